@@ -1,0 +1,81 @@
+# Vigía's entry points. Nothing but Python 3.11+ and make is needed: no Docker, no root.
+
+PYTHON ?= python3
+VENV ?= .venv
+VIGIA_VAR ?= var
+PYTEST_ARGS ?=
+ARGS ?= help
+
+BIN := $(abspath $(VENV))/bin
+# The tests' database and broker; `--reuse` lets one step of a running `make test` share them.
+TEST_STACK = VIGIA_VAR=$(VIGIA_VAR)/test $(BIN)/python -m local.stack --reuse --
+STACK = $(BIN)/python -m local.stack --reuse --
+
+export VIGIA_VAR
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format types contracts migrations-check deploy-check unit manage shell install install-dev clean
+
+help: ## This list
+	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: install ## Start Vigía on http://127.0.0.1:8000 (Ctrl-C stops it)
+	@exec $(BIN)/python -m local.run
+
+test: lint types contracts ## Everything CI checks
+	@$(TEST_STACK) $(MAKE) --no-print-directory migrations-check deploy-check unit
+
+lint: install-dev ## Style and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: install-dev ## Static types
+	$(BIN)/mypy
+
+contracts: install-dev ## Who may import whom
+	$(BIN)/lint-imports
+
+migrations-check: install-dev ## No model change without its migration
+	@$(TEST_STACK) python manage.py makemigrations --check --dry-run
+
+deploy-check: install-dev ## Django's deployment checks
+	@$(TEST_STACK) python manage.py check --deploy --fail-level WARNING
+
+unit: install-dev ## The tests (PYTEST_ARGS="-k drift")
+	@$(TEST_STACK) pytest $(PYTEST_ARGS)
+
+format: install-dev ## Rewrite to the house format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+manage: install ## A command of manage.py (ARGS="load_dataset churn file.csv --train")
+	@$(STACK) python manage.py $(ARGS)
+
+shell: ARGS = shell
+shell: manage ## Django's shell, on the running stack or on its own
+
+# pip only runs when the pinned file differs from the copy kept in the environment, made after the last success.
+install: ## The environment of `make run`
+	$(call pinned,requirements-local.txt)
+
+install-dev: ## The environment of `make test`
+	$(call pinned,requirements-dev.txt)
+
+define pinned
+@cmp -s $(1) $(VENV)/$(1) && test -x $(BIN)/python || { \
+	set -e; \
+	if ! test -x $(BIN)/python || ! test -x $(BIN)/pip; then \
+		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+			|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
+		echo "Making the Python environment $(VENV) ..."; \
+		$(PYTHON) -m venv $(VENV); \
+	fi; \
+	echo "Installing $(1) into $(VENV) (the first time takes a minute or two) ..."; \
+	$(BIN)/python -m pip install --disable-pip-version-check --no-input --require-hashes -r $(1); \
+	cp $(1) $(VENV)/$(1); \
+}
+endef
+
+clean: ## Remove the environment and the caches; the data in var stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './var/*' -prune -exec rm -rf {} +

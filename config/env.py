@@ -1,0 +1,70 @@
+"""Typed readers of the environment. Any NAME may be given as NAME_FILE, a file that holds the value."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def text(name: str, default: str | None = None) -> str:
+    """The value of NAME, else of the file NAME_FILE points at, else `default`; required without one."""
+    value = os.environ.get(name)
+    if value:
+        return value
+    file = os.environ.get(f"{name}_FILE")
+    if file:
+        return Path(file).read_text(encoding="utf-8").strip()
+    if default is None:
+        raise ImproperlyConfigured(f"set {name} (or {name}_FILE) in the environment")
+    return default
+
+
+def flag(name: str, *, default: bool) -> bool:
+    value = text(name, "1" if default else "0").lower()
+    if value not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+        raise ImproperlyConfigured(f"{name} must be 1 or 0, not {value!r}")
+    return value in ("1", "true", "yes", "on")
+
+
+def number(name: str, default: int) -> int:
+    value = text(name, str(default))
+    try:
+        return int(value)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a whole number, not {value!r}") from None
+
+
+def words(name: str, default: str = "") -> list[str]:
+    """A comma-separated list."""
+    return [word.strip() for word in text(name, default).split(",") if word.strip()]
+
+
+def var_dir() -> Path:
+    """Where everything is kept that is not in the database."""
+    return Path(text("VIGIA_VAR", str(BASE_DIR / "var"))).expanduser().absolute()
+
+
+@cache
+def local_stack() -> dict[str, Any]:
+    """What the local stack wrote about itself (addresses and its own secret key); empty without one."""
+    path = var_dir() / "stack.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def from_stack(name: str, stack_key: str) -> str:
+    """NAME from the environment, else what the local stack says."""
+    found = text(name, str(local_stack().get(stack_key) or ""))
+    if not found:
+        raise ImproperlyConfigured(f"set {name}, or start the local stack with `make run`")
+    return found

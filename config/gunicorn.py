@@ -1,0 +1,29 @@
+"""gunicorn's settings, for the local stack and for a container alike; each can be set in the environment.
+
+HOST and PORT (127.0.0.1:8000), WEB_CONCURRENCY (2 processes), WEB_THREADS (8 per process),
+WEB_GRACEFUL_TIMEOUT (20 seconds for requests under way when asked to stop).
+"""
+
+import os
+from pathlib import Path
+
+_host = os.environ.get("HOST") or "127.0.0.1"
+_port = os.environ.get("PORT") or "8000"
+
+bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
+# Threads: a request mostly waits for its log row's COMMIT.
+# Two processes: one can load a model while the other answers.
+worker_class = "gthread"
+workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
+threads = int(os.environ.get("WEB_THREADS") or 8)
+# Each process opens its own database connections and model sessions; inherited through fork they would break.
+preload_app = False
+graceful_timeout = int(os.environ.get("WEB_GRACEFUL_TIMEOUT") or 20)
+keepalive = 15  # seconds; a client that predicts row by row keeps its connection
+# Every prediction is in the log already.
+accesslog = None
+# No control interface in the home directory: signals are enough.
+control_socket_disable = True
+# The heartbeat file must not wait for a slow disk.
+if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK):  # noqa: S108
+    worker_tmp_dir = "/dev/shm"  # noqa: S108

@@ -1,0 +1,157 @@
+"""Everything between an empty database and a service that answers; harmless to repeat."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+from django.utils import timezone
+from knox.models import AuthToken
+
+from predictions import partitions
+from training import catalogue
+from training.models import ModelVersion, RegisteredModel, TrainingRun
+from training.schema import InvalidRows
+from training.services import datasets, keys, registry, runs
+
+SAMPLES = Path(settings.BASE_DIR) / "training" / "samples"
+CLIENT = "newcomer"
+
+
+class Command(BaseCommand):
+    help = "Migrates, trains first versions from sample data, makes an admin and a key once."
+
+    def add_arguments(self, parser: Any) -> None:
+        parser.add_argument("--no-models", action="store_true", help="train nothing")
+        parser.add_argument("--no-accounts", action="store_true", help="make no admin and no key")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        call_command("migrate", verbosity=0)
+        self._collect_static()
+        partitions.ensure(timezone.now(), settings.PARTITIONS_AHEAD)
+        rows = registry.sync_catalogue()
+        if not options["no_models"]:
+            missing = [row for row in rows if not row.versions.exists()]
+            for position, row in enumerate(missing, 1):
+                self._train_first(row, f"[{position}/{len(missing)}]")
+        if not options["no_accounts"]:
+            settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
+            password = self._admin()
+            key = self._client_key()
+            (settings.VAR_DIR / "welcome.txt").write_text(self._welcome(password, key), encoding="utf-8")
+            (settings.VAR_DIR / "welcome.txt").chmod(0o600)
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(text)
+        self.stdout.flush()
+
+    def _collect_static(self) -> None:
+        """Copies the admin's and the API's static files, when the installed packages changed."""
+        stamp = Path(settings.STATIC_ROOT) / ".collected"
+        wanted = json.dumps(
+            [[str(p.relative_to(settings.BASE_DIR)), p.stat().st_mtime_ns] for p in self._sources()]
+        )
+        if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+            return
+        self._say("Collecting static files …")
+        call_command("collectstatic", interactive=False, verbosity=0, clear=True)
+        stamp.write_text(wanted, encoding="utf-8")
+
+    @staticmethod
+    def _sources() -> list[Path]:
+        own = sorted((Path(settings.BASE_DIR) / "config" / "static").rglob("*"))
+        return [Path(settings.BASE_DIR) / "requirements.txt", *(path for path in own if path.is_file())]
+
+    def _train_first(self, row: RegisteredModel, count: str) -> None:
+        given = settings.VAR_DIR / "first-data" / f"{row.name}.csv"
+        path = given if given.exists() else SAMPLES / f"{row.name}.csv"
+        if not path.exists():
+            self._say(
+                f"{count} {row.name}: no data yet; load some with manage.py load_dataset {row.name} FILE --train"
+            )
+            return
+        started = time.monotonic()
+        self._say(f"{count} {row.name}: training a first version from {path.name} …")
+        try:
+            with path.open("rb") as stream, transaction.atomic():
+                dataset = datasets.from_csv(row, stream, by=None, source=path.name)
+                reason = f"first version, trained from {path.name}"
+                run = runs.request(
+                    row, dataset, mode=TrainingRun.Mode.REPLACE, by=None, activation_reason=reason
+                )
+        except InvalidRows as error:
+            raise CommandError(f"{path}: {error.message}") from error
+        runs.execute(run.pk)
+        run.refresh_from_db()
+        if run.status != TrainingRun.Status.SUCCEEDED:
+            raise CommandError(f"{row.name} could not be trained: {run.error}")
+        made: ModelVersion = run.version
+        metric = catalogue.get(row.name).primary_metric
+        said = "active" if made.activations.exists() else "NOT active: its gate is not passed"
+        seconds = time.monotonic() - started
+        self._say(
+            f"      version {made.number} is {said}; {metric} {made.metrics[metric]:.3f}; {seconds:.1f} s"
+        )
+
+    def _admin(self) -> str:
+        """The admin's password where this command made it, else a hint; written once, never changed."""
+        note = settings.VAR_DIR / "admin-password"
+        if User.objects.filter(is_superuser=True).exists():
+            return note.read_text(encoding="utf-8").strip() if note.exists() else "(as you set it)"
+        password = os.environ.get("ADMIN_PASSWORD") or secrets.token_urlsafe(9)
+        User.objects.create_superuser("admin", "", password)
+        write_private(note, password)
+        return password
+
+    def _client_key(self) -> str:
+        """A key with every right, made once and kept in ``$VIGIA_VAR/client-key``."""
+        note = settings.VAR_DIR / "client-key"
+        client = keys.client_with_every_right(CLIENT)
+        if note.exists() and AuthToken.objects.filter(user=client).exists():
+            return note.read_text(encoding="utf-8").strip()
+        key = keys.issue(client)
+        write_private(note, key)
+        return key
+
+    def _welcome(self, password: str, key: str) -> str:
+        address = f"http://127.0.0.1:{os.environ.get('PORT', '8000')}"
+        lines = [
+            "",
+            f"Vigía is up: {address}/",
+            f"  admin          {address}/admin/   user admin, password {password}",
+            f"  browsable API  {address}/api/v1/models/   (log in through the admin)",
+            f"  documentation  {address}/api/docs/",
+            f"  client key     {settings.VAR_DIR / 'client-key'}   (every right; keep it to yourself)",
+        ]
+        first = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).order_by(
+            "registered_model__name"
+        )
+        version = first.filter(registered_model__name="churn").first() or first.first()
+        if version is not None:
+            body = json.dumps(version.dataset_schema.example, ensure_ascii=False).replace("'", "'\\''")
+            lines += [
+                "",
+                "A first prediction:",
+                "",
+                f"curl -s {address}/api/v1/models/{version.registered_model.name}/predictions/ \\",
+                f"  -H 'Authorization: Token {key}' -H 'Content-Type: application/json' \\",
+                f"  -d '{body}'",
+            ]
+        return "\n".join([*lines, "", "Ctrl-C stops everything.", ""])
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes a secret that only its owner can read, from its first byte on."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        os.fchmod(stream.fileno(), 0o600)
+        stream.write(f"{text}\n")

@@ -1,0 +1,71 @@
+"""Before any view: every request gets an id, and bodies nobody could read right are refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from django.core.exceptions import DisallowedHost
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from uuid_utils import uuid7
+
+from config import errors
+
+Next = Callable[[HttpRequest], HttpResponse]
+_GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+
+class RequestIdMiddleware:
+    """Takes the client's X-Request-ID if it is harmless, else makes one; answers with it; logs under it."""
+
+    def __init__(self, get_response: Next) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        given = request.headers.get("X-Request-ID", "")
+        identifier = given if _GIVEN_ID.fullmatch(given) else str(uuid7())
+        request.request_id = identifier  # type: ignore[attr-defined]
+        response = self.get_response(request)
+        response["X-Request-ID"] = identifier
+        return response
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Errors of plain Django views; DRF's own never come here."""
+        if isinstance(exception, (OperationalError, InterfaceError)):
+            status, body, headers = errors.describe(exception)
+            assert status is not None
+            return errors.answer(request, status, body["code"], body["message"], headers)
+        return None
+
+
+class RefuseUnreadableBodies:
+    """Bodies Django would silently read as empty or as garbage.
+
+    A chunked body without a length is empty to WSGI; a compressed one is not decompressed by anyone here.
+    """
+
+    def __init__(self, get_response: Next) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        try:
+            request.get_host()
+        except DisallowedHost:
+            return self._refuse(request, 400, "bad_host", "this host name is not served here (ALLOWED_HOSTS)")
+        length = request.META.get("CONTENT_LENGTH", "")
+        if not length and "chunked" in request.headers.get("Transfer-Encoding", "").lower():
+            return self._refuse(
+                request, 411, "length_required", "send a Content-Length instead of a chunked body"
+            )
+        if length and not (length.isascii() and length.isdigit()):
+            return self._refuse(request, 400, "malformed", "Content-Length is no number")
+        encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            said = f"Content-Encoding {encoding[:40]!r} is not read here: send the body as it is"
+            return self._refuse(request, 415, "unsupported_encoding", said)
+        return self.get_response(request)
+
+    def _refuse(self, request: HttpRequest, status: int, code: str, message: str) -> HttpResponse:
+        body = {"code": code, "message": message, "request_id": errors.request_id(request)}
+        return JsonResponse({"error": body}, status=status)

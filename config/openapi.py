@@ -1,0 +1,150 @@
+"""OpenAPI: the API's routes alone, and one documented predict route per declared model.
+
+The generic route ``/models/{model}/predictions/`` cannot say which fields a model takes. So each file of the
+catalogue adds a path of its own with the fields, limits, levels and an example derived from its schema.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from training import catalogue
+from training.schema import Column, DatasetSchema
+from training.schema.dataset import KEY_FIELD, KEY_LENGTH
+
+SHOWN = ("/api/v1/", "/predict", "/predecir", "/recommend")
+GENERIC = "/api/v1/models/{model}/predictions/"
+
+
+def only_the_api(endpoints: list[Any]) -> list[Any]:
+    """Leaves the admin and the home page out."""
+    return [endpoint for endpoint in endpoints if endpoint[0].startswith(SHOWN)]
+
+
+def add_models(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    """Adds the paths and components of the declared models, the error shape and the key scheme."""
+    components = result.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas["Error"] = _ERROR
+    components["securitySchemes"] = {
+        "key": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "Token <key>"},
+        "bearer": {"type": "http", "scheme": "bearer"},
+    }
+    generic = result["paths"].get(GENERIC, {}).get("post")
+    for path in result["paths"].values():
+        for operation in path.values():
+            _complete(operation)
+    if generic is not None:
+        for name in catalogue.names():
+            declared = catalogue.get(name)
+            component = f"{name.title().replace('_', '')}Instance"
+            schemas[component] = json_schema(declared.schema)
+            result["paths"][f"/api/v1/models/{name}/predictions/"] = {
+                "post": _predict(generic, name, declared.title, component, declared.schema)
+            }
+    return result
+
+
+def _complete(operation: dict[str, Any]) -> None:
+    operation["security"] = [{"key": []}, {"bearer": []}]
+    error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    operation["responses"].setdefault("default", {"description": "Any refusal.", **error})
+
+
+def _predict(
+    generic: dict[str, Any], name: str, title: str, component: str, schema: DatasetSchema
+) -> dict[str, Any]:
+    operation = copy.deepcopy(generic)
+    one = {"$ref": f"#/components/schemas/{component}"}
+    operation["operationId"] = f"predict_{name}"
+    operation["summary"] = title
+    operation["tags"] = ["predict"]
+    operation["parameters"] = [p for p in operation["parameters"] if p["name"] != "model"]
+    operation["requestBody"] = {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"oneOf": [one, {"type": "array", "items": one, "minItems": 1}]},
+                "example": schema.example,
+            },
+            "text/csv": {"schema": {"type": "string"}},
+        },
+    }
+    return operation
+
+
+def json_schema(schema: DatasetSchema) -> dict[str, Any]:
+    """JSON Schema of one instance. Aliases are named in the descriptions, so additional names are allowed
+    here and checked by the service."""
+    properties = {column.name: _property(column) for column in schema.columns}
+    properties[KEY_FIELD] = {
+        "type": "string",
+        "maxLength": KEY_LENGTH,
+        "description": "Your own reference for this row; stored, searchable, usable for outcomes."
+        + (f" {schema.key} serves as well." if schema.key else ""),
+    }
+    found: dict[str, Any] = {"type": "object", "properties": properties}
+    required = [column.name for column in schema.columns if not column.nullable and not column.aliases]
+    return found | ({"required": required} if required else {})
+
+
+def _property(column: Column) -> dict[str, Any]:
+    kinds = {
+        "number": "number",
+        "integer": "integer",
+        "boolean": "boolean",
+        "category": "string",
+        "text": "string",
+    }
+    kind = kinds[column.type]
+    described = [column.description] if column.description else []
+    if column.unit:
+        described.append(f"Unit: {column.unit}.")
+    if column.aliases:
+        described.append(f"Also accepted as {', '.join(column.aliases)}.")
+    found: dict[str, Any] = {"type": [kind, "null"] if column.nullable else kind}
+    if described:
+        found["description"] = " ".join(described)
+    if column.levels:
+        found["enum"] = [*column.levels, *([None] if column.nullable else [])]
+    if column.minimum is not None:
+        found["minimum"] = column.minimum
+    if column.maximum is not None:
+        found["maximum"] = column.maximum
+    if column.type == "text" or (column.type == "category" and not column.levels):
+        found["maxLength"] = column.max_length
+    return found
+
+
+_ERROR: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message", "request_id"],
+            "properties": {
+                "code": {"type": "string"},
+                "message": {"type": "string"},
+                "request_id": {"type": "string"},
+                "truncated": {"type": "boolean"},
+                "details": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "row": {"type": "integer", "description": "Zero-based position in the request."},
+                            "line": {"type": "integer", "description": "Line of a CSV."},
+                            "field": {"type": "string"},
+                            "code": {"type": "string"},
+                            "message": {"type": "string"},
+                            "value": {},
+                            "allowed": {"type": "array", "items": {}},
+                        },
+                    },
+                },
+            },
+        }
+    },
+}

@@ -1,0 +1,215 @@
+"""Settings: one file, from the environment, safe by default. docs/operating.md lists every variable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dj_database_url
+
+from config import env
+from training.version import VERSION
+
+BASE_DIR = env.BASE_DIR
+VAR_DIR = env.var_dir()
+
+# The local stack serves plain HTTP on loopback; everywhere else HTTPS is expected unless switched off.
+LOCAL = env.flag("VIGIA_LOCAL", default=bool(env.local_stack()))
+HTTPS = env.flag("VIGIA_HTTPS", default=not LOCAL)
+
+DEBUG = env.flag("DEBUG", default=False)
+SECRET_KEY = env.from_stack("SECRET_KEY", "secret_key")
+# Signs artifacts. Kept apart from SECRET_KEY so that one can be rotated without the other.
+ARTIFACT_KEY = env.text("ARTIFACT_KEY", SECRET_KEY)
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "rest_framework",
+    "knox",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "config",
+    "training",
+    "predictions",
+]
+
+MIDDLEWARE = [
+    "config.middleware.RequestIdMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "config.middleware.RefuseUnreadableBodies",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+APPEND_SLASH = True
+
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# -- the database: log, registry and keys live in this one ---------------------------------------------
+DATABASES: dict[str, Any] = {
+    "default": {
+        **dj_database_url.parse(
+            env.from_stack("DATABASE_URL", "database_url"),
+            conn_max_age=env.number("DATABASE_CONN_MAX_AGE", 600),
+            conn_health_checks=True,
+        ),
+    }
+}
+DATABASES["default"].setdefault("OPTIONS", {}).update(
+    # A prediction is refused with 503 rather than kept waiting when Postgres cannot be reached.
+    {"connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 5), "application_name": "vigia"}
+)
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# -- bytes: artifacts and datasets ---------------------------------------------------------------------
+STORAGES: dict[str, Any] = {
+    "default": {
+        "BACKEND": "training.storage.AtomicFileSystemStorage",
+        "OPTIONS": {"location": str(VAR_DIR / "store"), "file_permissions_mode": 0o600},
+    },
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+STATIC_URL = "/static/"
+STATIC_ROOT = env.text("STATIC_ROOT", str(VAR_DIR / "static"))
+
+# -- Celery: the broker carries ids, nothing else ------------------------------------------------------
+CELERY_BROKER_URL = env.from_stack("REDIS_URL", "redis_url")
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A request that queues a run must not hang on a broker that is away: beat publishes the row again.
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "socket_connect_timeout": 2,
+    "socket_timeout": 5,
+    "visibility_timeout": 3600,
+}
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULE = {
+    "publish-waiting-runs": {"task": "training.tasks.publish_waiting_runs", "schedule": 30.0},
+    "make-partitions": {"task": "predictions.tasks.make_partitions", "schedule": 6 * 3600.0},
+    "forget-idempotency-keys": {"task": "predictions.tasks.forget_idempotency_keys", "schedule": 3600.0},
+}
+
+# -- the API -------------------------------------------------------------------------------------------
+RATE_LIMIT = env.text("RATE_LIMIT", "")  # for example 1000/min; per key and process, off by default
+REST_FRAMEWORK: dict[str, Any] = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "config.authentication.KeyAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": [
+        "rest_framework.renderers.JSONRenderer",
+        "config.renderers.BrowsableRenderer",
+    ],
+    "DEFAULT_PARSER_CLASSES": ["training.parsers.StrictJSONParser"],
+    "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.UserRateThrottle"] if RATE_LIMIT else [],
+    "DEFAULT_THROTTLE_RATES": {"user": RATE_LIMIT or None},
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "config.errors.handle",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+REST_KNOX = {
+    "TOKEN_TTL": None,  # the admin chooses the expiry of every key; see training.services.keys
+    "AUTH_HEADER_PREFIX": "Token",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Vigía",
+    "VERSION": VERSION,
+    "DESCRIPTION": "Serves scikit-learn models and remembers every answer it gave.",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "OAS_VERSION": "3.1.0",
+    "PREPROCESSING_HOOKS": ["config.openapi.only_the_api"],
+    "POSTPROCESSING_HOOKS": ["config.openapi.add_models"],
+}
+
+# -- limits; all settable ------------------------------------------------------------------------------
+PREDICT_MAX_ROWS = env.number("PREDICT_MAX_ROWS", 10_000)
+PREDICT_MAX_BYTES = env.number("PREDICT_MAX_BYTES", 8 * 2**20)
+TRAINING_MAX_BYTES = env.number("TRAINING_MAX_BYTES", 256 * 2**20)
+MAX_WAIT_SECONDS = env.number("MAX_WAIT_SECONDS", 120)
+IDEMPOTENCY_HOURS = env.number("IDEMPOTENCY_HOURS", 24)
+PARTITIONS_AHEAD = env.number("PARTITIONS_AHEAD", 3)
+# The views check lengths themselves, per route and with an answer in the API's own shape.
+DATA_UPLOAD_MAX_MEMORY_SIZE = max(PREDICT_MAX_BYTES, 2_621_440)
+
+# -- security ------------------------------------------------------------------------------------------
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGIN_URL = "/admin/login/"
+CSRF_FAILURE_VIEW = "config.errors.csrf_failure"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SECURE_SSL_REDIRECT = HTTPS and env.flag("HTTPS_REDIRECT", default=True)
+SECURE_REDIRECT_EXEMPT = [r"^healthz/", r"^ping$"]
+SECURE_HSTS_SECONDS = env.number("HSTS_SECONDS", 31_536_000) if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+if env.flag("BEHIND_PROXY", default=False):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+# -- time, language, logging ---------------------------------------------------------------------------
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+USE_I18N = True
+USE_THOUSAND_SEPARATOR = True
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.text("LOG_LEVEL", "INFO")},
+    "loggers": {
+        "django.request": {"level": "ERROR"},
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+    },
+}
+
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "Vigía",
+    "SITE_HEADER": "Vigía",
+    "SITE_SUBHEADER": "models that answer for themselves",
+    "SITE_URL": "/",
+    "SITE_SYMBOL": "visibility",
+    "SHOW_HISTORY": True,
+    "SHOW_VIEW_ON_SITE": False,
+}

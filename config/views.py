@@ -1,0 +1,70 @@
+"""The home page and the health of the service."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET, require_safe
+
+from training import catalogue
+from training.models import RegisteredModel
+from training.version import VERSION
+
+
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    """Where a person is: what is served, and where everything else lies."""
+    served = []
+    for row in RegisteredModel.objects.all():
+        declared = catalogue.get(row.name) if row.name in catalogue.names() else None
+        active = row.active_version
+        metric = declared.primary_metric if declared else None
+        served.append(
+            {
+                "row": row,
+                "declared": declared,
+                "active": active,
+                "metric": metric,
+                "value": active.metrics.get(metric) if active and metric else None,
+            }
+        )
+    first = next((item for item in served if item["active"]), None)
+    example = json.dumps(first["active"].dataset_schema.example, ensure_ascii=False) if first else ""  # type: ignore[attr-defined]
+    context: dict[str, Any] = {
+        "served": served,
+        "version": VERSION,
+        "curl_model": first["row"].name if first else "",  # type: ignore[attr-defined]
+        "curl_body": example.replace("'", "'\\''"),
+        "address": request.build_absolute_uri("/").rstrip("/"),
+    }
+    return render(request, "config/home.html", context)
+
+
+@require_GET
+def live(request: HttpRequest) -> JsonResponse:
+    """The process runs."""
+    return JsonResponse({"status": "alive"})
+
+
+@require_GET
+def ready(request: HttpRequest) -> JsonResponse:
+    """The process can answer: the database is there and migrated. Redis is not needed to answer."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM training_modelversion WHERE status = 'active'")
+            active = cursor.fetchone()[0]
+    except DatabaseError:
+        return JsonResponse(
+            {"status": "unavailable", "database": "away"}, status=503, headers={"Retry-After": "2"}
+        )
+    return JsonResponse({"status": "ready", "database": "ok", "active_models": active, "version": VERSION})
+
+
+@require_GET
+def ping(request: HttpRequest) -> HttpResponse:
+    """PONG, as the first tutorials have it."""
+    return HttpResponse("PONG", content_type="text/plain; charset=utf-8")

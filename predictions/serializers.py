@@ -1,0 +1,80 @@
+"""Answers and log rows as they go out."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from rest_framework import serializers
+
+from predictions.models import Prediction
+from training.models import Activation
+from training.serializers import ActivationSerializer
+
+
+class WarningSerializer(serializers.Serializer[Any]):
+    field = serializers.CharField()
+    code = serializers.ChoiceField(choices=["out_of_range", "unseen_level"])
+
+
+class GivenSerializer(serializers.Serializer[Any]):
+    """One answer."""
+
+    id = serializers.UUIDField()
+    prediction = serializers.JSONField()
+    probability = serializers.FloatField(required=False, help_text="For classifiers.")
+    warnings = WarningSerializer(many=True)
+
+
+class AnswerSerializer(serializers.Serializer[Any]):
+    """Answers in the order of the instances."""
+
+    model = serializers.CharField()
+    version = serializers.IntegerField()
+    predictions = GivenSerializer(many=True)
+
+
+class PredictionSerializer(serializers.ModelSerializer[Prediction]):
+    """One row of the log."""
+
+    at = serializers.DateTimeField()
+    model = serializers.CharField(source="registered_model.name")
+    version = serializers.IntegerField(source="version.number")
+
+    class Meta:
+        model = Prediction
+        fields: ClassVar = [
+            "id", "at", "model", "version", "key", "inputs", "prediction", "probability", "warnings",
+            "request_id",
+        ]  # fmt: skip
+
+    def to_representation(self, instance: Prediction) -> dict[str, Any]:
+        shown = super().to_representation(instance)
+        if shown["probability"] is None:
+            del shown["probability"]
+        return shown
+
+
+class PredictionPageSerializer(serializers.Serializer[Any]):
+    model = serializers.CharField()
+    predictions = PredictionSerializer(many=True)
+    next = serializers.URLField(allow_null=True)
+
+
+class PredictionDetailSerializer(PredictionSerializer):
+    """One row and everything that explains it."""
+
+    client = serializers.CharField(source="client.username", default=None)
+    lineage = serializers.SerializerMethodField()
+
+    class Meta(PredictionSerializer.Meta):
+        fields: ClassVar = [*PredictionSerializer.Meta.fields, "client", "lineage"]
+
+    def get_lineage(self, row: Prediction) -> dict[str, Any]:
+        """The version's lineage, and the activation that was in force when the row was made."""
+        activation = (
+            Activation.objects.filter(version=row.version, at__lte=row.at)
+            .select_related("actor", "version")
+            .first()
+        )
+        shown = ActivationSerializer(activation).data if activation else None
+        return row.version.lineage | {"activation": shown}

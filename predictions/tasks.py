@@ -1,0 +1,25 @@
+"""The log's housekeeping, by beat."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from celery import shared_task
+from django.conf import settings
+from django.utils import timezone
+
+from predictions import partitions
+from predictions.models import IdempotencyKey
+
+
+@shared_task
+def make_partitions() -> list[str]:
+    """Makes the log's partitions for the coming months; the names of those made."""
+    return partitions.ensure(timezone.now(), settings.PARTITIONS_AHEAD)
+
+
+@shared_task
+def forget_idempotency_keys() -> int:
+    """Removes idempotency keys older than a day; how many."""
+    old = timezone.now() - dt.timedelta(hours=settings.IDEMPOTENCY_HOURS)
+    return IdempotencyKey.objects.filter(created_at__lt=old).delete()[0]

@@ -1,0 +1,81 @@
+"""The routes of the tutorials this grew out of: their clients work with address and key changed alone.
+
+Same path as every other answer: validated, logged, answered; only the shape of the answer is theirs.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from django.conf import settings
+from django.urls import path
+from drf_spectacular.utils import OpenApiExample, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from predictions.views import predict
+from training.errors import Malformed
+from training.parsers import check_length
+from training.services import access, registry
+
+
+class TutorialView(APIView):
+    """One instance in, one flat object out."""
+
+    model_name = ""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if request.method == "POST":
+            self.model = registry.get_model(self.model_name)
+            access.require(request.user, "predict", self.model)
+
+    def ask(self, request: Request) -> dict[str, Any]:
+        """The one prediction."""
+        check_length(request, settings.PREDICT_MAX_BYTES)
+        if not isinstance(request.data, dict):
+            raise Malformed("send one JSON object", code="not_an_object")
+        given: dict[str, Any] = predict(request, self.model, request.data, None).body["predictions"][0]
+        return given
+
+
+class ChurnTutorialView(TutorialView):
+    """``POST /predict``: one customer in, the probability of churn out."""
+
+    model_name = "churn"
+
+    @extend_schema(
+        operation_id="tutorial_churn",
+        request={"application/json": {"type": "object"}},
+        responses={200: {"type": "object"}},
+        examples=[OpenApiExample("answer", {"churn_probability": 0.627, "churn": True}, response_only=True)],
+    )
+    def post(self, request: Request) -> Response:
+        given = self.ask(request)
+        return Response({"churn_probability": given["probability"], "churn": given["prediction"]})
+
+
+class HousesTutorialView(TutorialView):
+    """``POST /predecir``: one dwelling in, its price out."""
+
+    model_name = "houses"
+
+    @extend_schema(
+        operation_id="tutorial_houses",
+        request={"application/json": {"type": "object"}},
+        responses={200: {"type": "object"}},
+        examples=[
+            OpenApiExample("answer", {"precio": 158827.2, "timestamp": 1700660949.07}, response_only=True)
+        ],
+    )
+    def post(self, request: Request) -> Response:
+        given = self.ask(request)
+        return Response({"precio": given["prediction"], "timestamp": time.time()})
+
+
+urlpatterns = [
+    path("predict", ChurnTutorialView.as_view(), name="tutorial-churn"),
+    path("predecir", HousesTutorialView.as_view(), name="tutorial-houses"),
+]

@@ -1,0 +1,188 @@
+"""Predictions over HTTP: parse, call the inference path, present; and the log's queries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.http import QueryDict
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+from rest_framework.settings import api_settings
+from rest_framework.views import APIView
+
+from predictions import inference
+from predictions.export import CSVRenderer
+from predictions.inference import Answer, Caller
+from predictions.serializers import AnswerSerializer as Answered
+from predictions.serializers import PredictionDetailSerializer, PredictionPageSerializer, PredictionSerializer
+from predictions.services import queries
+from training.errors import Malformed, NotFound
+from training.models import RegisteredModel
+from training.parsers import INSTANCE_PARSERS, CsvBody
+from training.schema import Fault, InvalidRows
+from training.serializers import InstanceSerializer, serializer_for
+from training.services import access
+from training.services.serving import Served, served
+from training.views import ModelView, csv_dialect, moment_of
+
+IDEMPOTENCY_KEY_LENGTH = 200
+LOG_FILTERS = [
+    OpenApiParameter("since", OpenApiTypes.DATETIME, description="From this moment on."),
+    OpenApiParameter("until", OpenApiTypes.DATETIME, description="Before this moment."),
+    OpenApiParameter("version", int),
+    OpenApiParameter("key", str, description="The client's own reference."),
+    OpenApiParameter("limit", int, description=f"Rows a page, at most {queries.LARGEST_PAGE}."),
+    OpenApiParameter("cursor", str, description="From `next` of the page before."),
+]
+PREDICT_PARAMETERS = [
+    OpenApiParameter(
+        "Idempotency-Key", str, OpenApiParameter.HEADER, description="Makes a retry safe for a day."
+    ),
+    OpenApiParameter("delimiter", str, enum=[",", ";", "tab"], description="For a CSV body."),
+    OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
+]
+
+
+class PredictView(ModelView):
+    """Asks one version, active or not. Send one JSON object, an array of objects, or a CSV with header."""
+
+    rights: ClassVar = {"POST": "predict"}
+    parser_classes = INSTANCE_PARSERS
+    max_bytes = settings.PREDICT_MAX_BYTES
+
+    @extend_schema(operation_id="predict_version", responses=Answered, parameters=PREDICT_PARAMETERS)
+    def post(self, request: Request, model: str, number: int | None = None) -> Response:
+        return respond(predict(request, self.model, request.data, number))
+
+    # -- what the browsable API shows ----------------------------------------------------------------
+
+    def get_serializer(self, *args: Any, **kwargs: Any) -> InstanceSerializer:
+        """The form of the version that answers, filled with a valid example."""
+        return serializer_for(self.model.name, self._schema())(*args, **kwargs)
+
+    def raw_example(self) -> str:
+        return json.dumps(self._schema().example, indent=2, ensure_ascii=False)
+
+    def _schema(self) -> Any:
+        return served(self.model, self.kwargs.get("number")).schema
+
+
+class PredictionsView(PredictView):
+    """Predicts (POST), or reads the model's log, newest first (GET)."""
+
+    rights: ClassVar = {"POST": "predict", "GET": "read_log"}
+    renderer_classes = [*api_settings.DEFAULT_RENDERER_CLASSES, CSVRenderer]
+
+    @extend_schema(
+        operation_id="list_predictions", parameters=LOG_FILTERS, responses=PredictionPageSerializer
+    )
+    def get(self, request: Request, model: str) -> Response:
+        wanted = queries.Wanted(
+            since=moment_of(request, "since"),
+            until=moment_of(request, "until"),
+            version=_whole(request, "version", 2**31 - 1),
+            key=request.query_params.get("key") or None,
+            before=_cursor(request),
+            limit=min(_whole(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
+        )
+        rows, cursor = queries.page(self.model, wanted)
+        following = None
+        if cursor is not None:
+            parameters = request.query_params.copy()
+            parameters["cursor"] = str(cursor)
+            here = reverse("predictions", args=[self.model.name], request=request)
+            following = f"{here}?{parameters.urlencode()}"
+        predictions = PredictionSerializer(rows, many=True).data
+        return Response({"model": self.model.name, "predictions": predictions, "next": following})
+
+    @extend_schema(operation_id="predict", responses=Answered, parameters=PREDICT_PARAMETERS)
+    def post(self, request: Request, model: str, number: int | None = None) -> Response:
+        return respond(predict(request, self.model, request.data, None))
+
+
+class PredictionView(APIView):
+    """One logged prediction: inputs, output, version, lineage."""
+
+    @extend_schema(operation_id="get_prediction", responses=PredictionDetailSerializer)
+    def get(self, request: Request, prediction: uuid.UUID) -> Response:
+        row = queries.find(prediction)
+        # Without the right to read this model's log, a row is as if it were not there.
+        if row is None or not access.may(request.user, "read_log", row.registered_model):
+            raise NotFound(f"there is no prediction {prediction}")
+        return Response(PredictionDetailSerializer(row).data)
+
+
+def predict(request: Request, model: RegisteredModel, data: Any, number: int | None) -> Answer:
+    """The request's body answered by the active version, or by version `number`."""
+    caller = caller_of(request)
+    earlier = inference.replay(caller)
+    if earlier is not None:
+        return earlier
+    ready = served(model, number)
+    return inference.answer(ready, _read(request, ready, data), caller)
+
+
+def respond(answer: Answer) -> Response:
+    headers = {"Idempotent-Replayed": "true"} if answer.replayed else {}
+    return Response(answer.body, headers=headers)
+
+
+def _read(request: Request, ready: Served, data: Any) -> list[Any]:
+    if isinstance(data, CsvBody):
+        delimiter, decimal = csv_dialect(request)
+        return inference.read_csv(ready, data.stream, delimiter=delimiter, decimal=decimal)
+    if isinstance(data, QueryDict):
+        cells = {name: data.getlist(name)[-1] for name in data if name != "csrfmiddlewaretoken"}
+        return inference.read_rows(ready, [cells], text=True)
+    return inference.read_json(ready, data)
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks; with an Idempotency-Key also what exactly is asked."""
+    key = request.headers.get("Idempotency-Key")
+    digest = ""
+    if key is not None:
+        if not 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH or not key.isascii() or not key.isprintable():
+            said = f"Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_LENGTH} printable ASCII characters"
+            raise Malformed(said, code="bad_idempotency_key")
+        asked = f"{request.method} {request.get_full_path()} {request.content_type} {body_sha256(request)}"
+        digest = hashlib.sha256(asked.encode()).hexdigest()
+    return Caller(request.user.pk, request._request.request_id, key, digest)  # type: ignore[attr-defined]
+
+
+def body_sha256(request: Request) -> str:
+    """Hash of the body as it came: the parsers leave it on the request; a form is hashed by its fields."""
+    data = request.data
+    if isinstance(data, QueryDict):
+        return hashlib.sha256(data.urlencode().encode()).hexdigest()
+    return str(request._request.body_sha256)  # type: ignore[attr-defined]
+
+
+def _whole(request: Request, name: str, largest: int) -> int | None:
+    given = request.query_params.get(name)
+    if not given:
+        return None
+    if not (given.isascii() and given.isdigit() and len(given) < 12 and 0 < int(given) <= largest):
+        raise _bad_parameter(name, f"{name} must be a whole number from 1 to {largest}", given)
+    return int(given)
+
+
+def _cursor(request: Request) -> uuid.UUID | None:
+    given = request.query_params.get("cursor")
+    if not given:
+        return None
+    try:
+        return uuid.UUID(given)
+    except ValueError:
+        raise _bad_parameter("cursor", "cursor must come from an earlier page", given) from None
+
+
+def _bad_parameter(name: str, message: str, given: str) -> InvalidRows:
+    return InvalidRows([Fault(name, "bad_parameter", message, given[:80], has_value=True)], message=message)

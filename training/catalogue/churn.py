@@ -1,0 +1,98 @@
+"""Which customers of a telephone company leave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from training.declaration import Gate, ModelDeclaration
+from training.schema import Column, DatasetSchema
+
+YES_NO = ("no", "yes")
+INTERNET_EXTRA = ("no", "no_internet_service", "yes")
+
+
+def _category(name: str, levels: tuple[str, ...], description: str, example: str) -> Column:
+    return Column(name, "category", description, levels=levels, normalise="lower_snake", example=example)
+
+
+SCHEMA = DatasetSchema(
+    columns=(
+        _category("gender", ("female", "male"), "Gender of the customer.", "female"),
+        Column("seniorcitizen", "boolean", "Whether the customer is 65 or older.", example=False),
+        _category("partner", YES_NO, "Whether the customer has a partner.", "yes"),
+        _category("dependents", YES_NO, "Whether the customer has dependents.", "no"),
+        Column("tenure", "integer", "Months with the company.", "months", minimum=0, maximum=1200, example=1),
+        _category("phoneservice", YES_NO, "Whether there is a telephone line.", "no"),
+        _category(
+            "multiplelines", ("no", "no_phone_service", "yes"), "More than one line.", "no_phone_service"
+        ),
+        _category("internetservice", ("dsl", "fiber_optic", "no"), "Kind of internet access.", "dsl"),
+        _category("onlinesecurity", INTERNET_EXTRA, "Online security booked.", "no"),
+        _category("onlinebackup", INTERNET_EXTRA, "Online backup booked.", "yes"),
+        _category("deviceprotection", INTERNET_EXTRA, "Device protection booked.", "no"),
+        _category("techsupport", INTERNET_EXTRA, "Technical support booked.", "no"),
+        _category("streamingtv", INTERNET_EXTRA, "Television streamed.", "no"),
+        _category("streamingmovies", INTERNET_EXTRA, "Films streamed.", "no"),
+        _category(
+            "contract", ("month-to-month", "one_year", "two_year"), "Term of the contract.", "month-to-month"
+        ),
+        _category("paperlessbilling", YES_NO, "Bills by e-mail alone.", "yes"),
+        _category(
+            "paymentmethod",
+            ("bank_transfer_(automatic)", "credit_card_(automatic)", "electronic_check", "mailed_check"),
+            "How the bills are paid.",
+            "electronic_check",
+        ),
+        Column(
+            "monthlycharges", "number", "Bill of a month.", "USD", minimum=0, maximum=100_000, example=29.85
+        ),
+        Column(
+            "totalcharges",
+            "number",
+            "Bills so far; empty in the first month, which counts as 0.",
+            "USD",
+            nullable=True,
+            minimum=0,
+            maximum=100_000_000,
+            example=29.85,
+        ),
+    ),
+    target=Column("churn", "boolean", "Whether the customer left."),
+    key="customerid",
+    fold_names=True,
+)
+
+
+def build(seed: int) -> Any:
+    """One-hot categories, scaled numbers, logistic regression."""
+    from sklearn.compose import make_column_selector, make_column_transformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    return make_pipeline(
+        make_column_transformer(
+            (OneHotEncoder(handle_unknown="ignore"), make_column_selector(dtype_include=object)),
+            (
+                make_pipeline(SimpleImputer(strategy="constant", fill_value=0.0), StandardScaler()),
+                make_column_selector(dtype_include=float),
+            ),
+        ),
+        LogisticRegression(max_iter=1000),
+    )
+
+
+MODEL = ModelDeclaration(
+    name="churn",
+    title="Customer churn",
+    description="The probability that a telephone customer leaves.",
+    task="binary",
+    schema=SCHEMA,
+    build=build,
+    primary_metric="roc_auc",
+    gate=Gate(minimum={"roc_auc": 0.75}, max_regression=0.01),
+    policy="manual",
+    threshold=0.5,
+    drop_duplicates=False,  # two customers may well look the same; the split keeps them on one side
+)

@@ -1,0 +1,170 @@
+"""Training rows as Parquet files: written batch by batch, hashed, joined, read back. No Django here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from training import frames
+from training.schema import Column, DatasetSchema, Fault, Instance, InvalidRows
+from training.schema.dataset import KEY_FIELD
+from training.schema.reading import BATCH_ROWS
+
+_ARROW = {
+    "number": pa.float64(),
+    "integer": pa.int64(),
+    "boolean": pa.bool_(),
+    "category": pa.string(),
+    "text": pa.string(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A finished Parquet file: its content hash (of the bytes), row count and size in bytes."""
+
+    path: Path
+    sha256: str
+    rows: int
+    size: int
+
+
+class DatasetWriter:
+    """Writes rows of one schema to a Parquet file; a context manager.
+
+    Rows are regrouped into row groups of `BATCH_ROWS`, so equal rows give equal bytes, however they came.
+    """
+
+    def __init__(self, path: Path, schema: DatasetSchema) -> None:
+        self.path, self.rows = path, 0
+        self._columns: tuple[Column, ...] = (*schema.columns, schema.target)
+        self._arrow = pa.schema(
+            [(column.name, _ARROW[column.type]) for column in self._columns] + [(KEY_FIELD, pa.string())]
+        )
+        self._writer = pq.ParquetWriter(path, self._arrow, compression="zstd")
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+
+    def __enter__(self) -> DatasetWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._flush(everything=True)
+        self._writer.close()
+
+    def write_columns(self, columns: dict[str, list[Any]], keys: Sequence[str | None]) -> None:
+        """Rows by column, as `training.schema.reading.Batch` holds them."""
+        arrays = [pa.array(columns[column.name], _ARROW[column.type]) for column in self._columns]
+        self.write_table(pa.Table.from_arrays([*arrays, pa.array(keys, pa.string())], schema=self._arrow))
+
+    def write_instances(self, instances: Sequence[Instance], target: str) -> None:
+        """Rows that came as JSON."""
+        columns: dict[str, list[Any]] = {
+            column.name: [row.values[column.name] for row in instances] for column in self._columns[:-1]
+        }
+        columns[target] = [row.target for row in instances]
+        self.write_columns(columns, [row.key for row in instances])
+
+    def write_table(self, table: pa.Table) -> None:
+        self._waiting.append(table)
+        self._waiting_rows += table.num_rows
+        self.rows += table.num_rows
+        self._flush(everything=False)
+
+    def _flush(self, *, everything: bool) -> None:
+        while self._waiting_rows >= BATCH_ROWS or (everything and self._waiting_rows):
+            joined = pa.concat_tables(self._waiting)
+            self._writer.write_table(joined.slice(0, BATCH_ROWS).combine_chunks())
+            rest = joined.slice(BATCH_ROWS)
+            self._waiting, self._waiting_rows = [rest], rest.num_rows
+
+    def written(self) -> Written:
+        """Hash and size of the closed file."""
+        with self.path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return Written(self.path, digest, self.rows, self.path.stat().st_size)
+
+
+def read_frame(source: Path, schema: DatasetSchema) -> pd.DataFrame:
+    """Features and target of a dataset file as the frame a pipeline is fitted on."""
+    columns = (*schema.columns, schema.target)
+    table = pq.read_table(source, columns=[column.name for column in columns], memory_map=True)
+    return frames.from_table(columns, table)
+
+
+def join(sources: Iterable[tuple[Path, bool]], target: Path, schema: DatasetSchema) -> Written:
+    """One dataset out of several, rows in the given order.
+
+    Parameters
+    ----------
+    sources : (file, whether it was written under exactly this schema). Rows written under another schema
+        are read against this one again, as if they had just come.
+
+    Raises
+    ------
+    InvalidRows : when rows of an older schema do not fit any more.
+    """
+    with DatasetWriter(target, schema) as writer:
+        for source, same_schema in sources:
+            file = pq.ParquetFile(source)
+            if same_schema:
+                for batch in file.iter_batches(BATCH_ROWS):
+                    writer.write_table(pa.Table.from_batches([batch]))
+            else:
+                for instances in _reread(file, schema):
+                    writer.write_instances(instances, schema.target.name)
+    return writer.written()
+
+
+def _reread(file: pq.ParquetFile, schema: DatasetSchema) -> Iterator[list[Instance]]:
+    position = 0
+    for batch in file.iter_batches(BATCH_ROWS):
+        read, faults = [], []
+        for row in batch.to_pylist():
+            known = {name: value for name, value in row.items() if schema.role(name) != "unknown"}
+            found = schema.read(known, with_target=True)
+            if isinstance(found, Instance):
+                read.append(found)
+            else:
+                faults.extend(fault.at(row=position) for fault in found)
+            position += 1
+        if faults:
+            said = "rows of the earlier dataset do not fit today's schema: retrain with mode replace"
+            raise InvalidRows(faults, message=said)
+        yield read
+
+
+def write_instances(path: Path, schema: DatasetSchema, rows: Iterable[object]) -> Written:
+    """Training rows that came as decoded JSON objects.
+
+    Raises
+    ------
+    InvalidRows : with every fault of every row; then nothing is kept.
+    """
+    good: list[Instance] = []
+    faults: list[Fault] = []
+    count = bad = 0
+    for raw in rows:
+        found = schema.read(raw, with_target=True)
+        if isinstance(found, Instance):
+            good.append(found)
+        else:
+            bad += 1
+            faults.extend(fault.at(row=count) for fault in found)
+        count += 1
+    if faults:
+        raise InvalidRows(faults, rows=count, bad=bad)
+    with DatasetWriter(path, schema) as writer:
+        writer.write_instances(good, schema.target.name)
+    return writer.written()

@@ -1,0 +1,85 @@
+"""What one file in `training/catalogue/` declares. No Django here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from training.schema import DatasetSchema
+
+Task = Literal["binary", "multiclass", "regression"]
+Policy = Literal["manual", "if_better", "always"]
+
+CLASSIFICATION_METRICS: Final = ("roc_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier")
+REGRESSION_METRICS: Final = ("rmse", "mae", "r2", "mape")
+SMALLER_IS_BETTER: Final = frozenset({"log_loss", "brier", "rmse", "mae", "mape"})
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a candidate must reach before the policy may activate it.
+
+    Parameters
+    ----------
+    minimum : metric -> value the candidate must at least reach (at most, for errors such as rmse).
+    max_regression : how much worse than the active version, on the same hold-out, the primary metric
+        may be, as a share of the active version's value (0.02 = two per cent).
+    """
+
+    minimum: Mapping[str, float] = field(default_factory=dict)
+    max_regression: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModelDeclaration:
+    """One registered model: everything else is derived from this.
+
+    Parameters
+    ----------
+    name : as it stands in URLs: lower-case letters, digits, ``_``.
+    title, description : for people.
+    task : ``binary`` (boolean target, or a category whose second level is the positive one),
+        ``multiclass`` (category target) or ``regression``.
+    schema : the columns of the training CSV.
+    build : seed -> unfitted scikit-learn estimator that takes a frame of `schema.names` (see
+        `training.frames`) and, for regression, answers in the target's unit.
+    primary_metric : what "better" means.
+    gate : see `Gate`.
+    policy : who decides about activation at first; later the registered model's row does.
+    threshold : probability from which a binary answer is true.
+    drop_duplicates : train on distinct rows only.
+    holdout : share of the distinct rows kept out of training for the metrics.
+    seed : of the split and of the estimator.
+    """
+
+    name: str
+    title: str
+    description: str
+    task: Task
+    schema: DatasetSchema
+    build: Callable[[int], Any]
+    primary_metric: str
+    gate: Gate = field(default_factory=Gate)
+    policy: Policy = "manual"
+    threshold: float = 0.5
+    drop_duplicates: bool = True
+    holdout: float = 0.2
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.primary_metric not in self.metrics:
+            raise ValueError(f"{self.name}: {self.primary_metric!r} is none of {', '.join(self.metrics)}")
+        kind = self.schema.target.type
+        fits = {
+            "binary": kind == "boolean" or len(self.schema.target.levels) == 2,
+            "multiclass": kind == "category",
+            "regression": kind in ("number", "integer"),
+        }
+        if not fits[self.task]:
+            raise ValueError(f"{self.name}: a {kind} target does not fit the task {self.task!r}")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics every version of this model reports."""
+        return REGRESSION_METRICS if self.task == "regression" else CLASSIFICATION_METRICS

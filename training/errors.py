@@ -1,0 +1,82 @@
+"""What can go wrong, typed. No status codes here: one table in `config.errors` maps them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class VigiaError(Exception):
+    """A refusal with a stable code for programs and a sentence for people."""
+
+    code = "error"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, details: list[dict[str, Any]] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.code
+        self.details = details or []
+
+
+class UnknownModel(VigiaError):
+    code = "unknown_model"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no registered model is called {name[:60]!r}")
+
+
+class UnknownVersion(VigiaError):
+    code = "unknown_version"
+
+    def __init__(self, model: str, number: int | str) -> None:
+        super().__init__(f"{model} has no version {str(number)[:20]}")
+
+
+class NotFound(VigiaError):
+    code = "not_found"
+
+
+class NoActiveVersion(VigiaError):
+    code = "no_active_version"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"no version of {model} is active: train one, or activate one in the admin")
+
+
+class Malformed(VigiaError):
+    """The request cannot be read at all."""
+
+    code = "malformed"
+
+
+class UnsupportedBody(VigiaError):
+    """Its type, charset or encoding is not one of those this route reads."""
+
+    code = "unsupported_media_type"
+
+
+class TooLarge(VigiaError):
+    code = "too_large"
+
+
+class LengthRequired(VigiaError):
+    code = "length_required"
+
+
+class Forbidden(VigiaError):
+    code = "forbidden"
+
+
+class Conflict(VigiaError):
+    code = "conflict"
+
+
+class GateNotPassed(Conflict):
+    code = "gate_not_passed"
+
+
+class ArtifactError(VigiaError):
+    """A version's bytes are missing, are not what was stored, or were made by other libraries."""
+
+    code = "artifact_unusable"

@@ -1,0 +1,183 @@
+"""Hold-out, metrics, baseline and gate. No Django here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn import metrics as skm
+from sklearn.dummy import DummyClassifier, DummyRegressor
+
+from training.declaration import SMALLER_IS_BETTER, Gate, Task
+
+Floats = npt.NDArray[np.float64]
+
+
+class TooFewRows(ValueError):
+    """The rows cannot be split into a training part and a hold-out that say anything."""
+
+
+def distinct(frame: pd.DataFrame, target: pd.Series[Any]) -> npt.NDArray[np.bool_]:
+    """Mask (n,) of the rows to keep when each distinct row (features and target) is kept once."""
+    digests = pd.util.hash_pandas_object(frame, index=False).to_numpy() ^ (
+        pd.util.hash_pandas_object(target, index=False).to_numpy() * np.uint64(0x9E3779B97F4A7C15)
+    )
+    return ~pd.Series(digests).duplicated().to_numpy()
+
+
+def holdout_mask(frame: pd.DataFrame, share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Mask (n,) of the hold-out rows.
+
+    A row's side is decided by a hash of its features alone. So rows with equal features are always on the
+    same side, and a row keeps its side when more data is appended: an earlier version was never trained on
+    a row of a later hold-out, and both can be compared on it.
+
+    Parameters
+    ----------
+    frame : features, (n, p). share : of the distinct rows, in (0, 1). seed : another seed, another split.
+    """
+    digests = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    with np.errstate(over="ignore"):  # wrapping is what a hash does
+        mixed = digests + np.uint64((seed * 0x9E3779B97F4A7C15) % 2**64)  # splitmix64's finaliser
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed = mixed ^ (mixed >> np.uint64(31))
+    return mixed < np.uint64(int(share * 2**64))
+
+
+def check_split(task: Task, train: pd.Series[Any], held: pd.Series[Any]) -> None:
+    """Raise `TooFewRows` in words when either side is too small or a class is missing from it."""
+    if len(train) < 10 or len(held) < 2:
+        raise TooFewRows(f"{len(train)} training and {len(held)} hold-out rows are too few: send some dozens")
+    if task == "regression":
+        return
+    for side, values in (("training part", train), ("hold-out", held)):
+        if values.nunique() < 2:
+            raise TooFewRows(f"the {side} holds only one class: send more rows of the others")
+
+
+def classification_metrics(
+    classes: npt.NDArray[Any], truth: Any, probability: Floats, threshold: float
+) -> dict[str, float]:
+    """roc_auc, accuracy, precision, recall, f1, log_loss, brier.
+
+    Parameters
+    ----------
+    classes : (k,) in the order of the columns of `probability` (n, k). truth : (n,).
+    threshold : for two classes, the probability of ``classes[1]`` from which it is predicted.
+
+    Two classes: precision, recall and f1 of ``classes[1]``; Brier score of its probability.
+    More: macro averages, one-vs-rest AUC, Brier score summed over the classes (Brier 1950).
+    """
+    truth = np.asarray(truth)
+    if len(classes) == 2:
+        positive = probability[:, 1]
+        actual = (truth == classes[1]).astype(int)
+        predicted = (positive >= threshold).astype(int)
+        return {
+            "roc_auc": float(skm.roc_auc_score(actual, positive)),
+            "accuracy": float(skm.accuracy_score(actual, predicted)),
+            "precision": float(skm.precision_score(actual, predicted, zero_division=0.0)),
+            "recall": float(skm.recall_score(actual, predicted, zero_division=0.0)),
+            "f1": float(skm.f1_score(actual, predicted, zero_division=0.0)),
+            "log_loss": float(skm.log_loss(actual, positive, labels=[0, 1])),
+            "brier": float(skm.brier_score_loss(actual, positive)),
+        }
+    predicted = classes[probability.argmax(axis=1)]
+    onehot = (truth[:, None] == classes[None, :]).astype(float)
+    present = onehot.any(axis=0)
+    macro: dict[str, Any] = {"average": "macro", "zero_division": 0.0}
+    return {
+        "roc_auc": float(
+            np.mean([skm.roc_auc_score(onehot[:, j], probability[:, j]) for j in np.flatnonzero(present)])
+        ),
+        "accuracy": float(skm.accuracy_score(truth, predicted)),
+        "precision": float(skm.precision_score(truth, predicted, **macro)),
+        "recall": float(skm.recall_score(truth, predicted, **macro)),
+        "f1": float(skm.f1_score(truth, predicted, **macro)),
+        "log_loss": float(-np.mean(np.log(np.clip((onehot * probability).sum(axis=1), 1e-15, 1.0)))),
+        "brier": float(np.mean(((onehot - probability) ** 2).sum(axis=1))),
+    }
+
+
+def regression_metrics(truth: Any, predicted: Floats) -> dict[str, float]:
+    """rmse and mae in the target's unit, r2, mape as a share (0.1 = 10 %; rows with truth 0 left out)."""
+    truth = np.asarray(truth, dtype=np.float64)
+    nonzero = truth != 0
+    return {
+        "rmse": float(skm.root_mean_squared_error(truth, predicted)),
+        "mae": float(skm.mean_absolute_error(truth, predicted)),
+        "r2": float(skm.r2_score(truth, predicted)),
+        "mape": float(np.mean(np.abs((truth - predicted)[nonzero] / truth[nonzero])))
+        if nonzero.any()
+        else 0.0,
+    }
+
+
+def score(
+    task: Task, estimator: Any, features: pd.DataFrame, truth: Any, threshold: float
+) -> dict[str, float]:
+    """Metrics of a fitted estimator on labelled rows (n, p)."""
+    if task == "regression":
+        return regression_metrics(truth, np.asarray(estimator.predict(features), dtype=np.float64))
+    return classification_metrics(estimator.classes_, truth, estimator.predict_proba(features), threshold)
+
+
+def baseline(task: Task, train: Any, held: Any, threshold: float) -> dict[str, float]:
+    """Metrics on the hold-out of an answer that never looks at the features (mean, or class shares)."""
+    dummy = DummyRegressor(strategy="mean") if task == "regression" else DummyClassifier(strategy="prior")
+    dummy.fit(np.zeros((len(train), 1)), train)
+    return score(task, dummy, np.zeros((len(held), 1)), held, threshold)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One condition of the gate: what was measured, what was asked, and whether it holds."""
+
+    name: str
+    value: float
+    threshold: float
+    passed: bool
+    message: str
+
+
+def check_gate(
+    gate: Gate,
+    primary: str,
+    candidate: Mapping[str, float],
+    dummy: Mapping[str, float],
+    active: Mapping[str, float] | None,
+) -> dict[str, Any]:
+    """The gate's verdict: ``{"passed": bool, "checks": [Check…]}``.
+
+    Parameters
+    ----------
+    candidate, dummy, active : metrics on the SAME hold-out; `active` is None without an active version.
+    """
+    checks = [
+        _compare("beats_baseline", primary, candidate[primary], dummy[primary], "the baseline's", strict=True)
+    ]
+    for metric, wanted in gate.minimum.items():
+        checks.append(_compare(f"minimum_{metric}", metric, candidate[metric], wanted, "the asked"))
+    if active is not None:
+        slack = abs(active[primary]) * gate.max_regression
+        limit = active[primary] + (slack if primary in SMALLER_IS_BETTER else -slack)
+        checks.append(
+            _compare("not_worse_than_active", primary, candidate[primary], limit, "the active version's")
+        )
+    return {"passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
+
+
+def _compare(
+    name: str, metric: str, value: float, limit: float, whose: str, *, strict: bool = False
+) -> Check:
+    down = metric in SMALLER_IS_BETTER
+    ahead = limit - value if down else value - limit
+    passed = ahead > 0 if strict else ahead >= 0
+    word = ("below" if strict else "at most") if down else ("above" if strict else "at least")
+    said = f"{metric} {value:.4g} {'is' if passed else 'is not'} {word} {whose} {limit:.4g}"
+    return Check(name, float(value), float(limit), bool(passed), said)

@@ -1,0 +1,109 @@
+"""Rows in, fitted pipeline and its honest metrics out. No Django here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from training import evaluation
+from training.declaration import ModelDeclaration
+from training.schema import Column, DatasetSchema, Seen
+
+Report = Callable[[str, int], None]
+"""Called with a stage in words and a percentage of the whole run."""
+
+LEVELS_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training run made.
+
+    pipeline : fitted on the training part alone. metrics, baseline : on the hold-out.
+    schema : the declared schema with what the training part held. threshold : for binary answers, else None.
+    held_features, held_target : the hold-out, for the comparison with the active version.
+    """
+
+    pipeline: Any
+    schema: DatasetSchema
+    metrics: dict[str, float]
+    baseline: dict[str, float]
+    threshold: float | None
+    train_rows: int
+    holdout_rows: int
+    duplicates_dropped: int
+    held_features: pd.DataFrame
+    held_target: pd.Series[Any]
+
+
+def fit(
+    declaration: ModelDeclaration, frame: pd.DataFrame, report: Report = lambda stage, percent: None
+) -> Fitted:
+    """Split, fit, evaluate.
+
+    Parameters
+    ----------
+    frame : (n, features + target), as `training.frames.from_table` makes it.
+
+    Raises
+    ------
+    training.evaluation.TooFewRows : in words, when the split cannot be made.
+    """
+    schema, seed = declaration.schema, declaration.seed
+    report("splitting", 20)
+    target = decode_target(schema.target, frame[schema.target.name])
+    features = frame[list(schema.names)]
+    dropped = 0
+    if declaration.drop_duplicates:
+        keep = evaluation.distinct(features, target)
+        dropped = int((~keep).sum())
+        if dropped:
+            features, target = features[keep].reset_index(drop=True), target[keep].reset_index(drop=True)
+    held = evaluation.holdout_mask(features, declaration.holdout, seed)
+    train_x, train_y, held_x, held_y = features[~held], target[~held], features[held], target[held]
+    evaluation.check_split(declaration.task, train_y, held_y)
+
+    report("fitting", 30)
+    # An estimator without random_state falls back on the global generators: pin them for this fit.
+    random.seed(seed)
+    np.random.seed(seed)
+    pipeline = declaration.build(seed)
+    pipeline.fit(train_x, train_y.to_numpy())
+
+    report("evaluating", 75)
+    metrics = evaluation.score(declaration.task, pipeline, held_x, held_y, declaration.threshold)
+    dummy = evaluation.baseline(declaration.task, train_y, held_y, declaration.threshold)
+    return Fitted(
+        pipeline=pipeline,
+        schema=schema.learn({column.name: seen(column, train_x[column.name]) for column in schema.columns}),
+        metrics=metrics,
+        baseline=dummy,
+        threshold=declaration.threshold if declaration.task == "binary" else None,
+        train_rows=len(train_x),
+        holdout_rows=len(held_x),
+        duplicates_dropped=dropped,
+        held_features=held_x,
+        held_target=held_y,
+    )
+
+
+def decode_target(column: Column, values: pd.Series[Any]) -> pd.Series[Any]:
+    """The target as the estimator sees it: bool, str, or float64."""
+    return values.astype(bool) if column.type == "boolean" else values
+
+
+def seen(column: Column, values: pd.Series[Any]) -> Seen | None:
+    """What one training column held (see `training.schema.Seen`)."""
+    if column.is_numeric:
+        numbers: npt.NDArray[np.float64] = values.to_numpy(dtype=np.float64)
+        numbers = numbers[np.isfinite(numbers)]
+        return Seen(float(numbers.min()), float(numbers.max())) if len(numbers) else Seen()
+    if column.type == "category" and not column.levels:
+        return Seen(levels=tuple(sorted(values.dropna().unique())[:LEVELS_REMEMBERED]))
+    return None

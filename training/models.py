@@ -1,0 +1,275 @@
+"""The registry: registered models, their datasets, training runs, versions and activations.
+
+The database guards the rules: one active version per model, one version per run, numbers without a
+repeat, an activation log that cannot be rewritten.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.contrib.auth.models import Group
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from training.schema import DatasetSchema
+
+RIGHTS = (
+    ("predict", "Can ask for predictions"),
+    ("give_outcomes", "Can give outcomes"),
+    ("train", "Can request training runs and evaluations"),
+    ("activate", "Can activate and roll back versions"),
+    ("read_log", "Can read the prediction log"),
+)
+
+
+class RegisteredModel(models.Model):
+    """A name that is served. Its columns are declared in `training/catalogue/<name>.py`."""
+
+    class Policy(models.TextChoices):
+        MANUAL = "manual", "manual: the admin decides"
+        IF_BETTER = "if_better", "if better: the gate decides"
+        ALWAYS = "always", "always: every new version"
+
+    name = models.CharField(
+        max_length=50, unique=True, validators=[RegexValidator(r"^[a-z][a-z0-9_]*\Z")], editable=False
+    )
+    title = models.CharField(max_length=200)
+    policy = models.CharField(
+        max_length=10,
+        choices=Policy.choices,
+        default=Policy.MANUAL,
+        help_text="Who decides whether a newly trained version is activated.",
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+        permissions = RIGHTS
+        verbose_name = "model"
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def active_version(self) -> ModelVersion | None:
+        """The version that answers now, or None."""
+        return self.versions.filter(status=ModelVersion.Status.ACTIVE).first()
+
+
+class GroupScope(models.Model):
+    """Limits the rights a group gives to some registered models. A group without a scope is not limited."""
+
+    group = models.OneToOneField(Group, on_delete=models.CASCADE, related_name="scope")
+    registered_models = models.ManyToManyField(RegisteredModel, related_name="group_scopes", blank=True)
+
+    class Meta:
+        verbose_name = "scope of a group"
+        verbose_name_plural = "scopes of groups"
+
+    def __str__(self) -> str:
+        return f"scope of {self.group.name}"
+
+
+class Dataset(models.Model):
+    """Content-addressed training rows, stored as Parquet under ``datasets/``."""
+
+    registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="datasets")
+    sha256 = models.CharField(max_length=64)
+    rows = models.PositiveBigIntegerField()
+    size = models.PositiveBigIntegerField(help_text="Bytes of the Parquet file.")
+    schema_sha256 = models.CharField(max_length=64)
+    source = models.CharField(
+        max_length=300, blank=True, help_text="Where the rows came from and how they were read."
+    )
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["registered_model", "sha256"], name="dataset_once_per_model")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.registered_model.name} · {self.rows:,} rows · {self.sha256[:12]}"
+
+    @property
+    def storage_name(self) -> str:
+        return f"datasets/{self.sha256[:2]}/{self.sha256}.parquet"
+
+
+class TrainingRun(models.Model):
+    """One retrain request and all that became of it. The row is the truth; Celery only carries its id."""
+
+    class Status(models.TextChoices):
+        QUEUED = "queued"
+        RUNNING = "running"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+
+    class Mode(models.TextChoices):
+        APPEND = "append", "append: the active version's rows and these"
+        REPLACE = "replace", "replace: these rows alone"
+
+    FINISHED: ClassVar = frozenset({Status.SUCCEEDED, Status.FAILED})
+
+    registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="runs")
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
+    mode = models.CharField(max_length=8, choices=Mode.choices, default=Mode.REPLACE)
+    upload = models.ForeignKey(
+        Dataset, on_delete=models.PROTECT, related_name="+", help_text="The rows that came with the request."
+    )
+    dataset = models.ForeignKey(
+        Dataset,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="runs",
+        help_text="The rows it was trained on.",
+    )
+    activation_reason = models.CharField(
+        max_length=500,
+        blank=True,
+        help_text="When set, the version is activated on success whatever the policy, gate permitting.",
+    )
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    stage = models.CharField(max_length=100, blank=True)
+    percent = models.PositiveSmallIntegerField(default=0)
+    error = models.TextField(blank=True, help_text="What went wrong, in words.")
+    # A worker holds the row by a lease it renews; when it dies, the lease runs out and another may claim.
+    attempts = models.PositiveSmallIntegerField(default=0)
+    lease_owner = models.UUIDField(null=True, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    queued_at = models.DateTimeField(default=timezone.now, editable=False)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            # The beat job asks for unfinished runs every half minute; there are few of them, ever.
+            models.Index(
+                fields=["status"], name="run_unfinished", condition=Q(status__in=["queued", "running"])
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"run {self.pk} of {self.registered_model.name}"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in self.FINISHED
+
+
+class ModelVersion(models.Model):
+    """One trained artifact of a registered model, numbered 1, 2, 3… Written once, but for its status."""
+
+    class Status(models.TextChoices):
+        CANDIDATE = "candidate"
+        ACTIVE = "active"
+        RETIRED = "retired"
+        REJECTED = "rejected"
+
+    registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="versions")
+    number = models.PositiveIntegerField()
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.CANDIDATE)
+    run = models.OneToOneField(TrainingRun, on_delete=models.PROTECT, related_name="version")
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="versions")
+    metrics = models.JSONField()
+    baseline = models.JSONField()
+    gate = models.JSONField()
+    threshold = models.FloatField(null=True, blank=True)
+    schema = models.JSONField()
+    schema_sha256 = models.CharField(max_length=64)
+    train_rows = models.PositiveBigIntegerField()
+    holdout_rows = models.PositiveBigIntegerField()
+    engine = models.CharField(max_length=20)
+    engine_reason = models.CharField(max_length=300, blank=True)
+    artifact_sha256 = models.CharField(max_length=64)
+    artifact_hmac = models.CharField(max_length=64)
+    artifact_size = models.PositiveBigIntegerField()
+    libraries = models.JSONField(help_text="Versions of the libraries that made the artifact.")
+    seed = models.BigIntegerField()
+    code_version = models.CharField(max_length=120)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["registered_model", "number"], name="version_number_once"),
+            # Also the index by which every request finds the active version.
+            models.UniqueConstraint(
+                fields=["registered_model"], condition=Q(status="active"), name="one_active_version"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.registered_model.name} {self.number}"
+
+    @property
+    def dataset_schema(self) -> DatasetSchema:
+        """The schema it was trained with, and what the training data held."""
+        return DatasetSchema.from_json(self.schema)
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        """Everything that made this version what it is."""
+        return {
+            "dataset_sha256": self.dataset.sha256,
+            "dataset_rows": self.dataset.rows,
+            "schema_sha256": self.schema_sha256,
+            "artifact_sha256": self.artifact_sha256,
+            "libraries": self.libraries,
+            "seed": self.seed,
+            "code_version": self.code_version,
+            "training_run": self.run_id,
+            "trained_by": self.created_by.get_username() if self.created_by else None,
+            "trained_at": self.created_at,
+        }
+
+
+class Activation(models.Model):
+    """The audited switch of the active version. Append-only, in the database as well."""
+
+    class Kind(models.TextChoices):
+        ACTIVATE = "activate"
+        ROLLBACK = "rollback"
+        POLICY = "policy"
+
+    registered_model = models.ForeignKey(
+        RegisteredModel, on_delete=models.PROTECT, related_name="activations"
+    )
+    version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="activations")
+    previous = models.ForeignKey(
+        ModelVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    actor = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    reason = models.CharField(max_length=500)
+    gate = models.JSONField()
+    overridden = models.BooleanField(default=False, help_text="Activated although the gate was not passed.")
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-at", "-id"]
+        get_latest_by = ["at", "id"]
+        indexes = [
+            # "What was live at time T?" is the last activation at or before T.
+            models.Index(fields=["registered_model", "-at"], name="activation_at")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.version}"

@@ -1,0 +1,109 @@
+"""DRF parsers: bodies are measured before they are read, and read strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+from django.conf import settings
+from django.http import UnreadablePostError
+from django.utils.http import parse_header_parameters
+from rest_framework.parsers import BaseParser, FormParser, MultiPartParser
+
+from training.errors import Malformed, TooLarge, UnsupportedBody
+from training.schema.decoding import decode_json
+
+SPOOLED_IN_MEMORY = 2**20
+
+
+@dataclass(frozen=True)
+class CsvBody:
+    """A CSV body, spooled to disk: binary, seekable, at its start."""
+
+    stream: IO[bytes]
+
+
+def content_length(request: Any) -> int:
+    """Declared length of the body in bytes; 0 without one."""
+    try:
+        return max(0, int(request.META.get("CONTENT_LENGTH") or 0))
+    except ValueError:
+        return 0
+
+
+def check_length(request: Any, limit: int) -> None:
+    """Raise `TooLarge` for a declared length over `limit`, `Malformed` for no body at all."""
+    length = content_length(request)
+    if length > limit:
+        raise TooLarge(f"the body has {length:,} bytes, at most {limit:,} are read here")
+    if length == 0:
+        raise Malformed("the body is empty", code="empty_body")
+
+
+def check_charset(media_type: str | None) -> None:
+    _, parameters = parse_header_parameters(media_type or "")
+    charset = parameters.get("charset", "utf-8").lower().replace("_", "-")
+    if charset not in ("utf-8", "utf8", "us-ascii"):
+        raise UnsupportedBody(f"charset {charset[:40]!r} is not read here: send UTF-8")
+
+
+class StrictJSONParser(BaseParser):
+    """JSON as the standard has it; see `training.schema.decoding`."""
+
+    media_type = "application/json"
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        check_charset(media_type)
+        view = (parser_context or {}).get("view")
+        limit = getattr(view, "max_bytes", settings.PREDICT_MAX_BYTES)
+        body = _read(stream, limit)
+        _remember(parser_context, hashlib.sha256(body).hexdigest())
+        return decode_json(body)
+
+
+class CSVParser(BaseParser):
+    """A CSV body, copied to a temporary file in pieces."""
+
+    media_type = "text/csv"
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> CsvBody:
+        check_charset(media_type)
+        digest = hashlib.sha256()
+        spooled: IO[bytes] = tempfile.SpooledTemporaryFile(SPOOLED_IN_MEMORY)  # noqa: SIM115
+        try:
+            while piece := stream.read(2**16):
+                spooled.write(piece)
+                digest.update(piece)
+        except UnreadablePostError:
+            raise Malformed("the body ended before its declared length", code="incomplete_body") from None
+        spooled.seek(0)
+        _remember(parser_context, digest.hexdigest())
+        return CsvBody(spooled)
+
+
+def _remember(parser_context: Mapping[str, Any] | None, sha256: str) -> None:
+    """Leaves the body's hash on the request: it tells a retry from another request."""
+    request = (parser_context or {}).get("request")
+    if request is not None:
+        request._request.body_sha256 = sha256
+
+
+def _read(stream: IO[Any], limit: int) -> bytes:
+    try:
+        body: bytes = stream.read(limit + 1)
+    except UnreadablePostError:
+        raise Malformed("the body ended before its declared length", code="incomplete_body") from None
+    if len(body) > limit:
+        raise TooLarge(f"the body has more than {limit:,} bytes")
+    return body
+
+
+INSTANCE_PARSERS = [StrictJSONParser, CSVParser, FormParser, MultiPartParser]
+"""What a route that takes instances reads; the last two serve the browsable API's HTML form."""

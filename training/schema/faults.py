@@ -1,0 +1,112 @@
+"""What is wrong with a value, in a form a client can act on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+REPORTED_FAULTS = 100
+ECHO_LIMIT = 80
+
+
+def echo(value: object) -> Any:
+    """The offending value as it may stand in an answer: short, and always valid JSON and UTF-8.
+
+    Lone surrogates and NUL would break the encoder or the database, and a 5,000-digit integer is no
+    help to anyone, so all but plain short values come back as clipped text.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int) and abs(value) < 2**53:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return clip(value if isinstance(value, str) else _brief(value))
+
+
+def clip(text: str, limit: int = ECHO_LIMIT) -> str:
+    """`text` in valid UTF-8 without NUL, at most `limit` characters."""
+    safe = text[: limit + 1].encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\u0000")
+    return safe if len(safe) <= limit else safe[: limit - 1] + "…"
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, int):  # str() of a huge integer raises by design
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, (list, tuple, dict)):
+        return f"a JSON {'object' if isinstance(value, dict) else 'array'}"
+    return repr(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong, in one field of one row.
+
+    Attributes
+    ----------
+    field : name as the client wrote it, or the canonical name for a field that is missing.
+    code : stable word for programs, e.g. ``not_a_number``.
+    message : sentence for people.
+    value : the offending value, already fit for an answer (see `echo`).
+    allowed : the values that would have been accepted, where they can be listed.
+    row : zero-based position in the request; absent where a fault is not about one row.
+    line : line number in a CSV file, header included, counted from 1.
+    """
+
+    field: str | None
+    code: str
+    message: str
+    value: Any = None
+    allowed: tuple[Any, ...] = ()
+    row: int | None = None
+    line: int | None = None
+    has_value: bool = field(default=False)
+
+    def at(self, *, row: int | None = None, line: int | None = None) -> Fault:
+        """The same fault, placed."""
+        return replace(self, row=row, line=line)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in an error answer: absent parts are left out."""
+        found: dict[str, Any] = {}
+        if self.row is not None:
+            found["row"] = self.row
+        if self.line is not None:
+            found["line"] = self.line
+        if self.field is not None:
+            found["field"] = self.field
+        found["code"] = self.code
+        found["message"] = self.message
+        if self.has_value:
+            found["value"] = self.value
+        if self.allowed:
+            found["allowed"] = list(self.allowed)
+        return found
+
+
+class InvalidRows(Exception):
+    """Some rows do not match the schema. Nothing was done with any of them.
+
+    Attributes
+    ----------
+    faults : every fault found, at most `REPORTED_FAULTS`.
+    rows : how many rows were looked at; bad : how many of them have a fault.
+    """
+
+    def __init__(
+        self,
+        faults: Sequence[Fault],
+        *,
+        rows: int = 0,
+        bad: int = 0,
+        message: str = "",
+        truncated: bool = False,
+        what: str = "instances",
+    ) -> None:
+        self.faults = list(faults[:REPORTED_FAULTS])
+        self.rows, self.bad = rows, bad
+        self.truncated = truncated or len(faults) > REPORTED_FAULTS
+        self.message = message or f"{bad} of {rows} {what} {'is' if bad == 1 else 'are'} invalid"
+        super().__init__(self.message)

@@ -1,0 +1,224 @@
+"""What the registry looks like in the API, and the serializers derived from a schema."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from rest_framework import serializers
+
+from training import catalogue
+from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun
+from training.schema import Column, DatasetSchema
+from training.schema.dataset import KEY_FIELD, KEY_LENGTH, example_value
+
+
+class TrainingRunSerializer(serializers.ModelSerializer[TrainingRun]):
+    """A training run; once finished with its version, metrics and gate."""
+
+    model = serializers.CharField(source="registered_model.name")
+    version = serializers.SerializerMethodField()
+    activated = serializers.SerializerMethodField()
+    dataset = serializers.SerializerMethodField()
+    metrics = serializers.SerializerMethodField()
+    baseline = serializers.SerializerMethodField()
+    gate = serializers.SerializerMethodField()
+
+    class Meta:
+        model = TrainingRun
+        fields: ClassVar = [
+            "id", "status", "model", "mode", "version", "activated", "stage", "percent", "error", "dataset",
+            "metrics", "baseline", "gate", "attempts", "queued_at", "started_at", "finished_at",
+        ]  # fmt: skip
+
+    def get_version(self, run: TrainingRun) -> int | None:
+        made = _made(run)
+        return made.number if made else None
+
+    def get_activated(self, run: TrainingRun) -> bool:
+        made = _made(run)
+        return made is not None and made.activations.exists()
+
+    def get_dataset(self, run: TrainingRun) -> dict[str, Any]:
+        rows = run.dataset or run.upload
+        return {"sha256": rows.sha256, "rows": rows.rows}
+
+    def get_metrics(self, run: TrainingRun) -> dict[str, float] | None:
+        made = _made(run)
+        return made.metrics if made else None
+
+    def get_baseline(self, run: TrainingRun) -> dict[str, float] | None:
+        made = _made(run)
+        return made.baseline if made else None
+
+    def get_gate(self, run: TrainingRun) -> dict[str, Any] | None:
+        made = _made(run)
+        return made.gate if made else None
+
+
+def _made(run: TrainingRun) -> ModelVersion | None:
+    return getattr(run, "version", None)
+
+
+class TrainingRequestSerializer(serializers.Serializer[Any]):
+    """A retrain request by JSON. `instances` are checked against the schema, row by row."""
+
+    instances = serializers.ListField(
+        child=serializers.DictField(), help_text="Rows with features and target."
+    )
+    mode = serializers.ChoiceField(choices=TrainingRun.Mode.choices, default=TrainingRun.Mode.APPEND)
+
+
+class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
+    """One version: how good it is, what made it, what it answers to."""
+
+    model = serializers.CharField(source="registered_model.name")
+    version = serializers.IntegerField(source="number")
+    lineage = serializers.DictField()
+
+    class Meta:
+        model = ModelVersion
+        fields: ClassVar = [
+            "model", "version", "status", "metrics", "baseline", "gate", "threshold", "train_rows",
+            "holdout_rows", "engine", "engine_reason", "lineage", "schema", "created_at",
+        ]  # fmt: skip
+
+
+class VersionSummarySerializer(serializers.ModelSerializer[ModelVersion]):
+    """One line in a list of versions."""
+
+    version = serializers.IntegerField(source="number")
+
+    class Meta:
+        model = ModelVersion
+        fields: ClassVar = ["version", "status", "metrics", "engine", "created_at"]
+
+
+class ActivationSerializer(serializers.ModelSerializer[Activation]):
+    """One switch of the active version."""
+
+    model = serializers.CharField(source="registered_model.name")
+    version = serializers.IntegerField(source="version.number")
+    previous = serializers.IntegerField(source="previous.number", default=None)
+    actor = serializers.CharField(source="actor.username", default=None)
+
+    class Meta:
+        model = Activation
+        fields: ClassVar = [
+            "model", "version", "previous", "kind", "actor", "reason", "overridden", "gate", "at",
+        ]  # fmt: skip
+
+
+class ReasonSerializer(serializers.Serializer[Any]):
+    """Why the active version is switched; goes into the audit table."""
+
+    reason = serializers.CharField(max_length=500)
+
+
+class ActivateSerializer(ReasonSerializer):
+    override = serializers.BooleanField(
+        default=False, help_text="Activate although the gate was not passed; recorded."
+    )
+
+
+class RegisteredModelSerializer(serializers.ModelSerializer[RegisteredModel]):
+    """A registered model and what answers for it now."""
+
+    task = serializers.SerializerMethodField()
+    description = serializers.SerializerMethodField()
+    active_version = serializers.SerializerMethodField()
+    schema = serializers.SerializerMethodField()
+    example = serializers.SerializerMethodField()
+
+    class Meta:
+        model = RegisteredModel
+        fields: ClassVar = [
+            "name", "title", "description", "task", "policy", "active_version", "example", "schema",
+        ]  # fmt: skip
+
+    def get_task(self, model: RegisteredModel) -> str | None:
+        return catalogue.get(model.name).task if model.name in catalogue.names() else None
+
+    def get_description(self, model: RegisteredModel) -> str:
+        return catalogue.get(model.name).description if model.name in catalogue.names() else ""
+
+    def get_active_version(self, model: RegisteredModel) -> int | None:
+        active = model.active_version
+        return active.number if active else None
+
+    def get_schema(self, model: RegisteredModel) -> dict[str, Any] | None:
+        schema = _schema(model)
+        return schema.to_json() if schema else None
+
+    def get_example(self, model: RegisteredModel) -> dict[str, Any] | None:
+        schema = _schema(model)
+        return schema.example if schema else None
+
+
+def _schema(model: RegisteredModel) -> DatasetSchema | None:
+    """The schema requests are validated against now: the active version's, else the declared one."""
+    active = model.active_version
+    if active is not None:
+        return active.dataset_schema
+    return catalogue.get(model.name).schema if model.name in catalogue.names() else None
+
+
+# -- derived from a schema -----------------------------------------------------------------------------
+
+
+def field_for(column: Column) -> serializers.Field[Any, Any, Any, Any]:
+    """The DRF field that shows `column` in forms and in OpenAPI; reading is the schema's."""
+    shared: dict[str, Any] = {
+        "label": f"{column.name} ({column.unit})" if column.unit else column.name,
+        "help_text": column.description,
+        "required": not column.nullable,
+        "allow_null": column.nullable,
+        "initial": example_value(column),
+    }
+    if column.type == "number":
+        return serializers.FloatField(min_value=column.minimum, max_value=column.maximum, **shared)
+    if column.type == "integer":
+        low = None if column.minimum is None else int(column.minimum)
+        high = None if column.maximum is None else int(column.maximum)
+        return serializers.IntegerField(min_value=low, max_value=high, **shared)
+    if column.type == "boolean":
+        # A list, not a checkbox: an unticked box cannot be told from a missing or a null value.
+        return serializers.ChoiceField(choices=[(True, "yes"), (False, "no")], **shared)
+    if column.levels:
+        return serializers.ChoiceField(choices=list(column.levels), **shared)
+    return serializers.CharField(max_length=column.max_length, **shared)
+
+
+class InstanceSerializer(serializers.Serializer[Any]):
+    """One instance of a schema. Valid is what `DatasetSchema.read` accepts, so DRF forms, CSV and JSON
+    cannot drift apart; the fields are for forms and documentation."""
+
+    schema: ClassVar[DatasetSchema]
+
+    def to_internal_value(self, data: Any) -> Any:
+        read = self.schema.read(data)
+        if isinstance(read, list):
+            raise serializers.ValidationError(
+                {fault.field or "non_field_errors": [fault.message] for fault in read}
+            )
+        return {"values": read.values, "key": read.key}
+
+
+def serializer_for(name: str, schema: DatasetSchema) -> type[InstanceSerializer]:
+    """The serializer class of a model's instances.
+
+    Parameters
+    ----------
+    name : of the registered model; becomes the component's name in OpenAPI.
+    """
+    fields: dict[str, Any] = {column.name: field_for(column) for column in schema.columns}
+    fields[KEY_FIELD] = serializers.CharField(
+        required=False,
+        allow_null=True,
+        max_length=KEY_LENGTH,
+        help_text="The client's own reference for this row.",
+    )
+    # `schema` and the field names live apart: a column may be called anything, so fields go to
+    # `_declared_fields` rather than through class attributes that a name like "data" would overwrite.
+    made = type(f"{name.title().replace('_', '')}Instance", (InstanceSerializer,), {"schema": schema})
+    made._declared_fields = fields  # type: ignore[attr-defined]
+    return made

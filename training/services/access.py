@@ -1,0 +1,60 @@
+"""Who may do what with which model.
+
+A right is a Django permission on `RegisteredModel`. Given to a user directly, or by a group without a
+scope, it holds for every model; given by a group with a `GroupScope`, for the scope's models.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, Permission, User
+from django.db.models import Q, QuerySet
+
+from training.errors import Forbidden
+from training.models import RIGHTS, RegisteredModel
+
+Right = Literal["predict", "give_outcomes", "train", "activate", "read_log"]
+
+
+def may(user: AbstractBaseUser | AnonymousUser, right: Right, model: RegisteredModel) -> bool:
+    """Whether `user` has `right` for `model`."""
+    return allowed_models(user, right).filter(pk=model.pk).exists()
+
+
+def require(user: AbstractBaseUser | AnonymousUser, right: Right, model: RegisteredModel) -> None:
+    """Raise `Forbidden` unless `user` has `right` for `model`."""
+    if not may(user, right, model):
+        raise Forbidden(f"this needs the right {right!r} for {model.name}")
+
+
+def require_any(user: AbstractBaseUser | AnonymousUser, model: RegisteredModel) -> None:
+    """Raise `Forbidden` unless `user` has some right for `model`."""
+    if not visible_models(user).filter(pk=model.pk).exists():
+        raise Forbidden(f"this key has no right for {model.name}")
+
+
+def visible_models(user: AbstractBaseUser | AnonymousUser) -> QuerySet[RegisteredModel, RegisteredModel]:
+    """The models for which `user` has any right at all."""
+    wanted: set[int] = set()
+    for right, _ in RIGHTS:
+        wanted.update(allowed_models(user, right).values_list("pk", flat=True))  # type: ignore[arg-type]
+    return RegisteredModel.objects.filter(pk__in=wanted)
+
+
+def allowed_models(
+    user: AbstractBaseUser | AnonymousUser, right: Right
+) -> QuerySet[RegisteredModel, RegisteredModel]:
+    """The models for which `user` has `right`."""
+    everything = RegisteredModel.objects.all()
+    if not isinstance(user, User) or not user.is_active:
+        return everything.none()
+    if user.is_superuser:
+        return everything
+    permission = Permission.objects.filter(
+        codename=right, content_type__app_label="training", content_type__model="registeredmodel"
+    )
+    granting = user.groups.filter(permissions__in=permission)
+    if permission.filter(user=user).exists() or granting.filter(scope__isnull=True).exists():
+        return everything
+    return everything.filter(Q(group_scopes__group__in=granting)).distinct()

@@ -1,0 +1,145 @@
+"""Registered models and their versions: finding, activating, rolling back, and what was live when."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils import timezone
+
+from training import artifacts, catalogue
+from training.errors import Conflict, GateNotPassed, UnknownModel, UnknownVersion
+from training.models import Activation, ModelVersion, RegisteredModel
+
+Status = ModelVersion.Status
+
+
+def sync_catalogue() -> list[RegisteredModel]:
+    """A row for every declared model; rows of models no longer declared stay, with their log."""
+    rows = []
+    for name in catalogue.names():
+        declared = catalogue.get(name)
+        row, _ = RegisteredModel.objects.get_or_create(
+            name=name, defaults={"title": declared.title, "policy": declared.policy}
+        )
+        rows.append(row)
+    return rows
+
+
+def get_model(name: str) -> RegisteredModel:
+    """The registered model `name`, or `UnknownModel`."""
+    row = RegisteredModel.objects.filter(name=name).first() if _storable(name) else None
+    if row is None:
+        raise UnknownModel(name)
+    return row
+
+
+def get_version(model: RegisteredModel, number: int) -> ModelVersion:
+    """Version `number` of `model`, or `UnknownVersion`."""
+    row = model.versions.filter(number=number).first() if 0 < number < 2**31 else None
+    if row is None:
+        raise UnknownVersion(model.name, number)
+    return row
+
+
+def activate(
+    version: ModelVersion,
+    *,
+    by: User | None,
+    reason: str,
+    override: bool = False,
+    kind: Activation.Kind = Activation.Kind.ACTIVATE,
+) -> Activation:
+    """Makes `version` the one that answers: lock, gate, switch and audit row in one transaction.
+
+    Parameters
+    ----------
+    by : who decided; with ``kind=POLICY`` whoever requested the training run.
+    override : activate although the gate was not passed; the audit row says so.
+
+    Raises
+    ------
+    Conflict : already active, rejected, or no reason given.
+    GateNotPassed : with the failed checks, unless overridden.
+    ArtifactError : when the version could not be served after the switch.
+    """
+    reason = reason.strip()
+    if not reason:
+        raise Conflict("an activation needs a reason", code="reason_missing")
+    with transaction.atomic():
+        # The model's row is the lock: concurrent activations queue here and see each other's result.
+        RegisteredModel.objects.select_for_update().get(pk=version.registered_model_id)
+        version = ModelVersion.objects.select_related("registered_model").get(pk=version.pk)
+        if version.status == Status.ACTIVE:
+            raise Conflict(f"{version} is active already", code="already_active")
+        if version.status == Status.REJECTED:
+            raise Conflict(f"{version} was rejected", code="rejected")
+        passed = bool(version.gate.get("passed"))
+        if not passed and not override:
+            failed = [check for check in version.gate["checks"] if not check["passed"]]
+            said = "; ".join(check["message"] for check in failed) or "it was not checked"
+            raise GateNotPassed(f"the gate of {version} is not passed: {said}", details=failed)
+        artifacts.check_libraries(version)
+        artifacts.fetch(version)
+        previous = version.registered_model.active_version
+        if previous is not None:
+            previous.status = Status.RETIRED
+            previous.save(update_fields=["status"])
+        version.status = Status.ACTIVE
+        version.save(update_fields=["status"])
+        return Activation.objects.create(
+            registered_model=version.registered_model,
+            version=version,
+            previous=previous,
+            kind=kind,
+            actor=by,
+            reason=reason[:500],
+            gate=version.gate,
+            overridden=not passed,
+            at=timezone.now(),
+        )
+
+
+def rollback(model: RegisteredModel, *, by: User | None, reason: str) -> Activation:
+    """Goes back to the version that was active before the current one; once more, one further back.
+
+    Raises
+    ------
+    Conflict : when there is nothing to go back to.
+    """
+    with transaction.atomic():
+        RegisteredModel.objects.select_for_update().get(pk=model.pk)
+        target = rollback_target(model)
+        if target is None:
+            raise Conflict(f"{model.name} has no earlier active version", code="nothing_to_roll_back_to")
+        # It answered before, so its gate does not stand in the way of going back in a hurry.
+        return activate(target, by=by, reason=reason, override=True, kind=Activation.Kind.ROLLBACK)
+
+
+def rollback_target(model: RegisteredModel) -> ModelVersion | None:
+    """What `rollback` would activate: activations put versions on a stack, rollbacks take them off."""
+    stack: list[int] = []
+    for version_id, kind in model.activations.order_by("at", "id").values_list("version_id", "kind"):
+        if kind == Activation.Kind.ROLLBACK:
+            while stack and stack[-1] != version_id:
+                stack.pop()
+        elif not stack or stack[-1] != version_id:
+            stack.append(version_id)
+    while stack:
+        stack.pop()
+        if stack:
+            found = ModelVersion.objects.filter(pk=stack[-1]).exclude(status=Status.ACTIVE)
+            usable = found.exclude(status=Status.REJECTED).first()
+            if usable is not None:
+                return usable
+    return None
+
+
+def active_at(model: RegisteredModel, moment: datetime) -> Activation | None:
+    """The activation that was in force at `moment`; None before the first."""
+    return model.activations.filter(at__lte=moment).select_related("version", "actor").first()
+
+
+def _storable(name: str) -> bool:
+    return name.isidentifier() and name.isascii() and len(name) <= 50

@@ -1,0 +1,88 @@
+"""Versions made ready to answer, kept in this process.
+
+A version never changes after it was trained, so what is kept cannot grow stale; which version answers is
+asked of the database for every request.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from training import artifacts
+from training.engines import Engine
+from training.errors import NoActiveVersion, UnknownVersion
+from training.models import ModelVersion, RegisteredModel
+from training.schema import DatasetSchema
+
+KEPT_VERSIONS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """All the inference path needs of one version."""
+
+    model_id: int
+    model_name: str
+    version_id: int
+    number: int
+    schema: DatasetSchema
+    threshold: float | None
+    engine: Engine
+
+
+_kept: OrderedDict[int, Served] = OrderedDict()
+_lock = threading.Lock()
+_loading: dict[int, threading.Lock] = {}
+
+
+def served(model: RegisteredModel, number: int | None = None) -> Served:
+    """The active version of `model`, or version `number`, ready to answer.
+
+    Raises
+    ------
+    NoActiveVersion, UnknownVersion : there is none.
+    ArtifactError : its bytes cannot be used.
+    """
+    rows = model.versions.filter(status=ModelVersion.Status.ACTIVE)
+    if number is not None:
+        rows = model.versions.filter(number=number) if 0 < number < 2**31 else model.versions.none()
+    version_id = rows.values_list("pk", flat=True).first()
+    if version_id is None:
+        raise NoActiveVersion(model.name) if number is None else UnknownVersion(model.name, number)
+    return _ready(version_id)
+
+
+def _ready(version_id: int) -> Served:
+    with _lock:
+        found = _kept.get(version_id)
+        if found is not None:
+            _kept.move_to_end(version_id)
+            return found
+        loading = _loading.setdefault(version_id, threading.Lock())
+    with loading:  # one thread loads, the others wait for it, requests for other versions do not
+        with _lock:
+            found = _kept.get(version_id)
+        if found is None:
+            found = _load(version_id)
+            with _lock:
+                _kept[version_id] = found
+                while len(_kept) > KEPT_VERSIONS:
+                    _kept.popitem(last=False)
+        with _lock:
+            _loading.pop(version_id, None)
+    return found
+
+
+def _load(version_id: int) -> Served:
+    row = ModelVersion.objects.select_related("registered_model").get(pk=version_id)
+    return Served(
+        model_id=row.registered_model_id,
+        model_name=row.registered_model.name,
+        version_id=row.pk,
+        number=row.number,
+        schema=row.dataset_schema,
+        threshold=row.threshold,
+        engine=artifacts.load(row),
+    )

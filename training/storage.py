@@ -1,0 +1,50 @@
+"""The file-system storage of artifacts and datasets: a name holds all its bytes or does not exist."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from django.core.files.base import File
+from django.core.files.storage import FileSystemStorage
+
+
+class AtomicFileSystemStorage(FileSystemStorage):
+    """Writes beside the name, syncs, then renames.
+
+    Django's own storage writes in place: a process killed half-way leaves a name with half its bytes, and
+    under a content address that name would be taken for the whole. Names here ARE content addresses, so
+    writing one again replaces it with the same bytes.
+    """
+
+    def get_available_name(self, name: str, max_length: int | None = None) -> str:
+        return name
+
+    def _save(self, name: str, content: File) -> str:  # type: ignore[type-arg]
+        target = Path(self.path(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(dir=target.parent, prefix=".partial-")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                for chunk in content.chunks():
+                    stream.write(chunk)
+                stream.flush()
+                os.fsync(stream.fileno())
+            if self.file_permissions_mode is not None:
+                Path(beside).chmod(self.file_permissions_mode)
+            Path(beside).replace(target)
+        except BaseException:
+            Path(beside).unlink(missing_ok=True)
+            raise
+        _sync_directory(target.parent)
+        return name
+
+
+def _sync_directory(path: Path) -> None:
+    """A rename is durable once its directory is."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
