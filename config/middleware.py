@@ -8,6 +8,7 @@ from collections.abc import Callable
 from django.core.exceptions import DisallowedHost
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.middleware.common import CommonMiddleware
 from uuid_utils import uuid7
 
 from config import errors
@@ -69,3 +70,10 @@ class RefuseUnreadableBodies:
     def _refuse(self, request: HttpRequest, status: int, code: str, message: str) -> HttpResponse:
         body = {"code": code, "message": message, "request_id": errors.request_id(request)}
         return JsonResponse({"error": body}, status=status)
+
+
+class AppendSlashToPages(CommonMiddleware):
+    """Django's own, but an API path without its slash is a 404 that says so: a redirected POST loses its body."""
+
+    def should_redirect_with_slash(self, request: HttpRequest) -> bool:
+        return not request.path.startswith("/api/") and super().should_redirect_with_slash(request)

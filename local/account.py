@@ -72,6 +72,13 @@ class Account:
             os.chown(path, self.uid, self.gid)
         return path
 
+    def passable_directory(self, path: Path) -> Path:
+        """A directory of ours on the way to theirs, whatever our umask."""
+        path.mkdir(parents=True, exist_ok=True)
+        if self.uid is not None:
+            path.chmod(0o755)
+        return path
+
     def private_directory(self, path: Path) -> Path:
         """A directory that only this user enters; its parent stays ours: we decide what is in there."""
         path.mkdir(mode=0o700, parents=True, exist_ok=True)

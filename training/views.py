@@ -57,6 +57,12 @@ class ModelView(APIView):
         if request.method == "POST":
             check_length(request, self.max_bytes)
 
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        body = getattr(self.request, "_full_data", None)
+        if isinstance(body, CsvBody):
+            body.stream.close()
+        return super().finalize_response(request, response, *args, **kwargs)
+
 
 class ModelsView(APIView):
     """The registered models this key has any right for."""

@@ -117,6 +117,14 @@ class Run:
             time.sleep(0.05)
         self.look()
 
+    def wait_for_worker(self) -> None:
+        """Until the service that starts last runs, and its child."""
+        until = time.monotonic() + 10
+        while not {"sleep 61", "sleep 62"} <= set(self.left()):
+            assert time.monotonic() < until, self.output
+            self.look()
+            time.sleep(0.05)
+
     def wait(self, seconds: float = 15) -> int:
         """Its exit code, once it has ended within that time."""
         until = time.monotonic() + seconds
@@ -154,7 +162,7 @@ def run(tree: Path, port: int) -> Iterator[Run]:
 def test_a_stop_leaves_no_process_behind(tree: Path, signum: int) -> None:
     with run(tree, free_port()) as one:
         one.wait_for("Welcome to the tests")
-        assert len(one.seen) > 5
+        one.wait_for_worker()
         os.killpg(one.process.pid, signum)  # what a terminal does
         assert one.wait() == 0
         assert one.left() == []
@@ -191,9 +199,10 @@ def test_a_killed_supervisor_is_survived_by_the_next_start(tree: Path) -> None:
     port = free_port()
     with run(tree, port) as one:
         one.wait_for("Welcome to the tests")
+        one.wait_for_worker()
         one.process.kill()
         one.process.wait()
-        assert len(one.left()) > 5
+        assert {"sleep 61", "sleep 62"} <= set(one.left())
         one.log.unlink()
         with run(tree, port) as two:  # the same port: the orphan that holds it is ended first
             two.wait_for("Welcome to the tests")

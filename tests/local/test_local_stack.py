@@ -75,11 +75,12 @@ def stack(var: Path, *command: str, **more: str) -> subprocess.CompletedProcess[
 
 
 @contextlib.contextmanager
-def running(var: Path) -> Iterator[subprocess.Popen[str]]:
+def running(var: Path, umask: int = -1) -> Iterator[subprocess.Popen[str]]:
     """The stack while it is up."""
     process = subprocess.Popen(
         [sys.executable, "-m", "local.stack", "--", "sh", "-c", "echo up; exec sleep 60"],
         cwd=ROOT, env=environment(var), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+        umask=umask,
     )  # fmt: skip
     with process:
         assert process.stdout is not None
@@ -310,7 +311,7 @@ def test_a_closed_var_directory_stays_closed_and_the_data_goes_elsewhere(fresh: 
     inside = closed / "var"
     place = relocated(inside)
     try:
-        with running(inside):
+        with running(inside, umask=0o077):
             remember(inside)
             assert state(inside)["home"] == str(place)
         with running(inside):

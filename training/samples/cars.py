@@ -4,6 +4,7 @@ The makes and models exist, the offers are made up. The relations, in words:
 
 - A model has a price when new; a richer trim, a diesel engine and an automatic gearbox add to it.
 - It loses a fixed share every year: Maruti, Toyota, Hyundai and Honda least, premium makes most.
+  These are never offered older than seven years.
 - More kilometres than usual for its age and fuel, and every former owner, take some more off;
   dealers ask more than private sellers.
 - On top comes a multiplicative deviation of about 12 %, which no model can foresee.

@@ -104,8 +104,8 @@ def _mileage(draws: Draws, offer: garage.Offer, size: int) -> str:
 def _torque(draws: Draws, newton_metres: float, *, diesel: bool) -> str:
     first = 250 * draws.whole(6, 8) if diesel else 500 * draws.whole(6, 9)
     last = first + 250 * draws.whole(2, 5)
-    spread, form = draws.chance(0.55 if diesel else 0.08), draws.chance(0.1)
-    speeds = f"{first}-{last}" if spread else f"{first}+/-500" if form and not diesel else str(first)
+    spread, about = draws.chance(0.55 if diesel else 0.08), draws.chance(0.0 if diesel else 0.1)
+    speeds = f"{first}-{last}" if spread else f"{first}+/-500" if about else str(first)
     grouped = f"{first:,}-{last:,}" if spread else f"{first:,}"
     return draws.pick(NOTATIONS).format(
         nm=_short(newton_metres) if draws.chance(0.4) else f"{newton_metres:.0f}",

@@ -70,7 +70,7 @@ INTERNET: Final = {
     "One year": {"DSL": 0.39, "Fiber optic": 0.36, "No": 0.25},
     "Two year": {"DSL": 0.37, "Fiber optic": 0.25, "No": 0.38},
 }
-CONTRACT_TARIFF: Final = {"DSL": 25.0, "Fiber optic": 50.0, "No": 0.0}
+INTERNET_TARIFF: Final = {"DSL": 25.0, "Fiber optic": 50.0, "No": 0.0}
 
 # The rule of leaving, on the logit scale.
 LEAVES: Final = {
@@ -141,7 +141,7 @@ def _services(draws: Draws, row: Row, contract: str, tenure: int) -> float:
     lines = draws.chance(0.22 + 0.008 * tenure + (0.12 if internet == "Fiber optic" else 0.0))
     row["InternetService"], row["PhoneService"] = internet, _yes(phone)
     row["MultipleLines"] = _yes(lines) if phone else "No phone service"
-    tariff = CONTRACT_TARIFF[internet] + (20.0 if phone else 0.0) + (5.0 if phone and lines else 0.0)
+    tariff = INTERNET_TARIFF[internet] + (20.0 if phone else 0.0) + (5.0 if phone and lines else 0.0)
     committed = {"Month-to-month": -0.07, "One year": 0.04, "Two year": 0.14}[contract]
     for name, (share, added, price) in EXTRAS.items():
         if internet == "No":

@@ -13,7 +13,6 @@ from typing import Final
 from training.samples.draws import Draws
 
 TODAY: Final = 2020  # the year in which the made-up cars are offered
-EARLIEST: Final = 1998
 LAKH: Final = 100_000
 
 
@@ -21,7 +20,8 @@ LAKH: Final = 100_000
 class Model:
     """One car model.
 
-    first, last : years in which it was sold new. share : weight among the offers.
+    first, last : the offers of this model were built from the one year to the other.
+    share : weight among the offers.
     lakh : price of the middle trim, new, with a petrol engine, in 100,000 rupees.
     petrol, diesel : engine size in cubic centimetres, 0 where there is no such engine.
     """
@@ -114,6 +114,8 @@ MODELS: Final = (
     Model("Datsun", "GO", 2014, 2020, 1.0, 4.3, 1198, 0),
     Model("Fiat", "Punto", 2009, 2018, 0.8, 6.4, 1172, 1248),
     Model("Jeep", "Compass", 2017, 2020, 0.6, 19.8, 1368, 1956),
+    # Premium cars are offered up to seven years old: a few very old ones would be all that a model
+    # trained on so few rows gets wrong.
     Model("Audi", "A4", 2013, 2020, 1.9, 33.0, 1798, 1968),
     Model("Audi", "Q3", 2013, 2020, 1.3, 31.0, 1395, 1968),
     Model("BMW", "3 Series", 2013, 2020, 1.9, 34.0, 1998, 1995),
@@ -195,10 +197,9 @@ def offer(draws: Draws, *, electric: bool) -> Offer:
 
 def _year(draws: Draws, model: Model) -> int:
     """Offers thin out with age: a used car is most often three to ten years old."""
-    first = max(model.first, EARLIEST)
     weights = {
         year: math.exp(-(((TODAY - year - 5.0) / 5.5) ** 2) / 2) + 0.03
-        for year in range(first, model.last + 1)
+        for year in range(model.first, model.last + 1)
     }
     return draws.pick(weights)
 

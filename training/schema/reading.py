@@ -6,6 +6,7 @@ the file, and the reader says which (`Dialect.described`), so that whoever loads
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
@@ -104,7 +105,7 @@ class CsvReader:
         if head.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise _unreadable("not_utf8", "the CSV is UTF-16: save it as UTF-8", 1)
         bom = head.startswith(b"\xef\xbb\xbf")
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+        text = _Borrowed(stream, encoding="utf-8-sig", newline="")
         chosen = delimiter or self._recognise_delimiter(head)
         self._reader = csv.reader(text, delimiter=chosen, strict=True)
         self.header = self._read_header()
@@ -282,6 +283,14 @@ class _KeyMemo:
         found = read_key(text.strip(), self.name)
         self.has_bad = self.has_bad or isinstance(found, Fault)
         return found
+
+
+class _Borrowed(io.TextIOWrapper):
+    """Decodes a stream that belongs to somebody else: when done, it is left open."""
+
+    def close(self) -> None:
+        with contextlib.suppress(ValueError):  # detached before
+            self.detach()
 
 
 def _peek(stream: BinaryIO) -> bytes:

@@ -86,3 +86,9 @@ def _load(version_id: int) -> Served:
         threshold=row.threshold,
         engine=artifacts.load(row),
     )
+
+
+def forget() -> None:
+    """Drops everything kept; what is asked for next is loaded again."""
+    with _lock:
+        _kept.clear()

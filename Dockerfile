@@ -1,0 +1,49 @@
+# The production image: the service and what requirements.txt pins, nothing of the local stack or the tests.
+#
+#     docker build --build-arg VIGIA_COMMIT="$(git rev-parse --short=12 HEAD)" --tag vigia:0.1.0 .
+#
+# The base is pinned to a minor version, so that a build takes in security fixes. Who wants the same bytes
+# twice pins the digest: --build-arg PYTHON_IMAGE=python:3.11-slim-trixie@sha256:…
+ARG PYTHON_IMAGE=python:3.11-slim-trixie
+
+FROM ${PYTHON_IMAGE} AS packages
+RUN python -m venv /venv
+COPY requirements.txt /build/requirements.txt
+# Wheels alone: nothing is compiled, so nothing but Python is needed here or in the image.
+RUN /venv/bin/pip install --disable-pip-version-check --no-input --no-cache-dir \
+        --require-hashes --only-binary :all: --requirement /build/requirements.txt \
+    && /venv/bin/pip uninstall --disable-pip-version-check --yes --quiet pip setuptools
+
+FROM ${PYTHON_IMAGE}
+# A fixed number, so that the owner of a volume or of a bind mount can be set from outside.
+RUN groupadd --gid 10001 vigia \
+    && useradd --uid 10001 --gid vigia --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin vigia \
+    && install --directory --owner=vigia --group=vigia --mode=0700 /data /data/tmp
+COPY --from=packages /venv /venv
+WORKDIR /app
+# Owned by root: the service cannot change its own code.
+COPY . .
+ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOST=0.0.0.0 \
+    PORT=8000 \
+    STATIC_ROOT=/app/static \
+    VIGIA_VAR=/data \
+    TMPDIR=/data/tmp
+# The values are for this one command and reach nothing: collectstatic needs settings that load, no more.
+RUN SECRET_KEY=only-to-collect-static-files DATABASE_URL=postgresql://nowhere/none REDIS_URL=redis://nowhere \
+        VIGIA_VAR=/tmp/build python manage.py collectstatic --no-input --verbosity 0 \
+    && python -m compileall -q --invalidation-mode unchecked-hash /app \
+    && chmod --recursive go=rX /app
+ARG VIGIA_COMMIT=""
+ENV VIGIA_COMMIT=${VIGIA_COMMIT}
+
+USER 10001:10001
+# Artifacts, datasets, the first key. Everything else is in the database.
+VOLUME /data
+EXPOSE 8000
+HEALTHCHECK --interval=15s --timeout=6s --start-period=60s --retries=3 \
+    CMD ["python", "-m", "docker.health", "web"]
+# Through exec, so that SIGTERM reaches gunicorn and requests under way are answered.
+CMD ["gunicorn", "--config", "config/gunicorn.py", "config.wsgi"]

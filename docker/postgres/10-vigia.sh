@@ -1,0 +1,9 @@
+#!/bin/sh
+# Runs once, in an empty PostgreSQL volume: a role and a database for Vigía, without a superuser's rights.
+set -eu
+psql --no-psqlrc --set=ON_ERROR_STOP=1 --username="$POSTGRES_USER" --dbname="${POSTGRES_DB:-$POSTGRES_USER}" <<'SQL'
+\getenv password DATABASE_PASSWORD
+CREATE ROLE vigia LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'password';
+CREATE DATABASE vigia OWNER vigia;
+REVOKE CONNECT ON DATABASE vigia FROM PUBLIC;
+SQL

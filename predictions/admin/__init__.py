@@ -1,0 +1,5 @@
+"""The prediction log in the admin."""
+
+from predictions.admin import log
+
+__all__ = ["log"]

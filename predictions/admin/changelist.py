@@ -1,0 +1,100 @@
+"""The log's list: pages by position in the index, never by counting."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.http import urlencode
+from unfold.views import ChangeList
+
+from predictions.services import calendar, search
+
+BEFORE, PERIOD = "before", "period"
+CLIENT, WARNED = "client", "warnings"
+
+
+class KnownLength(Paginator):  # type: ignore[type-arg]
+    """A page that is a list already; the changelist's templates ask for its length alone."""
+
+    template_name = "admin/predictions/prediction/pages.html"
+
+
+class LogChangeList(ChangeList):  # type: ignore[misc]
+    """One page of the log, newest first.
+
+    The conditions an index serves (model, version, key, id, time) come first. Client and warnings have no
+    index, so they are looked for among the newest rows that are left, which bounds what a page costs.
+    """
+
+    period: calendar.Period | None
+    steps: list[calendar.Period]
+    older: str | None
+    bounded: bool
+
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:
+        return ["-id"]  # whatever the address says: no other order has an index
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: list[str] | None = None) -> QuerySet[Any]:
+        rows: QuerySet[Any] = super().get_queryset(request, exclude_parameters)
+        given = request.GET.get(PERIOD, "")
+        self.period = calendar.Period.parse(given) if given else None
+        if given and self.period is None:
+            raise IncorrectLookupParameters(f"{given!r} is no period")
+        rows = calendar.within(rows, self.period)
+        before = request.GET.get(BEFORE)
+        if before:
+            try:
+                rows = rows.filter(id__lt=uuid.UUID(before))
+            except ValueError as error:
+                raise IncorrectLookupParameters(f"{before!r} is no position") from error
+        client, warned = request.GET.get(CLIENT), request.GET.get(WARNED)
+        self.bounded = bool(client or warned)
+        if self.bounded:
+            rows = search.newest(rows)
+        if client:
+            rows = rows.filter(client_id=int(client) if client.isascii() and client.isdigit() else 0)
+        if warned:
+            rows = rows.exclude(warnings=[]) if warned == "yes" else rows.filter(warnings=[])
+        return rows
+
+    def get_results(self, request: HttpRequest) -> None:
+        self.steps = calendar.steps(self.period, self.model_admin.shown_models(request))
+        # One more than a page holds tells whether there is another page.
+        found = list(self.queryset.defer("inputs")[: self.list_per_page + 1])
+        more = len(found) > self.list_per_page
+        self.result_list = found[: self.list_per_page]
+        self.older = self.address(**{BEFORE: str(self.result_list[-1].pk)}) if more else None
+        self.newest = self.address(**{BEFORE: None}) if request.GET.get(BEFORE) else None
+        self.result_count = len(self.result_list)
+        self.full_result_count = None
+        self.show_full_result_count = False
+        self.show_admin_actions = bool(self.result_list)
+        self.can_show_all = False
+        self.multi_page = False
+        self.page_num = 1
+        self.paginator = KnownLength(self.result_list, max(self.list_per_page, 1))
+
+    # -- where the list's own links lead -----------------------------------------------------------
+
+    def address(self, **changes: str | None) -> str:
+        """The same list with some parameters changed (None: taken away)."""
+        kept: dict[str, Any] = {name: given for name, given in self.filter_params.items() if name not in changes}
+        wanted = kept | {name: given for name, given in changes.items() if given is not None}
+        return f"?{urlencode(sorted(wanted.items()), doseq=True)}"
+
+    def at_all_times(self) -> str:
+        return self.address(period=None, before=None)
+
+    def link(self, period: calendar.Period) -> dict[str, str]:
+        return {"label": period.label, "address": self.address(period=str(period), before=None)}
+
+    def period_links(self) -> list[dict[str, str]]:
+        return [self.link(part) for part in self.period.parents()] if self.period else []
+
+    def step_links(self) -> list[dict[str, str]]:
+        return [self.link(part) for part in self.steps]

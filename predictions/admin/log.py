@@ -1,0 +1,150 @@
+"""The prediction log: read-only for everybody, quick at any length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
+from unfold.decorators import display
+
+from predictions import export
+from predictions.admin.changelist import PERIOD, LogChangeList
+from predictions.admin.filters import (
+    BeforeParameter,
+    ClientFilter,
+    PeriodParameter,
+    WarningsFilter,
+)
+from predictions.models import Prediction
+from predictions.serializers import PredictionDetailSerializer, PredictionSerializer
+from predictions.services import search
+from training.admin.filters import ModelFilter
+from training.admin.rights import RegistryAdmin, allowed_ids
+from training.models import RegisteredModel
+from training.templatetags.vigia import share, value, warning_badges
+
+Rows = QuerySet[Prediction, Prediction]
+LONGEST_EXPORT = 1_000
+
+
+@admin.register(Prediction)
+class PredictionAdmin(RegistryAdmin):
+    list_display: ClassVar = ["when", "model_name", "version_number", "answer", "sure", "client_key", "flags", "who"]
+    list_filter: ClassVar = [
+        ModelFilter,
+        ("version", AutocompleteSelectFilter),
+        ClientFilter,
+        WarningsFilter,
+        PeriodParameter,
+        BeforeParameter,
+    ]
+    list_select_related: ClassVar = ["registered_model", "version", "client"]
+    list_per_page = 50
+    list_before_template = "admin/predictions/prediction/calendar.html"
+    list_disable_select_all = True
+    show_facets = admin.ShowFacets.NEVER  # a facet is a count over the log
+    sortable_by: ClassVar = ()
+    search_fields: ClassVar = ["key"]  # shows the box; `get_search_results` does the search
+    search_help_text = "A client's key, exactly, or the id of a prediction"
+    actions: ClassVar = ["export_selected"]
+    fields: ClassVar = ["id"]
+
+    def model_ids(self, request: HttpRequest) -> frozenset[int]:
+        return allowed_ids(request, "read_log")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[LogChangeList]:
+        return LogChangeList
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """Only what the filters name: any other condition would read the whole log."""
+        return lookup in {"model", "version__id__exact", "client", "warnings", PERIOD, "before"}
+
+    def get_search_results(self, request: HttpRequest, queryset: Rows, search_term: str) -> tuple[Rows, bool]:
+        if not search_term.strip():
+            return queryset, False
+        return search.by_term(queryset, search_term, self.shown_models(request)), False
+
+    def shown_models(self, request: HttpRequest) -> list[int]:
+        """The models whose log this list shows: the chosen one, else all that may be read."""
+        ids = RegisteredModel.objects.filter(pk__in=self.model_ids(request))
+        chosen = request.GET.get("model")
+        return list((ids.filter(name=chosen) if chosen else ids).values_list("pk", flat=True))
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        return super().changelist_view(request, {"title": "Prediction log", **(extra_context or {})})
+
+    # -- the list ----------------------------------------------------------------------------------
+
+    @display(description="time (UTC)")
+    def when(self, row: Prediction) -> str:
+        return format_html("<time>{}</time>", row.at.strftime("%Y-%m-%d %H:%M:%S"))
+
+    @display(description="model")
+    def model_name(self, row: Prediction) -> str:
+        return row.registered_model.name
+
+    @display(description="version")
+    def version_number(self, row: Prediction) -> int:
+        return row.version.number
+
+    @display(description="prediction")
+    def answer(self, row: Prediction) -> str:
+        return format_html("<b>{}</b>", value(row.prediction))
+
+    @display(description="probability")
+    def sure(self, row: Prediction) -> str:
+        return share(row.probability)
+
+    @display(description="key")
+    def client_key(self, row: Prediction) -> str:
+        return format_html('<span class="vg-key" title="{0}">{0}</span>', row.key) if row.key else "–"
+
+    @display(description="warnings")
+    def flags(self, row: Prediction) -> str:
+        return warning_badges(row.warnings) if row.warnings else "–"
+
+    @display(description="client")
+    def who(self, row: Prediction) -> str:
+        return row.client.get_username() if row.client else "–"
+
+    @admin.action(description="Export selected as CSV")
+    def export_selected(self, request: HttpRequest, queryset: Rows) -> HttpResponse:
+        rows = queryset.select_related("registered_model", "version")[:LONGEST_EXPORT]
+        text = export.write(PredictionSerializer(rows, many=True).data)
+        named = {"Content-Disposition": 'attachment; filename="predictions.csv"'}
+        return HttpResponse(text, content_type="text/csv; charset=utf-8", headers=named)
+
+    # -- one row -----------------------------------------------------------------------------------
+
+
+    def page(self, request: HttpRequest, row: Prediction) -> dict[str, Any]:
+        shown = PredictionDetailSerializer(row).data
+        return {
+            "title": f"Prediction {row.pk}",
+            "row": row,
+            "inputs": list(self._inputs(row)),
+            "lineage": shown["lineage"],
+            "api_address": reverse("prediction", args=[row.pk]),
+        }
+
+    def _inputs(self, row: Prediction) -> Iterator[dict[str, Any]]:
+        """Each input with what the schema says about it; columns come in the schema's order."""
+        schema = row.version.dataset_schema
+        warned = {item.get("field"): item for item in row.warnings}
+        names = [name for name in schema.names if name in row.inputs]
+        names += [name for name in row.inputs if name not in schema.by_name]
+        for name in names:
+            column = schema.by_name.get(name)
+            yield {
+                "name": name,
+                "unit": column.unit if column else "",
+                "description": column.description if column else "",
+                "value": row.inputs[name],
+                "warning": [warned[name]] if name in warned else [],
+            }

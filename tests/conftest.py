@@ -1,0 +1,179 @@
+"""Fixtures shared by all tests: a real database, real small models, real keys."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import connection
+from rest_framework.test import APIClient
+
+from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
+from training.services import datasets, keys, registry, runs
+
+# A shared machine pauses at will; a slow example is no failure.
+hypothesis.settings.register_profile("vigia", deadline=None)
+hypothesis.settings.load_profile("vigia")
+
+SAMPLES = Path(__file__).resolve().parent.parent / "training" / "samples"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Artifacts go to a directory of the tests' own; static files come from where they lie."""
+    settings.STORAGES["default"]["OPTIONS"]["location"] = str(tmp_path_factory.mktemp("store"))
+    settings.STORAGES["staticfiles"]["BACKEND"] = "django.contrib.staticfiles.storage.StaticFilesStorage"
+    # Tests that commit empty the tables afterwards: the log's guard lets TRUNCATE pass, and only it.
+    connection.settings_dict["OPTIONS"]["options"] = "-c vigia.maintenance=truncate"
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The published files; tests that need them skip where there are none."""
+    given = os.environ.get("VIGIA_DATA_DIR")
+    if not given or not Path(given).is_dir():
+        pytest.skip("VIGIA_DATA_DIR does not point at the published data files")
+    return Path(given)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_serving() -> Iterator[None]:
+    """What this process keeps of versions must not outlive the test that made them."""
+    from training.services import serving
+
+    yield
+    serving.forget()
+
+
+def train_sample(name: str, *, rows: int | None = None, activate: bool = True) -> ModelVersion:
+    """A version of `name`, trained for real from (the first rows of) its sample CSV, and activated.
+
+    Trained once a session: later calls write the same rows again, which point at the same stored artifact.
+    """
+    registry.sync_catalogue()
+    model = RegisteredModel.objects.get(name=name)
+    known = _TRAINED.get((name, rows))
+    if known is None:
+        run = _train(model, rows)
+        known = _TRAINED[name, rows] = [_fields(run.upload), _fields(run), _fields(run.version)]
+    else:
+        upload, _ = Dataset.objects.get_or_create(
+            registered_model=model, sha256=known[0]["sha256"], defaults=known[0] | {"registered_model": model}
+        )
+        run = TrainingRun.objects.create(
+            **known[1] | {"registered_model": model, "upload": upload, "dataset": upload}
+        )
+        number = (model.versions.count() or 0) + 1
+        made = {"registered_model": model, "run": run, "dataset": upload, "number": number}
+        ModelVersion.objects.create(**known[2] | made | {"status": "candidate"})
+    version = ModelVersion.objects.select_related("registered_model").get(run=run)
+    if activate:
+        registry.activate(version, by=None, reason="a test needs it")
+        version.refresh_from_db()
+    return version
+
+
+_TRAINED: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
+
+
+def _train(model: RegisteredModel, rows: int | None) -> TrainingRun:
+    text = (SAMPLES / f"{model.name}.csv").read_bytes()
+    if rows is not None:
+        text = b"".join(text.splitlines(keepends=True)[: rows + 1])
+    dataset = datasets.from_csv(model, io.BytesIO(text), by=None, source=f"{model.name}.csv")
+    policy, model.policy = model.policy, RegisteredModel.Policy.MANUAL
+    model.save()
+    run = runs.request(model, dataset, mode=TrainingRun.Mode.REPLACE, by=None)
+    assert runs.execute(run.pk)
+    model.policy = policy
+    model.save()
+    run.refresh_from_db()
+    assert run.status == "succeeded", run.error
+    return run
+
+
+def _fields(row: Any) -> dict[str, Any]:
+    """A row's plain values; relations are set anew."""
+    plain = {
+        field.name: getattr(row, field.name) for field in row._meta.concrete_fields if not field.is_relation
+    }
+    del plain["id"]
+    return plain
+
+
+@pytest.fixture
+def churn(db: None) -> ModelVersion:
+    """An active version of the churn model."""
+    version = train_sample("churn", rows=600)
+    assert version.registered_model.active_version == version
+    return version
+
+
+@pytest.fixture
+def client_user(db: None) -> User:
+    """A client with every right for every model."""
+    return keys.client_with_every_right("tester")
+
+
+@pytest.fixture
+def api(client_user: User) -> APIClient:
+    """An HTTP client that sends a key with every right."""
+    return keyed(client_user)
+
+
+def keyed(user: User) -> APIClient:
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Token {keys.issue(user)}")
+    return client
+
+
+@pytest.fixture
+def customer() -> dict[str, Any]:
+    """The course's sample customer."""
+    return {
+        "gender": "female", "seniorcitizen": 0, "partner": "yes", "dependents": "no", "tenure": 1,
+        "phoneservice": "no", "multiplelines": "no_phone_service", "internetservice": "dsl",
+        "onlinesecurity": "no", "onlinebackup": "yes", "deviceprotection": "no", "techsupport": "no",
+        "streamingtv": "no", "streamingmovies": "no", "contract": "month-to-month",
+        "paperlessbilling": "yes", "paymentmethod": "electronic_check", "monthlycharges": 29.85,
+        "totalcharges": 29.85,
+    }  # fmt: skip
+
+
+Post = Callable[..., Any]
+
+
+@pytest.fixture
+def post(api: APIClient) -> Post:
+    """Posts a body as it is, or a value as JSON, with the all-rights key."""
+
+    def send(path: str, body: Any, content_type: str = "application/json", **headers: str) -> Any:
+        raw = body if isinstance(body, (bytes, str)) else json.dumps(body)
+        return api.generic("POST", path, raw, content_type=content_type, headers=headers or None)
+
+    return send
+
+
+def assert_error(response: Any, status: int, code: str) -> dict[str, Any]:
+    """Every refusal has the one shape; returns its ``error``."""
+    assert response.status_code == status, response.content[:500]
+    assert response.headers["Content-Type"].startswith("application/json"), response.headers["Content-Type"]
+    body = json.loads(response.content)
+    assert set(body) == {"error"}
+    error: dict[str, Any] = body["error"]
+    assert {"code", "message", "request_id"} <= set(error) <= {
+        "code", "message", "request_id", "details", "truncated",
+    }  # fmt: skip
+    assert error["code"] == code, error
+    assert error["request_id"] == response.headers["X-Request-ID"]
+    for detail in error.get("details", []):
+        assert {"code", "message"} <= set(detail), detail
+    return error

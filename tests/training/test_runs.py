@@ -1,0 +1,247 @@
+"""Training runs: the row is the truth, whatever happens to messages and workers."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import threading
+import uuid
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from predictions.models import Prediction
+from tests.conftest import SAMPLES, Post, assert_error, train_sample
+from training import tasks
+from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
+from training.services import datasets, registry, runs
+
+RUNS = "/api/v1/models/cars/training-runs/"
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def cars(db: None) -> ModelVersion:
+    return train_sample("cars", rows=500)
+
+
+def upload(rows: int, name: str = "cars", start: int = 1) -> Dataset:
+    registry.sync_catalogue()
+    lines = (SAMPLES / f"{name}.csv").read_bytes().splitlines(keepends=True)
+    text = b"".join([lines[0], *lines[start : start + rows]])
+    model = RegisteredModel.objects.get(name=name)
+    return datasets.from_csv(model, io.BytesIO(text), by=None, source="test")
+
+
+def queued(rows: int = 300, mode: str = "replace", **more: Any) -> TrainingRun:
+    rows_of = upload(rows, **more)
+    return runs.request(rows_of.registered_model, rows_of, mode=mode, by=None)
+
+
+def test_a_run_makes_one_version_with_metrics_baseline_and_lineage(db: None) -> None:
+    run = queued()
+    assert runs.execute(run.pk)
+    run.refresh_from_db()
+    assert (run.status, run.percent, run.attempts) == ("succeeded", 100, 1)
+    made = run.version
+    assert set(made.metrics) == {"rmse", "mae", "r2", "mape"}
+    assert made.metrics["rmse"] < made.baseline["rmse"]
+    assert made.train_rows + made.holdout_rows <= 300
+    assert made.dataset.rows == 300
+    assert made.libraries["scikit-learn"]
+    assert made.schema_sha256 == made.dataset_schema.sha256
+    assert not runs.execute(run.pk), "a finished run is not executed again"
+    assert ModelVersion.objects.count() == 1
+
+
+def test_append_trains_on_the_active_versions_rows_and_these(cars: ModelVersion) -> None:
+    run = queued(200, mode="append", start=501)
+    assert runs.execute(run.pk)
+    run.refresh_from_db()
+    assert run.dataset.rows == 700
+    assert run.upload.rows == 200
+    assert run.version.gate["compared_with"] == cars.number
+
+
+def test_policy_decides_what_becomes_of_a_new_version(cars: ModelVersion) -> None:
+    model = cars.registered_model
+    outcomes = {}
+    for policy in ("manual", "always"):
+        model.policy = policy
+        model.save()
+        run = queued(400)
+        runs.execute(run.pk)
+        outcomes[policy] = ModelVersion.objects.get(run=run).status
+    assert outcomes == {"manual": "candidate", "always": "active"}
+    assert model.activations.first().kind == "policy"
+
+
+def test_if_better_leaves_a_worse_candidate_inactive(cars: ModelVersion) -> None:
+    run = queued(60, start=700)
+    runs.execute(run.pk)
+    run.refresh_from_db()
+    made = run.version
+    check = next(check for check in made.gate["checks"] if check["name"] == "not_worse_than_active")
+    assert made.gate["active_metrics"]["r2"] == pytest.approx(check["threshold"] / 0.98, rel=1e-6)
+    assert (made.status == "active") is made.gate["passed"]
+    assert made.gate["passed"] is all(check["passed"] for check in made.gate["checks"])
+
+
+def test_rows_that_say_nothing_fail_the_run_in_words(db: None) -> None:
+    run = queued(8)
+    assert runs.execute(run.pk)
+    run.refresh_from_db()
+    assert run.status == "failed"
+    assert "too few" in run.error
+    assert run.finished_at is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_run_delivered_many_times_is_executed_once(db: None) -> None:
+    run = queued()
+    gate = threading.Barrier(4)
+    results: list[bool] = []
+
+    def deliver() -> None:
+        gate.wait()
+        try:
+            results.append(runs.execute(run.pk))
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=deliver) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [False, False, False, True]
+    assert ModelVersion.objects.count() == 1
+
+
+def test_a_dead_workers_run_is_claimed_again_and_given_up_after_three_attempts(db: None) -> None:
+    run = queued()
+    past = timezone.now() - dt.timedelta(seconds=1)
+    held = {
+        "status": "running",
+        "lease_owner": uuid.uuid4(),
+        "lease_until": timezone.now() + dt.timedelta(minutes=1),
+    }
+    TrainingRun.objects.filter(pk=run.pk).update(attempts=1, **held)
+    assert not runs.execute(run.pk), "its lease holds"
+    assert run.pk not in runs.waiting_run_ids()
+    TrainingRun.objects.filter(pk=run.pk).update(lease_until=past)
+    assert run.pk in runs.waiting_run_ids()
+    TrainingRun.objects.filter(pk=run.pk).update(attempts=3)
+    assert not runs.execute(run.pk)
+    run.refresh_from_db()
+    assert (run.status, "3 attempts" in run.error) == ("failed", True)
+    other = queued()
+    TrainingRun.objects.filter(pk=other.pk).update(attempts=2, **held | {"lease_until": past})
+    assert runs.execute(other.pk)
+    other.refresh_from_db()
+    assert (other.status, other.attempts) == ("succeeded", 3)
+
+
+def test_who_lost_the_lease_writes_nothing_more(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = queued()
+    fit = runs.fitting.fit
+
+    def robbed(*args: Any, **kwargs: Any) -> Any:
+        found = fit(*args, **kwargs)
+        TrainingRun.objects.filter(pk=run.pk).update(lease_owner=uuid.uuid4())
+        return found
+
+    monkeypatch.setattr(runs.fitting, "fit", robbed)
+    assert runs.execute(run.pk)
+    run.refresh_from_db()
+    assert run.status == "running"
+    assert not ModelVersion.objects.exists()
+
+
+# -- over HTTP -----------------------------------------------------------------------------------------
+
+
+def car(**other: Any) -> dict[str, Any]:
+    return {
+        "name": "Maruti Swift VDI", "year": 2014, "km_driven": 50_000, "fuel": "Diesel",
+        "seller_type": "Dealer", "transmission": "Manual", "owner": "First Owner", "selling_price": 400_000,
+    } | other  # fmt: skip
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_retrain_request_is_a_row_and_a_202_even_when_the_broker_is_away(
+    cars: ModelVersion, post: Post, api: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker's address is a port nobody listens on: a real refusal, not a mock of one."""
+    from config.celery import app
+
+    monkeypatch.setattr(app.conf, "broker_url", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr(app.conf, "broker_write_url", "redis://127.0.0.1:1/0")
+    app.pool.force_close_all()
+    app.amqp._producer_pool = None
+    answered = post(RUNS, {"instances": [car(year=1995 + n % 25, km_driven=n) for n in range(80)]})
+    assert answered.status_code == 202, answered.content
+    body = answered.json()
+    assert (body["status"], body["mode"], body["dataset"]["rows"]) == ("queued", "append", 80)
+    assert answered.headers["Location"].endswith(f"{RUNS}{body['id']}/")
+    TrainingRun.objects.filter(pk=body["id"]).update(queued_at=timezone.now() - dt.timedelta(minutes=1))
+    assert runs.waiting_run_ids() == [body["id"]]
+    runs.execute(body["id"])
+    finished = api.get(answered.headers["Location"]).json()
+    assert finished["status"] == "succeeded", finished["error"]
+    assert finished["dataset"]["rows"] == 580
+    assert set(finished["metrics"]) == {"rmse", "mae", "r2", "mape"}
+    assert finished["gate"]["checks"]
+    assert api.get(RUNS).json()[0]["id"] == body["id"]
+
+
+def test_every_bad_training_row_is_named_and_nothing_is_kept(cars: ModelVersion, post: Post) -> None:
+    before = Dataset.objects.count()
+    rows = [car(), car(selling_price=None), car(year="old"), {}]
+    error = assert_error(post(RUNS, {"instances": rows}), 400, "invalid_input")
+    assert {fault["row"] for fault in error["details"]} == {1, 2, 3}
+    header = "name,year,km_driven,fuel,seller_type,transmission,owner,selling_price"
+    csv = f"{header}\nA,x,1,Diesel,Dealer,Manual,First Owner,1\n"
+    error = assert_error(post(RUNS, csv, "text/csv"), 400, "invalid_input")
+    assert (error["details"][0]["line"], error["details"][0]["field"]) == (2, "year")
+    assert Dataset.objects.count() == before
+    assert not TrainingRun.objects.filter(status="queued").exists()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [],
+        [1],
+        {},
+        {"instances": []},
+        {"instances": {}},
+        {"instances": [1], "mode": "sideways"},
+        {"instances": [1], "x": 1},
+    ],
+    ids=repr,
+)
+def test_a_training_request_that_is_none_is_refused(cars: ModelVersion, post: Post, body: Any) -> None:
+    assert post(RUNS, body).status_code == 400
+
+
+def test_csv_and_json_of_the_same_rows_are_one_dataset(cars: ModelVersion, post: Post) -> None:
+    rows = [car(km_driven=n) for n in range(30)]
+    text = "\n".join([",".join(rows[0]), *(",".join(str(value) for value in row.values()) for row in rows)])
+    by_json = post(RUNS, {"instances": rows, "mode": "replace"}).json()
+    by_csv = post(f"{RUNS}?mode=replace", text, "text/csv").json()
+    assert by_json["dataset"] == by_csv["dataset"]
+    assert by_csv["mode"] == "replace"
+
+
+def test_nothing_of_training_enters_the_prediction_log(cars: ModelVersion) -> None:
+    assert not Prediction.objects.exists()
+
+
+def test_publishing_hands_waiting_runs_to_the_broker(db: None) -> None:
+    run = queued()
+    TrainingRun.objects.filter(pk=run.pk).update(queued_at=timezone.now() - dt.timedelta(minutes=1))
+    assert tasks.publish_waiting_runs() == 1

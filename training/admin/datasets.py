@@ -1,0 +1,60 @@
+"""Datasets: the rows versions were trained on, by their content."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.template.defaultfilters import filesizeformat
+from unfold.decorators import display
+
+from training.admin.filters import ModelFilter
+from training.admin.rights import RegistryAdmin
+from training.models import Dataset
+from training.templatetags.vigia import short_hash
+
+
+@admin.register(Dataset)
+class DatasetAdmin(RegistryAdmin):
+    list_display: ClassVar = ["digest", "model_name", "row_count", "bytes", "source", "used_by", "created_at"]
+    list_filter: ClassVar = [ModelFilter]
+    search_fields: ClassVar = ["sha256__startswith", "source"]
+    search_help_text = "Beginning of the sha256, or words of the source"
+    ordering: ClassVar = ["-id"]
+    fields: ClassVar = ["sha256"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Dataset, Dataset]:
+        rows: QuerySet[Dataset, Dataset] = super().get_queryset(request)
+        return rows.select_related("registered_model", "created_by").prefetch_related("versions")
+
+    @display(description="sha256")
+    def digest(self, row: Dataset) -> str:
+        return short_hash(row.sha256)
+
+    @display(description="model")
+    def model_name(self, row: Dataset) -> str:
+        return row.registered_model.name
+
+    @display(description="rows", ordering="rows")
+    def row_count(self, row: Dataset) -> str:
+        return f"{row.rows:,}"
+
+    @display(description="size", ordering="size")
+    def bytes(self, row: Dataset) -> str:
+        return filesizeformat(row.size)
+
+    @display(description="used by versions")
+    def used_by(self, row: Dataset) -> str:
+        numbers = sorted(version.number for version in row.versions.all())
+        shown = ", ".join(str(number) for number in numbers[-6:])
+        return f"… {shown}" if len(numbers) > 6 else shown or "–"
+
+    def page(self, request: HttpRequest, row: Dataset) -> dict[str, Any]:
+        return {
+            "title": f"Dataset {row.sha256[:12]}",
+            "dataset": row,
+            "versions": row.versions.select_related("registered_model").order_by("-number")[:100],
+            "runs": row.runs.all()[:20],
+        }

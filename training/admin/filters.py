@@ -1,0 +1,47 @@
+"""Filters of the registry's lists: only what a person may see is offered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from unfold.contrib.filters.admin import DropdownFilter
+
+from training.models import RegisteredModel
+
+
+class ModelFilter(DropdownFilter):  # type: ignore[misc]
+    """By registered model, named in the address by its name."""
+
+    title = "model"
+    parameter_name = "model"
+    field = "registered_model_id"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+        self.rows = {
+            row.name: row.pk for row in RegisteredModel.objects.filter(pk__in=model_admin.model_ids(request))
+        }
+        return [(name, name) for name in self.rows]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        name = self.value()
+        if not name:
+            return queryset
+        # An unknown name finds nothing, rather than everything.
+        return queryset.filter(**{self.field: self.rows.get(name, 0)})
+
+
+class ChoiceFilter(DropdownFilter):  # type: ignore[misc]
+    """By the choices of one field; subclasses name it."""
+
+    field: str
+    choices_of: Any
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+        return [(value, value) for value in self.choices_of.values]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        chosen = self.value()
+        return queryset.filter(**{self.field: chosen}) if chosen else queryset

@@ -1,0 +1,137 @@
+"""Registered models: who decides about activation, versions side by side, and what one can do with them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.db.models import Model, Prefetch
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from unfold.decorators import display
+
+from training import tasks
+from training.admin import switching
+from training.admin.rights import RegistryAdmin, allowed_ids
+from training.models import ModelVersion, RegisteredModel, TrainingRun
+from training.services import comparison, registry, runs
+from training.templatetags.vigia import badge, metric
+
+SIDE_BY_SIDE = 6
+
+
+@admin.register(RegisteredModel)
+class RegisteredModelAdmin(RegistryAdmin):
+    model_field: ClassVar = "pk"
+    list_display: ClassVar = ["name", "title", "answering", "primary", "decides", "versions_made"]
+    list_filter_submit = False
+    fields: ClassVar = ["policy"]
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """The policy decides about activation, so changing it needs that right."""
+        ids = allowed_ids(request, "activate")
+        return self.has_view_permission(request, obj) and (bool(ids) if obj is None else obj.pk in ids)
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
+        return super().get_queryset(request).prefetch_related(Prefetch("versions", active, to_attr="active"))
+
+    # -- the list ----------------------------------------------------------------------------------
+
+    @display(description="active version")
+    def answering(self, row: Any) -> str:
+        return badge(f"version {row.active[0].number}", "good") if row.active else badge("none", "warn")
+
+    @display(description="primary metric")
+    def primary(self, row: Any) -> str:
+        name = comparison.primary_metric(row)
+        if name is None or not row.active:
+            return "–"
+        return format_html(
+            '<span class="vg-metric"><b>{}</b> {}</span>', metric(row.active[0].metrics.get(name)), name
+        )
+
+    @display(description="policy", ordering="policy")
+    def decides(self, row: RegisteredModel) -> str:
+        return row.get_policy_display()
+
+    @display(description="versions")
+    def versions_made(self, row: RegisteredModel) -> int:
+        newest = row.versions.values_list("number", flat=True).order_by("-number").first()
+        return newest or 0
+
+    # -- pages -------------------------------------------------------------------------------------
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view
+        own = [
+            path("<int:model_id>/rollback/", wrap(self.rollback), name="training_registeredmodel_rollback"),
+            path("<int:model_id>/retrain/", wrap(self.retrain), name="training_registeredmodel_retrain"),
+        ]
+        return own + list(super().get_urls())
+
+    def page(self, request: HttpRequest, row: RegisteredModel) -> dict[str, Any]:
+        active = row.active_version
+        versions = side_by_side(row, active)
+        columns = [version.metrics for version in versions]
+        may_activate = row.pk in allowed_ids(request, "activate")
+        return {
+            "title": row.title,
+            "show_history": True,
+            "model": row,
+            "declared": comparison.declaration(row),
+            "active": active,
+            "versions": versions,
+            "metrics": comparison.metric_rows(row, columns),
+            "primary": comparison.primary_metric(row),
+            "baseline": active.baseline if active else {},
+            "runs": row.runs.select_related("requested_by", "version")[:5],
+            "activations": row.activations.select_related("actor", "version", "previous")[:5],
+            "can_activate": may_activate,
+            "can_roll_back": may_activate and registry.rollback_target(row) is not None,
+            "can_train": active is not None and row.pk in allowed_ids(request, "train"),
+            "can_read_log": row.pk in allowed_ids(request, "read_log"),
+        }
+
+    def rollback(self, request: HttpRequest, model_id: int) -> HttpResponse:
+        return switching.rollback(self, request, self._found(request, model_id))
+
+    def retrain(self, request: HttpRequest, model_id: int) -> HttpResponse:
+        """Asks for a run on the active version's dataset."""
+        model = self._found(request, model_id)
+        switching.require(request, "train", model)
+        active = model.active_version
+        back = HttpResponseRedirect(reverse("admin:training_registeredmodel_change", args=[model.pk]))
+        if active is None:
+            messages.info(request, f"No version of {model.name} is active, so there is no dataset to repeat.")
+            return back
+        if request.method == "POST":
+            by: Any = request.user
+            run = runs.request(model, active.dataset, mode=TrainingRun.Mode.REPLACE, by=by)
+            tasks.enqueue(run.pk)
+            messages.success(request, f"Run {run.pk} is queued; this page follows it.")
+            return HttpResponseRedirect(reverse("admin:training_trainingrun_change", args=[run.pk]))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Retrain {model.name}",
+            "opts": self.opts,
+            "model": model,
+            "active": active,
+        }
+        return TemplateResponse(request, "admin/training/retrain.html", context)
+
+    def _found(self, request: HttpRequest, model_id: int) -> RegisteredModel:
+        row = self.get_queryset(request).filter(pk=model_id).first()
+        if row is None:
+            raise Http404
+        return row  # type: ignore[no-any-return]
+
+
+def side_by_side(model: RegisteredModel, active: ModelVersion | None) -> list[ModelVersion]:
+    """The newest versions, oldest first; the active one is always among them."""
+    newest = list(model.versions.select_related("dataset").order_by("-number")[:SIDE_BY_SIDE])
+    if active is not None and active not in newest:
+        newest = [*newest[: SIDE_BY_SIDE - 1], active]
+    return sorted(newest, key=lambda version: version.number)

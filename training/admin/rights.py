@@ -1,0 +1,108 @@
+"""What a person may see and do in the admin: the five rights, the same as for keys.
+
+Django's own view/add/change/delete permissions on the registry and the log do not count here, so that there
+is one answer to "who may do this?", in the admin and over HTTP.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin
+
+from training.models import RIGHTS
+from training.services import access
+
+
+def allowed_ids(request: HttpRequest, right: access.Right) -> frozenset[int]:
+    """Ids of the models for which this person has `right`; asked once per request."""
+    known: dict[str, frozenset[int]] = request.__dict__.setdefault("_vigia_rights", {})
+    # A superuser has every right for every model: one question answers all five.
+    asked = "superuser" if getattr(request.user, "is_superuser", False) else right
+    if asked not in known:
+        known[asked] = frozenset(access.allowed_models(request.user, right).values_list("pk", flat=True))
+    return known[asked]
+
+
+def visible_ids(request: HttpRequest) -> frozenset[int]:
+    """Ids of the models for which this person has any right."""
+    found: frozenset[int] = frozenset()
+    for right, _ in RIGHTS:
+        found |= allowed_ids(request, right)  # type: ignore[arg-type]
+    return found
+
+
+def is_staff(request: HttpRequest) -> bool:
+    return bool(request.user.is_active and getattr(request.user, "is_staff", False))
+
+
+def is_superuser(request: HttpRequest) -> bool:
+    return is_staff(request) and bool(getattr(request.user, "is_superuser", False))
+
+
+def sees_models(request: HttpRequest) -> bool:
+    return is_staff(request) and (is_superuser(request) or bool(visible_ids(request)))
+
+
+def sees_log(request: HttpRequest) -> bool:
+    return is_staff(request) and (is_superuser(request) or bool(allowed_ids(request, "read_log")))
+
+
+class RegistryAdmin(ModelAdmin):  # type: ignore[misc]
+    """Rows of the models a person has any right for; nothing can be added, changed or deleted."""
+
+    model_field: ClassVar[str] = "registered_model_id"
+    list_per_page = 50
+    show_full_result_count = False
+    list_filter_submit = True
+    actions: ClassVar[Any] = None
+
+    def model_ids(self, request: HttpRequest) -> frozenset[int]:
+        return visible_ids(request)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows: QuerySet[Any] = super().get_queryset(request)
+        if is_superuser(request):
+            return rows
+        return rows.filter(**{f"{self.model_field}__in": self.model_ids(request)})
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        if not is_staff(request):
+            return False
+        if is_superuser(request):
+            return True
+        ids = self.model_ids(request)
+        return bool(ids) if obj is None else getattr(obj, self.model_field) in ids
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        extra = dict(extra_context or {})
+        row = self.get_object(request, object_id) if object_id else None
+        if row is not None and self.has_view_permission(request, row):
+            # Nothing changes these rows here, so they have no history of changes to show.
+            extra.setdefault("show_history", False)
+            extra |= self.page(request, row)
+        return super().changeform_view(request, object_id, form_url, extra)
+
+    def page(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """What the row's page shows, for its template."""
+        return {}

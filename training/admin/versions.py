@@ -1,0 +1,149 @@
+"""Model versions: what each is worth, what made it, and the way to make it the active one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from unfold.decorators import display
+
+from training.admin import switching
+from training.admin.filters import ChoiceFilter, ModelFilter
+from training.admin.rights import RegistryAdmin, allowed_ids
+from training.models import ModelVersion
+from training.services import comparison
+from training.templatetags.vigia import badge, metric
+
+Rows = QuerySet[ModelVersion, ModelVersion]
+
+
+class StatusFilter(ChoiceFilter):
+    title = "status"
+    parameter_name = "status"
+    field = "status"
+    choices_of = ModelVersion.Status
+
+
+@admin.register(ModelVersion)
+class ModelVersionAdmin(RegistryAdmin):
+    list_display: ClassVar = ["name", "state", "primary", "others", "rows", "engine", "created_at", "made_by"]
+    list_filter: ClassVar = [ModelFilter, StatusFilter]
+    list_select_related: ClassVar = ["registered_model", "created_by"]
+    search_fields: ClassVar = ["registered_model__name", "=number"]  # also for choosing a version elsewhere
+    search_help_text = "Model and number, such as: churn 3"
+    ordering: ClassVar = ["-id"]
+    actions: ClassVar = ["compare_selected"]
+    fields: ClassVar = ["number"]
+
+    # -- the list ----------------------------------------------------------------------------------
+
+    @display(description="version", ordering="number")
+    def name(self, row: ModelVersion) -> str:
+        return str(row)
+
+    @display(description="status", ordering="status")
+    def state(self, row: ModelVersion) -> str:
+        return badge(row.status)
+
+    @display(description="primary metric")
+    def primary(self, row: ModelVersion) -> str:
+        name = comparison.primary_metric(row.registered_model)
+        if name is None:
+            return "–"
+        return format_html(
+            '<span class="vg-metric"><b>{}</b> {}</span>', metric(row.metrics.get(name)), name
+        )
+
+    @display(description="other metrics")
+    def others(self, row: ModelVersion) -> str:
+        rows = comparison.metric_rows(row.registered_model, [row.metrics])
+        said = [f"{item.name} {metric(item.values[0])}" for item in rows if not item.primary]
+        return format_html('<span class="vg-faint">{}</span>', " · ".join(said[:2]))
+
+    @display(description="rows")
+    def rows(self, row: ModelVersion) -> str:
+        return f"{row.train_rows + row.holdout_rows:,}"
+
+    @display(description="by")
+    def made_by(self, row: ModelVersion) -> str:
+        return row.created_by.get_username() if row.created_by else "–"
+
+    @admin.action(description="Compare two versions")
+    def compare_selected(self, request: HttpRequest, queryset: Rows) -> HttpResponse | None:
+        chosen = list(queryset.order_by("number")[:3])
+        if len(chosen) != 2 or chosen[0].registered_model_id != chosen[1].registered_model_id:
+            messages.warning(request, "Select exactly two versions of one model to compare them.")
+            return None
+        address = reverse("admin:training_modelversion_compare", args=[chosen[0].pk, chosen[1].pk])
+        return HttpResponseRedirect(address)
+
+    # -- pages -------------------------------------------------------------------------------------
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view
+        own = [
+            path(
+                "<int:first>/compare/<int:second>/",
+                wrap(self.compare),
+                name="training_modelversion_compare",
+            ),
+            path(
+                "<int:version_id>/activate/", wrap(self.activate), name="training_modelversion_activate"
+            ),
+        ]
+        return own + list(super().get_urls())
+
+    def page(self, request: HttpRequest, row: ModelVersion) -> dict[str, Any]:
+        model = row.registered_model
+        active = model.active_version
+        other = active if active is not None and active != row else None
+        columns = [row.metrics, row.baseline] + ([other.metrics] if other else [])
+        answered = row.status != ModelVersion.Status.ACTIVE and row.status != ModelVersion.Status.REJECTED
+        return {
+            "title": str(row),
+            "version": row,
+            "declared": comparison.declaration(model),
+            "other": other,
+            "metrics": comparison.metric_rows(model, columns),
+            "columns": columns_of(row),
+            "target": row.dataset_schema.target,
+            "activations": row.activations.select_related("actor", "previous")[:20],
+            "can_activate": answered and model.pk in allowed_ids(request, "activate"),
+        }
+
+    def activate(self, request: HttpRequest, version_id: int) -> HttpResponse:
+        return switching.activate(self, request, switching.found(self, request, version_id))
+
+    def compare(self, request: HttpRequest, first: int, second: int) -> HttpResponse:
+        """Two versions of one model, side by side."""
+        before, after = (switching.found(self, request, number) for number in (first, second))
+        if before.registered_model_id != after.registered_model_id:
+            messages.warning(request, "Only versions of one model can be compared.")
+            return HttpResponseRedirect(reverse("admin:training_modelversion_changelist"))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{before} and {after.number}",
+            "opts": self.opts,
+            "model": before.registered_model,
+            "switch": comparison.switch(before, after),
+        }
+        return TemplateResponse(request, "admin/training/compare.html", context)
+
+    def get_queryset(self, request: HttpRequest) -> Rows:
+        rows: Rows = super().get_queryset(request)
+        return rows.select_related("registered_model", "dataset", "run", "created_by")
+
+
+def columns_of(version: ModelVersion) -> Iterable[dict[str, Any]]:
+    """The columns of a version's schema, as its page shows them."""
+    return [
+        {"column": column, "bounds": comparison.bounds(column), "seen": comparison.seen(column)}
+        for column in version.dataset_schema.columns
+    ]
+

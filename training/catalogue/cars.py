@@ -1,0 +1,57 @@
+"""What a used car sells for, from the plain listing (CarDekho's eight columns)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from training.declaration import Gate, ModelDeclaration
+from training.schema import Column, DatasetSchema
+
+SELLERS = ("Dealer", "Individual", "Trustmark Dealer")
+TRANSMISSIONS = ("Automatic", "Manual")
+OWNERS = ("First Owner", "Fourth & Above Owner", "Second Owner", "Test Drive Car", "Third Owner")
+
+LISTING = (
+    Column(
+        "name",
+        "text",
+        "Make, model and trim as listed.",
+        example="Maruti Swift VDI",
+        max_length=120,
+    ),
+    # The bounds keep typing errors out (a two-digit year, a price in the km field), not unusual cars: what
+    # is merely outside the training range is answered with a warning.
+    Column("year", "integer", "Year of manufacture.", minimum=1950, maximum=2100, example=2014),
+    Column(
+        "km_driven", "integer", "Distance driven so far.", "km", minimum=0, maximum=5_000_000, example=60_000
+    ),
+    Column(
+        "fuel", "category", "Fuel.", levels=("CNG", "Diesel", "Electric", "LPG", "Petrol"), example="Diesel"
+    ),
+    Column("seller_type", "category", "Who sells.", levels=SELLERS, example="Individual"),
+    Column("transmission", "category", "Kind of gearbox.", levels=TRANSMISSIONS, example="Manual"),
+    Column("owner", "category", "Which owner sells it.", levels=OWNERS, example="First Owner"),
+)
+PRICE = Column("selling_price", "number", "Price asked.", "INR", minimum=1, maximum=1_000_000_000)
+
+SCHEMA = DatasetSchema(columns=LISTING, target=PRICE)
+
+
+def build(seed: int) -> Any:
+    """See the module's text."""
+    from training.transformers.cars import listing_pipeline
+
+    return listing_pipeline(seed)
+
+
+MODEL = ModelDeclaration(
+    name="cars",
+    title="Used cars",
+    description="The price a used car is offered at, from its listing.",
+    task="regression",
+    schema=SCHEMA,
+    build=build,
+    primary_metric="r2",
+    gate=Gate(minimum={"r2": 0.5}, max_regression=0.02),
+    policy="if_better",
+)

@@ -1,0 +1,62 @@
+"""What a used car sells for, from the rich listing (CarDekho's third file: five more columns, with units)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from training.catalogue.cars import LISTING, PRICE
+from training.declaration import Gate, ModelDeclaration
+from training.schema import Column, DatasetSchema
+
+SCHEMA = DatasetSchema(
+    columns=(
+        *LISTING,
+        Column(
+            "mileage",
+            "text",
+            "Distance per unit of fuel with its unit, as in '23.4 kmpl' or '17.3 km/kg'.",
+            nullable=True,
+            max_length=40,
+            example="23.4 kmpl",
+        ),
+        Column(
+            "engine",
+            "text",
+            "Displacement, as in '1248 CC'.",
+            nullable=True,
+            max_length=40,
+            example="1248 CC",
+        ),
+        Column("max_power", "text", "Power, as in '74 bhp'.", nullable=True, max_length=40, example="74 bhp"),
+        Column(
+            "torque",
+            "text",
+            "Torque and speed, as in '190Nm@ 2000rpm' or '22.4 kgm at 1750-2750rpm'.",
+            nullable=True,
+            max_length=60,
+            example="190Nm@ 2000rpm",
+        ),
+        Column("seats", "integer", "Number of seats.", nullable=True, minimum=1, maximum=60, example=5),
+    ),
+    target=PRICE,
+)
+
+
+def build(seed: int) -> Any:
+    """See the module's text."""
+    from training.transformers.cars import rich_listing_pipeline
+
+    return rich_listing_pipeline(seed)
+
+
+MODEL = ModelDeclaration(
+    name="cars_v3",
+    title="Used cars, rich listing",
+    description="The price a used car is offered at, from a listing with engine data.",
+    task="regression",
+    schema=SCHEMA,
+    build=build,
+    primary_metric="r2",
+    gate=Gate(minimum={"r2": 0.5}, max_regression=0.02),
+    policy="if_better",
+)

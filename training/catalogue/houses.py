@@ -1,0 +1,135 @@
+"""What a dwelling in and around Madrid is offered at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from training.declaration import Gate, ModelDeclaration
+from training.schema import Column, DatasetSchema
+
+# Bounds keep coordinates typed the wrong way round, and the like, out. They hold all of mainland Spain.
+SCHEMA = DatasetSchema(
+    columns=(
+        Column("lat", "number", "Latitude.", "degrees", True, (), 35.0, 44.5, ("latitud",), example=40.4169),
+        Column(
+            "lng", "number", "Longitude.", "degrees", True, (), -10.0, 5.0, ("longitud",), example=-3.7035
+        ),
+        Column(
+            "surface",
+            "number",
+            "Built surface.",
+            "m²",
+            minimum=5,
+            maximum=5_000,
+            aliases=("superficie_construida",),
+            example=80,
+        ),
+        Column(
+            "bathrooms",
+            "integer",
+            "Bathrooms.",
+            nullable=True,
+            minimum=0,
+            maximum=50,
+            aliases=("baños", "banos"),
+            example=1,
+        ),
+        Column(
+            "rooms",
+            "integer",
+            "Bedrooms.",
+            nullable=True,
+            minimum=0,
+            maximum=100,
+            aliases=("habitaciones",),
+            example=2,
+        ),
+        Column(
+            "garden",
+            "boolean",
+            "Whether there is a garden.",
+            nullable=True,
+            aliases=("jardin", "jardín"),
+            example=False,
+        ),
+        Column(
+            "age",
+            "number",
+            "Age of the building.",
+            "years",
+            nullable=True,
+            minimum=0,
+            maximum=1_000,
+            aliases=("antiguedad", "antigüedad"),
+            example=30,
+        ),
+        Column(
+            "net_surface",
+            "number",
+            "Usable surface.",
+            "m²",
+            nullable=True,
+            minimum=0,
+            maximum=5_000,
+            aliases=("superficie_util", "superficie_útil"),
+            example=70,
+        ),
+        Column(
+            "lift", "boolean", "Whether there is a lift.", nullable=True, aliases=("ascensor",), example=True
+        ),
+        Column(
+            "garage",
+            "boolean",
+            "Whether there is a garage.",
+            nullable=True,
+            aliases=("garaje",),
+            example=False,
+        ),
+        Column(
+            "condition",
+            "category",
+            "State it is in.",
+            nullable=True,
+            levels=("A estrenar", "A reformar", "En buen estado", "Reformado"),
+            aliases=("condicion", "condición"),
+            example="En buen estado",
+        ),
+    ),
+    target=Column(
+        "price", "number", "Price asked.", "EUR", minimum=1, maximum=1_000_000_000, aliases=("precio",)
+    ),
+    # Columns of the published file that the form does not ask for.
+    ignored=(
+        "updated",
+        "type",
+        "bulevar",
+        "calle",
+        "avenida",
+        "parque",
+        "autovia",
+        "plaza",
+        "paseo",
+        "carretera",
+        "publisher",
+    ),
+)
+
+
+def build(seed: int) -> Any:
+    """See the module's text."""
+    from training.transformers.houses import pipeline
+
+    return pipeline(seed)
+
+
+MODEL = ModelDeclaration(
+    name="houses",
+    title="Dwellings in Madrid",
+    description="The price a dwelling in the Madrid region is offered at.",
+    task="regression",
+    schema=SCHEMA,
+    build=build,
+    primary_metric="r2",
+    gate=Gate(minimum={"r2": 0.5}, max_regression=0.02),
+    policy="manual",
+)

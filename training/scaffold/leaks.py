@@ -1,0 +1,182 @@
+"""Columns that give the target away: known only once the target is known, so worthless in a request.
+
+Each finding is a sentence. All functions work on aligned samples of the file; nothing here draws at random.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+NEARLY_ONE: Final = 0.999
+SUSPICIOUS: Final = 0.98
+PROBED_ROWS: Final = 48  # sums are looked for in these and confirmed on all
+PAIRED_COLUMNS: Final = 200
+TRIPLED_COLUMNS: Final = 60  # 34,220 triples
+SCORED_ROWS: Final = 5_000
+
+
+def copies(values: Floats, target: Floats) -> str:
+    """Why a numeric column is the target in other clothes, or an empty string.
+
+    Parameters
+    ----------
+    values, target : (n,), NaN where blank.
+    """
+    both = np.isfinite(values) & np.isfinite(target)
+    if both.sum() < max(10, 0.5 * len(target)):
+        return ""
+    x, y = values[both], target[both]
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return ""
+    if np.array_equal(x, y):
+        return "it equals the target"
+    for name, a, b in (("Pearson", x, y), ("Spearman", _ranks(x), _ranks(y))):
+        correlation = float(np.corrcoef(a, b)[0, 1])
+        if abs(correlation) > NEARLY_ONE:
+            return f"it moves with the target ({name} correlation {correlation:.4f})"
+    return ""
+
+
+def _ranks(values: Floats) -> Floats:
+    from scipy.stats import rankdata
+
+    ranks: Floats = rankdata(values)
+    return ranks
+
+
+def determines(levels: Sequence[str], target: Sequence[str], *, one_to_one: bool) -> str:
+    """Why the levels of a column settle the target, or an empty string.
+
+    Parameters
+    ----------
+    levels, target : n stripped cells each; blank levels do not count.
+    one_to_one : whether several levels with the same target value are no reason yet.
+    """
+    means: dict[str, str] = {}
+    filled = 0
+    for level, value in zip(levels, target, strict=True):
+        if not level:
+            continue
+        filled += 1
+        if means.setdefault(level, value) != value:
+            return ""
+    values = set(means.values())
+    if len(values) < 2 or len(means) * 5 > filled or filled < 0.9 * len(target):
+        return ""
+    if len(means) == len(values):
+        return "its levels map one to one on the target"
+    return "" if one_to_one else f"each of its {len(means)} levels has one value of the target"
+
+
+def sums(columns: Mapping[str, Floats], target: Floats) -> dict[tuple[str, ...], str]:
+    """Pairs and triples of columns that add up to the target in every row -> the equation in words.
+
+    Parameters
+    ----------
+    columns : name -> (n,); a blank counts as 0. target : (n,), finite.
+    """
+    if len(target) < 10:
+        return {}
+    plain = {name: np.nan_to_num(values) for name, values in columns.items()}
+    names = [name for name, values in plain.items() if np.ptp(values) > 0]
+    names = _closest(names, plain, target, PAIRED_COLUMNS)
+    probe = np.unique(np.linspace(0, len(target) - 1, PROBED_ROWS).astype(int))
+    found: dict[tuple[str, ...], str] = {}
+    for parts, signs in itertools.chain(
+        _pairs(names, plain, target, probe),
+        _triples(_closest(names, plain, target, TRIPLED_COLUMNS), plain, target, probe),
+    ):
+        if any(set(known) <= set(parts) for known in found):
+            continue
+        total = sum(sign * plain[name] for name, sign in zip(parts, signs, strict=True))
+        if _equal(np.asarray(total), target).all():
+            found[parts] = " + ".join(parts) if min(signs) > 0 else " - ".join(parts)
+    return found
+
+
+def _closest(names: list[str], columns: Mapping[str, Floats], target: Floats, most: int) -> list[str]:
+    """The `most` columns that correlate best with the target, in their old order."""
+    if len(names) <= most:
+        return names
+    strength = {name: abs(float(np.corrcoef(columns[name], target)[0, 1])) for name in names}
+    best = set(sorted(names, key=lambda name: -strength[name])[:most])
+    return [name for name in names if name in best]
+
+
+def _equal(total: Floats, target: Floats) -> npt.NDArray[np.bool_]:
+    scale = float(np.abs(target).max()) or 1.0
+    return np.isclose(total, target, rtol=1e-9, atol=1e-9 * scale)
+
+
+def _pairs(
+    names: list[str], columns: Mapping[str, Floats], target: Floats, probe: npt.NDArray[Any]
+) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
+    matrix = np.array([columns[name][probe] for name in names])
+    found: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
+    for i, first in enumerate(matrix):
+        added = _equal(first + matrix, target[probe]).all(axis=1)
+        found += [((names[i], names[j]), (1, 1)) for j in np.flatnonzero(added) if j > i]
+        less = _equal(first - matrix, target[probe]).all(axis=1)
+        found += [((names[i], names[j]), (1, -1)) for j in np.flatnonzero(less) if j != i]
+    return found
+
+
+def _triples(
+    names: list[str], columns: Mapping[str, Floats], target: Floats, probe: npt.NDArray[Any]
+) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
+    matrix = np.array([columns[name][probe] for name in names])
+    found: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
+    for i, j in itertools.combinations(range(len(names)), 2):
+        added = _equal(matrix[i] + matrix[j] + matrix[j + 1 :], target[probe]).all(axis=1)
+        found += [((names[i], names[j], names[j + 1 + k]), (1, 1, 1)) for k in np.flatnonzero(added)]
+    return found
+
+
+def suspicion(values: Floats, target: npt.NDArray[Any], *, regression: bool) -> str:
+    """A sentence when a small tree on this column alone predicts the target almost perfectly.
+
+    It may be an honest column, so it is pointed out and kept.
+
+    Parameters
+    ----------
+    values : (n,) numbers or level codes, NaN where blank. target : (n,) numbers or classes.
+    """
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+    step = -(-len(values) // SCORED_ROWS)
+    x, y = values[::step, None], target[::step]
+    learn, judge = slice(0, None, 2), slice(1, None, 2)
+    if len(y) < 40 or (not regression and len(np.unique(y[learn])) < 2):
+        return ""
+    leaf = max(2, len(y) // 200)
+    if regression:
+        tree = DecisionTreeRegressor(max_depth=6, min_samples_leaf=leaf, random_state=0)
+        spread = float(((y[judge] - y[judge].mean()) ** 2).sum())
+        missed = float(((y[judge] - tree.fit(x[learn], y[learn]).predict(x[judge])) ** 2).sum())
+        score, name = (1 - missed / spread if spread else 0.0), "R²"
+    else:
+        forest = DecisionTreeClassifier(max_depth=6, min_samples_leaf=leaf, random_state=0)
+        forest.fit(x[learn], y[learn])
+        score, name = _auc(forest.predict_proba(x[judge]), forest.classes_, y[judge]), "AUC"
+    if score <= SUSPICIOUS:
+        return ""
+    return f"alone it predicts the target almost perfectly ({name} {score:.3f}): is it known beforehand?"
+
+
+def _auc(probability: Floats, classes: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
+    """The mean of the one-against-the-rest areas over the classes that occur."""
+    from sklearn.metrics import roc_auc_score
+
+    areas = [
+        float(roc_auc_score(truth == label, probability[:, place]))
+        for place, label in enumerate(classes)
+        if 0 < int((truth == label).sum()) < len(truth)
+    ]
+    return float(np.mean(areas)) if areas else 0.0

@@ -1,0 +1,222 @@
+"""From the survey of a CSV to the declaration it suggests: which column plays which part, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from training.declaration import Task
+from training.scaffold import leaks, setaside, target
+from training.scaffold.survey import CannotInfer, Survey
+from training.schema import Column, DatasetSchema
+from training.schema.dataset import KEY_FIELD
+from training.schema.inference import canonical_names, guess_column
+from training.schema.tally import to_float
+
+Part = Literal["feature", "target", "key", "left out"]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user said: columns by their names in the CSV, and the task."""
+
+    target: str
+    task: Task | None = None
+    keep: frozenset[str] = frozenset()
+    drop: frozenset[str] = frozenset()
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One column of the CSV and what becomes of it.
+
+    source : its name in the CSV. column : its declaration, for features and the target.
+    remarks : what was guessed, or why it is left out. suspicion : a warning about a feature.
+    """
+
+    source: str
+    part: Part
+    remarks: tuple[str, ...]
+    column: Column | None = None
+    suspicion: str = ""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A model file to be. planned : one entry a column, in the order of the CSV."""
+
+    name: str
+    task: Task
+    rows: int
+    planned: tuple[Planned, ...]
+    hints: tuple[str, ...] = field(default=())
+
+    @property
+    def features(self) -> list[Planned]:
+        return [each for each in self.planned if each.part == "feature"]
+
+    @property
+    def left_out(self) -> list[Planned]:
+        return [each for each in self.planned if each.part == "left out"]
+
+    @property
+    def target(self) -> Planned:
+        return next(each for each in self.planned if each.part == "target")
+
+    @property
+    def key(self) -> str | None:
+        # A column called `_key` is the row's key in every schema and is not declared.
+        keys = [each.source for each in self.planned if each.part == "key" and each.source != KEY_FIELD]
+        return keys[0] if keys else None
+
+    @property
+    def schema(self) -> DatasetSchema:
+        """The schema the file will declare."""
+        found = self.target.column
+        assert found is not None
+        return DatasetSchema(
+            columns=tuple(each.column for each in self.features if each.column is not None),
+            target=found,
+            key=self.key,
+            ignored=tuple(each.source for each in self.left_out),
+        )
+
+
+def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
+    """The parts of all columns.
+
+    Raises
+    ------
+    CannotInfer : for names that are not in the file, a target that cannot be used, or no feature left.
+    """
+    _check_names(seen, wishes)
+    target.check(seen.tallies[wishes.target], seen.first_blank.get(wishes.target))
+    names = canonical_names(seen.header)
+    aim = target.propose(
+        seen.tallies[wishes.target], names[wishes.target], _aliases(wishes.target, names), wishes.task
+    )
+    reasons = _set_aside(seen, wishes)
+    open_names = [
+        n for n in seen.header if n not in reasons and n not in (wishes.target, wishes.key, KEY_FIELD)
+    ]
+    watched = [each for each in open_names if each not in wishes.keep]
+    reasons |= _giveaways(seen, watched, wishes.target)
+    planned, hints = [], []
+    for each in seen.header:
+        if each == wishes.target:
+            planned.append(Planned(each, "target", aim.remarks, aim.column))
+        elif each in (wishes.key, KEY_FIELD):
+            planned.append(
+                Planned(each, "key", ("the row's own key: logged with its prediction, no feature",))
+            )
+        elif each in reasons:
+            planned.append(Planned(each, "left out", (reasons[each],)))
+            if wishes.key is None and reasons[each].startswith("an identifier") and not hints:
+                hints.append(
+                    f"--key {each} would log it with every prediction, so outcomes can be sent by it"
+                )
+        else:
+            guess = guess_column(seen.tallies[each], seen.column(each), names[each], _aliases(each, names))
+            doubt = _suspicion(seen, each, guess.column, aim)
+            planned.append(Planned(each, "feature", guess.remarks, guess.column, doubt))
+    if not any(each.part == "feature" for each in planned):
+        raise CannotInfer(
+            f"no column is left to learn from; left out: {_listed(reasons)} (--keep NAME overrules)"
+        )
+    return Proposal(name, aim.task, seen.rows, tuple(planned), tuple(hints))
+
+
+def _check_names(seen: Survey, wishes: Wishes) -> None:
+    asked = {"--target": [wishes.target], "--keep": wishes.keep, "--drop": wishes.drop}
+    asked["--key"] = [wishes.key] if wishes.key is not None else []
+    for option, names in asked.items():
+        for name in sorted(names):
+            if name in seen.header:
+                continue
+            near = [each for each in seen.header if each.casefold() == name.strip().casefold()]
+            said = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, seen.header))}"
+            raise CannotInfer(f"{option}: the CSV has no column {name!r}; {said}")
+    if wishes.target == wishes.key or wishes.target in wishes.drop:
+        raise CannotInfer(f"{wishes.target!r} is the target and cannot be anything else")
+    if wishes.target == KEY_FIELD:
+        raise CannotInfer(f"{KEY_FIELD!r} is what a row's own key is called here: rename the target")
+
+
+def _aliases(name: str, names: dict[str, str]) -> tuple[str, ...]:
+    return () if names[name] == name else (name,)
+
+
+def _set_aside(seen: Survey, wishes: Wishes) -> dict[str, str]:
+    found = dict.fromkeys(wishes.drop - {wishes.key}, "as asked with --drop")
+    for name, tally in seen.tallies.items():
+        if name in found or name in wishes.keep or name in (wishes.target, wishes.key, KEY_FIELD):
+            if name in wishes.keep and not tally.filled:
+                raise CannotInfer(f"--keep: every cell of {name!r} is blank")
+            continue
+        why = setaside.why_left_out(tally, seen.column(name))
+        if why:
+            found[name] = why
+    return found
+
+
+def _floats(seen: Survey, name: str) -> leaks.Floats:
+    decimal = seen.dialect.decimal
+    return np.array([to_float(cell, decimal) for cell in seen.column(name)], dtype=np.float64)
+
+
+def _target_numbers(seen: Survey, name: str) -> leaks.Floats | None:
+    """The target as numbers: itself, or the position of one of two levels; else None."""
+    tally = seen.tallies[name]
+    if tally.is_numeric:
+        return _floats(seen, name)
+    if tally.distinct != 2:
+        return None
+    second = max(tally.counts)
+    return np.array([float(cell == second) for cell in seen.column(name)])
+
+
+def _giveaways(seen: Survey, names: Sequence[str], aim: str) -> dict[str, str]:
+    """Columns that settle the target -> why."""
+    truth, texts = _target_numbers(seen, aim), seen.column(aim)
+    numeric = {name: _floats(seen, name) for name in names if seen.tallies[name].is_numeric}
+    found: dict[str, str] = {}
+    for name in names:
+        why = ""
+        if name in numeric and truth is not None:
+            why = leaks.copies(numeric[name], truth)
+        why = why or leaks.determines(seen.column(name), texts, one_to_one=name in numeric)
+        if why:
+            found[name] = f"gives the target away: {why}"
+    if truth is not None and seen.tallies[aim].is_numeric:
+        rest = {name: values for name, values in numeric.items() if name not in found}
+        for parts, equation in leaks.sums(rest, truth).items():
+            for name in parts:
+                found.setdefault(name, f"gives the target away: {equation} = {aim} in every row")
+    return found
+
+
+def _suspicion(seen: Survey, name: str, column: Column, aim: target.Target) -> str:
+    if column.type == "text":
+        return ""
+    if column.is_numeric:
+        values = _floats(seen, name)
+    else:
+        places = {text: place for place, text in enumerate(sorted(seen.tallies[name].counts))}
+        values = np.array([float(places.get(cell, -1)) for cell in seen.column(name)])
+    if aim.task == "regression":
+        return leaks.suspicion(values, _floats(seen, _source(seen, aim)), regression=True)
+    return leaks.suspicion(values, np.array(seen.column(_source(seen, aim))), regression=False)
+
+
+def _source(seen: Survey, aim: target.Target) -> str:
+    """The target's name in the CSV."""
+    known = (*aim.column.aliases, aim.column.name)
+    return next(name for name in known if name in seen.header)
+
+
+def _listed(reasons: dict[str, str]) -> str:
+    return "; ".join(f"{name!r} ({why})" for name, why in reasons.items())

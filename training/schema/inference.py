@@ -1,0 +1,237 @@
+"""What a CSV column seems to be, read off its cells. No Django here, and no numpy either.
+
+Every guess comes with a remark in words, because a guess nobody is told about is a bug in waiting.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from training.schema.columns import TRUE_WORDS, Column, ColumnType, Normalisation, Value
+from training.schema.tally import Tally, to_float
+
+LISTED_LEVELS: Final = 50  # a longer list is no longer read by people
+ROWS_PER_LEVEL: Final = 4  # with fewer, the file has not shown all levels yet
+FEW_VALUES: Final = 10
+LONGEST_CATEGORY: Final = 100
+MADE_UP_TEXT: Final = "a few words"
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A column as it could be declared, and in words what was guessed about it."""
+
+    column: Column
+    remarks: tuple[str, ...]
+
+
+def guess_column(tally: Tally, sample: Sequence[str], name: str, aliases: tuple[str, ...] = ()) -> Guess:
+    """The declaration of one feature.
+
+    Parameters
+    ----------
+    sample : cells of the column from all over the file, for the example.
+    name : canonical name. aliases : other names, such as the header's own.
+    """
+    kind, remarks = _guess_type(tally)
+    column = {
+        "boolean": _flag_column,
+        "integer": _number_column,
+        "number": _number_column,
+        "category": _category_column,
+        "text": _text_column,
+    }[kind](tally, sample, kind, name, aliases, remarks)
+    if tally.blanks:
+        remarks.append(f"{tally.blanks:,} of {tally.rows:,} cells are blank, so it may be null")
+    return Guess(column, tuple(remarks))
+
+
+def _guess_type(tally: Tally) -> tuple[ColumnType, list[str]]:
+    if tally.is_flag:
+        return "boolean", [f"yes or no, written {_some(sorted(tally.counts))}"]
+    if tally.is_numeric:
+        span = f"from {tally.minimum:.6g} to {tally.maximum:.6g}"
+        if not tally.is_whole:
+            return "number", [f"numbers {span}"]
+        if set(tally.counts) == {"0", "1"}:
+            # Not a boolean by itself: a count or a year that is 0 or 1 so far gets its 2 some day, and would
+            # be refused then. As an integer nothing is lost: a frame holds both as 0.0 and 1.0.
+            return "integer", ["only 0 and 1: if it is a flag, make it a boolean"]
+        remarks = [f"whole numbers {span}"]
+        if tally.distinct <= FEW_VALUES:
+            remarks.append(f"only {tally.distinct} different: if they are codes, make it a category")
+        return "integer", remarks
+    remarks = _near_misses(tally)
+    if tally.distinct <= LISTED_LEVELS and tally.distinct * ROWS_PER_LEVEL <= tally.filled:
+        return "category", [f"{tally.distinct} different texts", *remarks]
+    if tally.distinct_share <= 0.5 and tally.longest <= LONGEST_CATEGORY:
+        said = (
+            f"{tally.distinct:,} different texts, too many to list: any is accepted, unknown ones are flagged"
+        )
+        return "category", [said, *remarks]
+    return "text", [f"nearly every cell is another text, up to {tally.longest:,} characters", *remarks]
+
+
+def _near_misses(tally: Tally) -> list[str]:
+    """Hints at columns that would be numbers, were it not for the way they are written."""
+    numeric = tally.kinds["integer"] + tally.kinds["number"]
+    if tally.kinds["code"]:
+        return ["digits with leading zeros or too many of them, so codes rather than numbers"]
+    if tally.united >= 0.9 * tally.filled:
+        return ["numbers with a unit: split the unit off in the CSV to use them as numbers"]
+    if numeric >= 0.5 * tally.filled:
+        other = _some([*tally.odd.get("text", []), *tally.odd.get("date", [])])
+        odd = tally.filled - numeric
+        return [f"numbers but for {odd:,} cells such as {other}: blank those, a blank is a null"]
+    return []
+
+
+def _flag_column(
+    tally: Tally,
+    sample: Sequence[str],
+    kind: ColumnType,
+    name: str,
+    aliases: tuple[str, ...],
+    remarks: list[str],
+) -> Column:
+    yes = sum(times for text, times in tally.counts.items() if text.lower() in TRUE_WORDS)
+    example = 2 * yes > tally.filled
+    return Column(name, kind, nullable=bool(tally.blanks), aliases=aliases, example=example)
+
+
+def _number_column(
+    tally: Tally,
+    sample: Sequence[str],
+    kind: ColumnType,
+    name: str,
+    aliases: tuple[str, ...],
+    remarks: list[str],
+) -> Column:
+    # Data that comes close to zero and never passes it has a floor there. Data that stays well above (a year,
+    # a temperature in summer) says nothing, and a bound that next month's data breaks is worse than none.
+    floor = tally.minimum >= 0 and tally.minimum <= 0.05 * tally.maximum
+    if floor:
+        remarks.append("none below 0, so less is refused")
+    return Column(
+        name,
+        kind,
+        nullable=bool(tally.blanks),
+        minimum=0 if floor else None,
+        aliases=aliases,
+        example=_typical_number(tally, sample, kind),
+    )
+
+
+def _typical_number(tally: Tally, sample: Sequence[str], kind: ColumnType) -> Value:
+    """The median, rounded: typical, and nobody's own value."""
+    numbers = [to_float(cell, tally.decimal) for cell in sample if cell.strip()]
+    middle = statistics.median(numbers) if numbers else tally.minimum
+    return round(middle) if kind == "integer" else float(f"{middle:.3g}")
+
+
+def _category_column(
+    tally: Tally,
+    sample: Sequence[str],
+    kind: ColumnType,
+    name: str,
+    aliases: tuple[str, ...],
+    remarks: list[str],
+) -> Column:
+    normalise = normalisation(tally.counts)
+    levels = canonical_levels(tally.counts, normalise)
+    listed = len(levels) <= LISTED_LEVELS and tally.distinct * ROWS_PER_LEVEL <= tally.filled
+    if listed:
+        remarks.append("others are refused (delete levels to accept any)")
+    if normalise != "strip":
+        remarks.append("some differ in case alone, so case does not count")
+    most, times = tally.counts.most_common(1)[0]
+    typical = most.lower() if normalise == "lower" else most
+    return Column(
+        name,
+        kind,
+        nullable=bool(tally.blanks),
+        levels=levels if listed else (),
+        aliases=aliases,
+        normalise=normalise,
+        max_length=room_for(tally.longest),
+        # A text that stands in one row alone may be somebody's: no example then.
+        example=typical if times > 1 else MADE_UP_TEXT,
+    )
+
+
+def _text_column(
+    tally: Tally,
+    sample: Sequence[str],
+    kind: ColumnType,
+    name: str,
+    aliases: tuple[str, ...],
+    remarks: list[str],
+) -> Column:
+    return Column(
+        name,
+        kind,
+        nullable=bool(tally.blanks),
+        aliases=aliases,
+        max_length=room_for(2 * tally.longest),
+        example=MADE_UP_TEXT,
+    )
+
+
+def normalisation(texts: Iterable[str]) -> Normalisation:
+    """``lower`` when some of the texts differ in case alone, else ``strip``."""
+    found = set(texts)
+    return "lower" if len({text.lower() for text in found}) < len(found) else "strip"
+
+
+def canonical_levels(texts: Iterable[str], normalise: Normalisation) -> tuple[str, ...]:
+    """The texts as levels: normalised, once each, sorted as scikit-learn sorts its classes."""
+    rule = Column("any", "category", normalise=normalise)
+    return tuple(sorted({rule.canonical_text(text) for text in texts}))
+
+
+def room_for(longest: int) -> int:
+    """A limit on the length of texts of which the longest so far has `longest` characters."""
+    return 200 if longest <= 200 else math.ceil(longest / 100) * 100
+
+
+def _some(texts: Sequence[str], most: int = 4) -> str:
+    shown = ", ".join(repr(text[:30]) for text in texts[:most])
+    return f"{shown}, …" if len(texts) > most else shown
+
+
+# -- names -----------------------------------------------------------------------------------------------
+
+
+def canonical_names(header: Sequence[str]) -> dict[str, str]:
+    """Header name -> name to declare it under, all different.
+
+    A name of letters, digits and ``_`` stays as it is. Another one (``Price (€)``, ``_hidden``, ``2nd``)
+    gets a clean one, and is to be declared as its alias.
+    """
+    taken = {unicodedata.normalize("NFC", name) for name in header}
+    found: dict[str, str] = {}
+    for position, name in enumerate(header, 1):
+        if is_plain(name):
+            found[name] = name
+            continue
+        words = re.sub(r"\W+", "_", unicodedata.normalize("NFC", name)).strip("_").lower()[:60]
+        clean = words if is_plain(words) else f"column_{words}"
+        base = clean = clean if is_plain(clean) else f"column_{position}"
+        number = 1
+        while clean in taken:
+            number += 1
+            clean = f"{base}_{number}"
+        taken.add(clean)
+        found[name] = clean
+    return found
+
+
+def is_plain(name: str) -> bool:
+    """Whether a header's name can be declared as it stands. Python's keywords can: names stay strings."""
+    return name.isidentifier() and not name.startswith("_") and unicodedata.is_normalized("NFC", name)

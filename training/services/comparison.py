@@ -1,0 +1,200 @@
+"""Versions side by side: which is better at what, and what else would change with a switch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from training import catalogue
+from training.declaration import SMALLER_IS_BETTER, ModelDeclaration
+from training.models import ModelVersion, RegisteredModel
+from training.schema import Column, DatasetSchema
+
+Metrics = Mapping[str, float]
+
+_SHOWN_ATTRIBUTES = (
+    ("type", "type"),
+    ("unit", "unit"),
+    ("nullable", "may be empty"),
+    ("levels", "levels"),
+    ("minimum", "minimum"),
+    ("maximum", "maximum"),
+    ("aliases", "other names"),
+    ("normalise", "normalised by"),
+    ("max_length", "longest text"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One metric of several versions.
+
+    values : one per version, None where it was not reported.
+    best : positions of the best value, when more than one version reports it and they differ.
+    """
+
+    name: str
+    values: tuple[float | None, ...]
+    best: frozenset[int]
+    smaller_is_better: bool
+    primary: bool
+
+    @property
+    def difference(self) -> float | None:
+        """Last minus first, for two versions."""
+        first, last = self.values[0], self.values[-1]
+        return None if first is None or last is None else last - first
+
+    @property
+    def improves(self) -> bool | None:
+        """Whether the last is better than the first; None when equal or unknown."""
+        change = self.difference
+        return None if not change else (change < 0) == self.smaller_is_better
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that is not the same in two versions."""
+
+    name: str
+    what: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """What changes when `after` takes over from `before` (None: nothing answers now)."""
+
+    before: ModelVersion | None
+    after: ModelVersion
+    metrics: list[MetricRow]
+    same_holdout: bool
+    schema: list[Change]
+    libraries: list[Change]
+
+
+def declaration(model: RegisteredModel) -> ModelDeclaration | None:
+    """The catalogue's file on `model`; None when it is declared no longer."""
+    return catalogue.get(model.name) if model.name in catalogue.names() else None
+
+
+def primary_metric(model: RegisteredModel) -> str | None:
+    declared = declaration(model)
+    return declared.primary_metric if declared else None
+
+
+def metric_rows(model: RegisteredModel, columns: Sequence[Metrics]) -> list[MetricRow]:
+    """The metrics of several versions as rows, in the declared order, the primary one first."""
+    declared = declaration(model)
+    primary = declared.primary_metric if declared else ""
+    names = list(declared.metrics) if declared else []
+    names += sorted({name for column in columns for name in column} - set(names))
+    names.sort(key=lambda name: name != primary)  # stable: only the primary one moves
+    rows = []
+    for name in names:
+        values = tuple(column.get(name) for column in columns)
+        known = [value for value in values if value is not None]
+        if not known:
+            continue
+        down = name in SMALLER_IS_BETTER
+        top = min(known) if down else max(known)
+        differ = len(known) > 1 and min(known) != max(known)
+        best = frozenset(at for at, value in enumerate(values) if differ and value == top)
+        rows.append(MetricRow(name, values, best, down, name == primary))
+    return rows
+
+
+def switch(before: ModelVersion | None, after: ModelVersion) -> Switch:
+    """What going from `before` to `after` would change.
+
+    Where `after` was judged against this very `before`, both metrics come from the same hold-out; else each
+    version's are from its own, and `same_holdout` says so.
+    """
+    if before is None:
+        metrics = metric_rows(after.registered_model, [{}, after.metrics])
+        return Switch(None, after, metrics, same_holdout=False, schema=[], libraries=[])
+    judged = after.gate.get("active_metrics") if after.gate.get("compared_with") == before.number else None
+    same_rows = before.dataset_id == after.dataset_id and before.seed == after.seed
+    return Switch(
+        before,
+        after,
+        metric_rows(after.registered_model, [judged or before.metrics, after.metrics]),
+        same_holdout=bool(judged) or same_rows,
+        schema=schema_changes(before.dataset_schema, after.dataset_schema),
+        libraries=mapping_changes(before.libraries, after.libraries),
+    )
+
+
+def schema_changes(before: DatasetSchema, after: DatasetSchema) -> list[Change]:
+    """Columns added, removed and changed; the target is compared as well."""
+    old = {column.name: column for column in (*before.columns, before.target)}
+    new = {column.name: column for column in (*after.columns, after.target)}
+    found = [Change(name, "removed", described(old[name]), "") for name in old if name not in new]
+    found += [Change(name, "added", "", described(new[name])) for name in new if name not in old]
+    for name in old.keys() & new.keys():
+        found += _column_changes(old[name], new[name])
+    return sorted(found, key=lambda change: (change.what not in ("added", "removed"), change.name))
+
+
+def _column_changes(before: Column, after: Column) -> list[Change]:
+    return [
+        Change(before.name, label, plain(getattr(before, name)), plain(getattr(after, name)))
+        for name, label in _SHOWN_ATTRIBUTES
+        if getattr(before, name) != getattr(after, name)
+    ]
+
+
+def mapping_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    """Entries that differ, such as versions of libraries."""
+    names = sorted(before.keys() | after.keys())
+    return [
+        Change(name, "changed", plain(before.get(name, "")), plain(after.get(name, "")))
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
+
+
+def described(column: Column) -> str:
+    """A column in a few words."""
+    words: list[str] = [column.type]
+    if column.unit:
+        words.append(f"in {column.unit}")
+    if column.levels:
+        words.append(f"({', '.join(column.levels)})")
+    limits = bounds(column)
+    if limits:
+        words.append(limits)
+    if column.nullable:
+        words.append("may be empty")
+    return " ".join(words)
+
+
+def bounds(column: Column) -> str:
+    """The declared limits of a number, in words; empty without any."""
+    if column.minimum is not None and column.maximum is not None:
+        return f"{column.minimum:,g} to {column.maximum:,g}"
+    if column.minimum is not None:
+        return f"at least {column.minimum:,g}"
+    return f"at most {column.maximum:,g}" if column.maximum is not None else ""
+
+
+def seen(column: Column) -> str:
+    """What the training data held in a column, in words."""
+    if column.seen is None:
+        return ""
+    held = asdict(column.seen)
+    if held["minimum"] is not None:
+        return f"{held['minimum']:,g} to {held['maximum']:,g}"
+    count = len(column.seen.levels)
+    return f"{count:,} levels" if count else ""
+
+
+def plain(value: object) -> str:
+    """A value as people write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(str(item) for item in value)
+    return f"{value:,g}" if isinstance(value, float) else "" if value is None else str(value)

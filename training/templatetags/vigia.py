@@ -1,0 +1,113 @@
+"""How numbers, states and hashes are written on pages."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from django import template
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+register = template.Library()
+
+MINUS = "\N{MINUS SIGN}"
+TONES = {
+    "active": "good",
+    "succeeded": "good",
+    "passed": "good",
+    "candidate": "calm",
+    "queued": "calm",
+    "running": "busy",
+    "failed": "bad",
+    "rejected": "bad",
+    "not passed": "bad",
+    "expired": "bad",
+    "overridden": "warn",
+    "out_of_range": "warn",
+    "unseen_level": "warn",
+    "rollback": "warn",
+    "activate": "good",
+}
+
+
+@register.filter
+def metric(value: Any) -> str:
+    """A metric or score: four significant digits, thousands grouped; a dash without a value."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "–" if value is None else str(value)
+    if not math.isfinite(value):
+        return str(value)
+    size = abs(value)
+    written = f"{value:,.0f}" if size >= 1000 else f"{value:.4g}" if size >= 1 else f"{value:.4f}"
+    return written.replace("-", MINUS)
+
+
+@register.filter
+def signed(value: Any) -> str:
+    """A difference, always with its sign."""
+    if value is None:
+        return ""
+    return "±0" if value == 0 else f"{'+' if value > 0 else ''}{metric(value)}"
+
+
+@register.filter
+def share(value: float | None) -> str:
+    """A probability as per cent."""
+    return "–" if value is None else f"{value * 100:.1f} %"
+
+
+@register.filter
+def badge(text: Any, tone: str = "") -> SafeString:
+    """A state as a coloured label; the colour follows from the word unless one is given."""
+    word = str(text)
+    return format_html('<span class="vg-badge vg-{}">{}</span>', tone or TONES.get(word, "plain"), word)
+
+
+@register.filter
+def short_hash(digest: str) -> SafeString:
+    """The first twelve digits of a hash, the whole of it on hover."""
+    return format_html('<code class="vg-hash" title="{}">{}</code>', digest, str(digest)[:12])
+
+
+@register.filter
+def value(given: Any) -> SafeString:
+    """A logged value: what kind it is can be seen (text in quotes would be noise, null is not empty)."""
+    if given is None:
+        return format_html('<span class="vg-null">{}</span>', "null")
+    if isinstance(given, bool):
+        return format_html('<span class="vg-bool">{}</span>', "yes" if given else "no")
+    if isinstance(given, float):
+        return format_html('<span class="vg-number">{}</span>', number(given))
+    if isinstance(given, int):
+        return format_html('<span class="vg-number">{}</span>', f"{given:,}")
+    if isinstance(given, (dict, list)):
+        return format_html("<code>{}</code>", json.dumps(given, ensure_ascii=False))
+    return format_html("{}", given)
+
+
+def number(given: float) -> str:
+    """A number people can read without losing what matters."""
+    return f"{given:,.2f}" if abs(given) >= 1000 else f"{given:.6g}"
+
+
+@register.filter
+def warning_badges(warnings: list[dict[str, str]]) -> SafeString:
+    """One label per warning: the field, and what is unusual on hover."""
+    said = {"out_of_range": "outside the training range", "unseen_level": "not seen in training"}
+    return format_html_join(
+        " ",
+        '<span class="vg-badge vg-warn" title="{}">{}</span>',
+        ((said.get(item.get("code", ""), item.get("code", "")), item.get("field", "?")) for item in warnings),
+    )
+
+
+@register.filter
+def percent_bar(percent: int) -> SafeString:
+    """A progress bar that says its value to screen readers too."""
+    return format_html(
+        '<span class="vg-bar" role="progressbar" aria-valuenow="{0}" aria-valuemin="0" aria-valuemax="100">'
+        '<span style="width:{0}%"></span></span>',
+        max(0, min(int(percent), 100)),
+    )

@@ -1,0 +1,1 @@
+"""The preparation of features, as scikit-learn transformers. No Django here."""
