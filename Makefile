@@ -14,7 +14,7 @@ STACK = $(BIN)/python -m local.stack --reuse --
 
 export VIGIA_VAR TEST_VAR
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts migrations-check deploy-check unit manage shell install install-dev clean
+.PHONY: help run test lint format types contracts migrations-check deploy-check unit openapi manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -40,7 +40,7 @@ migrations-check: install-dev ## No model change without its migration
 	@$(TEST_STACK) python manage.py makemigrations --check --dry-run
 
 deploy-check: install-dev ## Django's deployment checks, with the settings a server has
-	@VIGIA_LOCAL=0 $(TEST_STACK) python manage.py check --deploy --fail-level WARNING
+	@VIGIA_LOCAL=0 ARTIFACT_KEY=one-of-its-own-because-a-server-has-two-secrets $(TEST_STACK) python manage.py check --deploy --fail-level WARNING
 
 unit: install-dev ## The tests (PYTEST_ARGS="-k drift")
 	@$(TEST_STACK) pytest $(PYTEST_ARGS)
@@ -48,6 +48,9 @@ unit: install-dev ## The tests (PYTEST_ARGS="-k drift")
 format: install-dev ## Rewrite to the house format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+openapi: install-dev ## Write docs/openapi.yaml anew
+	@$(TEST_STACK) python manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
 manage: install ## A command of manage.py (ARGS="load_dataset churn file.csv --train")
 	@$(STACK) python manage.py $(ARGS)

@@ -6,6 +6,7 @@ import base64
 import binascii
 from typing import Any
 
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from knox.auth import TokenAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
@@ -43,3 +44,13 @@ class KeyAuthentication(TokenAuthentication):  # type: ignore[misc]
         except (binascii.Error, UnicodeDecodeError):
             raise AuthenticationFailed("the Basic credentials cannot be read") from None
         return decoded.partition(":")[2]
+
+
+class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """How a key is described in OpenAPI."""
+
+    target_class = KeyAuthentication
+    name = "key"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        return {"type": "apiKey", "in": "header", "name": "Authorization", "description": "Token <key>"}

@@ -99,7 +99,7 @@ def _describe_drf(error: exceptions.APIException) -> tuple[int, dict[str, Any], 
         said = f"{str(error.args[0] if error.args else error.detail)[:120]}"
         return 415, _body("unsupported_media_type", said), headers
     if isinstance(error, exceptions.Throttled):
-        headers["Retry-After"] = str(max(1, int(error.wait or 1)))
+        headers["Retry-After"] = str(max(1, int(getattr(error, "wait", None) or 1)))
         return 429, _body("throttled", "too many requests with this key"), headers
     if isinstance(error, (exceptions.NotAuthenticated, exceptions.AuthenticationFailed)):
         # DRF says 403 when the first authenticator names no scheme; ours always does.

@@ -73,7 +73,7 @@ class RefuseUnreadableBodies:
 
 
 class AppendSlashToPages(CommonMiddleware):
-    """Django's own, but an API path without its slash is a 404 that says so: a redirected POST loses its body."""
+    """Django's own, but an API path without its slash is a 404: a redirected POST would lose its body."""
 
     def should_redirect_with_slash(self, request: HttpRequest) -> bool:
         return not request.path.startswith("/api/") and super().should_redirect_with_slash(request)

@@ -10,6 +10,7 @@ import copy
 from typing import Any
 
 from training import catalogue
+from training.declaration import ModelDeclaration
 from training.schema import Column, DatasetSchema
 from training.schema.dataset import KEY_FIELD, KEY_LENGTH
 
@@ -27,10 +28,7 @@ def add_models(result: dict[str, Any], generator: Any, request: Any, public: boo
     components = result.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas["Error"] = _ERROR
-    components["securitySchemes"] = {
-        "key": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "Token <key>"},
-        "bearer": {"type": "http", "scheme": "bearer"},
-    }
+    components["securitySchemes"]["bearer"] = {"type": "http", "scheme": "bearer"}
     generic = result["paths"].get(GENERIC, {}).get("post")
     for path in result["paths"].values():
         for operation in path.values():
@@ -41,7 +39,7 @@ def add_models(result: dict[str, Any], generator: Any, request: Any, public: boo
             component = f"{name.title().replace('_', '')}Instance"
             schemas[component] = json_schema(declared.schema)
             result["paths"][f"/api/v1/models/{name}/predictions/"] = {
-                "post": _predict(generic, name, declared.title, component, declared.schema)
+                "post": _predict(generic, declared, component)
             }
     return result
 
@@ -52,13 +50,12 @@ def _complete(operation: dict[str, Any]) -> None:
     operation["responses"].setdefault("default", {"description": "Any refusal.", **error})
 
 
-def _predict(
-    generic: dict[str, Any], name: str, title: str, component: str, schema: DatasetSchema
-) -> dict[str, Any]:
+def _predict(generic: dict[str, Any], declared: ModelDeclaration, component: str) -> dict[str, Any]:
     operation = copy.deepcopy(generic)
     one = {"$ref": f"#/components/schemas/{component}"}
-    operation["operationId"] = f"predict_{name}"
-    operation["summary"] = title
+    operation["operationId"] = f"predict_{declared.name}"
+    operation["summary"] = declared.title
+    operation["description"] = f"{declared.description} Send one object, an array of objects, or a CSV."
     operation["tags"] = ["predict"]
     operation["parameters"] = [p for p in operation["parameters"] if p["name"] != "model"]
     operation["requestBody"] = {
@@ -66,7 +63,7 @@ def _predict(
         "content": {
             "application/json": {
                 "schema": {"oneOf": [one, {"type": "array", "items": one, "minItems": 1}]},
-                "example": schema.example,
+                "example": declared.schema.example,
             },
             "text/csv": {"schema": {"type": "string"}},
         },

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import dj_database_url
+from django.templatetags.static import static
+from django.urls import reverse_lazy
 
 from config import env
 from training.version import VERSION
@@ -204,12 +206,83 @@ LOGGING: dict[str, Any] = {
     },
 }
 
+# -- the admin's looks and its sidebar -----------------------------------------------------------------
+
+
+def _link(title: str, icon: str, route: str, permission: str | None = None) -> dict[str, Any]:
+    """One entry of the sidebar; `permission` names a function that says who sees it."""
+    entry = {"title": title, "icon": icon, "link": reverse_lazy(route), "permission": permission}
+    # "/" is part of every address, so these would always look chosen.
+    return entry if route.startswith("admin:") else entry | {"active": False}
+
+
+_MODELS, _LOG = "training.admin.rights.sees_models", "training.admin.rights.sees_log"
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Vigía",
     "SITE_HEADER": "Vigía",
     "SITE_SUBHEADER": "models that answer for themselves",
     "SITE_URL": "/",
-    "SITE_SYMBOL": "visibility",
+    "SITE_ICON": lambda request: static("vigia/mark.svg"),
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("vigia/mark.svg")}
+    ],
+    "STYLES": [lambda request: static("vigia/admin.css")],
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
+    "BORDER_RADIUS": "6px",
+    "DASHBOARD_CALLBACK": "config.dashboard.context",
+    "COLORS": {
+        "primary": {
+            "50": "oklch(97.5% .013 220)",
+            "100": "oklch(94.5% .03 220)",
+            "200": "oklch(89% .055 220)",
+            "300": "oklch(81% .085 220)",
+            "400": "oklch(74% .1 222)",
+            "500": "oklch(68% .105 224)",
+            "600": "oklch(49% .09 226)",
+            "700": "oklch(43% .08 228)",
+            "800": "oklch(37.5% .07 230)",
+            "900": "oklch(32% .055 232)",
+            "950": "oklch(24% .045 234)",
+        }
+    },
+    "SIDEBAR": {
+        "show_search": False,
+        "show_all_applications": False,
+        "navigation": [
+            {"items": [_link("At a glance", "visibility", "admin:index")]},
+            {
+                "title": "Registry",
+                "items": [
+                    _link("Models", "model_training", "admin:training_registeredmodel_changelist", _MODELS),
+                    _link("Versions", "deployed_code", "admin:training_modelversion_changelist", _MODELS),
+                    _link("Training runs", "cycle", "admin:training_trainingrun_changelist", _MODELS),
+                    _link("Datasets", "table_rows", "admin:training_dataset_changelist", _MODELS),
+                    _link("Audit", "history", "admin:training_activation_changelist", _MODELS),
+                ],
+            },
+            {
+                "title": "Log",
+                "items": [
+                    _link("Prediction log", "receipt_long", "admin:predictions_prediction_changelist", _LOG)
+                ],
+            },
+            {
+                "title": "Access",
+                "items": [
+                    _link("Keys", "key", "admin:knox_authtoken_changelist", "config.sidebar.sees_keys"),
+                    _link("People", "person", "admin:auth_user_changelist", "config.sidebar.sees_people"),
+                    _link("Groups", "group", "admin:auth_group_changelist", "config.sidebar.sees_groups"),
+                ],
+            },
+            {
+                "title": "Elsewhere",
+                "items": [
+                    _link("Browsable API", "api", "models"),
+                    _link("Documentation", "menu_book", "docs"),
+                    _link("Home", "home", "home"),
+                ],
+            },
+        ],
+    },
 }

@@ -23,17 +23,22 @@ def neutral(cell: object) -> object:
     return cell
 
 
+FIXED = ("id", "at", "model", "version", "key", "prediction", "probability", "warnings", "request_id")
+
+
 def write(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Log rows (as `PredictionSerializer` shows them) as CSV, inputs in columns of their own."""
+    """Rows (of the log, as `PredictionSerializer` shows them, or of an answer) as CSV, each input in a column
+    of its own."""
     rows = list(rows)
-    inputs = list(dict.fromkeys(name for row in rows for name in row["inputs"]))
+    fixed = [name for name in FIXED if any(name in row for row in rows)]
+    inputs = list(dict.fromkeys(name for row in rows for name in row.get("inputs", {})))
     out = io.StringIO()
     writer = csv.writer(out)
-    fixed = ["id", "at", "model", "version", "key", "prediction", "probability", "warnings", "request_id"]
     writer.writerow([*fixed, *(neutral(f"input.{name}") for name in inputs)])
     for row in rows:
-        cells = [_plain(row.get(name)) for name in fixed]
-        writer.writerow([neutral(cell) for cell in (*cells, *(_plain(row["inputs"].get(n)) for n in inputs))])
+        given = row.get("inputs", {})
+        cells = (*(_plain(row.get(name)) for name in fixed), *(_plain(given.get(name)) for name in inputs))
+        writer.writerow([neutral(cell) for cell in cells])
     return out.getvalue()
 
 
@@ -53,6 +58,7 @@ class CSVRenderer(BaseRenderer):
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None
     ) -> bytes:
-        if "predictions" not in data or (data["predictions"] and "inputs" not in data["predictions"][0]):
-            return json.dumps(data).encode()  # an error, or an answer: there is no table to show
+        if "predictions" not in data:  # an error has no rows: it comes in the one shape, and says so
+            (renderer_context or {})["response"]["Content-Type"] = "application/json"
+            return json.dumps(data).encode()
         return write(data["predictions"]).encode()

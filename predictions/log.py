@@ -95,7 +95,7 @@ def append(rows: Sequence[Row], claim: Claim | None = None) -> None:
                     values,
                 )
             else:
-                with cursor.copy(f"COPY predictions_prediction ({_COLUMNS}) FROM STDIN") as copy:  # type: ignore[attr-defined]
+                with cursor.copy(f"COPY predictions_prediction ({_COLUMNS}) FROM STDIN") as copy:
                     for row in rows:
                         copy.write_row(row.adapted())
     except (OperationalError, InterfaceError) as error:

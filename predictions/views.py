@@ -14,7 +14,6 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
-from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
 from predictions import inference
@@ -41,6 +40,7 @@ LOG_FILTERS = [
     OpenApiParameter("limit", int, description=f"Rows a page, at most {queries.LARGEST_PAGE}."),
     OpenApiParameter("cursor", str, description="From `next` of the page before."),
 ]
+INSTANCES = {"application/json": OpenApiTypes.OBJECT, "text/csv": OpenApiTypes.STR}
 PREDICT_PARAMETERS = [
     OpenApiParameter(
         "Idempotency-Key", str, OpenApiParameter.HEADER, description="Makes a retry safe for a day."
@@ -57,7 +57,9 @@ class PredictView(ModelView):
     parser_classes = INSTANCE_PARSERS
     max_bytes = settings.PREDICT_MAX_BYTES
 
-    @extend_schema(operation_id="predict_version", responses=Answered, parameters=PREDICT_PARAMETERS)
+    @extend_schema(
+        operation_id="predict_version", request=INSTANCES, responses=Answered, parameters=PREDICT_PARAMETERS
+    )
     def post(self, request: Request, model: str, number: int | None = None) -> Response:
         return respond(predict(request, self.model, request.data, number))
 
@@ -78,7 +80,7 @@ class PredictionsView(PredictView):
     """Predicts (POST), or reads the model's log, newest first (GET)."""
 
     rights: ClassVar = {"POST": "predict", "GET": "read_log"}
-    renderer_classes = [*api_settings.DEFAULT_RENDERER_CLASSES, CSVRenderer]
+    renderer_classes = [*PredictView.renderer_classes, CSVRenderer]
 
     @extend_schema(
         operation_id="list_predictions", parameters=LOG_FILTERS, responses=PredictionPageSerializer
@@ -102,7 +104,9 @@ class PredictionsView(PredictView):
         predictions = PredictionSerializer(rows, many=True).data
         return Response({"model": self.model.name, "predictions": predictions, "next": following})
 
-    @extend_schema(operation_id="predict", responses=Answered, parameters=PREDICT_PARAMETERS)
+    @extend_schema(
+        operation_id="predict", request=INSTANCES, responses=Answered, parameters=PREDICT_PARAMETERS
+    )
     def post(self, request: Request, model: str, number: int | None = None) -> Response:
         return respond(predict(request, self.model, request.data, None))
 

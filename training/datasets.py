@@ -130,7 +130,8 @@ def join(sources: Iterable[tuple[Path, bool]], target: Path, schema: DatasetSche
 def _reread(file: pq.ParquetFile, schema: DatasetSchema) -> Iterator[list[Instance]]:
     position = 0
     for batch in file.iter_batches(BATCH_ROWS):
-        read, faults = [], []
+        read: list[Instance] = []
+        faults: list[Fault] = []
         for row in batch.to_pylist():
             known = {name: value for name, value in row.items() if schema.role(name) != "unknown"}
             found = schema.read(known, with_target=True)

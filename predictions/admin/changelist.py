@@ -39,7 +39,9 @@ class LogChangeList(ChangeList):  # type: ignore[misc]
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:
         return ["-id"]  # whatever the address says: no other order has an index
 
-    def get_queryset(self, request: HttpRequest, exclude_parameters: list[str] | None = None) -> QuerySet[Any]:
+    def get_queryset(
+        self, request: HttpRequest, exclude_parameters: list[str] | None = None
+    ) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request, exclude_parameters)
         given = request.GET.get(PERIOD, "")
         self.period = calendar.Period.parse(given) if given else None
@@ -83,7 +85,9 @@ class LogChangeList(ChangeList):  # type: ignore[misc]
 
     def address(self, **changes: str | None) -> str:
         """The same list with some parameters changed (None: taken away)."""
-        kept: dict[str, Any] = {name: given for name, given in self.filter_params.items() if name not in changes}
+        kept: dict[str, Any] = {
+            name: given for name, given in self.filter_params.items() if name not in changes
+        }
         wanted = kept | {name: given for name, given in changes.items() if given is not None}
         return f"?{urlencode(sorted(wanted.items()), doseq=True)}"
 

@@ -35,7 +35,16 @@ LONGEST_EXPORT = 1_000
 
 @admin.register(Prediction)
 class PredictionAdmin(RegistryAdmin):
-    list_display: ClassVar = ["when", "model_name", "version_number", "answer", "sure", "client_key", "flags", "who"]
+    list_display: ClassVar = [
+        "when",
+        "model_name",
+        "version_number",
+        "answer",
+        "sure",
+        "client_key",
+        "flags",
+        "who",
+    ]
     list_filter: ClassVar = [
         ModelFilter,
         ("version", AutocompleteSelectFilter),
@@ -121,7 +130,6 @@ class PredictionAdmin(RegistryAdmin):
         return HttpResponse(text, content_type="text/csv; charset=utf-8", headers=named)
 
     # -- one row -----------------------------------------------------------------------------------
-
 
     def page(self, request: HttpRequest, row: Prediction) -> dict[str, Any]:
         shown = PredictionDetailSerializer(row).data

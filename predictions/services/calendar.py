@@ -114,9 +114,7 @@ def _years() -> list[Period]:
     return [Period((year,)) for year in range(time_of(first).year, time_of(last).year + 1)]
 
 
-def within(
-    rows: QuerySet[Prediction, Prediction], period: Period | None
-) -> QuerySet[Prediction, Prediction]:
+def within(rows: QuerySet[Prediction, Prediction], period: Period | None) -> QuerySet[Prediction, Prediction]:
     """The rows of a period; all of them without one."""
     if period is None:
         return rows

@@ -44,7 +44,7 @@ def page(model: RegisteredModel, wanted: Wanted) -> tuple[list[Prediction], uuid
     found = list(rows.order_by("-id")[: wanted.limit + 1])
     more = len(found) > wanted.limit
     found = found[: wanted.limit]
-    return found, found[-1].id if more else None  # type: ignore[return-value]
+    return found, found[-1].id if more else None
 
 
 def find(identifier: uuid.UUID) -> Prediction | None:

@@ -207,3 +207,13 @@ def test_html_in_a_value_is_stored_as_it_is(post: Post, api: APIClient) -> None:
     assert line["key"] == "'=1+1", "a cell that begins like a formula is neutralised"
     assert line["input.name"] == car["name"]
     assert json.loads(json.dumps(float(line["prediction"]))) == given["prediction"]
+
+
+def test_an_answer_can_be_had_as_csv_and_a_refusal_stays_json(
+    churn: ModelVersion, post: Post, customer: dict[str, Any]
+) -> None:
+    answered = post(CHURN, [customer, customer], Accept="text/csv")
+    rows = list(csv.DictReader(io.StringIO(answered.content.decode())))
+    assert [row["id"] for row in rows] == [str(row.id) for row in Prediction.objects.order_by("id")]
+    assert set(rows[0]) == {"id", "prediction", "probability", "warnings"}
+    assert_error(post(CHURN, {}, Accept="text/csv"), 400, "invalid_input")

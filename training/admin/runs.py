@@ -26,7 +26,16 @@ class StatusFilter(ChoiceFilter):
 
 @admin.register(TrainingRun)
 class TrainingRunAdmin(RegistryAdmin):
-    list_display: ClassVar = ["number", "model_name", "state", "progress", "result", "rows", "queued_at", "by"]
+    list_display: ClassVar = [
+        "number",
+        "model_name",
+        "state",
+        "progress",
+        "result",
+        "rows",
+        "queued_at",
+        "by",
+    ]
     list_filter: ClassVar = [ModelFilter, StatusFilter]
     list_before_template = "admin/training/trainingrun/live.html"
     ordering: ClassVar = ["-id"]
@@ -78,4 +87,8 @@ class TrainingRunAdmin(RegistryAdmin):
         return row.requested_by.get_username() if row.requested_by else "–"
 
     def page(self, request: HttpRequest, row: TrainingRun) -> dict[str, Any]:
-        return {"title": f"Run {row.pk} of {row.registered_model.name}", "run": row, "made": getattr(row, "version", None)}
+        return {
+            "title": f"Run {row.pk} of {row.registered_model.name}",
+            "run": row,
+            "made": getattr(row, "version", None),
+        }

@@ -56,9 +56,7 @@ class ModelVersionAdmin(RegistryAdmin):
         name = comparison.primary_metric(row.registered_model)
         if name is None:
             return "–"
-        return format_html(
-            '<span class="vg-metric"><b>{}</b> {}</span>', metric(row.metrics.get(name)), name
-        )
+        return format_html('<span class="vg-metric"><b>{}</b> {}</span>', metric(row.metrics.get(name)), name)
 
     @display(description="other metrics")
     def others(self, row: ModelVersion) -> str:
@@ -93,9 +91,7 @@ class ModelVersionAdmin(RegistryAdmin):
                 wrap(self.compare),
                 name="training_modelversion_compare",
             ),
-            path(
-                "<int:version_id>/activate/", wrap(self.activate), name="training_modelversion_activate"
-            ),
+            path("<int:version_id>/activate/", wrap(self.activate), name="training_modelversion_activate"),
         ]
         return own + list(super().get_urls())
 
@@ -104,7 +100,7 @@ class ModelVersionAdmin(RegistryAdmin):
         active = model.active_version
         other = active if active is not None and active != row else None
         columns = [row.metrics, row.baseline] + ([other.metrics] if other else [])
-        answered = row.status != ModelVersion.Status.ACTIVE and row.status != ModelVersion.Status.REJECTED
+        answerable = row.status not in (ModelVersion.Status.ACTIVE, ModelVersion.Status.REJECTED)
         return {
             "title": str(row),
             "version": row,
@@ -114,7 +110,7 @@ class ModelVersionAdmin(RegistryAdmin):
             "columns": columns_of(row),
             "target": row.dataset_schema.target,
             "activations": row.activations.select_related("actor", "previous")[:20],
-            "can_activate": answered and model.pk in allowed_ids(request, "activate"),
+            "can_activate": answerable and model.pk in allowed_ids(request, "activate"),
         }
 
     def activate(self, request: HttpRequest, version_id: int) -> HttpResponse:
@@ -146,4 +142,3 @@ def columns_of(version: ModelVersion) -> Iterable[dict[str, Any]]:
         {"column": column, "bounds": comparison.bounds(column), "seen": comparison.seen(column)}
         for column in version.dataset_schema.columns
     ]
-

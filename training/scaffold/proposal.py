@@ -105,7 +105,8 @@ def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
     ]
     watched = [each for each in open_names if each not in wishes.keep]
     reasons |= _giveaways(seen, watched, wishes.target)
-    planned, hints = [], []
+    planned: list[Planned] = []
+    hints: list[str] = []
     for each in seen.header:
         if each == wishes.target:
             planned.append(Planned(each, "target", aim.remarks, aim.column))

@@ -106,7 +106,7 @@ def _is_overlong(line: str) -> bool:
 
 
 def _head(proposal: Proposal, came_from: str) -> list[str]:
-    said = f"Written by `manage.py startmodel` from {came_from} ({proposal.rows:,} rows); from now on it is yours."
+    said = f"Written by `manage.py startmodel` from {came_from} ({proposal.rows:,} rows); now it is yours."
     return [
         f'"""The model {proposal.name}: to be read and corrected, above all where it says "guessed"."""',
         "",
@@ -125,7 +125,7 @@ def _head(proposal: Proposal, came_from: str) -> list[str]:
 
 def _schema(proposal: Proposal) -> list[str]:
     lines = [
-        "# Say what each column means (description) and in which unit it is: both stand in the API's documentation.",
+        "# Fill in what each column means (description) and its unit: the API's documentation shows both.",
         "SCHEMA = DatasetSchema(",
         f"{STEP}columns=(",
     ]
@@ -184,19 +184,21 @@ def _build(proposal: Proposal) -> list[str]:
     body = [
         *imports,
         "",
-        'numbers = [column.name for column in SCHEMA.columns if column.is_numeric or column.type == "boolean"]',
+        'as_they_are = ("number", "integer", "boolean")',
+        "numbers = [column.name for column in SCHEMA.columns if column.type in as_they_are]",
         'categories = [column.name for column in SCHEMA.columns if column.type == "category"]',
         "# A level that training did not hold, or a blank where it held none, becomes -1.",
         'codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)',
         *_parts(has_texts),
         *_leaf_comment(proposal.rows, leaf),
-        f"model = {model}(random_state=seed{leaf})",
+        f"model = {model}(early_stopping=False{leaf}, random_state=seed)",
         'return Pipeline([("features", ColumnTransformer(parts)), ("model", model)])',
     ]
-    texts = "texts as 16 numbers each, " if has_texts else ""
+    texts = "texts as 16 numbers, " if has_texts else ""
+    said = f"Numbers as they are (a blank is NaN), categories as codes, {texts}gradient-boosted trees."
     return [
         "def build(seed: int) -> Any:",
-        f'{STEP}"""Numbers as they are (a blank is NaN), categories as codes, {texts}gradient-boosted trees."""',
+        f'{STEP}"""{said}"""',
         *(f"{STEP}{line}" if line else "" for line in body),
         "",
         "",

@@ -227,7 +227,7 @@ class DatasetSchema:
 
     # -- identity and storage ----------------------------------------------------------------------
 
-    def learn(self, seen: Mapping[str, Seen]) -> DatasetSchema:
+    def learn(self, seen: Mapping[str, Seen | None]) -> DatasetSchema:
         """This schema with what the training data held, as stored with a version."""
         return replace(
             self, columns=tuple(replace(column, seen=seen.get(column.name)) for column in self.columns)
@@ -311,7 +311,9 @@ def _column_to_json(column: Column) -> dict[str, Any]:
 
 
 def _column_from_json(plain: Mapping[str, Any]) -> Column:
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
+    }
     if "seen" in given:
         seen = given["seen"]
         given["seen"] = Seen(seen["minimum"], seen["maximum"], tuple(seen["levels"]))

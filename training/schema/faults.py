@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 REPORTED_FAULTS = 100
@@ -62,7 +62,7 @@ class Fault:
     allowed: tuple[Any, ...] = ()
     row: int | None = None
     line: int | None = None
-    has_value: bool = field(default=False)
+    has_value: bool = False
 
     def at(self, *, row: int | None = None, line: int | None = None) -> Fault:
         """The same fault, placed."""

@@ -212,7 +212,8 @@ class CsvReader:
     def _batch(
         self, chunk: list[tuple[int, list[str]]], memos: Sequence[_Memo | _KeyMemo | None], position: int
     ) -> Batch:
-        width, bad = len(self.header), {}
+        width = len(self.header)
+        bad: dict[int, list[Fault]] = {}
         for index, (_, cells) in enumerate(chunk):
             if len(cells) != width:
                 said = f"has {len(cells)} cells, the header has {width}"
@@ -220,10 +221,10 @@ class CsvReader:
         whole = [cells if len(cells) == width else [""] * width for _, cells in chunk]
         read: dict[str, list[Value]] = {}
         keys: list[str | None] = [None] * len(chunk)
-        for (role, column), memo, cells in zip(self._roles, memos, zip(*whole, strict=True), strict=True):
+        for (role, column), memo, texts in zip(self._roles, memos, zip(*whole, strict=True), strict=True):
             if memo is None:
                 continue
-            values = list(map(memo.__getitem__, cells))
+            values = list(map(memo.__getitem__, texts))
             if memo.has_bad:
                 for index, value in enumerate(values):
                     if isinstance(value, Fault) and len(chunk[index][1]) == width:
@@ -233,8 +234,8 @@ class CsvReader:
             else:
                 assert column is not None
                 read[column.name] = values  # type: ignore[assignment]
-        for column in self.schema.columns:
-            read.setdefault(column.name, [None] * len(chunk))
+        for feature in self.schema.columns:
+            read.setdefault(feature.name, [None] * len(chunk))
         lines = [line for line, _ in chunk]
         batch = Batch(read, keys, lines, len(chunk))
         if bad:

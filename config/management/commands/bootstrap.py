@@ -75,9 +75,8 @@ class Command(BaseCommand):
         given = settings.VAR_DIR / "first-data" / f"{row.name}.csv"
         path = given if given.exists() else SAMPLES / f"{row.name}.csv"
         if not path.exists():
-            self._say(
-                f"{count} {row.name}: no data yet; load some with manage.py load_dataset {row.name} FILE --train"
-            )
+            how = f"manage.py load_dataset {row.name} FILE --train --activate"
+            self._say(f"{count} {row.name}: no data yet; load some with {how}")
             return
         started = time.monotonic()
         self._say(f"{count} {row.name}: training a first version from {path.name} …")

@@ -1,0 +1,112 @@
+"""A copy of the tree, run by `make run` as a newcomer would, and its client."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LEFT_BEHIND = (
+    ".venv",
+    "var",
+    ".git",
+    "__pycache__",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".hypothesis",
+)
+
+
+class Service:
+    """`make run` in a copy of the tree, with its own var directory and port."""
+
+    def __init__(self, directory: Path) -> None:
+        self.tree, self.var = directory / "tree", directory / "var"
+        shutil.copytree(ROOT, self.tree, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
+        self.log = directory / "make-run.log"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        # The environment of this test points at the test's own servers; a newcomer has none of that.
+        ours = (
+            "DATABASE_URL",
+            "REDIS_URL",
+            "VIGIA_VAR",
+            "VIGIA_LOCAL",
+            "DJANGO_SETTINGS_MODULE",
+            "MAKEFLAGS",
+            "TEST_VAR",
+        )
+        self.env = {name: value for name, value in os.environ.items() if name not in ours}
+        self.env |= {"PORT": str(self.port), "VIGIA_VAR": str(self.var), "WEB_CONCURRENCY": "2"}
+        self.venv = Path(sys.prefix)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.seen: list[psutil.Process] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, within: float = 150.0) -> float:
+        """Runs `make run` until it has printed its welcome; the seconds that took."""
+        started = time.monotonic()
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                ["make", "run", f"VENV={self.venv}"],
+                cwd=self.tree, env=self.env, stdout=out, stderr=out, stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
+        mark = self.printed().count("Vigía is up")
+        while self.printed().count("Vigía is up") == mark:
+            assert self.process.poll() is None, self.printed()[-4000:]
+            assert time.monotonic() - started < within, self.printed()[-4000:]
+            time.sleep(0.1)
+        taken = time.monotonic() - started
+        self.seen = [
+            *psutil.Process(self.process.pid).children(recursive=True),
+            psutil.Process(self.process.pid),
+        ]
+        return taken
+
+    def printed(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def stop(self) -> None:
+        """Ctrl-C: the terminal sends it to the whole foreground group."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGINT)
+        self.process.wait(timeout=40)
+
+    def kill(self) -> None:
+        """For a test that failed half-way: ends what it started, by pid."""
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.seen += psutil.Process(self.process.pid).children(recursive=True)
+            self.stop()
+        for process in self.seen:
+            if process.is_running():
+                process.kill()
+
+    def client(self) -> httpx.Client:
+        key = (self.var / "client-key").read_text(encoding="utf-8").strip()
+        headers = {"Authorization": f"Token {key}"}
+        return httpx.Client(base_url=self.address, headers=headers, timeout=90.0)
+
+    def manage(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [str(self.venv / "bin" / "python"), "manage.py", *arguments],
+            cwd=self.tree, env=self.env, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout

@@ -1,0 +1,243 @@
+"""The pages operators and clients rely on say what the code does, in both directions."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rest_framework import serializers
+
+from training import serializers as training_serializers
+from training.serializers import InstanceSerializer
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+ROOMS = ("config", "training", "predictions", "recommender")
+
+CODE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
+VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+")
+
+# Which argument of a call holds an error code: by name of the function, counted from 0.
+CODE_ARGUMENT = {
+    "Fault": 1,
+    "_bad": 0,
+    "_body": 0,
+    "_unreadable": 0,
+    "_refuse": 2,
+    "answer": 2,
+    "_bad_request": 0,
+}
+# Where the code is written down as a constant of its own.
+CODE_DICTIONARIES = {"codes", "names"}
+# Functions that return the code of a warning.
+CODE_FUNCTIONS = {"warning"}
+
+
+def sources(*rooms: str) -> Iterator[tuple[Path, ast.Module]]:
+    for room in rooms:
+        place = ROOT / room
+        for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
+            if "migrations" not in path.parts:
+                yield path, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def table_words(page: Path, pattern: re.Pattern[str], *, under: str | None = None) -> dict[str, str]:
+    """First cell -> rest of the row, for the rows whose first cell is one word in code marks."""
+    found: dict[str, str] = {}
+    heading = ""
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            heading = line.lstrip("# ")
+        row = re.fullmatch(rf"\| `({pattern.pattern})` \|(.*)\|", line)
+        if row and (under is None or heading == under):
+            assert row[1] not in found, f"{page.name} lists {row[1]} twice"
+            found[row[1]] = row[2]
+    return found
+
+
+# -- error codes ---------------------------------------------------------------------------------------
+
+
+def name_of(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def words_in(node: ast.AST | None) -> Iterator[str]:
+    """The strings an expression can have: itself, or the branches of a condition."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and CODE.fullmatch(node.value):
+        yield node.value
+    elif isinstance(node, ast.IfExp):
+        yield from words_in(node.body)
+        yield from words_in(node.orelse)
+
+
+def codes_of(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call():
+                for keyword in node.keywords:
+                    if keyword.arg == "code":
+                        yield from words_in(keyword.value)
+                place = CODE_ARGUMENT.get(name_of(node))
+                if place is not None and len(node.args) > place:
+                    yield from words_in(node.args[place])
+            case ast.ClassDef():
+                for item in node.body:
+                    if isinstance(item, ast.Assign) and any(
+                        isinstance(target, ast.Name) and target.id == "code" for target in item.targets
+                    ):
+                        yield from words_in(item.value)
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Dict() as value):
+                if name in CODE_DICTIONARIES:
+                    for item in value.values:
+                        yield from words_in(item)
+            case ast.Dict():
+                for key, item in zip(node.keys, node.values, strict=True):
+                    if isinstance(key, ast.Constant) and key.value == "code":
+                        yield from words_in(item)
+            case ast.FunctionDef(name=name) if name in CODE_FUNCTIONS:
+                for inner in ast.walk(node):
+                    if isinstance(inner, ast.Return):
+                        yield from words_in(inner.value)
+
+
+def codes_in_code() -> dict[str, str]:
+    """Code -> a file that gives it."""
+    return {
+        code: str(path.relative_to(ROOT))
+        for path, tree in sources(*ROOMS)
+        if "management" not in path.parts and "admin" not in path.parts and path.name != "checks.py"
+        for code in codes_of(tree)
+    }
+
+
+def codes_of_our_serializers() -> dict[str, str]:
+    """Codes of DRF's own that come through where a body is read by a serializer of ours."""
+    renamed = {"required", "null", "blank"}
+    found: dict[str, str] = {}
+    for kind in (training_serializers.ReasonSerializer, training_serializers.ActivateSerializer):
+        assert not issubclass(kind, InstanceSerializer)
+        for field in (serializers.Serializer(), *kind().fields.values()):
+            for code in (*field.error_messages, *(getattr(v, "code", "") for v in field.validators)):
+                if code and code not in renamed:
+                    found[code] = kind.__name__
+    return found
+
+
+def test_every_error_code_is_explained() -> None:
+    explained = table_words(DOCS / "errors.md", CODE)
+    missing = {**codes_of_our_serializers(), **codes_in_code()}
+    assert not {code: place for code, place in missing.items() if code not in explained}, "not in errors.md"
+
+
+def test_every_explained_error_code_exists() -> None:
+    known = codes_in_code() | codes_of_our_serializers()
+    assert not set(table_words(DOCS / "errors.md", CODE)) - set(known), "errors.md explains what is never given"
+
+
+def test_every_request_level_error_code_has_a_status() -> None:
+    for code, rest in table_words(DOCS / "errors.md", CODE, under="Refusals").items():
+        assert re.match(r" [1-5]\d\d ", rest), code
+
+
+@pytest.mark.parametrize(
+    ("source", "codes"),
+    [
+        ('Fault("a", "not_a_number", "m")', ["not_a_number"]),
+        ('raise Conflict("said", code="already_active")', ["already_active"]),
+        ('class A(B):\n    code = "conflict"', ["conflict"]),
+        ('_body("a" if x else "b", "said")', ["a", "b"]),
+        ('{"code": "truncated_here"}', ["truncated_here"]),
+        ('self._refuse(request, 411, "length_required", "said")', ["length_required"]),
+        ('def warning(v):\n    return None if v else "out_of_range"', ["out_of_range"]),
+        ('codes = {403: "forbidden"}', ["forbidden"]),
+        ('raise ValueError("no code")', []),
+    ],
+)
+def test_codes_are_found_however_they_are_written(source: str, codes: list[str]) -> None:
+    assert list(codes_of(ast.parse(source))) == codes
+
+
+# -- environment variables -----------------------------------------------------------------------------
+
+READERS = {"text", "flag", "number", "words", "from_stack", "given"}
+NOT_OURS = {"PATH"}
+
+
+def variables_of(tree: ast.AST) -> Iterator[str]:
+    """Names read through config.env, os.environ or local.stack.given."""
+    for node in ast.walk(tree):
+        given: ast.AST | None = None
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="env"), attr=reader), args=[given, *_]):
+                if reader not in READERS:
+                    given = None
+            case ast.Call(func=ast.Name(id="given" | "getenv"), args=[given, *_]):
+                pass
+            case ast.Call(
+                func=ast.Attribute(value=ast.Attribute(attr="environ"), attr="get" | "setdefault"),
+                args=[given, *_],
+            ):
+                pass
+            case ast.Subscript(value=ast.Attribute(attr="environ"), slice=given):
+                pass
+        if isinstance(given, ast.Constant) and isinstance(given.value, str):
+            if VARIABLE.fullmatch(given.value) and given.value not in NOT_OURS:
+                yield given.value
+
+
+def variables_in_code() -> set[str]:
+    found = {name for _, tree in sources(*ROOMS, "local", "docker") for name in variables_of(tree)}
+    found |= {
+        name
+        for _, tree in sources("config/env.py")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "text" and node.args
+        for name in [getattr(node.args[0], "value", None)]
+        if isinstance(name, str)
+    }
+    procfile = (ROOT / "Procfile").read_text(encoding="utf-8")
+    return (found | set(re.findall(r"\$\{([A-Z_]+)", procfile))) - {"DJANGO_SETTINGS_MODULE"}
+
+
+def test_every_environment_variable_is_in_the_operators_table() -> None:
+    documented = set(table_words(DOCS / "operating.md", VARIABLE, under="Environment variables"))
+    assert not variables_in_code() - documented, "not in docs/operating.md"
+    assert not documented - variables_in_code(), "docs/operating.md names what nothing reads"
+
+
+def test_every_variable_of_the_compose_file_is_documented() -> None:
+    page = DOCS / "operating.md"
+    documented = set(table_words(page, VARIABLE))
+    used = set(re.findall(r"\$\{([A-Z_]+)", (ROOT / "docker-compose.yml").read_text(encoding="utf-8")))
+    inside = {"WORKER_CONCURRENCY"}
+    assert not used - documented - inside
+    own = set(table_words(page, VARIABLE, under="Variables of the compose file alone"))
+    assert not own - used
+
+
+# -- links ---------------------------------------------------------------------------------------------
+
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), f"{page.name} links to {target}"
+        if anchor and found.suffix == ".md":
+            assert anchor in anchors(found), f"{page.name} links to {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as code hosts make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,0 +1,189 @@
+"""Writes a model file from a CSV: ``manage.py startmodel NAME data.csv --target COLUMN``."""
+
+from __future__ import annotations
+
+import keyword
+import os
+import re
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from training import catalogue
+from training.declaration import ModelDeclaration
+from training.scaffold import files, proposal, source, survey, trial
+
+TASKS = ("binary", "multiclass", "regression")
+NAME = re.compile(r"[a-z][a-z0-9_]{0,49}", re.ASCII)
+BIG_FILE = 20 * 2**20  # bytes from which silence would worry people
+
+
+class Command(BaseCommand):
+    help = (
+        "Infers schema and task from a CSV and writes training/catalogue/NAME.py. After the next restart the "
+        "model is trained, served, logged and documented."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("name", help="lower-case letters, digits, _; it will stand in URLs")
+        parser.add_argument("file", help="CSV or CSV.GZ, also by its name in VIGIA_DATA_DIR")
+        parser.add_argument("--target", required=True, metavar="COLUMN", help="the column to be predicted")
+        parser.add_argument("--task", choices=TASKS, help="overrules what the target looks like")
+        parser.add_argument(
+            "--keep", nargs="+", action="extend", default=[], metavar="COLUMN", help="columns never left out"
+        )
+        parser.add_argument(
+            "--drop", nargs="+", action="extend", default=[], metavar="COLUMN", help="columns to leave out"
+        )
+        parser.add_argument("--key", metavar="COLUMN", help="the column that identifies a row")
+        parser.add_argument("--force", action="store_true", help="overwrite an existing file")
+        parser.add_argument(
+            "--output", metavar="DIR", help="write the file there instead, to look at; copies no data"
+        )
+        parser.add_argument("--delimiter", metavar="D", help="one of , ; tab (recognised when not given)")
+        parser.add_argument("--decimal", choices=(",", "."), help="decimal mark (recognised when not given)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        name = check_name(options["name"])
+        directory = Path(options["output"]).expanduser() if options["output"] else catalogue.HERE
+        path = directory / f"{name}.py"
+        if path.exists() and not options["force"]:
+            raise CommandError(f"{path} exists: --force overwrites it")
+        wishes = proposal.Wishes(
+            options["target"],
+            options["task"],
+            frozenset(options["keep"]),
+            frozenset(options["drop"]),
+            options["key"],
+        )
+        try:
+            rows = files.find(options["file"])
+            seen = self._survey(rows, options["delimiter"], options["decimal"])
+            planned = proposal.propose(name, seen, wishes)
+            self._report(planned)
+            text = source.render(planned, rows.name)
+            first = self._prove(name, text, rows, seen)
+        except (ValueError, OSError, EOFError) as error:  # CannotInfer, TooFewRows, a file that is no gzip
+            raise CommandError(str(error)) from error
+        try:
+            write(path, text)
+        except OSError as error:
+            raise CommandError(f"{path} cannot be written ({error}): try --output DIR") from error
+        if not options["output"]:
+            self._keep_first_data(name, rows, planned, seen)
+        self._conclude(path, first, planned, copied=not options["output"])
+
+    # -- the steps ---------------------------------------------------------------------------------
+
+    def _survey(self, path: Path, delimiter: str | None, decimal: str | None) -> survey.Survey:
+        given = files.delimiter(delimiter) if delimiter else None
+        with files.open_rows(path) as stream:
+            seen = survey.survey(
+                stream, delimiter=given, decimal=decimal, progress=self._progress(path, "read")
+            )
+        self._say(f"{path}: {seen.rows:,} rows, {len(seen.header)} columns; {seen.dialect.described}")
+        return seen
+
+    def _prove(self, name: str, text: str, rows: Path, seen: survey.Survey) -> trial.Trial:
+        """The written text as a module: imported, fed with every row, fitted."""
+        with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
+            path = Path(directory) / f"{name}.py"
+            path.write_text(text, encoding="utf-8")
+            declared: ModelDeclaration = trial.load_declaration(path)
+            with files.open_rows(rows) as stream:
+                return trial.run(declared, stream, seen.dialect, self._progress(rows, "checked"))
+
+    def _keep_first_data(
+        self, name: str, rows: Path, planned: proposal.Proposal, seen: survey.Survey
+    ) -> None:
+        """Leaves the rows where `bootstrap` looks for the data of a model without a version."""
+        target = settings.VAR_DIR / "first-data" / f"{name}.csv"
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".partial-", dir=target.parent) as directory:
+                made = Path(directory) / target.name
+                descriptor = os.open(made, os.O_WRONLY | os.O_CREAT, 0o600)
+                with os.fdopen(descriptor, "wb") as stream:
+                    opened = partial(files.open_rows, rows)
+                    rewritten = trial.first_data(opened, stream, planned.schema, seen.dialect)
+                made.replace(target)
+        except OSError as error:
+            raise CommandError(f"the file is written, but {target} could not be: {error}") from error
+        how = ", rewritten with commas and points" if rewritten else ""
+        self._say(f"copied  {target}{how}")
+
+    # -- what is said ------------------------------------------------------------------------------
+
+    def _say(self, text: str = "") -> None:
+        self.stdout.write(text)
+        self.stdout.flush()
+
+    def _progress(self, path: Path, verb: str) -> Any:
+        big = path.stat().st_size > BIG_FILE
+        return lambda rows: self._say(f"  {rows:,} rows {verb} …") if big and rows % 200_000 == 0 else None
+
+    def _report(self, planned: proposal.Proposal) -> None:
+        """A line a column: name, what it becomes, and why."""
+        self._say()
+        widest = max(len(_shown(each.source)) for each in planned.planned)
+        for each in planned.planned:
+            kind = each.column.type if each.column else ""
+            part = {"feature": kind, "target": f"TARGET {kind}"}.get(each.part, each.part.upper())
+            self._say(
+                f"  {_shown(each.source):<{widest}}  {part:<15}  {_shown('; '.join(each.remarks), 500)}"
+            )
+            if each.suspicion:
+                self._say(f"  {'':<{widest}}  {'SUSPICIOUS':<15}  {each.suspicion}")
+        self._say()
+        self._say(f"task: {planned.task} ({planned.target.remarks[-1]})")
+        for hint in planned.hints:
+            self._say(f"hint: {hint}")
+
+    def _conclude(self, path: Path, first: trial.Trial, planned: proposal.Proposal, *, copied: bool) -> None:
+        metric, least = source.METRIC[planned.task]
+        value, dummy = first.metrics[metric], first.baseline[metric]
+        self._say(f"written {path}")
+        said = f"{metric} {value:.3f} on its hold-out, baseline {dummy:.3f}"
+        self._say(f"a first fit on {first.rows:,} rows: {said}")
+        if value < least or value <= dummy:
+            self._say(
+                f"WARNING: the gate asks for {metric} {least} and for more than the baseline: a first "
+                "version would be trained, but not activated"
+            )
+        self._say()
+        self._say(f"Next: read {path.name}, above all where it says guessed.")
+        if copied:
+            self._say("Then restart (make run): the model is trained, served, logged and documented.")
+
+
+def check_name(name: str) -> str:
+    """`name`, or `CommandError` when no model may be called so."""
+    if not NAME.fullmatch(name):
+        raise CommandError(
+            f"{name[:60]!r} is no name for a model: lower-case letters, digits and _, beginning with a "
+            "letter, at most 50 characters"
+        )
+    if keyword.iskeyword(name):
+        raise CommandError(f"{name!r} is a keyword of Python and cannot name a file to import")
+    return name
+
+
+def write(path: Path, text: str) -> None:
+    """Writes beside the name and renames, so that nobody imports half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as directory:
+        made = Path(directory) / "written"
+        made.write_text(text, encoding="utf-8")
+        shutil.copymode(path if path.exists() else Path(__file__), made)
+        made.replace(path)
+
+
+def _shown(text: str, most: int = 40) -> str:
+    """`text` fit for a terminal: no control characters, not too long."""
+    safe = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    return safe if len(safe) <= most else safe[: most - 1] + "…"

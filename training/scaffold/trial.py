@@ -1,0 +1,140 @@
+"""The written file put to the proof before it is kept: every row read, a first version fitted."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from training import datasets, fitting
+from training.declaration import ModelDeclaration
+from training.scaffold.survey import CannotInfer
+from training.schema import DatasetSchema, InvalidRows
+from training.schema.reading import CsvReader, Dialect
+
+TRIAL_ROWS: Final = 50_000
+SHOWN_FAULTS: Final = 5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a first fit on (up to `TRIAL_ROWS` rows of) the file gave; metrics are those of the hold-out."""
+
+    metrics: dict[str, float]
+    baseline: dict[str, float]
+    rows: int
+
+
+def load_declaration(path: Path) -> ModelDeclaration:
+    """The declaration in a model file, wherever it lies."""
+    spec = importlib.util.spec_from_file_location(f"written_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    declared = module.MODEL
+    assert isinstance(declared, ModelDeclaration)
+    return declared
+
+
+def run(
+    declared: ModelDeclaration,
+    stream: IO[bytes],
+    dialect: Dialect,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Trial:
+    """Reads every row of the CSV by the declaration's schema and fits its pipeline.
+
+    Raises
+    ------
+    CannotInfer : when a row does not fit the schema, naming line, column and value.
+    training.evaluation.TooFewRows : when no honest hold-out can be made.
+    """
+    schema = declared.schema
+    with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
+        path = Path(directory) / "rows.parquet"
+        try:
+            _write(path, schema, stream, dialect, progress)
+        except InvalidRows as error:
+            raise CannotInfer(_said(error)) from None
+        frame = datasets.read_frame(path, schema)
+    if len(frame) > TRIAL_ROWS:
+        frame = frame.sample(TRIAL_ROWS, random_state=declared.seed).reset_index(drop=True)
+    fitted = fitting.fit(declared, frame)
+    return Trial(fitted.metrics, fitted.baseline, len(frame))
+
+
+def _write(
+    path: Path, schema: DatasetSchema, stream: IO[bytes], dialect: Dialect, progress: Callable[[int], None]
+) -> None:
+    reader = CsvReader(
+        stream,  # type: ignore[arg-type]
+        schema,
+        with_target=True,
+        delimiter=dialect.delimiter,
+        decimal=dialect.decimal,
+    )
+    rows = 0
+    with datasets.DatasetWriter(path, schema) as writer:
+        for batch in reader.batches():
+            if batch.faults:
+                raise InvalidRows(batch.faults, message="rows do not fit the schema inferred from them")
+            writer.write_columns(batch.columns, batch.keys)
+            rows += batch.seen_rows
+            progress(rows)
+
+
+def _said(error: InvalidRows) -> str:
+    shown = [f"line {fault.line}: {fault.message}" for fault in error.faults[:SHOWN_FAULTS]]
+    return "; ".join([error.message, *shown])
+
+
+def first_data(
+    open_source: Callable[[], IO[bytes]], target: IO[bytes], schema: DatasetSchema, dialect: Dialect
+) -> bool:
+    """Copies the CSV so that it can be read without being told how; whether that took rewriting.
+
+    A file whose delimiter and decimal mark are recognised is copied as it is. Another one (read under
+    --delimiter or --decimal) is written anew with commas between cells and points in numbers.
+
+    Parameters
+    ----------
+    open_source : opens the CSV, binary and seekable.
+    """
+    with open_source() as stream:
+        recognised = _is_recognised(stream, schema, dialect)
+    with open_source() as stream:
+        if recognised:
+            shutil.copyfileobj(stream, target)
+            return False
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+        rows = (cells for cells in csv.reader(text, delimiter=dialect.delimiter) if cells)
+        header = [name.strip() for name in next(rows)]
+        numeric = {place for place, name in enumerate(header) if _is_numeric(schema, name)}
+        with io.TextIOWrapper(target, encoding="utf-8", newline="", write_through=True) as plain:
+            writer = csv.writer(plain, lineterminator="\n")
+            writer.writerow(header)
+            for cells in rows:
+                writer.writerow(
+                    cell.replace(",", ".") if dialect.decimal == "," and place in numeric else cell
+                    for place, cell in enumerate(cells)
+                )
+    return True
+
+
+def _is_recognised(stream: IO[bytes], schema: DatasetSchema, dialect: Dialect) -> bool:
+    try:
+        found = CsvReader(stream, schema, with_target=True).dialect  # type: ignore[arg-type]
+    except InvalidRows:
+        return False
+    return (found.delimiter, found.decimal) == (dialect.delimiter, dialect.decimal)
+
+
+def _is_numeric(schema: DatasetSchema, name: str) -> bool:
+    column = schema.find(name) or (schema.target if schema.role(name) == "target" else None)
+    return column is not None and column.is_numeric
