@@ -43,7 +43,7 @@ deploy-check: install-dev ## Django's deployment checks, with the settings a ser
 	@VIGIA_LOCAL=0 ARTIFACT_KEY=one-of-its-own-because-a-server-has-two-secrets $(TEST_STACK) python manage.py check --deploy --fail-level WARNING
 
 unit: install-dev ## The tests (PYTEST_ARGS="-k drift")
-	@$(TEST_STACK) pytest $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(TEST_STACK) pytest $(PYTEST_ARGS)
 
 format: install-dev ## Rewrite to the house format
 	$(BIN)/ruff check --fix

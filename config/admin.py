@@ -10,7 +10,7 @@ from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, Permission, User
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Case, IntegerField, Model, When
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
@@ -20,6 +20,7 @@ from knox.models import AuthToken
 from unfold.admin import ModelAdmin, StackedInline
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.views import ChangeList
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminIntegerFieldWidget,
@@ -39,29 +40,50 @@ for replaced in (User, Group, AuthToken):
     admin.site.unregister(replaced)
 
 
-def grantable() -> QuerySet[Permission, Permission]:
-    """The permissions that mean something here: the five rights, and who may look after people and keys.
+RIGHTS_SHOWN = {f"training.{codename}": f"{codename}: {name.removeprefix('Can ')}" for codename, name in RIGHTS}
+PERMISSIONS_SHOWN = RIGHTS_SHOWN | {
+    "knox.view_authtoken": "keys: see the list",
+    "knox.add_authtoken": "keys: issue",
+    "knox.delete_authtoken": "keys: revoke",
+    "auth.view_user": "people: see",
+    "auth.add_user": "people: add",
+    "auth.change_user": "people: change",
+    "auth.view_group": "groups: see",
+}
+"""The permissions that mean something here. The registry and the log go by the five rights alone (see
+`training.admin.rights`); who is in which group is a superuser's business."""
 
-    The registry and the log go by the five rights alone; see `training.admin.rights`.
-    """
-    rights = Q(content_type__app_label="training", codename__in=[name for name, _ in RIGHTS])
-    people = Q(content_type__app_label="auth", content_type__model__in=["user", "group"])
-    own_keys = Q(content_type__app_label="knox", content_type__model="authtoken")
-    useless = Q(codename__in=["delete_user", "change_authtoken"])
-    return (
-        Permission.objects.filter(rights | (people | own_keys) & ~useless)
-        .select_related("content_type")
-        .order_by("-content_type__app_label", "content_type__model", "id")
-    )
+
+class Named:
+    """A model's options under the name it goes by here; the model belongs to another package."""
+
+    def __init__(self, options: Any, one: str, many: str) -> None:
+        self._options, self.verbose_name, self.verbose_name_plural = options, one, many
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._options, name)
+
+
+class NamedChangeList(ChangeList):  # type: ignore[misc]
+    def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        super().__init__(request, *args, **kwargs)
+        self.opts = self.model_admin.opts
 
 
 class PermissionsField(forms.ModelMultipleChoiceField):
-    """Permissions by what they allow, without Django's app and model names in front."""
+    """Permissions by what they allow, in the order of `PERMISSIONS_SHOWN`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        order = [
+            When(content_type__app_label=name.split(".")[0], codename=name.split(".")[1], then=position)
+            for position, name in enumerate(PERMISSIONS_SHOWN)
+        ]
+        rows = Permission.objects.annotate(position=Case(*order, output_field=IntegerField()))
+        rows = rows.filter(position__isnull=False).select_related("content_type").order_by("position")
+        super().__init__(queryset=rows, **kwargs)
 
     def label_from_instance(self, obj: Any) -> str:
-        if obj.content_type.app_label == "training":
-            return f"{obj.codename}: {obj.name.removeprefix('Can ')}"
-        return str(obj.name.removeprefix("Can ").replace("auth token", "key").capitalize())
+        return PERMISSIONS_SHOWN[f"{obj.content_type.app_label}.{obj.codename}"]
 
 
 class Permissions:
@@ -70,10 +92,7 @@ class Permissions:
     def formfield_for_manytomany(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
         if db_field.name in ("permissions", "user_permissions"):
             return PermissionsField(
-                queryset=grantable(),
-                required=False,
-                label="Rights",
-                widget=UnfoldAdminCheckboxSelectMultipleWidget,
+                required=False, label="Rights", widget=UnfoldAdminCheckboxSelectMultipleWidget
             )
         if db_field.name == "groups":
             kwargs["widget"] = UnfoldAdminCheckboxSelectMultipleWidget
@@ -93,7 +112,7 @@ class PersonAdmin(Permissions, DjangoUserAdmin, ModelAdmin):  # type: ignore[mis
     fieldsets = (
         (None, {"fields": ("username", "password", "email", "first_name", "last_name")}),
         (
-            "May",
+            "What this account may do",
             {
                 "fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions"),
                 "description": (
@@ -107,6 +126,13 @@ class PersonAdmin(Permissions, DjangoUserAdmin, ModelAdmin):  # type: ignore[mis
         ("Dates", {"fields": ("last_login", "date_joined")}),
     )
     readonly_fields = ("last_login", "date_joined")
+
+    def __init__(self, model: Any, admin_site: Any) -> None:
+        super().__init__(model, admin_site)
+        self.opts = Named(self.opts, "person", "people")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[NamedChangeList]:
+        return NamedChangeList
 
     @display(description="kind")
     def kind(self, row: User) -> str:
@@ -148,7 +174,7 @@ class ScopeInline(StackedInline):  # type: ignore[misc]
             field.label = "Models"
             field.help_text = (
                 "Tick none and leave it at that: the rights hold for every model, also for those to come. "
-                "To lift a limit later, tick “Delete” below and save."
+                "To lift a limit later, delete it here and save."
             )
         return field
 
@@ -221,6 +247,13 @@ class KeyAdmin(ModelAdmin):  # type: ignore[misc]
     ordering: ClassVar = ["-created"]
     list_select_related: ClassVar = ["user"]
 
+    def __init__(self, model: Any, admin_site: Any) -> None:
+        super().__init__(model, admin_site)
+        self.opts = Named(self.opts, "key", "keys")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[NamedChangeList]:
+        return NamedChangeList
+
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
@@ -246,9 +279,6 @@ class KeyAdmin(ModelAdmin):  # type: ignore[misc]
         """Names keys by their beginning rather than by their hash."""
         _, counted, needed, protected = super().get_deleted_objects(objs, request)
         return [f"key {row.token_key}… of {row.user}" for row in objs], counted, needed, protected
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        return super().changelist_view(request, {"title": "Client keys", **(extra_context or {})})
 
     @sensitive_variables("key")
     def add_view(

@@ -1,4 +1,4 @@
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 
 
 class ConfigConfig(AppConfig):
@@ -7,3 +7,7 @@ class ConfigConfig(AppConfig):
 
     def ready(self) -> None:
         from config import checks  # noqa: F401 - importing registers them
+
+        # People, groups and keys come from two packages; in the admin they are one room.
+        for label in ("auth", "knox"):
+            apps.get_app_config(label).verbose_name = "access"

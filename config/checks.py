@@ -100,7 +100,7 @@ def database_is_postgresql(app_configs: Any, **kwargs: Any) -> list[CheckMessage
     return [
         Error(
             f"The database is {vendor}, not PostgreSQL.",
-            hint="DATABASE_URL must begin with postgresql:// (partitions, triggers and COPY are PostgreSQL's).",
+            hint="DATABASE_URL must begin with postgresql://: partitions, triggers and COPY are needed.",
             id="vigia.E005",
         )
     ]

@@ -16,6 +16,8 @@ bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
 worker_class = "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
 threads = int(os.environ.get("WEB_THREADS") or 8)
+# A tree ensemble would start a thread per core for every row asked for: here the requests run in parallel.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Each process opens its own database connections and model sessions; inherited through fork they would break.
 preload_app = False
 graceful_timeout = int(os.environ.get("WEB_GRACEFUL_TIMEOUT") or 20)

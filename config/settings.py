@@ -193,6 +193,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
 USE_I18N = True
+FORMAT_MODULE_PATH = "config.formats"  # times as ISO 8601 has them
 USE_THOUSAND_SEPARATOR = True
 LOGGING: dict[str, Any] = {
     "version": 1,
@@ -220,7 +221,7 @@ _MODELS, _LOG = "training.admin.rights.sees_models", "training.admin.rights.sees
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Vigía",
     "SITE_HEADER": "Vigía",
-    "SITE_SUBHEADER": "models that answer for themselves",
+    "SITE_SUBHEADER": "the models' lookout",
     "SITE_URL": "/",
     "SITE_ICON": lambda request: static("vigia/mark.svg"),
     "SITE_FAVICONS": [

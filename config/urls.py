@@ -16,7 +16,11 @@ urlpatterns = [
     path("healthz/ready", views.ready, name="ready"),
     path("admin/", admin.site.urls),
     path("api/schema/", SpectacularAPIView.as_view(), name="openapi"),
-    path("api/docs/", SpectacularSwaggerView.as_view(url_name="openapi"), name="docs"),
+    path(
+        "api/docs/",
+        SpectacularSwaggerView.as_view(url_name="openapi", template_name="config/docs.html"),
+        name="docs",
+    ),
     path("docs", RedirectView.as_view(pattern_name="docs")),
     path("api/v1/", include("training.urls")),
     path("api/v1/", include("predictions.urls")),

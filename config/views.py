@@ -32,6 +32,7 @@ def home(request: HttpRequest) -> HttpResponse:
                 "value": active.metrics.get(metric) if active and metric else None,
             }
         )
+    served.sort(key=lambda item: item["active"] is None)  # what answers comes first
     first = next((item for item in served if item["active"]), None)
     example = json.dumps(first["active"].dataset_schema.example, ensure_ascii=False) if first else ""  # type: ignore[attr-defined]
     context: dict[str, Any] = {

@@ -66,7 +66,9 @@ class PredictView(ModelView):
     # -- what the browsable API shows ----------------------------------------------------------------
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> InstanceSerializer:
-        """The form of the version that answers, filled with a valid example."""
+        """The form of the version that answers: with a valid example, or with what was just sent."""
+        if self.request._request.method == "POST" and isinstance(self.request.data, QueryDict):
+            kwargs |= {"data": form_cells(self.request.data), "context": {"text": True}}
         return serializer_for(self.model.name, self._schema())(*args, **kwargs)
 
     def raw_example(self) -> str:
@@ -143,9 +145,13 @@ def _read(request: Request, ready: Served, data: Any) -> list[Any]:
         delimiter, decimal = csv_dialect(request)
         return inference.read_csv(ready, data.stream, delimiter=delimiter, decimal=decimal)
     if isinstance(data, QueryDict):
-        cells = {name: data.getlist(name)[-1] for name in data if name != "csrfmiddlewaretoken"}
-        return inference.read_rows(ready, [cells], text=True)
+        return inference.read_rows(ready, [form_cells(data)], text=True)
     return inference.read_json(ready, data)
+
+
+def form_cells(data: QueryDict) -> dict[str, str]:
+    """The one instance an HTML form holds, as text."""
+    return {name: str(data.getlist(name)[-1]) for name in data if name != "csrfmiddlewaretoken"}
 
 
 def caller_of(request: Request) -> Caller:

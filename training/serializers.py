@@ -182,7 +182,10 @@ def field_for(column: Column) -> serializers.Field[Any, Any, Any, Any]:
         return serializers.IntegerField(min_value=low, max_value=high, **shared)
     if column.type == "boolean":
         # A list, not a checkbox: an unticked box cannot be told from a missing or a null value.
-        return serializers.ChoiceField(choices=[(True, "yes"), (False, "no")], **shared)
+        # Words, because DRF's forms take the initial value False for none at all.
+        if shared["initial"] is not None:
+            shared["initial"] = "yes" if shared["initial"] else "no"
+        return serializers.ChoiceField(choices=["yes", "no"], **shared)
     if column.levels:
         return serializers.ChoiceField(choices=list(column.levels), **shared)
     return serializers.CharField(max_length=column.max_length, **shared)
@@ -195,12 +198,16 @@ class InstanceSerializer(serializers.Serializer[Any]):
     schema: ClassVar[DatasetSchema]
 
     def to_internal_value(self, data: Any) -> Any:
-        read = self.schema.read(data)
+        read = self.schema.read(data, text=self.context.get("text", False))
         if isinstance(read, list):
             raise serializers.ValidationError(
                 {fault.field or "non_field_errors": [fault.message] for fault in read}
             )
         return {"values": read.values, "key": read.key}
+
+    def to_representation(self, instance: Any) -> Any:
+        """A form shows again what was sent."""
+        return dict(self.initial_data)
 
 
 def serializer_for(name: str, schema: DatasetSchema) -> type[InstanceSerializer]:

@@ -73,7 +73,7 @@ class LogChangeList(ChangeList):  # type: ignore[misc]
         self.older = self.address(**{BEFORE: str(self.result_list[-1].pk)}) if more else None
         self.newest = self.address(**{BEFORE: None}) if request.GET.get(BEFORE) else None
         self.result_count = len(self.result_list)
-        self.full_result_count = None
+        self.full_result_count = self.result_count  # nobody counts the log
         self.show_full_result_count = False
         self.show_admin_actions = bool(self.result_list)
         self.can_show_all = False

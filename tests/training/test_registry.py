@@ -232,4 +232,5 @@ def test_a_half_written_file_never_has_its_name(tmp_path: Any) -> None:
     assert not storage.exists("a/b")
     assert list((tmp_path / "a").iterdir()) == []
     storage.save("a/b", ContentFile(b"whole"))
-    assert storage.open("a/b").read() == b"whole"
+    with storage.open("a/b") as stored:
+        assert stored.read() == b"whole"

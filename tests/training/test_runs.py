@@ -14,21 +14,16 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from predictions.models import Prediction
-from tests.conftest import SAMPLES, Post, assert_error, train_sample
+from tests.conftest import SAMPLES, Post, assert_error
 from training import tasks
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
 from training.services import datasets, registry, runs
 
-RUNS = "/api/v1/models/cars/training-runs/"
+RUNS = "/api/v1/models/churn/training-runs/"
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def cars(db: None) -> ModelVersion:
-    return train_sample("cars", rows=500)
-
-
-def upload(rows: int, name: str = "cars", start: int = 1) -> Dataset:
+def upload(rows: int, name: str = "churn", start: int = 1) -> Dataset:
     registry.sync_catalogue()
     lines = (SAMPLES / f"{name}.csv").read_bytes().splitlines(keepends=True)
     text = b"".join([lines[0], *lines[start : start + rows]])
@@ -47,8 +42,8 @@ def test_a_run_makes_one_version_with_metrics_baseline_and_lineage(db: None) -> 
     run.refresh_from_db()
     assert (run.status, run.percent, run.attempts) == ("succeeded", 100, 1)
     made = run.version
-    assert set(made.metrics) == {"rmse", "mae", "r2", "mape"}
-    assert made.metrics["rmse"] < made.baseline["rmse"]
+    assert set(made.metrics) == {"roc_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier"}
+    assert made.metrics["log_loss"] < made.baseline["log_loss"]
     assert made.train_rows + made.holdout_rows <= 300
     assert made.dataset.rows == 300
     assert made.libraries["scikit-learn"]
@@ -57,17 +52,17 @@ def test_a_run_makes_one_version_with_metrics_baseline_and_lineage(db: None) -> 
     assert ModelVersion.objects.count() == 1
 
 
-def test_append_trains_on_the_active_versions_rows_and_these(cars: ModelVersion) -> None:
-    run = queued(200, mode="append", start=501)
+def test_append_trains_on_the_active_versions_rows_and_these(churn: ModelVersion) -> None:
+    run = queued(200, mode="append", start=601)
     assert runs.execute(run.pk)
     run.refresh_from_db()
-    assert run.dataset.rows == 700
+    assert run.dataset.rows == 800
     assert run.upload.rows == 200
-    assert run.version.gate["compared_with"] == cars.number
+    assert run.version.gate["compared_with"] == churn.number
 
 
-def test_policy_decides_what_becomes_of_a_new_version(cars: ModelVersion) -> None:
-    model = cars.registered_model
+def test_policy_decides_what_becomes_of_a_new_version(churn: ModelVersion) -> None:
+    model = churn.registered_model
     outcomes = {}
     for policy in ("manual", "always"):
         model.policy = policy
@@ -79,13 +74,15 @@ def test_policy_decides_what_becomes_of_a_new_version(cars: ModelVersion) -> Non
     assert model.activations.first().kind == "policy"
 
 
-def test_if_better_leaves_a_worse_candidate_inactive(cars: ModelVersion) -> None:
+def test_if_better_activates_exactly_what_passes_the_gate(churn: ModelVersion) -> None:
+    churn.registered_model.policy = "if_better"
+    churn.registered_model.save()
     run = queued(60, start=700)
     runs.execute(run.pk)
     run.refresh_from_db()
     made = run.version
     check = next(check for check in made.gate["checks"] if check["name"] == "not_worse_than_active")
-    assert made.gate["active_metrics"]["r2"] == pytest.approx(check["threshold"] / 0.98, rel=1e-6)
+    assert check["threshold"] == pytest.approx(made.gate["active_metrics"]["roc_auc"] * 0.99)
     assert (made.status == "active") is made.gate["passed"]
     assert made.gate["passed"] is all(check["passed"] for check in made.gate["checks"])
 
@@ -164,16 +161,17 @@ def test_who_lost_the_lease_writes_nothing_more(db: None, monkeypatch: pytest.Mo
 # -- over HTTP -----------------------------------------------------------------------------------------
 
 
-def car(**other: Any) -> dict[str, Any]:
-    return {
-        "name": "Maruti Swift VDI", "year": 2014, "km_driven": 50_000, "fuel": "Diesel",
-        "seller_type": "Dealer", "transmission": "Manual", "owner": "First Owner", "selling_price": 400_000,
-    } | other  # fmt: skip
+def rows_of(customer: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """Labelled customers: the shorter with the company, the more of them leave."""
+    return [
+        {**customer, "tenure": n % 60, "monthlycharges": 20.0 + n % 7, "churn": n % 60 < 25}
+        for n in range(count)
+    ]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_retrain_request_is_a_row_and_a_202_even_when_the_broker_is_away(
-    cars: ModelVersion, post: Post, api: APIClient, monkeypatch: pytest.MonkeyPatch
+    churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The broker's address is a port nobody listens on: a real refusal, not a mock of one."""
     from config.celery import app
@@ -182,7 +180,7 @@ def test_a_retrain_request_is_a_row_and_a_202_even_when_the_broker_is_away(
     monkeypatch.setattr(app.conf, "broker_write_url", "redis://127.0.0.1:1/0")
     app.pool.force_close_all()
     app.amqp._producer_pool = None
-    answered = post(RUNS, {"instances": [car(year=1995 + n % 25, km_driven=n) for n in range(80)]})
+    answered = post(RUNS, {"instances": rows_of(customer, 80)})
     assert answered.status_code == 202, answered.content
     body = answered.json()
     assert (body["status"], body["mode"], body["dataset"]["rows"]) == ("queued", "append", 80)
@@ -192,21 +190,31 @@ def test_a_retrain_request_is_a_row_and_a_202_even_when_the_broker_is_away(
     runs.execute(body["id"])
     finished = api.get(answered.headers["Location"]).json()
     assert finished["status"] == "succeeded", finished["error"]
-    assert finished["dataset"]["rows"] == 580
-    assert set(finished["metrics"]) == {"rmse", "mae", "r2", "mape"}
+    assert finished["dataset"]["rows"] == 680
+    assert set(finished["metrics"]) == {
+        "roc_auc",
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "log_loss",
+        "brier",
+    }
     assert finished["gate"]["checks"]
     assert api.get(RUNS).json()[0]["id"] == body["id"]
 
 
-def test_every_bad_training_row_is_named_and_nothing_is_kept(cars: ModelVersion, post: Post) -> None:
+def test_every_bad_training_row_is_named_and_nothing_is_kept(
+    churn: ModelVersion, post: Post, customer: dict[str, Any]
+) -> None:
     before = Dataset.objects.count()
-    rows = [car(), car(selling_price=None), car(year="old"), {}]
+    good = {**customer, "churn": True}
+    rows = [good, {**good, "churn": None}, {**good, "tenure": "old"}, {}]
     error = assert_error(post(RUNS, {"instances": rows}), 400, "invalid_input")
     assert {fault["row"] for fault in error["details"]} == {1, 2, 3}
-    header = "name,year,km_driven,fuel,seller_type,transmission,owner,selling_price"
-    csv = f"{header}\nA,x,1,Diesel,Dealer,Manual,First Owner,1\n"
+    csv = ",".join(good) + "\n" + ",".join(str(value) for value in {**good, "tenure": "x"}.values()) + "\n"
     error = assert_error(post(RUNS, csv, "text/csv"), 400, "invalid_input")
-    assert (error["details"][0]["line"], error["details"][0]["field"]) == (2, "year")
+    assert (error["details"][0]["line"], error["details"][0]["field"]) == (2, "tenure")
     assert Dataset.objects.count() == before
     assert not TrainingRun.objects.filter(status="queued").exists()
 
@@ -224,12 +232,14 @@ def test_every_bad_training_row_is_named_and_nothing_is_kept(cars: ModelVersion,
     ],
     ids=repr,
 )
-def test_a_training_request_that_is_none_is_refused(cars: ModelVersion, post: Post, body: Any) -> None:
+def test_a_training_request_that_is_none_is_refused(churn: ModelVersion, post: Post, body: Any) -> None:
     assert post(RUNS, body).status_code == 400
 
 
-def test_csv_and_json_of_the_same_rows_are_one_dataset(cars: ModelVersion, post: Post) -> None:
-    rows = [car(km_driven=n) for n in range(30)]
+def test_csv_and_json_of_the_same_rows_are_one_dataset(
+    churn: ModelVersion, post: Post, customer: dict[str, Any]
+) -> None:
+    rows = rows_of(customer, 30)
     text = "\n".join([",".join(rows[0]), *(",".join(str(value) for value in row.values()) for row in rows)])
     by_json = post(RUNS, {"instances": rows, "mode": "replace"}).json()
     by_csv = post(f"{RUNS}?mode=replace", text, "text/csv").json()
@@ -237,7 +247,7 @@ def test_csv_and_json_of_the_same_rows_are_one_dataset(cars: ModelVersion, post:
     assert by_csv["mode"] == "replace"
 
 
-def test_nothing_of_training_enters_the_prediction_log(cars: ModelVersion) -> None:
+def test_nothing_of_training_enters_the_prediction_log(churn: ModelVersion) -> None:
     assert not Prediction.objects.exists()
 
 

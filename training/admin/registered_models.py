@@ -130,8 +130,8 @@ class RegisteredModelAdmin(RegistryAdmin):
 
 
 def side_by_side(model: RegisteredModel, active: ModelVersion | None) -> list[ModelVersion]:
-    """The newest versions, oldest first; the active one is always among them."""
+    """The newest versions, newest first; the active one is always among them."""
     newest = list(model.versions.select_related("dataset").order_by("-number")[:SIDE_BY_SIDE])
     if active is not None and active not in newest:
         newest = [*newest[: SIDE_BY_SIDE - 1], active]
-    return sorted(newest, key=lambda version: version.number)
+    return newest

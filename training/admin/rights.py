@@ -55,7 +55,6 @@ class RegistryAdmin(ModelAdmin):  # type: ignore[misc]
 
     model_field: ClassVar[str] = "registered_model_id"
     list_per_page = 50
-    show_full_result_count = False
     list_filter_submit = True
     actions: ClassVar[Any] = None
 

@@ -14,7 +14,7 @@ from unfold.decorators import display
 from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin
 from training.models import TrainingRun
-from training.templatetags.vigia import badge, percent_bar
+from training.templatetags.vigia import badge, percent_bar, took
 
 
 class StatusFilter(ChoiceFilter):
@@ -57,7 +57,7 @@ class TrainingRunAdmin(RegistryAdmin):
 
     @display(description="run")
     def number(self, row: TrainingRun) -> str:
-        return f"run {row.pk}"
+        return f"run\N{NO-BREAK SPACE}{row.pk}"
 
     @display(description="model")
     def model_name(self, row: TrainingRun) -> str:
@@ -71,6 +71,8 @@ class TrainingRunAdmin(RegistryAdmin):
     def progress(self, row: TrainingRun) -> str:
         if row.status == TrainingRun.Status.FAILED:
             return format_html('<span class="vg-error" title="{0}">{0}</span>', row.error)
+        if row.is_finished:
+            return format_html('<span class="vg-faint">{}</span>', took(row))
         return format_html('{}<span class="vg-faint">{}</span>', percent_bar(row.percent), row.stage)
 
     @display(description="version")

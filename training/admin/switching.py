@@ -29,7 +29,7 @@ class SwitchForm(forms.Form):
         max_length=LONGEST_REASON,
         label="Reason",
         help_text="Goes into the audit table, with your name and the time.",
-        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3, "autofocus": True}),
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
         error_messages={"required": "Say why: the audit table needs a reason."},
     )
     override = forms.BooleanField(

@@ -50,6 +50,7 @@ def get(name: str) -> ModelDeclaration:
 def source_sha256(name: str) -> str:
     """Hash of the file that declares `name` together with the shared transformers it builds on."""
     digest = hashlib.sha256()
-    for path in (HERE / f"{name}.py", *sorted((HERE.parent / "transformers").glob("*.py"))):
+    shared = [*sorted(HERE.glob("_*.py")), *sorted((HERE.parent / "transformers").glob("*.py"))]
+    for path in (HERE / f"{name}.py", *shared):
         digest.update(path.read_bytes())
     return digest.hexdigest()

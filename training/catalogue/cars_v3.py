@@ -43,10 +43,23 @@ SCHEMA = DatasetSchema(
 
 
 def build(seed: int) -> Any:
-    """See the module's text."""
-    from training.transformers.cars import rich_listing_pipeline
+    """The mean of two histogram boostings, coarse and fine, and extra trees."""
+    from sklearn.ensemble import HistGradientBoostingRegressor, VotingRegressor
+    from sklearn.pipeline import Pipeline
 
-    return rich_listing_pipeline(seed)
+    from training.catalogue._cars_pipeline import fine_boosting, forest, on_root, price_features
+
+    coarse = HistGradientBoostingRegressor(
+        max_iter=250,
+        learning_rate=0.06,
+        max_leaf_nodes=16,
+        min_samples_leaf=10,
+        early_stopping=False,
+        random_state=seed,
+    )
+    vote = VotingRegressor([("hist", coarse), ("fine", fine_boosting(seed)), ("trees", forest(seed))])
+    features = price_features(seed, specs=True, stack=False)
+    return Pipeline([("features", features), ("model", on_root(vote))])
 
 
 MODEL = ModelDeclaration(

@@ -64,23 +64,31 @@ SCHEMA = DatasetSchema(
 
 
 def build(seed: int) -> Any:
-    """One-hot categories, scaled numbers, logistic regression."""
-    from sklearn.compose import make_column_selector, make_column_transformer
+    """Logistic regression on scaled numbers, one-hot categories, and a slope of tenure per contract and
+    kind of internet access."""
+    from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
+    from sklearn.pipeline import Pipeline, make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    return make_pipeline(
-        make_column_transformer(
-            (OneHotEncoder(handle_unknown="ignore"), make_column_selector(dtype_include=object)),
-            (
-                make_pipeline(SimpleImputer(strategy="constant", fill_value=0.0), StandardScaler()),
-                make_column_selector(dtype_include=float),
-            ),
-        ),
-        LogisticRegression(max_iter=1000),
+    from training.transformers.encoding import NumberByCategory
+    from training.transformers.text import CleanText, ToFloat
+
+    numbers = [column.name for column in SCHEMA.columns if column.type != "category"]
+    categories = [column.name for column in SCHEMA.columns if column.type == "category"]
+    empty_is_zero = SimpleImputer(strategy="constant", fill_value=0.0, keep_empty_features=True)
+    one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    features = ColumnTransformer(
+        [
+            ("numbers", make_pipeline(ToFloat(), empty_is_zero, StandardScaler()), numbers),
+            ("categories", make_pipeline(CleanText(), one_hot), categories),
+            ("slopes", NumberByCategory("tenure"), ["tenure", "contract", "internetservice"]),
+        ],
+        sparse_threshold=0,
     )
+    model = LogisticRegression(C=1.0, max_iter=2000, random_state=seed)
+    return Pipeline([("features", features), ("model", model)])
 
 
 MODEL = ModelDeclaration(

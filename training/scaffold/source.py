@@ -77,7 +77,7 @@ def call(head: str, arguments: Sequence[tuple[str, object]], indent: str) -> lis
     inner = indent + STEP
     lines = [f"{indent}{head}("]
     for (name, value), part in zip(arguments, parts, strict=True):
-        if isinstance(value, tuple) and len(value) > 1 and not _fits(f"{inner}{part},"):
+        if isinstance(value, tuple) and not _stays(f"{inner}{part},", value):
             lines += [f"{inner}{name}=(", *(f"{inner}{STEP}{literal(each)}," for each in value), f"{inner}),"]
         else:
             lines.append(f"{inner}{part},")
@@ -87,6 +87,11 @@ def call(head: str, arguments: Sequence[tuple[str, object]], indent: str) -> lis
 def _fits(line: str) -> bool:
     # Text that is not ASCII may be wider than it is long: then the layout that holds either way.
     return line.isascii() and len(line) <= WIDTH
+
+
+def _stays(line: str, items: tuple[object, ...]) -> bool:
+    """Whether a tuple may stay on its line; one item alone is joined again wherever it fits."""
+    return _width(line) <= WIDTH if len(items) == 1 else _fits(line)
 
 
 def _width(line: str) -> int:

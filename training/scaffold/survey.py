@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Final
 
@@ -75,15 +76,25 @@ def survey(
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise CannotInfer("the CSV is UTF-16: save it as UTF-8")
     chosen = delimiter or _recognise_delimiter(head)
-    rows = _rows(stream, chosen)
-    _, first = next(rows, (1, []))
-    header = _check_header([cell.strip() for cell in first])
-    peeked = list(itertools.islice(rows, PEEKED_ROWS))
-    mark = decimal or _recognise_decimal(peeked, len(header))
-    tallies = {name: Tally(name, mark) for name in header}
+    bom = head.startswith(b"\xef\xbb\xbf")
+    # Closed here and not by the garbage collector, which may come when the stream is closed already.
+    with contextlib.closing(_rows(stream, chosen)) as rows:
+        _, first = next(rows, (1, []))
+        header = _check_header([cell.strip() for cell in first])
+        peeked = list(itertools.islice(rows, PEEKED_ROWS))
+        mark = decimal or _recognise_decimal(peeked, len(header))
+        return _count(header, itertools.chain(peeked, rows), Dialect(chosen, mark, bom), progress)
+
+
+def _count(
+    header: tuple[str, ...],
+    rows: Iterator[tuple[int, list[str]]],
+    dialect: Dialect,
+    progress: Callable[[int], None],
+) -> Survey:
+    tallies = {name: Tally(name, dialect.decimal) for name in header}
     sample, first_blank, count = _Thinned(), dict[str, int](), 0
-    everything = itertools.chain(peeked, rows)
-    while batch := list(itertools.islice(everything, BATCH_ROWS)):
+    while batch := list(itertools.islice(rows, BATCH_ROWS)):
         _check_lengths(batch, len(header))
         for place, (name, tally) in enumerate(tallies.items()):
             had = tally.blanks
@@ -93,7 +104,6 @@ def survey(
         sample.add([[cell.strip() for cell in cells] for _, cells in batch])
         count += len(batch)
         progress(count)
-    dialect = Dialect(chosen, mark, head.startswith(b"\xef\xbb\xbf"))
     return Survey(dialect, header, count, tallies, sample.rows, first_blank)
 
 
@@ -116,11 +126,10 @@ class _Thinned:
             self._step *= 2
 
 
-def _rows(stream: IO[bytes], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(line at which the row ends, cells) without blank lines."""
-    reader = csv.reader(
-        io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), delimiter=delimiter, strict=True
-    )
+def _rows(stream: IO[bytes], delimiter: str) -> Generator[tuple[int, list[str]], None, None]:
+    """(line at which the row ends, cells) without blank lines; leaves the stream to its owner."""
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
     try:
         for cells in reader:
             if cells:
@@ -130,6 +139,8 @@ def _rows(stream: IO[bytes], delimiter: str) -> Iterator[tuple[int, list[str]]]:
         raise CannotInfer(f"the CSV is not UTF-8 near line {line}: {error.reason}") from None
     except csv.Error as error:
         raise CannotInfer(f"line {reader.line_num} is no CSV: {error}") from None
+    finally:
+        text.detach()
 
 
 def _recognise_delimiter(head: bytes) -> str:

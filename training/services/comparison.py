@@ -174,10 +174,10 @@ def described(column: Column) -> str:
 def bounds(column: Column) -> str:
     """The declared limits of a number, in words; empty without any."""
     if column.minimum is not None and column.maximum is not None:
-        return f"{column.minimum:,g} to {column.maximum:,g}"
+        return f"{plain(column.minimum)} to {plain(column.maximum)}"
     if column.minimum is not None:
-        return f"at least {column.minimum:,g}"
-    return f"at most {column.maximum:,g}" if column.maximum is not None else ""
+        return f"at least {plain(column.minimum)}"
+    return f"at most {plain(column.maximum)}" if column.maximum is not None else ""
 
 
 def seen(column: Column) -> str:
@@ -186,7 +186,7 @@ def seen(column: Column) -> str:
         return ""
     held = asdict(column.seen)
     if held["minimum"] is not None:
-        return f"{held['minimum']:,g} to {held['maximum']:,g}"
+        return f"{plain(held['minimum'])} to {plain(held['maximum'])}"
     count = len(column.seen.levels)
     return f"{count:,} levels" if count else ""
 
@@ -197,4 +197,6 @@ def plain(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, (tuple, list)):
         return ", ".join(str(item) for item in value)
-    return f"{value:,g}" if isinstance(value, float) else "" if value is None else str(value)
+    if isinstance(value, (int, float)):
+        return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.6g}"
+    return "" if value is None else str(value)

@@ -111,3 +111,12 @@ def percent_bar(percent: int) -> SafeString:
         '<span style="width:{0}%"></span></span>',
         max(0, min(int(percent), 100)),
     )
+
+
+@register.filter
+def took(run: Any) -> str:
+    """How long a finished run lasted, from its start."""
+    if run.started_at is None or run.finished_at is None:
+        return ""
+    seconds = (run.finished_at - run.started_at).total_seconds()
+    return f"took {seconds:.1f} s" if seconds < 100 else f"took {seconds / 60:.0f} min"

