@@ -15,7 +15,7 @@ from django.core.exceptions import (
     SuspiciousOperation,
     TooManyFieldsSent,
 )
-from django.db import DataError, InterfaceError, OperationalError
+from django.db import DataError, InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.shortcuts import render
 from django.urls import Resolver404, resolve
@@ -44,6 +44,8 @@ STATUS: list[tuple[type[domain.VigiaError], int]] = [
     (LogUnavailable, 503),
     (domain.VigiaError, 400),
 ]
+# InternalError: a standby that took over refuses to write.
+DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
 RETRY_SECONDS = {"no_active_version": 30, "artifact_unusable": 30, "log_unavailable": 2}
 
 
@@ -74,7 +76,7 @@ def describe(error: Exception) -> tuple[int | None, dict[str, Any], dict[str, st
         return status, _body(error.code, error.message, error.details), headers
     if isinstance(error, exceptions.APIException):
         return _describe_drf(error)
-    if isinstance(error, (OperationalError, InterfaceError)):
+    if isinstance(error, DATABASE_AWAY):
         log.error("the database cannot be reached: %s", error)
         return 503, _body("log_unavailable", LogUnavailable().message), {"Retry-After": "2"}
     if isinstance(error, Http404):

@@ -29,3 +29,16 @@ control_socket_disable = True
 # The heartbeat file must not wait for a slow disk.
 if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK):  # noqa: S108
     worker_tmp_dir = "/dev/shm"  # noqa: S108
+
+
+def post_worker_init(worker):
+    """Loads the active versions after the fork, so that the first request does not wait for it.
+
+    In a thread: a process that cannot load yet (no database, an artifact of another scikit-learn) still answers,
+    and says what is wrong.
+    """
+    import threading
+
+    from training.services import serving
+
+    threading.Thread(target=serving.warm_up, name="warm-up", daemon=True).start()

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable
 
 from django.core.exceptions import DisallowedHost
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.middleware.common import CommonMiddleware
 from uuid_utils import uuid7
 
 from config import errors
+from config.logs import CURRENT_REQUEST
 
 Next = Callable[[HttpRequest], HttpResponse]
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
@@ -27,13 +27,17 @@ class RequestIdMiddleware:
         given = request.headers.get("X-Request-ID", "")
         identifier = given if _GIVEN_ID.fullmatch(given) else str(uuid7())
         request.request_id = identifier  # type: ignore[attr-defined]
-        response = self.get_response(request)
+        token = CURRENT_REQUEST.set(identifier)
+        try:
+            response = self.get_response(request)
+        finally:
+            CURRENT_REQUEST.reset(token)
         response["X-Request-ID"] = identifier
         return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Errors of plain Django views; DRF's own never come here."""
-        if isinstance(exception, (OperationalError, InterfaceError)):
+        if isinstance(exception, errors.DATABASE_AWAY):
             status, body, headers = errors.describe(exception)
             assert status is not None
             return errors.answer(request, status, body["code"], body["message"], headers)

@@ -18,7 +18,7 @@ from training.version import VERSION
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
     """Where a person is: what is served, and where everything else lies."""
-    served = []
+    served: list[dict[str, Any]] = []
     for row in RegisteredModel.objects.all():
         declared = catalogue.get(row.name) if row.name in catalogue.names() else None
         active = row.active_version
@@ -34,11 +34,11 @@ def home(request: HttpRequest) -> HttpResponse:
         )
     served.sort(key=lambda item: item["active"] is None)  # what answers comes first
     first = next((item for item in served if item["active"]), None)
-    example = json.dumps(first["active"].dataset_schema.example, ensure_ascii=False) if first else ""  # type: ignore[attr-defined]
+    example = json.dumps(first["active"].dataset_schema.example, ensure_ascii=False) if first else ""
     context: dict[str, Any] = {
         "served": served,
         "version": VERSION,
-        "curl_model": first["row"].name if first else "",  # type: ignore[attr-defined]
+        "curl_model": first["row"].name if first else "",
         "curl_body": example.replace("'", "'\\''"),
         "address": request.build_absolute_uri("/").rstrip("/"),
     }

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
 from django.utils import timezone
 from psycopg.types.json import Jsonb
 
@@ -98,7 +98,7 @@ def append(rows: Sequence[Row], claim: Claim | None = None) -> None:
                 with cursor.copy(f"COPY predictions_prediction ({_COLUMNS}) FROM STDIN") as copy:
                     for row in rows:
                         copy.write_row(row.adapted())
-    except (OperationalError, InterfaceError) as error:
+    except (OperationalError, InterfaceError, InternalError) as error:  # internal: a read-only standby
         raise LogUnavailable from error
 
 

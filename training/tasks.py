@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 from celery import shared_task
 from django.db import transaction
@@ -22,15 +23,23 @@ def train(run_id: int) -> bool:
 
 
 def enqueue(run_id: int) -> None:
-    """Hands the id to the broker after the commit. A broker that is away does not fail the request."""
+    """Hands the id to the broker after the commit, without making anybody wait for the broker.
+
+    A broker that is away costs seconds of connection attempts; the row is committed already, and beat
+    publishes it again, so the message is sent from a thread and its failure is only logged.
+    """
 
     def publish() -> None:
-        try:
-            train.delay(run_id)
-        except (OperationalError, OSError) as error:
-            log.warning("run %s stays queued, the broker is away (%s); beat will publish it", run_id, error)
+        threading.Thread(target=_publish, args=[run_id], name=f"publish-{run_id}", daemon=True).start()
 
     transaction.on_commit(publish)
+
+
+def _publish(run_id: int) -> None:
+    try:
+        train.delay(run_id)
+    except (OperationalError, OSError) as error:
+        log.warning("run %s stays queued, the broker is away (%s); beat will publish it", run_id, error)
 
 
 @shared_task

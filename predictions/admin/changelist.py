@@ -24,7 +24,7 @@ class KnownLength(Paginator):  # type: ignore[type-arg]
     template_name = "admin/predictions/prediction/pages.html"
 
 
-class LogChangeList(ChangeList):  # type: ignore[misc]
+class LogChangeList(ChangeList):
     """One page of the log, newest first.
 
     The conditions an index serves (model, version, key, id, time) come first. Client and warnings have no

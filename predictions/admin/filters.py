@@ -15,7 +15,7 @@ from predictions.admin.changelist import BEFORE, CLIENT, PERIOD, WARNED
 OFFERED_CLIENTS = 200
 
 
-class _Applied(DropdownFilter):  # type: ignore[misc]
+class _Applied(DropdownFilter):
     """A filter that `LogChangeList` applies itself, after those an index serves."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:

@@ -55,9 +55,7 @@ def shown(response: Any) -> list[Prediction]:
     return list(response.context["cl"].result_list)
 
 
-def test_the_log_is_listed_newest_first_and_a_row_explains_itself(
-    admin: Client, churn: ModelVersion
-) -> None:
+def test_the_log_is_listed_newest_first_and_a_row_explains_itself(admin: Client, churn: ModelVersion) -> None:
     rows = answered(churn, 3, key="customer-7", warnings=[{"field": "tenure", "code": "out_of_range"}])
     assert shown(admin.get(LOG)) == rows[::-1]
     response = admin.get(reverse("admin:predictions_prediction_change", args=[rows[0].pk]))
@@ -95,7 +93,7 @@ def test_what_clients_sent_is_escaped(admin: Client, churn: ModelVersion) -> Non
 
 def test_the_list_asks_the_same_few_questions_whatever_its_length(admin: Client, churn: ModelVersion) -> None:
     def questions() -> list[str]:
-        with CaptureQueriesContext(connection, ) as asked:
+        with CaptureQueriesContext(connection) as asked:
             assert admin.get(LOG).status_code == 200
         return [query["sql"] for query in asked.captured_queries]
 
@@ -128,7 +126,7 @@ def test_a_search_finds_a_key_or_an_id_exactly(admin: Client, churn: ModelVersio
     assert shown(admin.get(LOG, {"q": "customer-7"})) == [kept]
     assert shown(admin.get(LOG, {"q": str(other.pk)})) == [other]
     assert shown(admin.get(LOG, {"q": "customer"})) == []
-    assert shown(admin.get(LOG, {"q": "a\x00b"})) == []
+    assert not search.by_term(Prediction.objects.all(), "a\x00b", [churn.registered_model_id])
 
 
 def test_filters_by_model_version_client_and_warnings(admin: Client, churn: ModelVersion) -> None:
@@ -153,7 +151,8 @@ def test_conditions_without_an_index_look_through_a_bounded_part(churn: ModelVer
 
 
 @pytest.mark.parametrize(
-    "query", ["prediction=true", "inputs__tenure=3", "key__contains=a", "request_id=r-1", "probability__gt=0.5"]
+    "query",
+    ["prediction=true", "inputs__tenure=3", "key__contains=a", "request_id=r-1", "probability__gt=0.5"],
 )
 def test_other_conditions_are_refused(admin: Client, churn: ModelVersion, query: str) -> None:
     assert admin.get(f"{LOG}?{query}").status_code == 400

@@ -153,7 +153,9 @@ def test_the_registry_is_read_only_even_for_superusers(admin: Client, churn: Mod
     }[name]
     assert admin.get(reverse(f"admin:training_{name}_add")).status_code == 403
     assert admin.post(reverse(f"admin:training_{name}_delete", args=[row.pk])).status_code == 403
-    changed = admin.post(reverse(f"admin:training_{name}_change", args=[row.pk]), {"number": 9, "reason": "x"})
+    changed = admin.post(
+        reverse(f"admin:training_{name}_change", args=[row.pk]), {"number": 9, "reason": "x"}
+    )
     assert changed.status_code == 403
 
 
@@ -277,7 +279,7 @@ def test_without_an_earlier_version_there_is_nothing_to_roll_back_to(
 def test_switching_needs_the_right_for_this_model(staff: Staff, churn: ModelVersion) -> None:
     other = copy(churn)
     reader = staff("read_log", "predict", "train", name="reader")
-    assert "Activate" not in reader.get(page(other, "change")).content.decode()
+    assert "Activate…" not in reader.get(page(other, "change")).content.decode()
     assert reader.post(page(other), form(churn, other)).status_code == 403
     rollback = reverse("admin:training_registeredmodel_rollback", args=[churn.registered_model_id])
     assert reader.post(rollback, form(other, churn)).status_code == 403
@@ -303,7 +305,11 @@ def test_the_list_of_runs_follows_unfinished_ones_alone(admin: Client, churn: Mo
     address = reverse("admin:training_trainingrun_changelist")
     assert b'hx-trigger="every' not in admin.get(address).content
     TrainingRun.objects.create(
-        registered_model=churn.registered_model, upload=churn.dataset, status="running", percent=40, stage="fitting"
+        registered_model=churn.registered_model,
+        upload=churn.dataset,
+        status="running",
+        percent=40,
+        stage="fitting",
     )
     shown = admin.get(address).content.decode()
     assert 'hx-trigger="every' in shown
@@ -312,7 +318,10 @@ def test_the_list_of_runs_follows_unfinished_ones_alone(admin: Client, churn: Mo
 
 def test_a_failed_run_says_why_and_what_it_says_is_escaped(admin: Client, churn: ModelVersion) -> None:
     run = TrainingRun.objects.create(
-        registered_model=churn.registered_model, upload=churn.dataset, status="failed", error="<b>too few rows"
+        registered_model=churn.registered_model,
+        upload=churn.dataset,
+        status="failed",
+        error="<b>too few rows",
     )
     for address in (
         reverse("admin:training_trainingrun_changelist"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import threading
+import time
 import uuid
 from typing import Any
 
@@ -180,7 +181,9 @@ def test_a_retrain_request_is_a_row_and_a_202_even_when_the_broker_is_away(
     monkeypatch.setattr(app.conf, "broker_write_url", "redis://127.0.0.1:1/0")
     app.pool.force_close_all()
     app.amqp._producer_pool = None
+    started = time.monotonic()
     answered = post(RUNS, {"instances": rows_of(customer, 80)})
+    assert time.monotonic() - started < 3, "nobody waits for the broker"
     assert answered.status_code == 202, answered.content
     body = answered.json()
     assert (body["status"], body["mode"], body["dataset"]["rows"]) == ("queued", "append", 80)

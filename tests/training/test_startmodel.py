@@ -186,7 +186,7 @@ def test_labels_in_a_file_with_semicolons_and_decimal_commas_make_a_multiclass_m
     assert_well_written(started.path)
 
     fitted = fit(started.declared, file, tmp_path)
-    assert fitted.metrics["roc_auc"] > 0.9
+    assert fitted.metrics["roc_auc"] > 0.85
     scores = ask(fitted, {"fixed acidity": None, "alcohol": 13.1, "colour": "red"}, started.schema.example)
     assert scores.classes == ["1", "2", "3"]
     assert set(scores.values) <= {"1", "2", "3"}

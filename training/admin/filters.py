@@ -12,7 +12,7 @@ from unfold.contrib.filters.admin import DropdownFilter
 from training.models import RegisteredModel
 
 
-class ModelFilter(DropdownFilter):  # type: ignore[misc]
+class ModelFilter(DropdownFilter):
     """By registered model, named in the address by its name."""
 
     title = "model"
@@ -33,7 +33,7 @@ class ModelFilter(DropdownFilter):  # type: ignore[misc]
         return queryset.filter(**{self.field: self.rows.get(name, 0)})
 
 
-class ChoiceFilter(DropdownFilter):  # type: ignore[misc]
+class ChoiceFilter(DropdownFilter):
     """By the choices of one field; subclasses name it."""
 
     field: str

@@ -50,7 +50,7 @@ def sees_log(request: HttpRequest) -> bool:
     return is_staff(request) and (is_superuser(request) or bool(allowed_ids(request, "read_log")))
 
 
-class RegistryAdmin(ModelAdmin):  # type: ignore[misc]
+class RegistryAdmin(ModelAdmin):
     """Rows of the models a person has any right for; nothing can be added, changed or deleted."""
 
     model_field: ClassVar[str] = "registered_model_id"

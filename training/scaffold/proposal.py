@@ -103,8 +103,9 @@ def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
     open_names = [
         n for n in seen.header if n not in reasons and n not in (wishes.target, wishes.key, KEY_FIELD)
     ]
-    watched = [each for each in open_names if each not in wishes.keep]
-    reasons |= _giveaways(seen, watched, wishes.target)
+    # Kept columns are looked at as well: a kept part of a sum does not make the other part honest.
+    given_away = _giveaways(seen, open_names, wishes.target)
+    reasons |= {each: why for each, why in given_away.items() if each not in wishes.keep}
     planned: list[Planned] = []
     hints: list[str] = []
     for each in seen.header:

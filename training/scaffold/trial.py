@@ -44,11 +44,15 @@ def load_declaration(path: Path) -> ModelDeclaration:
 
 def run(
     declared: ModelDeclaration,
-    stream: IO[bytes],
+    open_source: Callable[[], IO[bytes]],
     dialect: Dialect,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Trial:
     """Reads every row of the CSV by the declaration's schema and fits its pipeline.
+
+    Parameters
+    ----------
+    open_source : opens the CSV, binary and seekable. dialect : how it is to be read.
 
     Raises
     ------
@@ -59,7 +63,8 @@ def run(
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
         path = Path(directory) / "rows.parquet"
         try:
-            _write(path, schema, stream, dialect, progress)
+            with open_source() as stream:
+                _write(path, schema, stream, dialect, progress)
         except InvalidRows as error:
             raise CannotInfer(_said(error)) from None
         frame = datasets.read_frame(path, schema)

@@ -6,15 +6,20 @@ asked of the database for every request.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from django.db import DatabaseError, connection
+
 from training import artifacts
 from training.engines import Engine
-from training.errors import NoActiveVersion, UnknownVersion
+from training.errors import ArtifactError, NoActiveVersion, UnknownVersion
 from training.models import ModelVersion, RegisteredModel
 from training.schema import DatasetSchema
+
+log = logging.getLogger(__name__)
 
 KEPT_VERSIONS = 32
 
@@ -92,3 +97,18 @@ def forget() -> None:
     """Drops everything kept; what is asked for next is loaded again."""
     with _lock:
         _kept.clear()
+
+
+def warm_up() -> None:
+    """Loads every active version (at most as many as are kept); what cannot be loaded is logged."""
+    try:
+        active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).values_list("pk", flat=True)
+        for version_id in list(active[:KEPT_VERSIONS]):
+            try:
+                _ready(version_id)
+            except ArtifactError as error:
+                log.warning("%s", error)
+    except DatabaseError as error:
+        log.warning("no version was loaded ahead of the first request: %s", error)
+    finally:
+        connection.close()

@@ -17,6 +17,7 @@ from django.db import transaction
 from django.utils import timezone
 from knox.models import AuthToken
 
+from config import env
 from predictions import partitions
 from training import catalogue
 from training.models import ModelVersion, RegisteredModel, TrainingRun
@@ -106,7 +107,7 @@ class Command(BaseCommand):
         note = settings.VAR_DIR / "admin-password"
         if User.objects.filter(is_superuser=True).exists():
             return note.read_text(encoding="utf-8").strip() if note.exists() else "(as you set it)"
-        password = os.environ.get("ADMIN_PASSWORD") or secrets.token_urlsafe(9)
+        password = env.text("ADMIN_PASSWORD", "") or secrets.token_urlsafe(9)
         User.objects.create_superuser("admin", "", password)
         write_private(note, password)
         return password

@@ -95,8 +95,8 @@ class Command(BaseCommand):
             path = Path(directory) / f"{name}.py"
             path.write_text(text, encoding="utf-8")
             declared: ModelDeclaration = trial.load_declaration(path)
-            with files.open_rows(rows) as stream:
-                return trial.run(declared, stream, seen.dialect, self._progress(rows, "checked"))
+            opened = partial(files.open_rows, rows)
+            return trial.run(declared, opened, seen.dialect, self._progress(rows, "checked"))
 
     def _keep_first_data(
         self, name: str, rows: Path, planned: proposal.Proposal, seen: survey.Survey

@@ -1,0 +1,115 @@
+"""What a person does, in a real browser: activate a version, ask for a prediction by the form."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from predictions.models import Prediction
+from tests.conftest import train_sample
+from training.models import Activation, ModelVersion
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed (apt install chromium)"),
+    pytest.mark.django_db(transaction=True),
+]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Playwright's loop runs in this thread, which Django takes for asynchronous code.
+        before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
+        os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()
+        if before is None:
+            del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@pytest.fixture
+def page(chromium: Any, live_server: Any) -> Iterator[Any]:
+    """A page of a superuser who has logged in; a script's error or a request elsewhere fails the test."""
+    client = Client()
+    client.force_login(User.objects.create_superuser("boss"))
+    context = chromium.new_context(base_url=live_server.url, viewport={"width": 1400, "height": 900})
+    context.add_cookies(
+        [{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": live_server.url}]
+    )
+    opened = context.new_page()
+    opened.set_default_timeout(10_000)
+    wrong: list[str] = []
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    opened.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith((live_server.url, "data:", "blob:")) else wrong.append(request.url)
+        ),
+    )
+    yield opened
+    context.close()
+    assert wrong == []
+
+
+def test_a_version_is_activated_by_the_confirmation_page(page: Any) -> None:
+    first = train_sample("churn", rows=300)
+    second = train_sample("churn", rows=400, activate=False)
+    page.goto(f"/admin/training/modelversion/{second.pk}/change/")
+    page.get_by_role("link", name="Activate…").click()
+    page.get_by_role("heading", name="version 1 → version 2").wait_for()
+    page.get_by_label("Reason").fill("it saw more customers")
+    if not second.gate["passed"]:
+        page.get_by_role("checkbox").check()
+    page.get_by_role("button", name="Activate version 2").click()
+    page.get_by_text("churn 2 answers now").wait_for()
+    first.refresh_from_db()
+    assert first.status == ModelVersion.Status.RETIRED
+    row = Activation.objects.latest()
+    assert (row.version, row.reason) == (second, "it saw more customers")
+    assert row.actor == User.objects.get(username="boss")
+
+
+def test_the_browsable_apis_form_is_filled_and_predicts(page: Any) -> None:
+    version = train_sample("churn", rows=300)
+    page.goto("/api/v1/models/churn/predictions/")
+    form = page.locator("#post-object-form")
+    assert form.locator("[name=contract]").input_value() == "month-to-month"
+    assert form.locator("[name=seniorcitizen]").input_value() == "no"
+    form.locator("[name=tenure]").fill("7")
+    form.locator("[name=_key]").fill("customer-7")
+    form.get_by_role("button", name="POST").click()
+    answer = page.locator(".response-info")
+    answer.get_by_text("HTTP 200 OK").wait_for()
+    row = Prediction.objects.get()
+    assert str(row.pk) in answer.inner_text()
+    assert (row.key, row.version, row.inputs["tenure"]) == ("customer-7", version, 7)
+    assert form.locator("[name=tenure]").input_value() == "7"  # what was asked stays in the form
+
+    page.get_by_role("link", name="Raw data").click()
+    raw = page.locator("#post-generic-content-form")
+    assert '"tenure": 1' in raw.locator("textarea").input_value()
+    raw.get_by_role("button", name="POST").click()
+    answer.get_by_text("HTTP 200 OK").wait_for()
+    page.wait_for_function("document.querySelector('.response-info').innerText.includes('\"version\": 1')")
+    assert Prediction.objects.count() == 2
