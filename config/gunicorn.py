@@ -6,6 +6,7 @@ WEB_GRACEFUL_TIMEOUT (20 seconds for requests under way when asked to stop).
 
 import os
 from pathlib import Path
+from typing import Any
 
 _host = os.environ.get("HOST") or "127.0.0.1"
 _port = os.environ.get("PORT") or "8000"
@@ -31,11 +32,11 @@ if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK):  # noqa: S108
     worker_tmp_dir = "/dev/shm"  # noqa: S108
 
 
-def post_worker_init(worker):
+def post_worker_init(worker: Any) -> None:
     """Loads the active versions after the fork, so that the first request does not wait for it.
 
-    In a thread: a process that cannot load yet (no database, an artifact of another scikit-learn) still answers,
-    and says what is wrong.
+    In a thread: a process that cannot load yet (no database, an artifact of another scikit-learn) still
+    answers, and says what is wrong.
     """
     import threading
 

@@ -14,6 +14,7 @@ from config import errors
 from config.logs import CURRENT_REQUEST
 
 Next = Callable[[HttpRequest], HttpResponse]
+DISCARDED_BYTES = 64 * 2**20
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -30,6 +31,8 @@ class RequestIdMiddleware:
         token = CURRENT_REQUEST.set(identifier)
         try:
             response = self.get_response(request)
+            if response.status_code >= 400:
+                _discard_body(request)
         finally:
             CURRENT_REQUEST.reset(token)
         response["X-Request-ID"] = identifier
@@ -42,6 +45,20 @@ class RequestIdMiddleware:
             assert status is not None
             return errors.answer(request, status, body["code"], body["message"], headers)
         return None
+
+
+def _discard_body(request: HttpRequest) -> None:
+    """Reads what a refused request still sends.
+
+    A connection closed over an unread body is reset, and the client sees a broken pipe instead of the
+    answer that says why. What is far too large is not read even for that.
+    """
+    left = DISCARDED_BYTES
+    try:
+        while left > 0 and (piece := request.read(2**16)):
+            left -= len(piece)
+    except OSError:  # the client is gone already
+        pass
 
 
 class RefuseUnreadableBodies:

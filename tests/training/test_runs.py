@@ -18,7 +18,7 @@ from predictions.models import Prediction
 from tests.conftest import SAMPLES, Post, assert_error
 from training import tasks
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
-from training.services import datasets, registry, runs
+from training.services import datasets, execution, registry, runs
 
 RUNS = "/api/v1/models/churn/training-runs/"
 pytestmark = pytest.mark.django_db
@@ -145,14 +145,14 @@ def test_a_dead_workers_run_is_claimed_again_and_given_up_after_three_attempts(d
 
 def test_who_lost_the_lease_writes_nothing_more(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     run = queued()
-    fit = runs.fitting.fit
+    fit = execution.fitting.fit
 
     def robbed(*args: Any, **kwargs: Any) -> Any:
         found = fit(*args, **kwargs)
         TrainingRun.objects.filter(pk=run.pk).update(lease_owner=uuid.uuid4())
         return found
 
-    monkeypatch.setattr(runs.fitting, "fit", robbed)
+    monkeypatch.setattr(execution.fitting, "fit", robbed)
     assert runs.execute(run.pk)
     run.refresh_from_db()
     assert run.status == "running"

@@ -137,9 +137,7 @@ def _schema(proposal: Proposal) -> list[str]:
     for planned in proposal.features:
         lines += _column(planned, STEP * 2)
     lines.append(f"{STEP}),")
-    target = _column(proposal.target, STEP)
-    place = next(i for i, line in enumerate(target) if not line.lstrip().startswith("#"))
-    lines += [*target[:place], f"{STEP}target={target[place].lstrip()}", *target[place + 1 :]]
+    lines += _column(proposal.target, STEP, "target=Column")
     if proposal.key is not None:
         lines.append(f"{STEP}key={literal(proposal.key)},  # logged with each prediction; no feature")
     if proposal.left_out:
@@ -152,13 +150,13 @@ def _schema(proposal: Proposal) -> list[str]:
     return [*lines, ")", "", ""]
 
 
-def _column(planned: Planned, indent: str) -> list[str]:
+def _column(planned: Planned, indent: str, head: str = "Column") -> list[str]:
     column = planned.column
     assert column is not None
     lines = comment(f"guessed: {'; '.join(planned.remarks)}", indent)
     if planned.suspicion:
         lines += comment(f"SUSPICIOUS: {planned.suspicion}", indent)
-    return lines + call("Column", _arguments(column), indent)
+    return lines + call(head, _arguments(column), indent)
 
 
 def _arguments(column: Column) -> list[tuple[str, object]]:

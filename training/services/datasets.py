@@ -6,16 +6,18 @@ import csv
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from django.contrib.auth.models import User
 
-from training import artifacts, catalogue, datasets
-from training.datasets import DatasetWriter, Written
+from training import artifacts, catalogue
 from training.models import Dataset, RegisteredModel
 from training.schema import DatasetSchema, Fault, InvalidRows
 from training.schema.faults import REPORTED_FAULTS
 from training.schema.reading import CsvReader
+
+if TYPE_CHECKING:
+    from training.datasets import Written
 
 Progress = Callable[[int], None]
 """Called with the number of rows read so far."""
@@ -33,6 +35,8 @@ def from_instances(model: RegisteredModel, rows: Iterable[object], *, by: User |
     ------
     InvalidRows : with every fault.
     """
+    from training import datasets
+
     schema = declared_schema(model)
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
         written = datasets.write_instances(Path(directory) / "rows.parquet", schema, rows)
@@ -62,6 +66,8 @@ def from_csv(
     ------
     InvalidRows : for a header that does not match, and for bad rows unless `refused` is given.
     """
+    from training.datasets import DatasetWriter
+
     schema = declared_schema(model)
     reader = CsvReader(stream, schema, with_target=True, delimiter=delimiter, decimal=decimal)
     writer_of_refused = csv.writer(refused) if refused is not None else None

@@ -1,0 +1,290 @@
+"""Training runs: claimed, executed, finished. The row is the truth.
+
+A worker claims a run by one conditional UPDATE and holds it by a lease that a thread renews. Whatever
+dies, the lease runs out and the run is claimed again, at most `MAX_ATTEMPTS` times; whoever lost the
+lease can write nothing more, because every write asks for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import F, Q
+from django.db.models.functions import Coalesce, Now
+from django.utils import timezone
+
+from training import artifacts, catalogue, datasets, evaluation, fitting, version
+from training.declaration import ModelDeclaration
+from training.engines.sklearn import SklearnEngine
+from training.errors import ArtifactError, VigiaError
+from training.models import Activation, Dataset, ModelVersion, RegisteredModel, TrainingRun
+from training.schema import InvalidRows
+from training.services import datasets as dataset_services
+from training.services import registry
+
+log = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=60)
+RENEW_SECONDS = 15.0
+MAX_ATTEMPTS = 3
+
+Status = TrainingRun.Status
+
+
+class LeaseLost(Exception):
+    """Another worker holds the run now, or it is finished: stop, write nothing."""
+
+
+class ActiveChanged(Exception):
+    """Another version was activated while this one was being compared with the active one."""
+
+
+def execute(run_id: int) -> bool:
+    """Claims and executes a run; False when it is not there to be claimed (done, or held by another)."""
+    owner = _claim(run_id)
+    if owner is None:
+        return False
+    lease = _Lease(run_id, owner)
+    try:
+        with lease.kept_alive():
+            _train(lease)
+    except LeaseLost:
+        log.warning("run %s: the lease was lost, leaving it to its new owner", run_id)
+    except (VigiaError, InvalidRows, evaluation.TooFewRows) as error:
+        lease.fail(str(error))
+    except Exception as error:  # the row must say what happened, whatever it was
+        log.exception("run %s failed", run_id)
+        lease.fail(f"{type(error).__name__}: {error}")
+    return True
+
+
+def _claim(run_id: int) -> uuid.UUID | None:
+    owner = uuid.uuid4()
+    free = Q(status=Status.QUEUED) | Q(status=Status.RUNNING, lease_until__lt=Now())
+    changed = TrainingRun.objects.filter(free, pk=run_id, attempts__lt=MAX_ATTEMPTS).update(
+        status=Status.RUNNING,
+        attempts=F("attempts") + 1,
+        lease_owner=owner,
+        lease_until=Now() + LEASE,
+        started_at=Coalesce(F("started_at"), Now()),
+        stage="starting",
+        percent=1,
+    )
+    if changed:
+        return owner
+    gave_up = TrainingRun.objects.filter(
+        pk=run_id, status=Status.RUNNING, lease_until__lt=Now(), attempts__gte=MAX_ATTEMPTS
+    ).update(
+        status=Status.FAILED,
+        finished_at=Now(),
+        error=f"gave up after {MAX_ATTEMPTS} attempts: the worker died each time",
+    )
+    if gave_up:
+        log.error("run %s: gave up after %s attempts", run_id, MAX_ATTEMPTS)
+    return None
+
+
+@dataclass(frozen=True)
+class _Lease:
+    run_id: int
+    owner: uuid.UUID
+
+    def _held(self) -> Any:
+        return TrainingRun.objects.filter(pk=self.run_id, status=Status.RUNNING, lease_owner=self.owner)
+
+    def report(self, stage: str, percent: int) -> None:
+        """Progress, and the lease renewed. Raises `LeaseLost`."""
+        if not self._held().update(stage=stage[:100], percent=percent, lease_until=Now() + LEASE):
+            raise LeaseLost
+
+    def fail(self, error: str) -> None:
+        self._held().update(status=Status.FAILED, error=error[:4000], finished_at=Now())
+
+    @contextmanager
+    def kept_alive(self) -> Iterator[None]:
+        """Renews the lease from a thread, because a fit may last longer than a lease."""
+        stop = threading.Event()
+
+        def renew() -> None:
+            try:
+                while not stop.wait(RENEW_SECONDS):
+                    try:
+                        self._held().update(lease_until=Now() + LEASE)
+                    except Exception:  # the next round tries again on a fresh connection
+                        log.exception("run %s: the lease could not be renewed", self.run_id)
+                        connection.close()
+            finally:
+                connection.close()
+
+        thread = threading.Thread(target=renew, name=f"lease-{self.run_id}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def _train(lease: _Lease) -> None:
+    run = TrainingRun.objects.select_related("registered_model", "upload", "requested_by").get(
+        pk=lease.run_id
+    )
+    declared = catalogue.get(run.registered_model.name)
+    lease.report("collecting rows", 5)
+    dataset = _assemble(run, declared)
+    lease.report("reading", 10)
+    with artifacts.dataset_file(dataset) as path:
+        frame = datasets.read_frame(path, declared.schema)
+    fitted = fitting.fit(declared, frame, lease.report)
+    del frame
+    lease.report("storing", 85)
+    engine = SklearnEngine(fitted.pipeline, fitted.schema)
+    stored = artifacts.store(engine.to_bytes())
+    while True:
+        lease.report("comparing with the active version", 90)
+        active = run.registered_model.active_version
+        gate = _gate(declared, fitted, active)
+        try:
+            _finish(lease, run, dataset, declared, fitted, stored, gate, active)
+        except ActiveChanged:
+            continue
+        return
+
+
+def _assemble(run: TrainingRun, declared: ModelDeclaration) -> Dataset:
+    """The rows to train on: the upload alone, or the active version's rows and the upload."""
+    model, schema = run.registered_model, declared.schema
+    active = model.active_version if run.mode == TrainingRun.Mode.APPEND else None
+    parts = [run.upload] if active is None else [active.dataset, run.upload]
+    if len(parts) == 1 and run.upload.schema_sha256 == schema.sha256:
+        return run.upload
+    with tempfile.TemporaryDirectory(prefix="vigia-") as directory, _files(parts) as paths:
+        sources = [
+            (path, part.schema_sha256 == schema.sha256) for path, part in zip(paths, parts, strict=True)
+        ]
+        written = datasets.join(sources, Path(directory) / "joined.parquet", schema)
+        source = " + ".join(part.sha256[:12] for part in parts)
+        return dataset_services.register(model, written, schema, source=source, by=run.requested_by)
+
+
+@contextmanager
+def _files(parts: list[Dataset]) -> Iterator[list[Path]]:
+    if not parts:
+        yield []
+        return
+    with artifacts.dataset_file(parts[0]) as first, _files(parts[1:]) as rest:
+        yield [first, *rest]
+
+
+def _gate(declared: ModelDeclaration, fitted: fitting.Fitted, active: ModelVersion | None) -> dict[str, Any]:
+    """The gate's verdict, the active version being judged on the candidate's own hold-out."""
+    theirs: dict[str, float] | None = None
+    incomparable = ""
+    if active is not None:
+        try:
+            engine = artifacts.load(active)
+            assert isinstance(engine, SklearnEngine)
+            held = fitted.held_features[list(engine.schema.names)]
+            theirs = evaluation.score(
+                declared.task,
+                engine.pipeline,
+                held,
+                fitted.held_target,
+                active.threshold if active.threshold is not None else declared.threshold,
+            )
+        except (ArtifactError, KeyError, ValueError) as error:
+            incomparable = f"cannot be compared with the active {active}: {error}"
+    verdict = evaluation.check_gate(
+        declared.gate, declared.primary_metric, fitted.metrics, fitted.baseline, theirs
+    )
+    if active is not None:
+        verdict["compared_with"] = active.number
+        verdict["active_metrics"] = theirs
+    if incomparable:
+        check = {
+            "name": "comparable",
+            "value": 0.0,
+            "threshold": 1.0,
+            "passed": False,
+            "message": incomparable,
+        }
+        verdict = verdict | {"passed": False, "checks": [*verdict["checks"], check]}
+    return verdict
+
+
+def _finish(
+    lease: _Lease,
+    run: TrainingRun,
+    dataset: Dataset,
+    declared: ModelDeclaration,
+    fitted: fitting.Fitted,
+    stored: artifacts.Stored,
+    gate: dict[str, Any],
+    compared: ModelVersion | None,
+) -> None:
+    """Version, its possible activation and the end of the run, in one transaction."""
+    with transaction.atomic():
+        model = RegisteredModel.objects.select_for_update().get(pk=run.registered_model_id)
+        held = TrainingRun.objects.select_for_update().filter(
+            pk=run.pk, status=Status.RUNNING, lease_owner=lease.owner
+        )
+        if not held:  # evaluates, and so locks
+            raise LeaseLost
+        active = model.active_version
+        if active != compared:
+            raise ActiveChanged
+        last = model.versions.order_by("-number").values_list("number", flat=True).first()
+        made = ModelVersion.objects.create(
+            registered_model=model,
+            number=(last or 0) + 1,
+            run=run,
+            dataset=dataset,
+            metrics=fitted.metrics,
+            baseline=fitted.baseline,
+            gate=gate,
+            threshold=fitted.threshold,
+            schema=fitted.schema.to_json(),
+            schema_sha256=fitted.schema.sha256,
+            train_rows=fitted.train_rows,
+            holdout_rows=fitted.holdout_rows,
+            engine=SklearnEngine.name,
+            artifact_sha256=stored.sha256,
+            artifact_hmac=stored.hmac,
+            artifact_size=stored.size,
+            libraries=artifacts.libraries(),
+            seed=declared.seed,
+            code_version=version.code_version(catalogue.source_sha256(declared.name)),
+            created_by=run.requested_by,
+        )
+        _activate_by_policy(model, made, run)
+        held.update(
+            status=Status.SUCCEEDED,
+            dataset=dataset,
+            stage="finished",
+            percent=100,
+            finished_at=timezone.now(),
+        )
+
+
+def _activate_by_policy(model: RegisteredModel, made: ModelVersion, run: TrainingRun) -> None:
+    passed = bool(made.gate["passed"])
+    if run.activation_reason:
+        if passed:
+            registry.activate(made, by=run.requested_by, reason=run.activation_reason)
+        return
+    policy = model.policy
+    if policy == RegisteredModel.Policy.ALWAYS or (policy == RegisteredModel.Policy.IF_BETTER and passed):
+        reason = f"policy {policy}: " + "; ".join(check["message"] for check in made.gate["checks"])
+        registry.activate(
+            made, by=run.requested_by, reason=reason, override=not passed, kind=Activation.Kind.POLICY
+        )
