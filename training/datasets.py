@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from training import frames
 from training.schema import Column, DatasetSchema, Fault, Instance, InvalidRows
 from training.schema.dataset import KEY_FIELD
-from training.schema.reading import BATCH_ROWS
+
+ROW_GROUP = 50_000
 
 _ARROW = {
     "number": pa.float64(),
@@ -40,7 +41,7 @@ class Written:
 class DatasetWriter:
     """Writes rows of one schema to a Parquet file; a context manager.
 
-    Rows are regrouped into row groups of `BATCH_ROWS`, so equal rows give equal bytes, however they came.
+    Rows are regrouped into row groups of `ROW_GROUP`, so equal rows give equal bytes, however they came.
     """
 
     def __init__(self, path: Path, schema: DatasetSchema) -> None:
@@ -83,10 +84,10 @@ class DatasetWriter:
         self._flush(everything=False)
 
     def _flush(self, *, everything: bool) -> None:
-        while self._waiting_rows >= BATCH_ROWS or (everything and self._waiting_rows):
+        while self._waiting_rows >= ROW_GROUP or (everything and self._waiting_rows):
             joined = pa.concat_tables(self._waiting)
-            self._writer.write_table(joined.slice(0, BATCH_ROWS).combine_chunks())
-            rest = joined.slice(BATCH_ROWS)
+            self._writer.write_table(joined.slice(0, ROW_GROUP).combine_chunks())
+            rest = joined.slice(ROW_GROUP)
             self._waiting, self._waiting_rows = [rest], rest.num_rows
 
     def written(self) -> Written:
@@ -119,7 +120,7 @@ def join(sources: Iterable[tuple[Path, bool]], target: Path, schema: DatasetSche
         for source, same_schema in sources:
             file = pq.ParquetFile(source)
             if same_schema:
-                for batch in file.iter_batches(BATCH_ROWS):
+                for batch in file.iter_batches(ROW_GROUP):
                     writer.write_table(pa.Table.from_batches([batch]))
             else:
                 for instances in _reread(file, schema):
@@ -129,7 +130,7 @@ def join(sources: Iterable[tuple[Path, bool]], target: Path, schema: DatasetSche
 
 def _reread(file: pq.ParquetFile, schema: DatasetSchema) -> Iterator[list[Instance]]:
     position = 0
-    for batch in file.iter_batches(BATCH_ROWS):
+    for batch in file.iter_batches(ROW_GROUP):
         read: list[Instance] = []
         faults: list[Fault] = []
         for row in batch.to_pylist():

@@ -9,6 +9,7 @@ from rest_framework import serializers
 from training import catalogue
 from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun
 from training.schema import Column, DatasetSchema
+from training.schema.columns import Value
 from training.schema.dataset import KEY_FIELD, KEY_LENGTH, example_value
 
 
@@ -172,7 +173,7 @@ def field_for(column: Column) -> serializers.Field[Any, Any, Any, Any]:
         "help_text": column.description,
         "required": not column.nullable,
         "allow_null": column.nullable,
-        "initial": example_value(column),
+        "initial": _as_typed(example_value(column)),
     }
     if column.type == "number":
         return serializers.FloatField(min_value=column.minimum, max_value=column.maximum, **shared)
@@ -182,13 +183,20 @@ def field_for(column: Column) -> serializers.Field[Any, Any, Any, Any]:
         return serializers.IntegerField(min_value=low, max_value=high, **shared)
     if column.type == "boolean":
         # A list, not a checkbox: an unticked box cannot be told from a missing or a null value.
-        # Words, because DRF's forms take the initial value False for none at all.
-        if shared["initial"] is not None:
-            shared["initial"] = "yes" if shared["initial"] else "no"
         return serializers.ChoiceField(choices=["yes", "no"], **shared)
     if column.levels:
         return serializers.ChoiceField(choices=list(column.levels), **shared)
     return serializers.CharField(max_length=column.max_length, **shared)
+
+
+def _as_typed(value: Value) -> str | None:
+    """A value as a person would type it into a form.
+
+    Text, because templates would group the thousands of a number, and DRF's take False for nothing at all.
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return None if value is None else str(value)
 
 
 class InstanceSerializer(serializers.Serializer[Any]):

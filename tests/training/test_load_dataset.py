@@ -74,7 +74,8 @@ def fruit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any) -> Ite
 def _forget() -> None:
     catalogue.names.cache_clear()
     catalogue.get.cache_clear()
-    sys.modules.pop("training.catalogue.fruit", None)
+    for name in ("fruit", "basket"):
+        sys.modules.pop(f"training.catalogue.{name}", None)
 
 
 def fruit_csv(path: Path, *, noise: float = 0.0, bad: int = 0, rows: int = 80, delimiter: str = ",") -> Path:
@@ -284,3 +285,14 @@ def test_a_file_that_is_none_is_refused_in_words(tmp_path: Path) -> None:
         with pytest.raises(CommandError):
             load("fruit", str(tmp_path / name))
     assert not Dataset.objects.exists()
+
+
+def test_a_model_that_startmodel_wrote_is_trained_and_activated_from_the_rows_it_left(tmp_path: Path) -> None:
+    rows = fruit_csv(tmp_path / "rows.csv", rows=200)
+    call_command("startmodel", "basket", str(rows), "--target", "price", stdout=io.StringIO())
+    _forget()
+    said = load("basket", str(tmp_path / "var" / "first-data" / "basket.csv"), "--train", "--activate")
+    assert "version 1 is active" in said
+    version = ModelVersion.objects.get()
+    assert version.dataset_schema.names == ("weight", "colour")
+    assert version.metrics["r2"] > 0.9

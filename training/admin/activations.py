@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -25,7 +26,7 @@ class KindFilter(ChoiceFilter):
 
 @admin.register(Activation)
 class ActivationAdmin(RegistryAdmin):
-    list_display: ClassVar = ["at", "change", "how", "by", "why"]
+    list_display: ClassVar = ["when", "change", "how", "by", "why"]
     list_filter: ClassVar = [ModelFilter, KindFilter]
     ordering: ClassVar = ["-at", "-id"]
     search_fields: ClassVar = ["reason", "actor__username"]
@@ -35,6 +36,10 @@ class ActivationAdmin(RegistryAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Activation, Activation]:
         rows: QuerySet[Activation, Activation] = super().get_queryset(request)
         return rows.select_related("registered_model", "version__registered_model", "previous", "actor")
+
+    @display(description="time (UTC)", ordering="at")
+    def when(self, row: Activation) -> datetime:
+        return row.at
 
     @display(description="switch")
     def change(self, row: Activation) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -18,7 +19,7 @@ from training.templatetags.vigia import short_hash
 
 @admin.register(Dataset)
 class DatasetAdmin(RegistryAdmin):
-    list_display: ClassVar = ["digest", "model_name", "row_count", "bytes", "source", "used_by", "created_at"]
+    list_display: ClassVar = ["digest", "model_name", "row_count", "bytes", "source", "used_by", "stored"]
     list_filter: ClassVar = [ModelFilter]
     search_fields: ClassVar = ["sha256__startswith", "source"]
     search_help_text = "Beginning of the sha256, or words of the source"
@@ -44,6 +45,10 @@ class DatasetAdmin(RegistryAdmin):
     @display(description="size", ordering="size")
     def bytes(self, row: Dataset) -> str:
         return filesizeformat(row.size)
+
+    @display(description="stored (UTC)", ordering="created_at")
+    def stored(self, row: Dataset) -> datetime:
+        return row.created_at
 
     @display(description="used by versions")
     def used_by(self, row: Dataset) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -83,6 +84,10 @@ class TrainingRunAdmin(RegistryAdmin):
     @display(description="rows")
     def rows(self, row: TrainingRun) -> str:
         return f"{(row.dataset or row.upload).rows:,}"
+
+    @display(description="asked for (UTC)")
+    def asked(self, row: TrainingRun) -> datetime:
+        return row.queued_at
 
     @display(description="by")
     def by(self, row: TrainingRun) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
@@ -32,7 +33,7 @@ class StatusFilter(ChoiceFilter):
 
 @admin.register(ModelVersion)
 class ModelVersionAdmin(RegistryAdmin):
-    list_display: ClassVar = ["name", "state", "primary", "others", "rows", "engine", "created_at", "made_by"]
+    list_display: ClassVar = ["name", "state", "primary", "others", "rows", "engine", "trained", "made_by"]
     list_filter: ClassVar = [ModelFilter, StatusFilter]
     list_select_related: ClassVar = ["registered_model", "created_by"]
     search_fields: ClassVar = ["registered_model__name", "=number"]  # also for choosing a version elsewhere
@@ -67,6 +68,10 @@ class ModelVersionAdmin(RegistryAdmin):
     @display(description="rows")
     def rows(self, row: ModelVersion) -> str:
         return f"{row.train_rows + row.holdout_rows:,}"
+
+    @display(description="trained (UTC)", ordering="created_at")
+    def trained(self, row: ModelVersion) -> datetime:
+        return row.created_at
 
     @display(description="by")
     def made_by(self, row: ModelVersion) -> str:

@@ -70,12 +70,13 @@ def _guess_type(tally: Tally) -> tuple[ColumnType, list[str]]:
     remarks = _near_misses(tally)
     if tally.distinct <= LISTED_LEVELS and tally.distinct * ROWS_PER_LEVEL <= tally.filled:
         return "category", [f"{tally.distinct} different texts", *remarks]
-    if tally.distinct_share <= 0.5 and tally.longest <= LONGEST_CATEGORY:
-        said = (
-            f"{tally.distinct:,} different texts, too many to list: any is accepted, unknown ones are flagged"
-        )
-        return "category", [said, *remarks]
-    return "text", [f"nearly every cell is another text, up to {tally.longest:,} characters", *remarks]
+    if tally.distinct_share > 0.5 or tally.longest > LONGEST_CATEGORY:
+        return "text", [f"nearly every cell is another text, up to {tally.longest:,} characters", *remarks]
+    if tally.spaced > 0.5 * tally.filled:
+        # A model learns nothing about "Maruti 800 VXI" from "Maruti 800 AC" unless it sees the words.
+        return "text", [f"{tally.distinct:,} different texts of several words, used by their words", *remarks]
+    said = f"{tally.distinct:,} different texts, too many to list: any is accepted, unknown ones are flagged"
+    return "category", [said, *remarks]
 
 
 def _near_misses(tally: Tally) -> list[str]:
@@ -150,8 +151,6 @@ def _category_column(
         remarks.append("others are refused (delete levels to accept any)")
     if normalise != "strip":
         remarks.append("some differ in case alone, so case does not count")
-    most, times = tally.counts.most_common(1)[0]
-    typical = most.lower() if normalise == "lower" else most
     return Column(
         name,
         kind,
@@ -160,8 +159,7 @@ def _category_column(
         aliases=aliases,
         normalise=normalise,
         max_length=room_for(tally.longest),
-        # A text that stands in one row alone may be somebody's: no example then.
-        example=typical if times > 1 else MADE_UP_TEXT,
+        example=_typical_text(tally, normalise),
     )
 
 
@@ -173,14 +171,22 @@ def _text_column(
     aliases: tuple[str, ...],
     remarks: list[str],
 ) -> Column:
+    normalise = normalisation(tally.counts)
     return Column(
         name,
         kind,
         nullable=bool(tally.blanks),
         aliases=aliases,
+        normalise=normalise,
         max_length=room_for(2 * tally.longest),
-        example=MADE_UP_TEXT,
+        example=_typical_text(tally, normalise),
     )
+
+
+def _typical_text(tally: Tally, normalise: Normalisation) -> str:
+    """The most frequent cell; one that stands in a single row may be somebody's, and is not shown."""
+    most, times = tally.counts.most_common(1)[0]
+    return MADE_UP_TEXT if times == 1 else most.lower() if normalise == "lower" else most
 
 
 def normalisation(texts: Iterable[str]) -> Normalisation:

@@ -20,9 +20,9 @@ from training.schema.dataset import KEY_FIELD, DatasetSchema, Instance, read_key
 from training.schema.faults import Fault, InvalidRows, clip
 
 DELIMITERS: Final = {",": "comma", ";": "semicolon", "\t": "tab"}
-BATCH_ROWS: Final = 50_000
+BATCH_ROWS: Final = 8_000  # read at a time; a batch of Python values is many times its text
 SAMPLED_ROWS: Final = 2_000  # looked at to recognise the decimal mark
-MEMO_LIMIT: Final = 200_000
+MEMO_LIMIT: Final = 20_000
 
 _WITH_COMMA = re.compile(r"\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*", re.ASCII)
 _WITH_POINT = re.compile(r"\s*[+-]?\d*\.\d+(?:[eE][+-]?\d+)?\s*", re.ASCII)

@@ -198,5 +198,7 @@ def plain(value: object) -> str:
     if isinstance(value, (tuple, list)):
         return ", ".join(str(item) for item in value)
     if isinstance(value, (int, float)):
-        return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.6g}"
+        if not float(value).is_integer():
+            return f"{value:,.6g}"
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"  # a year stays a year
     return "" if value is None else str(value)

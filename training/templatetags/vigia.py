@@ -34,13 +34,13 @@ TONES = {
 
 @register.filter
 def metric(value: Any) -> str:
-    """A metric or score: four significant digits, thousands grouped; a dash without a value."""
+    """A metric or score: some four digits, thousands grouped; a dash without a value."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "–" if value is None else str(value)
     if not math.isfinite(value):
         return str(value)
     size = abs(value)
-    written = f"{value:,.0f}" if size >= 1000 else f"{value:.4g}" if size >= 1 else f"{value:.4f}"
+    written = f"{value:,.0f}" if size >= 1000 else f"{value:.4g}" if size >= 10 else f"{value:.4f}"
     return written.replace("-", MINUS)
 
 
@@ -81,10 +81,15 @@ def value(given: Any) -> SafeString:
     if isinstance(given, float):
         return format_html('<span class="vg-number">{}</span>', number(given))
     if isinstance(given, int):
-        return format_html('<span class="vg-number">{}</span>', f"{given:,}")
+        return format_html('<span class="vg-number">{}</span>', whole(given))
     if isinstance(given, (dict, list)):
         return format_html("<code>{}</code>", json.dumps(given, ensure_ascii=False))
     return format_html("{}", given)
+
+
+def whole(given: int) -> str:
+    """A whole number; thousands are grouped from 10,000 on, so that a year stays a year."""
+    return f"{given:,}" if abs(given) >= 10_000 else str(given)
 
 
 def number(given: float) -> str:
