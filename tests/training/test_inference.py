@@ -323,7 +323,7 @@ def test_a_file_that_is_no_utf8_is_refused_with_its_line() -> None:
         survey(io.BytesIO(b"a,b\n1,2\n3,\xff\n"))
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(st.lists(st.integers(1, 9_000), min_size=1, max_size=12))
 def test_the_sample_is_every_kth_row_of_the_whole_file(sizes: list[int]) -> None:
     thinned, count = _Thinned(), 0

@@ -18,13 +18,10 @@ from threadpoolctl import threadpool_limits
 from training import catalogue
 from training.management.commands import load_dataset
 from training.models import Activation, Dataset, ModelVersion, RegisteredModel, TrainingRun
+from training.scaffold import files
 
 # A run shows its progress through other connections, so its rows have to be committed.
-pytestmark = [
-    pytest.mark.django_db(transaction=True),
-    # The CSV reader leaves its text layer to the garbage collector, which then speaks of an unclosed file.
-    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
-]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 DECLARATION = """
 from training.declaration import Gate, ModelDeclaration
@@ -103,6 +100,17 @@ def test_a_file_becomes_a_dataset_and_the_way_it_was_read_is_said(tmp_path: Path
     assert (dataset.rows, dataset.registered_model.name) == (80, "fruit")
     assert f"dataset {dataset.sha256[:12]}: 80 rows of fruit" in said
     assert not TrainingRun.objects.exists()
+
+
+def test_a_big_file_is_accompanied_by_the_number_of_rows_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "PROGRESS_ROWS", 9_000)
+    said = load("fruit", str(fruit_csv(tmp_path / "rows.csv", rows=20_000)))
+    assert [line for line in said.splitlines() if line.endswith("…")] == [
+        "  16,000 rows read …",
+        "  20,000 rows read …",
+    ]
 
 
 def test_a_model_written_just_now_is_known(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
-"""Finding and opening the CSV files that commands are given."""
+"""Finding, opening and watching the CSV files that commands are given."""
 
 from __future__ import annotations
 
 import gzip
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Final, cast
+
+PROGRESS_ROWS: Final = 200_000  # some ten seconds; smaller files are read without a word
 
 TAB_WORDS = {"tab": "\t", "\\t": "\t"}
 
@@ -46,3 +49,16 @@ def delimiter(word: str) -> str:
     if found not in (",", ";", "\t"):
         raise ValueError(f"{word!r} is no delimiter: use , or ; or tab")
     return found
+
+
+def progress(say: Callable[[str], None], verb: str) -> Callable[[int], None]:
+    """A callback that is given the rows read so far and says so every `PROGRESS_ROWS` of them."""
+    due = PROGRESS_ROWS
+
+    def report(rows: int) -> None:
+        nonlocal due
+        if rows >= due:
+            say(f"  {rows:,} rows {verb} …")
+            due = rows - rows % PROGRESS_ROWS + PROGRESS_ROWS
+
+    return report

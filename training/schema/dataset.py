@@ -238,7 +238,7 @@ class DatasetSchema:
         """Hash of what decides validity; texts for people and what training saw do not count."""
         plain = self.to_json()
         for column in (*plain["columns"], plain["target"]):
-            for word in ("description", "example", "seen"):
+            for word in ("description", "unit", "example", "seen"):
                 column.pop(word, None)
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 

@@ -12,7 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 from django.db import transaction
 from django.utils import timezone
 from knox.models import AuthToken
@@ -89,11 +89,13 @@ class Command(BaseCommand):
                     row, dataset, mode=TrainingRun.Mode.REPLACE, by=None, activation_reason=reason
                 )
         except InvalidRows as error:
-            raise CommandError(f"{path}: {error.message}") from error
+            self._not_trained(row, path, error.message)
+            return
         runs.execute(run.pk)
         run.refresh_from_db()
         if run.status != TrainingRun.Status.SUCCEEDED:
-            raise CommandError(f"{row.name} could not be trained: {run.error}")
+            self._not_trained(row, path, run.error)
+            return
         made: ModelVersion = run.version
         metric = catalogue.get(row.name).primary_metric
         said = "active" if made.activations.exists() else "NOT active: its gate is not passed"
@@ -101,6 +103,10 @@ class Command(BaseCommand):
         self._say(
             f"      version {made.number} is {said}; {metric} {made.metrics[metric]:.3f}; {seconds:.1f} s"
         )
+
+    def _not_trained(self, row: RegisteredModel, path: Path, why: str) -> None:
+        """One model that cannot be trained does not keep the others from being served."""
+        self.stderr.write(f"      {row.name} could NOT be trained from {path}: {why}")
 
     def _admin(self) -> str:
         """The admin's password where this command made it, else a hint; written once, never changed."""

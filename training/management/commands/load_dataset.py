@@ -21,7 +21,7 @@ from training.errors import VigiaError
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
 from training.scaffold import files
 from training.schema import Fault, InvalidRows
-from training.schema.reading import BATCH_ROWS, CsvReader
+from training.schema.reading import CsvReader
 from training.services import datasets, registry, runs
 
 WATCH_SECONDS = 0.3
@@ -102,10 +102,6 @@ class Command(BaseCommand):
         return dataset
 
     def _read(self, loading: _Loading, refused: TextIO | None) -> Dataset:
-        def progress(rows: int) -> None:
-            if rows > BATCH_ROWS:
-                self._say(f"  {rows:,} rows read …")
-
         with files.open_rows(loading.path) as stream:
             return datasets.from_csv(
                 loading.model,
@@ -115,7 +111,7 @@ class Command(BaseCommand):
                 delimiter=loading.delimiter,
                 decimal=loading.decimal,
                 refused=refused,
-                progress=progress,
+                progress=files.progress(self._say, "read"),
             )
 
     def _print_faults(self, error: InvalidRows) -> None:

@@ -20,7 +20,6 @@ from training.scaffold import files, proposal, source, survey, trial
 
 TASKS = ("binary", "multiclass", "regression")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,49}", re.ASCII)
-BIG_FILE = 20 * 2**20  # bytes from which silence would worry people
 
 
 class Command(BaseCommand):
@@ -84,7 +83,7 @@ class Command(BaseCommand):
         given = files.delimiter(delimiter) if delimiter else None
         with files.open_rows(path) as stream:
             seen = survey.survey(
-                stream, delimiter=given, decimal=decimal, progress=self._progress(path, "read")
+                stream, delimiter=given, decimal=decimal, progress=files.progress(self._say, "read")
             )
         self._say(f"{path}: {seen.rows:,} rows, {len(seen.header)} columns; {seen.dialect.described}")
         return seen
@@ -96,7 +95,7 @@ class Command(BaseCommand):
             path.write_text(text, encoding="utf-8")
             declared: ModelDeclaration = trial.load_declaration(path)
             opened = partial(files.open_rows, rows)
-            return trial.run(declared, opened, seen.dialect, self._progress(rows, "checked"))
+            return trial.run(declared, opened, seen.dialect, files.progress(self._say, "checked"))
 
     def _keep_first_data(
         self, name: str, rows: Path, planned: proposal.Proposal, seen: survey.Survey
@@ -122,10 +121,6 @@ class Command(BaseCommand):
     def _say(self, text: str = "") -> None:
         self.stdout.write(text)
         self.stdout.flush()
-
-    def _progress(self, path: Path, verb: str) -> Any:
-        big = path.stat().st_size > BIG_FILE
-        return lambda rows: self._say(f"  {rows:,} rows {verb} …") if big and rows % 200_000 == 0 else None
 
     def _report(self, planned: proposal.Proposal) -> None:
         """A line a column: name, what it becomes, and why."""
