@@ -1,110 +1,62 @@
-"""How the price of a used car is estimated: the parts that the plain and the rich listing share."""
+"""How the price of a used car is estimated: the plain and the rich listing share all but some columns."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from sklearn.base import clone
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
-from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
-from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingRegressor, VotingRegressor
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.model_selection import KFold
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler, TargetEncoder
+from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 
-from training.transformers.cars import CarAgeAndUse, CarNameLitres, CarNameParts, CarSpecs
-from training.transformers.encoding import NumberByCategory, OutOfFoldEstimate, Scale
-from training.transformers.text import CleanText, ToFloat
-
-CATEGORIES = ["fuel", "seller_type", "transmission", "owner"]
-NAME_LEVELS = ["brand", "model", "line", "variant"]
-WORD = r"[a-z0-9][a-z0-9.+\-]*"
+from training.transformers.cars import CAR_CATEGORIES, NAME_LEVELS, CarColumns, LinearDesign
+from training.transformers.encoding import OutOfFoldEstimate
 
 
-def _columns(specs: bool) -> ColumnTransformer:
-    """Raw columns -> DataFrame of derived ones (text cleaned, name split, units parsed)."""
-    parts: list[tuple[str, Any, list[str]]] = [
-        ("use", CarAgeAndUse(), ["year", "km_driven"]),
-        ("name", CarNameParts(), ["name"]),
-        ("litres", CarNameLitres(), ["name"]),
-        ("text", CleanText(), CATEGORIES),
-    ]
-    if specs:
-        parts.append(("specs", CarSpecs(), ["mileage", "engine", "max_power", "torque"]))
-        parts.append(("seats", ToFloat(), ["seats"]))
-    return ColumnTransformer(parts, verbose_feature_names_out=False).set_output(transform="pandas")
+def price_pipeline(seed: int, *, specs: bool) -> Pipeline:
+    """The unfitted pipeline; with `specs` it also takes mileage, engine, max_power, torque and seats."""
+    return Pipeline([("features", _features(seed, specs)), ("model", _model(seed))])
 
 
 def _log_linear_price(numbers: list[str]) -> Pipeline:
-    """Ridge on log price over one-hot brand / model / line / variant and name words."""
-    filled = SimpleImputer(strategy="median", keep_empty_features=True)
+    """Ridge on log price: a curve in age and distance, plus a bag of words."""
+    model = TransformedTargetRegressor(Ridge(0.3), func=np.log1p, inverse_func=np.expm1)
+    return Pipeline([("design", LinearDesign(numbers)), ("model", model)])
 
-    def level(weight: float) -> Pipeline:
-        return make_pipeline(OneHotEncoder(handle_unknown="ignore", min_frequency=2), Scale(weight))
 
-    words = CountVectorizer(token_pattern=WORD, lowercase=False, binary=True, min_df=2, dtype=np.float64)
+def _features(seed: int, specs: bool) -> Pipeline:
+    numbers = ["litres", *(CarColumns.SPECS if specs else ())]
+    # target_type must be given: whole prices would be taken for classes (one column each)
+    folds = KFold(5, shuffle=True, random_state=seed)
+    target = TargetEncoder(target_type="continuous", cv=folds)
+    linear = OutOfFoldEstimate(_log_linear_price(numbers), np.sqrt, random_state=seed)
     encode = ColumnTransformer(
         [
-            ("curve", make_pipeline(filled, StandardScaler(), PolynomialFeatures(3)), ["age", "log_km"]),
-            ("numbers", make_pipeline(clone(filled), StandardScaler()), numbers),
-            ("text", _one_hot(), CATEGORIES),
-            ("brand", level(1.0), ["brand"]),
-            ("models", level(0.5), ["model", "line", "variant"]),
-            ("words", make_pipeline(words, Scale(0.5)), "variant"),
-            ("slopes", make_pipeline(NumberByCategory("age")), ["age", "brand"]),
+            ("numbers", "passthrough", ["age", "km_driven", "km_per_year", *numbers]),
+            ("text", OneHotEncoder(handle_unknown="ignore", sparse_output=False), list(CAR_CATEGORIES)),
+            ("price_level", target, list(NAME_LEVELS)),
+            ("linear", linear, ["age", "log_km", *numbers, "words"]),
         ],
         sparse_threshold=0,
-    )  # fmt: skip
-    model = TransformedTargetRegressor(Ridge(0.3), func=np.log1p, inverse_func=np.expm1)
-    return Pipeline([("encode", encode), ("model", model)])
-
-
-def price_features(seed: int, specs: bool, stack: bool) -> Pipeline:
-    numbers = ["litres"]
-    if specs:
-        numbers += ["mileage", "per_kg", "engine_cc", "max_power_bhp", "torque_nm", "seats"]
-    # target_type must be given: whole prices would be taken for classes (one column each)
-    target = TargetEncoder(target_type="continuous", cv=KFold(5, shuffle=True, random_state=seed))
-    parts: list[tuple[str, Any, list[str]]] = [
-        ("numbers", "passthrough", ["age", "km_driven", "km_per_year", *numbers]),
-        ("text", _one_hot(), CATEGORIES),
-        ("price_level", target, NAME_LEVELS),
-    ]
-    if stack:
-        used = ["age", "log_km", *numbers, *CATEGORIES, *NAME_LEVELS]
-        linear = OutOfFoldEstimate(_log_linear_price(numbers), np.sqrt, random_state=seed)
-        parts.append(("linear", linear, used))
-    return Pipeline(
-        [
-            ("derive", _columns(specs)),
-            ("encode", ColumnTransformer(parts, sparse_threshold=0)),
-            ("fill", _fill(-1.0)),
-        ]
     )
+    fill = SimpleImputer(strategy="constant", fill_value=-1.0, keep_empty_features=True)
+    return Pipeline([("derive", CarColumns(specs)), ("encode", encode), ("fill", fill)])
 
 
-def fine_boosting(seed: int) -> HistGradientBoostingRegressor:
-    return HistGradientBoostingRegressor(
+def _model(seed: int) -> TransformedTargetRegressor:
+    """Mean (of root prices) of two boostings and of the stacked linear estimate itself."""
+    boost = GradientBoostingRegressor(
+        n_estimators=300, max_depth=5, learning_rate=0.05, subsample=0.6, max_features=0.5,
+        min_samples_leaf=3, random_state=seed,
+    )  # fmt: skip
+    hist = HistGradientBoostingRegressor(
         max_iter=300, learning_rate=0.05, min_samples_leaf=5, max_leaf_nodes=12, max_features=0.5,
         early_stopping=False, random_state=seed,
     )  # fmt: skip
-
-
-def forest(seed: int) -> ExtraTreesRegressor:
-    return ExtraTreesRegressor(60, min_samples_leaf=2, max_features=0.5, n_jobs=1, random_state=seed)
-
-
-def on_root(model: Any) -> TransformedTargetRegressor:
-    """Fits on the square root of the price: between log (timid on luxury) and raw."""
-    return TransformedTargetRegressor(model, func=np.sqrt, inverse_func=np.square)
-
-
-def _one_hot() -> OneHotEncoder:
-    return OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-
-
-def _fill(value: float) -> SimpleImputer:
-    return SimpleImputer(strategy="constant", fill_value=value, keep_empty_features=True)
+    last = ColumnTransformer([("estimate", "passthrough", [-1])], remainder="drop")
+    linear = make_pipeline(last, LinearRegression())
+    vote = VotingRegressor([("boost", boost), ("hist", hist), ("linear", linear)])
+    # On the square root of the price: between log (timid on luxury) and raw.
+    return TransformedTargetRegressor(vote, func=np.sqrt, inverse_func=np.square)

@@ -38,35 +38,10 @@ SCHEMA = DatasetSchema(columns=LISTING, target=PRICE)
 
 
 def build(seed: int) -> Any:
-    """The mean of boosting, histogram boosting, extra trees and a log-linear model of the name."""
-    from sklearn.compose import ColumnTransformer
-    from sklearn.ensemble import GradientBoostingRegressor, VotingRegressor
-    from sklearn.linear_model import LinearRegression
-    from sklearn.pipeline import Pipeline, make_pipeline
+    """Boosting, histogram boosting and a log-linear model of the listing's words; see `_cars_pipeline`."""
+    from training.catalogue._cars_pipeline import price_pipeline
 
-    from training.catalogue._cars_pipeline import fine_boosting, forest, on_root, price_features
-
-    boosting = GradientBoostingRegressor(
-        n_estimators=300,
-        max_depth=5,
-        learning_rate=0.05,
-        subsample=0.6,
-        max_features=0.5,
-        min_samples_leaf=3,
-        random_state=seed,
-    )
-    # The last feature is the log-linear model's own estimate: here it votes as a model.
-    last = ColumnTransformer([("estimate", "passthrough", [-1])], remainder="drop")
-    vote = VotingRegressor(
-        [
-            ("boost", boosting),
-            ("hist", fine_boosting(seed)),
-            ("trees", forest(seed)),
-            ("linear", make_pipeline(last, LinearRegression())),
-        ]
-    )
-    features = price_features(seed, specs=False, stack=True)
-    return Pipeline([("features", features), ("model", on_root(vote))])
+    return price_pipeline(seed, specs=False)
 
 
 MODEL = ModelDeclaration(

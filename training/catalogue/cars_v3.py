@@ -43,23 +43,10 @@ SCHEMA = DatasetSchema(
 
 
 def build(seed: int) -> Any:
-    """The mean of two histogram boostings, coarse and fine, and extra trees."""
-    from sklearn.ensemble import HistGradientBoostingRegressor, VotingRegressor
-    from sklearn.pipeline import Pipeline
+    """The same as for the plain listing, with the technical data; see `_cars_pipeline`."""
+    from training.catalogue._cars_pipeline import price_pipeline
 
-    from training.catalogue._cars_pipeline import fine_boosting, forest, on_root, price_features
-
-    coarse = HistGradientBoostingRegressor(
-        max_iter=250,
-        learning_rate=0.06,
-        max_leaf_nodes=16,
-        min_samples_leaf=10,
-        early_stopping=False,
-        random_state=seed,
-    )
-    vote = VotingRegressor([("hist", coarse), ("fine", fine_boosting(seed)), ("trees", forest(seed))])
-    features = price_features(seed, specs=True, stack=False)
-    return Pipeline([("features", features), ("model", on_root(vote))])
+    return price_pipeline(seed, specs=True)
 
 
 MODEL = ModelDeclaration(

@@ -2,139 +2,225 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.utils.validation import check_is_fitted
 
-from training.transformers.text import Floats, Stateless, clean_text, first_number, to_float
+from training.transformers.text import Floats, clean_text, to_float
 
+WORD = r"\S+"
 NM_PER_KGM = 9.80665  # newton metres in a kilogram-force metre, exactly
+CAR_CATEGORIES = ("fuel", "seller_type", "transmission", "owner")
+NAME_LEVELS = ("brand", "model", "line", "variant")
+
+_LITRES = re.compile(r"(?<![\d.\-])([1-6]\.\d)(?!\d)")
+_BMW_BADGE = re.compile(r"(\d\d)\s?l?[di]\b")
+_OTHER_BADGE = re.compile(r"\b[a-z]{0,3}([1-6]\d0)\s?(?:d|cdi)?\b")
+_COMMA = re.compile(r"(?<=\d),(?=\d)")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_TWO_WORD_BRANDS = ("land", "ashok")
+MAX_KGM = 80.0
+MIN_NM = 45.0
 
 
-class CarAgeAndUse(TransformerMixin, BaseEstimator):
-    """Age against the newest year seen in training, and distance driven.
+def name_parts(name: str) -> tuple[str, str, str]:
+    """Brand, model and line of a cleaned name, each with its parents.
+
+    ``"bmw 5 series 520d luxury line"`` -> ``("bmw", "bmw 5", "bmw 5 series")``.
+    """
+    words = name.split()
+    n = 1 + (words[0] in _TWO_WORD_BRANDS)
+    return " ".join(words[:n]), " ".join(words[: n + 1]), " ".join(words[: n + 2])
+
+
+def name_litres(name: str) -> float:
+    """Engine litres where a cleaned name tells them, else NaN.
+
+    Written out (``"2.0 tdi"``), or in a badge: BMW's last two digits (``520d`` -> 2.0),
+    other makes' hundreds (``e250`` -> 2.5).
+    """
+    if found := _LITRES.search(name):
+        return float(found[1])
+    bmw = name.startswith("bmw")
+    found = (_BMW_BADGE if bmw else _OTHER_BADGE).search(name)
+    litres = float(found[1]) / (10.0 if bmw else 100.0) if found else np.nan
+    return litres if 1.0 <= litres <= 6.5 else np.nan
+
+
+def number_in(text: str) -> float:
+    """The first number in a cleaned text (thousands commas allowed), else NaN."""
+    found = _NUMBER.search(_COMMA.sub("", text))
+    return float(found[0]) if found else np.nan
+
+
+def torque_in_nm(text: str) -> float:
+    """Torque in Nm: the first number, times 9.80665 if the first unit is kgm.
+
+    Beyond 80 "kgm" (785 Nm) the unit is a slip for Nm (``115@ 2,500(kgm@ rpm)`` is a
+    115 Nm hatchback); without a unit, less than 45 is kgm.  No number -> NaN.
+    """
+    value = number_in(text)
+    kgm, nm = text.find("kgm"), text.find("nm")
+    if kgm < 0 and nm < 0:
+        return value * NM_PER_KGM if value < MIN_NM else value
+    is_kgm = kgm >= 0 and (nm < 0 or kgm < nm)
+    return value * NM_PER_KGM if is_kgm and value <= MAX_KGM else value
+
+
+class CarColumns(TransformerMixin, BaseEstimator):
+    """Raw advert columns -> cleaned and derived ones, still a DataFrame.
+
+    * numbers: ``age`` against the newest year seen in training (never the wall clock),
+      ``km_driven``, ``km_per_year``, ``log_km``, ``litres`` from the name;
+    * with ``specs``: ``mileage`` as written plus ``per_kg`` (1 for km/kg, 0 for kmpl, NaN
+      if missing: a kilogram of gas is not a litre of fuel, and gas may be CNG or LPG),
+      ``engine_cc``, ``max_power_bhp``, ``torque_nm``, ``seats``;
+    * texts, missing being a level: ``fuel``, ``seller_type``, ``transmission``,
+      ``owner``, ``brand``, ``model``, ``line``, ``variant`` (the whole name);
+    * ``words``: all these texts as tokens for a bag of words.  Tokens of brand and
+      categories come twice, so a ridge shrinks them less than model and name words.
+
+    Parameters
+    ----------
+    specs : bool
+        Whether there are mileage, engine, max_power, torque and seats columns.
 
     Attributes
     ----------
     reference_ : float
-        Newest ``year`` in training (NaN if there was none); never the wall clock.
+        Newest ``year`` in training (NaN if there was none).
 
     Methods
     -------
     transform(X)
-        X : DataFrame (n_samples, >=2) with ``year`` and ``km_driven`` -> float64
-        (n_samples, 4): age, km_driven, km_per_year, log_km.
+        X : DataFrame (n_samples, >=7) -> DataFrame (n_samples, 14 or 20).
     """
 
-    def fit(self, X: pd.DataFrame, y: ArrayLike | None = None) -> CarAgeAndUse:
+    NUMBERS = ("age", "km_driven", "km_per_year", "log_km", "litres")
+    SPECS = ("mileage", "per_kg", "engine_cc", "max_power_bhp", "torque_nm", "seats")
+
+    def __init__(self, specs: bool = False) -> None:
+        self.specs = specs
+
+    def fit(self, X: pd.DataFrame, y: ArrayLike | None = None) -> CarColumns:
+        self.feature_names_in_ = np.asarray(X.columns, dtype=object)
+        self.n_features_in_ = X.shape[1]
         year = to_float(X["year"])
         self.reference_ = float(np.nanmax(year)) if np.isfinite(year).any() else np.nan
         return self
 
-    def transform(self, X: pd.DataFrame) -> Floats:
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         check_is_fitted(self)
+        name = clean_text(X["name"])
         age = np.maximum(self.reference_ - to_float(X["year"]), 0.0)
         km = np.maximum(to_float(X["km_driven"]), 0.0)
-        return np.column_stack([age, km, km / (age + 1.0), np.log1p(km)])
+        out: dict[str, Any] = {
+            "age": age,
+            "km_driven": km,
+            "km_per_year": km / (age + 1.0),
+            "log_km": np.log1p(km),
+            "litres": [name_litres(n) for n in name],
+        }
+        if self.specs:
+            mileage = clean_text(X["mileage"])
+            distance = np.asarray([number_in(t) for t in mileage], dtype=np.float64)
+            per_kg = np.asarray(["km/kg" in t for t in mileage], dtype=np.float64)
+            out["mileage"] = distance
+            out["per_kg"] = np.where(np.isnan(distance), np.nan, per_kg)
+            out["engine_cc"] = [number_in(t) for t in clean_text(X["engine"])]
+            out["max_power_bhp"] = [number_in(t) for t in clean_text(X["max_power"])]
+            out["torque_nm"] = [torque_in_nm(t) for t in clean_text(X["torque"])]
+            out["seats"] = to_float(X["seats"])
+        texts = {c: clean_text(X[c]).tolist() for c in CAR_CATEGORIES}
+        parts = [name_parts(n) for n in name]
+        texts |= {c: [p[i] for p in parts] for i, c in enumerate(NAME_LEVELS[:3])}
+        texts["variant"] = name.tolist()
+        tokens = [self._tokens(*row) for row in zip(*texts.values(), strict=True)]
+        out |= {c: np.asarray(v, dtype=object) for c, v in texts.items()}
+        out["words"] = np.asarray(tokens, dtype=object)
+        return pd.DataFrame(out, index=X.index)
+
+    @staticmethod
+    def _tokens(*texts: str) -> str:
+        strong = [f"{i}={t.replace(' ', '_')}" for i, t in enumerate(texts[:5])]
+        weak = [f"{i}={t.replace(' ', '_')}" for i, t in enumerate(texts[5:], start=5)]
+        return " ".join([*strong, *strong, *weak, *dict.fromkeys(texts[-1].split())])
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        return np.asarray(["age", "km_driven", "km_per_year", "log_km"], dtype=object)
+        specs = self.SPECS if self.specs else ()
+        names = [*self.NUMBERS, *specs, *CAR_CATEGORIES, *NAME_LEVELS, "words"]
+        return np.asarray(names, dtype=object)
 
 
-class CarNameParts(Stateless):
-    """Brand, model, line and variant (each with its parents) from an advert's name.
+class LinearDesign(TransformerMixin, BaseEstimator):
+    """Design matrix of a linear model of log price, from what `CarColumns` gives.
 
-    ``"BMW 5 Series 520d Luxury Line"`` -> ``bmw``, ``bmw 5``, ``bmw 5 series``, and the
-    whole cleaned name.
+    Cubic terms of standardised age and log_km, standardised numbers (missing -> median
+    of training, 0 if there was none), counts of ``words`` seen at least twice (weighted)
+    and a slope of age per brand.  Unseen words give zeros.
+
+    Parameters
+    ----------
+    numbers : list of str
+        Further numeric columns.
+    weight : float
+        Of the word counts: the ridge penalty on words is divided by ``weight ** 2``.
+
+    Attributes
+    ----------
+    median_, mean_, scale_ : ndarray (2 + n_numbers,)
+    words_ : CountVectorizer
 
     Methods
     -------
     transform(X)
-        X : DataFrame (n_samples, 1) -> object ndarray of str (n_samples, 4).
+        X : DataFrame (n_samples, n_columns) -> float64 (n_samples, n_terms).
     """
 
-    TWO_WORD_BRANDS = ("land", "ashok")
+    CURVE = ("age", "log_km")
+    POWERS = ((1, 0), (0, 1), (2, 0), (1, 1), (0, 2), (3, 0), (2, 1), (1, 2), (0, 3))
 
-    def transform(self, X: pd.DataFrame) -> NDArray[np.object_]:
-        check_is_fitted(self)
-        name = clean_text(X[self.feature_names_in_[0]])
-        words = name.str.split()
-        start = [1 + (w[0] in self.TWO_WORD_BRANDS) for w in words]
-        cut = [[" ".join(w[: s + n]) for n in range(3)] for w, s in zip(words, start, strict=True)]
-        return np.column_stack([np.asarray(cut, dtype=object).reshape(-1, 3), name.to_numpy()])
+    def __init__(self, numbers: list[str], weight: float = 0.5) -> None:
+        self.numbers = numbers
+        self.weight = weight
 
-    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        return np.asarray(["brand", "model", "line", "variant"], dtype=object)
-
-
-class CarNameLitres(Stateless):
-    """Engine litres where the name tells them, else NaN.
-
-    Written out (``"2.0 TDI"``), or in a badge: BMW's last two digits (``520d`` -> 2.0),
-    other makes' hundreds (``E250`` -> 2.5).
-
-    Methods
-    -------
-    transform(X)
-        X : DataFrame (n_samples, 1) -> float64 (n_samples, 1).
-    """
+    def fit(self, X: pd.DataFrame, y: ArrayLike | None = None) -> LinearDesign:
+        self.n_features_in_ = X.shape[1]
+        values = X[[*self.CURVE, *self.numbers]].to_numpy(np.float64)
+        known = np.isfinite(values).any(axis=0)
+        self.median_ = np.zeros(values.shape[1])
+        self.median_[known] = np.nanmedian(values[:, known], axis=0)
+        values = np.where(np.isnan(values), self.median_, values)
+        self.mean_, scale = values.mean(axis=0), values.std(axis=0)
+        self.scale_ = np.where(scale > 0, scale, 1.0)
+        least = min(2, len(X))
+        words = CountVectorizer(token_pattern=WORD, lowercase=False, min_df=least, dtype=np.float64)
+        self.words_ = words.fit(X["words"])
+        names = self.words_.get_feature_names_out()
+        # the tokens of the brand begin with "4=" (see CarColumns._tokens)
+        self.brands_ = np.flatnonzero([n.startswith("4=") for n in names])
+        return self
 
     def transform(self, X: pd.DataFrame) -> Floats:
         check_is_fitted(self)
-        name = clean_text(X[self.feature_names_in_[0]])
-        litres = to_float(name.str.extract(r"(?<![\d.\-])([1-6]\.\d)(?!\d)", expand=False))
-        bmw = to_float(name.str.extract(r"(\d\d)\s?l?[di]\b", expand=False)) / 10.0
-        other = to_float(name.str.extract(r"\b[a-z]{0,3}([1-6]\d0)\s?(?:d|cdi)?\b", expand=False)) / 100.0
-        badge = np.where(name.str.startswith("bmw"), bmw, other)
-        badge = np.where((badge >= 1.0) & (badge <= 6.5), badge, np.nan)
-        return np.where(np.isnan(litres), badge, litres)[:, None]
+        values = X[[*self.CURVE, *self.numbers]].to_numpy(np.float64)
+        values = np.where(np.isnan(values), self.median_, values)
+        values = (values - self.mean_) / self.scale_
+        age, km = values[:, 0], values[:, 1]
+        curve = np.column_stack([age**a * km**b for a, b in self.POWERS])
+        words = self.words_.transform(X["words"]).toarray() * self.weight
+        slopes = (words[:, self.brands_] > 0) * age[:, None]
+        return np.hstack([curve, values[:, 2:], words, slopes])
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        return np.asarray(["litres"], dtype=object)
-
-
-class CarSpecs(Stateless):
-    """Numbers from the text of ``mileage``, ``engine``, ``max_power`` and ``torque``.
-
-    * ``mileage``: the number as written, plus ``per_kg`` = 1 for km/kg (a kilogram of gas
-      is not a litre of fuel, and gas is either CNG or LPG), 0 for kmpl, NaN if missing.
-    * ``engine`` in cc, ``max_power`` in bhp; no number -> NaN.
-    * ``torque`` in Nm: the first number, times 9.80665 if the first unit is kgm.  Beyond
-      80 "kgm" (785 Nm) the unit is a slip for Nm (``115@ 2,500(kgm@ rpm)``: a 115 Nm
-      hatchback); without a unit, less than 45 is kgm.
-
-    Methods
-    -------
-    transform(X)
-        X : DataFrame (n_samples, >=4) -> float64 (n_samples, 5).
-    """
-
-    MAX_KGM = 80.0
-    MIN_NM = 45.0
-
-    def transform(self, X: pd.DataFrame) -> Floats:
         check_is_fitted(self)
-        mileage, torque = clean_text(X["mileage"]), clean_text(X["torque"])
-        distance = first_number(mileage)
-        per_kg = mileage.str.contains("km/kg", regex=False).to_numpy(np.float64)
-        per_kg = np.where(np.isnan(distance), np.nan, per_kg)
-        value = first_number(torque)
-        unit = torque.str.extract(r"(kgm|nm)", expand=False)
-        in_kgm = (unit == "kgm").to_numpy(bool) & (value <= self.MAX_KGM)
-        in_kgm |= unit.isna().to_numpy(bool) & (value < self.MIN_NM)
-        return np.column_stack(
-            [
-                distance,
-                per_kg,
-                first_number(clean_text(X["engine"])),
-                first_number(clean_text(X["max_power"])),
-                np.where(in_kgm, value * NM_PER_KGM, value),
-            ]
-        )
-
-    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        return np.asarray(["mileage", "per_kg", "engine_cc", "max_power_bhp", "torque_nm"], dtype=object)
+        words = self.words_.get_feature_names_out()
+        curve = [f"age^{a} log_km^{b}" for a, b in self.POWERS]
+        slopes = [f"age:{w}" for w in words[self.brands_]]
+        return np.asarray([*curve, *self.numbers, *words, *slopes], dtype=object)

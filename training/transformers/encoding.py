@@ -1,4 +1,4 @@
-"""Encoders scikit-learn does not have: weighted blocks, slopes by category, estimates as features."""
+"""Encoders scikit-learn does not have: slopes by category, another model's estimate as a feature."""
 
 from __future__ import annotations
 
@@ -8,38 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils.validation import check_is_fitted
 
 from training.transformers.text import Floats, clean_text, to_float
-
-
-class Scale(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Multiply by a constant: a weaker prior for a block of one-hot columns in a ridge.
-
-    Parameters
-    ----------
-    factor : float
-        Penalty on the block is divided by ``factor ** 2``.
-
-    Methods
-    -------
-    transform(X)
-        X : array or sparse matrix (n_samples, n_features) -> same type and shape.
-    """
-
-    def __init__(self, factor: float = 1.0) -> None:
-        self.factor = factor
-
-    def fit(self, X: Any, y: ArrayLike | None = None) -> Scale:
-        self.n_features_in_ = X.shape[1]
-        return self
-
-    def transform(self, X: Any) -> Any:
-        check_is_fitted(self)
-        return X * self.factor
 
 
 class NumberByCategory(TransformerMixin, BaseEstimator):

@@ -27,12 +27,6 @@ def to_float(column: pd.Series) -> Floats:
     return pd.to_numeric(column.astype(object), errors="coerce").to_numpy(np.float64, na_value=np.nan)
 
 
-def first_number(column: pd.Series) -> Floats:
-    """The first number in each cleaned text (thousands commas allowed), else NaN."""
-    plain = column.str.replace(r"(?<=\d),(?=\d)", "", regex=True)
-    return to_float(plain.str.extract(r"(\d+(?:\.\d+)?)", expand=False))
-
-
 class Stateless(TransformerMixin, BaseEstimator):
     """Base of transformers that learn only the names of their input columns."""
 
