@@ -1,4 +1,12 @@
-"""What a used car sells for, from the plain listing (CarDekho's eight columns)."""
+"""What a used car sells for, from the plain listing (CarDekho's eight columns).
+
+Tried on the published file without its 763 repeated rows (R² on 20 % hold-outs, ten splits): extra trees
+.823, gradient boosting .844, ridge on the logarithm with words of the name .852, histogram boosting on the
+square root with target-encoded name .853; the ridge's out-of-fold estimate as a feature of the boosting
+.864-.868, with litres read from the name .875, averaged with the ridge .878. Square root beats raw price
+and logarithm. Chosen, measured over twenty splits: mean .8655, median .878, from .772 to .922. About ten
+luxury cars decide the score of a split, so a single hold-out says little.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""What a used car sells for, from the rich listing (CarDekho's third file: five more columns, with units)."""
+"""What a used car sells for, from the rich listing (CarDekho's third file: five more columns, with units).
+
+Tried on the published file without its 1,202 repeated rows (R² on 20 % hold-outs, ten splits): extra trees
+.892, histogram boosting .910, gradient boosting .913; with the log-linear ridge's out-of-fold estimate as a
+feature .916, .917 and .923; that ridge alone .931. Chosen, the same form as for the plain listing, over
+fifteen splits: mean .932, from .906 to .953.
+"""
 
 from __future__ import annotations
 

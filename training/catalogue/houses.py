@@ -1,4 +1,11 @@
-"""What a dwelling in and around Madrid is offered at."""
+"""What a dwelling in and around Madrid is offered at.
+
+Tried on the published file (R² on 20 % hold-outs, three to six splits): random forest .872-.877, extra
+trees .860-.870, histogram boosting on the raw price .869, on its logarithm .872-.876, on its square root
+.878; with rotated coordinates, distance to the centre and ratios throughout. Square root and random forest
+together .882, at many times the size. Chosen: square root alone; .877 over ten splits (.867 to .888), 0.6
+MB.
+"""
 
 from __future__ import annotations
 
@@ -116,10 +123,15 @@ SCHEMA = DatasetSchema(
 
 
 def build(seed: int) -> Any:
-    """Histogram boosting on the square root of the price; nulls go straight to the trees."""
+    """Histogram boosting on the square root of the price.
+
+    A null becomes -999, left of every real value: the trees split it off as well as NaN, and histogram
+    boosting refuses a column that is NaN throughout in training.
+    """
     import numpy as np
     from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
     from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.impute import SimpleImputer
     from sklearn.pipeline import Pipeline, make_pipeline
     from sklearn.preprocessing import OrdinalEncoder
 
@@ -131,7 +143,7 @@ def build(seed: int) -> Any:
     ordinal = OrdinalEncoder(
         categories=[worst_to_best], handle_unknown="use_encoded_value", unknown_value=np.nan
     )
-    features = ColumnTransformer(
+    derive = ColumnTransformer(
         [
             ("numbers", ToFloat(), numbers),
             ("condition", make_pipeline(CleanText(), ordinal), ["condition"]),
@@ -139,6 +151,8 @@ def build(seed: int) -> Any:
         ],
         sparse_threshold=0,
     )
+    fill = SimpleImputer(strategy="constant", fill_value=-999.0, keep_empty_features=True)
+    features = Pipeline([("derive", derive), ("fill", fill)])
     model = HistGradientBoostingRegressor(
         max_iter=400, learning_rate=0.06, l2_regularization=1.0, early_stopping=False, random_state=seed
     )
