@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
@@ -41,7 +40,7 @@ class KeyAuthentication(TokenAuthentication):  # type: ignore[misc]
     def _password(credentials: str) -> str:
         try:
             decoded = base64.b64decode(credentials, validate=True).decode("ascii")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # what base64 and ASCII decoding raise
             raise AuthenticationFailed("the Basic credentials cannot be read") from None
         return decoded.partition(":")[2]
 

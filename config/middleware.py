@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.middleware.common import CommonMiddleware
 from uuid_utils import uuid7
 
@@ -14,6 +14,7 @@ from config import errors
 from config.logs import CURRENT_REQUEST
 
 Next = Callable[[HttpRequest], HttpResponse]
+SILENCE_SECONDS = 10.0
 DISCARDED_BYTES = 64 * 2**20
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
@@ -28,9 +29,14 @@ class RequestIdMiddleware:
         given = request.headers.get("X-Request-ID", "")
         identifier = given if _GIVEN_ID.fullmatch(given) else str(uuid7())
         request.request_id = identifier  # type: ignore[attr-defined]
+        _limit_silence(request)
         token = CURRENT_REQUEST.set(identifier)
         try:
             response = self.get_response(request)
+            if isinstance(response, HttpResponseNotAllowed):
+                allowed = response["Allow"]
+                said = f"this method is not there; allowed are {allowed}"
+                response = errors.answer(request, 405, "method_not_allowed", said, {"Allow": allowed})
             if response.status_code >= 400:
                 _discard_body(request)
         finally:
@@ -45,6 +51,16 @@ class RequestIdMiddleware:
             assert status is not None
             return errors.answer(request, status, body["code"], body["message"], headers)
         return None
+
+
+def _limit_silence(request: HttpRequest) -> None:
+    """A client that announces a body and does not send it must not hold a thread for ever.
+
+    gunicorn's threads read from a blocking socket without a limit of their own.
+    """
+    connection = request.META.get("gunicorn.socket")
+    if connection is not None and request.META.get("CONTENT_LENGTH") not in (None, "", "0"):
+        connection.settimeout(SILENCE_SECONDS)
 
 
 def _discard_body(request: HttpRequest) -> None:

@@ -87,7 +87,13 @@ DATABASES: dict[str, Any] = {
 }
 DATABASES["default"].setdefault("OPTIONS", {}).update(
     # A prediction is refused with 503 rather than kept waiting when Postgres cannot be reached.
-    {"connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 5), "application_name": "vigia"}
+    {
+        "connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 5),
+        "application_name": "vigia",
+        # Nor is it kept waiting behind a lock, or for a server that no longer acknowledges (milliseconds).
+        "options": "-c lock_timeout=10000",
+        "tcp_user_timeout": 10_000,
+    }
 )
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -61,4 +61,5 @@ class CSVRenderer(BaseRenderer):
         if "predictions" not in data:  # an error has no rows: it comes in the one shape, and says so
             (renderer_context or {})["response"]["Content-Type"] = "application/json"
             return json.dumps(data).encode()
-        return write(data["predictions"]).encode()
+        shared = {name: data[name] for name in ("model", "version") if name in data}
+        return write(shared | dict(row) for row in data["predictions"]).encode()

@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -20,6 +20,7 @@ from predictions.errors import KeyReused, PredictionFailed, TooManyRows
 from predictions.identifiers import new_ids
 from training.engines import Scores
 from training.schema import Fault, Instance, InvalidRows
+from training.schema.faults import REPORTED_FAULTS
 from training.schema.reading import CsvReader
 from training.services.serving import Served
 
@@ -92,6 +93,8 @@ def read_rows(served: Served, rows: Sequence[object], *, text: bool = False) -> 
         else:
             bad += 1
             faults.extend(fault.at(row=position) for fault in found)
+            if len(faults) > REPORTED_FAULTS:
+                break  # more would not be reported, and looking for them is work a client can ask for cheaply
     if faults:
         raise InvalidRows(faults, rows=len(rows), bad=bad)
     return good
@@ -110,7 +113,7 @@ def read_csv(
         if rows > settings.PREDICT_MAX_ROWS:
             raise TooManyRows(settings.PREDICT_MAX_ROWS)
         bad += len(batch.refused)
-        faults.extend(batch.faults)
+        faults.extend(batch.faults[: REPORTED_FAULTS + 1])
         good.extend(batch.instances(served.schema))
     if faults:
         raise InvalidRows(faults, rows=rows, bad=bad, what="rows")
@@ -120,11 +123,18 @@ def read_csv(
     return good
 
 
-def answer(served: Served, instances: Sequence[Instance], caller: Caller) -> Answer:
+def answer(
+    served: Served, instances: Sequence[Instance], caller: Caller, *, if_active: bool = False
+) -> Answer:
     """Predicts, logs, and only then answers.
+
+    Parameters
+    ----------
+    if_active : the caller asked for the active version, whichever it is, and `served` was it a moment ago.
 
     Raises
     ------
+    predictions.log.VersionSwitched : it is not any more; ask the new one.
     LogUnavailable : nothing could be logged, so nothing is answered.
     KeyReused : another request took the idempotency key meanwhile, with another body.
     PredictionFailed, InvalidRows : the model has no answer to these values.
@@ -146,11 +156,11 @@ def answer(served: Served, instances: Sequence[Instance], caller: Caller) -> Ans
             caller.client_id, caller.idempotency_key, caller.request_sha256, json.dumps(body)
         )
     try:
-        prediction_log.append(rows, claim)
+        prediction_log.append(rows, claim, if_active=if_active)
     except prediction_log.AlreadyAnswered:
         earlier = replay(caller)
         if earlier is None:  # it expired between two statements
-            return answer(served, instances, caller)
+            return answer(served, instances, caller, if_active=if_active)
         return earlier
     return Answer(body)
 
@@ -166,23 +176,29 @@ def _scores(served: Served, instances: Sequence[Instance]) -> Scores:
 def _outputs(served: Served, scores: Scores) -> list[tuple[Any, float | None]]:
     """(prediction, probability) per row: the decision is made here, by the version's threshold."""
     found: list[tuple[Any, float | None]] = []
-    faults = []
     if scores.probabilities is None:
-        for position, value in enumerate(scores.values):
-            if not math.isfinite(value):
-                faults.append(
-                    Fault(None, "no_finite_answer", "the model's answer is not finite", row=position)
-                )
-            found.append((value, None))
+        faults = _not_finite(scores.values)
+        found.extend((value, None) for value in scores.values)
     elif served.threshold is not None:
         negative, positive = scores.classes
         threshold = served.threshold
+        faults = _not_finite(row[1] for row in scores.probabilities)
         found.extend((positive if row[1] >= threshold else negative, row[1]) for row in scores.probabilities)
     else:
+        faults = _not_finite(max(row) for row in scores.probabilities)
         found.extend(zip(scores.values, (max(row) for row in scores.probabilities), strict=True))
     if faults:
         raise InvalidRows(faults, rows=len(found), bad=len(faults))
     return found
+
+
+def _not_finite(numbers: Iterable[float]) -> list[Fault]:
+    said = "the model's answer is not finite"
+    return [
+        Fault(None, "no_finite_answer", said, row=position)
+        for position, number in enumerate(numbers)
+        if not math.isfinite(number)
+    ]
 
 
 def _row(

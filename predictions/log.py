@@ -20,6 +20,7 @@ from psycopg.types.json import Jsonb
 
 from predictions.errors import LogUnavailable
 from predictions.models import IdempotencyKey
+from training.services.registry import ACTIVATION_FENCE
 
 _COLUMNS = (
     "id, registered_model_id, version_id, client_id, key, "
@@ -73,11 +74,22 @@ class AlreadyAnswered(Exception):
     """Another request with the same idempotency key was committed first."""
 
 
-def append(rows: Sequence[Row], claim: Claim | None = None) -> None:
+class VersionSwitched(Exception):
+    """Another version became the active one since the answer was computed; nothing was written."""
+
+
+def append(rows: Sequence[Row], claim: Claim | None = None, *, if_active: bool = False) -> None:
     """Writes rows (and the claim) in one transaction; on return they are committed.
+
+    Parameters
+    ----------
+    if_active : write only if the rows' version is the active one at the commit. A shared advisory lock keeps
+        an activation from committing between the check and this commit, so no answer that goes out after a
+        switch was committed comes from the version before it.
 
     Raises
     ------
+    VersionSwitched : see `if_active`.
     AlreadyAnswered : the claim's key was taken meanwhile; nothing was written.
     LogUnavailable : the database cannot be reached; whether the rows are there is unknown only when the
         connection broke during COMMIT, and then a retry with the same idempotency key is safe.
@@ -85,6 +97,8 @@ def append(rows: Sequence[Row], claim: Claim | None = None) -> None:
     try:
         # durable: this must be the outermost transaction, or "committed before the answer" would be a lie.
         with transaction.atomic(durable=True), connection.cursor() as cursor:
+            if if_active:
+                _pass_the_fence(cursor, rows[0].model_id, rows[0].version_id)
             if claim is not None and not _claim(cursor, claim):
                 raise AlreadyAnswered
             if len(rows) < COPY_FROM_ROWS:
@@ -100,6 +114,14 @@ def append(rows: Sequence[Row], claim: Claim | None = None) -> None:
                         copy.write_row(row.adapted())
     except (OperationalError, InterfaceError, InternalError) as error:  # internal: a read-only standby
         raise LogUnavailable from error
+
+
+def _pass_the_fence(cursor: Any, model_id: int, version_id: int) -> None:
+    cursor.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", [ACTIVATION_FENCE, model_id])
+    # A statement of its own: its snapshot is taken after the lock was granted.
+    cursor.execute("SELECT 1 FROM training_modelversion WHERE id = %s AND status = 'active'", [version_id])
+    if cursor.fetchone() is None:
+        raise VersionSwitched
 
 
 def _claim(cursor: Any, claim: Claim) -> bool:

@@ -66,6 +66,9 @@ def _make(month: Month) -> bool:
     """Makes and attaches one partition, taking over what the default partition holds of that month."""
     low, high = lowest_at(month.start), lowest_at(month.next.start)
     with transaction.atomic(), connection.cursor() as cursor:
+        # Attaching waits for every reader of the default partition while writers wait for us: not for long.
+        # What was not made now is made by the next beat; rows are kept meanwhile.
+        cursor.execute("SET LOCAL lock_timeout = '2s'")
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         if month.table in names():
             return False

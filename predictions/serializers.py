@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from rest_framework import serializers
 
 from predictions.models import Prediction
-from training.models import Activation
 from training.serializers import ActivationSerializer
+from training.services import registry
 
 
 class WarningSerializer(serializers.Serializer[Any]):
@@ -71,10 +71,7 @@ class PredictionDetailSerializer(PredictionSerializer):
 
     def get_lineage(self, row: Prediction) -> dict[str, Any]:
         """The version's lineage, and the activation that was in force when the row was made."""
-        activation = (
-            Activation.objects.filter(version=row.version, at__lte=row.at)
-            .select_related("actor", "version")
-            .first()
-        )
-        shown = ActivationSerializer(activation).data if activation else None
+        activation = registry.active_at(row.registered_model, row.at)
+        answered_as_active = activation is not None and activation.version_id == row.version_id
+        shown = ActivationSerializer(activation).data if answered_as_active else None
         return row.version.lineage | {"activation": shown}

@@ -17,8 +17,10 @@ from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
 from predictions import inference
+from predictions.errors import LogUnavailable
 from predictions.export import CSVRenderer
 from predictions.inference import Answer, Caller
+from predictions.log import VersionSwitched
 from predictions.serializers import AnswerSerializer as Answered
 from predictions.serializers import PredictionDetailSerializer, PredictionPageSerializer, PredictionSerializer
 from predictions.services import queries
@@ -32,6 +34,7 @@ from training.services.serving import Served, served
 from training.views import ModelView, csv_dialect, moment_of
 
 IDEMPOTENCY_KEY_LENGTH = 200
+SWITCHES_SURVIVED = 10  # activations that may overtake one request
 LOG_FILTERS = [
     OpenApiParameter("since", OpenApiTypes.DATETIME, description="From this moment on."),
     OpenApiParameter("until", OpenApiTypes.DATETIME, description="Before this moment."),
@@ -104,7 +107,9 @@ class PredictionsView(PredictView):
             here = reverse("predictions", args=[self.model.name], request=request)
             following = f"{here}?{parameters.urlencode()}"
         predictions = PredictionSerializer(rows, many=True).data
-        return Response({"model": self.model.name, "predictions": predictions, "next": following})
+        headers = {"Link": f'<{following}>; rel="next"'} if following else {}
+        body = {"model": self.model.name, "predictions": predictions, "next": following}
+        return Response(body, headers=headers)
 
     @extend_schema(
         operation_id="predict", request=INSTANCES, responses=Answered, parameters=PREDICT_PARAMETERS
@@ -131,8 +136,13 @@ def predict(request: Request, model: RegisteredModel, data: Any, number: int | N
     earlier = inference.replay(caller)
     if earlier is not None:
         return earlier
-    ready = served(model, number)
-    return inference.answer(ready, _read(request, ready, data), caller)
+    for _ in range(SWITCHES_SURVIVED):
+        ready = served(model, number)
+        try:
+            return inference.answer(ready, _read(request, ready, data), caller, if_active=number is None)
+        except VersionSwitched:
+            continue  # the new active version may have another schema: read again
+    raise LogUnavailable
 
 
 def respond(answer: Answer) -> Response:
@@ -143,6 +153,7 @@ def respond(answer: Answer) -> Response:
 def _read(request: Request, ready: Served, data: Any) -> list[Any]:
     if isinstance(data, CsvBody):
         delimiter, decimal = csv_dialect(request)
+        data.stream.seek(0)
         return inference.read_csv(ready, data.stream, delimiter=delimiter, decimal=decimal)
     if isinstance(data, QueryDict):
         return inference.read_rows(ready, [form_cells(data)], text=True)

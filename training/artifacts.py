@@ -50,9 +50,8 @@ def libraries() -> dict[str, str]:
 def store(data: bytes) -> Stored:
     """Stores model bytes; the same bytes twice are stored once."""
     digest = hashlib.sha256(data).hexdigest()
-    name = _name(digest)
-    if not default_storage.exists(name):
-        default_storage.save(name, ContentFile(data))
+    # Written even if the name is there: what is there may be damaged, and this repairs it.
+    default_storage.save(_name(digest), ContentFile(data))
     return Stored(digest, _sign(data), len(data))
 
 
@@ -83,7 +82,11 @@ def load(version: ModelVersion) -> engines.Engine:
     ArtifactError : see `fetch`; also when another scikit-learn made the artifact.
     """
     check_libraries(version)
-    return engines.load(version.engine, fetch(version), version.dataset_schema)
+    data = fetch(version)
+    try:
+        return engines.load(version.engine, data, version.dataset_schema)
+    except (AttributeError, ImportError, LookupError, TypeError, ValueError, EOFError) as error:
+        raise ArtifactError(f"{version} cannot be loaded by this code: {error}") from error
 
 
 def check_libraries(version: ModelVersion) -> None:
@@ -99,9 +102,8 @@ def check_libraries(version: ModelVersion) -> None:
 def store_dataset(written: Written) -> None:
     """Stores a finished Parquet file under its content address."""
     name = f"datasets/{written.sha256[:2]}/{written.sha256}.parquet"
-    if not default_storage.exists(name):
-        with written.path.open("rb") as stream:
-            default_storage.save(name, File(stream))
+    with written.path.open("rb") as stream:
+        default_storage.save(name, File(stream))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from training import frames
 from training.schema import Column, DatasetSchema, Fault, Instance, InvalidRows
 from training.schema.dataset import KEY_FIELD
+from training.schema.faults import REPORTED_FAULTS
 
 ROW_GROUP = 50_000
 
@@ -158,6 +159,8 @@ def write_instances(path: Path, schema: DatasetSchema, rows: Iterable[object]) -
     faults: list[Fault] = []
     count = bad = 0
     for raw in rows:
+        if len(faults) > REPORTED_FAULTS:
+            break
         found = schema.read(raw, with_target=True)
         if isinstance(found, Instance):
             good.append(found)

@@ -154,6 +154,18 @@ class TrainingRun(models.Model):
 
     class Meta:
         ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(status__in=["queued", "running", "succeeded", "failed"]), name="run_status_known"
+            ),
+            models.CheckConstraint(condition=Q(percent__lte=100), name="run_percent_to_100"),
+            # A finished run says when; an unfinished one does not.
+            models.CheckConstraint(
+                condition=Q(status__in=["succeeded", "failed"], finished_at__isnull=False)
+                | Q(status__in=["queued", "running"], finished_at__isnull=True),
+                name="run_finished_has_time",
+            ),
+        ]
         indexes = [
             # The beat job asks for unfinished runs every half minute; there are few of them, ever.
             models.Index(
@@ -208,6 +220,11 @@ class ModelVersion(models.Model):
         ordering = ["-id"]
         constraints = [
             models.UniqueConstraint(fields=["registered_model", "number"], name="version_number_once"),
+            models.CheckConstraint(condition=Q(number__gte=1), name="version_number_from_1"),
+            models.CheckConstraint(
+                condition=Q(status__in=["candidate", "active", "retired", "rejected"]),
+                name="version_status_known",
+            ),
             # Also the index by which every request finds the active version.
             models.UniqueConstraint(
                 fields=["registered_model"], condition=Q(status="active"), name="one_active_version"
@@ -266,6 +283,7 @@ class Activation(models.Model):
     class Meta:
         ordering = ["-at", "-id"]
         get_latest_by = ["at", "id"]
+        constraints = [models.CheckConstraint(condition=~Q(reason=""), name="activation_has_reason")]
         indexes = [
             # "What was live at time T?" is the last activation at or before T.
             models.Index(fields=["registered_model", "-at"], name="activation_at")

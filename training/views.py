@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from typing import Any, ClassVar, TypeVar
 
@@ -23,6 +24,7 @@ from training.errors import Malformed, NotFound
 from training.models import ModelVersion, RegisteredModel, TrainingRun
 from training.parsers import CsvBody, CSVParser, StrictJSONParser, check_length
 from training.schema import Fault, InvalidRows
+from training.schema.faults import clip
 from training.serializers import (
     ActivateSerializer,
     ActivationSerializer,
@@ -36,6 +38,8 @@ from training.serializers import (
 from training.services import access, datasets, registry, runs
 
 PAGE = 100
+# A waiting request holds one of the process's threads: most must stay free for predictions.
+_WAITERS = threading.BoundedSemaphore(2)
 Row = TypeVar("Row", ModelVersion, TrainingRun)
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 
@@ -50,7 +54,7 @@ class ModelView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         self.model = registry.get_model(kwargs["model"])
-        right = self.rights.get(request.method or "")
+        right = self.rights.get("GET" if request.method == "HEAD" else request.method or "")
         if right is not None:
             access.require(request.user, right, self.model)
         else:
@@ -220,17 +224,25 @@ class TrainingRunsView(ModelView):
         """202 at once; with ``Prefer: wait=N`` as late as that, and 201 when the run has finished."""
         headers = {"Location": reverse("training-run", args=[self.model.name, run.pk], request=request)}
         asked = _WAIT.search(request.headers.get("Prefer", ""))
-        if asked:
-            seconds = min(int(asked[1]), settings.MAX_WAIT_SECONDS)
-            headers["Preference-Applied"] = f"wait={seconds}"
-            deadline, pause = time.monotonic() + seconds, 0.1
-            while not run.is_finished and time.monotonic() < deadline:
-                time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
-                pause = min(pause * 1.5, 1.0)
-                run = TrainingRun.objects.get(pk=run.pk)
+        if asked and not run.is_finished and _WAITERS.acquire(blocking=False):
+            try:
+                run = self._wait(run, int(asked[1]), headers)
+            finally:
+                _WAITERS.release()
         return Response(
             TrainingRunSerializer(run).data, status=201 if run.is_finished else 202, headers=headers
         )
+
+    def _wait(self, run: TrainingRun, asked: int, headers: dict[str, str]) -> TrainingRun:
+        """The run when it has finished, or as it is after as many seconds as were asked for."""
+        seconds = min(asked, settings.MAX_WAIT_SECONDS)
+        headers["Preference-Applied"] = f"wait={seconds}"
+        deadline, pause = time.monotonic() + seconds, 0.1
+        while not run.is_finished and time.monotonic() < deadline:
+            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+            pause = min(pause * 1.5, 1.0)
+            run = TrainingRun.objects.get(pk=run.pk)
+        return run
 
 
 class TrainingRunView(ModelView):
@@ -248,7 +260,7 @@ def _instances(data: Any) -> list[Any]:
     if not isinstance(data, dict):
         raise Malformed('send {"instances": [...], "mode": "append"} or a CSV', code="not_an_object")
     unknown = sorted(set(data) - {"instances", "mode"})
-    faults = [Fault(name[:80], "unknown_field", "only instances and mode are read") for name in unknown]
+    faults = [Fault(clip(name), "unknown_field", "only instances and mode are read") for name in unknown]
     if "instances" not in data:
         faults.append(Fault("instances", "missing_field", "instances is missing"))
     elif not isinstance(data["instances"], list) or not data["instances"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +24,7 @@ TRUE_WORDS = ("true", "yes", "1", "1.0", "si", "sí", "y", "t")
 FALSE_WORDS = ("false", "no", "0", "0.0", "n", "f")
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
-_INTEGER = re.compile(r"[+-]?\d{1,30}(?:\.0*)?", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d{1,30}(?:\.0?)?", re.ASCII)  # pandas writes 3.0; 3.000 may be 3000
 _SPACES = re.compile(r"\s+")
 
 
@@ -100,7 +101,7 @@ class Column:
 
     def canonical_text(self, text: str) -> str:
         """`text` after the declared normalisation."""
-        text = text.strip()
+        text = text.strip() if text.isascii() else unicodedata.normalize("NFC", text.strip())
         if self.normalise == "strip":
             return text
         text = text.lower()
@@ -181,7 +182,7 @@ class Column:
             return number
         if not number.is_integer():
             raise self._bad("not_an_integer", "must be a whole number", given)
-        if abs(number) > EXACT_INTEGER:
+        if abs(number) > EXACT_INTEGER or (isinstance(given, int) and abs(given) > EXACT_INTEGER):
             raise self._bad("out_of_bounds", "is beyond 2^53, the largest exact integer", given)
         return int(number)
 
@@ -195,7 +196,7 @@ class Column:
         raise self._not_boolean(value)
 
     def _boolean_word(self, word: str, given: Any) -> Value:
-        lowered = word.lower()
+        lowered = unicodedata.normalize("NFC", word).lower()
         if lowered in TRUE_WORDS:
             return True
         if lowered in FALSE_WORDS:

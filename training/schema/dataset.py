@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from training.schema.columns import BadValue, Column, Seen, Value, is_storable
-from training.schema.faults import Fault, clip, echo
+from training.schema.faults import REPORTED_FAULTS, Fault, clip, echo
 
 KEY_FIELD: Final = "_key"
 KEY_LENGTH: Final = 200
@@ -156,6 +156,8 @@ class DatasetSchema:
         repeated = raw.repeated if isinstance(raw, RepeatedNames) else ()
         faults.extend(self._twice(name) for name in repeated)
         for name, value in raw.items():
+            if len(faults) > REPORTED_FAULTS:
+                return faults
             column = self._lookup.get(name) or self.find(name)
             role = "feature"
             if column is None:

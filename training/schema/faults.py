@@ -108,5 +108,6 @@ class InvalidRows(Exception):
         self.faults = list(faults[:REPORTED_FAULTS])
         self.rows, self.bad = rows, bad
         self.truncated = truncated or len(faults) > REPORTED_FAULTS
-        self.message = message or f"{bad} of {rows} {what} {'is' if bad == 1 else 'are'} invalid"
+        least = "at least " if self.truncated else ""
+        self.message = message or f"{least}{bad} of {rows} {what} {'is' if bad == 1 else 'are'} invalid"
         super().__init__(self.message)

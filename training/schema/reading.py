@@ -112,7 +112,7 @@ class CsvReader:
         self._roles = self._check_header()
         sample = list(itertools.islice(self._rows(), SAMPLED_ROWS))
         self._pending: Iterable[tuple[int, list[str]]] = itertools.chain(sample, self._rows())
-        self.dialect = Dialect(chosen, decimal or self._recognise_decimal(sample), bom)
+        self.dialect = Dialect(chosen, decimal or self._recognise_decimal(sample, chosen), bom)
 
     # -- the header --------------------------------------------------------------------------------
 
@@ -180,19 +180,20 @@ class CsvReader:
             line = reader.line_num
             raise _unreadable("malformed_csv", f"line {line} is no CSV: {error}", line) from None
 
-    def _recognise_decimal(self, sample: Sequence[tuple[int, list[str]]]) -> str:
+    def _recognise_decimal(self, sample: Sequence[tuple[int, list[str]]], delimiter: str) -> str:
         places = [i for i, (_, column) in enumerate(self._roles) if column is not None and column.is_numeric]
         cells = [row[place] for _, row in sample for place in places if place < len(row)]
         with_comma = [cell for cell in cells if _WITH_COMMA.fullmatch(cell)]
-        if not with_comma or any(_WITH_POINT.fullmatch(cell) for cell in cells):
-            return "."
-        if all(_THOUSANDS.fullmatch(cell) for cell in with_comma):
-            said = (
-                f"{with_comma[0].strip()!r} can be read as a decimal or with a thousands comma: "
-                "say which decimal mark the file uses (decimal=, or decimal=.)"
-            )
-            raise _unreadable("ambiguous_decimal", said, 1)
-        return ","
+        with_point = [cell for cell in cells if _WITH_POINT.fullmatch(cell)]
+        if with_comma and not with_point:
+            if all(_THOUSANDS.fullmatch(cell) for cell in with_comma):
+                raise _ambiguous(with_comma[0], "comma")
+            return ","
+        # Where commas separate the columns a point is the decimal mark; elsewhere 1.200 may be 1200.
+        pointed = with_point and not with_comma and delimiter != ","
+        if pointed and all(_THOUSANDS.fullmatch(cell.replace(".", ",")) for cell in with_point):
+            raise _ambiguous(with_point[0], "point")
+        return "."
 
     def batches(self, size: int = BATCH_ROWS) -> Iterator[Batch]:
         """The rest of the file, `size` rows at a time."""
@@ -301,6 +302,14 @@ def _peek(stream: BinaryIO) -> bytes:
     head = stream.read(65_536)
     stream.seek(start)
     return head
+
+
+def _ambiguous(cell: str, mark: str) -> InvalidRows:
+    said = (
+        f"{clip(cell.strip())!r} can be read as a decimal or with a thousands {mark}: "
+        "say which decimal mark the file uses (decimal=, or decimal=.)"
+    )
+    return _unreadable("ambiguous_decimal", said, 1)
 
 
 def _unreadable(code: str, message: str, line: int) -> InvalidRows:

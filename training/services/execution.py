@@ -136,12 +136,21 @@ class _Lease:
 
 
 def _train(lease: _Lease) -> None:
-    run = TrainingRun.objects.select_related("registered_model", "upload", "requested_by").get(
-        pk=lease.run_id
-    )
+    related = ("registered_model", "upload", "requested_by")
+    run = TrainingRun.objects.select_related(*related).get(pk=lease.run_id)
     declared = catalogue.get(run.registered_model.name)
+    finished = False
+    while not finished:
+        finished = _train_on(lease, run, declared, run.registered_model.active_version)
+
+
+def _train_on(
+    lease: _Lease, run: TrainingRun, declared: ModelDeclaration, active: ModelVersion | None
+) -> bool:
+    """Fits and finishes; False when an append must start anew, because another run's rows became the active
+    version's meanwhile and would be lost."""
     lease.report("collecting rows", 5)
-    dataset = _assemble(run, declared)
+    dataset = _assemble(run, declared, active)
     lease.report("reading", 10)
     with artifacts.dataset_file(dataset) as path:
         frame = datasets.read_frame(path, declared.schema)
@@ -150,22 +159,25 @@ def _train(lease: _Lease) -> None:
     lease.report("storing", 85)
     engine = SklearnEngine(fitted.pipeline, fitted.schema)
     stored = artifacts.store(engine.to_bytes())
+    base = active.dataset_id if active else None
     while True:
         lease.report("comparing with the active version", 90)
-        active = run.registered_model.active_version
         gate = _gate(declared, fitted, active)
         try:
             _finish(lease, run, dataset, declared, fitted, stored, gate, active)
         except ActiveChanged:
+            active = run.registered_model.active_version
+            if run.mode == TrainingRun.Mode.APPEND and active is not None and active.dataset_id != base:
+                return False
             continue
-        return
+        return True
 
 
-def _assemble(run: TrainingRun, declared: ModelDeclaration) -> Dataset:
+def _assemble(run: TrainingRun, declared: ModelDeclaration, active: ModelVersion | None) -> Dataset:
     """The rows to train on: the upload alone, or the active version's rows and the upload."""
     model, schema = run.registered_model, declared.schema
-    active = model.active_version if run.mode == TrainingRun.Mode.APPEND else None
-    parts = [run.upload] if active is None else [active.dataset, run.upload]
+    appends = run.mode == TrainingRun.Mode.APPEND and active is not None
+    parts = [active.dataset, run.upload] if appends and active is not None else [run.upload]
     if len(parts) == 1 and run.upload.schema_sha256 == schema.sha256:
         return run.upload
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory, _files(parts) as paths:
@@ -234,7 +246,7 @@ def _finish(
 ) -> None:
     """Version, its possible activation and the end of the run, in one transaction."""
     with transaction.atomic():
-        model = RegisteredModel.objects.select_for_update().get(pk=run.registered_model_id)
+        model = RegisteredModel.objects.select_for_update(no_key=True).get(pk=run.registered_model_id)
         held = TrainingRun.objects.select_for_update().filter(
             pk=run.pk, status=Status.RUNNING, lease_owner=lease.owner
         )
@@ -278,9 +290,8 @@ def _finish(
 
 def _activate_by_policy(model: RegisteredModel, made: ModelVersion, run: TrainingRun) -> None:
     passed = bool(made.gate["passed"])
-    if run.activation_reason:
-        if passed:
-            registry.activate(made, by=run.requested_by, reason=run.activation_reason)
+    if run.activation_reason and passed:
+        registry.activate(made, by=run.requested_by, reason=run.activation_reason)
         return
     policy = model.policy
     if policy == RegisteredModel.Policy.ALWAYS or (policy == RegisteredModel.Policy.IF_BETTER and passed):

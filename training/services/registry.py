@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from django.contrib.auth.models import User
-from django.db import transaction
-from django.utils import timezone
+from django.db import connection, transaction
 
 from training import artifacts, catalogue
 from training.errors import Conflict, GateNotPassed, UnknownModel, UnknownVersion
 from training.models import Activation, ModelVersion, RegisteredModel
 
 Status = ModelVersion.Status
+
+# Class of the advisory locks, keyed by model, that order log commits and activations; see predictions.log.
+ACTIVATION_FENCE: Final = 22_121
 
 
 def sync_catalogue() -> list[RegisteredModel]:
@@ -67,9 +70,11 @@ def activate(
     reason = reason.strip()
     if not reason:
         raise Conflict("an activation needs a reason", code="reason_missing")
+    # Before the lock, because it takes time and cannot change: an artifact that does not load must not be
+    # what answers next.
+    artifacts.load(version)
     with transaction.atomic():
-        # The model's row is the lock: concurrent activations queue here and see each other's result.
-        RegisteredModel.objects.select_for_update().get(pk=version.registered_model_id)
+        _lock(version.registered_model_id)
         version = ModelVersion.objects.select_related("registered_model").get(pk=version.pk)
         if version.status == Status.ACTIVE:
             raise Conflict(f"{version} is active already", code="already_active")
@@ -80,8 +85,7 @@ def activate(
             failed = [check for check in version.gate["checks"] if not check["passed"]]
             said = "; ".join(check["message"] for check in failed) or "it was not checked"
             raise GateNotPassed(f"the gate of {version} is not passed: {said}", details=failed)
-        artifacts.check_libraries(version)
-        artifacts.fetch(version)
+        _raise_the_fence(version.registered_model_id)
         previous = version.registered_model.active_version
         if previous is not None:
             previous.status = Status.RETIRED
@@ -97,8 +101,29 @@ def activate(
             reason=reason[:500],
             gate=version.gate,
             overridden=not passed,
-            at=timezone.now(),
+            at=_now(version.registered_model),
         )
+
+
+def _lock(model_id: int) -> None:
+    """Concurrent activations queue here and see each other's result. NO KEY: the log's foreign keys need the
+    row's key to stay, and predictions must not wait for this lock."""
+    RegisteredModel.objects.select_for_update(no_key=True).get(pk=model_id)
+
+
+def _raise_the_fence(model_id: int) -> None:
+    """From here to the commit no answer of this model is written; those under way are written first."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [ACTIVATION_FENCE, model_id])
+
+
+def _now(model: RegisteredModel) -> datetime:
+    """The database's clock, which all processes share, and always after the model's last activation."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        moment: datetime = cursor.fetchone()[0]
+    last = model.activations.values_list("at", flat=True).first()
+    return moment if last is None or moment > last else last + timedelta(microseconds=1)
 
 
 def rollback(model: RegisteredModel, *, by: User | None, reason: str) -> Activation:
@@ -109,7 +134,7 @@ def rollback(model: RegisteredModel, *, by: User | None, reason: str) -> Activat
     Conflict : when there is nothing to go back to.
     """
     with transaction.atomic():
-        RegisteredModel.objects.select_for_update().get(pk=model.pk)
+        _lock(model.pk)
         target = rollback_target(model)
         if target is None:
             raise Conflict(f"{model.name} has no earlier active version", code="nothing_to_roll_back_to")

@@ -31,7 +31,7 @@ def request(
         upload=upload,
         mode=mode,
         requested_by=by,
-        activation_reason=activation_reason[:500],
+        activation_reason=activation_reason.strip()[:500],
         stage="queued",
     )
 

@@ -22,6 +22,7 @@ from training.schema import DatasetSchema
 log = logging.getLogger(__name__)
 
 KEPT_VERSIONS = 32
+KEPT_BYTES = 256 * 2**20  # of artifacts as stored; in memory they are some times larger
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Served:
     schema: DatasetSchema
     threshold: float | None
     engine: Engine
+    artifact_size: int
 
 
 _kept: OrderedDict[int, Served] = OrderedDict()
@@ -73,11 +75,15 @@ def _ready(version_id: int) -> Served:
             found = _load(version_id)
             with _lock:
                 _kept[version_id] = found
-                while len(_kept) > KEPT_VERSIONS:
+                while len(_kept) > 1 and (len(_kept) > KEPT_VERSIONS or _kept_bytes() > KEPT_BYTES):
                     _kept.popitem(last=False)
         with _lock:
             _loading.pop(version_id, None)
     return found
+
+
+def _kept_bytes() -> int:
+    return sum(kept.artifact_size for kept in _kept.values())
 
 
 def _load(version_id: int) -> Served:
@@ -90,6 +96,7 @@ def _load(version_id: int) -> Served:
         schema=row.dataset_schema,
         threshold=row.threshold,
         engine=artifacts.load(row),
+        artifact_size=row.artifact_size,
     )
 
 
