@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.middleware.common import CommonMiddleware
@@ -14,7 +15,6 @@ from config import errors
 from config.logs import CURRENT_REQUEST
 
 Next = Callable[[HttpRequest], HttpResponse]
-SILENCE_SECONDS = 10.0
 DISCARDED_BYTES = 64 * 2**20
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
@@ -60,7 +60,7 @@ def _limit_silence(request: HttpRequest) -> None:
     """
     connection = request.META.get("gunicorn.socket")
     if connection is not None and request.META.get("CONTENT_LENGTH") not in (None, "", "0"):
-        connection.settimeout(SILENCE_SECONDS)
+        connection.settimeout(settings.BODY_SILENCE_SECONDS)
 
 
 def _discard_body(request: HttpRequest) -> None:

@@ -18,7 +18,11 @@ from training.version import VERSION
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    """Where a person is: what is served, and where everything else lies."""
+    """Where a person is: what is served, and where everything else lies.
+
+    To the public it tells no more than the documentation does: names and fields. Versions and metrics are for
+    people who are logged in.
+    """
     served: list[dict[str, Any]] = []
     for row in RegisteredModel.objects.all():
         declared = catalogue.get(row.name) if row.name in catalogue.names() else None

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +123,18 @@ def _pass_the_fence(cursor: Any, model_id: int, version_id: int) -> None:
     cursor.execute("SELECT 1 FROM training_modelversion WHERE id = %s AND status = 'active'", [version_id])
     if cursor.fetchone() is None:
         raise VersionSwitched
+
+
+@contextmanager
+def holding_off_activations(model_id: int) -> Iterator[None]:
+    """No activation of this model commits within: for a request that switches keep overtaking."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock_shared(%s, %s)", [ACTIVATION_FENCE, model_id])
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock_shared(%s, %s)", [ACTIVATION_FENCE, model_id])
 
 
 def _claim(cursor: Any, claim: Claim) -> bool:

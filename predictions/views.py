@@ -17,10 +17,9 @@ from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
 from predictions import inference
-from predictions.errors import LogUnavailable
 from predictions.export import CSVRenderer
 from predictions.inference import Answer, Caller
-from predictions.log import VersionSwitched
+from predictions.log import VersionSwitched, holding_off_activations
 from predictions.serializers import AnswerSerializer as Answered
 from predictions.serializers import PredictionDetailSerializer, PredictionPageSerializer, PredictionSerializer
 from predictions.services import queries
@@ -34,7 +33,7 @@ from training.services.serving import Served, served
 from training.views import ModelView, csv_dialect, moment_of
 
 IDEMPOTENCY_KEY_LENGTH = 200
-SWITCHES_SURVIVED = 10  # activations that may overtake one request
+SWITCHES_SURVIVED = 3  # activations that may overtake a request before it holds the next one off
 LOG_FILTERS = [
     OpenApiParameter("since", OpenApiTypes.DATETIME, description="From this moment on."),
     OpenApiParameter("until", OpenApiTypes.DATETIME, description="Before this moment."),
@@ -137,12 +136,19 @@ def predict(request: Request, model: RegisteredModel, data: Any, number: int | N
     if earlier is not None:
         return earlier
     for _ in range(SWITCHES_SURVIVED):
-        ready = served(model, number)
         try:
-            return inference.answer(ready, _read(request, ready, data), caller, if_active=number is None)
+            return _answer(request, model, data, caller, number)
         except VersionSwitched:
-            continue  # the new active version may have another schema: read again
-    raise LogUnavailable
+            continue  # the new active version may have another schema: all is read again
+    with holding_off_activations(model.pk):
+        return _answer(request, model, data, caller, number)
+
+
+def _answer(
+    request: Request, model: RegisteredModel, data: Any, caller: Caller, number: int | None
+) -> Answer:
+    ready = served(model, number)
+    return inference.answer(ready, _read(request, ready, data), caller, if_active=number is None)
 
 
 def respond(answer: Answer) -> Response:

@@ -53,15 +53,19 @@ def _fresh_serving() -> Iterator[None]:
     serving.forget()
 
 
-def train_sample(name: str, *, rows: int | None = None, activate: bool = True) -> ModelVersion:
+def train_sample(
+    name: str, *, rows: int | None = None, activate: bool = True, **changed: Any
+) -> ModelVersion:
     """A version of `name`, trained for real from (the first rows of) its sample CSV, and activated.
 
     Trained once a session: later calls write the same rows again, which point at the same stored artifact.
+    `changed` are fields of the version that a test wants otherwise (then it was trained in this test before).
     """
     registry.sync_catalogue()
     model = RegisteredModel.objects.get(name=name)
     known = _TRAINED.get((name, rows))
     if known is None:
+        assert not changed, "nothing was trained yet that could be changed"
         run = _train(model, rows)
         known = _TRAINED[name, rows] = [_fields(run.upload), _fields(run), _fields(run.version)]
     else:
@@ -73,7 +77,7 @@ def train_sample(name: str, *, rows: int | None = None, activate: bool = True) -
         )
         number = (model.versions.count() or 0) + 1
         made = {"registered_model": model, "run": run, "dataset": upload, "number": number}
-        ModelVersion.objects.create(**known[2] | made | {"status": "candidate"})
+        ModelVersion.objects.create(**known[2] | made | {"status": "candidate"} | changed)
     version = ModelVersion.objects.select_related("registered_model").get(run=run)
     if activate:
         registry.activate(version, by=None, reason="a test needs it")

@@ -85,7 +85,7 @@ def load(version: ModelVersion) -> engines.Engine:
     data = fetch(version)
     try:
         return engines.load(version.engine, data, version.dataset_schema)
-    except (AttributeError, ImportError, LookupError, TypeError, ValueError, EOFError) as error:
+    except Exception as error:  # unpickling runs other classes' code: it can raise anything
         raise ArtifactError(f"{version} cannot be loaded by this code: {error}") from error
 
 

@@ -159,12 +159,6 @@ class TrainingRun(models.Model):
                 condition=Q(status__in=["queued", "running", "succeeded", "failed"]), name="run_status_known"
             ),
             models.CheckConstraint(condition=Q(percent__lte=100), name="run_percent_to_100"),
-            # A finished run says when; an unfinished one does not.
-            models.CheckConstraint(
-                condition=Q(status__in=["succeeded", "failed"], finished_at__isnull=False)
-                | Q(status__in=["queued", "running"], finished_at__isnull=True),
-                name="run_finished_has_time",
-            ),
         ]
         indexes = [
             # The beat job asks for unfinished runs every half minute; there are few of them, ever.

@@ -48,7 +48,12 @@ class Service:
             "TEST_VAR",
         )
         self.env = {name: value for name, value in os.environ.items() if name not in ours}
-        self.env |= {"PORT": str(self.port), "VIGIA_VAR": str(self.var), "WEB_CONCURRENCY": "2"}
+        self.env |= {
+            "PORT": str(self.port),
+            "VIGIA_VAR": str(self.var),
+            "WEB_CONCURRENCY": "2",
+            "BODY_SILENCE_SECONDS": "2",
+        }
         self.venv = Path(sys.prefix)
         self.process: subprocess.Popen[bytes] | None = None
         self.seen: list[psutil.Process] = []

@@ -11,6 +11,7 @@ import os
 import random
 import re
 import shlex
+import socket
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -164,6 +165,35 @@ def test_bodies_that_only_a_real_server_can_be_sent(service: Service, first_star
     assert (status, body["error"]["code"]) == (415, "unsupported_encoding")
     status, body = ask({"Content-Type": "application/json"}, b"[" * 100_000)
     assert (status, body["error"]["code"]) == (400, "too_deep")
+
+
+def test_clients_that_fall_silent_do_not_hold_the_service(service: Service, first_start: float) -> None:
+    """More connections than there are threads announce a body and send none of it."""
+    silent = []
+    for _ in range(20):
+        connection = socket.create_connection(("127.0.0.1", service.port))
+        connection.sendall(b"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n")
+        silent.append(connection)
+    try:
+        with service.client() as client:
+            assert client.get("/healthz/live").status_code == 200
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+def test_a_content_type_that_cannot_be_read_is_an_unknown_type(service: Service, first_start: float) -> None:
+    with service.client() as client:
+        for given in (
+            "a/b; charset=undefined",
+            "a/b; charset=hex",
+            "application/json; charset*=bogus'en'%41",
+        ):
+            shown = client.get("/api/schema/", params={"format": "json"}, headers={"Content-Type": given})
+            assert shown.status_code == 200, shown.text[:300]
+            refused = client.post("/predict?a=%ff", content=b"{}", headers={"Content-Type": given})
+            assert refused.status_code == 415, refused.text[:300]
+            assert refused.json()["error"]["code"] == "unsupported_media_type"
 
 
 def test_ten_thousand_rows_are_answered_and_logged_in_order(service: Service, first_start: float) -> None:

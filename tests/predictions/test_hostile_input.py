@@ -273,3 +273,48 @@ def test_a_bad_log_query_is_refused(churn: ModelVersion, api: APIClient, query: 
 
 def test_a_key_with_nul_in_a_log_query_finds_nothing(churn: ModelVersion, api: APIClient) -> None:
     assert api.get(f"{CHURN}?key=%00").json()["predictions"] == []
+
+
+def test_a_small_body_of_many_faults_is_cut_short(
+    churn: ModelVersion, post: Post, customer: dict[str, Any]
+) -> None:
+    error = assert_error(post(CHURN, b"[" + b"{}," * 9_000 + b"{}]"), 400, "invalid_input")
+    assert error["truncated"] is True
+    assert error["message"].startswith("at least ")
+    many = {f"name{n}": 1 for n in range(100_000)}
+    error = assert_error(post(CHURN, {**customer, **many}), 400, "invalid_input")
+    assert len(error["details"]) == 100
+
+
+def test_head_asks_for_the_same_right_as_get(
+    churn: ModelVersion, post: Post, customer: dict[str, Any]
+) -> None:
+    from django.contrib.auth.models import Permission, User
+
+    from tests.conftest import keyed
+
+    post(CHURN, customer)
+    caller = User.objects.create(username="caller")
+    caller.user_permissions.add(Permission.objects.get(codename="predict"))
+    assert keyed(caller).get(CHURN).status_code == 403
+    assert keyed(caller).head(CHURN).status_code == 403
+
+
+def test_basic_credentials_that_are_not_ascii_are_401(churn: ModelVersion) -> None:
+    assert_error(APIClient().get(CHURN, headers={"Authorization": "Basic é"}), 401, "bad_key")
+
+
+def test_probes_may_use_head_and_wrong_methods_are_405(db: None) -> None:
+    for path in ("/ping", "/healthz/live", "/healthz/ready"):
+        assert Client().head(path).status_code == 200
+        assert_error(Client().post(path), 405, "method_not_allowed")
+
+
+def test_whole_numbers_beyond_2_to_the_53_are_refused_not_rounded(
+    churn: ModelVersion, post: Post, customer: dict[str, Any]
+) -> None:
+    from training.schema import Column
+    from training.schema.columns import BadValue
+
+    with pytest.raises(BadValue):
+        Column("n", "integer").from_json(2**53 + 1)

@@ -215,5 +215,5 @@ def test_an_answer_can_be_had_as_csv_and_a_refusal_stays_json(
     answered = post(CHURN, [customer, customer], Accept="text/csv")
     rows = list(csv.DictReader(io.StringIO(answered.content.decode())))
     assert [row["id"] for row in rows] == [str(row.id) for row in Prediction.objects.order_by("id")]
-    assert set(rows[0]) == {"id", "prediction", "probability", "warnings"}
+    assert set(rows[0]) == {"id", "model", "version", "prediction", "probability", "warnings"}
     assert_error(post(CHURN, {}, Accept="text/csv"), 400, "invalid_input")

@@ -79,6 +79,15 @@ def test_a_decimal_mark_that_could_be_read_two_ways_is_not_guessed() -> None:
     assert only_batch(reader(text, decimal=",")).columns["price"] == [1.234, 12.5]
 
 
+def test_points_that_may_separate_thousands_are_not_guessed_either() -> None:
+    text = "price;kind;sold\n1.200;a;yes\n12.500;b;no\n"
+    assert [fault.code for fault in refused(text)] == ["ambiguous_decimal"]
+    assert only_batch(reader(text, decimal=".")).columns["price"] == [1.2, 12.5]
+    assert only_batch(reader(text.replace(";", ","))).columns["price"] == [1.2, 12.5]
+    batch = only_batch(reader("price;count;kind;sold\n1.25;150.000;a;yes\n2.5;3.0;a;no\n"))
+    assert [(fault.field, fault.value) for fault in batch.faults] == [("count", "150.000")]
+
+
 def test_the_header_names_missing_unknown_and_duplicate_columns_at_once() -> None:
     faults = refused("price,colour,n,count,sold\n1,2,3,4,yes\n")
     assert {(fault.code, fault.field) for fault in faults} == {

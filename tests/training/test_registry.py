@@ -66,7 +66,6 @@ def test_an_activation_needs_a_reason_and_a_version_that_is_not_active(
 def test_a_gate_not_passed_is_overridden_only_explicitly_and_the_audit_says_so(
     churn: ModelVersion, admin: User
 ) -> None:
-    second = candidate()
     failed = {
         "name": "minimum_roc_auc",
         "value": 0.5,
@@ -74,11 +73,31 @@ def test_a_gate_not_passed_is_overridden_only_explicitly_and_the_audit_says_so(
         "passed": False,
         "message": "too low",
     }
-    ModelVersion.objects.filter(pk=second.pk).update(gate={"passed": False, "checks": [failed]})
+    second = train_sample("churn", rows=600, activate=False, gate={"passed": False, "checks": [failed]})
     with pytest.raises(GateNotPassed, match="too low") as caught:
         registry.activate(second, by=admin, reason="now")
     assert caught.value.details == [failed]
     assert registry.activate(second, by=admin, reason="now", override=True).overridden
+
+
+def test_the_database_keeps_a_version_as_it_was_written(churn: ModelVersion) -> None:
+    for change in ({"metrics": {"roc_auc": 1.0}}, {"artifact_sha256": "0" * 64}, {"number": 7}):
+        with pytest.raises(IntegrityError, match="written once"), transaction.atomic():
+            ModelVersion.objects.filter(pk=churn.pk).update(**change)
+
+
+def test_an_artifact_that_this_code_cannot_load_is_said_and_never_activated(
+    churn: ModelVersion, admin: User, post: Post, customer: dict[str, Any]
+) -> None:
+    """Signed and stored, but of a class that the code does not have any more."""
+    stored = artifacts.store(b"cconfig.version_that_was_renamed\nPipeline\n.")
+    broken = {"artifact_sha256": stored.sha256, "artifact_hmac": stored.hmac, "artifact_size": stored.size}
+    second = train_sample("churn", rows=600, activate=False, **broken)
+    with pytest.raises(ArtifactError, match="cannot be loaded"):
+        registry.activate(second, by=admin, reason="now")
+    refused = post("/api/v1/models/churn/versions/2/predictions/", customer)
+    assert_error(refused, 503, "artifact_unusable")
+    assert post("/api/v1/models/churn/predictions/", customer).json()["version"] == 1
 
 
 def test_rollback_goes_to_the_version_that_was_active_before_and_then_further(

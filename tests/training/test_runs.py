@@ -159,6 +159,29 @@ def test_who_lost_the_lease_writes_nothing_more(db: None, monkeypatch: pytest.Mo
     assert not ModelVersion.objects.exists()
 
 
+def test_an_append_that_another_run_overtook_keeps_that_runs_rows(
+    churn: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    churn.registered_model.policy = "always"
+    churn.registered_model.save()
+    slow, quick = queued(20, mode="append", start=700), queued(30, mode="append", start=800)
+    fit, overtaken = execution.fitting.fit, []
+
+    def overtaking(*args: Any, **kwargs: Any) -> Any:
+        found = fit(*args, **kwargs)
+        if not overtaken:
+            overtaken.append(True)
+            assert runs.execute(quick.pk)
+        return found
+
+    monkeypatch.setattr(execution.fitting, "fit", overtaking)
+    assert runs.execute(slow.pk)
+    slow.refresh_from_db()
+    assert slow.status == "succeeded", slow.error
+    assert slow.dataset.rows == 600 + 30 + 20
+    assert ModelVersion.objects.count() == 3
+
+
 # -- over HTTP -----------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,115 @@
+"""Activations and answers in each other's way: after a switch nobody answers with the old version."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connections, transaction
+from rest_framework.test import APIClient
+
+from predictions.models import Prediction
+from tests.conftest import train_sample
+from training.models import Activation, ModelVersion, RegisteredModel
+from training.services import keys, registry
+
+CHURN = "/api/v1/models/churn/predictions/"
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def in_thread(work: Callable[[], None]) -> threading.Thread:
+    def run() -> None:
+        try:
+            work()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+@pytest.fixture
+def versions(db: None) -> tuple[ModelVersion, ModelVersion]:
+    first = train_sample("churn", rows=600)
+    return first, train_sample("churn", rows=600, activate=False)
+
+
+@pytest.fixture
+def client(client_user: User) -> APIClient:
+    made = APIClient()
+    made.credentials(HTTP_AUTHORIZATION=f"Token {keys.issue(client_user)}")
+    return made
+
+
+def test_an_answer_that_meets_an_activation_waits_and_is_the_new_versions(
+    versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any]
+) -> None:
+    answered: list[dict[str, Any]] = []
+    switched, asked = threading.Event(), threading.Event()
+
+    def activate() -> None:
+        with transaction.atomic():
+            registry.activate(versions[1], by=None, reason="now")
+            switched.set()
+            asked.wait()
+            time.sleep(0.5)  # the request stands at the fence meanwhile
+
+    activation = in_thread(activate)
+    switched.wait()
+    request = in_thread(lambda: answered.append(client.post(CHURN, customer, format="json").json()))
+    asked.set()
+    request.join()
+    activation.join()
+    assert [answer["version"] for answer in answered] == [2]
+    assert Prediction.objects.get().version == versions[1]
+
+
+def test_answers_do_not_wait_for_the_lock_that_activations_queue_at(
+    versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any]
+) -> None:
+    with transaction.atomic():
+        RegisteredModel.objects.select_for_update(no_key=True).get(name="churn")
+        statuses: list[int] = []
+        request = in_thread(lambda: statuses.append(client.post(CHURN, customer, format="json").status_code))
+        request.join(timeout=5)
+        assert statuses == [200]
+
+
+def test_under_constant_switching_every_row_was_answered_by_the_version_live_at_its_commit(
+    versions: tuple[ModelVersion, ModelVersion], client_user: User, customer: dict[str, Any]
+) -> None:
+    stop = threading.Event()
+    key = keys.issue(client_user)
+    began_after: list[tuple[int, float, float]] = []
+
+    def ask() -> None:
+        asker = APIClient()
+        asker.credentials(HTTP_AUTHORIZATION=f"Token {key}")
+        while not stop.is_set():
+            start = time.time()
+            answer = asker.post(CHURN, customer, format="json")
+            assert answer.status_code == 200, answer.content
+            began_after.append((answer.json()["version"], start, time.time()))
+
+    askers = [in_thread(ask) for _ in range(3)]
+    switches: list[tuple[float, int]] = []
+    for turn in range(20):
+        registry.activate(versions[(turn + 1) % 2], by=None, reason=f"turn {turn}")
+        switches.append((time.time(), (turn + 1) % 2 + 1))
+        time.sleep(0.02)
+    stop.set()
+    for asker in askers:
+        asker.join()
+    assert len(began_after) > 20
+    for version, start, end in began_after:
+        live = {number for at, number in switches if start <= at <= end + 0.05}
+        live |= {number for at, number in switches[-1:] if at <= start}
+        before = [number for at, number in switches if at <= start]
+        live |= set(before[-1:]) or {1}
+        assert version in live, (version, start, end)
+    assert Activation.objects.count() == 21
