@@ -109,7 +109,7 @@ def test_the_browsable_apis_form_is_filled_and_predicts(page: Any) -> None:
     page.get_by_role("link", name="Raw data").click()
     raw = page.locator("#post-generic-content-form")
     assert '"tenure": 1' in raw.locator("textarea").input_value()
-    raw.get_by_role("button", name="POST").click()
-    answer.get_by_text("HTTP 200 OK").wait_for()
-    page.wait_for_function("document.querySelector('.response-info').innerText.includes('\"version\": 1')")
+    with page.expect_response(lambda response: response.request.method == "POST") as posted:
+        raw.get_by_role("button", name="POST").click()
+    assert posted.value.status == 200
     assert Prediction.objects.count() == 2
