@@ -174,7 +174,7 @@ class LinearDesign(TransformerMixin, BaseEstimator):
 
     Attributes
     ----------
-    median_, mean_, scale_ : ndarray (2 + n_numbers,)
+    median_, low_, high_, mean_, scale_ : ndarray (2 + n_numbers,)
     words_ : CountVectorizer
 
     Methods
@@ -197,6 +197,7 @@ class LinearDesign(TransformerMixin, BaseEstimator):
         self.median_ = np.zeros(values.shape[1])
         self.median_[known] = np.nanmedian(values[:, known], axis=0)
         values = np.where(np.isnan(values), self.median_, values)
+        self.low_, self.high_ = values.min(axis=0), values.max(axis=0)
         self.mean_, scale = values.mean(axis=0), values.std(axis=0)
         self.scale_ = np.where(scale > 0, scale, 1.0)
         least = min(2, len(X))
@@ -211,6 +212,8 @@ class LinearDesign(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         values = X[[*self.CURVE, *self.numbers]].to_numpy(np.float64)
         values = np.where(np.isnan(values), self.median_, values)
+        # A cubic leaves all reason behind outside of what it was fitted to: stay at the edge instead.
+        values = np.clip(values, self.low_, self.high_)
         values = (values - self.mean_) / self.scale_
         age, km = values[:, 0], values[:, 1]
         curve = np.column_stack([age**a * km**b for a, b in self.POWERS])
