@@ -12,7 +12,7 @@ from typing import Any
 from training import catalogue
 from training.declaration import ModelDeclaration
 from training.schema import Column, DatasetSchema
-from training.schema.dataset import KEY_FIELD, KEY_LENGTH
+from training.schema.keys import KEY_FIELD, KEY_LENGTH
 
 SHOWN = ("/api/v1/", "/predict", "/predecir", "/recommend")
 GENERIC = "/api/v1/models/{model}/predictions/"

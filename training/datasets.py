@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from training import frames
 from training.schema import Column, DatasetSchema, Fault, Instance, InvalidRows
-from training.schema.dataset import KEY_FIELD
 from training.schema.faults import REPORTED_FAULTS
+from training.schema.keys import KEY_FIELD
 
 ROW_GROUP = 50_000
 

@@ -10,7 +10,8 @@ from training import catalogue
 from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun
 from training.schema import Column, DatasetSchema
 from training.schema.columns import Value
-from training.schema.dataset import KEY_FIELD, KEY_LENGTH, example_value
+from training.schema.dataset import example_value
+from training.schema.keys import KEY_FIELD, KEY_LENGTH
 
 
 class TrainingRunSerializer(serializers.ModelSerializer[TrainingRun]):

@@ -12,8 +12,8 @@ from training.declaration import Task
 from training.scaffold import leaks, setaside, target
 from training.scaffold.survey import CannotInfer, Survey
 from training.schema import Column, DatasetSchema
-from training.schema.dataset import KEY_FIELD
 from training.schema.inference import canonical_names, guess_column
+from training.schema.keys import KEY_FIELD
 from training.schema.tally import to_float
 
 Part = Literal["feature", "target", "key", "left out"]

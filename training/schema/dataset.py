@@ -8,13 +8,11 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
-from training.schema.columns import BadValue, Column, Seen, Value, is_storable
+from training.schema.columns import BadValue, Column, Seen, Value
 from training.schema.faults import REPORTED_FAULTS, Fault, clip, echo
-
-KEY_FIELD: Final = "_key"
-KEY_LENGTH: Final = 200
+from training.schema.keys import KEY_FIELD, read_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,22 +280,6 @@ def example_value(column: Column) -> Value:
         low = column.minimum if column.minimum is not None else min(0.0, column.maximum or 0.0)
         return int(low) if column.type == "integer" else float(low)
     return column.seen.levels[0] if column.seen and column.seen.levels else "text"
-
-
-def read_key(value: object, name: str) -> str | Fault | None:
-    if value is None or value == "":
-        return None
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
-        return str(value)
-    if not isinstance(value, str):
-        return Fault(clip(name), "bad_key", "the key must be text", echo(value), has_value=True)
-    if len(value) > KEY_LENGTH:
-        why = f"the key must have at most {KEY_LENGTH} characters"
-        return Fault(clip(name), "too_long", why, echo(value), has_value=True)
-    if not is_storable(value):
-        why = "the key must not hold NUL or lone surrogates"
-        return Fault(clip(name), "bad_text", why, echo(value), has_value=True)
-    return value
 
 
 def _column_to_json(column: Column) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
 from training.schema.columns import BadValue, Column, Value
-from training.schema.dataset import KEY_FIELD, DatasetSchema, Instance, read_key
+from training.schema.dataset import DatasetSchema, Instance
 from training.schema.faults import Fault, InvalidRows, clip
+from training.schema.keys import KEY_FIELD, read_key
 
 DELIMITERS: Final = {",": "comma", ";": "semicolon", "\t": "tab"}
 BATCH_ROWS: Final = 8_000  # read at a time; a batch of Python values is many times its text
