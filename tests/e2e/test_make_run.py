@@ -257,7 +257,7 @@ def test_a_start_on_kept_data_is_quick(service: Service, first_start: float) -> 
     taken = service.start()
     print(f"\nfirst start {first_start:.1f} s, start on kept data {taken:.1f} s")
     # The goal is 10 s on a quiet machine; the limit leaves room for one that is shared.
-    assert taken < 20
+    assert taken < 30
     service.stop()
     assert not [process for process in service.seen if alive(process)]
 
