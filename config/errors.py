@@ -98,7 +98,7 @@ def _describe_drf(error: exceptions.APIException) -> tuple[int, dict[str, Any], 
     if isinstance(error, exceptions.ValidationError):
         return 400, _body("invalid_input", "the request is invalid", _field_details(error.detail)), headers
     if isinstance(error, exceptions.UnsupportedMediaType):
-        said = f"{str(error.args[0] if error.args else error.detail)[:120]}"
+        said = f"{str(error.detail)[:160]} Send application/json, or text/csv where rows are read."
         return 415, _body("unsupported_media_type", said), headers
     if isinstance(error, exceptions.Throttled):
         headers["Retry-After"] = str(max(1, int(getattr(error, "wait", None) or 1)))

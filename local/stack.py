@@ -181,6 +181,9 @@ class Stack:
         return {
             **os.environ,
             **{name: url for name, url in urls.items() if url and not given(name)},
+            # Models of this size gain nothing from OpenMP's threads, and where other programs use the cores
+            # as well, its waiting threads make a fit of three seconds last a minute.
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or "1",
             "VIGIA_VAR": str(self.var),
             "PATH": f"{sys.prefix}/bin{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         }

@@ -166,9 +166,10 @@ def check_gate(
     if active is not None:
         slack = abs(active[primary]) * gate.max_regression
         limit = active[primary] + (slack if primary in SMALLER_IS_BETTER else -slack)
-        checks.append(
-            _compare("not_worse_than_active", primary, candidate[primary], limit, "the active version's")
-        )
+        whose = "the active version's"
+        if gate.max_regression:
+            whose = f"the active version's {active[primary]:.4g} less the allowed {gate.max_regression:.0%}:"
+        checks.append(_compare("not_worse_than_active", primary, candidate[primary], limit, whose))
     return {"passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
 
 

@@ -62,6 +62,11 @@ class ModelView(APIView):
         if request.method == "POST":
             check_length(request, self.max_bytes)
 
+    def get_view_name(self) -> str:
+        """The heading of the browsable page: of which model it is."""
+        name = getattr(self, "kwargs", {}).get("model")
+        return f"{super().get_view_name()} of {name}" if name else super().get_view_name()
+
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         body = getattr(self.request, "_full_data", None)
         if isinstance(body, CsvBody):

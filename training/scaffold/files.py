@@ -28,7 +28,8 @@ def find(given: str) -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise FileNotFoundError(f"there is no file {' or '.join(map(str, places))}")
+    where = "" if data_dir else "; VIGIA_DATA_DIR is not set"
+    raise FileNotFoundError(f"there is no file {' or '.join(map(str, places))}{where}")
 
 
 def open_rows(path: Path) -> IO[bytes]:

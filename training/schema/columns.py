@@ -267,8 +267,8 @@ class Column:
         return self._bad("not_a_level", "must be one of its levels", value, self.levels)
 
     def _out_of_bounds(self, value: Any) -> BadValue:
-        low = "" if self.minimum is None else f"at least {self.minimum:g}"
-        high = "" if self.maximum is None else f"at most {self.maximum:g}"
+        low = "" if self.minimum is None else f"at least {self.minimum:.15g}"
+        high = "" if self.maximum is None else f"at most {self.maximum:.15g}"
         limits = " and ".join(part for part in (low, high) if part)
         return self._bad("out_of_bounds", f"must be {limits}", value)
 
