@@ -85,7 +85,7 @@ DATABASES: dict[str, Any] = {
         ),
     }
 }
-DATABASES["default"].setdefault("OPTIONS", {}).update(
+DATABASES["default"]["OPTIONS"] = (
     # A prediction is refused with 503 rather than kept waiting when Postgres cannot be reached.
     {
         "connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 5),
@@ -94,6 +94,7 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
         "options": "-c lock_timeout=10000",
         "tcp_user_timeout": 10_000,
     }
+    | DATABASES["default"].get("OPTIONS", {})  # what DATABASE_URL says itself goes before
 )
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

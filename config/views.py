@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.csrf import csrf_exempt
@@ -63,7 +63,7 @@ def ready(request: HttpRequest) -> JsonResponse:
         with connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM training_modelversion WHERE status = 'active'")
             active = cursor.fetchone()[0]
-    except DatabaseError:
+    except Error:
         return JsonResponse(
             {"status": "unavailable", "database": "away"}, status=503, headers={"Retry-After": "2"}
         )

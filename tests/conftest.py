@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import hypothesis
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, connections
 from rest_framework.test import APIClient
 
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
@@ -164,6 +165,24 @@ def post(api: APIClient) -> Post:
         return api.generic("POST", path, raw, content_type=content_type, headers=headers or None)
 
     return send
+
+
+def at_once(*work: Callable[[], None]) -> None:
+    """Does all of it at the same moment, each in a thread with a database connection of its own."""
+    gate = threading.Barrier(len(work))
+
+    def run(one: Callable[[], None]) -> None:
+        gate.wait()
+        try:
+            one()
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=run, args=[one]) for one in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def assert_error(response: Any, status: int, code: str) -> dict[str, Any]:

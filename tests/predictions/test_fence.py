@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connections, transaction
+from django.db import connection, connections, transaction
 from rest_framework.test import APIClient
 
 from predictions.models import Prediction
@@ -31,6 +31,18 @@ def in_thread(work: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=run)
     thread.start()
     return thread
+
+
+def stands_at_the_fence() -> None:
+    """Returns when some session waits for an advisory lock; only the request can."""
+    until = time.monotonic() + 20
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            if cursor.fetchone()[0]:
+                return
+            assert time.monotonic() < until, "the request passed the fence"
+            time.sleep(0.02)
 
 
 @pytest.fixture
@@ -57,7 +69,7 @@ def test_an_answer_that_meets_an_activation_waits_and_is_the_new_versions(
             registry.activate(versions[1], by=None, reason="now")
             switched.set()
             asked.wait()
-            time.sleep(0.5)  # the request stands at the fence meanwhile
+            stands_at_the_fence()
 
     activation = in_thread(activate)
     switched.wait()

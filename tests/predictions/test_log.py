@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import threading
 import uuid
 from typing import Any
 
@@ -21,7 +20,7 @@ from predictions import partitions, tasks
 from predictions.export import neutral
 from predictions.identifiers import lowest_at, new_ids, time_of
 from predictions.models import IdempotencyKey, Prediction
-from tests.conftest import Post, assert_error, keyed
+from tests.conftest import Post, assert_error, at_once, keyed
 from training.models import GroupScope, ModelVersion, RegisteredModel
 
 CHURN = "/api/v1/models/churn/predictions/"
@@ -318,24 +317,15 @@ def test_concurrent_duplicates_are_answered_once(
     from training.services import keys
 
     key = keys.issue(client_user)
-    gate = threading.Barrier(8)
     answers: list[bytes] = []
 
     def ask() -> None:
         client = APIClient()
         client.credentials(HTTP_AUTHORIZATION=f"Token {key}")
-        gate.wait()
-        try:
-            answered = client.post(CHURN, customer, format="json", headers={"Idempotency-Key": "same"})
-            answers.append(answered.content)
-        finally:
-            connections.close_all()
+        asked = client.post(CHURN, customer, format="json", headers={"Idempotency-Key": "same"})
+        answers.append(asked.content)
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[ask] * 8)
     assert len(answers) == 8
     assert len({json.dumps(json.loads(answer), sort_keys=True) for answer in answers}) == 1
     assert Prediction.objects.count() == 1

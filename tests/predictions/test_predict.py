@@ -14,6 +14,7 @@ from rest_framework.test import APIClient
 
 from predictions.models import Prediction
 from tests.conftest import SAMPLES, Post, assert_error
+from training import catalogue
 from training.models import ModelVersion
 
 CHURN = "/api/v1/models/churn/predictions/"
@@ -176,6 +177,20 @@ def test_the_spanish_form_is_answered_with_a_price(post: Post, api: APIClient) -
     nulls = {name: None for name in form if name != "surface"} | {"surface": 90}
     assert post("/predecir", nulls).status_code == 200
     assert api.get("/ping").content == b"PONG"
+
+
+@pytest.mark.parametrize("model", ["churn", "cars", "cars_v3", "houses"])
+def test_rows_of_the_training_csv_can_be_sent_as_they_are(post: Post, model: str) -> None:
+    """With the target and the columns no model uses, which are passed over."""
+    from tests.conftest import train_sample
+
+    train_sample(model, rows=600 if model == "churn" else 400)
+    raw = b"".join((SAMPLES / f"{model}.csv").read_bytes().splitlines(keepends=True)[:8])
+    answered = post(f"/api/v1/models/{model}/predictions/", raw, "text/csv")
+    assert answered.status_code == 200, answered.content[:500]
+    assert len(answered.json()["predictions"]) == 7
+    names = set(catalogue.get(model).schema.names)
+    assert all(set(row.inputs) == names for row in Prediction.objects.all())
 
 
 def test_nothing_is_answered_without_an_active_version(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-import threading
+from functools import partial
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from tests.conftest import Post, assert_error, train_sample
+from tests.conftest import Post, assert_error, at_once, train_sample
 from training import artifacts
 from training.errors import ArtifactError, Conflict, GateNotPassed
 from training.models import Activation, ModelVersion
@@ -134,20 +134,12 @@ def test_what_was_live_at_a_time_is_a_query(churn: ModelVersion, admin: User, ap
 @pytest.mark.django_db(transaction=True)
 def test_concurrent_activations_leave_one_active_version_and_two_audit_rows(admin: User) -> None:
     versions = [candidate() for _ in range(4)]
-    gate = threading.Barrier(4)
-
-    def activate(version: ModelVersion) -> None:
-        gate.wait()
-        try:
-            registry.activate(version, by=admin, reason=f"number {version.number}")
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=activate, args=[version]) for version in versions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(
+        *(
+            partial(registry.activate, version, by=admin, reason=f"number {version.number}")
+            for version in versions
+        )
+    )
     model = versions[0].registered_model
     history = list(model.activations.order_by("at", "id"))
     assert len(history) == 4

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-import threading
 import time
 import uuid
 from typing import Any
 
 import pytest
-from django.db import connections
 from django.utils import timezone
 from rest_framework.test import APIClient
 
 from predictions.models import Prediction
-from tests.conftest import SAMPLES, Post, assert_error
+from tests.conftest import SAMPLES, Post, assert_error, at_once
 from training import tasks
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
 from training.services import datasets, execution, registry, runs
@@ -100,21 +98,8 @@ def test_rows_that_say_nothing_fail_the_run_in_words(db: None) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_a_run_delivered_many_times_is_executed_once(db: None) -> None:
     run = queued()
-    gate = threading.Barrier(4)
     results: list[bool] = []
-
-    def deliver() -> None:
-        gate.wait()
-        try:
-            results.append(runs.execute(run.pk))
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=deliver) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[lambda: results.append(runs.execute(run.pk))] * 4)
     assert sorted(results) == [False, False, False, True]
     assert ModelVersion.objects.count() == 1
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
@@ -31,6 +30,7 @@ from training.models import Activation, Dataset, ModelVersion, RegisteredModel, 
 from training.schema import InvalidRows
 from training.services import datasets as dataset_services
 from training.services import registry
+from training.services.beside import repeatedly
 
 log = logging.getLogger(__name__)
 
@@ -110,29 +110,13 @@ class _Lease:
     def fail(self, error: str) -> None:
         self._held().update(status=Status.FAILED, error=error[:4000], finished_at=Now())
 
-    @contextmanager
-    def kept_alive(self) -> Iterator[None]:
+    def kept_alive(self) -> AbstractContextManager[None]:
         """Renews the lease from a thread, because a fit may last longer than a lease."""
-        stop = threading.Event()
 
         def renew() -> None:
-            try:
-                while not stop.wait(RENEW_SECONDS):
-                    try:
-                        self._held().update(lease_until=Now() + LEASE)
-                    except Exception:  # the next round tries again on a fresh connection
-                        log.exception("run %s: the lease could not be renewed", self.run_id)
-                        connection.close()
-            finally:
-                connection.close()
+            self._held().update(lease_until=Now() + LEASE)
 
-        thread = threading.Thread(target=renew, name=f"lease-{self.run_id}", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+        return repeatedly(renew, every=RENEW_SECONDS, name=f"lease-{self.run_id}")
 
 
 def _train(lease: _Lease) -> None:

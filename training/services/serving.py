@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 
 from training import artifacts
 from training.engines import Engine
@@ -115,7 +115,7 @@ def warm_up() -> None:
                 _ready(version_id)
             except ArtifactError as error:
                 log.warning("%s", error)
-    except DatabaseError as error:
+    except Error as error:
         log.warning("no version was loaded ahead of the first request: %s", error)
     finally:
         connection.close()

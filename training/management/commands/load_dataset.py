@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connection
 
 from training import catalogue
 from training.errors import VigiaError
@@ -23,6 +21,7 @@ from training.scaffold import files
 from training.schema import Fault, InvalidRows
 from training.schema.reading import CsvReader
 from training.services import datasets, registry, runs
+from training.services.beside import repeatedly
 
 WATCH_SECONDS = 0.3
 GATE_NOT_PASSED = 2  # exit code; 1 is for everything that was refused or failed
@@ -140,29 +139,17 @@ class Command(BaseCommand):
             time.sleep(WATCH_SECONDS)
             run.refresh_from_db()
 
-    @contextmanager
-    def _watched(self, run_id: int) -> Iterator[None]:
-        """Prints each stage of the run as the row reports it, from a thread with its own connection."""
-        stop = threading.Event()
+    def _watched(self, run_id: int) -> AbstractContextManager[None]:
+        """Prints each stage of the run as the row reports it."""
+        said: list[tuple[str, int]] = []
 
         def watch() -> None:
-            said: tuple[str, int] | None = None
-            try:
-                while not stop.wait(WATCH_SECONDS):
-                    now = TrainingRun.objects.filter(pk=run_id).values_list("stage", "percent").first()
-                    if now is not None and now != said:
-                        said = now
-                        self._say(f"  {now[1]:3d} %  {now[0]}")
-            finally:
-                connection.close()
+            now = TrainingRun.objects.filter(pk=run_id).values_list("stage", "percent").first()
+            if now is not None and now not in said[-1:]:
+                said.append(now)
+                self._say(f"  {now[1]:3d} %  {now[0]}")
 
-        thread = threading.Thread(target=watch, name=f"watch-{run_id}", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+        return repeatedly(watch, every=WATCH_SECONDS, name=f"watch-{run_id}")
 
     def _present(self, made: ModelVersion) -> None:
         self._say(f"version {made.number} of {made.registered_model.name}")

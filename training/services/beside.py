@@ -1,0 +1,40 @@
+"""Something done again and again, from a thread, while something else takes its time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from django.db import Error, connection
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def repeatedly(work: Callable[[], None], *, every: float, name: str) -> Iterator[None]:
+    """Calls `work` every so many seconds until the block ends, on a database connection of its own.
+
+    A call that the database refuses is logged, and the next one tries again on a fresh connection.
+    """
+    stop = threading.Event()
+
+    def run() -> None:
+        try:
+            while not stop.wait(every):
+                try:
+                    work()
+                except Error:
+                    log.exception("%s: not this time", name)
+                    connection.close()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
