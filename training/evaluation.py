@@ -168,7 +168,10 @@ def check_gate(
         limit = active[primary] + (slack if primary in SMALLER_IS_BETTER else -slack)
         whose = "the active version's"
         if gate.max_regression:
-            whose = f"the active version's {active[primary]:.4g} less the allowed {gate.max_regression:.0%}:"
+            sign = "plus" if primary in SMALLER_IS_BETTER else "less"
+            whose = (
+                f"the active version's {active[primary]:.4g} {sign} the allowed {gate.max_regression:.0%}:"
+            )
         checks.append(_compare("not_worse_than_active", primary, candidate[primary], limit, whose))
     return {"passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
 

@@ -62,6 +62,11 @@ def test_the_gate_asks_for_baseline_minimum_and_no_regression(
 def test_for_errors_smaller_is_better() -> None:
     verdict = evaluation.check_gate(Gate(), "rmse", {"rmse": 9.0}, {"rmse": 20.0}, {"rmse": 10.0})
     assert verdict["passed"]
+    slack = evaluation.check_gate(
+        Gate(max_regression=0.1), "rmse", {"rmse": 10.9}, {"rmse": 20.0}, {"rmse": 10.0}
+    )
+    assert slack["passed"]
+    assert "10 plus the allowed 10%: 11" in slack["checks"][-1]["message"]
     worse = evaluation.check_gate(Gate(), "rmse", {"rmse": 11.0}, {"rmse": 20.0}, {"rmse": 10.0})
     assert [check["name"] for check in worse["checks"] if not check["passed"]] == ["not_worse_than_active"]
 
