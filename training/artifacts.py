@@ -1,7 +1,10 @@
 """The only place that reads or writes model bytes.
 
-Bytes are stored under their sha256. Before anything is unpickled, digest and HMAC are checked on the very
-bytes that will be unpickled; names come from the version's row alone, never from a user.
+Bytes are stored under their sha256. Before anything is loaded, digest and HMAC are checked on the very bytes
+that will be loaded; names come from the version's row alone, never from a user.
+
+A version has its fitted pipeline (a pickle) and, where it was compiled, the bytes of the engine that
+serves it. Serving a compiled version unpickles nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as library_version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from django.conf import settings
 from django.core.files.base import ContentFile, File
@@ -28,9 +32,11 @@ from training.errors import ArtifactError
 
 if TYPE_CHECKING:
     from training.datasets import Written
+    from training.engines.sklearn import SklearnEngine
     from training.models import Dataset, ModelVersion
 
-LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "joblib")
+LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "joblib", "skl2onnx", "onnx", "onnxruntime")
+COMPILED = "onnx"  # the engine's name, here without importing it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +49,12 @@ class Stored:
 
 
 def libraries() -> dict[str, str]:
-    """Versions of what an artifact depends on, in this process."""
-    return {"python": platform.python_version()} | {name: library_version(name) for name in LIBRARIES}
+    """Versions of what an artifact depends on, in this process; what is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = library_version(name)
+    return found
 
 
 def store(data: bytes) -> Stored:
@@ -56,35 +66,53 @@ def store(data: bytes) -> Stored:
 
 
 def fetch(version: ModelVersion) -> bytes:
-    """The verified bytes of a version's artifact.
+    """The verified bytes of a version's fitted pipeline.
 
     Raises
     ------
     ArtifactError : when they are missing or are not, bit for bit, what was stored and signed.
     """
-    try:
-        with default_storage.open(_name(version.artifact_sha256)) as stream:
-            data: bytes = stream.read()
-    except FileNotFoundError:
-        raise ArtifactError(f"the artifact of {version} is not in the store") from None
-    if hashlib.sha256(data).hexdigest() != version.artifact_sha256:
-        raise ArtifactError(f"the artifact of {version} was changed: its digest does not match its row")
-    if not hmac.compare_digest(_sign(data), version.artifact_hmac):
-        raise ArtifactError(f"the artifact of {version} was not signed with this service's ARTIFACT_KEY")
-    return data
+    return _verified(f"the artifact of {version}", version.artifact_sha256, version.artifact_hmac)
+
+
+def fetch_compiled(version: ModelVersion) -> bytes:
+    """The verified bytes of a version's compiled engine; raises as `fetch` does."""
+    if not version.compiled_sha256:
+        raise ArtifactError(f"{version} was not compiled")
+    return _verified(f"the compiled engine of {version}", version.compiled_sha256, version.compiled_hmac)
 
 
 def load(version: ModelVersion) -> engines.Engine:
-    """The version's engine, from verified bytes.
+    """The engine that serves the version, from verified bytes.
+
+    A compiled engine does not depend on the scikit-learn it came from: neither is that looked at, nor is
+    anything unpickled.
+
+    Raises
+    ------
+    ArtifactError : see `fetch`; for scikit-learn's engine also when another scikit-learn made the artifact.
+    """
+    if version.engine == COMPILED:
+        return _loaded(version, COMPILED, fetch_compiled(version))
+    check_libraries(version)
+    return _loaded(version, version.engine, fetch(version))
+
+
+def load_pipeline(version: ModelVersion) -> SklearnEngine:
+    """The version's fitted pipeline, whichever engine serves it: for comparisons and replays.
 
     Raises
     ------
     ArtifactError : see `fetch`; also when another scikit-learn made the artifact.
     """
     check_libraries(version)
-    data = fetch(version)
+    engine = _loaded(version, "sklearn", fetch(version))
+    return cast("SklearnEngine", engine)
+
+
+def _loaded(version: ModelVersion, engine: str, data: bytes) -> engines.Engine:
     try:
-        return engines.load(version.engine, data, version.dataset_schema)
+        return engines.load(engine, data, version.dataset_schema)
     except Exception as error:  # unpickling runs other classes' code: it can raise anything
         raise ArtifactError(f"{version} cannot be loaded by this code: {error}") from error
 
@@ -120,6 +148,19 @@ def dataset_file(dataset: Dataset) -> Iterator[Path]:
             if hashlib.file_digest(stream, "sha256").hexdigest() != dataset.sha256:
                 raise ArtifactError(f"dataset {dataset.sha256[:12]} was changed in the store")
         yield local
+
+
+def _verified(what: str, digest: str, signature: str) -> bytes:
+    try:
+        with default_storage.open(_name(digest)) as stream:
+            data: bytes = stream.read()
+    except FileNotFoundError:
+        raise ArtifactError(f"{what} is not in the store") from None
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ArtifactError(f"{what} was changed: its digest does not match its row")
+    if not hmac.compare_digest(_sign(data), signature):
+        raise ArtifactError(f"{what} was not signed with this service's ARTIFACT_KEY")
+    return data
 
 
 def _name(digest: str) -> str:

@@ -27,6 +27,7 @@ class Fitted:
 
     pipeline : fitted on the training part alone. metrics, baseline : on the hold-out.
     schema : the declared schema with what the training part held. threshold : for binary answers, else None.
+    train_features : what it was fitted on, for the comparison of engines.
     held_features, held_target : the hold-out, for the comparison with the active version.
     """
 
@@ -38,6 +39,7 @@ class Fitted:
     train_rows: int
     holdout_rows: int
     duplicates_dropped: int
+    train_features: pd.DataFrame
     held_features: pd.DataFrame
     held_target: pd.Series[Any]
 
@@ -88,6 +90,7 @@ def fit(
         train_rows=len(train_x),
         holdout_rows=len(held_x),
         duplicates_dropped=dropped,
+        train_features=train_x,
         held_features=held_x,
         held_target=held_y,
     )

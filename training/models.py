@@ -202,6 +202,13 @@ class ModelVersion(models.Model):
     artifact_sha256 = models.CharField(max_length=64)
     artifact_hmac = models.CharField(max_length=64)
     artifact_size = models.PositiveBigIntegerField()
+    # What the compiled engine is loaded from; blank where scikit-learn serves the version.
+    compiled_sha256 = models.CharField(max_length=64, blank=True)
+    compiled_hmac = models.CharField(max_length=64, blank=True)
+    compiled_size = models.PositiveBigIntegerField(null=True, blank=True)
+    parity = models.JSONField(
+        null=True, blank=True, help_text="How far the compiled engine's answers are from scikit-learn's."
+    )
     libraries = models.JSONField(help_text="Versions of the libraries that made the artifact.")
     seed = models.BigIntegerField()
     code_version = models.CharField(max_length=120)
@@ -218,6 +225,9 @@ class ModelVersion(models.Model):
             models.CheckConstraint(
                 condition=Q(status__in=["candidate", "active", "retired", "rejected"]),
                 name="version_status_known",
+            ),
+            models.CheckConstraint(
+                condition=~Q(engine="onnx") | ~Q(compiled_sha256=""), name="version_onnx_is_compiled"
             ),
             # Also the index by which every request finds the active version.
             models.UniqueConstraint(
@@ -241,6 +251,7 @@ class ModelVersion(models.Model):
             "dataset_rows": self.dataset.rows,
             "schema_sha256": self.schema_sha256,
             "artifact_sha256": self.artifact_sha256,
+            "compiled_sha256": self.compiled_sha256 or None,
             "libraries": self.libraries,
             "seed": self.seed,
             "code_version": self.code_version,

@@ -70,18 +70,34 @@ class TrainingRequestSerializer(serializers.Serializer[Any]):
     mode = serializers.ChoiceField(choices=TrainingRun.Mode.choices, default=TrainingRun.Mode.APPEND)
 
 
+class ParitySerializer(serializers.Serializer[Any]):
+    """How far the compiled engine's answers are from scikit-learn's, on rows both were asked."""
+
+    passed = serializers.BooleanField()
+    tolerance = serializers.FloatField()
+    measure = serializers.CharField(help_text="absolute (probabilities) or relative (numbers)")
+    worst = serializers.FloatField(
+        allow_null=True, help_text="The largest difference; null when one engine alone has an answer."
+    )
+    where = serializers.CharField(help_text="The kind of row with the largest difference.")
+    rows = serializers.IntegerField()
+    refused = serializers.IntegerField(help_text="Rows that neither engine answers.")
+    seconds = serializers.FloatField()
+
+
 class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
     """One version: how good it is, what made it, what it answers to."""
 
     model = serializers.CharField(source="registered_model.name")
     version = serializers.IntegerField(source="number")
+    parity = ParitySerializer(allow_null=True)
     lineage = serializers.DictField()
 
     class Meta:
         model = ModelVersion
         fields: ClassVar = [
             "model", "version", "status", "metrics", "baseline", "gate", "threshold", "train_rows",
-            "holdout_rows", "engine", "engine_reason", "lineage", "schema", "created_at",
+            "holdout_rows", "engine", "engine_reason", "parity", "lineage", "schema", "created_at",
         ]  # fmt: skip
 
 

@@ -233,7 +233,7 @@ def test_a_gate_that_was_not_passed_needs_the_tick(admin: Client, churn: ModelVe
 
 
 def test_an_artifact_that_cannot_be_served_is_not_activated(admin: Client, churn: ModelVersion) -> None:
-    other = copy(churn, artifact_sha256="0" * 64)
+    other = copy(churn, compiled_sha256="0" * 64)
     assert "is not in the store" in said(admin.post(page(other), form(churn, other)))
     other.refresh_from_db()
     assert other.status == "candidate"

@@ -1,16 +1,20 @@
 """Fitted pipeline -> something that answers. No Django here.
 
-An engine is built from the verified bytes of a version's artifact and is then asked for `Scores`. The
-scikit-learn engine is the one every model can have; a faster one only has to keep this interface.
+An engine is built from the verified bytes of a version and is then asked for `Scores`. Every version has its
+fitted scikit-learn pipeline; where that pipeline can be compiled and the compiled one gives the same answers
+(see `training.engines.parity`), ONNX Runtime serves the version, without scikit-learn in the process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from training.schema import DatasetSchema, Value
+
+if TYPE_CHECKING:  # what asks for no answer needs no numpy
+    from training.engines.coding import Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +30,47 @@ class Scores:
     classes: Sequence[Any] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Raw results for n rows as arrays.
+
+    values : (n,) for a regression, in the target's unit; None for a classification.
+    probabilities : (n, k) in the order of `classes`; None for a regression.
+    """
+
+    values: Floats | None = None
+    probabilities: Floats | None = None
+    classes: tuple[Any, ...] = ()
+
+    def plain(self) -> Scores:
+        """The same as lists, with the most probable class of each row."""
+        if self.probabilities is None:
+            assert self.values is not None
+            return Scores(self.values.tolist())
+        likeliest = [self.classes[place] for place in self.probabilities.argmax(axis=1).tolist()]
+        return Scores(likeliest, self.probabilities.tolist(), self.classes)
+
+
 class Engine(Protocol):
-    """What the inference path needs to know of a model."""
+    """What the inference path needs to know of a model.
+
+    takes_matrix : whether it also has `score` (see `MatrixEngine`).
+    """
 
     name: str
+    takes_matrix: bool
 
     def predict(self, rows: Sequence[Mapping[str, Value]]) -> Scores:
         """Scores for valid rows (see `DatasetSchema.read`), same number, same order."""
+        ...
+
+
+@runtime_checkable
+class MatrixEngine(Engine, Protocol):
+    """An engine that is spared the rows: who has the matrix of `training.engines.coding` hands that in."""
+
+    def score(self, matrix: Floats) -> Scored:
+        """Scores for a matrix (n, p), float64, C-contiguous, as `coding.encode` makes it."""
         ...
 
 
@@ -41,9 +79,13 @@ class UnknownEngine(LookupError):
 
 
 def load(name: str, artifact: bytes, schema: DatasetSchema) -> Engine:
-    """The engine `name` from artifact bytes that were VERIFIED before (see `training.artifacts`)."""
+    """The engine `name` from bytes that were VERIFIED before (see `training.artifacts`)."""
     if name == "sklearn":
         from training.engines.sklearn import SklearnEngine
 
         return SklearnEngine.from_bytes(artifact, schema)
+    if name == "onnx":
+        from training.engines.onnx import OnnxEngine
+
+        return OnnxEngine.from_bytes(artifact, schema)
     raise UnknownEngine(f"this code has no engine {name!r}")

@@ -19,6 +19,7 @@ class SklearnEngine:
     """Asks the fitted pipeline. `pipeline` is read-only after fitting, so threads may share it."""
 
     name = "sklearn"
+    takes_matrix = False
 
     def __init__(self, pipeline: Any, schema: DatasetSchema) -> None:
         self.pipeline, self.schema = pipeline, schema

@@ -24,6 +24,7 @@ from django.utils import timezone
 
 from training import artifacts, catalogue, datasets, evaluation, fitting, version
 from training.declaration import ModelDeclaration
+from training.engines.choice import Choice, choose
 from training.engines.sklearn import SklearnEngine
 from training.errors import ArtifactError, VigiaError
 from training.models import Activation, Dataset, ModelVersion, RegisteredModel, TrainingRun
@@ -119,6 +120,22 @@ class _Lease:
         return repeatedly(renew, every=RENEW_SECONDS, name=f"lease-{self.run_id}")
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What a run has made before it becomes a version; the bytes are in the store."""
+
+    fitted: fitting.Fitted
+    choice: Choice
+    artifact: artifacts.Stored
+    compiled: artifacts.Stored | None
+
+    @classmethod
+    def store(cls, fitted: fitting.Fitted, choice: Choice) -> _Made:
+        pipeline = SklearnEngine(fitted.pipeline, fitted.schema).to_bytes()
+        compiled = artifacts.store(choice.compiled) if choice.compiled is not None else None
+        return cls(fitted, choice, artifacts.store(pipeline), compiled)
+
+
 def _train(lease: _Lease) -> None:
     related = ("registered_model", "upload", "requested_by")
     run = TrainingRun.objects.select_related(*related).get(pk=lease.run_id)
@@ -140,15 +157,16 @@ def _train_on(
         frame = datasets.read_frame(path, declared.schema)
     fitted = fitting.fit(declared, frame, lease.report)
     del frame
+    lease.report("compiling", 80)
+    choice = choose(fitted.pipeline, fitted.schema, declared.task, fitted.train_features, declared.seed)
     lease.report("storing", 85)
-    engine = SklearnEngine(fitted.pipeline, fitted.schema)
-    stored = artifacts.store(engine.to_bytes())
+    made = _Made.store(fitted, choice)
     base = active.dataset_id if active else None
     while True:
         lease.report("comparing with the active version", 90)
         gate = _gate(declared, fitted, active)
         try:
-            _finish(lease, run, dataset, declared, fitted, stored, gate, active)
+            _finish(lease, run, dataset, declared, made, gate, active)
         except ActiveChanged:
             active = run.registered_model.active_version
             if run.mode == TrainingRun.Mode.APPEND and active is not None and active.dataset_id != base:
@@ -188,8 +206,7 @@ def _gate(declared: ModelDeclaration, fitted: fitting.Fitted, active: ModelVersi
     incomparable = ""
     if active is not None:
         try:
-            engine = artifacts.load(active)
-            assert isinstance(engine, SklearnEngine)
+            engine = artifacts.load_pipeline(active)
             held = fitted.held_features[list(engine.schema.names)]
             theirs = evaluation.score(
                 declared.task,
@@ -223,12 +240,12 @@ def _finish(
     run: TrainingRun,
     dataset: Dataset,
     declared: ModelDeclaration,
-    fitted: fitting.Fitted,
-    stored: artifacts.Stored,
+    made: _Made,
     gate: dict[str, Any],
     compared: ModelVersion | None,
 ) -> None:
     """Version, its possible activation and the end of the run, in one transaction."""
+    fitted, choice, stored, compiled = made.fitted, made.choice, made.artifact, made.compiled
     with transaction.atomic():
         model = RegisteredModel.objects.select_for_update(no_key=True).get(pk=run.registered_model_id)
         held = TrainingRun.objects.select_for_update().filter(
@@ -240,7 +257,7 @@ def _finish(
         if active != compared:
             raise ActiveChanged
         last = model.versions.order_by("-number").values_list("number", flat=True).first()
-        made = ModelVersion.objects.create(
+        created = ModelVersion.objects.create(
             registered_model=model,
             number=(last or 0) + 1,
             run=run,
@@ -253,16 +270,21 @@ def _finish(
             schema_sha256=fitted.schema.sha256,
             train_rows=fitted.train_rows,
             holdout_rows=fitted.holdout_rows,
-            engine=SklearnEngine.name,
+            engine=choice.engine,
+            engine_reason=choice.reason,
             artifact_sha256=stored.sha256,
             artifact_hmac=stored.hmac,
             artifact_size=stored.size,
+            compiled_sha256=compiled.sha256 if compiled else "",
+            compiled_hmac=compiled.hmac if compiled else "",
+            compiled_size=compiled.size if compiled else None,
+            parity=choice.parity.to_json() if choice.parity else None,
             libraries=artifacts.libraries(),
             seed=declared.seed,
             code_version=version.code_version(catalogue.source_sha256(declared.name)),
             created_by=run.requested_by,
         )
-        _activate_by_policy(model, made, run)
+        _activate_by_policy(model, created, run)
         held.update(
             status=Status.SUCCEEDED,
             dataset=dataset,
