@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import IO, Any, BinaryIO, cast
 
 from django.conf import settings
@@ -24,6 +25,18 @@ class CsvBody:
     """A CSV body, spooled to disk: binary, seekable, at its start."""
 
     stream: BinaryIO
+
+
+class JsonBody:
+    """A JSON body, decoded when somebody looks: the inference path has a quicker way for what is valid."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+    @cached_property
+    def value(self) -> Any:
+        """The decoded value; see `training.schema.decoding`."""
+        return decode_json(self.raw)
 
 
 def content_length(request: Any) -> int:
@@ -50,8 +63,8 @@ def check_charset(media_type: str | None) -> None:
         raise UnsupportedBody(f"charset {charset[:40]!r} is not read here: send UTF-8")
 
 
-class StrictJSONParser(BaseParser):
-    """JSON as the standard has it; see `training.schema.decoding`."""
+class RawJSONParser(BaseParser):
+    """JSON as it came; see `JsonBody`."""
 
     media_type = "application/json"
 
@@ -62,8 +75,17 @@ class StrictJSONParser(BaseParser):
         view = (parser_context or {}).get("view")
         limit = getattr(view, "max_bytes", settings.PREDICT_MAX_BYTES)
         body = _read(stream, limit)
-        _remember(parser_context, hashlib.sha256(body).hexdigest())
-        return decode_json(body)
+        _remember(parser_context, body)
+        return JsonBody(body)
+
+
+class StrictJSONParser(RawJSONParser):
+    """JSON as the standard has it; see `training.schema.decoding`."""
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        return super().parse(stream, media_type, parser_context).value
 
 
 class CSVParser(BaseParser):
@@ -84,15 +106,21 @@ class CSVParser(BaseParser):
         except UnreadablePostError:
             raise Malformed("the body ended before its declared length", code="incomplete_body") from None
         spooled.seek(0)
-        _remember(parser_context, digest.hexdigest())
+        _remember(parser_context, digest)
         return CsvBody(cast("BinaryIO", spooled))
 
 
-def _remember(parser_context: Mapping[str, Any] | None, sha256: str) -> None:
-    """Leaves the body's hash on the request: it tells a retry from another request."""
+def _remember(parser_context: Mapping[str, Any] | None, body: bytes | hashlib._Hash) -> None:
+    """Leaves the body, or its hash, on the request: it tells a retry from another request."""
     request = (parser_context or {}).get("request")
     if request is not None:
-        request._request.body_sha256 = sha256
+        request._request.body_read = body
+
+
+def body_sha256(request: Any) -> str:
+    """Hash of the body as one of these parsers read it."""
+    body = request._request.body_read
+    return hashlib.sha256(body).hexdigest() if isinstance(body, bytes) else str(body.hexdigest())
 
 
 def _read(stream: IO[Any], limit: int) -> bytes:
@@ -105,5 +133,5 @@ def _read(stream: IO[Any], limit: int) -> bytes:
     return body
 
 
-INSTANCE_PARSERS = [StrictJSONParser, CSVParser, FormParser, MultiPartParser]
+INSTANCE_PARSERS = [RawJSONParser, CSVParser, FormParser, MultiPartParser]
 """What a route that takes instances reads; the last two serve the browsable API's HTML form."""

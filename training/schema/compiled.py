@@ -1,0 +1,350 @@
+"""A schema compiled to a decoder: bytes -> valid rows, or "look closer". No Django here.
+
+`DatasetSchema.read` decides what is valid and says what is wrong. What stands here only recognises quickly
+what it would accept, and gives the same values for it; everything else is declined and read the slow way.
+So it may decline too much, but must never accept what the schema refuses: a property test holds the two
+together.
+
+msgspec decodes and checks types and bounds in C. What it cannot see is looked at here: names given twice
+(every name costs one colon, so the colons of the body must be as many as the fields that were found), other
+spellings of names (each is compiled when it comes again), and texts that are valid only after normalisation
+(they are remembered).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from training.schema.columns import EXACT_INTEGER, LARGEST, BadValue, Column, Value
+from training.schema.dataset import DatasetSchema
+from training.schema.faults import Fault
+from training.schema.keys import KEY_FIELD, read_key
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+SPELLINGS_KEPT: Final = 8
+TEXTS_KEPT: Final = 4_096  # of values that had to be normalised, per column
+BY_COLUMN_FROM: Final = 8  # rows; below it the fixed cost of each column is more
+
+_KEY = "key"
+
+
+class Declined(Exception):
+    """Not recognised; whether it is valid is for the schema to say."""
+
+
+class Rows:
+    """Valid rows, by row.
+
+    values : one tuple a row, in the schema's order. keys : the rows' own keys.
+    """
+
+    __slots__ = ("compiled", "keys", "values")
+
+    def __init__(
+        self, compiled: CompiledSchema, values: list[tuple[Value, ...]], keys: list[str | None]
+    ) -> None:
+        self.compiled, self.values, self.keys = compiled, values, keys
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """The rows as codes; see `CompiledSchema.matrix`."""
+        return self.compiled.matrix(self.values)
+
+    def inputs(self) -> list[bytes]:
+        """Each row as a JSON object of canonical names and values."""
+        return self.compiled.inputs(self.values)
+
+    def warnings(self) -> list[list[dict[str, str]]]:
+        """What `DatasetSchema.warnings` says of each row."""
+        return self.compiled.warnings(self.values)
+
+
+class CompiledSchema:
+    """All that is derived from a version's schema for answering quickly. Threads may share it."""
+
+    def __init__(self, schema: DatasetSchema) -> None:
+        from training.engines.coding import Coder  # numpy, which a process needs once it serves a version
+
+        self.schema = schema
+        self._coder = Coder(schema)
+        self._readers = tuple(_reader(column) for column in schema.columns)
+        self._spellings: tuple[_Spelling, ...] = (_Spelling(schema, {}, ()),)
+        self._asked_for: set[frozenset[str]] = set()
+        self._lock = threading.Lock()
+        fields = [(f"f{at}", Any) for at in range(len(schema.columns))]
+        named = {f"f{at}": column.name for at, column in enumerate(schema.columns)}
+        self._inputs = msgspec.defstruct("Inputs", fields, rename=named, gc=False)
+        self._encode = msgspec.json.Encoder().encode
+        self._ranges = tuple(_ranges(schema))
+        self._open = tuple(
+            (at, column) for at, column in enumerate(schema.columns)
+            if column.type == "category" and not column.levels and column.seen is not None
+        )  # fmt: skip
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def decode(self, body: bytes, most: int) -> Rows | None:
+        """The body's rows when it is one JSON object or an array of 1 to `most`, all valid; else None.
+
+        None does not mean invalid: read it with `DatasetSchema.read` to learn what it is.
+        """
+        single = body[:1] == b"{" or body.lstrip()[:1] == b"{"
+        for spelling in self._spellings:
+            try:
+                found = spelling.decode(body, single=single)
+                if found is None or not 0 < len(found) <= most or not spelling.names_stand_once(body, found):
+                    return None
+                return Rows(self, self._read(spelling.values(found)), spelling.keys(found))
+            except msgspec.ValidationError:
+                continue  # another spelling of the names may fit
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Declined):
+                return None
+        return None
+
+    def _read(self, rows: list[tuple[Any, ...]]) -> list[tuple[Value, ...]]:
+        """Canonical values of decoded ones; by column where there are many rows, which is twice as fast."""
+        if len(rows) < BY_COLUMN_FROM:
+            return [
+                tuple([
+                    value if read is None else read[value]
+                    for read, value in zip(self._readers, row, strict=True)
+                ])
+                for row in rows
+            ]  # fmt: skip
+        columns = [
+            values if read is None else map(read.__getitem__, values)
+            for read, values in zip(self._readers, zip(*rows, strict=True), strict=True)
+        ]
+        return list(zip(*columns, strict=True))
+
+    def from_values(self, values: Sequence[Mapping[str, Value]], keys: Sequence[str | None]) -> Rows:
+        """Rows that the schema itself has read."""
+        names = self.schema.names
+        return Rows(self, [tuple([row[name] for name in names]) for row in values], list(keys))
+
+    def learn(self, row: object) -> None:
+        """Remembers how a valid row spelled its names; the second time a decoder is compiled for it."""
+        if not isinstance(row, dict) or len(row) > 4 * len(self.schema.columns) + 4:
+            return
+        spelled = frozenset(row)
+        with self._lock:
+            if any(known.covers(spelled) for known in self._spellings):
+                return
+            if spelled not in self._asked_for:
+                if len(self._asked_for) >= 4 * SPELLINGS_KEPT:
+                    self._asked_for.clear()
+                self._asked_for.add(spelled)
+                return
+            self._asked_for.discard(spelled)
+            made = _spelling_of(self.schema, spelled)
+            if made is not None:
+                self._spellings = (made, *self._spellings)[:SPELLINGS_KEPT]
+
+    # -- what engine, log and answer need of valid rows ----------------------------------------------
+
+    def matrix(self, rows: Sequence[tuple[Value, ...]]) -> npt.NDArray[np.float64]:
+        """The rows as one matrix (n, p) of doubles; see `training.engines.coding`."""
+        return self._coder.encode_values(rows)
+
+    def inputs(self, rows: Iterable[tuple[Value, ...]]) -> list[bytes]:
+        """Each row as a JSON object of canonical names and values, as UTF-8."""
+        encode, inputs = self._encode, self._inputs
+        return [encode(inputs(*row)) for row in rows]
+
+    def warnings(self, rows: Iterable[tuple[Value, ...]]) -> list[list[dict[str, str]]]:
+        """One list a row, nearly always empty; see `DatasetSchema.warnings`."""
+        names, found = self.schema.names, []
+        for row in rows:
+            flagged = False
+            for at, low, high in self._ranges:
+                value: Any = row[at]
+                if value is not None and not low <= value <= high:
+                    flagged = True
+            for at, column in self._open:
+                if column.warning(row[at]) is not None:
+                    flagged = True
+            found.append(self.schema.warnings(dict(zip(names, row, strict=True))) if flagged else [])
+        return found
+
+
+class _Spelling:
+    """A decoder for one way of writing the names.
+
+    names : name as written -> position of the column, for those not written canonically.
+    extra : names as written of what is accepted and not used; `key` among them is the row's key.
+    """
+
+    def __init__(
+        self, schema: DatasetSchema, names: Mapping[str, int], extra: Sequence[tuple[str, str]]
+    ) -> None:
+        written = {at: name for name, at in names.items()}
+        fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+        optional: list[tuple[str, Any, Any]] = []
+        renamed: dict[str, str] = {}
+        for at, column in enumerate(schema.columns):
+            field = f"f{at}"
+            renamed[field] = written.get(at, column.name)
+            if column.nullable:
+                optional.append((field, _type(column) | None | UnsetType, UNSET))
+            else:
+                fields.append((field, _type(column)))
+        key_written = next((name for name, role in extra if role == _KEY), KEY_FIELD)
+        optional.append((_KEY, str | int | None | UnsetType, UNSET))
+        renamed[_KEY] = key_written
+        others = [name for name, role in extra if role != _KEY]
+        for position, name in enumerate(others):
+            optional.append((f"x{position}", Any, UNSET))
+            renamed[f"x{position}"] = name
+        self._names = frozenset(renamed.values())
+        self._optional = tuple(attrgetter(field) for field, *_ in optional)
+        self._may_be_absent = any(column.nullable for column in schema.columns)
+        made = msgspec.defstruct(
+            "Row", [*fields, *optional], rename=renamed, forbid_unknown_fields=True, gc=False
+        )
+        self._one = msgspec.json.Decoder(made)
+        self._many = msgspec.json.Decoder(list[made])  # type: ignore[valid-type]
+        picked = [f"f{at}" for at in range(len(schema.columns))]
+        # With one name it would give the value itself instead of a tuple.
+        self._pick: Callable[[Any], Any] = attrgetter(*picked) if len(picked) > 1 else lambda row: (row.f0,)
+
+    def covers(self, written: frozenset[str]) -> bool:
+        """Whether rows with these names can be read by it."""
+        return written <= self._names
+
+    def decode(self, body: bytes, *, single: bool) -> list[Any] | None:
+        return [self._one.decode(body)] if single else self._many.decode(body)
+
+    def names_stand_once(self, body: bytes, rows: Sequence[Any]) -> bool:
+        """Whether no name was given twice: then the body has as many colons as the rows have fields.
+
+        A colon inside a text makes it more; then the slow way counts exactly.
+        """
+        absent = sum(list(map(getter, rows)).count(UNSET) for getter in self._optional)
+        return body.count(b":") == len(self._names) * len(rows) - absent
+
+    def values(self, rows: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """The columns' values in the schema's order; absent is null."""
+        found = list(map(self._pick, rows))
+        if self._may_be_absent:
+            found = [
+                tuple([None if value is UNSET else value for value in row]) if UNSET in row else row
+                for row in found
+            ]
+        return found
+
+    @staticmethod
+    def keys(rows: Sequence[Any]) -> list[str | None]:
+        return [None if row.key is UNSET or row.key is None else _key(row.key) for row in rows]
+
+
+def _key(given: str | int) -> str | None:
+    found = read_key(given, _KEY)
+    if isinstance(found, Fault):
+        raise Declined
+    return found
+
+
+def _spelling_of(schema: DatasetSchema, written: frozenset[str]) -> _Spelling | None:
+    """A decoder for rows with these names; None where only the slow way can tell."""
+    places = {column.name: at for at, column in enumerate(schema.columns)}
+    names: dict[str, int] = {}
+    extra: list[tuple[str, str]] = []
+    for name in sorted(written):
+        column = schema.find(name)
+        if column is not None:
+            names[name] = places[column.name]
+            continue
+        role = schema.role(name)
+        if role == "unknown":
+            return None
+        extra.append((name, role))
+    if len(set(names.values())) < len(names) or sum(role == _KEY for _, role in extra) > 1:
+        return None
+    try:
+        return _Spelling(schema, names, extra)
+    except ValueError:  # a name as written is another column's canonical name
+        return None
+
+
+# -- one column --------------------------------------------------------------------------------------
+
+
+class _Read(dict[Any, Value]):
+    """Decoded value -> the column's value; what is new is read by the column and remembered, if short."""
+
+    def __init__(self, column: Column, known: Mapping[Any, Value]) -> None:
+        super().__init__(known)
+        self.column = column
+
+    def __missing__(self, given: Any) -> Value:
+        try:
+            value = self.column.from_json(given)
+        except BadValue as bad:
+            raise Declined from bad
+        if len(self) < TEXTS_KEPT:
+            self[given] = value
+        return value
+
+
+class _Whole(_Read):
+    """Whole numbers are themselves; 3.0 is 3. Nothing is remembered: there are too many of them."""
+
+    def __missing__(self, given: Any) -> Value:
+        if given.__class__ is int:
+            return given
+        try:
+            return self.column.from_json(given)
+        except BadValue as bad:
+            raise Declined from bad
+
+
+def _reader(column: Column) -> dict[Any, Value] | None:
+    if column.type == "number":
+        return None  # type and bounds are checked in C, and it is a float then
+    if column.type == "integer":
+        return _Whole(column, {None: None} if column.nullable else {})
+    # True == 1 == 1.0 for a dictionary as well, and all of them are true to a boolean column.
+    known: dict[Any, Value] = {True: True, False: False} if column.type == "boolean" else {}
+    known |= {level: level for level in column.levels}
+    return _Read(column, known | ({None: None} if column.nullable else {}))
+
+
+def _type(column: Column) -> Any:
+    if column.type == "number":
+        low, high = _limits(column, LARGEST)
+        return Annotated[float, Meta(ge=low, le=high)]
+    if column.type == "integer":
+        # Both kinds of number, because pandas writes 3.0; the column reads what is no int.
+        low, high = _limits(column, float(EXACT_INTEGER))
+        return Annotated[int, Meta(ge=_up(low), le=int(high // 1))] | Annotated[float, Meta(ge=low, le=high)]
+    if column.type == "boolean":
+        return bool | int | float | str
+    return str
+
+
+def _up(number: float) -> int:
+    return -int(-number // 1)
+
+
+def _limits(column: Column, largest: float) -> tuple[float, float]:
+    low = -largest if column.minimum is None else max(float(column.minimum), -largest)
+    high = largest if column.maximum is None else min(float(column.maximum), largest)
+    return low, high
+
+
+def _ranges(schema: DatasetSchema) -> Iterable[tuple[int, float, float]]:
+    for at, column in enumerate(schema.columns):
+        seen = column.seen
+        if column.is_numeric and seen is not None and seen.minimum is not None and seen.maximum is not None:
+            yield at, seen.minimum, seen.maximum
