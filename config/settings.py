@@ -173,6 +173,8 @@ PREDICT_MAX_BYTES = env.number("PREDICT_MAX_BYTES", 8 * 2**20)
 TRAINING_MAX_BYTES = env.number("TRAINING_MAX_BYTES", 256 * 2**20)
 BODY_SILENCE_SECONDS = env.number("BODY_SILENCE_SECONDS", 10)  # without a byte of an announced body
 MAX_WAIT_SECONDS = env.number("MAX_WAIT_SECONDS", 120)
+LOG_QUEUE_ROWS = env.number("LOG_QUEUE_ROWS", 50_000)  # waiting for their commit, per process
+LOG_WAIT_SECONDS = env.number("LOG_WAIT_SECONDS", 20)
 IDEMPOTENCY_HOURS = env.number("IDEMPOTENCY_HOURS", 24)
 PARTITIONS_AHEAD = env.number("PARTITIONS_AHEAD", 3)
 # The views check lengths themselves, per route and with an answer in the API's own shape.

@@ -10,8 +10,29 @@ class LogUnavailable(VigiaError):
 
     code = "log_unavailable"
 
+    def __init__(
+        self, message: str = "the prediction log cannot be written now; nothing was answered, try again"
+    ) -> None:
+        super().__init__(message)
+
+
+class OutcomeUnknown(LogUnavailable):
+    """The connection broke, or PostgreSQL did not answer in time: the rows are in the log, or not."""
+
     def __init__(self) -> None:
-        super().__init__("the prediction log cannot be written now; nothing was answered, try again")
+        super().__init__(
+            "the prediction log did not answer, so whether this request was logged is unknown: "
+            "retry with the same Idempotency-Key, which cannot answer it twice"
+        )
+
+
+class NotStorable(VigiaError):
+    """PostgreSQL refused the row itself, such as a number beyond its types."""
+
+    code = "not_storable"
+
+    def __init__(self) -> None:
+        super().__init__("the prediction log cannot hold these values; nothing was answered")
 
 
 class TooManyRows(TooLarge):

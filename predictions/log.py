@@ -1,153 +1,279 @@
 """The log's writer: rows are committed before anyone is answered.
 
-One transaction holds the rows and, where the client gave one, its idempotency key. Two requests with the
-same key at the same moment meet at the key's unique constraint: the second waits for the first's commit,
-and then finds the first's answer instead of writing its own.
+One thread per process writes. It takes what concurrent requests have brought meanwhile, commits it in one
+statement (group commit: the requests share one flush to disk) and releases each of them after the COMMIT. The
+statement stands behind the fence: it commits only if the generation the answers were made from is still the
+database's, else nothing is written and each request is told to answer anew.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import uuid
-from collections.abc import Iterator, Sequence
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Final
 
 from django.conf import settings
-from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
+from django.db import connection
 from django.utils import timezone
-from psycopg.types.json import Jsonb
 
-from predictions.errors import LogUnavailable
+from predictions import wire
+from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown
 from predictions.models import IdempotencyKey
-from training.services.registry import ACTIVATION_FENCE
+from predictions.wire import Claim
+from training.services.snapshot import FENCE
 
-_COLUMNS = (
-    "id, registered_model_id, version_id, client_id, key, "
-    "inputs, prediction, probability, warnings, request_id"
-)
-# One multi-row INSERT is cheaper for a few rows, COPY for many.
-COPY_FROM_ROWS = 20
+logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of the log, to be written."""
-
-    id: uuid.UUID
-    model_id: int
-    version_id: int
-    client_id: int | None
-    key: str | None
-    inputs: dict[str, Any]
-    prediction: Any
-    probability: float | None
-    warnings: list[dict[str, str]]
-    request_id: str
-
-    def adapted(self) -> tuple[Any, ...]:
-        return (
-            self.id,
-            self.model_id,
-            self.version_id,
-            self.client_id,
-            self.key,
-            Jsonb(self.inputs),
-            Jsonb(self.prediction),
-            self.probability,
-            Jsonb(self.warnings),
-            self.request_id,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """An idempotency key with the request it stands for and the answer to be stored with it."""
-
-    client_id: int
-    key: str
-    request_sha256: str
-    answer: str
+GROUP_ROWS: Final = 512
+"""Rows in one statement, unless one request brings more: a small one must not wait for many large."""
+IDLE_SECONDS: Final = 0.25
+"""After a failed connection attempt, entries fail at once for so long instead of each trying again."""
 
 
 class AlreadyAnswered(Exception):
-    """Another request with the same idempotency key was committed first."""
+    """Another request with the same idempotency key was committed first; nothing was written."""
 
 
-class VersionSwitched(Exception):
-    """Another version became the active one since the answer was computed; nothing was written."""
+class Stale(Exception):
+    """A version, key or right changed since the answer was computed; nothing was written."""
 
 
-def append(rows: Sequence[Row], claim: Claim | None = None, *, if_active: bool = False) -> None:
-    """Writes rows (and the claim) in one transaction; on return they are committed.
+Done = Callable[["Entry"], None]
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """The rows of one request on their way into the log.
 
     Parameters
     ----------
-    if_active : write only if the rows' version is the active one at the commit. A shared advisory lock keeps
-        an activation from committing between the check and this commit, so no answer that goes out after a
-        switch was committed comes from the version before it.
+    rows : see `predictions.wire.Row`.
+    generation : what was known when they were computed (see `training.services.snapshot`).
+    done : called once, in the writer's thread, with the entry: its `error` is None when it is committed.
+    """
+
+    rows: Sequence[wire.Row]
+    generation: int
+    claim: Claim | None = None
+    done: Done | None = None
+    error: Exception | None = None
+    _released: threading.Event = field(default_factory=threading.Event)
+
+    def release(self, error: Exception | None = None) -> None:
+        self.error = error
+        self._released.set()
+        if self.done is not None:
+            self.done(self)
+
+    def wait(self, seconds: float) -> bool:
+        return self._released.wait(seconds)
+
+
+class Writer:
+    """Group commit: a bounded queue, and a thread that empties it into the database.
+
+    Attributes
+    ----------
+    waiting_rows : rows in the queue now. groups, written_rows : committed since the start.
+    """
+
+    def __init__(self, most_rows: int) -> None:
+        self.most_rows = most_rows
+        self.waiting_rows = self.groups = self.written_rows = 0
+        self._queue: deque[Entry] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self._wire = wire.Wire()
+        self._unreachable_until = 0.0
+        self._writing = threading.Lock()
+        self._holders = 0
+
+    @contextmanager
+    def behind_a_held_fence(self) -> Iterator[None]:
+        """The caller holds changes off, in a session of its own. Within, no entry asks for the lock again.
+
+        Otherwise one entry could queue behind a change that waits for the caller, whose own entry waits
+        behind that one. On leaving, what is being written on the strength of it is written first.
+        """
+        with self._writing:
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._writing:
+                self._holders -= 1
+
+    def submit(self, entry: Entry) -> None:
+        """Takes an entry; it will be released.
+
+        Raises
+        ------
+        LogUnavailable : the queue is full, or the writer was closed.
+        """
+        with self._changed:
+            if self._closing:
+                raise LogUnavailable("the service is stopping; nothing was answered, try again")
+            # An empty queue takes any entry, however large.
+            if self._queue and self.waiting_rows + len(entry.rows) > self.most_rows:
+                raise LogUnavailable("too many predictions wait for the log; nothing was answered, try again")
+            self._queue.append(entry)
+            self.waiting_rows += len(entry.rows)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def withdraw(self, entry: Entry) -> bool:
+        """Takes an entry back that nobody has begun to write; False when it is too late."""
+        with self._changed:
+            try:
+                self._queue.remove(entry)
+            except ValueError:
+                return False
+            self.waiting_rows -= len(entry.rows)
+            return True
+
+    def close(self, seconds: float = 10.0) -> None:
+        """Writes what is waiting, then ends the thread and the connection. Further entries are refused."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    # -- the thread --------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._queue and not self._closing:
+                    self._changed.wait()
+                if not self._queue:
+                    break
+                group = self._take()
+            self._write(group)
+        self._wire.close()
+
+    def _take(self) -> list[Entry]:
+        """The next group: entries in order, of one generation, a claim always alone."""
+        first = self._queue.popleft()
+        group, rows = [first], len(first.rows)
+        while first.claim is None and self._queue:
+            following = self._queue[0]
+            if (
+                following.claim is not None
+                or following.generation != first.generation
+                or rows + len(following.rows) > GROUP_ROWS
+            ):
+                break
+            rows += len(following.rows)
+            group.append(self._queue.popleft())
+        self.waiting_rows -= rows
+        return group
+
+    def _write(self, group: list[Entry]) -> None:
+        error = self._attempt(group)
+        if len(group) > 1 and isinstance(error, NotStorable):
+            # One row PostgreSQL cannot store must not take its neighbours down.
+            for entry in group:
+                entry.release(self._attempt([entry]))
+            return
+        for entry in group:
+            entry.release(error)
+
+    def _attempt(self, group: list[Entry]) -> Exception | None:
+        first = group[0]
+        rows = first.rows if len(group) == 1 else [row for entry in group for row in entry.rows]
+        if time.monotonic() < self._unreachable_until:
+            return LogUnavailable()
+        try:
+            with self._writing:
+                self._wire.write(rows, first.generation, held=self._holders > 0, claim=first.claim)
+        except wire.NotWritten as refused:
+            if refused.sqlstate == wire.STALE:
+                return Stale()
+            if refused.sqlstate == wire.TAKEN:
+                return AlreadyAnswered()
+            logger.error("the log refused %d rows: %s", len(rows), refused)
+            return NotStorable() if refused.is_about_the_rows else LogUnavailable()
+        except wire.Unreachable as error:
+            logger.error("the log cannot be reached: %s", error)
+            self._unreachable_until = time.monotonic() + IDLE_SECONDS
+            return LogUnavailable()
+        except wire.Unknown as error:
+            logger.error("the connection broke over %d rows: %s", len(rows), error)
+            return OutcomeUnknown()
+        except Exception as error:
+            logger.exception("the log's writer failed")
+            self._wire.close()
+            return error
+        self.groups += 1
+        self.written_rows += len(rows)
+        return None
+
+
+_writer: Writer | None = None
+_owner = 0
+_making = threading.Lock()
+
+
+def writer() -> Writer:
+    """This process's writer; a child made by fork gets its own."""
+    global _writer, _owner
+    if _writer is None or _owner != os.getpid():
+        with _making:
+            if _writer is None or _owner != os.getpid():
+                _writer, _owner = Writer(settings.LOG_QUEUE_ROWS), os.getpid()
+    return _writer
+
+
+def close(seconds: float = 10.0) -> None:
+    """Writes what is waiting and gives the connection up; the next entry starts anew."""
+    global _writer
+    with _making:
+        closing, _writer = _writer, None
+    if closing is not None and _owner == os.getpid():
+        closing.close(seconds)
+
+
+def append(entry: Entry) -> None:
+    """Writes an entry; on return it is committed.
 
     Raises
     ------
-    VersionSwitched : see `if_active`.
+    Stale : answer anew, from what is known now.
     AlreadyAnswered : the claim's key was taken meanwhile; nothing was written.
-    LogUnavailable : the database cannot be reached; whether the rows are there is unknown only when the
-        connection broke during COMMIT, and then a retry with the same idempotency key is safe.
+    LogUnavailable : nothing was written.
+    OutcomeUnknown : it is not known whether it was.
+    NotStorable : PostgreSQL cannot hold these values.
     """
-    try:
-        # durable: this must be the outermost transaction, or "committed before the answer" would be a lie.
-        with transaction.atomic(durable=True), connection.cursor() as cursor:
-            if if_active:
-                _pass_the_fence(cursor, rows[0].model_id, rows[0].version_id)
-            if claim is not None and not _claim(cursor, claim):
-                raise AlreadyAnswered
-            if len(rows) < COPY_FROM_ROWS:
-                one = "(" + ", ".join(["%s"] * 10) + ")"
-                values = [value for row in rows for value in row.adapted()]
-                cursor.execute(
-                    f"INSERT INTO predictions_prediction ({_COLUMNS}) VALUES {', '.join([one] * len(rows))}",  # noqa: S608
-                    values,
-                )
-            else:
-                with cursor.copy(f"COPY predictions_prediction ({_COLUMNS}) FROM STDIN") as copy:
-                    for row in rows:
-                        copy.write_row(row.adapted())
-    except (OperationalError, InterfaceError, InternalError) as error:  # internal: a read-only standby
-        raise LogUnavailable from error
-
-
-def _pass_the_fence(cursor: Any, model_id: int, version_id: int) -> None:
-    cursor.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", [ACTIVATION_FENCE, model_id])
-    # A statement of its own: its snapshot is taken after the lock was granted.
-    cursor.execute("SELECT 1 FROM training_modelversion WHERE id = %s AND status = 'active'", [version_id])
-    if cursor.fetchone() is None:
-        raise VersionSwitched
+    through = writer()
+    through.submit(entry)
+    if not entry.wait(settings.LOG_WAIT_SECONDS):
+        raise LogUnavailable if through.withdraw(entry) else OutcomeUnknown
+    if entry.error is not None:
+        raise entry.error
 
 
 @contextmanager
-def holding_off_activations(model_id: int) -> Iterator[None]:
-    """No activation of this model commits within: for a request that switches keep overtaking."""
+def holding_off_changes() -> Iterator[None]:
+    """No change of a version, key or right commits within: for a request that changes keep overtaking."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock_shared(%s, %s)", [ACTIVATION_FENCE, model_id])
+        cursor.execute("SELECT pg_advisory_lock_shared(%s, 0)", [FENCE])
     try:
-        yield
+        with writer().behind_a_held_fence():
+            yield
     finally:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_unlock_shared(%s, %s)", [ACTIVATION_FENCE, model_id])
-
-
-def _claim(cursor: Any, claim: Claim) -> bool:
-    """Takes the key; False when a live one is there. Waits for an uncommitted one of the same name."""
-    expired = timezone.now() - dt.timedelta(hours=settings.IDEMPOTENCY_HOURS)
-    cursor.execute(
-        "INSERT INTO predictions_idempotencykey AS k (client_id, key, request_sha256, answer, created_at) "
-        "VALUES (%s, %s, %s, %s, now()) ON CONFLICT (client_id, key) DO UPDATE "
-        "SET request_sha256 = EXCLUDED.request_sha256, answer = EXCLUDED.answer, created_at = now() "
-        "WHERE k.created_at < %s",
-        [claim.client_id, claim.key, claim.request_sha256, claim.answer, expired],
-    )
-    return bool(cursor.rowcount)
+            cursor.execute("SELECT pg_advisory_unlock_shared(%s, 0)", [FENCE])
 
 
 def stored_answer(client_id: int, key: str) -> IdempotencyKey | None:

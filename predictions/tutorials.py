@@ -6,25 +6,25 @@ Same path as every other answer: validated, logged, answered; only the shape of 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.urls import path
 from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
-from predictions.views import predict
+from predictions.views import Fenced
 from training.errors import Malformed
-from training.parsers import check_length
+from training.parsers import JsonBody, RawJSONParser, check_length
 from training.services import access, registry
 
 
-class TutorialView(APIView):
+class TutorialView(Fenced):
     """One instance in, one flat object out."""
 
     model_name = ""
+    parser_classes = [RawJSONParser]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -35,9 +35,10 @@ class TutorialView(APIView):
     def ask(self, request: Request) -> dict[str, Any]:
         """The one prediction."""
         check_length(request, settings.PREDICT_MAX_BYTES)
-        if not isinstance(request.data, dict):
+        body = cast("JsonBody", request.data)
+        if not body.raw.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"{") and not isinstance(body.value, dict):
             raise Malformed("send one JSON object", code="not_an_object")
-        given: dict[str, Any] = predict(request, self.model, request.data, None).body["predictions"][0]
+        given: dict[str, Any] = self.predict(request, self.model, body, None).body["predictions"][0]
         return given
 
 

@@ -14,9 +14,11 @@ import hypothesis
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connection, connections
+from django.db import connection, connections, transaction
+from django.test import TransactionTestCase
 from rest_framework.test import APIClient
 
+from predictions import log
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
 from training.services import datasets, keys, registry, runs
 
@@ -36,6 +38,39 @@ def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> None:
     connection.settings_dict["OPTIONS"]["options"] = "-c vigia.maintenance=truncate"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _log_writer_ends(django_db_setup: None) -> Iterator[None]:
+    """Its connection would keep the test database from being dropped."""
+    yield
+    log.close()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_cleaning() -> None:
+    """Tests that commit (the log's writer has a connection of its own, so what predicts commits) delete what
+    they left instead of truncating every table: milliseconds instead of a quarter of a second."""
+
+    def clean(case: TransactionTestCase) -> None:
+        kept = {"django_content_type", "auth_permission", "django_migrations"}
+        tables = [
+            name
+            for name in connection.introspection.django_table_names(only_existing=True)
+            if name not in kept
+        ]
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL vigia.maintenance = 'move'")
+            cursor.execute(";".join(f"DELETE FROM {name}" for name in tables))
+            cursor.execute(
+                "SELECT inhrelid::regclass::text FROM pg_inherits "
+                "WHERE inhparent = 'predictions_prediction'::regclass "
+                "AND inhrelid <> 'predictions_prediction_default'::regclass"
+            )
+            for (partition,) in cursor.fetchall():
+                cursor.execute(f"DROP TABLE {partition}")
+
+    TransactionTestCase._fixture_teardown = clean  # type: ignore[method-assign]
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The published files; tests that need them skip where there are none."""
@@ -48,10 +83,11 @@ def data_dir() -> Path:
 @pytest.fixture(autouse=True)
 def _fresh_serving() -> Iterator[None]:
     """What this process keeps of versions must not outlive the test that made them."""
-    from training.services import serving
+    from training.services import serving, snapshot
 
     yield
     serving.forget()
+    snapshot.forget()
 
 
 def train_sample(

@@ -20,7 +20,7 @@ from predictions.models import Prediction
 from predictions.services import calendar, counts, search
 from training.models import GroupScope, ModelVersion, RegisteredModel
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)
 LOG = "/admin/predictions/prediction/"
 SCRIPT = "<script>alert(1)</script>"
 

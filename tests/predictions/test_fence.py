@@ -1,21 +1,24 @@
-"""Activations and answers in each other's way: after a switch nobody answers with the old version."""
+"""Changes and answers in each other's way: once a change is committed, nobody answers from before it."""
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, Permission, User
 from django.db import connection, connections, transaction
+from django.utils import timezone
+from knox.models import AuthToken
 from rest_framework.test import APIClient
 
 from predictions.models import Prediction
-from tests.conftest import train_sample
-from training.models import Activation, ModelVersion, RegisteredModel
-from training.services import keys, registry
+from tests.conftest import assert_error, keyed, train_sample
+from training.models import Activation, GroupScope, ModelVersion, RegisteredModel
+from training.services import keys, registry, snapshot
 
 CHURN = "/api/v1/models/churn/predictions/"
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -34,15 +37,31 @@ def in_thread(work: Callable[[], None]) -> threading.Thread:
 
 
 def stands_at_the_fence() -> None:
-    """Returns when some session waits for an advisory lock; only the request can."""
+    """Returns when some session waits for an advisory lock; only the log's writer can."""
     until = time.monotonic() + 20
     with connection.cursor() as cursor:
         while True:
             cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
             if cursor.fetchone()[0]:
                 return
-            assert time.monotonic() < until, "the request passed the fence"
+            assert time.monotonic() < until, "nobody came to the fence"
             time.sleep(0.02)
+
+
+def at_its_commit(change: Callable[[], object], meanwhile: Callable[[], Any]) -> Any:
+    """Does `change` up to the moment of its commit, lets `meanwhile` run into the fence, then commits.
+
+    Returns what `meanwhile` returned.
+    """
+    came: list[Any] = []
+    with transaction.atomic():
+        change()
+        with connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # what COMMIT does first
+        thread = in_thread(lambda: came.append(meanwhile()))
+        stands_at_the_fence()
+    thread.join()
+    return came[0]
 
 
 @pytest.fixture
@@ -53,43 +72,84 @@ def versions(db: None) -> tuple[ModelVersion, ModelVersion]:
 
 @pytest.fixture
 def client(client_user: User) -> APIClient:
-    made = APIClient()
-    made.credentials(HTTP_AUTHORIZATION=f"Token {keys.issue(client_user)}")
-    return made
+    return keyed(client_user)
 
 
-def test_an_answer_that_meets_an_activation_waits_and_is_the_new_versions(
+def test_an_answer_that_meets_an_activation_is_the_new_versions(
     versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any]
 ) -> None:
-    answered: list[dict[str, Any]] = []
-    switched, asked = threading.Event(), threading.Event()
-
-    def activate() -> None:
-        with transaction.atomic():
-            registry.activate(versions[1], by=None, reason="now")
-            switched.set()
-            asked.wait()
-            stands_at_the_fence()
-
-    activation = in_thread(activate)
-    switched.wait()
-    request = in_thread(lambda: answered.append(client.post(CHURN, customer, format="json").json()))
-    asked.set()
-    request.join()
-    activation.join()
-    assert [answer["version"] for answer in answered] == [2]
+    answer = at_its_commit(
+        lambda: registry.activate(versions[1], by=None, reason="now"),
+        lambda: client.post(CHURN, customer, format="json").json(),
+    )
+    assert answer["version"] == 2
     assert Prediction.objects.get().version == versions[1]
 
 
-def test_answers_do_not_wait_for_the_lock_that_activations_queue_at(
+def test_a_rollback_binds_answers_under_way_as_well(
     versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any]
 ) -> None:
+    registry.activate(versions[1], by=None, reason="first")
+    answer = at_its_commit(
+        lambda: registry.rollback(versions[0].registered_model, by=None, reason="back"),
+        lambda: client.post(CHURN, customer, format="json").json(),
+    )
+    assert answer["version"] == 1
+    assert Prediction.objects.get().version == versions[0]
+
+
+def revoke(client: User) -> None:
+    AuthToken.objects.filter(user=client).delete()
+
+
+def expire(client: User) -> None:
+    AuthToken.objects.filter(user=client).update(expiry=timezone.now() - dt.timedelta(seconds=1))
+
+
+def deactivate(client: User) -> None:
+    client.is_active = False
+    client.save()
+
+
+def take_the_right(client: User) -> None:
+    client.user_permissions.clear()
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        (revoke, 401, "bad_key"),
+        (expire, 401, "bad_key"),
+        (deactivate, 401, "bad_key"),
+        (take_the_right, 403, "forbidden"),
+    ],
+)
+def test_a_key_or_right_taken_away_at_that_moment_gets_no_answer(
+    churn: ModelVersion,
+    client_user: User,
+    client: APIClient,
+    customer: dict[str, Any],
+    change: Callable[[User], None],
+    status: int,
+    code: str,
+) -> None:
+    assert client.post(CHURN, customer, format="json").status_code == 200
+    refused = at_its_commit(lambda: change(client_user), lambda: client.post(CHURN, customer, format="json"))
+    assert_error(refused, status, code)
+    assert Prediction.objects.count() == 1
+
+
+def test_answers_wait_for_a_commit_and_not_for_what_comes_before_it(
+    versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any]
+) -> None:
+    """An activation that was prepared, and holds its row locks, stands in nobody's way."""
     with transaction.atomic():
+        registry.activate(versions[1], by=None, reason="in a moment")
         RegisteredModel.objects.select_for_update(no_key=True).get(name="churn")
-        statuses: list[int] = []
-        request = in_thread(lambda: statuses.append(client.post(CHURN, customer, format="json").status_code))
-        request.join(timeout=5)
-        assert statuses == [200]
+        answers: list[dict[str, Any]] = []
+        request = in_thread(lambda: answers.append(client.post(CHURN, customer, format="json").json()))
+        request.join(timeout=20)
+        assert [answer["version"] for answer in answers] == [1]
 
 
 def test_under_constant_switching_every_row_was_answered_by_the_version_live_at_its_commit(
@@ -130,3 +190,91 @@ def test_under_constant_switching_every_row_was_answered_by_the_version_live_at_
     assert Activation.objects.count() == 21
     logged = Prediction.objects.order_by("id").values_list("version__number", flat=True)
     assert sorted(logged) == sorted(version for version, _, _ in answers)
+
+
+def test_a_request_that_changes_keep_overtaking_gets_through(
+    churn: ModelVersion, client: APIClient, customer: dict[str, Any]
+) -> None:
+    """Something changes every few milliseconds, and the request takes longer than that each time."""
+    stop = threading.Event()
+    group = Group.objects.create(name="restless")
+    right = Permission.objects.get(codename="predict")
+    before = snapshot.generation()
+
+    def change() -> None:
+        while not stop.is_set():
+            group.permissions.add(right)
+            group.permissions.remove(right)
+
+    restless = in_thread(change)
+    try:
+        answered = client.post(CHURN, [customer] * 4_000, format="json")
+    finally:
+        stop.set()
+        restless.join()
+    assert answered.status_code == 200
+    assert Prediction.objects.count() == 4_000
+    assert snapshot.generation() > before + 3, "nothing changed meanwhile: this test shows nothing"
+
+
+# -- what makes the generation grow --------------------------------------------------------------------
+
+
+def growth(change: Callable[[], object]) -> int:
+    before = snapshot.generation()
+    change()
+    return snapshot.generation() - before
+
+
+def test_whatever_changes_an_answer_makes_the_generation_grow(
+    versions: tuple[ModelVersion, ModelVersion], client_user: User
+) -> None:
+    model = versions[0].registered_model
+    group = Group.objects.create(name="callers")
+    right = Permission.objects.get(codename="predict")
+    keys.issue(client_user)
+    for change in (
+        lambda: registry.activate(versions[1], by=None, reason="grow"),
+        lambda: registry.rollback(model, by=None, reason="grow"),
+        lambda: group.permissions.add(right),
+        lambda: client_user.groups.add(group),
+        lambda: GroupScope.objects.create(group=group),
+        lambda: group.scope.registered_models.add(model),
+        lambda: group.scope.registered_models.remove(model),
+        lambda: client_user.groups.remove(group),
+        client_user.user_permissions.clear,
+        lambda: expire(client_user),
+        lambda: revoke(client_user),
+        lambda: User.objects.filter(pk=client_user.pk).update(is_active=False),
+        client_user.delete,
+    ):
+        assert growth(change) == 1
+
+
+def test_a_bulk_change_makes_it_grow_once(client_user: User) -> None:
+    for _ in range(30):
+        keys.issue(client_user)
+    assert growth(lambda: revoke(client_user)) == 1
+
+
+def test_what_changes_no_answer_leaves_it_alone(churn: ModelVersion, client_user: User) -> None:
+    for change in (
+        lambda: keys.issue(client_user),
+        lambda: User.objects.create(username="somebody"),
+        lambda: User.objects.filter(pk=client_user.pk).update(last_login=timezone.now()),
+        lambda: train_sample("churn", rows=600, activate=False),
+        lambda: RegisteredModel.objects.filter(name="churn").update(policy="always"),
+    ):
+        assert growth(change) == 0
+
+
+def test_a_change_that_is_rolled_back_changes_nothing(client_user: User) -> None:
+    keys.issue(client_user)
+
+    def undone() -> None:
+        with pytest.raises(RuntimeError), transaction.atomic():
+            revoke(client_user)
+            raise RuntimeError
+
+    assert growth(undone) == 0
+    assert AuthToken.objects.count() == 1

@@ -14,7 +14,7 @@ from tests.conftest import Post, assert_error
 from training.models import ModelVersion
 
 CHURN = "/api/v1/models/churn/predictions/"
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def with_value(customer: dict[str, Any], field: str, literal: str) -> bytes:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework.test import APIClient
 
-from predictions import partitions, tasks
+from predictions import log, partitions, tasks
 from predictions.export import neutral
 from predictions.identifiers import lowest_at, new_ids, time_of
 from predictions.models import IdempotencyKey, Prediction
@@ -46,7 +46,7 @@ def test_new_ids_ascend_and_carry_the_time() -> None:
 # -- append-only ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     "statement",
     [
@@ -83,7 +83,7 @@ def test_truncate_is_refused_too_outside_the_test_suite(churn: ModelVersion) -> 
 # -- partitions ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_a_row_without_a_partition_is_kept_and_moved_when_its_partition_is_made(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
@@ -106,7 +106,7 @@ def test_a_row_without_a_partition_is_kept_and_moved_when_its_partition_is_made(
         cursor.execute(f"DELETE FROM predictions_prediction_{now:%Y_%m}")
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_partitions_are_made_by_the_beat_task(settings: Any) -> None:
     settings.PARTITIONS_AHEAD = 1
     assert len(tasks.make_partitions()) == 2
@@ -127,7 +127,7 @@ def in_table(name: str) -> int:
 # -- queries -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_pages_go_through_the_log_newest_first_without_gap_or_repeat(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
 ) -> None:
@@ -141,7 +141,7 @@ def test_pages_go_through_the_log_newest_first_without_gap_or_repeat(
     assert seen == ids[::-1]
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_the_log_is_filtered_by_time_and_version(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
 ) -> None:
@@ -160,7 +160,7 @@ def test_the_log_is_filtered_by_time_and_version(
     assert count(version=2) == 0
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_one_row_explains_itself(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
 ) -> None:
@@ -178,7 +178,7 @@ def test_one_row_explains_itself(
     assert_error(api.get("/api/v1/predictions/nonsense/"), 404, "not_found")
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_log_queries_use_the_indexes(churn: ModelVersion, post: Post, customer: dict[str, Any]) -> None:
     from predictions.services import queries
 
@@ -201,7 +201,7 @@ def test_log_queries_use_the_indexes(churn: ModelVersion, post: Post, customer: 
 # -- rights --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_a_key_does_what_its_rights_allow_and_no_more(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
@@ -232,7 +232,7 @@ def test_a_key_does_what_its_rights_allow_and_no_more(
     assert client.post(CHURN, customer, format="json").status_code == 200
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_a_revoked_and_an_expired_key_are_refused(churn: ModelVersion, client_user: User) -> None:
     from knox.models import AuthToken
 
@@ -245,7 +245,7 @@ def test_a_revoked_and_an_expired_key_are_refused(churn: ModelVersion, client_us
     assert_error(other.get(CHURN), 401, "bad_key")
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_three_spellings_of_the_header_carry_a_key(churn: ModelVersion, client_user: User) -> None:
     import base64
 
@@ -260,7 +260,7 @@ def test_three_spellings_of_the_header_carry_a_key(churn: ModelVersion, client_u
 # -- idempotency ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_the_same_key_and_body_give_the_stored_answer(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
@@ -272,7 +272,7 @@ def test_the_same_key_and_body_give_the_stored_answer(
     assert Prediction.objects.count() == 1
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_the_same_key_with_another_body_is_409(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
@@ -284,7 +284,7 @@ def test_the_same_key_with_another_body_is_409(
     assert Prediction.objects.count() == 1
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_keys_are_each_clients_own_and_expire(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
@@ -302,7 +302,7 @@ def test_keys_are_each_clients_own_and_expire(
     assert tasks.forget_idempotency_keys() == 2
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("key", ["", "k" * 201, "tab\there", "ñ"])
 def test_a_bad_idempotency_key_is_refused(
     churn: ModelVersion, post: Post, customer: dict[str, Any], key: str
@@ -335,11 +335,14 @@ def test_concurrent_duplicates_are_answered_once(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_not_logged_is_not_answered(churn: ModelVersion, post: Post, customer: dict[str, Any]) -> None:
+def test_not_logged_is_not_answered(
+    churn: ModelVersion, post: Post, customer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The log's table is locked away by another session: the request ends in 503, with nothing written."""
+    options = connection.settings_dict["OPTIONS"]
+    monkeypatch.setitem(options, "options", f"{options['options']} -c lock_timeout=300")
+    log.close()  # the writer's next connection has that time limit
     blocker = connections.create_connection("default")
-    with connection.cursor() as cursor:
-        cursor.execute("SET lock_timeout = '300ms'")
     try:
         with blocker.cursor() as cursor:
             blocker.set_autocommit(False)
@@ -350,10 +353,9 @@ def test_not_logged_is_not_answered(churn: ModelVersion, post: Post, customer: d
             blocker.rollback()
     finally:
         blocker.close()
-        with connection.cursor() as cursor:
-            cursor.execute("SET lock_timeout = 0")
     assert not Prediction.objects.exists()
     assert post(CHURN, customer).status_code == 200
+    log.close()
 
 
 def test_cells_that_begin_like_formulas_are_neutralised() -> None:

@@ -18,7 +18,7 @@ from training import catalogue
 from training.models import ModelVersion
 
 CHURN = "/api/v1/models/churn/predictions/"
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def test_one_object_gives_one_answer_and_one_row(

@@ -20,12 +20,16 @@ from training.errors import ArtifactError, Conflict, GateNotPassed
 from training.models import Activation, ModelVersion
 from training.services import registry
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
 def admin(db: None) -> User:
     return User.objects.create_superuser("boss")
+
+
+# Fields of a version that scikit-learn serves; of a compiled one nothing is ever unpickled.
+BY_SCIKIT_LEARN = {"engine": "sklearn", "compiled_sha256": ""}
 
 
 def candidate() -> ModelVersion:
@@ -92,7 +96,7 @@ def test_an_artifact_that_this_code_cannot_load_is_said_and_never_activated(
     """Signed and stored, but of a class that the code does not have any more."""
     stored = artifacts.store(b"cconfig.version_that_was_renamed\nPipeline\n.")
     broken = {"artifact_sha256": stored.sha256, "artifact_hmac": stored.hmac, "artifact_size": stored.size}
-    second = train_sample("churn", rows=600, activate=False, **broken)
+    second = train_sample("churn", rows=600, activate=False, **BY_SCIKIT_LEARN, **broken)
     with pytest.raises(ArtifactError, match="cannot be loaded"):
         registry.activate(second, by=admin, reason="now")
     refused = post("/api/v1/models/churn/versions/2/predictions/", customer)
@@ -197,18 +201,20 @@ def stored_name(version: ModelVersion) -> str:
 def test_an_artifact_that_was_changed_is_never_unpickled(
     churn: ModelVersion, post: Post, customer: Any
 ) -> None:
-    good = artifacts.fetch(churn)
+    second = train_sample("churn", rows=600, activate=False, **BY_SCIKIT_LEARN)
+    good = artifacts.fetch(second)
     try:
-        default_storage.save(stored_name(churn), ContentFile(good[:-1] + b"x"))
-        with pytest.raises(ArtifactError, match="digest does not match"):
-            artifacts.load(churn)
-        refused = post("/api/v1/models/churn/predictions/", customer)
+        default_storage.save(stored_name(second), ContentFile(good[:-1] + b"x"))
+        for load in (artifacts.load, artifacts.load_pipeline):
+            with pytest.raises(ArtifactError, match="digest does not match"):
+                load(second)
+        refused = post("/api/v1/models/churn/versions/2/predictions/", customer)
         assert_error(refused, 503, "artifact_unusable")
         with pytest.raises(ArtifactError):
-            registry.activate(candidate(), by=None, reason="same bytes")
+            registry.activate(second, by=None, reason="same bytes")
     finally:
-        default_storage.save(stored_name(churn), ContentFile(good))
-    assert artifacts.load(churn).name == "sklearn"
+        default_storage.save(stored_name(second), ContentFile(good))
+    assert artifacts.load(second).name == "sklearn"
 
 
 def test_an_artifact_signed_with_another_key_is_refused(churn: ModelVersion, settings: Any) -> None:
@@ -220,12 +226,17 @@ def test_an_artifact_signed_with_another_key_is_refused(churn: ModelVersion, set
 def test_a_missing_artifact_is_said(churn: ModelVersion) -> None:
     churn.artifact_sha256 = "0" * 64
     with pytest.raises(ArtifactError, match="not in the store"):
-        artifacts.load(churn)
+        artifacts.load_pipeline(churn)
 
 
 def test_another_scikit_learn_is_refused_in_words(churn: ModelVersion) -> None:
     churn.libraries["scikit-learn"] = "0.24.2"
-    with pytest.raises(ArtifactError, match=r"trained with scikit-learn 0\.24\.2, this process runs"):
+    said = r"trained with scikit-learn 0\.24\.2, this process runs"
+    with pytest.raises(ArtifactError, match=said):
+        artifacts.load_pipeline(churn)
+    assert artifacts.load(churn).name == "onnx", "a compiled engine does not depend on it"
+    churn.engine = "sklearn"
+    with pytest.raises(ArtifactError, match=said):
         artifacts.load(churn)
 
 

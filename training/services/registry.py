@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
@@ -13,9 +12,6 @@ from training.errors import Conflict, GateNotPassed, UnknownModel, UnknownVersio
 from training.models import Activation, ModelVersion, RegisteredModel
 
 Status = ModelVersion.Status
-
-# Class of the advisory locks, keyed by model, that order log commits and activations; see predictions.log.
-ACTIVATION_FENCE: Final = 22_121
 
 
 def sync_catalogue() -> list[RegisteredModel]:
@@ -56,6 +52,8 @@ def activate(
 ) -> Activation:
     """Makes `version` the one that answers: lock, gate, switch and audit row in one transaction.
 
+    At its commit the generation grows (a trigger sees to that): no process answers with the old one after.
+
     Parameters
     ----------
     by : who decided; with ``kind=POLICY`` whoever requested the training run.
@@ -85,7 +83,6 @@ def activate(
             failed = [check for check in version.gate["checks"] if not check["passed"]]
             said = "; ".join(check["message"] for check in failed) or "it was not checked"
             raise GateNotPassed(f"the gate of {version} is not passed: {said}", details=failed)
-        _raise_the_fence(version.registered_model_id)
         previous = version.registered_model.active_version
         if previous is not None:
             previous.status = Status.RETIRED
@@ -109,12 +106,6 @@ def _lock(model_id: int) -> None:
     """Concurrent activations queue here and see each other's result. NO KEY: the log's foreign keys need the
     row's key to stay, and predictions must not wait for this lock."""
     RegisteredModel.objects.select_for_update(no_key=True).get(pk=model_id)
-
-
-def _raise_the_fence(model_id: int) -> None:
-    """From here to the commit no answer of this model is written; those under way are written first."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [ACTIVATION_FENCE, model_id])
 
 
 def _now(model: RegisteredModel) -> datetime:

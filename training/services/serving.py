@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 
 from django.db import Error, connection
@@ -18,6 +19,7 @@ from training.engines import Engine
 from training.errors import ArtifactError, NoActiveVersion, UnknownVersion
 from training.models import ModelVersion, RegisteredModel
 from training.schema import DatasetSchema
+from training.schema.compiled import CompiledSchema
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class Served:
     version_id: int
     number: int
     schema: DatasetSchema
+    compiled: CompiledSchema
     threshold: float | None
     engine: Engine
     artifact_size: int
@@ -59,6 +62,15 @@ def served(model: RegisteredModel, number: int | None = None) -> Served:
     if version_id is None:
         raise NoActiveVersion(model.name) if number is None else UnknownVersion(model.name, number)
     return _ready(version_id)
+
+
+def peek(version_id: int) -> Served | None:
+    """A version that is ready already; asks nobody and waits for nobody."""
+    found = _kept.get(version_id)
+    if found is not None:
+        with suppress(KeyError):  # another thread has just dropped it
+            _kept.move_to_end(version_id)
+    return found
 
 
 def _ready(version_id: int) -> Served:
@@ -88,12 +100,14 @@ def _kept_bytes() -> int:
 
 def _load(version_id: int) -> Served:
     row = ModelVersion.objects.select_related("registered_model").get(pk=version_id)
+    schema = row.dataset_schema
     return Served(
         model_id=row.registered_model_id,
         model_name=row.registered_model.name,
         version_id=row.pk,
         number=row.number,
-        schema=row.dataset_schema,
+        schema=schema,
+        compiled=CompiledSchema(schema),
         threshold=row.threshold,
         engine=artifacts.load(row),
         artifact_size=row.artifact_size,

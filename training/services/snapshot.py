@@ -1,0 +1,152 @@
+"""What this process knows about who may ask and which version answers, stamped with its generation.
+
+Everything is looked up when it is first needed and kept until the generation grows, so what is kept grows
+with what is used, not with the number of keys or versions there are. A snapshot may be stale: nothing said on
+its word alone is final. An answer is final when the log has committed it behind the fence, which refuses a
+stale generation; a refusal is never given from here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from django.contrib.auth.models import User
+from django.db import connection
+from knox.crypto import hash_token
+from knox.models import AuthToken
+
+from training.models import ModelVersion
+from training.services import access
+
+FENCE: Final = 22_121
+"""Class of the advisory lock at which log statements and changes meet; see the migration `generation`."""
+KEYS_KEPT: Final = 50_000  # per process; some 400 bytes each
+LONGEST_KEY: Final = 200
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Whom a key belongs to, and what it opens.
+
+    may_predict : primary keys of the registered models. expires : Unix seconds, or None for never.
+    """
+
+    user_id: int
+    may_predict: frozenset[int]
+    expires: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A version by the name it was asked under."""
+
+    model_id: int
+    version_id: int
+
+
+class Snapshot:
+    """One generation's knowledge. `peek_*` never ask the database, `find_*` do."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self._clients: dict[str, Client] = {}
+        self._versions: dict[tuple[str, int | None], Named] = {}
+
+    def peek_client(self, key: str) -> Client | None:
+        """The client of a key that was looked up before and has not expired."""
+        client = self._clients.get(hash_token(key))
+        if client is None or (client.expires is not None and client.expires <= time.time()):
+            return None
+        return client
+
+    def find_client(self, key: str) -> Client | None:
+        """The client of a valid key, or None."""
+        found = self.peek_client(key)
+        if found is None:
+            found = _client_of(hash_token(key))
+            if found is not None:
+                if len(self._clients) >= KEYS_KEPT:
+                    self._clients.clear()
+                self._clients[hash_token(key)] = found
+        return found
+
+    def peek_version(self, model: str, number: int | None) -> Named | None:
+        """The active version of a model, or version `number`, if it was looked up before."""
+        return self._versions.get((model, number))
+
+    def find_version(self, model: str, number: int | None) -> Named | None:
+        """The active version of a model, or version `number`; None when there is none."""
+        found = self._versions.get((model, number))
+        if found is None:
+            found = _version_of(model, number)
+            if found is not None:
+                if len(self._versions) >= KEYS_KEPT:
+                    self._versions.clear()
+                self._versions[model, number] = found
+        return found
+
+
+_current: Snapshot | None = None
+_refreshing = threading.Lock()
+
+
+def peek() -> Snapshot | None:
+    """What is known now, however old; None before anything was."""
+    return _current
+
+
+def current() -> Snapshot:
+    """What is known now; asks the database for the generation only when nothing is."""
+    return _current or refresh(0)
+
+
+def refresh(beyond: int) -> Snapshot:
+    """A snapshot of the database's generation, which is newer than `beyond` if there is a newer one.
+
+    Many threads may find out at once that they are behind; one of them asks.
+    """
+    global _current  # noqa: PLW0603 - one per process, by its nature
+    with _refreshing:
+        if _current is None or _current.generation <= beyond:
+            found = generation()
+            if _current is None or _current.generation != found:
+                _current = Snapshot(found)
+        return _current
+
+
+def forget() -> None:
+    """Drops what is known; for tests, and for a process that was forked."""
+    global _current  # noqa: PLW0603
+    _current = None
+
+
+def generation() -> int:
+    """The database's generation now."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT value FROM training_generation")
+        return int(cursor.fetchone()[0])
+
+
+def _client_of(digest: str) -> Client | None:
+    token = AuthToken.objects.select_related("user").filter(digest=digest).first()
+    if token is None or not token.user.is_active:
+        return None
+    expires = token.expiry.timestamp() if token.expiry is not None else None
+    if expires is not None and expires <= time.time():
+        return None
+    user = token.user
+    assert isinstance(user, User)
+    models = access.allowed_models(user, "predict").values_list("pk", flat=True)
+    return Client(user.pk, frozenset(models), expires)
+
+
+def _version_of(model: str, number: int | None) -> Named | None:
+    rows = ModelVersion.objects.filter(registered_model__name=model)
+    rows = rows.filter(status=ModelVersion.Status.ACTIVE) if number is None else rows.filter(number=number)
+    found = rows.values_list("registered_model_id", "pk").first()
+    return Named(*found) if found is not None else None
