@@ -46,6 +46,7 @@ STATUS: list[tuple[type[domain.VigiaError], int]] = [
 ]
 # InternalError: a standby that took over refuses to write.
 DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
+UNKNOWN = "something went wrong here; the request id finds it in the log"
 RETRY_SECONDS = {"no_active_version": 30, "artifact_unusable": 30, "log_unavailable": 2}
 
 
@@ -179,9 +180,7 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    return answer(
-        request, 500, "internal_error", "something went wrong here; the request id finds it in the log"
-    )
+    return answer(request, 500, "internal_error", UNKNOWN)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

@@ -12,15 +12,18 @@ _host = os.environ.get("HOST") or "127.0.0.1"
 _port = os.environ.get("PORT") or "8000"
 
 bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
-# Threads: a request mostly waits for its log row's COMMIT.
+# Predictions are answered in the event loop, everything else by threads (docs/decisions/0007).
 # Two processes: one can load a model while the other answers.
-worker_class = "gthread"
+worker_class = "config.worker.LaneWorker"
 workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
 threads = int(os.environ.get("WEB_THREADS") or 8)
 # A tree ensemble would start a thread per core for every row asked for: here the requests run in parallel.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Each process opens its own database connections and model sessions; inherited through fork they would break.
 preload_app = False
+# gunicorn's own parser for what threads serve: it asks for a newer C parser than the index has. What the
+# event loop answers is read by that one, and only where every byte is plain (see config.worker).
+http_parser = "python"
 graceful_timeout = int(os.environ.get("WEB_GRACEFUL_TIMEOUT") or 20)
 keepalive = 15  # seconds; a client that predicts row by row keeps its connection
 # Every prediction is in the log already.
@@ -43,3 +46,10 @@ def post_worker_init(worker: Any) -> None:
     from training.services import serving
 
     threading.Thread(target=serving.warm_up, name="warm-up", daemon=True).start()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """What was promised to the log is written before the process ends."""
+    from predictions import log
+
+    log.close()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from http import HTTPStatus
 from typing import Any
 
 import django
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+django.setup(set_prefix=False)
+
+from config.lane import Lane  # noqa: E402 - the apps must be ready
 
 
 class TolerantRequest(WSGIRequest):
@@ -25,8 +29,20 @@ class TolerantRequest(WSGIRequest):
 
 
 class Handler(WSGIHandler):
+    """Django's, behind the fast lane; so the lane serves under any WSGI server."""
+
     request_class = TolerantRequest
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.lane = Lane()
 
-django.setup(set_prefix=False)
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        reply = self.lane.answer(environ)
+        if reply is None:
+            return super().__call__(environ, start_response)
+        start_response(f"{reply.status} {HTTPStatus(reply.status).phrase}", reply.headers)
+        return [reply.body]
+
+
 application = Handler()

@@ -1,0 +1,324 @@
+"""The fast lane: a valid prediction answered without Django's request, the ORM or DRF on its way.
+
+It answers or it declines, and never refuses. What it does not recognise at once (another method, a
+parameter, an unusual header, a key or version it has not met, a body that is not plainly valid, a model
+served by scikit-learn) goes the ordinary way through Django, which knows every case and every fault; that
+request teaches it key, version and spelling for the next. It asks no database: what it knows may be stale,
+and the log's fence notices that, whereupon the request goes the ordinary way as well. Its answers carry
+what Django's would, header by header; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.conf import settings
+from django.http import UnreadablePostError
+from django.http.request import split_domain_port, validate_host
+from uuid_utils import uuid7
+
+from config import errors
+from predictions import inference
+from predictions import log as prediction_log
+from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown, PredictionFailed
+from predictions.inference import Caller, Prepared
+from training.schema import InvalidRows
+from training.services import keys, serving, snapshot
+
+log = logging.getLogger(__name__)
+
+ACTIVE: Final = re.compile(r"/api/v1/models/([a-z][a-z0-9_]{0,49})/predictions/")
+VERSION: Final = re.compile(r"/api/v1/models/([a-z][a-z0-9_]{0,49})/versions/([1-9]\d{0,8})/predictions/")
+GIVEN_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+# As clients send them; whatever else is negotiated by DRF.
+ACCEPTED: Final = frozenset(
+    ("", "*/*", "application/json", "application/json, */*", "application/json, text/plain, */*")
+)
+CONTENT_TYPES: Final = frozenset(
+    ("application/json", "application/json; charset=utf-8", "application/json;charset=utf-8")
+)
+KNOWN_PLACES: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A POST without query string, as far as its head tells. Header values as they came, "" where absent."""
+
+    path: str
+    host: str
+    authorization: str
+    content_type: str
+    accept: str
+    request_id: str
+    forwarded_proto: str
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A route of this lane: the model, the version (None: the active one), the headers of its answers."""
+
+    model: str
+    number: int | None
+    headers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes out."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An answer on its way into the log. Its entry is not submitted yet."""
+
+    entry: prediction_log.Entry
+    prepared: Prepared
+    headers: tuple[tuple[str, str], ...]
+
+    def submit(self) -> Reply | None:
+        """Queues the entry; a refusal when there is no room for it."""
+        try:
+            prediction_log.writer().submit(self.entry)
+        except LogUnavailable as error:
+            return self.refused(error)
+        return None
+
+    def give_up(self) -> Reply:
+        """The refusal when the commit took too long."""
+        gone = prediction_log.writer().withdraw(self.entry)
+        return self.refused(LogUnavailable() if gone else OutcomeUnknown())
+
+    def finish(self) -> Reply | None:
+        """The reply once the entry was released; None when the request has to go the ordinary way."""
+        request_id = self.prepared.caller.request_id
+        error = self.entry.error
+        if error is None:
+            body = inference.encode(self.prepared.as_dict())
+            headers = [*self.headers, ("Content-Length", str(len(body))), ("X-Request-ID", request_id)]
+            return Reply(200, headers, body)
+        if isinstance(error, (prediction_log.Stale, prediction_log.AlreadyAnswered)):
+            return None
+        if not isinstance(error, (LogUnavailable, NotStorable)):
+            log.error("a prediction was not answered", exc_info=error)
+        return self.refused(error)
+
+    def refused(self, error: Exception) -> Reply:
+        """The one error shape; what failed was the log, so it is not tried again on the ordinary way."""
+        status, described, extra = errors.describe(error)
+        if status is None:
+            status, described = 500, {"code": "internal_error", "message": errors.UNKNOWN}
+        return _refusal(status, described, [*self.headers, *extra.items()], self.prepared.caller.request_id)
+
+
+def _refusal(
+    status: int, described: dict[str, Any], headers: list[tuple[str, str]], request_id: str
+) -> Reply:
+    body = inference.encode({"error": described | {"request_id": request_id}})
+    return Reply(status, [*headers, ("Content-Length", str(len(body))), ("X-Request-ID", request_id)], body)
+
+
+class Lane:
+    """Made once per process, from the settings."""
+
+    def __init__(self) -> None:
+        # With a limit on requests per key every one of them has to be counted, which is DRF's work.
+        self.open = not settings.RATE_LIMIT and not settings.DEBUG
+        self._https = settings.SECURE_SSL_REDIRECT or bool(settings.SECURE_HSTS_SECONDS)
+        self.silence_seconds = settings.BODY_SILENCE_SECONDS
+        self.wait_seconds = settings.LOG_WAIT_SECONDS
+        self._places: dict[str, Place] = {}
+        self._hosts: dict[str, bool] = {}
+
+    def _place(self, path: str) -> Place | None:
+        """What is asked under a path that may be answered here; None for another path."""
+        known = self._places.get(path)
+        if known is not None:
+            return known
+        if found := ACTIVE.fullmatch(path):
+            known = Place(found[1], None, _headers("GET, POST, HEAD, OPTIONS", secure=self._https))
+        elif found := VERSION.fullmatch(path):
+            known = Place(found[1], int(found[2]), _headers("POST, OPTIONS", secure=self._https))
+        if known is not None and len(self._places) < KNOWN_PLACES:
+            self._places[path] = known
+        return known
+
+    def incomplete(self) -> Reply:
+        """The refusal of a request that was announced and did not come whole."""
+        status, described, headers = errors.describe(UnreadablePostError())
+        fixed = [("Content-Type", "application/json"), *headers.items()]
+        return _refusal(status or 400, described, fixed, str(uuid7()))
+
+    def begin_with(
+        self, fields: dict[str, str], body: bytes, done: Callable[[prediction_log.Entry], None]
+    ) -> Begun | None:
+        """`begin` for a caller that has the fields of `Asked` by name."""
+        return self.begin(Asked(**fields), body, done)
+
+    def begin(
+        self, asked: Asked, body: bytes, done: Callable[[prediction_log.Entry], None] | None = None
+    ) -> Begun | None:
+        """An answer that may go out once its entry is committed, or None: the request is not for this lane.
+
+        Parameters
+        ----------
+        done : see `predictions.log.Entry`.
+        """
+        place = self._place(asked.path)
+        if (
+            place is None
+            or not self.open
+            or asked.accept not in ACCEPTED
+            or asked.content_type.lower() not in CONTENT_TYPES
+            or asked.idempotency_key
+            or not 0 < len(body) <= settings.PREDICT_MAX_BYTES
+            or not self._is_ours(asked.host)
+            or (self._https and not _came_by_https(asked))
+        ):
+            return None
+        known = snapshot.peek()
+        key = keys.key_of(asked.authorization)
+        if known is None or key is None:
+            return None
+        client = known.peek_client(key)
+        named = known.peek_version(place.model, place.number)
+        if client is None or named is None or named.model_id not in client.may_predict:
+            return None
+        served = serving.peek(named.version_id)
+        if served is None or not served.engine.takes_matrix:
+            return None
+        rows = served.compiled.decode(body, settings.PREDICT_MAX_ROWS)
+        if rows is None:
+            return None
+        given = asked.request_id
+        request_id = given if given and GIVEN_ID.fullmatch(given) else str(uuid7())
+        try:
+            prepared = inference.prepare(served, rows, Caller(client.user_id, request_id))
+        except (InvalidRows, PredictionFailed):
+            return None
+        return Begun(prepared.entry(known.generation, done=done), prepared, place.headers)
+
+    def answer(self, environ: dict[str, Any]) -> Reply | None:
+        """The reply to a WSGI request; None, with its body unread again, when it is not for this lane.
+
+        The calling thread waits for the commit.
+        """
+        asked = _asked_of(environ) if self.open else None
+        length = environ.get("CONTENT_LENGTH") or ""
+        if asked is None or not (length.isascii() and length.isdigit()):
+            return None
+        if self._place(asked.path) is None or not 0 < int(length) <= settings.PREDICT_MAX_BYTES:
+            return None
+        body = _read(environ, int(length))
+        begun = None if body is None else self.begin(asked, body)
+        if begun is None:
+            return None
+        try:
+            prediction_log.append(begun.entry)
+        except (LogUnavailable, NotStorable) as error:
+            return begun.refused(error)
+        except (prediction_log.Stale, prediction_log.AlreadyAnswered):
+            return None
+        return begun.finish()
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            return self._hosts[host]
+        except KeyError:
+            pass
+        domain, _ = split_domain_port(host)
+        ours = bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
+        if ours and len(self._hosts) < KNOWN_PLACES:
+            self._hosts[host] = ours
+        return ours
+
+
+def _came_by_https(asked: Asked) -> bool:
+    """Whether Django would say so, by the one header it is told to trust."""
+    trusted = settings.SECURE_PROXY_SSL_HEADER
+    return bool(trusted) and trusted[0] == "HTTP_X_FORWARDED_PROTO" and asked.forwarded_proto == trusted[1]
+
+
+def _headers(allowed: str, *, secure: bool) -> tuple[tuple[str, str], ...]:
+    """What DRF and Django's middleware put on every such answer."""
+    found = [
+        ("Content-Type", "application/json"),
+        ("Vary", "Accept"),
+        ("Allow", allowed),
+        ("X-Frame-Options", settings.X_FRAME_OPTIONS),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", settings.SECURE_REFERRER_POLICY),
+        ("Cross-Origin-Opener-Policy", settings.SECURE_CROSS_ORIGIN_OPENER_POLICY),
+    ]
+    if secure and settings.SECURE_HSTS_SECONDS:
+        parts = [f"max-age={settings.SECURE_HSTS_SECONDS}"]
+        parts += ["includeSubDomains"] if settings.SECURE_HSTS_INCLUDE_SUBDOMAINS else []
+        parts += ["preload"] if settings.SECURE_HSTS_PRELOAD else []
+        found.append(("Strict-Transport-Security", "; ".join(parts)))
+    return tuple(found)
+
+
+def _asked_of(environ: Mapping[str, Any]) -> Asked | None:
+    """What a WSGI request asks for, when it could be one of this lane's."""
+    get = environ.get
+    if (
+        get("REQUEST_METHOD") != "POST"
+        or get("QUERY_STRING")
+        or get("HTTP_CONTENT_ENCODING")
+        or get("HTTP_TRANSFER_ENCODING")
+        or get("SCRIPT_NAME")
+        or not get("PATH_INFO", "").endswith("/predictions/")
+    ):
+        return None
+    return Asked(
+        path=environ["PATH_INFO"],
+        host=get("HTTP_HOST", ""),
+        authorization=get("HTTP_AUTHORIZATION", ""),
+        content_type=get("CONTENT_TYPE", ""),
+        accept=get("HTTP_ACCEPT", ""),
+        request_id=get("HTTP_X_REQUEST_ID", ""),
+        forwarded_proto=get("HTTP_X_FORWARDED_PROTO", ""),
+        idempotency_key=get("HTTP_IDEMPOTENCY_KEY", ""),
+    )
+
+
+class _Again(io.BytesIO):
+    """A body that was read already, for those who come after; where reading it failed, it fails again."""
+
+    def __init__(self, body: bytes, failure: OSError | None) -> None:
+        super().__init__(body)
+        self._failure = failure
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        found = super().read(size)
+        if self._failure is not None and (not found or size is None or size < 0 or len(found) < size):
+            raise self._failure
+        return found
+
+
+def _read(environ: dict[str, Any], length: int) -> bytes | None:
+    """The body; None, with what came put back, when it does not come."""
+    connection = environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.settimeout(settings.BODY_SILENCE_SECONDS)
+    pieces: list[bytes] = []
+    failure: OSError | None = None
+    left = length
+    try:
+        while left > 0 and (piece := environ["wsgi.input"].read(left)):
+            pieces.append(piece)
+            left -= len(piece)
+    except OSError as error:
+        failure = error
+    body = b"".join(pieces)
+    environ["wsgi.input"] = _Again(body, failure)
+    return body if left == 0 else None

@@ -1,0 +1,353 @@
+"""gunicorn's threaded worker with the fast lane in its event loop.
+
+gunicorn's own `gthread` hands every request to a thread. Here the loop itself reads what a client sends
+until a request is complete, answers it in the lane where it can, and hands it to the threads only where it
+cannot, with every byte given back, so that gunicorn's parser and Django see it as it came. So a quick
+prediction costs no change of threads, and a client that falls silent half-way holds none. Requests that
+wait for their log row wait in the writer's queue; the loop goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import selectors
+import time
+from collections import OrderedDict, deque
+from email.utils import formatdate
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn_h1c import IncompleteError, ParseError, _parser_fast, parse_request_fast
+
+if TYPE_CHECKING:
+    # gunicorn's first process imports this module too, and that one must stay without Django: what is loaded
+    # before the fork is shared with the children, open connections and models included.
+    from config.lane import Begun, Lane, Reply
+    from predictions.log import Entry
+
+log = logging.getLogger(__name__)
+
+# The quick parser raises exceptions of its own where the package exports others of the same names.
+INCOMPLETE: Final = (IncompleteError, _parser_fast.IncompleteError)
+UNREADABLE: Final = (ParseError, _parser_fast.ParseError)
+INLINE_BYTES: Final = 2**16
+"""Of a body answered in the loop. Decoding and answering larger ones would keep the others waiting: a thread
+does that, in the same lane (see `config.wsgi`)."""
+SILENCE_SECONDS: Final = 10
+HEAD_BYTES: Final = 2**15
+READ_BYTES: Final = 2**17
+ACCEPTED_AT_ONCE: Final = 1
+"""Connections taken per turn: with several processes each gets its share of a burst."""
+
+
+class Connection(TConn):  # type: ignore[misc]
+    """A client's connection while the loop has it.
+
+    Attributes
+    ----------
+    buffered : what has come of a request that is not complete. begun : the answer that waits for its
+    commit. request : the bytes of that request, for the ordinary way. paused : whether the loop has stopped
+    listening. expires : monotonic seconds. closes : whether the client wants it closed after the answer.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.buffered = b""
+        self.begun: Begun | None = None
+        self.request = b""
+        self.paused = False
+        self.closes = False
+        self.expires = 0.0
+
+
+class LaneWorker(ThreadWorker):  # type: ignore[misc]
+    """See the module. Everything that is not the lane's is gunicorn's."""
+
+    def init_process(self) -> None:
+        self._idle: OrderedDict[Connection, None] = OrderedDict()  # the next to expire first
+        self._in_log: set[Connection] = set()
+        self._released: deque[Connection] = deque()
+        self._woken = False
+        self._date, self._date_at = b"", 0.0
+        self._inline = not self.cfg.is_ssl and self.cfg.proxy_protocol in ("off", False, None)
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        # Another application than ours has no lane: then the loop only collects requests for the threads.
+        self._lane: Lane | None = getattr(self.wsgi, "lane", None)
+        self._silence = float(self._lane.silence_seconds if self._lane else SILENCE_SECONDS)
+
+    # -- connections -------------------------------------------------------------------------------
+
+    def accept(self, listener: Any) -> None:
+        if not self._inline:
+            super().accept(listener)
+            return
+        try:
+            client, address = listener.accept()
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
+                raise
+            return
+        self.nr_conns += 1
+        self._listen(Connection(self.cfg, client, address, listener.getsockname()))
+
+    def on_client_socket_readable(self, conn: Connection, client: Any) -> None:
+        """A connection that a thread has served before and that speaks again."""
+        if not self._inline or conn.is_http2:
+            super().on_client_socket_readable(conn, client)
+            return
+        self.poller.unregister(client)
+        self.keepalived_conns.remove(conn)
+        self._listen(conn)
+        self._readable(conn, client)
+
+    def _listen(self, conn: Connection) -> None:
+        conn.sock.setblocking(False)
+        conn.expires = time.monotonic() + self.cfg.keepalive
+        self._idle[conn] = None
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._readable, conn))
+
+    def _drop(self, conn: Connection) -> None:
+        self._idle.pop(conn, None)
+        self._in_log.discard(conn)
+        if not conn.paused:
+            self.poller.unregister(conn.sock)
+        self.nr_conns -= 1
+        conn.close()
+
+    def _hand_over(self, conn: Connection, read: bytes) -> None:
+        """To a thread, as if nothing had been read."""
+        self._idle.pop(conn, None)
+        self._in_log.discard(conn)
+        if not conn.paused:
+            self.poller.unregister(conn.sock)
+        conn.paused, conn.begun, conn.buffered, conn.request = False, None, b"", b""
+        conn.init()
+        conn.parser.unreader.unread(read)
+        conn.data_ready = True
+        self.enqueue_req(conn)
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        super().murder_keepalived(force)
+        now = time.monotonic()
+        while self._idle:
+            conn = next(iter(self._idle))
+            if conn.expires > now and not force:
+                break
+            if conn.buffered and not force and self._lane is not None:
+                # It announced a request and did not send all of it.
+                conn.buffered = b""
+                self._send(conn, self._lane.incomplete(), closes=True)
+            else:
+                self._drop(conn)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        super()._cap_keepalive(deadline)
+        for conn in self._idle:
+            conn.expires = min(conn.expires, deadline)
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def _readable(self, conn: Connection, client: Any) -> None:
+        if conn.begun is not None:
+            # It says more, or has gone, before it was answered: not now.
+            self.poller.unregister(client)
+            conn.paused = True
+            return
+        try:
+            read = client.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            read = b""
+        if not read:
+            self._drop(conn)
+            return
+        try:
+            self._consider(conn, conn.buffered + read if conn.buffered else read)
+        except Exception:
+            log.exception("the event loop could not take a request")
+            self._drop(conn)
+
+    def _consider(self, conn: Connection, read: bytes) -> None:
+        """A request that is complete is answered or handed over; one that is not is waited for."""
+        try:
+            head = parse_request_fast(read)
+        except INCOMPLETE:
+            if len(read) > HEAD_BYTES:
+                self._hand_over(conn, read)
+            else:
+                self._wait_for_more(conn, read)
+            return
+        except UNREADABLE:  # gunicorn says what is wrong
+            self._hand_over(conn, read)
+            return
+        length = max(head.content_length, 0)
+        end = head.consumed + length
+        if head.has_chunked or length > INLINE_BYTES or head.get_header(b"expect") is not None:
+            self._hand_over(conn, read)
+        elif len(read) < end:
+            self._wait_for_more(conn, read)
+        elif self._lane is None or len(read) > end or not length or head.method != b"POST" or not self.alive:
+            self._hand_over(conn, read)
+        else:
+            fields = _fields(head, read)
+            begun = None
+            if fields is not None:
+                committed = partial(self._committed, conn)
+                begun = self._lane.begin_with(fields, read[head.consumed :], committed)
+            if begun is None:
+                self._hand_over(conn, read)
+            else:
+                self._submit(conn, read, begun, closes=head.connection_close == 1)
+
+    def _wait_for_more(self, conn: Connection, read: bytes) -> None:
+        conn.buffered = read
+        conn.expires = time.monotonic() + self._silence
+        self._idle.move_to_end(conn)
+
+    def _submit(self, conn: Connection, read: bytes, begun: Begun, *, closes: bool) -> None:
+        self.nr += 1
+        if self.nr >= self.max_requests:
+            self.alive = False
+        conn.begun, conn.request, conn.buffered, conn.closes = begun, read, b"", closes
+        assert self._lane is not None
+        conn.expires = time.monotonic() + self._lane.wait_seconds
+        self._idle.pop(conn, None)
+        self._in_log.add(conn)
+        refused = begun.submit()
+        if refused is not None:
+            self._send(conn, refused, closes=closes)
+
+    # -- answers -----------------------------------------------------------------------------------
+
+    def _committed(self, conn: Connection, entry: Entry) -> None:
+        """In the writer's thread. One wake-up for all that were released together."""
+        self._released.append(conn)
+        if not self._woken:
+            self._woken = True
+            self.method_queue.defer(self._answer_released)
+
+    def _answer_released(self) -> None:
+        self._woken = False  # before the queue is emptied: what comes later wakes again
+        while self._released:
+            conn = self._released.popleft()
+            begun = conn.begun
+            if begun is None:  # it was given up meanwhile
+                continue
+            reply = begun.finish()
+            if reply is None:
+                self._hand_over(conn, conn.request)
+            else:
+                self._send(conn, reply, closes=conn.closes)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        super().wait_for_and_dispatch_events(timeout)
+        if self._in_log:
+            now = time.monotonic()
+            late = [conn for conn in self._in_log if conn.expires <= now]
+            for conn in late:
+                assert conn.begun is not None
+                self._send(conn, conn.begun.give_up(), closes=True)
+
+    def _send(self, conn: Connection, reply: Reply, *, closes: bool) -> None:
+        closes = closes or not self.alive
+        data = self._bytes(reply, closes)
+        conn.begun, conn.buffered, conn.request = None, b"", b""
+        self._in_log.discard(conn)
+        try:
+            sent = conn.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._drop(conn)
+            return
+        if sent < len(data):  # it does not read: a thread waits for it
+            self._idle.pop(conn, None)
+            if not conn.paused:
+                self.poller.unregister(conn.sock)
+            conn.paused = False
+            rest = self.tpool.submit(self._send_rest, conn.sock, data[sent:], keep=not closes)
+            rest.add_done_callback(lambda done: self.method_queue.defer(self._sent, conn, done))
+        elif closes:
+            self._drop(conn)
+        elif conn.paused:
+            conn.paused = False
+            self._listen(conn)
+        else:
+            conn.expires = time.monotonic() + self.cfg.keepalive
+            self._idle[conn] = None
+            self._idle.move_to_end(conn)
+
+    def _send_rest(self, sock: Any, data: bytes, *, keep: bool) -> bool:
+        """Sends what is left, as fast as it is taken; whether the connection can be used on."""
+        sock.setblocking(True)
+        sock.settimeout(self._silence)
+        try:
+            sock.sendall(data)
+        except OSError:
+            return False
+        return keep
+
+    def _sent(self, conn: Connection, done: Any) -> None:
+        if done.result():
+            self._listen(conn)
+        else:
+            self.nr_conns -= 1
+            conn.close()
+
+    def _bytes(self, reply: Reply, closes: bool) -> bytes:
+        now = time.monotonic()
+        if now - self._date_at > 1.0:
+            self._date, self._date_at = formatdate(usegmt=True).encode(), now
+        head = "\r\n".join([f"{name}: {value}" for name, value in reply.headers])
+        return b"HTTP/1.1 %d %s\r\nServer: gunicorn\r\nDate: %s\r\nConnection: %s\r\n%s\r\n\r\n%s" % (
+            reply.status,
+            HTTPStatus(reply.status).phrase.encode(),
+            self._date,
+            b"close" if closes else b"keep-alive",
+            head.encode("latin-1"),
+            reply.body,
+        )
+
+
+_FIELDS: Final = {
+    b"host": "host",
+    b"authorization": "authorization",
+    b"content-type": "content_type",
+    b"accept": "accept",
+    b"x-request-id": "request_id",
+    b"x-forwarded-proto": "forwarded_proto",
+    b"idempotency-key": "idempotency_key",
+}
+_NEVER: Final = frozenset(
+    (b"", b"content-encoding", b"transfer-encoding", b"upgrade", b"x-http-method-override")
+)
+
+
+def _fields(head: Any, read: bytes) -> dict[str, str] | None:
+    """What the lane needs of the head; None for a head that is not plain."""
+    if head.minor_version != 1 or read.count(b"\n", 0, head.consumed) != read.count(
+        b"\r\n", 0, head.consumed
+    ):
+        return None
+    path = head.path
+    if not path.isascii():
+        return None
+    found = dict.fromkeys(_FIELDS.values(), "")
+    for written, value in head.headers:
+        name = written.lower()
+        field = _FIELDS.get(name)
+        if field is not None:
+            if found[field] or not value.isascii():
+                return None  # twice, or not for this lane to read
+            found[field] = value.decode("ascii")
+        elif name in _NEVER:
+            return None
+    found["path"] = path.decode("ascii")
+    return found

@@ -1,0 +1,476 @@
+"""The web server as clients meet it: the fast lane answers what Django would, and harms nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connections
+
+from predictions.models import Prediction
+from tests.conftest import train_sample
+from tests.server import Server
+from training.models import ModelVersion
+from training.services import keys, registry
+
+CHURN = "/api/v1/models/churn/predictions/"
+pytestmark = pytest.mark.django_db(transaction=True)
+# A type DRF takes for JSON and the lane does not know: the same request, the ordinary way.
+ORDINARY = {"Accept": "application/json;q=0.9"}
+
+
+@pytest.fixture(scope="module")
+def running(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def key(client_user: User) -> str:
+    return keys.issue(client_user)
+
+
+@pytest.fixture(scope="module")
+def running_alone(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="1")
+    server.start()
+    yield server
+    server.stop()
+
+
+def teach(server: Server, key: str, body: Any, times: int) -> Server:
+    """The lane answers what an ordinary request has met before."""
+    for _ in range(times):
+        answered = server.ask("POST", CHURN, body, key=key)
+        assert answered[0] == 200, answered
+    return server
+
+
+@pytest.fixture
+def server(running: Server, churn: ModelVersion, key: str, customer: dict[str, Any]) -> Server:
+    """Two processes, which probably both know key and version."""
+    return teach(running, key, customer, 8)
+
+
+@pytest.fixture
+def alone(running_alone: Server, churn: ModelVersion, key: str, customer: dict[str, Any]) -> Server:
+    """One process, which certainly does."""
+    return teach(running_alone, key, customer, 2)
+
+
+def request_bytes(body: bytes, key: str, path: str = CHURN, extra: bytes = b"") -> bytes:
+    head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token %s\r\n" % (
+        path.encode(),
+        key.encode(),
+    )
+    return head + b"Content-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s" % (
+        len(body),
+        extra,
+        body,
+    )
+
+
+def statuses(raw: bytes) -> list[int]:
+    return [int(found) for found in re.findall(rb"HTTP/1\.1 (\d{3}) ", raw)]
+
+
+@contextlib.contextmanager
+def threads_held(server: Server) -> Iterator[None]:
+    """Every thread waits for a body too large for the event loop, which does not come."""
+    held = []
+    try:
+        for _ in range(32):
+            client = socket.create_connection(("127.0.0.1", server.port))
+            client.sendall(b"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n\r\n")
+            held.append(client)
+        time.sleep(0.3)
+        yield
+    finally:
+        for client in held:
+            client.close()
+
+
+def test_a_prediction_waits_for_no_thread(alone: Server, key: str, customer: dict[str, Any]) -> None:
+    """It is answered in the event loop: while every thread is held by others, nothing else is."""
+    with threads_held(alone):
+        started = time.monotonic()
+        for _ in range(20):
+            assert alone.ask("POST", CHURN, customer, key=key)[0] == 200
+        assert time.monotonic() - started < 1.9, "it waited until the silent ones were given up"
+
+
+def test_the_lane_says_what_django_says(alone: Server, key: str, customer: dict[str, Any]) -> None:
+    for path in (CHURN, "/api/v1/models/churn/versions/1/predictions/"):
+        for body in (customer, [customer, {**customer, "tenure": 500, "_key": "k-1"}]):
+            for _ in range(4):
+                alone.ask("POST", path, body, key=key)
+            quick = alone.ask("POST", path, body, key=key, X_Request_ID="mine-1")
+            plain = alone.ask("POST", path, body, key=key, X_Request_ID="mine-1", **ORDINARY)
+            assert quick[0] == plain[0] == 200
+            assert list(quick[1]) and set(quick[1]) == set(plain[1])
+            for name in set(quick[1]) - {"Date", "Content-Length"}:
+                assert quick[1][name] == plain[1][name], name
+            for answered in (quick[2], plain[2]):
+                for given in answered["predictions"]:
+                    assert uuid.UUID(given.pop("id")).version == 7
+            assert quick[2] == plain[2]
+
+
+def test_what_was_answered_is_what_was_logged(alone: Server, key: str, customer: dict[str, Any]) -> None:
+    sent = [{**customer, "tenure": n, "seniorcitizen": "yes", "_key": f"k{n}"} for n in range(30)]
+    with threads_held(alone):
+        status, headers, answer = alone.ask("POST", CHURN, sent, key=key)
+    assert status == 200
+    rows = [Prediction.objects.get(pk=given["id"]) for given in answer["predictions"]]
+    for row, given, asked in zip(rows, answer["predictions"], sent, strict=True):
+        assert row.inputs == {**customer, "tenure": asked["tenure"], "seniorcitizen": True}
+        assert (row.prediction, row.probability, row.warnings) == (
+            given["prediction"], given["probability"], given["warnings"],
+        )  # fmt: skip
+        assert (row.key, row.version.number, row.client.username) == (asked["_key"], 1, "tester")
+        assert row.request_id == headers["X-Request-ID"]
+    assert [row.id for row in rows] == sorted(row.id for row in rows)
+
+
+def test_what_the_lane_does_not_know_is_answered_all_the_same(
+    server: Server, key: str, customer: dict[str, Any]
+) -> None:
+    other = {name.upper(): value for name, value in customer.items()}
+    for body, headers, status in [
+        (other, {}, 200),
+        (customer, {"Authorization": f"Bearer {key}"}, 200),
+        (customer, {"Accept": "text/csv"}, 200),
+        (customer, {"Idempotency_Key": "k1"}, 200),
+        (customer, {"Content_Type": "application/json; charset=utf-8"}, 200),
+        ({**customer, "tenure": "x"}, {}, 400),
+        (customer, {"Authorization": "Token " + "a" * 64}, 401),
+        (customer, {"Content_Type": "text/plain"}, 415),
+        (customer, {"Content_Encoding": "gzip"}, 415),
+        (customer, {"Host": "evil.example"}, 400),
+    ]:
+        for _ in range(3):
+            answered = server.ask("POST", CHURN, body, key=key, **headers)
+            assert answered[0] == status, (headers, answered)
+    assert server.ask("POST", f"{CHURN}?format=json", customer, key=key)[0] == 200
+    assert server.ask("GET", CHURN, key=key)[0] == 200
+    assert server.ask("POST", "/api/v1/models/nope/predictions/", customer, key=key)[0] == 404
+    assert server.ask("POST", "/api/v1/models/churn/versions/9/predictions/", customer, key=key)[0] == 404
+
+
+def test_many_rows_go_through_a_thread_and_the_same_lane(
+    server: Server, key: str, customer: dict[str, Any]
+) -> None:
+    sent = [{**customer, "tenure": n % 70} for n in range(2_000)]
+    status, _, answer = server.ask("POST", CHURN, sent, key=key)
+    assert status == 200
+    assert len(answer["predictions"]) == 2_000
+    logged = Prediction.objects.filter(pk__in=[given["id"] for given in answer["predictions"]])
+    assert [row.inputs["tenure"] for row in logged.order_by("id")] == [row["tenure"] for row in sent]
+    status, _, refused = server.ask("POST", CHURN, sent * 6, key=key)
+    assert (status, refused["error"]["code"]) == (413, "too_many_rows")
+
+
+# -- bytes ---------------------------------------------------------------------------------------------
+
+
+def test_a_request_may_come_in_pieces(alone: Server, key: str, customer: dict[str, Any]) -> None:
+    whole = request_bytes(json.dumps(customer).encode(), key, extra=b"Connection: close\r\n")
+    for cut in (1, 20, 90, len(whole) - 1):
+        assert statuses(alone.raw(whole[:cut], whole[cut:], pause=0.05, until_closed=True)) == [200]
+    assert statuses(alone.raw(*[whole[n : n + 40] for n in range(0, len(whole), 40)], until_closed=True)) == [
+        200
+    ]
+
+
+def test_requests_sent_without_waiting_are_answered_in_turn(
+    alone: Server, key: str, customer: dict[str, Any]
+) -> None:
+    one = request_bytes(json.dumps(customer).encode(), key)
+    page = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = request_bytes(json.dumps(customer).encode(), key, extra=b"Connection: close\r\n")
+    before = Prediction.objects.count()
+    assert statuses(alone.raw(one + page + one + last, until_closed=True)) == [200, 200, 200, 200]
+    # The second comes while the first still waits for its commit.
+    assert statuses(alone.raw(one, page, one, last, until_closed=True)) == [200, 200, 200, 200]
+    assert Prediction.objects.count() == before + 6
+
+
+POST = b"POST " + CHURN.encode() + b" HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400),
+        (POST + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}", 400),
+        (POST + b"Content-Length: -2\r\n\r\n{}", 400),
+        (POST + b"Content-Length : 2\r\n\r\n{}", 400),
+        (POST + b"Authorization: Token a\r\nAuthorization: Token b\r\nContent-Length: 2\r\n\r\n{}", 401),
+        (POST + b"X: " + b"x" * 70_000 + b"\r\n\r\n", 431),
+        (b"rubbish\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+    ],
+    ids=lambda value: repr(value)[-40:],
+)
+def test_bytes_that_are_no_plain_request_are_gunicorns_and_djangos(
+    server: Server, raw: bytes, status: int
+) -> None:
+    assert statuses(server.raw(raw))[:1] == [status]
+    assert server.ask("GET", "/healthz/live")[0] == 200
+
+
+def test_a_client_that_goes_half_way_is_forgotten(server: Server, key: str, customer: dict[str, Any]) -> None:
+    whole = request_bytes(json.dumps(customer).encode(), key)
+    before = Prediction.objects.count()
+    for cut in (0, 10, 200, len(whole) - 1):
+        assert server.raw(whole[:cut]) == b""
+    assert Prediction.objects.count() == before
+    assert server.ask("POST", CHURN, customer, key=key)[0] == 200
+
+
+def test_a_client_that_falls_silent_is_told_so_and_holds_no_thread(server: Server, key: str) -> None:
+    silent = []
+    for _ in range(40):
+        client = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        client.sendall(b"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n")
+        silent.append(client)
+    started = time.monotonic()
+    assert server.ask("GET", "/healthz/live")[0] == 200
+    assert time.monotonic() - started < 1.0
+    answer = silent[0].recv(65536)
+    assert statuses(answer) == [400]
+    assert b"incomplete_body" in answer
+    for client in silent:
+        client.close()
+
+
+def test_a_client_that_leaves_before_its_answer_harms_nobody(
+    server: Server, key: str, customer: dict[str, Any]
+) -> None:
+    whole = request_bytes(json.dumps(customer).encode(), key)
+    for _ in range(50):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(whole)
+    assert server.ask("POST", CHURN, customer, key=key)[0] == 200
+
+
+def test_an_answer_that_is_not_read_is_sent_by_a_thread(
+    alone: Server, key: str, customer: dict[str, Any]
+) -> None:
+    """Many answers on a connection whose client reads late: more than a socket's buffer takes."""
+    small = json.dumps([{**customer, "tenure": 999}] * 120).encode()
+    assert len(small) < 65_536
+    one = request_bytes(small, key)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        client.connect(("127.0.0.1", alone.port))
+        client.settimeout(20)
+        for _ in range(4):
+            client.sendall(one)
+            time.sleep(0.3)
+            reply = http.client.HTTPResponse(client)
+            reply.begin()
+            assert len(json.loads(reply.read())["predictions"]) == 120
+            assert reply.status == 200
+
+
+# -- under load ----------------------------------------------------------------------------------------
+
+
+class Clients:
+    """Threads that ask without a pause and note every answer: (ids, version, asked at, answered at)."""
+
+    def __init__(self, server: Server, key: str, body: Any, number: int = 6) -> None:
+        self.server, self.key, self.body = server, key, body
+        self.answers: list[tuple[list[str], int, float, float]] = []
+        self.others: list[tuple[int, float, float]] = []
+        self.broken = 0
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self._ask) for _ in range(number)]
+
+    def __enter__(self) -> Clients:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        kept = self.server.connect()
+        try:
+            self._ask_on(kept)
+        finally:
+            kept.close()
+
+    def _ask_on(self, kept: http.client.HTTPConnection) -> None:
+        while not self.stop.is_set():
+            asked = time.monotonic()
+            try:
+                status, _, body = self.server.ask("POST", CHURN, self.body, key=self.key, on=kept)
+            except (OSError, http.client.HTTPException):
+                self.broken += 1
+                kept.close()
+                time.sleep(0.05)
+                continue
+            answered = time.monotonic()
+            if status == 200:
+                self.answers.append(
+                    ([p["id"] for p in body["predictions"]], body["version"], asked, answered)
+                )
+            else:
+                self.others.append((status, asked, answered))
+                time.sleep(0.01)
+
+    def await_answers(self, more: int) -> None:
+        wanted, until = len(self.answers) + more, time.monotonic() + 30
+        while len(self.answers) < wanted:
+            assert time.monotonic() < until, self.server.printed()
+            time.sleep(0.005)
+
+
+def logged_versions() -> dict[str, int]:
+    return {str(pk): n for pk, n in Prediction.objects.values_list("pk", "version__number")}
+
+
+def test_two_hundred_switches_under_load_and_no_answer_from_before_one(
+    server: Server, churn: ModelVersion, key: str, customer: dict[str, Any]
+) -> None:
+    """Versions are switched from this process, two others answer."""
+    versions = [churn, train_sample("churn", rows=600, activate=False)]
+    switches: list[tuple[int, float, float]] = [(1, 0.0, 0.0)]  # version, before and after the call
+    with Clients(server, key, customer) as clients:
+        clients.await_answers(20)
+        for turn in range(200):
+            before = time.monotonic()
+            if turn % 3 == 2:
+                registry.rollback(churn.registered_model, by=None, reason="back")
+            else:
+                target = next(v for v in versions if v.number != switches[-1][0])
+                registry.activate(target, by=None, reason="there")
+            active = churn.registered_model.active_version
+            assert active is not None
+            switches.append((active.number, before, time.monotonic()))
+            if turn % 10 == 0:
+                clients.await_answers(5)
+    assert clients.others == []
+    assert clients.broken == 0
+    logged = logged_versions()
+    began = [before for _, before, _ in switches]
+    done = [after for _, _, after in switches[1:]] + [float("inf")]
+    assert len(clients.answers) > 200
+    for ids, version, asked, answered in clients.answers:
+        assert [logged[each] for each in ids] == [version]
+        live = {
+            number
+            for (number, _, _), since, until in zip(switches, began, done, strict=True)
+            if since <= answered and until >= asked
+        }
+        assert version in live, "it began after the switch was committed, and is from before it"
+
+
+def test_a_revoked_key_is_dead_in_every_process_at_once(
+    server: Server, client_user: User, customer: dict[str, Any]
+) -> None:
+    for _ in range(20):
+        key = keys.issue(client_user)
+        with Clients(server, key, customer, number=4) as clients:
+            clients.await_answers(12)
+            client_user.auth_token_set.all().delete()
+            revoked = time.monotonic()
+            time.sleep(0.05)
+        assert all(asked < revoked for _, _, asked, _ in clients.answers), "answered after it was revoked"
+        assert {status for status, _, _ in clients.others} <= {401}
+        assert clients.others
+
+
+def test_whatever_is_killed_every_answer_is_in_the_log_once(
+    server: Server, key: str, customer: dict[str, Any]
+) -> None:
+    """kill -9 of web processes, one after the other, in the middle of answering."""
+    with Clients(server, key, [customer] * 3, number=8) as clients:
+        for _ in range(6):
+            clients.await_answers(60)
+            os.kill(server.workers()[0], signal.SIGKILL)
+        clients.await_answers(60)
+    ids = [each for answered, *_ in clients.answers for each in answered]
+    assert len(ids) == len(set(ids))
+    logged = logged_versions()
+    assert not set(ids) - set(logged), "answered and not logged"
+    assert {status for status, _, _ in clients.others} <= {503}
+
+
+def test_a_stopping_server_answers_what_it_has_taken(
+    running: Server, churn: ModelVersion, key: str, customer: dict[str, Any]
+) -> None:
+    with Clients(running, key, customer, number=8) as clients:
+        clients.await_answers(100)
+        running.stop()
+    assert clients.others == []
+    logged = logged_versions()
+    assert all(each in logged for answered, *_ in clients.answers for each in answered)
+    # Nothing that was taken was dropped: at most a request that was still on its way met a closed door.
+    assert len(logged) - len(clients.answers) <= len(clients.threads)
+    running.start()
+    assert running.ask("POST", CHURN, customer, key=key)[0] == 200
+
+
+def test_the_lane_serves_under_any_wsgi_server(
+    churn: ModelVersion, key: str, customer: dict[str, Any], post: Callable[..., Any]
+) -> None:
+    import io
+
+    from config.wsgi import application
+
+    def environ(body: bytes, **changed: Any) -> dict[str, Any]:
+        return {
+            "REQUEST_METHOD": "POST", "PATH_INFO": CHURN, "QUERY_STRING": "", "SERVER_NAME": "localhost",
+            "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": "localhost",
+            "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO(body), "wsgi.errors": io.StringIO(),
+            "wsgi.version": (1, 0), "wsgi.multithread": True, "wsgi.multiprocess": True,
+            "wsgi.run_once": False,
+            "CONTENT_TYPE": "application/json", "CONTENT_LENGTH": str(len(body)),
+            "HTTP_AUTHORIZATION": f"Token {key}",
+        } | changed  # fmt: skip
+
+    body = json.dumps(customer).encode()
+    assert application.lane.answer(environ(body)) is None, "nothing is known yet"
+    assert post(CHURN, customer).status_code == 200
+    said: list[Any] = []
+    assert b"".join(application(environ(body), lambda *given: said.append(given)))
+    assert application.lane.answer(environ(body)) is not None
+    for changed in (
+        {"QUERY_STRING": "format=csv"}, {"REQUEST_METHOD": "PUT"}, {"HTTP_ACCEPT": "text/html"},
+        {"HTTP_CONTENT_ENCODING": "gzip"}, {"HTTP_HOST": "evil.example"}, {"HTTP_AUTHORIZATION": "Token abc"},
+        {"CONTENT_TYPE": "text/csv"}, {"CONTENT_LENGTH": "x"}, {"HTTP_IDEMPOTENCY_KEY": "a"},
+        {"PATH_INFO": "/api/v1/models/Churn/predictions/"},
+    ):  # fmt: skip
+        given = environ(body, **changed)
+        assert application.lane.answer(given) is None, changed
+        assert given["wsgi.input"].read() == body, "the body is there for who comes next"
+    short = environ(body, CONTENT_LENGTH=str(len(body) + 5))
+    assert application.lane.answer(short) is None
+    connections.close_all()
+
+
+def test_the_log_of_the_server_is_quiet(running: Server) -> None:
+    """After all of the above: no trace of an error nobody expected."""
+    printed = Path(running.log).read_text(encoding="utf-8", errors="replace")
+    assert "Traceback" not in printed, printed[printed.index("Traceback") :][:3_000]

@@ -1,0 +1,128 @@
+"""A real gunicorn with its real worker, on the test database: for what only shows between processes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.files.storage import default_storage
+from django.db import connection
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Server:
+    """`gunicorn --config config/gunicorn.py config.wsgi` on a free port of loopback."""
+
+    def __init__(self, directory: Path, **env: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.log = directory / "gunicorn.log"
+        (directory / "store").symlink_to(default_storage.location)  # type: ignore[attr-defined]
+        database = settings.DATABASES["default"]
+        given = connection.settings_dict
+        address = f"postgresql://{given['USER']}:{given['PASSWORD']}@{given['HOST']}:{given['PORT']}/{given['NAME']}"
+        assert given["NAME"].startswith("test_"), database["NAME"]
+        self.env = os.environ | {
+            "DATABASE_URL": address,
+            "REDIS_URL": settings.CELERY_BROKER_URL,
+            "SECRET_KEY": settings.SECRET_KEY,
+            "ARTIFACT_KEY": settings.ARTIFACT_KEY,
+            "VIGIA_VAR": str(directory),
+            "VIGIA_LOCAL": "1",
+            "PORT": str(self.port),
+            "WEB_CONCURRENCY": "2",
+            "BODY_SILENCE_SECONDS": "2",
+            "OMP_NUM_THREADS": "1",
+            **env,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> float:
+        """Until it answers; the seconds that took."""
+        started = time.monotonic()
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py", "config.wsgi"],
+                cwd=ROOT, env=self.env, stdout=out, stderr=out, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                    pass
+                if self.ask("GET", "/healthz/live")[0] == 200:
+                    return time.monotonic() - started
+            except OSError:
+                assert self.process.poll() is None, self.printed()
+                assert time.monotonic() - started < 60, self.printed()
+                time.sleep(0.02)
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(30)
+        self.process = None
+
+    def printed(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")[-4000:]
+
+    def workers(self) -> list[int]:
+        assert self.process is not None
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def connect(self, timeout: float = 30.0) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = None,
+        on: http.client.HTTPConnection | None = None,
+        **headers: str,
+    ) -> tuple[int, dict[str, str], Any]:
+        """(status, headers, decoded body or bytes); on a connection of its own, or on one that is kept."""
+        used = on or self.connect()
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if key is not None:
+            sent.setdefault("Authorization", f"Token {key}")
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
+        try:
+            used.request(method, path, body, sent)
+            response = used.getresponse()
+            raw = response.read()
+        finally:
+            if on is None:
+                used.close()
+        found = dict(response.getheaders())
+        kind = found.get("Content-Type", "")
+        return response.status, found, json.loads(raw) if kind.startswith("application/json") else raw
+
+    def raw(self, *pieces: bytes, pause: float = 0.0, until_closed: bool = False) -> bytes:
+        """Sends bytes as they are, in pieces, and returns what comes back within a moment."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as client:
+            for piece in pieces:
+                client.sendall(piece)
+                time.sleep(pause)
+            if not until_closed:
+                client.shutdown(socket.SHUT_WR)
+            found = b""
+            while piece := client.recv(65536):
+                found += piece
+            return found
