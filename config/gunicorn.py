@@ -41,9 +41,15 @@ def post_worker_init(worker: Any) -> None:
     In a thread: a process that cannot load yet (no database, an artifact of another scikit-learn) still
     answers, and says what is wrong.
     """
+    import gc
     import threading
 
     from training.services import serving
+
+    # What was loaded so far stays: the collector need not walk it again and again. And it need not come for
+    # every few hundred of the short-lived objects that a large request is made of.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
     threading.Thread(target=serving.warm_up, name="warm-up", daemon=True).start()
 

@@ -10,6 +10,7 @@ what Django's would, header by header; a test compares the two.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import re
@@ -27,6 +28,7 @@ from predictions import inference
 from predictions import log as prediction_log
 from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown, PredictionFailed
 from predictions.inference import Caller, Prepared
+from predictions.tutorials import ChurnTutorialView, HousesTutorialView, churn_answer, house_answer
 from training.schema import InvalidRows
 from training.services import keys, serving, snapshot
 
@@ -42,6 +44,10 @@ ACCEPTED: Final = frozenset(
 CONTENT_TYPES: Final = frozenset(
     ("application/json", "application/json; charset=utf-8", "application/json;charset=utf-8")
 )
+TUTORIALS: Final = {
+    "/predict": (ChurnTutorialView.model_name, churn_answer),
+    "/predecir": (HousesTutorialView.model_name, house_answer),
+}
 KNOWN_PLACES: Final = 1_000
 
 
@@ -61,11 +67,16 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A route of this lane: the model, the version (None: the active one), the headers of its answers."""
+    """A route of this lane.
+
+    number : of the version; None for the active one. headers : of its answers.
+    shape : for a route that takes one object and answers in a shape of its own, what becomes of our answer.
+    """
 
     model: str
     number: int | None
     headers: tuple[tuple[str, str], ...]
+    shape: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +94,7 @@ class Begun:
 
     entry: prediction_log.Entry
     prepared: Prepared
-    headers: tuple[tuple[str, str], ...]
+    place: Place
 
     def submit(self) -> Reply | None:
         """Queues the entry; a refusal when there is no room for it."""
@@ -103,8 +114,8 @@ class Begun:
         request_id = self.prepared.caller.request_id
         error = self.entry.error
         if error is None:
-            body = inference.encode(self.prepared.as_dict())
-            headers = [*self.headers, ("Content-Length", str(len(body))), ("X-Request-ID", request_id)]
+            body = self._body()
+            headers = [*self.place.headers, ("Content-Length", str(len(body))), ("X-Request-ID", request_id)]
             return Reply(200, headers, body)
         if isinstance(error, (prediction_log.Stale, prediction_log.AlreadyAnswered)):
             return None
@@ -112,12 +123,19 @@ class Begun:
             log.error("a prediction was not answered", exc_info=error)
         return self.refused(error)
 
+    def _body(self) -> bytes:
+        if self.place.shape is None:
+            return self.prepared.body()
+        return inference.encode(self.place.shape(self.prepared.as_dict()["predictions"][0]))
+
     def refused(self, error: Exception) -> Reply:
         """The one error shape; what failed was the log, so it is not tried again on the ordinary way."""
         status, described, extra = errors.describe(error)
         if status is None:
             status, described = 500, {"code": "internal_error", "message": errors.UNKNOWN}
-        return _refusal(status, described, [*self.headers, *extra.items()], self.prepared.caller.request_id)
+        return _refusal(
+            status, described, [*self.place.headers, *extra.items()], self.prepared.caller.request_id
+        )
 
 
 def _refusal(
@@ -148,6 +166,9 @@ class Lane:
             known = Place(found[1], None, _headers("GET, POST, HEAD, OPTIONS", secure=self._https))
         elif found := VERSION.fullmatch(path):
             known = Place(found[1], int(found[2]), _headers("POST, OPTIONS", secure=self._https))
+        elif path in TUTORIALS:
+            model, shape = TUTORIALS[path]
+            known = Place(model, None, _headers("POST, OPTIONS", secure=self._https), shape)
         if known is not None and len(self._places) < KNOWN_PLACES:
             self._places[path] = known
         return known
@@ -179,7 +200,6 @@ class Lane:
             or not self.open
             or asked.accept not in ACCEPTED
             or asked.content_type.lower() not in CONTENT_TYPES
-            or asked.idempotency_key
             or not 0 < len(body) <= settings.PREDICT_MAX_BYTES
             or not self._is_ours(asked.host)
             or (self._https and not _came_by_https(asked))
@@ -197,15 +217,22 @@ class Lane:
         if served is None or not served.engine.takes_matrix:
             return None
         rows = served.compiled.decode(body, settings.PREDICT_MAX_ROWS)
-        if rows is None:
+        if rows is None or (place.shape is not None and body.lstrip()[:1] != b"{"):
             return None
+        idempotency_key, digest = asked.idempotency_key or None, ""
+        if idempotency_key is not None:
+            if not inference.is_idempotency_key(idempotency_key):
+                return None
+            hashed = hashlib.sha256(body).hexdigest()
+            digest = inference.request_sha256(asked.path, asked.content_type, hashed)
         given = asked.request_id
         request_id = given if given and GIVEN_ID.fullmatch(given) else str(uuid7())
         try:
-            prepared = inference.prepare(served, rows, Caller(client.user_id, request_id))
+            caller = Caller(client.user_id, request_id, idempotency_key, digest)
+            prepared = inference.prepare(served, rows, caller)
         except (InvalidRows, PredictionFailed):
             return None
-        return Begun(prepared.entry(known.generation, done=done), prepared, place.headers)
+        return Begun(prepared.entry(known.generation, done=done), prepared, place)
 
     def answer(self, environ: dict[str, Any]) -> Reply | None:
         """The reply to a WSGI request; None, with its body unread again, when it is not for this lane.
@@ -276,11 +303,10 @@ def _asked_of(environ: Mapping[str, Any]) -> Asked | None:
         or get("HTTP_CONTENT_ENCODING")
         or get("HTTP_TRANSFER_ENCODING")
         or get("SCRIPT_NAME")
-        or not get("PATH_INFO", "").endswith("/predictions/")
     ):
         return None
     return Asked(
-        path=environ["PATH_INFO"],
+        path=get("PATH_INFO", ""),
         host=get("HTTP_HOST", ""),
         authorization=get("HTTP_AUTHORIZATION", ""),
         content_type=get("CONTENT_TYPE", ""),

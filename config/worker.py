@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import mmap
 import selectors
 import time
 from collections import OrderedDict, deque
@@ -39,8 +40,15 @@ does that, in the same lane (see `config.wsgi`)."""
 SILENCE_SECONDS: Final = 10
 HEAD_BYTES: Final = 2**15
 READ_BYTES: Final = 2**17
-ACCEPTED_AT_ONCE: Final = 1
-"""Connections taken per turn: with several processes each gets its share of a burst."""
+SLOTS: Final = 64
+PATIENCE: Final = 0.003
+"""Seconds a new connection is left to a process that has fewer; it was woken at the same moment."""
+ALIVE_SECONDS: Final = 2.5
+"""A process turns its loop every second at least; whoever did not is gone, or busy, and is not waited for."""
+
+# Shared by all workers, because they are forked after this was made: two doubles a slot, when its worker was
+# last seen (monotonic seconds) and how many connections it has.
+_neighbours = memoryview(mmap.mmap(-1, SLOTS * 16)).cast("d")
 
 
 class Connection(TConn):  # type: ignore[misc]
@@ -72,6 +80,8 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         self._released: deque[Connection] = deque()
         self._woken = False
         self._date, self._date_at = b"", 0.0
+        self._slot = 2 * (self.age % SLOTS)
+        self._left_since = 0.0
         self._inline = not self.cfg.is_ssl and self.cfg.proxy_protocol in ("off", False, None)
         super().init_process()
 
@@ -87,6 +97,8 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         if not self._inline:
             super().accept(listener)
             return
+        if self._is_a_neighbours():
+            return
         try:
             client, address = listener.accept()
         except OSError as error:
@@ -94,7 +106,32 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
                 raise
             return
         self.nr_conns += 1
+        _neighbours[self._slot + 1] = self.nr_conns
         self._listen(Connection(self.cfg, client, address, listener.getsockname()))
+
+    def _is_a_neighbours(self) -> bool:
+        """Whether a new connection is left to another process, so that a few clients use all of them.
+
+        Without this the first to wake takes all that come together, and the others have nothing to do.
+        """
+        now = time.monotonic()
+        fewest = min(
+            (
+                _neighbours[slot + 1]
+                for slot in range(0, 2 * SLOTS, 2)
+                if slot != self._slot and now - _neighbours[slot] < ALIVE_SECONDS
+            ),
+            default=self.nr_conns,
+        )
+        if fewest >= self.nr_conns:
+            self._left_since = 0.0
+            return False
+        if not self._left_since:
+            self._left_since = now
+        if now - self._left_since < PATIENCE:
+            return True
+        self._left_since = 0.0
+        return False
 
     def on_client_socket_readable(self, conn: Connection, client: Any) -> None:
         """A connection that a thread has served before and that speaks again."""
@@ -247,6 +284,8 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
                 self._send(conn, reply, closes=conn.closes)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        _neighbours[self._slot] = time.monotonic()
+        _neighbours[self._slot + 1] = self.nr_conns
         super().wait_for_and_dispatch_events(timeout)
         if self._in_log:
             now = time.monotonic()

@@ -6,10 +6,12 @@ lane), rows are read by `read_*`, answered by `prepare`, and sent only after the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import msgspec
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 encode = msgspec.json.Encoder().encode
 INFINITY: Final = float("inf")
+IDEMPOTENCY_KEY_LENGTH: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,16 @@ class Answer:
 
     body: dict[str, Any]
     replayed: bool = False
+
+
+def request_sha256(path: str, content_type: str, body_sha256: str) -> str:
+    """What tells one POST from another under the same idempotency key: path and parameters, type, body."""
+    return hashlib.sha256(f"POST {path} {content_type} {body_sha256}".encode()).hexdigest()
+
+
+def is_idempotency_key(key: str) -> bool:
+    """1 to `IDEMPOTENCY_KEY_LENGTH` printable ASCII characters."""
+    return 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH and key.isascii() and key.isprintable()
 
 
 def replay(caller: Caller) -> Answer | None:
@@ -160,32 +173,40 @@ def _as_rows(served: Served, instances: Sequence[Instance]) -> Rows:
 class Prepared:
     """Answers that nobody has seen yet: they may go out once their entry is committed.
 
-    ids : UUIDv7s, ascending, so that a request's rows keep their order in the log.
+    One element a row, as JSON: what goes into the log and what goes out are the same bytes.
+
+    ids : UUIDv7s (without quotes), ascending, so that a request's rows keep their order in the log.
+    probabilities : None for a regression.
     """
 
     served: Served
     caller: Caller
     rows: Rows
-    ids: list[str]
-    values: list[Any]
-    probabilities: list[float] | None
-    warnings: list[list[dict[str, str]]]
+    ids: list[bytes]
+    values: list[bytes]
+    probabilities: list[bytes] | None
+    warnings: list[bytes]
 
-    def as_dict(self) -> dict[str, Any]:
-        """The answer as it goes out."""
+    def body(self) -> bytes:
+        """The answer as it goes out, in JSON."""
         if self.probabilities is None:
             given = [
-                {"id": identifier, "prediction": value, "warnings": warnings}
-                for identifier, value, warnings in zip(self.ids, self.values, self.warnings, strict=True)
+                b'{"id":"%s","prediction":%s,"warnings":%s}' % cells
+                for cells in zip(self.ids, self.values, self.warnings, strict=True)
             ]
         else:
             given = [
-                {"id": identifier, "prediction": value, "probability": probability, "warnings": warnings}
-                for identifier, value, probability, warnings in zip(
-                    self.ids, self.values, self.probabilities, self.warnings, strict=True
-                )
+                b'{"id":"%s","prediction":%s,"probability":%s,"warnings":%s}' % cells
+                for cells in zip(self.ids, self.values, self.probabilities, self.warnings, strict=True)
             ]
-        return {"model": self.served.model_name, "version": self.served.number, "predictions": given}
+        served = self.served
+        head = b'{"model":"%s","version":%d,"predictions":[' % (served.model_name.encode(), served.number)
+        return b"%s%s]}" % (head, b",".join(given))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same, decoded."""
+        found: dict[str, Any] = msgspec.json.decode(self.body())
+        return found
 
     def entry(self, generation: int, *, done: prediction_log.Done | None = None) -> prediction_log.Entry:
         """What has to be committed before it goes out.
@@ -197,32 +218,23 @@ class Prepared:
         caller, served = self.caller, self.served
         claim = None
         if caller.idempotency_key is not None and caller.client_id is not None:
-            answer = encode(self.as_dict()).decode()
             hours = settings.IDEMPOTENCY_HOURS
+            answer = self.body().decode()
             claim = Claim(caller.client_id, caller.idempotency_key, caller.request_sha256, answer, hours)
-        model, version = b"%d" % served.model_id, b"%d" % served.version_id
-        client = None if caller.client_id is None else b"%d" % caller.client_id
-        request = caller.request_id.encode()
-        probabilities: Sequence[float | None] = self.probabilities or [None] * len(self.ids)
-        rows = [
-            (
-                identifier.encode(),
-                model,
-                version,
-                client,
-                None if key is None else key.encode(),
-                inputs,
-                encode(value),
-                None if probability is None else encode(probability),
-                encode(warnings) if warnings else b"[]",
-                request,
-            )
-            for identifier, key, inputs, value, probability, warnings in zip(
-                self.ids, self.rows.keys, self.rows.inputs(), self.values, probabilities, self.warnings,
-                strict=True,
-            )
-        ]  # fmt: skip
-        return prediction_log.Entry(rows, generation, claim=claim, done=done)
+        rows = zip(
+            self.ids,
+            repeat(b"%d" % served.model_id),
+            repeat(b"%d" % served.version_id),
+            repeat(None if caller.client_id is None else b"%d" % caller.client_id),
+            [None if key is None else key.encode() for key in self.rows.keys],
+            self.rows.inputs(),
+            self.values,
+            repeat(None) if self.probabilities is None else self.probabilities,
+            self.warnings,
+            repeat(caller.request_id.encode()),
+            strict=False,  # what is repeated has no end
+        )
+        return prediction_log.Entry(list(rows), generation, claim=claim, done=done)
 
 
 def prepare(served: Served, rows: Rows, caller: Caller) -> Prepared:
@@ -233,8 +245,27 @@ def prepare(served: Served, rows: Rows, caller: Caller) -> Prepared:
     PredictionFailed, InvalidRows : the model has no answer to these values.
     """
     values, probabilities = _outputs(served, rows)
-    ids = [str(uuid7())] if len(rows) == 1 else sorted(str(uuid7()) for _ in range(len(rows)))
-    return Prepared(served, caller, rows, ids, values, probabilities, rows.warnings())
+    ids = [str(uuid7()).encode() for _ in range(len(rows))]
+    ids.sort()
+    return Prepared(
+        served,
+        caller,
+        rows,
+        ids,
+        _numbers(values) if probabilities is None else _labels(values),
+        None if probabilities is None else _numbers(probabilities),
+        [encode(warnings) if warnings else b"[]" for warnings in rows.warnings()],
+    )
+
+
+def _numbers(numbers: list[float]) -> list[bytes]:
+    """Each as JSON: encoded as one array, which is quicker than one by one."""
+    return encode(numbers)[1:-1].split(b",")
+
+
+def _labels(labels: list[Any]) -> list[bytes]:
+    known = {label: encode(label) for label in set(labels)}
+    return [known[label] for label in labels]
 
 
 def answer(served: Served, rows: Rows, caller: Caller, generation: int) -> Answer:

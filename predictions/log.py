@@ -94,22 +94,28 @@ class Writer:
         self._wire = wire.Wire()
         self._unreachable_until = 0.0
         self._writing = threading.Lock()
-        self._holders = 0
+        self._one_holder = threading.Lock()
+        self._is_held = False
 
     @contextmanager
-    def behind_a_held_fence(self) -> Iterator[None]:
-        """The caller holds changes off, in a session of its own. Within, no entry asks for the lock again.
+    def holding_off_changes(self) -> Iterator[None]:
+        """No change of a version, key or right commits within: for a request that changes keep overtaking.
 
-        Otherwise one entry could queue behind a change that waits for the caller, whose own entry waits
-        behind that one. On leaving, what is being written on the strength of it is written first.
+        The calling thread holds the fence in its own session. As long as it does, the writer does not ask for
+        the lock: its statement could queue behind a change that waits for this session, whose own entry waits
+        behind that statement. For the same reason nothing is being written while the lock is taken, and only
+        one request of a process does this at a time.
         """
-        with self._writing:
-            self._holders += 1
-        try:
-            yield
-        finally:
+        with self._one_holder, connection.cursor() as cursor:
             with self._writing:
-                self._holders -= 1
+                cursor.execute("SELECT pg_advisory_lock_shared(%s, 0)", [FENCE])
+                self._is_held = True
+            try:
+                yield
+            finally:
+                with self._writing:  # what is being written on the strength of it is written first
+                    self._is_held = False
+                cursor.execute("SELECT pg_advisory_unlock_shared(%s, 0)", [FENCE])
 
     def submit(self, entry: Entry) -> None:
         """Takes an entry; it will be released.
@@ -196,7 +202,7 @@ class Writer:
             return LogUnavailable()
         try:
             with self._writing:
-                self._wire.write(rows, first.generation, held=self._holders > 0, claim=first.claim)
+                self._wire.write(rows, first.generation, held=self._is_held, claim=first.claim)
         except wire.NotWritten as refused:
             if refused.sqlstate == wire.STALE:
                 return Stale()
@@ -261,19 +267,6 @@ def append(entry: Entry) -> None:
         raise LogUnavailable if through.withdraw(entry) else OutcomeUnknown
     if entry.error is not None:
         raise entry.error
-
-
-@contextmanager
-def holding_off_changes() -> Iterator[None]:
-    """No change of a version, key or right commits within: for a request that changes keep overtaking."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock_shared(%s, 0)", [FENCE])
-    try:
-        with writer().behind_a_held_fence():
-            yield
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_unlock_shared(%s, 0)", [FENCE])
 
 
 def stored_answer(client_id: int, key: str) -> IdempotencyKey | None:

@@ -20,6 +20,16 @@ from training.parsers import JsonBody, RawJSONParser, check_length
 from training.services import access, registry
 
 
+def churn_answer(given: dict[str, Any]) -> dict[str, Any]:
+    """One of our answers as the clients of ``/predict`` know it."""
+    return {"churn_probability": given["probability"], "churn": given["prediction"]}
+
+
+def house_answer(given: dict[str, Any]) -> dict[str, Any]:
+    """One of our answers as the clients of ``/predecir`` know it; the timestamp is in seconds since 1970."""
+    return {"precio": given["prediction"], "timestamp": time.time()}
+
+
 class TutorialView(Fenced):
     """One instance in, one flat object out."""
 
@@ -54,8 +64,7 @@ class ChurnTutorialView(TutorialView):
         examples=[OpenApiExample("answer", {"churn_probability": 0.627, "churn": True}, response_only=True)],
     )
     def post(self, request: Request) -> Response:
-        given = self.ask(request)
-        return Response({"churn_probability": given["probability"], "churn": given["prediction"]})
+        return Response(churn_answer(self.ask(request)))
 
 
 class HousesTutorialView(TutorialView):
@@ -72,8 +81,7 @@ class HousesTutorialView(TutorialView):
         ],
     )
     def post(self, request: Request) -> Response:
-        given = self.ask(request)
-        return Response({"precio": given["prediction"], "timestamp": time.time()})
+        return Response(house_answer(self.ask(request)))
 
 
 urlpatterns = [

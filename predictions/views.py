@@ -19,7 +19,7 @@ from rest_framework.views import APIView
 from predictions import inference
 from predictions.export import CSVRenderer
 from predictions.inference import Answer, Caller
-from predictions.log import Stale, holding_off_changes
+from predictions.log import Stale, writer
 from predictions.serializers import AnswerSerializer as Answered
 from predictions.serializers import PredictionDetailSerializer, PredictionPageSerializer, PredictionSerializer
 from predictions.services import queries
@@ -33,7 +33,6 @@ from training.services import access, keys, snapshot
 from training.services.serving import Served, served
 from training.views import ModelView, csv_dialect, moment_of
 
-IDEMPOTENCY_KEY_LENGTH = 200
 CHANGES_SURVIVED = 3  # that may overtake a request before it holds the next one off
 LOG_FILTERS = [
     OpenApiParameter("since", OpenApiTypes.DATETIME, description="From this moment on."),
@@ -77,7 +76,7 @@ class Fenced(APIView):
                 return self._answer(request, model, data, caller, number)
             except Stale:
                 self._look_again(request, model)
-        with holding_off_changes():
+        with writer().holding_off_changes():
             self._look_again(request, model)
             return self._answer(request, model, data, caller, number)
 
@@ -210,11 +209,12 @@ def caller_of(request: Request) -> Caller:
     key = request.headers.get("Idempotency-Key")
     digest = ""
     if key is not None:
-        if not 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH or not key.isascii() or not key.isprintable():
-            said = f"Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_LENGTH} printable ASCII characters"
+        if not inference.is_idempotency_key(key):
+            said = (
+                f"Idempotency-Key must be 1 to {inference.IDEMPOTENCY_KEY_LENGTH} printable ASCII characters"
+            )
             raise Malformed(said, code="bad_idempotency_key")
-        asked = f"{request.method} {request.get_full_path()} {request.content_type} {_hashed(request)}"
-        digest = hashlib.sha256(asked.encode()).hexdigest()
+        digest = inference.request_sha256(request.get_full_path(), request.content_type, _hashed(request))
     return Caller(request.user.pk, request._request.request_id, key, digest)  # type: ignore[attr-defined]
 
 

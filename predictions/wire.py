@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import psycopg
 from django.db import connections
@@ -177,7 +177,7 @@ class Wire:
         server.send_query(b"; ".join(statements))
         refused = self._until_copying(server)
         if refused is None:
-            data = b"".join(map(_copy_line, rows))
+            data = _copy_lines(rows)
             for start in range(0, len(data), PIECE):
                 self._put(server, data[start : start + PIECE])
             while server.put_copy_end() == 0:
@@ -261,17 +261,26 @@ def _insert_statement(size: int) -> bytes:
     return statement.encode()
 
 
-def _copy_line(row: Row) -> bytes:
-    return b"\t".join([b"\\N" if cell is None else _escaped(cell) for cell in row]) + b"\n"
+def _copy_lines(rows: Sequence[Row]) -> bytes:
+    """The rows in COPY's text format. By column: most columns hold nothing that has to be escaped."""
+    columns = [_copy_column(cells) for cells in zip(*rows, strict=True)]
+    return b"\n".join(map(b"\t".join, zip(*columns, strict=True))) + b"\n"
+
+
+def _copy_column(cells: Sequence[bytes | None]) -> Sequence[bytes]:
+    if None in cells:
+        return [b"\\N" if cell is None else _escaped(cell) for cell in cells]
+    filled = cast("Sequence[bytes]", cells)
+    everything = b"".join(filled)
+    if any(special in everything for special in (b"\\", b"\t", b"\n", b"\r")):
+        return [_escaped(cell) for cell in filled]
+    return filled
 
 
 def _escaped(cell: bytes) -> bytes:
-    """As COPY's text format wants it. JSON and ids hold no raw control characters, a client's key may."""
-    if b"\\" in cell:
-        cell = cell.replace(b"\\", b"\\\\")
-    if b"\t" in cell or b"\n" in cell or b"\r" in cell:
-        cell = cell.replace(b"\t", b"\\t").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
-    return cell
+    """JSON and ids hold no raw control characters, a client's key may."""
+    cell = cell.replace(b"\\", b"\\\\")
+    return cell.replace(b"\t", b"\\t").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
 
 
 def _refusal(result: pq.abc.PGresult) -> NotWritten:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.server import Server
+from training.models import ModelVersion
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,3 +32,75 @@ def test_a_web_process_starts_without_the_libraries_models_are_trained_with() ->
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_web_process_that_serves_compiled_versions_is_small_and_quick(
+    churn: ModelVersion, client_user: Any, customer: dict[str, Any], tmp_path: Path
+) -> None:
+    """From the start to the first answer, and what is in memory after a thousand and a large request."""
+    from training.services import keys
+
+    assert churn.engine == "onnx"
+    key, path = keys.issue(client_user), "/api/v1/models/churn/predictions/"
+    server = Server(tmp_path, WEB_CONCURRENCY="1")
+    try:
+        started = time.monotonic()
+        server.start()
+        assert server.ask("POST", path, customer, key=key)[0] == 200
+        first = time.monotonic() - started
+        kept = server.connect()
+        for _ in range(1_000):
+            assert server.ask("POST", path, customer, key=key, on=kept)[0] == 200
+        kept.close()
+        assert server.ask("POST", path, [customer] * 1_000, key=key)[0] == 200
+        [worker] = server.workers()
+        resident = psutil.Process(worker).memory_info().rss / 2**20
+        mapped = Path(f"/proc/{worker}/maps").read_text(encoding="utf-8")
+    finally:
+        server.stop()
+    print(f"\nfirst answer after {first:.2f} s, {resident:.0f} MiB resident")
+    assert resident < 150
+    assert "onnxruntime" in mapped
+    assert "/pandas/" not in mapped
+    assert "/sklearn/" not in mapped
+    assert first < 20, "the goal is 2 s on a quiet machine; the limit leaves room for one that is shared"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_answering_from_a_compiled_version_imports_neither_pandas_nor_scikit_learn(
+    churn: ModelVersion, client_user: Any, customer: dict[str, Any], tmp_path: Path
+) -> None:
+    """By sys.modules of a process that warms up and answers on both ways, the ordinary one and the lane."""
+    from training.services import keys
+
+    script = (
+        "import io, json, sys\n"
+        "from config.wsgi import application\n"
+        "from training.services import serving\n"
+        "serving.warm_up()\n"
+        "key, body = sys.argv[1], sys.argv[2].encode()\n"
+        "lane = []\n"
+        "for turn in range(2):\n"
+        "    environ = {'REQUEST_METHOD': 'POST', 'PATH_INFO': '/api/v1/models/churn/predictions/',\n"
+        "        'SERVER_NAME': 'localhost', 'SERVER_PORT': '80', 'HTTP_HOST': 'localhost',\n"
+        "        'CONTENT_TYPE': 'application/json', 'CONTENT_LENGTH': str(len(body)), 'QUERY_STRING': '',\n"
+        "        'wsgi.url_scheme': 'http', 'wsgi.input': io.BytesIO(body), 'wsgi.errors': sys.stderr,\n"
+        "        'HTTP_AUTHORIZATION': 'Token ' + key}\n"
+        "    said = []\n"
+        "    answer = b''.join(application(dict(environ), lambda *given: said.append(given)))\n"
+        "    assert said[0][0].startswith('200'), answer\n"
+        "    lane.append(application.lane.answer(environ | {'wsgi.input': io.BytesIO(body)}) is not None)\n"
+        "from predictions import log\n"
+        "log.close()\n"
+        "print(json.dumps([lane, sorted({name.split('.')[0] for name in sys.modules})]))\n"
+    )
+    key = keys.issue(client_user)
+    env = Server(tmp_path).env | {"DJANGO_SETTINGS_MODULE": "config.settings"}
+    command = [sys.executable, "-W", "ignore", "-c", script, key, json.dumps(customer)]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lane, modules = json.loads(done.stdout)
+    assert lane == [True, True], "the ordinary answer taught the lane"
+    assert "onnxruntime" in modules
+    assert not {"pandas", "sklearn", "scipy", "skl2onnx", "onnx", "joblib", "pyarrow"} & set(modules)

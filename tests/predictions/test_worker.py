@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from django.contrib.auth.models import User
 from django.db import connections
 
 from predictions.models import Prediction
-from tests.conftest import train_sample
+from tests.conftest import at_once, train_sample
 from tests.server import Server
 from training.models import ModelVersion
 from training.services import keys, registry
@@ -129,6 +130,56 @@ def test_the_lane_says_what_django_says(alone: Server, key: str, customer: dict[
                 for given in answered["predictions"]:
                     assert uuid.UUID(given.pop("id")).version == 7
             assert quick[2] == plain[2]
+
+
+def test_the_first_tutorials_clients_are_in_the_lane_too(
+    alone: Server, key: str, customer: dict[str, Any]
+) -> None:
+    sent = {"customerid": "7590-vhveg", **customer}
+    for _ in range(3):  # the second time its spelling is learned
+        assert alone.ask("POST", "/predict", sent, key=key)[0] == 200
+    with threads_held(alone):
+        status, headers, answer = alone.ask("POST", "/predict", sent, key=key)
+    assert status == 200
+    assert set(answer) == {"churn_probability", "churn"}
+    row = Prediction.objects.order_by("-id")[0]
+    assert (row.key, row.probability) == ("7590-vhveg", answer["churn_probability"])
+    plain = alone.ask("POST", "/predict", sent, key=key, **ORDINARY)
+    assert plain[2] == answer
+    assert set(plain[1]) == set(headers)
+    assert plain[1]["Allow"] == headers["Allow"]
+    for _ in range(2):
+        status, _, refused = alone.ask("POST", "/predict", [sent], key=key)
+        assert (status, refused["error"]["code"]) == (400, "not_an_object")
+
+
+def test_a_retry_is_safe_in_the_lane_and_between_processes(
+    server: Server, alone: Server, key: str, customer: dict[str, Any]
+) -> None:
+    with threads_held(alone):
+        first = alone.ask("POST", CHURN, customer, key=key, Idempotency_Key="once")
+    assert first[0] == 200
+    for asked in (alone, server):
+        again = asked.ask("POST", CHURN, customer, key=key, Idempotency_Key="once")
+        assert again[2] == first[2]
+        assert again[1]["Idempotent-Replayed"] == "true"
+        status, _, other = asked.ask(
+            "POST", CHURN, {**customer, "tenure": 9}, key=key, Idempotency_Key="once"
+        )
+        assert (status, other["error"]["code"]) == (409, "idempotency_key_reused")
+    before = Prediction.objects.count()
+    answers: list[Any] = []
+    at_once(
+        *[
+            lambda asked=asked: answers.append(
+                asked.ask("POST", CHURN, customer, key=key, Idempotency_Key="race")
+            )
+            for asked in (server, alone, server, server, alone, server)
+        ]
+    )
+    assert [status for status, _, _ in answers] == [200] * 6
+    assert len({json.dumps(body, sort_keys=True) for _, _, body in answers}) == 1
+    assert Prediction.objects.count() == before + 1
 
 
 def test_what_was_answered_is_what_was_logged(alone: Server, key: str, customer: dict[str, Any]) -> None:
@@ -287,6 +338,22 @@ def test_an_answer_that_is_not_read_is_sent_by_a_thread(
             reply.begin()
             assert len(json.loads(reply.read())["predictions"]) == 120
             assert reply.status == 200
+
+
+def test_a_few_connections_use_all_processes(server: Server) -> None:
+    kept = [server.connect() for _ in range(8)]
+    try:
+        for connection in kept:
+            assert server.ask("GET", "/healthz/live", on=connection)[0] == 200
+        shares = [
+            sum(each.status == "ESTABLISHED" for each in psutil.Process(pid).net_connections("tcp4"))
+            for pid in server.workers()
+        ]
+        # Among them each process's few connections to the database.
+        assert abs(shares[0] - shares[1]) <= 4, shares
+    finally:
+        for connection in kept:
+            connection.close()
 
 
 # -- under load ----------------------------------------------------------------------------------------
@@ -459,7 +526,7 @@ def test_the_lane_serves_under_any_wsgi_server(
     for changed in (
         {"QUERY_STRING": "format=csv"}, {"REQUEST_METHOD": "PUT"}, {"HTTP_ACCEPT": "text/html"},
         {"HTTP_CONTENT_ENCODING": "gzip"}, {"HTTP_HOST": "evil.example"}, {"HTTP_AUTHORIZATION": "Token abc"},
-        {"CONTENT_TYPE": "text/csv"}, {"CONTENT_LENGTH": "x"}, {"HTTP_IDEMPOTENCY_KEY": "a"},
+        {"CONTENT_TYPE": "text/csv"}, {"CONTENT_LENGTH": "x"}, {"HTTP_IDEMPOTENCY_KEY": "tab\there"},
         {"PATH_INFO": "/api/v1/models/Churn/predictions/"},
     ):  # fmt: skip
         given = environ(body, **changed)

@@ -122,11 +122,13 @@ class CompiledSchema:
                 ])
                 for row in rows
             ]  # fmt: skip
-        columns = [
-            values if read is None else map(read.__getitem__, values)
-            for read, values in zip(self._readers, zip(*rows, strict=True), strict=True)
-        ]
-        return list(zip(*columns, strict=True))
+        columns = list(zip(*rows, strict=True))
+        changed = False
+        for at, read in enumerate(self._readers):
+            if read is not None and not read.leaves_alone(columns[at]):
+                columns[at] = tuple(map(read.__getitem__, columns[at]))
+                changed = True
+        return list(zip(*columns, strict=True)) if changed else rows
 
     def from_values(self, values: Sequence[Mapping[str, Value]], keys: Sequence[str | None]) -> Rows:
         """Rows that the schema itself has read."""
@@ -286,6 +288,11 @@ class _Read(dict[Any, Value]):
     def __init__(self, column: Column, known: Mapping[Any, Value]) -> None:
         super().__init__(known)
         self.column = column
+        self._canonical = frozenset(column.levels)
+
+    def leaves_alone(self, values: Sequence[Any]) -> bool:
+        """Whether all of them are canonical already."""
+        return bool(self._canonical) and self._canonical.issuperset(values)
 
     def __missing__(self, given: Any) -> Value:
         try:
@@ -300,6 +307,9 @@ class _Read(dict[Any, Value]):
 class _Whole(_Read):
     """Whole numbers are themselves; 3.0 is 3. Nothing is remembered: there are too many of them."""
 
+    def leaves_alone(self, values: Sequence[Any]) -> bool:
+        return set(map(type, values)) == {int}
+
     def __missing__(self, given: Any) -> Value:
         if given.__class__ is int:
             return given
@@ -309,7 +319,7 @@ class _Whole(_Read):
             raise Declined from bad
 
 
-def _reader(column: Column) -> dict[Any, Value] | None:
+def _reader(column: Column) -> _Read | None:
     if column.type == "number":
         return None  # type and bounds are checked in C, and it is a float then
     if column.type == "integer":

@@ -20,11 +20,14 @@ from training.errors import ArtifactError, NoActiveVersion, UnknownVersion
 from training.models import ModelVersion, RegisteredModel
 from training.schema import DatasetSchema
 from training.schema.compiled import CompiledSchema
+from training.services import snapshot
 
 log = logging.getLogger(__name__)
 
 KEPT_VERSIONS = 32
-KEPT_BYTES = 256 * 2**20  # of artifacts as stored; in memory they are some times larger
+KEPT_BYTES = 256 * 2**20  # in memory, roughly
+# What a version takes in memory for each stored byte, as measured (docs/models.md): compressed trees unfold.
+UNFOLDED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Served:
     compiled: CompiledSchema
     threshold: float | None
     engine: Engine
-    artifact_size: int
+    size: int
 
 
 _kept: OrderedDict[int, Served] = OrderedDict()
@@ -95,7 +98,7 @@ def _ready(version_id: int) -> Served:
 
 
 def _kept_bytes() -> int:
-    return sum(kept.artifact_size for kept in _kept.values())
+    return sum(kept.size for kept in _kept.values())
 
 
 def _load(version_id: int) -> Served:
@@ -110,7 +113,7 @@ def _load(version_id: int) -> Served:
         compiled=CompiledSchema(schema),
         threshold=row.threshold,
         engine=artifacts.load(row),
-        artifact_size=row.artifact_size,
+        size=UNFOLDED * (row.compiled_size or row.artifact_size),
     )
 
 
@@ -126,7 +129,7 @@ def warm_up() -> None:
         active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).values_list("pk", flat=True)
         for version_id in list(active[:KEPT_VERSIONS]):
             try:
-                _ready(version_id)
+                snapshot.current().find_version(_ready(version_id).model_name, None)
             except ArtifactError as error:
                 log.warning("%s", error)
     except Error as error:
