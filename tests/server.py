@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,122 @@ from django.db import connection
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class Server:
+class Asker:
+    """A client of whatever listens on a port of loopback."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def connect(self, timeout: float = 30.0) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = None,
+        on: http.client.HTTPConnection | None = None,
+        **headers: str,
+    ) -> tuple[int, dict[str, str], Any]:
+        """(status, headers, decoded body or bytes); on a connection of its own, or on one that is kept."""
+        used = on or self.connect()
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if key is not None:
+            sent.setdefault("Authorization", f"Token {key}")
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
+        try:
+            used.request(method, path, body, sent)
+            response = used.getresponse()
+            raw = response.read()
+        finally:
+            if on is None:
+                used.close()
+        found = dict(response.getheaders())
+        kind = found.get("Content-Type", "")
+        return response.status, found, json.loads(raw) if kind.startswith("application/json") else raw
+
+    def raw(self, *pieces: bytes, pause: float = 0.0, until_closed: bool = False) -> bytes:
+        """Sends bytes as they are, in pieces, and returns what comes back within a moment."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as client:
+            for piece in pieces:
+                client.sendall(piece)
+                time.sleep(pause)
+            if not until_closed:
+                client.shutdown(socket.SHUT_WR)
+            found = b""
+            while piece := client.recv(65536):
+                found += piece
+            return found
+
+
+class Clients:
+    """Threads that ask without a pause and note every answer.
+
+    answers : (ids, version, asked at, answered at), monotonic. others : (status, asked at, answered at).
+    broken : connections that ended without an answer.
+    """
+
+    def __init__(self, asker: Asker, key: str, path: str, body: Any, number: int = 6) -> None:
+        self.asker, self.key, self.path, self.body = asker, key, path, body
+        self.answers: list[tuple[list[str], int, float, float]] = []
+        self.others: list[tuple[int, float, float]] = []
+        self.broken = 0
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self._ask) for _ in range(number)]
+
+    def __enter__(self) -> Clients:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        kept = self.asker.connect()
+        try:
+            while not self.stop.is_set():
+                self._ask_on(kept)
+        finally:
+            kept.close()
+
+    def _ask_on(self, kept: http.client.HTTPConnection) -> None:
+        asked = time.monotonic()
+        try:
+            status, _, body = self.asker.ask("POST", self.path, self.body, key=self.key, on=kept)
+        except (OSError, http.client.HTTPException):
+            self.broken += 1
+            kept.close()
+            time.sleep(0.05)
+            return
+        answered = time.monotonic()
+        if status == 200:
+            self.answers.append(([p["id"] for p in body["predictions"]], body["version"], asked, answered))
+        else:
+            self.others.append((status, asked, answered))
+            time.sleep(0.01)
+
+    def await_answers(self, more: int) -> None:
+        wanted, until = len(self.answers) + more, time.monotonic() + 60
+        while len(self.answers) < wanted:
+            assert time.monotonic() < until, f"{len(self.answers)} answers, {self.others[-3:]}"
+            time.sleep(0.005)
+
+
+class Server(Asker):
     """`gunicorn --config config/gunicorn.py config.wsgi` on a free port of loopback."""
 
     def __init__(self, directory: Path, **env: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+            super().__init__(probe.getsockname()[1])
         self.log = directory / "gunicorn.log"
         (directory / "store").symlink_to(default_storage.location)  # type: ignore[attr-defined]
         database = settings.DATABASES["default"]
@@ -80,49 +190,3 @@ class Server:
         assert self.process is not None
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in path.read_text().split()]
-
-    def connect(self, timeout: float = 30.0) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-
-    def ask(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        key: str | None = None,
-        on: http.client.HTTPConnection | None = None,
-        **headers: str,
-    ) -> tuple[int, dict[str, str], Any]:
-        """(status, headers, decoded body or bytes); on a connection of its own, or on one that is kept."""
-        used = on or self.connect()
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        if key is not None:
-            sent.setdefault("Authorization", f"Token {key}")
-        if body is not None and not isinstance(body, bytes):
-            body = json.dumps(body).encode()
-        if body is not None:
-            sent.setdefault("Content-Type", "application/json")
-        try:
-            used.request(method, path, body, sent)
-            response = used.getresponse()
-            raw = response.read()
-        finally:
-            if on is None:
-                used.close()
-        found = dict(response.getheaders())
-        kind = found.get("Content-Type", "")
-        return response.status, found, json.loads(raw) if kind.startswith("application/json") else raw
-
-    def raw(self, *pieces: bytes, pause: float = 0.0, until_closed: bool = False) -> bytes:
-        """Sends bytes as they are, in pieces, and returns what comes back within a moment."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as client:
-            for piece in pieces:
-                client.sendall(piece)
-                time.sleep(pause)
-            if not until_closed:
-                client.shutdown(socket.SHUT_WR)
-            found = b""
-            while piece := client.recv(65536):
-                found += piece
-            return found

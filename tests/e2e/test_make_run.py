@@ -14,7 +14,8 @@ import shlex
 import socket
 import stat
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import psutil
 import pytest
 
 from tests.e2e.service import ROOT, Service
+from tests.server import Asker, Clients
 
 pytestmark = pytest.mark.e2e
 
@@ -210,6 +212,67 @@ def test_ten_thousand_rows_are_answered_and_logged_in_order(service: Service, fi
         assert newest[0]["key"] == "r9999"
         refused = client.post("/api/v1/models/houses/predictions/", json=[*rows, rows[0]])
         assert (refused.status_code, refused.json()["error"]["code"]) == (413, "too_many_rows")
+
+
+def test_postgresql_killed_under_load_loses_no_answer_and_its_return_is_noticed(
+    service: Service, first_start: float
+) -> None:
+    """kill -9 of PostgreSQL's first process, twice; the stack brings it back, the web processes find it."""
+    path = "/api/v1/models/churn/predictions/"
+    with service.client() as client:
+        example = client.get("/api/v1/models/churn/").json()["example"]
+    key = (service.var / "client-key").read_text(encoding="utf-8").strip()
+    returns = []
+    with Clients(Asker(service.port), key, path, [example] * 2, number=6) as clients:
+        for _ in range(2):
+            clients.await_answers(100)
+            killed = time.monotonic()
+            postmaster(service).kill()
+            wait_until(lambda killed=killed: any(asked > killed for _, asked, _ in clients.others))
+            clients.await_answers(20)
+            last_refusal = max(answered for _, _, answered in clients.others)
+            up = min(answered for _, _, _, answered in clients.answers if answered > last_refusal)
+            returns.append(up - killed)
+        clients.await_answers(100)
+    print(
+        f"\nanswers again {', '.join(f'{seconds:.1f} s' for seconds in returns)} after kill -9 of PostgreSQL"
+    )
+    assert {status for status, _, _ in clients.others} == {503}
+    answered = [each for ids, *_ in clients.answers for each in ids]
+    assert len(answered) == len(set(answered))
+    logged: list[str] = []
+    with service.client() as client:
+        url: str | None = f"{path}?limit=1000"
+        while url:
+            page = client.get(url).raise_for_status().json()
+            logged += [row["id"] for row in page["predictions"]]
+            url = page["next"]
+    assert len(logged) == len(set(logged))
+    assert not set(answered) - set(logged), "answered and not logged"
+
+
+def postmaster(service: Service) -> psutil.Process:
+    """PostgreSQL's first process, one of those that `make run` started."""
+    for pidfile in [
+        *service.var.glob("**/postmaster.pid"),
+        *Path("/var/lib/vigia-local").glob("*/**/postmaster.pid"),
+    ]:
+        found = psutil.Process(int(pidfile.read_text().splitlines()[0]))
+        if found.pid in {process.pid for process in running_below(service)}:
+            return found
+    raise AssertionError("no postmaster among the service's processes")
+
+
+def running_below(service: Service) -> list[psutil.Process]:
+    assert service.process is not None
+    return psutil.Process(service.process.pid).children(recursive=True)
+
+
+def wait_until(said: Callable[[], bool], seconds: float = 30.0) -> None:
+    until = time.monotonic() + seconds
+    while not said():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def test_a_new_model_is_a_file_and_one_restart_and_all_data_is_kept(

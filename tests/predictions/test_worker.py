@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from django.db import connections
 
 from predictions.models import Prediction
 from tests.conftest import at_once, train_sample
-from tests.server import Server
+from tests.server import Clients, Server
 from training.models import ModelVersion
 from training.services import keys, registry
 
@@ -359,60 +358,6 @@ def test_a_few_connections_use_all_processes(server: Server) -> None:
 # -- under load ----------------------------------------------------------------------------------------
 
 
-class Clients:
-    """Threads that ask without a pause and note every answer: (ids, version, asked at, answered at)."""
-
-    def __init__(self, server: Server, key: str, body: Any, number: int = 6) -> None:
-        self.server, self.key, self.body = server, key, body
-        self.answers: list[tuple[list[str], int, float, float]] = []
-        self.others: list[tuple[int, float, float]] = []
-        self.broken = 0
-        self.stop = threading.Event()
-        self.threads = [threading.Thread(target=self._ask) for _ in range(number)]
-
-    def __enter__(self) -> Clients:
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        for thread in self.threads:
-            thread.join()
-
-    def _ask(self) -> None:
-        kept = self.server.connect()
-        try:
-            self._ask_on(kept)
-        finally:
-            kept.close()
-
-    def _ask_on(self, kept: http.client.HTTPConnection) -> None:
-        while not self.stop.is_set():
-            asked = time.monotonic()
-            try:
-                status, _, body = self.server.ask("POST", CHURN, self.body, key=self.key, on=kept)
-            except (OSError, http.client.HTTPException):
-                self.broken += 1
-                kept.close()
-                time.sleep(0.05)
-                continue
-            answered = time.monotonic()
-            if status == 200:
-                self.answers.append(
-                    ([p["id"] for p in body["predictions"]], body["version"], asked, answered)
-                )
-            else:
-                self.others.append((status, asked, answered))
-                time.sleep(0.01)
-
-    def await_answers(self, more: int) -> None:
-        wanted, until = len(self.answers) + more, time.monotonic() + 30
-        while len(self.answers) < wanted:
-            assert time.monotonic() < until, self.server.printed()
-            time.sleep(0.005)
-
-
 def logged_versions() -> dict[str, int]:
     return {str(pk): n for pk, n in Prediction.objects.values_list("pk", "version__number")}
 
@@ -423,7 +368,7 @@ def test_two_hundred_switches_under_load_and_no_answer_from_before_one(
     """Versions are switched from this process, two others answer."""
     versions = [churn, train_sample("churn", rows=600, activate=False)]
     switches: list[tuple[int, float, float]] = [(1, 0.0, 0.0)]  # version, before and after the call
-    with Clients(server, key, customer) as clients:
+    with Clients(server, key, CHURN, customer) as clients:
         clients.await_answers(20)
         for turn in range(200):
             before = time.monotonic()
@@ -458,7 +403,7 @@ def test_a_revoked_key_is_dead_in_every_process_at_once(
 ) -> None:
     for _ in range(20):
         key = keys.issue(client_user)
-        with Clients(server, key, customer, number=4) as clients:
+        with Clients(server, key, CHURN, customer, number=4) as clients:
             clients.await_answers(12)
             client_user.auth_token_set.all().delete()
             revoked = time.monotonic()
@@ -472,7 +417,7 @@ def test_whatever_is_killed_every_answer_is_in_the_log_once(
     server: Server, key: str, customer: dict[str, Any]
 ) -> None:
     """kill -9 of web processes, one after the other, in the middle of answering."""
-    with Clients(server, key, [customer] * 3, number=8) as clients:
+    with Clients(server, key, CHURN, [customer] * 3, number=8) as clients:
         for _ in range(6):
             clients.await_answers(60)
             os.kill(server.workers()[0], signal.SIGKILL)
@@ -487,7 +432,7 @@ def test_whatever_is_killed_every_answer_is_in_the_log_once(
 def test_a_stopping_server_answers_what_it_has_taken(
     running: Server, churn: ModelVersion, key: str, customer: dict[str, Any]
 ) -> None:
-    with Clients(running, key, customer, number=8) as clients:
+    with Clients(running, key, CHURN, customer, number=8) as clients:
         clients.await_answers(100)
         running.stop()
     assert clients.others == []
