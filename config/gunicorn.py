@@ -5,6 +5,7 @@ WEB_GRACEFUL_TIMEOUT (20 seconds for requests under way when asked to stop).
 """
 
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ threads = int(os.environ.get("WEB_THREADS") or 8)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Each process opens its own database connections and model sessions; inherited through fork they would break.
 preload_app = False
+# Files, the log and the database need some as well.
+worker_connections = max(50, min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100))
 # gunicorn's own parser for what threads serve: it asks for a newer C parser than the index has. What the
 # event loop answers is read by that one, and only where every byte is plain (see config.worker).
 http_parser = "python"

@@ -14,6 +14,7 @@ import hashlib
 import io
 import logging
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -48,6 +49,15 @@ TUTORIALS: Final = {
     "/predict": (ChurnTutorialView.model_name, churn_answer),
     "/predecir": (HousesTutorialView.model_name, house_answer),
 }
+UNREADABLE: Final = {
+    400: ("malformed", "this cannot be read as an HTTP request"),
+    414: ("too_large", "the address is too long"),
+    417: ("malformed", "this expectation cannot be met"),
+    431: ("too_large", "the headers are too long"),
+    501: ("length_required", "send a Content-Length instead of this transfer coding"),
+}
+READ_TIMES: Final = 6
+"""A body of a prediction is to be read within so many times the silence that is allowed between two bytes."""
 KNOWN_PLACES: Final = 1_000
 
 
@@ -106,6 +116,8 @@ class Begun:
 
     def give_up(self) -> Reply:
         """The refusal when the commit took too long."""
+        if self.entry.is_released:  # in this very moment
+            return self.finish() or self.refused(LogUnavailable())
         gone = prediction_log.writer().withdraw(self.entry)
         return self.refused(LogUnavailable() if gone else OutcomeUnknown())
 
@@ -179,6 +191,12 @@ class Lane:
         fixed = [("Content-Type", "application/json"), *headers.items()]
         return _refusal(status or 400, described, fixed, str(uuid7()))
 
+    def unreadable(self, status: int) -> Reply:
+        """The refusal of bytes that are no request, or of a head that is too long."""
+        code, message = UNREADABLE.get(status, UNREADABLE[400])
+        fixed = [("Content-Type", "application/json")]
+        return _refusal(status, {"code": code, "message": message}, fixed, str(uuid7()))
+
     def begin_with(
         self, fields: dict[str, str], body: bytes, done: Callable[[prediction_log.Entry], None]
     ) -> Begun | None:
@@ -194,28 +212,10 @@ class Lane:
         ----------
         done : see `predictions.log.Entry`.
         """
-        place = self._place(asked.path)
-        if (
-            place is None
-            or not self.open
-            or asked.accept not in ACCEPTED
-            or asked.content_type.lower() not in CONTENT_TYPES
-            or not 0 < len(body) <= settings.PREDICT_MAX_BYTES
-            or not self._is_ours(asked.host)
-            or (self._https and not _came_by_https(asked))
-        ):
+        welcome = self._welcome(asked)
+        if welcome is None or not 0 < len(body) <= settings.PREDICT_MAX_BYTES:
             return None
-        known = snapshot.peek()
-        key = keys.key_of(asked.authorization)
-        if known is None or key is None:
-            return None
-        client = known.peek_client(key)
-        named = known.peek_version(place.model, place.number)
-        if client is None or named is None or named.model_id not in client.may_predict:
-            return None
-        served = serving.peek(named.version_id)
-        if served is None or not served.engine.takes_matrix:
-            return None
+        place, served, client, generation = welcome
         rows = served.compiled.decode(body, settings.PREDICT_MAX_ROWS)
         if rows is None or (place.shape is not None and body.lstrip()[:1] != b"{"):
             return None
@@ -232,7 +232,31 @@ class Lane:
             prepared = inference.prepare(served, rows, caller)
         except (InvalidRows, PredictionFailed):
             return None
-        return Begun(prepared.entry(known.generation, done=done), prepared, place)
+        return Begun(prepared.entry(generation, done=done), prepared, place)
+
+    def _welcome(self, asked: Asked) -> tuple[Place, serving.Served, snapshot.Client, int] | None:
+        """Where this goes, what answers, who asks, and the generation all that is known from; or None."""
+        known = snapshot.peek()
+        key = keys.key_of(asked.authorization)
+        if (
+            known is None
+            or key is None
+            or not self.open
+            or asked.accept not in ACCEPTED
+            or asked.content_type.lower() not in CONTENT_TYPES
+            or (self._https and not _came_by_https(asked))
+        ):
+            return None
+        client = known.peek_client(key)
+        # Only for who has a key: what is remembered of places and hosts is not for strangers to fill.
+        place = None if client is None or not self._is_ours(asked.host) else self._place(asked.path)
+        named = None if place is None else known.peek_version(place.model, place.number)
+        if client is None or place is None or named is None or named.model_id not in client.may_predict:
+            return None
+        served = serving.peek(named.version_id)
+        if served is None or not served.engine.takes_matrix:
+            return None
+        return place, served, client, known.generation
 
     def answer(self, environ: dict[str, Any]) -> Reply | None:
         """The reply to a WSGI request; None, with its body unread again, when it is not for this lane.
@@ -243,7 +267,8 @@ class Lane:
         length = environ.get("CONTENT_LENGTH") or ""
         if asked is None or not (length.isascii() and length.isdigit()):
             return None
-        if self._place(asked.path) is None or not 0 < int(length) <= settings.PREDICT_MAX_BYTES:
+        # Before the body is read: a stranger's is not for us to wait for.
+        if not 0 < int(length) <= settings.PREDICT_MAX_BYTES or self._welcome(asked) is None:
             return None
         body = _read(environ, int(length))
         begun = None if body is None else self.begin(asked, body)
@@ -303,6 +328,8 @@ def _asked_of(environ: Mapping[str, Any]) -> Asked | None:
         or get("HTTP_CONTENT_ENCODING")
         or get("HTTP_TRANSFER_ENCODING")
         or get("SCRIPT_NAME")
+        or get("HTTP_ACCEPT") == ""
+        or get("HTTP_IDEMPOTENCY_KEY") == ""
     ):
         return None
     return Asked(
@@ -338,13 +365,15 @@ def _read(environ: dict[str, Any], length: int) -> bytes | None:
         connection.settimeout(settings.BODY_SILENCE_SECONDS)
     pieces: list[bytes] = []
     failure: OSError | None = None
-    left = length
+    left, until = length, time.monotonic() + READ_TIMES * settings.BODY_SILENCE_SECONDS
     try:
-        while left > 0 and (piece := environ["wsgi.input"].read(left)):
+        while left > 0 and time.monotonic() < until and (piece := environ["wsgi.input"].read(left)):
             pieces.append(piece)
             left -= len(piece)
     except OSError as error:
         failure = error
     body = b"".join(pieces)
+    if left > 0 and failure is None:
+        failure = TimeoutError("the body came too slowly, or ended early")
     environ["wsgi.input"] = _Again(body, failure)
     return body if left == 0 else None

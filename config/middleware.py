@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 
 from django.conf import settings
@@ -69,9 +70,9 @@ def _discard_body(request: HttpRequest) -> None:
     A connection closed over an unread body is reset, and the client sees a broken pipe instead of the
     answer that says why. What is far too large is not read even for that.
     """
-    left = DISCARDED_BYTES
+    left, until = DISCARDED_BYTES, time.monotonic() + settings.BODY_SILENCE_SECONDS
     try:
-        while left > 0 and (piece := request.read(2**16)):
+        while left > 0 and time.monotonic() < until and (piece := request.read(2**16)):
             left -= len(piece)
     except OSError:  # the client is gone already
         pass

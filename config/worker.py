@@ -13,6 +13,8 @@ import errno
 import logging
 import mmap
 import selectors
+import socket
+import struct
 import time
 from collections import OrderedDict, deque
 from email.utils import formatdate
@@ -20,6 +22,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from gunicorn.http import errors as refusals
 from gunicorn.workers.gthread import TConn, ThreadWorker
 from gunicorn_h1c import IncompleteError, ParseError, _parser_fast, parse_request_fast
 
@@ -34,6 +37,14 @@ log = logging.getLogger(__name__)
 # The quick parser raises exceptions of its own where the package exports others of the same names.
 INCOMPLETE: Final = (IncompleteError, _parser_fast.IncompleteError)
 UNREADABLE: Final = (ParseError, _parser_fast.ParseError)
+# What gunicorn's parser raises, and the status that says so; the first that fits.
+REFUSED: Final = (
+    (refusals.LimitRequestHeaders, 431),
+    (refusals.LimitRequestLine, 414),
+    (refusals.UnsupportedTransferCoding, 501),
+    (refusals.ExpectationFailed, 417),
+    (refusals.ParseException, 400),
+)
 INLINE_BYTES: Final = 2**16
 """Of a body answered in the loop. Decoding and answering larger ones would keep the others waiting: a thread
 does that, in the same lane (see `config.wsgi`)."""
@@ -56,32 +67,35 @@ class Connection(TConn):  # type: ignore[misc]
 
     Attributes
     ----------
-    buffered : what has come of a request that is not complete. begun : the answer that waits for its
-    commit. request : the bytes of that request, for the ordinary way. paused : whether the loop has stopped
-    listening. expires : monotonic seconds. closes : whether the client wants it closed after the answer.
+    listening : whether the loop is to be told when it speaks; false as soon as it was dropped or handed over.
+    buffered : what has come of a request that is not complete. expires : monotonic seconds.
+    begun : the answer that waits for its commit. request : the bytes of that request, for the ordinary way.
+    closes : whether the client wants the connection closed after the answer.
     """
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self.listening = False
         self.buffered = b""
+        self.expires = 0.0
         self.begun: Begun | None = None
         self.request = b""
-        self.paused = False
         self.closes = False
-        self.expires = 0.0
 
 
 class LaneWorker(ThreadWorker):  # type: ignore[misc]
     """See the module. Everything that is not the lane's is gunicorn's."""
 
     def init_process(self) -> None:
-        self._idle: OrderedDict[Connection, None] = OrderedDict()  # the next to expire first
-        self._in_log: set[Connection] = set()
+        # Each ordered by `expires`, because all in it are given the same time.
+        self._quiet: OrderedDict[Connection, None] = OrderedDict()  # between two requests
+        self._partial: OrderedDict[Connection, None] = OrderedDict()  # in the middle of one
+        self._in_log: OrderedDict[Connection, None] = OrderedDict()  # waiting for their commit
         self._released: deque[Connection] = deque()
         self._woken = False
         self._date, self._date_at = b"", 0.0
         self._slot = 2 * (self.age % SLOTS)
-        self._left_since = 0.0
+        self._left_since = self._accept_from = 0.0
         self._inline = not self.cfg.is_ssl and self.cfg.proxy_protocol in ("off", False, None)
         super().init_process()
 
@@ -91,20 +105,70 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         self._lane: Lane | None = getattr(self.wsgi, "lane", None)
         self._silence = float(self._lane.silence_seconds if self._lane else SILENCE_SECONDS)
 
+    # -- the loop ----------------------------------------------------------------------------------
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        now = time.monotonic()
+        _neighbours[self._slot] = now
+        _neighbours[self._slot + 1] = self.nr_conns
+        if self._accept_from > now:
+            timeout = min(timeout, self._accept_from - now)
+        super().wait_for_and_dispatch_events(timeout)
+        now = time.monotonic()
+        while self._in_log and (conn := next(iter(self._in_log))).expires <= now:
+            assert conn.begun is not None
+            self._send(conn, conn.begun.give_up(), closes=True)
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        super().murder_keepalived(force)
+        now = time.monotonic()
+        for waiting in (self._quiet, self._partial):
+            while waiting and (force or next(iter(waiting)).expires <= now):
+                conn = next(iter(waiting))
+                if waiting is self._partial and not force and self._lane is not None:
+                    self._send(conn, self._lane.incomplete(), closes=True)
+                else:
+                    self._drop(conn)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        super()._cap_keepalive(deadline)
+        for conn in (*self._quiet, *self._partial):
+            conn.expires = min(conn.expires, deadline)
+
     # -- connections -------------------------------------------------------------------------------
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        if not (enabled and self._accept_from > time.monotonic()):
+            super().set_accept_enabled(enabled)
+
+    def _do_not_accept(self, seconds: float) -> None:
+        """For a moment; the loop's own `set_accept_enabled` begins again afterwards."""
+        self._accept_from = time.monotonic() + seconds
+        self.set_accept_enabled(False)
 
     def accept(self, listener: Any) -> None:
         if not self._inline:
             super().accept(listener)
             return
         if self._is_a_neighbours():
+            self._do_not_accept(PATIENCE)
             return
+        if self.nr_conns >= self.worker_connections - 1 and self._quiet:
+            self._drop(next(iter(self._quiet)))  # who has been quiet longest makes room
         try:
             client, address = listener.accept()
         except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                log.error("no connection can be taken: %s", error)
+                self._do_not_accept(1.0)
+            elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
                 raise
             return
+        # Threads read and write blocking; whoever neither sends nor takes anything must not hold one for
+        # ever.
+        limit = struct.pack("ll", int(self._silence), 0)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         self.nr_conns += 1
         _neighbours[self._slot + 1] = self.nr_conns
         self._listen(Connection(self.cfg, client, address, listener.getsockname()))
@@ -123,15 +187,10 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
             ),
             default=self.nr_conns,
         )
-        if fewest >= self.nr_conns:
-            self._left_since = 0.0
-            return False
-        if not self._left_since:
+        left = fewest < self.nr_conns and now - self._left_since > 3 * PATIENCE
+        if left:
             self._left_since = now
-        if now - self._left_since < PATIENCE:
-            return True
-        self._left_since = 0.0
-        return False
+        return left
 
     def on_client_socket_readable(self, conn: Connection, client: Any) -> None:
         """A connection that a thread has served before and that speaks again."""
@@ -144,57 +203,47 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         self._readable(conn, client)
 
     def _listen(self, conn: Connection) -> None:
-        conn.sock.setblocking(False)
+        """From now on the loop hears it, between two requests."""
+        if not conn.listening:
+            conn.sock.setblocking(False)
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._readable, conn))
+            conn.listening = True
         conn.expires = time.monotonic() + self.cfg.keepalive
-        self._idle[conn] = None
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._readable, conn))
+        self._quiet[conn] = None
+        self._quiet.move_to_end(conn)
+
+    def _unlisten(self, conn: Connection) -> None:
+        if conn.listening:
+            conn.listening = False
+            self.poller.unregister(conn.sock)
+
+    def _leave(self, conn: Connection) -> None:
+        """The loop has nothing to do with it any more; events of it that were collected already are void."""
+        self._unlisten(conn)
+        for waiting in (self._quiet, self._partial, self._in_log):
+            waiting.pop(conn, None)
+        conn.begun, conn.buffered, conn.request = None, b"", b""
 
     def _drop(self, conn: Connection) -> None:
-        self._idle.pop(conn, None)
-        self._in_log.discard(conn)
-        if not conn.paused:
-            self.poller.unregister(conn.sock)
+        self._leave(conn)
         self.nr_conns -= 1
         conn.close()
 
     def _hand_over(self, conn: Connection, read: bytes) -> None:
         """To a thread, as if nothing had been read."""
-        self._idle.pop(conn, None)
-        self._in_log.discard(conn)
-        if not conn.paused:
-            self.poller.unregister(conn.sock)
-        conn.paused, conn.begun, conn.buffered, conn.request = False, None, b"", b""
+        self._leave(conn)
         conn.init()
         conn.parser.unreader.unread(read)
         conn.data_ready = True
         self.enqueue_req(conn)
 
-    def murder_keepalived(self, force: bool = False) -> None:
-        super().murder_keepalived(force)
-        now = time.monotonic()
-        while self._idle:
-            conn = next(iter(self._idle))
-            if conn.expires > now and not force:
-                break
-            if conn.buffered and not force and self._lane is not None:
-                # It announced a request and did not send all of it.
-                conn.buffered = b""
-                self._send(conn, self._lane.incomplete(), closes=True)
-            else:
-                self._drop(conn)
-
-    def _cap_keepalive(self, deadline: float) -> None:
-        super()._cap_keepalive(deadline)
-        for conn in self._idle:
-            conn.expires = min(conn.expires, deadline)
-
     # -- requests ----------------------------------------------------------------------------------
 
     def _readable(self, conn: Connection, client: Any) -> None:
+        if not conn.listening:
+            return  # it was dropped or handed over by an event of the same turn
         if conn.begun is not None:
-            # It says more, or has gone, before it was answered: not now.
-            self.poller.unregister(client)
-            conn.paused = True
+            self._unlisten(conn)  # it says more, or has gone, before it was answered: not now
             return
         try:
             read = client.recv(READ_BYTES)
@@ -207,9 +256,10 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
             return
         try:
             self._consider(conn, conn.buffered + read if conn.buffered else read)
-        except Exception:
+        except Exception:  # whatever it is, it costs one connection and not the process with all of them
             log.exception("the event loop could not take a request")
-            self._drop(conn)
+            if conn.listening:
+                self._drop(conn)
 
     def _consider(self, conn: Connection, read: bytes) -> None:
         """A request that is complete is answered or handed over; one that is not is waited for."""
@@ -217,12 +267,12 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
             head = parse_request_fast(read)
         except INCOMPLETE:
             if len(read) > HEAD_BYTES:
-                self._hand_over(conn, read)
+                self._refuse(conn, read, 431)
             else:
                 self._wait_for_more(conn, read)
             return
-        except UNREADABLE:  # gunicorn says what is wrong
-            self._hand_over(conn, read)
+        except UNREADABLE:
+            self._refuse(conn, read, 431 if len(read) > HEAD_BYTES else 400)
             return
         length = max(head.content_length, 0)
         end = head.consumed + length
@@ -243,20 +293,32 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
             else:
                 self._submit(conn, read, begun, closes=head.connection_close == 1)
 
+    def _refuse(self, conn: Connection, read: bytes, status: int) -> None:
+        """What cannot be read as HTTP. A thread would wait for more of it: parsers differ in what they call
+        bad."""
+        if self._lane is None:
+            self._hand_over(conn, read)
+        else:
+            self._send(conn, self._lane.unreadable(status), closes=True)
+
     def _wait_for_more(self, conn: Connection, read: bytes) -> None:
+        """The whole of it has to come within the time of silence: a byte now and then is no request."""
         conn.buffered = read
-        conn.expires = time.monotonic() + self._silence
-        self._idle.move_to_end(conn)
+        if conn not in self._partial:
+            self._quiet.pop(conn, None)
+            conn.expires = time.monotonic() + self._silence
+            self._partial[conn] = None
 
     def _submit(self, conn: Connection, read: bytes, begun: Begun, *, closes: bool) -> None:
+        assert self._lane is not None
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False
+        self._quiet.pop(conn, None)
+        self._partial.pop(conn, None)
         conn.begun, conn.request, conn.buffered, conn.closes = begun, read, b"", closes
-        assert self._lane is not None
         conn.expires = time.monotonic() + self._lane.wait_seconds
-        self._idle.pop(conn, None)
-        self._in_log.add(conn)
+        self._in_log[conn] = None
         refused = begun.submit()
         if refused is not None:
             self._send(conn, refused, closes=closes)
@@ -277,28 +339,23 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
             begun = conn.begun
             if begun is None:  # it was given up meanwhile
                 continue
-            reply = begun.finish()
-            if reply is None:
-                self._hand_over(conn, conn.request)
-            else:
-                self._send(conn, reply, closes=conn.closes)
-
-    def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        _neighbours[self._slot] = time.monotonic()
-        _neighbours[self._slot + 1] = self.nr_conns
-        super().wait_for_and_dispatch_events(timeout)
-        if self._in_log:
-            now = time.monotonic()
-            late = [conn for conn in self._in_log if conn.expires <= now]
-            for conn in late:
-                assert conn.begun is not None
-                self._send(conn, conn.begun.give_up(), closes=True)
+            try:
+                reply = begun.finish()
+                if reply is None:
+                    self._hand_over(conn, conn.request)
+                else:
+                    self._send(conn, reply, closes=conn.closes)
+            except Exception:
+                log.exception("an answer could not be sent")
+                if conn.begun is not None:
+                    self._drop(conn)
 
     def _send(self, conn: Connection, reply: Reply, *, closes: bool) -> None:
         closes = closes or not self.alive
         data = self._bytes(reply, closes)
+        self._in_log.pop(conn, None)
+        self._partial.pop(conn, None)
         conn.begun, conn.buffered, conn.request = None, b"", b""
-        self._in_log.discard(conn)
         try:
             sent = conn.sock.send(data)
         except (BlockingIOError, InterruptedError):
@@ -307,25 +364,16 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
             self._drop(conn)
             return
         if sent < len(data):  # it does not read: a thread waits for it
-            self._idle.pop(conn, None)
-            if not conn.paused:
-                self.poller.unregister(conn.sock)
-            conn.paused = False
+            self._leave(conn)
             rest = self.tpool.submit(self._send_rest, conn.sock, data[sent:], keep=not closes)
             rest.add_done_callback(lambda done: self.method_queue.defer(self._sent, conn, done))
         elif closes:
             self._drop(conn)
-        elif conn.paused:
-            conn.paused = False
-            self._listen(conn)
         else:
-            conn.expires = time.monotonic() + self.cfg.keepalive
-            self._idle[conn] = None
-            self._idle.move_to_end(conn)
+            self._listen(conn)
 
     def _send_rest(self, sock: Any, data: bytes, *, keep: bool) -> bool:
         """Sends what is left, as fast as it is taken; whether the connection can be used on."""
-        sock.setblocking(True)
         sock.settimeout(self._silence)
         try:
             sock.sendall(data)
@@ -334,11 +382,22 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         return keep
 
     def _sent(self, conn: Connection, done: Any) -> None:
-        if done.result():
+        if not done.cancelled() and done.exception() is None and done.result() and self.alive:
             self._listen(conn)
         else:
             self.nr_conns -= 1
             conn.close()
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
+        """What gunicorn's own parser refuses in a thread, in the one shape of errors instead of HTML."""
+        status = next((code for kind, code in REFUSED if isinstance(exc, kind)), None)
+        if self._lane is None or status is None:
+            super().handle_error(req, client, addr, exc)
+            return
+        try:
+            client.sendall(self._bytes(self._lane.unreadable(status), closes=True))
+        except OSError:  # it is gone
+            log.debug("nobody took the refusal of %s", exc)
 
     def _bytes(self, reply: Reply, closes: bool) -> bytes:
         now = time.monotonic()
@@ -383,8 +442,8 @@ def _fields(head: Any, read: bytes) -> dict[str, str] | None:
         name = written.lower()
         field = _FIELDS.get(name)
         if field is not None:
-            if found[field] or not value.isascii():
-                return None  # twice, or not for this lane to read
+            if found[field] or not value or not value.isascii():
+                return None  # twice, or empty, or not for this lane to read
             found[field] = value.decode("ascii")
         elif name in _NEVER:
             return None

@@ -21,7 +21,7 @@ from typing import Final
 
 from django.conf import settings
 from django.db import connection
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from predictions import wire
 from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown
@@ -71,6 +71,10 @@ class Entry:
         self._released.set()
         if self.done is not None:
             self.done(self)
+
+    @property
+    def is_released(self) -> bool:
+        return self._released.is_set()
 
     def wait(self, seconds: float) -> bool:
         return self._released.wait(seconds)
@@ -132,7 +136,7 @@ class Writer:
                 raise LogUnavailable("too many predictions wait for the log; nothing was answered, try again")
             self._queue.append(entry)
             self.waiting_rows += len(entry.rows)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
                 self._thread.start()
             self._changed.notify()
@@ -242,12 +246,15 @@ def writer() -> Writer:
 
 
 def close(seconds: float = 10.0) -> None:
-    """Writes what is waiting and gives the connection up; the next entry starts anew."""
+    """Writes what is waiting and ends this process's writer: entries that come later are refused."""
+    writer().close(seconds)
+
+
+def renew() -> None:
+    """`close`, and the next entry starts anew; for tests, which change what the connection is made with."""
     global _writer
-    with _making:
-        closing, _writer = _writer, None
-    if closing is not None and _owner == os.getpid():
-        closing.close(seconds)
+    closing, _writer = writer(), None
+    closing.close()
 
 
 def append(entry: Entry) -> None:
@@ -270,6 +277,7 @@ def append(entry: Entry) -> None:
 
 
 def stored_answer(client_id: int, key: str) -> IdempotencyKey | None:
-    """The live row of a client's idempotency key, or None."""
-    expired = timezone.now() - dt.timedelta(hours=settings.IDEMPOTENCY_HOURS)
+    """The live row of a client's idempotency key, or None; by the database's clock, as `vigia_claim` has
+    it."""
+    expired = Now() - dt.timedelta(hours=settings.IDEMPOTENCY_HOURS)
     return IdempotencyKey.objects.filter(client_id=client_id, key=key, created_at__gte=expired).first()

@@ -8,7 +8,9 @@ import uuid
 from typing import Any, ClassVar
 
 from django.conf import settings
+from django.contrib import auth
 from django.http import QueryDict
+from django.utils.functional import SimpleLazyObject
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -17,6 +19,7 @@ from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
 from predictions import inference
+from predictions.errors import LogUnavailable
 from predictions.export import CSVRenderer
 from predictions.inference import Answer, Caller
 from predictions.log import Stale, writer
@@ -78,7 +81,10 @@ class Fenced(APIView):
                 self._look_again(request, model)
         with writer().holding_off_changes():
             self._look_again(request, model)
-            return self._answer(request, model, data, caller, number)
+            try:
+                return self._answer(request, model, data, caller, number)
+            except Stale:  # the hold was lost with its connection
+                raise LogUnavailable from None
 
     def _answer(
         self, request: Request, model: RegisteredModel, data: Any, caller: Caller, number: int | None
@@ -90,6 +96,10 @@ class Fenced(APIView):
 
     def _look_again(self, request: Request, model: RegisteredModel) -> None:
         self.generation = snapshot.generation()
+        # A session's user was loaded before the change, and is remembered on the request.
+        plain = request._request
+        plain.__dict__.pop("_cached_user", None)
+        plain.user = SimpleLazyObject(lambda: auth.get_user(plain))  # type: ignore[assignment]
         request._authenticate()  # type: ignore[attr-defined]
         self.check_permissions(request)
         access.require(request.user, "predict", model)
@@ -175,7 +185,7 @@ class PredictionView(APIView):
 def _teach(request: Request, model: RegisteredModel, number: int | None, generation: int) -> None:
     """Lets the fast lane know what this answer was made from; it never asks the database itself."""
     known = snapshot.current()
-    if known.generation < generation:
+    if known.generation != generation:
         known = snapshot.refresh(known.generation)
     known.find_version(model.name, number)
     key = keys.key_of(request.headers.get("Authorization", ""))

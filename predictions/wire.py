@@ -39,6 +39,7 @@ PIECE: Final = 2**18
 
 STALE: Final = "VG001"
 TAKEN: Final = "VG002"
+NO_STATEMENT: Final = "26000"
 
 Row = tuple[bytes | None, ...]
 """The ten columns of a log row as PostgreSQL's text: UTF-8 without NUL."""
@@ -103,6 +104,16 @@ class Wire:
         ------
         NotWritten, Unreachable, Unknown
         """
+        try:
+            self._write(rows, generation, held, claim)
+        except NotWritten as refused:
+            if refused.sqlstate != NO_STATEMENT:
+                raise
+            # Somebody (a pooler, DISCARD ALL) has forgotten our prepared statements; nothing was written.
+            self.close()
+            self._write(rows, generation, held, claim)
+
+    def _write(self, rows: Sequence[Row], generation: int, held: bool, claim: Claim | None) -> None:
         server = self._server()
         try:
             if claim is None and len(rows) < COPY_FROM_ROWS:
@@ -127,7 +138,9 @@ class Wire:
                 made: psycopg.Connection[Any] = psycopg.connect(autocommit=True, **parameters)
             except (psycopg.Error, OSError) as error:
                 raise Unreachable(str(error)) from error
-            # Their parameters do not change how the statements are best executed.
+            # The fence looks again after it was granted its lock, which only read committed lets it. And the
+            # statements are best executed alike, whatever their parameters.
+            made.execute("SET default_transaction_isolation = 'read committed'")
             made.execute("SET plan_cache_mode = force_generic_plan")
             made.pgconn.nonblocking = 1
             self._connection = made

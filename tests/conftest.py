@@ -42,7 +42,7 @@ def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> None:
 def _log_writer_ends(django_db_setup: None) -> Iterator[None]:
     """Its connection would keep the test database from being dropped."""
     yield
-    log.close()
+    log.renew()
 
 
 @pytest.fixture(autouse=True, scope="session")

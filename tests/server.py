@@ -157,13 +157,15 @@ class Server(Asker):
             **env,
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self.files: int | None = None
 
     def start(self) -> float:
         """Until it answers; the seconds that took."""
         started = time.monotonic()
+        limited = ["prlimit", f"--nofile={self.files}"] if self.files else []
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py", "config.wsgi"],
+                [*limited, sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py", "config.wsgi"],
                 cwd=ROOT, env=self.env, stdout=out, stderr=out, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         while True:

@@ -32,10 +32,21 @@ CREATE TRIGGER refers AFTER INSERT ON predictions_prediction
 CREATE FUNCTION vigia_kept_by_log() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     referred boolean;
+    -- Ids are time: the lowest that a row could have that was written since a minute before this transaction.
+    recent uuid := (
+        lpad(to_hex((extract(epoch FROM now() - interval '1 minute') * 1000)::bigint), 12, '0') || repeat('0', 20)
+    )::uuid;
 BEGIN
-    PERFORM pg_advisory_xact_lock(22121, 0);
+    -- The whole log is looked through before the lock is taken (by client that is a long scan), and what may
+    -- have come meanwhile after it, when no log statement is under way.
     EXECUTE format('SELECT EXISTS (SELECT 1 FROM predictions_prediction WHERE %I = $1)', TG_ARGV[0])
         INTO referred USING OLD.id;
+    IF NOT referred THEN
+        PERFORM pg_advisory_xact_lock(22121, 0);
+        EXECUTE format(
+            'SELECT EXISTS (SELECT 1 FROM predictions_prediction WHERE id >= $2 AND %I = $1)', TG_ARGV[0]
+        ) INTO referred USING OLD.id, recent;
+    END IF;
     IF referred THEN
         RAISE EXCEPTION '% % stands in the prediction log and cannot be removed', TG_TABLE_NAME, OLD.id
             USING ERRCODE = 'foreign_key_violation';

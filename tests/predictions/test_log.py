@@ -341,7 +341,7 @@ def test_not_logged_is_not_answered(
     """The log's table is locked away by another session: the request ends in 503, with nothing written."""
     options = connection.settings_dict["OPTIONS"]
     monkeypatch.setitem(options, "options", f"{options['options']} -c lock_timeout=300")
-    log.close()  # the writer's next connection has that time limit
+    log.renew()  # the writer's next connection has that time limit
     blocker = connections.create_connection("default")
     try:
         with blocker.cursor() as cursor:
@@ -355,7 +355,7 @@ def test_not_logged_is_not_answered(
         blocker.close()
     assert not Prediction.objects.exists()
     assert post(CHURN, customer).status_code == 200
-    log.close()
+    log.renew()
 
 
 def test_cells_that_begin_like_formulas_are_neutralised() -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from training.services import keys, registry
 
 CHURN = "/api/v1/models/churn/predictions/"
 pytestmark = pytest.mark.django_db(transaction=True)
+POST = b"POST " + CHURN.encode() + b" HTTP/1.1\r\nHost: localhost\r\n"
 # A type DRF takes for JSON and the lane does not know: the same request, the ordinary way.
 ORDINARY = {"Accept": "application/json;q=0.9"}
 
@@ -260,9 +262,6 @@ def test_requests_sent_without_waiting_are_answered_in_turn(
     assert Prediction.objects.count() == before + 6
 
 
-POST = b"POST " + CHURN.encode() + b" HTTP/1.1\r\nHost: localhost\r\n"
-
-
 @pytest.mark.parametrize(
     ("raw", "status"),
     [
@@ -280,7 +279,10 @@ POST = b"POST " + CHURN.encode() + b" HTTP/1.1\r\nHost: localhost\r\n"
 def test_bytes_that_are_no_plain_request_are_gunicorns_and_djangos(
     server: Server, raw: bytes, status: int
 ) -> None:
-    assert statuses(server.raw(raw))[:1] == [status]
+    answer = server.raw(raw)
+    assert statuses(answer)[:1] == [status]
+    body = json.loads(answer.split(b"\r\n\r\n", 1)[1])
+    assert {"code", "message", "request_id"} <= set(body["error"]), "never HTML to a client of the API"
     assert server.ask("GET", "/healthz/live")[0] == 200
 
 
@@ -309,14 +311,87 @@ def test_a_client_that_falls_silent_is_told_so_and_holds_no_thread(server: Serve
         client.close()
 
 
-def test_a_client_that_leaves_before_its_answer_harms_nobody(
+def test_clients_that_leave_at_any_moment_harm_nobody(
     server: Server, key: str, customer: dict[str, Any]
 ) -> None:
-    whole = request_bytes(json.dumps(customer).encode(), key)
-    for _ in range(50):
-        with socket.create_connection(("127.0.0.1", server.port)) as client:
-            client.sendall(whole)
+    """By FIN and by RST, before, with and after their answer: events of one turn of the loop may
+    contradict."""
+    workers = server.workers()
+    body = json.dumps(customer).encode()
+    plain = request_bytes(body, key)
+    last = request_bytes(body, key, extra=b"Connection: close\r\n")
+    stop = time.monotonic() + 4
+
+    def leave(kind: int) -> None:
+        turn = 0
+        while time.monotonic() < stop:
+            turn += 1
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                client.settimeout(10)
+                with contextlib.suppress(OSError):
+                    client.sendall(last if kind == 0 else plain * (1 + turn % 3))
+                    if kind == 0:
+                        client.shutdown(socket.SHUT_WR)
+                        client.recv(100)
+                    else:
+                        time.sleep((turn % 7) / 2_000)
+                        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def flip(user: User) -> None:
+        while time.monotonic() < stop:
+            User.objects.filter(pk=user.pk).update(is_active=False)
+            User.objects.filter(pk=user.pk).update(is_active=True)
+
+    other = User.objects.create(username="restless")
+    at_once(*[lambda kind=kind: leave(kind) for kind in (0, 0, 0, 1, 1, 1)], lambda: flip(other))
+    assert server.workers() == workers, server.printed()
     assert server.ask("POST", CHURN, customer, key=key)[0] == 200
+    settle()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x01",
+        b"GET /ping HTTP/1.1\r\nA B",
+        POST + b"X: " + b"x" * 40_000,
+        POST + b"Content-Length: 9" + b"9" * 30,
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_strangers_who_send_rubbish_hold_no_thread(server: Server, sent: bytes) -> None:
+    strangers = []
+    try:
+        for _ in range(40):
+            client = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+            client.sendall(sent)
+            strangers.append(client)
+        started = time.monotonic()
+        assert server.ask("GET", "/healthz/live")[0] == 200
+        assert time.monotonic() - started < 1.5
+    finally:
+        for client in strangers:
+            client.close()
+
+
+def test_more_connections_than_files_end_no_process(
+    django_db_setup: None, churn: ModelVersion, key: str, customer: dict[str, Any], tmp_path: Path
+) -> None:
+    server = Server(tmp_path, WEB_CONCURRENCY="1")
+    server.files = 160
+    idle = []
+    try:
+        server.start()
+        workers = server.workers()
+        for _ in range(250):
+            with contextlib.suppress(OSError):
+                idle.append(socket.create_connection(("127.0.0.1", server.port), timeout=5))
+        assert server.ask("POST", CHURN, customer, key=key)[0] == 200, "the quiet ones made room"
+        assert server.workers() == workers
+    finally:
+        for client in idle:
+            client.close()
+        server.stop()
 
 
 def test_an_answer_that_is_not_read_is_sent_by_a_thread(
@@ -356,6 +431,16 @@ def test_a_few_connections_use_all_processes(server: Server) -> None:
 
 
 # -- under load ----------------------------------------------------------------------------------------
+
+
+def settle() -> None:
+    """Returns when nothing is logged any more of what clients left behind."""
+    before, since = -1, time.monotonic()
+    while time.monotonic() - since < 0.5:
+        now = Prediction.objects.count()
+        if now != before:
+            before, since = now, time.monotonic()
+        time.sleep(0.05)
 
 
 def logged_versions() -> dict[str, int]:

@@ -193,6 +193,15 @@ def test_a_connection_that_ended_while_idle_is_made_again_without_a_word(writer:
     assert Prediction.objects.count() == 42
 
 
+def test_forgotten_statements_are_prepared_again(writer: Writer, entry: Make) -> None:
+    """As after DISCARD ALL, by a pooler."""
+    assert released(writer, entry()) == [None]
+    assert writer._wire._connection is not None
+    writer._wire._connection.pgconn.exec_(b"DEALLOCATE ALL")
+    assert released(writer, entry()) == [None]
+    assert Prediction.objects.count() == 2
+
+
 def test_a_connection_that_breaks_in_the_middle_leaves_the_outcome_unknown(
     writer: Writer, entry: Make
 ) -> None:
@@ -332,4 +341,4 @@ def test_many_threads_one_writer(entry: Make) -> None:
     at_once(*[lambda: ask(10)] * 8)
     assert Prediction.objects.count() == 240
     assert len(backends()) == 1
-    log.close()
+    log.renew()

@@ -274,6 +274,20 @@ def test_spellings_are_few_and_the_names_of_strangers_are_not_kept() -> None:
     assert len(compiled._asked_for) <= 4 * SPELLINGS_KEPT
 
 
+def test_padded_names_and_words_do_not_fill_the_memory() -> None:
+    compiled = CompiledSchema(SMALL)
+    for number in range(5):
+        padded = "yes" + " " * (10_000 + number)
+        assert compiled.decode(json.dumps({**VALID, "sunny": padded}).encode(), MANY) is not None
+        row = {name + " " * (10_000 + number): value for name, value in VALID.items()}
+        assert slowly(SMALL, json.dumps(row).encode()) is not None
+        compiled.learn(row)
+        compiled.learn(row)
+    assert max(len(str(kept)) for reader in compiled._readers if reader is not None for kept in reader) < 300
+    assert not compiled._asked_for
+    assert len(compiled._spellings) == 1
+
+
 def test_a_row_with_two_keys_is_left_to_the_schema() -> None:
     compiled = CompiledSchema(SMALL)
     row = {**VALID, "ref": "a", "_key": "a"}

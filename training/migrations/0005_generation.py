@@ -24,7 +24,11 @@ INSERT INTO training_generation (value, grown_in) VALUES (1, '0');
 CREATE FUNCTION vigia_grow_generation() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(22121, 0);
-    UPDATE training_generation SET value = value + 1, grown_in = pg_current_xact_id()
+    -- At least the microseconds since 1970, so that no value comes a second time after a restored back-up or
+    -- a lost standby, when processes may still know what held under it.
+    UPDATE training_generation
+        SET value = greatest(value + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
+            grown_in = pg_current_xact_id()
         WHERE grown_in <> pg_current_xact_id();
     RETURN NULL;
 END $$;
@@ -64,6 +68,7 @@ GROWS = (
     ("auth_user_groups", "INSERT OR UPDATE OR DELETE", ""),
     ("auth_user_user_permissions", "INSERT OR UPDATE OR DELETE", ""),
     ("auth_group_permissions", "INSERT OR UPDATE OR DELETE", ""),
+    ("auth_permission", "UPDATE OR DELETE", ""),
     ("training_groupscope", "INSERT OR UPDATE OR DELETE", ""),
     ("training_groupscope_registered_models", "INSERT OR UPDATE OR DELETE", ""),
 )
@@ -77,9 +82,19 @@ def trigger(number, table, events, condition):
     )
 
 
-MAKE_TRIGGERS = "\n".join(trigger(number, *each) for number, each in enumerate(GROWS))
+# TRUNCATE has no rows, and no deferred triggers.
+EMPTIED = sorted({table for table, *_ in GROWS})
+MAKE_TRIGGERS = "\n".join(
+    [trigger(number, *each) for number, each in enumerate(GROWS)]
+    + [
+        f"CREATE TRIGGER grow_generation_emptied AFTER TRUNCATE ON {table} "
+        "FOR EACH STATEMENT EXECUTE FUNCTION vigia_grow_generation();"
+        for table in EMPTIED
+    ]
+)
 UNMAKE_TRIGGERS = "\n".join(
-    f"DROP TRIGGER grow_generation_{number} ON {table};" for number, (table, *_) in enumerate(GROWS)
+    [f"DROP TRIGGER grow_generation_{number} ON {table};" for number, (table, *_) in enumerate(GROWS)]
+    + [f"DROP TRIGGER grow_generation_emptied ON {table};" for table in EMPTIED]
 )
 UNMAKE = """
 DROP FUNCTION vigia_fence(bigint, boolean);

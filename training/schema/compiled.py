@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 SPELLINGS_KEPT: Final = 8
 TEXTS_KEPT: Final = 4_096  # of values that had to be normalised, per column
+LONGEST_KEPT: Final = 200  # characters: surrounding spaces are free, and must not fill the memory
 BY_COLUMN_FROM: Final = 8  # rows; below it the fixed cost of each column is more
 
 _KEY = "key"
@@ -138,6 +139,8 @@ class CompiledSchema:
     def learn(self, row: object) -> None:
         """Remembers how a valid row spelled its names; the second time a decoder is compiled for it."""
         if not isinstance(row, dict) or len(row) > 4 * len(self.schema.columns) + 4:
+            return
+        if any(len(name) > LONGEST_KEPT for name in row):
             return
         spelled = frozenset(row)
         with self._lock:
@@ -299,7 +302,7 @@ class _Read(dict[Any, Value]):
             value = self.column.from_json(given)
         except BadValue as bad:
             raise Declined from bad
-        if len(self) < TEXTS_KEPT:
+        if len(self) < TEXTS_KEPT and (not isinstance(given, str) or len(given) <= LONGEST_KEPT):
             self[given] = value
         return value
 

@@ -98,7 +98,7 @@ def _ready(version_id: int) -> Served:
 
 
 def _kept_bytes() -> int:
-    return sum(kept.size for kept in _kept.values())
+    return sum(kept.size for kept in list(_kept.values()))
 
 
 def _load(version_id: int) -> Served:

@@ -102,17 +102,17 @@ def peek() -> Snapshot | None:
 
 def current() -> Snapshot:
     """What is known now; asks the database for the generation only when nothing is."""
-    return _current or refresh(0)
+    return _current or refresh(-1)
 
 
 def refresh(beyond: int) -> Snapshot:
-    """A snapshot of the database's generation, which is newer than `beyond` if there is a newer one.
+    """A snapshot of the database's generation, asked for anew if all that is known is of `beyond`.
 
     Many threads may find out at once that they are behind; one of them asks.
     """
     global _current  # noqa: PLW0603 - one per process, by its nature
     with _refreshing:
-        if _current is None or _current.generation <= beyond:
+        if _current is None or _current.generation == beyond:
             found = generation()
             if _current is None or _current.generation != found:
                 _current = Snapshot(found)
