@@ -34,6 +34,11 @@ def package(name: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
+# A log that is written all the time wants room: with the defaults every connection writes pages out itself,
+# and a checkpoint comes every few seconds. Nothing of this touches durability.
+SETTINGS = ("-c", "shared_buffers=256MB", "-c", "max_wal_size=2GB")
+
+
 class Postgres:
     """One database cluster under `directory/data`, reachable on loopback with a password only."""
 
@@ -132,7 +137,7 @@ class Postgres:
         with self.log.open("ab") as log:
             return self.processes.start(
                 "postgres",
-                [self.bin / "postgres", "-D", self.data, "-p", str(access.port)],
+                [self.bin / "postgres", "-D", self.data, "-p", str(access.port), *SETTINGS],
                 stage=POSTGRES,
                 env=ENVIRONMENT,
                 cwd=self.data,

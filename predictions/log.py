@@ -70,7 +70,10 @@ class Entry:
         self.error = error
         self._released.set()
         if self.done is not None:
-            self.done(self)
+            try:
+                self.done(self)
+            except Exception:  # the others of its group are to be released, too
+                logger.exception("a released entry could not be announced")
 
     @property
     def is_released(self) -> bool:

@@ -32,6 +32,7 @@ COPY_FROM_ROWS: Final = 33
 # A statement per number of rows would be planned anew for every number a connection meets, and the slowest
 # requests waited for that; so a group is filled up with rows of nulls, which are left out.
 SIZES: Final = (1, 2, 4, 8, 16, 32)
+_PLAIN: Final = frozenset((0, 1, 2, 3, 7, 9))  # ids, numbers and request ids need no escaping
 _NO_ROW: Final = (None,) * len(_TYPES)
 ANSWER_SECONDS: Final = 15.0
 """For one statement. PostgreSQL's own lock_timeout (10 s) ends one that waits for a lock before this."""
@@ -276,11 +277,13 @@ def _insert_statement(size: int) -> bytes:
 
 def _copy_lines(rows: Sequence[Row]) -> bytes:
     """The rows in COPY's text format. By column: most columns hold nothing that has to be escaped."""
-    columns = [_copy_column(cells) for cells in zip(*rows, strict=True)]
+    columns = [_copy_column(cells, plain=at in _PLAIN) for at, cells in enumerate(zip(*rows, strict=True))]
     return b"\n".join(map(b"\t".join, zip(*columns, strict=True))) + b"\n"
 
 
-def _copy_column(cells: Sequence[bytes | None]) -> Sequence[bytes]:
+def _copy_column(cells: Sequence[bytes | None], *, plain: bool) -> Sequence[bytes]:
+    if plain and cells[0] is not None and cells[-1] is not None and None not in cells:
+        return cast("Sequence[bytes]", cells)
     if None in cells:
         return [b"\\N" if cell is None else _escaped(cell) for cell in cells]
     filled = cast("Sequence[bytes]", cells)

@@ -16,7 +16,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LEFT_BEHIND = (
-    ".venv",
+    ".venv*",
     "var",
     ".git",
     "__pycache__",

@@ -80,8 +80,15 @@ class Coder:
         # numpy reads None as NaN and True as 1.
         return np.array(cells, dtype=np.float64).reshape(len(rows), self.width)
 
-    def encode_values(self, rows: Sequence[tuple[Value, ...]]) -> Floats:
-        """The same from rows that are tuples in the schema's order; by column where there are many."""
+    def encode_values(
+        self, rows: Sequence[tuple[Value, ...]], coded: Mapping[int, list[float]] | None = None
+    ) -> Floats:
+        """The same from rows that are tuples in the schema's order; by column where there are many.
+
+        Parameters
+        ----------
+        coded : place of a column -> its codes, for those that somebody has looked up already.
+        """
         tables = self._tables
         if len(rows) < BY_COLUMN_FROM:
             cells: list[list[Any]] = []
@@ -93,7 +100,8 @@ class Coder:
             return np.array(cells, dtype=np.float64).reshape(len(rows), self.width)
         columns: list[Any] = list(zip(*rows, strict=True))
         for place, table in tables:
-            columns[place] = list(map(table.__getitem__, columns[place]))
+            known = coded.get(place) if coded else None
+            columns[place] = known or list(map(table.__getitem__, columns[place]))
         matrix = np.empty((len(rows), self.width))
         for place, column in enumerate(columns):
             matrix[:, place] = column

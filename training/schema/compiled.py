@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
+from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -45,29 +46,44 @@ class Declined(Exception):
 class Rows:
     """Valid rows, by row.
 
-    values : one tuple a row, in the schema's order. keys : the rows' own keys.
+    values : one tuple a row, in the schema's order. keys : the rows' own keys. coded : what was found out
+    on the way about the codes of columns. canonical : the rows as they were decoded,
+        where they hold nothing but the columns, by their canonical names, with canonical values.
     """
 
-    __slots__ = ("compiled", "keys", "values")
+    __slots__ = ("_canonical", "_coded", "_matrix", "compiled", "keys", "values")
 
     def __init__(
-        self, compiled: CompiledSchema, values: list[tuple[Value, ...]], keys: list[str | None]
+        self,
+        compiled: CompiledSchema,
+        values: list[tuple[Value, ...]],
+        keys: list[str | None],
+        coded: Mapping[int, list[float]] | None = None,
+        canonical: Sequence[Any] | None = None,
     ) -> None:
         self.compiled, self.values, self.keys = compiled, values, keys
+        self._coded, self._canonical = coded or {}, canonical
+        self._matrix: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
     def matrix(self) -> npt.NDArray[np.float64]:
         """The rows as codes; see `CompiledSchema.matrix`."""
-        return self.compiled.matrix(self.values)
+        if self._matrix is None:
+            self._matrix = self.compiled.matrix(self.values, self._coded)
+        return self._matrix
 
     def inputs(self) -> list[bytes]:
         """Each row as a JSON object of canonical names and values."""
+        if self._canonical is not None:
+            return list(map(self.compiled.encode, self._canonical))
         return self.compiled.inputs(self.values)
 
     def warnings(self) -> list[list[dict[str, str]]]:
         """What `DatasetSchema.warnings` says of each row."""
+        if self._matrix is not None and not self.compiled.deserves_warnings(self._matrix):
+            return [[]] * len(self.values)
         return self.compiled.warnings(self.values)
 
 
@@ -79,6 +95,12 @@ class CompiledSchema:
 
         self.schema = schema
         self._coder = Coder(schema)
+        self._codes = {
+            at: {level: float(code) for code, level in enumerate(column.levels)}
+            | ({None: float("nan")} if column.nullable else {})
+            for at, column in enumerate(schema.columns)
+            if column.levels
+        }
         self._readers = tuple(_reader(column) for column in schema.columns)
         self._spellings: tuple[_Spelling, ...] = (_Spelling(schema, {}, ()),)
         self._asked_for: set[frozenset[str]] = set()
@@ -86,7 +108,7 @@ class CompiledSchema:
         fields = [(f"f{at}", Any) for at in range(len(schema.columns))]
         named = {f"f{at}": column.name for at, column in enumerate(schema.columns)}
         self._inputs = msgspec.defstruct("Inputs", fields, rename=named, gc=False)
-        self._encode = msgspec.json.Encoder().encode
+        self.encode = msgspec.json.Encoder().encode
         self._ranges = tuple(_ranges(schema))
         self._open = tuple(
             (at, column) for at, column in enumerate(schema.columns)
@@ -104,17 +126,29 @@ class CompiledSchema:
         for spelling in self._spellings:
             try:
                 found = spelling.decode(body, single=single)
-                if found is None or not 0 < len(found) <= most or not spelling.names_stand_once(body, found):
+                if found is None or not 0 < len(found) <= most:
                     return None
-                return Rows(self, self._read(spelling.values(found)), spelling.keys(found))
+                absent_columns, absent = spelling.absent(found)
+                if not spelling.names_stand_once(body, len(found), absent):
+                    return None
+                decoded = spelling.values(found, absent_columns)
+                values, coded = self._read(decoded)
+                as_sent = values is decoded and spelling.holds_columns_alone(
+                    len(found), absent_columns, absent
+                )
+                return Rows(self, values, spelling.keys(found), coded, found if as_sent else None)
             except msgspec.ValidationError:
                 continue  # another spelling of the names may fit
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Declined):
                 return None
         return None
 
-    def _read(self, rows: list[tuple[Any, ...]]) -> list[tuple[Value, ...]]:
-        """Canonical values of decoded ones; by column where there are many rows, which is twice as fast."""
+    def _read(self, rows: list[tuple[Any, ...]]) -> tuple[list[tuple[Value, ...]], dict[int, list[float]]]:
+        """(canonical values of decoded ones, codes of those columns whose levels were looked up on the way).
+
+        The values are `rows` itself where all were canonical. By column where there are many rows, which is
+        twice as fast.
+        """
         if len(rows) < BY_COLUMN_FROM:
             return [
                 tuple([
@@ -122,14 +156,24 @@ class CompiledSchema:
                     for read, value in zip(self._readers, row, strict=True)
                 ])
                 for row in rows
-            ]  # fmt: skip
+            ], {}  # fmt: skip
         columns = list(zip(*rows, strict=True))
+        coded: dict[int, list[float]] = {}
         changed = False
         for at, read in enumerate(self._readers):
-            if read is not None and not read.leaves_alone(columns[at]):
+            if read is None:
+                continue
+            codes = self._codes.get(at)
+            if codes is not None:
+                try:
+                    coded[at] = list(map(codes.__getitem__, columns[at]))
+                    continue  # all are levels as they are written
+                except KeyError:
+                    pass
+            if not read.leaves_alone(columns[at]):
                 columns[at] = tuple(map(read.__getitem__, columns[at]))
                 changed = True
-        return list(zip(*columns, strict=True)) if changed else rows
+        return (list(zip(*columns, strict=True)) if changed else rows), coded
 
     def from_values(self, values: Sequence[Mapping[str, Value]], keys: Sequence[str | None]) -> Rows:
         """Rows that the schema itself has read."""
@@ -158,14 +202,22 @@ class CompiledSchema:
 
     # -- what engine, log and answer need of valid rows ----------------------------------------------
 
-    def matrix(self, rows: Sequence[tuple[Value, ...]]) -> npt.NDArray[np.float64]:
+    def matrix(
+        self, rows: Sequence[tuple[Value, ...]], coded: Mapping[int, list[float]]
+    ) -> npt.NDArray[np.float64]:
         """The rows as one matrix (n, p) of doubles; see `training.engines.coding`."""
-        return self._coder.encode_values(rows)
+        return self._coder.encode_values(rows, coded)
 
     def inputs(self, rows: Iterable[tuple[Value, ...]]) -> list[bytes]:
         """Each row as a JSON object of canonical names and values, as UTF-8."""
-        encode, inputs = self._encode, self._inputs
+        encode, inputs = self.encode, self._inputs
         return [encode(inputs(*row)) for row in rows]
+
+    def deserves_warnings(self, matrix: npt.NDArray[np.float64]) -> bool:
+        """Whether any row of a matrix (see `matrix`) does; nulls never do."""
+        return any(
+            bool(((matrix[:, at] < low) | (matrix[:, at] > high)).any()) for at, low, high in self._ranges
+        ) or any(bool((matrix[:, at] < 0).any()) for at, _ in self._open)  # the code of what was never seen
 
     def warnings(self, rows: Iterable[tuple[Value, ...]]) -> list[list[dict[str, str]]]:
         """One list a row, nearly always empty; see `DatasetSchema.warnings`."""
@@ -194,6 +246,7 @@ class _Spelling:
         self, schema: DatasetSchema, names: Mapping[str, int], extra: Sequence[tuple[str, str]]
     ) -> None:
         written = {at: name for name, at in names.items()}
+        self._is_canonical = all(schema.columns[at].name == name for name, at in names.items())
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
         optional: list[tuple[str, Any, Any]] = []
         renamed: dict[str, str] = {}
@@ -212,8 +265,9 @@ class _Spelling:
             optional.append((f"x{position}", Any, UNSET))
             renamed[f"x{position}"] = name
         self._names = frozenset(renamed.values())
-        self._optional = tuple(attrgetter(field) for field, *_ in optional)
-        self._may_be_absent = any(column.nullable for column in schema.columns)
+        getters = [(field[0] == "f", attrgetter(field)) for field, *_ in optional]
+        self._optional_columns = tuple(getter for is_column, getter in getters if is_column)
+        self._optional_others = tuple(getter for is_column, getter in getters if not is_column)
         made = msgspec.defstruct(
             "Row", [*fields, *optional], rename=renamed, forbid_unknown_fields=True, gc=False
         )
@@ -230,18 +284,27 @@ class _Spelling:
     def decode(self, body: bytes, *, single: bool) -> list[Any] | None:
         return [self._one.decode(body)] if single else self._many.decode(body)
 
-    def names_stand_once(self, body: bytes, rows: Sequence[Any]) -> bool:
+    def absent(self, rows: Sequence[Any]) -> tuple[int, int]:
+        """How many fields are absent: of the columns, and of all that may be."""
+        columns = sum(list(map(getter, rows)).count(UNSET) for getter in self._optional_columns)
+        others = sum(list(map(getter, rows)).count(UNSET) for getter in self._optional_others)
+        return columns, columns + others
+
+    def names_stand_once(self, body: bytes, rows: int, absent: int) -> bool:
         """Whether no name was given twice: then the body has as many colons as the rows have fields.
 
         A colon inside a text makes it more; then the slow way counts exactly.
         """
-        absent = sum(list(map(getter, rows)).count(UNSET) for getter in self._optional)
-        return body.count(b":") == len(self._names) * len(rows) - absent
+        return body.count(b":") == len(self._names) * rows - absent
 
-    def values(self, rows: Sequence[Any]) -> list[tuple[Any, ...]]:
+    def holds_columns_alone(self, rows: int, absent_columns: int, absent: int) -> bool:
+        """Whether the rows hold every column under its canonical name, and nothing else."""
+        return self._is_canonical and absent_columns == 0 and absent == rows * len(self._optional_others)
+
+    def values(self, rows: Sequence[Any], absent: int) -> list[tuple[Any, ...]]:
         """The columns' values in the schema's order; absent is null."""
         found = list(map(self._pick, rows))
-        if self._may_be_absent:
+        if absent:
             found = [
                 tuple([None if value is UNSET else value for value in row]) if UNSET in row else row
                 for row in found
@@ -291,11 +354,10 @@ class _Read(dict[Any, Value]):
     def __init__(self, column: Column, known: Mapping[Any, Value]) -> None:
         super().__init__(known)
         self.column = column
-        self._canonical = frozenset(column.levels)
 
     def leaves_alone(self, values: Sequence[Any]) -> bool:
-        """Whether all of them are canonical already."""
-        return bool(self._canonical) and self._canonical.issuperset(values)
+        """Whether all of them are canonical already, as far as can be said quickly."""
+        return self.column.type == "boolean" and set(map(type, values)) <= {bool, NoneType}
 
     def __missing__(self, given: Any) -> Value:
         try:
