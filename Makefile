@@ -14,7 +14,7 @@ STACK = $(BIN)/python -m local.stack --reuse --
 
 export VIGIA_VAR TEST_VAR
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts migrations-check deploy-check unit openapi manage shell install install-dev clean
+.PHONY: help run test lint format types contracts migrations-check deploy-check unit openapi bench bench-growth bench-start bench-micro manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -51,6 +51,36 @@ format: install-dev ## Rewrite to the house format
 
 openapi: install-dev ## Write docs/openapi.yaml anew
 	@$(TEST_STACK) python manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
+
+bench: install ## Vigía and other servers side by side, into docs/performance.md (BENCH_SECONDS=4 BENCH_ROUNDS=3)
+	$(bench_tools)
+	@VENV=$(abspath $(VENV)) exec bench/.venv/bin/python -m bench
+
+bench-growth: install ## What a request costs beside a large log, many versions, many keys (GROWTH_ROWS=10000000)
+	$(bench_tools)
+	@VENV=$(abspath $(VENV)) exec bench/.venv/bin/python -m bench.growth
+
+bench-start: install ## How soon a web process answers, and how large it is (START_RUNS=5)
+	$(bench_tools)
+	@VENV=$(abspath $(VENV)) exec bench/.venv/bin/python -m bench.start
+
+# The settings of `make test` do not hold here: warnings are no failures, and only bench/micro is collected.
+bench-micro: install-dev ## What single steps of an answer cost (PYTEST_ARGS="-k writer")
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(TEST_STACK) pytest -o addopts= -o filterwarnings=default \
+		--benchmark-columns=min,median,iqr,rounds --benchmark-group-by=group --benchmark-sort=min \
+		--benchmark-warmup=on --benchmark-max-time=0.5 $(PYTEST_ARGS) bench/micro
+
+define bench_tools
+@command -v wrk >/dev/null || { echo "make $@ needs wrk, the load generator: apt install wrk, or brew install wrk" >&2; exit 1; }
+@$(MAKE) --no-print-directory bench/.venv/requirements.txt
+endef
+
+# The peers' environment, apart from Vigía's own; the model servers get one each, made by bench itself.
+bench/.venv/requirements.txt: bench/requirements.txt
+	@echo "Installing the peers into bench/.venv (the first time takes a minute) ..."
+	@$(PYTHON) -m venv bench/.venv
+	@bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -r bench/requirements.txt
+	@cp bench/requirements.txt $@
 
 manage: install ## A command of manage.py (ARGS="load_dataset churn file.csv --train")
 	@$(STACK) python manage.py $(ARGS)

@@ -11,11 +11,9 @@ what Django's would, header by header; a test compares the two.
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,7 +22,8 @@ from django.http import UnreadablePostError
 from django.http.request import split_domain_port, validate_host
 from uuid_utils import uuid7
 
-from config import errors
+from config import asking, errors
+from config.asking import Asked
 from predictions import inference
 from predictions import log as prediction_log
 from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown, PredictionFailed
@@ -56,23 +55,7 @@ UNREADABLE: Final = {
     431: ("too_large", "the headers are too long"),
     501: ("length_required", "send a Content-Length instead of this transfer coding"),
 }
-READ_TIMES: Final = 6
-"""A body of a prediction is to be read within so many times the silence that is allowed between two bytes."""
 KNOWN_PLACES: Final = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A POST without query string, as far as its head tells. Header values as they came, "" where absent."""
-
-    path: str
-    host: str
-    authorization: str
-    content_type: str
-    accept: str
-    request_id: str
-    forwarded_proto: str
-    idempotency_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,14 +246,14 @@ class Lane:
 
         The calling thread waits for the commit.
         """
-        asked = _asked_of(environ) if self.open else None
+        asked = asking.asked_of(environ) if self.open else None
         length = environ.get("CONTENT_LENGTH") or ""
         if asked is None or not (length.isascii() and length.isdigit()):
             return None
         # Before the body is read: a stranger's is not for us to wait for.
         if not 0 < int(length) <= settings.PREDICT_MAX_BYTES or self._welcome(asked) is None:
             return None
-        body = _read(environ, int(length))
+        body = asking.body_of(environ, int(length))
         begun = None if body is None else self.begin(asked, body)
         if begun is None:
             return None
@@ -317,63 +300,3 @@ def _headers(allowed: str, *, secure: bool) -> tuple[tuple[str, str], ...]:
         parts += ["preload"] if settings.SECURE_HSTS_PRELOAD else []
         found.append(("Strict-Transport-Security", "; ".join(parts)))
     return tuple(found)
-
-
-def _asked_of(environ: Mapping[str, Any]) -> Asked | None:
-    """What a WSGI request asks for, when it could be one of this lane's."""
-    get = environ.get
-    if (
-        get("REQUEST_METHOD") != "POST"
-        or get("QUERY_STRING")
-        or get("HTTP_CONTENT_ENCODING")
-        or get("HTTP_TRANSFER_ENCODING")
-        or get("SCRIPT_NAME")
-        or get("HTTP_ACCEPT") == ""
-        or get("HTTP_IDEMPOTENCY_KEY") == ""
-    ):
-        return None
-    return Asked(
-        path=get("PATH_INFO", ""),
-        host=get("HTTP_HOST", ""),
-        authorization=get("HTTP_AUTHORIZATION", ""),
-        content_type=get("CONTENT_TYPE", ""),
-        accept=get("HTTP_ACCEPT", ""),
-        request_id=get("HTTP_X_REQUEST_ID", ""),
-        forwarded_proto=get("HTTP_X_FORWARDED_PROTO", ""),
-        idempotency_key=get("HTTP_IDEMPOTENCY_KEY", ""),
-    )
-
-
-class _Again(io.BytesIO):
-    """A body that was read already, for those who come after; where reading it failed, it fails again."""
-
-    def __init__(self, body: bytes, failure: OSError | None) -> None:
-        super().__init__(body)
-        self._failure = failure
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        found = super().read(size)
-        if self._failure is not None and (not found or size is None or size < 0 or len(found) < size):
-            raise self._failure
-        return found
-
-
-def _read(environ: dict[str, Any], length: int) -> bytes | None:
-    """The body; None, with what came put back, when it does not come."""
-    connection = environ.get("gunicorn.socket")
-    if connection is not None:
-        connection.settimeout(settings.BODY_SILENCE_SECONDS)
-    pieces: list[bytes] = []
-    failure: OSError | None = None
-    left, until = length, time.monotonic() + READ_TIMES * settings.BODY_SILENCE_SECONDS
-    try:
-        while left > 0 and time.monotonic() < until and (piece := environ["wsgi.input"].read(left)):
-            pieces.append(piece)
-            left -= len(piece)
-    except OSError as error:
-        failure = error
-    body = b"".join(pieces)
-    if left > 0 and failure is None:
-        failure = TimeoutError("the body came too slowly, or ended early")
-    environ["wsgi.input"] = _Again(body, failure)
-    return body if left == 0 else None

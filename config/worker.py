@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import mmap
 import selectors
 import socket
 import struct
@@ -25,6 +24,8 @@ from typing import TYPE_CHECKING, Any, Final
 from gunicorn.http import errors as refusals
 from gunicorn.workers.gthread import TConn, ThreadWorker
 from gunicorn_h1c import IncompleteError, ParseError, _parser_fast, parse_request_fast
+
+from config.neighbours import PATIENCE, Neighbours
 
 if TYPE_CHECKING:
     # gunicorn's first process imports this module too, and that one must stay without Django: what is loaded
@@ -51,15 +52,6 @@ does that, in the same lane (see `config.wsgi`)."""
 SILENCE_SECONDS: Final = 10
 HEAD_BYTES: Final = 2**15
 READ_BYTES: Final = 2**17
-SLOTS: Final = 64
-PATIENCE: Final = 0.003
-"""Seconds a new connection is left to a process that has fewer; it was woken at the same moment."""
-ALIVE_SECONDS: Final = 2.5
-"""A process turns its loop every second at least; whoever did not is gone, or busy, and is not waited for."""
-
-# Shared by all workers, because they are forked after this was made: two doubles a slot, when its worker was
-# last seen (monotonic seconds) and how many connections it has.
-_neighbours = memoryview(mmap.mmap(-1, SLOTS * 16)).cast("d")
 
 
 class Connection(TConn):  # type: ignore[misc]
@@ -94,8 +86,8 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         self._released: deque[Connection] = deque()
         self._woken = False
         self._date, self._date_at = b"", 0.0
-        self._slot = 2 * (self.age % SLOTS)
-        self._left_since = self._accept_from = 0.0
+        self._neighbours = Neighbours(self.age)
+        self._accept_from = 0.0
         self._inline = not self.cfg.is_ssl and self.cfg.proxy_protocol in ("off", False, None)
         super().init_process()
 
@@ -109,8 +101,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         now = time.monotonic()
-        _neighbours[self._slot] = now
-        _neighbours[self._slot + 1] = self.nr_conns
+        self._neighbours.tell(now, self.nr_conns)
         if self._accept_from > now:
             timeout = min(timeout, self._accept_from - now)
         super().wait_for_and_dispatch_events(timeout)
@@ -150,7 +141,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         if not self._inline:
             super().accept(listener)
             return
-        if self._is_a_neighbours():
+        if self._neighbours.should_have_it(time.monotonic(), self.nr_conns):
             self._do_not_accept(PATIENCE)
             return
         if self.nr_conns >= self.worker_connections - 1 and self._quiet:
@@ -170,27 +161,8 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         self.nr_conns += 1
-        _neighbours[self._slot + 1] = self.nr_conns
+        self._neighbours.tell(time.monotonic(), self.nr_conns)
         self._listen(Connection(self.cfg, client, address, listener.getsockname()))
-
-    def _is_a_neighbours(self) -> bool:
-        """Whether a new connection is left to another process, so that a few clients use all of them.
-
-        Without this the first to wake takes all that come together, and the others have nothing to do.
-        """
-        now = time.monotonic()
-        fewest = min(
-            (
-                _neighbours[slot + 1]
-                for slot in range(0, 2 * SLOTS, 2)
-                if slot != self._slot and now - _neighbours[slot] < ALIVE_SECONDS
-            ),
-            default=self.nr_conns,
-        )
-        left = fewest < self.nr_conns and now - self._left_since > 3 * PATIENCE
-        if left:
-            self._left_since = now
-        return left
 
     def on_client_socket_readable(self, conn: Connection, client: Any) -> None:
         """A connection that a thread has served before and that speaks again."""

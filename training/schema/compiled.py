@@ -15,43 +15,36 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
-from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
-from training.schema.columns import EXACT_INTEGER, LARGEST, BadValue, Column, Value
+from training.schema.columns import Value
 from training.schema.dataset import DatasetSchema
 from training.schema.faults import Fault
 from training.schema.keys import KEY_FIELD, read_key
+from training.schema.recognition import LONGEST_KEPT, Declined, decoded_type, ranges, reader
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
 SPELLINGS_KEPT: Final = 8
-TEXTS_KEPT: Final = 4_096  # of values that had to be normalised, per column
-LONGEST_KEPT: Final = 200  # characters: surrounding spaces are free, and must not fill the memory
 BY_COLUMN_FROM: Final = 8  # rows; below it the fixed cost of each column is more
 
 _KEY = "key"
 
 
-class Declined(Exception):
-    """Not recognised; whether it is valid is for the schema to say."""
-
-
 class Rows:
     """Valid rows, by row.
 
-    values : one tuple a row, in the schema's order. keys : the rows' own keys. coded : what was found out
-    on the way about the codes of columns. canonical : the rows as they were decoded,
-        where they hold nothing but the columns, by their canonical names, with canonical values.
+    values : one tuple a row, in the schema's order. keys : the rows' own keys.
+    coded : what was found out on the way about the codes of columns.
     """
 
-    __slots__ = ("_canonical", "_coded", "_matrix", "compiled", "keys", "values")
+    __slots__ = ("_coded", "_matrix", "compiled", "keys", "values")
 
     def __init__(
         self,
@@ -59,10 +52,9 @@ class Rows:
         values: list[tuple[Value, ...]],
         keys: list[str | None],
         coded: Mapping[int, list[float]] | None = None,
-        canonical: Sequence[Any] | None = None,
     ) -> None:
         self.compiled, self.values, self.keys = compiled, values, keys
-        self._coded, self._canonical = coded or {}, canonical
+        self._coded = coded or {}
         self._matrix: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
@@ -76,8 +68,6 @@ class Rows:
 
     def inputs(self) -> list[bytes]:
         """Each row as a JSON object of canonical names and values."""
-        if self._canonical is not None:
-            return list(map(self.compiled.encode, self._canonical))
         return self.compiled.inputs(self.values)
 
     def warnings(self) -> list[list[dict[str, str]]]:
@@ -101,15 +91,17 @@ class CompiledSchema:
             for at, column in enumerate(schema.columns)
             if column.levels
         }
-        self._readers = tuple(_reader(column) for column in schema.columns)
+        self._readers = tuple(reader(column) for column in schema.columns)
         self._spellings: tuple[_Spelling, ...] = (_Spelling(schema, {}, ()),)
         self._asked_for: set[frozenset[str]] = set()
         self._lock = threading.Lock()
-        fields = [(f"f{at}", Any) for at in range(len(schema.columns))]
-        named = {f"f{at}": column.name for at, column in enumerate(schema.columns)}
-        self._inputs = msgspec.defstruct("Inputs", fields, rename=named, gc=False)
-        self.encode = msgspec.json.Encoder().encode
-        self._ranges = tuple(_ranges(schema))
+        # In the order in which PostgreSQL keeps the names of a jsonb value: it need not sort them then.
+        order = sorted(range(len(schema.columns)), key=lambda at: _jsonb_order(schema.columns[at].name))
+        named = {f"f{at}": schema.columns[at].name for at in order}
+        self._inputs = msgspec.defstruct("Inputs", [(field, Any) for field in named], rename=named, gc=False)
+        self._in_jsonb_order = itemgetter(*order) if len(order) > 1 else tuple
+        self._encode = msgspec.json.Encoder().encode
+        self._ranges = tuple(ranges(schema))
         self._open = tuple(
             (at, column) for at, column in enumerate(schema.columns)
             if column.type == "category" and not column.levels and column.seen is not None
@@ -131,12 +123,8 @@ class CompiledSchema:
                 absent_columns, absent = spelling.absent(found)
                 if not spelling.names_stand_once(body, len(found), absent):
                     return None
-                decoded = spelling.values(found, absent_columns)
-                values, coded = self._read(decoded)
-                as_sent = values is decoded and spelling.holds_columns_alone(
-                    len(found), absent_columns, absent
-                )
-                return Rows(self, values, spelling.keys(found), coded, found if as_sent else None)
+                values, coded = self._read(spelling.values(found, absent_columns))
+                return Rows(self, values, spelling.keys(found), coded)
             except msgspec.ValidationError:
                 continue  # another spelling of the names may fit
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Declined):
@@ -146,8 +134,7 @@ class CompiledSchema:
     def _read(self, rows: list[tuple[Any, ...]]) -> tuple[list[tuple[Value, ...]], dict[int, list[float]]]:
         """(canonical values of decoded ones, codes of those columns whose levels were looked up on the way).
 
-        The values are `rows` itself where all were canonical. By column where there are many rows, which is
-        twice as fast.
+        By column where there are many rows, which is twice as fast.
         """
         if len(rows) < BY_COLUMN_FROM:
             return [
@@ -210,8 +197,8 @@ class CompiledSchema:
 
     def inputs(self, rows: Iterable[tuple[Value, ...]]) -> list[bytes]:
         """Each row as a JSON object of canonical names and values, as UTF-8."""
-        encode, inputs = self.encode, self._inputs
-        return [encode(inputs(*row)) for row in rows]
+        encode, inputs = self._encode, self._inputs
+        return [encode(inputs(*row)) for row in map(self._in_jsonb_order, rows)]
 
     def deserves_warnings(self, matrix: npt.NDArray[np.float64]) -> bool:
         """Whether any row of a matrix (see `matrix`) does; nulls never do."""
@@ -235,6 +222,11 @@ class CompiledSchema:
         return found
 
 
+def _jsonb_order(name: str) -> tuple[int, bytes]:
+    encoded = name.encode()
+    return len(encoded), encoded
+
+
 class _Spelling:
     """A decoder for one way of writing the names.
 
@@ -246,7 +238,6 @@ class _Spelling:
         self, schema: DatasetSchema, names: Mapping[str, int], extra: Sequence[tuple[str, str]]
     ) -> None:
         written = {at: name for name, at in names.items()}
-        self._is_canonical = all(schema.columns[at].name == name for name, at in names.items())
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
         optional: list[tuple[str, Any, Any]] = []
         renamed: dict[str, str] = {}
@@ -254,9 +245,9 @@ class _Spelling:
             field = f"f{at}"
             renamed[field] = written.get(at, column.name)
             if column.nullable:
-                optional.append((field, _type(column) | None | UnsetType, UNSET))
+                optional.append((field, decoded_type(column) | None | UnsetType, UNSET))
             else:
-                fields.append((field, _type(column)))
+                fields.append((field, decoded_type(column)))
         key_written = next((name for name, role in extra if role == _KEY), KEY_FIELD)
         optional.append((_KEY, str | int | None | UnsetType, UNSET))
         renamed[_KEY] = key_written
@@ -296,10 +287,6 @@ class _Spelling:
         A colon inside a text makes it more; then the slow way counts exactly.
         """
         return body.count(b":") == len(self._names) * rows - absent
-
-    def holds_columns_alone(self, rows: int, absent_columns: int, absent: int) -> bool:
-        """Whether the rows hold every column under its canonical name, and nothing else."""
-        return self._is_canonical and absent_columns == 0 and absent == rows * len(self._optional_others)
 
     def values(self, rows: Sequence[Any], absent: int) -> list[tuple[Any, ...]]:
         """The columns' values in the schema's order; absent is null."""
@@ -343,83 +330,3 @@ def _spelling_of(schema: DatasetSchema, written: frozenset[str]) -> _Spelling | 
         return _Spelling(schema, names, extra)
     except ValueError:  # a name as written is another column's canonical name
         return None
-
-
-# -- one column --------------------------------------------------------------------------------------
-
-
-class _Read(dict[Any, Value]):
-    """Decoded value -> the column's value; what is new is read by the column and remembered, if short."""
-
-    def __init__(self, column: Column, known: Mapping[Any, Value]) -> None:
-        super().__init__(known)
-        self.column = column
-
-    def leaves_alone(self, values: Sequence[Any]) -> bool:
-        """Whether all of them are canonical already, as far as can be said quickly."""
-        return self.column.type == "boolean" and set(map(type, values)) <= {bool, NoneType}
-
-    def __missing__(self, given: Any) -> Value:
-        try:
-            value = self.column.from_json(given)
-        except BadValue as bad:
-            raise Declined from bad
-        if len(self) < TEXTS_KEPT and (not isinstance(given, str) or len(given) <= LONGEST_KEPT):
-            self[given] = value
-        return value
-
-
-class _Whole(_Read):
-    """Whole numbers are themselves; 3.0 is 3. Nothing is remembered: there are too many of them."""
-
-    def leaves_alone(self, values: Sequence[Any]) -> bool:
-        return set(map(type, values)) == {int}
-
-    def __missing__(self, given: Any) -> Value:
-        if given.__class__ is int:
-            return given
-        try:
-            return self.column.from_json(given)
-        except BadValue as bad:
-            raise Declined from bad
-
-
-def _reader(column: Column) -> _Read | None:
-    if column.type == "number":
-        return None  # type and bounds are checked in C, and it is a float then
-    if column.type == "integer":
-        return _Whole(column, {None: None} if column.nullable else {})
-    # True == 1 == 1.0 for a dictionary as well, and all of them are true to a boolean column.
-    known: dict[Any, Value] = {True: True, False: False} if column.type == "boolean" else {}
-    known |= {level: level for level in column.levels}
-    return _Read(column, known | ({None: None} if column.nullable else {}))
-
-
-def _type(column: Column) -> Any:
-    if column.type == "number":
-        low, high = _limits(column, LARGEST)
-        return Annotated[float, Meta(ge=low, le=high)]
-    if column.type == "integer":
-        # Both kinds of number, because pandas writes 3.0; the column reads what is no int.
-        low, high = _limits(column, float(EXACT_INTEGER))
-        return Annotated[int, Meta(ge=_up(low), le=int(high // 1))] | Annotated[float, Meta(ge=low, le=high)]
-    if column.type == "boolean":
-        return bool | int | float | str
-    return str
-
-
-def _up(number: float) -> int:
-    return -int(-number // 1)
-
-
-def _limits(column: Column, largest: float) -> tuple[float, float]:
-    low = -largest if column.minimum is None else max(float(column.minimum), -largest)
-    high = largest if column.maximum is None else min(float(column.maximum), largest)
-    return low, high
-
-
-def _ranges(schema: DatasetSchema) -> Iterable[tuple[int, float, float]]:
-    for at, column in enumerate(schema.columns):
-        seen = column.seen
-        if column.is_numeric and seen is not None and seen.minimum is not None and seen.maximum is not None:
-            yield at, seen.minimum, seen.maximum

@@ -1,0 +1,1 @@
+"""Vigía beside other ways to serve the same model: `make bench`."""

@@ -1,0 +1,262 @@
+"""One measured run, and what a number of them say together."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+import psycopg
+
+from bench.processes import ROOT, TICK, Failed, cpu_seconds, cpu_without, machine_busy_seconds
+from bench.services import HOST, Scenario, Service
+
+# wrk cuts the connections at the end; what was being answered then may have been stored already.
+SETTLE_SECONDS = 10.0
+EXACT_CLIENTS = 16
+AUTOVACUUM = "autovacuum worker"  # in the title of PostgreSQL's process
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of the load generator against one service."""
+
+    round: int
+    scenario: str
+    service: str
+    rows: int  # in each request
+    seconds: float
+    requests: int  # answered with 200
+    refused: int  # answered with 4xx or 5xx
+    broken: int  # connections refused, broken or too slow
+    p50: float
+    p99: float
+    server_cpu: float
+    postgres_cpu: float
+    generator_cpu: float
+    other_cpu: float  # everybody else on the machine meanwhile
+    stored: int | None  # rows found in the log afterwards that were not there before
+    cut_off: int  # rows that may be stored though wrk no longer took the answer
+
+    @property
+    def rate(self) -> float:
+        """Rows a second: for requests of one row, requests a second."""
+        return self.requests * self.rows / self.seconds
+
+    @property
+    def server_cpu_a_row(self) -> float:
+        return self.server_cpu / max(1, self.requests * self.rows)
+
+    @property
+    def postgres_cpu_a_row(self) -> float:
+        return self.postgres_cpu / max(1, self.requests * self.rows)
+
+    @property
+    def cpu_a_row(self) -> float:
+        return self.server_cpu_a_row + self.postgres_cpu_a_row
+
+    @property
+    def all_found(self) -> bool:
+        """Whether the log grew by the rows that were answered, and by no more than wrk cut off."""
+        if self.stored is None:
+            return True
+        answered = self.requests * self.rows
+        return answered <= self.stored <= answered + self.cut_off and self.stored % self.rows == 0
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk said of one run, and the processor time it took."""
+
+    seconds: float
+    requests: int  # answered with 200
+    refused: int
+    broken: int
+    p50: float
+    p99: float
+    server_cpu: float
+    postgres_cpu: float
+    autovacuum_cpu: float  # of PostgreSQL's
+    generator_cpu: float
+    other_cpu: float
+
+
+def load(scenario: Scenario, service: Service, seconds: float, postgres_pid: int, accept: str = "-") -> Load:
+    """Ask as fast as the connections allow, for so long; `accept` "-" sends no such header."""
+    target = service.targets[scenario.name]
+    command = ["wrk", "--threads", "1", "--connections", str(scenario.connections)]
+    command += ["--duration", f"{seconds:.0f}s", "--timeout", "30s", "--script", "bench/wrk.lua"]
+    command += [f"http://{HOST}:{service.port}{target.path}", "--", target.method]
+    command += [str(service.files.get(scenario.name, "-")), service.key or "-", accept]
+
+    server, postgres = cpu_seconds(service.pid), cpu_seconds(postgres_pid)
+    serving = cpu_without(postgres_pid, AUTOVACUUM)
+    machine, generator = machine_busy_seconds(), _children()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    server, postgres = cpu_seconds(service.pid) - server, cpu_seconds(postgres_pid) - postgres
+    generator = _children() - generator
+    other = machine_busy_seconds() - machine - server - postgres - generator
+    now = cpu_without(postgres_pid, AUTOVACUUM)
+    autovacuum = postgres - sum(spent - serving.get(pid, 0.0) for pid, spent in now.items())
+
+    line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
+    if done.returncode != 0 or line is None:
+        raise Failed(f"wrk against {service.title} failed:\n{done.stdout}{done.stderr}")
+    said = json.loads(line.removeprefix("RESULT "))
+    said["requests"] -= said["refused"]
+    return Load(
+        **said,
+        server_cpu=server,
+        postgres_cpu=postgres,
+        autovacuum_cpu=max(0.0, autovacuum),
+        generator_cpu=generator,
+        other_cpu=max(0.0, other),
+    )
+
+
+def measure(
+    number: int,
+    scenario: Scenario,
+    service: Service,
+    seconds: float,
+    postgres_pid: int,
+    database: psycopg.Connection,
+) -> Measured:
+    before_rows = count(database, service.table) if service.table else None
+    found = load(scenario, service, seconds, postgres_pid)
+    other, postgres = found.other_cpu, found.postgres_cpu
+    stored = None
+    if before_rows is not None:
+        stored = settled(lambda: count(database, service.table)) - before_rows
+    else:
+        # It keeps house after others' rows: no part of a service that stores nothing.
+        other, postgres = other + postgres, 0.0
+    return Measured(
+        round=number,
+        scenario=scenario.name,
+        service=service.name,
+        rows=scenario.rows,
+        seconds=found.seconds,
+        requests=found.requests,
+        refused=found.refused,
+        broken=found.broken,
+        p50=found.p50,
+        p99=found.p99,
+        server_cpu=found.server_cpu,
+        postgres_cpu=postgres,
+        generator_cpu=found.generator_cpu,
+        other_cpu=other,
+        stored=stored,
+        cut_off=scenario.connections * scenario.rows,
+    )
+
+
+def _children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def count(database: psycopg.Connection, table: str) -> int:
+    found = database.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
+    assert found is not None
+    return int(found[0])
+
+
+def check_stored(service: Service, database: psycopg.Connection) -> int:
+    """Ask with connections that nobody cuts, and find exactly as many rows more as were answered with 200.
+
+    wrk's runs leave some in doubt, those under way at the end. Here none is.
+    """
+    asked = [("churn-16", body, 1) for body in service.targets["churn-16"].bodies or []]
+    asked += [("churn-many", body, len(body)) for body in service.targets["churn-many"].bodies or []]
+    before = count(database, service.table)
+    with ThreadPoolExecutor(EXACT_CLIENTS) as clients:
+        answers = list(clients.map(lambda one: service.ask(one[0], one[1])[0], asked))
+    answered = sum(rows for (_, _, rows), status in zip(asked, answers, strict=True) if status == 200)
+    stored = count(database, service.table) - before
+    if stored != answered or not answered:
+        raise Failed(f"{service.title} answered {answered} rows with 200 and stored {stored}")
+    return stored
+
+
+def settled(read: Callable[[], int]) -> int:
+    """The value once it stops changing."""
+    until = time.monotonic() + SETTLE_SECONDS
+    before = read()
+    while time.monotonic() < until:
+        time.sleep(0.3)
+        now = read()
+        if now == before:
+            break
+        before = now
+    return before
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One service in one scenario: medians over the rounds."""
+
+    service: str
+    scenario: str
+    rate: float
+    slowest: float
+    fastest: float
+    p50: float
+    p99: float
+    server_cpu: float
+    postgres_cpu: float
+    rate_ratio: float  # Vigía's rate over this one's, round by round
+    cpu_ratio: float  # Vigía's processor time a row over this one's, round by round
+    other: float  # cores that everybody else used
+    refused: int
+    broken: int
+
+    @property
+    def cpu(self) -> float:
+        return self.server_cpu + self.postgres_cpu
+
+
+def summarise(runs: Iterable[Measured], against: str = "vigia") -> list[Summary]:
+    """Ratios are taken within a round, so nearly at the same time, before the median is."""
+    groups: dict[tuple[str, str], list[Measured]] = {}
+    for run in runs:
+        groups.setdefault((run.scenario, run.service), []).append(run)
+    found = []
+    for (scenario, service), group in groups.items():
+        own = {run.round: run for run in groups.get((scenario, against), [])}
+        pairs = [(own[run.round], run) for run in group if run.round in own and run.requests]
+        rates = [run.rate for run in group]
+        found.append(
+            Summary(
+                service=service,
+                scenario=scenario,
+                rate=statistics.median(rates),
+                slowest=min(rates),
+                fastest=max(rates),
+                p50=statistics.median(run.p50 for run in group),
+                p99=statistics.median(run.p99 for run in group),
+                server_cpu=statistics.median(run.server_cpu_a_row for run in group),
+                postgres_cpu=statistics.median(run.postgres_cpu_a_row for run in group),
+                rate_ratio=_median_or_nan([ours.rate / theirs.rate for ours, theirs in pairs]),
+                cpu_ratio=_median_or_nan(
+                    [ours.cpu_a_row / max(theirs.cpu_a_row, 1 / TICK / 1e6) for ours, theirs in pairs]
+                ),
+                other=statistics.median(run.other_cpu / run.seconds for run in group),
+                refused=sum(run.refused for run in group),
+                broken=sum(run.broken for run in group),
+            )
+        )
+    return found
+
+
+def _median_or_nan(values: list[float]) -> float:
+    return statistics.median(values) if values else float("nan")
+
+
+def as_json(runs: Iterable[Measured]) -> str:
+    return json.dumps([asdict(run) for run in runs], indent=1)

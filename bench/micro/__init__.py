@@ -1,0 +1,1 @@
+"""What single steps of an answer cost: `make bench-micro`."""

@@ -1,0 +1,74 @@
+"""A real database, and real versions of two models, both made once."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.utils import timezone
+
+from predictions import partitions
+from tests.conftest import SAMPLES, _log_writer_ends, _own_directories, train_sample
+from training import artifacts
+from training.engines import Engine
+from training.services import keys, serving
+from training.services.serving import Served
+
+# pytest finds them by their names in this module.
+SHARED = (_log_writer_ends, _own_directories)
+MODELS = ("churn", "houses")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A version as it is served, the same one behind scikit-learn, and valid rows for both."""
+
+    served: Served
+    sklearn: Engine
+    rows: list[dict[str, Any]]
+    client_id: int
+
+    def named(self, what: str, count: int) -> str:
+        """The heading under which the steps of one kind are compared."""
+        return f"{what}: {self.served.model_name}, {count:,} {'row' if count == 1 else 'rows'}"
+
+
+@pytest.fixture(scope="session")
+def versions(
+    _own_directories: None, django_db_setup: None, django_db_blocker: Any
+) -> Iterator[dict[str, Ready]]:
+    """The versions by their models' names, trained from all of their samples."""
+    with django_db_blocker.unblock():
+        partitions.ensure(timezone.now(), settings.PARTITIONS_AHEAD)
+        client = keys.client_with_every_right("bench")
+        found = {}
+        for name in MODELS:
+            version = train_sample(name)
+            served = serving.served(version.registered_model)
+            assert served.engine.name == "onnx", version.engine_reason
+            rows = _rows(name, served)
+            found[name] = Ready(served, artifacts.load_pipeline(version), rows, client.pk)
+        yield found
+
+
+def _rows(name: str, served: Served) -> list[dict[str, Any]]:
+    """A thousand rows of the sample, with the names and values of the schema."""
+    with (SAMPLES / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        cells = [row for row, _ in zip(csv.DictReader(file), range(1_000), strict=False)]
+    read = [served.schema.read(row, text=True) for row in cells]
+    return [row.values for row in read]  # type: ignore[union-attr]
+
+
+@pytest.fixture(params=MODELS)
+def ready(request: pytest.FixtureRequest, versions: dict[str, Ready]) -> Ready:
+    return versions[request.param]
+
+
+@pytest.fixture(params=[1, 1_000], ids=["1 row", "1,000 rows"])
+def count(request: pytest.FixtureRequest) -> int:
+    found: int = request.param
+    return found

@@ -1,0 +1,130 @@
+"""What single steps of an answer cost. The fast way stands beside the one it spares."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bench.micro.conftest import Ready
+from predictions import inference
+from predictions.inference import Caller, Prepared
+from predictions.log import Entry, Writer
+from training.schema.compiled import Rows
+from training.schema.decoding import decode_json
+from training.services import snapshot
+
+# So that there is a test database at all. What is written to it is committed before, or by the log's writer.
+pytestmark = pytest.mark.django_db
+Benchmark = Any  # pytest-benchmark has no types
+REQUEST_ID = "01a1fae0-7c1e-7b33-8d02-2f5f6d1f9a10"
+WRITTEN_GROUPS = 200
+
+
+def body_of(ready: Ready, count: int) -> bytes:
+    rows = ready.rows[:count]
+    return json.dumps(rows[0] if count == 1 else rows).encode()
+
+
+def rows_of(ready: Ready, count: int) -> Rows:
+    found = ready.served.compiled.decode(body_of(ready, count), count)
+    assert found is not None
+    assert len(found) == count
+    return found
+
+
+def prepared(ready: Ready, count: int) -> Prepared:
+    return inference.prepare(ready.served, rows_of(ready, count), Caller(ready.client_id, REQUEST_ID))
+
+
+# -- bytes -> valid rows -------------------------------------------------------------------------------
+
+
+def test_decode_compiled(benchmark: Benchmark, ready: Ready, count: int) -> None:
+    benchmark.group = ready.named("decode", count)
+    found = benchmark(ready.served.compiled.decode, body_of(ready, count), count)
+    assert len(found) == count
+
+
+def test_decode_by_the_schema(benchmark: Benchmark, ready: Ready, count: int) -> None:
+    benchmark.group = ready.named("decode", count)
+    body, schema = body_of(ready, count), ready.served.schema
+
+    def read() -> list[Any]:
+        data = decode_json(body)
+        return [schema.read(row) for row in (data if isinstance(data, list) else [data])]
+
+    found = benchmark(read)
+    assert [row.values for row in found] == ready.rows[:count]
+
+
+# -- valid rows -> scores ------------------------------------------------------------------------------
+
+
+def test_score_onnx(benchmark: Benchmark, ready: Ready, count: int) -> None:
+    benchmark.group = ready.named("score", count)
+    rows, engine = rows_of(ready, count), ready.served.engine
+    found = benchmark(lambda: engine.score(rows.matrix()))  # type: ignore[attr-defined]
+    assert len(found.plain().values) == count
+
+
+def test_score_sklearn(benchmark: Benchmark, ready: Ready, count: int) -> None:
+    benchmark.group = ready.named("score", count)
+    found = benchmark(ready.sklearn.predict, ready.rows[:count])
+    assert len(found.values) == count
+
+
+# -- valid rows -> answer, and its log rows ------------------------------------------------------------
+
+
+def test_prepare(benchmark: Benchmark, ready: Ready, count: int) -> None:
+    benchmark.group = ready.named("after decoding", count)
+    rows, caller = rows_of(ready, count), Caller(ready.client_id, REQUEST_ID)
+    found = benchmark(inference.prepare, ready.served, rows, caller)
+    assert len(found.ids) == count
+
+
+def test_entry(benchmark: Benchmark, ready: Ready, count: int) -> None:
+    benchmark.group = ready.named("after decoding", count)
+    found = benchmark(prepared(ready, count).entry, 1)
+    assert len(found.rows) == count
+
+
+def test_answer_as_json(benchmark: Benchmark, ready: Ready, count: int) -> None:
+    benchmark.group = ready.named("after decoding", count)
+    made = prepared(ready, count)
+    found = benchmark(made.body)
+    assert len(json.loads(found)["predictions"]) == count
+
+
+# -- log rows -> committed -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def writer(versions: dict[str, Ready]) -> Iterator[Writer]:
+    made = Writer(most_rows=10_000)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("group", [1, 8, 32, 1_000], ids=lambda group: f"{group} rows")
+def test_writer(benchmark: Benchmark, versions: dict[str, Ready], writer: Writer, group: int) -> None:
+    """From `submit` to the release after COMMIT, one group at a time."""
+    benchmark.group = "writer, churn"
+    generation = snapshot.generation()
+    made: list[Entry] = []
+
+    def make() -> tuple[tuple[Entry], dict[str, Any]]:
+        made.append(prepared(versions["churn"], group).entry(generation))  # its rows have ids of their own
+        return (made[-1],), {}
+
+    def write(entry: Entry) -> None:
+        writer.submit(entry)
+        assert entry.wait(20)
+
+    benchmark.pedantic(write, setup=make, rounds=WRITTEN_GROUPS, warmup_rounds=5)
+    assert all(entry.error is None for entry in made)
+    assert writer.written_rows == group * len(made)
+    assert writer.groups == len(made)

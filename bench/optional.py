@@ -1,0 +1,227 @@
+"""The model servers, each in an environment of its own; one that cannot be had is left out and named.
+
+They are made once, under bench/.venv-NAME, from bench/requirements-NAME.txt.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import samples
+from bench.processes import ROOT, Failed, Started, free_port
+from bench.services import ENVIRONMENT, HOST, Bodies, Service, Target
+
+HERE = ROOT / "bench"
+INSTALL_SECONDS = 600
+# Only for requests that come at the same time: a batch is closed after this time, full or not.
+BATCH_SECONDS = 0.005
+BATCH_REQUESTS = 16
+
+
+@dataclass(frozen=True)
+class Optional:
+    name: str
+    title: str
+    start: Callable[[Started, Path, Bodies, Path], Service]
+
+
+def optional_peers(
+    started: Started, folder: Path, bodies: Bodies, say: Callable[[str], None]
+) -> tuple[list[Service], list[str]]:
+    """Those that install and answer, and a line about each that does not."""
+    services, absent = [], []
+    for peer in PEERS:
+        running = len(started.processes)
+        try:
+            python = _environment(peer.name, say)
+            say(f"Starting {peer.title} ...")
+            service = peer.start(started, folder, bodies, python)
+            service.write_bodies(folder)
+            service.await_answer(started)
+            services.append(service)
+        except Failed as failure:
+            for child in started.processes[running:]:
+                started.stop(child.pid)
+            first = str(failure).splitlines()[0]
+            say(f"{peer.title} is left out: {failure}")
+            absent.append(f"{peer.title} is not in the tables: {first}")
+    return services, absent
+
+
+def _environment(name: str, say: Callable[[str], None]) -> Path:
+    """The Python of the peer's environment, made if need be."""
+    pinned, place = HERE / f"requirements-{name}.txt", HERE / f".venv-{name}"
+    done, python = place / pinned.name, place / "bin" / "python"
+    if done.exists() and done.read_bytes() == pinned.read_bytes():
+        return python
+    say(f"Installing {pinned.name} (at most {INSTALL_SECONDS // 60} minutes) ...")
+    shutil.rmtree(place, ignore_errors=True)
+    pip = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "-r",
+        pinned,
+    ]
+    try:
+        _run([sys.executable, "-m", "venv", place])
+        _run(pip)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"it did not install within {INSTALL_SECONDS // 60} minutes") from None
+    except subprocess.CalledProcessError as error:
+        raise Failed(f"it did not install:\n{error.stderr[-2000:]}") from None
+    shutil.copy(pinned, done)
+    return python
+
+
+def _run(command: Sequence[str | Path], cwd: Path = ROOT) -> None:
+    subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_SECONDS,
+    )
+
+
+# -- MLServer ------------------------------------------------------------------------------------------
+DATATYPES = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}
+
+
+def open_inference(rows: Sequence[samples.Row]) -> dict[str, Any]:
+    """Rows as the columns of an Open Inference Protocol (V2) request that becomes a DataFrame."""
+    inputs = []
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        if name == "totalcharges":  # the protocol has no null
+            values = [value or 0.0 for value in values]
+        kind = DATATYPES[type(values[0])]
+        column = {"name": name, "shape": [len(rows), 1], "datatype": kind, "data": values}
+        inputs.append(column | ({"parameters": {"content_type": "str"}} if kind == "BYTES" else {}))
+    return {"parameters": {"content_type": "pd"}, "inputs": inputs}
+
+
+def start_mlserver(started: Started, folder: Path, bodies: Bodies, python: Path) -> Service:
+    place = folder / "mlserver"
+    place.mkdir()
+    port = free_port()
+    settings = {
+        "debug": False,
+        "host": HOST,
+        "http_port": port,
+        "grpc_port": free_port(),
+        "metrics_port": free_port(),
+        "parallel_workers": 2,
+    }
+    model = {
+        "name": "churn",
+        "implementation": "mlserver_sklearn.SKLearnModel",
+        "parameters": {
+            "uri": str(folder / "churn-frame.joblib"),
+            "extra": {"predict_fn": "predict_proba"},
+        },
+        "max_batch_size": BATCH_REQUESTS,
+        "max_batch_time": BATCH_SECONDS,
+    }
+    settings["metrics_dir"] = str(place / "metrics")  # else beside the tree
+    (place / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    (place / "model-settings.json").write_text(json.dumps(model), encoding="utf-8")
+    one = Target("POST", "/v2/models/churn/infer", [open_inference([row]) for row in bodies.one])
+    many = Target("POST", "/v2/models/churn/infer", [open_inference(rows) for rows in bodies.many])
+    service = Service(
+        name="mlserver",
+        title="MLServer",
+        note="V2 protocol, DataFrame, adaptive batching",
+        stores="nothing",
+        port=port,
+        targets={"churn-16": one, "churn-64": one, "churn-many": many},
+        read=lambda answer: answer["outputs"][0]["data"][1],
+        versions=_versions(python, "mlserver"),
+    )
+    service.pid = started.start(service.name, [python.parent / "mlserver", "start", place], ENVIRONMENT)
+    return service
+
+
+# -- BentoML -------------------------------------------------------------------------------------------
+def start_bentoml(started: Started, folder: Path, bodies: Bodies, python: Path) -> Service:
+    one = Target("POST", "/churn", [{"customers": [row]} for row in bodies.one])
+    many = Target("POST", "/churn", [{"customers": rows} for rows in bodies.many])
+    service = Service(
+        name="bentoml",
+        title="BentoML",
+        note="pydantic, DataFrame, adaptive batching",
+        stores="nothing",
+        port=free_port(),
+        targets={"churn-16": one, "churn-64": one, "churn-many": many},
+        read=lambda answer: answer[0]["probability"],
+        versions=_versions(python, "bentoml"),
+    )
+    environment = ENVIRONMENT | {
+        "BENCH_MODELS": str(folder),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "BENTOML_HOME": str(folder / "bentoml"),
+    }
+    command = [python, "-m", "bentoml", "serve", "bench.peers.bentoml_service:Churn"]
+    service.pid = started.start(
+        service.name, [*command, "--host", HOST, "--port", str(service.port)], environment
+    )
+    return service
+
+
+# -- MLflow --------------------------------------------------------------------------------------------
+def start_mlflow(started: Started, folder: Path, bodies: Bodies, python: Path) -> Service:
+    saved = folder / "mlflow"
+    try:
+        _run([python, "-m", "bench.peers.mlflow_model", folder / "churn-frame.joblib", saved])
+    except subprocess.CalledProcessError as error:
+        raise Failed(f"its model could not be saved:\n{error.stderr[-2000:]}") from None
+    path = "/invocations"
+    one = Target("POST", path, [{"dataframe_records": [_filled(row)]} for row in bodies.one])
+    many = Target("POST", path, [{"dataframe_records": list(map(_filled, rows))} for rows in bodies.many])
+    service = Service(
+        name="mlflow",
+        title="MLflow",
+        note="`mlflow models serve`, DataFrame",
+        stores="nothing",
+        port=free_port(),
+        targets={"churn-16": one, "churn-64": one, "churn-many": many},
+        read=lambda answer: answer["predictions"][0][1],
+        versions=_versions(python, "mlflow"),
+    )
+    environment = ENVIRONMENT | {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin",
+    }
+    command = [python, "-m", "mlflow", "models", "serve", "-m", saved, "--env-manager", "local"]
+    address = ["--host", HOST, "--port", str(service.port), "--workers", "2"]
+    service.pid = started.start(service.name, [*command, *address], environment)
+    return service
+
+
+def _filled(row: samples.Row) -> samples.Row:
+    return row | {"totalcharges": row["totalcharges"] or 0.0}
+
+
+def _versions(python: Path, distribution: str) -> str:
+    code = f"import importlib.metadata as m; print(m.version({distribution!r}))"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+    return f"{distribution} {done.stdout.strip()}"
+
+
+PEERS = (
+    Optional("mlserver", "MLServer", start_mlserver),
+    Optional("bentoml", "BentoML", start_bentoml),
+    Optional("mlflow", "MLflow", start_mlflow),
+)
