@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 preload_app = False
 # Files, the log and the database need some as well.
 worker_connections = max(50, min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100))
-# gunicorn's own parser for what threads serve: it asks for a newer C parser than the index has. What the
+# gunicorn's own parser for what threads serve: it asks for a newer C parser than the one pinned. What the
 # event loop answers is read by that one, and only where every byte is plain (see config.worker).
 http_parser = "python"
 graceful_timeout = int(os.environ.get("WEB_GRACEFUL_TIMEOUT") or 20)
