@@ -14,7 +14,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from django.conf import settings
@@ -83,11 +83,15 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """An answer on its way into the log. Its entry is not submitted yet."""
+    """An answer on its way into the log. Its entry is not submitted yet.
+
+    body : of the answer, where it was written already.
+    """
 
     entry: prediction_log.Entry
     prepared: Prepared
     place: Place
+    body: bytes | None = None
 
     def submit(self) -> Reply | None:
         """Queues the entry; a refusal when there is no room for it."""
@@ -109,7 +113,7 @@ class Begun:
         request_id = self.prepared.caller.request_id
         error = self.entry.error
         if error is None:
-            body = self._body()
+            body = self.written() if self.body is None else self.body
             headers = [*self.place.headers, ("Content-Length", str(len(body))), ("X-Request-ID", request_id)]
             return Reply(200, headers, body)
         if isinstance(error, (prediction_log.Stale, prediction_log.AlreadyAnswered)):
@@ -118,7 +122,8 @@ class Begun:
             log.error("a prediction was not answered", exc_info=error)
         return self.refused(error)
 
-    def _body(self) -> bytes:
+    def written(self) -> bytes:
+        """The answer's body."""
         if self.place.shape is None:
             return self.prepared.body()
         return inference.encode(self.place.shape(self.prepared.as_dict()["predictions"][0]))
@@ -148,6 +153,7 @@ class Lane:
         self.open = not settings.RATE_LIMIT and not settings.DEBUG
         self._https = settings.SECURE_SSL_REDIRECT or bool(settings.SECURE_HSTS_SECONDS)
         self.silence_seconds = settings.BODY_SILENCE_SECONDS
+        self.body_seconds = asking.READ_TIMES * settings.BODY_SILENCE_SECONDS
         self.wait_seconds = settings.LOG_WAIT_SECONDS
         self._places: dict[str, Place] = {}
         self._hosts: dict[str, bool] = {}
@@ -185,6 +191,17 @@ class Lane:
     ) -> Begun | None:
         """`begin` for a caller that has the fields of `Asked` by name."""
         return self.begin(Asked(**fields), body, done)
+
+    def takes(self, fields: dict[str, str], length: int) -> bool:
+        """Whether a body of so many bytes, from whom these fields name, is worth waiting for."""
+        return 0 < length <= settings.PREDICT_MAX_BYTES and self._welcome(Asked(**fields)) is not None
+
+    def begin_whole(
+        self, fields: dict[str, str], body: bytes, done: Callable[[prediction_log.Entry], None]
+    ) -> Begun | None:
+        """`begin_with`, and the answer's body is written already: for a thread that has the time."""
+        begun = self.begin(Asked(**fields), body, done)
+        return None if begun is None else replace(begun, body=begun.written())
 
     def begin(
         self, asked: Asked, body: bytes, done: Callable[[prediction_log.Entry], None] | None = None

@@ -16,6 +16,7 @@ import socket
 import struct
 import time
 from collections import OrderedDict, deque
+from dataclasses import dataclass
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
@@ -47,11 +48,42 @@ REFUSED: Final = (
     (refusals.ParseException, 400),
 )
 INLINE_BYTES: Final = 2**16
-"""Of a body answered in the loop. Decoding and answering larger ones would keep the others waiting: a thread
-does that, in the same lane (see `config.wsgi`)."""
+"""Of a body answered in the loop. Decoding and answering larger ones would keep the others waiting: the loop
+only collects them, and a thread does that."""
+COLLECTED_BYTES: Final = 2**26
+"""Of large bodies that the loop collects at a time; further ones are read by a thread each."""
+LARGE_READ_BYTES: Final = 2**18
 SILENCE_SECONDS: Final = 10
 HEAD_BYTES: Final = 2**15
 READ_BYTES: Final = 2**17
+
+
+@dataclass(slots=True)
+class Large:
+    """A large body on its way, announced by a client whose requests the lane takes.
+
+    Attributes
+    ----------
+    fields : see `_fields`. consumed : bytes of the head. end : bytes of head and body.
+    pieces, have : what has come, and how many bytes that is. until : monotonic seconds, for all of it.
+    """
+
+    fields: dict[str, str]
+    consumed: int
+    end: int
+    closes: bool
+    until: float
+    pieces: list[bytes]
+    have: int
+
+    def add(self, piece: bytes) -> None:
+        self.pieces.append(piece)
+        self.have += len(piece)
+
+    def whole(self) -> bytes:
+        if len(self.pieces) > 1:
+            self.pieces = [b"".join(self.pieces)]
+        return self.pieces[0]
 
 
 class Connection(TConn):  # type: ignore[misc]
@@ -61,6 +93,7 @@ class Connection(TConn):  # type: ignore[misc]
     ----------
     listening : whether the loop is to be told when it speaks; false as soon as it was dropped or handed over.
     buffered : what has come of a request that is not complete. expires : monotonic seconds.
+    large : a body that is collected, or answered by a thread.
     begun : the answer that waits for its commit. request : the bytes of that request, for the ordinary way.
     closes : whether the client wants the connection closed after the answer.
     """
@@ -70,6 +103,7 @@ class Connection(TConn):  # type: ignore[misc]
         self.listening = False
         self.buffered = b""
         self.expires = 0.0
+        self.large: Large | None = None
         self.begun: Begun | None = None
         self.request = b""
         self.closes = False
@@ -83,6 +117,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         self._quiet: OrderedDict[Connection, None] = OrderedDict()  # between two requests
         self._partial: OrderedDict[Connection, None] = OrderedDict()  # in the middle of one
         self._in_log: OrderedDict[Connection, None] = OrderedDict()  # waiting for their commit
+        self._collected = 0  # bytes announced by all that is `large`
         self._released: deque[Connection] = deque()
         self._woken = False
         self._date, self._date_at = b"", 0.0
@@ -194,6 +229,13 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         self._unlisten(conn)
         for waiting in (self._quiet, self._partial, self._in_log):
             waiting.pop(conn, None)
+        self._forget(conn)
+
+    def _forget(self, conn: Connection) -> None:
+        """What has come of a request."""
+        if conn.large is not None:
+            self._collected -= conn.large.end
+            conn.large = None
         conn.begun, conn.buffered, conn.request = None, b"", b""
 
     def _drop(self, conn: Connection) -> None:
@@ -218,7 +260,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
             self._unlisten(conn)  # it says more, or has gone, before it was answered: not now
             return
         try:
-            read = client.recv(READ_BYTES)
+            read = client.recv(READ_BYTES if conn.large is None else LARGE_READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -227,7 +269,10 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
             self._drop(conn)
             return
         try:
-            self._consider(conn, conn.buffered + read if conn.buffered else read)
+            if conn.large is not None:
+                self._collect(conn, conn.large, read)
+            else:
+                self._consider(conn, conn.buffered + read if conn.buffered else read)
         except Exception:  # whatever it is, it costs one connection and not the process with all of them
             log.exception("the event loop could not take a request")
             if conn.listening:
@@ -248,8 +293,14 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
             return
         length = max(head.content_length, 0)
         end = head.consumed + length
-        if head.has_chunked or length > INLINE_BYTES or head.get_header(b"expect") is not None:
+        if head.has_chunked or head.get_header(b"expect") is not None:
             self._hand_over(conn, read)
+        elif length > INLINE_BYTES:
+            fields = self._fields_of_large(head, read, length)
+            if fields is None:
+                self._hand_over(conn, read)
+            else:
+                self._begin_to_collect(conn, head, read, fields, end)
         elif len(read) < end:
             self._wait_for_more(conn, read)
         elif self._lane is None or len(read) > end or not length or head.method != b"POST" or not self.alive:
@@ -264,6 +315,65 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
                 self._hand_over(conn, read)
             else:
                 self._submit(conn, read, begun, closes=head.connection_close == 1)
+
+    # -- large bodies: collected by the loop, answered by a thread -----------------------------------
+
+    def _fields_of_large(self, head: Any, read: bytes, length: int) -> dict[str, str] | None:
+        """None: it is not the lane's, or not from somebody whose body is worth collecting."""
+        if self._lane is None or head.method != b"POST" or not self.alive:
+            return None
+        fields = _fields(head, read)
+        if fields is None or self._collected + head.consumed + length > COLLECTED_BYTES:
+            return None
+        return fields if self._lane.takes(fields, length) else None
+
+    def _begin_to_collect(
+        self, conn: Connection, head: Any, read: bytes, fields: dict[str, str], end: int
+    ) -> None:
+        assert self._lane is not None
+        until = time.monotonic() + self._lane.body_seconds
+        large = Large(fields, head.consumed, end, head.connection_close == 1, until, [], 0)
+        self._quiet.pop(conn, None)
+        conn.large, conn.buffered = large, b""
+        self._collected += end
+        self._collect(conn, large, read)
+
+    def _collect(self, conn: Connection, large: Large, piece: bytes) -> None:
+        assert self._lane is not None
+        large.add(piece)
+        now = time.monotonic()
+        if large.have > large.end:
+            self._hand_over(conn, large.whole())
+        elif large.have == large.end:
+            self._unlisten(conn)
+            self._partial.pop(conn, None)
+            answered = self.tpool.submit(self._begin_large, conn, large)
+            answered.add_done_callback(lambda done: self.method_queue.defer(self._large_begun, conn, done))
+        elif now > large.until:
+            self._send(conn, self._lane.incomplete(), closes=True)
+        else:
+            conn.expires = now + self._silence
+            self._partial[conn] = None
+            self._partial.move_to_end(conn)
+
+    def _begin_large(self, conn: Connection, large: Large) -> Begun | None:
+        """In a thread."""
+        assert self._lane is not None
+        body = memoryview(large.whole())[large.consumed :].tobytes()
+        return self._lane.begin_whole(large.fields, body, partial(self._committed, conn))
+
+    def _large_begun(self, conn: Connection, done: Any) -> None:
+        large = conn.large
+        if large is None:
+            return
+        if done.cancelled() or done.exception() is not None:
+            if not done.cancelled():
+                log.error("a large request could not be taken", exc_info=done.exception())
+            self._drop(conn)
+        elif (begun := done.result()) is None:
+            self._hand_over(conn, large.whole())
+        else:
+            self._submit(conn, large.whole(), begun, closes=large.closes)
 
     def _refuse(self, conn: Connection, read: bytes, status: int) -> None:
         """What cannot be read as HTTP. A thread would wait for more of it: parsers differ in what they call
@@ -327,7 +437,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         data = self._bytes(reply, closes)
         self._in_log.pop(conn, None)
         self._partial.pop(conn, None)
-        conn.begun, conn.buffered, conn.request = None, b"", b""
+        self._forget(conn)
         try:
             sent = conn.sock.send(data)
         except (BlockingIOError, InterruptedError):

@@ -26,7 +26,7 @@ COLUMNS: Final = (
     "id, registered_model_id, version_id, client_id, key, "
     "inputs, prediction, probability, warnings, request_id"
 )
-_TYPES: Final = ("uuid", "bigint", "bigint", "int", "varchar", "jsonb", "jsonb", "float8", "jsonb", "varchar")
+_TYPES: Final = ("uuid", "bigint", "bigint", "int", "varchar", "json", "jsonb", "float8", "jsonb", "varchar")
 # Measured on PostgreSQL 18: a prepared INSERT costs less up to some dozens of rows, COPY from there on.
 COPY_FROM_ROWS: Final = 33
 # A statement per number of rows would be planned anew for every number a connection meets, and the slowest

@@ -190,12 +190,12 @@ def test_log_queries_use_the_indexes(churn: ModelVersion, post: Post, customer: 
         Prediction.objects.filter(version=churn).order_by("-id")[:10],
     ]
     assert queries.page(model, queries.Wanted(key="k7"))[0][0].key == "k7"
-    with connection.cursor() as cursor:
+    with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
-    for rows in cases:
-        plan = rows.explain()
-        assert "Index" in plan, plan
-        assert "Seq Scan on predictions" not in plan, plan
+        for rows in cases:
+            plan = rows.explain()
+            assert "Index" in plan, plan
+            assert "Seq Scan on predictions" not in plan, plan
 
 
 # -- rights --------------------------------------------------------------------------------------------

@@ -249,6 +249,67 @@ def test_a_request_may_come_in_pieces(alone: Server, key: str, customer: dict[st
     ]
 
 
+def large(customer: dict[str, Any]) -> bytes:
+    """Too large to be answered in the event loop."""
+    return json.dumps([{**customer, "tenure": n % 70} for n in range(600)]).encode()
+
+
+def test_a_large_body_may_come_in_pieces_and_is_answered_once(
+    alone: Server, key: str, customer: dict[str, Any]
+) -> None:
+    whole = request_bytes(large(customer), key, extra=b"Connection: close\r\n")
+    assert len(whole) > 200_000
+    before = Prediction.objects.count()
+    cuts = [whole[n : n + 10_000] for n in range(0, len(whole), 10_000)]
+    for pieces in (cuts, [whole[:300], whole[300:-1], whole[-1:]]):
+        assert statuses(alone.raw(*pieces, pause=0.01, until_closed=True)) == [200]
+    assert Prediction.objects.count() == before + 1_200
+
+
+def test_a_large_body_holds_no_thread_while_it_comes(
+    alone: Server, key: str, customer: dict[str, Any]
+) -> None:
+    whole = request_bytes(large(customer), key)
+    slow = [socket.create_connection(("127.0.0.1", alone.port), timeout=20) for _ in range(40)]
+    for client in slow:
+        client.sendall(whole[:100_000])
+    started = time.monotonic()
+    assert alone.ask("GET", "/healthz/live")[0] == 200
+    assert time.monotonic() - started < 1.0
+    for client in slow[:3]:
+        client.sendall(whole[100_000:])
+    assert [statuses(client.recv(2**20)) for client in slow[:3]] == [[200]] * 3
+    answer = slow[3].recv(2**20)  # it said no more
+    assert statuses(answer) == [400]
+    assert b"incomplete_body" in answer
+    for client in slow:
+        client.close()
+    assert alone.ask("POST", CHURN, large(customer), key=key)[0] == 200
+
+
+def test_what_follows_a_large_body_is_answered_after_it(
+    alone: Server, key: str, customer: dict[str, Any]
+) -> None:
+    whole = request_bytes(large(customer), key)
+    last = request_bytes(json.dumps(customer).encode(), key, extra=b"Connection: close\r\n")
+    before = Prediction.objects.count()
+    assert statuses(alone.raw(whole + last, until_closed=True)) == [200, 200]
+    assert statuses(alone.raw(whole, last, until_closed=True)) == [200, 200]
+    assert Prediction.objects.count() == before + 1_202
+
+
+def test_a_large_body_that_is_refused_says_every_fault(
+    alone: Server, key: str, customer: dict[str, Any]
+) -> None:
+    sent = json.loads(large(customer))
+    sent[599]["contract"] = "forever"
+    status, _, answer = alone.ask("POST", CHURN, sent, key=key)
+    assert (status, answer["error"]["details"][0]["row"]) == (400, 599)
+    whole = request_bytes(large(customer), key)
+    assert alone.raw(whole[:150_000]) == b"", "who leaves half-way is forgotten"
+    assert alone.ask("POST", CHURN, large(customer), key=key)[0] == 200
+
+
 def test_requests_sent_without_waiting_are_answered_in_turn(
     alone: Server, key: str, customer: dict[str, Any]
 ) -> None:

@@ -107,7 +107,7 @@ def test_a_stale_generation_writes_nothing(writer: Writer, entry: Make) -> None:
 
 @pytest.mark.parametrize("rows", [1, 40])
 @pytest.mark.parametrize(
-    "changed", [{5: b'{"a": "\\u0000"}'}, {7: b"no number"}, {0: b"no id"}, {9: b"r" * 65}], ids=str
+    "changed", [{5: b'{"a": '}, {7: b"no number"}, {0: b"no id"}, {9: b"r" * 65}], ids=str
 )
 def test_a_row_that_cannot_be_stored_takes_no_neighbour_down(
     writer: Writer, entry: Make, rows: int, changed: dict[int, bytes]

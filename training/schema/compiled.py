@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -95,11 +95,8 @@ class CompiledSchema:
         self._spellings: tuple[_Spelling, ...] = (_Spelling(schema, {}, ()),)
         self._asked_for: set[frozenset[str]] = set()
         self._lock = threading.Lock()
-        # In the order in which PostgreSQL keeps the names of a jsonb value: it need not sort them then.
-        order = sorted(range(len(schema.columns)), key=lambda at: _jsonb_order(schema.columns[at].name))
-        named = {f"f{at}": schema.columns[at].name for at in order}
+        named = {f"f{at}": column.name for at, column in enumerate(schema.columns)}
         self._inputs = msgspec.defstruct("Inputs", [(field, Any) for field in named], rename=named, gc=False)
-        self._in_jsonb_order = itemgetter(*order) if len(order) > 1 else tuple
         self._encode = msgspec.json.Encoder().encode
         self._ranges = tuple(ranges(schema))
         self._open = tuple(
@@ -198,7 +195,7 @@ class CompiledSchema:
     def inputs(self, rows: Iterable[tuple[Value, ...]]) -> list[bytes]:
         """Each row as a JSON object of canonical names and values, as UTF-8."""
         encode, inputs = self._encode, self._inputs
-        return [encode(inputs(*row)) for row in map(self._in_jsonb_order, rows)]
+        return [encode(inputs(*row)) for row in rows]
 
     def deserves_warnings(self, matrix: npt.NDArray[np.float64]) -> bool:
         """Whether any row of a matrix (see `matrix`) does; nulls never do."""
@@ -220,11 +217,6 @@ class CompiledSchema:
                     flagged = True
             found.append(self.schema.warnings(dict(zip(names, row, strict=True))) if flagged else [])
         return found
-
-
-def _jsonb_order(name: str) -> tuple[int, bytes]:
-    encoded = name.encode()
-    return len(encoded), encoded
 
 
 class _Spelling:
