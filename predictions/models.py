@@ -20,14 +20,15 @@ from django.db import models
 from django.utils import timezone
 
 from predictions.identifiers import time_of
-from training.models import ModelVersion, RegisteredModel
+from training.models import Job, ModelVersion, RegisteredModel, Rollout
+
+_NAMES: dict[int, tuple[str, ...]] = {}
 
 
 class JSONText(models.JSONField):
     """JSON kept as it was written (PostgreSQL's `json`): to be read, not to be searched by its parts.
 
-    Checking a text of 400 bytes costs PostgreSQL a third of what making its jsonb does, and the row is
-    smaller; reading all names of it costs 5 instead of 3 microseconds (docs/performance.md).
+    Checking a text costs PostgreSQL a third of what making its jsonb does (docs/performance.md).
     """
 
     def db_type(self, connection: Any) -> str:
@@ -39,7 +40,11 @@ class JSONText(models.JSONField):
 
 
 class Prediction(models.Model):
-    """One logged answer to one instance. Never changed, never deleted but with its partition."""
+    """One logged answer to one instance. Never changed, never deleted but with its partition.
+
+    cells : the inputs as an array, in the order of the columns of the version's schema. A row without the
+        names is half as large; `inputs` has them, and in SQL ``vigia_inputs(version_id, inputs)``.
+    """
 
     id = models.UUIDField(primary_key=True, editable=False)
     registered_model = models.ForeignKey(
@@ -50,7 +55,7 @@ class Prediction(models.Model):
         settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="predictions"
     )
     key = models.CharField(max_length=200, null=True)  # noqa: DJ001 - null: the client gave none
-    inputs = JSONText()
+    cells = JSONText(db_column="inputs")
     prediction = models.JSONField()
     probability = models.FloatField(null=True)
     warnings = models.JSONField()
@@ -64,6 +69,15 @@ class Prediction(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The inputs by the names of their columns. Rows of one version share one look-up of the names."""
+        names = _NAMES.get(self.version_id)
+        if names is None:
+            names = tuple(column["name"] for column in self.version.schema["columns"])
+            _NAMES[self.version_id] = names  # a version is written once
+        return dict(zip(names, self.cells, strict=True))
 
     @property
     def at(self) -> dt.datetime:
@@ -88,3 +102,101 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class Outcome(models.Model):
+    """The ground truth of one prediction, learned later. Append-only: a correction is another row.
+
+    Of several rows for one prediction the one with the highest id holds. An outcome that came under the
+    client's own key before any prediction did waits with `prediction_id` null, which is set once when it
+    comes.
+    """
+
+    registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="outcomes")
+    # No foreign key: the log is partitioned, and its partitions go with time.
+    prediction_id = models.UUIDField(null=True, blank=True)
+    key = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001 - null: named by id
+    actual = models.JSONField()
+    observed_at = models.DateTimeField()
+    client = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="outcomes"
+    )
+    received_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(prediction_id__isnull=False) | models.Q(key__isnull=False),
+                name="outcome_of_something",
+            )
+        ]
+        indexes = [
+            models.Index(fields=["prediction_id", "-id"], name="outcome_prediction"),
+            models.Index(
+                fields=["registered_model", "key"],
+                name="outcome_waiting",
+                condition=models.Q(prediction_id__isnull=True),
+            ),
+        ]
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return f"outcome of {self.prediction_id or self.key}"
+
+
+class Replay(Job):
+    """A window of the log scored with a candidate: what would have been answered instead.
+
+    Its rows never enter the log, drift or quality; what is kept is `result`, see
+    `predictions.replaying.Summary`.
+
+    since, until : of the window, half open. rows : logged predictions scored so far.
+    """
+
+    version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="replays")
+    since = models.DateTimeField()
+    until = models.DateTimeField()
+    rows = models.PositiveBigIntegerField(default=0)
+    result = models.JSONField(null=True, blank=True)
+
+    class Meta(Job.Meta):
+        pass
+
+    def __str__(self) -> str:
+        return f"replay {self.pk} with {self.version}"
+
+
+class ShadowAnswer(models.Model):
+    """What a shadow would have answered to a logged prediction's inputs. Not an answer, never drift."""
+
+    rollout = models.ForeignKey(Rollout, on_delete=models.PROTECT, related_name="answers")
+    prediction_id = models.UUIDField()
+    prediction = models.JSONField()
+    probability = models.FloatField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["rollout", "prediction_id"], name="shadow_answers_once")
+        ]
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return f"shadow of {self.prediction_id}"
+
+
+class ShadowTally(models.Model):
+    """How many logged rows of an hour a shadow was asked for, and how many were dropped under pressure."""
+
+    rollout = models.ForeignKey(Rollout, on_delete=models.PROTECT, related_name="tallies")
+    hour = models.DateTimeField()
+    answered = models.PositiveBigIntegerField(default=0)
+    dropped = models.PositiveBigIntegerField(default=0)
+    failed = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["rollout", "hour"], name="shadow_tally_once")]
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return f"{self.rollout} {self.hour:%Y-%m-%d %H}"

@@ -39,6 +39,7 @@ class PredictionSerializer(serializers.ModelSerializer[Prediction]):
     at = serializers.DateTimeField()
     model = serializers.CharField(source="registered_model.name")
     version = serializers.IntegerField(source="version.number")
+    inputs = serializers.DictField(help_text="Values by the names of the schema's columns.")
 
     class Meta:
         model = Prediction

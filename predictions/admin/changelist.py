@@ -67,7 +67,7 @@ class LogChangeList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         self.steps = calendar.steps(self.period, self.model_admin.shown_models(request))
         # One more than a page holds tells whether there is another page.
-        found = list(self.queryset.defer("inputs")[: self.list_per_page + 1])
+        found = list(self.queryset.defer("cells")[: self.list_per_page + 1])
         more = len(found) > self.list_per_page
         self.result_list = found[: self.list_per_page]
         self.older = self.address(**{BEFORE: str(self.result_list[-1].pk)}) if more else None

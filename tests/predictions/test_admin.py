@@ -25,13 +25,18 @@ LOG = "/admin/predictions/prediction/"
 SCRIPT = "<script>alert(1)</script>"
 
 
+def cells(version: ModelVersion, **given: Any) -> list[Any]:
+    """A row's inputs as they are stored; null where nothing is given."""
+    return [given.get(column.name) for column in version.dataset_schema.columns]
+
+
 def answered(version: ModelVersion, count: int = 1, **given: Any) -> list[Prediction]:
     """Rows of the log, the oldest first."""
     ids = given.pop("ids", None) or new_ids(count)
     usual: dict[str, Any] = {
         "registered_model": version.registered_model,
         "version": version,
-        "inputs": {"tenure": 3},
+        "cells": cells(version, tenure=3),
         "prediction": True,
         "probability": 0.75,
         "warnings": [],
@@ -80,7 +85,7 @@ def test_what_clients_sent_is_escaped(admin: Client, churn: ModelVersion) -> Non
     [row] = answered(
         churn,
         key=SCRIPT,
-        inputs={"name": SCRIPT, SCRIPT: 1},
+        cells=cells(churn, gender=SCRIPT),
         prediction=SCRIPT,
         warnings=[{"field": SCRIPT, "code": SCRIPT}],
         request_id=SCRIPT,
@@ -209,7 +214,7 @@ def test_the_count_of_a_day_stops_at_its_cap(churn: ModelVersion) -> None:
 
 
 def test_an_export_holds_no_formulas(admin: Client, churn: ModelVersion) -> None:
-    rows = answered(churn, 2, key="=1+1", inputs={"tenure": 3, "name": "@SUM(A1)"})
+    rows = answered(churn, 2, key="=1+1", cells=cells(churn, tenure=3, gender="@SUM(A1)"))
     chosen = {"action": "export_selected", "_selected_action": [str(row.pk) for row in rows]}
     response = admin.post(LOG, chosen)
     assert response.headers["Content-Type"] == "text/csv; charset=utf-8"

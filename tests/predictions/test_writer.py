@@ -69,7 +69,7 @@ def test_rows_are_committed_when_their_entry_is_released(writer: Writer, entry: 
         rows,
         changed={
             4: 'tab\there, "\\", line\nnew\rñ 🦫'.encode(),
-            5: rb'{"text": "a\\b\tc\u00f1\"", "n": null, "x": 1.5}',
+            5: rb'["a\\b\tc\u00f1\"", null, 1.5]',
             7: None,
         },
     )
@@ -79,7 +79,7 @@ def test_rows_are_committed_when_their_entry_is_released(writer: Writer, entry: 
     assert row is not None
     assert str(row.id).encode() == made.rows[0][0]
     assert row.key == 'tab\there, "\\", line\nnew\rñ 🦫'
-    assert row.inputs == {"text": 'a\\b\tcñ"', "n": None, "x": 1.5}
+    assert row.cells == ['a\\b\tcñ"', None, 1.5]
     assert row.probability is None
     assert row.client is None
 

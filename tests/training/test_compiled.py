@@ -83,7 +83,7 @@ def agree(schema: DatasetSchema, body: bytes, compiled: CompiledSchema | None = 
     for row, instance in zip(found.values, wanted, strict=True):
         assert all(map(same, row, instance.values.values())), (row, instance.values)
     plain = [json.loads(each) for each in found.inputs()]
-    assert plain == [instance.values for instance in wanted]
+    assert plain == [list(instance.values.values()) for instance in wanted]
     assert found.warnings() == [schema.warnings(instance.values) for instance in wanted]
     coded = coding.encode(schema, [instance.values for instance in wanted])
     text = [at for at, column in enumerate(schema.columns) if column.type == "text"]

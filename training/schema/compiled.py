@@ -95,8 +95,6 @@ class CompiledSchema:
         self._spellings: tuple[_Spelling, ...] = (_Spelling(schema, {}, ()),)
         self._asked_for: set[frozenset[str]] = set()
         self._lock = threading.Lock()
-        named = {f"f{at}": column.name for at, column in enumerate(schema.columns)}
-        self._inputs = msgspec.defstruct("Inputs", [(field, Any) for field in named], rename=named, gc=False)
         self._encode = msgspec.json.Encoder().encode
         self._ranges = tuple(ranges(schema))
         self._open = tuple(
@@ -193,9 +191,8 @@ class CompiledSchema:
         return self._coder.encode_values(rows, coded)
 
     def inputs(self, rows: Iterable[tuple[Value, ...]]) -> list[bytes]:
-        """Each row as a JSON object of canonical names and values, as UTF-8."""
-        encode, inputs = self._encode, self._inputs
-        return [encode(inputs(*row)) for row in rows]
+        """Each row as a JSON array of values in the order of the schema's columns, as UTF-8."""
+        return list(map(self._encode, rows))
 
     def deserves_warnings(self, matrix: npt.NDArray[np.float64]) -> bool:
         """Whether any row of a matrix (see `matrix`) does; nulls never do."""
