@@ -109,6 +109,14 @@ STORAGES: dict[str, Any] = {
 STATIC_URL = "/static/"
 STATIC_ROOT = env.text("STATIC_ROOT", str(VAR_DIR / "static"))
 
+# -- jobs: one process each, started by the worker -----------------------------------------------------
+JOB_SOFT_SECONDS = env.number("JOB_SOFT_SECONDS", 3600)  # then it is asked to stop
+JOB_HARD_SECONDS = env.number("JOB_HARD_SECONDS", 3900)  # then it is killed
+JOB_CANCEL_SECONDS = env.number("JOB_CANCEL_SECONDS", 15)  # between the wish to cancel and the kill
+JOB_LEASE_SECONDS = env.number("JOB_LEASE_SECONDS", 60)  # how long a job stays with a worker that is silent
+JOB_PUBLISH_SECONDS = env.number("JOB_PUBLISH_SECONDS", 30)  # how often beat looks for lost messages
+JOB_MEMORY_MB = env.number("JOB_MEMORY_MB", 0)  # that a job's process may allocate; 0: no limit
+
 # -- Celery: the broker carries ids, nothing else ------------------------------------------------------
 CELERY_BROKER_URL = env.from_stack("REDIS_URL", "redis_url")
 CELERY_TASK_IGNORE_RESULT = True
@@ -124,7 +132,10 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
-    "publish-waiting-runs": {"task": "training.tasks.publish_waiting_runs", "schedule": 30.0},
+    "publish-waiting-jobs": {
+        "task": "training.tasks.publish_waiting_jobs",
+        "schedule": float(JOB_PUBLISH_SECONDS),
+    },
     "make-partitions": {"task": "predictions.tasks.make_partitions", "schedule": 6 * 3600.0},
     "forget-idempotency-keys": {"task": "predictions.tasks.forget_idempotency_keys", "schedule": 3600.0},
 }

@@ -34,7 +34,7 @@ from training.schema.compiled import Rows
 from training.serializers import InstanceSerializer, serializer_for
 from training.services import access, keys, snapshot
 from training.services.serving import Served, served
-from training.views import ModelView, csv_dialect, moment_of
+from training.views.base import ModelView, csv_dialect, moment_of
 
 CHANGES_SURVIVED = 3  # that may overtake a request before it holds the next one off
 LOG_FILTERS = [

@@ -20,6 +20,8 @@ Floats = npt.NDArray[np.float64]
 class TooFewRows(ValueError):
     """The rows cannot be split into a training part and a hold-out that say anything."""
 
+    in_words = True  # it tells people all they need
+
 
 def distinct(frame: pd.DataFrame, target: pd.Series[Any]) -> npt.NDArray[np.bool_]:
     """Mask (n,) of the rows to keep when each distinct row (features and target) is kept once."""

@@ -44,6 +44,22 @@ class RegisteredModel(models.Model):
         default=Policy.MANUAL,
         help_text="Who decides whether a newly trained version is activated.",
     )
+    second_person = models.BooleanField(
+        "second person",
+        default=False,
+        help_text="Whoever asked for a version's training may not activate it: somebody else has to.",
+    )
+    parallel_runs = models.BooleanField(
+        "runs side by side",
+        default=False,
+        help_text="Training runs of this model need not wait for each other.",
+    )
+    kept_artifacts = models.PositiveSmallIntegerField(
+        "retired artifacts kept",
+        null=True,
+        blank=True,
+        help_text="Pruning removes the artifacts of older retired versions, not their rows. Empty: keep all.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -104,26 +120,100 @@ class Dataset(models.Model):
         return f"datasets/{self.sha256[:2]}/{self.sha256}.parquet"
 
 
-class TrainingRun(models.Model):
-    """One retrain request and all that became of it. The row is the truth; Celery only carries its id."""
+class Job(models.Model):
+    """Work that somebody asked for and a worker does. The row is the truth; Celery only carries its id.
+
+    A worker holds the row by a lease it renews; when it dies, the lease runs out and another may claim it.
+    `lease_owner` is drawn anew for each claim and is the fencing token: every write of whoever does the work
+    asks for it, so who has lost the lease can write nothing more.
+
+    Attributes
+    ----------
+    attempts : claims so far. heartbeat_at : when its process was last seen alive.
+    log_tail : the last lines its process wrote. error : what went wrong, in words.
+    cancel_requested_at, cancelled_by : somebody wants it stopped; it is, between two stages or by force.
+    """
 
     class Status(models.TextChoices):
         QUEUED = "queued"
         RUNNING = "running"
         SUCCEEDED = "succeeded"
         FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    FINISHED: ClassVar = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
+
+    registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="%(class)ss")
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    stage = models.CharField(max_length=100, blank=True)
+    percent = models.PositiveSmallIntegerField(default=0)
+    log_tail = models.TextField(blank=True)
+    error = models.TextField(blank=True, help_text="What went wrong, in words.")
+    attempts = models.PositiveSmallIntegerField(default=0)
+    lease_owner = models.UUIDField(null=True, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    cancelled_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    queued_at = models.DateTimeField(default=timezone.now, editable=False)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        abstract = True
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(status__in=["queued", "running", "succeeded", "failed", "cancelled"]),
+                name="%(class)s_status_known",
+            ),
+            models.CheckConstraint(condition=Q(percent__lte=100), name="%(class)s_percent_to_100"),
+        ]
+        indexes = [
+            # The beat job asks for unfinished ones every half minute; there are few of them, ever.
+            models.Index(
+                fields=["status"], name="%(class)s_unfinished", condition=Q(status__in=["queued", "running"])
+            )
+        ]
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in self.FINISHED
+
+    @property
+    def is_being_cancelled(self) -> bool:
+        return self.cancel_requested_at is not None and not self.is_finished
+
+
+class TrainingRun(Job):
+    """One retrain request and all that became of it."""
 
     class Mode(models.TextChoices):
         APPEND = "append", "append: the active version's rows and these"
         REPLACE = "replace", "replace: these rows alone"
 
-    FINISHED: ClassVar = frozenset({Status.SUCCEEDED, Status.FAILED})
-
     registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="runs")
-    status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
     mode = models.CharField(max_length=8, choices=Mode.choices, default=Mode.REPLACE)
     upload = models.ForeignKey(
-        Dataset, on_delete=models.PROTECT, related_name="+", help_text="The rows that came with the request."
+        Dataset,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="The rows that came with the request.",
+    )
+    source = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="Where the rows are to be taken from when the run begins, instead of an upload.",
+    )
+    search = models.JSONField(
+        null=True, blank=True, help_text="A search for hyper-parameters instead of one fit, and how long."
     )
     dataset = models.ForeignKey(
         Dataset,
@@ -138,41 +228,34 @@ class TrainingRun(models.Model):
         blank=True,
         help_text="When set, the version is activated on success whatever the policy, gate permitting.",
     )
-    requested_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
-    )
-    stage = models.CharField(max_length=100, blank=True)
-    percent = models.PositiveSmallIntegerField(default=0)
-    error = models.TextField(blank=True, help_text="What went wrong, in words.")
-    # A worker holds the row by a lease it renews; when it dies, the lease runs out and another may claim.
-    attempts = models.PositiveSmallIntegerField(default=0)
-    lease_owner = models.UUIDField(null=True, blank=True)
-    lease_until = models.DateTimeField(null=True, blank=True)
-    queued_at = models.DateTimeField(default=timezone.now, editable=False)
-    started_at = models.DateTimeField(null=True, blank=True)
-    finished_at = models.DateTimeField(null=True, blank=True)
 
-    class Meta:
-        ordering = ["-id"]
+    class Meta(Job.Meta):
         constraints = [
+            *Job.Meta.constraints,
             models.CheckConstraint(
-                condition=Q(status__in=["queued", "running", "succeeded", "failed"]), name="run_status_known"
+                condition=Q(upload__isnull=False) | Q(source__isnull=False), name="run_has_rows"
             ),
-            models.CheckConstraint(condition=Q(percent__lte=100), name="run_percent_to_100"),
-        ]
-        indexes = [
-            # The beat job asks for unfinished runs every half minute; there are few of them, ever.
-            models.Index(
-                fields=["status"], name="run_unfinished", condition=Q(status__in=["queued", "running"])
-            )
         ]
 
     def __str__(self) -> str:
         return f"run {self.pk} of {self.registered_model.name}"
 
-    @property
-    def is_finished(self) -> bool:
-        return self.status in self.FINISHED
+
+class Comparison(Job):
+    """Two versions of one model judged on the same hold-out: the later one's.
+
+    result : what `training.judging.compared` returns; null until it succeeded.
+    """
+
+    before = models.ForeignKey("ModelVersion", on_delete=models.PROTECT, related_name="+")
+    after = models.ForeignKey("ModelVersion", on_delete=models.PROTECT, related_name="+")
+    result = models.JSONField(null=True, blank=True)
+
+    class Meta(Job.Meta):
+        pass
+
+    def __str__(self) -> str:
+        return f"comparison {self.pk} of {self.registered_model.name}"
 
 
 class ModelVersion(models.Model):
@@ -192,6 +275,14 @@ class ModelVersion(models.Model):
     metrics = models.JSONField()
     baseline = models.JSONField()
     gate = models.JSONField()
+    evaluation = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="Curves, importances and slices on the hold-out; intervals of the metrics.",
+    )
+    parameters = models.JSONField(
+        default=dict, blank=True, help_text="Hyper-parameters a search chose; empty for the declared ones."
+    )
     threshold = models.FloatField(null=True, blank=True)
     schema = models.JSONField()
     schema_sha256 = models.CharField(max_length=64)
@@ -255,6 +346,7 @@ class ModelVersion(models.Model):
             "libraries": self.libraries,
             "seed": self.seed,
             "code_version": self.code_version,
+            "parameters": self.parameters,
             "training_run": self.run_id,
             "trained_by": self.created_by.get_username() if self.created_by else None,
             "trained_at": self.created_at,
@@ -296,3 +388,71 @@ class Activation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.version}"
+
+
+class Rollout(models.Model):
+    """A candidate that is tried on real requests before anyone activates it. Its row is its audit.
+
+    A shadow answers silently beside the active version; a canary answers a sticky share of the client keys
+    instead of it. At most one of each kind runs for a model.
+    """
+
+    class Kind(models.TextChoices):
+        SHADOW = "shadow", "shadow: answers silently beside the active version"
+        CANARY = "canary", "canary: answers a share of the keys"
+
+    registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="rollouts")
+    version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="rollouts")
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    percent = models.FloatField(null=True, blank=True, help_text="Of the keys, for a canary.")
+    reason = models.CharField(max_length=500)
+    started_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    started_at = models.DateTimeField(default=timezone.now, editable=False)
+    stopped_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    stopped_at = models.DateTimeField(null=True, blank=True)
+    stop_reason = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(condition=~Q(reason=""), name="rollout_has_reason"),
+            models.CheckConstraint(condition=Q(kind__in=["shadow", "canary"]), name="rollout_kind_known"),
+            models.CheckConstraint(
+                condition=Q(kind="shadow", percent__isnull=True)
+                | Q(kind="canary", percent__gt=0, percent__lte=100),
+                name="rollout_percent_of_canary",
+            ),
+            models.UniqueConstraint(
+                fields=["registered_model", "kind"],
+                condition=Q(stopped_at__isnull=True),
+                name="one_running_rollout_of_a_kind",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.version}"
+
+
+class PrunedArtifact(models.Model):
+    """A version whose artifact was removed from the store: it can answer no more; its row stays."""
+
+    version = models.OneToOneField(ModelVersion, on_delete=models.PROTECT, related_name="pruned")
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    freed = models.PositiveBigIntegerField(help_text="Bytes.")
+    although_logged = models.BooleanField(
+        default=False, help_text="Removed although rows of the log still refer to the version."
+    )
+    at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name = "pruned artifact"
+
+    def __str__(self) -> str:
+        return f"artifact of {self.version}"

@@ -28,8 +28,9 @@ class TrainingRunSerializer(serializers.ModelSerializer[TrainingRun]):
     class Meta:
         model = TrainingRun
         fields: ClassVar = [
-            "id", "status", "model", "mode", "version", "activated", "stage", "percent", "error", "dataset",
-            "metrics", "baseline", "gate", "attempts", "queued_at", "started_at", "finished_at",
+            "id", "status", "model", "mode", "source", "search", "version", "activated", "stage", "percent",
+            "log_tail", "error", "dataset", "metrics", "baseline", "gate", "attempts", "heartbeat_at",
+            "cancel_requested_at", "queued_at", "started_at", "finished_at",
         ]  # fmt: skip
 
     def get_version(self, run: TrainingRun) -> int | None:
@@ -40,9 +41,9 @@ class TrainingRunSerializer(serializers.ModelSerializer[TrainingRun]):
         made = _made(run)
         return made is not None and made.activations.exists()
 
-    def get_dataset(self, run: TrainingRun) -> dict[str, Any]:
+    def get_dataset(self, run: TrainingRun) -> dict[str, Any] | None:
         rows = run.dataset or run.upload
-        return {"sha256": rows.sha256, "rows": rows.rows}
+        return {"sha256": rows.sha256, "rows": rows.rows} if rows else None
 
     def get_metrics(self, run: TrainingRun) -> dict[str, float] | None:
         made = _made(run)
@@ -65,7 +66,12 @@ class TrainingRequestSerializer(serializers.Serializer[Any]):
     """A retrain request by JSON. `instances` are checked against the schema, row by row."""
 
     instances = serializers.ListField(
-        child=serializers.DictField(), help_text="Rows with features and target."
+        child=serializers.DictField(), required=False, help_text="Rows with features and target."
+    )
+    search = serializers.DictField(
+        required=False,
+        help_text='`{"n_iter": 30}`: tries so many settings of the declared space and takes the best. '
+        "Without rows, on those of the active version.",
     )
     mode = serializers.ChoiceField(choices=TrainingRun.Mode.choices, default=TrainingRun.Mode.APPEND)
 

@@ -2,16 +2,23 @@
 
 from django.urls import path
 
-from training import views
+from training.views import registry, runs
 
 urlpatterns = [
-    path("models/", views.ModelsView.as_view(), name="models"),
-    path("models/<str:model>/", views.ModelDetailView.as_view(), name="model"),
-    path("models/<str:model>/active/", views.ActiveView.as_view(), name="active"),
-    path("models/<str:model>/rollback/", views.RollbackView.as_view(), name="rollback"),
-    path("models/<str:model>/versions/", views.VersionsView.as_view(), name="versions"),
-    path("models/<str:model>/versions/<int:number>/", views.VersionDetailView.as_view(), name="version"),
-    path("models/<str:model>/versions/<int:number>/activate/", views.ActivateView.as_view(), name="activate"),
-    path("models/<str:model>/training-runs/", views.TrainingRunsView.as_view(), name="training-runs"),
-    path("models/<str:model>/training-runs/<int:run>/", views.TrainingRunView.as_view(), name="training-run"),
+    path("models/", registry.ModelsView.as_view(), name="models"),
+    path("models/<str:model>/", registry.ModelDetailView.as_view(), name="model"),
+    path("models/<str:model>/active/", registry.ActiveView.as_view(), name="active"),
+    path("models/<str:model>/rollback/", registry.RollbackView.as_view(), name="rollback"),
+    path("models/<str:model>/versions/", registry.VersionsView.as_view(), name="versions"),
+    path("models/<str:model>/versions/<int:number>/", registry.VersionDetailView.as_view(), name="version"),
+    path(
+        "models/<str:model>/versions/<int:number>/activate/", registry.ActivateView.as_view(), name="activate"
+    ),
+    path("models/<str:model>/training-runs/", runs.TrainingRunsView.as_view(), name="training-runs"),
+    path("models/<str:model>/training-runs/<int:run>/", runs.TrainingRunView.as_view(), name="training-run"),
+    path(
+        "models/<str:model>/training-runs/<int:run>/cancel/",
+        runs.CancelRunView.as_view(),
+        name="cancel-training-run",
+    ),
 ]

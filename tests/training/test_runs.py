@@ -16,7 +16,7 @@ from predictions.models import Prediction
 from tests.conftest import SAMPLES, Post, assert_error, at_once
 from training import tasks
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
-from training.services import datasets, execution, registry, runs
+from training.services import datasets, execution, jobs, registry, runs
 
 RUNS = "/api/v1/models/churn/training-runs/"
 pytestmark = pytest.mark.django_db
@@ -114,9 +114,9 @@ def test_a_dead_workers_run_is_claimed_again_and_given_up_after_three_attempts(d
     }
     TrainingRun.objects.filter(pk=run.pk).update(attempts=1, **held)
     assert not runs.execute(run.pk), "its lease holds"
-    assert run.pk not in runs.waiting_run_ids()
+    assert ("training.trainingrun", run.pk) not in jobs.waiting()
     TrainingRun.objects.filter(pk=run.pk).update(lease_until=past)
-    assert run.pk in runs.waiting_run_ids()
+    assert ("training.trainingrun", run.pk) in jobs.waiting()
     TrainingRun.objects.filter(pk=run.pk).update(attempts=3)
     assert not runs.execute(run.pk)
     run.refresh_from_db()
@@ -148,6 +148,7 @@ def test_an_append_that_another_run_overtook_keeps_that_runs_rows(
     churn: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     churn.registered_model.policy = "always"
+    churn.registered_model.parallel_runs = True
     churn.registered_model.save()
     slow, quick = queued(20, mode="append", start=700), queued(30, mode="append", start=800)
     fit, overtaken = execution.fitting.fit, []
@@ -197,7 +198,7 @@ def test_a_retrain_request_is_a_row_and_a_202_even_when_the_broker_is_away(
     assert (body["status"], body["mode"], body["dataset"]["rows"]) == ("queued", "append", 80)
     assert answered.headers["Location"].endswith(f"{RUNS}{body['id']}/")
     TrainingRun.objects.filter(pk=body["id"]).update(queued_at=timezone.now() - dt.timedelta(minutes=1))
-    assert runs.waiting_run_ids() == [body["id"]]
+    assert jobs.waiting() == [("training.trainingrun", body["id"])]
     runs.execute(body["id"])
     finished = api.get(answered.headers["Location"]).json()
     assert finished["status"] == "succeeded", finished["error"]
@@ -265,4 +266,4 @@ def test_nothing_of_training_enters_the_prediction_log(churn: ModelVersion) -> N
 def test_publishing_hands_waiting_runs_to_the_broker(db: None) -> None:
     run = queued()
     TrainingRun.objects.filter(pk=run.pk).update(queued_at=timezone.now() - dt.timedelta(minutes=1))
-    assert tasks.publish_waiting_runs() == 1
+    assert tasks.publish_waiting_jobs() == 1

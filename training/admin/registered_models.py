@@ -110,7 +110,7 @@ class RegisteredModelAdmin(RegistryAdmin):
         if request.method == "POST":
             by: Any = request.user
             run = runs.request(model, active.dataset, mode=TrainingRun.Mode.REPLACE, by=by)
-            tasks.enqueue(run.pk)
+            tasks.enqueue(run)
             messages.success(request, f"Run {run.pk} is queued; this page follows it.")
             return HttpResponseRedirect(reverse("admin:training_trainingrun_change", args=[run.pk]))
         context = {

@@ -5,16 +5,20 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from unfold.decorators import display
 
 from training.admin.filters import ChoiceFilter, ModelFilter
-from training.admin.rights import RegistryAdmin
+from training.admin.rights import RegistryAdmin, allowed_ids
+from training.admin.switching import require
+from training.errors import VigiaError
 from training.models import TrainingRun
+from training.services import jobs
 from training.templatetags.vigia import badge, percent_bar, took
 
 
@@ -70,6 +74,8 @@ class TrainingRunAdmin(RegistryAdmin):
 
     @display(description="progress")
     def progress(self, row: TrainingRun) -> str:
+        if row.status == TrainingRun.Status.QUEUED and row.stage != "queued":
+            return format_html('<span class="vg-faint">{}</span>', row.stage)
         if row.status == TrainingRun.Status.FAILED:
             return format_html('<span class="vg-error" title="{0}">{0}</span>', row.error)
         if row.is_finished:
@@ -83,7 +89,8 @@ class TrainingRunAdmin(RegistryAdmin):
 
     @display(description="rows")
     def rows(self, row: TrainingRun) -> str:
-        return f"{(row.dataset or row.upload).rows:,}"
+        rows = row.dataset or row.upload
+        return f"{rows.rows:,}" if rows else "–"
 
     @display(description="asked for (UTC)")
     def asked(self, row: TrainingRun) -> datetime:
@@ -98,4 +105,29 @@ class TrainingRunAdmin(RegistryAdmin):
             "title": f"Run {row.pk} of {row.registered_model.name}",
             "run": row,
             "made": getattr(row, "version", None),
+            "can_cancel": not row.is_finished
+            and row.cancel_requested_at is None
+            and row.registered_model_id in allowed_ids(request, "train"),
         }
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view
+        own = path("<int:run_id>/cancel/", wrap(self.cancel), name="training_trainingrun_cancel")
+        return [own, *super().get_urls()]
+
+    def cancel(self, request: HttpRequest, run_id: int) -> HttpResponse:
+        """Stops a run: a POST from its page."""
+        run = self.get_queryset(request).filter(pk=run_id).first()
+        if run is None:
+            raise Http404
+        require(request, "train", run.registered_model)
+        if request.method == "POST":
+            by: Any = request.user
+            try:
+                stopped = jobs.request_cancel(run, by=by)
+            except VigiaError as error:
+                messages.info(request, f"{error.message}.")
+            else:
+                done = "was cancelled" if stopped.is_finished else "is being stopped"
+                messages.success(request, f"Run {run.pk} {done}.")
+        return HttpResponseRedirect(reverse("admin:training_trainingrun_change", args=[run.pk]))

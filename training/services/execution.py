@@ -1,123 +1,34 @@
-"""Training runs: claimed, executed, finished. The row is the truth.
-
-A worker claims a run by one conditional UPDATE and holds it by a lease that a thread renews. Whatever
-dies, the lease runs out and the run is claimed again, at most `MAX_ATTEMPTS` times; whoever lost the
-lease can write nothing more, because every write asks for it.
-"""
+"""What a training run does: rows, fit, engine, gate, and one transaction that makes the version."""
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F, Q
-from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from training import artifacts, catalogue, datasets, evaluation, fitting, version
 from training.declaration import ModelDeclaration
 from training.engines.choice import Choice, choose
 from training.engines.sklearn import SklearnEngine
-from training.errors import ArtifactError, VigiaError
+from training.errors import ArtifactError
 from training.models import Activation, Dataset, ModelVersion, RegisteredModel, TrainingRun
-from training.schema import InvalidRows
+from training.schema import DatasetSchema
 from training.services import datasets as dataset_services
-from training.services import registry
-from training.services.beside import repeatedly
-
-log = logging.getLogger(__name__)
-
-LEASE = timedelta(seconds=60)
-RENEW_SECONDS = 15.0
-MAX_ATTEMPTS = 3
+from training.services import jobs, registry, sources
+from training.services.jobs import Lease, LeaseLost
 
 Status = TrainingRun.Status
 
 
-class LeaseLost(Exception):
-    """Another worker holds the run now, or it is finished: stop, write nothing."""
-
-
 class ActiveChanged(Exception):
     """Another version was activated while this one was being compared with the active one."""
-
-
-def execute(run_id: int) -> bool:
-    """Claims and executes a run; False when it is not there to be claimed (done, or held by another)."""
-    owner = _claim(run_id)
-    if owner is None:
-        return False
-    lease = _Lease(run_id, owner)
-    try:
-        with lease.kept_alive():
-            _train(lease)
-    except LeaseLost:
-        log.warning("run %s: the lease was lost, leaving it to its new owner", run_id)
-    except (VigiaError, InvalidRows, evaluation.TooFewRows) as error:
-        lease.fail(str(error))
-    except Exception as error:  # the row must say what happened, whatever it was
-        log.exception("run %s failed", run_id)
-        lease.fail(f"{type(error).__name__}: {error}")
-    return True
-
-
-def _claim(run_id: int) -> uuid.UUID | None:
-    owner = uuid.uuid4()
-    free = Q(status=Status.QUEUED) | Q(status=Status.RUNNING, lease_until__lt=Now())
-    changed = TrainingRun.objects.filter(free, pk=run_id, attempts__lt=MAX_ATTEMPTS).update(
-        status=Status.RUNNING,
-        attempts=F("attempts") + 1,
-        lease_owner=owner,
-        lease_until=Now() + LEASE,
-        started_at=Coalesce(F("started_at"), Now()),
-        stage="starting",
-        percent=1,
-    )
-    if changed:
-        return owner
-    gave_up = TrainingRun.objects.filter(
-        pk=run_id, status=Status.RUNNING, lease_until__lt=Now(), attempts__gte=MAX_ATTEMPTS
-    ).update(
-        status=Status.FAILED,
-        finished_at=Now(),
-        error=f"gave up after {MAX_ATTEMPTS} attempts: the worker died each time",
-    )
-    if gave_up:
-        log.error("run %s: gave up after %s attempts", run_id, MAX_ATTEMPTS)
-    return None
-
-
-@dataclass(frozen=True)
-class _Lease:
-    run_id: int
-    owner: uuid.UUID
-
-    def _held(self) -> Any:
-        return TrainingRun.objects.filter(pk=self.run_id, status=Status.RUNNING, lease_owner=self.owner)
-
-    def report(self, stage: str, percent: int) -> None:
-        """Progress, and the lease renewed. Raises `LeaseLost`."""
-        if not self._held().update(stage=stage[:100], percent=percent, lease_until=Now() + LEASE):
-            raise LeaseLost
-
-    def fail(self, error: str) -> None:
-        self._held().update(status=Status.FAILED, error=error[:4000], finished_at=Now())
-
-    def kept_alive(self) -> AbstractContextManager[None]:
-        """Renews the lease from a thread, because a fit may last longer than a lease."""
-
-        def renew() -> None:
-            self._held().update(lease_until=Now() + LEASE)
-
-        return repeatedly(renew, every=RENEW_SECONDS, name=f"lease-{self.run_id}")
 
 
 @dataclass(frozen=True)
@@ -136,9 +47,10 @@ class _Made:
         return cls(fitted, choice, artifacts.store(pipeline), compiled)
 
 
-def _train(lease: _Lease) -> None:
+def train(lease: Lease) -> None:
+    """Executes a claimed run to its version; see `training.services.jobs.Work`."""
     related = ("registered_model", "upload", "requested_by")
-    run = TrainingRun.objects.select_related(*related).get(pk=lease.run_id)
+    run = TrainingRun.objects.select_related(*related).get(pk=lease.job_id)
     declared = catalogue.get(run.registered_model.name)
     finished = False
     while not finished:
@@ -146,7 +58,7 @@ def _train(lease: _Lease) -> None:
 
 
 def _train_on(
-    lease: _Lease, run: TrainingRun, declared: ModelDeclaration, active: ModelVersion | None
+    lease: Lease, run: TrainingRun, declared: ModelDeclaration, active: ModelVersion | None
 ) -> bool:
     """Fits and finishes; False when an append must start anew, because another run's rows became the active
     version's meanwhile and would be lost."""
@@ -166,7 +78,8 @@ def _train_on(
         lease.report("comparing with the active version", 90)
         gate = _gate(declared, fitted, active)
         try:
-            _finish(lease, run, dataset, declared, made, gate, active)
+            finish = partial(_finish, lease, run, dataset, declared, made, gate, active)
+            jobs.persistently(finish)
         except ActiveChanged:
             active = run.registered_model.active_version
             if run.mode == TrainingRun.Mode.APPEND and active is not None and active.dataset_id != base:
@@ -178,10 +91,11 @@ def _train_on(
 def _assemble(run: TrainingRun, declared: ModelDeclaration, active: ModelVersion | None) -> Dataset:
     """The rows to train on: the upload alone, or the active version's rows and the upload."""
     model, schema = run.registered_model, declared.schema
+    upload = run.upload if run.upload is not None else _collected(run, schema)
     appends = run.mode == TrainingRun.Mode.APPEND and active is not None
-    parts = [active.dataset, run.upload] if appends and active is not None else [run.upload]
-    if len(parts) == 1 and run.upload.schema_sha256 == schema.sha256:
-        return run.upload
+    parts = [active.dataset, upload] if appends and active is not None else [upload]
+    if len(parts) == 1 and upload.schema_sha256 == schema.sha256:
+        return upload
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory, _files(parts) as paths:
         sources = [
             (path, part.schema_sha256 == schema.sha256) for path, part in zip(paths, parts, strict=True)
@@ -189,6 +103,18 @@ def _assemble(run: TrainingRun, declared: ModelDeclaration, active: ModelVersion
         written = datasets.join(sources, Path(directory) / "joined.parquet", schema)
         source = " + ".join(part.sha256[:12] for part in parts)
         return dataset_services.register(model, written, schema, source=source, by=run.requested_by)
+
+
+def _collected(run: TrainingRun, schema: DatasetSchema) -> Dataset:
+    """The rows of the run's source, as a dataset; see `training.services.sources`."""
+    assert run.source is not None
+    with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
+        path = Path(directory) / "collected.parquet"
+        written = sources.collect(run.registered_model, schema, run.source, path)
+        said = " ".join(f"{name} {value}" for name, value in run.source.items())
+        return dataset_services.register(
+            run.registered_model, written, schema, source=said, by=run.requested_by
+        )
 
 
 @contextmanager
@@ -236,7 +162,7 @@ def _gate(declared: ModelDeclaration, fitted: fitting.Fitted, active: ModelVersi
 
 
 def _finish(
-    lease: _Lease,
+    lease: Lease,
     run: TrainingRun,
     dataset: Dataset,
     declared: ModelDeclaration,
@@ -248,9 +174,7 @@ def _finish(
     fitted, choice, stored, compiled = made.fitted, made.choice, made.artifact, made.compiled
     with transaction.atomic():
         model = RegisteredModel.objects.select_for_update(no_key=True).get(pk=run.registered_model_id)
-        held = TrainingRun.objects.select_for_update().filter(
-            pk=run.pk, status=Status.RUNNING, lease_owner=lease.owner
-        )
+        held = lease.held().select_for_update()
         if not held:  # evaluates, and so locks
             raise LeaseLost
         active = model.active_version

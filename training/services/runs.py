@@ -1,34 +1,44 @@
-"""Training runs as rows: requested, found waiting. The row is the truth.
+"""Training runs as rows: requested, executed where somebody waits for it. The row is the truth.
 
-What executes them is `training.services.execution`, which needs pandas and scikit-learn; this module does
+What does the work is `training.services.execution`, which needs pandas and scikit-learn; this module does
 not, so that web processes start quickly and stay small until they load a model.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from typing import Any
 
 from django.contrib.auth.models import User
-from django.db.models import Q
-from django.db.models.functions import Now
 
 from training.models import Dataset, RegisteredModel, TrainingRun
+from training.services import jobs
 
 Status = TrainingRun.Status
 
 
 def request(
     model: RegisteredModel,
-    upload: Dataset,
+    upload: Dataset | None,
     *,
     mode: str,
     by: User | None,
     activation_reason: str = "",
+    source: dict[str, Any] | None = None,
+    search: dict[str, Any] | None = None,
 ) -> TrainingRun:
-    """A queued run. The caller enqueues its id after the commit."""
+    """A queued run. The caller enqueues it after the commit.
+
+    Parameters
+    ----------
+    upload : the rows that came with the request; None with a `source`.
+    source : where the rows are taken from when the run begins; see `training.services.sources`.
+    search : a search for hyper-parameters instead of one fit; see `training.searching`.
+    """
     return TrainingRun.objects.create(
         registered_model=model,
         upload=upload,
+        source=source,
+        search=search,
         mode=mode,
         requested_by=by,
         activation_reason=activation_reason.strip()[:500],
@@ -36,17 +46,6 @@ def request(
     )
 
 
-def waiting_run_ids() -> list[int]:
-    """Runs that a worker could claim now but none has: their message may have been lost."""
-    patience = Now() - timedelta(seconds=20)
-    waiting = Q(status=Status.QUEUED, queued_at__lt=patience) | Q(
-        status=Status.RUNNING, lease_until__lt=Now()
-    )
-    return list(TrainingRun.objects.filter(waiting).order_by("id").values_list("id", flat=True))
-
-
 def execute(run_id: int) -> bool:
-    """Claims and executes a run; False when it is not there to be claimed (done, or held by another)."""
-    from training.services import execution
-
-    return execution.execute(run_id)
+    """Claims and executes a run in this process; False when it is not there to be claimed."""
+    return jobs.execute(TrainingRun, run_id)

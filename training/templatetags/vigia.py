@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from django import template
+from django.templatetags.static import static
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
@@ -19,6 +20,7 @@ TONES = {
     "passed": "good",
     "candidate": "calm",
     "queued": "calm",
+    "cancelled": "warn",
     "running": "busy",
     "failed": "bad",
     "rejected": "bad",
@@ -125,3 +127,19 @@ def took(run: Any) -> str:
         return ""
     seconds = (run.finished_at - run.started_at).total_seconds()
     return f"took {seconds:.1f} s" if seconds < 100 else f"took {seconds / 60:.0f} min"
+
+
+@register.filter
+def chart_rows(spec: dict[str, Any], at: int) -> list[tuple[Any, Any]]:
+    """What a chart shows of one of its series, as rows of a table."""
+    series = spec["series"][at]
+    if "points" in series:
+        return [(x, y) for x, y in series["points"]]
+    return list(zip(spec.get("labels") or range(len(series["values"])), series["values"], strict=False))
+
+
+@register.simple_tag
+def charts_media() -> SafeString:
+    """The scripts that draw the charts of a page."""
+    sources = [static("vigia/vendor/chart.umd.min.js"), static("vigia/charts.js")]
+    return format_html_join("", '<script src="{}" defer></script>', ((source,) for source in sources))

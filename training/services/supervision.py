@@ -1,0 +1,173 @@
+"""A job in a process of its own, watched: time, memory, cancellation, death.
+
+The worker that received the message claims the job and starts a child that does it. So a fit that leaks,
+hangs or takes its process down harms one job, and can be stopped in the middle of a call that never returns
+to Python. The child ends when its watcher does: it notices the end of its standard input.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Final
+
+from django.conf import settings
+from django.db import Error, InterfaceError, OperationalError, connection
+
+from training.models import Job
+from training.services import jobs
+from training.services.jobs import Lease
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS: Final = 0.5
+
+
+def supervise(job_kind: type[Job], job_id: int) -> bool:
+    """Claims a job and has a child do it, again while it dies and attempts are left; False: not there."""
+    lease = jobs.claim(job_kind, job_id)
+    if lease is None:
+        return False
+    while lease is not None and _watch(lease):
+        lease = jobs.claim(job_kind, job_id)
+    return True
+
+
+def _watch(lease: Lease) -> bool:
+    """Until the child has ended; True when it died and the job was given back."""
+    command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "do_job"]
+    command += [lease.kind._meta.label_lower, str(lease.job_id), str(lease.owner)]
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=settings.BASE_DIR,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    output = _Output(child)
+    try:
+        ended = _Watch(lease, child, output).until_it_ends()
+    finally:
+        if child.poll() is None:
+            child.kill()
+        child.wait()
+        output.close()
+        assert child.stdin is not None
+        child.stdin.close()
+    lease.say(output.take())
+    if ended or not _is_still_ours(lease):
+        return False
+    if lease.held().filter(cancel_requested_at__isnull=False).exists():
+        lease.cancel()
+        return False
+    why = _death(child.returncode)
+    log.error("%s %s: %s", lease.kind._meta.label_lower, lease.job_id, why)
+    return lease.give_back(f"{why}; to be tried again")
+
+
+def _is_still_ours(lease: Lease) -> bool:
+    return bool(jobs.persistently(lease.held().exists))
+
+
+def _death(code: int) -> str:
+    if code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}"
+    return f"its process ended with status {code}"
+
+
+class _Watch:
+    """One child from its start to its end.
+
+    Time is counted from the start of this attempt.
+    """
+
+    def __init__(self, lease: Lease, child: subprocess.Popen[bytes], output: _Output) -> None:
+        self.lease, self.child, self.output = lease, child, output
+        self.started = self.renewed = time.monotonic()
+        self.told = False
+        self.cancelled_at: float | None = None
+
+    def until_it_ends(self) -> bool:
+        """Whether the job got its terminal state here; else its own process gave it one, or died."""
+        while self._still_runs():
+            try:
+                if self._tick():
+                    return True
+            except (OperationalError, InterfaceError):
+                log.warning("the database is away; %s goes on", self.lease.job_id)
+                connection.close()
+            except Error:
+                log.exception("watching %s", self.lease.job_id)
+        return False
+
+    def _still_runs(self) -> bool:
+        try:
+            self.child.wait(TICK_SECONDS)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+    def _tick(self) -> bool:
+        now = time.monotonic()
+        spent = now - self.started
+        if spent > settings.JOB_HARD_SECONDS:
+            self._kill()
+            self.lease.fail(f"it was killed after {settings.JOB_HARD_SECONDS:.0f} s (JOB_HARD_SECONDS)")
+            return True
+        if spent > settings.JOB_SOFT_SECONDS and not self.told:
+            self.told = True
+            self.child.send_signal(signal.SIGUSR1)  # it says itself what it was doing
+        said = self.output.take()
+        if said:
+            self.lease.say(said)
+        if now - self.renewed > settings.JOB_LEASE_SECONDS / jobs.RENEWALS:
+            if not self.lease.renew():
+                self._kill()  # somebody else has it, or it is finished
+                return True
+            self.renewed = now
+        if self.cancelled_at is None:
+            if self.lease.held().filter(cancel_requested_at__isnull=False).exists():
+                self.cancelled_at = now
+        elif now - self.cancelled_at > settings.JOB_CANCEL_SECONDS:
+            self._kill()
+            self.lease.cancel()
+            return True
+        return False
+
+    def _kill(self) -> None:
+        self.child.kill()
+        self.child.wait()
+
+
+class _Output:
+    """What the child writes, read by a thread so that it never waits for a reader."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child, self._pieces, self._lock = child, bytearray(), threading.Lock()
+        self._thread = threading.Thread(target=self._read, daemon=True, name="job-output")
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._child.stdout is not None
+        for line in self._child.stdout:
+            sys.stderr.buffer.write(line)
+            sys.stderr.flush()
+            with self._lock:
+                self._pieces += line
+                del self._pieces[: -jobs.LOG_LENGTH]
+
+    def take(self) -> str:
+        with self._lock:
+            found, self._pieces = bytes(self._pieces), bytearray()
+        return found.decode("utf-8", "replace")
+
+    def close(self) -> None:
+        self._thread.join(5.0)
+        assert self._child.stdout is not None
+        self._child.stdout.close()

@@ -1,0 +1,1 @@
+"""The registry over HTTP: parse, call one service, present."""

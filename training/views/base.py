@@ -1,0 +1,98 @@
+"""What all views of models share: who may come in, what the query string says, pages."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TypeVar
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db.models import Model, QuerySet
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from training.models import RegisteredModel
+from training.parsers import CsvBody, check_length
+from training.schema import Fault, InvalidRows
+from training.services import access, registry
+
+PAGE = 100
+Row = TypeVar("Row", bound=Model)
+
+
+class ModelView(APIView):
+    """A route below ``/models/{model}/``: finds the model and asks for the right the method needs."""
+
+    rights: ClassVar[dict[str, access.Right]] = {}
+    max_bytes = settings.PREDICT_MAX_BYTES
+    model: RegisteredModel
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        self.model = registry.get_model(kwargs["model"])
+        right = self.rights.get("GET" if request.method == "HEAD" else request.method or "")
+        if right is not None:
+            access.require(request.user, right, self.model)
+        else:
+            access.require_any(request.user, self.model)
+        if request.method == "POST":
+            check_length(request, self.max_bytes)
+
+    def get_view_name(self) -> str:
+        """The heading of the browsable page: of which model it is."""
+        name = getattr(self, "kwargs", {}).get("model")
+        return f"{super().get_view_name()} of {name}" if name else super().get_view_name()
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        body = getattr(self.request, "_full_data", None)
+        if isinstance(body, CsvBody):
+            body.stream.close()
+        return super().finalize_response(request, response, *args, **kwargs)
+
+
+def who(request: Request) -> User:
+    """The user behind the request; the permissions let nobody else through."""
+    assert isinstance(request.user, User)
+    return request.user
+
+
+def csv_dialect(request: Request) -> tuple[str | None, str | None]:
+    """(delimiter, decimal) as the query string overrides them."""
+    delimiter, decimal = request.query_params.get("delimiter"), request.query_params.get("decimal")
+    delimiter = "\t" if delimiter == "tab" else delimiter
+    for name, given, allowed in (
+        ("delimiter", delimiter, (",", ";", "\t")),
+        ("decimal", decimal, (".", ",")),
+    ):
+        if given is not None and given not in allowed:
+            fault = Fault(name, "not_a_level", f"{name} is not one this reads", allowed=allowed)
+            raise InvalidRows([fault], message=fault.message)
+    return delimiter, decimal
+
+
+def moment_of(request: Request, name: str) -> Any:
+    """A time from the query string (ISO 8601; UTC where it names no zone), or None."""
+    given = request.query_params.get(name)
+    if not given:
+        return None
+    try:
+        # A "+" that was not percent-encoded arrives as a space.
+        moment = parse_datetime(given.replace(" ", "+") if "T" in given else given)
+        moment = moment or parse_datetime(f"{given}T00:00:00")
+    except (ValueError, OverflowError):
+        moment = None
+    if moment is None:
+        fault = Fault(
+            name, "not_a_time", f"{name} must be an ISO 8601 time", value=given[:80], has_value=True
+        )
+        raise InvalidRows([fault], message=fault.message)
+    return moment if timezone.is_aware(moment) else timezone.make_aware(moment)
+
+
+def before(rows: QuerySet[Row, Row], request: Request, field: str) -> QuerySet[Row, Row]:
+    """One page of rows, those below ``?before=``."""
+    given = request.query_params.get("before", "")
+    if given.isascii() and given.isdigit() and len(given) < 19:
+        rows = rows.filter(**{f"{field}__lt": int(given)})
+    return rows.order_by(f"-{field}")[:PAGE]

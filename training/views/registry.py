@@ -1,0 +1,116 @@
+"""Registered models and their versions over HTTP: parse, call one service, present."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from training.errors import NotFound
+from training.serializers import (
+    ActivateSerializer,
+    ActivationSerializer,
+    ReasonSerializer,
+    RegisteredModelSerializer,
+    VersionSerializer,
+    VersionSummarySerializer,
+)
+from training.services import access, registry
+from training.views.base import ModelView, before, moment_of, who
+
+
+class ModelsView(APIView):
+    """The registered models this key has any right for."""
+
+    @extend_schema(responses=RegisteredModelSerializer(many=True), operation_id="list_models")
+    def get(self, request: Request) -> Response:
+        rows = access.visible_models(request.user)
+        return Response(RegisteredModelSerializer(rows, many=True).data)
+
+
+class ModelDetailView(ModelView):
+    """One registered model: schema, active version, policy, an example to send."""
+
+    @extend_schema(responses=RegisteredModelSerializer, operation_id="get_model")
+    def get(self, request: Request, model: str) -> Response:
+        return Response(RegisteredModelSerializer(self.model).data)
+
+
+class VersionsView(ModelView):
+    """All versions, newest first."""
+
+    @extend_schema(
+        responses=VersionSummarySerializer(many=True),
+        operation_id="list_versions",
+        parameters=[OpenApiParameter("before", int, description="Only versions numbered below this.")],
+    )
+    def get(self, request: Request, model: str) -> Response:
+        rows = before(self.model.versions.order_by("-number"), request, "number")
+        return Response(VersionSummarySerializer(rows, many=True).data)
+
+
+class VersionDetailView(ModelView):
+    """One version: metrics, gate, lineage, schema, engine."""
+
+    @extend_schema(responses=VersionSerializer, operation_id="get_version")
+    def get(self, request: Request, model: str, number: int) -> Response:
+        return Response(VersionSerializer(registry.get_version(self.model, number)).data)
+
+
+class ActiveView(ModelView):
+    """What was live at a moment (now, without ``at``)."""
+
+    @extend_schema(
+        responses=ActivationSerializer,
+        operation_id="get_active",
+        parameters=[OpenApiParameter("at", OpenApiTypes.DATETIME, description="ISO 8601 time.")],
+    )
+    def get(self, request: Request, model: str) -> Response:
+        moment = moment_of(request, "at") or timezone.now()
+        found = registry.active_at(self.model, moment)
+        if found is None:
+            raise NotFound(f"nothing was active for {self.model.name} at {moment.isoformat()}")
+        return Response(ActivationSerializer(found).data)
+
+
+class ActivateView(ModelView):
+    """Makes this version the active one."""
+
+    rights: ClassVar = {"POST": "activate"}
+
+    @extend_schema(request=ActivateSerializer, responses=ActivationSerializer, operation_id="activate")
+    def post(self, request: Request, model: str, number: int) -> Response:
+        version = registry.get_version(self.model, number)
+        asked = ActivateSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        done = registry.activate(
+            version,
+            by=who(request),
+            reason=asked.validated_data["reason"],
+            override=asked.validated_data["override"],
+        )
+        return Response(ActivationSerializer(done).data)
+
+    def get_serializer(self, *args: Any, **kwargs: Any) -> ActivateSerializer:
+        return ActivateSerializer(*args, **kwargs)
+
+
+class RollbackView(ModelView):
+    """Goes back to the version that was active before."""
+
+    rights: ClassVar = {"POST": "activate"}
+
+    @extend_schema(request=ReasonSerializer, responses=ActivationSerializer, operation_id="rollback")
+    def post(self, request: Request, model: str) -> Response:
+        asked = ReasonSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        done = registry.rollback(self.model, by=who(request), reason=asked.validated_data["reason"])
+        return Response(ActivationSerializer(done).data)
+
+    def get_serializer(self, *args: Any, **kwargs: Any) -> ReasonSerializer:
+        return ReasonSerializer(*args, **kwargs)

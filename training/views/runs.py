@@ -1,0 +1,181 @@
+"""Training runs over HTTP: asked for, followed, stopped."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from typing import Any, ClassVar, Final
+
+from django.conf import settings
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+
+from training import tasks
+from training.errors import Conflict, Malformed, NotFound
+from training.models import Dataset, RegisteredModel, TrainingRun
+from training.parsers import CsvBody, CSVParser, StrictJSONParser
+from training.schema import Fault, InvalidRows
+from training.schema.faults import clip
+from training.serializers import TrainingRequestSerializer, TrainingRunSerializer
+from training.services import datasets, jobs, runs, sources
+from training.views.base import ModelView, before, csv_dialect, who
+
+# A waiting request holds one of the process's threads: most must stay free for predictions.
+_WAITERS = threading.BoundedSemaphore(2)
+_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
+MOST_TRIALS: Final = 1_000
+
+
+class TrainingRunsView(ModelView):
+    """Asks for a retrain, by JSON or CSV; lists the runs so far."""
+
+    rights: ClassVar = {"POST": "train"}
+    parser_classes = [StrictJSONParser, CSVParser]
+    max_bytes = settings.TRAINING_MAX_BYTES
+
+    @extend_schema(
+        responses=TrainingRunSerializer(many=True),
+        operation_id="list_training_runs",
+        parameters=[OpenApiParameter("before", int, description="Only runs with an id below this.")],
+    )
+    def get(self, request: Request, model: str) -> Response:
+        rows = before(self.model.runs.select_related("registered_model", "upload", "dataset"), request, "id")
+        return Response(TrainingRunSerializer(rows, many=True).data)
+
+    @extend_schema(
+        request={"application/json": TrainingRequestSerializer, "text/csv": OpenApiTypes.STR},
+        responses={202: TrainingRunSerializer, 201: TrainingRunSerializer},
+        operation_id="request_training_run",
+        parameters=[
+            OpenApiParameter("mode", str, enum=TrainingRun.Mode.values, description="For a CSV body."),
+            OpenApiParameter("delimiter", str, enum=[",", ";", "tab"], description="For a CSV body."),
+            OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
+            OpenApiParameter("Prefer", str, OpenApiParameter.HEADER, description="wait=60 waits that long."),
+        ],
+    )
+    def post(self, request: Request, model: str) -> Response:
+        data, by = request.data, who(request)
+        mode = self._mode(request, data)
+        source = search = None
+        if isinstance(data, CsvBody):
+            delimiter, decimal = csv_dialect(request)
+            upload = datasets.from_csv(
+                self.model, data.stream, by=by, source="CSV", delimiter=delimiter, decimal=decimal
+            )
+        else:
+            asked = _asked(data)
+            search = None if "search" not in asked else _search(asked["search"])
+            if "from" in asked:
+                rest = {name: asked[name] for name in asked if name not in ("mode", "search")}
+                upload, source = None, sources.checked(rest)
+            elif "instances" in asked:
+                upload = datasets.from_instances(self.model, asked["instances"], by=by)
+            else:
+                upload, mode = self._active_rows(), TrainingRun.Mode.REPLACE.value
+        run = runs.request(self.model, upload, mode=mode, by=by, source=source, search=search)
+        tasks.enqueue(run)
+        return self._answer(request, run)
+
+    def _active_rows(self) -> Dataset:
+        """For a request that brings no rows: what the active version was trained on."""
+        active = self.model.active_version
+        if active is None:
+            raise Conflict(
+                f"no version of {self.model.name} is active, so there are no rows to train on again",
+                code="no_active_version",
+            )
+        return active.dataset
+
+    def _mode(self, request: Request, data: Any) -> str:
+        given = request.query_params.get("mode")
+        if given is None and isinstance(data, dict):
+            given = data.get("mode")
+        given = TrainingRun.Mode.APPEND if given is None else given
+        if given not in TrainingRun.Mode.values:
+            fault = Fault(
+                "mode", "not_a_level", "mode must be append or replace", allowed=("append", "replace")
+            )
+            raise InvalidRows([fault], message=fault.message)
+        return str(given)
+
+    def _answer(self, request: Request, run: TrainingRun) -> Response:
+        """202 at once; with ``Prefer: wait=N`` as late as that, and 201 when the run has finished."""
+        headers = {"Location": reverse("training-run", args=[self.model.name, run.pk], request=request)}
+        asked = _WAIT.search(request.headers.get("Prefer", ""))
+        if asked and not run.is_finished and _WAITERS.acquire(blocking=False):
+            try:
+                run = self._wait(run, int(asked[1]), headers)
+            finally:
+                _WAITERS.release()
+        return Response(
+            TrainingRunSerializer(run).data, status=201 if run.is_finished else 202, headers=headers
+        )
+
+    def _wait(self, run: TrainingRun, asked: int, headers: dict[str, str]) -> TrainingRun:
+        """The run when it has finished, or as it is after as many seconds as were asked for."""
+        seconds = min(asked, settings.MAX_WAIT_SECONDS)
+        headers["Preference-Applied"] = f"wait={seconds}"
+        deadline, pause = time.monotonic() + seconds, 0.1
+        while not run.is_finished and time.monotonic() < deadline:
+            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+            pause = min(pause * 1.5, 1.0)
+            run = TrainingRun.objects.get(pk=run.pk)
+        return run
+
+
+class TrainingRunView(ModelView):
+    """One training run and what became of it."""
+
+    @extend_schema(responses=TrainingRunSerializer, operation_id="get_training_run")
+    def get(self, request: Request, model: str, run: int) -> Response:
+        return Response(TrainingRunSerializer(run_of(self.model, run)).data)
+
+
+class CancelRunView(ModelView):
+    """Stops a training run: at once while queued, else between two stages, and by force after a grace."""
+
+    rights: ClassVar = {"POST": "train"}
+
+    @extend_schema(request=None, responses={202: TrainingRunSerializer}, operation_id="cancel_training_run")
+    def post(self, request: Request, model: str, run: int) -> Response:
+        found = jobs.request_cancel(run_of(self.model, run), by=who(request))
+        return Response(TrainingRunSerializer(found).data, status=202)
+
+
+def run_of(model: RegisteredModel, run_id: int) -> TrainingRun:
+    """A run of this model, or `NotFound`."""
+    found = model.runs.filter(pk=run_id).first() if run_id < 2**63 else None
+    if found is None:
+        raise NotFound(f"{model.name} has no training run {str(run_id)[:20]}")
+    return found
+
+
+def _asked(data: Any) -> dict[str, Any]:
+    """The JSON body of a request for a run, its names checked: ``instances`` or ``from`` or ``search``."""
+    if not isinstance(data, dict):
+        raise Malformed('send {"instances": [...], "mode": "append"} or a CSV', code="not_an_object")
+    known = {"mode", "search"} | ({"instances"} if "from" not in data else {"from", "since", "until"})
+    said = "only instances, mode and search are read, or from, since, until, mode and search"
+    faults = [Fault(clip(name), "unknown_field", said) for name in sorted(set(data) - known)]
+    if not {"instances", "from", "search"} & set(data):
+        faults.append(Fault("instances", "missing_field", "instances is missing"))
+    elif "instances" in data and (not isinstance(data["instances"], list) or not data["instances"]):
+        faults.append(Fault("instances", "not_an_array", "instances must be an array with at least one row"))
+    if faults:
+        raise InvalidRows(faults, message="the request is invalid")
+    return data
+
+
+def _search(asked: Any) -> dict[str, Any]:
+    """What is stored with a run that searches: how many candidates it tries."""
+    tried = asked.get("n_iter") if isinstance(asked, dict) else None
+    if not isinstance(asked, dict) or set(asked) - {"n_iter"}:
+        raise InvalidRows([Fault("search", "not_an_object", 'search must be {"n_iter": 30}')])
+    if not isinstance(tried, int) or isinstance(tried, bool) or not 1 <= tried <= MOST_TRIALS:
+        said = f"n_iter must be a whole number from 1 to {MOST_TRIALS}"
+        raise InvalidRows([Fault("search", "out_of_bounds", said)], message=said)
+    return {"n_iter": tried}
