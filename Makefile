@@ -14,7 +14,7 @@ STACK = $(BIN)/python -m local.stack --reuse --
 
 export VIGIA_VAR TEST_VAR
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts migrations-check deploy-check unit openapi bench bench-growth bench-start bench-micro manage shell install install-dev clean
+.PHONY: help run test lint format types contracts migrations-check deploy-check unit faults openapi bench bench-growth bench-start bench-micro manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -44,6 +44,9 @@ deploy-check: install-dev ## Django's deployment checks, with the settings a ser
 
 unit: install-dev ## The tests (PYTEST_ARGS="-k drift")
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(TEST_STACK) pytest $(PYTEST_ARGS)
+
+faults: install-dev ## Kills worker, broker, PostgreSQL and beat under training runs, twenty times (FAULT_SEEDS=20)
+	@FAULT_SEEDS=$${FAULT_SEEDS:-20} $(TEST_STACK) pytest -q tests/e2e/test_faults.py
 
 format: install-dev ## Rewrite to the house format
 	$(BIN)/ruff check --fix

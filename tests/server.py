@@ -130,6 +130,25 @@ class Clients:
             time.sleep(0.005)
 
 
+def child_environment(directory: Path) -> dict[str, str]:
+    """For processes started by a test: the test's database, broker, secrets and store."""
+    (directory / "store").symlink_to(default_storage.location)  # type: ignore[attr-defined]
+    database = settings.DATABASES["default"]
+    given = connection.settings_dict
+    address = (
+        f"postgresql://{given['USER']}:{given['PASSWORD']}@{given['HOST']}:{given['PORT']}/{given['NAME']}"
+    )
+    assert given["NAME"].startswith("test_"), database["NAME"]
+    return {
+        "DATABASE_URL": address,
+        "REDIS_URL": settings.CELERY_BROKER_URL,
+        "SECRET_KEY": settings.SECRET_KEY,
+        "ARTIFACT_KEY": settings.ARTIFACT_KEY,
+        "VIGIA_VAR": str(directory),
+        "VIGIA_LOCAL": "1",
+    }
+
+
 class Server(Asker):
     """`gunicorn --config config/gunicorn.py config.wsgi` on a free port of loopback."""
 
@@ -138,24 +157,17 @@ class Server(Asker):
             probe.bind(("127.0.0.1", 0))
             super().__init__(probe.getsockname()[1])
         self.log = directory / "gunicorn.log"
-        (directory / "store").symlink_to(default_storage.location)  # type: ignore[attr-defined]
-        database = settings.DATABASES["default"]
-        given = connection.settings_dict
-        address = f"postgresql://{given['USER']}:{given['PASSWORD']}@{given['HOST']}:{given['PORT']}/{given['NAME']}"
-        assert given["NAME"].startswith("test_"), database["NAME"]
-        self.env = os.environ | {
-            "DATABASE_URL": address,
-            "REDIS_URL": settings.CELERY_BROKER_URL,
-            "SECRET_KEY": settings.SECRET_KEY,
-            "ARTIFACT_KEY": settings.ARTIFACT_KEY,
-            "VIGIA_VAR": str(directory),
-            "VIGIA_LOCAL": "1",
-            "PORT": str(self.port),
-            "WEB_CONCURRENCY": "2",
-            "BODY_SILENCE_SECONDS": "2",
-            "OMP_NUM_THREADS": "1",
-            **env,
-        }
+        self.env = (
+            os.environ
+            | child_environment(directory)
+            | {
+                "PORT": str(self.port),
+                "WEB_CONCURRENCY": "2",
+                "BODY_SILENCE_SECONDS": "2",
+                "OMP_NUM_THREADS": "1",
+                **env,
+            }
+        )
         self.process: subprocess.Popen[bytes] | None = None
         self.files: int | None = None
 

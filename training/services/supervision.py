@@ -120,9 +120,9 @@ class _Watch:
             self._kill()
             self.lease.fail(f"it was killed after {settings.JOB_HARD_SECONDS:.0f} s (JOB_HARD_SECONDS)")
             return True
-        if spent > settings.JOB_SOFT_SECONDS and not self.told:
+        if spent > settings.JOB_SOFT_SECONDS and not self.told and self._has_begun():
             self.told = True
-            self.child.send_signal(signal.SIGUSR1)  # it says itself what it was doing
+            self.child.send_signal(signal.SIGUSR1)  # it says so itself
         said = self.output.take()
         if said:
             self.lease.say(said)
@@ -139,6 +139,10 @@ class _Watch:
             self.lease.cancel()
             return True
         return False
+
+    def _has_begun(self) -> bool:
+        """Before its first report it may not listen to signals yet, and one would end it."""
+        return bool(self.lease.held().exclude(stage="starting").exists())
 
     def _kill(self) -> None:
         self.child.kill()

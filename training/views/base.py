@@ -26,6 +26,7 @@ class ModelView(APIView):
 
     rights: ClassVar[dict[str, access.Right]] = {}
     max_bytes = settings.PREDICT_MAX_BYTES
+    reads_body = True
     model: RegisteredModel
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
@@ -36,7 +37,7 @@ class ModelView(APIView):
             access.require(request.user, right, self.model)
         else:
             access.require_any(request.user, self.model)
-        if request.method == "POST":
+        if request.method == "POST" and self.reads_body:
             check_length(request, self.max_bytes)
 
     def get_view_name(self) -> str:

@@ -139,6 +139,7 @@ class CancelRunView(ModelView):
     """Stops a training run: at once while queued, else between two stages, and by force after a grace."""
 
     rights: ClassVar = {"POST": "train"}
+    reads_body = False
 
     @extend_schema(request=None, responses={202: TrainingRunSerializer}, operation_id="cancel_training_run")
     def post(self, request: Request, model: str, run: int) -> Response:

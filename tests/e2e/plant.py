@@ -1,0 +1,190 @@
+"""Servers, worker and beat as processes of their own, to be killed: `make run` without the web."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import psycopg
+from celery import Celery
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+OURS: Final = ("DATABASE_URL", "REDIS_URL", "VIGIA_VAR", "VIGIA_LOCAL", "MAKEFLAGS", "TEST_VAR")
+LABEL: Final = "training.trainingrun"
+
+
+class Plant:
+    """A local stack of its own with a Celery worker and beat beside it.
+
+    The stack brings PostgreSQL and Valkey back when they die; worker and beat are brought back here.
+    """
+
+    def __init__(self, directory: Path, **env: str) -> None:
+        self.var, self.log = directory / "var", directory / "plant.log"
+        self.env = {name: value for name, value in os.environ.items() if name not in OURS}
+        self.env |= {"VIGIA_VAR": str(self.var), "OMP_NUM_THREADS": "1"} | env
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.dead: list[psutil.Process] = []
+
+    # -- starting and ending -----------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._start("stack", "-m", "local.stack", "--", "sleep", "1800")
+        await_(lambda: (self.var / "stack.json").exists() and self._answers(), 60)
+        self.manage("bootstrap", "--no-accounts")
+        self.start_worker()
+        self.start_beat()
+
+    def start_worker(self) -> None:
+        self._start(
+            "worker", "-m", "celery", "--quiet", "-A", "config", "worker", "--concurrency", "2", "--loglevel",
+            "info", "--without-gossip", "--without-mingle",
+        )  # fmt: skip
+
+    def start_beat(self, name: str = "beat") -> None:
+        schedule = str(self.var / f"schedule of {name}")
+        self._start(name, "-m", "celery", "--quiet", "-A", "config", "beat", "--schedule", schedule)
+
+    def _start(self, name: str, *arguments: str) -> None:
+        with self.log.open("ab") as out:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, *arguments], cwd=ROOT, env=self.env, stdout=out, stderr=out,
+                stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+
+    def stop(self) -> None:
+        for name in ("second beat", "beat", "worker", "stack"):
+            process = self.processes.get(name)
+            if process is not None and process.poll() is None:
+                self.dead += psutil.Process(process.pid).children(recursive=True)
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        for process in self.dead:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def manage(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.env, capture_output=True, text=True,
+            timeout=180, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    # -- killing -----------------------------------------------------------------------------------
+
+    def kill_worker(self, *, whole_group: bool) -> None:
+        """kill -9 of the worker's first process, or of all its processes; then another is started."""
+        process = self.processes["worker"]
+        self.dead += psutil.Process(process.pid).children(recursive=True)
+        if whole_group:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.wait()
+        self.start_worker()
+
+    def kill_beat(self) -> None:
+        self.processes["beat"].kill()
+        self.processes["beat"].wait()
+        self.start_beat()
+
+    def second_beat(self) -> None:
+        """One more than there should be."""
+        self.start_beat("second beat")
+
+    def kill_postgres(self) -> None:
+        self._server("postgres").kill()
+
+    def lose_broker(self) -> None:
+        """Everything the broker held is gone, and so is its process."""
+        broker = psutil.Process(self._server("valkey").pid)
+        with suppress(Exception), Celery(broker=self.broker_url).connection_for_write() as connection:
+            connection.default_channel.client.flushall()
+        broker.kill()
+
+    def jobs(self) -> list[psutil.Process]:
+        """The processes in which a job is being done now."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            line = process.info["cmdline"] or []
+            with suppress(psutil.Error):
+                if "do_job" in line and process.environ().get("VIGIA_VAR") == str(self.var):
+                    found.append(process)
+        return found
+
+    def _server(self, name: str) -> psutil.Process:
+        children = psutil.Process(self.processes["stack"].pid).children(recursive=True)
+        found = [child for child in children if name in child.name() or name in " ".join(child.cmdline()[:1])]
+        return min(found, key=lambda child: child.create_time())
+
+    # -- runs --------------------------------------------------------------------------------------
+
+    @property
+    def broker_url(self) -> str:
+        return str(self._addresses()["redis_url"])
+
+    def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Rows, asked for again as long as the server is away."""
+
+        def ask() -> list[tuple[Any, ...]]:
+            with psycopg.connect(self._addresses()["database_url"], autocommit=True) as connection:
+                asked = connection.execute(statement.encode(), parameters)
+                return asked.fetchall() if asked.description else []
+
+        until = time.monotonic() + 30
+        while True:
+            try:
+                return ask()
+            except psycopg.OperationalError:
+                assert time.monotonic() < until, self.tail()
+                time.sleep(0.2)
+
+    def _addresses(self) -> dict[str, str]:
+        found: dict[str, str] = json.loads((self.var / "stack.json").read_text(encoding="utf-8"))
+        return found
+
+    def _answers(self) -> bool:
+        with suppress(Exception), psycopg.connect(self._addresses()["database_url"]):
+            return True
+        return False
+
+    def request(self, model: str) -> int:
+        """A queued run on the rows of the model's first dataset, as the API would leave it."""
+        [(run,)] = self.sql(
+            "INSERT INTO training_trainingrun (registered_model_id, status, mode, upload_id, "
+            "activation_reason, stage, percent, log_tail, error, attempts, queued_at) "
+            "SELECT m.id, 'queued', 'replace', min(d.id), '', 'queued', 0, '', '', 0, now() "
+            "FROM training_registeredmodel m JOIN training_dataset d ON d.registered_model_id = m.id "
+            "WHERE m.name = %s GROUP BY m.id RETURNING id",
+            model,
+        )
+        return int(run)
+
+    def publish(self, run: int) -> None:
+        """The message of a run; lost when the broker is away, as it may be."""
+        with suppress(Exception), Celery(broker=self.broker_url) as app:
+            app.send_task("training.tasks.work", (LABEL, run), retry=False)
+
+    def tail(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")[-6000:]
+
+
+def await_(met: Callable[[], bool], seconds: float, said: Callable[[], object] = str) -> None:
+    until = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < until, said()
+        time.sleep(0.1)

@@ -1,0 +1,95 @@
+"""Whatever dies, each training run reaches one terminal state and makes at most one version.
+
+Real processes, killed at random points of real runs. `make faults` tries twenty seeds; `make test` one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.plant import Plant, await_
+
+SEEDS = range(int(os.environ.get("FAULT_SEEDS", "1")))
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    started = Plant(
+        tmp_path_factory.mktemp("plant"),
+        JOB_LEASE_SECONDS="4",
+        JOB_PUBLISH_SECONDS="1",
+        JOB_CANCEL_SECONDS="2",
+    )
+    try:
+        started.start()
+        started.second_beat()
+        yield started
+    finally:
+        started.stop()
+
+
+def states(plant: Plant, runs: list[int]) -> list[tuple[int, str, int, str]]:
+    asked = "SELECT id, status, attempts, error FROM training_trainingrun WHERE id = ANY(%s) ORDER BY id"
+    return [(int(a), str(b), int(c), str(d)) for a, b, c, d in plant.sql(asked, runs)]
+
+
+def all_finished(plant: Plant, runs: list[int]) -> bool:
+    return all(state in ("succeeded", "failed", "cancelled") for _, state, _, _ in states(plant, runs))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_each_run_ends_once_whatever_is_killed(plant: Plant, seed: int) -> None:
+    """Worker, broker with all it held, PostgreSQL and beat, in any order, while four runs are under way, two
+    of the same model; each message is delivered twice and two beats run."""
+    chance = random.Random(seed)
+    runs = [plant.request(model) for model in ("churn", "houses", "churn", "cars")]
+    for run in [*runs, *runs]:
+        plant.publish(run)
+    kills = [
+        lambda: plant.kill_worker(whole_group=chance.random() < 0.5),
+        plant.lose_broker,
+        plant.kill_postgres,
+        plant.kill_beat,
+    ]
+    chance.shuffle(kills)
+    for kill in kills:
+        time.sleep(chance.uniform(0.0, 3.5))
+        kill()
+    await_(lambda: all_finished(plant, runs), 120, lambda: (states(plant, runs), plant.tail()))
+    ended = states(plant, runs)
+    made = dict(
+        plant.sql(
+            "SELECT run_id, count(*) FROM training_modelversion WHERE run_id = ANY(%s) GROUP BY 1", runs
+        )
+    )
+    assert all(count == 1 for count in made.values())
+    assert {run for run, state, _, _ in ended if state == "succeeded"} == set(made)
+    # A run may have used up its three attempts: one of them to each thing that was killed under it.
+    assert all(state == "succeeded" or attempts == 3 for _, state, attempts, _ in ended), ended
+    time.sleep(1.5)  # whatever message is still on its way finds nothing to do
+    assert states(plant, runs) == ended
+    assert not plant.jobs()
+
+
+def test_a_job_that_kills_its_process_is_given_up_after_three_attempts(plant: Plant) -> None:
+    run = plant.request("churn")
+    plant.publish(run)
+    killed: set[int] = set()
+    until = time.monotonic() + 60
+    while not all_finished(plant, [run]):
+        assert time.monotonic() < until, plant.tail()
+        for process in plant.jobs():
+            if process.pid not in killed:
+                killed.add(process.pid)
+                process.kill()
+        time.sleep(0.05)
+    [(_, state, attempts, error)] = states(plant, [run])
+    assert (state, attempts, len(killed)) == ("failed", 3, 3)
+    assert "3 attempts" in error
+    assert not plant.sql("SELECT 1 FROM training_modelversion WHERE run_id = %s", run)

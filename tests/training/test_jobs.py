@@ -1,0 +1,223 @@
+"""A job in a process of its own: its end is in the row, whatever becomes of the process."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from django.contrib.auth.models import User
+from django.db import connections
+from django.test import Client
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from tests.conftest import assert_error
+from tests.server import child_environment
+from tests.training.test_runs import RUNS, queued
+from training.errors import Conflict
+from training.models import ModelVersion, RegisteredModel, TrainingRun
+from training.services import jobs, runs, supervision
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+pytestmark = pytest.mark.django_db(transaction=True)
+SUPERVISE = (
+    "import django; django.setup(); from training.models import TrainingRun; "
+    "from training.services import supervision; print(supervision.supervise(TrainingRun, {run}))"
+)
+
+
+@pytest.fixture(autouse=True)
+def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is started from here works on the test's database and store."""
+    for name, value in child_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+
+@contextlib.contextmanager
+def supervised(run: TrainingRun) -> Iterator[threading.Thread]:
+    """The run, under way in a process that a thread of ours watches."""
+
+    def watch() -> None:
+        supervision.supervise(TrainingRun, run.pk)
+        connections.close_all()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def doing(run: TrainingRun) -> list[psutil.Process]:
+    """The processes that do it."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            line = process.cmdline()
+            if "do_job" in line and line[line.index("do_job") + 2] == str(run.pk):
+                found.append(process)
+    return found
+
+
+def until(met: Callable[[], object], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def fresh(run: TrainingRun) -> TrainingRun:
+    return TrainingRun.objects.get(pk=run.pk)
+
+
+def test_a_run_in_a_process_of_its_own_makes_its_version(db: None) -> None:
+    run = queued()
+    assert supervision.supervise(TrainingRun, run.pk)
+    done = fresh(run)
+    assert (done.status, done.percent, done.attempts) == ("succeeded", 100, 1), (done.error, done.log_tail)
+    assert done.heartbeat_at is not None
+    assert ModelVersion.objects.get().run_id == run.pk
+    assert not supervision.supervise(TrainingRun, run.pk), "nothing is left to do"
+
+
+def test_a_process_that_dies_is_followed_by_another_three_in_all(db: None) -> None:
+    run, killed = queued(), set()
+    with supervised(run) as watcher:
+        while watcher.is_alive():
+            for process in doing(run):
+                if process.pid not in killed:
+                    killed.add(process.pid)
+                    process.kill()
+            time.sleep(0.02)
+    done = fresh(run)
+    assert (done.status, done.attempts, len(killed)) == ("failed", 3, 3)
+    assert "3 attempts" in done.error
+    assert not ModelVersion.objects.exists()
+
+
+def test_time_memory_and_wishes_end_a_run_in_words(db: None, settings: Any) -> None:
+    settings.JOB_HARD_SECONDS = 0.2
+    run = queued()
+    assert supervision.supervise(TrainingRun, run.pk)
+    assert (fresh(run).status, fresh(run).attempts) == ("failed", 1)
+    assert "was killed after" in fresh(run).error
+    settings.JOB_HARD_SECONDS, settings.JOB_CANCEL_SECONDS = 60, 0
+    run = queued()
+    with supervised(run):
+        until(lambda: doing(run))
+        stopped = jobs.request_cancel(fresh(run), by=None)
+        assert stopped.is_being_cancelled
+    assert (fresh(run).status, fresh(run).error) == ("cancelled", "")
+    assert not ModelVersion.objects.exists()
+
+
+def test_the_soft_limit_is_said_by_the_job_itself(db: None, settings: Any) -> None:
+    settings.JOB_SOFT_SECONDS = 0
+    run = queued(3000)
+    assert supervision.supervise(TrainingRun, run.pk)
+    done = fresh(run)
+    assert (done.status, done.attempts) == ("failed", 1), done.log_tail
+    assert "JOB_SOFT_SECONDS" in done.error
+
+
+def test_memory_beyond_the_limit_fails_the_run_in_words(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOB_MEMORY_MB", "80")  # less than pandas takes
+    run = queued()
+    assert supervision.supervise(TrainingRun, run.pk)
+    done = fresh(run)
+    assert done.status == "failed"
+    assert done.error
+    assert not ModelVersion.objects.exists()
+
+
+def test_a_job_ends_with_its_watcher(db: None) -> None:
+    """kill -9 of the watcher: nobody would see how the job ends, so it does not go on."""
+    run = queued(3000)
+    watcher = subprocess.Popen([sys.executable, "-c", SUPERVISE.format(run=run.pk)], cwd=ROOT)
+    until(lambda: doing(run))
+    [job] = doing(run)
+    watcher.send_signal(signal.SIGKILL)
+    watcher.wait()
+    until(lambda: not job.is_running() or job.status() == psutil.STATUS_ZOMBIE)
+    held = fresh(run)
+    assert held.status == "running"
+    past = timezone.now() - dt.timedelta(seconds=1)
+    TrainingRun.objects.filter(pk=run.pk).update(lease_until=past)
+    assert supervision.supervise(TrainingRun, run.pk)
+    assert (fresh(run).status, fresh(run).attempts) == ("succeeded", 2)
+    assert ModelVersion.objects.count() == 1
+
+
+def test_a_run_is_cancelled_between_two_stages(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training.services import execution
+
+    run, fit = queued(), execution.fitting.fit
+
+    def fitting(*args: Any, **kwargs: Any) -> Any:
+        found = fit(*args, **kwargs)
+        jobs.request_cancel(fresh(run), by=None)
+        return found
+
+    monkeypatch.setattr(execution.fitting, "fit", fitting)
+    assert runs.execute(run.pk)
+    assert fresh(run).status == "cancelled"
+    assert not ModelVersion.objects.exists()
+
+
+def test_a_run_waits_for_the_one_before_it_and_says_so(db: None) -> None:
+    first, second = queued(), queued(400)
+    assert jobs.claim(TrainingRun, first.pk) is not None
+    assert jobs.claim(TrainingRun, second.pk) is None
+    assert fresh(second).status == "queued"
+    assert fresh(second).stage == f"waiting for run {first.pk} of churn"
+    assert jobs.next_of(TrainingRun, first.registered_model_id) == second.pk
+    RegisteredModel.objects.update(parallel_runs=True)
+    assert jobs.claim(TrainingRun, second.pk) is not None
+
+
+def test_cancelling_over_http(churn: ModelVersion, api: APIClient) -> None:
+    run = queued()
+    stopped = api.post(f"{RUNS}{run.pk}/cancel/")
+    assert (stopped.status_code, stopped.json()["status"]) == (202, "cancelled")
+    assert not runs.execute(run.pk)
+    assert_error(api.post(f"{RUNS}{run.pk}/cancel/"), 409, "already_finished")
+    assert_error(api.post(f"{RUNS}999999/cancel/"), 404, "not_found")
+    with pytest.raises(Conflict):
+        jobs.request_cancel(fresh(run), by=None)
+
+
+def test_cancelling_in_the_admin(churn: ModelVersion) -> None:
+    run = queued()
+    User.objects.create_superuser("root", "", "root")
+    client = Client()
+    client.login(username="root", password="root")
+    page = f"/admin/training/trainingrun/{run.pk}/change/"
+    assert "Cancel the run" in client.get(page).content.decode()
+    client.post(f"/admin/training/trainingrun/{run.pk}/cancel/")
+    shown = client.get(page).content.decode()
+    assert fresh(run).status == "cancelled"
+    assert fresh(run).cancelled_by is not None
+    assert "Cancel the run" not in shown
+
+
+def test_a_run_on_the_active_versions_rows_needs_no_rows(churn: ModelVersion, api: APIClient) -> None:
+    asked = api.post(RUNS, {"search": {"n_iter": 3}}, format="json")
+    assert asked.status_code == 202, asked.content
+    run = TrainingRun.objects.get(pk=asked.json()["id"])
+    assert run.upload_id == churn.dataset_id
+    assert run.search == {"n_iter": 3}
+    for wrong in ({"n_iter": 0}, {"n_iter": True}, {"n_iter": 3, "x": 1}, 3):
+        assert_error(api.post(RUNS, {"search": wrong}, format="json"), 400, "invalid_input")
+    assert_error(api.post(RUNS, {"from": "nowhere"}, format="json"), 400, "invalid_input")
