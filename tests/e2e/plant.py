@@ -127,9 +127,18 @@ class Plant:
         return found
 
     def _server(self, name: str) -> psutil.Process:
-        children = psutil.Process(self.processes["stack"].pid).children(recursive=True)
-        found = [child for child in children if name in child.name() or name in " ".join(child.cmdline()[:1])]
-        return min(found, key=lambda child: child.create_time())
+        """Its first process; waited for, because it may just be on its way back."""
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            found = []
+            for child in psutil.Process(self.processes["stack"].pid).children(recursive=True):
+                with suppress(psutil.Error):
+                    if child.status() != psutil.STATUS_ZOMBIE and name in " ".join(child.cmdline()[:1]):
+                        found.append((child.create_time(), child.pid, child))
+            if found:
+                return min(found)[2]
+            time.sleep(0.1)
+        raise AssertionError(f"no {name}: {self.tail()}")
 
     # -- runs --------------------------------------------------------------------------------------
 
