@@ -132,7 +132,7 @@ def _multiclass(answers: Answers) -> Statistics:
 
 def ranking(score: Floats, positive: npt.NDArray[np.bool_]) -> Callable[[Floats], Floats]:
     """The area under the ROC curve as a function of weights (b, n): the share of (positive, negative) pairs
-    in which the positive has the higher score, a tie being half (Mann and Whitney 1947). NaN without pairs."""
+    in which the positive has the higher score, ties half (Mann and Whitney 1947). NaN without pairs."""
     order = np.argsort(score, kind="stable")
     ranked = score[order]
     starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]])) if len(score) else order

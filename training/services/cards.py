@@ -17,6 +17,7 @@ from training.services import comparison
 
 _SPECIAL: Final = re.compile(r"([\\`*_\[\]<>|~&#])")
 _BREAKS: Final = re.compile(r"[\s\x00-\x1f\x7f\x85\u2028\u2029]+")
+CONTENT_TYPE: Final = "text/markdown; charset=utf-8"
 IMPORTANT_COLUMNS: Final = 10
 MOST_ACTIVATIONS: Final = 50
 
@@ -39,6 +40,11 @@ def markdown(version: ModelVersion) -> str:
         _activations(version),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def file_name(version: ModelVersion) -> str:
+    """Under which a card is kept."""
+    return f"{version.registered_model.name}-{version.number}.md"
 
 
 def escaped(text: Any) -> str:

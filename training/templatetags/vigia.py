@@ -47,6 +47,12 @@ def metric(value: Any) -> str:
 
 
 @register.filter
+def get(found: dict[str, Any], name: str) -> Any:
+    """An entry by a name that is itself a variable; None without one."""
+    return found.get(name)
+
+
+@register.filter
 def signed(value: Any) -> str:
     """A difference, always with its sign."""
     if value is None:

@@ -103,15 +103,10 @@ class CardView(ModelView):
 
     @extend_schema(responses={(200, "text/markdown"): OpenApiTypes.STR}, operation_id="get_model_card")
     def get(self, request: Request, model: str, number: int) -> HttpResponse:
-        return card_response(registry.get_version(self.model, number))
-
-
-def card_response(version: Any) -> HttpResponse:
-    """A version's card as a file to keep."""
-    answer = HttpResponse(cards.markdown(version), content_type="text/markdown; charset=utf-8")
-    name = f"{version.registered_model.name}-{version.number}.md"
-    answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    return answer
+        version = registry.get_version(self.model, number)
+        answer = HttpResponse(cards.markdown(version), content_type=cards.CONTENT_TYPE)
+        answer.headers["Content-Disposition"] = f'attachment; filename="{cards.file_name(version)}"'
+        return answer
 
 
 def _number(request: Request) -> int | None:
