@@ -13,6 +13,7 @@ from sklearn import metrics as skm
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from training.declaration import SMALLER_IS_BETTER, Gate, Task
+from training.judging import Answers
 
 Floats = npt.NDArray[np.float64]
 
@@ -127,6 +128,16 @@ def score(
     if task == "regression":
         return regression_metrics(truth, np.asarray(estimator.predict(features), dtype=np.float64))
     return classification_metrics(estimator.classes_, truth, estimator.predict_proba(features), threshold)
+
+
+def metrics_of(answers: Answers) -> dict[str, float]:
+    """The same of answers that were collected before."""
+    if answers.predicted is not None:
+        return regression_metrics(answers.truth, answers.predicted)
+    assert answers.probability is not None
+    return classification_metrics(
+        np.array(answers.classes), answers.truth, answers.probability, answers.threshold
+    )
 
 
 def baseline(task: Task, train: Any, held: Any, threshold: float) -> dict[str, float]:

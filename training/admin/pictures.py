@@ -172,11 +172,16 @@ def _histograms(named: Named) -> list[dict[str, Any]]:
                 kind="bar",
                 x="error",
                 y="rows",
-                labels=[f"{middle:,.4g}" for middle in middles],
+                labels=[comparison.plain(_round(middle)) for middle in middles],
                 series=[{"name": name, "values": histogram["counts"]}],
             )
         )
     return found
+
+
+def _round(number: float) -> float:
+    """To whole numbers where there are thousands of them."""
+    return float(round(number)) if abs(number) >= 1_000 else float(f"{number:.4g}")
 
 
 def _importances(named: Named) -> dict[str, Any] | None:

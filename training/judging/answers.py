@@ -46,6 +46,11 @@ class Answers:
     def __len__(self) -> int:
         return len(self.truth)
 
+    @property
+    def rankings(self) -> int:
+        """By how many scores its rows are ranked for an area under the curve; at least 1."""
+        return len(self.classes) if self.task == "multiclass" else 1
+
     def some(self, rows: slice) -> Answers:
         """Those of some rows."""
         return replace(

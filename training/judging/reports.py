@@ -60,7 +60,7 @@ def evaluated(held: HoldOut, judged: Judged, answers: Answers | None = None) -> 
     ``roc``, ``calibration``, ``confusion`` or ``residuals`` (see `curves`), ``importance``, ``slices``.
     """
     answers = answers or judged.answers(held.task, held.features, held.truth)
-    times = resampling.resamples_for(len(answers), len(answers.classes))
+    times = resampling.resamples_for(len(answers), answers.rankings)
     [drawn] = resampling.resampled([statistics(answers)], len(answers), times, held.seed)
     return _report(held, judged, answers, drawn) | _certainty(times)
 
@@ -74,7 +74,7 @@ def compared(held: HoldOut, before: Judged, after: Judged) -> dict[str, Any]:
     before) and the interval of paired resamples.
     """
     ours, theirs = (each.answers(held.task, held.features, held.truth) for each in (after, before))
-    times = resampling.resamples_for(len(ours), len(ours.classes) + len(theirs.classes))
+    times = resampling.resamples_for(len(ours), ours.rankings + theirs.rankings)
     drawn = resampling.resampled([statistics(theirs), statistics(ours)], len(ours), times, held.seed)
     found = {
         "before": _report(held, before, theirs, drawn[0]),

@@ -19,19 +19,24 @@ from training.judging.weighted import Metrics, Statistics
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 200
 FEWEST_RESAMPLES: Final = 40
-# Weights drawn in all: what keeps a large hold-out from costing seconds. Its intervals are narrow, so that
-# fewer resamples will do: 200 up to 40,000 rows, 40 from 200,000 on.
+# Weights that are ranked in all (some 50 ns each): what keeps a large hold-out from costing seconds. Its
+# intervals are narrow, so that fewer resamples will do: 200 up to 40,000 rows, 40 from 200,000 on.
 MOST_WEIGHTS: Final = 8_000_000
-WEIGHTS_AT_ONCE: Final = 500_000
+WEIGHTS_AT_ONCE: Final = 50_000  # as many as a core's cache holds
 FEWEST_ROWS: Final = 10
 """Below this an interval would say nothing."""
 
 
-def resamples_for(rows: int, classes: int = 1) -> int:
-    """How many resamples `rows` rows get; 0 where they are too few for an interval."""
+def resamples_for(rows: int, rankings: int = 1) -> int:
+    """How many resamples `rows` rows get; 0 where they are too few for an interval.
+
+    Parameters
+    ----------
+    rankings : how often each resample has to be ranked, see `Answers.rankings`.
+    """
     if rows < FEWEST_ROWS:
         return 0
-    return int(np.clip(MOST_WEIGHTS // (rows * max(1, classes)), FEWEST_RESAMPLES, RESAMPLES))
+    return int(np.clip(MOST_WEIGHTS // (rows * rankings), FEWEST_RESAMPLES, RESAMPLES))
 
 
 def resampled(subjects: Sequence[Statistics], rows: int, resamples: int, seed: int) -> list[Metrics]:

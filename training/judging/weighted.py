@@ -136,14 +136,18 @@ def ranking(score: Floats, positive: npt.NDArray[np.bool_]) -> Callable[[Floats]
     order = np.argsort(score, kind="stable")
     ranked = score[order]
     starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]])) if len(score) else order
+    ties = len(starts) < len(score)
     is_positive = positive[order].astype(np.float64)
 
     def of(weights: Floats) -> Floats:
         if not len(starts):
             return np.full(len(weights), np.nan)
-        drawn = weights[:, order]
-        above = np.add.reduceat(drawn * is_positive, starts, axis=1)
-        beside = np.add.reduceat(drawn * (1.0 - is_positive), starts, axis=1)
+        drawn = np.take(weights, order, axis=1)
+        above = drawn * is_positive
+        beside = drawn - above
+        if ties:
+            above = np.add.reduceat(above, starts, axis=1)
+            beside = np.add.reduceat(beside, starts, axis=1)
         below = np.cumsum(beside, axis=1) - beside
         won = ((below + beside / 2) * above).sum(axis=1)
         return _ratio(won, above.sum(axis=1) * beside.sum(axis=1))

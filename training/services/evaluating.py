@@ -97,7 +97,7 @@ def _evaluated(served: Served, rows: Sequence[Instance]) -> dict[str, Any]:
     truth = [row.target for row in rows]
     answers = _answers(served, _scores(served, rows), truth)
     found = metrics(answers)
-    times = resampling.resamples_for(len(rows), len(answers.classes))
+    times = resampling.resamples_for(len(rows), answers.rankings)
     [drawn] = resampling.resampled([statistics(answers)], len(rows), times, SEED)
     return {
         "model": served.model_name,

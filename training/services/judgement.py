@@ -15,7 +15,6 @@ from training.engines.onnx import OnnxEngine
 from training.engines.sklearn import SklearnEngine
 from training.errors import ArtifactError
 from training.judging import Answers, HoldOut, Judged
-from training.judging.weighted import metrics
 from training.models import ModelVersion
 
 
@@ -77,7 +76,7 @@ def verdict(
     if active is not None:
         try:
             answers = _answers_of(active, declared, fitted)
-            theirs = {name: value for name, value in metrics(answers).items() if value == value}  # noqa: PLR0124
+            theirs = evaluation.metrics_of(answers)
         except (ArtifactError, KeyError, ValueError) as error:
             said = f"cannot be compared with the active {active}: {error}"
             checks.append(evaluation.Check("comparable", 0.0, 1.0, False, said))
