@@ -101,7 +101,9 @@ def test_two_versions_are_compared_and_the_page_follows_it_to_the_pictures(
     assert jobs.execute(Comparison, Comparison.objects.get().pk)
     page.get_by_role("img", name="ROC curve").wait_for()
     assert page.locator("figure.vg-chart canvas").count() == 3
-    drawn = "name => Chart.getChart(document.querySelector(`[data-chart=${name}] canvas`)).data.datasets.length"
+    drawn = (
+        "name => Chart.getChart(document.querySelector(`[data-chart=${name}] canvas`)).data.datasets.length"
+    )
     assert page.evaluate(drawn, "vg-chart-roc") == 3, "two versions and chance"
 
 

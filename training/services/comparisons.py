@@ -15,8 +15,13 @@ Status = Comparison.Status
 def of(one: ModelVersion, other: ModelVersion) -> QuerySet[Comparison, Comparison]:
     """The comparisons of two versions, in whichever order they are given, newest first."""
     before, after = sorted((one, other), key=lambda version: version.number)
-    rows = Comparison.objects.filter(before=before, after=after).order_by("-id")
-    return rows.select_related("registered_model", "before", "after", "requested_by")
+    return _rows().filter(before=before, after=after).order_by("-id")
+
+
+def _rows() -> QuerySet[Comparison, Comparison]:
+    """With both versions, but for what is long in their rows."""
+    rows = Comparison.objects.select_related("registered_model", "before", "after", "requested_by")
+    return rows.defer("before__evaluation", "before__schema", "after__evaluation", "after__schema")
 
 
 def shown(one: ModelVersion, other: ModelVersion) -> Comparison | None:
@@ -58,8 +63,7 @@ def request(one: ModelVersion, other: ModelVersion, *, by: User | None) -> tuple
 
 def get(version: ModelVersion, comparison_id: int) -> Comparison:
     """A comparison this version has a part in, or `NotFound`."""
-    rows = Comparison.objects.select_related("registered_model", "before", "after")
-    found = rows.filter(pk=comparison_id).first() if comparison_id < 2**63 else None
+    found = _rows().filter(pk=comparison_id).first() if comparison_id < 2**63 else None
     if found is None or version.pk not in (found.before_id, found.after_id):
         raise NotFound(f"{version} has no comparison {str(comparison_id)[:20]}")
     return found
