@@ -178,6 +178,23 @@ def test_two_versions_are_compared_on_the_later_ones_hold_out(
     assert Comparison.objects.count() == 1
 
 
+def test_a_version_of_more_rows_is_compared_on_rows_that_neither_was_trained_on(churn: ModelVersion) -> None:
+    more = train_sample("churn", rows=900, activate=False)
+    assert more.holdout_rows > churn.holdout_rows
+    job, _ = comparisons.request(more, churn, by=None)
+    assert jobs.execute(Comparison, job.pk)
+    job.refresh_from_db()
+    assert job.status == "succeeded", job.error
+    result = job.result
+    assert (result["before"]["version"], result["after"]["version"]) == (1, 2)
+    assert (result["rows"], result["holdout"]["trained_on"]) == (more.holdout_rows, 0)
+    assert result["holdout"]["same_metrics"]
+    change = result["differences"]["log_loss"]
+    assert change["value"] != 0
+    assert change["interval"][0] < change["value"] < change["interval"][1]
+    assert {"dataset", "dataset rows", "training rows"} <= {item["name"] for item in result["lineage"]}
+
+
 def test_rows_the_earlier_version_was_trained_on_are_counted(
     pair: tuple[ModelVersion, ModelVersion],
 ) -> None:
