@@ -13,7 +13,7 @@ from rest_framework.test import APIClient
 from predictions.models import Prediction
 from tests.conftest import SAMPLES, Post, assert_error, keyed, train_sample
 from training.models import Comparison, Dataset, ModelVersion, TrainingRun
-from training.services import cards, comparisons, jobs
+from training.services import cards, comparison, comparisons, jobs
 
 EVALUATIONS = "/api/v1/models/churn/evaluations/"
 COMPARISONS = "/api/v1/models/churn/versions/2/comparisons/"
@@ -332,6 +332,19 @@ def test_texts_from_outside_cannot_break_the_cards_tables(churn: ModelVersion) -
     for row in card.splitlines():
         if row.startswith("|"):
             assert row.endswith("|")
+
+
+def test_a_card_names_the_hyper_parameters_that_were_chosen(churn: ModelVersion) -> None:
+    searched = {"chosen": {"model__C": 0.25}, "trials": [{"score": 0.8123}]}
+    found = train_sample("churn", rows=600, activate=False, parameters=searched)
+    card = cards.markdown(found)
+    assert "| parameter model\\_\\_C | 0.25 |" in card
+    assert "0.8123" not in card
+    changes = {change.name: change for change in comparison.lineage_changes(churn, found)}
+    assert (changes["parameters"].before, changes["parameters"].after) == (
+        "as declared",
+        '{"model__C": 0.25}',
+    )
 
 
 def test_a_version_from_before_evaluations_has_a_card_as_well(churn: ModelVersion) -> None:

@@ -281,15 +281,11 @@ def _caveats(version: ModelVersion) -> str:
 def _lineage(version: ModelVersion) -> str:
     lineage = version.lineage
     libraries = lineage.pop("libraries")
-    parameters = lineage.pop("parameters")
+    lineage.pop("parameters")  # with a search's record of its trials
     facts: list[tuple[str, Any]] = [(name.replace("_", " "), value) for name, value in lineage.items()]
-    facts += [(f"parameter {name}", value) for name, value in _flat(parameters)]
+    facts += [(f"parameter {name}", value) for name, value in comparison.chosen(version).items()]
     facts += [(f"library {name}", number) for name, number in libraries.items()]
     return _section("Lineage", table(["", ""], facts))
-
-
-def _flat(parameters: Any) -> Iterable[tuple[str, Any]]:
-    return parameters.items() if isinstance(parameters, dict) else ()
 
 
 def _activations(version: ModelVersion) -> str:

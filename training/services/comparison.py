@@ -163,8 +163,14 @@ def lineage_changes(before: ModelVersion, after: ModelVersion) -> list[Change]:
     return mapping_changes(old, new) + mapping_changes(before.libraries, after.libraries)
 
 
+def chosen(version: ModelVersion) -> dict[str, Any]:
+    """The hyper-parameters a search chose, without the search's own record; empty for the declared ones."""
+    settings: dict[str, Any] = version.parameters.get("chosen", version.parameters)
+    return settings
+
+
 def _lineage(version: ModelVersion) -> dict[str, Any]:
-    found = version.lineage
+    found, settings = version.lineage, chosen(version)
     return {
         "artifact": found["artifact_sha256"],
         "code version": found["code_version"],
@@ -172,9 +178,7 @@ def _lineage(version: ModelVersion) -> dict[str, Any]:
         "dataset rows": found["dataset_rows"],
         "engine": version.engine,
         "hold-out rows": version.holdout_rows,
-        "parameters": json.dumps(found["parameters"], sort_keys=True)
-        if found["parameters"]
-        else "as declared",
+        "parameters": json.dumps(settings, sort_keys=True) if settings else "as declared",
         "schema": found["schema_sha256"],
         "seed": found["seed"],
         "source of the rows": version.dataset.source,
