@@ -10,3 +10,4 @@ class TrainingConfig(AppConfig):
         from training.services import jobs
 
         jobs.register("training.trainingrun", "training.services.execution.train")
+        jobs.register("training.comparison", "training.services.comparing.compare")

@@ -25,10 +25,22 @@ class Gate:
     minimum : metric -> value the candidate must at least reach (at most, for errors such as rmse).
     max_regression : how much worse than the active version, on the same hold-out, the primary metric
         may be, as a share of the active version's value (0.02 = two per cent).
+    engine : ``"onnx"`` when a version that scikit-learn has to serve must not pass; empty: any engine may.
+        A compiled engine always has to give scikit-learn's answers.
+    max_latency_ms : what one row may take the engine that serves it, the median in milliseconds.
+    slices : column -> how much worse than the active version each of its levels may be, on the same rows
+        of the hold-out, as a share of the active version's value. Categories and booleans alone.
+    slice_metric : by which metric; empty: the primary one.
+    slice_rows : a level with fewer hold-out rows, or hardly any of a second class, is not judged.
     """
 
     minimum: Mapping[str, float] = field(default_factory=dict)
     max_regression: float = 0.0
+    engine: Literal["", "onnx"] = ""
+    max_latency_ms: float = 100.0
+    slices: Mapping[str, float] = field(default_factory=dict)
+    slice_metric: str = ""
+    slice_rows: int = 50
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,16 @@ class ModelDeclaration:
         }
         if not fits[self.task]:
             raise ValueError(f"{self.name}: a {kind} target does not fit the task {self.task!r}")
+        self._check_gate()
+
+    def _check_gate(self) -> None:
+        for metric in (*self.gate.minimum, *filter(None, [self.gate.slice_metric])):
+            if metric not in self.metrics:
+                raise ValueError(f"{self.name}: the gate asks for {metric!r}, which is not reported")
+        for name in self.gate.slices:
+            column = self.schema.by_name.get(name)
+            if column is None or column.type not in ("category", "boolean"):
+                raise ValueError(f"{self.name}: {name!r} is no category or boolean to slice by")
 
     @property
     def metrics(self) -> tuple[str, ...]:

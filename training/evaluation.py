@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from sklearn import metrics as skm
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from training.declaration import SMALLER_IS_BETTER, Gate, Task
+from training.judging import Answers
 
 Floats = npt.NDArray[np.float64]
 
@@ -129,6 +130,16 @@ def score(
     return classification_metrics(estimator.classes_, truth, estimator.predict_proba(features), threshold)
 
 
+def metrics_of(answers: Answers) -> dict[str, float]:
+    """The same of answers that were collected before."""
+    if answers.predicted is not None:
+        return regression_metrics(answers.truth, answers.predicted)
+    assert answers.probability is not None
+    return classification_metrics(
+        np.array(answers.classes), answers.truth, answers.probability, answers.threshold
+    )
+
+
 def baseline(task: Task, train: Any, held: Any, threshold: float) -> dict[str, float]:
     """Metrics on the hold-out of an answer that never looks at the features (mean, or class shares)."""
     dummy = DummyRegressor(strategy="mean") if task == "regression" else DummyClassifier(strategy="prior")
@@ -136,13 +147,25 @@ def baseline(task: Task, train: Any, held: Any, threshold: float) -> dict[str, f
     return score(task, dummy, np.zeros((len(held), 1)), held, threshold)  # type: ignore[arg-type]
 
 
+def prior(task: Task, train: pd.Series[Any]) -> dict[str, Any]:
+    """What the baseline answers to any row, for labelled rows that come later: ``mean``, or ``classes`` (k,)
+    and their ``shares`` (k,)."""
+    if task == "regression":
+        return {"mean": float(train.mean())}
+    classes, counts = np.unique(train.to_numpy(), return_counts=True)
+    return {"classes": classes.tolist(), "shares": (counts / counts.sum()).tolist()}
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One condition of the gate: what was measured, what was asked, and whether it holds."""
+    """One condition of the gate: what was measured, what was asked, and whether it holds.
+
+    value, threshold : None where there was nothing to measure; then the message says why.
+    """
 
     name: str
-    value: float
-    threshold: float
+    value: float | None
+    threshold: float | None
     passed: bool
     message: str
 
@@ -153,12 +176,14 @@ def check_gate(
     candidate: Mapping[str, float],
     dummy: Mapping[str, float],
     active: Mapping[str, float] | None,
+    more: Sequence[Check] = (),
 ) -> dict[str, Any]:
     """The gate's verdict: ``{"passed": bool, "checks": [Check…]}``.
 
     Parameters
     ----------
     candidate, dummy, active : metrics on the SAME hold-out; `active` is None without an active version.
+    more : checks of other things (see `training.gating`).
     """
     checks = [
         _compare("beats_baseline", primary, candidate[primary], dummy[primary], "the baseline's", strict=True)
@@ -166,8 +191,7 @@ def check_gate(
     for metric, wanted in gate.minimum.items():
         checks.append(_compare(f"minimum_{metric}", metric, candidate[metric], wanted, "the asked"))
     if active is not None:
-        slack = abs(active[primary]) * gate.max_regression
-        limit = active[primary] + (slack if primary in SMALLER_IS_BETTER else -slack)
+        limit, _ = limit_of(primary, candidate[primary], active[primary], gate.max_regression)
         whose = "the active version's"
         if gate.max_regression:
             sign = "plus" if primary in SMALLER_IS_BETTER else "less"
@@ -175,7 +199,16 @@ def check_gate(
                 f"the active version's {active[primary]:.4g} {sign} the allowed {gate.max_regression:.0%}:"
             )
         checks.append(_compare("not_worse_than_active", primary, candidate[primary], limit, whose))
+    checks += more
     return {"passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
+
+
+def limit_of(metric: str, value: float, reference: float, allowed: float) -> tuple[float, bool]:
+    """(what `metric` must reach when it may be worse than `reference` by a share of it, whether it does)."""
+    slack = abs(reference) * allowed
+    down = metric in SMALLER_IS_BETTER
+    limit = reference + (slack if down else -slack)
+    return limit, bool(value <= limit if down else value >= limit)
 
 
 def _compare(

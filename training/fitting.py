@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Fitted:
     schema : the declared schema with what the training part held. threshold : for binary answers, else None.
     train_features : what it was fitted on, for the comparison of engines.
     held_features, held_target : the hold-out, for the comparison with the active version.
+    prior : what the baseline answers; see `training.evaluation.prior`.
     """
 
     pipeline: Any
@@ -42,6 +43,7 @@ class Fitted:
     train_features: pd.DataFrame
     held_features: pd.DataFrame
     held_target: pd.Series[Any]
+    prior: dict[str, Any] = field(default_factory=dict)
 
 
 def fit(
@@ -93,6 +95,7 @@ def fit(
         train_features=train_x,
         held_features=held_x,
         held_target=held_y,
+        prior=evaluation.prior(declaration.task, train_y),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from rest_framework import serializers
 
 from training import catalogue
-from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun
+from training.models import Activation, Comparison, ModelVersion, RegisteredModel, TrainingRun
 from training.schema import Column, DatasetSchema
 from training.schema.columns import Value
 from training.schema.dataset import example_value
@@ -102,8 +102,9 @@ class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
     class Meta:
         model = ModelVersion
         fields: ClassVar = [
-            "model", "version", "status", "metrics", "baseline", "gate", "threshold", "train_rows",
-            "holdout_rows", "engine", "engine_reason", "parity", "lineage", "schema", "created_at",
+            "model", "version", "status", "metrics", "baseline", "gate", "evaluation", "threshold",
+            "train_rows", "holdout_rows", "engine", "engine_reason", "parity", "lineage", "schema",
+            "created_at",
         ]  # fmt: skip
 
 
@@ -115,6 +116,59 @@ class VersionSummarySerializer(serializers.ModelSerializer[ModelVersion]):
     class Meta:
         model = ModelVersion
         fields: ClassVar = ["version", "status", "metrics", "engine", "created_at"]
+
+
+class EvaluationRequestSerializer(serializers.Serializer[Any]):
+    """Labelled rows. They are checked against the version's schema, row by row."""
+
+    instances = serializers.ListField(
+        child=serializers.DictField(), help_text="Rows with features and target."
+    )
+
+
+class EvaluationSerializer(serializers.Serializer[Any]):
+    """Metrics of a version on labelled rows. What these rows do not define is null, and `notes` say why."""
+
+    model = serializers.CharField()
+    version = serializers.IntegerField()
+    rows = serializers.IntegerField()
+    metrics = serializers.DictField(child=serializers.FloatField(allow_null=True))
+    intervals = serializers.DictField(
+        child=serializers.ListField(child=serializers.FloatField(), allow_null=True),
+        help_text="Metric -> [low, high]: percentiles of bootstrap resamples of these rows.",
+    )
+    confidence = serializers.FloatField(help_text="Of the intervals.")
+    baseline = serializers.DictField(
+        child=serializers.FloatField(allow_null=True),
+        allow_null=True,
+        help_text="What the mean, or the class shares, of the training part would reach on these rows.",
+    )
+    confusion = serializers.DictField(
+        allow_null=True, help_text="For classifiers: labels, and counts by actual (rows) and answered class."
+    )
+    notes = serializers.ListField(child=serializers.CharField())
+
+
+class ComparisonRequestSerializer(serializers.Serializer[Any]):
+    """With which version of the same model."""
+
+    def get_fields(self) -> dict[str, Any]:
+        return {"with": serializers.IntegerField(min_value=1, help_text="The number of the other version.")}
+
+
+class ComparisonSerializer(serializers.ModelSerializer[Comparison]):
+    """Two versions on the hold-out of the later one. `result` is null until it succeeded."""
+
+    model = serializers.CharField(source="registered_model.name")
+    before = serializers.IntegerField(source="before.number")
+    after = serializers.IntegerField(source="after.number")
+
+    class Meta:
+        model = Comparison
+        fields: ClassVar = [
+            "id", "status", "model", "before", "after", "stage", "percent", "error", "result", "queued_at",
+            "started_at", "finished_at",
+        ]  # fmt: skip
 
 
 class ActivationSerializer(serializers.ModelSerializer[Activation]):

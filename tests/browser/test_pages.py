@@ -13,7 +13,8 @@ from django.test import Client
 
 from predictions.models import Prediction
 from tests.conftest import train_sample
-from training.models import Activation, ModelVersion
+from training.models import Activation, Comparison, ModelVersion
+from training.services import jobs
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -88,6 +89,22 @@ def test_a_version_is_activated_by_the_confirmation_page(page: Any) -> None:
     row = Activation.objects.latest()
     assert (row.version, row.reason) == (second, "it saw more customers")
     assert row.actor == User.objects.get(username="boss")
+
+
+def test_two_versions_are_compared_and_the_page_follows_it_to_the_pictures(
+    page: Any, churn: ModelVersion
+) -> None:
+    other = train_sample("churn", rows=600, activate=False)
+    page.goto(f"/admin/training/modelversion/{churn.pk}/compare/{other.pk}/")
+    page.get_by_role("button", name="Compare on one hold-out").click()
+    page.get_by_text("this page follows it").wait_for()
+    assert jobs.execute(Comparison, Comparison.objects.get().pk)
+    page.get_by_role("img", name="ROC curve").wait_for()
+    assert page.locator("figure.vg-chart canvas").count() == 3
+    drawn = (
+        "name => Chart.getChart(document.querySelector(`[data-chart=${name}] canvas`)).data.datasets.length"
+    )
+    assert page.evaluate(drawn, "vg-chart-roc") == 3, "two versions and chance"
 
 
 def test_the_browsable_apis_form_is_filled_and_predicts(page: Any) -> None:

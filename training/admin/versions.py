@@ -14,11 +14,13 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from unfold.decorators import display
 
-from training.admin import switching
+from training import tasks
+from training.admin import pictures, switching
 from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
+from training.errors import VigiaError
 from training.models import ModelVersion
-from training.services import comparison
+from training.services import cards, comparison, comparisons
 from training.templatetags.vigia import badge, metric
 
 Rows = QuerySet[ModelVersion, ModelVersion]
@@ -96,7 +98,13 @@ class ModelVersionAdmin(RegistryAdmin):
                 wrap(self.compare),
                 name="training_modelversion_compare",
             ),
+            path(
+                "<int:first>/compare/<int:second>/start/",
+                wrap(self.start_comparison),
+                name="training_modelversion_compare_start",
+            ),
             path("<int:version_id>/activate/", wrap(self.activate), name="training_modelversion_activate"),
+            path("<int:version_id>/card/", wrap(self.card), name="training_modelversion_card"),
         ]
         return own + list(super().get_urls())
 
@@ -114,6 +122,7 @@ class ModelVersionAdmin(RegistryAdmin):
             "metrics": comparison.metric_rows(model, columns),
             "columns": columns_of(row),
             "target": row.dataset_schema.target,
+            "evaluation": pictures.of_version(row),
             "activations": row.activations.select_related("actor", "previous")[:20],
             "can_activate": answerable and model.pk in allowed_ids(request, "activate"),
         }
@@ -127,14 +136,42 @@ class ModelVersionAdmin(RegistryAdmin):
         if before.registered_model_id != after.registered_model_id:
             messages.warning(request, "Only versions of one model can be compared.")
             return HttpResponseRedirect(reverse("admin:training_modelversion_changelist"))
+        job = comparisons.shown(before, after)
         context = {
             **self.admin_site.each_context(request),
             "title": f"{before} and {after.number}",
             "opts": self.opts,
             "model": before.registered_model,
             "switch": comparison.switch(before, after),
+            "comparable": before != after,
+            "job": job,
+            "seen": pictures.of_comparison(job),
+            "can_compare": before.registered_model_id in allowed_ids(request, "train"),
         }
         return TemplateResponse(request, "admin/training/compare.html", context)
+
+    def start_comparison(self, request: HttpRequest, first: int, second: int) -> HttpResponse:
+        """Asks for the two on one hold-out: a POST from the page that shows them side by side."""
+        before, after = (switching.found(self, request, number) for number in (first, second))
+        switching.require(request, "train", before.registered_model)
+        if request.method == "POST":
+            by: Any = request.user
+            try:
+                job, new = comparisons.request(before, after, by=by)
+            except VigiaError as error:
+                messages.warning(request, f"{error.message}.")
+            else:
+                if new:
+                    tasks.enqueue(job)
+        address = reverse("admin:training_modelversion_compare", args=[before.pk, after.pk])
+        return HttpResponseRedirect(address)
+
+    def card(self, request: HttpRequest, version_id: int) -> HttpResponse:
+        """The version's model card, as a file."""
+        version = switching.found(self, request, version_id)
+        answer = HttpResponse(cards.markdown(version), content_type=cards.CONTENT_TYPE)
+        answer.headers["Content-Disposition"] = f'attachment; filename="{cards.file_name(version)}"'
+        return answer
 
     def get_queryset(self, request: HttpRequest) -> Rows:
         rows: Rows = super().get_queryset(request)

@@ -107,7 +107,7 @@ MODEL = ModelDeclaration(
     schema=SCHEMA,
     build=build,
     primary_metric="roc_auc",
-    gate=Gate(minimum={"roc_auc": 0.75}, max_regression=0.01),
+    gate=Gate(minimum={"roc_auc": 0.75}, max_regression=0.01, slices={"contract": 0.05}),
     policy="manual",
     threshold=0.5,
     # With this split the served model also gives the course's two sample customers the course's answers

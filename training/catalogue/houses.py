@@ -168,6 +168,6 @@ MODEL = ModelDeclaration(
     schema=SCHEMA,
     build=build,
     primary_metric="r2",
-    gate=Gate(minimum={"r2": 0.5}, max_regression=0.02),
+    gate=Gate(minimum={"r2": 0.5}, max_regression=0.02, slices={"lift": 0.1}, slice_metric="mae"),
     policy="manual",
 )

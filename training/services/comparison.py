@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -154,6 +155,39 @@ def mapping_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
         for name in names
         if before.get(name) != after.get(name)
     ]
+
+
+def lineage_changes(before: ModelVersion, after: ModelVersion) -> list[Change]:
+    """What made them, where it differs: rows, split, settings, code, libraries, people."""
+    old, new = _lineage(before), _lineage(after)
+    return mapping_changes(old, new) + mapping_changes(before.libraries, after.libraries)
+
+
+def chosen(version: ModelVersion) -> dict[str, Any]:
+    """The hyper-parameters a search chose, without the search's own record; empty for the declared ones."""
+    settings: dict[str, Any] = version.parameters.get("chosen", version.parameters)
+    return settings
+
+
+def _lineage(version: ModelVersion) -> dict[str, Any]:
+    found, settings = version.lineage, chosen(version)
+    return {
+        "artifact": found["artifact_sha256"],
+        "code version": found["code_version"],
+        "dataset": found["dataset_sha256"],
+        "dataset rows": found["dataset_rows"],
+        "engine": version.engine,
+        "hold-out rows": version.holdout_rows,
+        "parameters": json.dumps(settings, sort_keys=True) if settings else "as declared",
+        "schema": found["schema_sha256"],
+        "seed": found["seed"],
+        "source of the rows": version.dataset.source,
+        "threshold": version.threshold,
+        "trained at": found["trained_at"].isoformat(timespec="seconds"),
+        "trained by": found["trained_by"] or "the service",
+        "training rows": version.train_rows,
+        "training run": found["training_run"],
+    }
 
 
 def described(column: Column) -> str:

@@ -13,15 +13,14 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from training import artifacts, catalogue, datasets, evaluation, fitting, version
+from training import artifacts, catalogue, datasets, fitting, version
 from training.declaration import ModelDeclaration
 from training.engines.choice import Choice, choose
 from training.engines.sklearn import SklearnEngine
-from training.errors import ArtifactError
 from training.models import Activation, Dataset, ModelVersion, RegisteredModel, TrainingRun
 from training.schema import DatasetSchema
 from training.services import datasets as dataset_services
-from training.services import jobs, registry, sources
+from training.services import jobs, judgement, registry, sources
 from training.services.jobs import Lease, LeaseLost
 
 Status = TrainingRun.Status
@@ -39,12 +38,13 @@ class _Made:
     choice: Choice
     artifact: artifacts.Stored
     compiled: artifacts.Stored | None
+    judged: judgement.Judgement
 
     @classmethod
-    def store(cls, fitted: fitting.Fitted, choice: Choice) -> _Made:
+    def store(cls, fitted: fitting.Fitted, choice: Choice, judged: judgement.Judgement) -> _Made:
         pipeline = SklearnEngine(fitted.pipeline, fitted.schema).to_bytes()
         compiled = artifacts.store(choice.compiled) if choice.compiled is not None else None
-        return cls(fitted, choice, artifacts.store(pipeline), compiled)
+        return cls(fitted, choice, artifacts.store(pipeline), compiled, judged)
 
 
 def train(lease: Lease) -> None:
@@ -71,12 +71,14 @@ def _train_on(
     del frame
     lease.report("compiling", 80)
     choice = choose(fitted.pipeline, fitted.schema, declared.task, fitted.train_features, declared.seed)
-    lease.report("storing", 85)
-    made = _Made.store(fitted, choice)
+    lease.report("judging", 84)
+    judged = judgement.judge(declared, fitted, choice)
+    lease.report("storing", 88)
+    made = _Made.store(fitted, choice, judged)
     base = active.dataset_id if active else None
     while True:
         lease.report("comparing with the active version", 90)
-        gate = _gate(declared, fitted, active)
+        gate = judgement.verdict(declared, fitted, choice, judged, active)
         try:
             finish = partial(_finish, lease, run, dataset, declared, made, gate, active)
             jobs.persistently(finish)
@@ -126,41 +128,6 @@ def _files(parts: list[Dataset]) -> Iterator[list[Path]]:
         yield [first, *rest]
 
 
-def _gate(declared: ModelDeclaration, fitted: fitting.Fitted, active: ModelVersion | None) -> dict[str, Any]:
-    """The gate's verdict, the active version being judged on the candidate's own hold-out."""
-    theirs: dict[str, float] | None = None
-    incomparable = ""
-    if active is not None:
-        try:
-            engine = artifacts.load_pipeline(active)
-            held = fitted.held_features[list(engine.schema.names)]
-            theirs = evaluation.score(
-                declared.task,
-                engine.pipeline,
-                held,
-                fitted.held_target,
-                active.threshold if active.threshold is not None else declared.threshold,
-            )
-        except (ArtifactError, KeyError, ValueError) as error:
-            incomparable = f"cannot be compared with the active {active}: {error}"
-    verdict = evaluation.check_gate(
-        declared.gate, declared.primary_metric, fitted.metrics, fitted.baseline, theirs
-    )
-    if active is not None:
-        verdict["compared_with"] = active.number
-        verdict["active_metrics"] = theirs
-    if incomparable:
-        check = {
-            "name": "comparable",
-            "value": 0.0,
-            "threshold": 1.0,
-            "passed": False,
-            "message": incomparable,
-        }
-        verdict = verdict | {"passed": False, "checks": [*verdict["checks"], check]}
-    return verdict
-
-
 def _finish(
     lease: Lease,
     run: TrainingRun,
@@ -189,6 +156,7 @@ def _finish(
             metrics=fitted.metrics,
             baseline=fitted.baseline,
             gate=gate,
+            evaluation=made.judged.evaluation,
             threshold=fitted.threshold,
             schema=fitted.schema.to_json(),
             schema_sha256=fitted.schema.sha256,

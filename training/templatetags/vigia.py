@@ -42,8 +42,16 @@ def metric(value: Any) -> str:
     if not math.isfinite(value):
         return str(value)
     size = abs(value)
+    if 0 < size < 0.000_05:
+        return f"{value:.1e}".replace("-", MINUS)
     written = f"{value:,.0f}" if size >= 1000 else f"{value:.4g}" if size >= 10 else f"{value:.4f}"
     return written.replace("-", MINUS)
+
+
+@register.filter
+def get(found: dict[str, Any], name: str) -> Any:
+    """An entry by a name that is itself a variable; None without one."""
+    return found.get(name)
 
 
 @register.filter

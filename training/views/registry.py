@@ -50,7 +50,7 @@ class VersionsView(ModelView):
         parameters=[OpenApiParameter("before", int, description="Only versions numbered below this.")],
     )
     def get(self, request: Request, model: str) -> Response:
-        rows = before(self.model.versions.order_by("-number"), request, "number")
+        rows = before(self.model.versions.defer("evaluation", "schema"), request, "number")
         return Response(VersionSummarySerializer(rows, many=True).data)
 
 

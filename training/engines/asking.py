@@ -1,0 +1,40 @@
+"""A compiled engine, asked as one asks a fitted estimator: with a frame. No Django here.
+
+For computations that ask about many frames, such as importances; it answers as the pipeline does (see
+`training.engines.parity`) and much sooner.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from training.engines import MatrixEngine, Scored
+from training.engines.coding import Floats, encode_columns
+from training.schema import DatasetSchema
+
+
+class AskedByFrame:
+    """`predict`, `predict_proba` and `classes_` of a compiled engine."""
+
+    def __init__(self, engine: MatrixEngine, schema: DatasetSchema) -> None:
+        self._engine, self._schema = engine, schema
+
+    def predict(self, frame: Any) -> Floats:
+        """Numbers (n,) for a frame (n, p) as `training.frames` makes it."""
+        values = self._score(frame).values
+        assert values is not None
+        return values
+
+    def predict_proba(self, frame: Any) -> Floats:
+        """Probabilities (n, k) in the order of `classes_`."""
+        scored = self._score(frame)
+        assert scored.probabilities is not None
+        self.classes_: npt.NDArray[Any] = np.array(scored.classes)
+        return scored.probabilities
+
+    def _score(self, frame: Any) -> Scored:
+        columns = {name: frame[name].tolist() for name in self._schema.names}
+        return self._engine.score(encode_columns(self._schema, columns))

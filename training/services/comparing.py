@@ -1,0 +1,140 @@
+"""What a comparison does: both versions, loaded, on the hold-out of the later one."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from training import artifacts, catalogue, datasets, evaluation, judging
+from training.declaration import ModelDeclaration
+from training.engines import MatrixEngine
+from training.engines.asking import AskedByFrame
+from training.errors import ArtifactError, Conflict
+from training.fitting import decode_target
+from training.judging import HoldOut, Judged
+from training.models import Comparison, ModelVersion
+from training.services import comparison
+from training.services.jobs import Lease
+from training.services.judgement import split_of
+
+Status = Comparison.Status
+_AGREEMENT = 1e-6  # of a stored metric with the one measured again, relatively
+
+
+def compare(lease: Lease) -> None:
+    """Executes a claimed comparison; see `training.services.jobs.Work`."""
+    related = ("registered_model", "before__dataset", "after__dataset")
+    job = Comparison.objects.select_related(*related).get(pk=lease.job_id)
+    model, before, after = job.registered_model, job.before, job.after
+    if model.name not in catalogue.names():
+        raise Conflict(f"{model.name} is declared no longer, so its metrics are not known")
+    declared = catalogue.get(model.name)
+    lease.report("loading both versions", 10)
+    earlier, later = _judged(before, declared), _judged(after, declared)
+    lease.report("splitting again", 30)
+    divided = _divided(after, declared)
+    if len(divided.held) != after.holdout_rows:
+        raise Conflict(
+            f"the hold-out of {after} cannot be made again: {len(divided.held):,} rows, it had "
+            f"{after.holdout_rows:,}; the declaration's split was changed since"
+        )
+    missing = [name for name in earlier.names if name not in divided.held.columns]
+    if missing:
+        raise Conflict(f"{before} asks for {', '.join(missing)}, which the rows of {after} do not have")
+    lease.report("looking for rows that the earlier version was trained on", 45)
+    apart = _apart(before, declared, divided)
+    lease.report("judging both", 60)
+    columns = tuple(declared.gate.slices)
+    truth = divided.held_target.to_numpy()
+    held = HoldOut(declared.task, divided.held, truth, declared.primary_metric, columns, after.seed)
+    result = judging.compared(held, earlier, later)
+    result["before"]["version"], result["after"]["version"] = before.number, after.number
+    result["holdout"] = {
+        "of_version": after.number,
+        "same_metrics": _agrees(after.metrics, result["after"]["metrics"]),
+        **apart,
+    }
+    result["schema"] = [
+        asdict(each) for each in comparison.schema_changes(before.dataset_schema, after.dataset_schema)
+    ]
+    result["lineage"] = [asdict(each) for each in comparison.lineage_changes(before, after)]
+    lease.end(Status.SUCCEEDED, result=result)
+
+
+def _judged(version: ModelVersion, declared: ModelDeclaration) -> Judged:
+    engine = artifacts.load_pipeline(version)
+    threshold = version.threshold if version.threshold is not None else declared.threshold
+    quick = None
+    with suppress(ArtifactError):  # the importances can be had from the pipeline, only later
+        serving = artifacts.load(version)
+        if isinstance(serving, MatrixEngine):
+            quick = AskedByFrame(serving, version.dataset_schema)
+    return Judged(engine.pipeline, engine.schema.names, threshold, quick)
+
+
+@dataclass(frozen=True)
+class _Divided:
+    """The rows of a version's dataset on the sides its run put them."""
+
+    train: pd.DataFrame
+    held: pd.DataFrame
+    held_target: pd.Series[Any]
+
+
+def _divided(version: ModelVersion, declared: ModelDeclaration) -> _Divided:
+    schema, split = version.dataset_schema, _split(version, declared)
+    with artifacts.dataset_file(version.dataset) as path:
+        frame = datasets.read_frame(path, schema)
+    target = decode_target(schema.target, frame[schema.target.name])
+    features = frame[list(schema.names)]
+    if split["distinct"]:
+        keep = evaluation.distinct(features, target)
+        features, target = features[keep].reset_index(drop=True), target[keep].reset_index(drop=True)
+    held = evaluation.holdout_mask(features, split["share"], split["seed"])
+    return _Divided(features[~held], features[held], target[held])
+
+
+def _split(version: ModelVersion, declared: ModelDeclaration) -> dict[str, Any]:
+    """As it was stored; of a version from before splits were, as it is declared, with the version's seed."""
+    stored = (version.evaluation or {}).get("split")
+    return stored if stored is not None else split_of(declared) | {"seed": version.seed}
+
+
+def _apart(before: ModelVersion, declared: ModelDeclaration, later: _Divided) -> dict[str, Any]:
+    """Whether the earlier version was trained on rows of the later one's hold-out.
+
+    With equal seeds and shares it was not: a row's side is decided by its hash alone. It is looked at all the
+    same, because neither need be equal.
+
+    Returns
+    -------
+    ``trained_on`` : of the hold-out's rows, None where that cannot be said. ``note`` : in words.
+    """
+    try:
+        earlier = _divided(before, declared)
+    except ArtifactError as error:
+        said = f"whether {before} was trained on some of these rows cannot be said: {error}"
+        return {"trained_on": None, "note": said}
+    if len(earlier.train) != before.train_rows:
+        said = f"whether {before} was trained on some of these rows cannot be said: its split changed since"
+        return {"trained_on": None, "note": said}
+    common = [name for name in earlier.train.columns if name in later.held.columns]
+    known = pd.util.hash_pandas_object(earlier.train[common], index=False)
+    rows = pd.util.hash_pandas_object(later.held[common], index=False)
+    count = int(rows.isin(known).sum())
+    if not count:
+        return {"trained_on": 0, "note": f"{before} was trained on none of these rows"}
+    said = f"{before} was trained on {count:,} of these {len(rows):,} rows, which flatters it"
+    return {"trained_on": count, "note": said}
+
+
+def _agrees(stored: dict[str, float], found: dict[str, float | None]) -> bool:
+    """Whether what was measured at training time comes out again."""
+    return all(
+        value is not None and abs(value - stored[name]) <= _AGREEMENT * max(1.0, abs(stored[name]))
+        for name, value in found.items()
+        if name in stored
+    )
