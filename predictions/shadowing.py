@@ -1,10 +1,11 @@
 """Asking shadows: what was answered and committed is asked of another version, off the requests' path.
 
-Each process has a bounded queue and one thread. A request only leaves references to its rows there; it neither
-waits for a shadow nor fails with one. The thread asks in small batches, rests in between so that it takes no
-more than `SHARE` of a core, and writes what was answered by COPY on a connection of its own. Under pressure rows
-are dropped rather than kept waiting: when the queue is full, and when they have waited too long. What was
-answered, dropped and failed is counted by the hour (`ShadowTally`), in the transaction that writes the answers.
+Each process has a bounded queue and one thread. A request only leaves references to its rows there; it
+neither waits for a shadow nor fails with one. The thread asks in small batches, rests in between so that it
+takes no more than `SHARE` of a core, and writes what was answered by COPY on a connection of its own. Under
+pressure rows are dropped rather than kept waiting: when the queue is full, and when they have waited too long.
+What was answered, dropped and failed is counted by the hour (`ShadowTally`), in the transaction that writes
+the answers.
 """
 
 from __future__ import annotations
@@ -46,9 +47,7 @@ COMPLAIN_SECONDS: Final = 60.0
 RETRY_SECONDS: Final = 1.0
 """After the database could not be reached."""
 
-COPY: Final = (
-    "COPY predictions_shadowanswer (rollout_id, prediction_id, prediction, probability) FROM STDIN"
-)
+COPY: Final = "COPY predictions_shadowanswer (rollout_id, prediction_id, prediction, probability) FROM STDIN"
 TALLY: Final = """
     INSERT INTO predictions_shadowtally AS tally (rollout_id, hour, answered, dropped, failed)
     VALUES (%s, date_trunc('hour', now(), 'UTC'), %s, %s, %s)

@@ -99,7 +99,8 @@ def test_one_of_a_kind_runs_for_a_model(candidate: ModelVersion) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "percent"), [("canary", None), ("canary", 0.0), ("canary", 101.0), ("canary", float("nan")), ("shadow", 5.0)]
+    ("kind", "percent"),
+    [("canary", None), ("canary", 0.0), ("canary", 101.0), ("canary", float("nan")), ("shadow", 5.0)],
 )
 def test_a_percentage_that_makes_no_sense_is_refused(
     candidate: ModelVersion, kind: str, percent: float | None

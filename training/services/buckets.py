@@ -1,8 +1,8 @@
 """Which clients a canary answers: a share of them, always the same ones.
 
-A client's bucket is the first 8 bytes of SHA-256 of ``<version id>:<client id>``, a number below 2**64; who is
-below ``share * 2**64`` is in. So who is in stays in while the percentage only grows, also when it is raised
-by ending one rollout and beginning another of the same version; and two versions draw their clients
+A client's bucket is the first 8 bytes of SHA-256 of ``<version id>:<client id>``, a number below 2**64; who
+is below ``share * 2**64`` is in. So who is in stays in while the percentage only grows, also when it is
+raised by ending one rollout and beginning another of the same version; and two versions draw their clients
 independently of each other.
 """
 

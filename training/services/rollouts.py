@@ -1,9 +1,9 @@
 """Trying a version on real requests before anyone activates it: shadow and canary.
 
 A shadow is silently asked what the active version is asked. A canary answers in its stead for a share of the
-clients (see `training.services.buckets`); the unit is the user behind the key, because one request is answered
-by one version. Whatever starts or stops one grows the generation at its commit (migration 0007), so that no
-process answers by it, or in its stead, from before.
+clients (see `training.services.buckets`); the unit is the user behind the key, because one request is
+answered by one version. Whatever starts or stops one grows the generation at its commit (migration 0007), so
+that no process answers by it, or in its stead, from before.
 
 A comparison is with the version that is active: when another is activated (or rolled back to), every
 rollout of the model ends in the same transaction, and says so.
@@ -62,7 +62,9 @@ def start(
         _check_version(version)
         running = model.rollouts.filter(kind=kind, stopped_at=None).select_related("version").first()
         if running is not None:
-            said = f"a {kind} of {model.name} runs already, with version {running.version.number}: stop it first"
+            said = (
+                f"a {kind} of {model.name} runs already, with version {running.version.number}: stop it first"
+            )
             raise Conflict(said, code="rollout_running")
         _check_schema(version)
         passed = bool(version.gate.get("passed"))

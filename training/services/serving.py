@@ -87,7 +87,9 @@ def served_to(
     ArtifactError : its bytes cannot be used.
     """
     known = snapshot.at(generation)
-    named = known.find_version(model.name, number, client_id) if number is None or 0 < number < 2**31 else None
+    named = (
+        known.find_version(model.name, number, client_id) if number is None or 0 < number < 2**31 else None
+    )
     if named is None:
         raise NoActiveVersion(model.name) if number is None else UnknownVersion(model.name, number)
     if named.canary is None:
