@@ -3,9 +3,9 @@
 Each process has a bounded queue and one thread. A request only leaves references to its rows there; it
 neither waits for a shadow nor fails with one. The thread asks in small batches, rests in between so that it
 takes no more than `SHARE` of a core, and writes what was answered by COPY on a connection of its own. Under
-pressure rows are dropped rather than kept waiting: when the queue is full, and when they have waited too long.
-What was answered, dropped and failed is counted by the hour (`ShadowTally`), in the transaction that writes
-the answers.
+pressure rows are dropped rather than kept waiting: when the queue is full, and when they have waited too
+long. What was answered, dropped and failed is counted by the hour (`ShadowTally`), in the transaction that
+writes the answers.
 """
 
 from __future__ import annotations

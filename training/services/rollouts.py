@@ -113,6 +113,7 @@ def raise_percent(rollout: Rollout, *, percent: float, by: User | None, reason: 
         ended = _stop(rollout, by, f"raised to {percent:g} %: {reason}"[:LONGEST_REASON])
         if ended.kind != Kind.CANARY or ended.percent is None or percent <= ended.percent:
             raise Malformed("only a canary's percentage can be raised, and only upwards", code="bad_percent")
+        assert ended.stopped_at is not None
         return Rollout.objects.create(
             registered_model=ended.registered_model,
             version=ended.version,

@@ -221,4 +221,4 @@ def _arms_of(model: str, number: int | None) -> Arms | None:
     rollout_id, tried, percent = by_kind[Rollout.Kind.CANARY]
     canary = Named(model_id, tried, canary=rollout_id)
     stead = Named(model_id, version_id, instead_of=rollout_id)
-    return Arms(active, canary, stead, buckets.threshold(percent))
+    return Arms(active, canary, stead, buckets.threshold(percent or 0.0))
