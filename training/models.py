@@ -442,6 +442,11 @@ class Rollout(models.Model):
     def is_running(self) -> bool:
         return self.stopped_at is None
 
+    @property
+    def share(self) -> str:
+        """Of the clients, as people write it; empty for a shadow."""
+        return "" if self.percent is None else f"{self.percent:g} %"
+
 
 class PrunedArtifact(models.Model):
     """A version whose artifact was removed from the store: it can answer no more; its row stays."""
