@@ -293,9 +293,10 @@ def test_one_row_a_shadow_has_no_answer_to_does_not_take_its_neighbours_down(chu
     waiting = shadowing.Waiting(
         snapshot.Shadow(1, churn.pk), names, [row, row, row, row, bad, row, row], ids, time.monotonic()
     )
-    given = shadowing.Asker(100, 5)._ask(waiting)
-    assert [identifier for _, identifier, _, _ in given] == [f"id-{n}" for n in (0, 1, 2, 3, 5, 6)]
-    assert len({answer[2:] for answer in given}) == 1
+    given = shadowing.Asker(100, 5)._ask([waiting])
+    cells = [line.split(b"\t") for line in given]
+    assert [identifier.decode() for _, identifier, _, _ in cells] == [f"id-{n}" for n in (0, 1, 2, 3, 5, 6)]
+    assert len({(answer, probability) for _, _, answer, probability in cells}) == 1
 
 
 def test_a_shadow_with_its_columns_in_another_order_is_asked_the_same(churn: ModelVersion) -> None:
@@ -305,7 +306,7 @@ def test_a_shadow_with_its_columns_in_another_order_is_asked_the_same(churn: Mod
     shadow = snapshot.Shadow(1, churn.pk)
     asker = shadowing.Asker(100, 5)
     ours, theirs = (
-        asker._ask(shadowing.Waiting(shadow, order, [tuple(example[n] for n in order)], [b"id"], 0.0))
+        asker._ask([shadowing.Waiting(shadow, order, [tuple(example[n] for n in order)], [b"id"], 0.0)])
         for order in (served.schema.names, names)
     )
     assert ours == theirs and len(ours) == 1
