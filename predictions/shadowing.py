@@ -21,11 +21,12 @@ from typing import Any, Final
 
 import psycopg
 from django.conf import settings
-from django.db import connection, connections
+from django.db import connection
 
 from predictions import inference
 from predictions.inference import Prepared
 from predictions.log import Done, Entry
+from predictions.shadow_store import Line, Store
 from training.errors import VigiaError
 from training.schema import InvalidRows
 from training.schema.compiled import Rows
@@ -46,17 +47,7 @@ COMPLAIN_SECONDS: Final = 60.0
 RETRY_SECONDS: Final = 1.0
 """After the database could not be reached."""
 
-COPY: Final = "COPY predictions_shadowanswer (rollout_id, prediction_id, prediction, probability) FROM STDIN"
-TALLY: Final = """
-    INSERT INTO predictions_shadowtally AS tally (rollout_id, hour, answered, dropped, failed)
-    VALUES (%s, date_trunc('hour', now(), 'UTC'), %s, %s, %s)
-    ON CONFLICT (rollout_id, hour) DO UPDATE SET answered = tally.answered + EXCLUDED.answered,
-        dropped = tally.dropped + EXCLUDED.dropped, failed = tally.failed + EXCLUDED.failed
-"""
-
 Values = list[tuple[Any, ...]]
-Line = bytes
-"""A row of `ShadowAnswer` in COPY's text format: rollout, prediction, answer in JSON, probability."""
 
 
 def after(named: Named, prepared: Prepared, done: Done | None) -> Done | None:
@@ -133,7 +124,7 @@ class Asker:
         self._until = 0.0
         self._busy = False
         self._thread: threading.Thread | None = None
-        self._connection: psycopg.Connection[Any] | None = None
+        self._store = Store()
         self._unusable: dict[int, float] = {}
         self._complained: dict[int, float] = {}
 
@@ -197,7 +188,7 @@ class Asker:
                 self._changed.notify_all()
                 while not (self._queue or self._tallies or self._closing.is_set()):
                     if not self._changed.wait(IDLE_SECONDS):
-                        self._disconnect()
+                        self._store.close()
                 if not (self._queue or self._tallies):
                     break
                 self._busy = True
@@ -209,7 +200,7 @@ class Asker:
             self._closing.wait((time.thread_time() - started) * (1 / SHARE - 1))
             if self._closing.is_set() and self._tallies and not self._queue:
                 break  # they could not be written
-        self._disconnect()
+        self._store.close()
         with self._changed:
             self._busy = False
             self._changed.notify_all()
@@ -251,12 +242,12 @@ class Asker:
                 self._count(rollout_id, answered=len(answered), failed=asked - len(answered))
             tallies, self._tallies = self._tallies, {}
         try:
-            self._write(answered, tallies)
+            self._store.write(answered, tallies)
         except psycopg.IntegrityError as error:  # the rollout is gone, or was asked twice
             self._complain(rollout_id, error)
         except (psycopg.Error, OSError) as error:
             self._complain(rollout_id, error)
-            self._disconnect()
+            self._store.close()
             with self._changed:
                 for each, tally in tallies.items():
                     failed = tally["failed"] + tally["answered"] if each == rollout_id else tally["failed"]
@@ -309,27 +300,6 @@ class Asker:
             raise
         finally:
             connection.close()
-
-    def _write(self, answered: Sequence[Line], tallies: dict[int, Counter[str]]) -> None:
-        if self._connection is None:
-            parameters = connections["default"].get_connection_params()
-            for name in ("cursor_factory", "context"):
-                parameters.pop(name, None)
-            parameters["application_name"] = "vigia shadow"
-            self._connection = psycopg.connect(autocommit=True, **parameters)
-        with self._connection.transaction(), self._connection.cursor() as cursor:
-            if answered:
-                with cursor.copy(COPY) as copy:
-                    copy.write(b"".join(answered))
-            # In one order everywhere: two processes that count for the same rollouts must not wait for each
-            # other.
-            for rollout_id, tally in sorted(tallies.items()):
-                cursor.execute(TALLY, [rollout_id, tally["answered"], tally["dropped"], tally["failed"]])
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
 
     def _complain(self, rollout_id: int, error: Exception) -> None:
         now = time.monotonic()

@@ -24,7 +24,7 @@ from training.admin.switching import LONGEST_REASON, require
 from training.errors import VigiaError
 from training.models import ModelVersion, Rollout
 from training.services import comparison, rollouts
-from training.templatetags.vigia import badge, share
+from training.templatetags.vigia import badge
 
 
 class ReasonForm(forms.Form):
@@ -263,7 +263,7 @@ def chart(found: arms.Comparison) -> dict[str, Any] | None:
     edges = found.edges
     classifies = found.task == "classification"
     labels = [
-        f"{share(low)[:-2]} to {share(high)}" if classifies else f"{low:,.4g} to {high:,.4g}"
+        f"{low * 100:.0f} to {high * 100:.0f} %" if classifies else f"{low:,.4g} to {high:,.4g}"
         for low, high in pairwise(edges)
     ]
     return {
