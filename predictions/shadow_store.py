@@ -31,8 +31,8 @@ class Store:
 
         Raises
         ------
-        psycopg.IntegrityError : a rollout is gone, or was asked the same twice.
-        psycopg.Error, OSError : the database cannot be reached, or broke the connection; `close` it.
+        psycopg.errors.ForeignKeyViolation : a rollout is gone.
+        psycopg.Error, OSError : the database cannot be reached, or refused; `close` it.
         """
         if self._connection is None:
             parameters = connections["default"].get_connection_params()
@@ -40,6 +40,9 @@ class Store:
                 parameters.pop(name, None)
             parameters["application_name"] = "vigia shadow"
             self._connection = psycopg.connect(autocommit=True, **parameters)
+            # What is lost with a server that falls over is a moment of comparison; the log's own flushes to
+            # disk must not queue behind these.
+            self._connection.execute("SET synchronous_commit = off")
         with self._connection.transaction(), self._connection.cursor() as cursor:
             if answered:
                 with cursor.copy(COPY) as copy:

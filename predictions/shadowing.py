@@ -36,7 +36,7 @@ from training.services.snapshot import DOUBT_SECONDS, Named, Shadow
 logger = logging.getLogger(__name__)
 
 BATCH_ROWS: Final = 256
-GATHER_SECONDS: Final = 0.05
+GATHER_SECONDS: Final = 0.1
 """After the first row came, so that rows of several requests are asked and written together."""
 SHARE: Final = 0.25
 """Of one core that the thread may take, on average."""
@@ -243,7 +243,7 @@ class Asker:
             tallies, self._tallies = self._tallies, {}
         try:
             self._store.write(answered, tallies)
-        except psycopg.IntegrityError as error:  # the rollout is gone, or was asked twice
+        except psycopg.errors.ForeignKeyViolation as error:  # there is nothing left to count for
             self._complain(rollout_id, error)
         except (psycopg.Error, OSError) as error:
             self._complain(rollout_id, error)

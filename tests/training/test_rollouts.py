@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import DatabaseError, connection, transaction
 
 from tests.conftest import train_sample
 from tests.training.test_admin import NOT_PASSED
@@ -178,6 +178,22 @@ def test_an_activation_that_fails_ends_nothing(candidate: ModelVersion) -> None:
         registry.activate(failing, by=None, reason="no")
     rollout.refresh_from_db()
     assert rollout.is_running
+
+
+def test_the_database_keeps_a_rollouts_row_as_it_was(candidate: ModelVersion) -> None:
+    rollout = begin(candidate, "canary")
+    for change in (
+        lambda rows: rows.update(percent=90.0),
+        lambda rows: rows.update(reason="another"),
+        lambda rows: rows.delete(),
+    ):
+        with pytest.raises(DatabaseError), transaction.atomic():
+            change(Rollout.objects.filter(pk=rollout.pk))
+    rollouts.stop(rollout, by=None, reason="enough")
+    with pytest.raises(DatabaseError), transaction.atomic():
+        Rollout.objects.filter(pk=rollout.pk).update(stop_reason="nothing of the kind")
+    rollout.refresh_from_db()
+    assert (rollout.percent, rollout.reason, rollout.stop_reason) == (25.0, "let us see", "enough")
 
 
 def test_a_status_changed_in_plain_sql_ends_them_as_well(candidate: ModelVersion) -> None:
