@@ -58,7 +58,8 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """What was promised to the log is written before the process ends."""
-    from predictions import log
+    """What was promised to the log is written before the process ends; then what shadows are to be asked."""
+    from predictions import log, shadowing
 
     log.close()
+    shadowing.close()

@@ -24,7 +24,7 @@ from uuid_utils import uuid7
 
 from config import asking, errors
 from config.asking import Asked
-from predictions import inference
+from predictions import inference, shadowing
 from predictions import log as prediction_log
 from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown, PredictionFailed
 from predictions.inference import Caller, Prepared
@@ -215,7 +215,7 @@ class Lane:
         welcome = self._welcome(asked)
         if welcome is None or not 0 < len(body) <= settings.PREDICT_MAX_BYTES:
             return None
-        place, served, client, generation = welcome
+        place, served, client, named, generation = welcome
         rows = served.compiled.decode(body, settings.PREDICT_MAX_ROWS)
         if rows is None or (place.shape is not None and body.lstrip()[:1] != b"{"):
             return None
@@ -232,10 +232,14 @@ class Lane:
             prepared = inference.prepare(served, rows, caller)
         except (InvalidRows, PredictionFailed):
             return None
-        return Begun(prepared.entry(generation, done=done), prepared, place)
+        then = shadowing.after(named, prepared, done)
+        return Begun(prepared.entry(generation, done=then), prepared, place)
 
-    def _welcome(self, asked: Asked) -> tuple[Place, serving.Served, snapshot.Client, int] | None:
-        """Where this goes, what answers, who asks, and the generation all that is known from; or None."""
+    def _welcome(
+        self, asked: Asked
+    ) -> tuple[Place, serving.Served, snapshot.Client, snapshot.Named, int] | None:
+        """Where this goes, what answers, who asks, the arm that is, and the generation all that is known
+        from; or None."""
         known = snapshot.peek()
         key = keys.key_of(asked.authorization)
         if (
@@ -250,13 +254,15 @@ class Lane:
         client = known.peek_client(key)
         # Only for who has a key: what is remembered of places and hosts is not for strangers to fill.
         place = None if client is None or not self._is_ours(asked.host) else self._place(asked.path)
-        named = None if place is None else known.peek_version(place.model, place.number)
+        named = None
+        if client is not None and place is not None:
+            named = known.peek_version(place.model, place.number, client.user_id)
         if client is None or place is None or named is None or named.model_id not in client.may_predict:
             return None
         served = serving.peek(named.version_id)
         if served is None or not served.engine.takes_matrix:
             return None
-        return place, served, client, known.generation
+        return place, served, client, named, known.generation
 
     def answer(self, environ: dict[str, Any]) -> Reply | None:
         """The reply to a WSGI request; None, with its body unread again, when it is not for this lane.

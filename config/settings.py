@@ -137,6 +137,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": float(JOB_PUBLISH_SECONDS),
     },
     "make-partitions": {"task": "predictions.tasks.make_partitions", "schedule": 6 * 3600.0},
+    "forget-shadow-answers": {"task": "predictions.tasks.forget_shadow_answers", "schedule": 24 * 3600.0},
     "forget-idempotency-keys": {"task": "predictions.tasks.forget_idempotency_keys", "schedule": 3600.0},
 }
 
@@ -186,6 +187,8 @@ BODY_SILENCE_SECONDS = env.number("BODY_SILENCE_SECONDS", 10)  # without a byte 
 MAX_WAIT_SECONDS = env.number("MAX_WAIT_SECONDS", 120)
 LOG_QUEUE_ROWS = env.number("LOG_QUEUE_ROWS", 50_000)  # waiting for their commit, per process
 LOG_WAIT_SECONDS = env.number("LOG_WAIT_SECONDS", 20)
+SHADOW_QUEUE_ROWS = env.number("SHADOW_QUEUE_ROWS", 5_000)  # waiting for a shadow, per process; 0: no shadow
+SHADOW_LAG_SECONDS = env.number("SHADOW_LAG_SECONDS", 5)  # rows that waited longer are dropped
 IDEMPOTENCY_HOURS = env.number("IDEMPOTENCY_HOURS", 24)
 PARTITIONS_AHEAD = env.number("PARTITIONS_AHEAD", 3)
 # The views check lengths themselves, per route and with an answer in the API's own shape.
@@ -280,6 +283,7 @@ UNFOLD: dict[str, Any] = {
                     _link("Models", "model_training", "admin:training_registeredmodel_changelist", _MODELS),
                     _link("Versions", "deployed_code", "admin:training_modelversion_changelist", _MODELS),
                     _link("Training runs", "cycle", "admin:training_trainingrun_changelist", _MODELS),
+                    _link("Rollouts", "alt_route", "admin:training_rollout_changelist", _MODELS),
                     _link("Datasets", "table_rows", "admin:training_dataset_changelist", _MODELS),
                     _link("Audit", "history", "admin:training_activation_changelist", _MODELS),
                 ],

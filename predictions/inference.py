@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
@@ -244,7 +244,11 @@ def prepare(served: Served, rows: Rows, caller: Caller) -> Prepared:
     ------
     PredictionFailed, InvalidRows : the model has no answer to these values.
     """
-    values, probabilities = _outputs(served, rows)
+    try:
+        values, probabilities = outputs(served, rows)
+    except PredictionFailed:
+        logger.exception("%s %s could not answer", served.model_name, served.number)
+        raise
     ids = [str(uuid7()).encode() for _ in range(len(rows))]
     ids.sort()
     return Prepared(
@@ -268,12 +272,20 @@ def _labels(labels: list[Any]) -> list[bytes]:
     return [known[label] for label in labels]
 
 
-def answer(served: Served, rows: Rows, caller: Caller, generation: int) -> Answer:
+def answer(
+    served: Served,
+    rows: Rows,
+    caller: Caller,
+    generation: int,
+    *,
+    committed: Callable[[Prepared], None] | None = None,
+) -> Answer:
     """Predicts, logs, and only then answers.
 
     Parameters
     ----------
     generation : see `predictions.log.Entry`.
+    committed : called with what was committed by this very request, not by an earlier one.
 
     Raises
     ------
@@ -290,11 +302,18 @@ def answer(served: Served, rows: Rows, caller: Caller, generation: int) -> Answe
         if earlier is None:  # it expired between two statements
             raise prediction_log.Stale from None
         return earlier
+    if committed is not None:
+        committed(prepared)
     return Answer(prepared.as_dict())
 
 
-def _outputs(served: Served, rows: Rows) -> tuple[list[Any], list[float] | None]:
-    """(predictions, probabilities or None): the decision is made here, by the version's threshold."""
+def outputs(served: Served, rows: Rows) -> tuple[list[Any], list[float] | None]:
+    """(predictions, probabilities or None): the decision is made here, by the version's threshold.
+
+    Raises
+    ------
+    PredictionFailed, InvalidRows : the model has no answer to these values.
+    """
     scores = _scores(served, rows)
     if scores.probabilities is None:
         values = list(scores.values)
@@ -319,7 +338,6 @@ def _scores(served: Served, rows: Rows) -> Scores:
         names = served.schema.names
         return engine.predict([dict(zip(names, row, strict=True)) for row in rows.values])
     except (ValueError, ArithmeticError) as error:
-        logger.exception("%s %s could not answer", served.model_name, served.number)
         raise PredictionFailed(f"the model has no answer to these values: {error}") from error
 
 

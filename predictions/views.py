@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from functools import partial
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -18,7 +19,7 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
-from predictions import inference
+from predictions import inference, shadowing
 from predictions.errors import LogUnavailable
 from predictions.export import CSVRenderer
 from predictions.inference import Answer, Caller
@@ -33,7 +34,7 @@ from training.schema import Fault, InvalidRows
 from training.schema.compiled import Rows
 from training.serializers import InstanceSerializer, serializer_for
 from training.services import access, keys, snapshot
-from training.services.serving import Served, served
+from training.services.serving import Served, served, served_to
 from training.views.base import ModelView, csv_dialect, moment_of
 
 CHANGES_SURVIVED = 3  # that may overtake a request before it holds the next one off
@@ -89,8 +90,10 @@ class Fenced(APIView):
     def _answer(
         self, request: Request, model: RegisteredModel, data: Any, caller: Caller, number: int | None
     ) -> Answer:
-        ready = served(model, number)
-        found = inference.answer(ready, _read(request, ready, data), caller, self.generation)
+        ready, named = served_to(model, number, caller.client_id, self.generation)
+        rows = _read(request, ready, data)
+        offered = partial(shadowing.committed, named)
+        found = inference.answer(ready, rows, caller, self.generation, committed=offered)
         _teach(request, model, number, self.generation)
         return found
 
@@ -187,7 +190,7 @@ def _teach(request: Request, model: RegisteredModel, number: int | None, generat
     known = snapshot.current()
     if known.generation != generation:
         known = snapshot.refresh(known.generation)
-    known.find_version(model.name, number)
+    known.find_version(model.name, number, request.user.pk)
     key = keys.key_of(request.headers.get("Authorization", ""))
     if key is not None:
         known.find_client(key)

@@ -18,7 +18,7 @@ from django.db import connection, connections, transaction
 from django.test import TransactionTestCase
 from rest_framework.test import APIClient
 
-from predictions import log
+from predictions import log, shadowing
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
 from training.services import datasets, keys, registry, runs
 
@@ -43,6 +43,7 @@ def _log_writer_ends(django_db_setup: None) -> Iterator[None]:
     """Its connection would keep the test database from being dropped."""
     yield
     log.renew()
+    shadowing.renew()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rest_framework import serializers
 
+from predictions import rollout_serializers
 from training import serializers as training_serializers
 from training.serializers import InstanceSerializer
 
@@ -118,7 +119,12 @@ def codes_of_our_serializers() -> dict[str, str]:
     """Codes of DRF's own that come through where a body is read by a serializer of ours."""
     renamed = {"required", "null", "blank"}
     found: dict[str, str] = {}
-    for kind in (training_serializers.ReasonSerializer, training_serializers.ActivateSerializer):
+    for kind in (
+        training_serializers.ReasonSerializer,
+        training_serializers.ActivateSerializer,
+        rollout_serializers.StartSerializer,
+        rollout_serializers.RaiseSerializer,
+    ):
         assert not issubclass(kind, InstanceSerializer)
         for field in (serializers.Serializer(), *kind().fields.values()):
             for code in (*field.error_messages, *(getattr(v, "code", "") for v in field.validators)):

@@ -394,7 +394,8 @@ class Rollout(models.Model):
     """A candidate that is tried on real requests before anyone activates it. Its row is its audit.
 
     A shadow answers silently beside the active version; a canary answers a sticky share of the client keys
-    instead of it. At most one of each kind runs for a model.
+    instead of it. At most one of each kind runs for a model. Raising a canary's percentage ends its row and
+    begins another; whoever was in stays in, because who is in follows from the version and the client.
     """
 
     class Kind(models.TextChoices):
@@ -406,6 +407,7 @@ class Rollout(models.Model):
     kind = models.CharField(max_length=10, choices=Kind.choices)
     percent = models.FloatField(null=True, blank=True, help_text="Of the keys, for a canary.")
     reason = models.CharField(max_length=500)
+    overridden = models.BooleanField(default=False, help_text="Started although the gate was not passed.")
     started_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
@@ -435,6 +437,15 @@ class Rollout(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.version}"
+
+    @property
+    def is_running(self) -> bool:
+        return self.stopped_at is None
+
+    @property
+    def share(self) -> str:
+        """Of the clients, as people write it; empty for a shadow."""
+        return "" if self.percent is None else f"{self.percent:g} %"
 
 
 class PrunedArtifact(models.Model):

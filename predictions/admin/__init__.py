@@ -1,5 +1,5 @@
-"""The prediction log in the admin."""
+"""The prediction log, and what is tried on real requests, in the admin."""
 
-from predictions.admin import log
+from predictions.admin import log, rollouts
 
-__all__ = ["log"]
+__all__ = ["log", "rollouts"]

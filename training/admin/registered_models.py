@@ -89,6 +89,7 @@ class RegisteredModelAdmin(RegistryAdmin):
             "baseline": active.baseline if active else {},
             "runs": row.runs.select_related("requested_by", "version")[:5],
             "activations": row.activations.select_related("actor", "version", "previous")[:5],
+            "rollouts": row.rollouts.select_related("version", "started_by", "stopped_by")[:5],
             "can_activate": may_activate,
             "can_roll_back": may_activate and registry.rollback_target(row) is not None,
             "can_train": active is not None and row.pk in allowed_ids(request, "train"),

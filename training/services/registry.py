@@ -10,6 +10,7 @@ from django.db import connection, transaction
 from training import artifacts, catalogue
 from training.errors import Conflict, GateNotPassed, UnknownModel, UnknownVersion
 from training.models import Activation, ModelVersion, RegisteredModel
+from training.services import rollouts
 
 Status = ModelVersion.Status
 
@@ -83,6 +84,7 @@ def activate(
             failed = [check for check in version.gate["checks"] if not check["passed"]]
             said = "; ".join(check["message"] for check in failed) or "it was not checked"
             raise GateNotPassed(f"the gate of {version} is not passed: {said}", details=failed)
+        rollouts.end_all(version.registered_model, by=by, reason=f"version {version.number} was activated")
         previous = version.registered_model.active_version
         if previous is not None:
             previous.status = Status.RETIRED

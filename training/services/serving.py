@@ -13,14 +13,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from django.db import Error, connection
+from django.db.models import Exists, OuterRef, Q
 
 from training import artifacts
 from training.engines import Engine
 from training.errors import ArtifactError, NoActiveVersion, UnknownVersion
-from training.models import ModelVersion, RegisteredModel
+from training.models import ModelVersion, RegisteredModel, Rollout
 from training.schema import DatasetSchema
 from training.schema.compiled import CompiledSchema
 from training.services import snapshot
+from training.services.snapshot import Named
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,42 @@ def served(model: RegisteredModel, number: int | None = None) -> Served:
     version_id = rows.values_list("pk", flat=True).first()
     if version_id is None:
         raise NoActiveVersion(model.name) if number is None else UnknownVersion(model.name, number)
-    return _ready(version_id)
+    return ready(version_id)
+
+
+def served_to(
+    model: RegisteredModel, number: int | None, client_id: int | None, generation: int
+) -> tuple[Served, Named]:
+    """What answers this client: version `number`, or the active one or its canary; and what it is named as.
+
+    A canary that cannot be loaded fails nobody: the active version answers in its stead, for a while without
+    another try, and `Named.instead_of` says so.
+
+    Parameters
+    ----------
+    generation : as the request found it; see `training.services.snapshot`.
+
+    Raises
+    ------
+    NoActiveVersion, UnknownVersion : there is none.
+    ArtifactError : its bytes cannot be used.
+    """
+    known = snapshot.at(generation)
+    named = (
+        known.find_version(model.name, number, client_id) if number is None or 0 < number < 2**31 else None
+    )
+    if named is None:
+        raise NoActiveVersion(model.name) if number is None else UnknownVersion(model.name, number)
+    if named.canary is None:
+        return ready(named.version_id), named
+    try:
+        return ready(named.version_id), named
+    except ArtifactError as error:
+        log.error("the canary of %s cannot answer, the active version does: %s", model.name, error)
+        known.doubt(named.version_id)
+        stead = known.find_version(model.name, number, client_id)
+        assert stead is not None
+        return ready(stead.version_id), stead
 
 
 def peek(version_id: int) -> Served | None:
@@ -76,7 +113,13 @@ def peek(version_id: int) -> Served | None:
     return found
 
 
-def _ready(version_id: int) -> Served:
+def ready(version_id: int) -> Served:
+    """A version ready to answer, loaded if need be.
+
+    Raises
+    ------
+    ArtifactError : its bytes cannot be used.
+    """
     with _lock:
         found = _kept.get(version_id)
         if found is not None:
@@ -124,12 +167,15 @@ def forget() -> None:
 
 
 def warm_up() -> None:
-    """Loads every active version (at most as many as are kept); what cannot be loaded is logged."""
+    """Loads every active version and what is tried beside it (at most as many as are kept); what cannot be
+    loaded is logged."""
     try:
-        active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).values_list("pk", flat=True)
-        for version_id in list(active[:KEPT_VERSIONS]):
+        active = Q(status=ModelVersion.Status.ACTIVE)
+        tried = Exists(Rollout.objects.filter(version=OuterRef("pk"), stopped_at=None))
+        rows = ModelVersion.objects.filter(active | Q(tried)).order_by("pk").values_list("pk", flat=True)
+        for version_id in list(rows[:KEPT_VERSIONS]):
             try:
-                snapshot.current().find_version(_ready(version_id).model_name, None)
+                snapshot.current().find_version(ready(version_id).model_name, None, None)
             except ArtifactError as error:
                 log.warning("%s", error)
     except Error as error:

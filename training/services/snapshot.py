@@ -18,12 +18,14 @@ from django.db import connection
 from knox.crypto import hash_token
 from knox.models import AuthToken
 
-from training.models import ModelVersion
-from training.services import access
+from training.models import ModelVersion, Rollout
+from training.services import access, buckets
 
 FENCE: Final = 22_121
 """Class of the advisory lock at which log statements and changes meet; see the migration `generation`."""
 KEYS_KEPT: Final = 50_000  # per process; some 400 bytes each
+KEPT_VERSIONS: Final = 50_000
+DOUBT_SECONDS: Final = 30.0
 LONGEST_KEY: Final = 200
 
 Found = TypeVar("Found")
@@ -42,11 +44,39 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """A version that is silently asked the same."""
+
+    rollout_id: int
+    version_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Named:
-    """A version by the name it was asked under."""
+    """A version by the name it was asked under.
+
+    shadow : what runs beside it. canary : the rollout by which this version answers.
+    instead_of : the rollout by which another version should answer and, for now, cannot.
+    """
 
     model_id: int
     version_id: int
+    shadow: Shadow | None = None
+    canary: int | None = None
+    instead_of: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arms:
+    """What answers under one name: the active version (or the one asked for by number), or a canary.
+
+    threshold : see `training.services.buckets`. stead : what answers while the canary cannot.
+    """
+
+    active: Named
+    canary: Named | None = None
+    stead: Named | None = None
+    threshold: int = 0
 
 
 class Snapshot:
@@ -55,7 +85,8 @@ class Snapshot:
     def __init__(self, generation: int) -> None:
         self.generation = generation
         self._clients: dict[str, Client] = {}
-        self._versions: dict[tuple[str, int | None], Named] = {}
+        self._versions: dict[tuple[str, int | None], Arms] = {}
+        self._doubted: dict[int, float] = {}
 
     def peek_client(self, key: str) -> Client | None:
         """The client of a key that was looked up before and has not expired."""
@@ -75,20 +106,36 @@ class Snapshot:
                 self._clients[hash_token(key)] = found
         return found
 
-    def peek_version(self, model: str, number: int | None) -> Named | None:
-        """The active version of a model, or version `number`, if it was looked up before."""
-        return self._versions.get((model, number))
+    def peek_version(self, model: str, number: int | None, client_id: int | None) -> Named | None:
+        """What answers this client under a model's name, or version `number`, if it was looked up before."""
+        arms = self._versions.get((model, number))
+        return None if arms is None else self._arm(arms, client_id)
 
-    def find_version(self, model: str, number: int | None) -> Named | None:
-        """The active version of a model, or version `number`; None when there is none."""
-        found = self._versions.get((model, number))
-        if found is None:
-            found = _version_of(model, number)
-            if found is not None:
-                if len(self._versions) >= KEYS_KEPT:
-                    self._versions.clear()
-                self._versions[model, number] = found
-        return found
+    def find_version(self, model: str, number: int | None, client_id: int | None) -> Named | None:
+        """The active version of a model or, for some clients, its canary; or version `number`; None when
+        there is none."""
+        arms = self._versions.get((model, number))
+        if arms is None:
+            arms = _arms_of(model, number)
+            if arms is None:
+                return None
+            if len(self._versions) >= KEPT_VERSIONS:
+                self._versions.clear()
+            self._versions[model, number] = arms
+        return self._arm(arms, client_id)
+
+    def doubt(self, version_id: int) -> None:
+        """The version could not be loaded: for `DOUBT_SECONDS` it is no canary in this process."""
+        self._doubted[version_id] = time.monotonic() + DOUBT_SECONDS
+
+    def _arm(self, arms: Arms, client_id: int | None) -> Named:
+        canary = arms.canary
+        if canary is None or not buckets.is_in(canary.version_id, client_id, arms.threshold):
+            return arms.active
+        if self._doubted and self._doubted.get(canary.version_id, 0.0) > time.monotonic():
+            assert arms.stead is not None
+            return arms.stead
+        return canary
 
 
 _current: Snapshot | None = None
@@ -103,6 +150,12 @@ def peek() -> Snapshot | None:
 def current() -> Snapshot:
     """What is known now; asks the database for the generation only when nothing is."""
     return _current or refresh(-1)
+
+
+def at(generation: int) -> Snapshot:
+    """What is known at a generation that was just read; of a later one when it has grown again."""
+    known = current()
+    return known if known.generation == generation else refresh(known.generation)
 
 
 def refresh(beyond: int) -> Snapshot:
@@ -145,8 +198,27 @@ def _client_of(digest: str) -> Client | None:
     return Client(user.pk, frozenset(models), expires)
 
 
-def _version_of(model: str, number: int | None) -> Named | None:
+def _arms_of(model: str, number: int | None) -> Arms | None:
     rows = ModelVersion.objects.filter(registered_model__name=model)
     rows = rows.filter(status=ModelVersion.Status.ACTIVE) if number is None else rows.filter(number=number)
     found = rows.values_list("registered_model_id", "pk").first()
-    return Named(*found) if found is not None else None
+    if found is None:
+        return None
+    model_id, version_id = found
+    if number is not None:  # asked for by its number, a version is neither a canary nor shadowed
+        return Arms(Named(model_id, version_id))
+    running = Rollout.objects.filter(registered_model_id=model_id, stopped_at=None)
+    by_kind = {
+        kind: (pk, tried, percent)
+        for kind, pk, tried, percent in running.values_list("kind", "pk", "version_id", "percent")
+    }
+    shadow = None
+    if Rollout.Kind.SHADOW in by_kind:
+        shadow = Shadow(*by_kind[Rollout.Kind.SHADOW][:2])
+    active = Named(model_id, version_id, shadow)
+    if Rollout.Kind.CANARY not in by_kind:
+        return Arms(active)
+    rollout_id, tried, percent = by_kind[Rollout.Kind.CANARY]
+    canary = Named(model_id, tried, canary=rollout_id)
+    stead = Named(model_id, version_id, instead_of=rollout_id)
+    return Arms(active, canary, stead, buckets.threshold(percent or 0.0))
