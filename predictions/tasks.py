@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from predictions import partitions
 from predictions.models import IdempotencyKey
+from predictions.services import outcomes
 
 
 @shared_task
@@ -23,3 +24,9 @@ def forget_idempotency_keys() -> int:
     """Removes idempotency keys older than a day; how many."""
     old = timezone.now() - dt.timedelta(hours=settings.IDEMPOTENCY_HOURS)
     return IdempotencyKey.objects.filter(created_at__lt=old).delete()[0]
+
+
+@shared_task
+def join_waiting_outcomes() -> int:
+    """Gives outcomes that came before their prediction the one that has come since; how many."""
+    return outcomes.join_waiting()

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from predictions import views
+from predictions import outcome_views, replay_views, views
 
 urlpatterns = [
     path("models/<str:model>/predictions/", views.PredictionsView.as_view(), name="predictions"),
@@ -10,6 +10,22 @@ urlpatterns = [
         "models/<str:model>/versions/<int:number>/predictions/",
         views.PredictView.as_view(),
         name="version-predictions",
+    ),
+    path("models/<str:model>/outcomes/", outcome_views.OutcomesView.as_view(), name="outcomes"),
+    path(
+        "models/<str:model>/versions/<int:number>/replays/",
+        replay_views.ReplaysView.as_view(),
+        name="replays",
+    ),
+    path(
+        "models/<str:model>/versions/<int:number>/replays/<int:replay>/",
+        replay_views.ReplayView.as_view(),
+        name="replay",
+    ),
+    path(
+        "models/<str:model>/versions/<int:number>/replays/<int:replay>/cancel/",
+        replay_views.CancelReplayView.as_view(),
+        name="cancel-replay",
     ),
     path("predictions/<uuid:prediction>/", views.PredictionView.as_view(), name="prediction"),
 ]

@@ -1,5 +1,5 @@
-"""The prediction log in the admin."""
+"""The prediction log, its outcomes and its replays in the admin."""
 
-from predictions.admin import log
+from predictions.admin import log, outcomes, replays
 
-__all__ = ["log"]
+__all__ = ["log", "outcomes", "replays"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from django.db.models import QuerySet
 
-from predictions.models import Prediction
+from predictions.models import Outcome, Prediction
 
 LOOKED_THROUGH = 50_000
 Rows = QuerySet[Prediction, Prediction]
@@ -33,3 +33,13 @@ def newest(rows: Rows, limit: int = LOOKED_THROUGH) -> Rows:
     """
     floor = rows.order_by("-id").values_list("id", flat=True)[limit : limit + 1].first()
     return rows if floor is None else rows.filter(id__gt=floor)
+
+
+def outcomes_by_term(rows: QuerySet[Outcome, Outcome], term: str) -> QuerySet[Outcome, Outcome]:
+    """The outcomes of that prediction, when `term` is a UUID; else those that wait under that key."""
+    term = term.strip()
+    try:
+        return rows.filter(prediction_id=uuid.UUID(term))
+    except ValueError:
+        pass
+    return rows.none() if "\x00" in term else rows.filter(prediction_id__isnull=True, key=term)

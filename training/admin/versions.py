@@ -115,6 +115,7 @@ class ModelVersionAdmin(RegistryAdmin):
             "columns": columns_of(row),
             "target": row.dataset_schema.target,
             "activations": row.activations.select_related("actor", "previous")[:20],
+            "can_replay": model.pk in allowed_ids(request, "train"),
             "can_activate": answerable and model.pk in allowed_ids(request, "activate"),
         }
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import threading
-import time
 from typing import Any, ClassVar, Final
 
 from django.conf import settings
@@ -23,10 +20,8 @@ from training.schema.faults import clip
 from training.serializers import TrainingRequestSerializer, TrainingRunSerializer
 from training.services import datasets, jobs, runs, sources
 from training.views.base import ModelView, before, csv_dialect, who
+from training.views.waiting import waited
 
-# A waiting request holds one of the process's threads: most must stay free for predictions.
-_WAITERS = threading.BoundedSemaphore(2)
-_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 MOST_TRIALS: Final = 1_000
 
 
@@ -105,26 +100,10 @@ class TrainingRunsView(ModelView):
     def _answer(self, request: Request, run: TrainingRun) -> Response:
         """202 at once; with ``Prefer: wait=N`` as late as that, and 201 when the run has finished."""
         headers = {"Location": reverse("training-run", args=[self.model.name, run.pk], request=request)}
-        asked = _WAIT.search(request.headers.get("Prefer", ""))
-        if asked and not run.is_finished and _WAITERS.acquire(blocking=False):
-            try:
-                run = self._wait(run, int(asked[1]), headers)
-            finally:
-                _WAITERS.release()
+        run = waited(request, run, headers)
         return Response(
             TrainingRunSerializer(run).data, status=201 if run.is_finished else 202, headers=headers
         )
-
-    def _wait(self, run: TrainingRun, asked: int, headers: dict[str, str]) -> TrainingRun:
-        """The run when it has finished, or as it is after as many seconds as were asked for."""
-        seconds = min(asked, settings.MAX_WAIT_SECONDS)
-        headers["Preference-Applied"] = f"wait={seconds}"
-        deadline, pause = time.monotonic() + seconds, 0.1
-        while not run.is_finished and time.monotonic() < deadline:
-            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
-            pause = min(pause * 1.5, 1.0)
-            run = TrainingRun.objects.get(pk=run.pk)
-        return run
 
 
 class TrainingRunView(ModelView):

@@ -1,0 +1,306 @@
+"""Recording outcomes: what was true of a prediction, learned later.
+
+A request is recorded whole or not at all, by a handful of statements whatever its length. Those that write
+outcomes of one model do it one after another, so that repeats and corrections are counted rightly.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.utils import timezone
+
+from predictions.models import Outcome
+from predictions.services import outcome_rows
+from predictions.services.outcome_rows import Given
+from training.models import ModelVersion, RegisteredModel
+from training.schema import Column, DatasetSchema, Fault, InvalidRows
+from training.schema.faults import REPORTED_FAULTS, echo
+from training.services.datasets import declared_schema
+
+LOCK: Final = 22122
+"""Class of the advisory lock that writers of one model's outcomes take, with the model's id."""
+JOINED_AT_ONCE: Final = 5_000  # waiting outcomes looked at in one statement
+JOINED_BY_A_REQUEST: Final = 500
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What became of a request's rows: each is counted once, but for `received`, which counts all.
+
+    recorded : the first outcome of their prediction. corrected : another than the one that held.
+    repeated : known already, so that nothing was written. waiting : their key has no prediction yet.
+    """
+
+    received: int = 0
+    recorded: int = 0
+    corrected: int = 0
+    repeated: int = 0
+    waiting: int = 0
+
+
+def record(model: RegisteredModel, given: Sequence[Given], *, by: User | None) -> Recorded:
+    """Writes the outcomes of one request, all of them or none.
+
+    Raises
+    ------
+    InvalidRows : with every fault of every row.
+    """
+    with transaction.atomic():
+        _lock(model.pk)
+        _join(model.pk, [each.key for each in given if each.key is not None])
+        versions = _predictions(model, given)
+        actuals = _checked(model, given, versions)
+        known = _Known.of(model, versions, given)
+        now = timezone.now()
+        counts, rows = Recorded(received=len(given)), []
+        for each, actual in zip(given, actuals, strict=True):
+            found = versions.get(each)
+            what = (None, each.key) if found is None else (found.prediction_id, None)
+            if known.repeats(what, actual, each.observed_at):
+                counts.repeated += 1
+                continue
+            if found is None:
+                counts.waiting += 1
+            elif what in known.holding:
+                counts.corrected += 1
+            else:
+                counts.recorded += 1
+            observed = each.observed_at or now
+            known.add(what, actual, observed)
+            rows.append(
+                Outcome(
+                    registered_model=model,
+                    prediction_id=found.prediction_id if found else None,
+                    key=each.key,
+                    actual=actual,
+                    observed_at=observed,
+                    client=by,
+                    received_at=now,
+                )
+            )
+        Outcome.objects.bulk_create(rows)
+    return counts
+
+
+def join_waiting() -> int:
+    """Gives outcomes that wait under a key their prediction, where it has come since; how many."""
+    joined = 0
+    waiting = Outcome.objects.filter(prediction_id__isnull=True)
+    models = list(waiting.order_by().values_list("registered_model_id", flat=True).distinct())
+    for model_id in models:
+        after = 0
+        while True:
+            keys = list(
+                waiting.filter(registered_model_id=model_id, pk__gt=after)
+                .order_by("pk")
+                .values_list("pk", "key")[:JOINED_AT_ONCE]
+            )
+            if not keys:
+                break
+            with transaction.atomic():
+                _lock(model_id)
+                joined += _joined_by_keys(model_id, {key for _, key in keys if key is not None})
+            after = keys[-1][0]
+    return joined
+
+
+def of(prediction_id: uuid.UUID) -> dict[str, Any] | None:
+    """The outcome that holds for a prediction, and how often it was corrected; None without any."""
+    rows = list(Outcome.objects.filter(prediction_id=prediction_id).order_by("-id")[:1])
+    if not rows:
+        return None
+    corrections = Outcome.objects.filter(prediction_id=prediction_id).count() - 1
+    return {"actual": rows[0].actual, "observed_at": rows[0].observed_at, "corrections": corrections}
+
+
+# -- joining -------------------------------------------------------------------------------------------
+
+
+def _lock(model_id: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK, model_id % 2**31])
+
+
+def _join(model_id: int, keys: Iterable[str]) -> None:
+    """Joins what waits under these keys, and some of what has waited longest."""
+    waiting = Outcome.objects.filter(registered_model_id=model_id, prediction_id__isnull=True)
+    oldest = waiting.order_by("pk").values_list("key", flat=True)[:JOINED_BY_A_REQUEST]
+    _joined_by_keys(model_id, {*keys, *(key for key in oldest if key is not None)})
+
+
+def _joined_by_keys(model_id: int, keys: set[str]) -> int:
+    """Gives the outcomes that wait under `keys` the newest prediction of their key; how many.
+
+    The condition on null makes it harmless to do twice; who does it holds the model's lock.
+    """
+    if not keys:
+        return 0
+    question = """
+        UPDATE predictions_outcome AS outcome SET prediction_id = newest.id
+        FROM unnest(%s::text[]) AS asked (key), LATERAL (
+            SELECT log.id FROM predictions_prediction log
+            WHERE log.registered_model_id = %s AND log.key = asked.key ORDER BY log.id DESC LIMIT 1
+        ) AS newest
+        WHERE outcome.registered_model_id = %s AND outcome.key = asked.key AND outcome.prediction_id IS NULL
+          AND EXISTS (SELECT 1 FROM predictions_outcome waiting WHERE waiting.registered_model_id = %s
+                      AND waiting.key = asked.key AND waiting.prediction_id IS NULL)
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(question, [sorted(keys), model_id, model_id, model_id])
+        return int(cursor.rowcount)
+
+
+# -- the predictions they are of -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    prediction_id: uuid.UUID
+    version_id: int
+
+
+@dataclass(slots=True)
+class _Predictions:
+    """The logged predictions a request names, by id and by the client's own key."""
+
+    by_id: dict[uuid.UUID, _Found] = field(default_factory=dict)
+    by_key: dict[str, _Found] = field(default_factory=dict)
+
+    def get(self, given: Given) -> _Found | None:
+        if given.prediction is not None:
+            return self.by_id.get(given.prediction)
+        assert given.key is not None
+        return self.by_key.get(given.key)
+
+
+def _predictions(model: RegisteredModel, given: Sequence[Given]) -> _Predictions:
+    """One index probe for each id and key: two statements for all of them."""
+    found = _Predictions()
+    ids = list({each.prediction for each in given if each.prediction is not None})
+    keys = list({each.key for each in given if each.key is not None})
+    with connection.cursor() as cursor:
+        if ids:
+            cursor.execute(
+                "SELECT log.id, log.version_id FROM unnest(%s::uuid[]) AS asked (id) "
+                "JOIN predictions_prediction log ON log.id = asked.id WHERE log.registered_model_id = %s",
+                [ids, model.pk],
+            )
+            found.by_id = {row[0]: _Found(*row) for row in cursor.fetchall()}
+        if keys:
+            cursor.execute(
+                "SELECT asked.key, newest.id, newest.version_id FROM unnest(%s::text[]) AS asked (key), LATERAL ("
+                "SELECT log.id, log.version_id FROM predictions_prediction log "
+                "WHERE log.registered_model_id = %s AND log.key = asked.key ORDER BY log.id DESC LIMIT 1"
+                ") AS newest",
+                [keys, model.pk],
+            )
+            found.by_key = {key: _Found(*row) for key, *row in cursor.fetchall()}
+    return found
+
+
+def _checked(model: RegisteredModel, given: Sequence[Given], versions: _Predictions) -> list[Any]:
+    """The actual values as the target column has them.
+
+    The column is that of the version that made the prediction; of what waits, of the active version.
+    """
+    columns = _Targets(model)
+    columns.load({found.version_id for each in given if (found := versions.get(each)) is not None})
+    actuals: list[Any] = []
+    faults: list[Fault] = []
+    bad = 0
+    for each in given:
+        found = versions.get(each)
+        if found is None and each.prediction is not None:
+            said = f"no prediction of {model.name} has this id"
+            fault = Fault(
+                "prediction", "unknown_prediction", said, echo(str(each.prediction)), has_value=True
+            )
+        else:
+            read = outcome_rows.read_actual(columns.of(found.version_id if found else None), each)
+            if not isinstance(read, Fault):
+                actuals.append(read)
+                continue
+            fault = read
+        bad += 1
+        faults.append(fault.at(row=each.row, line=each.line))
+        if len(faults) > REPORTED_FAULTS:
+            break
+    if faults:
+        raise InvalidRows(faults, rows=len(given), bad=bad, what="outcomes")
+    return actuals
+
+
+class _Targets:
+    """Target columns by version; None is what holds for an outcome that waits."""
+
+    def __init__(self, model: RegisteredModel) -> None:
+        self._model = model
+        self._columns: dict[int | None, Column] = {}
+
+    def load(self, version_ids: Iterable[int]) -> None:
+        rows = ModelVersion.objects.filter(pk__in=list(version_ids)).values_list("pk", "schema")
+        self._columns |= {pk: DatasetSchema.from_json(schema).target for pk, schema in rows}
+
+    def of(self, version_id: int | None) -> Column:
+        if version_id not in self._columns:  # only ever for None, and once
+            active = self._model.active_version
+            schema = active.dataset_schema if active is not None else declared_schema(self._model)
+            self._columns[version_id] = schema.target
+        return self._columns[version_id]
+
+
+# -- what is known already -----------------------------------------------------------------------------
+
+_What = tuple[uuid.UUID | None, str | None]
+"""A prediction's id, or the key under which an outcome waits for one."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """The outcomes there are of what a request names.
+
+    rows : (of what, actual as JSON, observed_at). holding : of what -> actual of the row that holds.
+    """
+
+    rows: set[tuple[_What, str, dt.datetime]] = field(default_factory=set)
+    holding: dict[_What, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: RegisteredModel, versions: _Predictions, given: Sequence[Given]) -> _Known:
+        ids = {found.prediction_id for each in given if (found := versions.get(each)) is not None}
+        waiting = {each.key for each in given if versions.get(each) is None}
+        found = cls()
+        columns = ("prediction_id", "key", "actual", "observed_at")
+        for rows in (
+            Outcome.objects.filter(prediction_id__in=ids),
+            Outcome.objects.filter(registered_model=model, prediction_id__isnull=True, key__in=waiting),
+        ):
+            for prediction_id, key, actual, observed_at in rows.order_by("id").values_list(*columns):
+                found.add((prediction_id, key if prediction_id is None else None), actual, observed_at)
+        return found
+
+    def add(self, what: _What, actual: Any, observed_at: dt.datetime) -> None:
+        said = _said(actual)
+        self.rows.add((what, said, observed_at))
+        self.holding[what] = said
+
+    def repeats(self, what: _What, actual: Any, observed_at: dt.datetime | None) -> bool:
+        """Whether it was said before; without a time of its own, whether it is what holds."""
+        said = _said(actual)
+        if observed_at is None:
+            return self.holding.get(what) == said
+        return (what, said, observed_at) in self.rows
+
+
+def _said(actual: Any) -> str:
+    """An actual value as text, the same before and after PostgreSQL kept it: 1e22 comes back as an int."""
+    is_number = isinstance(actual, (int, float)) and not isinstance(actual, bool)
+    return repr(float(actual)) if is_number else json.dumps(actual)
