@@ -1,8 +1,8 @@
 """Distributions of numbers nobody keeps: counted in fine buckets, compared afterwards. No Django here.
 
-Probabilities fall into `LINEAR` buckets of equal width. Other numbers fall into buckets whose bounds grow by a
-constant factor, so that a number is known to one per cent of itself whatever its size (DDSketch: Masson, Rim,
-Lee, PVLDB 12 (2019), 2195). Either way what is kept does not grow with the rows.
+Probabilities fall into `LINEAR` buckets of equal width. Other numbers fall into buckets whose bounds grow by
+a constant factor, so that a number is known to one per cent of itself whatever its size (DDSketch: Masson,
+Rim, Lee, PVLDB 12 (2019), 2195). Either way what is kept does not grow with the rows.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Protocol
 
 import numpy as np
@@ -211,7 +212,7 @@ def _names(bounds: list[float], *, unit: bool) -> list[str]:
 
     if not bounds:
         return ["all"]
-    between = [f"{said(low)}–{said(high)}" for low, high in zip(bounds, bounds[1:], strict=False)]
+    between = [f"{said(low)}–{said(high)}" for low, high in pairwise(bounds)]
     if unit:
         return [f"0.00–{said(bounds[0])}", *between, f"{said(bounds[-1])}–1.00"]
     return [f"to {said(bounds[0])}", *between, f"from {said(bounds[-1])}"]

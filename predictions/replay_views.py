@@ -53,12 +53,11 @@ class ReplaySerializer(ReplaySummarySerializer):
         fields: ClassVar = [*ReplaySummarySerializer.Meta.fields, "result"]
 
     def get_result(self, replay: Replay) -> dict[str, Any] | None:
-        if replay.result is None or self.context["with_inputs"]:
-            return replay.result
-        worst = [
-            {name: value for name, value in row.items() if name != "inputs"} for row in replay.result["worst"]
-        ]
-        return replay.result | {"worst": worst}
+        result: dict[str, Any] | None = replay.result
+        if result is None or self.context["with_inputs"]:
+            return result
+        worst = [{name: value for name, value in row.items() if name != "inputs"} for row in result["worst"]]
+        return result | {"worst": worst}
 
 
 class _OfVersion(ModelView):

@@ -36,8 +36,8 @@ class Part:
     """The rows of one version in the window.
 
     rows : logged by it; unreadable : of them, not answered by the candidate.
-    changed : share of the others whose label changed, of a regression whose value changed by more than one per
-        cent. mean_before, mean_after : of probability or value.
+    changed : share of the others whose label changed, of a regression whose value changed by more than one
+        per cent. mean_before, mean_after : of probability or value.
     """
 
     version: int
@@ -54,8 +54,8 @@ class Labelled:
 
     rows : answered rows with an outcome; coverage : their share of all answered rows.
     before, after : metrics of the logged answers and of the candidate's, see `training.evaluation`; empty
-        without rows, and without those metrics that are not defined on these rows. Of more than two classes the
-        log holds the probability of one alone, so only metrics of decisions are there.
+        without rows, and without those metrics that are not defined on these rows. Of more than two classes
+        the log holds the probability of one alone, so only metrics of decisions are there.
     """
 
     rows: int
@@ -69,19 +69,19 @@ class Summary:
     """The result of a replay.
 
     task : binary, multiclass or regression.
-    rows : in the window. answered : by the candidate as well. unreadable : reason -> rows it could not answer;
-        a reason is the code of a fault and the column, or ``prediction_failed``, ``no_finite_answer``,
-        ``logged_answer``.
+    rows : in the window. answered : by the candidate as well.
+    unreadable : reason -> rows it could not answer; a reason is the code of a fault and the column, or
+        ``prediction_failed``, ``no_finite_answer``, ``logged_answer``.
     versions : by the version that logged them.
     changed, changed_share : rows whose label changed; of a regression None.
     beyond : share -> share of rows whose value changed by more than that; of a classification empty.
     change_quantiles : of the relative change |after - before| / |before|, known to a hundredth of itself.
-    mean_before, mean_after : of the probability (of more than two classes: of the answered one), or of the value.
+    mean_before, mean_after : of the probability (of more than two classes: of the answered one) or value.
     shift : of the distribution of the answers; `of` says of what: probability, value or label.
     transitions : {before, after, rows} of labels.
-    worst : the `WORST` rows with the largest difference: {id, version, inputs, before, after, difference}, where
-        before and after are {prediction, probability}. Of more than two classes the difference is that of the
-        probability of the label that was logged.
+    worst : the `WORST` rows with the largest difference: {id, version, inputs, before, after, difference},
+        where before and after are {prediction, probability}. Of more than two classes the difference is
+        that of the probability of the label that was logged.
     outcomes : see `Labelled`.
     """
 

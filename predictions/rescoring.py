@@ -1,8 +1,8 @@
 """Logged rows given to another version: read against its schema, answered by its engine. No Django here.
 
-Rows come by column and stay that way. What was logged under the candidate's own schema is valid as it is; else
-columns are matched by name and read again, as if they had just come. A row the candidate cannot read or answer
-is left out and counted under a reason.
+Rows come by column and stay that way. What was logged under the candidate's own schema is valid as it is;
+else columns are matched by name and read again, as if they had just come. A row the candidate cannot read or
+answer is left out and counted under a reason.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class Reading:
 
     def __init__(self, schema: DatasetSchema, logged: DatasetSchema, *, is_same: bool) -> None:
         self._names, self._is_same = schema.names, is_same
-        found = {}
+        found: dict[str, int] = {}
         for place, name in enumerate(logged.names):
             column = schema.find(name)
             if column is not None:

@@ -1,8 +1,8 @@
 """Logged predictions with what became of them: the newest outcome of each, by time of the prediction.
 
-An outcome carries the id of its prediction, and ids are time: the outcomes of a window are a range of the index
-(prediction_id, -id), which has them in the order in which the newest of each prediction is taken. What this
-costs grows with the outcomes of the window, not with the log.
+An outcome carries the id of its prediction, and ids are time: the outcomes of a window are a range of the
+index (prediction_id, -id), which has them in the order in which the newest of each prediction is taken. What
+this costs grows with the outcomes of the window, not with the log.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
 from django.conf import settings
@@ -52,12 +52,25 @@ class Given:
     decimal: str | None = None
 
 
-def from_json(data: Any) -> list[Given]:
+@dataclass(slots=True)
+class Rows:
+    """A request's rows: those that could be read, and what is wrong with the others.
+
+    rows : read in all; bad : of them, with a fault.
+    """
+
+    good: list[Given] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    rows: int = 0
+    bad: int = 0
+
+
+def from_json(data: Any) -> Rows:
     """One decoded object, or an array of them.
 
     Raises
     ------
-    InvalidRows : with every fault. TooLarge : see `settings.PREDICT_MAX_ROWS`.
+    InvalidRows : it is neither. TooLarge : see `settings.PREDICT_MAX_ROWS`.
     """
     if isinstance(data, dict):
         data = [data]
@@ -67,19 +80,19 @@ def from_json(data: Any) -> list[Given]:
     reading = _Reading()
     for row, raw in enumerate(data):
         reading.take(raw, row)
-    return reading.done()
+    return reading.found
 
 
-def from_csv(stream: BinaryIO, *, delimiter: str | None = None, decimal: str | None = None) -> list[Given]:
-    """The rows of a CSV with header: `prediction` or `key`, `actual`, `observed_at`; raises as `from_json`."""
+def from_csv(stream: BinaryIO, *, delimiter: str | None = None, decimal: str | None = None) -> Rows:
+    """The rows of a CSV with header (prediction or key, actual, observed_at); raises as `from_json`."""
     from training.schema.reading import CsvReader
 
     reader = CsvReader(stream, _CSV, with_target=False, delimiter=delimiter, decimal=decimal)
     reading = _Reading(decimal=decimal or ".")
     row = 0
     for batch in reader.batches():
-        reading.faults += batch.faults
-        reading.bad += len(batch.refused)
+        reading.found.faults += batch.faults
+        reading.found.bad += len(batch.refused)
         lines = sorted([*batch.lines, *(line for line, _, _ in batch.refused)])
         places = {line: row + place for place, line in enumerate(lines)}
         cells = zip(*(batch.columns[name] for name in FIELDS), strict=True)
@@ -90,7 +103,7 @@ def from_csv(stream: BinaryIO, *, delimiter: str | None = None, decimal: str | N
     if not row:
         said = "the CSV holds a header and no rows"
         raise InvalidRows([Fault(None, "empty_file", said)], message=said)
-    return reading.done()
+    return reading.found
 
 
 def read_actual(target: Column, given: Given) -> Value | Fault:
@@ -126,29 +139,23 @@ class _Reading:
 
     def __init__(self, *, decimal: str | None = None) -> None:
         self.decimal = decimal
-        self.good: list[Given] = []
-        self.faults: list[Fault] = []
-        self.rows = self.bad = 0
+        self.found = Rows()
         self._latest = timezone.now() + TOLERATED
 
     def take(self, raw: object, row: int, line: int | None = None) -> None:
-        self.rows += 1
-        if self.rows > settings.PREDICT_MAX_ROWS:
+        if row >= settings.PREDICT_MAX_ROWS:
             said = f"at most {settings.PREDICT_MAX_ROWS:,} outcomes are recorded in one request"
             raise TooLarge(said, code="too_many_rows")
-        if len(self.faults) > REPORTED_FAULTS:
+        found = self.found
+        found.rows = row + 1
+        if len(found.faults) > REPORTED_FAULTS:
             return  # more would not be reported
-        found = self._read(raw, row, line)
-        if isinstance(found, Given):
-            self.good.append(found)
+        read = self._read(raw, row, line)
+        if isinstance(read, Given):
+            found.good.append(read)
         else:
-            self.bad += 1
-            self.faults += [fault.at(row=row, line=line) for fault in found]
-
-    def done(self) -> list[Given]:
-        if self.faults:
-            raise InvalidRows(self.faults, rows=self.rows, bad=self.bad, what="outcomes")
-        return self.good
+            found.bad += 1
+            found.faults += [fault.at(row=row, line=line) for fault in read]
 
     def _read(self, raw: object, row: int, line: int | None) -> Given | list[Fault]:
         if not isinstance(raw, Mapping):

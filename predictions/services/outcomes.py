@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from predictions.models import Outcome
 from predictions.services import outcome_rows
-from predictions.services.outcome_rows import Given
+from predictions.services.outcome_rows import Given, Rows
 from training.models import ModelVersion, RegisteredModel
 from training.schema import Column, DatasetSchema, Fault, InvalidRows
 from training.schema.faults import REPORTED_FAULTS, echo
@@ -46,18 +46,19 @@ class Recorded:
     waiting: int = 0
 
 
-def record(model: RegisteredModel, given: Sequence[Given], *, by: User | None) -> Recorded:
+def record(model: RegisteredModel, asked: Rows, *, by: User | None) -> Recorded:
     """Writes the outcomes of one request, all of them or none.
 
     Raises
     ------
     InvalidRows : with every fault of every row.
     """
+    given = asked.good
     with transaction.atomic():
         _lock(model.pk)
         _join(model.pk, [each.key for each in given if each.key is not None])
         versions = _predictions(model, given)
-        actuals = _checked(model, given, versions)
+        actuals = _checked(model, asked, versions)
         known = _Known.of(model, versions, given)
         now = timezone.now()
         counts, rows = Recorded(received=len(given)), []
@@ -196,7 +197,8 @@ def _predictions(model: RegisteredModel, given: Sequence[Given]) -> _Predictions
             found.by_id = {row[0]: _Found(*row) for row in cursor.fetchall()}
         if keys:
             cursor.execute(
-                "SELECT asked.key, newest.id, newest.version_id FROM unnest(%s::text[]) AS asked (key), LATERAL ("
+                "SELECT asked.key, newest.id, newest.version_id "
+                "FROM unnest(%s::text[]) AS asked (key), LATERAL ("
                 "SELECT log.id, log.version_id FROM predictions_prediction log "
                 "WHERE log.registered_model_id = %s AND log.key = asked.key ORDER BY log.id DESC LIMIT 1"
                 ") AS newest",
@@ -206,17 +208,17 @@ def _predictions(model: RegisteredModel, given: Sequence[Given]) -> _Predictions
     return found
 
 
-def _checked(model: RegisteredModel, given: Sequence[Given], versions: _Predictions) -> list[Any]:
+def _checked(model: RegisteredModel, asked: Rows, versions: _Predictions) -> list[Any]:
     """The actual values as the target column has them.
 
     The column is that of the version that made the prediction; of what waits, of the active version.
     """
     columns = _Targets(model)
-    columns.load({found.version_id for each in given if (found := versions.get(each)) is not None})
+    columns.load({found.version_id for each in asked.good if (found := versions.get(each)) is not None})
     actuals: list[Any] = []
-    faults: list[Fault] = []
-    bad = 0
-    for each in given:
+    faults = list(asked.faults)
+    bad = asked.bad
+    for each in asked.good:
         found = versions.get(each)
         if found is None and each.prediction is not None:
             said = f"no prediction of {model.name} has this id"
@@ -234,7 +236,8 @@ def _checked(model: RegisteredModel, given: Sequence[Given], versions: _Predicti
         if len(faults) > REPORTED_FAULTS:
             break
     if faults:
-        raise InvalidRows(faults, rows=len(given), bad=bad, what="outcomes")
+        faults.sort(key=lambda fault: fault.row or 0)
+        raise InvalidRows(faults, rows=asked.rows, bad=bad, what="outcomes")
     return actuals
 
 
@@ -275,17 +278,18 @@ class _Known:
 
     @classmethod
     def of(cls, model: RegisteredModel, versions: _Predictions, given: Sequence[Given]) -> _Known:
-        ids = {found.prediction_id for each in given if (found := versions.get(each)) is not None}
-        waiting = {each.key for each in given if versions.get(each) is None}
-        found = cls()
+        named = [versions.get(each) for each in given]
+        ids = {each.prediction_id for each in named if each is not None}
+        waiting = {each.key for each, there in zip(given, named, strict=True) if there is None}
+        known = cls()
         columns = ("prediction_id", "key", "actual", "observed_at")
         for rows in (
             Outcome.objects.filter(prediction_id__in=ids),
             Outcome.objects.filter(registered_model=model, prediction_id__isnull=True, key__in=waiting),
         ):
             for prediction_id, key, actual, observed_at in rows.order_by("id").values_list(*columns):
-                found.add((prediction_id, key if prediction_id is None else None), actual, observed_at)
-        return found
+                known.add((prediction_id, key if prediction_id is None else None), actual, observed_at)
+        return known
 
     def add(self, what: _What, actual: Any, observed_at: dt.datetime) -> None:
         said = _said(actual)
