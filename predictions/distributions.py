@@ -62,8 +62,8 @@ class GrowingBuckets:
 
     def of(self, numbers: Floats) -> Whole:
         size = np.abs(numbers)
-        with np.errstate(divide="ignore"):
-            steps = np.floor(np.log(size / SMALLEST) / math.log(GROWTH)) + 1
+        logarithms = np.log(np.maximum(size, SMALLEST)) - math.log(SMALLEST)
+        steps = np.floor(logarithms / math.log(GROWTH)) + 1
         return np.where(size < SMALLEST, 0, np.sign(numbers) * steps).astype(np.int64)
 
     def upper(self, bucket: int) -> float:
@@ -79,7 +79,8 @@ class GrowingBuckets:
 
 
 def _bound(steps: int) -> float:
-    return SMALLEST * GROWTH**steps
+    # Past the largest double the bound of its bucket stands for it.
+    return math.exp(min(math.log(SMALLEST) + steps * math.log(GROWTH), 709.0))
 
 
 class Counts:

@@ -238,7 +238,7 @@ class Tally:
                 self._moves[old, new] += count
             return int((pairs.old != pairs.new).sum())
         difference = np.abs(pairs.after - pairs.before)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             change = np.where(difference == 0.0, 0.0, difference / np.abs(pairs.before))
         change = np.minimum(change, MOST_CHANGE)
         self._change.add(change)

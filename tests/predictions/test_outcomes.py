@@ -76,7 +76,7 @@ def test_without_a_time_it_is_now_and_the_same_again_is_a_repeat(churn: ModelVer
 
 def test_every_fault_of_every_row_is_named_and_nothing_is_kept(churn: ModelVersion, post: Post) -> None:
     [row] = answered(churn)
-    other = train_sample("houses", rows=300)
+    other = train_sample("houses", rows=150)
     [foreign] = answered(other, cells=[None] * len(other.dataset_schema.columns), prediction=1.0)
     mine, unknown = str(row.pk), str(uuid.uuid4())
     tomorrow = (timezone.now() + dt.timedelta(days=1)).isoformat()
@@ -136,7 +136,7 @@ def test_a_csv_of_outcomes_is_read_like_json(churn: ModelVersion, post: Post) ->
 
 
 def test_a_number_in_a_csv_is_read_with_its_decimal_mark(db: None, post: Post) -> None:
-    version = train_sample("houses", rows=300)
+    version = train_sample("houses", rows=150)
     [row] = answered(version, cells=[None] * len(version.dataset_schema.columns), prediction=1.0)
     text = f"prediction;actual\n{row.pk};1234,5\n"
     address = OUTCOMES.replace("churn", "houses")
