@@ -76,18 +76,8 @@ def record(model: RegisteredModel, asked: Rows, *, by: User | None) -> Recorded:
                 counts.recorded += 1
             observed = each.observed_at or now
             known.add(what, actual, observed)
-            rows.append(
-                Outcome(
-                    registered_model=model,
-                    prediction_id=found.prediction_id if found else None,
-                    key=each.key,
-                    actual=actual,
-                    observed_at=observed,
-                    client=by,
-                    received_at=now,
-                )
-            )
-        Outcome.objects.bulk_create(rows)
+            rows.append((found.prediction_id if found else None, each.key, json.dumps(actual), observed))
+        _insert(model, rows, by, now)
     return counts
 
 
@@ -120,6 +110,29 @@ def of(prediction_id: uuid.UUID) -> dict[str, Any] | None:
         return None
     corrections = Outcome.objects.filter(prediction_id=prediction_id).count() - 1
     return {"actual": rows[0].actual, "observed_at": rows[0].observed_at, "corrections": corrections}
+
+
+def _insert(
+    model: RegisteredModel,
+    rows: Sequence[tuple[uuid.UUID | None, str | None, str, dt.datetime]],
+    by: User | None,
+    now: dt.datetime,
+) -> None:
+    """One statement, without a model's instance for each row. The rows get their ids in their order: of two
+    for one prediction the later one holds."""
+    if not rows:
+        return
+    statement = """
+        INSERT INTO predictions_outcome
+            (registered_model_id, prediction_id, key, actual, observed_at, client_id, received_at)
+        SELECT %s, row.prediction_id, row.key, row.actual::jsonb, row.observed_at, %s, %s
+        FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::timestamptz[])
+             WITH ORDINALITY AS row (prediction_id, key, actual, observed_at, place)
+        ORDER BY row.place
+    """
+    with connection.cursor() as cursor:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        cursor.execute(statement, [model.pk, by.pk if by else None, now, *columns])
 
 
 # -- joining -------------------------------------------------------------------------------------------

@@ -34,10 +34,12 @@ CHUNK: Final = 10_000
 USUAL_WINDOW: Final = dt.timedelta(days=7)
 FIELDS: Final = ("since", "until")
 
-# What is JSON comes as text: a piece is decoded in one go.
+# What is JSON comes as text: a piece is decoded in one go. The order has to name the table: a mere `id` would
+# be the text, which has no index, and every piece would sort all that is left of the window.
 _PIECE: Final = """
-    SELECT id::text, version_id, inputs::text, prediction::text, probability FROM predictions_prediction
-    WHERE registered_model_id = %s AND id > %s AND id < %s ORDER BY id LIMIT %s
+    SELECT log.id::text, log.version_id, log.inputs::text, log.prediction::text, log.probability
+    FROM predictions_prediction log
+    WHERE log.registered_model_id = %s AND log.id > %s AND log.id < %s ORDER BY log.id LIMIT %s
 """
 _Row = tuple[str, int, str, str, float | None]
 

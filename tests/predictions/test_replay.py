@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from predictions.identifiers import new_ids
+from predictions.identifiers import LAST, lowest_at, new_ids
 from predictions.models import Prediction, Replay
 from predictions.services import replays
 from tests.conftest import SAMPLES, Post, assert_error, keyed, train_sample
@@ -476,3 +476,15 @@ def test_a_long_window_is_counted_to_a_cap(churn: ModelVersion, customer: dict[s
     hour = timezone.now() - dt.timedelta(hours=1)
     later = timezone.now() + dt.timedelta(hours=1)
     assert str(replays.rows_in(churn.registered_model, hour, later)) == "12"
+
+
+def test_a_piece_of_the_log_is_read_in_the_order_of_an_index(churn: ModelVersion) -> None:
+    answered(churn, 50)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute("SET LOCAL enable_bitmapscan = off")
+        given = [churn.registered_model_id, str(lowest_at(timezone.now() - dt.timedelta(1))), str(LAST), 10]
+        cursor.execute(f"EXPLAIN {replays._PIECE}", given)
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "Index Scan" in plan
+    assert "Sort" not in plan.replace("Sort Key: log.id", "").replace("Sort Key: log_1.id", ""), plan
