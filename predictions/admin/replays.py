@@ -14,6 +14,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from unfold.decorators import display
+from unfold.widgets import INPUT_CLASSES
 
 from predictions.models import Replay
 from predictions.services import replays
@@ -30,15 +31,17 @@ Rows = QuerySet[Replay, Replay]
 _MINUTES = "%Y-%m-%dT%H:%M"
 
 
+def _moment() -> forms.DateTimeInput:
+    """The browser's own field for a moment, to the minute."""
+    looks = {"type": "datetime-local", "class": " ".join(INPUT_CLASSES)}
+    return forms.DateTimeInput(looks, format=_MINUTES)
+
+
 class WindowForm(forms.Form):
     """Which part of the log; times are UTC, as everywhere here."""
 
-    since = forms.DateTimeField(
-        label="Since (UTC)", widget=forms.DateTimeInput({"type": "datetime-local"}, format=_MINUTES)
-    )
-    until = forms.DateTimeField(
-        label="Until (UTC)", widget=forms.DateTimeInput({"type": "datetime-local"}, format=_MINUTES)
-    )
+    since = forms.DateTimeField(label="Since (UTC)", widget=_moment())
+    until = forms.DateTimeField(label="Until (UTC)", widget=_moment())
 
     def clean(self) -> dict[str, Any]:
         given: dict[str, Any] = super().clean() or {}
@@ -237,10 +240,8 @@ def _matrix(transitions: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The transitions as a table: one line a label that was logged."""
     if not transitions:
         return None
-    labels: list[Any] = []
-    for move in transitions:
-        labels += [label for label in (move["before"], move["after"]) if label not in labels]
-    labels.sort(key=str)
+    found = {str(label): label for move in transitions for label in (move["before"], move["after"])}
+    labels = [found[name] for name in sorted(found)]
     rows = {(str(move["before"]), str(move["after"])): move["rows"] for move in transitions}
     lines = [
         (old, [(rows.get((str(old), str(new)), 0), str(old) == str(new)) for new in labels]) for old in labels

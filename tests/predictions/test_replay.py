@@ -428,7 +428,12 @@ def test_a_replay_is_asked_for_and_shown_in_the_admin(
     assert 'hx-trigger="every 1s"' in waiting
     assert "Cancel the replay" in waiting
     assert jobs.execute(Replay, replay.pk)
-    finished = client.get(address).content.decode()
+    finished_page = client.get(address)
+    assert finished_page.context["matrix"] == {
+        "labels": [False, True],
+        "lines": [(False, [(0, True), (3, False)]), (True, [(0, False), (0, True)])],
+    }
+    finished = finished_page.content.decode()
     for expected in (
         "Labels changed",
         "Answers, as logged",
