@@ -32,7 +32,7 @@ class OutcomeAdmin(RegistryAdmin):
     ordering: ClassVar = ["-id"]
     sortable_by: ClassVar = ()
     search_fields: ClassVar = ["key"]  # shows the box; `get_search_results` does the search
-    search_help_text = "The id of a prediction, or a key whose prediction has not come yet"
+    search_help_text = "The id of a prediction, or the key an outcome came under, exactly"
     fields: ClassVar = ["key"]
 
     def model_ids(self, request: HttpRequest) -> frozenset[int]:
@@ -41,7 +41,7 @@ class OutcomeAdmin(RegistryAdmin):
     def get_search_results(self, request: HttpRequest, queryset: Rows, search_term: str) -> tuple[Rows, bool]:
         if not search_term.strip():
             return queryset, False
-        return search.outcomes_by_term(queryset, search_term), False
+        return search.outcomes_by_term(queryset, search_term, sorted(self.model_ids(request))), False
 
     @display(description="outcome")
     def number(self, row: Outcome) -> str:

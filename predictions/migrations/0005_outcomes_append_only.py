@@ -3,7 +3,7 @@
 The one change there is: an outcome that came before its prediction learns its prediction's id, once.
 """
 
-from django.db import migrations
+from django.db import migrations, models
 
 MAKE = """
 CREATE FUNCTION vigia_outcome_joined() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -36,4 +36,12 @@ DROP FUNCTION vigia_outcome_joined();
 class Migration(migrations.Migration):
     dependencies = [("predictions", "0004_outcomes_replays_shadows")]
 
-    operations = [migrations.RunSQL(MAKE, UNMAKE)]
+    operations = [
+        migrations.AddIndex(
+            model_name="outcome",
+            index=models.Index(
+                condition=models.Q(("key__isnull", False)), fields=["registered_model", "key"], name="outcome_key"
+            ),
+        ),
+        migrations.RunSQL(MAKE, UNMAKE),
+    ]

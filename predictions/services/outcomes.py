@@ -65,7 +65,7 @@ def record(model: RegisteredModel, asked: Rows, *, by: User | None) -> Recorded:
         for each, actual in zip(given, actuals, strict=True):
             found = versions.get(each)
             what = (None, each.key) if found is None else (found.prediction_id, None)
-            if known.repeats(what, actual, each.observed_at):
+            if known.repeats(what, each, actual):
                 counts.repeated += 1
                 continue
             if found is None:
@@ -75,7 +75,7 @@ def record(model: RegisteredModel, asked: Rows, *, by: User | None) -> Recorded:
             else:
                 counts.recorded += 1
             observed = each.observed_at or now
-            known.add(what, actual, observed)
+            known.add(what, each.key, actual, observed)
             rows.append((found.prediction_id if found else None, each.key, json.dumps(actual), observed))
         _insert(model, rows, by, now)
     return counts
@@ -283,38 +283,51 @@ _What = tuple[uuid.UUID | None, str | None]
 class _Known:
     """The outcomes there are of what a request names.
 
-    rows : (of what, actual as JSON, observed_at). holding : of what -> actual of the row that holds.
+    rows : (of what, actual as text, observed_at). holding : of what -> actual of the row that holds.
+    keyed : (key, actual, observed_at) of all that came under the request's keys: who sends one of them again
+        repeats it, even if the key has a newer prediction meanwhile.
     """
 
     rows: set[tuple[_What, str, dt.datetime]] = field(default_factory=set)
     holding: dict[_What, str] = field(default_factory=dict)
+    keyed: set[tuple[str | None, str, dt.datetime]] = field(default_factory=set)
 
     @classmethod
     def of(cls, model: RegisteredModel, versions: _Predictions, given: Sequence[Given]) -> _Known:
-        named = [versions.get(each) for each in given]
-        ids = {each.prediction_id for each in named if each is not None}
-        waiting = {each.key for each, there in zip(given, named, strict=True) if there is None}
+        ids = {found.prediction_id for each in given if (found := versions.get(each)) is not None}
+        keys = {each.key for each in given if each.key is not None}
         known = cls()
-        columns = ("prediction_id", "key", "actual", "observed_at")
-        for rows in (
-            Outcome.objects.filter(prediction_id__in=ids),
-            Outcome.objects.filter(registered_model=model, prediction_id__isnull=True, key__in=waiting),
-        ):
-            for prediction_id, key, actual, observed_at in rows.order_by("id").values_list(*columns):
-                known.add((prediction_id, key if prediction_id is None else None), actual, observed_at)
+        columns = ("key", "actual", "observed_at")
+        by_id = Outcome.objects.filter(prediction_id__in=ids).order_by("id")
+        for prediction_id, _, actual, observed_at in by_id.values_list("prediction_id", *columns):
+            known._add((prediction_id, None), _said(actual), observed_at)
+        by_key = Outcome.objects.filter(registered_model=model, key__in=keys).order_by("id")
+        for prediction_id, key, actual, observed_at in by_key.values_list("prediction_id", *columns):
+            said = _said(actual)
+            known.keyed.add((key, said, observed_at))
+            if prediction_id is None:
+                known._add((None, key), said, observed_at)
         return known
 
-    def add(self, what: _What, actual: Any, observed_at: dt.datetime) -> None:
-        said = _said(actual)
+    def _add(self, what: _What, said: str, observed_at: dt.datetime) -> None:
         self.rows.add((what, said, observed_at))
         self.holding[what] = said
 
-    def repeats(self, what: _What, actual: Any, observed_at: dt.datetime | None) -> bool:
+    def add(self, what: _What, key: str | None, actual: Any, observed_at: dt.datetime) -> None:
+        """Another one, of this request."""
+        said = _said(actual)
+        self._add(what, said, observed_at)
+        if key is not None:
+            self.keyed.add((key, said, observed_at))
+
+    def repeats(self, what: _What, given: Given, actual: Any) -> bool:
         """Whether it was said before; without a time of its own, whether it is what holds."""
         said = _said(actual)
-        if observed_at is None:
+        if given.observed_at is None:
             return self.holding.get(what) == said
-        return (what, said, observed_at) in self.rows
+        if given.key is not None and (given.key, said, given.observed_at) in self.keyed:
+            return True
+        return (what, said, given.observed_at) in self.rows
 
 
 def _said(actual: Any) -> str:

@@ -17,13 +17,14 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.utils import timezone
 
-from predictions.identifiers import lowest_at
+from predictions.identifiers import EPOCH, lowest_at
 from predictions.models import Prediction, Replay
 from predictions.services import labelled
 from predictions.services.counts import CAP, Count
 from predictions.services.outcome_rows import moment
 from training.models import ModelVersion, RegisteredModel
 from training.schema import DatasetSchema, Fault, InvalidRows
+from training.schema.faults import clip
 from training.services.jobs import Lease
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def window(asked: Any) -> tuple[dt.datetime, dt.datetime]:
         said = 'send {"since": …, "until": …}'
         raise InvalidRows([Fault(None, "not_an_object", said)], message=said)
     faults = [
-        Fault(str(name)[:80], "unknown_field", f"{str(name)[:80]} is not read here", allowed=FIELDS)
+        Fault(clip(name), "unknown_field", f"{clip(name)} is not read here", allowed=FIELDS)
         for name in asked
         if name not in FIELDS
     ]
@@ -69,7 +70,7 @@ def window(asked: Any) -> tuple[dt.datetime, dt.datetime]:
             else:
                 found[name] = read
     until = min(found.get("until", now), now)
-    since = found.get("since", until - USUAL_WINDOW)
+    since = found.get("since", max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW)
     if not faults and since >= until:
         faults.append(Fault("since", "out_of_bounds", "since must be before until, and in the past"))
     if faults:

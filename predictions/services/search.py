@@ -35,11 +35,16 @@ def newest(rows: Rows, limit: int = LOOKED_THROUGH) -> Rows:
     return rows if floor is None else rows.filter(id__gt=floor)
 
 
-def outcomes_by_term(rows: QuerySet[Outcome, Outcome], term: str) -> QuerySet[Outcome, Outcome]:
-    """The outcomes of that prediction, when `term` is a UUID; else those that wait under that key."""
+def outcomes_by_term(
+    rows: QuerySet[Outcome, Outcome], term: str, model_ids: Sequence[int]
+) -> QuerySet[Outcome, Outcome]:
+    """The outcomes of that prediction, when `term` is a UUID; else those under that key, exactly."""
     term = term.strip()
     try:
         return rows.filter(prediction_id=uuid.UUID(term))
     except ValueError:
         pass
-    return rows.none() if "\x00" in term else rows.filter(prediction_id__isnull=True, key=term)
+    if "\x00" in term:
+        return rows.none()
+    # Naming the models lets the index (registered_model_id, key) be used.
+    return rows.filter(registered_model_id__in=list(model_ids), key=term)

@@ -169,6 +169,19 @@ def test_an_outcome_may_come_before_its_prediction(
     assert str(Outcome.objects.get(key="c2").prediction_id) == later, "any request joins what waits"
 
 
+def test_a_retry_by_key_is_a_repeat_even_beside_a_newer_prediction(churn: ModelVersion, post: Post) -> None:
+    [first] = answered(churn, key="c7")
+    said = {"key": "c7", "actual": True, "observed_at": WHEN}
+    assert given(post(OUTCOMES, said)) == {"received": 1, "recorded": 1}
+    [second] = answered(churn, key="c7")
+    assert given(post(OUTCOMES, said)) == {"received": 1, "repeated": 1}
+    assert outcomes.of(second.pk) is None
+    later = said | {"observed_at": "2026-11-02"}
+    assert given(post(OUTCOMES, later)) == {"received": 1, "recorded": 1}, "another one is the newest's"
+    assert outcomes.of(second.pk) is not None
+    assert Outcome.objects.filter(prediction_id=first.pk).count() == 1
+
+
 def test_the_same_outcomes_at_once_are_recorded_once(churn: ModelVersion, client_user: User) -> None:
     rows = answered(churn, 20)
     body = [{"prediction": str(row.pk), "actual": True, "observed_at": WHEN} for row in rows]
@@ -282,3 +295,27 @@ def test_nothing_but_outcomes_is_written(churn: ModelVersion, post: Post) -> Non
     [row] = answered(churn)
     post(OUTCOMES, {"prediction": str(row.pk), "actual": True})
     assert Prediction.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '[{"key": "\\ud800", "actual": true}]',
+        '[{"key": "a\\u0000b", "actual": true}]',
+        '[{"\\ud800": 1, "key": "a", "actual": true}]',
+        '[{"key": "a", "actual": 1e999}]',
+        '[{"key": "a", "actual": {"deep": [1]}}]',
+        '[{"key": "a", "key": "b", "actual": true}]',
+        '[{"prediction": {"id": 1}, "actual": true}]',
+        '[{"prediction": "%s", "actual": true}]' % ("9" * 5_000),
+        '[{"key": "a", "actual": true, "observed_at": "0001-01-01T00:00:00+14:00"}]',
+        '[{"key": "a", "actual": true, "observed_at": "%s"}]' % ("2" * 5_000),
+        '[{"key": "a", "actual": true, "observed_at": [1]}]',
+        '[{"key": "%s", "actual": true}]' % ("k" * 201),
+        "[[[]]]",
+    ],
+    ids=lambda body: body[:40],
+)
+def test_hostile_outcomes_are_refused(churn: ModelVersion, post: Post, body: str) -> None:
+    assert_error(post(OUTCOMES, body), 400, "invalid_input")
+    assert not Outcome.objects.exists()

@@ -287,6 +287,9 @@ def test_a_window_that_is_none_is_refused(churn: ModelVersion, post: Post, api: 
         ({"since": "2026-01-02", "until": "2026-01-01"}, "out_of_bounds"),
         ({"since": "2999-01-01"}, "out_of_bounds"),
         ({"from": "2026-01-01"}, "unknown_field"),
+        ({"\ud800": 1}, "unknown_field"),
+        ({"until": "0001-01-01T00:00:00Z"}, "out_of_bounds"),
+        ({"since": "0001-01-01T00:00:00+14:00"}, "not_a_time"),
         ([], "not_an_object"),
     ]
     for body, code in cases:
