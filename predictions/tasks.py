@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from predictions import partitions
 from predictions.models import IdempotencyKey
-from predictions.services import outcomes
+from predictions.services import joining
 
 
 @shared_task
@@ -29,4 +29,4 @@ def forget_idempotency_keys() -> int:
 @shared_task
 def join_waiting_outcomes() -> int:
     """Gives outcomes that came before their prediction the one that has come since; how many."""
-    return outcomes.join_waiting()
+    return joining.join_waiting()

@@ -11,24 +11,19 @@ import json
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.utils import timezone
 
 from predictions.models import Outcome
-from predictions.services import outcome_rows
+from predictions.services import joining, outcome_rows
 from predictions.services.outcome_rows import Given, Rows
 from training.models import ModelVersion, RegisteredModel
 from training.schema import Column, DatasetSchema, Fault, InvalidRows
 from training.schema.faults import REPORTED_FAULTS, echo
 from training.services.datasets import declared_schema
-
-LOCK: Final = 22122
-"""Class of the advisory lock that writers of one model's outcomes take, with the model's id."""
-JOINED_AT_ONCE: Final = 5_000  # waiting outcomes looked at in one statement
-JOINED_BY_A_REQUEST: Final = 500
 
 
 @dataclass(slots=True)
@@ -55,8 +50,8 @@ def record(model: RegisteredModel, asked: Rows, *, by: User | None) -> Recorded:
     """
     given = asked.good
     with transaction.atomic():
-        _lock(model.pk)
-        _join(model.pk, [each.key for each in given if each.key is not None])
+        joining.lock(model.pk)
+        joining.join(model.pk, [each.key for each in given if each.key is not None])
         versions = _predictions(model, given)
         actuals = _checked(model, asked, versions)
         known = _Known.of(model, versions, given)
@@ -79,28 +74,6 @@ def record(model: RegisteredModel, asked: Rows, *, by: User | None) -> Recorded:
             rows.append((found.prediction_id if found else None, each.key, json.dumps(actual), observed))
         _insert(model, rows, by, now)
     return counts
-
-
-def join_waiting() -> int:
-    """Gives outcomes that wait under a key their prediction, where it has come since; how many."""
-    joined = 0
-    waiting = Outcome.objects.filter(prediction_id__isnull=True)
-    models = list(waiting.order_by().values_list("registered_model_id", flat=True).distinct())
-    for model_id in models:
-        after = 0
-        while True:
-            keys = list(
-                waiting.filter(registered_model_id=model_id, pk__gt=after)
-                .order_by("pk")
-                .values_list("pk", "key")[:JOINED_AT_ONCE]
-            )
-            if not keys:
-                break
-            with transaction.atomic():
-                _lock(model_id)
-                joined += _joined_by_keys(model_id, {key for _, key in keys if key is not None})
-            after = keys[-1][0]
-    return joined
 
 
 def of(prediction_id: uuid.UUID) -> dict[str, Any] | None:
@@ -133,43 +106,6 @@ def _insert(
     with connection.cursor() as cursor:
         columns = [list(column) for column in zip(*rows, strict=True)]
         cursor.execute(statement, [model.pk, by.pk if by else None, now, *columns])
-
-
-# -- joining -------------------------------------------------------------------------------------------
-
-
-def _lock(model_id: int) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK, model_id % 2**31])
-
-
-def _join(model_id: int, keys: Iterable[str]) -> None:
-    """Joins what waits under these keys, and some of what has waited longest."""
-    waiting = Outcome.objects.filter(registered_model_id=model_id, prediction_id__isnull=True)
-    oldest = waiting.order_by("pk").values_list("key", flat=True)[:JOINED_BY_A_REQUEST]
-    _joined_by_keys(model_id, {*keys, *(key for key in oldest if key is not None)})
-
-
-def _joined_by_keys(model_id: int, keys: set[str]) -> int:
-    """Gives the outcomes that wait under `keys` the newest prediction of their key; how many.
-
-    The condition on null makes it harmless to do twice; who does it holds the model's lock.
-    """
-    if not keys:
-        return 0
-    question = """
-        UPDATE predictions_outcome AS outcome SET prediction_id = newest.id
-        FROM unnest(%s::text[]) AS asked (key), LATERAL (
-            SELECT log.id FROM predictions_prediction log
-            WHERE log.registered_model_id = %s AND log.key = asked.key ORDER BY log.id DESC LIMIT 1
-        ) AS newest
-        WHERE outcome.registered_model_id = %s AND outcome.key = asked.key AND outcome.prediction_id IS NULL
-          AND EXISTS (SELECT 1 FROM predictions_outcome waiting WHERE waiting.registered_model_id = %s
-                      AND waiting.key = asked.key AND waiting.prediction_id IS NULL)
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(question, [sorted(keys), model_id, model_id, model_id])
-        return int(cursor.rowcount)
 
 
 # -- the predictions they are of -----------------------------------------------------------------------

@@ -28,8 +28,8 @@ from training.schema.faults import clip
 from training.services.jobs import Lease
 
 if TYPE_CHECKING:
-    from predictions.replaying import Tally
     from predictions.rescoring import Answers, Candidate, Reading
+    from predictions.tallying import Tally
 
 CHUNK: Final = 10_000
 USUAL_WINDOW: Final = dt.timedelta(days=7)
@@ -101,7 +101,7 @@ def rows_in(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> C
 
 def replay(lease: Lease) -> None:
     """Does a claimed replay; see `training.services.jobs.Work`."""
-    from predictions.replaying import Tally
+    from predictions.tallying import Tally
 
     row = Replay.objects.select_related("version__registered_model").get(pk=lease.job_id)
     low, high = lowest_at(row.since), lowest_at(row.until)

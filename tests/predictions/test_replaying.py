@@ -12,8 +12,9 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from predictions.distributions import Counts, GrowingBuckets, UnitBuckets, shift
-from predictions.replaying import WORST, Logged, Tally
+from predictions.replaying import WORST, Logged
 from predictions.rescoring import Answers, Candidate
+from predictions.tallying import Tally
 from training.engines.sklearn import SklearnEngine
 from training.schema import Column, DatasetSchema
 
