@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import re
+import time
 from collections import Counter
 from typing import Any
 
@@ -19,7 +20,7 @@ from rest_framework.test import APIClient
 from predictions.identifiers import LAST, lowest_at, new_ids
 from predictions.models import Prediction, Replay
 from predictions.services import replays
-from tests.conftest import SAMPLES, Post, assert_error, keyed, train_sample
+from tests.conftest import SAMPLES, Post, assert_error, at_once, keyed, train_sample
 from tests.predictions.test_admin import answered
 from training import artifacts
 from training.models import ModelVersion, RegisteredModel, TrainingRun
@@ -303,6 +304,25 @@ def test_a_window_that_is_none_is_refused(churn: ModelVersion, post: Post, api: 
     ) == dt.timedelta(7)
     waited = post(address, {}, Prefer="wait=0")
     assert (waited.status_code, waited.headers["Preference-Applied"]) == (202, "wait=0")
+
+
+def test_a_client_may_wait_for_the_result(churn: ModelVersion, post: Post, customer: dict[str, Any]) -> None:
+    answered(churn, 3, cells=[customer[name] for name in churn.dataset_schema.names])
+    answers: list[Any] = []
+
+    def work() -> None:
+        until = time.monotonic() + 20
+        while not answers and time.monotonic() < until:
+            for replay_id in Replay.objects.filter(status="queued").values_list("pk", flat=True):
+                jobs.execute(Replay, replay_id)
+            time.sleep(0.05)
+
+    def wait() -> None:
+        answers.append(post("/api/v1/models/churn/versions/1/replays/", {}, Prefer="wait=20"))
+
+    at_once(work, wait)
+    assert (answers[0].status_code, answers[0].json()["result"]["answered"]) == (201, 3)
+    assert answers[0].headers["Preference-Applied"] == "wait=20"
 
 
 # -- training from outcomes ----------------------------------------------------------------------------
