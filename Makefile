@@ -14,7 +14,7 @@ STACK = $(BIN)/python -m local.stack --reuse --
 
 export VIGIA_VAR TEST_VAR
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts migrations-check deploy-check unit faults openapi bench bench-growth bench-start bench-micro manage shell install install-dev clean
+.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-here unit-processes faults openapi bench bench-growth bench-start bench-micro manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -42,8 +42,23 @@ migrations-check: install-dev ## No model change without its migration
 deploy-check: install-dev ## Django's deployment checks, with the settings a server has
 	@VIGIA_LOCAL=0 ARTIFACT_KEY=one-of-its-own-because-a-server-has-two-secrets $(TEST_STACK) python manage.py check --deploy --fail-level WARNING
 
+# Those that start whole services mostly wait: they run beside the others, with servers of their own.
+PROCESS_TESTS = tests/e2e tests/local
+ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+ifeq ($(strip $(PYTEST_ARGS)),)
 unit: install-dev ## The tests (PYTEST_ARGS="-k drift")
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(TEST_STACK) pytest $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory -j2 --output-sync=target unit-processes unit-here
+else
+unit: install-dev
+	@$(ONE_THREAD) $(TEST_STACK) pytest $(PYTEST_ARGS)
+endif
+
+unit-here:
+	@$(ONE_THREAD) $(TEST_STACK) pytest $(foreach path,$(PROCESS_TESTS),--ignore=$(path))
+
+unit-processes:
+	@$(ONE_THREAD) DATABASE_URL= REDIS_URL= VIGIA_VAR=$(TEST_VAR)/processes $(BIN)/python -m local.stack --reuse -- pytest $(PROCESS_TESTS)
 
 faults: install-dev ## Kills worker, broker, PostgreSQL and beat under training runs, twenty times (FAULT_SEEDS=20)
 	@FAULT_SEEDS=$${FAULT_SEEDS:-20} $(TEST_STACK) pytest -q tests/e2e/test_faults.py

@@ -139,6 +139,7 @@ CELERY_BEAT_SCHEDULE = {
     "make-partitions": {"task": "predictions.tasks.make_partitions", "schedule": 6 * 3600.0},
     "forget-shadow-answers": {"task": "predictions.tasks.forget_shadow_answers", "schedule": 24 * 3600.0},
     "forget-idempotency-keys": {"task": "predictions.tasks.forget_idempotency_keys", "schedule": 3600.0},
+    "join-waiting-outcomes": {"task": "predictions.tasks.join_waiting_outcomes", "schedule": 180.0},
 }
 
 # -- the API -------------------------------------------------------------------------------------------
@@ -291,7 +292,9 @@ UNFOLD: dict[str, Any] = {
             {
                 "title": "Log",
                 "items": [
-                    _link("Prediction log", "receipt_long", "admin:predictions_prediction_changelist", _LOG)
+                    _link("Prediction log", "receipt_long", "admin:predictions_prediction_changelist", _LOG),
+                    _link("Outcomes", "fact_check", "admin:predictions_outcome_changelist", _LOG),
+                    _link("Replays", "replay", "admin:predictions_replay_changelist", _MODELS),
                 ],
             },
             {

@@ -138,6 +138,12 @@ class Outcome(models.Model):
                 name="outcome_waiting",
                 condition=models.Q(prediction_id__isnull=True),
             ),
+            # What came under a key before: a repeated request must find it.
+            models.Index(
+                fields=["registered_model", "key"],
+                name="outcome_key",
+                condition=models.Q(key__isnull=False),
+            ),
         ]
         default_permissions = ("view",)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from predictions.models import Prediction
+from predictions.services import outcomes
 from training.serializers import ActivationSerializer
 from training.services import registry
 
@@ -55,6 +57,14 @@ class PredictionSerializer(serializers.ModelSerializer[Prediction]):
         return shown
 
 
+class OutcomeSerializer(serializers.Serializer[Any]):
+    """What became of a prediction: the newest word on it."""
+
+    actual = serializers.JSONField()
+    observed_at = serializers.DateTimeField()
+    corrections = serializers.IntegerField(help_text="How often another value was given later.")
+
+
 class PredictionPageSerializer(serializers.Serializer[Any]):
     model = serializers.CharField()
     predictions = PredictionSerializer(many=True)
@@ -65,10 +75,16 @@ class PredictionDetailSerializer(PredictionSerializer):
     """One row and everything that explains it."""
 
     client = serializers.CharField(source="client.username", default=None)
+    outcome = serializers.SerializerMethodField()
     lineage = serializers.SerializerMethodField()
 
     class Meta(PredictionSerializer.Meta):
-        fields: ClassVar = [*PredictionSerializer.Meta.fields, "client", "lineage"]
+        fields: ClassVar = [*PredictionSerializer.Meta.fields, "client", "outcome", "lineage"]
+
+    @extend_schema_field(OutcomeSerializer(allow_null=True))
+    def get_outcome(self, row: Prediction) -> dict[str, Any] | None:
+        found = outcomes.of(row.id)
+        return None if found is None else dict(OutcomeSerializer(found).data)
 
     def get_lineage(self, row: Prediction) -> dict[str, Any]:
         """The version's lineage, and the activation that was in force when the row was made."""

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from predictions import partitions
 from predictions.models import IdempotencyKey
-from predictions.services import shadows
+from predictions.services import joining, shadows
 
 
 @shared_task
@@ -30,3 +30,9 @@ def forget_idempotency_keys() -> int:
 def forget_shadow_answers() -> int:
     """Removes what shadows answered to rows that are no longer in the log; how many."""
     return shadows.follow_the_log()
+
+
+@shared_task
+def join_waiting_outcomes() -> int:
+    """Gives outcomes that came before their prediction the one that has come since; how many."""
+    return joining.join_waiting()

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from predictions import rollout_views, views
+from predictions import outcome_views, replay_views, rollout_views, views
 
 urlpatterns = [
     path("models/<str:model>/predictions/", views.PredictionsView.as_view(), name="predictions"),
@@ -26,6 +26,22 @@ urlpatterns = [
         "models/<str:model>/rollouts/<int:rollout>/raise/",
         rollout_views.RaiseRolloutView.as_view(),
         name="raise-rollout",
+    ),
+    path("models/<str:model>/outcomes/", outcome_views.OutcomesView.as_view(), name="outcomes"),
+    path(
+        "models/<str:model>/versions/<int:number>/replays/",
+        replay_views.ReplaysView.as_view(),
+        name="replays",
+    ),
+    path(
+        "models/<str:model>/versions/<int:number>/replays/<int:replay>/",
+        replay_views.ReplayView.as_view(),
+        name="replay",
+    ),
+    path(
+        "models/<str:model>/versions/<int:number>/replays/<int:replay>/cancel/",
+        replay_views.CancelReplayView.as_view(),
+        name="cancel-replay",
     ),
     path("predictions/<uuid:prediction>/", views.PredictionView.as_view(), name="prediction"),
 ]

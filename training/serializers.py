@@ -74,6 +74,12 @@ class TrainingRequestSerializer(serializers.Serializer[Any]):
         "Without rows, on those of the active version.",
     )
     mode = serializers.ChoiceField(choices=TrainingRun.Mode.choices, default=TrainingRun.Mode.APPEND)
+    since = serializers.DateTimeField(required=False, help_text="With `from`: rows from this moment on.")
+    until = serializers.DateTimeField(required=False, help_text="With `from`: rows before this moment.")
+
+    def get_fields(self) -> dict[str, Any]:
+        said = "Where the rows are taken from instead: `outcomes` are logged inputs with what became of them."
+        return super().get_fields() | {"from": serializers.CharField(required=False, help_text=said)}
 
 
 class ParitySerializer(serializers.Serializer[Any]):

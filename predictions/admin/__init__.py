@@ -1,5 +1,5 @@
-"""The prediction log, and what is tried on real requests, in the admin."""
+"""The prediction log, its outcomes, its replays, and what is tried on real requests, in the admin."""
 
-from predictions.admin import log, rollouts
+from predictions.admin import log, outcomes, replays, rollouts
 
-__all__ = ["log", "rollouts"]
+__all__ = ["log", "outcomes", "replays", "rollouts"]

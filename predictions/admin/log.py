@@ -23,7 +23,7 @@ from predictions.admin.filters import (
 )
 from predictions.models import Prediction
 from predictions.serializers import PredictionDetailSerializer, PredictionSerializer
-from predictions.services import search
+from predictions.services import outcomes, search
 from training.admin.filters import ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.models import RegisteredModel
@@ -138,6 +138,7 @@ class PredictionAdmin(RegistryAdmin):
             "row": row,
             "inputs": list(self._inputs(row)),
             "lineage": shown["lineage"],
+            "outcome": outcomes.of(row.pk),
             "api_address": reverse("prediction", args=[row.pk]),
         }
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from django.db.models import QuerySet
 
-from predictions.models import Prediction
+from predictions.models import Outcome, Prediction
 
 LOOKED_THROUGH = 50_000
 Rows = QuerySet[Prediction, Prediction]
@@ -33,3 +33,18 @@ def newest(rows: Rows, limit: int = LOOKED_THROUGH) -> Rows:
     """
     floor = rows.order_by("-id").values_list("id", flat=True)[limit : limit + 1].first()
     return rows if floor is None else rows.filter(id__gt=floor)
+
+
+def outcomes_by_term(
+    rows: QuerySet[Outcome, Outcome], term: str, model_ids: Sequence[int]
+) -> QuerySet[Outcome, Outcome]:
+    """The outcomes of that prediction, when `term` is a UUID; else those under that key, exactly."""
+    term = term.strip()
+    try:
+        return rows.filter(prediction_id=uuid.UUID(term))
+    except ValueError:
+        pass
+    if "\x00" in term:
+        return rows.none()
+    # Naming the models lets the index (registered_model_id, key) be used.
+    return rows.filter(registered_model_id__in=list(model_ids), key=term)

@@ -11,8 +11,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from predictions.models import Prediction
+from predictions.models import Prediction, Replay
 from tests.conftest import train_sample
+from tests.predictions.test_admin import answered
 from training.models import Activation, Comparison, ModelVersion
 from training.services import jobs
 
@@ -130,3 +131,22 @@ def test_the_browsable_apis_form_is_filled_and_predicts(page: Any) -> None:
         raw.get_by_role("button", name="POST").click()
     assert posted.value.status == 200
     assert Prediction.objects.count() == 2
+
+
+def test_a_replay_is_asked_for_followed_and_drawn(page: Any, customer: dict[str, Any]) -> None:
+    version = train_sample("churn", rows=300)
+    values = version.dataset_schema.read(customer).values  # type: ignore[union-attr]
+    [row] = answered(version, cells=list(values.values()), prediction=False, probability=0.01)
+    page.goto(f"/admin/training/modelversion/{version.pk}/change/")
+    page.get_by_role("link", name="Replay…").click()
+    page.get_by_text("1 row between").wait_for()
+    page.get_by_role("button", name="Queue the replay").click()
+    page.get_by_text("this page follows the replay").wait_for()
+    assert jobs.execute(Replay, Replay.objects.get().pk)
+    page.get_by_role("heading", name="What would have changed").wait_for()
+    page.wait_for_function("Chart.getChart(document.querySelector('figure.vg-chart canvas'))")
+    drawn = "Chart.getChart(document.querySelector('figure.vg-chart canvas')).data.datasets.map(d => d.label)"
+    assert page.evaluate(drawn) == ["logged", "version 1"]
+    page.get_by_role("link", name=str(row.pk)).click()
+    page.get_by_role("heading", name="Churn").first.wait_for()
+    assert str(row.pk) in page.url

@@ -124,6 +124,7 @@ class ModelVersionAdmin(RegistryAdmin):
             "target": row.dataset_schema.target,
             "evaluation": pictures.of_version(row),
             "activations": row.activations.select_related("actor", "previous")[:20],
+            "can_replay": model.pk in allowed_ids(request, "train"),
             "can_activate": answerable and model.pk in allowed_ids(request, "activate"),
         }
 

@@ -1,0 +1,249 @@
+"""Replays: asked for on a version's page, followed while they last, shown in pictures."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from unfold.decorators import display
+from unfold.widgets import INPUT_CLASSES
+
+from predictions.models import Replay
+from predictions.services import replays
+from training import tasks
+from training.admin.filters import ChoiceFilter, ModelFilter
+from training.admin.rights import RegistryAdmin, allowed_ids, visible_ids
+from training.admin.switching import require
+from training.errors import VigiaError
+from training.models import ModelVersion
+from training.services import comparison, jobs
+from training.templatetags.vigia import badge, percent_bar, share, took
+
+Rows = QuerySet[Replay, Replay]
+_MINUTES = "%Y-%m-%dT%H:%M"
+
+
+def _moment() -> forms.DateTimeInput:
+    """The browser's own field for a moment, to the minute."""
+    looks = {"type": "datetime-local", "class": " ".join(INPUT_CLASSES)}
+    return forms.DateTimeInput(looks, format=_MINUTES)
+
+
+class WindowForm(forms.Form):
+    """Which part of the log; times are UTC, as everywhere here."""
+
+    since = forms.DateTimeField(label="Since (UTC)", widget=_moment())
+    until = forms.DateTimeField(label="Until (UTC)", widget=_moment())
+
+    def clean(self) -> dict[str, Any]:
+        given: dict[str, Any] = super().clean() or {}
+        since, until = given.get("since"), given.get("until")
+        if since is not None and until is not None and since >= min(until, timezone.now()):
+            raise forms.ValidationError("The beginning must be before the end, and in the past.")
+        return given
+
+
+class StatusFilter(ChoiceFilter):
+    title = "status"
+    parameter_name = "status"
+    field = "status"
+    choices_of = Replay.Status
+
+
+@admin.register(Replay)
+class ReplayAdmin(RegistryAdmin):
+    list_display: ClassVar = ["number", "candidate", "state", "progress", "window", "scored", "changed", "by"]
+    list_filter: ClassVar = [ModelFilter, StatusFilter]
+    list_before_template = "admin/training/trainingrun/live.html"
+    ordering: ClassVar = ["-id"]
+    sortable_by: ClassVar = ()
+    fields: ClassVar = ["status"]
+
+    def get_queryset(self, request: HttpRequest) -> Rows:
+        rows: Rows = super().get_queryset(request)
+        return rows.select_related("registered_model", "version__registered_model", "requested_by")
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        response = super().changelist_view(request, extra_context)
+        if isinstance(response, TemplateResponse) and response.context_data is not None:
+            shown = response.context_data.get("cl")
+            response.context_data["unfinished"] = shown is not None and any(
+                not row.is_finished for row in shown.result_list
+            )
+        return response
+
+    # -- the list ----------------------------------------------------------------------------------
+
+    @display(description="replay")
+    def number(self, row: Replay) -> str:
+        return f"replay\N{NO-BREAK SPACE}{row.pk}"
+
+    @display(description="version")
+    def candidate(self, row: Replay) -> str:
+        return str(row.version)
+
+    @display(description="status")
+    def state(self, row: Replay) -> str:
+        return badge(row.status)
+
+    @display(description="progress")
+    def progress(self, row: Replay) -> str:
+        if row.status == Replay.Status.FAILED:
+            return format_html('<span class="vg-error" title="{0}">{0}</span>', row.error)
+        if row.is_finished:
+            return format_html('<span class="vg-faint">{}</span>', took(row))
+        return format_html('{}<span class="vg-faint">{}</span>', percent_bar(row.percent), row.stage)
+
+    @display(description="window (UTC)")
+    def window(self, row: Replay) -> str:
+        return f"{row.since:%Y-%m-%d %H:%M} – {row.until:%Y-%m-%d %H:%M}"
+
+    @display(description="rows")
+    def scored(self, row: Replay) -> str:
+        return f"{row.rows:,}"
+
+    @display(description="changed")
+    def changed(self, row: Replay) -> str:
+        if row.result is None:
+            return "–"
+        found = row.result["changed_share"]
+        if found is not None:
+            return share(found)
+        beyond = row.result["beyond"].get("0.05")
+        return f"{share(beyond)} by over 5 %" if beyond is not None else "–"
+
+    @display(description="by")
+    def by(self, row: Replay) -> str:
+        return row.requested_by.get_username() if row.requested_by else "–"
+
+    # -- pages -------------------------------------------------------------------------------------
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view
+        own = [
+            path("of/<int:version_id>/", wrap(self.ask), name="predictions_replay_ask"),
+            path("<int:replay_id>/cancel/", wrap(self.cancel), name="predictions_replay_cancel"),
+        ]
+        return [*own, *super().get_urls()]
+
+    def page(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
+        return {
+            "title": f"Replay {row.pk} with {row.version}",
+            "replay": row,
+            "can_cancel": not row.is_finished
+            and row.cancel_requested_at is None
+            and row.registered_model_id in allowed_ids(request, "train"),
+            "can_read_log": row.registered_model_id in allowed_ids(request, "read_log"),
+            **(shown(row, row.result) if row.result is not None else {}),
+        }
+
+    def ask(self, request: HttpRequest, version_id: int) -> HttpResponse:
+        """Which part of the log; how many rows that is; on POST queues the replay."""
+        rows = ModelVersion.objects.select_related("registered_model").filter(pk=version_id)
+        version = rows.filter(registered_model_id__in=visible_ids(request)).first()
+        if version is None:
+            raise Http404
+        require(request, "train", version.registered_model)
+        now = timezone.now().replace(second=0, microsecond=0) + dt.timedelta(minutes=1)
+        usual = {"since": now - replays.USUAL_WINDOW, "until": now}
+        asked = "count" in request.GET
+        form = WindowForm(request.POST or (request.GET if asked else None), initial=usual)
+        if request.method == "POST" and form.is_valid():
+            by: Any = request.user
+            since, until = form.cleaned_data["since"], min(form.cleaned_data["until"], timezone.now())
+            made = replays.request(version, since, until, by=by)
+            tasks.enqueue(made)
+            messages.success(request, f"Replay {made.pk} is queued; this page follows it.")
+            return HttpResponseRedirect(reverse("admin:predictions_replay_change", args=[made.pk]))
+        chosen = form.cleaned_data if form.is_bound and form.is_valid() else usual
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Replay with {version}",
+            "opts": self.opts,
+            "version": version,
+            "form": form,
+            "chosen": chosen,
+            "count": replays.rows_in(version.registered_model, chosen["since"], chosen["until"]),
+        }
+        return TemplateResponse(request, "admin/predictions/replay/ask.html", context)
+
+    def cancel(self, request: HttpRequest, replay_id: int) -> HttpResponse:
+        """Stops a replay: a POST from its page."""
+        row = self.get_queryset(request).filter(pk=replay_id).first()
+        if row is None:
+            raise Http404
+        require(request, "train", row.registered_model)
+        if request.method == "POST":
+            by: Any = request.user
+            try:
+                stopped = jobs.request_cancel(row, by=by)
+            except VigiaError as error:
+                messages.info(request, f"{error.message}.")
+            else:
+                done = "was cancelled" if stopped.is_finished else "is being stopped"
+                messages.success(request, f"Replay {row.pk} {done}.")
+        return HttpResponseRedirect(reverse("admin:predictions_replay_change", args=[row.pk]))
+
+
+def shown(row: Replay, result: dict[str, Any]) -> dict[str, Any]:
+    """A result as its page has it."""
+    moved, rows = result["shift"], max(1, result["answered"])
+    said = {"probability": "Probability", "value": "Value", "label": "Label"}[result["of"]]
+    chart = {
+        "id": "vg-answers",
+        "title": "Answers, as logged and by this version",
+        "note": _shift_in_words(moved),
+        "spec": {
+            "kind": "bar",
+            "x": said,
+            "y": "share of the rows in per cent",
+            "labels": moved["labels"],
+            "series": [
+                {"name": "logged", "values": [round(100 * each / rows, 3) for each in moved["before"]]},
+                {
+                    "name": f"version {row.version.number}",
+                    "values": [round(100 * each / rows, 3) for each in moved["after"]],
+                },
+            ],
+        },
+    }
+    outcomes = result["outcomes"]
+    return {
+        "result": result,
+        "chart": chart,
+        "matrix": _matrix(result["transitions"]),
+        "beyond": [(float(bound), part) for bound, part in result["beyond"].items()],
+        "quantiles": [(float(bound), part) for bound, part in result["change_quantiles"].items()],
+        "metrics": comparison.metric_rows(row.registered_model, [outcomes["before"], outcomes["after"]])
+        if outcomes["before"]
+        else [],
+        "unanswered": sum(result["unreadable"].values()),
+    }
+
+
+def _shift_in_words(moved: dict[str, Any]) -> str:
+    parts = [
+        f"{name} {moved[key]:.3f}" for name, key in (("PSI", "psi"), ("KS", "ks")) if moved[key] is not None
+    ]
+    return ", ".join(parts)
+
+
+def _matrix(transitions: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The transitions as a table: one line a label that was logged."""
+    if not transitions:
+        return None
+    found = {str(label): label for move in transitions for label in (move["before"], move["after"])}
+    labels = [found[name] for name in sorted(found)]
+    rows = {(str(move["before"]), str(move["after"])): move["rows"] for move in transitions}
+    lines = [
+        (old, [(rows.get((str(old), str(new)), 0), str(old) == str(new)) for new in labels]) for old in labels
+    ]
+    return {"labels": labels, "lines": lines}
