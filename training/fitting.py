@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ import pandas as pd
 from training import evaluation
 from training.declaration import ModelDeclaration
 from training.schema import Column, DatasetSchema, Seen
+
+if TYPE_CHECKING:
+    from training.searching import Search
 
 Report = Callable[[str, int], None]
 """Called with a stage in words and a percentage of the whole run."""
@@ -29,6 +32,7 @@ class Fitted:
     schema : the declared schema with what the training part held. threshold : for binary answers, else None.
     train_features : what it was fitted on, for the comparison of engines.
     held_features, held_target : the hold-out, for the comparison with the active version.
+    search : what a search for hyper-parameters found (see `training.searching.Found`), as JSON; else empty.
     """
 
     pipeline: Any
@@ -42,19 +46,28 @@ class Fitted:
     train_features: pd.DataFrame
     held_features: pd.DataFrame
     held_target: pd.Series[Any]
+    search: dict[str, Any] = field(default_factory=dict)
 
 
 def fit(
-    declaration: ModelDeclaration, frame: pd.DataFrame, report: Report = lambda stage, percent: None
+    declaration: ModelDeclaration,
+    frame: pd.DataFrame,
+    report: Report = lambda stage, percent: None,
+    *,
+    search: Search | None = None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> Fitted:
-    """Split, fit, evaluate.
+    """Split, search if asked to, fit, evaluate.
 
     Parameters
     ----------
     frame : (n, features + target), as `training.frames.from_table` makes it.
+    search : for hyper-parameters, on the training part. parameters : of the pipeline, instead of those the
+        declaration gives it.
 
     Raises
     ------
+    training.searching.SearchFailed, training.cluster.ClusterLost : in words.
     training.evaluation.TooFewRows : in words, when the split cannot be made.
     """
     schema, seed = declaration.schema, declaration.seed
@@ -71,11 +84,19 @@ def fit(
     train_x, train_y, held_x, held_y = features[~held], target[~held], features[held], target[held]
     evaluation.check_split(declaration.task, train_y, held_y)
 
-    report("fitting", 30)
+    found: dict[str, Any] = {}
+    if search is not None:
+        from training import searching
+
+        found = searching.search(declaration, search, train_x, train_y, report).to_json()
+        parameters = found["chosen"]
+
+    report("fitting", 30 if search is None else 70)
     # An estimator without random_state falls back on the global generators: pin them for this fit.
     random.seed(seed)
     np.random.seed(seed)
     pipeline = declaration.build(seed)
+    pipeline.set_params(**(parameters or {}))
     pipeline.fit(train_x, train_y.to_numpy())
 
     report("evaluating", 75)
@@ -93,6 +114,7 @@ def fit(
         train_features=train_x,
         held_features=held_x,
         held_target=held_y,
+        search=found,
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.declaration import Gate, ModelDeclaration
+from training.declaration import Gate, ModelDeclaration, Space
 from training.schema import Column, DatasetSchema
 
 SELLERS = ("Dealer", "Individual", "Trustmark Dealer")
@@ -52,6 +52,13 @@ def build(seed: int) -> Any:
     return price_pipeline(seed, specs=False)
 
 
+def space() -> Space:
+    """What a search tries; see `_cars_pipeline`."""
+    from training.catalogue._cars_pipeline import price_space
+
+    return price_space()
+
+
 MODEL = ModelDeclaration(
     name="cars",
     title="Used cars",
@@ -62,4 +69,5 @@ MODEL = ModelDeclaration(
     primary_metric="r2",
     gate=Gate(minimum={"r2": 0.5}),
     policy="if_better",
+    search=space,
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from training.catalogue.cars import LISTING, PRICE
-from training.declaration import Gate, ModelDeclaration
+from training.declaration import Gate, ModelDeclaration, Space
 from training.schema import Column, DatasetSchema
 
 SCHEMA = DatasetSchema(
@@ -55,6 +55,13 @@ def build(seed: int) -> Any:
     return price_pipeline(seed, specs=True)
 
 
+def space() -> Space:
+    """What a search tries; see `_cars_pipeline`."""
+    from training.catalogue._cars_pipeline import price_space
+
+    return price_space()
+
+
 MODEL = ModelDeclaration(
     name="cars_v3",
     title="Used cars, rich listing",
@@ -65,4 +72,5 @@ MODEL = ModelDeclaration(
     primary_metric="r2",
     gate=Gate(minimum={"r2": 0.5}),
     policy="if_better",
+    search=space,
 )

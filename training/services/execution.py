@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from training import artifacts, catalogue, datasets, evaluation, fitting, version
+from training import artifacts, catalogue, datasets, evaluation, fitting, searching, version
 from training.declaration import ModelDeclaration
 from training.engines.choice import Choice, choose
 from training.engines.sklearn import SklearnEngine
@@ -67,7 +68,7 @@ def _train_on(
     lease.report("reading", 10)
     with artifacts.dataset_file(dataset) as path:
         frame = datasets.read_frame(path, declared.schema)
-    fitted = fitting.fit(declared, frame, lease.report)
+    fitted = fitting.fit(declared, frame, lease.report, search=_search(run))
     del frame
     lease.report("compiling", 80)
     choice = choose(fitted.pipeline, fitted.schema, declared.task, fitted.train_features, declared.seed)
@@ -86,6 +87,12 @@ def _train_on(
                 return False
             continue
         return True
+
+
+def _search(run: TrainingRun) -> searching.Search | None:
+    if run.search is None:
+        return None
+    return searching.Search(run.search["n_iter"], settings.DASK_SCHEDULER)
 
 
 def _assemble(run: TrainingRun, declared: ModelDeclaration, active: ModelVersion | None) -> Dataset:
@@ -189,6 +196,7 @@ def _finish(
             metrics=fitted.metrics,
             baseline=fitted.baseline,
             gate=gate,
+            parameters=fitted.search,
             threshold=fitted.threshold,
             schema=fitted.schema.to_json(),
             schema_sha256=fitted.schema.sha256,

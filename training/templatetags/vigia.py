@@ -47,6 +47,12 @@ def metric(value: Any) -> str:
 
 
 @register.filter
+def setting(value: Any) -> str:
+    """A hyper-parameter: four digits of a fraction, anything else as Python has it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@register.filter
 def signed(value: Any) -> str:
     """A difference, always with its sign."""
     if value is None:
