@@ -138,6 +138,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": float(JOB_PUBLISH_SECONDS),
     },
     "make-partitions": {"task": "predictions.tasks.make_partitions", "schedule": 6 * 3600.0},
+    "prune-artifacts": {"task": "predictions.tasks.prune_artifacts", "schedule": 24 * 3600.0},
     "forget-idempotency-keys": {"task": "predictions.tasks.forget_idempotency_keys", "schedule": 3600.0},
 }
 

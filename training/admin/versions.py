@@ -17,7 +17,7 @@ from unfold.decorators import display
 from training.admin import switching
 from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
-from training.models import ModelVersion
+from training.models import ModelVersion, PrunedArtifact
 from training.services import comparison
 from training.templatetags.vigia import badge, metric
 
@@ -106,6 +106,7 @@ class ModelVersionAdmin(RegistryAdmin):
         other = active if active is not None and active != row else None
         columns = [row.metrics, row.baseline] + ([other.metrics] if other else [])
         answerable = row.status not in (ModelVersion.Status.ACTIVE, ModelVersion.Status.REJECTED)
+        pruned = PrunedArtifact.objects.select_related("by").filter(version=row).first()
         return {
             "title": str(row),
             "version": row,
@@ -115,7 +116,8 @@ class ModelVersionAdmin(RegistryAdmin):
             "columns": columns_of(row),
             "target": row.dataset_schema.target,
             "activations": row.activations.select_related("actor", "previous")[:20],
-            "can_activate": answerable and model.pk in allowed_ids(request, "activate"),
+            "pruned": pruned,
+            "can_activate": answerable and pruned is None and model.pk in allowed_ids(request, "activate"),
         }
 
     def activate(self, request: HttpRequest, version_id: int) -> HttpResponse:

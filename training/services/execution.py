@@ -38,6 +38,7 @@ class _Made:
 
     fitted: fitting.Fitted
     choice: Choice
+    pipeline: bytes
     artifact: artifacts.Stored
     compiled: artifacts.Stored | None
 
@@ -45,7 +46,14 @@ class _Made:
     def store(cls, fitted: fitting.Fitted, choice: Choice) -> _Made:
         pipeline = SklearnEngine(fitted.pipeline, fitted.schema).to_bytes()
         compiled = artifacts.store(choice.compiled) if choice.compiled is not None else None
-        return cls(fitted, choice, artifacts.store(pipeline), compiled)
+        return cls(fitted, choice, pipeline, artifacts.store(pipeline), compiled)
+
+    def ensure(self) -> None:
+        """Under the model's lock: what is stored is still there, though a version of the same bytes was
+        pruned meanwhile."""
+        artifacts.ensure(self.artifact, self.pipeline)
+        if self.compiled is not None and self.choice.compiled is not None:
+            artifacts.ensure(self.compiled, self.choice.compiled)
 
 
 def train(lease: Lease) -> None:
@@ -187,6 +195,7 @@ def _finish(
         active = model.active_version
         if active != compared:
             raise ActiveChanged
+        made.ensure()
         last = model.versions.order_by("-number").values_list("number", flat=True).first()
         created = ModelVersion.objects.create(
             registered_model=model,
@@ -216,24 +225,34 @@ def _finish(
             code_version=version.code_version(catalogue.source_sha256(declared.name)),
             created_by=run.requested_by,
         )
-        _activate_by_policy(model, created, run)
+        waits = _activate_by_policy(model, created, run)
         held.update(
             status=Status.SUCCEEDED,
             dataset=dataset,
-            stage="finished",
+            stage=f"finished; {waits}" if waits else "finished",
             percent=100,
             finished_at=timezone.now(),
         )
 
 
-def _activate_by_policy(model: RegisteredModel, made: ModelVersion, run: TrainingRun) -> None:
+def _activate_by_policy(model: RegisteredModel, made: ModelVersion, run: TrainingRun) -> str:
+    """Activates what is to be activated without further ado; why it was not, where it would have been."""
     passed = bool(made.gate["passed"])
-    if run.activation_reason and passed:
-        registry.activate(made, by=run.requested_by, reason=run.activation_reason)
-        return
     policy = model.policy
-    if policy == RegisteredModel.Policy.ALWAYS or (policy == RegisteredModel.Policy.IF_BETTER and passed):
-        reason = f"policy {policy}: " + "; ".join(check["message"] for check in made.gate["checks"])
-        registry.activate(
-            made, by=run.requested_by, reason=reason, override=not passed, kind=Activation.Kind.POLICY
-        )
+    by_request = bool(run.activation_reason) and passed
+    by_policy = policy == RegisteredModel.Policy.ALWAYS or (
+        policy == RegisteredModel.Policy.IF_BETTER and passed
+    )
+    if not (by_request or by_policy):
+        return ""
+    made.registered_model = model  # locked, as it is now
+    if registry.needs_another(made, run.requested_by):
+        return "waits for a second person to activate it"
+    if by_request:
+        registry.activate(made, by=run.requested_by, reason=run.activation_reason)
+        return ""
+    reason = f"policy {policy}: " + "; ".join(check["message"] for check in made.gate["checks"])
+    registry.activate(
+        made, by=run.requested_by, reason=reason, override=not passed, kind=Activation.Kind.POLICY
+    )
+    return ""

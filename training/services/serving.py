@@ -56,7 +56,7 @@ def served(model: RegisteredModel, number: int | None = None) -> Served:
     Raises
     ------
     NoActiveVersion, UnknownVersion : there is none.
-    ArtifactError : its bytes cannot be used.
+    ArtifactError : its bytes cannot be used. ArtifactPruned : they were removed on purpose.
     """
     rows = model.versions.filter(status=ModelVersion.Status.ACTIVE)
     if number is not None:
@@ -64,6 +64,8 @@ def served(model: RegisteredModel, number: int | None = None) -> Served:
     version_id = rows.values_list("pk", flat=True).first()
     if version_id is None:
         raise NoActiveVersion(model.name) if number is None else UnknownVersion(model.name, number)
+    if number is not None:  # what this process still holds in memory does not count
+        artifacts.check_kept(rows[0])
     return _ready(version_id)
 
 
