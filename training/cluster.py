@@ -99,7 +99,7 @@ def connected(address: str) -> Iterator[Cluster]:
             "DASK_SCHEDULER is set, but Dask is not installed here: see requirements-dask.txt"
         ) from error
     try:
-        client = Client(address, timeout=SCHEDULER_SECONDS, set_as_default=False)
+        client: Any = Client(address, timeout=SCHEDULER_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise ClusterLost(f"the Dask scheduler at {address} does not answer: {error}") from error
     try:

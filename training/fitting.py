@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from training import evaluation
+from training import evaluation, frames
 from training.declaration import ModelDeclaration
 from training.schema import Column, DatasetSchema, Seen
 
@@ -56,6 +56,7 @@ def fit(
     *,
     search: Search | None = None,
     parameters: Mapping[str, Any] | None = None,
+    release: bool = False,
 ) -> Fitted:
     """Split, search if asked to, fit, evaluate.
 
@@ -64,6 +65,7 @@ def fit(
     frame : (n, features + target), as `training.frames.from_table` makes it.
     search : for hyper-parameters, on the training part. parameters : of the pipeline, instead of those the
         declaration gives it.
+    release : take the columns out of `frame` when it is split, so that its rows are not in memory twice.
 
     Raises
     ------
@@ -74,14 +76,20 @@ def fit(
     report("splitting", 20)
     target = decode_target(schema.target, frame[schema.target.name])
     features = frame[list(schema.names)]
-    dropped = 0
+    kept = np.ones(len(features), dtype=bool)
     if declaration.drop_duplicates:
-        keep = evaluation.distinct(features, target)
-        dropped = int((~keep).sum())
-        if dropped:
-            features, target = features[keep].reset_index(drop=True), target[keep].reset_index(drop=True)
+        kept = evaluation.distinct(features, target)
+    dropped = int((~kept).sum())
     held = evaluation.holdout_mask(features, declaration.holdout, seed)
-    train_x, train_y, held_x, held_y = features[~held], target[~held], features[held], target[held]
+    sides = [np.flatnonzero(kept & ~held), np.flatnonzero(kept & held)]
+    train_y, held_y = (target.iloc[rows].reset_index(drop=True) for rows in sides)
+    del features
+    if release:
+        for name in set(frame.columns) - set(schema.names):
+            del frame[name]
+        train_x, held_x = frames.divided(frame, sides, release=True)
+    else:
+        train_x, held_x = frames.divided(frame[list(schema.names)], sides)
     evaluation.check_split(declaration.task, train_y, held_y)
 
     found: dict[str, Any] = {}

@@ -76,7 +76,7 @@ def _train_on(
     lease.report("reading", 10)
     with artifacts.dataset_file(dataset) as path:
         frame = datasets.read_frame(path, declared.schema)
-    fitted = fitting.fit(declared, frame, lease.report, search=_search(run))
+    fitted = fitting.fit(declared, frame, lease.report, search=_search(run), release=True)
     del frame
     lease.report("compiling", 80)
     choice = choose(fitted.pipeline, fitted.schema, declared.task, fitted.train_features, declared.seed)

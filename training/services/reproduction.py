@@ -24,7 +24,7 @@ TOLERANCE: Final = 1e-9
 
 
 class CannotReproduce(VigiaError):
-    code = "cannot_reproduce"
+    """There is nothing to train with any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,9 @@ def reproduce(version: ModelVersion, report: Report = lambda stage, percent: Non
     with artifacts.dataset_file(version.dataset) as path:
         frame = datasets.read_frame(path, declared.schema)
     try:
-        fitted = fitting.fit(declared, frame, report, parameters=version.parameters.get("chosen"))
+        fitted = fitting.fit(
+            declared, frame, report, parameters=version.parameters.get("chosen"), release=True
+        )
     except (KeyError, ValueError) as error:
         raise CannotReproduce(
             f"today's pipeline of {declared.name} cannot be fitted as then: {error}"
