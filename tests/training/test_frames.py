@@ -15,9 +15,8 @@ from training import fitting, frames
 @pytest.mark.parametrize("release", [False, True])
 def test_a_frame_is_divided_by_position_with_types_kept(release: bool) -> None:
     whole = pd.DataFrame(
-        {"number": [0.0, np.nan, 2.0, 3.0], "text": pd.Series(["a", None, "b", "a"], dtype=object)},
-        index=[7, 8, 9, 10],
-    )
+        {"number": [0.0, np.nan, 2.0, 3.0], "text": pd.Series(["a", None, "b", "a"], dtype=object)}
+    ).set_axis([7, 8, 9, 10])
     first, second = frames.divided(whole, [np.array([3, 1]), np.array([0])], release=release)
     assert first["number"].tolist()[0] == 3.0
     assert np.isnan(first["number"][1])

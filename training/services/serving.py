@@ -16,7 +16,7 @@ from django.db import Error, connection
 
 from training import artifacts
 from training.engines import Engine
-from training.errors import ArtifactError, NoActiveVersion, UnknownVersion
+from training.errors import ArtifactError, ArtifactPruned, NoActiveVersion, UnknownVersion
 from training.models import ModelVersion, RegisteredModel
 from training.schema import DatasetSchema
 from training.schema.compiled import CompiledSchema
@@ -61,11 +61,12 @@ def served(model: RegisteredModel, number: int | None = None) -> Served:
     rows = model.versions.filter(status=ModelVersion.Status.ACTIVE)
     if number is not None:
         rows = model.versions.filter(number=number) if 0 < number < 2**31 else model.versions.none()
-    version_id = rows.values_list("pk", flat=True).first()
-    if version_id is None:
+    found = rows.values_list("pk", "pruned__pk").first()
+    if found is None:
         raise NoActiveVersion(model.name) if number is None else UnknownVersion(model.name, number)
-    if number is not None:  # what this process still holds in memory does not count
-        artifacts.check_kept(rows[0])
+    version_id, pruned = found
+    if pruned is not None:  # what this process still holds in memory does not count
+        raise ArtifactPruned(f"{model.name} {number}")
     return _ready(version_id)
 
 
