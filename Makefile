@@ -14,7 +14,7 @@ STACK = $(BIN)/python -m local.stack --reuse --
 
 export VIGIA_VAR TEST_VAR
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-here unit-processes faults openapi bench bench-growth bench-start bench-micro manage shell install install-dev clean
+.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-here unit-processes faults openapi bench bench-growth bench-start bench-micro bench-memory manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -87,6 +87,9 @@ bench-micro: install-dev ## What single steps of an answer cost (PYTEST_ARGS="-k
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(TEST_STACK) pytest -o addopts= -o filterwarnings=default \
 		--benchmark-columns=min,median,iqr,rounds --benchmark-group-by=group --benchmark-sort=min \
 		--benchmark-warmup=on --benchmark-max-time=0.5 $(PYTEST_ARGS) bench/micro
+
+bench-memory: install ## How much memory a training run of a million rows takes (MEMORY_ROWS=1000000; Linux)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m bench.memory
 
 define bench_tools
 @command -v wrk >/dev/null || { echo "make $@ needs wrk, the load generator: apt install wrk, or brew install wrk" >&2; exit 1; }

@@ -116,6 +116,7 @@ JOB_CANCEL_SECONDS = env.number("JOB_CANCEL_SECONDS", 15)  # between the wish to
 JOB_LEASE_SECONDS = env.number("JOB_LEASE_SECONDS", 60)  # how long a job stays with a worker that is silent
 JOB_PUBLISH_SECONDS = env.number("JOB_PUBLISH_SECONDS", 30)  # how often beat looks for lost messages
 JOB_MEMORY_MB = env.number("JOB_MEMORY_MB", 0)  # that a job's process may allocate; 0: no limit
+DASK_SCHEDULER = env.text("DASK_SCHEDULER", "")  # such as tcp://dask:8786: searches run there
 
 # -- Celery: the broker carries ids, nothing else ------------------------------------------------------
 CELERY_BROKER_URL = env.from_stack("REDIS_URL", "redis_url")
@@ -138,6 +139,7 @@ CELERY_BEAT_SCHEDULE = {
     },
     "make-partitions": {"task": "predictions.tasks.make_partitions", "schedule": 6 * 3600.0},
     "forget-shadow-answers": {"task": "predictions.tasks.forget_shadow_answers", "schedule": 24 * 3600.0},
+    "prune-artifacts": {"task": "predictions.tasks.prune_artifacts", "schedule": 24 * 3600.0},
     "forget-idempotency-keys": {"task": "predictions.tasks.forget_idempotency_keys", "schedule": 3600.0},
     "join-waiting-outcomes": {"task": "predictions.tasks.join_waiting_outcomes", "schedule": 180.0},
 }

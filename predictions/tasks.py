@@ -11,12 +11,25 @@ from django.utils import timezone
 from predictions import partitions
 from predictions.models import IdempotencyKey
 from predictions.services import joining, shadows
+from predictions.services.retention import is_in_the_log
+from training.models import RegisteredModel
+from training.services import pruning
 
 
 @shared_task
 def make_partitions() -> list[str]:
     """Makes the log's partitions for the coming months; the names of those made."""
     return partitions.ensure(timezone.now(), settings.PARTITIONS_AHEAD)
+
+
+@shared_task
+def prune_artifacts() -> int:
+    """Prunes the models whose row says how many retired artifacts are kept; how many artifacts went."""
+    went = 0
+    for model in RegisteredModel.objects.filter(kept_artifacts__isnull=False):
+        done = pruning.prune(model, is_referred_to=is_in_the_log)
+        went += sum(not each.kept for each in done)
+    return went
 
 
 @shared_task

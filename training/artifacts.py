@@ -28,7 +28,7 @@ from django.core.files.storage import default_storage
 from django.utils.crypto import salted_hmac
 
 from training import engines
-from training.errors import ArtifactError
+from training.errors import ArtifactError, ArtifactPruned
 
 if TYPE_CHECKING:
     from training.datasets import Written
@@ -65,13 +65,33 @@ def store(data: bytes) -> Stored:
     return Stored(digest, _sign(data), len(data))
 
 
+def ensure(stored: Stored, data: bytes) -> None:
+    """Stores the bytes again if they were removed since (an older version had the same, and was pruned)."""
+    if not default_storage.exists(_name(stored.sha256)):
+        store(data)
+
+
+def remove(digest: str) -> None:
+    """Removes bytes that no version needs any more; that they are gone already is as well."""
+    default_storage.delete(_name(digest))
+
+
+def check_kept(version: ModelVersion) -> None:
+    """Raise `ArtifactPruned` when the version's artifact was removed on purpose."""
+    rows = type(version)._default_manager.filter(pk=version.pk, pruned__isnull=False)
+    if rows.exists():
+        raise ArtifactPruned(version)
+
+
 def fetch(version: ModelVersion) -> bytes:
     """The verified bytes of a version's fitted pipeline.
 
     Raises
     ------
     ArtifactError : when they are missing or are not, bit for bit, what was stored and signed.
+    ArtifactPruned : when they were removed on purpose.
     """
+    check_kept(version)
     return _verified(f"the artifact of {version}", version.artifact_sha256, version.artifact_hmac)
 
 
@@ -79,6 +99,7 @@ def fetch_compiled(version: ModelVersion) -> bytes:
     """The verified bytes of a version's compiled engine; raises as `fetch` does."""
     if not version.compiled_sha256:
         raise ArtifactError(f"{version} was not compiled")
+    check_kept(version)
     return _verified(f"the compiled engine of {version}", version.compiled_sha256, version.compiled_hmac)
 
 

@@ -101,8 +101,10 @@ class DatasetWriter:
 def read_frame(source: Path, schema: DatasetSchema) -> pd.DataFrame:
     """Features and target of a dataset file as the frame a pipeline is fitted on."""
     columns = (*schema.columns, schema.target)
-    table = pq.read_table(source, columns=[column.name for column in columns], memory_map=True)
-    return frames.from_table(columns, table)
+    with pq.ParquetFile(source, memory_map=True) as file:
+        frame = frames.from_arrow(columns, lambda name: file.read(columns=[name]).column(name))
+    pa.default_memory_pool().release_unused()  # what reading took goes back to the system, not to a reserve
+    return frame
 
 
 def join(sources: Iterable[tuple[Path, bool]], target: Path, schema: DatasetSchema) -> Written:
@@ -119,7 +121,7 @@ def join(sources: Iterable[tuple[Path, bool]], target: Path, schema: DatasetSche
     """
     with DatasetWriter(target, schema) as writer:
         for source, same_schema in sources:
-            file = pq.ParquetFile(source)
+            file = pq.ParquetFile(source, memory_map=True)
             if same_schema:
                 for batch in file.iter_batches(ROW_GROUP):
                     writer.write_table(pa.Table.from_batches([batch]))

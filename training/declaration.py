@@ -10,6 +10,8 @@ from training.schema import DatasetSchema
 
 Task = Literal["binary", "multiclass", "regression"]
 Policy = Literal["manual", "if_better", "always"]
+Space = Mapping[str, Any]
+"""Name of a parameter of the pipeline -> list of values, or a scipy distribution."""
 
 CLASSIFICATION_METRICS: Final = ("roc_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier")
 REGRESSION_METRICS: Final = ("rmse", "mae", "r2", "mape")
@@ -63,6 +65,8 @@ class ModelDeclaration:
     drop_duplicates : train on distinct rows only.
     holdout : share of the distinct rows kept out of training for the metrics.
     seed : of the split and of the estimator.
+    search : the space a search for hyper-parameters draws from (see `training.searching`), or a function
+        that returns it, so that scipy is imported when a search begins; None: no search.
     """
 
     name: str
@@ -78,6 +82,7 @@ class ModelDeclaration:
     drop_duplicates: bool = True
     holdout: float = 0.2
     seed: int = 1
+    search: Space | Callable[[], Space] | None = None
 
     def __post_init__(self) -> None:
         if self.primary_metric not in self.metrics:
@@ -100,6 +105,10 @@ class ModelDeclaration:
             column = self.schema.by_name.get(name)
             if column is None or column.type not in ("category", "boolean"):
                 raise ValueError(f"{self.name}: {name!r} is no category or boolean to slice by")
+
+    def space(self) -> Space:
+        """The space to search; empty without one."""
+        return (self.search() if callable(self.search) else self.search) or {}
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -76,6 +76,28 @@ class GateNotPassed(Conflict):
     code = "gate_not_passed"
 
 
+class NoSearchSpace(VigiaError):
+    code = "no_search_space"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"training/catalogue/{model}.py declares no search, so there is nothing to search")
+
+
+class SecondPerson(Forbidden):
+    """Whoever asked for the training wants to activate what came of it."""
+
+    code = "second_person"
+
+
+class ArtifactPruned(Conflict):
+    """The version's artifact was removed from the store, on record."""
+
+    code = "artifact_pruned"
+
+    def __init__(self, version: object) -> None:
+        super().__init__(f"the artifact of {version} was pruned: its row stays, but it answers no more")
+
+
 class ArtifactError(VigiaError):
     """A version's bytes are missing, are not what was stored, or were made by other libraries."""
 

@@ -43,13 +43,17 @@ def holdout_mask(frame: pd.DataFrame, share: float, seed: int) -> npt.NDArray[np
     ----------
     frame : features, (n, p). share : of the distinct rows, in (0, 1). seed : another seed, another split.
     """
+    return row_hashes(frame, seed) < np.uint64(int(share * 2**64))
+
+
+def row_hashes(frame: pd.DataFrame, seed: int) -> npt.NDArray[np.uint64]:
+    """One number of 64 bits per row (n,), by its features alone; another seed, other numbers."""
     digests = pd.util.hash_pandas_object(frame, index=False).to_numpy()
     with np.errstate(over="ignore"):  # wrapping is what a hash does
         mixed = digests + np.uint64((seed * 0x9E3779B97F4A7C15) % 2**64)  # splitmix64's finaliser
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed = mixed ^ (mixed >> np.uint64(31))
-    return mixed < np.uint64(int(share * 2**64))
+        return np.asarray(mixed ^ (mixed >> np.uint64(31)))
 
 
 def check_split(task: Task, train: pd.Series[Any], held: pd.Series[Any]) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from training import evaluation
+from training import evaluation, frames
 from training.declaration import ModelDeclaration
 from training.schema import Column, DatasetSchema, Seen
+
+if TYPE_CHECKING:
+    from training.searching import Search
 
 Report = Callable[[str, int], None]
 """Called with a stage in words and a percentage of the whole run."""
@@ -30,6 +33,7 @@ class Fitted:
     train_features : what it was fitted on, for the comparison of engines.
     held_features, held_target : the hold-out, for the comparison with the active version.
     prior : what the baseline answers; see `training.evaluation.prior`.
+    search : what a search for hyper-parameters found (see `training.searching.Found`), as JSON; else empty.
     """
 
     pipeline: Any
@@ -44,40 +48,65 @@ class Fitted:
     held_features: pd.DataFrame
     held_target: pd.Series[Any]
     prior: dict[str, Any] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)
 
 
 def fit(
-    declaration: ModelDeclaration, frame: pd.DataFrame, report: Report = lambda stage, percent: None
+    declaration: ModelDeclaration,
+    frame: pd.DataFrame,
+    report: Report = lambda stage, percent: None,
+    *,
+    search: Search | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    release: bool = False,
 ) -> Fitted:
-    """Split, fit, evaluate.
+    """Split, search if asked to, fit, evaluate.
 
     Parameters
     ----------
     frame : (n, features + target), as `training.frames.from_table` makes it.
+    search : for hyper-parameters, on the training part. parameters : of the pipeline, instead of those the
+        declaration gives it.
+    release : take the columns out of `frame` when it is split, so that its rows are not in memory twice.
 
     Raises
     ------
+    training.searching.SearchFailed, training.cluster.ClusterLost : in words.
     training.evaluation.TooFewRows : in words, when the split cannot be made.
     """
     schema, seed = declaration.schema, declaration.seed
     report("splitting", 20)
     target = decode_target(schema.target, frame[schema.target.name])
     features = frame[list(schema.names)]
-    dropped = 0
+    kept = np.ones(len(features), dtype=bool)
     if declaration.drop_duplicates:
-        keep = evaluation.distinct(features, target)
-        dropped = int((~keep).sum())
-        if dropped:
-            features, target = features[keep].reset_index(drop=True), target[keep].reset_index(drop=True)
+        kept = evaluation.distinct(features, target)
+    dropped = int((~kept).sum())
     held = evaluation.holdout_mask(features, declaration.holdout, seed)
-    train_x, train_y, held_x, held_y = features[~held], target[~held], features[held], target[held]
+    sides = [np.flatnonzero(kept & ~held), np.flatnonzero(kept & held)]
+    train_y, held_y = (target.iloc[rows].reset_index(drop=True) for rows in sides)
+    del features
+    if release:
+        for name in set(frame.columns) - set(schema.names):
+            del frame[name]
+        train_x, held_x = frames.divided(frame, sides, release=True)
+    else:
+        train_x, held_x = frames.divided(frame[list(schema.names)], sides)
     evaluation.check_split(declaration.task, train_y, held_y)
 
-    report("fitting", 30)
+    found: dict[str, Any] = {}
+    if search is not None:
+        from training import searching
+
+        found = searching.search(declaration, search, train_x, train_y, report).to_json()
+        parameters = found["chosen"]
+
+    report("fitting", 30 if search is None else 70)
     # An estimator without random_state falls back on the global generators: pin them for this fit.
     random.seed(seed)
     np.random.seed(seed)
     pipeline = declaration.build(seed)
+    pipeline.set_params(**(parameters or {}))
     pipeline.fit(train_x, train_y.to_numpy())
 
     report("evaluating", 75)
@@ -96,6 +125,7 @@ def fit(
         held_features=held_x,
         held_target=held_y,
         prior=evaluation.prior(declaration.task, train_y),
+        search=found,
     )
 
 

@@ -335,6 +335,11 @@ class ModelVersion(models.Model):
         return DatasetSchema.from_json(self.schema)
 
     @property
+    def pruned_at(self) -> Any:
+        """When its artifact was removed from the store; None while it is there."""
+        return PrunedArtifact.objects.filter(version=self).values_list("at", flat=True).first()
+
+    @property
     def lineage(self) -> dict[str, Any]:
         """Everything that made this version what it is."""
         return {
@@ -347,6 +352,7 @@ class ModelVersion(models.Model):
             "seed": self.seed,
             "code_version": self.code_version,
             "parameters": self.parameters,
+            "artifact_pruned_at": self.pruned_at,
             "training_run": self.run_id,
             "trained_by": self.created_by.get_username() if self.created_by else None,
             "trained_at": self.created_at,

@@ -14,7 +14,7 @@ from unfold.decorators import display
 
 from training import tasks
 from training.admin import switching
-from training.admin.rights import RegistryAdmin, allowed_ids
+from training.admin.rights import RegistryAdmin, allowed_ids, is_superuser
 from training.models import ModelVersion, RegisteredModel, TrainingRun
 from training.services import comparison, registry, runs
 from training.templatetags.vigia import badge, metric
@@ -27,7 +27,13 @@ class RegisteredModelAdmin(RegistryAdmin):
     model_field: ClassVar = "pk"
     list_display: ClassVar = ["name", "title", "answering", "primary", "decides", "versions_made"]
     list_filter_submit = False
-    fields: ClassVar = ["policy"]
+    fields: ClassVar = ["policy", "second_person", "parallel_runs", "kept_artifacts"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
+        """Who must not activate alone must not be able to lift that rule, either; a superuser can, and it is
+        in the model's history."""
+        fixed = isinstance(obj, RegisteredModel) and obj.second_person and not is_superuser(request)
+        return ("second_person",) if fixed else ()
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """The policy decides about activation, so changing it needs that right."""
@@ -132,7 +138,7 @@ class RegisteredModelAdmin(RegistryAdmin):
 
 def side_by_side(model: RegisteredModel, active: ModelVersion | None) -> list[ModelVersion]:
     """The newest versions, newest first; the active one is always among them."""
-    newest = list(model.versions.select_related("dataset").order_by("-number")[:SIDE_BY_SIDE])
+    newest = list(model.versions.select_related("dataset", "pruned").order_by("-number")[:SIDE_BY_SIDE])
     if active is not None and active not in newest:
         newest = [*newest[: SIDE_BY_SIDE - 1], active]
     return newest

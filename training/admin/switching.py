@@ -16,7 +16,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.errors import VigiaError
-from training.models import Activation, ModelVersion, RegisteredModel
+from training.models import Activation, ModelVersion, PrunedArtifact, RegisteredModel
 from training.services import comparison, registry
 
 LONGEST_REASON = 500
@@ -61,6 +61,10 @@ def activate(page: RegistryAdmin, request: HttpRequest, version: ModelVersion) -
     if version.status in (ModelVersion.Status.ACTIVE, ModelVersion.Status.REJECTED):
         said = "is active already" if version.status == ModelVersion.Status.ACTIVE else "was rejected"
         messages.info(request, f"{version} {said}.")
+        return HttpResponseRedirect(_address(version))
+
+    if PrunedArtifact.objects.filter(version=version).exists():
+        messages.info(request, f"The artifact of {version} was pruned: it answers no more.")
         return HttpResponseRedirect(_address(version))
 
     def act(by: User, reason: str, override: bool) -> Activation:
@@ -118,6 +122,7 @@ def _confirm(
         "version": version,
         "kind": kind,
         "form": form,
+        "needs_another": kind == "activate" and registry.needs_another(version, request.user),  # type: ignore[arg-type]
         "switch": comparison.switch(active, version),
         "failed_checks": [check for check in version.gate.get("checks", []) if not check["passed"]],
         "gate_passed": bool(version.gate.get("passed")),

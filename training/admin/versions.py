@@ -19,7 +19,7 @@ from training.admin import pictures, switching
 from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.errors import VigiaError
-from training.models import ModelVersion
+from training.models import ModelVersion, PrunedArtifact
 from training.services import cards, comparison, comparisons
 from training.templatetags.vigia import badge, metric
 
@@ -114,6 +114,7 @@ class ModelVersionAdmin(RegistryAdmin):
         other = active if active is not None and active != row else None
         columns = [row.metrics, row.baseline] + ([other.metrics] if other else [])
         answerable = row.status not in (ModelVersion.Status.ACTIVE, ModelVersion.Status.REJECTED)
+        pruned = PrunedArtifact.objects.select_related("by").filter(version=row).first()
         return {
             "title": str(row),
             "version": row,
@@ -124,8 +125,9 @@ class ModelVersionAdmin(RegistryAdmin):
             "target": row.dataset_schema.target,
             "evaluation": pictures.of_version(row),
             "activations": row.activations.select_related("actor", "previous")[:20],
-            "can_replay": model.pk in allowed_ids(request, "train"),
-            "can_activate": answerable and model.pk in allowed_ids(request, "activate"),
+            "pruned": pruned,
+            "can_replay": pruned is None and model.pk in allowed_ids(request, "train"),
+            "can_activate": answerable and pruned is None and model.pk in allowed_ids(request, "activate"),
         }
 
     def activate(self, request: HttpRequest, version_id: int) -> HttpResponse:

@@ -11,6 +11,7 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 
+from training.declaration import Space
 from training.transformers.cars import CAR_CATEGORIES, NAME_LEVELS, CarColumns, LinearDesign
 from training.transformers.encoding import OutOfFoldEstimate
 
@@ -18,6 +19,22 @@ from training.transformers.encoding import OutOfFoldEstimate
 def price_pipeline(seed: int, *, specs: bool) -> Pipeline:
     """The unfitted pipeline; with `specs` it also takes mileage, engine, max_power, torque and seats."""
     return Pipeline([("features", _features(seed, specs)), ("model", _model(seed))])
+
+
+def price_space() -> Space:
+    """What a search tries: how fast, how long and how deep both boostings learn."""
+    from scipy.stats import loguniform, randint
+
+    boost, hist = "model__regressor__boost__", "model__regressor__hist__"
+    return {
+        f"{boost}learning_rate": loguniform(0.02, 0.15),
+        f"{boost}n_estimators": randint(150, 501),
+        f"{boost}max_depth": randint(3, 8),
+        f"{boost}min_samples_leaf": randint(2, 11),
+        f"{hist}learning_rate": loguniform(0.02, 0.15),
+        f"{hist}max_iter": randint(150, 501),
+        f"{hist}max_leaf_nodes": randint(8, 33),
+    }
 
 
 def _log_linear_price(numbers: list[str]) -> Pipeline:

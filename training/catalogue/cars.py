@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.declaration import Gate, ModelDeclaration
+from training.declaration import Gate, ModelDeclaration, Space
 from training.schema import Column, DatasetSchema
 
 SELLERS = ("Dealer", "Individual", "Trustmark Dealer")
@@ -52,6 +52,13 @@ def build(seed: int) -> Any:
     return price_pipeline(seed, specs=False)
 
 
+def space() -> Space:
+    """What a search tries; see `_cars_pipeline`."""
+    from training.catalogue._cars_pipeline import price_space
+
+    return price_space()
+
+
 MODEL = ModelDeclaration(
     name="cars",
     title="Used cars",
@@ -63,4 +70,5 @@ MODEL = ModelDeclaration(
     # scikit-learn serves it where the words of the listing do not compile: some 20 ms a row.
     gate=Gate(minimum={"r2": 0.5}, max_latency_ms=500, slices={"fuel": 0.1}, slice_metric="mae"),
     policy="if_better",
+    search=space,
 )

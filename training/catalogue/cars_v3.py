@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from training.catalogue.cars import LISTING, PRICE
-from training.declaration import Gate, ModelDeclaration
+from training.declaration import Gate, ModelDeclaration, Space
 from training.schema import Column, DatasetSchema
 
 SCHEMA = DatasetSchema(
@@ -55,6 +55,13 @@ def build(seed: int) -> Any:
     return price_pipeline(seed, specs=True)
 
 
+def space() -> Space:
+    """What a search tries; see `_cars_pipeline`."""
+    from training.catalogue._cars_pipeline import price_space
+
+    return price_space()
+
+
 MODEL = ModelDeclaration(
     name="cars_v3",
     title="Used cars, rich listing",
@@ -66,4 +73,5 @@ MODEL = ModelDeclaration(
     # scikit-learn serves it where the words of the listing do not compile: some 20 ms a row.
     gate=Gate(minimum={"r2": 0.5}, max_latency_ms=500, slices={"fuel": 0.1}, slice_metric="mae"),
     policy="if_better",
+    search=space,
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.declaration import Gate, ModelDeclaration
+from training.declaration import Gate, ModelDeclaration, Space
 from training.schema import Column, DatasetSchema
 
 # Bounds keep coordinates typed the wrong way round, and the like, out. They hold all of mainland Spain.
@@ -160,6 +160,20 @@ def build(seed: int) -> Any:
     return Pipeline([("features", features), ("model", on_root)])
 
 
+def space() -> Space:
+    """What a search tries: how fast, how long and how finely the boosting learns."""
+    from scipy.stats import loguniform, randint
+
+    model = "model__regressor__"
+    return {
+        f"{model}learning_rate": loguniform(0.02, 0.2),
+        f"{model}max_iter": randint(150, 601),
+        f"{model}max_leaf_nodes": randint(10, 61),
+        f"{model}min_samples_leaf": randint(5, 41),
+        f"{model}l2_regularization": loguniform(1e-2, 1e1),
+    }
+
+
 MODEL = ModelDeclaration(
     name="houses",
     title="Dwellings in Madrid",
@@ -170,4 +184,5 @@ MODEL = ModelDeclaration(
     primary_metric="r2",
     gate=Gate(minimum={"r2": 0.5}, max_regression=0.02, slices={"lift": 0.1}, slice_metric="mae"),
     policy="manual",
+    search=space,
 )

@@ -174,7 +174,9 @@ def _random(
     together = _resampled(train, half, rng)
     found = {}
     for column in schema.columns:
-        apart = train[column.name].to_numpy(dtype=object)[rng.integers(0, len(train), count - half)]
+        # First the rows, then objects of them: the other way round every cell would become one.
+        rows = rng.integers(0, len(train), count - half)
+        apart = train[column.name].iloc[rows].to_numpy(dtype=object)
         if column.is_numeric:
             apart = np.where(rng.random(len(apart)) < 0.7, _uniform(column, len(apart), rng), apart)
         elif column.type == "category" and not column.levels:

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from training import artifacts, catalogue, datasets, fitting, version
+from training import artifacts, catalogue, datasets, fitting, searching, version
 from training.declaration import ModelDeclaration
 from training.engines.choice import Choice, choose
 from training.engines.sklearn import SklearnEngine
@@ -36,6 +37,7 @@ class _Made:
 
     fitted: fitting.Fitted
     choice: Choice
+    pipeline: bytes
     artifact: artifacts.Stored
     compiled: artifacts.Stored | None
     judged: judgement.Judgement
@@ -44,7 +46,14 @@ class _Made:
     def store(cls, fitted: fitting.Fitted, choice: Choice, judged: judgement.Judgement) -> _Made:
         pipeline = SklearnEngine(fitted.pipeline, fitted.schema).to_bytes()
         compiled = artifacts.store(choice.compiled) if choice.compiled is not None else None
-        return cls(fitted, choice, artifacts.store(pipeline), compiled, judged)
+        return cls(fitted, choice, pipeline, artifacts.store(pipeline), compiled, judged)
+
+    def ensure(self) -> None:
+        """Under the model's lock: what is stored is still there, though a version of the same bytes was
+        pruned meanwhile."""
+        artifacts.ensure(self.artifact, self.pipeline)
+        if self.compiled is not None and self.choice.compiled is not None:
+            artifacts.ensure(self.compiled, self.choice.compiled)
 
 
 def train(lease: Lease) -> None:
@@ -67,7 +76,7 @@ def _train_on(
     lease.report("reading", 10)
     with artifacts.dataset_file(dataset) as path:
         frame = datasets.read_frame(path, declared.schema)
-    fitted = fitting.fit(declared, frame, lease.report)
+    fitted = fitting.fit(declared, frame, lease.report, search=_search(run), release=True)
     del frame
     lease.report("compiling", 80)
     choice = choose(fitted.pipeline, fitted.schema, declared.task, fitted.train_features, declared.seed)
@@ -88,6 +97,12 @@ def _train_on(
                 return False
             continue
         return True
+
+
+def _search(run: TrainingRun) -> searching.Search | None:
+    if run.search is None:
+        return None
+    return searching.Search(run.search["n_iter"], settings.DASK_SCHEDULER)
 
 
 def _assemble(run: TrainingRun, declared: ModelDeclaration, active: ModelVersion | None) -> Dataset:
@@ -147,6 +162,7 @@ def _finish(
         active = model.active_version
         if active != compared:
             raise ActiveChanged
+        made.ensure()
         last = model.versions.order_by("-number").values_list("number", flat=True).first()
         created = ModelVersion.objects.create(
             registered_model=model,
@@ -157,6 +173,7 @@ def _finish(
             baseline=fitted.baseline,
             gate=gate,
             evaluation=made.judged.evaluation,
+            parameters=fitted.search,
             threshold=fitted.threshold,
             schema=fitted.schema.to_json(),
             schema_sha256=fitted.schema.sha256,
@@ -176,24 +193,34 @@ def _finish(
             code_version=version.code_version(catalogue.source_sha256(declared.name)),
             created_by=run.requested_by,
         )
-        _activate_by_policy(model, created, run)
+        waits = _activate_by_policy(model, created, run)
         held.update(
             status=Status.SUCCEEDED,
             dataset=dataset,
-            stage="finished",
+            stage=f"finished; {waits}" if waits else "finished",
             percent=100,
             finished_at=timezone.now(),
         )
 
 
-def _activate_by_policy(model: RegisteredModel, made: ModelVersion, run: TrainingRun) -> None:
+def _activate_by_policy(model: RegisteredModel, made: ModelVersion, run: TrainingRun) -> str:
+    """Activates what is to be activated without further ado; why it was not, where it would have been."""
     passed = bool(made.gate["passed"])
-    if run.activation_reason and passed:
-        registry.activate(made, by=run.requested_by, reason=run.activation_reason)
-        return
     policy = model.policy
-    if policy == RegisteredModel.Policy.ALWAYS or (policy == RegisteredModel.Policy.IF_BETTER and passed):
-        reason = f"policy {policy}: " + "; ".join(check["message"] for check in made.gate["checks"])
-        registry.activate(
-            made, by=run.requested_by, reason=reason, override=not passed, kind=Activation.Kind.POLICY
-        )
+    by_request = bool(run.activation_reason) and passed
+    by_policy = policy == RegisteredModel.Policy.ALWAYS or (
+        policy == RegisteredModel.Policy.IF_BETTER and passed
+    )
+    if not (by_request or by_policy):
+        return ""
+    made.registered_model = model  # locked, as it is now
+    if registry.needs_another(made, run.requested_by):
+        return "waits for a second person to activate it"
+    if by_request:
+        registry.activate(made, by=run.requested_by, reason=run.activation_reason)
+        return ""
+    reason = f"policy {policy}: " + "; ".join(check["message"] for check in made.gate["checks"])
+    registry.activate(
+        made, by=run.requested_by, reason=reason, override=not passed, kind=Activation.Kind.POLICY
+    )
+    return ""

@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from training import artifacts, catalogue
-from training.errors import Conflict, GateNotPassed, UnknownModel, UnknownVersion
+from training.errors import Conflict, GateNotPassed, SecondPerson, UnknownModel, UnknownVersion
 from training.models import Activation, ModelVersion, RegisteredModel
 from training.services import rollouts
 
@@ -64,7 +64,8 @@ def activate(
     ------
     Conflict : already active, rejected, or no reason given.
     GateNotPassed : with the failed checks, unless overridden.
-    ArtifactError : when the version could not be served after the switch.
+    SecondPerson : the model wants one, and `by` asked for the version's training. Superusers are not exempt.
+    ArtifactError, ArtifactPruned : when the version could not be served after the switch.
     """
     reason = reason.strip()
     if not reason:
@@ -73,12 +74,17 @@ def activate(
     # what answers next.
     artifacts.load(version)
     with transaction.atomic():
-        _lock(version.registered_model_id)
+        lock(version.registered_model_id)
         version = ModelVersion.objects.select_related("registered_model").get(pk=version.pk)
         if version.status == Status.ACTIVE:
             raise Conflict(f"{version} is active already", code="already_active")
         if version.status == Status.REJECTED:
             raise Conflict(f"{version} was rejected", code="rejected")
+        artifacts.check_kept(version)  # pruned since it was loaded above
+        if kind != Activation.Kind.ROLLBACK and needs_another(version, by):
+            raise SecondPerson(
+                f"{by} asked for the training of {version}: somebody else has to activate it",
+            )
         passed = bool(version.gate.get("passed"))
         if not passed and not override:
             failed = [check for check in version.gate["checks"] if not check["passed"]]
@@ -104,7 +110,16 @@ def activate(
         )
 
 
-def _lock(model_id: int) -> None:
+def needs_another(version: ModelVersion, by: User | None) -> bool:
+    """Whether somebody else than `by` has to activate `version`: its model wants a second person.
+
+    A run that nobody asked for by name (the command line) is its own person.
+    """
+    asked = version.run.requested_by_id
+    return version.registered_model.second_person and by is not None and asked == by.pk
+
+
+def lock(model_id: int) -> None:
     """Concurrent activations queue here and see each other's result. NO KEY: the log's foreign keys need the
     row's key to stay, and predictions must not wait for this lock."""
     RegisteredModel.objects.select_for_update(no_key=True).get(pk=model_id)
@@ -122,12 +137,14 @@ def _now(model: RegisteredModel) -> datetime:
 def rollback(model: RegisteredModel, *, by: User | None, reason: str) -> Activation:
     """Goes back to the version that was active before the current one; once more, one further back.
 
+    It needs no second person: it is for emergencies, and what it goes back to was activated before.
+
     Raises
     ------
     Conflict : when there is nothing to go back to.
     """
     with transaction.atomic():
-        _lock(model.pk)
+        lock(model.pk)
         target = rollback_target(model)
         if target is None:
             raise Conflict(f"{model.name} has no earlier active version", code="nothing_to_roll_back_to")
@@ -148,7 +165,7 @@ def rollback_target(model: RegisteredModel) -> ModelVersion | None:
         stack.pop()
         if stack:
             found = ModelVersion.objects.filter(pk=stack[-1]).exclude(status=Status.ACTIVE)
-            usable = found.exclude(status=Status.REJECTED).first()
+            usable = found.exclude(status=Status.REJECTED).filter(pruned__isnull=True).first()
             if usable is not None:
                 return usable
     return None

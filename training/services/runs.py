@@ -10,6 +10,8 @@ from typing import Any
 
 from django.contrib.auth.models import User
 
+from training import catalogue
+from training.errors import NoSearchSpace
 from training.models import Dataset, RegisteredModel, TrainingRun
 from training.services import jobs
 
@@ -33,7 +35,13 @@ def request(
     upload : the rows that came with the request; None with a `source`.
     source : where the rows are taken from when the run begins; see `training.services.sources`.
     search : a search for hyper-parameters instead of one fit; see `training.searching`.
+
+    Raises
+    ------
+    NoSearchSpace : a search is asked for, and the catalogue's file declares no space.
     """
+    if search is not None:
+        require_space(model)
     return TrainingRun.objects.create(
         registered_model=model,
         upload=upload,
@@ -44,6 +52,17 @@ def request(
         activation_reason=activation_reason.strip()[:500],
         stage="queued",
     )
+
+
+def can_search(model: RegisteredModel) -> bool:
+    """Whether the catalogue's file declares a space to search."""
+    return model.name in catalogue.names() and catalogue.get(model.name).search is not None
+
+
+def require_space(model: RegisteredModel) -> None:
+    """Raise `NoSearchSpace` when there is nothing to search."""
+    if not can_search(model):
+        raise NoSearchSpace(model.name)
 
 
 def execute(run_id: int) -> bool:

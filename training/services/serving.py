@@ -17,7 +17,7 @@ from django.db.models import Exists, OuterRef, Q
 
 from training import artifacts
 from training.engines import Engine
-from training.errors import ArtifactError, NoActiveVersion, UnknownVersion
+from training.errors import ArtifactError, ArtifactPruned, NoActiveVersion, UnknownVersion
 from training.models import ModelVersion, RegisteredModel, Rollout
 from training.schema import DatasetSchema
 from training.schema.compiled import CompiledSchema
@@ -58,14 +58,17 @@ def served(model: RegisteredModel, number: int | None = None) -> Served:
     Raises
     ------
     NoActiveVersion, UnknownVersion : there is none.
-    ArtifactError : its bytes cannot be used.
+    ArtifactError : its bytes cannot be used. ArtifactPruned : they were removed on purpose.
     """
     rows = model.versions.filter(status=ModelVersion.Status.ACTIVE)
     if number is not None:
         rows = model.versions.filter(number=number) if 0 < number < 2**31 else model.versions.none()
-    version_id = rows.values_list("pk", flat=True).first()
-    if version_id is None:
+    found = rows.values_list("pk", "pruned__pk").first()
+    if found is None:
         raise NoActiveVersion(model.name) if number is None else UnknownVersion(model.name, number)
+    version_id, pruned = found
+    if pruned is not None:  # what this process still holds in memory does not count
+        raise ArtifactPruned(f"{model.name} {number}")
     return ready(version_id)
 
 
@@ -84,13 +87,14 @@ def served_to(
     Raises
     ------
     NoActiveVersion, UnknownVersion : there is none.
-    ArtifactError : its bytes cannot be used.
+    ArtifactError : its bytes cannot be used. ArtifactPruned : they were removed on purpose.
     """
     known = snapshot.at(generation)
     named = (
         known.find_version(model.name, number, client_id) if number is None or 0 < number < 2**31 else None
     )
     if named is None:
+        served(model, number)  # says why
         raise NoActiveVersion(model.name) if number is None else UnknownVersion(model.name, number)
     if named.canary is None:
         return ready(named.version_id), named

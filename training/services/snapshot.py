@@ -200,7 +200,10 @@ def _client_of(digest: str) -> Client | None:
 
 def _arms_of(model: str, number: int | None) -> Arms | None:
     rows = ModelVersion.objects.filter(registered_model__name=model)
-    rows = rows.filter(status=ModelVersion.Status.ACTIVE) if number is None else rows.filter(number=number)
+    if number is None:
+        rows = rows.filter(status=ModelVersion.Status.ACTIVE)
+    else:
+        rows = rows.filter(number=number, pruned__isnull=True)
     found = rows.values_list("registered_model_id", "pk").first()
     if found is None:
         return None

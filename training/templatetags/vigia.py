@@ -55,6 +55,12 @@ def get(found: dict[str, Any], name: str) -> Any:
 
 
 @register.filter
+def setting(value: Any) -> str:
+    """A hyper-parameter: four digits of a fraction, anything else as Python has it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@register.filter
 def signed(value: Any) -> str:
     """A difference, always with its sign."""
     if value is None:

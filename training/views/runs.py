@@ -63,7 +63,9 @@ class TrainingRunsView(ModelView):
             )
         else:
             asked = _asked(data)
-            search = None if "search" not in asked else _search(asked["search"])
+            if "search" in asked:
+                search = _search(asked["search"])
+                runs.require_space(self.model)  # before rows are stored
             if "from" in asked:
                 rest = {name: asked[name] for name in asked if name not in ("mode", "search")}
                 upload, source = None, sources.checked(rest)

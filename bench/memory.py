@@ -1,0 +1,152 @@
+"""How much memory a training run takes, beside the frame it trains on: `make bench-memory`.
+
+A made-up table of 20 columns is written as a dataset by one process and trained on by another, the way a run
+does it: read, split, fit, evaluate, choose an engine. After each stage stands what the process holds, and the
+most it held meanwhile. What it held before the first row was read (the interpreter and its libraries) is
+taken off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.declaration import ModelDeclaration
+from training.schema import Column, DatasetSchema
+
+ROWS = int(os.environ.get("MEMORY_ROWS", "1000000"))
+LEVELS = tuple(f"level_{number}" for number in range(8))
+SCHEMA = DatasetSchema(
+    columns=(
+        *(Column(f"number_{n}", "number", nullable=True) for n in range(12)),
+        *(Column(f"count_{n}", "integer") for n in range(2)),
+        *(Column(f"flag_{n}", "boolean") for n in range(2)),
+        *(Column(f"kind_{n}", "category", levels=LEVELS) for n in range(4)),
+    ),
+    target=Column("answer", "boolean"),
+)
+
+
+def build(seed: int) -> Any:
+    """A small model, so that what is measured is the run's own."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import SGDClassifier
+    from sklearn.pipeline import Pipeline, make_pipeline
+    from sklearn.preprocessing import OrdinalEncoder, StandardScaler
+
+    numbers = [column.name for column in SCHEMA.columns if column.type != "category"]
+    kinds = [column.name for column in SCHEMA.columns if column.type == "category"]
+    features = ColumnTransformer(
+        [
+            ("numbers", make_pipeline(SimpleImputer(), StandardScaler(copy=False)), numbers),
+            ("kinds", OrdinalEncoder(categories=[list(LEVELS)] * len(kinds)), kinds),
+        ],
+        sparse_threshold=0,
+    )
+    return Pipeline([("features", features), ("model", SGDClassifier(loss="log_loss", random_state=seed))])
+
+
+DECLARED = ModelDeclaration(
+    name="wide",
+    title="Twenty columns",
+    description="Made up.",
+    task="binary",
+    schema=SCHEMA,
+    build=build,
+    primary_metric="roc_auc",
+)
+
+
+def write(path: Path, rows: int) -> None:
+    """The table, drawn from a seed, batch by batch."""
+    from training.datasets import ROW_GROUP, DatasetWriter
+
+    rng = np.random.default_rng(1)
+    with DatasetWriter(path, SCHEMA) as writer:
+        for start in range(0, rows, ROW_GROUP):
+            count = min(ROW_GROUP, rows - start)
+            columns: dict[str, list[Any]] = {}
+            for column in SCHEMA.columns:
+                if column.type == "number":
+                    columns[column.name] = rng.normal(size=count).tolist()
+                elif column.type == "category":
+                    columns[column.name] = rng.choice(LEVELS, count).tolist()
+                else:
+                    columns[column.name] = rng.integers(
+                        0, 2 if column.type == "boolean" else 1000, count
+                    ).tolist()
+            columns = {
+                name: [bool(v) for v in values] if name.startswith("flag") else values
+                for name, values in columns.items()
+            }
+            leaning = np.array(columns["number_0"]) + rng.normal(size=count) > 0
+            columns["answer"] = leaning.tolist()
+            writer.write_columns(columns, [None] * count)
+
+
+def memory() -> tuple[float, float]:
+    """(MiB held now, most held since the last call)."""
+    status = dict(
+        line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    )
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted anew
+    return float(status["VmRSS"].split()[0]) / 1024, float(status["VmHWM"].split()[0]) / 1024
+
+
+def measure(path: Path) -> dict[str, Any]:
+    """Trains on the dataset; what each stage held, in MiB above what the process began with."""
+    import sklearn.linear_model  # noqa: F401 - counted before the first row
+
+    from training import datasets, fitting
+    from training.engines.choice import choose
+
+    before, _ = memory()
+    stages: list[tuple[str, float, float, float]] = []
+    began = [("reading", time.monotonic())]
+
+    def report(stage: str, percent: int) -> None:
+        held, most = memory()
+        name, since = began[-1]
+        stages.append((name, held - before, most - before, time.monotonic() - since))
+        began.append((stage, time.monotonic()))
+
+    frame = datasets.read_frame(path, SCHEMA)
+    size = float(frame.memory_usage(index=False).sum()) / 2**20  # texts are shared: eight bytes a cell
+    fitted = fitting.fit(DECLARED, frame, report, release=True)
+    del frame
+    report("compiling", 80)
+    chosen = choose(fitted.pipeline, fitted.schema, DECLARED.task, fitted.train_features, DECLARED.seed)
+    report("", 85)
+    return {"frame": size, "stages": stages, "engine": chosen.engine, "metrics": fitted.metrics}
+
+
+def main() -> None:
+    if len(sys.argv) == 3:
+        print(json.dumps(measure(Path(sys.argv[2]))))  # noqa: T201
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "rows.parquet"
+        write(path, ROWS)
+        command = [sys.executable, "-m", "bench.memory", "measure", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    size = f"a frame of {found['frame']:.0f} MiB"
+    print(f"{ROWS:,} rows × {len(SCHEMA.columns)} columns and the target: {size}")  # noqa: T201
+    print(f"{found['engine']}, roc_auc {found['metrics']['roc_auc']:.6f}")  # noqa: T201
+    print("| stage | held when it ended | most | of the frame | seconds |\n|---|--:|--:|--:|--:|")  # noqa: T201
+    for stage, held, most, seconds in found["stages"]:
+        share = most / found["frame"]
+        print(f"| {stage} | {held:.0f} MiB | {most:.0f} MiB | {share:.2f} | {seconds:.1f} |")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
