@@ -44,7 +44,7 @@ class ArmSerializer(serializers.Serializer[Any]):
     histogram = serializers.ListField(child=serializers.FloatField(), help_text="Share of the rows by bin.")
 
 
-class ComparisonSerializer(serializers.Serializer[Any]):
+class ArmsComparisonSerializer(serializers.Serializer[Any]):
     """Both arms. A canary's answered different clients; a shadow's were asked the same rows."""
 
     task = serializers.CharField(help_text="classification or regression")
@@ -91,7 +91,7 @@ class RolloutDetailSerializer(RolloutSerializer):
     def get_tallies(self, rollout: Rollout) -> dict[str, int]:
         return arms.tallies(rollout)
 
-    @extend_schema_field(ComparisonSerializer)
+    @extend_schema_field(ArmsComparisonSerializer)
     def get_quality(self, rollout: Rollout) -> dict[str, Any]:
         return arms.compare(rollout).as_dict()
 

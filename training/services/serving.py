@@ -63,7 +63,7 @@ def served(model: RegisteredModel, number: int | None = None) -> Served:
     rows = model.versions.filter(status=ModelVersion.Status.ACTIVE)
     if number is not None:
         rows = model.versions.filter(number=number) if 0 < number < 2**31 else model.versions.none()
-    found = rows.values_list("pk", "pruned__pk").first()
+    found: tuple[int, int | None] | None = rows.values_list("pk", "pruned__pk").first()
     if found is None:
         raise NoActiveVersion(model.name) if number is None else UnknownVersion(model.name, number)
     version_id, pruned = found

@@ -58,7 +58,7 @@ DROP FUNCTION vigia_end_rollouts();
 
 
 class Migration(migrations.Migration):
-    dependencies = [("training", "0009_pruning_decides")]
+    dependencies = [("training", "0008_pruning_decides")]
 
     operations = [
         migrations.AddField(
