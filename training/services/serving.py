@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import Error, connection
 
@@ -61,7 +62,7 @@ def served(model: RegisteredModel, number: int | None = None) -> Served:
     rows = model.versions.filter(status=ModelVersion.Status.ACTIVE)
     if number is not None:
         rows = model.versions.filter(number=number) if 0 < number < 2**31 else model.versions.none()
-    found = rows.values_list("pk", "pruned__pk").first()
+    found: Any = rows.values_list("pk", "pruned__pk").first()
     if found is None:
         raise NoActiveVersion(model.name) if number is None else UnknownVersion(model.name, number)
     version_id, pruned = found
