@@ -129,11 +129,11 @@ def test_a_pruned_version_is_neither_asked_nor_activated_nor_loaded_however_much
 ) -> None:
     address = "/api/v1/models/churn/versions/1/predictions/"
     assert post(address, customer).status_code == 200, "and so this process holds it in memory"
-    knew, generation = snapshot.current().find_version("churn", 1), snapshot.generation()
+    knew, generation = snapshot.current().find_version("churn", 1, 0), snapshot.generation()
     said("churn", keep=2, although_logged=True)
     assert knew is not None
     assert snapshot.generation() > generation, "so no process answers from what it knew"
-    assert snapshot.refresh(generation).find_version("churn", 1) is None
+    assert snapshot.refresh(generation).find_version("churn", 1, 0) is None
     error = assert_error(post(address, customer), 409, "artifact_pruned")
     assert "churn 1" in error["message"]
     activation = post("/api/v1/models/churn/versions/2/activate/", {"reason": "again"})

@@ -182,6 +182,26 @@ def test_a_search_without_a_declared_space_is_refused_and_leaves_nothing(
     assert (Dataset.objects.count(), TrainingRun.objects.count()) == before
 
 
+@pytest.mark.django_db
+def test_the_admin_asks_for_a_search_where_a_space_is_declared(
+    churn: ModelVersion, admin_client: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = reverse("admin:training_registeredmodel_retrain", args=[churn.registered_model_id])
+    assert "Settings to try" in admin_client.get(address).content.decode()
+    assert admin_client.post(address, {"trials": "7"}).status_code == 302
+    assert TrainingRun.objects.latest("pk").search == {"n_iter": 7}
+    assert admin_client.post(address, {"trials": ""}).status_code == 302
+    assert TrainingRun.objects.latest("pk").search is None
+    before = TrainingRun.objects.count()
+    refused = admin_client.post(address, {"trials": "1001"})
+    assert "less than or equal to 1" in refused.content.decode()
+    assert TrainingRun.objects.count() == before
+    monkeypatch.setattr(catalogue, "get", lambda name: replace(CHURN, search=None))
+    assert "Settings to try" not in admin_client.get(address).content.decode()
+    assert admin_client.post(address, {"trials": "7"}).status_code == 302
+    assert TrainingRun.objects.latest("pk").search is None
+
+
 # -- on Dask -------------------------------------------------------------------------------------------
 
 

@@ -106,12 +106,17 @@ def test_the_page_says_so_before_one_tries(strict: RegisteredModel, admin_client
     address = reverse("admin:training_modelversion_activate", args=[made.pk])
     page = admin_client.get(address).content.decode()
     assert "somebody else has to activate it" in page
+    assert '<button type="submit" class="vg-button' not in page
     tried = {"reason": "mine", "before": strict.active_version.pk, "after": made.pk}  # type: ignore[union-attr]
     answer = admin_client.post(address, tried)
     assert "Nothing was changed" in " ".join(str(each) for each in answer.context["messages"])
     of_another = asked_for_by(None, strict.active_version)
     other_page = reverse("admin:training_modelversion_activate", args=[of_another.pk])
-    assert "somebody else" not in admin_client.get(other_page).content.decode()
+    shown = admin_client.get(other_page).content.decode()
+    assert "somebody else" not in shown
+    assert '<button type="submit" class="vg-button' in shown
+    retrain = reverse("admin:training_registeredmodel_retrain", args=[strict.pk])
+    assert "somebody else than you activates it" in admin_client.get(retrain).content.decode()
 
 
 def test_the_rule_is_set_in_the_admin_on_record_and_lifted_by_superusers_alone(

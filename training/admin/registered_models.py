@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django import forms
 from django.contrib import admin, messages
 from django.db.models import Model, Prefetch
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -11,6 +12,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from unfold.decorators import display
+from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
 from training import tasks
 from training.admin import switching
@@ -20,6 +22,19 @@ from training.services import comparison, registry, runs
 from training.templatetags.vigia import badge, metric
 
 SIDE_BY_SIDE = 6
+
+
+class RetrainForm(forms.Form):
+    """How a model is trained again."""
+
+    trials = forms.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=runs.MOST_TRIALS,
+        label="Settings to try",
+        help_text="A search for hyper-parameters over so many settings. Empty: the declared ones.",
+        widget=UnfoldAdminIntegerFieldWidget,
+    )
 
 
 @admin.register(RegisteredModel)
@@ -114,9 +129,13 @@ class RegisteredModelAdmin(RegistryAdmin):
         if active is None:
             messages.info(request, f"No version of {model.name} is active, so there is no dataset to repeat.")
             return back
-        if request.method == "POST":
+        can_search = runs.can_search(model)
+        form = RetrainForm(request.POST if request.method == "POST" else None)
+        if request.method == "POST" and form.is_valid():
             by: Any = request.user
-            run = runs.request(model, active.dataset, mode=TrainingRun.Mode.REPLACE, by=by)
+            trials = form.cleaned_data["trials"] if can_search else None
+            search = {"n_iter": trials} if trials else None
+            run = runs.request(model, active.dataset, mode=TrainingRun.Mode.REPLACE, by=by, search=search)
             tasks.enqueue(run)
             messages.success(request, f"Run {run.pk} is queued; this page follows it.")
             return HttpResponseRedirect(reverse("admin:training_trainingrun_change", args=[run.pk]))
@@ -126,6 +145,9 @@ class RegisteredModelAdmin(RegistryAdmin):
             "opts": self.opts,
             "model": model,
             "active": active,
+            "form": form,
+            "can_search": can_search,
+            "media": form.media,
         }
         return TemplateResponse(request, "admin/training/retrain.html", context)
 

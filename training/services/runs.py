@@ -6,7 +6,7 @@ not, so that web processes start quickly and stay small until they load a model.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.contrib.auth.models import User
 
@@ -16,6 +16,9 @@ from training.models import Dataset, RegisteredModel, TrainingRun
 from training.services import jobs
 
 Status = TrainingRun.Status
+
+MOST_TRIALS: Final = 1_000
+"""Settings that one search may try."""
 
 
 def request(

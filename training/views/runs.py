@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from django.conf import settings
 from drf_spectacular.types import OpenApiTypes
@@ -21,8 +21,6 @@ from training.serializers import TrainingRequestSerializer, TrainingRunSerialize
 from training.services import datasets, jobs, runs, sources
 from training.views.base import ModelView, before, csv_dialect, who
 from training.views.waiting import waited
-
-MOST_TRIALS: Final = 1_000
 
 
 class TrainingRunsView(ModelView):
@@ -157,7 +155,7 @@ def _search(asked: Any) -> dict[str, Any]:
     tried = asked.get("n_iter") if isinstance(asked, dict) else None
     if not isinstance(asked, dict) or set(asked) - {"n_iter"}:
         raise InvalidRows([Fault("search", "not_an_object", 'search must be {"n_iter": 30}')])
-    if not isinstance(tried, int) or isinstance(tried, bool) or not 1 <= tried <= MOST_TRIALS:
-        said = f"n_iter must be a whole number from 1 to {MOST_TRIALS}"
+    if not isinstance(tried, int) or isinstance(tried, bool) or not 1 <= tried <= runs.MOST_TRIALS:
+        said = f"n_iter must be a whole number from 1 to {runs.MOST_TRIALS}"
         raise InvalidRows([Fault("search", "out_of_bounds", said)], message=said)
     return {"n_iter": tried}
