@@ -67,13 +67,23 @@ class Cluster:
                 self._check()
                 continue
             if isinstance(found, BaseException):
-                self._check()
-                if isinstance(found, CancelledError):  # what the client does with all it waits for
-                    raise ClusterLost(f"the Dask scheduler at {self._address} was lost: {found}") from found
+                if isinstance(found, CancelledError) or not self._answers():
+                    # Whatever was under way when it went: cancelled, refused, in the middle of a message.
+                    said_why = str(found) or type(found).__name__
+                    raise ClusterLost(
+                        f"the Dask scheduler at {self._address} was lost: {said_why}"
+                    ) from found
                 raise found
             if found is None:
                 return
             told(found)
+
+    def _answers(self) -> bool:
+        try:
+            self._client.sync(self._client.scheduler.ncores, callback_timeout=SCHEDULER_SECONDS)
+        except Exception:  # whatever a client says that has lost its scheduler
+            return False
+        return True
 
     def _check(self) -> None:
         if self._client.status not in ("running", "connecting"):

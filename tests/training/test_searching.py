@@ -221,7 +221,7 @@ def dask(directory: Path, *parts: str) -> Iterator[subprocess.Popen[bytes]]:
         try:
             yield process
         finally:
-            process.terminate()
+            process.kill()  # a worker that has lost its scheduler may take its time to end by itself
             process.wait(10)
 
 
