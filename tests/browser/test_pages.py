@@ -2,76 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.test import Client
 
 from predictions.models import Prediction, Replay
+from tests.browser.conftest import CHROMIUM
 from tests.conftest import train_sample
 from tests.predictions.test_admin import answered
 from training.models import Activation, Comparison, ModelVersion
 from training.services import jobs
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed (apt install chromium)"),
     pytest.mark.django_db(transaction=True),
 ]
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # Playwright's loop runs in this thread, which Django takes for asynchronous code.
-        before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
-        os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
-        if before is None:
-            del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
-
-
-@pytest.fixture
-def page(chromium: Any, live_server: Any) -> Iterator[Any]:
-    """A page of a superuser who has logged in; a script's error or a request elsewhere fails the test."""
-    client = Client()
-    client.force_login(User.objects.create_superuser("boss"))
-    context = chromium.new_context(base_url=live_server.url, viewport={"width": 1400, "height": 900})
-    context.add_cookies(
-        [{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": live_server.url}]
-    )
-    opened = context.new_page()
-    opened.set_default_timeout(10_000)
-    wrong: list[str] = []
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
-    opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    opened.on(
-        "request",
-        lambda request: (
-            None if request.url.startswith((live_server.url, "data:", "blob:")) else wrong.append(request.url)
-        ),
-    )
-    yield opened
-    context.close()
-    assert wrong == []
 
 
 def test_a_version_is_activated_by_the_confirmation_page(page: Any) -> None:
