@@ -42,8 +42,8 @@ migrations-check: install-dev ## No model change without its migration
 deploy-check: install-dev ## Django's deployment checks, with the settings a server has
 	@VIGIA_LOCAL=0 ARTIFACT_KEY=one-of-its-own-because-a-server-has-two-secrets $(TEST_STACK) python manage.py check --deploy --fail-level WARNING
 
-# Those that start whole services mostly wait: they run beside the others, with servers of their own.
-PROCESS_TESTS = tests/e2e tests/local
+# Those that start processes of their own mostly wait: they run beside the others, with a stack of their own.
+PROCESS_TESTS = tests/e2e tests/local tests/browser tests/training/test_searching.py
 ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 ifeq ($(strip $(PYTEST_ARGS)),)
