@@ -29,10 +29,13 @@ def test_rollouts_across_processes(
     server.start()
     try:
         # In both processes, first the ordinary way and then in the lane.
-        with Clients(server, key, CHURN, [customer] * 2, number=4) as clients:
-            clients.await_answers(60)
-        for worker in server.workers():
-            mapped = Path(f"/proc/{worker}/maps").read_text()
+        for _ in range(20):  # a few connections may all be one process's
+            with Clients(server, key, CHURN, [customer] * 2, number=4) as clients:
+                clients.await_answers(60)
+            maps = [Path(f"/proc/{worker}/maps").read_text() for worker in server.workers()]
+            if all("onnxruntime" in mapped for mapped in maps):
+                break
+        for mapped in maps:
             assert "onnxruntime" in mapped and "/pandas/" not in mapped and "/sklearn/" not in mapped
 
         # A canary for everybody, and its end: from the commit on, no process answers by it.
