@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     started = Plant(
         tmp_path_factory.mktemp("plant"),
-        JOB_LEASE_SECONDS="4",
+        JOB_LEASE_SECONDS="3",
         JOB_PUBLISH_SECONDS="1",
         JOB_CANCEL_SECONDS="2",
     )
@@ -59,7 +59,7 @@ def test_each_run_ends_once_whatever_is_killed(plant: Plant, seed: int) -> None:
     ]
     chance.shuffle(kills)
     for kill in kills:
-        time.sleep(chance.uniform(0.0, 3.5))
+        time.sleep(chance.uniform(0.0, 2.5))
         kill()
     await_(lambda: all_finished(plant, runs), 120, lambda: (states(plant, runs), plant.tail()))
     ended = states(plant, runs)
