@@ -160,6 +160,59 @@ def test_a_job_ends_with_its_watcher(db: None) -> None:
     assert ModelVersion.objects.count() == 1
 
 
+def starting(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has watchers start this instead of a job."""
+    begin = subprocess.Popen
+
+    def popen(command: list[str], **about: Any) -> subprocess.Popen[bytes]:
+        return begin([sys.executable, "-c", code], **about)
+
+    monkeypatch.setattr(supervision.subprocess, "Popen", popen)
+
+
+def test_what_a_job_started_ends_with_it(db: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    left = tmp_path / "pid"
+    code = f"import subprocess; print(subprocess.Popen(['sleep', '60']).pid, file=open({str(left)!r}, 'w'))"
+    starting(code, monkeypatch)
+    began = time.monotonic()
+    assert supervision.supervise(TrainingRun, queued().pk)
+    assert time.monotonic() - began < 30
+    until(lambda: not psutil.pid_exists(int(left.read_text())))
+
+
+def test_a_watcher_does_not_wait_for_who_got_away_with_its_pipe(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "LAST_WORDS_SECONDS", 0.1)
+    starting("import subprocess; subprocess.Popen(['sleep', '20'], start_new_session=True)", monkeypatch)
+    began = time.monotonic()
+    assert supervision.supervise(TrainingRun, queued().pk)
+    assert time.monotonic() - began < 15
+
+
+def test_output_is_read_to_its_end_whatever_celery_made_of_stderr(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Proxy:
+        """As Celery's, it takes text alone."""
+
+        def write(self, text: str) -> int:
+            return len(text)
+
+        def flush(self) -> None:
+            """Nothing."""
+
+    monkeypatch.setattr(sys, "stderr", Proxy())
+    starting("print('x' * 1_000_000, end=''); print('last words')", monkeypatch)
+    run = queued()
+    began = time.monotonic()
+    assert supervision.supervise(TrainingRun, run.pk)
+    assert time.monotonic() - began < 30
+    said = fresh(run).log_tail
+    assert said.endswith("last words\n")
+    assert len(said) <= jobs.LOG_LENGTH
+
+
 def test_a_run_is_cancelled_between_two_stages(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from training.services import execution
 
@@ -221,3 +274,18 @@ def test_a_run_on_the_active_versions_rows_needs_no_rows(churn: ModelVersion, ap
     for wrong in ({"n_iter": 0}, {"n_iter": True}, {"n_iter": 3, "x": 1}, 3):
         assert_error(api.post(RUNS, {"search": wrong}, format="json"), 400, "invalid_input")
     assert_error(api.post(RUNS, {"from": "nowhere"}, format="json"), 400, "invalid_input")
+
+
+def test_nothing_swallows_the_soft_limit(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Least of all what lets scikit-learn serve a version when its compilation raises anything."""
+    from training.engines import choice
+    from training.management.commands.do_job import TimeIsUp
+
+    def late(*given: Any) -> Any:
+        raise TimeIsUp("it was stopped")
+
+    monkeypatch.setattr(choice, "compile_pipeline", late)
+    run = queued()
+    assert runs.execute(run.pk)
+    assert (fresh(run).status, fresh(run).error) == ("failed", "it was stopped")
+    assert not ModelVersion.objects.exists()

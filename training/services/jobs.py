@@ -278,6 +278,10 @@ def _told(lease: Lease) -> Iterator[None]:
             return
         log.exception("%s failed", name)
         lease.fail(f"{type(error).__name__}: {error}")
+    except BaseException as error:  # the limit of time
+        if not getattr(error, "in_words", False):
+            raise
+        lease.fail(str(error))
 
 
 def waiting() -> list[tuple[str, int]]:

@@ -2,7 +2,8 @@
 
 The worker that received the message claims the job and starts a child that does it. So a fit that leaks,
 hangs or takes its process down harms one job, and can be stopped in the middle of a call that never returns
-to Python. The child ends when its watcher does: it notices the end of its standard input.
+to Python. The child ends when its watcher does: it notices the end of its standard input. It leads a process
+group of its own, and what it leaves behind there ends with it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Final
 
 from django.conf import settings
@@ -26,6 +28,9 @@ from training.services.jobs import Lease
 log = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 0.5
+LAST_WORDS_SECONDS: Final = 5.0
+"""How long the end of a child's output is waited for after its death."""
+READ_BYTES: Final = 2**16
 
 
 def supervise(job_kind: type[Job], job_id: int) -> bool:
@@ -49,14 +54,13 @@ def _watch(lease: Lease) -> bool:
         stderr=subprocess.STDOUT,
         cwd=settings.BASE_DIR,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
     )
     output = _Output(child)
     try:
         ended = _Watch(lease, child, output).until_it_ends()
     finally:
-        if child.poll() is None:
-            child.kill()
-        child.wait()
+        _end(child)
         output.close()
         assert child.stdin is not None
         child.stdin.close()
@@ -69,6 +73,13 @@ def _watch(lease: Lease) -> bool:
     why = _death(child.returncode)
     log.error("%s %s: %s", lease.kind._meta.label_lower, lease.job_id, why)
     return lease.give_back(f"{why}; to be tried again")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ends the child and the processes it started, those that outlived it as well."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def _is_still_ours(lease: Lease) -> bool:
@@ -145,8 +156,7 @@ class _Watch:
         return bool(self.lease.held().exclude(stage="starting").exists())
 
     def _kill(self) -> None:
-        self.child.kill()
-        self.child.wait()
+        _end(self.child)
 
 
 class _Output:
@@ -158,13 +168,15 @@ class _Output:
         self._thread.start()
 
     def _read(self) -> None:
+        # Whatever holds the other end may outlive the child, and lines may never end.
         assert self._child.stdout is not None
-        for line in self._child.stdout:
-            sys.stderr.buffer.write(line)
-            sys.stderr.flush()
-            with self._lock:
-                self._pieces += line
-                del self._pieces[: -jobs.LOG_LENGTH]
+        with self._child.stdout as stream:
+            while piece := stream.read1(READ_BYTES):  # type: ignore[attr-defined]
+                with suppress(OSError):
+                    os.write(2, piece)  # Celery puts something without bytes in the place of sys.stderr
+                with self._lock:
+                    self._pieces += piece
+                    del self._pieces[: -jobs.LOG_LENGTH]
 
     def take(self) -> str:
         with self._lock:
@@ -172,6 +184,5 @@ class _Output:
         return found.decode("utf-8", "replace")
 
     def close(self) -> None:
-        self._thread.join(5.0)
-        assert self._child.stdout is not None
-        self._child.stdout.close()
+        """Waits for the last words; not for a process that got away and holds the other end."""
+        self._thread.join(LAST_WORDS_SECONDS)
