@@ -11,8 +11,9 @@ from django.db import DatabaseError, connection, transaction
 
 from tests.conftest import train_sample
 from tests.training.test_admin import NOT_PASSED
-from training.errors import ArtifactError, Conflict, GateNotPassed, Malformed
-from training.models import ModelVersion, Rollout
+from training import artifacts
+from training.errors import ArtifactError, ArtifactPruned, Conflict, GateNotPassed, Malformed
+from training.models import ModelVersion, PrunedArtifact, Rollout
 from training.schema import DatasetSchema
 from training.services import buckets, registry, rollouts, snapshot
 
@@ -73,6 +74,22 @@ def test_the_documented_bucket_is_the_one_used() -> None:
 
 
 # -- starting and stopping -----------------------------------------------------------------------------
+
+
+def test_a_version_that_is_pruned_while_it_is_tried_to_load_is_refused(
+    candidate: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = artifacts.load
+
+    def slowly(version: ModelVersion) -> Any:
+        found = load(version)
+        PrunedArtifact.objects.create(version=version, freed=0)
+        return found
+
+    monkeypatch.setattr(artifacts, "load", slowly)
+    with pytest.raises(ArtifactPruned):
+        begin(candidate)
+    assert not Rollout.objects.exists()
 
 
 def test_a_rollouts_row_is_its_audit(candidate: ModelVersion, boss: User) -> None:

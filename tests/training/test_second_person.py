@@ -16,7 +16,7 @@ from tests.training.test_admin import Staff, copy, staff  # noqa: F401 - a fixtu
 from tests.training.test_runs import queued
 from training.errors import SecondPerson
 from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun
-from training.services import keys, registry, runs
+from training.services import keys, registry, rollouts, runs
 
 pytestmark = pytest.mark.django_db
 
@@ -56,6 +56,22 @@ def test_superusers_are_not_exempt_and_what_nobody_asked_for_anybody_may_activat
         registry.activate(asked_for_by(boss, strict.active_version), by=boss, reason="mine")
     by_nobody = asked_for_by(None, strict.active_version)
     assert registry.activate(by_nobody, by=boss, reason="from the command line").version == by_nobody
+
+
+def test_a_canary_needs_a_second_person_and_a_shadow_does_not(
+    strict: RegisteredModel, client_user: User
+) -> None:
+    mine = asked_for_by(client_user, strict.active_version)
+    rollouts.start(mine, kind="shadow", by=client_user, reason="it answers nobody")
+    with pytest.raises(SecondPerson):
+        rollouts.start(mine, kind="canary", percent=100, by=client_user, reason="mine")
+    other = keys.client_with_every_right("other")
+    begun = rollouts.start(mine, kind="canary", percent=1, by=other, reason="I looked at it")
+    with pytest.raises(SecondPerson):
+        rollouts.raise_percent(begun, percent=100, by=client_user, reason="mine")
+    begun.refresh_from_db()
+    assert begun.is_running
+    assert rollouts.raise_percent(begun, percent=100, by=other, reason="good").percent == 100
 
 
 def test_a_rollback_needs_no_second_person(strict: RegisteredModel, client_user: User) -> None:

@@ -17,7 +17,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.errors import VigiaError
 from training.models import Activation, ModelVersion, PrunedArtifact, RegisteredModel
-from training.services import comparison, registry
+from training.services import access, comparison, registry
 
 LONGEST_REASON = 500
 
@@ -122,7 +122,7 @@ def _confirm(
         "version": version,
         "kind": kind,
         "form": form,
-        "needs_another": kind == "activate" and registry.needs_another(version, request.user),  # type: ignore[arg-type]
+        "needs_another": kind == "activate" and access.needs_another(version, request.user),  # type: ignore[arg-type]
         "switch": comparison.switch(active, version),
         "failed_checks": [check for check in version.gate.get("checks", []) if not check["passed"]],
         "gate_passed": bool(version.gate.get("passed")),

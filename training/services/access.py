@@ -12,7 +12,7 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, Permissi
 from django.db.models import Q, QuerySet
 
 from training.errors import Forbidden
-from training.models import RIGHTS, RegisteredModel
+from training.models import RIGHTS, ModelVersion, RegisteredModel
 
 Right = Literal["predict", "give_outcomes", "train", "activate", "read_log"]
 
@@ -58,3 +58,12 @@ def allowed_models(
     if permission.filter(user=user).exists() or granting.filter(scope__isnull=True).exists():
         return everything
     return everything.filter(Q(group_scopes__group__in=granting)).distinct()
+
+
+def needs_another(version: ModelVersion, by: User | None) -> bool:
+    """Whether somebody else than `by` has to let `version` answer: its model wants a second person.
+
+    A run that nobody asked for by name (the command line) is its own person.
+    """
+    asked = version.run.requested_by_id
+    return version.registered_model.second_person and by is not None and asked == by.pk

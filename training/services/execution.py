@@ -20,8 +20,8 @@ from training.engines.choice import Choice, choose
 from training.engines.sklearn import SklearnEngine
 from training.models import Activation, Dataset, ModelVersion, RegisteredModel, TrainingRun
 from training.schema import DatasetSchema
+from training.services import access, jobs, judgement, registry, sources
 from training.services import datasets as dataset_services
-from training.services import jobs, judgement, registry, sources
 from training.services.jobs import Lease, LeaseLost
 
 Status = TrainingRun.Status
@@ -214,7 +214,7 @@ def _activate_by_policy(model: RegisteredModel, made: ModelVersion, run: Trainin
     if not (by_request or by_policy):
         return ""
     made.registered_model = model  # locked, as it is now
-    if registry.needs_another(made, run.requested_by):
+    if access.needs_another(made, run.requested_by):
         return "waits for a second person to activate it"
     if by_request:
         registry.activate(made, by=run.requested_by, reason=run.activation_reason)

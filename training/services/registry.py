@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from training import artifacts, catalogue
 from training.errors import Conflict, GateNotPassed, SecondPerson, UnknownModel, UnknownVersion
 from training.models import Activation, ModelVersion, RegisteredModel
-from training.services import rollouts
+from training.services import access, rollouts
 
 Status = ModelVersion.Status
 
@@ -81,7 +81,7 @@ def activate(
         if version.status == Status.REJECTED:
             raise Conflict(f"{version} was rejected", code="rejected")
         artifacts.check_kept(version)  # pruned since it was loaded above
-        if kind != Activation.Kind.ROLLBACK and needs_another(version, by):
+        if kind != Activation.Kind.ROLLBACK and access.needs_another(version, by):
             raise SecondPerson(
                 f"{by} asked for the training of {version}: somebody else has to activate it",
             )
@@ -108,15 +108,6 @@ def activate(
             overridden=not passed,
             at=_now(version.registered_model),
         )
-
-
-def needs_another(version: ModelVersion, by: User | None) -> bool:
-    """Whether somebody else than `by` has to activate `version`: its model wants a second person.
-
-    A run that nobody asked for by name (the command line) is its own person.
-    """
-    asked = version.run.requested_by_id
-    return version.registered_model.second_person and by is not None and asked == by.pk
 
 
 def lock(model_id: int) -> None:

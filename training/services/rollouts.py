@@ -19,9 +19,10 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from training import artifacts
-from training.errors import Conflict, GateNotPassed, Malformed
+from training.errors import Conflict, GateNotPassed, Malformed, SecondPerson
 from training.models import ModelVersion, RegisteredModel, Rollout
 from training.schema import Column, DatasetSchema
+from training.services import access
 
 LONGEST_REASON = 500
 Kind = Rollout.Kind
@@ -50,7 +51,9 @@ def start(
     Conflict : no reason; one of this kind runs already; the version is active or rejected; nothing is
         active to compare with; its schema refuses what the active version's accepts.
     GateNotPassed : of a canary, with the failed checks, unless overridden.
-    ArtifactError : when the version could not answer.
+    SecondPerson : of a canary, as with an activation: the model wants somebody else than who asked for the
+        version's training.
+    ArtifactError : when the version could not answer. ArtifactPruned : it was removed on purpose.
     """
     reason = _reason(reason)
     _check_percent(kind, percent)
@@ -60,6 +63,8 @@ def start(
         model = _locked(version.registered_model_id)
         version = ModelVersion.objects.select_related("registered_model").get(pk=version.pk)
         _check_version(version)
+        artifacts.check_kept(version)  # pruned since it was loaded above
+        _check_person(version, kind, by)
         running = model.rollouts.filter(kind=kind, stopped_at=None).select_related("version").first()
         if running is not None:
             said = (
@@ -106,6 +111,7 @@ def raise_percent(rollout: Rollout, *, percent: float, by: User | None, reason: 
     ------
     Malformed : not a canary's percentage, or none above the present one.
     Conflict : no reason given, or it ended before.
+    SecondPerson : see `start`.
     """
     reason = _reason(reason)
     _check_percent(Kind.CANARY, percent)
@@ -113,6 +119,7 @@ def raise_percent(rollout: Rollout, *, percent: float, by: User | None, reason: 
         ended = _stop(rollout, by, f"raised to {percent:g} %: {reason}"[:LONGEST_REASON])
         if ended.kind != Kind.CANARY or ended.percent is None or percent <= ended.percent:
             raise Malformed("only a canary's percentage can be raised, and only upwards", code="bad_percent")
+        _check_person(ended.version, Kind.CANARY, by)
         assert ended.stopped_at is not None
         return Rollout.objects.create(
             registered_model=ended.registered_model,
@@ -186,6 +193,13 @@ def _check_version(version: ModelVersion) -> None:
         raise Conflict(f"{version} is active already", code="already_active")
     if version.status == Status.REJECTED:
         raise Conflict(f"{version} was rejected", code="rejected")
+
+
+def _check_person(version: ModelVersion, kind: str, by: User | None) -> None:
+    """A canary of every client is as good as an activation, so it needs the same people."""
+    if kind == Kind.CANARY and access.needs_another(version, by):
+        said = f"{by} asked for the training of {version}: somebody else has to let it answer"
+        raise SecondPerson(said)
 
 
 def _check_schema(version: ModelVersion) -> None:
