@@ -65,7 +65,8 @@ class Large:
     Attributes
     ----------
     fields : see `_fields`. consumed : bytes of the head. end : bytes of head and body.
-    pieces, have : what has come, and how many bytes that is. until : monotonic seconds, for all of it.
+    come : all that has come; in one place, because a client may send it byte by byte. until : monotonic
+    seconds, for all of it.
     """
 
     fields: dict[str, str]
@@ -73,17 +74,14 @@ class Large:
     end: int
     closes: bool
     until: float
-    pieces: list[bytes]
-    have: int
-
-    def add(self, piece: bytes) -> None:
-        self.pieces.append(piece)
-        self.have += len(piece)
+    come: bytearray
+    read: bytes = b""
 
     def whole(self) -> bytes:
-        if len(self.pieces) > 1:
-            self.pieces = [b"".join(self.pieces)]
-        return self.pieces[0]
+        """All of it, when no more is to come."""
+        if not self.read:
+            self.read, self.come = bytes(self.come), bytearray()
+        return self.read
 
 
 class Connection(TConn):  # type: ignore[misc]
@@ -332,7 +330,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
     ) -> None:
         assert self._lane is not None
         until = time.monotonic() + self._lane.body_seconds
-        large = Large(fields, head.consumed, end, head.connection_close == 1, until, [], 0)
+        large = Large(fields, head.consumed, end, head.connection_close == 1, until, bytearray())
         self._quiet.pop(conn, None)
         conn.large, conn.buffered = large, b""
         self._collected += end
@@ -340,11 +338,11 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
 
     def _collect(self, conn: Connection, large: Large, piece: bytes) -> None:
         assert self._lane is not None
-        large.add(piece)
+        large.come += piece
         now = time.monotonic()
-        if large.have > large.end:
+        if len(large.come) > large.end:
             self._hand_over(conn, large.whole())
-        elif large.have == large.end:
+        elif len(large.come) == large.end:
             self._unlisten(conn)
             self._partial.pop(conn, None)
             answered = self.tpool.submit(self._begin_large, conn, large)
