@@ -100,7 +100,11 @@ class StartSerializer(serializers.Serializer[Any]):
     """Which version to try, how, and why."""
 
     version = serializers.IntegerField(min_value=1, max_value=2**31 - 1)
-    kind = serializers.ChoiceField(choices=Rollout.Kind.choices)
+    kind = serializers.ChoiceField(
+        choices=Rollout.Kind.choices,
+        # The usual message repeats what was sent, which need not be text that can be sent back.
+        error_messages={"invalid_choice": f"a rollout is one of: {', '.join(Rollout.Kind.values)}"},
+    )
     percent = serializers.FloatField(
         required=False, allow_null=True, help_text="Of the clients, for a canary: above 0, at most 100."
     )

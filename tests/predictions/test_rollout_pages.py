@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,11 @@ def test_what_cannot_be_started_is_refused_in_the_one_shape(
 ) -> None:
     assert_error(api.post(ROLLOUTS, body(**given), format="json"), status, code)
     assert not Rollout.objects.exists()
+
+
+def test_a_kind_that_is_no_text_is_refused_like_any_other(candidate: ModelVersion, api: APIClient) -> None:
+    sent = json.dumps(body(kind="\ud800")).encode()
+    assert_error(api.generic("POST", ROLLOUTS, sent, "application/json"), 400, "invalid_input")
 
 
 def test_an_override_is_asked_for_and_on_record(candidate: ModelVersion, api: APIClient) -> None:
