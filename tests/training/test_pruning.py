@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 from typing import Any
 
 import pytest
 from django.core.files.storage import default_storage
 from django.core.management import CommandError, call_command
+from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
 
@@ -173,4 +176,30 @@ def test_bytes_that_were_pruned_are_there_again_when_a_new_version_has_them(five
     pruning.prune(five[-1].registered_model, is_referred_to=never, keep=2)
     assert is_stored(five[1]) == (False, False)
     artifacts.ensure(stored, data)
+    assert is_stored(five[1]) == (True, False)
+
+
+def test_bytes_that_a_run_counts_on_are_not_removed_before_its_version_is_there(
+    five: list[ModelVersion],
+) -> None:
+    """Whichever model's run it is: the lock of the model that is pruned would not do."""
+
+    def prune() -> None:
+        pruning.prune(five[-1].registered_model, is_referred_to=never, keep=2)
+        connection.close()
+
+    pruner = threading.Thread(target=prune)
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND NOT granted"
+    with transaction.atomic():
+        registry.lock_bytes(shared=True)
+        pruner.start()
+        until = time.monotonic() + 20
+        with connection.cursor() as cursor:
+            while cursor.execute(waiting, [registry.BYTES]).fetchone() == (0,):
+                assert time.monotonic() < until
+                time.sleep(0.02)
+        same = {name: getattr(five[1], name) for name in ("artifact_sha256", "artifact_hmac")}
+        train_sample("churn", rows=600, activate=False, **same)
+    pruner.join(20)
+    assert PrunedArtifact.objects.filter(version=five[1]).exists()
     assert is_stored(five[1]) == (True, False)

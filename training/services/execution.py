@@ -49,7 +49,7 @@ class _Made:
         return cls(fitted, choice, pipeline, artifacts.store(pipeline), compiled, judged)
 
     def ensure(self) -> None:
-        """Under the model's lock: what is stored is still there, though a version of the same bytes was
+        """Under `registry.lock_bytes`: what is stored is still there, though a version of the same bytes was
         pruned meanwhile."""
         artifacts.ensure(self.artifact, self.pipeline)
         if self.compiled is not None and self.choice.compiled is not None:
@@ -162,6 +162,7 @@ def _finish(
         active = model.active_version
         if active != compared:
             raise ActiveChanged
+        registry.lock_bytes(shared=True)
         made.ensure()
         last = model.versions.order_by("-number").values_list("number", flat=True).first()
         created = ModelVersion.objects.create(

@@ -139,12 +139,13 @@ def _needed(digest: str, *, besides: list[int]) -> bool:
 def _remove_files(model: RegisteredModel) -> None:
     """Removes what is recorded as pruned and still there, be it from an earlier pruning that was interrupted.
 
-    Under the model's lock: a run that is about to make a version of the very same bytes looks under that lock
-    whether they are still there (see `training.artifacts.ensure`).
+    Under the lock of bytes: a run that is about to make a version of the very same ones looks under that lock
+    whether they are still there (see `training.artifacts.ensure`). One version at a time, because a store can
+    be slow and others must not wait for all of it.
     """
-    with transaction.atomic():
-        registry.lock(model.pk)
-        for version in model.versions.filter(pruned__isnull=False):
+    for version in model.versions.filter(pruned__isnull=False):
+        with transaction.atomic():
+            registry.lock_bytes(shared=False)
             for digest, _ in _parts(version):
                 if not _needed(digest, besides=[]):
                     artifacts.remove(digest)

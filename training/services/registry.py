@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Final
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
@@ -13,6 +14,8 @@ from training.models import Activation, ModelVersion, RegisteredModel
 from training.services import access, rollouts
 
 Status = ModelVersion.Status
+BYTES: Final = 22_123
+"""Class of the advisory lock of `lock_bytes`."""
 
 
 def sync_catalogue() -> list[RegisteredModel]:
@@ -114,6 +117,15 @@ def lock(model_id: int) -> None:
     """Concurrent activations queue here and see each other's result. NO KEY: the log's foreign keys need the
     row's key to stay, and predictions must not wait for this lock."""
     RegisteredModel.objects.select_for_update(no_key=True).get(pk=model_id)
+
+
+def lock_bytes(*, shared: bool) -> None:
+    """Until the end of the transaction: who counts on stored bytes shares the lock, who removes some has it
+    alone. Bytes are stored by their content, so those of one model may be another's; hence no model's lock
+    will do. It is taken after the model's."""
+    with connection.cursor() as cursor:
+        mode = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+        cursor.execute(f"SELECT {mode}(%s, 0)", [BYTES])
 
 
 def _now(model: RegisteredModel) -> datetime:
