@@ -24,6 +24,7 @@ from predictions.models import Prediction, ShadowAnswer, ShadowTally
 from predictions.services import shadows
 from tests.conftest import keyed, train_sample
 from tests.predictions.test_fence import at_its_commit
+from training import artifacts
 from training.models import ModelVersion, Rollout
 from training.services import buckets, keys, registry, rollouts, serving, snapshot
 
@@ -187,6 +188,21 @@ def test_a_canary_that_cannot_be_loaded_fails_nobody_and_is_counted(
     assert tallied(canary) == (0, 0, 4)
     snapshot.forget()  # the while is over
     assert inside.post(CHURN, customer, format="json").json()["version"] == 2
+
+
+def test_a_store_that_is_away_fails_no_client_of_a_canary(
+    candidate: ModelVersion, customer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(candidate, "canary", 50.0)
+    inside, _ = both_sides(candidate, 50.0)
+    serving.forget()
+    assert serving.ready(ModelVersion.objects.get(number=1).pk)
+
+    def away(version: ModelVersion) -> Any:
+        raise ConnectionError("the store does not answer")
+
+    monkeypatch.setattr(artifacts, "load", away)
+    assert inside.post(CHURN, customer, format="json").json()["version"] == 1
 
 
 # -- shadow --------------------------------------------------------------------------------------------

@@ -100,8 +100,10 @@ def served_to(
         return ready(named.version_id), named
     try:
         return ready(named.version_id), named
-    except ArtifactError as error:
-        log.error("the canary of %s cannot answer, the active version does: %s", model.name, error)
+    except Error:
+        raise  # the database's trouble is not the canary's
+    except Exception as error:  # whatever the store or a library raises, it harms nobody
+        log.error("the canary of %s cannot answer, the active version does: %r", model.name, error)
         known.doubt(named.version_id)
         stead = known.find_version(model.name, number, client_id)
         assert stead is not None
