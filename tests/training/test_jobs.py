@@ -276,6 +276,30 @@ def test_a_run_on_the_active_versions_rows_needs_no_rows(churn: ModelVersion, ap
     assert_error(api.post(RUNS, {"from": "nowhere"}, format="json"), 400, "invalid_input")
 
 
+def test_the_last_words_of_a_job_are_kept_though_it_has_ended(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = queued()
+    claim = jobs.claim
+
+    def claimed(kind: type[Any], job_id: int) -> jobs.Lease | None:
+        lease = claim(kind, job_id)
+        assert lease is not None
+        code = (
+            "import django; django.setup(); import uuid; from training.models import TrainingRun; "
+            "from training.services import jobs; print('why it failed'); "
+            f"jobs.Lease(TrainingRun, {job_id}, uuid.UUID('{lease.owner}')).fail('it failed')"
+        )
+        starting(code, monkeypatch)
+        return lease
+
+    monkeypatch.setattr(jobs, "claim", claimed)
+    assert supervision.supervise(TrainingRun, run.pk)
+    done = fresh(run)
+    assert (done.status, done.error) == ("failed", "it failed")
+    assert "why it failed" in done.log_tail
+
+
 def test_nothing_swallows_the_soft_limit(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Least of all what lets scikit-learn serve a version when its compilation raises anything."""
     from training.engines import choice

@@ -145,10 +145,11 @@ class Lease:
         self.renew()
 
     def say(self, text: str) -> None:
-        """Adds lines to the tail of the job's log."""
+        """Adds lines to the tail of the job's log; the last ones come when it has ended, and say why."""
         said = text.replace("\0", "")[-LOG_LENGTH:]
+        ours = self.kind._default_manager.filter(pk=self.job_id, lease_owner=self.owner)
         with suppress(Error):
-            self.held().update(log_tail=Right(Concat(F("log_tail"), Value(said)), LOG_LENGTH))
+            ours.update(log_tail=Right(Concat(F("log_tail"), Value(said)), LOG_LENGTH))
 
     def end(self, status: Status, *, error: str = "", **fields: Any) -> bool:
         """The job's one terminal state; False when the lease was lost."""
@@ -312,6 +313,7 @@ def request_cancel(job: AnyJob, *, by: User | None) -> AnyJob:
     """
     rows = type(job)._default_manager.filter(pk=job.pk)
     with transaction.atomic():
+        rows.select_for_update().get()  # a job that is given back between the two must not escape both
         stopped = rows.filter(status=Status.QUEUED).update(
             status=Status.CANCELLED,
             stage="cancelled",
