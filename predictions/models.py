@@ -138,6 +138,12 @@ class Outcome(models.Model):
                 name="outcome_waiting",
                 condition=models.Q(prediction_id__isnull=True),
             ),
+            # Those that have waited longest; without it each request would read past all that were joined.
+            models.Index(
+                fields=["registered_model", "id"],
+                name="outcome_waiting_longest",
+                condition=models.Q(prediction_id__isnull=True),
+            ),
             # What came under a key before: a repeated request must find it.
             models.Index(
                 fields=["registered_model", "key"],

@@ -1,0 +1,18 @@
+"""Outcomes that have waited longest for their prediction are found without reading past those that were joined."""
+
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [("predictions", "0005_outcomes_append_only")]
+
+    operations = [
+        migrations.AddIndex(
+            model_name="outcome",
+            index=models.Index(
+                condition=models.Q(("prediction_id__isnull", True)),
+                fields=["registered_model", "id"],
+                name="outcome_waiting_longest",
+            ),
+        ),
+    ]
