@@ -44,7 +44,7 @@ class ReplaySummarySerializer(serializers.ModelSerializer[Replay]):
 class ReplaySerializer(ReplaySummarySerializer):
     """A replay; once finished with what would have been answered instead.
 
-    The worst rows show their inputs to those alone who may read the model's log.
+    The worst rows are for those alone who may read the model's log; to others there are none.
     """
 
     result = serializers.SerializerMethodField()
@@ -56,8 +56,7 @@ class ReplaySerializer(ReplaySummarySerializer):
         result: dict[str, Any] | None = replay.result
         if result is None or self.context["with_inputs"]:
             return result
-        worst = [{name: value for name, value in row.items() if name != "inputs"} for row in result["worst"]]
-        return result | {"worst": worst}
+        return result | {"worst": []}
 
 
 class _OfVersion(ModelView):

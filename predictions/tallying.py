@@ -196,7 +196,9 @@ class Tally:
             return
         actuals = [logged.actuals[logged.ids[rows[at]]] for at in known]
         if pairs.old is None or pairs.new is None:
-            self._known.append((pairs.before[known], pairs.after[known], _numbers(actuals)))
+            numbers = _numbers(actuals)
+            good = np.isfinite(numbers)  # an earlier version's target may have been none
+            self._known.append((pairs.before[known][good], pairs.after[known][good], numbers[good]))
             return
         truth = self._labels.of(actuals)
         kept = (pairs.old[known], pairs.new[known], truth)

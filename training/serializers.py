@@ -33,6 +33,13 @@ class TrainingRunSerializer(serializers.ModelSerializer[TrainingRun]):
             "cancel_requested_at", "queued_at", "started_at", "finished_at",
         ]  # fmt: skip
 
+    def to_representation(self, instance: TrainingRun) -> dict[str, Any]:
+        """What its process wrote may quote rows: it is for those who may train."""
+        shown = super().to_representation(instance)
+        if not self.context.get("with_log"):
+            shown["log_tail"] = ""
+        return shown
+
     def get_version(self, run: TrainingRun) -> int | None:
         made = _made(run)
         return made.number if made else None

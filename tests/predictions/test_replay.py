@@ -270,8 +270,7 @@ def test_inputs_are_for_those_who_may_read_the_log(
     assert jobs.execute(Replay, asked["id"])
     trainer = User.objects.create_user("trainer")
     trainer.user_permissions.add(Permission.objects.get(codename="train"))
-    shown = keyed(trainer).get(address).json()["result"]["worst"]
-    assert [set(row) for row in shown] == [{"id", "version", "before", "after", "difference"}]
+    assert keyed(trainer).get(address).json()["result"]["worst"] == []
     assert api.get(address).json()["result"]["worst"][0]["inputs"] == customer
     reader = User.objects.create_user("reader")
     reader.user_permissions.add(Permission.objects.get(codename="read_log"))

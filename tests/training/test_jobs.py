@@ -15,13 +15,13 @@ from typing import Any
 
 import psutil
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.db import connections
 from django.test import Client
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from tests.conftest import assert_error
+from tests.conftest import assert_error, keyed
 from tests.server import child_environment
 from tests.training.test_runs import RUNS, queued
 from training.errors import Conflict
@@ -251,6 +251,15 @@ def test_cancelling_over_http(churn: ModelVersion, api: APIClient) -> None:
         jobs.request_cancel(fresh(run), by=None)
 
 
+def test_what_a_run_wrote_is_for_those_who_may_train(churn: ModelVersion, api: APIClient) -> None:
+    run = queued()
+    TrainingRun.objects.filter(pk=run.pk).update(log_tail="its last words")
+    reader = User.objects.create(username="reader")
+    reader.user_permissions.add(Permission.objects.get(codename="predict"))
+    assert keyed(reader).get(f"{RUNS}{run.pk}/").json()["log_tail"] == ""
+    assert api.get(f"{RUNS}{run.pk}/").json()["log_tail"] == "its last words"
+
+
 def test_cancelling_in_the_admin(churn: ModelVersion) -> None:
     run = queued()
     User.objects.create_superuser("root", "", "root")
@@ -258,6 +267,8 @@ def test_cancelling_in_the_admin(churn: ModelVersion) -> None:
     client.login(username="root", password="root")
     page = f"/admin/training/trainingrun/{run.pk}/change/"
     assert "Cancel the run" in client.get(page).content.decode()
+    TrainingRun.objects.filter(pk=run.pk).update(log_tail="its last words")
+    assert "its last words" in client.get(page).content.decode()
     client.post(f"/admin/training/trainingrun/{run.pk}/cancel/")
     shown = client.get(page).content.decode()
     assert fresh(run).status == "cancelled"

@@ -105,6 +105,7 @@ class TrainingRunAdmin(RegistryAdmin):
             "title": f"Run {row.pk} of {row.registered_model.name}",
             "run": row,
             "made": getattr(row, "version", None),
+            "may_train": row.registered_model_id in allowed_ids(request, "train"),
             "can_cancel": not row.is_finished
             and row.cancel_requested_at is None
             and row.registered_model_id in allowed_ids(request, "train"),

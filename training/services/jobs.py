@@ -197,7 +197,10 @@ def _claim(job_kind: type[Job], job_id: int) -> Lease | None:
     with transaction.atomic():
         rows = job_kind._default_manager.filter(free, pk=job_id)
         job = rows.first()
-        if job is None or (issubclass(job_kind, TrainingRun) and not _has_its_turn(job)):
+        if job is None:
+            return None
+        waits = issubclass(job_kind, TrainingRun) and job.cancel_requested_at is None
+        if waits and not _has_its_turn(job):
             return None
         changed = rows.filter(attempts__lt=MAX_ATTEMPTS, cancel_requested_at__isnull=True).update(
             status=Status.RUNNING,

@@ -58,7 +58,8 @@ def _watch(lease: Lease) -> bool:
     )
     output = _Output(child)
     try:
-        ended = _Watch(lease, child, output).until_it_ends()
+        watch = _Watch(lease, child, output)
+        ended = watch.until_it_ends()
     finally:
         _end(child)
         output.close()
@@ -66,6 +67,9 @@ def _watch(lease: Lease) -> bool:
         child.stdin.close()
     lease.say(output.take())
     if ended or not _is_still_ours(lease):
+        return False
+    if watch.too_long:
+        lease.fail(watch.too_long)
         return False
     if lease.held().filter(cancel_requested_at__isnull=False).exists():
         lease.cancel()
@@ -102,6 +106,7 @@ class _Watch:
         self.lease, self.child, self.output = lease, child, output
         self.started = self.renewed = time.monotonic()
         self.told = False
+        self.too_long = ""  # in words, when that was its end
         self.cancelled_at: float | None = None
 
     def until_it_ends(self) -> bool:
@@ -128,9 +133,9 @@ class _Watch:
         now = time.monotonic()
         spent = now - self.started
         if spent > settings.JOB_HARD_SECONDS:
+            self.too_long = f"it was killed after {settings.JOB_HARD_SECONDS:.0f} s (JOB_HARD_SECONDS)"
             self._kill()
-            self.lease.fail(f"it was killed after {settings.JOB_HARD_SECONDS:.0f} s (JOB_HARD_SECONDS)")
-            return True
+            return False  # said once the loop has seen that it ended
         if spent > settings.JOB_SOFT_SECONDS and not self.told and self._has_begun():
             self.told = True
             self.child.send_signal(signal.SIGUSR1)  # it says so itself

@@ -18,7 +18,7 @@ from training.parsers import CsvBody, CSVParser, StrictJSONParser
 from training.schema import Fault, InvalidRows
 from training.schema.faults import clip
 from training.serializers import TrainingRequestSerializer, TrainingRunSerializer
-from training.services import datasets, jobs, runs, sources
+from training.services import access, datasets, jobs, runs, sources
 from training.views.base import ModelView, before, csv_dialect, who
 from training.views.waiting import waited
 
@@ -101,9 +101,7 @@ class TrainingRunsView(ModelView):
         """202 at once; with ``Prefer: wait=N`` as late as that, and 201 when the run has finished."""
         headers = {"Location": reverse("training-run", args=[self.model.name, run.pk], request=request)}
         run = waited(request, run, headers)
-        return Response(
-            TrainingRunSerializer(run).data, status=201 if run.is_finished else 202, headers=headers
-        )
+        return Response(shown(request, run), status=201 if run.is_finished else 202, headers=headers)
 
 
 class TrainingRunView(ModelView):
@@ -111,7 +109,7 @@ class TrainingRunView(ModelView):
 
     @extend_schema(responses=TrainingRunSerializer, operation_id="get_training_run")
     def get(self, request: Request, model: str, run: int) -> Response:
-        return Response(TrainingRunSerializer(run_of(self.model, run)).data)
+        return Response(shown(request, run_of(self.model, run)))
 
 
 class CancelRunView(ModelView):
@@ -123,7 +121,13 @@ class CancelRunView(ModelView):
     @extend_schema(request=None, responses={202: TrainingRunSerializer}, operation_id="cancel_training_run")
     def post(self, request: Request, model: str, run: int) -> Response:
         found = jobs.request_cancel(run_of(self.model, run), by=who(request))
-        return Response(TrainingRunSerializer(found).data, status=202)
+        return Response(shown(request, found), status=202)
+
+
+def shown(request: Request, run: TrainingRun) -> dict[str, Any]:
+    """A run as this client may see it."""
+    may_train = access.may(request.user, "train", run.registered_model)
+    return dict(TrainingRunSerializer(run, context={"with_log": may_train}).data)
 
 
 def run_of(model: RegisteredModel, run_id: int) -> TrainingRun:
