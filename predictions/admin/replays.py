@@ -141,6 +141,7 @@ class ReplayAdmin(RegistryAdmin):
             "can_cancel": not row.is_finished
             and row.cancel_requested_at is None
             and row.registered_model_id in allowed_ids(request, "train"),
+            "may_train": row.registered_model_id in allowed_ids(request, "train"),
             "can_read_log": row.registered_model_id in allowed_ids(request, "read_log"),
             **(shown(row, row.result) if row.result is not None else {}),
         }
