@@ -14,7 +14,7 @@ STACK = $(BIN)/python -m local.stack --reuse --
 
 export VIGIA_VAR TEST_VAR
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-here unit-processes faults openapi bench bench-growth bench-start bench-micro bench-memory manage shell install install-dev clean
+.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults openapi bench bench-growth bench-start bench-micro bench-memory manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -42,23 +42,28 @@ migrations-check: install-dev ## No model change without its migration
 deploy-check: install-dev ## Django's deployment checks, with the settings a server has
 	@VIGIA_LOCAL=0 ARTIFACT_KEY=one-of-its-own-because-a-server-has-two-secrets $(TEST_STACK) python manage.py check --deploy --fail-level WARNING
 
-# Those that start processes of their own mostly wait: they run beside the others, with a stack of their own.
+# Three groups side by side, each with a stack of its own: some of them wait while others compute.
 PROCESS_TESTS = tests/e2e tests/local tests/browser tests/training/test_searching.py
+LOG_TESTS = tests/predictions
 ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+GROUP_STACK = $(ONE_THREAD) DATABASE_URL= REDIS_URL= VIGIA_VAR=$(TEST_VAR)/$@ $(BIN)/python -m local.stack --reuse --
 
 ifeq ($(strip $(PYTEST_ARGS)),)
 unit: install-dev ## The tests (PYTEST_ARGS="-k drift")
-	@$(MAKE) --no-print-directory -j2 --output-sync=target unit-processes unit-here
+	@$(MAKE) --no-print-directory -j3 --output-sync=target unit-processes unit-log unit-rest
 else
 unit: install-dev
 	@$(ONE_THREAD) $(TEST_STACK) pytest $(PYTEST_ARGS)
 endif
 
-unit-here:
-	@$(ONE_THREAD) $(TEST_STACK) pytest $(foreach path,$(PROCESS_TESTS),--ignore=$(path))
+unit-rest:
+	@$(GROUP_STACK) pytest $(foreach path,$(PROCESS_TESTS) $(LOG_TESTS),--ignore=$(path))
+
+unit-log:
+	@$(GROUP_STACK) pytest $(LOG_TESTS)
 
 unit-processes:
-	@$(ONE_THREAD) DATABASE_URL= REDIS_URL= VIGIA_VAR=$(TEST_VAR)/processes $(BIN)/python -m local.stack --reuse -- pytest $(PROCESS_TESTS)
+	@$(GROUP_STACK) pytest $(PROCESS_TESTS)
 
 faults: install-dev ## Kills worker, broker, PostgreSQL and beat under training runs, twenty times (FAULT_SEEDS=20)
 	@FAULT_SEEDS=$${FAULT_SEEDS:-20} $(TEST_STACK) pytest -q tests/e2e/test_faults.py

@@ -40,7 +40,9 @@ class Plant:
     def start(self) -> None:
         self._start("stack", "-m", "local.stack", "--", "sleep", "1800")
         await_(lambda: (self.var / "stack.json").exists() and self._answers(), 60)
-        self.manage("bootstrap", "--no-accounts")
+        self.manage("bootstrap", "--no-models", "--no-accounts")
+        for name in ("churn", "houses"):
+            self.manage("load_dataset", name, str(ROOT / "training" / "samples" / f"{name}.csv"))
         self.start_worker()
         self.start_beat()
 

@@ -182,7 +182,7 @@ def warm_up() -> None:
         for version_id in list(rows[:KEPT_VERSIONS]):
             try:
                 snapshot.current().find_version(ready(version_id).model_name, None, None)
-            except ArtifactError as error:
+            except (ArtifactError, ModelVersion.DoesNotExist) as error:
                 log.warning("%s", error)
     except Error as error:
         log.warning("no version was loaded ahead of the first request: %s", error)
