@@ -11,6 +11,7 @@ import pytest
 from training.transformers.cars import CarColumns, name_litres, name_parts, number_in, torque_in_nm
 from training.transformers.encoding import NumberByCategory
 from training.transformers.houses import HouseGeometry
+from training.transformers.text import clean_text
 
 
 @pytest.mark.parametrize(
@@ -82,3 +83,16 @@ def test_distance_to_the_centre_is_in_kilometres_and_ratios_survive_zero_rooms()
     assert found["km_to_centre"] == pytest.approx(11.1, abs=0.1)
     assert found["net_share"] == 0.75
     assert np.isnan(found["surface_per_room"])
+
+
+def test_text_is_cleaned_value_by_value_whatever_stands_beside_it() -> None:
+    given = [" Some  Thing ", "some thing", "", None, float("nan"), "\tÑ "]
+    cleaned = ["some thing", "some thing", "missing", "missing", "missing", "ñ"]
+    for dtype in (object, "category", "str"):
+        column = pd.Series(given, dtype=dtype, index=[5, 3, 1, 0, 2, 4], name="x")
+        found = clean_text(column)
+        assert found.tolist() == cleaned
+        assert (list(found.index), found.name, found.dtype) == ([5, 3, 1, 0, 2, 4], "x", object)
+    assert clean_text(pd.Series([1, True, 1.0, "1", None], dtype=object)).tolist() == [
+        "1", "true", "1.0", "1", "missing",
+    ]  # fmt: skip

@@ -15,11 +15,21 @@ MISSING = "missing"
 
 
 def clean_text(column: pd.Series) -> pd.Series:
-    """Lower-case, strip and single-space a column; missing or blank -> ``"missing"``."""
+    """Lower-case, strip and single-space a column; missing or blank -> ``"missing"``.
+
+    Each distinct text is cleaned once. Where anything else is among them all go one by one: 1 and True are
+    equal to pandas, and written differently.
+    """
     values = column.astype(object)
-    return values.map(
-        lambda v: MISSING if pd.isna(v) else " ".join(str(v).lower().split()) or MISSING
-    ).astype(object)
+    codes, distinct = pd.factorize(values)  # missing is -1, the last of `cleaned`
+    if all(isinstance(value, str) for value in distinct):
+        cleaned = np.array([*map(_clean, distinct), MISSING], dtype=object)
+        return pd.Series(cleaned[codes], index=column.index, name=column.name, dtype=object)
+    return values.map(_clean).astype(object)
+
+
+def _clean(value: Any) -> str:
+    return MISSING if pd.isna(value) else " ".join(str(value).lower().split()) or MISSING
 
 
 def to_float(column: pd.Series) -> Floats:
