@@ -19,6 +19,7 @@ from django.core.files.storage import default_storage
 from django.db import connection
 
 ROOT = Path(__file__).resolve().parent.parent
+PAUSE = 0.005
 
 
 class Asker:
@@ -75,7 +76,7 @@ class Asker:
 
 
 class Clients:
-    """Threads that ask without a pause and note every answer.
+    """Threads that ask again and again, with a pause in which others may compute, and note every answer.
 
     answers : (ids, version, asked at, answered at), monotonic. others : (status, asked at, answered at).
     broken : connections that ended without an answer.
@@ -104,6 +105,7 @@ class Clients:
         try:
             while not self.stop.is_set():
                 self._ask_on(kept)
+                time.sleep(PAUSE)
         finally:
             kept.close()
 
