@@ -72,7 +72,9 @@ class Rows:
 
     def warnings(self) -> list[list[dict[str, str]]]:
         """What `DatasetSchema.warnings` says of each row."""
-        if self._matrix is not None and not self.compiled.deserves_warnings(self._matrix):
+        # Asking a matrix costs some microseconds a column, whatever its length.
+        many = len(self.values) >= BY_COLUMN_FROM
+        if many and self._matrix is not None and not self.compiled.deserves_warnings(self._matrix):
             return [[]] * len(self.values)
         return self.compiled.warnings(self.values)
 
