@@ -132,14 +132,30 @@ def test_the_soft_limit_is_said_by_the_job_itself(db: None, settings: Any) -> No
     assert "JOB_SOFT_SECONDS" in done.error
 
 
-def test_memory_beyond_the_limit_fails_the_run_in_words(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JOB_MEMORY_MB", "80")  # less than pandas takes
+def test_memory_beyond_the_limit_ends_a_run_in_words(db: None, settings: Any) -> None:
+    settings.JOB_MEMORY_MB = 60  # less than pandas and scikit-learn take
     run = queued()
     assert supervision.supervise(TrainingRun, run.pk)
     done = fresh(run)
-    assert done.status == "failed"
-    assert done.error
+    assert (done.status, done.attempts) == ("failed", 1)
+    assert "it may have 60 (JOB_MEMORY_MB)" in done.error
     assert not ModelVersion.objects.exists()
+    settings.JOB_MEMORY_MB = 4_000
+    run = queued()
+    assert supervision.supervise(TrainingRun, run.pk)
+    assert fresh(run).status == "succeeded"
+
+
+def test_memory_is_that_of_a_process_and_its_descendants() -> None:
+    held = "held = bytearray(50_000_000); "
+    inner = f"[sys.executable, '-c', {held + 'print(1, flush=True); input()'!r}]"
+    outer = f"import subprocess, sys; {held}subprocess.run({inner})"
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", outer], **pipes) as process:
+        process.stdout.readline()
+        assert 95 <= supervision.memory_mb(process.pid) <= 160
+        process.communicate(b"\n")
+    assert supervision.memory_mb(process.pid) == 0
 
 
 def test_a_job_ends_with_its_watcher(db: None) -> None:

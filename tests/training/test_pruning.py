@@ -104,7 +104,7 @@ def test_nothing_is_pruned_unless_somebody_said_how_many_are_kept(five: list[Mod
     assert said() == "0 artifacts pruned, 0\xa0bytes\n"
     assert tasks.prune_artifacts() == 0
     RegisteredModel.objects.filter(pk=model.pk).update(kept_artifacts=2)
-    assert "churn 2: pruned" in said("churn", dry_run=True)
+    assert "churn 2: would be pruned" in said("churn", dry_run=True)
     assert not PrunedArtifact.objects.exists()
     assert is_stored(five[1]) == (True, True)
     assert tasks.prune_artifacts() == 2

@@ -271,7 +271,7 @@ def _told(lease: Lease) -> Iterator[None]:
     except (VigiaError, InvalidRows) as error:
         lease.fail(str(error))
     except MemoryError:
-        lease.fail("it needed more memory than it may have (JOB_MEMORY_MB)")
+        lease.fail("it ran out of memory")
     except (OperationalError, InterfaceError):
         # The database was away for longer than is waited for; the lease runs out and the job is taken again.
         log.exception("%s: the database is away", name)

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from django.conf import settings
@@ -28,6 +29,7 @@ from training.services.jobs import Lease
 log = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 0.5
+MEMORY_SECONDS: Final = 0.1
 LAST_WORDS_SECONDS: Final = 5.0
 """How long the end of a child's output is waited for after its death."""
 READ_BYTES: Final = 2**16
@@ -68,8 +70,8 @@ def _watch(lease: Lease) -> bool:
     lease.say(output.take())
     if ended or not _is_still_ours(lease):
         return False
-    if watch.too_long:
-        lease.fail(watch.too_long)
+    if watch.beyond:
+        lease.fail(watch.beyond)
         return False
     if lease.held().filter(cancel_requested_at__isnull=False).exists():
         lease.cancel()
@@ -106,7 +108,7 @@ class _Watch:
         self.lease, self.child, self.output = lease, child, output
         self.started = self.renewed = time.monotonic()
         self.told = False
-        self.too_long = ""  # in words, when that was its end
+        self.beyond = ""  # the limit that was its end, in words
         self.cancelled_at: float | None = None
 
     def until_it_ends(self) -> bool:
@@ -123,17 +125,30 @@ class _Watch:
         return False
 
     def _still_runs(self) -> bool:
-        try:
-            self.child.wait(TICK_SECONDS)
-        except subprocess.TimeoutExpired:
-            return True
-        return False
+        """After a tick. Memory is looked at more often than the database is asked."""
+        until = time.monotonic() + TICK_SECONDS
+        while time.monotonic() < until:
+            try:
+                self.child.wait(MEMORY_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._check_memory()
+                continue
+            return False
+        return True
+
+    def _check_memory(self) -> None:
+        used = memory_mb(self.child.pid) if settings.JOB_MEMORY_MB and not self.beyond else 0
+        if used > settings.JOB_MEMORY_MB:
+            self.beyond = (
+                f"it was killed at {used:,} MiB: it may have {settings.JOB_MEMORY_MB:,} (JOB_MEMORY_MB)"
+            )
+            self._kill()
 
     def _tick(self) -> bool:
         now = time.monotonic()
         spent = now - self.started
         if spent > settings.JOB_HARD_SECONDS:
-            self.too_long = f"it was killed after {settings.JOB_HARD_SECONDS:.0f} s (JOB_HARD_SECONDS)"
+            self.beyond = f"it was killed after {settings.JOB_HARD_SECONDS:.0f} s (JOB_HARD_SECONDS)"
             self._kill()
             return False  # said once the loop has seen that it ended
         if spent > settings.JOB_SOFT_SECONDS and not self.told and self._has_begun():
@@ -162,6 +177,23 @@ class _Watch:
 
     def _kill(self) -> None:
         _end(self.child)
+
+
+def memory_mb(pid: int) -> int:
+    """Anonymous resident memory of a process and its descendants in MiB, as Linux tells it; elsewhere 0.
+
+    Mapped files are left out: the system can take their pages back.
+    """
+    total, waiting = 0, [pid]
+    while waiting:
+        process = Path("/proc") / str(waiting.pop())
+        with suppress(OSError):  # it has just ended
+            for line in (process / "status").read_text().splitlines():
+                if line.startswith("RssAnon:"):
+                    total += int(line.split()[1])
+            for thread in (process / "task").iterdir():
+                waiting += map(int, (thread / "children").read_text().split())
+    return total // 1024
 
 
 class _Output:

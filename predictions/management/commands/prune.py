@@ -31,6 +31,7 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="say what would be done")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        said = "would be pruned" if options["dry_run"] else "pruned"
         freed = count = 0
         for model in self._models(options["model"]):
             done = pruning.prune(
@@ -41,11 +42,10 @@ class Command(BaseCommand):
                 dry_run=options["dry_run"],
             )
             for each in done:
-                what = f"kept: {each.kept}" if each.kept else f"pruned, {filesizeformat(each.freed)}"
+                what = f"kept: {each.kept}" if each.kept else f"{said}, {filesizeformat(each.freed)}"
                 self.stdout.write(f"{each.version}: {what}")
             freed += sum(each.freed for each in done)
             count += sum(not each.kept for each in done)
-        said = "would be pruned" if options["dry_run"] else "pruned"
         self.stdout.write(f"{count} artifacts {said}, {filesizeformat(freed)}")
 
     def _models(self, name: str | None) -> list[RegisteredModel]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
 import threading
@@ -40,9 +39,6 @@ class Command(BaseCommand):
         signal.signal(signal.SIGUSR1, _out_of_time)
         for ignored in (signal.SIGINT, signal.SIGTERM):  # the watcher decides, not whoever stops its group
             signal.signal(ignored, signal.SIG_IGN)
-        if settings.JOB_MEMORY_MB:
-            most = settings.JOB_MEMORY_MB * 2**20
-            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
         jobs.do(jobs.Lease(jobs.kind(kind), job, owner))
 
 
