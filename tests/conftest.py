@@ -19,7 +19,7 @@ from django.test import TransactionTestCase
 from rest_framework.test import APIClient
 
 from predictions import log, shadowing
-from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
+from training.models import Dataset, ModelVersion, ReferenceProfile, RegisteredModel, TrainingRun
 from training.services import datasets, keys, registry, runs
 
 # A shared machine pauses at will; a slow example is no failure.
@@ -105,7 +105,8 @@ def train_sample(
     if known is None:
         assert not changed, "nothing was trained yet that could be changed"
         run = _train(model, rows)
-        known = _TRAINED[name, rows] = [_fields(run.upload), _fields(run), _fields(run.version)]
+        reference = {"bins": run.version.reference.bins}
+        known = _TRAINED[name, rows] = [_fields(run.upload), _fields(run), _fields(run.version), reference]
     else:
         upload, _ = Dataset.objects.get_or_create(
             registered_model=model, sha256=known[0]["sha256"], defaults=known[0] | {"registered_model": model}
@@ -115,7 +116,8 @@ def train_sample(
         )
         number = (model.versions.count() or 0) + 1
         made = {"registered_model": model, "run": run, "dataset": upload, "number": number}
-        ModelVersion.objects.create(**known[2] | made | {"status": "candidate"} | changed)
+        version = ModelVersion.objects.create(**known[2] | made | {"status": "candidate"} | changed)
+        ReferenceProfile.objects.create(version=version, **known[3])
     version = ModelVersion.objects.select_related("registered_model").get(run=run)
     if activate:
         registry.activate(version, by=None, reason="a test needs it")

@@ -46,6 +46,31 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """What a drift review calls drift.
+
+    Parameters
+    ----------
+    significance : what share of the columns called significant may be so by chance (the false discovery
+        rate of Benjamini and Hochberg).
+    psi : adjusted population stability index from which a significant change is large enough to be drift.
+    minimum_rows : of a window; with fewer nothing is said.
+    share : of the importance of all columns: so much of it must have drifted for the model to drift. Where
+        importances are not known, one column is enough.
+    quality_fall : by what share of its value on the hold-out the primary metric has to be worse for the
+        quality to count as fallen, its interval lying on that side altogether.
+    minimum_outcomes : with fewer no metric is given.
+    """
+
+    significance: float = 0.05
+    psi: float = 0.1
+    minimum_rows: int = 50
+    share: float = 0.1
+    quality_fall: float = 0.1
+    minimum_outcomes: int = 50
+
+
+@dataclass(frozen=True)
 class ModelDeclaration:
     """One registered model: everything else is derived from this.
 
@@ -65,6 +90,7 @@ class ModelDeclaration:
     drop_duplicates : train on distinct rows only.
     holdout : share of the distinct rows kept out of training for the metrics.
     seed : of the split and of the estimator.
+    watch : see `Watch`.
     search : the space a search for hyper-parameters draws from (see `training.searching`), or a function
         that returns it, so that scipy is imported when a search begins; None: no search.
     """
@@ -77,6 +103,7 @@ class ModelDeclaration:
     build: Callable[[int], Any]
     primary_metric: str
     gate: Gate = field(default_factory=Gate)
+    watch: Watch = field(default_factory=Watch)
     policy: Policy = "manual"
     threshold: float = 0.5
     drop_duplicates: bool = True

@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 from django.conf import settings
 from django.contrib.auth.models import Group
-from django.core.validators import RegexValidator
+from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from training.profile import Profile
 from training.schema import DatasetSchema
 
 RIGHTS = (
@@ -33,6 +34,12 @@ class RegisteredModel(models.Model):
         MANUAL = "manual", "manual: the admin decides"
         IF_BETTER = "if_better", "if better: the gate decides"
         ALWAYS = "always", "always: every new version"
+
+    class Trigger(models.TextChoices):
+        NEVER = "never", "never: only when somebody asks"
+        DRIFT = "drift", "drift: of the model's inputs or answers"
+        QUALITY = "quality", "quality: fallen below what it was on the hold-out"
+        EITHER = "either", "either of the two"
 
     name = models.CharField(
         max_length=50, unique=True, validators=[RegexValidator(r"^[a-z][a-z0-9_]*\Z")], editable=False
@@ -59,6 +66,27 @@ class RegisteredModel(models.Model):
         null=True,
         blank=True,
         help_text="Pruning removes the artifacts of older retired versions, not their rows. Empty: keep all.",
+    )
+    review_hours = models.PositiveSmallIntegerField(
+        "hours between drift reviews",
+        default=24,
+        help_text="How often the log is reviewed for drift. 0: only when somebody asks.",
+    )
+    review_window_hours = models.PositiveSmallIntegerField(
+        "hours of a drift review",
+        default=24 * 7,
+        validators=[MinValueValidator(1)],
+        help_text="How much of the log a scheduled review looks at.",
+    )
+    retrain_on = models.CharField(
+        "retrain on",
+        max_length=8,
+        choices=Trigger.choices,
+        default=Trigger.NEVER,
+        help_text="What a scheduled review has to find to ask for a training run on the rows with outcomes.",
+    )
+    retrain_cooldown_hours = models.PositiveSmallIntegerField(
+        "hours between such runs", default=24 * 7, help_text="No sooner after the last run asked for so."
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -357,6 +385,29 @@ class ModelVersion(models.Model):
             "trained_by": self.created_by.get_username() if self.created_by else None,
             "trained_at": self.created_at,
         }
+
+
+class ReferenceProfile(models.Model):
+    """The frozen bins and counts of what a version was trained on, see `training.profile`.
+
+    A table of its own, because versions are read far more often than their bins. Written once, too.
+    """
+
+    version = models.OneToOneField(
+        ModelVersion, primary_key=True, on_delete=models.CASCADE, related_name="reference"
+    )
+    bins = models.JSONField()
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"reference profile of {self.version}"
+
+    @property
+    def profile(self) -> Profile:
+        return Profile.from_json(self.bins)
 
 
 class Activation(models.Model):

@@ -18,7 +18,14 @@ from training import artifacts, catalogue, datasets, fitting, searching, version
 from training.declaration import ModelDeclaration
 from training.engines.choice import Choice, choose
 from training.engines.sklearn import SklearnEngine
-from training.models import Activation, Dataset, ModelVersion, RegisteredModel, TrainingRun
+from training.models import (
+    Activation,
+    Dataset,
+    ModelVersion,
+    ReferenceProfile,
+    RegisteredModel,
+    TrainingRun,
+)
 from training.schema import DatasetSchema
 from training.services import access, jobs, judgement, registry, sources
 from training.services import datasets as dataset_services
@@ -194,6 +201,7 @@ def _finish(
             code_version=version.code_version(catalogue.source_sha256(declared.name)),
             created_by=run.requested_by,
         )
+        ReferenceProfile.objects.create(version=created, bins=made.judged.reference.to_json())
         waits = _activate_by_policy(model, created, run)
         held.update(
             status=Status.SUCCEEDED,

@@ -16,15 +16,18 @@ from training.engines.sklearn import SklearnEngine
 from training.errors import ArtifactError
 from training.judging import Answers, HoldOut, Judged
 from training.models import ModelVersion
+from training.profile import Profile, profile
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """evaluation : as it is stored with the version. answers : of the pipeline to its hold-out."""
+    """evaluation : as it is stored with the version. answers : of the pipeline to its hold-out.
+    reference : see `training.profile`."""
 
     evaluation: dict[str, Any]
     latency: Latency
     answers: Answers
+    reference: Profile
 
 
 def judge(declared: ModelDeclaration, fitted: fitting.Fitted, choice: Choice) -> Judgement:
@@ -41,7 +44,8 @@ def judge(declared: ModelDeclaration, fitted: fitting.Fitted, choice: Choice) ->
         "split": split_of(declared),
         "duplicates_dropped": fitted.duplicates_dropped,
     }
-    return Judgement(found, latency, answers)
+    reference = profile(fitted.schema, fitted.train_features, answers)
+    return Judgement(found, latency, answers, reference)
 
 
 def hold_out(declared: ModelDeclaration, features: Any, target: Any) -> HoldOut:

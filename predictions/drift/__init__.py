@@ -1,0 +1,1 @@
+"""Drift: counts of the log beside the reference profile of the version that answered. No Django here."""
