@@ -23,9 +23,9 @@ SMOOTHING: Final = 0.5
 FEWEST_EXPECTED: Final = 5.0
 """With fewer rows expected in some bin the chi-square distribution is no approximation (Cochran 1954)."""
 DRAWS: Final = 1_999
-ENOUGH: Final = 100
+ENOUGH: Final = 50
 """So many draws as extreme as what was found settle a p-value: it is far from small."""
-BATCH: Final = 500
+BATCH: Final = 250
 _MOST_DRAWN_FROM: Final = 1_000_000_000  # what numpy's hypergeometric draws take
 
 
