@@ -19,7 +19,7 @@ import numpy as np
 
 from predictions.distributions import psi as usual_psi
 from predictions.drift.counts import Counted
-from predictions.drift.verdicts import DRIFT, NOTICE, Finding, Reviewed, review
+from predictions.drift.verdicts import DRIFT, NOTICE, Finding, Reviewed, compared, judged, review
 from training.declaration import Watch
 from training.judging import Answers
 from training.profile import PREDICTION, PROBABILITY, Bins, Profile, of_answers, of_column
@@ -220,14 +220,18 @@ def repeated(repetitions: int, sizes: Sequence[int] = SIZES, *, say: bool = Fals
             reviewed = review(profile, counted(profile, clean), watch)
             for name, rule in RULES.items():
                 tally.alarms[name, rows] += rule(reviewed)
-            moved = clean | {SHIFTED: clean[SHIFTED] + SHIFT}
-            after = review(profile, counted(profile, moved), watch)
-            tally.found[rows] += any(
-                each.verdict == DRIFT for each in after.findings if each.column == SHIFTED
-            )
+            tally.found[rows] += _is_found(profile, reviewed, clean[SHIFTED] + SHIFT, watch)
         if say and repetition % 100 == 99:
             sys.stderr.write(f"{repetition + 1} of {repetitions}\n")
     return tally
+
+
+def _is_found(profile: Profile, reviewed: Reviewed, values: Drawn, watch: Watch) -> bool:
+    """Whether `SHIFTED` is called drift when it has these values and the other columns are as they were."""
+    column = profile.by_name[SHIFTED]
+    moved = compared(column, _of_numbers(column.bins, values), watch)
+    after = judged([moved if each.column == SHIFTED else each for each in reviewed.findings], watch)
+    return any(each.column == SHIFTED and each.verdict == DRIFT for each in after.findings)
 
 
 def large(repetitions: int, rows: int = LARGE) -> dict[str, float]:
