@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from predictions import drift_views, outcome_views, replay_views, rollout_views, views
+from predictions import drift_views, outcome_views, quality_views, replay_views, rollout_views, views
 
 urlpatterns = [
     path("models/<str:model>/predictions/", views.PredictionsView.as_view(), name="predictions"),
@@ -28,6 +28,7 @@ urlpatterns = [
         name="raise-rollout",
     ),
     path("models/<str:model>/outcomes/", outcome_views.OutcomesView.as_view(), name="outcomes"),
+    path("models/<str:model>/quality/", quality_views.QualityView.as_view(), name="quality"),
     path(
         "models/<str:model>/versions/<int:number>/replays/",
         replay_views.ReplaysView.as_view(),
