@@ -9,6 +9,7 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from config import env
+from config.telemetry import place
 from training.version import VERSION
 
 BASE_DIR = env.BASE_DIR
@@ -144,6 +145,11 @@ CELERY_BEAT_SCHEDULE = {
     "join-waiting-outcomes": {"task": "predictions.tasks.join_waiting_outcomes", "schedule": 180.0},
 }
 
+# -- /metrics ------------------------------------------------------------------------------------------
+METRICS_TOKEN = env.text("METRICS_TOKEN", str(env.local_stack().get("metrics_token") or ""))  # "": none
+METRICS_DIR = str(place.base())  # what the processes of this machine count
+WORKER_METRICS_PORT = env.number("WORKER_METRICS_PORT", 0)  # where the worker shows its own; 0: nowhere
+
 # -- the API -------------------------------------------------------------------------------------------
 RATE_LIMIT = env.text("RATE_LIMIT", "")  # for example 1000/min; per key and process, off by default
 REST_FRAMEWORK: dict[str, Any] = {
@@ -206,7 +212,7 @@ LOGIN_URL, LOGIN_REDIRECT_URL = "/admin/login/", "/admin/"
 CSRF_FAILURE_VIEW = "config.errors.csrf_failure"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SECURE_SSL_REDIRECT = HTTPS and env.flag("HTTPS_REDIRECT", default=True)
-SECURE_REDIRECT_EXEMPT = [r"^healthz/", r"^ping$"]
+SECURE_REDIRECT_EXEMPT = [r"^healthz/", r"^ping$", r"^metrics$"]
 SECURE_HSTS_SECONDS = env.number("HSTS_SECONDS", 31_536_000) if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 SECURE_CONTENT_TYPE_NOSNIFF = True
