@@ -9,6 +9,7 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from config import env
+from config.telemetry import place
 from training.version import VERSION
 
 BASE_DIR = env.BASE_DIR
@@ -159,6 +160,11 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "remove-old-months": _kept("remove_old_months", 24 * 3600.0),
 }
 
+# -- /metrics ------------------------------------------------------------------------------------------
+METRICS_TOKEN = env.text("METRICS_TOKEN", str(env.local_stack().get("metrics_token") or ""))  # "": none
+METRICS_DIR = str(place.base())  # what the processes of this machine count
+WORKER_METRICS_PORT = env.number("WORKER_METRICS_PORT", 0)  # where the worker shows its own; 0: nowhere
+
 # -- the API -------------------------------------------------------------------------------------------
 RATE_LIMIT = env.text("RATE_LIMIT", "")  # for example 1000/min; per key and process, off by default
 REST_FRAMEWORK: dict[str, Any] = {
@@ -222,7 +228,7 @@ LOGIN_URL, LOGIN_REDIRECT_URL = "/admin/login/", "/admin/"
 CSRF_FAILURE_VIEW = "config.errors.csrf_failure"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SECURE_SSL_REDIRECT = HTTPS and env.flag("HTTPS_REDIRECT", default=True)
-SECURE_REDIRECT_EXEMPT = [r"^healthz/", r"^ping$"]
+SECURE_REDIRECT_EXEMPT = [r"^healthz/", r"^ping$", r"^metrics$"]
 SECURE_HSTS_SECONDS = env.number("HSTS_SECONDS", 31_536_000) if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 SECURE_CONTENT_TYPE_NOSNIFF = True
