@@ -421,3 +421,25 @@ class DriftFinding(models.Model):
 
     def __str__(self) -> str:
         return f"{self.column}: {self.verdict}"
+
+
+class RemovedMonth(models.Model):
+    """A month of the log that retention has removed, on record.
+
+    start : of the month, UTC. rows : about so many it had. although_kept : a kept review was about it.
+    """
+
+    start = models.DateTimeField(unique=True)
+    rows = models.PositiveBigIntegerField()
+    although_kept = models.BooleanField(default=False)
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-start"]
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return f"{self.start:%Y-%m}"
