@@ -6,6 +6,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from config import views
+from predictions.admin import watch
 
 admin.site.site_url = "/"
 
@@ -14,6 +15,7 @@ urlpatterns = [
     path("ping", views.ping, name="ping"),
     path("healthz/live", views.live, name="live"),
     path("healthz/ready", views.ready, name="ready"),
+    path("admin/watch/", include(watch.urls())),
     path("admin/", admin.site.urls),
     path("api/schema/", SpectacularAPIView.as_view(), name="openapi"),
     path(

@@ -133,6 +133,7 @@ def quality_rows(
 
 def context(review: DriftReview, *, histogrammed: bool) -> dict[str, Any]:
     """What the templates in ``predictions/drift`` show of a review."""
+    quality = review.quality[0] if review.quality else None  # of the one version that is reviewed
     found = findings(review, histogrammed=histogrammed)
     return {
         "review": review,
@@ -141,9 +142,9 @@ def context(review: DriftReview, *, histogrammed: bool) -> dict[str, Any]:
         "readings": READINGS,
         "more_readings": MORE_READINGS,
         "drifted": [each["name"] for each in found if each["finding"].verdict == "drift"],
-        "quality": review.quality,
+        "quality": quality,
         "expected": review.expected,
-        "quality_rows": quality_rows(review.registered_model, review.quality, review.expected),
+        "quality_rows": quality_rows(review.registered_model, quality, review.expected),
     }
 
 

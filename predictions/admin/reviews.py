@@ -123,8 +123,7 @@ class DriftReviewAdmin(RegistryAdmin):
         row = self._found(request, review_id)
         require(request, "train", row.registered_model)
         if request.method == "POST":
-            row.kept = request.POST.get("kept") == "yes"
-            row.save(update_fields=["kept"])
+            reviews.keep(row, request.POST.get("kept") == "yes")
             said = "Its rows are kept." if row.kept else "Its rows may be removed by retention."
             self.log_change(request, row, said)
             messages.success(request, said)
