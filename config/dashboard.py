@@ -94,5 +94,6 @@ def _glance(model: Any, known: Known) -> dict[str, Any]:
 def _spark(traffic: Traffic) -> SafeString:
     busiest = max(traffic.by_hour)
     return drawing.sparkline(
-        traffic.by_hour, f"by hour, the oldest first; at most {busiest:,} in an hour, {traffic.by_hour[-1]:,} in this one"
+        traffic.by_hour,
+        f"by hour, the oldest first; at most {busiest:,} in an hour, {traffic.by_hour[-1]:,} in this one",
     )

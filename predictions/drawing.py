@@ -41,7 +41,12 @@ def sparkline(values: Sequence[float], said: str) -> SafeString:
     top = max(values, default=0) or 1
     step = WIDTH / max(1, len(values))
     rects = (
-        (f"{at * step:.2f}", f"{HEIGHT - HEIGHT * value / top:.2f}", f"{step * 0.8:.2f}", f"{HEIGHT * value / top:.2f}")
+        (
+            f"{at * step:.2f}",
+            f"{HEIGHT - HEIGHT * value / top:.2f}",
+            f"{step * 0.8:.2f}",
+            f"{HEIGHT * value / top:.2f}",
+        )
         for at, value in enumerate(values)
         if value
     )

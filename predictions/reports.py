@@ -1,4 +1,4 @@
-"""A drift review for people and programs: what its page shows, one HTML file that needs nothing else, and JSON.
+"""A drift review for people and programs: its page, one HTML file that needs nothing else, and JSON.
 
 Column names and levels come from data; the templates escape them like everything else.
 """
@@ -35,27 +35,30 @@ READINGS: Final = (
     Reading(
         "importance",
         "Importance",
-        "Which part of what the model makes of its columns comes from this one, by what the primary metric lost on "
-        "the hold-out when it was shuffled. Near zero, the model hardly looks at it, and its drift matters little.",
+        "Which part of what the model makes of its columns comes from this one, by what the primary metric "
+        "lost on the hold-out when it was shuffled. Near zero, the model hardly looks at it, and its drift "
+        "matters little.",
         is_share=True,
     ),
     Reading(
         "adjusted_psi",
         "Adjusted PSI",
-        "Population stability index: how differently the rows spread over the bins, less what chance alone makes of "
-        "so few rows. Around 0 nothing has changed; from the model's threshold on (0.1 unless declared) the change "
-        "is large enough to be called drift.",
+        "Population stability index: how differently the rows spread over the bins, less what chance alone "
+        "makes of so few rows. Around 0 nothing has changed; from the model's threshold on (0.1 unless "
+        "declared) the change is large enough to be called drift.",
     ),
     Reading(
         "adjusted_p_value",
         "Adjusted p",
-        "How often chance alone would make a difference this large, allowing for the number of columns looked at "
-        "(Benjamini and Hochberg). Below 0.05 the change is taken for real; how large it is, the PSI says.",
+        "How often chance alone would make a difference this large, allowing for the number of columns "
+        "looked at (Benjamini and Hochberg). Below 0.05 the change is taken for real; how large it is, the "
+        "PSI says.",
     ),
     Reading(
         "ks",
         "KS",
-        "Kolmogorov and Smirnov: the largest distance between the two cumulative shares, 0 to 1. Of numbers alone.",
+        "Kolmogorov and Smirnov: the largest distance between the two cumulative shares, 0 to 1. Of numbers "
+        "alone.",
     ),
     Reading(
         "chi_square_p_value",
@@ -70,8 +73,8 @@ READINGS: Final = (
     Reading(
         "wasserstein",
         "Wasserstein",
-        "How far the rows would have to be moved to make one spread of the other, in standard deviations of the "
-        "training data. Of numbers alone.",
+        "How far the rows would have to be moved to make one spread of the other, in standard deviations of "
+        "the training data. Of numbers alone.",
     ),
     Reading("missing", "Missing", "Share of the window's rows without a value.", is_share=True),
     Reading("unseen", "Unseen", "Share of the rows with a level that training never saw.", is_share=True),
@@ -105,7 +108,9 @@ def findings(review: DriftReview, *, histogrammed: bool) -> list[dict[str, Any]]
 
 def _pairs(found: DriftFinding) -> list[dict[str, Any]]:
     every = histograms.shown(histograms.bars(found.kind, found.bins))
-    largest = max((share or 0.0 for bar in every for share in (bar.reference_share, bar.window_share)), default=0.0)
+    largest = max(
+        (share or 0.0 for bar in every for share in (bar.reference_share, bar.window_share)), default=0.0
+    )
     return [{"bar": bar, "svg": drawing.pair(bar, largest)} for bar in every]
 
 
@@ -116,7 +121,8 @@ def quality_rows(
 
     Parameters
     ----------
-    quality : see `predictions.services.quality.as_dict`. expected : the fields of `predictions.drift.estimates`'.
+    quality : see `predictions.services.quality.as_dict`.
+    expected : the fields of `predictions.drift.estimates.Expected`.
     """
     quality, expected = quality or {}, expected or {}
     realised: Mapping[str, Any] = quality.get("metrics") or {}
@@ -149,9 +155,10 @@ def context(review: DriftReview, *, histogrammed: bool) -> dict[str, Any]:
 
 
 def render(review: DriftReview) -> str:
-    """The review as one HTML file: no script, no style or picture from elsewhere, light and dark, to be printed."""
+    """The review as one HTML file: no script, nothing from elsewhere; light and dark, and to be printed."""
     return render_to_string(
-        "predictions/drift/report.html", context(review, histogrammed=True) | {"made_with": f"Vigía {VERSION}"}
+        "predictions/drift/report.html",
+        context(review, histogrammed=True) | {"made_with": f"Vigía {VERSION}"},
     )
 
 

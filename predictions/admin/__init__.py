@@ -1,4 +1,4 @@
-"""The prediction log, its outcomes, replays and drift reviews, and what is tried on real requests, in the admin."""
+"""The prediction log, its outcomes, replays and drift reviews, and what is tried on real requests."""
 
 from predictions.admin import log, outcomes, replays, reviews, rollouts
 

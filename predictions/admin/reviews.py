@@ -45,7 +45,17 @@ class ScheduledFilter(ChoiceFilter):
 
 @admin.register(DriftReview)
 class DriftReviewAdmin(RegistryAdmin):
-    list_display: ClassVar = ["number", "of_version", "says", "window", "seen", "drifted", "stays", "by", "made"]
+    list_display: ClassVar = [
+        "number",
+        "of_version",
+        "says",
+        "window",
+        "seen",
+        "drifted",
+        "stays",
+        "by",
+        "made",
+    ]
     list_filter: ClassVar = [ModelFilter, VerdictFilter, ScheduledFilter]
     ordering: ClassVar = ["-id"]
     sortable_by: ClassVar = ()
@@ -137,7 +147,9 @@ class DriftReviewAdmin(RegistryAdmin):
         if asked == "html":
             answer = HttpResponse(reports.render(row), content_type=reports.HTML)
         elif asked == "json":
-            answer = JsonResponse(reports.as_dict(row), json_dumps_params={"indent": 2, "ensure_ascii": False})
+            answer = JsonResponse(
+                reports.as_dict(row), json_dumps_params={"indent": 2, "ensure_ascii": False}
+            )
         else:
             raise Http404
         named = f'attachment; filename="{reports.file_name(row, asked)}"'

@@ -133,7 +133,9 @@ def _of_version(
 
 def _version(request: HttpRequest, model: RegisteredModel) -> tuple[ModelVersion | None, list[ModelVersion]]:
     """The chosen version, else the active one, else the newest; and those to choose from."""
-    versions = list(model.versions.select_related("reference").order_by("-number").defer("evaluation", "parity")[:50])
+    versions = list(
+        model.versions.select_related("reference").order_by("-number").defer("evaluation", "parity")[:50]
+    )
     number = request.GET.get("version", "")
     chosen = [row for row in versions if str(row.number) == number]
     active = [row for row in versions if row.status == ModelVersion.Status.ACTIVE]

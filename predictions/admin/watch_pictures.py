@@ -34,7 +34,7 @@ def labels(window: Window) -> list[str]:
 
 
 def heat(moved: Moved, window: Window) -> dict[str, Any]:
-    """Columns in lines, steps in columns; every cell has its number, and says in words what its colour does."""
+    """Columns in lines, steps in columns; each cell has its number, and says in words what its tone is."""
     names = labels(window)
     return {
         "labels": names,
@@ -68,10 +68,13 @@ def traffic(model: RegisteredModel, window: Window) -> dict[str, Any]:
     """Rows answered in each step, by version, with the switches of the active version marked."""
     places = {at: place for place, at in enumerate(window.steps)}
     rows: dict[int, list[int]] = defaultdict(lambda: [0] * len(places))
-    for at, number, answered in rollups.traffic(model, window.since, window.until, window.step):
-        rows[number][places[at]] += answered
+    for since, until in window.parts:
+        for at, number, answered in rollups.traffic(model, since, until, window.step):
+            rows[number][places[at]] += answered
     numbers = sorted(rows, key=lambda number: sum(rows[number]), reverse=True)
-    series = [{"name": f"version {number}", "values": rows[number]} for number in numbers[: MOST_VERSIONS - 1]]
+    series = [
+        {"name": f"version {number}", "values": rows[number]} for number in numbers[: MOST_VERSIONS - 1]
+    ]
     others = numbers[MOST_VERSIONS - 1 :]
     if others:
         name = f"version {others[0]}" if len(others) == 1 else "other versions"
@@ -111,7 +114,7 @@ def marks(model: RegisteredModel, window: Window) -> list[dict[str, Any]]:
 def quality(
     model: RegisteredModel, metric: str, found: Sequence[Quality], window: Window
 ) -> list[dict[str, Any]]:
-    """The primary metric over time with its interval, and how many outcomes are known; none without outcomes."""
+    """The primary metric over time with its interval, and how many outcomes are known; none without them."""
     if not any(each.labelled for each in found):
         return []
     by_step = {each.since: each for each in found}
@@ -129,7 +132,9 @@ def quality(
     if holdout is not None:
         series.append({"name": "on the hold-out", "values": [holdout] * len(steps), "dashed": True})
     shared = {"x": "step begins (UTC)", "labels": labels(window), "markers": marks(model, window)}
-    coverage = [round(100 * step.coverage, 2) if step and step.coverage is not None else None for step in steps]
+    coverage = [
+        round(100 * step.coverage, 2) if step and step.coverage is not None else None for step in steps
+    ]
     return [
         {
             "id": "vg-chart-quality",
@@ -141,7 +146,12 @@ def quality(
             "id": "vg-chart-coverage",
             "title": "Outcomes known",
             "note": "Of the predictions of each step, in per cent. The newest wait for theirs.",
-            "spec": {"kind": "bar", "y": "per cent", "y_range": [0, 100], "series": [{"name": "per cent", "values": coverage}]}
+            "spec": {
+                "kind": "bar",
+                "y": "per cent",
+                "y_range": [0, 100],
+                "series": [{"name": "per cent", "values": coverage}],
+            }
             | shared,
         },
     ]

@@ -29,7 +29,7 @@ class Bar:
 
 
 def bars(kind: str, bins: Mapping[str, Any]) -> list[Bar]:
-    """The bins of a finding, see `predictions.models.DriftFinding`, in the order of `training.profile.Bins`."""
+    """The bins of a finding (`predictions.models.DriftFinding`), in the order of `training.profile.Bins`."""
     labels, reference, window = bins["labels"], bins["reference"], bins["window"]
     all_reference, all_window = sum(reference), sum(window)
     return [
@@ -57,8 +57,10 @@ def set_apart(kind: str, labels: Sequence[str]) -> list[Apart]:
 
 
 def shown(found: Sequence[Bar]) -> list[Bar]:
-    """Without bins that are set apart or share many levels, and hold nothing: they would only be in the way."""
-    return [bar for bar in found if bar.reference or bar.window or not (bar.apart or bar.label == "other levels")]
+    """Without what would only be in the way: empty bins that are set apart anyway."""
+    return [
+        bar for bar in found if bar.reference or bar.window or not (bar.apart or bar.label == "other levels")
+    ]
 
 
 def said(column: str) -> str:

@@ -1,4 +1,4 @@
-"""Every model at a glance, for the first page: from rollups and by indexes alone, whatever the log's length."""
+"""Every model at a glance: from rollups and by indexes alone, whatever the log's length."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Traffic:
 
 
 def traffic(model_ids: Iterable[int], now: dt.datetime) -> dict[int, Traffic]:
-    """What was rolled up, and what has come since: that is counted by the index, up to a cap for each model."""
+    """What was rolled up, and what has come since, counted by the index and up to a cap for each model."""
     ids = sorted(model_ids)
     begin = now.replace(minute=0, second=0, microsecond=0) - HOUR * (HOURS - 1)
     found = {model_id: Traffic() for model_id in ids}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 
 from predictions.drift import histograms, statistics
 from predictions.drift.counts import Counted, Whole
+from predictions.identifiers import EPOCH
 from predictions.services import rollups
 from training.declaration import Watch
 from training.models import ModelVersion
@@ -27,20 +29,38 @@ CHANCE: Final = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Whole hours, half open, in steps of one length; the last may be shorter."""
+    """Whole hours, half open, in steps of one length that begin where whole ones since 1970 do: days at
+    midnight (UTC). The first and the last may be shorter."""
 
     since: dt.datetime
     until: dt.datetime
     step: dt.timedelta
 
     @property
+    def aligned(self) -> dt.datetime:
+        """Where the first whole step begins; the end of the window, if none does."""
+        return min(_ceiling(self.since, self.step), self.until)
+
+    @property
     def steps(self) -> list[dt.datetime]:
         """The beginnings of the steps."""
-        return [self.since + self.step * at for at in range(-((self.since - self.until) // self.step))]
+        whole = -((self.aligned - self.until) // self.step)
+        first = [self.since] if self.since < self.aligned else []
+        return first + [self.aligned + self.step * at for at in range(whole)]
 
     def place(self, moment: dt.datetime) -> float:
-        """Where a moment lies, in steps from the beginning."""
-        return (moment - self.since) / self.step
+        """Where a moment of the window lies, in steps from its beginning."""
+        edges = [*self.steps, self.until]
+        at = max(0, bisect.bisect_right(edges, moment) - 1)
+        if at >= len(edges) - 1:
+            return float(len(edges) - 1)
+        return at + (moment - edges[at]) / (edges[at + 1] - edges[at])
+
+    @property
+    def parts(self) -> list[tuple[dt.datetime, dt.datetime]]:
+        """The window as what is read step by step from its own beginning."""
+        cut = [(self.since, self.aligned), (self.aligned, self.until)]
+        return [(since, until) for since, until in cut if since < until]
 
 
 def latest(length: dt.timedelta, now: dt.datetime) -> Window:
@@ -57,7 +77,7 @@ def between(since: dt.datetime, until: dt.datetime) -> Window:
     ------
     ValueError : it is empty, or longer than `LONGEST`.
     """
-    since, until = _ceiling(since - HOUR + dt.timedelta(microseconds=1), HOUR), _ceiling(until, HOUR)
+    since, until = _floor(since, HOUR), _ceiling(until, HOUR)
     if since >= until:
         raise ValueError("The beginning must be before the end.")
     if until - since > LONGEST:
@@ -70,20 +90,20 @@ def step_for(length: dt.timedelta) -> dt.timedelta:
     return next((step for step in STEPS if length <= step * MOST_STEPS), STEPS[-1])
 
 
+def _floor(moment: dt.datetime, step: dt.timedelta) -> dt.datetime:
+    return EPOCH + (moment - EPOCH) // step * step
+
+
 def _ceiling(moment: dt.datetime, step: dt.timedelta) -> dt.datetime:
-    """The next boundary of a step at or after the moment; days begin at midnight (UTC)."""
-    midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    if step > dt.timedelta(days=1):
-        return moment if moment == midnight else midnight + dt.timedelta(days=1)
-    return midnight + step * -((midnight - moment) // step)
+    return EPOCH - (EPOCH - moment) // step * step
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One column in one step.
 
-    psi : adjusted. tone : ``few`` rows, ``quiet``, ``slight``, ``large`` (the watch's threshold is reached) or
-        ``huge`` (two and a half times of it).
+    psi : adjusted. tone : ``few`` rows, ``quiet``, ``slight``, ``large`` (the watch's threshold is reached)
+        or ``huge`` (two and a half times of it).
     """
 
     at: dt.datetime
@@ -119,7 +139,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """lines : of the columns, those that moved most first; then of the answers. rows : answered in the window."""
+    """lines : of the columns, those that moved most first; then of the answers. rows : answered."""
 
     lines: tuple[Line, ...]
     rows: int
@@ -128,7 +148,11 @@ class Moved:
 def moved(version: ModelVersion, window: Window, watch: Watch) -> Moved:
     """How every column moved away from the version's reference profile."""
     profile: Profile = version.reference.profile
-    by_step = dict(rollups.by_step(version, window.since, window.until, window.step))
+    by_step = {
+        at: counted
+        for since, until in window.parts
+        for at, counted in rollups.by_step(version, since, until, window.step)
+    }
 
     def line(column: ColumnProfile) -> Line:
         found = {at: counts[column.name] for at, counts in by_step.items() if column.name in counts}
@@ -144,11 +168,11 @@ def _how_far(line: Line) -> tuple[bool, float]:
     return known, line.whole.psi if line.whole and line.whole.psi is not None else 0.0
 
 
-def _line(column: ColumnProfile, by_step: Mapping[dt.datetime, Counted], window: Window, watch: Watch) -> Line:
+def _line(
+    column: ColumnProfile, by_step: Mapping[dt.datetime, Counted], window: Window, watch: Watch
+) -> Line:
     reference = np.asarray(column.counts, dtype=np.int64)
-    cells = tuple(
-        _cell(at, reference, by_step[at], watch) if at in by_step else None for at in window.steps
-    )
+    cells = tuple(_cell(at, reference, by_step[at], watch) if at in by_step else None for at in window.steps)
     counted = _together(by_step.values())
     whole = _cell(window.since, reference, counted, watch) if counted else None
     return Line(column, whole, cells, counted)
@@ -179,4 +203,3 @@ def _tone(psi: float, likely: float, watch: Watch) -> str:
     if likely >= CHANCE or psi < watch.psi / 2:
         return "quiet"
     return "slight" if psi < watch.psi else "large" if psi < 2.5 * watch.psi else "huge"
-

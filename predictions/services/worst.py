@@ -42,8 +42,11 @@ _QUESTION: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """One answer and its truth. error : of numbers the distance, in the target's unit; of classes what
-    probability the answer gave away, 0 (sure and right) to 1 (sure and wrong)."""
+    """One answer and its truth.
+
+    error : of numbers the distance, in the target's unit; of classes how much probability the truth was
+        denied, 0 (sure and right) to 1 (sure and wrong).
+    """
 
     prediction_id: str
     key: str | None
@@ -55,7 +58,7 @@ class Wrong:
 
 @dataclass(frozen=True, slots=True)
 class Worst:
-    """looked_at : rows with outcomes that were looked through, the newest. since, until : the hours opened."""
+    """looked_at : rows with outcomes that were looked through. since, until : the hours opened."""
 
     rows: list[Wrong]
     looked_at: int
@@ -64,7 +67,7 @@ class Worst:
 
 
 def of_version(version: ModelVersion, since: dt.datetime, until: dt.datetime) -> Worst:
-    """The `SHOWN` worst answers of a version within the window, the worst first."""
+    """The `SHOWN` worst answers of a version in the window, the worst first."""
     known = QualityHour.objects.filter(version=version, hour__gte=since, hour__lt=until, rows__gt=0)
     opened: list[dt.datetime] = []
     rows = 0
