@@ -18,7 +18,8 @@ from predictions.admin import watch_pictures
 from predictions.admin.replays import WindowForm
 from predictions.drift import estimates
 from predictions.models import DriftReview
-from predictions.services import glances, quality, reviews, rollups, watching, worst
+from predictions.services import glances, quality, rollups, watching, worst
+from predictions.services.adding_up import task_of
 from predictions.services.watching import Moved, Window
 from training.admin.rights import allowed_ids, visible_ids
 from training.models import ModelVersion, RegisteredModel
@@ -108,16 +109,16 @@ def _of_version(
     request: HttpRequest, model: RegisteredModel, version: ModelVersion, window: Window, may_read: bool
 ) -> dict[str, Any]:
     known = hasattr(version, "reference")
-    moved = watching.moved(version, window, reviews.watch_of(model)) if known else None
+    moved = watching.moved(version, window, quality.watch_of(model)) if known else None
     over_time = quality.by_step(version, window.since, window.until, window.step)
     together = quality.of_window(model, window.since, window.until, version)
     realised = quality.as_dict(together[0]) if together else None
-    expected = _expected(model, version, moved) if moved else None
+    expected = _expected(version, moved) if moved else None
     metric = comparison.primary_metric(model)
     found: dict[str, Any] = {
         "moved": moved,
         "heat": watch_pictures.heat(moved, window) if moved else None,
-        "threshold": reviews.watch_of(model).psi,
+        "threshold": quality.watch_of(model).psi,
         "quality": realised,
         "expected": expected,
         "quality_rows": reports.quality_rows(model, realised, expected),
@@ -150,12 +151,10 @@ def _column(request: HttpRequest, moved: Moved) -> watching.Line | None:
     return next(iter(chosen or moved.lines), None)
 
 
-def _expected(model: RegisteredModel, version: ModelVersion, moved: Moved) -> dict[str, Any] | None:
-    declared = comparison.declaration(model)
-    if declared is None:
-        return None
+def _expected(version: ModelVersion, moved: Moved) -> dict[str, Any]:
     counted = {line.column.name: line.counted for line in moved.lines if line.counted is not None}
-    return asdict(estimates.expected(declared.task, version.reference.profile, counted, version.threshold))
+    task, _ = task_of(version)
+    return asdict(estimates.expected(task, version.reference.profile, counted, version.threshold))
 
 
 def _asked(request: HttpRequest) -> str:
