@@ -264,7 +264,7 @@ def _link(title: str, icon: str, route: str, permission: str | None = None) -> d
     """One entry of the sidebar; `permission` names a function that says who sees it."""
     entry = {"title": title, "icon": icon, "link": reverse_lazy(route), "permission": permission}
     # "/" is part of every address, so these would always look chosen.
-    return entry if route.startswith("admin:") else entry | {"active": False}
+    return entry if route.startswith(("admin:", "watch")) else entry | {"active": False}
 
 
 _MODELS, _LOG = "training.admin.rights.sees_models", "training.admin.rights.sees_log"
@@ -311,6 +311,13 @@ UNFOLD: dict[str, Any] = {
                     _link("Rollouts", "alt_route", "admin:training_rollout_changelist", _MODELS),
                     _link("Datasets", "table_rows", "admin:training_dataset_changelist", _MODELS),
                     _link("Audit", "history", "admin:training_activation_changelist", _MODELS),
+                ],
+            },
+            {
+                "title": "Watch",
+                "items": [
+                    _link("Drift and quality", "monitoring", "watched", _MODELS),
+                    _link("Drift reviews", "compare", "admin:predictions_driftreview_changelist", _MODELS),
                 ],
             },
             {
