@@ -82,7 +82,9 @@ def test_a_month_is_rolled_up_then_removed_and_its_reviews_say_so(log: ModelVers
 
 def test_what_was_counted_stays_though_outcomes_come_after_the_rows_went(log: ModelVersion) -> None:
     retention.remove_before(dt.datetime(2026, 2, 1, tzinfo=dt.UTC))
-    before = list(Rollup.objects.order_by("pk").values())
+    january = Rollup.objects.filter(hour__lt=dt.datetime(2026, 2, 1, tzinfo=dt.UTC)).order_by("pk")
+    before = list(january.values())
+    assert before
     late = Outcome.objects.order_by("id").first()
     assert late is not None
     Outcome.objects.create(
@@ -93,9 +95,9 @@ def test_what_was_counted_stays_though_outcomes_come_after_the_rows_went(log: Mo
     )
     quality.add_up(log.registered_model)
     rollups.roll_up(log.registered_model)
-    assert list(Rollup.objects.order_by("pk").values()) == before
-    january = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 1, tzinfo=dt.UTC)]
-    [found] = quality.of_window(log.registered_model, *january, log)
+    assert list(january.values()) == before
+    window = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 1, tzinfo=dt.UTC)]
+    [found] = quality.of_window(log.registered_model, *window, log)
     assert found.labelled == 3
 
 
