@@ -112,7 +112,9 @@ class Outcome(models.Model):
     comes.
     """
 
-    registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="outcomes")
+    registered_model = models.ForeignKey(
+        RegisteredModel, on_delete=models.PROTECT, db_index=False, related_name="outcomes"
+    )
     # No foreign key: the log is partitioned, and its partitions go with time.
     prediction_id = models.UUIDField(null=True, blank=True)
     key = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001 - null: named by id
@@ -144,6 +146,8 @@ class Outcome(models.Model):
                 name="outcome_waiting_longest",
                 condition=models.Q(prediction_id__isnull=True),
             ),
+            # The list, as they came; also what finds a model's outcomes.
+            models.Index(fields=["registered_model", "received_at", "id"], name="outcome_received"),
             # What came under a key before: a repeated request must find it.
             models.Index(
                 fields=["registered_model", "key"],

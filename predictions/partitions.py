@@ -88,11 +88,12 @@ def estimated_rows(month: Month) -> int:
 def model_ids(month: Month) -> list[int]:
     """Of the registered models that answered anything in a month; one look into an index for each."""
     low, high = lowest_at(month.start), lowest_at(month.next.start)
-    question = f"""
+    question = """
         SELECT model.id FROM training_registeredmodel model WHERE EXISTS (
-            SELECT 1 FROM {TABLE} log WHERE log.registered_model_id = model.id AND log.id >= %s AND log.id < %s
+            SELECT 1 FROM predictions_prediction log
+            WHERE log.registered_model_id = model.id AND log.id >= %s AND log.id < %s
         )
-    """  # noqa: S608
+    """
     with connection.cursor() as cursor:
         cursor.execute(question, [low, high])
         return [row[0] for row in cursor.fetchall()]
