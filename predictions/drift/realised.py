@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Any, Final
 
 from predictions.services import intervals
-from predictions.services.intervals import FEW, Estimate, Z
+from predictions.services.intervals import FEW, Estimate
 from training.declaration import Task
 
 _TAIL: Final = [0.005 * 10 ** (-step / 10) for step in range(30, 0, -1)]
@@ -243,9 +243,7 @@ def _f1(tp: int, wrong: int) -> Estimate | None:
 
 
 def _roc_auc(tally: Tally) -> Estimate | None:
-    """Share of the pairs of a positive and a negative row that are in order, a tie in a bucket counting half;
-    its standard error by Hanley & McNeil 1982 (Radiology 143:29, with their Q1 and Q2 of the negative
-    exponential model)."""
+    """Share of the pairs of a positive and a negative row in order; a tie in a bucket counts half."""
     positives = sum(hits for _, hits, _ in tally.buckets.values())
     negatives = tally.usable - positives
     if not positives or not negatives:
@@ -255,12 +253,17 @@ def _roc_auc(tally: Tally) -> Estimate | None:
         ordered += hits * (below + (rows - hits) / 2)
         below += rows - hits
     area = ordered / (positives * negatives)
+    if min(positives, negatives) < FEW // 2:
+        return Estimate(area, None, None, tally.usable)
+    return _within_one(intervals.estimate(area, area_error(area, positives, negatives), tally.usable))
+
+
+def area_error(area: float, positives: int, negatives: int) -> float:
+    """Standard error of an area under the ROC curve, by Hanley & McNeil 1982 (Radiology 143:29, equation 2,
+    with Q1 and Q2 of the negative exponential model)."""
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     spread = area * (1 - area) + (positives - 1) * (q1 - area**2) + (negatives - 1) * (q2 - area**2)
-    error = math.sqrt(max(spread, 0.0) / (positives * negatives))
-    if min(positives, negatives) < FEW // 2 or tally.usable < FEW:
-        return Estimate(area, None, None, tally.usable)
-    return Estimate(area, max(0.0, area - Z * error), min(1.0, area + Z * error), tally.usable)
+    return math.sqrt(max(spread, 0.0) / (positives * negatives))
 
 
 def _multiclass(tally: Tally) -> dict[str, Estimate | None]:

@@ -26,7 +26,17 @@ from training import catalogue
 from training.declaration import Watch
 from training.models import ModelVersion, RegisteredModel
 
-__all__ = ["Quality", "add_up", "as_dict", "by_step", "mark_all", "of_window", "pending_hours", "whole_hours"]
+__all__ = [
+    "Quality",
+    "add_up",
+    "as_dict",
+    "by_step",
+    "mark_all",
+    "of_window",
+    "pending_hours",
+    "watch_of",
+    "whole_hours",
+]
 
 MOMENT: Final = dt.timedelta(microseconds=1)
 """The shortest time there is."""
@@ -115,7 +125,8 @@ def as_dict(quality: Quality) -> dict[str, Any]:
 def whole_hours(since: dt.datetime, until: dt.datetime) -> tuple[dt.datetime, dt.datetime]:
     """The window, widened to whole hours, from 1970 on and no further than the present hour."""
     latest = _floor(timezone.now(), HOUR) + HOUR
-    return _floor(max(since, EPOCH), HOUR), _floor(min(until, latest) + HOUR - MOMENT, HOUR)
+    since, until = max(since, EPOCH), min(max(until, EPOCH), latest)
+    return _floor(since, HOUR), _floor(until + HOUR - MOMENT, HOUR)
 
 
 def pending_hours(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> int:
