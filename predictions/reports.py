@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from django.template.loader import render_to_string
 
@@ -16,6 +16,7 @@ from predictions.drift import histograms
 from predictions.models import DriftFinding, DriftReview
 from training.models import RegisteredModel
 from training.services import comparison
+from training.templatetags.vigia import MINUS, share
 from training.version import VERSION
 
 HTML: Final = "text/html; charset=utf-8"
@@ -23,12 +24,25 @@ HTML: Final = "text/html; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One number of a finding: the field it is in, its heading, and what it means in a sentence or two."""
+    """One number of a finding: the field it is in, its heading, and what it means in a sentence or two.
+
+    form : how it is written.
+    """
 
     field: str
     title: str
     said: str
-    is_share: bool = False
+    form: Literal["number", "share", "p"] = "number"
+
+    def text(self, finding: DriftFinding) -> str:
+        value: float | None = getattr(finding, self.field)
+        if value is None:
+            return "–"
+        if self.form == "share":
+            return share(value)
+        if self.form == "p":
+            return f"{value:.4f}" if value >= 0.00005 else "<0.0001"
+        return f"{value:.3f}".replace("-", MINUS)
 
 
 READINGS: Final = (
@@ -38,7 +52,7 @@ READINGS: Final = (
         "Which part of what the model makes of its columns comes from this one, by what the primary metric "
         "lost on the hold-out when it was shuffled. Near zero, the model hardly looks at it, and its drift "
         "matters little.",
-        is_share=True,
+        form="share",
     ),
     Reading(
         "adjusted_psi",
@@ -53,6 +67,7 @@ READINGS: Final = (
         "How often chance alone would make a difference this large, allowing for the number of columns "
         "looked at (Benjamini and Hochberg). Below 0.05 the change is taken for real; how large it is, the "
         "PSI says.",
+        form="p",
     ),
     Reading(
         "ks",
@@ -64,6 +79,7 @@ READINGS: Final = (
         "chi_square_p_value",
         "Chi-square p",
         "How often chance alone would spread the rows this differently over the levels. Of categories alone.",
+        form="p",
     ),
     Reading(
         "jensen_shannon",
@@ -76,15 +92,16 @@ READINGS: Final = (
         "How far the rows would have to be moved to make one spread of the other, in standard deviations of "
         "the training data. Of numbers alone.",
     ),
-    Reading("missing", "Missing", "Share of the window's rows without a value.", is_share=True),
-    Reading("unseen", "Unseen", "Share of the rows with a level that training never saw.", is_share=True),
-    Reading("outside", "Outside", "Share of the rows outside the training range.", is_share=True),
+    Reading("missing", "Missing", "Share of the window's rows without a value.", form="share"),
+    Reading("unseen", "Unseen", "Share of the rows with a level that training never saw.", form="share"),
+    Reading("outside", "Outside", "Share of the rows outside the training range.", form="share"),
 )
 MORE_READINGS: Final = (
     Reading("psi", "PSI", "Before what chance alone makes is taken off."),
-    Reading("p_value", "p", "Before the number of columns is allowed for."),
-    Reading("reference_missing", "Missing in training", "Share of the training rows.", is_share=True),
+    Reading("p_value", "p", "Before the number of columns is allowed for.", form="p"),
+    Reading("reference_missing", "Missing in training", "Share of the training rows.", form="share"),
 )
+BY_FIELD: Final = {reading.field: reading for reading in (*READINGS, *MORE_READINGS)}
 
 
 def findings(review: DriftReview, *, histogrammed: bool) -> list[dict[str, Any]]:
@@ -98,8 +115,10 @@ def findings(review: DriftReview, *, histogrammed: bool) -> list[dict[str, Any]]
         {
             "finding": found,
             "name": histograms.said(found.column),
-            "cells": [(reading, getattr(found, reading.field)) for reading in READINGS],
-            "more": [(reading, getattr(found, reading.field)) for reading in MORE_READINGS],
+            "cells": [reading.text(found) for reading in READINGS],
+            "more": [(reading.title, reading.text(found)) for reading in MORE_READINGS],
+            "psi": BY_FIELD["adjusted_psi"].text(found),
+            "p": BY_FIELD["adjusted_p_value"].text(found),
             "pairs": _pairs(found) if histogrammed else None,
         }
         for found in review.findings.all()

@@ -131,7 +131,7 @@ def quality(
     holdout = found[0].holdout.get(metric)
     if holdout is not None:
         series.append({"name": "on the hold-out", "values": [holdout] * len(steps), "dashed": True})
-    shared = {"x": "step begins (UTC)", "labels": labels(window), "markers": marks(model, window)}
+    shared = {"x": "step begins (UTC)", "labels": labels(window)}
     coverage = [
         round(100 * step.coverage, 2) if step and step.coverage is not None else None for step in steps
     ]
@@ -140,7 +140,7 @@ def quality(
             "id": "vg-chart-quality",
             "title": f"Realised {metric}",
             "note": "With its 95 % interval, where enough outcomes are known; dashed: on the hold-out.",
-            "spec": {"kind": "line", "y": metric, "series": series} | shared,
+            "spec": {"kind": "line", "y": metric, "markers": marks(model, window), "series": series} | shared,
         },
         {
             "id": "vg-chart-coverage",

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from predictions.identifiers import lowest_at
 from predictions.models import DriftReview, Prediction, RolledHour
-from predictions.services import counts, quality
+from predictions.services import counts, quality, reviews
 from predictions.services.intervals import Estimate
 from predictions.services.quality import Quality
 from training.models import ModelVersion, RegisteredModel
@@ -72,10 +72,14 @@ def latest_reviews(model_ids: Iterable[int]) -> dict[int, DriftReview]:
 
 @dataclass(frozen=True, slots=True)
 class Realised:
-    """What a version's primary metric came to lately. metric : its name, as the model declares it."""
+    """What a version's primary metric came to lately.
+
+    metric : its name, as the model declares it. fell : see `predictions.services.reviews.has_fallen`.
+    """
 
     metric: str
     quality: Quality
+    fell: bool
 
     @property
     def estimate(self) -> Estimate | None:
@@ -94,4 +98,5 @@ def realised(model: RegisteredModel, version: ModelVersion, now: dt.datetime) ->
     found = quality.of_window(model, since, until, version)
     if metric is None or not found or not found[0].labelled:
         return None
-    return Realised(metric, found[0])
+    fell = reviews.has_fallen(found[0], model, quality.watch_of(model))
+    return Realised(metric, found[0], fell)

@@ -98,7 +98,7 @@ def test_the_dashboard_shows_traffic_verdict_and_quality(boss: Client, churn: Mo
         "1,314" in text and page_of(review) in text and '<span class="vg-badge vg-bad">drift</span>' in text
     )
     assert "at most 1,234 in an hour" in text, "the sparkline says what it shows"
-    assert watch_of(churn) in text and "active for" in text and "no outcomes" in text  # of the other models
+    assert watch_of(churn) in text and "Active</dt>" in text and "no outcomes" in text  # of the other models
 
 
 def test_the_dashboard_asks_as_much_of_a_long_log_as_of_a_short_one(

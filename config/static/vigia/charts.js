@@ -100,20 +100,25 @@
     afterDatasetsDraw(chart) {
       const pen = chart.ctx, { x, y } = chart.scales;
       const first = x.getPixelForValue(0), step = x.getPixelForValue(1) - first;
-      (marks || []).forEach((mark, at) => {
+      let free = -Infinity;
+      (marks || []).forEach((mark) => {
         // A place is where its step begins; the scale's pixel of it is the middle of the step.
         const along = first + (mark.at - 0.5) * (Number.isFinite(step) && step ? step : x.width);
         pen.save();
         pen.strokeStyle = pen.fillStyle = colour("--vg-text");
         pen.setLineDash([3, 3]);
         pen.beginPath();
-        pen.moveTo(along, y.top);
+        pen.moveTo(along, y.top - 4);
         pen.lineTo(along, y.bottom);
         pen.stroke();
         pen.font = "600 11px sans-serif";
-        const left = along + 4 + pen.measureText(mark.label).width > x.right;
-        pen.textAlign = left ? "right" : "left";
-        pen.fillText(mark.label, along + (left ? -4 : 4), y.top + 10 + 13 * (at % 3));
+        // Above the line; one that would cover its neighbour stays with the table.
+        const width = pen.measureText(mark.label).width;
+        const begin = Math.min(Math.max(along - width / 2, x.left), x.right - width);
+        if (begin > free) {
+          pen.fillText(mark.label, begin, y.top - 8);
+          free = begin + width + 8;
+        }
         pen.restore();
       });
     },
@@ -143,6 +148,7 @@
         animation: false, responsive: true, maintainAspectRatio: false,
         parsing: spec.kind === "bar" || Boolean(spec.labels),
         interaction: { mode: "nearest", intersect: false },
+        layout: { padding: { top: spec.markers && spec.markers.length ? 20 : 0 } },
         scales: { x: axis(spec, "x"), y: axis(spec, "y") },
         plugins: {
           legend: {
