@@ -45,8 +45,9 @@ def secrets_are_long(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             hint=f"Set {name} to the output of: openssl rand -hex 32",
             id="vigia.E001",
         )
-        for name in ("SECRET_KEY", "ARTIFACT_KEY")
+        for name in ("SECRET_KEY", "ARTIFACT_KEY", "METRICS_TOKEN")
         if len(getattr(settings, name)) < SHORTEST_SECRET
+        and (name != "METRICS_TOKEN" or settings.METRICS_TOKEN)  # without one, nobody can use it
     ]
 
 

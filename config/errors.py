@@ -6,6 +6,7 @@ Domain errors name no status code; `STATUS` maps them. The first class in the li
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Any
 
 from django.core.exceptions import (
@@ -26,6 +27,7 @@ from rest_framework.views import set_rollback
 from predictions.errors import LogUnavailable
 from training import errors as domain
 from training.schema import InvalidRows
+from training.telemetry import counting
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     status, body, headers = describe(error)
     if status is None:
         return None  # an unknown error: Django logs it with its trace and calls `server_error`
+    count(body)
     body["request_id"] = request_id(request)
     return Response({"error": body}, status=status, headers=headers)
 
@@ -136,6 +139,13 @@ def _body(code: str, message: str, details: list[dict[str, Any]] | None = None) 
     return {"code": code, "message": message} | ({"details": details} if details else {})
 
 
+def count(body: dict[str, Any]) -> None:
+    """For the metrics: one refusal, and the faults it names. Codes are ours, all in docs/errors.md."""
+    counting.count("vigia_refusals_total", body["code"])
+    for code, faults in Counter(fault["code"] for fault in body.get("details", ())).items():
+        counting.count("vigia_validation_errors_total", code, by=faults)
+
+
 def request_id(request: Any) -> str:
     return getattr(getattr(request, "_request", request), "request_id", "")
 
@@ -148,6 +158,7 @@ def answer(
 ) -> HttpResponse:
     """An error outside a DRF view: a page for a browser, the one shape for everybody else."""
     body = {"error": {"code": code, "message": message, "request_id": request_id(request)}}
+    count(body["error"])
     if is_for_a_browser(request):
         page = {"status": status, "message": message, "request_id": body["error"]["request_id"]}
         return render(request, "config/error.html", page, status=status)

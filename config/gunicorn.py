@@ -38,6 +38,13 @@ if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK):  # noqa: S108
     worker_tmp_dir = "/dev/shm"  # noqa: S108
 
 
+def on_starting(server: Any) -> None:
+    """The processes will leave their numbers for /metrics in a directory that is empty now."""
+    from config.telemetry import place
+
+    place.begin("web")
+
+
 def post_worker_init(worker: Any) -> None:
     """Loads the active versions after the fork, so that the first request does not wait for it.
 
@@ -47,6 +54,7 @@ def post_worker_init(worker: Any) -> None:
     import gc
     import threading
 
+    from config.telemetry import flushing
     from training.services import serving
 
     # What was loaded so far stays: the collector need not walk it again and again. And it need not come for
@@ -55,11 +63,22 @@ def post_worker_init(worker: Any) -> None:
     gc.set_threshold(50_000, 20, 20)
 
     threading.Thread(target=serving.warm_up, name="warm-up", daemon=True).start()
+    flushing.start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """What was promised to the log is written before the process ends; then what shadows are to be asked."""
+    """What was promised to the log is written before the process ends; then what shadows are to be asked, and
+    what was counted."""
+    from config.telemetry import flushing
     from predictions import log, shadowing
 
     log.close()
     shadowing.close()
+    flushing.close()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """In the first process, however the other one ended: its queue is no more."""
+    from config.telemetry import place
+
+    place.process_ended(worker.pid)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -22,7 +23,7 @@ from django.http import UnreadablePostError
 from django.http.request import split_domain_port, validate_host
 from uuid_utils import uuid7
 
-from config import asking, errors
+from config import asking, errors, routes
 from config.asking import Asked
 from predictions import inference, shadowing
 from predictions import log as prediction_log
@@ -31,6 +32,7 @@ from predictions.inference import Caller, Prepared
 from predictions.tutorials import ChurnTutorialView, HousesTutorialView, churn_answer, house_answer
 from training.schema import InvalidRows
 from training.services import keys, serving, snapshot
+from training.telemetry import counting
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +65,14 @@ class Place:
     """A route of this lane.
 
     number : of the version; None for the active one. headers : of its answers.
+    route : its name in the metrics, see `config.routes`.
     shape : for a route that takes one object and answers in a shape of its own, what becomes of our answer.
     """
 
     model: str
     number: int | None
     headers: tuple[tuple[str, str], ...]
+    route: str
     shape: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
 
@@ -85,12 +89,14 @@ class Reply:
 class Begun:
     """An answer on its way into the log. Its entry is not submitted yet.
 
+    since : when its request was complete, by `time.perf_counter`.
     body : of the answer, where it was written already.
     """
 
     entry: prediction_log.Entry
     prepared: Prepared
     place: Place
+    since: float
     body: bytes | None = None
 
     def submit(self) -> Reply | None:
@@ -115,6 +121,10 @@ class Begun:
         if error is None:
             body = self.written() if self.body is None else self.body
             headers = [*self.place.headers, ("Content-Length", str(len(body))), ("X-Request-ID", request_id)]
+            made = self.prepared
+            spent = time.perf_counter() - self.since
+            classes = made.probabilities is not None
+            counting.answered(self.place.route, made.served, made.values, spent, classes=classes)
             return Reply(200, headers, body)
         if isinstance(error, (prediction_log.Stale, prediction_log.AlreadyAnswered)):
             return None
@@ -133,14 +143,19 @@ class Begun:
         status, described, extra = errors.describe(error)
         if status is None:
             status, described = 500, {"code": "internal_error", "message": errors.UNKNOWN}
-        return _refusal(
-            status, described, [*self.place.headers, *extra.items()], self.prepared.caller.request_id
-        )
+        headers = [*self.place.headers, *extra.items()]
+        return _refusal(status, described, headers, self.prepared.caller.request_id, self.place.route)
 
 
 def _refusal(
-    status: int, described: dict[str, Any], headers: list[tuple[str, str]], request_id: str
+    status: int,
+    described: dict[str, Any],
+    headers: list[tuple[str, str]],
+    request_id: str,
+    route: str = routes.UNKNOWN,
 ) -> Reply:
+    errors.count(described)
+    routes.count(route, "POST" if route != routes.UNKNOWN else "", status)
     body = inference.encode({"error": described | {"request_id": request_id}})
     return Reply(status, [*headers, ("Content-Length", str(len(body))), ("X-Request-ID", request_id)], body)
 
@@ -164,12 +179,14 @@ class Lane:
         if known is not None:
             return known
         if found := ACTIVE.fullmatch(path):
-            known = Place(found[1], None, _headers("GET, POST, HEAD, OPTIONS", secure=self._https))
+            allowed = _headers("GET, POST, HEAD, OPTIONS", secure=self._https)
+            known = Place(found[1], None, allowed, routes.ACTIVE)
         elif found := VERSION.fullmatch(path):
-            known = Place(found[1], int(found[2]), _headers("POST, OPTIONS", secure=self._https))
+            allowed = _headers("POST, OPTIONS", secure=self._https)
+            known = Place(found[1], int(found[2]), allowed, routes.VERSION)
         elif path in TUTORIALS:
             model, shape = TUTORIALS[path]
-            known = Place(model, None, _headers("POST, OPTIONS", secure=self._https), shape)
+            known = Place(model, None, _headers("POST, OPTIONS", secure=self._https), path, shape)
         if known is not None and len(self._places) < KNOWN_PLACES:
             self._places[path] = known
         return known
@@ -212,6 +229,7 @@ class Lane:
         ----------
         done : see `predictions.log.Entry`.
         """
+        since = time.perf_counter()
         welcome = self._welcome(asked)
         if welcome is None or not 0 < len(body) <= settings.PREDICT_MAX_BYTES:
             return None
@@ -233,7 +251,7 @@ class Lane:
         except (InvalidRows, PredictionFailed):
             return None
         then = shadowing.after(named, prepared, done)
-        return Begun(prepared.entry(generation, done=then), prepared, place)
+        return Begun(prepared.entry(generation, done=then), prepared, place, since)
 
     def _welcome(
         self, asked: Asked

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonR
 from django.middleware.common import CommonMiddleware
 from uuid_utils import uuid7
 
-from config import errors
+from config import errors, routes
 from config.logs import CURRENT_REQUEST
 
 Next = Callable[[HttpRequest], HttpResponse]
@@ -30,6 +30,7 @@ class RequestIdMiddleware:
         given = request.headers.get("X-Request-ID", "")
         identifier = given if _GIVEN_ID.fullmatch(given) else str(uuid7())
         request.request_id = identifier  # type: ignore[attr-defined]
+        request.since = time.perf_counter()  # type: ignore[attr-defined]
         _limit_silence(request)
         token = CURRENT_REQUEST.set(identifier)
         try:
@@ -38,6 +39,7 @@ class RequestIdMiddleware:
                 allowed = response["Allow"]
                 said = f"this method is not there; allowed are {allowed}"
                 response = errors.answer(request, 405, "method_not_allowed", said, {"Allow": allowed})
+            routes.count(routes.name_of(request), request.method or "", response.status_code)
             if response.status_code >= 400:
                 _discard_body(request)
         finally:
@@ -107,6 +109,7 @@ class RefuseUnreadableBodies:
 
     def _refuse(self, request: HttpRequest, status: int, code: str, message: str) -> HttpResponse:
         body = {"code": code, "message": message, "request_id": errors.request_id(request)}
+        errors.count(body)
         return JsonResponse({"error": body}, status=status)
 
 

@@ -6,6 +6,8 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from config import views
+from config.telemetry.exposing import MetricsView
+from predictions.admin import watch
 
 admin.site.site_url = "/"
 
@@ -14,6 +16,8 @@ urlpatterns = [
     path("ping", views.ping, name="ping"),
     path("healthz/live", views.live, name="live"),
     path("healthz/ready", views.ready, name="ready"),
+    path("metrics", MetricsView.as_view(), name="metrics"),
+    path("admin/watch/", include(watch.urls())),
     path("admin/", admin.site.urls),
     path("api/schema/", SpectacularAPIView.as_view(), name="openapi"),
     path(

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,13 @@ class Access:
 class State:
     """The content of `stack.json`.
 
-    Django reads `database_url`, `redis_url` and `secret_key` from it; the rest is the stack's own.
+    Django reads `database_url`, `redis_url`, `secret_key` and `metrics_token` from it; the rest is the
+    stack's own.
     `home` is set only when the servers' data could not live under the var directory.
     """
 
     secret_key: str
+    metrics_token: str = field(default_factory=lambda: secrets.token_hex(24))
     postgres: Access | None = None
     valkey: Access | None = None
     home: str | None = None
@@ -78,6 +80,7 @@ class State:
                 postgres=Access(**content["postgres"]) if content.get("postgres") else None,
                 valkey=Access(**content["valkey"]) if content.get("valkey") else None,
                 home=content.get("home"),
+                **({"metrics_token": content["metrics_token"]} if content.get("metrics_token") else {}),
             )
         except FileNotFoundError:
             return cls(secret_key=secrets.token_urlsafe(48))
@@ -94,6 +97,7 @@ class State:
             "database_url": self.database_url,
             "redis_url": self.redis_url,
             "secret_key": self.secret_key,
+            "metrics_token": self.metrics_token,
             "postgres": self.postgres and vars(self.postgres),
             "valkey": self.valkey and vars(self.valkey),
             "home": self.home,

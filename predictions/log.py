@@ -89,11 +89,14 @@ class Writer:
     Attributes
     ----------
     waiting_rows : rows in the queue now. groups, written_rows : committed since the start.
+    failures : groups that were not committed, and entries there was no room for, by reason; a group that
+        was overtaken by a change is none.
     """
 
     def __init__(self, most_rows: int) -> None:
         self.most_rows = most_rows
         self.waiting_rows = self.groups = self.written_rows = 0
+        self.failures = dict.fromkeys(("full", "unreachable", "refused", "unknown"), 0)
         self._queue: deque[Entry] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -136,6 +139,7 @@ class Writer:
                 raise LogUnavailable("the service is stopping; nothing was answered, try again")
             # An empty queue takes any entry, however large.
             if self._queue and self.waiting_rows + len(entry.rows) > self.most_rows:
+                self.failures["full"] += 1
                 raise LogUnavailable("too many predictions wait for the log; nothing was answered, try again")
             self._queue.append(entry)
             self.waiting_rows += len(entry.rows)
@@ -206,6 +210,7 @@ class Writer:
         first = group[0]
         rows = first.rows if len(group) == 1 else [row for entry in group for row in entry.rows]
         if time.monotonic() < self._unreachable_until:
+            self.failures["unreachable"] += 1
             return LogUnavailable()
         try:
             with self._writing:
@@ -215,16 +220,20 @@ class Writer:
                 return Stale()
             if refused.sqlstate == wire.TAKEN:
                 return AlreadyAnswered()
+            self.failures["refused"] += 1
             logger.error("the log refused %d rows: %s", len(rows), refused)
             return NotStorable() if refused.is_about_the_rows else LogUnavailable()
         except wire.Unreachable as error:
+            self.failures["unreachable"] += 1
             logger.error("the log cannot be reached: %s", error)
             self._unreachable_until = time.monotonic() + IDLE_SECONDS
             return LogUnavailable()
         except wire.Unknown as error:
+            self.failures["unknown"] += 1
             logger.error("the connection broke over %d rows: %s", len(rows), error)
             return OutcomeUnknown()
         except Exception as error:
+            self.failures["unknown"] += 1
             logger.exception("the log's writer failed")
             self._wire.close()
             return error
@@ -246,6 +255,11 @@ def writer() -> Writer:
             if _writer is None or _owner != os.getpid():
                 _writer, _owner = Writer(settings.LOG_QUEUE_ROWS), os.getpid()
     return _writer
+
+
+def current() -> Writer | None:
+    """This process's writer, if it has one."""
+    return _writer if _owner == os.getpid() else None
 
 
 def close(seconds: float = 10.0) -> None:

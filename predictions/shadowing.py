@@ -327,6 +327,11 @@ def asker() -> Asker:
     return _asker
 
 
+def current() -> Asker | None:
+    """This process's, if it has one."""
+    return _asker if _owner == os.getpid() else None
+
+
 def close(seconds: float = 5.0) -> None:
     """Asks what is waiting and ends this process's thread."""
     if _asker is not None and _owner == os.getpid():

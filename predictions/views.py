@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import uuid
-from functools import partial
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -22,7 +22,7 @@ from rest_framework.views import APIView
 from predictions import inference, shadowing
 from predictions.errors import LogUnavailable
 from predictions.export import CSVRenderer
-from predictions.inference import Answer, Caller
+from predictions.inference import Answer, Caller, Prepared
 from predictions.log import Stale, writer
 from predictions.serializers import AnswerSerializer as Answered
 from predictions.serializers import PredictionDetailSerializer, PredictionPageSerializer, PredictionSerializer
@@ -34,6 +34,7 @@ from training.schema.compiled import Rows
 from training.serializers import InstanceSerializer, serializer_for
 from training.services import access, keys, snapshot
 from training.services.serving import Served, served, served_to
+from training.telemetry import counting
 from training.views.base import ModelView, bad_parameter, csv_dialect, moment_of, whole_of
 
 CHANGES_SURVIVED = 3  # that may overtake a request before it holds the next one off
@@ -91,8 +92,14 @@ class Fenced(APIView):
     ) -> Answer:
         ready, named = served_to(model, number, caller.client_id, self.generation)
         rows = _read(request, ready, data)
-        offered = partial(shadowing.committed, named)
-        found = inference.answer(ready, rows, caller, self.generation, committed=offered)
+
+        def committed(made: Prepared) -> None:
+            shadowing.committed(named, made)
+            spent = time.perf_counter() - request._request.since  # type: ignore[attr-defined]
+            classes = made.probabilities is not None
+            counting.answered("", ready, made.values, spent, classes=classes)
+
+        found = inference.answer(ready, rows, caller, self.generation, committed=committed)
         _teach(request, model, number, self.generation)
         return found
 

@@ -46,8 +46,8 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def test_the_services_are_those_of_the_design() -> None:
-    assert set(SERVICES) == {"postgres", "redis", "migrate", "web", "worker", "beat"}
-    assert sorted(OURS) == ["beat", "migrate", "web", "worker"]
+    assert set(SERVICES) == {"postgres", "redis", "migrate", "web", "worker", "keeper", "beat"}
+    assert sorted(OURS) == ["beat", "keeper", "migrate", "web", "worker"]
 
 
 @each_service
@@ -154,6 +154,8 @@ def test_worker_and_beat_run_what_the_procfile_runs() -> None:
     worker = SERVICES["worker"]["command"][-1].replace("$$", "$")
     assert worker.split() == procfile["worker"].split()
     assert SERVICES["beat"]["command"][:5] == procfile["beat"].split()[1:6]
+    keeper = " ".join(SERVICES["keeper"]["command"]).replace("=", " ")
+    assert keeper == " ".join(procfile["keeper"].split()[1:]).replace('"', "")
     assert json.loads(dict(instructions())["CMD"]) == procfile["web"].split()[1:]
 
 

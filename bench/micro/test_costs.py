@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from bench.micro.conftest import Ready
+from config.telemetry.flushing import Instruments
 from predictions import inference
 from predictions.inference import Caller, Prepared
 from predictions.log import Entry, Writer
 from training.schema.compiled import Rows
 from training.schema.decoding import decode_json
 from training.services import snapshot
+from training.telemetry import counting
 
 # So that there is a test database at all. What is written to it is committed before, or by the log's writer.
 pytestmark = pytest.mark.django_db
@@ -128,3 +132,41 @@ def test_writer(benchmark: Benchmark, versions: dict[str, Ready], writer: Writer
     assert all(entry.error is None for entry in made)
     assert writer.written_rows == group * len(made)
     assert writer.groups == len(made)
+
+
+# -- what an answer adds to the metrics ----------------------------------------------------------------
+
+
+def test_telemetry_plain_numbers(benchmark: Benchmark, ready: Ready, count: int) -> None:
+    """What each request does."""
+    benchmark.group = ready.named("counting", count)
+    made = prepared(ready, count)
+    served, values, classes = made.served, made.values, made.probabilities is not None
+    counting.take()
+
+    def add() -> None:
+        since = time.perf_counter()
+        counting.answered("/r", served, values, time.perf_counter() - since, classes=classes)
+
+    benchmark(add)
+    taken = counting.take().answers["/r", served.version_id]
+    assert taken.rows == count * sum(taken.buckets)
+
+
+def test_telemetry_prometheus_client(benchmark: Benchmark, ready: Ready, count: int) -> None:
+    """What it would do if it told Prometheus' client itself, without the files of several processes."""
+    benchmark.group = ready.named("counting", count)
+    made = prepared(ready, count)
+    tell, name, number = Instruments(), made.served.model_name, str(made.served.number)
+
+    def add() -> None:
+        since = time.perf_counter()
+        tell.counters["vigia_requests_total"].labels("/r", "POST", "200").inc()
+        tell.histograms["vigia_prediction_seconds"].labels(name).observe(time.perf_counter() - since)
+        for value, rows in Counter(made.values).items() if made.probabilities is not None else [(b"", count)]:
+            tell.counters["vigia_predictions_total"].labels(name, number, value.decode()).inc(rows)
+
+    benchmark(add)
+    found = tell.registry.get_sample_value("vigia_prediction_seconds_count", {"model": name})
+    assert found is not None
+    assert found > 0

@@ -23,9 +23,10 @@ SMOOTHING: Final = 0.5
 FEWEST_EXPECTED: Final = 5.0
 """With fewer rows expected in some bin the chi-square distribution is no approximation (Cochran 1954)."""
 DRAWS: Final = 1_999
-ENOUGH: Final = 100
+MOST_DRAWS: Final = 20_000
+ENOUGH: Final = 50
 """So many draws as extreme as what was found settle a p-value: it is far from small."""
-BATCH: Final = 500
+FIRST_DRAWS: Final = 125
 _MOST_DRAWN_FROM: Final = 1_000_000_000  # what numpy's hypergeometric draws take
 
 
@@ -61,9 +62,8 @@ def _psi(reference: Floats, window: Floats, smoothing: float) -> Floats:
 def by_chance(reference: Whole, window: Whole) -> float:
     """What the index comes to, on average, without any drift: (B - 1)(1/n + 1/m) for B bins, n and m rows.
 
-    Without drift it is distributed as (1/n + 1/m) times chi-square with B - 1 degrees of freedom (Yurdakul
-    and Naranjo, "Statistical properties of the population stability index", J. Risk Model Validation 14
-    (2020)).
+    Without drift it is distributed as (1/n + 1/m) times chi-square with B - 1 degrees of freedom (Yurdakul,
+    "Statistical Properties of Population Stability Index", Western Michigan University, 2018).
     """
     found, drawn = used(reference, window)
     return (len(found) - 1) * _scale(found, drawn) if len(found) else 0.0
@@ -106,15 +106,16 @@ def psi_p_value(reference: Whole, window: Whole, *, name: str = "", draws: int =
 
 def _drawn_p_value(rng: np.random.Generator, together: Whole, rows: int, index: float, draws: int) -> float:
     least = index * (1.0 - 1e-9)  # equal counts in another order of summing are equal
-    beyond = 0
-    for done in range(0, draws, BATCH):
-        some = min(BATCH, draws - done)
+    beyond = done = 0
+    while done < draws:
+        some = min(max(FIRST_DRAWS, done), draws - done)
         part = rng.multivariate_hypergeometric(together, rows, size=some, method="marginals")
         reached = _psi((together - part).astype(np.float64), part.astype(np.float64), SMOOTHING) >= least
         if beyond + int(reached.sum()) >= ENOUGH:
             at = int(np.searchsorted(np.cumsum(reached), ENOUGH - beyond))
             return ENOUGH / (done + at + 1)
         beyond += int(reached.sum())
+        done += some
     return (beyond + 1) / (draws + 1)
 
 
@@ -227,11 +228,11 @@ def chi_square_survival(value: float, freedom: int) -> float:
     Mathematical Functions, 8.7.1 and 8.9.2, the latter by Lentz's algorithm, as in Press et al., Numerical
     Recipes, 3rd ed., section 6.2).
     """
-    if value <= 0 or freedom < 1:
-        return 1.0
-    if not math.isfinite(value):
-        return 0.0
     a, x = freedom / 2, value / 2
+    if x <= 0 or freedom < 1:
+        return 1.0
+    if not math.isfinite(x):
+        return 0.0
     front = math.exp(a * math.log(x) - x - math.lgamma(a))
     if x < a + 1:
         return max(0.0, 1.0 - front * _series(a, x))

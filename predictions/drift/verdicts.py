@@ -17,12 +17,13 @@ import numpy as np
 from predictions.drift import statistics
 from predictions.drift.counts import Counted, Whole
 from training.declaration import Watch
-from training.profile import ColumnProfile, Profile
+from training.profile import PREDICTION, PROBABILITY, ColumnProfile, Profile
 
 DRIFT: Final = "drift"
 NOTICE: Final = "notice"
 STABLE: Final = "stable"
 INSUFFICIENT: Final = "insufficient"
+ANSWERS: Final = {PREDICTION: "the prediction", PROBABILITY: "the probability"}
 NAMED: Final = 6
 """So many columns are named in a reason; the others are counted."""
 
@@ -87,15 +88,18 @@ def review(
     whole, and its false alarms are counted as a whole.
     """
     shares = _importance_shares(profile, importance)
-    draws = max(statistics.DRAWS, math.ceil(2 * len(profile.by_name) / watch.significance))
+    draws = _draws(len(profile.by_name), watch)
     found = [
-        _finding(each, window.get(each.name), watch, shares.get(each.name), draws)
+        compared(each, window.get(each.name), watch, importance=shares.get(each.name), draws=draws)
         for each in (*profile.columns, *profile.answers)
     ]
-    findings = _judged(found, watch)
-    columns, answers = findings[: len(profile.columns)], findings[len(profile.columns) :]
-    verdict, reason = _of_model(columns, answers, watch, known=bool(shares))
-    return Reviewed(verdict, reason, tuple(findings))
+    return judged(found, watch)
+
+
+def _draws(columns: int, watch: Watch) -> int:
+    """So many that a p-value can fall below what the correction asks of the smallest of them."""
+    wanted = 2 * columns / max(watch.significance, 1e-9)
+    return math.ceil(min(max(wanted, statistics.DRAWS), statistics.MOST_DRAWS))
 
 
 def _importance_shares(profile: Profile, importance: Mapping[str, float] | None) -> dict[str, float]:
@@ -108,10 +112,16 @@ def _importance_shares(profile: Profile, importance: Mapping[str, float] | None)
 # -- columns -------------------------------------------------------------------------------------------
 
 
-def _finding(
-    column: ColumnProfile, counted: Counted | None, watch: Watch, importance: float | None, draws: int
+def compared(
+    column: ColumnProfile,
+    counted: Counted | None,
+    watch: Watch,
+    *,
+    importance: float | None = None,
+    draws: int = statistics.DRAWS,
 ) -> Finding:
-    """All but what needs the other columns: the verdict is INSUFFICIENT or STABLE."""
+    """One column by itself. What needs the other columns is left to `judged`: the verdict is INSUFFICIENT,
+    or STABLE for the time being."""
     bins = column.bins
     reference = np.asarray(column.counts, dtype=np.int64)
     counted = counted or Counted(np.zeros(bins.size, dtype=np.int64), np.zeros(bins.size))
@@ -168,16 +178,19 @@ def _shares(column: ColumnProfile, reference: Whole, counts: Whole) -> dict[str,
     return found
 
 
-def _judged(found: Sequence[Finding], watch: Watch) -> list[Finding]:
+def judged(found: Sequence[Finding], watch: Watch) -> Reviewed:
+    """The verdicts on all columns and answers together, and on the model."""
     tested = [each for each in found if each.p_value is not None]
     adjusted = statistics.benjamini_hochberg(np.array([each.p_value for each in tested], dtype=np.float64))
     by_column = {each.column: float(p) for each, p in zip(tested, adjusted, strict=True)}
-    return [
+    findings = tuple(
         replace(each, adjusted_p_value=p, verdict=_verdict(each, p, watch))
         if (p := by_column.get(each.column)) is not None
         else each
         for each in found
-    ]
+    )
+    verdict, reason = _of_model(findings, watch)
+    return Reviewed(verdict, reason, findings)
 
 
 def _verdict(finding: Finding, p_value: float, watch: Watch) -> str:
@@ -190,18 +203,17 @@ def _verdict(finding: Finding, p_value: float, watch: Watch) -> str:
 # -- the model -----------------------------------------------------------------------------------------
 
 
-def _of_model(
-    columns: Sequence[Finding], answers: Sequence[Finding], watch: Watch, *, known: bool
-) -> tuple[str, str]:
+def _of_model(findings: Sequence[Finding], watch: Watch) -> tuple[str, str]:
     """The verdict and why. Drift of the answers is the model's own: they already weigh the columns as the
     model does. A column has to matter: by its importance where that is known."""
-    everything = [*columns, *answers]
-    if all(each.verdict == INSUFFICIENT for each in everything):
-        rows = max((each.rows for each in everything), default=0)
+    if all(each.verdict == INSUFFICIENT for each in findings):
+        rows = max((each.rows for each in findings), default=0)
         return INSUFFICIENT, f"{rows:,} rows are too few: nothing is said below {watch.minimum_rows:,}."
+    columns = [each for each in findings if each.column not in ANSWERS]
+    known = any(each.importance is not None for each in columns)
     drifted = [each for each in columns if each.verdict == DRIFT]
-    moved = [each for each in answers if each.verdict == DRIFT]
-    small = [each for each in everything if each.verdict == NOTICE]
+    moved = [each for each in findings if each.column in ANSWERS and each.verdict == DRIFT]
+    small = [each for each in findings if each.verdict == NOTICE]
     share = sum(each.importance or 0.0 for each in drifted)
     matters = bool(drifted) and (share >= watch.share or not known)
     said = []
@@ -223,10 +235,7 @@ def _of_model(
 def _named(findings: Sequence[Finding]) -> str:
     """The largest changes first."""
     order = sorted(findings, key=lambda each: -(each.adjusted_psi or 0.0))
-    names = [_WORDS.get(each.column, each.column) for each in order]
+    names = [ANSWERS.get(each.column, each.column) for each in order]
     if len(names) > NAMED:
         names = [*names[: NAMED - 1], f"{len(names) - NAMED + 1} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-_WORDS: Final = {"_prediction": "the prediction", "_probability": "the probability"}

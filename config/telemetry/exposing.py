@@ -1,0 +1,134 @@
+"""`GET /metrics`: who may read it, and in which format."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
+from django.http import HttpResponse
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from rest_framework.authentication import SessionAuthentication
+from rest_framework.permissions import BasePermission
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from config.authentication import KeyAuthentication
+from config.telemetry import flushing, place
+from config.telemetry.database import DatabaseCollector
+from training.models import RegisteredModel
+from training.services import access
+
+logger = logging.getLogger(__name__)
+
+SCRAPER: Final = "scraper"
+"""What `request.auth` is for whoever sent METRICS_TOKEN."""
+
+
+class Shared:
+    """What all processes of some roles counted."""
+
+    def __init__(self, *roles: place.Role) -> None:
+        self._roles = roles
+
+    def collect(self) -> Iterable[Metric]:
+        found: Iterable[Metric] = MultiProcessCollector.merge(place.files(*self._roles))  # type: ignore[no-untyped-call]
+        return found
+
+
+class Own:
+    """What this process counted, where it leaves nothing for others: another server than gunicorn."""
+
+    def collect(self) -> Iterable[Metric]:
+        return flushing.flusher().instruments.registry.collect()
+
+
+def is_scraper(authorization: str) -> bool:
+    """Whether a header ``Authorization`` carries METRICS_TOKEN."""
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() not in ("bearer", "token") or not settings.METRICS_TOKEN:
+        return False
+    return hmac.compare_digest(given.strip().encode(), settings.METRICS_TOKEN.encode())
+
+
+class ScraperAuthentication(KeyAuthentication):
+    """METRICS_TOKEN in the place of a client key: it opens this route and no other, without the database."""
+
+    def authenticate(self, request: Request) -> tuple[Any, Any] | None:
+        if is_scraper(request.headers.get("Authorization", "")):
+            return AnonymousUser(), SCRAPER
+        return super().authenticate(request)
+
+
+class MayReadMetrics(BasePermission):
+    """METRICS_TOKEN, or who may read the log of every model: the numbers tell of all of them."""
+
+    message = "this needs METRICS_TOKEN, or the right 'read_log' for every model"
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        if request.auth == SCRAPER:
+            return True
+        if not request.user.is_authenticated:
+            return False
+        allowed = access.allowed_models(request.user, "read_log").values("pk")
+        return allowed.exists() and not RegisteredModel.objects.exclude(pk__in=allowed).exists()
+
+
+class MetricsView(APIView):
+    """All metrics, in OpenMetrics or Prometheus' text format."""
+
+    authentication_classes = [ScraperAuthentication, SessionAuthentication]
+    permission_classes = [MayReadMetrics]
+    renderer_classes = [JSONRenderer]  # of refusals
+    throttle_classes = []
+    schema = None
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        return JSONRenderer(), "application/json"  # what Prometheus accepts is not DRF's to choose from
+
+    def get(self, request: Request) -> HttpResponse:
+        flushing.flusher().flush()
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(Shared(*place.ROLES) if place.is_shared() else Own())
+        registry.register(DatabaseCollector())
+        encode, kind = choose_encoder(request.headers.get("Accept", ""))
+        return HttpResponse(encode(registry), content_type=kind, headers={"Cache-Control": "no-store"})
+
+
+# -- the worker's own ----------------------------------------------------------------------------------
+
+
+def worker_application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    """WSGI: what the worker's processes counted, for METRICS_TOKEN alone."""
+    if not is_scraper(environ.get("HTTP_AUTHORIZATION", "")):
+        start_response("401 Unauthorized", [("WWW-Authenticate", "Bearer"), ("Content-Length", "0")])
+        return [b""]
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Shared("worker"))
+    encode, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+    body = encode(registry)
+    start_response("200 OK", [("Content-Type", kind), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: a scrape every few seconds is no news."""
+
+
+def serve_worker(port: int) -> None:
+    """Shows the worker's metrics on a port of their own: for a worker on another machine than web."""
+    if not settings.METRICS_TOKEN:
+        logger.error("WORKER_METRICS_PORT is set and METRICS_TOKEN is not: nothing is shown")
+        return
+    server = make_server("", port, worker_application, handler_class=_Silent)
+    threading.Thread(target=server.serve_forever, name="worker-metrics", daemon=True).start()
