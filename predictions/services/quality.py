@@ -20,6 +20,7 @@ from predictions.drift import realised
 from predictions.drift.realised import Tally
 from predictions.identifiers import EPOCH, lowest_at
 from predictions.models import ChangedHour, QualityHour
+from predictions.services import rollups
 from predictions.services.adding_up import add_up, mark_all
 from predictions.services.hour_tallies import HOUR, task_of
 from predictions.services.intervals import Estimate
@@ -81,15 +82,18 @@ def of_window(
     since, until : widened to whole hours, see `whole_hours`.
     """
     since, until = whole_hours(since, until)
-    versions = [version] if version is not None else list(model.versions.order_by("number"))
-    answered = _answered(versions, since, until)
+    every = model.versions.select_related("registered_model").order_by("number")
+    versions = [version] if version is not None else list(every)
+    answered: dict[int, int] = defaultdict(int)
+    for number, _, rows in _answered(versions, since, until):
+        answered[number] += rows
     kept: dict[int, list[Tally]] = defaultdict(list)
     for version_id, _, tally in _tallies(versions, since, until):
         kept[version_id].append(tally)
     return [
-        _quality(each, kept.get(each.pk, ()), since, until, answered.get(each.pk, 0))
+        _quality(each, kept.get(each.pk, ()), since, until, answered.get(each.number, 0))
         for each in versions
-        if each is version or each.pk in kept or answered.get(each.pk)
+        if each is version or each.pk in kept or answered.get(each.number)
     ]
 
 
@@ -105,7 +109,7 @@ def by_step(
     """
     since, until = whole_hours(since, until)
     answered: dict[dt.datetime, int] = defaultdict(int)
-    for hour, rows in _answered_by_hour(version, since, until):
+    for _, hour, rows in _answered([version], since, until):
         answered[_floor(hour, step)] += rows
     kept: dict[dt.datetime, list[Tally]] = defaultdict(list)
     for _, hour, tally in _tallies([version], since, until):
@@ -178,19 +182,24 @@ def _tallies(
         yield version_id, hour, Tally.from_json(tallies)
 
 
-def _answered(versions: Sequence[ModelVersion], since: dt.datetime, until: dt.datetime) -> dict[int, int]:
-    """Version id -> rows in the log."""
-    return {each.pk: sum(rows for _, rows in _answered_by_hour(each, since, until)) for each in versions}
-
-
-def _answered_by_hour(
-    version: ModelVersion, since: dt.datetime, until: dt.datetime
-) -> list[tuple[dt.datetime, int]]:
-    """(hour, rows in the log) of one version."""
+def _answered(
+    versions: Sequence[ModelVersion], since: dt.datetime, until: dt.datetime
+) -> Iterator[tuple[int, dt.datetime, int]]:
+    """(number of a version, hour, rows it answered): from the rollups as far as they have counted, and from
+    the log after that, so that no outcome is of a row that is not known here."""
+    if not versions:
+        return
+    model, numbers = versions[0].registered_model, {each.pk: each.number for each in versions}
+    counted = rollups.counted_to(model)
+    upto = since if counted is None else min(max(_floor(counted, HOUR), since), until)
+    for hour, number, rows in rollups.traffic(model, since, upto, HOUR):
+        if number in numbers.values():
+            yield number, hour, rows
     statement = """
-        SELECT to_timestamp(vigia_milliseconds(id) / 3600000 * 3600) AS hour, count(*)
-        FROM predictions_prediction WHERE version_id = %s AND id >= %s AND id < %s GROUP BY hour
+        SELECT version_id, to_timestamp(vigia_milliseconds(id) / 3600000 * 3600) AS hour, count(*)
+        FROM predictions_prediction WHERE version_id = ANY(%s) AND id >= %s AND id < %s GROUP BY 1, 2
     """
     with connection.cursor() as cursor:
-        cursor.execute(statement, [version.pk, lowest_at(since), lowest_at(until)])
-        return [(hour, rows) for hour, rows in cursor.fetchall()]
+        cursor.execute(statement, [list(numbers), lowest_at(upto), lowest_at(until)])
+        for version_id, hour, rows in cursor.fetchall():
+            yield numbers[version_id], hour, rows
