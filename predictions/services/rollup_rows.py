@@ -13,7 +13,7 @@ from predictions.identifiers import lowest_at
 from predictions.models import Rollup
 from training.profile import PREDICTION, PROBABILITY
 
-LOCK: Final = 22123
+LOCK: Final = 22124
 """Class of the advisory lock that whoever changes one model's rollups takes, with the model's id."""
 HOUR: Final = dt.timedelta(hours=1)
 LARGEST: Final = 1e290
