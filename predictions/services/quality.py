@@ -20,7 +20,8 @@ from predictions.drift import realised
 from predictions.drift.realised import Tally
 from predictions.identifiers import EPOCH, lowest_at
 from predictions.models import ChangedHour, QualityHour
-from predictions.services.adding_up import HOUR, add_up, mark_all, task_of
+from predictions.services.adding_up import add_up, mark_all
+from predictions.services.hour_tallies import HOUR, task_of
 from predictions.services.intervals import Estimate
 from training import catalogue
 from training.declaration import Watch
