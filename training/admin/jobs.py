@@ -41,7 +41,7 @@ class JobAdmin(RegistryAdmin):
 
     def can_cancel(self, request: HttpRequest, row: Job) -> bool:
         """Whether this person may stop it, and nobody has yet."""
-        may = row.registered_model_id in allowed_ids(request, "train")  # type: ignore[attr-defined]
+        may = row.registered_model_id in allowed_ids(request, "train")
         return may and not row.is_finished and row.cancel_requested_at is None
 
     @display(description="status")
