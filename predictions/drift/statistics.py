@@ -62,9 +62,8 @@ def _psi(reference: Floats, window: Floats, smoothing: float) -> Floats:
 def by_chance(reference: Whole, window: Whole) -> float:
     """What the index comes to, on average, without any drift: (B - 1)(1/n + 1/m) for B bins, n and m rows.
 
-    Without drift it is distributed as (1/n + 1/m) times chi-square with B - 1 degrees of freedom (Yurdakul
-    and Naranjo, "Statistical properties of the population stability index", J. Risk Model Validation 14
-    (2020)).
+    Without drift it is distributed as (1/n + 1/m) times chi-square with B - 1 degrees of freedom (Yurdakul,
+    "Statistical Properties of Population Stability Index", Western Michigan University, 2018).
     """
     found, drawn = used(reference, window)
     return (len(found) - 1) * _scale(found, drawn) if len(found) else 0.0

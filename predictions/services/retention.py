@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, field
+from typing import Final
 
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.utils import timezone
 
 from predictions import partitions
@@ -19,6 +20,8 @@ from predictions.models import DriftReview, Prediction, RemovedMonth
 from predictions.partitions import Month
 from predictions.services import quality, rollups
 from training.models import ModelVersion, RegisteredModel
+
+LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
 def is_in_the_log(version: ModelVersion) -> bool:
@@ -72,19 +75,24 @@ def _remove(month: Month, *, although_kept: bool, dry_run: bool, by: User | None
     if behind:
         return Removal(month, rows, about, behind)
     if not dry_run:
-        with transaction.atomic():
-            partitions.drop(month)
-            RemovedMonth.objects.create(start=month.start, rows=rows, although_kept=bool(holding), by=by)
-            ids = [review.pk for review in about]
-            DriftReview.objects.filter(pk__in=ids).update(log_removed_at=timezone.now())
+        try:
+            with transaction.atomic():
+                partitions.drop(month)
+                RemovedMonth.objects.create(start=month.start, rows=rows, although_kept=bool(holding), by=by)
+                ids = [review.pk for review in about]
+                DriftReview.objects.filter(pk__in=ids).update(log_removed_at=timezone.now())
+        except OperationalError as error:
+            if getattr(error.__cause__, "sqlstate", "") != LOCK_NOT_AVAILABLE:
+                raise
+            return Removal(month, rows, about, "somebody is reading the log; the next time will do")
     return Removal(month, rows, about)
 
 
 def _count_all(month: Month) -> str:
     """Rolls up and adds up what is left to; why the month has to stay for now, if that is not everything."""
     for model in RegisteredModel.objects.filter(pk__in=partitions.model_ids(month)):
-        rollups.roll_up(model)
-        quality.add_up(model)
+        rollups.roll_up(model, until=month.next.start)
+        quality.add_up(model, rested=False)
         counted = rollups.counted_to(model)
         if counted is None or counted < month.next.start:
             return f"{model} is not rolled up yet"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,11 @@ def test_the_bikes_drift_from_the_first_quarter_to_the_last_where_they_should(da
     assert {found[name] for name in ("yr", "season", "mnth", "temp", "atemp")} == {"drift"}
     assert {found[name] for name in ("hr", "holiday", "weekday", "workingday")} == {"stable"}
     assert found["weathersit"] == "notice"
+    page = simulation.PAGE.read_text(encoding="utf-8")
+    shown = re.findall(r"\| (\w+) \| ([\d.]+) \| `(\w+)` ", page)
+    assert {name: verdict for name, _, verdict in shown} == found
+    for name, psi, _ in shown:
+        assert float(psi) == pytest.approx(by_column(reviewed)[name].psi, rel=0.006, abs=6e-4)
     for rows in (quarter // 2, 500):
         for seed in range(4):
             shuffled = first.sample(rows, random_state=seed)
