@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from django.db import connection
 from django.utils import timezone
 
 from predictions.drift import realised
 from predictions.drift.realised import Tally
-from predictions.identifiers import EPOCH, lowest_at
+from predictions.identifiers import EPOCH
 from predictions.models import ChangedHour, QualityHour
+from predictions.services import rollups
 from predictions.services.adding_up import HOUR, add_up, mark_all, task_of
 from predictions.services.intervals import Estimate
 from training import catalogue
@@ -104,7 +104,7 @@ def by_step(
     """
     since, until = whole_hours(since, until)
     answered: dict[dt.datetime, int] = defaultdict(int)
-    for hour, rows in _answered_by_hour(version, since, until):
+    for hour, rows in rollups.answered_by_hour(version, since, until):
         answered[_floor(hour, step)] += rows
     kept: dict[dt.datetime, list[Tally]] = defaultdict(list)
     for _, hour, tally in _tallies([version], since, until):
@@ -179,17 +179,6 @@ def _tallies(
 
 def _answered(versions: Sequence[ModelVersion], since: dt.datetime, until: dt.datetime) -> dict[int, int]:
     """Version id -> rows in the log."""
-    return {each.pk: sum(rows for _, rows in _answered_by_hour(each, since, until)) for each in versions}
-
-
-def _answered_by_hour(
-    version: ModelVersion, since: dt.datetime, until: dt.datetime
-) -> list[tuple[dt.datetime, int]]:
-    """(hour, rows in the log) of one version."""
-    statement = """
-        SELECT to_timestamp(vigia_milliseconds(id) / 3600000 * 3600) AS hour, count(*)
-        FROM predictions_prediction WHERE version_id = %s AND id >= %s AND id < %s GROUP BY hour
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [version.pk, lowest_at(since), lowest_at(until)])
-        return [(hour, rows) for hour, rows in cursor.fetchall()]
+    return {
+        each.pk: sum(rows for _, rows in rollups.answered_by_hour(each, since, until)) for each in versions
+    }
