@@ -286,6 +286,46 @@ def traffic(
         return [(start, number, rows) for start, number, rows in cursor.fetchall()]
 
 
+def answered_by_hour(
+    version: ModelVersion, since: dt.datetime, until: dt.datetime
+) -> list[tuple[dt.datetime, int]]:
+    """(hour, rows of the log) of one version, without the hours that have none.
+
+    What was counted, and what has come since the newest mark, which the index counts: so it is up to date, and
+    costs as much as is not rolled up yet.
+
+    Parameters
+    ----------
+    since, until : whole hours.
+    """
+    question = """
+        SELECT hour, sum(rows)::bigint FROM (
+            SELECT hour, rows FROM predictions_rollup
+            WHERE version_id = %(version)s AND hour >= %(since)s AND hour < %(until)s
+                AND "column" = %(counted)s AND bin = 0
+            UNION ALL
+            SELECT to_timestamp(vigia_milliseconds(id) / 3600000 * 3600), count(*)
+            FROM predictions_prediction
+            WHERE version_id = %(version)s AND id >= %(low)s AND id < %(high)s AND id >= coalesce(
+                (SELECT upto FROM predictions_rolledhour
+                 WHERE registered_model_id = %(model)s ORDER BY hour DESC LIMIT 1), %(low)s)
+            GROUP BY 1
+        ) AS known GROUP BY hour HAVING sum(rows) > 0 ORDER BY hour
+    """
+    asked = {
+        "version": version.pk,
+        "model": version.registered_model_id,
+        "since": since,
+        "until": until,
+        "counted": Rollup.ROWS,
+        "low": lowest_at(since),
+        "high": lowest_at(until),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(question, asked)
+        return [(hour, rows) for hour, rows in cursor.fetchall()]
+
+
 def answered(model_ids: Iterable[int], since: dt.datetime, until: dt.datetime) -> dict[int, int]:
     """Rows of each model, also of those that answered nothing."""
     wanted = list(model_ids)
