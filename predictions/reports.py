@@ -13,7 +13,7 @@ from django.template.loader import render_to_string
 
 from predictions import drawing
 from predictions.drift import histograms
-from predictions.models import DriftFinding, DriftReview
+from predictions.models import DriftFinding, DriftReview, Verdict
 from training.models import RegisteredModel
 from training.services import comparison
 from training.templatetags.vigia import MINUS, share
@@ -101,11 +101,12 @@ MORE_READINGS: Final = (
     Reading("p_value", "p", "Before the number of columns is allowed for.", form="p"),
     Reading("reference_missing", "Missing in training", "Share of the training rows.", form="share"),
 )
+SEVERITY: Final = (Verdict.DRIFT, Verdict.NOTICE, Verdict.INSUFFICIENT, Verdict.STABLE)
 BY_FIELD: Final = {reading.field: reading for reading in (*READINGS, *MORE_READINGS)}
 
 
 def findings(review: DriftReview, *, histogrammed: bool) -> list[dict[str, Any]]:
-    """The findings as a page shows them, in the schema's order.
+    """The findings as a page shows them: what has drifted first, then as they stand in the schema.
 
     Parameters
     ----------
@@ -121,7 +122,7 @@ def findings(review: DriftReview, *, histogrammed: bool) -> list[dict[str, Any]]
             "p": BY_FIELD["adjusted_p_value"].text(found),
             "pairs": _pairs(found) if histogrammed else None,
         }
-        for found in review.findings.all()
+        for found in sorted(review.findings.all(), key=lambda found: SEVERITY.index(found.verdict))
     ]
 
 

@@ -160,7 +160,7 @@ def quality(
 def histogram(line: Line) -> dict[str, Any]:
     """The two histograms of a column, in per cent of their rows."""
     bars = histograms.shown(line.bars)
-    words = {"outside": "outside the training range"}
+    words = {"outside": "outside"}
 
     def name(bar: histograms.Bar) -> str:
         return f"{bar.label} ({words[bar.apart]})" if bar.apart in words else bar.label

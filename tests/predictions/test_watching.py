@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from predictions.models import Outcome, QualityHour
-from predictions.services import glances, watching, worst
+from predictions.services import glances, rollups, watching, worst
 from tests.predictions.test_admin import answered
 from tests.predictions.watched import HOUR, roll, this_hour
 from training.declaration import Watch
@@ -131,3 +131,17 @@ def test_traffic_is_what_was_rolled_up_and_what_came_since(churn: ModelVersion) 
     found = glances.traffic([model], now)[model]
     assert (found.by_hour[0], found.by_hour[-3], found.by_hour[-1]) == (7, 40, 3)
     assert (found.rows, str(found), len(found.by_hour)) == (50, "50", 24)
+
+
+@pytest.mark.django_db
+def test_rows_by_hour_are_those_rolled_up_and_those_behind_the_mark(churn: ModelVersion) -> None:
+    hour = this_hour()
+    answered(churn, 4)
+    known = rollups.answered_by_hour(churn, hour - DAY, hour + HOUR)
+    assert known == [(hour, 4)], "nothing was rolled up: the log says it"
+    roll(churn, hour - 2 * HOUR, 70)
+    assert rollups.answered_by_hour(churn, hour - DAY, hour + HOUR) == [(hour - 2 * HOUR, 70), (hour, 4)]
+    roll(churn, hour, 4)
+    answered(churn, 3)
+    assert rollups.answered_by_hour(churn, hour - HOUR, hour + HOUR) == [(hour, 7)]
+    assert rollups.answered_by_hour(churn, hour - DAY, hour - HOUR) == [(hour - 2 * HOUR, 70)]

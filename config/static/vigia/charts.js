@@ -152,6 +152,7 @@
         scales: { x: axis(spec, "x"), y: axis(spec, "y") },
         plugins: {
           legend: {
+            position: spec.markers && spec.markers.length ? "bottom" : "top",  // above are the markers' labels
             display: spec.series.length > 1 || Boolean(spec.diagonal),
             labels: {
               color: colour("--vg-text"), boxWidth: 14, boxHeight: 2,
