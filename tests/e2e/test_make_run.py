@@ -99,6 +99,25 @@ def test_the_tutorials_clients_work(service: Service, first_start: float) -> Non
         assert client.post("/predecir", json=FORM).json()["precio"] > 10_000
 
 
+def test_metrics_are_of_all_processes_and_the_stacks_token_opens_them(
+    service: Service, first_start: float
+) -> None:
+    token = json.loads((service.var / "stack.json").read_text(encoding="utf-8"))["metrics_token"]
+    until = time.monotonic() + 60
+    with httpx.Client(base_url=service.address, headers={"Authorization": f"Bearer {token}"}) as client:
+        while True:  # beat's first message comes within half a minute
+            told = client.get("/metrics").text
+            tasks = re.findall(
+                r'^vigia_tasks_total{result="success",task="([\w.]+)"} (\d+)', told, re.MULTILINE
+            )
+            if tasks or time.monotonic() > until:
+                break
+            time.sleep(0.5)
+        assert "training.tasks.publish_waiting_jobs" in dict(tasks)
+        assert "vigia_web_processes 2.0" in told
+        assert client.get("/api/v1/models/").status_code == 401
+
+
 def test_pages_for_people_answer(service: Service, first_start: float) -> None:
     with service.client() as client:
         for path in ("/", "/admin/login/", "/api/docs/", "/healthz/live", "/healthz/ready"):
