@@ -51,9 +51,6 @@ def test_every_alert_is_tested_and_explained_to_the_operator() -> None:
     cases = yaml.safe_load((MONITORING / "alerts_test.yml").read_text(encoding="utf-8"))["tests"]
     asked = [check for case in cases for check in case["alert_rule_test"]]
     assert sorted({check["alertname"] for check in asked if check["exp_alerts"]}) == sorted(set(ALERTS))
-    assert sorted({check["alertname"] for check in asked if not check["exp_alerts"]}) >= sorted(
-        {"VigiaDrift", "VigiaErrors"}
-    )
     page = ROOT / "docs" / "operating.md"
     explained = re.findall(r"^\| `(Vigia\w+)` \|", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert sorted(explained) == ALERTS
