@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import task_postrun, worker_init, worker_process_shutdown
+from celery.signals import celeryd_init, task_postrun, worker_process_shutdown
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -13,9 +13,10 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
 
-@worker_init.connect
+@celeryd_init.connect
 def begin_to_count(**_: Any) -> None:
-    """In the worker's first process, before it makes others."""
+    """In the worker's first process, before it makes others, and before Django's checks import the routes and
+    with them Prometheus' client."""
     from django.conf import settings
 
     from config.telemetry import place
@@ -33,7 +34,7 @@ def count_task(task: Any = None, state: str | None = None, **_: Any) -> None:
     from config.telemetry import flushing, place
     from training.telemetry import counting
 
-    if place.is_shared():  # in a worker, not where a task is called as a function
+    if place.role() is not None:  # in a worker, not where a task is called as a function
         counting.count("vigia_tasks_total", task.name, (state or "unknown").lower())
         flushing.flusher().flush(web=False)
 
@@ -42,5 +43,5 @@ def count_task(task: Any = None, state: str | None = None, **_: Any) -> None:
 def process_ended(pid: int | None = None, **_: Any) -> None:
     from config.telemetry import place
 
-    if place.is_shared() and pid is not None:
+    if place.role() is not None and pid is not None:
         place.process_ended(pid)

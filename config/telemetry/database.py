@@ -16,6 +16,7 @@ from django.db import connection
 from django.db.models import Count, Max, Min
 from django.utils import timezone
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from config.errors import DATABASE_AWAY
 from predictions.identifiers import time_of
@@ -77,7 +78,7 @@ class Families:
         family.add_metric(list(labels), value)
 
 
-class DatabaseCollector:
+class DatabaseCollector(Collector):
     """See the module."""
 
     def collect(self) -> Iterator[Metric]:
