@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from django.conf import settings
@@ -303,8 +303,8 @@ def answered_by_hour(
 ) -> list[tuple[dt.datetime, int]]:
     """(hour, rows of the log) of one version, without the hours that have none.
 
-    What was counted, and what has come since the newest mark, which the index counts: so it is up to date, and
-    costs as much as is not rolled up yet.
+    What was counted, and what has come since the newest mark, which the index counts: so it is up to date,
+    and costs as much as is not rolled up yet.
 
     Parameters
     ----------
@@ -324,7 +324,7 @@ def answered_by_hour(
             GROUP BY 1
         ) AS known GROUP BY hour HAVING sum(rows) > 0 ORDER BY hour
     """
-    asked = {
+    asked: dict[str, Any] = {
         "version": version.pk,
         "model": version.registered_model_id,
         "since": since,
