@@ -19,7 +19,7 @@ from predictions.admin.replays import WindowForm
 from predictions.drift import estimates
 from predictions.models import DriftReview
 from predictions.services import glances, quality, rollups, watching, worst
-from predictions.services.adding_up import task_of
+from predictions.services.hour_tallies import task_of
 from predictions.services.quality import Quality
 from predictions.services.watching import Moved, Window
 from training.admin.rights import allowed_ids, visible_ids

@@ -14,7 +14,10 @@ from django.db import migrations, models
 
 MAKE = """
 CREATE FUNCTION vigia_milliseconds(id uuid) RETURNS bigint LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
-    SELECT ('x' || substr(replace(id::text, '-', ''), 1, 12))::bit(48)::bigint
+    -- By its bytes: quicker than by its text.
+    SELECT (get_byte(uuid_send(id), 0)::bigint << 40) + (get_byte(uuid_send(id), 1)::bigint << 32)
+        + (get_byte(uuid_send(id), 2)::bigint << 24) + (get_byte(uuid_send(id), 3)::bigint << 16)
+        + (get_byte(uuid_send(id), 4)::bigint << 8) + get_byte(uuid_send(id), 5)
 $$;
 COMMENT ON FUNCTION vigia_milliseconds(uuid) IS 'When the id of a prediction was made, in Unix milliseconds';
 

@@ -20,7 +20,8 @@ from predictions.drift.realised import Tally
 from predictions.identifiers import EPOCH
 from predictions.models import ChangedHour, QualityHour
 from predictions.services import rollups
-from predictions.services.adding_up import HOUR, add_up, mark_all, task_of
+from predictions.services.adding_up import add_up, mark_all
+from predictions.services.hour_tallies import HOUR, task_of
 from predictions.services.intervals import Estimate
 from training import catalogue
 from training.declaration import Watch
@@ -80,8 +81,11 @@ def of_window(
     since, until : widened to whole hours, see `whole_hours`.
     """
     since, until = whole_hours(since, until)
-    versions = [version] if version is not None else list(model.versions.order_by("number"))
-    answered = _answered(versions, since, until)
+    every = model.versions.select_related("registered_model").order_by("number")
+    versions = [version] if version is not None else list(every)
+    answered: dict[int, int] = defaultdict(int)
+    for version_id, _, rows in rollups.answered_by_hour(versions, since, until):
+        answered[version_id] += rows
     kept: dict[int, list[Tally]] = defaultdict(list)
     for version_id, _, tally in _tallies(versions, since, until):
         kept[version_id].append(tally)
@@ -104,7 +108,7 @@ def by_step(
     """
     since, until = whole_hours(since, until)
     answered: dict[dt.datetime, int] = defaultdict(int)
-    for hour, rows in rollups.answered_by_hour(version, since, until):
+    for _, hour, rows in rollups.answered_by_hour([version], since, until):
         answered[_floor(hour, step)] += rows
     kept: dict[dt.datetime, list[Tally]] = defaultdict(list)
     for _, hour, tally in _tallies([version], since, until):
@@ -175,10 +179,3 @@ def _tallies(
     rows = QualityHour.objects.filter(version__in=versions, hour__gte=since, hour__lt=until)
     for version_id, hour, tallies in rows.values_list("version_id", "hour", "tallies").iterator():
         yield version_id, hour, Tally.from_json(tallies)
-
-
-def _answered(versions: Sequence[ModelVersion], since: dt.datetime, until: dt.datetime) -> dict[int, int]:
-    """Version id -> rows in the log."""
-    return {
-        each.pk: sum(rows for _, rows in rollups.answered_by_hour(each, since, until)) for each in versions
-    }

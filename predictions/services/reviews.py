@@ -20,7 +20,7 @@ from predictions.drift import estimates, verdicts
 from predictions.drift.verdicts import Reviewed
 from predictions.models import DriftFinding, DriftReview, Verdict
 from predictions.services import quality, rollups
-from predictions.services.adding_up import task_of
+from predictions.services.hour_tallies import task_of
 from training import catalogue
 from training.declaration import SMALLER_IS_BETTER, Watch
 from training.errors import Conflict, NoActiveVersion, NotFound

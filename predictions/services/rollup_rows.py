@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from collections.abc import Sequence
 from typing import Final
 
 from django.db import connection
 
+from predictions.identifiers import lowest_at
 from predictions.models import Rollup
 from training.profile import PREDICTION, PROBABILITY
 
-LOCK: Final = 22123
+LOCK: Final = 22124
 """Class of the advisory lock that whoever changes one model's rollups takes, with the model's id."""
+HOUR: Final = dt.timedelta(hours=1)
 LARGEST: Final = 1e290
 """Numbers are added up as if they were no larger, or a few of them would be beyond what a double can hold."""
 
@@ -21,6 +24,7 @@ LARGEST: Final = 1e290
 _SETTINGS: Final = {
     "jit": "off",
     "enable_mergejoin": "off",
+    "enable_nestloop": "off",
     "enable_sort": "off",
     "max_parallel_workers_per_gather": "0",
     "work_mem": "32MB",
@@ -73,7 +77,7 @@ _COUNT: Final = f"""
             WHEN named IS NOT NULL THEN coalesce((levels ->> cell)::int, named + 1)
             ELSE width_bucket(number, edges)
         END AS bin, CASE
-            WHEN named IS NULL THEN coalesce(greatest(least(number, {LARGEST!r}), -{LARGEST!r}), 0)
+            WHEN named IS NULL THEN greatest(least(coalesce(number, 0), {LARGEST!r}), -{LARGEST!r})
         END AS number
         FROM read
     ), added AS (
@@ -90,7 +94,19 @@ _COUNT: Final = f"""
     WHERE rolled.registered_model_id = %(model)s AND rolled.hour = %(hour)s AND rolled.upto = %(low)s
     RETURNING (SELECT coalesce(sum(rows), 0)::bigint FROM answered)
 """  # noqa: S608 - constants alone
-_HOW_MANY: Final = f"SELECT count(*) FROM predictions_prediction log WHERE {_RANGE}"  # noqa: S608
+# Each hour's rows are counted by the index (registered_model_id, id) alone.
+_DIFFERENT: Final = """
+    SELECT looked.hour
+    FROM unnest(%(hours)s::timestamptz[], %(lows)s::uuid[], %(highs)s::uuid[]) AS looked (hour, low, high)
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS rows FROM predictions_prediction log
+        WHERE log.registered_model_id = %(model)s AND log.id >= looked.low AND log.id < looked.high
+    ) AS held
+    LEFT JOIN predictions_rolledhour rolled
+        ON rolled.registered_model_id = %(model)s AND rolled.hour = looked.hour
+    WHERE held.rows > 0 AND held.rows <> coalesce(rolled.rows, 0)
+    ORDER BY looked.hour
+"""
 _NTH: Final = f"""
     SELECT log.id FROM predictions_prediction log WHERE {_RANGE} ORDER BY log.id OFFSET %(skipped)s LIMIT 1
 """  # noqa: S608 - constants alone
@@ -132,11 +148,12 @@ def count(model_id: int, hour: dt.datetime, low: uuid.UUID, high: uuid.UUID) -> 
     return int(moved[0])
 
 
-def logged(model_id: int, low: uuid.UUID, high: uuid.UUID) -> int:
-    """How many rows the log has with low <= id < high, by the index alone."""
+def differing(model_id: int, hours: Sequence[dt.datetime]) -> list[dt.datetime]:
+    """Which of these hours hold other rows in the log than were counted; those that hold none do not."""
+    lows, highs = ([lowest_at(hour + more) for hour in hours] for more in (dt.timedelta(0), HOUR))
     with connection.cursor() as cursor:
-        cursor.execute(_HOW_MANY, {"model": model_id, "low": low, "high": high})
-        return int(cursor.fetchone()[0])
+        cursor.execute(_DIFFERENT, {"model": model_id, "hours": list(hours), "lows": lows, "highs": highs})
+        return [hour for (hour,) in cursor.fetchall()]
 
 
 def nth(model_id: int, low: uuid.UUID, high: uuid.UUID, skipped: int = 0) -> uuid.UUID | None:

@@ -19,7 +19,7 @@ from predictions.drift import realised
 from predictions.drift.realised import Tally
 from predictions.identifiers import lowest_at
 from predictions.models import ChangedHour, Outcome, Prediction, QualityHour
-from predictions.services import adding_up, joining, quality
+from predictions.services import adding_up, joining, quality, rollups
 from tests.conftest import Post, assert_error, at_once, keyed, train_sample
 from training.evaluation import classification_metrics, regression_metrics
 from training.judging import Answers, weighted
@@ -250,6 +250,21 @@ def test_coverage_and_the_median_delay_are_exact(churn: ModelVersion) -> None:
     adding_up.add_up(churn.registered_model)
     [found] = of_day(churn)
     assert found.median_delay_seconds == pytest.approx(7 * 60)
+
+
+def test_answered_rows_are_those_of_the_rollups_and_of_the_log_after_them(churn: ModelVersion) -> None:
+    logged(churn, NOON, [True] * 10, [0.8] * 10)
+    logged(churn, NOON + HOUR, [True] * 5, [0.8] * 5)
+    assert of_day(churn)[0].answered == 15
+    rollups.roll_up(churn.registered_model, until=NOON + HOUR)
+    assert rollups.counted_to(churn.registered_model) == NOON + HOUR
+    assert of_day(churn)[0].answered == 15
+    rollups.roll_up(churn.registered_model)
+    with transaction.atomic(), connection.cursor() as cursor:  # their month is removed
+        cursor.execute("SET LOCAL vigia.maintenance = 'move'")
+        cursor.execute("DELETE FROM predictions_prediction")
+    assert of_day(churn)[0].answered == 15
+    assert [each.answered for each in quality.by_step(churn, NOON, NOON + 3 * HOUR, HOUR)] == [10, 5]
 
 
 def test_metrics_begin_with_the_outcomes_the_model_asks_for(churn: ModelVersion) -> None:
