@@ -14,7 +14,7 @@ STACK = $(BIN)/python -m local.stack --reuse --
 
 export VIGIA_VAR TEST_VAR
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults openapi bench bench-growth bench-start bench-micro bench-memory manage shell install install-dev clean
+.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults openapi bench bench-growth bench-start bench-micro bench-memory bench-rollups drift-simulation manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -95,6 +95,12 @@ bench-micro: install-dev ## What single steps of an answer cost (PYTEST_ARGS="-k
 
 bench-memory: install ## How much memory a training run of a million rows takes (MEMORY_ROWS=1000000; Linux)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m bench.memory
+
+drift-simulation: install ## False alarms of a drift review, and what it finds, into docs/drift.md (DRIFT_REPETITIONS=2000)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m bench.drift_simulation
+
+bench-rollups: install ## Counting a large log into rollups, and reading a window of them (ROLLUP_ROWS=10000000; Linux)
+	@VENV=$(abspath $(VENV)) exec $(BIN)/python -m bench.rollups
 
 define bench_tools
 @command -v wrk >/dev/null || { echo "make $@ needs wrk, the load generator: apt install wrk, or brew install wrk" >&2; exit 1; }

@@ -6,6 +6,7 @@ import datetime as dt
 import math
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,9 @@ class Facts:
             shown = {name: database.execute(f"SHOW {name}").fetchone() for name in names}
         settings = {name: value[0] if value else "?" for name, value in shown.items()}
         durability = ", ".join(f"{name}={settings[name]}" for name in names[1:])
-        wrk = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout.split()
+        wrk = []
+        if shutil.which("wrk") is not None:
+            wrk = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout.split()
         software = (
             f"Vigía {_ours('vigia')}{_commit()} ({', '.join(filter(None, map(_named, OURS)))}); "
             f"Python {platform.python_version()}, PostgreSQL {settings['server_version']}, "
@@ -55,7 +58,7 @@ class Facts:
             date=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
             machine=f"{os.cpu_count()} cores, {_processor()}, {_memory()}, Linux {platform.release()}",
             software=software,
-            peers=", ".join(f"{name} {metadata.version(name)}" for name in THEIRS),
+            peers=", ".join(f"{name} {_installed(name)}" for name in THEIRS),
             durability=durability,
             seconds=seconds,
             rounds=rounds,
@@ -85,6 +88,14 @@ def _ours(distribution: str) -> str:
         [VIGIA, "-c", code, distribution], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return done.stdout.strip()
+
+
+def _installed(distribution: str) -> str:
+    """The version in this environment, which need not be the peers'."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "absent"
 
 
 def _processor() -> str:

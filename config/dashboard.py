@@ -3,59 +3,97 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Prefetch
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.safestring import SafeString
 
-from predictions.services import counts
+from predictions import drawing
+from predictions.models import DriftReview
+from predictions.services import answer_times, glances
+from predictions.services.answer_times import Quantiles
+from predictions.services.glances import Traffic
 from training.admin.rights import allowed_ids, visible_ids
 from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun
 from training.services import comparison
 
 LATEST = 5
+DAY = dt.timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was asked once for all models, by their ids."""
+
+    now: dt.datetime
+    runs: dict[int, TrainingRun]
+    traffic: dict[int, Traffic]
+    times: dict[int, Quantiles]
+    reviews: dict[int, DriftReview]
+    switches: dict[int, Activation]
 
 
 def context(request: HttpRequest, given: dict[str, Any]) -> dict[str, Any]:
     """What the dashboard's template shows."""
-    seen = visible_ids(request)
+    seen, now = visible_ids(request), timezone.now()
     log_ids = allowed_ids(request, "read_log")
-    answered = counts.since(sorted(seen & log_ids), timezone.now() - dt.timedelta(days=1))
-    active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
+    active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).defer("evaluation", "parity")
     models: Any = RegisteredModel.objects.filter(pk__in=seen).prefetch_related(
         Prefetch("versions", active, to_attr="active")
     )
-    last_runs = {
-        run.registered_model_id: run
-        for run in TrainingRun.objects.filter(registered_model__in=seen)
-        .order_by("registered_model_id", "-id")
-        .distinct("registered_model_id")
-        .select_related("version")
-    }
-    glances = [_glance(model, last_runs.get(model.pk), answered.get(model.pk)) for model in models]
+    known = Known(
+        now,
+        _newest(TrainingRun.objects.filter(registered_model__in=seen).select_related("version"), "-id"),
+        glances.traffic(seen & log_ids, now),
+        answer_times.quantiles(sorted(seen), now - DAY, now),
+        glances.latest_reviews(seen),
+        _newest(Activation.objects.filter(registered_model__in=seen), "-at", "-id"),
+    )
     runs = TrainingRun.objects.filter(registered_model__in=seen)
     switches = Activation.objects.filter(registered_model__in=seen)
     return given | {
         "title": "Models at a glance",
-        "glances": glances,
+        "glances": [_glance(model, known) for model in models],
         "trainable": allowed_ids(request, "train"),
         "readable": log_ids,
         "runs": runs.select_related("registered_model", "requested_by", "version")[:LATEST],
         "switches": switches.select_related("version__registered_model", "previous", "actor")[:LATEST],
-        "unfinished": any(run is not None and not run.is_finished for run in last_runs.values()),
+        "unfinished": any(not run.is_finished for run in known.runs.values()),
     }
 
 
-def _glance(model: Any, last_run: TrainingRun | None, answered: counts.Count | None) -> dict[str, Any]:
+def _newest(rows: Any, *order: str) -> dict[int, Any]:
+    """The first row of each model in that order."""
+    newest = rows.order_by("registered_model_id", *order).distinct("registered_model_id")
+    return {row.registered_model_id: row for row in newest}
+
+
+def _glance(model: Any, known: Known) -> dict[str, Any]:
     active = model.active[0] if model.active else None
     metric = comparison.primary_metric(model)
+    traffic, switch = known.traffic.get(model.pk), known.switches.get(model.pk)
     return {
         "model": model,
         "active": active,
+        "active_since": switch.at if switch and active and switch.version_id == active.pk else None,
         "metric": metric,
         "value": active.metrics.get(metric) if active and metric else None,
         "baseline": active.baseline.get(metric) if active and metric else None,
-        "answered": answered,
-        "last_run": last_run,
+        "realised": glances.realised(model, active, known.now) if active else None,
+        "traffic": traffic,
+        "spark": _spark(traffic) if traffic else None,
+        "times": known.times.get(model.pk),
+        "review": known.reviews.get(model.pk),
+        "last_run": known.runs.get(model.pk),
     }
+
+
+def _spark(traffic: Traffic) -> SafeString:
+    busiest = max(traffic.by_hour)
+    return drawing.sparkline(
+        traffic.by_hour,
+        f"by hour, the oldest first; at most {busiest:,} in an hour, {traffic.by_hour[-1]:,} in this one",
+    )

@@ -133,16 +133,31 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_TIMEZONE = "UTC"
-CELERY_BEAT_SCHEDULE = {
+ROLLUP_SECONDS = env.number("ROLLUP_SECONDS", 60)  # how often what was logged is counted
+REVIEW_SECONDS = env.number("REVIEW_SECONDS", 300)  # how often beat looks for drift reviews that are due
+HOUSEKEEPING = "housekeeping"
+
+
+def _kept(task: str, seconds: float) -> dict[str, Any]:
+    """The log's housekeeping has a queue and a worker of its own: a training run may hold the other for
+    hours. What nobody took by the time the next one is sent is dropped."""
+    options = {"queue": HOUSEKEEPING, "expires": seconds}
+    return {"task": f"predictions.tasks.{task}", "schedule": seconds, "options": options}
+
+
+CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "publish-waiting-jobs": {
         "task": "training.tasks.publish_waiting_jobs",
         "schedule": float(JOB_PUBLISH_SECONDS),
     },
-    "make-partitions": {"task": "predictions.tasks.make_partitions", "schedule": 6 * 3600.0},
-    "forget-shadow-answers": {"task": "predictions.tasks.forget_shadow_answers", "schedule": 24 * 3600.0},
-    "prune-artifacts": {"task": "predictions.tasks.prune_artifacts", "schedule": 24 * 3600.0},
-    "forget-idempotency-keys": {"task": "predictions.tasks.forget_idempotency_keys", "schedule": 3600.0},
-    "join-waiting-outcomes": {"task": "predictions.tasks.join_waiting_outcomes", "schedule": 180.0},
+    "make-partitions": _kept("make_partitions", 6 * 3600.0),
+    "forget-shadow-answers": _kept("forget_shadow_answers", 24 * 3600.0),
+    "prune-artifacts": _kept("prune_artifacts", 24 * 3600.0),
+    "forget-idempotency-keys": _kept("forget_idempotency_keys", 3600.0),
+    "join-waiting-outcomes": _kept("join_waiting_outcomes", 180.0),
+    "count-the-log": _kept("count_the_log", float(ROLLUP_SECONDS)),
+    "review-models": _kept("review_models", float(REVIEW_SECONDS)),
+    "remove-old-months": _kept("remove_old_months", 24 * 3600.0),
 }
 
 # -- /metrics ------------------------------------------------------------------------------------------
@@ -200,6 +215,7 @@ SHADOW_QUEUE_ROWS = env.number("SHADOW_QUEUE_ROWS", 5_000)  # waiting for a shad
 SHADOW_LAG_SECONDS = env.number("SHADOW_LAG_SECONDS", 5)  # rows that waited longer are dropped
 IDEMPOTENCY_HOURS = env.number("IDEMPOTENCY_HOURS", 24)
 PARTITIONS_AHEAD = env.number("PARTITIONS_AHEAD", 3)
+LOG_KEEP_MONTHS = env.number("LOG_KEEP_MONTHS", 0)  # older ones are removed, whole; 0: all are kept
 # The views check lengths themselves, per route and with an answer in the API's own shape.
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(PREDICT_MAX_BYTES, 2_621_440)
 
@@ -248,7 +264,7 @@ def _link(title: str, icon: str, route: str, permission: str | None = None) -> d
     """One entry of the sidebar; `permission` names a function that says who sees it."""
     entry = {"title": title, "icon": icon, "link": reverse_lazy(route), "permission": permission}
     # "/" is part of every address, so these would always look chosen.
-    return entry if route.startswith("admin:") else entry | {"active": False}
+    return entry if route.startswith(("admin:", "watch")) else entry | {"active": False}
 
 
 _MODELS, _LOG = "training.admin.rights.sees_models", "training.admin.rights.sees_log"
@@ -295,6 +311,13 @@ UNFOLD: dict[str, Any] = {
                     _link("Rollouts", "alt_route", "admin:training_rollout_changelist", _MODELS),
                     _link("Datasets", "table_rows", "admin:training_dataset_changelist", _MODELS),
                     _link("Audit", "history", "admin:training_activation_changelist", _MODELS),
+                ],
+            },
+            {
+                "title": "Watch",
+                "items": [
+                    _link("Drift and quality", "monitoring", "watched", _MODELS),
+                    _link("Drift reviews", "compare", "admin:predictions_driftreview_changelist", _MODELS),
                 ],
             },
             {

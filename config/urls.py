@@ -7,6 +7,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from config import views
 from config.telemetry.exposing import MetricsView
+from predictions.admin import watch
 
 admin.site.site_url = "/"
 
@@ -16,6 +17,7 @@ urlpatterns = [
     path("healthz/live", views.live, name="live"),
     path("healthz/ready", views.ready, name="ready"),
     path("metrics", MetricsView.as_view(), name="metrics"),
+    path("admin/watch/", include(watch.urls())),
     path("admin/", admin.site.urls),
     path("api/schema/", SpectacularAPIView.as_view(), name="openapi"),
     path(

@@ -112,7 +112,9 @@ class Outcome(models.Model):
     comes.
     """
 
-    registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="outcomes")
+    registered_model = models.ForeignKey(
+        RegisteredModel, on_delete=models.PROTECT, db_index=False, related_name="outcomes"
+    )
     # No foreign key: the log is partitioned, and its partitions go with time.
     prediction_id = models.UUIDField(null=True, blank=True)
     key = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001 - null: named by id
@@ -144,6 +146,8 @@ class Outcome(models.Model):
                 name="outcome_waiting_longest",
                 condition=models.Q(prediction_id__isnull=True),
             ),
+            # The list, as they came; also what finds a model's outcomes.
+            models.Index(fields=["registered_model", "received_at", "id"], name="outcome_received"),
             # What came under a key before: a repeated request must find it.
             models.Index(
                 fields=["registered_model", "key"],
@@ -421,3 +425,25 @@ class DriftFinding(models.Model):
 
     def __str__(self) -> str:
         return f"{self.column}: {self.verdict}"
+
+
+class RemovedMonth(models.Model):
+    """A month of the log that retention has removed, on record.
+
+    start : of the month, UTC. rows : about so many it had. although_kept : a kept review was about it.
+    """
+
+    start = models.DateTimeField(unique=True)
+    rows = models.PositiveBigIntegerField()
+    although_kept = models.BooleanField(default=False)
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-start"]
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return f"{self.start:%Y-%m}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -11,10 +12,21 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.reverse import reverse
 
-from predictions.services import outcome_rows, outcomes
+from predictions.models import Outcome
+from predictions.services import outcome_rows, outcomes, queries
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
-from training.views.base import ModelView, csv_dialect, who
+from training.views.base import ModelView, bad_parameter, csv_dialect, moment_of, who, whole_of
+
+LIST_FILTERS = [
+    OpenApiParameter("since", OpenApiTypes.DATETIME, description="Received from this moment on."),
+    OpenApiParameter("until", OpenApiTypes.DATETIME, description="Received before this moment."),
+    OpenApiParameter("key", str, description="Given under this key."),
+    OpenApiParameter("prediction", OpenApiTypes.UUID, description="Of this prediction."),
+    OpenApiParameter("limit", int, description=f"Rows a page, at most {queries.LARGEST_PAGE}."),
+    OpenApiParameter("cursor", str, description="From `next` of the page before."),
+]
 
 
 class GivenOutcomeSerializer(serializers.Serializer[Any]):
@@ -39,12 +51,59 @@ class RecordedSerializer(serializers.Serializer[Any]):
     waiting = serializers.IntegerField(help_text="Their key has no prediction yet.")
 
 
-class OutcomesView(ModelView):
-    """Records what became of predictions: one JSON object, an array of objects, or a CSV with header."""
+class ListedOutcomeSerializer(serializers.ModelSerializer[Outcome]):
+    """One outcome as it came."""
 
-    rights: ClassVar = {"POST": "give_outcomes"}
+    prediction = serializers.UUIDField(
+        source="prediction_id", allow_null=True, help_text="Null: it waits for one with its key."
+    )
+    client = serializers.CharField(source="client.username", default=None)
+    holds = serializers.BooleanField(help_text="No later one is of the same prediction.")
+
+    class Meta:
+        model = Outcome
+        fields: ClassVar = [
+            "id", "prediction", "key", "actual", "observed_at", "received_at", "client", "holds",
+        ]  # fmt: skip
+
+
+class OutcomePageSerializer(serializers.Serializer[Any]):
+    model = serializers.CharField()
+    outcomes = ListedOutcomeSerializer(many=True)
+    next = serializers.URLField(allow_null=True)
+
+
+class OutcomesView(ModelView):
+    """Records what became of predictions (POST): one JSON object, an array of objects, or a CSV with header;
+    or lists what was recorded, corrections and all, the last received first (GET)."""
+
+    rights: ClassVar = {"POST": "give_outcomes", "GET": "read_log"}
     parser_classes = [StrictJSONParser, CSVParser]
     max_bytes = settings.PREDICT_MAX_BYTES
+
+    @extend_schema(operation_id="list_outcomes", parameters=LIST_FILTERS, responses=OutcomePageSerializer)
+    def get(self, request: Request, model: str) -> Response:
+        wanted = queries.WantedOutcomes(
+            since=moment_of(request, "since"),
+            until=moment_of(request, "until"),
+            key=request.query_params.get("key") or None,
+            prediction=_prediction(request),
+            before=whole_of(request, "cursor", 2**63 - 1),
+            limit=min(whole_of(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
+        )
+        rows, cursor = queries.outcomes_page(self.model, wanted)
+        following = None
+        if cursor is not None:
+            parameters = request.query_params.copy()
+            parameters["cursor"] = str(cursor)
+            here = reverse("outcomes", args=[self.model.name], request=request)
+            following = f"{here}?{parameters.urlencode()}"
+        shown = []
+        for row, holds in rows:
+            row.holds = holds  # type: ignore[attr-defined]
+            shown.append(ListedOutcomeSerializer(row).data)
+        headers = {"Link": f'<{following}>; rel="next"'} if following else {}
+        return Response({"model": self.model.name, "outcomes": shown, "next": following}, headers=headers)
 
     @extend_schema(
         operation_id="give_outcomes",
@@ -67,3 +126,13 @@ class OutcomesView(ModelView):
             given = outcome_rows.from_json(data)
         found = outcomes.record(self.model, given, by=who(request))
         return Response({"model": self.model.name, **asdict(found)})
+
+
+def _prediction(request: Request) -> uuid.UUID | None:
+    given = request.query_params.get("prediction")
+    if not given:
+        return None
+    try:
+        return uuid.UUID(given)
+    except ValueError:
+        raise bad_parameter("prediction", "prediction must be the id of a prediction", given) from None

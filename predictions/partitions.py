@@ -7,6 +7,7 @@ moved over in the same transaction.
 from __future__ import annotations
 
 import datetime as dt
+import re
 from dataclasses import dataclass
 
 from django.db import connection, transaction
@@ -14,6 +15,7 @@ from django.db import connection, transaction
 from predictions.identifiers import lowest_at
 
 TABLE = "predictions_prediction"
+_MONTH = re.compile(rf"{TABLE}_(\d{{4}})_(\d{{2}})")
 LOCK = 7_310_244_101  # advisory lock: two beats must not make the same partition
 
 
@@ -60,6 +62,51 @@ def names() -> list[str]:
             [TABLE],
         )
         return [row[0] for row in cursor.fetchall()]
+
+
+def months() -> list[Month]:
+    """The months that have a partition of their own, oldest first."""
+    found = [_MONTH.fullmatch(name) for name in names()]
+    return sorted(
+        (Month(int(match[1]), int(match[2])) for match in found if match),
+        key=lambda month: (month.year, month.month),
+    )
+
+
+def estimated_rows(month: Month) -> int:
+    """How many rows a month's partition holds, as PostgreSQL's statistics have it; a count where they have
+    none."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT reltuples::bigint FROM pg_class WHERE oid = %s::regclass", [month.table])
+        estimate = int(cursor.fetchone()[0])
+        if estimate < 0:  # never analysed
+            cursor.execute(f"SELECT count(*) FROM {month.table}")  # noqa: S608
+            estimate = int(cursor.fetchone()[0])
+        return estimate
+
+
+def model_ids(month: Month) -> list[int]:
+    """Of the registered models that answered anything in a month; one look into an index for each."""
+    low, high = lowest_at(month.start), lowest_at(month.next.start)
+    question = """
+        SELECT model.id FROM training_registeredmodel model WHERE EXISTS (
+            SELECT 1 FROM predictions_prediction log
+            WHERE log.registered_model_id = model.id AND log.id >= %s AND log.id < %s
+        )
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(question, [low, high])
+        return [row[0] for row in cursor.fetchall()]
+
+
+def drop(month: Month) -> None:
+    """Removes a month's partition with all its rows. Part of the caller's transaction."""
+    with connection.cursor() as cursor:
+        # Detaching waits for every reader of the log while writers wait for us: not for long.
+        cursor.execute("SET LOCAL lock_timeout = '2s'")
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+        cursor.execute(f"ALTER TABLE {TABLE} DETACH PARTITION {month.table}")
+        cursor.execute(f"DROP TABLE {month.table}")
 
 
 def _make(month: Month) -> bool:

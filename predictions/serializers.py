@@ -57,12 +57,21 @@ class PredictionSerializer(serializers.ModelSerializer[Prediction]):
         return shown
 
 
+class OneOutcomeSerializer(serializers.Serializer[Any]):
+    """What was said of a prediction at one time."""
+
+    actual = serializers.JSONField()
+    observed_at = serializers.DateTimeField()
+    received_at = serializers.DateTimeField()
+
+
 class OutcomeSerializer(serializers.Serializer[Any]):
     """What became of a prediction: the newest word on it."""
 
     actual = serializers.JSONField()
     observed_at = serializers.DateTimeField()
     corrections = serializers.IntegerField(help_text="How often another value was given later.")
+    history = OneOutcomeSerializer(many=True, help_text="The last that came, the one that holds first.")
 
 
 class PredictionPageSerializer(serializers.Serializer[Any]):

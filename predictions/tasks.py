@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 
 from celery import shared_task
 from django.conf import settings
@@ -10,10 +11,17 @@ from django.utils import timezone
 
 from predictions import partitions
 from predictions.models import IdempotencyKey
-from predictions.services import joining, shadows
+from predictions.services import joining, quality, retention, retraining, reviews, rollups, shadows
 from predictions.services.retention import is_in_the_log
+from training import tasks as training_tasks
+from training.errors import VigiaError
 from training.models import RegisteredModel
 from training.services import pruning
+
+log = logging.getLogger(__name__)
+
+PIECE_SECONDS = 20.0
+"""How long one model's log is counted before the next model has its turn."""
 
 
 @shared_task
@@ -49,3 +57,43 @@ def forget_shadow_answers() -> int:
 def join_waiting_outcomes() -> int:
     """Gives outcomes that came before their prediction the one that has come since; how many."""
     return joining.join_waiting()
+
+
+@shared_task
+def count_the_log() -> int:
+    """Rolls up what was logged since, and adds up what became of it; how many rows were counted."""
+    rows = 0
+    for model in RegisteredModel.objects.all():
+        rows += rollups.roll_up(model, seconds=PIECE_SECONDS).rows
+        quality.add_up(model, seconds=PIECE_SECONDS)
+    return rows
+
+
+@shared_task
+def review_models() -> int:
+    """Makes the drift reviews that are due, and queues the training runs they ask for; how many reviews."""
+    made = 0
+    for model in reviews.due(timezone.now()):
+        try:
+            found = reviews.review_when_due(model, timezone.now())
+        except VigiaError as error:  # one model without a profile must not keep the others from theirs
+            log.warning("%s was not reviewed: %s", model, error)
+            continue
+        if found is not None:
+            made += 1
+            run = retraining.ask_if_wanted(found)
+            if run is not None:
+                training_tasks.enqueue(run)
+    return made
+
+
+@shared_task
+def remove_old_months() -> int:
+    """Removes the months of the log beyond LOG_KEEP_MONTHS; how many."""
+    if not settings.LOG_KEEP_MONTHS:
+        return 0
+    done = retention.remove_before(retention.months_ago(settings.LOG_KEEP_MONTHS, timezone.now()))
+    for each in done:
+        if each.kept:
+            log.info("%s stays in the log: %s", each.month.table, each.kept)
+    return sum(not each.kept for each in done)

@@ -30,13 +30,12 @@ from predictions.services import queries
 from training.errors import Malformed, NotFound
 from training.models import RegisteredModel
 from training.parsers import INSTANCE_PARSERS, CsvBody, JsonBody, body_sha256
-from training.schema import Fault, InvalidRows
 from training.schema.compiled import Rows
 from training.serializers import InstanceSerializer, serializer_for
 from training.services import access, keys, snapshot
 from training.services.serving import Served, served, served_to
 from training.telemetry import counting
-from training.views.base import ModelView, csv_dialect, moment_of
+from training.views.base import ModelView, bad_parameter, csv_dialect, moment_of, whole_of
 
 CHANGES_SURVIVED = 3  # that may overtake a request before it holds the next one off
 LOG_FILTERS = [
@@ -156,10 +155,10 @@ class PredictionsView(PredictView):
         wanted = queries.Wanted(
             since=moment_of(request, "since"),
             until=moment_of(request, "until"),
-            version=_whole(request, "version", 2**31 - 1),
+            version=whole_of(request, "version", 2**31 - 1),
             key=request.query_params.get("key") or None,
             before=_cursor(request),
-            limit=min(_whole(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
+            limit=min(whole_of(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
         )
         rows, cursor = queries.page(self.model, wanted)
         following = None
@@ -246,15 +245,6 @@ def _hashed(request: Request) -> str:
     return body_sha256(request)
 
 
-def _whole(request: Request, name: str, largest: int) -> int | None:
-    given = request.query_params.get(name)
-    if not given:
-        return None
-    if not (given.isascii() and given.isdigit() and len(given) < 12 and 0 < int(given) <= largest):
-        raise _bad_parameter(name, f"{name} must be a whole number from 1 to {largest}", given)
-    return int(given)
-
-
 def _cursor(request: Request) -> uuid.UUID | None:
     given = request.query_params.get("cursor")
     if not given:
@@ -262,8 +252,4 @@ def _cursor(request: Request) -> uuid.UUID | None:
     try:
         return uuid.UUID(given)
     except ValueError:
-        raise _bad_parameter("cursor", "cursor must come from an earlier page", given) from None
-
-
-def _bad_parameter(name: str, message: str, given: str) -> InvalidRows:
-    return InvalidRows([Fault(name, "bad_parameter", message, given[:80], has_value=True)], message=message)
+        raise bad_parameter("cursor", "cursor must come from an earlier page", given) from None

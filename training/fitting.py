@@ -76,22 +76,8 @@ def fit(
     """
     schema, seed = declaration.schema, declaration.seed
     report("splitting", 20)
-    target = decode_target(schema.target, frame[schema.target.name])
-    features = frame[list(schema.names)]
-    kept = np.ones(len(features), dtype=bool)
-    if declaration.drop_duplicates:
-        kept = evaluation.distinct(features, target)
-    dropped = int((~kept).sum())
-    held = evaluation.holdout_mask(features, declaration.holdout, seed)
-    sides = [np.flatnonzero(kept & ~held), np.flatnonzero(kept & held)]
-    train_y, held_y = (target.iloc[rows].reset_index(drop=True) for rows in sides)
-    del features
-    if release:
-        for name in set(frame.columns) - set(schema.names):
-            del frame[name]
-        train_x, held_x = frames.divided(frame, sides, release=True)
-    else:
-        train_x, held_x = frames.divided(frame[list(schema.names)], sides)
+    parts = split(declaration, frame, release=release)
+    train_x, train_y, held_x, held_y = parts.train_x, parts.train_y, parts.held_x, parts.held_y
     evaluation.check_split(declaration.task, train_y, held_y)
 
     found: dict[str, Any] = {}
@@ -120,13 +106,45 @@ def fit(
         threshold=declaration.threshold if declaration.task == "binary" else None,
         train_rows=len(train_x),
         holdout_rows=len(held_x),
-        duplicates_dropped=dropped,
+        duplicates_dropped=parts.duplicates_dropped,
         train_features=train_x,
         held_features=held_x,
         held_target=held_y,
         prior=evaluation.prior(declaration.task, train_y),
         search=found,
     )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Distinct rows, divided: features (n, p) and target (n,) of the training part and of the hold-out."""
+
+    train_x: pd.DataFrame
+    train_y: pd.Series[Any]
+    held_x: pd.DataFrame
+    held_y: pd.Series[Any]
+    duplicates_dropped: int
+
+
+def split(declaration: ModelDeclaration, frame: pd.DataFrame, *, release: bool = False) -> Split:
+    """Divides a frame as every run of this declaration does; `release` as `fit` has it."""
+    schema = declaration.schema
+    target = decode_target(schema.target, frame[schema.target.name])
+    features = frame[list(schema.names)]
+    kept = np.ones(len(features), dtype=bool)
+    if declaration.drop_duplicates:
+        kept = evaluation.distinct(features, target)
+    held = evaluation.holdout_mask(features, declaration.holdout, declaration.seed)
+    sides = [np.flatnonzero(kept & ~held), np.flatnonzero(kept & held)]
+    train_y, held_y = (target.iloc[rows].reset_index(drop=True) for rows in sides)
+    del features
+    if release:
+        for name in set(frame.columns) - set(schema.names):
+            del frame[name]
+        train_x, held_x = frames.divided(frame, sides, release=True)
+    else:
+        train_x, held_x = frames.divided(frame[list(schema.names)], sides)
+    return Split(train_x, train_y, held_x, held_y, int((~kept).sum()))
 
 
 def decode_target(column: Column, values: pd.Series[Any]) -> pd.Series[Any]:

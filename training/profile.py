@@ -15,19 +15,20 @@ that PostgreSQL finds a cell's bin as numpy does.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from training.judging.answers import Answers, said
 from training.schema import Column, DatasetSchema
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from training.judging import Answers
 
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
@@ -241,52 +242,46 @@ def of_answers(answers: Answers) -> tuple[ColumnProfile, ...]:
     if answers.probability is None:
         assert answers.predicted is not None
         errors = np.abs(answers.predicted - answers.truth.astype(np.float64))
-        said = _of_numbers(PREDICTION, "number", answers.predicted, quantile_edges(answers.predicted))
-        return (_with_truth(said, answers.predicted, {"absolute": errors, "squared": errors**2}),)
+        found = _of_numbers(PREDICTION, "number", answers.predicted, quantile_edges(answers.predicted))
+        return (_with_truth(found, answers.predicted, {"absolute": errors, "squared": errors**2}),)
     if answers.task == "binary":
         probability = answers.probability[:, 1]
-        decided = probability >= answers.threshold
-        words = ["true" if each else "false" for each in decided.tolist()]
-        names: tuple[str, ...] = ("false", "true")
-        if not isinstance(answers.classes[1], bool):
-            names = (str(answers.classes[0]), str(answers.classes[1]))
-            words = [names[int(each)] for each in decided.tolist()]
-        hits = answers.positive.astype(np.float64)
+        chosen = (probability >= answers.threshold).astype(np.int64)
+        hits = answers.positive
+        edges = quantile_edges(probability, TWENTIETHS, [answers.threshold])
     else:
-        chosen = answers.probability.argmax(axis=1)
         probability = answers.probability.max(axis=1)
-        names = tuple(map(str, answers.classes))
-        words = [names[place] for place in chosen.tolist()]
-        right = [answers.classes[place] == truth for place, truth in zip(chosen, answers.truth, strict=True)]
-        hits = np.array(right, dtype=np.float64)
-    extra = [answers.threshold] if answers.task == "binary" else []
-    edges = quantile_edges(probability, TWENTIETHS, extra)
+        actual, chosen = answers.places()
+        hits = actual == chosen
+        edges = quantile_edges(probability, TWENTIETHS)
+    names = [said(label) for label in answers.classes]
     sure = _of_numbers(PROBABILITY, "number", probability, edges)
-    return (_of_levels(PREDICTION, words, names), _with_truth(sure, probability, {"hits": hits}))
+    return (
+        _of_levels(PREDICTION, [names[place] for place in chosen.tolist()], names),
+        _with_truth(sure, probability, {"hits": hits.astype(np.float64)}),
+    )
 
 
 def _of_numbers(name: str, kind: Kind, numbers: Floats, edges: tuple[float, ...]) -> ColumnProfile:
     finite = numbers[np.isfinite(numbers)]
-    bins = Bins(kind, edges, exact=0 < len(np.unique(finite)) <= EXACT)
+    # One edge for each value and the one above them all; not so when a threshold lies between two values.
+    bins = Bins(kind, edges, exact=0 < len(np.unique(finite)) == len(edges) - 1)
     places = bins.of_numbers(numbers)
     return ColumnProfile(
         name,
         bins,
         tuple(np.bincount(places, minlength=bins.size).tolist()),
-        _sums(places, np.nan_to_num(numbers), bins.size),
+        _sums(places, np.where(np.isfinite(numbers), numbers, 0.0), bins.size),
         float(finite.std()) if len(finite) else None,
     )
 
 
 def _of_levels(name: str, levels: Sequence[str | None], declared: Sequence[str]) -> ColumnProfile:
     """`declared` levels have a bin whether or not a row has them, as far as there is room."""
-    found, times = np.unique([level for level in levels if level is not None], return_counts=True)
-    rows = dict(zip(map(str, found.tolist()), times.tolist(), strict=True))
-    order = sorted({*rows, *declared}, key=lambda level: (-rows.get(level, 0), level))
-    named = tuple(sorted(order[:LEVELS], key=order.index))
-    places = {level: place for place, level in enumerate(named)}
-    levels_of = {level: places.get(level, len(named)) for level in order}
-    bins = Bins("level", levels=levels_of, named=named)
+    rows = Counter(level for level in levels if level is not None)
+    order = sorted({*rows, *declared}, key=lambda level: (-rows[level], level))
+    places = {level: min(place, LEVELS) for place, level in enumerate(order)}
+    bins = Bins("level", levels=places, named=tuple(order[:LEVELS]))
     counts = np.bincount(bins.of_levels(levels), minlength=bins.size)
     return ColumnProfile(name, bins, tuple(counts.tolist()))
 
@@ -296,7 +291,7 @@ def _with_truth(
 ) -> ColumnProfile:
     places = column.bins.of_numbers(numbers)
     sums = {name: _sums(places, values, column.bins.size) for name, values in truth.items()}
-    return ColumnProfile(column.name, column.bins, column.counts, column.sums, column.deviation, sums)
+    return replace(column, truth=sums)
 
 
 def _sums(places: Whole, values: Floats, size: int) -> tuple[float, ...]:
@@ -307,18 +302,29 @@ def _interval_labels(edges: Sequence[float], *, exact: bool) -> list[str]:
     if not edges:
         return ["any number"]
     high = math.nextafter(edges[-1], -math.inf)  # the maximum itself
-    inner = [*edges[:-1], high]
-    found = [f"below {_said(inner[0])}"]
-    for at, low in enumerate(edges[:-1]):
-        last = at == len(edges) - 2
-        upper = high if last else inner[at + 1]
-        found.append(
-            _said(low) if exact or low == upper else f"{_said(low)} to {'' if last else '<'}{_said(upper)}"
-        )
-    return [*found, f"above {_said(high)}"]
+    bounds = [*edges[:-1], high]
+    words = _told_apart(bounds)
+    inner = [
+        low if exact or low == upper else f"{low} to {'' if last else '<'}{upper}"
+        for (low, upper), last in zip(pairwise(words), [*[False] * (len(bounds) - 2), True], strict=True)
+    ]
+    return [f"below {words[0]}", *inner, f"above {words[-1]}"]
 
 
-def _said(number: float) -> str:
+def _told_apart(numbers: Sequence[float]) -> list[str]:
+    """Ascending numbers in as few digits as tell different ones apart."""
+    different = len(set(numbers))
+    for digits in range(4, 17):
+        words = [_said(number, digits) for number in numbers]
+        if len(set(words)) == different:
+            return words
+    return [repr(number) for number in numbers]
+
+
+def _said(number: float, digits: int) -> str:
     if number == round(number) and abs(number) < 1e15:
         return f"{number:,.0f}"
-    return f"{number:,.0f}" if abs(number) >= 10_000 else f"{number:.4g}"
+    if abs(number) >= 10_000:
+        whole = len(f"{abs(number):.0f}")
+        return f"{number:,.{max(0, digits - whole)}f}" if whole < 16 else f"{number:.{digits}g}"
+    return f"{number:.{digits}g}"

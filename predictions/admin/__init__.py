@@ -1,5 +1,5 @@
-"""The prediction log, its outcomes, its replays, and what is tried on real requests, in the admin."""
+"""The prediction log, its outcomes, replays and drift reviews, and what is tried on real requests."""
 
-from predictions.admin import log, outcomes, replays, rollouts
+from predictions.admin import log, outcomes, replays, reviews, rollouts
 
-__all__ = ["log", "outcomes", "replays", "rollouts"]
+__all__ = ["log", "outcomes", "replays", "reviews", "rollouts"]

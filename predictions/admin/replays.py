@@ -12,20 +12,20 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.widgets import INPUT_CLASSES
 
 from predictions.models import Replay
 from predictions.services import replays
 from training import tasks
-from training.admin.filters import ChoiceFilter, ModelFilter
-from training.admin.rights import RegistryAdmin, allowed_ids, visible_ids
+from training.admin.filters import ModelFilter
+from training.admin.jobs import JobAdmin, StatusFilter
+from training.admin.rights import allowed_ids, visible_ids
 from training.admin.switching import require
 from training.errors import VigiaError
 from training.models import ModelVersion
 from training.services import comparison, jobs
-from training.templatetags.vigia import badge, percent_bar, share, took
+from training.templatetags.vigia import share
 
 Rows = QuerySet[Replay, Replay]
 _MINUTES = "%Y-%m-%dT%H:%M"
@@ -51,34 +51,14 @@ class WindowForm(forms.Form):
         return given
 
 
-class StatusFilter(ChoiceFilter):
-    title = "status"
-    parameter_name = "status"
-    field = "status"
-    choices_of = Replay.Status
-
-
 @admin.register(Replay)
-class ReplayAdmin(RegistryAdmin):
+class ReplayAdmin(JobAdmin):
     list_display: ClassVar = ["number", "candidate", "state", "progress", "window", "scored", "changed", "by"]
     list_filter: ClassVar = [ModelFilter, StatusFilter]
-    list_before_template = "admin/training/trainingrun/live.html"
-    ordering: ClassVar = ["-id"]
-    sortable_by: ClassVar = ()
-    fields: ClassVar = ["status"]
 
     def get_queryset(self, request: HttpRequest) -> Rows:
         rows: Rows = super().get_queryset(request)
         return rows.select_related("registered_model", "version__registered_model", "requested_by")
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        response = super().changelist_view(request, extra_context)
-        if isinstance(response, TemplateResponse) and response.context_data is not None:
-            shown = response.context_data.get("cl")
-            response.context_data["unfinished"] = shown is not None and any(
-                not row.is_finished for row in shown.result_list
-            )
-        return response
 
     # -- the list ----------------------------------------------------------------------------------
 
@@ -89,18 +69,6 @@ class ReplayAdmin(RegistryAdmin):
     @display(description="version")
     def candidate(self, row: Replay) -> str:
         return str(row.version)
-
-    @display(description="status")
-    def state(self, row: Replay) -> str:
-        return badge(row.status)
-
-    @display(description="progress")
-    def progress(self, row: Replay) -> str:
-        if row.status == Replay.Status.FAILED:
-            return format_html('<span class="vg-error" title="{0}">{0}</span>', row.error)
-        if row.is_finished:
-            return format_html('<span class="vg-faint">{}</span>', took(row))
-        return format_html('{}<span class="vg-faint">{}</span>', percent_bar(row.percent), row.stage)
 
     @display(description="window (UTC)")
     def window(self, row: Replay) -> str:
@@ -120,10 +88,6 @@ class ReplayAdmin(RegistryAdmin):
         beyond = row.result["beyond"].get("0.05")
         return f"{share(beyond)} by over 5 %" if beyond is not None else "–"
 
-    @display(description="by")
-    def by(self, row: Replay) -> str:
-        return row.requested_by.get_username() if row.requested_by else "–"
-
     # -- pages -------------------------------------------------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
@@ -138,9 +102,7 @@ class ReplayAdmin(RegistryAdmin):
         return {
             "title": f"Replay {row.pk} with {row.version}",
             "replay": row,
-            "can_cancel": not row.is_finished
-            and row.cancel_requested_at is None
-            and row.registered_model_id in allowed_ids(request, "train"),
+            "can_cancel": self.can_cancel(request, row),
             "may_train": row.registered_model_id in allowed_ids(request, "train"),
             "can_read_log": row.registered_model_id in allowed_ids(request, "read_log"),
             **(shown(row, row.result) if row.result is not None else {}),

@@ -16,6 +16,21 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name='RemovedMonth',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('start', models.DateTimeField(unique=True)),
+                ('rows', models.PositiveBigIntegerField()),
+                ('although_kept', models.BooleanField(default=False)),
+                ('at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ('by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
+            ],
+            options={
+                'ordering': ['-start'],
+                'default_permissions': ('view',),
+            },
+        ),
+        migrations.CreateModel(
             name='AnswerTime',
             fields=[
                 ('pk', models.CompositePrimaryKey('registered_model_id', 'hour', 'bucket', blank=True, editable=False, primary_key=True, serialize=False)),

@@ -11,7 +11,7 @@ import json
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
@@ -24,6 +24,8 @@ from training.models import ModelVersion, RegisteredModel
 from training.schema import Column, DatasetSchema, Fault, InvalidRows
 from training.schema.faults import REPORTED_FAULTS, echo
 from training.services.datasets import declared_schema
+
+HISTORY: Final = 20
 
 
 @dataclass(slots=True)
@@ -77,12 +79,19 @@ def record(model: RegisteredModel, asked: Rows, *, by: User | None) -> Recorded:
 
 
 def of(prediction_id: uuid.UUID) -> dict[str, Any] | None:
-    """The outcome that holds for a prediction, and how often it was corrected; None without any."""
-    rows = list(Outcome.objects.filter(prediction_id=prediction_id).order_by("-id")[:1])
+    """The outcome that holds for a prediction, how often it was corrected, and the last `HISTORY` that came,
+    the newest first; None without any."""
+    rows = list(Outcome.objects.filter(prediction_id=prediction_id).order_by("-id")[:HISTORY])
     if not rows:
         return None
-    corrections = Outcome.objects.filter(prediction_id=prediction_id).count() - 1
-    return {"actual": rows[0].actual, "observed_at": rows[0].observed_at, "corrections": corrections}
+    count = len(rows)
+    if count == HISTORY:
+        count = Outcome.objects.filter(prediction_id=prediction_id).count()
+    history = [
+        {"actual": row.actual, "observed_at": row.observed_at, "received_at": row.received_at} for row in rows
+    ]
+    holds = {name: history[0][name] for name in ("actual", "observed_at")}
+    return holds | {"corrections": count - 1, "history": history}
 
 
 def _insert(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from django.db.models import Max, Q
+
 from predictions.identifiers import lowest_at
-from predictions.models import Prediction
+from predictions.models import Outcome, Prediction
 from training.models import RegisteredModel
 
 PAGE = 100
@@ -51,3 +54,62 @@ def find(identifier: uuid.UUID) -> Prediction | None:
     """One row with all its lineage needs."""
     related = ("registered_model", "version__registered_model", "version__dataset", "version__created_by")
     return Prediction.objects.select_related(*related).filter(pk=identifier).first()
+
+
+@dataclass(frozen=True, slots=True)
+class WantedOutcomes:
+    """Which outcomes: received from `since` on, before `until`; under one key; of one prediction; older than
+    the one with the id `before`."""
+
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+    key: str | None = None
+    prediction: uuid.UUID | None = None
+    before: int | None = None
+    limit: int = PAGE
+
+
+def outcomes_page(
+    model: RegisteredModel, wanted: WantedOutcomes
+) -> tuple[list[tuple[Outcome, bool]], int | None]:
+    """((outcome, whether it holds), the last received first; cursor of the next page or None).
+
+    Of several outcomes of one prediction the newest holds; so does it of several that wait under one key.
+    """
+    rows = Outcome.objects.filter(registered_model=model).select_related("client")
+    if wanted.since is not None:
+        rows = rows.filter(received_at__gte=wanted.since)
+    if wanted.until is not None:
+        rows = rows.filter(received_at__lt=wanted.until)
+    if wanted.key is not None:
+        if "\x00" in wanted.key:
+            return [], None
+        rows = rows.filter(key=wanted.key)
+    if wanted.prediction is not None:
+        rows = rows.filter(prediction_id=wanted.prediction)
+    if wanted.before is not None:
+        last = Outcome.objects.filter(registered_model=model, pk=wanted.before).first()
+        if last is None:
+            return [], None
+        older = Q(received_at__lt=last.received_at) | Q(received_at=last.received_at, pk__lt=last.pk)
+        # The first condition is the index's; the second leaves out what came in the same request.
+        rows = rows.filter(received_at__lte=last.received_at).filter(older)
+    found = list(rows.order_by("-received_at", "-pk")[: wanted.limit + 1])
+    more = len(found) > wanted.limit
+    found = found[: wanted.limit]
+    holding = _holding(model, found)
+    return [(row, row.pk in holding) for row in found], found[-1].pk if more else None
+
+
+def _holding(model: RegisteredModel, rows: Sequence[Outcome]) -> set[int]:
+    """The ids of the outcomes that hold, of all that these rows are of."""
+    of_model = Outcome.objects.filter(registered_model=model).order_by()
+    ids = {row.prediction_id for row in rows if row.prediction_id is not None}
+    keys = {row.key for row in rows if row.prediction_id is None}
+    joined = of_model.filter(prediction_id__in=ids).values("prediction_id")
+    waiting = of_model.filter(prediction_id__isnull=True, key__in=keys).values("key")
+    return {
+        newest
+        for question in (joined, waiting)
+        for newest in question.annotate(newest=Max("pk")).values_list("newest", flat=True)
+    }

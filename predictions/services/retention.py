@@ -1,11 +1,105 @@
-"""What the log still refers to. A row counts while its partition is there: retention drops partitions."""
+"""What the log still refers to, and the removal of its oldest months.
+
+A row counts while its partition is there. A month is removed whole, on record: never one that a kept review
+is about, unless somebody says so, and never before it was rolled up. Reviews hold their own counts and stay;
+those whose rows are gone say when they went.
+"""
 
 from __future__ import annotations
 
-from predictions.models import Prediction
-from training.models import ModelVersion
+import datetime as dt
+from dataclasses import dataclass, field
+from typing import Final
+
+from django.contrib.auth.models import User
+from django.db import OperationalError, transaction
+from django.utils import timezone
+
+from predictions import partitions
+from predictions.models import DriftReview, Prediction, RemovedMonth
+from predictions.partitions import Month
+from predictions.services import quality, rollups
+from training.models import ModelVersion, RegisteredModel
+
+LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
 def is_in_the_log(version: ModelVersion) -> bool:
     """Whether any logged prediction was made by `version`; one look into the index of each partition."""
     return Prediction.objects.filter(version_id=version.pk).exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What became of a month of the log, or would.
+
+    rows : as the database estimates them. reviews : that are about it. kept : why it stays, in words; else
+    empty.
+    """
+
+    month: Month
+    rows: int
+    reviews: list[DriftReview] = field(default_factory=list)
+    kept: str = ""
+
+
+def remove_before(
+    moment: dt.datetime, *, although_kept: bool = False, dry_run: bool = False, by: User | None = None
+) -> list[Removal]:
+    """Removes the months of the log that were over before `moment`, oldest first.
+
+    Parameters
+    ----------
+    although_kept : also those that a kept review is about; the review then says that its rows are gone.
+    dry_run : says what would be done, and does nothing.
+    """
+    return [
+        _remove(month, although_kept=although_kept, dry_run=dry_run, by=by)
+        for month in partitions.months()
+        if month.next.start <= moment and month.next.start <= timezone.now()
+    ]
+
+
+def _remove(month: Month, *, although_kept: bool, dry_run: bool, by: User | None) -> Removal:
+    about = list(
+        DriftReview.objects.filter(since__lt=month.next.start, until__gt=month.start)
+        .select_related("version__registered_model")
+        .order_by("pk")
+    )
+    rows = partitions.estimated_rows(month)
+    holding = [review for review in about if review.kept]
+    if holding and not although_kept:
+        said = ", ".join(map(str, holding[:5])) + (" and others" if len(holding) > 5 else "")
+        return Removal(month, rows, about, f"kept for {said}")
+    behind = "" if dry_run else _count_all(month)
+    if behind:
+        return Removal(month, rows, about, behind)
+    if not dry_run:
+        try:
+            with transaction.atomic():
+                partitions.drop(month)
+                RemovedMonth.objects.create(start=month.start, rows=rows, although_kept=bool(holding), by=by)
+                ids = [review.pk for review in about]
+                DriftReview.objects.filter(pk__in=ids).update(log_removed_at=timezone.now())
+        except OperationalError as error:
+            if getattr(error.__cause__, "sqlstate", "") != LOCK_NOT_AVAILABLE:
+                raise
+            return Removal(month, rows, about, "somebody is reading the log; the next time will do")
+    return Removal(month, rows, about)
+
+
+def _count_all(month: Month) -> str:
+    """Rolls up and adds up what is left to; why the month has to stay for now, if that is not everything."""
+    for model in RegisteredModel.objects.filter(pk__in=partitions.model_ids(month)):
+        rollups.roll_up(model, until=month.next.start)
+        quality.add_up(model, rested=False)
+        counted = rollups.counted_to(model)
+        if counted is None or counted < month.next.start:
+            return f"{model} is not rolled up yet"
+    return ""
+
+
+def months_ago(count: int, now: dt.datetime) -> dt.datetime:
+    """The beginning of the month so many months before the one of `now`."""
+    months = now.year * 12 + now.month - 1 - count
+    return dt.datetime(months // 12, months % 12 + 1, 1, tzinfo=dt.UTC)

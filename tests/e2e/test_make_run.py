@@ -80,7 +80,7 @@ def test_the_newcomers_first_prediction_is_the_one_that_was_printed(
 def test_every_model_answers_its_own_example_and_logs_it(service: Service, first_start: float) -> None:
     with service.client() as client:
         models = client.get("/api/v1/models/").json()
-        assert {model["name"] for model in models} >= {"churn", "cars", "cars_v3", "houses"}
+        assert {model["name"] for model in models} >= {"churn", "cars", "cars_v3", "houses", "bikes"}
         for model in models:
             assert model["active_version"] == 1, model["name"]
             url = f"/api/v1/models/{model['name']}/predictions/"

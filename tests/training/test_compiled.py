@@ -39,7 +39,8 @@ SMALL = DatasetSchema(
 VALID: dict[str, Any] = {
     "size": 2.5, "count": 3, "sunny": True, "kind": "small", "city": "vigo", "note": "ok", "baños": 1,
 }  # fmt: skip
-REAL = [catalogue.get(name).schema for name in ("churn", "cars", "cars_v3", "houses")]
+MODELS = ["churn", "cars", "cars_v3", "houses", "bikes"]
+REAL = [catalogue.get(name).schema for name in MODELS]
 
 
 def slowly(schema: DatasetSchema, body: bytes) -> list[Instance] | None:
@@ -174,7 +175,7 @@ def test_learned_spellings_accept_no_more_than_the_serializer(first: bytes, seco
 
 
 @given(st.data())
-@pytest.mark.parametrize("schema", REAL, ids=["churn", "cars", "cars_v3", "houses"])
+@pytest.mark.parametrize("schema", REAL, ids=MODELS)
 def test_the_served_models_decoders_agree_with_their_serializers(
     schema: DatasetSchema, data: st.DataObject
 ) -> None:
@@ -190,7 +191,7 @@ def test_the_served_models_decoders_agree_with_their_serializers(
 # -- it must not decline what clients usually send -----------------------------------------------------
 
 
-@pytest.mark.parametrize("schema", REAL, ids=["churn", "cars", "cars_v3", "houses"])
+@pytest.mark.parametrize("schema", REAL, ids=MODELS)
 def test_a_models_own_example_is_accepted(schema: DatasetSchema) -> None:
     assert agree(schema, json.dumps(schema.example, ensure_ascii=False).encode())
     assert agree(schema, json.dumps([schema.example] * 20, ensure_ascii=False).encode())

@@ -33,6 +33,7 @@ def published(data_dir: Path, model: str, file: str, tmp_path: Path) -> pd.DataF
         ("cars", "cardekho.csv", 0.86),
         ("cars_v3", "cardekho_v3.csv", 0.91),
         ("houses", "madrid_houses.csv", 0.86),
+        ("bikes", "bike_hour.csv", 0.94),
     ],
 )
 def test_regressions_reach_their_r2_on_a_holdout_without_shared_rows(

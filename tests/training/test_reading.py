@@ -176,6 +176,7 @@ def test_equal_rows_give_equal_bytes_however_they_came(tmp_path: Path) -> None:
         ("cars", "cardekho.csv", 4340),
         ("cars_v3", "cardekho_v3.csv", 8128),
         ("houses", "madrid_houses.csv", 12800),
+        ("bikes", "bike_hour.csv", 17379),
     ],
 )
 def test_the_published_files_are_read_without_a_bad_cell(

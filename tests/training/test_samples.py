@@ -35,9 +35,11 @@ HEADERS = {
     "mileage,engine,max_power,torque,seats",
     "houses": "price,updated,surface,lat,lng,type,bulevar,calle,avenida,parque,autovia,plaza,paseo,carretera,"
     "publisher,age,garage,lift,net_surface,garden,rooms,condition,bathrooms",
+    "bikes": "instant,dteday,season,yr,mnth,hr,holiday,weekday,workingday,weathersit,temp,atemp,hum,"
+    "windspeed,casual,registered,cnt",
 }
 # What names a row or a moment, and so would hide that the rest was copied.
-IDENTIFYING = {"customerID", "updated"}
+IDENTIFYING = {"customerID", "updated", "instant", "dteday"}
 INTERNET_SERVICES = (
     "OnlineSecurity",
     "OnlineBackup",
@@ -85,7 +87,8 @@ def test_the_header_is_that_of_the_published_file(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "rows"), [("churn", 2_000), ("cars", 1_500), ("cars_v3", 1_500), ("houses", 1_500)]
+    ("name", "rows"),
+    [("churn", 2_000), ("cars", 1_500), ("cars_v3", 1_500), ("houses", 1_500), ("bikes", 4_344)],
 )
 def test_the_committed_file_is_small_but_has_enough_rows_for_a_first_training(name: str, rows: int) -> None:
     assert len(shipped(name)) == rows
@@ -306,6 +309,25 @@ def test_a_square_metre_costs_more_downtown() -> None:
     assert np.median(prices[True]) > 1.8 * np.median(prices[False])
 
 
+# -- bicycles --------------------------------------------------------------------------------------
+
+
+def test_riders_add_up_and_hours_follow_each_other() -> None:
+    rows = shipped("bikes")
+    assert all(int(row["casual"]) + int(row["registered"]) == int(row["cnt"]) for row in rows)
+    assert [int(row["instant"]) for row in rows] == list(range(1, len(rows) + 1))
+    assert {row["yr"] for row in rows} == {"0"}
+    assert [row["hr"] for row in rows[:25]] == [str(hour % 24) for hour in range(25)]
+    first_of_season = {row["season"]: row["dteday"] for row in reversed(rows)}
+    assert first_of_season == {"1": "2011-01-01", "2": "2011-03-21", "3": "2011-06-21"}
+
+
+def test_the_second_year_has_more_riders_than_the_first() -> None:
+    rows = list(csv.DictReader(io.StringIO(written("bikes", rows=17_376))))
+    mean = {year: np.mean([int(row["cnt"]) for row in rows if row["yr"] == year]) for year in "01"}
+    assert 1.3 < mean["1"] / mean["0"] < 1.9
+
+
 # -- is there something to learn, and not too much? ------------------------------------------------
 
 
@@ -383,6 +405,7 @@ def _comparable(row: Row, columns: list[str]) -> tuple[float | str, ...]:
         ("churn", "telco_churn.csv"),
         *itertools.product(("cars", "cars_v3"), ("cardekho.csv", "cardekho_v3.csv")),
         ("houses", "madrid_houses.csv"),
+        ("bikes", "bike_hour.csv"),
     ],
 )
 def test_no_row_is_a_published_row(name: str, published: str) -> None:

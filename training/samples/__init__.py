@@ -16,7 +16,7 @@ from typing import Final, TextIO
 
 import numpy as np
 
-from training.samples import cars, cars_v3, churn, houses
+from training.samples import bikes, cars, cars_v3, churn, houses
 from training.samples.draws import Row
 
 SEED: Final = 7
@@ -37,6 +37,7 @@ SAMPLES: Final = {
     "cars": Sample(cars.COLUMNS, cars.ROWS, cars.rows),
     "cars_v3": Sample(cars_v3.COLUMNS, cars_v3.ROWS, cars_v3.rows),
     "houses": Sample(houses.COLUMNS, houses.ROWS, houses.rows),
+    "bikes": Sample(bikes.COLUMNS, bikes.ROWS, bikes.rows),
 }
 NAMES: Final = tuple(SAMPLES)
 

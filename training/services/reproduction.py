@@ -84,7 +84,7 @@ def reproduce(version: ModelVersion, report: Report = lambda stage, percent: Non
     CannotReproduce : its model is declared no longer, or today's pipeline does not take its parameters.
     ArtifactError : its dataset is not in the store, or was changed there.
     """
-    declared = _declared_then(version)
+    declared = declared_then(version)
     report("reading", 10)
     with artifacts.dataset_file(version.dataset) as path:
         frame = datasets.read_frame(path, declared.schema)
@@ -110,7 +110,7 @@ def reproduce(version: ModelVersion, report: Report = lambda stage, percent: Non
     )
 
 
-def _declared_then(version: ModelVersion) -> ModelDeclaration:
+def declared_then(version: ModelVersion) -> ModelDeclaration:
     """Today's declaration with what the version's row remembers of then."""
     name = version.registered_model.name
     if name not in catalogue.names():

@@ -15,6 +15,9 @@ register = template.Library()
 
 MINUS = "\N{MINUS SIGN}"
 TONES = {
+    "stable": "good",
+    "notice": "warn",
+    "drift": "bad",
     "active": "good",
     "succeeded": "good",
     "passed": "good",
@@ -36,9 +39,11 @@ TONES = {
 
 @register.filter
 def metric(value: Any) -> str:
-    """A metric or score: some four digits, thousands grouped; a dash without a value."""
+    """A metric or score: some four digits, thousands grouped; a count as it is; a dash without a value."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "–" if value is None else str(value)
+    if isinstance(value, int):
+        return f"{value:,}".replace("-", MINUS)
     if not math.isfinite(value):
         return str(value)
     size = abs(value)
@@ -72,6 +77,17 @@ def signed(value: Any) -> str:
 def share(value: float | None) -> str:
     """A probability as per cent."""
     return "–" if value is None else f"{value * 100:.1f} %"
+
+
+@register.filter
+def duration(seconds: float | None) -> str:
+    """A length of time in the unit that suits it."""
+    if seconds is None:
+        return "–"
+    for unit, size in (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
 @register.filter
@@ -145,11 +161,19 @@ def took(run: Any) -> str:
 
 @register.filter
 def chart_rows(spec: dict[str, Any], at: int) -> list[tuple[Any, Any]]:
-    """What a chart shows of one of its series, as rows of a table."""
-    series = spec["series"][at]
-    if "points" in series:
-        return [(x, y) for x, y in series["points"]]
-    return list(zip(spec.get("labels") or range(len(series["values"])), series["values"], strict=False))
+    """What a chart shows of one of its series of points, as rows of a table."""
+    return [(x, y) for x, y in spec["series"][at]["points"]]
+
+
+@register.filter
+def chart_table(spec: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """What a chart with labels shows, as rows of a table: the label, and a cell for each series."""
+    rows = []
+    for at, label in enumerate(spec["labels"]):
+        parts = ({name: each.get(name) for name in ("values", "low", "high")} for each in spec["series"])
+        cells = [{name: values[at] if values else None for name, values in part.items()} for part in parts]
+        rows.append((label, cells))
+    return rows
 
 
 @register.simple_tag

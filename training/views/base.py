@@ -91,6 +91,21 @@ def moment_of(request: Request, name: str) -> Any:
     return moment if timezone.is_aware(moment) else timezone.make_aware(moment)
 
 
+def whole_of(request: Request, name: str, largest: int) -> int | None:
+    """A whole number from 1 on from the query string, or None."""
+    given = request.query_params.get(name)
+    if not given:
+        return None
+    if not (given.isascii() and given.isdigit() and len(given) < 20 and 0 < int(given) <= largest):
+        raise bad_parameter(name, f"{name} must be a whole number from 1 to {largest}", given)
+    return int(given)
+
+
+def bad_parameter(name: str, message: str, given: str) -> InvalidRows:
+    """What to raise when the query string holds something that cannot be read."""
+    return InvalidRows([Fault(name, "bad_parameter", message, given[:80], has_value=True)], message=message)
+
+
 def before(rows: QuerySet[Row, Row], request: Request, field: str) -> QuerySet[Row, Row]:
     """One page of rows, those below ``?before=``."""
     given = request.query_params.get("before", "")

@@ -1,0 +1,302 @@
+"""How often a drift review cries wolf, and what it finds: `make drift-simulation`, into docs/drift.md.
+
+Every repetition draws a reference of its own and windows without drift, with a known shift, and makes reviews
+of them as they are made of the log. Nothing here needs a database.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from predictions.distributions import psi as usual_psi
+from predictions.drift.counts import Counted
+from predictions.drift.verdicts import DRIFT, NOTICE, Finding, Reviewed, compared, judged, review
+from training.declaration import Watch
+from training.judging import Answers
+from training.profile import PREDICTION, PROBABILITY, Bins, Profile, of_answers, of_column
+from training.schema import Column
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "drift.md"
+BEGIN, END = "<!-- simulation:begin -->", "<!-- simulation:end -->"
+REPETITIONS = int(os.environ.get("DRIFT_REPETITIONS", "2000"))
+SEED = 5
+SIZES = (50, 100, 200, 500, 1_000, 5_000)
+REFERENCE, HELD = 5_000, 1_000
+LARGE, LARGE_REPETITIONS = 100_000, 100
+SHIFT, SMALL_SHIFT = 0.5, 0.02
+
+Drawn = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A column and how its values are drawn: numbers (n,), or positions of levels (n,)."""
+
+    column: Column
+    draw: Callable[[np.random.Generator, int], Drawn]
+    levels: tuple[str, ...] = ()
+
+
+def _zipf(size: int, power: float) -> Drawn:
+    weights = 1.0 / np.arange(1, size + 1) ** power
+    return np.asarray(weights / weights.sum())
+
+
+def _levels(name: str, shares: Drawn) -> Simulated:
+    levels = tuple(f"level {number}" for number in range(len(shares)))
+    return Simulated(
+        Column(name, "category"), lambda rng, n: rng.choice(len(shares), size=n, p=shares), levels
+    )
+
+
+def _with_gaps(rng: np.random.Generator, n: int) -> Drawn:
+    return np.where(rng.random(n) < 0.05, np.nan, rng.normal(size=n))
+
+
+COLUMNS = (
+    *(Simulated(Column(f"normal {k}", "number"), lambda rng, n: rng.normal(size=n)) for k in range(5)),
+    Simulated(Column("normal, 5 % missing", "number", nullable=True), _with_gaps),
+    *(Simulated(Column(f"skewed {k}", "number"), lambda rng, n: rng.lognormal(size=n)) for k in range(4)),
+    *(
+        Simulated(
+            Column(f"count of mean {k}", "integer"), lambda rng, n, k=k: rng.poisson(k, n).astype(float)
+        )
+        for k in (1, 4, 12)
+    ),
+    Simulated(
+        Column("a third zero", "number"),
+        lambda rng, n: np.where(rng.random(n) < 1 / 3, 0.0, rng.exponential(size=n)),
+    ),
+    Simulated(Column("flag, 3 %", "integer"), lambda rng, n: (rng.random(n) < 0.03).astype(float)),
+    _levels("even flag", np.array([0.5, 0.5])),
+    _levels("5 levels", np.array([0.4, 0.3, 0.15, 0.1, 0.05])),
+    _levels("12 levels, some rare", _zipf(12, 1.5)),
+    _levels("30 levels, most rare", _zipf(30, 1.5)),
+    _levels("80 levels, most rare", _zipf(80, 1.2)),
+)
+assert len(COLUMNS) == 20
+
+Rows = Mapping[str, Drawn]
+
+
+def drawn(rng: np.random.Generator, rows: int) -> dict[str, Drawn]:
+    return {each.column.name: each.draw(rng, rows) for each in COLUMNS}
+
+
+def probability(rows: Rows) -> Drawn:
+    """Of a model that looks at three of the columns."""
+    score = 0.8 * rows["normal 0"] + 0.5 * rows["normal 1"] + 0.4 * np.log(rows["skewed 0"]) - 0.5
+    return np.asarray(1.0 / (1.0 + np.exp(-score)))
+
+
+def reference(rng: np.random.Generator, rows: int = REFERENCE, held: int = HELD) -> Profile:
+    """The profile of a training part and of the answers to a hold-out."""
+    training = drawn(rng, rows)
+    columns = tuple(
+        of_column(
+            each.column,
+            np.array(each.levels, dtype=object)[training[each.column.name]]
+            if each.levels
+            else training[each.column.name],
+        )
+        for each in COLUMNS
+    )
+    score = probability(drawn(rng, held))
+    answers = Answers(
+        "binary", rng.random(held) < score, 0.5, (False, True), np.column_stack([1 - score, score])
+    )
+    return Profile(columns, of_answers(answers))
+
+
+def counted(profile: Profile, rows: Rows) -> dict[str, Counted]:
+    """What rollups would hold of these rows."""
+    known = profile.by_name
+    found = {}
+    for each in COLUMNS:
+        values, bins = rows[each.column.name], known[each.column.name].bins
+        if each.levels:
+            found[each.column.name] = _of_levels(bins, each.levels, values)
+        else:
+            found[each.column.name] = _of_numbers(bins, values)
+    score = probability(rows)
+    found[PROBABILITY] = _of_numbers(known[PROBABILITY].bins, score)
+    said = _of_levels(known[PREDICTION].bins, ("false", "true"), (score >= 0.5).astype(np.int64))
+    return found | {PREDICTION: said}
+
+
+def _of_numbers(bins: Bins, values: Drawn) -> Counted:
+    places = bins.of_numbers(values)
+    totals = np.bincount(places, weights=np.nan_to_num(values), minlength=bins.size)
+    return Counted(np.bincount(places, minlength=bins.size), totals)
+
+
+def _of_levels(bins: Bins, levels: Sequence[str], values: Drawn) -> Counted:
+    places = bins.of_levels(levels)[values]
+    return Counted(np.bincount(places, minlength=bins.size), np.zeros(bins.size))
+
+
+# -- rules ---------------------------------------------------------------------------------------------
+
+
+def ours(reviewed: Reviewed) -> bool:
+    return any(each.verdict == DRIFT for each in reviewed.findings)
+
+
+def ours_or_notice(reviewed: Reviewed) -> bool:
+    return any(each.verdict in (DRIFT, NOTICE) for each in reviewed.findings)
+
+
+def fixed(least: float) -> Callable[[Reviewed], bool]:
+    """The usual rule: the index, of tenths that are open at the ends, beyond a fixed value in some column."""
+    return lambda reviewed: any(_usual(each) > least for each in reviewed.findings)
+
+
+def p_value(reviewed: Reviewed) -> bool:
+    return any(each.p_value is not None and each.p_value < 0.05 for each in reviewed.findings)
+
+
+def _usual(finding: Finding) -> float:
+    before, after = (np.array(finding.bins[side]) for side in ("reference", "window"))
+    if finding.kind != "level":
+        before, after = (
+            np.array([side[0] + side[1], *side[2:-3], side[-3] + side[-2], side[-1]])
+            if len(side) > 4
+            else side
+            for side in (before, after)
+        )
+    return usual_psi(before, after) or 0.0
+
+
+RULES: dict[str, Callable[[Reviewed], bool]] = {
+    "drift": ours,
+    "drift or notice": ours_or_notice,
+    "PSI > 0.1": fixed(0.1),
+    "PSI > 0.2": fixed(0.2),
+    "PSI > 0.25": fixed(0.25),
+    "p < 0.05": p_value,
+}
+
+
+# -- runs ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tally:
+    """repetitions : of each size. alarms : (rule, rows) -> windows without drift in which it saw some.
+    found : rows -> windows in which `SHIFTED` was called drift."""
+
+    repetitions: int
+    alarms: Counter[tuple[str, int]] = field(default_factory=Counter)
+    found: Counter[int] = field(default_factory=Counter)
+
+    def alarm(self, rule: str, rows: int) -> float:
+        return self.alarms[rule, rows] / self.repetitions
+
+    def power(self, rows: int) -> float:
+        return self.found[rows] / self.repetitions
+
+
+SHIFTED = "normal 4"
+"""The model does not look at it, so that nothing else moves with it."""
+
+
+def repeated(repetitions: int, sizes: Sequence[int] = SIZES, *, say: bool = False) -> Tally:
+    """Windows of each size without drift, and the same with one column moved by `SHIFT` deviations."""
+    tally, watch = Tally(repetitions), Watch()
+    for repetition in range(repetitions):
+        rng = np.random.default_rng([SEED, repetition])
+        profile = reference(rng)
+        for rows in sizes:
+            clean = drawn(rng, rows)
+            reviewed = review(profile, counted(profile, clean), watch)
+            for name, rule in RULES.items():
+                tally.alarms[name, rows] += rule(reviewed)
+            tally.found[rows] += _is_found(profile, reviewed, clean[SHIFTED] + SHIFT, watch)
+        if say and repetition % 100 == 99:
+            sys.stderr.write(f"{repetition + 1} of {repetitions}\n")
+    return tally
+
+
+def _is_found(profile: Profile, reviewed: Reviewed, values: Drawn, watch: Watch) -> bool:
+    """Whether `SHIFTED` is called drift when it has these values and the other columns are as they were."""
+    column = profile.by_name[SHIFTED]
+    moved = compared(column, _of_numbers(column.bins, values), watch)
+    after = judged([moved if each.column == SHIFTED else each for each in reviewed.findings], watch)
+    return any(each.column == SHIFTED and each.verdict == DRIFT for each in after.findings)
+
+
+def large(repetitions: int, rows: int = LARGE) -> dict[str, float]:
+    """Rule -> share of the large windows that it flags, when the normal columns have moved very little."""
+    flagged = dict.fromkeys(RULES, 0)
+    for repetition in range(repetitions):
+        rng = np.random.default_rng([SEED, 1, repetition])
+        profile = reference(rng, rows, HELD)
+        values = drawn(rng, rows)
+        moved = values | {f"normal {k}": values[f"normal {k}"] + SMALL_SHIFT for k in range(5)}
+        reviewed = review(profile, counted(profile, moved), Watch())
+        for name, rule in RULES.items():
+            flagged[name] += rule(reviewed)
+    return {name: times / repetitions for name, times in flagged.items()}
+
+
+# -- the page ------------------------------------------------------------------------------------------
+
+
+def table(tally: Tally, far: Mapping[str, float], sizes: Sequence[int] = SIZES) -> Iterator[str]:
+    yield (
+        f"{tally.repetitions:,} repetitions of each size, {LARGE_REPETITIONS} of the large windows, seed "
+        f"{SEED}; references of {REFERENCE:,} rows, and of {HELD:,} for the answers."
+    )
+    yield ""
+    heads = [f"{rows:,} rows" for rows in sizes]
+    yield f"| windows without drift: some alarm | {' | '.join(heads)} |"
+    yield f"|---|{'--:|' * len(sizes)}"
+    for rule in RULES:
+        cells = " | ".join(_percent(tally.alarm(rule, rows)) for rows in sizes)
+        yield f"| {_ROW[rule]} | {cells} |"
+    yield ""
+    yield f"| one column of 20 moved by {SHIFT:g} standard deviations | {' | '.join(heads)} |"
+    yield f"|---|{'--:|' * len(sizes)}"
+    yield f"| Vigía calls that column `drift` | {' | '.join(_percent(tally.power(rows)) for rows in sizes)} |"
+    yield ""
+    yield f"| {LARGE:,} rows, five columns moved by {SMALL_SHIFT:g} standard deviations | some alarm |"
+    yield "|---|--:|"
+    for rule in RULES:
+        yield f"| {_ROW[rule]} | {_percent(far[rule])} |"
+
+
+_ROW = {
+    "drift": "**Vigía: `drift`**",
+    "drift or notice": "Vigía: `drift` or `notice`",
+    "PSI > 0.1": "PSI above 0.1",
+    "PSI > 0.2": "PSI above 0.2",
+    "PSI > 0.25": "PSI above 0.25",
+    "p < 0.05": "p-value below 0.05 in each column",
+}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def main() -> None:
+    started = time.monotonic()
+    lines = "\n".join(table(repeated(REPETITIONS, say=True), large(LARGE_REPETITIONS)))
+    page = PAGE.read_text(encoding="utf-8")
+    before, rest = page.split(BEGIN)
+    after = rest.split(END)[1]
+    PAGE.write_text(f"{before}{BEGIN}\n{lines}\n{END}{after}", encoding="utf-8")
+    sys.stderr.write(f"{lines}\nwritten to {PAGE} after {time.monotonic() - started:.0f} s\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Drift reviews: listed, read column by column, kept, taken away as a file, and made on the spot."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.db.models import Count, Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from unfold.decorators import display
+
+from predictions import reports
+from predictions.admin.replays import WindowForm
+from predictions.models import DriftReview, Verdict
+from predictions.services import reviews
+from training.admin.filters import ChoiceFilter, ModelFilter
+from training.admin.rights import RegistryAdmin, allowed_ids, visible_ids
+from training.admin.switching import require
+from training.errors import VigiaError
+from training.models import RegisteredModel
+from training.templatetags.vigia import badge
+
+Rows = QuerySet[DriftReview, DriftReview]
+
+
+class VerdictFilter(ChoiceFilter):
+    title = "verdict"
+    parameter_name = "verdict"
+    field = "verdict"
+    choices_of = Verdict
+
+
+class ScheduledFilter(ChoiceFilter):
+    title = "asked for"
+    parameter_name = "scheduled"
+    field = "scheduled"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("True", "by the schedule"), ("False", "by somebody")]
+
+
+@admin.register(DriftReview)
+class DriftReviewAdmin(RegistryAdmin):
+    list_display: ClassVar = [
+        "number",
+        "of_version",
+        "says",
+        "window",
+        "seen",
+        "drifted",
+        "stays",
+        "by",
+        "made",
+    ]
+    list_filter: ClassVar = [ModelFilter, VerdictFilter, ScheduledFilter]
+    ordering: ClassVar = ["-id"]
+    sortable_by: ClassVar = ()
+    fields: ClassVar = ["verdict"]
+
+    def get_queryset(self, request: HttpRequest) -> Rows:
+        rows: Rows = super().get_queryset(request)
+        drifted = Count("findings", filter=Q(findings__verdict=Verdict.DRIFT))
+        related = ("registered_model", "version__registered_model", "requested_by")
+        return rows.select_related(*related).annotate(columns=Count("findings"), drifted_columns=drifted)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        return super().changelist_view(request, {"title": "Drift reviews", **(extra_context or {})})
+
+    # -- the list ----------------------------------------------------------------------------------
+
+    @display(description="review")
+    def number(self, row: DriftReview) -> str:
+        return f"review\N{NO-BREAK SPACE}{row.pk}"
+
+    @display(description="version")
+    def of_version(self, row: DriftReview) -> str:
+        return str(row.version)
+
+    @display(description="verdict")
+    def says(self, row: DriftReview) -> str:
+        return badge(row.verdict)
+
+    @display(description="window (UTC)")
+    def window(self, row: DriftReview) -> str:
+        return f"{row.since:%Y-%m-%d %H:%M} – {row.until:%Y-%m-%d %H:%M}"
+
+    @display(description="rows")
+    def seen(self, row: DriftReview) -> str:
+        return f"{row.rows:,}"
+
+    @display(description="drifted")
+    def drifted(self, row: Any) -> str:
+        return f"{row.drifted_columns} of {row.columns}"
+
+    @display(description="kept")
+    def stays(self, row: DriftReview) -> str:
+        return badge("kept", "calm") if row.kept else "–"
+
+    @display(description="by")
+    def by(self, row: DriftReview) -> str:
+        return row.requested_by.get_username() if row.requested_by else "schedule" if row.scheduled else "–"
+
+    @display(description="made (UTC)")
+    def made(self, row: DriftReview) -> dt.datetime:
+        return row.created_at
+
+    # -- pages -------------------------------------------------------------------------------------
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view
+        own = [
+            path("of/<int:model_id>/", wrap(self.ask), name="predictions_driftreview_ask"),
+            path("<int:review_id>/keep/", wrap(self.keep), name="predictions_driftreview_keep"),
+            path("<int:review_id>/download/", wrap(self.download), name="predictions_driftreview_download"),
+        ]
+        return [*own, *super().get_urls()]
+
+    def page(self, request: HttpRequest, row: DriftReview) -> dict[str, Any]:
+        may_read = row.registered_model_id in allowed_ids(request, "read_log")
+        return {
+            "title": f"Drift review {row.pk} of {row.version}",
+            **reports.context(row, histogrammed=may_read),
+            "can_read_log": may_read,
+            "can_keep": row.registered_model_id in allowed_ids(request, "train"),
+        }
+
+    def keep(self, request: HttpRequest, review_id: int) -> HttpResponse:
+        """Whether retention leaves the review's rows alone: a POST from its page."""
+        row = self._found(request, review_id)
+        require(request, "train", row.registered_model)
+        if request.method == "POST":
+            reviews.keep(row, request.POST.get("kept") == "yes")
+            said = "Its rows are kept." if row.kept else "Its rows may be removed by retention."
+            self.log_change(request, row, said)
+            messages.success(request, said)
+        return HttpResponseRedirect(reverse("admin:predictions_driftreview_change", args=[row.pk]))
+
+    def download(self, request: HttpRequest, review_id: int) -> HttpResponse:
+        """The review as one file, ``?format=html`` or ``json``. It holds the levels of the log."""
+        row = self._found(request, review_id)
+        require(request, "read_log", row.registered_model)
+        asked = request.GET.get("format", "html")
+        if asked == "html":
+            answer = HttpResponse(reports.render(row), content_type=reports.HTML)
+        elif asked == "json":
+            answer = JsonResponse(
+                reports.as_dict(row), json_dumps_params={"indent": 2, "ensure_ascii": False}
+            )
+        else:
+            raise Http404
+        named = f'attachment; filename="{reports.file_name(row, asked)}"'
+        answer.headers["Content-Disposition"] = named
+        return answer
+
+    def ask(self, request: HttpRequest, model_id: int) -> HttpResponse:
+        """Which window; on POST makes the review and leads to it."""
+        model = RegisteredModel.objects.filter(pk=model_id, pk__in=visible_ids(request)).first()
+        if model is None:
+            raise Http404
+        require(request, "read_log", model)
+        until = timezone.now().replace(minute=0, second=0, microsecond=0) + dt.timedelta(hours=1)
+        usual = {"since": until - dt.timedelta(hours=model.review_window_hours), "until": until}
+        form = WindowForm(request.POST or None, initial=usual)
+        if request.method == "POST" and form.is_valid():
+            by: Any = request.user
+            given = form.cleaned_data
+            try:
+                made = reviews.review(model, given["since"], given["until"], by=by)
+            except VigiaError as error:
+                messages.error(request, f"Nothing was reviewed: {error.message}.")
+            else:
+                messages.success(request, f"Review {made.pk} says: {made.verdict}.")
+                return HttpResponseRedirect(reverse("admin:predictions_driftreview_change", args=[made.pk]))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Review {model.name}",
+            "opts": self.opts,
+            "model": model,
+            "active": model.active_version,
+            "form": form,
+        }
+        return TemplateResponse(request, "admin/predictions/driftreview/ask.html", context)
+
+    def _found(self, request: HttpRequest, review_id: int) -> DriftReview:
+        row = self.get_queryset(request).filter(pk=review_id).first()
+        if row is None:
+            raise Http404
+        return row

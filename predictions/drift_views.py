@@ -1,0 +1,168 @@
+"""Drift reviews over HTTP: the latest, one of a window now, one that was made before."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework import serializers
+from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from predictions import reports
+from predictions.models import DriftFinding, DriftReview
+from predictions.services import reviews
+from training.errors import NotFound
+from training.models import ModelVersion
+from training.schema import Fault, InvalidRows
+from training.services import registry
+from training.views.base import ModelView, before, moment_of, who
+
+
+class FindingSerializer(serializers.ModelSerializer[DriftFinding]):
+    """What was found in one column; docs/drift.md explains the numbers."""
+
+    class Meta:
+        model = DriftFinding
+        exclude: ClassVar = ["id", "review", "position"]
+
+
+class ReviewSummarySerializer(serializers.ModelSerializer[DriftReview]):
+    """A review without its findings."""
+
+    model = serializers.CharField(source="registered_model.name")
+    version = serializers.IntegerField(source="version.number")
+    drifting = serializers.SerializerMethodField(help_text="The columns that drifted.")
+
+    class Meta:
+        model = DriftReview
+        fields: ClassVar = [
+            "id", "model", "version", "since", "until", "counted_to", "rows", "verdict", "reason", "drifting",
+            "scheduled", "created_at", "kept", "log_removed_at", "run", "run_note",
+        ]  # fmt: skip
+
+    def get_drifting(self, review: DriftReview) -> list[str]:
+        return [each.column for each in review.findings.all() if each.verdict == "drift"]
+
+
+class ReviewSerializer(ReviewSummarySerializer):
+    """A review: the verdict, a finding for each column, the quality realised and the quality expected."""
+
+    findings = FindingSerializer(many=True)
+
+    class Meta(ReviewSummarySerializer.Meta):
+        fields: ClassVar = [*ReviewSummarySerializer.Meta.fields, "quality", "expected", "findings"]
+
+
+class KeepSerializer(serializers.Serializer[Any]):
+    """Whether retention has to leave the rows of the log that a review is about."""
+
+    kept = serializers.BooleanField()
+
+
+class ReportRenderer(BaseRenderer):
+    """``?format=html``: the review as one page that needs nothing else."""
+
+    media_type = "text/html"
+    format = "html"
+    charset = "utf-8"
+
+    def render(
+        self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None
+    ) -> str | bytes:
+        review = (renderer_context or {})["view"].shown
+        if review is None:  # an error: it comes in the one shape, and says so
+            (renderer_context or {})["response"]["Content-Type"] = "application/json"
+            rendered: bytes = JSONRenderer().render(data)
+            return rendered
+        return reports.render(review)
+
+
+class _Reviews(ModelView):
+    rights: ClassVar = {"GET": "read_log", "POST": "train"}
+    renderer_classes = [*ModelView.renderer_classes, ReportRenderer]
+    shown: DriftReview | None = None
+
+    def show(self, review: DriftReview) -> Response:
+        self.shown = review
+        return Response(ReviewSerializer(review).data)
+
+
+_WINDOW = [
+    OpenApiParameter("since", OpenApiTypes.DATETIME, description="Review the log from then on, now."),
+    OpenApiParameter("until", OpenApiTypes.DATETIME, description="Before then; now, when it is left out."),
+    OpenApiParameter("version", int, description="Whose answers; the active version's without it."),
+]
+_FORMAT = OpenApiParameter("format", str, enum=["json", "html"], description="html: one self-contained page.")
+_ANSWER = {(200, "application/json"): ReviewSerializer, (200, "text/html"): OpenApiTypes.STR}
+
+
+class DriftView(_Reviews):
+    """The latest drift review; with a window, that window reviewed now (in whole hours)."""
+
+    @extend_schema(responses=_ANSWER, operation_id="review_drift", parameters=[*_WINDOW, _FORMAT])
+    def get(self, request: Request, model: str) -> Response:
+        since, until = moment_of(request, "since"), moment_of(request, "until")
+        version = self._version(request)
+        if since is None and until is None and version is None:
+            found = reviews.latest(self.model)
+            if found is None:
+                said = f"{self.model.name} has not been reviewed yet: ask for a window with ?since="
+                raise NotFound(said)
+            return self.show(found)
+        until = until or timezone.now()
+        since = since or until - dt.timedelta(hours=self.model.review_window_hours)
+        return self.show(reviews.review(self.model, since, until, version=version, by=who(request)))
+
+    def _version(self, request: Request) -> ModelVersion | None:
+        given = request.query_params.get("version")
+        if not given:
+            return None
+        if not (given.isascii() and given.isdigit() and len(given) < 10):
+            fault = Fault("version", "not_an_integer", "version must be a whole number")
+            raise InvalidRows([fault], message=fault.message)
+        return registry.get_version(self.model, int(given))
+
+
+class DriftReviewsView(_Reviews):
+    """Reviews so far, newest first."""
+
+    @extend_schema(
+        responses=ReviewSummarySerializer(many=True),
+        operation_id="list_drift_reviews",
+        parameters=[OpenApiParameter("before", int, description="Only reviews with an id below this.")],
+    )
+    def get(self, request: Request, model: str) -> Response:
+        rows = DriftReview.objects.filter(registered_model=self.model)
+        rows = rows.select_related("registered_model", "version").prefetch_related("findings")
+        return Response(ReviewSummarySerializer(before(rows, request, "id"), many=True).data)
+
+
+class DriftReviewView(_Reviews):
+    """One review and its findings."""
+
+    @extend_schema(responses=_ANSWER, operation_id="get_drift_review", parameters=[_FORMAT])
+    def get(self, request: Request, model: str, review: int) -> Response:
+        return self.show(reviews.find(self.model, review))
+
+
+class KeepReviewView(_Reviews):
+    """Keeps the rows of the log that a review is about, or lets retention have them."""
+
+    max_bytes = settings.PREDICT_MAX_BYTES
+
+    @extend_schema(
+        request=KeepSerializer,
+        responses={200: OpenApiResponse(ReviewSerializer)},
+        operation_id="keep_drift_review",
+    )
+    def post(self, request: Request, model: str, review: int) -> Response:
+        found = reviews.find(self.model, review)
+        given = KeepSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        return self.show(reviews.keep(found, given.validated_data["kept"]))

@@ -1,0 +1,114 @@
+"""The worst answers lately: among the newest predictions with outcomes, those furthest from the truth.
+
+Bounded whatever the log's length: the hours that have outcomes are known (`QualityHour`), and no more of the
+newest of them are opened than it takes to have `ROWS`, nor more than `HOURS`. Within them the outcomes are a
+range of the index (prediction_id, -id), and each row of the log is one look into its primary key.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import heapq
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from django.db import connection
+
+from predictions.identifiers import lowest_at
+from predictions.models import QualityHour
+from training.models import ModelVersion
+from training.services import comparison
+
+ROWS: Final = 2_000
+HOURS: Final = 48
+SHOWN: Final = 20
+HOUR: Final = dt.timedelta(hours=1)
+
+_QUESTION: Final = """
+    SELECT held.prediction_id::text, log.key, log.prediction::text, log.probability, held.actual::text
+    FROM (
+        SELECT DISTINCT ON (prediction_id) prediction_id, actual
+        FROM predictions_outcome
+        WHERE registered_model_id = %s AND prediction_id >= %s AND prediction_id < %s
+        ORDER BY prediction_id DESC, id DESC
+        LIMIT %s
+    ) AS held
+    JOIN LATERAL (
+        SELECT * FROM predictions_prediction WHERE id = held.prediction_id LIMIT 1
+    ) AS log ON log.version_id = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """One answer and its truth.
+
+    error : of numbers the distance, in the target's unit; of classes how much probability the truth was
+        denied, 0 (sure and right) to 1 (sure and wrong).
+    """
+
+    prediction_id: str
+    key: str | None
+    prediction: Any
+    probability: float | None
+    actual: Any
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """looked_at : rows with outcomes that were looked through. since, until : the hours opened."""
+
+    rows: list[Wrong]
+    looked_at: int
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+
+
+def of_version(version: ModelVersion, since: dt.datetime, until: dt.datetime) -> Worst:
+    """The `SHOWN` worst answers of a version in the window, the worst first."""
+    known = QualityHour.objects.filter(version=version, hour__gte=since, hour__lt=until, rows__gt=0)
+    opened: list[dt.datetime] = []
+    rows = 0
+    for hour, labelled in known.order_by("-hour").values_list("hour", "rows")[:HOURS]:
+        opened.append(hour)
+        rows += labelled
+        if rows >= ROWS:
+            break
+    if not opened:
+        return Worst([], 0)
+    first, last = opened[-1], opened[0] + HOUR
+    with connection.cursor() as cursor:
+        bounds = [str(lowest_at(first)), str(lowest_at(last))]
+        cursor.execute(_QUESTION, [version.registered_model_id, *bounds, ROWS, version.pk])
+        found = cursor.fetchall()
+    positive = _positive(version)
+    judged = [_judged(row, positive) for row in found]
+    wrong = [row for row in judged if row is not None and row.error > 0]
+    return Worst(heapq.nlargest(SHOWN, wrong, key=lambda row: row.error), len(found), first, last)
+
+
+def _positive(version: ModelVersion) -> Any:
+    """The class a probability is about: of two the second; None where it is that of the answer itself."""
+    declared = comparison.declaration(version.registered_model)
+    if declared is None or declared.task != "binary":
+        return None
+    levels = version.dataset_schema.target.levels
+    return levels[1] if levels else True
+
+
+def _judged(row: tuple[Any, ...], positive: Any) -> Wrong | None:
+    """With its error; None where answer and outcome cannot be compared."""
+    prediction_id, key, said, probability, happened = row
+    prediction, actual = msgspec.json.decode(said), msgspec.json.decode(happened)
+    if probability is None:
+        numbers = all(type(each) in (int, float) for each in (prediction, actual))
+        if not numbers and type(prediction) is not type(actual):
+            return None
+        error = abs(prediction - actual) if numbers else float(prediction != actual)
+    elif positive is not None:
+        error = abs(probability - float(actual == positive))
+    else:
+        error = 1 - probability if prediction == actual else probability
+    return Wrong(prediction_id, key, prediction, probability, actual, float(error))

@@ -1,0 +1,162 @@
+"""Months of the log are removed whole, on record, and never silently under a review somebody keeps."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import uuid
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection, connections
+from django.utils import timezone
+
+from predictions import partitions, tasks
+from predictions.identifiers import lowest_at
+from predictions.models import DriftReview, Outcome, Prediction, RemovedMonth, Rollup
+from predictions.services import quality, retention, rollups
+from tests.predictions.test_admin import answered
+from training.models import ModelVersion
+
+pytestmark = pytest.mark.django_db(transaction=True)
+JANUARY = dt.datetime(2026, 1, 10, 12, tzinfo=dt.UTC)
+FEBRUARY = dt.datetime(2026, 2, 10, 12, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def log(churn: ModelVersion) -> ModelVersion:
+    """Three rows in January and two in February, each month in its partition."""
+    for moment, rows in ((JANUARY, 3), (FEBRUARY, 2)):
+        partitions.ensure(moment, 0)
+        for place in range(rows):
+            at = uuid.UUID(int=lowest_at(moment).int | 0x7000_8000_0000_0000_0000 + place)
+            [row] = answered(churn, 1, ids=[at])
+            now = timezone.now()
+            Outcome.objects.create(
+                registered_model=churn.registered_model, prediction_id=row.pk, actual=True, observed_at=now
+            )
+    return churn
+
+
+def review(version: ModelVersion, moment: dt.datetime, **more: Any) -> DriftReview:
+    return DriftReview.objects.create(
+        registered_model=version.registered_model,
+        version=version,
+        since=moment - dt.timedelta(days=1),
+        until=moment + dt.timedelta(days=1),
+        rows=3,
+        verdict="stable",
+        **more,
+    )
+
+
+def test_a_month_is_rolled_up_then_removed_and_its_reviews_say_so(log: ModelVersion) -> None:
+    about, other = review(log, JANUARY), review(log, FEBRUARY)
+    out = io.StringIO()
+    call_command("drop_log", before="2026-02", dry_run=True, stdout=out)
+    assert out.getvalue() == (
+        "2026-01: would be removed, about 3 rows, 1 drift reviews are about it\n1 months would be removed\n"
+    )
+    assert Prediction.objects.count() == 5
+    out = io.StringIO()
+    call_command("drop_log", before="2026-02", stdout=out)
+    assert "2026-01: removed, about 3 rows" in out.getvalue()
+    assert Prediction.objects.count() == 2
+    assert partitions.months()[0].table[-7:] == "2026_02"
+    about.refresh_from_db()
+    other.refresh_from_db()
+    assert about.log_removed_at is not None
+    assert other.log_removed_at is None
+    record = RemovedMonth.objects.get()
+    assert (record.start, record.rows, record.although_kept) == (
+        dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+        3,
+        False,
+    )
+    january = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 1, tzinfo=dt.UTC)]
+    assert rollups.answered([log.registered_model_id], *january) == {log.registered_model_id: 3}
+    [found] = quality.of_window(log.registered_model, *january, log)
+    assert (found.answered, found.labelled) == (3, 3)
+
+
+def test_what_was_counted_stays_though_outcomes_come_after_the_rows_went(log: ModelVersion) -> None:
+    retention.remove_before(dt.datetime(2026, 2, 1, tzinfo=dt.UTC))
+    january = Rollup.objects.filter(hour__lt=dt.datetime(2026, 2, 1, tzinfo=dt.UTC)).order_by("pk")
+    before = list(january.values())
+    assert before
+    late = Outcome.objects.order_by("id").first()
+    assert late is not None
+    Outcome.objects.create(
+        registered_model=log.registered_model,
+        prediction_id=late.prediction_id,
+        actual=False,
+        observed_at=timezone.now(),
+    )
+    quality.add_up(log.registered_model)
+    rollups.roll_up(log.registered_model)
+    assert list(january.values()) == before
+    window = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 1, tzinfo=dt.UTC)]
+    [found] = quality.of_window(log.registered_model, *window, log)
+    assert found.labelled == 3
+
+
+def test_a_kept_review_holds_its_month_until_somebody_says_otherwise(
+    log: ModelVersion, settings: Any
+) -> None:
+    kept = review(log, JANUARY, kept=True)
+    [done] = retention.remove_before(dt.datetime(2026, 2, 1, tzinfo=dt.UTC))
+    assert done.kept == f"kept for review {kept.pk} of churn 1"
+    assert Prediction.objects.count() == 5
+    settings.LOG_KEEP_MONTHS = 1
+    gone = tasks.remove_old_months()
+    assert gone == 1, "February alone"
+    assert Prediction.objects.count() == 3
+    out = io.StringIO()
+    call_command("drop_log", before="2026-02", although_kept=True, stdout=out)
+    assert Prediction.objects.count() == 0
+    kept.refresh_from_db()
+    assert kept.log_removed_at is not None
+    assert RemovedMonth.objects.get(start__month=1).although_kept
+
+
+def test_the_present_month_is_never_removed_and_zero_keeps_all(log: ModelVersion, settings: Any) -> None:
+    settings.LOG_KEEP_MONTHS = 0
+    assert tasks.remove_old_months() == 0
+    partitions.ensure(timezone.now(), 1)
+    retention.remove_before(timezone.now() + dt.timedelta(days=400))
+    present = partitions.Month.of(timezone.now())
+    assert [month.table for month in partitions.months()] == [present.table, present.next.table]
+
+
+def test_readers_are_not_waited_for_long_and_nothing_is_half_removed(log: ModelVersion) -> None:
+    other = connections.create_connection("default")
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT count(*) FROM predictions_prediction")
+            [done] = retention.remove_before(dt.datetime(2026, 2, 1, tzinfo=dt.UTC))
+        assert done.kept == "somebody is reading the log; the next time will do"
+    finally:
+        other.close()
+    assert not RemovedMonth.objects.exists()
+    assert Prediction.objects.count() == 5
+
+
+def test_months_are_counted_back_over_the_turn_of_the_year() -> None:
+    now = dt.datetime(2026, 2, 20, tzinfo=dt.UTC)
+    assert retention.months_ago(0, now) == dt.datetime(2026, 2, 1, tzinfo=dt.UTC)
+    assert retention.months_ago(2, now) == dt.datetime(2025, 12, 1, tzinfo=dt.UTC)
+    assert retention.months_ago(14, now) == dt.datetime(2024, 12, 1, tzinfo=dt.UTC)
+
+
+def test_a_month_is_written_with_a_dash() -> None:
+    with pytest.raises(CommandError, match="a month is written 2026-01"):
+        call_command("drop_log", before="January")
+
+
+def test_the_database_knows_no_partition_of_a_removed_month(log: ModelVersion) -> None:
+    retention.remove_before(dt.datetime(2026, 2, 1, tzinfo=dt.UTC))
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('predictions_prediction_2026_01')")
+        assert cursor.fetchone() == (None,)

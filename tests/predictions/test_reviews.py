@@ -1,0 +1,315 @@
+"""Drift reviews over the log: on demand and on schedule, each a row with its findings."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from predictions import tasks
+from predictions.models import DriftFinding, DriftReview, Prediction
+from predictions.services import reviews
+from tests.conftest import SAMPLES, Post, assert_error, at_once, keyed, train_sample
+from training.models import ModelVersion, ReferenceProfile, RegisteredModel, TrainingRun
+from training.services import registry, runs
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PREDICTIONS = "/api/v1/models/churn/predictions/"
+OUTCOMES = "/api/v1/models/churn/outcomes/"
+DRIFT = "/api/v1/models/churn/drift/"
+TRAINED = 600
+Row = dict[str, str]
+
+
+def rows(since: int, until: int, **changed: Callable[[Row], str]) -> list[Row]:
+    """Customers of the sample, none of whom the version was trained on, perhaps with other values."""
+    with (SAMPLES / "churn.csv").open(encoding="utf-8", newline="") as stream:
+        found = list(csv.DictReader(stream))[TRAINED + since : TRAINED + until]
+    return [row | {name: change(row) for name, change in changed.items()} for row in found]
+
+
+def send(post: Post, customers: list[Row]) -> list[dict[str, Any]]:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [name for name in customers[0] if name != "Churn"], extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(customers)
+    response = post(PREDICTIONS, text.getvalue(), content_type="text/csv")
+    assert response.status_code == 200, response.content
+    answers: list[dict[str, Any]] = response.json()["predictions"]
+    return answers
+
+
+SHIFTED = {"tenure": lambda row: "1", "Contract": lambda row: "Month-to-month"}
+
+
+def now_window() -> dict[str, str]:
+    return {"since": (timezone.now() - dt.timedelta(hours=1)).isoformat()}
+
+
+# -- on demand -----------------------------------------------------------------------------------------
+
+
+def test_a_window_like_the_training_data_is_stable_and_one_that_is_not_names_its_columns(
+    churn: ModelVersion, post: Post, api: APIClient
+) -> None:
+    assert_error(api.get(DRIFT), 404, "not_found")
+    send(post, rows(0, 600))
+    body = api.get(DRIFT, now_window()).json()
+    assert (body["model"], body["version"], body["rows"]) == ("churn", 1, 600)
+    assert body["verdict"] in ("stable", "notice"), body["reason"]
+    assert body["drifting"] == []
+    findings = {found["column"]: found for found in body["findings"]}
+    assert list(findings) == [*churn.dataset_schema.names, "_prediction", "_probability"]
+    tenure = findings["tenure"]
+    assert sum(tenure["bins"]["window"]) == 600 == tenure["rows"]
+    assert sum(tenure["bins"]["reference"]) == churn.train_rows == tenure["reference_rows"]
+    assert (tenure["missing"], tenure["unseen"], tenure["outside"]) == (0, None, 0) or tenure[
+        "outside"
+    ] < 0.02
+    send(post, rows(600, 1_400, **SHIFTED))
+    body = api.get(DRIFT, now_window()).json()
+    assert body["verdict"] == "drift"
+    assert {"tenure", "contract"} <= set(body["drifting"])
+    assert "tenure" in body["reason"]
+    assert body["rows"] == 1_400
+
+
+def test_a_review_is_a_row_and_the_same_window_unchanged_is_the_same_row(
+    churn: ModelVersion, post: Post, api: APIClient, client_user: User
+) -> None:
+    send(post, rows(0, 100))
+    window = now_window()
+    first = api.get(DRIFT, window).json()
+    assert api.get(DRIFT, window).json()["id"] == first["id"]
+    stored = DriftReview.objects.get()
+    assert (stored.requested_by, stored.scheduled, stored.rows) == (client_user, False, 100)
+    assert DriftFinding.objects.filter(review=stored).count() == 21
+    send(post, rows(100, 150))
+    second = api.get(DRIFT, window).json()
+    assert (second["id"], second["rows"]) == (first["id"] + 1, 150)
+    assert api.get(DRIFT).json() == second, "without a window it is the latest"
+    listed = api.get(f"{DRIFT}reviews/").json()
+    assert [each["id"] for each in listed] == [second["id"], first["id"]]
+    assert "findings" not in listed[0]
+    assert api.get(f"{DRIFT}{first['id']}/").json()["rows"] == 100, "what a review was made of stays with it"
+    assert_error(api.get(f"{DRIFT}999999/"), 404, "not_found")
+
+
+def test_windows_are_whole_hours_and_nothing_else_is_taken(churn: ModelVersion, api: APIClient) -> None:
+    since, until = reviews.whole_hours(
+        dt.datetime(2026, 1, 1, 10, 30, tzinfo=dt.UTC), dt.datetime(2026, 1, 1, 12, 0, 1, tzinfo=dt.UTC)
+    )
+    assert (since.hour, until.hour) == (10, 13)
+    later = (timezone.now() + dt.timedelta(days=2)).isoformat()
+    assert_error(api.get(DRIFT, {"since": later}), 400, "invalid_input")
+    assert_error(api.get(DRIFT, {"since": "2020-01-01", "until": "2026-01-01"}), 400, "invalid_input")
+    assert_error(api.get(DRIFT, {"since": "yesterday"}), 400, "invalid_input")
+    assert_error(api.get(DRIFT, {"version": "two"}), 400, "invalid_input")
+    assert_error(api.get(DRIFT, {"version": 7}), 404, "unknown_version")
+    empty = api.get(DRIFT, {"since": "2026-01-01", "until": "2026-01-02"}).json()
+    assert (empty["verdict"], empty["rows"]) == ("insufficient", 0)
+
+
+def test_another_version_is_reviewed_beside_its_own_profile(
+    churn: ModelVersion, post: Post, api: APIClient
+) -> None:
+    send(post, rows(0, 60))
+    train_sample("churn", rows=TRAINED)
+    send(post, rows(60, 130))
+    assert api.get(DRIFT, now_window()).json()["rows"] == 70
+    old = api.get(DRIFT, now_window() | {"version": 1}).json()
+    assert (old["version"], old["rows"]) == (1, 60)
+
+
+def test_without_a_reference_profile_it_says_how_to_make_one(churn: ModelVersion, api: APIClient) -> None:
+    ReferenceProfile.objects.all().delete()
+    error = assert_error(api.get(DRIFT, now_window()), 409, "no_reference_profile")
+    assert "profile_versions" in error["message"]
+
+
+def test_without_an_active_version_there_is_nothing_to_review(db: None, api: APIClient) -> None:
+    registry.sync_catalogue()
+    assert_error(api.get(DRIFT, now_window()), 503, "no_active_version")
+
+
+def test_a_review_is_for_those_who_may_read_the_log(churn: ModelVersion, post: Post) -> None:
+    user = User.objects.create_user("asker")
+    user.user_permissions.add(Permission.objects.get(codename="predict"))
+    assert_error(keyed(user).get(DRIFT, now_window()), 403, "forbidden")
+    user.user_permissions.add(Permission.objects.get(codename="read_log"))
+    made = keyed(User.objects.get(pk=user.pk)).get(DRIFT, now_window())
+    assert made.status_code == 200
+    address = f"{DRIFT}{made.json()['id']}/keep/"
+    refused = keyed(User.objects.get(pk=user.pk)).post(address, {"kept": True}, format="json")
+    assert_error(refused, 403, "forbidden")
+
+
+def test_a_review_is_kept_and_let_go(churn: ModelVersion, api: APIClient, post: Post) -> None:
+    made = api.get(DRIFT, now_window()).json()
+    assert made["kept"] is False
+    assert post(f"{DRIFT}{made['id']}/keep/", {"kept": True}).json()["kept"] is True
+    assert DriftReview.objects.get().kept
+    assert post(f"{DRIFT}{made['id']}/keep/", {"kept": False}).json()["kept"] is False
+    assert_error(post(f"{DRIFT}{made['id']}/keep/", {}), 400, "invalid_input")
+
+
+def test_a_review_can_be_had_as_a_page_that_needs_nothing_else(
+    churn: ModelVersion, api: APIClient, post: Post
+) -> None:
+    send(post, rows(0, 100))
+    made = api.get(DRIFT, now_window()).json()
+    page = api.get(f"{DRIFT}{made['id']}/", {"format": "html"})
+    assert page["Content-Type"].startswith("text/html")
+    text = page.content.decode()
+    assert "tenure" in text and "<svg" in text
+    for outside in ("src=", "<link", "@import", "url(http"):
+        assert outside not in text
+    assert_error(api.get(f"{DRIFT}999/", {"format": "html"}), 404, "not_found")
+
+
+# -- on schedule ---------------------------------------------------------------------------------------
+
+
+def test_a_review_is_made_when_it_is_due_and_not_before(churn: ModelVersion, post: Post) -> None:
+    assert tasks.review_models() == 0, "nothing was answered yet"
+    send(post, rows(0, 100))
+    assert tasks.review_models() == 1
+    assert tasks.review_models() == 0
+    made = DriftReview.objects.get()
+    assert made.scheduled
+    assert made.until - made.since == dt.timedelta(hours=24 * 7 + 1), "the week, and the hours it begins in"
+    then = timezone.now() - dt.timedelta(hours=25)
+    DriftReview.objects.update(created_at=then)
+    assert tasks.review_models() == 1
+    RegisteredModel.objects.update(review_hours=0)
+    DriftReview.objects.update(created_at=then)
+    assert tasks.review_models() == 0, "this model is reviewed when somebody asks"
+
+
+def test_with_too_few_rows_it_is_tried_again_within_the_hour(churn: ModelVersion, post: Post) -> None:
+    send(post, rows(0, 10))
+    assert tasks.review_models() == 1
+    assert DriftReview.objects.get().verdict == "insufficient"
+    assert tasks.review_models() == 0
+    DriftReview.objects.update(created_at=timezone.now() - dt.timedelta(minutes=61))
+    assert tasks.review_models() == 1
+
+
+def test_two_at_once_make_one_review(churn: ModelVersion, post: Post) -> None:
+    send(post, rows(0, 100))
+    model, now = churn.registered_model, timezone.now()
+    at_once(*[lambda: reviews.review_when_due(model, now)] * 4)  # type: ignore[list-item]
+    assert DriftReview.objects.count() == 1
+
+
+def test_a_model_without_profile_does_not_keep_the_others_from_theirs(
+    churn: ModelVersion, post: Post
+) -> None:
+    send(post, rows(0, 100))
+    bikes = train_sample("bikes", rows=400)
+    row = {"season": 1, "yr": 0, "mnth": 1, "hr": 8, "holiday": False, "weekday": 2, "workingday": True}
+    row |= {"weathersit": 1, "temp": 0.3, "atemp": 0.3, "hum": 0.5, "windspeed": 0.2}
+    assert post("/api/v1/models/bikes/predictions/", row).status_code == 200
+    bikes.reference.delete()
+    assert tasks.review_models() == 1
+    assert DriftReview.objects.get().registered_model.name == "churn"
+
+
+# -- asking for a training run -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drifted(churn: ModelVersion, post: Post) -> ModelVersion:
+    """A hundred and fifty answers to customers like none in the training data, their outcomes known."""
+    customers = rows(0, 150, **SHIFTED)
+    answers = send(post, customers)
+    told = [
+        {"prediction": answer["id"], "actual": customer["Churn"]}
+        for answer, customer in zip(answers, customers, strict=True)
+    ]
+    assert post(OUTCOMES, told).status_code == 200
+    return churn
+
+
+def due_again(**model: Any) -> int:
+    """Makes the scheduled review due, with these settings of the model, and lets beat look."""
+    RegisteredModel.objects.filter(name="churn").update(**model)
+    DriftReview.objects.update(created_at=timezone.now() - dt.timedelta(days=2))
+    return tasks.review_models()
+
+
+def test_nothing_is_trained_unless_the_model_says_so(drifted: ModelVersion) -> None:
+    assert due_again() == 1
+    made = DriftReview.objects.get()
+    assert (made.verdict, made.run, made.run_note) == ("drift", None, "")
+    assert TrainingRun.objects.count() == 1, "the one that made the version"
+
+
+def test_drift_asks_for_one_run_on_what_became_known_and_then_waits(drifted: ModelVersion) -> None:
+    assert due_again(retrain_on="drift") == 1
+    made = DriftReview.objects.get()
+    run = made.run
+    assert run is not None
+    assert made.run_note == "the review found drift"
+    assert (run.mode, run.status, run.requested_by) == ("append", "queued", None)
+    assert run.source is not None and run.source["from"] == "outcomes"
+    assert due_again() == 1
+    assert "is under way" in DriftReview.objects.first().run_note  # type: ignore[union-attr]
+    assert runs.execute(run.pk)
+    run.refresh_from_db()
+    assert run.status == "succeeded", run.error
+    assert run.version.dataset.rows == drifted.dataset.rows + 150
+    assert due_again() == 1
+    assert "the next may follow from" in DriftReview.objects.first().run_note  # type: ignore[union-attr]
+    assert TrainingRun.objects.count() == 2
+    assert due_again(retrain_cooldown_hours=0) == 1
+    note = DriftReview.objects.first().run_note  # type: ignore[union-attr]
+    assert "0 rows since" in note, "what the last run has seen is not appended again"
+
+
+def test_too_few_outcomes_are_nothing_to_train_on(churn: ModelVersion, post: Post) -> None:
+    send(post, rows(0, 150, **SHIFTED))
+    assert due_again(retrain_on="either") == 1
+    made = DriftReview.objects.get()
+    assert made.run is None
+    assert made.run_note.startswith("the review found drift; not asked for: 0 rows since")
+
+
+def test_quality_that_has_fallen_asks_as_well(churn: ModelVersion, post: Post) -> None:
+    customers = rows(0, 300)
+    answers = send(post, customers)
+    wrong = [{"prediction": answer["id"], "actual": not answer["prediction"]} for answer in answers]
+    assert post(OUTCOMES, wrong).status_code == 200
+    assert due_again(retrain_on="quality") == 1
+    made = DriftReview.objects.get()
+    assert made.quality is not None
+    assert [each["fell"] for each in made.quality] == [True]
+    assert made.run is not None
+    assert made.run_note == "the quality has fallen"
+
+
+def test_quality_as_on_the_hold_out_has_not_fallen(churn: ModelVersion, post: Post) -> None:
+    customers = rows(0, 400)
+    answers = send(post, customers)
+    told = [
+        {"prediction": answer["id"], "actual": customer["Churn"]}
+        for answer, customer in zip(answers, customers, strict=True)
+    ]
+    assert post(OUTCOMES, told).status_code == 200
+    assert due_again(retrain_on="quality") == 1
+    made = DriftReview.objects.get()
+    assert made.quality is not None
+    [found] = made.quality
+    assert (found["fell"], found["labelled"], found["coverage"]) == (False, 400, 1.0)
+    assert (made.run, made.run_note) == (None, "")
+    assert made.expected is not None
+    assert json.dumps(made.expected)
+    assert Prediction.objects.count() == 400

@@ -1,0 +1,530 @@
+"""Rollups: every logged cell is counted once, in the bin numpy would put it in, whatever ends between."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+import math
+import uuid
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection, transaction
+from django.utils import timezone
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from predictions import partitions
+from predictions.identifiers import lowest_at, time_of
+from predictions.models import Prediction, RolledHour, Rollup
+from predictions.services import rollup_rows, rollups
+from tests.conftest import Post, at_once, train_sample
+from training.models import ModelVersion, ReferenceProfile, RegisteredModel
+from training.profile import Bins, ColumnProfile, Profile
+
+NOON = dt.datetime(2026, 3, 10, 12, tzinfo=dt.UTC)
+MINUTE, HOUR, DAY = dt.timedelta(minutes=1), dt.timedelta(hours=1), dt.timedelta(days=1)
+LATER = NOON + 2 * HOUR
+LEVELS = Bins("level", levels={"red": 0, "blue": 1, "rare": 2}, named=("red", "blue"))
+FLAGS = Bins("level", levels={"false": 0, "true": 1}, named=("false", "true"))
+BINS = {
+    "size": Bins("number", edges=(-1.5, 0.0, 0.1, 2.0, 7.25)),
+    "constant": Bins("number", edges=(3.0, math.nextafter(3.0, 4.0)), exact=True),
+    "empty": Bins("number"),
+    "colour": LEVELS,
+    "flag": FLAGS,
+    "note": Bins("length", edges=(2.0, 5.0)),
+    "_prediction": FLAGS,
+    "_probability": Bins("number", edges=(0.1, 0.5, 0.9)),
+}
+Row = tuple[list[Any], Any, float | None]
+PLAIN: Row = ([1.0, 3.0, None, "red", True, "abc"], True, 0.7)
+
+
+def frozen(version: ModelVersion) -> ModelVersion:
+    """The version with the bins above as its reference."""
+    parts = [ColumnProfile(name, bins, (0,) * bins.size) for name, bins in BINS.items()]
+    reference = Profile(tuple(parts[:-2]), tuple(parts[-2:])).to_json()
+    ReferenceProfile.objects.update_or_create(version=version, defaults={"bins": reference})
+    return version
+
+
+@pytest.fixture
+def version(churn: ModelVersion) -> ModelVersion:
+    return frozen(churn)
+
+
+_numbers = count(1)
+
+
+def log(version: ModelVersion, moment: dt.datetime, *rows: Row) -> None:
+    """Rows in the log as its writer would have put them there at `moment`."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO predictions_prediction (id, registered_model_id, version_id, inputs, prediction, "
+            "probability, warnings, request_id) VALUES (%s, %s, %s, %s, %s, %s, '[]', 'a test')",
+            [
+                (
+                    uuid.UUID(int=lowest_at(moment).int + next(_numbers)),
+                    version.registered_model_id,
+                    version.pk,
+                    json.dumps(cells),
+                    json.dumps(prediction),
+                    probability,
+                )
+                for cells, prediction, probability in rows
+            ],
+        )
+
+
+def roll_up(version: ModelVersion, now: dt.datetime = LATER, **how: Any) -> int:
+    return rollups.roll_up(version.registered_model, now=now, **how).rows
+
+
+def rows_of(version: ModelVersion, since: dt.datetime = NOON, until: dt.datetime = LATER) -> int:
+    """How many were counted; all columns and both tables must agree on it."""
+    found = rollups.window(version, since, until)
+    sums = {column.rows for column in found.values()} or {0}
+    hours = Rollup.objects.filter(version=version, hour__gte=since, hour__lt=until, column=Rollup.ROWS)
+    sums.add(sum(hours.values_list("rows", flat=True)))
+    [agreed] = sums
+    return agreed
+
+
+def is_closed(version: ModelVersion, hour: dt.datetime = NOON) -> bool:
+    return RolledHour.objects.get(registered_model=version.registered_model, hour=hour).closed
+
+
+def erase() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL vigia.maintenance = 'move'")
+        cursor.execute("DELETE FROM predictions_prediction")
+        cursor.execute("DELETE FROM predictions_rollup; DELETE FROM predictions_rolledhour")
+
+
+# -- which bin -----------------------------------------------------------------------------------------
+
+NUMBER = st.floats(-3.4e38, 3.4e38, allow_nan=False) | st.sampled_from(
+    (0.1, -1.5, 7.25, 2, 0, -0.0, 3, 5e-324)
+)
+NULLABLE = st.none() | NUMBER
+TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=8)
+ROWS = st.lists(
+    st.tuples(
+        st.tuples(
+            *(
+                NULLABLE,
+                NULLABLE,
+                NULLABLE,
+                st.none() | st.sampled_from(("red", "blue", "rare", "null")) | TEXT,
+            ),
+            *(st.none() | st.booleans(), st.none() | TEXT),
+        ).map(list),
+        st.booleans(),
+        st.none() | st.floats(0, 1),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@pytest.mark.django_db
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=ROWS)
+@example(rows=[([7.25, 3, 1e308, "null", None, 'né🙂\\\n"'], False, 0.5), ([None] * 6, True, None)])
+@example(rows=[([1.7e308, 3.1, -1.7e308, "", False, ""], False, 1.0)] * 5)
+def test_every_cell_is_counted_in_the_bin_numpy_finds(version: ModelVersion, rows: list[Row]) -> None:
+    erase()
+    log(version, NOON + MINUTE, *rows)
+    assert roll_up(version) == len(rows)
+    found = rollups.window(version, NOON, NOON + HOUR)
+    assert list(found) == list(BINS)
+    cells = list(zip(*([*inputs, said, sure] for inputs, said, sure in rows), strict=True))
+    for (name, bins), values in zip(BINS.items(), cells, strict=True):
+        places, numbers = expected(bins, values)
+        assert found[name].counts.tolist() == np.bincount(places, minlength=bins.size).tolist(), name
+        wanted = np.zeros(bins.size)
+        np.add.at(wanted, places, np.clip(numbers, -1e290, 1e290))
+        np.testing.assert_allclose(found[name].totals, wanted, rtol=1e-12, atol=1e-12 * abs(numbers).max())
+
+
+def expected(bins: Bins, values: Sequence[Any]) -> tuple[Any, Any]:
+    """The bin of each cell, and the numbers that are added up."""
+    if bins.kind == "level":
+        words = [str(value).lower() if isinstance(value, bool) else value for value in values]
+        return bins.of_levels(words), np.zeros(len(values))
+    if bins.kind == "length":
+        values = [None if text is None else len(text) for text in values]
+    numbers = np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+    return bins.of_numbers(numbers), np.nan_to_num(numbers)
+
+
+@pytest.mark.django_db
+def test_a_real_profile_counts_what_was_answered(churn: ModelVersion, customer: dict[str, Any]) -> None:
+    cells = [customer[column.name] for column in churn.dataset_schema.columns]
+    cells = [
+        bool(c) if p.type == "boolean" else c
+        for c, p in zip(cells, churn.dataset_schema.columns, strict=True)
+    ]
+    log(churn, NOON, *[(cells, True, 0.6273)] * 3)
+    assert roll_up(churn) == 3
+    found = rollups.window(churn, NOON, LATER)
+    assert {column.rows for column in found.values()} == {3}
+    known = churn.reference.profile.by_name
+    for name, column in found.items():
+        [place] = np.flatnonzero(column.counts)
+        assert place != known[name].bins.missing
+        assert place != known[name].bins.unseen
+    assert found["monthlycharges"].totals.sum() == pytest.approx(3 * 29.85)
+
+
+# -- once, and all of it -------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_an_hour_is_added_to_as_it_goes_on_and_closed_when_it_is_over(version: ModelVersion) -> None:
+    model = version.registered_model
+    assert rollups.counted_to(model) is None
+    assert rollups.roll_up(model, now=NOON) == rollups.Rolled(0, None)
+    log(version, NOON + 10 * MINUTE, PLAIN, PLAIN)
+    assert roll_up(version, NOON + 20 * MINUTE) == 2
+    assert rollups.counted_to(model) == NOON + 20 * MINUTE - rollups.lag()
+    log(version, NOON + 25 * MINUTE, PLAIN)
+    assert roll_up(version, NOON + 25 * MINUTE) == 0, "it could still be committed after others"
+    assert roll_up(version, NOON + 30 * MINUTE) == 1
+    assert roll_up(version, NOON + 30 * MINUTE) == 0
+    assert roll_up(version, NOON + HOUR + 2 * MINUTE) == 0
+    assert not is_closed(version)
+    assert roll_up(version, NOON + HOUR + 6 * MINUTE) == 0
+    assert is_closed(version)
+    assert rows_of(version) == 3
+    assert rollups.counted_to(model) == NOON + HOUR + 6 * MINUTE - rollups.lag()
+
+
+@pytest.mark.django_db
+def test_a_row_that_comes_behind_the_mark_is_counted_when_its_hour_is_closed(version: ModelVersion) -> None:
+    log(version, NOON + 10 * MINUTE, PLAIN)
+    roll_up(version, NOON + 20 * MINUTE)
+    log(version, NOON + 5 * MINUTE, PLAIN, PLAIN)
+    assert roll_up(version, NOON + 50 * MINUTE) == 0
+    assert roll_up(version, NOON + HOUR + 6 * MINUTE) == 3, "the hour is counted anew"
+    assert (rows_of(version), is_closed(version)) == (3, True)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("age", [HOUR, DAY, 3 * DAY, 7 * DAY])
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_row_that_comes_after_its_hour_was_closed_is_counted_later(
+    version: ModelVersion, age: dt.timedelta, before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollups, "FILLED", HOUR)
+    log(version, NOON - HOUR, PLAIN)
+    log(version, NOON + 10 * MINUTE, *[PLAIN] * before)
+    over = NOON + age + HOUR
+    assert roll_up(version, over) == 1 + before
+    log(version, NOON + 2 * MINUTE, PLAIN)
+    assert roll_up(version, over + 4 * MINUTE) == 0
+    assert roll_up(version, over + 6 * MINUTE) == 1 + before
+    assert rows_of(version, NOON, NOON + HOUR) == 1 + before
+    assert is_closed(version)
+
+
+@pytest.mark.django_db
+def test_hours_without_rows_are_kept_as_such_and_long_gaps_are_jumped_over(
+    version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollups, "FILLED", DAY)
+    log(version, NOON, PLAIN)
+    log(version, NOON + 100 * DAY, PLAIN)
+    now = NOON + 103 * DAY
+    assert roll_up(version, now) == 2
+    hours = list(RolledHour.objects.order_by("hour").values_list("hour", "rows"))
+    assert hours[:2] == [(NOON, 1), (NOON + 100 * DAY, 1)]
+    assert hours[2:] == [(now - DAY + n * HOUR, 0) for n in range(24)]
+    assert rollups.counted_to(version.registered_model) == now - rollups.lag()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_ended_between_any_two_statements_nothing_is_lost_or_counted_twice(
+    version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollups, "PIECE", 4)
+    log(version, NOON + 10 * MINUTE, *[PLAIN] * 10)
+    log(version, NOON + HOUR, *[PLAIN] * 3)
+    roll_up(version, NOON + 20 * MINUTE)
+    log(version, NOON + 5 * MINUTE, PLAIN)  # late: the hour will be counted anew
+
+    class Ended(Exception):
+        pass
+
+    ended = 0
+    for survived in count():
+        left = survived
+
+        def until_the_end(execute: Any, sql: str, *rest: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == -1:
+                raise Ended
+            return execute(sql, *rest)
+
+        try:
+            with connection.execute_wrapper(until_the_end):
+                roll_up(version)
+            break
+        except Ended:
+            ended += 1
+        counted = rollups.counted_to(version.registered_model)
+        assert counted is not None
+        assert rows_of(version) <= 14
+    assert ended >= 10
+    assert rows_of(version) == 14
+    assert RolledHour.objects.filter(closed=True).count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_several_at_once_count_every_row_once(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollups, "PIECE", 5)
+    for minutes in range(0, 120, 4):
+        log(version, NOON + minutes * MINUTE, *[PLAIN] * 4)
+    counted: list[int] = []
+
+    def work() -> None:
+        counted.append(roll_up(version, NOON + 3 * HOUR))
+
+    def anew() -> None:
+        rollups.recount(version.registered_model, NOON, LATER)
+
+    at_once(work, work, anew, work)
+    roll_up(version, NOON + 3 * HOUR)
+    assert rows_of(version) == 120
+    assert is_closed(version)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_logs_writer_does_not_wait_for_counting(
+    version: ModelVersion, post: Post, customer: dict[str, Any]
+) -> None:
+    train_sample("churn", rows=600)
+    log(version, NOON, PLAIN)
+    roll_up(version, NOON + 10 * MINUTE)
+    now = timezone.now()
+    hour = rollups._hour_of(now)
+    with transaction.atomic():
+        rollup_rows.begin(version.registered_model_id)
+        rollup_rows.forget(version.registered_model_id, hour, lowest_at(hour))
+        rollup_rows.count(version.registered_model_id, hour, lowest_at(hour), lowest_at(now))
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '2s'")
+        began = timezone.now()
+        assert post("/api/v1/models/churn/predictions/", [customer] * 40).status_code == 200
+        assert timezone.now() - began < dt.timedelta(seconds=5)
+    assert Prediction.objects.count() == 41
+
+
+@pytest.mark.django_db
+def test_a_large_hour_is_worked_off_in_pieces(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollups, "PIECE", 10)
+    log(version, NOON + 10 * MINUTE, *[PLAIN] * 35)
+    sizes = [roll_up(version, seconds=0) for _ in range(6)]
+    assert sizes == [0, 10, 10, 10, 5, 0]  # the first makes the hour, the last closes it
+    assert rows_of(version) == 35
+    monkeypatch.setattr(rollups, "PIECE", 35)
+    assert rollups.recount(version.registered_model, NOON, LATER) == 35
+    assert rows_of(version) == 35
+
+
+@pytest.mark.django_db
+def test_while_a_large_hour_is_counted_it_says_how_far(
+    version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollups, "PIECE", 2)
+    for minute in range(6):
+        log(version, NOON + minute * MINUTE, PLAIN)
+    roll_up(version, seconds=0)
+    roll_up(version, seconds=0)
+    assert rollups.counted_to(version.registered_model) == NOON + 2 * MINUTE
+    assert rows_of(version) == 2
+
+
+@pytest.mark.django_db
+def test_until_counts_rows_that_were_answered_just_now(version: ModelVersion) -> None:
+    log(version, NOON + MINUTE, PLAIN)
+    assert roll_up(version, NOON + MINUTE + dt.timedelta(seconds=2)) == 0
+    moment = NOON + MINUTE + dt.timedelta(seconds=1)
+    assert roll_up(version, NOON + 2 * MINUTE, until=moment) == 1
+    assert rollups.counted_to(version.registered_model) == moment
+    assert roll_up(version, NOON + 2 * HOUR, until=NOON + 30 * MINUTE) == 0
+    assert not is_closed(version), "it was not counted to its end"
+    assert roll_up(version, NOON + 30 * MINUTE, until=NOON + 5 * DAY) == 0
+    assert rollups.counted_to(version.registered_model) == NOON + 30 * MINUTE, "never beyond now"
+
+
+# -- versions, months ----------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_versions_of_an_hour_are_counted_apart_and_one_without_a_profile_by_rows(
+    version: ModelVersion,
+) -> None:
+    second, third = (train_sample("churn", rows=600, activate=False) for _ in range(2))
+    frozen(second)
+    ReferenceProfile.objects.filter(version=third).delete()
+    log(version, NOON + MINUTE, PLAIN, PLAIN)
+    log(second, NOON + 2 * MINUTE, PLAIN)
+    log(third, NOON + 3 * MINUTE, *[([], "unlike any other", None)] * 4)
+    log(second, NOON + DAY, PLAIN)
+    assert roll_up(version, NOON + 2 * DAY) == 8
+    until = NOON + 2 * DAY
+    assert [rows_of(each, until=until) for each in (version, second)] == [2, 2]
+    assert rollups.window(third, NOON, until) == {}
+    model = version.registered_model
+    assert rollups.traffic(model, NOON, until, DAY) == [
+        (NOON, 1, 2),
+        (NOON, 2, 1),
+        (NOON, 3, 4),
+        (NOON + DAY, 2, 1),
+    ]
+    assert rollups.answered([model.pk, 10**9], NOON, NOON + DAY) == {model.pk: 7, 10**9: 0}
+    frozen(third)
+    assert rollups.window(third, NOON, until)["size"].counts.sum() == 0
+    assert rollups.recount(model, NOON, NOON + HOUR) == 7
+    assert rollups.window(third, NOON, until)["_prediction"].counts.tolist() == [0, 0, 0, 4, 0]
+
+
+@pytest.mark.django_db
+def test_steps_begin_with_the_window_and_leave_out_what_has_no_rows(version: ModelVersion) -> None:
+    for days, rows in ((0, 1), (1, 2), (3, 3)):
+        log(version, NOON + days * DAY + HOUR, *[PLAIN] * rows)
+    roll_up(version, NOON + 5 * DAY)
+    steps = rollups.by_step(version, NOON, NOON + 5 * DAY, DAY)
+    assert [(start, found["size"].rows) for start, found in steps] == [
+        (NOON, 1), (NOON + DAY, 2), (NOON + 3 * DAY, 3),
+    ]  # fmt: skip
+    assert steps[1][1]["size"].totals.tolist() == [0, 0, 0, 2.0, 0, 0, 0]
+    assert rollups.window(version, NOON, NOON + HOUR) == {}
+    assert rows_of(version, NOON + HOUR, NOON + 2 * HOUR) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_hours_are_counted_across_months_and_while_rows_move_to_their_partition(
+    version: ModelVersion,
+) -> None:
+    march = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+    log(version, march - 5 * MINUTE, PLAIN, PLAIN)
+    log(version, march + 5 * MINUTE, PLAIN)
+    assert roll_up(version, march + 10 * MINUTE) == 3
+    assert len(partitions.ensure(march - DAY, 1)) == 2
+    log(version, march + 10 * MINUTE, PLAIN)
+    assert roll_up(version, march + 2 * HOUR) == 1
+    assert rows_of(version, march - HOUR, march) == 2
+    assert rows_of(version, march, march + HOUR) == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_counted_outlives_its_month(version: ModelVersion) -> None:
+    partitions.ensure(NOON, 0)
+    log(version, NOON + MINUTE, PLAIN, PLAIN)
+    roll_up(version)
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE predictions_prediction_2026_03")
+    assert rollups.recount(version.registered_model, NOON, LATER) == 0
+    RolledHour.objects.update(closed=False)
+    roll_up(version, NOON + 2 * DAY)
+    assert rows_of(version) == 2
+    assert is_closed(version)
+
+
+@pytest.mark.django_db
+def test_rows_put_in_by_hand_are_counted_by_a_recount(version: ModelVersion) -> None:
+    log(version, NOON + MINUTE, PLAIN)
+    now = NOON + 8 * HOUR
+    roll_up(version, now)
+    log(version, NOON + MINUTE, PLAIN)
+    log(version, NOON - 40 * DAY, PLAIN)
+    assert roll_up(version, now) == 0
+    assert rollups.recount(version.registered_model, NOON - 50 * DAY, now) == 3
+    assert rows_of(version, NOON - 50 * DAY) == 3
+    assert roll_up(version, now) == 0
+
+
+# -- cost ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_counting_and_reading_use_the_indexes(version: ModelVersion) -> None:
+    log(version, NOON + MINUTE, *[PLAIN] * 50)
+    roll_up(version)
+    model = version.registered_model
+    plans = list(
+        explained(
+            lambda: rollups.window(version, NOON, LATER),
+            lambda: rollups.traffic(model, NOON, LATER, HOUR),
+            lambda: rollups.answered([model.pk], NOON, LATER),
+            lambda: rollup_rows.differing(model.pk, [NOON, LATER]),
+            lambda: rollup_rows.nth(model.pk, lowest_at(NOON), lowest_at(LATER), 20),
+        )
+    )
+    assert len(plans) == 6  # with the profile's
+    for plan in plans:
+        assert "Index" in plan, plan
+        assert "Seq Scan on predictions" not in plan, plan
+
+
+def explained(*questions: Any) -> Iterator[str]:
+    asked: list[tuple[str, Any]] = []
+
+    def note(execute: Any, sql: str, params: Any, *rest: Any) -> Any:
+        asked.append((sql, params))
+        return execute(sql, params, *rest)
+
+    with connection.execute_wrapper(note):
+        for question in questions:
+            question()
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        for sql, params in asked:
+            cursor.execute(f"EXPLAIN {sql}", params)
+            yield "\n".join(line for (line,) in cursor.fetchall())
+
+
+# -- the command ---------------------------------------------------------------------------------------
+
+
+def said(*words: str) -> list[str]:
+    out = io.StringIO()
+    call_command("roll_up", *words, stdout=out)
+    return out.getvalue().splitlines()
+
+
+@pytest.mark.django_db
+def test_the_command_counts_what_is_new_and_a_window_anew(
+    version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollups, "FILLED", HOUR)
+    log(version, NOON, PLAIN, PLAIN)
+    [line] = said("churn")
+    assert line.startswith("churn: 2 rows, counted to 20")
+    assert said("houses") == ["houses: 0 rows, nothing is logged"]
+    assert len(said()) == RegisteredModel.objects.count()
+    assert said("churn", "--recount", "--since", "2026-03-10")[0].startswith("churn: 2 rows")
+    assert said("churn", "--recount", "--since", "2026-03-10T13:00:00Z")[0].startswith("churn: 0 rows")
+    assert rows_of(version) == 2
+    for wrong in (
+        ["nobody"],
+        ["churn", "--recount"],
+        ["churn", "--since", "2026-03-10"],
+        ["churn", "--recount", "--since", "yesterday"],
+    ):
+        with pytest.raises(CommandError):
+            said(*wrong)
+
+
+def test_the_mark_lies_behind_what_the_writer_may_still_commit() -> None:
+    assert rollups.lag() == dt.timedelta(seconds=45)
+    assert time_of(lowest_at(NOON - rollups.lag())) == NOON - rollups.lag()

@@ -1,0 +1,280 @@
+"""What a review says of columns and of the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench import drift_simulation as simulation
+from predictions.drift.counts import Counted
+from predictions.drift.verdicts import Finding, Reviewed, review
+from predictions.models import DriftFinding
+from training.declaration import Watch
+from training.judging import Answers
+from training.profile import PREDICTION, PROBABILITY, Profile, of_answers, of_column
+from training.schema import Column
+
+RNG = np.random.default_rng(31)
+WATCH = Watch()
+ROWS = 2_000
+COLUMNS = {
+    "age": RNG.normal(40, 10, ROWS),
+    "visits": RNG.poisson(3, ROWS).astype(float),
+    "plan": RNG.choice(["basic", "family", "pro"], ROWS, p=[0.6, 0.3, 0.1]).astype(object),
+    "constant": np.full(ROWS, 3.0),
+    "empty": np.full(ROWS, np.nan),
+}
+SCORE = 1 / (1 + np.exp(-RNG.normal(0, 1, 800)))
+PROFILE = Profile(
+    tuple(
+        of_column(Column(name, "category" if name == "plan" else "number", nullable=True), values)
+        for name, values in COLUMNS.items()
+    ),
+    of_answers(
+        Answers("binary", RNG.random(800) < SCORE, 0.5, (False, True), np.column_stack([1 - SCORE, SCORE]))
+    ),
+)
+
+
+def counted(profile: Profile, values: Mapping[str, Any]) -> dict[str, Counted]:
+    found = {}
+    for name, some in values.items():
+        bins = profile.by_name[name].bins
+        if bins.kind == "level":
+            places, numbers = bins.of_levels(list(some)), np.zeros(len(some))
+        else:
+            places, numbers = bins.of_numbers(np.asarray(some, dtype=float)), np.nan_to_num(some)
+        found[name] = Counted(
+            np.bincount(places, minlength=bins.size),
+            np.bincount(places, weights=numbers, minlength=bins.size),
+        )
+    return found
+
+
+def drawn(rows: int, seed: int = 1, **changed: Any) -> dict[str, Counted]:
+    """A window without drift but for what is changed."""
+    rng = np.random.default_rng(seed)
+    score = rng.choice(SCORE, rows)
+    values = {name: rng.choice(some, rows) for name, some in COLUMNS.items()}
+    answers = {PROBABILITY: score, PREDICTION: np.where(score >= 0.5, "true", "false")}
+    return counted(PROFILE, values | answers | changed)
+
+
+def by_column(reviewed: Reviewed) -> dict[str, Finding]:
+    return {each.column: each for each in reviewed.findings}
+
+
+def test_findings_come_in_the_order_of_the_columns_and_have_the_fields_that_are_stored() -> None:
+    reviewed = review(PROFILE, drawn(400), WATCH, None)
+    assert [each.column for each in reviewed.findings] == [*COLUMNS, PREDICTION, PROBABILITY]
+    stored = {each.name for each in DriftFinding._meta.concrete_fields} - {"id", "review", "position"}
+    assert {each.name for each in dataclasses.fields(Finding)} == stored
+    for finding in reviewed.findings:
+        written = json.dumps(dataclasses.asdict(finding), allow_nan=False)
+        assert json.loads(written)["rows"] == 400
+        bins = finding.bins
+        assert len(bins["labels"]) == len(bins["reference"]) == len(bins["window"])
+        assert (sum(bins["reference"]), sum(bins["window"])) == (finding.reference_rows, 400)
+
+
+def test_a_window_like_the_reference_is_stable() -> None:
+    reviewed = review(PROFILE, drawn(400), WATCH, None)
+    assert reviewed.verdict == "stable"
+    assert reviewed.reason == "No column and no answer differs from the reference by more than chance."
+    assert {each.verdict for each in reviewed.findings} == {"stable"}
+    found = by_column(reviewed)
+    assert found["age"].ks is not None
+    assert found["age"].chi_square_p_value is None
+    assert found["plan"].ks is found["plan"].wasserstein is None
+    assert 0 < found["plan"].chi_square_p_value <= 1  # type: ignore[operator]
+
+
+def test_a_large_shift_is_drift_and_the_reason_names_it() -> None:
+    moved = np.random.default_rng(3).normal(50, 10, 300)
+    reviewed = review(PROFILE, drawn(300, age=moved), WATCH, None)
+    assert (reviewed.verdict, reviewed.reason) == ("drift", "Drift in age.")
+    age = by_column(reviewed)["age"]
+    assert age.verdict == "drift"
+    assert age.adjusted_psi >= 0.1  # type: ignore[operator]
+    assert age.p_value <= age.adjusted_p_value < 0.01  # type: ignore[operator]
+    assert age.wasserstein == pytest.approx(1.0, abs=0.15)
+    assert age.outside == ((moved > COLUMNS["age"].max()) | (moved < COLUMNS["age"].min())).mean()
+
+
+def test_a_significant_but_small_shift_is_a_notice() -> None:
+    moved = np.random.default_rng(3).normal(41.5, 10, 5_000)
+    reviewed = review(PROFILE, drawn(5_000, age=moved), WATCH, None)
+    assert (reviewed.verdict, reviewed.reason) == ("notice", "Small but significant changes in age.")
+
+
+def test_thresholds_are_the_declarations() -> None:
+    window = drawn(5_000, age=np.random.default_rng(3).normal(41.5, 10, 5_000))
+    assert review(PROFILE, window, Watch(psi=0.01), None).verdict == "drift"
+    assert review(PROFILE, window, Watch(significance=1e-12), None).verdict == "stable"
+    assert review(PROFILE, window, Watch(minimum_rows=5_001), None).verdict == "insufficient"
+
+
+def test_importance_decides_whether_a_column_is_the_models_drift() -> None:
+    window = drawn(300, age=np.random.default_rng(3).normal(50, 10, 300))
+    weak = review(PROFILE, window, WATCH, {"age": 0.002, "visits": 0.1, "plan": -0.03})
+    assert weak.verdict == "notice"
+    assert weak.reason == (
+        "Drift in age, with 2% of the importance of all columns, "
+        "less than the 10% that count as drift of the model."
+    )
+    found = by_column(weak)
+    assert found["age"].verdict == "drift"
+    assert found["age"].importance == pytest.approx(0.002 / 0.102)
+    assert (found["plan"].importance, found["empty"].importance) == (0, 0)
+    assert found[PREDICTION].importance is None
+    strong = review(PROFILE, window, WATCH, {"age": 0.1, "visits": 0.1})
+    assert (strong.verdict, strong.reason) == (
+        "drift",
+        "Drift in age, with 50% of the importance of all columns.",
+    )
+    for unknown in (None, {}, {"age": 0.0, "plan": -1.0}):
+        assert review(PROFILE, window, WATCH, unknown).verdict == "drift"
+
+
+def test_drift_of_the_answers_is_the_models_own() -> None:
+    score = np.full(300, 0.93)
+    window = drawn(300, **{PROBABILITY: score, PREDICTION: ["true"] * 300})
+    reviewed = review(PROFILE, window, WATCH, {"age": 1.0})
+    assert reviewed.verdict == "drift"
+    assert reviewed.reason == "The answers have drifted (the probability and the prediction)."
+
+
+def test_many_columns_are_named_by_the_largest_change_and_counted() -> None:
+    columns = tuple(of_column(Column(f"c{k}", "number"), np.arange(500.0)) for k in range(9))
+    profile = Profile(columns, ())
+    window = {each.name: counted(profile, {each.name: np.full(100, 499.0 - k)})[each.name] for k, each in
+              enumerate(columns)}  # fmt: skip
+    reason = review(profile, window, WATCH, None).reason
+    assert reason.endswith(" and 4 more.")
+    assert reason.count(",") == 4
+
+
+def test_few_rows_say_nothing_and_no_rows_even_less() -> None:
+    few = review(PROFILE, drawn(49), WATCH, None)
+    assert (few.verdict, few.reason) == ("insufficient", "49 rows are too few: nothing is said below 50.")
+    age = by_column(few)["age"]
+    assert (age.verdict, age.rows, age.psi, age.p_value, age.adjusted_p_value) == (
+        "insufficient", 49, None, None, None,
+    )  # fmt: skip
+    assert age.missing == 0
+    none = review(PROFILE, {}, Watch(minimum_rows=0), None)
+    assert (none.verdict, none.reason[:6]) == ("insufficient", "0 rows")
+    assert by_column(none)["age"].missing is by_column(none)["age"].outside is None
+    assert sum(by_column(none)["age"].bins["window"]) == 0
+
+
+def test_a_constant_that_moves_and_an_empty_column_that_fills_drift() -> None:
+    found = by_column(
+        review(PROFILE, drawn(200, constant=np.full(200, 4.0), empty=np.arange(200.0)), WATCH, None)
+    )
+    assert (found["constant"].verdict, found["constant"].outside) == ("drift", 1.0)
+    assert found["constant"].wasserstein is None
+    assert (found["empty"].verdict, found["empty"].outside, found["empty"].missing) == ("drift", 1.0, 0.0)
+    assert found["empty"].reference_missing == 1.0
+    assert found["empty"].ks is None
+
+
+def test_missing_values_and_levels_that_training_never_saw_are_shares_of_the_rows() -> None:
+    plan = ["basic"] * 60 + ["gold"] * 30 + [None] * 10
+    found = by_column(review(PROFILE, drawn(100, plan=np.array(plan, dtype=object)), WATCH, None))["plan"]
+    assert (found.verdict, found.unseen, found.missing, found.reference_missing) == ("drift", 0.3, 0.1, 0.0)
+    declared = of_column(
+        Column("plan", "category", levels=("basic", "gold")), np.array(["basic"] * 90, dtype=object)
+    )
+    profile = Profile((declared,), ())
+    window = counted(profile, {"plan": ["basic"] * 80 + ["gold"] * 20})
+    assert review(profile, window, WATCH, None).findings[0].unseen == 0.2, "declared, but in no training row"
+
+
+def test_counts_of_other_bins_are_refused() -> None:
+    wrong = {"age": Counted(np.ones(3, dtype=np.int64), np.zeros(3))}
+    with pytest.raises(ValueError, match="age: 3 bins were counted, the reference has 13"):
+        review(PROFILE, wrong, WATCH, None)
+
+
+def test_a_review_gives_the_same_again() -> None:
+    window = drawn(60, seed=8)
+    assert review(PROFILE, window, WATCH, None) == review(PROFILE, window, WATCH, None)
+
+
+# -- the published simulation, small -------------------------------------------------------------------
+
+
+def test_reviews_hardly_ever_cry_wolf_and_find_half_a_deviation() -> None:
+    times, sizes = 40, (50, 200)
+    tally = simulation.repeated(times, sizes)
+    windows = times * len(sizes)
+    alarms = sum(tally.alarms["drift", rows] for rows in sizes) / windows
+    assert alarms <= 0.07 + 3 * math.sqrt(0.07 * 0.93 / windows)
+    assert tally.power(200) >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / times)
+    assert min(tally.alarm("PSI > 0.1", rows) for rows in sizes) > 0.9
+    assert min(tally.alarm("p < 0.05", rows) for rows in sizes) > 0.3
+
+
+def test_a_large_window_that_moved_very_little_is_a_notice_at_most() -> None:
+    flagged = simulation.large(1)
+    assert (flagged["drift"], flagged["p < 0.05"]) == (0, 1)
+
+
+def test_the_page_has_the_table_of_the_simulation() -> None:
+    page = simulation.PAGE.read_text(encoding="utf-8")
+    written = page.split(simulation.BEGIN)[1].split(simulation.END)[0]
+    wanted = list(simulation.table(simulation.Tally(1), dict.fromkeys(simulation.RULES, 0.0)))
+    heads = [line for line in wanted if line.startswith("|") and not line.startswith("|---")]
+    for line in heads:
+        assert f"\n|{line.split('|')[1]}|" in written, line
+    ours = next(line for line in written.splitlines() if "Vigía: `drift`**" in line)
+    shares = [float(cell.removesuffix(" % ")) for cell in ours.split("|")[2:-1]]
+    assert len(shares) == len(simulation.SIZES)
+    assert max(shares) <= 7.0
+    found = next(line for line in written.splitlines() if "calls that column" in line).split("|")[2:-1]
+    at = simulation.SIZES.index(200)
+    assert float(found[at].removesuffix(" % ")) >= 95.0
+
+
+# -- real data -----------------------------------------------------------------------------------------
+
+BIKES = [
+    *("season", "yr", "mnth", "hr", "holiday", "weekday"),
+    *("workingday", "weathersit", "temp", "atemp", "hum", "windspeed"),
+]
+
+
+@pytest.mark.real_data
+def test_the_bikes_drift_from_the_first_quarter_to_the_last_where_they_should(data_dir: Path) -> None:
+    table = pd.read_csv(data_dir / "bike_hour.csv")
+    quarter = len(table) // 4
+    first, last = table[:quarter], table[-quarter:]
+    profile = Profile(
+        tuple(of_column(Column(name, "number"), first[name].to_numpy(dtype=float)) for name in BIKES), ()
+    )
+    reviewed = review(profile, counted(profile, last[BIKES].to_dict("series")), WATCH, None)
+    found = {each.column: each.verdict for each in reviewed.findings}
+    assert reviewed.verdict == "drift"
+    assert {found[name] for name in ("yr", "season", "mnth", "temp", "atemp")} == {"drift"}
+    assert {found[name] for name in ("hr", "holiday", "weekday", "workingday")} == {"stable"}
+    assert found["weathersit"] == "notice"
+    page = simulation.PAGE.read_text(encoding="utf-8")
+    shown = re.findall(r"\| (\w+) \| ([\d.]+) \| `(\w+)` ", page)
+    assert {name: verdict for name, _, verdict in shown} == found
+    for name, psi, _ in shown:
+        assert float(psi) == pytest.approx(by_column(reviewed)[name].psi, rel=0.006, abs=6e-4)
+    for rows in (quarter // 2, 500):
+        for seed in range(4):
+            shuffled = first.sample(rows, random_state=seed)
+            again = review(profile, counted(profile, shuffled[BIKES].to_dict("series")), WATCH, None)
+            assert again.verdict == "stable", again.reason

@@ -1,0 +1,34 @@
+"""Reference profiles of versions that were trained before there were any, made from their stored datasets."""
+
+from __future__ import annotations
+
+from training import artifacts, datasets, fitting
+from training.judging import Judged
+from training.models import ModelVersion, ReferenceProfile
+from training.profile import profile
+from training.services import reproduction
+
+
+def make(version: ModelVersion) -> ReferenceProfile:
+    """The reference profile of a version: the stored one, or else made from its dataset and stored.
+
+    The dataset is divided as it was then, by the seed on the version's row; the stored pipeline answers the
+    hold-out.
+
+    Raises
+    ------
+    VigiaError : its dataset or its artifact is not there, or its model is declared no longer.
+    """
+    found = ReferenceProfile.objects.filter(version=version).first()
+    if found is not None:
+        return found
+    declared = reproduction.declared_then(version)
+    with artifacts.dataset_file(version.dataset) as path:
+        frame = datasets.read_frame(path, declared.schema)
+    parts = fitting.split(declared, frame, release=True)
+    stored = artifacts.load_pipeline(version)
+    judged = Judged(stored.pipeline, stored.schema.names, declared.threshold)
+    answers = judged.answers(declared.task, parts.held_x, parts.held_y.to_numpy())
+    made = profile(version.dataset_schema, parts.train_x, answers)
+    # Somebody else may have made it meanwhile; both are the same.
+    return ReferenceProfile.objects.get_or_create(version=version, defaults={"bins": made.to_json()})[0]
