@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import celeryd_init, task_postrun, worker_process_shutdown
+from celery.signals import task_postrun, worker_init, worker_process_shutdown
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -13,15 +13,14 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
 
-@celeryd_init.connect
-def begin_to_count(**_: Any) -> None:
-    """In the worker's first process, before it makes others, and before Django's checks import the routes and
-    with them Prometheus' client."""
+@worker_init.connect
+def begin_to_count(sender: Any = None, **_: Any) -> None:
+    """In a worker's first process, before it makes others."""
     from django.conf import settings
 
     from config.telemetry import place
 
-    place.begin("worker")
+    place.begin("worker", str(sender.hostname).partition("@")[0])  # two on one machine have two names
     if settings.WORKER_METRICS_PORT:
         from config.telemetry import exposing
 

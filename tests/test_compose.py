@@ -47,10 +47,11 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def test_the_services_are_those_of_the_design() -> None:
-    assert set(SERVICES) == {"postgres", "redis", "migrate", "web", "worker", "keeper", "beat"} | MONITORING
+    ours = {"migrate", "web", "worker", "keeper", "beat"}
+    assert set(SERVICES) == {"postgres", "redis"} | ours | MONITORING
+    assert set(OURS) == ours
     assert {name for name, service in SERVICES.items() if service.get("profiles")} == MONITORING
     assert all(SERVICES[name]["profiles"] == ["monitoring"] for name in MONITORING)
-    assert sorted(OURS) == ["beat", "keeper", "migrate", "web", "worker"]
 
 
 @each_service
@@ -110,9 +111,12 @@ def test_monitoring_gets_its_own_secrets_as_files_and_no_other() -> None:
 
 def test_prometheus_asks_for_hosts_and_ports_that_are_there() -> None:
     scraped = yaml.safe_load((ROOT / "monitoring" / "prometheus.yml").read_text(encoding="utf-8"))
-    targets = {job["job_name"]: job["static_configs"][0]["targets"][0] for job in scraped["scrape_configs"]}
-    port = SERVICES["worker"]["environment"]["WORKER_METRICS_PORT"]
-    assert targets == {"vigia": "web:8000", "vigia-worker": f"worker:{port}"}
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in scraped["scrape_configs"]}
+    ports = {name: SERVICES[name]["environment"]["WORKER_METRICS_PORT"] for name in ("worker", "keeper")}
+    assert targets == {
+        "vigia": ["web:8000"],
+        "vigia-worker": [f"{name}:{port}" for name, port in ports.items()],
+    }
     assert SERVICES["web"]["environment"]["ALLOWED_HOSTS"].endswith(",web")
     for job in scraped["scrape_configs"]:
         assert job["authorization"] == {"credentials_file": "/run/secrets/metrics_token"}
@@ -122,7 +126,7 @@ def test_prometheus_asks_for_hosts_and_ports_that_are_there() -> None:
     for place in mounted - set(LOADED["volumes"]):
         assert (ROOT / place).exists(), place
     # What the processes count is theirs alone, and lost with them.
-    for name in ("web", "worker"):
+    for name in ("web", "worker", "keeper"):
         assert SERVICES[name]["environment"]["METRICS_DIR"].startswith("/tmp/")
         assert any(place.startswith("/tmp:") for place in SERVICES[name]["tmpfs"])
 

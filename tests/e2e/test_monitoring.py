@@ -271,7 +271,7 @@ def test_counters_are_what_was_sent_over_both_processes(watched: Watched) -> Non
             for s in m.samples
             if "log_rows" in s.name
         )
-        for file in (Path(watched.server.env["METRICS_DIR"]) / "web").glob("counter_*.db")
+        for file in (Path(watched.server.env["METRICS_DIR"]) / "web").glob("*/counter_*.db")
     ]
     assert sum(counted) == SINGLE + BATCHES * BATCH
     assert sum(rows > 0 for rows in counted) == 2, counted
