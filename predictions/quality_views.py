@@ -22,6 +22,8 @@ from training.views.base import ModelView, bad_parameter, moment_of, whole_of
 USUAL_WINDOW: Final = dt.timedelta(days=30)
 STEPS: Final = {"hour": dt.timedelta(hours=1), "day": dt.timedelta(days=1)}
 MOST_STEPS: Final = 1_000
+CATCHING_UP_SECONDS: Final = 2.0
+"""How long a request adds up what came just now; beat does the rest."""
 
 
 class QualityPointSerializer(serializers.Serializer[Any]):
@@ -107,6 +109,7 @@ class QualityView(ModelView):
         number = whole_of(request, "version", 2**31 - 1)
         version = registry.get_version(self.model, number) if number is not None else None
         since, until = _window(request, step)
+        quality.catch_up(self.model, seconds=CATCHING_UP_SECONDS)
         found = quality.of_window(self.model, since, until, version)
         versions = [quality.as_dict(each) for each in found]
         if step is not None:

@@ -20,7 +20,7 @@ from predictions.drift.realised import Tally
 from predictions.identifiers import EPOCH
 from predictions.models import ChangedHour, QualityHour
 from predictions.services import rollups
-from predictions.services.adding_up import add_up, mark_all
+from predictions.services.adding_up import add_up, catch_up, mark_all
 from predictions.services.hour_tallies import HOUR, task_of
 from predictions.services.intervals import Estimate
 from training import catalogue
@@ -32,6 +32,7 @@ __all__ = [
     "add_up",
     "as_dict",
     "by_step",
+    "catch_up",
     "mark_all",
     "of_window",
     "pending_hours",
