@@ -14,13 +14,13 @@ app.autodiscover_tasks()
 
 
 @worker_init.connect
-def begin_to_count(**_: Any) -> None:
-    """In the worker's first process, before it makes others."""
+def begin_to_count(sender: Any = None, **_: Any) -> None:
+    """In a worker's first process, before it makes others."""
     from django.conf import settings
 
     from config.telemetry import place
 
-    place.begin("worker")
+    place.begin("worker", str(sender.hostname).partition("@")[0])  # two on one machine have two names
     if settings.WORKER_METRICS_PORT:
         from config.telemetry import exposing
 
@@ -33,7 +33,7 @@ def count_task(task: Any = None, state: str | None = None, **_: Any) -> None:
     from config.telemetry import flushing, place
     from training.telemetry import counting
 
-    if place.is_shared():  # in a worker, not where a task is called as a function
+    if place.role() is not None:  # in a worker, not where a task is called as a function
         counting.count("vigia_tasks_total", task.name, (state or "unknown").lower())
         flushing.flusher().flush(web=False)
 
@@ -42,5 +42,5 @@ def count_task(task: Any = None, state: str | None = None, **_: Any) -> None:
 def process_ended(pid: int | None = None, **_: Any) -> None:
     from config.telemetry import place
 
-    if place.is_shared() and pid is not None:
+    if place.role() is not None and pid is not None:
         place.process_ended(pid)

@@ -32,6 +32,7 @@ LOADED: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = LOADED["services"]
 OURS = {name for name, service in SERVICES.items() if "build" in service}
 ONE_SHOT = {"migrate"}
+MONITORING = {"prometheus", "grafana"}
 each_service = pytest.mark.parametrize("name", SERVICES)
 
 
@@ -46,8 +47,11 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def test_the_services_are_those_of_the_design() -> None:
-    assert set(SERVICES) == {"postgres", "redis", "migrate", "web", "worker", "keeper", "beat"}
-    assert sorted(OURS) == ["beat", "keeper", "migrate", "web", "worker"]
+    ours = {"migrate", "web", "worker", "keeper", "beat"}
+    assert set(SERVICES) == {"postgres", "redis"} | ours | MONITORING
+    assert set(OURS) == ours
+    assert {name for name, service in SERVICES.items() if service.get("profiles")} == MONITORING
+    assert all(SERVICES[name]["profiles"] == ["monitoring"] for name in MONITORING)
 
 
 @each_service
@@ -77,17 +81,54 @@ def test_a_service_has_no_more_rights_than_it_needs(name: str) -> None:
 def test_images_are_pinned(name: str) -> None:
     image, _, tag = SERVICES[name]["image"].partition(":")
     assert image
-    assert re.match(r"\d+(\.\d+)*", tag), SERVICES[name]["image"]
+    assert re.match(r"v?\d+(\.\d+)*", tag), SERVICES[name]["image"]
     if name in OURS:
         assert tag == VERSION
 
 
-def test_only_web_is_published_and_on_loopback_by_default() -> None:
-    assert {name for name, service in SERVICES.items() if service.get("ports")} == {"web"}
-    assert SERVICES["web"]["ports"] == ["${VIGIA_PUBLISH:-127.0.0.1:8000}:8000"]
+def test_only_web_and_monitoring_are_published_and_on_loopback_by_default() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if service.get("ports")}
+    assert published == {
+        "web": ["${VIGIA_PUBLISH:-127.0.0.1:8000}:8000"],
+        "prometheus": ["${PROMETHEUS_PUBLISH:-127.0.0.1:9090}:9090"],
+        "grafana": ["${GRAFANA_PUBLISH:-127.0.0.1:3000}:3000"],
+    }
     assert LOADED["networks"]["back"] == {"internal": True}
-    for name in set(SERVICES) - {"web"}:
-        assert SERVICES[name]["networks"] == ["back"]
+    for name, service in SERVICES.items():
+        assert service["networks"] == (["back", "front"] if name in published else ["back"])
+
+
+def test_monitoring_gets_its_own_secrets_as_files_and_no_other() -> None:
+    assert LOADED["secrets"] == {
+        "metrics_token": {"environment": "METRICS_TOKEN"},
+        "grafana_password": {"environment": "GRAFANA_PASSWORD"},
+    }
+    assert SERVICES["prometheus"]["secrets"] == ["metrics_token"]
+    assert SERVICES["grafana"]["secrets"] == ["grafana_password"]
+    for name in MONITORING:
+        assert "${" not in json.dumps({k: v for k, v in SERVICES[name].items() if k != "ports"})
+
+
+def test_prometheus_asks_for_hosts_and_ports_that_are_there() -> None:
+    scraped = yaml.safe_load((ROOT / "monitoring" / "prometheus.yml").read_text(encoding="utf-8"))
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in scraped["scrape_configs"]}
+    ports = {name: SERVICES[name]["environment"]["WORKER_METRICS_PORT"] for name in ("worker", "keeper")}
+    assert targets == {
+        "vigia": ["web:8000"],
+        "vigia-worker": [f"{name}:{port}" for name, port in ports.items()],
+    }
+    assert SERVICES["web"]["environment"]["ALLOWED_HOSTS"].endswith(",web")
+    for job in scraped["scrape_configs"]:
+        assert job["authorization"] == {"credentials_file": "/run/secrets/metrics_token"}
+    mounted = {
+        place.split(":")[0].removeprefix("./") for name in MONITORING for place in SERVICES[name]["volumes"]
+    }
+    for place in mounted - set(LOADED["volumes"]):
+        assert (ROOT / place).exists(), place
+    # What the processes count is theirs alone, and lost with them.
+    for name in ("web", "worker", "keeper"):
+        assert SERVICES[name]["environment"]["METRICS_DIR"].startswith("/tmp/")
+        assert any(place.startswith("/tmp:") for place in SERVICES[name]["tmpfs"])
 
 
 def test_nothing_starts_before_the_database_is_migrated() -> None:
@@ -123,8 +164,11 @@ def test_the_example_environment_holds_what_the_compose_file_asks_for() -> None:
     text = COMPOSE.read_text(encoding="utf-8")
     asked = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", text))
     passed_on = {
-        name for service in SERVICES.values() for name, v in service["environment"].items() if v is None
-    }
+        name
+        for service in SERVICES.values()
+        for name, v in service.get("environment", {}).items()
+        if v is None
+    } | {secret["environment"] for secret in LOADED["secrets"].values()}
     assert set(re.findall(r"\$\{([A-Z_]+):\?", text)) <= set(example)
     assert set(example) <= asked | passed_on, "set in .env.example, and passed to nobody"
     defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text))

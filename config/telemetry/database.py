@@ -5,6 +5,7 @@ Every query reads by an index or a table of a few rows; what is counted at scrap
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import threading
 import uuid
@@ -16,10 +17,12 @@ from django.db import connection
 from django.db.models import Count, Max, Min
 from django.utils import timezone
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from config.errors import DATABASE_AWAY
 from predictions.identifiers import time_of
 from predictions.models import DriftReview, Replay, Verdict
+from predictions.services import rollups
 from training import catalogue
 from training.declaration import SMALLER_IS_BETTER
 from training.models import Comparison, Job, ModelVersion, RegisteredModel, TrainingRun
@@ -45,12 +48,10 @@ _LAST_REVIEWS: Final = """
         WHERE registered_model_id = model.id ORDER BY id DESC LIMIT 1
     ) review
 """
-_LOG_AND_ROLLUPS: Final = """
-    SELECT model.name,
+_ENDS_OF_THE_LOG: Final = """
+    SELECT model.id,
         (SELECT id FROM predictions_prediction WHERE registered_model_id = model.id ORDER BY id DESC LIMIT 1),
-        (SELECT id FROM predictions_prediction WHERE registered_model_id = model.id ORDER BY id LIMIT 1),
-        (SELECT upto FROM predictions_rolledhour WHERE registered_model_id = model.id
-         ORDER BY hour DESC LIMIT 1)
+        (SELECT id FROM predictions_prediction WHERE registered_model_id = model.id ORDER BY id LIMIT 1)
     FROM training_registeredmodel model
 """
 _WAITING: Final = """
@@ -77,7 +78,7 @@ class Families:
         family.add_metric(list(labels), value)
 
 
-class DatabaseCollector:
+class DatabaseCollector(Collector):
     """See the module."""
 
     def collect(self) -> Iterator[Metric]:
@@ -215,17 +216,20 @@ def _value(found: Any) -> float | None:
 
 def _rollups(families: Families) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(_LOG_AND_ROLLUPS)
-        for name, newest, oldest, upto in cursor.fetchall():
-            families.add("vigia_rollup_lag_seconds", (name,), lag(newest, oldest, upto))
+        cursor.execute(_ENDS_OF_THE_LOG)
+        ends = {pk: (newest, oldest) for pk, newest, oldest in cursor.fetchall()}
+    for model in RegisteredModel.objects.all():
+        newest, oldest = ends.get(model.pk, (None, None))
+        counted = None if newest is None else rollups.counted_to(model)
+        families.add("vigia_rollup_lag_seconds", (model.name,), lag(newest, oldest, counted))
 
 
-def lag(newest: uuid.UUID | None, oldest: uuid.UUID | None, upto: uuid.UUID | None) -> float:
-    """Seconds of the log that are not counted yet, from its newest row back; ids as in `RolledHour`."""
+def lag(newest: uuid.UUID | None, oldest: uuid.UUID | None, counted_to: dt.datetime | None) -> float:
+    """Seconds of the log that are not counted yet, from its newest row back."""
     if newest is None or oldest is None:
         return 0.0
-    counted = oldest if upto is None else upto
-    return (time_of(newest) - time_of(counted)).total_seconds() if counted < newest else 0.0
+    counted = time_of(oldest) if counted_to is None else counted_to
+    return max(0.0, (time_of(newest) - counted).total_seconds())
 
 
 def _waiting(families: Families) -> None:

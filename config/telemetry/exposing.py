@@ -5,17 +5,13 @@ from __future__ import annotations
 import hmac
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpResponse
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.renderers import JSONRenderer
@@ -23,8 +19,6 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from config.authentication import KeyAuthentication
-from config.telemetry import flushing, place
-from config.telemetry.database import DatabaseCollector
 from training.models import RegisteredModel
 from training.services import access
 
@@ -32,24 +26,6 @@ logger = logging.getLogger(__name__)
 
 SCRAPER: Final = "scraper"
 """What `request.auth` is for whoever sent METRICS_TOKEN."""
-
-
-class Shared:
-    """What all processes of some roles counted."""
-
-    def __init__(self, *roles: place.Role) -> None:
-        self._roles = roles
-
-    def collect(self) -> Iterable[Metric]:
-        found: Iterable[Metric] = MultiProcessCollector.merge(place.files(*self._roles))  # type: ignore[no-untyped-call]
-        return found
-
-
-class Own:
-    """What this process counted, where it leaves nothing for others: another server than gunicorn."""
-
-    def collect(self) -> Iterable[Metric]:
-        return flushing.flusher().instruments.registry.collect()
 
 
 def is_scraper(authorization: str) -> bool:
@@ -96,12 +72,10 @@ class MetricsView(APIView):
         return JSONRenderer(), "application/json"  # what Prometheus accepts is not DRF's to choose from
 
     def get(self, request: Request) -> HttpResponse:
-        flushing.flusher().flush()
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(Shared(*place.ROLES) if place.is_shared() else Own())
-        registry.register(DatabaseCollector())
-        encode, kind = choose_encoder(request.headers.get("Accept", ""))
-        return HttpResponse(encode(registry), content_type=kind, headers={"Cache-Control": "no-store"})
+        from config.telemetry import gathering
+
+        body, kind = gathering.everything(request.headers.get("Accept", ""))
+        return HttpResponse(body, content_type=kind, headers={"Cache-Control": "no-store"})
 
 
 # -- the worker's own ----------------------------------------------------------------------------------
@@ -112,10 +86,9 @@ def worker_application(environ: dict[str, Any], start_response: Callable[..., An
     if not is_scraper(environ.get("HTTP_AUTHORIZATION", "")):
         start_response("401 Unauthorized", [("WWW-Authenticate", "Bearer"), ("Content-Length", "0")])
         return [b""]
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Shared("worker"))
-    encode, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
-    body = encode(registry)
+    from config.telemetry import gathering
+
+    body, kind = gathering.of_the_worker(environ.get("HTTP_ACCEPT", ""))
     start_response("200 OK", [("Content-Type", kind), ("Content-Length", str(len(body)))])
     return [body]
 

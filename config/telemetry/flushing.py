@@ -14,6 +14,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from config.telemetry import place
 from predictions import log as prediction_log
 from predictions import shadowing
 from predictions.services import answer_times
@@ -30,7 +31,7 @@ OTHER: Final = "other"
 
 
 class Instruments:
-    """Prometheus' objects for what the processes count."""
+    """Prometheus' objects for what processes of our role count; for all, where it has none."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call] # in files there are none either
@@ -40,7 +41,7 @@ class Instruments:
         self.histograms: dict[str, Histogram] = {}
         self._series: dict[str, set[tuple[str, ...]]] = {}
         for each in names.TABLE.values():
-            if each.source != "process":
+            if each.source == "database" or place.role() not in (None, each.source):
                 continue
             known = (each.name, each.meaning, each.labels)
             if each.kind == "counter":
@@ -68,9 +69,9 @@ class Instruments:
         """Many at once, which the client has no call for."""
         child = self.histograms[name].labels(label)
         child._sum.inc(found.seconds)
-        for place, requests in enumerate(found.buckets):
+        for at, requests in enumerate(found.buckets):
             if requests:
-                child._buckets[place].inc(requests)
+                child._buckets[at].inc(requests)
 
 
 class Flusher:
@@ -119,6 +120,8 @@ class Flusher:
             self._grown("vigia_log_commits_total", "", writer.groups)
             for reason, times in writer.failures.items():
                 self._grown("vigia_log_failures_total", reason, times)
+        # What an alert asks for has to be there before it happens: an increase needs a beginning.
+        self.instruments.add("vigia_refusals_total", ("log_unavailable",), 0)
         gauges = self.instruments.gauges
         gauges["vigia_log_queue_rows"].set(writer.waiting_rows if writer else 0)
         gauges["vigia_log_queue_limit_rows"].set(writer.most_rows if writer else 0)

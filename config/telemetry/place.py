@@ -6,6 +6,8 @@ gunicorn's first process uses this, and that one stays without Django's settings
 from __future__ import annotations
 
 import os
+import re
+import sys
 from pathlib import Path
 from typing import Final, Literal
 
@@ -21,21 +23,32 @@ def base() -> Path:
     return Path(env.text("METRICS_DIR", str(env.var_dir() / "metrics")))
 
 
-def begin(role: Role) -> None:
+def begin(as_role: Role, name: str = "") -> None:
     """For the first process of a role, before it makes others: an empty directory that all of them use.
 
     What an earlier start counted goes; Prometheus knows counters that begin anew.
+
+    Parameters
+    ----------
+    name : of one of several that share a role and a machine.
+
+    Raises
+    ------
+    RuntimeError : Prometheus' client was imported already, and would count for this process alone.
     """
-    place = base() / role
+    if "prometheus_client" in sys.modules:
+        raise RuntimeError(f"{VARIABLE} has to be set before prometheus_client is imported")
+    place = base() / as_role / (re.sub(r"[^\w.-]", "_", name) or "all")
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file in place.glob("*.db"):
         file.unlink(missing_ok=True)
     os.environ[VARIABLE] = str(place)
 
 
-def is_shared() -> bool:
-    """Whether this process is one of those that leave their numbers in files."""
-    return bool(os.environ.get(VARIABLE))
+def role() -> Role | None:
+    """Of this process, if it is one of those that leave their numbers in files."""
+    place = Path(os.environ.get(VARIABLE) or "/")
+    return next((known for known in ROLES if place.parent == base() / known), None)
 
 
 def process_ended(pid: int) -> None:
@@ -47,4 +60,4 @@ def process_ended(pid: int) -> None:
 
 def files(*roles: Role) -> list[str]:
     """The files of the processes of these roles that share our directory."""
-    return [str(file) for role in roles for file in (base() / role).glob("*.db")]
+    return [str(file) for each in roles for file in (base() / each).glob("*/*.db")]

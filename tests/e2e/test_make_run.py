@@ -142,6 +142,22 @@ def test_cars_are_retrained_and_the_next_prediction_is_the_new_versions(
         assert client.get("/api/v1/models/cars/active/").json()["version"] == run["version"]
 
 
+def test_metrics_are_of_web_and_worker_and_the_stacks_own_token_opens_them(
+    service: Service, first_start: float
+) -> None:
+    state = json.loads((service.var / "stack.json").read_text(encoding="utf-8"))
+    authorized = {"Authorization": f"Bearer {state['metrics_token']}"}
+    until = time.monotonic() + 20
+    with service.client() as client:
+        told = ""
+        while "training.tasks.work" not in told:  # the task ends a moment after the run above was finished
+            assert time.monotonic() < until, told
+            told = client.get("/metrics", headers=authorized).text
+        assert client.get("/api/v1/models/", headers=authorized).status_code == 401
+    assert "vigia_web_processes 2.0" in told
+    assert 'vigia_jobs{kind="training_run",model="cars",status="succeeded"} 2.0' in told
+
+
 def test_bodies_that_only_a_real_server_can_be_sent(service: Service, first_start: float) -> None:
     key = (service.var / "client-key").read_text(encoding="utf-8").strip()
     url = "/api/v1/models/churn/predictions/"

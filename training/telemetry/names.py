@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Kind = Literal["counter", "gauge", "histogram"]
-Source = Literal["process", "database"]
+Source = Literal["web", "worker", "database"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +21,14 @@ class Metric:
     Parameters
     ----------
     name : as it is exposed; of a counter with ``_total``, of a histogram without ``_bucket``.
-    source : counted by each process, or asked of the database when somebody scrapes.
+    source : counted by each process of web or of the worker, or asked of the database when somebody scrapes.
     """
 
     name: str
     kind: Kind
     labels: tuple[str, ...]
     meaning: str
-    source: Source = "process"
+    source: Source = "web"
 
 
 TABLE: Final[dict[str, Metric]] = {}
@@ -88,7 +88,7 @@ register(
         Metric("vigia_log_queue_limit_rows", "gauge", (), "Rows for which there is room, in all processes."),
         Metric("vigia_shadow_queue_rows", "gauge", (), "Rows that wait for a shadow, in all processes."),
         Metric("vigia_web_processes", "gauge", (), "Web processes that run."),
-        Metric("vigia_tasks_total", "counter", ("task", "result"), "Celery tasks that ended."),
+        Metric("vigia_tasks_total", "counter", ("task", "result"), "Celery tasks that ended.", "worker"),
         Metric("vigia_database_up", "gauge", (), "1 when the database answered this scrape.", "database"),
         Metric(
             "vigia_jobs",

@@ -1,0 +1,55 @@
+"""All that was counted by whomever, in a format Prometheus reads.
+
+This module imports Prometheus' client, which looks once where numbers are to be left. So whatever is imported
+before `config.telemetry.place.begin` must import this one inside its functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from config.telemetry import flushing, place
+from config.telemetry.database import DatabaseCollector
+
+
+class Shared(Collector):
+    """What all processes of some roles counted."""
+
+    def __init__(self, *roles: place.Role) -> None:
+        self._roles = roles
+
+    def collect(self) -> Iterable[Metric]:
+        found: Iterable[Metric] = MultiProcessCollector.merge(place.files(*self._roles))  # type: ignore[no-untyped-call]
+        return found
+
+
+class Own(Collector):
+    """What this process counted, where it leaves nothing for others: another server than gunicorn."""
+
+    def collect(self) -> Iterable[Metric]:
+        return flushing.flusher().instruments.registry.collect()
+
+
+def everything(accept: str) -> tuple[bytes, str]:
+    """(body, content type) for a header ``Accept``: of all processes of this machine, and the database."""
+    flushing.flusher().flush()
+    return _written(accept, Shared(*place.ROLES) if place.role() else Own(), DatabaseCollector())
+
+
+def of_the_worker(accept: str) -> tuple[bytes, str]:
+    """The same of the worker's processes alone."""
+    return _written(accept, Shared("worker"))
+
+
+def _written(accept: str, *collectors: Collector) -> tuple[bytes, str]:
+    registry = CollectorRegistry(auto_describe=False)
+    for each in collectors:
+        registry.register(each)
+    encode, kind = choose_encoder(accept)
+    return encode(registry), kind

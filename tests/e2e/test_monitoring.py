@@ -1,0 +1,382 @@
+"""A real Prometheus watches the real service: two web processes, a worker, a review that found drift.
+
+Needs the programs of Debian's package prometheus; `.ci/run` installs it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from django.utils import timezone
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.parser import text_string_to_metric_families
+
+from config import celery_app
+from predictions import partitions
+from predictions.models import DriftFinding, DriftReview
+from tests.conftest import empty_tables, train_sample
+from tests.e2e.plant import await_
+from tests.server import ROOT, Asker, Server
+from training.models import ModelVersion
+from training.services import keys, serving, snapshot
+
+MONITORING = ROOT / "monitoring"
+DASHBOARDS = sorted((MONITORING / "grafana" / "dashboards").glob("*.json"))
+MISSING = [name for name in ("prometheus", "promtool") if shutil.which(name) is None]
+TOKEN = "0123456789abcdef" * 3
+PATH = "/api/v1/models/churn/predictions/"
+QUEUE = "monitoring"
+SINGLE, BATCHES, BATCH, REFUSED = 120, 10, 7, 9
+TASKS = 3
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (apt install prometheus)"),
+    # So that there is a test database at all; what is in it is committed once, for all tests here.
+    pytest.mark.django_db,
+]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Prometheus:
+    """With the repository's configuration, but for addresses, the token's file and the intervals."""
+
+    def __init__(self, directory: Path, targets: dict[str, str]) -> None:
+        directory.mkdir()
+        self.port, self.log = free_port(), directory / "prometheus.log"
+        token = directory / "token"
+        token.write_text(TOKEN, encoding="utf-8")
+        config = yaml.safe_load((MONITORING / "prometheus.yml").read_text(encoding="utf-8"))
+        config["global"] |= {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+        config["rule_files"] = [str(MONITORING / name) for name in config["rule_files"]]
+        for job in config["scrape_configs"]:
+            job["static_configs"] = [{"targets": [targets[job["job_name"]]]}]
+            job["authorization"]["credentials_file"] = str(token)
+        self.config = directory / "prometheus.yml"
+        self.config.write_text(yaml.safe_dump(config), encoding="utf-8")
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [
+                    "prometheus", f"--config.file={self.config}", f"--storage.tsdb.path={directory / 'data'}",
+                    f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn",
+                ],
+                stdout=out, stderr=out, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(20)
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            if error.code == 503:  # it has not begun yet
+                raise
+            raise AssertionError(f"{parameters}: {error.read().decode()}") from error
+
+    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """(labels, value) of each series now."""
+        found = self.ask("query", query=expression)
+        if found["resultType"] == "scalar":
+            return [({}, float(found["result"][1]))]
+        return [(each["metric"], float(each["value"][1])) for each in found["result"]]
+
+    def value(self, expression: str) -> float:
+        found = self.query(expression)
+        return found[0][1] if found else math.nan
+
+    def is_up(self, targets: int) -> bool:
+        try:
+            return self.value("sum(up)") == targets
+        except OSError:
+            assert self.process.poll() is None, self.log.read_text()
+            return False
+
+
+class Worker:
+    """Celery's, with two processes and its metrics on a port of their own, as in the compose file."""
+
+    def __init__(self, directory: Path, env: dict[str, str]) -> None:
+        self.port, self.log = free_port(), directory / "worker.log"
+        env = env | {"METRICS_DIR": str(directory / "worker-metrics"), "WORKER_METRICS_PORT": str(self.port)}
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "celery", "--quiet", "-A", "config", "worker", "--concurrency", "2",
+                    "--queues", QUEUE, "--without-gossip", "--without-mingle",
+                ],
+                cwd=ROOT, env=env, stdout=out, stderr=out, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+
+
+@dataclass
+class Watched:
+    server: Server
+    worker: Worker
+    prometheus: Prometheus
+    version: ModelVersion
+    key: str
+
+    def seen(self, expressions: Iterable[str]) -> dict[str, float]:
+        return {asked: self.prometheus.value(asked) for asked in expressions}
+
+
+@pytest.fixture(scope="module")
+def watched(
+    django_db_setup: None, django_db_blocker: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Watched]:
+    directory = tmp_path_factory.mktemp("watched")
+    with django_db_blocker.unblock():
+        partitions.ensure(timezone.now(), 1)
+        version = train_sample("churn", rows=600)  # a real run, by the services
+        key = keys.issue(keys.client_with_every_right("watched"))
+        metrics = str(directory / "web-metrics")
+        server = Server(directory, METRICS_TOKEN=TOKEN, METRICS_DIR=metrics)
+        worker = Worker(directory, server.env)
+        prometheus = None
+        try:
+            server.start()
+            targets = {"vigia": f"127.0.0.1:{server.port}", "vigia-worker": f"127.0.0.1:{worker.port}"}
+            prometheus = Prometheus(directory / "prometheus", targets)
+            await_(lambda: prometheus.is_up(2), 30, lambda: worker.log.read_text() + server.printed())
+            found = Watched(server, worker, prometheus, version, key)
+            send_traffic(found)
+            review(version)
+            for _ in range(TASKS):
+                celery_app.send_task("training.tasks.publish_waiting_jobs", queue=QUEUE)
+            rows = SINGLE + BATCHES * BATCH
+            wanted = {
+                "sum(vigia_log_rows_total)": rows,
+                "sum(vigia_tasks_total)": TASKS,
+                "max(vigia_review_rows)": 900,
+            }
+            seen = found.seen
+            await_(lambda: seen(wanted) == wanted, 30, lambda: (seen(wanted), worker.log.read_text()))
+            time.sleep(1.5)  # a rate needs two scrapes, a rule another evaluation
+            yield found
+        finally:
+            if prometheus is not None:
+                prometheus.stop()
+            server.stop()
+            worker.stop()
+            serving.forget()
+            snapshot.forget()
+            empty_tables()
+
+
+def send_traffic(watched: Watched) -> None:
+    """Over several connections, so that both processes have some of it."""
+    example = watched.version.dataset_schema.example
+    server, key = watched.server, watched.key
+    connections = [server.connect() for _ in range(6)]
+    for number in range(SINGLE):
+        on = connections[number % len(connections)]
+        assert server.ask("POST", PATH, example, key=key, on=on)[0] == 200
+        time.sleep(0.02)
+    for _ in range(BATCHES):
+        assert server.ask("POST", PATH, [example] * BATCH, key=key)[0] == 200
+    for _ in range(REFUSED):
+        bad = example | {"tenure": "abc", "contract": "weekly"}
+        assert server.ask("POST", PATH, bad, key=key)[0] == 400
+    for connection in connections:
+        connection.close()
+
+
+def review(version: ModelVersion) -> None:
+    """As the service of reviews leaves it."""
+    now = timezone.now()
+    holdout = {name: value for name, value in version.metrics.items() if isinstance(value, (int, float))}
+    fallen = holdout | {"roc_auc": 0.6}
+    made = DriftReview.objects.create(
+        registered_model=version.registered_model, version=version, rows=900, verdict="drift",
+        since=now - dt.timedelta(days=7), until=now,
+        quality=[{
+            "version": version.number, "coverage": 0.4, "holdout": holdout,
+            "metrics": {name: {"value": value} for name, value in fallen.items()},
+        }],
+        expected={"method": "cbpe", "metrics": {"roc_auc": 0.8}, "holdout": {}, "rows": 900, "reason": ""},
+    )  # fmt: skip
+    for position, name in enumerate([*version.dataset_schema.names, "_prediction", "_probability"]):
+        verdict, score = ("drift", 0.4) if name == "tenure" else ("stable", -0.001)
+        DriftFinding.objects.create(
+            review=made, position=position, column=name, kind="number", verdict=verdict, rows=900,
+            reference_rows=480, adjusted_psi=score, bins={},
+        )  # fmt: skip
+
+
+# -- what Prometheus sees ----------------------------------------------------------------------------------
+
+
+def test_the_configuration_is_valid_and_every_target_is_up(watched: Watched) -> None:
+    config = watched.prometheus.config
+    checked = subprocess.run(
+        ["promtool", "check", "config", config], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    targets = watched.prometheus.ask("targets", state="active")["activeTargets"]
+    assert {target["labels"]["job"]: target["health"] for target in targets} == {
+        "vigia": "up",
+        "vigia-worker": "up",
+    }
+    assert watched.prometheus.value("max(scrape_duration_seconds)") < 0.5
+
+
+def test_counters_are_what_was_sent_over_both_processes(watched: Watched) -> None:
+    value, route = watched.prometheus.value, 'route="/api/v1/models/{model}/predictions/",method="POST"'
+    assert value(f'sum(vigia_requests_total{{{route},status="200"}})') == SINGLE + BATCHES
+    assert value(f'sum(vigia_requests_total{{{route},status="400"}})') == REFUSED
+    assert value('sum(vigia_predictions_total{model="churn",version="1"})') == SINGLE + BATCHES * BATCH
+    assert value("sum(vigia_log_rows_total)") == SINGLE + BATCHES * BATCH
+    assert value("sum(vigia_prediction_seconds_count)") == SINGLE + BATCHES
+    assert value('sum(vigia_refusals_total{code="invalid_input"})') == REFUSED
+    assert value('sum(vigia_validation_errors_total{code="not_a_level"})') == REFUSED
+    assert value("vigia_web_processes") == 2
+    assert value("vigia_log_queue_rows") == 0
+    classes = {labels["class"] for labels, _ in watched.prometheus.query("vigia_predictions_total")}
+    assert classes <= {"true", "false"}
+    counted = [
+        sum(
+            s.value
+            for m in MultiProcessCollector.merge([str(file)])
+            for s in m.samples
+            if "log_rows" in s.name
+        )
+        for file in (Path(watched.server.env["METRICS_DIR"]) / "web").glob("*/counter_*.db")
+    ]
+    assert sum(counted) == SINGLE + BATCHES * BATCH
+    assert sum(rows > 0 for rows in counted) == 2, counted
+
+
+def test_tasks_of_the_worker_are_counted_and_shown_to_the_token_alone(watched: Watched) -> None:
+    done = {"task": "training.tasks.publish_waiting_jobs", "result": "success"}
+    [(labels, tasks)] = watched.prometheus.query("vigia_tasks_total")
+    assert (labels["task"], labels["result"], tasks) == (*done.values(), TASKS)
+    assert labels["job"] == "vigia-worker"
+    asker = Asker(watched.worker.port)
+    assert asker.ask("GET", "/metrics")[0] == 401
+    assert asker.ask("GET", "/metrics", Authorization="Bearer wrong")[0] == 401
+    assert asker.ask("GET", "/metrics", Authorization=f"Bearer {TOKEN}")[0] == 200
+
+
+def test_every_rule_is_loaded_and_evaluated(watched: Watched) -> None:
+    groups = watched.prometheus.ask("rules")["groups"]
+    wanted = yaml.safe_load((MONITORING / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    names = [rule.get("alert") or rule["record"] for group in wanted for rule in group["rules"]]
+    found = [rule for group in groups for rule in group["rules"]]
+    assert sorted(rule["name"] for rule in found) == sorted(names)
+    assert {rule["health"] for rule in found} == {"ok"}, [r for r in found if r["health"] != "ok"]
+    recorded = {rule["record"] for group in wanted for rule in group["rules"] if "record" in rule}
+    for name in recorded:
+        assert watched.prometheus.query(name), name
+
+
+def test_drift_and_fallen_quality_fire_and_nothing_else_does(watched: Watched) -> None:
+    alerts = watched.prometheus.ask("alerts")["alerts"]
+    firing = {alert["labels"]["alertname"]: alert for alert in alerts if alert["state"] == "firing"}
+    assert set(firing) == {"VigiaDrift", "VigiaQualityFall"}
+    assert firing["VigiaDrift"]["annotations"]["summary"] == "The last review of churn 1 says drift"
+    assert firing["VigiaQualityFall"]["labels"]["metric"] == "roc_auc"
+
+
+def test_the_rules_fire_when_they_should_and_not_before() -> None:
+    tested = subprocess.run(
+        ["promtool", "test", "rules", "alerts_test.yml"],
+        cwd=MONITORING, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert "SUCCESS" in tested.stdout
+
+
+# -- the dashboards -----------------------------------------------------------------------------------------
+
+
+def filled(expression: str, metric: str) -> str:
+    """An expression as Grafana would send it, with all models and columns chosen."""
+    for name, value in {
+        "$__rate_interval": "1m",
+        "$__interval": "5s",
+        'model="$model"': 'model="churn"',
+        'model=~"$model"': 'model=~".*"',
+        'column=~"$column"': 'column=~".*"',
+        "$metric": metric,
+    }.items():
+        expression = expression.replace(name, value)
+    assert "$" not in expression, expression
+    return expression
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_query_of_a_dashboard_returns_data(watched: Watched, path: Path) -> None:
+    dashboard = json.loads(path.read_text(encoding="utf-8"))
+    asked = [
+        (panel["title"], target["expr"])
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", [])
+    ]
+    asked += [(note["name"], note["expr"]) for note in dashboard["annotations"]["list"] if "expr" in note]
+    assert len(asked) > 10
+    empty = []
+    for title, expression in asked:
+        found = watched.prometheus.query(filled(expression, "roc_auc"))
+        no_switch = title == "Version switched"  # there was none: the expression is asked all the same
+        if not no_switch and not any(math.isfinite(value) for _, value in found):
+            empty.append((title, expression, found))
+    assert not empty
+    for variable in dashboard["templating"]["list"]:
+        asked_for = filled(variable["query"]["query"], "").removeprefix("label_values(").removesuffix(")")
+        series, _, label = asked_for.rpartition(", ")
+        assert {labels[label] for labels, _ in watched.prometheus.query(series)}, variable["name"]
+
+
+# -- when a process is killed -------------------------------------------------------------------------------
+
+
+def test_a_killed_process_takes_no_count_with_it_that_is_older_than_a_second(watched: Watched) -> None:
+    server = watched.server
+    killed = server.workers()[0]
+    os.kill(killed, signal.SIGKILL)
+    await_(lambda: killed not in server.workers() and len(server.workers()) == 2, 20)
+
+    def now() -> dict[str, float]:
+        status, _, body = server.ask("GET", "/metrics", Authorization=f"Bearer {TOKEN}")
+        assert status == 200
+        families = list(text_string_to_metric_families(body.decode()))
+        names = ("vigia_log_rows_total", "vigia_web_processes", "vigia_prediction_seconds_count")
+        return {s.name: s.value for family in families for s in family.samples if s.name in names}
+
+    wanted = {
+        "vigia_log_rows_total": SINGLE + BATCHES * BATCH,
+        "vigia_web_processes": 2,
+        "vigia_prediction_seconds_count": SINGLE + BATCHES,
+    }
+    await_(lambda: now() == wanted, 20, now)
