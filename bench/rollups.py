@@ -181,10 +181,13 @@ def roll_up(version: ModelVersion, rows: int, end: dt.datetime) -> Cost:
         nonlocal counted
         counted += rollups.roll_up(model, seconds=20).rows
 
-    while not hours.exists() or hours.filter(closed=False).exists():
+    while counted < rows or hours.filter(closed=False).exists():
+        before = counted, hours.filter(closed=True).count()
         cost = measured(go_on)
         total = Cost(total.seconds + cost.seconds, total.cpu + cost.cpu)
         say(f"  {counted:,} rows, {counted / total.seconds:,.0f}/s")
+        if before == (counted, hours.filter(closed=True).count()):
+            raise Failed(f"it went no further than {counted:,} of {rows:,} rows")
     if counted != rows:
         raise Failed(f"{counted:,} rows were counted, not {rows:,}")
     return total

@@ -9,60 +9,19 @@ from django.conf import settings
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
-from rest_framework import serializers
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from predictions import reports
-from predictions.models import DriftFinding, DriftReview
+from predictions.models import DriftReview
+from predictions.review_serializers import KeepSerializer, ReviewSerializer, ReviewSummarySerializer
 from predictions.services import reviews
 from training.errors import NotFound
 from training.models import ModelVersion
 from training.schema import Fault, InvalidRows
 from training.services import registry
 from training.views.base import ModelView, before, moment_of, who
-
-
-class FindingSerializer(serializers.ModelSerializer[DriftFinding]):
-    """What was found in one column; docs/drift.md explains the numbers."""
-
-    class Meta:
-        model = DriftFinding
-        exclude: ClassVar = ["id", "review", "position"]
-
-
-class ReviewSummarySerializer(serializers.ModelSerializer[DriftReview]):
-    """A review without its findings."""
-
-    model = serializers.CharField(source="registered_model.name")
-    version = serializers.IntegerField(source="version.number")
-    drifting = serializers.SerializerMethodField(help_text="The columns that drifted.")
-
-    class Meta:
-        model = DriftReview
-        fields: ClassVar = [
-            "id", "model", "version", "since", "until", "counted_to", "rows", "verdict", "reason", "drifting",
-            "scheduled", "created_at", "kept", "log_removed_at", "run", "run_note",
-        ]  # fmt: skip
-
-    def get_drifting(self, review: DriftReview) -> list[str]:
-        return [each.column for each in review.findings.all() if each.verdict == "drift"]
-
-
-class ReviewSerializer(ReviewSummarySerializer):
-    """A review: the verdict, a finding for each column, the quality realised and the quality expected."""
-
-    findings = FindingSerializer(many=True)
-
-    class Meta(ReviewSummarySerializer.Meta):
-        fields: ClassVar = [*ReviewSummarySerializer.Meta.fields, "quality", "expected", "findings"]
-
-
-class KeepSerializer(serializers.Serializer[Any]):
-    """Whether retention has to leave the rows of the log that a review is about."""
-
-    kept = serializers.BooleanField()
 
 
 class ReportRenderer(BaseRenderer):

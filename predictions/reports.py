@@ -1,4 +1,4 @@
-"""A drift review for people and programs: its page, one HTML file that needs nothing else, and JSON.
+"""A drift review for people: what its page shows, and one HTML file that needs nothing else.
 
 Column names and levels come from data; the templates escape them like everything else.
 """
@@ -184,30 +184,3 @@ def render(review: DriftReview) -> str:
 
 def file_name(review: DriftReview, suffix: str) -> str:
     return f"drift-{review.registered_model.name}-{review.version.number}-review-{review.pk}.{suffix}"
-
-
-def as_dict(review: DriftReview) -> dict[str, Any]:
-    """The review as JSON has it, with every finding."""
-    fields = [field.name for field in DriftFinding._meta.concrete_fields]
-    kept = [name for name in fields if name not in ("id", "review", "position")]
-    return {
-        "id": review.pk,
-        "model": review.registered_model.name,
-        "version": review.version.number,
-        "since": review.since,
-        "until": review.until,
-        "counted_to": review.counted_to,
-        "rows": review.rows,
-        "verdict": review.verdict,
-        "reason": review.reason,
-        "findings": [{name: getattr(found, name) for name in kept} for found in review.findings.all()],
-        "quality": review.quality,
-        "expected": review.expected,
-        "scheduled": review.scheduled,
-        "requested_by": review.requested_by.get_username() if review.requested_by else None,
-        "created_at": review.created_at,
-        "kept": review.kept,
-        "log_removed_at": review.log_removed_at,
-        "run": review.run_id,
-        "run_note": review.run_note,
-    }

@@ -5,23 +5,27 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any, ClassVar
 
+from django import forms
 from django.contrib import admin, messages
 from django.db.models import Count, Q, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from rest_framework.renderers import JSONRenderer
 from unfold.decorators import display
+from unfold.widgets import UnfoldAdminSelectWidget
 
 from predictions import reports
 from predictions.admin.replays import WindowForm
 from predictions.models import DriftReview, Verdict
+from predictions.review_serializers import ReviewSerializer
 from predictions.services import reviews
 from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids, visible_ids
 from training.admin.switching import require
 from training.errors import VigiaError
-from training.models import RegisteredModel
+from training.models import ModelVersion, RegisteredModel
 from training.templatetags.vigia import badge
 
 Rows = QuerySet[DriftReview, DriftReview]
@@ -41,6 +45,22 @@ class ScheduledFilter(ChoiceFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [("True", "by the schedule"), ("False", "by somebody")]
+
+
+class ReviewForm(WindowForm):
+    """Which window, and whose answers."""
+
+    version = forms.ModelChoiceField(
+        ModelVersion.objects.none(),
+        required=False,
+        empty_label="the active one",
+        widget=UnfoldAdminSelectWidget,
+    )
+
+    def __init__(self, model: RegisteredModel, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        versions: Any = self.fields["version"]
+        versions.queryset = model.versions.select_related("registered_model").order_by("-number")
 
 
 @admin.register(DriftReview)
@@ -147,9 +167,8 @@ class DriftReviewAdmin(RegistryAdmin):
         if asked == "html":
             answer = HttpResponse(reports.render(row), content_type=reports.HTML)
         elif asked == "json":
-            answer = JsonResponse(
-                reports.as_dict(row), json_dumps_params={"indent": 2, "ensure_ascii": False}
-            )
+            text = JSONRenderer().render(ReviewSerializer(row).data, "application/json; indent=2")
+            answer = HttpResponse(text, content_type="application/json")
         else:
             raise Http404
         named = f'attachment; filename="{reports.file_name(row, asked)}"'
@@ -164,12 +183,13 @@ class DriftReviewAdmin(RegistryAdmin):
         require(request, "read_log", model)
         until = timezone.now().replace(minute=0, second=0, microsecond=0) + dt.timedelta(hours=1)
         usual = {"since": until - dt.timedelta(hours=model.review_window_hours), "until": until}
-        form = WindowForm(request.POST or None, initial=usual)
+        shown = {name: request.GET[name] for name in ("since", "until", "version") if name in request.GET}
+        form = ReviewForm(model, request.POST or None, initial=usual | shown)
         if request.method == "POST" and form.is_valid():
             by: Any = request.user
             given = form.cleaned_data
             try:
-                made = reviews.review(model, given["since"], given["until"], by=by)
+                made = reviews.review(model, given["since"], given["until"], version=given["version"], by=by)
             except VigiaError as error:
                 messages.error(request, f"Nothing was reviewed: {error.message}.")
             else:

@@ -20,6 +20,7 @@ from predictions.drift import estimates
 from predictions.models import DriftReview
 from predictions.services import glances, quality, rollups, watching, worst
 from predictions.services.hour_tallies import task_of
+from predictions.services.quality import Quality
 from predictions.services.watching import Moved, Window
 from training.admin.rights import allowed_ids, visible_ids
 from training.models import ModelVersion, RegisteredModel
@@ -114,7 +115,6 @@ def _of_version(
     together = quality.of_window(model, window.since, window.until, version)
     realised = quality.as_dict(together[0]) if together else None
     expected = _expected(version, moved) if moved else None
-    metric = comparison.primary_metric(model)
     found: dict[str, Any] = {
         "moved": moved,
         "heat": watch_pictures.heat(moved, window) if moved else None,
@@ -122,7 +122,7 @@ def _of_version(
         "quality": realised,
         "expected": expected,
         "quality_rows": reports.quality_rows(model, realised, expected),
-        "quality_charts": watch_pictures.quality(model, metric, over_time, window) if metric else [],
+        "quality_charts": _quality_charts(model, over_time, together, window),
     }
     if may_read and moved:
         line = _column(request, moved)
@@ -130,6 +130,15 @@ def _of_version(
     if may_read:
         found["worst"] = worst.of_version(version, window.since, window.until)
     return found
+
+
+def _quality_charts(
+    model: RegisteredModel, over_time: list[Quality], together: list[Quality], window: Window
+) -> list[dict[str, Any]]:
+    metric = comparison.primary_metric(model)
+    charts = watch_pictures.quality(model, metric, over_time, window) if metric else []
+    calibration = watch_pictures.calibration(together[0]) if together else None
+    return [*charts, calibration] if calibration else charts
 
 
 def _version(request: HttpRequest, model: RegisteredModel) -> tuple[ModelVersion | None, list[ModelVersion]]:

@@ -157,6 +157,28 @@ def quality(
     ]
 
 
+def calibration(found: Quality) -> dict[str, Any] | None:
+    """Of classes: whether what was given a probability came true as often as that."""
+    bins = (found.calibration or {}).get("bins")
+    if not bins:
+        return None
+    points = [[round(each["predicted"], 4), round(each["observed"], 4)] for each in bins]
+    return {
+        "id": "vg-chart-calibration",
+        "title": "Calibration",
+        "note": "Of the rows given a probability, the share that came true; on the line they agree.",
+        "spec": {
+            "kind": "line",
+            "x": "mean probability",
+            "y": "share that came true",
+            "x_range": [0, 1],
+            "y_range": [0, 1],
+            "diagonal": "exact",
+            "series": [{"name": f"version {found.version}", "points": points}],
+        },
+    }
+
+
 def histogram(line: Line) -> dict[str, Any]:
     """The two histograms of a column, in per cent of their rows."""
     bars = histograms.shown(line.bars)

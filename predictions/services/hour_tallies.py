@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from django.db import connection
+from django.db.models import Exists, OuterRef
 
 from predictions.drift.realised import BOUNDS, DELAY_GROWTH, Tally
 from predictions.identifiers import lowest_at
+from predictions.models import Prediction
 from predictions.services import arm_rows
 from training.declaration import Task
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
@@ -129,15 +131,20 @@ def of_hour(model: RegisteredModel, hour: dt.datetime) -> dict[int, Tally]:
     """Version id -> what the labelled predictions of an hour add up to. One statement for each task that the
     model's versions have, which is one unless its declaration changed."""
     found: dict[int, Tally] = {}
-    for task, versions in _by_task(model).items():
+    for task, versions in _by_task(model, hour).items():
         found |= _tallies(model, hour, task, versions)
     return found
 
 
-def _by_task(model: RegisteredModel) -> dict[Task, list[_Judged]]:
-    centers = _centers(model)
+def _by_task(model: RegisteredModel, hour: dt.datetime) -> dict[Task, list[_Judged]]:
+    """Of the versions that answered in an hour: a model may have thousands, and their schemas are long."""
+    rows = Prediction.objects.filter(
+        version_id=OuterRef("pk"), id__gte=lowest_at(hour), id__lt=lowest_at(hour + HOUR)
+    )
+    versions = list(model.versions.filter(Exists(rows)))
+    centers = _centers(versions)
     tasks: dict[Task, list[_Judged]] = {}
-    for version in model.versions.all():
+    for version in versions:
         task, classes = task_of(version)
         tasks.setdefault(task, []).append(_Judged(version.pk, *classes, centers.get(version.pk, 0.0)))
     return tasks
@@ -169,11 +176,11 @@ def task_of(version: ModelVersion) -> tuple[Task, tuple[str, str]]:
     return "binary", (positive, json.dumps(min(levels)))
 
 
-def _centers(model: RegisteredModel) -> dict[int, float]:
+def _centers(versions: Sequence[ModelVersion]) -> dict[int, float]:
     """Version id -> mean of its answers to the hold-out, where there is one: the powers of actual values are
     summed around it, which keeps their digits."""
     found = {}
-    for reference in ReferenceProfile.objects.filter(version__registered_model=model):
+    for reference in ReferenceProfile.objects.filter(version__in=versions):
         answers = reference.profile.by_name[PREDICTION]
         if answers.rows:
             found[reference.version_id] = sum(answers.sums) / answers.rows

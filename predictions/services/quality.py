@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from django.db import connection
 from django.utils import timezone
 
 from predictions.drift import realised
 from predictions.drift.realised import Tally
-from predictions.identifiers import EPOCH, lowest_at
+from predictions.identifiers import EPOCH
 from predictions.models import ChangedHour, QualityHour
 from predictions.services import rollups
 from predictions.services.adding_up import add_up, mark_all
@@ -85,15 +84,15 @@ def of_window(
     every = model.versions.select_related("registered_model").order_by("number")
     versions = [version] if version is not None else list(every)
     answered: dict[int, int] = defaultdict(int)
-    for number, _, rows in _answered(versions, since, until):
-        answered[number] += rows
+    for version_id, _, rows in rollups.answered_by_hour(versions, since, until):
+        answered[version_id] += rows
     kept: dict[int, list[Tally]] = defaultdict(list)
     for version_id, _, tally in _tallies(versions, since, until):
         kept[version_id].append(tally)
     return [
-        _quality(each, kept.get(each.pk, ()), since, until, answered.get(each.number, 0))
+        _quality(each, kept.get(each.pk, ()), since, until, answered.get(each.pk, 0))
         for each in versions
-        if each is version or each.pk in kept or answered.get(each.number)
+        if each is version or each.pk in kept or answered.get(each.pk)
     ]
 
 
@@ -109,7 +108,7 @@ def by_step(
     """
     since, until = whole_hours(since, until)
     answered: dict[dt.datetime, int] = defaultdict(int)
-    for _, hour, rows in _answered([version], since, until):
+    for _, hour, rows in rollups.answered_by_hour([version], since, until):
         answered[_floor(hour, step)] += rows
     kept: dict[dt.datetime, list[Tally]] = defaultdict(list)
     for _, hour, tally in _tallies([version], since, until):
@@ -180,26 +179,3 @@ def _tallies(
     rows = QualityHour.objects.filter(version__in=versions, hour__gte=since, hour__lt=until)
     for version_id, hour, tallies in rows.values_list("version_id", "hour", "tallies").iterator():
         yield version_id, hour, Tally.from_json(tallies)
-
-
-def _answered(
-    versions: Sequence[ModelVersion], since: dt.datetime, until: dt.datetime
-) -> Iterator[tuple[int, dt.datetime, int]]:
-    """(number of a version, hour, rows it answered): from the rollups as far as they have counted, and from
-    the log after that, so that no outcome is of a row that is not known here."""
-    if not versions:
-        return
-    model, numbers = versions[0].registered_model, {each.pk: each.number for each in versions}
-    counted = rollups.counted_to(model)
-    upto = since if counted is None else min(max(_floor(counted, HOUR), since), until)
-    for hour, number, rows in rollups.traffic(model, since, upto, HOUR):
-        if number in numbers.values():
-            yield number, hour, rows
-    statement = """
-        SELECT version_id, to_timestamp(vigia_milliseconds(id) / 3600000 * 3600) AS hour, count(*)
-        FROM predictions_prediction WHERE version_id = ANY(%s) AND id >= %s AND id < %s GROUP BY 1, 2
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [list(numbers), lowest_at(upto), lowest_at(until)])
-        for version_id, hour, rows in cursor.fetchall():
-            yield numbers[version_id], hour, rows

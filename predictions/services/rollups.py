@@ -17,7 +17,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -287,9 +287,9 @@ def traffic(
 
 
 def answered_by_hour(
-    version: ModelVersion, since: dt.datetime, until: dt.datetime
-) -> list[tuple[dt.datetime, int]]:
-    """(hour, rows of the log) of one version, without the hours that have none.
+    versions: Sequence[ModelVersion], since: dt.datetime, until: dt.datetime
+) -> list[tuple[int, dt.datetime, int]]:
+    """(id of a version, hour, rows of the log) of versions of one model; hours that have none are left out.
 
     What was counted, and what has come since the newest mark, which the index counts: so it is up to date,
     and costs as much as is not rolled up yet.
@@ -298,23 +298,25 @@ def answered_by_hour(
     ----------
     since, until : whole hours.
     """
+    if not versions:
+        return []
     question = """
-        SELECT hour, sum(rows)::bigint FROM (
-            SELECT hour, rows FROM predictions_rollup
-            WHERE version_id = %(version)s AND hour >= %(since)s AND hour < %(until)s
+        SELECT version_id, hour, sum(rows)::bigint FROM (
+            SELECT version_id, hour, rows FROM predictions_rollup
+            WHERE version_id = ANY(%(versions)s) AND hour >= %(since)s AND hour < %(until)s
                 AND "column" = %(counted)s AND bin = 0
             UNION ALL
-            SELECT to_timestamp(vigia_milliseconds(id) / 3600000 * 3600), count(*)
+            SELECT version_id, to_timestamp(vigia_milliseconds(id) / 3600000 * 3600), count(*)
             FROM predictions_prediction
-            WHERE version_id = %(version)s AND id >= %(low)s AND id < %(high)s AND id >= coalesce(
+            WHERE version_id = ANY(%(versions)s) AND id >= %(low)s AND id < %(high)s AND id >= coalesce(
                 (SELECT upto FROM predictions_rolledhour
                  WHERE registered_model_id = %(model)s ORDER BY hour DESC LIMIT 1), %(low)s)
-            GROUP BY 1
-        ) AS known GROUP BY hour HAVING sum(rows) > 0 ORDER BY hour
+            GROUP BY 1, 2
+        ) AS known GROUP BY 1, 2 HAVING sum(rows) > 0 ORDER BY 1, 2
     """
     asked: dict[str, Any] = {
-        "version": version.pk,
-        "model": version.registered_model_id,
+        "versions": [version.pk for version in versions],
+        "model": versions[0].registered_model_id,
         "since": since,
         "until": until,
         "counted": Rollup.ROWS,
@@ -323,7 +325,7 @@ def answered_by_hour(
     }
     with connection.cursor() as cursor:
         cursor.execute(question, asked)
-        return [(hour, rows) for hour, rows in cursor.fetchall()]
+        return [(version_id, hour, rows) for version_id, hour, rows in cursor.fetchall()]
 
 
 def answered(model_ids: Iterable[int], since: dt.datetime, until: dt.datetime) -> dict[int, int]:

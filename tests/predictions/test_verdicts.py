@@ -200,6 +200,16 @@ def test_missing_values_and_levels_that_training_never_saw_are_shares_of_the_row
     assert review(profile, window, WATCH, None).findings[0].unseen == 0.2, "declared, but in no training row"
 
 
+def test_rows_beyond_the_range_of_the_reference_are_no_drift_by_themselves() -> None:
+    rng = np.random.default_rng(41)
+    times, found = 600, 0
+    for _ in range(times):
+        profile = Profile((of_column(Column("x", "number"), rng.normal(size=500)),), ())
+        reviewed = review(profile, counted(profile, {"x": rng.normal(size=500)}), WATCH, None)
+        found += reviewed.verdict != "stable"
+    assert found <= times * 0.05 + 3 * math.sqrt(times * 0.05 * 0.95)
+
+
 def test_counts_of_other_bins_are_refused() -> None:
     wrong = {"age": Counted(np.ones(3, dtype=np.int64), np.zeros(3))}
     with pytest.raises(ValueError, match="age: 3 bins were counted, the reference has 13"):

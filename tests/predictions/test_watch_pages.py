@@ -13,6 +13,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from rest_framework.test import APIClient
 
 from predictions import reports
 from predictions.models import DriftFinding, DriftReview, Outcome, QualityHour
@@ -204,7 +205,8 @@ def test_quality_stands_beside_what_was_expected(boss: Client, churn: ModelVersi
     assert row["realised"]["value"] == pytest.approx(0.75) and row["realised"]["low"] < 0.75
     assert row["holdout"] == pytest.approx(churn.metrics["accuracy"])
     assert page.context["expected"]["method"] == "cbpe"
-    first, coverage = page.context["quality_charts"]
+    first, coverage, calibration = page.context["quality_charts"]
+    assert calibration["spec"]["series"][0]["points"] == [[0.8, 0.75]]
     assert [series["name"] for series in first["spec"]["series"]] == ["roc_auc", "on the hold-out"]
     assert len(first["spec"]["labels"]) == 24 and coverage["spec"]["y_range"] == [0, 100]
     text = page.content.decode()
@@ -363,13 +365,14 @@ def test_what_data_named_is_escaped_in_every_form(boss: Client, churn: ModelVers
     assert boss.get(download, {"format": "pdf"}).status_code == 404
 
 
-def test_the_json_of_a_review_holds_all_of_it(boss: Client, churn: ModelVersion) -> None:
+def test_the_json_of_a_review_is_that_of_the_api(boss: Client, churn: ModelVersion, api: APIClient) -> None:
     review = reviewed(churn, drifted=("tenure",), kept=True)
     address = reverse("admin:predictions_driftreview_download", args=[review.pk])
     body = json.loads(boss.get(address, {"format": "json"}).content)
     assert (body["id"], body["model"], body["version"]) == (review.pk, "churn", 1)
     assert (body["verdict"], body["rows"], body["kept"]) == ("drift", 400, True)
     found = {each["column"]: each for each in body["findings"]}
+    assert body == json.loads(api.get(f"/api/v1/models/churn/drift/{review.pk}/").content)
     assert list(found) == [*churn.dataset_schema.names, "_prediction", "_probability"]
     assert found["tenure"]["verdict"] == "drift" and sum(found["tenure"]["bins"]["window"]) == 400
 
@@ -379,13 +382,13 @@ def test_a_review_is_made_on_the_spot(boss: Client, churn: ModelVersion) -> None
     answered(churn, 120, prediction=True, probability=0.9)
     address = reverse("admin:predictions_driftreview_ask", args=[churn.registered_model_id])
     form = boss.get(address)
-    assert "Compares what version 1 answered" in form.content.decode()
+    assert "Version 1 is the active one" in form.content.decode()
     since, until = (this_hour() - 24 * HOUR, this_hour() + HOUR)
     given = {"since": f"{since:%Y-%m-%dT%H:%M}", "until": f"{until:%Y-%m-%dT%H:%M}"}
     wrong = boss.post(address, given | {"until": given["since"]})
     assert "The beginning must be before the end" in wrong.content.decode()
     assert not DriftReview.objects.exists()
-    made = boss.post(address, given)
+    made = boss.post(address, given | {"version": churn.pk})
     review = DriftReview.objects.get()
     assert made.headers["Location"] == page_of(review)
     assert (review.requested_by, review.version) == (User.objects.get(username="boss"), churn)

@@ -135,13 +135,19 @@ def test_traffic_is_what_was_rolled_up_and_what_came_since(churn: ModelVersion) 
 
 @pytest.mark.django_db
 def test_rows_by_hour_are_those_rolled_up_and_those_behind_the_mark(churn: ModelVersion) -> None:
-    hour = this_hour()
+    hour, before = this_hour(), this_hour() - 2 * HOUR
+
+    def known(since: dt.datetime, until: dt.datetime) -> list[tuple[dt.datetime, int]]:
+        found = rollups.answered_by_hour([churn], since, until)
+        assert {version_id for version_id, _, _ in found} == {churn.pk}
+        return [(hour, rows) for _, hour, rows in found]
+
     answered(churn, 4)
-    known = rollups.answered_by_hour(churn, hour - DAY, hour + HOUR)
-    assert known == [(hour, 4)], "nothing was rolled up: the log says it"
-    roll(churn, hour - 2 * HOUR, 70)
-    assert rollups.answered_by_hour(churn, hour - DAY, hour + HOUR) == [(hour - 2 * HOUR, 70), (hour, 4)]
+    assert known(hour - DAY, hour + HOUR) == [(hour, 4)], "nothing was rolled up: the log says it"
+    roll(churn, before, 70)
+    assert known(hour - DAY, hour + HOUR) == [(before, 70), (hour, 4)]
     roll(churn, hour, 4)
     answered(churn, 3)
-    assert rollups.answered_by_hour(churn, hour - HOUR, hour + HOUR) == [(hour, 7)]
-    assert rollups.answered_by_hour(churn, hour - DAY, hour - HOUR) == [(hour - 2 * HOUR, 70)]
+    assert known(hour - HOUR, hour + HOUR) == [(hour, 7)]
+    assert known(hour - DAY, hour - HOUR) == [(before, 70)]
+    assert rollups.answered_by_hour([], hour - DAY, hour) == []

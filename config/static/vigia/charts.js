@@ -169,7 +169,13 @@
     document.querySelectorAll("figure.vg-chart").forEach(draw);
   }
 
+  // A table of time that is wider than the screen begins with what is new.
+  function newest() {
+    document.querySelectorAll(".vg-newest").forEach((part) => { part.scrollLeft = part.scrollWidth; });
+  }
+
   document.addEventListener("DOMContentLoaded", all);
+  document.addEventListener("DOMContentLoaded", newest);
   document.addEventListener("htmx:afterSwap", all);
   // The theme is a class of the root element; it is changed by a switch in the page's head.
   new MutationObserver(all).observe(document.documentElement, { attributes: true, attributeFilter: ["class"] });

@@ -1,0 +1,50 @@
+"""Drift reviews as JSON has them, over HTTP and as a file."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from rest_framework import serializers
+
+from predictions.models import DriftFinding, DriftReview
+
+
+class FindingSerializer(serializers.ModelSerializer[DriftFinding]):
+    """What was found in one column; docs/drift.md explains the numbers."""
+
+    class Meta:
+        model = DriftFinding
+        exclude: ClassVar = ["id", "review", "position"]
+
+
+class ReviewSummarySerializer(serializers.ModelSerializer[DriftReview]):
+    """A review without its findings."""
+
+    model = serializers.CharField(source="registered_model.name")
+    version = serializers.IntegerField(source="version.number")
+    drifting = serializers.SerializerMethodField(help_text="The columns that drifted.")
+
+    class Meta:
+        model = DriftReview
+        fields: ClassVar = [
+            "id", "model", "version", "since", "until", "counted_to", "rows", "verdict", "reason", "drifting",
+            "scheduled", "created_at", "kept", "log_removed_at", "run", "run_note",
+        ]  # fmt: skip
+
+    def get_drifting(self, review: DriftReview) -> list[str]:
+        return [each.column for each in review.findings.all() if each.verdict == "drift"]
+
+
+class ReviewSerializer(ReviewSummarySerializer):
+    """A review: the verdict, a finding for each column, the quality realised and the quality expected."""
+
+    findings = FindingSerializer(many=True)
+
+    class Meta(ReviewSummarySerializer.Meta):
+        fields: ClassVar = [*ReviewSummarySerializer.Meta.fields, "quality", "expected", "findings"]
+
+
+class KeepSerializer(serializers.Serializer[Any]):
+    """Whether retention has to leave the rows of the log that a review is about."""
+
+    kept = serializers.BooleanField()
