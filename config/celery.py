@@ -33,7 +33,7 @@ def count_task(task: Any = None, state: str | None = None, **_: Any) -> None:
     from config.telemetry import flushing, place
     from training.telemetry import counting
 
-    if place.role() is not None:  # in a worker, not where a task is called as a function
+    if place.role() == "worker":  # not where a task is called as a function
         counting.count("vigia_tasks_total", task.name, (state or "unknown").lower())
         flushing.flusher().flush(web=False)
 

@@ -31,7 +31,8 @@ OTHER: Final = "other"
 
 
 class Instruments:
-    """Prometheus' objects for what processes of our role count; for all, where it has none."""
+    """Prometheus' objects for what processes count. One without labels shows 0 from the start, so those are
+    made for our role alone, where we have one."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call] # in files there are none either
@@ -41,7 +42,9 @@ class Instruments:
         self.histograms: dict[str, Histogram] = {}
         self._series: dict[str, set[tuple[str, ...]]] = {}
         for each in names.TABLE.values():
-            if each.source == "database" or place.role() not in (None, each.source):
+            if each.source == "database":
+                continue
+            if not each.labels and place.role() not in (None, each.source):
                 continue
             known = (each.name, each.meaning, each.labels)
             if each.kind == "counter":

@@ -39,7 +39,7 @@ def test_a_sound_deployment_has_no_message(deployed: Any) -> None:
     assert found(deploy=True, databases=["default"]) == set()
 
 
-@pytest.mark.parametrize("name", ["SECRET_KEY", "ARTIFACT_KEY"])
+@pytest.mark.parametrize("name", ["SECRET_KEY", "ARTIFACT_KEY", "METRICS_TOKEN"])
 def test_a_short_secret_is_an_error_in_deployment_alone(deployed: Any, name: str) -> None:
     setattr(deployed, name, "short")
     assert found() == set()

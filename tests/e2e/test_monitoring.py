@@ -31,6 +31,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from config import celery_app
 from predictions import partitions
 from predictions.models import DriftFinding, DriftReview
+from predictions.services import answer_times
 from tests.conftest import empty_tables, train_sample
 from tests.e2e.plant import await_
 from tests.server import ROOT, Asker, Server
@@ -356,6 +357,23 @@ def test_every_query_of_a_dashboard_returns_data(watched: Watched, path: Path) -
         asked_for = filled(variable["query"]["query"], "").removeprefix("label_values(").removesuffix(")")
         series, _, label = asked_for.rpartition(", ")
         assert {labels[label] for labels, _ in watched.prometheus.query(series)}, variable["name"]
+
+
+# -- what the admin reads without Prometheus ----------------------------------------------------------------
+
+
+def test_answer_times_are_in_the_database_within_half_a_minute(watched: Watched) -> None:
+    model, now = watched.version.registered_model_id, timezone.now()
+    since = now - dt.timedelta(hours=1)  # the traffic may lie in the hour before
+
+    def read() -> dict[str, float]:
+        return dict(answer_times.quantiles([model], since, now).get(model, {}))
+
+    await_(lambda: read().get("requests") == SINGLE + BATCHES, 30, read)
+    found = read()
+    assert 0 < found["p50"] <= found["p99"]
+    p99 = watched.prometheus.value("histogram_quantile(0.99, sum by (le) (vigia_prediction_seconds_bucket))")
+    assert found["p99"] == pytest.approx(p99, rel=1e-6)  # the same buckets, read the same way
 
 
 # -- when a process is killed -------------------------------------------------------------------------------
