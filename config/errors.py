@@ -142,7 +142,8 @@ def _body(code: str, message: str, details: list[dict[str, Any]] | None = None) 
 def count(body: dict[str, Any]) -> None:
     """For the metrics: one refusal, and the faults it names. Codes are ours, all in docs/errors.md."""
     counting.count("vigia_refusals_total", body["code"])
-    named = (fault["code"] for fault in body.get("details", ()) if "code" in fault)  # a gate's checks have none
+    # A gate's checks are details, too, and have none.
+    named = (fault["code"] for fault in body.get("details", ()) if "code" in fault)
     for code, faults in Counter(named).items():
         counting.count("vigia_validation_errors_total", code, by=faults)
 
