@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.declaration import Gate, ModelDeclaration
+from training.declaration import Gate, ModelDeclaration, Space
 from training.schema import Column, DatasetSchema
 
 SCHEMA = DatasetSchema(
@@ -63,6 +63,20 @@ def build(seed: int) -> Any:
     return Pipeline([("numbers", ToFloat()), ("model", on_root)])
 
 
+def space() -> Space:
+    """What a search tries: how fast, how long and how finely the boosting learns."""
+    from scipy.stats import loguniform, randint
+
+    model = "model__regressor__"
+    return {
+        f"{model}learning_rate": loguniform(0.02, 0.2),
+        f"{model}max_iter": randint(100, 401),
+        f"{model}max_leaf_nodes": randint(10, 61),
+        f"{model}min_samples_leaf": randint(5, 41),
+        f"{model}l2_regularization": loguniform(1e-2, 1e1),
+    }
+
+
 MODEL = ModelDeclaration(
     name="bikes",
     title="Hired bicycles",
@@ -73,4 +87,5 @@ MODEL = ModelDeclaration(
     primary_metric="mae",
     gate=Gate(minimum={"r2": 0.5}, max_regression=0.05),
     policy="manual",
+    search=space,
 )
