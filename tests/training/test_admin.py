@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission, User
 from django.test import Client
 from django.urls import reverse
@@ -56,6 +57,14 @@ def admin(client: Client) -> Client:
 
 
 Staff = Callable[..., Client]
+
+REVIEWS = {
+    "review_hours": "24",
+    "review_window_hours": "168",
+    "retrain_on": "never",
+    "retrain_cooldown_hours": "168",
+}
+"""What the page of a registered model sends of its reviews, unchanged."""
 
 
 @pytest.fixture
@@ -168,7 +177,7 @@ def test_models_are_neither_added_nor_deleted(admin: Client, churn: ModelVersion
 def test_the_policy_is_changed_by_whoever_may_activate(staff: Staff, churn: ModelVersion) -> None:
     address = reverse("admin:training_registeredmodel_change", args=[churn.registered_model_id])
     assert staff("train", name="trainer").post(address, {"policy": "always"}).status_code == 403
-    assert staff("activate", name="decider").post(address, {"policy": "if_better"}).status_code == 302
+    assert staff("activate", name="decider").post(address, {"policy": "if_better"} | REVIEWS).status_code == 302
     churn.registered_model.refresh_from_db()
     assert churn.registered_model.policy == "if_better"
 
@@ -356,3 +365,21 @@ def test_a_changed_column_is_told_by_what_changed(churn: ModelVersion) -> None:
     assert [(item.name, item.what, item.before, item.after) for item in found] == [
         ("tenure", "maximum", "1200", "99")
     ]
+
+
+def test_how_often_a_model_is_reviewed_and_what_asks_for_a_retrain_are_set_in_the_admin(
+    churn: ModelVersion, staff: Staff
+) -> None:
+    model = churn.registered_model
+    address = reverse("admin:training_registeredmodel_change", args=[model.pk])
+    chosen = {"review_hours": "6", "review_window_hours": "48", "retrain_on": "either"}
+    form = {"policy": "manual"} | REVIEWS | chosen
+    clerk = staff("activate")
+    too_long = clerk.post(address, form | {"review_window_hours": "8761"})
+    assert "At most 8,760 hours" in too_long.content.decode()
+    assert clerk.post(address, form).status_code == 302
+    model.refresh_from_db()
+    assert (model.review_hours, model.review_window_hours, model.retrain_on) == (6, 48, "either")
+    assert "retrain on" in LogEntry.objects.get(object_id=str(model.pk)).get_change_message().lower()
+    read_only = staff("train", name="trainer").get(address).content.decode()
+    assert "reviewed for drift every 6 hours, over 48" in read_only

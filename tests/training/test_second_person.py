@@ -12,7 +12,7 @@ from django.urls import reverse
 from rest_framework.test import APIClient
 
 from tests.conftest import Post, assert_error, keyed
-from tests.training.test_admin import Staff, copy, staff  # noqa: F401 - a fixture
+from tests.training.test_admin import REVIEWS, Staff, copy, staff  # noqa: F401 - a fixture
 from tests.training.test_runs import queued
 from training.errors import SecondPerson
 from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun
@@ -142,7 +142,7 @@ def test_the_rule_is_set_in_the_admin_on_record_and_lifted_by_superusers_alone(
 ) -> None:
     model = churn.registered_model
     address = reverse("admin:training_registeredmodel_change", args=[model.pk])
-    form: dict[str, Any] = {"policy": "manual", "kept_artifacts": "3", "parallel_runs": "on"}
+    form: dict[str, Any] = {"policy": "manual", "kept_artifacts": "3", "parallel_runs": "on"} | REVIEWS
     clerk = staff("activate")
     assert clerk.post(address, form | {"second_person": "on"}).status_code == 302
     model.refresh_from_db()

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.validators import MaxValueValidator
 from django.db.models import Model, Prefetch
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -22,6 +23,7 @@ from training.services import comparison, registry, runs
 from training.templatetags.vigia import badge, metric
 
 SIDE_BY_SIDE = 6
+LONGEST_WINDOW_HOURS = 365 * 24
 
 
 class RetrainForm(forms.Form):
@@ -42,13 +44,30 @@ class RegisteredModelAdmin(RegistryAdmin):
     model_field: ClassVar = "pk"
     list_display: ClassVar = ["name", "title", "answering", "primary", "decides", "versions_made"]
     list_filter_submit = False
-    fields: ClassVar = ["policy", "second_person", "parallel_runs", "kept_artifacts"]
+    fields: ClassVar = [
+        "policy",
+        "second_person",
+        "parallel_runs",
+        "kept_artifacts",
+        "review_hours",
+        "review_window_hours",
+        "retrain_on",
+        "retrain_cooldown_hours",
+    ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         """Who must not activate alone must not be able to lift that rule, either; a superuser can, and it is
         in the model's history."""
         fixed = isinstance(obj, RegisteredModel) and obj.second_person and not is_superuser(request)
         return ("second_person",) if fixed else ()
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field is not None and db_field.name == "review_window_hours":
+            # A review of more is refused, so a scheduled one would never be made.
+            said = f"At most {LONGEST_WINDOW_HOURS:,} hours, which is a year."
+            field.validators = [*field.validators, MaxValueValidator(LONGEST_WINDOW_HOURS, said)]
+        return field
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """The policy decides about activation, so changing it needs that right."""
