@@ -14,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from predictions import reports
+from predictions.identifiers import EPOCH
 from predictions.models import DriftReview
 from predictions.review_serializers import KeepSerializer, ReviewSerializer, ReviewSummarySerializer
 from predictions.services import reviews
@@ -42,8 +43,10 @@ class ReportRenderer(BaseRenderer):
         return reports.render(review)
 
 
-class _Reviews(ModelView):
-    rights: ClassVar = {"GET": "read_log", "POST": "train"}
+class _Shown(ModelView):
+    """A view that answers with one review, as JSON or as its page."""
+
+    rights: ClassVar = {"GET": "read_log"}
     renderer_classes = [*ModelView.renderer_classes, ReportRenderer]
     shown: DriftReview | None = None
 
@@ -61,7 +64,7 @@ _FORMAT = OpenApiParameter("format", str, enum=["json", "html"], description="ht
 _ANSWER = {(200, "application/json"): ReviewSerializer, (200, "text/html"): OpenApiTypes.STR}
 
 
-class DriftView(_Reviews):
+class DriftView(_Shown):
     """The latest drift review; with a window, that window reviewed now (in whole hours)."""
 
     @extend_schema(responses=_ANSWER, operation_id="review_drift", parameters=[*_WINDOW, _FORMAT])
@@ -75,7 +78,8 @@ class DriftView(_Reviews):
                 raise NotFound(said)
             return self.show(found)
         until = until or timezone.now()
-        since = since or until - dt.timedelta(hours=self.model.review_window_hours)
+        usual = dt.timedelta(hours=self.model.review_window_hours)
+        since = since or max(until, EPOCH + usual) - usual
         return self.show(reviews.review(self.model, since, until, version=version, by=who(request)))
 
     def _version(self, request: Request) -> ModelVersion | None:
@@ -88,8 +92,10 @@ class DriftView(_Reviews):
         return registry.get_version(self.model, int(given))
 
 
-class DriftReviewsView(_Reviews):
+class DriftReviewsView(ModelView):
     """Reviews so far, newest first."""
+
+    rights: ClassVar = {"GET": "read_log"}
 
     @extend_schema(
         responses=ReviewSummarySerializer(many=True),
@@ -102,7 +108,7 @@ class DriftReviewsView(_Reviews):
         return Response(ReviewSummarySerializer(before(rows, request, "id"), many=True).data)
 
 
-class DriftReviewView(_Reviews):
+class DriftReviewView(_Shown):
     """One review and its findings."""
 
     @extend_schema(responses=_ANSWER, operation_id="get_drift_review", parameters=[_FORMAT])
@@ -110,18 +116,27 @@ class DriftReviewView(_Reviews):
         return self.show(reviews.find(self.model, review))
 
 
-class KeepReviewView(_Reviews):
-    """Keeps the rows of the log that a review is about, or lets retention have them."""
+class KeepReviewView(ModelView):
+    """Keeps the rows of the log that a review is about, or lets retention have them.
 
+    The answer has no findings: they hold levels, and who may train need not have the right to read the
+    log."""
+
+    rights: ClassVar = {"POST": "train"}
     max_bytes = settings.PREDICT_MAX_BYTES
 
     @extend_schema(
         request=KeepSerializer,
-        responses={200: OpenApiResponse(ReviewSerializer)},
+        responses={200: OpenApiResponse(ReviewSummarySerializer)},
         operation_id="keep_drift_review",
     )
     def post(self, request: Request, model: str, review: int) -> Response:
         found = reviews.find(self.model, review)
         given = KeepSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        return self.show(reviews.keep(found, given.validated_data["kept"]))
+        reviews.keep(found, given.validated_data["kept"])
+        return Response(ReviewSummarySerializer(found).data)
+
+    def raw_example(self) -> str:
+        """What the browsable API's form is filled with."""
+        return '{"kept": true}'

@@ -45,9 +45,10 @@ _LAST_REVIEWS: Final = """
     SELECT review.id FROM training_registeredmodel model
     CROSS JOIN LATERAL (
         SELECT id FROM predictions_driftreview
-        WHERE registered_model_id = model.id ORDER BY id DESC LIMIT 1
+        WHERE registered_model_id = model.id ORDER BY until DESC, id DESC LIMIT 1
     ) review
 """
+"""As `predictions.services.reviews.latest`, for all models at once."""
 _ENDS_OF_THE_LOG: Final = """
     SELECT model.id,
         (SELECT id FROM predictions_prediction WHERE registered_model_id = model.id ORDER BY id DESC LIMIT 1),

@@ -26,6 +26,7 @@ from training.admin.rights import RegistryAdmin, allowed_ids, visible_ids
 from training.admin.switching import require
 from training.errors import VigiaError
 from training.models import ModelVersion, RegisteredModel
+from training.schema import InvalidRows
 from training.templatetags.vigia import badge
 
 Rows = QuerySet[DriftReview, DriftReview]
@@ -190,7 +191,7 @@ class DriftReviewAdmin(RegistryAdmin):
             given = form.cleaned_data
             try:
                 made = reviews.review(model, given["since"], given["until"], version=given["version"], by=by)
-            except VigiaError as error:
+            except (VigiaError, InvalidRows) as error:
                 messages.error(request, f"Nothing was reviewed: {error.message}.")
             else:
                 messages.success(request, f"Review {made.pk} says: {made.verdict}.")

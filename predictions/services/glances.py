@@ -59,9 +59,9 @@ def traffic(model_ids: Iterable[int], now: dt.datetime) -> dict[int, Traffic]:
 
 
 def latest_reviews(model_ids: Iterable[int]) -> dict[int, DriftReview]:
-    """The newest review of each model that has one."""
+    """The last review of each model that has one, as `reviews.latest` has it."""
     newest = DriftReview.objects.filter(registered_model_id__in=list(model_ids)).order_by(
-        "registered_model_id", "-id"
+        "registered_model_id", "-until", "-id"
     )
     fields = ("registered_model_id", "version_id", "verdict", "reason", "created_at", "version__number")
     return {

@@ -139,9 +139,10 @@ def whole_hours(since: dt.datetime, until: dt.datetime) -> tuple[dt.datetime, dt
     InvalidRows : there is none, or there are too many.
     """
     present = _floor(timezone.now()) + HOUR
-    low, high = _floor(since), min(_floor(until - dt.timedelta(microseconds=1)) + HOUR, present)
-    if since >= until or low >= high:
+    if not since < min(until, present):
         raise _bad("since must be before until, and not in the future")
+    # What lies beyond the present hour is cut off first: the hour after the year 9999 is none.
+    low, high = _floor(since), _floor(min(until, present) - dt.timedelta(microseconds=1)) + HOUR
     if high - low > LONGEST:
         raise _bad(f"a window may have {LONGEST.days} days at most")
     return low, high
@@ -180,8 +181,10 @@ def has_fallen(found: quality.Quality, model: RegisteredModel, watch: Watch) -> 
 
 
 def latest(model: RegisteredModel) -> DriftReview | None:
-    """The newest review of a model's versions."""
-    return DriftReview.objects.filter(registered_model=model).select_related("version").first()
+    """The review of the newest window of a model, and of those the one made last: who looks at an old window
+    does not change what the model is said to be doing now."""
+    rows = DriftReview.objects.filter(registered_model=model).select_related("version")
+    return rows.order_by("-until", "-id").first()
 
 
 def find(model: RegisteredModel, review_id: int) -> DriftReview:

@@ -77,11 +77,12 @@ def between(since: dt.datetime, until: dt.datetime) -> Window:
     ------
     ValueError : it is empty, or longer than `LONGEST`.
     """
-    since, until = _floor(since, HOUR), _ceiling(until, HOUR)
     if since >= until:
         raise ValueError("The beginning must be before the end.")
-    if until - since > LONGEST:
+    since = _floor(since, HOUR)
+    if until - since > LONGEST:  # asked before it is widened: the hour after the year 9999 is none
         raise ValueError(f"A window has at most {LONGEST.days:,} days.")
+    until = _ceiling(until, HOUR)
     return Window(since, until, step_for(until - since))
 
 

@@ -14,9 +14,10 @@ from django.contrib.auth.models import Permission, User
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from config.telemetry import database
 from predictions import tasks
 from predictions.models import DriftFinding, DriftReview, Prediction
-from predictions.services import reviews
+from predictions.services import glances, reviews
 from tests.conftest import SAMPLES, Post, assert_error, at_once, keyed, train_sample
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel, TrainingRun
 from training.services import registry, runs
@@ -118,6 +119,34 @@ def test_windows_are_whole_hours_and_nothing_else_is_taken(churn: ModelVersion, 
     assert (empty["verdict"], empty["rows"]) == ("insufficient", 0)
 
 
+def test_the_ends_of_time_are_refused_or_cut_off(churn: ModelVersion, api: APIClient) -> None:
+    for asked in (
+        {"until": "0001-01-01T00:00:00Z"},
+        {"until": "0001-01-01T00:00:00+14:00"},
+        {"since": "0001-01-01T00:00:00+14:00"},
+        {"since": "9999-12-31T23:59:59-14:00"},
+        {"since": "9999-12-31T23:59:59Z", "until": "9999-12-31T23:59:59Z"},
+    ):
+        assert_error(api.get(DRIFT, asked), 400, "invalid_input")
+    hour = timezone.now().replace(minute=0, second=0, microsecond=0)
+    for end in ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59-14:00"):
+        now = api.get(DRIFT, {"since": hour.isoformat(), "until": end}).json()
+        assert dt.datetime.fromisoformat(now["until"]) <= timezone.now() + dt.timedelta(hours=1)
+
+
+def test_who_looks_at_an_old_window_does_not_make_it_the_latest(
+    churn: ModelVersion, api: APIClient, post: Post
+) -> None:
+    send(post, rows(0, 100))
+    now = api.get(DRIFT, now_window()).json()
+    old = api.get(DRIFT, {"since": "2026-01-01", "until": "2026-01-02"}).json()
+    assert old["id"] > now["id"]
+    assert api.get(DRIFT).json()["id"] == now["id"]
+    assert glances.latest_reviews([churn.registered_model_id])[churn.registered_model_id].pk == now["id"]
+    shown = {family.name: family.samples for family in database.DatabaseCollector().collect()}
+    assert [sample.value for sample in shown["vigia_review_rows"]] == [100]
+
+
 def test_another_version_is_reviewed_beside_its_own_profile(
     churn: ModelVersion, post: Post, api: APIClient
 ) -> None:
@@ -159,6 +188,17 @@ def test_a_review_is_kept_and_let_go(churn: ModelVersion, api: APIClient, post: 
     assert DriftReview.objects.get().kept
     assert post(f"{DRIFT}{made['id']}/keep/", {"kept": False}).json()["kept"] is False
     assert_error(post(f"{DRIFT}{made['id']}/keep/", {}), 400, "invalid_input")
+
+
+def test_who_may_train_and_not_read_the_log_keeps_a_review_and_sees_no_levels(
+    churn: ModelVersion, api: APIClient
+) -> None:
+    made = api.get(DRIFT, now_window()).json()
+    user = User.objects.create_user("trainer")
+    user.user_permissions.add(Permission.objects.get(codename="train"))
+    kept = keyed(user).post(f"{DRIFT}{made['id']}/keep/", {"kept": True}, format="json").json()
+    assert kept["kept"] is True
+    assert not {"findings", "quality", "expected"} & set(kept)
 
 
 def test_a_review_can_be_had_as_a_page_that_needs_nothing_else(

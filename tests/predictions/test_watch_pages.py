@@ -241,6 +241,7 @@ def test_a_window_of_ones_own_is_shown_and_a_wrong_one_explained(boss: Client, c
     for given, said in (
         ({"since": "2026-01-05T10:20", "until": "2026-01-04T10:00"}, "The beginning must be before the end"),
         ({"since": "2016-01-05T10:20", "until": "2026-01-04T10:00"}, "at most 1,200 days"),
+        ({"since": "2026-01-05T10:20", "until": "9999-12-31T23:59"}, "at most 1,200 days"),
         ({"since": "yesterday", "until": "2026-01-04T10:00"}, "Enter a valid date/time"),
     ):
         assert said in boss.get(watch_of(churn), given).content.decode()
@@ -299,6 +300,9 @@ def test_reviews_are_listed_and_one_explains_itself(boss: Client, churn: ModelVe
     review = reviewed(churn, drifted=("tenure", "contract"), scheduled=True, run_note="the cool-down lasts")
     listed = boss.get(reverse("admin:predictions_driftreview_changelist"), {"verdict": "drift"})
     assert [row.pk for row in listed.context["cl"].result_list] == [review.pk]
+    for wrong in ({"verdict": "\0"}, {"scheduled": "perhaps"}):
+        every = boss.get(reverse("admin:predictions_driftreview_changelist"), wrong)
+        assert len(every.context["cl"].result_list) == 2
     columns = len(churn.dataset_schema.columns) + 2
     assert f"2 of {columns}" in listed.content.decode()
     page = boss.get(page_of(review))
@@ -387,6 +391,8 @@ def test_a_review_is_made_on_the_spot(boss: Client, churn: ModelVersion) -> None
     given = {"since": f"{since:%Y-%m-%dT%H:%M}", "until": f"{until:%Y-%m-%dT%H:%M}"}
     wrong = boss.post(address, given | {"until": given["since"]})
     assert "The beginning must be before the end" in wrong.content.decode()
+    too_long = boss.post(address, given | {"since": "2016-01-01T00:00"}).content.decode()
+    assert "Nothing was reviewed: a window may have 366 days at most" in too_long
     assert not DriftReview.objects.exists()
     made = boss.post(address, given | {"version": churn.pk})
     review = DriftReview.objects.get()

@@ -44,4 +44,5 @@ class ChoiceFilter(DropdownFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         chosen = self.value()
-        return queryset.filter(**{self.field: chosen}) if chosen else queryset
+        known = {value for value, _ in self.lookup_choices}  # the address can say anything
+        return queryset.filter(**{self.field: chosen}) if chosen in known else queryset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any, ClassVar, TypeVar
 
 from django.conf import settings
@@ -88,7 +89,16 @@ def moment_of(request: Request, name: str) -> Any:
             name, "not_a_time", f"{name} must be an ISO 8601 time", value=given[:80], has_value=True
         )
         raise InvalidRows([fault], message=fault.message)
-    return moment if timezone.is_aware(moment) else timezone.make_aware(moment)
+    return _in_utc(moment if timezone.is_aware(moment) else timezone.make_aware(moment))
+
+
+def _in_utc(moment: dt.datetime) -> dt.datetime:
+    """The same moment; the nearest there is where its zone puts it before the year 1 or after 9999."""
+    try:
+        return moment.astimezone(dt.UTC)
+    except OverflowError:
+        end = dt.datetime.min if moment.year == 1 else dt.datetime.max
+        return end.replace(tzinfo=dt.UTC)
 
 
 def whole_of(request: Request, name: str, largest: int) -> int | None:
