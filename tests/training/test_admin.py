@@ -177,7 +177,9 @@ def test_models_are_neither_added_nor_deleted(admin: Client, churn: ModelVersion
 def test_the_policy_is_changed_by_whoever_may_activate(staff: Staff, churn: ModelVersion) -> None:
     address = reverse("admin:training_registeredmodel_change", args=[churn.registered_model_id])
     assert staff("train", name="trainer").post(address, {"policy": "always"}).status_code == 403
-    assert staff("activate", name="decider").post(address, {"policy": "if_better"} | REVIEWS).status_code == 302
+    assert (
+        staff("activate", name="decider").post(address, {"policy": "if_better"} | REVIEWS).status_code == 302
+    )
     churn.registered_model.refresh_from_db()
     assert churn.registered_model.policy == "if_better"
 
