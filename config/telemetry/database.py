@@ -45,10 +45,11 @@ _LAST_REVIEWS: Final = """
     SELECT review.id FROM training_registeredmodel model
     CROSS JOIN LATERAL (
         SELECT id FROM predictions_driftreview
-        WHERE registered_model_id = model.id ORDER BY until DESC, id DESC LIMIT 1
+        WHERE registered_model_id = model.id AND (scheduled OR model.review_hours = 0)
+        ORDER BY until DESC, id DESC LIMIT 1
     ) review
 """
-"""As `predictions.services.reviews.latest`, for all models at once."""
+"""The last scheduled ones: who looks at an hour out of curiosity moves no alert."""
 _ENDS_OF_THE_LOG: Final = """
     SELECT model.id,
         (SELECT id FROM predictions_prediction WHERE registered_model_id = model.id ORDER BY id DESC LIMIT 1),

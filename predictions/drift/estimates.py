@@ -136,8 +136,8 @@ def miscalibrated(rows: Floats, totals: Floats, hits: Floats) -> str:
     if p_value > SIGNIFICANCE or error - chance <= TOLERANCE:
         return ""
     return (
-        f"The probabilities are not calibrated: on the hold-out they are off by {error:.1%} on average, "
-        f"where chance would make {chance:.1%}."
+        "The probabilities are not calibrated: on the hold-out they are off by "
+        f"{100 * error:.1f} % on average, where chance would make {100 * chance:.1f} %."
     )
 
 
@@ -182,9 +182,8 @@ def _direct(
 ) -> Expected:
     outside = float(answered.rows[list(bins.outside)].sum()) / rows
     if outside > MOST_OUTSIDE:
-        reason = (
-            f"{outside:.0%} of the answers lie outside those to the hold-out: their errors are not known."
-        )
+        said = "of the answers lie outside those to the hold-out: their errors are not known."
+        reason = f"{100 * outside:.0f} % {said}"
         return Expected("dle", {}, {}, rows, reason)
     return Expected(
         "dle", _of_errors(answered, reference, truth), _of_errors(reference, reference, truth), rows

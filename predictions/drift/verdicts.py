@@ -235,8 +235,8 @@ def _of_model(findings: Sequence[Finding], watch: Watch) -> tuple[str, str]:
     if moved:
         said.append(f"The answers have drifted ({_named(moved)}).")
     if drifted:
-        weight = f", with {share:.0%} of the importance of all columns" if known else ""
-        light = "" if matters else f", less than the {watch.share:.0%} that count as drift of the model"
+        weight = f", with {_percent(share)} of the importance of all columns" if known else ""
+        light = "" if matters else f", less than the {_percent(watch.share)} that count as drift of the model"
         said.append(f"Drift in {_named(drifted)}{weight}{light}.")
     if small:
         said.append(f"Small but significant changes in {_named(small)}.")
@@ -245,6 +245,10 @@ def _of_model(findings: Sequence[Finding], watch: Watch) -> tuple[str, str]:
     if drifted or small:
         return NOTICE, " ".join(said)
     return STABLE, "No column and no answer differs from the reference by more than chance."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _named(findings: Sequence[Finding]) -> str:

@@ -100,6 +100,7 @@ def from_csv(stream: BinaryIO, *, delimiter: str | None = None, decimal: str | N
             present = {name: value for name, value in zip(FIELDS, values, strict=True) if value is not None}
             reading.take(present, places[line], line)
         row += batch.seen_rows
+        reading.found.rows = max(reading.found.rows, row)
     if not row:
         said = "the CSV holds a header and no rows"
         raise InvalidRows([Fault(None, "empty_file", said)], message=said)

@@ -220,7 +220,7 @@ def review(version: ModelVersion) -> None:
     fallen = holdout | {"roc_auc": 0.6}
     made = DriftReview.objects.create(
         registered_model=version.registered_model, version=version, rows=900, verdict="drift",
-        since=now - dt.timedelta(days=7), until=now,
+        since=now - dt.timedelta(days=7), until=now, scheduled=True,
         quality=[{
             "version": version.number, "coverage": 0.4, "holdout": holdout,
             "metrics": {name: {"value": value} for name, value in fallen.items()},

@@ -204,7 +204,7 @@ def test_answers_beyond_those_to_the_hold_out_have_no_known_errors() -> None:
     found = expected("regression", profile, counted(profile, PREDICTION, np.full(70, 1e6)))
     assert found.metrics == {}
     assert (
-        found.reason == "100% of the answers lie outside those to the hold-out: their errors are not known."
+        found.reason == "100 % of the answers lie outside those to the hold-out: their errors are not known."
     )
 
 

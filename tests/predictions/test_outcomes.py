@@ -136,6 +136,9 @@ def test_a_csv_of_outcomes_is_read_like_json(churn: ModelVersion, post: Post) ->
         (1, 3, "missing_field"),
         (2, 4, "not_a_boolean"),
     ]
+    long = f"key,actual\n{'k' * 201},true\n"
+    error = assert_error(post(OUTCOMES, long, "text/csv"), 400, "invalid_input")
+    assert error["message"] == "1 of 1 outcomes is invalid"
     assert_error(post(OUTCOMES, "key,actual\n", "text/csv"), 400, "invalid_input")
     assert_error(post(OUTCOMES, "key,truth\na,1\n", "text/csv"), 400, "invalid_input")
 

@@ -128,8 +128,8 @@ def test_importance_decides_whether_a_column_is_the_models_drift() -> None:
     weak = review(PROFILE, window, WATCH, {"age": 0.002, "visits": 0.1, "plan": -0.03})
     assert weak.verdict == "notice"
     assert weak.reason == (
-        "Drift in age, with 2% of the importance of all columns, "
-        "less than the 10% that count as drift of the model."
+        "Drift in age, with 2 % of the importance of all columns, "
+        "less than the 10 % that count as drift of the model."
     )
     found = by_column(weak)
     assert found["age"].verdict == "drift"
@@ -139,7 +139,7 @@ def test_importance_decides_whether_a_column_is_the_models_drift() -> None:
     strong = review(PROFILE, window, WATCH, {"age": 0.1, "visits": 0.1})
     assert (strong.verdict, strong.reason) == (
         "drift",
-        "Drift in age, with 50% of the importance of all columns.",
+        "Drift in age, with 50 % of the importance of all columns.",
     )
     for unknown in (None, {}, {"age": 0.0, "plan": -1.0}):
         assert review(PROFILE, window, WATCH, unknown).verdict == "drift"

@@ -200,6 +200,7 @@ def review_of(version: ModelVersion, **changed: Any) -> DriftReview:
         "rows": 900,
         "verdict": "drift",
         "created_at": now - dt.timedelta(hours=2),
+        "scheduled": True,
     }
     return DriftReview.objects.create(**fields | changed)
 
@@ -283,6 +284,7 @@ def test_the_last_review_counts_and_no_earlier_one(churn: ModelVersion, scraper:
     finding(new, 0, "tenure", "drift", 0.31)
     finding(new, 1, "gender", "insufficient", None)
     finding(new, 2, "_probability", "notice", 0.05)
+    review_of(churn, scheduled=False, verdict="stable", rows=3)  # somebody was curious
     RegisteredModel.objects.filter(name="houses").update(review_hours=0)
     found = scraped(scraper)
     named = {"model": "churn", "version": str(churn.number)}
