@@ -453,6 +453,21 @@ def test_rows_put_in_by_hand_are_counted_by_a_recount(version: ModelVersion) -> 
     assert roll_up(version, now) == 0
 
 
+@pytest.mark.django_db
+def test_a_clock_that_was_ahead_holds_nothing_up(version: ModelVersion) -> None:
+    log(version, NOON + MINUTE, PLAIN)
+    roll_up(version)
+    ahead = LATER + 300 * DAY
+    log(version, ahead - MINUTE, PLAIN)
+    assert roll_up(version, ahead) == 1
+    log(version, LATER + MINUTE, PLAIN, PLAIN)
+    assert roll_up(version, LATER + HOUR) == 2
+    assert rollups.counted_to(version.registered_model) == LATER + HOUR - rollups.lag()
+    assert rows_of(version, NOON, ahead) == 3, "the row from the future is counted when its time has come"
+    assert roll_up(version, ahead) == 1
+    assert rows_of(version, NOON, ahead) == 4
+
+
 # -- cost ----------------------------------------------------------------------------------------------
 
 
