@@ -125,14 +125,18 @@ _FORGET: Final = """
     SET upto = EXCLUDED.upto, rows = 0, closed = false
 """
 
-_FORGET_AFTER: Final = """
-    WITH gone AS (
-        DELETE FROM predictions_rolledhour WHERE registered_model_id = %(model)s AND hour > %(hour)s
-    )
-    DELETE FROM predictions_rollup WHERE hour > %(hour)s AND version_id IN (
-        SELECT id FROM training_modelversion WHERE registered_model_id = %(model)s
-    )
+_NOT_REMOVED: Final = """
+    NOT EXISTS (SELECT FROM predictions_removedmonth WHERE start = date_trunc('month', hour, 'UTC'))
 """
+_FORGET_MARKS: Final = f"""
+    DELETE FROM predictions_rolledhour
+    WHERE registered_model_id = %(model)s AND hour > %(hour)s AND {_NOT_REMOVED}
+"""  # noqa: S608 - constants alone
+_EMPTY: Final = f"""
+    DELETE FROM predictions_rollup WHERE hour >= %(first)s AND hour <= %(last)s AND version_id IN (
+        SELECT id FROM training_modelversion WHERE registered_model_id = %(model)s
+    ) AND {_NOT_REMOVED}
+"""  # noqa: S608 - constants alone
 
 
 def now() -> dt.datetime:
@@ -182,10 +186,16 @@ def forget(model_id: int, hour: dt.datetime, low: uuid.UUID) -> None:
         cursor.execute(_FORGET, {"model": model_id, "hour": hour, "low": low})
 
 
-def forget_after(model_id: int, hour: dt.datetime) -> None:
-    """Throws away what was counted of the hours behind `hour`, and that it was."""
+def forget_marks(model_id: int, hour: dt.datetime) -> None:
+    """Throws away the marks of the hours behind `hour`; what was counted stays until they are opened."""
     with connection.cursor() as cursor:
-        cursor.execute(_FORGET_AFTER, {"model": model_id, "hour": hour})
+        cursor.execute(_FORGET_MARKS, {"model": model_id, "hour": hour})
+
+
+def empty(model_id: int, first: dt.datetime, last: dt.datetime) -> None:
+    """Throws away what is left of the hours from `first` to `last`, which are about to be opened."""
+    with connection.cursor() as cursor:
+        cursor.execute(_EMPTY, {"model": model_id, "first": first, "last": last})
 
 
 def is_removed(hour: dt.datetime) -> bool:

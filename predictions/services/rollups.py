@@ -11,8 +11,8 @@ server that stood still in the middle of a COMMIT, rows put in by hand) is found
 counted of an hour with how much the log holds: when it is over, and `AGAIN` later. Then it is counted anew.
 Where the log holds nothing of an hour any more, or its month was removed, what was counted stays.
 
-A clock that was ahead leaves hours that are yet to come, and nothing would be counted until then: they are
-forgotten, and counted when their time has come.
+A clock that was ahead leaves marks of hours that are yet to come, and nothing would be counted until then:
+they are forgotten, and those hours are counted anew when their time has come.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _forget_what_is_to_come(model_id: int, now: dt.datetime) -> None:
     if newest is not None and newest > present:
         with transaction.atomic(durable=True):
             rollup_rows.begin(model_id)
-            rollup_rows.forget_after(model_id, present)
+            rollup_rows.forget_marks(model_id, present)
 
 
 def _step(model_id: int, mark: uuid.UUID, now: dt.datetime) -> int | None:
@@ -190,6 +190,7 @@ def _open_next(model_id: int, mark: uuid.UUID, now: dt.datetime) -> int | None:
         return None
     last = _hour_of(time_of(found or uuid.UUID(int=mark.int - 1)))
     hour = last if newest is None else max(newest + HOUR, min(last, _hour_of(now) - FILLED))
+    rollup_rows.empty(model_id, hour, last)
     made = []
     while hour <= last:
         made.append(RolledHour(registered_model_id=model_id, hour=hour, upto=lowest_at(hour)))
