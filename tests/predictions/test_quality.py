@@ -13,6 +13,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
+from django.db.models.signals import post_init
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -702,3 +703,22 @@ def test_who_asks_for_quality_does_not_wait_longer_than_asked_for_somebody_who_a
     at_once(add, ask)
     assert waited and 0.9 < waited[0] < 5
     assert adding_up.add_up(model) == 1
+
+
+def test_versions_that_have_nothing_in_a_window_are_not_read(churn: ModelVersion) -> None:
+    later = train_sample("churn", rows=300)
+    labelled(logged(churn, NOON, [True] * 3), [True] * 3)
+    quality.add_up(churn.registered_model)
+    read: list[int] = []
+
+    def note(instance: ModelVersion, **_: Any) -> None:
+        if "schema" not in instance.get_deferred_fields():
+            read.append(instance.number)
+
+    post_init.connect(note, sender=ModelVersion)
+    try:
+        found = quality.of_window(churn.registered_model, NOON, NOON + HOUR)
+    finally:
+        post_init.disconnect(note, sender=ModelVersion)
+    assert [each.version for each in found] == [churn.number]
+    assert later.number not in read, "a model may have thousands, and their schemas are long"
