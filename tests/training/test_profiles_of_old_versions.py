@@ -6,6 +6,7 @@ import io
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import IntegrityError, transaction
 
 from tests.conftest import train_sample
 from training.models import ModelVersion, PrunedArtifact, ReferenceProfile
@@ -33,6 +34,12 @@ def test_a_version_without_artifact_is_named_and_the_others_get_theirs(churn: Mo
         call_command("profile_versions", stdout=said, stderr=error)
     assert "churn 2: " in error.getvalue() and "pruned" in error.getvalue()
     assert ReferenceProfile.objects.get().version == churn
+
+
+def test_a_profile_is_frozen(churn: ModelVersion) -> None:
+    with pytest.raises(IntegrityError, match="written once"), transaction.atomic():
+        ReferenceProfile.objects.filter(version=churn).update(bins={})
+    assert churn.reference.profile.columns
 
 
 def test_an_unknown_model_is_refused(db: None) -> None:

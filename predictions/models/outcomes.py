@@ -1,0 +1,66 @@
+"""What became of predictions."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+
+from training.models import RegisteredModel
+
+
+class Outcome(models.Model):
+    """The ground truth of one prediction, learned later. Append-only: a correction is another row.
+
+    Of several rows for one prediction the one with the highest id holds. An outcome that came under the
+    client's own key before any prediction did waits with `prediction_id` null, which is set once when it
+    comes.
+    """
+
+    registered_model = models.ForeignKey(
+        RegisteredModel, on_delete=models.PROTECT, db_index=False, related_name="outcomes"
+    )
+    # No foreign key: the log is partitioned, and its partitions go with time.
+    prediction_id = models.UUIDField(null=True, blank=True)
+    key = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001 - null: named by id
+    actual = models.JSONField()
+    observed_at = models.DateTimeField()
+    client = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="outcomes"
+    )
+    received_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(prediction_id__isnull=False) | models.Q(key__isnull=False),
+                name="outcome_of_something",
+            )
+        ]
+        indexes = [
+            models.Index(fields=["prediction_id", "-id"], name="outcome_prediction"),
+            models.Index(
+                fields=["registered_model", "key"],
+                name="outcome_waiting",
+                condition=models.Q(prediction_id__isnull=True),
+            ),
+            # Those that have waited longest; without it each request would read past all that were joined.
+            models.Index(
+                fields=["registered_model", "id"],
+                name="outcome_waiting_longest",
+                condition=models.Q(prediction_id__isnull=True),
+            ),
+            # The list, as they came; also what finds a model's outcomes.
+            models.Index(fields=["registered_model", "received_at", "id"], name="outcome_received"),
+            # What came under a key before: a repeated request must find it.
+            models.Index(
+                fields=["registered_model", "key"],
+                name="outcome_key",
+                condition=models.Q(key__isnull=False),
+            ),
+        ]
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return f"outcome of {self.prediction_id or self.key}"

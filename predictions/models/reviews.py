@@ -1,0 +1,111 @@
+"""Drift reviews and their findings."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+
+from training.models import ModelVersion, RegisteredModel, TrainingRun
+
+
+class Verdict(models.TextChoices):
+    """What a review says of a column, and of the model."""
+
+    DRIFT = "drift"
+    NOTICE = "notice"
+    STABLE = "stable"
+    INSUFFICIENT = "insufficient"
+
+
+class DriftReview(models.Model):
+    """A window of the log, as one version answered it, beside the version's reference profile.
+
+    It holds all it was made of: its findings have the counts, so that it can be read when the log's rows are
+    gone.
+
+    since, until : whole hours, half open. rows : the version answered in them. counted_to : later rows
+        were not counted yet. reason : of the verdict, in words.
+    quality, expected : realised, and expected without outcomes; see `predictions.services.quality` and
+        `predictions.drift.estimates`.
+    kept : retention removes nothing of the log that it is about. log_removed_at : when that was done, all
+        the same.
+    run : the training run it asked for; run_note : why, or why not.
+    """
+
+    registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="reviews")
+    version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="reviews")
+    since = models.DateTimeField()
+    until = models.DateTimeField()
+    counted_to = models.DateTimeField(null=True, blank=True)
+    rows = models.PositiveBigIntegerField()
+    verdict = models.CharField(max_length=12, choices=Verdict.choices)
+    reason = models.TextField(blank=True)
+    quality = models.JSONField(null=True, blank=True)
+    expected = models.JSONField(null=True, blank=True)
+    scheduled = models.BooleanField(default=False)
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    kept = models.BooleanField(
+        default=False, help_text="The log's rows it is about are not removed by retention."
+    )
+    log_removed_at = models.DateTimeField(null=True, blank=True)
+    run = models.ForeignKey(
+        TrainingRun, null=True, blank=True, on_delete=models.PROTECT, related_name="reviews"
+    )
+    run_note = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(verdict__in=["drift", "notice", "stable", "insufficient"]),
+                name="review_verdict_known",
+            ),
+            models.CheckConstraint(condition=models.Q(since__lt=models.F("until")), name="review_window"),
+        ]
+        indexes = [models.Index(fields=["registered_model", "-id"], name="review_latest")]
+        default_permissions = ("view", "change", "delete")
+
+    def __str__(self) -> str:
+        return f"review {self.pk} of {self.version}"
+
+
+class DriftFinding(models.Model):
+    """What a review found in one column; see `predictions.drift.statistics` for the numbers.
+
+    bins : ``labels``, and how many rows fell into each in the ``reference`` and in the ``window``.
+    missing, unseen, outside : shares of the window's rows; reference_missing of the reference's.
+    """
+
+    review = models.ForeignKey(DriftReview, on_delete=models.CASCADE, related_name="findings")
+    position = models.PositiveSmallIntegerField()
+    column = models.CharField(max_length=200)
+    kind = models.CharField(max_length=6)
+    verdict = models.CharField(max_length=12, choices=Verdict.choices)
+    importance = models.FloatField(null=True)
+    rows = models.PositiveBigIntegerField()
+    reference_rows = models.PositiveBigIntegerField()
+    psi = models.FloatField(null=True)
+    adjusted_psi = models.FloatField(null=True)
+    p_value = models.FloatField(null=True)
+    adjusted_p_value = models.FloatField(null=True)
+    ks = models.FloatField(null=True)
+    chi_square_p_value = models.FloatField(null=True)
+    jensen_shannon = models.FloatField(null=True)
+    wasserstein = models.FloatField(null=True)
+    missing = models.FloatField(null=True)
+    reference_missing = models.FloatField(null=True)
+    unseen = models.FloatField(null=True)
+    outside = models.FloatField(null=True)
+    bins = models.JSONField()
+
+    class Meta:
+        ordering = ["review", "position"]
+        constraints = [models.UniqueConstraint(fields=["review", "column"], name="finding_once_a_column")]
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.column}: {self.verdict}"

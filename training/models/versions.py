@@ -1,0 +1,160 @@
+"""Versions, what they were trained on, and what became of their artifacts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from training.models.jobs import TrainingRun
+from training.models.registry import Dataset, RegisteredModel
+from training.profile import Profile
+from training.schema import DatasetSchema
+
+
+class ModelVersion(models.Model):
+    """One trained artifact of a registered model, numbered 1, 2, 3… Written once, but for its status."""
+
+    class Status(models.TextChoices):
+        CANDIDATE = "candidate"
+        ACTIVE = "active"
+        RETIRED = "retired"
+        REJECTED = "rejected"
+
+    registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="versions")
+    number = models.PositiveIntegerField()
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.CANDIDATE)
+    run = models.OneToOneField(TrainingRun, on_delete=models.PROTECT, related_name="version")
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="versions")
+    metrics = models.JSONField()
+    baseline = models.JSONField()
+    gate = models.JSONField()
+    evaluation = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="Curves, importances and slices on the hold-out; intervals of the metrics.",
+    )
+    parameters = models.JSONField(
+        default=dict, blank=True, help_text="Hyper-parameters a search chose; empty for the declared ones."
+    )
+    threshold = models.FloatField(null=True, blank=True)
+    schema = models.JSONField()
+    schema_sha256 = models.CharField(max_length=64)
+    train_rows = models.PositiveBigIntegerField()
+    holdout_rows = models.PositiveBigIntegerField()
+    engine = models.CharField(max_length=20)
+    engine_reason = models.CharField(max_length=300, blank=True)
+    artifact_sha256 = models.CharField(max_length=64)
+    artifact_hmac = models.CharField(max_length=64)
+    artifact_size = models.PositiveBigIntegerField()
+    # What the compiled engine is loaded from; blank where scikit-learn serves the version.
+    compiled_sha256 = models.CharField(max_length=64, blank=True)
+    compiled_hmac = models.CharField(max_length=64, blank=True)
+    compiled_size = models.PositiveBigIntegerField(null=True, blank=True)
+    parity = models.JSONField(
+        null=True, blank=True, help_text="How far the compiled engine's answers are from scikit-learn's."
+    )
+    libraries = models.JSONField(help_text="Versions of the libraries that made the artifact.")
+    seed = models.BigIntegerField()
+    code_version = models.CharField(max_length=120)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["registered_model", "number"], name="version_number_once"),
+            models.CheckConstraint(condition=Q(number__gte=1), name="version_number_from_1"),
+            models.CheckConstraint(
+                condition=Q(status__in=["candidate", "active", "retired", "rejected"]),
+                name="version_status_known",
+            ),
+            models.CheckConstraint(
+                condition=~Q(engine="onnx") | ~Q(compiled_sha256=""), name="version_onnx_is_compiled"
+            ),
+            # Also the index by which every request finds the active version.
+            models.UniqueConstraint(
+                fields=["registered_model"], condition=Q(status="active"), name="one_active_version"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.registered_model.name} {self.number}"
+
+    @property
+    def dataset_schema(self) -> DatasetSchema:
+        """The schema it was trained with, and what the training data held."""
+        return DatasetSchema.from_json(self.schema)
+
+    @property
+    def pruned_at(self) -> Any:
+        """When its artifact was removed from the store; None while it is there."""
+        return PrunedArtifact.objects.filter(version=self).values_list("at", flat=True).first()
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        """Everything that made this version what it is."""
+        return {
+            "dataset_sha256": self.dataset.sha256,
+            "dataset_rows": self.dataset.rows,
+            "schema_sha256": self.schema_sha256,
+            "artifact_sha256": self.artifact_sha256,
+            "compiled_sha256": self.compiled_sha256 or None,
+            "libraries": self.libraries,
+            "seed": self.seed,
+            "code_version": self.code_version,
+            "parameters": self.parameters,
+            "artifact_pruned_at": self.pruned_at,
+            "training_run": self.run_id,
+            "trained_by": self.created_by.get_username() if self.created_by else None,
+            "trained_at": self.created_at,
+        }
+
+
+class ReferenceProfile(models.Model):
+    """The frozen bins and counts of what a version was trained on, see `training.profile`.
+
+    A table of its own, because versions are read far more often than their bins. Written once, too.
+    """
+
+    version = models.OneToOneField(
+        ModelVersion, primary_key=True, on_delete=models.CASCADE, related_name="reference"
+    )
+    bins = models.JSONField()
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"reference profile of {self.version}"
+
+    @property
+    def profile(self) -> Profile:
+        return Profile.from_json(self.bins)
+
+
+class PrunedArtifact(models.Model):
+    """A version whose artifact was removed from the store: it can answer no more; its row stays."""
+
+    version = models.OneToOneField(ModelVersion, on_delete=models.PROTECT, related_name="pruned")
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    freed = models.PositiveBigIntegerField(help_text="Bytes.")
+    although_logged = models.BooleanField(
+        default=False, help_text="Removed although rows of the log still refer to the version."
+    )
+    at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name = "pruned artifact"
+
+    def __str__(self) -> str:
+        return f"artifact of {self.version}"
