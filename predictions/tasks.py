@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections.abc import Callable, Iterable
 
 from celery import shared_task
 from django.conf import settings
+from django.db import connection
 from django.utils import timezone
 
 from predictions import partitions
@@ -63,9 +65,13 @@ def join_waiting_outcomes() -> int:
 def count_the_log() -> int:
     """Rolls up what was logged since, and adds up what became of it; how many rows were counted."""
     rows = 0
-    for model in RegisteredModel.objects.all():
+
+    def count(model: RegisteredModel) -> None:
+        nonlocal rows
         rows += rollups.roll_up(model, seconds=PIECE_SECONDS).rows
         quality.add_up(model, seconds=PIECE_SECONDS)
+
+    _one_by_one(RegisteredModel.objects.all(), count)
     return rows
 
 
@@ -73,24 +79,48 @@ def count_the_log() -> int:
 def review_models() -> int:
     """Makes the drift reviews that are due, and queues the training runs they ask for; how many reviews."""
     made = 0
-    for model in reviews.due(timezone.now()):
+
+    def review(model: RegisteredModel) -> None:
+        nonlocal made
         try:
             found = reviews.review_when_due(model, timezone.now())
-        except VigiaError as error:  # one model without a profile must not keep the others from theirs
+        except VigiaError as error:  # no profile, say: nothing is broken
             log.warning("%s was not reviewed: %s", model, error)
-            continue
+            return
         if found is not None:
             made += 1
             run = retraining.ask_if_wanted(found)
             if run is not None:
                 training_tasks.enqueue(run)
+
+    _one_by_one(reviews.due(timezone.now()), review)
     return made
+
+
+def _one_by_one(models: Iterable[RegisteredModel], work: Callable[[RegisteredModel], None]) -> None:
+    """Does it for every model: what fails for one must not keep the others from theirs.
+
+    Raises
+    ------
+    ExceptionGroup : it failed for some, whose names are notes of the errors; so the task has failed.
+    """
+    failed, done = [], 0
+    for model in models:
+        done += 1
+        try:
+            work(model)
+        except Exception as error:
+            error.add_note(model.name)
+            failed.append(error)
+            connection.close_if_unusable_or_obsolete()  # the next model gets another
+    if failed:
+        raise ExceptionGroup(f"it failed for {len(failed)} of {done} models", failed)
 
 
 @shared_task
 def remove_old_months() -> int:
     """Removes the months of the log beyond LOG_KEEP_MONTHS; how many."""
-    if not settings.LOG_KEEP_MONTHS:
+    if settings.LOG_KEEP_MONTHS <= 0:
         return 0
     done = retention.remove_before(retention.months_ago(settings.LOG_KEEP_MONTHS, timezone.now()))
     for each in done:

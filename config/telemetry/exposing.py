@@ -6,8 +6,9 @@ import hmac
 import logging
 import threading
 from collections.abc import Callable
+from socketserver import ThreadingMixIn
 from typing import Any, Final
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
@@ -93,15 +94,29 @@ def worker_application(environ: dict[str, Any], start_response: Callable[..., An
     return [body]
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    """Who connects and says nothing keeps no other from the numbers."""
+
+    daemon_threads = True
+
+
 class _Silent(WSGIRequestHandler):
+    timeout = 10  # seconds that a connection may say nothing
+
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: a scrape every few seconds is no news."""
 
 
-def serve_worker(port: int) -> None:
-    """Shows the worker's metrics on a port of their own: for a worker on another machine than web."""
+def serve_worker(port: int) -> WSGIServer | None:
+    """Shows the worker's metrics on a port of their own: for a worker on another machine than web.
+
+    Returns
+    -------
+    The server, which runs in a thread; None without METRICS_TOKEN.
+    """
     if not settings.METRICS_TOKEN:
         logger.error("WORKER_METRICS_PORT is set and METRICS_TOKEN is not: nothing is shown")
-        return
-    server = make_server("", port, worker_application, handler_class=_Silent)
+        return None
+    server = make_server("", port, worker_application, _Server, _Silent)
     threading.Thread(target=server.serve_forever, name="worker-metrics", daemon=True).start()
+    return server

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from django.db import connection, transaction
@@ -28,8 +28,9 @@ from django.utils import timezone
 from predictions.drift.realised import Tally
 from predictions.identifiers import lowest_at
 from predictions.models import ChangedHour, Outcome, Prediction, QualityHour
-from predictions.services import hour_tallies
+from predictions.services import hour_tallies, joining
 from predictions.services.hour_tallies import HOUR
+from predictions.services.rollup_rows import is_removed
 from training.models import RegisteredModel
 
 LOCK: Final = 22125
@@ -37,6 +38,7 @@ LOCK: Final = 22125
 LARGE: Final = 20_000
 """Fewer rows are added up within milliseconds, and an hour of them never rests."""
 RESTED_ROWS: Final = 2_000
+LOOK_SECONDS: Final = 0.02
 
 
 def add_up(model: RegisteredModel, *, seconds: float | None = None, rested: bool = True) -> int:
@@ -50,46 +52,63 @@ def add_up(model: RegisteredModel, *, seconds: float | None = None, rested: bool
     marked = ChangedHour.objects.filter(registered_model=model, hour__lte=timezone.now())
     hours = list(marked.order_by("marked_at").values_list("hour", flat=True))
     resting = _resting(model, hours) if rested else set()
-    started, done = time.monotonic(), 0
-    for hour in hours:
-        if seconds is not None and time.monotonic() - started >= seconds:
-            break
-        if hour not in resting:
-            done += _add_up_hour(model, hour)
-    return done
+    return _add_up(model, (hour for hour in hours if hour not in resting), seconds)
 
 
 def catch_up(model: RegisteredModel, *, seconds: float) -> int:
     """`add_up` for somebody who waits: no large hour is begun, beat has those; how many were added up."""
     marked = ChangedHour.objects.filter(registered_model=model, hour__lte=timezone.now())
+    hours = marked.order_by("marked_at").values_list("hour", flat=True)
+    return _add_up(model, (hour for hour in hours if not _is_large(hour)), seconds)
+
+
+def _is_large(hour: dt.datetime) -> bool:
+    told = Outcome.objects.filter(
+        prediction_id__gte=lowest_at(hour), prediction_id__lt=lowest_at(hour + HOUR)
+    )
+    return told.order_by().values("pk")[:LARGE].count() >= LARGE
+
+
+def _add_up(model: RegisteredModel, hours: Iterable[dt.datetime], seconds: float | None) -> int:
+    """How many of these were added up; with `seconds`, none is begun or waited for after so many."""
     started, done = time.monotonic(), 0
-    for hour in marked.order_by("marked_at").values_list("hour", flat=True):
-        if time.monotonic() - started >= seconds:
+    for hour in hours:
+        left = None if seconds is None else seconds - (time.monotonic() - started)
+        if left is not None and left <= 0:
             break
-        low, high = lowest_at(hour), lowest_at(hour + HOUR)
-        told = Outcome.objects.filter(prediction_id__gte=low, prediction_id__lt=high).order_by()
-        if told.values("pk")[:LARGE].count() < LARGE:
-            done += _add_up_hour(model, hour)
+        added = _add_up_hour(model, hour, left)
+        if added is None:
+            break
+        done += added
     return done
 
 
 def mark_all(model: RegisteredModel) -> int:
-    """Marks every hour that has outcomes, or has been added up; how many there are."""
-    statement = """
+    """Marks every hour that has outcomes, or has been added up; how many there are.
+
+    Who records outcomes marks hours by several statements, so not in one order: of those who mark, one at a
+    time holds the model's lock. The hours are looked for before it is taken.
+    """
+    known = """
+        SELECT to_timestamp(vigia_milliseconds(prediction_id) / 3600000 * 3600) AS hour
+        FROM predictions_outcome WHERE registered_model_id = %(model)s AND prediction_id IS NOT NULL
+        UNION
+        SELECT added.hour FROM predictions_qualityhour added
+        JOIN training_modelversion version ON version.id = added.version_id
+        WHERE version.registered_model_id = %(model)s
+    """
+    mark = """
         INSERT INTO predictions_changedhour AS changed (registered_model_id, hour, marked_at)
-        SELECT %(model)s, hour, clock_timestamp() FROM (
-            SELECT to_timestamp(vigia_milliseconds(prediction_id) / 3600000 * 3600) AS hour
-            FROM predictions_outcome WHERE registered_model_id = %(model)s AND prediction_id IS NOT NULL
-            UNION
-            SELECT added.hour FROM predictions_qualityhour added
-            JOIN training_modelversion version ON version.id = added.version_id
-            WHERE version.registered_model_id = %(model)s
-        ) AS hours ORDER BY hour
+        SELECT %(model)s, hour, clock_timestamp() FROM unnest(%(hours)s::timestamptz[]) AS hour ORDER BY hour
         ON CONFLICT (registered_model_id, hour) DO UPDATE
         SET marked_at = greatest(EXCLUDED.marked_at, changed.marked_at + interval '1 microsecond')
     """
     with connection.cursor() as cursor:
-        cursor.execute(statement, {"model": model.pk})
+        cursor.execute(known, {"model": model.pk})
+        hours = [hour for (hour,) in cursor.fetchall()]
+    with transaction.atomic(), connection.cursor() as cursor:
+        joining.lock(model.pk)
+        cursor.execute(mark, {"model": model.pk, "hours": hours})
         return int(cursor.rowcount)
 
 
@@ -104,23 +123,44 @@ def _resting(model: RegisteredModel, hours: Sequence[dt.datetime]) -> set[dt.dat
     }
 
 
-def _add_up_hour(model: RegisteredModel, hour: dt.datetime) -> int:
-    """1, or 0 where somebody else has added it up meanwhile."""
+def _add_up_hour(model: RegisteredModel, hour: dt.datetime, wait: float | None) -> int | None:
+    """1, or 0 where somebody else has added it up meanwhile; None where somebody still adds up after `wait`
+    seconds."""
     with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK, model.pk % 2**31])
+        if not _is_our_turn(model, wait):
+            return None
         mark = ChangedHour.objects.filter(registered_model=model, hour=hour)
         seen = mark.values_list("marked_at", flat=True).first()
         if seen is None:
             return 0
-        # When its month has left the log, what was added up before is all that is known of it.
+        # When its month has left the log, what was added up before is all that is known of it: a row of it
+        # that came too late is not the hour.
         in_log = Prediction.objects.filter(
             registered_model=model, id__gte=lowest_at(hour), id__lt=lowest_at(hour + HOUR)
         )
-        if in_log.exists():
+        if in_log.exists() and not is_removed(hour):
             _write(model, hour, hour_tallies.of_hour(model, hour))
         mark.filter(marked_at=seen).delete()
     return 1
+
+
+def _is_our_turn(model: RegisteredModel, wait: float | None) -> bool:
+    """Takes the lock for the caller's transaction. Who holds it adds up an hour, which may take longer than
+    who asks for quality can wait, and than a statement may wait for a lock."""
+    key = [LOCK, model.pk % 2**31]
+    with connection.cursor() as cursor:
+        if wait is None:
+            cursor.execute("SELECT set_config('lock_timeout', '0', true)")
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", key)
+            return True
+        until = time.monotonic() + wait
+        while True:
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", key)
+            if cursor.fetchone()[0]:
+                return True
+            if time.monotonic() >= until:
+                return False
+            time.sleep(LOOK_SECONDS)
 
 
 def _write(model: RegisteredModel, hour: dt.datetime, found: Mapping[int, Tally]) -> None:

@@ -82,18 +82,19 @@ def of_window(
     since, until : widened to whole hours, see `whole_hours`.
     """
     since, until = whole_hours(since, until)
-    every = model.versions.select_related("registered_model").order_by("number")
-    versions = [version] if version is not None else list(every)
+    every = model.versions.order_by("number")
+    # A model may have thousands, and their schemas are long: only what has something is read whole.
+    versions = [version] if version is not None else list(every.only("registered_model_id"))
     answered: dict[int, int] = defaultdict(int)
     for version_id, _, rows in rollups.answered_by_hour(versions, since, until):
         answered[version_id] += rows
     kept: dict[int, list[Tally]] = defaultdict(list)
     for version_id, _, tally in _tallies(versions, since, until):
         kept[version_id].append(tally)
+    if version is None:
+        versions = list(every.filter(pk__in={*kept, *answered}).select_related("registered_model"))
     return [
-        _quality(each, kept.get(each.pk, ()), since, until, answered.get(each.pk, 0))
-        for each in versions
-        if each is version or each.pk in kept or answered.get(each.pk)
+        _quality(each, kept.get(each.pk, ()), since, until, answered.get(each.pk, 0)) for each in versions
     ]
 
 

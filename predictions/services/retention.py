@@ -13,6 +13,7 @@ from typing import Final
 
 from django.contrib.auth.models import User
 from django.db import OperationalError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from predictions import partitions
@@ -61,31 +62,49 @@ def remove_before(
 
 
 def _remove(month: Month, *, although_kept: bool, dry_run: bool, by: User | None) -> Removal:
-    about = list(
-        DriftReview.objects.filter(since__lt=month.next.start, until__gt=month.start)
-        .select_related("version__registered_model")
-        .order_by("pk")
-    )
-    rows = partitions.estimated_rows(month)
-    holding = [review for review in about if review.kept]
-    if holding and not although_kept:
-        said = ", ".join(map(str, holding[:5])) + (" and others" if len(holding) > 5 else "")
-        return Removal(month, rows, about, f"kept for {said}")
-    behind = "" if dry_run else _count_all(month)
-    if behind:
-        return Removal(month, rows, about, behind)
-    if not dry_run:
-        try:
-            with transaction.atomic():
+    rows, about = partitions.estimated_rows(month), list(_about(month))
+    kept = "" if although_kept else _kept_for(about)
+    kept = kept or ("" if dry_run else _count_all(month))
+    if kept or dry_run:
+        return Removal(month, rows, about, kept)
+    try:
+        with transaction.atomic():
+            # Counting may have taken hours, and reviews are made and kept meanwhile; from here on not.
+            about = list(_about(month).select_for_update(of=["self"]))
+            kept = "" if although_kept else _kept_for(about)
+            if not kept:
                 partitions.drop(month)
-                RemovedMonth.objects.create(start=month.start, rows=rows, although_kept=bool(holding), by=by)
-                ids = [review.pk for review in about]
-                DriftReview.objects.filter(pk__in=ids).update(log_removed_at=timezone.now())
-        except OperationalError as error:
-            if getattr(error.__cause__, "sqlstate", "") != LOCK_NOT_AVAILABLE:
-                raise
-            return Removal(month, rows, about, "somebody is reading the log; the next time will do")
-    return Removal(month, rows, about)
+                _record(month, rows, by, although_kept=any(review.kept for review in about))
+    except OperationalError as error:
+        if getattr(error.__cause__, "sqlstate", "") != LOCK_NOT_AVAILABLE:
+            raise
+        kept = "somebody is reading the log; the next time will do"
+    return Removal(month, rows, about, kept)
+
+
+def _about(month: Month) -> QuerySet[DriftReview, DriftReview]:
+    """Reviews that are about a month."""
+    rows = DriftReview.objects.filter(since__lt=month.next.start, until__gt=month.start)
+    return rows.select_related("version__registered_model").order_by("pk")
+
+
+def _kept_for(about: list[DriftReview]) -> str:
+    """Which of these somebody keeps, in words; empty where none is kept."""
+    holding = [review for review in about if review.kept]
+    if not holding:
+        return ""
+    return "kept for " + ", ".join(map(str, holding[:5])) + (" and others" if len(holding) > 5 else "")
+
+
+def _record(month: Month, rows: int, by: User | None, *, although_kept: bool) -> None:
+    """That a month has gone. One that had come again, when a clock stood wrong, is the same on record."""
+    record, is_new = RemovedMonth.objects.get_or_create(
+        start=month.start, defaults={"rows": rows, "although_kept": although_kept, "by": by}
+    )
+    if not is_new:
+        record.rows += rows
+        record.save(update_fields=["rows"])
+    _about(month).filter(log_removed_at__isnull=True).update(log_removed_at=timezone.now())
 
 
 def _count_all(month: Month) -> str:
@@ -101,5 +120,5 @@ def _count_all(month: Month) -> str:
 
 def months_ago(count: int, now: dt.datetime) -> dt.datetime:
     """The beginning of the month so many months before the one of `now`."""
-    months = now.year * 12 + now.month - 1 - count
+    months = max(12, now.year * 12 + now.month - 1 - count)  # the first that there is
     return dt.datetime(months // 12, months % 12 + 1, 1, tzinfo=dt.UTC)

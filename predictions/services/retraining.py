@@ -14,7 +14,7 @@ from django.utils import timezone
 from predictions.identifiers import lowest_at
 from predictions.models import DriftReview, Outcome, Verdict
 from predictions.services import quality
-from training.models import RegisteredModel, TrainingRun
+from training.models import ModelVersion, RegisteredModel, TrainingRun
 from training.services import runs, sources
 
 Trigger = RegisteredModel.Trigger
@@ -31,9 +31,8 @@ def ask_if_wanted(review: DriftReview) -> TrainingRun | None:
     with transaction.atomic():
         model = RegisteredModel.objects.select_for_update(no_key=True).get(pk=review.registered_model_id)
         last = _last(model)
-        since = _since(review, last)
-        held_back = _held_back(model, review, last, since)
-        made = None if held_back else _request(model, since, review.until)
+        held_back = _held_back(model, review, last)
+        made = None if held_back else _request(model, _behind(review, _learnt(model)), review.until)
         note = f"{wanted}; not asked for: {held_back}" if held_back else wanted
         DriftReview.objects.filter(pk=review.pk).update(run=made, run_note=note)
     review.run, review.run_note = made, note
@@ -58,16 +57,31 @@ def _last(model: RegisteredModel) -> TrainingRun | None:
     return found.run if found is not None else None
 
 
-def _since(review: DriftReview, last: TrainingRun | None) -> dt.datetime:
-    """From when on rows are taken: what the last such run has seen is not appended again."""
-    seen = dt.datetime.fromisoformat(last.source["until"]) if last is not None and last.source else None
-    has_learnt = last is not None and last.status == TrainingRun.Status.SUCCEEDED
-    return max(review.since, seen) if seen is not None and has_learnt else review.since
+def _learnt(model: RegisteredModel) -> TrainingRun | None:
+    """The last such run whose rows the active version was trained on, its own or those it was appended to.
+
+    A candidate that nobody has activated, or that was rolled back, took its rows with it.
+    """
+    active = model.active_version
+    if active is None:
+        return None
+    rows = TrainingRun.objects.filter(
+        reviews__registered_model=model,
+        status=TrainingRun.Status.SUCCEEDED,
+        version__status__in=[ModelVersion.Status.ACTIVE, ModelVersion.Status.RETIRED],
+        version__number__lte=active.number,
+    )
+    return rows.order_by("-pk").first()
 
 
-def _held_back(
-    model: RegisteredModel, review: DriftReview, last: TrainingRun | None, since: dt.datetime
-) -> str:
+def _behind(review: DriftReview, run: TrainingRun | None) -> dt.datetime:
+    """From when on there are rows in the review's window that a run has not seen."""
+    if run is None or run.source is None:
+        return review.since
+    return max(review.since, dt.datetime.fromisoformat(run.source["until"]))
+
+
+def _held_back(model: RegisteredModel, review: DriftReview, last: TrainingRun | None) -> str:
     """Why it is not asked for although it is wanted, in words."""
     if review.version_id != getattr(model.active_version, "pk", None):
         return f"{review.version} is no longer the active version"
@@ -77,6 +91,9 @@ def _held_back(
     pause = dt.timedelta(hours=model.retrain_cooldown_hours)
     if last is not None and last.queued_at + pause > timezone.now():
         return f"after {last} the next may follow from {last.queued_at + pause:%Y-%m-%d %H:%M} UTC on"
+    # Without news the same rows would make the same candidate again.
+    has_succeeded = last is not None and last.status == TrainingRun.Status.SUCCEEDED
+    since = _behind(review, last if has_succeeded else _learnt(model))
     least = quality.watch_of(model).minimum_outcomes
     known = _known(model, since, review.until, least)
     if known < least:

@@ -33,6 +33,8 @@ COUNTING_SECONDS: Final = 10.0
 """How long a review that somebody waits for counts what is not rolled up yet; beat counts the rest."""
 LOCK: Final = 22126
 """Class of the advisory lock under which a model's scheduled review is made, with the model's id."""
+KEEPING: Final = 22127
+"""Class of the advisory lock under which a version's reviews are kept, with its id."""
 SOONER: Final = dt.timedelta(hours=1)
 """After so long a scheduled review is made anew that had too few rows."""
 
@@ -106,16 +108,26 @@ def review(
 def _kept_once(made: DriftReview, reviewed: Reviewed) -> DriftReview:
     """The review as a row; the one of the same window where nothing has changed since it was made."""
     same = DriftReview.objects.filter(version=made.version, since=made.since, until=made.until)
-    before = same.select_related("registered_model", "version").first()  # the newest
-    if before is not None and not made.scheduled and _says_the_same(before, made):
-        return before
     with transaction.atomic():
+        with connection.cursor() as cursor:  # of two who ask at once, the second finds the first one's
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [KEEPING, made.version_id % 2**31])
+        before = same.select_related("registered_model", "version").first()  # the newest
+        if before is not None and not made.scheduled and _says_the_same(before, made):
+            return before
+        if made.scheduled and made.verdict == Verdict.INSUFFICIENT:
+            _forget_those_too_few(made.version)
         made.save()
         DriftFinding.objects.bulk_create(
             DriftFinding(review=made, position=position, **asdict(found))
             for position, found in enumerate(reviewed.findings)
         )
     return made
+
+
+def _forget_those_too_few(version: ModelVersion) -> None:
+    """A quiet model is looked at every hour: the last such review is enough."""
+    of_version = DriftReview.objects.filter(version=version, scheduled=True)
+    of_version.filter(verdict=Verdict.INSUFFICIENT, kept=False, run=None).delete()
 
 
 def _says_the_same(before: DriftReview, made: DriftReview) -> bool:

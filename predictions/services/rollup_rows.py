@@ -10,7 +10,7 @@ from typing import Final
 from django.db import connection
 
 from predictions.identifiers import lowest_at
-from predictions.models import Rollup
+from predictions.models import RemovedMonth, Rollup
 from training.profile import PREDICTION, PROBABILITY
 
 LOCK: Final = 22124
@@ -105,6 +105,9 @@ _DIFFERENT: Final = """
     LEFT JOIN predictions_rolledhour rolled
         ON rolled.registered_model_id = %(model)s AND rolled.hour = looked.hour
     WHERE held.rows > 0 AND held.rows <> coalesce(rolled.rows, 0)
+        AND NOT EXISTS (
+            SELECT FROM predictions_removedmonth WHERE start = date_trunc('month', looked.hour, 'UTC')
+        )
     ORDER BY looked.hour
 """
 _NTH: Final = f"""
@@ -121,6 +124,19 @@ _FORGET: Final = """
     ON CONFLICT (registered_model_id, hour) DO UPDATE
     SET upto = EXCLUDED.upto, rows = 0, closed = false
 """
+
+_NOT_REMOVED: Final = """
+    NOT EXISTS (SELECT FROM predictions_removedmonth WHERE start = date_trunc('month', hour, 'UTC'))
+"""
+_FORGET_MARKS: Final = f"""
+    DELETE FROM predictions_rolledhour
+    WHERE registered_model_id = %(model)s AND hour > %(hour)s AND {_NOT_REMOVED}
+"""  # noqa: S608 - constants alone
+_EMPTY: Final = f"""
+    DELETE FROM predictions_rollup WHERE hour >= %(first)s AND hour <= %(last)s AND version_id IN (
+        SELECT id FROM training_modelversion WHERE registered_model_id = %(model)s
+    ) AND {_NOT_REMOVED}
+"""  # noqa: S608 - constants alone
 
 
 def now() -> dt.datetime:
@@ -168,3 +184,20 @@ def forget(model_id: int, hour: dt.datetime, low: uuid.UUID) -> None:
     """Throws away what was counted of an hour whose first id is `low`: it is to be counted anew."""
     with connection.cursor() as cursor:
         cursor.execute(_FORGET, {"model": model_id, "hour": hour, "low": low})
+
+
+def forget_marks(model_id: int, hour: dt.datetime) -> None:
+    """Throws away the marks of the hours behind `hour`; what was counted stays until they are opened."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FORGET_MARKS, {"model": model_id, "hour": hour})
+
+
+def empty(model_id: int, first: dt.datetime, last: dt.datetime) -> None:
+    """Throws away what is left of the hours from `first` to `last`, which are about to be opened."""
+    with connection.cursor() as cursor:
+        cursor.execute(_EMPTY, {"model": model_id, "first": first, "last": last})
+
+
+def is_removed(hour: dt.datetime) -> bool:
+    """Whether the log's month that an hour lies in was removed: a row that has come since is not the hour."""
+    return RemovedMonth.objects.filter(start=hour.replace(day=1, hour=0)).exists()

@@ -9,7 +9,10 @@ A row's id is made when it is answered, and its COMMIT comes later. So the mark 
 (`lag`), after which the log's writer has given a row up. What comes later still (a clock that is behind, a
 server that stood still in the middle of a COMMIT, rows put in by hand) is found by comparing how much was
 counted of an hour with how much the log holds: when it is over, and `AGAIN` later. Then it is counted anew.
-Where the log holds nothing of an hour any more, its month was removed, and what was counted stays.
+Where the log holds nothing of an hour any more, or its month was removed, what was counted stays.
+
+A clock that was ahead leaves marks of hours that are yet to come, and nothing would be counted until then:
+they are forgotten, and those hours are counted anew when their time has come.
 """
 
 from __future__ import annotations
@@ -84,6 +87,7 @@ def roll_up(
     began, rows = time.monotonic(), 0
     now = now or rollup_rows.now()  # once: the mark of the hour that goes on would move for ever
     mark = lowest_at(now - lag() if until is None else min(until, now))
+    _forget_what_is_to_come(model.pk, now)
     while (done := _step(model.pk, mark, now)) is not None:
         rows += done
         if seconds is not None and time.monotonic() - began >= seconds:
@@ -120,6 +124,14 @@ def counted_to(model: RegisteredModel) -> dt.datetime | None:
     if behind is not None:
         return time_of(behind)
     return None if newest is None else newest + HOUR
+
+
+def _forget_what_is_to_come(model_id: int, now: dt.datetime) -> None:
+    newest, present = _newest(model_id), _hour_of(now)
+    if newest is not None and newest > present:
+        with transaction.atomic(durable=True):
+            rollup_rows.begin(model_id)
+            rollup_rows.forget_marks(model_id, present)
 
 
 def _step(model_id: int, mark: uuid.UUID, now: dt.datetime) -> int | None:
@@ -178,6 +190,7 @@ def _open_next(model_id: int, mark: uuid.UUID, now: dt.datetime) -> int | None:
         return None
     last = _hour_of(time_of(found or uuid.UUID(int=mark.int - 1)))
     hour = last if newest is None else max(newest + HOUR, min(last, _hour_of(now) - FILLED))
+    rollup_rows.empty(model_id, hour, last)
     made = []
     while hour <= last:
         made.append(RolledHour(registered_model_id=model_id, hour=hour, upto=lowest_at(hour)))
@@ -195,7 +208,8 @@ def _hours_with_rows(model_id: int, since: dt.datetime, until: dt.datetime) -> I
         if found is None:
             return
         hour = _hour_of(time_of(found))
-        yield hour
+        if not rollup_rows.is_removed(hour):
+            yield hour
         hour += HOUR
 
 
@@ -256,10 +270,7 @@ def _read(
         cursor.execute(question, [step.total_seconds(), since, version.pk, since, until])
         for start, column, place, rows, total in cursor.fetchall():
             if start not in found:
-                found[start] = {
-                    name: Counted(np.zeros(size, dtype=np.int64), np.zeros(size))
-                    for name, size in sizes.items()
-                }
+                found[start] = {name: _nothing(size) for name, size in sizes.items()}
             if column != Rollup.ROWS:
                 counted = found[start][column]
                 counted.counts[place], counted.totals[place] = rows, total

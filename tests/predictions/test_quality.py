@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+import time
 import uuid
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
+from django.db.models.signals import post_init
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -641,3 +643,82 @@ def test_outcomes_are_listed_with_what_holds(churn: ModelVersion, api: APIClient
     assert listed(key="a\x00b") == []
     history = api.get(f"/api/v1/predictions/{ids[0]}/").json()["outcome"]["history"]
     assert [each["actual"] for each in history] == [False, True]
+
+
+def test_marking_all_hours_waits_for_who_records_outcomes_and_never_crosswise(churn: ModelVersion) -> None:
+    early, late = logged(churn, NOON, [True]), logged(churn, NOON + HOUR, [True])
+    labelled([*early, *late], [True, True])
+    model, begun, marked = churn.registered_model, threading.Event(), []
+
+    def record() -> None:
+        with transaction.atomic():
+            joining.lock(model.pk)
+            labelled(late, [False])
+            begun.set()
+            wait_until_somebody_waits()
+            labelled(early, [False])
+
+    def mark() -> None:
+        begun.wait()
+        marked.append(adding_up.mark_all(model))
+
+    at_once(record, mark)
+    assert marked == [2]
+    assert Outcome.objects.count() == 4
+
+
+def wait_until_somebody_waits() -> None:
+    with connection.cursor() as cursor:
+        for _ in range(500):
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone()[0]:
+                return
+            time.sleep(0.01)
+    raise AssertionError("nobody waits")
+
+
+def test_who_asks_for_quality_does_not_wait_longer_than_asked_for_somebody_who_adds_up(
+    churn: ModelVersion,
+) -> None:
+    labelled(logged(churn, NOON, [True]), [True])
+    model, taken, asked = churn.registered_model, threading.Event(), threading.Event()
+
+    def add() -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [adding_up.LOCK, model.pk])
+            taken.set()
+            asked.wait(30)
+
+    def ask() -> None:
+        taken.wait()
+        began = time.monotonic()
+        try:
+            assert adding_up.add_up(model, seconds=0.5) == 0
+            assert adding_up.catch_up(model, seconds=0.5) == 0
+            waited.append(time.monotonic() - began)
+        finally:
+            asked.set()
+
+    waited: list[float] = []
+    at_once(add, ask)
+    assert waited and 0.9 < waited[0] < 5
+    assert adding_up.add_up(model) == 1
+
+
+def test_versions_that_have_nothing_in_a_window_are_not_read(churn: ModelVersion) -> None:
+    later = train_sample("churn", rows=300)
+    labelled(logged(churn, NOON, [True] * 3), [True] * 3)
+    quality.add_up(churn.registered_model)
+    read: list[int] = []
+
+    def note(instance: ModelVersion, **_: Any) -> None:
+        if "schema" not in instance.get_deferred_fields():
+            read.append(instance.number)
+
+    post_init.connect(note, sender=ModelVersion)
+    try:
+        found = quality.of_window(churn.registered_model, NOON, NOON + HOUR)
+    finally:
+        post_init.disconnect(note, sender=ModelVersion)
+    assert [each.version for each in found] == [churn.number]
+    assert later.number not in read, "a model may have thousands, and their schemas are long"

@@ -15,7 +15,7 @@ from django.utils import timezone
 from predictions import partitions, tasks
 from predictions.identifiers import lowest_at
 from predictions.models import DriftReview, Outcome, Prediction, RemovedMonth, Rollup
-from predictions.services import quality, retention, rollups
+from predictions.services import quality, retention, reviews, rollups
 from tests.predictions.test_admin import answered
 from training.models import ModelVersion
 
@@ -118,6 +118,70 @@ def test_a_kept_review_holds_its_month_until_somebody_says_otherwise(
     kept.refresh_from_db()
     assert kept.log_removed_at is not None
     assert RemovedMonth.objects.get(start__month=1).although_kept
+
+
+def test_a_review_that_is_kept_while_its_month_is_counted_holds_it(
+    log: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about, count_all = review(log, JANUARY), retention._count_all
+
+    def counted_while_somebody_keeps_it(month: partitions.Month) -> str:
+        behind = count_all(month)
+        reviews.keep(about, True)
+        return behind
+
+    monkeypatch.setattr(retention, "_count_all", counted_while_somebody_keeps_it)
+    [done] = retention.remove_before(dt.datetime(2026, 2, 1, tzinfo=dt.UTC))
+    assert done.kept == f"kept for review {about.pk} of churn 1"
+    assert Prediction.objects.count() == 5
+
+
+def test_a_review_made_while_its_month_is_counted_says_that_the_rows_went(
+    log: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count_all = retention._count_all
+
+    def counted_while_somebody_reviews(month: partitions.Month) -> str:
+        behind = count_all(month)
+        review(log, JANUARY)
+        return behind
+
+    monkeypatch.setattr(retention, "_count_all", counted_while_somebody_reviews)
+    retention.remove_before(dt.datetime(2026, 2, 1, tzinfo=dt.UTC))
+    assert DriftReview.objects.get().log_removed_at is not None
+
+
+def test_a_month_that_came_again_is_removed_again(log: ModelVersion) -> None:
+    february = dt.datetime(2026, 2, 1, tzinfo=dt.UTC)
+    retention.remove_before(february)
+    partitions.ensure(JANUARY, 0)  # as a clock that stood wrong makes it
+    [done] = retention.remove_before(february)
+    assert done.kept == ""
+    assert RemovedMonth.objects.get().rows == 3
+
+
+def test_a_late_row_of_a_removed_month_does_not_wipe_what_was_counted(log: ModelVersion) -> None:
+    february = dt.datetime(2026, 2, 1, tzinfo=dt.UTC)
+    january = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), february]
+    retention.remove_before(february)
+    [row] = answered(log, 1, ids=[uuid.UUID(int=lowest_at(JANUARY).int | 0x7000_8000_0000_0000_0000 + 9)])
+    Outcome.objects.create(
+        registered_model=log.registered_model, prediction_id=row.pk, actual=True, observed_at=timezone.now()
+    )
+    rollups.recount(log.registered_model, *january)
+    quality.add_up(log.registered_model)
+    assert rollups.answered([log.registered_model_id], *january) == {log.registered_model_id: 3}
+    [found] = quality.of_window(log.registered_model, *january, log)
+    assert (found.answered, found.labelled) == (3, 3)
+
+
+@pytest.mark.parametrize("months", [-1, 100_000])
+def test_a_number_of_months_that_cannot_be_removes_nothing(
+    log: ModelVersion, settings: Any, months: int
+) -> None:
+    settings.LOG_KEEP_MONTHS = months
+    assert tasks.remove_old_months() == 0
+    assert Prediction.objects.count() == 5
 
 
 def test_the_present_month_is_never_removed_and_zero_keeps_all(log: ModelVersion, settings: Any) -> None:

@@ -16,8 +16,9 @@ from rest_framework.test import APIClient
 
 from config.telemetry import database
 from predictions import tasks
+from predictions.identifiers import lowest_at
 from predictions.models import DriftFinding, DriftReview, Prediction
-from predictions.services import glances, reviews
+from predictions.services import glances, reviews, rollups
 from tests.conftest import SAMPLES, Post, assert_error, at_once, keyed, train_sample
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel, TrainingRun
 from training.services import registry, runs
@@ -241,6 +242,10 @@ def test_with_too_few_rows_it_is_tried_again_within_the_hour(churn: ModelVersion
     assert tasks.review_models() == 0
     DriftReview.objects.update(created_at=timezone.now() - dt.timedelta(minutes=61))
     assert tasks.review_models() == 1
+    assert DriftReview.objects.count() == 1, "it takes the place of the one before"
+    DriftReview.objects.update(created_at=timezone.now() - dt.timedelta(minutes=61), kept=True)
+    assert tasks.review_models() == 1
+    assert DriftReview.objects.count() == 2, "unless somebody keeps that"
 
 
 def test_two_at_once_make_one_review(churn: ModelVersion, post: Post) -> None:
@@ -261,6 +266,49 @@ def test_a_model_without_profile_does_not_keep_the_others_from_theirs(
     bikes.reference.delete()
     assert tasks.review_models() == 1
     assert DriftReview.objects.get().registered_model.name == "churn"
+
+
+def put_in_by_hand(version: ModelVersion, number: Any) -> None:
+    """A row of two hours ago with `number` in its first numeric column."""
+    columns = version.dataset_schema.columns
+    cells: list[Any] = [None] * len(columns)
+    cells[next(at for at, column in enumerate(columns) if column.is_numeric)] = number
+    Prediction.objects.create(
+        id=lowest_at(timezone.now() - dt.timedelta(hours=2)),
+        registered_model=version.registered_model,
+        version=version,
+        cells=cells,
+        prediction=1.0,
+        warnings=[],
+        request_id="by hand",
+    )
+
+
+def test_a_log_that_cannot_be_counted_does_not_keep_other_models_from_theirs(
+    churn: ModelVersion, post: Post
+) -> None:
+    send(post, rows(0, 100))
+    bikes = train_sample("bikes", rows=400)
+    put_in_by_hand(bikes, "no number")
+    put_in_by_hand(churn, 1.0)
+    with pytest.raises(ExceptionGroup) as failed:
+        tasks.count_the_log()
+    assert [str(error.__notes__) for error in failed.value.exceptions] == ["['bikes']"]
+    assert rollups.counted_to(churn.registered_model) is not None
+    with pytest.raises(ExceptionGroup, match="1 of 2 models"):
+        tasks.review_models()
+    assert DriftReview.objects.get().registered_model.name == "churn"
+
+
+def test_two_who_ask_for_the_same_review_at_once_get_one(churn: ModelVersion, post: Post) -> None:
+    send(post, rows(0, 100))
+    model, now = churn.registered_model, timezone.now()
+    found: list[int] = []
+    at_once(
+        *[lambda: found.append(reviews.review(model, now - dt.timedelta(hours=1), now).pk)] * 4  # type: ignore[list-item]
+    )
+    assert len(found) == 4
+    assert set(found) == {DriftReview.objects.get().pk}
 
 
 # -- asking for a training run -------------------------------------------------------------------------
@@ -313,6 +361,35 @@ def test_drift_asks_for_one_run_on_what_became_known_and_then_waits(drifted: Mod
     assert due_again(retrain_cooldown_hours=0) == 1
     note = DriftReview.objects.first().run_note  # type: ignore[union-attr]
     assert "0 rows since" in note, "what the last run has seen is not appended again"
+
+
+def test_rows_of_a_version_nobody_activated_are_appended_again(drifted: ModelVersion, post: Post) -> None:
+    RegisteredModel.objects.update(policy="manual")
+    assert due_again(retrain_on="drift") == 1
+    first = DriftReview.objects.get().run
+    assert first is not None
+    assert runs.execute(first.pk)
+    first.refresh_from_db()
+    assert (first.status, first.version.status) == ("succeeded", "candidate")
+    assert due_again(retrain_cooldown_hours=0) == 1
+    note = DriftReview.objects.first().run_note  # type: ignore[union-attr]
+    assert "0 rows since" in note, "nothing has become known since"
+    customers = rows(150, 300, **SHIFTED)
+    answers = send(post, customers)
+    told = [
+        {"prediction": answer["id"], "actual": customer["Churn"]}
+        for answer, customer in zip(answers, customers, strict=True)
+    ]
+    assert post(OUTCOMES, told).status_code == 200
+    TrainingRun.objects.filter(pk=first.pk).update(
+        source=first.source | {"until": Prediction.objects.order_by("id")[150].at.isoformat()}  # type: ignore[operator]
+    )
+    assert due_again() == 1
+    second = DriftReview.objects.first().run  # type: ignore[union-attr]
+    assert second is not None, DriftReview.objects.first().run_note  # type: ignore[union-attr]
+    assert runs.execute(second.pk)
+    second.refresh_from_db()
+    assert second.version.dataset.rows == drifted.dataset.rows + 300
 
 
 def test_too_few_outcomes_are_nothing_to_train_on(churn: ModelVersion, post: Post) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import http.client
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rest_framework.test import APIClient
 
 from config.management.commands.check_metrics import faults
-from config.telemetry import database
+from config.telemetry import database, exposing
 from config.telemetry.database import RECENT, fall, lag
 from predictions import partitions
 from predictions.identifiers import lowest_at
@@ -58,6 +60,21 @@ def value(found: Samples, name: str, **labels: str) -> float | None:
 
 
 # -- who may read it -----------------------------------------------------------------------------------
+
+
+def test_who_connects_to_the_worker_and_says_nothing_keeps_nobody_from_its_numbers(settings: Any) -> None:
+    settings.METRICS_TOKEN = TOKEN
+    server = exposing.serve_worker(0)
+    assert server is not None
+    try:
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=5):
+            asked = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
+            asked.request("GET", "/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+            assert asked.getresponse().status == 200
+            asked.close()
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.django_db
