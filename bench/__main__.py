@@ -21,7 +21,7 @@ from bench import report
 from bench.command import check_machine, number, run, say, starting
 from bench.measuring import Measured, as_json, check_stored, measure, summarise
 from bench.optional import optional_peers
-from bench.processes import ROOT, Failed, memory_bytes
+from bench.processes import ROOT, Failed, memory_bytes, wait_until_quiet
 from bench.services import SCENARIOS, Bodies, Service, Vigia, empties, peers, start_vigia
 
 WARM_UP_SECONDS = 2.0
@@ -67,6 +67,7 @@ def run_all(vigia: Vigia, services: list[Service], rounds: int, seconds: float) 
                 for service in services:
                     if scenario.name not in service.targets:
                         continue
+                    wait_until_quiet()
                     found = measure(turn, scenario, service, seconds, vigia.postgres_pid, database)
                     runs.append(found)
                     say(report.line(found, service))

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PORTS = range(20_000, 32_000)
 TICK = os.sysconf("SC_CLK_TCK")
 STOP_SECONDS = 30.0
+QUIET = 0.15  # cores
 
 
 class Failed(Exception):
@@ -151,6 +152,20 @@ def machine_busy_seconds() -> float:
     fields = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     user, nice, system, _idle, _iowait, irq, softirq, steal = fields
     return (user + nice + system + irq + softirq + steal) / TICK
+
+
+def wait_until_quiet(seconds: float = 15.0) -> None:
+    """Until the machine has nothing left to do, or so many seconds at most.
+
+    Who is asked over 64 connections works on what was asked last when the load generator has long gone:
+    whoever is asked next would be measured beside that.
+    """
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        began, before = time.monotonic(), machine_busy_seconds()
+        time.sleep(0.25)
+        if machine_busy_seconds() - before < QUIET * (time.monotonic() - began):
+            return
 
 
 def wait_until(ready: Callable[[], bool], seconds: float, pause: float = 0.1) -> bool:

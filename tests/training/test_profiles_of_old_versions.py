@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -34,6 +36,19 @@ def test_a_version_without_artifact_is_named_and_the_others_get_theirs(churn: Mo
         call_command("profile_versions", stdout=said, stderr=error)
     assert "churn 2: " in error.getvalue() and "pruned" in error.getvalue()
     assert ReferenceProfile.objects.get().version == churn
+
+
+def test_a_start_gives_the_active_version_its_profile(
+    churn: ModelVersion, tmp_path: Path, settings: Any
+) -> None:
+    older = train_sample("churn", rows=600, activate=False)
+    ReferenceProfile.objects.all().delete()
+    settings.STATIC_ROOT = str(tmp_path)
+    out = io.StringIO()
+    call_command("bootstrap", no_models=True, no_accounts=True, stdout=out)
+    assert "churn 1: its reference profile was made from its dataset" in out.getvalue()
+    assert ReferenceProfile.objects.filter(version=churn).exists()
+    assert not ReferenceProfile.objects.filter(version=older).exists()
 
 
 def test_a_profile_is_frozen(churn: ModelVersion) -> None:

@@ -20,6 +20,7 @@ from knox.models import AuthToken
 from config import env
 from predictions import partitions
 from training import catalogue
+from training.errors import VigiaError
 from training.models import ModelVersion, RegisteredModel, TrainingRun
 from training.schema import InvalidRows
 from training.services import datasets, keys, registry, runs
@@ -45,11 +46,25 @@ class Command(BaseCommand):
             missing = [row for row in rows if not row.versions.exists()]
             for position, row in enumerate(missing, 1):
                 self._train_first(row, f"[{position}/{len(missing)}]")
+        self._profile_active()
         if not options["no_accounts"]:
             settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
             password = self._admin()
             key = self._client_key()
             write_private(settings.VAR_DIR / "welcome.txt", self._welcome(password, key))
+
+    def _profile_active(self) -> None:
+        """Active versions from before reference profiles get theirs, so that their answers can be reviewed."""
+        versions = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, reference__isnull=True)
+        for version in versions.select_related("registered_model", "dataset"):
+            from training.services import profiles
+
+            try:
+                profiles.make(version)
+            except VigiaError as error:
+                self._say(f"{version} has no reference profile: {error.message}")
+            else:
+                self._say(f"{version}: its reference profile was made from its dataset")
 
     def _say(self, text: str) -> None:
         self.stdout.write(text)
