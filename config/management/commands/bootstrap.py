@@ -54,7 +54,7 @@ class Command(BaseCommand):
             write_private(settings.VAR_DIR / "welcome.txt", self._welcome(password, key))
 
     def _profile_active(self) -> None:
-        """Active versions from before reference profiles get theirs, so that their answers can be reviewed."""
+        """Active versions from before reference profiles get theirs, so that their log can be reviewed."""
         versions = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, reference__isnull=True)
         for version in versions.select_related("registered_model", "dataset"):
             from training.services import profiles
