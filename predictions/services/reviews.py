@@ -80,7 +80,10 @@ def review(
     since, until = whole_hours(since, until)
     # To this moment: a row that is being committed now is found when its hour is closed.
     rolled = rollups.roll_up(model, until=timezone.now(), seconds=COUNTING_SECONDS)
-    quality.add_up(model, seconds=COUNTING_SECONDS, rested=False)
+    if scheduled:
+        quality.add_up(model, seconds=COUNTING_SECONDS, rested=False)
+    else:  # somebody waits, and adding up a large hour takes as long as it takes
+        quality.catch_up(model, seconds=COUNTING_SECONDS)
     profile, watch = reference.profile, quality.watch_of(model)
     counted = rollups.window(version, since, until)
     reviewed = verdicts.review(profile, counted, watch, importance_of(version))
