@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
-from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -12,6 +10,7 @@ from django.db import IntegrityError, transaction
 
 from tests.conftest import train_sample
 from training.models import ModelVersion, PrunedArtifact, ReferenceProfile
+from training.services import profiles
 
 
 def test_a_profile_made_later_is_the_one_training_makes(db: None) -> None:
@@ -38,17 +37,17 @@ def test_a_version_without_artifact_is_named_and_the_others_get_theirs(churn: Mo
     assert ReferenceProfile.objects.get().version == churn
 
 
-def test_a_start_gives_the_active_version_its_profile(
-    churn: ModelVersion, tmp_path: Path, settings: Any
-) -> None:
+def test_active_versions_get_theirs_and_no_other(churn: ModelVersion) -> None:
     older = train_sample("churn", rows=600, activate=False)
     ReferenceProfile.objects.all().delete()
-    settings.STATIC_ROOT = str(tmp_path)
-    out = io.StringIO()
-    call_command("bootstrap", no_models=True, no_accounts=True, stdout=out)
-    assert "churn 1: its reference profile was made from its dataset" in out.getvalue()
-    assert ReferenceProfile.objects.filter(version=churn).exists()
-    assert not ReferenceProfile.objects.filter(version=older).exists()
+    assert profiles.make_for_active() == [(churn, "")]
+    assert ReferenceProfile.objects.get().version == churn
+    assert profiles.make_for_active() == []
+    ReferenceProfile.objects.all().delete()
+    PrunedArtifact.objects.create(version=churn, freed=0)
+    [(version, wrong)] = profiles.make_for_active()
+    assert (version, "pruned" in wrong) == (churn, True)
+    assert older.status == "candidate"
 
 
 def test_a_profile_is_frozen(churn: ModelVersion) -> None:

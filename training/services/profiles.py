@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from training import artifacts, datasets, fitting
+from training.errors import VigiaError
 from training.judging import Judged
 from training.models import ModelVersion, ReferenceProfile
 from training.profile import profile
@@ -32,3 +33,17 @@ def make(version: ModelVersion) -> ReferenceProfile:
     made = profile(version.dataset_schema, parts.train_x, answers)
     # Somebody else may have made it meanwhile; both are the same.
     return ReferenceProfile.objects.get_or_create(version=version, defaults={"bins": made.to_json()})[0]
+
+
+def make_for_active() -> list[tuple[ModelVersion, str]]:
+    """Gives active versions without a profile theirs; each with what went wrong, in words, or nothing."""
+    found = []
+    versions = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, reference__isnull=True)
+    for version in versions.select_related("registered_model", "dataset"):
+        try:
+            make(version)
+        except VigiaError as error:
+            found.append((version, error.message))
+        else:
+            found.append((version, ""))
+    return found

@@ -20,7 +20,6 @@ from knox.models import AuthToken
 from config import env
 from predictions import partitions
 from training import catalogue
-from training.errors import VigiaError
 from training.models import ModelVersion, RegisteredModel, TrainingRun
 from training.schema import InvalidRows
 from training.services import datasets, keys, registry, runs
@@ -55,16 +54,12 @@ class Command(BaseCommand):
 
     def _profile_active(self) -> None:
         """Active versions from before reference profiles get theirs, so that their log can be reviewed."""
-        versions = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, reference__isnull=True)
-        for version in versions.select_related("registered_model", "dataset"):
+        if ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, reference__isnull=True).exists():
             from training.services import profiles
 
-            try:
-                profiles.make(version)
-            except VigiaError as error:
-                self._say(f"{version} has no reference profile: {error.message}")
-            else:
-                self._say(f"{version}: its reference profile was made from its dataset")
+            for version, wrong in profiles.make_for_active():
+                made = f"{version}: its reference profile was made from its dataset"
+                self._say(f"{version} has no reference profile: {wrong}" if wrong else made)
 
     def _say(self, text: str) -> None:
         self.stdout.write(text)
