@@ -56,6 +56,9 @@ LARGE_READ_BYTES: Final = 2**18
 SILENCE_SECONDS: Final = 10
 HEAD_BYTES: Final = 2**15
 READ_BYTES: Final = 2**17
+LINGER_SECONDS: Final = 2.0
+"""How long a refused client may go on sending what nobody reads: closed over unread bytes, a connection is
+reset, and the client may never see the refusal."""
 
 
 @dataclass(slots=True)
@@ -94,6 +97,7 @@ class Connection(TConn):  # type: ignore[misc]
     large : a body that is collected, or answered by a thread.
     begun : the answer that waits for its commit. request : the bytes of that request, for the ordinary way.
     closes : whether the client wants the connection closed after the answer.
+    lingers : whether it was refused before it was heard to the end, so that what still comes is thrown away.
     """
 
     def __init__(self, *arguments: Any) -> None:
@@ -105,6 +109,7 @@ class Connection(TConn):  # type: ignore[misc]
         self.begun: Begun | None = None
         self.request = b""
         self.closes = False
+        self.lingers = False
 
 
 class LaneWorker(ThreadWorker):  # type: ignore[misc]
@@ -115,6 +120,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         self._quiet: OrderedDict[Connection, None] = OrderedDict()  # between two requests
         self._partial: OrderedDict[Connection, None] = OrderedDict()  # in the middle of one
         self._in_log: OrderedDict[Connection, None] = OrderedDict()  # waiting for their commit
+        self._refused: OrderedDict[Connection, None] = OrderedDict()  # answered, and not heard to the end
         self._collected = 0  # bytes announced by all that is `large`
         self._released: deque[Connection] = deque()
         self._woken = False
@@ -146,7 +152,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
     def murder_keepalived(self, force: bool = False) -> None:
         super().murder_keepalived(force)
         now = time.monotonic()
-        for waiting in (self._quiet, self._partial):
+        for waiting in (self._quiet, self._partial, self._refused):
             while waiting and (force or next(iter(waiting)).expires <= now):
                 conn = next(iter(waiting))
                 if waiting is self._partial and not force and self._lane is not None:
@@ -225,7 +231,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
     def _leave(self, conn: Connection) -> None:
         """The loop has nothing to do with it any more; events of it that were collected already are void."""
         self._unlisten(conn)
-        for waiting in (self._quiet, self._partial, self._in_log):
+        for waiting in (self._quiet, self._partial, self._in_log, self._refused):
             waiting.pop(conn, None)
         self._forget(conn)
 
@@ -265,6 +271,8 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
             read = b""
         if not read:
             self._drop(conn)
+            return
+        if conn.lingers:
             return
         try:
             if conn.large is not None:
@@ -379,6 +387,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         if self._lane is None:
             self._hand_over(conn, read)
         else:
+            conn.lingers = True
             self._send(conn, self._lane.unreadable(status), closes=True)
 
     def _wait_for_more(self, conn: Connection, read: bytes) -> None:
@@ -447,10 +456,23 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
             self._leave(conn)
             rest = self.tpool.submit(self._send_rest, conn.sock, data[sent:], keep=not closes)
             rest.add_done_callback(lambda done: self.method_queue.defer(self._sent, conn, done))
+        elif closes and conn.lingers:
+            self._linger(conn)
         elif closes:
             self._drop(conn)
         else:
             self._listen(conn)
+
+    def _linger(self, conn: Connection) -> None:
+        """Says that no more will be said, and hears the client out for a moment."""
+        self._quiet.pop(conn, None)
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._drop(conn)
+            return
+        conn.expires = time.monotonic() + LINGER_SECONDS
+        self._refused[conn] = None
 
     def _send_rest(self, sock: Any, data: bytes, *, keep: bool) -> bool:
         """Sends what is left, as fast as it is taken; whether the connection can be used on."""

@@ -332,6 +332,7 @@ def test_requests_sent_without_waiting_are_answered_in_turn(
         (POST + b"Content-Length : 2\r\n\r\n{}", 400),
         (POST + b"Authorization: Token a\r\nAuthorization: Token b\r\nContent-Length: 2\r\n\r\n{}", 401),
         (POST + b"X: " + b"x" * 70_000 + b"\r\n\r\n", 431),
+        (POST + b"X: " + b"x" * 3_000_000 + b"\r\n\r\n", 431),
         (b"rubbish\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
     ],
