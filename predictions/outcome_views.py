@@ -12,12 +12,19 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.reverse import reverse
 
 from predictions.models import Outcome
 from predictions.services import outcome_rows, outcomes, queries
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
-from training.views.base import ModelView, bad_parameter, csv_dialect, moment_of, who, whole_of
+from training.views.base import (
+    ModelView,
+    bad_parameter,
+    csv_dialect,
+    following_page,
+    moment_of,
+    who,
+    whole_of,
+)
 
 LIST_FILTERS = [
     OpenApiParameter("since", OpenApiTypes.DATETIME, description="Received from this moment on."),
@@ -92,12 +99,7 @@ class OutcomesView(ModelView):
             limit=min(whole_of(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
         )
         rows, cursor = queries.outcomes_page(self.model, wanted)
-        following = None
-        if cursor is not None:
-            parameters = request.query_params.copy()
-            parameters["cursor"] = str(cursor)
-            here = reverse("outcomes", args=[self.model.name], request=request)
-            following = f"{here}?{parameters.urlencode()}"
+        following = following_page(request, "outcomes", self.model, cursor)
         shown = []
         for row, holds in rows:
             row.holds = holds  # type: ignore[attr-defined]

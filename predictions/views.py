@@ -16,7 +16,6 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
 from predictions import inference, shadowing
@@ -35,7 +34,7 @@ from training.serializers import InstanceSerializer, serializer_for
 from training.services import access, keys, snapshot
 from training.services.serving import Served, served, served_to
 from training.telemetry import counting
-from training.views.base import ModelView, bad_parameter, csv_dialect, moment_of, whole_of
+from training.views.base import ModelView, bad_parameter, csv_dialect, following_page, moment_of, whole_of
 
 CHANGES_SURVIVED = 3  # that may overtake a request before it holds the next one off
 LOG_FILTERS = [
@@ -161,12 +160,7 @@ class PredictionsView(PredictView):
             limit=min(whole_of(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
         )
         rows, cursor = queries.page(self.model, wanted)
-        following = None
-        if cursor is not None:
-            parameters = request.query_params.copy()
-            parameters["cursor"] = str(cursor)
-            here = reverse("predictions", args=[self.model.name], request=request)
-            following = f"{here}?{parameters.urlencode()}"
+        following = following_page(request, "predictions", self.model, cursor)
         predictions = PredictionSerializer(rows, many=True).data
         headers = {"Link": f'<{following}>; rel="next"'} if following else {}
         body = {"model": self.model.name, "predictions": predictions, "next": following}

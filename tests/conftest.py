@@ -13,13 +13,13 @@ from typing import Any
 import hypothesis
 import pytest
 from django.conf import settings
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, Permission, User
 from django.db import connection, connections, transaction
-from django.test import TransactionTestCase
+from django.test import Client, TransactionTestCase
 from rest_framework.test import APIClient
 
 from predictions import log, shadowing
-from training.models import Dataset, ModelVersion, ReferenceProfile, RegisteredModel, TrainingRun
+from training.models import Dataset, GroupScope, ModelVersion, ReferenceProfile, RegisteredModel, TrainingRun
 from training.services import datasets, keys, registry, runs
 
 # A shared machine pauses at will; a slow example is no failure.
@@ -190,6 +190,27 @@ def customer() -> dict[str, Any]:
         "paperlessbilling": "yes", "paymentmethod": "electronic_check", "monthlycharges": 29.85,
         "totalcharges": 29.85,
     }  # fmt: skip
+
+
+Staff = Callable[..., Client]
+
+
+@pytest.fixture
+def staff(db: None) -> Staff:
+    """A logged-in staff member with these rights, by a group limited to `only` where that is given."""
+
+    def make(*rights: str, only: RegisteredModel | None = None, name: str = "clerk") -> Client:
+        user = User.objects.create_user(name, is_staff=True)
+        group = Group.objects.create(name=f"{name}s")
+        group.permissions.set(Permission.objects.filter(codename__in=rights))
+        user.groups.add(group)
+        if only is not None:
+            GroupScope.objects.create(group=group).registered_models.add(only)
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return make
 
 
 Post = Callable[..., Any]

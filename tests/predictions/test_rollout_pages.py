@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,9 +13,9 @@ from rest_framework.test import APIClient
 
 from predictions import shadowing
 from predictions.models import ShadowTally
-from tests.conftest import assert_error, keyed, train_sample
+from tests.conftest import Staff, assert_error, keyed, train_sample
 from tests.training.test_admin import NOT_PASSED
-from training.models import GroupScope, ModelVersion, Rollout
+from training.models import ModelVersion, Rollout
 from training.services import registry, rollouts
 
 ROLLOUTS = "/api/v1/models/churn/rollouts/"
@@ -123,25 +122,6 @@ def test_only_who_may_activate_may_try(candidate: ModelVersion, db: None) -> Non
 
 
 # -- in the admin --------------------------------------------------------------------------------------
-
-
-Staff = Callable[..., Client]
-
-
-@pytest.fixture
-def staff(db: None) -> Staff:
-    def make(*rights: str, only: Any = None) -> Client:
-        user = User.objects.create_user("clerk", is_staff=True)
-        group = Group.objects.create(name="clerks")
-        group.permissions.set(Permission.objects.filter(codename__in=rights))
-        user.groups.add(group)
-        if only is not None:
-            GroupScope.objects.create(group=group).registered_models.add(only)
-        client = Client()
-        client.force_login(user)
-        return client
-
-    return make
 
 
 def page_of(version: ModelVersion) -> str:

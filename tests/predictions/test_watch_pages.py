@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, Permission, User
+from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -18,10 +17,10 @@ from rest_framework.test import APIClient
 from predictions import reports
 from predictions.models import DriftFinding, DriftReview, Outcome, QualityHour
 from predictions.services import quality
-from tests.conftest import train_sample
+from tests.conftest import Staff, train_sample
 from tests.predictions.test_admin import SCRIPT, answered
 from tests.predictions.watched import HOUR, reviewed, roll, this_hour
-from training.models import GroupScope, ModelVersion
+from training.models import ModelVersion
 from training.services import registry
 
 pytestmark = pytest.mark.django_db
@@ -33,25 +32,6 @@ LEVEL = "month-to-month"
 def boss(client: Client) -> Client:
     client.force_login(User.objects.create_superuser("boss"))
     return client
-
-
-Staff = Callable[..., Client]
-
-
-@pytest.fixture
-def staff(db: None) -> Staff:
-    def make(*rights: str, only: Any = None) -> Client:
-        user = User.objects.create_user("clerk", is_staff=True)
-        group = Group.objects.create(name="clerks")
-        group.permissions.set(Permission.objects.filter(codename__in=rights))
-        user.groups.add(group)
-        if only is not None:
-            GroupScope.objects.create(group=group).registered_models.add(only)
-        client = Client()
-        client.force_login(user)
-        return client
-
-    return make
 
 
 def watch_of(version: ModelVersion) -> str:

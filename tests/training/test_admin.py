@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Group, Permission, User
+from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
-from training.models import Activation, GroupScope, ModelVersion, RegisteredModel, TrainingRun
+from tests.conftest import Staff
+from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun
 from training.services import registry
 from training.services.comparison import schema_changes
 
@@ -56,8 +56,6 @@ def admin(client: Client) -> Client:
     return client
 
 
-Staff = Callable[..., Client]
-
 REVIEWS = {
     "review_hours": "24",
     "review_window_hours": "168",
@@ -65,24 +63,6 @@ REVIEWS = {
     "retrain_cooldown_hours": "168",
 }
 """What the page of a registered model sends of its reviews, unchanged."""
-
-
-@pytest.fixture
-def staff(db: None) -> Staff:
-    """A logged-in staff member with these rights, by a group limited to `only` where that is given."""
-
-    def make(*rights: str, only: RegisteredModel | None = None, name: str = "clerk") -> Client:
-        user = User.objects.create_user(name, is_staff=True)
-        group = Group.objects.create(name=f"{name}s")
-        group.permissions.set(Permission.objects.filter(codename__in=rights))
-        user.groups.add(group)
-        if only is not None:
-            GroupScope.objects.create(group=group).registered_models.add(only)
-        client = Client()
-        client.force_login(user)
-        return client
-
-    return make
 
 
 def said(response: Any) -> str:

@@ -11,8 +11,8 @@ from django.test import Client
 from django.urls import reverse
 from rest_framework.test import APIClient
 
-from tests.conftest import Post, assert_error, keyed
-from tests.training.test_admin import REVIEWS, Staff, copy, staff  # noqa: F401 - a fixture
+from tests.conftest import Post, Staff, assert_error, keyed
+from tests.training.test_admin import REVIEWS, copy
 from tests.training.test_runs import queued
 from training.errors import SecondPerson
 from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun
@@ -137,7 +137,7 @@ def test_the_page_says_so_before_one_tries(strict: RegisteredModel, admin_client
 
 def test_the_rule_is_set_in_the_admin_on_record_and_lifted_by_superusers_alone(
     churn: ModelVersion,
-    staff: Staff,  # noqa: F811
+    staff: Staff,
     admin_client: Client,
 ) -> None:
     model = churn.registered_model

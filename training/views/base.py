@@ -11,6 +11,7 @@ from django.db.models import Model, QuerySet
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from rest_framework.request import Request
+from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
 from training.models import RegisteredModel
@@ -122,3 +123,12 @@ def before(rows: QuerySet[Row, Row], request: Request, field: str) -> QuerySet[R
     if given.isascii() and given.isdigit() and len(given) < 19:
         rows = rows.filter(**{f"{field}__lt": int(given)})
     return rows.order_by(f"-{field}")[:PAGE]
+
+
+def following_page(request: Request, route: str, model: RegisteredModel, cursor: object) -> str | None:
+    """The address of the next page of a model's list, with what else was asked for; None after the last."""
+    if cursor is None:
+        return None
+    parameters = request.query_params.copy()
+    parameters["cursor"] = str(cursor)
+    return f"{reverse(route, args=[model.name], request=request)}?{parameters.urlencode()}"
