@@ -183,7 +183,9 @@ def watched(
             }
             seen = found.seen
             await_(lambda: seen(wanted) == wanted, 30, lambda: (seen(wanted), worker.log.read_text()))
-            time.sleep(1.5)  # a rate needs two scrapes, a rule another evaluation
+            # A rate needs two scrapes with the numbers in it, a rule another evaluation.
+            later = ["sum(rate(vigia_requests_total[1m]))", 'count(ALERTS{alertname="VigiaDrift"})']
+            await_(lambda: all(value > 0 for value in seen(later).values()), 30, lambda: seen(later))
             yield found
         finally:
             if prometheus is not None:
