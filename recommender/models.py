@@ -115,14 +115,14 @@ class Movie(models.Model):
     def __str__(self) -> str:
         return f"{self.title} ({self.year})" if self.year else self.title
 
-    @property
-    def is_withdrawn(self) -> bool:
-        return self.withdrawn_at is not None
-
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Whoever sets the title, its key follows."""
         self.title_key = key_of(self.title)
         super().save(*args, **kwargs)
+
+    @property
+    def is_withdrawn(self) -> bool:
+        return self.withdrawn_at is not None
 
 
 class Interaction(models.Model):

@@ -87,6 +87,7 @@ class Maker:
     metrics : in the order in which they are shown.
     source : where a run takes its rows from, as `TrainingRun.source` stores it.
     make : dotted path of a `Make`. asked_at : the route that answers for it.
+    judged_on, baseline_is : what its metrics were measured on, and what they are compared with, in sentences.
     """
 
     name: str
@@ -98,6 +99,8 @@ class Maker:
     source: dict[str, Any]
     make: str
     asked_at: str
+    judged_on: str
+    baseline_is: str
     task: str = "recommendation"
 
     @property

@@ -1,0 +1,26 @@
+"""Refusals of the recommender, typed; `config.errors` maps them to status codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from training.errors import Conflict, NotFound
+
+
+class UnknownMovie(NotFound):
+    """No movie of that id or title is in the catalogue, or it was withdrawn."""
+
+    code = "unknown_movie"
+
+
+class AmbiguousTitle(Conflict):
+    """Several movies go by that title, or nearly."""
+
+    code = "ambiguous_title"
+
+    def __init__(self, title: str, candidates: Iterable[tuple[int, str, int | None]]) -> None:
+        """candidates : id, title and year of each."""
+        found = [{"movie_id": each[0], "title": each[1], "year": each[2]} for each in candidates]
+        super().__init__(
+            f"{len(found)} movies go by {title[:80]!r} or nearly: ask by the movie_id of one", details=found
+        )
