@@ -1,4 +1,4 @@
-"""The registered model `movies`: what it is, how it is built, and what a version must reach. No Django here."""
+"""The registered model `movies`: what it is, how it is built, what a version must reach. No Django here."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ METRICS: Final = (
 PRIMARY_METRICS: Final = ("ndcg_at_10", "coverage")
 """What "better" means: the first of them that a version has."""
 JUDGED_ON: Final = (
-    "The last movie that each user liked, watched or clicked was held out and had to be found from what the user "
-    "did before (ndcg_at_10, recall_at_10); the rest is measured on lists of ten for movies of the catalogue."
+    "The last movie that each user liked, watched or clicked was held out and had to be found from what came "
+    "before (ndcg_at_10, recall_at_10); the rest is measured on lists of ten for movies of the catalogue."
 )
 BASELINE_IS: Final = "The baseline recommends the most popular movies to everybody."
 GATE: Final = Gate(max_regression=0.1, max_latency_ms=50.0)
