@@ -8,9 +8,17 @@ from training.errors import Conflict, NotFound
 
 
 class UnknownMovie(NotFound):
-    """No movie of that id or title is in the catalogue, or it was withdrawn."""
-
     code = "unknown_movie"
+
+    def __init__(self, movie_id: int | str) -> None:
+        super().__init__(f"no movie of the catalogue has the id {str(movie_id)[:20]}")
+
+
+class UnknownTitle(NotFound):
+    code = "unknown_movie"
+
+    def __init__(self, title: str) -> None:
+        super().__init__(f"no movie of the catalogue is called {title[:80]!r}, or nearly so")
 
 
 class AmbiguousTitle(Conflict):

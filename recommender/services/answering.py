@@ -42,7 +42,7 @@ def answer(served: Served, asked: Asked, caller: Caller, generation: int) -> tup
 
     Raises
     ------
-    UnknownMovie, AmbiguousTitle : see `prepare`.
+    UnknownMovie, UnknownTitle, AmbiguousTitle : see `prepare`.
     predictions.log.Stale, LogUnavailable, KeyReused : see `predictions.inference.commit`.
     """
     made = prepare(served, asked, caller, generation)
@@ -76,7 +76,8 @@ def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Re
 
     Raises
     ------
-    UnknownMovie : a movie that is named is not in the catalogue. AmbiguousTitle : it names the candidates.
+    UnknownMovie, UnknownTitle : what is named is not in the catalogue.
+    AmbiguousTitle : it names the candidates.
     """
     engine, withdrawn = _engine(served), withdrawals.at(generation)
     seeds, matched = _seeds(engine, asked, withdrawn)
@@ -173,8 +174,7 @@ def _rows(ids: list[int]) -> dict[int, Movie]:
     UnknownMovie : one is not there, or was withdrawn.
     """
     found = Movie.objects.filter(withdrawn_at__isnull=True).in_bulk(ids) if ids else {}
-    missing = [each for each in ids if each not in found]
-    if missing:
-        said = ", ".join(str(each) for each in missing[:10])
-        raise UnknownMovie(f"the catalogue has no movie {said}")
+    for each in ids:
+        if each not in found:
+            raise UnknownMovie(each)
     return found

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from recommender.errors import AmbiguousTitle, UnknownMovie
+from recommender.errors import AmbiguousTitle, UnknownTitle
 from recommender.index.engine import IndexEngine
 from recommender.models import Movie
 from recommender.titles import key_of
@@ -30,7 +30,7 @@ def find(title: str, engine: IndexEngine) -> Movie:
 
     Raises
     ------
-    UnknownMovie : none does. AmbiguousTitle : several do; it names them.
+    UnknownTitle : none does. AmbiguousTitle : several do; it names them.
     """
     key = key_of(title)
     there = Movie.objects.filter(withdrawn_at__isnull=True)
@@ -43,7 +43,7 @@ def find(title: str, engine: IndexEngine) -> Movie:
     by_id = there.in_bulk([movie_id for movie_id, _ in near])
     found = [(by_id[movie_id], likeness) for movie_id, likeness in near if movie_id in by_id]
     if not found:
-        raise UnknownMovie(f"no movie of the catalogue is called {title[:80]!r}")
+        raise UnknownTitle(title)
     if len(found) == 1 or found[0][1] - found[1][1] >= CLEAR:
         return found[0][0]
     raise AmbiguousTitle(title, [(each.id, each.title, each.year) for each, _ in found])
