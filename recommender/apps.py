@@ -25,6 +25,7 @@ class RecommenderConfig(AppConfig):
                 metrics=declaration.METRICS,
                 source={"from": "catalogue"},
                 make="recommender.services.building.make",
+                remake="recommender.services.building.remake",
                 asked_at="/api/v1/recommendations/",
                 judged_on=declaration.JUDGED_ON,
                 baseline_is=declaration.BASELINE_IS,

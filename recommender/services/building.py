@@ -20,11 +20,12 @@ from training.errors import VigiaError
 from training.evaluation import Check, check_gate
 from training.models import ModelVersion, TrainingRun
 from training.services import datasets
-from training.services.makers import Made, Report
+from training.services.makers import Made, Remade, Report
 
 PIECE: Final = 5_000
 LAYOUT: Final = hashlib.sha256(str(snapshot.SCHEMA).encode()).hexdigest()
 """Of the columns of a snapshot."""
+TIMES: Final = frozenset({"latency_ms"})
 HERE: Final = Path(__file__).resolve().parent.parent
 
 # Users get code numbers here, and their references stay here: an index, which is copied to every web process,
@@ -71,6 +72,13 @@ def make(run: TrainingRun, report: Report, directory: Path) -> Made:
         source_sha256=source_sha256(),
         verdict=partial(verdict, built),
     )
+
+
+def remake(path: Path, report: Report) -> Remade:
+    """See `training.services.makers.Remake`."""
+    built = building.build(snapshot.read(path), declaration.SETTINGS, report)
+    metrics = {name: value for name, value in built.metrics.items() if name not in TIMES}
+    return Remade(built.index, metrics, built.held_out, source_sha256())
 
 
 def write_snapshot(path: Path) -> tuple[Written, int]:
