@@ -32,10 +32,11 @@ from config import celery_app
 from predictions import partitions
 from predictions.models import DriftFinding, DriftReview
 from predictions.services import answer_times
-from tests.conftest import empty_tables, train_sample
+from tests.conftest import empty_tables
 from tests.e2e.plant import await_
 from tests.recommender.conftest import add_movies, build_index
 from tests.server import ROOT, Asker, Server
+from tests.trained import train_sample
 from training.models import ModelVersion
 from training.services import keys, registry, serving, snapshot
 
