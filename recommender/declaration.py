@@ -11,6 +11,15 @@ NAME: Final = "movies"
 TITLE: Final = "Movies"
 DESCRIPTION: Final = (
     "Recommends movies of the catalogue: like one, like several, for a text or for a person; and says why."
+)
+ENGINE: Final = "tfidf"
+POLICY: Final = "if_better"
+
+WEIGHTS: Final[Mapping[str, float]] = {"clicked": 0.3, "watched": 0.7, "liked": 1.0, "disliked": -1.0}
+"""Kind of interaction -> what it says of the movie, -1 to 1."""
+
+METRICS: Final = (
+    "ndcg_at_10", "recall_at_10", "coverage", "diversity", "popularity_bias", "latency_ms",
 )  # fmt: skip
 PRIMARY_METRICS: Final = ("ndcg_at_10", "coverage")
 """What "better" means: the first of them that a version has."""

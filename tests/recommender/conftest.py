@@ -8,7 +8,7 @@ import pytest
 
 from recommender.declaration import NAME
 from recommender.models import Movie
-from tests.conftest import _fields
+from tests.trained import _fields
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
 from training.services import registry, runs
 
