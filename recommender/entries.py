@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from recommender.titles import key_of
@@ -63,12 +64,14 @@ class Refused(Exception):
 class Field:
     """One field: how it is read from JSON and from text, what stands for nothing, and words about it.
 
+    finish : what its column has read (not None) -> the field's value; None where that is all.
     optional : it may be left out or null, which gives `empty`.
     """
 
     name: str
     from_json: Read
     from_text: Read
+    finish: Read | None
     description: str
     optional: bool = True
     empty: Any = None
@@ -81,31 +84,38 @@ def read_column(column: Column, value: Any, *, text: bool) -> Any:
         found = column.from_text(value) if text else column.from_json(value)
     except BadValue as bad:
         raise Refused([bad.fault]) from None
-    if isinstance(found, str) and len(found) > column.max_length:  # composing a few characters parts them
+    return check_length(column, found) if isinstance(found, str) else found
+
+
+def check_length(column: Column, found: str) -> str:
+    """A text that a column has read: composing takes a few characters apart, so it may have grown."""
+    if len(found) > column.max_length:
         said = f"{column.name} must have at most {column.max_length} characters"
-        raise Refused([Fault(column.name, "too_long", said, echo(value), has_value=True)])
+        raise Refused([Fault(column.name, "too_long", said, echo(found), has_value=True)])
     return found
 
 
-def _scalar(column: Column, *, empty: Any = None, finish: Read = lambda value: value) -> Field:
+def _scalar(column: Column, *, empty: Any = None, finish: Read | None = None) -> Field:
+    if finish is None and column.type == "text":
+        finish = partial(check_length, column)
+
     def from_json(value: Any) -> Any:
         found = read_column(column, value, text=False)
-        return None if found is None else finish(found)
+        return found if found is None or finish is None else finish(found)
 
     def from_text(value: Any) -> Any:
         found = read_column(column, value, text=True)
-        return None if found is None else finish(found)
+        return found if found is None or finish is None else finish(found)
 
-    return Field(
-        column.name, from_json, from_text, column.description, column.nullable, empty, column.example
-    )
+    said = column.description
+    return Field(column.name, from_json, from_text, finish, said, column.nullable, empty, column.example)
 
 
 def _title(value: str) -> str:
     if not key_of(value):  # of marks alone, which nobody could look for
         fault = Fault("title", "null_not_allowed", "title must not be empty", echo(value), has_value=True)
         raise Refused([fault])
-    return value
+    return check_length(COLUMNS["title"], value)
 
 
 def _language(value: str) -> str:
@@ -161,7 +171,7 @@ def _terms(name: str, description: str, example: list[str]) -> Field:
     def from_text(value: Any) -> Any:
         return terms_of(name, split_terms(name, value)) or None
 
-    return Field(name, from_json, from_text, description, True, (), example)
+    return Field(name, from_json, from_text, None, description, True, (), example)
 
 
 COLUMNS: Final[Mapping[str, Column]] = {
@@ -236,8 +246,8 @@ FIELDS: Final[Mapping[str, Field]] = {
         _terms("keywords", "What it is about in single words or phrases.", ["island", "clockmaker"]),
         _scalar(COLUMNS["year"]),
         _scalar(COLUMNS["language"], empty="", finish=_language),
-        _scalar(COLUMNS["popularity"], empty=0.0, finish=float),
-        _scalar(COLUMNS["rating"], finish=float),
+        _scalar(COLUMNS["popularity"], empty=0.0),
+        _scalar(COLUMNS["rating"]),
         _scalar(COLUMNS["votes"], empty=0),
         # Sources write 0 minutes for a length that is not known.
         _scalar(COLUMNS["runtime"], finish=lambda minutes: minutes or None),

@@ -1,0 +1,1 @@
+"""What happens to the catalogue and the interactions; knows no HTTP."""
