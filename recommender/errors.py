@@ -32,3 +32,10 @@ class AmbiguousTitle(Conflict):
         super().__init__(
             f"{len(found)} movies go by {title[:80]!r} or nearly: ask by the movie_id of one", details=found
         )
+
+
+class MovieExists(Conflict):
+    code = "movie_exists"
+
+    def __init__(self, movie_id: int) -> None:
+        super().__init__(f"the catalogue has a movie {movie_id} already: PUT changes it, and readmits it")

@@ -18,7 +18,7 @@ from training.errors import VigiaError
 from training.management.watching import execute_and_present
 from training.models import Dataset, RegisteredModel, TrainingRun
 from training.scaffold import files
-from training.schema import Fault, InvalidRows
+from training.schema import InvalidRows
 from training.schema.reading import CsvReader
 from training.services import datasets, registry, runs
 
@@ -111,7 +111,7 @@ class Command(BaseCommand):
 
     def _print_faults(self, error: InvalidRows) -> None:
         for fault in error.faults:
-            self.stderr.write(describe(fault))
+            self.stderr.write(fault.described)
         if error.truncated:
             self.stderr.write(f"… and more; these are the first {len(error.faults)}")
 
@@ -184,11 +184,3 @@ def _temporary(directory: Path) -> TextIO:
         "w", encoding="utf-8", newline="", dir=directory, prefix=".refused-", delete=False
     )
     return cast("TextIO", made)
-
-
-def describe(fault: Fault) -> str:
-    """``line 12, column tenure: 'abc': tenure must be a whole number``, as far as these are known."""
-    place = [f"line {fault.line}"] if fault.line is not None else []
-    place += [f"column {fault.field}"] if fault.field is not None else []
-    value = [repr(fault.value)] if fault.has_value else []
-    return ": ".join([", ".join(place), *value, fault.message] if place else [*value, fault.message])
