@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 from recommender.errors import AmbiguousTitle, UnknownTitle
 from recommender.index.engine import IndexEngine
 from recommender.models import Movie
+from recommender.services import catalogue
 from recommender.titles import key_of
 
 NEAR: Final = 78.0
@@ -32,15 +33,13 @@ def find(title: str, engine: IndexEngine) -> Movie:
     ------
     UnknownTitle : none does. AmbiguousTitle : several do; it names them.
     """
-    key = key_of(title)
-    there = Movie.objects.filter(withdrawn_at__isnull=True)
-    exact = list(there.filter(title_key=key).order_by("-popularity", "id")[:MOST_CANDIDATES])
+    exact = [movie for movie in catalogue.by_title(title) if not movie.is_withdrawn]
     if len(exact) == 1:
         return exact[0]
     if exact:
         raise AmbiguousTitle(title, [(each.id, each.title, each.year) for each in exact])
-    near = _near(key, engine)
-    by_id = there.in_bulk([movie_id for movie_id, _ in near])
+    near = _near(key_of(title), engine)
+    by_id = Movie.objects.filter(withdrawn_at__isnull=True).in_bulk([movie_id for movie_id, _ in near])
     found = [(by_id[movie_id], likeness) for movie_id, likeness in near if movie_id in by_id]
     if not found:
         raise UnknownTitle(title)
