@@ -16,7 +16,7 @@ from recommender.index.building import Built
 from recommender.models import Movie
 from recommender.questions import QUESTION
 from training.datasets import Written
-from training.errors import VigiaError
+from training.errors import Conflict
 from training.evaluation import Check, check_gate
 from training.models import ModelVersion, TrainingRun
 from training.services import datasets
@@ -38,7 +38,7 @@ _INTERACTIONS: Final = """
 """
 
 
-class EmptyCatalogue(VigiaError):
+class EmptyCatalogue(Conflict):
     """There is nothing to make an index of."""
 
     code = "empty_catalogue"
