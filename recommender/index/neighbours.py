@@ -15,7 +15,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from recommender.index.matrix import Floats, Matrix
+from recommender.index.matrix import Matrix
+from recommender.index.ranking import best
 
 Rows = npt.NDArray[np.int32]
 Report = Callable[[float], None]
@@ -56,16 +57,6 @@ def nearest(
     if documents.shape[0] <= small:
         return _multiplied(queries, documents, k, own, report)
     return _searched(queries, documents, k, own, wide, threads or len(os.sched_getaffinity(0)), report)
-
-
-def best(scores: Floats, k: int) -> npt.NDArray[np.intp]:
-    """Places of the k largest scores above 0, best first, ties by place. scores : (n,)."""
-    positive = np.flatnonzero(scores > 0)
-    if len(positive) > k:
-        values = scores[positive]
-        bar = np.partition(values, len(values) - k)[len(values) - k]
-        positive = positive[values >= bar]
-    return positive[np.argsort(-scores[positive], kind="stable")[:k]]
 
 
 def two_ways(rows: Any) -> Matrix:
