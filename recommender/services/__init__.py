@@ -1,1 +1,1 @@
-"""What happens to the catalogue and the interactions; knows no HTTP."""
+"""What can be done with the catalogue and its index; no HTTP here."""

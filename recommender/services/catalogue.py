@@ -18,6 +18,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import QuerySet, TextField, Value
 from django.utils import timezone
 
+from recommender.declaration import NAME
 from recommender.entries import LARGEST_ID, Entry
 from recommender.errors import MovieExists, UnknownMovie
 from recommender.models import Movie, lowered
@@ -26,7 +27,6 @@ from training.models import RegisteredModel
 from training.schema.columns import is_storable
 from training.services import registry
 
-MODEL: Final = "movies"
 PAGE: Final = 100
 LARGEST_PAGE: Final = 1_000
 SUGGESTED: Final = 10
@@ -35,7 +35,7 @@ Movies = QuerySet[Movie, Movie]
 
 def registered_model() -> RegisteredModel:
     """The registered model whose rights hold for the catalogue, or `UnknownModel`."""
-    return registry.get_model(MODEL)
+    return registry.get_model(NAME)
 
 
 # -- changing ------------------------------------------------------------------------------------------
