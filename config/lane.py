@@ -28,11 +28,10 @@ from config.asking import Asked
 from predictions import inference, shadowing
 from predictions import log as prediction_log
 from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown, PredictionFailed
-from predictions.inference import Caller, Prepared
+from predictions.inference import Caller, Committable
 from predictions.tutorials import ChurnTutorialView, HousesTutorialView, churn_answer, house_answer
 from training.schema import InvalidRows
 from training.services import keys, serving, snapshot
-from training.telemetry import counting
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +93,7 @@ class Begun:
     """
 
     entry: prediction_log.Entry
-    prepared: Prepared
+    prepared: Committable
     place: Place
     since: float
     body: bytes | None = None
@@ -121,10 +120,7 @@ class Begun:
         if error is None:
             body = self.written() if self.body is None else self.body
             headers = [*self.place.headers, ("Content-Length", str(len(body))), ("X-Request-ID", request_id)]
-            made = self.prepared
-            spent = time.perf_counter() - self.since
-            classes = made.probabilities is not None
-            counting.answered(self.place.route, made.served, made.values, spent, classes=classes)
+            self.prepared.count(self.place.route, time.perf_counter() - self.since)
             return Reply(200, headers, body)
         if isinstance(error, (prediction_log.Stale, prediction_log.AlreadyAnswered)):
             return None
