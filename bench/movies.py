@@ -35,6 +35,7 @@ GENRES = (
 SEED = 20
 ASKED = 1_000
 WORDS_ASKED = 12
+COMPARED = 100
 TOP_N = 5
 
 SCENARIOS = (
@@ -65,7 +66,7 @@ class Catalogue:
         return cls(
             path=path,
             title=f"TMDB's {len(rows):,} movies" if path == given else f"{len(rows):,} made-up movies",
-            ids=[{"movie_id": int(row["id"]), "top_n": TOP_N} for row in draw.sample(rows, ASKED)],
+            ids=[{"movie_id": int(row["id"])} for row in draw.sample(rows, ASKED)],
             texts=[
                 {"text": _passage(words, draw), "top_n": TOP_N} for words in draw.sample(described, ASKED)
             ],
@@ -139,9 +140,8 @@ def services(started: Started, vigia: Vigia, catalogue: Catalogue) -> list[Servi
         found.pid, found.key, found.table = vigia.service.pid, vigia.service.key, vigia.service.table
         return found
 
-    asked, told = (
-        Target("POST", "/api/v1/recommendations/", bodies) for bodies in (catalogue.ids, catalogue.texts)
-    )
+    of_ids = [body | {"top_n": TOP_N} for body in catalogue.ids]
+    asked, told = (Target("POST", "/api/v1/recommendations/", bodies) for bodies in (of_ids, catalogue.texts))
     said = "key, validation, log; title, description, genres and keywords; five titles"
     return [
         peer,
@@ -158,13 +158,12 @@ def services(started: Started, vigia: Vigia, catalogue: Catalogue) -> list[Servi
 def compare(services: Sequence[Service]) -> list[str]:
     """How many of the tutorial's titles Vigía gives as well."""
     peer, own = services[0], services[-1]
-    asked = (peer.targets["movies-16"].bodies or [])[:100]
+    asked = (peer.targets["movies-16"].bodies or [])[:COMPARED]
     common = 0
     for body in asked:
         theirs = json.loads(peer.ask("movies-16", body)[1])["recommendations"]
         ours = [item["title"] for item in json.loads(own.ask("movies-16", body)[1])["recommendations"]]
         common += len(set(theirs) & set(ours))
-    return [
-        f"Of the tutorial's five titles, which it finds by the descriptions alone, {common / len(asked):.1f} "
-        f"in the mean are among Vigía's, over {len(asked)} movies."
-    ]
+    mean = common / len(asked)
+    said = f"Of the tutorial's five titles, found by the descriptions alone, {mean:.1f} in the mean are "
+    return [f"{said}among Vigía's, over {len(asked)} movies."]
