@@ -133,7 +133,7 @@ def services(started: Started, vigia: Vigia, catalogue: Catalogue) -> list[Servi
         peer.name, [*command, *bind], ENVIRONMENT | {"BENCH_MOVIES": str(catalogue.path)}
     )
     vigia.manage("load_movies", str(catalogue.path))
-    vigia.manage("train_index", "--activate")
+    vigia.manage("train", "movies", "--activate")
 
     def own(name: str, title: str, note: str, targets: dict[str, Target]) -> Service:
         found = Service(name, title, note, "every answer, committed", vigia.service.port, targets)

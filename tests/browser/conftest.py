@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,12 @@ def chromium() -> Iterator[Any]:
             del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
 
 
+def _is_wrong(message: Any) -> bool:
+    """The browser logs every refusal of the API as an error; the page is to make words of it."""
+    refused = "/api/v1/" in message.location["url"] and re.search(r"status of 4\d\d", message.text)
+    return message.type == "error" and not refused
+
+
 @pytest.fixture
 def page(chromium: Any, live_server: Any) -> Iterator[Any]:
     """A page of a superuser who has logged in; a script's error or a request elsewhere fails the test."""
@@ -51,7 +58,7 @@ def page(chromium: Any, live_server: Any) -> Iterator[Any]:
     opened.set_default_timeout(10_000)
     wrong: list[str] = []
     opened.on("pageerror", lambda error: wrong.append(str(error)))
-    opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    opened.on("console", lambda message: wrong.append(message.text) if _is_wrong(message) else None)
     opened.on(
         "request",
         lambda request: (

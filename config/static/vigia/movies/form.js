@@ -5,12 +5,12 @@
   const find = (id) => document.getElementById(id);
   const form = find("mv-form"), given = form.elements, filterBox = form.querySelector(".mv-filters");
   const fields = { title: find("mv-title"), text: find("mv-text") };
-  const boxes = [...form.querySelectorAll("[name=genre]")];
+  const genres = () => [...form.querySelectorAll("[name=genre]")];
 
   const number = (field) => (field.value === "" ? null : Number(field.value));
 
   const filters = () => ({
-    genres: boxes.filter((box) => box.checked).map((box) => box.value),
+    genres: genres().filter((box) => box.checked).map((box) => box.value),
     from: number(given.from), to: number(given.to), language: given.language.value, varied: Number(given.varied.value),
   });
 
@@ -23,9 +23,22 @@
     }
   }
 
+  /* Genres of an address that the page did not offer. */
+  function offer(names) {
+    const place = form.querySelector(".mv-genres");
+    if (!place) return;
+    for (const name of names) {
+      const box = movies.element("input", { type: "checkbox", name: "genre", value: name, checked: "" });
+      place.append(movies.element("label", {}, box, " ", movies.element("span", {}, name)));
+    }
+  }
+
   function setFilters(question) {
     const wanted = new Set(question.genres.map((genre) => genre.toLowerCase()));
-    for (const box of boxes) box.checked = wanted.has(box.value.toLowerCase());
+    for (const box of genres()) box.checked = wanted.delete(box.value.toLowerCase());
+    if (wanted.size) offer(question.genres.filter((genre) => wanted.has(genre.toLowerCase())));
+    const offered = [...given.language.options].some((option) => option.value === question.language);
+    if (!offered) given.language.add(new Option(question.language, question.language));
     given.from.value = question.from || "";
     given.to.value = question.to || "";
     given.language.value = question.language;
