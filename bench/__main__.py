@@ -32,6 +32,7 @@ WARM_UP_SECONDS = 2.0
 COMPARED_ROWS = 50
 SAMPLED = 10
 RESULTS = ROOT / "bench" / "results.json"
+PARTS = ("models", "movies")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def models_part(started: Started, folder: Path, bodies: Bodies, vigia: Vigia) ->
     return Part("models", SCENARIOS, services + after, distances, *markers, absent, picture)
 
 
-def movies_part(started: Started, folder: Path, vigia: Vigia) -> Part:
+def movies_part(started: Started, folder: Path, _: Bodies, vigia: Vigia) -> Part:
     """Movies recommended, beside the tutorial's service."""
     catalogue = movies.Catalogue.found(folder)
     services = movies.services(started, vigia, catalogue)
@@ -144,38 +145,38 @@ def measured(vigia: Vigia, part: Part, rounds: int, seconds: int) -> report.Aske
     return report.Asked(part.scenarios, part.services, runs, summaries, exact, memory, remarks, part.picture)
 
 
+def measure_and_write(vigia: Vigia, part: Part, rounds: int, seconds: int) -> report.Asked:
+    found = measured(vigia, part, rounds, seconds)
+    text = report.section(report.Facts.gathered(vigia.database_url, seconds, rounds), found)
+    say(text)
+    if os.environ.get("BENCH_WRITE") != "0":
+        report.put(text, part.begin, part.end)
+        if part.picture:
+            from bench.chart import CHART, draw
+
+            draw(CHART, part.services, found.summaries)
+    return found
+
+
 def main() -> int:
     check_machine()
     rounds, seconds = number("BENCH_ROUNDS", 3), number("BENCH_SECONDS", 4)
-    wanted = (os.environ.get("BENCH_PARTS") or "models,movies").split(",")
-    if strange := set(wanted) - {"models", "movies"}:
-        raise Failed(f"BENCH_PARTS={','.join(strange)} is none of models, movies")
-    lost: list[Measured] = []
+    wanted = (os.environ.get("BENCH_PARTS") or ",".join(PARTS)).split(",")
+    if strange := set(wanted) - set(PARTS):
+        raise Failed(f"BENCH_PARTS: {', '.join(strange)} is none of {', '.join(PARTS)}")
+    runs: list[Measured] = []
     with starting() as started:
         folder = started.logs
         say("Starting Vigía (its first models are trained) ...")
         bodies = Bodies.drawn()
         vigia = start_vigia(started, folder, bodies)
-        found: dict[str, report.Asked] = {}
         for name in wanted:
-            running = len(started.processes)
-            say(f"Starting its peers ({name}) ...")
-            if name == "models":
-                part = models_part(started, folder, bodies, vigia)
-            else:
-                part = movies_part(started, folder, vigia)
-            found[name] = measured(vigia, part, rounds, seconds)
-            text = report.section(report.Facts.gathered(vigia.database_url, seconds, rounds), found[name])
-            say(text)
-            if os.environ.get("BENCH_WRITE") != "0":
-                report.put(text, part.begin, part.end)
-                if part.picture:
-                    from bench.chart import CHART, draw
-
-                    draw(CHART, part.services, found[name].summaries)
-            for child in reversed(started.processes[running:]):
+            say(f"Starting what is beside it ({name}) ...")
+            before = len(started.processes)
+            make = models_part if name == "models" else movies_part
+            runs += measure_and_write(vigia, make(started, folder, bodies, vigia), rounds, seconds).runs
+            for child in reversed(started.processes[before:]):
                 started.stop(child.pid)
-        runs = [each for asked in found.values() for each in asked.runs]
         RESULTS.write_text(as_json(runs), encoding="utf-8")
         lost = [each for each in runs if not each.all_found]
         for each in lost:

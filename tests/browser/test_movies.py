@@ -76,7 +76,12 @@ def test_a_title_leads_to_movies_with_reasons_and_each_of_them_on(page: Any, ind
     page.get_by_role("heading", name="Like Storm over the Island").wait_for()
     assert Prediction.objects.count() == 2
     clicked = Interaction.objects.get()
-    assert (clicked.recommendation, clicked.movie_id, clicked.kind, clicked.rank) == (answer.pk, 2, "clicked", 1)
+    assert (clicked.recommendation, clicked.movie_id, clicked.kind, clicked.rank) == (
+        answer.pk,
+        2,
+        "clicked",
+        1,
+    )
     way = page.get_by_role("navigation", name="The way here")
     assert way.get_by_role("listitem").all_inner_texts() == ["The Lighthouse Keeper", "Storm over the Island"]
     assert way.locator("[aria-current=page]").inner_text() == "Storm over the Island"
