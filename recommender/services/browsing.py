@@ -10,7 +10,7 @@ from recommender.models import Movie
 
 OFFERED: Final = 10
 LOOKED_THROUGH: Final = 2_000
-"""The most popular movies; those of a large catalogue would take seconds, and nobody chooses among hundreds."""
+"""The most popular movies: to walk through a large catalogue would take seconds."""
 MOST_CHOICES: Final = 40
 
 
