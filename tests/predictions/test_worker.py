@@ -22,8 +22,9 @@ from django.contrib.auth.models import User
 from django.db import connections
 
 from predictions.models import Prediction
-from tests.conftest import at_once, train_sample
+from tests.conftest import at_once
 from tests.server import Clients, Server
+from tests.trained import train_sample
 from training.models import ModelVersion
 from training.services import keys, registry
 
