@@ -68,9 +68,8 @@ def models_part(started: Started, folder: Path, bodies: Bodies, vigia: Vigia) ->
     return Part("models", SCENARIOS, services + after, distances, *markers, absent, picture)
 
 
-def movies_part(started: Started, folder: Path, _: Bodies, vigia: Vigia) -> Part:
+def movies_part(started: Started, folder: Path, catalogue: movies.Catalogue, vigia: Vigia) -> Part:
     """Movies recommended, beside the tutorial's service."""
-    catalogue = movies.Catalogue.found(folder)
     services = movies.services(started, vigia, catalogue)
     for service in services:
         service.write_bodies(folder)
@@ -169,12 +168,16 @@ def main() -> int:
         folder = started.logs
         say("Starting Vigía (its first models are trained) ...")
         bodies = Bodies.drawn()
-        vigia = start_vigia(started, folder, bodies)
+        catalogue = movies.Catalogue.found(folder)
+        vigia = start_vigia(started, folder, bodies, movies=catalogue.path)
         for name in wanted:
             say(f"Starting what is beside it ({name}) ...")
             before = len(started.processes)
-            make = models_part if name == "models" else movies_part
-            runs += measure_and_write(vigia, make(started, folder, bodies, vigia), rounds, seconds).runs
+            if name == "models":
+                part = models_part(started, folder, bodies, vigia)
+            else:
+                part = movies_part(started, folder, catalogue, vigia)
+            runs += measure_and_write(vigia, part, rounds, seconds).runs
             for child in reversed(started.processes[before:]):
                 started.stop(child.pid)
         RESULTS.write_text(as_json(runs), encoding="utf-8")

@@ -1,7 +1,7 @@
 """The movie recommender beside the tutorial's: the catalogue, what is asked of it, and who answers.
 
 The catalogue is TMDB's, 4,803 movies, where VIGIA_DATA_DIR has it; else as many made-up ones with the same
-columns. Vigía loads the file and builds its index as anybody would, and the peer reads the same file.
+columns. Vigía's first start loads the file and builds an index of it, and the peer reads the same file.
 """
 
 from __future__ import annotations
@@ -58,14 +58,18 @@ class Catalogue:
     @classmethod
     def found(cls, folder: Path) -> Catalogue:
         given = Path(os.environ.get("VIGIA_DATA_DIR") or "/nowhere") / PUBLISHED
-        path = given if given.is_file() else write(folder / "movies.csv.gz")
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        path = folder / "movies.csv"
+        if given.is_file():
+            path.write_bytes(gzip.decompress(given.read_bytes()))
+        else:
+            write(path)
+        with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         draw = random.Random(SEED)  # noqa: S311
         described = [words for row in rows if len(words := row["overview"].split()) >= WORDS_ASKED]
         return cls(
             path=path,
-            title=f"TMDB's {len(rows):,} movies" if path == given else f"{len(rows):,} made-up movies",
+            title=f"TMDB's {len(rows):,} movies" if given.is_file() else f"{len(rows):,} made-up movies",
             ids=[{"movie_id": int(row["id"])} for row in draw.sample(rows, ASKED)],
             texts=[
                 {"text": _passage(words, draw), "top_n": TOP_N} for words in draw.sample(described, ASKED)
@@ -78,12 +82,12 @@ def _passage(words: Sequence[str], draw: random.Random) -> str:
     return " ".join(words[start : start + WORDS_ASKED])
 
 
-def write(path: Path) -> Path:
+def write(path: Path) -> None:
     """Made-up movies in TMDB's columns; how often terms and genres occur falls with their rank (Zipf)."""
     draw = random.Random(SEED)  # noqa: S311
     terms, keywords = _zipf("term", TERMS), _zipf("keyword", KEYWORDS)
     genres = (list(GENRES), list(accumulate(1 / rank for rank in range(1, len(GENRES) + 1))))
-    with gzip.open(path, "wt", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for number in range(1, MOVIES + 1):
@@ -98,7 +102,6 @@ def write(path: Path) -> Path:
             writer.writerow(
                 [number, title, title, overview, *listed, released, "en", popularity, 6.1, 500, 107]
             )
-    return path
 
 
 _Weighted = tuple[list[str], list[float]]
@@ -116,7 +119,7 @@ def _drawn(weighted: _Weighted, many: int, draw: random.Random) -> list[str]:
 
 
 def services(started: Started, vigia: Vigia, catalogue: Catalogue) -> list[Service]:
-    """The peer, and Vigía on its two routes, with the catalogue loaded and the index active."""
+    """The peer, and Vigía on its two routes."""
     by_id = Target("POST", "/recommend", catalogue.ids)
     tutorial = {"movies-16": by_id, "movies-64": by_id}
     peer = Service(
@@ -132,8 +135,6 @@ def services(started: Started, vigia: Vigia, catalogue: Catalogue) -> list[Servi
     peer.pid = started.start(
         peer.name, [*command, *bind], ENVIRONMENT | {"BENCH_MOVIES": str(catalogue.path)}
     )
-    vigia.manage("load_movies", str(catalogue.path))
-    vigia.manage("train", "movies", "--activate")
 
     def own(name: str, title: str, note: str, targets: dict[str, Target]) -> Service:
         found = Service(name, title, note, "every answer, committed", vigia.service.port, targets)

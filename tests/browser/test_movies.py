@@ -11,7 +11,7 @@ from django.contrib.sessions.models import Session
 from predictions.models import Prediction
 from recommender.models import Interaction, Movie
 from tests.browser.conftest import CHROMIUM
-from tests.recommender.conftest import add_movies, built_once
+from tests.recommender.conftest import active_index, add_movies
 from training.models import ModelVersion
 from training.services import registry
 
@@ -37,7 +37,7 @@ def index(db: None) -> ModelVersion:
         description=f"Two clowns of a circus and {HOSTILE}",
         language="en",
     )
-    return built_once("hostile")
+    return active_index("hostile")
 
 
 def cards(page: Any) -> list[str]:
