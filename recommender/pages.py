@@ -25,7 +25,7 @@ POLICY: Final = (
 @login_required
 def movies(request: HttpRequest) -> HttpResponse:
     """The page for those who may ask; for others, what they lack."""
-    model = RegisteredModel.objects.select_related("active_version").filter(name=NAME).first()
+    model = RegisteredModel.objects.filter(name=NAME).first()
     context: dict[str, Any] = {}
     if model is not None and not access.may(request.user, "predict", model):
         response = render(request, "recommender/not_allowed.html", status=403)
