@@ -1,11 +1,11 @@
 """The registered model `movies`: what it is, how it is built, what a version must reach. No Django here.
 
-The weights were chosen on the 4,803 movies of TMDB, which has no interactions: by how many of the other parts of
-374 movies in 102 series stand among the ten nearest, and by looking at the neighbours of well-known movies.
-Descriptions alone: recall .68 with the plain setting, .69 with sublinear tf and terms of two movies or more (.63
-of three or more). Keywords alone: .54; with descriptions .78 at half to .7 of their weight, .72 at the same. Genres
-add to that, .83 at .3 to .5, and take away again at .7. Titles find series by their very names, which that
-measure overrates: .86 at .2, .90 at .3, .94 at .5.
+The weights were chosen on the 4,803 movies of TMDB, which has no interactions: by how many of the other parts
+of 374 movies in 102 series stand among the ten nearest, and by looking at the neighbours of well-known movies.
+Descriptions alone: recall .68 with the plain setting, .69 with sublinear tf and terms of two movies or more
+(.63 of three or more). Keywords alone: .54; with descriptions .78 at half to .7 of their weight, .72 at the
+same. Genres add to that, .83 at .3 to .5, and take away again at .7. Titles find series by their very names,
+which that measure overrates: .86 at .2, .90 at .3, .94 at .5.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ ENGINE: Final = "tfidf"
 POLICY: Final = "if_better"
 
 WEIGHTS: Final[Mapping[str, float]] = {"clicked": 0.3, "watched": 0.7, "liked": 1.0, "disliked": -1.0}
-"""Kind of interaction -> what it says of the movie, -1 to 1. Several of one user with one movie add up, to at most
-1 and at least -1."""
+"""Kind of interaction -> what it says of the movie, -1 to 1. Several of one user with one movie add up, to at
+most 1 and at least -1."""
 
 METRICS: Final = (
     "ndcg_at_10", "recall_at_10", "coverage", "diversity", "popularity_bias", "latency_ms",
