@@ -35,7 +35,7 @@ class _Listed(serializers.ListField):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("style", {"base_template": "input.html"})
         super().__init__(*args, **kwargs)
-        self.initial = ""
+        self.initial: Any = ""
 
 
 class QuestionSerializer(serializers.Serializer[Any]):
