@@ -75,8 +75,8 @@ def test_what_takes_a_look_into_the_catalogue_goes_the_ordinary_way(asker: Asker
     assert asker.quick({"movie_id": 1}) is not None
     for question in (
         {"title": "Ship of Salt"}, {"text": "robots"}, {"movie_id": 1, "genres": ["Drama"]}, {"movie_id": 99},
-        {"movie_id": 1.5}, {"movie_id": "1"}, {"movie_id": 0}, {"movie_id": 1, "top_n": 101}, {"movie_id": None},
-        [{"movie_id": 1}], {"movie_id": 2**70},
+        {"movie_id": 1.5}, {"movie_id": "1"}, {"movie_id": 0}, {"movie_id": 1, "top_n": 101},
+        {"movie_id": None}, [{"movie_id": 1}], {"movie_id": 2**70},
     ):  # fmt: skip
         assert asker.quick(question) is None, question
     assert asker.quick({"movie_id": 1}, QUERY_STRING="version=1") is None
