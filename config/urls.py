@@ -32,6 +32,7 @@ urlpatterns = [
     path("api/v1/", include("recommender.urls")),
     path("", include("predictions.tutorials")),
     path("", include(recommender_urls.tutorial)),
+    path("", include(recommender_urls.page)),
 ]
 
 handler400 = "config.errors.bad_request"

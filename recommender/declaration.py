@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from recommender.index.fields import Field, Settings
 from training.declaration import Gate
 
 NAME: Final = "movies"
@@ -28,6 +29,15 @@ JUDGED_ON: Final = (
     "before (ndcg_at_10, recall_at_10); the rest is measured on lists of ten for movies of the catalogue."
 )
 BASELINE_IS: Final = "The baseline recommends the most popular movies to everybody."
+SETTINGS: Final = Settings(
+    (
+        Field("title", 0.5, sublinear_tf=True, stop_words=("en", "es"), suffices=False),
+        Field("description", 1.0, min_df=1, max_df=0.2, sublinear_tf=True, stop_words=("en", "es")),
+        Field("genres", 0.5, suffices=False),
+        Field("keywords", 0.9),
+        Field("together", 1.0),
+    )
+)
 GATE: Final = Gate(max_regression=0.1, max_latency_ms=50.0)
 
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from recommender import views
+from recommender import pages, views
 
 urlpatterns = [
     path("recommendations/", views.RecommendationsView.as_view(), name="recommendations"),
@@ -15,3 +15,4 @@ urlpatterns = [
     ),
 ]
 tutorial = [path("recommend", views.RecommendTutorialView.as_view(), name="tutorial-movies")]
+page = [path("movies/", pages.movies, name="movies-page")]

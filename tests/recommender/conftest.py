@@ -66,15 +66,22 @@ def catalogue(db: None) -> RegisteredModel:
 
 @pytest.fixture
 def movies(catalogue: RegisteredModel) -> ModelVersion:
-    """An active index of the small catalogue. Built once a session: later the same rows are written again."""
-    known = _BUILT.get(NAME)
+    """An active index of the small catalogue."""
+    return active_index(NAME)
+
+
+def active_index(key: str) -> ModelVersion:
+    """An active index of the catalogue as it is now, the first version of `movies`. Built once a session and
+    `key`: later the same rows are written again."""
+    model = RegisteredModel.objects.get(name=NAME)
+    known = _BUILT.get(key)
     if known is None:
         version = build_index()
-        _BUILT[NAME] = [_fields(version.dataset), _fields(version.run), _fields(version)]
+        _BUILT[key] = [_fields(version.dataset), _fields(version.run), _fields(version)]
     else:
-        dataset = Dataset.objects.create(**known[0] | {"registered_model": catalogue})
-        run = TrainingRun.objects.create(**known[1] | {"registered_model": catalogue, "dataset": dataset})
-        made = {"registered_model": catalogue, "run": run, "dataset": dataset, "number": 1}
+        dataset = Dataset.objects.create(**known[0] | {"registered_model": model})
+        run = TrainingRun.objects.create(**known[1] | {"registered_model": model, "dataset": dataset})
+        made = {"registered_model": model, "run": run, "dataset": dataset, "number": 1}
         version = ModelVersion.objects.create(**known[2] | made | {"status": "candidate"})
     if version.status != "active":
         registry.activate(version, by=None, reason="a test needs it", override=True)
