@@ -13,6 +13,9 @@ TEST_STACK = VIGIA_VAR=$(TEST_VAR) $(BIN)/python -m local.stack --reuse --
 STACK = $(BIN)/python -m local.stack --reuse --
 
 export VIGIA_VAR TEST_VAR
+# The tests start some two hundred interpreters. Bytecode is kept for the next one, also where the environment
+# says otherwise (in containers it often does): reading all sources anew takes each of them most of a second.
+test types migrations-check deploy-check unit unit-rest unit-log unit-processes faults: export PYTHONDONTWRITEBYTECODE =
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults openapi bench bench-growth bench-start bench-micro bench-memory bench-rollups drift-simulation manage shell install install-dev clean
 

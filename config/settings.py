@@ -43,6 +43,7 @@ INSTALLED_APPS = [
     "config",
     "training",
     "predictions",
+    "recommender",
 ]
 
 MIDDLEWARE = [

@@ -11,8 +11,8 @@ from django.shortcuts import render
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
-from training import catalogue
 from training.models import RegisteredModel
+from training.services import comparison, makers
 from training.version import VERSION
 
 
@@ -25,20 +25,22 @@ def home(request: HttpRequest) -> HttpResponse:
     """
     served: list[dict[str, Any]] = []
     for row in RegisteredModel.objects.all():
-        declared = catalogue.get(row.name) if row.name in catalogue.names() else None
+        declared = comparison.declaration(row)
         active = row.active_version
-        metric = declared.primary_metric if declared else None
+        metric = comparison.primary_metric(row)
         served.append(
             {
                 "row": row,
                 "declared": declared,
+                "asked_at": makers.asked_at(row.name),
                 "active": active,
                 "metric": metric,
                 "value": active.metrics.get(metric) if active and metric else None,
             }
         )
     served.sort(key=lambda item: item["active"] is None)  # what answers comes first
-    first = next((item for item in served if item["active"]), None)
+    rows = [item for item in served if not item["asked_at"]]
+    first = next((item for item in rows if item["active"]), None)
     example = json.dumps(first["active"].dataset_schema.example, ensure_ascii=False) if first else ""
     context: dict[str, Any] = {
         "served": served,

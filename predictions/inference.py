@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast
 
 import msgspec
 from django.conf import settings
@@ -26,6 +26,7 @@ from training.schema.compiled import Rows
 from training.schema.decoding import decode_json
 from training.schema.faults import REPORTED_FAULTS
 from training.services.serving import Served
+from training.telemetry import counting
 
 if TYPE_CHECKING:
     from training.engines import MatrixEngine, Scores
@@ -216,11 +217,6 @@ class Prepared:
         generation : read before anything the answer was made from; see `training.services.snapshot`.
         """
         caller, served = self.caller, self.served
-        claim = None
-        if caller.idempotency_key is not None and caller.client_id is not None:
-            hours = settings.IDEMPOTENCY_HOURS
-            answer = self.body().decode()
-            claim = Claim(caller.client_id, caller.idempotency_key, caller.request_sha256, answer, hours)
         rows = zip(
             self.ids,
             repeat(b"%d" % served.model_id),
@@ -234,7 +230,36 @@ class Prepared:
             repeat(caller.request_id.encode()),
             strict=False,  # what is repeated has no end
         )
-        return prediction_log.Entry(list(rows), generation, claim=claim, done=done)
+        return prediction_log.Entry(list(rows), generation, claim=claim_of(caller, self.body), done=done)
+
+    def count(self, route: str, seconds: float) -> None:
+        """For the metrics, once it goes out; see `training.telemetry.counting.answered`."""
+        classes = self.probabilities is not None
+        counting.answered(route, self.served, self.values, seconds, classes=classes)
+
+
+class Committable(Protocol):
+    """An answer that may go out once its entry is committed; `Prepared` is the one to rows."""
+
+    @property
+    def caller(self) -> Caller: ...
+
+    def body(self) -> bytes: ...
+
+    def as_dict(self) -> dict[str, Any]: ...
+
+    def entry(self, generation: int, *, done: prediction_log.Done | None = None) -> prediction_log.Entry: ...
+
+    def count(self, route: str, seconds: float) -> None: ...
+
+
+def claim_of(caller: Caller, body: Callable[[], bytes]) -> Claim | None:
+    """What keeps a caller's idempotency key for this answer; None without a key."""
+    if caller.idempotency_key is None or caller.client_id is None:
+        return None
+    answer = body().decode()
+    hours = settings.IDEMPOTENCY_HOURS
+    return Claim(caller.client_id, caller.idempotency_key, caller.request_sha256, answer, hours)
 
 
 def prepare(served: Served, rows: Rows, caller: Caller) -> Prepared:
@@ -295,15 +320,27 @@ def answer(
     PredictionFailed, InvalidRows : the model has no answer to these values.
     """
     prepared = prepare(served, rows, caller)
+    given = commit(prepared, generation)
+    if committed is not None and not given.replayed:
+        committed(prepared)
+    return given
+
+
+def commit(prepared: Committable, generation: int) -> Answer:
+    """Logs what was prepared, and only then answers; or the stored answer of who was quicker under the same
+    idempotency key.
+
+    Raises
+    ------
+    predictions.log.Stale, LogUnavailable, KeyReused : see `answer`.
+    """
     try:
         prediction_log.append(prepared.entry(generation))
     except prediction_log.AlreadyAnswered:
-        earlier = replay(caller)
+        earlier = replay(prepared.caller)
         if earlier is None:  # it expired between two statements
             raise prediction_log.Stale from None
         return earlier
-    if committed is not None:
-        committed(prepared)
     return Answer(prepared.as_dict())
 
 

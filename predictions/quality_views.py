@@ -16,7 +16,7 @@ from predictions.identifiers import EPOCH
 from predictions.rollout_serializers import EstimateSerializer
 from predictions.services import quality
 from training.schema import Fault, InvalidRows
-from training.services import registry
+from training.services import makers, registry
 from training.views.base import ModelView, bad_parameter, moment_of, whole_of
 
 USUAL_WINDOW: Final = dt.timedelta(days=30)
@@ -105,6 +105,7 @@ class QualityView(ModelView):
         ],
     )
     def get(self, request: Request, model: str) -> Response:
+        makers.require_rows(self.model, "outcomes")
         step = _step(request)
         number = whole_of(request, "version", 2**31 - 1)
         version = registry.get_version(self.model, number) if number is not None else None

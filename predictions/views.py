@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -31,9 +32,8 @@ from training.models import RegisteredModel
 from training.parsers import INSTANCE_PARSERS, CsvBody, JsonBody, body_sha256
 from training.schema.compiled import Rows
 from training.serializers import InstanceSerializer, serializer_for
-from training.services import access, keys, snapshot
+from training.services import access, keys, makers, snapshot
 from training.services.serving import Served, served, served_to
-from training.telemetry import counting
 from training.views.base import ModelView, bad_parameter, csv_dialect, following_page, moment_of, whole_of
 
 CHANGES_SURVIVED = 3  # that may overtake a request before it holds the next one off
@@ -65,24 +65,36 @@ class Fenced(APIView):
         super().initial(request, *args, **kwargs)
 
     def predict(self, request: Request, model: RegisteredModel, data: Any, number: int | None) -> Answer:
-        """The request's body answered by the active version, or by version `number`.
+        """The request's body answered by the active version, or by version `number`; see `fenced`."""
+        makers.require_rows(model, "instances")
+        caller = caller_of(request)
+        return self.fenced(request, model, caller, lambda: self._answer(request, model, data, caller, number))
+
+    def fenced(
+        self, request: Request, model: RegisteredModel, caller: Caller, answer: Callable[[], Answer]
+    ) -> Answer:
+        """An answer that was committed from what is known now; or the stored one to the caller's idempotency
+        key.
 
         When a version, a key or a right changes meanwhile, all is done again: the key is looked up, the right
         is asked for, and the body is read by the schema of what is active then.
+
+        Parameters
+        ----------
+        answer : reads the body, answers and logs by `self.generation`; raises `predictions.log.Stale`.
         """
-        caller = caller_of(request)
         earlier = inference.replay(caller)
         if earlier is not None:
             return earlier
         for _ in range(CHANGES_SURVIVED):
             try:
-                return self._answer(request, model, data, caller, number)
+                return answer()
             except Stale:
                 self._look_again(request, model)
         with writer().holding_off_changes():
             self._look_again(request, model)
             try:
-                return self._answer(request, model, data, caller, number)
+                return answer()
             except Stale:  # the hold was lost with its connection
                 raise LogUnavailable from None
 
@@ -94,12 +106,10 @@ class Fenced(APIView):
 
         def committed(made: Prepared) -> None:
             shadowing.committed(named, made)
-            spent = time.perf_counter() - request._request.since  # type: ignore[attr-defined]
-            classes = made.probabilities is not None
-            counting.answered("", ready, made.values, spent, classes=classes)
+            made.count("", time.perf_counter() - request._request.since)  # type: ignore[attr-defined]
 
         found = inference.answer(ready, rows, caller, self.generation, committed=committed)
-        _teach(request, model, number, self.generation)
+        teach(request, model, number, self.generation)
         return found
 
     def _look_again(self, request: Request, model: RegisteredModel) -> None:
@@ -185,7 +195,7 @@ class PredictionView(APIView):
         return Response(PredictionDetailSerializer(row).data)
 
 
-def _teach(request: Request, model: RegisteredModel, number: int | None, generation: int) -> None:
+def teach(request: Request, model: RegisteredModel, number: int | None, generation: int) -> None:
     """Lets the fast lane know what this answer was made from; it never asks the database itself."""
     known = snapshot.current()
     if known.generation != generation:

@@ -1,1 +1,1 @@
-"""The movie recommender's room. It will stand on `predictions` and `training`; nothing is in it yet."""
+"""The movie recommender: the catalogue and its interactions, the index over them, and what it answers."""

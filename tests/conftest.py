@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,13 @@ from django.test import Client, TransactionTestCase
 from rest_framework.test import APIClient
 
 from predictions import log, shadowing
-from training.models import Dataset, GroupScope, ModelVersion, ReferenceProfile, RegisteredModel, TrainingRun
-from training.services import datasets, keys, registry, runs
+from tests.trained import train_sample
+from training.models import GroupScope, ModelVersion, RegisteredModel
+from training.services import keys
 
 # A shared machine pauses at will; a slow example is no failure.
 hypothesis.settings.register_profile("vigia", deadline=None)
 hypothesis.settings.load_profile("vigia")
-
-SAMPLES = Path(__file__).resolve().parent.parent / "training" / "samples"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -52,17 +51,21 @@ def _quick_cleaning() -> None:
     they left instead of truncating every table: milliseconds instead of a quarter of a second."""
 
     TransactionTestCase._fixture_teardown = lambda case: empty_tables()  # type: ignore[method-assign]
+    # Nor do they connect anew afterwards: a new process of PostgreSQL reads its catalogue and plans all over.
+    TransactionTestCase._should_reload_connections = lambda case: False
+
+
+@cache
+def tables() -> list[str]:
+    kept = {"django_content_type", "auth_permission", "django_migrations"}
+    return [name for name in connection.introspection.django_table_names() if name not in kept]
 
 
 def empty_tables() -> None:
     """What tests that commit have left."""
-    kept = {"django_content_type", "auth_permission", "django_migrations"}
-    tables = [
-        name for name in connection.introspection.django_table_names(only_existing=True) if name not in kept
-    ]
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL vigia.maintenance = 'move'")
-        cursor.execute(";".join(f"DELETE FROM {name}" for name in tables))
+        cursor.execute(";".join(f"DELETE FROM {name}" for name in tables()))
         cursor.execute(
             "SELECT inhrelid::regclass::text FROM pg_inherits "
             "WHERE inhparent = 'predictions_prediction'::regclass "
@@ -89,68 +92,6 @@ def _fresh_serving() -> Iterator[None]:
     yield
     serving.forget()
     snapshot.forget()
-
-
-def train_sample(
-    name: str, *, rows: int | None = None, activate: bool = True, **changed: Any
-) -> ModelVersion:
-    """A version of `name`, trained for real from (the first rows of) its sample CSV, and activated.
-
-    Trained once a session: later calls write the same rows again, which point at the same stored artifact.
-    `changed` are fields of the version that a test wants otherwise (then it was trained in this test before).
-    """
-    registry.sync_catalogue()
-    model = RegisteredModel.objects.get(name=name)
-    known = _TRAINED.get((name, rows))
-    if known is None:
-        assert not changed, "nothing was trained yet that could be changed"
-        run = _train(model, rows)
-        reference = {"bins": run.version.reference.bins}
-        known = _TRAINED[name, rows] = [_fields(run.upload), _fields(run), _fields(run.version), reference]
-    else:
-        upload, _ = Dataset.objects.get_or_create(
-            registered_model=model, sha256=known[0]["sha256"], defaults=known[0] | {"registered_model": model}
-        )
-        run = TrainingRun.objects.create(
-            **known[1] | {"registered_model": model, "upload": upload, "dataset": upload}
-        )
-        number = (model.versions.count() or 0) + 1
-        made = {"registered_model": model, "run": run, "dataset": upload, "number": number}
-        version = ModelVersion.objects.create(**known[2] | made | {"status": "candidate"} | changed)
-        ReferenceProfile.objects.create(version=version, **known[3])
-    version = ModelVersion.objects.select_related("registered_model").get(run=run)
-    if activate:
-        registry.activate(version, by=None, reason="a test needs it")
-        version.refresh_from_db()
-    return version
-
-
-_TRAINED: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
-
-
-def _train(model: RegisteredModel, rows: int | None) -> TrainingRun:
-    text = (SAMPLES / f"{model.name}.csv").read_bytes()
-    if rows is not None:
-        text = b"".join(text.splitlines(keepends=True)[: rows + 1])
-    dataset = datasets.from_csv(model, io.BytesIO(text), by=None, source=f"{model.name}.csv")
-    policy, model.policy = model.policy, RegisteredModel.Policy.MANUAL
-    model.save()
-    run = runs.request(model, dataset, mode=TrainingRun.Mode.REPLACE, by=None)
-    assert runs.execute(run.pk)
-    model.policy = policy
-    model.save()
-    run.refresh_from_db()
-    assert run.status == "succeeded", run.error
-    return run
-
-
-def _fields(row: Any) -> dict[str, Any]:
-    """A row's plain values; relations are set anew."""
-    plain = {
-        field.name: getattr(row, field.name) for field in row._meta.concrete_fields if not field.is_relation
-    }
-    del plain["id"]
-    return plain
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from docker.health import host_header
-from tests.test_docs import table_words, variables_in_code
+from tests.test_docs import parsed, table_words, variables_in_code
 from training.version import VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -270,7 +270,7 @@ def test_what_the_image_does_not_need_is_left_out() -> None:
 def test_what_the_image_needs_does_not_import_what_is_left_out() -> None:
     for room in ("config", "training", "predictions", "recommender", "docker"):
         for path in (ROOT / room).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in ast.walk(parsed(path)):
                 names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
                 names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 assert not {name.partition(".")[0] for name in names} & {"local", "tests"}, path

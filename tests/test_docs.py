@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,12 @@ def sources(*rooms: str) -> Iterator[tuple[Path, ast.Module]]:
         place = ROOT / room
         for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
             if "migrations" not in path.parts:
-                yield path, ast.parse(path.read_text(encoding="utf-8"))
+                yield path, parsed(path)
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def table_words(page: Path, pattern: re.Pattern[str], *, under: str | None = None) -> dict[str, str]:
@@ -105,6 +111,7 @@ def codes_of(tree: ast.AST) -> Iterator[str]:
                         yield from words_in(inner.value)
 
 
+@cache
 def codes_in_code() -> dict[str, str]:
     """Code -> a file that gives it."""
     return {
@@ -197,7 +204,8 @@ def variables_of(tree: ast.AST) -> Iterator[str]:
             yield name
 
 
-def variables_in_code() -> set[str]:
+@cache
+def variables_in_code() -> frozenset[str]:
     found = {name for _, tree in sources(*ROOMS, "local", "docker") for name in variables_of(tree)}
     found |= {
         name
@@ -208,7 +216,7 @@ def variables_in_code() -> set[str]:
         if isinstance(name, str)
     }
     procfile = (ROOT / "Procfile").read_text(encoding="utf-8")
-    return (found | set(re.findall(r"\$\{([A-Z_]+)", procfile))) - {"DJANGO_SETTINGS_MODULE"}
+    return frozenset(found | set(re.findall(r"\$\{([A-Z_]+)", procfile))) - {"DJANGO_SETTINGS_MODULE"}
 
 
 def test_every_environment_variable_is_in_the_operators_table() -> None:

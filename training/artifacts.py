@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from training.engines.sklearn import SklearnEngine
     from training.models import Dataset, ModelVersion
 
-LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "joblib", "skl2onnx", "onnx", "onnxruntime")
+LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "joblib", "skl2onnx", "onnx", "onnxruntime", "numba")
 COMPILED = "onnx"  # the engine's name, here without importing it
 
 
@@ -115,6 +115,8 @@ def load(version: ModelVersion) -> engines.Engine:
     """
     if version.engine == COMPILED:
         return _loaded(version, COMPILED, fetch_compiled(version))
+    if engines.stands_alone(version.engine):
+        return _loaded(version, version.engine, fetch(version))
     check_libraries(version)
     return _loaded(version, version.engine, fetch(version))
 

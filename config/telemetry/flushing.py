@@ -19,7 +19,7 @@ from predictions import log as prediction_log
 from predictions import shadowing
 from predictions.services import answer_times
 from training.telemetry import counting, names
-from training.telemetry.counting import Answers
+from training.telemetry.counting import Answers, Times
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +68,9 @@ class Instruments:
         else:
             counter.inc(by)
 
-    def observe(self, name: str, label: str, found: Answers) -> None:
+    def observe(self, name: str, labels: tuple[str, ...], found: Answers | Times) -> None:
         """Many at once, which the client has no call for."""
-        child = self.histograms[name].labels(label)
+        child = self.histograms[name].labels(*labels)
         child._sum.inc(found.seconds)
         for at, requests in enumerate(found.buckets):
             if requests:
@@ -97,6 +97,8 @@ class Flusher:
             taken = counting.take()
             for (name, labels), by in taken.counts.items():
                 self.instruments.add(name, labels, by)
+            for (name, labels), times in taken.times.items():
+                self.instruments.observe(name, labels, times)
             for (route, _), found in taken.answers.items():
                 self._add_answers(route, found)
             if web:
@@ -107,7 +109,7 @@ class Flusher:
         requests = sum(found.buckets)
         if route:
             tell.add("vigia_requests_total", (route, "POST", "200"), requests)
-        tell.observe("vigia_prediction_seconds", served.model_name, found)
+        tell.observe("vigia_prediction_seconds", (served.model_name,), found)
         version = str(served.number)
         by_class = {_label(value): rows for value, rows in found.classes.items()} or {"": found.rows}
         for label, rows in by_class.items():

@@ -23,6 +23,7 @@ from predictions.services.outcome_rows import Given, Rows
 from training.models import ModelVersion, RegisteredModel
 from training.schema import Column, DatasetSchema, Fault, InvalidRows
 from training.schema.faults import REPORTED_FAULTS, echo
+from training.services import makers
 from training.services.datasets import declared_schema
 
 HISTORY: Final = 20
@@ -48,8 +49,9 @@ def record(model: RegisteredModel, asked: Rows, *, by: User | None) -> Recorded:
 
     Raises
     ------
-    InvalidRows : with every fault of every row.
+    InvalidRows : with every fault of every row. AskedElsewhere : not a model of rows.
     """
+    makers.require_rows(model, "outcomes")
     given = asked.good
     with transaction.atomic():
         joining.lock(model.pk)

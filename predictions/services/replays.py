@@ -25,6 +25,7 @@ from predictions.services.outcome_rows import moment
 from training.models import ModelVersion, RegisteredModel
 from training.schema import DatasetSchema, Fault, InvalidRows
 from training.schema.faults import clip
+from training.services import makers
 from training.services.jobs import Lease
 
 if TYPE_CHECKING:
@@ -79,7 +80,13 @@ def window(asked: Any) -> tuple[dt.datetime, dt.datetime]:
 
 
 def request(version: ModelVersion, since: dt.datetime, until: dt.datetime, *, by: User | None) -> Replay:
-    """A queued replay. The caller enqueues it after the commit."""
+    """A queued replay. The caller enqueues it after the commit.
+
+    Raises
+    ------
+    AskedElsewhere : not a model of rows.
+    """
+    makers.require_rows(version.registered_model, "replays")
     return Replay.objects.create(
         registered_model=version.registered_model,
         version=version,

@@ -26,6 +26,7 @@ from training.declaration import SMALLER_IS_BETTER, Watch
 from training.errors import Conflict, NoActiveVersion, NotFound
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
 from training.schema import Fault, InvalidRows
+from training.services import makers
 
 HOUR: Final = dt.timedelta(hours=1)
 LONGEST: Final = dt.timedelta(days=366)
@@ -71,6 +72,7 @@ def review(
     NoActiveVersion, NoReferenceProfile
     InvalidRows : the window is empty, or longer than `LONGEST`.
     """
+    makers.require_rows(model, "drift reviews")
     version = version or model.active_version
     if version is None:
         raise NoActiveVersion(model.name)
@@ -222,7 +224,7 @@ def due(now: dt.datetime) -> Iterable[RegisteredModel]:
     """Models whose next scheduled review is due: they have an active version, and answered something."""
     active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).values("registered_model_id")
     for model in RegisteredModel.objects.filter(review_hours__gt=0, pk__in=active):
-        if _is_due(model, now):
+        if makers.find(model.name) is None and _is_due(model, now):
             yield model
 
 

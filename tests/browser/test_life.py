@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from predictions.models import Replay
 from tests.browser.conftest import CHROMIUM
-from tests.conftest import SAMPLES, train_sample
 from tests.predictions.test_admin import answered
+from tests.trained import SAMPLES, train_sample
 from training.models import Activation, ModelVersion, Rollout, TrainingRun
 from training.services import datasets, jobs, runs
 

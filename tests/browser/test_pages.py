@@ -9,8 +9,8 @@ from django.contrib.auth.models import User
 
 from predictions.models import Prediction, Replay
 from tests.browser.conftest import CHROMIUM
-from tests.conftest import train_sample
 from tests.predictions.test_admin import answered
+from tests.trained import train_sample
 from training.models import Activation, Comparison, ModelVersion
 from training.services import jobs
 

@@ -13,9 +13,9 @@ from django.urls import reverse
 from predictions.models import DriftReview, Outcome
 from predictions.services import quality
 from tests.browser.conftest import CHROMIUM
-from tests.conftest import train_sample
 from tests.predictions.test_admin import SCRIPT, answered
 from tests.predictions.watched import HOUR, reviewed, roll, this_hour
+from tests.trained import train_sample
 from training.models import ModelVersion
 
 pytestmark = [

@@ -20,6 +20,20 @@ from celery import Celery
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 OURS: Final = ("DATABASE_URL", "REDIS_URL", "VIGIA_VAR", "VIGIA_LOCAL", "MAKEFLAGS", "TEST_VAR")
 LABEL: Final = "training.trainingrun"
+# What `bootstrap` does for worker and beat, and the rows to train on; in one process, for each has to import
+# Django and pandas first. Nothing is served here, so no static files are collected.
+PREPARE: Final = """
+import django; django.setup()
+from django.core.management import call_command
+from django.utils import timezone
+from predictions import partitions
+from training.services import registry
+call_command("migrate", verbosity=0)
+partitions.ensure(timezone.now(), 1)
+registry.sync_catalogue()
+for name in ("churn", "houses"):
+    call_command("load_dataset", name, f"training/samples/{name}.csv")
+"""
 
 
 class Plant:
@@ -40,9 +54,7 @@ class Plant:
     def start(self) -> None:
         self._start("stack", "-m", "local.stack", "--", "sleep", "1800")
         await_(lambda: (self.var / "stack.json").exists() and self._answers(), 60)
-        self.manage("bootstrap", "--no-models", "--no-accounts")
-        for name in ("churn", "houses"):
-            self.manage("load_dataset", name, str(ROOT / "training" / "samples" / f"{name}.csv"))
+        self.run("-c", PREPARE)
         self.start_worker()
         self.start_beat()
 
@@ -78,13 +90,13 @@ class Plant:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 
-    def manage(self, *arguments: str) -> str:
+    def run(self, *arguments: str) -> None:
+        env = self.env | {"DJANGO_SETTINGS_MODULE": "config.settings"}
         done = subprocess.run(
-            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.env, capture_output=True, text=True,
-            timeout=180, check=False,
+            [sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=180,
+            check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
     # -- killing -----------------------------------------------------------------------------------
 
@@ -198,4 +210,4 @@ def await_(met: Callable[[], bool], seconds: float, said: Callable[[], object] =
     until = time.monotonic() + seconds
     while not met():
         assert time.monotonic() < until, said()
-        time.sleep(0.1)
+        time.sleep(0.2)

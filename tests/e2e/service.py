@@ -19,7 +19,6 @@ LEFT_BEHIND = (
     ".venv*",
     "var",
     ".git",
-    "__pycache__",
     ".mypy_cache",
     ".ruff_cache",
     ".pytest_cache",

@@ -15,7 +15,7 @@ from django.utils import timezone
 from predictions.identifiers import new_ids
 from predictions.models import Outcome, Prediction, ShadowAnswer, ShadowTally
 from predictions.services import arms, intervals
-from tests.conftest import train_sample
+from tests.trained import train_sample
 from training.models import ModelVersion, Rollout
 from training.services import buckets, rollouts
 

@@ -16,7 +16,8 @@ from knox.models import AuthToken
 from rest_framework.test import APIClient
 
 from predictions.models import Prediction
-from tests.conftest import assert_error, keyed, train_sample
+from tests.conftest import assert_error, keyed
+from tests.trained import train_sample
 from training.models import Activation, GroupScope, ModelVersion, RegisteredModel
 from training.services import keys, registry, snapshot
 

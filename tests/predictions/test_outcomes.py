@@ -18,8 +18,9 @@ from predictions.identifiers import LAST, lowest_at, new_ids
 from predictions.models import Outcome, Prediction
 from predictions.services import labelled, outcomes
 from predictions.tasks import join_waiting_outcomes
-from tests.conftest import Post, assert_error, at_once, keyed, train_sample
+from tests.conftest import Post, assert_error, at_once, keyed
 from tests.predictions.test_admin import answered
+from tests.trained import train_sample
 from training.models import ModelVersion
 
 pytestmark = pytest.mark.django_db(transaction=True)

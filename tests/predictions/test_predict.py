@@ -13,7 +13,8 @@ from django.contrib.auth.models import User
 from rest_framework.test import APIClient
 
 from predictions.models import Prediction
-from tests.conftest import SAMPLES, Post, assert_error
+from tests.conftest import Post, assert_error
+from tests.trained import SAMPLES
 from training import catalogue
 from training.models import ModelVersion
 

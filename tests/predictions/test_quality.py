@@ -22,7 +22,8 @@ from predictions.drift.realised import Tally
 from predictions.identifiers import lowest_at
 from predictions.models import ChangedHour, Outcome, Prediction, QualityHour
 from predictions.services import adding_up, joining, quality, rollups
-from tests.conftest import Post, assert_error, at_once, keyed, train_sample
+from tests.conftest import Post, assert_error, at_once, keyed
+from tests.trained import train_sample
 from training.evaluation import classification_metrics, regression_metrics
 from training.judging import Answers, weighted
 from training.models import ModelVersion

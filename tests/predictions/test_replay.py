@@ -20,8 +20,9 @@ from rest_framework.test import APIClient
 from predictions.identifiers import LAST, lowest_at, new_ids
 from predictions.models import Prediction, Replay
 from predictions.services import replays
-from tests.conftest import SAMPLES, Post, assert_error, at_once, keyed, train_sample
+from tests.conftest import Post, assert_error, at_once, keyed
 from tests.predictions.test_admin import answered
+from tests.trained import SAMPLES, train_sample
 from training import artifacts
 from training.models import ModelVersion, RegisteredModel, TrainingRun
 from training.services import jobs

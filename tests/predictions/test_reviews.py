@@ -19,7 +19,8 @@ from predictions import tasks
 from predictions.identifiers import lowest_at
 from predictions.models import DriftFinding, DriftReview, Prediction
 from predictions.services import glances, reviews, rollups
-from tests.conftest import SAMPLES, Post, assert_error, at_once, keyed, train_sample
+from tests.conftest import Post, assert_error, at_once, keyed
+from tests.trained import SAMPLES, train_sample
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel, TrainingRun
 from training.services import registry, runs
 

@@ -13,7 +13,8 @@ from rest_framework.test import APIClient
 
 from predictions import shadowing
 from predictions.models import ShadowTally
-from tests.conftest import Staff, assert_error, keyed, train_sample
+from tests.conftest import Staff, assert_error, keyed
+from tests.trained import train_sample
 from tests.training.test_admin import NOT_PASSED
 from training.models import ModelVersion, Rollout
 from training.services import registry, rollouts

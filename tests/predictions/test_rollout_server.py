@@ -10,8 +10,8 @@ import pytest
 from django.contrib.auth.models import User
 
 from predictions.models import Prediction, ShadowAnswer, ShadowTally
-from tests.conftest import train_sample
 from tests.server import Clients, Server
+from tests.trained import train_sample
 from training.models import ModelVersion
 from training.services import buckets, keys, rollouts
 

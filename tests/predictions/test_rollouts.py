@@ -22,8 +22,9 @@ from predictions import shadowing
 from predictions.identifiers import time_of
 from predictions.models import Prediction, ShadowAnswer, ShadowTally
 from predictions.services import shadows
-from tests.conftest import keyed, train_sample
+from tests.conftest import keyed
 from tests.predictions.test_fence import at_its_commit
+from tests.trained import train_sample
 from training import artifacts
 from training.models import ModelVersion, Rollout
 from training.services import buckets, keys, registry, rollouts, serving, snapshot

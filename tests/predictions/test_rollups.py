@@ -23,7 +23,8 @@ from predictions import partitions
 from predictions.identifiers import lowest_at, time_of
 from predictions.models import Prediction, RolledHour, Rollup
 from predictions.services import rollup_rows, rollups
-from tests.conftest import Post, at_once, train_sample
+from tests.conftest import Post, at_once
+from tests.trained import train_sample
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
 from training.profile import Bins, ColumnProfile, Profile
 

@@ -17,9 +17,10 @@ from rest_framework.test import APIClient
 from predictions import reports
 from predictions.models import DriftFinding, DriftReview, Outcome, QualityHour
 from predictions.services import quality
-from tests.conftest import Staff, train_sample
+from tests.conftest import Staff
 from tests.predictions.test_admin import SCRIPT, answered
 from tests.predictions.watched import HOUR, reviewed, roll, this_hour
+from tests.trained import train_sample
 from training.models import ModelVersion
 from training.services import registry
 

@@ -25,7 +25,8 @@ from config.telemetry.database import RECENT, fall, lag
 from predictions import partitions
 from predictions.identifiers import lowest_at
 from predictions.models import DriftFinding, DriftReview, Outcome, Prediction, RolledHour
-from tests.conftest import assert_error, keyed, train_sample
+from tests.conftest import assert_error, keyed
+from tests.trained import train_sample
 from training.models import GroupScope, ModelVersion, RegisteredModel, TrainingRun
 from training.services import keys, serving
 from training.telemetry import counting

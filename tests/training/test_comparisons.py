@@ -11,7 +11,8 @@ from django.contrib.auth.models import Permission, User
 from rest_framework.test import APIClient
 
 from predictions.models import Prediction
-from tests.conftest import SAMPLES, Post, assert_error, keyed, train_sample
+from tests.conftest import Post, assert_error, keyed
+from tests.trained import SAMPLES, train_sample
 from training.models import Comparison, Dataset, ModelVersion, TrainingRun
 from training.services import cards, comparison, comparisons, jobs
 

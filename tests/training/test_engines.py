@@ -16,7 +16,7 @@ from django.core.files.storage import default_storage
 from django.db import IntegrityError, transaction
 from django.test import Client
 
-from tests.conftest import SAMPLES, train_sample
+from tests.trained import SAMPLES, train_sample
 from training import artifacts, catalogue
 from training.engines import MatrixEngine, coding, load
 from training.engines.onnx import OnnxEngine

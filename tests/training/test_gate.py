@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import Post, train_sample
+from tests.conftest import Post
+from tests.trained import train_sample
 from tests.training import tables
 from training import catalogue, evaluation, gating
 from training.declaration import Gate

@@ -11,7 +11,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from tests.conftest import train_sample
+from tests.trained import train_sample
 from training.models import Comparison, ModelVersion
 from training.services import comparisons, jobs
 

@@ -8,7 +8,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 
-from tests.conftest import train_sample
+from tests.trained import train_sample
 from training.models import ModelVersion, PrunedArtifact, ReferenceProfile
 from training.services import profiles
 

@@ -15,7 +15,8 @@ from django.test import Client
 from django.urls import reverse
 
 from predictions import tasks
-from tests.conftest import Post, assert_error, train_sample
+from tests.conftest import Post, assert_error
+from tests.trained import train_sample
 from training import artifacts
 from training.errors import ArtifactPruned
 from training.models import ModelVersion, PrunedArtifact, RegisteredModel, Rollout

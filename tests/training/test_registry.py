@@ -14,7 +14,8 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from tests.conftest import Post, assert_error, at_once, train_sample
+from tests.conftest import Post, assert_error, at_once
+from tests.trained import train_sample
 from training import artifacts
 from training.errors import ArtifactError, Conflict, GateNotPassed
 from training.models import Activation, ModelVersion

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from tests.conftest import train_sample
+from tests.trained import train_sample
 from tests.training.test_admin import copy
 from training.models import Dataset, ModelVersion, PrunedArtifact, TrainingRun
 from training.services import reproduction

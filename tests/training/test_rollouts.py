@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import DatabaseError, connection, transaction
 
-from tests.conftest import train_sample
+from tests.trained import train_sample
 from tests.training.test_admin import NOT_PASSED
 from training import artifacts
 from training.errors import ArtifactError, ArtifactPruned, Conflict, GateNotPassed, Malformed

@@ -13,7 +13,8 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from predictions.models import Prediction
-from tests.conftest import SAMPLES, Post, assert_error, at_once
+from tests.conftest import Post, assert_error, at_once
+from tests.trained import SAMPLES
 from training import tasks
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
 from training.services import datasets, execution, jobs, registry, runs

@@ -19,7 +19,7 @@ from training import tasks
 from training.admin import switching
 from training.admin.rights import RegistryAdmin, allowed_ids, is_superuser
 from training.models import ModelVersion, RegisteredModel, TrainingRun
-from training.services import comparison, registry, runs
+from training.services import comparison, makers, registry, runs
 from training.templatetags.vigia import badge, metric
 
 SIDE_BY_SIDE = 6
@@ -113,7 +113,7 @@ class RegisteredModelAdmin(RegistryAdmin):
         return own + list(super().get_urls())
 
     def page(self, request: HttpRequest, row: RegisteredModel) -> dict[str, Any]:
-        active = row.active_version
+        active, maker = row.active_version, makers.find(row.name)
         versions = side_by_side(row, active)
         columns = [version.metrics for version in versions]
         may_activate = row.pk in allowed_ids(request, "activate")
@@ -132,7 +132,8 @@ class RegisteredModelAdmin(RegistryAdmin):
             "rollouts": row.rollouts.select_related("version", "started_by", "stopped_by")[:5],
             "can_activate": may_activate,
             "can_roll_back": may_activate and registry.rollback_target(row) is not None,
-            "can_train": active is not None and row.pk in allowed_ids(request, "train"),
+            "maker": maker,
+            "can_train": (active or maker) is not None and row.pk in allowed_ids(request, "train"),
             "can_read_log": row.pk in allowed_ids(request, "read_log"),
         }
 
@@ -140,12 +141,12 @@ class RegisteredModelAdmin(RegistryAdmin):
         return switching.rollback(self, request, self._found(request, model_id))
 
     def retrain(self, request: HttpRequest, model_id: int) -> HttpResponse:
-        """Asks for a run on the active version's dataset."""
+        """Asks for a run on the active version's dataset, or on what its maker reads."""
         model = self._found(request, model_id)
         switching.require(request, "train", model)
-        active = model.active_version
+        active, maker = model.active_version, makers.find(model.name)
         back = HttpResponseRedirect(reverse("admin:training_registeredmodel_change", args=[model.pk]))
-        if active is None:
+        if active is None and maker is None:
             messages.info(request, f"No version of {model.name} is active, so there is no dataset to repeat.")
             return back
         can_search = runs.can_search(model)
@@ -153,8 +154,11 @@ class RegisteredModelAdmin(RegistryAdmin):
         if request.method == "POST" and form.is_valid():
             by: Any = request.user
             trials = form.cleaned_data["trials"] if can_search else None
-            search = {"n_iter": trials} if trials else None
-            run = runs.request(model, active.dataset, mode=TrainingRun.Mode.REPLACE, by=by, search=search)
+            if trials:
+                rows, mode = runs.active_rows(model), TrainingRun.Mode.REPLACE
+                run = runs.request(model, rows, mode=mode, by=by, search={"n_iter": trials})
+            else:
+                run = runs.request_again(model, by=by)
             tasks.enqueue(run)
             messages.success(request, f"Run {run.pk} is queued; this page follows it.")
             return HttpResponseRedirect(reverse("admin:training_trainingrun_change", args=[run.pk]))
@@ -164,6 +168,7 @@ class RegisteredModelAdmin(RegistryAdmin):
             "opts": self.opts,
             "model": model,
             "active": active,
+            "maker": maker,
             "form": form,
             "can_search": can_search,
             "media": form.media,

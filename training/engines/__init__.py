@@ -7,8 +7,10 @@ fitted scikit-learn pipeline; where that pipeline can be compiled and the compil
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from training.schema import DatasetSchema, Value
@@ -78,6 +80,25 @@ class UnknownEngine(LookupError):
     """The version names an engine this code does not have."""
 
 
+_MORE: dict[str, str] = {}
+
+
+def register(name: str, loader: str) -> None:
+    """Adds an engine of an application above.
+
+    Parameters
+    ----------
+    loader : ``module:function`` that takes verified bytes and gives an `Engine`. It unpickles nothing, and
+        what it gives does not depend on the scikit-learn that made the bytes.
+    """
+    _MORE[name] = loader
+
+
+def stands_alone(name: str) -> bool:
+    """Whether an engine is loaded from an artifact that is no pickle."""
+    return name in _MORE
+
+
 def load(name: str, artifact: bytes, schema: DatasetSchema) -> Engine:
     """The engine `name` from bytes that were VERIFIED before (see `training.artifacts`)."""
     if name == "sklearn":
@@ -88,4 +109,8 @@ def load(name: str, artifact: bytes, schema: DatasetSchema) -> Engine:
         from training.engines.onnx import OnnxEngine
 
         return OnnxEngine.from_bytes(artifact, schema)
+    if name in _MORE:
+        module, _, function = _MORE[name].partition(":")
+        made: Engine = attrgetter(function)(importlib.import_module(module))(artifact)
+        return made
     raise UnknownEngine(f"this code has no engine {name!r}")

@@ -11,6 +11,8 @@ from training import catalogue
 from training.declaration import SMALLER_IS_BETTER, ModelDeclaration
 from training.models import ModelVersion, RegisteredModel
 from training.schema import Column, DatasetSchema
+from training.services import makers
+from training.services.makers import Maker
 
 Metrics = Mapping[str, float]
 
@@ -76,20 +78,25 @@ class Switch:
     libraries: list[Change]
 
 
-def declaration(model: RegisteredModel) -> ModelDeclaration | None:
-    """The catalogue's file on `model`; None when it is declared no longer."""
-    return catalogue.get(model.name) if model.name in catalogue.names() else None
+def declaration(model: RegisteredModel) -> ModelDeclaration | Maker | None:
+    """The catalogue's file on `model`, or what an application above says of it; None when it is declared no
+    longer."""
+    return catalogue.get(model.name) if model.name in catalogue.names() else makers.find(model.name)
 
 
 def primary_metric(model: RegisteredModel) -> str | None:
+    """The metric that decides, of the active version where versions differ in it."""
     declared = declaration(model)
+    if isinstance(declared, Maker):
+        active = model.active_version
+        return declared.primary_of(active.metrics if active else {})
     return declared.primary_metric if declared else None
 
 
 def metric_rows(model: RegisteredModel, columns: Sequence[Metrics]) -> list[MetricRow]:
     """The metrics of several versions as rows, in the declared order, the primary one first."""
     declared = declaration(model)
-    primary = declared.primary_metric if declared else ""
+    primary = primary_metric(model) or ""
     names = list(declared.metrics) if declared else []
     names += sorted({name for column in columns for name in column} - set(names))
     names.sort(key=lambda name: name != primary)  # stable: only the primary one moves

@@ -8,6 +8,7 @@ from django.db.models import QuerySet
 
 from training.errors import Conflict, NotFound
 from training.models import Comparison, ModelVersion, RegisteredModel
+from training.services import makers
 
 Status = Comparison.Status
 
@@ -43,6 +44,7 @@ def request(one: ModelVersion, other: ModelVersion, *, by: User | None) -> tuple
         raise Conflict("only versions of one model can be compared")
     if one.pk == other.pk:
         raise Conflict(f"{one} cannot be compared with itself")
+    makers.require_rows(one.registered_model, "comparisons on one hold-out")
     before, after = sorted((one, other), key=lambda version: version.number)
     with transaction.atomic():
         # Two requests at once find one comparison: they queue here.

@@ -14,7 +14,7 @@ from training.errors import TooLarge, VigiaError
 from training.models import ModelVersion, RegisteredModel
 from training.schema import Fault, Instance, InvalidRows
 from training.schema.faults import REPORTED_FAULTS
-from training.services import serving
+from training.services import makers, serving
 from training.services.serving import Served
 
 ROWS_AT_ONCE: Final = 2_000
@@ -32,7 +32,9 @@ def from_instances(model: RegisteredModel, rows: Sequence[object], *, number: in
     ------
     InvalidRows : with every fault. TooLarge : more than `settings.PREDICT_MAX_ROWS` rows.
     NoActiveVersion, UnknownVersion, ArtifactError : nothing to evaluate.
+    AskedElsewhere : not a model of rows.
     """
+    makers.require_rows(model, "labelled rows")
     served = serving.served(model, number)
     _limit(len(rows))
     good: list[Instance] = []
@@ -63,6 +65,7 @@ def from_csv(
     """The same on a CSV with header; see `from_instances`."""
     from training.schema.reading import CsvReader
 
+    makers.require_rows(model, "labelled rows")
     served = serving.served(model, number)
     reader = CsvReader(stream, served.schema, with_target=True, delimiter=delimiter, decimal=decimal)
     good: list[Instance] = []

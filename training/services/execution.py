@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from training import artifacts, catalogue, datasets, fitting, searching, version
 from training.declaration import ModelDeclaration
-from training.engines.choice import Choice, choose
+from training.engines.choice import choose
 from training.engines.sklearn import SklearnEngine
 from training.models import (
     Activation,
@@ -27,9 +27,10 @@ from training.models import (
     TrainingRun,
 )
 from training.schema import DatasetSchema
-from training.services import access, jobs, judgement, registry, sources
+from training.services import access, jobs, judgement, makers, registry, sources
 from training.services import datasets as dataset_services
 from training.services.jobs import Lease, LeaseLost
+from training.services.makers import Made
 
 Status = TrainingRun.Status
 
@@ -39,45 +40,45 @@ class ActiveChanged(Exception):
 
 
 @dataclass(frozen=True)
-class _Made:
-    """What a run has made before it becomes a version; the bytes are in the store."""
+class _Stored:
+    """What a run has made, with its bytes in the store."""
 
-    fitted: fitting.Fitted
-    choice: Choice
-    pipeline: bytes
+    made: Made
     artifact: artifacts.Stored
     compiled: artifacts.Stored | None
-    judged: judgement.Judgement
 
     @classmethod
-    def store(cls, fitted: fitting.Fitted, choice: Choice, judged: judgement.Judgement) -> _Made:
-        pipeline = SklearnEngine(fitted.pipeline, fitted.schema).to_bytes()
-        compiled = artifacts.store(choice.compiled) if choice.compiled is not None else None
-        return cls(fitted, choice, pipeline, artifacts.store(pipeline), compiled, judged)
+    def of(cls, made: Made) -> _Stored:
+        compiled = artifacts.store(made.compiled) if made.compiled is not None else None
+        return cls(made, artifacts.store(made.artifact), compiled)
 
     def ensure(self) -> None:
         """Under `registry.lock_bytes`: what is stored is still there, though a version of the same bytes was
         pruned meanwhile."""
-        artifacts.ensure(self.artifact, self.pipeline)
-        if self.compiled is not None and self.choice.compiled is not None:
-            artifacts.ensure(self.compiled, self.choice.compiled)
+        artifacts.ensure(self.artifact, self.made.artifact)
+        if self.compiled is not None and self.made.compiled is not None:
+            artifacts.ensure(self.compiled, self.made.compiled)
 
 
 def train(lease: Lease) -> None:
     """Executes a claimed run to its version; see `training.services.jobs.Work`."""
     related = ("registered_model", "upload", "requested_by")
     run = TrainingRun.objects.select_related(*related).get(pk=lease.job_id)
+    maker = makers.find(run.registered_model.name)
+    if maker is not None:
+        with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
+            made = makers.make_of(maker)(run, lease.report, Path(directory))
+        _become(lease, run, made, run.registered_model.active_version)
+        return
     declared = catalogue.get(run.registered_model.name)
     finished = False
     while not finished:
-        finished = _train_on(lease, run, declared, run.registered_model.active_version)
+        active = run.registered_model.active_version
+        finished = _become(lease, run, _fit(lease, run, declared, active), active)
 
 
-def _train_on(
-    lease: Lease, run: TrainingRun, declared: ModelDeclaration, active: ModelVersion | None
-) -> bool:
-    """Fits and finishes; False when an append must start anew, because another run's rows became the active
-    version's meanwhile and would be lost."""
+def _fit(lease: Lease, run: TrainingRun, declared: ModelDeclaration, active: ModelVersion | None) -> Made:
+    """A model of rows: collected, fitted, compiled, judged."""
     lease.report("collecting rows", 5)
     dataset = _assemble(run, declared, active)
     lease.report("reading", 10)
@@ -89,15 +90,39 @@ def _train_on(
     choice = choose(fitted.pipeline, fitted.schema, declared.task, fitted.train_features, declared.seed)
     lease.report("judging", 84)
     judged = judgement.judge(declared, fitted, choice)
+    return Made(
+        dataset=dataset,
+        artifact=SklearnEngine(fitted.pipeline, fitted.schema).to_bytes(),
+        compiled=choice.compiled,
+        engine=choice.engine,
+        engine_reason=choice.reason,
+        parity=choice.parity.to_json() if choice.parity else None,
+        schema=fitted.schema,
+        metrics=fitted.metrics,
+        baseline=fitted.baseline,
+        evaluation=judged.evaluation,
+        parameters=fitted.search,
+        threshold=fitted.threshold,
+        train_rows=fitted.train_rows,
+        holdout_rows=fitted.holdout_rows,
+        seed=declared.seed,
+        source_sha256=catalogue.source_sha256(declared.name),
+        verdict=partial(judgement.verdict, declared, fitted, choice, judged),
+        reference=judged.reference,
+    )
+
+
+def _become(lease: Lease, run: TrainingRun, made: Made, active: ModelVersion | None) -> bool:
+    """Stores, compares and finishes; False when an append must start anew, because another run's rows became
+    the active version's meanwhile and would be lost."""
     lease.report("storing", 88)
-    made = _Made.store(fitted, choice, judged)
+    stored = _Stored.of(made)
     base = active.dataset_id if active else None
     while True:
         lease.report("comparing with the active version", 90)
-        gate = judgement.verdict(declared, fitted, choice, judged, active)
+        gate = made.verdict(active)
         try:
-            finish = partial(_finish, lease, run, dataset, declared, made, gate, active)
-            jobs.persistently(finish)
+            jobs.persistently(partial(_finish, lease, run, stored, gate, active))
         except ActiveChanged:
             active = run.registered_model.active_version
             if run.mode == TrainingRun.Mode.APPEND and active is not None and active.dataset_id != base:
@@ -126,7 +151,7 @@ def _assemble(run: TrainingRun, declared: ModelDeclaration, active: ModelVersion
         ]
         written = datasets.join(sources, Path(directory) / "joined.parquet", schema)
         source = " + ".join(part.sha256[:12] for part in parts)
-        return dataset_services.register(model, written, schema, source=source, by=run.requested_by)
+        return dataset_services.register(model, written, schema.sha256, source=source, by=run.requested_by)
 
 
 def _collected(run: TrainingRun, schema: DatasetSchema) -> Dataset:
@@ -137,7 +162,7 @@ def _collected(run: TrainingRun, schema: DatasetSchema) -> Dataset:
         written = sources.collect(run.registered_model, schema, run.source, path)
         said = " ".join(f"{name} {value}" for name, value in run.source.items())
         return dataset_services.register(
-            run.registered_model, written, schema, source=said, by=run.requested_by
+            run.registered_model, written, schema.sha256, source=said, by=run.requested_by
         )
 
 
@@ -153,14 +178,12 @@ def _files(parts: list[Dataset]) -> Iterator[list[Path]]:
 def _finish(
     lease: Lease,
     run: TrainingRun,
-    dataset: Dataset,
-    declared: ModelDeclaration,
-    made: _Made,
+    stored: _Stored,
     gate: dict[str, Any],
     compared: ModelVersion | None,
 ) -> None:
     """Version, its possible activation and the end of the run, in one transaction."""
-    fitted, choice, stored, compiled = made.fitted, made.choice, made.artifact, made.compiled
+    made, artifact, compiled = stored.made, stored.artifact, stored.compiled
     with transaction.atomic():
         model = RegisteredModel.objects.select_for_update(no_key=True).get(pk=run.registered_model_id)
         held = lease.held().select_for_update()
@@ -170,42 +193,43 @@ def _finish(
         if active != compared:
             raise ActiveChanged
         registry.lock_bytes(shared=True)
-        made.ensure()
+        stored.ensure()
         last = model.versions.order_by("-number").values_list("number", flat=True).first()
         created = ModelVersion.objects.create(
             registered_model=model,
             number=(last or 0) + 1,
             run=run,
-            dataset=dataset,
-            metrics=fitted.metrics,
-            baseline=fitted.baseline,
+            dataset=made.dataset,
+            metrics=dict(made.metrics),
+            baseline=dict(made.baseline),
             gate=gate,
-            evaluation=made.judged.evaluation,
-            parameters=fitted.search,
-            threshold=fitted.threshold,
-            schema=fitted.schema.to_json(),
-            schema_sha256=fitted.schema.sha256,
-            train_rows=fitted.train_rows,
-            holdout_rows=fitted.holdout_rows,
-            engine=choice.engine,
-            engine_reason=choice.reason,
-            artifact_sha256=stored.sha256,
-            artifact_hmac=stored.hmac,
-            artifact_size=stored.size,
+            evaluation=made.evaluation,
+            parameters=made.parameters,
+            threshold=made.threshold,
+            schema=made.schema.to_json(),
+            schema_sha256=made.schema.sha256,
+            train_rows=made.train_rows,
+            holdout_rows=made.holdout_rows,
+            engine=made.engine,
+            engine_reason=made.engine_reason,
+            artifact_sha256=artifact.sha256,
+            artifact_hmac=artifact.hmac,
+            artifact_size=artifact.size,
             compiled_sha256=compiled.sha256 if compiled else "",
             compiled_hmac=compiled.hmac if compiled else "",
             compiled_size=compiled.size if compiled else None,
-            parity=choice.parity.to_json() if choice.parity else None,
+            parity=made.parity,
             libraries=artifacts.libraries(),
-            seed=declared.seed,
-            code_version=version.code_version(catalogue.source_sha256(declared.name)),
+            seed=made.seed,
+            code_version=version.code_version(made.source_sha256),
             created_by=run.requested_by,
         )
-        ReferenceProfile.objects.create(version=created, bins=made.judged.reference.to_json())
+        if made.reference is not None:
+            ReferenceProfile.objects.create(version=created, bins=made.reference.to_json())
         waits = _activate_by_policy(model, created, run)
         held.update(
             status=Status.SUCCEEDED,
-            dataset=dataset,
+            dataset=made.dataset,
             stage=f"finished; {waits}" if waits else "finished",
             percent=100,
             finished_at=timezone.now(),

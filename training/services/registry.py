@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from training import artifacts, catalogue
 from training.errors import Conflict, GateNotPassed, SecondPerson, UnknownModel, UnknownVersion
 from training.models import Activation, ModelVersion, RegisteredModel
-from training.services import access, rollouts
+from training.services import access, makers, rollouts
 
 Status = ModelVersion.Status
 BYTES: Final = 22_123
@@ -19,12 +19,20 @@ BYTES: Final = 22_123
 
 
 def sync_catalogue() -> list[RegisteredModel]:
-    """A row for every declared model; rows of models no longer declared stay, with their log."""
+    """A row for every model declared here or by an application above.
+
+    Rows of models that are declared no longer stay, with their log.
+    """
     rows = []
     for name in catalogue.names():
         declared = catalogue.get(name)
         row, _ = RegisteredModel.objects.get_or_create(
             name=name, defaults={"title": declared.title, "policy": declared.policy}
+        )
+        rows.append(row)
+    for maker in makers.every():
+        row, _ = RegisteredModel.objects.get_or_create(
+            name=maker.name, defaults={"title": maker.title, "policy": maker.policy}
         )
         rows.append(row)
     return rows

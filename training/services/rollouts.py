@@ -22,7 +22,7 @@ from training import artifacts
 from training.errors import Conflict, GateNotPassed, Malformed, SecondPerson
 from training.models import ModelVersion, RegisteredModel, Rollout
 from training.schema import Column, DatasetSchema
-from training.services import access
+from training.services import access, makers
 
 LONGEST_REASON = 500
 Kind = Rollout.Kind
@@ -57,6 +57,8 @@ def start(
     """
     reason = _reason(reason)
     _check_percent(kind, percent)
+    if kind == Kind.SHADOW:
+        makers.require_rows(version.registered_model, "shadow")
     # Before the lock, because it takes time and cannot change.
     artifacts.load(version)
     with transaction.atomic():

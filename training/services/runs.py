@@ -11,9 +11,9 @@ from typing import Any, Final
 from django.contrib.auth.models import User
 
 from training import catalogue
-from training.errors import NoSearchSpace
+from training.errors import Conflict, NoSearchSpace
 from training.models import Dataset, RegisteredModel, TrainingRun
-from training.services import jobs
+from training.services import jobs, makers
 
 Status = TrainingRun.Status
 
@@ -55,6 +55,42 @@ def request(
         activation_reason=activation_reason.strip()[:500],
         stage="queued",
     )
+
+
+def request_again(model: RegisteredModel, *, by: User | None, activation_reason: str = "") -> TrainingRun:
+    """A queued run for a request that brings no rows: on the active version's dataset, or from where the
+    application above takes them (`training.services.makers`). The caller enqueues it after the commit.
+
+    Raises
+    ------
+    Conflict : no version is active, so there are no rows to train on again.
+    """
+    maker = makers.find(model.name)
+    upload = None if maker is not None else active_rows(model)
+    return request(
+        model,
+        upload,
+        mode=TrainingRun.Mode.REPLACE,
+        by=by,
+        activation_reason=activation_reason,
+        source=None if maker is None else maker.source,
+    )
+
+
+def active_rows(model: RegisteredModel) -> Dataset:
+    """What the active version was trained on.
+
+    Raises
+    ------
+    Conflict : no version is active.
+    """
+    active = model.active_version
+    if active is None:
+        raise Conflict(
+            f"no version of {model.name} is active, so there are no rows to train on again",
+            code="no_active_version",
+        )
+    return active.dataset
 
 
 def can_search(model: RegisteredModel) -> bool:

@@ -59,21 +59,38 @@ class Answers:
         self.classes: dict[bytes, int] = {}
 
 
+class Times:
+    """How long things took.
+
+    Attributes
+    ----------
+    buckets : how many, by `BOUNDS` (`BUCKETS`,). seconds : all of them together.
+    """
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self) -> None:
+        self.buckets = list(_NONE)
+        self.seconds = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
     """What was counted since the last time.
 
     answers : by (route, version id); the route is empty where the request is among `counts` already.
-    counts : by (metric, values of its labels).
+    counts : by (metric, values of its labels). times : the same, of histograms.
     """
 
     answers: dict[tuple[str, int], Answers]
     counts: dict[tuple[str, tuple[str, ...]], float]
+    times: dict[tuple[str, tuple[str, ...]], Times]
 
 
 _lock = threading.Lock()
 _answers: dict[tuple[str, int], Answers] = {}
 _counts: dict[tuple[str, tuple[str, ...]], float] = {}
+_times: dict[tuple[str, tuple[str, ...]], Times] = {}
 
 
 def answered(
@@ -112,12 +129,23 @@ def count(name: str, *labels: str, by: float = 1.0) -> None:
         _counts[key] = _counts.get(key, 0.0) + by
 
 
+def observe(name: str, labels: tuple[str, ...], seconds: float) -> None:
+    """Adds to a histogram of the table. Labels as with `count`."""
+    key, at = (name, labels), bisect_left(BOUNDS, seconds)
+    with _lock:
+        found = _times.get(key)
+        if found is None:
+            found = _times[key] = Times()
+        found.buckets[at] += 1
+        found.seconds += seconds
+
+
 def take() -> Taken:
     """All that was counted since the last call."""
-    global _answers, _counts
+    global _answers, _counts, _times
     with _lock:
-        taken = Taken(_answers, _counts)
-        _answers, _counts = {}, {}
+        taken = Taken(_answers, _counts, _times)
+        _answers, _counts, _times = {}, {}, {}
     return taken
 
 

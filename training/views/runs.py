@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -12,13 +13,14 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
 from training import tasks
-from training.errors import Conflict, Malformed, NotFound
-from training.models import Dataset, RegisteredModel, TrainingRun
+from training.errors import Malformed, NotFound
+from training.models import RegisteredModel, TrainingRun
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
 from training.schema import Fault, InvalidRows
 from training.schema.faults import clip
 from training.serializers import TrainingRequestSerializer, TrainingRunSerializer
-from training.services import access, datasets, jobs, runs, sources
+from training.services import access, datasets, jobs, makers, runs, sources
+from training.services.makers import AskedElsewhere, Maker
 from training.views.base import ModelView, before, csv_dialect, who
 from training.views.waiting import waited
 
@@ -52,6 +54,10 @@ class TrainingRunsView(ModelView):
     )
     def post(self, request: Request, model: str) -> Response:
         data, by = request.data, who(request)
+        maker = makers.find(self.model.name)
+        if maker is not None:
+            _check_source(data, maker)
+            return self._enqueued(request, runs.request_again(self.model, by=by))
         mode = self._mode(request, data)
         source = search = None
         if isinstance(data, CsvBody):
@@ -70,20 +76,13 @@ class TrainingRunsView(ModelView):
             elif "instances" in asked:
                 upload = datasets.from_instances(self.model, asked["instances"], by=by)
             else:
-                upload, mode = self._active_rows(), TrainingRun.Mode.REPLACE.value
+                upload, mode = runs.active_rows(self.model), TrainingRun.Mode.REPLACE.value
         run = runs.request(self.model, upload, mode=mode, by=by, source=source, search=search)
+        return self._enqueued(request, run)
+
+    def _enqueued(self, request: Request, run: TrainingRun) -> Response:
         tasks.enqueue(run)
         return self._answer(request, run)
-
-    def _active_rows(self) -> Dataset:
-        """For a request that brings no rows: what the active version was trained on."""
-        active = self.model.active_version
-        if active is None:
-            raise Conflict(
-                f"no version of {self.model.name} is active, so there are no rows to train on again",
-                code="no_active_version",
-            )
-        return active.dataset
 
     def _mode(self, request: Request, data: Any) -> str:
         given = request.query_params.get("mode")
@@ -152,6 +151,18 @@ def _asked(data: Any) -> dict[str, Any]:
     if faults:
         raise InvalidRows(faults, message="the request is invalid")
     return data
+
+
+def _check_source(data: Any, maker: Maker) -> None:
+    """Of a model of an application above: rows do not come with the request."""
+    if not isinstance(data, dict):
+        said = f"{maker.name} takes no rows here: send {json.dumps(maker.source)}"
+        raise AskedElsewhere(f"{said}; it answers at {maker.asked_at}")
+    for name, value in data.items():
+        wanted = maker.source.get(name)
+        if wanted is None or value != wanted:
+            fault = Fault(clip(name), "unknown_field", f"{maker.name} reads {json.dumps(maker.source)} alone")
+            raise InvalidRows([fault], message=fault.message)
 
 
 def _search(asked: Any) -> dict[str, Any]:

@@ -1,0 +1,38 @@
+"""The recommender's metrics; see `training.telemetry.names`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from training.telemetry.names import Metric
+
+RECOMMENDATIONS: Final = "recommendations_total"
+SECONDS: Final = "recommendation_response_time_seconds"
+EMPTY: Final = "recommendations_empty_total"
+CLICKED: Final = "recommendations_clicked_total"
+FEEDBACK: Final = "recommendation_feedback_total"
+
+_LABELS: Final = ("model", "version")
+
+METRICS: Final = (
+    Metric(RECOMMENDATIONS, "counter", _LABELS, "Questions for recommendations that were answered."),
+    Metric(
+        SECONDS,
+        "histogram",
+        _LABELS,
+        "Time from a complete question to its answer, its commit included.",
+    ),
+    Metric(EMPTY, "counter", _LABELS, "Answers of them that name no movie."),
+    Metric(
+        CLICKED,
+        "counter",
+        _LABELS,
+        "Answers of which a movie was clicked, watched or liked; each counts once.",
+    ),
+    Metric(
+        FEEDBACK,
+        "counter",
+        (*_LABELS, "kind"),
+        "What was reported of recommended movies, by kind of interaction.",
+    ),
+)

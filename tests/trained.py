@@ -1,0 +1,119 @@
+"""Versions of the samples, trained for real once a session and written again for every other test."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from training import catalogue
+from training.models import (
+    Activation,
+    Dataset,
+    ModelVersion,
+    ReferenceProfile,
+    RegisteredModel,
+    TrainingRun,
+)
+from training.services import datasets, registry, runs
+
+SAMPLES = Path(__file__).resolve().parent.parent / "training" / "samples"
+REASON = "a test needs it"
+
+Fields = dict[str, Any]
+_CATALOGUES: dict[tuple[str, ...], list[Fields]] = {}
+_TRAINED: dict[tuple[str, int | None], list[Fields]] = {}
+_ACTIVATED: dict[tuple[str, int | None], Fields] = {}
+
+
+def train_sample(
+    name: str, *, rows: int | None = None, activate: bool = True, **changed: Any
+) -> ModelVersion:
+    """A version of `name`, trained for real from (the first rows of) its sample CSV, and activated.
+
+    Trained once a session: later calls write the same rows again, which point at the same stored artifact.
+    So does its activation, where it is the model's first. `changed` are fields of the version that a test
+    wants otherwise (then it was trained in this test before).
+    """
+    if (name, rows) not in _TRAINED:
+        assert not changed, "nothing was trained yet that could be changed"
+        version = _train(_registered(name), rows)
+        if activate:
+            _activate(version, rows)
+    else:
+        with transaction.atomic():
+            version = _again(_registered(name), rows, changed)
+            if activate:
+                _activate(version, rows, again=version.number == 1 and not changed)
+    return ModelVersion.objects.select_related("registered_model").get(pk=version.pk)
+
+
+def _registered(name: str) -> RegisteredModel:
+    """The model's row, and those of all others, as `registry.sync_catalogue` makes them."""
+    declared = catalogue.names()
+    if declared not in _CATALOGUES:
+        synced = registry.sync_catalogue()
+        _CATALOGUES[declared] = [_fields(row, without=("created_at",)) for row in synced]
+    elif not RegisteredModel.objects.exists():
+        RegisteredModel.objects.bulk_create(RegisteredModel(**row) for row in _CATALOGUES[declared])
+    elif not RegisteredModel.objects.filter(name=name).exists():
+        registry.sync_catalogue()
+    return RegisteredModel.objects.get(name=name)
+
+
+def _train(model: RegisteredModel, rows: int | None) -> ModelVersion:
+    text = (SAMPLES / f"{model.name}.csv").read_bytes()
+    if rows is not None:
+        text = b"".join(text.splitlines(keepends=True)[: rows + 1])
+    dataset = datasets.from_csv(model, io.BytesIO(text), by=None, source=f"{model.name}.csv")
+    policy, model.policy = model.policy, RegisteredModel.Policy.MANUAL
+    model.save()
+    run = runs.request(model, dataset, mode=TrainingRun.Mode.REPLACE, by=None)
+    assert runs.execute(run.pk)
+    model.policy = policy
+    model.save()
+    run.refresh_from_db()
+    assert run.status == "succeeded", run.error
+    reference = {"bins": run.version.reference.bins}
+    _TRAINED[model.name, rows] = [_fields(run.upload), _fields(run), _fields(run.version), reference]
+    return run.version
+
+
+def _again(model: RegisteredModel, rows: int | None, changed: Fields) -> ModelVersion:
+    """What `_train` left, as new rows."""
+    upload, run, version, reference = _TRAINED[model.name, rows]
+    dataset = model.datasets.filter(sha256=upload["sha256"]).first()
+    dataset = dataset or Dataset.objects.create(**upload | {"registered_model": model})
+    ran = TrainingRun.objects.create(
+        **run | {"registered_model": model, "upload": dataset, "dataset": dataset}
+    )
+    number = model.versions.count() + 1
+    made = {"registered_model": model, "run": ran, "dataset": dataset, "number": number}
+    created = ModelVersion.objects.create(**version | made | {"status": "candidate"} | changed)
+    ReferenceProfile.objects.create(version=created, **reference)
+    return created
+
+
+def _activate(version: ModelVersion, rows: int | None, *, again: bool = False) -> None:
+    """By the service; `again` where its rows can be written as it left them before."""
+    model = version.registered_model
+    known = _ACTIVATED.get((model.name, rows))
+    if known is None or not again:
+        made = registry.activate(version, by=None, reason=REASON)
+        if made.previous is None:
+            _ACTIVATED[model.name, rows] = _fields(made, without=("at",))
+        return
+    ModelVersion.objects.filter(pk=version.pk).update(status=ModelVersion.Status.ACTIVE)
+    Activation.objects.create(**known, registered_model=model, version=version, at=timezone.now())
+
+
+def _fields(row: Any, *, without: tuple[str, ...] = ()) -> Fields:
+    """A row's plain values; relations are set anew."""
+    return {
+        field.name: getattr(row, field.name)
+        for field in row._meta.concrete_fields
+        if not field.is_relation and field.name not in ("id", *without)
+    }
