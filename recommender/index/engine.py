@@ -90,7 +90,7 @@ class IndexEngine:
 
     def ids(self) -> Sequence[int]:
         """By popularity, the larger first, then by id. A view: nothing is copied."""
-        return memoryview(self._facts.ids)
+        return self._facts.ids.data
 
     def titles(self) -> list[str]:
         """Aligned with `ids`."""
