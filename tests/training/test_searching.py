@@ -226,7 +226,7 @@ asyncio.run(run(int(sys.argv[1])))
 
 @pytest.fixture
 def scheduler(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The address of a scheduler with two workers, and the process of all three: in one of its own, each would
+    """The address of a scheduler with two workers, and the process of all: in one of its own, each would
     import everything again."""
     from distributed import Client
 
