@@ -1,11 +1,12 @@
 """Vigía and its peers side by side, in one run.
 
-    make bench [BENCH_SECONDS=4] [BENCH_ROUNDS=3] [BENCH_PEERS=all]
+    make bench [BENCH_SECONDS=4] [BENCH_ROUNDS=3] [BENCH_PEERS=all] [BENCH_PARTS=models,movies]
 
 starts every service on 127.0.0.1, warms each up, and then asks them in turn, round after round (A B C,
 A B C), so that a machine whose speed drifts drifts for all of them. Writes the tables of docs/performance.md
-and the chart. BENCH_PEERS=core leaves out the model servers that need environments of their own,
-BENCH_WRITE=0 only prints, BENCH_KEEP=1 keeps logs and data.
+and the chart. BENCH_PARTS says which: models answering rows, movies recommended. BENCH_PEERS=core leaves out
+the model servers that need environments of their own, BENCH_WRITE=0 only prints, BENCH_KEEP=1 keeps logs and
+data.
 """
 
 from __future__ import annotations
@@ -13,29 +14,73 @@ from __future__ import annotations
 import json
 import os
 import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from bench import report
+from bench import movies, report
 from bench.command import check_machine, number, run, say, starting
 from bench.measuring import Measured, as_json, check_stored, measure, summarise
 from bench.optional import optional_peers
-from bench.processes import ROOT, Failed, memory_bytes, wait_until_quiet
-from bench.services import SCENARIOS, Bodies, Service, Vigia, empties, peers, start_vigia
+from bench.processes import ROOT, Failed, Started, memory_bytes, wait_until_quiet
+from bench.services import SCENARIOS, Bodies, Scenario, Service, Vigia, empties, peers, start_vigia
 
 WARM_UP_SECONDS = 2.0
 COMPARED_ROWS = 50
 SAMPLED = 10
 RESULTS = ROOT / "bench" / "results.json"
+PARTS = ("models", "movies")
 
 
-def check_answers(services: list[Service], bodies: Bodies) -> dict[str, float]:
-    """Every service answers a sample with 200, and says about the same as Vigía.
+@dataclass(frozen=True)
+class Part:
+    """What is asked side by side, and where its tables stand in the page.
 
-    Returns the mean distance between its probabilities and Vigía's.
+    compare : lines about how like each other the answers are. absent : lines about who is not there.
     """
-    said: dict[str, list[float]] = {}
+
+    name: str
+    scenarios: Sequence[Scenario]
+    services: list[Service]
+    compare: Callable[[list[Service]], list[str]]
+    begin: str
+    end: str
+    absent: list[str] = field(default_factory=list)
+    picture: str = ""
+
+
+def models_part(started: Started, folder: Path, bodies: Bodies, vigia: Vigia) -> Part:
+    """One prediction a row, beside other servers of the same models."""
+    services = peers(started, folder, bodies, vigia)
+    after = [*empties(started, vigia), vigia.service]
+    for service in services + after:
+        service.write_bodies(folder)
+        service.await_answer(started)
+    absent = ["MLServer, BentoML and MLflow were left out of this run (BENCH_PEERS=core)."]
+    if os.environ.get("BENCH_PEERS") != "core":
+        more, absent = optional_peers(started, folder, bodies, say)
+        services += more
+    picture = "![Rates and processor time, Vigía and its peers](images/performance.svg)"
+    markers = (report.BEGIN, report.END)
+    return Part("models", SCENARIOS, services + after, distances, *markers, absent, picture)
+
+
+def movies_part(started: Started, folder: Path, catalogue: movies.Catalogue, vigia: Vigia) -> Part:
+    """Movies recommended, beside the tutorial's service."""
+    services = movies.services(started, vigia, catalogue)
+    for service in services:
+        service.write_bodies(folder)
+        service.await_answer(started)
+    said = f"The catalogue: {catalogue.title}. {movies.ASKED:,} different ids in turn, as many texts."
+    markers = ("<!-- movies:begin -->", "<!-- movies:end -->")
+    return Part("movies", movies.SCENARIOS, services, movies.compare, *markers, [said])
+
+
+def check_answers(services: Sequence[Service]) -> None:
+    """Every service answers a sample with 200."""
     for service in services:
         for scenario, target in service.targets.items():
             sample: list[Any] = target.bodies[:SAMPLED] if target.bodies else [None]
@@ -43,67 +88,99 @@ def check_answers(services: list[Service], bodies: Bodies) -> dict[str, float]:
                 status, answer = service.ask(scenario, body)
                 if status != 200:
                     raise Failed(f"{service.title} answers {scenario} with {status}: {answer[:500]!r}")
-        if service.read is not None and service.targets["churn-16"].bodies is not None:
-            asked = service.targets["churn-16"].bodies[:COMPARED_ROWS]
-            found = [service.read(json.loads(service.ask("churn-16", body)[1])) for body in asked]
-            said[service.name] = found
-    own = said["vigia"]
-    return {
-        name: statistics.fmean(abs(a - b) for a, b in zip(own, found, strict=True))
+
+
+def distances(services: Sequence[Service]) -> list[str]:
+    """The mean distance between each peer's probabilities and Vigía's."""
+    said: dict[str, list[float]] = {}
+    for service in services:
+        if service.read is not None and (bodies := service.targets["churn-16"].bodies) is not None:
+            answers = [service.ask("churn-16", body)[1] for body in bodies[:COMPARED_ROWS]]
+            said[service.name] = [service.read(json.loads(answer)) for answer in answers]
+    own = said.pop("vigia")
+    far = ", ".join(
+        f"{report.title_of(services, name)} "
+        f"{statistics.fmean(abs(a - b) for a, b in zip(own, found, strict=True)):.3f}"
         for name, found in said.items()
-    }
+    )
+    return [f"Mean distance of a peer's churn probability from Vigía's: {far}."]
 
 
-def run_all(vigia: Vigia, services: list[Service], rounds: int, seconds: float) -> list[Measured]:
+def run_all(vigia: Vigia, part: Part, rounds: int, seconds: float) -> list[Measured]:
     runs: list[Measured] = []
+    asked = [
+        (scenario, service)
+        for scenario in part.scenarios
+        for service in part.services
+        if scenario.name in service.targets
+    ]
     with psycopg.connect(vigia.database_url, autocommit=True) as database:
-        for scenario in SCENARIOS:
-            for service in services:
-                if scenario.name in service.targets:
-                    measure(0, scenario, service, WARM_UP_SECONDS, vigia.postgres_pid, database)
+        for scenario, service in asked:
+            measure(0, scenario, service, WARM_UP_SECONDS, vigia.postgres_pid, database)
         say("Warmed up.")
         for turn in range(1, rounds + 1):
-            for scenario in SCENARIOS:
-                for service in services:
-                    if scenario.name not in service.targets:
-                        continue
-                    wait_until_quiet()
-                    found = measure(turn, scenario, service, seconds, vigia.postgres_pid, database)
-                    runs.append(found)
-                    say(report.line(found, service))
+            for scenario, service in asked:
+                wait_until_quiet()
+                found = measure(turn, scenario, service, seconds, vigia.postgres_pid, database)
+                runs.append(found)
+                say(report.line(found, service))
     return runs
+
+
+def measured(vigia: Vigia, part: Part, rounds: int, seconds: int) -> report.Asked:
+    """Everything about one part."""
+    check_answers(part.services)
+    remarks = part.compare(part.services)
+    with psycopg.connect(vigia.database_url, autocommit=True) as database:
+        exact = {
+            service.name: check_stored(part.scenarios, service, database)
+            for service in part.services
+            if service.table
+        }
+    runs = run_all(vigia, part, rounds, seconds)
+    memory = {service.name: memory_bytes(service.pid) for service in part.services}
+    summaries = summarise(runs)
+    remarks += part.absent
+    return report.Asked(part.scenarios, part.services, runs, summaries, exact, memory, remarks, part.picture)
+
+
+def measure_and_write(vigia: Vigia, part: Part, rounds: int, seconds: int) -> report.Asked:
+    found = measured(vigia, part, rounds, seconds)
+    text = report.section(report.Facts.gathered(vigia.database_url, seconds, rounds), found)
+    say(text)
+    if os.environ.get("BENCH_WRITE") != "0":
+        report.put(text, part.begin, part.end)
+        if part.picture:
+            from bench.chart import CHART, draw
+
+            draw(CHART, part.services, found.summaries)
+    return found
 
 
 def main() -> int:
     check_machine()
     rounds, seconds = number("BENCH_ROUNDS", 3), number("BENCH_SECONDS", 4)
+    wanted = (os.environ.get("BENCH_PARTS") or ",".join(PARTS)).split(",")
+    if strange := set(wanted) - set(PARTS):
+        raise Failed(f"BENCH_PARTS: {', '.join(strange)} is none of {', '.join(PARTS)}")
+    runs: list[Measured] = []
     with starting() as started:
         folder = started.logs
         say("Starting Vigía (its first models are trained) ...")
         bodies = Bodies.drawn()
-        vigia = start_vigia(started, folder, bodies)
-        say("Starting its peers ...")
-        services = peers(started, folder, bodies, vigia)
-        after = [*empties(started, vigia), vigia.service]
-        for service in services + after:
-            service.write_bodies(folder)
-            service.await_answer(started)
-        absent = ["MLServer, BentoML and MLflow were left out of this run (BENCH_PEERS=core)."]
-        if os.environ.get("BENCH_PEERS") != "core":
-            more, absent = optional_peers(started, folder, bodies, say)
-            services += more
-        services += after
-        distances = check_answers(services, bodies)
-        with psycopg.connect(vigia.database_url, autocommit=True) as database:
-            exact = {service.name: check_stored(service, database) for service in services if service.table}
-        runs = run_all(vigia, services, rounds, seconds)
+        catalogue = movies.Catalogue.found(folder)
+        vigia = start_vigia(started, folder, bodies, movies=catalogue.path)
+        for name in wanted:
+            say(f"Starting what is beside it ({name}) ...")
+            before = len(started.processes)
+            if name == "models":
+                part = models_part(started, folder, bodies, vigia)
+            else:
+                part = movies_part(started, folder, catalogue, vigia)
+            runs += measure_and_write(vigia, part, rounds, seconds).runs
+            for child in reversed(started.processes[before:]):
+                started.stop(child.pid)
         RESULTS.write_text(as_json(runs), encoding="utf-8")
-        facts = report.Facts.gathered(vigia.database_url, seconds, rounds)
-        memory = {service.name: memory_bytes(service.pid) for service in services}
-        text = report.section(facts, services, summarise(runs), runs, distances, exact, memory, absent)
-        say(text)
-        if os.environ.get("BENCH_WRITE") != "0":
-            report.write(text, services, summarise(runs))
         lost = [each for each in runs if not each.all_found]
         for each in lost:
             say(f"NOT ALL FOUND: {each}")

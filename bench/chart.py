@@ -12,8 +12,10 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from bench.measuring import Summary
+from bench.processes import ROOT
 from bench.services import SCENARIOS, Service
 
+CHART = ROOT / "docs" / "images" / "performance.svg"
 OURS, STORING, OTHERS, DATABASE, INK = "#14708a", "#d08a3c", "#9aa5ad", "#5b4a8a", "#22313a"
 PANELS = (
     ("churn-16", "rate", "churn, one row, 16 connections: requests/s"),

@@ -7,7 +7,7 @@ import resource
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
@@ -167,13 +167,17 @@ def count(database: psycopg.Connection, table: str) -> int:
     return int(found[0])
 
 
-def check_stored(service: Service, database: psycopg.Connection) -> int:
+def check_stored(scenarios: Sequence[Scenario], service: Service, database: psycopg.Connection) -> int:
     """Ask with connections that nobody cuts, and find exactly as many rows more as were answered with 200.
 
     wrk's runs leave some in doubt, those under way at the end. Here none is.
     """
-    asked = [("churn-16", body, 1) for body in service.targets["churn-16"].bodies or []]
-    asked += [("churn-many", body, len(body)) for body in service.targets["churn-many"].bodies or []]
+    different = {id(service.targets[each.name]): each for each in scenarios if each.name in service.targets}
+    asked = [
+        (scenario.name, body, scenario.rows)
+        for scenario in different.values()
+        for body in service.targets[scenario.name].bodies or []
+    ]
     before = count(database, service.table)
     with ThreadPoolExecutor(EXACT_CLIENTS) as clients:
         answers = list(clients.map(lambda one: service.ask(one[0], one[1])[0], asked))

@@ -17,10 +17,9 @@ import psycopg
 
 from bench.measuring import Measured, Summary
 from bench.processes import ROOT, Failed
-from bench.services import SCENARIOS, VIGIA, Scenario, Service
+from bench.services import VIGIA, Scenario, Service
 
 PAGE = ROOT / "docs" / "performance.md"
-CHART = ROOT / "docs" / "images" / "performance.svg"
 QUIET = 0.25  # cores; more of other work than this, and rates say little
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 OURS = ("django", "gunicorn", "scikit-learn", "onnxruntime", "psycopg")
@@ -122,17 +121,26 @@ def line(run: Measured, service: Service) -> str:
     )
 
 
-def section(
-    facts: Facts,
-    services: Sequence[Service],
-    summaries: Sequence[Summary],
-    runs: Sequence[Measured],
-    distances: Mapping[str, float],
-    exact: Mapping[str, int],
-    memory: Mapping[str, int],
-    absent: Sequence[str],
-) -> str:
-    others = "".join(f", {service.versions}" for service in services if service.versions)
+@dataclass(frozen=True)
+class Asked:
+    """All that was measured of some services, for one section of the page.
+
+    exact : rows found of clients that waited for every answer, by service.
+    memory : bytes, by service. remarks : more lines for the end.
+    """
+
+    scenarios: Sequence[Scenario]
+    services: Sequence[Service]
+    runs: Sequence[Measured]
+    summaries: Sequence[Summary]
+    exact: Mapping[str, int]
+    memory: Mapping[str, int]
+    remarks: Sequence[str]
+    picture: str = ""
+
+
+def section(facts: Facts, asked: Asked) -> str:
+    others = "".join(f", {service.versions}" for service in asked.services if service.versions)
     parts = [
         f"Measured on {facts.date}: {facts.machine}; load generator and services on the same machine.",
         f"{facts.software}; peers: {facts.peers}{others}.",
@@ -141,22 +149,22 @@ def section(
             f"{facts.rounds} rounds of {facts.seconds} s for each line, in turn; medians over the rounds, "
             "in brackets the slowest and the fastest round."
         ),
-        "",
-        "![Rates and processor time, Vigía and its peers](images/performance.svg)",
     ]
-    if max(run.other_cpu / run.seconds for run in runs) > QUIET:
-        worst = max(run.other_cpu / run.seconds for run in runs)
+    if asked.picture:
+        parts += ["", asked.picture]
+    worst = max(run.other_cpu / run.seconds for run in asked.runs)
+    if worst > QUIET:
         said = (
             f"**The machine was not quiet**: other work used up to {worst:.2f} cores while one service was "
             "asked, and less while another was. Rates, latencies and their ratios are not to be relied on; "
             "the processor times are less disturbed, not undisturbed."
         )
         parts += ["", said]
-    parts += ["", *(f"- {service.title}: {service.note}" for service in services)]
-    for scenario in SCENARIOS:
+    parts += ["", *(f"- {service.title}: {service.note}" for service in asked.services)]
+    for scenario in asked.scenarios:
         parts += ["", f"**{scenario.title[0].upper()}{scenario.title[1:]}**", ""]
-        parts += list(_table(scenario, services, summaries))
-    parts += ["", *_remarks(services, runs, distances, exact, memory, absent)]
+        parts += list(_table(scenario, asked.services, asked.summaries))
+    parts += ["", *_remarks(asked)]
     return "\n".join(parts)
 
 
@@ -184,14 +192,8 @@ def _table(scenario: Scenario, services: Sequence[Service], summaries: Sequence[
         )
 
 
-def _remarks(
-    services: Sequence[Service],
-    runs: Sequence[Measured],
-    distances: Mapping[str, float],
-    exact: Mapping[str, int],
-    memory: Mapping[str, int],
-    absent: Sequence[str],
-) -> Iterable[str]:
+def _remarks(asked: Asked) -> Iterable[str]:
+    runs, services = asked.runs, asked.services
     for service in services:
         held = [run for run in runs if run.service == service.name and run.stored is not None]
         if held:
@@ -199,7 +201,7 @@ def _remarks(
             stored = sum(run.stored or 0 for run in held)
             cut = sum(run.cut_off for run in held)
             verdict = "within the bounds" if all(run.all_found for run in held) else "**OUT OF BOUNDS**"
-            sure = f"{exact[service.name]:,}"
+            sure = f"{asked.exact[service.name]:,}"
             yield (
                 f"- {service.title}, exactly: {sure} rows answered with 200 to clients that wait for every "
                 f"answer, {sure} more in the database. In wrk's runs: {answered:,} answered, {stored:,} "
@@ -208,17 +210,17 @@ def _remarks(
             )
     failed = sum(run.refused + run.broken for run in runs)
     yield f"- Requests that failed in any run, of {sum(run.requests for run in runs):,}: {failed}."
-    far = ", ".join(f"{_title(services, name)} {value:.3f}" for name, value in distances.items() if value)
-    yield f"- Mean distance of a peer's churn probability from Vigía's: {far}."
-    sizes = ", ".join(f"{_title(services, name)} {size / 2**20:.0f} MiB" for name, size in memory.items())
+    sizes = ", ".join(
+        f"{title_of(services, name)} {size / 2**20:.0f} MiB" for name, size in asked.memory.items()
+    )
     yield f"- Memory of the server processes after the run (proportional set size): {sizes}."
     busy = sorted(run.other_cpu / run.seconds for run in runs)
     median, worst = busy[len(busy) // 2], busy[-1]
     yield f"- Cores used by everything else: {median:.2f} in the median run, {worst:.2f} in the worst."
-    yield from (f"- {line}" for line in absent)
+    yield from (f"- {line}" for line in asked.remarks)
 
 
-def _title(services: Sequence[Service], name: str) -> str:
+def title_of(services: Sequence[Service], name: str) -> str:
     return next(service.title for service in services if service.name == name).strip("*")
 
 
@@ -243,11 +245,3 @@ def put(text: str, begin: str = BEGIN, end: str = END) -> None:
     if not found or not closed:
         raise Failed(f"{PAGE} has no {begin} with {end} after it")
     PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
-
-
-def write(text: str, services: Sequence[Service], summaries: Sequence[Summary]) -> None:
-    """The section into the page, and the chart drawn anew."""
-    put(text)
-    from bench.chart import draw
-
-    draw(CHART, services, summaries)

@@ -164,10 +164,18 @@ class Vigia:
             raise Failed(f"manage.py {arguments[0]} failed:\n{done.stdout}{done.stderr}")
 
 
-def start_vigia(started: Started, folder: Path, bodies: Bodies, name: str = "vigia") -> Vigia:
-    """Started under `name`, which also names its log; its data goes below `folder`."""
+def start_vigia(
+    started: Started, folder: Path, bodies: Bodies, name: str = "vigia", movies: Path | None = None
+) -> Vigia:
+    """Started under `name`, which also names its log; its data goes below `folder`.
+
+    movies : CSV of the catalogue that its first index is built of; None for the one that is shipped.
+    """
     var = folder / "var"
     var.mkdir(parents=True)
+    if movies is not None:
+        (var / "first-data").mkdir()
+        (var / "first-data" / "movies.csv").symlink_to(movies)
     one, house = "/api/v1/models/churn/predictions/", "/api/v1/models/houses/predictions/"
     service = Service(
         name=name,

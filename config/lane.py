@@ -2,10 +2,11 @@
 
 It answers or it declines, and never refuses. What it does not recognise at once (another method, a
 parameter, an unusual header, a key or version it has not met, a body that is not plainly valid, a model
-served by scikit-learn) goes the ordinary way through Django, which knows every case and every fault; that
-request teaches it key, version and spelling for the next. It asks no database: what it knows may be stale,
-and the log's fence notices that, whereupon the request goes the ordinary way as well. Its answers carry
-what Django's would, header by header; a test compares the two.
+served by scikit-learn, a question that takes a look into the movies' catalogue) goes the ordinary way through
+Django, which knows every case and every fault; that request teaches it key, version and spelling for the
+next. It asks no database: what it knows may be stale, and the log's fence notices that, whereupon the request
+goes the ordinary way as well. Its answers carry what Django's would, header by header; a test compares the
+two.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from predictions import log as prediction_log
 from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown, PredictionFailed
 from predictions.inference import Caller, Committable
 from predictions.tutorials import ChurnTutorialView, HousesTutorialView, churn_answer, house_answer
+from recommender.answers import titles
+from recommender.declaration import NAME as MOVIES
+from recommender.services.answering import quick
 from training.schema import InvalidRows
 from training.services import keys, serving, snapshot
 
@@ -45,9 +49,12 @@ ACCEPTED: Final = frozenset(
 CONTENT_TYPES: Final = frozenset(
     ("application/json", "application/json; charset=utf-8", "application/json;charset=utf-8")
 )
-TUTORIALS: Final = {
-    "/predict": (ChurnTutorialView.model_name, churn_answer),
-    "/predecir": (HousesTutorialView.model_name, house_answer),
+Asks = Callable[[serving.Served, bytes, Caller, int], Committable | None]
+Shape = Callable[[dict[str, Any]], dict[str, Any]]
+TUTORIALS: Final[dict[str, tuple[str, Shape, Asks | None]]] = {
+    "/predict": (ChurnTutorialView.model_name, lambda given: churn_answer(given["predictions"][0]), None),
+    "/predecir": (HousesTutorialView.model_name, lambda given: house_answer(given["predictions"][0]), None),
+    "/recommend": (MOVIES, titles, quick),
 }
 UNREADABLE: Final = {
     400: ("malformed", "this cannot be read as an HTTP request"),
@@ -66,13 +73,16 @@ class Place:
     number : of the version; None for the active one. headers : of its answers.
     route : its name in the metrics, see `config.routes`.
     shape : for a route that takes one object and answers in a shape of its own, what becomes of our answer.
+    asks : for a route of an application above: answers a body, or declines it; see
+        `recommender.services.answering.quick`.
     """
 
     model: str
     number: int | None
     headers: tuple[tuple[str, str], ...]
     route: str
-    shape: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    shape: Shape | None = None
+    asks: Asks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +142,7 @@ class Begun:
         """The answer's body."""
         if self.place.shape is None:
             return self.prepared.body()
-        return inference.encode(self.place.shape(self.prepared.as_dict()["predictions"][0]))
+        return inference.encode(self.place.shape(self.prepared.as_dict()))
 
     def refused(self, error: Exception) -> Reply:
         """The one error shape; what failed was the log, so it is not tried again on the ordinary way."""
@@ -181,8 +191,10 @@ class Lane:
             allowed = _headers("POST, OPTIONS", secure=self._https)
             known = Place(found[1], int(found[2]), allowed, routes.VERSION)
         elif path in TUTORIALS:
-            model, shape = TUTORIALS[path]
-            known = Place(model, None, _headers("POST, OPTIONS", secure=self._https), path, shape)
+            model, shape, asks = TUTORIALS[path]
+            known = Place(model, None, _headers("POST, OPTIONS", secure=self._https), path, shape, asks)
+        elif path == routes.RECOMMENDATIONS:
+            known = Place(MOVIES, None, _headers("POST, OPTIONS", secure=self._https), path, asks=quick)
         if known is not None and len(self._places) < KNOWN_PLACES:
             self._places[path] = known
         return known
@@ -230,9 +242,6 @@ class Lane:
         if welcome is None or not 0 < len(body) <= settings.PREDICT_MAX_BYTES:
             return None
         place, served, client, named, generation = welcome
-        rows = served.compiled.decode(body, settings.PREDICT_MAX_ROWS)
-        if rows is None or (place.shape is not None and body.lstrip()[:1] != b"{"):
-            return None
         idempotency_key, digest = asked.idempotency_key or None, ""
         if idempotency_key is not None:
             if not inference.is_idempotency_key(idempotency_key):
@@ -241,8 +250,16 @@ class Lane:
             digest = inference.request_sha256(asked.path, asked.content_type, hashed)
         given = asked.request_id
         request_id = given if given and GIVEN_ID.fullmatch(given) else str(uuid7())
+        caller = Caller(client.user_id, request_id, idempotency_key, digest)
+        if place.asks is not None:
+            answer = place.asks(served, body, caller, generation)
+            return (
+                None if answer is None else Begun(answer.entry(generation, done=done), answer, place, since)
+            )
+        rows = served.compiled.decode(body, settings.PREDICT_MAX_ROWS)
+        if rows is None or (place.shape is not None and body.lstrip()[:1] != b"{"):
+            return None
         try:
-            caller = Caller(client.user_id, request_id, idempotency_key, digest)
             prepared = inference.prepare(served, rows, caller)
         except (InvalidRows, PredictionFailed):
             return None
@@ -274,7 +291,7 @@ class Lane:
         if client is None or place is None or named is None or named.model_id not in client.may_predict:
             return None
         served = serving.peek(named.version_id)
-        if served is None or not served.engine.takes_matrix:
+        if served is None or not (served.engine.takes_matrix or place.asks is not None):
             return None
         return place, served, client, named, known.generation
 

@@ -13,6 +13,7 @@ from training.telemetry import counting
 
 ACTIVE: Final = "/api/v1/models/{model}/predictions/"
 VERSION: Final = "/api/v1/models/{model}/versions/{number}/predictions/"
+RECOMMENDATIONS: Final = "/api/v1/recommendations/"
 UNKNOWN: Final = "unknown"
 """Addresses that are no route of ours, and requests that could not be read."""
 STATIC: Final = "static"

@@ -8,6 +8,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from config import views
 from config.telemetry.exposing import MetricsView
 from predictions.admin import watch
+from recommender import urls as recommender_urls
 
 admin.site.site_url = "/"
 
@@ -28,7 +29,10 @@ urlpatterns = [
     path("docs", RedirectView.as_view(pattern_name="docs")),
     path("api/v1/", include("training.urls")),
     path("api/v1/", include("predictions.urls")),
+    path("api/v1/", include("recommender.urls")),
     path("", include("predictions.tutorials")),
+    path("", include(recommender_urls.tutorial)),
+    path("", include(recommender_urls.page)),
 ]
 
 handler400 = "config.errors.bad_request"

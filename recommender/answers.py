@@ -1,6 +1,6 @@
 """An answer of the recommender on its way out: what goes into the log and what goes out.
 
-One recommendation is one row of the prediction log, whatever it was asked by and however many movies it names.
+One recommendation is one row of the prediction log, however many movies it names.
 """
 
 from __future__ import annotations

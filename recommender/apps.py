@@ -5,3 +5,29 @@ class RecommenderConfig(AppConfig):
     name = "recommender"
     default_auto_field = "django.db.models.BigAutoField"
     verbose_name = "movies"
+
+    def ready(self) -> None:
+        from recommender import declaration
+        from recommender.telemetry import METRICS
+        from training import engines
+        from training.services import makers
+        from training.telemetry import names
+
+        engines.register(declaration.ENGINE, "recommender.index.engine:IndexEngine.from_bytes")
+        names.register(METRICS)
+        makers.register(
+            makers.Maker(
+                name=declaration.NAME,
+                title=declaration.TITLE,
+                description=declaration.DESCRIPTION,
+                policy=declaration.POLICY,
+                primary_metrics=declaration.PRIMARY_METRICS,
+                metrics=declaration.METRICS,
+                source={"from": "catalogue"},
+                make="recommender.services.building.make",
+                remake="recommender.services.building.remake",
+                asked_at="/api/v1/recommendations/",
+                judged_on=declaration.JUDGED_ON,
+                baseline_is=declaration.BASELINE_IS,
+            )
+        )

@@ -12,19 +12,22 @@ from django.db import models
 from django.db.models import Func
 from django.utils import timezone
 
+from recommender.entries import (
+    FIRST_YEAR,
+    HIGHEST_RATING,
+    LANGUAGE,
+    LAST_YEAR,
+    LONGEST_DESCRIPTION,
+    LONGEST_LANGUAGE,
+    LONGEST_TERM,
+    LONGEST_TITLE,
+    MOST_TERMS,
+)
 from recommender.titles import key_of
 from training.models import ModelVersion
 
-LONGEST_TITLE: Final = 300
-LONGEST_DESCRIPTION: Final = 20_000
-LONGEST_TERM: Final = 100
-MOST_GENRES: Final = 50
-MOST_KEYWORDS: Final = 500
-FIRST_YEAR, LAST_YEAR = 1870, 2100
-LARGEST_ID: Final = 2**63 - 1
-HIGHEST_RATING: Final = 10
 LONGEST_REFERENCE: Final = 200
-LANGUAGE: Final = r"^[a-z]{2,3}(-[a-z0-9]{2,8})?\Z"
+"""Characters of a client's own reference to a person."""
 
 
 def lowered(terms: str | models.Expression) -> Func:
@@ -43,19 +46,24 @@ class Movie(models.Model):
     and re-admission included.
     """
 
-    id = models.BigIntegerField(primary_key=True, validators=[MinValueValidator(0)])
+    id = models.BigIntegerField(primary_key=True, validators=[MinValueValidator(1)])
     title = models.CharField(max_length=LONGEST_TITLE)
     original_title = models.CharField("original title", max_length=LONGEST_TITLE, blank=True)
     description = models.TextField(blank=True, max_length=LONGEST_DESCRIPTION)
-    genres = ArrayField(models.CharField(max_length=LONGEST_TERM), default=list, blank=True, size=MOST_GENRES)
+    genres = ArrayField(
+        models.CharField(max_length=LONGEST_TERM), default=list, blank=True, size=MOST_TERMS["genres"]
+    )
     keywords = ArrayField(
-        models.CharField(max_length=LONGEST_TERM), default=list, blank=True, size=MOST_KEYWORDS
+        models.CharField(max_length=LONGEST_TERM), default=list, blank=True, size=MOST_TERMS["keywords"]
     )
     year = models.SmallIntegerField(
         null=True, blank=True, validators=[MinValueValidator(FIRST_YEAR), MaxValueValidator(LAST_YEAR)]
     )
     language = models.CharField(
-        max_length=12, blank=True, validators=[RegexValidator(LANGUAGE)], help_text="Such as en, es or pt-br."
+        max_length=LONGEST_LANGUAGE,
+        blank=True,
+        validators=[RegexValidator(rf"^(?:{LANGUAGE.pattern})\Z")],
+        help_text="Such as en, es or pt-br.",
     )
     popularity = models.FloatField(default=0.0, validators=[MinValueValidator(0)])
     rating = models.FloatField(
@@ -72,7 +80,7 @@ class Movie(models.Model):
         ordering = ["id"]
         default_permissions = ("view",)
         constraints = [
-            models.CheckConstraint(condition=models.Q(id__gte=0), name="movie_id_from_zero"),
+            models.CheckConstraint(condition=models.Q(id__gte=1), name="movie_id_from_one"),
             models.CheckConstraint(condition=~models.Q(title_key=""), name="movie_has_a_title"),
             models.CheckConstraint(
                 condition=models.Q(year__isnull=True) | models.Q(year__range=(FIRST_YEAR, LAST_YEAR)),
@@ -89,10 +97,10 @@ class Movie(models.Model):
             ),
         ]
         indexes = [
-            # A title exactly, and as somebody types it. Popularity beside it: the suggestions of a short
-            # prefix are the most popular of many, found without reading their rows.
-            models.Index(fields=["title_key", "-popularity", "id"], name="movie_title"),
-            # The most popular, where nothing else is known to recommend; also tie order.
+            # A title exactly, and as somebody types it: a rare beginning by this index, a frequent one by
+            # the next, whose first rows have it.
+            models.Index(fields=["title_key"], name="movie_title"),
+            # The most popular: what is suggested, and what is known of a movie nobody described.
             models.Index(
                 fields=["-popularity", "id"],
                 name="movie_popular",
@@ -115,14 +123,14 @@ class Movie(models.Model):
     def __str__(self) -> str:
         return f"{self.title} ({self.year})" if self.year else self.title
 
-    @property
-    def is_withdrawn(self) -> bool:
-        return self.withdrawn_at is not None
-
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Whoever sets the title, its key follows."""
         self.title_key = key_of(self.title)
         super().save(*args, **kwargs)
+
+    @property
+    def is_withdrawn(self) -> bool:
+        return self.withdrawn_at is not None
 
 
 class Interaction(models.Model):

@@ -136,10 +136,9 @@ def read(data: object, *, text: bool = False) -> Asked:
     if not isinstance(data, Mapping):
         fault = Fault(None, "not_an_object", "send one JSON object", echo(data), has_value=True)
         raise InvalidRows([fault], message=fault.message)
-    faults: list[Fault] = []
+    repeated = data.repeated if isinstance(data, RepeatedNames) else ()
+    faults = [Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice") for name in repeated]
     found: dict[str, Any] = {}
-    for name in data.repeated if isinstance(data, RepeatedNames) else ():
-        faults.append(Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice"))
     for name, value in data.items():
         if len(faults) > REPORTED_FAULTS:
             break

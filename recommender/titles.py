@@ -16,6 +16,7 @@ def key_of(title: str) -> str:
     Compatibility decomposition (NFKD) without combining marks, casefolded, runs of white space as one space.
     The same for what somebody types, so that a prefix of a title gives a prefix of its key.
     """
-    apart = unicodedata.normalize("NFKD", title)
-    bare = "".join(character for character in apart if not unicodedata.combining(character))
-    return " ".join(bare.casefold().split())[:LONGEST_KEY]
+    if not title.isascii():
+        apart = unicodedata.normalize("NFKD", title)
+        title = "".join(character for character in apart if not unicodedata.combining(character))
+    return " ".join(title.casefold().split())[:LONGEST_KEY]

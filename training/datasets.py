@@ -38,6 +38,13 @@ class Written:
     rows: int
     size: int
 
+    @classmethod
+    def of(cls, path: Path, rows: int) -> Written:
+        """A closed file that holds so many rows."""
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return cls(path, digest, rows, path.stat().st_size)
+
 
 class DatasetWriter:
     """Writes rows of one schema to a Parquet file; a context manager.
@@ -93,9 +100,7 @@ class DatasetWriter:
 
     def written(self) -> Written:
         """Hash and size of the closed file."""
-        with self.path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return Written(self.path, digest, self.rows, self.path.stat().st_size)
+        return Written.of(self.path, self.rows)
 
 
 def read_frame(source: Path, schema: DatasetSchema) -> pd.DataFrame:

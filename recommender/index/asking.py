@@ -80,12 +80,14 @@ class Question:
 
     diversity : d of maximal marginal relevance (Carbonell and Goldstein 1998), 0 to 1: the next one chosen is
     the largest (1 - d) * score - d * (largest cosine with those already chosen).
+    explain : without, `Recommended.because` is empty.
     """
 
     seeds: tuple[Seed, ...]
     top_n: int = 5
     filters: Filters = Filters()
     diversity: float = 0.0
+    explain: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.top_n <= MOST:
@@ -105,9 +107,9 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Recommended:
-    """score : weighted sum of cosines with the seeds (of one seed of weight 1: the cosine), rounded to 6 digits.
+    """score : cosine with the seed, or with the weighted sum of the seeds; above 0, rounded to 6 digits.
 
-    because : every shared term, by share, descending; the shares add up to 1.
+    because : every shared term, by share, descending; the shares, of 6 digits, add up to 1.
     """
 
     movie_id: int

@@ -44,9 +44,21 @@ CREATE TRIGGER stays BEFORE DELETE OR UPDATE OF id ON recommender_movie
 CREATE TRIGGER stays_truncate BEFORE TRUNCATE ON recommender_movie
     FOR EACH STATEMENT EXECUTE FUNCTION vigia_withdrawn_instead();
 
+-- Whether this is the first time in this transaction. A file may withdraw half a million movies: queued for each
+-- of them, the generation's lock would hold predictions up for seconds. A savepoint that is rolled back forgets.
+CREATE FUNCTION vigia_first_withdrawal() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('vigia.withdrawn_in', true) = pg_current_xact_id()::text THEN
+        RETURN false;
+    END IF;
+    PERFORM set_config('vigia.withdrawn_in', pg_current_xact_id()::text, true);
+    RETURN true;
+END $$;
+-- CASE: the function must not be asked about rows that nobody withdraws.
 CREATE CONSTRAINT TRIGGER grow_generation_withdrawn AFTER UPDATE ON recommender_movie
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
-    WHEN ((OLD.withdrawn_at IS NULL) IS DISTINCT FROM (NEW.withdrawn_at IS NULL))
+    WHEN (CASE WHEN (OLD.withdrawn_at IS NULL) IS DISTINCT FROM (NEW.withdrawn_at IS NULL)
+        THEN vigia_first_withdrawal() ELSE false END)
     EXECUTE FUNCTION vigia_grow_generation();
 
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON recommender_interaction
@@ -58,6 +70,7 @@ UNMAKE_GUARDS = """
 DROP TRIGGER append_only_truncate ON recommender_interaction;
 DROP TRIGGER append_only ON recommender_interaction;
 DROP TRIGGER grow_generation_withdrawn ON recommender_movie;
+DROP FUNCTION vigia_first_withdrawal();
 DROP TRIGGER stays_truncate ON recommender_movie;
 DROP TRIGGER stays ON recommender_movie;
 DROP FUNCTION vigia_withdrawn_instead();
@@ -79,14 +92,14 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='Movie',
             fields=[
-                ('id', models.BigIntegerField(primary_key=True, serialize=False, validators=[django.core.validators.MinValueValidator(0)])),
+                ('id', models.BigIntegerField(primary_key=True, serialize=False, validators=[django.core.validators.MinValueValidator(1)])),
                 ('title', models.CharField(max_length=300)),
                 ('original_title', models.CharField(blank=True, max_length=300, verbose_name='original title')),
                 ('description', models.TextField(blank=True, max_length=20000)),
                 ('genres', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=100), blank=True, default=list, size=50)),
                 ('keywords', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=100), blank=True, default=list, size=500)),
                 ('year', models.SmallIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1870), django.core.validators.MaxValueValidator(2100)])),
-                ('language', models.CharField(blank=True, help_text='Such as en, es or pt-br.', max_length=12, validators=[django.core.validators.RegexValidator('^[a-z]{2,3}(-[a-z0-9]{2,8})?\\Z')])),
+                ('language', models.CharField(blank=True, help_text='Such as en, es or pt-br.', max_length=12, validators=[django.core.validators.RegexValidator('^(?:[a-z]{2,3}(-[a-z0-9]{2,8})?)\\Z')])),
                 ('popularity', models.FloatField(default=0.0, validators=[django.core.validators.MinValueValidator(0)])),
                 ('rating', models.FloatField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(0), django.core.validators.MaxValueValidator(10)])),
                 ('votes', models.PositiveIntegerField(default=0)),
@@ -98,8 +111,8 @@ class Migration(migrations.Migration):
             options={
                 'ordering': ['id'],
                 'default_permissions': ('view',),
-                'indexes': [models.Index(fields=['title_key', '-popularity', 'id'], name='movie_title'), models.Index(condition=models.Q(('withdrawn_at__isnull', True)), fields=['-popularity', 'id'], name='movie_popular'), django.contrib.postgres.indexes.GinIndex(models.Func('genres', function='vigia_lowered', output_field=django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), size=None)), name='movie_genre'), models.Index(fields=['year', 'id'], name='movie_year'), models.Index(fields=['language', 'id'], name='movie_language'), models.Index(fields=['changed_at', 'id'], name='movie_changed'), models.Index(condition=models.Q(('withdrawn_at__isnull', False)), fields=['id'], name='movie_withdrawn')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('id__gte', 0)), name='movie_id_from_zero'), models.CheckConstraint(condition=models.Q(('title_key', ''), _negated=True), name='movie_has_a_title'), models.CheckConstraint(condition=models.Q(('year__isnull', True), ('year__range', (1870, 2100)), _connector='OR'), name='movie_year_plausible'), models.CheckConstraint(condition=models.Q(('popularity__gte', 0), ('popularity__lt', float("inf"))), name='movie_popularity_finite'), models.CheckConstraint(condition=models.Q(('rating__isnull', True), ('rating__range', (0, 10)), _connector='OR'), name='movie_rating_plausible')],
+                'indexes': [models.Index(fields=['title_key'], name='movie_title'), models.Index(condition=models.Q(('withdrawn_at__isnull', True)), fields=['-popularity', 'id'], name='movie_popular'), django.contrib.postgres.indexes.GinIndex(models.Func('genres', function='vigia_lowered', output_field=django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), size=None)), name='movie_genre'), models.Index(fields=['year', 'id'], name='movie_year'), models.Index(fields=['language', 'id'], name='movie_language'), models.Index(fields=['changed_at', 'id'], name='movie_changed'), models.Index(condition=models.Q(('withdrawn_at__isnull', False)), fields=['id'], name='movie_withdrawn')],
+                'constraints': [models.CheckConstraint(condition=models.Q(('id__gte', 1)), name='movie_id_from_one'), models.CheckConstraint(condition=models.Q(('title_key', ''), _negated=True), name='movie_has_a_title'), models.CheckConstraint(condition=models.Q(('year__isnull', True), ('year__range', (1870, 2100)), _connector='OR'), name='movie_year_plausible'), models.CheckConstraint(condition=models.Q(('popularity__gte', 0), ('popularity__lt', float("inf"))), name='movie_popularity_finite'), models.CheckConstraint(condition=models.Q(('rating__isnull', True), ('rating__range', (0, 10)), _connector='OR'), name='movie_rating_plausible')],
             },
         ),
         migrations.CreateModel(

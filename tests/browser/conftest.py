@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,12 @@ def chromium() -> Iterator[Any]:
             del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
 
 
+def _is_wrong(message: Any) -> bool:
+    """The browser logs every refusal of the API as an error; the page is to make words of it."""
+    refused = "/api/v1/" in message.location["url"] and re.search(r"status of 4\d\d", message.text)
+    return message.type == "error" and not refused
+
+
 @pytest.fixture(scope="session")
 def window(chromium: Any, live_server: Any) -> Any:
     """One page for all tests: a window of its own costs more than what most tests do in it, and what is
@@ -64,7 +71,7 @@ def page(window: Any, live_server: Any) -> Iterator[Any]:
     wrong: list[str] = []
     heard = {
         "pageerror": lambda error: wrong.append(str(error)),
-        "console": lambda message: wrong.append(message.text) if message.type == "error" else None,
+        "console": lambda message: wrong.append(message.text) if _is_wrong(message) else None,
         "request": lambda request: (
             None if request.url.startswith((live_server.url, "data:", "blob:")) else wrong.append(request.url)
         ),

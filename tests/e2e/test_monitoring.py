@@ -34,10 +34,11 @@ from predictions.models import DriftFinding, DriftReview
 from predictions.services import answer_times
 from tests.conftest import empty_tables
 from tests.e2e.plant import await_
+from tests.recommender.conftest import add_movies, build_index
 from tests.server import ROOT, Asker, Server
 from tests.trained import train_sample
 from training.models import ModelVersion
-from training.services import keys, serving, snapshot
+from training.services import keys, registry, serving, snapshot
 
 MONITORING = ROOT / "monitoring"
 CASES = sorted(MONITORING.glob("alerts*_test.yml"))
@@ -45,8 +46,11 @@ DASHBOARDS = sorted((MONITORING / "grafana" / "dashboards").glob("*.json"))
 MISSING = [name for name in ("prometheus", "promtool") if shutil.which(name) is None]
 TOKEN = "0123456789abcdef" * 3
 PATH = "/api/v1/models/churn/predictions/"
+MOVIES = "/api/v1/recommendations/"
 QUEUE = "monitoring"
 SINGLE, BATCHES, BATCH, REFUSED = 120, 10, 7, 9
+QUESTIONS = 10
+"""For movies: of two a movie is clicked, two have no answer."""
 TASKS = 3
 
 pytestmark = [
@@ -161,7 +165,9 @@ def watched(
     directory = tmp_path_factory.mktemp("watched")
     with django_db_blocker.unblock():
         partitions.ensure(timezone.now(), 1)
-        version = train_sample("churn", rows=600)  # a real run, by the services
+        version = train_sample("churn", rows=600)  # real runs, by the services
+        add_movies()
+        registry.activate(build_index(), by=None, reason="a test needs it", override=True)
         key = keys.issue(keys.client_with_every_right("watched"))
         metrics = str(directory / "web-metrics")
         server = Server(directory, METRICS_TOKEN=TOKEN, METRICS_DIR=metrics)
@@ -177,7 +183,7 @@ def watched(
             review(version)
             for _ in range(TASKS):
                 celery_app.send_task("training.tasks.publish_waiting_jobs", queue=QUEUE)
-            rows = SINGLE + BATCHES * BATCH
+            rows = SINGLE + BATCHES * BATCH + QUESTIONS
             wanted = {
                 "sum(vigia_log_rows_total)": rows,
                 "sum(vigia_tasks_total)": TASKS,
@@ -214,6 +220,15 @@ def send_traffic(watched: Watched) -> None:
     for _ in range(REFUSED):
         bad = example | {"tenure": "abc", "contract": "weekly"}
         assert server.ask("POST", PATH, bad, key=key)[0] == 400
+    answered = []
+    for number in range(QUESTIONS):
+        question = {"movie_id": 10 if number < 2 else 1}
+        status, _, body = server.ask("POST", MOVIES, question, key=key)
+        assert status == 200
+        answered.append(body)
+    for each in answered[-2:]:
+        clicked = {"movie_id": each["recommendations"][0]["movie_id"], "kind": "clicked"}
+        assert server.ask("POST", f"{MOVIES}{each['id']}/feedback/", clicked, key=key)[0] == 200
     for connection in connections:
         connection.close()
 
@@ -262,13 +277,20 @@ def test_counters_are_what_was_sent_over_both_processes(watched: Watched) -> Non
     assert value(f'sum(vigia_requests_total{{{route},status="200"}})') == SINGLE + BATCHES
     assert value(f'sum(vigia_requests_total{{{route},status="400"}})') == REFUSED
     assert value('sum(vigia_predictions_total{model="churn",version="1"})') == SINGLE + BATCHES * BATCH
-    assert value("sum(vigia_log_rows_total)") == SINGLE + BATCHES * BATCH
-    assert value("sum(vigia_prediction_seconds_count)") == SINGLE + BATCHES
+    assert value("sum(vigia_log_rows_total)") == SINGLE + BATCHES * BATCH + QUESTIONS
+    assert value("sum(vigia_prediction_seconds_count)") == SINGLE + BATCHES + QUESTIONS
+    movies = '{model="movies",version="1"}'
+    assert value(f"sum(recommendations_total{movies})") == QUESTIONS
+    assert value(f"sum(recommendation_response_time_seconds_count{movies})") == QUESTIONS
+    assert value(f"sum(recommendations_empty_total{movies})") == 2
+    assert value(f"sum(recommendations_clicked_total{movies})") == 2
+    assert value('sum(recommendation_feedback_total{kind="clicked"})') == 2
     assert value('sum(vigia_refusals_total{code="invalid_input"})') == REFUSED
     assert value('sum(vigia_validation_errors_total{code="not_a_level"})') == REFUSED
     assert value("vigia_web_processes") == 2
     assert value("vigia_log_queue_rows") == 0
-    classes = {labels["class"] for labels, _ in watched.prometheus.query("vigia_predictions_total")}
+    of_churn = watched.prometheus.query('vigia_predictions_total{model="churn"}')
+    classes = {labels["class"] for labels, _ in of_churn}
     assert classes <= {"true", "false"}
     counted = [
         sum(
@@ -279,7 +301,7 @@ def test_counters_are_what_was_sent_over_both_processes(watched: Watched) -> Non
         )
         for file in (Path(watched.server.env["METRICS_DIR"]) / "web").glob("*/counter_*.db")
     ]
-    assert sum(counted) == SINGLE + BATCHES * BATCH
+    assert sum(counted) == SINGLE + BATCHES * BATCH + QUESTIONS
     assert sum(rows > 0 for rows in counted) == 2, counted
 
 
@@ -326,12 +348,12 @@ def test_the_rules_fire_when_they_should_and_not_before() -> None:
 # -- the dashboards -----------------------------------------------------------------------------------------
 
 
-def filled(expression: str, metric: str) -> str:
+def filled(expression: str, metric: str, model: str = "churn") -> str:
     """An expression as Grafana would send it, with all models and columns chosen."""
     for name, value in {
         "$__rate_interval": "1m",
         "$__interval": "5s",
-        'model="$model"': 'model="churn"',
+        'model="$model"': f'model="{model}"',
         'model=~"$model"': 'model=~".*"',
         'column=~"$column"': 'column=~".*"',
         "$metric": metric,
@@ -350,10 +372,10 @@ def test_every_query_of_a_dashboard_returns_data(watched: Watched, path: Path) -
         for target in panel.get("targets", [])
     ]
     asked += [(note["name"], note["expr"]) for note in dashboard["annotations"]["list"] if "expr" in note]
-    assert len(asked) > 10
-    empty = []
+    assert len(asked) > 8
+    model, empty = "movies" if path.stem == "vigia-movies" else "churn", []
     for title, expression in asked:
-        found = watched.prometheus.query(filled(expression, "roc_auc"))
+        found = watched.prometheus.query(filled(expression, "roc_auc", model))
         no_switch = title == "Version switched"  # there was none: the expression is asked all the same
         if not no_switch and not any(math.isfinite(value) for _, value in found):
             empty.append((title, expression, found))
@@ -377,7 +399,8 @@ def test_answer_times_are_in_the_database_within_half_a_minute(watched: Watched)
     await_(lambda: read().get("requests") == SINGLE + BATCHES, 30, read)
     found = read()
     assert 0 < found["p50"] <= found["p99"]
-    p99 = watched.prometheus.value("histogram_quantile(0.99, sum by (le) (vigia_prediction_seconds_bucket))")
+    of_churn = 'vigia_prediction_seconds_bucket{model="churn"}'
+    p99 = watched.prometheus.value(f"histogram_quantile(0.99, sum by (le) ({of_churn}))")
     assert found["p99"] == pytest.approx(p99, rel=1e-6)  # the same buckets, read the same way
 
 
@@ -398,8 +421,8 @@ def test_a_killed_process_takes_no_count_with_it_that_is_older_than_a_second(wat
         return {s.name: s.value for family in families for s in family.samples if s.name in names}
 
     wanted = {
-        "vigia_log_rows_total": SINGLE + BATCHES * BATCH,
+        "vigia_log_rows_total": SINGLE + BATCHES * BATCH + QUESTIONS,
         "vigia_web_processes": 2,
-        "vigia_prediction_seconds_count": SINGLE + BATCHES,
+        "vigia_prediction_seconds_count": SINGLE + BATCHES + QUESTIONS,
     }
     await_(lambda: now() == wanted, 20, now)

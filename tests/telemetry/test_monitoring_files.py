@@ -29,7 +29,7 @@ each_dashboard = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: pa
 
 def metrics_in(expression: str) -> set[str]:
     """Names of ours in an expression, without the suffixes of a histogram's series."""
-    found = set(re.findall(r"\bvigia[a-z0-9_:]*", re.sub(r'"[^"]*"', '""', expression)))
+    found = set(re.findall(r"\b(?:vigia|recommendation)[a-z0-9_:]*", re.sub(r'"[^"]*"', '""', expression)))
     return {re.sub(r"(?<=_seconds)_(bucket|count|sum)$", "", name) for name in found}
 
 

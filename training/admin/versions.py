@@ -20,7 +20,7 @@ from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.errors import VigiaError
 from training.models import ModelVersion, PrunedArtifact
-from training.services import cards, comparison, comparisons
+from training.services import cards, comparison, comparisons, facts, makers
 from training.templatetags.vigia import badge, metric
 
 Rows = QuerySet[ModelVersion, ModelVersion]
@@ -113,6 +113,7 @@ class ModelVersionAdmin(RegistryAdmin):
         active = model.active_version
         other = active if active is not None and active != row else None
         columns = [row.metrics, row.baseline] + ([other.metrics] if other else [])
+        maker = makers.find(model.name)
         answerable = row.status not in (ModelVersion.Status.ACTIVE, ModelVersion.Status.REJECTED)
         pruned = PrunedArtifact.objects.select_related("by").filter(version=row).first()
         return {
@@ -123,10 +124,12 @@ class ModelVersionAdmin(RegistryAdmin):
             "metrics": comparison.metric_rows(model, columns),
             "columns": columns_of(row),
             "target": row.dataset_schema.target,
-            "evaluation": pictures.of_version(row),
+            "maker": maker,
+            "evaluation": None if maker else pictures.of_version(row),
+            "sections": facts.sections(row.evaluation or {}) if maker else [],
             "activations": row.activations.select_related("actor", "previous")[:20],
             "pruned": pruned,
-            "can_replay": pruned is None and model.pk in allowed_ids(request, "train"),
+            "can_replay": pruned is None and maker is None and model.pk in allowed_ids(request, "train"),
             "can_activate": answerable and pruned is None and model.pk in allowed_ids(request, "activate"),
         }
 

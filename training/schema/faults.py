@@ -68,6 +68,14 @@ class Fault:
         """The same fault, placed."""
         return replace(self, row=row, line=line)
 
+    @property
+    def described(self) -> str:
+        """``line 12, column tenure: 'abc': tenure must be a whole number``, as far as these are known."""
+        place = [f"line {self.line}"] if self.line is not None else []
+        place += [f"column {self.field}"] if self.field is not None else []
+        value = [repr(self.value)] if self.has_value else []
+        return ": ".join([", ".join(place), *value, self.message] if place else [*value, self.message])
+
     def as_dict(self) -> dict[str, Any]:
         """As it stands in an error answer: absent parts are left out."""
         found: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from training.models import ModelVersion
-from training.services import comparison
+from training.services import comparison, facts, makers
 
 _SPECIAL: Final = re.compile(r"([\\`*_\[\]<>|~&#])")
 _BREAKS: Final = re.compile(r"[\s\x00-\x1f\x7f\x85\u2028\u2029]+")
@@ -145,6 +145,9 @@ def _training_data(version: ModelVersion) -> str:
 
 
 def _evaluation_data(version: ModelVersion) -> str:
+    maker = makers.find(version.registered_model.name)
+    if maker is not None:
+        return _section("Evaluation data", maker.judged_on)
     found = version.evaluation or {}
     split = found.get("split") or {}
     share = f", share {split['share']:g}" if split else ""
@@ -175,7 +178,10 @@ def _metrics(version: ModelVersion) -> str:
         else ""
     )
     header = ["metric", "value", "interval", "baseline", ""]
+    maker = makers.find(version.registered_model.name)
     idle = "The baseline never looks at the inputs: the mean, or the shares of the classes."
+    if maker is not None:
+        idle = maker.baseline_is
     return _section("Metrics", table(header, rows), sure, idle)
 
 
@@ -184,8 +190,10 @@ def _interval(pair: Sequence[float] | None) -> str | None:
 
 
 def _pictures(version: ModelVersion) -> str:
-    """Confusion or errors, and what it leans on."""
+    """Confusion or errors, and what it leans on; of an index, all that was measured."""
     found = version.evaluation or {}
+    if makers.find(version.registered_model.name) is not None:
+        return _section("Quantitative analyses", *(_facts(section) for section in facts.sections(found)))
     blocks = []
     if confusion := found.get("confusion"):
         rows = [
@@ -208,6 +216,11 @@ def _pictures(version: ModelVersion) -> str:
         )
         blocks.append(table(["column", "loss"], [[item["column"], item["mean"]] for item in shown]))
     return _section("Quantitative analyses", *blocks) if blocks else ""
+
+
+def _facts(section: facts.Section) -> str:
+    shown = table(section.header, section.rows) if section.rows else table(["", ""], section.pairs)
+    return f"### {escaped(section.title)}\n\n{shown}" if section.title else shown
 
 
 def _slices(version: ModelVersion) -> str:
@@ -247,21 +260,21 @@ def _gate(version: ModelVersion) -> str:
 
 
 def _engine(version: ModelVersion) -> str:
-    facts: list[tuple[str, Any]] = [("engine", version.engine), ("why", version.engine_reason)]
+    shown: list[tuple[str, Any]] = [("engine", version.engine), ("why", version.engine_reason)]
     if parity := version.parity:
-        facts += [
+        shown += [
             ("same answers as scikit-learn", "yes" if parity["passed"] else "no"),
             (f"largest {parity['measure']} difference", parity["worst"]),
             ("tolerated", parity["tolerance"]),
             ("rows compared", parity["rows"]),
         ]
-    if latency := (version.evaluation or {}).get("latency"):
-        facts += [
+    if (latency := (version.evaluation or {}).get("latency")) and "calls" in latency:
+        shown += [
             ("one row, median (ms)", latency["median_ms"]),
             ("one row, 95th percentile (ms)", latency["p95_ms"]),
             ("measured over calls", latency["calls"]),
         ]
-    return _section("Engine", table(["", ""], facts))
+    return _section("Engine", table(["", ""], shown))
 
 
 def _caveats(version: ModelVersion) -> str:
@@ -282,10 +295,10 @@ def _lineage(version: ModelVersion) -> str:
     lineage = version.lineage
     libraries = lineage.pop("libraries")
     lineage.pop("parameters")  # with a search's record of its trials
-    facts: list[tuple[str, Any]] = [(name.replace("_", " "), value) for name, value in lineage.items()]
-    facts += [(f"parameter {name}", value) for name, value in comparison.chosen(version).items()]
-    facts += [(f"library {name}", number) for name, number in libraries.items()]
-    return _section("Lineage", table(["", ""], facts))
+    shown: list[tuple[str, Any]] = [(name.replace("_", " "), value) for name, value in lineage.items()]
+    shown += [(f"parameter {name}", value) for name, value in comparison.chosen(version).items()]
+    shown += [(f"library {name}", number) for name, number in libraries.items()]
+    return _section("Lineage", table(["", ""], shown))
 
 
 def _activations(version: ModelVersion) -> str:

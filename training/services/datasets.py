@@ -40,7 +40,7 @@ def from_instances(model: RegisteredModel, rows: Iterable[object], *, by: User |
     schema = declared_schema(model)
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
         written = datasets.write_instances(Path(directory) / "rows.parquet", schema, rows)
-        return register(model, written, schema, source="JSON", by=by)
+        return register(model, written, schema.sha256, source="JSON", by=by)
 
 
 def from_csv(
@@ -98,13 +98,18 @@ def from_csv(
             )
             raise InvalidRows([Fault(None, "empty_file", message)], message=message)
         read_as = f"{source} ({reader.dialect.described}{f', {bad} rows refused' if bad else ''})"
-        return register(model, writer.written(), schema, source=read_as, by=by)
+        return register(model, writer.written(), schema.sha256, source=read_as, by=by)
 
 
 def register(
-    model: RegisteredModel, written: Written, schema: DatasetSchema, *, source: str, by: User | None
+    model: RegisteredModel, written: Written, schema_sha256: str, *, source: str, by: User | None
 ) -> Dataset:
-    """The dataset's row; the same rows twice are one dataset."""
+    """The dataset's row; the same rows twice are one dataset.
+
+    Parameters
+    ----------
+    schema_sha256 : of what the file's columns are.
+    """
     artifacts.store_dataset(written)
     row, _ = Dataset.objects.get_or_create(
         registered_model=model,
@@ -112,7 +117,7 @@ def register(
         defaults={
             "rows": written.rows,
             "size": written.size,
-            "schema_sha256": schema.sha256,
+            "schema_sha256": schema_sha256,
             "source": source[:300],
             "created_by": by,
         },

@@ -151,7 +151,7 @@ def _assemble(run: TrainingRun, declared: ModelDeclaration, active: ModelVersion
         ]
         written = datasets.join(sources, Path(directory) / "joined.parquet", schema)
         source = " + ".join(part.sha256[:12] for part in parts)
-        return dataset_services.register(model, written, schema, source=source, by=run.requested_by)
+        return dataset_services.register(model, written, schema.sha256, source=source, by=run.requested_by)
 
 
 def _collected(run: TrainingRun, schema: DatasetSchema) -> Dataset:
@@ -162,7 +162,7 @@ def _collected(run: TrainingRun, schema: DatasetSchema) -> Dataset:
         written = sources.collect(run.registered_model, schema, run.source, path)
         said = " ".join(f"{name} {value}" for name, value in run.source.items())
         return dataset_services.register(
-            run.registered_model, written, schema, source=said, by=run.requested_by
+            run.registered_model, written, schema.sha256, source=said, by=run.requested_by
         )
 
 

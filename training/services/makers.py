@@ -78,6 +78,25 @@ class Make(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Remade:
+    """What is made of a stored dataset again, to be compared with a version.
+
+    metrics : without those that are times. source_sha256 : of today's code.
+    """
+
+    artifact: bytes
+    metrics: Mapping[str, float]
+    holdout_rows: int
+    source_sha256: str
+
+
+class Remake(Protocol):
+    """Makes a version's content again from its dataset's file; stores nothing."""
+
+    def __call__(self, path: Path, report: Report) -> Remade: ...
+
+
+@dataclass(frozen=True, slots=True)
 class Maker:
     """One registered model of an application above.
 
@@ -86,7 +105,8 @@ class Maker:
     primary_metrics : what "better" means: the first of them that a version has.
     metrics : in the order in which they are shown.
     source : where a run takes its rows from, as `TrainingRun.source` stores it.
-    make : dotted path of a `Make`. asked_at : the route that answers for it.
+    make, remake : dotted paths of a `Make` and of a `Remake`. asked_at : the route that answers for it.
+    judged_on, baseline_is : what its metrics were measured on, and what they are compared with, in sentences.
     """
 
     name: str
@@ -97,7 +117,10 @@ class Maker:
     metrics: tuple[str, ...]
     source: dict[str, Any]
     make: str
+    remake: str
     asked_at: str
+    judged_on: str
+    baseline_is: str
     task: str = "recommendation"
 
     @property
@@ -141,6 +164,11 @@ def asked_at(name: str) -> str:
 
 def make_of(maker: Maker) -> Make:
     found: Make = import_string(maker.make)
+    return found
+
+
+def remake_of(maker: Maker) -> Remake:
+    found: Remake = import_string(maker.remake)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +18,9 @@ from training.declaration import ModelDeclaration, Task
 from training.errors import VigiaError
 from training.fitting import Report
 from training.models import ModelVersion
+from training.services import makers
 from training.services.comparison import Change, mapping_changes
+from training.services.makers import Maker
 
 TOLERANCE: Final = 1e-9
 """Relative. The same sums in another order (more threads, another processor) differ by some 1e-15 each."""
@@ -84,6 +87,9 @@ def reproduce(version: ModelVersion, report: Report = lambda stage, percent: Non
     CannotReproduce : its model is declared no longer, or today's pipeline does not take its parameters.
     ArtifactError : its dataset is not in the store, or was changed there.
     """
+    maker = makers.find(version.registered_model.name)
+    if maker is not None:
+        return _remade(version, maker, report)
     declared = declared_then(version)
     report("reading", 10)
     with artifacts.dataset_file(version.dataset) as path:
@@ -107,6 +113,24 @@ def reproduce(version: ModelVersion, report: Report = lambda stage, percent: Non
         metrics=metrics,
         predictions=_predictions(version, declared.task, fitted),
         holdout_rows=fitted.holdout_rows,
+    )
+
+
+def _remade(version: ModelVersion, maker: Maker, report: Report) -> Reproduction:
+    """Of a version that an application above makes: its bytes are the same, or they are not."""
+    with artifacts.dataset_file(version.dataset) as path:
+        made = makers.remake_of(maker)(path, report)
+    report("comparing", 90)
+    then = {"code": version.code_version} | version.libraries
+    now = {"code": code.code_version(made.source_sha256)} | artifacts.libraries()
+    metrics = {name: value for name, value in version.metrics.items() if name in made.metrics}
+    same = hashlib.sha256(made.artifact).hexdigest() == version.artifact_sha256
+    return Reproduction(
+        version=version,
+        then_and_now=mapping_changes(then, now),
+        metrics=_metrics(metrics, made.metrics),
+        predictions=Agreement(0.0) if same else Agreement(math.inf, "the artifact has other bytes"),
+        holdout_rows=made.holdout_rows,
     )
 
 

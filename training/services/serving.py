@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 KEPT_VERSIONS = 32
 KEPT_BYTES = 256 * 2**20  # in memory, roughly
+LARGE_KEPT = 2  # of those that take more than half of it: the active one, and its canary or its successor
 # What a version takes in memory for each stored byte, as measured (docs/models.md): compressed trees unfold.
 UNFOLDED = 6
 
@@ -139,20 +140,33 @@ def ready(version_id: int) -> Served:
             found = _load(version_id)
             with _lock:
                 _kept[version_id] = found
-                while len(_kept) > 1 and (len(_kept) > KEPT_VERSIONS or _kept_bytes() > KEPT_BYTES):
-                    _kept.popitem(last=False)
+                _make_room()
         with _lock:
             _loading.pop(version_id, None)
     return found
 
 
-def _kept_bytes() -> int:
-    return sum(kept.size for kept in list(_kept.values()))
+def _make_room() -> None:
+    """Drops what was asked for longest ago; never the last.
+
+    What takes more than half the room (the index of a large catalogue) is counted apart: it would drive all
+    others out, and they it, with every request.
+    """
+    large = [key for key, kept in _kept.items() if kept.size > KEPT_BYTES // 2]
+    for key in large[:-LARGE_KEPT]:
+        del _kept[key]
+    others = [key for key in _kept if key not in large]
+    size = sum(_kept[key].size for key in others)
+    for key in others[:-1]:
+        if len(others) <= KEPT_VERSIONS and size <= KEPT_BYTES:
+            break
+        size -= _kept.pop(key).size
+        others = others[1:]
 
 
 def _load(version_id: int) -> Served:
     row = ModelVersion.objects.select_related("registered_model").get(pk=version_id)
-    schema = row.dataset_schema
+    schema, engine = row.dataset_schema, artifacts.load(row)
     return Served(
         model_id=row.registered_model_id,
         model_name=row.registered_model.name,
@@ -161,8 +175,8 @@ def _load(version_id: int) -> Served:
         schema=schema,
         compiled=CompiledSchema(schema),
         threshold=row.threshold,
-        engine=artifacts.load(row),
-        size=UNFOLDED * (row.compiled_size or row.artifact_size),
+        engine=engine,
+        size=getattr(engine, "resident_bytes", 0) or UNFOLDED * (row.compiled_size or row.artifact_size),
     )
 
 

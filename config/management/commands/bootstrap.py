@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
@@ -12,19 +13,20 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django.utils import timezone
 from knox.models import AuthToken
 
 from config import env
 from predictions import partitions
-from training import catalogue
+from recommender.models import Movie
 from training.models import ModelVersion, RegisteredModel, TrainingRun
 from training.schema import InvalidRows
-from training.services import datasets, keys, registry, runs
+from training.services import comparison, datasets, keys, makers, registry, runs
 
 SAMPLES = Path(settings.BASE_DIR) / "training" / "samples"
+MOVIES = Path(settings.BASE_DIR) / "recommender" / "samples"
 CLIENT = "newcomer"
 LONGEST_FIT = 600.0  # seconds
 
@@ -83,6 +85,9 @@ class Command(BaseCommand):
         return [Path(settings.BASE_DIR) / "requirements.txt", *(path for path in own if path.is_file())]
 
     def _train_first(self, row: RegisteredModel, count: str) -> None:
+        if makers.find(row.name) is not None:
+            self._index_first(row, count)
+            return
         given = settings.VAR_DIR / "first-data" / f"{row.name}.csv"
         path = given if given.exists() else SAMPLES / f"{row.name}.csv"
         if not path.exists():
@@ -101,21 +106,46 @@ class Command(BaseCommand):
         except InvalidRows as error:
             self._not_trained(row, path, error.message)
             return
+        self._execute_first(run, path, started)
+
+    def _index_first(self, row: RegisteredModel, count: str) -> None:
+        """Of a catalogue that is empty, the shipped one is loaded first; one that is not stays as it is."""
+        started = time.monotonic()
+        given = settings.VAR_DIR / "first-data" / f"{row.name}.csv"
+        path = given if given.exists() else MOVIES / f"{row.name}.jsonl"
+        if Movie.objects.exists():
+            path = Path("the catalogue")
+        else:
+            try:
+                call_command("load_movies", str(path), verbosity=0, stdout=io.StringIO())
+                if path.parent == MOVIES:
+                    people = str(MOVIES / "interactions.csv")
+                    call_command("load_interactions", people, verbosity=0, stdout=io.StringIO())
+            except CommandError as error:
+                self._not_trained(row, path, str(error))
+                return
+        self._say(f"{count} {row.name}: building a first index from {path.name} …")
+        reason = f"first version, built from {path.name}"
+        self._execute_first(runs.request_again(row, by=None, activation_reason=reason), path, started)
+
+    def _execute_first(self, run: TrainingRun, path: Path, started: float) -> None:
         if not runs.execute(run.pk):  # a worker was quicker
             while not run.is_finished and time.monotonic() - started < LONGEST_FIT:
                 time.sleep(0.5)
                 run.refresh_from_db()
         run.refresh_from_db()
+        row = run.registered_model
         if run.status != TrainingRun.Status.SUCCEEDED:
             self._not_trained(row, path, run.error)
             return
         made: ModelVersion = run.version
-        metric = catalogue.get(row.name).primary_metric
+        metric = comparison.primary_metric(row)
+        assert metric is not None
         said = "active" if made.activations.exists() else "NOT active: its gate is not passed"
         seconds = time.monotonic() - started
-        self._say(
-            f"      version {made.number} is {said}; {metric} {made.metrics[metric]:.3f}; {seconds:.1f} s"
-        )
+        value = made.metrics.get(metric)
+        shown = "–" if value is None else f"{value:.3f}"
+        self._say(f"      version {made.number} is {said}; {metric} {shown}; {seconds:.1f} s")
 
     def _not_trained(self, row: RegisteredModel, path: Path, why: str) -> None:
         """One model that cannot be trained does not keep the others from being served."""
@@ -148,12 +178,13 @@ class Command(BaseCommand):
             f"Vigía is up: {address}/",
             f"  admin          {address}/admin/   user admin, password {password}",
             f"  browsable API  {address}/api/v1/models/   (log in through the admin)",
+            f"  movies         {address}/movies/   (the same login)",
             f"  documentation  {address}/api/docs/",
             f"  client key     {settings.VAR_DIR / 'client-key'}   (every right; keep it to yourself)",
         ]
-        first = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).order_by(
-            "registered_model__name"
-        )
+        others = [maker.name for maker in makers.every()]
+        active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
+        first = active.exclude(registered_model__name__in=others).order_by("registered_model__name")
         version = first.filter(registered_model__name="churn").first() or first.first()
         if version is not None:
             body = json.dumps(version.dataset_schema.example, ensure_ascii=False).replace("'", "'\\''")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -16,15 +15,12 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from training import catalogue
 from training.errors import VigiaError
-from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
+from training.management.watching import execute_and_present
+from training.models import Dataset, RegisteredModel, TrainingRun
 from training.scaffold import files
-from training.schema import Fault, InvalidRows
+from training.schema import InvalidRows
 from training.schema.reading import CsvReader
 from training.services import datasets, registry, runs
-from training.services.beside import repeatedly
-
-WATCH_SECONDS = 0.3
-GATE_NOT_PASSED = 2  # exit code; 1 is for everything that was refused or failed
 
 
 class Command(BaseCommand):
@@ -115,7 +111,7 @@ class Command(BaseCommand):
 
     def _print_faults(self, error: InvalidRows) -> None:
         for fault in error.faults:
-            self.stderr.write(describe(fault))
+            self.stderr.write(fault.described)
         if error.truncated:
             self.stderr.write(f"… and more; these are the first {len(error.faults)}")
 
@@ -125,47 +121,7 @@ class Command(BaseCommand):
         run = runs.request(
             dataset.registered_model, dataset, mode=mode, by=None, activation_reason=activation_reason
         )
-        with self._watched(run.pk):
-            if not runs.execute(run.pk):
-                self._wait_for(run)  # a worker that looks for waiting runs was faster
-        run.refresh_from_db()
-        if run.status != TrainingRun.Status.SUCCEEDED:
-            raise CommandError(f"run {run.pk} failed: {run.error}")
-        self._present(run.version)
-
-    @staticmethod
-    def _wait_for(run: TrainingRun) -> None:
-        while not run.is_finished:
-            time.sleep(WATCH_SECONDS)
-            run.refresh_from_db()
-
-    def _watched(self, run_id: int) -> AbstractContextManager[None]:
-        """Prints each stage of the run as the row reports it."""
-        said: list[tuple[str, int]] = []
-
-        def watch() -> None:
-            now = TrainingRun.objects.filter(pk=run_id).values_list("stage", "percent").first()
-            if now is not None and now not in said[-1:]:
-                said.append(now)
-                self._say(f"  {now[1]:3d} %  {now[0]}")
-
-        return repeatedly(watch, every=WATCH_SECONDS, name=f"watch-{run_id}")
-
-    def _present(self, made: ModelVersion) -> None:
-        self._say(f"version {made.number} of {made.registered_model.name}")
-        for line in metrics_table(made):
-            self._say(f"  {line}")
-        for check in made.gate["checks"]:
-            self._say(f"  {'ok    ' if check['passed'] else 'FAILED'}  {check['message']}")
-        is_active = made.status == ModelVersion.Status.ACTIVE
-        self._say(f"version {made.number} is {'active' if is_active else 'not active'}")
-        if not made.gate["passed"]:
-            said = "it was activated by policy all the same" if is_active else "it was not activated"
-            raise CommandError(
-                f"version {made.number} does not pass its gate: {said}", returncode=GATE_NOT_PASSED
-            )
-        if not is_active:
-            self._say("Activate it in the admin, or load with --activate.")
+        execute_and_present(run, self._say)
 
 
 class _Loading:
@@ -228,23 +184,3 @@ def _temporary(directory: Path) -> TextIO:
         "w", encoding="utf-8", newline="", dir=directory, prefix=".refused-", delete=False
     )
     return cast("TextIO", made)
-
-
-def describe(fault: Fault) -> str:
-    """``line 12, column tenure: 'abc': tenure must be a whole number``, as far as these are known."""
-    place = [f"line {fault.line}"] if fault.line is not None else []
-    place += [f"column {fault.field}"] if fault.field is not None else []
-    value = [repr(fault.value)] if fault.has_value else []
-    return ": ".join([", ".join(place), *value, fault.message] if place else [*value, fault.message])
-
-
-def metrics_table(made: ModelVersion) -> list[str]:
-    """Metrics of a version beside the baseline's and those of the version that was active, a line each."""
-    columns = {f"version {made.number}": made.metrics, "baseline": made.baseline}
-    if made.gate.get("active_metrics"):
-        columns[f"version {made.gate['compared_with']}"] = made.gate["active_metrics"]
-    lines = [f"{'metric':<10}" + "".join(f"{title:>14}" for title in columns)]
-    for metric in catalogue.get(made.registered_model.name).metrics:
-        cells = (f"{values[metric]:,.4g}" if metric in values else "" for values in columns.values())
-        lines.append(f"{metric:<10}" + "".join(f"{cell:>14}" for cell in cells))
-    return lines

@@ -1,0 +1,170 @@
+"""The movie recommender beside the tutorial's: the catalogue, what is asked of it, and who answers.
+
+The catalogue is TMDB's, 4,803 movies, where VIGIA_DATA_DIR has it; else as many made-up ones with the same
+columns. Vigía's first start loads the file and builds an index of it, and the peer reads the same file.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from bench.processes import Started, free_port
+from bench.services import ENVIRONMENT, HOST, OWN, Scenario, Service, Target, Vigia
+
+PUBLISHED = "tmdb_5000_movies.csv.gz"
+MOVIES = 4_803
+COLUMNS = (
+    *("id", "title", "original_title", "overview", "genres", "keywords", "release_date"),
+    *("original_language", "popularity", "vote_average", "vote_count", "runtime"),
+)
+# As many as TMDB's overviews: 20,978 terms, 27 of them a movie in the mean, of genres two or three.
+TERMS, TERMS_A_MOVIE, KEYWORDS = 21_000, 27, 9_800
+GENRES = (
+    *("Action", "Adventure", "Animation", "Comedy", "Crime", "Documentary", "Drama", "Family", "Fantasy"),
+    *("History", "Horror", "Music", "Mystery", "Romance", "Science Fiction", "Thriller", "War", "Western"),
+)
+SEED = 20
+ASKED = 1_000
+WORDS_ASKED = 12
+COMPARED = 100
+TOP_N = 5
+
+SCENARIOS = (
+    Scenario("movies-16", "five movies like one given by its id, 16 connections", 16),
+    Scenario("movies-64", "five movies like one given by its id, 64 connections", 64),
+    Scenario("text-1", "five movies by free text, 12 words, one connection", 1),
+    Scenario("text-16", "five movies by free text, 12 words, 16 connections", 16),
+)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The file, whose it is, and what is asked of those who have read it."""
+
+    path: Path
+    title: str
+    ids: list[dict[str, Any]]  # {"movie_id"}
+    texts: list[dict[str, Any]]  # {"text"}
+
+    @classmethod
+    def found(cls, folder: Path) -> Catalogue:
+        given = Path(os.environ.get("VIGIA_DATA_DIR") or "/nowhere") / PUBLISHED
+        path = folder / "movies.csv"
+        if given.is_file():
+            path.write_bytes(gzip.decompress(given.read_bytes()))
+        else:
+            write(path)
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        draw = random.Random(SEED)  # noqa: S311
+        described = [words for row in rows if len(words := row["overview"].split()) >= WORDS_ASKED]
+        return cls(
+            path=path,
+            title=f"TMDB's {len(rows):,} movies" if given.is_file() else f"{len(rows):,} made-up movies",
+            ids=[{"movie_id": int(row["id"])} for row in draw.sample(rows, ASKED)],
+            texts=[
+                {"text": _passage(words, draw), "top_n": TOP_N} for words in draw.sample(described, ASKED)
+            ],
+        )
+
+
+def _passage(words: Sequence[str], draw: random.Random) -> str:
+    start = draw.randrange(len(words) - WORDS_ASKED + 1)
+    return " ".join(words[start : start + WORDS_ASKED])
+
+
+def write(path: Path) -> None:
+    """Made-up movies in TMDB's columns; how often terms and genres occur falls with their rank (Zipf)."""
+    draw = random.Random(SEED)  # noqa: S311
+    terms, keywords = _zipf("term", TERMS), _zipf("keyword", KEYWORDS)
+    genres = (list(GENRES), list(accumulate(1 / rank for rank in range(1, len(GENRES) + 1))))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for number in range(1, MOVIES + 1):
+            overview = " ".join(_drawn(terms, draw.randint(TERMS_A_MOVIE // 3, 2 * TERMS_A_MOVIE), draw))
+            title = f"Movie {number} of {_drawn(terms, 1, draw)[0]}"
+            listed = [
+                json.dumps([{"id": 0, "name": name} for name in dict.fromkeys(_drawn(kind, many, draw))])
+                for kind, many in ((genres, draw.randint(1, 4)), (keywords, draw.randint(0, 15)))
+            ]
+            popularity = round(draw.lognormvariate(2.5, 1.2), 6)
+            released = f"{draw.randint(1930, 2016)}-06-01"
+            writer.writerow(
+                [number, title, title, overview, *listed, released, "en", popularity, 6.1, 500, 107]
+            )
+
+
+_Weighted = tuple[list[str], list[float]]
+
+
+def _zipf(kind: str, many: int) -> _Weighted:
+    return [f"{kind}{rank}" for rank in range(many)], list(
+        accumulate(1 / (20 + rank) for rank in range(many))
+    )
+
+
+def _drawn(weighted: _Weighted, many: int, draw: random.Random) -> list[str]:
+    names, heights = weighted
+    return draw.choices(names, cum_weights=heights, k=many)
+
+
+def services(started: Started, vigia: Vigia, catalogue: Catalogue) -> list[Service]:
+    """The peer, and Vigía on its two routes."""
+    by_id = Target("POST", "/recommend", catalogue.ids)
+    tutorial = {"movies-16": by_id, "movies-64": by_id}
+    peer = Service(
+        name="flask-movies",
+        title="Flask, the tutorial's",
+        note="all cosines computed at the start, a full sort in Python for each request; five titles",
+        stores="nothing",
+        port=free_port(),
+        targets=tutorial,
+    )
+    command = [OWN, "-m", "gunicorn", "--config", "bench/peers/gunicorn_sync.py"]
+    bind = ["--bind", f"{HOST}:{peer.port}", "bench.peers.flask_movies:app"]
+    peer.pid = started.start(
+        peer.name, [*command, *bind], ENVIRONMENT | {"BENCH_MOVIES": str(catalogue.path)}
+    )
+
+    def own(name: str, title: str, note: str, targets: dict[str, Target]) -> Service:
+        found = Service(name, title, note, "every answer, committed", vigia.service.port, targets)
+        found.pid, found.key, found.table = vigia.service.pid, vigia.service.key, vigia.service.table
+        return found
+
+    of_ids = [body | {"top_n": TOP_N} for body in catalogue.ids]
+    asked, told = (Target("POST", "/api/v1/recommendations/", bodies) for bodies in (of_ids, catalogue.texts))
+    said = "key, validation, log; title, description, genres and keywords; five titles"
+    return [
+        peer,
+        own("vigia-recommend", "Vigía's `/recommend`", said, tutorial),
+        own(
+            "vigia",
+            "**Vigía's `/api/v1/recommendations/`**",
+            "the same, with year, genres, score, and each reason with its share of it",
+            {"movies-16": asked, "movies-64": asked, "text-1": told, "text-16": told},
+        ),
+    ]
+
+
+def compare(services: Sequence[Service]) -> list[str]:
+    """How many of the tutorial's titles Vigía gives as well."""
+    peer, own = services[0], services[-1]
+    asked = (peer.targets["movies-16"].bodies or [])[:COMPARED]
+    common = 0
+    for body in asked:
+        theirs = json.loads(peer.ask("movies-16", body)[1])["recommendations"]
+        ours = [item["title"] for item in json.loads(own.ask("movies-16", body)[1])["recommendations"]]
+        common += len(set(theirs) & set(ours))
+    mean = common / len(asked)
+    said = f"Of the tutorial's five titles, found by the descriptions alone, {mean:.1f} in the mean are "
+    return [f"{said}among Vigía's, over {len(asked)} movies."]

@@ -1,0 +1,232 @@
+"""Answers from the bytes of an index. numpy only: no web process needs scipy or scikit-learn for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from math import fsum
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from recommender.index.arrays import Array, NotAnIndex, Strings, unpack
+from recommender.index.asking import Basis, Found, Question, Reason, Recommended, Seed
+from recommender.index.fields import Settings
+from recommender.index.filtering import Facts, outside
+from recommender.index.matrix import Matrix, Vector, combined
+from recommender.index.ranking import best, diverse, pool_size
+from recommender.index.vocabulary import Vocabulary
+
+Rows = npt.NDArray[Any]
+FORMAT: Final = 1
+"""Of the bytes; an engine refuses others."""
+
+TOGETHER: Final = "liked together"
+"""The one term of ``together`` in an explanation."""
+
+_NOTHING: Final[frozenset[int]] = frozenset()
+
+
+class UnknownMovie(LookupError):
+    """The index does not hold the movie that a seed names."""
+
+    def __init__(self, movie_id: int) -> None:
+        super().__init__(f"the index holds no movie {movie_id}")
+        self.movie_id = movie_id
+
+
+class IndexEngine:
+    """What is nearest to a movie, to several or to a text, and why.
+
+    Nothing in it changes after it was made, so any number of threads may ask.
+    """
+
+    name = "tfidf"
+    takes_matrix = False
+
+    def __init__(self, arrays: Mapping[str, Array], data: bytes) -> None:
+        about = json.loads(arrays["about"].tobytes())
+        if about["format"] != FORMAT:
+            raise NotAnIndex(f"this code reads format {FORMAT} of an index, not {about['format']}")
+        self._size = len(data)
+        self._facts = Facts.among(arrays)
+        self._titles = Strings.among(arrays, "titles")
+        self._rows = Matrix.among(arrays, "rows")
+        self._genres = Matrix.among(arrays, "genres")
+        self._neighbours = arrays["neighbours"]
+        self._by_genres = arrays["by_genres"]
+        self.settings = Settings.from_json(about["settings"])
+        self.together: float = about["together"]
+        bounds = {name: (begin, end) for name, (begin, end) in about["bounds"].items()}
+        self._vocabulary = Vocabulary(
+            self.settings, bounds, Strings.among(arrays, "terms"), arrays["idf"], about["language"]
+        )
+        self._withdrawn: tuple[frozenset[int], Rows] = (_NOTHING, np.zeros(0, np.int64))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> IndexEngine:
+        """From VERIFIED bytes that `estimator.MovieIndex.to_bytes` made; they are used where they lie.
+
+        Raises `NotAnIndex` for others.
+        """
+        arrays = unpack(data)
+        try:
+            return cls(arrays, data)
+        except KeyError as error:
+            raise NotAnIndex(f"these bytes are no index: {error} is missing") from error
+
+    def __len__(self) -> int:
+        return len(self._titles)
+
+    def holds(self, movie_id: int) -> bool:
+        return self._facts.row_of(movie_id) >= 0
+
+    def title(self, movie_id: int) -> str:
+        """Raises `UnknownMovie`."""
+        return str(self._titles[self._known_row(movie_id)])
+
+    def ids(self) -> list[int]:
+        """By popularity, the larger first, then by id."""
+        return list(map(int, self._facts.ids))
+
+    def titles(self) -> list[str]:
+        """Aligned with `ids`."""
+        return list(self._titles)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes it keeps in memory."""
+        return self._size
+
+    def recommend(self, question: Question, withdrawn: frozenset[int] = _NOTHING) -> Found:
+        """The answer to a question. Raises `UnknownMovie` for a seed that names a movie it does not hold.
+
+        withdrawn : ids of movies that were taken out of the catalogue since; never recommended.
+        """
+        own = sorted({row for seed in question.seeds if (row := self._row_of(seed)) >= 0})
+        vector, basis = self._asked(question.seeds)
+        if not vector:
+            return Found((), basis, "nothing_to_compare")
+        matrix = self._genres if basis == "genres" else self._rows
+        gone = np.union1d(np.array(own, np.int64), self._rows_withdrawn(withdrawn)) if withdrawn else own
+        rows = self._listed(question, np.asarray(gone, np.int64))
+        if rows is None:
+            rows, near = self._searched(question, vector, matrix, np.asarray(gone, np.int64))
+            if not len(rows):
+                return Found((), basis, "filtered_out" if near else "no_neighbour")
+        items = (self._recommended(row, vector, matrix, question.explain) for row in rows.tolist())
+        return Found(tuple(items), basis)
+
+    # -- what is asked -----------------------------------------------------------------------------------
+
+    def _asked(self, seeds: Iterable[Seed]) -> tuple[Vector, Basis]:
+        """The row to compare with, and by what."""
+        found = [(seed, *self._row(seed)) for seed in seeds]
+        if found and all(by_genres for _, _, by_genres in found):
+            parts = [(seed.weight, self._genre_row(seed)) for seed, _, _ in found]
+            return _one_row(parts), "genres"
+        return _one_row([(seed.weight, vector) for seed, vector, _ in found]), "similarity"
+
+    def _row(self, seed: Seed) -> tuple[Vector, bool]:
+        """(its row, whether there is nothing but genres to compare it by)."""
+        if seed.movie_id is not None:
+            row = self._known_row(seed.movie_id)
+            return self._rows.row(row), bool(self._by_genres[row])
+        if seed.movie is not None:
+            vector = self._vocabulary.of_movie(seed.movie)
+            if not self._vocabulary.suffices(vector) and self._vocabulary.genres_of(seed.movie):
+                return {}, True
+            return vector, False
+        assert seed.text is not None
+        return self._vocabulary.of_text(seed.text), False
+
+    def _genre_row(self, seed: Seed) -> Vector:
+        if seed.movie_id is not None:
+            return self._genres.row(self._known_row(seed.movie_id))
+        assert seed.movie is not None
+        return self._vocabulary.genres_of(seed.movie)
+
+    def _row_of(self, seed: Seed) -> int:
+        """The row that an answer to this seed must not name, -1 where there is none."""
+        named = seed.movie_id if seed.movie is None else seed.movie.id
+        return -1 if named is None else self._facts.row_of(named)
+
+    def _known_row(self, movie_id: int) -> int:
+        row = self._facts.row_of(movie_id)
+        if row < 0:
+            raise UnknownMovie(movie_id)
+        return row
+
+    def _rows_withdrawn(self, withdrawn: frozenset[int]) -> Rows:
+        """The same set comes with question after question, so its rows are looked up once."""
+        known, rows = self._withdrawn
+        if known is not withdrawn:
+            rows = self._facts.rows_of(withdrawn)
+            self._withdrawn = (withdrawn, rows)
+        return rows
+
+    # -- what is near ------------------------------------------------------------------------------------
+
+    def _listed(self, question: Question, gone: Rows) -> Rows | None:
+        """The answer by the neighbours computed beforehand; None where they are not enough to tell."""
+        seed = question.seeds[0]
+        if len(question.seeds) > 1 or seed.movie_id is None or seed.weight <= 0 or question.diversity:
+            return None
+        rows = self._neighbours[self._known_row(seed.movie_id)]
+        if len(gone) > 1 or question.filters.narrow:
+            rows = rows[rows >= 0]
+            rows = rows[self._facts.passing(question.filters, rows) & outside(gone, rows, len(self))]
+        rows = rows[: question.top_n]
+        return rows if len(rows) == question.top_n and rows[-1] >= 0 else None
+
+    def _searched(self, question: Question, vector: Vector, matrix: Matrix, gone: Rows) -> tuple[Rows, bool]:
+        """(rows, best first; whether any row is near, whatever the filters say)."""
+        scores = matrix.scores(vector)
+        scores[gone] = 0.0
+        near = scores.max(initial=0.0) > 0
+        if near and question.filters.narrow:
+            scores[~self._facts.passing(question.filters)] = 0.0
+        if not question.diversity:
+            return best(scores, question.top_n), near
+        pool = best(scores, pool_size(question.top_n))
+        return diverse(pool, scores[pool], matrix, question.top_n, question.diversity), near
+
+    # -- what is said ------------------------------------------------------------------------------------
+
+    def _recommended(self, row: int, vector: Vector, matrix: Matrix, explain: bool) -> Recommended:
+        shared = matrix.shared(vector, row)
+        score = fsum(part for _, part in shared)
+        facts = self._facts
+        return Recommended(
+            int(facts.ids[row]),
+            str(self._titles[row]),
+            facts.year_of(row),
+            facts.genres_of(row),
+            round(score, 6),
+            self._reasons(shared, score) if explain else (),
+        )
+
+    def _reasons(self, shared: list[tuple[int, float]], score: float) -> tuple[Reason, ...]:
+        """By share, descending; what users liked together is one reason, whoever they were."""
+        reasons, named, together = [], len(self._vocabulary.terms), 0.0
+        for column, part in shared:
+            if column >= named:
+                together += part
+            else:
+                term = self._vocabulary.terms[column]
+                reasons.append(Reason(self._vocabulary.field_of(column), term, round(part / score, 6)))
+        if together:
+            reasons.append(Reason("together", TOGETHER, round(together / score, 6)))
+        return tuple(sorted(reasons, key=_by_share))
+
+
+def _by_share(reason: Reason) -> float:
+    return -reason.share
+
+
+def _one_row(parts: list[tuple[float, Vector]]) -> Vector:
+    """What several seeds come to; one that is liked stays what it is."""
+    if len(parts) == 1 and parts[0][0] > 0:
+        return parts[0][1]
+    return combined(parts)

@@ -1,0 +1,149 @@
+"""The index as a scikit-learn estimator: fitted on a catalogue, it gives the bytes `engine` answers from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from recommender.index.analysis import Analysis, Progress, Weighed
+from recommender.index.arrays import Array, Strings, pack
+from recommender.index.asking import Movie
+from recommender.index.engine import FORMAT
+from recommender.index.fields import PLAIN, Settings
+from recommender.index.filtering import NO_YEAR
+from recommender.index.neighbours import nearest, two_ways
+from recommender.index.snapshot import Catalogue
+from recommender.index.vocabulary import Vocabulary
+
+
+def _silent(stage: str, percent: int) -> None:
+    pass
+
+
+class MovieIndex(BaseEstimator):
+    """Cosine neighbours over weighted fields of tf-idf.
+
+    Parameters
+    ----------
+    settings : the fields and their weights.
+    together : weight of what users did, if `settings` have the field; 0: leave it out.
+    threads : for the search; None: as many as this process may use.
+
+    Attributes
+    ----------
+    vocabulary_ : what turns a movie into a row.
+    rows_ : CSR float32 (n, p), rows of length 1 or empty, by popularity, the larger first, then by id.
+    ids_ : (n,) int64, whose row it is.
+    neighbours_ : (n, top_k) int32, the nearest rows, best first, ties by row, then -1.
+    by_genres_ : (n,) whether the neighbours are those by genres alone, there being nothing else.
+    """
+
+    def __init__(
+        self, settings: Settings = PLAIN, *, together: float = 0.0, threads: int | None = None
+    ) -> None:
+        self.settings = settings
+        self.together = together
+        self.threads = threads
+
+    def fit(self, X: Catalogue, y: None = None) -> Self:
+        """X : the catalogue; `y` is there for scikit-learn's sake."""
+        return self.fit_analysed(X, Analysis.of(X, self.settings, _silent))
+
+    def fit_analysed(self, catalogue: Catalogue, analysis: Analysis, report: Progress = _silent) -> Self:
+        """The same, of a catalogue that was taken apart before."""
+        weighed = analysis.weighed(self.together)
+        self.rows_, self.genres_, self.by_genres_ = weighed.rows, weighed.genres, weighed.by_genres
+        self.vocabulary_ = self._vocabulary(weighed, analysis.language)
+        self.ids_ = catalogue.ids[analysis.order]
+        self.neighbours_ = self._neighbours(weighed, report)
+        self.catalogue_, self.order_ = catalogue, analysis.order
+        return self
+
+    def transform(self, X: Iterable[Movie]) -> Any:
+        """Rows of movies that were not in the catalogue, CSR float32."""
+        check_is_fitted(self)
+        vectors = [self.vocabulary_.of_movie(movie) for movie in X]
+        columns = np.array([column for vector in vectors for column in sorted(vector)], np.int32)
+        values = np.array([vector[column] for vector in vectors for column in sorted(vector)], np.float32)
+        starts = np.cumsum([0, *map(len, vectors)])
+        return sparse.csr_matrix((values, columns, starts), (len(vectors), self.rows_.shape[1]))
+
+    def to_bytes(self) -> bytes:
+        """What `engine.IndexEngine.from_bytes` takes."""
+        check_is_fitted(self)
+        return pack(self._arrays())
+
+    def _vocabulary(self, weighed: Weighed, language: str) -> Vocabulary:
+        named = [block for name, block in weighed.blocks.items() if name != "together"]
+        terms = Strings.of(term for block in named for term in block.terms)
+        idf = np.concatenate([block.idf for block in named]).astype(np.float64)
+        return Vocabulary(self.settings, weighed.bounds, terms, idf, language)
+
+    def _neighbours(self, weighed: Weighed, report: Progress) -> npt.NDArray[np.int32]:
+        found = np.full((weighed.rows.shape[0], self.settings.top_k), -1, np.int32)
+        for matrix, which in (
+            (weighed.genres, np.flatnonzero(weighed.by_genres)),
+            (weighed.rows, np.flatnonzero(~weighed.by_genres)),
+        ):
+            if len(which):
+                found[which] = nearest(
+                    matrix[which], matrix, self.settings.top_k, own=which, wide=weighed.wide,
+                    threads=self.threads, report=lambda share: report("neighbours", 30 + int(60 * share)),
+                )  # fmt: skip
+        return found
+
+    def _arrays(self) -> dict[str, Array]:
+        order, catalogue = self.order_, self.catalogue_
+        years = np.nan_to_num(catalogue.years, nan=NO_YEAR)[order].astype(np.int16)
+        languages: dict[str, int] = {}
+        spoken = [languages.setdefault(each, len(languages)) for each in catalogue.texts("language")]
+        return {
+            "about": np.frombuffer(json.dumps(self._about()).encode(), np.uint8),
+            "ids": self.ids_,
+            "by_id": np.argsort(self.ids_).astype(np.int32),
+            **Strings.of(_taken(list(catalogue.texts("title")), order)).arrays("titles"),
+            "years": years,
+            **Strings.of(languages).arrays("languages"),
+            "language_codes": np.array(spoken, np.int32)[order],
+            **_genres(_taken(list(catalogue.lists("genres")), order)),
+            **self.vocabulary_.terms.arrays("terms"),
+            "idf": self.vocabulary_.idf,
+            **two_ways(self.rows_).arrays("rows"),
+            **two_ways(self.genres_).arrays("genres"),
+            "neighbours": self.neighbours_,
+            "by_genres": self.by_genres_,
+        }
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "settings": self.settings.as_json(),
+            "together": self.together,
+            "bounds": {name: list(bounds) for name, bounds in self.vocabulary_.bounds.items()},
+            "language": self.vocabulary_.language,
+        }
+
+
+def _taken(values: list[Any], order: npt.NDArray[np.intp]) -> Iterable[Any]:
+    return map(values.__getitem__, order.tolist())
+
+
+def _genres(lists: Iterable[list[str]]) -> dict[str, Array]:
+    """The genres as they are shown: names, and CSR of their codes."""
+    codes: dict[str, int] = {}
+    starts, found = [0], []
+    for items in lists:
+        found += [codes.setdefault(item, len(codes)) for item in dict.fromkeys(items)]
+        starts.append(len(found))
+    return {
+        **Strings.of(codes).arrays("genre_names"),
+        "genre_starts": np.array(starts, np.int64),
+        "genre_codes": np.array(found, np.int32),
+    }

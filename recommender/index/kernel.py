@@ -1,0 +1,351 @@
+"""Top-k search over inverted lists, compiled by numba: exact, deterministic, without the interpreter's lock.
+
+A query's terms are added to the scores of one block of documents at a time, small enough for the processor's
+cache. The lists hold a document's place in its block and its value, 16 bits each, so that those of a block
+fit the cache too. A field of few terms that very many documents have (genres) is not added list by list: it
+lies in dense columns that are summed once for all queries that agree in it, and queries come in that order.
+
+So scores are slightly wrong, by less than is known. A few more than k candidates are kept and scored again in
+float64, where sums are exact (see `matrix`). The k best of them are proven to be the k best of all when the
+last is ahead of everything left out by more than the scores can be wrong. The query for which it is not (many
+equal movies) is searched again in float64 throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from recommender.index.arrays import Array
+from recommender.index.matrix import Matrix
+
+BLOCK: Final = 65_536
+"""Documents whose scores are held at once, at most 65,536: with the sum of the dense columns, 512 KB."""
+
+CHUNK: Final = 64
+"""Documents of which it is asked at once whether any is good enough."""
+
+SPARE: Final = 28
+"""Candidates beyond k, so that the order of the first pass need not be the exact one near the end."""
+
+ROOM: Final = 512
+"""Candidates that may gather before the best are selected."""
+
+TILE: Final = 256
+"""Queries that pass over a block before the next block is taken."""
+
+STEPS: Final = 65_535.0
+"""A value in 16 bits is a multiple of 1 / `STEPS`."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """Compiled at the first call; kept on disk where there is a directory to write to, which a container with
+    read-only code may lack."""
+    try:
+        return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
+    except RuntimeError:
+        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """m rows in CSR. own : (m,) int64, the document that is no answer to the query, or -1."""
+
+    starts: Array
+    terms: Array
+    values: Array
+    own: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """The documents (n, p), laid out for the search.
+
+    Parameters
+    ----------
+    rows : both ways. wide : columns [begin, end) that are dense. block : documents in a block.
+    entries : (nnz,) uint32 in the order of the lists, the place in the block and 65,536 * the value in steps.
+    cuts : (p, blocks + 1) int64, where the entries of each block begin in the term's list.
+    columns : (wide terms, n) float32.
+    """
+
+    rows: Matrix
+    wide: tuple[int, int]
+    block: int
+    entries: Array
+    cuts: Array
+    columns: Array
+
+    @classmethod
+    def of(cls, rows: Matrix, wide: tuple[int, int], block: int = BLOCK) -> Collection:
+        entries = np.rint(rows.list_values * np.float32(STEPS)).astype(np.uint32)
+        entries <<= np.uint32(16)
+        entries |= (rows.list_rows % block).astype(np.uint32)
+        columns = np.zeros((wide[1] - wide[0], len(rows)), np.float32)
+        for place, term in enumerate(range(*wide)):
+            begin, end = rows.list_starts[term : term + 2]
+            columns[place, rows.list_rows[begin:end]] = rows.list_values[begin:end]
+        return cls(rows, wide, block, entries, _cuts(rows, block), columns)
+
+
+def _cuts(rows: Matrix, block: int) -> Array:
+    """(p, blocks + 1) where the entries of a block begin in each list."""
+    p, blocks = len(rows.list_starts) - 1, -(-len(rows) // block)
+    cuts = np.zeros((p, blocks + 1), np.int64)
+    for start in range(0, p, 65_536):  # in pieces, for the sake of memory
+        stop = min(p, start + 65_536)
+        begin, end = rows.list_starts[start], rows.list_starts[stop]
+        lists = np.repeat(np.arange(stop - start), np.diff(rows.list_starts[start : stop + 1]))
+        places = lists * blocks + rows.list_rows[begin:end] // block
+        counts = np.bincount(places, minlength=(stop - start) * blocks).reshape(-1, blocks)
+        np.cumsum(counts, axis=1, out=cuts[start:stop, 1:])
+    return cuts + rows.list_starts[:-1, None]
+
+
+def alike_together(queries: Queries, wide: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """The queries in an order in which those that agree in their wide terms follow one another."""
+    is_wide = (queries.terms >= wide[0]) & (queries.terms < wide[1])
+    before = np.concatenate(([0], np.cumsum(is_wide)))
+    bits = queries.values[is_wide].astype(np.float32).view(np.uint32).astype(np.uint64)
+    mixed = (bits << np.uint64(16) ^ queries.terms[is_wide].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+    total = np.concatenate(([np.uint64(0)], np.cumsum(mixed ^ (mixed >> np.uint64(29)), dtype=np.uint64)))
+    key = total[before[queries.starts[1:]]] - total[before[queries.starts[:-1]]]
+    return np.argsort(key, kind="stable")
+
+
+def search(collection: Collection, queries: Queries, which: Array, found: Array) -> Array:
+    """Fills the rows `which` of `found` (m, k) int32 with the documents, best first; what is left stays.
+
+    Returns the queries that had to be searched in float64.
+    """
+    rows, k = collection.rows, found.shape[1]
+    candidates = np.full((len(which), k + SPARE), -1, np.int32)
+    least = np.zeros(len(which), np.float32)
+    _search(
+        which, queries.starts, queries.terms, queries.values, queries.own, *collection.wide,
+        collection.block, len(rows), collection.entries, collection.cuts, collection.columns,
+        candidates, least,
+    )  # fmt: skip
+    exact, wrong = np.zeros(candidates.shape), np.zeros(len(which))
+    _score(
+        which, queries.starts, queries.terms, queries.values, rows.starts, rows.terms, rows.values,
+        np.zeros(len(collection.cuts)), candidates, exact, wrong,
+    )  # fmt: skip
+    order = np.argsort(-exact, axis=1, kind="stable")[:, :k]  # candidates come by row, so ties stay by row
+    exact = np.take_along_axis(exact, order, axis=1)
+    found[which] = np.where(exact > 0, np.take_along_axis(candidates, order, axis=1), -1)
+    unproven = which[(candidates[:, -1] >= 0) & (exact[:, -1] <= least + wrong)]
+    if len(unproven):
+        _search_exactly(
+            unproven, queries.starts, queries.terms, queries.values, queries.own,
+            rows.list_starts, rows.list_rows, rows.list_values, np.zeros(len(rows)), found,
+        )  # fmt: skip
+    return unproven
+
+
+@compiled
+def _any_above(scores, wide, bar):  # type: ignore[no-untyped-def]
+    """How many are above `bar`: a loop without a branch, so that it is done eight at a time."""
+    count = np.int32(0)
+    for place in range(scores.size):
+        count += np.int32(scores[place] + wide[place] > bar)
+    return count
+
+
+@compiled
+def _largest(values, k):  # type: ignore[no-untyped-def]
+    """The k-th largest of at least k values, which are moved about (quickselect by Hoare, 1961)."""
+    low, high, sought = 0, values.size - 1, k - 1
+    while low < high:
+        pivot = values[(low + high) // 2]
+        left, right = low, high
+        while left <= right:
+            while values[left] > pivot:
+                left += 1
+            while values[right] < pivot:
+                right -= 1
+            if left <= right:
+                values[left], values[right] = values[right], values[left]
+                left += 1
+                right -= 1
+        if sought <= right:
+            high = right
+        elif sought >= left:
+            low = left
+        else:
+            break
+    return values[sought]
+
+
+@compiled
+def _cut_down(scores, documents, count, size, spare):  # type: ignore[no-untyped-def]
+    """Leaves the `size` best of `count` > `size` candidates, ties to the first, in the order they stood in.
+
+    Returns the last one's score. spare : as long as `scores`, for the selection.
+    """
+    spare[:count] = scores[:count]
+    bar = _largest(spare[:count], size)
+    equal = size
+    for place in range(count):
+        equal -= scores[place] > bar
+    kept = 0
+    for place in range(count):
+        if scores[place] > bar or (scores[place] == bar and equal > 0):
+            equal -= scores[place] == bar
+            scores[kept] = scores[place]
+            documents[kept] = documents[place]
+            kept += 1
+    return bar
+
+
+@compiled
+def _same_wide(one, other, starts, terms, values, begin, end):  # type: ignore[no-untyped-def]
+    """Whether two queries agree in the columns [begin, end)."""
+    at, last, place, stop = starts[one], starts[one + 1], starts[other], starts[other + 1]
+    while at < last and terms[at] < begin:
+        at += 1
+    while place < stop and terms[place] < begin:
+        place += 1
+    while at < last and terms[at] < end and place < stop and terms[place] < end:
+        if terms[at] != terms[place] or values[at] != values[place]:
+            return False
+        at += 1
+        place += 1
+    return (at == last or terms[at] >= end) and (place == stop or terms[place] >= end)
+
+
+@compiled
+def _first_bar(scores, wide, size, tops):  # type: ignore[no-untyped-def]
+    """A number below more than `size` scores: so many chunks have one above it. 0 with too few chunks."""
+    chunks = scores.size // CHUNK
+    if chunks <= size:
+        return np.float32(0)
+    for chunk in range(chunks):
+        top = np.float32(0)
+        for place in range(chunk * CHUNK, chunk * CHUNK + CHUNK):
+            top = max(top, scores[place] + wide[place])
+        tops[chunk] = top
+    return _largest(tops[:chunks], size + 1) * np.float32(0.999999)
+
+
+@compiled
+def _search(  # type: ignore[no-untyped-def]
+    which, starts, terms, values, own, wide_begin, wide_end, block, n, entries, cuts, columns,
+    candidates, least,
+):  # fmt: skip
+    """candidates : (m, size) the best by approximate score, in the order of the documents. least : (m,) no
+    document that is left out has a larger approximate score."""
+    size = candidates.shape[1]
+    scores, wide = np.zeros(block, np.float32), np.zeros(block, np.float32)
+    held = np.zeros(TILE, np.int64)
+    kept, documents = np.zeros((TILE, size + ROOM), np.float32), np.zeros((TILE, size + ROOM), np.int32)
+    spare = np.zeros(max(block // CHUNK, size + ROOM), np.float32)
+    for tile in range(0, which.size, TILE):
+        last = min(which.size, tile + TILE)
+        held[:] = 0
+        for number in range(cuts.shape[1] - 1):
+            base = number * block
+            width = min(block, n - base)
+            alike = -1
+            for at in range(tile, last):
+                query = which[at]
+                if alike < 0 or not _same_wide(alike, query, starts, terms, values, wide_begin, wide_end):
+                    wide[:width] = 0
+                    for entry in range(starts[query], starts[query + 1]):
+                        if wide_begin <= terms[entry] < wide_end:
+                            value = values[entry]
+                            column = columns[terms[entry] - wide_begin, base : base + width]
+                            for place in range(width):
+                                wide[place] += value * column[place]
+                    alike = query
+                for entry in range(starts[query], starts[query + 1]):
+                    term = terms[entry]
+                    if not wide_begin <= term < wide_end:
+                        value = values[entry] / np.float32(STEPS)
+                        for packed in entries[cuts[term, number] : cuts[term, number + 1]]:
+                            scores[packed & np.uint32(0xFFFF)] += value * np.float32(
+                                np.int32(packed >> np.uint32(16))
+                            )
+                if number == 0:
+                    least[at] = _first_bar(scores[:width], wide[:width], size, spare)
+                bar, count = least[at], held[at - tile]
+                own_scores, own_documents = kept[at - tile], documents[at - tile]
+                for begin in range(0, width, CHUNK):
+                    end = min(width, begin + CHUNK)
+                    if _any_above(scores[begin:end], wide[begin:end], bar):
+                        for place in range(begin, end):
+                            score = scores[place] + wide[place]
+                            if score > bar and base + place != own[query]:
+                                own_scores[count] = score
+                                own_documents[count] = base + place
+                                count += 1
+                                if count == size + ROOM:
+                                    bar = _cut_down(own_scores, own_documents, count, size, spare)
+                                    count = size
+                    scores[begin:end] = 0
+                if count > size:
+                    bar = _cut_down(own_scores, own_documents, count, size, spare)
+                    count = size
+                held[at - tile] = count
+                least[at] = bar
+        for at in range(tile, last):
+            count = held[at - tile]
+            candidates[at, :count] = documents[at - tile, :count]
+
+
+@compiled
+def _score(  # type: ignore[no-untyped-def]
+    which, starts, terms, values, row_starts, row_terms, row_values, asked, candidates, exact, wrong
+):  # fmt: skip
+    """exact : (m, size) the candidates' scores. wrong : (m,) by how much an approximate score can be."""
+    for at in range(which.size):
+        begin, end = starts[which[at]], starts[which[at] + 1]
+        total = 0.0
+        for entry in range(begin, end):
+            asked[terms[entry]] = values[entry]
+            total += abs(values[entry])
+        for place in range(candidates.shape[1]):
+            document = candidates[at, place]
+            if document < 0:
+                break
+            for entry in range(row_starts[document], row_starts[document + 1]):
+                exact[at, place] += asked[row_terms[entry]] * np.float64(row_values[entry])
+        for entry in range(begin, end):
+            asked[terms[entry]] = 0
+        # A value in 16 bits is wrong by half a step, a float32 sum by 2**-24 of at most 1 for each addition.
+        wrong[at] = total * 0.51 / STEPS + (end - begin + 4) * 2.0**-24
+
+
+@compiled
+def _search_exactly(  # type: ignore[no-untyped-def]
+    which, starts, terms, values, own, list_starts, list_rows, list_values, scores, found
+):  # fmt: skip
+    """The same in float64 throughout, a query at a time: several times as long."""
+    k = found.shape[1]
+    spare, kept, documents = np.zeros(scores.size), np.zeros(scores.size), np.zeros(scores.size, np.int32)
+    for query in which:
+        for entry in range(starts[query], starts[query + 1]):
+            term, value = terms[entry], np.float64(values[entry])
+            for place in range(list_starts[term], list_starts[term + 1]):
+                scores[list_rows[place]] += value * np.float64(list_values[place])
+        if own[query] >= 0:
+            scores[own[query]] = 0
+        count = 0
+        for document in range(scores.size):
+            if scores[document] > 0:
+                kept[count] = scores[document]
+                documents[count] = document
+                count += 1
+        if count > k:
+            _cut_down(kept, documents, count, k, spare)
+            count = k
+        order = np.argsort(-kept[:count], kind="mergesort")  # stable: ties stay by row
+        found[query, :count] = documents[:count][order]
+        scores[:] = 0

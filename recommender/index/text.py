@@ -1,0 +1,59 @@
+"""Text to terms: the same for a catalogue of a million movies and for one question."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from recommender.index.stop_words import STOP_WORDS
+
+_WORD: Final = re.compile(r"(?u)\b\w\w+\b")  # scikit-learn's token_pattern
+_PIECE: Final = re.compile(r"\w(?:\S*\w)?")  # like "post-apocalyptic" and "d'artagnan", as labels are written
+
+MARGIN: Final = 2
+"""By how many stop words a language must lead the declared one before it is believed: "Sin City" holds a
+Spanish one by chance."""
+
+LONGEST_LABEL: Final = 4
+"""Words of a label that is looked for in free text."""
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of two letters or more, in order, as scikit-learn's vectorizers see them."""
+    return _WORD.findall(text.lower())
+
+
+def label(text: str) -> str:
+    """A genre or keyword as a term: lower case, single spaces."""
+    return " ".join(text.lower().split())
+
+
+def labels(items: Iterable[str]) -> list[str]:
+    """Each label once, in order."""
+    return [each for each in dict.fromkeys(map(label, items)) if each]
+
+
+def phrases(text: str) -> Iterator[str]:
+    """What may be a label in a free text: every run of one to `LONGEST_LABEL` words."""
+    pieces = _PIECE.findall(text.lower())
+    for length in range(1, LONGEST_LABEL + 1):
+        for start in range(len(pieces) - length + 1):
+            yield " ".join(pieces[start : start + length])
+
+
+def language_of(said: Sequence[str], declared: str, known: Sequence[str]) -> str:
+    """The language of `known` whose stop words the text is fullest of.
+
+    A catalogue often names the language of the film, not that of its description, so the text decides; the
+    declared one stands where the text is too short to tell (`MARGIN`).
+    """
+    counts = {each: sum(word in STOP_WORDS[each] for word in said) for each in known}
+    best = max(counts, key=counts.__getitem__, default=declared)
+    return best if counts.get(best, 0) >= counts.get(declared, 0) + MARGIN else declared
+
+
+def without_stop_words(said: Iterable[str], language: str) -> list[str]:
+    """The words in order; a language without a list keeps all of them."""
+    stop = STOP_WORDS.get(language, frozenset())
+    return [word for word in said if word not in stop]

@@ -1,0 +1,49 @@
+"""Loads movies into the catalogue: ``manage.py load_movies FILE [--refused FILE] [--withdraw-missing]``."""
+
+from __future__ import annotations
+
+from typing import Any, TextIO
+
+from django.core.management.base import CommandParser
+
+from recommender.management.loading import LoadingCommand
+from recommender.reading import Rows
+from recommender.reading.movies import LAYOUT, Row
+from recommender.services import loading
+
+
+class Command(LoadingCommand[Row]):
+    help = (
+        "Adds the movies of a file to the catalogue and changes those that are there (by id): TMDB's CSV, a "
+        "plain CSV, or JSON lines. A file with bad rows is refused whole, unless --refused is given."
+    )
+    layout = LAYOUT
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--withdraw-missing", action="store_true", help="withdraw the movies that are not in the file"
+        )
+        parser.add_argument(
+            "--readmit", action="store_true", help="put withdrawn movies that are in the file back"
+        )
+
+    def load(self, rows: Rows[Row], refused: TextIO | None, options: dict[str, Any]) -> str:
+        done = loading.load(
+            rows,
+            refused=refused,
+            readmit=options["readmit"],
+            withdraw_missing=options["withdraw_missing"],
+            progress=self.progress(),
+        )
+        said = (
+            f"{done.rows:,} rows: {done.new:,} new, {done.changed:,} changed, {done.unchanged:,} unchanged, "
+            f"{done.refused:,} refused"
+        )
+        if done.withdrawn or options["withdraw_missing"]:
+            said += f"\n{done.withdrawn:,} movies that are not in the file were withdrawn"
+        if done.readmitted:
+            said += f"\n{done.readmitted:,} withdrawn movies were readmitted"
+        if done.still_withdrawn:
+            said += f"\n{done.still_withdrawn:,} of them stay withdrawn; --readmit puts them back"
+        return said

@@ -1,0 +1,89 @@
+"""What the commands that load a file share: finding it, how it is read, and what became of its rows."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Generic, TextIO, TypeVar, cast
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from recommender.reading import Layout, Rows, open_rows
+from training.errors import VigiaError
+from training.scaffold import files
+from training.schema import InvalidRows
+
+T = TypeVar("T")
+
+
+class LoadingCommand(BaseCommand, Generic[T]):
+    """Loads one file, whole or not at all."""
+
+    layout: Layout[T]
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", help="CSV or JSON lines, also .gz, also by its name in VIGIA_DATA_DIR")
+        parser.add_argument(
+            "--refused",
+            metavar="FILE",
+            help="set bad rows aside in this CSV, with their reasons, and load the others",
+        )
+        parser.add_argument("--delimiter", metavar="D", help="one of , ; tab (recognised when not given)")
+        parser.add_argument("--decimal", choices=(",", "."), help="decimal mark (recognised when not given)")
+
+    def load(self, rows: Rows[T], refused: TextIO | None, options: dict[str, Any]) -> str:
+        """Loads the file, and says what became of its rows."""
+        raise NotImplementedError
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            path = files.find(options["file"])
+            delimiter = files.delimiter(options["delimiter"]) if options["delimiter"] else None
+            with files.open_rows(path) as stream, _set_aside(options["refused"], self.say) as refused:
+                rows = open_rows(
+                    cast("BinaryIO", stream), self.layout, delimiter=delimiter, decimal=options["decimal"]
+                )
+                self.say(f"{path}: {rows.described}")
+                done = self.load(rows, refused, options)
+        except InvalidRows as error:
+            for fault in error.faults:
+                self.stderr.write(fault.described)
+            if error.truncated:
+                self.stderr.write(f"… and more; these are the first {len(error.faults)}")
+            raise CommandError(f"{path.name}: {error.message}; nothing was loaded") from error
+        except (ValueError, OSError, EOFError, VigiaError) as error:
+            raise CommandError(f"{error}; nothing was loaded") from error
+        if rows.passed_over:
+            self.say(f"not read, because nothing here is called so: {', '.join(rows.passed_over)}")
+        self.say(done)
+
+    def say(self, text: str) -> None:
+        self.stdout.write(text)
+        self.stdout.flush()
+
+    def progress(self) -> Callable[[int], None]:
+        return files.progress(self.say, "read")
+
+
+@contextmanager
+def _set_aside(given: str | None, say: Callable[[str], None]) -> Iterator[TextIO | None]:
+    """A file that takes its name when it holds rows, and when all else has gone well or not at all."""
+    if given is None:
+        yield None
+        return
+    path = Path(given).expanduser()
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", newline="", dir=path.parent, prefix=".refused-", delete=False
+    ) as stream:
+        written = Path(stream.name)
+        try:
+            yield cast("TextIO", stream)
+        finally:
+            stream.flush()
+            if written.stat().st_size:
+                written.replace(path)
+                say(f"bad rows are set aside in {path}")
+            else:
+                written.unlink()

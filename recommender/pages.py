@@ -1,0 +1,43 @@
+"""The page on which a person goes from movie to movie: ``/movies/``. It asks the API, as any client does."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from recommender.declaration import NAME
+from recommender.services import browsing
+from training.models import RegisteredModel
+from training.services import access
+
+# Everything comes from here and nothing stands in the markup: what a title says is never code.
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+@require_safe
+@login_required
+def movies(request: HttpRequest) -> HttpResponse:
+    """The page for those who may ask; for others, what they lack."""
+    model = RegisteredModel.objects.filter(name=NAME).first()
+    context: dict[str, Any] = {}
+    if model is not None and not access.may(request.user, "predict", model):
+        response = render(request, "recommender/not_allowed.html", status=403)
+    else:
+        if model is not None:
+            context = {
+                "version": model.active_version,
+                "may_tell": access.may(request.user, "give_outcomes", model),
+                "may_read": access.may(request.user, "read_log", model),
+                "may_train": access.may(request.user, "train", model),
+                "choices": browsing.choices() if model.active_version else None,
+            }
+        response = render(request, "recommender/movies.html", context)
+    response["Content-Security-Policy"] = POLICY
+    return response

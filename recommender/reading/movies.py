@@ -1,0 +1,118 @@
+"""What a file of movies says: TMDB's columns, a plain CSV's, or the same names in JSON lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any, Final
+
+from recommender.entries import COLUMNS, FIELDS, Read, Refused, split_terms, terms_of
+from recommender.reading.rows import NO_TARGET, Layout
+from training.errors import Malformed
+from training.schema import Column, DatasetSchema, Fault
+from training.schema.decoding import decode_json
+from training.schema.faults import echo
+
+LONGEST_CELL: Final = 100_000
+ALIASES: Final = {
+    "id": ("movie_id", "movieId", "tmdb_id"),
+    "title": ("name", "titulo", "título"),
+    "original_title": (),
+    "description": ("overview", "plot", "synopsis", "summary", "sinopsis"),
+    "genres": ("genre", "géneros"),
+    "keywords": ("tags",),
+    "year": ("release_year", "año"),
+    "release_date": ("released",),
+    "language": ("original_language", "lang"),
+    "popularity": (),
+    "rating": ("vote_average",),
+    "votes": ("vote_count",),
+    "runtime": ("runtime_minutes", "duration_minutes"),
+}
+LISTS: Final = ("genres", "keywords")
+_EXTRA: Final = {
+    "genres": Column("genres", "text", nullable=True, max_length=LONGEST_CELL),
+    "keywords": Column("keywords", "text", nullable=True, max_length=LONGEST_CELL),
+    "release_date": Column("release_date", "text", nullable=True, max_length=40),
+}
+SCHEMA: Final = DatasetSchema(
+    columns=tuple(
+        replace(COLUMNS[name] if name in COLUMNS else _EXTRA[name], aliases=aliases)
+        for name, aliases in ALIASES.items()
+    ),
+    target=NO_TARGET,
+    fold_names=True,
+)
+_DATE = re.compile(r"(\d{4})(-\d{2}(-\d{2}([T ].*)?)?)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One movie of a file: the fields the file gives (`id` and `title` always), as `Entry` has them."""
+
+    values: dict[str, Any]
+
+
+def assemble(given: dict[str, Any]) -> Row | list[Fault]:
+    """A row's values, as their columns have read them -> the movie's fields, or every fault."""
+    values: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for name, value in given.items():
+        finish = _FINISH.get(name)
+        if value is None or finish is None:
+            values[name] = _EMPTY[name] if value is None else value
+        else:
+            try:
+                values[name] = finish(value)
+            except Refused as refused:
+                faults += refused.faults
+    if "release_date" in values:
+        of_date = values.pop("release_date")
+        values["year"] = of_date if values.get("year") is None else values["year"]
+    if not values.get("votes", 1) and not values.get("rating"):
+        values["rating"] = None  # the mean of no votes
+    return faults or Row(values)
+
+
+def list_of(name: str, value: Any) -> tuple[str, ...]:
+    """Terms out of a JSON list of texts or of objects with a name, out of its text, or out of a text with
+    separators (see `recommender.entries.TERM_MARKS`); blank ones are left out."""
+    if isinstance(value, str):
+        return _list_in(name, value.strip())
+    if not isinstance(value, list):
+        said = f"{name} must be a list"
+        raise Refused([Fault(name, "not_an_array", said, echo(value), has_value=True)])
+    terms = [item.get("name") if isinstance(item, dict) else item for item in value]
+    return terms_of(name, (term for term in terms if not (isinstance(term, str) and not term.strip())))
+
+
+@lru_cache(maxsize=4_000)
+def _list_in(name: str, text: str) -> tuple[str, ...]:
+    if not text.startswith("["):
+        return terms_of(name, split_terms(name, text))
+    try:
+        return list_of(name, decode_json(text.encode("utf-8", "surrogatepass")))
+    except Malformed as error:
+        said = f"{name} is no JSON list: {error.message.replace('the body', 'the cell')}"
+        raise Refused([Fault(name, error.code, said, echo(text), has_value=True)]) from None
+
+
+def year_of(date: str) -> int:
+    """1999 of "1999", "1999-12" or "1999-12-31"."""
+    found = _DATE.fullmatch(date.strip())
+    if found is None:
+        said = "release_date must be an ISO 8601 date"
+        raise Refused([Fault("release_date", "not_a_time", said, echo(date), has_value=True)])
+    year: int = FIELDS["year"].from_json(int(found[1]))
+    return year
+
+
+_FINISH: Final[Mapping[str, Read]] = (
+    {name: field.finish for name, field in FIELDS.items() if field.finish is not None}
+    | {name: partial(list_of, name) for name in LISTS}
+    | {"release_date": year_of}
+)
+_EMPTY: Final = {name: field.empty for name, field in FIELDS.items()} | {"release_date": None}
+LAYOUT: Final[Layout[Row]] = Layout(SCHEMA, assemble, raw=frozenset(LISTS))

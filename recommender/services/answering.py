@@ -1,0 +1,180 @@
+"""From a question to an answer: movies are looked up, the index is asked, and nothing goes out unlogged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, cast
+
+import msgspec
+
+from predictions import inference
+from predictions.inference import Answer, Caller
+from recommender.answers import Recommendation
+from recommender.errors import UnknownMovie
+from recommender.index import asking
+from recommender.index.asking import Filters, Found, Question, Seed
+from recommender.index.engine import IndexEngine
+from recommender.models import Movie
+from recommender.questions import LARGEST_ID, MOST, Asked
+from recommender.services import tastes, titles, withdrawals
+from training.services.serving import Served
+
+NO_INTERACTIONS: Final = "no_interactions"
+_DISLIKED: Final = -1.0
+
+
+class _Plain(msgspec.Struct, forbid_unknown_fields=True):
+    """The question most clients ask."""
+
+    movie_id: int
+    top_n: int | None = None
+
+
+_decode_plain: Final = msgspec.json.Decoder(_Plain).decode
+
+
+def answer(served: Served, asked: Asked, caller: Caller, generation: int) -> tuple[Recommendation, Answer]:
+    """Looks up, asks the index, logs, and only then answers.
+
+    Parameters
+    ----------
+    generation : read before anything the answer is made from; see `predictions.log.Entry`.
+
+    Raises
+    ------
+    UnknownMovie, UnknownTitle, AmbiguousTitle : see `prepare`.
+    predictions.log.Stale, LogUnavailable, KeyReused : see `predictions.inference.commit`.
+    """
+    made = prepare(served, asked, caller, generation)
+    return made, inference.commit(made, generation)
+
+
+def quick(served: Served, body: bytes, caller: Caller, generation: int) -> Recommendation | None:
+    """The answer to a plain question for a movie that the index holds, without a look into the database; None
+    for any other."""
+    withdrawn = withdrawals.peek(generation)
+    if withdrawn is None:
+        return None
+    try:
+        plain = _decode_plain(body)
+    except msgspec.DecodeError:  # of which a validation error is one
+        return None
+    engine = _engine(served)
+    top_n = plain.top_n
+    if not 1 <= plain.movie_id <= LARGEST_ID or not (top_n is None or 1 <= top_n <= MOST):
+        return None
+    if plain.movie_id in withdrawn or not engine.holds(plain.movie_id):
+        return None
+    asked = Asked(movie_id=plain.movie_id, top_n=top_n)
+    found = engine.recommend(Question((Seed(movie_id=plain.movie_id),), asked.most), withdrawn)
+    matched = (plain.movie_id, engine.title(plain.movie_id))
+    return Recommendation(served, caller, asked, found, found.reason, matched)
+
+
+def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Recommendation:
+    """What is to be logged and answered.
+
+    Raises
+    ------
+    UnknownMovie, UnknownTitle : what is named is not in the catalogue.
+    AmbiguousTitle : it names the candidates.
+    """
+    engine, withdrawn = _engine(served), withdrawals.at(generation)
+    seeds, matched = _seeds(engine, asked, withdrawn)
+    seen: frozenset[int] = frozenset()
+    reason = ""
+    if asked.user is not None:
+        taste = tastes.of(asked.user)
+        if asked.excludes_seen:
+            seen = taste.seen
+        if not seeds:
+            seeds = _known(engine, taste.weights)
+            reason = "" if seeds else NO_INTERACTIONS
+    seeds += _listed(engine, asked.disliked, withdrawn, _DISLIKED)
+    if reason:
+        return Recommendation(served, caller, asked, Found(()), reason, matched)
+    filters = Filters(
+        asked.genres,
+        asked.year_from,
+        asked.year_to,
+        asked.language,
+        frozenset(asked.exclude) | seen,
+    )
+    question = Question(tuple(seeds), asked.most, filters, asked.diversity or 0.0, asked.explains)
+    found = engine.recommend(question, withdrawn)
+    return Recommendation(served, caller, asked, found, found.reason, matched)
+
+
+def _engine(served: Served) -> IndexEngine:
+    return cast("IndexEngine", served.engine)
+
+
+def _seeds(
+    engine: IndexEngine, asked: Asked, withdrawn: frozenset[int]
+) -> tuple[list[Seed], tuple[int, str] | None]:
+    """What the question starts from, and the movie it was taken for."""
+    if asked.text is not None:
+        return [Seed(text=asked.text)], None
+    if asked.liked:
+        return _listed(engine, asked.liked, withdrawn, 1.0), None
+    if asked.movie_id is not None:
+        if engine.holds(asked.movie_id) and asked.movie_id not in withdrawn:
+            return [Seed(movie_id=asked.movie_id)], (asked.movie_id, engine.title(asked.movie_id))
+        movie = _rows([asked.movie_id])[asked.movie_id]
+    elif asked.title is not None:
+        movie = titles.find(asked.title, engine)
+    else:
+        return [], None
+    return [_seed(engine, movie, 1.0)], (movie.id, movie.title)
+
+
+def _listed(engine: IndexEngine, ids: Iterable[int], withdrawn: frozenset[int], weight: float) -> list[Seed]:
+    """A seed for each movie, in their order."""
+    wanted = list(ids)
+    rows = _rows([each for each in wanted if each in withdrawn or not engine.holds(each)])
+    return [
+        _seed(engine, rows[each], weight) if each in rows else Seed(weight, movie_id=each) for each in wanted
+    ]
+
+
+def _known(engine: IndexEngine, weights: dict[int, float]) -> list[Seed]:
+    """Seeds of what a user did; movies that were withdrawn since still say what the user likes."""
+    rows = Movie.objects.in_bulk([each for each in weights if not engine.holds(each)])
+    return [
+        Seed(weight, movie=_as_asked(rows[each])) if each in rows else Seed(weight, movie_id=each)
+        for each, weight in weights.items()
+    ]
+
+
+def _seed(engine: IndexEngine, movie: Movie, weight: float) -> Seed:
+    if engine.holds(movie.id):
+        return Seed(weight, movie_id=movie.id)
+    return Seed(weight, movie=_as_asked(movie))
+
+
+def _as_asked(movie: Movie) -> asking.Movie:
+    """A movie that the index does not hold: it is weighed by the index's vocabulary."""
+    return asking.Movie(
+        id=movie.id,
+        title=movie.title,
+        description=movie.description,
+        genres=tuple(movie.genres),
+        keywords=tuple(movie.keywords),
+        year=movie.year,
+        language=movie.language,
+        popularity=movie.popularity,
+    )
+
+
+def _rows(ids: list[int]) -> dict[int, Movie]:
+    """The movies of the catalogue with these ids.
+
+    Raises
+    ------
+    UnknownMovie : one is not there, or was withdrawn.
+    """
+    found = Movie.objects.filter(withdrawn_at__isnull=True).in_bulk(ids) if ids else {}
+    for each in ids:
+        if each not in found:
+            raise UnknownMovie(each)
+    return found

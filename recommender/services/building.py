@@ -1,0 +1,158 @@
+"""What a training run of `movies` does: the catalogue as it is now is frozen as a dataset, and indexed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from django.db import connection, transaction
+
+from recommender import declaration
+from recommender.index import asking, building, snapshot
+from recommender.index.building import Built
+from recommender.models import Movie
+from recommender.questions import QUESTION
+from training.datasets import Written
+from training.errors import Conflict
+from training.evaluation import Check, check_gate
+from training.models import ModelVersion, TrainingRun
+from training.services import datasets
+from training.services.makers import Made, Remade, Report
+
+PIECE: Final = 5_000
+LAYOUT: Final = hashlib.sha256(str(snapshot.SCHEMA).encode()).hexdigest()
+"""Of the columns of a snapshot."""
+BEFORE: Final = 5
+BEHIND: Final = 88
+"""Per cent of a run that are done before an index is built, and after it."""
+TIMES: Final = frozenset({"latency_ms"})
+HERE: Final = Path(__file__).resolve().parent.parent
+
+# Users get code numbers here, and their references stay here: an index, which is copied to every web process,
+# does not hold them.
+_INTERACTIONS: Final = """
+    SELECT what.movie_id, dense_rank() OVER (ORDER BY what."user"), what.kind, what.at
+    FROM recommender_interaction what JOIN recommender_movie movie ON movie.id = what.movie_id
+    WHERE what."user" IS NOT NULL AND movie.withdrawn_at IS NULL
+    ORDER BY what.movie_id, what.at, what.id
+"""
+
+
+class EmptyCatalogue(Conflict):
+    """There is nothing to make an index of."""
+
+    code = "empty_catalogue"
+
+    def __init__(self) -> None:
+        super().__init__("the catalogue holds no movie: load some with manage.py load_movies FILE")
+
+
+def make(run: TrainingRun, report: Report, directory: Path) -> Made:
+    """See `training.services.makers.Make`."""
+    report("reading the catalogue", 3)
+    written, interactions = write_snapshot(directory / "catalogue.parquet")
+    if not written.rows:
+        raise EmptyCatalogue
+    source = f"catalogue of {written.rows:,} movies, {interactions:,} interactions"
+    dataset = datasets.register(run.registered_model, written, LAYOUT, source=source, by=run.requested_by)
+    built = building.build(snapshot.read(written.path), declaration.SETTINGS, _scaled(report))
+    return Made(
+        dataset=dataset,
+        artifact=built.index,
+        engine=declaration.ENGINE,
+        engine_reason="the index itself answers: arrays of numbers, no pickle",
+        schema=QUESTION,
+        metrics=built.metrics,
+        baseline=built.baseline,
+        evaluation=built.evaluation,
+        parameters={"chosen": {"together": built.evaluation["weights"]["together"]}},
+        train_rows=written.rows,
+        holdout_rows=built.evaluation["held_out"],
+        seed=declaration.SETTINGS.judging.seed,
+        source_sha256=source_sha256(),
+        verdict=partial(verdict, built),
+    )
+
+
+def _scaled(report: Report) -> Report:
+    """A build's own per cents, as the part they are of a run's."""
+    return lambda stage, percent: report(stage, BEFORE + percent * (BEHIND - BEFORE) // 100)
+
+
+def remake(path: Path, report: Report) -> Remade:
+    """See `training.services.makers.Remake`."""
+    built = building.build(snapshot.read(path), declaration.SETTINGS, _scaled(report))
+    metrics = {name: value for name, value in built.metrics.items() if name not in TIMES}
+    return Remade(built.index, metrics, built.evaluation["held_out"], source_sha256())
+
+
+def write_snapshot(path: Path) -> tuple[Written, int]:
+    """The catalogue and the interactions of one moment, as a file; and how many interactions there are."""
+    counted = 0
+
+    def events() -> Iterator[snapshot.Interaction]:
+        nonlocal counted
+        for event in _interactions():
+            counted += 1
+            yield event
+
+    outermost = not connection.in_atomic_block
+    with transaction.atomic():
+        if outermost:  # both as of the same moment
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        rows = snapshot.write(path, _movies(), events())
+    return Written.of(path, rows), counted
+
+
+def _movies() -> Iterator[asking.Movie]:
+    there = Movie.objects.filter(withdrawn_at__isnull=True).order_by("id")
+    names = ("id", "title", "description", "genres", "keywords", "year", "language", "popularity")
+    for row in there.values_list(*names).iterator(chunk_size=PIECE):
+        number, title, description, genres, keywords, year, language, popularity = row
+        yield asking.Movie(
+            number, title, description, tuple(genres), tuple(keywords), year, language, popularity
+        )
+
+
+def _interactions() -> Iterator[snapshot.Interaction]:
+    weights = declaration.WEIGHTS
+    with connection.chunked_cursor() as cursor:
+        cursor.execute(_INTERACTIONS)
+        while rows := cursor.fetchmany(PIECE):
+            for movie_id, user, kind, at in rows:
+                yield snapshot.Interaction(movie_id, user, weights[kind], at)
+
+
+def verdict(built: Built, active: ModelVersion | None) -> dict[str, Any]:
+    """The gate's verdict; see `training.services.makers.Verdict`.
+
+    The active version's figures are those on its own held-out interactions: it was built from all there were,
+    so asking it for this version's would be asking what it was told.
+    """
+    gate = declaration.GATE
+    primary = declaration.primary_of(built.metrics)
+    theirs = active.metrics if active is not None and primary in active.metrics else None
+    checks = [_latency(built.metrics["latency_ms"], gate.max_latency_ms)]
+    found = check_gate(gate, primary, built.metrics, built.baseline, theirs, checks)
+    if active is not None:
+        found |= {"compared_with": active.number, "active_metrics": theirs}
+    return found
+
+
+def _latency(median: float, most: float) -> Check:
+    passed = median <= most
+    than = "at most" if passed else "more than"
+    said = f"one answer takes {median:.3g} ms (median), {than} the asked {most:g} ms"
+    return Check("latency", median, most, passed, said)
+
+
+def source_sha256() -> str:
+    """Of the code that declares and builds an index."""
+    digest = hashlib.sha256()
+    for path in (HERE / "declaration.py", *sorted((HERE / "index").glob("*.py"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

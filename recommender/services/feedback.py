@@ -1,0 +1,160 @@
+"""What became of recommendations: reported by clients, joined with the log's row, counted by version."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from dataclasses import dataclass
+from typing import Final
+
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.utils import timezone
+
+from predictions.identifiers import lowest_at
+from predictions.models import Prediction
+from predictions.services import queries
+from predictions.services.intervals import Estimate, share
+from recommender.models import Interaction
+from recommender.questions import QUESTION
+from training.errors import NotFound
+from training.models import RegisteredModel
+from training.schema import Fault, InvalidRows
+
+POSITIVE: Final = (Interaction.Kind.CLICKED, Interaction.Kind.WATCHED, Interaction.Kind.LIKED)
+_USER: Final = QUESTION.names.index("user")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Something somebody did with a recommended movie; at : when, None for now."""
+
+    movie_id: int
+    kind: str
+    at: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """recorded : new ones, by kind. repeated : that were known. first_positive : whether the recommendation
+    was clicked, watched or liked for the first time."""
+
+    version: int
+    recorded: dict[str, int]
+    repeated: int
+    first_positive: bool
+
+
+def find(model: RegisteredModel, identifier: uuid.UUID) -> Prediction:
+    """The log's row of a recommendation, or `NotFound`."""
+    row = queries.find(identifier)
+    if row is None or row.registered_model_id != model.pk:
+        raise NotFound(f"there is no recommendation {identifier}")
+    return row
+
+
+def record(row: Prediction, given: list[Given], *, by: User | None) -> Recorded:
+    """Writes the feedback of one request, all of it or none. Repeating is harmless.
+
+    Raises
+    ------
+    InvalidRows : a movie was not among those recommended.
+    """
+    places = {each["movie_id"]: place for place, each in enumerate(row.prediction, 1)}
+    strangers = [at for at, each in enumerate(given) if each.movie_id not in places]
+    if strangers:
+        said = "the movie was not among those recommended"
+        faults = [
+            Fault("movie_id", "not_recommended", said, given[at].movie_id, row=at, has_value=True)
+            for at in strangers
+        ]
+        raise InvalidRows(faults, rows=len(given), bad=len(faults), what="entries")
+    now = timezone.now()
+    with transaction.atomic():
+        with connection.cursor() as cursor:  # of two at once, one finds what the other has written
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"feedback {row.pk}"])
+        before = Interaction.objects.filter(recommendation=row.pk)
+        known = set(before.values_list("movie_id", "kind"))
+        fresh = {(each.movie_id, each.kind): each for each in reversed(given)}
+        fresh = {key: each for key, each in reversed(fresh.items()) if key not in known}
+        Interaction.objects.bulk_create(
+            Interaction(
+                user=row.cells[_USER],
+                movie_id=each.movie_id,
+                kind=each.kind,
+                recommendation=row.pk,
+                version_id=row.version_id,
+                rank=places[each.movie_id],
+                client=by,
+                at=each.at or now,
+            )
+            for each in fresh.values()
+        )
+    recorded: dict[str, int] = {}
+    for _, kind in fresh:
+        recorded[kind] = recorded.get(kind, 0) + 1
+    was = any(kind in POSITIVE for _, kind in known)
+    first = not was and any(kind in POSITIVE for kind in recorded)
+    return Recorded(row.version.number, recorded, len(given) - len(fresh), first)
+
+
+# -- click-through -------------------------------------------------------------------------------------
+
+# A window of the log by the ids, which are time. What came of it is counted apart, by the unique index on the
+# recommendation's id: there is far less of that than there are rows.
+_ANSWERED: Final = """
+    SELECT version_id, count(*), count(*) FILTER (WHERE prediction = '[]'::jsonb)
+    FROM predictions_prediction WHERE registered_model_id = %s AND id >= %s AND id < %s GROUP BY version_id
+"""
+_BECAME: Final = """
+    SELECT version_id, count(*) FILTER (WHERE rank IS NOT NULL), avg(rank)::float8,
+           sum(liked)::bigint, sum(disliked)::bigint
+    FROM (
+        SELECT version_id, recommendation,
+               min(rank) FILTER (WHERE kind <> 'disliked') AS rank,
+               count(*) FILTER (WHERE kind = 'liked') AS liked,
+               count(*) FILTER (WHERE kind = 'disliked') AS disliked
+        FROM recommender_interaction WHERE recommendation >= %s AND recommendation < %s
+        GROUP BY version_id, recommendation
+    ) AS came GROUP BY version_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionQuality:
+    """What became of one version's answers in a window.
+
+    answered : rows of the log. empty : that name no movie. clicked : of which a movie was clicked, watched or
+    liked. click_through : clicked / (answered - empty); None without answers that name movies.
+    mean_rank : of the best placed of those movies; 1 is the first. liked, disliked : movies.
+    """
+
+    version: int
+    answered: int
+    empty: int
+    clicked: int
+    click_through: Estimate | None
+    mean_rank: float | None
+    liked: int
+    disliked: int
+
+
+def by_version(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> list[VersionQuality]:
+    """Of every version that answered from `since` on, before `until`, by number."""
+    low, high = lowest_at(since), lowest_at(until)
+    with connection.cursor() as cursor:
+        cursor.execute(_ANSWERED, [model.pk, low, high])
+        answered = {version: (rows, empty) for version, rows, empty in cursor.fetchall()}
+        cursor.execute(_BECAME, [low, high])
+        became = {version: tuple(rest) for version, *rest in cursor.fetchall()}
+    numbers = dict(model.versions.filter(pk__in=answered).values_list("pk", "number"))
+    found = []
+    for version_id, (rows, empty) in answered.items():
+        clicked, rank, liked, disliked = became.get(version_id, (0, None, 0, 0))
+        through = share(clicked, rows - empty)
+        found.append(
+            VersionQuality(
+                numbers[version_id], rows, empty, clicked, through, rank, liked or 0, disliked or 0
+            )
+        )
+    return sorted(found, key=lambda each: each.version)

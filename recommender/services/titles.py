@@ -1,0 +1,84 @@
+"""The movie somebody means by a title: exactly, else nearly, else the candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from recommender.errors import AmbiguousTitle, UnknownTitle
+from recommender.index.engine import IndexEngine
+from recommender.models import Movie
+from recommender.services import catalogue
+from recommender.titles import key_of
+
+NEAR: Final = 78.0
+"""Normalised indel similarity of two titles, in per cent, from which one may be meant by the other: a letter
+in five may be wrong."""
+CLEAR: Final = 6.0
+"""So much nearer than the second one is the one that is meant."""
+MOST_CANDIDATES: Final = 10
+NEWEST: Final = 5_000
+"""Movies that the index does not hold and that are looked through as well, the last changed first."""
+
+_keys: WeakKeyDictionary[IndexEngine, list[str]] = WeakKeyDictionary()
+
+
+def find(title: str, engine: IndexEngine) -> Movie:
+    """The one movie of the catalogue that goes by `title`, exactly or nearly.
+
+    Case, accents and spaces do not count.
+
+    Raises
+    ------
+    UnknownTitle : none does. AmbiguousTitle : several do; it names them.
+    """
+    exact = [movie for movie in catalogue.by_title(title) if not movie.is_withdrawn]
+    if len(exact) == 1:
+        return exact[0]
+    if exact:
+        raise AmbiguousTitle(title, [(each.id, each.title, each.year) for each in exact])
+    near = _near(key_of(title), engine)
+    by_id = Movie.objects.filter(withdrawn_at__isnull=True).in_bulk([movie_id for movie_id, _ in near])
+    found = [(by_id[movie_id], likeness) for movie_id, likeness in near if movie_id in by_id]
+    if not found:
+        raise UnknownTitle(title)
+    if len(found) == 1 or found[0][1] - found[1][1] >= CLEAR:
+        return found[0][0]
+    raise AmbiguousTitle(title, [(each.id, each.title, each.year) for each, _ in found])
+
+
+def _near(key: str, engine: IndexEngine) -> list[tuple[int, float]]:
+    """Movies with a title near `key`, the nearest first, with the likeness in per cent."""
+    found = [(engine.ids()[at], likeness) for at, likeness in _extract(key, _keys_of(engine))]
+    new = list(
+        Movie.objects.filter(withdrawn_at__isnull=True)
+        .order_by("-changed_at", "-id")
+        .values_list("id", "title_key")[:NEWEST]
+    )
+    known = {int(movie_id) for movie_id, _ in found}
+    found += [
+        (new[at][0], likeness)
+        for at, likeness in _extract(key, [each for _, each in new])
+        if new[at][0] not in known
+    ]
+    found.sort(key=lambda each: -each[1])  # stable: ties stay in the index's order
+    return [(int(movie_id), likeness) for movie_id, likeness in found[:MOST_CANDIDATES]]
+
+
+def _extract(key: str, choices: Iterable[str]) -> list[tuple[int, float]]:
+    """(place, likeness) of the choices that are near."""
+    from rapidfuzz import fuzz, process  # only who misspells a title needs it
+
+    near = process.extract(
+        key, choices, scorer=fuzz.ratio, processor=None, score_cutoff=NEAR, limit=MOST_CANDIDATES
+    )
+    return [(at, likeness) for _, likeness, at in near]
+
+
+def _keys_of(engine: IndexEngine) -> list[str]:
+    """Keys of the index's titles, in its order; made when a title is first not found."""
+    found = _keys.get(engine)
+    if found is None:
+        found = _keys[engine] = [key_of(title) for title in engine.titles()]
+    return found

@@ -1,0 +1,18 @@
+"""Routes of the recommender, below ``/api/v1/``."""
+
+from django.urls import path
+
+from recommender import pages, views
+
+urlpatterns = [
+    path("recommendations/", views.RecommendationsView.as_view(), name="recommendations"),
+    path("recommendations/quality/", views.QualityView.as_view(), name="recommendation-quality"),
+    path("recommendations/<uuid:recommendation>/", views.RecommendationView.as_view(), name="recommendation"),
+    path(
+        "recommendations/<uuid:recommendation>/feedback/",
+        views.FeedbackView.as_view(),
+        name="recommendation-feedback",
+    ),
+]
+tutorial = [path("recommend", views.RecommendTutorialView.as_view(), name="tutorial-movies")]
+page = [path("movies/", pages.movies, name="movies-page")]

@@ -1,0 +1,200 @@
+"""How a person goes from movie to movie, in a real browser: over the API, its log and a real small index."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from django.contrib.sessions.models import Session
+
+from predictions.models import Prediction
+from recommender.models import Interaction, Movie
+from tests.browser.conftest import CHROMIUM
+from tests.recommender.conftest import active_index, add_movies
+from training.models import ModelVersion
+from training.services import registry
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed (apt install chromium)"),
+    pytest.mark.django_db(transaction=True),
+]
+HOSTILE = '<img src=x onerror="document.title=1">'
+
+
+@pytest.fixture
+def index(db: None) -> ModelVersion:
+    """An active index of the small catalogue, and of a movie that somebody named to do harm."""
+    registry.sync_catalogue()
+    add_movies()
+    Movie.objects.create(
+        id=66,
+        title=HOSTILE,
+        year=1966,
+        genres=["Comedy", HOSTILE],
+        keywords=["clown", HOSTILE],
+        description=f"Two clowns of a circus and {HOSTILE}",
+        language="en",
+    )
+    return active_index("hostile")
+
+
+def cards(page: Any) -> list[str]:
+    """The titles that are recommended."""
+    page.locator("#mv-results[aria-busy=false]").wait_for()
+    found: list[str] = page.locator("#mv-cards h3").all_inner_texts()
+    return found
+
+
+def test_a_title_leads_to_movies_with_reasons_and_each_of_them_on(page: Any, index: ModelVersion) -> None:
+    page.goto("/")
+    page.get_by_role("navigation", name="Main").get_by_role("link", name="Movies").click()
+    field = page.get_by_role("combobox", name="A movie you like")
+    field.press_sequentially("the li")
+    field.and_(page.locator("[aria-expanded=true]")).wait_for()
+    page.keyboard.press("ArrowDown")
+    chosen = page.get_by_role("option", selected=True)
+    assert chosen.inner_text().split("\n") == ["The Lighthouse Keeper", "1999"]
+    assert field.get_attribute("aria-activedescendant") == chosen.get_attribute("id")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Like The Lighthouse Keeper").wait_for()
+    assert cards(page)[0] == "Storm over the Island"
+    assert page.url.endswith("/movies/?movie=1")
+    assert page.evaluate("document.activeElement.id") == "mv-heading", "who reads by ear is taken there"
+    assert "guards a lighthouse" in page.locator(".mv-about").inner_text()
+
+    first = page.get_by_role("article", name="Storm over the Island")
+    answer = Prediction.objects.get()
+    [stored, *_] = answer.prediction
+    assert f"match {stored['score']:.2f}" in first.inner_text()
+    shares = [float(text.strip("\u202f%<")) for text in first.locator("dt b").all_inner_texts()]
+    assert abs(sum(shares) - 100) <= len(shares), "the fields' shares are all of it"
+    assert re.search(r"lighthouse\s\d+\u202f%", first.locator("dd").first.inner_text())
+
+    first.get_by_role("link").click()
+    page.get_by_role("heading", name="Like Storm over the Island").wait_for()
+    assert Prediction.objects.count() == 2
+    clicked = Interaction.objects.get()
+    assert (clicked.recommendation, clicked.movie_id, clicked.kind, clicked.rank) == (
+        answer.pk,
+        2,
+        "clicked",
+        1,
+    )
+    way = page.get_by_role("navigation", name="The way here")
+    assert way.get_by_role("listitem").all_inner_texts() == ["The Lighthouse Keeper", "Storm over the Island"]
+    assert way.locator("[aria-current=page]").inner_text() == "Storm over the Island"
+
+    page.go_back()
+    page.get_by_role("heading", name="Like The Lighthouse Keeper").wait_for()
+    assert Prediction.objects.count() == 2, "what was answered is shown again, not asked again"
+    page.go_forward()
+    page.get_by_role("heading", name="Like Storm over the Island").wait_for()
+    page.reload()
+    way.get_by_role("link", name="The Lighthouse Keeper").click()
+    page.get_by_role("heading", name="Like The Lighthouse Keeper").wait_for()
+    assert way.is_hidden() and page.title() == "Like The Lighthouse Keeper · Vigía"
+
+
+def test_what_a_title_says_is_never_markup(page: Any, index: ModelVersion) -> None:
+    page.goto("/movies/")
+    page.get_by_label("A movie you like").press_sequentially("<img")
+    page.get_by_role("option", name=HOSTILE).click()
+    page.get_by_role("heading", name=f"Like {HOSTILE}").wait_for()
+    page.get_by_role("article", name="A Circus Winter").get_by_role("link").click()
+    page.get_by_role("heading", name="Like A Circus Winter").wait_for()
+    card = page.get_by_role("article", name=HOSTILE)
+    card.get_by_role("link", name=HOSTILE).click()
+    page.get_by_role("heading", name=f"Like {HOSTILE}").wait_for()
+    page.goto("/movies/?text=" + HOSTILE.replace(" ", "+") + "+clown&genre=" + HOSTILE.replace(" ", "+"))
+    assert cards(page) == [HOSTILE]
+    assert page.locator("main img").count() == 0
+    assert page.title() == f"For “{HOSTILE} clown” · Vigía"
+
+
+def test_an_answer_without_movies_says_why(page: Any, index: ModelVersion) -> None:
+    page.goto("/movies/")
+    field, ask = page.get_by_label("A movie you like"), page.get_by_role("button", name="Recommend")
+    field.fill("Twice told")
+    ask.click()
+    page.get_by_role("heading", name="Which one do you mean?").wait_for()
+    assert page.locator(".mv-candidates a").all_inner_texts() == ["Twice Told (2020)", "Twice Told (1980)"]
+    page.get_by_role("link", name="Twice Told (1980)").click()
+    page.get_by_role("heading", name="Like Twice Told").wait_for()
+    assert page.url.endswith("?movie=7") and "Twice Told" in cards(page)
+
+    page.get_by_text("Filters").click()
+    page.get_by_label("from").fill("1890")
+    page.get_by_label("to", exact=True).fill("1891")
+    page.get_by_label("to", exact=True).blur()
+    page.get_by_role("heading", name="The filters leave nothing").wait_for()
+    assert page.url.endswith("?movie=7&from=1890&to=1891")
+    page.locator(".mv-note").get_by_role("button", name="Clear the filters").click()
+    page.locator("#mv-cards h3").first.wait_for()
+    assert page.url.endswith("?movie=7")
+
+    field.fill("nothing of the sort")
+    ask.click()
+    page.get_by_role("heading", name="No such movie").wait_for()
+    page.get_by_role("button", name="Describe it instead").click()
+    words = page.get_by_label("What should it be about?")
+    assert words.input_value() == "nothing of the sort"
+    words.fill("qwertz")
+    page.keyboard.press("Control+Enter")
+    page.get_by_role("heading", name="None of these words is known").wait_for()
+    assert "None of these words" in page.get_by_role("status").inner_text()
+
+    Session.objects.all().delete()
+    words.fill("clowns")
+    ask.click()
+    login = page.get_by_role("link", name="Log in")
+    login.wait_for()
+    assert login.get_attribute("href").endswith("?next=%2Fmovies%2F%3Ftext%3Dclowns")
+
+
+def test_words_filters_and_what_was_liked_narrow_what_is_recommended(page: Any, index: ModelVersion) -> None:
+    page.goto("/movies/")
+    page.get_by_label("Describe it").check()
+    page.get_by_label("What should it be about?").fill("robots in a city")
+    page.get_by_role("button", name="Recommend").click()
+    assert cards(page) == ["City of Robots", "Robots at Dawn"]
+    page.get_by_text("Filters").click()
+    page.get_by_role("group", name="Genres, any of them").get_by_label("Drama").check()
+    page.locator("#mv-cards > li").nth(1).wait_for(state="detached")
+    assert cards(page) == ["City of Robots"]
+    assert page.url.endswith("?text=robots+in+a+city&genre=Drama")
+    page.get_by_role("button", name="Like City of Robots").click()
+    liked = page.get_by_role("region", name="What you liked")
+    page.get_by_role("status").get_by_text("City of Robots is liked").wait_for()
+    assert Interaction.objects.get().kind == "liked"
+    page.get_by_role("button", name="Clear the filters").click()
+    liked.get_by_role("link", name="Recommend from these").click()
+    page.get_by_role("heading", name="Like the movie you liked").wait_for()
+    assert "Robots at Dawn" in cards(page)
+    assert page.url.endswith("?liked=5")
+    liked.get_by_role("button", name="Leave out City of Robots").click()
+    assert liked.is_hidden()
+
+
+def test_nothing_is_lost_on_a_phone_nor_in_the_dark(page: Any, index: ModelVersion) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.emulate_media(color_scheme="dark")
+    page.goto("/movies/?movie=8")
+    assert HOSTILE in cards(page)
+    page.get_by_text("Filters").click()
+    over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(over) == 0
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(11, 22, 27)"
+    # What a keyboard meets, in order, and each by its name.
+    page.get_by_role("radio", name="Like a movie").focus()
+    met = []
+    for _ in range(4):
+        met.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
+        page.keyboard.press("Tab")
+    assert met == ["INPUT", "mv-title", "BUTTON", "SUMMARY"]
+    unnamed = page.locator("main :is(button, a, input:not([type=hidden]), select, textarea)").evaluate_all(
+        "all => all.filter(each => !each.computedName && !(each.labels || []).length && !each.innerText"
+        " && !each.getAttribute('aria-label')).map(each => each.outerHTML)"
+    )
+    assert unnamed == []

@@ -1,0 +1,71 @@
+"""Questions are read strictly, with every fault at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from recommender import questions
+from recommender.questions import QUESTION
+from training.schema import InvalidRows
+
+
+def faults(data: object, *, text: bool = False) -> list[tuple[str | None, str]]:
+    with pytest.raises(InvalidRows) as raised:
+        questions.read(data, text=text)
+    return [(fault.field, fault.code) for fault in raised.value.faults]
+
+
+def test_a_question_is_logged_in_the_order_of_its_schema() -> None:
+    asked = questions.read({"liked": [3, 1, 3], "top_n": 7, "genres": ["Drama"], "_key": "k"})
+    cells = dict(zip(QUESTION.names, asked.cells(), strict=True))
+    assert {name: value for name, value in cells.items() if value is not None} == {
+        "liked": [3, 1],
+        "top_n": 7,
+        "genres": ["Drama"],
+    }
+    assert asked.key == "k"
+
+
+def test_a_form_gives_lists_with_commas_and_leaves_fields_empty() -> None:
+    form = {
+        "movie_id": "",
+        "title": "",
+        "liked": "1, 2 ,3",
+        "diversity": "0.5",
+        "explain": "no",
+        "genres": "",
+    }
+    asked = questions.read(form, text=True)
+    assert (asked.liked, asked.diversity, asked.explain, asked.genres) == ((1, 2, 3), 0.5, False, ())
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        ([], [(None, "not_an_object")]),
+        ({}, [("movie_id", "missing_field")]),
+        ({"disliked": [1]}, [("movie_id", "missing_field")]),
+        ({"movie_id": 1, "text": "a"}, [("movie_id", "ambiguous_question"), ("text", "ambiguous_question")]),
+        ({"movie_id": True}, [("movie_id", "not_an_integer")]),
+        ({"movie_id": "1"}, [("movie_id", "not_an_integer")]),
+        ({"movie_id": 1.5}, [("movie_id", "not_an_integer")]),
+        ({"movie_id": 0}, [("movie_id", "out_of_bounds")]),
+        ({"movie_id": 10**400}, [("movie_id", "not_finite")]),
+        ({"movie_id": 1, "top_n": 101}, [("top_n", "out_of_bounds")]),
+        ({"movie_id": 1, "top_n": 0}, [("top_n", "out_of_bounds")]),
+        ({"movie_id": 1, "diversity": float("nan")}, [("diversity", "not_finite")]),
+        ({"liked": "1,2"}, [("liked", "not_an_array")]),
+        ({"liked": [1, [2], None]}, [("liked", "not_an_integer"), ("liked", "null_not_allowed")]),
+        ({"liked": list(range(1, 300))}, [("liked", "too_long")]),
+        ({"title": "\ud800"}, [("title", "bad_text")]),
+        ({"title": "a\x00"}, [("title", "bad_text")]),
+        ({"text": "a" * 10_001}, [("text", "too_long")]),
+        ({"movie_id": 1, "year_from": 2000, "year_to": 1999}, [("year_from", "out_of_bounds")]),
+        ({"movie_id": "x", "colour": 1, "top_n": []},
+         [("movie_id", "not_an_integer"), ("colour", "unknown_field"), ("top_n", "not_an_integer")]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_field_and_code(data: Any, found: list[tuple[str | None, str]]) -> None:
+    assert faults(data) == found

@@ -1,0 +1,289 @@
+"""Recommendations over HTTP: asked in every way, logged before they go out, joined with what follows."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+from rest_framework.test import APIClient
+
+from predictions.models import Prediction
+from recommender.models import Interaction, Movie
+from recommender.services import catalogue as catalogue_service
+from tests.conftest import keyed
+from tests.recommender.conftest import MOVIES
+from training.models import ModelVersion, RegisteredModel
+from training.services import keys
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ADDRESS = "/api/v1/recommendations/"
+TITLES = {each["id"]: each["title"] for each in MOVIES}
+
+
+def ask(api: APIClient, address: str = ADDRESS, **question: Any) -> dict[str, Any]:
+    answer = api.post(address, question, format="json")
+    assert answer.status_code == 200, answer.content
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def ids(body: dict[str, Any]) -> list[int]:
+    return [each["movie_id"] for each in body["recommendations"]]
+
+
+def refusal(api: APIClient, status: int, **question: Any) -> dict[str, Any]:
+    answer = api.post(ADDRESS, question, format="json")
+    assert answer.status_code == status, answer.content
+    error: dict[str, Any] = answer.json()["error"]
+    return error
+
+
+# -- what is answered ----------------------------------------------------------------------------------
+
+
+def test_by_id_the_nearest_come_first_and_their_shares_add_up(movies: ModelVersion, api: APIClient) -> None:
+    body = ask(api, movie_id=1, top_n=3)
+    assert ids(body)[0] == 2
+    assert 1 not in ids(body)
+    assert body["matched"] == {"movie_id": 1, "title": TITLES[1]}
+    scores = [each["score"] for each in body["recommendations"]]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 < score <= 1 for score in scores)
+    for each in body["recommendations"]:
+        assert sum(why["share"] for why in each["because"]) == pytest.approx(1, abs=1e-4)
+    first = body["recommendations"][0]["because"]
+    assert ("description", "lighthouse") in {(why["field"], why["term"]) for why in first}
+
+
+def test_an_answer_stands_in_the_log_with_its_question(movies: ModelVersion, api: APIClient) -> None:
+    body = ask(api, movie_id=1, top_n=2, _key="visit-7")
+    row = Prediction.objects.get(pk=body["id"])
+    assert (row.version, row.key, row.registered_model.name) == (movies, "visit-7", "movies")
+    given = [{"movie_id": each["movie_id"], "score": each["score"]} for each in body["recommendations"]]
+    assert row.prediction == given
+    asked = {name: value for name, value in row.inputs.items() if value is not None}
+    assert asked == {"movie_id": 1, "top_n": 2}
+    shown = api.get(f"/api/v1/predictions/{row.pk}/").json()
+    assert shown["prediction"] == given
+    listed = api.get("/api/v1/models/movies/predictions/", {"key": "visit-7"}).json()
+    assert [each["id"] for each in listed["predictions"]] == [body["id"]]
+
+
+def test_a_title_is_found_exactly_or_nearly(movies: ModelVersion, api: APIClient) -> None:
+    exact = ask(api, title="  the LIGHTHOUSE keeper ")
+    near = ask(api, title="The Lighthose Keper")
+    assert exact["matched"] == near["matched"] == {"movie_id": 1, "title": TITLES[1]}
+    assert ids(exact) == ids(near) == ids(ask(api, movie_id=1))
+
+
+def test_an_ambiguous_title_names_the_candidates(movies: ModelVersion, api: APIClient) -> None:
+    error = refusal(api, 409, title="twice told")
+    assert error["code"] == "ambiguous_title"
+    assert error["details"] == [
+        {"movie_id": 8, "title": "Twice Told", "year": 2020},
+        {"movie_id": 7, "title": "Twice Told", "year": 1980},
+    ]
+
+
+@pytest.mark.parametrize("question", [{"movie_id": 999}, {"title": "Nothing like it"}, {"liked": [1, 999]}])
+def test_an_unknown_movie_is_refused(movies: ModelVersion, api: APIClient, question: dict[str, Any]) -> None:
+    assert refusal(api, 404, **question)["code"] == "unknown_movie"
+    assert not Prediction.objects.exists()
+
+
+def test_a_text_finds_what_fits_it(movies: ModelVersion, api: APIClient) -> None:
+    body = ask(api, text="robots in a city")
+    assert set(ids(body)[:2]) == {4, 5}
+    assert "matched" not in body
+
+
+def test_without_a_neighbour_the_answer_is_empty_and_says_why(movies: ModelVersion, api: APIClient) -> None:
+    body = ask(api, text="xylophone quartz")
+    assert (body["recommendations"], body["reason"]) == ([], "nothing_to_compare")
+    assert ask(api, movie_id=10)["reason"] == "nothing_to_compare"
+    assert ask(api, movie_id=4, year_from=2100)["reason"] == "filtered_out"
+    assert Prediction.objects.filter(prediction=[]).count() == 3
+
+
+def test_a_movie_without_text_is_served_by_genres_and_popularity(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    body = ask(api, movie_id=9)
+    assert body["basis"] == "genres"
+    assert ids(body) == [8, 11, 7]
+
+
+def test_filters_hold_for_every_way_of_asking(movies: ModelVersion, api: APIClient) -> None:
+    for start in ({"movie_id": 1}, {"title": TITLES[1]}, {"text": MOVIES[0]["description"]}, {"liked": [1]}):
+        every = ids(ask(api, **start, top_n=100))
+        for narrowed, fits in (
+            ({"genres": ["adventure"]}, lambda movie: "Adventure" in movie["genres"]),
+            ({"year_from": 2001, "year_to": 2009}, lambda movie: 2001 <= movie["year"] <= 2009),
+            ({"language": "es"}, lambda movie: movie["language"] == "es"),
+            ({"exclude": [2]}, lambda movie: movie["id"] != 2),
+        ):
+            wanted = [each for each in every if fits(MOVIES[each - 1])]
+            assert ids(ask(api, **start, **narrowed, top_n=100)) == wanted
+
+
+def test_what_is_disliked_weighs_against(movies: ModelVersion, api: APIClient) -> None:
+    liked = ask(api, liked=[1, 4], top_n=100)
+    both = ask(api, liked=[1, 4], disliked=[5], top_n=100)
+    assert 5 in ids(liked)
+    assert 5 not in ids(both)
+    assert not {1, 4} & set(ids(liked))
+
+
+def test_a_user_gets_what_fits_and_nothing_that_was_seen(movies: ModelVersion, api: APIClient) -> None:
+    at = "2026-01-02T03:04:05Z"
+    for movie, kind in ((1, "liked"), (4, "disliked"), (3, "clicked")):
+        Interaction.objects.create(user="u1", movie_id=movie, kind=kind, at=at)
+    body = ask(api, user="u1", top_n=100)
+    assert ids(body)[0] == 2
+    assert not {1, 3, 4} & set(ids(body))
+    assert 3 in ids(ask(api, user="u1", movie_id=2, exclude_seen=False))
+    assert 3 not in ids(ask(api, user="u1", movie_id=2))
+    stranger = ask(api, user="nobody")
+    assert (stranger["recommendations"], stranger["reason"]) == ([], "no_interactions")
+
+
+def test_diversity_and_explanations_are_as_asked(movies: ModelVersion, api: APIClient) -> None:
+    plain, diverse = ask(api, movie_id=1, top_n=4), ask(api, movie_id=1, top_n=4, diversity=0.9)
+    assert ids(plain)[0] == ids(diverse)[0]
+    assert ids(plain) != ids(diverse)
+    assert all("because" not in each for each in ask(api, movie_id=1, explain=False)["recommendations"])
+
+
+def test_a_new_movie_gets_answers_at_once_and_is_recommended_after_the_next_run(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    new = Movie.objects.create(
+        id=50, title="Lighthouse of Robots", description="Robots guard a lighthouse.", genres=["Drama"]
+    )
+    body = ask(api, movie_id=50)
+    assert body["matched"] == {"movie_id": 50, "title": new.title}
+    assert ask(api, title="lighthouse of robots")["matched"] == body["matched"]
+    assert {1, 4} & set(ids(body))
+    assert 50 not in ids(ask(api, movie_id=1, top_n=100))
+
+
+def test_a_withdrawn_movie_is_neither_answered_nor_recommended_from_then_on(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    assert 2 in ids(ask(api, movie_id=1))
+    catalogue_service.withdraw([2], by=None)
+    assert 2 not in ids(ask(api, movie_id=1, top_n=100))
+    assert refusal(api, 404, movie_id=2)["code"] == "unknown_movie"
+    catalogue_service.readmit([2], by=None)
+    assert 2 in ids(ask(api, movie_id=1))
+
+
+def test_the_tutorials_client_gets_five_titles(movies: ModelVersion, api: APIClient) -> None:
+    body = ask(api, "/recommend", movie_id=1)
+    expected = [TITLES[each] for each in ids(ask(api, movie_id=1))]
+    assert body == {"recommendations": expected}
+    assert Prediction.objects.count() == 2
+
+
+# -- the platform's promises ---------------------------------------------------------------------------
+
+
+def test_retrying_gives_the_stored_answer(movies: ModelVersion, api: APIClient) -> None:
+    first = api.post(ADDRESS, {"movie_id": 1}, format="json", HTTP_IDEMPOTENCY_KEY="a")
+    again = api.post(ADDRESS, {"movie_id": 1}, format="json", HTTP_IDEMPOTENCY_KEY="a")
+    other = api.post(ADDRESS, {"movie_id": 2}, format="json", HTTP_IDEMPOTENCY_KEY="a")
+    assert (again.json(), again["Idempotent-Replayed"]) == (first.json(), "true")
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
+    assert Prediction.objects.count() == 1
+
+
+def test_rights_are_those_of_the_registered_model(movies: ModelVersion) -> None:
+    stranger = keyed(keys.client_with_every_right("other"))
+    user = keys.client_with_every_right("other")
+    user.user_permissions.clear()
+    user.groups.clear()
+    for method, address in (
+        ("post", ADDRESS),
+        ("post", "/recommend"),
+        ("get", f"{ADDRESS}quality/"),
+        ("post", f"{ADDRESS}{uuid.uuid4()}/feedback/"),
+    ):
+        answer = getattr(stranger, method)(address, {"movie_id": 1}, format="json")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+    assert APIClient().post(ADDRESS, {"movie_id": 1}, format="json").status_code == 401
+
+
+def test_without_an_index_there_is_no_answer(catalogue: RegisteredModel, api: APIClient) -> None:
+    assert refusal(api, 503, movie_id=1)["code"] == "no_active_version"
+
+
+def test_what_exists_for_rows_alone_says_where_to_ask(movies: ModelVersion, api: APIClient) -> None:
+    base = "/api/v1/models/movies"
+    for method, address, body in (
+        ("post", f"{base}/predictions/", {"movie_id": 1}),
+        ("post", f"{base}/outcomes/", [{"key": "a", "actual": 1}]),
+        ("get", f"{base}/quality/", {}),
+        ("get", f"{base}/drift/?since=2026-01-01", {}),
+        ("post", f"{base}/evaluations/", {"instances": [{}]}),
+        ("post", f"{base}/versions/1/replays/", {}),
+        ("post", f"{base}/rollouts/", {"version": 1, "kind": "shadow", "reason": "try"}),
+        ("post", f"{base}/training-runs/", [1]),
+    ):
+        arguments = {} if method == "get" else {"data": json.dumps(body), "content_type": "application/json"}
+        answer = getattr(api, method)(address, **arguments)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "asked_elsewhere"), address
+        assert ADDRESS in answer.json()["error"]["message"]
+
+
+def test_hostile_questions_are_refused_in_the_one_shape(movies: ModelVersion, api: APIClient) -> None:
+    for raw, status in (
+        (b'{"movie_id": 1e999}', 400),
+        (b'{"title": "\\ud800"}', 400),
+        (b'{"text": "a\\u0000b"}', 400),
+        (b'{"liked": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", 400),
+        (b'{"movie_id": 1, "movie_id": 2}', 400),
+        (b"", 400),
+        (b"\xff", 400),
+        (b'"text"', 400),
+    ):
+        answer = api.post(ADDRESS, raw, content_type="application/json")
+        assert answer.status_code == status, (raw[:40], answer.content)
+        assert set(answer.json()) == {"error"}
+
+
+# -- what becomes of them ------------------------------------------------------------------------------
+
+
+def test_feedback_joins_the_log_and_repeating_it_is_harmless(movies: ModelVersion, api: APIClient) -> None:
+    body = ask(api, movie_id=1, user="u2")
+    address = f"{ADDRESS}{body['id']}/feedback/"
+    second = body["recommendations"][1]["movie_id"]
+    given = [{"movie_id": second, "kind": "clicked"}, {"movie_id": second, "kind": "liked"}]
+    assert api.post(address, given, format="json").json() == {"id": body["id"], "recorded": 2, "repeated": 0}
+    assert api.post(address, given[0], format="json").json()["repeated"] == 1
+    row = Interaction.objects.get(kind="clicked")
+    assert (row.user, row.rank, row.version, str(row.recommendation)) == ("u2", 2, movies, body["id"])
+    stranger = api.post(address, {"movie_id": 1, "kind": "clicked"}, format="json")
+    assert stranger.json()["error"]["details"][0]["code"] == "not_recommended"
+    assert api.post(f"{ADDRESS}{uuid.uuid4()}/feedback/", given, format="json").status_code == 404
+    shown = api.get(f"{ADDRESS}{body['id']}/").json()
+    assert [(each["kind"], each["rank"]) for each in shown["feedback"]] == [("clicked", 2), ("liked", 2)]
+    assert shown["recommendations"][0]["title"] == body["recommendations"][0]["title"]
+    assert shown["lineage"]["activation"]["reason"]
+
+
+def test_click_through_is_by_version_with_empty_answers_apart(movies: ModelVersion, api: APIClient) -> None:
+    bodies = [ask(api, movie_id=1) for _ in range(3)] + [ask(api, movie_id=10)]
+    for body in bodies[:2]:
+        given = {"movie_id": body["recommendations"][0]["movie_id"], "kind": "clicked"}
+        api.post(f"{ADDRESS}{body['id']}/feedback/", given, format="json")
+    disliked = {"movie_id": bodies[2]["recommendations"][1]["movie_id"], "kind": "disliked"}
+    api.post(f"{ADDRESS}{bodies[2]['id']}/feedback/", disliked, format="json")
+    (found,) = api.get(f"{ADDRESS}quality/").json()["versions"]
+    counts = {name: found[name] for name in ("version", "answered", "empty", "clicked", "disliked")}
+    assert counts == {"version": 1, "answered": 4, "empty": 1, "clicked": 2, "disliked": 1}
+    assert found["click_through"]["value"] == pytest.approx(2 / 3)
+    assert found["mean_rank"] == 1

@@ -1,0 +1,46 @@
+"""What a process keeps of versions that are ready to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from training.models import ModelVersion
+from training.services import serving
+
+Keep = Callable[[int, int], None]
+
+
+@pytest.fixture
+def keep(churn: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> Keep:
+    """Keeps a version under a number of its own, as if it took so many bytes; there is room for a hundred."""
+    ready = serving.served(churn.registered_model)
+    serving.forget()
+    monkeypatch.setattr(serving, "KEPT_BYTES", 100)
+
+    def one_more(number: int, size: int) -> None:
+        serving._kept[number] = replace(ready, version_id=number, size=size)
+        serving._make_room()
+
+    return one_more
+
+
+def test_what_was_asked_for_longest_ago_makes_room(keep: Keep) -> None:
+    for number in (1, 2, 3):
+        keep(number, 40)
+    assert list(serving._kept) == [2, 3]
+    serving.peek(2)
+    keep(4, 40)
+    assert list(serving._kept) == [2, 4]
+
+
+def test_an_index_larger_than_the_room_does_not_drive_the_others_out(keep: Keep) -> None:
+    keep(1, 40)
+    keep(2, 5_000)
+    keep(3, 40)
+    assert list(serving._kept) == [1, 2, 3]
+    keep(4, 6_000)
+    keep(5, 7_000)
+    assert list(serving._kept) == [1, 3, 4, 5]

@@ -1,0 +1,41 @@
+"""Trains a version right here: ``manage.py train MODEL [--activate]``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from training.errors import VigiaError
+from training.management.watching import execute_and_present
+from training.services import registry, runs
+
+
+class Command(BaseCommand):
+    help = (
+        "Trains a version of a registered model and waits for it: on the rows of its active version again, "
+        "or, where an index is built, on the catalogue as it is now."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("model", help="name of a registered model")
+        parser.add_argument(
+            "--activate", action="store_true", help="activate it if its gate is passed, whatever the policy"
+        )
+        parser.add_argument("--reason", default="", metavar="TEXT", help="why, for the log of activations")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["reason"] and not options["activate"]:
+            raise CommandError("--reason says why a version is activated: add --activate")
+        registry.sync_catalogue()
+        reason = options["reason"] or ("trained with --activate" if options["activate"] else "")
+        try:
+            model = registry.get_model(options["model"])
+            run = runs.request_again(model, by=None, activation_reason=reason)
+        except VigiaError as error:
+            raise CommandError(error.message) from error
+        execute_and_present(run, self._say)
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(text)
+        self.stdout.flush()
