@@ -194,7 +194,8 @@ class Lane:
             model, shape, asks = TUTORIALS[path]
             known = Place(model, None, _headers("POST, OPTIONS", secure=self._https), path, shape, asks)
         elif path == routes.RECOMMENDATIONS:
-            known = Place(MOVIES, None, _headers("POST, OPTIONS", secure=self._https), path, asks=quick)
+            allowed = _headers("GET, POST, HEAD, OPTIONS", secure=self._https)
+            known = Place(MOVIES, None, allowed, path, asks=quick)
         if known is not None and len(self._places) < KNOWN_PLACES:
             self._places[path] = known
         return known

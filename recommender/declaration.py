@@ -1,7 +1,7 @@
 """The registered model `movies`: what it is, how it is built, what a version must reach. No Django here.
 
 The weights were chosen on the 4,803 movies of TMDB, which has no interactions: by how many of the other parts
-of 374 movies in 102 series stand among the ten nearest, and by looking at the neighbours of well-known movies.
+of 374 movies in 102 series stand among the ten nearest, and by looking at neighbours of well-known movies.
 Descriptions alone: recall .68 with the plain setting, .69 with sublinear tf and terms of two movies or more
 (.63 of three or more). Keywords alone: .54; with descriptions .78 at half to .7 of their weight, .72 at the
 same. Genres add to that, .83 at .3 to .5, and take away again at .7. Titles find series by their very names,
