@@ -22,7 +22,6 @@ from typing import Any, Final
 from django.conf import settings
 from django.http import UnreadablePostError
 from django.http.request import split_domain_port, validate_host
-from recommender.declaration import NAME as MOVIES
 from uuid_utils import uuid7
 
 from config import asking, errors, routes
@@ -33,6 +32,7 @@ from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown, Pred
 from predictions.inference import Caller, Committable
 from predictions.tutorials import ChurnTutorialView, HousesTutorialView, churn_answer, house_answer
 from recommender.answers import titles
+from recommender.declaration import NAME as MOVIES
 from recommender.services.answering import quick
 from training.schema import InvalidRows
 from training.services import keys, serving, snapshot
@@ -194,7 +194,8 @@ class Lane:
             model, shape, asks = TUTORIALS[path]
             known = Place(model, None, _headers("POST, OPTIONS", secure=self._https), path, shape, asks)
         elif path == routes.RECOMMENDATIONS:
-            known = Place(MOVIES, None, _headers("POST, OPTIONS", secure=self._https), path, asks=quick)
+            allowed = _headers("GET, POST, HEAD, OPTIONS", secure=self._https)
+            known = Place(MOVIES, None, allowed, path, asks=quick)
         if known is not None and len(self._places) < KNOWN_PLACES:
             self._places[path] = known
         return known

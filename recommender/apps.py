@@ -13,7 +13,7 @@ class RecommenderConfig(AppConfig):
         from training.services import makers
         from training.telemetry import names
 
-        engines.register(declaration.ENGINE, "recommender.index.engine:load")
+        engines.register(declaration.ENGINE, "recommender.index.engine:IndexEngine.from_bytes")
         names.register(METRICS)
         makers.register(
             makers.Maker(

@@ -1,10 +1,19 @@
-"""The registered model `movies`: what it is, how it is built, what a version must reach. No Django here."""
+"""The registered model `movies`: what it is, how it is built, what a version must reach. No Django here.
+
+The weights were chosen on the 4,803 movies of TMDB, which has no interactions: by how many of the other parts
+of 374 movies in 102 series stand among the ten nearest, and by looking at neighbours of well-known movies.
+Descriptions alone: recall .68 with the plain setting, .69 with sublinear tf and terms of two movies or more
+(.63 of three or more). Keywords alone: .54; with descriptions .78 at half to .7 of their weight, .72 at the
+same. Genres add to that, .83 at .3 to .5, and take away again at .7. Titles find series by their very names,
+which that measure overrates: .86 at .2, .90 at .3, .94 at .5.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
+from recommender.index.fields import Field, Settings
 from training.declaration import Gate
 
 NAME: Final = "movies"
@@ -16,7 +25,8 @@ ENGINE: Final = "tfidf"
 POLICY: Final = "if_better"
 
 WEIGHTS: Final[Mapping[str, float]] = {"clicked": 0.3, "watched": 0.7, "liked": 1.0, "disliked": -1.0}
-"""Kind of interaction -> what it says of the movie, -1 to 1."""
+"""Kind of interaction -> what it says of the movie, -1 to 1. Several of one user with one movie add up, to at
+most 1 and at least -1."""
 
 METRICS: Final = (
     "ndcg_at_10", "recall_at_10", "coverage", "diversity", "popularity_bias", "latency_ms",
@@ -28,7 +38,16 @@ JUDGED_ON: Final = (
     "before (ndcg_at_10, recall_at_10); the rest is measured on lists of ten for movies of the catalogue."
 )
 BASELINE_IS: Final = "The baseline recommends the most popular movies to everybody."
-GATE: Final = Gate(max_regression=0.1, max_latency_ms=50.0)
+SETTINGS: Final = Settings(
+    fields=(
+        Field("title", 0.3, min_df=2, sublinear_tf=True, stop_words=("en", "es"), suffices=False),
+        Field("description", 1.0, min_df=2, sublinear_tf=True, stop_words=("en", "es")),
+        Field("genres", 0.4, suffices=False),
+        Field("keywords", 0.6, min_df=2),
+        Field("together", min_df=2),  # its weight is found by evaluation: Settings.together
+    )
+)
+GATE: Final = Gate(minimum={"coverage": 0.5}, max_regression=0.05, max_latency_ms=5.0)
 
 
 def primary_of(metrics: Mapping[str, float]) -> str:

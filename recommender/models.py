@@ -97,10 +97,10 @@ class Movie(models.Model):
             ),
         ]
         indexes = [
-            # A title exactly, and as somebody types it. Popularity beside it: the suggestions of a short
-            # prefix are the most popular of many, found without reading their rows.
-            models.Index(fields=["title_key", "-popularity", "id"], name="movie_title"),
-            # The most popular, where nothing else is known to recommend; also tie order.
+            # A title exactly, and as somebody types it: a rare beginning by this index, a frequent one by
+            # the next, whose first rows have it.
+            models.Index(fields=["title_key"], name="movie_title"),
+            # The most popular: what is suggested, and what is known of a movie nobody described.
             models.Index(
                 fields=["-popularity", "id"],
                 name="movie_popular",

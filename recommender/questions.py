@@ -21,7 +21,7 @@ LONGEST_TEXT: Final = 10_000
 MOST_LISTED: Final = 200
 LARGEST_ID: Final = 2**53
 USUAL_TOP: Final = 5
-_YEARS: Final = {"minimum": 1800.0, "maximum": 2200.0}
+FIRST_YEAR, LAST_YEAR = 1800, 2200
 
 QUESTION: Final = DatasetSchema(
     columns=(
@@ -51,8 +51,22 @@ QUESTION: Final = DatasetSchema(
             maximum=MOST,
         ),
         Column("genres", "text", "Only movies with one of these genres.", nullable=True),
-        Column("year_from", "integer", "Only from this year on.", nullable=True, **_YEARS),
-        Column("year_to", "integer", "Only up to this year.", nullable=True, **_YEARS),
+        Column(
+            "year_from",
+            "integer",
+            "Only from this year on.",
+            nullable=True,
+            minimum=FIRST_YEAR,
+            maximum=LAST_YEAR,
+        ),
+        Column(
+            "year_to",
+            "integer",
+            "Only up to this year.",
+            nullable=True,
+            minimum=FIRST_YEAR,
+            maximum=LAST_YEAR,
+        ),
         Column("language", "text", "Only in this language, such as en.", nullable=True, max_length=12),
         Column("exclude", "text", "Ids: none of these.", nullable=True),
         Column(

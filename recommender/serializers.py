@@ -35,7 +35,7 @@ class _Listed(serializers.ListField):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("style", {"base_template": "input.html"})
         super().__init__(*args, **kwargs)
-        self.initial = ""
+        self.initial: Any = ""
 
 
 class QuestionSerializer(serializers.Serializer[Any]):
@@ -57,7 +57,7 @@ class QuestionSerializer(serializers.Serializer[Any]):
         return dict(self.initial_data)
 
 
-class ReasonSerializer(serializers.Serializer[Any]):
+class SharedTermSerializer(serializers.Serializer[Any]):
     field = serializers.CharField(help_text="title, description, genres, keywords or together.")
     term = serializers.CharField()
     share = serializers.FloatField(
@@ -73,7 +73,7 @@ class RecommendedSerializer(serializers.Serializer[Any]):
     year = serializers.IntegerField(allow_null=True)
     genres = serializers.ListField(child=serializers.CharField())
     score = serializers.FloatField(help_text="The cosine with what was asked for.")
-    because = ReasonSerializer(many=True, required=False)
+    because = SharedTermSerializer(many=True, required=False)
 
 
 class MatchedSerializer(serializers.Serializer[Any]):
@@ -174,7 +174,7 @@ class ShareSerializer(serializers.Serializer[Any]):
     rows = serializers.IntegerField()
 
 
-class VersionQualitySerializer(serializers.Serializer[Any]):
+class ClickThroughSerializer(serializers.Serializer[Any]):
     """What became of one version's answers."""
 
     version = serializers.IntegerField()
@@ -189,8 +189,8 @@ class VersionQualitySerializer(serializers.Serializer[Any]):
     disliked = serializers.IntegerField()
 
 
-class QualitySerializer(serializers.Serializer[Any]):
+class RecommendationQualitySerializer(serializers.Serializer[Any]):
     model = serializers.CharField()
     since = serializers.DateTimeField()
     until = serializers.DateTimeField()
-    versions = VersionQualitySerializer(many=True)
+    versions = ClickThroughSerializer(many=True)

@@ -28,8 +28,8 @@ from recommender.serializers import (
     FeedbackRecordedSerializer,
     FeedbackSerializer,
     LoggedRecommendationSerializer,
-    QualitySerializer,
     QuestionSerializer,
+    RecommendationQualitySerializer,
     RecommendationSerializer,
     WelcomeSerializer,
 )
@@ -188,7 +188,7 @@ class QualityView(MoviesView):
 
     @extend_schema(
         operation_id="get_recommendation_quality",
-        responses=QualitySerializer,
+        responses=RecommendationQualitySerializer,
         parameters=[
             OpenApiParameter("since", OpenApiTypes.DATETIME, description="Seven days before `until`."),
             OpenApiParameter("until", OpenApiTypes.DATETIME, description="Now."),
@@ -202,7 +202,7 @@ class QualityView(MoviesView):
             raise InvalidRows([Fault("since", "out_of_bounds", said)], message=said)
         versions = [asdict(each) for each in feedback.by_version(self.model, since, until)]
         body = {"model": self.model.name, "since": since, "until": until, "versions": versions}
-        return Response(QualitySerializer(body).data)
+        return Response(RecommendationQualitySerializer(body).data)
 
 
 def _before(until: dt.datetime) -> dt.datetime:

@@ -78,9 +78,11 @@ class Weighed:
 
     Parameters
     ----------
-    bounds : field -> its columns [begin, end), ``together`` last. rows : CSR float32 (n, p) on the grid.
-    genres : the same for the genres alone, each row of length 1, (n, end of their columns).
+    bounds : field -> its columns [begin, end), ``together`` last.
     by_genres : (n,) the movies that have genres and nothing else to compare them by.
+    rows : CSR float32 (n, p) on the grid. Empty for those movies: being nothing but a genre they would be
+        nearer to every movie of that genre than what has more to it.
+    genres : the same for the genres alone, each row of length 1, (n, end of their columns).
     """
 
     bounds: Mapping[str, tuple[int, int]]
@@ -104,6 +106,7 @@ class Weighed:
         if "genres" in found:
             genres = blocks.alone(found["genres"], *bounds["genres"])
             by_genres = (np.diff(genres.indptr) > 0) & ~blocks.has_terms(found, enough)
+            rows = blocks.without(rows, by_genres)
         return cls(bounds, rows, genres, by_genres, found)
 
     @property

@@ -99,6 +99,13 @@ def alone(block: Block, begin: int, end: int) -> Any:
     return found
 
 
+def without(rows: Any, left_out: npt.NDArray[np.bool_]) -> Any:
+    """The rows with those of (n,) `left_out` emptied."""
+    rows.data[np.repeat(left_out, np.diff(rows.indptr))] = 0.0
+    rows.eliminate_zeros()
+    return rows
+
+
 def has_terms(blocks: Mapping[str, Block], names: Iterable[str]) -> npt.NDArray[np.bool_]:
     """(n,) whether a movie has a term of one of these fields."""
     n = next(iter(blocks.values())).matrix.shape[0]

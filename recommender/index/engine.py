@@ -135,8 +135,9 @@ class IndexEngine:
             return self._rows.row(row), bool(self._by_genres[row])
         if seed.movie is not None:
             vector = self._vocabulary.of_movie(seed.movie)
-            by_genres = not self._vocabulary.suffices(vector)
-            return vector, by_genres and bool(self._vocabulary.genres_of(seed.movie))
+            if not self._vocabulary.suffices(vector) and self._vocabulary.genres_of(seed.movie):
+                return {}, True
+            return vector, False
         assert seed.text is not None
         return self._vocabulary.of_text(seed.text), False
 

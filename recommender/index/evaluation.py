@@ -1,5 +1,5 @@
-"""How good an index is: whether it finds what users liked next, how much of the catalogue it shows, how alike,
-how popular, how fast. And the same of always recommending what is most popular."""
+"""How good an index is: whether it finds what users liked next, how much of the catalogue it shows, how alike
+and how popular that is, how fast it comes. And the same of always recommending what is most popular."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def most_popular(analysis: Analysis, asked: HeldOut) -> Rows:
 
 
 def ranking_metrics(found: Rows, asked: HeldOut) -> dict[str, float]:
-    """recall_at_10 and ndcg_at_10 with one relevant movie each: whether it is found, and 1 / log2(1 + rank)."""
+    """recall_at_10 and ndcg_at_10 with one relevant movie each: is it found; 1 / log2(1 + its rank)."""
     hits = found == asked.held.targets[:, None]
     gains = hits / np.log2(np.arange(2, DEPTH + 2))
     return {
@@ -105,9 +105,7 @@ def list_metrics(neighbours: Rows, rows: Any, popularity: Percentiles, judging: 
     spread = [_diversity(each[each >= 0], rows) for each in lists]
     return {
         "coverage": len(np.unique(listed)) / len(neighbours),
-        "diversity": float(np.mean([_diversity(each[each >= 0], rows) for each in lists]))
-        if len(lists)
-        else 0.0,
+        "diversity": float(np.mean(spread)) if spread else 0.0,
         "popularity_bias": float(popularity[listed].mean() - 0.5),
     }
 

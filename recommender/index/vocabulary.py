@@ -61,9 +61,9 @@ class Vocabulary:
         blocks = []
         for field in self._fields():
             if field.kind == "words":
-                found: Iterable[str] = text.without_stop_words(said, language_for(field, spoken))
+                found = text.without_stop_words(said, language_for(field, spoken))
             else:
-                found = dict.fromkeys(text.phrases(asked))
+                found = list(dict.fromkeys(text.phrases(asked)))
             blocks.append((field.weight, self.block(field, found)))
         return combined(blocks)
 

@@ -44,9 +44,21 @@ CREATE TRIGGER stays BEFORE DELETE OR UPDATE OF id ON recommender_movie
 CREATE TRIGGER stays_truncate BEFORE TRUNCATE ON recommender_movie
     FOR EACH STATEMENT EXECUTE FUNCTION vigia_withdrawn_instead();
 
+-- Whether this is the first time in this transaction. A file may withdraw half a million movies: queued for each
+-- of them, the generation's lock would hold predictions up for seconds. A savepoint that is rolled back forgets.
+CREATE FUNCTION vigia_first_withdrawal() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('vigia.withdrawn_in', true) = pg_current_xact_id()::text THEN
+        RETURN false;
+    END IF;
+    PERFORM set_config('vigia.withdrawn_in', pg_current_xact_id()::text, true);
+    RETURN true;
+END $$;
+-- CASE: the function must not be asked about rows that nobody withdraws.
 CREATE CONSTRAINT TRIGGER grow_generation_withdrawn AFTER UPDATE ON recommender_movie
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
-    WHEN ((OLD.withdrawn_at IS NULL) IS DISTINCT FROM (NEW.withdrawn_at IS NULL))
+    WHEN (CASE WHEN (OLD.withdrawn_at IS NULL) IS DISTINCT FROM (NEW.withdrawn_at IS NULL)
+        THEN vigia_first_withdrawal() ELSE false END)
     EXECUTE FUNCTION vigia_grow_generation();
 
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON recommender_interaction
@@ -58,6 +70,7 @@ UNMAKE_GUARDS = """
 DROP TRIGGER append_only_truncate ON recommender_interaction;
 DROP TRIGGER append_only ON recommender_interaction;
 DROP TRIGGER grow_generation_withdrawn ON recommender_movie;
+DROP FUNCTION vigia_first_withdrawal();
 DROP TRIGGER stays_truncate ON recommender_movie;
 DROP TRIGGER stays ON recommender_movie;
 DROP FUNCTION vigia_withdrawn_instead();
@@ -98,7 +111,7 @@ class Migration(migrations.Migration):
             options={
                 'ordering': ['id'],
                 'default_permissions': ('view',),
-                'indexes': [models.Index(fields=['title_key', '-popularity', 'id'], name='movie_title'), models.Index(condition=models.Q(('withdrawn_at__isnull', True)), fields=['-popularity', 'id'], name='movie_popular'), django.contrib.postgres.indexes.GinIndex(models.Func('genres', function='vigia_lowered', output_field=django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), size=None)), name='movie_genre'), models.Index(fields=['year', 'id'], name='movie_year'), models.Index(fields=['language', 'id'], name='movie_language'), models.Index(fields=['changed_at', 'id'], name='movie_changed'), models.Index(condition=models.Q(('withdrawn_at__isnull', False)), fields=['id'], name='movie_withdrawn')],
+                'indexes': [models.Index(fields=['title_key'], name='movie_title'), models.Index(condition=models.Q(('withdrawn_at__isnull', True)), fields=['-popularity', 'id'], name='movie_popular'), django.contrib.postgres.indexes.GinIndex(models.Func('genres', function='vigia_lowered', output_field=django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), size=None)), name='movie_genre'), models.Index(fields=['year', 'id'], name='movie_year'), models.Index(fields=['language', 'id'], name='movie_language'), models.Index(fields=['changed_at', 'id'], name='movie_changed'), models.Index(condition=models.Q(('withdrawn_at__isnull', False)), fields=['id'], name='movie_withdrawn')],
                 'constraints': [models.CheckConstraint(condition=models.Q(('id__gte', 1)), name='movie_id_from_one'), models.CheckConstraint(condition=models.Q(('title_key', ''), _negated=True), name='movie_has_a_title'), models.CheckConstraint(condition=models.Q(('year__isnull', True), ('year__range', (1870, 2100)), _connector='OR'), name='movie_year_plausible'), models.CheckConstraint(condition=models.Q(('popularity__gte', 0), ('popularity__lt', float("inf"))), name='movie_popularity_finite'), models.CheckConstraint(condition=models.Q(('rating__isnull', True), ('rating__range', (0, 10)), _connector='OR'), name='movie_rating_plausible')],
             },
         ),

@@ -12,10 +12,10 @@ from predictions.inference import Answer, Caller
 from recommender.answers import Recommendation
 from recommender.errors import UnknownMovie
 from recommender.index import asking
-from recommender.index.asking import Filters, Found, Question, Seed
+from recommender.index.asking import MOST, Filters, Found, Question, Seed
 from recommender.index.engine import IndexEngine
 from recommender.models import Movie
-from recommender.questions import LARGEST_ID, MOST, Asked
+from recommender.questions import LARGEST_ID, Asked
 from recommender.services import tastes, titles, withdrawals
 from training.services.serving import Served
 

@@ -25,6 +25,9 @@ from training.services.makers import Made, Remade, Report
 PIECE: Final = 5_000
 LAYOUT: Final = hashlib.sha256(str(snapshot.SCHEMA).encode()).hexdigest()
 """Of the columns of a snapshot."""
+BEFORE: Final = 5
+BEHIND: Final = 88
+"""Per cent of a run that are done before an index is built, and after it."""
 TIMES: Final = frozenset({"latency_ms"})
 HERE: Final = Path(__file__).resolve().parent.parent
 
@@ -55,7 +58,7 @@ def make(run: TrainingRun, report: Report, directory: Path) -> Made:
         raise EmptyCatalogue
     source = f"catalogue of {written.rows:,} movies, {interactions:,} interactions"
     dataset = datasets.register(run.registered_model, written, LAYOUT, source=source, by=run.requested_by)
-    built = building.build(snapshot.read(written.path), declaration.SETTINGS, report)
+    built = building.build(snapshot.read(written.path), declaration.SETTINGS, _scaled(report))
     return Made(
         dataset=dataset,
         artifact=built.index,
@@ -65,20 +68,25 @@ def make(run: TrainingRun, report: Report, directory: Path) -> Made:
         metrics=built.metrics,
         baseline=built.baseline,
         evaluation=built.evaluation,
-        parameters={"chosen": built.chosen},
+        parameters={"chosen": {"together": built.evaluation["weights"]["together"]}},
         train_rows=written.rows,
-        holdout_rows=built.held_out,
+        holdout_rows=built.evaluation["held_out"],
         seed=declaration.SETTINGS.judging.seed,
         source_sha256=source_sha256(),
         verdict=partial(verdict, built),
     )
 
 
+def _scaled(report: Report) -> Report:
+    """A build's own per cents, as the part they are of a run's."""
+    return lambda stage, percent: report(stage, BEFORE + percent * (BEHIND - BEFORE) // 100)
+
+
 def remake(path: Path, report: Report) -> Remade:
     """See `training.services.makers.Remake`."""
-    built = building.build(snapshot.read(path), declaration.SETTINGS, report)
+    built = building.build(snapshot.read(path), declaration.SETTINGS, _scaled(report))
     metrics = {name: value for name, value in built.metrics.items() if name not in TIMES}
-    return Remade(built.index, metrics, built.held_out, source_sha256())
+    return Remade(built.index, metrics, built.evaluation["held_out"], source_sha256())
 
 
 def write_snapshot(path: Path) -> tuple[Written, int]:

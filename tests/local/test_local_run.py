@@ -176,6 +176,7 @@ def test_a_stop_in_the_middle_of_the_first_start_leaves_no_process_behind(tree: 
         until = time.monotonic() + moment
         while time.monotonic() < until:
             one.look()
+            time.sleep(0.01)
         os.killpg(one.process.pid, signal.SIGINT)
         one.wait()
         assert one.left() == []

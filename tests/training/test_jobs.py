@@ -82,7 +82,8 @@ def fresh(run: TrainingRun) -> TrainingRun:
     return TrainingRun.objects.get(pk=run.pk)
 
 
-def test_a_run_in_a_process_of_its_own_makes_its_version(db: None) -> None:
+def test_a_run_in_a_process_of_its_own_makes_its_version(db: None, settings: Any) -> None:
+    settings.JOB_MEMORY_MB = 4_000  # watched, and enough
     run = queued()
     assert supervision.supervise(TrainingRun, run.pk)
     done = fresh(run)
@@ -140,10 +141,6 @@ def test_memory_beyond_the_limit_ends_a_run_in_words(db: None, settings: Any) ->
     assert (done.status, done.attempts) == ("failed", 1)
     assert "it may have 60 (JOB_MEMORY_MB)" in done.error
     assert not ModelVersion.objects.exists()
-    settings.JOB_MEMORY_MB = 4_000
-    run = queued()
-    assert supervision.supervise(TrainingRun, run.pk)
-    assert fresh(run).status == "succeeded"
 
 
 def test_memory_is_that_of_a_process_and_its_descendants() -> None:
@@ -159,8 +156,8 @@ def test_memory_is_that_of_a_process_and_its_descendants() -> None:
 
 
 def test_a_job_ends_with_its_watcher(db: None) -> None:
-    """kill -9 of the watcher: nobody would see how the job ends, so it does not go on."""
-    run = queued(3000)
+    """kill -9 of the watcher: nobody would see how the job ends, so it does not go on; another has it next."""
+    run = queued()
     watcher = subprocess.Popen([sys.executable, "-c", SUPERVISE.format(run=run.pk)], cwd=ROOT)
     until(lambda: doing(run))
     [job] = doing(run)
@@ -171,7 +168,7 @@ def test_a_job_ends_with_its_watcher(db: None) -> None:
     assert held.status == "running"
     past = timezone.now() - dt.timedelta(seconds=1)
     TrainingRun.objects.filter(pk=run.pk).update(lease_until=past)
-    assert supervision.supervise(TrainingRun, run.pk)
+    assert runs.execute(run.pk)  # here, for another process would import everything again
     assert (fresh(run).status, fresh(run).attempts) == ("succeeded", 2)
     assert ModelVersion.objects.count() == 1
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from training.schema import DatasetSchema, Value
@@ -110,6 +111,6 @@ def load(name: str, artifact: bytes, schema: DatasetSchema) -> Engine:
         return OnnxEngine.from_bytes(artifact, schema)
     if name in _MORE:
         module, _, function = _MORE[name].partition(":")
-        made: Engine = getattr(importlib.import_module(module), function)(artifact)
+        made: Engine = attrgetter(function)(importlib.import_module(module))(artifact)
         return made
     raise UnknownEngine(f"this code has no engine {name!r}")

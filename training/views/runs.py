@@ -156,7 +156,8 @@ def _asked(data: Any) -> dict[str, Any]:
 def _check_source(data: Any, maker: Maker) -> None:
     """Of a model of an application above: rows do not come with the request."""
     if not isinstance(data, dict):
-        raise AskedElsewhere(f"{maker.name} takes no rows here: send {json.dumps(maker.source)}")
+        said = f"{maker.name} takes no rows here: send {json.dumps(maker.source)}"
+        raise AskedElsewhere(f"{said}; it answers at {maker.asked_at}")
     for name, value in data.items():
         wanted = maker.source.get(name)
         if wanted is None or value != wanted:

@@ -1,0 +1,25 @@
+"""Loads what users did with movies: ``manage.py load_interactions FILE [--refused FILE]``."""
+
+from __future__ import annotations
+
+from typing import Any, TextIO
+
+from recommender.management.loading import LoadingCommand
+from recommender.reading import Rows
+from recommender.reading.interactions import LAYOUT, Row
+from recommender.services import loading_interactions
+
+
+class Command(LoadingCommand[Row]):
+    help = (
+        "Records the interactions of a file: user, movie_id, kind (clicked, watched, liked, disliked) and at, "
+        "as CSV or JSON lines; or MovieLens' userId, movieId, rating, timestamp (4 stars and more: liked, 2 "
+        "and fewer: disliked, else watched). A file with bad rows is refused whole, unless --refused is given."
+    )
+    layout = LAYOUT
+
+    def load(self, rows: Rows[Row], refused: TextIO | None, options: dict[str, Any]) -> str:
+        done = loading_interactions.load(rows, refused=refused, progress=self.progress())
+        return (
+            f"{done.rows:,} rows: {done.new:,} new, {done.repeated:,} known already, {done.refused:,} refused"
+        )

@@ -1,0 +1,100 @@
+"""A catalogue that the project wrote itself, and what invented users did with it.
+
+`movies.jsonl` is written by hand: families of movies that have something in common, each a range of ids. The
+interactions are made: each user has two families to their taste and, now and then, strays. The same number of
+users and seed give the same bytes everywhere. `python -m recommender.samples` writes the file kept here.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final, TextIO
+
+import numpy as np
+
+from training.samples.draws import Draws
+
+SEED: Final = 7
+USERS: Final = 200
+FOLDER: Final = Path(__file__).parent
+MOVIES: Final = FOLDER / "movies.jsonl"
+INTERACTIONS: Final = FOLDER / "interactions.csv"
+COLUMNS: Final = ("user", "movie_id", "kind", "at")
+
+FAMILIES: Final[Mapping[str, range]] = {
+    "lighthouses": range(1, 12),
+    "freighters": range(12, 23),
+    "robots": range(23, 33),
+    "mountains": range(33, 43),
+    "heists": range(43, 53),
+    "detectives": range(53, 63),
+    "kitchens": range(63, 73),
+    "music": range(73, 83),
+    "ghosts": range(83, 93),
+    "dragons": range(93, 103),
+    "animals": range(103, 113),
+    "sports": range(113, 123),
+    "war": range(123, 133),
+    "dust": range(133, 141),
+    "time": range(141, 149),
+    "nature": range(149, 156),
+}
+"""Ids by what the movies have in common; those after the last range have nothing."""
+
+FIRST_TASTE, SECOND_TASTE = 0.55, 0.25
+"""Shares of what somebody looks at; the rest is anything, the popular rather."""
+FEWEST, MOST = 6, 14
+"""Movies a user has looked at."""
+BEGIN: Final = dt.datetime(2026, 1, 5, 8, tzinfo=dt.UTC)
+MINUTES: Final = 280 * 24 * 60
+TO_TASTE: Final = {"liked": 0.42, "watched": 0.33, "clicked": 0.2, "disliked": 0.05}
+ASTRAY: Final = {"liked": 0.1, "watched": 0.3, "clicked": 0.35, "disliked": 0.25}
+
+
+@cache
+def popularity() -> Mapping[int, float]:
+    """Of the movies of the catalogue, by id."""
+    with MOVIES.open(encoding="utf-8") as stream:
+        movies = [json.loads(line) for line in stream]
+    return {movie["id"]: movie["popularity"] for movie in movies}
+
+
+def write(stream: TextIO, users: int = USERS, seed: int = SEED) -> int:
+    """Writes the interactions of so many users as CSV, in the order of time; how many there are.
+
+    Parameters
+    ----------
+    stream : opened as UTF-8 with ``newline=""``.
+    """
+    draws = Draws(np.random.Generator(np.random.PCG64([seed, *b"interactions"])))
+    rows = sorted(
+        (row for number in range(1, users + 1) for row in _of_user(f"reader-{number:03d}", draws)),
+        key=lambda row: (row["at"], row["user"], row["movie_id"]),
+    )
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return len(rows)
+
+
+def _of_user(user: str, draws: Draws) -> Iterator[dict[str, str]]:
+    names = list(FAMILIES)
+    first = draws.pick(dict.fromkeys(names, 1.0))
+    second = draws.pick(dict.fromkeys((name for name in names if name != first), 1.0))
+    seen: set[int] = set()
+    for _ in range(draws.whole(FEWEST, MOST)):
+        taste = draws.pick({first: FIRST_TASTE, second: SECOND_TASTE, "": 1 - FIRST_TASTE - SECOND_TASTE})
+        among = FAMILIES[taste] if taste else popularity().keys()
+        weights = {movie: popularity()[movie] ** 0.5 for movie in among if movie not in seen}
+        if not weights:
+            continue
+        movie = draws.pick(weights)
+        seen.add(movie)
+        kind = draws.pick(TO_TASTE if taste else ASTRAY)
+        at = BEGIN + dt.timedelta(minutes=draws.whole(0, MINUTES))
+        yield {"user": user, "movie_id": str(movie), "kind": kind, "at": at.strftime("%Y-%m-%dT%H:%M:%SZ")}

@@ -1,0 +1,93 @@
+"""Plain questions are answered in the fast lane: as Django would, behind the same fence."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connections
+from django.test import Client
+
+from config.lane import Lane, Reply
+from predictions.models import Prediction
+from recommender.services import catalogue
+from training.models import ModelVersion
+from training.services import keys
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ADDRESS = "/api/v1/recommendations/"
+
+
+class Asker:
+    """One key, by both ways."""
+
+    def __init__(self, user: User) -> None:
+        self.lane, self.client, self.key = Lane(), Client(), keys.issue(user)
+
+    def quick(self, question: Any, path: str = ADDRESS, **changed: str) -> Reply | None:
+        body = json.dumps(question).encode()
+        return self.lane.answer({
+            "REQUEST_METHOD": "POST", "PATH_INFO": path, "QUERY_STRING": "", "HTTP_HOST": "testserver",
+            "wsgi.input": io.BytesIO(body), "CONTENT_TYPE": "application/json",
+            "CONTENT_LENGTH": str(len(body)), "HTTP_AUTHORIZATION": f"Token {self.key}",
+            "HTTP_X_REQUEST_ID": "mine",
+        } | changed)  # fmt: skip
+
+    def ordinary(self, question: Any, path: str = ADDRESS) -> Any:
+        sent = {"Authorization": f"Token {self.key}", "X-Request-ID": "mine"}
+        return self.client.post(path, question, content_type="application/json", headers=sent)
+
+
+@pytest.fixture
+def asker(movies: ModelVersion, client_user: User) -> Iterator[Asker]:
+    yield Asker(client_user)
+    connections.close_all()
+
+
+@pytest.mark.parametrize("path", [ADDRESS, "/recommend"])
+def test_the_lane_says_what_django_says(asker: Asker, path: str) -> None:
+    question = {"movie_id": 1, "top_n": 3}
+    assert asker.quick(question, path) is None, "nothing is known yet"
+    plain = asker.ordinary(question, path)
+    quick = asker.quick(question, path)
+    assert quick is not None
+    assert quick.status == plain.status_code == 200
+    ours, theirs = json.loads(quick.body), plain.json()
+    assert {ours.pop("id", ""), theirs.pop("id", "")} <= {
+        "",
+        *map(str, Prediction.objects.values_list("pk", flat=True)),
+    }
+    assert ours == theirs
+    headers = dict(quick.headers)
+    assert headers.pop("Content-Length") == str(len(quick.body))
+    assert headers == {name: value for name, value in plain.headers.items() if name != "Content-Length"}
+    first, second = Prediction.objects.order_by("id")
+    assert (first.cells, first.prediction) == (second.cells, second.prediction)
+
+
+def test_what_takes_a_look_into_the_catalogue_goes_the_ordinary_way(asker: Asker) -> None:
+    asker.ordinary({"movie_id": 1})
+    assert asker.quick({"movie_id": 1}) is not None
+    for question in (
+        {"title": "Ship of Salt"}, {"text": "robots"}, {"movie_id": 1, "genres": ["Drama"]}, {"movie_id": 99},
+        {"movie_id": 1.5}, {"movie_id": "1"}, {"movie_id": 0}, {"movie_id": 1, "top_n": 101},
+        {"movie_id": None}, [{"movie_id": 1}], {"movie_id": 2**70},
+    ):  # fmt: skip
+        assert asker.quick(question) is None, question
+    assert asker.quick({"movie_id": 1}, QUERY_STRING="version=1") is None
+
+
+def test_a_withdrawal_reaches_the_lane_at_its_commit(asker: Asker) -> None:
+    asker.ordinary({"movie_id": 1})
+    catalogue.withdraw([2], by=None)
+    assert asker.quick({"movie_id": 1}) is None, "the log's fence has noticed"
+    after = asker.ordinary({"movie_id": 1}).json()
+    quick = asker.quick({"movie_id": 1})
+    assert quick is not None
+    assert 2 not in {each["movie_id"] for each in after["recommendations"]}
+    assert json.loads(quick.body)["recommendations"] == after["recommendations"]
