@@ -18,6 +18,7 @@ from recommender.models import Interaction
 from recommender.reading.interactions import LONGEST_REFERENCE
 from training.errors import TooLarge
 from training.schema import Column, Fault, InvalidRows
+from training.schema.columns import is_storable
 from training.schema.dataset import RepeatedNames
 from training.schema.faults import REPORTED_FAULTS, clip, echo
 
@@ -151,6 +152,23 @@ def _unknown(ids: set[int]) -> set[int]:
             [sorted(ids)],
         )
         return {row[0] for row in cursor.fetchall()}
+
+
+def page(
+    *, user: str | None, movie_id: int | None, before: int | None, limit: int
+) -> tuple[list[Interaction], int | None]:
+    """(interactions, the newest first; cursor of the next page or None). Always by an index."""
+    rows = Interaction.objects.select_related("version", "client")
+    if user is not None:
+        rows = rows.filter(user=user) if is_storable(user) else rows.none()
+    if movie_id is not None:
+        rows = rows.filter(movie_id=movie_id)
+    if before is not None:
+        rows = rows.filter(pk__lt=before)
+    found = list(rows.order_by("-pk")[: limit + 1])
+    more = len(found) > limit
+    found = found[:limit]
+    return found, found[-1].pk if more else None
 
 
 _TIMED = """
