@@ -31,12 +31,13 @@ def movies(request: HttpRequest) -> HttpResponse:
         response = render(request, "recommender/not_allowed.html", status=403)
     else:
         if model is not None:
+            version = model.active_version
             context = {
-                "version": model.active_version,
+                "version": version,
                 "may_tell": access.may(request.user, "give_outcomes", model),
                 "may_read": access.may(request.user, "read_log", model),
                 "may_train": access.may(request.user, "train", model),
-                "choices": browsing.choices() if model.active_version else None,
+                "choices": browsing.choices() if version else None,
             }
         response = render(request, "recommender/movies.html", context)
     response["Content-Security-Policy"] = POLICY
