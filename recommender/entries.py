@@ -177,7 +177,7 @@ def _terms(name: str, description: str, example: list[str]) -> Field:
 COLUMNS: Final[Mapping[str, Column]] = {
     column.name: column
     for column in (
-        Column("id", "integer", "The source's own number.", minimum=1, maximum=LARGEST_ID, example=9001),
+        Column("id", "integer", "The source's own number.", minimum=1, example=9001),
         Column("title", "text", "", max_length=LONGEST_TITLE, example="The Tidal Clock"),
         Column(
             "original_title",

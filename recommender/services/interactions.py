@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from predictions.services.outcome_rows import TOLERATED, moment
-from recommender.entries import LARGEST_ID, Refused, read_column
+from recommender.entries import Refused, read_column
 from recommender.models import Interaction
 from recommender.reading.interactions import LONGEST_REFERENCE
 from training.errors import TooLarge
@@ -27,7 +27,7 @@ LOCK: Final = 22_125
 """Class of the advisory lock of those that tell without a time."""
 _COLUMNS: Final = {
     "user": Column("user", "text", max_length=LONGEST_REFERENCE),
-    "movie_id": Column("movie_id", "integer", minimum=1, maximum=LARGEST_ID),
+    "movie_id": Column("movie_id", "integer", minimum=1),
     "kind": Column("kind", "category", levels=tuple(Interaction.Kind.values)),
 }
 
