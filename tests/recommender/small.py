@@ -1,0 +1,92 @@
+"""Catalogues of a few movies, for the arithmetic of an index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import strategies as st
+
+from recommender.index.asking import Filters, Movie
+from recommender.index.building import build
+from recommender.index.engine import IndexEngine
+from recommender.index.estimator import MovieIndex
+from recommender.index.fields import Field, Settings
+from recommender.index.snapshot import Catalogue, Interaction
+
+FIELDS = (
+    Field("title", 0.3, stop_words=("en", "es"), suffices=False),
+    Field("description", 1.0, sublinear_tf=True, stop_words=("en", "es")),
+    Field("genres", 0.5, suffices=False),
+    Field("keywords", 0.7),
+    Field("together"),
+)
+SETTINGS = Settings(FIELDS, top_k=3)
+"""Few neighbours, so that filters soon want more than were computed beforehand."""
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+VOICES = ("wizard school magic", "wizard duel", "shark island", "shark attack island", "robot", "robot city")
+LABELS = ("Drama", "Comedy", "Science Fiction")
+
+
+def did(user: int, movie_id: int, weight: float = 1.0, day: int = 0) -> Interaction:
+    return Interaction(movie_id, user, weight, BEGIN + timedelta(days=day))
+
+
+def engine(
+    movies: Iterable[Movie], events: Iterable[Interaction] = (), settings: Settings = SETTINGS
+) -> IndexEngine:
+    return IndexEngine.from_bytes(build(Catalogue.of(movies, events), settings).index)
+
+
+def fitted(movies: Iterable[Movie], settings: Settings = SETTINGS, together: float = 0.0) -> MovieIndex:
+    return MovieIndex(settings, together=together).fit(Catalogue.of(movies))
+
+
+@st.composite
+def catalogues(draw: st.DrawFn) -> list[Movie]:
+    """Up to twelve movies of few words, so that many are equal, and some have none."""
+    count = draw(st.integers(2, 12))
+    words = st.lists(st.sampled_from(["wizard", "magic", "shark", "island", "robot", "city"]), max_size=4)
+    return [
+        Movie(
+            id=number * 7 % 13,
+            title=draw(st.sampled_from(("Magic", "The City", "Untitled"))),
+            description=" ".join(draw(words)),
+            genres=tuple(draw(st.lists(st.sampled_from(LABELS), max_size=2))),
+            keywords=tuple(draw(st.lists(st.sampled_from(("robot", "space opera")), max_size=1))),
+            year=draw(st.sampled_from((None, 1990, 2000, 2010))),
+            language=draw(st.sampled_from(("en", "es"))),
+            popularity=draw(st.sampled_from((0.0, 1.0, 5.0))),
+        )
+        for number in range(count)
+    ]
+
+
+@st.composite
+def filters(draw: st.DrawFn) -> Filters:
+    return Filters(
+        genres=tuple(draw(st.lists(st.sampled_from(("drama", "COMEDY", "Western")), max_size=2))),
+        year_from=draw(st.sampled_from((None, 1990, 2000))),
+        year_to=draw(st.sampled_from((None, 2000))),
+        language=draw(st.sampled_from((None, "en"))),
+        exclude=frozenset(draw(st.lists(st.integers(0, 13), max_size=3))),
+    )
+
+
+def passes(movie: Movie, conditions: Filters) -> bool:
+    """What `filtering` computes by arrays, said plainly."""
+    year = movie.year
+    return (
+        movie.id not in conditions.exclude
+        and (conditions.language is None or movie.language == conditions.language)
+        and (conditions.year_from is None or (year is not None and year >= conditions.year_from))
+        and (conditions.year_to is None or (year is not None and year <= conditions.year_to))
+        and (
+            not conditions.genres
+            or bool(
+                {each.casefold() for each in movie.genres} & {each.casefold() for each in conditions.genres}
+            )
+        )
+    )
