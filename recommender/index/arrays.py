@@ -101,7 +101,10 @@ class Strings(Sequence[str]):
             return [self[each] for each in range(*place.indices(len(self)))]
         if not -len(self) <= place < len(self):
             raise IndexError(place)
-        place %= len(self)
+        return self.at(place % len(self))
+
+    def at(self, place: int) -> str:
+        """The string at a place from 0 on that is known to be there."""
         return str(self._bytes(place), "utf-8")
 
     def _bytes(self, place: int) -> bytes:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import islice
 from math import fsum
-from typing import Any, Final
-
-import numpy as np
-import numpy.typing as npt
+from typing import Final
 
 from recommender.index.arrays import Array, NotAnIndex, Strings, unpack
 from recommender.index.asking import Basis, Found, Question, Reason, Recommended, Seed
 from recommender.index.fields import Settings
-from recommender.index.filtering import Facts, outside
+from recommender.index.filtering import Facts
 from recommender.index.matrix import Matrix, Vector, combined
 from recommender.index.ranking import best, diverse, pool_size
 from recommender.index.vocabulary import Vocabulary
 
-Rows = npt.NDArray[Any]
 FORMAT: Final = 1
 """Of the bytes; an engine refuses others."""
 
 TOGETHER: Final = "liked together"
 """The one term of ``together`` in an explanation."""
+
+_NAMES: Final = 65_536
+"""Terms that are kept as text: the most asked for, so that an explanation need not decode them."""
 
 _NOTHING: Final[frozenset[int]] = frozenset()
 
@@ -62,7 +63,8 @@ class IndexEngine:
         self._vocabulary = Vocabulary(
             self.settings, bounds, Strings.among(arrays, "terms"), arrays["idf"], about["language"]
         )
-        self._withdrawn: tuple[frozenset[int], Rows] = (_NOTHING, np.zeros(0, np.int64))
+        self._named = lru_cache(_NAMES)(self._name)
+        self._withdrawn = (_NOTHING, _NOTHING)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> IndexEngine:
@@ -86,9 +88,9 @@ class IndexEngine:
         """Raises `UnknownMovie`."""
         return str(self._titles[self._known_row(movie_id)])
 
-    def ids(self) -> list[int]:
-        """By popularity, the larger first, then by id."""
-        return list(map(int, self._facts.ids))
+    def ids(self) -> Sequence[int]:
+        """By popularity, the larger first, then by id. A view: nothing is copied."""
+        return self._facts.ids.data
 
     def titles(self) -> list[str]:
         """Aligned with `ids`."""
@@ -104,53 +106,26 @@ class IndexEngine:
 
         withdrawn : ids of movies that were taken out of the catalogue since; never recommended.
         """
-        own = sorted({row for seed in question.seeds if (row := self._row_of(seed)) >= 0})
-        vector, basis = self._asked(question.seeds)
+        seeds = [(seed, self._row_of(seed)) for seed in question.seeds]
+        vector, basis = self._asked(seeds)
         if not vector:
             return Found((), basis, "nothing_to_compare")
         matrix = self._genres if basis == "genres" else self._rows
-        gone = np.union1d(np.array(own, np.int64), self._rows_withdrawn(withdrawn)) if withdrawn else own
-        rows = self._listed(question, np.asarray(gone, np.int64))
+        gone = self._rows_withdrawn(withdrawn).union(row for _, row in seeds if row >= 0)
+        rows = self._listed(question, seeds[0][1], gone)
         if rows is None:
-            rows, near = self._searched(question, vector, matrix, np.asarray(gone, np.int64))
-            if not len(rows):
+            rows, near = self._searched(question, vector, matrix, gone)
+            if not rows:
                 return Found((), basis, "filtered_out" if near else "no_neighbour")
-        items = (self._recommended(row, vector, matrix, question.explain) for row in rows.tolist())
-        return Found(tuple(items), basis)
+        return Found(tuple(self._recommended(row, vector, matrix, question.explain) for row in rows), basis)
 
     # -- what is asked -----------------------------------------------------------------------------------
 
-    def _asked(self, seeds: Iterable[Seed]) -> tuple[Vector, Basis]:
-        """The row to compare with, and by what."""
-        found = [(seed, *self._row(seed)) for seed in seeds]
-        if found and all(by_genres for _, _, by_genres in found):
-            parts = [(seed.weight, self._genre_row(seed)) for seed, _, _ in found]
-            return _one_row(parts), "genres"
-        return _one_row([(seed.weight, vector) for seed, vector, _ in found]), "similarity"
-
-    def _row(self, seed: Seed) -> tuple[Vector, bool]:
-        """(its row, whether there is nothing but genres to compare it by)."""
-        if seed.movie_id is not None:
-            row = self._known_row(seed.movie_id)
-            return self._rows.row(row), bool(self._by_genres[row])
-        if seed.movie is not None:
-            vector = self._vocabulary.of_movie(seed.movie)
-            if not self._vocabulary.suffices(vector) and self._vocabulary.genres_of(seed.movie):
-                return {}, True
-            return vector, False
-        assert seed.text is not None
-        return self._vocabulary.of_text(seed.text), False
-
-    def _genre_row(self, seed: Seed) -> Vector:
-        if seed.movie_id is not None:
-            return self._genres.row(self._known_row(seed.movie_id))
-        assert seed.movie is not None
-        return self._vocabulary.genres_of(seed.movie)
-
     def _row_of(self, seed: Seed) -> int:
-        """The row that an answer to this seed must not name, -1 where there is none."""
-        named = seed.movie_id if seed.movie is None else seed.movie.id
-        return -1 if named is None else self._facts.row_of(named)
+        """The row of the movie a seed names, -1 for a new one or a text."""
+        if seed.movie_id is not None:
+            return self._known_row(seed.movie_id)
+        return -1 if seed.movie is None else self._facts.row_of(seed.movie.id)
 
     def _known_row(self, movie_id: int) -> int:
         row = self._facts.row_of(movie_id)
@@ -158,39 +133,65 @@ class IndexEngine:
             raise UnknownMovie(movie_id)
         return row
 
-    def _rows_withdrawn(self, withdrawn: frozenset[int]) -> Rows:
+    def _asked(self, seeds: Sequence[tuple[Seed, int]]) -> tuple[Vector, Basis]:
+        """What to compare with, and by what."""
+        found = [(seed, row, *self._vector(seed, row)) for seed, row in seeds]
+        if found and all(by_genres for *_, by_genres in found):
+            return _one_row(
+                [(seed.weight, self._genres_alone(seed, row)) for seed, row, *_ in found]
+            ), "genres"
+        return _one_row([(seed.weight, vector) for seed, _, vector, _ in found]), "similarity"
+
+    def _vector(self, seed: Seed, row: int) -> tuple[Vector, bool]:
+        """(its row, whether there is nothing but genres to compare it by)."""
+        if seed.movie_id is not None:
+            return self._rows.row(row), bool(self._by_genres[row])
+        if seed.movie is not None:
+            vector = self._vocabulary.of_movie(seed.movie)
+            if not self._vocabulary.suffices(vector) and self._vocabulary.genres_of(seed.movie):
+                return {}, True
+            return vector, False
+        return self._vocabulary.of_text(seed.text or ""), False
+
+    def _genres_alone(self, seed: Seed, row: int) -> Vector:
+        return self._genres.row(row) if seed.movie is None else self._vocabulary.genres_of(seed.movie)
+
+    def _rows_withdrawn(self, withdrawn: frozenset[int]) -> frozenset[int]:
         """The same set comes with question after question, so its rows are looked up once."""
         known, rows = self._withdrawn
         if known is not withdrawn:
-            rows = self._facts.rows_of(withdrawn)
+            rows = frozenset(self._facts.rows_of(withdrawn).tolist())
             self._withdrawn = (withdrawn, rows)
         return rows
 
     # -- what is near ------------------------------------------------------------------------------------
 
-    def _listed(self, question: Question, gone: Rows) -> Rows | None:
+    def _listed(self, question: Question, own: int, gone: frozenset[int]) -> list[int] | None:
         """The answer by the neighbours computed beforehand; None where they are not enough to tell."""
         seed = question.seeds[0]
         if len(question.seeds) > 1 or seed.movie_id is None or seed.weight <= 0 or question.diversity:
             return None
-        rows = self._neighbours[self._known_row(seed.movie_id)]
-        if len(gone) > 1 or question.filters.narrow:
-            rows = rows[rows >= 0]
-            rows = rows[self._facts.passing(question.filters, rows) & outside(gone, rows, len(self))]
-        rows = rows[: question.top_n]
-        return rows if len(rows) == question.top_n and rows[-1] >= 0 else None
+        near = self._neighbours[own]
+        if question.filters.narrow:
+            near = near[near >= 0]
+            near = near[self._facts.passing(question.filters, near)]
+        left = (row for row in near.tolist() if row >= 0 and row not in gone)
+        rows = list(islice(left, question.top_n))
+        return rows if len(rows) == question.top_n else None
 
-    def _searched(self, question: Question, vector: Vector, matrix: Matrix, gone: Rows) -> tuple[Rows, bool]:
+    def _searched(
+        self, question: Question, vector: Vector, matrix: Matrix, gone: frozenset[int]
+    ) -> tuple[list[int], bool]:
         """(rows, best first; whether any row is near, whatever the filters say)."""
         scores = matrix.scores(vector)
-        scores[gone] = 0.0
-        near = scores.max(initial=0.0) > 0
+        scores[list(gone)] = 0.0
+        near = bool(scores.max(initial=0.0) > 0)
         if near and question.filters.narrow:
             scores[~self._facts.passing(question.filters)] = 0.0
         if not question.diversity:
-            return best(scores, question.top_n), near
+            return best(scores, question.top_n).tolist(), near
         pool = best(scores, pool_size(question.top_n))
-        return diverse(pool, scores[pool], matrix, question.top_n, question.diversity), near
+        return diverse(pool, scores[pool], matrix, question.top_n, question.diversity).tolist(), near
 
     # -- what is said ------------------------------------------------------------------------------------
 
@@ -200,7 +201,7 @@ class IndexEngine:
         facts = self._facts
         return Recommended(
             int(facts.ids[row]),
-            str(self._titles[row]),
+            self._titles.at(row),
             facts.year_of(row),
             facts.genres_of(row),
             round(score, 6),
@@ -209,16 +210,20 @@ class IndexEngine:
 
     def _reasons(self, shared: list[tuple[int, float]], score: float) -> tuple[Reason, ...]:
         """By share, descending; what users liked together is one reason, whoever they were."""
-        reasons, named, together = [], len(self._vocabulary.terms), 0.0
+        reasons, known, together = [], len(self._vocabulary.terms), 0.0
         for column, part in shared:
-            if column >= named:
+            if column >= known:
                 together += part
             else:
-                term = self._vocabulary.terms[column]
-                reasons.append(Reason(self._vocabulary.field_of(column), term, round(part / score, 6)))
+                reasons.append(Reason(*self._named(column), round(part / score, 6)))
         if together:
             reasons.append(Reason("together", TOGETHER, round(together / score, 6)))
-        return tuple(sorted(reasons, key=_by_share))
+        reasons.sort(key=_by_share)
+        return tuple(reasons)
+
+    def _name(self, column: int) -> tuple[str, str]:
+        """(field, term) of a column."""
+        return self._vocabulary.field_of(column), self._vocabulary.terms[column]
 
 
 def _by_share(reason: Reason) -> float:

@@ -31,15 +31,15 @@ class Facts:
     ids: Array
     by_id: Array
     years: Array
-    languages: Strings
+    languages: tuple[str, ...]
     language_codes: Array
-    genre_names: Strings
+    genre_names: tuple[str, ...]
     genre_starts: Array
     genre_codes: Array
 
     @classmethod
     def among(cls, arrays: Mapping[str, Array]) -> Facts:
-        names, languages = (Strings.among(arrays, name) for name in ("genre_names", "languages"))
+        names, languages = (tuple(Strings.among(arrays, name)) for name in ("genre_names", "languages"))
         return cls(
             arrays["ids"], arrays["by_id"], arrays["years"], languages, arrays["language_codes"],
             names, arrays["genre_starts"], arrays["genre_codes"],

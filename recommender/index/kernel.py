@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numba
 import numpy as np
@@ -42,16 +42,14 @@ TILE: Final = 256
 STEPS: Final = 65_535.0
 """A value in 16 bits is a multiple of 1 / `STEPS`."""
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 
-
-def compiled(function: Function) -> Function:
+def compiled(function: Callable[..., Any]) -> Any:
     """Compiled at the first call; kept on disk where there is a directory to write to, which a container with
     read-only code may lack."""
     try:
-        return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:
-        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(nogil=True)(function)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +136,24 @@ def search(collection: Collection, queries: Queries, which: Array, found: Array)
         which, queries.starts, queries.terms, queries.values, rows.starts, rows.terms, rows.values,
         np.zeros(len(collection.cuts)), candidates, exact, wrong,
     )  # fmt: skip
-    order = np.argsort(-exact, axis=1, kind="stable")[:, :k]  # candidates come by row, so ties stay by row
-    exact = np.take_along_axis(exact, order, axis=1)
-    found[which] = np.where(exact > 0, np.take_along_axis(candidates, order, axis=1), -1)
-    unproven = which[(candidates[:, -1] >= 0) & (exact[:, -1] <= least + wrong)]
+    found[which], last = _ordered(candidates, exact, k)
+    unproven = which[(candidates[:, -1] >= 0) & (last <= least + wrong)]
     if len(unproven):
+        candidates, exact = candidates[: len(unproven), :k], exact[: len(unproven), :k]
+        candidates[:], exact[:] = -1, 0.0
         _search_exactly(
             unproven, queries.starts, queries.terms, queries.values, queries.own,
-            rows.list_starts, rows.list_rows, rows.list_values, np.zeros(len(rows)), found,
+            rows.list_starts, rows.list_rows, rows.list_values, np.zeros(len(rows)), candidates, exact,
         )  # fmt: skip
+        found[unproven], _ = _ordered(candidates, exact, k)
     return unproven
+
+
+def _ordered(candidates: Array, exact: Array, k: int) -> tuple[Array, Array]:
+    """((m, k) the candidates of the largest scores above 0, best first, then -1; (m,) the k-th score)."""
+    order = np.argsort(-exact, axis=1, kind="stable")[:, :k]  # candidates come by row, so ties stay by row
+    exact = np.take_along_axis(exact, order, axis=1)
+    return np.where(exact > 0, np.take_along_axis(candidates, order, axis=1), -1), exact[:, -1]
 
 
 @compiled
@@ -190,7 +196,8 @@ def _cut_down(scores, documents, count, size, spare):  # type: ignore[no-untyped
 
     Returns the last one's score. spare : as long as `scores`, for the selection.
     """
-    spare[:count] = scores[:count]
+    for place in range(count):
+        spare[place] = scores[place]
     bar = _largest(spare[:count], size)
     equal = size
     for place in range(count):
@@ -249,7 +256,8 @@ def _search(  # type: ignore[no-untyped-def]
     spare = np.zeros(max(block // CHUNK, size + ROOM), np.float32)
     for tile in range(0, which.size, TILE):
         last = min(which.size, tile + TILE)
-        held[:] = 0
+        for at in range(TILE):
+            held[at] = 0
         for number in range(cuts.shape[1] - 1):
             base = number * block
             width = min(block, n - base)
@@ -257,7 +265,8 @@ def _search(  # type: ignore[no-untyped-def]
             for at in range(tile, last):
                 query = which[at]
                 if alike < 0 or not _same_wide(alike, query, starts, terms, values, wide_begin, wide_end):
-                    wide[:width] = 0
+                    for place in range(width):
+                        wide[place] = 0
                     for entry in range(starts[query], starts[query + 1]):
                         if wide_begin <= terms[entry] < wide_end:
                             value = values[entry]
@@ -289,15 +298,15 @@ def _search(  # type: ignore[no-untyped-def]
                                 if count == size + ROOM:
                                     bar = _cut_down(own_scores, own_documents, count, size, spare)
                                     count = size
-                    scores[begin:end] = 0
                 if count > size:
                     bar = _cut_down(own_scores, own_documents, count, size, spare)
                     count = size
+                scores[:width] = 0
                 held[at - tile] = count
                 least[at] = bar
         for at in range(tile, last):
-            count = held[at - tile]
-            candidates[at, :count] = documents[at - tile, :count]
+            for place in range(held[at - tile]):
+                candidates[at, place] = documents[at - tile, place]
 
 
 @compiled
@@ -325,12 +334,13 @@ def _score(  # type: ignore[no-untyped-def]
 
 @compiled
 def _search_exactly(  # type: ignore[no-untyped-def]
-    which, starts, terms, values, own, list_starts, list_rows, list_values, scores, found
+    which, starts, terms, values, own, list_starts, list_rows, list_values, scores, candidates, exact
 ):  # fmt: skip
     """The same in float64 throughout, a query at a time: several times as long."""
-    k = found.shape[1]
+    k = candidates.shape[1]
     spare, kept, documents = np.zeros(scores.size), np.zeros(scores.size), np.zeros(scores.size, np.int32)
-    for query in which:
+    for at in range(which.size):
+        query = which[at]
         for entry in range(starts[query], starts[query + 1]):
             term, value = terms[entry], np.float64(values[entry])
             for place in range(list_starts[term], list_starts[term + 1]):
@@ -343,9 +353,10 @@ def _search_exactly(  # type: ignore[no-untyped-def]
                 kept[count] = scores[document]
                 documents[count] = document
                 count += 1
+            scores[document] = 0
         if count > k:
             _cut_down(kept, documents, count, k, spare)
             count = k
-        order = np.argsort(-kept[:count], kind="mergesort")  # stable: ties stay by row
-        found[query, :count] = documents[:count][order]
-        scores[:] = 0
+        for place in range(count):
+            candidates[at, place] = documents[place]
+            exact[at, place] = kept[place]

@@ -111,4 +111,4 @@ class Matrix:
 def ranges(begins: Array, counts: Array) -> Array:
     """All numbers of the half-open ranges [begin, begin + count), one range after the other."""
     offsets = np.cumsum(counts) - counts
-    return np.arange(counts.sum()) + np.repeat(begins - offsets, counts)
+    return np.asarray(np.arange(counts.sum()) + np.repeat(begins - offsets, counts))

@@ -173,7 +173,7 @@ def page(
 
 _TIMED = """
     INSERT INTO recommender_interaction ("user", movie_id, kind, at, client_id, received_at)
-    SELECT given."user", given.movie_id, given.kind, given.at, %s, %s
+    SELECT given."user", given.movie_id, given.kind, given.at, %s::integer, %s::timestamptz
     FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::timestamptz[])
          WITH ORDINALITY AS given ("user", movie_id, kind, at, place)
     ORDER BY given.place
@@ -181,7 +181,8 @@ _TIMED = """
 """
 _UNTIMED = """
     INSERT INTO recommender_interaction ("user", movie_id, kind, at, client_id, received_at)
-    SELECT DISTINCT given."user", given.movie_id, given.kind, %s, %s, %s
+    SELECT DISTINCT given."user", given.movie_id, given.kind,
+        %s::timestamptz, %s::integer, %s::timestamptz
     FROM unnest(%s::text[], %s::bigint[], %s::text[]) AS given ("user", movie_id, kind)
     WHERE NOT EXISTS (
         SELECT FROM recommender_interaction AS known

@@ -89,8 +89,7 @@ def test_a_movie_is_added_read_changed_withdrawn_and_readmitted(
         "Changed title, year.",
         "Withdrawn.",
         "Changed votes.",
-        "Changed description, genres, keywords, language, popularity, rating, runtime, title, votes. "
-        "Readmitted.",
+        f"Changed {', '.join(sorted(MOVIE.keys() - {'id', 'original_title', 'year'}))}. Readmitted.",
     ]
 
 
