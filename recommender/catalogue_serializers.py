@@ -63,6 +63,16 @@ class MoviePageSerializer(serializers.Serializer[Any]):
     next = serializers.URLField(allow_null=True)
 
 
+class SuggestedSerializer(serializers.ModelSerializer[Movie]):
+    class Meta:
+        model = Movie
+        fields: ClassVar = ["id", "title", "year"]
+
+
+class SuggestionsSerializer(serializers.Serializer[Any]):
+    movies = SuggestedSerializer(many=True)
+
+
 class GivenInteractionSerializer(serializers.Serializer[Any]):
     """What a user did with a movie."""
 
