@@ -32,14 +32,14 @@ def home(request: HttpRequest) -> HttpResponse:
             {
                 "row": row,
                 "declared": declared,
-                "asked_at": makers.asked_at(row.name),
+                "page": makers.page(row.name),
                 "active": active,
                 "metric": metric,
                 "value": active.metrics.get(metric) if active and metric else None,
             }
         )
     served.sort(key=lambda item: item["active"] is None)  # what answers comes first
-    rows = [item for item in served if not item["asked_at"]]
+    rows = [item for item in served if not item["page"]]
     first = next((item for item in rows if item["active"]), None)
     example = json.dumps(first["active"].dataset_schema.example, ensure_ascii=False) if first else ""
     context: dict[str, Any] = {

@@ -23,10 +23,12 @@ class RecommenderConfig(AppConfig):
                 policy=declaration.POLICY,
                 primary_metrics=declaration.PRIMARY_METRICS,
                 metrics=declaration.METRICS,
+                smaller_is_better=declaration.SMALLER_IS_BETTER,
                 source={"from": "catalogue"},
                 make="recommender.services.building.make",
                 remake="recommender.services.building.remake",
                 asked_at="/api/v1/recommendations/",
+                page="/movies/",
                 judged_on=declaration.JUDGED_ON,
                 baseline_is=declaration.BASELINE_IS,
             )

@@ -31,6 +31,7 @@ most 1 and at least -1."""
 METRICS: Final = (
     "ndcg_at_10", "recall_at_10", "coverage", "diversity", "popularity_bias", "latency_ms",
 )  # fmt: skip
+SMALLER_IS_BETTER: Final = frozenset({"popularity_bias", "latency_ms"})
 PRIMARY_METRICS: Final = ("ndcg_at_10", "coverage")
 """What "better" means: the first of them that a version has."""
 JUDGED_ON: Final = (

@@ -177,7 +177,7 @@ def _terms(name: str, description: str, example: list[str]) -> Field:
 COLUMNS: Final[Mapping[str, Column]] = {
     column.name: column
     for column in (
-        Column("id", "integer", "The source's own number.", minimum=1, maximum=LARGEST_ID, example=9001),
+        Column("id", "integer", "The source's own number.", minimum=1, example=9001),
         Column("title", "text", "", max_length=LONGEST_TITLE, example="The Tidal Clock"),
         Column(
             "original_title",
@@ -276,6 +276,10 @@ class Reading:
             return
         self.values[name] = FIELDS[name].empty if found is None else found
 
+    def unknown(self, name: str) -> None:
+        said = f"{clip(name)} is not a field of a movie"
+        self.faults.append(Fault(clip(name), "unknown_field", said, allowed=NAMES))
+
     def missing(self) -> None:
         """Names the fields that must be given and are not; the others get what stands for nothing."""
         refused = {fault.field for fault in self.faults}
@@ -309,6 +313,18 @@ def read(raw: object, *, movie_id: int | None = None) -> Entry | list[Fault]:
     return reading.entry() if isinstance(raw, Mapping) else reading.faults
 
 
+def read_cells(cells: Mapping[str, str]) -> Entry | list[Fault]:
+    """The cells of a form as a whole movie, or every fault; an empty cell is as left out."""
+    reading = Reading()
+    for name, cell in cells.items():
+        known = FIELDS.get(name)
+        if known is None:
+            reading.unknown(name)
+        else:
+            reading.take(name, known.from_text, cell)
+    return reading.entry()
+
+
 def read_changes(raw: object, *, movie_id: int) -> dict[str, Any] | list[Fault]:
     """The fields a JSON object names, or every fault."""
     reading = _given(raw, movie_id)
@@ -329,10 +345,9 @@ def _given(raw: object, movie_id: int | None) -> Reading:
             break
         known = FIELDS.get(name)
         if known is None:
-            said = f"{clip(name)} is not a field of a movie"
-            reading.faults.append(Fault(clip(name), "unknown_field", said, allowed=NAMES))
-            continue
-        reading.take(name, known.from_json, value)
+            reading.unknown(name)
+        else:
+            reading.take(name, known.from_json, value)
     given = reading.values.get("id")
     if movie_id is not None and given not in (None, movie_id):
         said = f"id must be that of the address, {movie_id}, or be left out"

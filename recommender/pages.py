@@ -1,4 +1,5 @@
-"""The page on which a person goes from movie to movie: ``/movies/``. It asks the API, as any client does."""
+"""The page on which a person goes from movie to movie: ``/movies/``. It asks the API, as any client does; one
+route of that is for its sake, the titles it suggests while somebody types."""
 
 from __future__ import annotations
 
@@ -8,9 +9,15 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
 
+from recommender.access import MoviesView
+from recommender.catalogue_serializers import SuggestionsSerializer
 from recommender.declaration import NAME
-from recommender.services import browsing
+from recommender.models import LONGEST_TITLE
+from recommender.services import browsing, catalogue
 from training.models import RegisteredModel
 from training.services import access
 
@@ -31,13 +38,27 @@ def movies(request: HttpRequest) -> HttpResponse:
         response = render(request, "recommender/not_allowed.html", status=403)
     else:
         if model is not None:
+            version = model.active_version
             context = {
-                "version": model.active_version,
+                "version": version,
                 "may_tell": access.may(request.user, "give_outcomes", model),
                 "may_read": access.may(request.user, "read_log", model),
                 "may_train": access.may(request.user, "train", model),
-                "choices": browsing.choices() if model.active_version else None,
+                "choices": browsing.choices() if version else None,
             }
         response = render(request, "recommender/movies.html", context)
     response["Content-Security-Policy"] = POLICY
     return response
+
+
+class SuggestionsView(MoviesView):
+    """The most popular movies whose title begins so, for a person who is still typing."""
+
+    @extend_schema(
+        operation_id="suggest_movies",
+        parameters=[OpenApiParameter("title", str, description="Case and accents do not count.")],
+        responses=SuggestionsSerializer,
+    )
+    def get(self, request: Request) -> Response:
+        found = catalogue.suggestions(request.query_params.get("title", "")[:LONGEST_TITLE])
+        return Response(SuggestionsSerializer({"movies": found}).data)

@@ -30,7 +30,9 @@ hypothesis.settings.load_profile("vigia")
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Artifacts go to a directory of the tests' own; static files come from where they lie."""
+    """Artifacts go to a directory of the tests' own; static files come from where they lie. Passwords of the
+    tests need no million rounds."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.STORAGES["default"]["OPTIONS"]["location"] = str(tmp_path_factory.mktemp("store"))
     settings.STORAGES["staticfiles"]["BACKEND"] = "django.contrib.staticfiles.storage.StaticFilesStorage"
     # Tests that commit empty the tables afterwards: the log's guard lets TRUNCATE pass, and only it.

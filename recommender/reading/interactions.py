@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from recommender.entries import LARGEST_ID
 from recommender.reading.rows import NO_TARGET, Layout
 from training.schema import Column, DatasetSchema, Fault
 from training.schema.faults import echo
@@ -25,7 +24,7 @@ _SECONDS = re.compile(r"\d{9,11}(\.0+)?", re.ASCII)  # from 1973 on; eight digit
 SCHEMA: Final = DatasetSchema(
     columns=(
         Column("user", "text", aliases=("user_id", "userId"), max_length=LONGEST_REFERENCE),
-        Column("movie_id", "integer", aliases=("movieId",), minimum=1, maximum=LARGEST_ID),
+        Column("movie_id", "integer", aliases=("movieId",), minimum=1),
         Column("kind", "category", nullable=True, levels=tuple(sorted(KINDS)), normalise="lower"),
         Column("rating", "number", nullable=True, minimum=0, maximum=5),
         Column("at", "text", aliases=("timestamp",), max_length=40),

@@ -13,11 +13,12 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from predictions.services.outcome_rows import TOLERATED, moment
-from recommender.entries import LARGEST_ID, Refused, read_column
+from recommender.entries import Refused, read_column
 from recommender.models import Interaction
 from recommender.reading.interactions import LONGEST_REFERENCE
 from training.errors import TooLarge
 from training.schema import Column, Fault, InvalidRows
+from training.schema.columns import is_storable
 from training.schema.dataset import RepeatedNames
 from training.schema.faults import REPORTED_FAULTS, clip, echo
 
@@ -26,7 +27,7 @@ LOCK: Final = 22_125
 """Class of the advisory lock of those that tell without a time."""
 _COLUMNS: Final = {
     "user": Column("user", "text", max_length=LONGEST_REFERENCE),
-    "movie_id": Column("movie_id", "integer", minimum=1, maximum=LARGEST_ID),
+    "movie_id": Column("movie_id", "integer", minimum=1),
     "kind": Column("kind", "category", levels=tuple(Interaction.Kind.values)),
 }
 
@@ -153,9 +154,26 @@ def _unknown(ids: set[int]) -> set[int]:
         return {row[0] for row in cursor.fetchall()}
 
 
+def page(
+    *, user: str | None, movie_id: int | None, before: int | None, limit: int
+) -> tuple[list[Interaction], int | None]:
+    """(interactions, the newest first; cursor of the next page or None). Always by an index."""
+    rows = Interaction.objects.select_related("version", "client")
+    if user is not None:
+        rows = rows.filter(user=user) if is_storable(user) else rows.none()
+    if movie_id is not None:
+        rows = rows.filter(movie_id=movie_id)
+    if before is not None:
+        rows = rows.filter(pk__lt=before)
+    found = list(rows.order_by("-pk")[: limit + 1])
+    more = len(found) > limit
+    found = found[:limit]
+    return found, found[-1].pk if more else None
+
+
 _TIMED = """
     INSERT INTO recommender_interaction ("user", movie_id, kind, at, client_id, received_at)
-    SELECT given."user", given.movie_id, given.kind, given.at, %s, %s
+    SELECT given."user", given.movie_id, given.kind, given.at, %s::integer, %s::timestamptz
     FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::timestamptz[])
          WITH ORDINALITY AS given ("user", movie_id, kind, at, place)
     ORDER BY given.place
@@ -163,7 +181,8 @@ _TIMED = """
 """
 _UNTIMED = """
     INSERT INTO recommender_interaction ("user", movie_id, kind, at, client_id, received_at)
-    SELECT DISTINCT given."user", given.movie_id, given.kind, %s, %s, %s
+    SELECT DISTINCT given."user", given.movie_id, given.kind,
+        %s::timestamptz, %s::integer, %s::timestamptz
     FROM unnest(%s::text[], %s::bigint[], %s::text[]) AS given ("user", movie_id, kind)
     WHERE NOT EXISTS (
         SELECT FROM recommender_interaction AS known

@@ -86,8 +86,8 @@ def load(
     InvalidRows : for bad rows unless `refused` is given, and for a file without any good one.
     Conflict : another file is being loaded; or a file with bad rows would withdraw what it may well hold.
     """
-    with transaction.atomic():
-        staging = Staging[Row]({"given": "integer", **TYPES, "title_key": 'text COLLATE "C"'}, _cells)
+    columns = {"given": "integer", **TYPES, "title_key": 'text COLLATE "C"'}
+    with transaction.atomic(), Staging[Row](columns, _cells) as staging:
         staging.fill(rows, progress)
         staging.refuse(
             "SELECT line, first AS value FROM ("

@@ -47,9 +47,8 @@ def load(rows: Rows[Row], *, refused: TextIO | None = None, progress: Progress =
     ------
     InvalidRows : for bad rows unless `refused` is given, and for a file without any good one.
     """
-    with transaction.atomic():
-        columns = {"user": "text", "movie_id": "bigint", "kind": "text", "at": "timestamptz"}
-        staging = Staging[Row](columns, _cells)
+    columns = {"user": "text", "movie_id": "bigint", "kind": "text", "at": "timestamptz"}
+    with transaction.atomic(), Staging[Row](columns, _cells) as staging:
         staging.fill(rows, progress)
         staging.refuse(_UNKNOWN, "movie_id", "unknown_movie", "the catalogue has no movie {}")
         staging.check(rows, refused)

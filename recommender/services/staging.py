@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Generic, TextIO, TypeVar
+from typing import Any, Final, Generic, Self, TextIO, TypeVar
 
 from django.db import connection
 
@@ -29,7 +29,7 @@ def unheard(rows: int) -> None:
 
 
 class Staging(Generic[T]):
-    """The temporary tables of one load; they go with its transaction.
+    """The temporary tables of one load, which takes place within a transaction; a context manager.
 
     ``incoming`` holds `columns` (with the line of each row first), ``refused`` a line and its reasons.
 
@@ -45,6 +45,13 @@ class Staging(Generic[T]):
         said = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
         self.execute(f"CREATE TEMPORARY TABLE {ROWS} (line bigint NOT NULL, {said}) ON COMMIT DROP")
         self.execute(f"CREATE TEMPORARY TABLE {REFUSED} (line bigint, reasons text) ON COMMIT DROP")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:  # else they go with what is rolled back
+            self.execute(f"DROP TABLE {ROWS}, {REFUSED}")
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> int:
         """How many rows it was about."""
@@ -104,7 +111,8 @@ class Staging(Generic[T]):
         """
         if self.bad and refused is None:
             faults = sorted(self._faults, key=lambda fault: fault.line or 0)
-            raise InvalidRows(faults, rows=self.rows, bad=self.bad, what="rows")
+            said = f"{self.bad:,} of {self.rows:,} rows {'is' if self.bad == 1 else 'are'} invalid"
+            raise InvalidRows(faults, rows=self.rows, bad=self.bad, message=said)
         if self.bad and refused is not None:
             self._write_refused(rows, refused)
         if self.bad == self.rows:
@@ -117,13 +125,14 @@ class Staging(Generic[T]):
         writer.writerow(["line", "reasons", *rows.header])
         with connection.chunked_cursor() as cursor:
             cursor.execute(f"SELECT line, reasons FROM {REFUSED} ORDER BY line")
-            wanted = next(cursor, None)
+            refused = iter(cursor)
+            wanted = next(refused, None)
             for line, cells in rows.again():
                 if wanted is None:
                     break
                 if line == wanted[0]:
                     writer.writerow([line, wanted[1], *cells])
-                    wanted = next(cursor, None)
+                    wanted = next(refused, None)
 
 
 def said_of(faults: Sequence[Fault]) -> str:

@@ -156,7 +156,7 @@ def test_memory_is_that_of_a_process_and_its_descendants() -> None:
 
 
 def test_a_job_ends_with_its_watcher(db: None) -> None:
-    """kill -9 of the watcher: nobody would see how the job ends, so it does not go on; another has it next."""
+    """kill -9 of the watcher: nobody would see how the job ends, so it does not go on; another does it."""
     run = queued()
     watcher = subprocess.Popen([sys.executable, "-c", SUPERVISE.format(run=run.pk)], cwd=ROOT)
     until(lambda: doing(run))

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -211,33 +210,34 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@contextmanager
-def dask(directory: Path, *parts: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of Dask's, on loopback, with this code on its path; ended by its pid."""
-    command = [sys.executable, "-m", "dask", *parts, "--host", "127.0.0.1", "--no-dashboard"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with (directory / f"{parts[0]}-{parts[-1][-6:]}.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=log)
-        try:
-            yield process
-        finally:
-            process.kill()  # a worker that has lost its scheduler may take its time to end by itself
-            process.wait(10)
+CLUSTER = """
+import asyncio, sys
+from distributed import Scheduler, Worker
+
+async def run(port):
+    loopback = {"host": "127.0.0.1", "dashboard": False}
+    async with Scheduler(port=port, **loopback) as scheduler:
+        await asyncio.gather(*(Worker(scheduler.address, nthreads=1, name=n, **loopback) for n in "ab"))
+        await scheduler.finished()
+
+asyncio.run(run(int(sys.argv[1])))
+"""
 
 
 @pytest.fixture
 def scheduler(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The address of a scheduler with two workers, and its process."""
+    """The address of a scheduler with two workers, and the process of all: in one of its own, each would
+    import everything again."""
     from distributed import Client
 
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
-    worker = ("worker", address, "--no-nanny", "--nthreads", "1", "--name")
-    with (
-        dask(tmp_path, "scheduler", "--port", str(port)) as process,
-        dask(tmp_path, *worker, "first"),
-        dask(tmp_path, *worker, "second"),
-    ):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "dask.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CLUSTER, str(port)], cwd=tmp_path, env=environment, stdout=log, stderr=log
+        )
+    try:
         until = time.monotonic() + 30
         while True:
             try:
@@ -247,6 +247,9 @@ def scheduler(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
             except OSError:
                 assert time.monotonic() < until, "the scheduler did not come up"
         yield address, process
+    finally:
+        process.kill()
+        process.wait(10)
 
 
 def fits_done(dask_worker: Any) -> int:

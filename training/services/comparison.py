@@ -106,7 +106,9 @@ def metric_rows(model: RegisteredModel, columns: Sequence[Metrics]) -> list[Metr
         known = [value for value in values if value is not None]
         if not known:
             continue
-        down = name in SMALLER_IS_BETTER
+        down = name in SMALLER_IS_BETTER or (
+            isinstance(declared, Maker) and name in declared.smaller_is_better
+        )
         top = min(known) if down else max(known)
         differ = len(known) > 1 and min(known) != max(known)
         best = frozenset(at for at, value in enumerate(values) if differ and value == top)

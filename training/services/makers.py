@@ -103,9 +103,10 @@ class Maker:
     Parameters
     ----------
     primary_metrics : what "better" means: the first of them that a version has.
-    metrics : in the order in which they are shown.
+    metrics : in the order in which they are shown. smaller_is_better : of these.
     source : where a run takes its rows from, as `TrainingRun.source` stores it.
-    make, remake : dotted paths of a `Make` and of a `Remake`. asked_at : the route that answers for it.
+    make, remake : dotted paths of a `Make` and of a `Remake`. asked_at : the route that answers for it;
+        page : where people ask it.
     judged_on, baseline_is : what its metrics were measured on, and what they are compared with, in sentences.
     """
 
@@ -115,10 +116,12 @@ class Maker:
     policy: str
     primary_metrics: tuple[str, ...]
     metrics: tuple[str, ...]
+    smaller_is_better: frozenset[str]
     source: dict[str, Any]
     make: str
     remake: str
     asked_at: str
+    page: str
     judged_on: str
     baseline_is: str
     task: str = "recommendation"
@@ -156,10 +159,10 @@ def find(name: str) -> Maker | None:
     return _MAKERS.get(name)
 
 
-def asked_at(name: str) -> str:
-    """The route of a model of an application above; empty for one of rows."""
+def page(name: str) -> str:
+    """Where people ask a model of an application above; empty for one of rows."""
     maker = _MAKERS.get(name)
-    return maker.asked_at if maker else ""
+    return maker.page if maker else ""
 
 
 def make_of(maker: Maker) -> Make:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from django.db.models import QuerySet
+
 from training import artifacts, datasets, fitting
 from training.errors import VigiaError
 from training.judging import Judged
 from training.models import ModelVersion, ReferenceProfile
 from training.profile import profile
-from training.services import reproduction
+from training.services import makers, reproduction
 
 
 def make(version: ModelVersion) -> ReferenceProfile:
@@ -23,6 +25,7 @@ def make(version: ModelVersion) -> ReferenceProfile:
     found = ReferenceProfile.objects.filter(version=version).first()
     if found is not None:
         return found
+    makers.require_rows(version.registered_model, "reference profile")
     declared = reproduction.declared_then(version)
     with artifacts.dataset_file(version.dataset) as path:
         frame = datasets.read_frame(path, declared.schema)
@@ -35,11 +38,16 @@ def make(version: ModelVersion) -> ReferenceProfile:
     return ReferenceProfile.objects.get_or_create(version=version, defaults={"bins": made.to_json()})[0]
 
 
+def without() -> QuerySet[ModelVersion, ModelVersion]:
+    """Active versions that could have a profile, and have none."""
+    active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, reference__isnull=True)
+    return active.exclude(registered_model__name__in=[maker.name for maker in makers.every()])
+
+
 def make_for_active() -> list[tuple[ModelVersion, str]]:
     """Gives active versions without a profile theirs; each with what went wrong, in words, or nothing."""
     found = []
-    versions = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, reference__isnull=True)
-    for version in versions.select_related("registered_model", "dataset"):
+    for version in without().select_related("registered_model", "dataset"):
         try:
             make(version)
         except VigiaError as error:

@@ -56,7 +56,9 @@ class Command(BaseCommand):
 
     def _profile_active(self) -> None:
         """Active versions from before reference profiles get theirs, so that their log can be reviewed."""
-        if ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, reference__isnull=True).exists():
+        others = [maker.name for maker in makers.every()]
+        active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, reference__isnull=True)
+        if active.exclude(registered_model__name__in=others).exists():
             from training.services import profiles
 
             for version, wrong in profiles.make_for_active():

@@ -12,9 +12,10 @@ from recommender.services import loading_interactions
 
 class Command(LoadingCommand[Row]):
     help = (
-        "Records the interactions of a file: user, movie_id, kind (clicked, watched, liked, disliked) and at, "
-        "as CSV or JSON lines; or MovieLens' userId, movieId, rating, timestamp (4 stars and more: liked, 2 "
-        "and fewer: disliked, else watched). A file with bad rows is refused whole, unless --refused is given."
+        "Records the interactions of a file: user, movie_id, kind (clicked, watched, liked, disliked) and "
+        "at, as CSV or JSON lines; or MovieLens' userId, movieId, rating, timestamp (4 stars and more: "
+        "liked, 2 and fewer: disliked, else watched). A file with bad rows is refused whole, unless "
+        "--refused is given."
     )
     layout = LAYOUT
 

@@ -52,8 +52,10 @@
     const many = set.genres.length + Boolean(set.from) + Boolean(set.to) + Boolean(set.language) + Boolean(varied);
     Object.assign(find("mv-filtered"), { hidden: !many, textContent: `${many} set` });
     find("mv-clear").hidden = !many;
-    find("mv-varied-said").textContent = !varied ? "the closest, however alike"
+    const said = !varied ? "the closest, however alike"
       : varied < 0.35 ? "a little less alike" : varied < 0.65 ? "less alike" : "as different as can be";
+    find("mv-varied-said").textContent = said;
+    given.varied.setAttribute("aria-valuetext", said);
     const wrong = set.from && set.to && set.from > set.to;
     given.to.setCustomValidity(wrong ? "the last year is before the first" : "");
   }
@@ -70,7 +72,7 @@
 
   /* `ask` is called with a question and the words of it, `refine` when a filter has changed. */
   movies.form = ({ ask, refine }) => {
-    const close = movies.suggest(fields.title, find("mv-suggestions"), (movie) => ask({ ...filters(), movie: movie.movie_id }, movie.title));
+    const close = movies.suggest(fields.title, find("mv-suggestions"), (movie) => ask({ ...filters(), movie: movie.id }, movie.title));
     const valid = () => {
       if (filterBox.querySelector(":invalid")) filterBox.open = true; // else the browser cannot show what is wrong
       return form.reportValidity();

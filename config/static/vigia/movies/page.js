@@ -140,7 +140,7 @@
       });
     }));
     drawTray();
-    status.textContent = given.length ? `${given.length} recommendations. ${heading.textContent}` : about.textContent;
+    status.textContent = given.length ? `${given.length} recommendations. ${heading.textContent}` : about.innerText;
   }
 
   /* Reports what was done with a recommended movie, each thing once. */
@@ -175,7 +175,7 @@
       },
     }));
     drawTray();
-    status.textContent = about.textContent;
+    status.textContent = about.innerText;
   }
 
   // -- what somebody liked --------------------------------------------------------------------------------

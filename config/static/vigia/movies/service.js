@@ -85,8 +85,8 @@
   };
 
   movies.titles = async (typed, signal) => {
-    const found = await call("GET", `${at.movies}?${new URLSearchParams({ title: typed })}`, undefined, { signal });
-    return found.movies.slice(0, 8);
+    const found = await call("GET", `${at.movies}suggestions/?${new URLSearchParams({ title: typed })}`, undefined, { signal });
+    return found.movies;
   };
 
   movies.movie = (id, signal) => call("GET", `${at.movies}${id}/`, undefined, { signal });

@@ -6,7 +6,7 @@
   const movies = window.vigiaMovies;
   const PAUSE = 150; // milliseconds without a key before the service is asked
 
-  /* `taken` is called with {movie_id, title} when somebody takes a suggestion. */
+  /* `taken` is called with {id, title} when somebody takes a suggestion. */
   movies.suggest = (field, list, taken) => {
     let offered = [], chosen = -1, waiting = 0, asking = null;
 
@@ -86,6 +86,7 @@
         take(chosen);
       }
     });
+    if (document.activeElement === field) look(); // typed before this was loaded
     return close;
   };
 })();
