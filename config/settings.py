@@ -269,6 +269,7 @@ def _link(title: str, icon: str, route: str, permission: str | None = None) -> d
 
 
 _MODELS, _LOG = "training.admin.rights.sees_models", "training.admin.rights.sees_log"
+_MOVIES = "recommender.admin.rights.sees_movies"
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Vigía",
     "SITE_HEADER": "Vigía",
@@ -327,6 +328,18 @@ UNFOLD: dict[str, Any] = {
                     _link("Prediction log", "receipt_long", "admin:predictions_prediction_changelist", _LOG),
                     _link("Outcomes", "fact_check", "admin:predictions_outcome_changelist", _LOG),
                     _link("Replays", "replay", "admin:predictions_replay_changelist", _MODELS),
+                ],
+            },
+            {
+                "title": "Movies",
+                "items": [
+                    _link("Catalogue", "movie", "admin:recommender_movie_changelist", _MOVIES),
+                    _link(
+                        "Interactions",
+                        "thumbs_up_down",
+                        "admin:recommender_interaction_changelist",
+                        "recommender.admin.rights.sees_interactions",
+                    ),
                 ],
             },
             {

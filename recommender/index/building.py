@@ -61,7 +61,7 @@ def build(
 
     Raises `NoMovies`.
     """
-    seconds = _Seconds(report)
+    seconds = _Seconds()
     with seconds.of("reading"):
         analysis = Analysis.of(catalogue, settings, report)
     if not len(catalogue) or not any(block.matrix.nnz for block in analysis.blocks.values()):
@@ -142,8 +142,7 @@ def _counts(index: MovieIndex, analysis: Analysis, catalogue: Catalogue) -> Mapp
 class _Seconds:
     """What each stage took."""
 
-    def __init__(self, report: Progress) -> None:
-        self.report = report
+    def __init__(self) -> None:
         self.taken: dict[str, float] = {}
 
     @contextmanager

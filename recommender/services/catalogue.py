@@ -14,7 +14,7 @@ from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.postgres.fields import ArrayField
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import QuerySet, TextField, Value
 from django.utils import timezone
 
@@ -184,6 +184,25 @@ def of_genre(rows: Movies, genre: str) -> Movies:
     """Those of a genre, in upper or lower case."""
     wanted = lowered(Value([genre.strip()], output_field=ArrayField(TextField())))
     return rows.alias(lowered_genres=lowered("genres")).filter(lowered_genres__contains=wanted)
+
+
+def values_of(name: str) -> list[Any]:
+    """The distinct values of ``year`` or ``language``, ascending, without null and "": one look into the
+    index for each."""
+    if name not in ("year", "language"):
+        raise ValueError(f"{name!r}: no index would serve it")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            WITH RECURSIVE found (value) AS (
+                SELECT min({name}) FROM recommender_movie
+                UNION ALL
+                SELECT (SELECT min({name}) FROM recommender_movie WHERE {name} > found.value)
+                FROM found WHERE found.value IS NOT NULL
+            ) SELECT value FROM found WHERE value IS NOT NULL
+            """  # noqa: S608 - the name of a column of ours
+        )
+        return [value for (value,) in cursor.fetchall() if value != ""]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,143 @@
+"""What people did with movies, as it came: read-only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from unfold.contrib.filters.admin import DropdownFilter
+from unfold.decorators import display
+
+from recommender.admin import rights
+from recommender.admin.changelist import AfterParameter, PositionChangeList, Silent
+from recommender.models import Interaction
+from training.admin.rights import RegistryAdmin
+from training.schema.columns import is_storable
+from training.templatetags.vigia import badge
+
+LOOKED_THROUGH = 50_000
+MOVIE = "movie"
+TONES = {"liked": "good", "disliked": "bad", "watched": "calm", "clicked": "calm"}
+
+
+class KindFilter(DropdownFilter):
+    """No index serves a kind, so it is looked for among the newest, which bounds what a page costs."""
+
+    title = f"kind, among the newest {LOOKED_THROUGH:,}"
+    parameter_name = "kind"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+        return [(kind, kind) for kind in Interaction.Kind.values]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() not in Interaction.Kind.values:
+            return queryset
+        ids = queryset.order_by("-pk").values_list("pk", flat=True)
+        floor = ids[LOOKED_THROUGH : LOOKED_THROUGH + 1].first()
+        return queryset.filter(kind=self.value(), pk__gt=floor or 0)
+
+
+class MovieParameter(Silent):
+    parameter_name = MOVIE
+
+
+class InteractionChangeList(PositionChangeList):
+    """The newest first."""
+
+    order = ("-pk",)
+
+    def get_queryset(
+        self, request: HttpRequest, exclude_parameters: list[str] | None = None
+    ) -> QuerySet[Any]:
+        rows = super().get_queryset(request, exclude_parameters)
+        given = request.GET.get(MOVIE)
+        if not given:
+            return rows
+        known = given.isascii() and given.isdigit() and len(given) < 19
+        return rows.filter(movie_id=int(given)) if known else rows.none()
+
+    def position(self, row: Interaction) -> str:
+        return str(row.pk)
+
+    def after(self, rows: QuerySet[Any], position: str) -> QuerySet[Any]:
+        number = int(position)
+        if not 0 < number < 2**63:
+            raise ValueError(position)
+        return rows.filter(pk__lt=number)
+
+
+@admin.register(Interaction)
+class InteractionAdmin(RegistryAdmin):
+    list_display: ClassVar = ["when", "who", "what", "said", "followed", "received", "told_by"]
+    list_filter: ClassVar = [KindFilter, MovieParameter, AfterParameter]
+    list_select_related: ClassVar = ["movie", "version", "client"]
+    list_display_links: ClassVar = None
+    show_facets = admin.ShowFacets.NEVER  # a facet is a count over all of them
+    sortable_by: ClassVar = ()
+    search_fields: ClassVar = ["user"]  # shows the box; `get_search_results` does the search
+    search_help_text = "A user's reference, exactly"
+    fields: ClassVar = ["user"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Interaction, Interaction]:
+        return Interaction.objects.all()
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return rights.sees_interactions(request)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[InteractionChangeList]:
+        return InteractionChangeList
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """Only what the filters name: any other condition might read all of them."""
+        return lookup in {"kind", MOVIE, "after"}
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        return (queryset.filter(user=term) if is_storable(term) else queryset.none()), False
+
+    @display(description="time (UTC)")
+    def when(self, row: Interaction) -> datetime:
+        return row.at
+
+    @display(description="user")
+    def who(self, row: Interaction) -> str:
+        return format_html('<span class="vg-key" title="{0}">{0}</span>', row.user) if row.user else "–"
+
+    @display(description="movie")
+    def what(self, row: Interaction) -> str:
+        address = reverse("admin:recommender_movie_change", args=[row.movie_id])
+        return format_html('<a href="{}">{}</a>', address, row.movie)
+
+    @display(description="")
+    def said(self, row: Interaction) -> str:
+        return badge(row.kind, TONES[row.kind])
+
+    @display(description="after the recommendation")
+    def followed(self, row: Interaction) -> str:
+        if row.recommendation is None:
+            return "–"
+        address = reverse("admin:predictions_prediction_change", args=[row.recommendation])
+        place = f"place {row.rank}" if row.rank else "asked for"
+        number = f" of version {row.version.number}" if row.version else ""
+        return format_html('<a href="{}">{}{}</a>', address, place, number)
+
+    @display(description="received (UTC)")
+    def received(self, row: Interaction) -> datetime:
+        return row.received_at
+
+    @display(description="client")
+    def told_by(self, row: Interaction) -> str:
+        return row.client.get_username() if row.client else "–"
+
+    def page(self, request: HttpRequest, row: Interaction) -> dict[str, Any]:
+        return {"title": f"Interaction {row.pk}"}

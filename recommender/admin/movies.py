@@ -1,0 +1,262 @@
+"""The catalogue: the most popular first; changed, withdrawn and readmitted by those who may train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth.models import User
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from unfold.contrib.filters.admin import DropdownFilter
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
+
+from recommender.admin import rights
+from recommender.admin.changelist import AfterParameter, PositionChangeList
+from recommender.entries import FIELDS, Entry, Refused, split_terms
+from recommender.models import Movie
+from recommender.services import catalogue
+from training.admin.rights import RegistryAdmin
+from training.templatetags.vigia import badge
+
+LISTS = ("genres", "keywords")
+SHOWN_GENRES = 3
+
+
+class MovieForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A movie; read as the API reads it."""
+
+    genres = forms.CharField(
+        required=False,
+        help_text="One a line, or with | between them.",
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
+    )
+    keywords = forms.CharField(
+        required=False,
+        help_text="What it is about in single words or phrases; one a line, or with | between them.",
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 4}),
+    )
+    withdrawn = forms.BooleanField(
+        required=False,
+        help_text="Not recommended any more. It stays known, because the log refers to it.",
+        widget=UnfoldBooleanWidget,
+    )
+
+    class Meta:
+        model = Movie
+        fields: ClassVar = [*FIELDS]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk is not None:
+            for name in LISTS:
+                self.initial[name] = "\n".join(getattr(self.instance, name))
+            self.initial["withdrawn"] = self.instance.is_withdrawn
+
+    def clean(self) -> dict[str, Any]:
+        """Each field as the API would read it, on top of what the form asks for."""
+        given: dict[str, Any] = super().clean() or self.cleaned_data
+        for name, field in FIELDS.items():
+            if name not in given:
+                continue
+            value = split_terms(name, given[name]) if name in LISTS else given[name]
+            try:
+                found = None if value in ("", None) else field.from_json(value)
+            except Refused as refused:
+                self.add_error(name, [fault.message for fault in refused.faults])
+                given.pop(name, None)
+            else:
+                found = field.empty if found is None else found
+                given[name] = list(found) if name in LISTS else found
+        return given
+
+
+class WithdrawnFilter(DropdownFilter):
+    title = "withdrawn"
+    parameter_name = "withdrawn"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+        return [("yes", "withdrawn")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if request.GET.get("q", "").strip().isdigit():
+            return queryset  # the id of one movie: that one, whatever it is
+        return queryset.filter(withdrawn_at__isnull=self.value() != "yes")
+
+
+class _ValueFilter(DropdownFilter):
+    """By one value of a column of which there are few."""
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+        return [(str(value), str(value)) for value in catalogue.values_of(self.parameter_name)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        chosen = self.value()
+        known = {value for value, _ in self.lookup_choices}  # the address can say anything
+        return queryset.filter(**{self.parameter_name: chosen}) if chosen in known else queryset
+
+
+class YearFilter(_ValueFilter):
+    title = "year"
+    parameter_name = "year"
+
+
+class LanguageFilter(_ValueFilter):
+    title = "language"
+    parameter_name = "language"
+
+
+class MovieChangeList(PositionChangeList):
+    """The most popular first, as the index has them."""
+
+    order = ("-popularity", "pk")
+
+    def position(self, row: Movie) -> str:
+        return f"{row.popularity!r},{row.pk}"
+
+    def after(self, rows: QuerySet[Any], position: str) -> QuerySet[Any]:
+        said, _, pk = position.partition(",")
+        popularity, number = float(said), int(pk)
+        if not 0 <= popularity < float("inf") or not 0 < number < 2**63:
+            raise ValueError(position)
+        # The first condition is the index's; the second leaves out those of the page before.
+        behind = Q(popularity__lt=popularity) | Q(popularity=popularity, pk__gt=number)
+        return rows.filter(popularity__lte=popularity).filter(behind)
+
+
+@admin.register(Movie)
+class MovieAdmin(RegistryAdmin):
+    form = MovieForm
+    list_display: ClassVar = ["name", "shown_year", "shown_genres", "spoken", "liked_by", "state"]
+    list_filter: ClassVar = [YearFilter, LanguageFilter, WithdrawnFilter, AfterParameter]
+    list_disable_select_all = True
+    show_facets = admin.ShowFacets.NEVER  # a facet is a count over all of them
+    sortable_by: ClassVar = ()
+    search_fields: ClassVar = ["title_key"]  # shows the box; `get_search_results` does the search
+    search_help_text = "The beginning of a title, or an id"
+    actions: ClassVar = ["withdraw_selected", "readmit_selected"]
+
+    # -- who may -----------------------------------------------------------------------------------
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Movie, Movie]:
+        return Movie.objects.all()
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return rights.sees_movies(request)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return rights.may(request, "train")
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return rights.may(request, "train")
+
+    # -- the list ----------------------------------------------------------------------------------
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[MovieChangeList]:
+        return MovieChangeList
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """Only what the filters name: any other condition might read the whole catalogue."""
+        return lookup in {"year", "language", "withdrawn", "after"}
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        if term.isascii() and term.isdigit() and len(term) < 19:
+            titled = (
+                catalogue.titled(queryset, term).order_by("-popularity", "pk").values_list("pk", flat=True)
+            )
+            return queryset.filter(pk__in=[int(term), *titled[: self.list_per_page]]), False
+        return catalogue.titled(queryset, term), False
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        return super().changelist_view(request, {"title": "Catalogue", **(extra_context or {})})
+
+    @display(description="title")
+    def name(self, row: Movie) -> str:
+        return row.title
+
+    @display(description="year")
+    def shown_year(self, row: Movie) -> str:
+        return "–" if row.year is None else str(row.year)
+
+    @display(description="genres")
+    def shown_genres(self, row: Movie) -> str:
+        more = len(row.genres) - SHOWN_GENRES
+        shown = ", ".join(row.genres[:SHOWN_GENRES])
+        return f"{shown} and {more} more" if more > 0 else shown or "–"
+
+    @display(description="language")
+    def spoken(self, row: Movie) -> str:
+        return row.language or "–"
+
+    @display(description="popularity")
+    def liked_by(self, row: Movie) -> str:
+        return f"{row.popularity:,.1f}"
+
+    @display(description="")
+    def state(self, row: Movie) -> str:
+        return badge("withdrawn", "warn") if row.is_withdrawn else ""
+
+    @admin.action(description="Withdraw: not recommended any more", permissions=["change"])
+    def withdraw_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        done = catalogue.withdraw(_ids(queryset), by=_by(request))
+        messages.success(request, f"{_movies(done)} withdrawn: no answer from now on recommends them.")
+
+    @admin.action(description="Readmit", permissions=["change"])
+    def readmit_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        messages.success(
+            request, f"{_movies(catalogue.readmit(_ids(queryset), by=_by(request)))} readmitted."
+        )
+
+    # -- one movie ---------------------------------------------------------------------------------
+
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
+        changes = obj is not None and self.has_change_permission(request, obj)
+        return [*FIELDS, "withdrawn"] if changes else [*FIELDS]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
+        return ("id",) if obj is not None else ()
+
+    def save_model(self, request: HttpRequest, obj: Movie, form: MovieForm, change: bool) -> None:
+        given = {name: form.cleaned_data[name] for name in FIELDS if name in form.cleaned_data}
+        if not change:
+            catalogue.add(Entry(**given), by=_by(request))
+            return
+        given.pop("id", None)
+        catalogue.change(obj.pk, given, by=_by(request))
+        switch = catalogue.withdraw if form.cleaned_data["withdrawn"] else catalogue.readmit
+        switch([obj.pk], by=_by(request))
+
+    def log_addition(self, request: HttpRequest, obj: Model, message: Any) -> None:
+        """The service writes the history, for every way in."""
+
+    def log_change(self, request: HttpRequest, obj: Model, message: Any) -> None:
+        """See `log_addition`."""
+
+    def page(self, request: HttpRequest, row: Movie) -> dict[str, Any]:
+        links = [("In the API", reverse("movie", args=[row.pk]))]
+        if rights.sees_interactions(request):
+            address = reverse("admin:recommender_interaction_changelist")
+            links.append(("Interactions", f"{address}?movie={row.pk}"))
+        return {"title": str(row), "show_history": True, "row": row, "links": links}
+
+
+def _ids(rows: QuerySet[Any]) -> list[int]:
+    return list(rows.values_list("pk", flat=True))
+
+
+def _by(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)
+    return request.user
+
+
+def _movies(count: int) -> str:
+    return "1 movie was" if count == 1 else f"{count:,} movies were"
