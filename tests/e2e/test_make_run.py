@@ -324,7 +324,7 @@ def test_a_new_model_is_a_file_and_one_quick_restart_and_all_data_is_kept(
     assert [process.pid for process in service.seen if alive(process)] == [], "Ctrl-C leaves nothing behind"
     taken = service.start()
     trained = float(re.findall(r"; ([\d.]+) s$", service.printed(), re.MULTILINE)[-1])
-    print(f"\nfirst start {first_start:.1f} s, on kept data {taken:.1f} s, {trained} s of them the new model's")
+    print(f"\nfirst start {first_start:.1f} s, on kept data {taken:.1f} s ({trained} the new model's)")
     # The goal is 10 s on a quiet machine; the limit leaves room for one that is shared.
     assert taken - trained < 30, "a start on kept data is quick"
     with service.client() as client:
