@@ -132,6 +132,17 @@ def test_what_users_did_is_weighed_by_what_it_finds() -> None:
     assert IndexEngine.from_bytes(built.index).together == 1.0
 
 
+def test_what_users_did_at_random_is_left_out() -> None:
+    rng = np.random.default_rng(5)
+    movies = [Movie(number, "", VOICES[number % 6]) for number in range(200)]
+    events = [did(user, int(rng.integers(200)), 1.0, day) for user in range(60) for day in range(6)]
+    built = build(
+        Catalogue.of(movies, events), replace(MANY, together=replace(MANY.together, weights=(0.0, 0.5)))
+    )
+    assert len(built.evaluation["tried"]) == 2
+    assert built.evaluation["weights"]["together"] == 0.0
+
+
 def test_what_is_held_out_is_not_seen_by_what_has_to_find_it() -> None:
     analysis = analysed(library(), MANY)
     asked = HeldOut.of(analysis, 1)
