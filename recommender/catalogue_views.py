@@ -25,6 +25,7 @@ from recommender.catalogue_serializers import (
     InteractionsRecordedSerializer,
     MoviePageSerializer,
     MovieSerializer,
+    ReplacedMovieSerializer,
 )
 from recommender.services import catalogue, interactions
 from training.parsers import StrictJSONParser, check_length
@@ -142,7 +143,7 @@ class CatalogueMovieView(CatalogueView):
 
     @extend_schema(
         operation_id="put_movie",
-        request={"application/json": GivenMovieSerializer},
+        request={"application/json": ReplacedMovieSerializer},
         responses={200: MovieSerializer, 201: MovieSerializer},
     )
     def put(self, request: Request, movie_id: int) -> Response:
@@ -152,7 +153,7 @@ class CatalogueMovieView(CatalogueView):
 
     @extend_schema(
         operation_id="change_movie",
-        request={"application/json": GivenMovieSerializer},
+        request={"application/json": ReplacedMovieSerializer},
         responses=MovieSerializer,
     )
     def patch(self, request: Request, movie_id: int) -> Response:

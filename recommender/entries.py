@@ -204,7 +204,14 @@ COLUMNS: Final[Mapping[str, Column]] = {
             maximum=LAST_YEAR,
             example=2019,
         ),
-        Column("language", "text", "A code such as en, es or pt-br.", nullable=True, example="en"),
+        Column(
+            "language",
+            "text",
+            "A code such as en, es or pt-br.",
+            nullable=True,
+            max_length=LONGEST_LANGUAGE,
+            example="en",
+        ),
         Column(
             "popularity",
             "number",
@@ -309,7 +316,7 @@ def read(raw: object, *, movie_id: int | None = None) -> Entry | list[Fault]:
     """
     reading = _given(raw, movie_id)
     if movie_id is not None and not any(fault.field == "id" for fault in reading.faults):
-        reading.values["id"] = movie_id
+        reading.take("id", FIELDS["id"].from_json, movie_id)  # an address may name any number
     return reading.entry() if isinstance(raw, Mapping) else reading.faults
 
 

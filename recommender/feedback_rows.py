@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from predictions.services.outcome_rows import moment
+from django.utils import timezone
+
+from predictions.services.outcome_rows import TOLERATED, moment
 from recommender.models import Interaction
 from recommender.questions import LARGEST_ID
 from recommender.services.feedback import Given
 from training.schema import Column, Fault, InvalidRows
 from training.schema.columns import BadValue
+from training.schema.dataset import RepeatedNames
 from training.schema.faults import REPORTED_FAULTS, clip, echo
 
 MOST: Final = 1_000
@@ -52,7 +55,9 @@ def read(data: object) -> list[Given]:
 def _entry(raw: object) -> Given | list[Fault]:
     if not isinstance(raw, Mapping):
         return [Fault(None, "not_an_object", "an entry must be a JSON object", echo(raw), has_value=True)]
-    faults = [
+    repeated = raw.repeated if isinstance(raw, RepeatedNames) else ()
+    faults = [Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice") for name in repeated]
+    faults += [
         Fault(clip(name), "unknown_field", f"{clip(name)} is not read here", allowed=FIELDS)
         for name in raw
         if name not in FIELDS
@@ -70,6 +75,9 @@ def _entry(raw: object) -> Given | list[Fault]:
         read_at = moment(raw["at"], "at")
         if isinstance(read_at, Fault):
             faults.append(read_at)
+        elif read_at > timezone.now() + TOLERATED:  # what is newest says most of somebody
+            said = "at lies in the future"
+            faults.append(Fault("at", "in_the_future", said, echo(raw["at"]), has_value=True))
         else:
             found["at"] = read_at
     return faults or Given(**found)

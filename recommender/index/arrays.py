@@ -113,15 +113,25 @@ class Strings(Sequence[str]):
 
     def find(self, wanted: str, begin: int = 0, end: int | None = None) -> int:
         """The place of `wanted` within [begin, end), -1 where it is not; they must be sorted there."""
-        sought, high = wanted.encode("utf-8", "replace"), len(self) if end is None else end
-        low, stop = begin, high
+        sought, stop = wanted.encode("utf-8", "replace"), len(self) if end is None else end
+        place = self._lowest(sought, begin, stop)
+        return place if place < stop and self._bytes(place) == sought else -1
+
+    def has_prefix(self, prefix: str, begin: int, end: int) -> bool:
+        """Whether one within [begin, end) begins so; they must be sorted there."""
+        sought = prefix.encode("utf-8", "replace")
+        place = self._lowest(sought, begin, end)
+        return place < end and self._bytes(place).startswith(sought)
+
+    def _lowest(self, sought: bytes, low: int, high: int) -> int:
+        """The first place within [low, high) whose string is not below `sought`; `high` if there is none."""
         while low < high:
             middle = (low + high) // 2
             if self._bytes(middle) < sought:
                 low = middle + 1
             else:
                 high = middle
-        return low if low < stop and self._bytes(low) == sought else -1
+        return low
 
     @property
     def nbytes(self) -> int:

@@ -9,6 +9,8 @@ from itertools import islice
 from math import fsum
 from typing import Final
 
+import numpy as np
+
 from recommender.index.arrays import Array, NotAnIndex, Strings, unpack
 from recommender.index.asking import Basis, Found, Question, Reason, Recommended, Seed
 from recommender.index.fields import Settings
@@ -27,6 +29,7 @@ _NAMES: Final = 65_536
 """Terms that are kept as text: the most asked for, so that an explanation need not decode them."""
 
 _NOTHING: Final[frozenset[int]] = frozenset()
+_NO_ROWS: Final = np.zeros(0, np.int64)
 
 
 class UnknownMovie(LookupError):
@@ -63,8 +66,9 @@ class IndexEngine:
         self._vocabulary = Vocabulary(
             self.settings, bounds, Strings.among(arrays, "terms"), arrays["idf"], about["language"]
         )
-        self._named = lru_cache(_NAMES)(self._name)
-        self._withdrawn = (_NOTHING, _NOTHING)
+        # Not of a method of this object: an index that nobody uses any more would be kept by its own cache.
+        self._named = lru_cache(_NAMES)(self._vocabulary.name)
+        self._withdrawn = (_NOTHING, _NO_ROWS, _NOTHING)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> IndexEngine:
@@ -106,17 +110,30 @@ class IndexEngine:
 
         withdrawn : ids of movies that were taken out of the catalogue since; never recommended.
         """
+        found = self._found(question, withdrawn, searches=True)
+        assert found is not None
+        return found
+
+    def at_hand(self, question: Question, withdrawn: frozenset[int] = _NOTHING) -> Found | None:
+        """The same where the neighbours computed beforehand are enough to tell; None where every row would
+        have to be looked through, for which an event loop has no time."""
+        return self._found(question, withdrawn, searches=False)
+
+    def _found(self, question: Question, withdrawn: frozenset[int], *, searches: bool) -> Found | None:
         seeds = [(seed, self._row_of(seed)) for seed in question.seeds]
         vector, basis = self._asked(seeds)
         if not vector:
             return Found((), basis, "nothing_to_compare")
         matrix = self._genres if basis == "genres" else self._rows
-        gone = self._rows_withdrawn(withdrawn).union(row for _, row in seeds if row >= 0)
-        rows = self._listed(question, seeds[0][1], gone)
-        if rows is None:
-            rows, near = self._searched(question, vector, matrix, gone)
-            if not rows:
-                return Found((), basis, "filtered_out" if near else "no_neighbour")
+        listed = self._listed(question, seeds[0][1], withdrawn)
+        if listed is None:
+            if not searches:
+                return None
+            own = [row for _, row in seeds if row >= 0]
+            listed = self._searched(question, vector, matrix, own, withdrawn)
+        rows, near = listed
+        if not rows:
+            return Found((), basis, "filtered_out" if near else "no_neighbour")
         return Found(tuple(self._recommended(row, vector, matrix, question.explain) for row in rows), basis)
 
     # -- what is asked -----------------------------------------------------------------------------------
@@ -156,35 +173,48 @@ class IndexEngine:
     def _genres_alone(self, seed: Seed, row: int) -> Vector:
         return self._genres.row(row) if seed.movie is None else self._vocabulary.genres_of(seed.movie)
 
-    def _rows_withdrawn(self, withdrawn: frozenset[int]) -> frozenset[int]:
-        """The same set comes with question after question, so its rows are looked up once."""
-        known, rows = self._withdrawn
+    def _rows_withdrawn(self, withdrawn: frozenset[int]) -> tuple[Array, frozenset[int]]:
+        """Ascending, and as a set. The same one comes with question after question, so its rows are looked up
+        once; there may be very many of them, so no question copies them."""
+        known, rows, same = self._withdrawn
         if known is not withdrawn:
-            rows = frozenset(self._facts.rows_of(withdrawn).tolist())
-            self._withdrawn = (withdrawn, rows)
-        return rows
+            rows = self._facts.rows_of(withdrawn)
+            same = frozenset(rows.tolist())
+            self._withdrawn = (withdrawn, rows, same)
+        return rows, same
 
     # -- what is near ------------------------------------------------------------------------------------
 
-    def _listed(self, question: Question, own: int, gone: frozenset[int]) -> list[int] | None:
-        """The answer by the neighbours computed beforehand; None where they are not enough to tell."""
+    def _listed(
+        self, question: Question, own: int, withdrawn: frozenset[int]
+    ) -> tuple[list[int], bool] | None:
+        """The same as `_searched` by the neighbours computed beforehand; None where they are not enough to
+        tell."""
         seed = question.seeds[0]
         if len(question.seeds) > 1 or seed.movie_id is None or seed.weight <= 0 or question.diversity:
             return None
         near = self._neighbours[own]
-        if question.filters.narrow:
-            near = near[near >= 0]
-            near = near[self._facts.passing(question.filters, near)]
-        left = (row for row in near.tolist() if row >= 0 and row not in gone)
-        rows = list(islice(left, question.top_n))
-        return rows if len(rows) == question.top_n else None
+        are_all = bool(len(near)) and near[-1] < 0  # a list that is not full holds every row that is near
+        near = near[near >= 0]
+        _, gone = self._rows_withdrawn(withdrawn)
+        passing = near[self._facts.passing(question.filters, near)] if question.filters.narrow else near
+        rows = list(islice((row for row in passing.tolist() if row not in gone), question.top_n))
+        if len(rows) < question.top_n and not are_all:
+            return None
+        return rows, bool(rows) or not gone.issuperset(near.tolist())
 
     def _searched(
-        self, question: Question, vector: Vector, matrix: Matrix, gone: frozenset[int]
+        self,
+        question: Question,
+        vector: Vector,
+        matrix: Matrix,
+        own: list[int],
+        withdrawn: frozenset[int],
     ) -> tuple[list[int], bool]:
         """(rows, best first; whether any row is near, whatever the filters say)."""
         scores = matrix.scores(vector)
-        scores[list(gone)] = 0.0
+        scores[own] = 0.0
+        scores[self._rows_withdrawn(withdrawn)[0]] = 0.0
         near = bool(scores.max(initial=0.0) > 0)
         if near and question.filters.narrow:
             scores[~self._facts.passing(question.filters)] = 0.0
@@ -220,10 +250,6 @@ class IndexEngine:
             reasons.append(Reason("together", TOGETHER, round(together / score, 6)))
         reasons.sort(key=_by_share)
         return tuple(reasons)
-
-    def _name(self, column: int) -> tuple[str, str]:
-        """(field, term) of a column."""
-        return self._vocabulary.field_of(column), self._vocabulary.terms[column]
 
 
 def _by_share(reason: Reason) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from recommender.index.stop_words import STOP_WORDS
@@ -34,12 +34,18 @@ def labels(items: Iterable[str]) -> list[str]:
     return [each for each in dict.fromkeys(map(label, items)) if each]
 
 
-def phrases(text: str) -> Iterator[str]:
-    """What may be a label in a free text: every run of one to `LONGEST_LABEL` words."""
+def phrases(text: str, begins_one: Callable[[str], bool] = lambda run: True) -> Iterator[str]:
+    """What may be a label in a free text: every run of one to `LONGEST_LABEL` words.
+
+    begins_one : whether some label begins with a run; a longer run than one that begins none is no label.
+    """
     pieces = _PIECE.findall(text.lower())
-    for length in range(1, LONGEST_LABEL + 1):
-        for start in range(len(pieces) - length + 1):
-            yield " ".join(pieces[start : start + length])
+    for start in range(len(pieces)):
+        for end in range(start + 1, min(start + LONGEST_LABEL, len(pieces)) + 1):
+            run = " ".join(pieces[start:end])
+            if not begins_one(run):
+                break
+            yield run
 
 
 def language_of(said: Sequence[str], declared: str, known: Sequence[str]) -> str:

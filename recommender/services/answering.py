@@ -27,7 +27,13 @@ class _Plain(msgspec.Struct, forbid_unknown_fields=True):
     """The question most clients ask."""
 
     movie_id: int
-    top_n: int | None = None
+    top_n: int | msgspec.UnsetType | None = msgspec.UNSET
+
+    @property
+    def quotes(self) -> int:
+        """In a body that gives each field once; the values are numbers. One that gives a field twice is
+        refused, and the decoder takes the last without a word."""
+        return 2 if self.top_n is msgspec.UNSET else 4
 
 
 _decode_plain: Final = msgspec.json.Decoder(_Plain).decode
@@ -50,8 +56,8 @@ def answer(served: Served, asked: Asked, caller: Caller, generation: int) -> tup
 
 
 def quick(served: Served, body: bytes, caller: Caller, generation: int) -> Recommendation | None:
-    """The answer to a plain question for a movie that the index holds, without a look into the database; None
-    for any other."""
+    """The answer to a plain question for a movie that the index holds, without a look into the database or
+    through all rows; None for any other."""
     withdrawn = withdrawals.peek(generation)
     if withdrawn is None:
         return None
@@ -60,13 +66,17 @@ def quick(served: Served, body: bytes, caller: Caller, generation: int) -> Recom
     except msgspec.DecodeError:  # of which a validation error is one
         return None
     engine = _engine(served)
-    top_n = plain.top_n
+    top_n = None if plain.top_n is msgspec.UNSET else plain.top_n
+    if body.count(b'"') != plain.quotes:
+        return None
     if not 1 <= plain.movie_id <= LARGEST_ID or not (top_n is None or 1 <= top_n <= MOST):
         return None
     if plain.movie_id in withdrawn or not engine.holds(plain.movie_id):
         return None
     asked = Asked(movie_id=plain.movie_id, top_n=top_n)
-    found = engine.recommend(Question((Seed(movie_id=plain.movie_id),), asked.most), withdrawn)
+    found = engine.at_hand(Question((Seed(movie_id=plain.movie_id),), asked.most), withdrawn)
+    if found is None:
+        return None
     matched = (plain.movie_id, engine.title(plain.movie_id))
     return Recommendation(served, caller, asked, found, found.reason, matched)
 
@@ -97,7 +107,7 @@ def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Re
         asked.genres,
         asked.year_from,
         asked.year_to,
-        asked.language,
+        asked.language and asked.language.lower(),
         frozenset(asked.exclude) | seen,
     )
     question = Question(tuple(seeds), asked.most, filters, asked.diversity or 0.0, asked.explains)

@@ -17,12 +17,11 @@ from django.utils import timezone
 from recommender.entries import FIELDS
 from recommender.reading import Rows
 from recommender.reading.movies import Row
+from recommender.services import catalogue
 from recommender.services.staging import ROWS, Progress, Staging, unheard
 from recommender.titles import key_of
 from training.errors import Conflict
 
-LOCK: Final = 22_124
-"""Class of the advisory lock: one file at a time."""
 MANY: Final = 1_000
 """Changed movies after which PostgreSQL counts anew what its indexes hold, rather than at its leisure."""
 TYPES: Final = {
@@ -103,7 +102,8 @@ def load(
                 "nothing can be withdrawn for missing in a file with bad rows: they may be the missing ones"
             )
             raise Conflict(said)
-        _alone()
+        _first()
+        catalogue.alone()
         return _merge(staging, readmit=readmit, withdraw_missing=withdraw_missing)
 
 
@@ -114,9 +114,10 @@ def _cells(row: Row) -> Sequence[Any]:
     return (given, *cells, key_of(values["title"]))
 
 
-def _alone() -> None:
+def _first() -> None:
+    """One file at a time."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, 0)", [LOCK])
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, 0)", [catalogue.LOCK])
         [alone] = cursor.fetchone()
     if not alone:
         raise Conflict("another file of movies is being loaded; try again when that is done")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Sequence
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -21,7 +22,11 @@ MOST_CANDIDATES: Final = 10
 NEWEST: Final = 5_000
 """Movies that the index does not hold and that are looked through as well, the last changed first."""
 
+PIECE: Final = 10_000
+"""Titles that are compared in one go, in some 5 ms: rapidfuzz lets no other thread of the process run."""
+
 _keys: WeakKeyDictionary[IndexEngine, list[str]] = WeakKeyDictionary()
+_making = threading.Lock()
 
 
 def find(title: str, engine: IndexEngine) -> Movie:
@@ -66,19 +71,29 @@ def _near(key: str, engine: IndexEngine) -> list[tuple[int, float]]:
     return [(int(movie_id), likeness) for movie_id, likeness in found[:MOST_CANDIDATES]]
 
 
-def _extract(key: str, choices: Iterable[str]) -> list[tuple[int, float]]:
-    """(place, likeness) of the choices that are near."""
+def _extract(key: str, choices: Sequence[str]) -> list[tuple[int, float]]:
+    """(place, likeness) of the choices that are near, the nearest first, then by place."""
     from rapidfuzz import fuzz, process  # only who misspells a title needs it
 
-    near = process.extract(
-        key, choices, scorer=fuzz.ratio, processor=None, score_cutoff=NEAR, limit=MOST_CANDIDATES
-    )
-    return [(at, likeness) for _, likeness, at in near]
+    found: list[tuple[int, float]] = []
+    for begin in range(0, len(choices), PIECE):
+        near = process.extract(
+            key,
+            choices[begin : begin + PIECE],
+            scorer=fuzz.ratio,
+            processor=None,
+            score_cutoff=NEAR,
+            limit=MOST_CANDIDATES,
+        )
+        found += [(begin + at, likeness) for _, likeness, at in near]
+    found.sort(key=lambda each: (-each[1], each[0]))
+    return found[:MOST_CANDIDATES]
 
 
 def _keys_of(engine: IndexEngine) -> list[str]:
     """Keys of the index's titles, in its order; made when a title is first not found."""
-    found = _keys.get(engine)
-    if found is None:
-        found = _keys[engine] = [key_of(title) for title in engine.titles()]
+    with _making:  # of a large index they take seconds, and each thread would make its own
+        found = _keys.get(engine)
+        if found is None:
+            found = _keys[engine] = [key_of(title) for title in engine.titles()]
     return found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -330,3 +332,33 @@ def test_the_grid_makes_sums_exact() -> None:
     one, other = (on_grid(rng.random(500) / 23) for _ in range(2))
     products = one * other
     assert len({float(rng.permutation(products).cumsum()[-1]) for _ in range(50)}) == 1
+
+
+def test_an_index_that_nobody_uses_is_gone_at_once() -> None:
+    """It may hold gigabytes, and rings of references are looked for late."""
+    made = engine(MOVIES)
+    ask(made, Seed(movie_id=1))
+    kept = weakref.ref(made)
+    gc.disable()
+    try:
+        del made
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+def test_however_long_a_text_is_labels_are_looked_for_where_one_begins(
+    small: IndexEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    plain = Strings.has_prefix
+
+    def counted(self: Strings, prefix: str, begin: int, end: int) -> bool:
+        looked.append(prefix)
+        return plain(self, prefix, begin, end)
+
+    monkeypatch.setattr(Strings, "has_prefix", counted)
+    words = [f"{chr(97 + first)}{chr(97 + second)}" for first in range(26) for second in range(26)]
+    found = ask(small, Seed(text=" ".join([*words, "wizard"])))
+    assert ("keywords", "wizard") in {(why.field, why.term) for each in found.items for why in each.because}
+    assert len(looked) < 2.2 * len(words), "one look for each word and field, not one for each run of words"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from collections.abc import Iterator
@@ -14,9 +15,11 @@ from django.test import Client
 
 from config.lane import Lane, Reply
 from predictions.models import Prediction
+from recommender.index.asking import Question, Seed
+from recommender.index.engine import IndexEngine
 from recommender.services import catalogue
-from training.models import ModelVersion
-from training.services import keys
+from training.models import ModelVersion, RegisteredModel
+from training.services import keys, serving
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,7 +33,7 @@ class Asker:
         self.lane, self.client, self.key = Lane(), Client(), keys.issue(user)
 
     def quick(self, question: Any, path: str = ADDRESS, **changed: str) -> Reply | None:
-        body = json.dumps(question).encode()
+        body = question if isinstance(question, bytes) else json.dumps(question).encode()
         return self.lane.answer({
             "REQUEST_METHOD": "POST", "PATH_INFO": path, "QUERY_STRING": "", "HTTP_HOST": "testserver",
             "wsgi.input": io.BytesIO(body), "CONTENT_TYPE": "application/json",
@@ -91,3 +94,36 @@ def test_a_withdrawal_reaches_the_lane_at_its_commit(asker: Asker) -> None:
     assert quick is not None
     assert 2 not in {each["movie_id"] for each in after["recommendations"]}
     assert json.loads(quick.body)["recommendations"] == after["recommendations"]
+
+
+def test_a_field_that_is_given_twice_is_refused_by_both_ways(asker: Asker) -> None:
+    asker.ordinary({"movie_id": 1})
+    for body in (
+        b'{"movie_id":1,"movie_id":2}',
+        b'{"movie_id":1,"top_n":null,"top_n":3}',
+        b'{"top_n":1,"movie_id":1,"top_n":1}',
+    ):
+        assert asker.quick(body) is None, body
+        assert asker.ordinary(body).status_code == 400
+    assert asker.quick(b' {"top_n" : null, "movie_id" : 1 }') is not None
+
+
+def test_what_takes_a_look_through_all_rows_is_not_done_in_the_lane(asker: Asker) -> None:
+    """It runs in the event loop, and a large index takes a tenth of a second for it."""
+    asker.ordinary({"movie_id": 1})
+    engine = serving.served(RegisteredModel.objects.get(name="movies")).engine
+    assert isinstance(engine, IndexEngine)
+    full = Question((Seed(movie_id=1),), 2)
+    assert engine.at_hand(full) == engine.recommend(full)
+    found = [each.movie_id for each in engine.recommend(Question((Seed(movie_id=1),), 100)).items]
+    narrow = replace_neighbours(engine, 2)
+    assert narrow.at_hand(full) == engine.recommend(full)
+    assert narrow.at_hand(full, frozenset(found[:1])) is None
+    assert narrow.recommend(full, frozenset(found[:1])) == engine.recommend(full, frozenset(found[:1]))
+
+
+def replace_neighbours(engine: IndexEngine, count: int) -> IndexEngine:
+    """The same index with fewer neighbours computed beforehand."""
+    made = copy.copy(engine)
+    made._neighbours = engine._neighbours[:, :count]
+    return made

@@ -181,6 +181,38 @@ def test_only_one_file_is_loaded_at_a_time(tmp_path: Path) -> None:
     assert Movie.objects.count() == 2
 
 
+@pytest.mark.django_db(transaction=True)
+def test_what_is_recorded_of_a_movie_does_not_wait_for_who_changes_it_and_many_are_changed_by_one(
+    tmp_path: Path,
+) -> None:
+    """Else feedback of two movies and the withdrawal of both could wait for one another, as could a file."""
+    import threading
+
+    from django.db import OperationalError, connections
+
+    found: list[str] = []
+
+    def impatient() -> None:
+        try:
+            connection.cursor().execute("SET lock_timeout = 300")
+            Interaction.objects.create(user="u", movie_id=21, kind="liked", at="2026-01-01T00:00:00Z")
+            found.append("recorded")
+            loading.load(open_rows(io.BytesIO(TMDB.encode()), LAYOUT))
+        except OperationalError as error:
+            found.append(str(error))
+        finally:
+            connections.close_all()
+
+    load(tmp_path, PLAIN)
+    with transaction.atomic():
+        catalogue_service.withdraw([21, 22], by=None)
+        thread = threading.Thread(target=impatient)
+        thread.start()
+        thread.join()
+    assert found[0] == "recorded"
+    assert "lock timeout" in found[1]
+
+
 # -- what is refused -----------------------------------------------------------------------------------
 
 BAD = [

@@ -219,6 +219,16 @@ def test_the_id_of_the_address_holds(catalogue: RegisteredModel, api: APIClient)
         assert ask(f"{ADDRESS}1/", {"id": 1, "title": "x"}, format="json").status_code == 200
 
 
+@pytest.mark.parametrize("number", ["0", "9007199254740993", "9223372036854775807", "9" * 30])
+def test_an_address_names_no_movie_that_could_not_be_asked_for(
+    catalogue: RegisteredModel, api: APIClient, number: str
+) -> None:
+    for body in ({"title": "x"}, {"title": "x", "id": int(number)}):
+        refused = faults(api.put(f"{ADDRESS}{number}/", body, format="json"))
+        assert {field for field, _ in refused} == {"id"}, refused
+    assert not Movie.objects.filter(pk__gt=1_000).exists()
+
+
 # -- the list ------------------------------------------------------------------------------------------
 
 

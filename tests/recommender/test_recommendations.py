@@ -123,6 +123,7 @@ def test_filters_hold_for_every_way_of_asking(movies: ModelVersion, api: APIClie
             ({"genres": ["adventure"]}, lambda movie: "Adventure" in movie["genres"]),
             ({"year_from": 2001, "year_to": 2009}, lambda movie: 2001 <= movie["year"] <= 2009),
             ({"language": "es"}, lambda movie: movie["language"] == "es"),
+            ({"language": "ES"}, lambda movie: movie["language"] == "es"),
             ({"exclude": [2]}, lambda movie: movie["id"] != 2),
         ):
             wanted = [each for each in every if fits(MOVIES[each - 1])]
@@ -273,6 +274,22 @@ def test_feedback_joins_the_log_and_repeating_it_is_harmless(movies: ModelVersio
     assert [(each["kind"], each["rank"]) for each in shown["feedback"]] == [("clicked", 2), ("liked", 2)]
     assert shown["recommendations"][0]["title"] == body["recommendations"][0]["title"]
     assert shown["lineage"]["activation"]["reason"]
+
+
+def test_feedback_from_the_future_or_with_a_field_twice_is_refused(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    """What is newest says most of a user, and what is held out to judge an index."""
+    body = ask(api, movie_id=1, user="u2")
+    movie = body["recommendations"][0]["movie_id"]
+    for raw, code in (
+        (b'{"movie_id": %d, "kind": "liked", "at": "9999-12-31"}', "in_the_future"),
+        (b'{"movie_id": %d, "kind": "liked", "kind": "disliked"}', "duplicate_field"),
+    ):
+        sent = raw % movie
+        refused = api.post(f"{ADDRESS}{body['id']}/feedback/", sent, content_type="application/json")
+        assert [each["code"] for each in refused.json()["error"]["details"]] == [code]
+    assert not Interaction.objects.exists()
 
 
 def test_click_through_is_by_version_with_empty_answers_apart(movies: ModelVersion, api: APIClient) -> None:

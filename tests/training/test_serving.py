@@ -44,3 +44,18 @@ def test_an_index_larger_than_the_room_does_not_drive_the_others_out(keep: Keep)
     keep(4, 6_000)
     keep(5, 7_000)
     assert list(serving._kept) == [1, 3, 4, 5]
+
+
+def test_room_is_made_while_other_threads_ask(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`peek` moves what it finds, and waits for no lock."""
+
+    class Asked:
+        @property
+        def size(self) -> int:
+            serving.peek(1)
+            return 40
+
+    keep(1, 40)
+    monkeypatch.setitem(serving._kept, 2, Asked())
+    keep(3, 40)
+    assert 3 in serving._kept

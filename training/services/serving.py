@@ -152,16 +152,17 @@ def _make_room() -> None:
     What takes more than half the room (the index of a large catalogue) is counted apart: it would drive all
     others out, and they it, with every request.
     """
-    large = [key for key, kept in _kept.items() if kept.size > KEPT_BYTES // 2]
+    kept = list(_kept.items())  # at once: `peek` moves what it finds, and waits for no lock
+    large = [key for key, each in kept if each.size > KEPT_BYTES // 2]
     for key in large[:-LARGE_KEPT]:
         del _kept[key]
-    others = [key for key in _kept if key not in large]
-    size = sum(_kept[key].size for key in others)
-    for key in others[:-1]:
-        if len(others) <= KEPT_VERSIONS and size <= KEPT_BYTES:
+    others = [(key, each.size) for key, each in kept if key not in large]
+    left, size = len(others), sum(each for _, each in others)
+    for key, each in others[:-1]:
+        if left <= KEPT_VERSIONS and size <= KEPT_BYTES:
             break
-        size -= _kept.pop(key).size
-        others = others[1:]
+        del _kept[key]
+        left, size = left - 1, size - each
 
 
 def _load(version_id: int) -> Served:

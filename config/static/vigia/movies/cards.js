@@ -58,7 +58,7 @@
   }
 
   function reasons(because, id) {
-    const largest = Math.max(...because.map((reason) => Math.abs(reason.share)));
+    const largest = Math.max(...because.map((reason) => (reason.field === "together" ? 0 : Math.abs(reason.share)))) || 1;
     const first = new Set(because.slice(0, SHOWN));
     const groups = grouped(because);
     const said = element("p", { class: "mv-because" }, "because of what they share");
