@@ -179,6 +179,11 @@ def test_a_build_gives_the_same_bytes_again_and_can_be_told_as_json() -> None:
 
 def test_the_progress_is_told_and_whoever_is_told_can_end_it() -> None:
     told: list[tuple[str, int]] = []
+    spoken_of = [Movie(1, "", "a shark", ("Horror",)), Movie(2, "", "", ("Horror",)), Movie(3, "", "a shark")]
+    build(Catalogue.of(spoken_of), SETTINGS, lambda stage, percent: told.append((stage, percent)))
+    percents = [percent for _, percent in told]
+    assert percents == sorted(percents)
+    told.clear()
     build(library(), MANY, lambda stage, percent: told.append((stage, percent)))
     percents = [percent for _, percent in told]
     assert percents == sorted(percents)
