@@ -1,11 +1,11 @@
 """Catalogues of any size, of invented words that are spread as in TMDB's 4,803 movies.
 
-A word of rank r stands in s / (a + r) of the texts (Zipf and Mandelbrot). For descriptions a and s follow from
-what was counted there without stop words: the most frequent word in 16 % of them, 25 different words in the
-mean, and a sum of squared document frequencies of .37 n^2; alike for titles and keywords. Texts are as long
-as if drawn from a negative binomial distribution of the same mean and variance. Genres are drawn one by one
-with TMDB's shares. Words do not depend on each other: there are no topics, so the nearest movie is less near
-than in a real catalogue, which makes a search harder, not easier.
+A word of rank r stands in s / (a + r) of the texts (Zipf and Mandelbrot). For descriptions a and s follow
+from what was counted there without stop words: the most frequent word in 16 % of them, 25 different words in
+the mean, and a sum of squared document frequencies of .37 n^2; alike for titles and keywords. Texts are as
+long as if drawn from a negative binomial distribution of the same mean and variance. Genres are drawn one by
+one with TMDB's shares. Words do not depend on each other: there are no topics, so the nearest movie is less
+near than in a real catalogue, which makes a search harder, not easier.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Together:
 
     Parameters
     ----------
-    weights : tried for the field, 0 first; the one of the best nDCG on held-out interactions is taken.
+    weights : tried for the field, by nDCG on held-out interactions (see `building`).
     minimum_users : with fewer users whose last interaction can be held out nothing is tried, and the weight
         is 0.
     minimum_interactions : the same, for positive interactions.
