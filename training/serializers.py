@@ -225,7 +225,8 @@ class RegisteredModelSerializer(serializers.ModelSerializer[RegisteredModel]):
     class Meta:
         model = RegisteredModel
         fields: ClassVar = [
-            "name", "title", "description", "task", "policy", "active_version", "asked_at", "example", "schema",
+            "name", "title", "description", "task", "policy", "active_version", "asked_at", "example",
+            "schema",
         ]  # fmt: skip
 
     def get_task(self, model: RegisteredModel) -> str | None:
