@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
+from psycopg.errors import QueryCanceled
 
 from predictions.identifiers import lowest_at
 from predictions.models import Prediction
@@ -120,6 +121,10 @@ _BECAME: Final = """
 """
 
 
+COUNTING_SECONDS: Final = 20
+"""What counting may cost: a million rows of the log take about one."""
+
+
 @dataclass(frozen=True, slots=True)
 class VersionQuality:
     """What became of one version's answers in a window.
@@ -140,13 +145,19 @@ class VersionQuality:
 
 
 def by_version(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> list[VersionQuality]:
-    """Of every version that answered from `since` on, before `until`, by number."""
-    low, high = lowest_at(since), lowest_at(until)
-    with connection.cursor() as cursor:
-        cursor.execute(_ANSWERED, [model.pk, low, high])
-        answered = {version: (rows, empty) for version, rows, empty in cursor.fetchall()}
-        cursor.execute(_BECAME, [low, high])
-        became = {version: tuple(rest) for version, *rest in cursor.fetchall()}
+    """Of every version that answered from `since` on, before `until`, by number.
+
+    Raises
+    ------
+    InvalidRows : to count them takes longer than `COUNTING_SECONDS`.
+    """
+    try:
+        answered, became = _counted(model, lowest_at(since), lowest_at(until))
+    except OperationalError as error:
+        if not isinstance(error.__cause__, QueryCanceled):
+            raise
+        said = "the window holds more answers than can be counted at once: ask for a shorter one"
+        raise InvalidRows([Fault("since", "out_of_bounds", said)], message=said) from None
     numbers = dict(model.versions.filter(pk__in=answered).values_list("pk", "number"))
     found = []
     for version_id, (rows, empty) in answered.items():
@@ -158,3 +169,19 @@ def by_version(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -
             )
         )
     return sorted(found, key=lambda each: each.version)
+
+
+def _counted(
+    model: RegisteredModel, low: uuid.UUID, high: uuid.UUID
+) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[Any, ...]]]:
+    """Of answers with ids in [low, high), by version: (rows, empty ones) and the rest of `VersionQuality`."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('statement_timeout', %s, true)", [f"{COUNTING_SECONDS * 1_000:.0f}ms"]
+        )
+        cursor.execute(_ANSWERED, [model.pk, low, high])
+        answered = {version: (rows, empty) for version, rows, empty in cursor.fetchall()}
+        cursor.execute(_BECAME, [low, high])
+        became = {version: tuple(rest) for version, *rest in cursor.fetchall()}
+        cursor.execute("SELECT set_config('statement_timeout', '0', true)")
+    return answered, became

@@ -12,6 +12,7 @@ from rest_framework.test import APIClient
 from predictions.models import Prediction
 from recommender.models import Interaction, Movie
 from recommender.services import catalogue as catalogue_service
+from recommender.services import feedback
 from tests.conftest import keyed
 from tests.recommender.conftest import MOVIES
 from training.models import ModelVersion, RegisteredModel
@@ -304,3 +305,14 @@ def test_click_through_is_by_version_with_empty_answers_apart(movies: ModelVersi
     assert counts == {"version": 1, "answered": 4, "empty": 1, "clicked": 2, "disliked": 1}
     assert found["click_through"]["value"] == pytest.approx(2 / 3)
     assert found["mean_rank"] == 1
+
+
+def test_counting_ends_however_long_the_log_is(
+    movies: ModelVersion, api: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback, "COUNTING_SECONDS", 0.2)
+    monkeypatch.setattr(feedback, "_ANSWERED", "SELECT pg_sleep(10), %s, %s, %s")
+    answer = api.get(f"{ADDRESS}quality/")
+    assert answer.status_code == 400
+    assert "shorter" in answer.json()["error"]["message"]
+    assert api.get("/api/v1/movies/").status_code == 200
