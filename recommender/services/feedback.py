@@ -107,6 +107,11 @@ _ANSWERED: Final = """
     SELECT version_id, count(*), count(*) FILTER (WHERE prediction = '[]'::jsonb)
     FROM predictions_prediction WHERE registered_model_id = %s AND id >= %s AND id < %s GROUP BY version_id
 """
+# Months are removed from the log; what came of their answers stays, and is no longer a share of anything.
+_OLDEST: Final = """
+    SELECT id FROM predictions_prediction WHERE registered_model_id = %s AND id >= %s AND id < %s
+    ORDER BY id LIMIT 1
+"""
 _BECAME: Final = """
     SELECT version_id, count(*) FILTER (WHERE rank IS NOT NULL), avg(rank)::float8,
            sum(liked)::bigint, sum(disliked)::bigint
@@ -162,6 +167,7 @@ def by_version(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -
     found = []
     for version_id, (rows, empty) in answered.items():
         clicked, rank, liked, disliked = became.get(version_id, (0, None, 0, 0))
+        clicked = min(clicked, rows - empty)  # feedback may overtake the count of its answer
         through = share(clicked, rows - empty)
         found.append(
             VersionQuality(
@@ -179,9 +185,13 @@ def _counted(
         cursor.execute(
             "SELECT set_config('statement_timeout', %s, true)", [f"{COUNTING_SECONDS * 1_000:.0f}ms"]
         )
+        cursor.execute(_OLDEST, [model.pk, low, high])
+        oldest = cursor.fetchone()
+        if oldest is None:
+            return {}, {}
         cursor.execute(_ANSWERED, [model.pk, low, high])
         answered = {version: (rows, empty) for version, rows, empty in cursor.fetchall()}
-        cursor.execute(_BECAME, [low, high])
+        cursor.execute(_BECAME, [oldest[0], high])
         became = {version: tuple(rest) for version, *rest in cursor.fetchall()}
         cursor.execute("SELECT set_config('statement_timeout', '0', true)")
     return answered, became
