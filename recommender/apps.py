@@ -28,6 +28,7 @@ class RecommenderConfig(AppConfig):
                 make="recommender.services.building.make",
                 remake="recommender.services.building.remake",
                 asked_at="/api/v1/recommendations/",
+                example=declaration.EXAMPLE,
                 page="/movies/",
                 judged_on=declaration.JUDGED_ON,
                 baseline_is=declaration.BASELINE_IS,

@@ -30,12 +30,13 @@ class GivenMovieSerializer(serializers.Serializer[Any]):
             if name in COLUMNS:
                 found[name] = field_for(COLUMNS[name])
             else:
-                said = f"{field.description} In this form with | between them."
-                initial = " | ".join(field.example)
                 found[name] = TermsField(
-                    required=False, max_length=MOST_TERMS[name], help_text=said, initial=initial
+                    required=False,
+                    allow_null=True,
+                    max_length=MOST_TERMS[name],
+                    help_text=f"{field.description} An array; in a form with | between them.",
+                    initial=" | ".join(field.example),
                 )
-        # An array of the form's own fields would be a description of several pages.
         found["description"].style = {"base_template": "textarea.html"}
         return found
 
@@ -44,6 +45,15 @@ class GivenMovieSerializer(serializers.Serializer[Any]):
         if isinstance(instance, Movie):
             return {name: getattr(instance, name) for name in FIELDS}
         return dict(self.initial_data)
+
+
+class ReplacedMovieSerializer(GivenMovieSerializer):
+    """All of a movie; its id is in the address. What is left out or null is empty."""
+
+    def get_fields(self) -> dict[str, Any]:
+        found = super().get_fields()
+        found["id"].required = False
+        return found
 
 
 class MovieSerializer(serializers.ModelSerializer[Movie]):

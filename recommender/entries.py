@@ -204,7 +204,14 @@ COLUMNS: Final[Mapping[str, Column]] = {
             maximum=LAST_YEAR,
             example=2019,
         ),
-        Column("language", "text", "A code such as en, es or pt-br.", nullable=True, example="en"),
+        Column(
+            "language",
+            "text",
+            "A code such as en, es or pt-br.",
+            nullable=True,
+            max_length=LONGEST_LANGUAGE,
+            example="en",
+        ),
         Column(
             "popularity",
             "number",

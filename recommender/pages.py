@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from recommender.access import MoviesView
 from recommender.catalogue_serializers import SuggestionsSerializer
 from recommender.declaration import NAME
-from recommender.models import LONGEST_TITLE
+from recommender.entries import LONGEST_TITLE
 from recommender.services import browsing, catalogue
 from training.models import RegisteredModel
 from training.services import access

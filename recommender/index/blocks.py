@@ -57,7 +57,10 @@ def most_common(found: Iterable[str]) -> str:
 def of_field(catalogue: Catalogue, field: Field, languages: list[str]) -> Block:
     """The block of a field of words or labels. languages : what `languages_of` gave."""
     vectorizer = TfidfVectorizer(
-        analyzer=_as_it_is, min_df=field.min_df, max_df=field.max_df, sublinear_tf=field.sublinear_tf
+        analyzer=_as_it_is,
+        min_df=field.min_df,
+        max_df=field.most(len(catalogue)),
+        sublinear_tf=field.sublinear_tf,
     )
     try:
         matrix = vectorizer.fit_transform(_said(catalogue, field, languages))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from recommender.index.estimator import MovieIndex
 from recommender.index.evaluation import DEPTH, HeldOut
 from recommender.index.fields import Settings
 from recommender.index.snapshot import Catalogue
+
+NDCG: Final = f"ndcg_at_{DEPTH}"
 
 
 class NoMovies(ValueError):
@@ -52,7 +54,7 @@ def build(
     *,
     threads: int | None = None,
 ) -> Built:
-    """Fits an index to a catalogue, with the weight of ``together`` that finds most of what users liked next.
+    """Fits an index to a catalogue, with the weight of ``together`` that finds what users liked next.
 
     Parameters
     ----------
@@ -99,7 +101,11 @@ def build(
 
 
 def _tried(analysis: Analysis, report: Progress, threads: int | None) -> tuple[list[dict[str, float]], float]:
-    """(each weight of ``together`` with its figures, the best one); nothing is tried with too few to tell."""
+    """(each weight of ``together`` with its figures, the one to take); nothing is tried with too few to tell.
+
+    Taken is the smallest weight whose nDCG is within one standard error of the best one's (the rule of
+    Breiman, Friedman, Olshen and Stone 1984): what users did must show that it helps.
+    """
     limits = analysis.settings.together
     if analysis.together is None or analysis.opinions.positive.sum() < limits.minimum_interactions:
         return [], 0.0
@@ -110,8 +116,10 @@ def _tried(analysis: Analysis, report: Progress, threads: int | None) -> tuple[l
     for number, weight in enumerate(limits.weights):
         report("weighing", 20 + 10 * number // len(limits.weights))
         found = evaluation.found_by(analysis.weighed(weight, asked.held.hidden), asked, threads)
-        tried.append({"together": weight} | evaluation.ranking_metrics(found, asked))
-    return tried, max(tried, key=lambda each: (each[f"ndcg_at_{DEPTH}"], -each["together"]))["together"]
+        error = float(evaluation.gains(found, asked).std() / np.sqrt(len(asked)))
+        tried.append({"together": weight, "error": error} | evaluation.ranking_metrics(found, asked))
+    best = max(tried, key=lambda each: each[NDCG])
+    return tried, min(each["together"] for each in tried if each[NDCG] >= best[NDCG] - best["error"])
 
 
 def _lists(

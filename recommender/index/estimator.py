@@ -18,7 +18,7 @@ from recommender.index.asking import Movie
 from recommender.index.engine import FORMAT
 from recommender.index.fields import PLAIN, Settings
 from recommender.index.filtering import NO_YEAR
-from recommender.index.neighbours import nearest, two_ways
+from recommender.index.neighbours import Report, nearest, two_ways
 from recommender.index.snapshot import Catalogue
 from recommender.index.vocabulary import Vocabulary
 
@@ -43,6 +43,8 @@ class MovieIndex(BaseEstimator):
     ids_ : (n,) int64, whose row it is.
     neighbours_ : (n, top_k) int32, the nearest rows, best first, ties by row, then -1.
     by_genres_ : (n,) whether the neighbours are those by genres alone, there being nothing else.
+    genres_ : CSR float32, the genres alone, by which they are found.
+    catalogue_, order_ : what it was fitted on, and the place there of each row.
     """
 
     def __init__(
@@ -87,16 +89,21 @@ class MovieIndex(BaseEstimator):
         return Vocabulary(self.settings, weighed.bounds, terms, idf, language)
 
     def _neighbours(self, weighed: Weighed, report: Progress) -> npt.NDArray[np.int32]:
-        found = np.full((weighed.rows.shape[0], self.settings.top_k), -1, np.int32)
-        for matrix, which in (
-            (weighed.genres, np.flatnonzero(weighed.by_genres)),
-            (weighed.rows, np.flatnonzero(~weighed.by_genres)),
-        ):
+        found = np.full((len(self.ids_), self.settings.top_k), -1, np.int32)
+
+        def search(matrix: Any, which: npt.NDArray[np.intp], told: Report) -> None:
             if len(which):
                 found[which] = nearest(
                     matrix[which], matrix, self.settings.top_k, own=which, wide=weighed.wide,
-                    threads=self.threads, report=lambda share: report("neighbours", 30 + int(60 * share)),
+                    threads=self.threads, report=told,
                 )  # fmt: skip
+
+        search(weighed.genres, np.flatnonzero(weighed.by_genres), lambda share: report("neighbours", 30))
+        search(
+            weighed.rows,
+            np.flatnonzero(~weighed.by_genres),
+            lambda share: report("neighbours", 30 + int(60 * share)),
+        )
         return found
 
     def _arrays(self) -> dict[str, Array]:

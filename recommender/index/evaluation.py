@@ -15,12 +15,11 @@ from recommender.index.analysis import Analysis, Weighed
 from recommender.index.asking import Question, Seed
 from recommender.index.engine import IndexEngine
 from recommender.index.fields import Judging
-from recommender.index.matrix import on_grid
+from recommender.index.matrix import Floats, on_grid
 from recommender.index.neighbours import nearest
 from recommender.index.together import HoldOut, histories, hold_out
 
 Rows = npt.NDArray[np.int32]
-Percentiles = npt.NDArray[np.float64]
 
 DEPTH: Final = 10
 """Recommendations that are judged."""
@@ -74,17 +73,19 @@ def most_popular(analysis: Analysis, asked: HeldOut) -> Rows:
     return _unseen(np.tile(ranking[: DEPTH + most].astype(np.int32), (len(asked), 1)), asked.seen)
 
 
-def ranking_metrics(found: Rows, asked: HeldOut) -> dict[str, float]:
-    """recall_at_10 and ndcg_at_10 with one relevant movie each: is it found; 1 / log2(1 + its rank)."""
+def gains(found: Rows, asked: HeldOut) -> Floats:
+    """(u,) nDCG of each user, with one relevant movie: 1 / log2(1 + its rank), 0 where it is not found."""
     hits = found == asked.held.targets[:, None]
-    gains = hits / np.log2(np.arange(2, DEPTH + 2))
-    return {
-        f"recall_at_{DEPTH}": float(hits.any(axis=1).mean()),
-        f"ndcg_at_{DEPTH}": float(gains.sum(axis=1).mean()),
-    }
+    return np.asarray((hits / np.log2(np.arange(2, DEPTH + 2))).sum(axis=1))
 
 
-def list_metrics(neighbours: Rows, rows: Any, popularity: Percentiles, judging: Judging) -> dict[str, float]:
+def ranking_metrics(found: Rows, asked: HeldOut) -> dict[str, float]:
+    """recall_at_10 and ndcg_at_10: the means over the users of whether the movie is found, and of `gains`."""
+    gained = gains(found, asked)
+    return {f"recall_at_{DEPTH}": float((gained > 0).mean()), f"ndcg_at_{DEPTH}": float(gained.mean())}
+
+
+def list_metrics(neighbours: Rows, rows: Any, popularity: Floats, judging: Judging) -> dict[str, float]:
     """coverage, diversity and popularity_bias of what is recommended beside each movie.
 
     coverage : the share of all movies that stand in some list. diversity : 1 - mean cosine of two movies of
@@ -118,7 +119,7 @@ def popular_lists(n: int) -> Rows:
     return found[np.minimum(np.arange(n), len(found) - 1)]
 
 
-def percentiles(popularity: npt.NDArray[np.float32]) -> Percentiles:
+def percentiles(popularity: npt.NDArray[np.float32]) -> Floats:
     """(n,) the share of movies that are less popular, half of those that are as popular counted in."""
     ordered = np.sort(popularity)
     below, upto = (np.searchsorted(ordered, popularity, side=side) for side in ("left", "right"))

@@ -20,6 +20,9 @@ KINDS: Final[Mapping[str, Kind]] = {
 """Field -> what its terms are. Those of ``together`` are the users who liked the movie, by code number."""
 
 
+FEW: Final = 50
+
+
 @dataclass(frozen=True)
 class Field:
     """One block of a movie's row.
@@ -28,7 +31,9 @@ class Field:
     ----------
     name : one of `KINDS`.
     weight : of the L2-normalised block in the row; a shared term counts by its square.
-    min_df, max_df : terms of fewer movies, or of a larger share of them, are left out.
+    min_df : terms of fewer movies are left out.
+    max_df : terms of a larger share of them are left out, but none of `FEW` movies or fewer: in a small
+        catalogue a share says little.
     sublinear_tf : count a term 1 + ln(times) instead of its times.
     stop_words : languages whose stop words are left out. Of one: always that; of several: the one the text
         is written in (see `text.language_of`).
@@ -57,6 +62,10 @@ class Field:
     def kind(self) -> Kind:
         return KINDS[self.name]
 
+    def most(self, movies: int) -> int:
+        """In how many of so many movies a term may be."""
+        return max(FEW, int(self.max_df * movies))
+
 
 @dataclass(frozen=True)
 class Together:
@@ -64,7 +73,7 @@ class Together:
 
     Parameters
     ----------
-    weights : tried for the field, 0 first; the one of the best nDCG on held-out interactions is taken.
+    weights : tried for the field, by nDCG on held-out interactions (see `building`).
     minimum_users : with fewer users whose last interaction can be held out nothing is tried, and the weight
         is 0.
     minimum_interactions : the same, for positive interactions.

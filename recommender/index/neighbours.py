@@ -7,11 +7,11 @@ the order of the rows.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Final
 
+import joblib
 import numpy as np
 import numpy.typing as npt
 
@@ -51,12 +51,12 @@ def nearest(
     own : (m,) a row that is no answer to the query, usually itself; -1: none.
     wide : columns [begin, end) of the few terms that very many documents have; queries that agree in them
         share their cost.
-    threads : as many as this process may use, where none are given.
+    threads : as many as this process has cores, where none are given.
     """
     own = np.full(queries.shape[0], -1) if own is None else own
     if documents.shape[0] <= small:
         return _multiplied(queries, documents, k, own, report)
-    return _searched(queries, documents, k, own, wide, threads or len(os.sched_getaffinity(0)), report)
+    return _searched(queries, documents, k, own, wide, threads or joblib.cpu_count(), report)
 
 
 def two_ways(rows: Any) -> Matrix:

@@ -90,3 +90,4 @@ def forget(window: Any) -> None:
     window.evaluate("try { localStorage.clear(); sessionStorage.clear() } catch { /* no page of ours */ }")
     window.goto("about:blank")
     window.context.clear_cookies()
+    window.emulate_media(color_scheme="null")

@@ -132,6 +132,17 @@ def test_what_users_did_is_weighed_by_what_it_finds() -> None:
     assert IndexEngine.from_bytes(built.index).together == 1.0
 
 
+def test_what_users_did_at_random_is_left_out() -> None:
+    rng = np.random.default_rng(5)
+    movies = [Movie(number, "", VOICES[number % 6]) for number in range(200)]
+    events = [did(user, int(rng.integers(200)), 1.0, day) for user in range(60) for day in range(6)]
+    built = build(
+        Catalogue.of(movies, events), replace(MANY, together=replace(MANY.together, weights=(0.0, 0.5)))
+    )
+    assert len(built.evaluation["tried"]) == 2
+    assert built.evaluation["weights"]["together"] == 0.0
+
+
 def test_what_is_held_out_is_not_seen_by_what_has_to_find_it() -> None:
     analysis = analysed(library(), MANY)
     asked = HeldOut.of(analysis, 1)
@@ -168,6 +179,11 @@ def test_a_build_gives_the_same_bytes_again_and_can_be_told_as_json() -> None:
 
 def test_the_progress_is_told_and_whoever_is_told_can_end_it() -> None:
     told: list[tuple[str, int]] = []
+    spoken_of = [Movie(1, "", "a shark", ("Horror",)), Movie(2, "", "", ("Horror",)), Movie(3, "", "a shark")]
+    build(Catalogue.of(spoken_of), SETTINGS, lambda stage, percent: told.append((stage, percent)))
+    percents = [percent for _, percent in told]
+    assert percents == sorted(percents)
+    told.clear()
     build(library(), MANY, lambda stage, percent: told.append((stage, percent)))
     percents = [percent for _, percent in told]
     assert percents == sorted(percents)

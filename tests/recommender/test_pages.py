@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from recommender.models import Movie
-from tests.conftest import Staff
+from tests.conftest import Staff, assert_error
 from training.models import ModelVersion, RegisteredModel
 from training.services import registry
 
@@ -55,3 +55,21 @@ def test_who_may_tell_and_read_is_offered_both(client: Client, movies: ModelVers
     client.force_login(User.objects.create_superuser("boss"))
     page = client.get("/movies/").content.decode()
     assert "data-may-tell" in page and "data-may-read" in page
+
+
+def test_suggestions_are_the_most_popular_titles_that_begin_so(
+    staff: Staff, catalogue: RegisteredModel
+) -> None:
+    Movie.objects.filter(pk=1).update(withdrawn_at="2026-01-01T00:00Z")
+    asks = staff("predict", only=catalogue)
+    found = asks.get("/api/v1/movies/suggestions/", {"title": " TWÍCE"}).json()
+    assert found == {
+        "movies": [
+            {"id": 8, "title": "Twice Told", "year": 2020},
+            {"id": 7, "title": "Twice Told", "year": 1980},
+        ]
+    }
+    assert asks.get("/api/v1/movies/suggestions/", {"title": "the light"}).json() == {"movies": []}
+    assert asks.get("/api/v1/movies/suggestions/").json() == {"movies": []}
+    other = staff("predict", only=RegisteredModel.objects.get(name="churn"), name="stranger")
+    assert_error(other.get("/api/v1/movies/suggestions/", {"title": "t"}), 403, "forbidden")
