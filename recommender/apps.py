@@ -30,6 +30,7 @@ class RecommenderConfig(AppConfig):
                 asked_at="/api/v1/recommendations/",
                 example=declaration.EXAMPLE,
                 page="/movies/",
+                quality_at="/api/v1/recommendations/quality/",
                 judged_on=declaration.JUDGED_ON,
                 baseline_is=declaration.BASELINE_IS,
             )
