@@ -9,14 +9,14 @@ import msgspec
 
 from predictions import inference
 from predictions.inference import Answer, Caller
-from recommender.answers import Recommendation
+from recommender.answers import Recommendation, Written
 from recommender.errors import UnknownMovie
 from recommender.index import asking
 from recommender.index.asking import MOST, Filters, Found, Question, Seed
 from recommender.index.engine import IndexEngine
 from recommender.models import Movie
 from recommender.questions import LARGEST_ID, Asked
-from recommender.services import tastes, titles, withdrawals
+from recommender.services import repeats, tastes, titles, withdrawals
 from training.services.serving import Served
 
 NO_INTERACTIONS: Final = "no_interactions"
@@ -71,14 +71,19 @@ def quick(served: Served, body: bytes, caller: Caller, generation: int) -> Recom
         return None
     if not 1 <= plain.movie_id <= LARGEST_ID or not (top_n is None or 1 <= top_n <= MOST):
         return None
-    if plain.movie_id in withdrawn or not engine.holds(plain.movie_id):
-        return None
-    asked = Asked(movie_id=plain.movie_id, top_n=top_n)
-    found = engine.at_hand(Question((Seed(movie_id=plain.movie_id),), asked.most), withdrawn)
-    if found is None:
-        return None
-    matched = (plain.movie_id, engine.title(plain.movie_id))
-    return Recommendation(served, caller, asked, found, found.reason, matched)
+    kept = repeats.of(engine, withdrawn)
+    written = kept.get((plain.movie_id, top_n))
+    if written is None:
+        if plain.movie_id in withdrawn or not engine.holds(plain.movie_id):
+            return None
+        asked = Asked(movie_id=plain.movie_id, top_n=top_n)
+        found = engine.at_hand(Question((Seed(movie_id=plain.movie_id),), asked.most), withdrawn)
+        if found is None:
+            return None
+        matched = (plain.movie_id, engine.title(plain.movie_id))
+        written = Written.of(asked, found, found.reason, matched)
+        kept.put((plain.movie_id, top_n), written)
+    return Recommendation(served, caller, written)
 
 
 def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Recommendation:
@@ -102,7 +107,7 @@ def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Re
             reason = "" if seeds else NO_INTERACTIONS
     seeds += _listed(engine, asked.disliked, withdrawn, _DISLIKED)
     if reason:
-        return Recommendation(served, caller, asked, Found(()), reason, matched)
+        return Recommendation(served, caller, Written.of(asked, Found(()), reason, matched), asked.key)
     filters = Filters(
         asked.genres,
         asked.year_from,
@@ -112,7 +117,7 @@ def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Re
     )
     question = Question(tuple(seeds), asked.most, filters, asked.diversity or 0.0, asked.explains)
     found = engine.recommend(question, withdrawn)
-    return Recommendation(served, caller, asked, found, found.reason, matched)
+    return Recommendation(served, caller, Written.of(asked, found, found.reason, matched), asked.key)
 
 
 def _engine(served: Served) -> IndexEngine:

@@ -87,6 +87,8 @@ def test_what_takes_a_look_into_the_catalogue_goes_the_ordinary_way(asker: Asker
 
 def test_a_withdrawal_reaches_the_lane_at_its_commit(asker: Asker) -> None:
     asker.ordinary({"movie_id": 1})
+    before = asker.quick({"movie_id": 1})
+    assert before is not None and b"Storm over the Island" in before.body, "and it is kept"
     catalogue.withdraw([2], by=None)
     assert asker.quick({"movie_id": 1}) is None, "the log's fence has noticed"
     after = asker.ordinary({"movie_id": 1}).json()
@@ -94,6 +96,20 @@ def test_a_withdrawal_reaches_the_lane_at_its_commit(asker: Asker) -> None:
     assert quick is not None
     assert 2 not in {each["movie_id"] for each in after["recommendations"]}
     assert json.loads(quick.body)["recommendations"] == after["recommendations"]
+
+
+def test_what_is_asked_for_again_is_the_same_answer_under_an_id_of_its_own(asker: Asker) -> None:
+    asker.ordinary({"movie_id": 1})
+    first, again = (asker.quick({"movie_id": 1, "top_n": 2}) for _ in range(2))
+    assert first is not None and again is not None
+    ours, theirs = json.loads(first.body), json.loads(again.body)
+    assert ours.pop("id") != theirs.pop("id")
+    assert ours == theirs
+    shorter = asker.quick({"movie_id": 1, "top_n": 1})
+    assert shorter is not None
+    assert json.loads(shorter.body)["recommendations"] == ours["recommendations"][:1]
+    rows = list(Prediction.objects.order_by("id"))[1:]
+    assert [len(row.prediction) for row in rows] == [2, 2, 1]
 
 
 def test_a_field_that_is_given_twice_is_refused_by_both_ways(asker: Asker) -> None:
