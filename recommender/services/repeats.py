@@ -23,8 +23,8 @@ class Kept:
     """Answers of one index beside one set of withdrawn movies.
 
     Two halves: what is asked for is in the younger one, or comes there; when that is full it becomes the
-    older one, and what nobody has asked for since is forgotten with the older one before it. Threads may share it:
-    at worst an answer is made twice.
+    older one, and what nobody has asked for since is forgotten with the older one before it. Threads may
+    share it: at worst an answer is made twice.
 
     withdrawn : ids of movies that are not recommended. room : bytes.
     """
