@@ -354,6 +354,7 @@ UNFOLD: dict[str, Any] = {
                 "title": "Elsewhere",
                 "items": [
                     _link("Browsable API", "api", "models"),
+                    _link("Page of movies", "local_movies", "movies-page"),
                     _link("Documentation", "menu_book", "docs"),
                     _link("Home", "home", "home"),
                 ],

@@ -22,33 +22,31 @@ from training.services.serving import Served
 from training.telemetry import counting
 
 _encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _NONE: Final = b"[]"
 
 
-@dataclass(frozen=True)
-class Recommendation:
-    """What was found, for somebody; see `predictions.inference.Committable`.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What of an answer is the same whoever asks and whenever, as it goes into the log and out.
 
-    matched : the movie a title or an id was taken for; None where the question names none.
-    reason : why nothing was found; empty when something was.
+    question, movies : cells of the log's row. rest : of the body, behind its id. empty : it names no movie.
     """
 
-    served: Served
-    caller: Caller
-    asked: Asked
-    found: Found
-    reason: str = ""
-    matched: tuple[int, str] | None = None
+    question: bytes
+    movies: bytes
+    rest: bytes
+    empty: bool
 
-    @cached_property
-    def id(self) -> str:
-        return str(uuid7())
-
-    def as_dict(self) -> dict[str, Any]:
-        """The answer as it goes out."""
-        explains = self.asked.explains
+    @classmethod
+    def of(
+        cls, asked: Asked, found: Found, reason: str = "", matched: tuple[int, str] | None = None
+    ) -> Written:
+        """matched : the movie a title or an id was taken for; None where the question names none.
+        reason : why nothing was found; empty when something was.
+        """
         given = []
-        for each in self.found.items:
+        for each in found.items:
             item: dict[str, Any] = {
                 "movie_id": each.movie_id,
                 "title": each.title,
@@ -56,43 +54,66 @@ class Recommendation:
                 "genres": each.genres,
                 "score": each.score,
             }
-            if explains:
+            if asked.explains:
                 item["because"] = [
                     {"field": why.field, "term": why.term, "share": why.share} for why in each.because
                 ]
             given.append(item)
-        body: dict[str, Any] = {
-            "model": self.served.model_name,
-            "version": self.served.number,
-            "id": self.id,
-            "basis": self.found.basis,
-            "recommendations": given,
-        }
-        if self.matched is not None:
-            body["matched"] = {"movie_id": self.matched[0], "title": self.matched[1]}
+        body: dict[str, Any] = {"basis": found.basis, "recommendations": given}
+        if matched is not None:
+            body["matched"] = {"movie_id": matched[0], "title": matched[1]}
         if not given:
-            body["reason"] = self.reason
-        return body
+            body["reason"] = reason
+        movies = [{"movie_id": each.movie_id, "score": each.score} for each in found.items]
+        return cls(_encode(asked.cells()), _encode(movies), _encode(body)[1:], not given)
+
+    @property
+    def bytes(self) -> int:
+        """How large it is."""
+        return len(self.question) + len(self.movies) + len(self.rest)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What was found, for somebody; see `predictions.inference.Committable`.
+
+    key : the client's own reference for the question.
+    """
+
+    served: Served
+    caller: Caller
+    written: Written
+    key: str | None = None
+
+    @cached_property
+    def id(self) -> str:
+        return str(uuid7())
 
     @cached_property
     def _body(self) -> bytes:
-        return _encode(self.as_dict())
+        served = self.served
+        head = f'{{"model":"{served.model_name}","version":{served.number},"id":"{self.id}",'
+        return head.encode() + self.written.rest
 
     def body(self) -> bytes:
+        """The answer as it goes out."""
         return self._body
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same, to be put into another shape."""
+        return _decode(self._body)
 
     def entry(self, generation: int, *, done: Done | None = None) -> Entry:
         """The row of the log: the question, and the movies with their scores."""
-        served, caller = self.served, self.caller
-        given = [{"movie_id": each.movie_id, "score": each.score} for each in self.found.items]
+        served, caller, written = self.served, self.caller, self.written
         row = (
             self.id.encode(),
             b"%d" % served.model_id,
             b"%d" % served.version_id,
             None if caller.client_id is None else b"%d" % caller.client_id,
-            None if self.asked.key is None else self.asked.key.encode(),
-            _encode(self.asked.cells()),
-            _encode(given),
+            None if self.key is None else self.key.encode(),
+            written.question,
+            written.movies,
             None,
             _NONE,
             caller.request_id.encode(),
@@ -106,7 +127,7 @@ class Recommendation:
         labels = (served.model_name, str(served.number))
         counting.count(RECOMMENDATIONS, *labels)
         counting.observe(SECONDS, labels, seconds)
-        if not self.found.items:
+        if self.written.empty:
             counting.count(EMPTY, *labels)
 
 

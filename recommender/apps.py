@@ -28,7 +28,9 @@ class RecommenderConfig(AppConfig):
                 make="recommender.services.building.make",
                 remake="recommender.services.building.remake",
                 asked_at="/api/v1/recommendations/",
+                example=declaration.EXAMPLE,
                 page="/movies/",
+                quality_at="/api/v1/recommendations/quality/",
                 judged_on=declaration.JUDGED_ON,
                 baseline_is=declaration.BASELINE_IS,
             )

@@ -58,8 +58,8 @@ INTERACTION_EXAMPLE = {
 }  # fmt: skip
 
 
-class CatalogueView(MoviesView):
-    """A route that takes one JSON object or several."""
+class BodyView(MoviesView):
+    """A route whose body is measured before it is read, and that shows lists in pages."""
 
     parser_classes = [StrictJSONParser]
     max_bytes = settings.PREDICT_MAX_BYTES
@@ -80,7 +80,7 @@ class CatalogueView(MoviesView):
         return Response({"model": self.model.name, name: rows, "next": following}, headers=headers)
 
 
-class CatalogueListView(CatalogueView):
+class CatalogueView(BodyView):
     """The movies of the catalogue by id, those that are withdrawn left out (GET); adds one (POST)."""
 
     rights: ClassVar = {"POST": "train"}
@@ -130,7 +130,7 @@ class CatalogueListView(CatalogueView):
         return json.dumps(entries.EXAMPLE, indent=2, ensure_ascii=False)
 
 
-class CatalogueMovieView(CatalogueView):
+class MovieView(BodyView):
     """One movie, withdrawn or not (GET). PUT says all of it, puts it into the catalogue if it is not there
     and back if it was withdrawn; PATCH says some of it; DELETE withdraws it: it is not recommended any more,
     and stays known, because the log refers to it."""
@@ -171,7 +171,7 @@ class CatalogueMovieView(CatalogueView):
         return GivenMovieSerializer(*args, **kwargs)
 
 
-class InteractionsView(CatalogueView):
+class InteractionsView(BodyView):
     """Records what users did with movies, one object or an array of them; repeating one is harmless (POST).
     Or lists what was recorded, feedback on recommendations included, the newest first (GET)."""
 

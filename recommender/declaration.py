@@ -22,6 +22,7 @@ TITLE: Final = "Movies"
 DESCRIPTION: Final = (
     "Recommends movies of the catalogue: like one, like several, for a text or for a person; and says why."
 )
+EXAMPLE: Final = {"title": "The Lamplighter's Daughter", "top_n": 5}
 ENGINE: Final = "tfidf"
 POLICY: Final = "if_better"
 

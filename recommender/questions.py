@@ -90,7 +90,6 @@ QUESTION: Final = DatasetSchema(
 LISTS: Final[Mapping[str, str]] = {"liked": "ids", "disliked": "ids", "exclude": "ids", "genres": "words"}
 STARTS: Final = ("movie_id", "title", "text", "liked")
 """What a question can start from; exactly one of them, or the user alone."""
-EXAMPLE: Final = {"title": "The Lamplighter's Daughter", "top_n": USUAL_TOP}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from rest_framework import serializers
 
 from predictions.models import Prediction
 from predictions.serializers import PredictionDetailSerializer
+from recommender.declaration import EXAMPLE
 from recommender.models import Interaction, Movie
-from recommender.questions import EXAMPLE, LISTS, QUESTION
+from recommender.questions import LISTS, QUESTION
 from training.schema import Column
 from training.schema.keys import KEY_FIELD, KEY_LENGTH
 from training.serializers import field_for

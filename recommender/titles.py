@@ -19,4 +19,4 @@ def key_of(title: str) -> str:
     if not title.isascii():
         apart = unicodedata.normalize("NFKD", title)
         title = "".join(character for character in apart if not unicodedata.combining(character))
-    return " ".join(title.casefold().split())[:LONGEST_KEY]
+    return " ".join(title.casefold().split())[:LONGEST_KEY].rstrip()

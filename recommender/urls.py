@@ -5,8 +5,8 @@ from django.urls import path
 from recommender import catalogue_views, pages, views
 
 urlpatterns = [
-    path("movies/", catalogue_views.CatalogueListView.as_view(), name="movies"),
-    path("movies/<int:movie_id>/", catalogue_views.CatalogueMovieView.as_view(), name="movie"),
+    path("movies/", catalogue_views.CatalogueView.as_view(), name="movies"),
+    path("movies/<int:movie_id>/", catalogue_views.MovieView.as_view(), name="movie"),
     path("movies/suggestions/", pages.SuggestionsView.as_view(), name="movie-suggestions"),
     path("interactions/", catalogue_views.InteractionsView.as_view(), name="interactions"),
     path("recommendations/", views.RecommendationsView.as_view(), name="recommendations"),

@@ -23,7 +23,8 @@ from predictions.views import Fenced, caller_of, form_cells, respond, teach
 from recommender import feedback_rows, questions
 from recommender.access import MoviesView
 from recommender.answers import titles
-from recommender.questions import EXAMPLE, Asked
+from recommender.declaration import EXAMPLE
+from recommender.questions import Asked
 from recommender.serializers import (
     FeedbackRecordedSerializer,
     FeedbackSerializer,

@@ -12,6 +12,7 @@ from training.schema import Column, DatasetSchema
 from training.schema.columns import Value
 from training.schema.dataset import example_value
 from training.schema.keys import KEY_FIELD, KEY_LENGTH
+from training.services import comparison, makers
 
 
 class TrainingRunSerializer(serializers.ModelSerializer[TrainingRun]):
@@ -219,18 +220,26 @@ class RegisteredModelSerializer(serializers.ModelSerializer[RegisteredModel]):
     active_version = serializers.SerializerMethodField()
     schema = serializers.SerializerMethodField()
     example = serializers.SerializerMethodField()
+    asked_at = serializers.SerializerMethodField(help_text="The route that takes such an example.")
 
     class Meta:
         model = RegisteredModel
         fields: ClassVar = [
-            "name", "title", "description", "task", "policy", "active_version", "example", "schema",
+            "name", "title", "description", "task", "policy", "active_version", "asked_at", "example",
+            "schema",
         ]  # fmt: skip
 
     def get_task(self, model: RegisteredModel) -> str | None:
-        return catalogue.get(model.name).task if model.name in catalogue.names() else None
+        declared = comparison.declaration(model)
+        return declared.task if declared else None
 
     def get_description(self, model: RegisteredModel) -> str:
-        return catalogue.get(model.name).description if model.name in catalogue.names() else ""
+        declared = comparison.declaration(model)
+        return declared.description if declared else ""
+
+    def get_asked_at(self, model: RegisteredModel) -> str:
+        maker = makers.find(model.name)
+        return maker.asked_at if maker else f"/api/v1/models/{model.name}/predictions/"
 
     def get_active_version(self, model: RegisteredModel) -> int | None:
         active = model.active_version
@@ -241,6 +250,9 @@ class RegisteredModelSerializer(serializers.ModelSerializer[RegisteredModel]):
         return schema.to_json() if schema else None
 
     def get_example(self, model: RegisteredModel) -> dict[str, Any] | None:
+        maker = makers.find(model.name)
+        if maker is not None:
+            return maker.example
         schema = _schema(model)
         return schema.example if schema else None
 

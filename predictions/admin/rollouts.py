@@ -23,7 +23,7 @@ from training.admin.rights import RegistryAdmin, allowed_ids
 from training.admin.switching import LONGEST_REASON, require
 from training.errors import VigiaError
 from training.models import ModelVersion, Rollout
-from training.services import comparison, rollouts
+from training.services import comparison, makers, rollouts
 from training.templatetags.vigia import badge
 
 
@@ -127,6 +127,7 @@ class RolloutAdmin(RegistryAdmin):
         return {
             "title": f"{row.kind.capitalize()} of {row.version}",
             "rollout": row,
+            "maker": makers.find(row.registered_model.name),
             "found": found,
             "tallies": arms.tallies(row),
             "figures": figures(found),

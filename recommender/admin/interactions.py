@@ -118,7 +118,7 @@ class InteractionAdmin(RegistryAdmin):
         address = reverse("admin:recommender_movie_change", args=[row.movie_id])
         return format_html('<a href="{}">{}</a>', address, row.movie)
 
-    @display(description="")
+    @display(description="kind")
     def said(self, row: Interaction) -> str:
         return badge(row.kind, TONES[row.kind])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +54,7 @@ class LoadingCommand(BaseCommand, Generic[T]):
             if error.truncated:
                 self.stderr.write(f"… and more; these are the first {len(error.faults)}")
             raise CommandError(f"{path.name}: {error.message}; nothing was loaded") from error
-        except (ValueError, OSError, EOFError, VigiaError) as error:
+        except (ValueError, OSError, EOFError, zlib.error, VigiaError) as error:
             raise CommandError(f"{error}; nothing was loaded") from error
         if rows.passed_over:
             self.say(f"not read, because nothing here is called so: {', '.join(rows.passed_over)}")

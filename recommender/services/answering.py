@@ -9,14 +9,16 @@ import msgspec
 
 from predictions import inference
 from predictions.inference import Answer, Caller
-from recommender.answers import Recommendation
+from recommender import questions
+from recommender.answers import Recommendation, Written
 from recommender.errors import UnknownMovie
 from recommender.index import asking
 from recommender.index.asking import MOST, Filters, Found, Question, Seed
 from recommender.index.engine import IndexEngine
 from recommender.models import Movie
 from recommender.questions import LARGEST_ID, Asked
-from recommender.services import tastes, titles, withdrawals
+from recommender.services import repeats, tastes, titles, withdrawals
+from training.schema import InvalidRows
 from training.services.serving import Served
 
 NO_INTERACTIONS: Final = "no_interactions"
@@ -36,7 +38,24 @@ class _Plain(msgspec.Struct, forbid_unknown_fields=True):
         return 2 if self.top_n is msgspec.UNSET else 4
 
 
+class _PlainText(msgspec.Struct, forbid_unknown_fields=True):
+    """The same by free text."""
+
+    text: str
+    top_n: int | msgspec.UnsetType | None = msgspec.UNSET
+
+    @property
+    def quotes(self) -> int:
+        """As above; the text's own are two, and one that holds another goes the ordinary way."""
+        return 4 if self.top_n is msgspec.UNSET else 6
+
+
 _decode_plain: Final = msgspec.json.Decoder(_Plain).decode
+_decode_text: Final = msgspec.json.Decoder(_PlainText).decode
+SMALL: Final = 20_000
+"""Movies of an index that may be looked through, whole, in an event loop: a millisecond or two."""
+SHORT: Final = 400
+"""Bytes of a question whose words may be looked up there; each takes some fifty microseconds."""
 
 
 def answer(served: Served, asked: Asked, caller: Caller, generation: int) -> tuple[Recommendation, Answer]:
@@ -56,29 +75,51 @@ def answer(served: Served, asked: Asked, caller: Caller, generation: int) -> tup
 
 
 def quick(served: Served, body: bytes, caller: Caller, generation: int) -> Recommendation | None:
-    """The answer to a plain question for a movie that the index holds, without a look into the database or
-    through all rows; None for any other."""
+    """The answer to a plain question, for a movie that the index holds or by a short text, without a look
+    into the database or through many rows; None for any other."""
     withdrawn = withdrawals.peek(generation)
     if withdrawn is None:
         return None
     try:
         plain = _decode_plain(body)
     except msgspec.DecodeError:  # of which a validation error is one
-        return None
+        return _quick_by_text(served, body, caller, withdrawn)
     engine = _engine(served)
     top_n = None if plain.top_n is msgspec.UNSET else plain.top_n
     if body.count(b'"') != plain.quotes:
         return None
     if not 1 <= plain.movie_id <= LARGEST_ID or not (top_n is None or 1 <= top_n <= MOST):
         return None
-    if plain.movie_id in withdrawn or not engine.holds(plain.movie_id):
+    kept = repeats.of(engine, withdrawn)
+    written = kept.get((plain.movie_id, top_n))
+    if written is None:
+        if plain.movie_id in withdrawn or not engine.holds(plain.movie_id):
+            return None
+        asked = Asked(movie_id=plain.movie_id, top_n=top_n)
+        found = engine.at_hand(Question((Seed(movie_id=plain.movie_id),), asked.most), withdrawn)
+        if found is None:
+            return None
+        matched = (plain.movie_id, engine.title(plain.movie_id))
+        written = Written.of(asked, found, found.reason, matched)
+        kept.put((plain.movie_id, top_n), written)
+    return Recommendation(served, caller, written)
+
+
+def _quick_by_text(
+    served: Served, body: bytes, caller: Caller, withdrawn: frozenset[int]
+) -> Recommendation | None:
+    engine = _engine(served)
+    if len(body) > SHORT or len(engine) > SMALL:
         return None
-    asked = Asked(movie_id=plain.movie_id, top_n=top_n)
-    found = engine.at_hand(Question((Seed(movie_id=plain.movie_id),), asked.most), withdrawn)
-    if found is None:
+    try:
+        plain = _decode_text(body)
+        asked = questions.read(msgspec.to_builtins(plain))
+    except (msgspec.DecodeError, InvalidRows):
         return None
-    matched = (plain.movie_id, engine.title(plain.movie_id))
-    return Recommendation(served, caller, asked, found, found.reason, matched)
+    if body.count(b'"') != plain.quotes:
+        return None
+    found = engine.recommend(Question((Seed(text=asked.text),), asked.most), withdrawn)
+    return Recommendation(served, caller, Written.of(asked, found, found.reason))
 
 
 def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Recommendation:
@@ -102,7 +143,7 @@ def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Re
             reason = "" if seeds else NO_INTERACTIONS
     seeds += _listed(engine, asked.disliked, withdrawn, _DISLIKED)
     if reason:
-        return Recommendation(served, caller, asked, Found(()), reason, matched)
+        return Recommendation(served, caller, Written.of(asked, Found(()), reason, matched), asked.key)
     filters = Filters(
         asked.genres,
         asked.year_from,
@@ -112,7 +153,7 @@ def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Re
     )
     question = Question(tuple(seeds), asked.most, filters, asked.diversity or 0.0, asked.explains)
     found = engine.recommend(question, withdrawn)
-    return Recommendation(served, caller, asked, found, found.reason, matched)
+    return Recommendation(served, caller, Written.of(asked, found, found.reason, matched), asked.key)
 
 
 def _engine(served: Served) -> IndexEngine:

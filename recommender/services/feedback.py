@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
+from psycopg.errors import QueryCanceled
 
 from predictions.identifiers import lowest_at
 from predictions.models import Prediction
@@ -106,6 +107,11 @@ _ANSWERED: Final = """
     SELECT version_id, count(*), count(*) FILTER (WHERE prediction = '[]'::jsonb)
     FROM predictions_prediction WHERE registered_model_id = %s AND id >= %s AND id < %s GROUP BY version_id
 """
+# Months are removed from the log; what came of their answers stays, and is no longer a share of anything.
+_OLDEST: Final = """
+    SELECT id FROM predictions_prediction WHERE registered_model_id = %s AND id >= %s AND id < %s
+    ORDER BY id LIMIT 1
+"""
 _BECAME: Final = """
     SELECT version_id, count(*) FILTER (WHERE rank IS NOT NULL), avg(rank)::float8,
            sum(liked)::bigint, sum(disliked)::bigint
@@ -118,6 +124,10 @@ _BECAME: Final = """
         GROUP BY version_id, recommendation
     ) AS came GROUP BY version_id
 """
+
+
+COUNTING_SECONDS: Final = 20
+"""What counting may cost: a million rows of the log take about one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +150,24 @@ class VersionQuality:
 
 
 def by_version(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> list[VersionQuality]:
-    """Of every version that answered from `since` on, before `until`, by number."""
-    low, high = lowest_at(since), lowest_at(until)
-    with connection.cursor() as cursor:
-        cursor.execute(_ANSWERED, [model.pk, low, high])
-        answered = {version: (rows, empty) for version, rows, empty in cursor.fetchall()}
-        cursor.execute(_BECAME, [low, high])
-        became = {version: tuple(rest) for version, *rest in cursor.fetchall()}
+    """Of every version that answered from `since` on, before `until`, by number.
+
+    Raises
+    ------
+    InvalidRows : to count them takes longer than `COUNTING_SECONDS`.
+    """
+    try:
+        answered, became = _counted(model, lowest_at(since), lowest_at(until))
+    except OperationalError as error:
+        if not isinstance(error.__cause__, QueryCanceled):
+            raise
+        said = "the window holds more answers than can be counted at once: ask for a shorter one"
+        raise InvalidRows([Fault("since", "out_of_bounds", said)], message=said) from None
     numbers = dict(model.versions.filter(pk__in=answered).values_list("pk", "number"))
     found = []
     for version_id, (rows, empty) in answered.items():
         clicked, rank, liked, disliked = became.get(version_id, (0, None, 0, 0))
+        clicked = min(clicked, rows - empty)  # feedback may overtake the count of its answer
         through = share(clicked, rows - empty)
         found.append(
             VersionQuality(
@@ -158,3 +175,23 @@ def by_version(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -
             )
         )
     return sorted(found, key=lambda each: each.version)
+
+
+def _counted(
+    model: RegisteredModel, low: uuid.UUID, high: uuid.UUID
+) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[Any, ...]]]:
+    """Of answers with ids in [low, high), by version: (rows, empty ones) and the rest of `VersionQuality`."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('statement_timeout', %s, true)", [f"{COUNTING_SECONDS * 1_000:.0f}ms"]
+        )
+        cursor.execute(_OLDEST, [model.pk, low, high])
+        oldest = cursor.fetchone()
+        if oldest is None:
+            return {}, {}
+        cursor.execute(_ANSWERED, [model.pk, low, high])
+        answered = {version: (rows, empty) for version, rows, empty in cursor.fetchall()}
+        cursor.execute(_BECAME, [oldest[0], high])
+        became = {version: tuple(rest) for version, *rest in cursor.fetchall()}
+        cursor.execute("SELECT set_config('statement_timeout', '0', true)")
+    return answered, became

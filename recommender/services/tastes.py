@@ -8,15 +8,17 @@ from typing import Final
 from recommender.declaration import WEIGHTS
 from recommender.models import Interaction
 
+SEEN: Final = 10_000
+"""The newest interactions of a user; movies of older ones may be recommended again."""
 REMEMBERED: Final = 500
-"""The newest interactions of a user; older ones no longer say what the user likes, nor are they left out."""
+"""The newest of them; older ones no longer say what the user likes."""
 SEEDS: Final = 100
 """Movies that an answer starts from, the newest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taste:
-    """weights : movie -> what it says, -1 to 1, the newest first. seen : every movie on record."""
+    """weights : movie -> what it says, -1 to 1, the newest first. seen : the movies on record, see `SEEN`."""
 
     weights: dict[int, float]
     seen: frozenset[int]
@@ -28,11 +30,12 @@ def of(user: str) -> Taste:
     Of several interactions with a movie the strongest counts, but the last word on liking it overrules.
     """
     rows = Interaction.objects.filter(user=user).order_by("-at", "-id")
+    found = list(rows.values_list("movie_id", "kind")[:SEEN])
     kinds: dict[int, list[str]] = {}
-    for movie_id, kind in rows.values_list("movie_id", "kind")[:REMEMBERED]:
+    for movie_id, kind in found[:REMEMBERED]:
         kinds.setdefault(movie_id, []).append(kind)
     weights = {movie_id: _weight(given) for movie_id, given in list(kinds.items())[:SEEDS]}
-    return Taste(weights, frozenset(kinds))
+    return Taste(weights, frozenset(movie_id for movie_id, _ in found))
 
 
 def _weight(kinds: list[str]) -> float:

@@ -60,6 +60,8 @@ def read_of_the_log(asked: list[str]) -> int:
         return int(own) + sum(map(of, node.get("Plans", [])))
 
     rows = 0
+    with connection.cursor() as cursor:  # else the plans are those of whatever lay there when it last did so
+        cursor.execute("ANALYZE predictions_prediction, predictions_outcome")
     for question in asked:
         if "predictions_prediction" in question or "predictions_outcome" in question:
             with connection.cursor() as cursor:

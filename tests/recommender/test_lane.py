@@ -17,7 +17,7 @@ from config.lane import Lane, Reply
 from predictions.models import Prediction
 from recommender.index.asking import Question, Seed
 from recommender.index.engine import IndexEngine
-from recommender.services import catalogue
+from recommender.services import answering, catalogue
 from training.models import ModelVersion, RegisteredModel
 from training.services import keys, serving
 
@@ -52,9 +52,16 @@ def asker(movies: ModelVersion, client_user: User) -> Iterator[Asker]:
     connections.close_all()
 
 
-@pytest.mark.parametrize("path", [ADDRESS, "/recommend"])
-def test_the_lane_says_what_django_says(asker: Asker, path: str) -> None:
-    question = {"movie_id": 1, "top_n": 3}
+@pytest.mark.parametrize(
+    ("path", "question"),
+    [
+        (ADDRESS, {"movie_id": 1, "top_n": 3}),
+        ("/recommend", {"movie_id": 1, "top_n": 3}),
+        (ADDRESS, {"text": " Clowns of a lonely\u00a0circus ", "top_n": None}),
+        (ADDRESS, {"text": "qwertz"}),
+    ],
+)
+def test_the_lane_says_what_django_says(asker: Asker, path: str, question: dict[str, Any]) -> None:
     assert asker.quick(question, path) is None, "nothing is known yet"
     plain = asker.ordinary(question, path)
     quick = asker.quick(question, path)
@@ -77,16 +84,27 @@ def test_what_takes_a_look_into_the_catalogue_goes_the_ordinary_way(asker: Asker
     asker.ordinary({"movie_id": 1})
     assert asker.quick({"movie_id": 1}) is not None
     for question in (
-        {"title": "Ship of Salt"}, {"text": "robots"}, {"movie_id": 1, "genres": ["Drama"]}, {"movie_id": 99},
-        {"movie_id": 1.5}, {"movie_id": "1"}, {"movie_id": 0}, {"movie_id": 1, "top_n": 101},
-        {"movie_id": None}, [{"movie_id": 1}], {"movie_id": 2**70},
+        {"title": "Ship of Salt"}, {"text": ""}, {"text": "a" * 400}, {"text": 'a "lonely" island'},
+        {"text": "robots", "language": "en"}, {"text": "robots", "movie_id": 1}, {"text": "x\0"},
+        {"movie_id": 1, "genres": ["Drama"]}, {"movie_id": 99}, {"movie_id": 1.5}, {"movie_id": "1"},
+        {"movie_id": 0}, {"movie_id": 1, "top_n": 101}, {"movie_id": None}, [{"movie_id": 1}],
+        {"movie_id": 2**70},
     ):  # fmt: skip
         assert asker.quick(question) is None, question
     assert asker.quick({"movie_id": 1}, QUERY_STRING="version=1") is None
 
 
+def test_a_large_index_is_asked_by_text_in_a_thread(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    asker.ordinary({"movie_id": 1})
+    assert asker.quick({"text": "clowns"}) is not None
+    monkeypatch.setattr(answering, "SMALL", 5)
+    assert asker.quick({"text": "clowns"}) is None
+
+
 def test_a_withdrawal_reaches_the_lane_at_its_commit(asker: Asker) -> None:
     asker.ordinary({"movie_id": 1})
+    before = asker.quick({"movie_id": 1})
+    assert before is not None and b"Storm over the Island" in before.body, "and it is kept"
     catalogue.withdraw([2], by=None)
     assert asker.quick({"movie_id": 1}) is None, "the log's fence has noticed"
     after = asker.ordinary({"movie_id": 1}).json()
@@ -96,10 +114,25 @@ def test_a_withdrawal_reaches_the_lane_at_its_commit(asker: Asker) -> None:
     assert json.loads(quick.body)["recommendations"] == after["recommendations"]
 
 
+def test_what_is_asked_for_again_is_the_same_answer_under_an_id_of_its_own(asker: Asker) -> None:
+    asker.ordinary({"movie_id": 1})
+    first, again = (asker.quick({"movie_id": 1, "top_n": 2}) for _ in range(2))
+    assert first is not None and again is not None
+    ours, theirs = json.loads(first.body), json.loads(again.body)
+    assert ours.pop("id") != theirs.pop("id")
+    assert ours == theirs
+    shorter = asker.quick({"movie_id": 1, "top_n": 1})
+    assert shorter is not None
+    assert json.loads(shorter.body)["recommendations"] == ours["recommendations"][:1]
+    rows = list(Prediction.objects.order_by("id"))[1:]
+    assert [len(row.prediction) for row in rows] == [2, 2, 1]
+
+
 def test_a_field_that_is_given_twice_is_refused_by_both_ways(asker: Asker) -> None:
     asker.ordinary({"movie_id": 1})
     for body in (
         b'{"movie_id":1,"movie_id":2}',
+        b'{"text":"clowns","text":"robots"}',
         b'{"movie_id":1,"top_n":null,"top_n":3}',
         b'{"top_n":1,"movie_id":1,"top_n":1}',
     ):

@@ -312,6 +312,16 @@ def test_a_missing_file_and_a_bad_delimiter_are_said(tmp_path: Path) -> None:
     assert "is no delimiter" in refusal(tmp_path, TMDB, "--delimiter", "!")[0]
 
 
+def test_a_packed_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    packed = gzip.compress(TMDB.encode() * 200)
+    for damaged in (packed[:-200], packed[:40] + b"\xff" * 40 + packed[80:], b"no gzip"):
+        path = tmp_path / "rows.csv.gz"
+        path.write_bytes(damaged)
+        with pytest.raises(CommandError, match="nothing was loaded"):
+            call_command("load_movies", str(path), stdout=io.StringIO(), stderr=io.StringIO())
+    assert not Movie.objects.exists()
+
+
 def test_many_bad_rows_are_counted_and_the_first_are_named(tmp_path: Path) -> None:
     text = "id,title\n" + "".join(f"{n},\n" for n in range(1, 5_001))
     said, faults = refusal(tmp_path, text)

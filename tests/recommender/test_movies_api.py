@@ -317,5 +317,13 @@ def test_a_form_adds_a_movie_and_the_pages_show_forms_to_those_who_may(
     assert 'name="keywords"' not in reader
 
 
+def test_the_routes_describe_themselves(catalogue: RegisteredModel, api: APIClient) -> None:
+    for address in (ADDRESS, f"{ADDRESS}1/", "/api/v1/interactions/"):
+        assert api.options(address).status_code == api.head(address).status_code == 200
+        assert api.get(address, headers={"Accept": "text/html"}).status_code == 200
+    assert_error(api.put(f"{ADDRESS}1/", {"title": "x"}, format="multipart"), 415, "unsupported_media_type")
+    assert_error(api.put(ADDRESS, MOVIE, format="json"), 405, "method_not_allowed")
+
+
 def test_the_example_of_the_forms_is_valid() -> None:
     assert isinstance(entries.read(entries.EXAMPLE), entries.Entry)

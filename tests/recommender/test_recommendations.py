@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import uuid
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from rest_framework.test import APIClient
 
+from predictions.identifiers import lowest_at
 from predictions.models import Prediction
 from recommender.models import Interaction, Movie
 from recommender.services import catalogue as catalogue_service
+from recommender.services import feedback
 from tests.conftest import keyed
 from tests.recommender.conftest import MOVIES
 from training.models import ModelVersion, RegisteredModel
@@ -149,6 +153,18 @@ def test_a_user_gets_what_fits_and_nothing_that_was_seen(movies: ModelVersion, a
     assert 3 not in ids(ask(api, user="u1", movie_id=2))
     stranger = ask(api, user="nobody")
     assert (stranger["recommendations"], stranger["reason"]) == ([], "no_interactions")
+
+
+def test_somebody_who_has_seen_very_much_is_recommended_none_of_it(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    begin = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    watched = [2, *[1] * 600]
+    Interaction.objects.bulk_create(
+        Interaction(user="u3", movie_id=movie, kind="watched", at=begin + dt.timedelta(hours=hour))
+        for hour, movie in enumerate(watched)
+    )
+    assert not {1, 2} & set(ids(ask(api, user="u3", top_n=100)))
 
 
 def test_diversity_and_explanations_are_as_asked(movies: ModelVersion, api: APIClient) -> None:
@@ -304,3 +320,31 @@ def test_click_through_is_by_version_with_empty_answers_apart(movies: ModelVersi
     assert counts == {"version": 1, "answered": 4, "empty": 1, "clicked": 2, "disliked": 1}
     assert found["click_through"]["value"] == pytest.approx(2 / 3)
     assert found["mean_rank"] == 1
+
+
+def test_what_came_of_answers_that_are_no_longer_in_the_log_does_not_count(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    """Months are removed from the log, and a share of more than everything has no interval."""
+    yesterday = timezone.now() - dt.timedelta(days=1)
+    for place in range(40):
+        gone = uuid.UUID(int=lowest_at(yesterday).int + place)
+        Interaction.objects.create(
+            recommendation=gone, movie_id=2, kind="clicked", rank=1, version=movies, at=yesterday
+        )
+    for _ in range(35):
+        ask(api, movie_id=1)
+    (found,) = api.get(f"{ADDRESS}quality/").json()["versions"]
+    assert (found["answered"], found["clicked"], found["click_through"]["value"]) == (35, 0, 0)
+
+
+def test_counting_ends_however_long_the_log_is(
+    movies: ModelVersion, api: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback, "COUNTING_SECONDS", 0.2)
+    ask(api, movie_id=1)
+    monkeypatch.setattr(feedback, "_ANSWERED", "SELECT pg_sleep(10), %s, %s, %s")
+    answer = api.get(f"{ADDRESS}quality/")
+    assert answer.status_code == 400
+    assert "shorter" in answer.json()["error"]["message"]
+    assert api.get("/api/v1/movies/").status_code == 200

@@ -106,7 +106,7 @@ class Maker:
     metrics : in the order in which they are shown. smaller_is_better : of these.
     source : where a run takes its rows from, as `TrainingRun.source` stores it.
     make, remake : dotted paths of a `Make` and of a `Remake`. asked_at : the route that answers for it;
-        page : where people ask it.
+        page : where people ask it; quality_at : what became of its answers. example : of a question.
     judged_on, baseline_is : what its metrics were measured on, and what they are compared with, in sentences.
     """
 
@@ -121,7 +121,9 @@ class Maker:
     make: str
     remake: str
     asked_at: str
+    example: dict[str, Any]
     page: str
+    quality_at: str
     judged_on: str
     baseline_is: str
     task: str = "recommendation"

@@ -39,15 +39,16 @@ def make(version: ModelVersion) -> ReferenceProfile:
 
 
 def without() -> QuerySet[ModelVersion, ModelVersion]:
-    """Active versions that could have a profile, and have none."""
-    active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, reference__isnull=True)
-    return active.exclude(registered_model__name__in=[maker.name for maker in makers.every()])
+    """Versions that could have a profile, and have none: those of models of rows."""
+    theirs = [maker.name for maker in makers.every()]
+    return ModelVersion.objects.filter(reference__isnull=True).exclude(registered_model__name__in=theirs)
 
 
 def make_for_active() -> list[tuple[ModelVersion, str]]:
     """Gives active versions without a profile theirs; each with what went wrong, in words, or nothing."""
     found = []
-    for version in without().select_related("registered_model", "dataset"):
+    active = without().filter(status=ModelVersion.Status.ACTIVE)
+    for version in active.select_related("registered_model", "dataset"):
         try:
             make(version)
         except VigiaError as error:

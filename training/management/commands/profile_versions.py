@@ -7,7 +7,6 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from training.errors import VigiaError
-from training.models import ModelVersion
 from training.services import registry
 
 
@@ -20,9 +19,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, model: str | None = None, **options: Any) -> None:
         from training.services import profiles
 
-        versions = ModelVersion.objects.filter(reference__isnull=True).select_related(
-            "registered_model", "dataset"
-        )
+        versions = profiles.without().select_related("registered_model", "dataset")
         if model is not None:
             try:
                 versions = versions.filter(registered_model=registry.get_model(model))

@@ -1,0 +1,15 @@
+"""What is done for every model passes an index by."""
+
+from __future__ import annotations
+
+import io
+
+from django.core.management import call_command
+
+from training.models import ModelVersion
+
+
+def test_an_index_wants_no_reference_profile(movies: ModelVersion) -> None:
+    out = io.StringIO()
+    call_command("profile_versions", stdout=out)
+    assert out.getvalue() == "0 reference profiles made\n"
