@@ -86,7 +86,7 @@ def ask(path: Path, texts: list[str]) -> dict[str, Any]:
     kinds: dict[str, Callable[[], Iterable[Question]]] = {
         "by id, five with reasons": lambda: (Question(seeds) for seeds in by_id),
         "by id, a hundred": lambda: (Question(seeds, 100) for seeds in by_id[:CALLS]),
-        "by id, with a filter that two in a hundred movies pass": lambda: (
+        "by id, with a filter that four in a thousand movies pass": lambda: (
             Question(seeds, filters=western) for seeds in by_id[:CALLS]
         ),
         "by id, diverse": lambda: (Question(seeds, diversity=0.3) for seeds in by_id[:CALLS]),
