@@ -18,7 +18,7 @@ from predictions.services.answer_times import Quantiles
 from predictions.services.glances import Traffic
 from training.admin.rights import allowed_ids, visible_ids
 from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun
-from training.services import comparison
+from training.services import comparison, makers
 
 LATEST = 5
 DAY = dt.timedelta(days=1)
@@ -77,6 +77,7 @@ def _glance(model: Any, known: Known) -> dict[str, Any]:
     traffic, switch = known.traffic.get(model.pk), known.switches.get(model.pk)
     return {
         "model": model,
+        "page": makers.page(model.name),
         "active": active,
         "active_since": switch.at if switch and active and switch.version_id == active.pk else None,
         "metric": metric,

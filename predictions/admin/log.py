@@ -27,7 +27,7 @@ from predictions.services import outcomes, search
 from training.admin.filters import ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.models import RegisteredModel
-from training.templatetags.vigia import share, value, warning_badges
+from training.templatetags.vigia import brief, share, warning_badges
 
 Rows = QuerySet[Prediction, Prediction]
 LONGEST_EXPORT = 1_000
@@ -104,7 +104,7 @@ class PredictionAdmin(RegistryAdmin):
 
     @display(description="prediction")
     def answer(self, row: Prediction) -> str:
-        return format_html("<b>{}</b>", value(row.prediction))
+        return format_html("<b>{}</b>", brief(row.prediction))
 
     @display(description="probability")
     def sure(self, row: Prediction) -> str:

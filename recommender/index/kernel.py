@@ -5,10 +5,9 @@ cache. The lists hold a document's place in its block and its value, 16 bits eac
 fit the cache too. A field of few terms that very many documents have (genres) is not added list by list: it
 lies in dense columns that are summed once for all queries that agree in it, and queries come in that order.
 
-So scores are slightly wrong, by less than is known. A few more than k candidates are kept and scored again in
-float64, where sums are exact (see `matrix`). The k best of them are proven to be the k best of all when the
-last is ahead of everything left out by more than the scores can be wrong. The query for which it is not (many
-equal movies) is searched again in float64 throughout.
+So scores are slightly wrong, by no more than is known. All candidates that may be among the k best are kept
+and scored again in float64, where sums are exact (see `matrix`). The query that has too many of them (some
+hundreds equal to the last digit) is searched again in float64 throughout.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ BLOCK: Final = 65_536
 CHUNK: Final = 64
 """Documents of which it is asked at once whether any is good enough."""
 
-SPARE: Final = 28
-"""Candidates beyond k, so that the order of the first pass need not be the exact one near the end."""
-
 ROOM: Final = 512
-"""Candidates that may gather before the best are selected."""
+"""Candidates beyond k that may gather before those that cannot be among the k best are dropped."""
+
+FEW: Final = 60
+"""Candidates beyond k that are carried on from one block to the next; most queries end with fewer."""
 
 TILE: Final = 256
 """Queries that pass over a block before the next block is taken."""
@@ -83,7 +82,7 @@ class Collection:
 
     @classmethod
     def of(cls, rows: Matrix, wide: tuple[int, int], block: int = BLOCK) -> Collection:
-        entries = np.rint(rows.list_values * np.float32(STEPS)).astype(np.uint32)
+        entries = np.maximum(np.rint(rows.list_values * np.float32(STEPS)), 1.0).astype(np.uint32)
         entries <<= np.uint32(16)
         entries |= (rows.list_rows % block).astype(np.uint32)
         columns = np.zeros((wide[1] - wide[0], len(rows)), np.float32)
@@ -124,36 +123,38 @@ def search(collection: Collection, queries: Queries, which: Array, found: Array)
     Returns the queries that had to be searched in float64.
     """
     rows, k = collection.rows, found.shape[1]
-    candidates = np.full((len(which), k + SPARE), -1, np.int32)
-    least = np.zeros(len(which), np.float32)
+    candidates = np.full((len(which), k + ROOM), -1, np.int32)
+    counts = np.zeros(len(which), np.int64)
     _search(
         which, queries.starts, queries.terms, queries.values, queries.own, *collection.wide,
-        collection.block, len(rows), collection.entries, collection.cuts, collection.columns,
-        candidates, least,
+        collection.block, len(rows), k, collection.entries, collection.cuts, collection.columns,
+        candidates, counts,
     )  # fmt: skip
-    exact, wrong = np.zeros(candidates.shape), np.zeros(len(which))
-    _score(
-        which, queries.starts, queries.terms, queries.values, rows.starts, rows.terms, rows.values,
-        np.zeros(len(collection.cuts)), candidates, exact, wrong,
-    )  # fmt: skip
-    found[which], last = _ordered(candidates, exact, k)
-    unproven = which[(candidates[:, -1] >= 0) & (last <= least + wrong)]
+    few = counts <= k + FEW
+    for chosen in (np.flatnonzero(few & (counts >= 0)), np.flatnonzero(~few)):
+        held = candidates[chosen, : counts[chosen].max(initial=k)]
+        exact = np.zeros(held.shape)
+        _score(
+            which[chosen], queries.starts, queries.terms, queries.values,
+            rows.starts, rows.terms, rows.values, np.zeros(len(collection.cuts)), held, exact,
+        )  # fmt: skip
+        found[which[chosen]] = _ordered(held, exact, k)
+    unproven = which[counts < 0]
     if len(unproven):
-        candidates, exact = candidates[: len(unproven), :k], exact[: len(unproven), :k]
-        candidates[:], exact[:] = -1, 0.0
+        held, exact = np.full((len(unproven), k), -1, np.int32), np.zeros((len(unproven), k))
         _search_exactly(
             unproven, queries.starts, queries.terms, queries.values, queries.own,
-            rows.list_starts, rows.list_rows, rows.list_values, np.zeros(len(rows)), candidates, exact,
+            rows.list_starts, rows.list_rows, rows.list_values, np.zeros(len(rows)), held, exact,
         )  # fmt: skip
-        found[unproven], _ = _ordered(candidates, exact, k)
+        found[unproven] = _ordered(held, exact, k)
     return unproven
 
 
-def _ordered(candidates: Array, exact: Array, k: int) -> tuple[Array, Array]:
-    """((m, k) the candidates of the largest scores above 0, best first, then -1; (m,) the k-th score)."""
+def _ordered(candidates: Array, exact: Array, k: int) -> Array:
+    """(m, k) the candidates of the largest scores above 0, best first, then -1."""
     order = np.argsort(-exact, axis=1, kind="stable")[:, :k]  # candidates come by row, so ties stay by row
     exact = np.take_along_axis(exact, order, axis=1)
-    return np.where(exact > 0, np.take_along_axis(candidates, order, axis=1), -1), exact[:, -1]
+    return np.asarray(np.where(exact > 0, np.take_along_axis(candidates, order, axis=1), -1))
 
 
 @compiled
@@ -191,25 +192,23 @@ def _largest(values, k):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _cut_down(scores, documents, count, size, spare):  # type: ignore[no-untyped-def]
-    """Leaves the `size` best of `count` > `size` candidates, ties to the first, in the order they stood in.
+def _cut_down(scores, documents, count, k, margin, spare):  # type: ignore[no-untyped-def]
+    """Drops candidates that are behind the k-th of `count` > k by more than `margin`; the order stays.
 
-    Returns the last one's score. spare : as long as `scores`, for the selection.
+    Returns how many are left. spare : as long as `scores`, for the selection; its first place receives the
+    score that was asked for.
     """
     for place in range(count):
         spare[place] = scores[place]
-    bar = _largest(spare[:count], size)
-    equal = size
-    for place in range(count):
-        equal -= scores[place] > bar
+    bar = _largest(spare[:count], k) - margin
     kept = 0
     for place in range(count):
-        if scores[place] > bar or (scores[place] == bar and equal > 0):
-            equal -= scores[place] == bar
+        if scores[place] >= bar:
             scores[kept] = scores[place]
             documents[kept] = documents[place]
             kept += 1
-    return bar
+    spare[0] = bar
+    return kept
 
 
 @compiled
@@ -229,41 +228,41 @@ def _same_wide(one, other, starts, terms, values, begin, end):  # type: ignore[n
 
 
 @compiled
-def _first_bar(scores, wide, size, tops):  # type: ignore[no-untyped-def]
-    """A number below more than `size` scores: so many chunks have one above it. 0 with too few chunks."""
+def _first_bar(scores, wide, k, tops):  # type: ignore[no-untyped-def]
+    """A number that more than `k` scores reach: so many chunks have one. 0 with too few chunks."""
     chunks = scores.size // CHUNK
-    if chunks <= size:
+    if chunks <= k:
         return np.float32(0)
     for chunk in range(chunks):
         top = np.float32(0)
         for place in range(chunk * CHUNK, chunk * CHUNK + CHUNK):
             top = max(top, scores[place] + wide[place])
         tops[chunk] = top
-    return _largest(tops[:chunks], size + 1) * np.float32(0.999999)
+    return _largest(tops[:chunks], k + 1)
 
 
 @compiled
 def _search(  # type: ignore[no-untyped-def]
-    which, starts, terms, values, own, wide_begin, wide_end, block, n, entries, cuts, columns,
-    candidates, least,
+    which, starts, terms, values, own, wide_begin, wide_end, block, n, k, entries, cuts, columns,
+    candidates, counts,
 ):  # fmt: skip
-    """candidates : (m, size) the best by approximate score, in the order of the documents. least : (m,) no
-    document that is left out has a larger approximate score."""
+    """candidates : (m, k + ROOM) all that may be among the k best, in the order of the documents.
+    counts : (m,) how many there are; -1 where there are too many."""
     size = candidates.shape[1]
     scores, wide = np.zeros(block, np.float32), np.zeros(block, np.float32)
-    held = np.zeros(TILE, np.int64)
-    kept, documents = np.zeros((TILE, size + ROOM), np.float32), np.zeros((TILE, size + ROOM), np.int32)
-    spare = np.zeros(max(block // CHUNK, size + ROOM), np.float32)
+    bars, margins = np.zeros(TILE, np.float32), np.zeros(TILE, np.float32)
+    kept, documents = np.zeros((TILE, size), np.float32), np.zeros((TILE, size), np.int32)
+    spare = np.zeros(max(block // CHUNK, size), np.float32)
     for tile in range(0, which.size, TILE):
         last = min(which.size, tile + TILE)
-        for at in range(TILE):
-            held[at] = 0
         for number in range(cuts.shape[1] - 1):
             base = number * block
             width = min(block, n - base)
             alike = -1
             for at in range(tile, last):
-                query = which[at]
+                query, line = which[at], at - tile
+                if counts[at] < 0:
+                    continue
                 if alike < 0 or not _same_wide(alike, query, starts, terms, values, wide_begin, wide_end):
                     for place in range(width):
                         wide[place] = 0
@@ -274,8 +273,10 @@ def _search(  # type: ignore[no-untyped-def]
                             for place in range(width):
                                 wide[place] += value * column[place]
                     alike = query
+                total = np.float32(0)
                 for entry in range(starts[query], starts[query + 1]):
                     term = terms[entry]
+                    total += abs(values[entry])
                     if not wide_begin <= term < wide_end:
                         value = values[entry] / np.float32(STEPS)
                         for packed in entries[cuts[term, number] : cuts[term, number + 1]]:
@@ -283,43 +284,52 @@ def _search(  # type: ignore[no-untyped-def]
                                 np.int32(packed >> np.uint32(16))
                             )
                 if number == 0:
-                    least[at] = _first_bar(scores[:width], wide[:width], size, spare)
-                bar, count = least[at], held[at - tile]
-                own_scores, own_documents = kept[at - tile], documents[at - tile]
+                    # A value in 16 bits is wrong by a step at most (by half of one, but none becomes 0), a
+                    # sum by 2**-24 of at most 1 for each addition; and so may both scores be.
+                    length = np.float32(starts[query + 1] - starts[query] + 8)
+                    margins[line] = np.float32(2.1) * (
+                        total * np.float32(1.01 / STEPS) + length * np.float32(2.0**-24)
+                    )
+                    first = _first_bar(scores[:width], wide[:width], k, spare)
+                    bars[line] = max(np.float32(0), first - margins[line])
+                bar, count = bars[line], counts[at]
                 for begin in range(0, width, CHUNK):
                     end = min(width, begin + CHUNK)
-                    if _any_above(scores[begin:end], wide[begin:end], bar):
+                    if count >= 0 and _any_above(scores[begin:end], wide[begin:end], bar):
                         for place in range(begin, end):
                             score = scores[place] + wide[place]
                             if score > bar and base + place != own[query]:
-                                own_scores[count] = score
-                                own_documents[count] = base + place
+                                if count == size:
+                                    count = _cut_down(
+                                        kept[line], documents[line], count, k, margins[line], spare
+                                    )
+                                    bar = max(bar, spare[0])
+                                    if count == size:
+                                        count = -1
+                                        break
+                                kept[line, count] = score
+                                documents[line, count] = base + place
                                 count += 1
-                                if count == size + ROOM:
-                                    bar = _cut_down(own_scores, own_documents, count, size, spare)
-                                    count = size
-                if count > size:
-                    bar = _cut_down(own_scores, own_documents, count, size, spare)
-                    count = size
                 scores[:width] = 0
-                held[at - tile] = count
-                least[at] = bar
+                if count >= k + FEW or (count > k and number == cuts.shape[1] - 2):
+                    count = _cut_down(kept[line], documents[line], count, k, margins[line], spare)
+                    bar = max(bar, spare[0])
+                counts[at] = count
+                bars[line] = bar
         for at in range(tile, last):
-            for place in range(held[at - tile]):
+            for place in range(counts[at]):
                 candidates[at, place] = documents[at - tile, place]
 
 
 @compiled
 def _score(  # type: ignore[no-untyped-def]
-    which, starts, terms, values, row_starts, row_terms, row_values, asked, candidates, exact, wrong
+    which, starts, terms, values, row_starts, row_terms, row_values, asked, candidates, exact
 ):  # fmt: skip
-    """exact : (m, size) the candidates' scores. wrong : (m,) by how much an approximate score can be."""
+    """exact : (m, size) the candidates' scores, 0 where there is none."""
     for at in range(which.size):
         begin, end = starts[which[at]], starts[which[at] + 1]
-        total = 0.0
         for entry in range(begin, end):
             asked[terms[entry]] = values[entry]
-            total += abs(values[entry])
         for place in range(candidates.shape[1]):
             document = candidates[at, place]
             if document < 0:
@@ -328,8 +338,6 @@ def _score(  # type: ignore[no-untyped-def]
                 exact[at, place] += asked[row_terms[entry]] * np.float64(row_values[entry])
         for entry in range(begin, end):
             asked[terms[entry]] = 0
-        # A value in 16 bits is wrong by half a step, a float32 sum by 2**-24 of at most 1 for each addition.
-        wrong[at] = total * 0.51 / STEPS + (end - begin + 4) * 2.0**-24
 
 
 @compiled
@@ -355,8 +363,15 @@ def _search_exactly(  # type: ignore[no-untyped-def]
                 count += 1
             scores[document] = 0
         if count > k:
-            _cut_down(kept, documents, count, k, spare)
-            count = k
+            count = _cut_down(kept, documents, count, k, 0.0, spare)
+        # Those ahead of the k-th first, so that of its equals the first ones are left.
+        equals = k
         for place in range(count):
-            candidates[at, place] = documents[place]
-            exact[at, place] = kept[place]
+            equals -= count > k and kept[place] > spare[0]
+        line = 0
+        for place in range(count):
+            if count <= k or kept[place] > spare[0] or equals > 0:
+                equals -= count > k and kept[place] == spare[0]
+                candidates[at, line] = documents[place]
+                exact[at, line] = kept[place]
+                line += 1

@@ -119,6 +119,15 @@ def value(given: Any) -> SafeString:
     return format_html("{}", given)
 
 
+@register.filter
+def brief(given: Any) -> SafeString:
+    """The same in one line: of a list how many it holds, and all of it for who looks closer."""
+    if not isinstance(given, list):
+        return value(given)
+    said = "1 answer" if len(given) == 1 else f"{len(given)} answers" if given else "no answer"
+    return format_html('<span title="{}">{}</span>', json.dumps(given, ensure_ascii=False), said)
+
+
 def whole(given: int) -> str:
     """A whole number; thousands are grouped from 10,000 on, so that a year stays a year."""
     return f"{given:,}" if abs(given) >= 10_000 else str(given)
