@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from recommender.declaration import WEIGHTS
@@ -18,7 +19,8 @@ SEEDS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Taste:
-    """weights : movie -> what it says, -1 to 1, the newest first. seen : the movies on record, see `SEEN`."""
+    """weights : movie -> what it says, -1 to 1 and not 0, the newest first. seen : the movies on record, see
+    `SEEN`."""
 
     weights: dict[int, float]
     seen: frozenset[int]
@@ -27,18 +29,13 @@ class Taste:
 def of(user: str) -> Taste:
     """The taste of a user; empty for one who is not known.
 
-    Of several interactions with a movie the strongest counts, but the last word on liking it overrules.
+    Several interactions with a movie add up, to at most 1 and at least -1, as they do when an index is built.
     """
     rows = Interaction.objects.filter(user=user).order_by("-at", "-id")
     found = list(rows.values_list("movie_id", "kind")[:SEEN])
-    kinds: dict[int, list[str]] = {}
+    sums: dict[int, float] = {}
     for movie_id, kind in found[:REMEMBERED]:
-        kinds.setdefault(movie_id, []).append(kind)
-    weights = {movie_id: _weight(given) for movie_id, given in list(kinds.items())[:SEEDS]}
-    return Taste(weights, frozenset(movie_id for movie_id, _ in found))
-
-
-def _weight(kinds: list[str]) -> float:
-    """Of one movie's interactions, the newest first."""
-    said = next((kind for kind in kinds if kind in (Interaction.Kind.LIKED, Interaction.Kind.DISLIKED)), None)
-    return WEIGHTS[said] if said is not None else max(WEIGHTS[kind] for kind in kinds)
+        sums[movie_id] = sums.get(movie_id, 0.0) + WEIGHTS[kind]
+    weights = {movie_id: max(-1.0, min(1.0, total)) for movie_id, total in sums.items() if total}
+    newest = dict(islice(weights.items(), SEEDS))
+    return Taste(newest, frozenset(movie_id for movie_id, _ in found))

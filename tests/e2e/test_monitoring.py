@@ -210,6 +210,7 @@ def send_traffic(watched: Watched) -> None:
     """Over several connections, so that both processes have some of it."""
     example = watched.version.dataset_schema.example
     server, key = watched.server, watched.key
+    ask_for_movies(server, key, range(QUESTIONS // 2))  # and again at the end: a rate is between two scrapes
     connections = [server.connect() for _ in range(6)]
     for number in range(SINGLE):
         on = connections[number % len(connections)]
@@ -220,17 +221,22 @@ def send_traffic(watched: Watched) -> None:
     for _ in range(REFUSED):
         bad = example | {"tenure": "abc", "contract": "weekly"}
         assert server.ask("POST", PATH, bad, key=key)[0] == 400
-    answered = []
-    for number in range(QUESTIONS):
-        question = {"movie_id": 10 if number < 2 else 1}
-        status, _, body = server.ask("POST", MOVIES, question, key=key)
-        assert status == 200
-        answered.append(body)
+    answered = ask_for_movies(server, key, range(QUESTIONS // 2, QUESTIONS))
     for each in answered[-2:]:
         clicked = {"movie_id": each["recommendations"][0]["movie_id"], "kind": "clicked"}
         assert server.ask("POST", f"{MOVIES}{each['id']}/feedback/", clicked, key=key)[0] == 200
     for connection in connections:
         connection.close()
+
+
+def ask_for_movies(server: Server, key: str, numbers: range) -> list[dict[str, Any]]:
+    """The first two questions have no answer."""
+    found = []
+    for number in numbers:
+        status, _, body = server.ask("POST", MOVIES, {"movie_id": 10 if number < 2 else 1}, key=key)
+        assert status == 200
+        found.append(body)
+    return found
 
 
 def review(version: ModelVersion) -> None:

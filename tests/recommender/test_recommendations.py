@@ -15,7 +15,7 @@ from predictions.identifiers import lowest_at
 from predictions.models import Prediction
 from recommender.models import Interaction, Movie
 from recommender.services import catalogue as catalogue_service
-from recommender.services import feedback
+from recommender.services import feedback, tastes
 from tests.conftest import keyed
 from tests.recommender.conftest import MOVIES
 from training.models import ModelVersion, RegisteredModel
@@ -151,6 +151,8 @@ def test_a_user_gets_what_fits_and_nothing_that_was_seen(movies: ModelVersion, a
     assert not {1, 3, 4} & set(ids(body))
     assert 3 in ids(ask(api, user="u1", movie_id=2, exclude_seen=False))
     assert 3 not in ids(ask(api, user="u1", movie_id=2))
+    Interaction.objects.create(user="u1", movie_id=1, kind="disliked", at="2026-01-03T03:04:05Z")
+    assert tastes.of("u1").weights == {4: -1.0, 3: 0.3}, "liked and disliked cancel each other out"
     stranger = ask(api, user="nobody")
     assert (stranger["recommendations"], stranger["reason"]) == ([], "no_interactions")
 
