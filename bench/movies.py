@@ -119,21 +119,30 @@ def _drawn(weighted: _Weighted, many: int, draw: random.Random) -> list[str]:
 
 
 def services(started: Started, vigia: Vigia, catalogue: Catalogue) -> list[Service]:
-    """The peer, and Vigía on its two routes."""
+    """The peer in two ways, and Vigía on its two routes."""
     by_id = Target("POST", "/recommend", catalogue.ids)
     tutorial = {"movies-16": by_id, "movies-64": by_id}
-    peer = Service(
-        name="flask-movies",
-        title="Flask, the tutorial's",
-        note="all cosines computed at the start, a full sort in Python for each request; five titles",
-        stores="nothing",
-        port=free_port(),
-        targets=tutorial,
+
+    def other(name: str, title: str, note: str, *command: str) -> Service:
+        found = Service(name, title, note, "nothing", free_port(), tutorial)
+        told = [part.format(host=HOST, port=found.port) for part in command]
+        found.pid = started.start(
+            name, [OWN, "-m", *told], ENVIRONMENT | {"BENCH_MOVIES": str(catalogue.path)}
+        )
+        return found
+
+    peer = other(
+        "flask-movies",
+        "Flask, the tutorial's, under gunicorn",
+        "all cosines computed at the start, a full sort in Python for each request; five titles",
+        *("gunicorn", "--config", "bench/peers/gunicorn_sync.py"),
+        *("--bind", "{host}:{port}", "bench.peers.flask_movies:app"),
     )
-    command = [OWN, "-m", "gunicorn", "--config", "bench/peers/gunicorn_sync.py"]
-    bind = ["--bind", f"{HOST}:{peer.port}", "bench.peers.flask_movies:app"]
-    peer.pid = started.start(
-        peer.name, [*command, *bind], ENVIRONMENT | {"BENCH_MOVIES": str(catalogue.path)}
+    plain = other(
+        "flask-own",
+        "Flask, the tutorial's, as it is started there",
+        "the same by Flask's own server: one process, a thread for each connection",
+        *("flask", "--app", "bench.peers.flask_movies", "run", "--host", "{host}", "--port", "{port}"),
     )
 
     def own(name: str, title: str, note: str, targets: dict[str, Target]) -> Service:
@@ -146,6 +155,7 @@ def services(started: Started, vigia: Vigia, catalogue: Catalogue) -> list[Servi
     said = "key, validation, log; title, description, genres and keywords; five titles"
     return [
         peer,
+        plain,
         own("vigia-recommend", "Vigía's `/recommend`", said, tutorial),
         own(
             "vigia",
