@@ -18,6 +18,7 @@ from rest_framework.parsers import FormParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from predictions.identifiers import EPOCH
 from predictions.inference import Answer
 from predictions.views import Fenced, caller_of, form_cells, respond, teach
 from recommender import feedback_rows, questions
@@ -197,17 +198,10 @@ class QualityView(MoviesView):
     )
     def get(self, request: Request) -> Response:
         until = moment_of(request, "until") or timezone.now()
-        since = moment_of(request, "since") or _before(until)
+        since = moment_of(request, "since") or max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW
         if not since < until or until - since > LONGEST_WINDOW:
             said = f"since must be before until, and no more than {LONGEST_WINDOW.days} days"
             raise InvalidRows([Fault("since", "out_of_bounds", said)], message=said)
         versions = [asdict(each) for each in feedback.by_version(self.model, since, until)]
         body = {"model": self.model.name, "since": since, "until": until, "versions": versions}
         return Response(RecommendationQualitySerializer(body).data)
-
-
-def _before(until: dt.datetime) -> dt.datetime:
-    try:
-        return until - USUAL_WINDOW
-    except OverflowError:
-        return dt.datetime.min.replace(tzinfo=dt.UTC)
