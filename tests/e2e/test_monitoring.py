@@ -378,7 +378,7 @@ def test_every_query_of_a_dashboard_returns_data(watched: Watched, path: Path) -
         for target in panel.get("targets", [])
     ]
     asked += [(note["name"], note["expr"]) for note in dashboard["annotations"]["list"] if "expr" in note]
-    assert len(asked) > 8
+    assert len(asked) > 10
     model, empty = "movies" if path.stem == "vigia-movies" else "churn", []
     for title, expression in asked:
         found = watched.prometheus.query(filled(expression, "roc_auc", model))
