@@ -16,6 +16,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -285,14 +286,19 @@ def answers_after_refusals(clients: Clients) -> list[float]:
 
 
 def postmaster(service: Service) -> psutil.Process:
-    """PostgreSQL's first process, one of those that `make run` started."""
+    """PostgreSQL's first process, one of those that `make run` started.
+
+    Other stacks of this machine have files of the same kind, and end whenever they like.
+    """
+    running = {process.pid: process for process in running_below(service)}
     for pidfile in [
         *service.var.glob("**/postmaster.pid"),
         *Path("/var/lib/vigia-local").glob("*/**/postmaster.pid"),
     ]:
-        found = psutil.Process(int(pidfile.read_text().splitlines()[0]))
-        if found.pid in {process.pid for process in running_below(service)}:
-            return found
+        with suppress(FileNotFoundError, IndexError, ValueError):
+            pid = int(pidfile.read_text().splitlines()[0])
+            if pid in running:
+                return running[pid]
     raise AssertionError("no postmaster among the service's processes")
 
 
