@@ -6,32 +6,36 @@ is one answer to "who may do this?", in the admin and over HTTP.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
-from training.models import RIGHTS
+from training.models import RegisteredModel
 from training.services import access
 
 
 def allowed_ids(request: HttpRequest, right: access.Right) -> frozenset[int]:
     """Ids of the models for which this person has `right`; asked once per request."""
-    known: dict[str, frozenset[int]] = request.__dict__.setdefault("_vigia_rights", {})
-    # A superuser has every right for every model: one question answers all five.
-    asked = "superuser" if getattr(request.user, "is_superuser", False) else right
-    if asked not in known:
-        known[asked] = frozenset(access.allowed_models(request.user, right).values_list("pk", flat=True))
-    return known[asked]
+    return _once(request, right, lambda: access.allowed_models(request.user, right))
 
 
 def visible_ids(request: HttpRequest) -> frozenset[int]:
-    """Ids of the models for which this person has any right."""
-    found: frozenset[int] = frozenset()
-    for right, _ in RIGHTS:
-        found |= allowed_ids(request, right)  # type: ignore[arg-type]
-    return found
+    """Ids of the models for which this person has any right; asked once per request."""
+    return _once(request, "any", lambda: access.visible_models(request.user))
+
+
+def _once(
+    request: HttpRequest, asked: str, models: Callable[[], QuerySet[RegisteredModel, RegisteredModel]]
+) -> frozenset[int]:
+    known: dict[str, frozenset[int]] = request.__dict__.setdefault("_vigia_rights", {})
+    # A superuser has every right for every model: one question answers all.
+    asked = "superuser" if getattr(request.user, "is_superuser", False) else asked
+    if asked not in known:
+        known[asked] = frozenset(models().values_list("pk", flat=True))
+    return known[asked]
 
 
 def is_staff(request: HttpRequest) -> bool:

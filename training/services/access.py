@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, Permission, User
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
 from training.errors import Forbidden
 from training.models import RIGHTS, ModelVersion, RegisteredModel
@@ -36,28 +36,32 @@ def require_any(user: AbstractBaseUser | AnonymousUser, model: RegisteredModel) 
 
 def visible_models(user: AbstractBaseUser | AnonymousUser) -> QuerySet[RegisteredModel, RegisteredModel]:
     """The models for which `user` has any right at all."""
-    wanted: set[int] = set()
-    for right, _ in RIGHTS:
-        wanted.update(allowed_models(user, right).values_list("pk", flat=True))  # type: ignore[arg-type]
-    return RegisteredModel.objects.filter(pk__in=wanted)
+    return _models(user, [right for right, _ in RIGHTS])
 
 
 def allowed_models(
     user: AbstractBaseUser | AnonymousUser, right: Right
 ) -> QuerySet[RegisteredModel, RegisteredModel]:
     """The models for which `user` has `right`."""
+    return _models(user, [right])
+
+
+def _models(
+    user: AbstractBaseUser | AnonymousUser, rights: list[str]
+) -> QuerySet[RegisteredModel, RegisteredModel]:
+    """Those for which `user` has one of `rights`."""
     everything = RegisteredModel.objects.all()
     if not isinstance(user, User) or not user.is_active:
         return everything.none()
     if user.is_superuser:
         return everything
-    permission = Permission.objects.filter(
-        codename=right, content_type__app_label="training", content_type__model="registeredmodel"
+    permissions = Permission.objects.filter(
+        codename__in=rights, content_type__app_label="training", content_type__model="registeredmodel"
     )
-    granting = user.groups.filter(permissions__in=permission)
-    if permission.filter(user=user).exists() or granting.filter(scope__isnull=True).exists():
+    granting = user.groups.filter(permissions__in=permissions)
+    if permissions.filter(user=user).exists() or granting.filter(scope__isnull=True).exists():
         return everything
-    return everything.filter(Q(group_scopes__group__in=granting)).distinct()
+    return everything.filter(group_scopes__group__in=granting).distinct()
 
 
 def needs_another(version: ModelVersion, by: User | None) -> bool:
