@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, TextIO, TypeVar, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error
 
 from recommender.reading import Layout, Rows, open_rows
 from training.errors import VigiaError
@@ -56,6 +57,8 @@ class LoadingCommand(BaseCommand, Generic[T]):
             raise CommandError(f"{path.name}: {error.message}; nothing was loaded") from error
         except (ValueError, OSError, EOFError, zlib.error, VigiaError) as error:
             raise CommandError(f"{error}; nothing was loaded") from error
+        except Error as error:
+            raise CommandError(f"the database ended it: {error}; nothing was loaded") from error
         if rows.passed_over:
             self.say(f"not read, because nothing here is called so: {', '.join(rows.passed_over)}")
         self.say(done)

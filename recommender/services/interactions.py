@@ -171,12 +171,13 @@ def page(
     return found, found[-1].pk if more else None
 
 
+# Always in the order of what makes a row unique: two that write the same rows wait for each other, never in a
+# circle.
 _TIMED = """
     INSERT INTO recommender_interaction ("user", movie_id, kind, at, client_id, received_at)
     SELECT given."user", given.movie_id, given.kind, given.at, %s::integer, %s::timestamptz
-    FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::timestamptz[])
-         WITH ORDINALITY AS given ("user", movie_id, kind, at, place)
-    ORDER BY given.place
+    FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::timestamptz[]) AS given ("user", movie_id, kind, at)
+    ORDER BY at, "user", movie_id, kind
     ON CONFLICT DO NOTHING
 """
 _UNTIMED = """

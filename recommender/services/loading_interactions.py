@@ -15,9 +15,11 @@ from recommender.services.staging import ROWS, Progress, Staging, unheard
 
 MANY = 1_000
 """New rows after which PostgreSQL counts anew what its indexes hold."""
+# In the order in which requests write theirs, too; see `recommender.services.interactions`.
 _INSERT = f"""
     INSERT INTO recommender_interaction ("user", movie_id, kind, at, received_at)
-    SELECT "user", movie_id, kind, at, statement_timestamp() FROM {ROWS} AS given ORDER BY line
+    SELECT "user", movie_id, kind, at, statement_timestamp() FROM {ROWS} AS given
+    ORDER BY at, "user", movie_id, kind
     ON CONFLICT DO NOTHING
 """
 _UNKNOWN = f"""

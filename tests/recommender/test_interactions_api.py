@@ -63,6 +63,24 @@ def test_two_that_retry_at_the_same_moment_record_it_once(catalogue: RegisteredM
     assert sorted(Interaction.objects.values_list("movie_id", flat=True)) == [1, 2]
 
 
+@pytest.mark.django_db(transaction=True)
+def test_the_same_rows_in_any_order_at_once_do_not_wait_for_each_other_in_a_circle(
+    catalogue: RegisteredModel,
+) -> None:
+    """Each of two transactions would hold a row of the unique index that the other one wants next."""
+    rows = [told(n % 7 + 1, user=f"u-{n}", at=WHEN) for n in range(3_000)]
+    counted: list[int] = []
+    for _ in range(3):
+        for row in rows:
+            row["user"] += "x"
+        at_once(
+            lambda: counted.append(interactions.record(rows, by=None).recorded),
+            lambda: counted.append(interactions.record(rows[::-1], by=None).recorded),
+        )
+    assert len(counted) == 6, "one was ended as a deadlock"
+    assert sum(counted) == 3 * len(rows) == Interaction.objects.count()
+
+
 def test_every_fault_of_every_row_is_named_and_nothing_is_kept(
     catalogue: RegisteredModel, post: Post
 ) -> None:
@@ -110,7 +128,7 @@ def test_no_more_rows_than_a_request_may_have(catalogue: RegisteredModel, post: 
 def test_interactions_are_listed_by_user_and_movie_in_pages(
     catalogue: RegisteredModel, post: Post, api: APIClient
 ) -> None:
-    post(ADDRESS, [told(n, user=f"u-{n % 2}", at=WHEN) for n in range(1, 8)])
+    post(ADDRESS, [told(n, user=f"u-{n % 2}", at=f"2026-11-01T12:00:0{n}Z") for n in (7, 2, 3, 1, 5, 6, 4)])
 
     def listed(query: str) -> list[int]:
         body = api.get(f"{ADDRESS}{query}").json()

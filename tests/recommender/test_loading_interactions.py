@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from recommender.models import Interaction
 from training.models import RegisteredModel
@@ -37,14 +38,14 @@ def load(tmp_path: Path, text: str, *options: str) -> str:
 
 
 def kept() -> list[tuple[str | None, int, str]]:
-    return list(Interaction.objects.order_by("id").values_list("user", "movie_id", "kind"))
+    return list(Interaction.objects.order_by("user", "movie_id").values_list("user", "movie_id", "kind"))
 
 
 def test_a_file_is_loaded_once_however_often_it_is_loaded(catalogue: RegisteredModel, tmp_path: Path) -> None:
     assert "4 rows: 3 new, 1 known already, 0 refused" in load(tmp_path, OURS)
     assert "4 rows: 0 new, 4 known already, 0 refused" in load(tmp_path, OURS)
     assert kept() == [("u-1", 1, "liked"), ("u-1", 2, "watched"), ("u-2", 1, "disliked")]
-    row = Interaction.objects.earliest("id")
+    row = Interaction.objects.get(user="u-1", movie_id=1)
     assert (row.at, row.client) == (dt.datetime(2026, 10, 1, 10, tzinfo=dt.UTC), None)
 
 
@@ -53,7 +54,9 @@ def test_ratings_are_likes_dislikes_or_something_between(catalogue: RegisteredMo
     assert kept() == [
         ("1", 1, "liked"), ("1", 2, "liked"), ("1", 3, "watched"), ("2", 1, "disliked"), ("2", 2, "disliked"),
     ]  # fmt: skip
-    assert Interaction.objects.earliest("id").at == dt.datetime(2000, 7, 30, 18, 45, 3, tzinfo=dt.UTC)
+    assert Interaction.objects.get(user="1", movie_id=1).at == dt.datetime(
+        2000, 7, 30, 18, 45, 3, tzinfo=dt.UTC
+    )
 
 
 def test_json_lines_with_numbers_for_references(catalogue: RegisteredModel, tmp_path: Path) -> None:
@@ -91,3 +94,10 @@ def test_bad_rows_are_named_and_only_set_aside_when_asked_for(
 def test_a_header_without_kind_or_rating_is_refused(catalogue: RegisteredModel, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="column 'kind' or 'rating' is missing"):
         load(tmp_path, "user,movie_id,at\nu,1,2026-10-01\n")
+
+
+def test_trouble_of_the_database_is_said_in_words(catalogue: RegisteredModel, tmp_path: Path) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL transaction_read_only = on")
+    with pytest.raises(CommandError, match=r"the database ended it: .*read-only.*nothing was loaded"):
+        load(tmp_path, OURS)
