@@ -27,7 +27,7 @@ from django.utils import timezone
 
 from predictions.drift.realised import Tally
 from predictions.identifiers import lowest_at
-from predictions.models import ChangedHour, Outcome, Prediction, QualityHour
+from predictions.models import ChangedHour, Prediction, QualityHour
 from predictions.services import hour_tallies, joining
 from predictions.services.hour_tallies import HOUR
 from predictions.services.rollup_rows import is_removed
@@ -37,6 +37,7 @@ LOCK: Final = 22125
 """Class of the advisory lock of those who add up, with the model's id: one at a time."""
 LARGE: Final = 20_000
 """Fewer rows are added up within milliseconds, and an hour of them never rests."""
+LOOKED_THROUGH: Final = 10 * LARGE
 RESTED_ROWS: Final = 2_000
 LOOK_SECONDS: Final = 0.02
 
@@ -59,14 +60,22 @@ def catch_up(model: RegisteredModel, *, seconds: float) -> int:
     """`add_up` for somebody who waits: no large hour is begun, beat has those; how many were added up."""
     marked = ChangedHour.objects.filter(registered_model=model, hour__lte=timezone.now())
     hours = marked.order_by("marked_at").values_list("hour", flat=True)
-    return _add_up(model, (hour for hour in hours if not _is_large(hour)), seconds)
+    return _add_up(model, (hour for hour in hours if not _is_large(model, hour)), seconds)
 
 
-def _is_large(hour: dt.datetime) -> bool:
-    told = Outcome.objects.filter(
-        prediction_id__gte=lowest_at(hour), prediction_id__lt=lowest_at(hour + HOUR)
-    )
-    return told.order_by().values("pk")[:LARGE].count() >= LARGE
+def _is_large(model: RegisteredModel, hour: dt.datetime) -> bool:
+    """Whether the hour holds many outcomes of the model, or so many of others that looking for its own takes
+    as long."""
+    question = """
+        SELECT count(*) FILTER (WHERE registered_model_id = %s), count(*) FROM (
+            SELECT registered_model_id FROM predictions_outcome
+            WHERE prediction_id >= %s AND prediction_id < %s LIMIT %s
+        ) AS told
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(question, [model.pk, lowest_at(hour), lowest_at(hour + HOUR), LOOKED_THROUGH])
+        own, every = cursor.fetchone()
+    return bool(own >= LARGE or every >= LOOKED_THROUGH)
 
 
 def _add_up(model: RegisteredModel, hours: Iterable[dt.datetime], seconds: float | None) -> int:

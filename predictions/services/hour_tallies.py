@@ -30,8 +30,8 @@ _EPSILON: Final = sys.float_info.epsilon  # as scikit-learn's log_loss clips pro
 # LIMIT makes the join one look into the log's index for each row, however many the planner thinks there are.
 _HELD: Final = """
     SELECT log.version_id, log.prediction, log.probability, held.actual, of.positive, of.negative, of.center,
-        extract(epoch FROM held.observed_at)::float8
-            - vigia_milliseconds(held.prediction_id) / 1000.0::float8 AS delay
+        greatest(0, extract(epoch FROM held.observed_at)::float8
+            - vigia_milliseconds(held.prediction_id) / 1000.0::float8) AS delay
     FROM (
         SELECT DISTINCT ON (prediction_id) prediction_id, actual, observed_at
         FROM predictions_outcome

@@ -80,30 +80,27 @@ def review(
     if reference is None:
         raise NoReferenceProfile(version)
     since, until = whole_hours(since, until)
-    # To this moment: a row that is being committed now is found when its hour is closed.
-    rolled = rollups.roll_up(model, until=timezone.now(), seconds=COUNTING_SECONDS)
     if scheduled:
         quality.add_up(model, seconds=COUNTING_SECONDS, rested=False)
     else:  # somebody waits, and adding up a large hour takes as long as it takes
         quality.catch_up(model, seconds=COUNTING_SECONDS)
     profile, watch = reference.profile, quality.watch_of(model)
-    counted = rollups.window(version, since, until)
+    with rollups.to_this_moment(model, seconds=COUNTING_SECONDS) as counted_to:
+        counted = rollups.window(version, since, until)
+        traffic = rollups.traffic(model, since, until, until - since)
+        known = quality.of_window(model, since, until, version)
     reviewed = verdicts.review(profile, counted, watch, importance_of(version))
-    traffic = rollups.traffic(model, since, until, until - since)
     made = DriftReview(
         registered_model=model,
         version=version,
         since=since,
         until=until,
-        counted_to=rolled.counted_to,
+        counted_to=counted_to,
         rows=sum(rows for _, number, rows in traffic if number == version.number),
         verdict=reviewed.verdict,
         reason=reviewed.reason,
         expected=asdict(estimates.expected(task_of(version)[0], profile, counted, version.threshold)),
-        quality=[
-            _as_json(each) | {"fell": has_fallen(each, model, watch)}
-            for each in quality.of_window(model, since, until, version)
-        ],
+        quality=[_as_json(each) | {"fell": has_fallen(each, model, watch)} for each in known],
         scheduled=scheduled,
         requested_by=by,
     )
@@ -244,8 +241,7 @@ def review_when_due(model: RegisteredModel, now: dt.datetime) -> DriftReview | N
         if not free or not _is_due(model, now):
             return None
         since = now - dt.timedelta(hours=model.review_window_hours)
-        rollups.roll_up(model, until=now, seconds=COUNTING_SECONDS)
-        if not rollups.answered([model.pk], *whole_hours(since, now)).get(model.pk):
+        if not rollups.has_rows(model, *whole_hours(since, now)):
             return None
         return review(model, since, now, scheduled=True)
 

@@ -155,6 +155,12 @@ def begin(model_id: int) -> None:
         cursor.execute(_BEGIN, [LOCK, model_id % 2**31])
 
 
+def settle() -> None:
+    """The caller's transaction goes on to other things than counting."""
+    with connection.cursor() as cursor:
+        cursor.execute("; ".join(f"SET LOCAL {name} TO DEFAULT" for name in _SETTINGS))
+
+
 def count(model_id: int, hour: dt.datetime, low: uuid.UUID, high: uuid.UUID) -> int:
     """Adds the rows with low <= id < high to the rollups of their hour and moves its mark; how many."""
     with connection.cursor() as cursor:

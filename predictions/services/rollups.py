@@ -6,9 +6,11 @@ is never done without the other, whatever ends between; and of those who count, 
 model's lock. The log's writers wait for none of it.
 
 A row's id is made when it is answered, and its COMMIT comes later. So the mark keeps a distance from now
-(`lag`), after which the log's writer has given a row up. What comes later still (a clock that is behind, a
-server that stood still in the middle of a COMMIT, rows put in by hand) is found by comparing how much was
-counted of an hour with how much the log holds: when it is over, and `AGAIN` later. Then it is counted anew.
+(`lag`), after which the log's writer has given a row up. Who wants to know what has come since (a review)
+counts it for the moment, within `to_this_moment`, and nothing of that is kept. What comes later still (a
+clock that is behind, a server that stood still in the middle of a COMMIT, rows put in by hand) is found by
+comparing how much was counted of an hour with how much the log holds: when it is over, and `AGAIN` later.
+Then it is counted anew.
 Where the log holds nothing of an hour any more, or its month was removed, what was counted stays.
 
 A clock that was ahead leaves marks of hours that are yet to come, and nothing would be counted until then:
@@ -21,6 +23,7 @@ import datetime as dt
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,10 +54,11 @@ FIRST: Final = uuid.UUID(int=0)
 
 @dataclass(frozen=True, slots=True)
 class Rolled:
-    """rows : counted now. counted_to : see `counted_to`."""
+    """rows : counted now. counted_to : see `counted_to`. whole : nothing is left to be counted."""
 
     rows: int
     counted_to: dt.datetime | None
+    whole: bool = True
 
 
 def lag() -> dt.timedelta:
@@ -79,20 +83,42 @@ def roll_up(
 
     Parameters
     ----------
-    until : count to here, not beyond now; by default to `lag` before now. Rows that are committed later with
-        an id from before are found when their hour is closed.
+    until : count to here, never beyond `lag` before now: until then a row with an id from before may still
+        be committed, and it would lie behind the mark.
     seconds : begin nothing new after so long; None: until all is counted.
     now : another time than the database's.
     """
     began, rows = time.monotonic(), 0
     now = now or rollup_rows.now()  # once: the mark of the hour that goes on would move for ever
-    mark = lowest_at(now - lag() if until is None else min(until, now))
+    mark = lowest_at(now - lag() if until is None else min(until, now - lag()))
     _forget_what_is_to_come(model.pk, now)
     while (done := _step(model.pk, mark, now)) is not None:
         rows += done
         if seconds is not None and time.monotonic() - began >= seconds:
             break
-    return Rolled(rows, counted_to(model))
+    return Rolled(rows, counted_to(model), whole=done is None)
+
+
+@contextmanager
+def to_this_moment(
+    model: RegisteredModel, *, seconds: float | None = None, now: dt.datetime | None = None
+) -> Iterator[dt.datetime | None]:
+    """`roll_up`, and within it the rollups hold what was committed since as well; gives `counted_to`.
+
+    That part is counted in a transaction that is rolled back in the end: the marks stay where they are, and
+    a row that is committed later with an id from before is counted by the next one. Where `seconds` were too
+    few for what lay behind, nothing is added to it.
+    """
+    now = now or rollup_rows.now()
+    rolled = roll_up(model, seconds=seconds, now=now)
+    with transaction.atomic():
+        if rolled.whole:
+            rollup_rows.begin(model.pk)
+            while _next(model.pk, lowest_at(now), now) is not None:
+                pass
+            rollup_rows.settle()
+        yield counted_to(model)
+        transaction.set_rollback(True)
 
 
 def recount(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> int:
@@ -138,15 +164,19 @@ def _step(model_id: int, mark: uuid.UUID, now: dt.datetime) -> int | None:
     """One piece of the work, committed: rows counted, or None when there is nothing to do."""
     with transaction.atomic(durable=True):
         rollup_rows.begin(model_id)
-        hours = _open(model_id)
-        for hour, upto in hours:
-            stop = min(_end(hour), mark)
-            if upto < stop:
-                return _count_piece(model_id, hour, upto, stop)
-        for hour, upto in hours:
-            if upto >= _end(hour) and hour + HOUR + CLOSING <= now:
-                return _close(model_id, hour)
-        return _open_next(model_id, mark, now)
+        return _next(model_id, mark, now)
+
+
+def _next(model_id: int, mark: uuid.UUID, now: dt.datetime) -> int | None:
+    hours = _open(model_id)
+    for hour, upto in hours:
+        stop = min(_end(hour), mark)
+        if upto < stop:
+            return _count_piece(model_id, hour, upto, stop)
+    for hour, upto in hours:
+        if upto >= _end(hour) and hour + HOUR + CLOSING <= now:
+            return _close(model_id, hour)
+    return _open_next(model_id, mark, now)
 
 
 def _count_piece(model_id: int, hour: dt.datetime, low: uuid.UUID, stop: uuid.UUID) -> int:
@@ -337,6 +367,13 @@ def answered_by_hour(
     with connection.cursor() as cursor:
         cursor.execute(question, asked)
         return [(version_id, hour, rows) for version_id, hour, rows in cursor.fetchall()]
+
+
+def has_rows(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> bool:
+    """Whether anything was counted of these whole hours, or the log holds something of them."""
+    if answered([model.pk], since, until)[model.pk]:
+        return True
+    return rollup_rows.nth(model.pk, lowest_at(since), lowest_at(until)) is not None
 
 
 def answered(model_ids: Iterable[int], since: dt.datetime, until: dt.datetime) -> dict[int, int]:

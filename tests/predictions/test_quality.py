@@ -30,6 +30,7 @@ from training.models import ModelVersion
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HOUR = dt.timedelta(hours=1)
+SECOND = dt.timedelta(seconds=1)
 NOON = timezone.now().replace(hour=12, minute=0, second=0, microsecond=0) - 10 * dt.timedelta(days=1)
 OUTCOMES = "/api/v1/models/churn/outcomes/"
 QUALITY = "/api/v1/models/churn/quality/"
@@ -255,6 +256,30 @@ def test_coverage_and_the_median_delay_are_exact(churn: ModelVersion) -> None:
     assert found.median_delay_seconds == pytest.approx(7 * 60)
 
 
+def test_what_was_observed_before_the_prediction_has_no_delay(churn: ModelVersion) -> None:
+    rows = logged(churn, NOON, [True] * 10, [0.8] * 10)
+    labelled(rows[:8], [True] * 8, dt.timedelta(seconds=0.8))
+    labelled(rows[8:], [True] * 2, -dt.timedelta(days=10))
+    adding_up.add_up(churn.registered_model)
+    [found] = of_day(churn)
+    assert found.median_delay_seconds == pytest.approx(0.64), "the mean of those below a second"
+
+
+def test_outcomes_of_one_model_do_not_make_another_models_hour_a_large_one(
+    churn: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adding_up, "LARGE", 60)
+    monkeypatch.setattr(adding_up, "LOOKED_THROUGH", 200)
+    houses = train_sample("houses", rows=300)
+    labelled(logged(houses, NOON, [200_000.0] * 100), [200_000.0] * 100)
+    labelled(logged(churn, NOON, [True] * 59, [0.8] * 59), [True] * 59)
+    assert adding_up.catch_up(houses.registered_model, seconds=60) == 0, "beat has it"
+    assert adding_up.catch_up(churn.registered_model, seconds=60) == 1
+    labelled(logged(houses, NOON + 120 * SECOND, [200_000.0] * 50), [200_000.0] * 50)
+    labelled(logged(churn, NOON + 120 * SECOND, [True], [0.8]), [True])
+    assert adding_up.catch_up(churn.registered_model, seconds=60) == 0, "now it is one of its own"
+
+
 def test_answered_rows_are_those_of_the_rollups_and_of_the_log_after_them(churn: ModelVersion) -> None:
     logged(churn, NOON, [True] * 10, [0.8] * 10)
     logged(churn, NOON + HOUR, [True] * 5, [0.8] * 5)
@@ -357,7 +382,7 @@ def test_outcomes_that_waited_are_counted_when_they_are_joined(churn: ModelVersi
     assert joining.join_waiting() == 60
     assert marks(churn) == [NOON]
     assert accuracy(churn) == (1.0, 60)
-    assert of_day(churn)[0].median_delay_seconds == pytest.approx(-29.5)
+    assert of_day(churn)[0].median_delay_seconds == 0.0, "it was observed before the prediction"
 
 
 def test_two_versions_in_one_hour_are_told_apart(churn: ModelVersion) -> None:

@@ -6,11 +6,13 @@ import csv
 import datetime as dt
 import io
 import json
+import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -104,6 +106,29 @@ def test_a_review_is_a_row_and_the_same_window_unchanged_is_the_same_row(
     assert "findings" not in listed[0]
     assert api.get(f"{DRIFT}{first['id']}/").json()["rows"] == 100, "what a review was made of stays with it"
     assert_error(api.get(f"{DRIFT}999999/"), 404, "not_found")
+
+
+def test_rows_that_were_being_committed_while_somebody_looked_are_in_the_next_review(
+    churn: ModelVersion, post: Post, api: APIClient
+) -> None:
+    answers = send(post, rows(0, 60))
+    assert api.get(DRIFT, now_window()).json()["rows"] == 60
+    # Its id is older than that review, its COMMIT is younger.
+    late = uuid.UUID(int=uuid.UUID(answers[0]["id"]).int - 1)
+    with connection.cursor() as cursor:
+        names = [field.column for field in Prediction._meta.concrete_fields if field.name != "id"]
+        listed = ", ".join(f'"{name}"' for name in names)
+        cursor.execute(
+            f"INSERT INTO predictions_prediction (id, {listed}) "
+            f"SELECT %s, {listed} FROM predictions_prediction WHERE id = %s",
+            [late, answers[0]["id"]],
+        )
+    told = [{"prediction": each["id"], "actual": True} for each in [*answers, {"id": str(late)}]]
+    assert post(OUTCOMES, told).status_code == 200
+    body = api.get(DRIFT, now_window()).json()
+    assert body["rows"] == 61
+    [known] = body["quality"]
+    assert (known["answered"], known["labelled"], known["coverage"]) == (61, 61, 1.0)
 
 
 def test_windows_are_whole_hours_and_nothing_else_is_taken(churn: ModelVersion, api: APIClient) -> None:

@@ -355,16 +355,49 @@ def test_while_a_large_hour_is_counted_it_says_how_far(
 
 
 @pytest.mark.django_db
-def test_until_counts_rows_that_were_answered_just_now(version: ModelVersion) -> None:
+def test_until_is_never_so_near_that_a_row_could_be_committed_behind_it(version: ModelVersion) -> None:
     log(version, NOON + MINUTE, PLAIN)
-    assert roll_up(version, NOON + MINUTE + dt.timedelta(seconds=2)) == 0
     moment = NOON + MINUTE + dt.timedelta(seconds=1)
-    assert roll_up(version, NOON + 2 * MINUTE, until=moment) == 1
+    assert roll_up(version, moment + dt.timedelta(seconds=1), until=moment) == 0
+    assert roll_up(version, NOON + 5 * MINUTE, until=moment) == 1
     assert rollups.counted_to(version.registered_model) == moment
     assert roll_up(version, NOON + 2 * HOUR, until=NOON + 30 * MINUTE) == 0
     assert not is_closed(version), "it was not counted to its end"
-    assert roll_up(version, NOON + 30 * MINUTE, until=NOON + 5 * DAY) == 0
-    assert rollups.counted_to(version.registered_model) == NOON + 30 * MINUTE, "never beyond now"
+    assert roll_up(version, NOON + 40 * MINUTE, until=NOON + 5 * DAY) == 0
+    assert rollups.counted_to(version.registered_model) == NOON + 40 * MINUTE - rollups.lag()
+
+
+@pytest.mark.django_db
+def test_what_was_answered_just_now_is_counted_for_the_moment_alone(version: ModelVersion) -> None:
+    """Else a row that is being committed meanwhile would lie behind the mark."""
+    model = version.registered_model
+    log(version, NOON - MINUTE, PLAIN)
+    log(version, NOON + MINUTE, PLAIN, PLAIN)
+    moment = NOON + MINUTE + dt.timedelta(seconds=2)
+    for expected in (3, 4):
+        with rollups.to_this_moment(model, now=moment) as counted_to:
+            assert counted_to == moment
+            assert rows_of(version, NOON - HOUR) == expected, "of both hours"
+            with connection.cursor() as cursor:
+                cursor.execute("SHOW enable_nestloop")
+                assert cursor.fetchone() == ("on",), "what is read now is planned as ever"
+        assert rows_of(version, NOON - HOUR) == 1
+        log(version, NOON + MINUTE - dt.timedelta(seconds=1), PLAIN)  # was under way
+    assert rollups.counted_to(model) == moment - rollups.lag()
+    assert roll_up(version, NOON + 5 * MINUTE) == 4
+
+
+@pytest.mark.django_db
+def test_where_much_is_left_to_count_nothing_is_added_to_it_for_the_moment(
+    version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollups, "PIECE", 2)
+    for minute in range(6):
+        log(version, NOON + minute * MINUTE, PLAIN)
+    roll_up(version, seconds=0)
+    with rollups.to_this_moment(version.registered_model, seconds=0, now=LATER) as counted_to:
+        assert counted_to == NOON + 2 * MINUTE
+        assert rows_of(version) == 2
 
 
 # -- versions, months ----------------------------------------------------------------------------------
