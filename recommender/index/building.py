@@ -38,7 +38,8 @@ class Built:
         are enough interactions.
     baseline : the same of recommending what is most popular, but for the latency.
     evaluation : JSON: ``counts``, the ``weights`` of the fields, those of ``together`` that were ``tried``
-        with their figures, ``held_out`` users, ``bytes`` and ``seconds`` by stage.
+        with their figures, ``held_out`` users, the standard ``error`` of ndcg_at_10 on them, ``bytes`` and
+        ``seconds`` by stage.
     """
 
     index: bytes
@@ -80,12 +81,13 @@ def build(
     with seconds.of("evaluation"):
         metrics, baseline = _lists(index, catalogue, settings)
         metrics["latency_ms"] = evaluation.latency_ms(IndexEngine.from_bytes(data), settings.judging)
-        held_out = 0
+        held_out, error = 0, None
         if tried:
             asked = HeldOut.of(analysis, 1)
             held_out = len(asked)
             found = evaluation.found_by(analysis.weighed(weight, asked.held.hidden), asked, threads)
             metrics |= evaluation.ranking_metrics(found, asked)
+            error = evaluation.error_of(found, asked)
             baseline |= evaluation.ranking_metrics(evaluation.most_popular(analysis, asked), asked)
     report("done", 100)
     about = {
@@ -94,6 +96,7 @@ def build(
         | {"together": weight},
         "tried": tried,
         "held_out": held_out,
+        "error": error,
         "bytes": len(data),
         "seconds": seconds.taken,
     }
@@ -116,7 +119,7 @@ def _tried(analysis: Analysis, report: Progress, threads: int | None) -> tuple[l
     for number, weight in enumerate(limits.weights):
         report("weighing", 20 + 10 * number // len(limits.weights))
         found = evaluation.found_by(analysis.weighed(weight, asked.held.hidden), asked, threads)
-        error = float(evaluation.gains(found, asked).std() / np.sqrt(len(asked)))
+        error = evaluation.error_of(found, asked)
         tried.append({"together": weight, "error": error} | evaluation.ranking_metrics(found, asked))
     best = max(tried, key=lambda each: each[NDCG])
     return tried, min(each["together"] for each in tried if each[NDCG] >= best[NDCG] - best["error"])

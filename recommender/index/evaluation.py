@@ -79,6 +79,11 @@ def gains(found: Rows, asked: HeldOut) -> Floats:
     return np.asarray((hits / np.log2(np.arange(2, DEPTH + 2))).sum(axis=1))
 
 
+def error_of(found: Rows, asked: HeldOut) -> float:
+    """Standard error of ndcg_at_10, over the users."""
+    return float(gains(found, asked).std() / np.sqrt(len(asked)))
+
+
 def ranking_metrics(found: Rows, asked: HeldOut) -> dict[str, float]:
     """recall_at_10 and ndcg_at_10: the means over the users of whether the movie is found, and of `gains`."""
     gained = gains(found, asked)

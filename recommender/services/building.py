@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +18,7 @@ from recommender.index.building import Built
 from recommender.models import Movie
 from recommender.questions import QUESTION
 from training.datasets import Written
+from training.declaration import Gate
 from training.errors import Conflict
 from training.evaluation import Check, check_gate
 from training.models import ModelVersion, TrainingRun
@@ -29,6 +32,8 @@ BEFORE: Final = 5
 BEHIND: Final = 88
 """Per cent of a run that are done before an index is built, and after it."""
 TIMES: Final = frozenset({"latency_ms"})
+CHANCE: Final = 1.96
+"""Standard errors; of a normal distribution 95 of 100 lie within."""
 HERE: Final = Path(__file__).resolve().parent.parent
 
 # Users get code numbers here, and their references stay here: an index, which is copied to every web process,
@@ -131,16 +136,28 @@ def verdict(built: Built, active: ModelVersion | None) -> dict[str, Any]:
     """The gate's verdict; see `training.services.makers.Verdict`.
 
     The active version's figures are those on its own held-out interactions: it was built from all there were,
-    so asking it for this version's would be asking what it was told.
+    so asking it for this version's would be asking what it was told. Two samples of users differ by chance,
+    so this version is worse where it is so by more than chance makes, too (see `_allowed`).
     """
     gate = declaration.GATE
     primary = declaration.primary_of(built.metrics)
     theirs = active.metrics if active is not None and primary in active.metrics else None
+    if active is not None and theirs is not None and primary == building.NDCG:
+        gate = replace(gate, max_regression=_allowed(gate, built, active))
     checks = [_latency(built.metrics["latency_ms"], gate.max_latency_ms)]
     found = check_gate(gate, primary, built.metrics, built.baseline, theirs, checks)
     if active is not None:
         found |= {"compared_with": active.number, "active_metrics": theirs}
     return found
+
+
+def _allowed(gate: Gate, built: Built, active: ModelVersion) -> float:
+    """The share of the active version's nDCG that may be lost: the declared one, or, if that is more, what the
+    difference of the means of two samples of users stays within in 95 of 100 cases."""
+    errors = [built.evaluation["error"] or 0.0, (active.evaluation or {}).get("error") or 0.0]
+    if not active.metrics[building.NDCG]:
+        return gate.max_regression
+    return max(gate.max_regression, CHANCE * math.hypot(*errors) / active.metrics[building.NDCG])
 
 
 def _latency(median: float, most: float) -> Check:
