@@ -152,12 +152,11 @@ def verdict(built: Built, active: ModelVersion | None) -> dict[str, Any]:
 
 
 def _allowed(gate: Gate, built: Built, active: ModelVersion) -> float:
-    """The share of the active version's nDCG that may be lost: the declared one, or, if that is more, what the
+    """The share of the active version's nDCG that may be lost: the declared one or, if that is more, what the
     difference of the means of two samples of users stays within in 95 of 100 cases."""
-    errors = [built.evaluation["error"] or 0.0, (active.evaluation or {}).get("error") or 0.0]
-    if not active.metrics[building.NDCG]:
-        return gate.max_regression
-    return max(gate.max_regression, CHANCE * math.hypot(*errors) / active.metrics[building.NDCG])
+    theirs = float(active.metrics[building.NDCG])
+    errors = [float(known.get("error") or 0) for known in (built.evaluation, active.evaluation or {})]
+    return max(gate.max_regression, CHANCE * math.hypot(*errors) / theirs) if theirs else gate.max_regression
 
 
 def _latency(median: float, most: float) -> Check:
