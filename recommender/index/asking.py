@@ -122,7 +122,8 @@ class Recommended:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """items : best first. basis : ``similarity``, or ``genres`` where the seeds have no text to compare.
+    """items : best first. basis : ``similarity``, or ``genres`` where no seed that is liked has a
+    text to compare.
 
     reason : why `items` is empty: ``nothing_to_compare`` (the seeds have no term the index knows),
     ``no_neighbour`` (no movie shares one), ``filtered_out`` (those that do are excluded); else empty.

@@ -151,12 +151,15 @@ class IndexEngine:
         return row
 
     def _asked(self, seeds: Sequence[tuple[Seed, int]]) -> tuple[Vector, Basis]:
-        """What to compare with, and by what."""
+        """What to compare with, and by what: by genres where nothing that is liked has more to it.
+
+        There what is disliked does not weigh against them: it would take away whole genres.
+        """
         found = [(seed, row, *self._vector(seed, row)) for seed, row in seeds]
-        if found and all(by_genres for *_, by_genres in found):
-            return _one_row(
-                [(seed.weight, self._genres_alone(seed, row)) for seed, row, *_ in found]
-            ), "genres"
+        liked = [each for each in found if each[0].weight > 0]
+        alike = [(seed, row) for seed, row, _, by_genres in liked if by_genres]
+        if alike and not any(vector for _, _, vector, _ in liked):
+            return _one_row([(seed.weight, self._genres_alone(seed, row)) for seed, row in alike]), "genres"
         return _one_row([(seed.weight, vector) for seed, _, vector, _ in found]), "similarity"
 
     def _vector(self, seed: Seed, row: int) -> tuple[Vector, bool]:

@@ -136,6 +136,26 @@ def test_a_movie_without_text_is_served_by_genres_and_then_popularity(small: Ind
     assert ask(small, Seed(movie=new)).basis == "genres"
 
 
+def test_whatever_is_asked_with_it_a_movie_without_text_is_served_by_its_genres(small: IndexEngine) -> None:
+    new = Movie(60, "Untold too", genres=("fantasy",))
+    wordless, disliked = Seed(movie_id=7), Seed(-1.0, movie_id=2)
+    for seed in (Seed(movie_id=6), Seed(movie=new)):
+        alone = ask(small, seed).items
+        for others in ((wordless,), (disliked,), (wordless, disliked), (Seed(text="xyzzy"),)):
+            found = ask(small, seed, *others)
+            assert (found.basis, found.reason) == ("genres", "")
+            assert found.items == tuple(
+                each for each in alone if disliked not in others or each.movie_id != 2
+            )
+    both = ask(small, Seed(movie_id=6), Seed(0.3, movie=new))
+    assert (both.basis, ids(both)) == ("genres", [1, 2])
+
+
+def test_one_liked_movie_with_words_is_enough_to_compare_by_them(small: IndexEngine) -> None:
+    found = ask(small, Seed(movie_id=6), Seed(0.1, movie_id=3))
+    assert (found.basis, ids(found)[0]) == ("similarity", 4)
+
+
 def test_a_movie_without_text_is_no_neighbour_by_its_genre_alone(small: IndexEngine) -> None:
     assert 6 not in ids(ask(small, Seed(movie_id=1), top_n=100))
 

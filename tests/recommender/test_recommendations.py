@@ -120,6 +120,21 @@ def test_a_movie_without_text_is_served_by_genres_and_popularity(
     assert ids(body) == [8, 11, 7]
 
 
+def test_a_movie_without_text_keeps_its_genres_beside_what_else_is_asked(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    for movie, kind in ((9, "liked"), (10, "watched")):
+        Interaction.objects.create(user="u4", movie_id=movie, kind=kind, at="2026-01-02T03:04:05Z")
+    for question, expected in (
+        ({"movie_id": 9, "disliked": [4]}, [8, 11, 7]),
+        ({"movie_id": 9, "disliked": [8]}, [11, 7]),
+        ({"liked": [9, 10]}, [8, 11, 7]),
+        ({"user": "u4"}, [8, 11, 7]),
+    ):
+        body = ask(api, **question)
+        assert (body["basis"], ids(body)) == ("genres", expected), question
+
+
 def test_filters_hold_for_every_way_of_asking(movies: ModelVersion, api: APIClient) -> None:
     for start in ({"movie_id": 1}, {"title": TITLES[1]}, {"text": MOVIES[0]["description"]}, {"liked": [1]}):
         every = ids(ask(api, **start, top_n=100))
