@@ -72,7 +72,8 @@ QUESTION: Final = DatasetSchema(
         Column(
             "exclude_seen",
             "boolean",
-            "Leaves out what the user clicked, watched, liked or disliked; true where a user is named.",
+            "Leaves out what the user clicked, watched, liked or disliked; true where a user is named, and "
+            "refused where none is.",
             nullable=True,
         ),
         Column(
@@ -181,6 +182,9 @@ def _disagreements(found: Mapping[str, Any]) -> list[Fault]:
     elif not starts and "user" not in found:
         said = f"give one of {', '.join(STARTS)}, or a user"
         faults.append(Fault("movie_id", "missing_field", said))
+    if found.get("exclude_seen") and "user" not in found:
+        said = "exclude_seen leaves out what a user has seen: give a user"
+        faults.append(Fault("user", "missing_field", said))
     low, high = found.get("year_from"), found.get("year_to")
     if low is not None and high is not None and low > high:
         faults.append(Fault("year_from", "out_of_bounds", "year_from must not be after year_to"))

@@ -129,7 +129,7 @@ class IndexEngine:
         if listed is None:
             if not searches:
                 return None
-            own = [row for _, row in seeds if row >= 0]
+            own = [row for seed, row in seeds if row >= 0 and seed.left_out]
             listed = self._searched(question, vector, matrix, own, withdrawn)
         rows, near = listed
         if not rows:
@@ -195,6 +195,8 @@ class IndexEngine:
         tell."""
         seed = question.seeds[0]
         if len(question.seeds) > 1 or seed.movie_id is None or seed.weight <= 0 or question.diversity:
+            return None
+        if not seed.left_out:  # no movie is among its own neighbours
             return None
         near = self._neighbours[own]
         are_all = bool(len(near)) and near[-1] < 0  # a list that is not full holds every row that is near

@@ -139,7 +139,7 @@ def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Re
         if asked.excludes_seen:
             seen = taste.seen
         if not seeds:
-            seeds = _known(engine, taste.weights)
+            seeds = _known(engine, taste.weights, left_out=asked.excludes_seen)
             reason = "" if seeds else NO_INTERACTIONS
     seeds += _listed(engine, asked.disliked, withdrawn, _DISLIKED)
     if reason:
@@ -188,11 +188,16 @@ def _listed(engine: IndexEngine, ids: Iterable[int], withdrawn: frozenset[int], 
     ]
 
 
-def _known(engine: IndexEngine, weights: dict[int, float]) -> list[Seed]:
-    """Seeds of what a user did; movies that were withdrawn since still say what the user likes."""
+def _known(engine: IndexEngine, weights: dict[int, float], *, left_out: bool) -> list[Seed]:
+    """Seeds of what a user did; movies that were withdrawn since still say what the user likes.
+
+    left_out : whether these movies are not recommended again.
+    """
     rows = Movie.objects.in_bulk([each for each in weights if not engine.holds(each)])
     return [
-        Seed(weight, movie=_as_asked(rows[each])) if each in rows else Seed(weight, movie_id=each)
+        Seed(weight, movie=_as_asked(rows[each]), left_out=left_out)
+        if each in rows
+        else Seed(weight, movie_id=each, left_out=left_out)
         for each, weight in weights.items()
     ]
 

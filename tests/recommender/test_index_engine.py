@@ -177,6 +177,20 @@ def test_what_is_withdrawn_or_asked_with_is_never_recommended(small: IndexEngine
     assert 3 not in ids(ask(small, Seed(movie=MOVIES[2]), top_n=10))
 
 
+def test_a_seed_that_may_be_recommended_is_found_like_any_other(small: IndexEngine) -> None:
+    for movie_id, basis in ((3, "similarity"), (6, "genres")):
+        alone = ask(small, Seed(movie_id=movie_id), top_n=100)
+        found = ask(small, Seed(movie_id=movie_id, left_out=False), top_n=100)
+        assert found.basis == alone.basis == basis
+        assert movie_id not in ids(alone)
+        assert {each.movie_id: each for each in found.items}[movie_id].score == pytest.approx(1)
+        assert [each for each in found.items if each.movie_id != movie_id] == list(alone.items)
+        question = Question((Seed(movie_id=movie_id, left_out=False),), 100)
+        assert movie_id not in ids(small.recommend(question, frozenset({movie_id})))
+        assert small.at_hand(question) is None
+    assert ids(ask(small, Seed(movie_id=3, left_out=False), Seed(-0.1, movie_id=3)))[:1] == [4]
+
+
 def test_what_is_disliked_counts_against(small: IndexEngine) -> None:
     liked = Seed(text="wizard shark")
     both = {each.movie_id: each for each in ask(small, liked).items}

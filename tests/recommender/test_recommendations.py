@@ -172,6 +172,23 @@ def test_a_user_gets_what_fits_and_nothing_that_was_seen(movies: ModelVersion, a
     assert (stranger["recommendations"], stranger["reason"]) == ([], "no_interactions")
 
 
+def test_what_a_user_has_seen_is_recommended_again_where_that_is_asked_for(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    for movie, kind in ((1, "liked"), (2, "watched")):
+        Interaction.objects.create(user="u5", movie_id=movie, kind=kind, at="2026-01-02T03:04:05Z")
+    Interaction.objects.create(user="u6", movie_id=4, kind="liked", at="2026-01-02T03:04:05Z")
+    without, again = (ask(api, user="u5", top_n=100, exclude_seen=seen) for seen in (True, False))
+    assert ids(without) == [each for each in ids(again) if each not in {1, 2}]
+    assert {1, 2} <= set(ids(again))
+    assert ids(ask(api, user="u6", exclude_seen=False))[:2] == [4, 5]
+    assert 4 not in ids(ask(api, user="u6", exclude_seen=False, exclude=[4]))
+    assert 2 not in ids(ask(api, user="u5", exclude_seen=False, disliked=[2]))
+    for start in ({"movie_id": 3}, {"title": TITLES[3]}, {"text": MOVIES[2]["description"]}, {"liked": [3]}):
+        assert {1, 2} & set(ids(ask(api, **start, user="u5", exclude_seen=False, top_n=100))), start
+        assert not {1, 2} & set(ids(ask(api, **start, user="u5", top_n=100)))
+
+
 def test_somebody_who_has_seen_very_much_is_recommended_none_of_it(
     movies: ModelVersion, api: APIClient
 ) -> None:
