@@ -173,7 +173,7 @@ def _seeds(
             return [Seed(movie_id=asked.movie_id)], (asked.movie_id, engine.title(asked.movie_id))
         movie = _rows([asked.movie_id])[asked.movie_id]
     elif asked.title is not None:
-        movie = titles.find(asked.title, engine)
+        movie = titles.find(asked.title, engine, withdrawn)
     else:
         return [], None
     return [_seed(engine, movie, 1.0)], (movie.id, movie.title)

@@ -15,9 +15,9 @@ from predictions.identifiers import lowest_at
 from predictions.models import Prediction
 from recommender.models import Interaction, Movie
 from recommender.services import catalogue as catalogue_service
-from recommender.services import feedback, tastes
+from recommender.services import feedback, tastes, titles
 from tests.conftest import keyed
-from tests.recommender.conftest import MOVIES
+from tests.recommender.conftest import MOVIES, active_index
 from training.models import ModelVersion, RegisteredModel
 from training.services import keys
 
@@ -81,6 +81,22 @@ def test_a_title_is_found_exactly_or_nearly(movies: ModelVersion, api: APIClient
     near = ask(api, title="The Lighthose Keper")
     assert exact["matched"] == near["matched"] == {"movie_id": 1, "title": TITLES[1]}
     assert ids(exact) == ids(near) == ids(ask(api, movie_id=1))
+
+
+@pytest.mark.parametrize("newest", [titles.NEWEST, 0])
+def test_withdrawn_movies_do_not_stand_before_the_one_a_title_means(
+    catalogue: RegisteredModel, api: APIClient, monkeypatch: pytest.MonkeyPatch, newest: int
+) -> None:
+    """Neither among all titles nor among those of the index alone."""
+    monkeypatch.setattr(titles, "NEWEST", newest)
+    title = "The Very Long Journey of Captain Nemo"
+    for number in range(12):
+        Movie.objects.create(id=100 + number, title=f"{title} I{number}", description="A long journey.")
+    Movie.objects.create(id=200, title=f"{title} of Steel", description="A journey in a ship of steel.")
+    active_index("a title that many have")
+    assert len(refusal(api, 409, title=title)["details"]) == titles.MOST_CANDIDATES
+    catalogue_service.withdraw(range(100, 112), by=None)
+    assert ask(api, title=title)["matched"] == {"movie_id": 200, "title": f"{title} of Steel"}
 
 
 def test_an_ambiguous_title_names_the_candidates(movies: ModelVersion, api: APIClient) -> None:
