@@ -22,6 +22,8 @@ from training.schema import InvalidRows
 from training.services.serving import Served
 
 NO_INTERACTIONS: Final = "no_interactions"
+CANCELLED_OUT: Final = "nothing_to_compare"
+"""Of a user whose interactions add up to nothing."""
 _DISLIKED: Final = -1.0
 
 
@@ -140,7 +142,8 @@ def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Re
             seen = taste.seen
         if not seeds:
             seeds = _known(engine, taste.weights, left_out=asked.excludes_seen)
-            reason = "" if seeds else NO_INTERACTIONS
+            if not seeds:
+                reason = CANCELLED_OUT if taste.seen else NO_INTERACTIONS
     seeds += _listed(engine, asked.disliked, withdrawn, _DISLIKED)
     if reason:
         return Recommendation(served, caller, Written.of(asked, Found(()), reason, matched), asked.key)

@@ -184,6 +184,11 @@ def test_a_user_gets_what_fits_and_nothing_that_was_seen(movies: ModelVersion, a
     assert 3 not in ids(ask(api, user="u1", movie_id=2))
     Interaction.objects.create(user="u1", movie_id=1, kind="disliked", at="2026-01-03T03:04:05Z")
     assert tastes.of("u1").weights == {4: -1.0, 3: 0.3}, "liked and disliked cancel each other out"
+    Interaction.objects.create(user="u2", movie_id=1, kind="liked", at=at)
+    Interaction.objects.create(user="u2", movie_id=1, kind="disliked", at=at)
+    for more in ({}, {"disliked": [4]}):
+        undecided = ask(api, user="u2", **more)
+        assert (undecided["recommendations"], undecided["reason"]) == ([], "nothing_to_compare")
     stranger = ask(api, user="nobody")
     assert (stranger["recommendations"], stranger["reason"]) == ([], "no_interactions")
 
