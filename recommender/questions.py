@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from recommender.entries import Refused, read_column
 from recommender.index.asking import MOST
 from training.schema import Column, DatasetSchema, Fault, InvalidRows
-from training.schema.columns import BadValue
 from training.schema.dataset import RepeatedNames
 from training.schema.faults import REPORTED_FAULTS, clip, echo
 from training.schema.keys import KEY_FIELD, read_key
@@ -199,9 +199,9 @@ _Read = Callable[[Any, bool], Any]
 def _scalar(column: Column) -> _Read:
     def read_scalar(value: Any, text: bool) -> Any:
         try:
-            given = column.from_text(value) if text else column.from_json(value)
-        except BadValue as bad:
-            return [bad.fault]
+            given = read_column(column, value, text=text)
+        except Refused as refused:
+            return refused.faults
         return None if given == "" else given
 
     return read_scalar
@@ -221,9 +221,9 @@ def _listed(name: str, item: Column) -> _Read:
         faults = []
         for each in value:
             try:
-                given[item.from_text(each) if text else item.from_json(each)] = None
-            except BadValue as bad:
-                faults.append(bad.fault)
+                given[read_column(item, each, text=text)] = None
+            except Refused as refused:
+                faults += refused.faults
         return faults or tuple(given) or None
 
     return read_list

@@ -260,6 +260,20 @@ def test_the_tutorials_client_gets_five_titles(movies: ModelVersion, api: APICli
     assert Prediction.objects.count() == 2
 
 
+def test_what_is_asked_of_a_user_can_be_answered_with_feedback_on_the_user(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    """A letter that is two when it is composed counts as two."""
+    longest = "\u0958" * 100
+    body = ask(api, movie_id=1, user=longest)
+    given = {"movie_id": body["recommendations"][0]["movie_id"], "kind": "liked"}
+    answer = api.post(f"{ADDRESS}{body['id']}/feedback/", given, format="json")
+    assert answer.status_code == 200, answer.content
+    assert Interaction.objects.get().user == "\u0915\u093c" * 100
+    (fault,) = refusal(api, 400, movie_id=1, user=longest + "\u0958")["details"]
+    assert (fault["field"], fault["code"]) == ("user", "too_long")
+
+
 # -- the platform's promises ---------------------------------------------------------------------------
 
 
