@@ -156,6 +156,14 @@ def test_one_liked_movie_with_words_is_enough_to_compare_by_them(small: IndexEng
     assert (found.basis, ids(found)[0]) == ("similarity", 4)
 
 
+def test_a_movie_with_a_title_alone_is_compared_by_its_words() -> None:
+    asked = engine([*MOVIES, Movie(8, "Teeth of the Duel")])
+    found = ask(asked, Seed(movie_id=8))
+    assert found.basis == "similarity"
+    assert set(ids(found)) == {2, 3, 4}
+    assert {why.field for each in found.items for why in each.because} == {"title"}
+
+
 def test_a_movie_without_text_is_no_neighbour_by_its_genre_alone(small: IndexEngine) -> None:
     assert 6 not in ids(ask(small, Seed(movie_id=1), top_n=100))
 
@@ -227,6 +235,13 @@ def test_users_who_liked_both_are_one_reason_without_a_name() -> None:
     assert [(each.field, each.term) for each in found[3].because] == [("together", "liked together")]
     assert found[3].because[0].share == 1.0
     assert "together" not in {each.field for each in found[2].because}
+
+
+def test_a_movie_without_text_that_was_liked_is_compared_by_who_liked_it() -> None:
+    index = fitted_with([did(user, movie_id) for user in (1, 2, 3) for movie_id in (6, 3)], weight=1.0)
+    found = ask(index, Seed(movie_id=6))
+    assert found.basis == "similarity"
+    assert ids(found)[0] == 3
 
 
 def fitted_with(events: list[object], weight: float) -> IndexEngine:

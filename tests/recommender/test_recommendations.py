@@ -242,6 +242,14 @@ def test_a_new_movie_gets_answers_at_once_and_is_recommended_after_the_next_run(
     assert 50 not in ids(ask(api, movie_id=1, top_n=100))
 
 
+def test_a_movie_is_matched_by_its_title_in_the_index_or_where_it_was_looked_up_in_the_catalogue(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    catalogue_service.change(1, {"title": "The Keeper's Lamp"}, by=None)
+    assert ask(api, movie_id=1)["matched"] == {"movie_id": 1, "title": TITLES[1]}
+    assert ask(api, title="the keeper's lamp")["matched"] == {"movie_id": 1, "title": "The Keeper's Lamp"}
+
+
 def test_a_withdrawn_movie_is_neither_answered_nor_recommended_from_then_on(
     movies: ModelVersion, api: APIClient
 ) -> None:
@@ -284,6 +292,17 @@ def test_retrying_gives_the_stored_answer(movies: ModelVersion, api: APIClient) 
     assert (again.json(), again["Idempotent-Replayed"]) == (first.json(), "true")
     assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
     assert Prediction.objects.count() == 1
+
+
+def test_retrying_gives_the_stored_answer_whatever_was_withdrawn_since(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    first = api.post(ADDRESS, {"movie_id": 1}, format="json", HTTP_IDEMPOTENCY_KEY="a")
+    assert 2 in ids(first.json())
+    catalogue_service.withdraw([2], by=None)
+    again = api.post(ADDRESS, {"movie_id": 1}, format="json", HTTP_IDEMPOTENCY_KEY="a")
+    assert (again.json(), again["Idempotent-Replayed"]) == (first.json(), "true")
+    assert 2 not in ids(ask(api, movie_id=1))
 
 
 def test_rights_are_those_of_the_registered_model(movies: ModelVersion) -> None:
