@@ -4,8 +4,8 @@ Bounded whatever the log's length: the hours that have outcomes are known (`Qual
 newest of them are opened than it takes to have `ROWS`, nor more than `HOURS`. Within them the outcomes are a
 range of the index (prediction_id, -id), and each row of the log is one look into its primary key.
 
-Outcomes do not say which version answered. They are opened in pieces, the newest first; between two pieces all
-that others answered since the version's next row is passed over with one look into (version_id, id).
+Outcomes do not say which version answered. They are opened in pieces, the newest first; between two pieces
+all that others answered since the version's next row is passed over with one look into (version_id, id).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from django.db import connection
 
 from predictions.identifiers import lowest_at
 from predictions.models import QualityHour
+from predictions.services import arm_rows
 from training.models import ModelVersion
-from training.services import comparison
 
 ROWS: Final = 2_000
 OPENED: Final = 10 * ROWS
@@ -93,8 +93,9 @@ def of_version(version: ModelVersion, since: dt.datetime, until: dt.datetime) ->
         return Worst([], 0)
     first, last = opened[-1], opened[0] + HOUR
     found = _labelled(version, lowest_at(first), lowest_at(last))
-    positive = _positive(version)
-    judged = [_judged(row, positive) for row in found]
+    positive = arm_rows.positive(version)
+    about = None if positive is None else msgspec.json.decode(positive)
+    judged = [_judged(row, about) for row in found]
     wrong = [row for row in judged if row is not None and row.error > 0]
     return Worst(heapq.nlargest(SHOWN, wrong, key=lambda row: row.error), len(found), first, last)
 
@@ -119,17 +120,11 @@ def _labelled(version: ModelVersion, lowest: uuid.UUID, end: uuid.UUID) -> list[
     return found[:ROWS]
 
 
-def _positive(version: ModelVersion) -> Any:
-    """The class a probability is about: of two the second; None where it is that of the answer itself."""
-    declared = comparison.declaration(version.registered_model)
-    if declared is None or declared.task != "binary":
-        return None
-    levels = version.dataset_schema.target.levels
-    return levels[1] if levels else True
-
-
 def _judged(row: tuple[Any, ...], positive: Any) -> Wrong | None:
-    """With its error; None where answer and outcome cannot be compared."""
+    """With its error; None where answer and outcome cannot be compared.
+
+    positive : the class a probability is about; None where it is that of the answer itself.
+    """
     prediction_id, key, said, probability, happened = row
     prediction, actual = msgspec.json.decode(said), msgspec.json.decode(happened)
     if probability is None:

@@ -112,7 +112,7 @@ def test_the_worst_rows_are_those_that_denied_the_truth_most(churn: ModelVersion
     assert found.rows[0].prediction_id == str(sure_wrong.pk) and found.rows[0].actual is False
 
 
-def with_truth(version: ModelVersion, count: int, actual: bool, **given: Any) -> list[Prediction]:
+def with_truth(version: ModelVersion, count: int, actual: bool | str, **given: Any) -> list[Prediction]:
     """Logged answers whose outcomes are known, the oldest first."""
     rows = answered(version, count, **given)
     Outcome.objects.bulk_create(
@@ -144,6 +144,20 @@ def test_a_version_has_worst_rows_though_others_answered_more_and_later(
     assert [(row.key, row.error) for row in found.rows] == [("mine", 0.9)] * worst.SHOWN
     newest = worst.of_version(other, hour - HOUR, hour + HOUR)
     assert (newest.looked_at, {row.key for row in newest.rows}) == (worst.ROWS, {"its"})
+
+
+@pytest.mark.django_db
+def test_the_probability_is_that_of_the_level_that_is_last_in_order_however_they_were_declared(
+    churn: ModelVersion,
+) -> None:
+    target = {"name": "churned", "type": "category", "levels": ["stays", "goes"]}
+    version = train_sample("churn", rows=600, schema=churn.schema | {"target": target})
+    with_truth(version, 1, "stays", prediction="stays", probability=0.9, key="right")
+    with_truth(version, 1, "stays", prediction="goes", probability=0.2, key="wrong")
+    hour = this_hour()
+    QualityHour.objects.create(version=version, hour=hour, rows=2, tallies={})
+    found = worst.of_version(version, hour - HOUR, hour + HOUR)
+    assert [(row.key, round(row.error, 9)) for row in found.rows] == [("wrong", 0.8), ("right", 0.1)]
 
 
 @pytest.mark.django_db

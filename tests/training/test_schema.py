@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from predictions.models import DriftFinding, Rollup
 from training import catalogue
+from training.declaration import ModelDeclaration, Task
 from training.schema import Column, DatasetSchema, Fault, Instance, Seen
 from training.schema.columns import LONGEST_NAME, BadValue
 from training.schema.faults import echo
@@ -152,6 +153,20 @@ def test_the_longest_name_of_a_column_is_as_long_as_what_is_counted_by_it_can_ho
     assert Column("x", "number", aliases=("y" * 900,)).aliases == ("y" * 900,), "an alias may be longer"
     for table in (Rollup, DriftFinding):
         assert table._meta.get_field("column").max_length == LONGEST_NAME
+
+
+def declared(*levels: str, task: Task = "binary") -> ModelDeclaration:
+    schema = DatasetSchema((NUMBER,), Column("y", "category", levels=levels))
+    return ModelDeclaration("m", "M", "", task, schema, lambda seed: None, "roc_auc")
+
+
+def test_the_positive_level_of_two_is_the_second_and_the_last_in_order() -> None:
+    assert declared("goes", "stays").schema.target.levels[1] == "stays"
+    assert declared("low", "high", "middle", task="multiclass").task == "multiclass", (
+        "their order says nothing"
+    )
+    with pytest.raises(ValueError, match=r"m: .* in sorted order: levels=\('goes', 'stays'\)"):
+        declared("stays", "goes")
 
 
 @pytest.mark.parametrize("name", catalogue.names())
