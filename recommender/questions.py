@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from recommender.entries import Refused, read_column
 from recommender.index.asking import MOST
 from training.schema import Column, DatasetSchema, Fault, InvalidRows
-from training.schema.columns import BadValue
 from training.schema.dataset import RepeatedNames
 from training.schema.faults import REPORTED_FAULTS, clip, echo
 from training.schema.keys import KEY_FIELD, read_key
@@ -72,7 +72,8 @@ QUESTION: Final = DatasetSchema(
         Column(
             "exclude_seen",
             "boolean",
-            "Leaves out what the user clicked, watched, liked or disliked; true where a user is named.",
+            "Leaves out what the user clicked, watched, liked or disliked; true where a user is named, and "
+            "refused where none is.",
             nullable=True,
         ),
         Column(
@@ -181,6 +182,9 @@ def _disagreements(found: Mapping[str, Any]) -> list[Fault]:
     elif not starts and "user" not in found:
         said = f"give one of {', '.join(STARTS)}, or a user"
         faults.append(Fault("movie_id", "missing_field", said))
+    if found.get("exclude_seen") and "user" not in found:
+        said = "exclude_seen leaves out what a user has seen: give a user"
+        faults.append(Fault("user", "missing_field", said))
     low, high = found.get("year_from"), found.get("year_to")
     if low is not None and high is not None and low > high:
         faults.append(Fault("year_from", "out_of_bounds", "year_from must not be after year_to"))
@@ -195,9 +199,9 @@ _Read = Callable[[Any, bool], Any]
 def _scalar(column: Column) -> _Read:
     def read_scalar(value: Any, text: bool) -> Any:
         try:
-            given = column.from_text(value) if text else column.from_json(value)
-        except BadValue as bad:
-            return [bad.fault]
+            given = read_column(column, value, text=text)
+        except Refused as refused:
+            return refused.faults
         return None if given == "" else given
 
     return read_scalar
@@ -217,9 +221,9 @@ def _listed(name: str, item: Column) -> _Read:
         faults = []
         for each in value:
             try:
-                given[item.from_text(each) if text else item.from_json(each)] = None
-            except BadValue as bad:
-                faults.append(bad.fault)
+                given[read_column(item, each, text=text)] = None
+            except Refused as refused:
+                faults += refused.faults
         return faults or tuple(given) or None
 
     return read_list

@@ -78,8 +78,9 @@ class ModelDeclaration:
     ----------
     name : as it stands in URLs: lower-case letters, digits, ``_``.
     title, description : for people.
-    task : ``binary`` (boolean target, or a category whose second level is the positive one),
-        ``multiclass`` (category target) or ``regression``.
+    task : ``binary`` (boolean target, or a category of two levels in sorted order, as scikit-learn has its
+        classes: the second is the positive one, whose probability is answered), ``multiclass`` (category
+        target) or ``regression``.
     schema : the columns of the training CSV.
     build : seed -> unfitted scikit-learn estimator that takes a frame of `schema.names` (see
         `training.frames`) and, for regression, answers in the target's unit.
@@ -122,6 +123,12 @@ class ModelDeclaration:
         }
         if not fits[self.task]:
             raise ValueError(f"{self.name}: a {kind} target does not fit the task {self.task!r}")
+        levels = tuple(sorted(self.schema.target.levels))
+        if self.task == "binary" and self.schema.target.levels != levels:
+            raise ValueError(
+                f"{self.name}: the second level of a binary target is the positive one, and both have to "
+                f"stand in sorted order: levels={levels}"
+            )
         self._check_gate()
 
     def _check_gate(self) -> None:

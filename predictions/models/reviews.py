@@ -7,6 +7,7 @@ from django.db import models
 from django.utils import timezone
 
 from training.models import ModelVersion, RegisteredModel, TrainingRun
+from training.schema.columns import LONGEST_NAME
 
 
 class Verdict(models.TextChoices):
@@ -82,7 +83,7 @@ class DriftFinding(models.Model):
 
     review = models.ForeignKey(DriftReview, on_delete=models.CASCADE, related_name="findings")
     position = models.PositiveSmallIntegerField()
-    column = models.CharField(max_length=200)
+    column = models.CharField(max_length=LONGEST_NAME)
     kind = models.CharField(max_length=6)
     verdict = models.CharField(max_length=12, choices=Verdict.choices)
     importance = models.FloatField(null=True)

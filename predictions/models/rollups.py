@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 
 from training.models import ModelVersion, RegisteredModel
+from training.schema.columns import LONGEST_NAME
 
 
 class Rollup(models.Model):
@@ -19,7 +20,7 @@ class Rollup(models.Model):
     pk = models.CompositePrimaryKey("version_id", "hour", "column", "bin")
     version = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, db_index=False, related_name="+")
     hour = models.DateTimeField()
-    column = models.CharField(max_length=200)
+    column = models.CharField(max_length=LONGEST_NAME)
     bin = models.SmallIntegerField()
     rows = models.BigIntegerField()
     total = models.FloatField(null=True)

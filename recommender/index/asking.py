@@ -35,12 +35,14 @@ class Seed:
 
     weight : how much it counts; negative for what is disliked.
     movie_id, movie, text : exactly one of them is given.
+    left_out : whether a movie is itself never recommended beside it.
     """
 
     weight: float = 1.0
     movie_id: int | None = None
     movie: Movie | None = None
     text: str | None = None
+    left_out: bool = True
 
     def __post_init__(self) -> None:
         given = sum(each is not None for each in (self.movie_id, self.movie, self.text))
@@ -122,7 +124,8 @@ class Recommended:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """items : best first. basis : ``similarity``, or ``genres`` where the seeds have no text to compare.
+    """items : best first. basis : ``similarity``, or ``genres`` where no seed that is liked has a
+    text to compare.
 
     reason : why `items` is empty: ``nothing_to_compare`` (the seeds have no term the index knows),
     ``no_neighbour`` (no movie shares one), ``filtered_out`` (those that do are excluded); else empty.

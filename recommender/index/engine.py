@@ -129,7 +129,7 @@ class IndexEngine:
         if listed is None:
             if not searches:
                 return None
-            own = [row for _, row in seeds if row >= 0]
+            own = [row for seed, row in seeds if row >= 0 and seed.left_out]
             listed = self._searched(question, vector, matrix, own, withdrawn)
         rows, near = listed
         if not rows:
@@ -151,12 +151,15 @@ class IndexEngine:
         return row
 
     def _asked(self, seeds: Sequence[tuple[Seed, int]]) -> tuple[Vector, Basis]:
-        """What to compare with, and by what."""
+        """What to compare with, and by what: by genres where nothing that is liked has more to it.
+
+        There what is disliked does not weigh against them: it would take away whole genres.
+        """
         found = [(seed, row, *self._vector(seed, row)) for seed, row in seeds]
-        if found and all(by_genres for *_, by_genres in found):
-            return _one_row(
-                [(seed.weight, self._genres_alone(seed, row)) for seed, row, *_ in found]
-            ), "genres"
+        liked = [each for each in found if each[0].weight > 0]
+        alike = [(seed, row) for seed, row, _, by_genres in liked if by_genres]
+        if alike and not any(vector for _, _, vector, _ in liked):
+            return _one_row([(seed.weight, self._genres_alone(seed, row)) for seed, row in alike]), "genres"
         return _one_row([(seed.weight, vector) for seed, _, vector, _ in found]), "similarity"
 
     def _vector(self, seed: Seed, row: int) -> tuple[Vector, bool]:
@@ -192,6 +195,8 @@ class IndexEngine:
         tell."""
         seed = question.seeds[0]
         if len(question.seeds) > 1 or seed.movie_id is None or seed.weight <= 0 or question.diversity:
+            return None
+        if not seed.left_out:  # no movie is among its own neighbours
             return None
         near = self._neighbours[own]
         are_all = bool(len(near)) and near[-1] < 0  # a list that is not full holds every row that is near

@@ -22,6 +22,8 @@ from training.schema import InvalidRows
 from training.services.serving import Served
 
 NO_INTERACTIONS: Final = "no_interactions"
+CANCELLED_OUT: Final = "nothing_to_compare"
+"""Of a user whose interactions add up to nothing."""
 _DISLIKED: Final = -1.0
 
 
@@ -139,8 +141,9 @@ def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Re
         if asked.excludes_seen:
             seen = taste.seen
         if not seeds:
-            seeds = _known(engine, taste.weights)
-            reason = "" if seeds else NO_INTERACTIONS
+            seeds = _known(engine, taste.weights, left_out=asked.excludes_seen)
+            if not seeds:
+                reason = CANCELLED_OUT if taste.seen else NO_INTERACTIONS
     seeds += _listed(engine, asked.disliked, withdrawn, _DISLIKED)
     if reason:
         return Recommendation(served, caller, Written.of(asked, Found(()), reason, matched), asked.key)
@@ -173,7 +176,7 @@ def _seeds(
             return [Seed(movie_id=asked.movie_id)], (asked.movie_id, engine.title(asked.movie_id))
         movie = _rows([asked.movie_id])[asked.movie_id]
     elif asked.title is not None:
-        movie = titles.find(asked.title, engine)
+        movie = titles.find(asked.title, engine, withdrawn)
     else:
         return [], None
     return [_seed(engine, movie, 1.0)], (movie.id, movie.title)
@@ -188,11 +191,16 @@ def _listed(engine: IndexEngine, ids: Iterable[int], withdrawn: frozenset[int], 
     ]
 
 
-def _known(engine: IndexEngine, weights: dict[int, float]) -> list[Seed]:
-    """Seeds of what a user did; movies that were withdrawn since still say what the user likes."""
+def _known(engine: IndexEngine, weights: dict[int, float], *, left_out: bool) -> list[Seed]:
+    """Seeds of what a user did; movies that were withdrawn since still say what the user likes.
+
+    left_out : whether these movies are not recommended again.
+    """
     rows = Movie.objects.in_bulk([each for each in weights if not engine.holds(each)])
     return [
-        Seed(weight, movie=_as_asked(rows[each])) if each in rows else Seed(weight, movie_id=each)
+        Seed(weight, movie=_as_asked(rows[each]), left_out=left_out)
+        if each in rows
+        else Seed(weight, movie_id=each, left_out=left_out)
         for each, weight in weights.items()
     ]
 

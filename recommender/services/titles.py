@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -29,10 +30,14 @@ _keys: WeakKeyDictionary[IndexEngine, list[str]] = WeakKeyDictionary()
 _making = threading.Lock()
 
 
-def find(title: str, engine: IndexEngine) -> Movie:
+def find(title: str, engine: IndexEngine, withdrawn: frozenset[int]) -> Movie:
     """The one movie of the catalogue that goes by `title`, exactly or nearly.
 
     Case, accents and spaces do not count.
+
+    Parameters
+    ----------
+    withdrawn : ids of movies that the index may hold and that are not in the catalogue any more.
 
     Raises
     ------
@@ -43,7 +48,7 @@ def find(title: str, engine: IndexEngine) -> Movie:
         return exact[0]
     if exact:
         raise AmbiguousTitle(title, [(each.id, each.title, each.year) for each in exact])
-    near = _near(key_of(title), engine)
+    near = _near(key_of(title), engine, withdrawn)
     by_id = Movie.objects.filter(withdrawn_at__isnull=True).in_bulk([movie_id for movie_id, _ in near])
     found = [(by_id[movie_id], likeness) for movie_id, likeness in near if movie_id in by_id]
     if not found:
@@ -53,9 +58,11 @@ def find(title: str, engine: IndexEngine) -> Movie:
     raise AmbiguousTitle(title, [(each.id, each.title, each.year) for each, _ in found])
 
 
-def _near(key: str, engine: IndexEngine) -> list[tuple[int, float]]:
+def _near(key: str, engine: IndexEngine, withdrawn: frozenset[int]) -> list[tuple[int, float]]:
     """Movies with a title near `key`, the nearest first, with the likeness in per cent."""
-    found = [(engine.ids()[at], likeness) for at, likeness in _extract(key, _keys_of(engine))]
+    ids = engine.ids()
+    extracted = _extract(key, _keys_of(engine), lambda at: ids[at] not in withdrawn)
+    found = [(ids[at], likeness) for at, likeness in extracted]
     new = list(
         Movie.objects.filter(withdrawn_at__isnull=True)
         .order_by("-changed_at", "-id")
@@ -71,8 +78,13 @@ def _near(key: str, engine: IndexEngine) -> list[tuple[int, float]]:
     return [(int(movie_id), likeness) for movie_id, likeness in found[:MOST_CANDIDATES]]
 
 
-def _extract(key: str, choices: Sequence[str]) -> list[tuple[int, float]]:
-    """(place, likeness) of the choices that are near, the nearest first, then by place."""
+def _extract(
+    key: str, choices: Sequence[str], counts: Callable[[int], bool] = lambda _: True
+) -> list[tuple[int, float]]:
+    """(place, likeness) of the choices that are near, the nearest first, then by place.
+
+    counts : whether the choice at a place does.
+    """
     from rapidfuzz import fuzz, process  # only who misspells a title needs it
 
     found: list[tuple[int, float]] = []
@@ -83,9 +95,10 @@ def _extract(key: str, choices: Sequence[str]) -> list[tuple[int, float]]:
             scorer=fuzz.ratio,
             processor=None,
             score_cutoff=NEAR,
-            limit=MOST_CANDIDATES,
+            limit=None,  # those that do not count may be the nearest, however many there are
         )
-        found += [(begin + at, likeness) for _, likeness, at in near]
+        counted = ((begin + at, likeness) for _, likeness, at in near if counts(begin + at))
+        found += islice(counted, MOST_CANDIDATES)
     found.sort(key=lambda each: (-each[1], each[0]))
     return found[:MOST_CANDIDATES]
 

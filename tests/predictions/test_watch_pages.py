@@ -199,6 +199,25 @@ def test_quality_stands_beside_what_was_expected(boss: Client, churn: ModelVersi
     assert reverse("admin:predictions_prediction_change", args=[worst.rows[0].prediction_id]) in text
 
 
+def test_outcomes_whose_rows_the_log_has_lost_are_not_called_unknown(
+    boss: Client, churn: ModelVersion
+) -> None:
+    roll(churn, this_hour(), 400)
+    unknown = "No outcome of these predictions is known yet."
+    assert unknown in boss.get(watch_of(churn), {"window": "24h"}).content.decode()
+    with_outcomes(churn, 80)
+    [added] = QualityHour.objects.values("hour", "rows", "tallies")
+    early = added["hour"] - 3 * HOUR
+    QualityHour.objects.create(version=churn, **added | {"hour": early})
+    page = boss.get(
+        watch_of(churn), {"since": f"{early:%Y-%m-%dT%H:%M}", "until": f"{early + HOUR:%Y-%m-%dT%H:%M}"}
+    )
+    assert page.context["quality"]["labelled"] == 80
+    text = page.content.decode()
+    assert unknown not in text
+    assert "the rows with outcomes are not among those that were looked for" in text
+
+
 def test_the_watch_page_asks_the_same_few_questions_whatever_the_logs_length(
     boss: Client, churn: ModelVersion
 ) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from predictions.models import Outcome, QualityHour
+from predictions.models import Outcome, Prediction, QualityHour
 from predictions.services import glances, rollups, watching, worst
 from tests.predictions.test_admin import answered
 from tests.predictions.watched import HOUR, roll, this_hour
+from tests.trained import train_sample
 from training.declaration import Watch
 from training.models import ModelVersion
 
@@ -109,6 +110,69 @@ def test_the_worst_rows_are_those_that_denied_the_truth_most(churn: ModelVersion
     ]  # fmt: skip
     assert (found.looked_at, found.since, found.until) == (3, hour, hour + HOUR)
     assert found.rows[0].prediction_id == str(sure_wrong.pk) and found.rows[0].actual is False
+
+
+def with_truth(version: ModelVersion, count: int, actual: bool | str, **given: Any) -> list[Prediction]:
+    """Logged answers whose outcomes are known, the oldest first."""
+    rows = answered(version, count, **given)
+    Outcome.objects.bulk_create(
+        Outcome(
+            registered_model=version.registered_model,
+            prediction_id=row.pk,
+            actual=actual,
+            observed_at=row.at,
+        )
+        for row in rows
+    )
+    return rows
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("turns", [1, 60])
+def test_a_version_has_worst_rows_though_others_answered_more_and_later(
+    churn: ModelVersion, turns: int
+) -> None:
+    other = train_sample("churn", rows=600)
+    for _ in range(turns):
+        with_truth(churn, 60 // turns, False, probability=0.9, key="mine")
+        with_truth(other, 3 * worst.ROWS // turns, True, probability=0.2, key="its")
+    hour = this_hour()
+    for version, rows in ((churn, 60), (other, 3 * worst.ROWS)):
+        QualityHour.objects.create(version=version, hour=hour, rows=rows, tallies={})
+    found = worst.of_version(churn, hour - HOUR, hour + HOUR)
+    assert found.looked_at == 60
+    assert [(row.key, row.error) for row in found.rows] == [("mine", 0.9)] * worst.SHOWN
+    newest = worst.of_version(other, hour - HOUR, hour + HOUR)
+    assert (newest.looked_at, {row.key for row in newest.rows}) == (worst.ROWS, {"its"})
+
+
+@pytest.mark.django_db
+def test_the_probability_is_that_of_the_level_that_is_last_in_order_however_they_were_declared(
+    churn: ModelVersion,
+) -> None:
+    target = {"name": "churned", "type": "category", "levels": ["stays", "goes"]}
+    version = train_sample("churn", rows=600, schema=churn.schema | {"target": target})
+    with_truth(version, 1, "stays", prediction="stays", probability=0.9, key="right")
+    with_truth(version, 1, "stays", prediction="goes", probability=0.2, key="wrong")
+    hour = this_hour()
+    QualityHour.objects.create(version=version, hour=hour, rows=2, tallies={})
+    found = worst.of_version(version, hour - HOUR, hour + HOUR)
+    assert [(row.key, round(row.error, 9)) for row in found.rows] == [("wrong", 0.8), ("right", 0.1)]
+
+
+@pytest.mark.django_db
+def test_no_more_is_opened_than_the_newest_so_many_rows_with_outcomes(churn: ModelVersion) -> None:
+    other = train_sample("churn", rows=600)
+    first = with_truth(churn, 1, False, probability=0.9)
+    for _ in range(worst.OPENED // worst.ROWS + 1):
+        with_truth(other, worst.ROWS - 1, True)
+        last = with_truth(churn, 1, False, probability=0.8)
+    hour = this_hour()
+    QualityHour.objects.create(version=churn, hour=hour, rows=100, tallies={})
+    found = worst.of_version(churn, hour - HOUR, hour + HOUR)
+    assert found.looked_at == worst.OPENED // worst.ROWS
+    assert str(last[0].pk) in {row.prediction_id for row in found.rows}
+    assert str(first[0].pk) not in {row.prediction_id for row in found.rows}
 
 
 @pytest.mark.django_db

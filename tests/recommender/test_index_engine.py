@@ -136,6 +136,34 @@ def test_a_movie_without_text_is_served_by_genres_and_then_popularity(small: Ind
     assert ask(small, Seed(movie=new)).basis == "genres"
 
 
+def test_whatever_is_asked_with_it_a_movie_without_text_is_served_by_its_genres(small: IndexEngine) -> None:
+    new = Movie(60, "Untold too", genres=("fantasy",))
+    wordless, disliked = Seed(movie_id=7), Seed(-1.0, movie_id=2)
+    for seed in (Seed(movie_id=6), Seed(movie=new)):
+        alone = ask(small, seed).items
+        for others in ((wordless,), (disliked,), (wordless, disliked), (Seed(text="xyzzy"),)):
+            found = ask(small, seed, *others)
+            assert (found.basis, found.reason) == ("genres", "")
+            assert found.items == tuple(
+                each for each in alone if disliked not in others or each.movie_id != 2
+            )
+    both = ask(small, Seed(movie_id=6), Seed(0.3, movie=new))
+    assert (both.basis, ids(both)) == ("genres", [1, 2])
+
+
+def test_one_liked_movie_with_words_is_enough_to_compare_by_them(small: IndexEngine) -> None:
+    found = ask(small, Seed(movie_id=6), Seed(0.1, movie_id=3))
+    assert (found.basis, ids(found)[0]) == ("similarity", 4)
+
+
+def test_a_movie_with_a_title_alone_is_compared_by_its_words() -> None:
+    asked = engine([*MOVIES, Movie(8, "Teeth of the Duel")])
+    found = ask(asked, Seed(movie_id=8))
+    assert found.basis == "similarity"
+    assert set(ids(found)) == {2, 3, 4}
+    assert {why.field for each in found.items for why in each.because} == {"title"}
+
+
 def test_a_movie_without_text_is_no_neighbour_by_its_genre_alone(small: IndexEngine) -> None:
     assert 6 not in ids(ask(small, Seed(movie_id=1), top_n=100))
 
@@ -155,6 +183,20 @@ def test_what_is_withdrawn_or_asked_with_is_never_recommended(small: IndexEngine
     assert 4 not in ids(small.recommend(Question((Seed(text="shark island"),), 10), withdrawn))
     assert {1, 3}.isdisjoint(ids(ask(small, Seed(movie_id=1), Seed(movie_id=3), top_n=10)))
     assert 3 not in ids(ask(small, Seed(movie=MOVIES[2]), top_n=10))
+
+
+def test_a_seed_that_may_be_recommended_is_found_like_any_other(small: IndexEngine) -> None:
+    for movie_id, basis in ((3, "similarity"), (6, "genres")):
+        alone = ask(small, Seed(movie_id=movie_id), top_n=100)
+        found = ask(small, Seed(movie_id=movie_id, left_out=False), top_n=100)
+        assert found.basis == alone.basis == basis
+        assert movie_id not in ids(alone)
+        assert {each.movie_id: each for each in found.items}[movie_id].score == pytest.approx(1)
+        assert [each for each in found.items if each.movie_id != movie_id] == list(alone.items)
+        question = Question((Seed(movie_id=movie_id, left_out=False),), 100)
+        assert movie_id not in ids(small.recommend(question, frozenset({movie_id})))
+        assert small.at_hand(question) is None
+    assert ids(ask(small, Seed(movie_id=3, left_out=False), Seed(-0.1, movie_id=3)))[:1] == [4]
 
 
 def test_what_is_disliked_counts_against(small: IndexEngine) -> None:
@@ -193,6 +235,13 @@ def test_users_who_liked_both_are_one_reason_without_a_name() -> None:
     assert [(each.field, each.term) for each in found[3].because] == [("together", "liked together")]
     assert found[3].because[0].share == 1.0
     assert "together" not in {each.field for each in found[2].because}
+
+
+def test_a_movie_without_text_that_was_liked_is_compared_by_who_liked_it() -> None:
+    index = fitted_with([did(user, movie_id) for user in (1, 2, 3) for movie_id in (6, 3)], weight=1.0)
+    found = ask(index, Seed(movie_id=6))
+    assert found.basis == "similarity"
+    assert ids(found)[0] == 3
 
 
 def fitted_with(events: list[object], weight: float) -> IndexEngine:

@@ -41,6 +41,21 @@ def test_a_form_gives_lists_with_commas_and_leaves_fields_empty() -> None:
     assert (asked.liked, asked.diversity, asked.explain, asked.genres) == ((1, 2, 3), 0.5, False, ())
 
 
+def test_what_is_typed_into_a_form_is_as_long_as_it_is_composed() -> None:
+    assert questions.read({"title": "\u0958" * 150}, text=True).title == "\u0915\u093c" * 150
+    assert faults({"title": "\u0958" * 151}, text=True) == [("title", "too_long")]
+    assert faults({"movie_id": "1", "genres": "Drama, " + "\u0958" * 31}, text=True) == [
+        ("genres", "too_long")
+    ]
+
+
+def test_what_a_user_has_seen_is_left_out_unless_told_otherwise() -> None:
+    assert questions.read({"user": "u"}).excludes_seen
+    assert questions.read({"user": "u", "exclude_seen": True}).excludes_seen
+    assert not questions.read({"user": "u", "exclude_seen": False}).excludes_seen
+    assert not questions.read({"movie_id": 1, "exclude_seen": False}).excludes_seen
+
+
 @pytest.mark.parametrize(
     ("data", "found"),
     [
@@ -62,7 +77,11 @@ def test_a_form_gives_lists_with_commas_and_leaves_fields_empty() -> None:
         ({"title": "\ud800"}, [("title", "bad_text")]),
         ({"title": "a\x00"}, [("title", "bad_text")]),
         ({"text": "a" * 10_001}, [("text", "too_long")]),
+        ({"text": "\u0958" * 5_001}, [("text", "too_long")]),
+        ({"movie_id": 1, "genres": ["\u0958" * 31]}, [("genres", "too_long")]),
         ({"movie_id": 1, "year_from": 2000, "year_to": 1999}, [("year_from", "out_of_bounds")]),
+        ({"movie_id": 1, "exclude_seen": True}, [("user", "missing_field")]),
+        ({"exclude_seen": True}, [("movie_id", "missing_field"), ("user", "missing_field")]),
         ({"movie_id": "x", "colour": 1, "top_n": []},
          [("movie_id", "not_an_integer"), ("colour", "unknown_field"), ("top_n", "not_an_integer")]),
     ],

@@ -15,9 +15,9 @@ from predictions.identifiers import lowest_at
 from predictions.models import Prediction
 from recommender.models import Interaction, Movie
 from recommender.services import catalogue as catalogue_service
-from recommender.services import feedback, tastes
+from recommender.services import feedback, tastes, titles
 from tests.conftest import keyed
-from tests.recommender.conftest import MOVIES
+from tests.recommender.conftest import MOVIES, active_index
 from training.models import ModelVersion, RegisteredModel
 from training.services import keys
 
@@ -83,6 +83,22 @@ def test_a_title_is_found_exactly_or_nearly(movies: ModelVersion, api: APIClient
     assert ids(exact) == ids(near) == ids(ask(api, movie_id=1))
 
 
+@pytest.mark.parametrize("newest", [titles.NEWEST, 0])
+def test_withdrawn_movies_do_not_stand_before_the_one_a_title_means(
+    catalogue: RegisteredModel, api: APIClient, monkeypatch: pytest.MonkeyPatch, newest: int
+) -> None:
+    """Neither among all titles nor among those of the index alone."""
+    monkeypatch.setattr(titles, "NEWEST", newest)
+    title = "The Very Long Journey of Captain Nemo"
+    for number in range(12):
+        Movie.objects.create(id=100 + number, title=f"{title} I{number}", description="A long journey.")
+    Movie.objects.create(id=200, title=f"{title} of Steel", description="A journey in a ship of steel.")
+    active_index("a title that many have")
+    assert len(refusal(api, 409, title=title)["details"]) == titles.MOST_CANDIDATES
+    catalogue_service.withdraw(range(100, 112), by=None)
+    assert ask(api, title=title)["matched"] == {"movie_id": 200, "title": f"{title} of Steel"}
+
+
 def test_an_ambiguous_title_names_the_candidates(movies: ModelVersion, api: APIClient) -> None:
     error = refusal(api, 409, title="twice told")
     assert error["code"] == "ambiguous_title"
@@ -120,6 +136,21 @@ def test_a_movie_without_text_is_served_by_genres_and_popularity(
     assert ids(body) == [8, 11, 7]
 
 
+def test_a_movie_without_text_keeps_its_genres_beside_what_else_is_asked(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    for movie, kind in ((9, "liked"), (10, "watched")):
+        Interaction.objects.create(user="u4", movie_id=movie, kind=kind, at="2026-01-02T03:04:05Z")
+    for question, expected in (
+        ({"movie_id": 9, "disliked": [4]}, [8, 11, 7]),
+        ({"movie_id": 9, "disliked": [8]}, [11, 7]),
+        ({"liked": [9, 10]}, [8, 11, 7]),
+        ({"user": "u4"}, [8, 11, 7]),
+    ):
+        body = ask(api, **question)
+        assert (body["basis"], ids(body)) == ("genres", expected), question
+
+
 def test_filters_hold_for_every_way_of_asking(movies: ModelVersion, api: APIClient) -> None:
     for start in ({"movie_id": 1}, {"title": TITLES[1]}, {"text": MOVIES[0]["description"]}, {"liked": [1]}):
         every = ids(ask(api, **start, top_n=100))
@@ -153,8 +184,30 @@ def test_a_user_gets_what_fits_and_nothing_that_was_seen(movies: ModelVersion, a
     assert 3 not in ids(ask(api, user="u1", movie_id=2))
     Interaction.objects.create(user="u1", movie_id=1, kind="disliked", at="2026-01-03T03:04:05Z")
     assert tastes.of("u1").weights == {4: -1.0, 3: 0.3}, "liked and disliked cancel each other out"
+    Interaction.objects.create(user="u2", movie_id=1, kind="liked", at=at)
+    Interaction.objects.create(user="u2", movie_id=1, kind="disliked", at=at)
+    for more in ({}, {"disliked": [4]}):
+        undecided = ask(api, user="u2", **more)
+        assert (undecided["recommendations"], undecided["reason"]) == ([], "nothing_to_compare")
     stranger = ask(api, user="nobody")
     assert (stranger["recommendations"], stranger["reason"]) == ([], "no_interactions")
+
+
+def test_what_a_user_has_seen_is_recommended_again_where_that_is_asked_for(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    for movie, kind in ((1, "liked"), (2, "watched")):
+        Interaction.objects.create(user="u5", movie_id=movie, kind=kind, at="2026-01-02T03:04:05Z")
+    Interaction.objects.create(user="u6", movie_id=4, kind="liked", at="2026-01-02T03:04:05Z")
+    without, again = (ask(api, user="u5", top_n=100, exclude_seen=seen) for seen in (True, False))
+    assert ids(without) == [each for each in ids(again) if each not in {1, 2}]
+    assert {1, 2} <= set(ids(again))
+    assert ids(ask(api, user="u6", exclude_seen=False))[:2] == [4, 5]
+    assert 4 not in ids(ask(api, user="u6", exclude_seen=False, exclude=[4]))
+    assert 2 not in ids(ask(api, user="u5", exclude_seen=False, disliked=[2]))
+    for start in ({"movie_id": 3}, {"title": TITLES[3]}, {"text": MOVIES[2]["description"]}, {"liked": [3]}):
+        assert {1, 2} & set(ids(ask(api, **start, user="u5", exclude_seen=False, top_n=100))), start
+        assert not {1, 2} & set(ids(ask(api, **start, user="u5", top_n=100)))
 
 
 def test_somebody_who_has_seen_very_much_is_recommended_none_of_it(
@@ -189,6 +242,14 @@ def test_a_new_movie_gets_answers_at_once_and_is_recommended_after_the_next_run(
     assert 50 not in ids(ask(api, movie_id=1, top_n=100))
 
 
+def test_a_movie_is_matched_by_its_title_in_the_index_or_where_it_was_looked_up_in_the_catalogue(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    catalogue_service.change(1, {"title": "The Keeper's Lamp"}, by=None)
+    assert ask(api, movie_id=1)["matched"] == {"movie_id": 1, "title": TITLES[1]}
+    assert ask(api, title="the keeper's lamp")["matched"] == {"movie_id": 1, "title": "The Keeper's Lamp"}
+
+
 def test_a_withdrawn_movie_is_neither_answered_nor_recommended_from_then_on(
     movies: ModelVersion, api: APIClient
 ) -> None:
@@ -207,6 +268,20 @@ def test_the_tutorials_client_gets_five_titles(movies: ModelVersion, api: APICli
     assert Prediction.objects.count() == 2
 
 
+def test_what_is_asked_of_a_user_can_be_answered_with_feedback_on_the_user(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    """A letter that is two when it is composed counts as two."""
+    longest = "\u0958" * 100
+    body = ask(api, movie_id=1, user=longest)
+    given = {"movie_id": body["recommendations"][0]["movie_id"], "kind": "liked"}
+    answer = api.post(f"{ADDRESS}{body['id']}/feedback/", given, format="json")
+    assert answer.status_code == 200, answer.content
+    assert Interaction.objects.get().user == "\u0915\u093c" * 100
+    (fault,) = refusal(api, 400, movie_id=1, user=longest + "\u0958")["details"]
+    assert (fault["field"], fault["code"]) == ("user", "too_long")
+
+
 # -- the platform's promises ---------------------------------------------------------------------------
 
 
@@ -217,6 +292,17 @@ def test_retrying_gives_the_stored_answer(movies: ModelVersion, api: APIClient) 
     assert (again.json(), again["Idempotent-Replayed"]) == (first.json(), "true")
     assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
     assert Prediction.objects.count() == 1
+
+
+def test_retrying_gives_the_stored_answer_whatever_was_withdrawn_since(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    first = api.post(ADDRESS, {"movie_id": 1}, format="json", HTTP_IDEMPOTENCY_KEY="a")
+    assert 2 in ids(first.json())
+    catalogue_service.withdraw([2], by=None)
+    again = api.post(ADDRESS, {"movie_id": 1}, format="json", HTTP_IDEMPOTENCY_KEY="a")
+    assert (again.json(), again["Idempotent-Replayed"]) == (first.json(), "true")
+    assert 2 not in ids(ask(api, movie_id=1))
 
 
 def test_rights_are_those_of_the_registered_model(movies: ModelVersion) -> None:

@@ -153,6 +153,15 @@ def test_canonical_names_are_declarable_and_different(header: list[str]) -> None
         assert name == original or name not in header
 
 
+def test_names_too_long_to_declare_are_shortened_and_stay_different() -> None:
+    long = "how_satisfied_were_you_" * 9
+    header = [f"{long}before", f"{long}after", long[:60], "y" * 200, "z" * 201]
+    names = canonical_names(header)
+    assert [names[each] for each in header] == [
+        f"{long[:60]}_2", f"{long[:60]}_3", long[:60], "y" * 200, "z" * 60,
+    ]  # fmt: skip
+
+
 def test_plain_names_and_keywords_stay_and_others_get_a_clean_one() -> None:
     header = ["class", "Año", "fixed acidity", "fixed_acidity", "_x", "2nd", "", "€"]
     assert list(canonical_names(header).values()) == [

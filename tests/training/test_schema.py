@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from predictions.models import DriftFinding, Rollup
 from training import catalogue
+from training.declaration import ModelDeclaration, Task
 from training.schema import Column, DatasetSchema, Fault, Instance, Seen
-from training.schema.columns import BadValue
+from training.schema.columns import LONGEST_NAME, BadValue
 from training.schema.faults import echo
 
 NUMBER = Column("x", "number", minimum=-10, maximum=10)
@@ -133,6 +135,7 @@ def test_a_schema_survives_its_json_and_its_hash_is_about_validity() -> None:
     [
         (lambda: Column("", "number"), "column name"),
         (lambda: Column("_key", "number"), "column name"),
+        (lambda: Column("x" * 201, "number"), "has 201 characters, at most 200 are possible"),
         (lambda: Column("x", "number", levels=("a",)), "only a category"),
         (lambda: Column("x", "text", minimum=1), "only numbers"),
         (lambda: Column("x", "category", levels=("A",), normalise="lower"), "normalised form"),
@@ -143,6 +146,27 @@ def test_a_schema_survives_its_json_and_its_hash_is_about_validity() -> None:
 def test_a_declaration_that_contradicts_itself_is_refused_by_name(build: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build()
+
+
+def test_the_longest_name_of_a_column_is_as_long_as_what_is_counted_by_it_can_hold() -> None:
+    assert Column("ñ" * 200, "number").name == "ñ" * 200
+    assert Column("x", "number", aliases=("y" * 900,)).aliases == ("y" * 900,), "an alias may be longer"
+    for table in (Rollup, DriftFinding):
+        assert table._meta.get_field("column").max_length == LONGEST_NAME
+
+
+def declared(*levels: str, task: Task = "binary") -> ModelDeclaration:
+    schema = DatasetSchema((NUMBER,), Column("y", "category", levels=levels))
+    return ModelDeclaration("m", "M", "", task, schema, lambda seed: None, "roc_auc")
+
+
+def test_the_positive_level_of_two_is_the_second_and_the_last_in_order() -> None:
+    assert declared("goes", "stays").schema.target.levels[1] == "stays"
+    assert declared("low", "high", "middle", task="multiclass").task == "multiclass", (
+        "their order says nothing"
+    )
+    with pytest.raises(ValueError, match=r"m: .* in sorted order: levels=\('goes', 'stays'\)"):
+        declared("stays", "goes")
 
 
 @pytest.mark.parametrize("name", catalogue.names())

@@ -209,6 +209,28 @@ def test_names_that_are_no_identifiers_work_under_their_own_name_and_a_clean_one
     assert scores.classes == [False, True]
 
 
+def test_headers_too_long_for_a_column_are_shortened_and_go_on_being_accepted(tmp_path: Path) -> None:
+    random = np.random.default_rng(8)
+    question = "how_often_did_you_" * 12
+    header = [f"{question}call", f"{question}write", f"{question}come_back"]
+    rows = [header]
+    for first, second in random.normal(size=(120, 2)).round(3):
+        rows.append([str(first), str(second), str(round(2 * first - second + random.normal(0, 0.1), 3))])
+    file = write_csv(tmp_path / "survey.csv", rows)
+    started = start("survey", file, tmp_path, "--target", header[2])
+    assert started.schema.names == (question[:60], f"{question[:60]}_2")
+    assert [column.aliases for column in (*started.schema.columns, started.schema.target)] == [
+        (name,) for name in header
+    ]
+    noted = f"{len(header[0])} characters are too many for a name, it is {question[:60]!r} here"
+    assert noted in started.said
+    assert noted in " ".join(started.text.replace("#", "").split())
+    assert_well_written(started.path)
+    fitted = fit(started.declared, file, tmp_path)
+    low, high = ask(fitted, {header[0]: -1, header[1]: 0}, {question[:60]: 1, header[1]: 0}).values
+    assert low < high
+
+
 def test_what_identifies_dates_or_gives_the_target_away_is_left_out_with_its_reason(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "sales.csv", sales_rows())
     started = start("sales", file, tmp_path)

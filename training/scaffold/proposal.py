@@ -12,6 +12,7 @@ from training.declaration import Task
 from training.scaffold import leaks, setaside, target
 from training.scaffold.survey import CannotInfer, Survey
 from training.schema import Column, DatasetSchema
+from training.schema.columns import LONGEST_NAME
 from training.schema.inference import canonical_names, guess_column
 from training.schema.keys import KEY_FIELD
 from training.schema.tally import to_float
@@ -110,7 +111,7 @@ def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
     hints: list[str] = []
     for each in seen.header:
         if each == wishes.target:
-            planned.append(Planned(each, "target", aim.remarks, aim.column))
+            planned.append(Planned(each, "target", (*_shortened(each, names), *aim.remarks), aim.column))
         elif each in (wishes.key, KEY_FIELD):
             planned.append(
                 Planned(each, "key", ("the row's own key: logged with its prediction, no feature",))
@@ -124,7 +125,8 @@ def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
         else:
             guess = guess_column(seen.tallies[each], seen.column(each), names[each], _aliases(each, names))
             doubt = _suspicion(seen, each, guess.column, aim)
-            planned.append(Planned(each, "feature", guess.remarks, guess.column, doubt))
+            remarks = (*_shortened(each, names), *guess.remarks)
+            planned.append(Planned(each, "feature", remarks, guess.column, doubt))
     if not any(each.part == "feature" for each in planned):
         raise CannotInfer(
             f"no column is left to learn from; left out: {_listed(reasons)} (--keep NAME overrules)"
@@ -150,6 +152,12 @@ def _check_names(seen: Survey, wishes: Wishes) -> None:
 
 def _aliases(name: str, names: dict[str, str]) -> tuple[str, ...]:
     return () if names[name] == name else (name,)
+
+
+def _shortened(name: str, names: dict[str, str]) -> tuple[str, ...]:
+    if len(name) <= LONGEST_NAME:
+        return ()
+    return (f"{len(name)} characters are too many for a name, it is {names[name]!r} here",)
 
 
 def _set_aside(seen: Survey, wishes: Wishes) -> dict[str, str]:

@@ -20,6 +20,8 @@ Value = float | int | bool | str | None
 EXACT_INTEGER = 2**53
 # Beyond this a number is infinite in single precision, in which forests and ONNX compute.
 LARGEST = 3.4028234e38
+# What is counted by a column is stored under its name (predictions.models.Rollup, DriftFinding).
+LONGEST_NAME = 200
 TRUE_WORDS = ("true", "yes", "1", "1.0", "si", "sí", "y", "t")
 FALSE_WORDS = ("false", "no", "0", "0.0", "n", "f")
 
@@ -55,7 +57,7 @@ class Column:
 
     Parameters
     ----------
-    name : canonical name; what the pipeline and the log see.
+    name : canonical name, of `LONGEST_NAME` characters at most; what the pipeline and the log see.
     type : ``number`` (double), ``integer`` (exact up to 2^53), ``boolean``, ``category`` (text out of
         known levels) or ``text`` (free).
     description, unit : for people and for OpenAPI.
@@ -63,7 +65,7 @@ class Column:
     levels : the accepted levels of a category, in canonical form. Empty: any text is accepted, the
         training data's levels are remembered and others are flagged with a warning.
     minimum, maximum : inclusive bounds; a number outside is refused.
-    aliases : other names under which the column may come.
+    aliases : other names under which the column may come, however long.
     normalise : what is done to a category or text before it is compared: ``strip`` surrounding spaces,
         ``lower`` also lower-cases, ``lower_snake`` also turns inner spaces into underscores.
     max_length : longest accepted text, in characters.
@@ -88,6 +90,9 @@ class Column:
     def __post_init__(self) -> None:
         if not self.name or self.name != self.name.strip() or self.name.startswith("_"):
             raise ValueError(f"column name {self.name!r}: must not be empty, padded or begin with '_'")
+        if len(self.name) > LONGEST_NAME:
+            said = f"has {len(self.name)} characters, at most {LONGEST_NAME} are possible"
+            raise ValueError(f"column name {self.name[:60]!r}… {said}: shorten it and make it an alias")
         if self.levels and self.type != "category":
             raise ValueError(f"column {self.name!r}: only a category has levels, this is {self.type!r}")
         if any(self.canonical_text(level) != level for level in self.levels):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from training.schema.columns import TRUE_WORDS, Column, ColumnType, Normalisation, Value
+from training.schema.columns import LONGEST_NAME, TRUE_WORDS, Column, ColumnType, Normalisation, Value
 from training.schema.tally import Tally, to_float
 
 LISTED_LEVELS: Final = 50  # a longer list is no longer read by people
@@ -217,8 +217,8 @@ def _some(texts: Sequence[str], most: int = 4) -> str:
 def canonical_names(header: Sequence[str]) -> dict[str, str]:
     """Header name -> name to declare it under, all different.
 
-    A name of letters, digits and ``_`` stays as it is. Another one (``Price (€)``, ``_hidden``, ``2nd``)
-    gets a clean one, and is to be declared as its alias.
+    A name of letters, digits and ``_`` stays as it is. Another one (``Price (€)``, ``_hidden``, ``2nd``, one
+    too long to declare) gets a clean one, and is to be declared as its alias.
     """
     taken = {unicodedata.normalize("NFC", name) for name in header}
     found: dict[str, str] = {}
@@ -240,4 +240,6 @@ def canonical_names(header: Sequence[str]) -> dict[str, str]:
 
 def is_plain(name: str) -> bool:
     """Whether a header's name can be declared as it stands. Python's keywords can: names stay strings."""
-    return name.isidentifier() and not name.startswith("_") and unicodedata.is_normalized("NFC", name)
+    if not name.isidentifier() or name.startswith("_") or len(name) > LONGEST_NAME:
+        return False
+    return unicodedata.is_normalized("NFC", name)
