@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from config.errors import DATABASE_AWAY
 from predictions.identifiers import time_of
 from predictions.models import DriftReview, Replay, Verdict
-from predictions.services import rollups
+from predictions.services import quality, rollups
 from training import catalogue
 from training.declaration import SMALLER_IS_BETTER
 from training.models import Comparison, Job, ModelVersion, RegisteredModel, TrainingRun
@@ -181,6 +181,7 @@ def _quality(families: Families, review: DriftReview, name: str, version: str) -
     declared = catalogue.get(name) if name in catalogue.names() else None
     if declared is None:
         return
+    watched = quality.watched_metric(review.registered_model)
     for part in review.quality or []:
         if part["version"] != review.version.number:
             continue
@@ -192,7 +193,7 @@ def _quality(families: Families, review: DriftReview, name: str, version: str) -
                 families.add("vigia_quality", (name, version, metric), here)
             if there is not None:
                 families.add("vigia_quality_holdout", (name, version, metric), there)
-            if metric == declared.primary_metric and here is not None and there:
+            if metric == watched and here is not None and there:
                 families.add("vigia_quality_fall_ratio", (name, version, metric), fall(metric, here, there))
     for metric in declared.metrics:
         expected = _value(((review.expected or {}).get("metrics") or {}).get(metric))

@@ -13,7 +13,6 @@ from predictions.services import counts, quality, reviews
 from predictions.services.intervals import Estimate
 from predictions.services.quality import Quality
 from training.models import ModelVersion, RegisteredModel
-from training.services import comparison
 
 HOUR: Final = dt.timedelta(hours=1)
 HOURS: Final = 24
@@ -72,9 +71,10 @@ def latest_reviews(model_ids: Iterable[int]) -> dict[int, DriftReview]:
 
 @dataclass(frozen=True, slots=True)
 class Realised:
-    """What a version's primary metric came to lately.
+    """What a version's watched metric came to lately.
 
-    metric : its name, as the model declares it. fell : see `predictions.services.reviews.has_fallen`.
+    metric : its name, see `predictions.services.quality.watched_metric`.
+    fell : see `predictions.services.reviews.has_fallen`.
     """
 
     metric: str
@@ -92,7 +92,7 @@ class Realised:
 
 def realised(model: RegisteredModel, version: ModelVersion, now: dt.datetime) -> Realised | None:
     """Over the window that the model's scheduled reviews have; None without any outcome."""
-    metric = comparison.primary_metric(model)
+    metric = quality.watched_metric(model)
     until = now.replace(minute=0, second=0, microsecond=0) + HOUR
     since = until - HOUR * model.review_window_hours
     found = quality.of_window(model, since, until, version)

@@ -21,7 +21,6 @@ from predictions.drift.verdicts import Reviewed
 from predictions.models import DriftFinding, DriftReview, Verdict
 from predictions.services import quality, rollups
 from predictions.services.hour_tallies import task_of
-from training import catalogue
 from training.declaration import SMALLER_IS_BETTER, Watch
 from training.errors import Conflict, NoActiveVersion, NotFound
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
@@ -180,11 +179,11 @@ def importance_of(version: ModelVersion) -> dict[str, float] | None:
 
 
 def has_fallen(found: quality.Quality, model: RegisteredModel, watch: Watch) -> bool:
-    """Whether the primary metric is worse than on the hold-out by `Watch.quality_fall`, chance aside: its
-    whole interval lies beyond."""
-    if found.too_few or model.name not in catalogue.names():
+    """Whether the watched metric (`quality.watched_metric`) is worse than on the hold-out by
+    `Watch.quality_fall`, chance aside: its whole interval lies beyond."""
+    metric = quality.watched_metric(model)
+    if found.too_few or metric is None:
         return False
-    metric = catalogue.get(model.name).primary_metric
     now, then = found.metrics.get(metric), found.holdout.get(metric)
     if now is None or then is None or now.low is None or now.high is None:
         return False

@@ -167,7 +167,7 @@ register(
             "vigia_quality_fall_ratio",
             "gauge",
             ("model", "version", "metric"),
-            "By what share of the hold-out's value the primary metric is worse; negative: better.",
+            "By what share of the hold-out's value the watched metric is worse; negative: better.",
             "database",
         ),
         Metric(
