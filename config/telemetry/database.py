@@ -195,6 +195,8 @@ def _quality(families: Families, review: DriftReview, name: str, version: str) -
                 families.add("vigia_quality_holdout", (name, version, metric), there)
             if metric == watched and here is not None and there:
                 families.add("vigia_quality_fall_ratio", (name, version, metric), fall(metric, here, there))
+            if metric == watched and here is not None and part.get("fell") is not None:
+                families.add("vigia_quality_fell", (name, version, metric), part["fell"])
     for metric in declared.metrics:
         expected = _value(((review.expected or {}).get("metrics") or {}).get(metric))
         if expected is not None:

@@ -124,6 +124,7 @@ def test_where_outcomes_cannot_say_the_primary_metric_a_fall_of_accuracy_asks_fo
     [(labels, fall)] = scraped()["vigia_quality_fall_ratio"]
     assert labels == {"model": "grapes", "version": "1", "metric": "accuracy"}
     assert fall == pytest.approx(1 - 0.3 / grapes.metrics["accuracy"])
+    assert scraped()["vigia_quality_fell"] == [(labels, 1)]
 
 
 def test_accuracy_as_on_the_hold_out_is_no_fall(grapes: ModelVersion, post: Post) -> None:

@@ -171,6 +171,13 @@ register(
             "database",
         ),
         Metric(
+            "vigia_quality_fell",
+            "gauge",
+            ("model", "version", "metric"),
+            "1 when the last drift review says that the watched metric has fallen, chance aside; 0 when not.",
+            "database",
+        ),
+        Metric(
             "vigia_quality_coverage",
             "gauge",
             ("model", "version"),
