@@ -58,15 +58,9 @@ def traffic(model_ids: Iterable[int], now: dt.datetime) -> dict[int, Traffic]:
 
 
 def latest_reviews(model_ids: Iterable[int]) -> dict[int, DriftReview]:
-    """The last review of each model that has one, as `reviews.latest` has it."""
-    newest = DriftReview.objects.filter(registered_model_id__in=list(model_ids)).order_by(
-        "registered_model_id", "-until", "-id"
-    )
+    """The review that says what each model is doing now, where it has one."""
     fields = ("registered_model_id", "version_id", "verdict", "reason", "created_at", "version__number")
-    return {
-        row.registered_model_id: row
-        for row in newest.distinct("registered_model_id").select_related("version").only(*fields)
-    }
+    return {row.registered_model_id: row for row in reviews.latest_of(model_ids).only(*fields)}
 
 
 @dataclass(frozen=True, slots=True)
