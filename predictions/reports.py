@@ -14,6 +14,7 @@ from django.template.loader import render_to_string
 from predictions import drawing
 from predictions.drift import histograms
 from predictions.models import DriftFinding, DriftReview, Verdict
+from predictions.services.quality import watched_metric
 from training.models import RegisteredModel
 from training.services import comparison
 from training.templatetags.vigia import MINUS, share
@@ -137,7 +138,8 @@ def _pairs(found: DriftFinding) -> list[dict[str, Any]]:
 def quality_rows(
     model: RegisteredModel, quality: Mapping[str, Any] | None, expected: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """Each metric on the hold-out, as expected without outcomes, and as realised; the primary one first.
+    """Each metric on the hold-out, as expected without outcomes, and as realised; the primary one first, and
+    said which one is watched.
 
     Parameters
     ----------
@@ -151,8 +153,15 @@ def quality_rows(
         expected.get("metrics") or {},
         {name: each["value"] for name, each in realised.items() if each},
     ]
+    watched = watched_metric(model)
     return [
-        {"row": row, "holdout": row.values[0], "expected": row.values[1], "realised": realised.get(row.name)}
+        {
+            "row": row,
+            "watched": row.name == watched,
+            "holdout": row.values[0],
+            "expected": row.values[1],
+            "realised": realised.get(row.name),
+        }
         for row in comparison.metric_rows(model, columns)
     ]
 

@@ -57,8 +57,9 @@ class Watch:
     minimum_rows : of a window; with fewer nothing is said.
     share : of the importance of all columns: so much of it must have drifted for the model to drift. Where
         importances are not known, one column is enough.
-    quality_fall : by what share of its value on the hold-out the primary metric has to be worse for the
-        quality to count as fallen, its interval lying on that side altogether.
+    quality_fall : by what share of its value on the hold-out the watched metric has to be worse for the
+        quality to count as fallen, its interval lying on that side altogether. Watched is the primary one;
+        of more than two classes outcomes say no roc_auc, log_loss or brier, and accuracy is watched instead.
     minimum_outcomes : with fewer no metric is given.
     """
 

@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from config.errors import DATABASE_AWAY
 from predictions.identifiers import time_of
 from predictions.models import DriftReview, Replay, Verdict
-from predictions.services import rollups
+from predictions.services import quality, rollups
 from training import catalogue
 from training.declaration import SMALLER_IS_BETTER
 from training.models import Comparison, Job, ModelVersion, RegisteredModel, TrainingRun
@@ -40,16 +40,19 @@ RECENT: Final = 100
 """Jobs with the highest ids are counted anew each time: of two ids the lower may be committed later."""
 SEVERITY: Final[dict[str, int]] = {Verdict.DRIFT: 2, Verdict.NOTICE: 1}
 
-# One look into an index for each model.
+# By an index the reviews of each model: one a day of those on schedule.
 _LAST_REVIEWS: Final = """
     SELECT review.id FROM training_registeredmodel model
     CROSS JOIN LATERAL (
-        SELECT id FROM predictions_driftreview
-        WHERE registered_model_id = model.id AND (scheduled OR model.review_hours = 0)
-        ORDER BY until DESC, id DESC LIMIT 1
+        SELECT made.id FROM predictions_driftreview made
+        JOIN training_modelversion version ON version.id = made.version_id
+        WHERE made.registered_model_id = model.id AND (made.scheduled OR model.review_hours = 0)
+        ORDER BY model.review_hours = 0 AND version.status = 'active' DESC, made.until DESC, made.id DESC
+        LIMIT 1
     ) review
 """
-"""The last scheduled ones: who looks at an hour out of curiosity moves no alert."""
+"""The last scheduled ones: who looks at an hour, or at a retired version, out of curiosity moves no alert.
+Where there is no schedule, those of the active version first."""
 _ENDS_OF_THE_LOG: Final = """
     SELECT model.id,
         (SELECT id FROM predictions_prediction WHERE registered_model_id = model.id ORDER BY id DESC LIMIT 1),
@@ -181,6 +184,7 @@ def _quality(families: Families, review: DriftReview, name: str, version: str) -
     declared = catalogue.get(name) if name in catalogue.names() else None
     if declared is None:
         return
+    watched = quality.watched_metric(review.registered_model)
     for part in review.quality or []:
         if part["version"] != review.version.number:
             continue
@@ -192,8 +196,10 @@ def _quality(families: Families, review: DriftReview, name: str, version: str) -
                 families.add("vigia_quality", (name, version, metric), here)
             if there is not None:
                 families.add("vigia_quality_holdout", (name, version, metric), there)
-            if metric == declared.primary_metric and here is not None and there:
+            if metric == watched and here is not None and there:
                 families.add("vigia_quality_fall_ratio", (name, version, metric), fall(metric, here, there))
+            if metric == watched and here is not None and part.get("fell") is not None:
+                families.add("vigia_quality_fell", (name, version, metric), part["fell"])
     for metric in declared.metrics:
         expected = _value(((review.expected or {}).get("metrics") or {}).get(metric))
         if expected is not None:

@@ -24,7 +24,6 @@ from predictions.services.quality import Quality
 from predictions.services.watching import Moved, Window
 from training.admin.rights import allowed_ids, visible_ids
 from training.models import ModelVersion, RegisteredModel
-from training.services import comparison
 
 LENGTHS: Final = {"24h": dt.timedelta(hours=24), "7d": dt.timedelta(days=7), "30d": dt.timedelta(days=30)}
 NAMES: Final = {"24h": "24 hours", "7d": "7 days", "30d": "30 days"}
@@ -135,7 +134,7 @@ def _of_version(
 def _quality_charts(
     model: RegisteredModel, over_time: list[Quality], together: list[Quality], window: Window
 ) -> list[dict[str, Any]]:
-    metric = comparison.primary_metric(model)
+    metric = quality.watched_metric(model)
     charts = watch_pictures.quality(model, metric, over_time, window) if metric else []
     calibration = watch_pictures.calibration(together[0]) if together else None
     return [*charts, calibration] if calibration else charts

@@ -114,7 +114,7 @@ def marks(model: RegisteredModel, window: Window) -> list[dict[str, Any]]:
 def quality(
     model: RegisteredModel, metric: str, found: Sequence[Quality], window: Window
 ) -> list[dict[str, Any]]:
-    """The primary metric over time with its interval, and how many outcomes are known; none without them."""
+    """A metric over time with its interval, and how many outcomes are known; none without them."""
     if not any(each.labelled for each in found):
         return []
     by_step = {each.since: each for each in found}

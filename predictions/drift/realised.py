@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from predictions.services import intervals
 from predictions.services.intervals import FEW, Estimate
-from training.declaration import Task
+from training.declaration import CLASSIFICATION_METRICS, REGRESSION_METRICS, Task
 
 _TAIL: Final = [0.005 * 10 ** (-step / 10) for step in range(30, 0, -1)]
 BOUNDS: Final = (
@@ -25,6 +25,13 @@ BOUNDS: Final = (
 )
 """Probabilities fall into bucket k when k bounds are at or below them (SQL's ``width_bucket``): two hundred
 of equal width, and finer ones at both ends, where the probabilities of a rare class crowd."""
+METRICS: Final[dict[Task, tuple[str, ...]]] = {
+    "binary": CLASSIFICATION_METRICS,
+    "multiclass": ("accuracy", "precision", "recall", "f1"),
+    "regression": REGRESSION_METRICS,
+}
+"""What outcomes can say. Of more than two classes the log holds the probability of the answer alone, so there
+is no roc_auc, log_loss or brier."""
 SHOWN_BINS: Final = 10
 """Bins of equal width in which the calibration is shown; their edges are among `BOUNDS`."""
 DELAY_GROWTH: Final = 1.02
@@ -156,12 +163,8 @@ def _centered(tally: Tally, center: float) -> dict[str, float]:
 
 
 def metrics(tally: Tally) -> dict[str, Estimate]:
-    """Metric -> estimate, by the names of `training.declaration`; those that the rows do not define (no row
-    was predicted positive, one class alone was seen) are left out.
-
-    Of more than two classes the log holds the probability of the answer alone: there is no roc_auc, log_loss
-    or brier.
-    """
+    """Metric -> estimate, of those in `METRICS`; what the rows do not define (no row was predicted positive,
+    one class alone was seen) is left out."""
     if not tally.usable:
         return {}
     found = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}[tally.task](tally)

@@ -13,7 +13,6 @@ from predictions.services import counts, quality, reviews
 from predictions.services.intervals import Estimate
 from predictions.services.quality import Quality
 from training.models import ModelVersion, RegisteredModel
-from training.services import comparison
 
 HOUR: Final = dt.timedelta(hours=1)
 HOURS: Final = 24
@@ -59,22 +58,17 @@ def traffic(model_ids: Iterable[int], now: dt.datetime) -> dict[int, Traffic]:
 
 
 def latest_reviews(model_ids: Iterable[int]) -> dict[int, DriftReview]:
-    """The last review of each model that has one, as `reviews.latest` has it."""
-    newest = DriftReview.objects.filter(registered_model_id__in=list(model_ids)).order_by(
-        "registered_model_id", "-until", "-id"
-    )
+    """The review that says what each model is doing now, where it has one."""
     fields = ("registered_model_id", "version_id", "verdict", "reason", "created_at", "version__number")
-    return {
-        row.registered_model_id: row
-        for row in newest.distinct("registered_model_id").select_related("version").only(*fields)
-    }
+    return {row.registered_model_id: row for row in reviews.latest_of(model_ids).only(*fields)}
 
 
 @dataclass(frozen=True, slots=True)
 class Realised:
-    """What a version's primary metric came to lately.
+    """What a version's watched metric came to lately.
 
-    metric : its name, as the model declares it. fell : see `predictions.services.reviews.has_fallen`.
+    metric : its name, see `predictions.services.quality.watched_metric`.
+    fell : see `predictions.services.reviews.has_fallen`.
     """
 
     metric: str
@@ -92,7 +86,7 @@ class Realised:
 
 def realised(model: RegisteredModel, version: ModelVersion, now: dt.datetime) -> Realised | None:
     """Over the window that the model's scheduled reviews have; None without any outcome."""
-    metric = comparison.primary_metric(model)
+    metric = quality.watched_metric(model)
     until = now.replace(minute=0, second=0, microsecond=0) + HOUR
     since = until - HOUR * model.review_window_hours
     found = quality.of_window(model, since, until, version)

@@ -24,8 +24,9 @@ from predictions.services.adding_up import add_up, catch_up, mark_all
 from predictions.services.hour_tallies import HOUR, task_of
 from predictions.services.intervals import Estimate
 from training import catalogue
-from training.declaration import Watch
+from training.declaration import ModelDeclaration, Watch
 from training.models import ModelVersion, RegisteredModel
+from training.services import comparison
 
 __all__ = [
     "Quality",
@@ -37,11 +38,15 @@ __all__ = [
     "of_window",
     "pending_hours",
     "watch_of",
+    "watched_metric",
     "whole_hours",
 ]
 
 MOMENT: Final = dt.timedelta(microseconds=1)
 """The shortest time there is."""
+INSTEAD: Final = "accuracy"
+"""Watched where outcomes cannot say the primary metric of a classifier. Its interval holds in a window of
+fifty rows; that of a macro F1 does not, where some of the classes are rare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,15 @@ def watch_of(model: RegisteredModel) -> Watch:
         return catalogue.get(model.name).watch
     except catalogue.UnknownDeclaration:
         return Watch()
+
+
+def watched_metric(model: RegisteredModel) -> str | None:
+    """The metric by which the model's quality is watched: the primary one where outcomes can say it (see
+    `realised.METRICS`), else `INSTEAD`; None when the model is declared no longer."""
+    declared, primary = comparison.declaration(model), comparison.primary_metric(model)
+    if isinstance(declared, ModelDeclaration) and primary not in realised.METRICS[declared.task]:
+        return INSTEAD
+    return primary
 
 
 def _floor(moment: dt.datetime, step: dt.timedelta) -> dt.datetime:

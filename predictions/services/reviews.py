@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
+from django.db.models import DurationField, ExpressionWrapper, F, Q, QuerySet, Value
 from django.utils import timezone
 
 from predictions.drift import estimates, verdicts
@@ -21,7 +22,6 @@ from predictions.drift.verdicts import Reviewed
 from predictions.models import DriftFinding, DriftReview, Verdict
 from predictions.services import quality, rollups
 from predictions.services.hour_tallies import task_of
-from training import catalogue
 from training.declaration import SMALLER_IS_BETTER, Watch
 from training.errors import Conflict, NoActiveVersion, NotFound
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
@@ -177,11 +177,11 @@ def importance_of(version: ModelVersion) -> dict[str, float] | None:
 
 
 def has_fallen(found: quality.Quality, model: RegisteredModel, watch: Watch) -> bool:
-    """Whether the primary metric is worse than on the hold-out by `Watch.quality_fall`, chance aside: its
-    whole interval lies beyond."""
-    if found.too_few or model.name not in catalogue.names():
+    """Whether the watched metric (`quality.watched_metric`) is worse than on the hold-out by
+    `Watch.quality_fall`, chance aside: its whole interval lies beyond."""
+    metric = quality.watched_metric(model)
+    if found.too_few or metric is None:
         return False
-    metric = catalogue.get(model.name).primary_metric
     now, then = found.metrics.get(metric), found.holdout.get(metric)
     if now is None or then is None or now.low is None or now.high is None:
         return False
@@ -194,11 +194,25 @@ def has_fallen(found: quality.Quality, model: RegisteredModel, watch: Watch) -> 
 # -- asking for them -----------------------------------------------------------------------------------
 
 
+def latest_of(model_ids: Iterable[int]) -> QuerySet[DriftReview]:
+    """The review of each model that says what it is doing now, which no look at something else changes.
+
+    Those of the active version come before all others; of them, those of a whole window before shorter ones;
+    then the newest window, and of several that end alike the one made last. A whole window is that of a
+    scheduled review, or one on demand that is as long; of a model without a schedule, every one.
+    """
+    usual = ExpressionWrapper(F("registered_model__review_window_hours") * Value(HOUR), DurationField())
+    whole = Q(scheduled=True) | Q(registered_model__review_hours=0) | Q(since__lte=F("until") - usual)
+    rows = DriftReview.objects.filter(registered_model_id__in=list(model_ids)).annotate(
+        is_active=Q(version__status=ModelVersion.Status.ACTIVE), is_whole=whole
+    )
+    ordered = rows.order_by("registered_model_id", "-is_active", "-is_whole", "-until", "-id")
+    return ordered.distinct("registered_model_id").select_related("version")
+
+
 def latest(model: RegisteredModel) -> DriftReview | None:
-    """The review of the newest window of a model, and of those the one made last: who looks at an old window
-    does not change what the model is said to be doing now."""
-    rows = DriftReview.objects.filter(registered_model=model).select_related("version")
-    return rows.order_by("-until", "-id").first()
+    """What is said of one model, see `latest_of`."""
+    return latest_of([model.pk]).first()
 
 
 def find(model: RegisteredModel, review_id: int) -> DriftReview:

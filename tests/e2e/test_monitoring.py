@@ -249,7 +249,7 @@ def review(version: ModelVersion) -> None:
         since=now - dt.timedelta(days=7), until=now, scheduled=True,
         quality=[{
             "version": version.number, "coverage": 0.4, "holdout": holdout,
-            "metrics": {name: {"value": value} for name, value in fallen.items()},
+            "metrics": {name: {"value": value} for name, value in fallen.items()}, "fell": True,
         }],
         expected={"method": "cbpe", "metrics": {"roc_auc": 0.8}, "holdout": {}, "rows": 900, "reason": ""},
     )  # fmt: skip
@@ -340,6 +340,8 @@ def test_drift_and_fallen_quality_fire_and_nothing_else_does(watched: Watched) -
     assert set(firing) == {"VigiaDrift", "VigiaQualityFall"}
     assert firing["VigiaDrift"]["annotations"]["summary"] == "The last review of churn 1 says drift"
     assert firing["VigiaQualityFall"]["labels"]["metric"] == "roc_auc"
+    said = firing["VigiaQualityFall"]["annotations"]["summary"]
+    assert said == "roc_auc of churn 1 has fallen below what it was on the hold-out"
 
 
 def test_the_rules_fire_when_they_should_and_not_before() -> None:

@@ -199,6 +199,7 @@ def test_metrics_of_many_classes_are_those_of_the_evaluation(churn: ModelVersion
     [found] = of_day(version)
     expected = classification_metrics(classes, actual, probability, 0.5)
     assert set(found.metrics) == {"accuracy", "precision", "recall", "f1"}
+    assert set(found.metrics) == set(realised.METRICS["multiclass"])
     for name, estimate in found.metrics.items():
         assert estimate.value == pytest.approx(expected[name]), name
     resampled(found, Answers("multiclass", actual, classes=tuple("abc"), probability=probability))

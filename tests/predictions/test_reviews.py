@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.db import connection
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -22,6 +24,7 @@ from predictions.identifiers import lowest_at
 from predictions.models import DriftFinding, DriftReview, Prediction
 from predictions.services import glances, reviews, rollups
 from tests.conftest import Post, assert_error, at_once, keyed
+from tests.predictions.watched import reviewed, this_hour
 from tests.trained import SAMPLES, train_sample
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel, TrainingRun
 from training.services import registry, runs
@@ -178,6 +181,68 @@ def test_who_looks_at_an_old_window_does_not_make_it_the_latest(
     assert counted() == [], "alerts look at scheduled reviews"
     RegisteredModel.objects.update(review_hours=0)
     assert counted() == [100], "or, where there are none, at the newest window"
+
+
+def said_now(model: RegisteredModel) -> DriftReview | None:
+    """What the API, the dashboard and the list say of the model, which is the same."""
+    found = reviews.latest(model)
+    assert glances.latest_reviews([model.pk]).get(model.pk) == found
+    return found
+
+
+def test_who_looks_at_a_retired_version_does_not_change_what_the_model_does_now(
+    churn: ModelVersion, post: Post, api: APIClient, client: Client
+) -> None:
+    model = churn.registered_model
+    send(post, rows(0, 60))
+    old = api.get(DRIFT, now_window() | {"version": 1}).json()
+    second = train_sample("churn", rows=TRAINED)
+    found = said_now(model)
+    assert found is not None and found.pk == old["id"], "there is none of the active version"
+    client.force_login(User.objects.create_superuser("boss"))
+    overview = reverse("watched")
+    assert "of version 1, " in client.get(overview).content.decode()
+    now = reviewed(second, drifted=("tenure",))
+    retired = api.get(DRIFT, now_window() | {"version": 1}).json()
+    assert retired["until"] > now.until.isoformat()
+    assert said_now(model) == now
+    assert "of version 1, " not in client.get(overview).content.decode()
+    assert (api.get(DRIFT).json()["id"], api.get(DRIFT).json()["verdict"]) == (now.pk, "drift")
+
+    def counted() -> set[str]:
+        shown = {family.name: family.samples for family in database.DatabaseCollector().collect()}
+        return {sample.labels["version"] for sample in shown.get("vigia_review_verdict", ())}
+
+    RegisteredModel.objects.update(review_hours=0)
+    assert counted() == {"2"}, "on demand alone: that of the active version as well"
+
+
+def test_a_short_look_does_not_hide_the_scheduled_review_and_a_long_one_takes_its_place(
+    churn: ModelVersion,
+) -> None:
+    model, week = churn.registered_model, dt.timedelta(hours=churn.registered_model.review_window_hours)
+    hour = this_hour()
+    short = reviewed(churn, since=hour - dt.timedelta(hours=1), until=hour)
+    assert said_now(model) == short, "better than nothing"
+    yesterday = hour - dt.timedelta(hours=20)
+    scheduled = reviewed(churn, since=yesterday - week, until=yesterday, scheduled=True, drifted=("tenure",))
+    assert said_now(model) == scheduled
+    long = reviewed(churn, since=hour - week, until=hour)
+    assert said_now(model) == long
+    old = dt.timedelta(days=30)
+    reviewed(churn, since=hour - old - week, until=hour - old, scheduled=True)
+    assert said_now(model) == long
+    model.review_hours = 0
+    model.save()
+    newest = reviewed(churn, since=hour, until=hour + dt.timedelta(hours=1))
+    assert said_now(model) == newest, "without a schedule people choose the windows"
+
+
+def test_every_model_has_its_own_latest_review(churn: ModelVersion) -> None:
+    cars = train_sample("cars", rows=300)
+    of_churn, of_cars = reviewed(churn), reviewed(cars)
+    ids = [churn.registered_model_id, cars.registered_model_id]
+    assert glances.latest_reviews(ids) == {ids[0]: of_churn, ids[1]: of_cars}
 
 
 def test_another_version_is_reviewed_beside_its_own_profile(

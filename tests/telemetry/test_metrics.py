@@ -294,6 +294,7 @@ def test_the_last_review_counts_and_no_earlier_one(churn: ModelVersion, scraper:
             "coverage": 0.4,
             "metrics": {"roc_auc": {"value": 0.63}, "brier": {"value": None}, "made_up": {"value": 1.0}},
             "holdout": {"roc_auc": 0.84, "brier": 0.14},
+            "fell": True,
         },
         {"version": churn.number + 5, "coverage": 0.1, "metrics": {}, "holdout": {}},
     ]
@@ -325,8 +326,29 @@ def test_the_last_review_counts_and_no_earlier_one(churn: ModelVersion, scraper:
     assert value(found, "vigia_quality_expected", **named, metric="roc_auc") == 0.8
     fall = value(found, "vigia_quality_fall_ratio", **named, metric="roc_auc")
     assert fall == pytest.approx((0.84 - 0.63) / 0.84)
+    assert value(found, "vigia_quality_fell", **named, metric="roc_auc") == 1
+    assert value(found, "vigia_quality_fell", **named, metric="brier") is None
     assert value(found, "vigia_quality_coverage", **named) == 0.4
     assert not [key for key in found if ("version", str(churn.number + 5)) in key[1]]
+
+
+def test_a_worse_estimate_that_the_review_puts_down_to_chance_has_not_fallen(
+    churn: ModelVersion, scraper: APIClient
+) -> None:
+    part = {
+        "version": churn.number,
+        "coverage": 0.1,
+        "metrics": {"roc_auc": {"value": 0.63}},
+        "holdout": {"roc_auc": 0.84},
+        "fell": False,
+    }
+    named = {"model": "churn", "version": str(churn.number), "metric": "roc_auc"}
+    review_of(churn, quality=[part])
+    found = scraped(scraper)
+    assert value(found, "vigia_quality_fall_ratio", **named) == pytest.approx(0.25)
+    assert value(found, "vigia_quality_fell", **named) == 0
+    review_of(churn, quality=[part | {"metrics": {}}])
+    assert value(scraped(scraper), "vigia_quality_fell", **named) is None, "nothing is known of it"
 
 
 def test_a_fall_is_what_is_worse_whichever_way_a_metric_points() -> None:

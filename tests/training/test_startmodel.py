@@ -184,6 +184,7 @@ def test_labels_in_a_file_with_semicolons_and_decimal_commas_make_a_multiclass_m
     assert_well_written(started.path)
 
     fitted = fit(started.declared, file, tmp_path)
+    assert started.declared.primary_metric == "accuracy", "outcomes say no area of three classes"
     assert fitted.metrics["roc_auc"] > 0.85
     scores = ask(fitted, {"fixed acidity": None, "alcohol": 13.1, "colour": "red"}, started.schema.example)
     assert scores.classes == ["1", "2", "3"]
@@ -290,6 +291,14 @@ def test_forty_rows_are_enough_to_train(tmp_path: Path) -> None:
     started = start("small", file, tmp_path, "--keep", "a")
     assert "min_samples_leaf=2" in started.text
     assert fit(started.declared, file, tmp_path).metrics["r2"] > 0.1
+
+
+def test_classes_that_cannot_be_told_apart_are_said_to_fail_the_gate(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    rows = [[f"{random.normal():.3f}", "abc"[random.integers(0, 3)]] for _ in range(300)]
+    started = start("noise", write_csv(tmp_path / "noise.csv", [["a", "y"], *rows]), tmp_path)
+    assert "a first fit on 300 rows: accuracy 0." in started.said
+    assert "WARNING: the gate asks for roc_auc 0.6 and for accuracy above the baseline" in started.said
 
 
 def test_a_column_that_predicts_alone_is_kept_and_called_suspicious(tmp_path: Path) -> None:

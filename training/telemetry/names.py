@@ -167,7 +167,14 @@ register(
             "vigia_quality_fall_ratio",
             "gauge",
             ("model", "version", "metric"),
-            "By what share of the hold-out's value the primary metric is worse; negative: better.",
+            "By what share of the hold-out's value the watched metric is worse; negative: better.",
+            "database",
+        ),
+        Metric(
+            "vigia_quality_fell",
+            "gauge",
+            ("model", "version", "metric"),
+            "1 when the last drift review says that the watched metric has fallen, chance aside; 0 when not.",
             "database",
         ),
         Metric(

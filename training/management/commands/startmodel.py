@@ -140,14 +140,14 @@ class Command(BaseCommand):
             self._say(f"hint: {hint}")
 
     def _conclude(self, path: Path, first: trial.Trial, planned: proposal.Proposal, *, copied: bool) -> None:
-        metric, least = source.METRIC[planned.task]
+        metric, (asked, least) = source.PRIMARY[planned.task], source.LEAST[planned.task]
         value, dummy = first.metrics[metric], first.baseline[metric]
         self._say(f"written {path}")
         said = f"{metric} {value:.3f} on its hold-out, baseline {dummy:.3f}"
         self._say(f"a first fit on {first.rows:,} rows: {said}")
-        if value < least or value <= dummy:
+        if first.metrics[asked] < least or value <= dummy:
             self._say(
-                f"WARNING: the gate asks for {metric} {least} and for more than the baseline: a first "
+                f"WARNING: the gate asks for {asked} {least} and for {metric} above the baseline: a first "
                 "version would be trained, but not activated"
             )
         self._say()
