@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -288,3 +289,45 @@ def test_the_bikes_drift_from_the_first_quarter_to_the_last_where_they_should(da
             shuffled = first.sample(rows, random_state=seed)
             again = review(profile, counted(profile, shuffled[BIKES].to_dict("series")), WATCH, None)
             assert again.verdict == "stable", again.reason
+
+
+# -- very many columns ---------------------------------------------------------------------------------
+
+
+def many(columns: int, moved: int, rows: int = 50) -> tuple[Profile, dict[str, Counted]]:
+    """So many categories with rare levels, and a window in which the first few are at the rarest alone."""
+    rng = np.random.default_rng(18)
+    shares = np.array([0.5, 0.3, 0.1, 0.05, 0.03, 0.02])
+    drawn = np.repeat([f"level {place}" for place in range(6)], (shares * ROWS).astype(int)).astype(object)
+    one = of_column(Column("c", "category", nullable=True), drawn)
+    profile = Profile(tuple(dataclasses.replace(one, name=f"c{place}") for place in range(columns)), ())
+    found = {}
+    for place in range(columns):
+        usual = rng.choice(drawn, rows)
+        found[f"c{place}"] = np.full(rows, "level 5") if place < moved else usual
+    return profile, counted(profile, found)
+
+
+@pytest.mark.parametrize(("significance", "moved"), [(0.05, 1), (0.01, 1), (0.01, 3), (0.05, 1_010)])
+def test_of_a_thousand_columns_those_that_moved_are_found(significance: float, moved: int) -> None:
+    profile, window = many(1_010, moved)
+    watch = Watch(significance=significance)
+    begun = time.process_time()
+    found = review(profile, window, watch)
+    assert time.process_time() - begun < 20
+    assert [each.column for each in found.findings if each.verdict == "drift"] == [
+        f"c{place}" for place in range(moved)
+    ]
+    assert max(each.adjusted_p_value or 0 for each in found.findings[:moved]) <= significance / 2
+    assert review(profile, window, watch) == found, "the same counts, the same numbers"
+
+
+def test_a_thousand_columns_that_did_not_move_are_stable() -> None:
+    found = review(*many(1_010, 0), WATCH)
+    assert {each.verdict for each in found.findings} == {"stable"}
+
+
+def test_few_columns_are_drawn_for_as_often_as_one() -> None:
+    profile, window = many(20, 1)
+    found = review(profile, window, WATCH)
+    assert found.findings[0].p_value == 1 / 2_000
