@@ -183,7 +183,7 @@ class CsvReader:
         while line := text.readline(LONGEST_LINE + 1 - self._read_characters):
             self._read_characters += len(line)
             if self._read_characters > LONGEST_LINE:
-                said = f"a line must have at most {LONGEST_LINE:,} characters: is a quotation mark not closed?"
+                said = f"a line must have at most {LONGEST_LINE:,} characters: is a quote not closed?"
                 raise _unreadable("too_long", said, self._row_begins)
             yield line
 
