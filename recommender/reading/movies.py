@@ -71,7 +71,7 @@ def assemble(given: dict[str, Any]) -> Row | list[Fault]:
     if "release_date" in values:
         of_date = values.pop("release_date")
         values["year"] = of_date if values.get("year") is None else values["year"]
-    if not values.get("votes", 1) and not values.get("rating"):
+    if "rating" in values and not values.get("votes", 1) and not values["rating"]:
         values["rating"] = None  # the mean of no votes
     return faults or Row(values)
 

@@ -138,6 +138,14 @@ def test_what_a_file_does_not_say_stays_as_it_is(tmp_path: Path) -> None:
     assert (row.title_key, row.keywords, row.year) == ("the pepper road", [], None), "empty is said"
 
 
+def test_no_votes_empty_a_rating_only_where_the_file_says_one(tmp_path: Path) -> None:
+    load(tmp_path, TMDB)
+    load(tmp_path, "id,title,votes\n11,The Salt Road,0\n")
+    assert Movie.objects.get(pk=11).rating == 7.1
+    load(tmp_path, "id,title,votes,rating\n11,The Salt Road,0,0\n")
+    assert Movie.objects.get(pk=11).rating is None
+
+
 def test_withdrawn_movies_are_changed_and_stay_withdrawn_unless_asked_for(tmp_path: Path) -> None:
     load(tmp_path, TMDB)
     catalogue_service.withdraw([11], by=None)
