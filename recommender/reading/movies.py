@@ -77,10 +77,13 @@ def assemble(given: dict[str, Any]) -> Row | list[Fault]:
 
 
 def list_of(name: str, value: Any) -> tuple[str, ...]:
-    """Terms out of a JSON list of texts or of objects with a name, out of its text, or out of a text with
-    separators (see `recommender.entries.TERM_MARKS`); blank ones are left out."""
+    """Terms out of a JSON list of texts or of objects with a name, out of one such object, out of the text
+    of either, or out of a text with separators (see `recommender.entries.TERM_MARKS`); blank ones are left
+    out."""
     if isinstance(value, str):
         return _list_in(name, value.strip())
+    if isinstance(value, dict) and "name" in value:
+        value = [value]
     if not isinstance(value, list):
         said = f"{name} must be a list"
         raise Refused([Fault(name, "not_an_array", said, echo(value), has_value=True)])
@@ -90,7 +93,7 @@ def list_of(name: str, value: Any) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4_000)
 def _list_in(name: str, text: str) -> tuple[str, ...]:
-    if not text.startswith("["):
+    if not text.startswith(("[", "{")):
         return terms_of(name, split_terms(name, text))
     try:
         return list_of(name, decode_json(text.encode("utf-8", "surrogatepass")))

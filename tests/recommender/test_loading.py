@@ -106,6 +106,7 @@ def test_json_lines(tmp_path: Path) -> None:
         ("keywords", "new york, city", ("new york, city",)),
         ("keywords", '["a", {"name": "b"}, "A"]', ("a", "b")),
         ("keywords", "[]", ()),
+        ("genres", '{"id": 18, "name": "Drama"}', ("Drama",)),
     ],
 )
 def test_terms_of_a_cell(name: str, cell: str, terms: tuple[str, ...]) -> None:
