@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -45,7 +46,7 @@ SCHEMA: Final = DatasetSchema(
     target=NO_TARGET,
     fold_names=True,
 )
-_DATE = re.compile(r"(\d{4})(-\d{2}(-\d{2}([T ].*)?)?)?", re.ASCII)
+_DATE = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2})(?:[T ].*)?)?)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +106,15 @@ def _list_in(name: str, text: str) -> tuple[str, ...]:
 def year_of(date: str) -> int:
     """1999 of "1999", "1999-12" or "1999-12-31"."""
     found = _DATE.fullmatch(date.strip())
-    if found is None:
+    if found is None or not _is_date(int(found[1]), int(found[2] or 1), int(found[3] or 1)):
         said = "release_date must be an ISO 8601 date"
         raise Refused([Fault("release_date", "not_a_time", said, echo(date), has_value=True)])
     year: int = FIELDS["year"].from_json(int(found[1]))
     return year
+
+
+def _is_date(year: int, month: int, day: int) -> bool:
+    return 1 <= month <= 12 and 1 <= day <= monthrange(max(year, 1), month)[1]
 
 
 _FINISH: Final[Mapping[str, Read]] = (
