@@ -273,6 +273,17 @@ def test_hostile_questions_are_refused_in_the_one_shape(movies: ModelVersion, ap
         assert set(answer.json()) == {"error"}
 
 
+def test_a_form_says_each_field_once_but_for_lists(movies: ModelVersion, api: APIClient) -> None:
+    def send(body: str) -> Any:
+        return api.post(ADDRESS, body, content_type="application/x-www-form-urlencoded")
+
+    [fault] = send("movie_id=1&movie_id=2").json()["error"]["details"]
+    assert (fault["field"], fault["code"]) == ("movie_id", "duplicate_field")
+    assert not Prediction.objects.exists()
+    one = send("liked=1&liked=2,3&explain=false").json()
+    assert one["recommendations"] == ask(api, liked=[1, 2, 3], explain=False)["recommendations"]
+
+
 # -- what becomes of them ------------------------------------------------------------------------------
 
 
