@@ -144,7 +144,8 @@ class CsvReader:
 
     def _check_header(self) -> list[tuple[str, Column | None]]:
         """(role, column) per position; names what is missing, unknown or there twice."""
-        schema, faults = self.schema, []
+        schema = self.schema
+        faults: list[Fault] = []
         roles: list[tuple[str, Column | None]] = []
         taken: dict[str, str] = {}
         for name in self.header:
