@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -30,7 +30,10 @@ from predictions.services import queries
 from training.errors import Malformed, NotFound
 from training.models import RegisteredModel
 from training.parsers import INSTANCE_PARSERS, CsvBody, JsonBody, body_sha256
+from training.schema import Fault, InvalidRows
 from training.schema.compiled import Rows
+from training.schema.dataset import RepeatedNames
+from training.schema.faults import clip
 from training.serializers import InstanceSerializer, serializer_for
 from training.services import access, keys, makers, snapshot
 from training.services.serving import Served, served, served_to
@@ -141,7 +144,7 @@ class PredictView(Fenced, ModelView):
     def get_serializer(self, *args: Any, **kwargs: Any) -> InstanceSerializer:
         """The form of the version that answers: with a valid example, or with what was just sent."""
         if self.request._request.method == "POST" and isinstance(self.request.data, QueryDict):
-            kwargs |= {"data": form_cells(self.request.data), "context": {"text": True}}
+            kwargs |= {"data": typed_cells(self.request.data), "context": {"text": True}}
         return serializer_for(self.model.name, self._schema())(*args, **kwargs)
 
     def raw_example(self) -> str:
@@ -222,9 +225,40 @@ def _read(request: Request, ready: Served, data: Any) -> Rows:
     return inference.read_body(ready, data.raw)
 
 
-def form_cells(data: QueryDict) -> dict[str, str]:
-    """The one instance an HTML form holds, as text."""
-    return {name: str(data.getlist(name)[-1]) for name in data if name != "csrfmiddlewaretoken"}
+def form_cells(data: QueryDict, lists: Mapping[str, str] | None = None) -> RepeatedNames:
+    """The one instance an HTML form holds, as text; a name that is there twice is said to be.
+
+    Parameters
+    ----------
+    lists : names of fields that may be there several times, and what stands between their values then.
+
+    Raises
+    ------
+    InvalidRows : a field holds a file.
+    """
+    said = "a field must be text, not a file"
+    faults = [
+        Fault(clip(name), "not_text", said)
+        for name, values in data.lists()
+        if not all(isinstance(value, str) for value in values)
+    ]
+    if faults:
+        raise InvalidRows(faults, rows=1, bad=1, message=said)
+    joined, cells, repeated = lists or {}, typed_cells(data), []
+    for name, values in data.lists():
+        if name in joined:
+            cells[name] = joined[name].join(values)
+        elif name in cells and len(values) > 1:
+            repeated.append(name)
+    found = RepeatedNames(cells)
+    found.repeated = tuple(repeated)
+    return found
+
+
+def typed_cells(data: QueryDict) -> dict[str, str]:
+    """What a form is shown with again: of each field its last text."""
+    last = {name: values[-1] for name, values in data.lists() if values and name != "csrfmiddlewaretoken"}
+    return {name: value for name, value in last.items() if isinstance(value, str)}
 
 
 def caller_of(request: Request) -> Caller:

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from predictions.views import form_cells
+from predictions.views import form_cells, typed_cells
 from recommender import entries
 from recommender.access import MoviesView
 from recommender.catalogue_serializers import (
@@ -112,7 +112,7 @@ class CatalogueView(BodyView):
     )
     def post(self, request: Request) -> Response:
         if isinstance(request.data, QueryDict):
-            found = entries.read_cells(form_cells(request.data))
+            found = entries.read_cells(form_cells(request.data, dict.fromkeys(entries.TERM_MARKS, "\n")))
         else:
             found = entries.read(request.data)
         row = catalogue.add(_valid(found), by=who(request))
@@ -123,7 +123,7 @@ class CatalogueView(BodyView):
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> GivenMovieSerializer:
         if self.request._request.method == "POST" and isinstance(self.request.data, QueryDict):
-            kwargs["data"] = form_cells(self.request.data)
+            kwargs["data"] = typed_cells(self.request.data)
         return GivenMovieSerializer(*args, **kwargs)
 
     def raw_example(self) -> str:

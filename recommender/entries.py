@@ -283,6 +283,11 @@ class Reading:
             return
         self.values[name] = FIELDS[name].empty if found is None else found
 
+    def once(self, raw: Mapping[str, Any]) -> None:
+        """Names the fields that are given twice."""
+        for name in raw.repeated if isinstance(raw, RepeatedNames) else ():
+            self.faults.append(Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice"))
+
     def unknown(self, name: str) -> None:
         said = f"{clip(name)} is not a field of a movie"
         self.faults.append(Fault(clip(name), "unknown_field", said, allowed=NAMES))
@@ -323,6 +328,7 @@ def read(raw: object, *, movie_id: int | None = None) -> Entry | list[Fault]:
 def read_cells(cells: Mapping[str, str]) -> Entry | list[Fault]:
     """The cells of a form as a whole movie, or every fault; an empty cell is as left out."""
     reading = Reading()
+    reading.once(cells)
     for name, cell in cells.items():
         known = FIELDS.get(name)
         if known is None:
@@ -345,8 +351,7 @@ def _given(raw: object, movie_id: int | None) -> Reading:
         said = "a movie must be a JSON object"
         reading.faults.append(Fault(None, "not_an_object", said, echo(raw), has_value=True))
         return reading
-    for name in raw.repeated if isinstance(raw, RepeatedNames) else ():
-        reading.faults.append(Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice"))
+    reading.once(raw)
     for name, value in raw.items():
         if len(reading.faults) > REPORTED_FAULTS:
             break

@@ -20,7 +20,7 @@ from rest_framework.response import Response
 
 from predictions.identifiers import EPOCH
 from predictions.inference import Answer
-from predictions.views import Fenced, caller_of, form_cells, respond, teach
+from predictions.views import Fenced, caller_of, form_cells, respond, teach, typed_cells
 from recommender import feedback_rows, questions
 from recommender.access import MoviesView
 from recommender.answers import titles
@@ -82,7 +82,7 @@ class AskingView(Fenced, MoviesView):
 def _asked(request: Request) -> Asked:
     data = request.data
     if isinstance(data, QueryDict):
-        return questions.read(form_cells(data), text=True)
+        return questions.read(form_cells(data, dict.fromkeys(questions.LISTS, ",")), text=True)
     return questions.read(cast("JsonBody", data).value)
 
 
@@ -115,7 +115,7 @@ class RecommendationsView(AskingView):
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> QuestionSerializer:
         if self.request._request.method == "POST" and isinstance(self.request.data, QueryDict):
-            kwargs["data"] = form_cells(self.request.data)
+            kwargs["data"] = typed_cells(self.request.data)
         return QuestionSerializer(*args, **kwargs)
 
     def raw_example(self) -> str:

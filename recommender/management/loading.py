@@ -57,6 +57,8 @@ class LoadingCommand(BaseCommand, Generic[T]):
             raise CommandError(f"{path.name}: {error.message}; nothing was loaded") from error
         except (ValueError, OSError, EOFError, zlib.error, VigiaError) as error:
             raise CommandError(f"{error}; nothing was loaded") from error
+        except MemoryError as error:
+            raise CommandError("there is not enough memory; nothing was loaded") from error
         except Error as error:
             raise CommandError(f"the database ended it: {error}; nothing was loaded") from error
         if rows.passed_over:

@@ -19,7 +19,7 @@ LIKED_FROM, DISLIKED_TO = 4.0, 2.0
 """Stars, of five: so many or more are a like, so many or fewer a dislike; what lies between was watched."""
 TOLERATED: Final = dt.timedelta(seconds=5)
 """Clocks differ a little: so much later than ours is still now."""
-_SECONDS = re.compile(r"\d{9,11}(\.0+)?", re.ASCII)  # from 1973 on; eight digits are 19730303
+_SECONDS = re.compile(r"\d{9,11}(\.\d+)?", re.ASCII)  # from 1973 on; eight digits are 19730303
 
 SCHEMA: Final = DatasetSchema(
     columns=(
@@ -73,7 +73,7 @@ def moment(value: Any, name: str) -> dt.datetime | Fault:
     text = str(value).strip() if isinstance(value, str) or is_number else ""
     try:
         if _SECONDS.fullmatch(text):
-            found = dt.datetime.fromtimestamp(int(float(text)), dt.UTC)
+            found = dt.datetime.fromtimestamp(float(text), dt.UTC)
         else:
             found = dt.datetime.fromisoformat(text)
             found = found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found.astimezone(dt.UTC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -45,7 +46,7 @@ SCHEMA: Final = DatasetSchema(
     target=NO_TARGET,
     fold_names=True,
 )
-_DATE = re.compile(r"(\d{4})(-\d{2}(-\d{2}([T ].*)?)?)?", re.ASCII)
+_DATE = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2})(?:[T ].*)?)?)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +72,19 @@ def assemble(given: dict[str, Any]) -> Row | list[Fault]:
     if "release_date" in values:
         of_date = values.pop("release_date")
         values["year"] = of_date if values.get("year") is None else values["year"]
-    if not values.get("votes", 1) and not values.get("rating"):
+    if "rating" in values and not values.get("votes", 1) and not values["rating"]:
         values["rating"] = None  # the mean of no votes
     return faults or Row(values)
 
 
 def list_of(name: str, value: Any) -> tuple[str, ...]:
-    """Terms out of a JSON list of texts or of objects with a name, out of its text, or out of a text with
-    separators (see `recommender.entries.TERM_MARKS`); blank ones are left out."""
+    """Terms out of a JSON list of texts or of objects with a name, out of one such object, out of the text
+    of either, or out of a text with separators (see `recommender.entries.TERM_MARKS`); blank ones are left
+    out."""
     if isinstance(value, str):
         return _list_in(name, value.strip())
+    if isinstance(value, dict) and "name" in value:
+        value = [value]
     if not isinstance(value, list):
         said = f"{name} must be a list"
         raise Refused([Fault(name, "not_an_array", said, echo(value), has_value=True)])
@@ -90,7 +94,7 @@ def list_of(name: str, value: Any) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4_000)
 def _list_in(name: str, text: str) -> tuple[str, ...]:
-    if not text.startswith("["):
+    if not text.startswith(("[", "{")):
         return terms_of(name, split_terms(name, text))
     try:
         return list_of(name, decode_json(text.encode("utf-8", "surrogatepass")))
@@ -102,11 +106,15 @@ def _list_in(name: str, text: str) -> tuple[str, ...]:
 def year_of(date: str) -> int:
     """1999 of "1999", "1999-12" or "1999-12-31"."""
     found = _DATE.fullmatch(date.strip())
-    if found is None:
+    if found is None or not _is_date(int(found[1]), int(found[2] or 1), int(found[3] or 1)):
         said = "release_date must be an ISO 8601 date"
         raise Refused([Fault("release_date", "not_a_time", said, echo(date), has_value=True)])
     year: int = FIELDS["year"].from_json(int(found[1]))
     return year
+
+
+def _is_date(year: int, month: int, day: int) -> bool:
+    return 1 <= month <= 12 and 1 <= day <= monthrange(max(year, 1), month)[1]
 
 
 _FINISH: Final[Mapping[str, Read]] = (

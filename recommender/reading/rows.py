@@ -25,6 +25,8 @@ from training.schema.reading import DELIMITERS, CsvReader
 CHUNK_ROWS: Final = 4_000
 LONGEST_LINE: Final = 2**20
 """Bytes of one JSON object. A longer line is refused without being held."""
+CHUNK_BYTES: Final = 2**24
+"""Of JSON lines that are held at once: a chunk of long ones has fewer rows."""
 NAMED_AT_MOST: Final = 50
 NO_TARGET: Final = Column("(none)", "text")
 
@@ -185,11 +187,14 @@ class JsonLines(Rows[T]):
         self.passed_over = {}
 
     def chunks(self) -> Iterator[Chunk[T]]:
-        lines = self._lines()
-        while some := list(itertools.islice(lines, CHUNK_ROWS)):
-            chunk = Chunk[T]()
-            for line, text in some:
-                chunk.take(line, self._read(text))
+        chunk, held = Chunk[T](), 0
+        for line, text in self._lines():
+            chunk.take(line, self._read(text))
+            held += len(text or b"")
+            if chunk.rows >= CHUNK_ROWS or held > CHUNK_BYTES:
+                yield chunk
+                chunk, held = Chunk[T](), 0
+        if chunk.rows:
             yield chunk
 
     def again(self) -> Iterator[tuple[int, list[str]]]:

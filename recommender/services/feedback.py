@@ -12,7 +12,7 @@ from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from psycopg.errors import QueryCanceled
 
-from predictions.identifiers import lowest_at
+from predictions.identifiers import lowest_at, time_of
 from predictions.models import Prediction
 from predictions.services import queries
 from predictions.services.intervals import Estimate, share
@@ -23,6 +23,8 @@ from training.models import RegisteredModel
 from training.schema import Fault, InvalidRows
 
 POSITIVE: Final = (Interaction.Kind.CLICKED, Interaction.Kind.WATCHED, Interaction.Kind.LIKED)
+TOLERATED: Final = dt.timedelta(minutes=5)
+"""Clocks differ: so much earlier than its answer is still after it."""
 _USER: Final = QUESTION.names.index("user")
 
 
@@ -59,17 +61,25 @@ def record(row: Prediction, given: list[Given], *, by: User | None) -> Recorded:
 
     Raises
     ------
-    InvalidRows : a movie was not among those recommended.
+    InvalidRows : a movie was not among those recommended, or something was done before.
     """
     places = {each["movie_id"]: place for place, each in enumerate(row.prediction, 1)}
-    strangers = [at for at, each in enumerate(given) if each.movie_id not in places]
-    if strangers:
-        said = "the movie was not among those recommended"
-        faults = [
-            Fault("movie_id", "not_recommended", said, given[at].movie_id, row=at, has_value=True)
-            for at in strangers
-        ]
-        raise InvalidRows(faults, rows=len(given), bad=len(faults), what="entries")
+    earliest = time_of(row.pk) - TOLERATED
+    faults = []
+    for place, each in enumerate(given):
+        if each.movie_id not in places:
+            said = "the movie was not among those recommended"
+            faults.append(
+                Fault("movie_id", "not_recommended", said, each.movie_id, row=place, has_value=True)
+            )
+        if each.at is not None and each.at < earliest:
+            said = "at lies before the recommendation"
+            faults.append(
+                Fault("at", "before_the_answer", said, each.at.isoformat(), row=place, has_value=True)
+            )
+    if faults:
+        bad = len({fault.row for fault in faults})
+        raise InvalidRows(faults, rows=len(given), bad=bad, what="entries")
     now = timezone.now()
     with transaction.atomic():
         with connection.cursor() as cursor:  # of two at once, one finds what the other has written

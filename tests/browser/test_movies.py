@@ -177,6 +177,50 @@ def test_words_filters_and_what_was_liked_narrow_what_is_recommended(page: Any, 
     assert liked.is_hidden()
 
 
+def test_the_start_is_as_it_was_after_going_back(page: Any, index: ModelVersion) -> None:
+    page.goto("/movies/")
+    title, field = page.title(), page.get_by_label("A movie you like")
+    field.fill("The Lighthouse Keeper")
+    page.get_by_role("button", name="Recommend").click()
+    page.get_by_role("heading", name="Like The Lighthouse Keeper").wait_for()
+    page.locator("summary", has_text="Filters").click()
+    page.get_by_label("from").fill("1900")
+    page.get_by_label("from").blur()
+    page.wait_for_url("**/movies/?movie=1&from=1900")
+    assert cards(page)
+    page.go_back()
+    page.locator("#mv-results").wait_for(state="hidden")
+    assert page.title() == title
+    assert (field.input_value(), page.get_by_label("from").input_value()) == ("", "")
+    page.go_forward()
+    assert cards(page)
+    assert field.input_value() == "The Lighthouse Keeper"
+    assert page.get_by_label("from").input_value() == "1900"
+
+
+def test_the_largest_id_there_is_can_be_asked_by_its_address(page: Any, index: ModelVersion) -> None:
+    Movie.objects.create(
+        id=2**53, title="The Last of All", genres=["Drama"], description="A keeper guards a lighthouse."
+    )
+    page.goto(f"/movies/?movie={2**53}")
+    page.get_by_role("heading", name="Like The Last of All").wait_for()
+    page.reload()
+    page.get_by_role("heading", name="Like The Last of All").wait_for()
+    page.goto(f"/movies/?movie={2**53 + 1}")
+    page.locator("#mv-start").wait_for()
+
+
+def test_titles_without_a_space_are_as_wide_as_the_page(page: Any, index: ModelVersion) -> None:
+    for movie in (71, 72):
+        Movie.objects.create(id=movie, title="W" * 300, year=1900 + movie)
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(f"/movies/?title={'W' * 300}")
+    page.get_by_role("heading", name="Which one do you mean?").wait_for()
+    assert page.locator(".mv-candidates a").count() == 2
+    over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(over) == 0
+
+
 def test_nothing_is_lost_on_a_phone_nor_in_the_dark(page: Any, index: ModelVersion) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     page.emulate_media(color_scheme="dark")

@@ -9,6 +9,7 @@ import datetime as dt
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -392,6 +393,25 @@ def test_every_query_of_a_dashboard_returns_data(watched: Watched, path: Path) -
         asked_for = filled(variable["query"]["query"], "").removeprefix("label_values(").removesuffix(")")
         series, _, label = asked_for.rpartition(", ")
         assert {labels[label] for labels, _ in watched.prometheus.query(series)}, variable["name"]
+
+
+def test_the_click_through_is_a_share_of_the_answers_that_name_movies(watched: Watched) -> None:
+    """As the service itself reckons it; an answer without movies cannot be clicked."""
+    path = MONITORING / "grafana" / "dashboards" / "vigia-movies.json"
+    panels = json.loads(path.read_text(encoding="utf-8"))["panels"]
+    whole, by_version = (
+        filled(panel["targets"][0]["expr"], "", "movies")
+        for panel in panels
+        if panel["title"] == "Click-through"
+    )
+    since_the_start = re.sub(r"increase\((.+?)\[15m\]\)", r"\1", by_version)
+    assert since_the_start != by_version
+    for asked in (whole, since_the_start):
+        assert watched.prometheus.value(asked) == 2 / (QUESTIONS - 2)
+        never_empty = asked.replace("empty_total", "none_total")
+        assert watched.prometheus.value(never_empty) == 2 / QUESTIONS
+    [(labels, _)] = watched.prometheus.query(since_the_start)
+    assert labels == {"version": "1"}
 
 
 # -- what the admin reads without Prometheus ----------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from rest_framework.test import APIClient
 
@@ -235,6 +236,20 @@ def test_no_key_is_401_and_a_bad_key_too(churn: ModelVersion, customer: dict[str
         assert refused.headers["WWW-Authenticate"].startswith("Token")
     for header in ("Basic !!!", "Basic eDp5", "Bearer \x00", "Token " + "a" * 100_000, "Token é"):
         assert_error(anonymous.get(CHURN, headers={"Authorization": header}), 401, "bad_key")
+    assert not Prediction.objects.exists()
+
+
+def test_a_form_says_each_field_once_and_in_text(
+    churn: ModelVersion, api: APIClient, customer: dict[str, Any]
+) -> None:
+    for name, value, code in (
+        ("tenure", ["1", "2"], "duplicate_field"),
+        ("gender", SimpleUploadedFile("Male", b"Male"), "not_text"),
+    ):
+        refused = assert_error(
+            api.post(CHURN, customer | {name: value}, format="multipart"), 400, "invalid_input"
+        )
+        assert [(each["field"], each["code"]) for each in refused["details"]] == [(name, code)]
     assert not Prediction.objects.exists()
 
 

@@ -6,6 +6,9 @@ import csv
 import gzip
 import io
 import json
+import subprocess
+import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +106,7 @@ def test_json_lines(tmp_path: Path) -> None:
         ("keywords", "new york, city", ("new york, city",)),
         ("keywords", '["a", {"name": "b"}, "A"]', ("a", "b")),
         ("keywords", "[]", ()),
+        ("genres", '{"id": 18, "name": "Drama"}', ("Drama",)),
     ],
 )
 def test_terms_of_a_cell(name: str, cell: str, terms: tuple[str, ...]) -> None:
@@ -133,6 +137,14 @@ def test_what_a_file_does_not_say_stays_as_it_is(tmp_path: Path) -> None:
     load(tmp_path, "id,title,keywords,year\n11,The Pepper Road,,\n")
     row.refresh_from_db()
     assert (row.title_key, row.keywords, row.year) == ("the pepper road", [], None), "empty is said"
+
+
+def test_no_votes_empty_a_rating_only_where_the_file_says_one(tmp_path: Path) -> None:
+    load(tmp_path, TMDB)
+    load(tmp_path, "id,title,votes\n11,The Salt Road,0\n")
+    assert Movie.objects.get(pk=11).rating == 7.1
+    load(tmp_path, "id,title,votes,rating\n11,The Salt Road,0,0\n")
+    assert Movie.objects.get(pk=11).rating is None
 
 
 def test_withdrawn_movies_are_changed_and_stay_withdrawn_unless_asked_for(tmp_path: Path) -> None:
@@ -236,6 +248,12 @@ BAD = [
     (lines({"id": 1, "title": "Again"}).strip(), "line 1 has the same id"),
     ('{"id": 15, "title": "x", "language": "Klingon"}', "language must be a code"),
     ('{"id": 16, "title": "x", "release_date": "12/10/2009"}', "release_date must be an ISO 8601 date"),
+    ('{"id": 20, "title": "x", "release_date": "2009-13-45"}', "release_date must be an ISO 8601 date"),
+    ('{"id": 21, "title": "x", "release_date": "2009-02-29"}', "release_date must be an ISO 8601 date"),
+    ('{"id": 22, "title": "x", "genres": {"id": 18}}', "genres must be a list"),
+    ('{"id": 23, "title": "x", "genres": "{\\"id\\": 18}"}', "genres must be a list"),
+    ('{"id": 24, "title": "x", "genres": "{Drama}"}', "genres is no JSON list"),
+    ('{"id": "9007199254740993", "title": "x"}', "id is beyond 2^53"),
     ('{"id": 17, "title": "x", "rating": 1e999}', "rating must be a finite number"),
     ('{"id": 18, "title": "' + "x" * 2**20 + '"}', "a line must have at most 1,048,576 bytes"),
     (lines({"id": 19, "title": "Good as well"}).strip(), None),
@@ -259,12 +277,12 @@ def test_bad_rows_are_set_aside_with_their_reasons_and_the_others_loaded(tmp_pat
     assert f"bad rows are set aside in {aside}" in said
     assert f"{len(BAD)} rows: 2 new, 0 changed, 0 unchanged, {len(BAD) - 2} refused" in said
     assert list(Movie.objects.values_list("pk", "title")) == [(1, "Good"), (19, "Good as well")]
-    csv.field_size_limit(2**21)
+    before = csv.field_size_limit(2**21)
     try:
         with aside.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
     finally:
-        csv.field_size_limit(131_072)
+        csv.field_size_limit(before)
     assert [int(row["line"]) for row in rows] == [at for at, (_, reason) in enumerate(BAD, 1) if reason]
     assert rows[0]["text"] == BAD[1][0]
     assert rows[0]["reasons"] == "missing_field: id is missing"
@@ -304,6 +322,76 @@ def test_the_bad_rows_of_a_csv_keep_their_cells(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, text: str | bytes, said: str) -> None:
     assert said in refusal(tmp_path, text)[0]
     assert not Movie.objects.exists()
+
+
+def test_one_cell_too_long_is_refused_with_its_row_and_the_others_are_loaded(tmp_path: Path) -> None:
+    text = f'id,title,description\n1,Long,"{"x" * 200_000}"\n2,Good,fine\n'
+    assert refusal(tmp_path, text)[1][0].endswith("description must have at most 20000 characters")
+    assert "2 rows: 1 new" in load(tmp_path, text, "--refused", str(tmp_path / "aside.csv"))
+    assert Movie.objects.get().title == "Good"
+
+
+def test_a_line_that_does_not_end_is_refused_without_being_held(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv.gz"
+    for start, line in (
+        (b"", 1),
+        (b"id,title\n1,Good\n2,", 3),
+        (b'id,title\n1,"A\nB"\n2,"', 4),
+    ):
+        with gzip.open(path, "wb", 1) as packed:
+            packed.write(start)
+            for _ in range(20):
+                packed.write(b"a,\n"[: 3 if start.endswith(b'"') else 2] * 500_000)
+        said = io.StringIO()
+        tracemalloc.start()
+        with pytest.raises(CommandError, match="at most 1,048,576 characters"):
+            call_command("load_movies", str(path), stdout=io.StringIO(), stderr=said)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 100_000_000, f"{peak:,} bytes"
+        assert said.getvalue().startswith(f"line {line}: a line must have")
+
+
+@pytest.mark.parametrize(
+    ("start", "line"),
+    [
+        ("id,title\n", "1" + ",a" * 100_000 + "\n"),
+        ("", '{"id": 1, "title": "' + "x" * 300_000 + '"}\n'),
+        ("", '{"id": 1, "title": "x", "genres": ["' + "x" * 300_000 + '"]}\n'),
+    ],
+)
+def test_memory_does_not_grow_with_the_length_of_many_lines(tmp_path: Path, start: str, line: str) -> None:
+    path = tmp_path / "rows.csv"
+    with path.open("w") as out:
+        out.write(start)
+        for _ in range(600):
+            out.write(line)
+    tracemalloc.start()
+    with path.open("rb") as stream:
+        read = sum(chunk.rows for chunk in open_rows(stream, LAYOUT).chunks())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert read == 600
+    assert peak < 100_000_000, f"{peak:,} bytes"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_memory_that_does_not_suffice_is_said_in_words(tmp_path: Path) -> None:
+    """In a process that may have little of it, as a container has."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": 1, "title": "x", "genres": [' + "0.5," * 200_000 + "1]}\n")
+    limited = (
+        "import resource, sys, django; django.setup();"
+        "from django.core.management import call_command, CommandError;"
+        "from recommender.management.commands import load_movies;"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 2_000_000, used + 2_000_000));"
+        "call_command('load_movies', sys.argv[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited, str(path)], capture_output=True, text=True, check=False
+    )
+    assert "CommandError: there is not enough memory; nothing was loaded" in done.stderr
 
 
 def test_a_missing_file_and_a_bad_delimiter_are_said(tmp_path: Path) -> None:

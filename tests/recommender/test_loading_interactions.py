@@ -65,6 +65,15 @@ def test_json_lines_with_numbers_for_references(catalogue: RegisteredModel, tmp_
     assert kept() == [("7", 3, "liked")]
 
 
+def test_unix_seconds_may_have_a_fraction(catalogue: RegisteredModel, tmp_path: Path) -> None:
+    times = ("1700000000.25", "1700000000", "1700000000.0")
+    rows = [f"u,{movie},liked,{at}\n" for movie, at in enumerate(times, 1)]
+    load(tmp_path, "user,movie_id,kind,at\n" + "".join(rows))
+    found = Interaction.objects.order_by("movie_id").values_list("at", flat=True)
+    whole = dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC)
+    assert list(found) == [whole + dt.timedelta(milliseconds=250), whole, whole]
+
+
 def test_bad_rows_are_named_and_only_set_aside_when_asked_for(
     catalogue: RegisteredModel, tmp_path: Path
 ) -> None:

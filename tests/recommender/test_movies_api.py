@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from rest_framework.test import APIClient
 
@@ -315,6 +316,28 @@ def test_a_form_adds_a_movie_and_the_pages_show_forms_to_those_who_may(
     assert "_method" in one or "data-method" in one
     reader = caller("predict").get(ADDRESS, headers={"Accept": "text/html"}).content.decode()
     assert 'name="keywords"' not in reader
+
+
+def test_a_form_says_each_field_once_and_in_text(catalogue: RegisteredModel, api: APIClient) -> None:
+    def send(body: str) -> Any:
+        return api.post(ADDRESS, body, content_type="application/x-www-form-urlencoded")
+
+    twice = send("id=9001&title=One&title=Two&csrfmiddlewaretoken=a&csrfmiddlewaretoken=b")
+    assert faults(twice) == {("title", "duplicate_field")}
+    page = api.post(
+        ADDRESS, "id=9001&title=One&title=Two", content_type="application/x-www-form-urlencoded",
+        headers={"Accept": "text/html"},
+    )  # fmt: skip
+    assert (page.status_code, b"duplicate_field" in page.content) == (400, True)
+    file = SimpleUploadedFile("plot.txt", b"A clockmaker.")
+    sent = {"id": "9001", "title": "One", "description": file}
+    assert faults(api.post(ADDRESS, sent, format="multipart")) == {("description", "not_text")}
+    file.seek(0)
+    page = api.post(ADDRESS, sent, format="multipart", headers={"Accept": "text/html"})
+    assert (page.status_code, b"not_text" in page.content) == (400, True)
+    assert not Movie.objects.filter(pk=9001).exists()
+    assert send("id=9001&title=One&genres=Drama&genres=Fantasy|Comedy").status_code == 201
+    assert Movie.objects.get(pk=9001).genres == ["Drama", "Fantasy", "Comedy"]
 
 
 def test_the_routes_describe_themselves(catalogue: RegisteredModel, api: APIClient) -> None:

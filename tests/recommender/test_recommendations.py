@@ -359,6 +359,17 @@ def test_hostile_questions_are_refused_in_the_one_shape(movies: ModelVersion, ap
         assert set(answer.json()) == {"error"}
 
 
+def test_a_form_says_each_field_once_but_for_lists(movies: ModelVersion, api: APIClient) -> None:
+    def send(body: str) -> Any:
+        return api.post(ADDRESS, body, content_type="application/x-www-form-urlencoded")
+
+    [fault] = send("movie_id=1&movie_id=2").json()["error"]["details"]
+    assert (fault["field"], fault["code"]) == ("movie_id", "duplicate_field")
+    assert not Prediction.objects.exists()
+    one = send("liked=1&liked=2,3&explain=false").json()
+    assert one["recommendations"] == ask(api, liked=[1, 2, 3], explain=False)["recommendations"]
+
+
 # -- what becomes of them ------------------------------------------------------------------------------
 
 
@@ -378,6 +389,25 @@ def test_feedback_joins_the_log_and_repeating_it_is_harmless(movies: ModelVersio
     assert [(each["kind"], each["rank"]) for each in shown["feedback"]] == [("clicked", 2), ("liked", 2)]
     assert shown["recommendations"][0]["title"] == body["recommendations"][0]["title"]
     assert shown["lineage"]["activation"]["reason"]
+
+
+def test_feedback_from_before_the_answer_is_refused_but_for_what_clocks_differ(
+    movies: ModelVersion, api: APIClient
+) -> None:
+    body = ask(api, movie_id=1, user="u2")
+    address, now = f"{ADDRESS}{body['id']}/feedback/", dt.datetime.now(dt.UTC)
+    first, second = (each["movie_id"] for each in body["recommendations"][:2])
+    early = (now - dt.timedelta(minutes=6)).isoformat()
+    given = [
+        {"movie_id": first, "kind": "liked", "at": now.isoformat()},
+        {"movie_id": second, "kind": "liked", "at": early},
+    ]
+    [fault] = api.post(address, given, format="json").json()["error"]["details"]
+    assert (fault["row"], fault["field"], fault["code"]) == (1, "at", "before_the_answer")
+    assert fault["value"] == early
+    assert not Interaction.objects.exists()
+    given[1]["at"] = (now - dt.timedelta(minutes=4)).isoformat()
+    assert api.post(address, given, format="json").json()["recorded"] == 2
 
 
 def test_feedback_from_the_future_or_with_a_field_twice_is_refused(

@@ -128,11 +128,18 @@ def test_every_bad_cell_has_its_line_column_and_value() -> None:
         (b"price,kind,sold\n1,\xff,yes\n", "not_utf8"),
         (b'price,kind,sold\n"1" 2,a,yes\n', "malformed_csv"),
         (b'price,kind,sold\n"1,a,yes\n', "malformed_csv"),
-        (b"price,kind,sold\n" + b"9" * 200_000 + b",a,yes\n", "malformed_csv"),
+        (b"price,kind,sold\n" + b"9" * 2**20 + b",a,yes\n", "too_long"),
     ],
 )
 def test_a_file_that_is_no_csv_is_refused_in_words(body: bytes, code: str) -> None:
     assert [fault.code for fault in refused(body)] == [code]
+
+
+def test_a_cell_may_be_as_long_as_a_line_and_its_column_refuses_it_alone() -> None:
+    long = "x" * 200_000
+    batch = only_batch(reader(f"price,kind,note,sold\n1,a,{long},yes\n2,b,,no\n{'9' * 200_000},b,,no\n"))
+    assert [(fault.line, fault.code) for fault in batch.faults] == [(2, "too_long"), (4, "not_finite")]
+    assert batch.columns["price"] == [2.0]
 
 
 def test_a_long_file_is_read_in_pieces(tmp_path: Path) -> None:

@@ -58,6 +58,18 @@ def test_whole_floats_are_integers_and_others_are_not() -> None:
     assert code(column, 2**53 + 2) == "out_of_bounds"
 
 
+@given(st.integers(-4, 4), st.sampled_from([1, -1]), st.sampled_from(["", ".", ".0"]))
+def test_a_whole_number_in_text_is_the_one_it_says_or_refused(near: int, sign: int, end: str) -> None:
+    number = sign * (2**53 + near)
+    column = Column("n", "integer")
+    if near > 0:
+        with pytest.raises(BadValue) as caught:
+            column.from_text(f"{number}{end}")
+        assert caught.value.fault.code == code(column, number) == "out_of_bounds"
+    else:
+        assert column.from_text(f"{number}{end}") == column.from_json(number) == number
+
+
 @pytest.mark.parametrize("word", ["yes", "Yes", " no ", "true", "0", "1", "sí", "1.0"])
 def test_booleans_are_read_from_the_words_people_use(word: str) -> None:
     column = Column("flag", "boolean")

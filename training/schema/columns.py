@@ -27,6 +27,7 @@ FALSE_WORDS = ("false", "no", "0", "0.0", "n", "f")
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,30}(?:\.0?)?", re.ASCII)  # pandas writes 3.0; 3.000 may be 3000
+_EXACT = range(-EXACT_INTEGER, EXACT_INTEGER + 1)
 _SPACES = re.compile(r"\s+")
 
 
@@ -149,6 +150,8 @@ class Column:
             pattern = _NUMBER if self.type == "number" else _INTEGER
             if not pattern.fullmatch(stripped):
                 raise self._not_numeric(text)
+            if self.type == "integer" and int(stripped.partition(".")[0]) not in _EXACT:
+                raise self._beyond(text)  # as a double it might be the next one
             return self._number(float(stripped), text)
         if self.type == "boolean":
             return self._boolean_word(stripped, text)
@@ -188,7 +191,7 @@ class Column:
         if not number.is_integer():
             raise self._bad("not_an_integer", "must be a whole number", given)
         if abs(number) > EXACT_INTEGER or (isinstance(given, int) and abs(given) > EXACT_INTEGER):
-            raise self._bad("out_of_bounds", "is beyond 2^53, the largest exact integer", given)
+            raise self._beyond(given)
         return int(number)
 
     def _boolean_json(self, value: Any) -> Value:
@@ -270,6 +273,9 @@ class Column:
 
     def _not_level(self, value: Any) -> BadValue:
         return self._bad("not_a_level", "must be one of its levels", value, self.levels)
+
+    def _beyond(self, value: Any) -> BadValue:
+        return self._bad("out_of_bounds", "is beyond 2^53, the largest exact integer", value)
 
     def _out_of_bounds(self, value: Any) -> BadValue:
         low = "" if self.minimum is None else f"at least {self.minimum:.15g}"

@@ -17,13 +17,22 @@ from typing import BinaryIO, Final
 
 from training.schema.columns import BadValue, Column, Value
 from training.schema.dataset import DatasetSchema, Instance
-from training.schema.faults import Fault, InvalidRows, clip
+from training.schema.faults import REPORTED_FAULTS, Fault, InvalidRows, clip
 from training.schema.keys import KEY_FIELD, read_key
 
 DELIMITERS: Final = {",": "comma", ";": "semicolon", "\t": "tab"}
 BATCH_ROWS: Final = 8_000  # read at a time; a batch of Python values is many times its text
 SAMPLED_ROWS: Final = 2_000  # looked at to recognise the decimal mark
 MEMO_LIMIT: Final = 20_000
+LONGEST_LINE: Final = 2**20
+"""Characters of one line, with those that a cell in quotation marks goes on over. More is not held."""
+BATCH_WEIGHT: Final = 2**26
+"""About the bytes a batch may have as text: one of long lines has fewer rows."""
+CELL_WEIGHT: Final = 64
+"""Bytes of a cell beside its characters."""
+
+# The line is limited below, and with it the cell: a column says how long its own may be.
+csv.field_size_limit(LONGEST_LINE)
 
 _WITH_COMMA = re.compile(r"\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*", re.ASCII)
 _WITH_POINT = re.compile(r"\s*[+-]?\d*\.\d+(?:[eE][+-]?\d+)?\s*", re.ASCII)
@@ -108,10 +117,12 @@ class CsvReader:
         bom = head.startswith(b"\xef\xbb\xbf")
         text = _Borrowed(stream, encoding="utf-8-sig", newline="")
         chosen = delimiter or self._recognise_delimiter(head)
-        self._reader = csv.reader(text, delimiter=chosen, strict=True)
+        self._read_characters = self._weight = 0  # of the row that is read; of all rows so far
+        self._row_begins = 1
+        self._reader = csv.reader(self._lines(text), delimiter=chosen, strict=True)
         self.header = self._read_header()
         self._roles = self._check_header()
-        sample = list(itertools.islice(self._rows(), SAMPLED_ROWS))
+        sample = self._some(self._rows(), SAMPLED_ROWS)
         self._pending: Iterable[tuple[int, list[str]]] = itertools.chain(sample, self._rows())
         self.dialect = Dialect(chosen, decimal or self._recognise_decimal(sample, chosen), bom)
 
@@ -133,10 +144,13 @@ class CsvReader:
 
     def _check_header(self) -> list[tuple[str, Column | None]]:
         """(role, column) per position; names what is missing, unknown or there twice."""
-        schema, faults = self.schema, []
+        schema = self.schema
+        faults: list[Fault] = []
         roles: list[tuple[str, Column | None]] = []
         taken: dict[str, str] = {}
         for name in self.header:
+            if len(faults) > REPORTED_FAULTS:
+                break
             role, column = schema.role(name), schema.find(name)
             if role == "target" and self.with_target:
                 column = schema.target
@@ -154,7 +168,7 @@ class CsvReader:
         wanted = (*schema.columns, schema.target) if self.with_target else schema.columns
         for column in wanted:
             needed = not column.nullable or column is schema.target
-            if needed and column.name not in taken:
+            if needed and column.name not in taken and len(faults) <= REPORTED_FAULTS:
                 faults.append(
                     Fault(column.name, "missing_column", f"column {column.name!r} is missing", line=1)
                 )
@@ -165,11 +179,22 @@ class CsvReader:
 
     # -- the rows ----------------------------------------------------------------------------------
 
+    def _lines(self, text: io.TextIOWrapper) -> Iterator[str]:
+        """The file's lines. Raises `InvalidRows` at a row of more than `LONGEST_LINE` characters."""
+        while line := text.readline(LONGEST_LINE + 1 - self._read_characters):
+            self._read_characters += len(line)
+            if self._read_characters > LONGEST_LINE:
+                said = f"a line must have at most {LONGEST_LINE:,} characters: is a quote not closed?"
+                raise _unreadable("too_long", said, self._row_begins)
+            yield line
+
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """(line number at which the row ends, cells); blank lines are passed over."""
         reader = self._reader
         try:
             for cells in reader:
+                self._weight += self._read_characters + CELL_WEIGHT * len(cells)
+                self._read_characters, self._row_begins = 0, reader.line_num + 1
                 if cells:
                     yield reader.line_num, cells
         except UnicodeDecodeError as error:
@@ -180,6 +205,15 @@ class CsvReader:
         except csv.Error as error:
             line = reader.line_num
             raise _unreadable("malformed_csv", f"line {line} is no CSV: {error}", line) from None
+
+    def _some(self, rows: Iterator[tuple[int, list[str]]], size: int) -> list[tuple[int, list[str]]]:
+        """The next `size` of the rows, or fewer where they are long; none at their end."""
+        found, most = [], self._weight + BATCH_WEIGHT
+        for row in itertools.islice(rows, size):
+            found.append(row)
+            if self._weight > most:
+                break
+        return found
 
     def _recognise_decimal(self, sample: Sequence[tuple[int, list[str]]], delimiter: str) -> str:
         places = [i for i, (_, column) in enumerate(self._roles) if column is not None and column.is_numeric]
@@ -197,7 +231,7 @@ class CsvReader:
         return "."
 
     def batches(self, size: int = BATCH_ROWS) -> Iterator[Batch]:
-        """The rest of the file, `size` rows at a time."""
+        """The rest of the file, `size` rows at a time, or fewer where they are long."""
         memos = [
             _Memo(column, self.dialect.decimal)
             if column is not None
@@ -207,7 +241,7 @@ class CsvReader:
             for name, (role, column) in zip(self.header, self._roles, strict=True)
         ]
         rows, position = iter(self._pending), 0
-        while chunk := list(itertools.islice(rows, size)):
+        while chunk := self._some(rows, size):
             yield self._batch(chunk, memos, position)
             position += len(chunk)
 

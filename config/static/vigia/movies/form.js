@@ -111,6 +111,11 @@
         for (const mode of ["title", "text"]) if (question[mode] !== undefined) fields[mode].value = question[mode];
         setFilters(question);
       },
+      /* As it is where nothing is asked yet. */
+      empty() {
+        for (const field of Object.values(fields)) field.value = "";
+        setFilters({ genres: [], language: "", varied: 0 });
+      },
       named(title) { fields.title.value = title; },
       describeInstead(words) {
         switchTo("text");

@@ -10,6 +10,7 @@
   const results = find("mv-results"), heading = find("mv-heading"), about = find("mv-about"), cards = find("mv-cards");
   const trailBox = find("mv-trail"), tray = find("mv-liked"), status = find("mv-status"), start = find("mv-start");
   const LIKED = "vigia-movies-liked";
+  const title = document.title;
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
   const answers = new Map(); // by address: {answer, movie, told}
@@ -222,6 +223,8 @@
       if (asking) asking.abort();
       results.hidden = trailBox.hidden = true;
       current = null;
+      document.title = title;
+      form.empty();
       return;
     }
     const name = question.title || question.text || (question.liked ? "What you liked" : `Movie ${question.movie}`);

@@ -40,7 +40,8 @@
     return answer;
   }
 
-  const whole = (text) => (/^\d{1,15}$/.test(text || "") ? Number(text) : null);
+  const LARGEST = 2 ** 53; // an id may be as large, and not larger
+  const whole = (text) => (/^\d{1,16}$/.test(text || "") && BigInt(text) <= LARGEST ? Number(text) : null);
 
   /* The question an address asks, or null. */
   movies.read = (search) => {
