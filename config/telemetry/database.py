@@ -40,16 +40,24 @@ RECENT: Final = 100
 """Jobs with the highest ids are counted anew each time: of two ids the lower may be committed later."""
 SEVERITY: Final[dict[str, int]] = {Verdict.DRIFT: 2, Verdict.NOTICE: 1}
 
-# By an index the reviews of each model: one a day of those on schedule.
+# One look into an index for each model with a schedule; without one, its reviews are those made by hand.
 _LAST_REVIEWS: Final = """
+    SELECT review.id FROM training_registeredmodel model
+    CROSS JOIN LATERAL (
+        SELECT id FROM predictions_driftreview
+        WHERE registered_model_id = model.id AND scheduled
+        ORDER BY until DESC, id DESC LIMIT 1
+    ) review
+    WHERE model.review_hours > 0
+    UNION ALL
     SELECT review.id FROM training_registeredmodel model
     CROSS JOIN LATERAL (
         SELECT made.id FROM predictions_driftreview made
         JOIN training_modelversion version ON version.id = made.version_id
-        WHERE made.registered_model_id = model.id AND (made.scheduled OR model.review_hours = 0)
-        ORDER BY model.review_hours = 0 AND version.status = 'active' DESC, made.until DESC, made.id DESC
-        LIMIT 1
+        WHERE made.registered_model_id = model.id
+        ORDER BY version.status = 'active' DESC, made.until DESC, made.id DESC LIMIT 1
     ) review
+    WHERE model.review_hours = 0
 """
 """The last scheduled ones: who looks at an hour, or at a retired version, out of curiosity moves no alert.
 Where there is no schedule, those of the active version first."""

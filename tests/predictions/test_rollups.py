@@ -345,6 +345,7 @@ def test_a_large_hour_is_worked_off_in_pieces(version: ModelVersion, monkeypatch
 def test_while_a_large_hour_is_counted_it_says_how_far(
     version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And where much is left, nothing is added to it for the moment."""
     monkeypatch.setattr(rollups, "PIECE", 2)
     for minute in range(6):
         log(version, NOON + minute * MINUTE, PLAIN)
@@ -352,6 +353,9 @@ def test_while_a_large_hour_is_counted_it_says_how_far(
     roll_up(version, seconds=0)
     assert rollups.counted_to(version.registered_model) == NOON + 2 * MINUTE
     assert rows_of(version) == 2
+    with rollups.to_this_moment(version.registered_model, seconds=0, now=LATER) as counted_to:
+        assert counted_to == NOON + 4 * MINUTE
+        assert rows_of(version) == 4
 
 
 @pytest.mark.django_db
@@ -385,19 +389,6 @@ def test_what_was_answered_just_now_is_counted_for_the_moment_alone(version: Mod
         log(version, NOON + MINUTE - dt.timedelta(seconds=1), PLAIN)  # was under way
     assert rollups.counted_to(model) == moment - rollups.lag()
     assert roll_up(version, NOON + 5 * MINUTE) == 4
-
-
-@pytest.mark.django_db
-def test_where_much_is_left_to_count_nothing_is_added_to_it_for_the_moment(
-    version: ModelVersion, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rollups, "PIECE", 2)
-    for minute in range(6):
-        log(version, NOON + minute * MINUTE, PLAIN)
-    roll_up(version, seconds=0)
-    with rollups.to_this_moment(version.registered_model, seconds=0, now=LATER) as counted_to:
-        assert counted_to == NOON + 2 * MINUTE
-        assert rows_of(version) == 2
 
 
 # -- versions, months ----------------------------------------------------------------------------------
