@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import uuid
@@ -12,6 +11,7 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.contrib import auth
 from django.http import QueryDict
+from django.urls import reverse
 from django.utils.functional import SimpleLazyObject
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -27,9 +27,9 @@ from predictions.log import Stale, writer
 from predictions.serializers import AnswerSerializer as Answered
 from predictions.serializers import PredictionDetailSerializer, PredictionPageSerializer, PredictionSerializer
 from predictions.services import queries
-from training.errors import Malformed, NotFound
+from training.errors import NotFound
 from training.models import RegisteredModel
-from training.parsers import INSTANCE_PARSERS, CsvBody, JsonBody, body_sha256
+from training.parsers import INSTANCE_PARSERS, CsvBody, JsonBody
 from training.schema import Fault, InvalidRows
 from training.schema.compiled import Rows
 from training.schema.dataset import RepeatedNames
@@ -38,6 +38,7 @@ from training.serializers import InstanceSerializer, serializer_for
 from training.services import access, keys, makers, snapshot
 from training.services.serving import Served, served, served_to
 from training.views.base import ModelView, bad_parameter, csv_dialect, following_page, moment_of, whole_of
+from training.views.idempotent import REPLAYED, IdempotentView, retry_key
 
 CHANGES_SURVIVED = 3  # that may overtake a request before it holds the next one off
 LOG_FILTERS = [
@@ -50,18 +51,16 @@ LOG_FILTERS = [
 ]
 INSTANCES = {"application/json": OpenApiTypes.OBJECT, "text/csv": OpenApiTypes.STR}
 PREDICT_PARAMETERS = [
-    OpenApiParameter(
-        "Idempotency-Key", str, OpenApiParameter.HEADER, description="Makes a retry safe for a day."
-    ),
     OpenApiParameter("delimiter", str, enum=[",", ";", "tab"], description="For a CSV body."),
     OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
 ]
 
 
-class Fenced(APIView):
+class Fenced(IdempotentView):
     """A view whose answers stand behind the fence: what is known is stamped before the key is looked at."""
 
     generation = 0
+    stores_own_answers = True
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         self.generation = snapshot.generation()
@@ -173,7 +172,7 @@ class PredictionsView(PredictView):
             limit=min(whole_of(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
         )
         rows, cursor = queries.page(self.model, wanted)
-        following = following_page(request, "predictions", self.model, cursor)
+        following = following_page(request, reverse("predictions", args=[self.model.name]), cursor)
         predictions = PredictionSerializer(rows, many=True).data
         headers = {"Link": f'<{following}>; rel="next"'} if following else {}
         body = {"model": self.model.name, "predictions": predictions, "next": following}
@@ -210,7 +209,7 @@ def teach(request: Request, model: RegisteredModel, number: int | None, generati
 
 
 def respond(answer: Answer) -> Response:
-    headers = {"Idempotent-Replayed": "true"} if answer.replayed else {}
+    headers = {REPLAYED: "true"} if answer.replayed else {}
     return Response(answer.body, headers=headers)
 
 
@@ -262,25 +261,10 @@ def typed_cells(data: QueryDict) -> dict[str, str]:
 
 
 def caller_of(request: Request) -> Caller:
-    """Who asks; with an Idempotency-Key also what exactly is asked."""
-    key = request.headers.get("Idempotency-Key")
-    digest = ""
-    if key is not None:
-        if not inference.is_idempotency_key(key):
-            said = (
-                f"Idempotency-Key must be 1 to {inference.IDEMPOTENCY_KEY_LENGTH} printable ASCII characters"
-            )
-            raise Malformed(said, code="bad_idempotency_key")
-        digest = inference.request_sha256(request.get_full_path(), request.content_type, _hashed(request))
+    """The client of a request; with an Idempotency-Key also what exactly is asked."""
+    retry = retry_key(request)
+    key, digest = (None, "") if retry is None else (retry.key, retry.request_sha256)
     return Caller(request.user.pk, request._request.request_id, key, digest)  # type: ignore[attr-defined]
-
-
-def _hashed(request: Request) -> str:
-    """Hash of the body; a form is hashed by its fields."""
-    data = request.data
-    if isinstance(data, QueryDict):
-        return hashlib.sha256(data.urlencode().encode()).hexdigest()
-    return body_sha256(request)
 
 
 def _cursor(request: Request) -> uuid.UUID | None:
