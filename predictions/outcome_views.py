@@ -44,8 +44,8 @@ class GivenOutcomeSerializer(serializers.Serializer[Any]):
     prediction = serializers.UUIDField(required=False)
     key = serializers.CharField(
         required=False,
-        help_text="The client's own key: its newest prediction gets the outcome, or with observed_at the newest "
-        "one made until then. Without such a prediction the outcome waits for one.",
+        help_text="The client's own key. Its newest prediction gets the outcome, or with observed_at the "
+        "newest one made until then. Without such a prediction the outcome waits for one.",
     )
     actual = serializers.JSONField(help_text="A value of the target column.")
     observed_at = serializers.DateTimeField(

@@ -49,10 +49,14 @@ LOG_FILTERS = [
     OpenApiParameter("limit", int, description=f"Rows a page, at most {queries.LARGEST_PAGE}."),
     OpenApiParameter("cursor", str, description="From `next` of the page before."),
 ]
+INCLUDE = "inputs"
 INSTANCES = {"application/json": OpenApiTypes.OBJECT, "text/csv": OpenApiTypes.STR}
 PREDICT_PARAMETERS = [
     OpenApiParameter("delimiter", str, enum=[",", ";", "tab"], description="For a CSV body."),
     OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
+    OpenApiParameter(
+        "include", str, enum=[INCLUDE], description="Adds each row's key and inputs to its answer."
+    ),
 ]
 
 
@@ -130,13 +134,24 @@ class PredictView(Fenced, ModelView):
 
     rights: ClassVar = {"POST": "predict"}
     parser_classes = INSTANCE_PARSERS
+    renderer_classes = [*APIView.renderer_classes, CSVRenderer]
     max_bytes = settings.PREDICT_MAX_BYTES
 
     @extend_schema(
         operation_id="predict_version", request=INSTANCES, responses=Answered, parameters=PREDICT_PARAMETERS
     )
     def post(self, request: Request, model: str, number: int | None = None) -> Response:
-        return respond(self.predict(request, self.model, request.data, number))
+        return self.answered(request, number)
+
+    def answered(self, request: Request, number: int | None) -> Response:
+        """The answers in the order of the request. A CSV also has each row's key; with ``?include=inputs``
+        either form has the key and the inputs."""
+        with_inputs = _with_inputs(request)
+        answer = self.predict(request, self.model, request.data, number)
+        response = respond(answer)
+        if with_inputs or request.accepted_renderer.format == CSVRenderer.format:
+            response.data = answer.body | {"predictions": _with_rows(answer, with_inputs=with_inputs)}
+        return response
 
     # -- what the browsable API shows ----------------------------------------------------------------
 
@@ -157,7 +172,6 @@ class PredictionsView(PredictView):
     """Predicts (POST), or reads the model's log, newest first (GET)."""
 
     rights: ClassVar = {"POST": "predict", "GET": "read_log"}
-    renderer_classes = [*PredictView.renderer_classes, CSVRenderer]
 
     @extend_schema(
         operation_id="list_predictions", parameters=LOG_FILTERS, responses=PredictionPageSerializer
@@ -182,7 +196,7 @@ class PredictionsView(PredictView):
         operation_id="predict", request=INSTANCES, responses=Answered, parameters=PREDICT_PARAMETERS
     )
     def post(self, request: Request, model: str, number: int | None = None) -> Response:
-        return respond(self.predict(request, self.model, request.data, None))
+        return self.answered(request, None)
 
 
 class PredictionView(APIView):
@@ -211,6 +225,21 @@ def teach(request: Request, model: RegisteredModel, number: int | None, generati
 def respond(answer: Answer) -> Response:
     headers = {REPLAYED: "true"} if answer.replayed else {}
     return Response(answer.body, headers=headers)
+
+
+def _with_inputs(request: Request) -> bool:
+    include = request.query_params.get("include")
+    if include not in (None, INCLUDE):
+        raise bad_parameter("include", f"include must be {INCLUDE}", include)
+    return include is not None
+
+
+def _with_rows(answer: Answer, *, with_inputs: bool) -> list[dict[str, Any]]:
+    """The answers, each with the key (and the inputs) that the log has under its id."""
+    answers = answer.body["predictions"]
+    logged = queries.by_ids([uuid.UUID(each["id"]) for each in answers])
+    rows = [(each, logged[uuid.UUID(each["id"])]) for each in answers]
+    return [each | {"key": row.key} | ({"inputs": row.inputs} if with_inputs else {}) for each, row in rows]
 
 
 def _read(request: Request, ready: Served, data: Any) -> Rows:

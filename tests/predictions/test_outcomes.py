@@ -213,7 +213,7 @@ def test_a_label_belongs_to_the_newest_prediction_made_before_it_was_observed(
     said = {"key": "c7", "actual": True, "observed_at": observed.isoformat()}
     assert given(post(OUTCOMES, said)) == {"received": 1, "recorded": 1}
     [row] = Outcome.objects.all()
-    assert row.prediction_id == rows[1].pk, "the prediction of two days ago was made after the label was known"
+    assert row.prediction_id == rows[1].pk, "the prediction of two days ago came after the label"
     assert row.observed_at == observed
     exact = {"key": "c7", "actual": False, "observed_at": rows[0].at.isoformat()}
     assert given(post(OUTCOMES, exact)) == {"received": 1, "recorded": 1}

@@ -145,4 +145,4 @@ def _store(retry: RetryKey, response: StoredResponse) -> bool:
     row: list[Any] = [retry.client_id, retry.key, retry.request_sha256, response.body, response.status]
     with connection.cursor() as cursor:
         cursor.execute(statement, [*row, json.dumps(response.headers), settings.IDEMPOTENCY_HOURS])
-        return cursor.rowcount == 1
+        return bool(cursor.rowcount)

@@ -78,7 +78,9 @@ def retry_key(request: Request) -> RetryKey | None:
     idempotency.check_key(key)
     content_type = request.content_type or ""
     digest = idempotency.request_sha256(request.get_full_path(), content_type, _body_sha256(request))
-    return RetryKey(request.user.pk, key, digest)
+    client_id = request.user.pk
+    assert client_id is not None  # permissions refuse anonymous requests
+    return RetryKey(client_id, key, digest)
 
 
 def _body_sha256(request: Request) -> str:
