@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from calendar import monthrange
 from collections.abc import Mapping
@@ -10,7 +11,9 @@ from functools import lru_cache, partial
 from typing import Any, Final
 
 from recommender.entries import COLUMNS, FIELDS, Read, Refused, split_terms, terms_of
+from recommender.missing import says_nothing
 from recommender.reading.rows import NO_TARGET, Layout
+from recommender.titles import article_first, other_name, without_year
 from training.errors import Malformed
 from training.schema import Column, DatasetSchema, Fault
 from training.schema.decoding import decode_json
@@ -62,19 +65,39 @@ def assemble(given: dict[str, Any]) -> Row | list[Fault]:
     faults: list[Fault] = []
     for name, value in given.items():
         finish = _FINISH.get(name)
-        if value is None or finish is None:
-            values[name] = _EMPTY[name] if value is None else value
-        else:
+        if isinstance(value, str) and name != "title" and says_nothing(value):
+            value = None  # noqa: PLW2901
+        if value is not None and finish is not None:
             try:
-                values[name] = finish(value)
+                value = finish(value)  # noqa: PLW2901
             except Refused as refused:
                 faults += refused.faults
+                continue
+        values[name] = _EMPTY[name] if value is None else value
     if "release_date" in values:
         of_date = values.pop("release_date")
         values["year"] = of_date if values.get("year") is None else values["year"]
+    if isinstance(values.get("title"), str):
+        _take_title_apart(values)
     if "rating" in values and not values.get("votes", 1) and not values["rating"]:
         values["rating"] = None  # the mean of no votes
     return faults or Row(values)
+
+
+def _take_title_apart(values: dict[str, Any]) -> None:
+    """Reads MovieLens's "Postman, The (Postino, Il) (1994)" as "The Postman", 1994, originally "Il Postino".
+
+    A year stays in the title where the file gives another one.
+    """
+    title, year = without_year(values["title"])
+    if year is not None and values.get("year") in (None, year):
+        values["year"] = year
+        title, other = other_name(title)
+        if other and not values.get("original_title"):
+            values["original_title"] = article_first(other)
+    else:
+        title = values["title"]
+    values["title"] = article_first(title)
 
 
 def list_of(name: str, value: Any) -> tuple[str, ...]:
@@ -99,8 +122,23 @@ def _list_in(name: str, text: str) -> tuple[str, ...]:
     try:
         return list_of(name, decode_json(text.encode("utf-8", "surrogatepass")))
     except Malformed as error:
+        literal = _python_literal(text)
+        if literal is not None:
+            return list_of(name, literal)
         said = f"{name} is no JSON list: {error.message.replace('the body', 'the cell')}"
         raise Refused([Fault(name, error.code, said, echo(text), has_value=True)]) from None
+
+
+def _python_literal(text: str) -> list[Any] | dict[str, Any] | None:
+    """The value of ``[{'id': 18, 'name': 'Drama'}]``, which Kaggle's files have in place of JSON; else None.
+
+    Literals alone are read: no name, call or operator.
+    """
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return value if isinstance(value, (list, dict)) else None
 
 
 def year_of(date: str) -> int:

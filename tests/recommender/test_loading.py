@@ -76,6 +76,55 @@ def test_a_csv_with_json_in_its_cells(tmp_path: Path) -> None:
     assert (bare.rating, bare.votes) == (None, 0), "the mean of no votes is no rating"
 
 
+def test_words_for_missing_are_no_content(tmp_path: Path) -> None:
+    load(
+        tmp_path,
+        "id,title,plot,genres,tags\n"
+        "1,Harbour Lights,N/A,N/A,null\n2,None,nan,Unknown|Horror,?\n3,Goat Radio,No overview found.,\\N,-\n"
+        "4,Real,Not available to everybody,Drama,none of these\n",
+    )
+    rows = {row.pk: (row.title, row.description, row.genres, row.keywords) for row in Movie.objects.all()}
+    assert rows == {
+        1: ("Harbour Lights", "", [], []),
+        2: ("None", "", ["Horror"], []),
+        3: ("Goat Radio", "", [], []),
+        4: ("Real", "Not available to everybody", ["Drama"], ["none of these"]),
+    }
+
+
+def test_movielens_titles_are_taken_apart(tmp_path: Path) -> None:
+    load(
+        tmp_path,
+        "movieId,title,genres\n"
+        "1,Toy Story (1995),Adventure|Animation\n"
+        '2,"Postman, The (Postino, Il) (1994)",(no genres listed)\n'
+        '3,"City of Lost Children, The (Cité des enfants perdus, La) (1995)",Drama\n'
+        "4,Twelve Monkeys (a.k.a. 12 Monkeys) (1995),Sci-Fi\n"
+        "5,Halloween (Part 2) (1981),Horror\n6,2001 (Two Thousand and One),Sci-Fi\n",
+    )
+    rows = {row.pk: (row.title, row.year, row.original_title, row.genres) for row in Movie.objects.all()}
+    assert rows == {
+        1: ("Toy Story", 1995, "", ["Adventure", "Animation"]),
+        2: ("The Postman", 1994, "Il Postino", []),
+        3: ("The City of Lost Children", 1995, "La Cité des enfants perdus", ["Drama"]),
+        4: ("Twelve Monkeys", 1995, "12 Monkeys", ["Sci-Fi"]),
+        5: ("Halloween (Part 2)", 1981, "", ["Horror"]),
+        6: ("2001 (Two Thousand and One)", None, "", ["Sci-Fi"]),
+    }
+
+
+def test_python_literals_are_read_as_lists_and_nothing_else(tmp_path: Path) -> None:
+    load(
+        tmp_path,
+        "id,title,genres\n"
+        "862,Toy Story,\"[{'id': 16, 'name': 'Animation'}, {'id': 35, 'name': \"\"Kids' Comedy\"\"}]\"\n"
+        "863,Other,[]\n",
+    )
+    assert Movie.objects.get(pk=862).genres == ["Animation", "Kids' Comedy"]
+    said, _ = refusal(tmp_path, "id,title,genres\n1,A,\"[__import__('os').system('true')]\"\n")
+    assert "nothing was loaded" in said
+
+
 def test_a_plain_csv_with_semicolons_and_decimal_commas(tmp_path: Path) -> None:
     assert "delimiter semicolon, decimal comma" in load(tmp_path, "\ufeff" + PLAIN)
     row = Movie.objects.get(pk=21)
