@@ -19,6 +19,7 @@ _NO: Final = regex.compile(
     r"(?:there is )?no (?:genres?|overview|(?:plot )?summary|plot|description|synopsis|keywords?|tags|data)"
     r"(?: (?:is|are))?(?: (?:found|listed|available|given|provided|yet|known|entered|added))*"
 )
+_DASHES: Final = regex.compile(r"[-\u2010-\u2015\u2212?.*_/]*")
 _MARKS: Final = regex.compile(r"[\p{P}<>]+")
 
 
@@ -30,9 +31,9 @@ def says_nothing(text: str) -> bool:
     if len(text) > 60:
         return False
     plain = text.strip().casefold()
-    if plain == "\\n":  # NULL as MySQL and IMDb write it
+    if plain == "\\n" or _DASHES.fullmatch(plain):  # \N is NULL as MySQL and IMDb write it
         return True
     if "/" in plain or "." in plain:  # n/a, n.d.
         plain = plain.replace("/", "").replace(".", "")
     plain = " ".join(_MARKS.sub(" ", plain).split())
-    return not plain or plain in _WORDS or _NO.fullmatch(plain) is not None
+    return plain in _WORDS or _NO.fullmatch(plain) is not None

@@ -13,7 +13,7 @@ from recommender.index.stop_words import REQUEST_WORDS, STOP_WORDS
 # scikit-learn's token_pattern with Unicode's word characters (UAX 29, UTS 18): combining marks belong to the
 # word they stand in, and so do joiners within one. `re` ends a word at each mark.
 _JOINERS: Final = "\u200c\u200d"
-_WORD: Final = regex.compile(rf"\w[\w{_JOINERS}]*\w")
+_WORD: Final = regex.compile(rf"[\w\p{{N}}][\w\p{{N}}{_JOINERS}]*[\w\p{{N}}]")
 _PIECE: Final = regex.compile(r"\w(?:\S*\w)?")  # "post-apocalyptic" and "d'artagnan", as labels are written
 
 MARGIN: Final = 2

@@ -22,28 +22,35 @@ from training.schema.faults import echo
 LONGEST_CELL: Final = 100_000
 ALIASES: Final = {
     "id": ("movie_id", "movieId", "tmdb_id"),
-    "title": ("name", "titulo", "título"),
-    "original_title": (),
+    "tconst": (),
+    "title_type": ("titleType",),
+    "title": ("name", "titulo", "título", "primaryTitle"),
+    "original_title": ("originalTitle",),
     "description": ("overview", "plot", "synopsis", "summary", "sinopsis"),
     "genres": ("genre", "géneros"),
     "keywords": ("tags",),
-    "year": ("release_year", "año"),
+    "year": ("release_year", "startYear", "año"),
     "release_date": ("released",),
     "language": ("original_language", "lang"),
     "popularity": (),
     "rating": ("vote_average",),
     "votes": ("vote_count",),
-    "runtime": ("runtime_minutes", "duration_minutes"),
+    "runtime": ("runtime_minutes", "runtimeMinutes", "duration_minutes"),
 }
 LISTS: Final = ("genres", "keywords")
+MOVIE_TYPES: Final = frozenset(("movie", "tvmovie", "short", "tvshort", "video", "tvspecial", "tvminiseries"))
+_TCONST: Final = re.compile(r"tt0*([1-9]\d{0,14})", re.ASCII)
 _EXTRA: Final = {
+    "id": replace(COLUMNS["id"], nullable=True),  # IMDb has `tconst` in its place
+    "tconst": Column("tconst", "text", nullable=True, max_length=40),
+    "title_type": Column("title_type", "text", nullable=True, max_length=40),
     "genres": Column("genres", "text", nullable=True, max_length=LONGEST_CELL),
     "keywords": Column("keywords", "text", nullable=True, max_length=LONGEST_CELL),
     "release_date": Column("release_date", "text", nullable=True, max_length=40),
 }
 SCHEMA: Final = DatasetSchema(
     columns=tuple(
-        replace(COLUMNS[name] if name in COLUMNS else _EXTRA[name], aliases=aliases)
+        replace(_EXTRA[name] if name in _EXTRA else COLUMNS[name], aliases=aliases)
         for name, aliases in ALIASES.items()
     ),
     target=NO_TARGET,
@@ -59,10 +66,23 @@ class Row:
     values: dict[str, Any]
 
 
-def assemble(given: dict[str, Any]) -> Row | list[Fault]:
-    """A row's values, as their columns have read them -> the movie's fields, or every fault."""
+def assemble(given: dict[str, Any]) -> Row | list[Fault] | None:
+    """A row's values, as their columns have read them -> the movie's fields, or every fault; None for what
+    IMDb says is no movie."""
     values: dict[str, Any] = {}
     faults: list[Fault] = []
+    title_type = given.pop("title_type", None)
+    if title_type is not None and title_type.casefold() not in MOVIE_TYPES:
+        return None
+    tconst = given.pop("tconst", None)
+    if given.get("id") is None:
+        number = _TCONST.fullmatch(tconst or "")
+        if number is None:
+            empty = "id" in given or tconst is not None
+            message = "id must be a number, or tconst like tt0111161" if empty else "id is missing"
+            faults.append(Fault("id", "null_not_allowed" if empty else "missing_field", message))
+        else:
+            given["id"] = int(number[1])
     for name, value in given.items():
         finish = _FINISH.get(name)
         if isinstance(value, str) and name != "title" and says_nothing(value):
@@ -161,4 +181,10 @@ _FINISH: Final[Mapping[str, Read]] = (
     | {"release_date": year_of}
 )
 _EMPTY: Final = {name: field.empty for name, field in FIELDS.items()} | {"release_date": None}
-LAYOUT: Final[Layout[Row]] = Layout(SCHEMA, assemble, raw=frozenset(LISTS))
+LAYOUT: Final[Layout[Row]] = Layout(
+    SCHEMA,
+    assemble,
+    raw=frozenset(LISTS),
+    needs=(("id", "tconst"),),
+    others="episodes, series or games by their titleType, and no movies",
+)
