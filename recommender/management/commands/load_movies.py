@@ -15,8 +15,8 @@ from recommender.services import loading
 class Command(LoadingCommand[Row]):
     help = (
         "Adds the movies of a file to the catalogue and changes those that are there (by id). The file is a "
-        "CSV, one of TMDB, MovieLens, IMDb (.tsv) or Kaggle too, or JSON lines. A file with bad rows is refused "
-        "whole, unless --refused is given."
+        "CSV, one of TMDB, MovieLens, IMDb (.tsv) or Kaggle too, or JSON lines. A file with bad rows is "
+        "refused whole, unless --refused is given."
     )
     layout = LAYOUT
 
