@@ -37,7 +37,15 @@ from training.schema.faults import clip
 from training.serializers import InstanceSerializer, serializer_for
 from training.services import access, keys, makers, snapshot
 from training.services.serving import Served, served, served_to
-from training.views.base import ModelView, bad_parameter, csv_dialect, following_page, moment_of, whole_of
+from training.views.base import (
+    CSV_PARAMETERS,
+    ModelView,
+    bad_parameter,
+    csv_dialect,
+    following_page,
+    moment_of,
+    whole_of,
+)
 
 CHANGES_SURVIVED = 3  # that may overtake a request before it holds the next one off
 LOG_FILTERS = [
@@ -53,8 +61,7 @@ PREDICT_PARAMETERS = [
     OpenApiParameter(
         "Idempotency-Key", str, OpenApiParameter.HEADER, description="Makes a retry safe for a day."
     ),
-    OpenApiParameter("delimiter", str, enum=[",", ";", "tab"], description="For a CSV body."),
-    OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
+    *CSV_PARAMETERS,
 ]
 
 
@@ -216,9 +223,8 @@ def respond(answer: Answer) -> Response:
 
 def _read(request: Request, ready: Served, data: Any) -> Rows:
     if isinstance(data, CsvBody):
-        delimiter, decimal = csv_dialect(request)
         data.stream.seek(0)
-        return inference.read_csv(ready, data.stream, delimiter=delimiter, decimal=decimal)
+        return inference.read_csv(ready, data.stream, csv_dialect(request))
     if isinstance(data, QueryDict):
         return inference.read_rows(ready, [form_cells(data)], text=True)
     assert isinstance(data, JsonBody)

@@ -13,6 +13,7 @@ from django.contrib.auth.models import User
 from training import artifacts, catalogue
 from training.models import Dataset, RegisteredModel
 from training.schema import DatasetSchema, Fault, InvalidRows
+from training.schema.dialect import Told
 from training.schema.faults import REPORTED_FAULTS
 from training.schema.reading import CsvReader
 
@@ -49,8 +50,8 @@ def from_csv(
     *,
     by: User | None,
     source: str,
-    delimiter: str | None = None,
-    decimal: str | None = None,
+    told: Told = Told(),  # noqa: B008 (frozen)
+    skip_unlabelled: bool = False,
     refused: TextIO | None = None,
     progress: Progress = lambda rows: None,
 ) -> Dataset:
@@ -59,7 +60,8 @@ def from_csv(
     Parameters
     ----------
     stream : binary and seekable.
-    source : for the dataset's row; how the file was read is added.
+    source : for the dataset's row; how the file was read is added. told : how the CSV is written.
+    skip_unlabelled : whether rows without a target are left out.
     refused : when given, bad rows are written there with their reasons and the good ones are kept.
 
     Raises
@@ -69,7 +71,7 @@ def from_csv(
     from training.datasets import DatasetWriter
 
     schema = declared_schema(model)
-    reader = CsvReader(stream, schema, with_target=True, delimiter=delimiter, decimal=decimal)
+    reader = CsvReader(stream, schema, with_target=True, told=told, skip_unlabelled=skip_unlabelled)
     writer_of_refused = csv.writer(refused) if refused is not None else None
     if writer_of_refused is not None:
         writer_of_refused.writerow(["line", "reasons", *reader.header])
