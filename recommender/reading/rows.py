@@ -17,8 +17,8 @@ from training.schema import Column, DatasetSchema, Fault, InvalidRows
 from training.schema.columns import EXACT_INTEGER
 from training.schema.dataset import RepeatedNames
 from training.schema.decoding import decode_json
-from training.schema.faults import clip, echo
 from training.schema.dialect import Table, Told, Unreadable
+from training.schema.faults import clip, echo
 from training.schema.reading import CsvReader
 
 CHUNK_ROWS: Final = 4_000

@@ -280,7 +280,7 @@ def test_an_unknown_model_is_answered_with_the_known_ones(tmp_path: Path) -> Non
     [
         (["--activate"], "--activate needs --train"),
         (["--train", "--reason", "x"], "add --activate"),
-        (["--delimiter", "|"], "is no delimiter"),
+        (["--delimiter", ":"], "is no delimiter"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: list[str], said: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import IO
 
 from training.schema import Column, DatasetSchema, InvalidRows
+from training.schema.columns import BadValue
 from training.schema.dialect import Dialect, Table
 from training.schema.numerals import NumberFormat
 from training.schema.reading import CsvReader
@@ -64,9 +65,13 @@ def _column(schema: DatasetSchema, name: str) -> Column | None:
 def _cell(column: Column | None, cell: str, numbers: NumberFormat) -> str:
     if column is None:
         return cell
-    if column.stands_for_null(cell):
+    try:
+        value = column.from_text(cell, numbers=numbers)
+    except BadValue as bad:  # a target that is missing; every other cell was read before
+        return "" if bad.fault.code == "null_not_allowed" else cell
+    if value is None:
         return ""
-    return repr(column.from_text(cell, numbers=numbers)) if column.is_numeric else cell
+    return repr(value) if column.is_numeric else cell
 
 
 def _is_recognised(stream: IO[bytes], schema: DatasetSchema, dialect: Dialect) -> bool:

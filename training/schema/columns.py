@@ -175,10 +175,6 @@ class Column:
                 )
         return self._number(float(plain), text)
 
-    def stands_for_null(self, text: str) -> bool:
-        """Whether a CSV cell is blank or a word that is declared to mean so."""
-        return not text.strip() or bool(self.missing and self._is_missing(text))
-
     def _is_missing(self, value: Any) -> bool:
         """Whether a text or a number is declared to stand for null."""
         if isinstance(value, str):

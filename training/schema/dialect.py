@@ -29,6 +29,12 @@ CELL_WEIGHT: Final = 64
 """Bytes of a cell beside its characters."""
 UTF8: Final = "utf-8"
 
+_OTHERS: Final = {
+    b"PK\x03\x04": "a spreadsheet (or another zip archive)",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet of an old Excel",
+    b"\x1f\x8b": "a gzip archive (its name must end in .gz)",
+    b"PAR1": "a Parquet file",
+}
 _NO_TEXT: Final = frozenset(("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"))
 _SEP_LINE: Final = re.compile(r'"?sep=(?P<mark>[,;|\t])"?[,;|\t]*', re.IGNORECASE)
 _NUMBER: Final = re.compile(r"[+-]?[\d.,]*\d[\d.,]*(?:[eE][+-]?\d+)?", re.ASCII)
@@ -128,7 +134,7 @@ class Table:
     def __init__(
         self,
         stream: IO[bytes],
-        told: Told = Told(),  # noqa: B008 (frozen)
+        told: Told = Told(),
         *,
         knows: Callable[[str], bool] | None = None,
         skip_blank_rows: bool = False,
@@ -167,19 +173,18 @@ class Table:
         """
         width, named = len(self.header), self.named
         for line, cells in self._rows():
-            if len(cells) != width:
-                if len(cells) > width and not any(map(str.strip, cells[width:])):
-                    cells = cells[:width]
-                    self.trimmed_rows += 1
-                elif named <= len(cells) < width:
-                    cells = cells + [""] * (width - len(cells))
+            if len(cells) > width and not any(map(str.strip, cells[width:])):
+                del cells[width:]
+                self.trimmed_rows += 1
+            elif named <= len(cells) < width:
+                cells.extend([""] * (width - len(cells)))
             if self._skip_blank_rows and not any(map(str.strip, cells)):
                 self.blank_rows += 1
-                continue
-            yield line, cells
+            else:
+                yield line, cells
 
     def passed_over(self) -> list[str]:
-        """In words, what of the rows read so far is not read: blank rows, and blank cells beyond the header."""
+        """In words, what was left out so far: blank rows, and blank cells beyond the header."""
         found = []
         if self.blank_rows:
             rows = "1 blank row" if self.blank_rows == 1 else f"{self.blank_rows:,} blank rows"
@@ -198,7 +203,8 @@ class Table:
     def _read_header(self) -> list[str]:
         for _, cells in self._rows():
             if any(map(str.strip, cells)):
-                return [cell.strip() for cell in cells]
+                # Windows and others break the line in a name differently.
+                return [cell.strip().replace("\r\n", "\n") for cell in cells]
         raise Unreadable("empty_file", "the CSV is empty: a header line is needed")
 
     def _lines(self) -> Iterator[str]:
@@ -264,6 +270,9 @@ def _peek(stream: IO[bytes]) -> bytes:
 def _encoding(head: bytes, told: str | None) -> str:
     if told is not None:
         return _told_encoding(head, told)
+    for magic, name in _OTHERS.items():
+        if head.startswith(magic):
+            raise Unreadable("malformed_csv", f"this is {name} and not a CSV: save it as CSV in UTF-8")
     # ASCII in UTF-16 has a NUL in every other byte, with a byte-order mark or without.
     if (
         head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

@@ -17,10 +17,11 @@ THOUSANDS: Final = {"": "none", ",": "comma", ".": "point", " ": "space", "'": "
 """Thousands marks by the character that stands for each; a space may be any of `_SPACES`."""
 THOUSANDS_WORDS: Final = (",", ".", "space", "apostrophe", "none")
 
-MISSING_WORDS: Final = frozenset(
-    ("na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "null", "(null)", "none", "nil", r"\n", "?")
-    + ("-", "--", "---", "\u2013", "\u2014", ".", "..", "#value!", "#div/0!", "#ref!", "#num!", "#name?")
-)
+# Of R, pandas and SQL; Excel's errors; of SAS, Stata and people.
+_WORDS: Final = r"na|n/a|n.a.|#n/a|#na|<na>|nan|null|(null)|none|nil|\n"
+_ERRORS: Final = "#value!|#div/0!|#ref!|#num!|#name?"
+_SHORT: Final = "?|-|--|---|\u2013|\u2014|.|.."
+MISSING_WORDS: Final = frozenset("|".join((_WORDS, _ERRORS, _SHORT)).split("|"))
 """Words that stand for a missing value in a column of anything but text, in lower case."""
 
 PARENTHESES: Final = "()"
@@ -199,17 +200,19 @@ class _Evidence:
             self.decimals.setdefault(digits[len(whole)], cell)
         return True
 
-    def doubts(self, mark: str) -> str:
+    def doubts(self, mark: str, delimiter: str) -> str:
         """A cell such as ``1.200`` that may be a whole number although `mark` is the file's decimal mark.
 
         Whoever writes three decimals of 1.2 writes 950.000 as well, and not 950; and decimals do not all
-        end in a zero.
+        end in a zero. Where semicolons separate the columns, points separate thousands often enough.
         """
-        padded = self.padded.get(mark)
-        if not padded or mark in self.decimals or self.long:
+        if mark not in self.either or mark in self.decimals or self.long:
             return ""
+        if mark == "." and delimiter != ",":
+            return self.either[mark]
+        padded = self.padded.get(mark, set())
         all_padded = mark not in self.unpadded and len(padded) >= ENOUGH_PADDED
-        return min(padded) if self.short or all_padded else ""
+        return min(padded) if padded and (self.short or all_padded) else ""
 
 
 def _evidence(name: str, cells: Iterable[str], nulls: frozenset[str], *, strict: bool) -> _Evidence | None:
@@ -257,7 +260,7 @@ def recognise(
     looked_at = (_evidence(name, cells, nulls, strict=not declared) for name, cells in columns.items())
     found = [each for each in looked_at if each is not None]
     mark = decimal or _told_by(thousands) or _decimal(found, delimiter)
-    return NumberFormat(mark, _thousands(found, mark, decimal) if thousands is None else thousands)
+    return NumberFormat(mark, _thousands(found, mark, decimal, delimiter) if thousands is None else thousands)
 
 
 def _told_by(thousands: str | None) -> str | None:
@@ -288,7 +291,7 @@ def _decimal(found: Sequence[_Evidence], delimiter: str) -> str:
     raise _two_readings(doubtful, doubtful.either[mark], mark)
 
 
-def _thousands(found: Sequence[_Evidence], decimal: str, told: str | None) -> str:
+def _thousands(found: Sequence[_Evidence], decimal: str, told: str | None, delimiter: str) -> str:
     shown = {mark: (each.name, cell) for each in found for mark, cell in each.thousands.items()}
     shown.pop(decimal, None)
     if len(shown) > 1:
@@ -303,13 +306,19 @@ def _thousands(found: Sequence[_Evidence], decimal: str, told: str | None) -> st
                 f"{DECIMALS[decimal]}: {_pass(decimal=decimal, thousands=other)} to read it as "
                 f"{_as_thousands(cell)}; {_pass(decimal=decimal, thousands='none')} if it is no number"
             )
-        if told is None and (cell := each.doubts(decimal)):
-            raise _two_readings(each, cell, decimal)
+        if told is None and (cell := each.doubts(decimal, delimiter)):
+            raise _two_readings(each, cell, decimal, alone=not any(decimal in e.decimals for e in found))
     return next(iter(shown), "")
 
 
-def _two_readings(column: _Evidence, cell: str, mark: str) -> Ambiguous:
+def _two_readings(column: _Evidence, cell: str, mark: str, *, alone: bool = True) -> Ambiguous:
     as_decimal = split_signs(cell)[0].replace(",", ".")
+    if not alone:  # other columns show that the mark is the file's decimal mark
+        return Ambiguous(
+            f"{cell[:40]!r} in column {column.name!r} can be read as a decimal or with a thousands "
+            f"{DECIMALS[mark]}: {_pass(decimal=mark)} if it is {as_decimal[:40]}; if it is "
+            f"{_as_thousands(cell)}, write the column without thousands marks"
+        )
     return Ambiguous(
         f"{cell[:40]!r} in column {column.name!r} can be read as a decimal or with a thousands "
         f"{DECIMALS[mark]}: {_pass(decimal=mark)} if it is {as_decimal[:40]}, "
