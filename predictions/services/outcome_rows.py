@@ -14,7 +14,7 @@ from django.utils.dateparse import parse_datetime
 
 from training.errors import TooLarge
 from training.schema import Column, DatasetSchema, Fault, InvalidRows, Value
-from training.schema.columns import BadValue
+from training.schema.columns import PLAIN, BadValue
 from training.schema.dataset import RepeatedNames
 from training.schema.dialect import Told
 from training.schema.faults import REPORTED_FAULTS, clip, echo
@@ -90,6 +90,10 @@ def from_csv(stream: BinaryIO, told: Told) -> Rows:
     from training.schema.reading import CsvReader
 
     reader = CsvReader(stream, _CSV, with_target=False, told=told, maybe_numbers=frozenset(("actual",)))
+    if (told.decimal, told.thousands) == (None, None) and reader.numbers != PLAIN:
+        # Values of `actual` may be labels; only when told are their commas those of numbers.
+        said = "numbers are not written with a decimal point alone: say how (?decimal=, or ?thousands=,)"
+        raise InvalidRows([Fault("actual", "ambiguous_decimal", said)], message=said)
     reading = _Reading(numbers=reader.numbers)
     row = 0
     for batch in reader.batches():

@@ -46,7 +46,7 @@ def read(text: str | bytes, told: Told = Told()) -> tuple[list[dict[str, object]
         ("size;kind;price;;\n1,5;x;10\n;ñ;20,5\n", Told(), "2 columns without a name"),
         ("size,kind,price\n1.5,x,10,\n,ñ,20.5,\n", Told(), "2 rows end in blank cells beyond the header"),
         ("size,kind,price\n1.5,x,10\n,ñ,20.5\n,,\n", Told(), "1 blank row passed over"),
-        ("# made, today\n#\nsize,kind,price\n1.5,x,10\n,ñ,20.5\n", Told(), "2 comment lines above the header"),
+        ("# made, today\n#\nsize,kind,price\n1.5,x,10\n,ñ,20.5\n", Told(), "2 comment lines above"),
         ('"Größe\n(m²)";kind;price\n1,5;x;10\n;ñ;20,5\n', Told(), "delimiter semicolon, decimal comma"),
         ('"Größe\r\n(m²)"\tkind\tprice\r\n1,5\tx\t10\r\n\tñ\t20,5\r\n', Told(), "delimiter tab"),
         ("size,kind,price\r1.5,x,10\r,ñ,20.5\r", Told(), "delimiter comma, decimal point"),

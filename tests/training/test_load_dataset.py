@@ -215,6 +215,35 @@ def test_skip_bad_sets_rows_aside_with_their_reasons_beside_the_file(tmp_path: P
     assert Dataset.objects.get().rows == 77
 
 
+def test_rows_without_a_target_are_counted_and_left_out_when_asked(tmp_path: Path) -> None:
+    path = fruit_csv(tmp_path / "rows.csv")
+    path.write_text(path.read_text(encoding="utf-8") + "120,red,\n130,green,\n", encoding="utf-8")
+    with pytest.raises(
+        CommandError, match=r"2 of 82 rows are invalid .2 rows without a target: .*--skip-unlab"
+    ):
+        load("fruit", str(path))
+    assert "2 rows without a target left out" in load("fruit", str(path), "--skip-unlabelled")
+    dataset = Dataset.objects.get()
+    assert dataset.rows == 80
+    assert dataset.source == "rows.csv (delimiter comma, decimal point, 2 rows without a target left out)"
+
+
+def test_a_file_of_another_encoding_with_thousands_is_loaded_when_told(tmp_path: Path) -> None:
+    rows = "".join(f"{n}.{n:03d};{('green', 'red')[n % 2]};{n}\n" for n in range(1, 41))
+    (tmp_path / "rows.csv").write_bytes(f"weight;colour;price\n{rows}".encode("utf-16"))
+    with pytest.raises(CommandError, match=r"UTF-16.*--encoding utf-16; nothing was loaded"):
+        load("fruit", str(tmp_path / "rows.csv"))
+    with pytest.raises(CommandError, match=r"'1\.001' in column 'weight'.*--thousands \."):
+        load("fruit", str(tmp_path / "rows.csv"), "--encoding", "utf-16")
+    said = load("fruit", str(tmp_path / "rows.csv"), "--encoding=utf-16", "--thousands=.")
+    assert "read with delimiter semicolon, decimal comma, thousands point, encoding utf-16" in said
+    from training import artifacts, datasets
+
+    with artifacts.dataset_file(Dataset.objects.get()) as file:
+        frame = datasets.read_frame(file, catalogue.get("fruit").schema)
+    assert frame["weight"].head(2).tolist() == [1001, 2002]
+
+
 def test_skip_bad_leaves_no_file_when_no_row_is_bad(tmp_path: Path) -> None:
     said = load("fruit", str(fruit_csv(tmp_path / "rows.csv")), "--skip-bad")
     assert "no bad rows" in said

@@ -10,6 +10,7 @@ import re
 import shlex
 import statistics
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -106,17 +107,20 @@ def _guess_type(tally: Tally) -> tuple[ColumnType, list[str]]:
 
 def _outlying(tally: Tally) -> list[str]:
     """A hint at one number that stands far from all others, again and again, as -999 does."""
-    numbers = sorted((tally.number(text), text, times) for text, times in tally.counts.items())
-    if len(numbers) < FEW_VALUES or tally.overflowed_at:
+    if tally.overflowed_at:
         return []
-    lowest, second, last, highest = numbers[0], numbers[1], numbers[-2], numbers[-1]
-    below = lowest[0] <= OUTLYING and second[0] >= 0
-    below = below or second[0] - lowest[0] > highest[0] - second[0]
-    above = highest[0] - last[0] > last[0] - lowest[0]
-    for is_far, (_, text, times) in ((below, lowest), (above, highest)):
-        if is_far and times >= max(3, tally.filled / 100):
-            said = f"{text} in {times:,} cells lies far from all others"
-            return [f"{said} ({null_options([text])} if it stands for a missing value)"]
+    counts = Counter[float]()
+    for text, times in tally.counts.items():
+        counts[tally.number(text)] += times
+    if len(counts) < FEW_VALUES:
+        return []
+    lowest, second, *_, last, highest = sorted(counts)
+    below = (lowest <= OUTLYING and second >= 0) or second - lowest > highest - second
+    above = highest - last > last - lowest
+    for is_far, number in ((below, lowest), (above, highest)):
+        if is_far and counts[number] >= max(3, tally.filled / 100):
+            said = f"{number:g} in {counts[number]:,} cells lies far from all others"
+            return [f"{said} ({null_options([f'{number:g}'])} if it stands for a missing value)"]
     return []
 
 
