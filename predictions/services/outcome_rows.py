@@ -14,12 +14,12 @@ from django.utils.dateparse import parse_datetime
 
 from training.errors import TooLarge
 from training.schema import Column, DatasetSchema, Fault, InvalidRows, Value
-from training.schema.columns import PLAIN, BadValue
+from training.schema.columns import BadValue
 from training.schema.dataset import RepeatedNames
 from training.schema.dialect import Told
 from training.schema.faults import REPORTED_FAULTS, clip, echo
 from training.schema.keys import KEY_LENGTH, read_key
-from training.schema.numerals import NumberFormat
+from training.schema.numerals import PLAIN, NumberFormat
 
 FIELDS: Final = ("prediction", "key", "actual", "observed_at")
 # The columns of the CSV; all are read as text first, because what `actual` is depends on the prediction.

@@ -89,6 +89,13 @@ def test_survey_and_reader_refuse_the_same_files_in_the_same_words(text: str | b
     assert refused.value.message == str(not_inferred.value)
 
 
+def test_a_declared_sign_hides_no_decimal_mark() -> None:
+    schema = DatasetSchema((Column("way", "number", signs=("km",)),), SCHEMA.target)
+    reader = CsvReader(as_bytes("way;price\n12,5 km;1\n7 km;2\n"), schema, with_target=True)
+    assert next(reader.batches()).columns["way"] == [12.5, 7.0]
+    assert reader.dialect.decimal == ","
+
+
 def test_a_file_that_is_utf8_is_not_read_as_something_else() -> None:
     with pytest.raises(InvalidRows, match="is UTF-8 and not cp1252"):
         read("size,kind,price\n1,ñ,2\n", Told(encoding="cp1252"))

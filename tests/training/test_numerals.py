@@ -112,6 +112,7 @@ def test_signs_around_a_number_are_told_from_it(cell: str, number: str, signs: t
         ("1\u202f234,5", NumberFormat(",", " "), (), 1234.5),
         ("1\u2019234", NumberFormat(".", "'"), (), 1234.0),
         ("\u22125", NumberFormat(), (), -5.0),
+        ("12,5 km", NumberFormat(","), ("km",), 12.5),
     ],
 )
 def test_a_cell_is_read_by_the_marks_of_its_file(

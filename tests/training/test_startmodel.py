@@ -324,7 +324,9 @@ def rows_with(column: Any, target: Any = None, count: int = 120) -> Rows:
     rows = [["extra", "size", "y"]]
     for number in range(count):
         size = number * 37 % 101
-        rows.append([column(number), f"{size}", target(number) if target else f"{2 * size + number * number % 97}.5"])
+        rows.append(
+            [column(number), f"{size}", target(number) if target else f"{2 * size + number * number % 97}.5"]
+        )
     return rows
 
 

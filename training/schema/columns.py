@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from training.schema import numerals
 from training.schema.faults import Fault, echo
-from training.schema.numerals import NumberFormat
+from training.schema.numerals import PLAIN, NumberFormat
 
 ColumnType = Literal["number", "integer", "boolean", "category", "text"]
 Normalisation = Literal["strip", "lower", "lower_snake"]
@@ -30,7 +30,6 @@ FALSE_WORDS = ("false", "no", "0", "0.0", "n", "f")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _DIGITS = re.compile(r"[+-]?\d{1,30}", re.ASCII)
 _SPACES = re.compile(r"\s+")
-PLAIN = NumberFormat()
 
 
 class BadValue(Exception):
@@ -161,8 +160,9 @@ class Column:
 
     def _number_text(self, stripped: str, text: str, numbers: NumberFormat) -> Value:
         """A cell as JSON would read the same number: digits alone are exact, all else is a double."""
-        plain = numerals.plain(stripped, numbers, self.signs)
-        if plain is None or not _NUMBER.fullmatch(plain):
+        usual = numbers is PLAIN and not self.signs and _NUMBER.fullmatch(stripped)
+        plain = stripped if usual else numerals.plain(stripped, numbers, self.signs)
+        if plain is None or not (usual or _NUMBER.fullmatch(plain)):
             raise self._not_numeric(text)
         if self.missing and float(plain) in self._missing_numbers:
             return self.from_text("")

@@ -350,13 +350,16 @@ def _records(text: str, delimiter: str, most: int) -> list[list[str]]:
 
 def _recognise_delimiter(text: str, knows: Callable[[str], bool] | None) -> str:
     """The delimiter that gives the most names that are looked for, else the most columns that agree."""
+    if knows is not None:
+        names = {mark: (_records(text, mark, 1) or [[]])[0] for mark in DELIMITERS}
+        known = {mark: sum(map(knows, map(str.strip, found))) for mark, found in names.items()}
+        if any(known.values()):
+            return max(known, key=known.__getitem__)
 
-    def fitness(delimiter: str) -> tuple[int, int, int]:
+    def fitness(delimiter: str) -> tuple[int, int]:
         [first, *others] = _records(text, delimiter, PEEKED_ROWS) or [[]]
-        known = sum(map(knows, map(str.strip, first))) if knows else 0
         [(usual, times)] = Counter(map(len, others)).most_common(1) or [(len(first), 0)]
-        agreeing = times >= 0.9 * len(others)
-        return known, min(len(first), usual) if agreeing else 1, usual if agreeing else 1
+        return (min(len(first), usual), usual) if times >= 0.9 * len(others) else (1, 1)
 
     return max(DELIMITERS, key=fitness)
 

@@ -51,7 +51,9 @@ _MARKS: Final = {",": ",", ".": r"\.", " ": f"[{_SPACES}]", "'": f"[{_APOSTROPHE
 _GROUPED: Final = {
     mark: re.compile(rf"[1-9]\d{{0,2}}(?:{found}\d{{3}})+", re.ASCII) for mark, found in _MARKS.items()
 } | {",": re.compile(r"[1-9]\d{0,2}(?:,\d{2,3})*,\d{3}", re.ASCII)}  # India writes 12,34,567
-_EITHER: Final = re.compile(r"[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
+_POINTS_ALONE: Final = re.compile(r"(?:[+-]?\d*(?:\.\d*)?(?:[eE][+-]?\d+)?\n)*", re.ASCII)
+_POINT_SHOWN: Final = re.compile(r"^[+-]?(?:0?\.\d+|\d+\.(?:\d{1,2}|\d{4,}))$", re.ASCII | re.MULTILINE)
+_USUAL: Final = re.compile(r"[+-]?(?P<whole>\d+)(?:(?P<mark>[.,])(?P<rest>\d+))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,10 @@ class NumberFormat:
 
     decimal: str = "."
     thousands: str = ""
+
+
+PLAIN: Final = NumberFormat()
+"""As JSON writes numbers."""
 
 
 class Ambiguous(ValueError):
@@ -94,18 +100,28 @@ def split_signs(text: str) -> tuple[str, tuple[str, ...]]:
     return (f"-{found['body']}" if negative else found["body"]), signs
 
 
+def without(text: str, signs: Sequence[str]) -> str:
+    """A stripped cell without the given signs, which may be any (``km``); as it is where it has others."""
+    bare, found = split_signs(text)
+    if found:
+        return bare if set(found) <= set(signs) else text
+    for sign in signs:
+        if text.startswith(sign):
+            return text.removeprefix(sign).lstrip()
+        if text.endswith(sign):
+            return text.removesuffix(sign).rstrip()
+    return text
+
+
 def plain(text: str, numbers: NumberFormat, signs: Sequence[str] = ()) -> str | None:
     """A stripped cell as Python writes that number, or None where marks or signs do not fit.
 
     Parameters
     ----------
-    signs : those that may stand around the number; see `split_signs`.
+    signs : those that may stand around the number; see `without`.
     """
     if signs:
-        bare, found = split_signs(text)
-        if not set(found) <= set(signs):
-            return None
-        text = bare
+        text = without(text, signs)
     text = text.replace(_MINUS, "-", 1) if text.startswith(_MINUS) else text
     if numbers.thousands:
         ungrouped = _ungroup(text, numbers)
@@ -150,6 +166,9 @@ class _Evidence:
 
     def add(self, cell: str) -> bool:
         """Counts one stripped cell; whether it is a number in any format."""
+        if found := _USUAL.fullmatch(cell):
+            self._usual(found["whole"], found["mark"], found["rest"], cell)
+            return True
         bare = split_signs(cell)[0]
         found = _BARE.fullmatch(bare)
         if found is None:
@@ -161,8 +180,7 @@ class _Evidence:
         points, commas = digits.count("."), digits.count(",")
         if not points and not commas:
             if not found["exponent"]:
-                self.long = self.long or len(digits) > 3
-                self.short = self.short or (cell if len(digits) <= 3 and digits != "0" else "")
+                self._usual(digits, None, None, cell)
             return True
         if points and commas:
             decimal = max(",.", key=digits.rfind)
@@ -179,17 +197,26 @@ class _Evidence:
                 return False
             self.thousands.setdefault(mark, cell)
             return True
-        if _EITHER.fullmatch(digits) and not found["exponent"]:
+        whole, _, rest = digits.partition(mark)
+        if found["exponent"] or not whole or not rest:
+            self.decimals.setdefault(mark, cell)
+            return bool(whole or rest)
+        self._usual(whole, mark, rest, cell)
+        return True
+
+    def _usual(self, whole: str, mark: str | None, rest: str | None, cell: str) -> None:
+        """Counts digits, with at most one mark between them."""
+        if mark is None or rest is None:
+            self.long = self.long or len(whole) > 3
+            self.short = self.short or (cell if len(whole) <= 3 and whole != "0" else "")
+        elif len(rest) == 3 and len(whole) <= 3 and whole[0] != "0":
             self.either.setdefault(mark, cell)
-            if digits.endswith("0"):
+            if rest[-1] == "0":
                 self.padded.setdefault(mark, set()).add(cell)
             else:
                 self.unpadded.add(mark)
-            return True
-        if len(digits) == 1:
-            return False
-        self.decimals.setdefault(mark, cell)
-        return True
+        else:
+            self.decimals.setdefault(mark, cell)
 
     def _spaced(self, digits: str, mark: str, cell: str) -> bool:
         whole, *rest = re.split("[.,]", digits, maxsplit=1)
@@ -218,7 +245,13 @@ class _Evidence:
 def _evidence(name: str, cells: Iterable[str], nulls: frozenset[str], *, strict: bool) -> _Evidence | None:
     """What a column says; with `strict`, None where some cell is no number."""
     found = _Evidence(name)
-    for cell in dict.fromkeys(map(str.strip, cells)):
+    stripped = list(map(str.strip, cells))
+    joined = "\n".join([*stripped, ""])
+    shown = _POINT_SHOWN.search(joined) if _POINTS_ALONE.fullmatch(joined) else None
+    if shown is not None:  # the usual column, seen as a whole in a tenth of the time
+        found.decimals["."] = shown.group().strip()
+        return found
+    for cell in dict.fromkeys(stripped):
         if not cell or cell in nulls or is_missing_word(cell):
             continue
         if not found.add(cell) and strict:
@@ -260,7 +293,8 @@ def recognise(
     looked_at = (_evidence(name, cells, nulls, strict=not declared) for name, cells in columns.items())
     found = [each for each in looked_at if each is not None]
     mark = decimal or _told_by(thousands) or _decimal(found, delimiter)
-    return NumberFormat(mark, _thousands(found, mark, decimal, delimiter) if thousands is None else thousands)
+    separator = _thousands(found, mark, decimal, delimiter) if thousands is None else thousands
+    return NumberFormat(mark, separator) if (mark, separator) != (".", "") else PLAIN
 
 
 def _told_by(thousands: str | None) -> str | None:

@@ -185,6 +185,8 @@ class CsvReader:
                 continue
             cells = [row[place] for _, row in sample if place < len(row)]
             if column.is_numeric or all(dialects.is_number(cell) for cell in cells if cell.strip()):
+                if column.signs:
+                    cells = [numerals.without(cell.strip(), column.signs) for cell in cells]
                 columns[self.header[place]] = cells
                 nulls.update(column.missing)
         try:

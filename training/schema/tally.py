@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from training.schema import numerals
-from training.schema.columns import EXACT_INTEGER, FALSE_WORDS, LARGEST, PLAIN, TRUE_WORDS
-from training.schema.numerals import PARENTHESES, NumberFormat
+from training.schema.columns import EXACT_INTEGER, FALSE_WORDS, LARGEST, TRUE_WORDS
+from training.schema.numerals import PARENTHESES, PLAIN, NumberFormat
 
 Kind = Literal["integer", "number", "code", "date", "text"]
 
