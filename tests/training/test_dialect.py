@@ -89,6 +89,21 @@ def test_survey_and_reader_refuse_the_same_files_in_the_same_words(text: str | b
     assert refused.value.message == str(not_inferred.value)
 
 
+def test_quotation_marks_are_text_where_a_backslash_and_n_is_written_for_null() -> None:
+    schema = DatasetSchema(
+        (Column("title", "text"), Column("end", "integer", nullable=True, missing=(r"\N",))), SCHEMA.target
+    )
+    reader = CsvReader(
+        as_bytes('title\tend\tprice\n"Rome" 11:00\t\\N\t1\n"Open\t7\t2\n'), schema, with_target=True
+    )
+    assert next(reader.batches()).columns == {
+        "title": ['"Rome" 11:00', '"Open'],
+        "end": [None, 7],
+        "price": [1.0, 2.0],
+    }
+    assert "quotation marks are text" in reader.dialect.described
+
+
 def test_a_declared_sign_hides_no_decimal_mark() -> None:
     schema = DatasetSchema((Column("way", "number", signs=("km",)),), SCHEMA.target)
     reader = CsvReader(as_bytes("way;price\n12,5 km;1\n7 km;2\n"), schema, with_target=True)

@@ -73,6 +73,7 @@ def test_what_is_told_is_not_recognised() -> None:
     assert recognise(columns, delimiter=";", decimal=",", thousands=".") == EUROPEAN
     assert recognise(columns, delimiter=";", thousands=".") == EUROPEAN
     assert recognise({"a": ["1.234"]}, delimiter=";", decimal=".") == NumberFormat(".")
+    assert recognise({"a": ["1,234"]}, delimiter=";", thousands="") == NumberFormat(",")
     with pytest.raises(Ambiguous, match=r"--thousands \."):
         recognise(columns, delimiter=";", decimal=",")
     with pytest.raises(Ambiguous, match="are the same"):

@@ -36,7 +36,9 @@ _OTHERS: Final = {
     b"PAR1": "a Parquet file",
 }
 _NO_TEXT: Final = frozenset(("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"))
-_SEP_LINE: Final = re.compile(r'"?sep=(?P<mark>[,;|\t])"?[,;|\t]*', re.IGNORECASE)
+_SEP_LINE: Final = re.compile(r'"?sep=(?P<mark>[,;|\t])"?[,;|\t ]*(?:\r\n|\r|\n)', re.IGNORECASE)
+# PostgreSQL, MySQL and IMDb write so; quotation marks mean nothing then.
+_NULL_CELL: Final = re.compile(r"(?:^|\t)\\N(?=\t|\r|\n)", re.MULTILINE)
 _NUMBER: Final = re.compile(r"[+-]?[\d.,]*\d[\d.,]*(?:[eE][+-]?\d+)?", re.ASCII)
 
 # The row is limited below, and with it the cell: a column says how long its own may be.
@@ -161,7 +163,11 @@ class Table:
         self._read_characters = 0
         self._row_begins = self._above + 1
         self._text = _Borrowed(stream, encoding=codec, newline="")
-        self._reader = csv.reader(self._lines(), delimiter=self.delimiter, strict=True)
+        quoting = csv.QUOTE_MINIMAL
+        if self.delimiter == "\t" and _NULL_CELL.search(peeked):
+            quoting = csv.QUOTE_NONE
+            self.notes.append(r"quotation marks are text (\N is written for a missing value)")
+        self._reader = csv.reader(self._lines(), delimiter=self.delimiter, quoting=quoting, strict=True)
         self.header = self._read_header()
         self.named = max((place for place, name in enumerate(self.header, 1) if name), default=0)
         """Cells a row has at least: up to the last column with a name."""
@@ -305,9 +311,8 @@ def _decoded(head: bytes, codec: str) -> str:
 
 def _sep_line(text: str) -> tuple[int, str, str]:
     """(1, the text below it, the delimiter) for Excel's first line ``sep=;``, else (0, the text, "")."""
-    first, rest = _first_line(text)
-    found = _SEP_LINE.fullmatch(first.strip("\r\n "))
-    return (1, rest, found["mark"]) if found else (0, text, "")
+    found = _SEP_LINE.match(text)
+    return (1, text[found.end() :], found["mark"]) if found else (0, text, "")
 
 
 def _first_line(text: str) -> tuple[str, str]:

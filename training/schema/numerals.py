@@ -292,7 +292,7 @@ def recognise(
         return NumberFormat(decimal, thousands)
     looked_at = (_evidence(name, cells, nulls, strict=not declared) for name, cells in columns.items())
     found = [each for each in looked_at if each is not None]
-    mark = decimal or _told_by(thousands) or _decimal(found, delimiter)
+    mark = decimal or _told_by(thousands) or _decimal(found, delimiter, thousands)
     separator = _thousands(found, mark, decimal, delimiter) if thousands is None else thousands
     return NumberFormat(mark, separator) if (mark, separator) != (".", "") else PLAIN
 
@@ -301,7 +301,7 @@ def _told_by(thousands: str | None) -> str | None:
     return _other(thousands) if thousands in (",", ".") else None
 
 
-def _decimal(found: Sequence[_Evidence], delimiter: str) -> str:
+def _decimal(found: Sequence[_Evidence], delimiter: str, thousands: str | None) -> str:
     shown: dict[str, tuple[str, str]] = {}
     for each in found:
         implied = {_other(mark): cell for mark, cell in each.thousands.items() if mark in ",."}
@@ -322,6 +322,8 @@ def _decimal(found: Sequence[_Evidence], delimiter: str) -> str:
     if doubtful is None:
         return "."
     mark = "," if doubtful is commas else "."
+    if thousands is not None:  # told, and it is another mark
+        return mark
     raise _two_readings(doubtful, doubtful.either[mark], mark)
 
 
