@@ -15,6 +15,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from threadpoolctl import threadpool_limits
 
+from tests.conftest import Post
 from training import catalogue
 from training.management import watching
 from training.management.commands import load_dataset
@@ -334,3 +335,30 @@ def test_a_model_that_startmodel_wrote_is_trained_and_activated_from_the_rows_it
     version = ModelVersion.objects.get()
     assert version.dataset_schema.names == ("weight", "colour")
     assert version.metrics["r2"] > 0.9
+
+
+def test_training_loading_and_predictions_agree_about_missing_words_and_signs(
+    tmp_path: Path, post: Post
+) -> None:
+    """The written file declares what was recognised, so later CSVs and JSON are read like the first one."""
+    path = tmp_path / "rows.csv"
+    lines = ["price;rooms;sold"]
+    for n in range(150):
+        price = "NA" if n % 5 == 0 else f"1.{n:03d},50 €"
+        lines.append(f"{price};{n * 37 % 11};{'?' if n % 10 == 9 else 'yes' if n * 37 % 11 > 5 else 'no'}")
+    path.write_text("\n".join(lines), encoding="utf-8")
+    call_command(
+        "startmodel", "basket", str(path), "--target=sold", "--skip-unlabelled", stdout=io.StringIO()
+    )
+    _forget()
+    first = tmp_path / "var" / "first-data" / "basket.csv"
+    said = load("basket", str(first), "--train", "--activate")
+    assert "135 rows of basket" in said
+    assert "dataset" in load("basket", str(path), "--skip-unlabelled")
+    assert Dataset.objects.count() == 1, "the file and what startmodel left of it are the same rows"
+    address = "/api/v1/models/basket/predictions/"
+    by_csv = post(address, "price;rooms\nNA;7\n1.149,50 €;2\n;7\n", "text/csv")
+    by_json = post(address, [{"price": "NA", "rooms": 7}, {"price": 1149.5, "rooms": 2}, {"rooms": 7}])
+    answers = [[row["probability"] for row in given.json()["predictions"]] for given in (by_csv, by_json)]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == answers[0][2] > answers[0][1]

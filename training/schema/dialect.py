@@ -163,11 +163,15 @@ class Table:
         self._read_characters = 0
         self._row_begins = self._above + 1
         self._text = _Borrowed(stream, encoding=codec, newline="")
-        quoting = csv.QUOTE_MINIMAL
-        if self.delimiter == "\t" and _NULL_CELL.search(peeked):
-            quoting = csv.QUOTE_NONE
+        quoted = not (self.delimiter == "\t" and _NULL_CELL.search(peeked))
+        if not quoted:
             self.notes.append(r"quotation marks are text (\N is written for a missing value)")
-        self._reader = csv.reader(self._lines(), delimiter=self.delimiter, quoting=quoting, strict=True)
+        self._reader = csv.reader(
+            self._lines(),
+            delimiter=self.delimiter,
+            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+            strict=True,
+        )
         self.header = self._read_header()
         self.named = max((place for place, name in enumerate(self.header, 1) if name), default=0)
         """Cells a row has at least: up to the last column with a name."""

@@ -153,7 +153,8 @@ class Tally:
         return math.nan if found in self._null_numbers else found
 
     def _meet(self, text: str) -> tuple[Kind, tuple[str, ...]]:
-        kind, signs = kind_of(text, self.numbers), ()
+        kind = kind_of(text, self.numbers)
+        signs: tuple[str, ...] = ()
         if kind == "text":
             bare, found = numerals.split_signs(text)
             if found and (inner := kind_of(bare, self.numbers)) in ("integer", "number"):
