@@ -20,9 +20,10 @@ import numpy as np
 from predictions.distributions import psi as usual_psi
 from predictions.drift.counts import Counted
 from predictions.drift.verdicts import DRIFT, NOTICE, Finding, Reviewed, compared, judged, review
+from training.bins import Bins
 from training.declaration import Watch
 from training.judging import Answers
-from training.profile import PREDICTION, PROBABILITY, Bins, Profile, of_answers, of_column
+from training.profile import PREDICTION, PROBABILITY, Profile, of_answers, of_column
 from training.schema import Column
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "drift.md"
