@@ -39,7 +39,7 @@ EXACT: Final = 12
 """A number that takes no more different values than this has a bin for each."""
 LEVELS: Final = 50
 DEVIATIONS: Final = 2.0
-"""A value is heavy when its rows exceed those of an equally filled bin by more standard deviations than this."""
+"""A heavy value's rows exceed those of an equally filled bin by more standard deviations than this."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ INSUFFICIENT: Final = "insufficient"
 ANSWERS: Final = {PREDICTION: "the prediction", PROBABILITY: "the probability"}
 OLD_MEANING: Final = (
     "The reference profile is from before single values had bins of their own: a new value between two known "
-    "ones counts as the lower one, and rows may leave a frequent value unnoticed. Train a version to see both."
+    "ones counts as the lower one, and rows may leave a frequent value unnoticed. A new version sees both."
 )
 NAMED: Final = 6
 """So many columns are named in a reason; the others are counted."""
