@@ -208,7 +208,7 @@ def quantile_edges(
         return ()
     firsts, lasts, rows = _values(finite, slack)
     lows, highs = firsts - slack, lasts + slack if slack else np.nextafter(lasts, math.inf)
-    wanted = [edge for edge in extra if firsts[0] < edge <= lasts[-1]]
+    wanted = [edge for edge in extra if lows[0] < edge < highs[-1]]
     for edge in wanted:  # a decision's threshold divides; slack must not reach across it
         lows = np.where((lows < edge) & (edge <= firsts), edge, lows)
         highs = np.where((lasts < edge) & (edge < highs), edge, highs)
