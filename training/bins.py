@@ -38,6 +38,8 @@ TENTHS: Final = 10
 EXACT: Final = 12
 """A number that takes no more different values than this has a bin for each."""
 LEVELS: Final = 50
+SLACK: Final = 1e-9
+"""Answers this close, as a share of the largest one, are the same: engines add terms in another order."""
 DEVIATIONS: Final = 2.0
 """A heavy value's rows exceed those of an equally filled bin by more standard deviations than this."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from training.bins import LEVELS, TENTHS, Bins, Floats, Kind, Whole, quantile_edges
+from training.bins import LEVELS, SLACK, TENTHS, Bins, Floats, Kind, Whole, quantile_edges
 from training.judging.answers import Answers, said
 from training.schema import Column, DatasetSchema
 
@@ -25,8 +25,6 @@ Apart = Literal["", "missing", "unseen", "outside"]
 
 TWENTIETHS: Final = 20
 """Bins of a probability: what is expected of the answers is read from them as well."""
-SLACK: Final = 1e-9
-"""Answers this close, as a share of the largest one, are the same: engines add terms in another order."""
 PREDICTION: Final = "_prediction"
 PROBABILITY: Final = "_probability"
 """Names of the answers among the columns; a schema's own never begin with an underscore."""
