@@ -216,11 +216,13 @@ def quantile_edges(
         highs = np.where((lasts < edge) & (edge < highs), edge, highs)
     single = _singles(rows, bins)
     fixed = np.unique([lows[0], highs[-1], *lows[single], *highs[single], *wanted])
-    if len(rows) <= EXACT or single.all():
-        return tuple(np.unique([*lows, *fixed]).tolist())
-    rest = np.repeat(firsts[~single], rows[~single])
-    shares = np.linspace(0.0, 1.0, bins - int(single.sum()) + 1)[1:-1]
-    cuts = np.quantile(rest, shares) - slack
+    if single.all():
+        return tuple(fixed.tolist())
+    if len(rows) <= EXACT:
+        cuts = lows[~single]
+    else:
+        rest = np.repeat(firsts[~single], rows[~single])
+        cuts = np.quantile(rest, np.linspace(0.0, 1.0, bins - int(single.sum()) + 1)[1:-1]) - slack
     cuts = cuts[[min((abs(cut - edge) for edge in wanted), default=math.inf) > 2 * slack for cut in cuts]]
     return _without_empty(np.unique([*fixed, *cuts]), fixed, firsts)
 
@@ -241,11 +243,11 @@ def _values(finite: Floats, slack: float) -> tuple[Floats, Floats, Whole]:
 def _singles(rows: Whole, bins: int) -> npt.NDArray[np.bool_]:
     """Which values have a bin of their own: (k,) of their rows (k,).
 
-    Where most of a few values occur once, the next row has another value: these are no single values. Of many
-    values the heavy ones, again and again, since without these rows the bins of the others hold fewer.
+    All of few values, unless most of them occur once: then the next row has another one. Else the heavy
+    values, again and again, since without their rows the bins of the others hold fewer.
     """
-    if len(rows) <= EXACT:
-        return np.full(len(rows), 2 * int((rows == 1).sum()) <= int(rows.sum()))
+    if len(rows) <= EXACT and 2 * int((rows == 1).sum()) <= len(rows):
+        return np.ones(len(rows), dtype=bool)
     single = np.zeros(len(rows), dtype=bool)
     while True:
         usual = rows[~single].sum() / (bins - single.sum())

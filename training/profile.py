@@ -52,6 +52,15 @@ class ColumnProfile:
         return sum(self.counts)
 
     @property
+    def lone(self) -> int:
+        """Values or levels with a bin of their own that one row holds, and at least so many other levels."""
+        own = self.counts[: self.bins.missing]
+        if self.bins.kind != "level":
+            return own.count(1)
+        shared = sum(place == LEVELS for place in self.bins.levels.values())
+        return own[: len(self.bins.named)].count(1) + max(0, 2 * shared - sum(own[len(self.bins.named) :]))
+
+    @property
     def apart(self) -> tuple[Apart, ...]:
         """For each bin (k,): are its rows missing, unseen in training, outside the training range?"""
         bins = self.bins

@@ -211,13 +211,10 @@ def _with_room(column: ColumnProfile, reference: Whole, counts: Whole) -> Whole:
     value (Good, Biometrika 40 (1953), 237). Without it, windows without drift would be called significant too
     often.
     """
-    if column.bins.kind == "level":
-        return reference
     room = reference.copy()
     for place, apart in enumerate(column.apart):
         if counts[place] and apart in ("outside", "unseen"):
-            lone = int((reference == 1).sum()) if place == column.bins.unseen else 0
-            room[place] += max(1, lone)
+            room[place] += max(1, column.lone if place == column.bins.unseen else 0)
     return room
 
 

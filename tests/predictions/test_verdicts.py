@@ -222,9 +222,9 @@ def test_values_between_known_ones_are_unseen_in_every_reading() -> None:
     deviation = np.repeat([200.0, 404.0, 500.0], [700, 200, 100]).std()
     assert found.wasserstein == pytest.approx(moved / deviation, rel=1e-3)
     [beyond] = review(profile, counted(profile, {"x": np.full(200, 600.0)}), WATCH).findings
-    assert (beyond.unseen, beyond.ks) == (1.0, 1.0)
+    assert (beyond.unseen, beyond.ks) == (1.0, pytest.approx(1.0))
     [below] = review(profile, counted(profile, {"x": np.full(200, 100.0)}), WATCH).findings
-    assert (below.unseen, below.ks) == (1.0, 1.0)
+    assert (below.unseen, below.ks) == (1.0, pytest.approx(1.0))
 
 
 def test_a_rare_value_that_the_reference_missed_is_no_drift_by_itself() -> None:
@@ -291,7 +291,7 @@ def test_a_review_gives_the_same_again() -> None:
 
 
 def test_reviews_hardly_ever_cry_wolf_and_find_half_a_deviation() -> None:
-    times, sizes = 20, (50, 100, 200)
+    times, sizes = 15, (50, 100, 200)
     tally = simulation.repeated(times, sizes)
     windows = times * len(sizes)
     alarms = sum(tally.alarms["drift", rows] for rows in sizes) / windows
