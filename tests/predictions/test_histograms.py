@@ -15,7 +15,7 @@ SCRIPT = "<script>alert(1)</script>"
 
 
 def test_a_profile_says_what_sets_each_bin_apart() -> None:
-    numbers = of_column(Column("age", "number"), np.array([1.0, 2.0, 2.0, 7.0, np.nan]))
+    numbers = of_column(Column("age", "number"), np.array([1.0, 2.0, 2.0, 7.0, 7.0, np.nan]))
     assert numbers.bins.labels == ("1", "2", "7", "unseen", "missing")
     assert numbers.apart == ("", "", "", "unseen", "missing")
     wide = of_column(Column("age", "number"), np.arange(40.0))

@@ -50,11 +50,11 @@ def test_a_number_has_tenths_of_equally_many_rows_and_bins_outside_its_range() -
 
 
 def test_few_different_values_have_a_bin_each() -> None:
-    found = of_numbers(4, 4, 1, 2.5, NAN)
+    found = of_numbers(4, 4, 1, 1, 2.5, NAN)
     assert found.bins.exact
     assert found.bins.labels == ("1", "2.5", "4", "unseen", "missing")
-    assert found.counts == (1, 1, 2, 0, 1)
-    assert found.sums == (1, 2.5, 8, 0, 0)
+    assert found.counts == (2, 1, 2, 0, 1)
+    assert found.sums == (2, 2.5, 8, 0, 0)
     assert found.bins.outside == ()
 
 
@@ -87,6 +87,9 @@ def test_few_rows_of_a_continuous_column_make_no_single_values() -> None:
     found = of_numbers(0.31, 0.7, 1.9, 2.2, 5.04)
     assert found.bins.labels[:3] == ("below 0.31", "0.31 to <0.7", "0.7 to <1.9")
     assert (found.bins.outside, found.bins.unseen) == ((0, 6), None)
+    inflated = of_numbers(*[0] * 200, 0.31, 0.7, 1.9, 2.2, 5.04)
+    assert inflated.bins.labels[1:4] == ("0", ">0 to <0.7", "0.7 to <1.9")
+    assert (inflated.counts[1:3], inflated.bins.unseen) == ((200, 1), None)
 
 
 def test_a_constant_has_one_bin_and_any_other_number_is_unseen() -> None:
@@ -145,11 +148,11 @@ def test_years_beyond_the_training_range_are_outside_where_there_are_many() -> N
 
 
 def test_a_text_is_counted_by_its_length_in_characters() -> None:
-    texts = np.array(["", "né", "né", "four", None], dtype=object)
+    texts = np.array(["", "né", "né", "four", "five", None], dtype=object)
     found = of_column(Column("t", "text", nullable=True), texts)
     assert found.bins.kind == "length"
     assert found.bins.labels == ("0", "2", "4", "unseen", "missing")
-    assert found.counts == (1, 2, 1, 0, 1)
+    assert found.counts == (1, 2, 2, 0, 1)
     many = of_column(Column("t", "text"), np.array(["x" * n for n in range(30)] + [""] * 70, dtype=object))
     assert dict(zip(many.bins.labels, many.counts, strict=True))["0"] == 71
 
