@@ -53,7 +53,7 @@ class ColumnProfile:
 
     @property
     def lone(self) -> int:
-        """Values or levels with a bin of their own that one row holds, and at least so many other levels."""
+        """Bins of one row; of the levels that share a bin, the least number that a single row can hold."""
         own = self.counts[: self.bins.missing]
         if self.bins.kind != "level":
             return own.count(1)
