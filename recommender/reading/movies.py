@@ -18,6 +18,7 @@ from training.errors import Malformed
 from training.schema import Column, DatasetSchema, Fault
 from training.schema.decoding import decode_json
 from training.schema.faults import echo
+from training.schema.numerals import MISSING_WORDS
 
 LONGEST_CELL: Final = 100_000
 ALIASES: Final = {
@@ -48,11 +49,15 @@ _EXTRA: Final = {
     "keywords": Column("keywords", "text", nullable=True, max_length=LONGEST_CELL),
     "release_date": Column("release_date", "text", nullable=True, max_length=40),
 }
+
+
+def _column(name: str, aliases: tuple[str, ...]) -> Column:
+    column = _EXTRA[name] if name in _EXTRA else COLUMNS[name]
+    return replace(column, aliases=aliases, missing=tuple(MISSING_WORDS) if column.is_numeric else ())
+
+
 SCHEMA: Final = DatasetSchema(
-    columns=tuple(
-        replace(_EXTRA[name] if name in _EXTRA else COLUMNS[name], aliases=aliases)
-        for name, aliases in ALIASES.items()
-    ),
+    columns=tuple(_column(name, aliases) for name, aliases in ALIASES.items()),
     target=NO_TARGET,
     fold_names=True,
 )

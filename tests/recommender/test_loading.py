@@ -113,6 +113,27 @@ def test_movielens_titles_are_taken_apart(tmp_path: Path) -> None:
     }
 
 
+def test_imdbs_titles_are_read_and_what_is_no_movie_is_left_out(tmp_path: Path) -> None:
+    said = load(
+        tmp_path,
+        "tconst\ttitleType\tprimaryTitle\toriginalTitle\tisAdult\tstartYear\tendYear\truntimeMinutes\tgenres\n"
+        'tt0073045\tmovie\t"Giliap"\t"Giliap"\t0\t1975\t\\N\t137\tCrime,Drama\n'
+        'tt0111161\tmovie\tThe "Shawshank" Redemption\tThe "Shawshank" Redemption\t0\t1994\t\\N\t\\N\t\\N\n'
+        "tt0583459\ttvEpisode\tThe Last One\tThe Last One\t0\t2004\t\\N\t30\tComedy\n",
+        name="title.basics.tsv",
+    )
+    assert "2 rows: 2 new" in said
+    assert "1 more rows were left out: episodes, series or games" in said
+    rows = {row.pk: (row.title, row.year, row.runtime, row.genres) for row in Movie.objects.all()}
+    assert rows == {
+        73045: ('"Giliap"', 1975, 137, ["Crime", "Drama"]),
+        111161: ('The "Shawshank" Redemption', 1994, None, []),
+    }
+    refused, faults = refusal(tmp_path, "tconst,title\nnm0000001,Nobody\n")
+    assert "nothing was loaded" in refused
+    assert "tconst like tt0111161" in faults[0]
+
+
 def test_python_literals_are_read_as_lists_and_nothing_else(tmp_path: Path) -> None:
     load(
         tmp_path,
