@@ -379,14 +379,14 @@ def test_the_bad_rows_of_a_csv_keep_their_cells(tmp_path: Path) -> None:
         ("", "the CSV is empty"),
         ("id,title\n", "the file holds no rows"),
         ("id,title\nx,y\n", "1 of 1 rows is invalid"),
-        ("title\nx\n", "column 'id' is missing"),
+        ("title\nx\n", "column 'id' or 'tconst' is missing"),
         ("id,title,movie_id\n1,x,1\n", "'movie_id' is there twice (also as 'id')"),
         ('[{"id": 1}]', "one JSON array"),
         ("\xff\xfei\x00", "is missing"),
         (b"\xff\xfei\x00", "UTF-16"),
         (b"id,title\n1,\xe9\n", "not UTF-8 near line"),
         ('id,title\n1,"x', "is no CSV"),
-        ("id;title;popularity\n1;x;1.234\n", "say which decimal mark"),
+        ("id;title;popularity\n1;x;1.234\n", "pass --decimal"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, text: str | bytes, said: str) -> None:
