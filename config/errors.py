@@ -6,6 +6,7 @@ Domain errors name no status code; `STATUS` maps them. The first class in the li
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from typing import Any
 
@@ -193,6 +194,12 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    """Django calls this while it handles the error, which may come from a middleware as well as from a view."""
+    error = sys.exc_info()[1]
+    if isinstance(error, DATABASE_AWAY):
+        status, body, headers = describe(error)
+        assert status is not None
+        return answer(request, status, body["code"], body["message"], headers)
     return answer(request, 500, "internal_error", UNKNOWN)
 
 
