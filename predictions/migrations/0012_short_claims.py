@@ -1,4 +1,4 @@
-"""Fence and claim in one step that nobody can make long.
+"""Fence and claim in one step that no client can make long.
 
 The writer sends rows and claim in one statement, which PostgreSQL begins to execute when all of it has come:
 no client is waited for while the fence or a claim is held. A claim waits for another of the same name only so
@@ -9,24 +9,24 @@ predictions of the process must not wait for it.
 from django.db import migrations
 
 MAKE = """
-ALTER FUNCTION vigia_claim(integer, text, text, text, integer) SET lock_timeout = '1s';
-
 -- The fence first, always: two sessions that took them in different orders could wait for each other.
 CREATE FUNCTION vigia_fence_and_claim(
     expected bigint, client integer, name text, sha256 text, stored text, hours integer
 ) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    usual text := current_setting('lock_timeout');
 BEGIN
     PERFORM vigia_fence(expected, false);
-    RETURN vigia_claim(client, name, sha256, stored, hours);
+    PERFORM set_config('lock_timeout', '1s', true);
+    PERFORM vigia_claim(client, name, sha256, stored, hours);
+    PERFORM set_config('lock_timeout', usual, true);
+    RETURN true;
 END $$;
 """
-UNMAKE = """
-DROP FUNCTION vigia_fence_and_claim(bigint, integer, text, text, text, integer);
-ALTER FUNCTION vigia_claim(integer, text, text, text, integer) RESET lock_timeout;
-"""
+UNMAKE = "DROP FUNCTION vigia_fence_and_claim(bigint, integer, text, text, text, integer);"
 
 
 class Migration(migrations.Migration):
-    dependencies = [("predictions", "0008_changed_hours")]
+    dependencies = [("predictions", "0016_idempotency_keys")]
 
     operations = [migrations.RunSQL(MAKE, UNMAKE)]

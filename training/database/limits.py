@@ -26,7 +26,7 @@ CHECK_SECONDS: Final = 2.0
 """For the question whether a connection that was kept is still good."""
 LEAST_SECONDS: Final = 0.05
 EARLIER: Final = 0.9
-IDLE_SECONDS: Final = 30.0
+IDLE_SECONDS: Final = 120.0
 
 _answers_requests = False
 
@@ -52,7 +52,7 @@ def session_options() -> list[str]:
     """PostgreSQL's own limits for this process's connections, as options of the connection.
 
     A slow statement ends a little before this side gives the connection up. A process that is frozen within a
-    transaction keeps its locks no longer than `IDLE_SECONDS`.
+    transaction keeps its locks no longer than `IDLE_SECONDS`; a large upload is stored within one.
     """
     if not _answers_requests:
         return []
