@@ -58,9 +58,10 @@ def post_worker_init(worker: Any) -> None:
     from training.services import serving
 
     # What was loaded so far stays: the collector need not walk it again and again. And it need not come for
-    # every few hundred of the short-lived objects that a large request is made of.
+    # every few hundred of the short-lived objects that a large request is made of. But views, requests and
+    # serializers are cycles that hold whole answers: the second and third generation must not wait long.
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(20_000, 5, 5)
 
     threading.Thread(target=serving.warm_up, name="warm-up", daemon=True).start()
     flushing.start()

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.contrib import auth
 from django.http import QueryDict
+from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils.functional import SimpleLazyObject
 from drf_spectacular.types import OpenApiTypes
@@ -19,7 +20,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from predictions import inference, shadowing
+from predictions import export, inference, shadowing
 from predictions.errors import LogUnavailable
 from predictions.export import CSVRenderer
 from predictions.inference import Answer, Caller, Prepared
@@ -176,7 +177,7 @@ class PredictionsView(PredictView):
     @extend_schema(
         operation_id="list_predictions", parameters=LOG_FILTERS, responses=PredictionPageSerializer
     )
-    def get(self, request: Request, model: str) -> Response:
+    def get(self, request: Request, model: str) -> HttpResponseBase:
         wanted = queries.Wanted(
             since=moment_of(request, "since"),
             until=moment_of(request, "until"),
@@ -187,9 +188,11 @@ class PredictionsView(PredictView):
         )
         rows, cursor = queries.page(self.model, wanted)
         following = following_page(request, reverse("predictions", args=[self.model.name]), cursor)
-        predictions = PredictionSerializer(rows, many=True).data
         headers = {"Link": f'<{following}>; rel="next"'} if following else {}
-        body = {"model": self.model.name, "predictions": predictions, "next": following}
+        show = PredictionSerializer().to_representation
+        if request.accepted_renderer.format == CSVRenderer.format:
+            return export.streamed(rows, show, headers)
+        body = {"model": self.model.name, "predictions": [show(row) for row in rows], "next": following}
         return Response(body, headers=headers)
 
     @extend_schema(

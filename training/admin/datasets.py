@@ -13,7 +13,7 @@ from unfold.decorators import display
 
 from training.admin.filters import ModelFilter
 from training.admin.rights import RegistryAdmin
-from training.models import Dataset
+from training.models import Dataset, ModelVersion
 from training.templatetags.vigia import short_hash
 
 
@@ -28,7 +28,9 @@ class DatasetAdmin(RegistryAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Dataset, Dataset]:
         rows: QuerySet[Dataset, Dataset] = super().get_queryset(request)
-        return rows.select_related("registered_model", "created_by").prefetch_related("versions")
+        return rows.select_related("registered_model", "created_by").prefetch_related(
+            Prefetch("versions", ModelVersion.objects.only("number", "dataset"))
+        )
 
     @display(description="sha256")
     def digest(self, row: Dataset) -> str:
@@ -60,6 +62,6 @@ class DatasetAdmin(RegistryAdmin):
         return {
             "title": f"Dataset {row.sha256[:12]}",
             "dataset": row,
-            "versions": row.versions.select_related("registered_model").order_by("-number")[:100],
+            "versions": row.versions.brief().select_related("registered_model").order_by("-number")[:100],
             "runs": row.runs.all()[:20],
         }

@@ -72,7 +72,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 if made is not None:
                     made.close()
                 raise
-            raise psycopg.OperationalError(f"the connection broke before its first statement: {error}") from error
+            raise psycopg.OperationalError(
+                f"the connection broke before its first statement: {error}"
+            ) from error
 
     def is_usable(self) -> bool:
         """Whether a connection that was kept is good, by an answer within `limits.CHECK_SECONDS`."""

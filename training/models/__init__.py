@@ -8,7 +8,7 @@ from training.models.idempotency import IdempotencyKey
 from training.models.jobs import Comparison, Job, TrainingRun
 from training.models.registry import RIGHTS, Dataset, GroupScope, RegisteredModel
 from training.models.switching import Activation, Rollout
-from training.models.versions import ModelVersion, PrunedArtifact, ReferenceProfile
+from training.models.versions import ModelVersion, PrunedArtifact, ReferenceProfile, sharing_versions
 
 __all__ = [
     "RIGHTS",
@@ -24,4 +24,5 @@ __all__ = [
     "RegisteredModel",
     "Rollout",
     "TrainingRun",
+    "sharing_versions",
 ]

@@ -15,6 +15,13 @@ from training.profile import Profile
 from training.schema import DatasetSchema
 
 
+class VersionQuerySet(models.QuerySet["ModelVersion"]):
+    def brief(self) -> VersionQuerySet:
+        """Versions as lists show them: without what takes hundreds of kilobytes of JSON, and loaded once each
+        when it is asked for after all."""
+        return self.defer("evaluation", "parity", "schema")
+
+
 class ModelVersion(models.Model):
     """One trained artifact of a registered model, numbered 1, 2, 3… Written once, but for its status."""
 
@@ -64,6 +71,8 @@ class ModelVersion(models.Model):
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = VersionQuerySet.as_manager()
 
     class Meta:
         ordering = ["-id"]
@@ -158,3 +167,10 @@ class PrunedArtifact(models.Model):
 
     def __str__(self) -> str:
         return f"artifact of {self.version}"
+
+
+def sharing_versions(*names: str) -> list[models.Prefetch]:
+    """For `prefetch_related`: the versions that rows refer to by these names, brief, and one object for all the
+    rows that refer to one. `select_related` would build each version, with all its JSON, for every row."""
+    versions = ModelVersion.objects.brief().select_related("registered_model")
+    return [models.Prefetch(name, versions) for name in names]
