@@ -198,7 +198,7 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Django calls this while it handles the error, which may come from a middleware as well as from a view."""
+    """Called by Django while it handles the error, which comes from a view or a middleware."""
     error = sys.exc_info()[1]
     if isinstance(error, DATABASE_AWAY):
         status, body, headers = describe(error)

@@ -491,8 +491,8 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
             conn.close()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        """The one shape of errors instead of gunicorn's HTML: for what its parser refuses in a thread, and for
-        an exception that nothing of ours has caught."""
+        """Answers in the one shape of errors instead of gunicorn's HTML: what its parser refuses in a thread,
+        and an exception that nothing of ours has caught."""
         status = next((code for kind, code in REFUSED if isinstance(exc, kind)), 500)
         if self._lane is None:
             super().handle_error(req, client, addr, exc)

@@ -336,7 +336,7 @@ def _statement_of_columns(*, alike: bool, claimed: bool) -> str:
 
 
 def _array(cells: Sequence[bytes | None], at: int) -> bytes:
-    """A column as one parameter: an array in PostgreSQL's text form, or JSON texts with a separator between."""
+    """A column as one parameter: an array in PostgreSQL's text form, or JSON texts with separators."""
     if at in _JSON:
         return _BETWEEN.join(cast("Sequence[bytes]", cells))
     plain = at in _PLAIN

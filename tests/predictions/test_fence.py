@@ -281,7 +281,8 @@ def test_clocks_that_differ_part_the_rows_as_well(
         cursor.execute(
             "WITH moved AS (DELETE FROM predictions_prediction WHERE id = %s RETURNING *) "
             "INSERT INTO predictions_prediction SELECT (jsonb_populate_record("
-            "  NULL::predictions_prediction, to_jsonb(moved) || jsonb_build_object('id', %s::text))).* FROM moved",
+            "  NULL::predictions_prediction, to_jsonb(moved) || jsonb_build_object('id', %s::text))).* "
+            "FROM moved",
             [made["id"], str(lowest_at(timezone.now() + dt.timedelta(seconds=ahead)))],
         )
         cursor.execute("RESET vigia.maintenance")

@@ -17,17 +17,18 @@ from knox.models import AuthToken
 from predictions.log import Entry, Writer
 from predictions.models import Prediction
 from predictions.wire import Claim
-from tests.predictions.test_writer import Make, entry  # noqa: F401 - a fixture
+from tests.predictions import test_writer
+from tests.predictions.test_writer import Make
 from tests.proxy import Proxy
 from tests.server import Clients, Server
 from tests.trained import train_sample
-from training.models import ModelVersion
 from training.services import keys, registry
 
 CHURN = "/api/v1/models/churn/predictions/"
 BOUND_SECONDS = 5.0  # on a busy machine; it was PostgreSQL's lock_timeout of 10 s, and then a failure
 FREEZES = 4
 pytestmark = pytest.mark.django_db(transaction=True)
+entry = test_writer.entry  # pytest finds it by its name in this module
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_an_entry_that_comes_in_part_holds_neither_the_fence_nor_its_claim(
     entry: Make,
     client_user: User,
     rows: int,
-    claimed: bool,  # noqa: F811
+    claimed: bool,
 ) -> None:
     writer, between = lost
     assert released(writer, entry(rows)) is None  # the connection and its statements are there

@@ -1,1 +1,1 @@
-"""Django's PostgreSQL backend, with a limit on every wait for the server: `DATABASES["default"]["ENGINE"]`."""
+"""The database engine: Django's for PostgreSQL, with a limit on every wait for the server."""

@@ -26,7 +26,7 @@ class LimitedConnection(psycopg.Connection[Any]):
         started = time.monotonic()
         try:
             return super().wait(gen, interval, limit)
-        except errors._WaitTimeout:  # noqa: SLF001 - documented for those who override this
+        except errors._WaitTimeout:
             limits.in_vain(time.monotonic() - started)
             # Its answer may still come, and would be taken for that to another question.
             self.close()

@@ -1,13 +1,12 @@
-"""How long anybody waits for PostgreSQL.
+"""How long a process waits for PostgreSQL.
 
-The server's own limits (statement_timeout, lock_timeout) need a server that works, and TCP's need a network that
-does not acknowledge: a proxy that acknowledges and does not answer defeats both. So each wait of a connection
-has a limit on this side as well.
+The server's own limits (statement_timeout, lock_timeout) need a server that works, and TCP's need a network
+that does not acknowledge. A proxy that acknowledges and does not answer defeats both, so each wait of a
+connection has a limit on this side as well.
 
-A process that answers requests waits `settings.DATABASE_ANSWER_SECONDS` for one answer; jobs and commands, whose
-statements may rightly take long, `WORK_SECONDS`. Within `one_request` all that was waited for in vain counts
-together: who handles the failure of one statement (a page that shows the error, say) does not wait as long for
-the next.
+A process that answers requests waits `settings.DATABASE_ANSWER_SECONDS` for one answer; jobs and commands,
+whose statements may rightly take long, `WORK_SECONDS`. Within `one_request`, all waits in vain count
+together: the handling of a failed statement (an error page, say) does not wait as long again.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _answers_requests = False
 
 @dataclass(slots=True)
 class Budget:
-    """Seconds that may yet be waited in vain, and the moment (monotonic) after which nothing is waited for."""
+    """Seconds that may yet be waited in vain, and the last moment of any wait (monotonic)."""
 
     left: float
     until: float = float("inf")

@@ -170,7 +170,9 @@ class PrunedArtifact(models.Model):
 
 
 def sharing_versions(*names: str) -> list[models.Prefetch]:
-    """For `prefetch_related`: the versions that rows refer to by these names, brief, and one object for all the
-    rows that refer to one. `select_related` would build each version, with all its JSON, for every row."""
+    """For `prefetch_related`: brief versions by these names, one object for all rows that refer to it.
+
+    `select_related` would build a version, with all its JSON, for every row.
+    """
     versions = ModelVersion.objects.brief().select_related("registered_model")
     return [models.Prefetch(name, versions) for name in names]

@@ -119,7 +119,7 @@ def activate(
             overridden=not passed,
             at=_now(version.registered_model),
         )
-        # The database sets the time at the commit, where the old version's answers end and the new one's begin.
+        # The database sets the time at the commit: there the old version's answers end.
         transaction.on_commit(lambda: made.refresh_from_db(fields=["at"]))
         return made
 
