@@ -141,8 +141,8 @@ def load(soak: Soak, bodies: Bodies) -> list[threading.Thread]:
         ("1,000 rows", 0.5, asker(vigia, "POST", [(predict, many) for many in bodies.many])),
         *[("log as CSV", 0.5, asker(vigia, "GET", [(f"{log}&format=csv", None)])) for _ in range(2)],
         ("log as JSON", 0.5, asker(vigia, "GET", [(log, None), (f"{CHURN}/outcomes/", None)])),
-        ("drift review", 5.0, asker(vigia, "GET", [(f"{CHURN}/drift/", None), (f"{CHURN}/versions/", None)])),
-        ("admin page", 0.5, browser(vigia)),
+        ("drift review", 2.0, asker(vigia, "GET", [(f"{CHURN}/drift/", None), (f"{CHURN}/versions/", None)])),
+        ("admin page", 0.1, browser(vigia)),
         ("training run", 60.0, asker(vigia, "POST", [(f"{CHURN}/training-runs/", {"instances": more})])),
     ]
     return [soak.repeat(*kind) for kind in kinds]
@@ -227,6 +227,7 @@ def main() -> int:
         soak.stop.set()
         for thread in threads:
             thread.join(60)
+        (started.logs / "samples.json").write_text(json.dumps(soak.samples), encoding="utf-8")
         text = section(soak, minutes)
         say(text)
         if os.environ.get("BENCH_WRITE") != "0":

@@ -193,7 +193,10 @@ class PredictionsView(PredictView):
         if request.accepted_renderer.format == CSVRenderer.format:
             return export.streamed(rows, show, headers)
         body = {"model": self.model.name, "predictions": [show(row) for row in rows], "next": following}
-        return Response(body, headers=headers)
+        response = Response(body, headers=headers)
+        # View, request and response hold each other until the collector comes: not with a thousand rows.
+        response.add_post_render_callback(_drop_data)
+        return response
 
     @extend_schema(
         operation_id="predict", request=INSTANCES, responses=Answered, parameters=PREDICT_PARAMETERS
@@ -228,6 +231,10 @@ def teach(request: Request, model: RegisteredModel, number: int | None, generati
 def respond(answer: Answer) -> Response:
     headers = {REPLAYED: "true"} if answer.replayed else {}
     return Response(answer.body, headers=headers)
+
+
+def _drop_data(response: Response) -> None:
+    response.data = None
 
 
 def _with_inputs(request: Request) -> bool:
