@@ -13,7 +13,7 @@ from unfold.decorators import display
 
 from training.admin.filters import ModelFilter
 from training.admin.rights import RegistryAdmin
-from training.models import Dataset, ModelVersion
+from training.models import LARGE_COLUMNS, Dataset, ModelVersion
 from training.templatetags.vigia import short_hash
 
 
@@ -62,6 +62,8 @@ class DatasetAdmin(RegistryAdmin):
         return {
             "title": f"Dataset {row.sha256[:12]}",
             "dataset": row,
-            "versions": row.versions.brief().select_related("registered_model").order_by("-number")[:100],
+            "versions": row.versions.defer(*LARGE_COLUMNS)
+            .select_related("registered_model")
+            .order_by("-number")[:100],
             "runs": row.runs.all()[:20],
         }

@@ -19,7 +19,7 @@ from training.admin import pictures, switching
 from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.errors import VigiaError
-from training.models import ModelVersion, PrunedArtifact, sharing_versions
+from training.models import LARGE_COLUMNS, ModelVersion, PrunedArtifact, sharing_versions
 from training.services import cards, comparison, comparisons, facts, makers
 from training.templatetags.vigia import badge, metric
 
@@ -183,7 +183,7 @@ class ModelVersionAdmin(RegistryAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Rows:
         rows: Rows = super().get_queryset(request)
-        return rows.brief().select_related("registered_model", "dataset", "created_by")
+        return rows.defer(*LARGE_COLUMNS).select_related("registered_model", "dataset", "created_by")
 
 
 def columns_of(version: ModelVersion) -> Iterable[dict[str, Any]]:

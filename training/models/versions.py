@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.db import models
@@ -14,12 +14,8 @@ from training.models.registry import Dataset, RegisteredModel
 from training.profile import Profile
 from training.schema import DatasetSchema
 
-
-class VersionQuerySet(models.QuerySet["ModelVersion"]):
-    def brief(self) -> VersionQuerySet:
-        """Versions as lists show them: without what takes hundreds of kilobytes of JSON, and loaded once each
-        when it is asked for after all."""
-        return self.defer("evaluation", "parity", "schema")
+LARGE_COLUMNS: Final = ("evaluation", "parity", "schema")
+"""Hundreds of kilobytes of JSON: lists defer them."""
 
 
 class ModelVersion(models.Model):
@@ -71,8 +67,6 @@ class ModelVersion(models.Model):
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
-
-    objects = VersionQuerySet.as_manager()
 
     class Meta:
         ordering = ["-id"]
@@ -169,10 +163,10 @@ class PrunedArtifact(models.Model):
         return f"artifact of {self.version}"
 
 
-def sharing_versions(*names: str) -> list[models.Prefetch]:
-    """For `prefetch_related`: brief versions by these names, one object for all rows that refer to it.
+def sharing_versions(*names: str) -> list[models.Prefetch[Any]]:
+    """For `prefetch_related`: versions without `LARGE_COLUMNS`, one object for all rows that refer to it.
 
     `select_related` would build a version, with all its JSON, for every row.
     """
-    versions = ModelVersion.objects.brief().select_related("registered_model")
+    versions = ModelVersion.objects.defer(*LARGE_COLUMNS).select_related("registered_model")
     return [models.Prefetch(name, versions) for name in names]

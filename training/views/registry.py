@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from training.errors import NotFound
+from training.models import LARGE_COLUMNS
 from training.serializers import (
     ActivateSerializer,
     ActivationSerializer,
@@ -50,7 +51,7 @@ class VersionsView(ModelView):
         parameters=[OpenApiParameter("before", int, description="Only versions numbered below this.")],
     )
     def get(self, request: Request, model: str) -> Response:
-        rows = before(self.model.versions.brief(), request, "number")
+        rows = before(self.model.versions.defer(*LARGE_COLUMNS), request, "number")
         return Response(VersionSummarySerializer(rows, many=True).data)
 
 
