@@ -28,6 +28,9 @@ DECLARE
     newest uuid;
     latest timestamptz;
 BEGIN
+    IF NEW.at < transaction_timestamp() THEN
+        RETURN NULL;  -- a row of the past, such as a restored one, keeps its time
+    END IF;
     PERFORM pg_advisory_xact_lock(22121, 0);
     milliseconds := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint + 1;
     -- A row that is more than a minute ahead comes from a clock that is wrong, and moves nothing.
