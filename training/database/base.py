@@ -36,7 +36,10 @@ class LimitedConnection(psycopg.Connection[Any]):
 class DatabaseWrapper(base.DatabaseWrapper):
     """Django's, whose connections are `LimitedConnection`."""
 
-    Database = SimpleNamespace(**{**vars(psycopg), "connect": LimitedConnection.connect})
+    # All that Django asks of psycopg, with another `connect`.
+    Database = SimpleNamespace(  # type: ignore[assignment]
+        **{**vars(psycopg), "connect": LimitedConnection.connect}
+    )
 
     def get_connection_params(self) -> dict[str, Any]:
         """With the session limits of a process that answers requests."""

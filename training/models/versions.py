@@ -163,7 +163,7 @@ class PrunedArtifact(models.Model):
         return f"artifact of {self.version}"
 
 
-def sharing_versions(*names: str) -> list[models.Prefetch[Any]]:
+def sharing_versions(*names: str) -> list[models.Prefetch[Any, Any, Any]]:
     """For `prefetch_related`: versions without `LARGE_COLUMNS`, one object for all rows that refer to it.
 
     `select_related` would build a version, with all its JSON, for every row.
