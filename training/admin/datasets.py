@@ -62,7 +62,8 @@ class DatasetAdmin(RegistryAdmin):
         return {
             "title": f"Dataset {row.sha256[:12]}",
             "dataset": row,
-            "versions": row.versions.defer(*LARGE_COLUMNS)
+            "versions": ModelVersion.objects.filter(dataset=row)
+            .defer(*LARGE_COLUMNS)
             .select_related("registered_model")
             .order_by("-number")[:100],
             "runs": row.runs.all()[:20],
