@@ -17,7 +17,7 @@ export VIGIA_VAR TEST_VAR
 # says otherwise (in containers it often does): reading all sources anew takes each of them most of a second.
 test types migrations-check deploy-check unit unit-rest unit-log unit-processes faults: export PYTHONDONTWRITEBYTECODE =
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups drift-simulation manage shell install install-dev clean
+.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -101,6 +101,9 @@ bench-memory: install ## How much memory a training run of a million rows takes 
 
 bench-movies: install ## An index of very many movies, built and asked, into docs/performance.md (MOVIES=1000000; Linux)
 	@exec $(BIN)/python -m bench.index
+
+soak: install ## Memory of every process under a mixed load, into docs/performance.md (MINUTES=10; Linux)
+	@VENV=$(abspath $(VENV)) MINUTES=$(or $(MINUTES),10) exec $(BIN)/python -m bench.soak
 
 drift-simulation: install ## False alarms of a drift review, and what it finds, into docs/drift.md (DRIFT_REPETITIONS=2000)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m bench.drift_simulation

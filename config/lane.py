@@ -61,6 +61,7 @@ UNREADABLE: Final = {
     414: ("too_large", "the address is too long"),
     417: ("malformed", "this expectation cannot be met"),
     431: ("too_large", "the headers are too long"),
+    500: ("internal_error", errors.UNKNOWN),
     501: ("length_required", "send a Content-Length instead of this transfer coding"),
 }
 KNOWN_PLACES: Final = 1_000
@@ -261,7 +262,7 @@ class Lane:
         if rows is None or (place.shape is not None and body.lstrip()[:1] != b"{"):
             return None
         try:
-            prepared = inference.prepare(served, rows, caller)
+            prepared = inference.prepare(served, rows, caller, generation)
         except (InvalidRows, PredictionFailed):
             return None
         then = shadowing.after(named, prepared, done)

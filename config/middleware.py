@@ -14,6 +14,7 @@ from uuid_utils import uuid7
 
 from config import errors, routes
 from config.logs import CURRENT_REQUEST
+from training.database import limits
 
 Next = Callable[[HttpRequest], HttpResponse]
 DISCARDED_BYTES = 64 * 2**20
@@ -34,7 +35,8 @@ class RequestIdMiddleware:
         _limit_silence(request)
         token = CURRENT_REQUEST.set(identifier)
         try:
-            response = self.get_response(request)
+            with limits.one_request():
+                response = self.get_response(request)
             if isinstance(response, HttpResponseNotAllowed):
                 allowed = response["Allow"]
                 said = f"this method is not there; allowed are {allowed}"

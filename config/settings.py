@@ -82,6 +82,7 @@ DATABASES: dict[str, Any] = {
     "default": {
         **dj_database_url.parse(
             env.from_stack("DATABASE_URL", "database_url"),
+            engine="training.database",
             conn_max_age=env.number("DATABASE_CONN_MAX_AGE", 600),
             conn_health_checks=True,
         ),
@@ -95,9 +96,15 @@ DATABASES["default"]["OPTIONS"] = (
         # Nor is it kept waiting behind a lock, or for a server that no longer acknowledges (milliseconds).
         "options": "-c lock_timeout=10000",
         "tcp_user_timeout": 10_000,
+        # A server that is gone without a word is noticed by who only waits for it, too.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
     }
     | DATABASES["default"].get("OPTIONS", {})  # what DATABASE_URL says itself goes before
 )
+# Of a process that answers requests, for one answer; see training.database.limits.
+DATABASE_ANSWER_SECONDS = env.number("DATABASE_ANSWER_SECONDS", 15)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # -- bytes: artifacts and datasets ---------------------------------------------------------------------
@@ -211,7 +218,7 @@ TRAINING_MAX_BYTES = env.number("TRAINING_MAX_BYTES", 256 * 2**20)
 BODY_SILENCE_SECONDS = env.number("BODY_SILENCE_SECONDS", 10)  # without a byte of an announced body
 MAX_WAIT_SECONDS = env.number("MAX_WAIT_SECONDS", 120)
 LOG_QUEUE_ROWS = env.number("LOG_QUEUE_ROWS", 50_000)  # waiting for their commit, per process
-LOG_WAIT_SECONDS = env.number("LOG_WAIT_SECONDS", 20)
+LOG_WAIT_SECONDS = env.number("LOG_WAIT_SECONDS", 15)
 SHADOW_QUEUE_ROWS = env.number("SHADOW_QUEUE_ROWS", 5_000)  # waiting for a shadow, per process; 0: no shadow
 SHADOW_LAG_SECONDS = env.number("SHADOW_LAG_SECONDS", 5)  # rows that waited longer are dropped
 IDEMPOTENCY_HOURS = env.number("IDEMPOTENCY_HOURS", 24)

@@ -491,11 +491,14 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
             conn.close()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        """What gunicorn's own parser refuses in a thread, in the one shape of errors instead of HTML."""
-        status = next((code for kind, code in REFUSED if isinstance(exc, kind)), None)
-        if self._lane is None or status is None:
+        """Answers in the one shape of errors instead of gunicorn's HTML: what its parser refuses in a thread,
+        and an exception that nothing of ours has caught."""
+        status = next((code for kind, code in REFUSED if isinstance(exc, kind)), 500)
+        if self._lane is None:
             super().handle_error(req, client, addr, exc)
             return
+        if status == 500:
+            log.error("a request failed outside Django", exc_info=exc)
         try:
             client.sendall(self._bytes(self._lane.unreadable(status), closes=True))
         except OSError:  # it is gone

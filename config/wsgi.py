@@ -12,7 +12,10 @@ from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django.setup(set_prefix=False)
 
-from config.lane import Lane  # noqa: E402 - the apps must be ready
+from config.lane import Lane  # noqa: E402
+from training.database import limits  # noqa: E402
+
+limits.answer_requests()
 
 
 class TolerantRequest(WSGIRequest):

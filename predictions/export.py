@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from django.http import StreamingHttpResponse
 from rest_framework.renderers import BaseRenderer
+
+from predictions.models import Prediction
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -24,6 +27,8 @@ def neutral(cell: object) -> object:
 
 
 FIXED = ("id", "at", "model", "version", "key", "prediction", "probability", "warnings", "request_id")
+_WITHOUT_PROBABILITY = tuple(name for name in FIXED if name != "probability")
+PIECE = 2**16
 
 
 def write(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -32,6 +37,29 @@ def write(rows: Iterable[Mapping[str, Any]]) -> str:
     rows = list(rows)
     fixed = [name for name in FIXED if any(name in row for row in rows)]
     inputs = list(dict.fromkeys(name for row in rows for name in row.get("inputs", {})))
+    return b"".join(_pieces(rows, fixed, inputs)).decode()
+
+
+def streamed(
+    rows: Sequence[Prediction], show: Callable[[Prediction], Mapping[str, Any]], headers: Mapping[str, str]
+) -> StreamingHttpResponse:
+    """Rows of the log as CSV, written while it is sent.
+
+    Parameters
+    ----------
+    show : a row as the log shows it.
+    """
+    names = FIXED if any(row.probability is not None for row in rows) else _WITHOUT_PROBABILITY
+    versions = {row.version_id: row for row in reversed(rows)}
+    ordered = dict.fromkeys(row.version_id for row in rows)
+    inputs = list(dict.fromkeys(name for version in ordered for name in versions[version].inputs))
+    pieces = _pieces(map(show, rows), names if rows else (), inputs)
+    return StreamingHttpResponse(pieces, content_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _pieces(
+    rows: Iterable[Mapping[str, Any]], fixed: Sequence[str], inputs: Sequence[str]
+) -> Iterator[bytes]:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow([*fixed, *(neutral(f"input.{name}") for name in inputs)])
@@ -39,7 +67,11 @@ def write(rows: Iterable[Mapping[str, Any]]) -> str:
         given = row.get("inputs", {})
         cells = (*(_plain(row.get(name)) for name in fixed), *(_plain(given.get(name)) for name in inputs))
         writer.writerow([neutral(cell) for cell in cells])
-    return out.getvalue()
+        if out.tell() > PIECE:
+            yield out.getvalue().encode()
+            out.seek(0)
+            out.truncate()
+    yield out.getvalue().encode()
 
 
 def _plain(value: object) -> object:

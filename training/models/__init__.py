@@ -8,9 +8,16 @@ from training.models.idempotency import IdempotencyKey
 from training.models.jobs import Comparison, Job, TrainingRun
 from training.models.registry import RIGHTS, Dataset, GroupScope, RegisteredModel
 from training.models.switching import Activation, Rollout
-from training.models.versions import ModelVersion, PrunedArtifact, ReferenceProfile
+from training.models.versions import (
+    LARGE_COLUMNS,
+    ModelVersion,
+    PrunedArtifact,
+    ReferenceProfile,
+    sharing_versions,
+)
 
 __all__ = [
+    "LARGE_COLUMNS",
     "RIGHTS",
     "Activation",
     "Comparison",
@@ -24,4 +31,5 @@ __all__ = [
     "RegisteredModel",
     "Rollout",
     "TrainingRun",
+    "sharing_versions",
 ]
