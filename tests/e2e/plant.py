@@ -35,6 +35,15 @@ for name in ("churn", "houses"):
     call_command("load_dataset", name, f"training/samples/{name}.csv")
 """
 
+# Celery whose processes write where each of their threads stands when SIGUSR2 asks them.
+CELERY: Final = """
+import faulthandler, signal, sys
+faulthandler.register(signal.SIGUSR2, all_threads=True)
+from celery.__main__ import main
+sys.argv[0] = "celery"
+main()
+"""
+
 
 class Plant:
     """A local stack of its own with a Celery worker and beat beside it.
@@ -60,13 +69,13 @@ class Plant:
 
     def start_worker(self) -> None:
         self._start(
-            "worker", "-m", "celery", "--quiet", "-A", "config", "worker", "--concurrency", "2", "--loglevel",
+            "worker", "-c", CELERY, "--quiet", "-A", "config", "worker", "--concurrency", "2", "--loglevel",
             "info", "--without-gossip", "--without-mingle",
         )  # fmt: skip
 
     def start_beat(self, name: str = "beat") -> None:
         schedule = str(self.var / f"schedule of {name}")
-        self._start(name, "-m", "celery", "--quiet", "-A", "config", "beat", "--schedule", schedule)
+        self._start(name, "-c", CELERY, "--quiet", "-A", "config", "beat", "--schedule", schedule)
 
     def _start(self, name: str, *arguments: str) -> None:
         with self.log.open("ab") as out:
@@ -202,8 +211,28 @@ class Plant:
         with suppress(Exception), Celery(broker=self.broker_url) as app:
             app.send_task("training.tasks.work", (LABEL, run), retry=False)
 
-    def tail(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")[-6000:]
+    def said(self) -> str:
+        """The log's end, after what the broker holds and where each thread of worker and beat stands."""
+        held: object
+        try:
+            with Celery(broker=self.broker_url).connection_for_read() as connection:
+                client = connection.default_channel.client
+                held = {key: client.type(key) for key in client.keys("*")}, client.llen("celery")
+        except Exception as error:
+            held = repr(error)
+        for name in ("worker", "beat", "second beat"):
+            process = self.processes.get(name)
+            if process is not None and process.poll() is None:
+                ours = psutil.Process(process.pid)
+                for each in [ours, *ours.children(recursive=True)]:
+                    with suppress(psutil.Error):
+                        if "do_job" not in each.cmdline():
+                            each.send_signal(signal.SIGUSR2)
+        time.sleep(1)
+        return f"the broker holds {held}\n{self.tail(40_000)}"
+
+    def tail(self, characters: int = 6_000) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")[-characters:]
 
 
 def await_(met: Callable[[], bool], seconds: float, said: Callable[[], object] = str) -> None:

@@ -61,7 +61,7 @@ def test_each_run_ends_once_whatever_is_killed(plant: Plant, seed: int) -> None:
     for kill in kills:
         time.sleep(chance.uniform(0.0, 2.5))
         kill()
-    await_(lambda: all_finished(plant, runs), 120, lambda: (states(plant, runs), plant.tail()))
+    await_(lambda: all_finished(plant, runs), 120, lambda: f"{states(plant, runs)}\n{plant.said()}")
     ended = states(plant, runs)
     made = dict(
         plant.sql(
