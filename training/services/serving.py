@@ -185,6 +185,7 @@ def forget() -> None:
     """Drops everything kept; what is asked for next is loaded again."""
     with _lock:
         _kept.clear()
+    _verified.clear()
 
 
 def warm_up() -> None:
