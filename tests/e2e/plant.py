@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import psutil
 import psycopg
@@ -125,6 +126,32 @@ class Plant:
         self.processes["beat"].wait()
         self.start_beat()
 
+    def leave_the_worker_alone(self, port: int) -> None:
+        """No beat any more, and a new worker that reaches the broker through another port."""
+        for name in ("second beat", "beat", "worker"):
+            process = self.processes.pop(name)
+            self.dead += psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            process.wait()
+        known = urlsplit(self.broker_url)
+        self.env["REDIS_URL"] = known._replace(netloc=known.netloc.replace(f":{known.port}", f":{port}")).geturl()
+        self.heartbeat.unlink(missing_ok=True)
+        self.start_worker()
+        await_(self.heartbeat.exists, 60, self.said)
+
+    @property
+    def heartbeat(self) -> Path:
+        """The worker's sign of life."""
+        return self.var / "metrics" / "heartbeats" / "worker"
+
+    def health(self, *arguments: str) -> tuple[int, str]:
+        """What the worker's health check says."""
+        done = subprocess.run(
+            [sys.executable, "-m", "docker.health", "worker", *arguments], cwd=ROOT, env=self.env, text=True,
+            capture_output=True, timeout=60, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
     def second_beat(self) -> None:
         """One more than there should be."""
         self.start_beat("second beat")
@@ -134,7 +161,7 @@ class Plant:
 
     def lose_broker(self) -> None:
         """Everything the broker held is gone, and so is its process."""
-        broker = psutil.Process(self._server("valkey").pid)
+        broker = self.broker()
         with suppress(Exception), Celery(broker=self.broker_url).connection_for_write() as connection:
             connection.default_channel.client.flushall()
         broker.kill()
@@ -148,6 +175,9 @@ class Plant:
                 if "do_job" in line and process.environ().get("VIGIA_VAR") == str(self.var):
                     found.append(process)
         return found
+
+    def broker(self) -> psutil.Process:
+        return self._server("valkey")
 
     def _server(self, name: str) -> psutil.Process:
         """Its first process; waited for, because it may just be on its way back."""
