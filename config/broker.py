@@ -15,7 +15,7 @@ def trouble() -> str:
     connection = app.connection_for_read(transport_options=app.conf.broker_transport_options | options)
     try:
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-    except Exception as error:  # a resolver, a library of the transport: whatever it raises, there is no broker
+    except Exception as error:  # whatever a resolver or the transport raises
         return f"{type(error).__name__}: {error}"
     finally:
         connection.close()

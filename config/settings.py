@@ -118,7 +118,7 @@ JOB_HARD_SECONDS = env.number("JOB_HARD_SECONDS", 3900)  # then it is killed
 JOB_CANCEL_SECONDS = env.number("JOB_CANCEL_SECONDS", 15)  # between the wish to cancel and the kill
 JOB_LEASE_SECONDS = env.number("JOB_LEASE_SECONDS", 60)  # how long a job stays with a worker that is silent
 JOB_PUBLISH_SECONDS = env.number("JOB_PUBLISH_SECONDS", 30)  # how often beat looks for lost messages
-JOB_POLL_SECONDS = env.number("JOB_POLL_SECONDS", 5)  # how often a worker looks for jobs that no message named
+JOB_POLL_SECONDS = env.number("JOB_POLL_SECONDS", 5)  # how often a worker looks for jobs by itself
 JOB_MEMORY_MB = env.number("JOB_MEMORY_MB", 0)  # that a job's process may allocate; 0: no limit
 DASK_SCHEDULER = env.text("DASK_SCHEDULER", "")  # such as tcp://dask:8786: searches run there
 

@@ -30,7 +30,8 @@ def began_ago(task: str, seconds: float) -> None:
     heartbeats.write(task, heartbeats.TASK)
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE training_heartbeat SET at = at - make_interval(secs => %s) WHERE name = %s", [seconds, task]
+            "UPDATE training_heartbeat SET at = at - make_interval(secs => %s) WHERE name = %s",
+            [seconds, task],
         )
 
 

@@ -5,6 +5,7 @@ repeat, an activation log that cannot be rewritten.
 """
 
 from training.models.heartbeats import Heartbeat
+from training.models.idempotency import IdempotencyKey
 from training.models.jobs import Comparison, Job, TrainingRun
 from training.models.registry import RIGHTS, Dataset, GroupScope, RegisteredModel
 from training.models.switching import Activation, Rollout
@@ -17,6 +18,7 @@ __all__ = [
     "Dataset",
     "GroupScope",
     "Heartbeat",
+    "IdempotencyKey",
     "Job",
     "ModelVersion",
     "PrunedArtifact",
