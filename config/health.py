@@ -102,7 +102,7 @@ class Probe:
 
 WORDS: Final = {
     "database": "the database does not answer: check DATABASE_URL and PostgreSQL",
-    "models": "the artifacts of the active versions cannot be checked: look at the store",
+    "models": "the artifacts of the active versions were not checked in time: look at the store",
     "store": "the artifact store cannot be written: look at its disk and its rights",
     "broker": "the broker does not answer: check REDIS_URL and the broker",
 }

@@ -1,7 +1,7 @@
 """The health checks of the containers and of `make run`; exit code 0 is healthy, 2 is an unknown check.
 
 python -m docker.health web                   the readiness probe answers 200
-python -m docker.health live                  the liveness probe answers 200, whether PostgreSQL is there or not
+python -m docker.health live                  the liveness probe answers 200, with PostgreSQL or without
 python -m docker.health worker|keeper|beat    the process on this machine gave a sign of life lately
 """
 
