@@ -72,6 +72,8 @@ def _discard_body(request: HttpRequest) -> None:
     A connection closed over an unread body is reset, and the client sees a broken pipe instead of the
     answer that says why. What is far too large is not read even for that.
     """
+    if hasattr(request.META.get("gunicorn.socket"), "unfinished"):
+        return  # the worker's event loop does, and no thread waits for it
     left, until = DISCARDED_BYTES, time.monotonic() + settings.BODY_SILENCE_SECONDS
     try:
         while left > 0 and time.monotonic() < until and (piece := request.read(2**16)):

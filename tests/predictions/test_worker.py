@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 from django.contrib.auth.models import User
-from django.db import connections
+from django.db import connection, connections, transaction
 
 from predictions.models import Prediction
 from tests.conftest import at_once
@@ -94,15 +94,19 @@ def statuses(raw: bytes) -> list[int]:
 
 @contextlib.contextmanager
 def threads_held(server: Server) -> Iterator[None]:
-    """Every thread waits for a body too large for the event loop, which does not come."""
+    """Every thread waits for a table of the database that this test has locked."""
     held = []
     try:
-        for _ in range(32):
-            client = socket.create_connection(("127.0.0.1", server.port))
-            client.sendall(b"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n\r\n")
-            held.append(client)
-        time.sleep(0.3)
-        yield
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE django_session IN ACCESS EXCLUSIVE MODE")
+            for _ in range(32):
+                client = socket.create_connection(("127.0.0.1", server.port))
+                client.sendall(
+                    b"GET /admin/ HTTP/1.1\r\nHost: localhost\r\nCookie: sessionid=%s\r\n\r\n" % (b"a" * 32)
+                )
+                held.append(client)
+            time.sleep(0.3)
+            yield
     finally:
         for client in held:
             client.close()
