@@ -12,8 +12,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonR
 from django.middleware.common import CommonMiddleware
 from uuid_utils import uuid7
 
-from config import errors, routes
+from config import charsets, errors, routes
 from config.logs import CURRENT_REQUEST
+from training.errors import UnsupportedBody
 
 Next = Callable[[HttpRequest], HttpResponse]
 DISCARDED_BYTES = 64 * 2**20
@@ -83,7 +84,7 @@ def _discard_body(request: HttpRequest) -> None:
 
 
 class RefuseUnreadableBodies:
-    """Bodies Django would silently read as empty or as garbage.
+    """Addresses and bodies Django would silently read as empty or as garbage.
 
     A chunked body without a length is empty to WSGI; a compressed one is not decompressed by anyone here.
     """
@@ -107,6 +108,10 @@ class RefuseUnreadableBodies:
         if encoding not in ("", "identity"):
             said = f"Content-Encoding {encoding[:40]!r} is not read here: send the body as it is"
             return self._refuse(request, 415, "unsupported_encoding", said)
+        try:
+            charsets.check(request)
+        except UnsupportedBody as error:
+            return self._refuse(request, 415, error.code, error.message)
         return self.get_response(request)
 
     def _refuse(self, request: HttpRequest, status: int, code: str, message: str) -> HttpResponse:
