@@ -163,7 +163,9 @@ def answer(
     count(body["error"])
     if is_for_a_browser(request):
         page = {"status": status, "message": message, "request_id": body["error"]["request_id"]}
-        return render(request, "config/error.html", page, status=status)
+        response = render(request, "config/error.html", page, status=status)
+        response.headers.update(headers or {})
+        return response
     return JsonResponse(body, status=status, headers=headers)
 
 

@@ -36,10 +36,6 @@ class RequestIdMiddleware:
         token = CURRENT_REQUEST.set(identifier)
         try:
             response = self.get_response(request)
-            if isinstance(response, HttpResponseNotAllowed):
-                allowed = response["Allow"]
-                said = f"this method is not there; allowed are {allowed}"
-                response = errors.answer(request, 405, "method_not_allowed", said, {"Allow": allowed})
             routes.count(routes.name_of(request), request.method or "", response.status_code)
             if response.status_code >= 400:
                 _discard_body(request)
@@ -55,6 +51,21 @@ class RequestIdMiddleware:
             assert status is not None
             return errors.answer(request, status, body["code"], body["message"], headers)
         return None
+
+
+class DescribeMissingMethods:
+    """405 in the one shape, or as a page."""
+
+    def __init__(self, get_response: Next) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if isinstance(response, HttpResponseNotAllowed):
+            allowed = response["Allow"]
+            said = f"this method is not there; allowed are {allowed}"
+            response = errors.answer(request, 405, "method_not_allowed", said, {"Allow": allowed})
+        return response
 
 
 def _limit_silence(request: HttpRequest) -> None:
