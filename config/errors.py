@@ -164,7 +164,8 @@ def answer(
     if is_for_a_browser(request):
         page = {"status": status, "message": message, "request_id": body["error"]["request_id"]}
         response = render(request, "config/error.html", page, status=status)
-        response.headers.update(headers or {})
+        for name, value in (headers or {}).items():
+            response.headers[name] = value
         return response
     return JsonResponse(body, status=status, headers=headers)
 

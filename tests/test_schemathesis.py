@@ -27,14 +27,15 @@ CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance,negative_data_rejection"
 )
-CASES = int(os.environ.get("SCHEMATHESIS_EXAMPLES") or 6)
+FEW = 4
+CASES = int(os.environ.get("SCHEMATHESIS_EXAMPLES") or FEW)
 SEED = os.environ.get("SCHEMATHESIS_SEED") or "1"
 API = "/api/v1/models/churn"
 
 
 @pytest.fixture
 def server(django_db_setup: None, tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
+    server = Server(tmp_path, MAX_WAIT_SECONDS="1")
     server.start()
     yield server
     server.stop()
@@ -51,7 +52,7 @@ def made(server: Server, key: str, path: str, body: Any, method: str = "POST") -
 def known(
     server: Server, transactional_db: None, client_user: User, customer: dict[str, Any]
 ) -> dict[str, Any]:
-    """Values of the addresses' parameters under which there is something, so that more than 404 is answered."""
+    """Values of the addresses' parameters under which there is something to answer."""
     train_sample("churn", rows=600)
     train_sample("churn", rows=600, activate=False)
     train_sample("houses", rows=300)
@@ -90,17 +91,15 @@ def labelled(customer: dict[str, Any]) -> list[dict[str, Any]]:
 
 def configured(known: dict[str, Any]) -> str:
     """schemathesis.toml: `known`, most of the time."""
-    lines = []
-    for name, values in known.items():
-        if name.startswith("path."):
-            given = values if isinstance(values, list) else [values]
-            lines += [f"[dictionaries.{name[5:]}]", f"values = {json.dumps(given)}"]
+    lines = ["[phases.coverage]", "generate-duplicate-query-parameters = false"]
+    if CASES == FEW:
+        lines.append("unexpected-methods = []")  # the router's work, the same everywhere
+    names = [name for name in known if name.startswith("path.")]
+    for name in names:
+        values = known[name] if isinstance(known[name], list) else [known[name]]
+        lines += [f"[dictionaries.{name[5:]}]", f"values = {json.dumps(values)}"]
     lines.append("[parameters]")
-    lines += [
-        f'"{name}" = {{ dictionary = "{name[5:]}", probability = 0.9 }}'
-        for name in known
-        if name.startswith("path.")
-    ]
+    lines += [f'"{name}" = {{ dictionary = "{name[5:]}", probability = 0.9 }}' for name in names]
     return "\n".join(lines) + "\n"
 
 
@@ -116,6 +115,8 @@ def test_the_api_keeps_what_its_description_promises(
             "--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", str(CASES),
             "--seed", SEED, "--no-shrink", "--continue-on-failure", "--warnings", "off",
             "--suppress-health-check", "all", "--request-timeout", "30",
+            # They have no active version here, and are asked as these are.
+            "--exclude-path-regex", "/models/(bikes|cars|cars_v3)/predictions/",
         ],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -371,7 +371,8 @@ def asked_raw(application: Any, method: str, path: str, content_type: str, body:
     environ = {
         "REQUEST_METHOD": method, "PATH_INFO": address, "QUERY_STRING": query, "CONTENT_TYPE": content_type,
         "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body), "wsgi.url_scheme": "http",
-        "wsgi.errors": io.StringIO(), "SERVER_NAME": "localhost", "SERVER_PORT": "80", "HTTP_HOST": "localhost",
+        "wsgi.errors": io.StringIO(), "SERVER_NAME": "localhost", "SERVER_PORT": "80",
+        "HTTP_HOST": "localhost",
         **extra,
     }  # fmt: skip
     said: list[Any] = []

@@ -366,9 +366,9 @@ def test_cells_that_begin_like_formulas_are_neutralised() -> None:
 
 @pytest.mark.parametrize(
     "before",
-    ["", " ", "\t", "\r", "\n", "\x0b", "\x00", "\x7f", "\x85", "\u00a0", "\u00ad", "\u034f", "\u115f", "\u180e",
-     "\u2003", "\u2028", "\u200b", "\u200e", "\u202e", "\u2060", "\u2800", "\u3000", "\u3164", "\ufe0f", "\ufeff",
-     "\U000e0020", "\ue000", " \ufeff\t\u200b "],
+    ["", " ", "\t", "\r", "\n", "\x0b", "\x00", "\x7f", "\x85", "\u00a0", "\u00ad", "\u034f", "\u115f",
+     "\u180e", "\u2003", "\u2028", "\u200b", "\u200e", "\u202e", "\u2060", "\u2800", "\u3000", "\u3164",
+     "\ufe0f", "\ufeff", "\U000e0020", "\ue000", " \ufeff\t\u200b "],
     ids=ascii,
 )  # fmt: skip
 def test_what_cannot_be_seen_before_a_formula_does_not_hide_it(before: str) -> None:
