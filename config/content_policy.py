@@ -1,7 +1,7 @@
 """What a page may load, run and be embedded in; the headers that say so to a browser.
 
 Our own pages get the strict policy. The admin's frame and Swagger UI cannot live under it: Alpine
-compiles the attributes it finds, and both write styles into the page.
+compiles the attributes it finds, and both write styles into the page, as DRF's pages do.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STRICT: Final[Directives] = {
 _STYLED: Final = STRICT | {"style-src": [SELF, UNSAFE_INLINE], "img-src": [SELF, "data:"]}
 BY_PREFIX: Final[tuple[tuple[str, Directives], ...]] = (
     ("/admin/", _STYLED | {"script-src": [SELF, UNSAFE_EVAL]}),
-    ("/api/docs/", _STYLED),
+    ("/api/", _STYLED),  # Swagger UI and the browsable API
 )
 UNUSED: Final = (
     "accelerometer", "autoplay", "camera", "display-capture", "encrypted-media", "fullscreen", "geolocation",

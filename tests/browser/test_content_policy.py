@@ -63,10 +63,10 @@ def test_no_page_breaks_its_own_policy(page: Any, live_server: Any) -> None:
     ]  # fmt: skip
     broken: dict[str, list[str]] = {}
     for path in paths:
-        answer = page.goto(path, wait_until="load")
+        answer = page.goto(path, wait_until="load", timeout=60_000)
         assert answer.status == 200, path
         if path == "/api/docs/":
-            page.locator(".opblock").first.wait_for()
+            page.locator(".opblock").first.wait_for(timeout=60_000)
         page.wait_for_timeout(150)
         policy_of({name.title(): value for name, value in answer.all_headers().items()})
         if found := page.evaluate("window.broken"):

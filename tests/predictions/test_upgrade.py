@@ -18,6 +18,7 @@ from knox.crypto import create_token_string, hash_token
 from rest_framework.test import APIClient
 
 from predictions import identifiers, log
+from predictions.models.log import _NAMES as names_of_columns
 from tests.conftest import assert_error
 from training.services import serving, snapshot
 
@@ -50,7 +51,12 @@ BINS: Final = {
         {"name": "charges", "kind": "number", "edges": [50.0], "exact": False, "counts": [10, 8, 2],
          "sums": [300.0, 600.0, 0.0], "deviation": 21.0, "truth": {}},
     ],
-    "answers": [],
+    "answers": [
+        {"name": "_prediction", "kind": "level", "levels": {"false": 0, "true": 1}, "named": ["false", "true"],
+         "counts": [3, 1, 0, 0], "sums": [0.0, 0.0, 0.0, 0.0], "deviation": None, "truth": {"hits": [2, 1, 0, 0]}},
+        {"name": "_probability", "kind": "number", "edges": [0.5], "exact": False, "counts": [3, 1, 0],
+         "sums": [0.6, 0.7, 0.0], "deviation": 0.2, "truth": {"hits": [1, 1, 0]}},
+    ],
 }  # fmt: skip
 GATE: Final = {"passed": True, "checks": [{"name": "beats_baseline", "passed": True, "message": "it does"}]}
 METRICS: Final = {"roc_auc": 0.81, "accuracy": 0.79}
@@ -81,6 +87,7 @@ def forget(name: str) -> None:
     log.renew()
     serving.forget()
     snapshot.forget()
+    names_of_columns.clear()
     connection.close()
     connection.settings_dict["NAME"] = name
 
@@ -175,7 +182,7 @@ def test_an_old_database_is_migrated_and_read_through_the_api(old: Any) -> None:
     version = read("models/churn/versions/2/")
     assert (version["metrics"], version["gate"], version["threshold"]) == (METRICS, GATE, 0.5)
     assert version["schema"]["columns"] == SCHEMA["columns"]
-    assert version["lineage"]["dataset"]["sha256"] == "d" * 64
+    assert version["lineage"]["dataset_sha256"] == "d" * 64
     assert read("models/churn/active/")["version"] == 2
     assert read("models/churn/active/", at="2026-01-05T12:30:00Z")["version"] == 1
     runs = read("models/churn/training-runs/")
