@@ -52,8 +52,9 @@ BINS: Final = {
          "sums": [300.0, 600.0, 0.0], "deviation": 21.0, "truth": {}},
     ],
     "answers": [
-        {"name": "_prediction", "kind": "level", "levels": {"false": 0, "true": 1}, "named": ["false", "true"],
-         "counts": [3, 1, 0, 0], "sums": [0.0, 0.0, 0.0, 0.0], "deviation": None, "truth": {"hits": [2, 1, 0, 0]}},
+        {"name": "_prediction", "kind": "level", "levels": {"false": 0, "true": 1},
+         "named": ["false", "true"], "counts": [3, 1, 0, 0], "sums": [0.0, 0.0, 0.0, 0.0], "deviation": None,
+         "truth": {"hits": [2, 1, 0, 0]}},
         {"name": "_probability", "kind": "number", "edges": [0.5], "exact": False, "counts": [3, 1, 0],
          "sums": [0.6, 0.7, 0.0], "deviation": 0.2, "truth": {"hits": [1, 1, 0]}},
     ],
