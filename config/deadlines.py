@@ -10,6 +10,7 @@ import errno
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -77,11 +78,17 @@ class ClientSocket(socket.socket):
         self.unfinished = False
         self._limits, self._room = limits, room
         self._in_thread = False
+        self._missing: float = 0
+        self._arrived: Callable[[], None] = lambda: None
         self._read_until = self._may_wait = 0.0
 
-    def to_thread(self, *, unfinished: bool) -> None:
-        """Starts the limits of a request and of its answer."""
-        self.unfinished, self._in_thread = unfinished, True
+    def to_thread(self, missing: float = 0, arrived: Callable[[], None] = lambda: None) -> None:
+        """Starts the limits of a request and of its answer.
+
+        missing : bytes of the request that did not come yet. arrived : called when they have.
+        """
+        self.unfinished, self._missing, self._arrived = missing > 0, missing, arrived
+        self._in_thread = True
         self._read_until = time.monotonic() + self._limits.body
         self._may_wait = self._limits.answer
 
@@ -98,6 +105,9 @@ class ClientSocket(socket.socket):
         self.settimeout(left)
         read = super().recv(size, flags)
         self._read_until += len(read) / self._limits.rate
+        self._missing -= len(read)
+        if self._missing <= 0:
+            self._arrived()
         return read
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import selectors
 import socket
 import threading
@@ -100,6 +101,7 @@ class Connection(TConn):  # type: ignore[misc]
     closes : whether the connection is closed after the answer.
     lingers : whether all was said, so that what still comes is thrown away.
     pool : the threads that take its request.
+    missing : bytes of it that had not come when it was handed over. reads : whether a thread waits for them.
     """
 
     def __init__(self, *arguments: Any) -> None:
@@ -113,6 +115,8 @@ class Connection(TConn):  # type: ignore[misc]
         self.closes = False
         self.lingers = False
         self.pool: ThreadPoolExecutor | None = None
+        self.missing: float = 0
+        self.reads = False
 
 
 class LaneWorker(ThreadWorker):  # type: ignore[misc]
@@ -127,7 +131,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         self._waiting: OrderedDict[Connection, None] = OrderedDict()  # for a thread that reads the body
         self._sending: OrderedDict[Connection, None] = OrderedDict()  # its client reads the answer slowly
         self._refused: OrderedDict[Connection, None] = OrderedDict()  # answered, and heard out
-        self._slow = 0  # threads that read a body
+        self._reading = 0  # threads that wait for a body
         # Readiness asks the database, which may be slow to answer; who asks for less must not wait for that.
         self._probes = ThreadPoolExecutor(1, "probe"), ThreadPoolExecutor(1, "ready")
         self._room = Room(threading.Semaphore(max(1, self.cfg.threads * 3 // 4)))
@@ -165,12 +169,14 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         for waiting in self._all():
             while waiting and waiting is not self._in_log and (force or next(iter(waiting)).expires <= now):
                 conn = next(iter(waiting))
-                if force or self._lane is None or waiting in (self._quiet, self._sending, self._refused):
+                if force or self._lane is None:
                     self._drop(conn)
                 elif waiting is self._waiting:
                     self._send(conn, self._lane.unreadable(503), closes=True)
-                else:
+                elif waiting is self._heads or waiting is self._partial:
                     self._send(conn, self._lane.incomplete(), closes=True)
+                else:
+                    self._drop(conn)
 
     def _cap_keepalive(self, deadline: float) -> None:
         super()._cap_keepalive(deadline)
@@ -270,22 +276,37 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         self.nr_conns -= 1
         conn.close()
 
-    def _hand_over(self, conn: Connection, read: bytes, *, unfinished: bool = False) -> None:
+    def _hand_over(self, conn: Connection, read: bytes, *, missing: float = 0) -> None:
         """To a thread, as if nothing had been read.
 
-        unfinished : whether the thread would wait for more of the request. Half of the threads may.
+        missing : bytes of the request that the thread would wait for. Half of the threads may wait.
         """
         self._leave(conn)
         conn.init()
         conn.parser.unreader.unread(read)
         conn.data_ready = True
-        if unfinished and self._slow >= max(1, self.cfg.threads // 2):
-            conn.expires = time.monotonic() + self._limits.body
+        if missing > 0:
+            conn.missing, conn.expires = missing, time.monotonic() + self._limits.body
             self._waiting[conn] = None
-            return
-        self._slow += unfinished
-        conn.sock.to_thread(unfinished=unfinished)
-        self.enqueue_req(conn)
+            self._hand_over_waiting()
+        else:
+            conn.sock.to_thread()
+            self.enqueue_req(conn)
+
+    def _hand_over_waiting(self) -> None:
+        while self._waiting and self._reading < max(1, self.cfg.threads // 2):
+            conn, _ = self._waiting.popitem(last=False)
+            self._reading += 1
+            conn.reads = True
+            conn.sock.to_thread(conn.missing, partial(self.method_queue.defer, self._has_read, conn))
+            self.enqueue_req(conn)
+
+    def _has_read(self, conn: Connection) -> None:
+        """A thread that waits no longer for the body of a request makes room for another."""
+        if conn.reads:
+            conn.reads = False
+            self._reading -= 1
+            self._hand_over_waiting()
 
     def enqueue_req(self, conn: Connection) -> None:
         pool, conn.pool = conn.pool or self.tpool, None
@@ -303,12 +324,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         if not self._inline or conn.is_http2:
             super().finish_request(conn, done)
             return
-        self._slow -= conn.sock.unfinished
-        while self._waiting and self._slow < max(1, self.cfg.threads // 2):
-            following, _ = self._waiting.popitem(last=False)
-            self._slow += 1
-            following.sock.to_thread(unfinished=True)
-            self.enqueue_req(following)
+        self._has_read(conn)
         try:
             conn.sock.to_loop()
             conn.closes = done.cancelled() or not done.result()
@@ -379,11 +395,11 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         length = max(head.content_length, 0)
         end = head.consumed + length
         if head.has_chunked or head.get_header(b"expect") is not None:
-            self._hand_over(conn, read, unfinished=True)
+            self._hand_over(conn, read, missing=math.inf if head.has_chunked else end - len(read))
         elif length > INLINE_BYTES:
             fields = self._fields_of_large(head, read, length)
             if fields is None:
-                self._hand_over(conn, read, unfinished=len(read) < end)
+                self._hand_over(conn, read, missing=end - len(read))
             else:
                 self._begin_to_collect(conn, head, read, fields, end)
         elif len(read) < end:
