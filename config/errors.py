@@ -199,6 +199,9 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if isinstance(exception, domain.VigiaError):
+        status, body, headers = describe(exception)
+        return answer(request, status or 400, body["code"], body["message"], headers)
     return answer(request, 400, "malformed", "the request cannot be read")
 
 

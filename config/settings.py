@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from datetime import timedelta
 from typing import Any
 
 import dj_database_url
@@ -41,6 +42,8 @@ INSTALLED_APPS = [
     "knox",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "csp",
+    "axes",
     "config",
     "training",
     "predictions",
@@ -49,15 +52,18 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "config.middleware.RequestIdMiddleware",
+    "config.content_policy.ContentPolicyMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "config.middleware.DescribeMissingMethods",
     "config.middleware.RefuseUnreadableBodies",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "config.middleware.AppendSlashToPages",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -233,7 +239,11 @@ SPECTACULAR_SETTINGS = {
 PREDICT_MAX_ROWS = env.number("PREDICT_MAX_ROWS", 10_000)
 PREDICT_MAX_BYTES = env.number("PREDICT_MAX_BYTES", 8 * 2**20)
 TRAINING_MAX_BYTES = env.number("TRAINING_MAX_BYTES", 256 * 2**20)
+HEAD_SECONDS = env.number("HEAD_SECONDS", 10)  # for all headers of a request
 BODY_SILENCE_SECONDS = env.number("BODY_SILENCE_SECONDS", 10)  # without a byte of an announced body
+BODY_SECONDS = env.number("BODY_SECONDS", 60)  # for all of a body, and what its bytes earn
+ANSWER_SECONDS = env.number("ANSWER_SECONDS", 60)  # for a client to read all of an answer, likewise
+CLIENT_BYTES_PER_SECOND = env.number("CLIENT_BYTES_PER_SECOND", 16_384)  # that earn a further second
 MAX_WAIT_SECONDS = env.number("MAX_WAIT_SECONDS", 120)
 LOG_QUEUE_ROWS = env.number("LOG_QUEUE_ROWS", 50_000)  # waiting for their commit, per process
 LOG_WAIT_SECONDS = env.number("LOG_WAIT_SECONDS", 15)
@@ -250,6 +260,22 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
+# The first of them counts wrong passwords and refuses one too many; see config.logins.
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+LOGIN_ATTEMPTS = AXES_FAILURE_LIMIT = env.number("LOGIN_ATTEMPTS", 10)
+LOGIN_LOCK_MINUTES = env.number("LOGIN_LOCK_MINUTES", 15)
+AXES_COOLOFF_TIME = timedelta(minutes=LOGIN_LOCK_MINUTES)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_CLIENT_IP_CALLABLE = "config.logins.client_address"
+AXES_LOCKOUT_CALLABLE = "config.logins.locked"
+AXES_DISABLE_ACCESS_LOG = True  # the session is the trace of a login
+AXES_ENABLE_ADMIN = False  # unlocked by manage.py axes_reset_username
+AXES_VERBOSE = False
 LOGIN_URL, LOGIN_REDIRECT_URL = "/admin/login/", "/admin/"
 CSRF_FAILURE_VIEW = "config.errors.csrf_failure"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
@@ -260,8 +286,12 @@ SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-if env.flag("BEHIND_PROXY", default=False):
+BEHIND_PROXY = env.flag("BEHIND_PROXY", default=False)
+if BEHIND_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+# Where the proxy names its client, and how many proxies append to that header.
+CLIENT_ADDRESS_HEADER = env.text("CLIENT_ADDRESS_HEADER", "X-Forwarded-For" if BEHIND_PROXY else "")
+TRUSTED_PROXIES = env.number("TRUSTED_PROXIES", 1)
 
 # -- time, language, logging ---------------------------------------------------------------------------
 USE_TZ = True
