@@ -1,6 +1,7 @@
-"""What the containers' health checks ask; exit code 0 is healthy.
+"""The health checks of the containers and of `make run`; exit code 0 is healthy, 2 is an unknown check.
 
 python -m docker.health web     the readiness probe answers 200
+python -m docker.health live    the liveness probe answers 200, whether PostgreSQL is there or not
 python -m docker.health beat    the scheduler wrote its schedule lately
 """
 
@@ -26,12 +27,24 @@ def host_header(allowed: list[str]) -> str:
 
 
 def web() -> str:
-    """What is wrong with the web server, or nothing."""
+    """What keeps the web server from answering predictions, or nothing."""
+    return probe("/healthz/ready")
+
+
+def live() -> str:
+    """What is wrong with the web server itself, or nothing."""
+    return probe("/healthz/live")
+
+
+def probe(path: str) -> str:
+    """What a probe of the web server says, or nothing where it says 200."""
+    host = os.environ.get("HOST") or "127.0.0.1"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a name for every interface
     port = int(os.environ.get("PORT") or 8000)
     headers = {"Host": host_header(env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]"))}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
-        connection.request("GET", "/healthz/ready", headers=headers)
+        connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         said = answer.read(500).decode("utf-8", "replace")
         return "" if answer.status == 200 else f"{answer.status} {said}"
@@ -51,7 +64,7 @@ def beat() -> str:
     return "" if age < SCHEDULE_SECONDS else f"the schedule was last written {age:.0f} s ago"
 
 
-CHECKS = {"web": web, "beat": beat}
+CHECKS = {"web": web, "live": live, "beat": beat}
 
 
 def main(arguments: list[str]) -> int:
