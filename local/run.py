@@ -18,8 +18,8 @@ from pathlib import Path
 
 from local.processes import SERVICES, Interrupted, Interrupts
 from local.services import Services
-from local.stack import ROOT, Stack, is_free, running, var_directory
-from local.terminal import Refusal, complain, say
+from local.stack import ROOT, Stack, given, is_free, running, var_directory
+from local.terminal import Refusal, complain, say, step
 
 READY_SECONDS = 180.0
 
@@ -69,9 +69,10 @@ def await_ready(services: Services, host: str, port: int) -> None:
 
 def bootstrap(stack: Stack, environment: dict[str, str]) -> None:
     """Migrations, first models, admin, key: Django's part, which shows its own progress."""
-    code = stack.processes.run(
-        "bootstrap", [sys.executable, "manage.py", "bootstrap"], stage=SERVICES, env=environment, cwd=ROOT
-    )
+    # Nothing else works on a database that this stack has started, and holds the lock of.
+    alone = [] if given("DATABASE_URL") else ["--nothing-else-runs"]
+    command = [sys.executable, "manage.py", "bootstrap", *alone]
+    code = stack.processes.run("bootstrap", command, stage=SERVICES, env=environment, cwd=ROOT)
     if code != 0:
         raise Refusal(f"manage.py bootstrap failed (exit code {code}); see above.")
 
@@ -100,8 +101,9 @@ def serve(var: Path, interrupts: Interrupts) -> None:
         }
         bootstrap(stack, environment)
         services = Services(stack, environment)
-        services.start(web=True)
-        await_ready(services, host, number)
+        with step("web answers"):
+            services.start(web=True)
+            await_ready(services, host, number)
         services.start(web=False)
         services.up = True
         welcome = var / "welcome.txt"

@@ -110,6 +110,7 @@ class Stack:
 
     def up(self) -> None:
         """Start what the environment does not name; returns when both answer."""
+        started = time.monotonic()
         kinds = ((Postgres, "DATABASE_URL"), (Valkey, "REDIS_URL"))
         wanted = [kind for kind, name in kinds if not given(name)]
         if wanted:
@@ -131,7 +132,8 @@ class Stack:
         for entry in self.servers:
             self._await(entry)
         if self.servers:
-            say(", ".join(f"{entry.kind.name} on 127.0.0.1:{entry.access.port}" for entry in self.servers))
+            where = ", ".join(f"{entry.kind.name} on 127.0.0.1:{entry.access.port}" for entry in self.servers)
+            say(f"{where} ({time.monotonic() - started:.1f} s)")
 
     def _await(self, server: Server) -> None:
         """Wait until a server answers. One that ends is started again: what a crash left (shared memory that
