@@ -85,6 +85,9 @@ def main() -> int:
     if sys.version_info < OLDEST:
         complain("Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")
         return 1
+    if re.search(r'["$`\\:\n]', str(venv)):  # pip's scripts name their Python between double quotes
+        complain(f'{venv} cannot hold a Python environment: its path has one of " $ ` \\ : in it. Move it.')
+        return 1
     logs = Path(os.environ.get("VIGIA_VAR") or "var").expanduser() / "log"
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     started = time.monotonic()
