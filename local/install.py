@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 from local.terminal import complain, last_lines, say
@@ -31,18 +33,13 @@ PARTS = min(2, os.cpu_count() or 1)
 def pip_of(venv: Path) -> list[str]:
     """A pip that installs into the environment: its own, else that of this Python, else one made for it."""
     python = str(venv / "bin" / "python")
-    if _version([python, "-m", "pip"]):
-        return [python, "-m", "pip"]
-    if _version([sys.executable, "-m", "pip"]) >= OLDEST_PIP:
-        return [sys.executable, "-m", "pip", "--python", python]
-    subprocess.run([python, "-m", "ensurepip"], check=True, capture_output=True)
+    if not (venv / "bin" / "pip").exists():
+        with suppress(metadata.PackageNotFoundError):
+            numbers = re.findall(r"\d+", metadata.version("pip"))
+            if tuple(map(int, numbers[:2])) >= OLDEST_PIP:
+                return [sys.executable, "-m", "pip", "--python", python]
+        subprocess.run([python, "-m", "ensurepip"], check=True, capture_output=True)
     return [python, "-m", "pip"]
-
-
-def _version(pip: list[str]) -> tuple[int, ...]:
-    done = subprocess.run([*pip, "--version"], capture_output=True, text=True, check=False)
-    found = re.match(r"pip (\d+)\.(\d+)", done.stdout)
-    return tuple(map(int, found.groups())) if found and done.returncode == 0 else ()
 
 
 def parts_of(requirements: str, count: int) -> list[str]:

@@ -16,7 +16,7 @@ import pytest
 from local.install import parts_of
 
 ROOT = Path(__file__).resolve().parents[2]
-AWKWARD = 'Ana\'s "new" & (old) $HOME; checkout'
+AWKWARD = "Ana's new & (old); *checkout* %h #1 ñ"
 
 
 def make_wheel(directory: Path, name: str) -> str:
