@@ -76,7 +76,7 @@ class Service:
                 start_new_session=True,
             )  # fmt: skip
 
-    def start(self, within: float = 150.0) -> float:
+    def start(self, within: float = 300.0) -> float:
         """Runs `make run` until it has printed its welcome; the seconds that took."""
         started, mark = time.monotonic(), self.printed().count("Vigía is up")
         self.begin()
@@ -85,7 +85,7 @@ class Service:
         self.look()
         return taken
 
-    def wait_until(self, fact: Callable[[], object], within: float = 60.0) -> None:
+    def wait_until(self, fact: Callable[[], object], within: float = 120.0) -> None:
         """Until something has become true while `make run` runs."""
         assert self.process is not None
         until = time.monotonic() + within
