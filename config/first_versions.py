@@ -224,6 +224,8 @@ def given_back(lease: jobs.Lease) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
+        if not connection.in_atomic_block:
+            connection.close()  # it may have been in the middle of a statement
         lease.held().update(
             status=jobs.Status.QUEUED,
             attempts=F("attempts") - 1,

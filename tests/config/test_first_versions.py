@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from io import BytesIO
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from config.first_versions import FirstVersion, given_back, requeue_interrupted, side_by_side
 from tests.trained import SAMPLES
@@ -42,6 +45,21 @@ def test_a_process_that_is_told_to_stop_gives_its_run_back_at_once(run: Training
     run.refresh_from_db()
     assert (run.status, run.attempts, run.lease_owner) == (Status.QUEUED, 0, None)
     assert jobs.claim(TrainingRun, run.pk) is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_run_is_given_back_from_the_middle_of_a_statement(run: TrainingRun) -> None:
+    """A signal comes when it likes, and psycopg refuses another statement on that connection."""
+    lease = claimed(run)
+    previous = signal.signal(signal.SIGALRM, lambda *_: sys.exit(143))
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(SystemExit), given_back(lease), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(10)")
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    run.refresh_from_db()
+    assert (run.status, run.attempts) == (Status.QUEUED, 0)
 
 
 def test_a_start_that_is_alone_need_not_wait_for_the_lease_of_a_killed_process(run: TrainingRun) -> None:

@@ -103,7 +103,7 @@ class Service:
     def recorded(self) -> dict[str, int]:
         """The pids of what `make run` keeps running, by name."""
         listed = json.loads((self.var / "processes.json").read_text(encoding="utf-8"))["children"]
-        return {child["name"]: child["pid"] for child in listed}
+        return {child["name"]: child["pid"] for child in listed if " health" not in child["name"]}
 
     def sql(self, query: LiteralString) -> list[tuple[Any, ...]]:
         address = json.loads((self.var / "stack.json").read_text(encoding="utf-8"))["database_url"]
