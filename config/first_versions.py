@@ -34,8 +34,8 @@ from training.services import comparison, datasets, jobs, makers, runs
 
 SAMPLES = Path(settings.BASE_DIR) / "training" / "samples"
 MOVIES = Path(settings.BASE_DIR) / "recommender" / "samples"
-ENDING_SECONDS: Final = 5.0
-"""How long a process may take to end when it is told to."""
+ENDING_SECONDS: Final = 3.0
+"""How long the processes may take to end when they are told to: this one is not waited for much longer."""
 ASK_SECONDS: Final = 0.5
 TELL_SECONDS: Final = 10.0
 
@@ -88,8 +88,9 @@ def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
     finally:
         for process in running:
             process.terminate()
+        until = time.monotonic() + ENDING_SECONDS
         for process in running:
-            process.join(ENDING_SECONDS)
+            process.join(max(0.0, until - time.monotonic()))
             process.kill()
 
 
@@ -193,22 +194,25 @@ class FirstVersion:
 
     def _finish(self, run: TrainingRun) -> None:
         """Executes the run, or waits for the process that holds it and takes over when its lease runs out."""
-        tell = time.monotonic()
-        while not run.is_finished:
+        tell = time.monotonic() + ASK_SECONDS
+        while not _is_finished(run):
             lease = jobs.claim(TrainingRun, run.pk)
             if lease is not None:
                 with lease.kept_alive(), given_back(lease):
                     jobs.do(lease)
-            run.refresh_from_db()
-            if run.is_finished:
-                return
+                continue
             if time.monotonic() >= tell:
-                tell = time.monotonic() + TELL_SECONDS
+                tell += TELL_SECONDS
                 self.say(f"  {self.row.name}: waiting for {_holder(run)}")
             time.sleep(ASK_SECONDS)
 
     def _not_made(self, why: str) -> None:
         self.complain(f"  {self.row.name} could NOT be trained: {why}")
+
+
+def _is_finished(run: TrainingRun) -> bool:
+    run.refresh_from_db()
+    return run.is_finished
 
 
 def _holder(run: TrainingRun) -> str:
