@@ -33,16 +33,16 @@ def web() -> str:
 
 def live() -> str:
     """What is wrong with the web server itself, or nothing."""
-    return probe("/healthz/live")
+    return probe("/healthz/live", seconds=20)
 
 
-def probe(path: str) -> str:
+def probe(path: str, seconds: float = 5) -> str:
     """What a probe of the web server says, or nothing where it says 200."""
     host = os.environ.get("HOST") or "127.0.0.1"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a name for every interface
     port = int(os.environ.get("PORT") or 8000)
     headers = {"Host": host_header(env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]"))}
-    connection = http.client.HTTPConnection(host, port, timeout=5)
+    connection = http.client.HTTPConnection(host, port, timeout=seconds)
     try:
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()

@@ -34,8 +34,9 @@ HEALTHY_SECONDS = 30.0  # a process that ran so long begins with the first pause
 FROZEN_SECONDS = 10.0  # in which a stopped process (SIGSTOP) may be continued
 LOOK_SECONDS = 2.0  # between two looks for stopped ones
 # `python -m docker.health NAME`: 0 is well, 1 is not, 2 says that there is no such check.
-CHECK_NAMES = {"web": "live"}  # one that only cannot reach its database would not be helped
-CHECK_SECONDS, RECHECK_SECONDS, CHECK_LIMIT = 30.0, 10.0, 15.0
+# A web process that only cannot reach its database would not be helped by a new start.
+CHECK_NAMES = {"web": "live", "keeper": "housekeeping"}
+CHECK_SECONDS, RECHECK_SECONDS, CHECK_LIMIT = 30.0, 10.0, 60.0
 NO_SUCH_CHECK = 2
 UNWELL = 3  # checks in a row
 
@@ -243,14 +244,15 @@ class Services:
         if popen.poll() is None and not late:
             return
         self.processes.kill([check.running])
-        said = "its health check did not answer" if late else popen.stdout.read().decode("utf-8", "replace")
-        code = popen.returncode
+        said, code = popen.stdout.read().decode("utf-8", "replace"), popen.returncode
         self._forget_check(service)
         if code == NO_SUCH_CHECK:
             service.check = None
             return
-        check.unwell = check.unwell + 1 if code else 0
         check.at = now + (RECHECK_SECONDS if code else CHECK_SECONDS)
+        if late:  # the check itself gets no processor: that says nothing of the service
+            return
+        check.unwell = check.unwell + 1 if code else 0
         if check.unwell == UNWELL:
             self._kill(service, f"is not well ({said.strip()})")
 
