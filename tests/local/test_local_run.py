@@ -145,7 +145,7 @@ class Run:
             self.look()
             time.sleep(0.05)
 
-    def wait(self, seconds: float = 15) -> int:
+    def wait(self, seconds: float = 40) -> int:
         """Its exit code, once it has ended within that time."""
         until = time.monotonic() + seconds
         while self.process.poll() is None:
