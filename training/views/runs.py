@@ -22,7 +22,7 @@ from training.schema.faults import clip
 from training.serializers import TrainingRequestSerializer, TrainingRunSerializer
 from training.services import access, datasets, jobs, makers, runs, sources
 from training.services.makers import AskedElsewhere, Maker
-from training.views.base import ModelView, before, csv_dialect, who
+from training.views.base import CSV_PARAMETERS, ModelView, before, csv_dialect, who
 from training.views.prefer_wait import JobResponse
 
 
@@ -48,8 +48,7 @@ class TrainingRunsView(ModelView):
         operation_id="request_training_run",
         parameters=[
             OpenApiParameter("mode", str, enum=TrainingRun.Mode.values, description="For a CSV body."),
-            OpenApiParameter("delimiter", str, enum=[",", ";", "tab"], description="For a CSV body."),
-            OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
+            *CSV_PARAMETERS,
             OpenApiParameter("Prefer", str, OpenApiParameter.HEADER, description="wait=60 waits that long."),
         ],
     )
@@ -62,10 +61,8 @@ class TrainingRunsView(ModelView):
         mode = self._mode(request, data)
         source = search = None
         if isinstance(data, CsvBody):
-            delimiter, decimal = csv_dialect(request)
-            upload = datasets.from_csv(
-                self.model, data.stream, by=by, source="CSV", delimiter=delimiter, decimal=decimal
-            )
+            told = csv_dialect(request)
+            upload = datasets.from_csv(self.model, data.stream, by=by, source="CSV", told=told)
         else:
             asked = _asked(data)
             if "search" in asked:
