@@ -66,6 +66,10 @@ def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
     """Does the tasks, as many at once as there are processors, each in a process of its own.
 
     One after the other where processes cannot be forked, or would not see what this one has not committed.
+
+    Raises
+    ------
+    CommandError : a process died, or what it did raised an error (which it has printed).
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     if cores == 1 or len(tasks) < 2 or connection.in_atomic_block:
@@ -74,24 +78,29 @@ def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
         return
     connections.close_all()  # none is shared by two processes
     context = multiprocessing.get_context("fork")
-    running: list[ForkProcess] = []
+    processes: list[ForkProcess] = []
     try:
         for task in tasks:
+            running = [process for process in processes if process.is_alive()]
             if len(running) == cores:
                 wait([process.sentinel for process in running])
-                running = [process for process in running if process.is_alive()]
             process = context.Process(target=_alone, args=[task])
             process.start()
-            running.append(process)
-        for process in running:
+            processes.append(process)
+        for process in processes:
             process.join()
     finally:
-        for process in running:
+        for process in processes:
             process.terminate()
         until = time.monotonic() + ENDING_SECONDS
-        for process in running:
+        for process in processes:
             process.join(max(0.0, until - time.monotonic()))
             process.kill()
+    failed = sum(process.exitcode != 0 for process in processes)
+    if failed:
+        raise CommandError(
+            f"{failed} of {len(processes)} processes of the start failed; see above, start again"
+        )
 
 
 def _alone(task: Callable[[], None]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management.base import CommandError
 from django.db import connection
 
 from config.first_versions import FirstVersion, given_back, requeue_interrupted, side_by_side
@@ -87,6 +90,22 @@ def test_a_start_says_what_it_waits_for_and_takes_up_the_run_instead_of_another(
     assert "churn: version 1 is active" in said[-1]
     assert TrainingRun.objects.get().attempts == 2
     assert ModelVersion.objects.get().number == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 counts this process's threads
+@pytest.mark.django_db(transaction=True)
+def test_a_task_whose_process_dies_is_no_success_and_the_others_are_done(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    tasks = [
+        (tmp_path / "one").touch,
+        lambda: os.kill(os.getpid(), signal.SIGKILL),
+        (tmp_path / "two").touch,
+    ]
+    with pytest.raises(CommandError, match="1 of 3 processes of the start failed"):
+        side_by_side(tasks)
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
 
 
 def test_tasks_within_a_transaction_are_done_by_the_process_that_sees_it() -> None:
