@@ -245,7 +245,7 @@ def _activate_by_policy(model: RegisteredModel, made: ModelVersion, run: Trainin
         policy == RegisteredModel.Policy.IF_BETTER and passed
     )
     if not (by_request or by_policy):
-        return ""
+        return "" if passed else "its gate is not passed"
     made.registered_model = model  # locked, as it is now
     if access.needs_another(made, run.requested_by):
         return "waits for a second person to activate it"
