@@ -31,7 +31,7 @@ class ApiRootSerializer(serializers.Serializer[Any]):
 
 
 class ApiRootView(APIView):
-    """Lists the addresses of the API. Each model leads on from ``models``."""
+    """Lists the addresses of the API: each leads on to what lies below it."""
 
     name = "API"
 

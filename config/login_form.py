@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.http import HttpRequest
+from django.utils.html import format_html
 from unfold.forms import AuthenticationForm
 
 LOOPBACK: Final = ("127.0.0.1", "::1")
@@ -19,7 +20,9 @@ class LoginForm(AuthenticationForm):
         super().__init__(request, *args, **kwargs)
         place = password_file()
         if place is not None and request is not None and request.META.get("REMOTE_ADDR") in LOOPBACK:
-            self.fields["password"].help_text = f"`make run` wrote the password of admin to {place}."
+            self.fields["password"].help_text = format_html(
+                "<code>make run</code> wrote the password of admin to <code>{}</code>.", place
+            )
 
 
 def password_file() -> str | None:
