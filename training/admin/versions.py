@@ -36,7 +36,17 @@ class StatusFilter(ChoiceFilter):
 @admin.register(ModelVersion)
 class ModelVersionAdmin(RegistryAdmin):
     nothing_yet: ClassVar = "A training run makes a version. The page of a model requests one."
-    list_display: ClassVar = ["name", "state", "primary", "others", "beside", "rows", "engine", "trained", "made_by"]
+    list_display: ClassVar = [
+        "name",
+        "state",
+        "primary",
+        "others",
+        "beside",
+        "rows",
+        "engine",
+        "trained",
+        "made_by",
+    ]
     list_filter: ClassVar = [ModelFilter, StatusFilter]
     list_select_related: ClassVar = ["registered_model", "created_by"]
     search_fields: ClassVar = ["registered_model__name", "=number"]  # also for choosing a version elsewhere
