@@ -114,7 +114,7 @@ def run_badges(run: Any) -> SafeString:
 
 @register.inclusion_tag("vigia/refused.html")
 def refused(form: BaseForm) -> dict[str, Any]:
-    """What is wrong with a form that was sent, for the top of it. Puts the cursor into the first such field."""
+    """What is wrong with a form that was sent, for its top. Puts the cursor into the first such field."""
     wrong = [field for field in form if field.errors]
     visible = [field for field in wrong if not field.is_hidden]
     if visible:
