@@ -14,7 +14,7 @@ from predictions.models import Replay
 from predictions.services import replays
 from training import tasks
 from training.errors import NotFound
-from training.models import ModelVersion
+from training.models import ModelVersion, sharing_versions
 from training.services import access, jobs, registry
 from training.views.base import ModelView, before, who
 from training.views.prefer_wait import JobResponse
@@ -90,7 +90,8 @@ class ReplaysView(_OfVersion):
         parameters=[OpenApiParameter("before", int, description="Only replays with an id below this.")],
     )
     def get(self, request: Request, model: str, number: int) -> Response:
-        rows = self.version(number).replays.select_related("registered_model", "version")
+        rows = self.version(number).replays.defer("result").select_related("registered_model")
+        rows = rows.prefetch_related(*sharing_versions("version"))
         return Response(ReplaySummarySerializer(before(rows, request, "id"), many=True).data)
 
     @extend_schema(

@@ -30,7 +30,7 @@ NAMED_AT_MOST: Final = 50
 NO_TARGET: Final = Column("(none)", "text")
 
 T = TypeVar("T")
-Assemble = Callable[[dict[str, Any]], "T | list[Fault]"]
+Assemble = Callable[[dict[str, Any]], "T | list[Fault] | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +39,30 @@ class Layout(Generic[T]):
 
     schema : its columns, with the names under which they come. raw : names of columns whose JSON values
     `assemble` reads itself. assemble : a row's values by canonical name (those that were given) -> what the
-    row says, or its faults. needs : one of these columns has to be there, for each of these.
+    row says, or its faults, or None for a row of another kind. needs : one of these columns has to be there,
+    for each of these. others : which rows are of another kind, in words.
     """
 
     schema: DatasetSchema
     assemble: Assemble[T]
     raw: frozenset[str] = frozenset()
     needs: tuple[tuple[str, ...], ...] = ()
+    others: str = ""
 
 
 @dataclass(slots=True)
 class Chunk(Generic[T]):
-    """Some rows of a file: (line, what it says), and (line, faults) of those that were refused."""
+    """Some rows of a file: (line, what it says), and (line, faults) of those that were refused; and how many
+    were left out, because they are of another kind."""
 
     good: list[tuple[int, T]] = field(default_factory=list)
     refused: list[tuple[int, list[Fault]]] = field(default_factory=list)
+    left_out: int = 0
 
-    def take(self, line: int, found: T | list[Fault]) -> None:
-        if isinstance(found, list):
+    def take(self, line: int, found: T | list[Fault] | None) -> None:
+        if found is None:
+            self.left_out += 1
+        elif isinstance(found, list):
             self.refused.append((line, [fault.at(line=line) for fault in found]))
         else:
             self.good.append((line, found))
@@ -213,7 +219,7 @@ class JsonLines(Rows[T]):
             elif text.strip():
                 yield line, text
 
-    def _read(self, text: bytes | None) -> T | list[Fault]:
+    def _read(self, text: bytes | None) -> T | list[Fault] | None:
         if text is None:
             return [Fault(None, "too_long", f"a line must have at most {LONGEST_LINE:,} bytes")]
         try:
@@ -225,7 +231,7 @@ class JsonLines(Rows[T]):
             return [Fault(None, "not_an_object", said, echo(raw), has_value=True)]
         return self._assemble(raw)
 
-    def _assemble(self, raw: Mapping[str, Any]) -> T | list[Fault]:
+    def _assemble(self, raw: Mapping[str, Any]) -> T | list[Fault] | None:
         layout, values = self._layout, dict[str, Any]()
         repeated: Iterable[str] = raw.repeated if isinstance(raw, RepeatedNames) else ()
         faults = [Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice") for name in repeated]
