@@ -31,6 +31,8 @@ graceful_timeout = int(os.environ.get("WEB_GRACEFUL_TIMEOUT") or 20)
 keepalive = 15  # seconds; a client that predicts row by row keeps its connection
 # Every prediction is in the log already.
 accesslog = None
+# Every answer goes through the socket that limits how long a thread waits for a slow reader.
+sendfile = False
 # No control interface in the home directory: signals are enough.
 control_socket_disable = True
 # The heartbeat file must not wait for a slow disk.

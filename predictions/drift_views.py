@@ -40,6 +40,7 @@ class ReportRenderer(BaseRenderer):
             (renderer_context or {})["response"]["Content-Type"] = "application/json"
             rendered: bytes = JSONRenderer().render(data)
             return rendered
+        (renderer_context or {})["response"]._csp_config = reports.POLICY
         return reports.render(review)
 
 

@@ -5,23 +5,32 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
+import regex
 from django.http import StreamingHttpResponse
 from rest_framework.renderers import BaseRenderer
 
 from predictions.models import Prediction
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# Spreadsheets pass over what cannot be seen: white space, control and format characters, fillers.
+_BEFORE_TEXT: Final = regex.compile(r"[\s\p{Z}\p{C}\p{Default_Ignorable_Code_Point}\u2800]*+")
+_BEGIN_A_FORMULA: Final = frozenset("=+-@\u2212")
+_BEGIN_A_CELL: Final = ("\t", "\r", "\n")
 
 
 def neutral(cell: object) -> object:
     """A cell no spreadsheet runs as a formula: text that begins like one gets an apostrophe in front.
 
-    Numbers are written by us and stay numbers. See OWASP, CSV injection.
+    The first visible character decides, in its compatibility form: full-width and small signs count too.
+    Numbers stay numbers. See OWASP, CSV injection.
     """
-    if isinstance(cell, str) and cell.startswith(_FORMULA):
+    if not isinstance(cell, str):
+        return cell
+    first = cell[_BEFORE_TEXT.match(cell).end() :][:1]
+    if unicodedata.normalize("NFKC", first)[:1] in _BEGIN_A_FORMULA or cell.startswith(_BEGIN_A_CELL):
         return f"'{cell}"
     return cell
 

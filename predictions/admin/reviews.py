@@ -168,6 +168,7 @@ class DriftReviewAdmin(RegistryAdmin):
         asked = request.GET.get("format", "html")
         if asked == "html":
             answer = HttpResponse(reports.render(row), content_type=reports.HTML)
+            answer._csp_config = reports.POLICY  # type: ignore[attr-defined]
         elif asked == "json":
             text = JSONRenderer().render(ReviewSerializer(row).data, "application/json; indent=2")
             answer = HttpResponse(text, content_type="application/json")

@@ -4,6 +4,7 @@ The database guards the rules: one active version per model, one version per run
 repeat, an activation log that cannot be rewritten.
 """
 
+from training.models.heartbeats import Heartbeat
 from training.models.idempotency import IdempotencyKey
 from training.models.jobs import Comparison, Job, TrainingRun
 from training.models.registry import RIGHTS, Dataset, GroupScope, RegisteredModel
@@ -23,6 +24,7 @@ __all__ = [
     "Comparison",
     "Dataset",
     "GroupScope",
+    "Heartbeat",
     "IdempotencyKey",
     "Job",
     "ModelVersion",

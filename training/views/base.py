@@ -41,7 +41,8 @@ class ModelView(IdempotentView):
             access.require(request.user, right, self.model)
         else:
             access.require_any(request.user, self.model)
-        if request.method == "POST" and self.reads_body:
+        # A route without POST says so, also to a client that sent no body.
+        if request.method == "POST" and self.reads_body and hasattr(self, "post"):
             check_length(request, self.max_bytes)
 
     def get_view_name(self) -> str:
