@@ -45,7 +45,7 @@ def check(pipeline: Any, compiled: OnnxEngine, rows: int = 200) -> parity.Parity
 
 
 def rows() -> tuple[pd.DataFrame, list[str]]:
-    frame, kinds = parity.rows_to_compare(schema(), features(), 1, 300)
+    frame, kinds, _ = parity.rows_to_compare(schema(), features(), 1, 300)
     return frame, kinds.tolist()
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # what asks for no answer needs no numpy
     from training.engines.coding import Floats
 
 
+Texts = Sequence[Sequence["str | None"]]
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Raw results for n rows.
@@ -69,10 +72,20 @@ class Engine(Protocol):
 
 @runtime_checkable
 class MatrixEngine(Engine, Protocol):
-    """An engine that is spared the rows: who has the matrix of `training.engines.coding` hands that in."""
+    """An engine that is spared the rows: who has the matrix of `training.engines.coding` hands that in.
 
-    def score(self, matrix: Floats) -> Scored:
-        """Scores for a matrix (n, p), float64, C-contiguous, as `coding.encode` makes it."""
+    text_columns : places in the schema of the texts it reads besides; mostly none.
+    """
+
+    text_columns: tuple[int, ...]
+
+    def score(self, matrix: Floats, texts: Texts = ()) -> Scored:
+        """Scores for a matrix (n, p), float64, C-contiguous, as `coding.encode` makes it.
+
+        Parameters
+        ----------
+        texts : n texts (or None) of each of `text_columns`.
+        """
         ...
 
 
