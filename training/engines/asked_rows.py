@@ -14,8 +14,8 @@ from training.schema import Column, DatasetSchema
 from training.schema.columns import EXACT_INTEGER, LARGEST
 
 NULL_SHARE: Final = 0.02  # per nullable value of a random row
-JITTERED_ROWS: Final = 300
-TEXT_ROWS: Final = 300  # whose texts are altered
+JITTERED_ROWS: Final = 150
+TEXT_ROWS: Final = 200  # whose texts are altered
 RANDOM: Final = "a random row"
 UNKNOWN_TEXTS: Final = ("(a text training did not hold)", "missing", "nan", "None", "0")
 Texts = npt.NDArray[np.object_]

@@ -3,7 +3,7 @@
 The fitted steps are walked; each edge is led back to a column of the data, and the values on both sides of it
 are what both engines are asked about (see `training.engines.parity`). A step that reads a column as it is has
 its edges at the column's own values: asked are the edge, the next doubles and the next singles. Through other
-steps the edge is searched for by halving: two neighbouring values of the column between which the step's
+steps the edge is searched for by cutting: two neighbouring values of the column between which the step's
 input passes the edge.
 """
 
@@ -41,10 +41,12 @@ Prefix = Callable[[pd.DataFrame], Any]
 Sides = list[tuple[str, int, dict[str, Any]]]
 
 MOST_EDGES: Final = 5_000  # of steps that read a column as it is; six rows each
-MOST_SEARCHED: Final = 400  # of other steps: each is some sixty calls of the steps before it
+MOST_SEARCHED: Final = 200  # of other steps: each takes some twenty calls of the steps before it
 SAMPLE: Final = 200
-BASE_ROWS: Final = 8
-GRID: Final = 48
+BASE_ROWS: Final = 4
+GRID: Final = 32
+CUTS: Final = 7
+MOST_CUTTINGS: Final = 30
 # Sums of many terms come out otherwise for one row than for many, in scikit-learn itself: behind such a step
 # the sides of an edge are asked about at this distance, relative to the column's value.
 DISTANCE: Final = 1e-9
@@ -276,6 +278,7 @@ def _held(step: Any) -> Iterator[tuple[int, float]]:
 class _Crossing:
     """Where a column's value leads over an edge: between `low` and `high`, the other columns as in `row`."""
 
+    column: Column
     feature: int
     edge: float
     row: int
@@ -291,7 +294,7 @@ def _search(
     rng: np.random.Generator,
 ) -> tuple[Sides, int]:
     """Both sides of edges in what a step is given, as values of the columns that move it; of how many."""
-    sides: Sides = []
+    crossings: list[_Crossing] = []
     features, values = (np.array(part) for part in zip(*edges, strict=True))
     left = np.ones(len(edges), dtype=bool)
     rows = rng.integers(0, len(train), BASE_ROWS)
@@ -301,45 +304,59 @@ def _search(
         if len(grid) < 2 or not left.any():
             continue
         grid = grid[np.unique(np.linspace(0, len(grid) - 1, GRID).astype(int))]
-        asked = _with(train, np.repeat(rows, len(grid)), column, np.tile(grid, BASE_ROWS))
+        asked = train.iloc[np.repeat(rows, len(grid))].reset_index(drop=True)
+        asked[column.name] = np.tile(grid, BASE_ROWS)
         given = group.given(asked)
         if given is None:
             continue
         below = given.reshape(BASE_ROWS, len(grid), -1)[:, :, features] <= values  # (base rows, grid, edges)
         crossed = below[:, 1:] != below[:, :-1]
-        crossings = []
         for at in np.flatnonzero(left & crossed.any(axis=(0, 1))):
             base, place = np.argwhere(crossed[:, :, at])[0]
-            low, high = float(grid[place]), float(grid[place + 1])
-            crossings.append(_Crossing(int(features[at]), float(values[at]), int(rows[base]), low, high))
+            ends = float(grid[place]), float(grid[place + 1])
+            crossings.append(_Crossing(column, int(features[at]), float(values[at]), int(rows[base]), *ends))
             left[at] = False
-        if crossings:
-            sides += _halved(group, column, crossings, train)
-    return sides, int((~left).sum())
+    return (_halved(group, crossings, train) if crossings else []), len(crossings)
 
 
-def _halved(group: _Group, column: Column, crossings: Sequence[_Crossing], train: pd.DataFrame) -> Sides:
-    """The values next to each crossing."""
+def _halved(group: _Group, crossings: Sequence[_Crossing], train: pd.DataFrame) -> Sides:
+    """The values next to each crossing; all are searched for at once, each range cut at `CUTS` places."""
     rows = np.array([each.row for each in crossings])
     features = np.array([each.feature for each in crossings])
     edges = np.array([each.edge for each in crossings])
+    whole = np.array([each.column.type == "integer" for each in crossings])
     low, high = (np.array([getattr(each, end) for each in crossings]) for end in ("low", "high"))
+    frame = train.iloc[np.repeat(rows, CUTS)].reset_index(drop=True)
+    held = {each.column.name for each in crossings}
+    owned = {name: np.array([each.column.name == name for each in crossings]) for name in held}
 
-    def below(middle: Floats) -> npt.NDArray[np.bool_]:
-        given = group.given(_with(train, rows, column, middle))
-        return features < 0 if given is None else given[np.arange(len(rows)), features] <= edges
+    def below(cuts: Floats) -> npt.NDArray[np.bool_]:
+        """Whether the step's input is at most the edge, at each of the cuts (n, CUTS)."""
+        for name, mine in owned.items():
+            column = frame[name].to_numpy(np.float64, copy=True)
+            column[np.repeat(mine, CUTS)] = cuts[mine].ravel()
+            frame[name] = column
+        given = group.given(frame)
+        if given is None:
+            return np.zeros(cuts.shape, dtype=bool)
+        reached = given.reshape(len(rows), CUTS, -1)[np.arange(len(rows)), :, features]
+        return np.asarray(reached <= edges[:, None])
 
-    first = below(low)
-    for _ in range(80):
-        middle = low + (high - low) / 2
-        middle = np.floor(middle) if column.type == "integer" else middle
-        inside = (middle > low) & (middle < high)
+    first = below(np.repeat(low[:, None], CUTS, axis=1))[:, :1]
+    shares = np.arange(1, CUTS + 1) / (CUTS + 1)
+    for _ in range(MOST_CUTTINGS):
+        cuts = low[:, None] + (high - low)[:, None] * shares
+        cuts = np.where(whole[:, None], np.floor(cuts), cuts)
+        inside = (cuts > low[:, None]) & (cuts < high[:, None])
         if not inside.any():
             break
-        same = below(middle) == first
-        low, high = np.where(inside & same, middle, low), np.where(inside & ~same, middle, high)
+        same = (below(cuts) == first) & inside
+        before = np.where(np.logical_and.accumulate(same | ~inside, axis=1) & inside, cuts, low[:, None])
+        low = before.max(axis=1)
+        high = np.where(inside & (cuts > low[:, None]), cuts, high[:, None]).min(axis=1)
     sides: Sides = []
     for crossing, left, right in zip(crossings, low.tolist(), high.tolist(), strict=True):
+        column = crossing.column
         away = 0.0 if group.exact or column.type == "integer" else DISTANCE * max(abs(left), abs(right))
         ends = np.array([left - away, right + away])
         values = _valid(column, ends)
@@ -347,9 +364,3 @@ def _halved(group: _Group, column: Column, crossings: Sequence[_Crossing], train
             values = [value for value in values if value <= ends[0] or value >= ends[1]]
         sides += [_side(column, crossing.edge, crossing.row, value) for value in values]
     return sides
-
-
-def _with(train: pd.DataFrame, rows: npt.NDArray[Any], column: Column, values: Floats) -> pd.DataFrame:
-    frame = train.iloc[rows].reset_index(drop=True)
-    frame[column.name] = values
-    return frame

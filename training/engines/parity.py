@@ -191,9 +191,17 @@ def _answers(pipeline: Any, frame: pd.DataFrame, task: Task) -> tuple[Floats, np
             except Exception:  # whatever a step raises at a row, the row is not answered
                 if len(rows) == 1:
                     known[rows] = True
+                elif calls == 1:  # mostly it is nulls
+                    waiting += _by_nulls(frame)
                 else:
                     waiting += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
     return found, known
+
+
+def _by_nulls(frame: pd.DataFrame) -> list[npt.NDArray[np.int64]]:
+    """The rows that are null in the same columns, together."""
+    _, group = np.unique(frame.isna().to_numpy(), axis=0, return_inverse=True)
+    return [np.flatnonzero(group.ravel() == each) for each in range(int(group.max()) + 1)]
 
 
 def _least(answers: Floats, kinds: Texts) -> float:

@@ -89,7 +89,8 @@ class TextNumbers:
             raise ValueError(f"the model reads {len(self.columns)} text columns, {len(texts)} are given")
         found = np.empty((len(texts[0]), self._width))
         for places, read, values in zip(self._places, self._read, texts, strict=True):
-            found[:, places] = [read(text) for text in values]
+            # pandas says NaN for a missing text where others say None.
+            found[:, places] = [read(text if isinstance(text, str) else None) for text in values]
         return found
 
 
