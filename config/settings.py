@@ -121,6 +121,7 @@ JOB_MEMORY_MB = env.number("JOB_MEMORY_MB", 0)  # that a job's process may alloc
 DASK_SCHEDULER = env.text("DASK_SCHEDULER", "")  # such as tcp://dask:8786: searches run there
 
 # -- Celery: the broker carries ids, nothing else ------------------------------------------------------
+TASKS_APPLICATION = "config.celery"  # imported with the first job; see training.queueing
 CELERY_BROKER_URL = env.from_stack("REDIS_URL", "redis_url")
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1

@@ -12,7 +12,7 @@ from rest_framework.reverse import reverse
 
 from predictions.models import Replay
 from predictions.services import replays
-from training import tasks
+from training import queueing
 from training.errors import NotFound
 from training.models import ModelVersion
 from training.services import access, jobs, registry
@@ -105,7 +105,7 @@ class ReplaysView(_OfVersion):
         version = self.version(number)
         since, until = replays.window(request.data)
         asked = replays.request(version, since, until, by=who(request))
-        tasks.enqueue(asked)
+        queueing.enqueue(asked)
         place = [self.model.name, number, asked.pk]
         headers = {"Location": reverse("replay", args=place, request=request)}
         asked = waited(request, asked, headers)

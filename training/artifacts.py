@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import platform
-import shutil
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -35,8 +36,12 @@ if TYPE_CHECKING:
     from training.engines.sklearn import SklearnEngine
     from training.models import Dataset, ModelVersion
 
+log = logging.getLogger(__name__)
+
 LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "joblib", "skl2onnx", "onnx", "onnxruntime", "numba")
 COMPILED = "onnx"  # the engine's name, here without importing it
+DIGEST = re.compile(r"[0-9a-f]{64}")
+CHUNK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,10 @@ def ensure(stored: Stored, data: bytes) -> None:
 
 def remove(digest: str) -> None:
     """Removes bytes that no version needs any more; that they are gone already is as well."""
-    default_storage.delete(_name(digest))
+    try:
+        default_storage.delete(_name(digest))
+    except OSError as error:  # something else lies there, or it is not ours: nothing needs it
+        log.warning("artifact %s stays in the store: %s", digest[:12], error)
 
 
 def check_kept(version: ModelVersion) -> None:
@@ -160,30 +168,45 @@ def store_dataset(written: Written) -> None:
 @contextmanager
 def dataset_file(dataset: Dataset) -> Iterator[Path]:
     """The dataset's Parquet file as a local path, verified against its row."""
+    what = f"dataset {dataset.sha256[:12]}"
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
         local = Path(directory) / "rows.parquet"
-        try:
-            with default_storage.open(dataset.storage_name) as source, local.open("wb") as target:
-                shutil.copyfileobj(source, target, 2**20)
-        except FileNotFoundError:
-            raise ArtifactError(f"dataset {dataset.sha256[:12]} is not in the store") from None
+        with local.open("wb") as target:
+            for chunk in _chunks(what, dataset.storage_name):
+                target.write(chunk)
         with local.open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != dataset.sha256:
-                raise ArtifactError(f"dataset {dataset.sha256[:12]} was changed in the store")
+                raise ArtifactError(f"{what} was changed in the store")
         yield local
 
 
 def _verified(what: str, digest: str, signature: str) -> bytes:
-    try:
-        with default_storage.open(_name(digest)) as stream:
-            data: bytes = stream.read()
-    except FileNotFoundError:
-        raise ArtifactError(f"{what} is not in the store") from None
+    if not DIGEST.fullmatch(digest):
+        raise ArtifactError(f"{what} cannot be found: its row holds no digest of it")
+    data = b"".join(_chunks(what, _name(digest)))
     if hashlib.sha256(data).hexdigest() != digest:
         raise ArtifactError(f"{what} was changed: its digest does not match its row")
-    if not hmac.compare_digest(_sign(data), signature):
+    # As bytes: compared as text, a signature that is not ASCII would raise an error of its own.
+    if not hmac.compare_digest(_sign(data).encode(), signature.encode()):
         raise ArtifactError(f"{what} was not signed with this service's ARTIFACT_KEY")
     return data
+
+
+def _chunks(what: str, name: str) -> Iterator[bytes]:
+    """The bytes under a name of the store.
+
+    Raises
+    ------
+    ArtifactError : whatever keeps them from being read: stores raise errors of many kinds.
+    """
+    try:
+        with default_storage.open(name) as stream:
+            yield from stream.chunks(CHUNK)
+    except FileNotFoundError:
+        raise ArtifactError(f"{what} is not in the store") from None
+    except Exception as error:
+        said = getattr(error, "strerror", None) or type(error).__name__  # no path: clients read this
+        raise ArtifactError(f"{what} cannot be read from the store: {said}") from error
 
 
 def _name(digest: str) -> str:

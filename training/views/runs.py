@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from training import tasks
+from training import queueing
 from training.errors import Malformed, NotFound
 from training.models import RegisteredModel, TrainingRun
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
@@ -81,7 +81,7 @@ class TrainingRunsView(ModelView):
         return self._enqueued(request, run)
 
     def _enqueued(self, request: Request, run: TrainingRun) -> Response:
-        tasks.enqueue(run)
+        queueing.enqueue(run)
         return self._answer(request, run)
 
     def _mode(self, request: Request, data: Any) -> str:
