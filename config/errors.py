@@ -43,13 +43,19 @@ STATUS: list[tuple[type[domain.VigiaError], int]] = [
     (domain.Conflict, 409),
     (domain.NoActiveVersion, 503),
     (domain.ArtifactError, 503),
+    (domain.StoreUnavailable, 503),
     (LogUnavailable, 503),
     (domain.VigiaError, 400),
 ]
 # InternalError: a standby that took over refuses to write.
 DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
 UNKNOWN = "something went wrong here; the request id finds it in the log"
-RETRY_SECONDS = {"no_active_version": 30, "artifact_unusable": 30, "log_unavailable": 2}
+RETRY_SECONDS = {
+    "no_active_version": 30,
+    "artifact_unusable": 30,
+    "store_unavailable": 30,
+    "log_unavailable": 2,
+}
 
 
 def handle(error: Exception, context: dict[str, Any]) -> Response | None:
@@ -91,6 +97,9 @@ def describe(error: Exception) -> tuple[int | None, dict[str, Any], dict[str, st
         return 413, _body("too_large", "the body is too large"), headers
     if isinstance(error, UnreadablePostError):
         return 400, _body("incomplete_body", "the body ended before its declared length"), headers
+    if domain.is_of_the_disk(error):  # a temporary file, say: the store's own errors are typed
+        log.error("a file cannot be written: %s", error)
+        return describe(domain.StoreUnavailable(error))
     if isinstance(error, (SuspiciousOperation, BadRequest, DataError)):
         log.warning("refused: %s", error)
         return 400, _body("malformed", "the request cannot be read"), headers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import dj_database_url
@@ -117,6 +118,9 @@ JOB_HARD_SECONDS = env.number("JOB_HARD_SECONDS", 3900)  # then it is killed
 JOB_CANCEL_SECONDS = env.number("JOB_CANCEL_SECONDS", 15)  # between the wish to cancel and the kill
 JOB_LEASE_SECONDS = env.number("JOB_LEASE_SECONDS", 60)  # how long a job stays with a worker that is silent
 JOB_PUBLISH_SECONDS = env.number("JOB_PUBLISH_SECONDS", 30)  # how often beat looks for lost messages
+JOB_POLL_SECONDS = env.number(
+    "JOB_POLL_SECONDS", 5
+)  # how often a worker looks for jobs that no message named
 JOB_MEMORY_MB = env.number("JOB_MEMORY_MB", 0)  # that a job's process may allocate; 0: no limit
 DASK_SCHEDULER = env.text("DASK_SCHEDULER", "")  # such as tcp://dask:8786: searches run there
 
@@ -127,13 +131,29 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# A request that queues a run must not hang on a broker that is away: beat publishes the row again.
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker that is away for an hour comes back, too
+# Whatever the broker does, nobody waits for it without a limit: it may be away, stand still, or sit behind a
+# network that swallows what is sent. The rows of jobs do not need it.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_connect_timeout": 2,
     "socket_timeout": 5,
+    # A peer that vanished without a word: its connection ends within half a minute.
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        getattr(socket, name): value
+        for name, value in {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}.items()
+        if hasattr(socket, name)
+    },
+    "health_check_interval": 10,  # so does one on which the broker does not answer a waiting consumer
     "visibility_timeout": 3600,
+    # For who publishes; without it kombu tries for ever, with growing pauses and without a word.
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0.2,
 }
 CELERY_TASK_PUBLISH_RETRY = False
+CELERY_BEAT_SCHEDULER = "config.scheduler:Scheduler"
+CELERY_BEAT_MAX_LOOP_INTERVAL = 10  # seconds
 CELERY_TIMEZONE = "UTC"
 ROLLUP_SECONDS = env.number("ROLLUP_SECONDS", 60)  # how often what was logged is counted
 REVIEW_SECONDS = env.number("REVIEW_SECONDS", 300)  # how often beat looks for drift reviews that are due

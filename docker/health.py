@@ -1,20 +1,22 @@
-"""What the containers' health checks ask; exit code 0 is healthy.
+"""What health checks ask; exit code 0 is healthy.
 
-python -m docker.health web     the readiness probe answers 200
-python -m docker.health beat    the scheduler wrote its schedule lately
+python -m docker.health web                          the readiness probe answers 200
+python -m docker.health worker|housekeeping|beat     the process on this machine has shown a sign of life lately
 """
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import os
+import signal
 import sys
-import time
+from contextlib import suppress
+from pathlib import Path
 
-from config import env
+from config import env, heartbeat
 
-# beat writes its schedule every three minutes while it is alive and scheduling.
-SCHEDULE_SECONDS = 600
+ROLES = ("worker", "housekeeping", "beat")
 
 
 def host_header(allowed: list[str]) -> str:
@@ -41,27 +43,46 @@ def web() -> str:
         connection.close()
 
 
-def beat() -> str:
-    """What is wrong with the scheduler, or nothing."""
-    # The dbm module in use decides about the file's ending.
-    found = [path.stat().st_mtime for path in env.var_dir().glob("celerybeat-schedule*")]
-    if not found:
-        return "there is no schedule yet"
-    age = time.time() - max(found)
-    return "" if age < SCHEDULE_SECONDS else f"the schedule was last written {age:.0f} s ago"
+def silent(role: str, seconds: float, *, end: bool) -> str:
+    """What is wrong with a background process, or nothing.
+
+    Parameters
+    ----------
+    end : whether a process that is silent is killed, so that whoever supervises it starts another. One that
+        stands still does not hear a polite signal.
+    """
+    found = heartbeat.seen(role)
+    if found is None:
+        return f"no {role} process of this machine has shown a sign of life yet"
+    age, process = found
+    if age <= seconds:
+        return ""
+    wrong = f"{role} (process {process}) has shown no sign of life for {age:.0f} s"
+    if end and is_ours(process):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(process, signal.SIGKILL)
+            wrong += ", so it was killed"
+    return wrong
 
 
-CHECKS = {"web": web, "beat": beat}
+def is_ours(process: int) -> bool:
+    """Whether that number is still a Celery process; it may have been given to another one since."""
+    try:
+        return b"celery" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
-def main(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0] not in CHECKS:
-        sys.stderr.write(f"usage: python -m docker.health {'|'.join(CHECKS)}\n")
-        return 2
-    wrong = CHECKS[arguments[0]]()
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m docker.health", description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("web", *ROLES))
+    parser.add_argument("--end", action="store_true", help="kill a background process that is silent")
+    parser.add_argument("--seconds", type=float, default=heartbeat.SILENT_SECONDS, help="of silence allowed")
+    options = parser.parse_args(arguments)
+    wrong = web() if options.what == "web" else silent(options.what, options.seconds, end=options.end)
     sys.stdout.write(f"{wrong or 'healthy'}\n")
     return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

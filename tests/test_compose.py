@@ -7,11 +7,12 @@ import http.server
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from docker.health import host_header
+from docker.health import host_header, main
 from tests.test_docs import parsed, table_words, variables_in_code
 from training.version import VERSION
 
@@ -358,14 +359,69 @@ def test_the_probe_sends_a_host_name_that_is_let_through(allowed: list[str], hos
     assert host_header(allowed) == host
 
 
-def test_beat_is_healthy_while_it_writes_its_schedule(tmp_path: Path) -> None:
-    assert healthy("beat", VIGIA_VAR=str(tmp_path)) == (1, "there is no schedule yet")
-    schedule = tmp_path / "celerybeat-schedule.db"
-    schedule.touch()
-    assert healthy("beat", VIGIA_VAR=str(tmp_path)) == (0, "healthy")
-    long_ago = time.time() - 3600
-    os.utime(schedule, (long_ago, long_ago))
-    assert healthy("beat", VIGIA_VAR=str(tmp_path))[0] == 1
+@pytest.fixture
+def check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], tuple[int, str]]:
+    """The command, in this process: what it says of the heartbeat files in `tmp_path`."""
+    monkeypatch.setenv("METRICS_DIR", str(tmp_path))
+
+    def run(arguments: str) -> tuple[int, str]:
+        return main(arguments.split()), capsys.readouterr().out.strip()
+
+    return run
+
+
+@pytest.mark.parametrize("role", ["worker", "housekeeping", "beat"])
+def test_a_background_process_is_healthy_while_it_shows_signs_of_life(
+    role: str, tmp_path: Path, check: Callable[[str], tuple[int, str]]
+) -> None:
+    assert check(role) == (1, f"no {role} process of this machine has shown a sign of life yet")
+    file = tmp_path / "heartbeats" / role
+    file.parent.mkdir()
+    file.write_text(f"{os.getpid()}\n")
+    assert check(role) == (0, "healthy")
+    long_ago = time.time() - 100
+    os.utime(file, (long_ago, long_ago))
+    code, said = check(role)
+    assert (code, said.partition(" (")[0]) == (1, role)
+    assert check(f"{role} --seconds 200") == (0, "healthy")
+
+
+def test_a_process_that_stands_still_is_ended_by_its_health_check(
+    tmp_path: Path, check: Callable[[str], tuple[int, str]]
+) -> None:
+    """What a container's restart policy needs: SIGTERM would wait for a stopped process for ever."""
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    sleeping = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "celery"])
+    try:
+        file = tmp_path / "heartbeats" / "worker"
+        file.parent.mkdir()
+        file.write_text(f"{sleeping.pid}\n")
+        os.utime(file, (0, 0))
+        sleeping.send_signal(signal.SIGSTOP)
+        assert check("worker")[0] == 1
+        assert sleeping.poll() is None
+        code, said = check("worker --end")
+        assert (code, said.endswith("so it was killed")) == (1, True)
+        assert sleeping.wait(10) == -signal.SIGKILL
+        file.write_text(f"{other.pid}\n")  # the number was given to a process that is not Celery's
+        os.utime(file, (0, 0))
+        code, said = check("worker --end")
+        assert (code, "killed" in said) == (1, False)
+        assert other.poll() is None
+    finally:
+        for process in (sleeping, other):
+            process.kill()
+            process.wait()
+
+
+def test_silent_processes_are_ended_by_the_checks_of_their_containers() -> None:
+    for service, role in {"worker": "worker", "keeper": "housekeeping", "beat": "beat"}.items():
+        assert SERVICES[service]["healthcheck"]["test"] == [
+            "CMD", "python", "-m", "docker.health", role, "--end",
+        ]  # fmt: skip
+        assert SERVICES[service]["restart"] == "unless-stopped"
 
 
 def test_an_unknown_check_is_refused() -> None:

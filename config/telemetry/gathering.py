@@ -14,8 +14,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from config import health
 from config.telemetry import flushing, place
-from config.telemetry.database import DatabaseCollector
+from config.telemetry.database import DatabaseCollector, Families
 
 
 class Shared(Collector):
@@ -36,10 +37,21 @@ class Own(Collector):
         return flushing.flusher().instruments.registry.collect()
 
 
+class Health(Collector):
+    """What the health checks find."""
+
+    def collect(self) -> Iterable[Metric]:
+        found, families = health.report(), Families()
+        families.add("vigia_ready", (), found.is_ready)
+        for check in health.CHECKS:
+            families.add("vigia_degraded", (check,), check in found.found)
+        return families.made.values()
+
+
 def everything(accept: str) -> tuple[bytes, str]:
     """(body, content type) for a header ``Accept``: of all processes of this machine, and the database."""
     flushing.flusher().flush()
-    return _written(accept, Shared(*place.ROLES) if place.role() else Own(), DatabaseCollector())
+    return _written(accept, Shared(*place.ROLES) if place.role() else Own(), DatabaseCollector(), Health())
 
 
 def of_the_worker(accept: str) -> tuple[bytes, str]:

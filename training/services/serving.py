@@ -188,6 +188,7 @@ def forget() -> None:
     """Drops everything kept; what is asked for next is loaded again."""
     with _lock:
         _kept.clear()
+    _verified.clear()
 
 
 def warm_up() -> None:
@@ -210,3 +211,25 @@ def warm_up() -> None:
         log.warning("no version was loaded ahead of the first request: %s", error)
     finally:
         connection.close()
+
+
+_verified: dict[int, object] = {}
+"""What the store said of a version's files when they were verified."""
+
+
+def unusable() -> dict[int, str]:
+    """Why an active version cannot be loaded anew, by its primary key; without an entry where it can.
+
+    Its bytes are verified once in a process, and again when the store says that they changed.
+    """
+    active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).select_related("registered_model")
+    found = {}
+    for version in active.defer("schema", "evaluation"):
+        try:
+            stamp = artifacts.stamp(version)
+            if _verified.get(version.pk) != stamp:
+                artifacts.verify(version)
+                _verified[version.pk] = stamp
+        except ArtifactError as error:
+            found[version.pk] = error.message
+    return found
