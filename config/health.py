@@ -1,4 +1,4 @@
-"""What is wrong with the service: asked by the readiness probe, by `/metrics`, and by a thread of each process.
+"""What is wrong with the service: asked by the readiness probe, by `/metrics` and by each web process.
 
 Each probe runs in a thread of its own, so one that hangs delays neither the others nor an answer beyond
 `DEADLINE_SECONDS`. A probe that still hangs is not begun a second time.
@@ -67,7 +67,7 @@ class Probe:
         self._waits_since: float | None = None
 
     def begin(self) -> None:
-        """Asks in a thread, unless the last answer is fresh or an earlier question still waits for its own."""
+        """Asks in a thread, unless the last answer is fresh or an earlier question is still under way."""
         with self._lock:
             if self._waits_since is not None or time.monotonic() - self._ended < self._fresh:
                 return

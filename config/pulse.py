@@ -1,8 +1,8 @@
 """Signs of life of this process, as long as all it watches turns.
 
-A thread alone would say "alive" beside a loop that hangs. So each loop reports its turns here, and while one is
-overdue without an excuse there is no sign of life: the health check sees that, and the supervisor starts the
-process again.
+A thread alone would say "alive" beside a loop that hangs. So each loop reports its turns here, and while one
+is overdue without an excuse there is no sign of life: the health check sees that, and the supervisor starts
+the process again.
 """
 
 from __future__ import annotations

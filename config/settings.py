@@ -23,7 +23,7 @@ HTTPS = env.flag("VIGIA_HTTPS", default=not LOCAL)
 DEBUG = env.flag("DEBUG", default=False)
 SECRET_KEY = env.from_stack("SECRET_KEY", "secret_key")
 # Signs artifacts. Kept apart from SECRET_KEY so that one can be rotated without the other.
-ARTIFACT_KEY = env.text("ARTIFACT_KEY", SECRET_KEY)
+ARTIFACT_KEY = env.artifact_key(default=SECRET_KEY)
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
 

@@ -1,7 +1,7 @@
 """What health checks ask; exit code 0 is healthy.
 
 python -m docker.health web                          the readiness probe answers 200
-python -m docker.health worker|housekeeping|beat     the process on this machine has shown a sign of life lately
+python -m docker.health worker|housekeeping|beat     the process on this machine gave a sign of life lately
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ PUBLISHERS: Final = 4
 _publishing = threading.BoundedSemaphore(PUBLISHERS)
 
 
-# Acknowledged early, on purpose: a message delivered late or twice finds the row claimed, and the row of a lost
-# one is found by the workers' pollers. Late acknowledgement on Redis runs long tasks again and again.
+# Acknowledged early, on purpose: a message delivered late or twice finds the row claimed, and the row of a
+# lost one is found by the workers' pollers. Late acknowledgement on Redis runs long tasks again and again.
 @shared_task(acks_late=False)
 def work(label: str, job_id: int) -> bool:
     """Does one job in a process of its own; False when there was nothing to claim, or no place for it."""
@@ -42,7 +42,7 @@ def enqueue(job: Job) -> None:
     """Hands the id to the broker after the commit, without making anybody wait for the broker.
 
     A broker that is away or swallows costs seconds; the row is committed already, and workers find it without
-    a message. So the message is sent from a thread, its failure is only logged, and where many are on their way
+    a message. So the message is sent from a thread, its failure is only logged, and where many are under way
     no more are sent.
     """
     label, job_id = job._meta.label_lower, job.pk

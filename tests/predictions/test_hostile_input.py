@@ -320,11 +320,8 @@ def test_basic_credentials_that_are_not_ascii_are_401(churn: ModelVersion) -> No
 
 
 def test_probes_may_use_head_and_wrong_methods_are_405(db: None) -> None:
-    for path, status in {
-        "/ping": 200,
-        "/healthz/live": 200,
-        "/healthz/ready": 503,
-    }.items():  # nothing is active
+    expected = {"/ping": 200, "/healthz/live": 200, "/healthz/ready": 503}  # no version is active
+    for path, status in expected.items():
         assert Client().head(path).status_code == status
         assert_error(Client().post(path), 405, "method_not_allowed")
 

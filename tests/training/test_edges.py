@@ -46,7 +46,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from tests.conftest import Post
 from training import catalogue, fitting
-from training.engines import edges, parity
+from training.engines import PARITY_PROTOCOL, edges, parity
 from training.engines.choice import choose
 from training.engines.coding import encode_columns
 from training.engines.compile import NotConvertible, compile_pipeline
@@ -368,7 +368,7 @@ def test_a_value_at_the_threshold_is_answered_as_scikit_learn_answers_it(
     from training import artifacts
 
     assert shoppers.engine == "onnx", shoppers.engine_reason
-    assert shoppers.parity["protocol"] == parity.PROTOCOL
+    assert shoppers.parity["protocol"] == PARITY_PROTOCOL
     pipeline = artifacts.load_pipeline(shoppers).pipeline
     for score in (0.7, math.nextafter(0.7, 0), math.nextafter(0.7, 1), float(np.float32(0.7))):
         row = {"score": score, "visits": 3}

@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from training.schema import DatasetSchema, Value
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # what asks for no answer needs no numpy
     from training.engines.coding import Floats
 
 
+PARITY_PROTOCOL: Final = 2
+"""Number of the rows by which a compiled engine is compared with scikit-learn, see `training.engines.parity`.
+Under an older one neither the edges of steps were asked about nor the decisions compared."""
 Texts = Sequence[Sequence["str | None"]]
 
 

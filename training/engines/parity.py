@@ -30,14 +30,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from training.declaration import Task
-from training.engines import MatrixEngine
+from training.engines import PARITY_PROTOCOL, MatrixEngine
 from training.engines.asked_rows import RANDOM, Texts, rows_to_compare
 from training.engines.coding import Floats, encode_columns
 from training.schema import DatasetSchema
 
-PROTOCOL: Final = 2
-"""Number of the rows described above. Versions compiled under an older one were never asked at the edges of
-their steps, nor compared in what they decide; `manage.py check --database default` names them."""
 TOLERANCE: Final = 1e-6
 RANDOM_ROWS: Final = 10_000
 SINGLE_ROWS: Final = 200  # asked one at a time as well: ONNX Runtime adds in another order then
@@ -60,7 +57,7 @@ class Parity:
     where : what kind of row that was, or the first that was decided otherwise. rows : compared.
     refused : of them, refused by both. decided_otherwise : of them, given different classes.
     edges : thresholds and the like that the fitted steps hold. edges_asked : of them, asked about.
-    protocol : see `PROTOCOL`. seconds : it took.
+    protocol : see `training.engines.PARITY_PROTOCOL`. seconds : it took.
     """
 
     passed: bool
@@ -74,7 +71,7 @@ class Parity:
     edges: int
     edges_asked: int
     seconds: float
-    protocol: int = PROTOCOL
+    protocol: int = PARITY_PROTOCOL
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

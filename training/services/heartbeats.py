@@ -70,8 +70,6 @@ def silent() -> dict[str, str]:
         elif not alive:
             found[role] = f"no {role} process has been seen for {min(by_name.values()):.0f} s: start one"
         elif late:
-            found[role] = (
-                f"{len(late)} of {len(alive) + len(late)} {role} processes have been silent for more "
-            )
-            found[role] += f"than {EXPECTED_SECONDS:.0f} s"
+            several = f"{len(late)} of {len(alive) + len(late)} {role} processes"
+            found[role] = f"{several} have been silent for more than {EXPECTED_SECONDS:.0f} s"
     return found

@@ -47,9 +47,7 @@ def _take() -> BinaryIO | None:
 
 
 def _give_back(file: BinaryIO) -> None:
-    fcntl.flock(
-        file, fcntl.LOCK_UN
-    )  # closing alone does not: a process forked meanwhile holds it open as well
+    fcntl.flock(file, fcntl.LOCK_UN)  # a process forked meanwhile holds it open, too
     file.close()
 
 
@@ -134,9 +132,8 @@ class Poller:
                     _give_back(file)
             if lease is not None:
                 log.info("%s %s is taken from the database: no message came for it", label, job_id)
-                thread = threading.Thread(
-                    target=self._do, args=(lease, file), name=f"job-{job_id}", daemon=True
-                )
+                name = f"job-{job_id}"
+                thread = threading.Thread(target=self._do, args=(lease, file), name=name, daemon=True)
                 self._doing.add(thread)
                 thread.start()
                 begun += 1
