@@ -110,8 +110,8 @@ LISTING = {
 }  # fmt: skip
 NAMES = (
     "Maruti Swift VDI", "  MARUTI   swift vdi ", "Maruti", "Land Rover", "Land Rover Discovery 4 3.0 TDV6",
-    "BMW 5 Series 520d", "Mercedes-Benz E250 CDI", "Nobody Has Built This", "4=maruti 0=diesel", "missing", "x",
-    "Škoda Octavia 1.9 TDI", "ॐ १.४", "0", "a\u00a0b", "Maruti Maruti Maruti",
+    "BMW 5 Series 520d", "Mercedes-Benz E250 CDI", "Nobody Has Built This", "4=maruti 0=diesel", "missing",
+    "x", "Škoda Octavia 1.9 TDI", "ॐ १.४", "0", "a\u00a0b", "Maruti Maruti Maruti",
 )  # fmt: skip
 TECHNICAL = (
     {"mileage": "23.4 kmpl", "engine": "1248 CC", "max_power": "74 bhp", "torque": "190Nm@ 2000rpm"},
