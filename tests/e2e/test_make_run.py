@@ -131,9 +131,7 @@ def test_every_model_is_compiled_and_web_processes_are_small_and_soon_back(
     taken = time.monotonic() - killed
     spent = min(sum(process.cpu_times()[:2]) for process in web_processes(service))
     sizes = ", ".join(f"{size:.0f} MiB" for size in resident)
-    print(
-        f"\nweb processes {sizes}; answers again {taken:.1f} s after kill -9 of all, {spent:.1f} s of CPU each"
-    )
+    print(f"\nweb: {sizes}; answers again {taken:.1f} s after kill -9 of all, {spent:.1f} s of CPU each")
     assert max(resident) < 130
     # The goal is 2 s on a quiet machine; on one that is shared the processor's time says more than the clock.
     assert spent < 4

@@ -73,12 +73,17 @@ class _Group:
     """The edges of all steps that are given the same.
 
     prefix : what makes a frame into that. exact : whether only `EXACT` steps are in it.
-    edges : (feature, value).
+    parts : (feature, value) rows of each step's edges, as arrays: a forest holds millions.
     """
 
     prefix: Prefix
     exact: bool
-    edges: set[tuple[int, float]] = field(default_factory=set)
+    parts: list[Floats] = field(default_factory=list)
+
+    def edges(self) -> Floats:
+        """Rows of (feature, value), each once, in order."""
+        together = np.vstack(self.parts)
+        return np.unique(together[np.isfinite(together[:, 1])], axis=0)
 
     def given(self, frame: pd.DataFrame) -> Floats | None:
         """What the steps are given for a frame, (n, k); None where that is texts, or a step refuses a row."""
@@ -111,25 +116,25 @@ def around(
     """
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        groups = list(_groups(pipeline))
+        groups = [(group, group.edges()) for group in _groups(pipeline)]
         sample = rng.integers(0, len(train), SAMPLE)
         found: Sides = []
         held, asked, left, searches = 0, 0, MOST_EDGES, MOST_SEARCHED
-        for group in sorted(groups, key=lambda each: len(each.edges)):  # few edges are all asked about
+        for group, every in sorted(groups, key=lambda each: len(each[1])):  # few edges are all asked about
             given = group.given(train.iloc[sample])
             if given is None:
                 continue
-            held += len(group.edges)
+            held += len(every)
             own = _own_columns(given, schema, train.iloc[sample])
-            edges = [edge for edge in sorted(group.edges) if edge[0] < given.shape[1]]
-            direct = _spread([edge for edge in edges if own[edge[0]] is not None], left)
-            others = _spread([edge for edge in edges if own[edge[0]] is None], searches)
-            for feature, value in direct:
-                column = own[feature]
+            edges = every[every[:, 0] < given.shape[1]]
+            as_it_is = np.array([column is not None for column in own])[edges[:, 0].astype(int)]
+            direct, others = _spread(edges[as_it_is], left), _spread(edges[~as_it_is], searches)
+            for feature, value in direct.tolist():
+                column = own[int(feature)]
                 assert column is not None
                 row = int(rng.choice(sample))
                 found += [_side(column, value, row, each) for each in _valid(column, np.array([value]))]
-            reached, count = _search(group, others, schema, train, rng) if others else ([], 0)
+            reached, count = _search(group, others, schema, train, rng) if len(others) else ([], 0)
             found += reached
             left, searches = left - len(direct), searches - len(others)
             asked += len(direct) + count
@@ -140,11 +145,11 @@ def _side(column: Column, edge: float, row: int, value: float) -> tuple[str, int
     return f"{column.name} = {value!r}, at the edge {edge!r} of a step", row, {column.name: value}
 
 
-def _spread(edges: Sequence[tuple[int, float]], most: int) -> list[tuple[int, float]]:
+def _spread(edges: Floats, most: int) -> Floats:
     """At most so many, evenly taken from all."""
     if len(edges) <= most:
-        return list(edges)
-    return [edges[at] for at in np.unique(np.linspace(0, len(edges) - 1, max(most, 0)).astype(int))]
+        return edges
+    return edges[np.unique(np.linspace(0, len(edges) - 1, max(most, 0)).astype(int))]
 
 
 def _valid(column: Column, edges: Floats) -> list[float]:
@@ -179,8 +184,8 @@ def _groups(pipeline: Any) -> Iterator[_Group]:
     while waiting:
         step, group = waiting.pop()
         waiting += _inside(step, group)
-        group.edges |= set(_edges(step))
-        if group.edges and all(group is not other for _, other in waiting):
+        group.parts += [_rows(*part) for part in _held(step)]
+        if group.parts and all(group is not other for _, other in waiting):
             yield group
 
 
@@ -239,36 +244,34 @@ def _picked(group: _Group, columns: Any) -> _Group:
     return _Group(prefix, group.exact)
 
 
-def _edges(step: Any) -> Iterator[tuple[int, float]]:
-    """(feature, value) of a step's own edges; whatever has one of these attributes is taken to have them."""
-    for feature, value in _held(step):
-        if np.isfinite(value):
-            yield int(feature), float(value)
-
-
-def _held(step: Any) -> Iterator[tuple[int, float]]:
+def _held(step: Any) -> Iterator[tuple[Any, Any]]:
+    """(features, values) of a step's own edges: whatever has one of these attributes has them."""
     width = getattr(step, "n_features_in_", 0)
     tree = getattr(step, "tree_", None)
     if tree is not None:
         split = tree.children_left >= 0
-        yield from zip(tree.feature[split], tree.threshold[split], strict=True)
+        yield tree.feature[split], tree.threshold[split]
     for stage in getattr(step, "_predictors", ()):
         for predictor in stage:
             nodes = predictor.nodes[~predictor.nodes["is_leaf"].astype(bool)]
-            yield from zip(nodes["feature_idx"], nodes["num_threshold"], strict=True)
+            yield nodes["feature_idx"], nodes["num_threshold"]
     for name in ("threshold", "missing_values", "binarize"):
         value = getattr(step, name, None)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            yield from ((feature, float(value)) for feature in range(width))
+            yield np.arange(width), value
     for name in ("bin_edges_", "categories_", "quantiles_"):
         values = getattr(step, name, None)
         if values is not None:
-            table = values.T if name == "quantiles_" else values
-            for feature, each in enumerate(map(np.asarray, table)):
+            for feature, each in enumerate(map(np.asarray, values.T if name == "quantiles_" else values)):
                 if each.dtype.kind in "fiub":
-                    yield from ((feature, value) for value in each.astype(np.float64))
+                    yield feature, each
     if width == 1 and hasattr(step, "X_thresholds_"):
-        yield from ((0, value) for value in step.X_thresholds_)
+        yield 0, step.X_thresholds_
+
+
+def _rows(features: Any, values: Any) -> Floats:
+    columns = [each.ravel().astype(np.float64) for each in np.broadcast_arrays(features, values)]
+    return np.column_stack(columns)
 
 
 # -- edges behind other steps --------------------------------------------------------------------------
@@ -288,14 +291,14 @@ class _Crossing:
 
 def _search(
     group: _Group,
-    edges: Sequence[tuple[int, float]],
+    edges: Floats,
     schema: DatasetSchema,
     train: pd.DataFrame,
     rng: np.random.Generator,
 ) -> tuple[Sides, int]:
     """Both sides of edges in what a step is given, as values of the columns that move it; of how many."""
     crossings: list[_Crossing] = []
-    features, values = (np.array(part) for part in zip(*edges, strict=True))
+    features, values = edges[:, 0].astype(int), edges[:, 1]
     left = np.ones(len(edges), dtype=bool)
     rows = rng.integers(0, len(train), BASE_ROWS)
     for column in schema.columns:
