@@ -106,7 +106,7 @@ def test_a_run_compiles_the_version_and_both_engines_answer_alike(name: str, row
 
 LISTING = {
     "year": 2014, "km_driven": 60_000, "fuel": "Diesel", "seller_type": "Individual",
-    "transmission": "Manual", "owner": "First Owner", "seats": 5,
+    "transmission": "Manual", "owner": "First Owner",
 }  # fmt: skip
 NAMES = (
     "Maruti Swift VDI", "  MARUTI   swift vdi ", "Maruti", "Land Rover", "Land Rover Discovery 4 3.0 TDV6",
@@ -130,15 +130,14 @@ def test_a_compiled_version_reads_texts_as_its_pipeline_does(name: str) -> None:
     compiled, pipeline = artifacts.load(version), artifacts.load_pipeline(version)
     assert isinstance(compiled, MatrixEngine)
     assert compiled.text_columns
-    for technical in TECHNICAL if name == "cars_v3" else TECHNICAL[:1]:
+    for technical in ({"seats": 5} | each for each in TECHNICAL) if name == "cars_v3" else ({},):
         for listed in NAMES:
             row = schema.read(LISTING | technical | {"name": listed})
-            if not isinstance(row, Instance):
-                row = schema.read({**LISTING, **technical, "engine": None, "name": listed})
             assert isinstance(row, Instance), row
             [ours] = compiled.predict([row.values]).values
             try:
-                [theirs] = pipeline.predict([row.values]).values
+                with np.errstate(over="ignore"):
+                    [theirs] = pipeline.predict([row.values]).values
             except ValueError:  # a number beyond single precision, which scikit-learn refuses
                 assert math.isnan(ours), row
             else:
