@@ -15,9 +15,9 @@ STACK = $(BIN)/python -m local.stack --reuse --
 export VIGIA_VAR TEST_VAR
 # The tests start some two hundred interpreters. Bytecode is kept for the next one, also where the environment
 # says otherwise (in containers it often does): reading all sources anew takes each of them most of a second.
-test types migrations-check deploy-check unit unit-rest unit-log unit-processes faults: export PYTHONDONTWRITEBYTECODE =
+test types migrations-check deploy-check unit unit-rest unit-log unit-processes faults schemathesis: export PYTHONDONTWRITEBYTECODE =
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups drift-simulation manage shell install install-dev clean
+.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults schemathesis openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -71,6 +71,9 @@ unit-processes:
 faults: install-dev ## Kills worker, broker, PostgreSQL and beat under training runs, twenty times (FAULT_SEEDS=20)
 	@FAULT_SEEDS=$${FAULT_SEEDS:-20} $(TEST_STACK) pytest -q tests/e2e/test_faults.py
 
+schemathesis: install-dev ## Asks a server everything its OpenAPI document allows (SCHEMATHESIS_EXAMPLES=100 SCHEMATHESIS_SEED=1)
+	@SCHEMATHESIS_EXAMPLES=$${SCHEMATHESIS_EXAMPLES:-100} $(TEST_STACK) pytest -q tests/test_schemathesis.py
+
 format: install-dev ## Rewrite to the house format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -101,6 +104,9 @@ bench-memory: install ## How much memory a training run of a million rows takes 
 
 bench-movies: install ## An index of very many movies, built and asked, into docs/performance.md (MOVIES=1000000; Linux)
 	@exec $(BIN)/python -m bench.index
+
+soak: install ## Memory of every process under a mixed load, into docs/performance.md (MINUTES=10; Linux)
+	@VENV=$(abspath $(VENV)) MINUTES=$(or $(MINUTES),10) exec $(BIN)/python -m bench.soak
 
 drift-simulation: install ## False alarms of a drift review, and what it finds, into docs/drift.md (DRIFT_REPETITIONS=2000)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m bench.drift_simulation

@@ -22,10 +22,18 @@ LIMITS = (
     "PREDICT_MAX_ROWS",
     "PREDICT_MAX_BYTES",
     "TRAINING_MAX_BYTES",
+    "HEAD_SECONDS",
     "BODY_SILENCE_SECONDS",
+    "BODY_SECONDS",
+    "ANSWER_SECONDS",
+    "CLIENT_BYTES_PER_SECOND",
+    "LOGIN_ATTEMPTS",
+    "LOGIN_LOCK_MINUTES",
+    "TRUSTED_PROXIES",
     "MAX_WAIT_SECONDS",
     "LOG_QUEUE_ROWS",
     "LOG_WAIT_SECONDS",
+    "DATABASE_ANSWER_SECONDS",
     "IDEMPOTENCY_HOURS",
     "PARTITIONS_AHEAD",
 )
@@ -186,8 +194,8 @@ def compiled_versions_were_asked_at_their_edges(
         return []
     return [
         Warning(
-            f"{name} was compiled before both engines were compared at every threshold of its steps: at such a "
-            "value it may answer otherwise than scikit-learn.",
+            f"{name} was compiled before both engines were compared at every threshold of its steps: at such "
+            "a value it may answer otherwise than scikit-learn.",
             hint="Train the model again; its next version is compared there.",
             id="vigia.W020",
         )

@@ -6,6 +6,7 @@ Domain errors name no status code; `STATUS` maps them. The first class in the li
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from typing import Any
 
@@ -18,7 +19,7 @@ from django.core.exceptions import (
 )
 from django.db import DataError, InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
-from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.urls import Resolver404, resolve
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -172,7 +173,11 @@ def answer(
     count(body["error"])
     if is_for_a_browser(request):
         page = {"status": status, "message": message, "request_id": body["error"]["request_id"]}
-        return render(request, "config/error.html", page, status=status)
+        try:
+            text = render_to_string("config/error.html", page, request)
+            return HttpResponse(text, status=status, headers=headers)
+        except Exception:  # an error page that fails must not hide the error behind the server's own page
+            log.exception("the error page could not be rendered")
     return JsonResponse(body, status=status, headers=headers)
 
 
@@ -194,6 +199,9 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if isinstance(exception, domain.VigiaError):
+        status, body, headers = describe(exception)
+        return answer(request, status or 400, body["code"], body["message"], headers)
     return answer(request, 400, "malformed", "the request cannot be read")
 
 
@@ -202,6 +210,12 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    """Called by Django while it handles the error, which comes from a view or a middleware."""
+    error = sys.exc_info()[1]
+    if isinstance(error, DATABASE_AWAY):
+        status, body, headers = describe(error)
+        assert status is not None
+        return answer(request, status, body["code"], body["message"], headers)
     return answer(request, 500, "internal_error", UNKNOWN)
 
 

@@ -80,11 +80,10 @@ class Probe:
         except Exception as error:  # whatever it is, it is what is wrong
             log.warning("%s: %r", self.check, error)
             found = {self.check: WORDS[self.check]}
-        finally:
-            connection.close()
         with self._lock:
             self._found, self._ended, self._waits_since = found, time.monotonic(), None
             self._lock.notify_all()
+        connection.close()
 
     def found(self, until: float) -> Found:
         """The answer: a fresh one, or the last one while it may still serve."""
@@ -103,7 +102,7 @@ class Probe:
 
 WORDS: Final = {
     "database": "the database does not answer: check DATABASE_URL and PostgreSQL",
-    "models": "the artifacts of the active versions cannot be checked: look at the store",
+    "models": "the artifacts of the active versions were not checked in time: look at the store",
     "store": "the artifact store cannot be written: look at its disk and its rights",
     "broker": "the broker does not answer: check REDIS_URL and the broker",
 }

@@ -13,6 +13,7 @@ from training import catalogue
 from training.declaration import ModelDeclaration
 from training.schema import Column, DatasetSchema
 from training.schema.keys import KEY_FIELD, KEY_LENGTH
+from training.services import idempotency
 
 SHOWN = ("/api/v1/", "/predict", "/predecir", "/recommend")
 GENERIC = "/api/v1/models/{model}/predictions/"
@@ -31,8 +32,11 @@ def add_models(result: dict[str, Any], generator: Any, request: Any, public: boo
     components["securitySchemes"]["bearer"] = {"type": "http", "scheme": "bearer"}
     generic = result["paths"].get(GENERIC, {}).get("post")
     for path in result["paths"].values():
-        for operation in path.values():
+        for method, operation in path.items():
             _complete(operation)
+            if method == "post":
+                operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
+    _unite_with_null(result)
     if generic is not None:
         for name in catalogue.names():
             declared = catalogue.get(name)
@@ -48,6 +52,19 @@ def _complete(operation: dict[str, Any]) -> None:
     operation["security"] = [{"key": []}, {"bearer": []}]
     error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
     operation["responses"].setdefault("default", {"description": "Any refusal.", **error})
+
+
+def _unite_with_null(node: Any) -> None:
+    """A JSON field that may be null is any value. The generator writes "exactly one of: any value, null", and
+    null is both."""
+    if isinstance(node, dict):
+        if node.get("oneOf") == [{}, {"type": "null"}]:
+            del node["oneOf"]
+        for inner in node.values():
+            _unite_with_null(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            _unite_with_null(inner)
 
 
 def _predict(generic: dict[str, Any], declared: ModelDeclaration, component: str) -> dict[str, Any]:
@@ -113,6 +130,13 @@ def _property(column: Column) -> dict[str, Any]:
         found["maxLength"] = column.max_length
     return found
 
+
+_IDEMPOTENCY_KEY: dict[str, Any] = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "schema": {"type": "string", "minLength": 1, "maxLength": idempotency.KEY_LENGTH},
+    "description": "Makes a retry safe: the same key and body get the stored response, for a day.",
+}
 
 _ERROR: dict[str, Any] = {
     "type": "object",

@@ -13,7 +13,7 @@ from config.pulse import Pulse
 LOOP_SECONDS: Final = 120.0
 
 
-class Scheduler(PersistentScheduler):  # type: ignore[misc]
+class Scheduler(PersistentScheduler):
     """Celery's own, with a sign of life; a broker that is away excuses it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from datetime import timedelta
 from typing import Any
 
 import dj_database_url
@@ -41,6 +42,8 @@ INSTALLED_APPS = [
     "knox",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "csp",
+    "axes",
     "config",
     "training",
     "predictions",
@@ -49,15 +52,18 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "config.middleware.RequestIdMiddleware",
+    "config.content_policy.ContentPolicyMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "config.middleware.DescribeMissingMethods",
     "config.middleware.RefuseUnreadableBodies",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "config.middleware.AppendSlashToPages",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -83,6 +89,7 @@ DATABASES: dict[str, Any] = {
     "default": {
         **dj_database_url.parse(
             env.from_stack("DATABASE_URL", "database_url"),
+            engine="training.database",
             conn_max_age=env.number("DATABASE_CONN_MAX_AGE", 600),
             conn_health_checks=True,
         ),
@@ -96,9 +103,15 @@ DATABASES["default"]["OPTIONS"] = (
         # Nor is it kept waiting behind a lock, or for a server that no longer acknowledges (milliseconds).
         "options": "-c lock_timeout=10000",
         "tcp_user_timeout": 10_000,
+        # A server that is gone without a word is noticed by who only waits for it, too.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
     }
     | DATABASES["default"].get("OPTIONS", {})  # what DATABASE_URL says itself goes before
 )
+# Of a process that answers requests, for one answer; see training.database.limits.
+DATABASE_ANSWER_SECONDS = env.number("DATABASE_ANSWER_SECONDS", 15)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # -- bytes: artifacts and datasets ---------------------------------------------------------------------
@@ -118,9 +131,7 @@ JOB_HARD_SECONDS = env.number("JOB_HARD_SECONDS", 3900)  # then it is killed
 JOB_CANCEL_SECONDS = env.number("JOB_CANCEL_SECONDS", 15)  # between the wish to cancel and the kill
 JOB_LEASE_SECONDS = env.number("JOB_LEASE_SECONDS", 60)  # how long a job stays with a worker that is silent
 JOB_PUBLISH_SECONDS = env.number("JOB_PUBLISH_SECONDS", 30)  # how often beat looks for lost messages
-JOB_POLL_SECONDS = env.number(
-    "JOB_POLL_SECONDS", 5
-)  # how often a worker looks for jobs that no message named
+JOB_POLL_SECONDS = env.number("JOB_POLL_SECONDS", 5)  # how often a worker looks for jobs by itself
 JOB_MEMORY_MB = env.number("JOB_MEMORY_MB", 0)  # that a job's process may allocate; 0: no limit
 DASK_SCHEDULER = env.text("DASK_SCHEDULER", "")  # such as tcp://dask:8786: searches run there
 
@@ -229,10 +240,14 @@ SPECTACULAR_SETTINGS = {
 PREDICT_MAX_ROWS = env.number("PREDICT_MAX_ROWS", 10_000)
 PREDICT_MAX_BYTES = env.number("PREDICT_MAX_BYTES", 8 * 2**20)
 TRAINING_MAX_BYTES = env.number("TRAINING_MAX_BYTES", 256 * 2**20)
+HEAD_SECONDS = env.number("HEAD_SECONDS", 10)  # for all headers of a request
 BODY_SILENCE_SECONDS = env.number("BODY_SILENCE_SECONDS", 10)  # without a byte of an announced body
+BODY_SECONDS = env.number("BODY_SECONDS", 60)  # for all of a body, and what its bytes earn
+ANSWER_SECONDS = env.number("ANSWER_SECONDS", 60)  # for a client to read all of an answer, likewise
+CLIENT_BYTES_PER_SECOND = env.number("CLIENT_BYTES_PER_SECOND", 16_384)  # that earn a further second
 MAX_WAIT_SECONDS = env.number("MAX_WAIT_SECONDS", 120)
 LOG_QUEUE_ROWS = env.number("LOG_QUEUE_ROWS", 50_000)  # waiting for their commit, per process
-LOG_WAIT_SECONDS = env.number("LOG_WAIT_SECONDS", 20)
+LOG_WAIT_SECONDS = env.number("LOG_WAIT_SECONDS", 15)
 SHADOW_QUEUE_ROWS = env.number("SHADOW_QUEUE_ROWS", 5_000)  # waiting for a shadow, per process; 0: no shadow
 SHADOW_LAG_SECONDS = env.number("SHADOW_LAG_SECONDS", 5)  # rows that waited longer are dropped
 IDEMPOTENCY_HOURS = env.number("IDEMPOTENCY_HOURS", 24)
@@ -246,6 +261,22 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
+# The first of them counts wrong passwords and refuses one too many; see config.logins.
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+LOGIN_ATTEMPTS = AXES_FAILURE_LIMIT = env.number("LOGIN_ATTEMPTS", 10)
+LOGIN_LOCK_MINUTES = env.number("LOGIN_LOCK_MINUTES", 15)
+AXES_COOLOFF_TIME = timedelta(minutes=LOGIN_LOCK_MINUTES)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_CLIENT_IP_CALLABLE = "config.logins.client_address"
+AXES_LOCKOUT_CALLABLE = "config.logins.locked"
+AXES_DISABLE_ACCESS_LOG = True  # the session is the trace of a login
+AXES_ENABLE_ADMIN = False  # unlocked by manage.py axes_reset_username
+AXES_VERBOSE = False
 LOGIN_URL, LOGIN_REDIRECT_URL = "/admin/login/", "/admin/"
 CSRF_FAILURE_VIEW = "config.errors.csrf_failure"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
@@ -256,8 +287,12 @@ SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-if env.flag("BEHIND_PROXY", default=False):
+BEHIND_PROXY = env.flag("BEHIND_PROXY", default=False)
+if BEHIND_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+# Where the proxy names its client, and how many proxies append to that header.
+CLIENT_ADDRESS_HEADER = env.text("CLIENT_ADDRESS_HEADER", "X-Forwarded-For" if BEHIND_PROXY else "")
+TRUSTED_PROXIES = env.number("TRUSTED_PROXIES", 1)
 
 # -- time, language, logging ---------------------------------------------------------------------------
 USE_TZ = True

@@ -1,19 +1,26 @@
-"""The home page and the health of the service."""
+"""The home page, the health of the service, and its OpenAPI document."""
 
 from __future__ import annotations
 
 import json
+import threading
+from functools import cache
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
+from drf_spectacular.views import SpectacularAPIView
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
 
 from config import health
 from training.models import RegisteredModel
 from training.services import comparison, makers
 from training.version import VERSION
+
+_DESCRIBING = threading.Lock()
 
 
 @require_safe
@@ -83,3 +90,28 @@ def ready(request: HttpRequest) -> JsonResponse:
 def ping(request: HttpRequest) -> HttpResponse:
     """PONG, as the first tutorials have it."""
     return HttpResponse("PONG", content_type="text/plain; charset=utf-8")
+
+
+class SchemaView(SpectacularAPIView):
+    """The OpenAPI document, generated once per process.
+
+    The generator is not thread-safe: it patches the views' classes while it reads them.
+    """
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
+        renderer = request.accepted_renderer
+        with _DESCRIBING:
+            document = _rendered(type(renderer))
+        kind = (
+            f"{renderer.media_type}; charset={renderer.charset}" if renderer.charset else renderer.media_type
+        )
+        named = {"Content-Disposition": f'inline; filename="vigia.{renderer.format}"'}
+        return HttpResponse(document, content_type=kind, headers=named)
+
+
+@cache
+def _rendered(renderer: type[BaseRenderer]) -> bytes:
+    from drf_spectacular.generators import SchemaGenerator
+
+    document = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    return bytes(renderer().render(document, renderer_context={}))

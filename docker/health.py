@@ -1,7 +1,8 @@
-"""What health checks ask; exit code 0 is healthy.
+"""The health checks of the containers and of `make run`; exit code 0 is healthy, 2 is an unknown check.
 
-python -m docker.health web                          the readiness probe answers 200
-python -m docker.health worker|housekeeping|beat     the process on this machine gave a sign of life lately
+python -m docker.health web                   the readiness probe answers 200
+python -m docker.health live                  the liveness probe answers 200, with PostgreSQL or without
+python -m docker.health worker|keeper|beat    the process on this machine gave a sign of life lately
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pathlib import Path
 
 from config import env, heartbeat
 
-ROLES = ("worker", "housekeeping", "beat")
+PROBES = {"web": "/healthz/ready", "live": "/healthz/live"}
+# What the process is called, and its role.
+PROCESSES = {"worker": "worker", "keeper": "housekeeping", "housekeeping": "housekeeping", "beat": "beat"}
 
 
 def host_header(allowed: list[str]) -> str:
@@ -27,13 +30,15 @@ def host_header(allowed: list[str]) -> str:
     return allowed[0].lstrip(".")
 
 
-def web() -> str:
-    """What is wrong with the web server, or nothing."""
+def probe(path: str) -> str:
+    """What a probe of the web server says, or nothing where it says 200."""
+    host = os.environ.get("HOST") or "127.0.0.1"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a name for every interface
     port = int(os.environ.get("PORT") or 8000)
     headers = {"Host": host_header(env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]"))}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
-        connection.request("GET", "/healthz/ready", headers=headers)
+        connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         said = answer.read(500).decode("utf-8", "replace")
         return "" if answer.status == 200 else f"{answer.status} {said}"
@@ -75,11 +80,14 @@ def is_ours(process: int) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m docker.health", description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("web", *ROLES))
+    parser.add_argument("what", choices=(*PROBES, *PROCESSES))
     parser.add_argument("--end", action="store_true", help="kill a background process that is silent")
     parser.add_argument("--seconds", type=float, default=heartbeat.SILENT_SECONDS, help="of silence allowed")
     options = parser.parse_args(arguments)
-    wrong = web() if options.what == "web" else silent(options.what, options.seconds, end=options.end)
+    if options.what in PROBES:
+        wrong = probe(PROBES[options.what])
+    else:
+        wrong = silent(PROCESSES[options.what], options.seconds, end=options.end)
     sys.stdout.write(f"{wrong or 'healthy'}\n")
     return 1 if wrong else 0
 

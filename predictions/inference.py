@@ -6,7 +6,6 @@ lane), rows are read by `read_*`, answered by `prepare`, and sent only after the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -16,15 +15,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast
 
 import msgspec
 from django.conf import settings
-from uuid_utils import uuid7
 
 from predictions import log as prediction_log
-from predictions.errors import KeyReused, PredictionFailed, TooManyRows
+from predictions.errors import PredictionFailed, TooManyRows
+from predictions.identifiers import log_ids
 from predictions.wire import Claim
 from training.schema import Fault, Instance, InvalidRows
 from training.schema.compiled import Rows
 from training.schema.decoding import decode_json
+from training.schema.dialect import Told
 from training.schema.faults import REPORTED_FAULTS
+from training.services import idempotency
+from training.services.idempotency import RetryKey
 from training.services.serving import Served
 from training.telemetry import counting
 
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 encode = msgspec.json.Encoder().encode
 INFINITY: Final = float("inf")
-IDEMPOTENCY_KEY_LENGTH: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +56,6 @@ class Answer:
     replayed: bool = False
 
 
-def request_sha256(path: str, content_type: str, body_sha256: str) -> str:
-    """What tells one POST from another under the same idempotency key: path and parameters, type, body."""
-    return hashlib.sha256(f"POST {path} {content_type} {body_sha256}".encode()).hexdigest()
-
-
-def is_idempotency_key(key: str) -> bool:
-    """1 to `IDEMPOTENCY_KEY_LENGTH` printable ASCII characters."""
-    return 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH and key.isascii() and key.isprintable()
-
-
 def replay(caller: Caller) -> Answer | None:
     """The stored answer to this caller's idempotency key, or None.
 
@@ -74,12 +65,10 @@ def replay(caller: Caller) -> Answer | None:
     """
     if caller.idempotency_key is None or caller.client_id is None:
         return None
-    stored = prediction_log.stored_answer(caller.client_id, caller.idempotency_key)
-    if stored is None:
-        return None
-    if stored.request_sha256 != caller.request_sha256:
-        raise KeyReused
-    return Answer(json.loads(stored.answer), replayed=True)
+    stored = idempotency.stored_response(
+        RetryKey(caller.client_id, caller.idempotency_key, caller.request_sha256)
+    )
+    return None if stored is None else Answer(json.loads(stored.body), replayed=True)
 
 
 # -- reading -------------------------------------------------------------------------------------------
@@ -138,13 +127,11 @@ def read_rows(served: Served, rows: Sequence[object], *, text: bool = False) -> 
     return _as_rows(served, good)
 
 
-def read_csv(
-    served: Served, stream: BinaryIO, *, delimiter: str | None = None, decimal: str | None = None
-) -> Rows:
+def read_csv(served: Served, stream: BinaryIO, told: Told) -> Rows:
     """The rows of a CSV with header, all valid; see `read_body`."""
     from training.schema.reading import CsvReader
 
-    reader = CsvReader(stream, served.schema, with_target=False, delimiter=delimiter, decimal=decimal)
+    reader = CsvReader(stream, served.schema, with_target=False, told=told)
     good: list[Instance] = []
     faults: list[Fault] = []
     rows = bad = 0
@@ -262,8 +249,12 @@ def claim_of(caller: Caller, body: Callable[[], bytes]) -> Claim | None:
     return Claim(caller.client_id, caller.idempotency_key, caller.request_sha256, answer, hours)
 
 
-def prepare(served: Served, rows: Rows, caller: Caller) -> Prepared:
+def prepare(served: Served, rows: Rows, caller: Caller, generation: int) -> Prepared:
     """The model's answers to valid rows.
+
+    Parameters
+    ----------
+    generation : see `Prepared.entry`; no answer gets an earlier time.
 
     Raises
     ------
@@ -274,13 +265,11 @@ def prepare(served: Served, rows: Rows, caller: Caller) -> Prepared:
     except PredictionFailed:
         logger.exception("%s %s could not answer", served.model_name, served.number)
         raise
-    ids = [str(uuid7()).encode() for _ in range(len(rows))]
-    ids.sort()
     return Prepared(
         served,
         caller,
         rows,
-        ids,
+        log_ids(len(rows), generation),
         _numbers(values) if probabilities is None else _labels(values),
         None if probabilities is None else _numbers(probabilities),
         [encode(warnings) if warnings else b"[]" for warnings in rows.warnings()],
@@ -319,7 +308,7 @@ def answer(
     KeyReused : another request took the idempotency key meanwhile, with another body.
     PredictionFailed, InvalidRows : the model has no answer to these values.
     """
-    prepared = prepare(served, rows, caller)
+    prepared = prepare(served, rows, caller, generation)
     given = commit(prepared, generation)
     if committed is not None and not given.replayed:
         committed(prepared)

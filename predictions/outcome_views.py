@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from django.conf import settings
+from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
@@ -16,7 +17,9 @@ from rest_framework.response import Response
 from predictions.models import Outcome
 from predictions.services import outcome_rows, outcomes, queries
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
+from training.schema.faults import REPORTED_FAULTS
 from training.views.base import (
+    CSV_PARAMETERS,
     ModelView,
     bad_parameter,
     csv_dialect,
@@ -41,10 +44,25 @@ class GivenOutcomeSerializer(serializers.Serializer[Any]):
 
     prediction = serializers.UUIDField(required=False)
     key = serializers.CharField(
-        required=False, help_text="The newest prediction with it; without any, the outcome waits for one."
+        required=False,
+        help_text="The client's own key. Its newest prediction gets the outcome, or with observed_at the "
+        "newest one made until then. Without such a prediction the outcome waits for one.",
     )
     actual = serializers.JSONField(help_text="A value of the target column.")
-    observed_at = serializers.DateTimeField(required=False, help_text="ISO 8601; now, when it is left out.")
+    observed_at = serializers.DateTimeField(
+        required=False,
+        help_text="When the value became known, ISO 8601; default: now. A date alone is midnight in UTC.",
+    )
+
+
+class OutcomeWarningSerializer(serializers.Serializer[Any]):
+    """A row that was recorded, and whose prediction may not be the one that was meant."""
+
+    row = serializers.IntegerField(help_text="Zero-based position in the request.")
+    field = serializers.CharField()
+    code = serializers.ChoiceField(choices=["several_predictions", "no_earlier_prediction"])
+    message = serializers.CharField()
+    value = serializers.CharField()
 
 
 class RecordedSerializer(serializers.Serializer[Any]):
@@ -56,6 +74,8 @@ class RecordedSerializer(serializers.Serializer[Any]):
     corrected = serializers.IntegerField(help_text="Another than the one that held; the history is kept.")
     repeated = serializers.IntegerField(help_text="Known already; nothing was written.")
     waiting = serializers.IntegerField(help_text="Their key has no prediction yet.")
+    ambiguous = serializers.IntegerField(help_text="Number of rows with a warning.")
+    warnings = OutcomeWarningSerializer(many=True, help_text=f"At most {REPORTED_FAULTS} are listed.")
 
 
 class ListedOutcomeSerializer(serializers.ModelSerializer[Outcome]):
@@ -64,7 +84,7 @@ class ListedOutcomeSerializer(serializers.ModelSerializer[Outcome]):
     prediction = serializers.UUIDField(
         source="prediction_id", allow_null=True, help_text="Null: it waits for one with its key."
     )
-    client = serializers.CharField(source="client.username", default=None)
+    client = serializers.CharField(source="client.username", default=None, allow_null=True)
     holds = serializers.BooleanField(help_text="No later one is of the same prediction.")
 
     class Meta:
@@ -99,7 +119,7 @@ class OutcomesView(ModelView):
             limit=min(whole_of(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
         )
         rows, cursor = queries.outcomes_page(self.model, wanted)
-        following = following_page(request, "outcomes", self.model, cursor)
+        following = following_page(request, reverse("outcomes", args=[self.model.name]), cursor)
         shown = []
         for row, holds in rows:
             row.holds = holds  # type: ignore[attr-defined]
@@ -114,16 +134,12 @@ class OutcomesView(ModelView):
             "text/csv": OpenApiTypes.STR,
         },
         responses=RecordedSerializer,
-        parameters=[
-            OpenApiParameter("delimiter", str, enum=[",", ";", "tab"], description="For a CSV body."),
-            OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
-        ],
+        parameters=CSV_PARAMETERS,
     )
     def post(self, request: Request, model: str) -> Response:
         data = request.data
         if isinstance(data, CsvBody):
-            delimiter, decimal = csv_dialect(request)
-            given = outcome_rows.from_csv(data.stream, delimiter=delimiter, decimal=decimal)
+            given = outcome_rows.from_csv(data.stream, csv_dialect(request))
         else:
             given = outcome_rows.from_json(data)
         found = outcomes.record(self.model, given, by=who(request))

@@ -21,6 +21,14 @@ from training.templatetags.vigia import MINUS, share
 from training.version import VERSION
 
 HTML: Final = "text/html; charset=utf-8"
+POLICY: Final = {
+    "default-src": ["'none'"],
+    "style-src": ["'unsafe-inline'"],
+    "form-action": ["'none'"],
+    "base-uri": ["'none'"],
+    "frame-ancestors": ["'none'"],
+}
+"""Content policy of the page: nothing but the styles it carries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,9 @@ READINGS: Final = (
         "the training data. Of numbers alone.",
     ),
     Reading("missing", "Missing", "Share of the window's rows without a value.", form="share"),
-    Reading("unseen", "Unseen", "Share of the rows with a level that training never saw.", form="share"),
+    Reading(
+        "unseen", "Unseen", "Share of the rows with a level or a value that training never saw.", form="share"
+    ),
     Reading("outside", "Outside", "Share of the rows outside the training range.", form="share"),
 )
 MORE_READINGS: Final = (

@@ -25,6 +25,8 @@ class GivenSerializer(serializers.Serializer[Any]):
     prediction = serializers.JSONField()
     probability = serializers.FloatField(required=False, help_text="For classifiers.")
     warnings = WarningSerializer(many=True)
+    key = serializers.CharField(required=False, allow_null=True, help_text="With include=inputs.")
+    inputs = serializers.DictField(required=False, help_text="With include=inputs.")
 
 
 class AnswerSerializer(serializers.Serializer[Any]):
@@ -83,7 +85,7 @@ class PredictionPageSerializer(serializers.Serializer[Any]):
 class PredictionDetailSerializer(PredictionSerializer):
     """One row and everything that explains it."""
 
-    client = serializers.CharField(source="client.username", default=None)
+    client = serializers.CharField(source="client.username", default=None, allow_null=True)
     outcome = serializers.SerializerMethodField()
     lineage = serializers.SerializerMethodField()
 

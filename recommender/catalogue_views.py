@@ -30,7 +30,7 @@ from recommender.catalogue_serializers import (
 from recommender.services import catalogue, interactions
 from training.parsers import StrictJSONParser, check_length
 from training.schema import Fault, InvalidRows
-from training.views.base import bad_parameter, who, whole_of
+from training.views.base import bad_parameter, following_page, who, whole_of
 
 WITHDRAWN = {"false": False, "true": True, "any": None}
 LARGEST = 2**63 - 1
@@ -39,6 +39,7 @@ PAGES = [
     OpenApiParameter("cursor", str, description="From `next` of the page before."),
 ]
 MOVIE_FILTERS = [
+    OpenApiParameter("id", int, many=True, description="With one of these ids; the parameter may repeat."),
     OpenApiParameter("title", str, description="Whose title begins so; case and accents do not count."),
     OpenApiParameter("genre", str, description="Of this genre, in upper or lower case."),
     OpenApiParameter("year", int),
@@ -66,16 +67,13 @@ class BodyView(MoviesView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        if request.method in ("POST", "PUT", "PATCH"):
+        # A method this route lacks is said to be missing, also to a client that sent no body.
+        if request.method in ("POST", "PUT", "PATCH") and hasattr(self, request.method.lower()):
             check_length(request, self.max_bytes)
 
     def page(self, request: Request, name: str, rows: Any, route: str, cursor: int | None) -> Response:
         """One page of a list, under `name`, with the address of the next."""
-        following = None
-        if cursor is not None:
-            parameters = request.query_params.copy()
-            parameters["cursor"] = str(cursor)
-            following = f"{reverse(route, request=request)}?{parameters.urlencode()}"
+        following = following_page(request, reverse(route), cursor)
         headers = {"Link": f'<{following}>; rel="next"'} if following else {}
         return Response({"model": self.model.name, name: rows, "next": following}, headers=headers)
 
@@ -93,6 +91,7 @@ class CatalogueView(BodyView):
         if withdrawn not in WITHDRAWN:
             raise bad_parameter("withdrawn", f"withdrawn must be one of {', '.join(WITHDRAWN)}", withdrawn)
         wanted = catalogue.Wanted(
+            ids=_ids(request),
             title=given.get("title") or None,
             genre=given.get("genre") or None,
             year=whole_of(request, "year", entries.LAST_YEAR),
@@ -217,3 +216,11 @@ def _valid(found: Any) -> Any:
 
 def _limit(request: Request) -> int:
     return min(whole_of(request, "limit", 10**6) or catalogue.PAGE, catalogue.LARGEST_PAGE)
+
+
+def _ids(request: Request) -> tuple[int, ...]:
+    given = request.query_params.getlist("id")[: catalogue.LARGEST_PAGE]
+    for each in given:
+        if not (each.isascii() and each.isdigit() and len(each) < 20):
+            raise bad_parameter("id", "id must be the number of a movie", each)
+    return tuple(int(each) for each in given if int(each) <= entries.LARGEST_ID)

@@ -165,7 +165,10 @@ class Server(Asker):
             | {
                 "PORT": str(self.port),
                 "WEB_CONCURRENCY": "2",
+                "HEAD_SECONDS": "2",
                 "BODY_SILENCE_SECONDS": "2",
+                "BODY_SECONDS": "4",
+                "ANSWER_SECONDS": "4",
                 "OMP_NUM_THREADS": "1",
                 **env,
             }

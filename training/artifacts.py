@@ -224,7 +224,7 @@ def stamp(version: ModelVersion) -> object:
 
 
 def verify(version: ModelVersion) -> None:
-    """Reads the bytes that serve a version, piece by piece; raises `ArtifactError` as `load` would."""
+    """Reads the bytes that serve a version, in pieces; raises `ArtifactError` where `load` would."""
     what, digest, signature = _serving(version)
     if version.engine != COMPILED and not engines.stands_alone(version.engine):
         check_libraries(version)

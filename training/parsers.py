@@ -56,10 +56,17 @@ def check_length(request: Any, limit: int) -> None:
         raise Malformed("the body is empty", code="empty_body")
 
 
+CHARSETS = ("utf-8", "utf8", "us-ascii")
+
+
 def check_charset(media_type: str | None) -> None:
-    _, parameters = parse_header_parameters(media_type or "")
-    charset = parameters.get("charset", "utf-8").lower().replace("_", "-")
-    if charset not in ("utf-8", "utf8", "us-ascii"):
+    """Raise `UnsupportedBody` for a type that names another charset than UTF-8, or that cannot be read."""
+    try:
+        _, parameters = parse_header_parameters(media_type or "")
+    except (ValueError, LookupError):
+        raise UnsupportedBody("the Content-Type cannot be read: send application/json") from None
+    charset = parameters.get("charset", "utf-8").strip().lower().replace("_", "-")
+    if charset not in CHARSETS:
         raise UnsupportedBody(f"charset {charset[:40]!r} is not read here: send UTF-8")
 
 
@@ -118,8 +125,8 @@ def _remember(parser_context: Mapping[str, Any] | None, body: bytes | hashlib._H
 
 
 def body_sha256(request: Any) -> str:
-    """Hash of the body as one of these parsers read it."""
-    body = request._request.body_read
+    """Hash of the body as one of these parsers read it; of no bytes when there was none to read."""
+    body = getattr(request._request, "body_read", b"")
     return hashlib.sha256(body).hexdigest() if isinstance(body, bytes) else str(body.hexdigest())
 
 

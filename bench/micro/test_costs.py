@@ -40,7 +40,7 @@ def rows_of(ready: Ready, count: int) -> Rows:
 
 
 def prepared(ready: Ready, count: int) -> Prepared:
-    return inference.prepare(ready.served, rows_of(ready, count), Caller(ready.client_id, REQUEST_ID))
+    return inference.prepare(ready.served, rows_of(ready, count), Caller(ready.client_id, REQUEST_ID), 1)
 
 
 # -- bytes -> valid rows -------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def test_score_sklearn(benchmark: Benchmark, ready: Ready, count: int) -> None:
 def test_prepare(benchmark: Benchmark, ready: Ready, count: int) -> None:
     benchmark.group = ready.named("after decoding", count)
     rows, caller = rows_of(ready, count), Caller(ready.client_id, REQUEST_ID)
-    found = benchmark(inference.prepare, ready.served, rows, caller)
+    found = benchmark(inference.prepare, ready.served, rows, caller, 1)
     assert len(found.ids) == count
 
 

@@ -23,7 +23,7 @@ from training.admin.jobs import JobAdmin, StatusFilter
 from training.admin.rights import allowed_ids, visible_ids
 from training.admin.switching import require
 from training.errors import VigiaError
-from training.models import ModelVersion
+from training.models import ModelVersion, sharing_versions
 from training.services import comparison, jobs
 from training.templatetags.vigia import share
 
@@ -58,7 +58,8 @@ class ReplayAdmin(JobAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Rows:
         rows: Rows = super().get_queryset(request)
-        return rows.select_related("registered_model", "version__registered_model", "requested_by")
+        rows = rows.select_related("registered_model", "requested_by")
+        return rows.prefetch_related(*sharing_versions("version"))
 
     # -- the list ----------------------------------------------------------------------------------
 

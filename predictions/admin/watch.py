@@ -17,13 +17,14 @@ from predictions import reports
 from predictions.admin import watch_pictures
 from predictions.admin.replays import WindowForm
 from predictions.drift import estimates
+from predictions.drift.verdicts import OLD_MEANING
 from predictions.models import DriftReview
 from predictions.services import glances, quality, rollups, watching, worst
 from predictions.services.hour_tallies import task_of
 from predictions.services.quality import Quality
 from predictions.services.watching import Moved, Window
 from training.admin.rights import allowed_ids, visible_ids
-from training.models import ModelVersion, RegisteredModel
+from training.models import ModelVersion, RegisteredModel, sharing_versions
 
 LENGTHS: Final = {"24h": dt.timedelta(hours=24), "7d": dt.timedelta(days=7), "30d": dt.timedelta(days=30)}
 NAMES: Final = {"24h": "24 hours", "7d": "7 days", "30d": "30 days"}
@@ -117,6 +118,7 @@ def _of_version(
     found: dict[str, Any] = {
         "moved": moved,
         "heat": watch_pictures.heat(moved, window) if moved else None,
+        "old_meaning": OLD_MEANING if known and version.reference.profile.in_old_meaning else "",
         "threshold": quality.watch_of(model).psi,
         "quality": realised,
         "expected": expected,
@@ -173,7 +175,9 @@ def _asked(request: HttpRequest) -> str:
 
 
 def _latest_reviews(model: RegisteredModel) -> list[DriftReview]:
-    return list(model.reviews.select_related("version", "requested_by")[:LATEST])
+    return list(
+        model.reviews.select_related("requested_by").prefetch_related(*sharing_versions("version"))[:LATEST]
+    )
 
 
 def address(model_id: int) -> str:

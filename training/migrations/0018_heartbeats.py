@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("training", "0011_profiles_written_once")]
+    dependencies = [("training", "0023_idempotency_keys")]
 
     operations = [
         migrations.CreateModel(

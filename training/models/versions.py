@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.db import models
@@ -14,6 +14,9 @@ from training.models.jobs import TrainingRun
 from training.models.registry import Dataset, RegisteredModel
 from training.profile import Profile
 from training.schema import DatasetSchema
+
+LARGE_COLUMNS: Final = ("evaluation", "parity", "schema")
+"""Hundreds of kilobytes of JSON: lists defer them."""
 
 
 class ModelVersion(models.Model):
@@ -165,3 +168,12 @@ class PrunedArtifact(models.Model):
 
     def __str__(self) -> str:
         return f"artifact of {self.version}"
+
+
+def sharing_versions(*names: str) -> list[models.Prefetch[Any, Any, Any]]:
+    """For `prefetch_related`: versions without `LARGE_COLUMNS`, one object for all rows that refer to it.
+
+    `select_related` would build a version, with all its JSON, for every row.
+    """
+    versions = ModelVersion.objects.defer(*LARGE_COLUMNS).select_related("registered_model")
+    return [models.Prefetch(name, versions) for name in names]

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db.models import Model, QuerySet
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
-from rest_framework.reverse import reverse
-from rest_framework.views import APIView
 
 from training.models import RegisteredModel
 from training.parsers import CsvBody, check_length
 from training.schema import Fault, InvalidRows
+from training.schema.dialect import DELIMITERS, Told
+from training.schema.numerals import DECIMALS, THOUSANDS_WORDS, thousands_mark
 from training.services import access, registry
+from training.views.idempotent import IdempotentView
 
 PAGE = 100
 Row = TypeVar("Row", bound=Model)
 
 
-class ModelView(APIView):
+class ModelView(IdempotentView):
     """A route below ``/models/{model}/``: finds the model and asks for the right the method needs."""
 
     rights: ClassVar[dict[str, access.Right]] = {}
@@ -39,7 +41,8 @@ class ModelView(APIView):
             access.require(request.user, right, self.model)
         else:
             access.require_any(request.user, self.model)
-        if request.method == "POST" and self.reads_body:
+        # A route without POST says so, also to a client that sent no body.
+        if request.method == "POST" and self.reads_body and hasattr(self, "post"):
             check_length(request, self.max_bytes)
 
     def get_view_name(self) -> str:
@@ -60,18 +63,27 @@ def who(request: Request) -> User:
     return request.user
 
 
-def csv_dialect(request: Request) -> tuple[str | None, str | None]:
-    """(delimiter, decimal) as the query string overrides them."""
-    delimiter, decimal = request.query_params.get("delimiter"), request.query_params.get("decimal")
+def csv_dialect(request: Request) -> Told:
+    """How a CSV body is written, as far as the query string says so."""
+    given = request.query_params
+    delimiter, decimal, thousands = given.get("delimiter"), given.get("decimal"), given.get("thousands")
     delimiter = "\t" if delimiter == "tab" else delimiter
-    for name, given, allowed in (
-        ("delimiter", delimiter, (",", ";", "\t")),
-        ("decimal", decimal, (".", ",")),
+    for name, value, allowed in (
+        ("delimiter", delimiter, tuple(DELIMITERS)),
+        ("decimal", decimal, tuple(DECIMALS)),
+        ("thousands", thousands, THOUSANDS_WORDS),
     ):
-        if given is not None and given not in allowed:
+        if value is not None and value not in allowed:
             fault = Fault(name, "not_a_level", f"{name} is not one this reads", allowed=allowed)
             raise InvalidRows([fault], message=fault.message)
-    return delimiter, decimal
+    return Told(delimiter, decimal, None if thousands is None else thousands_mark(thousands))
+
+
+CSV_PARAMETERS: Final = [
+    OpenApiParameter("delimiter", str, enum=[",", ";", "|", "tab"], description="For a CSV body."),
+    OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
+    OpenApiParameter("thousands", str, enum=list(THOUSANDS_WORDS), description="For a CSV body."),
+]
 
 
 def moment_of(request: Request, name: str) -> Any:
@@ -125,10 +137,15 @@ def before(rows: QuerySet[Row, Row], request: Request, field: str) -> QuerySet[R
     return rows.order_by(f"-{field}")[:PAGE]
 
 
-def following_page(request: Request, route: str, model: RegisteredModel, cursor: object) -> str | None:
-    """The address of the next page of a model's list, with what else was asked for; None after the last."""
+def following_page(request: Request, address: str, cursor: object) -> str | None:
+    """The address of a list's next page, with the request's other parameters; None after the last page.
+
+    Parameters
+    ----------
+    address : of the list, without parameters.
+    """
     if cursor is None:
         return None
     parameters = request.query_params.copy()
     parameters["cursor"] = str(cursor)
-    return f"{reverse(route, args=[model.name], request=request)}?{parameters.urlencode()}"
+    return f"{request.build_absolute_uri(address)}?{parameters.urlencode()}"

@@ -23,14 +23,15 @@ from training.serializers import (
     EvaluationSerializer,
 )
 from training.services import cards, comparisons, evaluating, registry
-from training.views.base import ModelView, csv_dialect, who
-from training.views.waiting import waited
+from training.views.base import CSV_PARAMETERS, ModelView, csv_dialect, who
+from training.views.prefer_wait import JobResponse
 
 
 class EvaluationsView(ModelView):
     """Metrics of the active version (or `?version=n`) on labelled rows. Nothing is trained or logged."""
 
     rights: ClassVar = {"POST": "train"}
+    creates_rows = False
     parser_classes = [StrictJSONParser, CSVParser]
 
     @extend_schema(
@@ -39,17 +40,13 @@ class EvaluationsView(ModelView):
         operation_id="evaluate",
         parameters=[
             OpenApiParameter("version", int, description="Instead of the active one."),
-            OpenApiParameter("delimiter", str, enum=[",", ";", "tab"], description="For a CSV body."),
-            OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
+            *CSV_PARAMETERS,
         ],
     )
     def post(self, request: Request, model: str) -> Response:
         data, number = request.data, _number(request)
         if isinstance(data, CsvBody):
-            delimiter, decimal = csv_dialect(request)
-            found = evaluating.from_csv(
-                self.model, data.stream, number=number, delimiter=delimiter, decimal=decimal
-            )
+            found = evaluating.from_csv(self.model, data.stream, csv_dialect(request), number=number)
         else:
             found = evaluating.from_instances(self.model, _instances(data), number=number)
         return Response(EvaluationSerializer(found).data)
@@ -75,11 +72,7 @@ class ComparisonsView(ModelView):
         if new:
             queueing.enqueue(job)
         address = reverse("comparison", args=[self.model.name, number, job.pk], request=request)
-        headers = {"Location": address}
-        job = waited(request, job, headers)
-        return Response(
-            ComparisonSerializer(job).data, status=201 if job.is_finished else 202, headers=headers
-        )
+        return JobResponse(request, job, lambda job: dict(ComparisonSerializer(job).data), location=address)
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> ComparisonRequestSerializer:
         return ComparisonRequestSerializer(*args, **kwargs)

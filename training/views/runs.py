@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -21,8 +22,8 @@ from training.schema.faults import clip
 from training.serializers import TrainingRequestSerializer, TrainingRunSerializer
 from training.services import access, datasets, jobs, makers, runs, sources
 from training.services.makers import AskedElsewhere, Maker
-from training.views.base import ModelView, before, csv_dialect, who
-from training.views.waiting import waited
+from training.views.base import CSV_PARAMETERS, ModelView, before, csv_dialect, who
+from training.views.prefer_wait import JobResponse
 
 
 class TrainingRunsView(ModelView):
@@ -47,8 +48,7 @@ class TrainingRunsView(ModelView):
         operation_id="request_training_run",
         parameters=[
             OpenApiParameter("mode", str, enum=TrainingRun.Mode.values, description="For a CSV body."),
-            OpenApiParameter("delimiter", str, enum=[",", ";", "tab"], description="For a CSV body."),
-            OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
+            *CSV_PARAMETERS,
             OpenApiParameter("Prefer", str, OpenApiParameter.HEADER, description="wait=60 waits that long."),
         ],
     )
@@ -61,10 +61,8 @@ class TrainingRunsView(ModelView):
         mode = self._mode(request, data)
         source = search = None
         if isinstance(data, CsvBody):
-            delimiter, decimal = csv_dialect(request)
-            upload = datasets.from_csv(
-                self.model, data.stream, by=by, source="CSV", delimiter=delimiter, decimal=decimal
-            )
+            told = csv_dialect(request)
+            upload = datasets.from_csv(self.model, data.stream, by=by, source="CSV", told=told)
         else:
             asked = _asked(data)
             if "search" in asked:
@@ -81,8 +79,10 @@ class TrainingRunsView(ModelView):
         return self._enqueued(request, run)
 
     def _enqueued(self, request: Request, run: TrainingRun) -> Response:
+        """202 at once; with ``Prefer: wait=N`` as late as that, and 201 when the run has finished."""
         queueing.enqueue(run)
-        return self._answer(request, run)
+        location = reverse("training-run", args=[self.model.name, run.pk], request=request)
+        return JobResponse(request, run, partial(shown, request), location=location)
 
     def _mode(self, request: Request, data: Any) -> str:
         given = request.query_params.get("mode")
@@ -95,12 +95,6 @@ class TrainingRunsView(ModelView):
             )
             raise InvalidRows([fault], message=fault.message)
         return str(given)
-
-    def _answer(self, request: Request, run: TrainingRun) -> Response:
-        """202 at once; with ``Prefer: wait=N`` as late as that, and 201 when the run has finished."""
-        headers = {"Location": reverse("training-run", args=[self.model.name, run.pk], request=request)}
-        run = waited(request, run, headers)
-        return Response(shown(request, run), status=201 if run.is_finished else 202, headers=headers)
 
 
 class TrainingRunView(ModelView):
