@@ -15,8 +15,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 # Django and DRF import these wherever they are installed (a development environment has them for its tests):
 # 6 MiB in each process that this service never uses.
 UNUSED = ("requests", "jinja2")
-_here = {name: sys.modules.get(name) for name in UNUSED}
-sys.modules.update(dict.fromkeys(UNUSED))  # type: ignore[arg-type] - an import of None fails
+_modules: dict[str, Any] = sys.modules
+_here = {name: _modules.get(name) for name in UNUSED}
+_modules.update(dict.fromkeys(UNUSED))  # an import of None fails
 django.setup(set_prefix=False)
 
 from config.lane import Lane  # noqa: E402
@@ -26,9 +27,9 @@ limits.answer_requests()
 
 for _name, _module in _here.items():
     if _module is None:
-        del sys.modules[_name]
+        del _modules[_name]
     else:
-        sys.modules[_name] = _module
+        _modules[_name] = _module
 
 
 class Utf8Request(WSGIRequest):

@@ -87,9 +87,10 @@ def _columns(step: ColumnTransformer, data: Data, graph: Graph) -> Data:
     weights = step.transformer_weights or {}
     if not isinstance(data, Tensor | Frame | Derived):
         raise graph.cannot(step, "takes single columns, and the step before it gives none")
-    is_tensor = isinstance(data, Tensor)
-    names = tuple(getattr(step, "feature_names_in_", ())) if is_tensor else data.names
-    width = data.width if is_tensor else len(names)
+    if isinstance(data, Tensor):
+        names, width = tuple(getattr(step, "feature_names_in_", ())), data.width
+    else:
+        names, width = data.names, len(data.names)
     parts = []
     for name, part, columns in step.transformers_:
         positions = _positions(columns, names, width)

@@ -172,7 +172,7 @@ class Graph:
             limit = max(map(abs, [*wanted.table.values(), wanted.default]))
         return Tensor(self.gather(TEXTS, [len(self._read) - 1]), 1, limit)
 
-    def numbers(self, step: Any, data: Frame | Tensor | Derived) -> Tensor:
+    def numbers(self, step: Any, data: object) -> Tensor:
         """`data` as numbers, or `NotConvertible` because `step` is given texts."""
         if isinstance(data, Tensor):
             return data
@@ -181,6 +181,8 @@ class Graph:
             if len(parts) < len(data.parts):
                 raise self.cannot(step, "takes derived texts, by rules of its own")
             return self.concat(parts)
+        if not isinstance(data, Frame):
+            raise self.cannot(step, "takes single columns, and the step before it gives none")
         if data.texts:
             raise self.cannot(step, f"takes {_list(data.texts)} as text, by rules of its own")
         limit = max((_limit(column) for column in data.columns), default=0.0)
