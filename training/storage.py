@@ -27,7 +27,7 @@ class AtomicFileSystemStorage(FileSystemStorage):
     def _open(self, name: str, mode: str = "rb") -> File:  # type: ignore[type-arg]
         """A regular file alone: a directory cannot be read, and a pipe under that name would never end."""
         if mode != "rb":
-            return super()._open(name, mode)
+            return super()._open(name, mode)  # type: ignore[misc,no-any-return]
         path = self.path(name)
         # Without waiting: opening a pipe waits for somebody who writes.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
