@@ -17,7 +17,7 @@ from pathlib import Path
 
 from config import env, heartbeat
 
-PROBES = {"web": "/healthz/ready", "live": "/healthz/live"}
+PROBES = {"web": ("/healthz/ready", 5.0), "live": ("/healthz/live", 20.0)}
 # What the process is called, and its role.
 PROCESSES = {"worker": "worker", "keeper": "housekeeping", "housekeeping": "housekeeping", "beat": "beat"}
 
@@ -30,13 +30,13 @@ def host_header(allowed: list[str]) -> str:
     return allowed[0].lstrip(".")
 
 
-def probe(path: str) -> str:
+def probe(path: str, seconds: float = 5) -> str:
     """What a probe of the web server says, or nothing where it says 200."""
     host = os.environ.get("HOST") or "127.0.0.1"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a name for every interface
     port = int(os.environ.get("PORT") or 8000)
     headers = {"Host": host_header(env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]"))}
-    connection = http.client.HTTPConnection(host, port, timeout=5)
+    connection = http.client.HTTPConnection(host, port, timeout=seconds)
     try:
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=heartbeat.SILENT_SECONDS, help="of silence allowed")
     options = parser.parse_args(arguments)
     if options.what in PROBES:
-        wrong = probe(PROBES[options.what])
+        wrong = probe(*PROBES[options.what])
     else:
         wrong = silent(PROCESSES[options.what], options.seconds, end=options.end)
     sys.stdout.write(f"{wrong or 'healthy'}\n")

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 import yaml
 
 from docker.health import host_header, main
-from tests.test_docs import parsed, table_words, variables_in_code
+from tests.test_docs import VARIABLE, parsed, table_words, variables_in_code
 from training.version import VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,30 +152,113 @@ def test_vigia_is_not_given_the_superusers_password() -> None:
         assert "POSTGRES_PASSWORD" not in json.dumps(SERVICES[name])
 
 
-@pytest.mark.parametrize("name", sorted(OURS))
-def test_every_variable_a_service_gets_is_read_by_something(name: str) -> None:
-    own = set(table_words(ROOT / "docs" / "operating.md", re.compile("[A-Z_]+")))
-    read = variables_in_code() | own
-    for variable in SERVICES[name]["environment"]:
-        assert variable in read, variable
+# -- one set of variables: what is read, documented, passed on and shown in the example -------------------
+
+VARIABLES = table_words(ROOT / "docs" / "operating.md", VARIABLE, under="Environment variables")
+COMPOSE_ONLY = table_words(
+    ROOT / "docs" / "operating.md", VARIABLE, under="Variables of the compose file alone"
+)
 
 
-def test_the_example_environment_holds_what_the_compose_file_asks_for() -> None:
-    lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
-    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    text = COMPOSE.read_text(encoding="utf-8")
-    asked = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", text))
+def set_by_the_image() -> set[str]:
+    return {
+        name for word, rest in instructions() if word == "ENV" for name in re.findall(r"([A-Z_]+)=", rest)
+    }
+
+
+def for_operators() -> set[str]:
+    """Documented variables that somebody who runs the containers may set."""
+    return {name for name, rest in VARIABLES.items() if "Not for containers" not in rest} - set_by_the_image()
+
+
+def settable() -> set[str]:
+    """What the compose file takes out of .env, wherever it uses it."""
     passed_on = {
         name
         for service in SERVICES.values()
-        for name, v in service.get("environment", {}).items()
-        if v is None
-    } | {secret["environment"] for secret in LOADED["secrets"].values()}
-    assert set(re.findall(r"\$\{([A-Z_]+):\?", text)) <= set(example)
-    assert set(example) <= asked | passed_on, "set in .env.example, and passed to nobody"
-    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text))
-    for name, value in example.items():
-        assert value == defaults.get(name, value), name
+        for name, value in service.get("environment", {}).items()
+        if value is None
+    }
+    secrets = {secret["environment"] for secret in LOADED["secrets"].values()}
+    return passed_on | secrets | set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", COMPOSE.read_text(encoding="utf-8")))
+
+
+def example() -> dict[str, str]:
+    """.env.example, those that stand there as comments included."""
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    found = re.findall(r"^#?([A-Z][A-Z_]*)=(.*)$", text, re.MULTILINE)
+    assert len(found) == len(dict(found)), "named twice"
+    return dict(found)
+
+
+def test_every_variable_reaches_the_processes_that_read_it() -> None:
+    """The settings are read by every process; the plain ones by some."""
+    of_settings = {name for name in for_operators() if "*Plain.*" not in VARIABLES[name]}
+    own_port = {"WORKER_METRICS_PORT"}  # of the two that have no other way to show their metrics
+    for name in OURS:
+        assert sorted(of_settings - own_port - set(SERVICES[name]["environment"])) == [], name
+    given = {variable for name in OURS for variable in SERVICES[name]["environment"]}
+    built_in = set(LOADED["x-vigia"]["build"]["args"])
+    assert sorted(for_operators() - given - built_in) == []
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_every_variable_a_service_gets_is_documented_and_read(name: str) -> None:
+    for variable in SERVICES[name]["environment"]:
+        assert variable in VARIABLES or variable in COMPOSE_ONLY, variable
+        assert variable in variables_in_code() or variable in COMPOSE_ONLY, variable
+
+
+def test_the_example_environment_names_exactly_what_can_be_set() -> None:
+    made_by_compose = {"DATABASE_URL", "REDIS_URL"}
+    assert sorted(settable() - set(example())) == [], "missing in .env.example"
+    assert sorted(set(example()) - settable()) == [], "set in .env.example, and passed to nobody"
+    documented = (for_operators() - made_by_compose) | set(COMPOSE_ONLY)
+    fixed = {
+        name for service in OURS for name, value in SERVICES[service]["environment"].items()
+        if value is not None and "${" not in str(value)
+    }  # fmt: skip
+    assert sorted(documented - fixed - set(example())) == []
+
+
+def test_the_example_environment_and_the_page_show_the_defaults() -> None:
+    compose = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", COMPOSE.read_text(encoding="utf-8")))
+    for name, value in example().items():
+        assert value == compose.get(name, value), name
+    for name, default in defaults_in_settings().items():
+        shown = VARIABLES[name].split("|")[0].strip(" `")
+        if name not in compose:
+            assert example().get(name, str(default)) == str(default), name
+        if default != "":
+            assert re.match(rf"{default}\b", shown), f"{name}: {shown}"
+
+
+def defaults_in_settings() -> dict[str, Any]:
+    """Those of numbers, and of texts and flags where a constant is given."""
+    found: dict[str, Any] = {}
+    for node in ast.walk(parsed(ROOT / "config" / "settings.py")):
+        match node:
+            case (
+                ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="env"), attr="number" | "text"),
+                    args=[ast.Constant(value=str(name)), default],
+                )
+                | ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="env"), attr="flag"),
+                    args=[ast.Constant(value=str(name))],
+                    keywords=[ast.keyword(arg="default", value=default)],
+                )
+            ):
+                with suppress(SyntaxError, NameError, ValueError, AttributeError):
+                    value = eval(ast.unparse(default), {"__builtins__": {}})
+                    found[name] = int(value) if isinstance(value, bool) else value
+    assert len(found) > 20
+    return found
+
+
+def test_required_variables_are_in_the_example() -> None:
+    required = set(re.findall(r"\$\{([A-Z_]+):\?", COMPOSE.read_text(encoding="utf-8")))
+    assert required <= set(example())
 
 
 def test_the_broker_keeps_its_messages_and_its_password() -> None:
@@ -340,6 +424,13 @@ def test_web_is_not_healthy_when_it_is_not_ready(web: str) -> None:
     assert healthy("web", PORT=web) == (1, "503 said")
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", ""])
+def test_web_is_live_while_it_answers_wherever_it_listens(web: str, host: str) -> None:
+    Probe.status = 200
+    assert healthy("live", PORT=web, HOST=host) == (0, "healthy")
+    assert Probe.seen[0] == "/healthz/live"
+
+
 def test_web_is_not_healthy_when_nobody_listens() -> None:
     code, said = healthy("web", PORT="9")
     assert code == 1
@@ -399,6 +490,10 @@ def test_a_process_that_stands_still_is_ended_by_its_health_check(
         file.parent.mkdir()
         file.write_text(f"{sleeping.pid}\n")
         os.utime(file, (0, 0))
+        until = time.monotonic() + 20
+        while b"celery" not in Path(f"/proc/{sleeping.pid}/cmdline").read_bytes():  # it is not executed yet
+            assert time.monotonic() < until
+            time.sleep(0.01)
         sleeping.send_signal(signal.SIGSTOP)
         assert check("worker")[0] == 1
         assert sleeping.poll() is None

@@ -149,7 +149,8 @@ def _spread(edges: Floats, most: int) -> Floats:
     """At most so many, evenly taken from all."""
     if len(edges) <= most:
         return edges
-    return edges[np.unique(np.linspace(0, len(edges) - 1, max(most, 0)).astype(int))]
+    places = np.unique(np.linspace(0, len(edges) - 1, max(most, 0)).astype(int))
+    return np.asarray(edges[places])
 
 
 def _valid(column: Column, edges: Floats) -> list[float]:

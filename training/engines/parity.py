@@ -166,8 +166,8 @@ class _Asked:
 def _decisions(probabilities: Floats, threshold: float | None) -> npt.NDArray[np.int64]:
     """Which class each row is answered with."""
     if threshold is not None:
-        return (probabilities[:, 1] >= threshold).astype(np.int64)
-    return probabilities.argmax(axis=1).astype(np.int64)
+        return np.asarray(probabilities[:, 1] >= threshold, dtype=np.int64)
+    return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
 
 
 def _answers(pipeline: Any, frame: pd.DataFrame, task: Task) -> tuple[Floats, npt.NDArray[np.bool_]]:
