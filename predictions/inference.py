@@ -360,7 +360,8 @@ def _scores(served: Served, rows: Rows) -> Scores:
     engine = served.engine
     try:
         if engine.takes_matrix:
-            return cast("MatrixEngine", engine).score(rows.matrix()).plain()
+            compiled = cast("MatrixEngine", engine)
+            return compiled.score(rows.matrix(), rows.texts(compiled.text_columns)).plain()
         names = served.schema.names
         return engine.predict([dict(zip(names, row, strict=True)) for row in rows.values])
     except (ValueError, ArithmeticError) as error:

@@ -15,7 +15,7 @@ from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
-from training import tasks
+from training import queueing
 from training.admin import switching
 from training.admin.rights import RegistryAdmin, allowed_ids, is_superuser
 from training.models import ModelVersion, RegisteredModel, TrainingRun, sharing_versions
@@ -163,7 +163,7 @@ class RegisteredModelAdmin(RegistryAdmin):
                 run = runs.request(model, rows, mode=mode, by=by, search={"n_iter": trials})
             else:
                 run = runs.request_again(model, by=by)
-            tasks.enqueue(run)
+            queueing.enqueue(run)
             messages.success(request, f"Run {run.pk} is queued; this page follows it.")
             return HttpResponseRedirect(reverse("admin:training_trainingrun_change", args=[run.pk]))
         context = {

@@ -87,7 +87,14 @@ def _fit(lease: Lease, run: TrainingRun, declared: ModelDeclaration, active: Mod
     fitted = fitting.fit(declared, frame, lease.report, search=_search(run), release=True)
     del frame
     lease.report("compiling", 80)
-    choice = choose(fitted.pipeline, fitted.schema, declared.task, fitted.train_features, declared.seed)
+    choice = choose(
+        fitted.pipeline,
+        fitted.schema,
+        declared.task,
+        fitted.train_features,
+        declared.seed,
+        fitted.threshold,
+    )
     lease.report("judging", 84)
     judged = judgement.judge(declared, fitted, choice)
     return Made(
