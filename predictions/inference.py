@@ -270,10 +270,15 @@ def prepare(served: Served, rows: Rows, caller: Caller) -> Prepared:
     PredictionFailed, InvalidRows : the model has no answer to these values.
     """
     try:
-        values, probabilities = outputs(served, rows)
+        return prepared(served, rows, caller)
     except PredictionFailed:
         logger.exception("%s %s could not answer", served.model_name, served.number)
         raise
+
+
+def prepared(served: Served, rows: Rows, caller: Caller) -> Prepared:
+    """The same, without a line in the log when the model has no answer."""
+    values, probabilities = outputs(served, rows)
     ids = [str(uuid7()).encode() for _ in range(len(rows))]
     ids.sort()
     return Prepared(
@@ -373,9 +378,25 @@ def _scores(served: Served, rows: Rows) -> Scores:
         if engine.takes_matrix:
             return cast("MatrixEngine", engine).score(rows.matrix()).plain()
         names = served.schema.names
-        return engine.predict([dict(zip(names, row, strict=True)) for row in rows.values])
-    except (ValueError, ArithmeticError) as error:
+        found = engine.predict([dict(zip(names, row, strict=True)) for row in rows.values])
+        _must_have_shape(found, len(rows))
+        return found
+    except Exception as error:  # whatever a step of the pipeline raises, no client is at fault for a 500
         raise PredictionFailed(f"the model has no answer to these values: {error}") from error
+
+
+def _must_have_shape(scores: Scores, rows: int) -> None:
+    """Raises `ValueError` for what an estimator of one's own may give: too few answers, lists, objects."""
+    numbers = scores.values if scores.probabilities is None else scores.probabilities
+    if not isinstance(numbers, Sequence) or len(numbers) != rows:
+        given = len(numbers) if isinstance(numbers, Sequence) else "no list of"
+        raise ValueError(f"the estimator gives {given} answers to {rows} rows")
+    for number in numbers:
+        if scores.probabilities is not None:
+            if len(number) != len(scores.classes):
+                raise ValueError(f"the estimator gives {len(number)} of {len(scores.classes)} probabilities")
+        elif not isinstance(number, (float, int)) or isinstance(number, bool):
+            raise ValueError(f"the estimator answers a row with a {type(number).__name__}, not with a number")
 
 
 def _must_be_finite(numbers: Sequence[float]) -> None:
