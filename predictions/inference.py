@@ -25,6 +25,7 @@ from training.schema import Fault, Instance, InvalidRows
 from training.schema.compiled import Rows
 from training.schema.decoding import decode_json
 from training.schema.faults import REPORTED_FAULTS
+from training.schema.wrapping import wrapped
 from training.services.serving import Served
 from training.telemetry import counting
 
@@ -108,6 +109,7 @@ def read_body(served: Served, body: bytes) -> Rows:
 def read_json(served: Served, data: object) -> Rows:
     """One decoded object or an array of them, all valid; see `read_body`."""
     if isinstance(data, dict):
+        _refuse_wrapped(served, data)
         data = [data]
     if not isinstance(data, list):
         fault = Fault(None, "not_an_object", "send a JSON object or an array of objects")
@@ -115,6 +117,17 @@ def read_json(served: Served, data: object) -> Rows:
     if not data:
         raise InvalidRows([Fault(None, "empty_array", "the array is empty")], message="the array is empty")
     return read_rows(served, data)
+
+
+def _refuse_wrapped(served: Served, data: dict[str, object]) -> None:
+    """Raises `InvalidRows` for an object that holds rows, as pandas or other servers write them."""
+
+    def is_field(name: str) -> bool:
+        return served.schema.role(name) != "unknown"
+
+    fault = wrapped(data, is_field, "the array of objects itself, or one object", columns=True)
+    if fault is not None:
+        raise InvalidRows([fault], message=fault.message)
 
 
 def read_rows(served: Served, rows: Sequence[object], *, text: bool = False) -> Rows:

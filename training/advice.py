@@ -1,4 +1,4 @@
-"""What goes wrong while a pipeline is fitted, in one sentence and with what to do about it. No Django here."""
+"""What goes wrong while a pipeline is fitted: one sentence, and what to do about it. No Django here."""
 
 from __future__ import annotations
 
@@ -12,44 +12,34 @@ from typing import Final
 log = logging.getLogger(__name__)
 
 LONGEST: Final = 400
-
-_ADVICE: Final = (
-    (
-        r"has no attribute 'predict_proba'|predict_proba is not available",
-        "a classification needs predict_proba: give SVC(probability=True), or wrap the estimator in "
-        "CalibratedClassifierCV",
-    ),
-    (
-        r"pickle|<lambda>|local object|<locals>",
-        "a fitted pipeline must be storable: write the function at the top of a module in "
-        "training/transformers/ instead of a lambda, a nested function or an open file",
-    ),
-    (
-        r"from_dtype|categorical_features|DataFrame.dtypes|categorical dtype",
-        "categories arrive as text, never as pandas' category dtype: encode them with OrdinalEncoder or "
-        'OneHotEncoder instead of categorical_features="from_dtype"',
-    ),
-    (
-        r"could not convert string to float|Cannot convert .* to numeric|dtype='numeric' is not compatible",
-        "a step is given text: encode categories with OrdinalEncoder or OneHotEncoder in a "
-        'ColumnTransformer (categorical_features="from_dtype" does not see them)',
-    ),
-    (
-        r"contains? NaN|contains NaN|missing values|infinity or a value too large",
-        "a step refuses empty values: put a SimpleImputer before it, or use an estimator that takes NaN, such "
-        "as HistGradientBoosting",
-    ),
-    (
-        r"not a column of the dataframe|columns are missing|not in index|Specifying the columns using strings",
-        "a step names a column that the schema does not have: compare build() with SCHEMA",
-    ),
-    (
-        r"unexpected keyword argument|Invalid parameter|parameter of .* must be",
-        "correct the estimator's parameters in build()",
-    ),
-    (r"No module named|cannot import name", "install the library in the service's environment"),
-    (r"(gives an array of shape|gives NaN|holds no plain numbers)", "correct the estimator in build()"),
+_PROBABILITIES: Final = (
+    "a classification needs predict_proba: give SVC(probability=True), or wrap the estimator in "
+    "CalibratedClassifierCV"
 )
+_STORABLE: Final = (
+    "a fitted pipeline must be storable: write the function at the top of a module in "
+    "training/transformers/ instead of a lambda, a nested function or an open file"
+)
+_TEXTS: Final = (
+    "categories arrive as text, never as pandas' category dtype: encode them with OrdinalEncoder or "
+    'OneHotEncoder in a ColumnTransformer; categorical_features="from_dtype" does not see them'
+)
+_BLANKS: Final = (
+    "a step refuses empty values: put a SimpleImputer before it, or use an estimator that takes NaN, "
+    "such as HistGradientBoosting"
+)
+_COLUMNS: Final = "a step names a column that the schema does not have: compare build() with SCHEMA"
+_ADVICE: Final = (
+    (r"predict_proba", _PROBABILITIES),
+    (r"pickle|<lambda>|local object|<locals>", _STORABLE),
+    (r"from_dtype|categorical_features|could not convert string|dtype='numeric' is not comp", _TEXTS),
+    (r"input .* contains NaN|missing values", _BLANKS),
+    (r"column of the dataframe|columns are missing|not in index|columns using strings", _COLUMNS),
+    (r"unexpected keyword|invalid parameter|parameter of .* must be", "correct build()'s parameters"),
+    (r"no module named|cannot import name", "install the library in the service's environment"),
+    (r"UnusableAnswers", "correct the estimator in build()"),
+)
+"""(what stands in an error, what to do); the first that fits counts."""
 
 
 class TrainingFailed(ValueError):
@@ -80,13 +70,11 @@ def in_words(what: str) -> Iterator[None]:
 def _sentence(what: str, error: Exception) -> str:
     text = " ".join(str(error).split())
     said = f"{type(error).__name__}: {text[:LONGEST]}{'…' if len(text) > LONGEST else ''}"
-    where = next(
-        (
-            f" ({frame.filename.rpartition('/')[2]}, line {frame.lineno})"
-            for frame in reversed(extract_tb(error.__traceback__))
-            if "/training/catalogue/" in frame.filename or "/training/transformers/" in frame.filename
-        ),
-        "",
-    )
-    advice = next((words for pattern, words in _ADVICE if re.search(pattern, f"{said}", re.I)), "")
+    own = [
+        frame
+        for frame in extract_tb(error.__traceback__)
+        if "/training/catalogue/" in frame.filename or "/training/transformers/" in frame.filename
+    ]
+    where = f" ({own[-1].filename.rpartition('/')[2]}, line {own[-1].lineno})" if own else ""
+    advice = next((words for pattern, words in _ADVICE if re.search(pattern, said, re.I)), "")
     return f"{what} failed: {said}{where}" + (f". What to do: {advice}" if advice else "")

@@ -87,7 +87,7 @@ class DatasetWriter:
         keys: Sequence[str | None],
         predictions: Sequence[str | None] | None = None,
     ) -> None:
-        """Rows by column, as `training.schema.reading.Batch` holds them, with the ids of their predictions."""
+        """Rows by column, as `training.schema.reading.Batch` has them, with the ids of their predictions."""
         arrays = [pa.array(columns[column.name], _ARROW[column.type]) for column in self._columns]
         arrays.append(pa.array(keys, pa.string()))
         names = [column.name for column in self._columns] + [KEY_FIELD]

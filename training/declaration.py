@@ -114,7 +114,7 @@ class ModelDeclaration:
     threshold: float = 0.5
     drop_duplicates: bool = False
     holdout: float = 0.2
-    by_row_from: int | None | Literal["auto"] = "auto"
+    by_row_from: int | Literal["auto"] | None = "auto"
     seed: int = 1
     search: Space | Callable[[], Space] | None = None
 

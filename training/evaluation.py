@@ -57,8 +57,8 @@ def by_row_from(rows: npt.NDArray[np.uint64]) -> int | None:
 
     - few distinct feature rows, each on average `COPIES` times there or more: the rows asked later are those
       that training holds, and a side that lacks some of them says nothing of them. All are divided (1).
-    - a feature row that makes up `HEAVY` of all rows or more: it would stand in the hold-out as a whole, or be
-      missing there. Such rows alone are divided.
+    - a feature row that makes up `HEAVY` of all rows or more: it would stand in the hold-out as a whole, or
+      be missing there. Such rows alone are divided.
 
     Parameters
     ----------
@@ -310,9 +310,7 @@ def limit_of(metric: str, value: float, reference: float, allowed: float) -> tup
     return limit, bool(value <= limit if down else value >= limit)
 
 
-def compare(
-    name: str, metric: str, value: float, limit: float, whose: str, *, strict: bool = False
-) -> Check:
+def compare(name: str, metric: str, value: float, limit: float, whose: str, *, strict: bool = False) -> Check:
     down = metric in SMALLER_IS_BETTER
     ahead = limit - value if down else value - limit
     passed = ahead > 0 if strict else ahead >= 0

@@ -7,17 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from training import artifacts, datasets
 from training.errors import AlreadyTrained
-from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
+from training.models import Dataset, ModelVersion, TrainingRun
 from training.notes import Note
 from training.schema import DatasetSchema
 from training.services import datasets as dataset_services
 from training.services import sources
-
-ASK_AGAIN: Final = "repeat=true adds them again"
+from training.services.runs import ASK_AGAIN, all_known
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def assemble(run: TrainingRun, schema: DatasetSchema, active: ModelVersion | Non
     if run.mode == TrainingRun.Mode.REPLACE:
         return Assembled(_joined(run, schema, [upload]), nothing_new=active.dataset.holds(upload))
     if known == upload.rows and not run.repeat:
-        raise AlreadyTrained(_all_known(upload.rows, active))
+        raise AlreadyTrained(all_known(upload.rows, active))
     parts = [active.dataset, upload]
     if not known:
         return Assembled(_joined(run, schema, parts))
@@ -59,9 +57,7 @@ def assemble(run: TrainingRun, schema: DatasetSchema, active: ModelVersion | Non
     return Assembled(dataset, (note,), nothing_new=known == upload.rows)
 
 
-def _with_upload(
-    run: TrainingRun, schema: DatasetSchema, active: ModelVersion, upload: Dataset
-) -> Assembled:
+def _with_upload(run: TrainingRun, schema: DatasetSchema, active: ModelVersion, upload: Dataset) -> Assembled:
     if not active.dataset.holds(upload):
         parts = [active.dataset, upload] if run.mode == TrainingRun.Mode.APPEND else [upload]
         return Assembled(_joined(run, schema, parts))
@@ -76,29 +72,6 @@ def _with_upload(
     return Assembled(_joined(run, schema, [active.dataset]), (note,), nothing_new=True)
 
 
-def require_new(model: RegisteredModel, source: dict[str, object]) -> None:
-    """Raise `AlreadyTrained` when the active version's dataset holds every row the source has now.
-
-    It is looked at again when the run begins, because the active version may be another one then.
-    """
-    active = model.active_version
-    if active is None:
-        return
-    with artifacts.dataset_file(active.dataset) as path:
-        known = set(datasets.predictions(path).to_pylist())
-    rows = 0
-    for page in sources.predictions(model, source) if known else ():
-        if not known.issuperset(page):
-            return
-        rows += len(page)
-    if rows:
-        raise AlreadyTrained(_all_known(rows, active))
-
-
-def _all_known(rows: int, active: ModelVersion) -> str:
-    return f"all {rows:,} rows are in the dataset of {active} already; {ASK_AGAIN}"
-
-
 def _known(dataset: Dataset, collected: Dataset) -> int:
     """How many rows were taken from predictions whose rows a dataset holds."""
     with _files([dataset, collected]) as (first, second):
@@ -106,16 +79,12 @@ def _known(dataset: Dataset, collected: Dataset) -> int:
         return sum(each in held for each in datasets.predictions(second).to_pylist())
 
 
-def _joined(
-    run: TrainingRun, schema: DatasetSchema, parts: list[Dataset], *, once: bool = False
-) -> Dataset:
+def _joined(run: TrainingRun, schema: DatasetSchema, parts: list[Dataset], *, once: bool = False) -> Dataset:
     """The parts as one dataset under `schema`; see `training.datasets.join`."""
     if len(parts) == 1 and parts[0].schema_sha256 == schema.sha256:
         return parts[0]
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory, _files(parts) as paths:
-        files = [
-            (path, part.schema_sha256 == schema.sha256) for path, part in zip(paths, parts, strict=True)
-        ]
+        files = [(path, part.schema_sha256 == schema.sha256) for path, part in zip(paths, parts, strict=True)]
         written = datasets.join(files, Path(directory) / "joined.parquet", schema, once=once)
         source = " + ".join(part.sha256[:12] for part in parts)
         model = run.registered_model

@@ -229,7 +229,8 @@ def _activate_by_policy(
     if by_request:
         registry.activate(made, by=run.requested_by, reason=run.activation_reason)
         return ""
-    reason = f"policy {policy}: " + "; ".join(check["message"] for check in made.gate["checks"])
+    checks = sorted(made.gate["checks"], key=lambda check: not check.get("warning"))
+    reason = f"policy {policy}: " + "; ".join(check["message"] for check in checks)
     registry.activate(
         made, by=run.requested_by, reason=reason, override=not passed, kind=Activation.Kind.POLICY
     )

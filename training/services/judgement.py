@@ -12,6 +12,7 @@ from training.engines.asking import AskedByFrame
 from training.engines.choice import Choice
 from training.engines.latency import Latency, measure, rows_of
 from training.errors import ArtifactError
+from training.evaluation import Check
 from training.judging import Answers, HoldOut, Judged
 from training.models import ModelVersion, RegisteredModel
 from training.profile import Profile, profile
@@ -28,7 +29,7 @@ class Judgement:
     reference : see `training.profile`."""
 
     evaluation: dict[str, Any]
-    asked: evaluation.Check
+    asked: Check
     latency: Latency | None
     answers: Answers
     reference: Profile
@@ -64,9 +65,7 @@ def judge(
     return Judgement(found, asked, latency, answers, reference)
 
 
-def _asked(
-    model: RegisteredModel, fitted: fitting.Fitted, engine: Engine, answers: Answers
-) -> evaluation.Check:
+def _asked(model: RegisteredModel, fitted: fitting.Fitted, engine: Engine, answers: Answers) -> Check:
     """The candidate asked about the first, the middle and the last row of its hold-out."""
     last = fitted.holdout_rows - 1
     places = sorted({0, last // 2, last})
@@ -151,7 +150,7 @@ def verdict(
             theirs = evaluation.metrics_of(answers)
         except (ArtifactError, KeyError, ValueError) as error:
             said = f"cannot be compared with the active {active}: {error}"
-            checks.append(evaluation.Check("comparable", 0.0, 1.0, False, said))
+            checks.append(Check("comparable", 0.0, 1.0, False, said))
         else:
             features, primary = fitted.held_features, declared.primary_metric
             checks.append(gating.active_check(primary, theirs[primary], fitted.baseline[primary]))

@@ -54,9 +54,7 @@ def paths() -> list[tuple[str, Ask]]:
     return [(name, import_string(path)) for name, path in _PATHS.items()]
 
 
-def check(
-    served: Served, rows: Sequence[Mapping[str, Value]], expected: Sequence[Expected]
-) -> Check:
+def check(served: Served, rows: Sequence[Mapping[str, Value]], expected: Sequence[Expected]) -> Check:
     """``answers``: asked by JSON and CSV, together and one by one, a candidate answers as on its hold-out.
 
     Parameters
@@ -73,7 +71,9 @@ def check(
             try:
                 answers = ask(served, [rows[place] for place in places])
             except Exception as error:  # whatever it is, each prediction would meet it
-                return Check(ANSWERS, None, None, False, f"{asked}, it does not answer: {_said(error)}{ADVICE}")
+                return Check(
+                    ANSWERS, None, None, False, f"{asked}, it does not answer: {_said(error)}{ADVICE}"
+                )
             for place, (answer, probability) in zip(places, answers, strict=True):
                 why = _differs(served.schema.target, answer, probability, *expected[place])
                 if why:

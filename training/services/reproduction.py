@@ -139,7 +139,9 @@ def declared_then(version: ModelVersion) -> ModelDeclaration:
     """Today's declaration with what the version's row remembers of then."""
     name = version.registered_model.name
     if name not in catalogue.names():
-        raise CannotReproduce(f"no file training/catalogue/{name}.py says any more how {name} is trained")
+        raise CannotReproduce(
+            f"cannot train {name}: its declaration was removed; restore training/catalogue/{name}.py"
+        )
     declared = catalogue.get(name)
     # The dataset was written under this schema; what training saw in it is learnt again.
     same = declared.schema.sha256 == version.schema_sha256

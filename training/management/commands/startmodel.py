@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
 import os
 import re
 import shutil
@@ -17,9 +16,11 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from training import catalogue
 from training.declaration import ModelDeclaration
 from training.scaffold import files, proposal, source, survey, trial
+from training.services import makers
 
 TASKS = ("binary", "multiclass", "regression")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,49}", re.ASCII)
+SUGGESTED = re.compile(r"^[^a-z]+|[^a-z0-9_]+", re.ASCII)
 
 
 class Command(BaseCommand):
@@ -158,13 +159,13 @@ class Command(BaseCommand):
 
 def check_name(name: str) -> str:
     """`name`, or `CommandError` when no model may be called so."""
-    if not NAME.fullmatch(name):
-        raise CommandError(
-            f"{name[:60]!r} is no name for a model: lower-case letters, digits and _, beginning with a "
-            "letter, at most 50 characters"
-        )
-    if keyword.iskeyword(name):
-        raise CommandError(f"{name!r} is a keyword of Python and cannot name a file to import")
+    why = catalogue.reserved(name)
+    if not why and makers.find(name) is not None:
+        why = f"{name!r} is the model of another application"
+    if not why and not NAME.fullmatch(name):
+        why = f"{name!r} is no name for a model: it must begin with a letter"
+    if why:
+        raise CommandError(f"{why}: choose another name, say {SUGGESTED.sub('', name.lower())[:44]}_model")
     return name
 
 
