@@ -21,6 +21,7 @@ from uuid_utils import uuid7
 from predictions import log as prediction_log
 from predictions.errors import KeyReused, PredictionFailed, TooManyRows
 from predictions.wire import Claim
+from training.engines.shape import checked
 from training.schema import Fault, Instance, InvalidRows
 from training.schema.compiled import Rows
 from training.schema.decoding import decode_json
@@ -392,24 +393,9 @@ def _scores(served: Served, rows: Rows) -> Scores:
             return cast("MatrixEngine", engine).score(rows.matrix()).plain()
         names = served.schema.names
         found = engine.predict([dict(zip(names, row, strict=True)) for row in rows.values])
-        _must_have_shape(found, len(rows))
-        return found
+        return checked(found, len(rows))
     except Exception as error:  # whatever a step of the pipeline raises, no client is at fault for a 500
         raise PredictionFailed(f"the model has no answer to these values: {error}") from error
-
-
-def _must_have_shape(scores: Scores, rows: int) -> None:
-    """Raises `ValueError` for what an estimator of one's own may give: too few answers, lists, objects."""
-    numbers = scores.values if scores.probabilities is None else scores.probabilities
-    if not isinstance(numbers, Sequence) or len(numbers) != rows:
-        given = len(numbers) if isinstance(numbers, Sequence) else "no list of"
-        raise ValueError(f"the estimator gives {given} answers to {rows} rows")
-    for number in numbers:
-        if scores.probabilities is not None:
-            if len(number) != len(scores.classes):
-                raise ValueError(f"the estimator gives {len(number)} of {len(scores.classes)} probabilities")
-        elif not isinstance(number, (float, int)) or isinstance(number, bool):
-            raise ValueError(f"the estimator answers a row with a {type(number).__name__}, not with a number")
 
 
 def _must_be_finite(numbers: Sequence[float]) -> None:

@@ -50,7 +50,7 @@ class TrainingFailed(ValueError):
 
 @contextmanager
 def in_words(what: str) -> Iterator[None]:
-    """Turns whatever a pipeline raises into `TrainingFailed`; the trace goes to the log at level info.
+    """Turns whatever a pipeline raises into `TrainingFailed`; the trace goes to the log at level debug.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def in_words(what: str) -> Iterator[None]:
     except Exception as error:
         if getattr(error, "in_words", False):
             raise
-        log.info("%s failed", what, exc_info=True)
+        log.debug("%s failed", what, exc_info=True)
         raise TrainingFailed(_sentence(what, error)) from error
 
 
@@ -73,7 +73,7 @@ def _sentence(what: str, error: Exception) -> str:
     own = [
         frame
         for frame in extract_tb(error.__traceback__)
-        if "/training/catalogue/" in frame.filename or "/training/transformers/" in frame.filename
+        if "/catalogue/" in frame.filename or "/transformers/" in frame.filename
     ]
     where = f" ({own[-1].filename.rpartition('/')[2]}, line {own[-1].lineno})" if own else ""
     advice = next((words for pattern, words in _ADVICE if re.search(pattern, said, re.I)), "")

@@ -13,7 +13,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from training import catalogue
+from training import catalogue, notes
 from training.declaration import ModelDeclaration
 from training.scaffold import files, proposal, source, survey, trial
 from training.services import makers
@@ -41,6 +41,11 @@ class Command(BaseCommand):
             "--drop", nargs="+", action="extend", default=[], metavar="COLUMN", help="columns to leave out"
         )
         parser.add_argument("--key", metavar="COLUMN", help="the column that identifies a row")
+        parser.add_argument(
+            "--drop-duplicates",
+            action="store_true",
+            help="train on distinct rows only, because the file lists the same thing several times",
+        )
         parser.add_argument("--force", action="store_true", help="overwrite an existing file")
         parser.add_argument(
             "--output", metavar="DIR", help="write the file there instead, to look at; copies no data"
@@ -66,7 +71,7 @@ class Command(BaseCommand):
             seen = self._survey(rows, options["delimiter"], options["decimal"])
             planned = proposal.propose(name, seen, wishes)
             self._report(planned)
-            text = source.render(planned, rows.name)
+            text = source.render(planned, rows.name, drop_duplicates=options["drop_duplicates"])
             first = self._prove(name, text, rows, seen)
         except (ValueError, OSError, EOFError) as error:  # CannotInfer, TooFewRows, a file that is no gzip
             raise CommandError(str(error)) from error
@@ -146,6 +151,8 @@ class Command(BaseCommand):
         self._say(f"written {path}")
         said = f"{metric} {value:.3f} on its hold-out, baseline {dummy:.3f}"
         self._say(f"a first fit on {first.rows:,} rows: {said}")
+        for note in first.notes:
+            self._say(notes.as_text(note.to_json()))
         if first.metrics[asked] < least or value <= dummy:
             self._say(
                 f"WARNING: the gate asks for {asked} {least} and for {metric} above the baseline: a first "
