@@ -21,7 +21,6 @@ from knox.models import AuthToken
 from config import env
 from predictions import partitions
 from recommender.models import Movie
-from training import notes
 from training.models import ModelVersion, RegisteredModel, TrainingRun
 from training.schema import InvalidRows
 from training.services import comparison, datasets, keys, makers, registry, runs
@@ -149,9 +148,6 @@ class Command(BaseCommand):
         value = made.metrics.get(metric)
         shown = "–" if value is None else f"{value:.3f}"
         self._say(f"      version {made.number} is {said}; {metric} {shown}; {seconds:.1f} s")
-        for note in run.notes:
-            if note["level"] == "warning":
-                self._say(f"      {notes.as_text(note)}")
 
     def _not_trained(self, row: RegisteredModel, path: Path, why: str) -> None:
         """One model that cannot be trained does not keep the others from being served."""
