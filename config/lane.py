@@ -35,7 +35,7 @@ from recommender.answers import titles
 from recommender.declaration import NAME as MOVIES
 from recommender.services.answering import quick
 from training.schema import InvalidRows
-from training.services import keys, serving, snapshot
+from training.services import idempotency, keys, serving, snapshot
 
 log = logging.getLogger(__name__)
 
@@ -245,10 +245,10 @@ class Lane:
         place, served, client, named, generation = welcome
         idempotency_key, digest = asked.idempotency_key or None, ""
         if idempotency_key is not None:
-            if not inference.is_idempotency_key(idempotency_key):
+            if not idempotency.is_valid_key(idempotency_key):
                 return None
             hashed = hashlib.sha256(body).hexdigest()
-            digest = inference.request_sha256(asked.path, asked.content_type, hashed)
+            digest = idempotency.request_sha256(asked.path, asked.content_type, hashed)
         given = asked.request_id
         request_id = given if given and GIVEN_ID.fullmatch(given) else str(uuid7())
         caller = Caller(client.user_id, request_id, idempotency_key, digest)

@@ -13,6 +13,7 @@ from training import catalogue
 from training.declaration import ModelDeclaration
 from training.schema import Column, DatasetSchema
 from training.schema.keys import KEY_FIELD, KEY_LENGTH
+from training.services import idempotency
 
 SHOWN = ("/api/v1/", "/predict", "/predecir", "/recommend")
 GENERIC = "/api/v1/models/{model}/predictions/"
@@ -31,8 +32,10 @@ def add_models(result: dict[str, Any], generator: Any, request: Any, public: boo
     components["securitySchemes"]["bearer"] = {"type": "http", "scheme": "bearer"}
     generic = result["paths"].get(GENERIC, {}).get("post")
     for path in result["paths"].values():
-        for operation in path.values():
+        for method, operation in path.items():
             _complete(operation)
+            if method == "post":
+                operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
     if generic is not None:
         for name in catalogue.names():
             declared = catalogue.get(name)
@@ -113,6 +116,13 @@ def _property(column: Column) -> dict[str, Any]:
         found["maxLength"] = column.max_length
     return found
 
+
+_IDEMPOTENCY_KEY: dict[str, Any] = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "schema": {"type": "string", "minLength": 1, "maxLength": idempotency.KEY_LENGTH},
+    "description": "Makes a retry safe: the same key and body get the stored response, for a day.",
+}
 
 _ERROR: dict[str, Any] = {
     "type": "object",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.errors import Conflict, TooLarge, VigiaError
+from training.errors import TooLarge, VigiaError
 
 
 class LogUnavailable(VigiaError):
@@ -40,13 +40,6 @@ class TooManyRows(TooLarge):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"at most {limit:,} instances are answered in one request")
-
-
-class KeyReused(Conflict):
-    code = "idempotency_key_reused"
-
-    def __init__(self) -> None:
-        super().__init__("this Idempotency-Key was used with another request")
 
 
 class PredictionFailed(VigiaError):

@@ -6,7 +6,6 @@ lane), rows are read by `read_*`, answered by `prepare`, and sent only after the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from django.conf import settings
 from uuid_utils import uuid7
 
 from predictions import log as prediction_log
-from predictions.errors import KeyReused, PredictionFailed, TooManyRows
+from predictions.errors import PredictionFailed, TooManyRows
 from predictions.wire import Claim
 from training.engines.shape import checked
 from training.schema import Fault, Instance, InvalidRows
@@ -27,6 +26,8 @@ from training.schema.compiled import Rows
 from training.schema.decoding import decode_json
 from training.schema.faults import REPORTED_FAULTS
 from training.schema.wrapping import wrapped
+from training.services import idempotency
+from training.services.idempotency import RetryKey
 from training.services.serving import Served
 from training.telemetry import counting
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 encode = msgspec.json.Encoder().encode
 INFINITY: Final = float("inf")
-IDEMPOTENCY_KEY_LENGTH: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +57,6 @@ class Answer:
     replayed: bool = False
 
 
-def request_sha256(path: str, content_type: str, body_sha256: str) -> str:
-    """What tells one POST from another under the same idempotency key: path and parameters, type, body."""
-    return hashlib.sha256(f"POST {path} {content_type} {body_sha256}".encode()).hexdigest()
-
-
-def is_idempotency_key(key: str) -> bool:
-    """1 to `IDEMPOTENCY_KEY_LENGTH` printable ASCII characters."""
-    return 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH and key.isascii() and key.isprintable()
-
-
 def replay(caller: Caller) -> Answer | None:
     """The stored answer to this caller's idempotency key, or None.
 
@@ -76,12 +66,10 @@ def replay(caller: Caller) -> Answer | None:
     """
     if caller.idempotency_key is None or caller.client_id is None:
         return None
-    stored = prediction_log.stored_answer(caller.client_id, caller.idempotency_key)
-    if stored is None:
-        return None
-    if stored.request_sha256 != caller.request_sha256:
-        raise KeyReused
-    return Answer(json.loads(stored.answer), replayed=True)
+    stored = idempotency.stored_response(
+        RetryKey(caller.client_id, caller.idempotency_key, caller.request_sha256)
+    )
+    return None if stored is None else Answer(json.loads(stored.body), replayed=True)
 
 
 # -- reading -------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ database's, else nothing is written and each request is told to answer anew.
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import os
 import threading
@@ -21,11 +20,9 @@ from typing import Final
 
 from django.conf import settings
 from django.db import connection
-from django.db.models.functions import Now
 
 from predictions import wire
 from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown
-from predictions.models import IdempotencyKey
 from predictions.wire import Claim
 from training.services.snapshot import FENCE
 
@@ -291,10 +288,3 @@ def append(entry: Entry) -> None:
         raise LogUnavailable if through.withdraw(entry) else OutcomeUnknown
     if entry.error is not None:
         raise entry.error
-
-
-def stored_answer(client_id: int, key: str) -> IdempotencyKey | None:
-    """The live row of a client's idempotency key, or None; by the database's clock, as `vigia_claim` has
-    it."""
-    expired = Now() - dt.timedelta(hours=settings.IDEMPOTENCY_HOURS)
-    return IdempotencyKey.objects.filter(client_id=client_id, key=key, created_at__gte=expired).first()

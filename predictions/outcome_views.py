@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from django.conf import settings
+from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
@@ -16,6 +17,7 @@ from rest_framework.response import Response
 from predictions.models import Outcome
 from predictions.services import outcome_rows, outcomes, queries
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
+from training.schema.faults import REPORTED_FAULTS
 from training.views.base import (
     ModelView,
     bad_parameter,
@@ -41,10 +43,25 @@ class GivenOutcomeSerializer(serializers.Serializer[Any]):
 
     prediction = serializers.UUIDField(required=False)
     key = serializers.CharField(
-        required=False, help_text="The newest prediction with it; without any, the outcome waits for one."
+        required=False,
+        help_text="The client's own key. Its newest prediction gets the outcome, or with observed_at the "
+        "newest one made until then. Without such a prediction the outcome waits for one.",
     )
     actual = serializers.JSONField(help_text="A value of the target column.")
-    observed_at = serializers.DateTimeField(required=False, help_text="ISO 8601; now, when it is left out.")
+    observed_at = serializers.DateTimeField(
+        required=False,
+        help_text="When the value became known, ISO 8601; default: now. A date alone is midnight in UTC.",
+    )
+
+
+class OutcomeWarningSerializer(serializers.Serializer[Any]):
+    """A row that was recorded, and whose prediction may not be the one that was meant."""
+
+    row = serializers.IntegerField(help_text="Zero-based position in the request.")
+    field = serializers.CharField()
+    code = serializers.ChoiceField(choices=["several_predictions", "no_earlier_prediction"])
+    message = serializers.CharField()
+    value = serializers.CharField()
 
 
 class RecordedSerializer(serializers.Serializer[Any]):
@@ -56,6 +73,8 @@ class RecordedSerializer(serializers.Serializer[Any]):
     corrected = serializers.IntegerField(help_text="Another than the one that held; the history is kept.")
     repeated = serializers.IntegerField(help_text="Known already; nothing was written.")
     waiting = serializers.IntegerField(help_text="Their key has no prediction yet.")
+    ambiguous = serializers.IntegerField(help_text="Number of rows with a warning.")
+    warnings = OutcomeWarningSerializer(many=True, help_text=f"At most {REPORTED_FAULTS} are listed.")
 
 
 class ListedOutcomeSerializer(serializers.ModelSerializer[Outcome]):
@@ -99,7 +118,7 @@ class OutcomesView(ModelView):
             limit=min(whole_of(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
         )
         rows, cursor = queries.outcomes_page(self.model, wanted)
-        following = following_page(request, "outcomes", self.model, cursor)
+        following = following_page(request, reverse("outcomes", args=[self.model.name]), cursor)
         shown = []
         for row, holds in rows:
             row.holds = holds  # type: ignore[attr-defined]

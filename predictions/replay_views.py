@@ -17,7 +17,7 @@ from training.errors import NotFound
 from training.models import ModelVersion
 from training.services import access, jobs, registry
 from training.views.base import ModelView, before, who
-from training.views.waiting import waited
+from training.views.prefer_wait import JobResponse
 
 
 class ReplayRequestSerializer(serializers.Serializer[Any]):
@@ -74,9 +74,9 @@ class _OfVersion(ModelView):
             raise NotFound(f"{version} has no replay {str(replay_id)[:20]}")
         return found
 
-    def shown(self, replay: Replay, **about: Any) -> Response:
+    def shown(self, replay: Replay) -> dict[str, Any]:
         with_inputs = access.may(self.request.user, "read_log", self.model)
-        return Response(ReplaySerializer(replay, context={"with_inputs": with_inputs}).data, **about)
+        return dict(ReplaySerializer(replay, context={"with_inputs": with_inputs}).data)
 
 
 class ReplaysView(_OfVersion):
@@ -106,10 +106,8 @@ class ReplaysView(_OfVersion):
         since, until = replays.window(request.data)
         asked = replays.request(version, since, until, by=who(request))
         tasks.enqueue(asked)
-        place = [self.model.name, number, asked.pk]
-        headers = {"Location": reverse("replay", args=place, request=request)}
-        asked = waited(request, asked, headers)
-        return self.shown(asked, status=201 if asked.is_finished else 202, headers=headers)
+        location = reverse("replay", args=[self.model.name, number, asked.pk], request=request)
+        return JobResponse(request, asked, self.shown, location=location)
 
 
 class ReplayView(_OfVersion):
@@ -117,7 +115,7 @@ class ReplayView(_OfVersion):
 
     @extend_schema(responses=ReplaySerializer, operation_id="get_replay")
     def get(self, request: Request, model: str, number: int, replay: int) -> Response:
-        return self.shown(self.replay(number, replay))
+        return Response(self.shown(self.replay(number, replay)))
 
 
 class CancelReplayView(_OfVersion):
@@ -127,4 +125,5 @@ class CancelReplayView(_OfVersion):
 
     @extend_schema(request=None, responses={202: ReplaySerializer}, operation_id="cancel_replay")
     def post(self, request: Request, model: str, number: int, replay: int) -> Response:
-        return self.shown(jobs.request_cancel(self.replay(number, replay), by=who(request)), status=202)
+        found = jobs.request_cancel(self.replay(number, replay), by=who(request))
+        return Response(self.shown(found), status=202)

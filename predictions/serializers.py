@@ -25,6 +25,8 @@ class GivenSerializer(serializers.Serializer[Any]):
     prediction = serializers.JSONField()
     probability = serializers.FloatField(required=False, help_text="For classifiers.")
     warnings = WarningSerializer(many=True)
+    key = serializers.CharField(required=False, allow_null=True, help_text="With include=inputs.")
+    inputs = serializers.DictField(required=False, help_text="With include=inputs.")
 
 
 class AnswerSerializer(serializers.Serializer[Any]):

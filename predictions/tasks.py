@@ -12,12 +12,11 @@ from django.db import connection
 from django.utils import timezone
 
 from predictions import partitions
-from predictions.models import IdempotencyKey
 from predictions.services import joining, quality, retention, retraining, reviews, rollups, shadows
 from predictions.services.retention import is_in_the_log
 from training import tasks as training_tasks
 from training.errors import VigiaError
-from training.models import RegisteredModel
+from training.models import IdempotencyKey, RegisteredModel
 from training.services import pruning
 
 log = logging.getLogger(__name__)

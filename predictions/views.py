@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import uuid
@@ -12,6 +11,7 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.contrib import auth
 from django.http import QueryDict
+from django.urls import reverse
 from django.utils.functional import SimpleLazyObject
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -27,9 +27,9 @@ from predictions.log import Stale, writer
 from predictions.serializers import AnswerSerializer as Answered
 from predictions.serializers import PredictionDetailSerializer, PredictionPageSerializer, PredictionSerializer
 from predictions.services import queries
-from training.errors import Malformed, NotFound
+from training.errors import NotFound
 from training.models import RegisteredModel
-from training.parsers import INSTANCE_PARSERS, CsvBody, JsonBody, body_sha256
+from training.parsers import INSTANCE_PARSERS, CsvBody, JsonBody
 from training.schema import Fault, InvalidRows
 from training.schema.compiled import Rows
 from training.schema.dataset import RepeatedNames
@@ -38,6 +38,7 @@ from training.serializers import InstanceSerializer, serializer_for
 from training.services import access, keys, makers, snapshot
 from training.services.serving import Served, served, served_to
 from training.views.base import ModelView, bad_parameter, csv_dialect, following_page, moment_of, whole_of
+from training.views.idempotent import REPLAYED, IdempotentView, retry_key
 
 CHANGES_SURVIVED = 3  # that may overtake a request before it holds the next one off
 LOG_FILTERS = [
@@ -48,20 +49,22 @@ LOG_FILTERS = [
     OpenApiParameter("limit", int, description=f"Rows a page, at most {queries.LARGEST_PAGE}."),
     OpenApiParameter("cursor", str, description="From `next` of the page before."),
 ]
+INCLUDE = "inputs"
 INSTANCES = {"application/json": OpenApiTypes.OBJECT, "text/csv": OpenApiTypes.STR}
 PREDICT_PARAMETERS = [
-    OpenApiParameter(
-        "Idempotency-Key", str, OpenApiParameter.HEADER, description="Makes a retry safe for a day."
-    ),
     OpenApiParameter("delimiter", str, enum=[",", ";", "tab"], description="For a CSV body."),
     OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
+    OpenApiParameter(
+        "include", str, enum=[INCLUDE], description="Adds each row's key and inputs to its answer."
+    ),
 ]
 
 
-class Fenced(APIView):
+class Fenced(IdempotentView):
     """A view whose answers stand behind the fence: what is known is stamped before the key is looked at."""
 
     generation = 0
+    stores_own_answers = True
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         self.generation = snapshot.generation()
@@ -131,13 +134,24 @@ class PredictView(Fenced, ModelView):
 
     rights: ClassVar = {"POST": "predict"}
     parser_classes = INSTANCE_PARSERS
+    renderer_classes = [*APIView.renderer_classes, CSVRenderer]
     max_bytes = settings.PREDICT_MAX_BYTES
 
     @extend_schema(
         operation_id="predict_version", request=INSTANCES, responses=Answered, parameters=PREDICT_PARAMETERS
     )
     def post(self, request: Request, model: str, number: int | None = None) -> Response:
-        return respond(self.predict(request, self.model, request.data, number))
+        return self.answered(request, number)
+
+    def answered(self, request: Request, number: int | None) -> Response:
+        """The answers in the order of the request. A CSV also has each row's key; with ``?include=inputs``
+        either form has the key and the inputs."""
+        with_inputs = _with_inputs(request)
+        answer = self.predict(request, self.model, request.data, number)
+        response = respond(answer)
+        if with_inputs or request.accepted_renderer.format == CSVRenderer.format:
+            response.data = answer.body | {"predictions": _with_rows(answer, with_inputs=with_inputs)}
+        return response
 
     # -- what the browsable API shows ----------------------------------------------------------------
 
@@ -158,7 +172,6 @@ class PredictionsView(PredictView):
     """Predicts (POST), or reads the model's log, newest first (GET)."""
 
     rights: ClassVar = {"POST": "predict", "GET": "read_log"}
-    renderer_classes = [*PredictView.renderer_classes, CSVRenderer]
 
     @extend_schema(
         operation_id="list_predictions", parameters=LOG_FILTERS, responses=PredictionPageSerializer
@@ -173,7 +186,7 @@ class PredictionsView(PredictView):
             limit=min(whole_of(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
         )
         rows, cursor = queries.page(self.model, wanted)
-        following = following_page(request, "predictions", self.model, cursor)
+        following = following_page(request, reverse("predictions", args=[self.model.name]), cursor)
         predictions = PredictionSerializer(rows, many=True).data
         headers = {"Link": f'<{following}>; rel="next"'} if following else {}
         body = {"model": self.model.name, "predictions": predictions, "next": following}
@@ -183,7 +196,7 @@ class PredictionsView(PredictView):
         operation_id="predict", request=INSTANCES, responses=Answered, parameters=PREDICT_PARAMETERS
     )
     def post(self, request: Request, model: str, number: int | None = None) -> Response:
-        return respond(self.predict(request, self.model, request.data, None))
+        return self.answered(request, None)
 
 
 class PredictionView(APIView):
@@ -210,8 +223,23 @@ def teach(request: Request, model: RegisteredModel, number: int | None, generati
 
 
 def respond(answer: Answer) -> Response:
-    headers = {"Idempotent-Replayed": "true"} if answer.replayed else {}
+    headers = {REPLAYED: "true"} if answer.replayed else {}
     return Response(answer.body, headers=headers)
+
+
+def _with_inputs(request: Request) -> bool:
+    include = request.query_params.get("include")
+    if include not in (None, INCLUDE):
+        raise bad_parameter("include", f"include must be {INCLUDE}", include)
+    return include is not None
+
+
+def _with_rows(answer: Answer, *, with_inputs: bool) -> list[dict[str, Any]]:
+    """The answers, each with the key (and the inputs) that the log has under its id."""
+    answers = answer.body["predictions"]
+    logged = queries.by_ids([uuid.UUID(each["id"]) for each in answers])
+    rows = [(each, logged[uuid.UUID(each["id"])]) for each in answers]
+    return [each | {"key": row.key} | ({"inputs": row.inputs} if with_inputs else {}) for each, row in rows]
 
 
 def _read(request: Request, ready: Served, data: Any) -> Rows:
@@ -262,25 +290,10 @@ def typed_cells(data: QueryDict) -> dict[str, str]:
 
 
 def caller_of(request: Request) -> Caller:
-    """Who asks; with an Idempotency-Key also what exactly is asked."""
-    key = request.headers.get("Idempotency-Key")
-    digest = ""
-    if key is not None:
-        if not inference.is_idempotency_key(key):
-            said = (
-                f"Idempotency-Key must be 1 to {inference.IDEMPOTENCY_KEY_LENGTH} printable ASCII characters"
-            )
-            raise Malformed(said, code="bad_idempotency_key")
-        digest = inference.request_sha256(request.get_full_path(), request.content_type, _hashed(request))
+    """The client of a request; with an Idempotency-Key also what exactly is asked."""
+    retry = retry_key(request)
+    key, digest = (None, "") if retry is None else (retry.key, retry.request_sha256)
     return Caller(request.user.pk, request._request.request_id, key, digest)  # type: ignore[attr-defined]
-
-
-def _hashed(request: Request) -> str:
-    """Hash of the body; a form is hashed by its fields."""
-    data = request.data
-    if isinstance(data, QueryDict):
-        return hashlib.sha256(data.urlencode().encode()).hexdigest()
-    return body_sha256(request)
 
 
 def _cursor(request: Request) -> uuid.UUID | None:

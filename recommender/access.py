@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from recommender.declaration import NAME
 from training.models import RegisteredModel
 from training.services import access, registry
+from training.views.idempotent import IdempotentView
 
 
-class MoviesView(APIView):
+class MoviesView(IdempotentView):
     """A route of the recommender: asks for the right the method needs, or for any.
 
     rights : method -> right on `movies`.

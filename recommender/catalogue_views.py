@@ -30,7 +30,7 @@ from recommender.catalogue_serializers import (
 from recommender.services import catalogue, interactions
 from training.parsers import StrictJSONParser, check_length
 from training.schema import Fault, InvalidRows
-from training.views.base import bad_parameter, who, whole_of
+from training.views.base import bad_parameter, following_page, who, whole_of
 
 WITHDRAWN = {"false": False, "true": True, "any": None}
 LARGEST = 2**63 - 1
@@ -71,11 +71,7 @@ class BodyView(MoviesView):
 
     def page(self, request: Request, name: str, rows: Any, route: str, cursor: int | None) -> Response:
         """One page of a list, under `name`, with the address of the next."""
-        following = None
-        if cursor is not None:
-            parameters = request.query_params.copy()
-            parameters["cursor"] = str(cursor)
-            following = f"{reverse(route, request=request)}?{parameters.urlencode()}"
+        following = following_page(request, reverse(route), cursor)
         headers = {"Link": f'<{following}>; rel="next"'} if following else {}
         return Response({"model": self.model.name, name: rows, "next": following}, headers=headers)
 

@@ -47,9 +47,6 @@ from training.views.base import moment_of, who, whole_of
 USUAL_WINDOW = dt.timedelta(days=7)
 LONGEST_WINDOW = dt.timedelta(days=92)
 LARGEST_NUMBER = 2**31 - 1
-IDEMPOTENCY = OpenApiParameter(
-    "Idempotency-Key", str, OpenApiParameter.HEADER, description="Makes a retry safe for a day."
-)
 
 
 class AskingView(Fenced, MoviesView):
@@ -97,7 +94,6 @@ class RecommendationsView(AskingView):
         request={"application/json": QuestionSerializer},
         responses=RecommendationSerializer,
         parameters=[
-            IDEMPOTENCY,
             OpenApiParameter("version", int, description="Asks this version, active or not."),
         ],
         examples=[OpenApiExample("by title", EXAMPLE, request_only=True)],

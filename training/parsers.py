@@ -118,8 +118,8 @@ def _remember(parser_context: Mapping[str, Any] | None, body: bytes | hashlib._H
 
 
 def body_sha256(request: Any) -> str:
-    """Hash of the body as one of these parsers read it."""
-    body = request._request.body_read
+    """Hash of the body as one of these parsers read it; of no bytes when there was none to read."""
+    body = getattr(request._request, "body_read", b"")
     return hashlib.sha256(body).hexdigest() if isinstance(body, bytes) else str(body.hexdigest())
 
 

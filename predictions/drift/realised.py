@@ -191,8 +191,11 @@ def calibration(tally: Tally) -> dict[str, Any] | None:
 
 
 def median_delay(tally: Tally) -> float | None:
-    """Seconds from the prediction to its outcome, 0 where it was observed before; a bucket's delays count as
-    their mean, which is within two per cent of each of them (one second in bucket 0)."""
+    """Seconds from the prediction to its outcome, negative where the value was known before.
+
+    A bucket's delays count as their mean, which is within two per cent of each of them (one second in bucket
+    0).
+    """
     ordered = sorted(tally.delays.items())
     whole = sum(rows for _, (rows, _) in ordered)
     if not whole:
@@ -202,7 +205,7 @@ def median_delay(tally: Tally) -> float | None:
     for place in ((whole - 1) // 2, whole // 2):
         at = next(number for number, count in enumerate(upto) if count > place)
         rows, total = ordered[at][1]
-        middle.append(max(0.0, total / rows))  # of hours that were added up long ago, it may be below 0
+        middle.append(total / rows)
     return sum(middle) / 2
 
 

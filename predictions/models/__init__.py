@@ -9,7 +9,7 @@ in SQL, with the triggers that keep it append-only. Its indexes:
 - ``(registered_model_id, key, id) WHERE key IS NOT NULL``: the rows of a client's own reference.
 """
 
-from predictions.models.log import IdempotencyKey, JSONText, Prediction, RemovedMonth
+from predictions.models.log import JSONText, Prediction, RemovedMonth
 from predictions.models.outcomes import Outcome
 from predictions.models.reviews import DriftFinding, DriftReview, Verdict
 from predictions.models.rollups import AnswerTime, ChangedHour, QualityHour, RolledHour, Rollup
@@ -20,7 +20,6 @@ __all__ = [
     "ChangedHour",
     "DriftFinding",
     "DriftReview",
-    "IdempotencyKey",
     "JSONText",
     "Outcome",
     "Prediction",

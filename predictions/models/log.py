@@ -77,24 +77,6 @@ class Prediction(models.Model):
         return time_of(identifier if isinstance(identifier, uuid.UUID) else uuid.UUID(str(identifier)))
 
 
-class IdempotencyKey(models.Model):
-    """A client's key for one request, and the answer that was given to it. Forgotten after a day."""
-
-    client = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
-    key = models.CharField(max_length=200)
-    request_sha256 = models.CharField(max_length=64)
-    answer = models.TextField()
-    created_at = models.DateTimeField(default=timezone.now)
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["client", "key"], name="idempotency_key_once")]
-        indexes = [models.Index(fields=["created_at"], name="idempotency_age")]  # for the hourly clean-up
-        default_permissions = ()
-
-    def __str__(self) -> str:
-        return self.key
-
-
 class RemovedMonth(models.Model):
     """A month of the log that retention has removed, on record.
 

@@ -30,8 +30,8 @@ _EPSILON: Final = sys.float_info.epsilon  # as scikit-learn's log_loss clips pro
 # LIMIT makes the join one look into the log's index for each row, however many the planner thinks there are.
 _HELD: Final = """
     SELECT log.version_id, log.prediction, log.probability, held.actual, of.positive, of.negative, of.center,
-        greatest(0, extract(epoch FROM held.observed_at)::float8
-            - vigia_milliseconds(held.prediction_id) / 1000.0::float8) AS delay
+        extract(epoch FROM held.observed_at)::float8
+            - vigia_milliseconds(held.prediction_id) / 1000.0::float8 AS delay
     FROM (
         SELECT DISTINCT ON (prediction_id) prediction_id, actual, observed_at
         FROM predictions_outcome
@@ -223,7 +223,8 @@ def _statement(part: _Part) -> str:
             count(*) FILTER (WHERE happened), sum(p), {", ".join(part.sums.values())}
         FROM (
             SELECT *, width_bucket(p, %(bounds)s::float8[]) AS bucket, {part.then},
-                CASE WHEN delay < 1 THEN 0 ELSE floor(ln(delay) / %(growth)s)::int + 1 END AS delayed
+                CASE WHEN abs(delay) < 1 THEN 0
+                    ELSE sign(delay)::int * (floor(ln(abs(delay)) / %(growth)s)::int + 1) END AS delayed
             FROM (
                 SELECT version_id, center, delay,
                     {", ".join(f"CASE WHEN {part.usable} THEN {name} END AS {name}" for name in part.columns)}

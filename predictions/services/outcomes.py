@@ -17,6 +17,7 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.utils import timezone
 
+from predictions.identifiers import LAST, lowest_at
 from predictions.models import Outcome
 from predictions.services import joining, outcome_rows
 from predictions.services.outcome_rows import Given, Rows
@@ -27,6 +28,7 @@ from training.services import makers
 from training.services.datasets import declared_schema
 
 HISTORY: Final = 20
+MILLISECOND: Final = dt.timedelta(milliseconds=1)  # ids tell time to it
 
 
 @dataclass(slots=True)
@@ -35,6 +37,7 @@ class Recorded:
 
     recorded : the first outcome of their prediction. corrected : another than the one that held.
     repeated : known already, so that nothing was written. waiting : their key has no prediction yet.
+    ambiguous : rows that `warnings` names, though not more than `REPORTED_FAULTS` of them.
     """
 
     received: int = 0
@@ -42,6 +45,15 @@ class Recorded:
     corrected: int = 0
     repeated: int = 0
     waiting: int = 0
+    ambiguous: int = 0
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+
+    def warn(self, outcome: Given, code: str, message: str) -> None:
+        """Names a row that was recorded, and whose prediction may not be the one that was meant."""
+        self.ambiguous += 1
+        if len(self.warnings) < REPORTED_FAULTS:
+            warning = {"row": outcome.row, "field": "key", "code": code, "message": message}
+            self.warnings.append(warning | {"value": outcome.key})
 
 
 def record(model: RegisteredModel, asked: Rows, *, by: User | None) -> Recorded:
@@ -67,13 +79,15 @@ def record(model: RegisteredModel, asked: Rows, *, by: User | None) -> Recorded:
             if known.repeats(what, each, actual):
                 counts.repeated += 1
                 continue
+            if each.key is not None:
+                _warn_of_doubt(counts, each, versions)
             if found is None:
                 counts.waiting += 1
             elif what in known.holding:
                 counts.corrected += 1
             else:
                 counts.recorded += 1
-            observed = each.observed_at or now
+            observed = each.observed_at or now  # equal to received_at: `joining` reads "not given" from that
             known.add(what, each.key, actual, observed)
             rows.append((found.prediction_id if found else None, each.key, json.dumps(actual), observed))
         _insert(model, rows, by, now)
@@ -133,20 +147,46 @@ class _Predictions:
     """The logged predictions a request names, by id and by the client's own key."""
 
     by_id: dict[uuid.UUID, _Found] = field(default_factory=dict)
-    by_key: dict[str, _Found] = field(default_factory=dict)
+    by_key: dict[tuple[str, uuid.UUID], _Found] = field(default_factory=dict)
+    repeated_keys: set[str] = field(default_factory=set)
 
     def get(self, given: Given) -> _Found | None:
         if given.prediction is not None:
             return self.by_id.get(given.prediction)
-        assert given.key is not None
-        return self.by_key.get(given.key)
+        return self.by_key.get(_asked_for(given))
+
+
+def _asked_for(given: Given) -> tuple[str, uuid.UUID]:
+    """(key, first id that is too new): a label belongs to a prediction made before it was observed."""
+    assert given.key is not None
+    if given.observed_at is None:
+        return given.key, LAST
+    return given.key, lowest_at(given.observed_at + MILLISECOND)
+
+
+def _warn_of_doubt(counts: Recorded, given: Given, predictions: _Predictions) -> None:
+    if given.observed_at is None and given.key in predictions.repeated_keys:
+        message = (
+            "several predictions have this key, and the newest one gets the outcome; "
+            "send observed_at, or the id of the prediction"
+        )
+        counts.warn(given, "several_predictions", message)
+    elif given.observed_at is not None and predictions.get(given) is None:
+        message = (
+            "no prediction with this key was made before observed_at, so the outcome waits; "
+            "a later prediction does not get it"
+        )
+        counts.warn(given, "no_earlier_prediction", message)
 
 
 def _predictions(model: RegisteredModel, given: Sequence[Given]) -> _Predictions:
-    """One index probe for each id and key: two statements for all of them."""
+    """The predictions of all rows, in two statements: one index probe for each id and key.
+
+    A key means the newest prediction; with `observed_at` the newest one made until then.
+    """
     found = _Predictions()
     ids = list({each.prediction for each in given if each.prediction is not None})
-    keys = list({each.key for each in given if each.key is not None})
+    keys = list({_asked_for(each) for each in given if each.key is not None})
     with connection.cursor() as cursor:
         if ids:
             cursor.execute(
@@ -159,14 +199,19 @@ def _predictions(model: RegisteredModel, given: Sequence[Given]) -> _Predictions
             found.by_id = {row[0]: _Found(*row) for row in cursor.fetchall()}
         if keys:
             cursor.execute(
-                "SELECT asked.key, newest.id, newest.version_id "
-                "FROM unnest(%s::text[]) AS asked (key), LATERAL ("
+                "SELECT asked.key, asked.before, newest.id, newest.version_id "
+                "FROM unnest(%s::text[], %s::uuid[]) AS asked (key, before), LATERAL ("
                 "SELECT log.id, log.version_id FROM predictions_prediction log "
-                "WHERE log.registered_model_id = %s AND log.key = asked.key ORDER BY log.id DESC LIMIT 1"
-                ") AS newest",
-                [keys, model.pk],
+                "WHERE log.registered_model_id = %s AND log.key = asked.key AND log.id < asked.before "
+                "ORDER BY log.id DESC LIMIT 2"  # the second one says that there are several
+                ") AS newest ORDER BY newest.id DESC",
+                [[key for key, _ in keys], [before for _, before in keys], model.pk],
             )
-            found.by_key = {key: _Found(*row) for key, *row in cursor.fetchall()}
+            for key, before, *row in cursor.fetchall():
+                if (key, before) in found.by_key:
+                    found.repeated_keys.add(key)
+                else:
+                    found.by_key[key, before] = _Found(*row)
     return found
 
 

@@ -50,6 +50,11 @@ def page(model: RegisteredModel, wanted: Wanted) -> tuple[list[Prediction], uuid
     return found, found[-1].id if more else None
 
 
+def by_ids(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Prediction]:
+    """Rows of the log by id."""
+    return {row.pk: row for row in Prediction.objects.filter(pk__in=ids)}
+
+
 def find(identifier: uuid.UUID) -> Prediction | None:
     """One row with all its lineage needs."""
     related = ("registered_model", "version__registered_model", "version__dataset", "version__created_by")

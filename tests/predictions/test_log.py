@@ -19,9 +19,9 @@ from rest_framework.test import APIClient
 from predictions import log, partitions, tasks
 from predictions.export import neutral
 from predictions.identifiers import lowest_at, new_ids, time_of
-from predictions.models import IdempotencyKey, Prediction
+from predictions.models import Prediction
 from tests.conftest import Post, assert_error, at_once, keyed
-from training.models import GroupScope, ModelVersion, RegisteredModel
+from training.models import GroupScope, IdempotencyKey, ModelVersion, RegisteredModel
 
 CHURN = "/api/v1/models/churn/predictions/"
 

@@ -32,6 +32,7 @@ def given(response: Any) -> dict[str, int]:
     assert response.status_code == 200, response.content
     body: dict[str, int] = response.json()
     assert body.pop("model") == "churn"
+    del body["warnings"], body["ambiguous"]
     return {name: count for name, count in body.items() if count}
 
 
@@ -157,7 +158,7 @@ def test_a_number_in_a_csv_is_read_with_its_decimal_mark(db: None, post: Post) -
 def test_an_outcome_may_come_before_its_prediction(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
-    early = [{"key": f"c{number}", "actual": True, "observed_at": WHEN} for number in range(3)]
+    early = [{"key": f"c{number}", "actual": True} for number in range(3)]
     assert given(post(OUTCOMES, early)) == {"received": 3, "waiting": 3}
     assert given(post(OUTCOMES, early)) == {"received": 3, "repeated": 3}
     predict = "/api/v1/models/churn/predictions/"
@@ -166,7 +167,7 @@ def test_an_outcome_may_come_before_its_prediction(
     assert join_waiting_outcomes() == 0
     assert str(Outcome.objects.get(key="c0").prediction_id) == by_beat
     by_request = post(predict, customer | {"_key": "c1"}).json()["predictions"][0]["id"]
-    again = {"key": "c1", "actual": False, "observed_at": WHEN}
+    again = {"key": "c1", "actual": False}
     assert given(post(OUTCOMES, again)) == {"received": 1, "corrected": 1}
     joined = Outcome.objects.filter(key="c1").order_by("id")
     assert [(str(row.prediction_id), row.actual) for row in joined] == [
@@ -180,15 +181,92 @@ def test_an_outcome_may_come_before_its_prediction(
 
 def test_a_retry_by_key_is_a_repeat_even_beside_a_newer_prediction(churn: ModelVersion, post: Post) -> None:
     [first] = answered(churn, key="c7")
-    said = {"key": "c7", "actual": True, "observed_at": WHEN}
+    said = {"key": "c7", "actual": True, "observed_at": timezone.now().isoformat()}
     assert given(post(OUTCOMES, said)) == {"received": 1, "recorded": 1}
     [second] = answered(churn, key="c7")
     assert given(post(OUTCOMES, said)) == {"received": 1, "repeated": 1}
     assert outcomes.of(second.pk) is None
-    later = said | {"observed_at": "2026-11-02"}
+    later = said | {"observed_at": timezone.now().isoformat()}
     assert given(post(OUTCOMES, later)) == {"received": 1, "recorded": 1}, "another one is the newest's"
     assert outcomes.of(second.pk) is not None
     assert Outcome.objects.filter(prediction_id=first.pk).count() == 1
+
+
+def at(moment: dt.datetime, version: ModelVersion, **fields: Any) -> Prediction:
+    """A logged prediction made at `moment`."""
+    [row] = answered(version, **fields)
+    with transaction.atomic(), connection.cursor() as cursor:  # the log refuses changes otherwise
+        cursor.execute("SET LOCAL vigia.maintenance = 'move'")
+        cursor.execute("DELETE FROM predictions_prediction WHERE id = %s", [row.pk])
+    row.pk = uuid.UUID(int=lowest_at(moment).int | row.pk.int & (2**80 - 1))
+    row.save(force_insert=True)
+    return row
+
+
+def test_a_label_belongs_to_the_newest_prediction_made_before_it_was_observed(
+    churn: ModelVersion, post: Post
+) -> None:
+    now = timezone.now()
+    days = [now - dt.timedelta(days=day) for day in (20, 10, 2)]
+    rows = [at(day, churn, key="c7") for day in days]
+    observed = now - dt.timedelta(days=5)
+    said = {"key": "c7", "actual": True, "observed_at": observed.isoformat()}
+    assert given(post(OUTCOMES, said)) == {"received": 1, "recorded": 1}
+    [row] = Outcome.objects.all()
+    assert row.prediction_id == rows[1].pk, "the prediction of two days ago came after the label"
+    assert row.observed_at == observed
+    exact = {"key": "c7", "actual": False, "observed_at": rows[0].at.isoformat()}
+    assert given(post(OUTCOMES, exact)) == {"received": 1, "recorded": 1}
+    assert Outcome.objects.latest("id").prediction_id == rows[0].pk, "an id tells time to the millisecond"
+
+
+def test_a_label_from_before_every_prediction_waits_and_no_later_one_gets_it(
+    churn: ModelVersion, post: Post
+) -> None:
+    now = timezone.now()
+    [first] = answered(churn, key="c7")
+    body = [
+        {"key": "c7", "actual": True, "observed_at": (now - dt.timedelta(days=3)).isoformat()},
+        {"key": "new", "actual": True, "observed_at": (now - dt.timedelta(days=3)).isoformat()},
+        {"key": "new", "actual": False},
+    ]
+    response = post(OUTCOMES, body).json()
+    assert (response["waiting"], response["recorded"], response["ambiguous"]) == (3, 0, 2)
+    assert [(each["row"], each["code"]) for each in response["warnings"]] == [
+        (0, "no_earlier_prediction"),
+        (1, "no_earlier_prediction"),
+    ]
+    answered(churn, key="c7")
+    [later] = answered(churn, key="new")
+    assert join_waiting_outcomes() == 1, "only the outcome without a time of observation is joined"
+    [joined] = Outcome.objects.filter(prediction_id__isnull=False)
+    assert (joined.prediction_id, joined.actual) == (later.pk, False)
+    assert outcomes.of(first.pk) is None
+
+
+def test_a_waiting_label_is_joined_to_the_prediction_made_before_it_was_observed(
+    churn: ModelVersion, post: Post
+) -> None:
+    """The prediction's commit becomes visible after the outcome came."""
+    now = timezone.now()
+    said = {"key": "c7", "actual": True, "observed_at": (now - dt.timedelta(minutes=10)).isoformat()}
+    assert given(post(OUTCOMES, said))["waiting"] == 1
+    before = at(now - dt.timedelta(minutes=20), churn, key="c7")
+    at(now - dt.timedelta(minutes=5), churn, key="c7")
+    assert join_waiting_outcomes() == 1
+    assert Outcome.objects.get().prediction_id == before.pk
+
+
+def test_a_key_that_several_predictions_have_is_named(churn: ModelVersion, post: Post) -> None:
+    answered(churn, key="c7")
+    [newest] = answered(churn, key="c7")
+    answered(churn, key="alone")
+    response = post(OUTCOMES, [{"key": "alone", "actual": True}, {"key": "c7", "actual": True}]).json()
+    assert (response["recorded"], response["ambiguous"]) == (2, 1)
+    [warning] = response["warnings"]
+    assert (warning["row"], warning["code"], warning["value"]) == (1, "several_predictions", "c7")
+    assert "observed_at" in warning["message"]
+    assert Outcome.objects.get(key="c7").prediction_id == newest.pk
 
 
 def test_the_same_outcomes_at_once_are_recorded_once(churn: ModelVersion, client_user: User) -> None:

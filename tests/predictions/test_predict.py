@@ -225,11 +225,41 @@ def test_html_in_a_value_is_stored_as_it_is(post: Post, api: APIClient) -> None:
     assert json.loads(json.dumps(float(line["prediction"]))) == given["prediction"]
 
 
+@pytest.mark.parametrize("path", [CHURN, "/api/v1/models/churn/versions/1/predictions/"])
+def test_a_csv_answer_has_the_keys_and_the_inputs_in_the_order_of_the_request(
+    churn: ModelVersion, post: Post, customer: dict[str, Any], path: str
+) -> None:
+    body = [customer | {"_key": f"c{number % 7}", "tenure": number} for number in (9, 3, 70, 1, 12, 8, 40, 2)]
+    plain = post(path, body, Accept="text/csv")
+    rows = list(csv.DictReader(io.StringIO(plain.content.decode())))
+    assert [row["key"] for row in rows] == [row["_key"] for row in body]
+    assert not any(name.startswith("input.") for name in rows[0])
+    once = {"Accept": "text/csv", "Idempotency-Key": path}
+    for _ in range(2):  # the second one is the stored answer
+        whole = post(f"{path}?include=inputs", body, **once)
+        rows = list(csv.DictReader(io.StringIO(whole.content.decode())))
+        assert [(row["key"], row["input.tenure"]) for row in rows] == [
+            (row["_key"], str(row["tenure"])) for row in body
+        ]
+    assert whole["Idempotent-Replayed"] == "true"
+    answers = post(f"{path}?include=inputs", body).json()["predictions"]
+    assert [(each["key"], each["inputs"]["tenure"]) for each in answers] == [
+        (row["_key"], row["tenure"]) for row in body
+    ]
+    assert set(post(path, customer).json()["predictions"][0]) == {
+        "id",
+        "prediction",
+        "probability",
+        "warnings",
+    }
+    assert_error(post(f"{path}?include=everything", body), 400, "invalid_input")
+
+
 def test_an_answer_can_be_had_as_csv_and_a_refusal_stays_json(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
     answered = post(CHURN, [customer, customer], Accept="text/csv")
     rows = list(csv.DictReader(io.StringIO(answered.content.decode())))
     assert [row["id"] for row in rows] == [str(row.id) for row in Prediction.objects.order_by("id")]
-    assert set(rows[0]) == {"id", "model", "version", "prediction", "probability", "warnings"}
+    assert set(rows[0]) == {"id", "model", "version", "key", "prediction", "probability", "warnings"}
     assert_error(post(CHURN, {}, Accept="text/csv"), 400, "invalid_input")

@@ -15,10 +15,10 @@ from uuid_utils import uuid7
 from predictions import log, wire
 from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown
 from predictions.log import AlreadyAnswered, Entry, Stale, Writer
-from predictions.models import IdempotencyKey, Prediction
+from predictions.models import Prediction
 from predictions.wire import Claim
 from tests.conftest import at_once
-from training.models import ModelVersion
+from training.models import IdempotencyKey, ModelVersion
 from training.services import snapshot
 
 pytestmark = pytest.mark.django_db(transaction=True)

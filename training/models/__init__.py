@@ -4,6 +4,7 @@ The database guards the rules: one active version per model, one version per run
 repeat, an activation log that cannot be rewritten.
 """
 
+from training.models.idempotency import IdempotencyKey
 from training.models.jobs import Comparison, Job, TrainingRun
 from training.models.registry import RIGHTS, Dataset, GroupScope, RegisteredModel
 from training.models.switching import Activation, Rollout
@@ -15,6 +16,7 @@ __all__ = [
     "Comparison",
     "Dataset",
     "GroupScope",
+    "IdempotencyKey",
     "Job",
     "ModelVersion",
     "PrunedArtifact",

@@ -11,19 +11,18 @@ from django.db.models import Model, QuerySet
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from rest_framework.request import Request
-from rest_framework.reverse import reverse
-from rest_framework.views import APIView
 
 from training.models import RegisteredModel
 from training.parsers import CsvBody, check_length
 from training.schema import Fault, InvalidRows
 from training.services import access, registry
+from training.views.idempotent import IdempotentView
 
 PAGE = 100
 Row = TypeVar("Row", bound=Model)
 
 
-class ModelView(APIView):
+class ModelView(IdempotentView):
     """A route below ``/models/{model}/``: finds the model and asks for the right the method needs."""
 
     rights: ClassVar[dict[str, access.Right]] = {}
@@ -125,10 +124,15 @@ def before(rows: QuerySet[Row, Row], request: Request, field: str) -> QuerySet[R
     return rows.order_by(f"-{field}")[:PAGE]
 
 
-def following_page(request: Request, route: str, model: RegisteredModel, cursor: object) -> str | None:
-    """The address of the next page of a model's list, with what else was asked for; None after the last."""
+def following_page(request: Request, address: str, cursor: object) -> str | None:
+    """The address of a list's next page, with the request's other parameters; None after the last page.
+
+    Parameters
+    ----------
+    address : of the list, without parameters.
+    """
     if cursor is None:
         return None
     parameters = request.query_params.copy()
     parameters["cursor"] = str(cursor)
-    return f"{reverse(route, args=[model.name], request=request)}?{parameters.urlencode()}"
+    return f"{request.build_absolute_uri(address)}?{parameters.urlencode()}"

@@ -25,13 +25,14 @@ from training.serializers import (
 )
 from training.services import cards, comparisons, evaluating, registry
 from training.views.base import ModelView, csv_dialect, who
-from training.views.waiting import waited
+from training.views.prefer_wait import JobResponse
 
 
 class EvaluationsView(ModelView):
     """Metrics of the active version (or `?version=n`) on labelled rows. Nothing is trained or logged."""
 
     rights: ClassVar = {"POST": "train"}
+    creates_rows = False
     parser_classes = [StrictJSONParser, CSVParser]
 
     @extend_schema(
@@ -76,11 +77,7 @@ class ComparisonsView(ModelView):
         if new:
             tasks.enqueue(job)
         address = reverse("comparison", args=[self.model.name, number, job.pk], request=request)
-        headers = {"Location": address}
-        job = waited(request, job, headers)
-        return Response(
-            ComparisonSerializer(job).data, status=201 if job.is_finished else 202, headers=headers
-        )
+        return JobResponse(request, job, lambda job: dict(ComparisonSerializer(job).data), location=address)
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> ComparisonRequestSerializer:
         return ComparisonRequestSerializer(*args, **kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -23,7 +24,7 @@ from training.serializers import REPEAT, TrainingRequestSerializer, TrainingRunS
 from training.services import access, datasets, jobs, makers, runs, sources
 from training.services.makers import AskedElsewhere, Maker
 from training.views.base import ModelView, before, csv_dialect, who
-from training.views.waiting import waited
+from training.views.prefer_wait import JobResponse
 
 
 class TrainingRunsView(ModelView):
@@ -86,8 +87,10 @@ class TrainingRunsView(ModelView):
         return self._enqueued(request, run)
 
     def _enqueued(self, request: Request, run: TrainingRun) -> Response:
+        """202 at once; with ``Prefer: wait=N`` as late as that, and 201 when the run has finished."""
         tasks.enqueue(run)
-        return self._answer(request, run)
+        location = reverse("training-run", args=[self.model.name, run.pk], request=request)
+        return JobResponse(request, run, partial(shown, request), location=location)
 
     def _mode(self, request: Request, data: Any) -> str:
         given = request.query_params.get("mode")
@@ -100,12 +103,6 @@ class TrainingRunsView(ModelView):
             )
             raise InvalidRows([fault], message=fault.message)
         return str(given)
-
-    def _answer(self, request: Request, run: TrainingRun) -> Response:
-        """202 at once; with ``Prefer: wait=N`` as late as that, and 201 when the run has finished."""
-        headers = {"Location": reverse("training-run", args=[self.model.name, run.pk], request=request)}
-        run = waited(request, run, headers)
-        return Response(shown(request, run), status=201 if run.is_finished else 202, headers=headers)
 
 
 class TrainingRunView(ModelView):

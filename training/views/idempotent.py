@@ -1,0 +1,100 @@
+"""`Idempotency-Key` for every POST that creates something, in one place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from django.http import QueryDict
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.utils.encoders import JSONEncoder
+from rest_framework.views import APIView
+
+from training.parsers import body_sha256
+from training.services import idempotency
+from training.services.idempotency import RetryKey, StoredResponse
+from training.views.prefer_wait import JobResponse
+
+REPLAYED = "Idempotent-Replayed"
+
+
+class IdempotentView(APIView):
+    """A view whose POST answers a repeated `Idempotency-Key` with the stored response.
+
+    The handler runs in one transaction with the row that stores its response. A `JobResponse` is waited for
+    after that transaction, and what it waited for replaces the stored response.
+
+    Attributes
+    ----------
+    stores_own_answers : the view's answers are stored elsewhere, such as in the prediction log's transaction.
+    creates_rows : False for a POST that only computes; it runs without a transaction.
+    """
+
+    stores_own_answers = False
+    creates_rows = True
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        handler = getattr(self, "post", None)
+        if request.method == "POST" and handler is not None and not self.stores_own_answers:
+            # DRF looks the handler up after this method, when the client is known.
+            self.post = lambda *args, **kwargs: self._once(handler, *args, **kwargs)
+
+    def _once(
+        self, handler: Callable[..., Response], request: Request, *args: Any, **kwargs: Any
+    ) -> Response:
+        retry = retry_key(request)
+        if retry is None:
+            return _waited(handler(request, *args, **kwargs))
+        made: list[Response] = []
+
+        def create() -> StoredResponse:
+            made.append(handler(request, *args, **kwargs))
+            return _stored(made[-1])
+
+        stored, replayed = idempotency.answer_once(retry, create, in_transaction=self.creates_rows)
+        if replayed:
+            headers = stored.headers | {REPLAYED: "true"}
+            return Response(json.loads(stored.body), stored.status, headers=headers)
+        response = _waited(made[-1])
+        if response is not made[-1]:
+            idempotency.replace_response(retry, _stored(response))
+        return response
+
+
+def retry_key(request: Request) -> RetryKey | None:
+    """The request's idempotency key with what exactly is asked; None without the header.
+
+    Raises
+    ------
+    Malformed : the key is not printable ASCII, or too long.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    idempotency.check_key(key)
+    content_type = request.content_type or ""
+    digest = idempotency.request_sha256(request.get_full_path(), content_type, _body_sha256(request))
+    client_id = request.user.pk
+    assert client_id is not None  # permissions refuse anonymous requests
+    return RetryKey(client_id, key, digest)
+
+
+def _body_sha256(request: Request) -> str:
+    """Digest of the body; that of a form is made of its fields."""
+    data = request.data
+    if isinstance(data, QueryDict):
+        return hashlib.sha256(data.urlencode().encode()).hexdigest()
+    return body_sha256(request)
+
+
+def _waited(response: Response) -> Response:
+    return response.waited() if isinstance(response, JobResponse) else response
+
+
+def _stored(response: Response) -> StoredResponse:
+    headers = {name: str(value) for name, value in response.headers.items() if name != "Content-Type"}
+    return StoredResponse(response.status_code, json.dumps(response.data, cls=JSONEncoder), headers)
