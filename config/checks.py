@@ -180,21 +180,14 @@ def limits_are_positive(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def models_have_usable_names(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """A file of the catalogue whose name is taken would break the service, or another model."""
     from training import catalogue
-    from training.services import makers
 
-    taken = {name: catalogue.reserved(name) for name in catalogue.unusable_names()}
-    taken |= {
-        maker.name: f"{maker.name!r} is the model of another application"
-        for maker in makers.every()
-        if maker.name in catalogue.names()
-    }
     return [
         Error(
-            f"training/catalogue/{name}.py cannot declare a model: {why}.",
+            f"training/catalogue/{name}.py cannot declare a model: {catalogue.reserved(name)}.",
             hint=f"Rename the file and its MODEL, say to {name}_model.",
             id="vigia.E010",
         )
-        for name, why in sorted(taken.items())
+        for name in catalogue.unusable_names()
     ]
 
 

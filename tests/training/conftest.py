@@ -22,7 +22,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any) -> Ite
     """The directory of an empty catalogue; what is written there is read like training/catalogue/."""
     home = tmp_path / "catalogue"
     home.mkdir()
-    known = set(sys.modules)
+    known, own = set(sys.modules), set(vars(catalogue))
     monkeypatch.setattr(catalogue, "HERE", home)
     monkeypatch.setattr(catalogue, "__path__", [str(home)])
     settings.VAR_DIR = tmp_path / "var"
@@ -32,6 +32,8 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any) -> Ite
     for name in set(sys.modules) - known:
         if name.startswith("training.catalogue."):
             del sys.modules[name]
+    for name in set(vars(catalogue)) - own:
+        delattr(catalogue, name)
     forget_catalogue()
 
 

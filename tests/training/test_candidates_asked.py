@@ -13,7 +13,7 @@ from training.errors import GateNotPassed
 from training.models import ModelVersion, TrainingRun
 from training.services import datasets, registry, rollouts, runs
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)
 
 DECLARATION = """
 import decimal
@@ -167,12 +167,12 @@ def test_a_classifier_that_cannot_answer_clients_is_refused_by_the_gate(
     assert run.version.status == "candidate"
 
 
-def test_no_override_policy_or_canary_makes_it_answer(declare: Declare, api: Any) -> None:
+def test_no_override_policy_or_canary_makes_it_answer(declare: Declare, post: Post) -> None:
     made = trained(declare, regressor("return size[:, None]"), "price").version
     assert made.status == "candidate", "the policy is always"
     with pytest.raises(GateNotPassed, match="not even by an override"):
         registry.activate(made, by=None, reason="I insist", override=True)
-    answered = api.post("/api/v1/models/own/versions/1/activate/", {"reason": "x", "override": True})
+    answered = post("/api/v1/models/own/versions/1/activate/", {"reason": "x", "override": True})
     assert_error(answered, 409, "gate_not_passed")
     good = trained(declare, regressor("return size"), "price").version
     assert good.status == "active"

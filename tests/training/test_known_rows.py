@@ -128,6 +128,7 @@ def outcomes(churn: ModelVersion, post: Post) -> list[dict[str, Any]]:
     return known
 
 
+@pytest.mark.django_db(transaction=True)
 def test_the_same_outcomes_are_not_trained_twice(
     churn: ModelVersion, outcomes: list[dict[str, Any]], post: Post, api: APIClient
 ) -> None:
@@ -146,6 +147,7 @@ def test_the_same_outcomes_are_not_trained_twice(
     assert "60 of the 60 rows are in the dataset of version 2 already" in note["message"]
 
 
+@pytest.mark.django_db(transaction=True)
 def test_asked_for_again_known_outcomes_make_no_new_active_version(
     churn: ModelVersion, outcomes: list[dict[str, Any]], post: Post, api: APIClient
 ) -> None:
@@ -157,6 +159,7 @@ def test_asked_for_again_known_outcomes_make_no_new_active_version(
     assert (again["activated"], again["dataset"]["rows"]) == (False, 720)
 
 
+@pytest.mark.django_db(transaction=True)
 def test_of_a_window_that_overlaps_only_new_rows_are_appended(
     churn: ModelVersion, outcomes: list[dict[str, Any]], post: Post, api: APIClient
 ) -> None:
@@ -175,6 +178,7 @@ def test_of_a_window_that_overlaps_only_new_rows_are_appended(
     assert sorted(ids) == sorted(each["prediction"] for each in outcomes)
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_run_that_begins_after_another_has_taken_its_rows_fails_in_words(
     churn: ModelVersion, outcomes: list[dict[str, Any]], post: Post, api: APIClient
 ) -> None:
@@ -188,6 +192,7 @@ def test_a_run_that_begins_after_another_has_taken_its_rows_fails_in_words(
     assert "all 60 rows are in the dataset of churn 2 already" in found["error"]
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_file_keeps_its_digest_where_it_holds_no_logged_rows(churn: ModelVersion) -> None:
     """Files written before ids were kept are the same files today."""
     before = Dataset.objects.count()

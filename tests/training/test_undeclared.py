@@ -96,6 +96,7 @@ def test_reading_goes_on_without_the_file(gone: Path, api: Any, path: str) -> No
     assert api.get(f"/api/v1/models/churn/{path}").status_code in (200, 404)
 
 
+@pytest.mark.django_db(transaction=True)
 def test_predictions_and_evaluations_go_on_without_the_file(
     gone: Path, post: Post, customer: dict[str, Any]
 ) -> None:

@@ -6,6 +6,7 @@ never at start, so a process pays only for the models it touches.
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import importlib
 import keyword
@@ -18,6 +19,7 @@ from training.errors import NotDeclared
 
 HERE = Path(__file__).parent
 LONGEST_NAME = 50
+_TAKEN: set[str] = set()
 
 
 class UnknownDeclaration(NotDeclared, LookupError):
@@ -55,6 +57,12 @@ def _files() -> list[str]:
     return sorted(module.name for module in found if not module.name.startswith("_"))
 
 
+def reserve(name: str) -> None:
+    """Keeps a name for the model of an application above."""
+    _TAKEN.add(name)
+    names.cache_clear()
+
+
 def reserved(name: str) -> str:
     """Why a model cannot have this name; empty where it can.
 
@@ -63,6 +71,10 @@ def reserved(name: str) -> str:
     """
     if name in OWN:
         return f"{name!r} is a name the catalogue itself uses"
+    if hasattr(builtins, name):  # the package's own code would find the module in its place
+        return f"{name!r} is a built-in name of Python"
+    if name in _TAKEN:
+        return f"{name!r} is the model of another application"
     if keyword.iskeyword(name):
         return f"{name!r} is a keyword of Python"
     if not name.isidentifier() or not name.isascii() or name != name.lower() or len(name) > LONGEST_NAME:

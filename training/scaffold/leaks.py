@@ -22,7 +22,7 @@ TRIPLED_COLUMNS: Final = 60  # 34,220 triples
 SCORED_ROWS: Final = 5_000
 FEWEST_ROWS: Final = 30
 WEIGHTED: Final = 0.997  # R² of two or three columns; one alone is judged by `NEARLY_ONE`
-PROMISING: Final = 0.98
+PROMISING: Final = 0.9  # correlations around blanks are of different rows
 TRIED_GROUPS: Final = 200
 NEEDED: Final = 4.0
 

@@ -13,6 +13,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from training import artifacts, catalogue, datasets, fitting, notes, searching, version
+from training.advice import in_words
 from training.declaration import ModelDeclaration
 from training.engines.choice import choose
 from training.models import (
@@ -85,7 +86,8 @@ def _fit(lease: Lease, run: TrainingRun, declared: ModelDeclaration, active: Mod
     lease.report("compiling", 80)
     choice = choose(fitted.pipeline, fitted.schema, declared.task, fitted.train_features, declared.seed)
     lease.report("judging", 84)
-    judged = judgement.judge(run.registered_model, declared, fitted, choice, artifact)
+    with in_words(f"judging {declared.name}'s pipeline"):
+        judged = judgement.judge(run.registered_model, declared, fitted, choice, artifact)
     return Made(
         dataset=dataset,
         artifact=artifact,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from django.utils.module_loading import import_string
 
+from training import catalogue
 from training.errors import Conflict
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
 from training.notes import Note
@@ -154,6 +155,7 @@ class AskedElsewhere(Conflict):
 def register(maker: Maker) -> None:
     """Adds a registered model; its row is made by `training.services.registry.sync_catalogue`."""
     _MAKERS[maker.name] = maker
+    catalogue.reserve(maker.name)
 
 
 def every() -> list[Maker]:

@@ -16,7 +16,6 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from training import catalogue, notes
 from training.declaration import ModelDeclaration
 from training.scaffold import files, proposal, source, survey, trial
-from training.services import makers
 
 TASKS = ("binary", "multiclass", "regression")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,49}", re.ASCII)
@@ -167,12 +166,12 @@ class Command(BaseCommand):
 def check_name(name: str) -> str:
     """`name`, or `CommandError` when no model may be called so."""
     why = catalogue.reserved(name)
-    if not why and makers.find(name) is not None:
-        why = f"{name!r} is the model of another application"
     if not why and not NAME.fullmatch(name):
         why = f"{name!r} is no name for a model: it must begin with a letter"
     if why:
-        raise CommandError(f"{why}: choose another name, say {SUGGESTED.sub('', name.lower())[:44]}_model")
+        raise CommandError(
+            f"{why}: choose another name, say {SUGGESTED.sub('', name.lower())[:44] or 'my'}_model"
+        )
     return name
 
 
