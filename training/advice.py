@@ -34,7 +34,7 @@ _ADVICE: Final = (
     (r"pickle|<lambda>|local object|<locals>", _STORABLE),
     (r"from_dtype|categorical_features|could not convert string|dtype='numeric' is not comp", _TEXTS),
     (r"input .* contains NaN|missing values", _BLANKS),
-    (r"column of the dataframe|columns are missing|not in index|columns using strings", _COLUMNS),
+    (r"columns? of the dataframe|columns are missing|not in index|columns using strings", _COLUMNS),
     (r"unexpected keyword|invalid parameter|parameter of .* must be", "correct build()'s parameters"),
     (r"no module named|cannot import name", "install the library in the service's environment"),
     (r"UnusableAnswers", "correct the estimator in build()"),

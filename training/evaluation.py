@@ -57,8 +57,8 @@ def by_row_from(rows: npt.NDArray[np.uint64]) -> int | None:
 
     - few distinct feature rows, each on average `COPIES` times there or more: the rows asked later are those
       that training holds, and a side that lacks some of them says nothing of them. All are divided (1).
-    - a feature row that makes up `HEAVY` of all rows or more: it would stand in the hold-out as a whole, or
-      be missing there. Such rows alone are divided.
+    - a feature row that makes up `HEAVY` of all rows or more, and is there `COPIES` times: it would stand in
+      the hold-out as a whole, or be missing there. Such rows alone are divided.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def by_row_from(rows: npt.NDArray[np.uint64]) -> int | None:
         return None
     if len(rows) >= COPIES * len(counts):
         return 1
-    heavy = max(2, math.ceil(HEAVY * len(rows)))
+    heavy = max(COPIES, math.ceil(HEAVY * len(rows)))
     return heavy if counts.max() >= heavy else None
 
 

@@ -235,6 +235,7 @@ def test_training_evaluations_and_outcomes_say_it_as_well(
         assert f"send {send}" in error["message"]
 
 
+@pytest.mark.django_db(transaction=True)
 def test_columns_may_be_called_like_a_wrapper(declare: Declare, post: Post) -> None:
     text = DECLARATION.replace('"size"', '"data"').replace('"kind"', '"columns"')
     model = declare("own", text.format(pipeline="make_pipeline(codes, LogisticRegression())"))

@@ -173,7 +173,9 @@ def test_no_override_policy_or_canary_makes_it_answer(declare: Declare, post: Po
     with pytest.raises(GateNotPassed, match="not even by an override"):
         registry.activate(made, by=None, reason="I insist", override=True)
     answered = post("/api/v1/models/own/versions/1/activate/", {"reason": "x", "override": True})
-    assert_error(answered, 409, "gate_not_passed")
+    error = answered.json()["error"]
+    assert (answered.status_code, error["code"]) == (409, "gate_not_passed")
+    assert [check["name"] for check in error["details"]] == ["answers"]
     good = trained(declare, regressor("return size"), "price").version
     assert good.status == "active"
     with pytest.raises(GateNotPassed):

@@ -16,8 +16,8 @@ from training import catalogue
 from training.services import registry
 
 TAKEN = (
-    "get", "names", "importlib", "hashlib", "pkgutil", "keyword", "cache", "annotations", "reserved", "type", "isinstance", "sorted",
-    "source_sha256", "unusable_names", "reserve",
+    "get", "names", "importlib", "hashlib", "pkgutil", "keyword", "cache", "annotations", "reserved", "type",
+    "isinstance", "sorted", "source_sha256", "unusable_names",
 )  # fmt: skip
 
 

@@ -43,14 +43,16 @@ def assemble(run: TrainingRun, schema: DatasetSchema, active: ModelVersion | Non
     if run.source is None:
         return _with_upload(run, schema, active, upload)
     known = _known(active.dataset, upload)
+    said = f"{known:,} of the {upload.rows:,} rows are in the dataset of version {active.number} already"
     if run.mode == TrainingRun.Mode.REPLACE:
-        return Assembled(_joined(run, schema, [upload]), nothing_new=active.dataset.holds(upload))
+        note = Note("rows_in_dataset", "info", said)
+        dataset = _joined(run, schema, [upload])
+        return Assembled(dataset, (note,) if known else (), nothing_new=known == upload.rows)
     if known == upload.rows and not run.repeat:
         raise AlreadyTrained(all_known(upload.rows, active))
     parts = [active.dataset, upload]
     if not known:
         return Assembled(_joined(run, schema, parts))
-    said = f"{known:,} of the {upload.rows:,} rows are in the dataset of version {active.number} already"
     how = "were added again, so they count twice" if run.repeat else f"were left out ({ASK_AGAIN})"
     note = Note("rows_in_dataset", "warning" if run.repeat else "info", f"{said} and {how}")
     dataset = _joined(run, schema, parts, once=not run.repeat)
