@@ -48,6 +48,7 @@ def declare(shelf: Path, db: None) -> Declare:
 
     def write(name: str, text: str) -> RegisteredModel:
         (shelf / f"{name}.py").write_text(text, encoding="utf-8")
+        sys.modules.pop(f"training.catalogue.{name}", None)
         forget_catalogue()
         registry.sync_catalogue()
         return RegisteredModel.objects.get(name=name)
