@@ -131,8 +131,8 @@ class Shift:
     bounds : inner bounds (k - 1,) of the bins shown; empty where `labels` name them.
     labels : of k bins. before, after : rows in each.
     psi : population stability index, sum of (a - b) ln(a / b) over the shares of `psi_bounds`' bins (Siddiqi,
-        Credit Risk Scorecards, 2006); those bins are tenths of the distribution before, and an empty one
-        counts as `SMALLEST_SHARE`.
+        Credit Risk Scorecards, 2006); those bins are tenths of the distribution before, a bucket that several
+        end in is a bin of its own, and an empty bin counts as `SMALLEST_SHARE`.
     ks : Kolmogorov and Smirnov's largest distance of the two distribution functions, as far as the buckets
         resolve it; None for labels, which have no order.
     """
@@ -154,9 +154,7 @@ def shift(before: Counts, after: Counts, *, unit: bool) -> Shift:
     unit : whether the bins shown divide [0, 1], else what lies between the first and the last hundredth.
     """
     shown = _unit_bounds() if unit else _spread_bounds(before, after)
-    tenths = (
-        np.unique([before.at(step / PSI_BINS) or 0 for step in range(1, PSI_BINS)]) if before.total else _NONE
-    )
+    tenths = _tenths(before) if before.total else _NONE
     uppers = [before.buckets.upper(int(bucket)) for bucket in shown]
     return Shift(
         labels=_names(uppers, unit=unit),
@@ -170,6 +168,14 @@ def shift(before: Counts, after: Counts, *, unit: bool) -> Shift:
 
 
 _NONE: Final = np.array([], dtype=np.int64)
+
+
+def _tenths(counts: Counts) -> Whole:
+    """The buckets in which tenths end, and the bucket before each in which several end: ties fill it."""
+    ends, times = np.unique(
+        [counts.at(step / PSI_BINS) or 0 for step in range(1, PSI_BINS)], return_counts=True
+    )
+    return np.union1d(ends, ends[times > 1] - 1)
 
 
 def psi(before: Whole, after: Whole) -> float | None:

@@ -24,6 +24,7 @@ from training.engines.shape import checked
 from training.schema import Fault, Instance, InvalidRows
 from training.schema.compiled import Rows
 from training.schema.decoding import decode_json
+from training.schema.dialect import Told
 from training.schema.faults import REPORTED_FAULTS
 from training.schema.wrapping import wrapped
 from training.services import idempotency
@@ -140,13 +141,11 @@ def read_rows(served: Served, rows: Sequence[object], *, text: bool = False) -> 
     return _as_rows(served, good)
 
 
-def read_csv(
-    served: Served, stream: BinaryIO, *, delimiter: str | None = None, decimal: str | None = None
-) -> Rows:
+def read_csv(served: Served, stream: BinaryIO, told: Told) -> Rows:
     """The rows of a CSV with header, all valid; see `read_body`."""
     from training.schema.reading import CsvReader
 
-    reader = CsvReader(stream, served.schema, with_target=False, delimiter=delimiter, decimal=decimal)
+    reader = CsvReader(stream, served.schema, with_target=False, told=told)
     good: list[Instance] = []
     faults: list[Fault] = []
     rows = bad = 0

@@ -19,6 +19,7 @@ from predictions.services import outcome_rows, outcomes, queries
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
 from training.schema.faults import REPORTED_FAULTS
 from training.views.base import (
+    CSV_PARAMETERS,
     ModelView,
     bad_parameter,
     csv_dialect,
@@ -133,16 +134,12 @@ class OutcomesView(ModelView):
             "text/csv": OpenApiTypes.STR,
         },
         responses=RecordedSerializer,
-        parameters=[
-            OpenApiParameter("delimiter", str, enum=[",", ";", "tab"], description="For a CSV body."),
-            OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
-        ],
+        parameters=CSV_PARAMETERS,
     )
     def post(self, request: Request, model: str) -> Response:
         data = request.data
         if isinstance(data, CsvBody):
-            delimiter, decimal = csv_dialect(request)
-            given = outcome_rows.from_csv(data.stream, delimiter=delimiter, decimal=decimal)
+            given = outcome_rows.from_csv(data.stream, csv_dialect(request))
         else:
             given = outcome_rows.from_json(data)
         found = outcomes.record(self.model, given, by=who(request))

@@ -94,7 +94,9 @@ READINGS: Final = (
         "the training data. Of numbers alone.",
     ),
     Reading("missing", "Missing", "Share of the window's rows without a value.", form="share"),
-    Reading("unseen", "Unseen", "Share of the rows with a level that training never saw.", form="share"),
+    Reading(
+        "unseen", "Unseen", "Share of the rows with a level or a value that training never saw.", form="share"
+    ),
     Reading("outside", "Outside", "Share of the rows outside the training range.", form="share"),
 )
 MORE_READINGS: Final = (

@@ -221,7 +221,7 @@ def _absent(column: Column, rows: int) -> tuple[Sequence[Any], dict[int, str]]:
 
 def _read(column: Column, memo: _Memo, values: Sequence[Any]) -> tuple[Sequence[Any], dict[int, str]]:
     """The column's values of n rows, and the code of what is wrong by row."""
-    if column.is_numeric and _are_numbers(column, values):
+    if column.is_numeric and not column.missing and _are_numbers(column, values):
         return values, {}
     if column.is_numeric:  # 1 and true are one key of a dictionary, and only one of them is a number
         read = [_one(column, value) for value in values]

@@ -9,8 +9,23 @@ from rest_framework import serializers
 from predictions.models import DriftFinding, DriftReview
 
 
+class BinsSerializer(serializers.Serializer[Any]):
+    """The bins of a column, in the same order in each list."""
+
+    labels = serializers.ListField(child=serializers.CharField())
+    apart = serializers.ListField(
+        child=serializers.ChoiceField(["", "missing", "unseen", "outside"]),
+        required=False,
+        help_text="What sets the rows of a bin apart from the training rows. Older reviews lack the list.",
+    )
+    reference = serializers.ListField(child=serializers.IntegerField(), help_text="Rows of the reference.")
+    window = serializers.ListField(child=serializers.IntegerField(), help_text="Rows of the window.")
+
+
 class FindingSerializer(serializers.ModelSerializer[DriftFinding]):
     """What was found in one column; docs/drift.md explains the numbers."""
+
+    bins = BinsSerializer()
 
     class Meta:
         model = DriftFinding

@@ -37,7 +37,15 @@ from training.schema.faults import clip
 from training.serializers import InstanceSerializer, serializer_for
 from training.services import access, keys, makers, snapshot
 from training.services.serving import Served, served, served_to
-from training.views.base import ModelView, bad_parameter, csv_dialect, following_page, moment_of, whole_of
+from training.views.base import (
+    CSV_PARAMETERS,
+    ModelView,
+    bad_parameter,
+    csv_dialect,
+    following_page,
+    moment_of,
+    whole_of,
+)
 from training.views.idempotent import REPLAYED, IdempotentView, retry_key
 
 CHANGES_SURVIVED = 3  # that may overtake a request before it holds the next one off
@@ -52,8 +60,7 @@ LOG_FILTERS = [
 INCLUDE = "inputs"
 INSTANCES = {"application/json": OpenApiTypes.OBJECT, "text/csv": OpenApiTypes.STR}
 PREDICT_PARAMETERS = [
-    OpenApiParameter("delimiter", str, enum=[",", ";", "tab"], description="For a CSV body."),
-    OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
+    *CSV_PARAMETERS,
     OpenApiParameter(
         "include", str, enum=[INCLUDE], description="Adds each row's key and inputs to its answer."
     ),
@@ -244,9 +251,8 @@ def _with_rows(answer: Answer, *, with_inputs: bool) -> list[dict[str, Any]]:
 
 def _read(request: Request, ready: Served, data: Any) -> Rows:
     if isinstance(data, CsvBody):
-        delimiter, decimal = csv_dialect(request)
         data.stream.seek(0)
-        return inference.read_csv(ready, data.stream, delimiter=delimiter, decimal=decimal)
+        return inference.read_csv(ready, data.stream, csv_dialect(request))
     if isinstance(data, QueryDict):
         return inference.read_rows(ready, [form_cells(data)], text=True)
     assert isinstance(data, JsonBody)

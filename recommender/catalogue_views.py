@@ -39,6 +39,7 @@ PAGES = [
     OpenApiParameter("cursor", str, description="From `next` of the page before."),
 ]
 MOVIE_FILTERS = [
+    OpenApiParameter("id", int, many=True, description="With one of these ids; the parameter may repeat."),
     OpenApiParameter("title", str, description="Whose title begins so; case and accents do not count."),
     OpenApiParameter("genre", str, description="Of this genre, in upper or lower case."),
     OpenApiParameter("year", int),
@@ -89,6 +90,7 @@ class CatalogueView(BodyView):
         if withdrawn not in WITHDRAWN:
             raise bad_parameter("withdrawn", f"withdrawn must be one of {', '.join(WITHDRAWN)}", withdrawn)
         wanted = catalogue.Wanted(
+            ids=_ids(request),
             title=given.get("title") or None,
             genre=given.get("genre") or None,
             year=whole_of(request, "year", entries.LAST_YEAR),
@@ -213,3 +215,11 @@ def _valid(found: Any) -> Any:
 
 def _limit(request: Request) -> int:
     return min(whole_of(request, "limit", 10**6) or catalogue.PAGE, catalogue.LARGEST_PAGE)
+
+
+def _ids(request: Request) -> tuple[int, ...]:
+    given = request.query_params.getlist("id")[: catalogue.LARGEST_PAGE]
+    for each in given:
+        if not (each.isascii() and each.isdigit() and len(each) < 20):
+            raise bad_parameter("id", "id must be the number of a movie", each)
+    return tuple(int(each) for each in given if int(each) <= entries.LARGEST_ID)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from recommender.missing import says_nothing
 from recommender.titles import key_of
 from training.schema import Column, Fault
 from training.schema.columns import EXACT_INTEGER, BadValue
@@ -118,6 +119,10 @@ def _title(value: str) -> str:
     return check_length(COLUMNS["title"], value)
 
 
+def _description(value: str) -> str | None:
+    return None if says_nothing(value) else check_length(COLUMNS["description"], value)
+
+
 def _language(value: str) -> str:
     code = value.lower().replace("_", "-")
     if not LANGUAGE.fullmatch(code):
@@ -132,7 +137,8 @@ TERM_MARKS: Final = {"genres": ("|", ";", ","), "keywords": ("|", ";")}
 
 
 def terms_of(name: str, given: Iterable[Any]) -> tuple[str, ...]:
-    """The terms of a list, each once (in lower or upper case), in their order. Raises `Refused`."""
+    """The terms of a list, each once (in lower or upper case), in their order, without those that say that
+    nothing is known. Raises `Refused`."""
     column = Column(name, "text", max_length=LONGEST_TERM)
     found: dict[str, str] = {}
     faults = []
@@ -144,7 +150,8 @@ def terms_of(name: str, given: Iterable[Any]) -> tuple[str, ...]:
             if len(faults) > REPORTED_FAULTS:
                 break
         else:
-            found.setdefault(term.casefold(), term)
+            if not says_nothing(term):
+                found.setdefault(term.casefold(), term)
     most = MOST_TERMS[name]
     if not faults and len(found) > most:
         faults = [Fault(name, "too_long", f"{name} may hold {most} values at most")]
@@ -248,7 +255,7 @@ FIELDS: Final[Mapping[str, Field]] = {
         _scalar(COLUMNS["id"]),
         _scalar(COLUMNS["title"], finish=_title),
         _scalar(COLUMNS["original_title"], empty=""),
-        _scalar(COLUMNS["description"], empty=""),
+        _scalar(COLUMNS["description"], empty="", finish=_description),
         _terms("genres", "Any case; each once.", ["Drama", "Fantasy"]),
         _terms("keywords", "What it is about in single words or phrases.", ["island", "clockmaker"]),
         _scalar(COLUMNS["year"]),

@@ -52,7 +52,7 @@ def movies(request: HttpRequest) -> HttpResponse:
 
 
 class SuggestionsView(MoviesView):
-    """The most popular movies whose title begins so, for a person who is still typing."""
+    """Movies for a title that is still being typed: titles that begin so, then titles with these words."""
 
     @extend_schema(
         operation_id="suggest_movies",

@@ -1,15 +1,6 @@
 """The reference profile: frozen bins of the training data, and the rows in each. No Django here.
 
-A drift review only counts: every logged cell falls into one bin of its column, and bins are numbered so
-that PostgreSQL finds a cell's bin as numpy does.
-
-- A number falls into bin k when k edges are at or below it (`numpy.searchsorted(edges, x, side="right")`,
-  SQL's ``width_bucket``). The first edge is the training minimum and the last one lies just above the
-  maximum, so that bin 0 holds what is below the training range, and the last one what is above it.
-- A text is counted by its length in characters, in the same way.
-- A level has a bin of its own, the most frequent `LEVELS` of them; the others that training saw share one,
-  and what training did not see falls into the next.
-- The last bin of every column holds what is missing.
+A drift review only counts: every logged cell falls into one bin of its column, see `training.bins`.
 """
 
 from __future__ import annotations
@@ -18,98 +9,25 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from training.bins import LEVELS, SLACK, TENTHS, Bins, Floats, Kind, Whole, quantile_edges
 from training.judging.answers import Answers, said
 from training.schema import Column, DatasetSchema
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Floats = npt.NDArray[np.float64]
-Whole = npt.NDArray[np.int64]
-Kind = Literal["number", "length", "level"]
+Apart = Literal["", "missing", "unseen", "outside"]
 
-TENTHS: Final = 10
-"""Bins of a number, of about equally many training rows each."""
 TWENTIETHS: Final = 20
-"""Those of a probability: what is expected of the answers is read from them as well."""
-EXACT: Final = 12
-"""A number that takes no more different values than this has a bin for each."""
-LEVELS: Final = 50
+"""Bins of a probability: what is expected of the answers is read from them as well."""
 PREDICTION: Final = "_prediction"
 PROBABILITY: Final = "_probability"
 """Names of the answers among the columns; a schema's own never begin with an underscore."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bins:
-    """The bins of one column.
-
-    edges : ascending, of a number or a length. exact : whether each bin within the training range stands for
-        one value. levels : level -> bin. named : the levels with a bin of their own, in the order of their
-            bins.
-    """
-
-    kind: Kind
-    edges: tuple[float, ...] = ()
-    exact: bool = False
-    levels: Mapping[str, int] = field(default_factory=dict)
-    named: tuple[str, ...] = ()
-
-    @property
-    def size(self) -> int:
-        """How many bins there are, the one of what is missing included."""
-        return len(self.named) + 3 if self.kind == "level" else len(self.edges) + 2
-
-    @property
-    def missing(self) -> int:
-        return self.size - 1
-
-    @property
-    def unseen(self) -> int | None:
-        """Of a category: the bin of levels that training did not see."""
-        return self.size - 2 if self.kind == "level" else None
-
-    @property
-    def outside(self) -> tuple[int, ...]:
-        """Of a number or a length: the bins outside the training range."""
-        if self.kind == "level":
-            return ()
-        return (0, len(self.edges)) if self.edges else (0,)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Of every bin, for people."""
-        if self.kind == "level":
-            return (*self.named, "other levels", "unseen", "missing")
-        return (*_interval_labels(self.edges, exact=self.exact), "missing")
-
-    def of_numbers(self, numbers: Floats) -> Whole:
-        """The bin of each number (n,); NaN is missing."""
-        found = np.searchsorted(np.asarray(self.edges), numbers, side="right").astype(np.int64)
-        return np.where(np.isnan(numbers), self.missing, found)
-
-    def of_levels(self, levels: Sequence[str | None]) -> Whole:
-        """The bin of each level (n,); None is missing."""
-        unseen = self.size - 2
-        places = [self.missing if level is None else self.levels.get(level, unseen) for level in levels]
-        return np.array(places, dtype=np.int64)
-
-    def to_json(self) -> dict[str, Any]:
-        if self.kind == "level":
-            return {"kind": self.kind, "levels": dict(self.levels), "named": list(self.named)}
-        return {"kind": self.kind, "edges": list(self.edges), "exact": self.exact}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Bins:
-        edges = tuple(map(float, data.get("edges", ())))
-        levels, named = dict(data.get("levels", {})), tuple(data.get("named", ()))
-        return cls(data["kind"], edges, bool(data.get("exact")), levels, named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +50,30 @@ class ColumnProfile:
     @property
     def rows(self) -> int:
         return sum(self.counts)
+
+    @property
+    def lone(self) -> int:
+        """Bins of one row; of the levels that share a bin, the least number that a single row can hold."""
+        own = self.counts[: self.bins.missing]
+        if self.bins.kind != "level":
+            return own.count(1)
+        shared = sum(place == LEVELS for place in self.bins.levels.values())
+        return own[: len(self.bins.named)].count(1) + max(0, 2 * shared - sum(own[len(self.bins.named) :]))
+
+    @property
+    def apart(self) -> tuple[Apart, ...]:
+        """For each bin (k,): are its rows missing, unseen in training, outside the training range?"""
+        bins = self.bins
+        if bins.kind == "level" or bins.in_old_meaning:
+            found: list[Apart] = [""] * bins.size
+        else:  # a bin without a training row, where answers have no bin that the gaps share
+            found = ["" if rows else "unseen" for rows in self.counts]
+        for place in bins.outside:
+            found[place] = "outside"
+        if bins.unseen is not None:
+            found[bins.unseen] = "unseen"
+        found[bins.missing] = "missing"
+        return tuple(found)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -163,6 +105,11 @@ class Profile:
 
     columns: tuple[ColumnProfile, ...]
     answers: tuple[ColumnProfile, ...]
+
+    @property
+    def in_old_meaning(self) -> bool:
+        """Whether some bins are those of a profile stored before single values had bins of their own."""
+        return any(each.bins.in_old_meaning for each in (*self.columns, *self.answers))
 
     @property
     def by_name(self) -> dict[str, ColumnProfile]:
@@ -211,61 +158,49 @@ def of_column(column: Column, values: npt.NDArray[Any]) -> ColumnProfile:
     return _of_numbers(column.name, "number", numbers, quantile_edges(numbers))
 
 
-def quantile_edges(numbers: Floats, bins: int = TENTHS, extra: Sequence[float] = ()) -> tuple[float, ...]:
-    """Edges of about equally filled bins; with few different values, of one bin for each.
-
-    Parameters
-    ----------
-    numbers : (n,), NaN is left out. extra : edges that have to be among them, where they lie in the range.
-
-    Returns
-    -------
-    The minimum first, just above the maximum last; empty without numbers. Ties fall together, so there may be
-    fewer bins than asked for.
-    """
-    finite = numbers[np.isfinite(numbers)]
-    if not len(finite):
-        return ()
-    distinct = np.unique(finite)
-    if len(distinct) <= EXACT:
-        inner = distinct
-    else:
-        shares = np.linspace(0.0, 1.0, bins + 1)[:-1]
-        inner = np.unique(np.quantile(finite, shares))
-    low, high = float(distinct[0]), float(distinct[-1])
-    wanted = [edge for edge in extra if low < edge <= high]
-    return (*np.unique([*inner, *wanted]).tolist(), math.nextafter(high, math.inf))
-
-
 def of_answers(answers: Answers) -> tuple[ColumnProfile, ...]:
     """The answers to a hold-out, and what was true of them."""
     if answers.probability is None:
         assert answers.predicted is not None
         errors = np.abs(answers.predicted - answers.truth.astype(np.float64))
-        found = _of_numbers(PREDICTION, "number", answers.predicted, quantile_edges(answers.predicted))
+        found = _of_answer(PREDICTION, answers.predicted)
         return (_with_truth(found, answers.predicted, {"absolute": errors, "squared": errors**2}),)
+    extra: tuple[float, ...] = ()
     if answers.task == "binary":
         probability = answers.probability[:, 1]
         chosen = (probability >= answers.threshold).astype(np.int64)
         hits = answers.positive
-        edges = quantile_edges(probability, TWENTIETHS, [answers.threshold])
+        extra = (answers.threshold,)
     else:
         probability = answers.probability.max(axis=1)
         actual, chosen = answers.places()
         hits = actual == chosen
-        edges = quantile_edges(probability, TWENTIETHS)
     names = [said(label) for label in answers.classes]
-    sure = _of_numbers(PROBABILITY, "number", probability, edges)
+    sure = _of_answer(PROBABILITY, probability, TWENTIETHS, extra)
     return (
         _of_levels(PREDICTION, [names[place] for place in chosen.tolist()], names),
         _with_truth(sure, probability, {"hits": hits.astype(np.float64)}),
     )
 
 
+def _of_answer(name: str, numbers: Floats, bins: int = TENTHS, extra: Sequence[float] = ()) -> ColumnProfile:
+    """Gaps stay intervals of their own: expected metrics need the answers in order."""
+    slack = SLACK * float(np.abs(numbers[np.isfinite(numbers)]).max(initial=0.0))
+    return _counted(name, Bins("number", quantile_edges(numbers, bins, extra, slack), (), slack), numbers)
+
+
 def _of_numbers(name: str, kind: Kind, numbers: Floats, edges: tuple[float, ...]) -> ColumnProfile:
+    bins = Bins(kind, edges, ())
+    rows = np.bincount(bins.of_numbers(numbers), minlength=bins.size)
+    inner = range(1, len(edges))
+    gaps = [at for at in inner if not rows[at]]
+    if edges and all(bins.is_single(at) for at in inner if rows[at]):
+        gaps = [0, *gaps, len(edges)]
+    return _counted(name, replace(bins, gaps=tuple(gaps)), numbers)
+
+
+def _counted(name: str, bins: Bins, numbers: Floats) -> ColumnProfile:
     finite = numbers[np.isfinite(numbers)]
-    # One edge for each value and the one above them all; not so when a threshold lies between two values.
-    bins = Bins(kind, edges, exact=0 < len(np.unique(finite)) == len(edges) - 1)
     places = bins.of_numbers(numbers)
     return ColumnProfile(
         name,
@@ -296,35 +231,3 @@ def _with_truth(
 
 def _sums(places: Whole, values: Floats, size: int) -> tuple[float, ...]:
     return tuple(np.bincount(places, weights=values, minlength=size).tolist())
-
-
-def _interval_labels(edges: Sequence[float], *, exact: bool) -> list[str]:
-    if not edges:
-        return ["any number"]
-    high = math.nextafter(edges[-1], -math.inf)  # the maximum itself
-    bounds = [*edges[:-1], high]
-    words = _told_apart(bounds)
-    inner = [
-        low if exact or low == upper else f"{low} to {'' if last else '<'}{upper}"
-        for (low, upper), last in zip(pairwise(words), [*[False] * (len(bounds) - 2), True], strict=True)
-    ]
-    return [f"below {words[0]}", *inner, f"above {words[-1]}"]
-
-
-def _told_apart(numbers: Sequence[float]) -> list[str]:
-    """Ascending numbers in as few digits as tell different ones apart."""
-    different = len(set(numbers))
-    for digits in range(4, 17):
-        words = [_said(number, digits) for number in numbers]
-        if len(set(words)) == different:
-            return words
-    return [repr(number) for number in numbers]
-
-
-def _said(number: float, digits: int) -> str:
-    if number == round(number) and abs(number) < 1e15:
-        return f"{number:,.0f}"
-    if abs(number) >= 10_000:
-        whole = len(f"{abs(number):.0f}")
-        return f"{number:,.{max(0, digits - whole)}f}" if whole < 16 else f"{number:.{digits}g}"
-    return f"{number:.{digits}g}"

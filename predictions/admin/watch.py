@@ -17,6 +17,7 @@ from predictions import reports
 from predictions.admin import watch_pictures
 from predictions.admin.replays import WindowForm
 from predictions.drift import estimates
+from predictions.drift.verdicts import OLD_MEANING
 from predictions.models import DriftReview
 from predictions.services import glances, quality, rollups, watching, worst
 from predictions.services.hour_tallies import task_of
@@ -117,6 +118,7 @@ def _of_version(
     found: dict[str, Any] = {
         "moved": moved,
         "heat": watch_pictures.heat(moved, window) if moved else None,
+        "old_meaning": OLD_MEANING if known and version.reference.profile.in_old_meaning else "",
         "threshold": quality.watch_of(model).psi,
         "quality": realised,
         "expected": expected,

@@ -182,10 +182,9 @@ def calibration(found: Quality) -> dict[str, Any] | None:
 def histogram(line: Line) -> dict[str, Any]:
     """The two histograms of a column, in per cent of their rows."""
     bars = histograms.shown(line.bars)
-    words = {"outside": "outside"}
 
     def name(bar: histograms.Bar) -> str:
-        return f"{bar.label} ({words[bar.apart]})" if bar.apart in words else bar.label
+        return f"{bar.label} ({bar.apart})" if bar.apart not in ("", bar.label) else bar.label
 
     def share(value: float | None) -> float | None:
         return None if value is None else round(100 * value, 2)

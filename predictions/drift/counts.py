@@ -13,7 +13,7 @@ Whole = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """counts : rows in each bin of the column's reference profile (k,), see `training.profile.Bins`.
+    """counts : rows in each bin of the column's reference profile (k,), see `training.bins.Bins`.
     totals : sums of the numbers in each bin (k,), in the column's unit; zeros of levels."""
 
     counts: Whole

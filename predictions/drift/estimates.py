@@ -22,8 +22,9 @@ import numpy.typing as npt
 
 from predictions.drift import statistics
 from predictions.drift.counts import Counted
+from training.bins import Bins
 from training.declaration import Task
-from training.profile import PREDICTION, PROBABILITY, Bins, Profile
+from training.profile import PREDICTION, PROBABILITY, Profile
 
 Floats = npt.NDArray[np.float64]
 Method = Literal["cbpe", "dle"]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from training.profile import PREDICTION, PROBABILITY
-
-Apart = Literal["", "missing", "unseen", "outside"]
+from training.profile import PREDICTION, PROBABILITY, Apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +27,9 @@ class Bar:
 
 
 def bars(kind: str, bins: Mapping[str, Any]) -> list[Bar]:
-    """The bins of a finding (`predictions.models.DriftFinding`), in the order of `training.profile.Bins`."""
+    """The bins of a finding (`predictions.models.DriftFinding`), in the order of `training.bins.Bins`."""
     labels, reference, window = bins["labels"], bins["reference"], bins["window"]
+    set_apart = bins.get("apart") or apart_by_place(kind, labels)
     all_reference, all_window = sum(reference), sum(window)
     return [
         Bar(
@@ -41,12 +40,12 @@ def bars(kind: str, bins: Mapping[str, Any]) -> list[Bar]:
             now / all_window if all_window else None,
             apart,
         )
-        for label, before, now, apart in zip(labels, reference, window, set_apart(kind, labels), strict=True)
+        for label, before, now, apart in zip(labels, reference, window, set_apart, strict=True)
     ]
 
 
-def set_apart(kind: str, labels: Sequence[str]) -> list[Apart]:
-    """For each bin of a column what sets it apart; it follows from its place, see `training.profile.Bins`."""
+def apart_by_place(kind: str, labels: Sequence[str]) -> list[Apart]:
+    """What sets each bin apart, of a review made before reviews kept it: it followed from the bin's place."""
     found: list[Apart] = [""] * len(labels)
     found[-1] = "missing"
     if kind == "level":

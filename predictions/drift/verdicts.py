@@ -16,6 +16,7 @@ import numpy as np
 
 from predictions.drift import statistics
 from predictions.drift.counts import Counted, Whole
+from training.bins import Bins
 from training.declaration import Watch
 from training.profile import PREDICTION, PROBABILITY, ColumnProfile, Profile
 
@@ -24,6 +25,10 @@ NOTICE: Final = "notice"
 STABLE: Final = "stable"
 INSUFFICIENT: Final = "insufficient"
 ANSWERS: Final = {PREDICTION: "the prediction", PROBABILITY: "the probability"}
+OLD_MEANING: Final = (
+    "The reference profile is from before single values had bins of their own: a new value between two known "
+    "ones counts as the lower one, and rows may leave a frequent value unnoticed. A new version sees both."
+)
 NAMED: Final = 6
 """So many columns are named in a reason; the others are counted."""
 
@@ -35,9 +40,11 @@ class Finding:
 
     importance : the column's share of the importance of all columns, 0 to 1; None where it is not known, and
         for the answers.
-    missing, unseen, outside : shares of the window's rows: without a value; at a level that no training row
-        had; outside the range of the training rows. reference_missing : of the reference's rows.
-    bins : ``labels``, and the rows of each bin in the ``reference`` and in the ``window``.
+    missing, unseen, outside : shares of the window's rows: without a value; at a level or a value that no
+        training row had; outside the training range. None where the column has no such bin.
+    reference_missing : of the reference's rows.
+    bins : ``labels``; what sets each bin ``apart`` (`training.profile.ColumnProfile.apart`); the rows of
+        each in the ``reference`` and in the ``window``.
     """
 
     column: str
@@ -102,7 +109,10 @@ def review(
             for column, was in zip(columns, found, strict=True)
         ]
         draws = more
-    return judged(found, watch)
+    reviewed = judged(found, watch)
+    if profile.in_old_meaning:
+        return replace(reviewed, reason=f"{reviewed.reason} {OLD_MEANING}")
+    return reviewed
 
 
 def _draws_wanted(found: Sequence[Finding], draws: int, watch: Watch) -> int:
@@ -153,7 +163,12 @@ def compared(
         importance=importance,
         rows=counted.rows,
         reference_rows=column.rows,
-        bins={"labels": list(bins.labels), "reference": reference.tolist(), "window": counts.tolist()},
+        bins={
+            "labels": list(bins.labels),
+            "apart": list(column.apart),
+            "reference": reference.tolist(),
+            "window": counts.tolist(),
+        },
     )
     finding = replace(finding, **_shares(column, reference, counts))
     if counted.rows < max(watch.minimum_rows, 1) or not column.rows:
@@ -162,14 +177,14 @@ def compared(
         "psi": statistics.psi(reference, counts),
         "adjusted_psi": statistics.adjusted_psi(reference, counts),
         "p_value": statistics.psi_p_value(
-            _with_room_outside(column, reference, counts), counts, name=column.name, draws=draws
+            _with_room(column, reference, counts), counts, name=column.name, draws=draws
         ),
         "jensen_shannon": statistics.jensen_shannon(reference, counts),
     }
     if bins.kind == "level":
         readings["chi_square_p_value"] = statistics.chi_square_p_value(reference, counts)
     else:
-        there = slice(bins.missing)  # what is missing has no place among the numbers
+        there = _ascending(bins, counted)  # what is missing has no place among the numbers
         readings["ks"] = statistics.kolmogorov_smirnov(reference[there], counts[there])
         readings["wasserstein"] = statistics.wasserstein(
             reference[there],
@@ -181,16 +196,25 @@ def compared(
     return replace(finding, verdict=STABLE, **readings)
 
 
-def _with_room_outside(column: ColumnProfile, reference: Whole, counts: Whole) -> Whole:
-    """The reference with a row in each bin outside its range that the window has rows in.
+def _ascending(bins: Bins, counted: Counted) -> list[int]:
+    place = bins.unseen
+    rows = int(counted.counts[place]) if place is not None else 0
+    return bins.ascending(float(counted.totals[place]) / rows if rows else 0.0)
 
-    That those bins are empty is no finding: the range is that of these very rows. Another row falls beyond
-    the largest of m with probability 1/(m + 1) (Wilks, Annals of Mathematical Statistics 12 (1941), 91), as
-    if one of them lay there. Without it, windows without drift would be called significant too often.
+
+def _with_room(column: ColumnProfile, reference: Whole, counts: Whole) -> Whole:
+    """The reference with rows in the bins outside its range or unseen that the window has rows in.
+
+    That those bins are empty is no finding: range and values are those of these very rows. Another row falls
+    beyond the largest of m with probability 1/(m + 1) (Wilks, Annals of Mathematical Statistics 12 (1941),
+    91), as if one of them lay there. It has a new value about as often as one of the m was alone with its
+    value (Good, Biometrika 40 (1953), 237). Without it, windows without drift would be called significant too
+    often.
     """
     room = reference.copy()
-    for place in column.bins.outside:
-        room[place] += int(counts[place] > 0)
+    for place, apart in enumerate(column.apart):
+        if counts[place] and apart in ("outside", "unseen"):
+            room[place] += max(1, column.lone if place == column.bins.unseen else 0)
     return room
 
 
@@ -206,8 +230,11 @@ def _shares(column: ColumnProfile, reference: Whole, counts: Whole) -> dict[str,
     if bins.kind == "level":
         there = slice(bins.missing)
         found["unseen"] = int(counts[there][reference[there] == 0].sum()) / rows
-    else:
-        found["outside"] = int(counts[list(bins.outside)].sum()) / rows
+        return found
+    apart = np.array(column.apart)
+    for name in ("unseen", "outside"):
+        if name in apart:
+            found[name] = int(counts[apart == name].sum()) / rows
     return found
 
 

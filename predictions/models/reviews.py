@@ -77,7 +77,8 @@ class DriftReview(models.Model):
 class DriftFinding(models.Model):
     """What a review found in one column; see `predictions.drift.statistics` for the numbers.
 
-    bins : ``labels``, and how many rows fell into each in the ``reference`` and in the ``window``.
+    bins : ``labels``, what sets each bin ``apart`` (older reviews lack it), and how many rows fell into each
+        in the ``reference`` and in the ``window``.
     missing, unseen, outside : shares of the window's rows; reference_missing of the reference's.
     """
 

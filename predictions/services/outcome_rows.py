@@ -16,8 +16,10 @@ from training.errors import TooLarge
 from training.schema import Column, DatasetSchema, Fault, InvalidRows, Value
 from training.schema.columns import BadValue
 from training.schema.dataset import RepeatedNames
+from training.schema.dialect import Told
 from training.schema.faults import REPORTED_FAULTS, clip, echo
 from training.schema.keys import KEY_LENGTH, read_key
+from training.schema.numerals import PLAIN, NumberFormat
 from training.schema.wrapping import wrapped
 
 FIELDS: Final = ("prediction", "key", "actual", "observed_at")
@@ -40,7 +42,7 @@ class Given:
     """One outcome of a request.
 
     prediction, key : one of them is not None. actual : as it came; `read_actual` reads it.
-    observed_at : None where the row does not say. decimal : the mark of a CSV; None for JSON.
+    observed_at : None where the row does not say. numbers : how a CSV writes them; None for JSON.
     row, line : where it stands, see `Fault`.
     """
 
@@ -50,7 +52,7 @@ class Given:
     observed_at: dt.datetime | None
     row: int
     line: int | None = None
-    decimal: str | None = None
+    numbers: NumberFormat | None = None
 
 
 @dataclass(slots=True)
@@ -87,12 +89,16 @@ def from_json(data: Any) -> Rows:
     return reading.found
 
 
-def from_csv(stream: BinaryIO, *, delimiter: str | None = None, decimal: str | None = None) -> Rows:
+def from_csv(stream: BinaryIO, told: Told) -> Rows:
     """The rows of a CSV with header (prediction or key, actual, observed_at); raises as `from_json`."""
     from training.schema.reading import CsvReader
 
-    reader = CsvReader(stream, _CSV, with_target=False, delimiter=delimiter, decimal=decimal)
-    reading = _Reading(decimal=decimal or ".")
+    reader = CsvReader(stream, _CSV, with_target=False, told=told, maybe_numbers=frozenset(("actual",)))
+    if (told.decimal, told.thousands) == (None, None) and reader.numbers != PLAIN:
+        # Values of `actual` may be labels; only when told are their commas those of numbers.
+        said = "numbers are not written with a decimal point alone: say how (?decimal=, or ?thousands=,)"
+        raise InvalidRows([Fault("actual", "ambiguous_decimal", said)], message=said)
+    reading = _Reading(numbers=reader.numbers)
     row = 0
     for batch in reader.batches():
         reading.found.faults += batch.faults
@@ -114,8 +120,8 @@ def from_csv(stream: BinaryIO, *, delimiter: str | None = None, decimal: str | N
 def read_actual(target: Column, given: Given) -> Value | Fault:
     """What was true, as the target column of the prediction's version has it."""
     try:
-        if given.decimal is not None:
-            value = target.from_text(given.actual, decimal=given.decimal)
+        if given.numbers is not None:
+            value = target.from_text(given.actual, numbers=given.numbers)
         else:
             value = target.from_json(given.actual)
     except BadValue as bad:
@@ -142,8 +148,8 @@ def moment(value: object, name: str) -> dt.datetime | Fault:
 class _Reading:
     """Rows so far, and what is wrong with them."""
 
-    def __init__(self, *, decimal: str | None = None) -> None:
-        self.decimal = decimal
+    def __init__(self, *, numbers: NumberFormat | None = None) -> None:
+        self.numbers = numbers
         self.found = Rows()
         self._latest = timezone.now() + TOLERATED
 
@@ -191,7 +197,7 @@ class _Reading:
         if faults:
             return faults
         assert not isinstance(key, Fault)
-        return Given(prediction, key, raw["actual"], observed, row, line, self.decimal)
+        return Given(prediction, key, raw["actual"], observed, row, line, self.numbers)
 
     def _observed(self, value: object, faults: list[Fault]) -> dt.datetime | None:
         if value is None:

@@ -11,6 +11,7 @@ from predictions import inference
 from predictions.inference import Caller
 from training.schema import Value
 from training.schema.compiled import Rows
+from training.schema.dialect import UTF8, Told
 from training.services.rehearsal import Unusable
 from training.services.serving import Served
 
@@ -32,7 +33,7 @@ def by_csv(served: Served, rows: Sequence[Mapping[str, Value]]) -> Answered:
     writer.writerow(names)
     writer.writerows([["" if row[name] is None else _cell(row[name]) for name in names] for row in rows])
     stream = io.BytesIO(text.getvalue().encode())
-    found = inference.read_csv(served, stream, delimiter=",", decimal=".")
+    found = inference.read_csv(served, stream, Told(",", ".", "", UTF8))
     return _answered(served, found, len(rows))
 
 

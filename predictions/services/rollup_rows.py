@@ -35,7 +35,8 @@ _BEGIN: Final = f"""
 """
 _RANGE: Final = "log.registered_model_id = %(model)s AND log.id >= %(low)s AND log.id < %(high)s"
 
-# What PostgreSQL does with a cell is what `training.profile.Bins` does: width_bucket finds numpy's bin.
+# What PostgreSQL does with a cell is what `training.bins.Bins` does: width_bucket finds numpy's interval, and
+# `places` has its bin. A profile that was stored before there were places has a bin for each interval.
 _COUNT: Final = f"""
     WITH answered AS MATERIALIZED (
         SELECT log.version_id, count(*) AS rows FROM predictions_prediction log WHERE {_RANGE}
@@ -45,6 +46,11 @@ _COUNT: Final = f"""
                part.of ->> 'kind' = 'length' AS is_length,
                part.of -> 'levels' AS levels,
                jsonb_array_length(part.of -> 'named') AS named,
+               (part.of ->> 'missing')::int AS missing,
+               ARRAY(
+                   SELECT p::int FROM jsonb_array_elements_text(part.of -> 'places')
+                       WITH ORDINALITY AS its (p, at) ORDER BY at
+               ) AS places,
                CASE WHEN part.of ->> 'kind' <> 'level' THEN
                    ARRAY(SELECT e::float8 FROM jsonb_array_elements_text(part.of -> 'edges') AS e ORDER BY 1)
                END AS edges
@@ -68,14 +74,15 @@ _COUNT: Final = f"""
         SELECT bins.*, cell.cell, CASE
             WHEN named IS NOT NULL THEN NULL
             WHEN is_length THEN char_length(cell.cell)::float8
-            ELSE cell.cell::float8
+            ELSE nullif(cell.cell::float8, 'NaN')
         END AS number
         FROM cell JOIN bins USING (version_id, place)
     ), binned AS (
         SELECT version_id, "column", CASE
-            WHEN cell IS NULL THEN coalesce(named + 2, cardinality(edges) + 1)
+            WHEN named IS NOT NULL AND cell IS NULL THEN named + 2
             WHEN named IS NOT NULL THEN coalesce((levels ->> cell)::int, named + 1)
-            ELSE width_bucket(number, edges)
+            WHEN number IS NULL THEN coalesce(missing, cardinality(edges) + 1)
+            ELSE coalesce(places[width_bucket(number, edges) + 1], width_bucket(number, edges))
         END AS bin, CASE
             WHEN named IS NULL THEN greatest(least(coalesce(number, 0), {LARGEST!r}), -{LARGEST!r})
         END AS number

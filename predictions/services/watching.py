@@ -134,8 +134,14 @@ class Line:
     def bars(self) -> list[histograms.Bar]:
         """The two histograms: the version's reference and the window."""
         counts = self.counted.counts.tolist() if self.counted else [0] * self.column.bins.size
-        bins = {"labels": self.column.bins.labels, "reference": self.column.counts, "window": counts}
-        return histograms.bars(self.column.bins.kind, bins)
+        column = self.column
+        bins = {
+            "labels": column.bins.labels,
+            "apart": column.apart,
+            "reference": column.counts,
+            "window": counts,
+        }
+        return histograms.bars(column.bins.kind, bins)
 
 
 @dataclass(frozen=True, slots=True)

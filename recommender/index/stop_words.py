@@ -50,3 +50,13 @@ _SPANISH: Final = """
 """
 
 STOP_WORDS: Final = {"en": frozenset(_ENGLISH.split()), "es": frozenset(_SPANISH.split())}
+
+_REQUEST: Final = """
+    anything cinema film films flick flicks kind like looking love loved lovely movie movies picture
+    pictures please recommend recommendation recommendations similar something story stories suggest want
+    wanted watch watching
+    algo busco cine filme filmes gusta gustan historia historias parecida parecidas parecido parecidos peli
+    pelis película películas quiero recomienda recomiéndame recomendación similares ver
+"""
+REQUEST_WORDS: Final = frozenset(_REQUEST.split())
+"""Words that say that a movie is wanted, in English and Spanish, and nothing of what it is about."""

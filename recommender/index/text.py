@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from recommender.index.stop_words import STOP_WORDS
+import regex
 
-_WORD: Final = re.compile(r"(?u)\b\w\w+\b")  # scikit-learn's token_pattern
-_PIECE: Final = re.compile(r"\w(?:\S*\w)?")  # like "post-apocalyptic" and "d'artagnan", as labels are written
+from recommender.index.stop_words import REQUEST_WORDS, STOP_WORDS
+
+# scikit-learn's token_pattern with Unicode's word characters (UAX 29, UTS 18): combining marks belong to the
+# word they stand in, and so do joiners within one. `re` ends a word at each mark.
+_JOINERS: Final = "\u200c\u200d"
+_WORD: Final = regex.compile(rf"[\w\p{{N}}][\w\p{{N}}{_JOINERS}]*[\w\p{{N}}]")
+_PIECE: Final = regex.compile(r"\w(?:\S*\w)?")  # "post-apocalyptic" and "d'artagnan", as labels are written
 
 MARGIN: Final = 2
 """By how many stop words a language must lead the declared one before it is believed: "Sin City" holds a
@@ -19,14 +24,27 @@ LONGEST_LABEL: Final = 4
 """Words of a label that is looked for in free text."""
 
 
+def lowered(text: str) -> str:
+    """The text in lower case and composed (NFC), so that equal letters are equal characters.
+
+    The dot that is left of a Turkish capital I with dot is dropped: "İstanbul" is "istanbul".
+    """
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFC", text.lower().replace("i\u0307", "i"))
+
+
 def words(text: str) -> list[str]:
-    """Lower-case words of two letters or more, in order, as scikit-learn's vectorizers see them."""
-    return _WORD.findall(text.lower())
+    """Lower-case words of two letters or more, in order; scikit-learn's where no mark is combined.
+
+    Scripts without spaces between words (Thai, Khmer, Han, …) give one word for each run of letters.
+    """
+    return _WORD.findall(lowered(text))
 
 
 def label(text: str) -> str:
-    """A genre or keyword as a term: lower case, single spaces."""
-    return " ".join(text.lower().split())
+    """A genre or keyword as a term: lower case, composed, single spaces."""
+    return " ".join(lowered(text).split())
 
 
 def labels(items: Iterable[str]) -> list[str]:
@@ -39,7 +57,7 @@ def phrases(text: str, begins_one: Callable[[str], bool] = lambda run: True) -> 
 
     begins_one : whether some label begins with a run; a longer run than one that begins none is no label.
     """
-    pieces = _PIECE.findall(text.lower())
+    pieces = _PIECE.findall(lowered(text))
     for start in range(len(pieces)):
         for end in range(start + 1, min(start + LONGEST_LABEL, len(pieces)) + 1):
             run = " ".join(pieces[start:end])
@@ -57,6 +75,12 @@ def language_of(said: Sequence[str], declared: str, known: Sequence[str]) -> str
     counts = {each: sum(word in STOP_WORDS[each] for word in said) for each in known}
     best = max(counts, key=counts.__getitem__, default=declared)
     return best if counts.get(best, 0) >= counts.get(declared, 0) + MARGIN else declared
+
+
+def without_request_words(asked: Sequence[str]) -> list[str]:
+    """A request's words without those that only say that a movie is wanted ("a film about …"): they are rare
+    in descriptions, and would decide. A request of nothing else keeps them."""
+    return [word for word in asked if word not in REQUEST_WORDS] or list(asked)
 
 
 def without_stop_words(said: Iterable[str], language: str) -> list[str]:

@@ -59,6 +59,7 @@ class Vocabulary:
         """The row of a free text, which is read as a title, as a description, and for the labels in it."""
         said = text.words(asked)
         spoken = text.language_of(said, self.language, languages(self.settings.fields))
+        said = text.without_request_words(said)
         blocks = []
         for field in self._fields():
             if field.kind == "words":

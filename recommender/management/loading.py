@@ -32,8 +32,7 @@ class LoadingCommand(BaseCommand, Generic[T]):
             metavar="FILE",
             help="set bad rows aside in this CSV, with their reasons, and load the others",
         )
-        parser.add_argument("--delimiter", metavar="D", help="one of , ; tab (recognised when not given)")
-        parser.add_argument("--decimal", choices=(",", "."), help="decimal mark (recognised when not given)")
+        files.add_dialect_arguments(parser)
 
     def load(self, rows: Rows[T], refused: TextIO | None, options: dict[str, Any]) -> str:
         """Loads the file, and says what became of its rows."""
@@ -42,11 +41,8 @@ class LoadingCommand(BaseCommand, Generic[T]):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             path = files.find(options["file"])
-            delimiter = files.delimiter(options["delimiter"]) if options["delimiter"] else None
             with files.open_rows(path) as stream, _set_aside(options["refused"], self.say) as refused:
-                rows = open_rows(
-                    cast("BinaryIO", stream), self.layout, delimiter=delimiter, decimal=options["decimal"]
-                )
+                rows = open_rows(cast("BinaryIO", stream), self.layout, files.told(options))
                 self.say(f"{path}: {rows.described}")
                 done = self.load(rows, refused, options)
         except InvalidRows as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from calendar import monthrange
 from collections.abc import Mapping
@@ -10,39 +11,53 @@ from functools import lru_cache, partial
 from typing import Any, Final
 
 from recommender.entries import COLUMNS, FIELDS, Read, Refused, split_terms, terms_of
+from recommender.missing import says_nothing
 from recommender.reading.rows import NO_TARGET, Layout
+from recommender.titles import article_first, other_name, without_year
 from training.errors import Malformed
 from training.schema import Column, DatasetSchema, Fault
 from training.schema.decoding import decode_json
 from training.schema.faults import echo
+from training.schema.numerals import MISSING_WORDS
 
 LONGEST_CELL: Final = 100_000
 ALIASES: Final = {
     "id": ("movie_id", "movieId", "tmdb_id"),
-    "title": ("name", "titulo", "título"),
-    "original_title": (),
+    "tconst": (),
+    "title_type": ("titleType",),
+    "title": ("name", "titulo", "título", "primaryTitle"),
+    "original_title": ("originalTitle",),
     "description": ("overview", "plot", "synopsis", "summary", "sinopsis"),
     "genres": ("genre", "géneros"),
     "keywords": ("tags",),
-    "year": ("release_year", "año"),
+    "year": ("release_year", "startYear", "año"),
     "release_date": ("released",),
     "language": ("original_language", "lang"),
     "popularity": (),
     "rating": ("vote_average",),
     "votes": ("vote_count",),
-    "runtime": ("runtime_minutes", "duration_minutes"),
+    "runtime": ("runtime_minutes", "runtimeMinutes", "duration_minutes"),
 }
 LISTS: Final = ("genres", "keywords")
+MOVIE_TYPES: Final = frozenset(("movie", "tvmovie", "short", "tvshort", "video", "tvspecial", "tvminiseries"))
+_TCONST: Final = re.compile(r"tt0*([1-9]\d{0,14})", re.ASCII)
 _EXTRA: Final = {
+    "id": replace(COLUMNS["id"], nullable=True),  # IMDb has `tconst` in its place
+    "tconst": Column("tconst", "text", nullable=True, max_length=40),
+    "title_type": Column("title_type", "text", nullable=True, max_length=40),
     "genres": Column("genres", "text", nullable=True, max_length=LONGEST_CELL),
     "keywords": Column("keywords", "text", nullable=True, max_length=LONGEST_CELL),
     "release_date": Column("release_date", "text", nullable=True, max_length=40),
 }
+
+
+def _column(name: str, aliases: tuple[str, ...]) -> Column:
+    column = _EXTRA[name] if name in _EXTRA else COLUMNS[name]
+    return replace(column, aliases=aliases, missing=tuple(MISSING_WORDS) if column.is_numeric else ())
+
+
 SCHEMA: Final = DatasetSchema(
-    columns=tuple(
-        replace(COLUMNS[name] if name in COLUMNS else _EXTRA[name], aliases=aliases)
-        for name, aliases in ALIASES.items()
-    ),
+    columns=tuple(_column(name, aliases) for name, aliases in ALIASES.items()),
     target=NO_TARGET,
     fold_names=True,
 )
@@ -56,25 +71,58 @@ class Row:
     values: dict[str, Any]
 
 
-def assemble(given: dict[str, Any]) -> Row | list[Fault]:
-    """A row's values, as their columns have read them -> the movie's fields, or every fault."""
+def assemble(given: dict[str, Any]) -> Row | list[Fault] | None:
+    """A row's values, as their columns have read them -> the movie's fields, or every fault; None for what
+    IMDb says is no movie."""
     values: dict[str, Any] = {}
     faults: list[Fault] = []
+    title_type = given.pop("title_type", None)
+    if title_type is not None and title_type.casefold() not in MOVIE_TYPES:
+        return None
+    tconst = given.pop("tconst", None)
+    if given.get("id") is None:
+        number = _TCONST.fullmatch(tconst or "")
+        if number is None:
+            empty = "id" in given or tconst is not None
+            message = "id must be a number, or tconst like tt0111161" if empty else "id is missing"
+            faults.append(Fault("id", "null_not_allowed" if empty else "missing_field", message))
+        else:
+            given["id"] = int(number[1])
     for name, value in given.items():
         finish = _FINISH.get(name)
-        if value is None or finish is None:
-            values[name] = _EMPTY[name] if value is None else value
-        else:
+        if isinstance(value, str) and name != "title" and says_nothing(value):
+            value = None  # noqa: PLW2901
+        if value is not None and finish is not None:
             try:
-                values[name] = finish(value)
+                value = finish(value)  # noqa: PLW2901
             except Refused as refused:
                 faults += refused.faults
+                continue
+        values[name] = _EMPTY[name] if value is None else value
     if "release_date" in values:
         of_date = values.pop("release_date")
         values["year"] = of_date if values.get("year") is None else values["year"]
+    if isinstance(values.get("title"), str):
+        _take_title_apart(values)
     if "rating" in values and not values.get("votes", 1) and not values["rating"]:
         values["rating"] = None  # the mean of no votes
     return faults or Row(values)
+
+
+def _take_title_apart(values: dict[str, Any]) -> None:
+    """Reads MovieLens's "Postman, The (Postino, Il) (1994)" as "The Postman", 1994, originally "Il Postino".
+
+    A year stays in the title where the file gives another one.
+    """
+    title, year = without_year(values["title"])
+    if year is not None and values.get("year") in (None, year):
+        values["year"] = year
+        title, other = other_name(title)
+        if other and not values.get("original_title"):
+            values["original_title"] = article_first(other)
+    else:
+        title = values["title"]
+    values["title"] = article_first(title)
 
 
 def list_of(name: str, value: Any) -> tuple[str, ...]:
@@ -99,8 +147,23 @@ def _list_in(name: str, text: str) -> tuple[str, ...]:
     try:
         return list_of(name, decode_json(text.encode("utf-8", "surrogatepass")))
     except Malformed as error:
+        literal = _python_literal(text)
+        if literal is not None:
+            return list_of(name, literal)
         said = f"{name} is no JSON list: {error.message.replace('the body', 'the cell')}"
         raise Refused([Fault(name, error.code, said, echo(text), has_value=True)]) from None
+
+
+def _python_literal(text: str) -> list[Any] | dict[str, Any] | None:
+    """The value of ``[{'id': 18, 'name': 'Drama'}]``, which Kaggle's files have in place of JSON; else None.
+
+    Literals alone are read: no name, call or operator.
+    """
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return value if isinstance(value, (list, dict)) else None
 
 
 def year_of(date: str) -> int:
@@ -123,4 +186,10 @@ _FINISH: Final[Mapping[str, Read]] = (
     | {"release_date": year_of}
 )
 _EMPTY: Final = {name: field.empty for name, field in FIELDS.items()} | {"release_date": None}
-LAYOUT: Final[Layout[Row]] = Layout(SCHEMA, assemble, raw=frozenset(LISTS))
+LAYOUT: Final[Layout[Row]] = Layout(
+    SCHEMA,
+    assemble,
+    raw=frozenset(LISTS),
+    needs=(("id", "tconst"),),
+    others="episodes, series or games by their titleType, and no movies",
+)

@@ -6,8 +6,6 @@ Nothing is guessed silently: how the file is written and which of its columns me
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,8 +17,9 @@ from training.schema import Column, DatasetSchema, Fault, InvalidRows
 from training.schema.columns import EXACT_INTEGER
 from training.schema.dataset import RepeatedNames
 from training.schema.decoding import decode_json
+from training.schema.dialect import Table, Told, Unreadable
 from training.schema.faults import clip, echo
-from training.schema.reading import DELIMITERS, CsvReader
+from training.schema.reading import CsvReader
 
 CHUNK_ROWS: Final = 4_000
 LONGEST_LINE: Final = 2**20
@@ -31,7 +30,7 @@ NAMED_AT_MOST: Final = 50
 NO_TARGET: Final = Column("(none)", "text")
 
 T = TypeVar("T")
-Assemble = Callable[[dict[str, Any]], "T | list[Fault]"]
+Assemble = Callable[[dict[str, Any]], "T | list[Fault] | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +39,30 @@ class Layout(Generic[T]):
 
     schema : its columns, with the names under which they come. raw : names of columns whose JSON values
     `assemble` reads itself. assemble : a row's values by canonical name (those that were given) -> what the
-    row says, or its faults. needs : one of these columns has to be there, for each of these.
+    row says, or its faults, or None for a row of another kind. needs : one of these columns has to be there,
+    for each of these. others : which rows are of another kind, in words.
     """
 
     schema: DatasetSchema
     assemble: Assemble[T]
     raw: frozenset[str] = frozenset()
     needs: tuple[tuple[str, ...], ...] = ()
+    others: str = ""
 
 
 @dataclass(slots=True)
 class Chunk(Generic[T]):
-    """Some rows of a file: (line, what it says), and (line, faults) of those that were refused."""
+    """Some rows of a file: (line, what it says), and (line, faults) of those that were refused; and how many
+    were left out, because they are of another kind."""
 
     good: list[tuple[int, T]] = field(default_factory=list)
     refused: list[tuple[int, list[Fault]]] = field(default_factory=list)
+    left_out: int = 0
 
-    def take(self, line: int, found: T | list[Fault]) -> None:
-        if isinstance(found, list):
+    def take(self, line: int, found: T | list[Fault] | None) -> None:
+        if found is None:
+            self.left_out += 1
+        elif isinstance(found, list):
             self.refused.append((line, [fault.at(line=line) for fault in found]))
         else:
             self.good.append((line, found))
@@ -89,14 +94,16 @@ class Rows(Generic[T]):
 
 
 def open_rows(
-    stream: BinaryIO, layout: Layout[T], *, delimiter: str | None = None, decimal: str | None = None
+    stream: BinaryIO,
+    layout: Layout[T],
+    told: Told = Told(),  # noqa: B008 (frozen)
 ) -> Rows[T]:
     """The rows of a file, whose first character says what it is.
 
     Parameters
     ----------
     stream : binary and seekable, at its start.
-    delimiter, decimal : of a CSV; they override what would be recognised.
+    told : how a CSV is written; overrides what would be recognised.
 
     Raises
     ------
@@ -109,22 +116,22 @@ def open_rows(
         raise InvalidRows([Fault(None, "not_json_lines", said, line=1)], message=said)
     if first == b"{":
         return JsonLines(stream, layout)
-    return CsvRows(stream, layout, delimiter=delimiter, decimal=decimal)
+    return CsvRows(stream, layout, told)
 
 
 # -- CSV -----------------------------------------------------------------------------------------------
 
 
 class CsvRows(Rows[T]):
-    def __init__(
-        self, stream: BinaryIO, layout: Layout[T], *, delimiter: str | None, decimal: str | None
-    ) -> None:
-        self._stream, self._layout = stream, layout
-        names = _header(stream, layout.schema, delimiter)
+    def __init__(self, stream: BinaryIO, layout: Layout[T], told: Told) -> None:
+        self._stream, self._layout, self._told = stream, layout, told
+        names = _header(stream, layout.schema, told)
         unknown = {plain(name): name for name in names if layout.schema.role(name) == "unknown"}
-        self.passed_over = dict.fromkeys(map(clip, itertools.islice(unknown.values(), NAMED_AT_MOST)))
+        self.passed_over = dict.fromkeys(
+            map(clip, itertools.islice(filter(None, unknown.values()), NAMED_AT_MOST))
+        )
         schema = replace(layout.schema, ignored=tuple(unknown.values()))
-        self._reader = CsvReader(stream, schema, with_target=False, delimiter=delimiter, decimal=decimal)
+        self._reader = CsvReader(stream, schema, with_target=False, told=told, skip_blank_rows=True)
         self.header = self._reader.header
         self.described = f"CSV, {self._reader.dialect.described}"
         given = [column.name for name in names if (column := layout.schema.find(name)) is not None]
@@ -149,31 +156,28 @@ class CsvRows(Rows[T]):
 
     def again(self) -> Iterator[tuple[int, list[str]]]:
         self._stream.seek(0)
-        text = io.TextIOWrapper(self._stream, encoding="utf-8-sig", newline="")
-        reader = csv.reader(text, delimiter=self._reader.dialect.delimiter, strict=True)
+        table = Table(self._stream, self._told, knows=_knows(self._layout.schema), skip_blank_rows=True)
         try:
-            rows = ((reader.line_num, cells) for cells in reader if cells)
-            yield from itertools.islice(rows, 1, None)
+            yield from table.rows()
         finally:
-            text.detach()
+            table.close()
 
 
-def _header(stream: BinaryIO, schema: DatasetSchema, delimiter: str | None) -> list[str]:
-    """The names of the first line, by the delimiter that gives the most names this schema knows; none for
-    what is no CSV (`CsvReader` then says why)."""
-    head = stream.read(65_536)
-    stream.seek(0)
-    lines = head.decode("utf-8-sig", "replace").lstrip("\r\n").splitlines()
-    if not lines:
+def _knows(schema: DatasetSchema) -> Callable[[str], bool]:
+    return lambda name: schema.role(name) != "unknown"
+
+
+def _header(stream: BinaryIO, schema: DatasetSchema, told: Told) -> list[str]:
+    """The names of the header; none for what is no CSV (`CsvReader` then says why)."""
+    try:
+        table = Table(stream, told, knows=_knows(schema))
+    except Unreadable:
         return []
-
-    def split(mark: str) -> list[str]:
-        return [name.strip() for name in next(csv.reader([lines[0]], delimiter=mark), [])]
-
-    def known(names: list[str]) -> int:
-        return sum(schema.role(name) != "unknown" for name in names)
-
-    return max(map(split, [delimiter] if delimiter else DELIMITERS), key=known)
+    finally:
+        stream.seek(0)
+    table.close()
+    stream.seek(0)
+    return table.header
 
 
 # -- JSON lines ----------------------------------------------------------------------------------------
@@ -215,7 +219,7 @@ class JsonLines(Rows[T]):
             elif text.strip():
                 yield line, text
 
-    def _read(self, text: bytes | None) -> T | list[Fault]:
+    def _read(self, text: bytes | None) -> T | list[Fault] | None:
         if text is None:
             return [Fault(None, "too_long", f"a line must have at most {LONGEST_LINE:,} bytes")]
         try:
@@ -227,7 +231,7 @@ class JsonLines(Rows[T]):
             return [Fault(None, "not_an_object", said, echo(raw), has_value=True)]
         return self._assemble(raw)
 
-    def _assemble(self, raw: Mapping[str, Any]) -> T | list[Fault]:
+    def _assemble(self, raw: Mapping[str, Any]) -> T | list[Fault] | None:
         layout, values = self._layout, dict[str, Any]()
         repeated: Iterable[str] = raw.repeated if isinstance(raw, RepeatedNames) else ()
         faults = [Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice") for name in repeated]

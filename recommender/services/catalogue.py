@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import regex
 from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
@@ -30,9 +31,11 @@ from training.services import registry
 PAGE: Final = 100
 LARGEST_PAGE: Final = 1_000
 SUGGESTED: Final = 10
+MOST_WORDS: Final = 20
 LOCK: Final = 22_124
 """Class of the advisory locks of those that change many movies: 0, one file at a time; 1, see `alone`."""
 Movies = QuerySet[Movie, Movie]
+_TITLE_WORD: Final = regex.compile(r"\w+")
 
 
 def registered_model() -> RegisteredModel:
@@ -185,11 +188,26 @@ def by_title(title: str) -> list[Movie]:
     return list(Movie.objects.filter(title_key=key).order_by("-popularity", "pk")[:PAGE])
 
 
-def suggestions(beginning: str, most: int = SUGGESTED) -> list[Movie]:
-    """The most popular movies whose title begins so, for who is still typing."""
-    rows = titled(Movie.objects.filter(withdrawn_at__isnull=True), beginning)
-    wanted = ("pk", "title", "year", "popularity", "withdrawn_at")
-    return list(rows.order_by("-popularity", "pk").only(*wanted)[:most])
+def suggestions(typed: str, most: int = SUGGESTED) -> list[Movie]:
+    """Movies for a title that is still being typed: the most popular ones whose title begins so, then the
+    most popular ones whose title has all these words (or words that begin so) anywhere."""
+    rows = Movie.objects.filter(withdrawn_at__isnull=True).order_by("-popularity", "pk")
+    rows = rows.only("pk", "title", "year", "popularity", "withdrawn_at")
+    found = list(titled(rows, typed)[:most])
+    if len(found) < most:
+        others = with_words(rows, typed).exclude(pk__in=[row.pk for row in found])
+        found += others[: most - len(found)]
+    return found
+
+
+def with_words(rows: Movies, typed: str) -> Movies:
+    """Those whose title has a word that begins so for each word typed; none without a word."""
+    words = [word for word in _TITLE_WORD.findall(key_of(typed)) if is_storable(word)][:MOST_WORDS]
+    if not words:
+        return rows.none()
+    # Served by the index `movie_title_words`; words hold no character that a tsquery reads as its own.
+    asked = " & ".join(f"'{word}':*" for word in words)
+    return rows.extra(where=["to_tsvector('simple', title_key) @@ to_tsquery('simple', %s)"], params=[asked])
 
 
 def titled(rows: Movies, beginning: str) -> Movies:
@@ -226,8 +244,9 @@ def values_of(name: str) -> list[Any]:
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which movies: with a title that begins so, of a genre, a year, a language; withdrawn or not (None:
-    both); with ids above `after`."""
+    both); with ids above `after`; with one of these ids."""
 
+    ids: tuple[int, ...] = ()
     title: str | None = None
     genre: str | None = None
     year: int | None = None
@@ -242,6 +261,8 @@ def page(wanted: Wanted) -> tuple[list[Movie], int | None]:
     rows = Movie.objects.all()
     if any(given is not None and not is_storable(given) for given in (wanted.genre, wanted.language)):
         return [], None
+    if wanted.ids:
+        rows = rows.filter(pk__in=wanted.ids)
     if wanted.title is not None:
         rows = titled(rows, wanted.title)
     if wanted.genre is not None:

@@ -50,6 +50,8 @@ EMPTY: Final = {"genres": "'{}'", "keywords": "'{}'", "popularity": "0", "votes"
 class Loaded:
     """What became of a file: each of its rows is new, changed, unchanged or refused.
 
+    left_out : rows that are no movies, such as episodes; they are not among `rows`.
+
     withdrawn : movies that were not in the file and were taken out. readmitted : that were in it and were
     put back. still_withdrawn : that are in it, and stay withdrawn.
     """
@@ -59,6 +61,7 @@ class Loaded:
     changed: int = 0
     unchanged: int = 0
     refused: int = 0
+    left_out: int = 0
     withdrawn: int = 0
     readmitted: int = 0
     still_withdrawn: int = 0
@@ -162,7 +165,7 @@ _WITHDRAW = f"""
 def _merge(staging: Staging[Row], *, readmit: bool, withdraw_missing: bool) -> Loaded:
     """New movies first: one that somebody adds meanwhile is waited for, and then changed as the file says."""
     now = timezone.now()
-    done = Loaded(rows=staging.rows, refused=staging.bad)
+    done = Loaded(rows=staging.rows, refused=staging.bad, left_out=staging.left_out)
     good = staging.rows - staging.bad
     done.new = staging.execute(_INSERT, [now])
     if done.new < good:

@@ -40,7 +40,7 @@ class Staging(Generic[T]):
 
     def __init__(self, columns: dict[str, str], cells: Callable[[T], Sequence[Any]]) -> None:
         self._columns, self._cells = columns, cells
-        self.rows = self.bad = 0
+        self.rows = self.bad = self.left_out = 0
         self._faults: list[Fault] = []
         said = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
         self.execute(f"CREATE TEMPORARY TABLE {ROWS} (line bigint NOT NULL, {said}) ON COMMIT DROP")
@@ -74,6 +74,7 @@ class Staging(Generic[T]):
                             self._remember(faults)
             self.rows += chunk.rows
             self.bad += len(chunk.refused)
+            self.left_out += chunk.left_out
             progress(self.rows)
         self.execute(f"ANALYZE {ROWS}")
 

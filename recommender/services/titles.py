@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import unicodedata
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final
@@ -12,7 +13,7 @@ from recommender.errors import AmbiguousTitle, UnknownTitle
 from recommender.index.engine import IndexEngine
 from recommender.models import Movie
 from recommender.services import catalogue
-from recommender.titles import key_of
+from recommender.titles import article_first, key_of, without_year
 
 NEAR: Final = 78.0
 """Normalised indel similarity of two titles, in per cent, from which one may be meant by the other: a letter
@@ -33,7 +34,8 @@ _making = threading.Lock()
 def find(title: str, engine: IndexEngine, withdrawn: frozenset[int]) -> Movie:
     """The one movie of the catalogue that goes by `title`, exactly or nearly.
 
-    Case, accents and spaces do not count.
+    Case, accents and spaces do not count, but where several movies have the title so, one that has it exactly
+    as typed is meant. "Matrix, The" and "The Matrix (1999)" name The Matrix.
 
     Parameters
     ----------
@@ -43,7 +45,7 @@ def find(title: str, engine: IndexEngine, withdrawn: frozenset[int]) -> Movie:
     ------
     UnknownTitle : none does. AmbiguousTitle : several do; it names them.
     """
-    exact = [movie for movie in catalogue.by_title(title) if not movie.is_withdrawn]
+    exact = _exact(title)
     if len(exact) == 1:
         return exact[0]
     if exact:
@@ -56,6 +58,28 @@ def find(title: str, engine: IndexEngine, withdrawn: frozenset[int]) -> Movie:
     if len(found) == 1 or found[0][1] - found[1][1] >= CLEAR:
         return found[0][0]
     raise AmbiguousTitle(title, [(each.id, each.title, each.year) for each, _ in found])
+
+
+def _exact(title: str) -> list[Movie]:
+    """The movies with this title; of several, those that have it exactly as typed, or but for case."""
+    named = without_year(title)
+    for wanted, year in ((title, None), (article_first(named[0]), named[1])):
+        found = [
+            movie
+            for movie in catalogue.by_title(wanted)
+            if not movie.is_withdrawn and year in (None, movie.year)
+        ]
+        for alike in (_composed, lambda text: _composed(text).casefold()):
+            typed = [movie for movie in found if alike(movie.title) == alike(wanted)]
+            if typed:
+                return typed
+        if found:
+            return found
+    return []
+
+
+def _composed(title: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", title).split())
 
 
 def _near(key: str, engine: IndexEngine, withdrawn: frozenset[int]) -> list[tuple[int, float]]:

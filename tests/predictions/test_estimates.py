@@ -224,3 +224,15 @@ def test_without_answers_or_with_a_small_hold_out_there_is_a_reason_instead() ->
     assert reason == "30 rows of the hold-out are too few to judge by."
     bare = expected("regression", Profile((), ()), {})
     assert bare.reason == "The version was stored without answers to its hold-out."
+
+
+def test_expected_errors_of_rare_answers_are_theirs_and_not_the_frequent_ones() -> None:
+    rng = np.random.default_rng(9)
+    predicted = np.where(np.arange(2_000) % 20 == 0, rng.uniform(101, 200, 2_000), 100.0)
+    error = np.where(predicted == 100.0, 0.5, 20.0)
+    profile = Profile((), of_answers(Answers("regression", predicted + error, predicted=predicted)))
+    window = counted(profile, PREDICTION, rng.uniform(101, 195, 400))
+    found = expected("regression", profile, window)
+    assert found.reason == ""
+    assert found.metrics["mae"] == pytest.approx(20.0)
+    assert found.holdout["mae"] == pytest.approx(0.95 * 0.5 + 0.05 * 20)

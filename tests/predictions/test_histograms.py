@@ -14,18 +14,27 @@ from training.schema import Column
 SCRIPT = "<script>alert(1)</script>"
 
 
-def test_the_bins_that_stand_apart_are_known_by_their_place() -> None:
-    numbers = of_column(Column("age", "number"), np.array([1.0, 2.0, 2.0, 7.0, np.nan]))
-    assert histograms.set_apart("number", numbers.bins.labels) == [
-        "outside", "", "", "", "outside", "missing",
-    ]  # fmt: skip
-    assert numbers.bins.labels[0] == "below 1" and numbers.bins.labels[-2] == "above 7"
+def test_a_profile_says_what_sets_each_bin_apart() -> None:
+    numbers = of_column(Column("age", "number"), np.array([1.0, 2.0, 2.0, 7.0, 7.0, np.nan]))
+    assert numbers.bins.labels == ("1", "2", "7", "unseen", "missing")
+    assert numbers.apart == ("", "", "", "unseen", "missing")
+    wide = of_column(Column("age", "number"), np.arange(40.0))
+    assert (wide.apart[0], *wide.apart[-2:]) == ("outside", "outside", "missing")
     levels = of_column(
         Column("plan", "category", levels=("a", "b")), np.array(["a", "b", None], dtype=object)
     )
-    assert histograms.set_apart("level", levels.bins.labels) == ["", "", "", "unseen", "missing"]
-    empty = of_column(Column("age", "number"), np.array([np.nan, np.nan]))
-    assert histograms.set_apart("number", empty.bins.labels) == ["outside", "missing"]
+    assert levels.apart == ("", "", "", "unseen", "missing")
+    assert of_column(Column("age", "number"), np.array([np.nan, np.nan])).apart == ("outside", "missing")
+
+
+def test_bins_of_a_review_from_before_that_stand_apart_are_known_by_their_place() -> None:
+    labels = ["below 1", "1", "2 to 7", "above 7", "missing"]
+    counts = [0] * len(labels)
+    found = histograms.bars("number", {"labels": labels, "reference": counts, "window": counts})
+    assert [bar.apart for bar in found] == ["outside", "", "", "outside", "missing"]
+    assert histograms.apart_by_place("level", ["a", "other levels", "unseen", "missing"]) == [
+        "", "", "unseen", "missing",
+    ]  # fmt: skip
 
 
 def test_bars_are_shares_of_their_own_rows() -> None:

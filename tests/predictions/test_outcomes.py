@@ -153,6 +153,13 @@ def test_a_number_in_a_csv_is_read_with_its_decimal_mark(db: None, post: Post) -
     assert_error(post(address, text, "text/csv"), 400, "invalid_input")
     assert post(f"{address}?decimal=,", text, "text/csv").json()["recorded"] == 1
     assert Outcome.objects.get().actual == 1234.5
+    for written, told, actual in (("1.234", "thousands=.", 1234), ("1.234", "decimal=.", 1.234)):
+        text = f"prediction;actual\n{row.pk};{written}\n"
+        error = assert_error(post(address, text, "text/csv"), 400, "invalid_input")
+        assert [fault["code"] for fault in error["details"]] == ["ambiguous_decimal"]
+        assert f"?{told}" in error["message"]
+        assert post(f"{address}?{told}", text, "text/csv").json()["corrected"] == 1
+        assert Outcome.objects.order_by("-id")[0].actual == actual
 
 
 def test_an_outcome_may_come_before_its_prediction(

@@ -194,6 +194,50 @@ def test_rows_of_the_training_csv_can_be_sent_as_they_are(post: Post, model: str
     assert all(set(row.inputs) == names for row in Prediction.objects.all())
 
 
+def test_a_csv_is_read_as_it_is_written_and_like_json(
+    churn: ModelVersion, post: Post, customer: dict[str, Any]
+) -> None:
+    rows = [
+        customer | {"tenure": 10, "monthlycharges": 1234.5, "totalcharges": charges} for charges in (7, 1.5)
+    ]
+    wanted = [given["probability"] for given in post(CHURN, rows).json()["predictions"]]
+    names = list(customer)
+
+    def written(delimiter: str, *cells: tuple[str, str, str], above: str = "") -> str:
+        numbers = ("tenure", "monthlycharges", "totalcharges")
+        changed = [dict(zip(numbers, row, strict=True)) for row in cells]
+        lines = [delimiter.join(str((customer | row)[name]) for name in names) for row in changed]
+        return above + "\n".join([delimiter.join(names), *lines]) + "\n"
+
+    for body, query in (
+        (written(",", ("1e+01", "1234.5", "7"), ("10.0", "1234.50", "1.5")), ""),
+        (written(";", ("10", "1.234,5", "7"), ("10", "1.234,50", "1,5"), above="sep=;\r\n"), ""),
+        (written("|", ("1e1", "1234.5", "7"), ("10", "1234.5", "1.5")), ""),
+        (written("\t", ("10", "1\u202f234,5", "7"), ("10", "1 234,5", "1,5")), ""),
+        (written(";", ("10", "1'234.5", "7"), ("10", "1\u2019234.5", "1.5")), "?thousands=apostrophe"),
+    ):
+        answered = post(f"{CHURN}{query}", body, "text/csv")
+        assert answered.status_code == 200, answered.content
+        assert [given["probability"] for given in answered.json()["predictions"]] == wanted
+    doubtful = written(";", ("10", "1.234", "7"), ("10", "2.345", "1,5"))
+    error = assert_error(post(CHURN, doubtful, "text/csv"), 400, "invalid_input")
+    assert error["details"][0]["code"] == "ambiguous_decimal"
+    assert "(?decimal=,&thousands=.)" in error["message"]
+    told = post(f"{CHURN}?decimal=,&thousands=.", doubtful, "text/csv")
+    assert told.status_code == 200
+    assert Prediction.objects.order_by("-id")[0].inputs["monthlycharges"] == 2345
+    error = assert_error(post(f"{CHURN}?thousands=x", doubtful, "text/csv"), 400, "invalid_input")
+    assert error["details"][0]["allowed"] == [",", ".", "space", "apostrophe", "none"]
+    for cell, code in (
+        ("10.5", "not_an_integer"),
+        ("1e20", "out_of_bounds"),
+        ("9007199254740993", "out_of_bounds"),
+    ):
+        by_csv = assert_error(post(CHURN, written(",", (cell, "1", "1")), "text/csv"), 400, "invalid_input")
+        by_json = assert_error(post(CHURN, customer | {"tenure": json.loads(cell)}), 400, "invalid_input")
+        assert [error["details"][0]["code"] for error in (by_csv, by_json)] == [code, code]
+
+
 def test_nothing_is_answered_without_an_active_version(
     client_user: User, post: Post, customer: dict[str, Any]
 ) -> None:

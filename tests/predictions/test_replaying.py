@@ -221,6 +221,16 @@ def test_quantiles_and_distances_are_those_of_the_numbers() -> None:
     assert found.psi == pytest.approx(float(((new - old) * np.log(new / old)).sum()), rel=0.01)
 
 
+@pytest.mark.parametrize("heavy", [0.0, 0.4, 1.0])
+def test_a_frequent_answer_that_is_gone_is_a_large_shift(heavy: float) -> None:
+    rng = np.random.default_rng(12)
+    before, after = Counts(UnitBuckets()), Counts(UnitBuckets())
+    before.add(np.where(rng.random(2_000) < 0.95, heavy, rng.random(2_000)))
+    after.add(rng.uniform(0.002, 0.998, 600)[:500])
+    found = shift(before, after, unit=True)
+    assert found.psi is not None and found.psi > 2
+
+
 def test_equal_distributions_have_no_shift() -> None:
     counts = Counts(UnitBuckets())
     counts.add(np.array([0.1, 0.1, 0.9]))

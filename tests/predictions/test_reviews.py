@@ -6,10 +6,12 @@ import csv
 import datetime as dt
 import io
 import json
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.db import connection
@@ -27,6 +29,7 @@ from tests.conftest import Post, assert_error, at_once, keyed
 from tests.predictions.watched import reviewed, this_hour
 from tests.trained import SAMPLES, train_sample
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel, TrainingRun
+from training.profile import Profile, of_column
 from training.services import registry, runs
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -88,6 +91,59 @@ def test_a_window_like_the_training_data_is_stable_and_one_that_is_not_names_its
     assert {"tenure", "contract"} <= set(body["drifting"])
     assert "tenure" in body["reason"]
     assert body["rows"] == 1_400
+
+
+def give(version: ModelVersion, **columns: Any) -> dict[str, Any]:
+    """Another reference for some columns of a version: as training makes it of these values."""
+    parts = {each.name: each for each in version.reference.profile.columns}
+    for column in version.dataset_schema.columns:
+        if column.name in columns:
+            parts[column.name] = of_column(column, np.asarray(columns[column.name], dtype=float))
+    bins = Profile(tuple(parts.values()), version.reference.profile.answers).to_json()
+    ReferenceProfile.objects.filter(version=version).delete()  # it is written once
+    ReferenceProfile.objects.create(version=version, bins=bins)
+    return bins
+
+
+def test_a_new_value_between_known_ones_is_unseen_and_a_frequent_value_that_is_gone_is_drift(
+    churn: ModelVersion, post: Post, api: APIClient
+) -> None:
+    charges = np.where(np.arange(600) < 570, 20.0, np.linspace(30, 110, 600))
+    give(churn, tenure=np.repeat([1.0, 24.0, 72.0], [300, 200, 100]), monthlycharges=charges)
+    charged = iter(np.linspace(30, 110, 120))
+    send(post, rows(0, 120, tenure=lambda row: "12", MonthlyCharges=lambda row: f"{next(charged):.1f}"))
+    body = api.get(DRIFT, now_window()).json()
+    found = {each["column"]: each for each in body["findings"]}
+    tenure, charge = found["tenure"], found["monthlycharges"]
+    assert (tenure["verdict"], tenure["unseen"], tenure["outside"]) == ("drift", 1.0, None)
+    assert tenure["bins"]["labels"] == ["1", "24", "72", "unseen", "missing"]
+    assert tenure["bins"]["window"] == [0, 0, 0, 120, 0]
+    assert tenure["bins"]["apart"] == ["", "", "", "unseen", "missing"]
+    assert (charge["verdict"], charge["unseen"]) == ("drift", None)
+    assert charge["bins"]["window"][charge["bins"]["labels"].index("20")] == 0
+    assert {"tenure", "monthlycharges"} <= set(body["drifting"])
+    page = api.get(f"{DRIFT}{body['id']}/", {"format": "html"}).content.decode()
+    assert re.search(r'<th scope="row">unseen</th>', page), "not named twice"
+
+
+def test_a_review_by_a_profile_stored_before_single_values_says_so(
+    churn: ModelVersion, post: Post, api: APIClient, client: Client
+) -> None:
+    client.force_login(User.objects.create_superuser("boss"))
+    bins = give(churn)
+    for column in (*bins["columns"], *bins["answers"]):
+        if column["kind"] != "level":
+            edges = column["edges"]
+            column |= {"counts": [1] * (len(edges) + 2), "sums": [0.0] * (len(edges) + 2), "truth": {}}
+            for name in ("gaps", "places", "missing", "slack"):
+                del column[name]
+    ReferenceProfile.objects.filter(version=churn).delete()
+    ReferenceProfile.objects.create(version=churn, bins=bins)
+    send(post, rows(0, 60))
+    body = api.get(DRIFT, now_window()).json()
+    assert body["rows"] == 60 and "from before single values had bins" in body["reason"]
+    watch = client.get(reverse("watch", args=[churn.registered_model_id]))
+    assert "from before single values had bins" in watch.content.decode()
 
 
 def test_a_review_is_a_row_and_the_same_window_unchanged_is_the_same_row(

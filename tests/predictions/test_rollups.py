@@ -7,7 +7,7 @@ import io
 import json
 import math
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -25,8 +25,11 @@ from predictions.models import Prediction, RolledHour, Rollup
 from predictions.services import rollup_rows, rollups
 from tests.conftest import Post, at_once
 from tests.trained import train_sample
+from training.bins import Bins
+from training.judging import Answers
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
-from training.profile import Bins, ColumnProfile, Profile
+from training.profile import ColumnProfile, Profile, of_answers, of_column
+from training.schema import Column
 
 NOON = dt.datetime(2026, 3, 10, 12, tzinfo=dt.UTC)
 MINUTE, HOUR, DAY = dt.timedelta(minutes=1), dt.timedelta(hours=1), dt.timedelta(days=1)
@@ -35,7 +38,7 @@ LEVELS = Bins("level", levels={"red": 0, "blue": 1, "rare": 2}, named=("red", "b
 FLAGS = Bins("level", levels={"false": 0, "true": 1}, named=("false", "true"))
 BINS = {
     "size": Bins("number", edges=(-1.5, 0.0, 0.1, 2.0, 7.25)),
-    "constant": Bins("number", edges=(3.0, math.nextafter(3.0, 4.0)), exact=True),
+    "constant": Bins("number", edges=(3.0, math.nextafter(3.0, 4.0))),
     "empty": Bins("number"),
     "colour": LEVELS,
     "flag": FLAGS,
@@ -47,9 +50,9 @@ Row = tuple[list[Any], Any, float | None]
 PLAIN: Row = ([1.0, 3.0, None, "red", True, "abc"], True, 0.7)
 
 
-def frozen(version: ModelVersion) -> ModelVersion:
-    """The version with the bins above as its reference."""
-    parts = [ColumnProfile(name, bins, (0,) * bins.size) for name, bins in BINS.items()]
+def frozen(version: ModelVersion, named: Mapping[str, Bins] = BINS) -> ModelVersion:
+    """The version with these bins as its reference, those of the answers last."""
+    parts = [ColumnProfile(name, bins, (0,) * bins.size) for name, bins in named.items()]
     reference = Profile(tuple(parts[:-2]), tuple(parts[-2:])).to_json()
     ReferenceProfile.objects.filter(version=version).delete()  # it is written once
     ReferenceProfile.objects.create(version=version, bins=reference)
@@ -164,6 +167,81 @@ def expected(bins: Bins, values: Sequence[Any]) -> tuple[Any, Any]:
         values = [None if text is None else len(text) for text in values]
     numbers = np.array([math.nan if value is None else value for value in values], dtype=np.float64)
     return bins.of_numbers(numbers), np.nan_to_num(numbers)
+
+
+def tied() -> dict[str, Bins]:
+    """Bins as training makes them of columns with frequent and with few values, and of tied answers."""
+    rest = np.concatenate([np.linspace(-9, 9, 90), [7.25] * 30])
+    columns = {
+        "zeros": ("number", np.concatenate([np.zeros(500), rest])),
+        "codes": ("integer", np.repeat([200.0, 404.0, 500.0], [70, 20, 10])),
+        "adjacent": ("integer", np.concatenate([np.repeat([2.0, 4.0, 5.0], 100), np.arange(20.0)])),
+        "constant": ("number", np.full(9, 0.1)),
+        "empty": ("number", np.full(9, math.nan)),
+        "note": ("text", np.array(["ab"] * 40 + ["x" * n for n in range(30)], dtype=object)),
+    }
+    predicted = np.concatenate([np.full(60, 0.5), np.linspace(0, 1, 40)])
+    (answer,) = of_answers(Answers("regression", predicted, predicted=predicted))
+    made = {name: of_column(Column(name, kind, nullable=True), values).bins  # type: ignore[arg-type]
+            for name, (kind, values) in columns.items()}  # fmt: skip
+    return made | {"_prediction": answer.bins, "_probability": BINS["_probability"]}
+
+
+TIED = tied()
+NEAR = [
+    math.nextafter(edge, to)
+    for bins in TIED.values()
+    for edge in bins.edges
+    for to in (edge, -math.inf, math.inf)
+]
+CELL = st.none() | st.sampled_from(NEAR) | st.sampled_from(
+    (0, -0.0, 200, 200.0, 301, 404, 600, 3, 4.0, 7.25, 1e308, -1e308, 5e-324, "NaN", "Infinity", "-Infinity")
+) | st.floats(-1e3, 1e3)  # fmt: skip
+
+
+@pytest.mark.django_db
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.tuples(CELL, CELL, CELL, CELL, CELL, st.none() | TEXT).map(list),
+            st.sampled_from((0.5, 0.5000000001, 0.49, 0, 1, 2)) | st.floats(0, 1),
+            st.none() | st.floats(0, 1),
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+@example(rows=[([edge, edge, edge, edge, edge, "x" * at], edge, 0.5) for at, edge in enumerate(NEAR)])
+@example(rows=[([0, 301, 3, 0.2, 1, "ab"], 0.5, None), ([-0.0, 200, 4, 0.1, None, ""], 7, 1)])
+def test_postgresql_counts_ties_new_values_and_no_numbers_as_numpy_does(
+    churn: ModelVersion, rows: list[Row]
+) -> None:
+    erase()
+    log(frozen(churn, TIED), NOON + MINUTE, *rows)
+    assert roll_up(churn) == len(rows)
+    found = rollups.window(churn, NOON, NOON + HOUR)
+    cells = zip(*([*inputs, said, sure] for inputs, said, sure in rows), strict=True)
+    for (name, bins), values in zip(TIED.items(), cells, strict=True):
+        places, _ = expected(bins, [float(each) if isinstance(each, str) and name != "note" else each
+                                    for each in values])  # fmt: skip
+        assert found[name].counts.tolist() == np.bincount(places, minlength=bins.size).tolist(), name
+
+
+@pytest.mark.django_db
+def test_a_profile_from_before_single_values_is_counted_as_before(churn: ModelVersion) -> None:
+    edges = (200.0, 404.0, 500.0, math.nextafter(500.0, 501.0))
+    before = {"kind": "number", "edges": list(edges), "exact": True}
+    log(frozen(churn, {"code": Bins.from_json(before), **dict(list(BINS.items())[-2:])}), NOON,
+        *[([code], True, 0.5) for code in (100, 200, 301, 404, 429, 500, 600, None)])  # fmt: skip
+    reference = ReferenceProfile.objects.get(version=churn)
+    assert "places" not in reference.bins["columns"][0] and reference.profile.in_old_meaning
+    assert roll_up(churn) == 8
+    bins = reference.profile.by_name["code"].bins
+    counts = rollups.window(churn, NOON, LATER)["code"].counts.tolist()
+    assert dict(zip(bins.labels, counts, strict=True)) == {
+        "below 200": 1, "200 to <404": 2, "404 to <500": 2, "500": 1, "above 500": 1, "missing": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.django_db

@@ -83,7 +83,7 @@ def test_findings_come_in_the_order_of_the_columns_and_have_the_fields_that_are_
         written = json.dumps(dataclasses.asdict(finding), allow_nan=False)
         assert json.loads(written)["rows"] == 400
         bins = finding.bins
-        assert len(bins["labels"]) == len(bins["reference"]) == len(bins["window"])
+        assert len({len(bins[name]) for name in ("labels", "apart", "reference", "window")}) == 1
         assert (sum(bins["reference"]), sum(bins["window"])) == (finding.reference_rows, 400)
 
 
@@ -182,11 +182,88 @@ def test_a_constant_that_moves_and_an_empty_column_that_fills_drift() -> None:
     found = by_column(
         review(PROFILE, drawn(200, constant=np.full(200, 4.0), empty=np.arange(200.0)), WATCH, None)
     )
-    assert (found["constant"].verdict, found["constant"].outside) == ("drift", 1.0)
+    constant = found["constant"]
+    assert (constant.verdict, constant.unseen, constant.outside) == ("drift", 1.0, None)
     assert found["constant"].wasserstein is None
     assert (found["empty"].verdict, found["empty"].outside, found["empty"].missing) == ("drift", 1.0, 0.0)
     assert found["empty"].reference_missing == 1.0
     assert found["empty"].ks is None
+
+
+def number(values: Any) -> Profile:
+    return Profile((of_column(Column("x", "number", nullable=True), np.asarray(values, dtype=float)),), ())
+
+
+@pytest.mark.parametrize("heavy", [0.0, 100.0, 50.05])
+def test_a_window_without_the_most_frequent_value_drifts(heavy: float) -> None:
+    rng = np.random.default_rng(1)
+    profile = number(np.where(rng.random(2_000) < 0.95, heavy, rng.uniform(1, 100, 2_000).round(1)))
+    for rows in (100, 600):
+        [found] = review(profile, counted(profile, {"x": rng.uniform(1, 100, rows).round(1)}), WATCH).findings
+        assert found.verdict == "drift"
+        assert found.ks is not None and found.ks > 0.4
+    [found] = review(
+        profile, counted(profile, {"x": np.where(rng.random(600) < 0.95, heavy, 50.0)}), WATCH
+    ).findings
+    assert found.bins["labels"][int(np.argmax(found.bins["window"]))] == f"{heavy:g}"
+
+
+def test_values_between_known_ones_are_unseen_in_every_reading() -> None:
+    profile = number(np.repeat([200.0, 404.0, 500.0], [700, 200, 100]))
+    window = np.repeat([301.0, 429.0, 500.0], [350, 100, 50])
+    [found] = review(profile, counted(profile, {"x": window}), WATCH).findings
+    assert (found.verdict, found.unseen, found.outside, found.missing) == ("drift", 0.9, None, 0.0)
+    assert dict(zip(found.bins["labels"], found.bins["window"], strict=True)) == {
+        "200": 0, "404": 0, "500": 50, "unseen": 450, "missing": 0,
+    }  # fmt: skip
+    # The review knows the mean of the unseen rows, 329.4, and takes all of them to lie there.
+    assert found.ks == pytest.approx(0.7)
+    moved = 0.7 * (329.4 - 200) + 0.2 * (404 - 329.4)
+    deviation = np.repeat([200.0, 404.0, 500.0], [700, 200, 100]).std()
+    assert found.wasserstein == pytest.approx(moved / deviation, rel=1e-3)
+    [beyond] = review(profile, counted(profile, {"x": np.full(200, 600.0)}), WATCH).findings
+    assert (beyond.unseen, beyond.ks) == (1.0, pytest.approx(1.0))
+    [below] = review(profile, counted(profile, {"x": np.full(200, 100.0)}), WATCH).findings
+    assert (below.unseen, below.ks) == (1.0, pytest.approx(1.0))
+
+
+SHARES = 1 / np.arange(1, 81) ** 1.2
+WORDS = np.array([f"level {place}" for place in range(80)], dtype=object)
+
+
+@pytest.mark.parametrize(
+    ("kind", "drawn"),
+    [
+        ("integer", lambda rng, rows: rng.poisson(1.0, rows).astype(float)),
+        ("number", lambda rng, rows: np.where(rng.random(rows) < 0.95, 0.0, rng.random(rows))),
+        ("category", lambda rng, rows: rng.choice(WORDS, rows, p=SHARES / SHARES.sum())),
+    ],
+)
+def test_what_a_small_reference_missed_is_no_drift_by_itself(kind: Any, drawn: Any) -> None:
+    rng = np.random.default_rng(42)
+    times, found = 150, 0
+    for _ in range(times):
+        profile = Profile((of_column(Column("x", kind), drawn(rng, 200)),), ())
+        found += review(profile, counted(profile, {"x": drawn(rng, 300)}), WATCH).verdict != "stable"
+    assert found <= times * 0.05 + 3 * math.sqrt(times * 0.05 * 0.95)
+
+
+def test_a_review_by_a_profile_from_before_single_values_says_so() -> None:
+    profile = number(np.repeat([200.0, 404.0, 500.0], [700, 200, 100]))
+    stored = profile.to_json()
+    [column] = stored["columns"]
+    for name in ("gaps", "places", "missing", "slack"):
+        del column[name]
+    edges = [200.0, 404.0, 500.0, math.nextafter(500.0, 501.0)]
+    column |= {"edges": edges, "exact": True, "counts": [0, 700, 200, 100, 0, 0], "sums": [0.0] * 6}
+    old = Profile.from_json(json.loads(json.dumps(stored)))
+    reviewed = review(old, counted(old, {"x": np.repeat([200.0, 404.0, 500.0], [70, 20, 10])}), WATCH)
+    assert reviewed.verdict == "stable" and "from before single values had bins" in reviewed.reason
+    [found] = review(old, counted(old, {"x": np.full(100, 301.0)}), WATCH).findings
+    assert dict(zip(found.bins["labels"], found.bins["window"], strict=True))["200 to <404"] == 100
+    assert (found.unseen, found.outside) == (None, 0.0)
+    again = review(profile, counted(profile, {"x": np.repeat([200.0, 404.0], 50)}), WATCH)
+    assert "from before" not in again.reason
 
 
 def test_missing_values_and_levels_that_training_never_saw_are_shares_of_the_rows() -> None:
@@ -226,12 +303,14 @@ def test_a_review_gives_the_same_again() -> None:
 
 
 def test_reviews_hardly_ever_cry_wolf_and_find_half_a_deviation() -> None:
-    times, sizes = 40, (50, 200)
+    times, sizes = 15, (50, 100, 200)
     tally = simulation.repeated(times, sizes)
     windows = times * len(sizes)
     alarms = sum(tally.alarms["drift", rows] for rows in sizes) / windows
     assert alarms <= 0.07 + 3 * math.sqrt(0.07 * 0.93 / windows)
-    assert tally.power(200) >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / times)
+    shifted, *changed = simulation.CHANGES
+    for change, rows in ((shifted, 200), *((change, 100) for change in changed)):
+        assert tally.power(change, rows) >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / times), change
     assert min(tally.alarm("PSI > 0.1", rows) for rows in sizes) > 0.9
     assert min(tally.alarm("p < 0.05", rows) for rows in sizes) > 0.3
 
@@ -252,9 +331,10 @@ def test_the_page_has_the_table_of_the_simulation() -> None:
     shares = [float(cell.removesuffix(" % ")) for cell in ours.split("|")[2:-1]]
     assert len(shares) == len(simulation.SIZES)
     assert max(shares) <= 7.0
-    found = next(line for line in written.splitlines() if "calls that column" in line).split("|")[2:-1]
-    at = simulation.SIZES.index(200)
-    assert float(found[at].removesuffix(" % ")) >= 95.0
+    shifted, *changed = simulation.CHANGES
+    for change, rows in ((shifted, 200), *((change, 100) for change in changed)):
+        found = next(line for line in written.splitlines() if f"| {change} |" in line).split("|")[2:-1]
+        assert float(found[simulation.SIZES.index(rows)].removesuffix(" % ")) >= 95.0, change
 
 
 # -- real data -----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from recommender.entries import Entry
 from recommender.errors import MovieExists, UnknownMovie
 from recommender.models import Movie
 from recommender.services import catalogue as service
-from recommender.titles import LONGEST_KEY, key_of
+from recommender.titles import LONGEST_KEY, article_first, key_of
 from tests.conftest import at_once
 from training.models import RegisteredModel
 
@@ -22,6 +22,12 @@ from training.models import RegisteredModel
         ("\N{LATIN SMALL LIGATURE FI}lm", "film"),
         ("千と千尋の神隠し", "千と千尋の神隠し"),
         ("\N{COMBINING ACUTE ACCENT}", ""),
+        ("ﾊﾟﾊﾟ", "パパ"),
+        ("ม้า", "ม้า"),
+        ("हिन्दी", "हिन्दी"),
+        ("Мой ёжик", "мой ежик"),
+        ("שָׁלוֹם", "שלום"),
+        ("İstanbul", "istanbul"),
         (" ", ""),
         ("\N{ARABIC LIGATURE SALLALLAHOU ALAYHE WASALLAM}" * 300, None),
     ],
@@ -29,6 +35,27 @@ from training.models import RegisteredModel
 def test_a_title_is_found_without_case_accents_and_spaces(title: str, key: str | None) -> None:
     assert key is None or key_of(title) == key
     assert len(key_of(title)) <= LONGEST_KEY
+
+
+def test_titles_that_differ_in_a_letter_have_different_keys() -> None:
+    """Voicing in kana, tones in Thai and vowels in Devanagari are letters."""
+    for one, other in (("パパ", "ハハ"), ("ม้า", "มา"), ("की", "का"), ("Мой", "Мои"), ("가", "각")):
+        assert key_of(one) != key_of(other)
+
+
+@pytest.mark.parametrize(
+    ("written", "title"),
+    [
+        ("Matrix, The", "The Matrix"),
+        ("Avventura, L'", "L'Avventura"),
+        ("Good, the Bad and the Ugly, The", "The Good, the Bad and the Ugly"),
+        ("Blechtrommel, Die", "Die Blechtrommel"),
+        ("Die, Mommie, Die", "Die, Mommie, Die"),
+        ("Up, Up and Away", "Up, Up and Away"),
+    ],
+)
+def test_an_article_at_the_end_comes_first(written: str, title: str) -> None:
+    assert article_first(written) == title
 
 
 def test_a_key_is_its_own_key_and_begins_with_what_was_typed_so_far() -> None:
@@ -47,10 +74,12 @@ def test_titles_are_found_exactly_and_by_their_beginning(catalogue: RegisteredMo
     assert [row.pk for row in service.by_title("  twice TOLD")] == [8, 7], "the more popular one first"
     assert service.by_title("Twice") == service.by_title("") == service.by_title("a\x00") == []
     assert [row.pk for row in service.suggestions("THE  l")] == [1]
-    assert [row.pk for row in service.suggestions("t")] == [1, 8, 7]
+    assert [row.pk for row in service.suggestions("t")] == [1, 8, 7, 2], "then words anywhere"
     assert [row.pk for row in service.suggestions("t", most=1)] == [1]
     service.withdraw([8], by=None)
     assert [row.pk for row in service.suggestions("twice")] == [7]
+    assert [row.pk for row in service.suggestions("TOLD tw")] == [7], "words anywhere in the title"
+    assert service.suggestions("told 'x | !") == []
     assert [row.pk for row in service.by_title("twice told")] == [8, 7], "what is asked about may be one"
     for odd in ("", "%", "_", "\\", "\ud800"):
         assert service.suggestions(odd) == []

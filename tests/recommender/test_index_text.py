@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
 from recommender.index import text
 from recommender.index.fields import PLAIN, Field, Settings
@@ -18,6 +20,40 @@ def test_the_english_stop_words_are_those_of_scikit_learn() -> None:
 
 def test_words_have_two_letters_or_more_and_keep_accents() -> None:
     assert text.words("A Niño's café, 3D!") == ["niño", "café", "3d"]
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("हिन्दी फ़िल्म की कहानी", ["हिन्दी", "फ़िल्म", "की", "कहानी"]),
+        ("தமிழ் திரைப்படம்", ["தமிழ்", "திரைப்படம்"]),
+        ("ภาพยนตร์ ม้า", ["ภาพยนตร์", "ม้า"]),
+        ("မြန်မာ ရုပ်ရှင်", ["မြန်မာ", "ရုပ်ရှင်"]),
+        ("ភាសាខ្មែរ", ["ភាសាខ្មែរ"]),
+        ("İSTANBUL'da İstanbul", ["istanbul", "da", "istanbul"]),
+        ("e\u0301tude café cafe\u0301", ["étude", "café", "café"]),
+        ("می‌خواهم", ["می‌خواهم"]),
+    ],
+)
+def test_a_word_keeps_its_combining_marks(said: str, found: list[str]) -> None:
+    assert text.words(said) == [unicodedata.normalize("NFC", word) for word in found]
+
+
+def test_words_are_those_of_scikit_learn_where_nothing_is_combined() -> None:
+    analyze = CountVectorizer().build_analyzer()
+    for said in (
+        "Can't stop: 3-D, L'été à Nîmes!",
+        "x_y __ a1 1a",
+        "Привет, мир ёлка",
+        "千と千尋 の神隠し",
+        "Straße 42",
+    ):
+        assert text.words(said) == analyze(said)
+
+
+def test_words_that_only_say_a_movie_is_wanted_do_not_count() -> None:
+    assert text.without_request_words(text.words("A film about a lighthouse")) == ["about", "lighthouse"]
+    assert text.without_request_words(["film"]) == ["film"]
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,76 @@ def test_a_csv_with_json_in_its_cells(tmp_path: Path) -> None:
     assert (bare.rating, bare.votes) == (None, 0), "the mean of no votes is no rating"
 
 
+def test_words_for_missing_are_no_content(tmp_path: Path) -> None:
+    load(
+        tmp_path,
+        "id,title,plot,genres,tags\n"
+        "1,Harbour Lights,N/A,N/A,null\n2,None,nan,Unknown|Horror,?\n3,Goat Radio,No overview found.,\\N,-\n"
+        "4,Real,Not available to everybody,Drama,none of these\n",
+    )
+    rows = {row.pk: (row.title, row.description, row.genres, row.keywords) for row in Movie.objects.all()}
+    assert rows == {
+        1: ("Harbour Lights", "", [], []),
+        2: ("None", "", ["Horror"], []),
+        3: ("Goat Radio", "", [], []),
+        4: ("Real", "Not available to everybody", ["Drama"], ["none of these"]),
+    }
+
+
+def test_movielens_titles_are_taken_apart(tmp_path: Path) -> None:
+    load(
+        tmp_path,
+        "movieId,title,genres\n"
+        "1,Toy Story (1995),Adventure|Animation\n"
+        '2,"Postman, The (Postino, Il) (1994)",(no genres listed)\n'
+        '3,"City of Lost Children, The (Cité des enfants perdus, La) (1995)",Drama\n'
+        "4,Twelve Monkeys (a.k.a. 12 Monkeys) (1995),Sci-Fi\n"
+        "5,Halloween (Part 2) (1981),Horror\n6,2001 (Two Thousand and One),Sci-Fi\n",
+    )
+    rows = {row.pk: (row.title, row.year, row.original_title, row.genres) for row in Movie.objects.all()}
+    assert rows == {
+        1: ("Toy Story", 1995, "", ["Adventure", "Animation"]),
+        2: ("The Postman", 1994, "Il Postino", []),
+        3: ("The City of Lost Children", 1995, "La Cité des enfants perdus", ["Drama"]),
+        4: ("Twelve Monkeys", 1995, "12 Monkeys", ["Sci-Fi"]),
+        5: ("Halloween (Part 2)", 1981, "", ["Horror"]),
+        6: ("2001 (Two Thousand and One)", None, "", ["Sci-Fi"]),
+    }
+
+
+def test_imdbs_titles_are_read_and_what_is_no_movie_is_left_out(tmp_path: Path) -> None:
+    said = load(
+        tmp_path,
+        "tconst\ttitleType\tprimaryTitle\toriginalTitle\tisAdult\tstartYear\tendYear\truntimeMinutes\tgenres\n"
+        'tt0073045\tmovie\t"Giliap"\t"Giliap"\t0\t1975\t\\N\t137\tCrime,Drama\n'
+        'tt0111161\tmovie\tThe "Shawshank" Redemption\tThe "Shawshank" Redemption\t0\t1994\t\\N\t\\N\t\\N\n'
+        "tt0583459\ttvEpisode\tThe Last One\tThe Last One\t0\t2004\t\\N\t30\tComedy\n",
+        name="title.basics.tsv",
+    )
+    assert "2 rows: 2 new" in said
+    assert "1 more rows were left out: episodes, series or games" in said
+    rows = {row.pk: (row.title, row.year, row.runtime, row.genres) for row in Movie.objects.all()}
+    assert rows == {
+        73045: ('"Giliap"', 1975, 137, ["Crime", "Drama"]),
+        111161: ('The "Shawshank" Redemption', 1994, None, []),
+    }
+    refused, faults = refusal(tmp_path, "tconst,title\nnm0000001,Nobody\n")
+    assert "nothing was loaded" in refused
+    assert "tconst like tt0111161" in faults[0]
+
+
+def test_python_literals_are_read_as_lists_and_nothing_else(tmp_path: Path) -> None:
+    load(
+        tmp_path,
+        "id,title,genres\n"
+        "862,Toy Story,\"[{'id': 16, 'name': 'Animation'}, {'id': 35, 'name': \"\"Kids' Comedy\"\"}]\"\n"
+        "863,Other,[]\n",
+    )
+    assert Movie.objects.get(pk=862).genres == ["Animation", "Kids' Comedy"]
+    said, _ = refusal(tmp_path, "id,title,genres\n1,A,\"[__import__('os').system('true')]\"\n")
+    assert "nothing was loaded" in said
+
+
 def test_a_plain_csv_with_semicolons_and_decimal_commas(tmp_path: Path) -> None:
     assert "delimiter semicolon, decimal comma" in load(tmp_path, "\ufeff" + PLAIN)
     row = Movie.objects.get(pk=21)
@@ -309,14 +379,14 @@ def test_the_bad_rows_of_a_csv_keep_their_cells(tmp_path: Path) -> None:
         ("", "the CSV is empty"),
         ("id,title\n", "the file holds no rows"),
         ("id,title\nx,y\n", "1 of 1 rows is invalid"),
-        ("title\nx\n", "column 'id' is missing"),
+        ("title\nx\n", "column 'id' or 'tconst' is missing"),
         ("id,title,movie_id\n1,x,1\n", "'movie_id' is there twice (also as 'id')"),
         ('[{"id": 1}]', "one JSON array"),
         ("\xff\xfei\x00", "is missing"),
         (b"\xff\xfei\x00", "UTF-16"),
         (b"id,title\n1,\xe9\n", "not UTF-8 near line"),
         ('id,title\n1,"x', "is no CSV"),
-        ("id;title;popularity\n1;x;1.234\n", "say which decimal mark"),
+        ("id;title;popularity\n1;x;1.234\n", "pass --decimal"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, text: str | bytes, said: str) -> None:

@@ -188,6 +188,42 @@ def test_the_served_models_decoders_agree_with_their_serializers(
     agree(schema, text.encode("utf-8", "surrogatepass"))
 
 
+GAPS = DatasetSchema(
+    columns=(
+        Column("rain", "number", nullable=True, minimum=0, missing=("NA", "-999")),
+        Column("wind", "integer", nullable=True, missing=("?",)),
+        Column("sunny", "boolean", nullable=True, missing=("-",)),
+        Column("kind", "category", levels=("x", "y"), nullable=True, missing=("None",)),
+        Column("size", "number"),
+    ),
+    target=Column("price", "number"),
+)
+
+
+@pytest.mark.parametrize(
+    ("literals", "accepted"),
+    [
+        (("1.5", "2", "true", '"x"'), True),
+        (('"NA"', '"?"', '"-"', '"None"'), True),
+        (('"na"', "2.0", '"no"', '"y"'), True),
+        (("null", "null", "null", "null"), True),
+        (("-999", "2", "true", '"x"'), False),  # below the bound: the slow way reads it
+        (('"x"', "2", "true", '"x"'), False),
+        (("1", '"NA"', "true", '"x"'), False),
+        (("1", "2", "true", '"none"'), False),
+    ],
+)
+def test_declared_words_for_a_missing_value_are_read_alike(literals: tuple[str, ...], accepted: bool) -> None:
+    names = ("rain", "wind", "sunny", "kind")
+    row = (
+        "{"
+        + "".join(f'"{name}": {text}, ' for name, text in zip(names, literals, strict=True))
+        + '"size": 1}'
+    )
+    assert agree(GAPS, row.encode()) is accepted
+    assert agree(GAPS, f"[{', '.join([row] * 20)}]".encode()) is accepted
+
+
 # -- it must not decline what clients usually send -----------------------------------------------------
 
 

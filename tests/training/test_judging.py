@@ -146,6 +146,17 @@ def test_calibration_bins_hold_all_rows_and_their_true_share() -> None:
     assert curves.calibration(alike) == [{"predicted": 0.5, "observed": 0.5, "rows": 2}]
 
 
+def test_a_frequent_probability_is_calibrated_by_itself() -> None:
+    score = np.concatenate([np.full(900, 0.1), np.linspace(0.2, 0.9, 100)])
+    truth = np.arange(1_000) % 10 == 0
+    [first, *others] = curves.calibration(
+        Answers("binary", truth, 0.5, (False, True), np.column_stack([1 - score, score]))
+    )
+    assert first == {"predicted": 0.1, "observed": 0.1, "rows": 900}
+    assert sum(item["rows"] for item in others) == 100
+    assert len(others) > 1
+
+
 def test_a_confusion_matrix_counts_at_the_threshold() -> None:
     answers = binary()
     predicted = answers.scores[:, 1] >= 0.4

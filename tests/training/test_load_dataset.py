@@ -15,6 +15,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from threadpoolctl import threadpool_limits
 
+from tests.conftest import Post
 from training import catalogue
 from training.management import watching
 from training.management.commands import load_dataset
@@ -215,6 +216,35 @@ def test_skip_bad_sets_rows_aside_with_their_reasons_beside_the_file(tmp_path: P
     assert Dataset.objects.get().rows == 77
 
 
+def test_rows_without_a_target_are_counted_and_left_out_when_asked(tmp_path: Path) -> None:
+    path = fruit_csv(tmp_path / "rows.csv")
+    path.write_text(path.read_text(encoding="utf-8") + "120,red,\n130,green,\n", encoding="utf-8")
+    with pytest.raises(
+        CommandError, match=r"2 of 82 rows are invalid .2 rows without a target: .*--skip-unlab"
+    ):
+        load("fruit", str(path))
+    assert "2 rows without a target left out" in load("fruit", str(path), "--skip-unlabelled")
+    dataset = Dataset.objects.get()
+    assert dataset.rows == 80
+    assert dataset.source == "rows.csv (delimiter comma, decimal point, 2 rows without a target left out)"
+
+
+def test_a_file_of_another_encoding_with_thousands_is_loaded_when_told(tmp_path: Path) -> None:
+    rows = "".join(f"{n}.{n:03d};{('green', 'red')[n % 2]};{n}\n" for n in range(1, 41))
+    (tmp_path / "rows.csv").write_bytes(f"weight;colour;price\n{rows}".encode("utf-16"))
+    with pytest.raises(CommandError, match=r"UTF-16.*--encoding utf-16; nothing was loaded"):
+        load("fruit", str(tmp_path / "rows.csv"))
+    with pytest.raises(CommandError, match=r"'1\.001' in column 'weight'.*--thousands \."):
+        load("fruit", str(tmp_path / "rows.csv"), "--encoding", "utf-16")
+    said = load("fruit", str(tmp_path / "rows.csv"), "--encoding=utf-16", "--thousands=.")
+    assert "read with delimiter semicolon, decimal comma, thousands point, encoding utf-16" in said
+    from training import artifacts, datasets
+
+    with artifacts.dataset_file(Dataset.objects.get()) as file:
+        frame = datasets.read_frame(file, catalogue.get("fruit").schema)
+    assert frame["weight"].head(2).tolist() == [1001, 2002]
+
+
 def test_skip_bad_leaves_no_file_when_no_row_is_bad(tmp_path: Path) -> None:
     said = load("fruit", str(fruit_csv(tmp_path / "rows.csv")), "--skip-bad")
     assert "no bad rows" in said
@@ -280,7 +310,7 @@ def test_an_unknown_model_is_answered_with_the_known_ones(tmp_path: Path) -> Non
     [
         (["--activate"], "--activate needs --train"),
         (["--train", "--reason", "x"], "add --activate"),
-        (["--delimiter", "|"], "is no delimiter"),
+        (["--delimiter", ":"], "is no delimiter"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: list[str], said: str, tmp_path: Path) -> None:
@@ -305,3 +335,30 @@ def test_a_model_that_startmodel_wrote_is_trained_and_activated_from_the_rows_it
     version = ModelVersion.objects.get()
     assert version.dataset_schema.names == ("weight", "colour")
     assert version.metrics["r2"] > 0.9
+
+
+def test_training_loading_and_predictions_agree_about_missing_words_and_signs(
+    tmp_path: Path, post: Post
+) -> None:
+    """The written file declares what was recognised, so later CSVs and JSON are read like the first one."""
+    path = tmp_path / "rows.csv"
+    lines = ["price;rooms;sold"]
+    for n in range(150):
+        price = "NA" if n % 5 == 0 else f"1.{n:03d},50 €"
+        lines.append(f"{price};{n * 37 % 11};{'?' if n % 10 == 9 else 'yes' if n * 37 % 11 > 5 else 'no'}")
+    path.write_text("\n".join(lines), encoding="utf-8")
+    call_command(
+        "startmodel", "basket", str(path), "--target=sold", "--skip-unlabelled", stdout=io.StringIO()
+    )
+    _forget()
+    first = tmp_path / "var" / "first-data" / "basket.csv"
+    said = load("basket", str(first), "--train", "--activate")
+    assert "135 rows of basket" in said
+    assert "dataset" in load("basket", str(path), "--skip-unlabelled")
+    assert Dataset.objects.count() == 1, "the file and what startmodel left of it are the same rows"
+    address = "/api/v1/models/basket/predictions/"
+    by_csv = post(address, "price;rooms\nNA;7\n1.149,50 €;2\n;7\n", "text/csv")
+    by_json = post(address, [{"price": "NA", "rooms": 7}, {"price": 1149.5, "rooms": 2}, {"rooms": 7}])
+    answers = [[row["probability"] for row in given.json()["predictions"]] for given in (by_csv, by_json)]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == answers[0][2] > answers[0][1]

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predictions.distributions import psi
+from training.bins import LEVELS, Bins
+from training.bins import quantile_edges as edges_of
 from training.judging import Answers
-from training.profile import LEVELS, PREDICTION, PROBABILITY, Bins, Profile, of_answers, of_column, profile
-from training.profile import quantile_edges as edges_of
+from training.profile import PREDICTION, PROBABILITY, Profile, of_answers, of_column, profile
 from training.schema import Column, DatasetSchema
 
 NUMBER = Column("x", "number", nullable=True)
@@ -49,19 +50,54 @@ def test_a_number_has_tenths_of_equally_many_rows_and_bins_outside_its_range() -
 
 
 def test_few_different_values_have_a_bin_each() -> None:
-    found = of_numbers(4, 4, 1, 2.5, NAN)
+    found = of_numbers(4, 4, 1, 1, 2.5, NAN)
     assert found.bins.exact
-    assert found.bins.labels == ("below 1", "1", "2.5", "4", "above 4", "missing")
-    assert found.counts == (0, 1, 1, 2, 0, 1)
-    assert found.sums == (0, 1, 2.5, 8, 0, 0)
+    assert found.bins.labels == ("1", "2.5", "4", "unseen", "missing")
+    assert found.counts == (2, 1, 2, 0, 1)
+    assert found.sums == (2, 2.5, 8, 0, 0)
+    assert found.bins.outside == ()
 
 
-def test_a_constant_has_one_bin_and_what_lies_outside_it() -> None:
+def test_a_bin_shown_as_a_value_holds_this_value_alone() -> None:
+    bins = of_numbers(*[200] * 70, *[404] * 20, *[500] * 10).bins
+    places = dict(zip(bins.labels, range(bins.size), strict=True))
+    for number in (
+        301,
+        429,
+        200.5,
+        math.nextafter(404, 0),
+        math.nextafter(404, 500),
+        199,
+        600,
+        -math.inf,
+        math.inf,
+    ):
+        assert bins.of_numbers(np.array([number])).tolist() == [places["unseen"]], number
+    assert bins.of_numbers(np.array([200, 404, 500, NAN])).tolist() == [0, 1, 2, places["missing"]]
+
+
+def test_zero_and_negative_zero_are_one_value() -> None:
+    found = of_numbers(-0.0, 0, 0, 1, 1)
+    assert found.bins.labels == ("0", "1", "unseen", "missing")
+    assert found.counts == (3, 2, 0, 0)
+    assert found.bins.of_numbers(np.array([-0.0, 0.0, 5e-324, -5e-324])).tolist() == [0, 0, 2, 2]
+
+
+def test_few_rows_of_a_continuous_column_make_no_single_values() -> None:
+    found = of_numbers(0.31, 0.7, 1.9, 2.2, 5.04)
+    assert found.bins.labels[:3] == ("below 0.31", "0.31 to <0.7", "0.7 to <1.9")
+    assert (found.bins.outside, found.bins.unseen) == ((0, 6), None)
+    inflated = of_numbers(*[0] * 200, 0.31, 0.7, 1.9, 2.2, 5.04)
+    assert inflated.bins.labels[1:4] == ("0", ">0 to <0.7", "0.7 to <1.9")
+    assert (inflated.counts[1:3], inflated.bins.unseen) == ((200, 1), None)
+
+
+def test_a_constant_has_one_bin_and_any_other_number_is_unseen() -> None:
     found = of_numbers(7, 7, 7)
-    assert found.bins.labels == ("below 7", "7", "above 7", "missing")
-    assert found.counts == (0, 3, 0, 0)
+    assert found.bins.labels == ("7", "unseen", "missing")
+    assert found.counts == (3, 0, 0)
     assert found.deviation == 0
-    assert found.bins.of_numbers(np.array([6.999, 7, 7.001])).tolist() == [0, 1, 2]
+    assert found.bins.of_numbers(np.array([6.999, 7, 7.001])).tolist() == [1, 0, 1]
 
 
 def test_a_column_without_a_single_number_counts_any_number_as_outside() -> None:
@@ -71,20 +107,54 @@ def test_a_column_without_a_single_number_counts_any_number_as_outside() -> None
     assert found.bins.of_numbers(np.array([3.0])).tolist() == [0] == list(found.bins.outside)
 
 
-def test_ties_fall_together_into_fewer_bins() -> None:
-    found = of_column(NUMBER, np.concatenate([np.zeros(900), np.arange(1.0, 101.0)]))
-    assert found.counts == (0, 900, 100, 0, 0)
-    assert found.bins.edges[0] == 0.0
+@pytest.mark.parametrize("heavy", [0.0, 50.0, 100.5, -3.0])
+def test_a_heavy_value_is_a_bin_of_its_own_and_the_others_are_divided(heavy: float) -> None:
+    found = of_column(NUMBER, np.concatenate([np.full(900, heavy), np.arange(1.0, 100.0)]))
+    counts = dict(zip(found.bins.labels, found.counts, strict=True))
+    assert counts[f"{heavy:g}"] == 900 + (heavy == 50)
+    others = [rows for label, rows in counts.items() if label != f"{heavy:g}" and rows]
+    assert 9 <= len(others) <= 10
+    assert max(others) <= 11
     assert all(low < high for low, high in zip(found.bins.edges, found.bins.edges[1:], strict=False))
+    near = np.array([math.nextafter(heavy, -math.inf), heavy, math.nextafter(heavy, math.inf)])
+    below, at, above = found.bins.of_numbers(near).tolist()
+    assert below != at != above
     assert not found.bins.exact
+    assert found.bins.outside == (0, len(found.bins.edges))
+
+
+def test_the_rest_is_divided_again_where_it_has_heavy_values_of_its_own() -> None:
+    drawn = np.concatenate([np.zeros(9_500), np.full(200, 7.0), np.arange(10.0, 310.0)])
+    counts = dict(zip((found := of_column(NUMBER, drawn)).bins.labels, found.counts, strict=True))
+    assert (counts["0"], counts["7"], counts["unseen"]) == (9_500, 200, 0)
+    assert found.bins.of_numbers(np.array([3.5])).tolist() == [found.bins.unseen], (
+        "nothing lay between 0 and 7"
+    )
+    assert found.bins.of_numbers(np.array([8.0, 400.0]))[1] == found.bins.outside[1]
+
+
+def test_a_value_as_frequent_as_a_bin_by_chance_stays_among_the_others() -> None:
+    drawn = np.concatenate([np.zeros(436), np.random.default_rng(3).normal(5, 1, 3_908)])
+    assert "0" not in of_column(NUMBER, drawn).bins.labels
+    assert "0" in of_column(NUMBER, np.concatenate([np.zeros(100), drawn])).bins.labels
+
+
+def test_years_beyond_the_training_range_are_outside_where_there_are_many() -> None:
+    years = of_column(NUMBER, np.repeat(np.arange(1990.0, 2024.0), 30))
+    assert years.bins.unseen is None
+    assert years.bins.labels[years.bins.of_numbers(np.array([2031.0]))[0]] == "above 2,023"
+    few = of_column(NUMBER, np.repeat([2011.0, 2012.0], 30))
+    assert few.bins.labels[few.bins.of_numbers(np.array([2013.0]))[0]] == "unseen"
 
 
 def test_a_text_is_counted_by_its_length_in_characters() -> None:
-    texts = np.array(["", "né", "né", "four", None], dtype=object)
+    texts = np.array(["", "né", "né", "four", "five", None], dtype=object)
     found = of_column(Column("t", "text", nullable=True), texts)
     assert found.bins.kind == "length"
-    assert found.bins.labels == ("below 0", "0", "2", "4", "above 4", "missing")
-    assert found.counts == (0, 1, 2, 1, 0, 1)
+    assert found.bins.labels == ("0", "2", "4", "unseen", "missing")
+    assert found.counts == (1, 2, 2, 0, 1)
+    many = of_column(Column("t", "text"), np.array(["x" * n for n in range(30)] + [""] * 70, dtype=object))
+    assert dict(zip(many.bins.labels, many.counts, strict=True))["0"] == 71
 
 
 @pytest.mark.parametrize(
@@ -141,6 +211,8 @@ def test_every_number_falls_into_one_bin_and_training_rows_never_outside(
     found = of_numbers(*values)
     assert sum(found.counts) == len(values)
     assert sum(found.counts[place] for place in found.bins.outside) == 0
+    assert found.bins.unseen is None or found.counts[found.bins.unseen] == 0
+    assert len(found.apart) == found.bins.size
     assert len(found.counts) == len(found.sums) == len(found.bins.labels) == found.bins.size
     assert sum(found.sums) == pytest.approx(sum(values), abs=1e-3)
     places = found.bins.of_numbers(np.array(more))
@@ -151,7 +223,8 @@ def test_every_number_falls_into_one_bin_and_training_rows_never_outside(
 
 def test_postgresql_finds_the_bin_that_numpy_finds(db: None) -> None:
     rng = np.random.default_rng(4)
-    for drawn in (rng.lognormal(3, 2, 500), rng.integers(0, 6, 300).astype(float), np.full(5, 0.1)):
+    tied = np.where(rng.random(400) < 0.8, -0.0, rng.normal(size=400))
+    for drawn in (rng.lognormal(3, 2, 500), rng.integers(0, 6, 300).astype(float), np.full(5, 0.1), tied):
         bins = Bins.from_json(json.loads(json.dumps(of_column(NUMBER, drawn).bins.to_json())))
         near = [math.nextafter(edge, to) for edge in bins.edges for to in (-math.inf, math.inf)]
         asked = [*bins.edges, *near, *drawn.tolist(), -1e9, 1e9]
@@ -162,7 +235,7 @@ def test_postgresql_finds_the_bin_that_numpy_finds(db: None) -> None:
                 [list(bins.edges), asked],
             )
             (found,) = cursor.fetchone()
-        assert found == bins.of_numbers(np.array(asked)).tolist()
+        assert [bins.places[at] for at in found] == bins.of_numbers(np.array(asked)).tolist()
 
 
 # -- answers -------------------------------------------------------------------------------------------
@@ -178,20 +251,42 @@ def test_the_threshold_is_an_edge_of_the_probability_and_decides_the_prediction(
         "true": 66, "false": 33, "other levels": 0, "unseen": 0, "missing": 0,
     }  # fmt: skip
     at = sure.bins.edges.index(0.333)
+    assert sure.bins.of_numbers(np.array([0.333, math.nextafter(0.333, 0)])).tolist() == [at + 1, at]
     assert sum(sure.counts[at + 1 :]) == 66
     assert sum(sure.truth["hits"]) == truth.sum()
     assert sum(sure.sums) == pytest.approx(score.sum())
 
 
-def test_a_threshold_between_few_probabilities_divides_bins_that_stand_for_no_one_value() -> None:
+def test_a_threshold_between_few_probabilities_divides_the_gap_between_them() -> None:
     score = np.array([0.2, 0.8] * 30)
     answers = Answers("binary", score > 0.5, 0.5, (False, True), np.column_stack([1 - score, score]))
     sure = of_answers(answers)[1]
-    assert sure.counts == (0, 30, 0, 30, 0, 0)
-    assert not sure.bins.exact
-    assert sure.bins.labels[1:4] == ("0.2 to <0.5", "0.5 to <0.8", "0.8")
+    assert sure.counts == (0, 30, 0, 0, 30, 0, 0)
+    assert sure.bins.labels[1:5] == ("0.2", ">0.2 to <0.5", "0.5 to <0.8", "0.8")
+    assert sure.apart == ("outside", "", "unseen", "unseen", "", "outside", "missing")
     beyond = Answers("binary", score > 0.5, 0.9, (False, True), np.column_stack([1 - score, score]))
-    assert of_answers(beyond)[1].bins.edges == (0.2, 0.8, math.nextafter(0.8, 1))
+    assert of_answers(beyond)[1].bins.labels[1:4] == ("0.2", ">0.2 to <0.8", "0.8")
+
+
+@pytest.mark.parametrize("threshold", [0.8, math.nextafter(0.8, 1), math.nextafter(0.8, 0)])
+def test_a_threshold_at_a_frequent_probability_still_divides(threshold: float) -> None:
+    score = np.array([0.2, 0.8] * 30)
+    answers = Answers("binary", score > 0.5, threshold, (False, True), np.column_stack([1 - score, score]))
+    said, sure = of_answers(answers)
+    at = sure.bins.edges.index(threshold)
+    assert sum(sure.counts[at + 1 :]) == said.counts[said.bins.named.index("true")]
+    assert len(set(sure.bins.labels)) == sure.bins.size
+
+
+def test_answers_that_differ_in_their_last_digits_are_the_same_value() -> None:
+    score = np.repeat([0.1, 0.3, 0.62, 0.95], [200, 500, 200, 100])
+    noisy = score * (1 + np.random.default_rng(4).normal(scale=1e-15, size=len(score)))
+    answers = Answers("binary", score > 0.5, 0.5, (False, True), np.column_stack([1 - noisy, noisy]))
+    sure = of_answers(answers)[1]
+    held = {label: rows for label, rows in zip(sure.bins.labels, sure.counts, strict=True) if rows}
+    assert held == {"0.1": 200, "0.3": 500, "0.62": 200, "0.95": 100}
+    again = score * (1 + np.random.default_rng(5).normal(scale=1e-14, size=len(score)))
+    assert np.bincount(sure.bins.of_numbers(again), minlength=sure.bins.size).tolist() == list(sure.counts)
 
 
 def test_of_several_classes_the_largest_probability_counts_and_hits_are_right_answers() -> None:
@@ -199,15 +294,22 @@ def test_of_several_classes_the_largest_probability_counts_and_hits_are_right_an
     truth = np.array(["a", "b", "b", "z"], dtype=object)
     said, sure = of_answers(Answers("multiclass", truth, classes=("a", "b", "c"), probability=probability))
     assert dict(zip(said.bins.named, said.counts, strict=False)) == {"a": 2, "b": 1, "c": 1}
-    assert sure.bins.edges[:-1] == (0.4, 0.5, 0.6, 0.8)
+    assert sure.bins.edges == pytest.approx((0.4, 0.5, 0.6, 0.8, 0.8))
+    assert not any(sure.bins.of_numbers(np.array([0.4])) != [1])
     assert sure.truth["hits"] == (0, 0, 1, 0, 1, 0, 0)
 
 
 def test_of_a_regression_the_errors_are_summed_by_bin_of_the_answer() -> None:
     predicted = np.array([1.0, 2.0, 2.0])
     (found,) = of_answers(Answers("regression", np.array([2.0, 2.0, -1.0]), predicted=predicted))
-    assert found.bins.labels == ("below 1", "1", "2", "above 2", "missing")
-    assert found.truth == {"absolute": (0, 1, 3, 0, 0), "squared": (0, 1, 9, 0, 0)}
+    assert found.bins.labels == ("below 1", "1", ">1 to <2", "2", "above 2", "missing")
+    assert found.truth == {"absolute": (0, 1, 0, 3, 0, 0), "squared": (0, 1, 0, 9, 0, 0)}
+
+
+def test_a_heavy_answer_of_a_regression_is_a_bin_of_its_own() -> None:
+    predicted = np.concatenate([np.full(600, 120.0), np.random.default_rng(8).normal(120, 40, 400)])
+    (found,) = of_answers(Answers("regression", predicted + 1, predicted=predicted))
+    assert dict(zip(found.bins.labels, found.counts, strict=True))["120"] == 600
 
 
 def test_a_profile_comes_out_of_json_as_it_went_in() -> None:

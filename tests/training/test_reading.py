@@ -11,6 +11,7 @@ import pytest
 from training import catalogue
 from training.datasets import DatasetWriter, read_frame
 from training.schema import Column, DatasetSchema, Fault, InvalidRows
+from training.schema.dialect import Told
 from training.schema.reading import Batch, CsvReader
 
 SCHEMA = DatasetSchema(
@@ -28,7 +29,7 @@ SCHEMA = DatasetSchema(
 
 def reader(text: str | bytes, *, with_target: bool = True, **options: str) -> CsvReader:
     body = text if isinstance(text, bytes) else text.encode()
-    return CsvReader(io.BytesIO(body), SCHEMA, with_target=with_target, **options)  # type: ignore[arg-type]
+    return CsvReader(io.BytesIO(body), SCHEMA, with_target=with_target, told=Told(**options))
 
 
 def only_batch(csv: CsvReader) -> Batch:

@@ -16,6 +16,7 @@ from training.declaration import ModelDeclaration, Task
 from training.schema import Column, DatasetSchema, Fault, Instance, Seen
 from training.schema.columns import LONGEST_NAME, BadValue
 from training.schema.faults import echo
+from training.schema.numerals import NumberFormat
 
 NUMBER = Column("x", "number", minimum=-10, maximum=10)
 SCHEMA = DatasetSchema(
@@ -62,12 +63,14 @@ def test_whole_floats_are_integers_and_others_are_not() -> None:
 def test_a_whole_number_in_text_is_the_one_it_says_or_refused(near: int, sign: int, end: str) -> None:
     number = sign * (2**53 + near)
     column = Column("n", "integer")
-    if near > 0:
+    if near > 0 or (near == 0 and end):  # as a double, 2^53 may have been written as 2^53 + 1
         with pytest.raises(BadValue) as caught:
             column.from_text(f"{number}{end}")
-        assert caught.value.fault.code == code(column, number) == "out_of_bounds"
+        assert caught.value.fault.code == "out_of_bounds"
+        assert code(column, float(number) if end else number) == "out_of_bounds"
     else:
         assert column.from_text(f"{number}{end}") == column.from_json(number) == number
+        assert column.from_json(float(number) if end else number) == number
 
 
 @pytest.mark.parametrize("word", ["yes", "Yes", " no ", "true", "0", "1", "sí", "1.0"])
@@ -88,9 +91,9 @@ def test_text_that_python_would_take_for_a_number_is_not_one(text: str) -> None:
 
 def test_the_decimal_mark_is_the_files() -> None:
     column = Column("x", "number")
-    assert column.from_text(" 1,5 ", decimal=",") == 1.5
+    assert column.from_text(" 1,5 ", numbers=NumberFormat(",")) == 1.5
     with pytest.raises(BadValue):
-        column.from_text("1.5", decimal=",")
+        column.from_text("1.5", numbers=NumberFormat(","))
 
 
 def test_levels_are_compared_after_normalisation() -> None:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from training.bins import SLACK, quantile_edges
 from training.judging.answers import Answers, Floats, pairs, plain, plain_list, said
 
 ROC_POINTS: Final = 100
@@ -55,13 +56,12 @@ def _spread(along: Floats, most: int) -> Any:
 
 
 def calibration(answers: Answers) -> list[dict[str, Any]]:
-    """Bins of about equally many rows, by probability: its mean, the share that was true, the rows."""
+    """Bins of about equally many rows, and of frequent probabilities: mean, share that was true, rows."""
     assert answers.probability is not None
     score, positive = answers.probability[:, 1], answers.positive
     if not len(score):
         return []
-    inner = np.quantile(score, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1])
-    bins = np.searchsorted(np.unique(inner), score, side="right")
+    bins = np.searchsorted(quantile_edges(score, CALIBRATION_BINS, slack=SLACK), score, side="right")
     found = []
     for each in np.unique(bins):
         inside = bins == each

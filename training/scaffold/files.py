@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, Any, Final, cast
+
+from training.schema.dialect import DELIMITERS, Told, encoding_named
+from training.schema.numerals import DECIMALS, THOUSANDS_WORDS, thousands_mark
 
 PROGRESS_ROWS: Final = 200_000  # some ten seconds; smaller files are read without a word
 
-TAB_WORDS = {"tab": "\t", "\\t": "\t"}
+DELIMITER_WORDS: Final = {"tab": "\t", "\\t": "\t", "pipe": "|"}
 
 
 def find(given: str) -> Path:
@@ -44,11 +48,39 @@ def stem(path: Path) -> str:
     return Path(path.stem).stem if path.suffix == ".gz" else path.stem
 
 
+def add_dialect_arguments(parser: ArgumentParser) -> None:
+    """The options that say how a CSV is written; `told` reads them."""
+    parser.add_argument("--delimiter", metavar="D", help="one of , ; | tab (recognised when not given)")
+    parser.add_argument("--decimal", choices=tuple(DECIMALS), help="decimal mark (recognised when not given)")
+    parser.add_argument(
+        "--thousands",
+        choices=THOUSANDS_WORDS,
+        metavar="MARK",
+        help="thousands mark, one of , . space apostrophe none (recognised when not given)",
+    )
+    parser.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="encoding of the file, such as cp1252 or utf-16 (UTF-8 when not given)",
+    )
+
+
+def told(options: Mapping[str, Any]) -> Told:
+    """What the options say. Raises `ValueError`."""
+    given, encoding, thousands = options["delimiter"], options["encoding"], options["thousands"]
+    return Told(
+        delimiter(given) if given else None,
+        options["decimal"],
+        None if thousands is None else thousands_mark(thousands),
+        encoding_named(encoding) if encoding else None,
+    )
+
+
 def delimiter(word: str) -> str:
-    """``,``, ``;`` or a tab from what can be typed in a shell. Raises `ValueError`."""
-    found = TAB_WORDS.get(word, word)
-    if found not in (",", ";", "\t"):
-        raise ValueError(f"{word!r} is no delimiter: use , or ; or tab")
+    """One of `DELIMITERS` from what can be typed in a shell or an address. Raises `ValueError`."""
+    found = DELIMITER_WORDS.get(word, word)
+    if found not in DELIMITERS:
+        raise ValueError(f"{word!r} is no delimiter: use , or ; or | or tab")
     return found
 
 

@@ -15,20 +15,23 @@ from training.schema import Column, DatasetSchema
 from training.schema.columns import LONGEST_NAME
 from training.schema.inference import canonical_names, guess_column
 from training.schema.keys import KEY_FIELD
-from training.schema.tally import to_float
 
 Part = Literal["feature", "target", "key", "left out"]
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user said: columns by their names in the CSV, and the task."""
+    """What the user said: columns by their names in the CSV, and the task.
+
+    skip_unlabelled : whether rows without a target are left out.
+    """
 
     target: str
     task: Task | None = None
     keep: frozenset[str] = frozenset()
     drop: frozenset[str] = frozenset()
     key: str | None = None
+    skip_unlabelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,11 @@ def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
     CannotInfer : for names that are not in the file, a target that cannot be used, or no feature left.
     """
     _check_names(seen, wishes)
-    target.check(seen.tallies[wishes.target], seen.first_blank.get(wishes.target))
+    aimed_at = seen.tallies[wishes.target]
+    target.check(aimed_at, seen.first_blank.get(wishes.target), skip_unlabelled=wishes.skip_unlabelled)
+    seen = seen.labelled(wishes.target)
     names = canonical_names(seen.header)
-    aim = target.propose(
-        seen.tallies[wishes.target], names[wishes.target], _aliases(wishes.target, names), wishes.task
-    )
+    aim = target.propose(aimed_at, names[wishes.target], _aliases(wishes.target, names), wishes.task)
     reasons = _set_aside(seen, wishes)
     open_names = [
         n for n in seen.header if n not in reasons and n not in (wishes.target, wishes.key, KEY_FIELD)
@@ -131,7 +134,7 @@ def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
         raise CannotInfer(
             f"no column is left to learn from; left out: {_listed(reasons)} (--keep NAME overrules)"
         )
-    return Proposal(name, aim.task, seen.rows, tuple(planned), tuple(hints))
+    return Proposal(name, aim.task, aimed_at.filled, tuple(planned), tuple(hints))
 
 
 def _check_names(seen: Survey, wishes: Wishes) -> None:
@@ -141,13 +144,17 @@ def _check_names(seen: Survey, wishes: Wishes) -> None:
         for name in sorted(names):
             if name in seen.header:
                 continue
-            near = [each for each in seen.header if each.casefold() == name.strip().casefold()]
+            near = [each for each in seen.header if _plain(each) == _plain(name)]
             said = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, seen.header))}"
             raise CannotInfer(f"{option}: the CSV has no column {name!r}; {said}")
     if wishes.target == wishes.key or wishes.target in wishes.drop:
         raise CannotInfer(f"{wishes.target!r} is the target and cannot be anything else")
     if wishes.target == KEY_FIELD:
         raise CannotInfer(f"{KEY_FIELD!r} is what a row's own key is called here: rename the target")
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.split()).casefold()
 
 
 def _aliases(name: str, names: dict[str, str]) -> tuple[str, ...]:
@@ -174,8 +181,8 @@ def _set_aside(seen: Survey, wishes: Wishes) -> dict[str, str]:
 
 
 def _floats(seen: Survey, name: str) -> leaks.Floats:
-    decimal = seen.dialect.decimal
-    return np.array([to_float(cell, decimal) for cell in seen.column(name)], dtype=np.float64)
+    number = seen.tallies[name].number
+    return np.array([number(cell) for cell in seen.column(name)], dtype=np.float64)
 
 
 def _target_numbers(seen: Survey, name: str) -> leaks.Floats | None:

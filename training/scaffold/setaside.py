@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from training.schema.tally import Tally, to_float
+from training.schema.tally import Tally
 
 ENOUGH_ROWS: Final = 20  # below it, unique or rising values mean nothing
 NEARLY_UNIQUE: Final = 0.95  # a customer may come twice
@@ -62,6 +62,8 @@ def _is_compact_date(text: str) -> bool:
 def _identifier(tally: Tally, sample: Sequence[str]) -> str:
     if tally.rows < ENOUGH_ROWS or tally.distinct_share < NEARLY_UNIQUE:
         return ""
+    if 2 * tally.signs.total() >= tally.filled:
+        return ""  # amounts of money, whatever else they are
     named = bool(_ID_NAME.search(tally.name) or _CAMEL_ID.search(tally.name))
     if tally.is_whole:
         return _counter(tally, sample, named)
@@ -75,7 +77,7 @@ def _identifier(tally: Tally, sample: Sequence[str]) -> str:
 def _counter(tally: Tally, sample: Sequence[str], named: bool) -> str:
     if not tally.is_unique or tally.blanks:
         return "an identifier by its name, nearly every row has its own" if named else ""
-    numbers = [to_float(cell, tally.decimal) for cell in sample]
+    numbers = [tally.number(cell) for cell in sample]
     if all(a < b for a, b in itertools.pairwise(numbers)):
         return "a counter: it rises from row to row"
     if named:

@@ -168,7 +168,18 @@ def _arguments(column: Column) -> list[tuple[str, object]]:
     if column.is_numeric:
         found.append(("unit", ""))
     defaults = Column("any", column.type)
-    for name in ("nullable", "levels", "minimum", "maximum", "aliases", "normalise", "max_length", "example"):
+    for name in (
+        "nullable",
+        "levels",
+        "minimum",
+        "maximum",
+        "aliases",
+        "normalise",
+        "max_length",
+        "missing",
+        "signs",
+        "example",
+    ):
         value = getattr(column, name)
         if value != getattr(defaults, name):
             found.append((name, value))

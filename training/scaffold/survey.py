@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
 import itertools
-import re
+import math
 import unicodedata
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import IO, Final
 
-from training.schema.reading import DELIMITERS, Dialect
-from training.schema.tally import Tally, kind_of
+from training.schema import dialect as dialects
+from training.schema import numerals
+from training.schema.dialect import Dialect, Row, Table, Told, Unreadable
+from training.schema.numerals import NumberFormat
+from training.schema.tally import Tally
 
 BATCH_ROWS: Final = 20_000
 SAMPLE_ROWS: Final = 20_000  # enough to tell a sum from a coincidence, small enough for a laptop
-PEEKED_BYTES: Final = 65_536
-PEEKED_ROWS: Final = 2_000
-
-_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?", re.ASCII)
-_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+", re.ASCII)
+PEEKED_ROWS: Final = 20_000  # looked at to recognise how numbers are written
+TOTAL_WORDS: Final = frozenset(
+    ("total", "totals", "grand total", "sum", "totales", "suma", "gesamt", "summe", "somme", "totale")
+)
 
 
 class CannotInfer(ValueError):
@@ -36,6 +35,7 @@ class Survey:
     tallies : header name -> what the column holds.
     sample : up to `SAMPLE_ROWS` rows from all over the file, in file order, cells stripped.
     first_blank : header name -> line number of the first blank cell.
+    notes : sentences about what was passed over, or seems wrong.
     """
 
     dialect: Dialect
@@ -44,18 +44,47 @@ class Survey:
     tallies: dict[str, Tally]
     sample: list[list[str]]
     first_blank: dict[str, int]
+    notes: tuple[str, ...] = ()
 
     def column(self, name: str) -> list[str]:
-        """The sampled cells of one column."""
-        place = self.header.index(name)
-        return [row[place] for row in self.sample]
+        """The sampled cells of one column; a word for a missing value is blank."""
+        place, missing = self.header.index(name), self.tallies[name].missing
+        return ["" if row[place] in missing else row[place] for row in self.sample]
+
+    def labelled(self, target: str) -> Survey:
+        """The same without sampled rows that have no target."""
+        cells = self.column(target)
+        return replace(self, sample=[row for row, cell in zip(self.sample, cells, strict=True) if cell])
+
+
+@dataclass(frozen=True)
+class Nulls:
+    """Words that stand for a missing value, as told: in every column, and in some (by name)."""
+
+    everywhere: frozenset[str] = frozenset()
+    columns: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def of(self, name: str) -> frozenset[str]:
+        return self.everywhere | self.columns.get(name, frozenset())
+
+    @classmethod
+    def parsed(cls, given: Iterable[str], header: Sequence[str]) -> Nulls:
+        """From ``WORD`` or ``COLUMN=WORD``, where the header has such a column."""
+        everywhere, columns = set[str](), dict[str, frozenset[str]]()
+        for each in given:
+            name, mark, word = each.partition("=")
+            if mark and name.strip() in header:
+                columns[name.strip()] = columns.get(name.strip(), frozenset()) | {word.strip()}
+            else:
+                everywhere.add(each.strip())
+        return cls(frozenset(everywhere), columns)
 
 
 def survey(
     stream: IO[bytes],
+    told: Told = Told(),  # noqa: B008 (frozen)
     *,
-    delimiter: str | None = None,
-    decimal: str | None = None,
+    nulls: Sequence[str] = (),
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Survey:
     """Reads the file once, forward, and keeps counts and a sample of it.
@@ -63,48 +92,129 @@ def survey(
     Parameters
     ----------
     stream : binary and seekable, at its start.
-    delimiter, decimal : override what would be recognised.
+    told : overrides what would be recognised.
+    nulls : words that stand for a missing value, each ``WORD`` or ``COLUMN=WORD``.
     progress : called with the number of rows read so far.
 
     Raises
     ------
-    CannotInfer : for a file that is no UTF-8 CSV, whose rows differ in length, whose names repeat, or whose
-        decimal mark could be read two ways.
+    CannotInfer : for a file that is no UTF-8 CSV, whose rows differ in length, whose names repeat, that has
+        no header, or whose numbers could be read two ways.
     """
-    head = stream.read(PEEKED_BYTES)
-    stream.seek(0)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise CannotInfer("the CSV is UTF-16: save it as UTF-8")
-    chosen = delimiter or _recognise_delimiter(head)
-    bom = head.startswith(b"\xef\xbb\xbf")
-    # Closed here and not by the garbage collector, which may come when the stream is closed already.
-    with contextlib.closing(_rows(stream, chosen)) as rows:
-        _, first = next(rows, (1, []))
-        header = _check_header([cell.strip() for cell in first])
-        peeked = list(itertools.islice(rows, PEEKED_ROWS))
-        mark = decimal or _recognise_decimal(peeked, len(header))
-        return _count(header, itertools.chain(peeked, rows), Dialect(chosen, mark, bom), progress)
+    try:
+        table = Table(stream, told, skip_blank_rows=True)
+        try:
+            return _survey(table, told, nulls, progress)
+        finally:
+            # Closed here and not by the garbage collector, which may come when the stream is closed already.
+            table.close()
+    except (Unreadable, numerals.Ambiguous) as error:
+        raise CannotInfer(str(error)) from None
+
+
+def _survey(table: Table, told: Told, given: Sequence[str], progress: Callable[[int], None]) -> Survey:
+    rows = table.rows()
+    peeked = list(itertools.islice(rows, PEEKED_ROWS))
+    _check_header(table.header, [cells for _, cells in peeked])
+    nulls = Nulls.parsed(given, table.header)
+    numbers = _recognise_numbers(table, peeked, told, nulls)
+    seen = _count(table.header, itertools.chain(peeked, rows), numbers, nulls, progress)
+    kept = [place for place, (name, tally) in enumerate(seen.columns) if name or tally.filled]
+    header = tuple(seen.columns[place][0] for place in kept)
+    if header.count("") > 1:
+        raise CannotInfer(
+            f"{header.count('')} columns that hold values have no name: name them in the header, and remove "
+            "lines above it"
+        )
+    notes = list(table.notes)
+    if unnamed := len(seen.columns) - len(kept):
+        columns = "1 column" if unnamed == 1 else f"{unnamed} columns"
+        notes.append(f"{columns} without a name or a value passed over")
+    dialect = Dialect(
+        table.delimiter,
+        numbers.decimal,
+        table.byte_order_mark,
+        numbers.thousands,
+        table.encoding,
+        tuple(notes),
+    )
+    sample = [[row[place] for place in kept] for row in seen.sample]
+    tallies = {seen.columns[place][0]: seen.columns[place][1] for place in kept}
+    found = Survey(dialect, header, seen.rows, tallies, sample, seen.first_blank, tuple(table.passed_over()))
+    return replace(found, notes=(*found.notes, *_total_row(found, seen.last_line)))
+
+
+@dataclass
+class _Counted:
+    columns: list[tuple[str, Tally]]
+    sample: list[list[str]]
+    rows: int
+    first_blank: dict[str, int]
+    last_line: int
 
 
 def _count(
-    header: tuple[str, ...],
-    rows: Iterator[tuple[int, list[str]]],
-    dialect: Dialect,
+    header: Sequence[str],
+    rows: Iterator[Row],
+    numbers: NumberFormat,
+    nulls: Nulls,
     progress: Callable[[int], None],
-) -> Survey:
-    tallies = {name: Tally(name, dialect.decimal) for name in header}
-    sample, first_blank, count = _Thinned(), dict[str, int](), 0
+) -> _Counted:
+    columns = [(name, Tally(name, numbers, nulls.of(name))) for name in header]
+    sample, first_blank, count, line = _Thinned(), dict[str, int](), 0, 0
     while batch := list(itertools.islice(rows, BATCH_ROWS)):
-        _check_lengths(batch, len(header))
-        for place, (name, tally) in enumerate(tallies.items()):
-            had = tally.blanks
+        _check_lengths(batch, header)
+        for place, (name, tally) in enumerate(columns):
+            had = tally.blanks + tally.words.total()
             tally.add([cells[place] for _, cells in batch])
-            if not had and tally.blanks:
-                first_blank[name] = next(line for line, cells in batch if not cells[place].strip())
+            if not had and tally.blanks + tally.words.total():
+                empty = {"", *tally.missing, *tally.words}
+                first_blank[name] = next(line for line, cells in batch if cells[place].strip() in empty)
         sample.add([[cell.strip() for cell in cells] for _, cells in batch])
-        count += len(batch)
+        count, line = count + len(batch), batch[-1][0]
         progress(count)
-    return Survey(dialect, header, count, tallies, sample.rows, first_blank)
+    for _, tally in columns:
+        tally.settle()
+    return _Counted(columns, sample.rows, count, first_blank, line)
+
+
+def _recognise_numbers(table: Table, rows: Sequence[Row], told: Told, nulls: Nulls) -> NumberFormat:
+    columns = {
+        f"{name}": [cells[place] for _, cells in rows if place < len(cells)]
+        for place, name in enumerate(table.header)
+        if name
+    }
+    for name, words in nulls.columns.items():
+        columns[name] = [cell for cell in columns[name] if cell.strip() not in words]
+    return numerals.recognise(
+        columns,
+        delimiter=table.delimiter,
+        decimal=told.decimal,
+        thousands=told.thousands,
+        nulls=nulls.everywhere,
+    )
+
+
+def _total_row(seen: Survey, line: int) -> list[str]:
+    """A warning about a last row that seems to hold the sums of those above it."""
+    if not seen.sample or seen.rows > len(seen.sample):
+        return []
+    last = seen.sample[-1]
+    words = [
+        cell
+        for name, cell in zip(seen.header, last, strict=True)
+        if cell.lower().rstrip(":") in TOTAL_WORDS and seen.tallies[name].counts[cell] == 1
+    ]
+    if not words:
+        return []
+    for name, tally in seen.tallies.items():
+        *above, total = (tally.number(cell) for cell in seen.column(name))
+        added = math.fsum(number for number in above if not math.isnan(number))
+        if tally.is_numeric and added and math.isclose(added, total, rel_tol=1e-6):
+            said = f"the last row (line {line}) says {words[0]!r} and holds the sum of column {name!r}"
+            raise CannotInfer(f"{said}: remove it")
+    said = f"the last row (line {line}) says {words[0]!r}"
+    return [f"WARNING: {said}: remove it if it sums up the rows above it"]
 
 
 class _Thinned:
@@ -126,79 +236,36 @@ class _Thinned:
             self._step *= 2
 
 
-def _rows(stream: IO[bytes], delimiter: str) -> Generator[tuple[int, list[str]], None, None]:
-    """(line at which the row ends, cells) without blank lines; leaves the stream to its owner."""
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
-    try:
-        for cells in reader:
-            if cells:
-                yield reader.line_num, cells
-    except UnicodeDecodeError as error:
-        line = reader.line_num + 1
-        raise CannotInfer(f"the CSV is not UTF-8 near line {line}: {error.reason}") from None
-    except csv.Error as error:
-        raise CannotInfer(f"line {reader.line_num} is no CSV: {error}") from None
-    finally:
-        text.detach()
-
-
-def _recognise_delimiter(head: bytes) -> str:
-    """The delimiter under which the most columns agree with the header, over the first lines."""
-    lines = head.decode("utf-8-sig", "replace").splitlines()[:200]
-    if len(head) == PEEKED_BYTES:
-        lines = lines[:-1]
-
-    def columns(delimiter: str) -> int:
-        rows = [row for row in csv.reader(lines, delimiter=delimiter) if row]
-        if not rows:
-            return 0
-        agreeing = sum(len(row) == len(rows[0]) for row in rows)
-        return len(rows[0]) if agreeing >= 0.9 * len(rows) else 1
-
-    return max(DELIMITERS, key=columns)
-
-
-def _check_header(header: list[str]) -> tuple[str, ...]:
-    if not any(header):
-        raise CannotInfer("the CSV is empty: a header line is needed")
+def _check_header(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    wider = sorted({len(row) for row in rows} - {1})
+    if len(header) < 2 and wider:
+        said = f"line 1 ({header[0][:60]!r}) has 1 cell and lines below have {wider[-1]}"
+        raise CannotInfer(f"{said}: remove lines above the header")
     if len(header) < 2:
         raise CannotInfer(f"only one column was found, {header[0][:60]!r}: say --delimiter if that is wrong")
     seen: set[str] = set()
-    for name in header:
+    if dialects.looks_like_data(header, rows):
+        raise CannotInfer(dialects.no_names(header))
+    for name in filter(None, header):
         if "\x00" in name:
             raise CannotInfer(f"the column name {name[:60]!r} holds a NUL character")
         plain = unicodedata.normalize("NFC", name)
         if plain in seen:
-            raise CannotInfer(f"two columns are called {name[:60]!r}: rename one")
+            raise CannotInfer(f"two columns are called {name[:60]!r}: rename one in the header")
         seen.add(plain)
-    return tuple(header)
 
 
-def _check_lengths(batch: Sequence[tuple[int, list[str]]], width: int) -> None:
+def _check_lengths(batch: Sequence[Row], header: Sequence[str]) -> None:
+    width = len(header)
     wrong = [(line, len(cells)) for line, cells in batch if len(cells) != width]
-    if wrong:
-        line, cells = wrong[0]
-        said = f"line {line} has {cells} cells, the header has {width}"
-        more = f" (and {len(wrong) - 1:,} more such lines)" if len(wrong) > 1 else ""
-        raise CannotInfer(f"{said}{more}: correct or remove it, or say --delimiter")
-
-
-def _recognise_decimal(rows: Sequence[tuple[int, list[str]]], width: int) -> str:
-    """``,`` when columns of numbers are written with it and none with a point."""
-    commas: list[str] = []
-    for place in range(width):
-        cells = [row[place].strip() for _, row in rows if place < len(row) and row[place].strip()]
-        kinds = {kind_of(cell) for cell in cells}
-        if kinds and kinds <= {"integer", "number"} and "number" in kinds:
-            return "."
-        with_comma = [cell for cell in cells if _COMMA.fullmatch(cell)]
-        others = [cell for cell in cells if not _COMMA.fullmatch(cell)]
-        if with_comma and all(kind_of(cell) == "integer" for cell in others):
-            commas += with_comma
-    if not commas:
-        return "."
-    if all(_THOUSANDS.fullmatch(cell) for cell in commas):
-        said = f"{commas[0]!r} can be read as a decimal or with a thousands comma"
-        raise CannotInfer(f"{said}: say which decimal mark the file uses (--decimal , or --decimal .)")
-    return ","
+    if not wrong:
+        return
+    line, cells = wrong[0]
+    said = f"line {line} has {cells} cells, the header has {width}"
+    if len(wrong) == len(batch):
+        raise CannotInfer(
+            f"{said}, and so it is in every row ({header[0][:60]!r} …): remove lines above the header, "
+            "or say --delimiter"
+        )
+    more = f" (and {len(wrong) - 1:,} more such lines)" if len(wrong) > 1 else ""
+    raise CannotInfer(f"{said}{more}: correct or remove it, or say --delimiter")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from training.declaration import Task
 from training.scaffold.survey import CannotInfer
 from training.schema.columns import FALSE_WORDS, TRUE_WORDS, Column
-from training.schema.inference import canonical_levels, normalisation, room_for
+from training.schema.inference import canonical_levels, normalisation, null_options, room_for
 from training.schema.tally import Tally
 
 MOST_CLASSES: Final = 20
@@ -16,6 +16,7 @@ MOST_CLASSES_ASKED: Final = 200
 ROWS_PER_CLASS: Final = 5
 LABELS: Final = 5  # whole numbers 0, 1, 2… up to so many are taken for labels, more for a quantity
 FEWEST_ROWS: Final = 30
+PLAUSIBLE_CLASSES: Final = frozenset(("none", "nil", "-", "--", "."))
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,25 @@ class Target:
     remarks: tuple[str, ...]
 
 
-def check(tally: Tally, first_blank: int | None) -> None:
+class Unlabelled(CannotInfer):
+    """Rows without a target; they can be left out."""
+
+
+def check(tally: Tally, first_blank: int | None, *, skip_unlabelled: bool) -> None:
     """Raise `CannotInfer` for a target nothing can be learned from."""
     name = tally.name
-    if tally.rows < FEWEST_ROWS:
-        raise CannotInfer(f"{tally.rows} rows are too few: send at least {FEWEST_ROWS}, better some hundreds")
-    if tally.blanks:
+    if tally.blanks and not skip_unlabelled and tally.filled:
         are = "row has" if tally.blanks == 1 else "rows have"
         where = f" (first on line {first_blank})" if first_blank else ""
+        words = "".join(f", {word!r} in {times:,}" for word, times in sorted(tally.missing.items()))
+        raise Unlabelled(
+            f"{tally.blanks:,} {are} a blank target {name!r}{where}{words}: remove such rows, they teach "
+            "nothing"
+        )
+    if tally.filled < FEWEST_ROWS:
+        labelled = " with a target" if tally.blanks else ""
         raise CannotInfer(
-            f"{tally.blanks:,} {are} a blank target {name!r}{where}: remove such rows, they teach nothing"
+            f"{tally.filled} rows{labelled} are too few: send at least {FEWEST_ROWS}, better some hundreds"
         )
     if tally.distinct == 1:
         value = next(iter(tally.counts))
@@ -54,6 +64,18 @@ def propose(tally: Tally, name: str, aliases: tuple[str, ...], asked: Task | Non
     ------
     CannotInfer : when the column does not fit the task, or fits none.
     """
+    found = _propose(tally, name, aliases, asked)
+    signs = tuple(sorted(tally.signs)) if found.column.is_numeric else ()
+    column = replace(found.column, missing=tuple(sorted(tally.missing)), signs=signs)
+    written = f"written with {', '.join(map(repr, signs))}, which is dropped"
+    unlabelled = f"{tally.blanks:,} rows without a target are left out"
+    remarks = [*([written] if signs else []), *([unlabelled] if tally.blanks else []), *found.remarks]
+    return Target(column, found.task, tuple(remarks))
+
+
+def _propose(tally: Tally, name: str, aliases: tuple[str, ...], asked: Task | None) -> Target:
+    if asked is None:
+        _check_words(tally)
     task, why = (asked, "as asked") if asked else _guess_task(tally)
     if task == "regression":
         if not tally.is_numeric:
@@ -65,6 +87,19 @@ def propose(tally: Tally, name: str, aliases: tuple[str, ...], asked: Task | Non
     if task == "binary":
         return _binary(tally, name, aliases, why)
     return _multiclass(tally, name, aliases, why)
+
+
+def _check_words(tally: Tally) -> None:
+    """Raise `CannotInfer` where a word among the classes more probably stands for a missing value."""
+    words = [word for word in tally.words if word.lower() not in PLAUSIBLE_CLASSES]
+    if words:
+        rows = sum(tally.words[word] for word in words)
+        task = "binary" if tally.distinct == 2 else "multiclass"
+        raise CannotInfer(
+            f"the target {tally.name!r} holds {', '.join(map(repr, sorted(words)))} in {rows:,} "
+            f"{'row' if rows == 1 else 'rows'}: {null_options(words)} reads it as missing, "
+            f"--task {task} takes it as a class"
+        )
 
 
 def _guess_task(tally: Tally) -> tuple[Task, str]:
@@ -105,7 +140,7 @@ def _binary(tally: Tally, name: str, aliases: tuple[str, ...], why: str) -> Targ
         max_length=room_for(tally.longest),
     )
     positive = f"the probability answered is that of the second level, {levels[1][:60]!r}"
-    return Target(column, "binary", (positive, *_as_text(tally), why))
+    return Target(column, "binary", (positive, *_words(tally), *_as_text(tally), why))
 
 
 def _has_both(words: set[str]) -> bool:
@@ -127,7 +162,13 @@ def _multiclass(tally: Tally, name: str, aliases: tuple[str, ...], why: str) -> 
         normalise=normalise,
         max_length=room_for(tally.longest),
     )
-    return Target(column, "multiclass", (f"{len(levels)} classes", *_as_text(tally), why))
+    return Target(column, "multiclass", (f"{len(levels)} classes", *_words(tally), *_as_text(tally), why))
+
+
+def _words(tally: Tally) -> tuple[str, ...]:
+    if not tally.words:
+        return ()
+    return (f"{', '.join(map(repr, sorted(tally.words)))} is a class ({null_options(tally.words)}: missing)",)
 
 
 def _as_text(tally: Tally) -> tuple[str, ...]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import io
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +14,8 @@ from training.declaration import ModelDeclaration
 from training.notes import Note
 from training.scaffold.survey import CannotInfer
 from training.schema import DatasetSchema, InvalidRows
-from training.schema.reading import CsvReader, Dialect
+from training.schema.dialect import Dialect
+from training.schema.reading import CsvReader
 
 TRIAL_ROWS: Final = 50_000
 SHOWN_FAULTS: Final = 5
@@ -86,8 +84,8 @@ def _write(
         stream,  # type: ignore[arg-type]
         schema,
         with_target=True,
-        delimiter=dialect.delimiter,
-        decimal=dialect.decimal,
+        told=dialect.told,
+        skip_unlabelled=True,  # only with --skip-unlabelled does a file with such rows come so far
     )
     rows = 0
     with datasets.DatasetWriter(path, schema) as writer:
@@ -102,49 +100,3 @@ def _write(
 def _said(error: InvalidRows) -> str:
     shown = [f"line {fault.line}: {fault.message}" for fault in error.faults[:SHOWN_FAULTS]]
     return "; ".join([error.message, *shown])
-
-
-def first_data(
-    open_source: Callable[[], IO[bytes]], target: IO[bytes], schema: DatasetSchema, dialect: Dialect
-) -> bool:
-    """Copies the CSV so that it can be read without being told how; whether that took rewriting.
-
-    A file whose delimiter and decimal mark are recognised is copied as it is. Another one (read under
-    --delimiter or --decimal) is written anew with commas between cells and points in numbers.
-
-    Parameters
-    ----------
-    open_source : opens the CSV, binary and seekable.
-    """
-    with open_source() as stream:
-        recognised = _is_recognised(stream, schema, dialect)
-    with open_source() as stream:
-        if recognised:
-            shutil.copyfileobj(stream, target)
-            return False
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-        rows = (cells for cells in csv.reader(text, delimiter=dialect.delimiter) if cells)
-        header = [name.strip() for name in next(rows)]
-        numeric = {place for place, name in enumerate(header) if _is_numeric(schema, name)}
-        with io.TextIOWrapper(target, encoding="utf-8", newline="", write_through=True) as plain:
-            writer = csv.writer(plain, lineterminator="\n")
-            writer.writerow(header)
-            for cells in rows:
-                writer.writerow(
-                    cell.replace(",", ".") if dialect.decimal == "," and place in numeric else cell
-                    for place, cell in enumerate(cells)
-                )
-    return True
-
-
-def _is_recognised(stream: IO[bytes], schema: DatasetSchema, dialect: Dialect) -> bool:
-    try:
-        found = CsvReader(stream, schema, with_target=True).dialect  # type: ignore[arg-type]
-    except InvalidRows:
-        return False
-    return (found.delimiter, found.decimal) == (dialect.delimiter, dialect.decimal)
-
-
-def _is_numeric(schema: DatasetSchema, name: str) -> bool:
-    column = schema.find(name) or (schema.target if schema.role(name) == "target" else None)
-    return column is not None and column.is_numeric

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from training.schema import numerals
 from training.schema.faults import Fault, echo
+from training.schema.numerals import PLAIN, NumberFormat
 
 ColumnType = Literal["number", "integer", "boolean", "category", "text"]
 Normalisation = Literal["strip", "lower", "lower_snake"]
@@ -26,8 +28,7 @@ TRUE_WORDS = ("true", "yes", "1", "1.0", "si", "sí", "y", "t")
 FALSE_WORDS = ("false", "no", "0", "0.0", "n", "f")
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
-_INTEGER = re.compile(r"[+-]?\d{1,30}(?:\.0?)?", re.ASCII)  # pandas writes 3.0; 3.000 may be 3000
-_EXACT = range(-EXACT_INTEGER, EXACT_INTEGER + 1)
+_DIGITS = re.compile(r"[+-]?\d{1,30}", re.ASCII)
 _SPACES = re.compile(r"\s+")
 
 
@@ -70,6 +71,9 @@ class Column:
     normalise : what is done to a category or text before it is compared: ``strip`` surrounding spaces,
         ``lower`` also lower-cases, ``lower_snake`` also turns inner spaces into underscores.
     max_length : longest accepted text, in characters.
+    missing : words that stand for null, in CSV as in JSON (``NA``, ``-999``). In numbers and booleans case
+        does not count, and a number means itself however it is written.
+    signs : signs that a CSV may write around a number: of a currency, ``%``, ``()`` for a negative one.
     example : a valid value for forms and documentation.
     seen : what the training data held (set on a version's schema, not in a declaration).
     """
@@ -85,6 +89,8 @@ class Column:
     aliases: tuple[str, ...] = ()
     normalise: Normalisation = "strip"
     max_length: int = 200
+    missing: tuple[str, ...] = ()
+    signs: tuple[str, ...] = ()
     example: Value = None
     seen: Seen | None = field(default=None, compare=False)
 
@@ -100,6 +106,10 @@ class Column:
             raise ValueError(f"column {self.name!r}: levels must be written in normalised form")
         if (self.minimum is not None or self.maximum is not None) and not self.is_numeric:
             raise ValueError(f"column {self.name!r}: only numbers have bounds, this is {self.type!r}")
+        if self.signs and not self.is_numeric:
+            raise ValueError(f"column {self.name!r}: only numbers have signs, this is {self.type!r}")
+        if any(self._is_missing(level) for level in self.levels):
+            raise ValueError(f"column {self.name!r}: a level cannot stand for a missing value as well")
 
     @property
     def is_numeric(self) -> bool:
@@ -124,38 +134,62 @@ class Column:
         ------
         BadValue : with code, message and the values that would be accepted.
         """
-        if value is None:
+        if value is None or (self.missing and self._is_missing(value)):
             if self.nullable:
                 return None
             raise self._bad("null_not_allowed", "must not be null", value)
         return self._read_json(value)
 
-    def from_text(self, text: str, *, decimal: str = ".") -> Value:
+    def from_text(self, text: str, *, numbers: NumberFormat = PLAIN) -> Value:
         """A CSV cell or form field as this column's value; surrounding spaces do not count.
 
         Parameters
         ----------
-        decimal : ``"."`` or ``","``, the decimal mark of the file.
+        numbers : the decimal and thousands mark of the file.
         """
         stripped = text.strip()
-        if not stripped:
+        if not stripped or (self.missing and self._is_missing(stripped)):
             if self.nullable:
                 return None
             raise self._bad("null_not_allowed", "must not be empty", text)
         if self.is_numeric:
-            if decimal == ",":
-                if "." in stripped:
-                    raise self._bad("not_a_number", "has a point although the decimal mark is a comma", text)
-                stripped = stripped.replace(",", ".")
-            pattern = _NUMBER if self.type == "number" else _INTEGER
-            if not pattern.fullmatch(stripped):
-                raise self._not_numeric(text)
-            if self.type == "integer" and int(stripped.partition(".")[0]) not in _EXACT:
-                raise self._beyond(text)  # as a double it might be the next one
-            return self._number(float(stripped), text)
+            return self._number_text(stripped, text, numbers)
         if self.type == "boolean":
             return self._boolean_word(stripped, text)
         return self._text(stripped)
+
+    def _number_text(self, stripped: str, text: str, numbers: NumberFormat) -> Value:
+        """A cell as JSON would read the same number: digits alone are exact, all else is a double."""
+        usual = numbers is PLAIN and not self.signs and _NUMBER.fullmatch(stripped)
+        plain = stripped if usual else numerals.plain(stripped, numbers, self.signs)
+        if plain is None or not (usual or _NUMBER.fullmatch(plain)):
+            raise self._not_numeric(text)
+        if self.missing and float(plain) in self._missing_numbers:
+            return self.from_text("")
+        if self.type == "integer":
+            if _DIGITS.fullmatch(plain):
+                return self._number_json(int(plain), text)
+            if numerals.may_be_thousands(plain):
+                raise self._bad(
+                    "not_an_integer", "must be a whole number, and may have a thousands point", text
+                )
+        return self._number(float(plain), text)
+
+    def _is_missing(self, value: Any) -> bool:
+        """Whether a text or a number is declared to stand for null."""
+        if isinstance(value, str):
+            if self.type in ("category", "text"):
+                return value.strip() in self.missing
+            return value.strip().lower() in self._missing_words
+        return self.is_numeric and value.__class__ in (int, float) and value in self._missing_numbers
+
+    @cached_property
+    def _missing_words(self) -> frozenset[str]:
+        return frozenset(word.lower() for word in self.missing)
+
+    @cached_property
+    def _missing_numbers(self) -> frozenset[float]:
+        return frozenset(float(word) for word in self.missing if _NUMBER.fullmatch(word))
 
     @cached_property
     def _read_json(self) -> Callable[[Any], Value]:
@@ -167,17 +201,21 @@ class Column:
             "text": self._text_json,
         }[self.type]
 
-    def _number_json(self, value: Any) -> Value:
+    def _number_json(self, value: Any, given: Any = None) -> Value:
         kind = type(value)
+        given = value if given is None else given
         if kind is not float and kind is not int:
             raise self._not_numeric(value)
         try:
             number = float(value)
         except OverflowError:
-            raise self._bad("not_finite", "is too large for a double", value) from None
-        return self._number(number, value)
+            raise self._bad("not_finite", "is too large for a double", given) from None
+        read = self._number(number, given, exact=kind is int)
+        if self.type == "integer" and kind is int and abs(value) > EXACT_INTEGER:
+            raise self._beyond(given)
+        return read
 
-    def _number(self, number: float, given: Any) -> Value:
+    def _number(self, number: float, given: Any, *, exact: bool = False) -> Value:
         if not math.isfinite(number):
             raise self._bad("not_finite", "must be a finite number", given)
         if abs(number) > LARGEST:
@@ -190,7 +228,8 @@ class Column:
             return number
         if not number.is_integer():
             raise self._bad("not_an_integer", "must be a whole number", given)
-        if abs(number) > EXACT_INTEGER or (isinstance(given, int) and abs(given) > EXACT_INTEGER):
+        # The double 2^53 may have been written as 2^53 + 1.
+        if abs(number) > EXACT_INTEGER or (abs(number) == EXACT_INTEGER and not exact):
             raise self._beyond(given)
         return int(number)
 
@@ -264,9 +303,10 @@ class Column:
         )
 
     def _not_numeric(self, value: Any) -> BadValue:
+        hint = _hint(value, self) if isinstance(value, str) else ""
         if self.type == "integer":
-            return self._bad("not_an_integer", "must be a whole number", value)
-        return self._bad("not_a_number", "must be a number", value)
+            return self._bad("not_an_integer", f"must be a whole number{hint}", value)
+        return self._bad("not_a_number", f"must be a number{hint}", value)
 
     def _not_boolean(self, value: Any) -> BadValue:
         return self._bad("not_a_boolean", "must be true or false", value, (True, False, "yes", "no", 1, 0))
@@ -282,6 +322,17 @@ class Column:
         high = "" if self.maximum is None else f"at most {self.maximum:.15g}"
         limits = " and ".join(part for part in (low, high) if part)
         return self._bad("out_of_bounds", f"must be {limits}", value)
+
+
+def _hint(text: str, column: Column) -> str:
+    """What a cell that is no number seems to be, and what makes it readable."""
+    word = text.strip()
+    if numerals.is_missing_word(word):
+        return f", not {word!r}: leave a missing value blank, or declare the word (missing=)"
+    undeclared = [sign for sign in numerals.split_signs(word)[1] if sign not in column.signs]
+    if undeclared:
+        return f" without {undeclared[0]!r}: leave the sign out, or declare it (signs=)"
+    return ""
 
 
 def is_storable(text: str) -> bool:

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import statistics
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from training.schema.columns import LONGEST_NAME, TRUE_WORDS, Column, ColumnType, Normalisation, Value
-from training.schema.tally import Tally, to_float
+from training.schema.numerals import PARENTHESES
+from training.schema.tally import Tally
 
 LISTED_LEVELS: Final = 50  # a longer list is no longer read by people
 ROWS_PER_LEVEL: Final = 4  # with fewer, the file has not shown all levels yet
 FEW_VALUES: Final = 10
+OUTLYING: Final = -9  # and below: no count and no amount, where nothing else is negative
 LONGEST_CATEGORY: Final = 100
 MADE_UP_TEXT: Final = "a few words"
 
@@ -47,9 +51,31 @@ def guess_column(tally: Tally, sample: Sequence[str], name: str, aliases: tuple[
         "category": _category_column,
         "text": _text_column,
     }[kind](tally, sample, kind, name, aliases, remarks)
-    if tally.blanks:
+    column = replace(column, missing=tuple(sorted(tally.missing)))
+    if column.is_numeric and tally.signs:
+        column = replace(column, signs=tuple(sorted(tally.signs)))
+        remarks += _sign_remarks(tally)
+    if tally.missing:
+        said = f"{tally.blanks:,} of {tally.rows:,} cells are blank or {_some(column.missing)}"
+        remarks.append(f"{said}, which is read as missing: it may be null")
+    elif tally.blanks:
         remarks.append(f"{tally.blanks:,} of {tally.rows:,} cells are blank, so it may be null")
     return Guess(column, tuple(remarks))
+
+
+def null_options(words: Iterable[str]) -> str:
+    """The options of the command line that declare words for a missing value."""
+    # A word that begins with a dash would be taken for an option of its own.
+    return " ".join(f"--null={shlex.quote(word)}" for word in sorted(words))
+
+
+def _sign_remarks(tally: Tally) -> list[str]:
+    found = []
+    if tally.currencies:
+        found.append(f"written with {_some(tally.currencies)}, which is dropped")
+    if tally.signs[PARENTHESES]:
+        found.append("a number in parentheses is negative")
+    return found
 
 
 def _guess_type(tally: Tally) -> tuple[ColumnType, list[str]]:
@@ -58,12 +84,12 @@ def _guess_type(tally: Tally) -> tuple[ColumnType, list[str]]:
     if tally.is_numeric:
         span = f"from {tally.minimum:.6g} to {tally.maximum:.6g}"
         if not tally.is_whole:
-            return "number", [f"numbers {span}"]
+            return "number", [f"numbers {span}", *_outlying(tally)]
         if set(tally.counts) == {"0", "1"}:
             # Not a boolean by itself: a count or a year that is 0 or 1 so far gets its 2 some day, and would
             # be refused then. As an integer nothing is lost: a frame holds both as 0.0 and 1.0.
             return "integer", ["only 0 and 1: if it is a flag, make it a boolean"]
-        remarks = [f"whole numbers {span}"]
+        remarks = [f"whole numbers {span}", *_outlying(tally)]
         if tally.distinct <= FEW_VALUES:
             remarks.append(f"only {tally.distinct} different: if they are codes, make it a category")
         return "integer", remarks
@@ -79,9 +105,36 @@ def _guess_type(tally: Tally) -> tuple[ColumnType, list[str]]:
     return "category", [said, *remarks]
 
 
+def _outlying(tally: Tally) -> list[str]:
+    """A hint at one number that stands far from all others, again and again, as -999 does."""
+    if tally.overflowed_at:
+        return []
+    counts = Counter[float]()
+    for text, times in tally.counts.items():
+        counts[tally.number(text)] += times
+    if len(counts) < FEW_VALUES:
+        return []
+    lowest, second, *_, last, highest = sorted(counts)
+    below = (lowest <= OUTLYING and second >= 0) or second - lowest > highest - second
+    above = highest - last > last - lowest
+    for is_far, number in ((below, lowest), (above, highest)):
+        if is_far and counts[number] >= max(3, tally.filled / 100):
+            said = f"{number:g} in {counts[number]:,} cells lies far from all others"
+            return [f"{said} ({null_options([f'{number:g}'])} if it stands for a missing value)"]
+    return []
+
+
 def _near_misses(tally: Tally) -> list[str]:
-    """Hints at columns that would be numbers, were it not for the way they are written."""
+    """Hints at columns that would be numbers, were it not for how they are written, and at missing values."""
     numeric = tally.kinds["integer"] + tally.kinds["number"]
+    if len(tally.currencies) > 1:
+        return [f"numbers with different signs, {_some(tally.currencies)}: make them alike in the CSV"]
+    if tally.signs["%"] and numeric == tally.filled:
+        return ["numbers with and without '%': make them alike in the CSV"]
+    if tally.words:
+        cells = "1 cell" if tally.words.total() == 1 else f"{tally.words.total():,} cells"
+        said = f"{_some(sorted(tally.words))} in {cells} is kept as a text"
+        return [f"{said} ({null_options(tally.words)} reads it as missing)"]
     if tally.kinds["code"]:
         return ["digits with leading zeros or too many of them, so codes rather than numbers"]
     if tally.united >= 0.9 * tally.filled:
@@ -89,7 +142,9 @@ def _near_misses(tally: Tally) -> list[str]:
     if numeric >= 0.5 * tally.filled:
         other = _some([*tally.odd.get("text", []), *tally.odd.get("date", [])])
         odd = tally.filled - numeric
-        return [f"numbers but for {odd:,} cells such as {other}: blank those, a blank is a null"]
+        words = null_options([*tally.odd.get("text", []), *tally.odd.get("date", [])])
+        said = f"numbers but for {odd:,} cells such as {other}: blank those, a blank is a null, or say so"
+        return [f"{said} ({words})"]
     return []
 
 
@@ -131,7 +186,7 @@ def _number_column(
 
 def _typical_number(tally: Tally, sample: Sequence[str], kind: ColumnType) -> Value:
     """The median, rounded: typical, and nobody's own value."""
-    numbers = [to_float(cell, tally.decimal) for cell in sample if cell.strip()]
+    numbers = [number for cell in sample if not math.isnan(number := tally.number(cell))]
     middle = statistics.median(numbers) if numbers else tally.minimum
     return round(middle) if kind == "integer" else float(f"{middle:.3g}")
 

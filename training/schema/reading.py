@@ -1,59 +1,30 @@
 """CSV in, typed batches out: streamed, with every bad cell named by line, column and value.
 
-Nothing is guessed silently: the delimiter, the decimal mark and a byte-order mark are recognised from
-the file, and the reader says which (`Dialect.described`), so that whoever loads the file is told.
+Nothing is guessed silently: how the file is written is recognised (`training.schema.dialect`), and the
+reader says it (`Dialect.described`), so that whoever loads the file is told.
 """
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
+from training.schema import dialect as dialects
+from training.schema import numerals
 from training.schema.columns import BadValue, Column, Value
 from training.schema.dataset import DatasetSchema, Instance
+from training.schema.dialect import Dialect, Row, Table, Told, Unreadable
 from training.schema.faults import REPORTED_FAULTS, Fault, InvalidRows, clip
 from training.schema.keys import KEY_FIELD, read_key
+from training.schema.numerals import NumberFormat
 
-DELIMITERS: Final = {",": "comma", ";": "semicolon", "\t": "tab"}
 BATCH_ROWS: Final = 8_000  # read at a time; a batch of Python values is many times its text
 SAMPLED_ROWS: Final = 2_000  # looked at to recognise the decimal mark
 MEMO_LIMIT: Final = 20_000
-LONGEST_LINE: Final = 2**20
-"""Characters of one line, with those that a cell in quotation marks goes on over. More is not held."""
 BATCH_WEIGHT: Final = 2**26
 """About the bytes a batch may have as text: one of long lines has fewer rows."""
-CELL_WEIGHT: Final = 64
-"""Bytes of a cell beside its characters."""
-
-# The line is limited below, and with it the cell: a column says how long its own may be.
-csv.field_size_limit(LONGEST_LINE)
-
-_WITH_COMMA = re.compile(r"\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*", re.ASCII)
-_WITH_POINT = re.compile(r"\s*[+-]?\d*\.\d+(?:[eE][+-]?\d+)?\s*", re.ASCII)
-_THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2}(?:,\d{3})+\s*", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """How the file is written, as recognised or as told."""
-
-    delimiter: str
-    decimal: str
-    byte_order_mark: bool
-
-    @property
-    def described(self) -> str:
-        parts = [
-            f"delimiter {DELIMITERS[self.delimiter]}",
-            f"decimal {'comma' if self.decimal == ',' else 'point'}",
-        ]
-        return ", ".join(parts + (["byte-order mark"] if self.byte_order_mark else []))
 
 
 @dataclass(slots=True)
@@ -65,6 +36,7 @@ class Batch:
     lines : line numbers of the good rows.
     seen_rows : rows read, good and bad. first_row : zero-based position of the first of them.
     faults : placed faults of the bad rows. refused : (line, cells, reasons) of the bad rows.
+    unlabelled : rows that have no target; they are bad rows, unless the reader leaves them out.
     """
 
     columns: dict[str, list[Value]]
@@ -73,6 +45,7 @@ class Batch:
     seen_rows: int
     faults: list[Fault] = field(default_factory=list)
     refused: list[tuple[int, list[str], list[Fault]]] = field(default_factory=list)
+    unlabelled: int = 0
 
     def instances(self, schema: DatasetSchema) -> Iterator[Instance]:
         """The good rows one by one."""
@@ -91,12 +64,16 @@ class CsvReader:
     ----------
     stream : binary, positioned at its start; it is read once, forward, never held whole.
     with_target : whether the target column must be there (training data) or is passed over.
-    delimiter, decimal : override what would be recognised.
+    told : overrides what would be recognised.
+    skip_blank_rows : whether rows without a single value are passed over; by default where the target is
+        read, because a prediction is given for each row.
+    skip_unlabelled : whether rows without a target are left out and counted.
+    maybe_numbers : names of text columns that help to recognise the decimal mark where they hold numbers.
 
     Raises
     ------
-    InvalidRows : when the header does not match, the file is no CSV, is not UTF-8, or its decimal mark
-        could be read two ways.
+    InvalidRows : when the header does not match, the file is no CSV, is not UTF-8, or its numbers could be
+        read two ways.
     """
 
     def __init__(
@@ -105,52 +82,54 @@ class CsvReader:
         schema: DatasetSchema,
         *,
         with_target: bool,
-        delimiter: str | None = None,
-        decimal: str | None = None,
+        told: Told = Told(),  # noqa: B008 (frozen)
+        skip_blank_rows: bool | None = None,
+        skip_unlabelled: bool = False,
+        maybe_numbers: frozenset[str] = frozenset(),
     ) -> None:
-        self.schema, self.with_target = schema, with_target
-        head = _peek(stream)
-        if not head.strip(b"\xef\xbb\xbf \r\n\t"):
-            raise _unreadable("empty_file", "the CSV is empty: a header line is needed", 1)
-        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise _unreadable("not_utf8", "the CSV is UTF-16: save it as UTF-8", 1)
-        bom = head.startswith(b"\xef\xbb\xbf")
-        text = _Borrowed(stream, encoding="utf-8-sig", newline="")
-        chosen = delimiter or self._recognise_delimiter(head)
-        self._read_characters = self._weight = 0  # of the row that is read; of all rows so far
-        self._row_begins = 1
-        self._reader = csv.reader(self._lines(text), delimiter=chosen, strict=True)
-        self.header = self._read_header()
-        self._roles = self._check_header()
-        sample = self._some(self._rows(), SAMPLED_ROWS)
-        self._pending: Iterable[tuple[int, list[str]]] = itertools.chain(sample, self._rows())
-        self.dialect = Dialect(chosen, decimal or self._recognise_decimal(sample, chosen), bom)
+        self.schema, self.with_target, self.skip_unlabelled = schema, with_target, skip_unlabelled
+        skip_blank = with_target if skip_blank_rows is None else skip_blank_rows
+        try:
+            self._table = Table(stream, told, knows=self._knows, skip_blank_rows=skip_blank)
+            self.header = self._table.header
+            sample = self._some(self._table.rows(), SAMPLED_ROWS)
+            self._roles = self._check_header(sample)
+            self.numbers = self._recognise_numbers(sample, told, maybe_numbers)
+        except Unreadable as error:
+            raise _invalid(error) from None
+        self._pending: Iterable[Row] = itertools.chain(sample, self._table.rows())
+        self.dialect = Dialect(
+            self._table.delimiter,
+            self.numbers.decimal,
+            self._table.byte_order_mark,
+            self.numbers.thousands,
+            self._table.encoding,
+            tuple(self._table.notes),
+        )
 
     # -- the header --------------------------------------------------------------------------------
 
-    def _recognise_delimiter(self, head: bytes) -> str:
-        first = head.decode("utf-8-sig", "replace").lstrip("\r\n").splitlines()[0]
+    def _knows(self, name: str) -> bool:
+        return self.schema.role(name) != "unknown"
 
-        def known(delimiter: str) -> int:
-            names = next(csv.reader([first], delimiter=delimiter), [])
-            return sum(self.schema.role(name) != "unknown" for name in names)
+    def _check_header(self, sample: Sequence[Row]) -> list[tuple[str, Column | None]]:
+        """(role, column) per position; names what is missing, unknown or there twice.
 
-        return max(DELIMITERS, key=known)
-
-    def _read_header(self) -> list[str]:
-        for _, cells in self._rows():
-            return [cell.strip() for cell in cells]
-        raise _unreadable("empty_file", "the CSV is empty: a header line is needed", 1)
-
-    def _check_header(self) -> list[tuple[str, Column | None]]:
-        """(role, column) per position; names what is missing, unknown or there twice."""
+        A column without a name or a value is ``nameless``, and passed over.
+        """
         schema = self.schema
         faults: list[Fault] = []
         roles: list[tuple[str, Column | None]] = []
         taken: dict[str, str] = {}
-        for name in self.header:
+        for place, name in enumerate(self.header):
             if len(faults) > REPORTED_FAULTS:
                 break
+            if not name and not self._knows(name):
+                roles.append(("nameless", None))
+                held = next((row for row in sample if len(row[1]) > place and row[1][place].strip()), None)
+                if held is not None:
+                    faults.append(_nameless(held[0], held[1][place]))
+                continue
             role, column = schema.role(name), schema.find(name)
             if role == "target" and self.with_target:
                 column = schema.target
@@ -158,7 +137,7 @@ class CsvReader:
                 said = f"{clip(name)!r} is not a column of this model"
                 faults.append(Fault(clip(name), "unknown_column", said, allowed=schema.names, line=1))
             means = column.name if column else (KEY_FIELD if role == "key" else name)
-            if means in taken and role != "unknown":
+            if means in taken and role != "unknown" and name:
                 also = "" if taken[means] == name else f" (also as {clip(taken[means])!r})"
                 faults.append(
                     Fault(clip(name), "duplicate_column", f"{clip(name)!r} is there twice{also}", line=1)
@@ -174,69 +153,63 @@ class CsvReader:
                 )
         if faults:
             words = "; ".join(fault.message for fault in faults[:5])
+            rows = [cells for _, cells in sample]
+            if not any(map(self._knows, self.header)) and dialects.looks_like_data(self.header, rows):
+                words = dialects.no_names(self.header)
             raise InvalidRows(faults, message=f"the header does not match: {words}")
+        nameless = sum(role == "nameless" for role, _ in roles)
+        if nameless:
+            columns = "1 column" if nameless == 1 else f"{nameless} columns"
+            self._table.notes.append(f"{columns} without a name or a value passed over")
         return roles
 
     # -- the rows ----------------------------------------------------------------------------------
 
-    def _lines(self, text: io.TextIOWrapper) -> Iterator[str]:
-        """The file's lines. Raises `InvalidRows` at a row of more than `LONGEST_LINE` characters."""
-        while line := text.readline(LONGEST_LINE + 1 - self._read_characters):
-            self._read_characters += len(line)
-            if self._read_characters > LONGEST_LINE:
-                said = f"a line must have at most {LONGEST_LINE:,} characters: is a quote not closed?"
-                raise _unreadable("too_long", said, self._row_begins)
-            yield line
-
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """(line number at which the row ends, cells); blank lines are passed over."""
-        reader = self._reader
-        try:
-            for cells in reader:
-                self._weight += self._read_characters + CELL_WEIGHT * len(cells)
-                self._read_characters, self._row_begins = 0, reader.line_num + 1
-                if cells:
-                    yield reader.line_num, cells
-        except UnicodeDecodeError as error:
-            line = reader.line_num + 1
-            raise _unreadable(
-                "not_utf8", f"the CSV is not UTF-8 near line {line}: {error.reason}", line
-            ) from None
-        except csv.Error as error:
-            line = reader.line_num
-            raise _unreadable("malformed_csv", f"line {line} is no CSV: {error}", line) from None
-
-    def _some(self, rows: Iterator[tuple[int, list[str]]], size: int) -> list[tuple[int, list[str]]]:
+    def _some(self, rows: Iterator[Row], size: int) -> list[Row]:
         """The next `size` of the rows, or fewer where they are long; none at their end."""
-        found, most = [], self._weight + BATCH_WEIGHT
-        for row in itertools.islice(rows, size):
-            found.append(row)
-            if self._weight > most:
-                break
+        found, most = [], self._table.weight + BATCH_WEIGHT
+        try:
+            for row in itertools.islice(rows, size):
+                found.append(row)
+                if self._table.weight > most:
+                    break
+        except Unreadable as error:
+            raise _invalid(error) from None
         return found
 
-    def _recognise_decimal(self, sample: Sequence[tuple[int, list[str]]], delimiter: str) -> str:
-        places = [i for i, (_, column) in enumerate(self._roles) if column is not None and column.is_numeric]
-        cells = [row[place] for _, row in sample for place in places if place < len(row)]
-        with_comma = [cell for cell in cells if _WITH_COMMA.fullmatch(cell)]
-        with_point = [cell for cell in cells if _WITH_POINT.fullmatch(cell)]
-        if with_comma and not with_point:
-            if all(_THOUSANDS.fullmatch(cell) for cell in with_comma):
-                raise _ambiguous(with_comma[0], "comma")
-            return ","
-        # Where commas separate the columns a point is the decimal mark; elsewhere 1.200 may be 1200.
-        pointed = with_point and not with_comma and delimiter != ","
-        if pointed and all(_THOUSANDS.fullmatch(cell.replace(".", ",")) for cell in with_point):
-            raise _ambiguous(with_point[0], "point")
-        return "."
+    def _recognise_numbers(self, sample: Sequence[Row], told: Told, maybe: frozenset[str]) -> NumberFormat:
+        columns: dict[str, list[str]] = {}
+        nulls: set[str] = set()
+        for place, (_, column) in enumerate(self._roles):
+            if column is None or not (column.is_numeric or column.name in maybe):
+                continue
+            cells = [row[place] for _, row in sample if place < len(row)]
+            if column.is_numeric or all(dialects.is_number(cell) for cell in cells if cell.strip()):
+                if column.signs:
+                    cells = [numerals.without(cell.strip(), column.signs) for cell in cells]
+                columns[self.header[place]] = cells
+                nulls.update(column.missing)
+        try:
+            return numerals.recognise(
+                columns,
+                delimiter=self._table.delimiter,
+                decimal=told.decimal,
+                thousands=told.thousands,
+                nulls=frozenset(nulls),
+                declared=True,
+            )
+        except numerals.Ambiguous as error:
+            raise Unreadable("ambiguous_decimal", str(error)) from None
 
     def batches(self, size: int = BATCH_ROWS) -> Iterator[Batch]:
         """The rest of the file, `size` rows at a time, or fewer where they are long."""
         memos = [
-            _Memo(column, self.dialect.decimal)
+            _Memo(column, self.numbers)
             if column is not None
             else _KeyMemo(name)
             if role == "key"
+            else _Nameless()
+            if role == "nameless"
             else None
             for name, (role, column) in zip(self.header, self._roles, strict=True)
         ]
@@ -245,8 +218,16 @@ class CsvReader:
             yield self._batch(chunk, memos, position)
             position += len(chunk)
 
+    @property
+    def passed_over(self) -> list[str]:
+        """In words, what was read so far and is no row: it is complete once the file is read."""
+        return self._table.passed_over()
+
     def _batch(
-        self, chunk: list[tuple[int, list[str]]], memos: Sequence[_Memo | _KeyMemo | None], position: int
+        self,
+        chunk: list[tuple[int, list[str]]],
+        memos: Sequence[_Memo | _KeyMemo | _Nameless | None],
+        position: int,
     ) -> Batch:
         width = len(self.header)
         bad: dict[int, list[Fault]] = {}
@@ -267,21 +248,32 @@ class CsvReader:
                         bad.setdefault(index, []).append(value)
             if role == "key":
                 keys = values  # type: ignore[assignment]
-            else:
+            elif role != "nameless":
                 assert column is not None
                 read[column.name] = values  # type: ignore[assignment]
         for feature in self.schema.columns:
             read.setdefault(feature.name, [None] * len(chunk))
         lines = [line for line, _ in chunk]
         batch = Batch(read, keys, lines, len(chunk))
+        unlabelled = self._unlabelled(bad)
+        batch.unlabelled = len(unlabelled)
         if bad:
-            self._set_aside(batch, bad, chunk, position)
+            self._set_aside(batch, bad, chunk, position, unlabelled if self.skip_unlabelled else set())
         return batch
 
+    def _unlabelled(self, bad: dict[int, list[Fault]]) -> set[int]:
+        """Rows without a target, out of the bad ones."""
+        target = self.schema.target.name
+        return {
+            index
+            for index, faults in bad.items()
+            if self.with_target and any(f.field == target and f.code == "null_not_allowed" for f in faults)
+        }
+
     def _set_aside(
-        self, batch: Batch, bad: dict[int, list[Fault]], chunk: list[tuple[int, list[str]]], position: int
+        self, batch: Batch, bad: dict[int, list[Fault]], chunk: list[Row], position: int, left_out: set[int]
     ) -> None:
-        for index in sorted(bad):
+        for index in sorted(bad.keys() - left_out):
             line, cells = chunk[index]
             placed = [fault.at(row=position + index, line=line) for fault in bad[index]]
             batch.faults.extend(placed)
@@ -295,14 +287,14 @@ class CsvReader:
 class _Memo(dict[str, "Value | Fault"]):
     """Cell text -> value. A CSV repeats itself: most cells cost one dictionary look-up."""
 
-    def __init__(self, column: Column, decimal: str) -> None:
+    def __init__(self, column: Column, numbers: NumberFormat) -> None:
         super().__init__()
-        self.column, self.decimal, self.has_bad = column, decimal, False
+        self.column, self.numbers, self.has_bad = column, numbers, False
 
     def __missing__(self, text: str) -> Value | Fault:
         found: Value | Fault
         try:
-            found = self.column.from_text(text, decimal=self.decimal)
+            found = self.column.from_text(text, numbers=self.numbers)
         except BadValue as bad:
             self.has_bad, found = True, bad.fault
         if len(self) < MEMO_LIMIT:
@@ -322,30 +314,24 @@ class _KeyMemo:
         return found
 
 
-class _Borrowed(io.TextIOWrapper):
-    """Decodes a stream that belongs to somebody else: when done, it is left open."""
+class _Nameless:
+    """Reads the cells of a column without a name, which holds nothing."""
 
-    def close(self) -> None:
-        with contextlib.suppress(ValueError):  # detached before
-            self.detach()
+    has_bad = False
 
-
-def _peek(stream: BinaryIO) -> bytes:
-    if not stream.seekable():
-        raise ValueError("the CSV stream must be seekable")
-    start = stream.tell()
-    head = stream.read(65_536)
-    stream.seek(start)
-    return head
+    def __getitem__(self, text: str) -> Fault | None:
+        if not text.strip():
+            return None
+        self.has_bad = True
+        return Fault("", "unknown_column", _UNNAMED, value=clip(text), has_value=True)
 
 
-def _ambiguous(cell: str, mark: str) -> InvalidRows:
-    said = (
-        f"{clip(cell.strip())!r} can be read as a decimal or with a thousands {mark}: "
-        "say which decimal mark the file uses (decimal=, or decimal=.)"
-    )
-    return _unreadable("ambiguous_decimal", said, 1)
+_UNNAMED: Final = "a column without a name holds a value: name the column or delete it"
 
 
-def _unreadable(code: str, message: str, line: int) -> InvalidRows:
-    return InvalidRows([Fault(None, code, message, line=line)], message=message)
+def _nameless(line: int, cell: str) -> Fault:
+    return Fault("", "unknown_column", f"{_UNNAMED} ({clip(cell.strip())!r})", line=line)
+
+
+def _invalid(error: Unreadable) -> InvalidRows:
+    return InvalidRows([Fault(None, error.code, error.message, line=error.line)], message=error.message)

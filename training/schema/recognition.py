@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 from msgspec import Meta
 
@@ -44,22 +44,32 @@ class Read(dict[Any, Value]):
 class Whole(Read):
     """Whole numbers are themselves; 3.0 is 3. Nothing is remembered: there are too many of them."""
 
+    itself: type = int
+
     def leaves_alone(self, values: Sequence[Any]) -> bool:
-        return set(map(type, values)) == {int}
+        return not self.column.missing and set(map(type, values)) == {self.itself}
 
     def __missing__(self, given: Any) -> Value:
-        if given.__class__ is int:
-            return given
+        if given.__class__ is self.itself and not self.column.missing:
+            return cast("int | float", given)
         try:
             return self.column.from_json(given)
         except BadValue as bad:
             raise Declined from bad
 
 
+class Real(Whole):
+    """Numbers of a column in which some stand for null."""
+
+    itself = float
+
+
 def reader(column: Column) -> Read | None:
     """What reads the decoded values of a column; None where decoding them was enough."""
-    if column.type == "number":
+    if column.type == "number" and not column.missing:
         return None  # type and bounds are checked in C, and it is a float then
+    if column.type == "number":
+        return Real(column, {None: None} if column.nullable else {})
     if column.type == "integer":
         return Whole(column, {None: None} if column.nullable else {})
     # True == 1 == 1.0 for a dictionary as well, and all of them are true to a boolean column.
@@ -72,11 +82,13 @@ def decoded_type(column: Column) -> Any:
     """The type msgspec decodes a column as, with its bounds."""
     if column.type == "number":
         low, high = _limits(column, LARGEST)
-        return Annotated[float, Meta(ge=low, le=high)]
+        number = Annotated[float, Meta(ge=low, le=high)]
+        return number | str if column.missing else number
     if column.type == "integer":
         # Both kinds of number, because pandas writes 3.0; the column reads what is no int.
         low, high = _limits(column, float(EXACT_INTEGER))
-        return Annotated[int, Meta(ge=_up(low), le=int(high // 1))] | Annotated[float, Meta(ge=low, le=high)]
+        whole = Annotated[int, Meta(ge=_up(low), le=int(high // 1))] | Annotated[float, Meta(ge=low, le=high)]
+        return whole | str if column.missing else whole
     if column.type == "boolean":
         return bool | int | float | str
     return str

@@ -26,6 +26,8 @@ _SHOWN_ATTRIBUTES = (
     ("aliases", "other names"),
     ("normalise", "normalised by"),
     ("max_length", "longest text"),
+    ("missing", "read as empty"),
+    ("signs", "signs left out"),
 )
 
 

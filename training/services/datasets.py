@@ -14,8 +14,9 @@ from django.db import transaction
 from training import artifacts, catalogue
 from training.models import Dataset, RegisteredModel
 from training.schema import DatasetSchema, Fault, InvalidRows
+from training.schema.dialect import Told
 from training.schema.faults import REPORTED_FAULTS
-from training.schema.reading import CsvReader
+from training.schema.reading import Batch, CsvReader
 
 if TYPE_CHECKING:
     from training.datasets import Written
@@ -50,18 +51,21 @@ def from_csv(
     *,
     by: User | None,
     source: str,
-    delimiter: str | None = None,
-    decimal: str | None = None,
+    told: Told = Told(),  # noqa: B008 (frozen)
+    skip_unlabelled: bool = False,
     refused: TextIO | None = None,
     progress: Progress = lambda rows: None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> Dataset:
     """Training rows out of a CSV, streamed; a file with bad rows is refused whole.
 
     Parameters
     ----------
     stream : binary and seekable.
-    source : for the dataset's row; how the file was read is added.
+    source : for the dataset's row; how the file was read is added. told : how the CSV is written.
+    skip_unlabelled : whether rows without a target are left out.
     refused : when given, bad rows are written there with their reasons and the good ones are kept.
+    say : called with a sentence about each thing in the file that is no row.
 
     Raises
     ------
@@ -70,36 +74,70 @@ def from_csv(
     from training.datasets import DatasetWriter
 
     schema = declared_schema(model)
-    reader = CsvReader(stream, schema, with_target=True, delimiter=delimiter, decimal=decimal)
-    writer_of_refused = csv.writer(refused) if refused is not None else None
-    if writer_of_refused is not None:
-        writer_of_refused.writerow(["line", "reasons", *reader.header])
-    faults: list[Fault] = []
-    rows = bad = 0
+    reader = CsvReader(stream, schema, with_target=True, told=told, skip_unlabelled=skip_unlabelled)
+    counted = _Counted(csv.writer(refused) if refused is not None else None)
+    counted.begin(reader)
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
-        path = Path(directory) / "rows.parquet"
-        with DatasetWriter(path, schema) as writer:
+        with DatasetWriter(Path(directory) / "rows.parquet", schema) as writer:
             for batch in reader.batches():
-                rows += batch.seen_rows
-                bad += len(batch.refused)
-                if len(faults) <= REPORTED_FAULTS:
-                    faults.extend(batch.faults[: REPORTED_FAULTS + 1])
-                if writer_of_refused is not None:
-                    for line, cells, reasons in batch.refused:
-                        said = "; ".join(f"{fault.code}: {fault.message}" for fault in reasons)
-                        writer_of_refused.writerow([line, said, *cells])
-                if not bad or writer_of_refused is not None:
+                if counted.add(batch):
                     writer.write_columns(batch.columns, batch.keys)
-                progress(rows)
-        if bad and writer_of_refused is None:
-            raise InvalidRows(faults, rows=rows, bad=bad, what="rows")
+                progress(counted.rows)
+        for sentence in reader.passed_over:
+            say(sentence)
+        counted.check(skip_unlabelled=skip_unlabelled)
+        if counted.left_out:
+            say(f"{counted.left_out} left out")
         if not writer.rows:
-            message = (
-                "the CSV holds no row that could be used" if rows else "the CSV holds a header and no rows"
-            )
+            message = "the CSV holds a header and no rows"
+            if counted.rows:
+                message = "the CSV holds no row that could be used"
             raise InvalidRows([Fault(None, "empty_file", message)], message=message)
-        read_as = f"{source} ({reader.dialect.described}{f', {bad} rows refused' if bad else ''})"
+        read_as = f"{source} ({', '.join([reader.dialect.described, *counted.described])})"
         return register(model, writer.written(), schema.sha256, source=read_as, by=by)
+
+
+class _Counted:
+    """What became of the rows of a CSV so far."""
+
+    def __init__(self, refused: csv.Writer | None) -> None:
+        self.refused = refused
+        self.faults: list[Fault] = []
+        self.rows = self.bad = self.unlabelled = 0
+        self.left_out = ""
+
+    def begin(self, reader: CsvReader) -> None:
+        if self.refused is not None:
+            self.refused.writerow(["line", "reasons", *reader.header])
+
+    def add(self, batch: Batch) -> bool:
+        """Counts a batch; whether its good rows are wanted still."""
+        self.rows += batch.seen_rows
+        self.bad += len(batch.refused)
+        self.unlabelled += batch.unlabelled
+        if len(self.faults) <= REPORTED_FAULTS:
+            self.faults.extend(batch.faults[: REPORTED_FAULTS + 1])
+        if self.refused is not None:
+            for line, cells, reasons in batch.refused:
+                said = "; ".join(f"{fault.code}: {fault.message}" for fault in reasons)
+                self.refused.writerow([line, said, *cells])
+        return not self.bad or self.refused is not None
+
+    def check(self, *, skip_unlabelled: bool) -> None:
+        """Raise `InvalidRows` for bad rows that nobody set aside."""
+        unlabelled = f"{self.unlabelled:,} {'row' if self.unlabelled == 1 else 'rows'} without a target"
+        if self.bad and self.refused is None:
+            error = InvalidRows(self.faults, rows=self.rows, bad=self.bad, what="rows")
+            if self.unlabelled and not skip_unlabelled:
+                error.message += f" ({unlabelled}: load_dataset --skip-unlabelled leaves them out)"
+            raise error
+        if self.unlabelled and skip_unlabelled:
+            self.left_out = unlabelled
+
+    @property
+    def described(self) -> list[str]:
+        refused = [f"{self.bad} rows refused"] if self.bad else []
+        return [*refused, *([f"{self.left_out} left out"] if self.left_out else [])]
 
 
 def register(

@@ -14,6 +14,7 @@ from training.engines.shape import checked
 from training.errors import TooLarge, VigiaError
 from training.models import ModelVersion, RegisteredModel
 from training.schema import Fault, Instance, InvalidRows
+from training.schema.dialect import Told
 from training.schema.faults import REPORTED_FAULTS
 from training.services import makers, serving
 from training.services.serving import Served
@@ -55,20 +56,13 @@ def from_instances(model: RegisteredModel, rows: Sequence[object], *, number: in
     return _evaluated(served, good)
 
 
-def from_csv(
-    model: RegisteredModel,
-    stream: BinaryIO,
-    *,
-    number: int | None,
-    delimiter: str | None = None,
-    decimal: str | None = None,
-) -> dict[str, Any]:
+def from_csv(model: RegisteredModel, stream: BinaryIO, told: Told, *, number: int | None) -> dict[str, Any]:
     """The same on a CSV with header; see `from_instances`."""
     from training.schema.reading import CsvReader
 
     makers.require_rows(model, "labelled rows")
     served = serving.served(model, number)
-    reader = CsvReader(stream, served.schema, with_target=True, delimiter=delimiter, decimal=decimal)
+    reader = CsvReader(stream, served.schema, with_target=True, told=told)
     good: list[Instance] = []
     faults: list[Fault] = []
     rows = bad = 0

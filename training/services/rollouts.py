@@ -166,6 +166,10 @@ def _narrower_column(active: Column, tried: Column) -> list[str]:
     found = []
     if active.nullable and not tried.nullable:
         found.append("may not be empty")
+    if not set(active.missing) <= set(tried.missing):
+        found.append("lacks some of its words for a missing value")
+    if not set(active.signs) <= set(tried.signs):
+        found.append("lacks some of its signs")
     if tried.levels and not set(active.levels or ("",)) <= set(tried.levels):
         found.append("has not all its levels" if active.levels else "has fixed levels")
     if tried.minimum is not None and (active.minimum is None or tried.minimum > active.minimum):

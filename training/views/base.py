@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db.models import Model, QuerySet
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 
 from training.models import RegisteredModel
 from training.parsers import CsvBody, check_length
 from training.schema import Fault, InvalidRows
+from training.schema.dialect import DELIMITERS, Told
+from training.schema.numerals import DECIMALS, THOUSANDS_WORDS, thousands_mark
 from training.services import access, registry
 from training.views.idempotent import IdempotentView
 
@@ -59,18 +62,27 @@ def who(request: Request) -> User:
     return request.user
 
 
-def csv_dialect(request: Request) -> tuple[str | None, str | None]:
-    """(delimiter, decimal) as the query string overrides them."""
-    delimiter, decimal = request.query_params.get("delimiter"), request.query_params.get("decimal")
+def csv_dialect(request: Request) -> Told:
+    """How a CSV body is written, as far as the query string says so."""
+    given = request.query_params
+    delimiter, decimal, thousands = given.get("delimiter"), given.get("decimal"), given.get("thousands")
     delimiter = "\t" if delimiter == "tab" else delimiter
-    for name, given, allowed in (
-        ("delimiter", delimiter, (",", ";", "\t")),
-        ("decimal", decimal, (".", ",")),
+    for name, value, allowed in (
+        ("delimiter", delimiter, tuple(DELIMITERS)),
+        ("decimal", decimal, tuple(DECIMALS)),
+        ("thousands", thousands, THOUSANDS_WORDS),
     ):
-        if given is not None and given not in allowed:
+        if value is not None and value not in allowed:
             fault = Fault(name, "not_a_level", f"{name} is not one this reads", allowed=allowed)
             raise InvalidRows([fault], message=fault.message)
-    return delimiter, decimal
+    return Told(delimiter, decimal, None if thousands is None else thousands_mark(thousands))
+
+
+CSV_PARAMETERS: Final = [
+    OpenApiParameter("delimiter", str, enum=[",", ";", "|", "tab"], description="For a CSV body."),
+    OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
+    OpenApiParameter("thousands", str, enum=list(THOUSANDS_WORDS), description="For a CSV body."),
+]
 
 
 def moment_of(request: Request, name: str) -> Any:

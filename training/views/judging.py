@@ -24,7 +24,7 @@ from training.serializers import (
     EvaluationSerializer,
 )
 from training.services import cards, comparisons, evaluating, registry
-from training.views.base import ModelView, csv_dialect, who
+from training.views.base import CSV_PARAMETERS, ModelView, csv_dialect, who
 from training.views.prefer_wait import JobResponse
 
 
@@ -41,17 +41,13 @@ class EvaluationsView(ModelView):
         operation_id="evaluate",
         parameters=[
             OpenApiParameter("version", int, description="Instead of the active one."),
-            OpenApiParameter("delimiter", str, enum=[",", ";", "tab"], description="For a CSV body."),
-            OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
+            *CSV_PARAMETERS,
         ],
     )
     def post(self, request: Request, model: str) -> Response:
         data, number = request.data, _number(request)
         if isinstance(data, CsvBody):
-            delimiter, decimal = csv_dialect(request)
-            found = evaluating.from_csv(
-                self.model, data.stream, number=number, delimiter=delimiter, decimal=decimal
-            )
+            found = evaluating.from_csv(self.model, data.stream, csv_dialect(request), number=number)
         else:
             found = evaluating.from_instances(self.model, _instances(data), number=number)
         return Response(EvaluationSerializer(found).data)

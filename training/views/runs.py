@@ -23,7 +23,7 @@ from training.schema.wrapping import wrapped
 from training.serializers import REPEAT, TrainingRequestSerializer, TrainingRunSerializer
 from training.services import access, datasets, jobs, makers, runs, sources
 from training.services.makers import AskedElsewhere, Maker
-from training.views.base import ModelView, before, csv_dialect, who
+from training.views.base import CSV_PARAMETERS, ModelView, before, csv_dialect, who
 from training.views.prefer_wait import JobResponse
 
 
@@ -50,8 +50,7 @@ class TrainingRunsView(ModelView):
         parameters=[
             OpenApiParameter("mode", str, enum=TrainingRun.Mode.values, description="For a CSV body."),
             OpenApiParameter("repeat", bool, description=f"For a CSV body: {REPEAT}"),
-            OpenApiParameter("delimiter", str, enum=[",", ";", "tab"], description="For a CSV body."),
-            OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
+            *CSV_PARAMETERS,
             OpenApiParameter("Prefer", str, OpenApiParameter.HEADER, description="wait=60 waits that long."),
         ],
     )
@@ -65,10 +64,8 @@ class TrainingRunsView(ModelView):
         mode, repeat = self._mode(request, data), _repeat(request, data)
         source = search = None
         if isinstance(data, CsvBody):
-            delimiter, decimal = csv_dialect(request)
-            upload = datasets.from_csv(
-                self.model, data.stream, by=by, source="CSV", delimiter=delimiter, decimal=decimal
-            )
+            told = csv_dialect(request)
+            upload = datasets.from_csv(self.model, data.stream, by=by, source="CSV", told=told)
         else:
             asked = _asked(data)
             if "search" in asked:

@@ -14,8 +14,9 @@ from recommender.services import loading
 
 class Command(LoadingCommand[Row]):
     help = (
-        "Adds the movies of a file to the catalogue and changes those that are there (by id): TMDB's CSV, a "
-        "plain CSV, or JSON lines. A file with bad rows is refused whole, unless --refused is given."
+        "Adds the movies of a file to the catalogue and changes those that are there (by id). The file is a "
+        "CSV, one of TMDB, MovieLens, IMDb (.tsv) or Kaggle too, or JSON lines. A file with bad rows is "
+        "refused whole, unless --refused is given."
     )
     layout = LAYOUT
 
@@ -40,6 +41,8 @@ class Command(LoadingCommand[Row]):
             f"{done.rows:,} rows: {done.new:,} new, {done.changed:,} changed, {done.unchanged:,} unchanged, "
             f"{done.refused:,} refused"
         )
+        if done.left_out:
+            said += f"\n{done.left_out:,} more rows were left out: {LAYOUT.others}"
         if done.withdrawn or options["withdraw_missing"]:
             said += f"\n{done.withdrawn:,} movies that are not in the file were withdrawn"
         if done.readmitted:

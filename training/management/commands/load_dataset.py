@@ -19,6 +19,7 @@ from training.management.watching import execute_and_present
 from training.models import Dataset, RegisteredModel, TrainingRun
 from training.scaffold import files
 from training.schema import InvalidRows
+from training.schema.dialect import Told
 from training.schema.reading import CsvReader
 from training.services import datasets, registry, runs
 
@@ -50,8 +51,10 @@ class Command(BaseCommand):
         parser.add_argument(
             "--skip-bad", action="store_true", help="set bad rows aside in FILE.refused.csv and go on"
         )
-        parser.add_argument("--delimiter", metavar="D", help="one of , ; tab (recognised when not given)")
-        parser.add_argument("--decimal", choices=(",", "."), help="decimal mark (recognised when not given)")
+        parser.add_argument(
+            "--skip-unlabelled", action="store_true", help="leave out rows that have no target"
+        )
+        files.add_dialect_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["activate"] and not options["train"]:
@@ -61,8 +64,7 @@ class Command(BaseCommand):
         model = self._model(options["model"])
         try:
             path = files.find(options["file"])
-            delimiter = files.delimiter(options["delimiter"]) if options["delimiter"] else None
-            loading = _Loading(model, path, delimiter, options["decimal"])
+            loading = _Loading(model, path, files.told(options), options["skip_unlabelled"])
             dataset = self._load(loading, skip_bad=options["skip_bad"])
         except InvalidRows as error:
             self._print_faults(error)
@@ -109,10 +111,11 @@ class Command(BaseCommand):
                 stream,  # type: ignore[arg-type]
                 by=None,
                 source=loading.path.name,
-                delimiter=loading.delimiter,
-                decimal=loading.decimal,
+                told=loading.told,
+                skip_unlabelled=loading.skip_unlabelled,
                 refused=refused,
                 progress=files.progress(self._say, "read"),
+                say=self._say,
             )
 
     def _print_faults(self, error: InvalidRows) -> None:
@@ -138,10 +141,8 @@ class Command(BaseCommand):
 class _Loading:
     """One file on its way into a dataset of one model."""
 
-    def __init__(
-        self, model: RegisteredModel, path: Path, delimiter: str | None, decimal: str | None
-    ) -> None:
-        self.model, self.path, self.delimiter, self.decimal = model, path, delimiter, decimal
+    def __init__(self, model: RegisteredModel, path: Path, told: Told, skip_unlabelled: bool) -> None:
+        self.model, self.path, self.told, self.skip_unlabelled = model, path, told, skip_unlabelled
 
     @cached_property
     def described(self) -> str:
@@ -151,8 +152,7 @@ class _Loading:
                 stream,  # type: ignore[arg-type]
                 datasets.declared_schema(self.model),
                 with_target=True,
-                delimiter=self.delimiter,
-                decimal=self.decimal,
+                told=self.told,
             )
             return reader.dialect.described
 

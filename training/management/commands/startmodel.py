@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from training import catalogue, notes
 from training.declaration import ModelDeclaration
-from training.scaffold import files, proposal, source, survey, trial
+from training.scaffold import files, firstdata, proposal, source, survey, target, trial
+from training.schema.dialect import Told
 
 TASKS = ("binary", "multiclass", "regression")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,49}", re.ASCII)
@@ -49,8 +52,17 @@ class Command(BaseCommand):
         parser.add_argument(
             "--output", metavar="DIR", help="write the file there instead, to look at; copies no data"
         )
-        parser.add_argument("--delimiter", metavar="D", help="one of , ; tab (recognised when not given)")
-        parser.add_argument("--decimal", choices=(",", "."), help="decimal mark (recognised when not given)")
+        parser.add_argument(
+            "--null",
+            action="append",
+            default=[],
+            metavar="WORD",
+            help="a word for a missing value, in every column or in one (COLUMN=WORD); repeatable",
+        )
+        parser.add_argument(
+            "--skip-unlabelled", action="store_true", help="leave out rows that have no target"
+        )
+        files.add_dialect_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         name = check_name(options["name"])
@@ -64,14 +76,18 @@ class Command(BaseCommand):
             frozenset(options["keep"]),
             frozenset(options["drop"]),
             options["key"],
+            options["skip_unlabelled"],
         )
         try:
             rows = files.find(options["file"])
-            seen = self._survey(rows, options["delimiter"], options["decimal"])
+            seen = self._survey(rows, files.told(options), options["null"])
             planned = proposal.propose(name, seen, wishes)
             self._report(planned)
             text = source.render(planned, rows.name, drop_duplicates=options["drop_duplicates"])
             first = self._prove(name, text, rows, seen)
+        except target.Unlabelled as error:
+            leave_out = _command(options, "--skip-unlabelled")
+            raise CommandError(f"{error}; or leave them out: {leave_out}") from error
         except (ValueError, OSError, EOFError) as error:  # CannotInfer, TooFewRows, a file that is no gzip
             raise CommandError(str(error)) from error
         try:
@@ -84,13 +100,12 @@ class Command(BaseCommand):
 
     # -- the steps ---------------------------------------------------------------------------------
 
-    def _survey(self, path: Path, delimiter: str | None, decimal: str | None) -> survey.Survey:
-        given = files.delimiter(delimiter) if delimiter else None
+    def _survey(self, path: Path, told: Told, nulls: list[str]) -> survey.Survey:
         with files.open_rows(path) as stream:
-            seen = survey.survey(
-                stream, delimiter=given, decimal=decimal, progress=files.progress(self._say, "read")
-            )
+            seen = survey.survey(stream, told, nulls=nulls, progress=files.progress(self._say, "read"))
         self._say(f"{path}: {seen.rows:,} rows, {len(seen.header)} columns; {seen.dialect.described}")
+        for note in seen.notes:
+            self._say(note)
         return seen
 
     def _prove(self, name: str, text: str, rows: Path, seen: survey.Survey) -> trial.Trial:
@@ -114,11 +129,14 @@ class Command(BaseCommand):
                 descriptor = os.open(made, os.O_WRONLY | os.O_CREAT, 0o600)
                 with os.fdopen(descriptor, "wb") as stream:
                     opened = partial(files.open_rows, rows)
-                    rewritten = trial.first_data(opened, stream, planned.schema, seen.dialect)
+                    skip = bool(seen.tallies[planned.target.source].blanks)
+                    rewritten = firstdata.write(
+                        opened, stream, planned.schema, seen.dialect, skip_unlabelled=skip
+                    )
                 made.replace(target)
         except OSError as error:
             raise CommandError(f"the file is written, but {target} could not be: {error}") from error
-        how = ", rewritten with commas and points" if rewritten else ""
+        how = ", rewritten in UTF-8 with commas and points" if rewritten else ""
         self._say(f"copied  {target}{how}")
 
     # -- what is said ------------------------------------------------------------------------------
@@ -183,6 +201,19 @@ def write(path: Path, text: str) -> None:
         made.write_text(text, encoding="utf-8")
         shutil.copymode(path if path.exists() else Path(__file__), made)
         made.replace(path)
+
+
+def _command(options: Mapping[str, Any], *more: str) -> str:
+    """The command as it was given, with more options."""
+    parts = ["startmodel", options["name"], options["file"], "--target", options["target"]]
+    for name in ("task", "key", "delimiter", "decimal", "thousands", "encoding", "output"):
+        if options[name]:
+            parts += [f"--{name}", options[name]]
+    for name in ("keep", "drop"):
+        if options[name]:
+            parts += [f"--{name}", *options[name]]
+    parts += [f"--null={word}" for word in options["null"]]
+    return shlex.join([*parts, *(["--force"] if options["force"] else []), *more])
 
 
 def _shown(text: str, most: int = 40) -> str:

@@ -92,7 +92,7 @@
 
   /* One recommended movie, which leads to the next question at `address`. `hop` is called with the event of a
      click there; `like`, where one may like it, with a function that says whether it is liked. */
-  movies.card = (item, place, { address, hop, like, liked }) => {
+  movies.card = (item, place, { address, synopsis, hop, like, liked }) => {
     const named = `mv-movie-${item.movie_id}`;
     const link = element("a", { href: address }, item.title);
     link.addEventListener("click", hop);
@@ -108,6 +108,7 @@
       element("span", { class: "mv-bar", "aria-hidden": "true" }, fill),
       element("span", { title: "Cosine of the two movies' terms: 1 is the same, 0 nothing in common" }, "match ", element("b", {}, item.score.toFixed(2))));
     const body = element("div", { class: "mv-body" }, score);
+    if (synopsis) body.append(element("p", { class: "mv-synopsis", title: synopsis }, synopsis));
     if ((item.because || []).length) body.append(...reasons(item.because, `mv-why-${item.movie_id}`));
     if (like) {
       const button = element("button", { type: "button", class: "mv-like", "aria-pressed": String(liked), "aria-label": `Like ${item.title}` });

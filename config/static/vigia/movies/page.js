@@ -64,8 +64,12 @@
   async function asked(question, signal) {
     const answer = await movies.ask(question, signal);
     // What it is about comes from the catalogue; without that there are still recommendations.
-    const movie = answer.matched ? await movies.movie(answer.matched.movie_id, signal).catch(() => null) : null;
-    return { answer, movie, told: new Set() };
+    const ids = answer.recommendations.map((item) => item.movie_id);
+    const [movie, synopses] = await Promise.all([
+      answer.matched ? movies.movie(answer.matched.movie_id, signal).catch(() => null) : null,
+      ids.length ? movies.descriptions(ids, signal).catch(() => new Map()) : new Map(),
+    ]);
+    return { answer, movie, synopses, told: new Set() };
   }
 
   /* Keeps an answer under the address that says what was meant: a title that was found is its movie from now on. */
@@ -119,7 +123,7 @@
     return question.liked.length === 1 ? "Like the movie you liked" : `Like the ${question.liked.length} movies you liked`;
   }
 
-  function showAnswer({ answer, movie, told }) {
+  function showAnswer({ answer, movie, synopses, told }) {
     const given = answer.recommendations;
     heading.textContent = named(current, answer.matched);
     about.replaceChildren(...(movie ? [movies.about(movie)] : []));
@@ -132,6 +136,7 @@
       const question = { ...form.filters(), movie: item.movie_id }, address = movies.write(question);
       return movies.card(item, place + 1, {
         address,
+        synopsis: synopses.get(item.movie_id) || "",
         hop(event) {
           tell(item, "clicked").catch(() => {}); // a click that could not be counted stops nobody
           if (plain(event)) visit(question, [...trail, { address, name: item.title }], { push: true });

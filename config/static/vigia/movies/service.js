@@ -90,6 +90,13 @@
     return found.movies;
   };
 
+  /* Descriptions by id. */
+  movies.descriptions = async (ids, signal) => {
+    const asked = new URLSearchParams(ids.map((id) => ["id", id]));
+    const found = await call("GET", `${at.movies}?${asked}`, undefined, { signal });
+    return new Map(found.movies.map((movie) => [movie.id, movie.description]));
+  };
+
   movies.movie = (id, signal) => call("GET", `${at.movies}${id}/`, undefined, { signal });
 
   /* Kept alive: a click may leave the page before it is sent. */

@@ -1,0 +1,373 @@
+"""How numbers, and missing values, are written in the cells of a CSV. No Django here.
+
+`recognise` decides once for a file which mark is the decimal and which separates thousands, from all of its
+columns of numbers. A file that can be read two ways is refused (`Ambiguous`): a guess would be wrong by a
+factor of a thousand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+DECIMALS: Final = {".": "point", ",": "comma"}
+THOUSANDS: Final = {"": "none", ",": "comma", ".": "point", " ": "space", "'": "apostrophe"}
+"""Thousands marks by the character that stands for each; a space may be any of `_SPACES`."""
+THOUSANDS_WORDS: Final = (",", ".", "space", "apostrophe", "none")
+
+# Of R, pandas and SQL; Excel's errors; of SAS, Stata and people.
+_WORDS: Final = r"na|n/a|n.a.|#n/a|#na|<na>|nan|null|(null)|none|nil|\n"
+_ERRORS: Final = "#value!|#div/0!|#ref!|#num!|#name?"
+_SHORT: Final = "?|-|--|---|\u2013|\u2014|.|.."
+MISSING_WORDS: Final = frozenset("|".join((_WORDS, _ERRORS, _SHORT)).split("|"))
+"""Words that stand for a missing value in a column of anything but text, in lower case."""
+
+PARENTHESES: Final = "()"
+ENOUGH_PADDED: Final = 3
+_CODES: Final = (
+    "AED|ARS|AUD|BGN|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EGP|EUR|GBP|HKD|HUF|IDR|ILS|INR|JPY|KES|KRW|MXN|MYR|"
+    "NGN|NOK|NZD|PEN|PHP|PLN|RON|RUB|SAR|SEK|SGD|THB|TRY|TWD|UAH|USD|UYU|VND|ZAR"
+)
+_LETTERS: Final = r"R\$|US\$|A\$|C\$|NZ\$|HK\$|S\$|MX\$|kr\.?|zł|Kč|Fr\.|Rs\.?"
+_SYMBOLS: Final = "[$\u00a2-\u00a5\u0e3f\u17db\u20a0-\u20bf\ufdfc\uff04\uffe1\uffe5]"
+_SIGN: Final = f"{_LETTERS}|{_CODES}|{_SYMBOLS}"
+
+_SPACES: Final = " \u00a0\u2009\u202f"
+_APOSTROPHES: Final = "'\u2019"
+_MINUS: Final = "\u2212"
+_GAP: Final = rf"[\s{_SPACES}]*"
+_BODY: Final = rf"(?:\d[\d.,{_APOSTROPHES}{_SPACES}]*|[.,]\d+)(?<=[\d.,])(?:[eE][+-]?\d{{1,4}})?"
+_SIGNED: Final = re.compile(
+    rf"(?P<open>\()?{_GAP}(?P<minus>[+\-{_MINUS}])?{_GAP}(?P<before>{_SIGN}|%)?{_GAP}"
+    rf"(?P<inner>[+\-{_MINUS}])?{_GAP}(?P<body>{_BODY}){_GAP}(?P<after>{_SIGN}|%)?{_GAP}(?P<close>\))?",
+    re.ASCII,
+)
+_BARE: Final = re.compile(
+    rf"[+\-{_MINUS}]?(?P<digits>[\d.,{_APOSTROPHES}{_SPACES}]+)(?P<exponent>[eE][+-]?\d{{1,4}})?", re.ASCII
+)
+_MARKS: Final = {",": ",", ".": r"\.", " ": f"[{_SPACES}]", "'": f"[{_APOSTROPHES}]"}
+_GROUPED: Final = {
+    mark: re.compile(rf"[1-9]\d{{0,2}}(?:{found}\d{{3}})+", re.ASCII) for mark, found in _MARKS.items()
+} | {",": re.compile(r"[1-9]\d{0,2}(?:,\d{2,3})*,\d{3}", re.ASCII)}  # India writes 12,34,567
+_POINTS_ALONE: Final = re.compile(r"(?:[+-]?\d*(?:\.\d*)?(?:[eE][+-]?\d+)?\n)*", re.ASCII)
+_POINT_SHOWN: Final = re.compile(r"^[+-]?(?:0?\.\d+|\d+\.(?:\d{1,2}|\d{4,}))$", re.ASCII | re.MULTILINE)
+_USUAL: Final = re.compile(r"[+-]?(?P<whole>\d+)(?:(?P<mark>[.,])(?P<rest>\d+))?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class NumberFormat:
+    """The marks of a file: ``decimal`` is one of `DECIMALS`, ``thousands`` one of `THOUSANDS`."""
+
+    decimal: str = "."
+    thousands: str = ""
+
+
+PLAIN: Final = NumberFormat()
+"""As JSON writes numbers."""
+
+
+class Ambiguous(ValueError):
+    """The numbers of a file can be read two ways; the message says which, and what to pass."""
+
+
+def thousands_mark(word: str) -> str:
+    """The mark that one of `THOUSANDS_WORDS` names."""
+    return {"space": " ", "apostrophe": "'", "none": ""}.get(word, word)
+
+
+def is_missing_word(text: str) -> bool:
+    """Whether a stripped cell is one of the words people write for a missing value."""
+    return text.lower() in MISSING_WORDS
+
+
+def split_signs(text: str) -> tuple[str, tuple[str, ...]]:
+    """(the number alone, the signs around it): ``"-$ 1,200.00"`` -> ``("-1,200.00", ("$",))``.
+
+    Signs are those of currencies, ``%`` and ``()``, which makes a number negative. Text that is no number
+    with signs comes back as it is, without any.
+    """
+    found = _SIGNED.fullmatch(text)
+    if found is None or bool(found["open"]) != bool(found["close"]):
+        return text, ()
+    signs = tuple(sign for sign in (found["before"], found["after"]) if sign)
+    minuses = [sign for sign in (found["minus"], found["inner"]) if sign]
+    if len(signs) > 1 or len(minuses) > 1 or (found["open"] and minuses):
+        return text, ()
+    negative = found["open"] or (minuses and minuses[0] != "+")
+    signs += (PARENTHESES,) if found["open"] else ()
+    return (f"-{found['body']}" if negative else found["body"]), signs
+
+
+def without(text: str, signs: Sequence[str]) -> str:
+    """A stripped cell without the given signs, which may be any (``km``); as it is where it has others."""
+    bare, found = split_signs(text)
+    if found:
+        return bare if set(found) <= set(signs) else text
+    for sign in signs:
+        if text.startswith(sign):
+            return text.removeprefix(sign).lstrip()
+        if text.endswith(sign):
+            return text.removesuffix(sign).rstrip()
+    return text
+
+
+def plain(text: str, numbers: NumberFormat, signs: Sequence[str] = ()) -> str | None:
+    """A stripped cell as Python writes that number, or None where marks or signs do not fit.
+
+    Parameters
+    ----------
+    signs : those that may stand around the number; see `without`.
+    """
+    if signs:
+        text = without(text, signs)
+    text = text.replace(_MINUS, "-", 1) if text.startswith(_MINUS) else text
+    if numbers.thousands:
+        ungrouped = _ungroup(text, numbers)
+        if ungrouped is None:
+            return None
+        text = ungrouped
+    if numbers.decimal == ",":
+        return None if "." in text else text.replace(",", ".")
+    return text
+
+
+def _ungroup(text: str, numbers: NumberFormat) -> str | None:
+    whole, mark, rest = text.partition(numbers.decimal)
+    found = _MARKS[numbers.thousands]
+    if not re.search(found, text):
+        return text
+    if not _GROUPED[numbers.thousands].fullmatch(whole.lstrip("+-")) or re.search(found, rest):
+        return None
+    return re.sub(found, "", whole) + mark + rest
+
+
+def may_be_thousands(text: str) -> bool:
+    """Whether a number with a decimal point may be a whole one with a thousands point: ``150.000``."""
+    return _GROUPED["."].fullmatch(text.lstrip("+-")) is not None
+
+
+# -- what the cells of a file say about its marks ---------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Evidence:
+    """What the cells of one column say: mark -> a cell that shows it."""
+
+    name: str
+    decimals: dict[str, str] = field(default_factory=dict)
+    thousands: dict[str, str] = field(default_factory=dict)
+    either: dict[str, str] = field(default_factory=dict)
+    padded: dict[str, set[str]] = field(default_factory=dict)  # of `either`, cells that end in a zero
+    unpadded: set[str] = field(default_factory=set)  # marks of those that do not
+    short: str = ""  # a whole number too short for a thousands mark
+    long: bool = False  # a whole number that would have one
+
+    def add(self, cell: str) -> bool:
+        """Counts one stripped cell; whether it is a number in any format."""
+        if found := _USUAL.fullmatch(cell):
+            self._usual(found["whole"], found["mark"], found["rest"], cell)
+            return True
+        bare = split_signs(cell)[0]
+        found = _BARE.fullmatch(bare)
+        if found is None:
+            return False
+        digits = found["digits"]
+        marks = [mark for mark in (" ", "'") if re.search(_MARKS[mark], digits)]
+        if marks:
+            return len(marks) == 1 and self._spaced(digits, marks[0], cell)
+        points, commas = digits.count("."), digits.count(",")
+        if not points and not commas:
+            if not found["exponent"]:
+                self._usual(digits, None, None, cell)
+            return True
+        if points and commas:
+            decimal = max(",.", key=digits.rfind)
+            thousands = "," if decimal == "." else "."
+            whole, _, rest = digits.partition(decimal)
+            if digits.count(decimal) > 1 or thousands in rest or not _GROUPED[thousands].fullmatch(whole):
+                return False
+            self.decimals.setdefault(decimal, cell)
+            self.thousands.setdefault(thousands, cell)
+            return True
+        mark = "." if points else ","
+        if points + commas > 1:
+            if not _GROUPED[mark].fullmatch(digits) or found["exponent"]:
+                return False
+            self.thousands.setdefault(mark, cell)
+            return True
+        whole, _, rest = digits.partition(mark)
+        if found["exponent"] or not whole or not rest:
+            self.decimals.setdefault(mark, cell)
+            return bool(whole or rest)
+        self._usual(whole, mark, rest, cell)
+        return True
+
+    def _usual(self, whole: str, mark: str | None, rest: str | None, cell: str) -> None:
+        """Counts digits, with at most one mark between them."""
+        if mark is None or rest is None:
+            self.long = self.long or len(whole) > 3
+            self.short = self.short or (cell if len(whole) <= 3 and whole != "0" else "")
+        elif len(rest) == 3 and len(whole) <= 3 and whole[0] != "0":
+            self.either.setdefault(mark, cell)
+            if rest[-1] == "0":
+                self.padded.setdefault(mark, set()).add(cell)
+            else:
+                self.unpadded.add(mark)
+        else:
+            self.decimals.setdefault(mark, cell)
+
+    def _spaced(self, digits: str, mark: str, cell: str) -> bool:
+        whole, *rest = re.split("[.,]", digits, maxsplit=1)
+        if not _GROUPED[mark].fullmatch(whole) or (rest and not rest[0].isdigit()):
+            return False
+        self.thousands.setdefault(mark, cell)
+        if rest:
+            self.decimals.setdefault(digits[len(whole)], cell)
+        return True
+
+    def doubts(self, mark: str, delimiter: str) -> str:
+        """A cell such as ``1.200`` that may be a whole number although `mark` is the file's decimal mark.
+
+        Whoever writes three decimals of 1.2 writes 950.000 as well, and not 950; and decimals do not all
+        end in a zero. Where semicolons separate the columns, points separate thousands often enough.
+        """
+        if mark not in self.either or mark in self.decimals or self.long:
+            return ""
+        if mark == "." and delimiter != ",":
+            return self.either[mark]
+        padded = self.padded.get(mark, set())
+        all_padded = mark not in self.unpadded and len(padded) >= ENOUGH_PADDED
+        return min(padded) if padded and (self.short or all_padded) else ""
+
+
+def _evidence(name: str, cells: Iterable[str], nulls: frozenset[str], *, strict: bool) -> _Evidence | None:
+    """What a column says; with `strict`, None where some cell is no number."""
+    found = _Evidence(name)
+    stripped = list(map(str.strip, cells))
+    joined = "\n".join([*stripped, ""])
+    shown = _POINT_SHOWN.search(joined) if _POINTS_ALONE.fullmatch(joined) else None
+    if shown is not None:  # the usual column, seen as a whole in a tenth of the time
+        found.decimals["."] = shown.group().strip()
+        return found
+    for cell in dict.fromkeys(stripped):
+        if not cell or cell in nulls or is_missing_word(cell):
+            continue
+        if not found.add(cell) and strict:
+            return None
+    if strict and len({*found.decimals, *(_other(mark) for mark in found.thousands if mark in ",.")}) > 1:
+        return None  # 1,5 beside 2.5: no column of numbers in any format
+    return found
+
+
+def _other(mark: str) -> str:
+    return "," if mark == "." else "."
+
+
+def recognise(
+    columns: Mapping[str, Iterable[str]],
+    *,
+    delimiter: str,
+    decimal: str | None = None,
+    thousands: str | None = None,
+    nulls: frozenset[str] = frozenset(),
+    declared: bool = False,
+) -> NumberFormat:
+    """The marks of a file.
+
+    Parameters
+    ----------
+    columns : name -> cells (the first some thousand rows). decimal, thousands : as told, else None.
+    nulls : cells that stand for a missing value, beside `MISSING_WORDS`.
+    declared : whether all columns are known to hold numbers; else those that do are found.
+
+    Raises
+    ------
+    Ambiguous : when the cells can be read two ways, or contradict each other.
+    """
+    if decimal is not None and thousands is not None:
+        if decimal == thousands:
+            raise Ambiguous("the decimal and the thousands mark are the same: pass different ones")
+        return NumberFormat(decimal, thousands)
+    looked_at = (_evidence(name, cells, nulls, strict=not declared) for name, cells in columns.items())
+    found = [each for each in looked_at if each is not None]
+    mark = decimal or _told_by(thousands) or _decimal(found, delimiter, thousands)
+    separator = _thousands(found, mark, decimal, delimiter) if thousands is None else thousands
+    return NumberFormat(mark, separator) if (mark, separator) != (".", "") else PLAIN
+
+
+def _told_by(thousands: str | None) -> str | None:
+    return _other(thousands) if thousands in (",", ".") else None
+
+
+def _decimal(found: Sequence[_Evidence], delimiter: str, thousands: str | None) -> str:
+    shown: dict[str, tuple[str, str]] = {}
+    for each in found:
+        implied = {_other(mark): cell for mark, cell in each.thousands.items() if mark in ",."}
+        for mark, cell in {**implied, **each.decimals}.items():
+            shown.setdefault(mark, (each.name, cell))
+    if len(shown) > 1:
+        (column, cell), (other, another) = shown[","], shown["."]
+        raise Ambiguous(
+            f"column {column!r} holds {cell[:40]!r} and column {other!r} {another[:40]!r}: one file has one "
+            f"decimal mark; {_pass(decimal=',')} or {_pass(decimal='.')}, or write all numbers alike"
+        )
+    if shown:
+        return next(iter(shown))
+    commas = next((each for each in found if "," in each.either), None)
+    points = next((each for each in found if "." in each.either), None)
+    # Where commas separate the columns, a point is the decimal mark; elsewhere 1.200 may be 1200.
+    doubtful = commas or (points if delimiter != "," else None)
+    if doubtful is None:
+        return "."
+    mark = "," if doubtful is commas else "."
+    if thousands is not None:  # told, and it is another mark
+        return mark
+    raise _two_readings(doubtful, doubtful.either[mark], mark)
+
+
+def _thousands(found: Sequence[_Evidence], decimal: str, told: str | None, delimiter: str) -> str:
+    shown = {mark: (each.name, cell) for each in found for mark, cell in each.thousands.items()}
+    shown.pop(decimal, None)
+    if len(shown) > 1:
+        cells = " and ".join(f"{cell[:40]!r} (column {name!r})" for name, cell in shown.values())
+        raise Ambiguous(f"thousands are separated in two ways, {cells}: write all numbers alike")
+    for each in found:
+        other = _other(decimal)
+        if other in each.either and other not in shown:
+            cell = each.either[other]
+            raise Ambiguous(
+                f"column {each.name!r} holds {cell[:40]!r}, and the decimal mark of the file is a "
+                f"{DECIMALS[decimal]}: {_pass(decimal=decimal, thousands=other)} to read it as "
+                f"{_as_thousands(cell)}; {_pass(decimal=decimal, thousands='none')} if it is no number"
+            )
+        if told is None and (cell := each.doubts(decimal, delimiter)):
+            raise _two_readings(each, cell, decimal, alone=not any(decimal in e.decimals for e in found))
+    return next(iter(shown), "")
+
+
+def _two_readings(column: _Evidence, cell: str, mark: str, *, alone: bool = True) -> Ambiguous:
+    as_decimal = split_signs(cell)[0].replace(",", ".")
+    if not alone:  # other columns show that the mark is the file's decimal mark
+        return Ambiguous(
+            f"{cell[:40]!r} in column {column.name!r} can be read as a decimal or with a thousands "
+            f"{DECIMALS[mark]}: {_pass(decimal=mark)} if it is {as_decimal[:40]}; if it is "
+            f"{_as_thousands(cell)}, write the column without thousands marks"
+        )
+    return Ambiguous(
+        f"{cell[:40]!r} in column {column.name!r} can be read as a decimal or with a thousands "
+        f"{DECIMALS[mark]}: {_pass(decimal=mark)} if it is {as_decimal[:40]}, "
+        f"{_pass(thousands=mark)} if it is {_as_thousands(cell)}"
+    )
+
+
+def _as_thousands(cell: str) -> str:
+    return re.sub("[.,]", "", split_signs(cell)[0])[:40]
+
+
+def _pass(**options: str) -> str:
+    """The options in words: as a command takes them, and as a request does."""
+    typed = " ".join(f"--{name} {value}" for name, value in options.items())
+    asked = "&".join(f"{name}={value}" for name, value in options.items())
+    return f"pass {typed} (?{asked})"
