@@ -19,6 +19,8 @@ from training.schema.faults import REPORTED_FAULTS
 from training.schema.reading import Batch, CsvReader
 
 if TYPE_CHECKING:
+    from _csv import Writer
+
     from training.datasets import Written
 
 Progress = Callable[[int], None]
@@ -100,7 +102,7 @@ def from_csv(
 class _Counted:
     """What became of the rows of a CSV so far."""
 
-    def __init__(self, refused: csv.Writer | None) -> None:
+    def __init__(self, refused: Writer | None) -> None:
         self.refused = refused
         self.faults: list[Fault] = []
         self.rows = self.bad = self.unlabelled = 0
