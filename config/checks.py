@@ -210,3 +210,33 @@ def limits_are_positive(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         for name in LIMITS
         if getattr(settings, name) < 1
     ]
+
+
+@register()
+def models_have_usable_names(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """A file of the catalogue whose name is taken would break the service, or another model."""
+    from training import catalogue
+
+    return [
+        Error(
+            f"training/catalogue/{name}.py cannot declare a model: {catalogue.reserved(name)}.",
+            hint=f"Rename the file and its MODEL, say to {name}_model.",
+            id="vigia.E010",
+        )
+        for name in catalogue.unusable_names()
+    ]
+
+
+@register()
+def models_can_be_read(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Each file of the catalogue is imported, as the service does at its start."""
+    from training import catalogue
+
+    found: list[CheckMessage] = []
+    for name in catalogue.names():
+        try:
+            catalogue.get(name)
+        except catalogue.BrokenDeclaration as error:
+            hint = "Correct the file, or move it out of training/catalogue/."
+            found.append(Error(f"{error.message}.", hint=hint, id="vigia.E011"))
+    return found

@@ -18,6 +18,7 @@ from unfold.widgets import UnfoldAdminIntegerFieldWidget
 from training import queueing
 from training.admin import switching
 from training.admin.rights import RegistryAdmin, allowed_ids, is_superuser
+from training.errors import VigiaError
 from training.models import ModelVersion, RegisteredModel, TrainingRun, sharing_versions
 from training.services import comparison, makers, registry, runs
 from training.templatetags.vigia import badge, metric
@@ -152,6 +153,11 @@ class RegisteredModelAdmin(RegistryAdmin):
         back = HttpResponseRedirect(reverse("admin:training_registeredmodel_change", args=[model.pk]))
         if active is None and maker is None:
             messages.info(request, f"No version of {model.name} is active, so there is no dataset to repeat.")
+            return back
+        try:
+            runs.require_declared(model)
+        except VigiaError as error:
+            messages.warning(request, f"{error.message}.")
             return back
         can_search = runs.can_search(model)
         form = RetrainForm(request.POST if request.method == "POST" else None)

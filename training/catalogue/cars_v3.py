@@ -74,4 +74,5 @@ MODEL = ModelDeclaration(
     gate=Gate(minimum={"r2": 0.5}, max_latency_ms=500, slices={"fuel": 0.1}, slice_metric="mae"),
     policy="if_better",
     search=space,
+    drop_duplicates=True,  # the same offer is listed several times
 )

@@ -213,6 +213,11 @@ def _giveaways(seen: Survey, names: Sequence[str], aim: str) -> dict[str, str]:
         for parts, equation in leaks.sums(rest, truth).items():
             for name in parts:
                 found.setdefault(name, f"gives the target away: {equation} = {aim} in every row")
+        rest = {name: values for name, values in numeric.items() if name not in found}
+        for parts, (explained, equation) in leaks.weighted(rest, truth).items():
+            for name in parts:
+                said = f"{equation} is {aim}, or nearly (r² {explained:.4f})"
+                found.setdefault(name, f"gives the target away: {said}")
     return found
 
 

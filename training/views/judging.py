@@ -16,6 +16,7 @@ from training.errors import Malformed
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
 from training.schema import Fault, InvalidRows
 from training.schema.faults import clip
+from training.schema.wrapping import wrapped
 from training.serializers import (
     ComparisonRequestSerializer,
     ComparisonSerializer,
@@ -115,6 +116,9 @@ def _number(request: Request) -> int | None:
 def _instances(data: Any) -> list[Any]:
     if not isinstance(data, dict):
         raise Malformed('send {"instances": [...]} or a CSV', code="not_an_object")
+    fault = wrapped(data, lambda name: name == "instances", '{"instances": [{…}, …]}')
+    if fault is not None:
+        raise InvalidRows([fault], message=fault.message)
     faults = [
         Fault(clip(name), "unknown_field", "only instances are read")
         for name in sorted(set(data) - {"instances"})
