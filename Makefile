@@ -6,38 +6,39 @@ VIGIA_VAR ?= var
 PYTEST_ARGS ?=
 ARGS ?= help
 
-BIN := $(abspath $(VENV))/bin
+# Relative to this directory, whose path may hold anything (spaces, quotes); every use of it is quoted.
+BIN := $(VENV)/bin
 # The tests have a database and a broker of their own; `--reuse` lets the steps of one `make test` share them.
 TEST_VAR ?= $(VIGIA_VAR)/test
-TEST_STACK = VIGIA_VAR=$(TEST_VAR) $(BIN)/python -m local.stack --reuse --
-STACK = $(BIN)/python -m local.stack --reuse --
+TEST_STACK = VIGIA_VAR="$(TEST_VAR)" "$(BIN)/python" -m local.stack --reuse --
+STACK = "$(BIN)/python" -m local.stack --reuse --
 
 export VIGIA_VAR TEST_VAR
-# The tests start some two hundred interpreters. Bytecode is kept for the next one, also where the environment
-# says otherwise (in containers it often does): reading all sources anew takes each of them most of a second.
-test types migrations-check deploy-check unit unit-rest unit-log unit-processes faults: export PYTHONDONTWRITEBYTECODE =
+# Bytecode is kept for the next interpreter, also where the environment says otherwise (in containers it often
+# does): reading all sources anew takes each of them most of a second, and the tests start two hundred.
+export PYTHONDONTWRITEBYTECODE =
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups drift-simulation manage shell install install-dev clean
+.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults schemathesis openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: install ## Start Vigía on http://127.0.0.1:8000 (Ctrl-C stops it)
-	@exec $(BIN)/python -m local.run
+	@exec "$(BIN)/python" -m local.run
 
 test: lint contracts ## Everything CI checks
 	@$(TEST_STACK) $(MAKE) --no-print-directory types migrations-check deploy-check unit
 
 lint: install-dev ## Style and format
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
+	"$(BIN)/ruff" check
+	"$(BIN)/ruff" format --check
 
 types: install-dev ## Static types (mypy's Django plugin loads the settings, and they want the stack)
 	@$(TEST_STACK) mypy
 
 contracts: install-dev ## Who may import whom
-	$(BIN)/lint-imports
+	"$(BIN)/lint-imports"
 
 migrations-check: install-dev ## No model change without its migration
 	@$(TEST_STACK) python manage.py makemigrations --check --dry-run
@@ -49,7 +50,7 @@ deploy-check: install-dev ## Django's deployment checks, with the settings a ser
 PROCESS_TESTS = tests/e2e tests/local tests/browser
 LOG_TESTS = tests/predictions tests/config tests/telemetry tests/test_start.py
 ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-GROUP_STACK = $(ONE_THREAD) DATABASE_URL= REDIS_URL= VIGIA_VAR=$(TEST_VAR)/$@ $(BIN)/python -m local.stack --reuse --
+GROUP_STACK = $(ONE_THREAD) DATABASE_URL= REDIS_URL= VIGIA_VAR="$(TEST_VAR)/$@" "$(BIN)/python" -m local.stack --reuse --
 
 ifeq ($(strip $(PYTEST_ARGS)),)
 unit: install-dev ## The tests (PYTEST_ARGS="-k drift")
@@ -71,24 +72,27 @@ unit-processes:
 faults: install-dev ## Kills worker, broker, PostgreSQL and beat under training runs, twenty times (FAULT_SEEDS=20)
 	@FAULT_SEEDS=$${FAULT_SEEDS:-20} $(TEST_STACK) pytest -q tests/e2e/test_faults.py
 
+schemathesis: install-dev ## Asks a server everything its OpenAPI document allows (SCHEMATHESIS_EXAMPLES=100 SCHEMATHESIS_SEED=1)
+	@SCHEMATHESIS_EXAMPLES=$${SCHEMATHESIS_EXAMPLES:-100} $(TEST_STACK) pytest -q tests/test_schemathesis.py
+
 format: install-dev ## Rewrite to the house format
-	$(BIN)/ruff check --fix
-	$(BIN)/ruff format
+	"$(BIN)/ruff" check --fix
+	"$(BIN)/ruff" format
 
 openapi: install-dev ## Write docs/openapi.yaml anew
 	@$(TEST_STACK) python manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
 bench: install ## Vigía and other servers side by side, into docs/performance.md (BENCH_SECONDS=4 BENCH_ROUNDS=3)
 	$(bench_tools)
-	@VENV=$(abspath $(VENV)) exec bench/.venv/bin/python -m bench
+	@VENV="$(VENV)" exec bench/.venv/bin/python -m bench
 
 bench-growth: install ## What a request costs beside a large log, many versions, many keys (GROWTH_ROWS=10000000)
 	$(bench_tools)
-	@VENV=$(abspath $(VENV)) exec bench/.venv/bin/python -m bench.growth
+	@VENV="$(VENV)" exec bench/.venv/bin/python -m bench.growth
 
 bench-start: install ## How soon a web process answers, and how large it is (START_RUNS=5)
 	$(bench_tools)
-	@VENV=$(abspath $(VENV)) exec bench/.venv/bin/python -m bench.start
+	@VENV="$(VENV)" exec bench/.venv/bin/python -m bench.start
 
 # The settings of `make test` do not hold here: warnings are no failures, and only bench/micro is collected.
 bench-micro: install-dev ## What single steps of an answer cost (PYTEST_ARGS="-k writer")
@@ -97,16 +101,19 @@ bench-micro: install-dev ## What single steps of an answer cost (PYTEST_ARGS="-k
 		--benchmark-warmup=on --benchmark-max-time=0.5 $(PYTEST_ARGS) bench/micro
 
 bench-memory: install ## How much memory a training run of a million rows takes (MEMORY_ROWS=1000000; Linux)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m bench.memory
+	@OMP_NUM_THREADS=1 "$(BIN)/python" -m bench.memory
 
 bench-movies: install ## An index of very many movies, built and asked, into docs/performance.md (MOVIES=1000000; Linux)
-	@exec $(BIN)/python -m bench.index
+	@exec "$(BIN)/python" -m bench.index
+
+soak: install ## Memory of every process under a mixed load, into docs/performance.md (MINUTES=10; Linux)
+	@VENV="$(VENV)" MINUTES=$(or $(MINUTES),10) exec "$(BIN)/python" -m bench.soak
 
 drift-simulation: install ## False alarms of a drift review, and what it finds, into docs/drift.md (DRIFT_REPETITIONS=2000)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m bench.drift_simulation
+	@OMP_NUM_THREADS=1 "$(BIN)/python" -m bench.drift_simulation
 
 bench-rollups: install ## Counting a large log into rollups, and reading a window of them (ROLLUP_ROWS=10000000; Linux)
-	@VENV=$(abspath $(VENV)) exec $(BIN)/python -m bench.rollups
+	@VENV="$(VENV)" exec "$(BIN)/python" -m bench.rollups
 
 define bench_tools
 @command -v wrk >/dev/null || { echo "make $@ needs wrk, the load generator: apt install wrk, or brew install wrk" >&2; exit 1; }
@@ -116,7 +123,7 @@ endef
 # The peers' environment, apart from Vigía's own; the model servers get one each, made by bench itself.
 bench/.venv/requirements.txt: bench/requirements.txt
 	@echo "Installing the peers into bench/.venv (the first time takes a minute) ..."
-	@$(PYTHON) -m venv bench/.venv
+	@"$(PYTHON)" -m venv bench/.venv
 	@bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -r bench/requirements.txt
 	@cp bench/requirements.txt $@
 
@@ -131,23 +138,12 @@ install: ## The environment of `make run`
 	$(call pinned,requirements-local.txt)
 
 install-dev: ## The environment of `make test`
-	$(call pinned,requirements-dev.txt)
+	$(call pinned,requirements-dev.txt,--compile)
 
 define pinned
-@cmp -s $(1) $(VENV)/$(1) && test -x $(BIN)/python || { \
-	set -e; \
-	if ! test -x $(BIN)/python || ! test -x $(BIN)/pip; then \
-		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-			|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
-		echo "Making the Python environment $(VENV) ..."; \
-		$(PYTHON) -m venv $(VENV); \
-	fi; \
-	echo "Installing $(1) into $(VENV) (the first time takes a minute or two) ..."; \
-	$(BIN)/python -m pip install --disable-pip-version-check --no-input --require-hashes -r $(1); \
-	cp $(1) $(VENV)/$(1); \
-}
+@cmp -s $(1) "$(VENV)/$(1)" && test -x "$(BIN)/python" || "$(PYTHON)" -m local.install "$(VENV)" $(1) $(2)
 endef
 
 clean: ## Remove the environment and the caches; the data in var stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf "$(VENV)" .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './var/*' -prune -exec rm -rf {} +

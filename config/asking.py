@@ -6,12 +6,9 @@ import io
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from django.conf import settings
-
-READ_TIMES: Final = 6
-"""A body of a prediction is to be read within so many times the silence that is allowed between two bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +71,7 @@ def body_of(environ: dict[str, Any], length: int) -> bytes | None:
         connection.settimeout(settings.BODY_SILENCE_SECONDS)
     pieces: list[bytes] = []
     failure: OSError | None = None
-    left, until = length, time.monotonic() + READ_TIMES * settings.BODY_SILENCE_SECONDS
+    left, until = length, time.monotonic() + settings.BODY_SECONDS
     try:
         while left > 0 and time.monotonic() < until and (piece := environ["wsgi.input"].read(left)):
             pieces.append(piece)

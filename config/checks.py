@@ -22,10 +22,18 @@ LIMITS = (
     "PREDICT_MAX_ROWS",
     "PREDICT_MAX_BYTES",
     "TRAINING_MAX_BYTES",
+    "HEAD_SECONDS",
     "BODY_SILENCE_SECONDS",
+    "BODY_SECONDS",
+    "ANSWER_SECONDS",
+    "CLIENT_BYTES_PER_SECOND",
+    "LOGIN_ATTEMPTS",
+    "LOGIN_LOCK_MINUTES",
+    "TRUSTED_PROXIES",
     "MAX_WAIT_SECONDS",
     "LOG_QUEUE_ROWS",
     "LOG_WAIT_SECONDS",
+    "DATABASE_ANSWER_SECONDS",
     "IDEMPOTENCY_HOURS",
     "PARTITIONS_AHEAD",
 )
@@ -164,6 +172,34 @@ def rate_limit_can_be_read(app_configs: Any, **kwargs: Any) -> list[CheckMessage
             hint="Write it as 100/s, 1000/min, 10000/hour or 100000/day.",
             id="vigia.E008",
         )
+    ]
+
+
+@register(Tags.database)
+def compiled_versions_were_asked_at_their_edges(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Active versions that were compared with scikit-learn by an older protocol of rows."""
+    if "default" not in (databases or ()):
+        return []
+    from training.models import ModelVersion
+
+    rows = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, engine="onnx")
+    rows = rows.select_related("registered_model").only(
+        "registered_model__name", "number", "engine", "parity"
+    )
+    try:
+        names = [str(version) for version in rows if not version.was_compared_at_edges]
+    except DatabaseError:  # not migrated yet
+        return []
+    return [
+        Warning(
+            f"{name} was compiled before both engines were compared at every threshold of its steps: at such "
+            "a value it may answer otherwise than scikit-learn.",
+            hint="Train the model again; its next version is compared there.",
+            id="vigia.W020",
+        )
+        for name in names
     ]
 
 

@@ -17,7 +17,7 @@ from predictions.services import answer_times, glances
 from predictions.services.answer_times import Quantiles
 from predictions.services.glances import Traffic
 from training.admin.rights import allowed_ids, visible_ids
-from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun
+from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun, sharing_versions
 from training.services import comparison, makers
 
 LATEST = 5
@@ -59,8 +59,12 @@ def context(request: HttpRequest, given: dict[str, Any]) -> dict[str, Any]:
         "glances": [_glance(model, known) for model in models],
         "trainable": allowed_ids(request, "train"),
         "readable": log_ids,
-        "runs": runs.select_related("registered_model", "requested_by", "version")[:LATEST],
-        "switches": switches.select_related("version__registered_model", "previous", "actor")[:LATEST],
+        "runs": runs.select_related("registered_model", "requested_by").prefetch_related(
+            *sharing_versions("version")
+        )[:LATEST],
+        "switches": switches.select_related("actor").prefetch_related(
+            *sharing_versions("version", "previous")
+        )[:LATEST],
         "unfinished": any(not run.is_finished for run in known.runs.values()),
     }
 

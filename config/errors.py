@@ -6,6 +6,7 @@ Domain errors name no status code; `STATUS` maps them. The first class in the li
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from typing import Any
 
@@ -18,7 +19,7 @@ from django.core.exceptions import (
 )
 from django.db import DataError, InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
-from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.urls import Resolver404, resolve
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -43,13 +44,19 @@ STATUS: list[tuple[type[domain.VigiaError], int]] = [
     (domain.Conflict, 409),
     (domain.NoActiveVersion, 503),
     (domain.ArtifactError, 503),
+    (domain.StoreUnavailable, 503),
     (LogUnavailable, 503),
     (domain.VigiaError, 400),
 ]
 # InternalError: a standby that took over refuses to write.
 DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
 UNKNOWN = "something went wrong here; the request id finds it in the log"
-RETRY_SECONDS = {"no_active_version": 30, "artifact_unusable": 30, "log_unavailable": 2}
+RETRY_SECONDS = {
+    "no_active_version": 30,
+    "artifact_unusable": 30,
+    "store_unavailable": 30,
+    "log_unavailable": 2,
+}
 
 
 def handle(error: Exception, context: dict[str, Any]) -> Response | None:
@@ -91,6 +98,9 @@ def describe(error: Exception) -> tuple[int | None, dict[str, Any], dict[str, st
         return 413, _body("too_large", "the body is too large"), headers
     if isinstance(error, UnreadablePostError):
         return 400, _body("incomplete_body", "the body ended before its declared length"), headers
+    if domain.is_of_the_disk(error):  # a temporary file, say: the store's own errors are typed
+        log.error("a file cannot be written: %s", error)
+        return describe(domain.StoreUnavailable(error))
     if isinstance(error, (SuspiciousOperation, BadRequest, DataError)):
         log.warning("refused: %s", error)
         return 400, _body("malformed", "the request cannot be read"), headers
@@ -163,7 +173,11 @@ def answer(
     count(body["error"])
     if is_for_a_browser(request):
         page = {"status": status, "message": message, "request_id": body["error"]["request_id"]}
-        return render(request, "config/error.html", page, status=status)
+        try:
+            text = render_to_string("config/error.html", page, request)
+            return HttpResponse(text, status=status, headers=headers)
+        except Exception:  # an error page that fails must not hide the error behind the server's own page
+            log.exception("the error page could not be rendered")
     return JsonResponse(body, status=status, headers=headers)
 
 
@@ -185,6 +199,9 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if isinstance(exception, domain.VigiaError):
+        status, body, headers = describe(exception)
+        return answer(request, status or 400, body["code"], body["message"], headers)
     return answer(request, 400, "malformed", "the request cannot be read")
 
 
@@ -193,6 +210,12 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    """Called by Django while it handles the error, which comes from a view or a middleware."""
+    error = sys.exc_info()[1]
+    if isinstance(error, DATABASE_AWAY):
+        status, body, headers = describe(error)
+        assert status is not None
+        return answer(request, status, body["code"], body["message"], headers)
     return answer(request, 500, "internal_error", UNKNOWN)
 
 

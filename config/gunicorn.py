@@ -31,6 +31,8 @@ graceful_timeout = int(os.environ.get("WEB_GRACEFUL_TIMEOUT") or 20)
 keepalive = 15  # seconds; a client that predicts row by row keeps its connection
 # Every prediction is in the log already.
 accesslog = None
+# Every answer goes through the socket that limits how long a thread waits for a slow reader.
+sendfile = False
 # No control interface in the home directory: signals are enough.
 control_socket_disable = True
 # The heartbeat file must not wait for a slow disk.
@@ -43,6 +45,18 @@ def on_starting(server: Any) -> None:
     from config.telemetry import place
 
     place.begin("web")
+
+
+def _keep_the_heap_small() -> None:
+    """Two heaps for all threads, and large buffers given back at once: glibc makes a heap for every thread
+    that meets another, keeps what large bodies left in each, and a web process grows with all its threads."""
+    import ctypes
+
+    arena_max, mmap_threshold = -8, -3  # of mallopt(3)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # no other C library has it
+    if mallopt is not None:
+        mallopt(arena_max, 2)
+        mallopt(mmap_threshold, 2**20)
 
 
 def post_worker_init(worker: Any) -> None:
@@ -58,9 +72,11 @@ def post_worker_init(worker: Any) -> None:
     from training.services import serving
 
     # What was loaded so far stays: the collector need not walk it again and again. And it need not come for
-    # every few hundred of the short-lived objects that a large request is made of.
+    # every few hundred of the short-lived objects that a large request is made of. But views, requests and
+    # serializers are cycles that hold whole answers: the second and third generation must not wait long.
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(10_000, 5, 3)
+    _keep_the_heap_small()
 
     threading.Thread(target=serving.warm_up, name="warm-up", daemon=True).start()
     flushing.start()

@@ -26,6 +26,7 @@ from uuid_utils import uuid7
 
 from config import asking, errors, routes
 from config.asking import Asked
+from config.deadlines import Limits
 from predictions import inference, shadowing
 from predictions import log as prediction_log
 from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown, PredictionFailed
@@ -61,7 +62,9 @@ UNREADABLE: Final = {
     414: ("too_large", "the address is too long"),
     417: ("malformed", "this expectation cannot be met"),
     431: ("too_large", "the headers are too long"),
+    500: ("internal_error", errors.UNKNOWN),
     501: ("length_required", "send a Content-Length instead of this transfer coding"),
+    503: ("busy", "too many bodies are being read slowly; send the request again later"),
 }
 KNOWN_PLACES: Final = 1_000
 
@@ -173,8 +176,13 @@ class Lane:
         # With a limit on requests per key every one of them has to be counted, which is DRF's work.
         self.open = not settings.RATE_LIMIT and not settings.DEBUG
         self._https = settings.SECURE_SSL_REDIRECT or bool(settings.SECURE_HSTS_SECONDS)
-        self.silence_seconds = settings.BODY_SILENCE_SECONDS
-        self.body_seconds = asking.READ_TIMES * settings.BODY_SILENCE_SECONDS
+        self.limits = Limits(
+            silence=settings.BODY_SILENCE_SECONDS,
+            head=settings.HEAD_SECONDS,
+            body=settings.BODY_SECONDS,
+            answer=settings.ANSWER_SECONDS,
+            rate=settings.CLIENT_BYTES_PER_SECOND,
+        )
         self.wait_seconds = settings.LOG_WAIT_SECONDS
         self._places: dict[str, Place] = {}
         self._hosts: dict[str, bool] = {}
@@ -209,7 +217,7 @@ class Lane:
     def unreadable(self, status: int) -> Reply:
         """The refusal of bytes that are no request, or of a head that is too long."""
         code, message = UNREADABLE.get(status, UNREADABLE[400])
-        fixed = [("Content-Type", "application/json")]
+        fixed = [("Content-Type", "application/json"), *([("Retry-After", "10")] if status == 503 else [])]
         return _refusal(status, {"code": code, "message": message}, fixed, str(uuid7()))
 
     def begin_with(
@@ -261,7 +269,7 @@ class Lane:
         if rows is None or (place.shape is not None and body.lstrip()[:1] != b"{"):
             return None
         try:
-            prepared = inference.prepare(served, rows, caller)
+            prepared = inference.prepare(served, rows, caller, generation)
         except (InvalidRows, PredictionFailed):
             return None
         then = shadowing.after(named, prepared, done)

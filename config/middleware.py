@@ -12,8 +12,10 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonR
 from django.middleware.common import CommonMiddleware
 from uuid_utils import uuid7
 
-from config import errors, routes
+from config import charsets, errors, routes
 from config.logs import CURRENT_REQUEST
+from training.database import limits
+from training.errors import UnsupportedBody
 
 Next = Callable[[HttpRequest], HttpResponse]
 DISCARDED_BYTES = 64 * 2**20
@@ -34,11 +36,8 @@ class RequestIdMiddleware:
         _limit_silence(request)
         token = CURRENT_REQUEST.set(identifier)
         try:
-            response = self.get_response(request)
-            if isinstance(response, HttpResponseNotAllowed):
-                allowed = response["Allow"]
-                said = f"this method is not there; allowed are {allowed}"
-                response = errors.answer(request, 405, "method_not_allowed", said, {"Allow": allowed})
+            with limits.one_request():
+                response = self.get_response(request)
             routes.count(routes.name_of(request), request.method or "", response.status_code)
             if response.status_code >= 400:
                 _discard_body(request)
@@ -54,6 +53,21 @@ class RequestIdMiddleware:
             assert status is not None
             return errors.answer(request, status, body["code"], body["message"], headers)
         return None
+
+
+class DescribeMissingMethods:
+    """405 in the one shape, or as a page."""
+
+    def __init__(self, get_response: Next) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if isinstance(response, HttpResponseNotAllowed):
+            allowed = response["Allow"]
+            said = f"this method is not there; allowed are {allowed}"
+            response = errors.answer(request, 405, "method_not_allowed", said, {"Allow": allowed})
+        return response
 
 
 def _limit_silence(request: HttpRequest) -> None:
@@ -72,6 +86,8 @@ def _discard_body(request: HttpRequest) -> None:
     A connection closed over an unread body is reset, and the client sees a broken pipe instead of the
     answer that says why. What is far too large is not read even for that.
     """
+    if hasattr(request.META.get("gunicorn.socket"), "unfinished"):
+        return  # the worker's event loop does, and no thread waits for it
     left, until = DISCARDED_BYTES, time.monotonic() + settings.BODY_SILENCE_SECONDS
     try:
         while left > 0 and time.monotonic() < until and (piece := request.read(2**16)):
@@ -81,7 +97,7 @@ def _discard_body(request: HttpRequest) -> None:
 
 
 class RefuseUnreadableBodies:
-    """Bodies Django would silently read as empty or as garbage.
+    """Addresses and bodies Django would silently read as empty or as garbage.
 
     A chunked body without a length is empty to WSGI; a compressed one is not decompressed by anyone here.
     """
@@ -105,6 +121,10 @@ class RefuseUnreadableBodies:
         if encoding not in ("", "identity"):
             said = f"Content-Encoding {encoding[:40]!r} is not read here: send the body as it is"
             return self._refuse(request, 415, "unsupported_encoding", said)
+        try:
+            charsets.check(request)
+        except UnsupportedBody as error:
+            return self._refuse(request, 415, error.code, error.message)
         return self.get_response(request)
 
     def _refuse(self, request: HttpRequest, status: int, code: str, message: str) -> HttpResponse:

@@ -36,6 +36,7 @@ def add_models(result: dict[str, Any], generator: Any, request: Any, public: boo
             _complete(operation)
             if method == "post":
                 operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
+    _unite_with_null(result)
     if generic is not None:
         for name in catalogue.names():
             declared = catalogue.get(name)
@@ -51,6 +52,19 @@ def _complete(operation: dict[str, Any]) -> None:
     operation["security"] = [{"key": []}, {"bearer": []}]
     error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
     operation["responses"].setdefault("default", {"description": "Any refusal.", **error})
+
+
+def _unite_with_null(node: Any) -> None:
+    """A JSON field that may be null is any value. The generator writes "exactly one of: any value, null", and
+    null is both."""
+    if isinstance(node, dict):
+        if node.get("oneOf") == [{}, {"type": "null"}]:
+            del node["oneOf"]
+        for inner in node.values():
+            _unite_with_null(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            _unite_with_null(inner)
 
 
 def _predict(generic: dict[str, Any], declared: ModelDeclaration, component: str) -> dict[str, Any]:

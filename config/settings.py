@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from datetime import timedelta
 from typing import Any
 
 import dj_database_url
@@ -22,7 +24,7 @@ HTTPS = env.flag("VIGIA_HTTPS", default=not LOCAL)
 DEBUG = env.flag("DEBUG", default=False)
 SECRET_KEY = env.from_stack("SECRET_KEY", "secret_key")
 # Signs artifacts. Kept apart from SECRET_KEY so that one can be rotated without the other.
-ARTIFACT_KEY = env.text("ARTIFACT_KEY", SECRET_KEY)
+ARTIFACT_KEY = env.artifact_key(default=SECRET_KEY)
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
 
@@ -40,6 +42,8 @@ INSTALLED_APPS = [
     "knox",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "csp",
+    "axes",
     "config",
     "training",
     "predictions",
@@ -48,15 +52,18 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "config.middleware.RequestIdMiddleware",
+    "config.content_policy.ContentPolicyMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "config.middleware.DescribeMissingMethods",
     "config.middleware.RefuseUnreadableBodies",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "config.middleware.AppendSlashToPages",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -82,6 +89,7 @@ DATABASES: dict[str, Any] = {
     "default": {
         **dj_database_url.parse(
             env.from_stack("DATABASE_URL", "database_url"),
+            engine="training.database",
             conn_max_age=env.number("DATABASE_CONN_MAX_AGE", 600),
             conn_health_checks=True,
         ),
@@ -95,9 +103,15 @@ DATABASES["default"]["OPTIONS"] = (
         # Nor is it kept waiting behind a lock, or for a server that no longer acknowledges (milliseconds).
         "options": "-c lock_timeout=10000",
         "tcp_user_timeout": 10_000,
+        # A server that is gone without a word is noticed by who only waits for it, too.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
     }
     | DATABASES["default"].get("OPTIONS", {})  # what DATABASE_URL says itself goes before
 )
+# Of a process that answers requests, for one answer; see training.database.limits.
+DATABASE_ANSWER_SECONDS = env.number("DATABASE_ANSWER_SECONDS", 15)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # -- bytes: artifacts and datasets ---------------------------------------------------------------------
@@ -117,22 +131,40 @@ JOB_HARD_SECONDS = env.number("JOB_HARD_SECONDS", 3900)  # then it is killed
 JOB_CANCEL_SECONDS = env.number("JOB_CANCEL_SECONDS", 15)  # between the wish to cancel and the kill
 JOB_LEASE_SECONDS = env.number("JOB_LEASE_SECONDS", 60)  # how long a job stays with a worker that is silent
 JOB_PUBLISH_SECONDS = env.number("JOB_PUBLISH_SECONDS", 30)  # how often beat looks for lost messages
+JOB_POLL_SECONDS = env.number("JOB_POLL_SECONDS", 5)  # how often a worker looks for jobs by itself
 JOB_MEMORY_MB = env.number("JOB_MEMORY_MB", 0)  # that a job's process may allocate; 0: no limit
 DASK_SCHEDULER = env.text("DASK_SCHEDULER", "")  # such as tcp://dask:8786: searches run there
 
 # -- Celery: the broker carries ids, nothing else ------------------------------------------------------
+TASKS_APPLICATION = "config.celery"  # imported with the first job; see training.queueing
 CELERY_BROKER_URL = env.from_stack("REDIS_URL", "redis_url")
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# A request that queues a run must not hang on a broker that is away: beat publishes the row again.
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker that is away for an hour comes back, too
+# Whatever the broker does, nobody waits for it without a limit: it may be away, stand still, or sit behind a
+# network that swallows what is sent. The rows of jobs do not need it.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_connect_timeout": 2,
     "socket_timeout": 5,
+    # A peer that vanished without a word: its connection ends within half a minute.
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        getattr(socket, name): value
+        for name, value in {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}.items()
+        if hasattr(socket, name)
+    },
+    "health_check_interval": 10,  # so does one on which the broker does not answer a waiting consumer
     "visibility_timeout": 3600,
+    # For who publishes; without it kombu tries for ever, with growing pauses and without a word.
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0.2,
 }
 CELERY_TASK_PUBLISH_RETRY = False
+CELERY_BEAT_SCHEDULER = "config.scheduler:Scheduler"
+CELERY_BEAT_MAX_LOOP_INTERVAL = 10  # seconds
 CELERY_TIMEZONE = "UTC"
 ROLLUP_SECONDS = env.number("ROLLUP_SECONDS", 60)  # how often what was logged is counted
 REVIEW_SECONDS = env.number("REVIEW_SECONDS", 300)  # how often beat looks for drift reviews that are due
@@ -208,10 +240,14 @@ SPECTACULAR_SETTINGS = {
 PREDICT_MAX_ROWS = env.number("PREDICT_MAX_ROWS", 10_000)
 PREDICT_MAX_BYTES = env.number("PREDICT_MAX_BYTES", 8 * 2**20)
 TRAINING_MAX_BYTES = env.number("TRAINING_MAX_BYTES", 256 * 2**20)
+HEAD_SECONDS = env.number("HEAD_SECONDS", 10)  # for all headers of a request
 BODY_SILENCE_SECONDS = env.number("BODY_SILENCE_SECONDS", 10)  # without a byte of an announced body
+BODY_SECONDS = env.number("BODY_SECONDS", 60)  # for all of a body, and what its bytes earn
+ANSWER_SECONDS = env.number("ANSWER_SECONDS", 60)  # for a client to read all of an answer, likewise
+CLIENT_BYTES_PER_SECOND = env.number("CLIENT_BYTES_PER_SECOND", 16_384)  # that earn a further second
 MAX_WAIT_SECONDS = env.number("MAX_WAIT_SECONDS", 120)
 LOG_QUEUE_ROWS = env.number("LOG_QUEUE_ROWS", 50_000)  # waiting for their commit, per process
-LOG_WAIT_SECONDS = env.number("LOG_WAIT_SECONDS", 20)
+LOG_WAIT_SECONDS = env.number("LOG_WAIT_SECONDS", 15)
 SHADOW_QUEUE_ROWS = env.number("SHADOW_QUEUE_ROWS", 5_000)  # waiting for a shadow, per process; 0: no shadow
 SHADOW_LAG_SECONDS = env.number("SHADOW_LAG_SECONDS", 5)  # rows that waited longer are dropped
 IDEMPOTENCY_HOURS = env.number("IDEMPOTENCY_HOURS", 24)
@@ -225,6 +261,22 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
+# The first of them counts wrong passwords and refuses one too many; see config.logins.
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+LOGIN_ATTEMPTS = AXES_FAILURE_LIMIT = env.number("LOGIN_ATTEMPTS", 10)
+LOGIN_LOCK_MINUTES = env.number("LOGIN_LOCK_MINUTES", 15)
+AXES_COOLOFF_TIME = timedelta(minutes=LOGIN_LOCK_MINUTES)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_CLIENT_IP_CALLABLE = "config.logins.client_address"
+AXES_LOCKOUT_CALLABLE = "config.logins.locked"
+AXES_DISABLE_ACCESS_LOG = True  # the session is the trace of a login
+AXES_ENABLE_ADMIN = False  # unlocked by manage.py axes_reset_username
+AXES_VERBOSE = False
 LOGIN_URL, LOGIN_REDIRECT_URL = "/admin/login/", "/admin/"
 CSRF_FAILURE_VIEW = "config.errors.csrf_failure"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
@@ -235,8 +287,12 @@ SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-if env.flag("BEHIND_PROXY", default=False):
+BEHIND_PROXY = env.flag("BEHIND_PROXY", default=False)
+if BEHIND_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+# Where the proxy names its client, and how many proxies append to that header.
+CLIENT_ADDRESS_HEADER = env.text("CLIENT_ADDRESS_HEADER", "X-Forwarded-For" if BEHIND_PROXY else "")
+TRUSTED_PROXIES = env.number("TRUSTED_PROXIES", 1)
 
 # -- time, language, logging ---------------------------------------------------------------------------
 USE_TZ = True

@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularSwaggerSplitView
 
 from config import views
 from config.telemetry.exposing import MetricsView
@@ -20,10 +20,10 @@ urlpatterns = [
     path("metrics", MetricsView.as_view(), name="metrics"),
     path("admin/watch/", include(watch.urls())),
     path("admin/", admin.site.urls),
-    path("api/schema/", SpectacularAPIView.as_view(), name="openapi"),
+    path("api/schema/", views.SchemaView.as_view(), name="openapi"),
     path(
         "api/docs/",
-        SpectacularSwaggerView.as_view(url_name="openapi", template_name="config/docs.html"),
+        SpectacularSwaggerSplitView.as_view(url_name="openapi", template_name="config/docs.html"),
         name="docs",
     ),
     path("docs", RedirectView.as_view(pattern_name="docs")),

@@ -1,19 +1,26 @@
-"""The home page and the health of the service."""
+"""The home page, the health of the service, and its OpenAPI document."""
 
 from __future__ import annotations
 
 import json
+import threading
+from functools import cache
 from typing import Any
 
-from django.db import Error, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
+from drf_spectacular.views import SpectacularAPIView
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
 
+from config import health
 from training.models import RegisteredModel
 from training.services import comparison, makers
 from training.version import VERSION
+
+_DESCRIBING = threading.Lock()
 
 
 @require_safe
@@ -60,16 +67,22 @@ def live(request: HttpRequest) -> JsonResponse:
 
 @require_safe
 def ready(request: HttpRequest) -> JsonResponse:
-    """The process can answer: the database is there and migrated. Redis is not needed to answer."""
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM training_modelversion WHERE status = 'active'")
-            active = cursor.fetchone()[0]
-    except Error:
-        return JsonResponse(
-            {"status": "unavailable", "database": "away"}, status=503, headers={"Retry-After": "2"}
-        )
-    return JsonResponse({"status": "ready", "database": "ok", "active_models": active, "version": VERSION})
+    """200 when predictions can be answered: the database is there, and an active version can be loaded.
+
+    Whatever else is wrong stands under ``degraded``. The answer comes within `health.DEADLINE_SECONDS` and a
+    little, whatever hangs.
+    """
+    found = health.report()
+    body: dict[str, Any] = {
+        "status": "ready" if found.is_ready else "unavailable",
+        "database": "away" if "database" in found.found else "ok",
+        "active_models": found.usable,
+        "version": VERSION,
+        "degraded": [{"check": check, "message": message} for check, message in found.found.items()],
+    }
+    if found.is_ready:
+        return JsonResponse(body)
+    return JsonResponse(body, status=503, headers={"Retry-After": "2"})
 
 
 @require_safe
@@ -77,3 +90,29 @@ def ready(request: HttpRequest) -> JsonResponse:
 def ping(request: HttpRequest) -> HttpResponse:
     """PONG, as the first tutorials have it."""
     return HttpResponse("PONG", content_type="text/plain; charset=utf-8")
+
+
+class SchemaView(SpectacularAPIView):
+    """The OpenAPI document, generated once per process.
+
+    The generator is not thread-safe: it patches the views' classes while it reads them.
+    """
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
+        renderer = request.accepted_renderer
+        with _DESCRIBING:
+            document = _rendered(type(renderer))  # type: ignore[arg-type]
+        kind = (
+            f"{renderer.media_type}; charset={renderer.charset}" if renderer.charset else renderer.media_type
+        )
+        named = {"Content-Disposition": f'inline; filename="vigia.{renderer.format}"'}
+        return HttpResponse(document, content_type=kind, headers=named)
+
+
+@cache
+def _rendered(renderer: type[BaseRenderer]) -> bytes:
+    from drf_spectacular.generators import SchemaGenerator
+
+    document = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    text = renderer().render(document, renderer_context={})
+    return text.encode() if isinstance(text, str) else bytes(text)

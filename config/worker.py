@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import selectors
 import socket
-import struct
+import threading
 import time
 from collections import OrderedDict, deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import partial
@@ -23,9 +25,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn.http import errors as refusals
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 from gunicorn_h1c import IncompleteError, ParseError, _parser_fast, parse_request_fast
 
+from config.deadlines import ClientSocket, Limits, Room
 from config.neighbours import PATIENCE, Neighbours
 
 if TYPE_CHECKING:
@@ -53,12 +56,11 @@ only collects them, and a thread does that."""
 COLLECTED_BYTES: Final = 2**26
 """Of large bodies that the loop collects at a time; further ones are read by a thread each."""
 LARGE_READ_BYTES: Final = 2**18
-SILENCE_SECONDS: Final = 10
+LIMITS: Final = Limits(silence=10, head=10, body=60, answer=60, rate=2**14)
+PROBES: Final = (b"/ping", b"/healthz/")
+"""Threads of their own answer these: a probe that waits behind clients would have the process killed."""
 HEAD_BYTES: Final = 2**15
 READ_BYTES: Final = 2**17
-LINGER_SECONDS: Final = 2.0
-"""How long a refused client may go on sending what nobody reads: closed over unread bytes, a connection is
-reset, and the client may never see the refusal."""
 
 
 @dataclass(slots=True)
@@ -96,8 +98,10 @@ class Connection(TConn):  # type: ignore[misc]
     buffered : what has come of a request that is not complete. expires : monotonic seconds.
     large : a body that is collected, or answered by a thread.
     begun : the answer that waits for its commit. request : the bytes of that request, for the ordinary way.
-    closes : whether the client wants the connection closed after the answer.
-    lingers : whether it was refused before it was heard to the end, so that what still comes is thrown away.
+    closes : whether the connection is closed after the answer.
+    lingers : whether all was said, so that what still comes is thrown away.
+    pool : the threads that take its request.
+    missing : bytes of it that had not come when it was handed over. reads : whether a thread waits for them.
     """
 
     def __init__(self, *arguments: Any) -> None:
@@ -110,6 +114,9 @@ class Connection(TConn):  # type: ignore[misc]
         self.request = b""
         self.closes = False
         self.lingers = False
+        self.pool: ThreadPoolExecutor | None = None
+        self.missing: float = 0
+        self.reads = False
 
 
 class LaneWorker(ThreadWorker):  # type: ignore[misc]
@@ -118,9 +125,16 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         # Each ordered by `expires`, because all in it are given the same time.
         self._quiet: OrderedDict[Connection, None] = OrderedDict()  # between two requests
-        self._partial: OrderedDict[Connection, None] = OrderedDict()  # in the middle of one
+        self._heads: OrderedDict[Connection, None] = OrderedDict()  # in the middle of a head
+        self._partial: OrderedDict[Connection, None] = OrderedDict()  # in the middle of a body
         self._in_log: OrderedDict[Connection, None] = OrderedDict()  # waiting for their commit
-        self._refused: OrderedDict[Connection, None] = OrderedDict()  # answered, and not heard to the end
+        self._waiting: OrderedDict[Connection, None] = OrderedDict()  # for a thread that reads the body
+        self._sending: OrderedDict[Connection, None] = OrderedDict()  # its client reads the answer slowly
+        self._refused: OrderedDict[Connection, None] = OrderedDict()  # answered, and heard out
+        self._reading = 0  # threads that wait for a body
+        # Readiness asks the database, which may be slow to answer; who asks for less must not wait for that.
+        self._probes = ThreadPoolExecutor(1, "probe"), ThreadPoolExecutor(1, "ready")
+        self._room = Room(threading.Semaphore(max(1, self.cfg.threads * 3 // 4)))
         self._collected = 0  # bytes announced by all that is `large`
         self._released: deque[Connection] = deque()
         self._woken = False
@@ -134,7 +148,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         super().load_wsgi()
         # Another application than ours has no lane: then the loop only collects requests for the threads.
         self._lane: Lane | None = getattr(self.wsgi, "lane", None)
-        self._silence = float(self._lane.silence_seconds if self._lane else SILENCE_SECONDS)
+        self._limits = self._lane.limits if self._lane else LIMITS
 
     # -- the loop ----------------------------------------------------------------------------------
 
@@ -152,18 +166,34 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
     def murder_keepalived(self, force: bool = False) -> None:
         super().murder_keepalived(force)
         now = time.monotonic()
-        for waiting in (self._quiet, self._partial, self._refused):
-            while waiting and (force or next(iter(waiting)).expires <= now):
+        for waiting in self._all():
+            while waiting and waiting is not self._in_log and (force or next(iter(waiting)).expires <= now):
                 conn = next(iter(waiting))
-                if waiting is self._partial and not force and self._lane is not None:
+                if force or self._lane is None:
+                    self._drop(conn)
+                elif waiting is self._waiting:
+                    self._send(conn, self._lane.unreadable(503), closes=True)
+                elif waiting is self._heads or waiting is self._partial:
                     self._send(conn, self._lane.incomplete(), closes=True)
                 else:
                     self._drop(conn)
 
     def _cap_keepalive(self, deadline: float) -> None:
         super()._cap_keepalive(deadline)
-        for conn in (*self._quiet, *self._partial):
+        for conn in (*self._quiet, *self._heads, *self._partial, *self._refused):
             conn.expires = min(conn.expires, deadline)
+
+    def _all(self) -> tuple[OrderedDict[Connection, None], ...]:
+        """The connections the loop has; those first that make room for others when there is none."""
+        return (
+            self._refused,
+            self._quiet,
+            self._sending,
+            self._heads,
+            self._partial,
+            self._waiting,
+            self._in_log,
+        )
 
     # -- connections -------------------------------------------------------------------------------
 
@@ -183,8 +213,11 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         if self._neighbours.should_have_it(time.monotonic(), self.nr_conns):
             self._do_not_accept(PATIENCE)
             return
-        if self.nr_conns >= self.worker_connections - 1 and self._quiet:
-            self._drop(next(iter(self._quiet)))  # who has been quiet longest makes room
+        if self.nr_conns >= self.worker_connections - 1:
+            # Whoever has been waited for longest makes room, but for those whose answer is being logged.
+            oldest = next((next(iter(waiting)) for waiting in self._all()[:-1] if waiting), None)
+            if oldest is not None:
+                self._drop(oldest)
         try:
             client, address = listener.accept()
         except OSError as error:
@@ -194,11 +227,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
             elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
                 raise
             return
-        # Threads read and write blocking; whoever neither sends nor takes anything must not hold one for
-        # ever.
-        limit = struct.pack("ll", int(self._silence), 0)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        client = ClientSocket(client, self._limits, self._room)
         self.nr_conns += 1
         self._neighbours.tell(time.monotonic(), self.nr_conns)
         self._listen(Connection(self.cfg, client, address, listener.getsockname()))
@@ -231,7 +260,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
     def _leave(self, conn: Connection) -> None:
         """The loop has nothing to do with it any more; events of it that were collected already are void."""
         self._unlisten(conn)
-        for waiting in (self._quiet, self._partial, self._in_log, self._refused):
+        for waiting in self._all():
             waiting.pop(conn, None)
         self._forget(conn)
 
@@ -247,13 +276,77 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         self.nr_conns -= 1
         conn.close()
 
-    def _hand_over(self, conn: Connection, read: bytes) -> None:
-        """To a thread, as if nothing had been read."""
+    def _hand_over(self, conn: Connection, read: bytes, *, missing: float = 0) -> None:
+        """To a thread, as if nothing had been read.
+
+        missing : bytes of the request that the thread would wait for. Half of the threads may wait.
+        """
         self._leave(conn)
         conn.init()
         conn.parser.unreader.unread(read)
         conn.data_ready = True
-        self.enqueue_req(conn)
+        if missing > 0:
+            conn.missing, conn.expires = missing, time.monotonic() + self._limits.body
+            self._waiting[conn] = None
+            self._hand_over_waiting()
+        else:
+            conn.sock.to_thread()
+            self.enqueue_req(conn)
+
+    def _hand_over_waiting(self) -> None:
+        while self._waiting and self._reading < max(1, self.cfg.threads // 2):
+            conn, _ = self._waiting.popitem(last=False)
+            self._reading += 1
+            conn.reads = True
+            conn.sock.to_thread(conn.missing, partial(self.method_queue.defer, self._has_read, conn))
+            self.enqueue_req(conn)
+
+    def _has_read(self, conn: Connection) -> None:
+        """A thread that waits no longer for the body of a request makes room for another."""
+        if conn.reads:
+            conn.reads = False
+            self._reading -= 1
+            self._hand_over_waiting()
+
+    def enqueue_req(self, conn: Connection) -> None:
+        pool, conn.pool = conn.pool or self.tpool, None
+        done = pool.submit(self.handle, conn)
+        done.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+
+    def handle_request(self, req: Any, conn: Connection) -> bool:
+        # A body that was not here in full may never be: the loop hears the client out, and no thread does.
+        if self._inline and conn.sock.unfinished:
+            req.force_close()
+        return bool(super().handle_request(req, conn))
+
+    def finish_request(self, conn: Connection, done: Any) -> None:
+        """What a thread has answered goes on in the loop, which waits for no client."""
+        if not self._inline or conn.is_http2:
+            super().finish_request(conn, done)
+            return
+        self._has_read(conn)
+        try:
+            conn.sock.to_loop()
+            conn.closes = done.cancelled() or not done.result()
+            if conn.sock.pending:
+                self._send_later(conn)
+            else:
+                self._go_on(conn)
+        except Exception as error:  # it was closed already, or its thread failed: that costs one connection
+            log.debug("a connection cannot be used on: %s", error)
+            self._drop(conn)
+
+    def _go_on(self, conn: Connection) -> None:
+        """After an answer: to the next request, or to the end of the connection."""
+        if conn.closes:
+            self._linger(conn)
+            return
+        self._listen(conn)
+        if not self.alive:
+            conn.expires = min(conn.expires, time.monotonic() + STOP_KEEPALIVE_LINGER)
+        # What came with the request before; the socket does not tell of it again.
+        if conn.initialized and (read := conn.parser.unreader.take_buffered()):
+            self._take(conn, read)
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -272,8 +365,10 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         if not read:
             self._drop(conn)
             return
-        if conn.lingers:
-            return
+        if not conn.lingers:
+            self._take(conn, read)
+
+    def _take(self, conn: Connection, read: bytes) -> None:
         try:
             if conn.large is not None:
                 self._collect(conn, conn.large, read)
@@ -292,7 +387,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
             if len(read) > HEAD_BYTES:
                 self._refuse(conn, read, 431)
             else:
-                self._wait_for_more(conn, read)
+                self._wait_for_more(conn, read, self._heads, self._limits.head)
             return
         except UNREADABLE:
             self._refuse(conn, read, 431 if len(read) > HEAD_BYTES else 400)
@@ -300,15 +395,18 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         length = max(head.content_length, 0)
         end = head.consumed + length
         if head.has_chunked or head.get_header(b"expect") is not None:
-            self._hand_over(conn, read)
+            self._hand_over(conn, read, missing=math.inf if head.has_chunked else end - len(read))
         elif length > INLINE_BYTES:
             fields = self._fields_of_large(head, read, length)
             if fields is None:
-                self._hand_over(conn, read)
+                self._hand_over(conn, read, missing=end - len(read))
             else:
                 self._begin_to_collect(conn, head, read, fields, end)
         elif len(read) < end:
-            self._wait_for_more(conn, read)
+            self._wait_for_more(conn, read, self._partial, self._limits.silence)
+        elif head.path.startswith(PROBES):
+            conn.pool = self._probes[head.path.startswith(b"/healthz/ready")]
+            self._hand_over(conn, read)
         elif self._lane is None or len(read) > end or not length or head.method != b"POST" or not self.alive:
             self._hand_over(conn, read)
         else:
@@ -337,9 +435,11 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         self, conn: Connection, head: Any, read: bytes, fields: dict[str, str], end: int
     ) -> None:
         assert self._lane is not None
-        until = time.monotonic() + self._lane.body_seconds
+        until = time.monotonic() + self._limits.body
         large = Large(fields, head.consumed, end, head.connection_close == 1, until, bytearray())
         self._quiet.pop(conn, None)
+        self._heads.pop(conn, None)
+        self._partial.pop(conn, None)
         conn.large, conn.buffered = large, b""
         self._collected += end
         self._collect(conn, large, read)
@@ -355,10 +455,10 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
             self._partial.pop(conn, None)
             answered = self.tpool.submit(self._begin_large, conn, large)
             answered.add_done_callback(lambda done: self.method_queue.defer(self._large_begun, conn, done))
-        elif now > large.until:
+        elif now > large.until + len(large.come) / self._limits.rate:
             self._send(conn, self._lane.incomplete(), closes=True)
         else:
-            conn.expires = now + self._silence
+            conn.expires = now + self._limits.silence
             self._partial[conn] = None
             self._partial.move_to_end(conn)
 
@@ -387,16 +487,19 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         if self._lane is None:
             self._hand_over(conn, read)
         else:
-            conn.lingers = True
             self._send(conn, self._lane.unreadable(status), closes=True)
 
-    def _wait_for_more(self, conn: Connection, read: bytes) -> None:
-        """The whole of it has to come within the time of silence: a byte now and then is no request."""
+    def _wait_for_more(
+        self, conn: Connection, read: bytes, waiting: OrderedDict[Connection, None], seconds: float
+    ) -> None:
+        """The head, and then a small body, has to come within so many seconds in all: a byte now and then is
+        no request."""
         conn.buffered = read
-        if conn not in self._partial:
+        if conn not in waiting:
             self._quiet.pop(conn, None)
-            conn.expires = time.monotonic() + self._silence
-            self._partial[conn] = None
+            self._heads.pop(conn, None)
+            conn.expires = time.monotonic() + seconds
+            waiting[conn] = None
 
     def _submit(self, conn: Connection, read: bytes, begun: Begun, *, closes: bool) -> None:
         assert self._lane is not None
@@ -404,6 +507,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         if self.nr >= self.max_requests:
             self.alive = False
         self._quiet.pop(conn, None)
+        self._heads.pop(conn, None)
         self._partial.pop(conn, None)
         conn.begun, conn.request, conn.buffered, conn.closes = begun, read, b"", closes
         conn.expires = time.monotonic() + self._lane.wait_seconds
@@ -440,62 +544,66 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
                     self._drop(conn)
 
     def _send(self, conn: Connection, reply: Reply, *, closes: bool) -> None:
-        closes = closes or not self.alive
-        data = self._bytes(reply, closes)
-        self._in_log.pop(conn, None)
-        self._partial.pop(conn, None)
+        conn.closes = closes or not self.alive
+        data = self._bytes(reply, conn.closes)
+        for waiting in self._all():
+            waiting.pop(conn, None)
         self._forget(conn)
         try:
-            sent = conn.sock.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
+            sent = conn.sock.send_now(data)
         except OSError:
             self._drop(conn)
             return
-        if sent < len(data):  # it does not read: a thread waits for it
-            self._leave(conn)
-            rest = self.tpool.submit(self._send_rest, conn.sock, data[sent:], keep=not closes)
-            rest.add_done_callback(lambda done: self.method_queue.defer(self._sent, conn, done))
-        elif closes and conn.lingers:
-            self._linger(conn)
-        elif closes:
-            self._drop(conn)
+        if sent == len(data):
+            self._go_on(conn)
+        elif conn.sock.keep(data[sent:]):
+            self._send_later(conn)
         else:
-            self._listen(conn)
+            self._drop(conn)
+
+    def _send_later(self, conn: Connection) -> None:
+        """As fast as the client takes it."""
+        self._leave(conn)
+        self.poller.register(conn.sock, selectors.EVENT_WRITE, partial(self._writable, conn))
+        conn.listening = True
+        conn.expires = time.monotonic() + self._limits.answer
+        self._sending[conn] = None
+
+    def _writable(self, conn: Connection, client: Any) -> None:
+        if conn not in self._sending:
+            return
+        try:
+            client.sent(client.send_now(memoryview(client.pending)[:LARGE_READ_BYTES].tobytes()))
+        except OSError:
+            self._drop(conn)
+            return
+        if not client.pending:
+            self._leave(conn)
+            self._go_on(conn)
 
     def _linger(self, conn: Connection) -> None:
-        """Says that no more will be said, and hears the client out for a moment."""
+        """Says that no more will be said, and hears the client out: closed over unread bytes, a connection is
+        reset, and the client may never see its answer."""
+        conn.lingers = True
+        self._listen(conn)
         self._quiet.pop(conn, None)
         try:
             conn.sock.shutdown(socket.SHUT_WR)
         except OSError:
             self._drop(conn)
             return
-        conn.expires = time.monotonic() + LINGER_SECONDS
+        conn.expires = time.monotonic() + self._limits.silence
         self._refused[conn] = None
 
-    def _send_rest(self, sock: Any, data: bytes, *, keep: bool) -> bool:
-        """Sends what is left, as fast as it is taken; whether the connection can be used on."""
-        sock.settimeout(self._silence)
-        try:
-            sock.sendall(data)
-        except OSError:
-            return False
-        return keep
-
-    def _sent(self, conn: Connection, done: Any) -> None:
-        if not done.cancelled() and done.exception() is None and done.result() and self.alive:
-            self._listen(conn)
-        else:
-            self.nr_conns -= 1
-            conn.close()
-
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        """What gunicorn's own parser refuses in a thread, in the one shape of errors instead of HTML."""
-        status = next((code for kind, code in REFUSED if isinstance(exc, kind)), None)
-        if self._lane is None or status is None:
+        """Answers in the one shape of errors instead of gunicorn's HTML: what its parser refuses in a thread,
+        and an exception that nothing of ours has caught."""
+        status = next((code for kind, code in REFUSED if isinstance(exc, kind)), 500)
+        if self._lane is None:
             super().handle_error(req, client, addr, exc)
             return
+        if status == 500:
+            log.error("a request failed outside Django", exc_info=exc)
         try:
             client.sendall(self._bytes(self._lane.unreadable(status), closes=True))
         except OSError:  # it is gone

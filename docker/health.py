@@ -1,20 +1,25 @@
-"""What the containers' health checks ask; exit code 0 is healthy.
+"""The health checks of the containers and of `make run`; exit code 0 is healthy, 2 is an unknown check.
 
-python -m docker.health web     the readiness probe answers 200
-python -m docker.health beat    the scheduler wrote its schedule lately
+python -m docker.health web                   the readiness probe answers 200
+python -m docker.health live                  the liveness probe answers 200, with PostgreSQL or without
+python -m docker.health worker|keeper|beat    the process on this machine gave a sign of life lately
 """
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import os
+import signal
 import sys
-import time
+from contextlib import suppress
+from pathlib import Path
 
-from config import env
+from config import env, heartbeat
 
-# beat writes its schedule every three minutes while it is alive and scheduling.
-SCHEDULE_SECONDS = 600
+PROBES = {"web": ("/healthz/ready", 5.0), "live": ("/healthz/live", 20.0)}
+# What the process is called, and its role.
+PROCESSES = {"worker": "worker", "keeper": "housekeeping", "housekeeping": "housekeeping", "beat": "beat"}
 
 
 def host_header(allowed: list[str]) -> str:
@@ -25,13 +30,15 @@ def host_header(allowed: list[str]) -> str:
     return allowed[0].lstrip(".")
 
 
-def web() -> str:
-    """What is wrong with the web server, or nothing."""
+def probe(path: str, seconds: float = 5) -> str:
+    """What a probe of the web server says, or nothing where it says 200."""
+    host = os.environ.get("HOST") or "127.0.0.1"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a name for every interface
     port = int(os.environ.get("PORT") or 8000)
     headers = {"Host": host_header(env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]"))}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection(host, port, timeout=seconds)
     try:
-        connection.request("GET", "/healthz/ready", headers=headers)
+        connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         said = answer.read(500).decode("utf-8", "replace")
         return "" if answer.status == 200 else f"{answer.status} {said}"
@@ -41,27 +48,49 @@ def web() -> str:
         connection.close()
 
 
-def beat() -> str:
-    """What is wrong with the scheduler, or nothing."""
-    # The dbm module in use decides about the file's ending.
-    found = [path.stat().st_mtime for path in env.var_dir().glob("celerybeat-schedule*")]
-    if not found:
-        return "there is no schedule yet"
-    age = time.time() - max(found)
-    return "" if age < SCHEDULE_SECONDS else f"the schedule was last written {age:.0f} s ago"
+def silent(role: str, seconds: float, *, end: bool) -> str:
+    """What is wrong with a background process, or nothing.
+
+    Parameters
+    ----------
+    end : whether a process that is silent is killed, so that whoever supervises it starts another. One that
+        stands still does not hear a polite signal.
+    """
+    found = heartbeat.seen(role)
+    if found is None:
+        return f"no {role} process of this machine has shown a sign of life yet"
+    age, process = found
+    if age <= seconds:
+        return ""
+    wrong = f"{role} (process {process}) has shown no sign of life for {age:.0f} s"
+    if end and is_ours(process):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(process, signal.SIGKILL)
+            wrong += ", so it was killed"
+    return wrong
 
 
-CHECKS = {"web": web, "beat": beat}
+def is_ours(process: int) -> bool:
+    """Whether that number is still a Celery process; it may have been given to another one since."""
+    try:
+        return b"celery" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
-def main(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0] not in CHECKS:
-        sys.stderr.write(f"usage: python -m docker.health {'|'.join(CHECKS)}\n")
-        return 2
-    wrong = CHECKS[arguments[0]]()
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m docker.health", description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=(*PROBES, *PROCESSES))
+    parser.add_argument("--end", action="store_true", help="kill a background process that is silent")
+    parser.add_argument("--seconds", type=float, default=heartbeat.SILENT_SECONDS, help="of silence allowed")
+    options = parser.parse_args(arguments)
+    if options.what in PROBES:
+        wrong = probe(*PROBES[options.what])
+    else:
+        wrong = silent(PROCESSES[options.what], options.seconds, end=options.end)
     sys.stdout.write(f"{wrong or 'healthy'}\n")
     return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -26,13 +26,13 @@ from local.account import Account
 from local.state import write_private
 from local.terminal import Refusal, say
 
-# Ended in this order: what uses the servers, then the servers.
-POSTGRES, VALKEY, SERVICES = 1, 2, 3
-# Seconds a stage may take to end by itself before it is killed: about 15 s at the very worst.
-PATIENCE = {SERVICES: 8.0, VALKEY: 3.0, POSTGRES: 5.0}
+# Ended from the last to the first: what uses the servers (what predicts comes last), then the servers.
+POSTGRES, VALKEY, WEB, SERVICES = 1, 2, 3, 4
+# Seconds a stage may take to end by itself before it is killed: 24 s at the very worst.
+PATIENCE = {SERVICES: 8.0, WEB: 8.0, VALKEY: 3.0, POSTGRES: 5.0}
 # The system's idea of when it booted, and so of when a process began, moves a little with its clock.
 SAME_MOMENT = 5.0
-# In the environment of every child and so of its descendants: whose they are.
+# In the environment of every child and so of its descendants: whose they are, whatever session they lead.
 MARK = "VIGIA_PROCESS"
 
 
@@ -91,27 +91,40 @@ class Child:
             return self.popen.poll() is not None
         return not began(self.pid, self.created)
 
-    def session(self) -> list[int]:
-        """The living processes of the session it leads, itself included."""
-        found = []
-        for pid in psutil.pids():
-            with suppress(ProcessLookupError, PermissionError, psutil.Error):
-                if os.getsid(pid) == self.pid and self._ours(psutil.Process(pid)):
-                    found.append(pid)
-        return found
+    def owns(self, process: psutil.Process) -> bool:
+        """Whether a process of the session that this child leads, or led, belongs to it.
 
-    def _ours(self, process: psutil.Process) -> bool:
-        """The kernel gives no new process the number of a session that still has members, so a living leader
+        The kernel gives no new process the number of a session that still has members, so a living leader
         vouches for them. Without it they must carry our token: that session may have ended, and the number
         come round.
         """
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
         if process.pid == self.pid:
             return abs(process.create_time() - self.created) < SAME_MOMENT
-        if self.popen is not None or began(self.pid, self.created):
-            return True
-        return process.environ().get(MARK) == self.token
+        return self.popen is not None or began(self.pid, self.created) or _mark(process) == self.token
+
+
+def members(children: Sequence[Child]) -> dict[int, Child]:
+    """The living processes of these children, by pid: themselves, and all they started.
+
+    Most are in the session that the child leads. The rest (each job leads a session of its own) are known
+    by the token in their environment.
+    """
+    leaders = {child.pid: child for child in children if child.pid}
+    tokens = {child.token: child for child in children}
+    found = {}
+    for pid in psutil.pids():
+        with suppress(ProcessLookupError, PermissionError, psutil.Error):
+            process = psutil.Process(pid)
+            child = leaders.get(os.getsid(pid))
+            if child is None or not child.owns(process):
+                child = tokens.get(_mark(process))
+            if child is not None and process.status() != psutil.STATUS_ZOMBIE:
+                found[pid] = child
+    return found
+
+
+def _mark(process: psutil.Process) -> str:
+    return process.environ().get(MARK, "")
 
 
 def began(pid: int, moment: float) -> bool:
@@ -148,12 +161,15 @@ class Processes:
 
         Its own session keeps a Ctrl-C on the terminal away from it: we decide the order of things.
         """
-        token = secrets.token_hex(8)
+        # On record before it runs: a supervisor killed in between leaves its token, by which it is found.
+        child = Child(name, 0, 0.0, secrets.token_hex(8), stage, stop_signal)
+        self.children.append(child)
+        self._write()
         try:
-            popen = subprocess.Popen(
+            popen = child.popen = subprocess.Popen(
                 command,
                 shell=isinstance(command, str),
-                env={**env, MARK: token},
+                env={**env, MARK: child.token},
                 cwd=cwd,
                 stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
                 stdout=output,
@@ -162,13 +178,13 @@ class Processes:
                 **account.options,
             )
         except OSError as error:
+            self.forget(child)
             raise Refusal(f"{name} could not be started: {error}") from error
+        child.pid = popen.pid
         try:
-            created = psutil.Process(popen.pid).create_time()
+            child.created = psutil.Process(popen.pid).create_time()
         except psutil.Error:  # it is over already
-            created = time.time()
-        child = Child(name, popen.pid, created, token, stage, stop_signal, popen)
-        self.children.append(child)
+            child.created = time.time()
         self._write()
         if given is not None and popen.stdin is not None:
             with suppress(BrokenPipeError), popen.stdin as stdin:
@@ -195,7 +211,7 @@ class Processes:
         """
         for stage in sorted({child.stage for child in self.children}, reverse=True):
             group = [child for child in self.children if child.stage == stage]
-            self._stop(group, PATIENCE[stage], impatient=stage == SERVICES)
+            self._stop(group, PATIENCE[stage], impatient=stage in (SERVICES, WEB))
             self.children = [child for child in self.children if child not in group]
             self._write()
 
@@ -204,7 +220,7 @@ class Processes:
         asked = self.interrupts.times
         told: set[int] = set()
         while True:
-            left = {pid: child for child in group for pid in child.session()}
+            left = members(group)
             if not left:
                 break
             if time.monotonic() > until or (impatient and self.interrupts.times > asked):
@@ -217,14 +233,18 @@ class Processes:
                     told.add(pid)
                     _send(pid, child.stop_signal)
             time.sleep(0.03)
+        self.kill(group)
+
+    def kill(self, group: list[Child]) -> None:
+        """End these children and all they started, now."""
+        for _ in range(100):  # a process may still be forking while we kill its session
+            left = members(group)
+            for pid in left:
+                _send(pid, signal.SIGKILL)
+            if not left:
+                break
+            time.sleep(0.02)
         for child in group:
-            for _ in range(100):  # a process may still be forking while we kill its session
-                members = child.session()
-                for pid in members:
-                    _send(pid, signal.SIGKILL)
-                if not members:
-                    break
-                time.sleep(0.02)
             if child.popen is not None:
                 child.popen.wait()
 
@@ -237,7 +257,8 @@ class Processes:
             self.children = [Child(**entry) for entry in listed["children"]]
         except (OSError, ValueError, KeyError, TypeError):
             return
-        left = [child.name for child in self.children if child.session()]
+        alive = members(self.children).values()
+        left = [child.name for child in self.children if child in alive]
         if left:
             say(f"Ending what an earlier run left behind: {', '.join(left)}")
         self.stop_all()

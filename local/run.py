@@ -2,101 +2,27 @@
 
     python -m local.run
 
-Ctrl-C (or SIGTERM) ends everything it started. When one of the Procfile's processes ends by itself, all end
-with it: half a service would only hide the fault. PostgreSQL and Valkey are brought back instead.
+Ctrl-C (or SIGTERM) ends everything it started. A process that ends by itself is started again
+(`local.services`), PostgreSQL and Valkey are as well (`local.stack`).
 """
 
 from __future__ import annotations
 
 import http.client
+import json
 import os
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime
-from itertools import cycle
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
-from honcho.colour import get_colours
-from honcho.environ import parse_procfile
-from honcho.printer import Message, Printer
-
-from local.processes import SERVICES, Child, Interrupted, Interrupts
-from local.stack import ROOT, Stack, is_free, log_file, running, var_directory
-from local.terminal import Refusal, complain, say
+from local.processes import SERVICES, Interrupted, Interrupts
+from local.services import Services
+from local.stack import ROOT, Stack, given, is_free, running, var_directory
+from local.terminal import Refusal, complain, say, step
 
 READY_SECONDS = 180.0
-
-
-class Relay:
-    """Copies the lines of the services to the terminal, each with its service's name, and to a log file."""
-
-    def __init__(self, width: int) -> None:
-        self.printer = Printer(sys.stdout, width=width)
-        self.colours = cycle(get_colours())
-        self.lock = threading.Lock()
-        self.threads: dict[str, threading.Thread] = {}
-
-    def follow(self, child: Child, log: Path) -> None:
-        assert child.popen is not None
-        assert child.popen.stdout is not None
-        arguments = (child.name, next(self.colours), child.popen.stdout, log)
-        thread = threading.Thread(target=self._copy, args=arguments, daemon=True)
-        thread.start()
-        self.threads[child.name] = thread
-
-    def _copy(self, name: str, colour: str, lines: IO[bytes], log: Path) -> None:
-        with log.open("ab") as file:
-            for line in lines:
-                with suppress(OSError):  # a full disk must not block the service on its pipe
-                    file.write(line)
-                    file.flush()
-                # Nor must a terminal that is gone.
-                with suppress(OSError, ValueError), self.lock:
-                    self.printer.write(Message("line", line, datetime.now(), name, colour))
-
-    def finish(self, child: Child) -> None:
-        """Show the last words of a process that has ended."""
-        self.threads[child.name].join(timeout=1)
-
-
-class Services:
-    """The processes of the Procfile."""
-
-    def __init__(self, stack: Stack, environment: dict[str, str]) -> None:
-        self.stack = stack
-        self.environment = environment
-        procfile = (ROOT / "Procfile").read_text(encoding="utf-8")
-        self.commands: dict[str, str] = parse_procfile(procfile).processes
-        self.relay = Relay(max(map(len, self.commands)))
-        self.children: list[Child] = []
-
-    def start(self, *, web: bool) -> None:
-        """Start the web process, or the others, which wait until it answers: it needs the processors."""
-        for name, command in self.commands.items():
-            if (name == "web") != web:
-                continue
-            child = self.stack.processes.start(
-                name, command, stage=SERVICES, env=self.environment, cwd=ROOT, output=subprocess.PIPE
-            )
-            self.relay.follow(child, log_file(self.stack.var, name))
-            self.children.append(child)
-
-    def check(self) -> None:
-        """Keep an eye on everything; raises as soon as a service has ended."""
-        self.stack.watch()
-        for child in self.children:
-            if child.ended():
-                assert child.popen is not None
-                self.relay.finish(child)
-                raise Refusal(
-                    f"{child.name} ended (exit code {child.popen.returncode}), so everything is stopped. "
-                    f"Its log: {self.stack.var / 'log' / child.name}.log"
-                )
 
 
 def address() -> tuple[str, int]:
@@ -122,14 +48,18 @@ def await_ready(services: Services, host: str, port: int) -> None:
     progress = time.monotonic() + 10
     answer = "no answer"
     while True:
-        services.check()
+        services.watch()
         connection = http.client.HTTPConnection(host, port, timeout=5)
         try:
             connection.request("GET", "/healthz/ready")
             response = connection.getresponse()
             if response.status == 200:
                 return
-            answer = f"{response.status} {response.read(500).decode('utf-8', 'replace')}"
+            body = response.read(5_000)
+            if cannot_answer(body):
+                complain(f"{url} says 503: no model can answer. The reasons stand above.")
+                return  # the pages and the API are there, to mend it
+            answer = f"{response.status} {body[:500].decode('utf-8', 'replace')}"
         except (OSError, http.client.HTTPException) as error:
             answer = str(error)
         finally:
@@ -142,11 +72,21 @@ def await_ready(services: Services, host: str, port: int) -> None:
         services.stack.interrupts.pause(0.1)
 
 
+def cannot_answer(body: bytes) -> bool:
+    """Whether all is there that the readiness probe asks for, but a model that can answer."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("database") == "ok" and found.get("active_models") == 0
+
+
 def bootstrap(stack: Stack, environment: dict[str, str]) -> None:
     """Migrations, first models, admin, key: Django's part, which shows its own progress."""
-    code = stack.processes.run(
-        "bootstrap", [sys.executable, "manage.py", "bootstrap"], stage=SERVICES, env=environment, cwd=ROOT
-    )
+    # Nothing else works on a database that this stack has started, and holds the lock of.
+    alone = [] if given("DATABASE_URL") else ["--nothing-else-runs"]
+    command = [sys.executable, "manage.py", "bootstrap", *alone]
+    code = stack.processes.run("bootstrap", command, stage=SERVICES, env=environment, cwd=ROOT)
     if code != 0:
         raise Refusal(f"manage.py bootstrap failed (exit code {code}); see above.")
 
@@ -175,16 +115,19 @@ def serve(var: Path, interrupts: Interrupts) -> None:
         }
         bootstrap(stack, environment)
         services = Services(stack, environment)
-        services.start(web=True)
-        await_ready(services, host, number)
+        with step("web answers"):
+            services.start(web=True)
+            await_ready(services, host, number)
         services.start(web=False)
+        services.up = True
         welcome = var / "welcome.txt"
         with services.relay.lock:
             say(
                 welcome.read_text(encoding="utf-8") if welcome.exists() else f"Ready: http://{host}:{number}/"
             )
+        services.relay.quiet = False
         while True:
-            services.check()
+            services.watch()
             interrupts.pause(0.2)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from local.account import Account, home
 from local.postgres import Postgres
 from local.processes import Child, Interrupted, Interrupts, Processes
-from local.state import Access, AlreadyRunning, State, locked
+from local.state import Access, AlreadyRunning, State, locked, settle_artifact_key
 from local.terminal import Refusal, complain, last_lines, say
 from local.valkey import Valkey
 
@@ -35,7 +35,8 @@ PORTS = range(20000, 32000)
 # Recovery after a crash replays the log; it may take a while, but not for ever.
 START_SECONDS = 120.0
 ATTEMPTS = 6
-LONGEST_BACKOFF = 15.0
+# A server that answered since it was started again begins with the first pause.
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 LARGEST_LOG = 10_000_000
 
 
@@ -90,8 +91,8 @@ class Server:
     kind: Postgres | Valkey
     access: Access
     child: Child
-    backoff: float = 0.5
-    started: float = 0.0
+    deaths: int = 0  # since it last answered
+    answers: bool = False
     again_at: float | None = None
 
 
@@ -109,6 +110,9 @@ class Stack:
 
     def up(self) -> None:
         """Start what the environment does not name; returns when both answer."""
+        started = time.monotonic()
+        if told := settle_artifact_key(self.var, self.state):
+            complain(told)
         kinds = ((Postgres, "DATABASE_URL"), (Valkey, "REDIS_URL"))
         wanted = [kind for kind, name in kinds if not given(name)]
         if wanted:
@@ -125,12 +129,13 @@ class Stack:
             access = server.prepare(getattr(self.state, name))
             settle_port(access)
             setattr(self.state, name, access)
-            self.servers.append(Server(server, access, server.start(access), started=time.monotonic()))
+            self.servers.append(Server(server, access, server.start(access)))
         self.state.save(self.state_file)
         for entry in self.servers:
             self._await(entry)
         if self.servers:
-            say(", ".join(f"{entry.kind.name} on 127.0.0.1:{entry.access.port}" for entry in self.servers))
+            where = ", ".join(f"{entry.kind.name} on 127.0.0.1:{entry.access.port}" for entry in self.servers)
+            say(f"{where} ({time.monotonic() - started:.1f} s)")
 
     def _await(self, server: Server) -> None:
         """Wait until a server answers. One that ends is started again: what a crash left (shared memory that
@@ -156,24 +161,26 @@ class Stack:
                 say(f"Waiting for {server.kind.name} (it may be recovering from a crash) ...")
                 progress += 10
             self.interrupts.pause(0.02)
-        server.started = time.monotonic()
+        server.answers = True
 
     def watch(self) -> None:
         """Bring back a server that died: called again and again while the stack is up; never waits."""
         now = time.monotonic()
         for server in self.servers:
-            if server.again_at is None and server.child.ended():
+            if server.again_at is not None:
+                if now >= server.again_at:
+                    server.child = server.kind.start(server.access)  # same port: its clients know it
+                    server.again_at = None
+            elif server.child.ended():
                 assert server.child.popen is not None
                 self.processes.forget(server.child)
-                if now - server.started > 60:
-                    server.backoff = 0.5
-                server.again_at = now + server.backoff
+                pause = PAUSES[min(server.deaths, len(PAUSES) - 1)]
+                server.again_at, server.answers = now + pause, False
+                server.deaths += 1
                 code = server.child.popen.returncode
-                say(f"{server.kind.name} ended ({code}); starting it again in {server.backoff:.1f} s")
-                server.backoff = min(2 * server.backoff, LONGEST_BACKOFF)
-            elif server.again_at is not None and now >= server.again_at:
-                server.child = server.kind.start(server.access)  # same port: its clients know it
-                server.started, server.again_at = now, None
+                say(f"{server.kind.name} ended ({code}); starting it again in {pause:.1f} s")
+            elif not server.answers and server.kind.ready(server.child, server.access):
+                server.deaths, server.answers = 0, True
 
     def environment(self) -> dict[str, str]:
         """The environment for everything that uses the stack."""

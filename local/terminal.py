@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -16,6 +18,14 @@ def say(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def step(done: str) -> Iterator[None]:
+    """Say that a step is done, and the seconds it took."""
+    started = time.monotonic()
+    yield
+    say(f"  {done} ({time.monotonic() - started:.1f} s)")
 
 
 def complain(text: str) -> None:

@@ -19,7 +19,7 @@ from predictions.models import DriftReview
 from predictions.review_serializers import KeepSerializer, ReviewSerializer, ReviewSummarySerializer
 from predictions.services import reviews
 from training.errors import NotFound
-from training.models import ModelVersion
+from training.models import ModelVersion, sharing_versions
 from training.schema import Fault, InvalidRows
 from training.services import registry
 from training.views.base import ModelView, before, moment_of, who
@@ -40,6 +40,7 @@ class ReportRenderer(BaseRenderer):
             (renderer_context or {})["response"]["Content-Type"] = "application/json"
             rendered: bytes = JSONRenderer().render(data)
             return rendered
+        (renderer_context or {})["response"]._csp_config = reports.POLICY
         return reports.render(review)
 
 
@@ -104,7 +105,8 @@ class DriftReviewsView(ModelView):
     )
     def get(self, request: Request, model: str) -> Response:
         rows = DriftReview.objects.filter(registered_model=self.model)
-        rows = rows.select_related("registered_model", "version").prefetch_related("findings")
+        rows = rows.select_related("registered_model")
+        rows = rows.prefetch_related("findings", *sharing_versions("version"))
         return Response(ReviewSummarySerializer(before(rows, request, "id"), many=True).data)
 
 

@@ -5,25 +5,39 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
+import regex
+from django.http import StreamingHttpResponse
 from rest_framework.renderers import BaseRenderer
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from predictions.models import Prediction
+
+# Spreadsheets pass over what cannot be seen: white space, control and format characters, fillers.
+_BEFORE_TEXT: Final = regex.compile(r"[\s\p{Z}\p{C}\p{Default_Ignorable_Code_Point}\u2800]*+")
+_BEGIN_A_FORMULA: Final = frozenset("=+-@\u2212")
+_BEGIN_A_CELL: Final = ("\t", "\r", "\n")
 
 
 def neutral(cell: object) -> object:
     """A cell no spreadsheet runs as a formula: text that begins like one gets an apostrophe in front.
 
-    Numbers are written by us and stay numbers. See OWASP, CSV injection.
+    The first visible character decides, in its compatibility form: full-width and small signs count too.
+    Numbers stay numbers. See OWASP, CSV injection.
     """
-    if isinstance(cell, str) and cell.startswith(_FORMULA):
+    if not isinstance(cell, str):
+        return cell
+    first = cell[_BEFORE_TEXT.match(cell).end() :][:1]
+    if unicodedata.normalize("NFKC", first)[:1] in _BEGIN_A_FORMULA or cell.startswith(_BEGIN_A_CELL):
         return f"'{cell}"
     return cell
 
 
 FIXED = ("id", "at", "model", "version", "key", "prediction", "probability", "warnings", "request_id")
+_WITHOUT_PROBABILITY = tuple(name for name in FIXED if name != "probability")
+PIECE = 2**16
 
 
 def write(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -32,6 +46,29 @@ def write(rows: Iterable[Mapping[str, Any]]) -> str:
     rows = list(rows)
     fixed = [name for name in FIXED if any(name in row for row in rows)]
     inputs = list(dict.fromkeys(name for row in rows for name in row.get("inputs", {})))
+    return b"".join(_pieces(rows, fixed, inputs)).decode()
+
+
+def streamed(
+    rows: Sequence[Prediction], show: Callable[[Prediction], Mapping[str, Any]], headers: Mapping[str, str]
+) -> StreamingHttpResponse:
+    """Rows of the log as CSV, written while it is sent.
+
+    Parameters
+    ----------
+    show : a row as the log shows it.
+    """
+    names = FIXED if any(row.probability is not None for row in rows) else _WITHOUT_PROBABILITY
+    versions = {row.version_id: row for row in reversed(rows)}
+    ordered = dict.fromkeys(row.version_id for row in rows)
+    inputs = list(dict.fromkeys(name for version in ordered for name in versions[version].inputs))
+    pieces = _pieces(map(show, rows), names if rows else (), inputs)
+    return StreamingHttpResponse(pieces, content_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _pieces(
+    rows: Iterable[Mapping[str, Any]], fixed: Sequence[str], inputs: Sequence[str]
+) -> Iterator[bytes]:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow([*fixed, *(neutral(f"input.{name}") for name in inputs)])
@@ -39,7 +76,11 @@ def write(rows: Iterable[Mapping[str, Any]]) -> str:
         given = row.get("inputs", {})
         cells = (*(_plain(row.get(name)) for name in fixed), *(_plain(given.get(name)) for name in inputs))
         writer.writerow([neutral(cell) for cell in cells])
-    return out.getvalue()
+        if out.tell() > PIECE:
+            yield out.getvalue().encode()
+            out.seek(0)
+            out.truncate()
+    yield out.getvalue().encode()
 
 
 def _plain(value: object) -> object:

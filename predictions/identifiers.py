@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 import uuid
 
+import uuid_utils
 from uuid_utils.compat import uuid7
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -14,6 +16,21 @@ LAST = uuid.UUID(int=2**128 - 1)
 def new_ids(count: int) -> list[uuid.UUID]:
     """`count` fresh ids in ascending order, so that a request's rows keep their order in the log."""
     return sorted(uuid7() for _ in range(count))
+
+
+def log_ids(count: int, generation: int) -> list[bytes]:
+    """`count` fresh ids as text, ascending, none with an earlier time than `generation` says.
+
+    A generation is at least the microseconds since 1970 at which it began, by the database's clock. The clock
+    of this process may be behind; a row must not look older than the activation that its answer follows.
+    """
+    first = -(-generation // 1_000) * 1_000_000
+    if time.time_ns() >= first:
+        ids = [str(uuid_utils.uuid7()).encode() for _ in range(count)]
+    else:
+        ids = [str(uuid_utils.uuid7(nanoseconds=first)).encode() for _ in range(count)]
+    ids.sort()
+    return ids
 
 
 def time_of(identifier: uuid.UUID) -> dt.datetime:

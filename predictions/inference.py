@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast
 
 import msgspec
 from django.conf import settings
-from uuid_utils import uuid7
 
 from predictions import log as prediction_log
 from predictions.errors import PredictionFailed, TooManyRows
+from predictions.identifiers import log_ids
 from predictions.wire import Claim
 from training.engines.shape import checked
 from training.schema import Fault, Instance, InvalidRows
@@ -263,30 +263,32 @@ def claim_of(caller: Caller, body: Callable[[], bytes]) -> Claim | None:
     return Claim(caller.client_id, caller.idempotency_key, caller.request_sha256, answer, hours)
 
 
-def prepare(served: Served, rows: Rows, caller: Caller) -> Prepared:
+def prepare(served: Served, rows: Rows, caller: Caller, generation: int) -> Prepared:
     """The model's answers to valid rows.
+
+    Parameters
+    ----------
+    generation : see `Prepared.entry`; no answer gets an earlier time.
 
     Raises
     ------
     PredictionFailed, InvalidRows : the model has no answer to these values.
     """
     try:
-        return prepared(served, rows, caller)
+        return prepared(served, rows, caller, generation)
     except PredictionFailed:
         logger.exception("%s %s could not answer", served.model_name, served.number)
         raise
 
 
-def prepared(served: Served, rows: Rows, caller: Caller) -> Prepared:
+def prepared(served: Served, rows: Rows, caller: Caller, generation: int) -> Prepared:
     """The same, without a line in the log when the model has no answer."""
     values, probabilities = outputs(served, rows)
-    ids = [str(uuid7()).encode() for _ in range(len(rows))]
-    ids.sort()
     return Prepared(
         served,
         caller,
         rows,
-        ids,
+        log_ids(len(rows), generation),
         _numbers(values) if probabilities is None else _labels(values),
         None if probabilities is None else _numbers(probabilities),
         [encode(warnings) if warnings else b"[]" for warnings in rows.warnings()],
@@ -325,7 +327,7 @@ def answer(
     KeyReused : another request took the idempotency key meanwhile, with another body.
     PredictionFailed, InvalidRows : the model has no answer to these values.
     """
-    prepared = prepare(served, rows, caller)
+    prepared = prepare(served, rows, caller, generation)
     given = commit(prepared, generation)
     if committed is not None and not given.replayed:
         committed(prepared)
@@ -377,7 +379,8 @@ def _scores(served: Served, rows: Rows) -> Scores:
     engine = served.engine
     try:
         if engine.takes_matrix:
-            return cast("MatrixEngine", engine).score(rows.matrix()).plain()
+            compiled = cast("MatrixEngine", engine)
+            return compiled.score(rows.matrix(), rows.texts(compiled.text_columns)).plain()
         names = served.schema.names
         found = engine.predict([dict(zip(names, row, strict=True)) for row in rows.values])
         return checked(found, len(rows))

@@ -19,12 +19,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from django.conf import settings
-from django.db import connection
 
 from predictions import wire
 from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown
 from predictions.wire import Claim
-from training.services.snapshot import FENCE
 
 logger = logging.getLogger(__name__)
 
@@ -102,27 +100,31 @@ class Writer:
         self._unreachable_until = 0.0
         self._writing = threading.Lock()
         self._one_holder = threading.Lock()
-        self._is_held = False
 
     @contextmanager
     def holding_off_changes(self) -> Iterator[None]:
         """No change of a version, key or right commits within: for a request that changes keep overtaking.
 
-        The calling thread holds the fence in its own session. As long as it does, the writer does not ask for
-        the lock: its statement could queue behind a change that waits for this session, whose own entry waits
-        behind that statement. For the same reason nothing is being written while the lock is taken, and only
-        one request of a process does this at a time.
+        The writer's own session holds the fence, so that what is written meanwhile passes it at once, and so
+        that hold and writing end together when the connection breaks: then the entry meets the fence like any
+        other. One request of a process does this at a time.
+
+        Raises
+        ------
+        LogUnavailable : the fence could not be taken.
         """
-        with self._one_holder, connection.cursor() as cursor:
+        with self._one_holder:
             with self._writing:
-                cursor.execute("SELECT pg_advisory_lock_shared(%s, 0)", [FENCE])
-                self._is_held = True
+                try:
+                    self._wire.hold_changes_off()
+                except (wire.NotWritten, wire.Unreachable, wire.Unknown) as error:
+                    logger.error("changes could not be held off: %s", error)
+                    raise LogUnavailable from error
             try:
                 yield
             finally:
-                with self._writing:  # what is being written on the strength of it is written first
-                    self._is_held = False
-                cursor.execute("SELECT pg_advisory_unlock_shared(%s, 0)", [FENCE])
+                with self._writing:
+                    self._wire.let_changes_through()
 
     def submit(self, entry: Entry) -> None:
         """Takes an entry; it will be released.
@@ -211,7 +213,7 @@ class Writer:
             return LogUnavailable()
         try:
             with self._writing:
-                self._wire.write(rows, first.generation, held=self._is_held, claim=first.claim)
+                self._wire.write(rows, first.generation, claim=first.claim)
         except wire.NotWritten as refused:
             if refused.sqlstate == wire.STALE:
                 return Stale()

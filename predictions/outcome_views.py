@@ -84,7 +84,7 @@ class ListedOutcomeSerializer(serializers.ModelSerializer[Outcome]):
     prediction = serializers.UUIDField(
         source="prediction_id", allow_null=True, help_text="Null: it waits for one with its key."
     )
-    client = serializers.CharField(source="client.username", default=None)
+    client = serializers.CharField(source="client.username", default=None, allow_null=True)
     holds = serializers.BooleanField(help_text="No later one is of the same prediction.")
 
     class Meta:

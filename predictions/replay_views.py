@@ -12,9 +12,9 @@ from rest_framework.reverse import reverse
 
 from predictions.models import Replay
 from predictions.services import replays
-from training import tasks
+from training import queueing
 from training.errors import NotFound
-from training.models import ModelVersion
+from training.models import ModelVersion, sharing_versions
 from training.services import access, jobs, registry
 from training.views.base import ModelView, before, who
 from training.views.prefer_wait import JobResponse
@@ -90,7 +90,8 @@ class ReplaysView(_OfVersion):
         parameters=[OpenApiParameter("before", int, description="Only replays with an id below this.")],
     )
     def get(self, request: Request, model: str, number: int) -> Response:
-        rows = self.version(number).replays.select_related("registered_model", "version")
+        rows = self.version(number).replays.defer("result").select_related("registered_model")
+        rows = rows.prefetch_related(*sharing_versions("version"))
         return Response(ReplaySummarySerializer(before(rows, request, "id"), many=True).data)
 
     @extend_schema(
@@ -105,7 +106,7 @@ class ReplaysView(_OfVersion):
         version = self.version(number)
         since, until = replays.window(request.data)
         asked = replays.request(version, since, until, by=who(request))
-        tasks.enqueue(asked)
+        queueing.enqueue(asked)
         location = reverse("replay", args=[self.model.name, number, asked.pk], request=request)
         return JobResponse(request, asked, self.shown, location=location)
 

@@ -21,6 +21,14 @@ from training.templatetags.vigia import MINUS, share
 from training.version import VERSION
 
 HTML: Final = "text/html; charset=utf-8"
+POLICY: Final = {
+    "default-src": ["'none'"],
+    "style-src": ["'unsafe-inline'"],
+    "form-action": ["'none'"],
+    "base-uri": ["'none'"],
+    "frame-ancestors": ["'none'"],
+}
+"""Content policy of the page: nothing but the styles it carries."""
 
 
 @dataclass(frozen=True, slots=True)

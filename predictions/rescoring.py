@@ -108,7 +108,9 @@ class Candidate:
         engine = self.engine
         if engine.takes_matrix:
             matrix = encode_columns(self.schema, columns)
-            return lambda low, high: cast("MatrixEngine", engine).score(matrix[low:high])
+            compiled = cast("MatrixEngine", engine)
+            texts = [columns[self.schema.names[place]] for place in compiled.text_columns]
+            return lambda low, high: compiled.score(matrix[low:high], [each[low:high] for each in texts])
         names = self.schema.names
 
         def score(low: int, high: int) -> Scored:

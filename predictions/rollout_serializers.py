@@ -67,8 +67,8 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
     model = serializers.CharField(source="registered_model.name")
     version = serializers.IntegerField(source="version.number")
     running = serializers.BooleanField(source="is_running")
-    started_by = serializers.CharField(source="started_by.username", default=None)
-    stopped_by = serializers.CharField(source="stopped_by.username", default=None)
+    started_by = serializers.CharField(source="started_by.username", default=None, allow_null=True)
+    stopped_by = serializers.CharField(source="stopped_by.username", default=None, allow_null=True)
 
     class Meta:
         model = Rollout

@@ -17,7 +17,7 @@ from predictions.rollout_serializers import (
     StopSerializer,
 )
 from training.errors import NotFound
-from training.models import Rollout
+from training.models import Rollout, sharing_versions
 from training.services import registry, rollouts
 from training.views.base import ModelView, before, who
 
@@ -26,8 +26,8 @@ class RolloutView(ModelView):
     """Below ``/models/{model}/rollouts/``."""
 
     def rows(self) -> Any:
-        related = ("registered_model", "version__registered_model", "started_by", "stopped_by")
-        return self.model.rollouts.select_related(*related)
+        rows = self.model.rollouts.select_related("registered_model", "started_by", "stopped_by")
+        return rows.prefetch_related(*sharing_versions("version"))
 
     def found(self, number: int) -> Rollout:
         row = self.rows().filter(pk=number).first() if number < 2**63 else None

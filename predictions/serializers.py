@@ -85,7 +85,7 @@ class PredictionPageSerializer(serializers.Serializer[Any]):
 class PredictionDetailSerializer(PredictionSerializer):
     """One row and everything that explains it."""
 
-    client = serializers.CharField(source="client.username", default=None)
+    client = serializers.CharField(source="client.username", default=None, allow_null=True)
     outcome = serializers.SerializerMethodField()
     lineage = serializers.SerializerMethodField()
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.contrib import auth
 from django.http import QueryDict
+from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils.functional import SimpleLazyObject
 from drf_spectacular.types import OpenApiTypes
@@ -19,7 +20,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from predictions import inference, shadowing
+from predictions import export, inference, shadowing
 from predictions.errors import LogUnavailable
 from predictions.export import CSVRenderer
 from predictions.inference import Answer, Caller, Prepared
@@ -183,7 +184,7 @@ class PredictionsView(PredictView):
     @extend_schema(
         operation_id="list_predictions", parameters=LOG_FILTERS, responses=PredictionPageSerializer
     )
-    def get(self, request: Request, model: str) -> Response:
+    def get(self, request: Request, model: str) -> HttpResponseBase:
         wanted = queries.Wanted(
             since=moment_of(request, "since"),
             until=moment_of(request, "until"),
@@ -194,10 +195,15 @@ class PredictionsView(PredictView):
         )
         rows, cursor = queries.page(self.model, wanted)
         following = following_page(request, reverse("predictions", args=[self.model.name]), cursor)
-        predictions = PredictionSerializer(rows, many=True).data
         headers = {"Link": f'<{following}>; rel="next"'} if following else {}
-        body = {"model": self.model.name, "predictions": predictions, "next": following}
-        return Response(body, headers=headers)
+        show = PredictionSerializer().to_representation
+        if request.accepted_renderer.format == CSVRenderer.format:
+            return export.streamed(rows, show, headers)
+        body = {"model": self.model.name, "predictions": [show(row) for row in rows], "next": following}
+        response = Response(body, headers=headers)
+        # View, request and response hold each other until the collector comes: not with a thousand rows.
+        response.add_post_render_callback(_drop_data)
+        return response
 
     @extend_schema(
         operation_id="predict", request=INSTANCES, responses=Answered, parameters=PREDICT_PARAMETERS
@@ -232,6 +238,10 @@ def teach(request: Request, model: RegisteredModel, number: int | None, generati
 def respond(answer: Answer) -> Response:
     headers = {REPLAYED: "true"} if answer.replayed else {}
     return Response(answer.body, headers=headers)
+
+
+def _drop_data(response: Response) -> None:
+    response.data = None
 
 
 def _with_inputs(request: Request) -> bool:

@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import Any, Final
 
 import msgspec
-from uuid_utils import uuid7
 
 from predictions import inference
+from predictions.identifiers import log_ids
 from predictions.inference import Caller
 from predictions.log import Done, Entry
 from recommender.index.asking import Found
@@ -77,17 +77,19 @@ class Written:
 class Recommendation:
     """What was found, for somebody; see `predictions.inference.Committable`.
 
+    generation : see `predictions.log.Entry`; the answer gets no earlier time.
     key : the client's own reference for the question.
     """
 
     served: Served
     caller: Caller
     written: Written
+    generation: int
     key: str | None = None
 
     @cached_property
     def id(self) -> str:
-        return str(uuid7())
+        return log_ids(1, self.generation)[0].decode()
 
     @cached_property
     def _body(self) -> bytes:

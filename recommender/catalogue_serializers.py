@@ -110,9 +110,9 @@ class InteractionSerializer(serializers.ModelSerializer[Interaction]):
 
     movie_id = serializers.IntegerField()
     version = serializers.IntegerField(
-        source="version.number", default=None, help_text="Whose recommendation it followed."
+        source="version.number", default=None, allow_null=True, help_text="Whose recommendation it followed."
     )
-    client = serializers.CharField(source="client.username", default=None)
+    client = serializers.CharField(source="client.username", default=None, allow_null=True)
 
     class Meta:
         model = Interaction

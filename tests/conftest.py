@@ -98,11 +98,13 @@ def data_dir() -> Path:
 @pytest.fixture(autouse=True)
 def _fresh_serving() -> Iterator[None]:
     """What this process keeps of versions must not outlive the test that made them."""
+    from config import health
     from training.services import serving, snapshot
 
     yield
     serving.forget()
     snapshot.forget()
+    health.forget()
 
 
 @pytest.fixture

@@ -165,7 +165,10 @@ class Server(Asker):
             | {
                 "PORT": str(self.port),
                 "WEB_CONCURRENCY": "2",
+                "HEAD_SECONDS": "2",
                 "BODY_SILENCE_SECONDS": "2",
+                "BODY_SECONDS": "4",
+                "ANSWER_SECONDS": "4",
                 "OMP_NUM_THREADS": "1",
                 **env,
             }
@@ -190,7 +193,7 @@ class Server(Asker):
                     return time.monotonic() - started
             except OSError:
                 assert self.process.poll() is None, self.printed()
-                assert time.monotonic() - started < 60, self.printed()
+                assert time.monotonic() - started < 120, self.printed()
                 time.sleep(0.02)
 
     def stop(self) -> None:

@@ -7,11 +7,13 @@ import http.server
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,8 @@ from typing import Any
 import pytest
 import yaml
 
-from docker.health import host_header
-from tests.test_docs import parsed, table_words, variables_in_code
+from docker.health import host_header, main
+from tests.test_docs import VARIABLE, parsed, table_words, variables_in_code
 from training.version import VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -150,30 +152,113 @@ def test_vigia_is_not_given_the_superusers_password() -> None:
         assert "POSTGRES_PASSWORD" not in json.dumps(SERVICES[name])
 
 
-@pytest.mark.parametrize("name", sorted(OURS))
-def test_every_variable_a_service_gets_is_read_by_something(name: str) -> None:
-    own = set(table_words(ROOT / "docs" / "operating.md", re.compile("[A-Z_]+")))
-    read = variables_in_code() | own
-    for variable in SERVICES[name]["environment"]:
-        assert variable in read, variable
+# -- one set of variables: what is read, documented, passed on and shown in the example -------------------
+
+VARIABLES = table_words(ROOT / "docs" / "operating.md", VARIABLE, under="Environment variables")
+COMPOSE_ONLY = table_words(
+    ROOT / "docs" / "operating.md", VARIABLE, under="Variables of the compose file alone"
+)
 
 
-def test_the_example_environment_holds_what_the_compose_file_asks_for() -> None:
-    lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
-    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    text = COMPOSE.read_text(encoding="utf-8")
-    asked = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", text))
+def set_by_the_image() -> set[str]:
+    return {
+        name for word, rest in instructions() if word == "ENV" for name in re.findall(r"([A-Z_]+)=", rest)
+    }
+
+
+def for_operators() -> set[str]:
+    """Documented variables that somebody who runs the containers may set."""
+    return {name for name, rest in VARIABLES.items() if "Not for containers" not in rest} - set_by_the_image()
+
+
+def settable() -> set[str]:
+    """What the compose file takes out of .env, wherever it uses it."""
     passed_on = {
         name
         for service in SERVICES.values()
-        for name, v in service.get("environment", {}).items()
-        if v is None
-    } | {secret["environment"] for secret in LOADED["secrets"].values()}
-    assert set(re.findall(r"\$\{([A-Z_]+):\?", text)) <= set(example)
-    assert set(example) <= asked | passed_on, "set in .env.example, and passed to nobody"
-    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text))
-    for name, value in example.items():
-        assert value == defaults.get(name, value), name
+        for name, value in service.get("environment", {}).items()
+        if value is None
+    }
+    secrets = {secret["environment"] for secret in LOADED["secrets"].values()}
+    return passed_on | secrets | set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", COMPOSE.read_text(encoding="utf-8")))
+
+
+def example() -> dict[str, str]:
+    """.env.example, those that stand there as comments included."""
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    found = re.findall(r"^#?([A-Z][A-Z_]*)=(.*)$", text, re.MULTILINE)
+    assert len(found) == len(dict(found)), "named twice"
+    return dict(found)
+
+
+def test_every_variable_reaches_the_processes_that_read_it() -> None:
+    """The settings are read by every process; the plain ones by some."""
+    of_settings = {name for name in for_operators() if "*Plain.*" not in VARIABLES[name]}
+    own_port = {"WORKER_METRICS_PORT"}  # of the two that have no other way to show their metrics
+    for name in OURS:
+        assert sorted(of_settings - own_port - set(SERVICES[name]["environment"])) == [], name
+    given = {variable for name in OURS for variable in SERVICES[name]["environment"]}
+    built_in = set(LOADED["x-vigia"]["build"]["args"])
+    assert sorted(for_operators() - given - built_in) == []
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_every_variable_a_service_gets_is_documented_and_read(name: str) -> None:
+    for variable in SERVICES[name]["environment"]:
+        assert variable in VARIABLES or variable in COMPOSE_ONLY, variable
+        assert variable in variables_in_code() or variable in COMPOSE_ONLY, variable
+
+
+def test_the_example_environment_names_exactly_what_can_be_set() -> None:
+    made_by_compose = {"DATABASE_URL", "REDIS_URL"}
+    assert sorted(settable() - set(example())) == [], "missing in .env.example"
+    assert sorted(set(example()) - settable()) == [], "set in .env.example, and passed to nobody"
+    documented = (for_operators() - made_by_compose) | set(COMPOSE_ONLY)
+    fixed = {
+        name for service in OURS for name, value in SERVICES[service]["environment"].items()
+        if value is not None and "${" not in str(value)
+    }  # fmt: skip
+    assert sorted(documented - fixed - set(example())) == []
+
+
+def test_the_example_environment_and_the_page_show_the_defaults() -> None:
+    compose = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", COMPOSE.read_text(encoding="utf-8")))
+    for name, value in example().items():
+        assert value == compose.get(name, value), name
+    for name, default in defaults_in_settings().items():
+        shown = VARIABLES[name].split("|")[0].strip(" `")
+        if name not in compose:
+            assert example().get(name, str(default)) == str(default), name
+        if default != "":
+            assert re.match(rf"{default}\b", shown), f"{name}: {shown}"
+
+
+def defaults_in_settings() -> dict[str, Any]:
+    """Those of numbers, and of texts and flags where a constant is given."""
+    found: dict[str, Any] = {}
+    for node in ast.walk(parsed(ROOT / "config" / "settings.py")):
+        match node:
+            case (
+                ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="env"), attr="number" | "text"),
+                    args=[ast.Constant(value=str(name)), default],
+                )
+                | ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="env"), attr="flag"),
+                    args=[ast.Constant(value=str(name))],
+                    keywords=[ast.keyword(arg="default", value=default)],
+                )
+            ):
+                with suppress(SyntaxError, NameError, ValueError, AttributeError):
+                    value = eval(ast.unparse(default), {"__builtins__": {}})
+                    found[name] = int(value) if isinstance(value, bool) else value
+    assert len(found) > 20
+    return found
+
+
+def test_required_variables_are_in_the_example() -> None:
+    required = set(re.findall(r"\$\{([A-Z_]+):\?", COMPOSE.read_text(encoding="utf-8")))
+    assert required <= set(example())
 
 
 def test_the_broker_keeps_its_messages_and_its_password() -> None:
@@ -339,6 +424,13 @@ def test_web_is_not_healthy_when_it_is_not_ready(web: str) -> None:
     assert healthy("web", PORT=web) == (1, "503 said")
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", ""])
+def test_web_is_live_while_it_answers_wherever_it_listens(web: str, host: str) -> None:
+    Probe.status = 200
+    assert healthy("live", PORT=web, HOST=host) == (0, "healthy")
+    assert Probe.seen[0] == "/healthz/live"
+
+
 def test_web_is_not_healthy_when_nobody_listens() -> None:
     code, said = healthy("web", PORT="9")
     assert code == 1
@@ -358,14 +450,72 @@ def test_the_probe_sends_a_host_name_that_is_let_through(allowed: list[str], hos
     assert host_header(allowed) == host
 
 
-def test_beat_is_healthy_while_it_writes_its_schedule(tmp_path: Path) -> None:
-    assert healthy("beat", VIGIA_VAR=str(tmp_path)) == (1, "there is no schedule yet")
-    schedule = tmp_path / "celerybeat-schedule.db"
-    schedule.touch()
-    assert healthy("beat", VIGIA_VAR=str(tmp_path)) == (0, "healthy")
-    long_ago = time.time() - 3600
-    os.utime(schedule, (long_ago, long_ago))
-    assert healthy("beat", VIGIA_VAR=str(tmp_path))[0] == 1
+@pytest.fixture
+def check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], tuple[int, str]]:
+    """The command, in this process: what it says of the heartbeat files in `tmp_path`."""
+    monkeypatch.setenv("METRICS_DIR", str(tmp_path))
+
+    def run(arguments: str) -> tuple[int, str]:
+        return main(arguments.split()), capsys.readouterr().out.strip()
+
+    return run
+
+
+@pytest.mark.parametrize("role", ["worker", "housekeeping", "beat"])
+def test_a_background_process_is_healthy_while_it_shows_signs_of_life(
+    role: str, tmp_path: Path, check: Callable[[str], tuple[int, str]]
+) -> None:
+    assert check(role) == (1, f"no {role} process of this machine has shown a sign of life yet")
+    file = tmp_path / "heartbeats" / role
+    file.parent.mkdir()
+    file.write_text(f"{os.getpid()}\n")
+    assert check(role) == (0, "healthy")
+    long_ago = time.time() - 100
+    os.utime(file, (long_ago, long_ago))
+    code, said = check({"housekeeping": "keeper"}.get(role, role))
+    assert (code, said.partition(" (")[0]) == (1, role)
+    assert check(f"{role} --seconds 200") == (0, "healthy")
+
+
+def test_a_process_that_stands_still_is_ended_by_its_health_check(
+    tmp_path: Path, check: Callable[[str], tuple[int, str]]
+) -> None:
+    """What a container's restart policy needs: SIGTERM would wait for a stopped process for ever."""
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    sleeping = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "celery"])
+    try:
+        file = tmp_path / "heartbeats" / "worker"
+        file.parent.mkdir()
+        file.write_text(f"{sleeping.pid}\n")
+        os.utime(file, (0, 0))
+        until = time.monotonic() + 20
+        while b"celery" not in Path(f"/proc/{sleeping.pid}/cmdline").read_bytes():  # it is not executed yet
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        sleeping.send_signal(signal.SIGSTOP)
+        assert check("worker")[0] == 1
+        assert sleeping.poll() is None
+        code, said = check("worker --end")
+        assert (code, said.endswith("so it was killed")) == (1, True)
+        assert sleeping.wait(10) == -signal.SIGKILL
+        file.write_text(f"{other.pid}\n")  # the number was given to a process that is not Celery's
+        os.utime(file, (0, 0))
+        code, said = check("worker --end")
+        assert (code, "killed" in said) == (1, False)
+        assert other.poll() is None
+    finally:
+        for process in (sleeping, other):
+            process.kill()
+            process.wait()
+
+
+def test_silent_processes_are_ended_by_the_checks_of_their_containers() -> None:
+    for service in ("worker", "keeper", "beat"):
+        command = ["CMD", "python", "-m", "docker.health", service, "--end"]
+        assert SERVICES[service]["healthcheck"]["test"] == command
+        assert SERVICES[service]["restart"] == "unless-stopped"
 
 
 def test_an_unknown_check_is_refused() -> None:

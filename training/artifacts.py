@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
+import os
 import platform
-import shutil
+import re
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,15 +31,19 @@ from django.core.files.storage import default_storage
 from django.utils.crypto import salted_hmac
 
 from training import engines
-from training.errors import ArtifactError, ArtifactPruned
+from training.errors import ArtifactError, ArtifactPruned, StoreUnavailable
 
 if TYPE_CHECKING:
     from training.datasets import Written
     from training.engines.sklearn import SklearnEngine
     from training.models import Dataset, ModelVersion
 
+log = logging.getLogger(__name__)
+
 LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "joblib", "skl2onnx", "onnx", "onnxruntime", "numba")
 COMPILED = "onnx"  # the engine's name, here without importing it
+DIGEST = re.compile(r"[0-9a-f]{64}")
+CHUNK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +68,33 @@ def store(data: bytes) -> Stored:
     """Stores model bytes; the same bytes twice are stored once."""
     digest = hashlib.sha256(data).hexdigest()
     # Written even if the name is there: what is there may be damaged, and this repairs it.
-    default_storage.save(_name(digest), ContentFile(data))
+    _write(_name(digest), ContentFile(data))
     return Stored(digest, _sign(data), len(data))
 
 
 def ensure(stored: Stored, data: bytes) -> None:
-    """Stores the bytes again if they were removed since (an older version had the same, and was pruned)."""
+    """Stores the bytes again if they were removed since (an older version had the same, and was pruned).
+
+    Raises
+    ------
+    StoreUnavailable : they cannot be written; so do `store` and `store_dataset`.
+    """
     if not default_storage.exists(_name(stored.sha256)):
         store(data)
 
 
 def remove(digest: str) -> None:
-    """Removes bytes that no version needs any more; that they are gone already is as well."""
-    default_storage.delete(_name(digest))
+    """Removes bytes that no version needs any more; that they are gone already is as well.
+
+    Raises
+    ------
+    StoreUnavailable : they cannot be removed.
+    """
+    try:
+        default_storage.delete(_name(digest))
+    except Exception as error:
+        log.error("%s cannot be removed from the store: %s", _name(digest), error)
+        raise StoreUnavailable(error) from error
 
 
 def check_kept(version: ModelVersion) -> None:
@@ -154,36 +175,114 @@ def store_dataset(written: Written) -> None:
     """Stores a finished Parquet file under its content address."""
     name = f"datasets/{written.sha256[:2]}/{written.sha256}.parquet"
     with written.path.open("rb") as stream:
-        default_storage.save(name, File(stream))
+        _write(name, File(stream))
+
+
+def _write(name: str, content: File) -> None:  # type: ignore[type-arg]
+    try:
+        default_storage.save(name, content)
+    except Exception as error:  # each storage has errors of its own; here they all mean the same
+        log.error("%s cannot be written to the store: %s", name, error)
+        raise StoreUnavailable(error) from error
+
+
+def probe() -> None:
+    """Writes a few bytes to the store and removes them; raises `StoreUnavailable`."""
+    name = f"probes/{socket.gethostname()}-{os.getpid()}"
+    _write(name, ContentFile(bytes(4096)))  # a full disk lets an empty file pass
+    with suppress(Exception):
+        default_storage.delete(name)
 
 
 @contextmanager
 def dataset_file(dataset: Dataset) -> Iterator[Path]:
     """The dataset's Parquet file as a local path, verified against its row."""
+    what = f"dataset {dataset.sha256[:12]}"
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
         local = Path(directory) / "rows.parquet"
-        try:
-            with default_storage.open(dataset.storage_name) as source, local.open("wb") as target:
-                shutil.copyfileobj(source, target, 2**20)
-        except FileNotFoundError:
-            raise ArtifactError(f"dataset {dataset.sha256[:12]} is not in the store") from None
+        with local.open("wb") as target:
+            for chunk in _chunks(what, dataset.storage_name):
+                target.write(chunk)
         with local.open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != dataset.sha256:
-                raise ArtifactError(f"dataset {dataset.sha256[:12]} was changed in the store")
+                raise ArtifactError(f"{what} was changed in the store")
         yield local
 
 
-def _verified(what: str, digest: str, signature: str) -> bytes:
+def stamp(version: ModelVersion) -> object:
+    """What the store says of the bytes that serve a version, without reading them; it changes when they do.
+
+    Raises
+    ------
+    ArtifactError : they are not there.
+    """
+    what, digest, _ = _serving(version)
     try:
-        with default_storage.open(_name(digest)) as stream:
-            data: bytes = stream.read()
+        return default_storage.size(_name(digest)), default_storage.get_modified_time(_name(digest))
+    except Exception as error:  # each storage has errors of its own
+        raise ArtifactError(f"{what} cannot be found in the store") from error
+
+
+def verify(version: ModelVersion) -> None:
+    """Reads the bytes that serve a version, in pieces; raises `ArtifactError` where `load` would."""
+    what, digest, signature = _serving(version)
+    if version.engine != COMPILED and not engines.stands_alone(version.engine):
+        check_libraries(version)
+    _check_digest(what, digest)
+    content, sign = hashlib.sha256(), _signing(b"")
+    for chunk in _chunks(what, _name(digest)):
+        content.update(chunk)
+        sign.update(chunk)
+    _check(what, content.hexdigest() == digest, _same(sign.hexdigest(), signature))
+
+
+def _serving(version: ModelVersion) -> tuple[str, str, str]:
+    """(name in words, digest, signature) of the bytes that serve a version."""
+    if version.engine == COMPILED:
+        compiled = version.compiled_sha256 or "", version.compiled_hmac or ""
+        return f"the compiled engine of {version}", *compiled
+    return f"the artifact of {version}", version.artifact_sha256, version.artifact_hmac
+
+
+def _verified(what: str, digest: str, signature: str) -> bytes:
+    _check_digest(what, digest)
+    data = b"".join(_chunks(what, _name(digest)))
+    _check(what, hashlib.sha256(data).hexdigest() == digest, _same(_sign(data), signature))
+    return data
+
+
+def _chunks(what: str, name: str) -> Iterator[bytes]:
+    """The bytes under a name of the store.
+
+    Raises
+    ------
+    ArtifactError : whatever keeps them from being read: stores raise errors of many kinds.
+    """
+    try:
+        with default_storage.open(name) as stream:
+            yield from stream.chunks(CHUNK)
     except FileNotFoundError:
         raise ArtifactError(f"{what} is not in the store") from None
-    if hashlib.sha256(data).hexdigest() != digest:
+    except Exception as error:
+        said = getattr(error, "strerror", None) or type(error).__name__  # no path: clients read this
+        raise ArtifactError(f"{what} cannot be read from the store: {said}") from error
+
+
+def _check_digest(what: str, digest: str) -> None:
+    if not DIGEST.fullmatch(digest):
+        raise ArtifactError(f"{what} cannot be found: its row holds no digest of it")
+
+
+def _check(what: str, whole: bool, signed: bool) -> None:
+    if not whole:
         raise ArtifactError(f"{what} was changed: its digest does not match its row")
-    if not hmac.compare_digest(_sign(data), signature):
+    if not signed:
         raise ArtifactError(f"{what} was not signed with this service's ARTIFACT_KEY")
-    return data
+
+
+def _same(ours: str, theirs: str) -> bool:
+    """Compared as bytes: as text, a signature that is not ASCII would raise an error of its own."""
+    return hmac.compare_digest(ours.encode(), theirs.encode())
 
 
 def _name(digest: str) -> str:
@@ -191,6 +290,8 @@ def _name(digest: str) -> str:
 
 
 def _sign(data: bytes) -> str:
-    return salted_hmac(
-        "training.artifacts", data, secret=settings.ARTIFACT_KEY, algorithm="sha256"
-    ).hexdigest()
+    return _signing(data).hexdigest()
+
+
+def _signing(data: bytes) -> hmac.HMAC:
+    return salted_hmac("training.artifacts", data, secret=settings.ARTIFACT_KEY, algorithm="sha256")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 
@@ -114,3 +116,28 @@ class ArtifactError(VigiaError):
     """A version's bytes are missing, are not what was stored, or were made by other libraries."""
 
     code = "artifact_unusable"
+
+
+class StoreUnavailable(VigiaError):
+    """The store of artifacts and datasets, or the directory for temporary files, cannot be written.
+
+    The message is for clients, so it names no path; the cause does.
+    """
+
+    code = "store_unavailable"
+
+    def __init__(self, cause: BaseException | None = None) -> None:
+        number = getattr(cause, "errno", None)
+        why = f" ({os.strerror(number).lower()})" if isinstance(number, int) else ""
+        super().__init__(
+            f"the store of artifacts and datasets cannot be written{why}, so nothing was changed: "
+            "try again later, and tell the operator"
+        )
+
+
+def is_of_the_disk(error: BaseException) -> bool:
+    """Whether an error of the operating system says that files cannot be written here."""
+    if not isinstance(error, OSError):
+        return False
+    full_or_closed = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+    return error.errno in full_or_closed or "temporary directory" in str(error)

@@ -56,10 +56,17 @@ def check_length(request: Any, limit: int) -> None:
         raise Malformed("the body is empty", code="empty_body")
 
 
+CHARSETS = ("utf-8", "utf8", "us-ascii")
+
+
 def check_charset(media_type: str | None) -> None:
-    _, parameters = parse_header_parameters(media_type or "")
-    charset = parameters.get("charset", "utf-8").lower().replace("_", "-")
-    if charset not in ("utf-8", "utf8", "us-ascii"):
+    """Raise `UnsupportedBody` for a type that names another charset than UTF-8, or that cannot be read."""
+    try:
+        _, parameters = parse_header_parameters(media_type or "")
+    except (ValueError, LookupError):
+        raise UnsupportedBody("the Content-Type cannot be read: send application/json") from None
+    charset = parameters.get("charset", "utf-8").strip().lower().replace("_", "-")
+    if charset not in CHARSETS:
         raise UnsupportedBody(f"charset {charset[:40]!r} is not read here: send UTF-8")
 
 

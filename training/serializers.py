@@ -237,8 +237,8 @@ class ActivationSerializer(serializers.ModelSerializer[Activation]):
 
     model = serializers.CharField(source="registered_model.name")
     version = serializers.IntegerField(source="version.number")
-    previous = serializers.IntegerField(source="previous.number", default=None)
-    actor = serializers.CharField(source="actor.username", default=None)
+    previous = serializers.IntegerField(source="previous.number", default=None, allow_null=True)
+    actor = serializers.CharField(source="actor.username", default=None, allow_null=True)
 
     class Meta:
         model = Activation

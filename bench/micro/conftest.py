@@ -12,7 +12,8 @@ from django.conf import settings
 from django.utils import timezone
 
 from predictions import partitions
-from tests.conftest import SAMPLES, _log_writer_ends, _own_directories, train_sample
+from tests.conftest import _log_writer_ends, _own_directories
+from tests.trained import SAMPLES, train_sample
 from training import artifacts
 from training.engines import Engine
 from training.services import keys, serving

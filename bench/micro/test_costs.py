@@ -40,7 +40,7 @@ def rows_of(ready: Ready, count: int) -> Rows:
 
 
 def prepared(ready: Ready, count: int) -> Prepared:
-    return inference.prepare(ready.served, rows_of(ready, count), Caller(ready.client_id, REQUEST_ID))
+    return inference.prepare(ready.served, rows_of(ready, count), Caller(ready.client_id, REQUEST_ID), 1)
 
 
 # -- bytes -> valid rows -------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def test_decode_by_the_schema(benchmark: Benchmark, ready: Ready, count: int) ->
 def test_score_onnx(benchmark: Benchmark, ready: Ready, count: int) -> None:
     benchmark.group = ready.named("score", count)
     rows, engine = rows_of(ready, count), ready.served.engine
-    found = benchmark(lambda: engine.score(rows.matrix()))  # type: ignore[attr-defined]
+    found = benchmark(lambda: engine.score(rows.matrix(), rows.texts(engine.text_columns)))  # type: ignore[attr-defined]
     assert len(found.plain().values) == count
 
 
@@ -86,7 +86,7 @@ def test_score_sklearn(benchmark: Benchmark, ready: Ready, count: int) -> None:
 def test_prepare(benchmark: Benchmark, ready: Ready, count: int) -> None:
     benchmark.group = ready.named("after decoding", count)
     rows, caller = rows_of(ready, count), Caller(ready.client_id, REQUEST_ID)
-    found = benchmark(inference.prepare, ready.served, rows, caller)
+    found = benchmark(inference.prepare, ready.served, rows, caller, 1)
     assert len(found.ids) == count
 
 

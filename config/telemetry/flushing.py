@@ -14,6 +14,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from config import health
 from config.telemetry import place
 from predictions import log as prediction_log
 from predictions import shadowing
@@ -42,7 +43,7 @@ class Instruments:
         self.histograms: dict[str, Histogram] = {}
         self._series: dict[str, set[tuple[str, ...]]] = {}
         for each in names.TABLE.values():
-            if each.source == "database":
+            if each.source in ("database", "health"):  # asked when somebody scrapes
                 continue
             if not each.labels and place.role() not in (None, each.source):
                 continue
@@ -187,11 +188,13 @@ def flusher() -> Flusher:
 
 def start() -> None:
     """Begins to pass on what this web process counts: to Prometheus' files, and to the table of answer
-    times in a thread of its own, because a database that is away may keep that one waiting."""
+    times in a thread of its own, because a database that is away may keep that one waiting. A third thread
+    looks for what is wrong, and logs it."""
     flusher()
     _repeated.append(Repeated("metrics", FLUSH_SECONDS, flusher().flush))
     keeper = answer_times.keeper()
     _repeated.append(Repeated("answer-times", answer_times.WRITE_SECONDS, keeper.write))
+    _repeated.append(Repeated("health", health.WATCH_SECONDS, health.watch))
 
 
 def close(seconds: float = 3.0) -> None:

@@ -7,6 +7,7 @@ before `config.telemetry.place.begin` must import this one inside its functions.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -14,8 +15,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from config import health
 from config.telemetry import flushing, place
-from config.telemetry.database import DatabaseCollector
+from config.telemetry.database import DatabaseCollector, Families
+
+SCRAPE_SECONDS: Final = 0.3
+"""How long a scrape waits for the health checks; then it tells what they found last."""
 
 
 class Shared(Collector):
@@ -36,10 +41,21 @@ class Own(Collector):
         return flushing.flusher().instruments.registry.collect()
 
 
+class Health(Collector):
+    """What the health checks find."""
+
+    def collect(self) -> Iterable[Metric]:
+        found, families = health.report(SCRAPE_SECONDS), Families()
+        families.add("vigia_ready", (), found.is_ready)
+        for check in health.CHECKS:
+            families.add("vigia_degraded", (check,), check in found.found)
+        return families.made.values()
+
+
 def everything(accept: str) -> tuple[bytes, str]:
     """(body, content type) for a header ``Accept``: of all processes of this machine, and the database."""
     flushing.flusher().flush()
-    return _written(accept, Shared(*place.ROLES) if place.role() else Own(), DatabaseCollector())
+    return _written(accept, Shared(*place.ROLES) if place.role() else Own(), DatabaseCollector(), Health())
 
 
 def of_the_worker(accept: str) -> tuple[bytes, str]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, StreamingHttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
@@ -26,7 +26,7 @@ from predictions.serializers import PredictionDetailSerializer, PredictionSerial
 from predictions.services import outcomes, search
 from training.admin.filters import ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
-from training.models import RegisteredModel
+from training.models import RegisteredModel, sharing_versions
 from training.templatetags.vigia import brief, share, warning_badges
 
 Rows = QuerySet[Prediction, Prediction]
@@ -53,7 +53,7 @@ class PredictionAdmin(RegistryAdmin):
         PeriodParameter,
         BeforeParameter,
     ]
-    list_select_related: ClassVar = ["registered_model", "version", "client"]
+    list_select_related: ClassVar = ["registered_model", "client"]
     list_per_page = 50
     list_before_template = "admin/predictions/prediction/calendar.html"
     list_disable_select_all = True
@@ -84,6 +84,10 @@ class PredictionAdmin(RegistryAdmin):
         ids = RegisteredModel.objects.filter(pk__in=self.model_ids(request))
         chosen = request.GET.get("model")
         return list((ids.filter(name=chosen) if chosen else ids).values_list("pk", flat=True))
+
+    def get_queryset(self, request: HttpRequest) -> Rows:
+        rows: Rows = super().get_queryset(request)
+        return rows.prefetch_related(*sharing_versions("version"))
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         return super().changelist_view(request, {"title": "Prediction log", **(extra_context or {})})
@@ -123,11 +127,10 @@ class PredictionAdmin(RegistryAdmin):
         return row.client.get_username() if row.client else "–"
 
     @admin.action(description="Export selected as CSV")
-    def export_selected(self, request: HttpRequest, queryset: Rows) -> HttpResponse:
-        rows = queryset.select_related("registered_model", "version")[:LONGEST_EXPORT]
-        text = export.write(PredictionSerializer(rows, many=True).data)
+    def export_selected(self, request: HttpRequest, queryset: Rows) -> StreamingHttpResponse:
+        rows = list(queryset.select_related("registered_model")[:LONGEST_EXPORT])
         named = {"Content-Disposition": 'attachment; filename="predictions.csv"'}
-        return HttpResponse(text, content_type="text/csv; charset=utf-8", headers=named)
+        return export.streamed(rows, PredictionSerializer().to_representation, named)
 
     # -- one row -----------------------------------------------------------------------------------
 

@@ -17,13 +17,13 @@ from unfold.widgets import INPUT_CLASSES
 
 from predictions.models import Replay
 from predictions.services import replays
-from training import tasks
+from training import queueing
 from training.admin.filters import ModelFilter
 from training.admin.jobs import JobAdmin, StatusFilter
 from training.admin.rights import allowed_ids, visible_ids
 from training.admin.switching import require
 from training.errors import VigiaError
-from training.models import ModelVersion
+from training.models import ModelVersion, sharing_versions
 from training.services import comparison, jobs
 from training.templatetags.vigia import share
 
@@ -58,7 +58,8 @@ class ReplayAdmin(JobAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Rows:
         rows: Rows = super().get_queryset(request)
-        return rows.select_related("registered_model", "version__registered_model", "requested_by")
+        rows = rows.select_related("registered_model", "requested_by")
+        return rows.prefetch_related(*sharing_versions("version"))
 
     # -- the list ----------------------------------------------------------------------------------
 
@@ -123,7 +124,7 @@ class ReplayAdmin(JobAdmin):
             by: Any = request.user
             since, until = form.cleaned_data["since"], min(form.cleaned_data["until"], timezone.now())
             made = replays.request(version, since, until, by=by)
-            tasks.enqueue(made)
+            queueing.enqueue(made)
             messages.success(request, f"Replay {made.pk} is queued; this page follows it.")
             return HttpResponseRedirect(reverse("admin:predictions_replay_change", args=[made.pk]))
         chosen = form.cleaned_data if form.is_bound and form.is_valid() else usual

@@ -25,7 +25,7 @@ from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids, visible_ids
 from training.admin.switching import require
 from training.errors import VigiaError
-from training.models import ModelVersion, RegisteredModel
+from training.models import ModelVersion, RegisteredModel, sharing_versions
 from training.schema import InvalidRows
 from training.templatetags.vigia import badge
 
@@ -85,8 +85,9 @@ class DriftReviewAdmin(RegistryAdmin):
     def get_queryset(self, request: HttpRequest) -> Rows:
         rows: Rows = super().get_queryset(request)
         drifted = Count("findings", filter=Q(findings__verdict=Verdict.DRIFT))
-        related = ("registered_model", "version__registered_model", "requested_by")
-        return rows.select_related(*related).annotate(columns=Count("findings"), drifted_columns=drifted)
+        rows = rows.select_related("registered_model", "requested_by")
+        rows = rows.prefetch_related(*sharing_versions("version"))
+        return rows.annotate(columns=Count("findings"), drifted_columns=drifted)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         return super().changelist_view(request, {"title": "Drift reviews", **(extra_context or {})})
@@ -167,6 +168,7 @@ class DriftReviewAdmin(RegistryAdmin):
         asked = request.GET.get("format", "html")
         if asked == "html":
             answer = HttpResponse(reports.render(row), content_type=reports.HTML)
+            answer._csp_config = reports.POLICY  # type: ignore[attr-defined]
         elif asked == "json":
             text = JSONRenderer().render(ReviewSerializer(row).data, "application/json; indent=2")
             answer = HttpResponse(text, content_type="application/json")

@@ -22,7 +22,7 @@ from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.admin.switching import LONGEST_REASON, require
 from training.errors import VigiaError
-from training.models import ModelVersion, Rollout
+from training.models import ModelVersion, Rollout, sharing_versions
 from training.services import comparison, makers, rollouts
 from training.templatetags.vigia import badge
 
@@ -74,8 +74,8 @@ class RolloutAdmin(RegistryAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Rollout, Rollout]:
         rows: QuerySet[Rollout, Rollout] = super().get_queryset(request)
-        related = ("registered_model", "version__registered_model", "started_by", "stopped_by")
-        return rows.select_related(*related)
+        rows = rows.select_related("registered_model", "started_by", "stopped_by")
+        return rows.prefetch_related(*sharing_versions("version"))
 
     # -- the list ----------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from predictions.services.hour_tallies import task_of
 from predictions.services.quality import Quality
 from predictions.services.watching import Moved, Window
 from training.admin.rights import allowed_ids, visible_ids
-from training.models import ModelVersion, RegisteredModel
+from training.models import ModelVersion, RegisteredModel, sharing_versions
 
 LENGTHS: Final = {"24h": dt.timedelta(hours=24), "7d": dt.timedelta(days=7), "30d": dt.timedelta(days=30)}
 NAMES: Final = {"24h": "24 hours", "7d": "7 days", "30d": "30 days"}
@@ -175,7 +175,9 @@ def _asked(request: HttpRequest) -> str:
 
 
 def _latest_reviews(model: RegisteredModel) -> list[DriftReview]:
-    return list(model.reviews.select_related("version", "requested_by")[:LATEST])
+    return list(
+        model.reviews.select_related("requested_by").prefetch_related(*sharing_versions("version"))[:LATEST]
+    )
 
 
 def address(model_id: int) -> str:

@@ -11,7 +11,7 @@ from django.db.models import Max, Q
 
 from predictions.identifiers import lowest_at
 from predictions.models import Outcome, Prediction
-from training.models import RegisteredModel
+from training.models import RegisteredModel, sharing_versions
 
 PAGE = 100
 LARGEST_PAGE = 1_000
@@ -31,7 +31,7 @@ class Wanted:
 
 def page(model: RegisteredModel, wanted: Wanted) -> tuple[list[Prediction], uuid.UUID | None]:
     """(rows, cursor of the next page or None)."""
-    rows = Prediction.objects.filter(registered_model=model).select_related("version", "registered_model")
+    rows = Prediction.objects.filter(registered_model=model).prefetch_related(*sharing_versions("version"))
     if wanted.since is not None:
         rows = rows.filter(id__gte=lowest_at(wanted.since))
     if wanted.until is not None:
@@ -47,12 +47,15 @@ def page(model: RegisteredModel, wanted: Wanted) -> tuple[list[Prediction], uuid
     found = list(rows.order_by("-id")[: wanted.limit + 1])
     more = len(found) > wanted.limit
     found = found[: wanted.limit]
+    for row in found:
+        row.registered_model = model
     return found, found[-1].id if more else None
 
 
 def by_ids(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Prediction]:
     """Rows of the log by id."""
-    return {row.pk: row for row in Prediction.objects.filter(pk__in=ids)}
+    rows = Prediction.objects.filter(pk__in=ids).prefetch_related(*sharing_versions("version"))
+    return {row.pk: row for row in rows}
 
 
 def find(identifier: uuid.UUID) -> Prediction | None:

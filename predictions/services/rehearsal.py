@@ -42,7 +42,7 @@ def _cell(value: Value) -> str:
 
 
 def _answered(served: Served, rows: Rows, count: int) -> Answered:
-    body = inference.prepared(served, rows, NOBODY).as_dict()
+    body = inference.prepared(served, rows, NOBODY, 0).as_dict()
     given = body["predictions"]
     if len(given) != count:
         raise Unusable(f"{len(given)} answers to {count} rows")

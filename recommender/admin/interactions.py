@@ -18,6 +18,7 @@ from recommender.admin import rights
 from recommender.admin.changelist import AfterParameter, PositionChangeList, Silent
 from recommender.models import Interaction
 from training.admin.rights import RegistryAdmin
+from training.models import sharing_versions
 from training.schema.columns import is_storable
 from training.templatetags.vigia import badge
 
@@ -76,7 +77,7 @@ class InteractionChangeList(PositionChangeList):
 class InteractionAdmin(RegistryAdmin):
     list_display: ClassVar = ["when", "who", "what", "said", "followed", "received", "told_by"]
     list_filter: ClassVar = [KindFilter, MovieParameter, AfterParameter]
-    list_select_related: ClassVar = ["movie", "version", "client"]
+    list_select_related: ClassVar = ["movie", "client"]
     list_display_links: ClassVar = None
     show_facets = admin.ShowFacets.NEVER  # a facet is a count over all of them
     sortable_by: ClassVar = ()
@@ -85,7 +86,7 @@ class InteractionAdmin(RegistryAdmin):
     fields: ClassVar = ["user"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Interaction, Interaction]:
-        return Interaction.objects.all()
+        return Interaction.objects.prefetch_related(*sharing_versions("version"))
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return rights.sees_interactions(request)

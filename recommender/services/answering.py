@@ -85,7 +85,7 @@ def quick(served: Served, body: bytes, caller: Caller, generation: int) -> Recom
     try:
         plain = _decode_plain(body)
     except msgspec.DecodeError:  # of which a validation error is one
-        return _quick_by_text(served, body, caller, withdrawn)
+        return _quick_by_text(served, body, caller, generation, withdrawn)
     engine = _engine(served)
     top_n = None if plain.top_n is msgspec.UNSET else plain.top_n
     if body.count(b'"') != plain.quotes:
@@ -104,11 +104,11 @@ def quick(served: Served, body: bytes, caller: Caller, generation: int) -> Recom
         matched = (plain.movie_id, engine.title(plain.movie_id))
         written = Written.of(asked, found, found.reason, matched)
         kept.put((plain.movie_id, top_n), written)
-    return Recommendation(served, caller, written)
+    return Recommendation(served, caller, written, generation)
 
 
 def _quick_by_text(
-    served: Served, body: bytes, caller: Caller, withdrawn: frozenset[int]
+    served: Served, body: bytes, caller: Caller, generation: int, withdrawn: frozenset[int]
 ) -> Recommendation | None:
     engine = _engine(served)
     if len(body) > SHORT or len(engine) > SMALL:
@@ -121,7 +121,7 @@ def _quick_by_text(
     if body.count(b'"') != plain.quotes:
         return None
     found = engine.recommend(Question((Seed(text=asked.text),), asked.most), withdrawn)
-    return Recommendation(served, caller, Written.of(asked, found, found.reason))
+    return Recommendation(served, caller, Written.of(asked, found, found.reason), generation)
 
 
 def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Recommendation:
@@ -146,7 +146,8 @@ def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Re
                 reason = CANCELLED_OUT if taste.seen else NO_INTERACTIONS
     seeds += _listed(engine, asked.disliked, withdrawn, _DISLIKED)
     if reason:
-        return Recommendation(served, caller, Written.of(asked, Found(()), reason, matched), asked.key)
+        written = Written.of(asked, Found(()), reason, matched)
+        return Recommendation(served, caller, written, generation, asked.key)
     filters = Filters(
         asked.genres,
         asked.year_from,
@@ -156,7 +157,8 @@ def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Re
     )
     question = Question(tuple(seeds), asked.most, filters, asked.diversity or 0.0, asked.explains)
     found = engine.recommend(question, withdrawn)
-    return Recommendation(served, caller, Written.of(asked, found, found.reason, matched), asked.key)
+    written = Written.of(asked, found, found.reason, matched)
+    return Recommendation(served, caller, written, generation, asked.key)
 
 
 def _engine(served: Served) -> IndexEngine:

@@ -17,6 +17,7 @@ from recommender.entries import Refused, read_column
 from recommender.models import Interaction
 from recommender.reading.interactions import LONGEST_REFERENCE
 from training.errors import TooLarge
+from training.models import sharing_versions
 from training.schema import Column, Fault, InvalidRows
 from training.schema.columns import is_storable
 from training.schema.dataset import RepeatedNames
@@ -158,7 +159,7 @@ def page(
     *, user: str | None, movie_id: int | None, before: int | None, limit: int
 ) -> tuple[list[Interaction], int | None]:
     """(interactions, the newest first; cursor of the next page or None). Always by an index."""
-    rows = Interaction.objects.select_related("version", "client")
+    rows = Interaction.objects.select_related("client").prefetch_related(*sharing_versions("version"))
     if user is not None:
         rows = rows.filter(user=user) if is_storable(user) else rows.none()
     if movie_id is not None:

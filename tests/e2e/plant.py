@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import psutil
 import psycopg
@@ -33,6 +34,15 @@ partitions.ensure(timezone.now(), 1)
 registry.sync_catalogue()
 for name in ("churn", "houses"):
     call_command("load_dataset", name, f"training/samples/{name}.csv")
+"""
+
+# Celery whose processes write where each of their threads stands when SIGUSR2 asks them.
+CELERY: Final = """
+import faulthandler, signal, sys
+faulthandler.register(signal.SIGUSR2, all_threads=True)
+from celery.__main__ import main
+sys.argv[0] = "celery"
+main()
 """
 
 
@@ -60,13 +70,13 @@ class Plant:
 
     def start_worker(self) -> None:
         self._start(
-            "worker", "-m", "celery", "--quiet", "-A", "config", "worker", "--concurrency", "2", "--loglevel",
+            "worker", "-c", CELERY, "--quiet", "-A", "config", "worker", "--concurrency", "2", "--loglevel",
             "info", "--without-gossip", "--without-mingle",
         )  # fmt: skip
 
     def start_beat(self, name: str = "beat") -> None:
         schedule = str(self.var / f"schedule of {name}")
-        self._start(name, "-m", "celery", "--quiet", "-A", "config", "beat", "--schedule", schedule)
+        self._start(name, "-c", CELERY, "--quiet", "-A", "config", "beat", "--schedule", schedule)
 
     def _start(self, name: str, *arguments: str) -> None:
         with self.log.open("ab") as out:
@@ -116,6 +126,32 @@ class Plant:
         self.processes["beat"].wait()
         self.start_beat()
 
+    def leave_the_worker_alone(self, port: int) -> None:
+        """No beat any more, and a new worker that reaches the broker through another port."""
+        for name in ("second beat", "beat", "worker"):
+            process = self.processes.pop(name)
+            self.dead += psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            process.wait()
+        known = urlsplit(self.broker_url)
+        self.env["REDIS_URL"] = self.broker_url.replace(f":{known.port}/", f":{port}/")
+        self.heartbeat.unlink(missing_ok=True)
+        self.start_worker()
+        await_(self.heartbeat.exists, 60, self.said)
+
+    @property
+    def heartbeat(self) -> Path:
+        """The worker's sign of life."""
+        return self.var / "metrics" / "heartbeats" / "worker"
+
+    def health(self, *arguments: str) -> tuple[int, str]:
+        """What the worker's health check says."""
+        done = subprocess.run(
+            [sys.executable, "-m", "docker.health", "worker", *arguments], cwd=ROOT, env=self.env, text=True,
+            capture_output=True, timeout=60, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
     def second_beat(self) -> None:
         """One more than there should be."""
         self.start_beat("second beat")
@@ -125,7 +161,7 @@ class Plant:
 
     def lose_broker(self) -> None:
         """Everything the broker held is gone, and so is its process."""
-        broker = psutil.Process(self._server("valkey").pid)
+        broker = self.broker()
         with suppress(Exception), Celery(broker=self.broker_url).connection_for_write() as connection:
             connection.default_channel.client.flushall()
         broker.kill()
@@ -139,6 +175,9 @@ class Plant:
                 if "do_job" in line and process.environ().get("VIGIA_VAR") == str(self.var):
                     found.append(process)
         return found
+
+    def broker(self) -> psutil.Process:
+        return self._server("valkey")
 
     def _server(self, name: str) -> psutil.Process:
         """Its first process; waited for, because it may just be on its way back."""
@@ -168,7 +207,7 @@ class Plant:
                 asked = connection.execute(statement.encode(), parameters)
                 return asked.fetchall() if asked.description else []
 
-        until = time.monotonic() + 30
+        until = time.monotonic() + 90  # its pauses grow while it dies again and again
         while True:
             try:
                 return ask()
@@ -202,8 +241,30 @@ class Plant:
         with suppress(Exception), Celery(broker=self.broker_url) as app:
             app.send_task("training.tasks.work", (LABEL, run), retry=False)
 
-    def tail(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")[-6000:]
+    def said(self) -> str:
+        """The log's end, after what the broker holds and where each thread of worker and beat stands."""
+        held: object
+        try:
+            with Celery(broker=self.broker_url).connection_for_read() as connection:
+                client = connection.default_channel.client
+                held = {key: client.type(key) for key in client.keys("*")}, client.llen("celery")
+        except Exception as error:
+            held = repr(error)
+        for name in ("worker", "beat", "second beat"):
+            process = self.processes.get(name)
+            if process is not None and process.poll() is None:
+                ours = psutil.Process(process.pid)
+                for each in [ours, *ours.children(recursive=True)]:
+                    with suppress(psutil.Error):
+                        if "do_job" not in each.cmdline():
+                            each.send_signal(signal.SIGUSR2)
+        time.sleep(1)
+        # Two beats send one each second: what goes well is no news.
+        told = [line for line in self.tail(200_000).splitlines() if "publish_waiting_jobs[" not in line]
+        return "\n".join([f"the broker holds {held}", *told])[-40_000:]
+
+    def tail(self, characters: int = 6_000) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")[-characters:]
 
 
 def await_(met: Callable[[], bool], seconds: float, said: Callable[[], object] = str) -> None:

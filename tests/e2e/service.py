@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,10 +10,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, LiteralString
 
 import httpx
 import psutil
+import psycopg
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LEFT_BEHIND = (
@@ -30,7 +34,8 @@ class Service:
     """`make run` in a copy of the tree, with its own var directory and port."""
 
     def __init__(self, directory: Path) -> None:
-        self.tree, self.var = directory / "tree", directory / "var"
+        # Newcomers unpack things wherever they like.
+        self.tree, self.var = directory / "Ana's new checkout (2)" / "tree", directory / "Ana's data"
         shutil.copytree(ROOT, self.tree, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
         self.log = directory / "make-run.log"
         with socket.socket() as probe:
@@ -56,34 +61,57 @@ class Service:
         self.venv = Path(sys.prefix)
         self.process: subprocess.Popen[bytes] | None = None
         self.seen: list[psutil.Process] = []
+        self.interrupted: list[psutil.Process] = []
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, within: float = 150.0) -> float:
-        """Runs `make run` until it has printed its welcome; the seconds that took."""
-        started = time.monotonic()
+    def begin(self) -> None:
+        """Runs `make run`."""
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 ["make", "run", f"VENV={self.venv}"],
                 cwd=self.tree, env=self.env, stdout=out, stderr=out, stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )  # fmt: skip
-        mark = self.printed().count("Vigía is up")
-        while self.printed().count("Vigía is up") == mark:
-            assert self.process.poll() is None, self.printed()[-4000:]
-            assert time.monotonic() - started < within, self.printed()[-4000:]
-            time.sleep(0.1)
+
+    def start(self, within: float = 300.0) -> float:
+        """Runs `make run` until it has printed its welcome; the seconds that took."""
+        started, mark = time.monotonic(), self.printed().count("Vigía is up")
+        self.begin()
+        self.wait_until(lambda: self.printed().count("Vigía is up") > mark, within)
         taken = time.monotonic() - started
-        self.seen = [
-            *psutil.Process(self.process.pid).children(recursive=True),
-            psutil.Process(self.process.pid),
-        ]
+        self.look()
         return taken
 
+    def wait_until(self, fact: Callable[[], object], within: float = 120.0) -> None:
+        """Until something has become true while `make run` runs."""
+        assert self.process is not None
+        until = time.monotonic() + within
+        while not fact():
+            assert self.process.poll() is None, self.printed()[-4000:]
+            assert time.monotonic() < until, self.printed()[-4000:]
+            time.sleep(0.1)
+
+    def look(self) -> None:
+        """Notes every process there is now."""
+        assert self.process is not None
+        process = psutil.Process(self.process.pid)
+        self.seen = [*process.children(recursive=True), process]
+
+    def recorded(self) -> dict[str, int]:
+        """The pids of what `make run` keeps running, by name."""
+        listed = json.loads((self.var / "processes.json").read_text(encoding="utf-8"))["children"]
+        return {child["name"]: child["pid"] for child in listed if " health" not in child["name"]}
+
+    def sql(self, query: LiteralString) -> list[tuple[Any, ...]]:
+        address = json.loads((self.var / "stack.json").read_text(encoding="utf-8"))["database_url"]
+        with psycopg.connect(address) as connection:
+            return connection.execute(query).fetchall()
+
     def printed(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
     def stop(self) -> None:
         """Ctrl-C: the terminal sends it to the whole foreground group."""

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.e2e.plant import Plant, await_
+from tests.tunnel import Tunnel
 
 SEEDS = range(int(os.environ.get("FAULT_SEEDS", "1")))
+SECONDS = float(os.environ.get("FAULT_SECONDS", "120"))
+"""Within which runs end; a machine that does much else at the same time needs more."""
 pytestmark = pytest.mark.e2e
 
 
@@ -61,7 +66,7 @@ def test_each_run_ends_once_whatever_is_killed(plant: Plant, seed: int) -> None:
     for kill in kills:
         time.sleep(chance.uniform(0.0, 2.5))
         kill()
-    await_(lambda: all_finished(plant, runs), 120, lambda: (states(plant, runs), plant.tail()))
+    await_(lambda: all_finished(plant, runs), SECONDS, lambda: f"{states(plant, runs)}\n{plant.said()}")
     ended = states(plant, runs)
     made = dict(
         plant.sql(
@@ -93,3 +98,28 @@ def test_a_job_that_kills_its_process_is_given_up_after_three_attempts(plant: Pl
     assert (state, attempts, len(killed)) == ("failed", 3, 3)
     assert "3 attempts" in error
     assert not plant.sql("SELECT 1 FROM training_modelversion WHERE run_id = %s", run)
+
+
+def test_runs_are_done_while_beat_is_away_and_the_broker_swallows_or_stands_still(plant: Plant) -> None:
+    """And a worker that stands still itself is ended by its health check, for another to be started."""
+    tunnel = Tunnel(urlsplit(plant.broker_url).port or 6379)
+    try:
+        plant.leave_the_worker_alone(tunnel.port)
+        broker = plant.broker()
+        for trouble, mended in ((tunnel.swallow, tunnel.pass_on), (broker.suspend, broker.resume)):
+            trouble()
+            run = plant.request("houses")
+            try:
+                await_(lambda run=run: all_finished(plant, [run]), SECONDS, plant.said)  # type: ignore[misc]
+            finally:
+                mended()
+            assert states(plant, [run]) == [(run, "succeeded", 1, "")]
+        worker = plant.processes["worker"]
+        assert plant.health()[0] == 0
+        worker.send_signal(signal.SIGSTOP)
+        await_(lambda: time.time() - plant.heartbeat.stat().st_mtime > 8, 30)
+        code, said = plant.health("--seconds", "8", "--end")
+        assert (code, "so it was killed" in said) == (1, True), said
+        assert worker.wait(10) == -signal.SIGKILL
+    finally:
+        tunnel.close()

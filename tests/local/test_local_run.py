@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +28,12 @@ pathlib.Path(os.environ["VIGIA_VAR"], "welcome.txt").write_text("Welcome to the 
 print("bootstrapped", flush=True)
 """
 WEB = """
-import http.server, os
+import http.server, os, pathlib, signal, sys
+def end(*_):
+    with pathlib.Path("ended").open("a") as file:
+        file.write("web ")
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -35,11 +42,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 """
-# A service with a child of its own, and one that does not want to end.
+# The worker has a check, and is well as long as there is no file "sick".
+HEALTH = """
+import pathlib, sys
+if sys.argv[1] != "worker":
+    sys.exit(2)
+print("it has a cold")
+sys.exit(pathlib.Path("sick").exists())
+"""
+# A service with children of its own, one of which leads another session as jobs do; and one that does not
+# want to end.
 PROCFILE = """
 web: exec python web.py
-worker: sleep 61 & exec sleep 62
+worker: sleep 61 & setsid sleep 63 & exec sleep 62
 """
+WORKER = {"sleep 61", "sleep 62", "sleep 63"}
 STUBBORN = "stubborn: trap '' TERM; while true; do sleep 0.5; done\n"
 
 
@@ -53,6 +70,8 @@ def planted() -> Iterator[Path]:
     shutil.copytree(ROOT / "local", directory / "local", ignore=shutil.ignore_patterns("__pycache__"))
     (directory / "manage.py").write_text(MANAGE)
     (directory / "web.py").write_text(WEB)
+    (directory / "docker").mkdir()
+    (directory / "docker" / "health.py").write_text(HEALTH)
     (directory / "Procfile").write_text(PROCFILE)
     yield directory
     shutil.rmtree(directory)
@@ -66,6 +85,7 @@ def started_once(planted: Path) -> Path:
         one.process.terminate()
         assert one.wait() == 0
     (planted / "output.txt").unlink()
+    (planted / "ended").unlink()
     return planted
 
 
@@ -120,12 +140,12 @@ class Run:
     def wait_for_worker(self) -> None:
         """Until the service that starts last runs, and its child."""
         until = time.monotonic() + 10
-        while not {"sleep 61", "sleep 62"} <= set(self.left()):
+        while not set(self.left()) >= WORKER:
             assert time.monotonic() < until, self.output
             self.look()
             time.sleep(0.05)
 
-    def wait(self, seconds: float = 15) -> int:
+    def wait(self, seconds: float = 40) -> int:
         """Its exit code, once it has ended within that time."""
         until = time.monotonic() + seconds
         while self.process.poll() is None:
@@ -134,13 +154,17 @@ class Run:
             time.sleep(0.02)
         return self.process.returncode
 
+    def named(self, line: str) -> list[psutil.Process]:
+        return [process for process, found in self._alive() if found == line]
+
     def left(self) -> list[str]:
-        found = []
-        for process in self.seen:
+        return [line for _, line in self._alive()]
+
+    def _alive(self) -> Iterator[tuple[psutil.Process, str]]:
+        for process in list(self.seen):
             with contextlib.suppress(psutil.Error):
                 if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(" ".join(process.cmdline()))
-        return found
+                    yield process, " ".join(process.cmdline())
 
 
 @contextlib.contextmanager
@@ -203,7 +227,7 @@ def test_a_killed_supervisor_is_survived_by_the_next_start(tree: Path) -> None:
         one.wait_for_worker()
         one.process.kill()
         one.process.wait()
-        assert {"sleep 61", "sleep 62"} <= set(one.left())
+        assert set(one.left()) >= WORKER
         one.log.unlink()
         with run(tree, port) as two:  # the same port: the orphan that holds it is ended first
             two.wait_for("Welcome to the tests")
@@ -214,13 +238,100 @@ def test_a_killed_supervisor_is_survived_by_the_next_start(tree: Path) -> None:
             assert two.left() == []
 
 
-def test_a_service_that_ends_takes_everything_down_with_a_message(tree: Path) -> None:
+def quicken(tree: Path) -> None:
+    """Pauses and patience as the service has them are too long for a test."""
+    path = tree / "local" / "services.py"
+    text = path.read_text()
+    for name, value in {
+        "PAUSES": "(0.05, 0.1, 0.2)",
+        "FROZEN_SECONDS": "0.6",
+        "LOOK_SECONDS": "0.2",
+        "CHECK_SECONDS, RECHECK_SECONDS, CHECK_LIMIT": "0.2, 0.1, 5.0",
+    }.items():
+        text, count = re.subn(rf"^{name} = [^#\n]+", f"{name} = {value}  ", text, flags=re.MULTILINE)
+        assert count == 1, name
+    path.write_text(text)
+
+
+def recorded(tree: Path) -> dict[str, int]:
+    """The pids of what runs, by name."""
+    listed = json.loads((tree / "var" / "processes.json").read_text())["children"]
+    return {child["name"]: child["pid"] for child in listed if " health" not in child["name"]}
+
+
+def test_a_killed_service_is_started_again_and_nothing_of_it_is_left(tree: Path) -> None:
+    port = free_port()
+    with run(tree, port) as one:
+        one.wait_for("Welcome to the tests")
+        one.wait_for_worker()
+        before, old = recorded(tree), set(one.seen)
+        for name in ("web", "worker"):
+            os.kill(before[name], signal.SIGKILL)
+            one.wait_for(f"{name} was ended by SIGKILL; starting it again in 0.5 s")
+        until = time.monotonic() + 10
+        while not is_answered(port) or recorded(tree).keys() != before.keys():
+            assert time.monotonic() < until, one.output
+            time.sleep(0.05)
+        after = recorded(tree)
+        assert all(after[name] != before[name] for name in ("web", "worker"))
+        assert all(after[name] == before[name] for name in ("postgres", "valkey"))
+        assert not [each for line in WORKER for each in one.named(line) if each in old]
+        one.wait_for_worker()
+        assert one.process.poll() is None
+        one.process.terminate()
+        assert one.wait() == 0
+        assert one.left() == []
+
+
+def is_answered(port: int) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2):
+        return True
+    return False
+
+
+def test_a_service_that_ends_again_and_again_ends_the_others_and_web_last(tree: Path) -> None:
+    quicken(tree)
+    trapped = "worker: trap 'echo worker >>ended; exit' TERM; while true; do sleep 0.1; done"
+    (tree / "Procfile").write_text(f"web: exec python web.py\n{trapped}\ndying: exit 3\n")
     with run(tree, free_port()) as one:
         one.wait_for("Welcome to the tests")
-        listed = json.loads((tree / "var" / "processes.json").read_text())["children"]
-        os.kill(next(child["pid"] for child in listed if child["name"] == "web"), signal.SIGKILL)
         assert one.wait() == 1
-        assert "web ended (exit code -9), so everything is stopped" in one.output
+        assert "dying ended (exit code 3); starting it again in 0.2 s" in one.output
+        assert "dying ended (exit code 3), 4 times in a row, so everything is stopped" in one.output
+        assert (tree / "ended").read_text().split() == ["worker", "web"]
+        assert one.left() == []
+
+
+def test_a_web_process_that_never_answers_ends_the_start_with_the_end_of_its_log(tree: Path) -> None:
+    (tree / "web.py").write_text("raise SystemExit('no such setting')")
+    with run(tree, free_port()) as one:
+        assert one.wait() == 1
+        assert "web ended (exit code 1) before it answered" in one.output
+        assert "| no such setting" in one.output
+        assert one.left() == []
+
+
+def test_a_frozen_service_and_one_that_is_not_well_are_started_again(tree: Path) -> None:
+    quicken(tree)
+    with run(tree, free_port()) as one:
+        one.wait_for("Welcome to the tests")
+        one.wait_for_worker()
+        [child] = one.named("sleep 61")
+        child.suspend()
+        one.wait_for(f"worker: its process {child.pid} has been stopped for more than 1 s: killing it")
+        assert "worker was ended" not in one.output, "it is for the worker to start its own again"
+        os.kill(recorded(tree)["worker"], signal.SIGSTOP)
+        one.wait_for("worker has been stopped for more than 1 s: killing it")
+        one.wait_for("worker was ended by SIGKILL; starting it again in 0.1 s")
+        one.wait_for_worker()
+        (tree / "sick").touch()
+        one.wait_for("worker is not well (it has a cold): killing it")
+        (tree / "sick").unlink()
+        one.wait_for("worker was ended by SIGKILL; starting it again in 0.1 s")
+        one.wait_for_worker()
+        assert one.process.poll() is None
+        one.process.terminate()
+        assert one.wait() == 0
         assert one.left() == []
 
 

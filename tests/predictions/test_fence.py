@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from django.utils import timezone
 from knox.models import AuthToken
 from rest_framework.test import APIClient
 
+from predictions.identifiers import log_ids, lowest_at, time_of
 from predictions.models import Prediction
 from tests.conftest import assert_error, keyed
 from tests.trained import train_sample
@@ -206,6 +208,11 @@ def test_under_constant_switching_every_row_was_answered_by_the_version_live_at_
         }
         assert version in live, (version, start, end, switches)
     assert Activation.objects.count() == 21
+    model = versions[0].registered_model
+    for row in Prediction.objects.all():
+        active = registry.active_at(model, row.at)
+        assert active is not None
+        assert active.version_id == row.version_id, "the time of the row names the version that answered"
     logged = Prediction.objects.order_by("id").values_list("version__number", flat=True)
     assert sorted(logged) == sorted(version for version, _, _ in answers)
 
@@ -233,6 +240,65 @@ def test_a_request_that_changes_keep_overtaking_gets_through(
     assert answered.status_code == 200
     assert Prediction.objects.count() == 4_000
     assert snapshot.generation() > before + 3, "nothing changed meanwhile: this test shows nothing"
+
+
+def test_the_time_of_an_activation_parts_the_rows_of_the_two_versions(
+    versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any]
+) -> None:
+    """The old version goes on answering until the commit, and the statement that activates came before."""
+    model = versions[0].registered_model
+
+    def ask() -> None:
+        asked = in_thread(lambda: client.post(CHURN, customer, format="json"))
+        asked.join(timeout=20)
+
+    for turn in range(4):
+        with transaction.atomic():
+            done = registry.activate(versions[(turn + 1) % 2], by=None, reason=f"turn {turn}")
+            ask()
+        assert done.at == Activation.objects.get(pk=done.pk).at, "what is returned is what is stored"
+        ask()
+    listed = client.get(CHURN).json()["predictions"]
+    assert [row["version"] for row in reversed(listed)] == [1, 2, 2, 1, 1, 2, 2, 1]
+    for row in listed:
+        active = client.get("/api/v1/models/churn/active/", {"at": row["at"]}).json()
+        assert active["version"] == row["version"], (row["at"], active)
+        assert registry.active_at(model, dt.datetime.fromisoformat(row["at"])) is not None
+    now = client.get("/api/v1/models/churn/active/").json()
+    assert now["version"] == 1
+
+
+@pytest.mark.parametrize("ahead", [30, 0, -30], ids=lambda seconds: f"{seconds} s ahead")
+def test_clocks_that_differ_part_the_rows_as_well(
+    versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any], ahead: int
+) -> None:
+    """A row of a process whose clock is ahead lies before the activation that follows; one of a process whose
+    clock is behind does not lie before the activation that it follows."""
+    model = versions[0].registered_model
+    made = client.post(CHURN, customer, format="json").json()["predictions"][0]
+    with connection.cursor() as cursor:
+        cursor.execute("SET vigia.maintenance = 'move'")
+        cursor.execute(
+            "WITH moved AS (DELETE FROM predictions_prediction WHERE id = %s RETURNING *) "
+            "INSERT INTO predictions_prediction SELECT (jsonb_populate_record("
+            "  NULL::predictions_prediction, to_jsonb(moved) || jsonb_build_object('id', %s::text))).* "
+            "FROM moved",
+            [made["id"], str(lowest_at(timezone.now() + dt.timedelta(seconds=ahead)))],
+        )
+        cursor.execute("RESET vigia.maintenance")
+    registry.activate(versions[1], by=None, reason="after it")
+    generation = snapshot.generation()
+    later = log_ids(3, generation)
+    assert client.post(CHURN, customer, format="json").json()["version"] == 2
+    for row in Prediction.objects.all():
+        active = registry.active_at(model, row.at)
+        if row.version == versions[1] or ahead >= 0:
+            assert active is not None
+            assert active.version == row.version, row.at
+    last = Activation.objects.latest()
+    assert all(time_of(uuid.UUID(each.decode())) >= last.at for each in later)
+    assert later == sorted(later)
+    assert last.at.microsecond % 1000 == 0
 
 
 # -- what makes the generation grow --------------------------------------------------------------------

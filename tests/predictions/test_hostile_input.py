@@ -320,8 +320,9 @@ def test_basic_credentials_that_are_not_ascii_are_401(churn: ModelVersion) -> No
 
 
 def test_probes_may_use_head_and_wrong_methods_are_405(db: None) -> None:
-    for path in ("/ping", "/healthz/live", "/healthz/ready"):
-        assert Client().head(path).status_code == 200
+    expected = {"/ping": 200, "/healthz/live": 200, "/healthz/ready": 503}  # no version is active
+    for path, status in expected.items():
+        assert Client().head(path).status_code == status
         assert_error(Client().post(path), 405, "method_not_allowed")
 
 
@@ -333,3 +334,98 @@ def test_whole_numbers_beyond_2_to_the_53_are_refused_not_rounded(
 
     with pytest.raises(BadValue):
         Column("n", "integer").from_json(2**53 + 1)
+
+
+OTHER_CHARSETS = (
+    "text/plain; charset=idna",
+    "text/plain; charset=punycode",
+    "text/plain; charset=utf-16",
+    "text/plain; charset=latin-1",
+    "text/plain; charset=undefined",
+    "application/json; charset=hex",
+    "application/json; charset=nonsense",
+    "application/x-www-form-urlencoded; charset=idna",
+    'multipart/form-data; boundary=b; charset="punycode"',
+    "text/plain; charset*=bogus'en'%41",
+)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/ping", "/admin/login/", "/api/v1/models/", CHURN, "/api/schema/", "/nope"]
+)
+def test_another_charset_than_utf_8_is_refused_on_every_route(db: None, path: str) -> None:
+    from config.wsgi import application
+
+    for content_type in OTHER_CHARSETS:
+        for method in ("GET", "POST"):
+            answered = asked_raw(application, method, f"{path}?x=%ff", content_type, b"a=%ff")
+            error = assert_error(answered, 415, "unsupported_media_type")
+            assert "send" in error["message"]
+
+
+def asked_raw(application: Any, method: str, path: str, content_type: str, body: bytes, **extra: str) -> Any:
+    """As the server asks: the test client reads the type before anything else does, and fails."""
+    import io
+    from types import SimpleNamespace
+
+    address, _, query = path.partition("?")
+    environ = {
+        "REQUEST_METHOD": method, "PATH_INFO": address, "QUERY_STRING": query, "CONTENT_TYPE": content_type,
+        "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body), "wsgi.url_scheme": "http",
+        "wsgi.errors": io.StringIO(), "SERVER_NAME": "localhost", "SERVER_PORT": "80",
+        "HTTP_HOST": "localhost",
+        **extra,
+    }  # fmt: skip
+    said: list[Any] = []
+    content = b"".join(application(environ, lambda status, headers: said.extend((status, headers))))
+    return SimpleNamespace(status_code=int(said[0][:3]), headers=dict(said[1]), content=content)
+
+
+@pytest.mark.parametrize(
+    ("head", "refused"),
+    [
+        (b'name="a"\r\nContent-Type: text/plain; charset=idna', True),
+        (b'name="a"\r\nContent-Type: text/plain; charset="utf-16"', True),
+        (b'name="a"\r\ncontent-type: text/plain;Charset=punycode', True),
+        (b'name="a"; filename="f.csv"\r\nContent-Type: text/csv; charset=cp1252', True),
+        (b"name=\"a\"; filename*=idna''%ff", True),
+        (b"name*=punycode''%ff", True),
+        (b"name=\"a\"; filename*=UTF-8''%e2%82%ac.csv", False),
+        (b'name="a"\r\nContent-Type: text/plain; charset=UTF-8', False),
+        (b'name="a"; filename="charset=idna.csv"', False),
+    ],
+)
+@pytest.mark.parametrize("path", ["/admin/login/", CHURN])
+def test_a_part_of_a_form_in_another_charset_is_refused(
+    churn: ModelVersion, api: APIClient, path: str, head: bytes, refused: bool
+) -> None:
+    from config.wsgi import application
+
+    body = (
+        b"--b\r\nContent-Disposition: form-data; "
+        + head
+        + b"\r\n\r\nContent-Type: x; charset=idna\r\n--b--\r\n"
+    )
+    extra = {"HTTP_COOKIE": f"csrftoken={'a' * 32}", **api._credentials}
+    answered = asked_raw(application, "POST", path, "multipart/form-data; boundary=b", body, **extra)
+    assert (answered.status_code == 415) == refused, answered.content
+    if refused:
+        assert "UTF-8" in assert_error(answered, 415, "unsupported_media_type")["message"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/models/churn/",
+        "/api/v1/models/churn/versions/",
+        "/api/v1/models/churn/active/",
+        "/api/v1/models/",
+    ],
+)
+def test_a_method_that_a_route_lacks_is_405_with_and_without_a_body(
+    churn: ModelVersion, api: APIClient, path: str
+) -> None:
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        for body in ("", "{}"):
+            answered = api.generic(method, path, body, content_type="application/json" if body else "")
+            assert_error(answered, 405, "method_not_allowed")

@@ -362,3 +362,21 @@ def test_cells_that_begin_like_formulas_are_neutralised() -> None:
     assert [neutral(cell) for cell in ("=1", "+1", "-1", "@x", "\tx", "a=1", -5, 1.5, None)] == [
         "'=1", "'+1", "'-1", "'@x", "'\tx", "a=1", -5, 1.5, None,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["", " ", "\t", "\r", "\n", "\x0b", "\x00", "\x7f", "\x85", "\u00a0", "\u00ad", "\u034f", "\u115f",
+     "\u180e", "\u2003", "\u2028", "\u200b", "\u200e", "\u202e", "\u2060", "\u2800", "\u3000", "\u3164",
+     "\ufe0f", "\ufeff", "\U000e0020", "\ue000", " \ufeff\t\u200b "],
+    ids=ascii,
+)  # fmt: skip
+def test_what_cannot_be_seen_before_a_formula_does_not_hide_it(before: str) -> None:
+    for sign in "=+-@＝＋－＠﹦﹢﹣﹫⁼⁺⁻₌₊₋−":
+        assert neutral(f"{before}{sign}1") == f"'{before}{sign}1", ascii(sign)
+    assert neutral(f"{before}a=1") in (f"{before}a=1", f"'{before}a=1")
+
+
+def test_text_and_numbers_stay_as_they_are() -> None:
+    for cell in ("a", " a-1", "1-2", "–", "", " ", "\u00a0", "ñ=1", "'=1", -5, -1.5, -0.0, None, True):
+        assert neutral(cell) is cell

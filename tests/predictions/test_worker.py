@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import datetime as dt
 import http.client
 import json
 import os
@@ -19,7 +21,9 @@ from typing import Any
 import psutil
 import pytest
 from django.contrib.auth.models import User
-from django.db import connections
+from django.db import connection, connections, transaction
+from django.utils import timezone
+from knox.models import AuthToken
 
 from predictions.models import Prediction
 from tests.conftest import at_once
@@ -94,15 +98,19 @@ def statuses(raw: bytes) -> list[int]:
 
 @contextlib.contextmanager
 def threads_held(server: Server) -> Iterator[None]:
-    """Every thread waits for a body too large for the event loop, which does not come."""
+    """Every thread waits for a table of the database that this test has locked."""
     held = []
     try:
-        for _ in range(32):
-            client = socket.create_connection(("127.0.0.1", server.port))
-            client.sendall(b"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n\r\n")
-            held.append(client)
-        time.sleep(0.3)
-        yield
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE django_session IN ACCESS EXCLUSIVE MODE")
+            for _ in range(32):
+                client = socket.create_connection(("127.0.0.1", server.port))
+                client.sendall(
+                    b"GET /admin/ HTTP/1.1\r\nHost: localhost\r\nCookie: sessionid=%s\r\n\r\n" % (b"a" * 32)
+                )
+                held.append(client)
+            time.sleep(0.3)
+            yield
     finally:
         for client in held:
             client.close()
@@ -559,6 +567,24 @@ def test_a_revoked_key_is_dead_in_every_process_at_once(
         assert all(asked < revoked for _, _, asked, _ in clients.answers), "answered after it was revoked"
         assert {status for status, _, _ in clients.others} <= {401}
         assert clients.others
+
+
+def test_a_key_is_dead_in_the_lane_from_the_moment_it_expires(
+    server: Server, client_user: User, customer: dict[str, Any]
+) -> None:
+    token, key = AuthToken.objects.create(user=client_user, expiry=dt.timedelta(seconds=2))
+    expires = time.monotonic() + (token.expiry - timezone.now()).total_seconds()
+    with Clients(server, key, CHURN, customer, number=3) as clients:
+        clients.await_answers(12)
+        time.sleep(max(0.0, expires - time.monotonic()) + 0.3)
+    assert all(asked <= expires + 0.05 for _, _, asked, _ in clients.answers), "answered after it expired"
+    assert {status for status, _, _ in clients.others} == {401}
+    basic = base64.b64encode(f"any:{key}".encode()).decode()
+    for spelt in (f"Token {key}", f"Bearer {key}", f"Basic {basic}"):
+        status, headers, body = server.ask("POST", CHURN, customer, Authorization=spelt)
+        assert (status, body["error"]["code"]) == (401, "bad_key")
+        assert headers["WWW-Authenticate"] == "Token"
+    assert AuthToken.objects.filter(pk=token.pk).exists(), "the admin still shows it"
 
 
 def test_whatever_is_killed_every_answer_is_in_the_log_once(

@@ -77,7 +77,10 @@ def test_the_way_a_file_is_written_does_not_change_its_rows(
         ("size,kind,price\n1,x,2\n".encode("utf-16-le"), "UTF-16"),
         (b"PK\x03\x04\x14\x00", "a spreadsheet"),
         (b"\x1f\x8b\x08\x00", "gzip"),
-        ("size;kind;price\n1.200;x;2\n3.400;x;3\n", "thousands point: pass --decimal ."),
+        (
+            "size;kind;price\n1.200;x;2\n3.400;x;3\n",
+            "thousands point: say which decimal mark the file uses, pass --decimal .",
+        ),
         ("size;kind;price\n1.234;x;2,5\n", "--decimal , --thousands ."),
     ],
 )

@@ -275,9 +275,8 @@ def test_what_a_run_wrote_is_for_those_who_may_train(churn: ModelVersion, api: A
 
 def test_cancelling_in_the_admin(churn: ModelVersion) -> None:
     run = queued()
-    User.objects.create_superuser("root", "", "root")
     client = Client()
-    client.login(username="root", password="root")
+    client.force_login(User.objects.create_superuser("root"))
     page = f"/admin/training/trainingrun/{run.pk}/change/"
     assert "Cancel the run" in client.get(page).content.decode()
     TrainingRun.objects.filter(pk=run.pk).update(log_tail="its last words")

@@ -68,6 +68,11 @@ def test_numbers_that_can_be_read_two_ways_are_refused_with_what_to_pass(
         recognise(named, delimiter=delimiter)
 
 
+def test_in_a_file_of_known_columns_a_comma_among_decimal_points_is_a_fault_of_its_cell() -> None:
+    columns = {"a": ["1.5", "2,5"], "b": ["0.5"]}
+    assert recognise(columns, delimiter=";", declared=True) == NumberFormat()
+
+
 def test_what_is_told_is_not_recognised() -> None:
     columns = {"a": ["1.234", "2.500"], "b": ["3,5"]}
     assert recognise(columns, delimiter=";", decimal=",", thousands=".") == EUROPEAN

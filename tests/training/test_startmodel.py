@@ -361,7 +361,7 @@ def test_a_number_can_stand_for_a_missing_value_however_it_is_written(tmp_path: 
     started = start("gaps", file, tmp_path, "--null", "-200", "--force")
     column = started.schema.by_name["extra"]
     assert (column.minimum, column.missing) == (0, ("-200", "-200,0"))
-    batch = next(CsvReader(file.open("rb"), started.schema, with_target=True).batches())
+    batch = next(CsvReader(io.BytesIO(file.read_bytes()), started.schema, with_target=True).batches())
     assert (batch.columns["extra"][:3], batch.faults) == ([None, None, 2.5], [])
     assert column.from_json(-200) is None
 
@@ -432,7 +432,7 @@ def test_amounts_of_money_are_numbers_and_no_identifiers(
     column = started.schema.by_name["extra"]
     assert (column.type, column.signs) == ("number", signs)
     assert_well_written(started.path)
-    batch = next(CsvReader(file.open("rb"), started.schema, with_target=True).batches())
+    batch = next(CsvReader(io.BytesIO(file.read_bytes()), started.schema, with_target=True).batches())
     assert (batch.columns["extra"][1], batch.faults) == (first, [])
     assert column.from_json(first) == first
 

@@ -13,7 +13,7 @@ from unfold.decorators import display
 
 from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin
-from training.models import Activation
+from training.models import Activation, sharing_versions
 from training.templatetags.vigia import badge
 
 
@@ -35,7 +35,8 @@ class ActivationAdmin(RegistryAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Activation, Activation]:
         rows: QuerySet[Activation, Activation] = super().get_queryset(request)
-        return rows.select_related("registered_model", "version__registered_model", "previous", "actor")
+        rows = rows.select_related("registered_model", "actor")
+        return rows.prefetch_related(*sharing_versions("version", "previous"))
 
     @display(description="time (UTC)", ordering="at")
     def when(self, row: Activation) -> datetime:

@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 from unfold.decorators import display
 
 from training.admin.filters import ModelFilter
 from training.admin.rights import RegistryAdmin
-from training.models import Dataset
+from training.models import LARGE_COLUMNS, Dataset, ModelVersion
 from training.templatetags.vigia import short_hash
 
 
@@ -28,7 +28,9 @@ class DatasetAdmin(RegistryAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Dataset, Dataset]:
         rows: QuerySet[Dataset, Dataset] = super().get_queryset(request)
-        return rows.select_related("registered_model", "created_by").prefetch_related("versions")
+        return rows.select_related("registered_model", "created_by").prefetch_related(
+            Prefetch("versions", ModelVersion.objects.only("number", "dataset"))
+        )
 
     @display(description="sha256")
     def digest(self, row: Dataset) -> str:
@@ -60,6 +62,9 @@ class DatasetAdmin(RegistryAdmin):
         return {
             "title": f"Dataset {row.sha256[:12]}",
             "dataset": row,
-            "versions": row.versions.select_related("registered_model").order_by("-number")[:100],
+            "versions": ModelVersion.objects.filter(dataset=row)
+            .defer(*LARGE_COLUMNS)
+            .select_related("registered_model")
+            .order_by("-number")[:100],
             "runs": row.runs.all()[:20],
         }

@@ -15,11 +15,11 @@ from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
-from training import tasks
+from training import queueing
 from training.admin import switching
 from training.admin.rights import RegistryAdmin, allowed_ids, is_superuser
 from training.errors import VigiaError
-from training.models import ModelVersion, RegisteredModel, TrainingRun
+from training.models import ModelVersion, RegisteredModel, TrainingRun, sharing_versions
 from training.services import comparison, makers, registry, runs
 from training.templatetags.vigia import badge, metric
 
@@ -128,8 +128,12 @@ class RegisteredModelAdmin(RegistryAdmin):
             "metrics": comparison.metric_rows(row, columns),
             "primary": comparison.primary_metric(row),
             "baseline": active.baseline if active else {},
-            "runs": row.runs.select_related("requested_by", "version")[:5],
-            "activations": row.activations.select_related("actor", "version", "previous")[:5],
+            "runs": row.runs.select_related("requested_by").prefetch_related(*sharing_versions("version"))[
+                :5
+            ],
+            "activations": row.activations.select_related("actor").prefetch_related(
+                *sharing_versions("version", "previous")
+            )[:5],
             "rollouts": row.rollouts.select_related("version", "started_by", "stopped_by")[:5],
             "can_activate": may_activate,
             "can_roll_back": may_activate and registry.rollback_target(row) is not None,
@@ -165,7 +169,7 @@ class RegisteredModelAdmin(RegistryAdmin):
                 run = runs.request(model, rows, mode=mode, by=by, search={"n_iter": trials})
             else:
                 run = runs.request_again(model, by=by)
-            tasks.enqueue(run)
+            queueing.enqueue(run)
             messages.success(request, f"Run {run.pk} is queued; this page follows it.")
             return HttpResponseRedirect(reverse("admin:training_trainingrun_change", args=[run.pk]))
         context = {

@@ -16,7 +16,7 @@ from training.admin.jobs import JobAdmin, StatusFilter
 from training.admin.rights import allowed_ids
 from training.admin.switching import require
 from training.errors import VigiaError
-from training.models import TrainingRun
+from training.models import TrainingRun, sharing_versions
 from training.services import jobs
 
 
@@ -36,7 +36,8 @@ class TrainingRunAdmin(JobAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TrainingRun, TrainingRun]:
         rows: QuerySet[TrainingRun, TrainingRun] = super().get_queryset(request)
-        return rows.select_related("registered_model", "upload", "dataset", "requested_by", "version")
+        rows = rows.select_related("registered_model", "upload", "dataset", "requested_by")
+        return rows.prefetch_related(*sharing_versions("version"))
 
     @display(description="run")
     def number(self, row: TrainingRun) -> str:

@@ -14,12 +14,12 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from unfold.decorators import display
 
-from training import tasks
+from training import queueing
 from training.admin import pictures, switching
 from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.errors import VigiaError
-from training.models import ModelVersion, PrunedArtifact
+from training.models import LARGE_COLUMNS, ModelVersion, PrunedArtifact, sharing_versions
 from training.services import cards, comparison, comparisons, facts, makers
 from training.templatetags.vigia import badge, metric
 
@@ -127,7 +127,9 @@ class ModelVersionAdmin(RegistryAdmin):
             "maker": maker,
             "evaluation": None if maker else pictures.of_version(row),
             "sections": facts.sections(row.evaluation or {}) if maker else [],
-            "activations": row.activations.select_related("actor", "previous")[:20],
+            "activations": row.activations.select_related("actor").prefetch_related(
+                *sharing_versions("previous")
+            )[:20],
             "pruned": pruned,
             "can_replay": pruned is None and maker is None and model.pk in allowed_ids(request, "train"),
             "can_activate": answerable and pruned is None and model.pk in allowed_ids(request, "activate"),
@@ -168,7 +170,7 @@ class ModelVersionAdmin(RegistryAdmin):
                 messages.warning(request, f"{error.message}.")
             else:
                 if new:
-                    tasks.enqueue(job)
+                    queueing.enqueue(job)
         address = reverse("admin:training_modelversion_compare", args=[before.pk, after.pk])
         return HttpResponseRedirect(address)
 
@@ -181,7 +183,7 @@ class ModelVersionAdmin(RegistryAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Rows:
         rows: Rows = super().get_queryset(request)
-        return rows.select_related("registered_model", "dataset", "run", "created_by")
+        return rows.defer(*LARGE_COLUMNS).select_related("registered_model", "dataset", "created_by")
 
 
 def columns_of(version: ModelVersion) -> Iterable[dict[str, Any]]:

@@ -25,7 +25,7 @@ def parts_of_joined(apps: Any, schema_editor: Any) -> None:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("training", "0023_idempotency_keys")]
+    dependencies = [("training", "0018_heartbeats")]
 
     operations = [
         migrations.AddField(

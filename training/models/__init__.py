@@ -4,18 +4,27 @@ The database guards the rules: one active version per model, one version per run
 repeat, an activation log that cannot be rewritten.
 """
 
+from training.models.heartbeats import Heartbeat
 from training.models.idempotency import IdempotencyKey
 from training.models.jobs import Comparison, Job, TrainingRun
 from training.models.registry import RIGHTS, Dataset, GroupScope, RegisteredModel
 from training.models.switching import Activation, Rollout
-from training.models.versions import ModelVersion, PrunedArtifact, ReferenceProfile
+from training.models.versions import (
+    LARGE_COLUMNS,
+    ModelVersion,
+    PrunedArtifact,
+    ReferenceProfile,
+    sharing_versions,
+)
 
 __all__ = [
+    "LARGE_COLUMNS",
     "RIGHTS",
     "Activation",
     "Comparison",
     "Dataset",
     "GroupScope",
+    "Heartbeat",
     "IdempotencyKey",
     "Job",
     "ModelVersion",
@@ -24,4 +33,5 @@ __all__ = [
     "RegisteredModel",
     "Rollout",
     "TrainingRun",
+    "sharing_versions",
 ]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from training.engines import PARITY_PROTOCOL
 from training.models.jobs import TrainingRun
 from training.models.registry import Dataset, RegisteredModel
 from training.profile import Profile
 from training.schema import DatasetSchema
+
+LARGE_COLUMNS: Final = ("evaluation", "parity", "schema")
+"""Hundreds of kilobytes of JSON: lists defer them."""
 
 
 class ModelVersion(models.Model):
@@ -92,6 +96,12 @@ class ModelVersion(models.Model):
         return DatasetSchema.from_json(self.schema)
 
     @property
+    def was_compared_at_edges(self) -> bool:
+        """False for a compiled version whose comparison with scikit-learn is older than that."""
+        protocol = (self.parity or {}).get("protocol", 1)
+        return self.engine != "onnx" or protocol >= PARITY_PROTOCOL
+
+    @property
     def pruned_at(self) -> Any:
         """When its artifact was removed from the store; None while it is there."""
         return PrunedArtifact.objects.filter(version=self).values_list("at", flat=True).first()
@@ -158,3 +168,12 @@ class PrunedArtifact(models.Model):
 
     def __str__(self) -> str:
         return f"artifact of {self.version}"
+
+
+def sharing_versions(*names: str) -> list[models.Prefetch[Any, Any, Any]]:
+    """For `prefetch_related`: versions without `LARGE_COLUMNS`, one object for all rows that refer to it.
+
+    `select_related` would build a version, with all its JSON, for every row.
+    """
+    versions = ModelVersion.objects.defer(*LARGE_COLUMNS).select_related("registered_model")
+    return [models.Prefetch(name, versions) for name in names]

@@ -28,7 +28,7 @@ TRUE_WORDS = ("true", "yes", "1", "1.0", "si", "sí", "y", "t")
 FALSE_WORDS = ("false", "no", "0", "0.0", "n", "f")
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
-_DIGITS = re.compile(r"[+-]?\d{1,30}", re.ASCII)
+_WHOLE = re.compile(r"([+-]?\d{1,30})(?:\.0*)?", re.ASCII)
 _SPACES = re.compile(r"\s+")
 
 
@@ -159,7 +159,7 @@ class Column:
         return self._text(stripped)
 
     def _number_text(self, stripped: str, text: str, numbers: NumberFormat) -> Value:
-        """A cell as JSON would read the same number: digits alone are exact, all else is a double."""
+        """A cell as JSON would read the same number: whole ones are exact, all others a double."""
         usual = numbers is PLAIN and not self.signs and _NUMBER.fullmatch(stripped)
         plain = stripped if usual else numerals.plain(stripped, numbers, self.signs)
         if plain is None or not (usual or _NUMBER.fullmatch(plain)):
@@ -167,12 +167,12 @@ class Column:
         if self.missing and float(plain) in self._missing_numbers:
             return self.from_text("")
         if self.type == "integer":
-            if _DIGITS.fullmatch(plain):
-                return self._number_json(int(plain), text)
             if numerals.may_be_thousands(plain):
                 raise self._bad(
-                    "not_an_integer", "must be a whole number, and may have a thousands point", text
+                    "not_an_integer", "must be a whole number; is its point one of thousands?", text
                 )
+            if whole := _WHOLE.fullmatch(plain):
+                return self._number_json(int(whole[1]), text)
         return self._number(float(plain), text)
 
     def _is_missing(self, value: Any) -> bool:

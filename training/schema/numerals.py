@@ -292,7 +292,7 @@ def recognise(
         return NumberFormat(decimal, thousands)
     looked_at = (_evidence(name, cells, nulls, strict=not declared) for name, cells in columns.items())
     found = [each for each in looked_at if each is not None]
-    mark = decimal or _told_by(thousands) or _decimal(found, delimiter, thousands)
+    mark = decimal or _told_by(thousands) or _decimal(found, delimiter, thousands, declared=declared)
     separator = _thousands(found, mark, decimal, delimiter) if thousands is None else thousands
     return NumberFormat(mark, separator) if (mark, separator) != (".", "") else PLAIN
 
@@ -301,12 +301,14 @@ def _told_by(thousands: str | None) -> str | None:
     return _other(thousands) if thousands in (",", ".") else None
 
 
-def _decimal(found: Sequence[_Evidence], delimiter: str, thousands: str | None) -> str:
+def _decimal(found: Sequence[_Evidence], delimiter: str, thousands: str | None, *, declared: bool) -> str:
     shown: dict[str, tuple[str, str]] = {}
     for each in found:
         implied = {_other(mark): cell for mark, cell in each.thousands.items() if mark in ",."}
         for mark, cell in {**implied, **each.decimals}.items():
             shown.setdefault(mark, (each.name, cell))
+    if len(shown) > 1 and declared:
+        return "."  # then the reader names each cell with a comma
     if len(shown) > 1:
         (column, cell), (other, another) = shown[","], shown["."]
         raise Ambiguous(
@@ -348,18 +350,15 @@ def _thousands(found: Sequence[_Evidence], decimal: str, told: str | None, delim
 
 
 def _two_readings(column: _Evidence, cell: str, mark: str, *, alone: bool = True) -> Ambiguous:
-    as_decimal = split_signs(cell)[0].replace(",", ".")
-    if not alone:  # other columns show that the mark is the file's decimal mark
-        return Ambiguous(
-            f"{cell[:40]!r} in column {column.name!r} can be read as a decimal or with a thousands "
-            f"{DECIMALS[mark]}: {_pass(decimal=mark)} if it is {as_decimal[:40]}; if it is "
-            f"{_as_thousands(cell)}, write the column without thousands marks"
-        )
-    return Ambiguous(
+    as_decimal = split_signs(cell)[0].replace(",", ".")[:40]
+    as_whole = _as_thousands(cell)
+    said = (
         f"{cell[:40]!r} in column {column.name!r} can be read as a decimal or with a thousands "
-        f"{DECIMALS[mark]}: {_pass(decimal=mark)} if it is {as_decimal[:40]}, "
-        f"{_pass(thousands=mark)} if it is {_as_thousands(cell)}"
+        f"{DECIMALS[mark]}: say which decimal mark the file uses, {_pass(decimal=mark)} if it is {as_decimal}"
     )
+    if not alone:  # other columns show that the mark is the file's decimal mark
+        return Ambiguous(f"{said}; if it is {as_whole}, write the column without thousands marks")
+    return Ambiguous(f"{said}, {_pass(thousands=mark)} if it is {as_whole}")
 
 
 def _as_thousands(cell: str) -> str:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from training import notes
-from training.models import ModelVersion
+from training.models import ModelVersion, sharing_versions
 from training.services import comparison, facts, makers
 
 _SPECIAL: Final = re.compile(r"([\\`*_\[\]<>|~&#])")
@@ -328,7 +328,9 @@ def _activations(version: ModelVersion) -> str:
             "yes" if item.overridden and item.kind != "rollback" else "no",
             item.reason,
         ]
-        for item in version.activations.select_related("actor", "previous")[:MOST_ACTIVATIONS]
+        for item in version.activations.select_related("actor").prefetch_related(
+            *sharing_versions("previous")
+        )[:MOST_ACTIVATIONS]
     ]
     header = ["at", "kind", "switch", "by", "gate overridden", "reason"]
     return _section("Activations", table(header, rows) if rows else "Never yet.")

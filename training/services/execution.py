@@ -84,7 +84,14 @@ def _fit(lease: Lease, run: TrainingRun, declared: ModelDeclaration, active: Mod
     del frame
     artifact = fitting.pickled(declared, fitted)
     lease.report("compiling", 80)
-    choice = choose(fitted.pipeline, fitted.schema, declared.task, fitted.train_features, declared.seed)
+    choice = choose(
+        fitted.pipeline,
+        fitted.schema,
+        declared.task,
+        fitted.train_features,
+        declared.seed,
+        fitted.threshold,
+    )
     lease.report("judging", 84)
     with in_words(f"judging {declared.name}'s pipeline"):
         judged = judgement.judge(run.registered_model, declared, fitted, choice, artifact)

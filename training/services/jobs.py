@@ -25,7 +25,7 @@ from django.db.models import F, Q, Value
 from django.db.models.functions import Coalesce, Concat, Now, Right
 from django.utils.module_loading import import_string
 
-from training.errors import Conflict, VigiaError
+from training.errors import Conflict, StoreUnavailable, VigiaError, is_of_the_disk
 from training.models import Job, RegisteredModel, TrainingRun
 from training.schema import InvalidRows
 from training.services.beside import repeatedly
@@ -269,7 +269,7 @@ def _told(lease: Lease) -> Iterator[None]:
     except Cancelled:
         lease.cancel()
     except (VigiaError, InvalidRows) as error:
-        lease.fail(str(error))
+        lease.fail(f"{error}: {error.__cause__}" if isinstance(error, StoreUnavailable) else str(error))
     except MemoryError:
         lease.fail("it ran out of memory")
     except (OperationalError, InterfaceError):
@@ -281,7 +281,8 @@ def _told(lease: Lease) -> Iterator[None]:
             lease.fail(str(error))
             return
         log.exception("%s failed", name)
-        lease.fail(f"{type(error).__name__}: {error}")
+        told = str(StoreUnavailable(error)) if is_of_the_disk(error) else type(error).__name__
+        lease.fail(f"{told}: {error}")
     except BaseException as error:  # the limit of time
         if not getattr(error, "in_words", False):
             raise

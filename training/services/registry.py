@@ -109,7 +109,7 @@ def activate(
             previous.save(update_fields=["status"])
         version.status = Status.ACTIVE
         version.save(update_fields=["status"])
-        return Activation.objects.create(
+        made = Activation.objects.create(
             registered_model=version.registered_model,
             version=version,
             previous=previous,
@@ -120,6 +120,9 @@ def activate(
             overridden=not passed,
             at=_now(version.registered_model),
         )
+        # The database sets the time at the commit: there the old version's answers end.
+        transaction.on_commit(lambda: made.refresh_from_db(fields=["at"]))
+        return made
 
 
 def lock(model_id: int) -> None:
@@ -183,9 +186,14 @@ def rollback_target(model: RegisteredModel) -> ModelVersion | None:
     return None
 
 
-def active_at(model: RegisteredModel, moment: datetime) -> Activation | None:
-    """The activation that was in force at `moment`; None before the first."""
-    return model.activations.filter(at__lte=moment).select_related("version", "actor").first()
+def active_at(model: RegisteredModel, moment: datetime | None) -> Activation | None:
+    """The activation that was in force at `moment` (None: now); None before the first.
+
+    The log's times and those of activations are whole milliseconds that agree: at the time of a row that the
+    active version answered, its activation is in force.
+    """
+    rows = model.activations.all() if moment is None else model.activations.filter(at__lte=moment)
+    return rows.select_related("version", "actor").first()
 
 
 def _storable(name: str) -> bool:

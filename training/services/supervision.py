@@ -40,9 +40,14 @@ def supervise(job_kind: type[Job], job_id: int) -> bool:
     lease = jobs.claim(job_kind, job_id)
     if lease is None:
         return False
-    while lease is not None and _watch(lease):
-        lease = jobs.claim(job_kind, job_id)
+    attend(lease)
     return True
+
+
+def attend(lease: Lease | None) -> None:
+    """Has a child do a claimed job, again while it dies and attempts are left."""
+    while lease is not None and _watch(lease):
+        lease = jobs.claim(lease.kind, lease.job_id)
 
 
 def _watch(lease: Lease) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Kind = Literal["counter", "gauge", "histogram"]
-Source = Literal["web", "worker", "database"]
+Source = Literal["web", "worker", "database", "health"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class Metric:
     Parameters
     ----------
     name : as it is exposed; of a counter with ``_total``, of a histogram without ``_bucket``.
-    source : counted by each process of web or of the worker, or asked of the database when somebody scrapes.
+    source : counted by each process of web or of the worker, or asked when somebody scrapes: of the database,
+        or of the health checks.
     """
 
     name: str
@@ -90,6 +91,14 @@ register(
         Metric("vigia_web_processes", "gauge", (), "Web processes that run."),
         Metric("vigia_tasks_total", "counter", ("task", "result"), "Celery tasks that ended.", "worker"),
         Metric("vigia_database_up", "gauge", (), "1 when the database answered this scrape.", "database"),
+        Metric("vigia_ready", "gauge", (), "1 when predictions can be answered.", "health"),
+        Metric(
+            "vigia_degraded",
+            "gauge",
+            ("check",),
+            "1 when the check finds something wrong, 0 when all is well.",
+            "health",
+        ),
         Metric(
             "vigia_jobs",
             "gauge",

@@ -41,7 +41,8 @@ class ModelView(IdempotentView):
             access.require(request.user, right, self.model)
         else:
             access.require_any(request.user, self.model)
-        if request.method == "POST" and self.reads_body:
+        # A route without POST says so, also to a client that sent no body.
+        if request.method == "POST" and self.reads_body and hasattr(self, "post"):
             check_length(request, self.max_bytes)
 
     def get_view_name(self) -> str:
@@ -130,9 +131,9 @@ def bad_parameter(name: str, message: str, given: str) -> InvalidRows:
 
 def before(rows: QuerySet[Row, Row], request: Request, field: str) -> QuerySet[Row, Row]:
     """One page of rows, those below ``?before=``."""
-    given = request.query_params.get("before", "")
-    if given.isascii() and given.isdigit() and len(given) < 19:
-        rows = rows.filter(**{f"{field}__lt": int(given)})
+    given = whole_of(request, "before", 2**63 - 1)
+    if given is not None:
+        rows = rows.filter(**{f"{field}__lt": given})
     return rows.order_by(f"-{field}")[:PAGE]
 
 

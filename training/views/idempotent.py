@@ -21,6 +21,22 @@ from training.views.prefer_wait import JobResponse
 REPLAYED = "Idempotent-Replayed"
 
 
+class CommittedResponse(Response):
+    """A response with values that the database sets at the commit.
+
+    Parameters
+    ----------
+    present : the response body; called again after the commit.
+    """
+
+    def __init__(self, present: Callable[[], Any]) -> None:
+        super().__init__(present())
+        self._present = present
+
+    def waited(self) -> Response:
+        return Response(self._present())
+
+
 class IdempotentView(APIView):
     """A view whose POST answers a repeated `Idempotency-Key` with the stored response.
 
@@ -92,7 +108,7 @@ def _body_sha256(request: Request) -> str:
 
 
 def _waited(response: Response) -> Response:
-    return response.waited() if isinstance(response, JobResponse) else response
+    return response.waited() if isinstance(response, (JobResponse, CommittedResponse)) else response
 
 
 def _stored(response: Response) -> StoredResponse:

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from training import tasks
+from training import queueing
 from training.errors import Malformed
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
 from training.schema import Fault, InvalidRows
@@ -71,7 +71,7 @@ class ComparisonsView(ModelView):
         other = registry.get_version(self.model, _with(request.data))
         job, new = comparisons.request(version, other, by=who(request))
         if new:
-            tasks.enqueue(job)
+            queueing.enqueue(job)
         address = reverse("comparison", args=[self.model.name, number, job.pk], request=request)
         return JobResponse(request, job, lambda job: dict(ComparisonSerializer(job).data), location=address)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -12,6 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from training.errors import NotFound
+from training.models import LARGE_COLUMNS
 from training.serializers import (
     ActivateSerializer,
     ActivationSerializer,
@@ -22,6 +22,7 @@ from training.serializers import (
 )
 from training.services import access, registry
 from training.views.base import ModelView, before, moment_of, who
+from training.views.idempotent import CommittedResponse
 
 
 class ModelsView(APIView):
@@ -50,7 +51,7 @@ class VersionsView(ModelView):
         parameters=[OpenApiParameter("before", int, description="Only versions numbered below this.")],
     )
     def get(self, request: Request, model: str) -> Response:
-        rows = before(self.model.versions.defer("evaluation", "schema"), request, "number")
+        rows = before(self.model.versions.defer(*LARGE_COLUMNS), request, "number")
         return Response(VersionSummarySerializer(rows, many=True).data)
 
 
@@ -63,7 +64,7 @@ class VersionDetailView(ModelView):
 
 
 class ActiveView(ModelView):
-    """What was live at a moment (now, without ``at``)."""
+    """What was live at a moment, such as the ``at`` of a log row; without ``at``, now."""
 
     @extend_schema(
         responses=ActivationSerializer,
@@ -71,10 +72,11 @@ class ActiveView(ModelView):
         parameters=[OpenApiParameter("at", OpenApiTypes.DATETIME, description="ISO 8601 time.")],
     )
     def get(self, request: Request, model: str) -> Response:
-        moment = moment_of(request, "at") or timezone.now()
+        moment = moment_of(request, "at")
         found = registry.active_at(self.model, moment)
         if found is None:
-            raise NotFound(f"nothing was active for {self.model.name} at {moment.isoformat()}")
+            when = "yet" if moment is None else f"at {moment.isoformat()}"
+            raise NotFound(f"nothing was active for {self.model.name} {when}")
         return Response(ActivationSerializer(found).data)
 
 
@@ -94,7 +96,7 @@ class ActivateView(ModelView):
             reason=asked.validated_data["reason"],
             override=asked.validated_data["override"],
         )
-        return Response(ActivationSerializer(done).data)
+        return CommittedResponse(lambda: ActivationSerializer(done).data)
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> ActivateSerializer:
         return ActivateSerializer(*args, **kwargs)
@@ -110,7 +112,7 @@ class RollbackView(ModelView):
         asked = ReasonSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         done = registry.rollback(self.model, by=who(request), reason=asked.validated_data["reason"])
-        return Response(ActivationSerializer(done).data)
+        return CommittedResponse(lambda: ActivationSerializer(done).data)
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> ReasonSerializer:
         return ReasonSerializer(*args, **kwargs)

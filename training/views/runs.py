@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from training import tasks
+from training import queueing
 from training.errors import Malformed, NotFound
 from training.models import RegisteredModel, TrainingRun
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
@@ -85,7 +85,7 @@ class TrainingRunsView(ModelView):
 
     def _enqueued(self, request: Request, run: TrainingRun) -> Response:
         """202 at once; with ``Prefer: wait=N`` as late as that, and 201 when the run has finished."""
-        tasks.enqueue(run)
+        queueing.enqueue(run)
         location = reverse("training-run", args=[self.model.name, run.pk], request=request)
         return JobResponse(request, run, partial(shown, request), location=location)
 

@@ -1,0 +1,115 @@
+"""Every page sends a Content-Security-Policy, and a browser finds nothing on it that breaks it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from rest_framework.test import APIClient
+
+from predictions.models import DriftReview
+from tests.browser.conftest import CHROMIUM
+from tests.predictions.test_admin import answered
+from tests.recommender.conftest import add_movies, build_index
+from tests.trained import train_sample
+from training.models import ModelVersion
+from training.services import registry
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed (apt install chromium)"),
+    pytest.mark.django_db(transaction=True),
+]
+
+HEARD = """
+window.broken = [];
+document.addEventListener('securitypolicyviolation',
+    e => window.broken.push(`${e.effectiveDirective} ${e.blockedURI} ${e.sourceFile}:${e.lineNumber}`));
+"""
+UNSAFE = ("'unsafe-inline'", "'unsafe-eval'", "*", "http:", "https:", "data:")
+
+
+def policy_of(headers: Any) -> dict[str, list[str]]:
+    """Directive -> sources; the other headers of a page are there too."""
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "same-origin"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert "geolocation=()" in headers["Permissions-Policy"]
+    assert "Content-Security-Policy-Report-Only" not in headers
+    parts = [part.split() for part in headers["Content-Security-Policy"].split(";")]
+    found = {name: sources for name, *sources in parts}
+    assert found["default-src"] == found["base-uri"] == found["frame-ancestors"] == ["'none'"]
+    return found
+
+
+def test_no_page_breaks_its_own_policy(page: Any, live_server: Any) -> None:
+    version = train_sample("churn", rows=300)
+    train_sample("churn", rows=400, activate=False)
+    answered(version, 5, prediction=True, probability=0.7)
+    add_movies()
+    registry.activate(build_index(), by=None, reason="a test needs it", override=True)
+    page.add_init_script(HEARD)
+    page.set_viewport_size({"width": 1500, "height": 900})
+    row = reverse("admin:training_modelversion_change", args=[version.pk])
+    paths = [
+        "/", "/movies/?movie=1", "/api/docs/", "/api/v1/models/", "/api/v1/models/churn/predictions/",
+        "/api/v1/recommendations/", "/admin/", "/admin/watch/",
+        f"/admin/watch/{version.registered_model_id}/",
+        row, f"{row[: -len('change/')]}activate/", reverse("admin:predictions_prediction_changelist"),
+        reverse("admin:training_trainingrun_changelist"), reverse("admin:auth_user_add"),
+        reverse("admin:recommender_movie_change", args=[1]),
+    ]  # fmt: skip
+    broken: dict[str, list[str]] = {}
+    for path in paths:
+        answer = page.goto(path, wait_until="load", timeout=60_000)
+        assert answer.status == 200, path
+        if path == "/api/docs/":
+            page.locator(".opblock").first.wait_for(timeout=60_000)
+        page.wait_for_timeout(150)
+        policy_of({name.title(): value for name, value in answer.all_headers().items()})
+        if found := page.evaluate("window.broken"):
+            broken[path] = found
+    assert broken == {}
+
+
+def test_the_login_page_keeps_its_policy_and_logs_in(page: Any, live_server: Any) -> None:
+    from django.contrib.auth.models import User
+
+    User.objects.create_superuser("warden", password="a long watch by night")
+    page.context.clear_cookies()
+    page.add_init_script(HEARD)
+    answer = page.goto("/admin/login/?next=/admin/")
+    policy_of({name.title(): value for name, value in answer.all_headers().items()})
+    page.locator("[name=username]").fill("warden")
+    page.locator("[name=password]").fill("a long watch by night")
+    page.locator("[type=submit]").click()
+    page.wait_for_url("**/admin/")
+    assert page.evaluate("window.broken") == []
+
+
+def test_our_own_pages_allow_nothing_unsafe(db: None) -> None:
+    for path in ("/", "/nope/"):
+        policy = policy_of(Client().get(path, headers={"Accept": "text/html"}).headers)
+        assert not [source for sources in policy.values() for source in sources if source in UNSAFE], policy
+    refused = Client().post("/", headers={"Accept": "text/html"})
+    assert refused.status_code == 405
+    policy_of(refused.headers)
+
+
+def test_the_browsable_api_runs_no_inline_script(churn: ModelVersion, api: APIClient) -> None:
+    answer = api.get("/api/v1/models/", headers={"Accept": "text/html"})
+    assert policy_of(answer.headers)["script-src"] == ["'self'"]
+    assert "Content-Security-Policy" not in api.get("/api/v1/models/").headers, "JSON runs nothing"
+
+
+def test_a_review_as_a_page_loads_nothing(churn: ModelVersion, api: APIClient) -> None:
+    answered(churn, 3)
+    window = {"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z", "format": "html"}
+    answer = api.get("/api/v1/models/churn/drift/", window)
+    assert answer.status_code == 200, answer.content
+    assert DriftReview.objects.exists()
+    policy = policy_of(answer.headers)
+    assert policy["style-src"] == ["'unsafe-inline'"]
+    assert "script-src" not in policy

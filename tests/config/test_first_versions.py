@@ -1,0 +1,114 @@
+"""What a start does about training runs that an interrupted one left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management.base import CommandError
+from django.db import connection
+
+from config.first_versions import FirstVersion, given_back, requeue_interrupted, side_by_side
+from tests.trained import SAMPLES
+from training.models import ModelVersion, RegisteredModel, TrainingRun
+from training.services import datasets, jobs, registry, runs
+from training.services.jobs import LeaseLost
+
+pytestmark = pytest.mark.django_db
+Status = TrainingRun.Status
+
+
+@pytest.fixture
+def run() -> TrainingRun:
+    """The queued first run of a model without versions."""
+    registry.sync_catalogue()
+    model = RegisteredModel.objects.get(name="churn")
+    lines = (SAMPLES / "churn.csv").read_bytes().splitlines(keepends=True)
+    dataset = datasets.from_csv(model, BytesIO(b"".join(lines[:400])), by=None, source="a test")
+    return runs.request(model, dataset, mode=TrainingRun.Mode.REPLACE, by=None, activation_reason="first")
+
+
+def claimed(run: TrainingRun) -> jobs.Lease:
+    lease = jobs.claim(TrainingRun, run.pk)
+    assert lease is not None
+    run.refresh_from_db()
+    assert run.status == Status.RUNNING
+    return lease
+
+
+def test_a_process_that_is_told_to_stop_gives_its_run_back_at_once(run: TrainingRun) -> None:
+    lease = claimed(run)
+    with pytest.raises(SystemExit), given_back(lease):
+        raise SystemExit(143)
+    run.refresh_from_db()
+    assert (run.status, run.attempts, run.lease_owner) == (Status.QUEUED, 0, None)
+    assert jobs.claim(TrainingRun, run.pk) is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_run_is_given_back_from_the_middle_of_a_statement(run: TrainingRun) -> None:
+    """A signal comes when it likes, and psycopg refuses another statement on that connection."""
+    lease = claimed(run)
+    previous = signal.signal(signal.SIGALRM, lambda *_: sys.exit(143))
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(SystemExit), given_back(lease), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(10)")
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    run.refresh_from_db()
+    assert (run.status, run.attempts) == (Status.QUEUED, 0)
+
+
+def test_a_start_that_is_alone_need_not_wait_for_the_lease_of_a_killed_process(run: TrainingRun) -> None:
+    lease = claimed(run)
+    assert jobs.claim(TrainingRun, run.pk) is None
+    assert requeue_interrupted() == 1
+    assert claimed(run).owner != lease.owner
+    assert run.attempts == 2
+    with pytest.raises(LeaseLost):
+        lease.report("fitting", 50)
+    run.status = Status.SUCCEEDED
+    run.save()
+    assert requeue_interrupted() == 0
+
+
+def test_a_start_says_what_it_waits_for_and_takes_up_the_run_instead_of_another(
+    run: TrainingRun, settings: Any
+) -> None:
+    settings.JOB_LEASE_SECONDS = 1
+    claimed(run)
+    settings.JOB_LEASE_SECONDS = 60
+    said: list[str] = []
+    FirstVersion(run.registered_model, said.append, pytest.fail).make()
+    assert f"churn: waiting for training run {run.pk}: another process holds it until" in said[0]
+    assert "churn: version 1 is active" in said[-1]
+    assert TrainingRun.objects.get().attempts == 2
+    assert ModelVersion.objects.get().number == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 counts this process's threads
+@pytest.mark.django_db(transaction=True)
+def test_a_task_whose_process_dies_is_no_success_and_the_others_are_done(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    tasks = [
+        (tmp_path / "one").touch,
+        lambda: os.kill(os.getpid(), signal.SIGKILL),
+        (tmp_path / "two").touch,
+    ]
+    with pytest.raises(CommandError, match="1 of 3 processes of the start failed"):
+        side_by_side(tasks)
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
+
+
+def test_tasks_within_a_transaction_are_done_by_the_process_that_sees_it() -> None:
+    done: list[int] = []
+    side_by_side([lambda: done.append(1), lambda: done.append(2)])
+    assert done == [1, 2]

@@ -1,0 +1,181 @@
+"""Clients that send or read slowly, without a key: the server ends them, and others do not wait for them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+
+from tests.conftest import at_once
+from tests.server import Server
+from training.models import ModelVersion
+from training.services import keys
+
+pytestmark = pytest.mark.django_db(transaction=True)
+CHURN = "/api/v1/models/churn/predictions/"
+HOST = b" HTTP/1.1\r\nHost: localhost\r\n"
+LOGIN = (
+    b"POST /admin/login/" + HOST + b"Cookie: csrftoken=" + b"a" * 32 + b"\r\n"
+    b"Content-Type: application/x-www-form-urlencoded\r\n"
+)
+NUMBER = 24
+EVERY = 0.5
+LONGEST = 20.0
+"""Seconds after which no such connection is open, by the limits in tests.server."""
+
+
+@dataclass
+class Kind:
+    """How a stranger is slow: sent at once, then again and again; or an answer that is not read."""
+
+    first: bytes
+    then: bytes = b""
+    reads: bool = True
+    clients: list[socket.socket] = field(default_factory=list)
+
+
+def kinds() -> dict[str, Kind]:
+    return {
+        "a head that trickles": Kind(b"GET /ping" + HOST, b"X-A: b\r\n"),
+        "a head of one byte a time": Kind(b"G", b"E"),
+        "a small body that trickles": Kind(LOGIN + b"Content-Length: 9000\r\n\r\n", b"a"),
+        "a large body that trickles": Kind(LOGIN + b"Content-Length: 900000\r\n\r\n", b"a=" + b"b" * 200),
+        "a body of an unknown route": Kind(b"POST /nope" + HOST + b"Content-Length: 900000\r\n\r\n", b"a"),
+        "a body without a key": Kind(
+            b"POST " + CHURN.encode() + HOST + b"Content-Length: 900000\r\n\r\n", b"a"
+        ),
+        "chunks": Kind(
+            b"POST " + CHURN.encode() + HOST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n"
+        ),
+        "chunks for a form": Kind(LOGIN + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n"),
+        "a body that asks to continue": Kind(
+            LOGIN + b"Expect: 100-continue\r\nContent-Length: 900\r\n\r\n", b"a"
+        ),
+        "a head behind another request": Kind(b"GET /ping" + HOST + b"\r\nGET /ping" + HOST, b"X-A: b\r\n"),
+        "a body behind another request": Kind(
+            b"GET /ping" + HOST + b"\r\n" + LOGIN + b"Content-Length: 900000\r\n\r\n", b"a"
+        ),
+        "a connection it does not close": Kind(b"GET /ping" + HOST + b"Connection: close\r\n\r\n"),
+        "an answer it does not read": Kind((b"GET /api/schema/" + HOST + b"\r\n") * 20, reads=False),
+    }
+
+
+@pytest.fixture(scope="module")
+def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_the_first_requests_for_the_schema_are_answered_together(server: Server) -> None:
+    answers: list[Any] = []
+    at_once(*[lambda: answers.append(server.ask("GET", "/api/schema/")) for _ in range(12)])
+    assert [status for status, _, _ in answers] == [200] * 12, server.printed()
+    assert len({body for _, _, body in answers}) == 1
+    assert b"/api/v1/models/" in answers[0][2]
+
+
+def connect(server: Server, kind: Kind) -> socket.socket:
+    client = socket.socket()
+    if not kind.reads:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+    client.settimeout(5)
+    client.connect(("127.0.0.1", server.port))
+    client.sendall(kind.first)
+    return client
+
+
+def has_ended(client: socket.socket) -> bool:
+    """Whether the server has closed it; what it has said meanwhile is read."""
+    try:
+        while client.recv(65_536, socket.MSG_DONTWAIT):
+            pass
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def trickle(kind: Kind, stop: threading.Event) -> None:
+    while not stop.wait(EVERY):
+        for client in kind.clients:
+            with contextlib.suppress(OSError):
+                client.send(kind.then, socket.MSG_DONTWAIT)
+
+
+def seconds_of(server: Server, path: str, **asked: Any) -> float:
+    started = time.monotonic()
+    status, _, body = server.ask(asked.pop("method", "GET"), path, **asked)
+    assert status == 200, (path, body)
+    return time.monotonic() - started
+
+
+def test_slow_strangers_keep_nobody_waiting_and_are_ended(
+    server: Server, churn: ModelVersion, client_user: User, customer: dict[str, Any]
+) -> None:
+    key = keys.issue(client_user)
+    ordinary = {"Accept": "application/json;q=0.9"}  # a prediction that a thread answers
+    seconds_of(server, CHURN, method="POST", body=customer, key=key)
+    assert server.ask("GET", "/api/schema/")[0] == 200
+    slow, stop = kinds(), threading.Event()
+    threads = [threading.Thread(target=trickle, args=(kind, stop)) for kind in slow.values() if kind.then]
+    began = time.monotonic()
+    try:
+        for kind in slow.values():
+            kind.clients = [connect(server, kind) for _ in range(NUMBER)]
+        for thread in threads:
+            thread.start()
+        probes, others = [], []
+        while time.monotonic() - began < 5:
+            probes += [seconds_of(server, path) for path in ("/healthz/live", "/healthz/ready", "/ping")]
+            others.append(seconds_of(server, "/api/v1/models/", key=key))
+            others.append(seconds_of(server, CHURN, method="POST", body=customer, key=key, **ordinary))
+        assert max(probes) < 5.0, "a probe waited behind clients"
+        assert max(others) < 8.0, "threads were kept by slow clients"
+        left = {name: kind.clients for name, kind in slow.items() if kind.reads}
+        while any(left.values()) and time.monotonic() - began < LONGEST:
+            left = {name: [each for each in open_ if not has_ended(each)] for name, open_ in left.items()}
+            time.sleep(0.1)
+        assert {name: len(open_) for name, open_ in left.items() if open_} == {}, "still open"
+        for client in slow["an answer it does not read"].clients:
+            assert answers_left(client) < 20, "the server waited for a client that did not read"
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        for kind in slow.values():
+            for client in kind.clients:
+                client.close()
+
+
+def answers_left(client: socket.socket) -> int:
+    """Answers that come when the client reads at last."""
+    come = b""
+    with contextlib.suppress(OSError):
+        while piece := client.recv(2**20):
+            come += piece
+    return come.count(b"HTTP/1.1 200 ")
+
+
+def test_a_slow_client_within_the_limits_is_answered(
+    server: Server, churn: ModelVersion, client_user: User, customer: dict[str, Any]
+) -> None:
+    """A large body that comes in pieces for longer than the silence allowed between two of them."""
+    body = (",".join(customer) + "\n" + (",".join(str(v) for v in customer.values()) + "\n") * 1_000).encode()
+    head = (
+        f"POST {CHURN} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {keys.issue(client_user)}\r\n"
+        f"Content-Type: text/csv\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    cuts = [body[n : n + len(body) // 5 + 1] for n in range(0, len(body), len(body) // 5 + 1)]
+    answer = server.raw(head.encode(), *cuts, pause=0.5, until_closed=True)
+    assert answer.startswith(b"HTTP/1.1 200 "), answer[:300]
+    assert answer.count(b'"id"') == 1_000

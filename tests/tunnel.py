@@ -1,0 +1,72 @@
+"""A way to a server on loopback that can be blocked: a network that swallows what is sent."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+
+
+class Tunnel:
+    """Passes bytes on between its own port and another one, until it is told to swallow them.
+
+    While it swallows it accepts connections and reads, as a firewall's or a proxy's half-open connections do,
+    and nothing arrives on either side. What was swallowed is lost, and its connections never work again.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._swallows = threading.Event()
+        self._sockets: list[socket.socket] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def swallow(self) -> None:
+        self._swallows.set()
+
+    def pass_on(self) -> None:
+        """New connections work again; those that lost bytes stay silent."""
+        self._swallows.clear()
+
+    def close(self) -> None:
+        for each in (self._listening, *self._sockets):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                self._sockets.append(client)
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        if self._swallows.is_set():
+            self._read(client, None, threading.Event())
+            return
+        try:
+            server = socket.create_connection(("127.0.0.1", self._target), timeout=5)
+        except OSError:
+            client.close()
+            return
+        server.settimeout(None)
+        self._sockets.append(server)
+        lost = threading.Event()
+        threading.Thread(target=self._read, args=(server, client, lost), daemon=True).start()
+        self._read(client, server, lost)
+
+    def _read(self, source: socket.socket, target: socket.socket | None, lost: threading.Event) -> None:
+        """Passes on until either end closes; a connection that lost bytes is never closed by us."""
+        with suppress(OSError):
+            while piece := source.recv(65536):
+                if self._swallows.is_set():
+                    lost.set()
+                if target is not None and not lost.is_set():
+                    target.sendall(piece)
+        if not lost.is_set() and not self._swallows.is_set():
+            for each in (source, target):
+                if each is not None:
+                    with suppress(OSError):
+                        each.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,75 @@
+"""Signs of life in the database: which background process was seen when, and which periodic task began when.
+
+Times are the database's own, so clocks of several machines need not agree.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.db import connection
+
+from training.models import Heartbeat
+
+ROLES: Final = ("worker", "housekeeping", "beat")
+EXPECTED_SECONDS: Final = 30.0
+"""A process that is alive writes at least this often."""
+FORGOTTEN_SECONDS: Final = 3600.0
+"""A process that has been silent for this long is taken for one that was removed."""
+TASK: Final = "task"
+
+_WRITE: Final = """
+    INSERT INTO training_heartbeat (name, role, at) VALUES (%s, %s, clock_timestamp())
+    ON CONFLICT (name) DO UPDATE SET role = EXCLUDED.role, at = EXCLUDED.at
+"""
+_AGES: Final = "SELECT role, name, extract(epoch FROM clock_timestamp() - at)::float FROM training_heartbeat"
+# A conditional UPDATE: of two processes that find a task overdue, one does it.
+_BEGIN: Final = """
+    INSERT INTO training_heartbeat AS known (name, role, at) VALUES (%s, %s, clock_timestamp())
+    ON CONFLICT (name) DO UPDATE SET at = EXCLUDED.at
+    WHERE known.at < clock_timestamp() - make_interval(secs => %s) RETURNING (xmax = 0)
+"""
+
+
+def write(name: str, role: str) -> None:
+    """Records that a process is alive, or that a task begins, now."""
+    with connection.cursor() as cursor:
+        cursor.execute(_WRITE, [name[:255], role])
+
+
+def leave(name: str) -> None:
+    """Records that a process ends on purpose: nobody has to look for it."""
+    Heartbeat.objects.filter(pk=name[:255]).delete()
+
+
+def begin_if_overdue(task: str, seconds: float) -> bool:
+    """Whether a task last began more than `seconds` ago; it then begins now, for one caller alone.
+
+    A task that was never seen counts from its first call here.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_BEGIN, [task[:255], TASK, seconds])
+        row = cursor.fetchone()
+    return row is not None and not row[0]
+
+
+def silent() -> dict[str, str]:
+    """What is silent, in words, by role; without an entry where all is well."""
+    ages: dict[str, dict[str, float]] = {role: {} for role in ROLES}
+    with connection.cursor() as cursor:
+        cursor.execute(_AGES)
+        for role, name, age in cursor.fetchall():
+            if role in ages:
+                ages[role][name] = age
+    found = {}
+    for role, by_name in ages.items():
+        alive = [age for age in by_name.values() if age <= EXPECTED_SECONDS]
+        late = [age for age in by_name.values() if EXPECTED_SECONDS < age <= FORGOTTEN_SECONDS]
+        if not by_name:
+            found[role] = f"no {role} process has been seen yet: start one"
+        elif not alive:
+            found[role] = f"no {role} process has been seen for {min(by_name.values()):.0f} s: start one"
+        elif late:
+            several = f"{len(late)} of {len(alive) + len(late)} {role} processes"
+            found[role] = f"{several} have been silent for more than {EXPECTED_SECONDS:.0f} s"
+    return found
