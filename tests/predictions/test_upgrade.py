@@ -155,7 +155,8 @@ def fill(apps: Any) -> dict[str, Any]:
     )  # fmt: skip
     add(
         "predictions.DriftFinding", review=review, position=0, column="tenure", kind="number",
-        verdict="drift", rows=4, reference_rows=20, psi=0.4, bins=[],
+        verdict="drift", rows=4, reference_rows=20, psi=0.4, bins={"labels": ["below 10", "10 to 40", "above", "missing"], "reference": [5, 9, 6, 0],
+              "window": [4, 0, 0, 0]},
     )  # fmt: skip
     movie = add("recommender.Movie", id=7, title="El faro", title_key="el faro", genres=["Drama"], year=2001)
     add("recommender.Interaction", user="reader", movie=movie, kind="liked", at=THEN, client=user)
