@@ -60,6 +60,11 @@ BINS: Final = {
 }  # fmt: skip
 GATE: Final = {"passed": True, "checks": [{"name": "beats_baseline", "passed": True, "message": "it does"}]}
 METRICS: Final = {"roc_auc": 0.81, "accuracy": 0.79}
+FOUND: Final = {
+    "labels": ["below 10", "10 to 40", "above", "missing"],
+    "reference": [5, 9, 6, 0],
+    "window": [4, 0, 0, 0],
+}
 THEN: Final = timezone.now().replace(microsecond=0) - dt.timedelta(days=2)
 LONG_AGO: Final = dt.datetime(2026, 1, 5, 12, tzinfo=dt.UTC)
 
@@ -155,7 +160,7 @@ def fill(apps: Any) -> dict[str, Any]:
     )  # fmt: skip
     add(
         "predictions.DriftFinding", review=review, position=0, column="tenure", kind="number",
-        verdict="drift", rows=4, reference_rows=20, psi=0.4, bins=[],
+        verdict="drift", rows=4, reference_rows=20, psi=0.4, bins=FOUND,
     )  # fmt: skip
     movie = add("recommender.Movie", id=7, title="El faro", title_key="el faro", genres=["Drama"], year=2001)
     add("recommender.Interaction", user="reader", movie=movie, kind="liked", at=THEN, client=user)
