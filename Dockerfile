@@ -31,7 +31,8 @@ ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin \
     STATIC_ROOT=/app/static \
     VIGIA_VAR=/data \
     TMPDIR=/data/tmp \
-    NUMBA_CACHE_DIR=/data/tmp/numba
+    NUMBA_CACHE_DIR=/data/tmp/numba \
+    ORT_DISABLE_TELEMETRY=1
 # The values are for this one command and reach nothing: collectstatic needs settings that load, no more.
 RUN SECRET_KEY=only-to-collect-static-files DATABASE_URL=postgresql://nowhere/none REDIS_URL=redis://nowhere \
         VIGIA_VAR=/tmp/build python manage.py collectstatic --no-input --verbosity 0 \

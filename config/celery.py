@@ -11,6 +11,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 app = Celery("vigia")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+app.set_default()  # in every thread, whichever imported this first
 # By name: imported by a worker alone, once the apps are ready.
 app.steps["worker"].add("config.duties:Duties")
 

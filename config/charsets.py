@@ -29,7 +29,7 @@ def check(request: HttpRequest) -> None:
     request._encoding = None  # type: ignore[attr-defined]
     boundary = (request.content_params or {}).get("boundary")
     if request.content_type == "multipart/form-data" and boundary:
-        request._stream = _Parts(request._stream, boundary)  # type: ignore[attr-defined]
+        request._stream = _Parts(request._stream, boundary)  # type: ignore[assignment]
 
 
 class _Parts:

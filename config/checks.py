@@ -175,6 +175,34 @@ def rate_limit_can_be_read(app_configs: Any, **kwargs: Any) -> list[CheckMessage
     ]
 
 
+@register(Tags.database)
+def compiled_versions_were_asked_at_their_edges(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Active versions that were compared with scikit-learn by an older protocol of rows."""
+    if "default" not in (databases or ()):
+        return []
+    from training.models import ModelVersion
+
+    rows = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, engine="onnx")
+    rows = rows.select_related("registered_model").only(
+        "registered_model__name", "number", "engine", "parity"
+    )
+    try:
+        names = [str(version) for version in rows if not version.was_compared_at_edges]
+    except DatabaseError:  # not migrated yet
+        return []
+    return [
+        Warning(
+            f"{name} was compiled before both engines were compared at every threshold of its steps: at such "
+            "a value it may answer otherwise than scikit-learn.",
+            hint="Train the model again; its next version is compared there.",
+            id="vigia.W020",
+        )
+        for name in names
+    ]
+
+
 @register()
 def limits_are_positive(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [
@@ -182,3 +210,33 @@ def limits_are_positive(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         for name in LIMITS
         if getattr(settings, name) < 1
     ]
+
+
+@register()
+def models_have_usable_names(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """A file of the catalogue whose name is taken would break the service, or another model."""
+    from training import catalogue
+
+    return [
+        Error(
+            f"training/catalogue/{name}.py cannot declare a model: {catalogue.reserved(name)}.",
+            hint=f"Rename the file and its MODEL, say to {name}_model.",
+            id="vigia.E010",
+        )
+        for name in catalogue.unusable_names()
+    ]
+
+
+@register()
+def models_can_be_read(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Each file of the catalogue is imported, as the service does at its start."""
+    from training import catalogue
+
+    found: list[CheckMessage] = []
+    for name in catalogue.names():
+        try:
+            catalogue.get(name)
+        except catalogue.BrokenDeclaration as error:
+            hint = "Correct the file, or move it out of training/catalogue/."
+            found.append(Error(f"{error.message}.", hint=hint, id="vigia.E011"))
+    return found

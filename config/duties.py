@@ -46,6 +46,7 @@ class Duties(bootsteps.StartStopStep):
         self._poller: polling.Poller | None = None
         self._overdue: Overdue | None = None
         self._pulse: Pulse | None = None
+        self._turns: Any = None
         if self._takes_jobs:  # before the pool forks: its processes share the places
             directory = Path(os.environ.get(place.VARIABLE) or place.base() / "worker")
             polling.limit(directory, worker.concurrency)
@@ -57,7 +58,7 @@ class Duties(bootsteps.StartStopStep):
         turned = self._pulse.watch(
             "the loop that consumes messages", LOOP_SECONDS, excused=lambda: busy() or bool(broker.trouble())
         )
-        worker.timer.call_repeatedly(TURN_SECONDS, turned)
+        self._turns = worker.timer.call_repeatedly(TURN_SECONDS, turned)
         if self._takes_jobs:
             self._poller = polling.Poller(self._pulse.watch("the poller of jobs", LOOP_SECONDS))
             self._poller.start()
@@ -69,6 +70,7 @@ class Duties(bootsteps.StartStopStep):
         self._pulse.start()
 
     def stop(self, worker: Any) -> None:
+        self._turns.cancel()
         if self._overdue is not None:
             self._overdue.stop()
         if self._poller is not None:

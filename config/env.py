@@ -62,6 +62,15 @@ def local_stack() -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def artifact_key(default: str) -> str:
+    """ARTIFACT_KEY from the environment, else of the file the local stack keeps it in, else `default`."""
+    try:
+        kept = (var_dir() / "artifact-key").read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        kept = ""
+    return text("ARTIFACT_KEY", kept or default)
+
+
 def from_stack(name: str, stack_key: str) -> str:
     """NAME from the environment, else what the local stack says."""
     found = text(name, str(local_stack().get(stack_key) or ""))

@@ -161,12 +161,12 @@ _asked = _probes()
 _said: Found = {}
 
 
-def report() -> Report:
-    """What is known of the service, within `DEADLINE_SECONDS`."""
+def report(seconds: float = DEADLINE_SECONDS) -> Report:
+    """What is known of the service, within so many seconds."""
     probes = _asked
     for probe in probes:
         probe.begin()
-    until = time.monotonic() + DEADLINE_SECONDS
+    until = time.monotonic() + seconds
     found: Found = {}
     for probe in probes:
         found |= probe.found(until)

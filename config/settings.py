@@ -24,7 +24,7 @@ HTTPS = env.flag("VIGIA_HTTPS", default=not LOCAL)
 DEBUG = env.flag("DEBUG", default=False)
 SECRET_KEY = env.from_stack("SECRET_KEY", "secret_key")
 # Signs artifacts. Kept apart from SECRET_KEY so that one can be rotated without the other.
-ARTIFACT_KEY = env.text("ARTIFACT_KEY", SECRET_KEY)
+ARTIFACT_KEY = env.artifact_key(default=SECRET_KEY)
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
 
@@ -138,6 +138,7 @@ JOB_MEMORY_MB = env.number("JOB_MEMORY_MB", 0)  # that a job's process may alloc
 DASK_SCHEDULER = env.text("DASK_SCHEDULER", "")  # such as tcp://dask:8786: searches run there
 
 # -- Celery: the broker carries ids, nothing else ------------------------------------------------------
+TASKS_APPLICATION = "config.celery"  # imported with the first job; see training.queueing
 CELERY_BROKER_URL = env.from_stack("REDIS_URL", "redis_url")
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1

@@ -101,7 +101,7 @@ class SchemaView(SpectacularAPIView):
     def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
         renderer = request.accepted_renderer
         with _DESCRIBING:
-            document = _rendered(type(renderer))
+            document = _rendered(type(renderer))  # type: ignore[arg-type]
         kind = (
             f"{renderer.media_type}; charset={renderer.charset}" if renderer.charset else renderer.media_type
         )
@@ -114,4 +114,5 @@ def _rendered(renderer: type[BaseRenderer]) -> bytes:
     from drf_spectacular.generators import SchemaGenerator
 
     document = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
-    return bytes(renderer().render(document, renderer_context={}))
+    text = renderer().render(document, renderer_context={})
+    return text.encode() if isinstance(text, str) else bytes(text)

@@ -9,6 +9,7 @@ Ctrl-C (or SIGTERM) ends everything it started. A process that ends by itself is
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import sys
 import time
@@ -54,7 +55,11 @@ def await_ready(services: Services, host: str, port: int) -> None:
             response = connection.getresponse()
             if response.status == 200:
                 return
-            answer = f"{response.status} {response.read(500).decode('utf-8', 'replace')}"
+            body = response.read(5_000)
+            if cannot_answer(body):
+                complain(f"{url} says 503: no model can answer. The reasons stand above.")
+                return  # the pages and the API are there, to mend it
+            answer = f"{response.status} {body[:500].decode('utf-8', 'replace')}"
         except (OSError, http.client.HTTPException) as error:
             answer = str(error)
         finally:
@@ -65,6 +70,15 @@ def await_ready(services: Services, host: str, port: int) -> None:
             say(f"Waiting for {url} ... ({answer})")
             progress += 10
         services.stack.interrupts.pause(0.1)
+
+
+def cannot_answer(body: bytes) -> bool:
+    """Whether all is there that the readiness probe asks for, but a model that can answer."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("database") == "ok" and found.get("active_models") == 0
 
 
 def bootstrap(stack: Stack, environment: dict[str, str]) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from local.account import Account, home
 from local.postgres import Postgres
 from local.processes import Child, Interrupted, Interrupts, Processes
-from local.state import Access, AlreadyRunning, State, locked
+from local.state import Access, AlreadyRunning, State, locked, settle_artifact_key
 from local.terminal import Refusal, complain, last_lines, say
 from local.valkey import Valkey
 
@@ -111,6 +111,8 @@ class Stack:
     def up(self) -> None:
         """Start what the environment does not name; returns when both answer."""
         started = time.monotonic()
+        if told := settle_artifact_key(self.var, self.state):
+            complain(told)
         kinds = ((Postgres, "DATABASE_URL"), (Valkey, "REDIS_URL"))
         wanted = [kind for kind, name in kinds if not given(name)]
         if wanted:

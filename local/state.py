@@ -1,4 +1,4 @@
-"""What the stack remembers between two starts: `stack.json`, and the lock beside it."""
+"""What the stack remembers between two starts: `stack.json`, the key of artifacts, and the lock."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from local.terminal import Refusal
+
+ARTIFACT_KEY = "artifact-key"
 
 
 def write_private(path: Path, text: str, *, durable: bool = True) -> None:
@@ -49,7 +51,9 @@ class State:
 
     Django reads `database_url`, `redis_url`, `secret_key` and `metrics_token` from it; the rest is the
     stack's own.
-    `home` is set only when the servers' data could not live under the var directory.
+    `home` is set only when the servers' data could not live under the var directory. `key_apart` is true
+    once the key of artifacts has its own file (see `settle_artifact_key`). `is_new` says that there was no
+    `stack.json`.
     """
 
     secret_key: str
@@ -57,6 +61,8 @@ class State:
     postgres: Access | None = None
     valkey: Access | None = None
     home: str | None = None
+    key_apart: bool = False
+    is_new: bool = False
 
     @property
     def database_url(self) -> str | None:
@@ -80,10 +86,11 @@ class State:
                 postgres=Access(**content["postgres"]) if content.get("postgres") else None,
                 valkey=Access(**content["valkey"]) if content.get("valkey") else None,
                 home=content.get("home"),
+                key_apart=bool(content.get("key_apart")),
                 **({"metrics_token": content["metrics_token"]} if content.get("metrics_token") else {}),
             )
         except FileNotFoundError:
-            return cls(secret_key=secrets.token_urlsafe(48))
+            return cls(secret_key=secrets.token_urlsafe(48), is_new=True)
         except PermissionError as error:
             raise _not_ours(path) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -101,9 +108,50 @@ class State:
             "postgres": self.postgres and vars(self.postgres),
             "valkey": self.valkey and vars(self.valkey),
             "home": self.home,
+            "key_apart": self.key_apart,
         }
         known = {key: value for key, value in content.items() if value}
         write_private(path, json.dumps(known, indent=2) + "\n")
+
+
+def settle_artifact_key(var: Path, state: State) -> str:
+    """Makes sure that the key which signs artifacts is in a file of its own, `artifact-key`.
+
+    Whoever loses `stack.json` loses passwords, which are made anew; without this key no model could be
+    loaded. Where `stack.json` is from before that file, artifacts were signed with the secret key: it is
+    carried over once.
+
+    Returns
+    -------
+    What somebody has to be told, or nothing.
+    """
+    path = var / ARTIFACT_KEY
+    try:
+        there = bool(path.read_text(encoding="utf-8").strip())
+    except FileNotFoundError:
+        there = False
+    except PermissionError as error:
+        raise _not_ours(path) from error
+    told = ""
+    if not there:
+        carried = not state.is_new and not state.key_apart
+        key = _secret_key(state) if carried else secrets.token_urlsafe(48)
+        write_private(path, f"{key}\n")
+        if state.key_apart:
+            told = (
+                f"{path} is gone and was made anew. Put the old one back: without it no stored model loads."
+            )
+    state.key_apart = True
+    return told
+
+
+def _secret_key(state: State) -> str:
+    """The secret key the service runs with: the environment's, as the settings read it, or the stack's."""
+    if named := os.environ.get("SECRET_KEY"):
+        return named
+    if file := os.environ.get("SECRET_KEY_FILE"):
+        return Path(file).read_text(encoding="utf-8").strip()
+    return state.secret_key
 
 
 def _not_ours(path: Path) -> Refusal:

@@ -20,11 +20,13 @@ from predictions import log as prediction_log
 from predictions.errors import PredictionFailed, TooManyRows
 from predictions.identifiers import log_ids
 from predictions.wire import Claim
+from training.engines.shape import checked
 from training.schema import Fault, Instance, InvalidRows
 from training.schema.compiled import Rows
 from training.schema.decoding import decode_json
 from training.schema.dialect import Told
 from training.schema.faults import REPORTED_FAULTS
+from training.schema.wrapping import wrapped
 from training.services import idempotency
 from training.services.idempotency import RetryKey
 from training.services.serving import Served
@@ -97,6 +99,7 @@ def read_body(served: Served, body: bytes) -> Rows:
 def read_json(served: Served, data: object) -> Rows:
     """One decoded object or an array of them, all valid; see `read_body`."""
     if isinstance(data, dict):
+        _refuse_wrapped(served, data)
         data = [data]
     if not isinstance(data, list):
         fault = Fault(None, "not_an_object", "send a JSON object or an array of objects")
@@ -104,6 +107,17 @@ def read_json(served: Served, data: object) -> Rows:
     if not data:
         raise InvalidRows([Fault(None, "empty_array", "the array is empty")], message="the array is empty")
     return read_rows(served, data)
+
+
+def _refuse_wrapped(served: Served, data: dict[str, object]) -> None:
+    """Raises `InvalidRows` for an object that holds rows, as pandas or other servers write them."""
+
+    def is_field(name: str) -> bool:
+        return served.schema.role(name) != "unknown"
+
+    fault = wrapped(data, is_field, "the array of objects itself, or one object", columns=True)
+    if fault is not None:
+        raise InvalidRows([fault], message=fault.message)
 
 
 def read_rows(served: Served, rows: Sequence[object], *, text: bool = False) -> Rows:
@@ -261,10 +275,15 @@ def prepare(served: Served, rows: Rows, caller: Caller, generation: int) -> Prep
     PredictionFailed, InvalidRows : the model has no answer to these values.
     """
     try:
-        values, probabilities = outputs(served, rows)
+        return prepared(served, rows, caller, generation)
     except PredictionFailed:
         logger.exception("%s %s could not answer", served.model_name, served.number)
         raise
+
+
+def prepared(served: Served, rows: Rows, caller: Caller, generation: int) -> Prepared:
+    """The same, without a line in the log when the model has no answer."""
+    values, probabilities = outputs(served, rows)
     return Prepared(
         served,
         caller,
@@ -360,10 +379,12 @@ def _scores(served: Served, rows: Rows) -> Scores:
     engine = served.engine
     try:
         if engine.takes_matrix:
-            return cast("MatrixEngine", engine).score(rows.matrix()).plain()
+            compiled = cast("MatrixEngine", engine)
+            return compiled.score(rows.matrix(), rows.texts(compiled.text_columns)).plain()
         names = served.schema.names
-        return engine.predict([dict(zip(names, row, strict=True)) for row in rows.values])
-    except (ValueError, ArithmeticError) as error:
+        found = engine.predict([dict(zip(names, row, strict=True)) for row in rows.values])
+        return checked(found, len(rows))
+    except Exception as error:  # whatever a step of the pipeline raises, no client is at fault for a 500
         raise PredictionFailed(f"the model has no answer to these values: {error}") from error
 
 

@@ -12,7 +12,7 @@ from rest_framework.reverse import reverse
 
 from predictions.models import Replay
 from predictions.services import replays
-from training import tasks
+from training import queueing
 from training.errors import NotFound
 from training.models import ModelVersion, sharing_versions
 from training.services import access, jobs, registry
@@ -106,7 +106,7 @@ class ReplaysView(_OfVersion):
         version = self.version(number)
         since, until = replays.window(request.data)
         asked = replays.request(version, since, until, by=who(request))
-        tasks.enqueue(asked)
+        queueing.enqueue(asked)
         location = reverse("replay", args=[self.model.name, number, asked.pk], request=request)
         return JobResponse(request, asked, self.shown, location=location)
 

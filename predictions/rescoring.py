@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from training.engines import Engine, MatrixEngine, Scored
 from training.engines.coding import encode_columns
+from training.engines.shape import checked
 from training.schema import Column, DatasetSchema
 from training.schema.columns import EXACT_INTEGER, LARGEST, BadValue
 
@@ -96,7 +97,7 @@ class Candidate:
             low, high = waiting.pop()
             try:
                 parts.append((low, high, score(low, high)))
-            except (ValueError, ArithmeticError):
+            except Exception:  # whatever a step raises, it is the candidate that does not answer
                 self._halvings += 1
                 if high - low > 1 and self._halvings <= MOST_HALVINGS:
                     middle = (low + high) // 2
@@ -107,12 +108,15 @@ class Candidate:
         engine = self.engine
         if engine.takes_matrix:
             matrix = encode_columns(self.schema, columns)
-            return lambda low, high: cast("MatrixEngine", engine).score(matrix[low:high])
+            compiled = cast("MatrixEngine", engine)
+            texts = [columns[self.schema.names[place]] for place in compiled.text_columns]
+            return lambda low, high: compiled.score(matrix[low:high], [each[low:high] for each in texts])
         names = self.schema.names
 
         def score(low: int, high: int) -> Scored:
             rows = zip(*(columns[name][low:high] for name in names), strict=True)
             found = engine.predict([dict(zip(names, row, strict=True)) for row in rows])
+            found = checked(found, high - low)
             if found.probabilities is None:
                 return Scored(values=np.asarray(found.values, dtype=np.float64))
             probabilities = np.asarray(found.probabilities, dtype=np.float64)

@@ -193,7 +193,7 @@ class Server(Asker):
                     return time.monotonic() - started
             except OSError:
                 assert self.process.poll() is None, self.printed()
-                assert time.monotonic() - started < 60, self.printed()
+                assert time.monotonic() - started < 120, self.printed()
                 time.sleep(0.02)
 
     def stop(self) -> None:

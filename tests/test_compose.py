@@ -490,6 +490,10 @@ def test_a_process_that_stands_still_is_ended_by_its_health_check(
         file.parent.mkdir()
         file.write_text(f"{sleeping.pid}\n")
         os.utime(file, (0, 0))
+        until = time.monotonic() + 20
+        while b"celery" not in Path(f"/proc/{sleeping.pid}/cmdline").read_bytes():  # it is not executed yet
+            assert time.monotonic() < until
+            time.sleep(0.01)
         sleeping.send_signal(signal.SIGSTOP)
         assert check("worker")[0] == 1
         assert sleeping.poll() is None

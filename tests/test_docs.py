@@ -37,7 +37,7 @@ CODE_ARGUMENT = {
     "_bad_request": 0,
 }
 # Where the code is written down as a constant of its own.
-CODE_DICTIONARIES = {"codes", "names"}
+CODE_DICTIONARIES = {"codes", "names", "UNREADABLE"}
 # Functions that return the code of a warning.
 CODE_FUNCTIONS = {"warning"}
 
@@ -83,6 +83,8 @@ def words_in(node: ast.AST | None) -> Iterator[str]:
     elif isinstance(node, ast.IfExp):
         yield from words_in(node.body)
         yield from words_in(node.orelse)
+    elif isinstance(node, ast.Tuple):  # (code, message)
+        yield from words_in(node.elts[0])
 
 
 def codes_of(tree: ast.AST) -> Iterator[str]:
@@ -101,7 +103,10 @@ def codes_of(tree: ast.AST) -> Iterator[str]:
                         isinstance(target, ast.Name) and target.id == "code" for target in item.targets
                     ):
                         yield from words_in(item.value)
-            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Dict() as value):
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=ast.Dict() as value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.Dict() as value)
+            ):
                 if name in CODE_DICTIONARIES:
                     for item in value.values:
                         yield from words_in(item)

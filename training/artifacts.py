@@ -14,7 +14,7 @@ import hmac
 import logging
 import os
 import platform
-import shutil
+import re
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "joblib", "skl2onnx", "onnx", "onnxruntime", "numba")
 COMPILED = "onnx"  # the engine's name, here without importing it
+DIGEST = re.compile(r"[0-9a-f]{64}")
+CHUNK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,16 +197,15 @@ def probe() -> None:
 @contextmanager
 def dataset_file(dataset: Dataset) -> Iterator[Path]:
     """The dataset's Parquet file as a local path, verified against its row."""
+    what = f"dataset {dataset.sha256[:12]}"
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
         local = Path(directory) / "rows.parquet"
-        try:
-            with default_storage.open(dataset.storage_name) as source, local.open("wb") as target:
-                shutil.copyfileobj(source, target, 2**20)
-        except FileNotFoundError:
-            raise ArtifactError(f"dataset {dataset.sha256[:12]} is not in the store") from None
+        with local.open("wb") as target:
+            for chunk in _chunks(what, dataset.storage_name):
+                target.write(chunk)
         with local.open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != dataset.sha256:
-                raise ArtifactError(f"dataset {dataset.sha256[:12]} was changed in the store")
+                raise ArtifactError(f"{what} was changed in the store")
         yield local
 
 
@@ -227,15 +228,12 @@ def verify(version: ModelVersion) -> None:
     what, digest, signature = _serving(version)
     if version.engine != COMPILED and not engines.stands_alone(version.engine):
         check_libraries(version)
+    _check_digest(what, digest)
     content, sign = hashlib.sha256(), _signing(b"")
-    try:
-        with default_storage.open(_name(digest)) as stream:
-            for chunk in stream.chunks():
-                content.update(chunk)
-                sign.update(chunk)
-    except Exception as error:
-        raise ArtifactError(f"{what} cannot be read from the store") from error
-    _check(what, content.hexdigest() == digest, hmac.compare_digest(sign.hexdigest(), signature))
+    for chunk in _chunks(what, _name(digest)):
+        content.update(chunk)
+        sign.update(chunk)
+    _check(what, content.hexdigest() == digest, _same(sign.hexdigest(), signature))
 
 
 def _serving(version: ModelVersion) -> tuple[str, str, str]:
@@ -247,13 +245,32 @@ def _serving(version: ModelVersion) -> tuple[str, str, str]:
 
 
 def _verified(what: str, digest: str, signature: str) -> bytes:
+    _check_digest(what, digest)
+    data = b"".join(_chunks(what, _name(digest)))
+    _check(what, hashlib.sha256(data).hexdigest() == digest, _same(_sign(data), signature))
+    return data
+
+
+def _chunks(what: str, name: str) -> Iterator[bytes]:
+    """The bytes under a name of the store.
+
+    Raises
+    ------
+    ArtifactError : whatever keeps them from being read: stores raise errors of many kinds.
+    """
     try:
-        with default_storage.open(_name(digest)) as stream:
-            data: bytes = stream.read()
+        with default_storage.open(name) as stream:
+            yield from stream.chunks(CHUNK)
     except FileNotFoundError:
         raise ArtifactError(f"{what} is not in the store") from None
-    _check(what, hashlib.sha256(data).hexdigest() == digest, hmac.compare_digest(_sign(data), signature))
-    return data
+    except Exception as error:
+        said = getattr(error, "strerror", None) or type(error).__name__  # no path: clients read this
+        raise ArtifactError(f"{what} cannot be read from the store: {said}") from error
+
+
+def _check_digest(what: str, digest: str) -> None:
+    if not DIGEST.fullmatch(digest):
+        raise ArtifactError(f"{what} cannot be found: its row holds no digest of it")
 
 
 def _check(what: str, whole: bool, signed: bool) -> None:
@@ -261,6 +278,11 @@ def _check(what: str, whole: bool, signed: bool) -> None:
         raise ArtifactError(f"{what} was changed: its digest does not match its row")
     if not signed:
         raise ArtifactError(f"{what} was not signed with this service's ARTIFACT_KEY")
+
+
+def _same(ours: str, theirs: str) -> bool:
+    """Compared as bytes: as text, a signature that is not ASCII would raise an error of its own."""
+    return hmac.compare_digest(ours.encode(), theirs.encode())
 
 
 def _name(digest: str) -> str:

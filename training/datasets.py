@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from training import frames
@@ -19,6 +20,8 @@ from training.schema.faults import REPORTED_FAULTS
 from training.schema.keys import KEY_FIELD
 
 ROW_GROUP = 50_000
+PREDICTION_FIELD = "_prediction"
+"""Column with the id of the logged prediction a row was taken from; only in files that hold such rows."""
 
 _ARROW = {
     "number": pa.float64(),
@@ -50,13 +53,19 @@ class DatasetWriter:
     """Writes rows of one schema to a Parquet file; a context manager.
 
     Rows are regrouped into row groups of `ROW_GROUP`, so equal rows give equal bytes, however they came.
+
+    Parameters
+    ----------
+    logged : whether rows carry the ids of the predictions they were taken from.
     """
 
-    def __init__(self, path: Path, schema: DatasetSchema) -> None:
+    def __init__(self, path: Path, schema: DatasetSchema, *, logged: bool = False) -> None:
         self.path, self.rows = path, 0
         self._columns: tuple[Column, ...] = (*schema.columns, schema.target)
+        own = [KEY_FIELD, PREDICTION_FIELD] if logged else [KEY_FIELD]
         self._arrow = pa.schema(
-            [(column.name, _ARROW[column.type]) for column in self._columns] + [(KEY_FIELD, pa.string())]
+            [(column.name, _ARROW[column.type]) for column in self._columns]
+            + [(name, pa.string()) for name in own]
         )
         self._writer = pq.ParquetWriter(path, self._arrow, compression="zstd")
         self._waiting: list[pa.Table] = []
@@ -72,20 +81,35 @@ class DatasetWriter:
             self._flush(everything=True)
         self._writer.close()
 
-    def write_columns(self, columns: dict[str, list[Any]], keys: Sequence[str | None]) -> None:
-        """Rows by column, as `training.schema.reading.Batch` holds them."""
+    def write_columns(
+        self,
+        columns: dict[str, list[Any]],
+        keys: Sequence[str | None],
+        predictions: Sequence[str | None] | None = None,
+    ) -> None:
+        """Rows by column, as `training.schema.reading.Batch` has them, with the ids of their predictions."""
         arrays = [pa.array(columns[column.name], _ARROW[column.type]) for column in self._columns]
-        self.write_table(pa.Table.from_arrays([*arrays, pa.array(keys, pa.string())], schema=self._arrow))
+        arrays.append(pa.array(keys, pa.string()))
+        names = [column.name for column in self._columns] + [KEY_FIELD]
+        if predictions is not None:
+            arrays.append(pa.array(predictions, pa.string()))
+            names.append(PREDICTION_FIELD)
+        self.write_table(pa.Table.from_arrays(arrays, names=names))
 
-    def write_instances(self, instances: Sequence[Instance], target: str) -> None:
+    def write_instances(
+        self, instances: Sequence[Instance], target: str, predictions: Sequence[str | None] | None = None
+    ) -> None:
         """Rows that came as JSON."""
         columns: dict[str, list[Any]] = {
             column.name: [row.values[column.name] for row in instances] for column in self._columns[:-1]
         }
         columns[target] = [row.target for row in instances]
-        self.write_columns(columns, [row.key for row in instances])
+        self.write_columns(columns, [row.key for row in instances], predictions)
 
     def write_table(self, table: pa.Table) -> None:
+        if PREDICTION_FIELD in self._arrow.names and PREDICTION_FIELD not in table.column_names:
+            table = table.append_column(PREDICTION_FIELD, pa.nulls(table.num_rows, pa.string()))
+        table = table.select(self._arrow.names).cast(self._arrow)
         self._waiting.append(table)
         self._waiting_rows += table.num_rows
         self.rows += table.num_rows
@@ -112,47 +136,64 @@ def read_frame(source: Path, schema: DatasetSchema) -> pd.DataFrame:
     return frame
 
 
-def join(sources: Iterable[tuple[Path, bool]], target: Path, schema: DatasetSchema) -> Written:
+def predictions(source: Path) -> pa.Array:
+    """Ids of the logged predictions whose rows a dataset file holds, as Arrow strings without nulls."""
+    with pq.ParquetFile(source, memory_map=True) as file:
+        if PREDICTION_FIELD not in file.schema_arrow.names:
+            return pa.array([], pa.string())
+        return file.read(columns=[PREDICTION_FIELD]).column(0).combine_chunks().drop_null()
+
+
+def join(
+    sources: Sequence[tuple[Path, bool]], target: Path, schema: DatasetSchema, *, once: bool = False
+) -> Written:
     """One dataset out of several, rows in the given order.
 
     Parameters
     ----------
     sources : (file, whether it was written under exactly this schema). Rows written under another schema
         are read against this one again, as if they had just come.
+    once : leave out rows of the later files that were taken from predictions the first file holds.
 
     Raises
     ------
     InvalidRows : when rows of an older schema do not fit any more.
     """
-    with DatasetWriter(target, schema) as writer:
-        for source, same_schema in sources:
-            file = pq.ParquetFile(source, memory_map=True)
-            if same_schema:
-                for batch in file.iter_batches(ROW_GROUP):
-                    writer.write_table(pa.Table.from_batches([batch]))
-            else:
-                for instances in _reread(file, schema):
-                    writer.write_instances(instances, schema.target.name)
+    files = [(pq.ParquetFile(source, memory_map=True), same) for source, same in sources]
+    logged = any(PREDICTION_FIELD in file.schema_arrow.names for file, _ in files)
+    known = predictions(sources[0][0]) if once else pa.array([], pa.string())
+    with DatasetWriter(target, schema, logged=logged) as writer:
+        for place, (file, same_schema) in enumerate(files):
+            read = 0
+            for batch in file.iter_batches(ROW_GROUP):
+                table = pa.Table.from_batches([batch])
+                if place and len(known) and PREDICTION_FIELD in table.column_names:
+                    table = table.filter(pc.invert(pc.is_in(table[PREDICTION_FIELD], known)))
+                if same_schema:
+                    writer.write_table(table)
+                else:
+                    rows = table.to_pylist()
+                    ids = [row.get(PREDICTION_FIELD) for row in rows] if logged else None
+                    writer.write_instances(_reread(rows, schema, read), schema.target.name, ids)
+                read += batch.num_rows
     return writer.written()
 
 
-def _reread(file: pq.ParquetFile, schema: DatasetSchema) -> Iterator[list[Instance]]:
-    position = 0
-    for batch in file.iter_batches(ROW_GROUP):
-        read: list[Instance] = []
-        faults: list[Fault] = []
-        for row in batch.to_pylist():
-            known = {name: value for name, value in row.items() if schema.role(name) != "unknown"}
-            found = schema.read(known, with_target=True)
-            if isinstance(found, Instance):
-                read.append(found)
-            else:
-                faults.extend(fault.at(row=position) for fault in found)
-            position += 1
-        if faults:
-            said = "rows of the earlier dataset do not fit today's schema: retrain with mode replace"
-            raise InvalidRows(faults, message=said)
-        yield read
+def _reread(rows: Sequence[dict[str, Any]], schema: DatasetSchema, before: int) -> list[Instance]:
+    """Rows that were written under another schema, read against this one; `before` of the file are read."""
+    read: list[Instance] = []
+    faults: list[Fault] = []
+    for position, row in enumerate(rows, before):
+        known = {name: value for name, value in row.items() if schema.role(name) != "unknown"}
+        found = schema.read(known, with_target=True)
+        if isinstance(found, Instance):
+            read.append(found)
+        else:
+            faults.extend(fault.at(row=position) for fault in found)
+    if faults:
+        said = "rows of the earlier dataset do not fit today's schema: retrain with mode replace"
+        raise InvalidRows(faults, message=said)
+    return read
 
 
 def write_instances(path: Path, schema: DatasetSchema, rows: Iterable[object]) -> Written:

@@ -89,8 +89,12 @@ class ModelDeclaration:
     gate : see `Gate`.
     policy : who decides about activation at first; later the registered model's row does.
     threshold : probability from which a binary answer is true.
-    drop_duplicates : train on distinct rows only.
-    holdout : share of the distinct rows kept out of training for the metrics.
+    drop_duplicates : train on distinct rows only. Repeated rows say how often something happens, so they
+        stay unless a file lists the same thing twice.
+    holdout : share of the rows kept out of training for the metrics.
+    by_row_from : how often a feature row must occur for its copies to be divided between training part and
+        hold-out; 1 divides all rows one by one, None keeps equal feature rows on one side. ``auto`` is
+        `training.evaluation.by_row_from`.
     seed : of the split and of the estimator.
     watch : see `Watch`.
     search : the space a search for hyper-parameters draws from (see `training.searching`), or a function
@@ -108,8 +112,9 @@ class ModelDeclaration:
     watch: Watch = field(default_factory=Watch)
     policy: Policy = "manual"
     threshold: float = 0.5
-    drop_duplicates: bool = True
+    drop_duplicates: bool = False
     holdout: float = 0.2
+    by_row_from: int | Literal["auto"] | None = "auto"
     seed: int = 1
     search: Space | Callable[[], Space] | None = None
 

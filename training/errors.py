@@ -85,6 +85,18 @@ class NoSearchSpace(VigiaError):
         super().__init__(f"training/catalogue/{model}.py declares no search, so there is nothing to search")
 
 
+class NotDeclared(Conflict):
+    """No file of the catalogue that this process has read says how a model is trained."""
+
+    code = "not_declared"
+
+
+class AlreadyTrained(Conflict):
+    """Every row of the request is in the active version's dataset."""
+
+    code = "already_trained"
+
+
 class SecondPerson(Forbidden):
     """Whoever asked for the training wants to activate what came of it."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from training.declaration import SMALLER_IS_BETTER, Gate, Task
 from training.judging import Answers
 
 Floats = npt.NDArray[np.float64]
+COPIES: Final = 20
+HEAVY: Final = 0.05
 
 
 class TooFewRows(ValueError):
@@ -26,31 +29,96 @@ class TooFewRows(ValueError):
 
 def distinct(frame: pd.DataFrame, target: pd.Series[Any]) -> npt.NDArray[np.bool_]:
     """Mask (n,) of the rows to keep when each distinct row (features and target) is kept once."""
-    digests = pd.util.hash_pandas_object(frame, index=False).to_numpy() ^ (
-        pd.util.hash_pandas_object(target, index=False).to_numpy() * np.uint64(0x9E3779B97F4A7C15)
-    )
-    return ~pd.Series(digests).duplicated().to_numpy()
+    return ~pd.Series(_digests(frame, target)).duplicated().to_numpy()
 
 
-def holdout_mask(frame: pd.DataFrame, share: float, seed: int) -> npt.NDArray[np.bool_]:
+class UnusableAnswers(ValueError):
+    """An estimator's answers to the hold-out cannot be measured."""
+
+
+def digests(frame: pd.DataFrame) -> npt.NDArray[np.uint64]:
+    """One number per row (n,), by its features."""
+    return np.asarray(pd.util.hash_pandas_object(frame, index=False).to_numpy())
+
+
+def _digests(frame: pd.DataFrame, target: pd.Series[Any]) -> npt.NDArray[np.uint64]:
+    """One number per row (n,), by features and target."""
+    with np.errstate(over="ignore"):
+        of_target = pd.util.hash_pandas_object(target, index=False).to_numpy() * np.uint64(0x9E3779B97F4A7C15)
+    return np.asarray(digests(frame) ^ of_target)
+
+
+def by_row_from(rows: npt.NDArray[np.uint64]) -> int | None:
+    """How often a feature row must occur for its copies to be divided between both sides; None: however
+    often it occurs, its copies stay on one side.
+
+    Copies on one side keep a model from being praised for what it learned by heart. Two kinds of data need
+    the other way, or their hold-out does not represent the rows that will be asked:
+
+    - few distinct feature rows, each on average `COPIES` times there or more: the rows asked later are those
+      that training holds, and a side that lacks some of them says nothing of them. All are divided (1).
+    - a feature row that makes up `HEAVY` of all rows or more, and is there `COPIES` times: it would stand in
+      the hold-out as a whole, or be missing there. Such rows alone are divided.
+
+    Parameters
+    ----------
+    rows : (n,), see `digests`.
+    """
+    counts = np.unique(rows, return_counts=True)[1]
+    if len(rows) == len(counts):
+        return None
+    if len(rows) >= COPIES * len(counts):
+        return 1
+    heavy = max(COPIES, math.ceil(HEAVY * len(rows)))
+    return heavy if counts.max() >= heavy else None
+
+
+def holdout_mask(
+    frame: pd.DataFrame,
+    share: float,
+    seed: int,
+    target: pd.Series[Any] | None = None,
+    by_row_from: int | None = None,
+) -> npt.NDArray[np.bool_]:
     """Mask (n,) of the hold-out rows.
 
     A row's side is decided by a hash of its features alone. So rows with equal features are always on the
     same side, and a row keeps its side when more data is appended: an earlier version was never trained on
-    a row of a later hold-out, and both can be compared on it.
+    a row of a later hold-out, and both can be compared on it. Where copies are divided, the target and the
+    number of equal rows before it go into the hash as well: what is appended changes no earlier row's side
+    there, either.
 
     Parameters
     ----------
-    frame : features, (n, p). share : of the distinct rows, in (0, 1). seed : another seed, another split.
+    frame : features, (n, p). share : of the rows, in (0, 1). seed : another seed, another split.
+    target, by_row_from : which copies are divided; see the function `by_row_from`.
     """
-    return row_hashes(frame, seed) < np.uint64(int(share * 2**64))
+    return row_hashes(frame, seed, target, by_row_from) < np.uint64(int(share * 2**64))
 
 
-def row_hashes(frame: pd.DataFrame, seed: int) -> npt.NDArray[np.uint64]:
-    """One number of 64 bits per row (n,), by its features alone; another seed, other numbers."""
-    digests = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+def row_hashes(
+    frame: pd.DataFrame, seed: int, target: pd.Series[Any] | None = None, by_row_from: int | None = None
+) -> npt.NDArray[np.uint64]:
+    """One number of 64 bits per row (n,), equal for rows that are not to be divided; another seed, other
+    numbers. Parameters as those of `holdout_mask`."""
+    rows = digests(frame)
+    if by_row_from is not None and target is not None:
+        _, kind, copies = np.unique(rows, return_inverse=True, return_counts=True)
+        rows = np.where(copies[kind] >= by_row_from, copy_digests(frame, target), rows)
+    return _mixed(rows, seed)
+
+
+def copy_digests(frame: pd.DataFrame, target: pd.Series[Any]) -> npt.NDArray[np.uint64]:
+    """One number per row (n,), by features, target, and how many equal rows stand before it."""
+    whole = _digests(frame, target)
+    before = pd.Series(whole).groupby(whole).cumcount().to_numpy().astype(np.uint64)
+    return whole ^ _mixed(before, 1)
+
+
+def _mixed(digests: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.uint64]:
+    """The digests (n,), mixed by splitmix64's finaliser."""
     with np.errstate(over="ignore"):  # wrapping is what a hash does
-        mixed = digests + np.uint64((seed * 0x9E3779B97F4A7C15) % 2**64)  # splitmix64's finaliser
+        mixed = digests + np.uint64((seed * 0x9E3779B97F4A7C15) % 2**64)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return np.asarray(mixed ^ (mixed >> np.uint64(31)))
@@ -128,10 +196,35 @@ def regression_metrics(truth: Any, predicted: Floats) -> dict[str, float]:
 def score(
     task: Task, estimator: Any, features: pd.DataFrame, truth: Any, threshold: float
 ) -> dict[str, float]:
-    """Metrics of a fitted estimator on labelled rows (n, p)."""
+    """Metrics of a fitted estimator on labelled rows (n, p).
+
+    Raises
+    ------
+    UnusableAnswers : in words, when its answers cannot be measured.
+    """
+    rows = len(truth)
     if task == "regression":
-        return regression_metrics(truth, np.asarray(estimator.predict(features), dtype=np.float64))
-    return classification_metrics(estimator.classes_, truth, estimator.predict_proba(features), threshold)
+        numbers = _numbers("predict", estimator.predict(features), rows, 1)
+        return regression_metrics(truth, numbers.reshape(rows))
+    classes = len(estimator.classes_)
+    shares = _numbers("predict_proba", estimator.predict_proba(features), rows, classes)
+    return classification_metrics(estimator.classes_, truth, shares.reshape(rows, classes), threshold)
+
+
+def _numbers(method: str, found: Any, rows: int, each: int) -> Floats:
+    """What an estimator answers to the hold-out, as float64 of `rows` times `each` finite numbers."""
+    try:
+        numbers = np.asarray(found, dtype=np.float64)
+    except (TypeError, ValueError):
+        kind = type(found).__name__
+        raise UnusableAnswers(f"{method} gives a {kind} that holds no plain numbers") from None
+    if numbers.size != rows * each or numbers.shape[:1] != (rows,):
+        said = f"{method} gives an array of shape {numbers.shape} for {rows:,} rows"
+        raise UnusableAnswers(f"{said}; it must be {(rows,) if each == 1 else (rows, each)}")
+    bad = int((~np.isfinite(numbers.reshape(rows, each))).any(axis=1).sum())
+    if bad:
+        raise UnusableAnswers(f"{method} gives NaN or an infinity for {bad:,} of {rows:,} rows")
+    return numbers
 
 
 def metrics_of(answers: Answers) -> dict[str, float]:
@@ -165,6 +258,7 @@ class Check:
     """One condition of the gate: what was measured, what was asked, and whether it holds.
 
     value, threshold : None where there was nothing to measure; then the message says why.
+    warning : it does not decide, and somebody should read it.
     """
 
     name: str
@@ -172,6 +266,7 @@ class Check:
     threshold: float | None
     passed: bool
     message: str
+    warning: bool = False
 
 
 def check_gate(
@@ -190,10 +285,10 @@ def check_gate(
     more : checks of other things (see `training.gating`).
     """
     checks = [
-        _compare("beats_baseline", primary, candidate[primary], dummy[primary], "the baseline's", strict=True)
+        compare("beats_baseline", primary, candidate[primary], dummy[primary], "the baseline's", strict=True)
     ]
     for metric, wanted in gate.minimum.items():
-        checks.append(_compare(f"minimum_{metric}", metric, candidate[metric], wanted, "the asked"))
+        checks.append(compare(f"minimum_{metric}", metric, candidate[metric], wanted, "the asked"))
     if active is not None:
         limit, _ = limit_of(primary, candidate[primary], active[primary], gate.max_regression)
         whose = "the active version's"
@@ -202,7 +297,7 @@ def check_gate(
             whose = (
                 f"the active version's {active[primary]:.4g} {sign} the allowed {gate.max_regression:.0%}:"
             )
-        checks.append(_compare("not_worse_than_active", primary, candidate[primary], limit, whose))
+        checks.append(compare("not_worse_than_active", primary, candidate[primary], limit, whose))
     checks += more
     return {"passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
 
@@ -215,9 +310,7 @@ def limit_of(metric: str, value: float, reference: float, allowed: float) -> tup
     return limit, bool(value <= limit if down else value >= limit)
 
 
-def _compare(
-    name: str, metric: str, value: float, limit: float, whose: str, *, strict: bool = False
-) -> Check:
+def compare(name: str, metric: str, value: float, limit: float, whose: str, *, strict: bool = False) -> Check:
     down = metric in SMALLER_IS_BETTER
     ahead = limit - value if down else value - limit
     passed = ahead > 0 if strict else ahead >= 0

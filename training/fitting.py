@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from training import evaluation, frames
+from training import evaluation, frames, notes
+from training.advice import in_words
 from training.declaration import ModelDeclaration
+from training.notes import Note
 from training.schema import Column, DatasetSchema, Seen
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ class Fitted:
     schema : the declared schema with what the training part held. threshold : for binary answers, else None.
     train_features : what it was fitted on, for the comparison of engines.
     held_features, held_target : the hold-out, for the comparison with the active version.
+    repeated : rows of the dataset that equal an earlier one; duplicates_dropped : of them, not used.
+    by_row_from : which copies were divided; see `training.evaluation.by_row_from`.
     prior : what the baseline answers; see `training.evaluation.prior`.
     search : what a search for hyper-parameters found (see `training.searching.Found`), as JSON; else empty.
     """
@@ -43,12 +47,20 @@ class Fitted:
     threshold: float | None
     train_rows: int
     holdout_rows: int
+    repeated: int
     duplicates_dropped: int
+    by_row_from: int | None
     train_features: pd.DataFrame
     held_features: pd.DataFrame
     held_target: pd.Series[Any]
     prior: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[Note]:
+        """What is to be said of its rows."""
+        rows = self.train_rows + self.holdout_rows + self.duplicates_dropped
+        return notes.of_rows(rows, self.repeated, self.duplicates_dropped, self.by_row_from)
 
 
 def fit(
@@ -73,6 +85,7 @@ def fit(
     ------
     training.searching.SearchFailed, training.cluster.ClusterLost : in words.
     training.evaluation.TooFewRows : in words, when the split cannot be made.
+    training.advice.TrainingFailed : in words, when the pipeline cannot be built, fitted or asked.
     """
     schema, seed = declaration.schema, declaration.seed
     report("splitting", 20)
@@ -91,12 +104,15 @@ def fit(
     # An estimator without random_state falls back on the global generators: pin them for this fit.
     random.seed(seed)
     np.random.seed(seed)
-    pipeline = declaration.build(seed)
+    with in_words(f"build() of {declaration.name}"):
+        pipeline = declaration.build(seed)
     pipeline.set_params(**(parameters or {}))
-    pipeline.fit(train_x, train_y.to_numpy())
+    with in_words(f"fit of {declaration.name}'s pipeline"):
+        pipeline.fit(train_x, train_y.to_numpy())
 
     report("evaluating", 75)
-    metrics = evaluation.score(declaration.task, pipeline, held_x, held_y, declaration.threshold)
+    with in_words(f"the hold-out's answers of {declaration.name}'s pipeline"):
+        metrics = evaluation.score(declaration.task, pipeline, held_x, held_y, declaration.threshold)
     dummy = evaluation.baseline(declaration.task, train_y, held_y, declaration.threshold)
     return Fitted(
         pipeline=pipeline,
@@ -106,7 +122,9 @@ def fit(
         threshold=declaration.threshold if declaration.task == "binary" else None,
         train_rows=len(train_x),
         holdout_rows=len(held_x),
+        repeated=parts.repeated,
         duplicates_dropped=parts.duplicates_dropped,
+        by_row_from=parts.by_row_from,
         train_features=train_x,
         held_features=held_x,
         held_target=held_y,
@@ -115,15 +133,30 @@ def fit(
     )
 
 
+def pickled(declaration: ModelDeclaration, fitted: Fitted) -> bytes:
+    """The fitted pipeline as it is stored.
+
+    Raises
+    ------
+    training.advice.TrainingFailed : in words, where it cannot be stored.
+    """
+    from training.engines.sklearn import SklearnEngine
+
+    with in_words(f"storing {declaration.name}'s pipeline"):
+        return SklearnEngine(fitted.pipeline, fitted.schema).to_bytes()
+
+
 @dataclass(frozen=True)
 class Split:
-    """Distinct rows, divided: features (n, p) and target (n,) of the training part and of the hold-out."""
+    """Rows, divided: features (n, p) and target (n,) of the training part and of the hold-out."""
 
     train_x: pd.DataFrame
     train_y: pd.Series[Any]
     held_x: pd.DataFrame
     held_y: pd.Series[Any]
+    repeated: int
     duplicates_dropped: int
+    by_row_from: int | None
 
 
 def split(declaration: ModelDeclaration, frame: pd.DataFrame, *, release: bool = False) -> Split:
@@ -131,11 +164,10 @@ def split(declaration: ModelDeclaration, frame: pd.DataFrame, *, release: bool =
     schema = declaration.schema
     target = decode_target(schema.target, frame[schema.target.name])
     features = frame[list(schema.names)]
-    kept = np.ones(len(features), dtype=bool)
-    if declaration.drop_duplicates:
-        kept = evaluation.distinct(features, target)
-    held = evaluation.holdout_mask(features, declaration.holdout, declaration.seed)
-    sides = [np.flatnonzero(kept & ~held), np.flatnonzero(kept & held)]
+    first = evaluation.distinct(features, target)
+    kept = np.flatnonzero(first) if declaration.drop_duplicates else np.arange(len(features))
+    held, by_row_from = _held(declaration, features, target, kept)
+    sides = [kept[~held], kept[held]]
     train_y, held_y = (target.iloc[rows].reset_index(drop=True) for rows in sides)
     del features
     if release:
@@ -144,7 +176,24 @@ def split(declaration: ModelDeclaration, frame: pd.DataFrame, *, release: bool =
         train_x, held_x = frames.divided(frame, sides, release=True)
     else:
         train_x, held_x = frames.divided(frame[list(schema.names)], sides)
-    return Split(train_x, train_y, held_x, held_y, int((~kept).sum()))
+    repeated, dropped = int((~first).sum()), len(first) - len(kept)
+    return Split(train_x, train_y, held_x, held_y, repeated, dropped, by_row_from)
+
+
+def _held(
+    declaration: ModelDeclaration,
+    features: pd.DataFrame,
+    target: pd.Series[Any],
+    kept: npt.NDArray[np.intp],
+) -> tuple[npt.NDArray[np.bool_], int | None]:
+    """(which of the kept rows are held out, which copies were divided)."""
+    share, seed, by_row_from = declaration.holdout, declaration.seed, declaration.by_row_from
+    if by_row_from == "auto":
+        by_row_from = evaluation.by_row_from(evaluation.digests(features)[kept])
+    if by_row_from is None:  # without a copy of the frame
+        return evaluation.holdout_mask(features, share, seed)[kept], None
+    rows = features.iloc[kept]
+    return evaluation.holdout_mask(rows, share, seed, target.iloc[kept], by_row_from), by_row_from
 
 
 def decode_target(column: Column, values: pd.Series[Any]) -> pd.Series[Any]:

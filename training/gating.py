@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from training.declaration import Gate
 from training.engines.choice import Choice
 from training.engines.latency import Latency
-from training.evaluation import Check, limit_of
+from training.evaluation import Check, compare, limit_of
 from training.judging import Answers
 from training.judging.slices import Slice, slices, values
 
@@ -41,6 +42,19 @@ def latency_check(gate: Gate, latency: Latency) -> Check:
         f"{'at most' if passed else 'more than'} the asked {gate.max_latency_ms:g} ms"
     )
     return Check("latency", latency.median_ms, gate.max_latency_ms, passed, said)
+
+
+def active_check(metric: str, active: float, dummy: float) -> Check:
+    """``active_beats_baseline``, on the candidate's hold-out. It never fails, because new data may be beyond
+    an old version; it warns, because wrong labels look the same."""
+    found = compare("active_beats_baseline", metric, active, dummy, "the baseline's", strict=True)
+    if found.passed:
+        return replace(found, message=f"active version: {found.message}")
+    said = (
+        f"the active version's {metric} of {active:.4g} on this hold-out does not beat the baseline's "
+        f"{dummy:.4g}: these rows contradict it; check their labels before this version answers"
+    )
+    return replace(found, passed=True, message=said, warning=True)
 
 
 def slice_checks(gate: Gate, primary: str, features: Any, ours: Answers, theirs: Answers) -> list[Check]:

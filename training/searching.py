@@ -110,12 +110,16 @@ def search(
     """
     candidates = settings_to_try(declaration, asked.n_iter)
     metric = declaration.primary_metric
+    divided = declaration.by_row_from
+    if divided == "auto":
+        divided = evaluation.by_row_from(evaluation.digests(features))
+    dealt = folds(declaration.task, features, target, declaration.seed, by_row_from=divided)
     sign = -1.0 if metric in SMALLER_IS_BETTER else 1.0
     tried = _Reporting(
         _Alone(declaration.build(declaration.seed), declaration.seed),
         {},
         scoring=partial(_score, declaration.task, declaration.threshold, metric, sign),
-        cv=PredefinedSplit(folds(declaration.task, features, target, declaration.seed)),
+        cv=PredefinedSplit(dealt),
         n_jobs=-1,
         refit=False,
         error_score=np.nan,
@@ -175,15 +179,23 @@ def plain(name: str, value: Any) -> Any:
 
 
 def folds(
-    task: Task, features: pd.DataFrame, target: pd.Series[Any], seed: int, count: int = FOLDS
+    task: Task,
+    features: pd.DataFrame,
+    target: pd.Series[Any],
+    seed: int,
+    count: int = FOLDS,
+    by_row_from: int | None = None,
 ) -> npt.NDArray[np.intp]:
     """Of each row its fold, 0 to count - 1, (n,).
 
-    Rows with equal features share a fold, as they share a side of the hold-out; the folds have about equally
-    many of them, and for a classification about equally many of each class.
+    Rows with equal features share a fold, as they share a side of the hold-out, unless copies are divided
+    there (`by_row_from`); the folds have about equally many of them, and for a classification about equally
+    many of each class.
     """
     groups, first, group_of = np.unique(
-        evaluation.row_hashes(features, seed + 1), return_index=True, return_inverse=True
+        evaluation.row_hashes(features, seed + 1, target, by_row_from),
+        return_index=True,
+        return_inverse=True,
     )
     labels = np.zeros(len(groups), dtype=np.intp)
     if task != "regression":

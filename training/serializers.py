@@ -17,6 +17,19 @@ from training.schema.dataset import example_value
 from training.schema.keys import KEY_FIELD, KEY_LENGTH
 from training.services import comparison, makers
 
+REPEAT = (
+    "append rows although they are in the active version's dataset already, so that they count twice "
+    "(default: false)."
+)
+
+
+class NoteSerializer(serializers.Serializer[Any]):
+    """A remark on a run's rows or its gate."""
+
+    code = serializers.CharField()
+    level = serializers.ChoiceField(choices=["info", "warning"])
+    message = serializers.CharField()
+
 
 class LinkedSerializer(serializers.Serializer[Any]):
     """A resource with the addresses that lead on from it.
@@ -48,13 +61,21 @@ class TrainingRunSerializer(LinkedSerializer, serializers.ModelSerializer[Traini
     metrics = serializers.SerializerMethodField()
     baseline = serializers.SerializerMethodField()
     gate = serializers.SerializerMethodField()
+    split = serializers.SerializerMethodField(
+        help_text="by_features: equal rows are on one side. by_row: copies of a row are on both."
+    )
+    duplicates_dropped = serializers.SerializerMethodField(
+        help_text="Rows that repeat an earlier one and were not trained on."
+    )
+    notes = NoteSerializer(many=True)
 
     class Meta:
         model = TrainingRun
         fields: ClassVar = [
-            "id", "status", "model", "mode", "source", "search", "version", "activated", "stage", "percent",
-            "log_tail", "error", "dataset", "metrics", "baseline", "gate", "attempts", "heartbeat_at",
-            "cancel_requested_at", "queued_at", "started_at", "finished_at", "links",
+            "id", "status", "model", "mode", "source", "repeat", "search", "version", "activated", "stage",
+            "percent", "log_tail", "error", "dataset", "metrics", "baseline", "gate", "split",
+            "duplicates_dropped", "notes", "attempts", "heartbeat_at", "cancel_requested_at", "queued_at",
+            "started_at", "finished_at", "links",
         ]  # fmt: skip
 
     def link_arguments(self, row: TrainingRun) -> list[Any]:
@@ -99,6 +120,22 @@ class TrainingRunSerializer(LinkedSerializer, serializers.ModelSerializer[Traini
         made = _made(run)
         return made.gate if made else None
 
+    def get_split(self, run: TrainingRun) -> str | None:
+        return _split(_made(run))
+
+    def get_duplicates_dropped(self, run: TrainingRun) -> int | None:
+        return _dropped(_made(run))
+
+
+def _split(version: ModelVersion | None) -> str | None:
+    """How a version's hold-out was made; of one from before that was stored, by features."""
+    stored = ((version.evaluation if version else None) or {}).get("split")
+    return stored.get("method", "by_features") if stored else None
+
+
+def _dropped(version: ModelVersion | None) -> int | None:
+    return ((version.evaluation if version else None) or {}).get("duplicates_dropped")
+
 
 def _made(run: TrainingRun) -> ModelVersion | None:
     return getattr(run, "version", None)
@@ -116,6 +153,7 @@ class TrainingRequestSerializer(serializers.Serializer[Any]):
         "Without rows, on those of the active version.",
     )
     mode = serializers.ChoiceField(choices=TrainingRun.Mode.choices, default=TrainingRun.Mode.APPEND)
+    repeat = serializers.BooleanField(required=False, help_text=f"With mode append: {REPEAT}")
     since = serializers.DateTimeField(required=False, help_text="With `from`: rows from this moment on.")
     until = serializers.DateTimeField(required=False, help_text="With `from`: rows before this moment.")
 
@@ -147,14 +185,23 @@ class VersionSerializer(LinkedSerializer, serializers.ModelSerializer[ModelVersi
     version = serializers.IntegerField(source="number")
     parity = ParitySerializer(allow_null=True)
     lineage = serializers.DictField()
+    split = serializers.SerializerMethodField(help_text="by_features or by_row, as its run says.")
+    duplicates_dropped = serializers.SerializerMethodField()
+    notes = NoteSerializer(source="run.notes", many=True)
 
     class Meta:
         model = ModelVersion
         fields: ClassVar = [
             "model", "version", "status", "metrics", "baseline", "gate", "evaluation", "threshold",
-            "train_rows", "holdout_rows", "engine", "engine_reason", "parity", "lineage", "schema",
-            "created_at", "links",
+            "train_rows", "holdout_rows", "split", "duplicates_dropped", "notes", "engine", "engine_reason",
+            "parity", "lineage", "schema", "created_at", "links",
         ]  # fmt: skip
+
+    def get_split(self, version: ModelVersion) -> str | None:
+        return _split(version)
+
+    def get_duplicates_dropped(self, version: ModelVersion) -> int | None:
+        return _dropped(version)
 
     def link_arguments(self, row: ModelVersion) -> list[Any]:
         return [row.registered_model.name, row.number]

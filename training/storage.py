@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from django.core.files.base import File
@@ -20,6 +23,22 @@ class AtomicFileSystemStorage(FileSystemStorage):
 
     def get_available_name(self, name: str, max_length: int | None = None) -> str:
         return name
+
+    def _open(self, name: str, mode: str = "rb") -> File:  # type: ignore[type-arg]
+        """A regular file alone: a directory cannot be read, and a pipe under that name would never end."""
+        if mode != "rb":
+            return super()._open(name, mode)  # type: ignore[misc,no-any-return]
+        path = self.path(name)
+        # Without waiting: opening a pipe waits for somebody who writes.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file", path)
+            return File(os.fdopen(handle, "rb"), name)
+        except BaseException:
+            with suppress(OSError):  # closed with its stream already
+                os.close(handle)
+            raise
 
     def _save(self, name: str, content: File) -> str:  # type: ignore[type-arg]
         target = Path(self.path(name))

@@ -70,7 +70,7 @@ def test_decode_by_the_schema(benchmark: Benchmark, ready: Ready, count: int) ->
 def test_score_onnx(benchmark: Benchmark, ready: Ready, count: int) -> None:
     benchmark.group = ready.named("score", count)
     rows, engine = rows_of(ready, count), ready.served.engine
-    found = benchmark(lambda: engine.score(rows.matrix()))  # type: ignore[attr-defined]
+    found = benchmark(lambda: engine.score(rows.matrix(), rows.texts(engine.text_columns)))  # type: ignore[attr-defined]
     assert len(found.plain().values) == count
 
 

@@ -7,6 +7,7 @@ before `config.telemetry.place.begin` must import this one inside its functions.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -17,6 +18,9 @@ from prometheus_client.registry import Collector
 from config import health
 from config.telemetry import flushing, place
 from config.telemetry.database import DatabaseCollector, Families
+
+SCRAPE_SECONDS: Final = 0.3
+"""How long a scrape waits for the health checks; then it tells what they found last."""
 
 
 class Shared(Collector):
@@ -41,7 +45,7 @@ class Health(Collector):
     """What the health checks find."""
 
     def collect(self) -> Iterable[Metric]:
-        found, families = health.report(), Families()
+        found, families = health.report(SCRAPE_SECONDS), Families()
         families.add("vigia_ready", (), found.is_ready)
         for check in health.CHECKS:
             families.add("vigia_degraded", (check,), check in found.found)

@@ -17,7 +17,7 @@ from unfold.widgets import INPUT_CLASSES
 
 from predictions.models import Replay
 from predictions.services import replays
-from training import tasks
+from training import queueing
 from training.admin.filters import ModelFilter
 from training.admin.jobs import JobAdmin, StatusFilter
 from training.admin.rights import allowed_ids, visible_ids
@@ -125,7 +125,7 @@ class ReplayAdmin(JobAdmin):
             by: Any = request.user
             since, until = form.cleaned_data["since"], min(form.cleaned_data["until"], timezone.now())
             made = replays.request(version, since, until, by=by)
-            tasks.enqueue(made)
+            queueing.enqueue(made)
             messages.success(request, f"Replay {made.pk} is queued; this page follows it.")
             return HttpResponseRedirect(reverse("admin:predictions_replay_change", args=[made.pk]))
         chosen = form.cleaned_data if form.is_bound and form.is_valid() else usual

@@ -6,7 +6,8 @@ The source ``outcomes`` of training runs; see `training.services.sources`.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -70,10 +71,9 @@ def collect(model: RegisteredModel, schema: DatasetSchema, source: dict[str, Any
     """
     from training.datasets import DatasetWriter
 
-    low = lowest_at(dt.datetime.fromisoformat(source["since"])) if "since" in source else lowest_at(_EVER)
-    high = lowest_at(dt.datetime.fromisoformat(source["until"])) if "until" in source else LAST
+    low, high = _window(source)
     logged = _Schemas()
-    with DatasetWriter(path, schema) as writer:
+    with DatasetWriter(path, schema, logged=True) as writer:
         for page in labelled.pages(model.pk, low, high, inputs=True):
             for version_id, rows in groupby(page, key=attrgetter("version_id")):
                 _write(writer, schema, logged[version_id], list(rows))
@@ -81,6 +81,19 @@ def collect(model: RegisteredModel, schema: DatasetSchema, source: dict[str, Any
         window = f"{source.get('since', 'the beginning')} and {source.get('until', 'now')}"
         raise NotFound(f"no prediction of {model.name} made between {window} has an outcome")
     return writer.written()
+
+
+def predictions(model: RegisteredModel, source: dict[str, Any]) -> Iterator[list[str]]:
+    """Ids of the predictions `collect` would take, in pages; see `sources.Predictions`."""
+    for page in labelled.pages(model.pk, *_window(source), inputs=False):
+        yield [row.prediction_id for row in page]
+
+
+def _window(source: dict[str, Any]) -> tuple[uuid.UUID, uuid.UUID]:
+    """The ids between which the predictions of a source lie."""
+    low = lowest_at(dt.datetime.fromisoformat(source["since"])) if "since" in source else lowest_at(_EVER)
+    high = lowest_at(dt.datetime.fromisoformat(source["until"])) if "until" in source else LAST
+    return low, high
 
 
 _EVER = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -103,13 +116,14 @@ def _write(
     cells = _decoded(row.cells or "[]" for row in rows)
     actuals = _decoded(row.actual for row in rows)
     keys = [row.key for row in rows]
+    ids = [row.prediction_id for row in rows]
     if sha256 == schema.sha256:
         columns = {
             name: list(values) for name, values in zip(schema.names, zip(*cells, strict=True), strict=True)
         }
-        writer.write_columns(columns | {schema.target.name: actuals}, keys)
+        writer.write_columns(columns | {schema.target.name: actuals}, keys, ids)
     else:
-        writer.write_instances(_reread(schema, theirs, cells, actuals, keys), schema.target.name)
+        writer.write_instances(_reread(schema, theirs, cells, actuals, keys), schema.target.name, ids)
 
 
 def _decoded(texts: Iterable[str]) -> list[Any]:

@@ -20,6 +20,7 @@ from training.schema.dialect import Told
 from training.schema.faults import REPORTED_FAULTS, clip, echo
 from training.schema.keys import KEY_LENGTH, read_key
 from training.schema.numerals import PLAIN, NumberFormat
+from training.schema.wrapping import wrapped
 
 FIELDS: Final = ("prediction", "key", "actual", "observed_at")
 # The columns of the CSV; all are read as text first, because what `actual` is depends on the prediction.
@@ -75,6 +76,9 @@ def from_json(data: Any) -> Rows:
     InvalidRows : it is neither. TooLarge : see `settings.PREDICT_MAX_ROWS`.
     """
     if isinstance(data, dict):
+        fault = wrapped(data, FIELDS.__contains__, "the array of outcomes itself")
+        if fault is not None:
+            raise InvalidRows([fault], message=fault.message)
         data = [data]
     if not isinstance(data, list) or not data:
         said = "send an outcome, or an array with at least one"

@@ -14,6 +14,7 @@ from django.utils import timezone
 from predictions.identifiers import lowest_at
 from predictions.models import DriftReview, Outcome, Verdict
 from predictions.services import quality
+from training.errors import VigiaError
 from training.models import ModelVersion, RegisteredModel, TrainingRun
 from training.services import runs, sources
 
@@ -85,6 +86,10 @@ def _held_back(model: RegisteredModel, review: DriftReview, last: TrainingRun | 
     """Why it is not asked for although it is wanted, in words."""
     if review.version_id != getattr(model.active_version, "pk", None):
         return f"{review.version} is no longer the active version"
+    try:
+        runs.require_declared(model)
+    except VigiaError as error:
+        return error.message
     under_way = model.runs.filter(status__in=[TrainingRun.Status.QUEUED, TrainingRun.Status.RUNNING]).first()
     if under_way is not None:
         return f"{under_way} is under way"

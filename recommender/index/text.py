@@ -39,7 +39,8 @@ def words(text: str) -> list[str]:
 
     Scripts without spaces between words (Thai, Khmer, Han, …) give one word for each run of letters.
     """
-    return _WORD.findall(lowered(text))
+    found: list[str] = _WORD.findall(lowered(text))
+    return found
 
 
 def label(text: str) -> str:

@@ -16,7 +16,6 @@ from django.test import Client
 from rest_framework.test import APIClient
 
 from config import health
-from config.celery import app
 from tests.trained import train_sample
 from tests.tunnel import Tunnel
 from training import artifacts
@@ -48,7 +47,7 @@ def processes(db: None) -> None:
 
 
 def set_broker(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    monkeypatch.setattr(app.conf, "broker_read_url", f"redis://127.0.0.1:{port}/0")
+    monkeypatch.setattr(settings, "CELERY_BROKER_URL", f"redis://127.0.0.1:{port}/0")
 
 
 def age(name: str, seconds: float) -> None:

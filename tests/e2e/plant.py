@@ -207,7 +207,7 @@ class Plant:
                 asked = connection.execute(statement.encode(), parameters)
                 return asked.fetchall() if asked.description else []
 
-        until = time.monotonic() + 30
+        until = time.monotonic() + 90  # its pauses grow while it dies again and again
         while True:
             try:
                 return ask()

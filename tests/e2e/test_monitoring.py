@@ -29,7 +29,7 @@ from django.utils import timezone
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from config import celery_app
+from config.celery import app as celery_app
 from predictions import partitions
 from predictions.models import DriftFinding, DriftReview
 from predictions.services import answer_times

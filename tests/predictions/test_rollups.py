@@ -662,5 +662,5 @@ def test_the_command_counts_what_is_new_and_a_window_anew(
 
 
 def test_the_mark_lies_behind_what_the_writer_may_still_commit() -> None:
-    assert rollups.lag() == dt.timedelta(seconds=45)
+    assert rollups.lag() == dt.timedelta(seconds=37)
     assert time_of(lowest_at(NOON - rollups.lag())) == NOON - rollups.lag()

@@ -139,8 +139,8 @@ def test_slow_strangers_keep_nobody_waiting_and_are_ended(
             probes += [seconds_of(server, path) for path in ("/healthz/live", "/healthz/ready", "/ping")]
             others.append(seconds_of(server, "/api/v1/models/", key=key))
             others.append(seconds_of(server, CHURN, method="POST", body=customer, key=key, **ordinary))
-        assert max(probes) < 3.0, "a probe waited behind clients"
-        assert max(others) < 3.0, "threads were kept by slow clients"
+        assert max(probes) < 5.0, "a probe waited behind clients"
+        assert max(others) < 8.0, "threads were kept by slow clients"
         left = {name: kind.clients for name, kind in slow.items() if kind.reads}
         while any(left.values()) and time.monotonic() - began < LONGEST:
             left = {name: [each for each in open_ if not has_ended(each)] for name, open_ in left.items()}

@@ -275,7 +275,13 @@ def test_a_run_stores_the_evaluation_and_the_gate_asks_for_engine_and_latency(
     assert found["metrics"] == pytest.approx(churn.metrics, rel=1e-6)
     assert found["rows"] == churn.holdout_rows
     assert found["latency"]["engine"] == churn.engine == "onnx"
-    assert found["split"] == {"seed": 4, "share": 0.2, "distinct": False}
+    assert found["split"] == {
+        "seed": 4,
+        "share": 0.2,
+        "distinct": False,
+        "method": "by_features",
+        "by_row_from": None,
+    }
     assert {item["column"] for item in found["importance"]["columns"]} == set(churn.dataset_schema.names)
     checks = {check["name"]: check for check in churn.gate["checks"]}
     assert checks["parity"]["passed"]

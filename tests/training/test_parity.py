@@ -45,7 +45,7 @@ def check(pipeline: Any, compiled: OnnxEngine, rows: int = 200) -> parity.Parity
 
 
 def rows() -> tuple[pd.DataFrame, list[str]]:
-    frame, kinds = parity.rows_to_compare(schema(), features(), 1, 300)
+    frame, kinds, _ = parity.rows_to_compare(schema(), features(), 1, 300)
     return frame, kinds.tolist()
 
 
@@ -54,8 +54,11 @@ def test_every_level_unknown_texts_nulls_and_bounds_are_asked_about() -> None:
     wanted = {
         "colour = 'blue'", "colour = 'red'", "colour null", "town = 'Ávila'", "town = 'missing'", "town null",
         "size null", "new = 1", "every nullable column null", "count = 0", "count = 50",
-        f"size = {LARGEST:g}", f"size = {-LARGEST:g}",
-        "all numbers at their lowest", "all numbers at their highest", "a random row",
+        f"size = {LARGEST:g}: declare bounds (minimum, maximum) of size",
+        f"size = {-LARGEST:g}: declare bounds (minimum, maximum) of size",
+        "all numbers at their lowest: declare bounds (minimum, maximum) of size", "a random row",
+        "all numbers at their highest: declare bounds (minimum, maximum) of size", "a row with other texts",
+        "a row of the training data, a last digit off",
     }  # fmt: skip
     assert wanted <= set(kinds)
     nulls = frame.iloc[kinds.index("every nullable column null")]
@@ -86,7 +89,7 @@ def test_the_rows_follow_from_the_seed_and_leave_the_global_generator_alone() ->
     first, again = rows()[0], rows()[0]
     assert np.random.random() == before
     pd.testing.assert_frame_equal(first, again)
-    other, _ = parity.rows_to_compare(schema(), features(), 2, 300)
+    other, _, _ = parity.rows_to_compare(schema(), features(), 2, 300)
     assert not other.equals(first)
 
 

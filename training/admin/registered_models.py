@@ -15,9 +15,10 @@ from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
-from training import tasks
+from training import queueing
 from training.admin import switching
 from training.admin.rights import RegistryAdmin, allowed_ids, is_superuser
+from training.errors import VigiaError
 from training.models import ModelVersion, RegisteredModel, TrainingRun, sharing_versions
 from training.services import comparison, makers, registry, runs
 from training.templatetags.vigia import badge, metric
@@ -154,6 +155,11 @@ class RegisteredModelAdmin(RegistryAdmin):
         if active is None and maker is None:
             messages.info(request, f"No version of {model.name} is active, so there is no dataset to repeat.")
             return back
+        try:
+            runs.require_declared(model)
+        except VigiaError as error:
+            messages.warning(request, f"{error.message}.")
+            return back
         can_search = runs.can_search(model)
         form = RetrainForm(request.POST if request.method == "POST" else None)
         if request.method == "POST" and form.is_valid():
@@ -164,7 +170,7 @@ class RegisteredModelAdmin(RegistryAdmin):
                 run = runs.request(model, rows, mode=mode, by=by, search={"n_iter": trials})
             else:
                 run = runs.request_again(model, by=by)
-            tasks.enqueue(run)
+            queueing.enqueue(run)
             messages.success(request, f"Run {run.pk} is queued; this page follows it.")
             return HttpResponseRedirect(reverse("admin:training_trainingrun_change", args=[run.pk]))
         context = {

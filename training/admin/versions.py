@@ -14,7 +14,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from unfold.decorators import display
 
-from training import tasks
+from training import queueing
 from training.admin import pictures, switching
 from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
@@ -189,7 +189,7 @@ class ModelVersionAdmin(RegistryAdmin):
                 messages.warning(request, f"{error.message}.")
             else:
                 if new:
-                    tasks.enqueue(job)
+                    queueing.enqueue(job)
         address = reverse("admin:training_modelversion_compare", args=[before.pk, after.pk])
         return HttpResponseRedirect(address)
 

@@ -12,8 +12,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 
 from training.declaration import Space
-from training.transformers.cars import CAR_CATEGORIES, NAME_LEVELS, CarColumns, LinearDesign
+from training.transformers.cars import CAR_CATEGORIES, CarColumns, LinearDesign
 from training.transformers.encoding import OutOfFoldEstimate
+from training.transformers.listings import NAME_LEVELS
 
 
 def price_pipeline(seed: int, *, specs: bool) -> Pipeline:

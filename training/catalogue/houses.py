@@ -185,4 +185,5 @@ MODEL = ModelDeclaration(
     gate=Gate(minimum={"r2": 0.5}, max_regression=0.02, slices={"lift": 0.1}, slice_metric="mae"),
     policy="manual",
     search=space,
+    drop_duplicates=True,  # the same offer is listed several times
 )

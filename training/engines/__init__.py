@@ -11,12 +11,18 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from training.schema import DatasetSchema, Value
 
 if TYPE_CHECKING:  # what asks for no answer needs no numpy
     from training.engines.coding import Floats
+
+
+PARITY_PROTOCOL: Final = 2
+"""Number of the rows by which a compiled engine is compared with scikit-learn, see `training.engines.parity`.
+Under an older one neither the edges of steps were asked about nor the decisions compared."""
+Texts = Sequence[Sequence["str | None"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +75,20 @@ class Engine(Protocol):
 
 @runtime_checkable
 class MatrixEngine(Engine, Protocol):
-    """An engine that is spared the rows: who has the matrix of `training.engines.coding` hands that in."""
+    """An engine that is spared the rows: who has the matrix of `training.engines.coding` hands that in.
 
-    def score(self, matrix: Floats) -> Scored:
-        """Scores for a matrix (n, p), float64, C-contiguous, as `coding.encode` makes it."""
+    text_columns : places in the schema of the texts it reads besides; mostly none.
+    """
+
+    text_columns: tuple[int, ...]
+
+    def score(self, matrix: Floats, texts: Texts = ()) -> Scored:
+        """Scores for a matrix (n, p), float64, C-contiguous, as `coding.encode` makes it.
+
+        Parameters
+        ----------
+        texts : n texts (or None) of each of `text_columns`.
+        """
         ...
 
 

@@ -37,4 +37,5 @@ class AskedByFrame:
 
     def _score(self, frame: Any) -> Scored:
         columns = {name: frame[name].tolist() for name in self._schema.names}
-        return self._engine.score(encode_columns(self._schema, columns))
+        texts = [columns[self._schema.names[place]] for place in self._engine.text_columns]
+        return self._engine.score(encode_columns(self._schema, columns), texts)

@@ -35,7 +35,14 @@ class Choice:
     parity: parity.Parity | None = None
 
 
-def choose(pipeline: Any, schema: DatasetSchema, task: Task, train: pd.DataFrame, seed: int) -> Choice:
+def choose(
+    pipeline: Any,
+    schema: DatasetSchema,
+    task: Task,
+    train: pd.DataFrame,
+    seed: int,
+    threshold: float | None = None,
+) -> Choice:
     """The compiled engine where the pipeline converts and answers alike, else scikit-learn.
 
     Never raises: whatever goes wrong here, scikit-learn serves the version.
@@ -43,11 +50,12 @@ def choose(pipeline: Any, schema: DatasetSchema, task: Task, train: pd.DataFrame
     Parameters
     ----------
     pipeline : fitted. schema : with what training held. train : features, for the rows both are asked.
+    threshold : of the positive class's probability, for binary answers.
     """
     try:
         compiled = compile_pipeline(pipeline, schema, task)
         engine = OnnxEngine.from_bytes(compiled, schema)
-        verdict = parity.check(pipeline, engine, schema, train, task, seed)
+        verdict = parity.check(pipeline, engine, schema, train, task, seed, threshold=threshold)
     except NotConvertible as error:
         return _by_scikit_learn(str(error))
     except Exception as error:

@@ -6,16 +6,19 @@ import ctypes
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import cast
 
 import onnxruntime
 
-from training.engines import Scored, Scores
+from training.engines import Scored, Scores, Texts, texts
 from training.engines.coding import Coder, Floats, fingerprint
+from training.engines.texts import TextNumbers
 from training.schema import DatasetSchema, Value
 
 INPUT = "matrix"
+TEXTS = "texts"  # the second input, of models that read texts; see `training.engines.texts`
 # What the compiler writes into the model's metadata, as JSON texts.
-CLASSES, CODING = "vigia.classes", "vigia.coding"
+CLASSES, CODING, READ = "vigia.classes", "vigia.coding", "vigia.texts"
 
 
 class OnnxEngine:
@@ -29,8 +32,10 @@ class OnnxEngine:
         self._session = session
         self._coder = Coder(schema)
         self._outputs = [session.get_outputs()[0].name]
-        classes = session.get_modelmeta().custom_metadata_map[CLASSES]
-        self._classes = None if classes == "null" else tuple(json.loads(classes))
+        words = session.get_modelmeta().custom_metadata_map
+        self._classes = None if words[CLASSES] == "null" else tuple(json.loads(words[CLASSES]))
+        self._texts = TextNumbers(texts.from_json(words[READ])) if READ in words else None
+        self.text_columns = self._texts.columns if self._texts else ()
 
     @classmethod
     def from_bytes(cls, artifact: bytes, schema: DatasetSchema) -> OnnxEngine:
@@ -47,8 +52,9 @@ class OnnxEngine:
             raise ValueError("it was compiled for other columns or levels than the version's schema")
         return cls(session, schema)
 
-    def score(self, matrix: Floats) -> Scored:
-        """Scores for a matrix (n, p) as `training.engines.coding` defines it.
+    def score(self, matrix: Floats, texts: Texts = ()) -> Scored:
+        """Scores for a matrix (n, p) as `training.engines.coding` defines it, and the texts of
+        `text_columns`, one sequence of n a column.
 
         A row that scikit-learn would refuse (say, a number that overflows on the way) is answered with NaN.
 
@@ -56,8 +62,11 @@ class OnnxEngine:
         ------
         ValueError : when ONNX Runtime refuses the matrix.
         """
+        given = {INPUT: matrix}
+        if self._texts is not None:
+            given[TEXTS] = self._texts.read(texts)
         try:
-            found: Floats = self._session.run(self._outputs, {INPUT: matrix})[0]
+            found: Floats = self._session.run(self._outputs, given)[0]
         except Exception as error:  # its exceptions have no class of their own that could be named here
             raise ValueError(f"ONNX Runtime refused the rows: {error}") from error
         if self._classes is None:
@@ -65,7 +74,9 @@ class OnnxEngine:
         return Scored(probabilities=found, classes=self._classes)
 
     def predict(self, rows: Sequence[Mapping[str, Value]]) -> Scores:
-        return self.score(self._coder.encode(rows)).plain()
+        names = [self.schema.names[place] for place in self.text_columns]
+        texts = [[cast("str | None", row[name]) for row in rows] for name in names]
+        return self.score(self._coder.encode(rows), texts).plain()
 
 
 def _give_back() -> None:

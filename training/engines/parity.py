@@ -1,12 +1,16 @@
 """Does the compiled engine answer as the fitted pipeline does? Asked for every version, before it is stored.
 
 Both are given the same rows: every level of every category, texts that training did not hold, nulls alone and
-all together, the bounds of what is accepted and of what training held, and `RANDOM_ROWS` rows between.
+all together, the bounds of what is accepted and of what training held, the values around every threshold,
+edge or category that a fitted step holds (see `training.engines.edges`), and `RANDOM_ROWS` rows between.
 
 What is tolerated, and why. Both engines compute in double, but add the same terms in another order, which
 costs some 1e-15 for every addition. The tolerance is far above that and far below anything that could be
 seen: 1e-6 of a probability, a millionth of a price. Above it lies another decision (a row that went the other
 way at a split, a level taken for another), and that is never a matter of digits.
+
+Both must decide alike as well: the most probable class, or the side of the version's threshold. Where a
+forest's votes are even, a last bit decides.
 
 An answer that one engine gives and the other does not is no match either. Where scikit-learn raises (it
 refuses infinities and, in some steps, nulls or texts it does not know) the compiled engine must give NaN,
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -25,25 +30,21 @@ import numpy.typing as npt
 import pandas as pd
 
 from training.declaration import Task
-from training.engines import MatrixEngine
-from training.engines.coding import Floats, encode_columns, levels_of
-from training.schema import Column, DatasetSchema
-from training.schema.columns import EXACT_INTEGER, LARGEST
+from training.engines import PARITY_PROTOCOL, MatrixEngine
+from training.engines.asked_rows import RANDOM, Texts, rows_to_compare
+from training.engines.coding import Floats, encode_columns
+from training.schema import DatasetSchema
 
 TOLERANCE: Final = 1e-6
 RANDOM_ROWS: Final = 10_000
 SINGLE_ROWS: Final = 200  # asked one at a time as well: ONNX Runtime adds in another order then
-NULL_SHARE: Final = 0.02  # per nullable value of a random row
 # A regression's error is measured against its answer, but not against less than this share of a typical
 # answer: where the answer is a difference that cancels out, no digit of it means anything.
 SMALLEST_SHARE: Final = 1e-3
 # scikit-learn refuses whole frames; the rows it refuses are found by halving. A pipeline that refuses a good
 # part of all rows must not cost minutes: what is undecided after so many calls is left out of the comparison.
 MOST_CALLS: Final = 600
-
-RANDOM: Final = "a random row"
-UNKNOWN_TEXTS: Final = ("(a text training did not hold)", "missing", "nan", "None", "0")
-Texts = npt.NDArray[np.object_]
+PART: Final = 2_000  # rows asked of the compiled engine at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,10 @@ class Parity:
     passed : whether every row agrees within `tolerance`.
     measure : "absolute" (probabilities) or "relative" (a regression's answers).
     worst : the largest difference, by that measure; None when some row is answered by one engine alone.
-    where : what kind of row that was. rows : compared. refused : of them, refused by both.
-    seconds : it took.
+    where : what kind of row that was, or the first that was decided otherwise. rows : compared.
+    refused : of them, refused by both. decided_otherwise : of them, given different classes.
+    edges : thresholds and the like that the fitted steps hold. edges_asked : of them, asked about.
+    protocol : see `training.engines.PARITY_PROTOCOL`. seconds : it took.
     """
 
     passed: bool
@@ -64,7 +67,11 @@ class Parity:
     where: str
     rows: int
     refused: int
+    decided_otherwise: int
+    edges: int
+    edges_asked: int
     seconds: float
+    protocol: int = PARITY_PROTOCOL
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,6 +81,8 @@ class Parity:
         """The verdict in words."""
         if self.worst is None:
             return f"one of the engines does not answer where the other does: {self.where}"
+        if self.decided_otherwise:
+            return f"it decides otherwise in {self.decided_otherwise:,} of {self.rows:,} rows: {self.where}"
         said = f"{self.measure} difference {self.worst:.1e} at most, in {self.rows:,} rows"
         return said if self.passed else f"{said} (tolerated is {self.tolerance:.0e}), at {self.where}"
 
@@ -86,6 +95,7 @@ def check(
     task: Task,
     seed: int,
     random_rows: int = RANDOM_ROWS,
+    threshold: float | None = None,
 ) -> Parity:
     """Compares both on the rows described above.
 
@@ -93,139 +103,71 @@ def check(
     ----------
     pipeline : fitted. engine : compiled from it. schema : with what training held.
     train : features (n, p) as `training.frames` makes them; rows are taken from it.
+    threshold : of the positive class's probability, where the version decides by one.
     """
     started = time.monotonic()
-    frame, kinds = rows_to_compare(schema, train, seed, random_rows)
-    matrix = encode_columns(schema, {name: frame[name] for name in schema.names})
+    frame, kinds, edges = rows_to_compare(schema, train, seed, random_rows, pipeline)
+    ask = _Asked(engine, schema, frame)
     theirs, known = _answers(pipeline, frame, task)
-    ours = _scored(engine, matrix)
+    ours = ask.rows(range(len(frame)))
     least = _least(theirs, kinds) if task == "regression" else None
     singly = np.linspace(0, len(frame) - 1, min(SINGLE_ROWS, len(frame))).astype(int)
-    alone = np.vstack([_scored(engine, matrix[row : row + 1]) for row in singly])
+    alone = np.vstack([ask.rows([row]) for row in singly.tolist()])
     errors = _errors(theirs, ours, least)
     errors[singly] = np.maximum(errors[singly], _errors(theirs[singly], alone, least))
     errors[~known] = 0.0
     worst = int(np.argmax(errors))
+    otherwise = np.zeros(len(frame), dtype=bool)
+    if task != "regression":
+        answered = known & np.isfinite(theirs).all(axis=1) & np.isfinite(ours).all(axis=1)
+        otherwise = answered & (_decisions(theirs, threshold) != _decisions(ours, threshold))
+        if errors[worst] <= TOLERANCE and otherwise.any():
+            worst = int(np.argmax(otherwise))
     return Parity(
-        passed=bool(errors[worst] <= TOLERANCE),
+        passed=bool(errors[worst] <= TOLERANCE and not otherwise.any()),
         tolerance=TOLERANCE,
         measure="relative" if task == "regression" else "absolute",
         worst=float(errors[worst]) if np.isfinite(errors[worst]) else None,
         where=str(kinds[worst]),
         rows=int(known.sum()),
         refused=int((known & ~np.isfinite(theirs).all(axis=1)).sum()),
+        decided_otherwise=int(otherwise.sum()),
+        edges=edges.held,
+        edges_asked=edges.asked,
         seconds=round(time.monotonic() - started, 3),
     )
-
-
-# -- the rows ------------------------------------------------------------------------------------------
-
-
-def rows_to_compare(
-    schema: DatasetSchema, train: pd.DataFrame, seed: int, random_rows: int
-) -> tuple[pd.DataFrame, Texts]:
-    """Features (n, p), and of each row what kind it is (n,)."""
-    rng = np.random.default_rng(seed)
-    changes: list[tuple[str, dict[str, Any]]] = []
-    nullable = [column.name for column in schema.columns if column.nullable]
-    for column in schema.columns:
-        changes += [(f"{column.name} = {_said(value)}", {column.name: value}) for value in _special(column)]
-    changes += [(f"{name} null", {name: None}) for name in nullable]
-    changes.append(("every nullable column null", dict.fromkeys(nullable)))
-    for side, place in (("lowest", 0), ("highest", -1)):
-        ends = {c.name: _special(c)[place] for c in schema.columns if c.is_numeric and _special(c)}
-        changes.append((f"all numbers at their {side}", ends))
-    base = _resampled(train, len(changes), rng)
-    columns = {name: base[name].to_numpy(dtype=object, copy=True) for name in schema.names}
-    for row, (_, change) in enumerate(changes):
-        for name, value in change.items():
-            columns[name][row] = value
-    between = _random(schema, train, random_rows, rng)
-    kinds = np.array([kind for kind, _ in changes] + [RANDOM] * random_rows, dtype=object)
-    joined = {
-        column.name: _typed(column, np.concatenate([columns[column.name], between[column.name]]))
-        for column in schema.columns
-    }
-    return pd.DataFrame(joined), kinds
-
-
-def _special(column: Column) -> list[Any]:
-    """Values of a column at which something may happen, in ascending order for a number."""
-    if column.type == "boolean":
-        return [0.0, 1.0]
-    if column.type == "text":
-        return []
-    if column.type == "category":
-        unknown = [] if column.levels else [column.canonical_text(text) for text in UNKNOWN_TEXTS]
-        return [*levels_of(column), *(text for text in unknown if text)]
-    widest = float(EXACT_INTEGER) if column.type == "integer" else LARGEST
-    low = -widest if column.minimum is None else column.minimum
-    high = widest if column.maximum is None else column.maximum
-    seen = [] if column.seen is None else [column.seen.minimum, column.seen.maximum]
-    inside = [value for value in (0.0, *seen) if value is not None and low <= value <= high]
-    return sorted({float(value) for value in (low, high, *inside)})
-
-
-def _random(
-    schema: DatasetSchema, train: pd.DataFrame, count: int, rng: np.random.Generator
-) -> dict[str, Texts]:
-    """Per column `count` values: half as rows of the training data, half each column by itself."""
-    half = count // 2
-    together = _resampled(train, half, rng)
-    found = {}
-    for column in schema.columns:
-        # First the rows, then objects of them: the other way round every cell would become one.
-        rows = rng.integers(0, len(train), count - half)
-        apart = train[column.name].iloc[rows].to_numpy(dtype=object)
-        if column.is_numeric:
-            apart = np.where(rng.random(len(apart)) < 0.7, _uniform(column, len(apart), rng), apart)
-        elif column.type == "category" and not column.levels:
-            apart = np.where(rng.random(len(apart)) < 0.05, UNKNOWN_TEXTS[0], apart)
-        values = np.concatenate([together[column.name].to_numpy(dtype=object), apart])
-        if column.nullable:
-            values[rng.random(len(values)) < NULL_SHARE] = None
-        found[column.name] = values
-    return found
-
-
-def _uniform(column: Column, count: int, rng: np.random.Generator) -> Texts:
-    """Numbers in the range of the training data and a tenth beyond it, as far as the bounds allow."""
-    seen = column.seen
-    low, high = (0.0, 1.0) if seen is None or seen.minimum is None else (seen.minimum, seen.maximum or 0.0)
-    beyond = 0.1 * (high - low)
-    least = -np.inf if column.minimum is None else column.minimum
-    most = np.inf if column.maximum is None else column.maximum
-    values = np.clip(rng.uniform(low - beyond, high + beyond, count), least, most)
-    return (np.round(values) if column.type == "integer" else values).astype(object)
-
-
-def _resampled(train: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
-    return train.iloc[rng.integers(0, len(train), count)]
-
-
-def _typed(column: Column, values: Texts) -> Any:
-    """As `training.frames` types a column."""
-    is_text = column.type in ("category", "text")
-    return pd.Series(values, dtype=object) if is_text else pd.Series(values.astype(np.float64))
-
-
-def _said(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else f"{value:g}"
 
 
 # -- the answers ---------------------------------------------------------------------------------------
 
 
-def _scored(engine: MatrixEngine, matrix: Floats) -> Floats:
-    """The engine's answers (n, k), in parts as large as a large request."""
-    found = []
-    for start in range(0, len(matrix), 2_000):
-        scored = engine.score(np.ascontiguousarray(matrix[start : start + 2_000]))
-        if scored.probabilities is not None:
-            found.append(scored.probabilities)
-        elif scored.values is not None:
-            found.append(scored.values[:, None])
-    return np.vstack(found)
+class _Asked:
+    """The compiled engine on rows of a frame, given by their positions."""
+
+    def __init__(self, engine: MatrixEngine, schema: DatasetSchema, frame: pd.DataFrame) -> None:
+        self._engine = engine
+        self._matrix = encode_columns(schema, {name: frame[name] for name in schema.names})
+        self._texts = [frame[schema.names[place]].to_numpy(object) for place in engine.text_columns]
+
+    def rows(self, positions: Sequence[int]) -> Floats:
+        """Its answers (n, k), in parts as large as a large request."""
+        found = []
+        for start in range(0, len(positions), PART):
+            part = np.asarray(positions[start : start + PART])
+            texts = [each[part].tolist() for each in self._texts]
+            scored = self._engine.score(np.ascontiguousarray(self._matrix[part]), texts)
+            if scored.probabilities is not None:
+                found.append(scored.probabilities)
+            elif scored.values is not None:
+                found.append(scored.values[:, None])
+        return np.vstack(found)
+
+
+def _decisions(probabilities: Floats, threshold: float | None) -> npt.NDArray[np.int64]:
+    """Which class each row is answered with."""
+    if threshold is not None:
+        return np.asarray(probabilities[:, 1] >= threshold, dtype=np.int64)
+    return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
 
 
 def _answers(pipeline: Any, frame: pd.DataFrame, task: Task) -> tuple[Floats, npt.NDArray[np.bool_]]:
@@ -246,9 +188,17 @@ def _answers(pipeline: Any, frame: pd.DataFrame, task: Task) -> tuple[Floats, np
             except Exception:  # whatever a step raises at a row, the row is not answered
                 if len(rows) == 1:
                     known[rows] = True
+                elif calls == 1:  # mostly it is nulls
+                    waiting += _by_nulls(frame)
                 else:
                     waiting += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
     return found, known
+
+
+def _by_nulls(frame: pd.DataFrame) -> list[npt.NDArray[np.int64]]:
+    """The rows that are null in the same columns, together."""
+    _, group = np.unique(frame.isna().to_numpy(), axis=0, return_inverse=True)
+    return [np.flatnonzero(group.ravel() == each) for each in range(int(group.max()) + 1)]
 
 
 def _least(answers: Floats, kinds: Texts) -> float:

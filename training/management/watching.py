@@ -57,7 +57,11 @@ def _present(made: ModelVersion, say: Say) -> None:
     for line in metrics_table(made):
         say(f"  {line}")
     for check in made.gate["checks"]:
-        say(f"  {'ok    ' if check['passed'] else 'FAILED'}  {check['message']}")
+        verdict = "WARN  " if check.get("warning") else "ok    " if check["passed"] else "FAILED"
+        say(f"  {verdict}  {check['message']}")
+    for note in made.run.notes:
+        if note["code"] not in {check["name"] for check in made.gate["checks"]}:
+            say(f"  {'WARN  ' if note['level'] == 'warning' else 'note  '}  {note['message']}")
     is_active = made.status == ModelVersion.Status.ACTIVE
     say(f"version {made.number} is {'active' if is_active else 'not active'}")
     if not made.gate["passed"]:

@@ -104,6 +104,12 @@ class TrainingRun(Job):
         blank=True,
         help_text="Where the rows are to be taken from when the run begins, instead of an upload.",
     )
+    repeat = models.BooleanField(
+        default=False, help_text="Append rows although they are in the active version's dataset already."
+    )
+    notes = models.JSONField(
+        default=list, blank=True, help_text="Remarks on its rows and its gate; see `training.notes`."
+    )
     search = models.JSONField(
         null=True, blank=True, help_text="A search for hyper-parameters instead of one fit, and how long."
     )

@@ -124,6 +124,9 @@ class Dataset(models.Model):
     source = models.CharField(
         max_length=300, blank=True, help_text="Where the rows came from and how they were read."
     )
+    parts = models.JSONField(
+        default=list, blank=True, help_text="SHA-256 of the datasets whose rows it holds as well."
+    )
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
@@ -137,6 +140,10 @@ class Dataset(models.Model):
 
     def __str__(self) -> str:
         return f"{self.registered_model.name} · {self.rows:,} rows · {self.sha256[:12]}"
+
+    def holds(self, other: Dataset) -> bool:
+        """Whether all rows of another dataset are in this one, as far as their digests tell."""
+        return other.sha256 == self.sha256 or other.sha256 in self.parts
 
     @property
     def storage_name(self) -> str:

@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from training.engines import PARITY_PROTOCOL
 from training.models.jobs import TrainingRun
 from training.models.registry import Dataset, RegisteredModel
 from training.profile import Profile
@@ -93,6 +94,12 @@ class ModelVersion(models.Model):
     def dataset_schema(self) -> DatasetSchema:
         """The schema it was trained with, and what the training data held."""
         return DatasetSchema.from_json(self.schema)
+
+    @property
+    def was_compared_at_edges(self) -> bool:
+        """False for a compiled version whose comparison with scikit-learn is older than that."""
+        protocol = (self.parity or {}).get("protocol", 1)
+        return self.engine != "onnx" or protocol >= PARITY_PROTOCOL
 
     @property
     def pruned_at(self) -> Any:

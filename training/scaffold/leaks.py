@@ -20,6 +20,11 @@ PROBED_ROWS: Final = 48  # sums are looked for in these and confirmed on all
 PAIRED_COLUMNS: Final = 200
 TRIPLED_COLUMNS: Final = 60  # 34,220 triples
 SCORED_ROWS: Final = 5_000
+FEWEST_ROWS: Final = 30
+WEIGHTED: Final = 0.997  # R² of two or three columns; one alone is judged by `NEARLY_ONE`
+PROMISING: Final = 0.9  # correlations around blanks are of different rows
+TRIED_GROUPS: Final = 200
+NEEDED: Final = 4.0
 
 
 def copies(values: Floats, target: Floats) -> str:
@@ -99,6 +104,123 @@ def sums(columns: Mapping[str, Floats], target: Floats) -> dict[tuple[str, ...],
         if _equal(np.asarray(total), target).all():
             found[parts] = " + ".join(parts) if min(signs) > 0 else " - ".join(parts)
     return found
+
+
+def weighted(columns: Mapping[str, Floats], target: Floats) -> dict[tuple[str, ...], tuple[float, str]]:
+    """Pairs and triples of columns whose weighted sum is the target, or nearly -> (R², the equation).
+
+    Least squares with an intercept. Every column of a find is needed: without it `NEEDED` times as much of
+    the target is left unexplained. A triple that contains a found pair is no find of its own.
+
+    Parameters
+    ----------
+    columns : name -> (n,), NaN where blank. target : (n,), finite.
+    """
+    step = -(-len(target) // SCORED_ROWS)
+    y = target[::step]
+    numbers = {name: values[::step] for name, values in columns.items() if np.isfinite(values).any()}
+    blank_is_zero = {name: np.nan_to_num(values) for name, values in numbers.items()}
+    names = [name for name, values in blank_is_zero.items() if np.ptp(values) > 0]
+    if len(y) < FEWEST_ROWS or np.ptp(y) == 0:
+        return {}
+    found: dict[tuple[str, ...], tuple[float, str]] = {}
+    for size, most in ((2, PAIRED_COLUMNS), (3, TRIPLED_COLUMNS)):
+        near = _closest(names, blank_is_zero, y, most)
+        for parts in _promising(near, numbers, blank_is_zero, y, size):
+            if any(set(known) <= set(parts) for known in found):
+                continue
+            for values in (numbers, blank_is_zero):
+                fitted = _fitted(parts, values, y)
+                if fitted is not None and fitted[0] >= WEIGHTED:
+                    found[parts] = fitted
+                    break
+    return found
+
+
+def _promising(
+    names: list[str],
+    columns: Mapping[str, Floats],
+    blank_is_zero: Mapping[str, Floats],
+    target: Floats,
+    size: int,
+) -> list[tuple[str, ...]]:
+    """Groups of `size` columns whose correlations promise a find, best first.
+
+    R² follows from correlations alone, so all groups are looked at at once. With blanks the correlations are
+    those of the rows that have both values, or of blanks counted as 0.
+    """
+    if len(names) < size:
+        return []
+    groups = np.array(list(itertools.combinations(range(len(names)), size)))
+    best = np.zeros(len(groups))
+    for values in (columns, blank_is_zero):
+        table = np.column_stack([*(values[name] for name in names), target])
+        found = _explained(_correlations(table), groups)
+        best = np.maximum(best, np.where(np.isfinite(found), found, 0.0))
+        if not np.isnan(table).any():
+            break  # the second would be the same
+    places = np.flatnonzero(best >= PROMISING)
+    places = places[np.argsort(-best[places], kind="stable")][:TRIED_GROUPS]
+    return [tuple(names[place] for place in groups[each]) for each in places]
+
+
+def _correlations(table: Floats) -> Floats:
+    """Pearson correlations (p, p) of columns (n, p), each of the rows where both are known."""
+    known = np.isfinite(table).astype(np.float64)
+    centred = np.where(known > 0, table, 0.0)
+    centred = np.where(known > 0, table - centred.sum(axis=0) / np.maximum(known.sum(axis=0), 1), 0.0)
+    with np.errstate(all="ignore"):
+        squares = (centred**2).T @ known
+        return np.asarray((centred.T @ centred) / np.sqrt(squares * squares.T))
+
+
+def _explained(correlations: Floats, groups: npt.NDArray[np.intp]) -> Floats:
+    """R² (m,) of the last variable by each group (m, k) of the others."""
+    inner = correlations[groups[:, :, None], groups[:, None, :]]
+    outer = correlations[groups, -1]
+    inner = np.nan_to_num(inner) + 1e-9 * np.eye(groups.shape[1])
+    try:
+        weights = np.linalg.solve(inner, np.nan_to_num(outer)[:, :, None])[:, :, 0]
+    except np.linalg.LinAlgError:
+        weights = np.einsum("mij,mj->mi", np.linalg.pinv(inner), np.nan_to_num(outer))
+    return np.asarray((weights * np.nan_to_num(outer)).sum(axis=1))
+
+
+def _fitted(
+    parts: tuple[str, ...], columns: Mapping[str, Floats], target: Floats
+) -> tuple[float, str] | None:
+    """(R², the equation) of the rows where all parts are known; None where a part is not needed."""
+    table = np.column_stack([columns[name] for name in parts])
+    rows = np.isfinite(table).all(axis=1)
+    if rows.sum() < max(FEWEST_ROWS, 0.5 * len(target)) or np.ptp(target[rows]) == 0:
+        return None
+    table, y = table[rows], target[rows]
+    left, weights = _unexplained(table, y)
+    for place in range(len(parts)):
+        without = _unexplained(np.delete(table, place, axis=1), y)[0]
+        if without < NEEDED * left or without < 1e-9:
+            return None
+    return 1.0 - left, _equation(parts, weights)
+
+
+def _unexplained(table: Floats, target: Floats) -> tuple[float, Floats]:
+    """(share of the target's variance that a weighted sum leaves, the weights and the intercept)."""
+    scale = np.abs(table).max(axis=0)
+    scale[scale == 0] = 1.0
+    matrix = np.column_stack([table / scale, np.ones(len(table))])
+    weights = np.linalg.lstsq(matrix, target, rcond=None)[0]
+    left = float(((target - matrix @ weights) ** 2).sum() / ((target - target.mean()) ** 2).sum())
+    return left, np.asarray(weights / np.append(scale, 1.0))
+
+
+def _equation(parts: tuple[str, ...], weights: Floats) -> str:
+    terms = [
+        f"{'-' if weight < 0 else '+'} {abs(weight):.4g} × {name}"
+        for name, weight in zip(parts, weights[:-1], strict=True)
+    ]
+    if abs(weights[-1]) > 1e-6 * np.abs(weights[:-1]).max():
+        terms.append(f"{'-' if weights[-1] < 0 else '+'} {abs(weights[-1]):.4g}")
+    return " ".join(terms).removeprefix("+ ")
 
 
 def _closest(names: list[str], columns: Mapping[str, Floats], target: Floats, most: int) -> list[str]:

@@ -108,10 +108,10 @@ def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
         n for n in seen.header if n not in reasons and n not in (wishes.target, wishes.key, KEY_FIELD)
     ]
     # Kept columns are looked at as well: a kept part of a sum does not make the other part honest.
-    given_away = _giveaways(seen, open_names, wishes.target)
+    hints: list[str] = []
+    given_away = _giveaways(seen, open_names, wishes.target, hints)
     reasons |= {each: why for each, why in given_away.items() if each not in wishes.keep}
     planned: list[Planned] = []
-    hints: list[str] = []
     for each in seen.header:
         if each == wishes.target:
             planned.append(Planned(each, "target", (*_shortened(each, names), *aim.remarks), aim.column))
@@ -196,8 +196,8 @@ def _target_numbers(seen: Survey, name: str) -> leaks.Floats | None:
     return np.array([float(cell == second) for cell in seen.column(name)])
 
 
-def _giveaways(seen: Survey, names: Sequence[str], aim: str) -> dict[str, str]:
-    """Columns that settle the target -> why."""
+def _giveaways(seen: Survey, names: Sequence[str], aim: str, hints: list[str]) -> dict[str, str]:
+    """Columns that settle the target -> why; a sum of all columns there are is a hint and no reason."""
     truth, texts = _target_numbers(seen, aim), seen.column(aim)
     numeric = {name: _floats(seen, name) for name in names if seen.tallies[name].is_numeric}
     found: dict[str, str] = {}
@@ -213,6 +213,14 @@ def _giveaways(seen: Survey, names: Sequence[str], aim: str) -> dict[str, str]:
         for parts, equation in leaks.sums(rest, truth).items():
             for name in parts:
                 found.setdefault(name, f"gives the target away: {equation} = {aim} in every row")
+        rest = {name: values for name, values in numeric.items() if name not in found}
+        for parts, (explained, equation) in leaks.weighted(rest, truth).items():
+            said = f"{equation} is {aim}, or nearly (r² {explained:.4f})"
+            if set(parts) >= set(names) - set(found):
+                hints.append(f"SUSPICIOUS: {said}: are its columns known beforehand?")
+                continue
+            for name in parts:
+                found.setdefault(name, f"gives the target away: {said}")
     return found
 
 

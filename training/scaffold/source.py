@@ -33,14 +33,15 @@ ESTIMATOR: Final[dict[Task, str]] = {
 ROWS_FOR_DEFAULTS: Final = 1_000
 
 
-def render(proposal: Proposal, came_from: str) -> str:
+def render(proposal: Proposal, came_from: str, *, drop_duplicates: bool = False) -> str:
     """The whole file.
 
     Parameters
     ----------
-    came_from : the CSV's name, for a comment.
+    came_from : the CSV's name, for a comment. drop_duplicates : what the file declares.
     """
-    lines = [*_head(proposal, came_from), *_schema(proposal), *_build(proposal), *_model(proposal)]
+    lines = [*_head(proposal, came_from), *_schema(proposal), *_build(proposal)]
+    lines += _model(proposal, drop_duplicates)
     if any(_is_overlong(line) for line in lines):
         lines.insert(1, "# ruff: noqa: E501 (names and levels stand as they are)")
     return "\n".join(lines) + "\n"
@@ -244,7 +245,7 @@ def _leaf_comment(rows: int, leaf: str) -> list[str]:
     ]
 
 
-def _model(proposal: Proposal) -> Iterable[str]:
+def _model(proposal: Proposal, drop_duplicates: bool) -> Iterable[str]:
     metric, least = LEAST[proposal.task]
     title = proposal.name.replace("_", " ").capitalize()
     described = f"Predicts {proposal.target.source} from {len(proposal.features)} columns."
@@ -261,4 +262,6 @@ def _model(proposal: Proposal) -> Iterable[str]:
         '# "manual": the admin decides about each new version; "if_better" leaves it to the gate.',
         'policy="manual",',
     ]
+    if drop_duplicates:
+        inner.append("drop_duplicates=True,  # as asked: a repeated row is the same thing listed twice")
     return ["MODEL = ModelDeclaration(", *(f"{STEP}{line}" for line in inner), ")"]

@@ -11,6 +11,7 @@ from typing import IO, Final
 
 from training import datasets, fitting
 from training.declaration import ModelDeclaration
+from training.notes import Note
 from training.scaffold.survey import CannotInfer
 from training.schema import DatasetSchema, InvalidRows
 from training.schema.dialect import Dialect
@@ -22,11 +23,15 @@ SHOWN_FAULTS: Final = 5
 
 @dataclass(frozen=True)
 class Trial:
-    """What a first fit on (up to `TRIAL_ROWS` rows of) the file gave; metrics are those of the hold-out."""
+    """What a first fit on (up to `TRIAL_ROWS` rows of) the file gave; metrics are those of the hold-out.
+
+    notes : on repeated rows and the split.
+    """
 
     metrics: dict[str, float]
     baseline: dict[str, float]
     rows: int
+    notes: tuple[Note, ...]
 
 
 def load_declaration(path: Path) -> ModelDeclaration:
@@ -69,7 +74,7 @@ def run(
     if len(frame) > TRIAL_ROWS:
         frame = frame.sample(TRIAL_ROWS, random_state=declared.seed).reset_index(drop=True)
     fitted = fitting.fit(declared, frame)
-    return Trial(fitted.metrics, fitted.baseline, len(frame))
+    return Trial(fitted.metrics, fitted.baseline, len(frame), tuple(fitted.notes))
 
 
 def _write(

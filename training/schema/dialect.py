@@ -100,6 +100,10 @@ class Unreadable(ValueError):
         super().__init__(message)
 
 
+def _unreadable(code: str, message: str, line: int = 1) -> Unreadable:
+    return Unreadable(code, message, line)
+
+
 def encoding_named(word: str) -> str:
     """Python's name of an encoding of text. Raises `ValueError`."""
     try:
@@ -143,7 +147,7 @@ class Table:
     ) -> None:
         head = _peek(stream)
         if not head.strip(b"\xef\xbb\xbf \r\n\t"):
-            raise Unreadable("empty_file", "the CSV is empty: a header line is needed")
+            raise _unreadable("empty_file", "the CSV is empty: a header line is needed")
         self.encoding = _encoding(head, told.encoding)
         self.byte_order_mark = self.encoding == UTF8 and head.startswith(codecs.BOM_UTF8)
         codec = "utf-8-sig" if self.encoding == UTF8 else self.encoding
@@ -215,7 +219,7 @@ class Table:
             if any(map(str.strip, cells)):
                 # Windows and others break the line in a name differently.
                 return [cell.strip().replace("\r\n", "\n") for cell in cells]
-        raise Unreadable("empty_file", "the CSV is empty: a header line is needed")
+        raise _unreadable("empty_file", "the CSV is empty: a header line is needed")
 
     def _lines(self) -> Iterator[str]:
         """The file's lines from the header on. Raises `Unreadable` at a row that is too long."""
@@ -224,7 +228,7 @@ class Table:
             self._read_characters += len(line)
             if self._read_characters > LONGEST_LINE:
                 said = f"a line must have at most {LONGEST_LINE:,} characters: is a quote not closed?"
-                raise Unreadable("too_long", said, self._row_begins)
+                raise _unreadable("too_long", said, self._row_begins)
             if passed_over:
                 passed_over -= 1
                 self._read_characters = 0
@@ -243,13 +247,13 @@ class Table:
             raise self._undecodable(error, above + reader.line_num + 1) from None
         except csv.Error as error:
             line = above + reader.line_num
-            raise Unreadable("malformed_csv", f"line {line} is no CSV: {error}", line) from None
+            raise _unreadable("malformed_csv", f"line {line} is no CSV: {error}", line) from None
 
     def _undecodable(self, error: UnicodeError, line: int) -> Unreadable:
         reason = getattr(error, "reason", str(error))
         if self.encoding != UTF8:
-            return Unreadable("not_utf8", f"the CSV is not {self.encoding} near line {line}: {reason}", line)
-        return Unreadable(
+            return _unreadable("not_utf8", f"the CSV is not {self.encoding} near line {line}: {reason}", line)
+        return _unreadable(
             "not_utf8",
             f"the CSV is not UTF-8 near line {line}: {reason}. Save it as UTF-8 (Excel: Save as, CSV UTF-8), "
             "or load it with a command's --encoding cp1252 if Windows wrote it",
@@ -282,13 +286,13 @@ def _encoding(head: bytes, told: str | None) -> str:
         return _told_encoding(head, told)
     for magic, name in _OTHERS.items():
         if head.startswith(magic):
-            raise Unreadable("malformed_csv", f"this is {name} and not a CSV: save it as CSV in UTF-8")
+            raise _unreadable("malformed_csv", f"this is {name} and not a CSV: save it as CSV in UTF-8")
     # ASCII in UTF-16 has a NUL in every other byte, with a byte-order mark or without.
     if (
         head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         or head[:200].count(0) > len(head[:200]) // 3
     ):
-        raise Unreadable(
+        raise _unreadable(
             "not_utf8",
             "the CSV is UTF-16: save it as UTF-8 (Excel: Save as, CSV UTF-8), or load it with a command's "
             "--encoding utf-16",
@@ -302,7 +306,7 @@ def _told_encoding(head: bytes, told: str) -> str:
         # Letters beyond ASCII that happen to be UTF-8 throughout are UTF-8; as cp1252 they would be garbled.
         with contextlib.suppress(UnicodeDecodeError):
             if not codecs.getincrementaldecoder(UTF8)().decode(head).isascii():
-                raise Unreadable("not_utf8", f"the CSV is UTF-8 and not {named}: leave the encoding out")
+                raise _unreadable("not_utf8", f"the CSV is UTF-8 and not {named}: leave the encoding out")
     return named
 
 

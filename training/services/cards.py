@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from training import notes
 from training.models import ModelVersion, sharing_versions
 from training.services import comparison, facts, makers
 
@@ -156,8 +157,18 @@ def _evaluation_data(version: ModelVersion) -> str:
         f"{version.seed}{share}): rows with equal features are on one side, and a row keeps "
         "its side when rows are added."
     )
-    dropped = found.get("duplicates_dropped")
-    repeated = f"{dropped:,} repeated rows were dropped first." if dropped else ""
+    if split.get("method") == "by_row":
+        said = (
+            f"{version.holdout_rows:,} rows of the same dataset, held out by a hash of the row (seed "
+            f"{version.seed}{share}; split: by_row): distinct feature rows are few or one is very common, so "
+            "copies of a row are in training part and hold-out, and both hold them in their shares."
+        )
+    dropped = found.get("duplicates_dropped") or 0
+    repeated = " ".join(
+        note.message + "." for note in notes.of_rows(version.dataset.rows, dropped, dropped, None)
+    )
+    if dropped > notes.LOUD * version.dataset.rows:
+        repeated = f"**{escaped(repeated)}**"
     return _section("Evaluation data", said, repeated)
 
 
@@ -284,6 +295,12 @@ def _caveats(version: ModelVersion) -> str:
     ]
     if not version.gate.get("passed"):
         said.append("It did not pass its gate.")
+    said += [f"Warning: {escaped(note.message)}." for note in notes.of_gate(version.gate)]
+    said += [
+        f"Warning: {escaped(note['message'])}."
+        for note in version.run.notes
+        if note["code"] == "rows_in_dataset" and note["level"] == "warning"
+    ]
     if version.holdout_rows < 200:
         said.append(f"Its hold-out is small ({version.holdout_rows} rows): read the intervals.")
     if not version.evaluation:

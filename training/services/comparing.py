@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from training import artifacts, catalogue, datasets, evaluation, judging
@@ -18,7 +19,7 @@ from training.judging import HoldOut, Judged
 from training.models import Comparison, ModelVersion
 from training.services import comparison
 from training.services.jobs import Lease
-from training.services.judgement import split_of
+from training.services.judgement import split_then
 
 Status = Comparison.Status
 _AGREEMENT = 1e-6  # of a stored metric with the one measured again, relatively
@@ -77,15 +78,19 @@ def _judged(version: ModelVersion, declared: ModelDeclaration) -> Judged:
 
 @dataclass(frozen=True)
 class _Divided:
-    """The rows of a version's dataset on the sides its run put them."""
+    """The rows of a version's dataset on the sides its run put them.
+
+    by_row : whether copies of a row were divided.
+    """
 
     train: pd.DataFrame
     held: pd.DataFrame
     held_target: pd.Series[Any]
+    by_row: bool
 
 
 def _divided(version: ModelVersion, declared: ModelDeclaration) -> _Divided:
-    schema, split = version.dataset_schema, _split(version, declared)
+    schema, split = version.dataset_schema, split_then(version, declared)
     with artifacts.dataset_file(version.dataset) as path:
         frame = datasets.read_frame(path, schema)
     target = decode_target(schema.target, frame[schema.target.name])
@@ -93,14 +98,9 @@ def _divided(version: ModelVersion, declared: ModelDeclaration) -> _Divided:
     if split["distinct"]:
         keep = evaluation.distinct(features, target)
         features, target = features[keep].reset_index(drop=True), target[keep].reset_index(drop=True)
-    held = evaluation.holdout_mask(features, split["share"], split["seed"])
-    return _Divided(features[~held], features[held], target[held])
-
-
-def _split(version: ModelVersion, declared: ModelDeclaration) -> dict[str, Any]:
-    """As it was stored; of a version from before splits were, as it is declared, with the version's seed."""
-    stored = (version.evaluation or {}).get("split")
-    return stored if stored is not None else split_of(declared) | {"seed": version.seed}
+    by_row_from = split["by_row_from"]
+    held = evaluation.holdout_mask(features, split["share"], split["seed"], target, by_row_from)
+    return _Divided(features[~held], features[held], target[held], by_row_from is not None)
 
 
 def _apart(before: ModelVersion, declared: ModelDeclaration, later: _Divided) -> dict[str, Any]:
@@ -122,11 +122,16 @@ def _apart(before: ModelVersion, declared: ModelDeclaration, later: _Divided) ->
         said = f"whether {before} was trained on some of these rows cannot be said: its split changed since"
         return {"trained_on": None, "note": said}
     common = [name for name in earlier.train.columns if name in later.held.columns]
-    known = pd.util.hash_pandas_object(earlier.train[common], index=False)
-    rows = pd.util.hash_pandas_object(later.held[common], index=False)
-    count = int(rows.isin(known).sum())
+    known, rows = earlier.train[common], later.held[common]
+    count = int(np.isin(evaluation.digests(rows), evaluation.digests(known)).sum())
     if not count:
         return {"trained_on": 0, "note": f"{before} was trained on none of these rows"}
+    if later.by_row:
+        said = (
+            f"split: by_row, which divides copies of a row: {before} was trained on rows with the features "
+            f"of {count:,} of these {len(rows):,}"
+        )
+        return {"trained_on": None, "note": said}
     said = f"{before} was trained on {count:,} of these {len(rows):,} rows, which flatters it"
     return {"trained_on": count, "note": said}
 

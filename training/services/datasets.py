@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from django.contrib.auth.models import User
+from django.db import transaction
 
 from training import artifacts, catalogue
 from training.models import Dataset, RegisteredModel
@@ -18,6 +19,8 @@ from training.schema.faults import REPORTED_FAULTS
 from training.schema.reading import Batch, CsvReader
 
 if TYPE_CHECKING:
+    from _csv import Writer
+
     from training.datasets import Written
 
 Progress = Callable[[int], None]
@@ -99,7 +102,7 @@ def from_csv(
 class _Counted:
     """What became of the rows of a CSV so far."""
 
-    def __init__(self, refused: csv.Writer | None) -> None:
+    def __init__(self, refused: Writer | None) -> None:
         self.refused = refused
         self.faults: list[Fault] = []
         self.rows = self.bad = self.unlabelled = 0
@@ -140,15 +143,22 @@ class _Counted:
 
 
 def register(
-    model: RegisteredModel, written: Written, schema_sha256: str, *, source: str, by: User | None
+    model: RegisteredModel,
+    written: Written,
+    schema_sha256: str,
+    *,
+    source: str,
+    by: User | None,
+    parts: Iterable[Dataset] = (),
 ) -> Dataset:
     """The dataset's row; the same rows twice are one dataset.
 
     Parameters
     ----------
-    schema_sha256 : of what the file's columns are.
+    schema_sha256 : of what the file's columns are. parts : the datasets it was joined from.
     """
     artifacts.store_dataset(written)
+    held = {digest for part in parts for digest in (part.sha256, *part.parts)} - {written.sha256}
     row, _ = Dataset.objects.get_or_create(
         registered_model=model,
         sha256=written.sha256,
@@ -160,4 +170,9 @@ def register(
             "created_by": by,
         },
     )
+    if held - set(row.parts):
+        with transaction.atomic():  # another run may add parts at the same time
+            row = Dataset.objects.select_for_update(no_key=True).get(pk=row.pk)
+            row.parts = sorted(held | set(row.parts))
+            row.save(update_fields=["parts"])
     return row

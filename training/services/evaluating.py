@@ -10,6 +10,7 @@ from django.conf import settings
 
 from training.declaration import Task
 from training.engines import Scores
+from training.engines.shape import checked
 from training.errors import TooLarge, VigiaError
 from training.models import ModelVersion, RegisteredModel
 from training.schema import Fault, Instance, InvalidRows
@@ -115,8 +116,8 @@ def _scores(served: Served, rows: Sequence[Instance]) -> list[Scores]:
     for start in range(0, len(rows), ROWS_AT_ONCE):
         part = [row.values for row in rows[start : start + ROWS_AT_ONCE]]
         try:
-            found.append(served.engine.predict(part))
-        except (ValueError, ArithmeticError) as error:
+            found.append(checked(served.engine.predict(part), len(part)))
+        except Exception as error:  # whatever a step of the pipeline raises, no client is at fault for a 500
             said = f"the model has no answer to these values: {error}"
             raise VigiaError(said, code="prediction_failed") from error
     faults = [

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,21 +12,18 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from training import artifacts, catalogue, datasets, fitting, searching, version
+from training import artifacts, catalogue, datasets, fitting, notes, searching, version
+from training.advice import in_words
 from training.declaration import ModelDeclaration
 from training.engines.choice import choose
-from training.engines.sklearn import SklearnEngine
 from training.models import (
     Activation,
-    Dataset,
     ModelVersion,
     ReferenceProfile,
     RegisteredModel,
     TrainingRun,
 )
-from training.schema import DatasetSchema
-from training.services import access, jobs, judgement, makers, registry, sources
-from training.services import datasets as dataset_services
+from training.services import access, assembly, jobs, judgement, makers, registry, rehearsal
 from training.services.jobs import Lease, LeaseLost
 from training.services.makers import Made
 
@@ -80,19 +75,29 @@ def train(lease: Lease) -> None:
 def _fit(lease: Lease, run: TrainingRun, declared: ModelDeclaration, active: ModelVersion | None) -> Made:
     """A model of rows: collected, fitted, compiled, judged."""
     lease.report("collecting rows", 5)
-    dataset = _assemble(run, declared, active)
+    assembled = assembly.assemble(run, declared.schema, active)
+    dataset = assembled.dataset
     lease.report("reading", 10)
     with artifacts.dataset_file(dataset) as path:
         frame = datasets.read_frame(path, declared.schema)
     fitted = fitting.fit(declared, frame, lease.report, search=_search(run), release=True)
     del frame
+    artifact = fitting.pickled(declared, fitted)
     lease.report("compiling", 80)
-    choice = choose(fitted.pipeline, fitted.schema, declared.task, fitted.train_features, declared.seed)
+    choice = choose(
+        fitted.pipeline,
+        fitted.schema,
+        declared.task,
+        fitted.train_features,
+        declared.seed,
+        fitted.threshold,
+    )
     lease.report("judging", 84)
-    judged = judgement.judge(declared, fitted, choice)
+    with in_words(f"judging {declared.name}'s pipeline"):
+        judged = judgement.judge(run.registered_model, declared, fitted, choice, artifact)
     return Made(
         dataset=dataset,
-        artifact=SklearnEngine(fitted.pipeline, fitted.schema).to_bytes(),
+        artifact=artifact,
         compiled=choice.compiled,
         engine=choice.engine,
         engine_reason=choice.reason,
@@ -109,6 +114,8 @@ def _fit(lease: Lease, run: TrainingRun, declared: ModelDeclaration, active: Mod
         source_sha256=catalogue.source_sha256(declared.name),
         verdict=partial(judgement.verdict, declared, fitted, choice, judged),
         reference=judged.reference,
+        notes=(*assembled.notes, *fitted.notes),
+        nothing_new=assembled.nothing_new,
     )
 
 
@@ -135,44 +142,6 @@ def _search(run: TrainingRun) -> searching.Search | None:
     if run.search is None:
         return None
     return searching.Search(run.search["n_iter"], settings.DASK_SCHEDULER)
-
-
-def _assemble(run: TrainingRun, declared: ModelDeclaration, active: ModelVersion | None) -> Dataset:
-    """The rows to train on: the upload alone, or the active version's rows and the upload."""
-    model, schema = run.registered_model, declared.schema
-    upload = run.upload if run.upload is not None else _collected(run, schema)
-    appends = run.mode == TrainingRun.Mode.APPEND and active is not None
-    parts = [active.dataset, upload] if appends and active is not None else [upload]
-    if len(parts) == 1 and upload.schema_sha256 == schema.sha256:
-        return upload
-    with tempfile.TemporaryDirectory(prefix="vigia-") as directory, _files(parts) as paths:
-        sources = [
-            (path, part.schema_sha256 == schema.sha256) for path, part in zip(paths, parts, strict=True)
-        ]
-        written = datasets.join(sources, Path(directory) / "joined.parquet", schema)
-        source = " + ".join(part.sha256[:12] for part in parts)
-        return dataset_services.register(model, written, schema.sha256, source=source, by=run.requested_by)
-
-
-def _collected(run: TrainingRun, schema: DatasetSchema) -> Dataset:
-    """The rows of the run's source, as a dataset; see `training.services.sources`."""
-    assert run.source is not None
-    with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
-        path = Path(directory) / "collected.parquet"
-        written = sources.collect(run.registered_model, schema, run.source, path)
-        said = " ".join(f"{name} {value}" for name, value in run.source.items())
-        return dataset_services.register(
-            run.registered_model, written, schema.sha256, source=said, by=run.requested_by
-        )
-
-
-@contextmanager
-def _files(parts: list[Dataset]) -> Iterator[list[Path]]:
-    if not parts:
-        yield []
-        return
-    with artifacts.dataset_file(parts[0]) as first, _files(parts[1:]) as rest:
-        yield [first, *rest]
 
 
 def _finish(
@@ -226,17 +195,32 @@ def _finish(
         )
         if made.reference is not None:
             ReferenceProfile.objects.create(version=created, bins=made.reference.to_json())
-        waits = _activate_by_policy(model, created, run)
+        waits = _activate_by_policy(model, created, run, held_back=_held_back(run, made, created, active))
         held.update(
             status=Status.SUCCEEDED,
             dataset=made.dataset,
             stage=f"finished; {waits}" if waits else "finished",
+            notes=[note.to_json() for note in (*made.notes, *notes.of_gate(gate))],
             percent=100,
             finished_at=timezone.now(),
         )
 
 
-def _activate_by_policy(model: RegisteredModel, made: ModelVersion, run: TrainingRun) -> str:
+def _held_back(run: TrainingRun, made: Made, created: ModelVersion, active: ModelVersion | None) -> str:
+    """Why `if_better` makes no new active version of it; empty where nothing speaks against it.
+
+    Without new rows, another file, other libraries or a search it can be no better than the active version.
+    """
+    if active is None or not made.nothing_new or run.search is not None:
+        return ""
+    if (created.code_version, created.libraries) != (active.code_version, active.libraries):
+        return ""
+    return f"not activated: version {active.number} was trained on these rows"
+
+
+def _activate_by_policy(
+    model: RegisteredModel, made: ModelVersion, run: TrainingRun, *, held_back: str
+) -> str:
     """Activates what is to be activated without further ado; why it was not, where it would have been."""
     passed = bool(made.gate["passed"])
     policy = model.policy
@@ -244,15 +228,18 @@ def _activate_by_policy(model: RegisteredModel, made: ModelVersion, run: Trainin
     by_policy = policy == RegisteredModel.Policy.ALWAYS or (
         policy == RegisteredModel.Policy.IF_BETTER and passed
     )
-    if not (by_request or by_policy):
+    if not (by_request or by_policy) or rehearsal.cannot_answer(made):
         return "" if passed else "its gate is not passed"
+    if held_back and not by_request and policy == RegisteredModel.Policy.IF_BETTER:
+        return held_back
     made.registered_model = model  # locked, as it is now
     if access.needs_another(made, run.requested_by):
         return "waits for a second person to activate it"
     if by_request:
         registry.activate(made, by=run.requested_by, reason=run.activation_reason)
         return ""
-    reason = f"policy {policy}: " + "; ".join(check["message"] for check in made.gate["checks"])
+    checks = sorted(made.gate["checks"], key=lambda check: not check.get("warning"))
+    reason = f"policy {policy}: " + "; ".join(check["message"] for check in checks)
     registry.activate(
         made, by=run.requested_by, reason=reason, override=not passed, kind=Activation.Kind.POLICY
     )

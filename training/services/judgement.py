@@ -7,45 +7,97 @@ from typing import Any
 
 from training import artifacts, evaluation, fitting, gating, judging
 from training.declaration import ModelDeclaration
-from training.engines import Engine, MatrixEngine
+from training.engines import Engine, MatrixEngine, load
 from training.engines.asking import AskedByFrame
 from training.engines.choice import Choice
 from training.engines.latency import Latency, measure, rows_of
-from training.engines.onnx import OnnxEngine
-from training.engines.sklearn import SklearnEngine
 from training.errors import ArtifactError
+from training.evaluation import Check
 from training.judging import Answers, HoldOut, Judged
-from training.models import ModelVersion
+from training.models import ModelVersion, RegisteredModel
 from training.profile import Profile, profile
+from training.schema import DatasetSchema
+from training.schema.compiled import CompiledSchema
+from training.services import rehearsal
+from training.services.serving import Served
 
 
 @dataclass(frozen=True)
 class Judgement:
     """evaluation : as it is stored with the version. answers : of the pipeline to its hold-out.
+    asked : the check of `training.services.rehearsal`. latency : None where it does not answer.
     reference : see `training.profile`."""
 
     evaluation: dict[str, Any]
-    latency: Latency
+    asked: Check
+    latency: Latency | None
     answers: Answers
     reference: Profile
 
 
-def judge(declared: ModelDeclaration, fitted: fitting.Fitted, choice: Choice) -> Judgement:
-    """A fitted pipeline on its hold-out, and the speed of the engine that will serve it."""
-    engine = _serving(fitted, choice)
+def judge(
+    model: RegisteredModel,
+    declared: ModelDeclaration,
+    fitted: fitting.Fitted,
+    choice: Choice,
+    artifact: bytes,
+) -> Judgement:
+    """A fitted pipeline on its hold-out, and the speed of the engine that will serve it.
+
+    Parameters
+    ----------
+    artifact : what scikit-learn's engine will be loaded from.
+    """
+    engine = load(choice.engine, choice.compiled or artifact, fitted.schema)
     quick = AskedByFrame(engine, fitted.schema) if isinstance(engine, MatrixEngine) else None
     judged = Judged(fitted.pipeline, fitted.schema.names, declared.threshold, quick)
     held = hold_out(declared, fitted.held_features, fitted.held_target)
     answers = judged.answers(declared.task, held.features, held.truth)
-    latency = measure(engine, rows_of(fitted.schema, fitted.held_features))
+    asked = _asked(model, fitted, engine, answers)
+    latency = measure(engine, rows_of(fitted.schema, fitted.held_features)) if asked.passed else None
     found = judging.evaluated(held, judged, answers) | {
-        "latency": latency.to_json(),
+        "latency": latency.to_json() if latency else None,
         "prior": fitted.prior,
-        "split": split_of(declared),
+        "split": split_of(declared, fitted.by_row_from),
         "duplicates_dropped": fitted.duplicates_dropped,
     }
     reference = profile(fitted.schema, fitted.train_features, answers)
-    return Judgement(found, latency, answers, reference)
+    return Judgement(found, asked, latency, answers, reference)
+
+
+def _asked(model: RegisteredModel, fitted: fitting.Fitted, engine: Engine, answers: Answers) -> Check:
+    """The candidate asked about the first, the middle and the last row of its hold-out."""
+    last = fitted.holdout_rows - 1
+    places = sorted({0, last // 2, last})
+    schema = DatasetSchema.from_json(fitted.schema.to_json())  # as a web process reads it
+    served = Served(
+        model_id=model.pk,
+        model_name=model.name,
+        version_id=0,
+        number=0,
+        schema=schema,
+        compiled=CompiledSchema(schema),
+        threshold=fitted.threshold,
+        engine=engine,
+        size=0,
+    )
+    rows = rows_of(fitted.schema, fitted.held_features.iloc[places])
+    return rehearsal.check(served, rows, [_expected(answers, place) for place in places])
+
+
+def _expected(answers: Answers, place: int) -> tuple[tuple[object, ...], float]:
+    """(labels, probability or number) to one row of the hold-out; several labels where the last digit of a
+    probability decides between them."""
+    if answers.predicted is not None:
+        return (), float(answers.predicted[place])
+    assert answers.probability is not None
+    shares, close = answers.probability[place], rehearsal.TOLERANCE
+    if answers.task == "binary":
+        ahead = float(shares[1]) - answers.threshold
+        labels = answers.classes if abs(ahead) < close else (answers.classes[int(ahead >= 0)],)
+        return labels, float(shares[1])
+    most = float(shares.max())
+    return tuple(c for c, share in zip(answers.classes, shares, strict=True) if share > most - close), most
 
 
 def hold_out(declared: ModelDeclaration, features: Any, target: Any) -> HoldOut:
@@ -55,15 +107,28 @@ def hold_out(declared: ModelDeclaration, features: Any, target: Any) -> HoldOut:
     )
 
 
-def split_of(declared: ModelDeclaration) -> dict[str, Any]:
+def split_of(declared: ModelDeclaration, by_row_from: int | None) -> dict[str, Any]:
     """What decided which rows were held out; kept, because a declaration may change."""
-    return {"seed": declared.seed, "share": declared.holdout, "distinct": declared.drop_duplicates}
+    return {
+        "seed": declared.seed,
+        "share": declared.holdout,
+        "distinct": declared.drop_duplicates,
+        "method": "by_features" if by_row_from is None else "by_row",
+        "by_row_from": by_row_from,
+    }
 
 
-def _serving(fitted: fitting.Fitted, choice: Choice) -> Engine:
-    if choice.engine == OnnxEngine.name and choice.compiled is not None:
-        return OnnxEngine.from_bytes(choice.compiled, fitted.schema)
-    return SklearnEngine(fitted.pipeline, fitted.schema)
+def split_then(version: ModelVersion, declared: ModelDeclaration) -> dict[str, Any]:
+    """`split_of` a version's run.
+
+    A version from before splits were stored has its seed, and the declared share. Whether repeated rows were
+    dropped is told by the rows it has: dropping was the default then.
+    """
+    stored = (version.evaluation or {}).get("split")
+    if stored is None:
+        dropped = version.train_rows + version.holdout_rows != version.dataset.rows
+        stored = {"seed": version.seed, "share": declared.holdout, "distinct": dropped}
+    return {"method": "by_features", "by_row_from": None} | stored
 
 
 def verdict(
@@ -75,7 +140,9 @@ def verdict(
 ) -> dict[str, Any]:
     """The gate's verdict, the active version being judged on the candidate's own hold-out."""
     gate = declared.gate
-    checks = [gating.engine_check(gate, choice), gating.latency_check(gate, judgement.latency)]
+    checks = [judgement.asked, gating.engine_check(gate, choice)]
+    if judgement.latency is not None:
+        checks.append(gating.latency_check(gate, judgement.latency))
     theirs: dict[str, float] | None = None
     if active is not None:
         try:
@@ -83,9 +150,10 @@ def verdict(
             theirs = evaluation.metrics_of(answers)
         except (ArtifactError, KeyError, ValueError) as error:
             said = f"cannot be compared with the active {active}: {error}"
-            checks.append(evaluation.Check("comparable", 0.0, 1.0, False, said))
+            checks.append(Check("comparable", 0.0, 1.0, False, said))
         else:
             features, primary = fitted.held_features, declared.primary_metric
+            checks.append(gating.active_check(primary, theirs[primary], fitted.baseline[primary]))
             checks += gating.slice_checks(gate, primary, features, judgement.answers, answers)
     found = evaluation.check_gate(
         gate, declared.primary_metric, fitted.metrics, fitted.baseline, theirs, checks

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from django.utils.module_loading import import_string
 
+from training import catalogue
 from training.errors import Conflict
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
+from training.notes import Note
 from training.schema import DatasetSchema
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Made:
     metrics, baseline : on the hold-out. evaluation : what else is known of it, as JSON.
     parameters : what a search chose. reference : see `training.profile`; None: its log is not reviewed.
     source_sha256 : of the code that declares and makes it.
+    notes : on its rows; see `training.notes`. nothing_new : the active version was trained on all of them.
     """
 
     dataset: Dataset
@@ -60,6 +63,8 @@ class Made:
     compiled: bytes | None = None
     parity: dict[str, Any] | None = None
     reference: Profile | None = None
+    notes: tuple[Note, ...] = ()
+    nothing_new: bool = False
 
 
 class Make(Protocol):
@@ -150,6 +155,7 @@ class AskedElsewhere(Conflict):
 def register(maker: Maker) -> None:
     """Adds a registered model; its row is made by `training.services.registry.sync_catalogue`."""
     _MAKERS[maker.name] = maker
+    catalogue.reserve(maker.name)
 
 
 def every() -> list[Maker]:

@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from training import artifacts, catalogue
 from training.errors import Conflict, GateNotPassed, SecondPerson, UnknownModel, UnknownVersion
 from training.models import Activation, ModelVersion, RegisteredModel
-from training.services import access, makers, rollouts
+from training.services import access, makers, rehearsal, rollouts
 
 Status = ModelVersion.Status
 BYTES: Final = 22_123
@@ -74,7 +74,7 @@ def activate(
     Raises
     ------
     Conflict : already active, rejected, or no reason given.
-    GateNotPassed : with the failed checks, unless overridden.
+    GateNotPassed : with the failed checks, unless overridden; always, when the version cannot answer.
     SecondPerson : the model wants one, and `by` asked for the version's training. Superusers are not exempt.
     ArtifactError, ArtifactPruned : when the version could not be served after the switch.
     """
@@ -97,6 +97,7 @@ def activate(
                 f"{by} asked for the training of {version}: somebody else has to activate it",
             )
         passed = bool(version.gate.get("passed"))
+        rehearsal.require_answers(version)
         if not passed and not override:
             failed = [check for check in version.gate["checks"] if not check["passed"]]
             said = "; ".join(check["message"] for check in failed) or "it was not checked"

@@ -20,6 +20,7 @@ from training.fitting import Report
 from training.models import ModelVersion
 from training.services import makers
 from training.services.comparison import Change, mapping_changes
+from training.services.judgement import split_then
 from training.services.makers import Maker
 
 TOLERANCE: Final = 1e-9
@@ -138,13 +139,24 @@ def declared_then(version: ModelVersion) -> ModelDeclaration:
     """Today's declaration with what the version's row remembers of then."""
     name = version.registered_model.name
     if name not in catalogue.names():
-        raise CannotReproduce(f"no file training/catalogue/{name}.py says any more how {name} is trained")
+        raise CannotReproduce(
+            f"cannot train {name}: its declaration was removed; restore training/catalogue/{name}.py"
+        )
     declared = catalogue.get(name)
     # The dataset was written under this schema; what training saw in it is learnt again.
     same = declared.schema.sha256 == version.schema_sha256
     schema = declared.schema if same else version.dataset_schema
     threshold = declared.threshold if version.threshold is None else version.threshold
-    return replace(declared, schema=schema, seed=version.seed, threshold=threshold)
+    split = split_then(version, declared)
+    return replace(
+        declared,
+        schema=schema,
+        seed=split["seed"],
+        threshold=threshold,
+        drop_duplicates=split["distinct"],
+        holdout=split["share"],
+        by_row_from=split["by_row_from"],
+    )
 
 
 def _changes(version: ModelVersion) -> list[Change]:

@@ -22,7 +22,7 @@ from training import artifacts
 from training.errors import Conflict, GateNotPassed, Malformed, SecondPerson
 from training.models import ModelVersion, RegisteredModel, Rollout
 from training.schema import Column, DatasetSchema
-from training.services import access, makers
+from training.services import access, makers, rehearsal
 
 LONGEST_REASON = 500
 Kind = Rollout.Kind
@@ -75,6 +75,7 @@ def start(
             raise Conflict(said, code="rollout_running")
         _check_schema(version)
         passed = bool(version.gate.get("passed"))
+        rehearsal.require_answers(version)
         if kind == Kind.CANARY and not passed and not override:
             failed = [check for check in version.gate.get("checks", []) if not check["passed"]]
             said = "; ".join(check["message"] for check in failed) or "it was not checked"

@@ -10,15 +10,16 @@ from typing import Any, Final
 
 from django.contrib.auth.models import User
 
-from training import catalogue
-from training.errors import Conflict, NoSearchSpace
-from training.models import Dataset, RegisteredModel, TrainingRun
-from training.services import jobs, makers
+from training import artifacts, catalogue
+from training.errors import AlreadyTrained, Conflict, NoSearchSpace
+from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
+from training.services import jobs, makers, sources
 
 Status = TrainingRun.Status
 
 MOST_TRIALS: Final = 1_000
 """Settings that one search may try."""
+ASK_AGAIN: Final = "repeat=true adds them again"
 
 
 def request(
@@ -30,6 +31,7 @@ def request(
     activation_reason: str = "",
     source: dict[str, Any] | None = None,
     search: dict[str, Any] | None = None,
+    repeat: bool = False,
 ) -> TrainingRun:
     """A queued run. The caller enqueues it after the commit.
 
@@ -38,11 +40,14 @@ def request(
     upload : the rows that came with the request; None with a `source`.
     source : where the rows are taken from when the run begins; see `training.services.sources`.
     search : a search for hyper-parameters instead of one fit; see `training.searching`.
+    repeat : append rows although they are in the active version's dataset already.
 
     Raises
     ------
+    NotDeclared : this process knows no file that says how the model is trained.
     NoSearchSpace : a search is asked for, and the catalogue's file declares no space.
     """
+    require_declared(model)
     if search is not None:
         require_space(model)
     return TrainingRun.objects.create(
@@ -50,6 +55,7 @@ def request(
         upload=upload,
         source=source,
         search=search,
+        repeat=repeat,
         mode=mode,
         requested_by=by,
         activation_reason=activation_reason.strip()[:500],
@@ -75,6 +81,38 @@ def request_again(model: RegisteredModel, *, by: User | None, activation_reason:
         activation_reason=activation_reason,
         source=None if maker is None else maker.source,
     )
+
+
+def require_declared(model: RegisteredModel) -> None:
+    """Raise `NotDeclared` when nothing that this process has read says how the model is trained."""
+    if makers.find(model.name) is None:
+        catalogue.get(model.name)
+
+
+def require_new(model: RegisteredModel, source: dict[str, Any]) -> None:
+    """Raise `AlreadyTrained` when the active version's dataset holds every row the source has now.
+
+    It is looked at again when the run begins, because the active version may be another one then.
+    """
+    from training import datasets
+
+    active = model.active_version
+    if active is None:
+        return
+    with artifacts.dataset_file(active.dataset) as path:
+        known = set(datasets.predictions(path).to_pylist())
+    rows = 0
+    for page in sources.predictions(model, source) if known else ():
+        if not known.issuperset(page):
+            return
+        rows += len(page)
+    if rows:
+        raise AlreadyTrained(all_known(rows, active))
+
+
+def all_known(rows: int, active: ModelVersion) -> str:
+    """The refusal of rows that the active version's dataset holds."""
+    return f"all {rows:,} rows are in the dataset of {active} already; {ASK_AGAIN}"
 
 
 def active_rows(model: RegisteredModel) -> Dataset:

@@ -134,15 +134,17 @@ def ready(version_id: int) -> Served:
             return found
         loading = _loading.setdefault(version_id, threading.Lock())
     with loading:  # one thread loads, the others wait for it, requests for other versions do not
-        with _lock:
-            found = _kept.get(version_id)
-        if found is None:
-            found = _load(version_id)
+        try:
             with _lock:
-                _kept[version_id] = found
-                _make_room()
-        with _lock:
-            _loading.pop(version_id, None)
+                found = _kept.get(version_id)
+            if found is None:
+                found = _load(version_id)
+                with _lock:
+                    _kept[version_id] = found
+                    _make_room()
+        finally:
+            with _lock:
+                _loading.pop(version_id, None)
     return found
 
 
@@ -167,7 +169,8 @@ def _make_room() -> None:
 
 def _load(version_id: int) -> Served:
     row = ModelVersion.objects.select_related("registered_model").get(pk=version_id)
-    schema, engine = row.dataset_schema, artifacts.load(row)
+    engine = artifacts.load(row)
+    schema = row.dataset_schema
     return Served(
         model_id=row.registered_model_id,
         model_name=row.registered_model.name,
@@ -189,8 +192,8 @@ def forget() -> None:
 
 
 def warm_up() -> None:
-    """Loads every active version and what is tried beside it (at most as many as are kept); what cannot be
-    loaded is logged."""
+    """Loads every active version and what is tried beside it (at most as many as are kept); one that cannot
+    be loaded is logged, and the others are loaded all the same."""
     try:
         active = Q(status=ModelVersion.Status.ACTIVE)
         tried = Exists(Rollout.objects.filter(version=OuterRef("pk"), stopped_at=None))
@@ -198,8 +201,12 @@ def warm_up() -> None:
         for version_id in list(rows[:KEPT_VERSIONS]):
             try:
                 snapshot.current().find_version(ready(version_id).model_name, None, None)
+            except Error:
+                raise  # the database's trouble is everybody's
             except (ArtifactError, ModelVersion.DoesNotExist) as error:
-                log.warning("%s", error)
+                log.error("%s", error)
+            except Exception:
+                log.exception("version %s cannot be loaded", version_id)
     except Error as error:
         log.warning("no version was loaded ahead of the first request: %s", error)
     finally:

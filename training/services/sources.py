@@ -6,7 +6,7 @@ training need not know it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,17 +36,20 @@ Check = Callable[[dict[str, Any]], dict[str, Any]]
 """Takes a source as it was asked for, without ``from``, and returns it as it is stored: JSON, times in ISO
 8601. Raises `InvalidRows`."""
 
-_SOURCES: dict[str, tuple[str, str]] = {}
+Predictions = Callable[[RegisteredModel, dict[str, Any]], Iterator[list[str]]]
+"""The ids of the logged predictions whose rows a stored source holds now, in pages."""
+
+_SOURCES: dict[str, tuple[str, str, str]] = {}
 
 
-def register(name: str, *, check: str, collect: str) -> None:
+def register(name: str, *, check: str, collect: str, predictions: str) -> None:
     """Makes ``{"from": name, ...}`` a way to ask for a training run.
 
     Parameters
     ----------
-    check, collect : dotted paths of a `Check` and a `Collect`.
+    check, collect, predictions : dotted paths of a `Check`, a `Collect` and a `Predictions`.
     """
-    _SOURCES[name] = (check, collect)
+    _SOURCES[name] = (check, collect, predictions)
 
 
 def names() -> list[str]:
@@ -73,3 +76,9 @@ def collect(model: RegisteredModel, schema: DatasetSchema, source: dict[str, Any
     """The rows of a stored source, in a file at `path`; see `Collect`."""
     found: Collect = import_string(_SOURCES[source["from"]][1])
     return found(model, schema, source, path)
+
+
+def predictions(model: RegisteredModel, source: dict[str, Any]) -> Iterator[list[str]]:
+    """The ids of the predictions a stored source takes its rows from; see `Predictions`."""
+    found: Predictions = import_string(_SOURCES[source["from"]][2])
+    return found(model, source)

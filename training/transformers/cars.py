@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -12,65 +11,20 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.utils.validation import check_is_fitted
 
+from training.transformers.listings import (
+    NAME_LEVELS,
+    field_tokens,
+    is_per_kg,
+    name_litres,
+    name_parts,
+    name_tokens,
+    number_in,
+    torque_in_nm,
+)
 from training.transformers.text import Floats, clean_text, to_float
 
 WORD = r"\S+"
-NM_PER_KGM = 9.80665  # newton metres in a kilogram-force metre, exactly
 CAR_CATEGORIES = ("fuel", "seller_type", "transmission", "owner")
-NAME_LEVELS = ("brand", "model", "line", "variant")
-
-_LITRES = re.compile(r"(?<![\d.\-])([1-6]\.\d)(?!\d)")
-_BMW_BADGE = re.compile(r"(\d\d)\s?l?[di]\b")
-_OTHER_BADGE = re.compile(r"\b[a-z]{0,3}([1-6]\d0)\s?(?:d|cdi)?\b")
-_COMMA = re.compile(r"(?<=\d),(?=\d)")
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_TWO_WORD_BRANDS = ("land", "ashok")
-MAX_KGM = 80.0
-MIN_NM = 45.0
-
-
-def name_parts(name: str) -> tuple[str, str, str]:
-    """Brand, model and line of a cleaned name, each with its parents.
-
-    ``"bmw 5 series 520d luxury line"`` -> ``("bmw", "bmw 5", "bmw 5 series")``.
-    """
-    words = name.split()
-    n = 1 + (words[0] in _TWO_WORD_BRANDS)
-    return " ".join(words[:n]), " ".join(words[: n + 1]), " ".join(words[: n + 2])
-
-
-def name_litres(name: str) -> float:
-    """Engine litres where a cleaned name tells them, else NaN.
-
-    Written out (``"2.0 tdi"``), or in a badge: BMW's last two digits (``520d`` -> 2.0),
-    other makes' hundreds (``e250`` -> 2.5).
-    """
-    if found := _LITRES.search(name):
-        return float(found[1])
-    bmw = name.startswith("bmw")
-    found = (_BMW_BADGE if bmw else _OTHER_BADGE).search(name)
-    litres = float(found[1]) / (10.0 if bmw else 100.0) if found else np.nan
-    return litres if 1.0 <= litres <= 6.5 else np.nan
-
-
-def number_in(text: str) -> float:
-    """The first number in a cleaned text (thousands commas allowed), else NaN."""
-    found = _NUMBER.search(_COMMA.sub("", text))
-    return float(found[0]) if found else np.nan
-
-
-def torque_in_nm(text: str) -> float:
-    """Torque in Nm: the first number, times 9.80665 if the first unit is kgm.
-
-    Beyond 80 "kgm" (785 Nm) the unit is a slip for Nm (``115@ 2,500(kgm@ rpm)`` is a
-    115 Nm hatchback); without a unit, less than 45 is kgm.  No number -> NaN.
-    """
-    value = number_in(text)
-    kgm, nm = text.find("kgm"), text.find("nm")
-    if kgm < 0 and nm < 0:
-        return value * NM_PER_KGM if value < MIN_NM else value
-    is_kgm = kgm >= 0 and (nm < 0 or kgm < nm)
-    return value * NM_PER_KGM if is_kgm and value <= MAX_KGM else value
 
 
 class CarColumns(TransformerMixin, BaseEstimator):
@@ -129,10 +83,8 @@ class CarColumns(TransformerMixin, BaseEstimator):
         }
         if self.specs:
             mileage = clean_text(X["mileage"])
-            distance = np.asarray([number_in(t) for t in mileage], dtype=np.float64)
-            per_kg = np.asarray(["km/kg" in t for t in mileage], dtype=np.float64)
-            out["mileage"] = distance
-            out["per_kg"] = np.where(np.isnan(distance), np.nan, per_kg)
+            out["mileage"] = [number_in(t) for t in mileage]
+            out["per_kg"] = [is_per_kg(t) for t in mileage]
             out["engine_cc"] = [number_in(t) for t in clean_text(X["engine"])]
             out["max_power_bhp"] = [number_in(t) for t in clean_text(X["max_power"])]
             out["torque_nm"] = [torque_in_nm(t) for t in clean_text(X["torque"])]
@@ -141,21 +93,22 @@ class CarColumns(TransformerMixin, BaseEstimator):
         parts = [name_parts(n) for n in name]
         texts |= {c: [p[i] for p in parts] for i, c in enumerate(NAME_LEVELS[:3])}
         texts["variant"] = name.tolist()
-        tokens = [self._tokens(*row) for row in zip(*texts.values(), strict=True)]
+        fields = [texts[c] for c in CAR_CATEGORIES]
+        tokens = [_words(row, n) for *row, n in zip(*fields, name, strict=True)]
         out |= {c: np.asarray(v, dtype=object) for c, v in texts.items()}
         out["words"] = np.asarray(tokens, dtype=object)
         return pd.DataFrame(out, index=X.index)
-
-    @staticmethod
-    def _tokens(*texts: str) -> str:
-        strong = [f"{i}={t.replace(' ', '_')}" for i, t in enumerate(texts[:5])]
-        weak = [f"{i}={t.replace(' ', '_')}" for i, t in enumerate(texts[5:], start=5)]
-        return " ".join([*strong, *strong, *weak, *dict.fromkeys(texts[-1].split())])
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         specs = self.SPECS if self.specs else ()
         names = [*self.NUMBERS, *specs, *CAR_CATEGORIES, *NAME_LEVELS, "words"]
         return np.asarray(names, dtype=object)
+
+
+def _words(categories: list[str], name: str) -> str:
+    """A listing's cleaned categories and name as one text of tokens."""
+    strong = [token for place, text in enumerate(categories) for token in field_tokens(place, text)]
+    return " ".join([*strong, *name_tokens(name)])
 
 
 class LinearDesign(TransformerMixin, BaseEstimator):

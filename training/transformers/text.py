@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from training.transformers.plain import MISSING, clean
+
 Floats = NDArray[np.float64]
-MISSING = "missing"
 
 
 def clean_text(column: pd.Series) -> pd.Series:
@@ -23,13 +24,13 @@ def clean_text(column: pd.Series) -> pd.Series:
     values = column.astype(object)
     codes, distinct = pd.factorize(values)  # missing is -1, the last of `cleaned`
     if all(isinstance(value, str) for value in distinct):
-        cleaned = np.array([*map(_clean, distinct), MISSING], dtype=object)
+        cleaned = np.array([*map(clean, distinct), MISSING], dtype=object)
         return pd.Series(cleaned[codes], index=column.index, name=column.name, dtype=object)
     return values.map(_clean).astype(object)
 
 
 def _clean(value: Any) -> str:
-    return MISSING if pd.isna(value) else " ".join(str(value).lower().split()) or MISSING
+    return clean(None if pd.isna(value) else str(value))
 
 
 def to_float(column: pd.Series) -> Floats:

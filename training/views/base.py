@@ -131,9 +131,9 @@ def bad_parameter(name: str, message: str, given: str) -> InvalidRows:
 
 def before(rows: QuerySet[Row, Row], request: Request, field: str) -> QuerySet[Row, Row]:
     """One page of rows, those below ``?before=``."""
-    given = request.query_params.get("before", "")
-    if given.isascii() and given.isdigit() and len(given) < 19:
-        rows = rows.filter(**{f"{field}__lt": int(given)})
+    given = whole_of(request, "before", 2**63 - 1)
+    if given is not None:
+        rows = rows.filter(**{f"{field}__lt": given})
     return rows.order_by(f"-{field}")[:PAGE]
 
 

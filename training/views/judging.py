@@ -11,11 +11,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from training import tasks
+from training import queueing
 from training.errors import Malformed
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
 from training.schema import Fault, InvalidRows
 from training.schema.faults import clip
+from training.schema.wrapping import wrapped
 from training.serializers import (
     ComparisonRequestSerializer,
     ComparisonSerializer,
@@ -70,7 +71,7 @@ class ComparisonsView(ModelView):
         other = registry.get_version(self.model, _with(request.data))
         job, new = comparisons.request(version, other, by=who(request))
         if new:
-            tasks.enqueue(job)
+            queueing.enqueue(job)
         address = reverse("comparison", args=[self.model.name, number, job.pk], request=request)
         return JobResponse(request, job, lambda job: dict(ComparisonSerializer(job).data), location=address)
 
@@ -115,6 +116,9 @@ def _number(request: Request) -> int | None:
 def _instances(data: Any) -> list[Any]:
     if not isinstance(data, dict):
         raise Malformed('send {"instances": [...]} or a CSV', code="not_an_object")
+    fault = wrapped(data, lambda name: name == "instances", '{"instances": [{…}, …]}')
+    if fault is not None:
+        raise InvalidRows([fault], message=fault.message)
     faults = [
         Fault(clip(name), "unknown_field", "only instances are read")
         for name in sorted(set(data) - {"instances"})

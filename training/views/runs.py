@@ -13,13 +13,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from training import tasks
+from training import queueing
 from training.errors import Malformed, NotFound
 from training.models import RegisteredModel, TrainingRun
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
 from training.schema import Fault, InvalidRows
 from training.schema.faults import clip
-from training.serializers import TrainingRequestSerializer, TrainingRunSerializer
+from training.schema.wrapping import wrapped
+from training.serializers import REPEAT, TrainingRequestSerializer, TrainingRunSerializer
 from training.services import access, datasets, jobs, makers, runs, sources
 from training.services.makers import AskedElsewhere, Maker
 from training.views.base import CSV_PARAMETERS, ModelView, before, csv_dialect, who
@@ -48,6 +49,7 @@ class TrainingRunsView(ModelView):
         operation_id="request_training_run",
         parameters=[
             OpenApiParameter("mode", str, enum=TrainingRun.Mode.values, description="For a CSV body."),
+            OpenApiParameter("repeat", bool, description=f"For a CSV body: {REPEAT}"),
             *CSV_PARAMETERS,
             OpenApiParameter("Prefer", str, OpenApiParameter.HEADER, description="wait=60 waits that long."),
         ],
@@ -58,7 +60,8 @@ class TrainingRunsView(ModelView):
         if maker is not None:
             _check_source(data, maker)
             return self._enqueued(request, runs.request_again(self.model, by=by))
-        mode = self._mode(request, data)
+        runs.require_declared(self.model)
+        mode, repeat = self._mode(request, data), _repeat(request, data)
         source = search = None
         if isinstance(data, CsvBody):
             told = csv_dialect(request)
@@ -69,18 +72,20 @@ class TrainingRunsView(ModelView):
                 search = _search(asked["search"])
                 runs.require_space(self.model)  # before rows are stored
             if "from" in asked:
-                rest = {name: asked[name] for name in asked if name not in ("mode", "search")}
+                rest = {name: asked[name] for name in asked if name not in ("mode", "search", "repeat")}
                 upload, source = None, sources.checked(rest)
+                if mode == TrainingRun.Mode.APPEND and not repeat:
+                    runs.require_new(self.model, source)
             elif "instances" in asked:
                 upload = datasets.from_instances(self.model, asked["instances"], by=by)
             else:
                 upload, mode = runs.active_rows(self.model), TrainingRun.Mode.REPLACE.value
-        run = runs.request(self.model, upload, mode=mode, by=by, source=source, search=search)
+        run = runs.request(self.model, upload, mode=mode, by=by, source=source, search=search, repeat=repeat)
         return self._enqueued(request, run)
 
     def _enqueued(self, request: Request, run: TrainingRun) -> Response:
         """202 at once; with ``Prefer: wait=N`` as late as that, and 201 when the run has finished."""
-        tasks.enqueue(run)
+        queueing.enqueue(run)
         location = reverse("training-run", args=[self.model.name, run.pk], request=request)
         return JobResponse(request, run, partial(shown, request), location=location)
 
@@ -135,8 +140,12 @@ def _asked(data: Any) -> dict[str, Any]:
     """The JSON body of a request for a run, its names checked: ``instances`` or ``from`` or ``search``."""
     if not isinstance(data, dict):
         raise Malformed('send {"instances": [...], "mode": "append"} or a CSV', code="not_an_object")
-    known = {"mode", "search"} | ({"instances"} if "from" not in data else {"from", "since", "until"})
-    said = "only instances, mode and search are read, or from, since, until, mode and search"
+    fault = wrapped(data, {*TrainingRequestSerializer().fields}.__contains__, '{"instances": [{…}, …]}')
+    if fault is not None:
+        raise InvalidRows([fault], message=fault.message)
+    known = {"mode", "search", "repeat"}
+    known |= {"instances"} if "from" not in data else {"from", "since", "until"}
+    said = "only instances, mode, repeat and search are read, or from, since, until, mode, repeat and search"
     faults = [Fault(clip(name), "unknown_field", said) for name in sorted(set(data) - known)]
     if not {"instances", "from", "search"} & set(data):
         faults.append(Fault("instances", "missing_field", "instances is missing"))
@@ -145,6 +154,19 @@ def _asked(data: Any) -> dict[str, Any]:
     if faults:
         raise InvalidRows(faults, message="the request is invalid")
     return data
+
+
+def _repeat(request: Request, data: Any) -> bool:
+    """Whether rows are to be appended although the active version's dataset holds them."""
+    given: Any = request.query_params.get("repeat")
+    if given is not None:
+        given = {"true": True, "false": False}.get(given.lower(), given)
+    elif isinstance(data, dict):
+        given = data.get("repeat")
+    if given is None or isinstance(given, bool):
+        return bool(given)
+    said = "repeat must be true or false"
+    raise InvalidRows([Fault("repeat", "not_a_boolean", said)], message=said)
 
 
 def _check_source(data: Any, maker: Maker) -> None:

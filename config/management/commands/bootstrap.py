@@ -21,7 +21,7 @@ from knox.models import AuthToken
 from config import env, first_versions
 from predictions import partitions
 from training.models import ModelVersion
-from training.services import keys, makers, registry
+from training.services import keys, makers, registry, serving
 
 CLIENT = "newcomer"
 
@@ -56,11 +56,12 @@ class Command(BaseCommand):
         tasks += [first_versions.FirstVersion(row, self._say, self._complain).make for row in missing]
         first_versions.side_by_side(tasks)
         self._profile_active()
+        unusable = self._unusable()
         if not options["no_accounts"]:
             settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
             password = self._admin()
             key = self._client_key()
-            write_private(settings.VAR_DIR / "welcome.txt", self._welcome(password, key))
+            write_private(settings.VAR_DIR / "welcome.txt", self._welcome(password, key, unusable))
 
     def _profile_active(self) -> None:
         """Active versions from before reference profiles get theirs, so that their log can be reviewed."""
@@ -72,6 +73,19 @@ class Command(BaseCommand):
             for version, wrong in profiles.make_for_active():
                 made = f"{version}: its reference profile was made from its dataset"
                 self._say(f"{version} has no reference profile: {wrong}" if wrong else made)
+
+    def _unusable(self) -> dict[int, str]:
+        """Why active versions cannot answer; loudly, because the service goes on without them."""
+        found = serving.unusable()
+        for why in found.values():
+            self.stderr.write(self.style.ERROR(f"CANNOT ANSWER: {why}"))
+        if any("ARTIFACT_KEY" in why for why in found.values()):
+            self.stderr.write(
+                "Another key signs artifacts now. Put the old one back (ARTIFACT_KEY, or the file "
+                f"{settings.VAR_DIR / 'artifact-key'}), or train these models again: "
+                "manage.py load_dataset MODEL FILE --train --activate"
+            )
+        return found
 
     def _say(self, text: str) -> None:
         self.stdout.write(text)
@@ -129,11 +143,12 @@ class Command(BaseCommand):
         write_private(note, key)
         return key
 
-    def _welcome(self, password: str, key: str) -> str:
+    def _welcome(self, password: str, key: str, unusable: dict[int, str]) -> str:
         address = f"http://127.0.0.1:{os.environ.get('PORT', '8000')}"
         lines = [
             "",
-            f"Vigía is up: {address}/",
+            f"Vigía is up{', DEGRADED' if unusable else ''}: {address}/",
+            *(f"  CANNOT ANSWER  {why}" for why in unusable.values()),
             f"  admin          {address}/admin/   user admin, password {password}",
             f"  browsable API  {address}/api/v1/models/   (log in through the admin)",
             f"  movies         {address}/movies/   (the same login)",
@@ -141,7 +156,7 @@ class Command(BaseCommand):
             f"  client key     {settings.VAR_DIR / 'client-key'}   (every right; keep it to yourself)",
         ]
         others = [maker.name for maker in makers.every()]
-        active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
+        active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).exclude(pk__in=unusable)
         first = active.exclude(registered_model__name__in=others).order_by("registered_model__name")
         version = first.filter(registered_model__name="churn").first() or first.first()
         if version is not None:

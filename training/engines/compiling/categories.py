@@ -78,13 +78,13 @@ def look_up(steps: Sequence[tuple[str, Any]], frame: Frame, graph: Graph) -> tup
         known = [_values(column) for column in frame.columns]
         others = [[] if column.levels else _strangers(column) for column in frame.columns]
         rows = sum(map(len, known)) + sum(map(len, others))
-        still = _transform(done, _frame(frame, [[value] for value in base]))[0]
+        still = transformed(done, _frame(frame, [[value] for value in base]))[0]
         if rows * len(still) > MOST_ANSWERS:
             raise graph.cannot(
                 last, f"makes {len(still):,} columns of {rows:,} levels: too many for look-ups"
             )
         blocks = [values + more for values, more in zip(known, others, strict=True)]
-        answers, raised = _ask(partial(_transform, done), _one_at_a_time(frame, blocks, base), len(still))
+        answers, raised = ask(partial(transformed, done), _one_at_a_time(frame, blocks, base), len(still))
         asked, start = [], 0
         for column, place, values, more in zip(frame.columns, frame.places, known, others, strict=True):
             end, stop = start + len(values), start + len(values) + len(more)
@@ -128,7 +128,7 @@ def _one_at_a_time(frame: Frame, blocks: Sequence[Texts], base: Texts) -> pd.Dat
     return _frame(frame, columns)
 
 
-def _transform(steps: Sequence[tuple[str, Any]], given: Any) -> Any:
+def transformed(steps: Sequence[tuple[str, Any]], given: Any) -> Any:
     """What the steps make of a frame: numbers (n, k), or texts if they have not got to numbers yet."""
     for _, step in steps:
         given = step.transform(given)
@@ -148,7 +148,7 @@ def _first_answer(steps: Sequence[tuple[str, Any]], frame: Frame, graph: Graph) 
             refused = ""
             for turn in range(max(map(len, choices))):
                 base: Texts = [values[turn % len(values)] for values in choices]
-                ask = partial(_transform, steps[:count])
+                ask = partial(transformed, steps[:count])
                 found, raised = _try(ask, _frame(frame, [[value] for value in base]))
                 if not raised:
                     break
@@ -170,7 +170,7 @@ def _try(transform: Callable[[Any], Any], rows: pd.DataFrame) -> tuple[Any, str]
             return None, str(error) or type(error).__name__
 
 
-def _ask(transform: Callable[[Any], Any], rows: pd.DataFrame, width: int) -> tuple[Floats, Mask]:
+def ask(transform: Callable[[Any], Any], rows: pd.DataFrame, width: int) -> tuple[Floats, Mask]:
     """Answers (n, width) and where the steps raise (n,): found by halving: they refuse whole frames."""
     found, raised = _try(transform, rows)
     if not raised:
@@ -178,7 +178,7 @@ def _ask(transform: Callable[[Any], Any], rows: pd.DataFrame, width: int) -> tup
     if len(rows) == 1:
         return np.full((1, width), np.nan), np.ones(1, dtype=bool)
     half = len(rows) // 2
-    parts = [_ask(transform, part, width) for part in (rows.iloc[:half], rows.iloc[half:])]
+    parts = [ask(transform, part, width) for part in (rows.iloc[:half], rows.iloc[half:])]
     return np.vstack([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
@@ -186,7 +186,7 @@ def _check_strangers(
     step: Any, column: Column, texts: Texts, answers: Floats, raised: Mask, known: int, graph: Graph
 ) -> None:
     """`answers` and `raised` : of the known values (the first is a stranger too), then of `texts`."""
-    same = (raised[known:] == raised[0]) & _equal(answers[known:], answers[0]).all(axis=1)
+    same = (raised[known:] == raised[0]) & equal(answers[known:], answers[0]).all(axis=1)
     if not same.all():
         other = texts[int(np.argmin(same))]
         raise graph.cannot(
@@ -196,7 +196,7 @@ def _check_strangers(
         )
 
 
-def _equal(left: Floats, right: Floats) -> Mask:
+def equal(left: Floats, right: Floats) -> Mask:
     same: Mask = (left == right) | (np.isnan(left) & np.isnan(right))
     return same
 
@@ -206,7 +206,7 @@ def _equal(left: Floats, right: Floats) -> Mask:
 
 def _write(asked: Sequence[_Asked], still: Floats, step: Any, graph: Graph) -> Tensor:
     """The nodes that look up the answers. still : (n_outputs,), the answer when no column moves."""
-    moves = np.array([~_equal(each.answers, still)[~each.raised].all(axis=0) for each in asked])
+    moves = np.array([~equal(each.answers, still)[~each.raised].all(axis=0) for each in asked])
     if (moves.sum(axis=0) > 1).any():
         raise graph.cannot(step, "makes one column of several: its answers do not follow from single codes")
     owners = [asked[int(place)] for place in moves.argmax(axis=0)]

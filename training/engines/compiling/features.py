@@ -8,19 +8,46 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_selection import (
+    RFE,
+    RFECV,
+    GenericUnivariateSelect,
+    SelectFdr,
+    SelectFpr,
+    SelectFromModel,
+    SelectFwe,
+    SelectKBest,
+    SelectPercentile,
+    SequentialFeatureSelector,
+    VarianceThreshold,
+)
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import (
+    Binarizer,
+    FunctionTransformer,
+    KBinsDiscretizer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    RobustScaler,
+    StandardScaler,
+    TargetEncoder,
+)
 
+from training.engines.compiling import numbers
 from training.engines.compiling.categories import BY_VALUE, look_up
 from training.engines.compiling.foreign import foreign
 from training.engines.compiling.functions import apply
-from training.engines.compiling.graph import DOUBLE, WIDEST, Frame, Graph, Tensor
-from training.transformers.encoding import NumberByCategory
+from training.engines.compiling.graph import DOUBLE, WIDEST, Derived, Frame, Graph, Tensor
+from training.engines.compiling.listings import Design, car_columns, encode_derived, linear_design
+from training.transformers.cars import CarColumns, LinearDesign
+from training.transformers.encoding import NumberByCategory, OutOfFoldEstimate
 from training.transformers.houses import HouseGeometry
 from training.transformers.text import CleanText, ToFloat
 
-Data = Frame | Tensor
+Data = Frame | Tensor | Derived | Design
 PASSED = (None, "passthrough")
 
 
@@ -58,8 +85,12 @@ def _pipeline(step: Pipeline, data: Data, graph: Graph) -> Data:
 
 def _columns(step: ColumnTransformer, data: Data, graph: Graph) -> Data:
     weights = step.transformer_weights or {}
-    names = data.names if isinstance(data, Frame) else tuple(getattr(step, "feature_names_in_", ()))
-    width = len(data.columns) if isinstance(data, Frame) else data.width
+    if not isinstance(data, Tensor | Frame | Derived):
+        raise graph.cannot(step, "takes single columns, and the step before it gives none")
+    if isinstance(data, Tensor):
+        names, width = tuple(getattr(step, "feature_names_in_", ())), data.width
+    else:
+        names, width = data.names, len(data.names)
     parts = []
     for name, part, columns in step.transformers_:
         positions = _positions(columns, names, width)
@@ -108,8 +139,8 @@ def _positions(columns: Any, names: Sequence[str], width: int) -> list[int]:
     return [names.index(each) if isinstance(each, str) else range(width)[each] for each in chosen.tolist()]
 
 
-def _pick(data: Data, positions: Sequence[int], graph: Graph) -> Data:
-    if isinstance(data, Frame):
+def _pick(data: Frame | Tensor | Derived, positions: Sequence[int], graph: Graph) -> Frame | Tensor | Derived:
+    if isinstance(data, Frame | Derived):
         return data.pick(positions)
     if list(positions) == list(range(data.width)):
         return data
@@ -158,6 +189,18 @@ def _scale(step: StandardScaler, data: Data, graph: Graph) -> Data:
         name = graph.node("Div", name, graph.constant(step.scale_))
         limit /= float(np.abs(step.scale_).min())
     return Tensor(name, given.width, limit)
+
+
+def _on_numbers(write: Callable[[Any, Tensor, Graph], Tensor]) -> Callable[[Any, Data, Graph], Data]:
+    return lambda step, data, graph: write(step, graph.numbers(step, data), graph)
+
+
+def _encode(step: Any, data: Data, graph: Graph) -> Data:
+    if isinstance(data, Derived):
+        return encode_derived(step, data, graph)
+    if isinstance(data, Frame) and data.texts:
+        return look_up([("", step)], data, graph)[0]
+    return numbers.encode(step, graph.numbers(step, data), graph)
 
 
 def _function(step: FunctionTransformer, data: Data, graph: Graph) -> Data:
@@ -222,6 +265,25 @@ def _house_geometry(step: HouseGeometry, data: Data, graph: Graph) -> Data:
     )
 
 
+def _out_of_fold(step: OutOfFoldEstimate, data: Data, graph: Graph) -> Data:
+    from training.engines.compiling.models import answer  # whose module needs this one
+
+    found = answer(step.estimator_, data, graph)
+    bounded = graph.node("Min", found.name, graph.constant(step.upper_))
+    name = graph.node("Max", bounded, graph.constant(0.0))
+    return apply(step, step.func, Tensor(name, 1, max(step.upper_, 0.0)), graph)
+
+
+def _car_columns(step: CarColumns, data: Data, graph: Graph) -> Data:
+    return car_columns(step, _frame(step, data, graph), graph)
+
+
+def _linear_design(step: LinearDesign, data: Data, graph: Graph) -> Data:
+    if not isinstance(data, Derived):
+        raise graph.cannot(step, "takes what CarColumns derives")
+    return linear_design(step, data, graph)
+
+
 def _frame(step: Any, data: Data, graph: Graph) -> Frame:
     if not isinstance(data, Frame):
         raise graph.cannot(step, "takes columns by name, and the step before it gives none")
@@ -236,6 +298,31 @@ STEPS: Final[dict[type, Callable[[Any, Data, Graph], Data]]] = {
     SimpleImputer: _impute,
     StandardScaler: _scale,
     FunctionTransformer: _function,
+    **dict.fromkeys((OneHotEncoder, OrdinalEncoder, TargetEncoder), _encode),
+    MinMaxScaler: _on_numbers(numbers.min_max),
+    MaxAbsScaler: _on_numbers(numbers.max_abs),
+    RobustScaler: _on_numbers(numbers.robust),
+    Binarizer: _on_numbers(numbers.binarize),
+    KBinsDiscretizer: _on_numbers(numbers.bins),
+    **dict.fromkeys(
+        (
+            GenericUnivariateSelect,
+            RFE,
+            RFECV,
+            SelectFdr,
+            SelectFpr,
+            SelectFromModel,
+            SelectFwe,
+            SelectKBest,
+            SelectPercentile,
+            SequentialFeatureSelector,
+            VarianceThreshold,
+        ),
+        _on_numbers(numbers.select),
+    ),
     NumberByCategory: _number_by_category,
     HouseGeometry: _house_geometry,
+    OutOfFoldEstimate: _out_of_fold,
+    CarColumns: _car_columns,
+    LinearDesign: _linear_design,
 }

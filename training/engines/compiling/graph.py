@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,9 @@ import onnx
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from training.engines import texts
+from training.engines.onnx import READ, TEXTS
+from training.engines.texts import TextNumber
 from training.schema import Column
 from training.schema.columns import EXACT_INTEGER, LARGEST
 
@@ -66,6 +69,41 @@ class Frame:
         )
 
 
+@dataclass(frozen=True)
+class TextKey:
+    """A key that a reader finds in the texts of a column; see `training.engines.texts`."""
+
+    column: int
+    reader: str
+    at: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of a listing: those of its categories (a frame), and those a reader finds in a text."""
+
+    categories: Frame
+    column: int
+    reader: str
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Named columns that a step has derived.
+
+    parts : name -> numbers (n, 1); a category, cleaned (a frame of one column); or what was read in a text.
+    """
+
+    parts: Mapping[str, Tensor | Frame | TextKey | Tokens]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.parts)
+
+    def pick(self, positions: Sequence[int]) -> Derived:
+        return Derived({self.names[i]: self.parts[self.names[i]] for i in positions})
+
+
 class Graph:
     """Collects nodes and constants. Method names say which operator they write."""
 
@@ -73,6 +111,8 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._read: list[TextNumber] = []
+        self._rough: set[str] = set()
         self._masks: list[str] = []
         self._path: list[str] = []
 
@@ -124,10 +164,25 @@ class Graph:
         name = self.node("Concat", *(part.name for part in parts), axis=1)
         return Tensor(name, sum(part.width for part in parts), max(part.limit for part in parts))
 
-    def numbers(self, step: Any, data: Frame | Tensor) -> Tensor:
+    def text(self, wanted: TextNumber) -> Tensor:
+        """One number of the texts of a column."""
+        self._read.append(wanted)
+        limit = np.inf
+        if wanted.kind == "key":
+            limit = max(map(abs, [*wanted.table.values(), wanted.default]))
+        return Tensor(self.gather(TEXTS, [len(self._read) - 1]), 1, limit)
+
+    def numbers(self, step: Any, data: object) -> Tensor:
         """`data` as numbers, or `NotConvertible` because `step` is given texts."""
         if isinstance(data, Tensor):
             return data
+        if isinstance(data, Derived):
+            parts = [part for part in data.parts.values() if isinstance(part, Tensor)]
+            if len(parts) < len(data.parts):
+                raise self.cannot(step, "takes derived texts, by rules of its own")
+            return self.concat(parts)
+        if not isinstance(data, Frame):
+            raise self.cannot(step, "takes single columns, and the step before it gives none")
         if data.texts:
             raise self.cannot(step, f"takes {_list(data.texts)} as text, by rules of its own")
         limit = max((_limit(column) for column in data.columns), default=0.0)
@@ -157,6 +212,24 @@ class Graph:
             copied.input[:] = [here(name) for name in node.input]
             copied.output[:] = [here(name) for name in node.output]
         return here(wanted)
+
+    # -- what may have lost digits -----------------------------------------------------------------
+
+    def mark_rough(self, name: str) -> None:
+        """Says that `name` was computed in single precision."""
+        self._rough.add(name)
+
+    def must_be_exact(self, step: Any, data: Tensor) -> None:
+        """Raises `NotConvertible` when `step`, which decides by comparing, is given rounded numbers."""
+        makers = {output: node.input for node in self.nodes for output in node.output}
+        waiting, met = [data.name], set()
+        while waiting:
+            name = waiting.pop()
+            if name in self._rough:
+                raise self.cannot(step, "compares numbers that a step before it has in single precision only")
+            if name not in met:
+                met.add(name)
+                waiting += makers.get(name, ())
 
     # -- what scikit-learn refuses -----------------------------------------------------------------
 
@@ -190,10 +263,14 @@ class Graph:
         self, given: str, columns: int, output: str, width: int, words: dict[str, str]
     ) -> onnx.ModelProto:
         """The model `given` (n, columns) -> `output` (n, width); `words` are its metadata."""
+        inputs = [helper.make_tensor_value_info(given, DOUBLE, [None, columns])]
+        if self._read:
+            inputs.append(helper.make_tensor_value_info(TEXTS, DOUBLE, [None, len(self._read)]))
+            words = words | {READ: texts.to_json(self._read)}
         graph = helper.make_graph(
             self.nodes,
             "pipeline",
-            [helper.make_tensor_value_info(given, DOUBLE, [None, columns])],
+            inputs,
             [helper.make_tensor_value_info(output, DOUBLE, [None, width])],
             list(self.constants.values()),
         )

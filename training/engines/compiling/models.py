@@ -47,6 +47,7 @@ from training.engines.compiling.features import Data, chain
 from training.engines.compiling.foreign import foreign
 from training.engines.compiling.functions import apply
 from training.engines.compiling.graph import WIDEST, Graph, Tensor
+from training.engines.compiling.listings import Design
 from training.engines.compiling.trees import Tree
 
 # A sum beyond this may have met an infinity on the way, which scikit-learn refuses at the door.
@@ -92,14 +93,16 @@ def _voting(model: VotingClassifier | VotingRegressor, data: Data, graph: Graph)
     if isinstance(model, VotingClassifier) and model.voting != "soft":
         raise graph.cannot(model, "votes without probabilities")
     names = [name for name, each in model.estimators if each != "drop"]
-    weights = model._weights_not_none or [1.0] * len(names)
+    weights = model._weights_not_none
     total = ""
-    for name, each, weight in zip(names, model.estimators_, weights, strict=True):
+    for at, (name, each) in enumerate(zip(names, model.estimators_, strict=True)):
         with graph.step(name):
             found = answer(each, data, graph)
-        part = graph.node("Mul", found.name, graph.constant(weight / sum(weights)))
+        part = graph.node("Mul", found.name, graph.constant(weights[at])) if weights else found.name
         total = graph.node("Add", total, part) if total else part
-    return Tensor(total, found.width, np.inf)
+    # Divided at the end, as numpy does: where votes are even a last bit decides.
+    whole = graph.constant(float(np.sum(weights)) if weights else float(len(names)))
+    return Tensor(graph.node("Div", total, whole), found.width, np.inf)
 
 
 # -- linear --------------------------------------------------------------------------------------------
@@ -107,6 +110,8 @@ def _voting(model: VotingClassifier | VotingRegressor, data: Data, graph: Graph)
 
 def _linear(model: Any, data: Data, graph: Graph) -> Tensor:
     """``x · coef + intercept``; scikit-learn refuses infinities, and they must not end as a certainty."""
+    if isinstance(data, Design):
+        return data.times(model, graph)
     given = graph.numbers(model, data)
     weights = np.atleast_2d(np.asarray(model.coef_, dtype=np.float64)).T
     intercept = np.atleast_1d(np.asarray(model.intercept_, dtype=np.float64))
@@ -141,7 +146,9 @@ def _forest(model: Any, data: Data, graph: Graph) -> Tensor:
         raise graph.cannot(model, "answers several targets")
     # Trees fitted with a criterion that knows missing values send them somewhere; the others refuse them.
     allows = model.__sklearn_tags__().input_tags.allow_nan
-    given = trees.rounded(graph.numbers(model, data), graph, nan=allows)
+    numbers = graph.numbers(model, data)
+    graph.must_be_exact(model, numbers)
+    given = trees.rounded(numbers, graph, nan=allows)
     values = [tree.value[:, 0, :] for tree in members]
     if hasattr(model, "classes_"):
         if len(model.classes_) == 2:
@@ -154,14 +161,19 @@ def _forest(model: Any, data: Data, graph: Graph) -> Tensor:
 def _mean(
     data: Tensor, members: Sequence[Any], leaves: Sequence[NDArray[np.float64]], graph: Graph
 ) -> Tensor:
-    built = [(0, Tree.of(tree, each / len(members))) for tree, each in zip(members, leaves, strict=True)]
-    return trees.summed(data, built, np.zeros(1), graph)
+    built = [(0, Tree.of(tree, each)) for tree, each in zip(members, leaves, strict=True)]
+    total = trees.summed(data, built, np.zeros(1), graph)
+    # Divided at the end, as scikit-learn does: where votes are even a last bit decides.
+    name = graph.node("Div", total.name, graph.constant(float(len(members))))
+    return Tensor(name, 1, total.limit / len(members))
 
 
 def _gradient_boosting(model: Any, data: Data, graph: Graph) -> Tensor:
     if not (model.init_ == "zero" or isinstance(model.init_, (DummyClassifier, DummyRegressor))):
         raise graph.cannot(model, f"starts from another estimator ({type(model.init_).__name__})")
-    given = trees.rounded(graph.numbers(model, data), graph, nan=False)
+    numbers = graph.numbers(model, data)
+    graph.must_be_exact(model, numbers)
+    given = trees.rounded(numbers, graph, nan=False)
     base = model._raw_predict_init(np.zeros((1, given.width), dtype=np.float32))[0]
     built = [
         (target, Tree.of(each.tree_, each.tree_.value[:, 0, 0] * model.learning_rate))
@@ -180,7 +192,9 @@ def _histogram_boosting(model: Any, data: Data, graph: Graph) -> Tensor:
         raise graph.cannot(model, "encodes categories itself: encode them in a step before it")
     built = [(target, Tree.of_histogram(each)) for target, each in predictors]
     base = np.asarray(model._baseline_prediction, dtype=np.float64).ravel()
-    return _linked(model, trees.summed(graph.numbers(model, data), built, base, graph), graph)
+    given = graph.numbers(model, data)
+    graph.must_be_exact(model, given)
+    return _linked(model, trees.summed(given, built, base, graph), graph)
 
 
 def _linked(model: Any, raw: Tensor, graph: Graph) -> Tensor:

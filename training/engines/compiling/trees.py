@@ -113,18 +113,14 @@ def averaged(data: Tensor, trees: Sequence[Tree], leaves: Sequence[Floats], grap
     places = summed(data, numbered, np.zeros(len(trees)), graph)
     index = graph.cast(places.name, INT64)
     table = np.vstack(leaves)
-    parts = [
-        Tensor(
-            graph.node(
-                "ReduceMean",
-                graph.node("Gather", graph.constant(table[:, k]), index, axis=0),
-                graph.constant([1], np.int64),
-            ),
-            1,
-            float(np.abs(table[:, k]).max()),
-        )
-        for k in range(table.shape[1])
-    ]
+    parts = []
+    for k in range(table.shape[1]):
+        # Added tree after tree, then divided, as scikit-learn does: where votes are even a last bit decides.
+        each = graph.node("Gather", graph.constant(table[:, k]), index, axis=0)
+        added = graph.node("CumSum", each, graph.constant(1, np.int64))
+        total = graph.gather(added, [len(trees) - 1])
+        mean = graph.node("Div", total, graph.constant(float(len(trees))))
+        parts.append(Tensor(mean, 1, float(np.abs(table[:, k]).max())))
     return graph.concat(parts)
 
 

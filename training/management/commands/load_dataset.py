@@ -44,6 +44,11 @@ class Command(BaseCommand):
             help="train on these rows alone (replace), or on the active version's as well (append)",
         )
         parser.add_argument(
+            "--repeat",
+            action="store_true",
+            help="with --mode append: add rows although they are in the active version's dataset already",
+        )
+        parser.add_argument(
             "--skip-bad", action="store_true", help="set bad rows aside in FILE.refused.csv and go on"
         )
         parser.add_argument(
@@ -68,7 +73,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         if options["train"]:
             reason = options["reason"] or f"loaded from {path.name} with --activate"
-            self._train(dataset, options["mode"], reason if options["activate"] else "")
+            why = reason if options["activate"] else ""
+            self._train(dataset, options["mode"], why, repeat=options["repeat"])
 
     def _say(self, text: str = "") -> None:
         self.stdout.write(text)
@@ -120,9 +126,14 @@ class Command(BaseCommand):
 
     # -- training ----------------------------------------------------------------------------------
 
-    def _train(self, dataset: Dataset, mode: str, activation_reason: str) -> None:
+    def _train(self, dataset: Dataset, mode: str, activation_reason: str, *, repeat: bool) -> None:
         run = runs.request(
-            dataset.registered_model, dataset, mode=mode, by=None, activation_reason=activation_reason
+            dataset.registered_model,
+            dataset,
+            mode=mode,
+            by=None,
+            activation_reason=activation_reason,
+            repeat=repeat,
         )
         execute_and_present(run, self._say)
 

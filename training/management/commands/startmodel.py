@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
 import os
 import re
 import shlex
@@ -16,13 +15,14 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from training import catalogue
+from training import catalogue, notes
 from training.declaration import ModelDeclaration
 from training.scaffold import files, firstdata, proposal, source, survey, target, trial
 from training.schema.dialect import Told
 
 TASKS = ("binary", "multiclass", "regression")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,49}", re.ASCII)
+SUGGESTED = re.compile(r"^[^a-z]+|[^a-z0-9_]+", re.ASCII)
 
 
 class Command(BaseCommand):
@@ -43,6 +43,11 @@ class Command(BaseCommand):
             "--drop", nargs="+", action="extend", default=[], metavar="COLUMN", help="columns to leave out"
         )
         parser.add_argument("--key", metavar="COLUMN", help="the column that identifies a row")
+        parser.add_argument(
+            "--drop-duplicates",
+            action="store_true",
+            help="train on distinct rows only, because the file lists the same thing several times",
+        )
         parser.add_argument("--force", action="store_true", help="overwrite an existing file")
         parser.add_argument(
             "--output", metavar="DIR", help="write the file there instead, to look at; copies no data"
@@ -78,7 +83,7 @@ class Command(BaseCommand):
             seen = self._survey(rows, files.told(options), options["null"])
             planned = proposal.propose(name, seen, wishes)
             self._report(planned)
-            text = source.render(planned, rows.name)
+            text = source.render(planned, rows.name, drop_duplicates=options["drop_duplicates"])
             first = self._prove(name, text, rows, seen)
         except target.Unlabelled as error:
             leave_out = _command(options, "--skip-unlabelled")
@@ -163,6 +168,8 @@ class Command(BaseCommand):
         self._say(f"written {path}")
         said = f"{metric} {value:.3f} on its hold-out, baseline {dummy:.3f}"
         self._say(f"a first fit on {first.rows:,} rows: {said}")
+        for note in first.notes:
+            self._say(notes.as_text(note.to_json()))
         if first.metrics[asked] < least or value <= dummy:
             self._say(
                 f"WARNING: the gate asks for {asked} {least} and for {metric} above the baseline: a first "
@@ -176,13 +183,13 @@ class Command(BaseCommand):
 
 def check_name(name: str) -> str:
     """`name`, or `CommandError` when no model may be called so."""
-    if not NAME.fullmatch(name):
+    why = catalogue.reserved(name)
+    if not why and not NAME.fullmatch(name):
+        why = f"{name!r} is no name for a model: it must begin with a letter"
+    if why:
         raise CommandError(
-            f"{name[:60]!r} is no name for a model: lower-case letters, digits and _, beginning with a "
-            "letter, at most 50 characters"
+            f"{why}: choose another name, say {SUGGESTED.sub('', name.lower())[:44] or 'my'}_model"
         )
-    if keyword.iskeyword(name):
-        raise CommandError(f"{name!r} is a keyword of Python and cannot name a file to import")
     return name
 
 

@@ -27,6 +27,6 @@ UNMAKE = "DROP FUNCTION vigia_fence_and_claim(bigint, integer, text, text, text,
 
 
 class Migration(migrations.Migration):
-    dependencies = [("predictions", "0016_idempotency_keys")]
+    dependencies = [("predictions", "0009_idempotency_keys")]
 
     operations = [migrations.RunSQL(MAKE, UNMAKE)]

@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("training", "0023_idempotency_keys")]
+    dependencies = [("training", "0012_idempotency_keys")]
 
     operations = [
         migrations.CreateModel(

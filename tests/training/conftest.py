@@ -1,0 +1,56 @@
+"""A catalogue of a test's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from threadpoolctl import threadpool_limits
+
+from training import catalogue
+from training.models import RegisteredModel
+from training.services import registry
+
+Declare = Callable[[str, str], RegisteredModel]
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[Path]:
+    """The directory of an empty catalogue; what is written there is read like training/catalogue/."""
+    home = tmp_path / "catalogue"
+    home.mkdir()
+    known, own = set(sys.modules), set(vars(catalogue))
+    monkeypatch.setattr(catalogue, "HERE", home)
+    monkeypatch.setattr(catalogue, "__path__", [str(home)])
+    settings.VAR_DIR = tmp_path / "var"
+    forget_catalogue()
+    with threadpool_limits(1):
+        yield home
+    for name in set(sys.modules) - known:
+        if name.startswith("training.catalogue."):
+            del sys.modules[name]
+    for name in set(vars(catalogue)) - own:
+        delattr(catalogue, name)
+    forget_catalogue()
+
+
+def forget_catalogue() -> None:
+    catalogue.names.cache_clear()
+    catalogue.get.cache_clear()
+
+
+@pytest.fixture
+def declare(shelf: Path, db: None) -> Declare:
+    """Writes a model's file and gives its row."""
+
+    def write(name: str, text: str) -> RegisteredModel:
+        (shelf / f"{name}.py").write_text(text, encoding="utf-8")
+        sys.modules.pop(f"training.catalogue.{name}", None)
+        forget_catalogue()
+        registry.sync_catalogue()
+        return RegisteredModel.objects.get(name=name)
+
+    return write
