@@ -188,6 +188,7 @@ def test_an_active_version_can_be_tried(admin: Client, churn: ModelVersion) -> N
 
 def test_the_api_root_leads_everywhere(api: APIClient, churn: ModelVersion) -> None:
     links = api.get("/api/v1/").json()["links"]
+    assert links.pop("health").endswith("/healthz/ready")  # which has no worker to find in a test
     assert {api.get(address).status_code for address in links.values()} == {200}
     model = api.get("/api/v1/models/churn/").json()
     assert {api.get(address).status_code for address in model["links"].values()} <= {200, 405}

@@ -17,7 +17,7 @@ from training.admin.rights import allowed_ids
 from training.admin.switching import require
 from training.errors import VigiaError
 from training.models import TrainingRun, sharing_versions
-from training.services import jobs
+from training.services import jobs, rehearsal
 from training.templatetags.vigia import run_badges
 
 
@@ -73,6 +73,7 @@ class TrainingRunAdmin(JobAdmin):
             "title": f"Run {row.pk} of {row.registered_model.name}",
             "run": row,
             "made": made,
+            "cannot_answer": "" if made is None else rehearsal.cannot_answer(made),
             "other": active if made is not None and active != made else None,
             "may_train": row.registered_model_id in allowed_ids(request, "train"),
             "can_cancel": self.can_cancel(request, row),

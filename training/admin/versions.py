@@ -20,7 +20,7 @@ from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.errors import VigiaError
 from training.models import LARGE_COLUMNS, ModelVersion, PrunedArtifact, sharing_versions
-from training.services import cards, comparison, comparisons, facts, makers
+from training.services import cards, comparison, comparisons, facts, makers, rehearsal
 from training.templatetags.vigia import badge, metric, missed_gate
 
 Rows = QuerySet[ModelVersion, ModelVersion]
@@ -151,6 +151,7 @@ class ModelVersionAdmin(RegistryAdmin):
             )[:20],
             "pruned": pruned,
             "can_replay": pruned is None and maker is None and model.pk in allowed_ids(request, "train"),
+            "cannot_answer": rehearsal.cannot_answer(row),
             "can_activate": answerable and pruned is None and model.pk in allowed_ids(request, "activate"),
         }
 
