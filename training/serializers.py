@@ -313,7 +313,8 @@ class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[Re
         "model": "model", "active": "active", "versions": "versions", "training_runs": "training-runs",
     }  # fmt: skip
     rows_routes: ClassVar = {
-        "predictions": "predictions", "outcomes": "outcomes", "quality": "quality", "drift": "drift",
+        "predictions": "predictions", "outcomes": "outcomes", "quality": "quality",
+        "drift_reviews": "drift-reviews",
         "rollouts": "rollouts",
     }  # fmt: skip
 
@@ -337,6 +338,8 @@ class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[Re
     def get_links(self, row: RegisteredModel) -> dict[str, str]:
         """Those of a model that answers rows include its log; another one answers at `asked_at`."""
         found = super().get_links(row)
+        if row.active_version is None:
+            del found["active"]
         request, maker = self.context.get("request"), makers.find(row.name)
         if maker is not None:
             return found | {
