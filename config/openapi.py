@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from config.openapi_summaries import OPERATIONS, TAGS
 from training import catalogue
 from training.declaration import ModelDeclaration
 from training.schema import Column, DatasetSchema
@@ -29,7 +30,8 @@ def add_models(result: dict[str, Any], generator: Any, request: Any, public: boo
     components = result.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas["Error"] = _ERROR
-    components["securitySchemes"]["bearer"] = {"type": "http", "scheme": "bearer"}
+    components["securitySchemes"] = {"key": _KEY}
+    result["tags"] = TAGS
     generic = result["paths"].get(GENERIC, {}).get("post")
     for path in result["paths"].values():
         for method, operation in path.items():
@@ -49,7 +51,9 @@ def add_models(result: dict[str, Any], generator: Any, request: Any, public: boo
 
 
 def _complete(operation: dict[str, Any]) -> None:
-    operation["security"] = [{"key": []}, {"bearer": []}]
+    operation["security"] = [{"key": []}]
+    group, operation["summary"] = OPERATIONS[operation["operationId"]]
+    operation["tags"] = [group]
     error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
     operation["responses"].setdefault("default", {"description": "Any refusal.", **error})
 
@@ -71,9 +75,9 @@ def _predict(generic: dict[str, Any], declared: ModelDeclaration, component: str
     operation = copy.deepcopy(generic)
     one = {"$ref": f"#/components/schemas/{component}"}
     operation["operationId"] = f"predict_{declared.name}"
-    operation["summary"] = declared.title
+    operation["summary"] = f"Predict with {declared.name}: {declared.title}"
     operation["description"] = f"{declared.description} Send one object, an array of objects, or a CSV."
-    operation["tags"] = ["predict"]
+    operation["tags"] = ["Predict"]
     operation["parameters"] = [p for p in operation["parameters"] if p["name"] != "model"]
     operation["requestBody"] = {
         "required": True,
@@ -131,6 +135,14 @@ def _property(column: Column) -> dict[str, Any]:
     return found
 
 
+_KEY: dict[str, Any] = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": (
+        "Paste a client key. `make run` writes one to var/client-key; the admin makes others under Keys. "
+        "Clients send it as `Authorization: Bearer <key>` or `Authorization: Token <key>`."
+    ),
+}
 _IDEMPOTENCY_KEY: dict[str, Any] = {
     "in": "header",
     "name": "Idempotency-Key",

@@ -73,6 +73,8 @@ APPEND_SLASH = True
 TEMPLATES: list[dict[str, Any]] = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        # Before the apps: some templates here stand in for those of the admin's theme.
+        "DIRS": [BASE_DIR / "config" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -340,6 +342,7 @@ UNFOLD: dict[str, Any] = {
     "SHOW_VIEW_ON_SITE": False,
     "BORDER_RADIUS": "6px",
     "DASHBOARD_CALLBACK": "config.dashboard.context",
+    "LOGIN": {"form": "config.login_form.LoginForm"},
     "COLORS": {
         "primary": {
             "50": "oklch(97.5% .013 220)",

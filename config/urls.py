@@ -6,6 +6,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
 from config import views
+from config.api_root import ApiRootView
 from config.telemetry.exposing import MetricsView
 from predictions.admin import watch
 from recommender import urls as recommender_urls
@@ -27,6 +28,7 @@ urlpatterns = [
         name="docs",
     ),
     path("docs", RedirectView.as_view(pattern_name="docs")),
+    path("api/v1/", ApiRootView.as_view(name="API"), name="api-root"),
     path("api/v1/", include("training.urls")),
     path("api/v1/", include("predictions.urls")),
     path("api/v1/", include("recommender.urls")),

@@ -13,10 +13,14 @@ from rest_framework import serializers
 
 from predictions import rollout_serializers
 from training import serializers as training_serializers
+from training.models import RegisteredModel
+from training.samples import __main__ as samples
 from training.serializers import InstanceSerializer
+from training.services import datasets
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
 ROOMS = ("config", "training", "predictions", "recommender")
 
 CODE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
@@ -243,9 +247,37 @@ def test_every_variable_of_the_compose_file_is_documented() -> None:
     assert not own - used
 
 
-# -- links ---------------------------------------------------------------------------------------------
+# -- examples ------------------------------------------------------------------------------------------
 
-PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
+
+def test_every_file_that_an_example_sends_is_shipped_or_made_by_it() -> None:
+    sent = 0
+    for page in PAGES:
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+            for name in re.findall(r"(?:--data-binary|-d|-F \S+=) ?@([\w./-]*\w)", block):
+                sent += 1
+                made = re.search(
+                    rf"--out {re.escape(str(Path(name).parent))}\b|> *{re.escape(name)}\b", block
+                )
+                assert made or (ROOT / name).is_file(), f"{page.name} sends {name}"
+    assert sent, "README retrains a model"
+
+
+def test_the_rows_of_the_readmes_retrain_are_new_and_are_read(db: None, tmp_path: Path) -> None:
+    found = re.search(
+        r"-m training\.samples (.*) --out (\S+)", (ROOT / "README.md").read_text(encoding="utf-8")
+    )
+    assert found
+    samples.main([*found[1].split(), "--out", str(tmp_path)])
+    [written] = tmp_path.iterdir()
+    model = RegisteredModel.objects.create(name=written.stem, title="as the example has it")
+    with written.open("rb") as stream:
+        assert datasets.from_csv(model, stream, by=None, source="README").rows > 1000
+    shipped = (ROOT / "training" / "samples" / written.name).read_text(encoding="utf-8").splitlines()
+    assert len(set(written.read_text(encoding="utf-8").splitlines()) & set(shipped)) < 10
+
+
+# -- links ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from django.core.management import call_command
 
+from config.openapi_summaries import GROUPS, OPERATIONS
 from training import catalogue
 
 COMMITTED = Path(__file__).resolve().parent.parent / "docs" / "openapi.yaml"
@@ -46,3 +47,30 @@ def test_every_operation_asks_for_a_key_and_knows_the_error_shape(parsed: dict[s
         for method, operation in operations.items():
             assert operation["security"], (path, method)
             assert operation["responses"]["default"]["content"]["application/json"], (path, method)
+
+
+def test_every_operation_has_a_summary_in_a_group(parsed: dict[str, Any]) -> None:
+    described = {
+        operation["operationId"]: (operation["tags"], operation["summary"])
+        for operations in parsed["paths"].values()
+        for operation in operations.values()
+    }
+    of_models = {f"predict_{name}": name for name in catalogue.names()}
+    for name, (tags, summary) in described.items():
+        expected = ("Predict", f"Predict with {of_models[name]}: ") if name in of_models else OPERATIONS[name]
+        assert tags == [expected[0]], name
+        assert summary.startswith(expected[1]), name
+        assert len(summary) > 8, name
+    assert set(described) == set(OPERATIONS) | set(of_models), "a summary of no operation, or the reverse"
+    assert len(set(described)) == len({summary for _, summary in described.values()}), "two read alike"
+    assert [tag["name"] for tag in parsed["tags"]] == list(GROUPS), "in the order of use"
+
+
+def test_one_key_opens_everything_and_says_where_it_is(parsed: dict[str, Any]) -> None:
+    [(name, scheme)] = parsed["components"]["securitySchemes"].items()
+    assert "var/client-key" in scheme["description"]
+    assert {
+        str(operation["security"])
+        for operations in parsed["paths"].values()
+        for operation in operations.values()
+    } == {str([{name: []}])}

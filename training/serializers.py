@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from rest_framework.reverse import reverse
 
 from training import catalogue
 from training.models import Activation, Comparison, ModelVersion, RegisteredModel, TrainingRun
@@ -28,8 +31,28 @@ class NoteSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
 
 
-class TrainingRunSerializer(serializers.ModelSerializer[TrainingRun]):
+class LinkedSerializer(serializers.Serializer[Any]):
+    """A resource with the addresses that lead on from it.
+
+    routes : name of a link -> name of its route, which takes `link_arguments`.
+    """
+
+    routes: ClassVar[Mapping[str, str]] = {}
+    links = serializers.SerializerMethodField(help_text="Addresses that lead on from here.")
+
+    def link_arguments(self, row: Any) -> list[Any]:
+        raise NotImplementedError
+
+    @extend_schema_field(serializers.DictField(child=serializers.URLField()))
+    def get_links(self, row: Any) -> dict[str, str]:
+        request, arguments = self.context.get("request"), self.link_arguments(row)
+        return {name: reverse(route, args=arguments, request=request) for name, route in self.routes.items()}
+
+
+class TrainingRunSerializer(LinkedSerializer, serializers.ModelSerializer[TrainingRun]):
     """A training run; once finished with its version, metrics and gate."""
+
+    routes: ClassVar = {"run": "training-run"}
 
     model = serializers.CharField(source="registered_model.name")
     version = serializers.SerializerMethodField()
@@ -52,8 +75,19 @@ class TrainingRunSerializer(serializers.ModelSerializer[TrainingRun]):
             "id", "status", "model", "mode", "source", "repeat", "search", "version", "activated", "stage",
             "percent", "log_tail", "error", "dataset", "metrics", "baseline", "gate", "split",
             "duplicates_dropped", "notes", "attempts", "heartbeat_at", "cancel_requested_at", "queued_at",
-            "started_at", "finished_at",
+            "started_at", "finished_at", "links",
         ]  # fmt: skip
+
+    def link_arguments(self, row: TrainingRun) -> list[Any]:
+        return [row.registered_model.name, row.pk]
+
+    def get_links(self, row: TrainingRun) -> dict[str, str]:
+        """A finished run also leads to its version."""
+        found, made = super().get_links(row), _made(row)
+        if made is None:
+            return found
+        arguments = [row.registered_model.name, made.number]
+        return found | {"version": reverse("version", args=arguments, request=self.context.get("request"))}
 
     def to_representation(self, instance: TrainingRun) -> dict[str, Any]:
         """What its process wrote may quote rows: it is for those who may train."""
@@ -143,9 +177,10 @@ class ParitySerializer(serializers.Serializer[Any]):
     seconds = serializers.FloatField()
 
 
-class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
+class VersionSerializer(LinkedSerializer, serializers.ModelSerializer[ModelVersion]):
     """One version: how good it is, what made it, what it answers to."""
 
+    routes: ClassVar = {"version": "version", "card": "model-card"}
     model = serializers.CharField(source="registered_model.name")
     version = serializers.IntegerField(source="number")
     parity = ParitySerializer(allow_null=True)
@@ -159,7 +194,7 @@ class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
         fields: ClassVar = [
             "model", "version", "status", "metrics", "baseline", "gate", "evaluation", "threshold",
             "train_rows", "holdout_rows", "split", "duplicates_dropped", "notes", "engine", "engine_reason",
-            "parity", "lineage", "schema", "created_at",
+            "parity", "lineage", "schema", "created_at", "links",
         ]  # fmt: skip
 
     def get_split(self, version: ModelVersion) -> str | None:
@@ -168,15 +203,27 @@ class VersionSerializer(serializers.ModelSerializer[ModelVersion]):
     def get_duplicates_dropped(self, version: ModelVersion) -> int | None:
         return _dropped(version)
 
+    def link_arguments(self, row: ModelVersion) -> list[Any]:
+        return [row.registered_model.name, row.number]
 
-class VersionSummarySerializer(serializers.ModelSerializer[ModelVersion]):
+    def get_links(self, row: ModelVersion) -> dict[str, str]:
+        request = self.context.get("request")
+        model = reverse("model", args=[row.registered_model.name], request=request)
+        return {"model": model, **super().get_links(row)}
+
+
+class VersionSummarySerializer(LinkedSerializer, serializers.ModelSerializer[ModelVersion]):
     """One line in a list of versions."""
 
+    routes: ClassVar = {"version": "version"}
     version = serializers.IntegerField(source="number")
 
     class Meta:
         model = ModelVersion
-        fields: ClassVar = ["version", "status", "metrics", "engine", "created_at"]
+        fields: ClassVar = ["version", "status", "metrics", "engine", "created_at", "links"]
+
+    def link_arguments(self, row: ModelVersion) -> list[Any]:
+        return [row.registered_model.name, row.number]
 
 
 class EvaluationRequestSerializer(serializers.Serializer[Any]):
@@ -259,8 +306,17 @@ class ActivateSerializer(ReasonSerializer):
     )
 
 
-class RegisteredModelSerializer(serializers.ModelSerializer[RegisteredModel]):
+class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[RegisteredModel]):
     """A registered model and what answers for it now."""
+
+    routes: ClassVar = {
+        "model": "model", "active": "active", "versions": "versions", "training_runs": "training-runs",
+    }  # fmt: skip
+    rows_routes: ClassVar = {
+        "predictions": "predictions", "outcomes": "outcomes", "quality": "quality",
+        "drift_reviews": "drift-reviews",
+        "rollouts": "rollouts",
+    }  # fmt: skip
 
     task = serializers.SerializerMethodField()
     description = serializers.SerializerMethodField()
@@ -273,8 +329,26 @@ class RegisteredModelSerializer(serializers.ModelSerializer[RegisteredModel]):
         model = RegisteredModel
         fields: ClassVar = [
             "name", "title", "description", "task", "policy", "active_version", "asked_at", "example",
-            "schema",
+            "schema", "links",
         ]  # fmt: skip
+
+    def link_arguments(self, row: RegisteredModel) -> list[Any]:
+        return [row.name]
+
+    def get_links(self, row: RegisteredModel) -> dict[str, str]:
+        """Those of a model that answers rows include its log; another one answers at `asked_at`."""
+        found = super().get_links(row)
+        if row.active_version is None:
+            del found["active"]
+        request, maker = self.context.get("request"), makers.find(row.name)
+        if maker is not None:
+            return found | {
+                "answers": request.build_absolute_uri(maker.asked_at) if request else maker.asked_at
+            }
+        rows = {
+            name: reverse(route, args=[row.name], request=request) for name, route in self.rows_routes.items()
+        }
+        return found | rows
 
     def get_task(self, model: RegisteredModel) -> str | None:
         declared = comparison.declaration(model)

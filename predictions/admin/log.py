@@ -35,6 +35,7 @@ LONGEST_EXPORT = 1_000
 
 @admin.register(Prediction)
 class PredictionAdmin(RegistryAdmin):
+    nothing_yet: ClassVar = "Each prediction that a client asks for appears here."
     list_display: ClassVar = [
         "when",
         "model_name",

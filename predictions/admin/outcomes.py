@@ -23,6 +23,7 @@ Rows = QuerySet[Outcome, Outcome]
 
 @admin.register(Outcome)
 class OutcomeAdmin(RegistryAdmin):
+    nothing_yet: ClassVar = "Clients report over the API what turned out to be true."
     list_display: ClassVar = ["number", "model_name", "prediction", "said", "observed", "received", "who"]
     list_filter: ClassVar = [ModelFilter]
     list_select_related: ClassVar = ["registered_model", "client"]

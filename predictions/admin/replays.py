@@ -53,6 +53,7 @@ class WindowForm(forms.Form):
 
 @admin.register(Replay)
 class ReplayAdmin(JobAdmin):
+    nothing_yet: ClassVar = "The page of a version replays a part of the log."
     list_display: ClassVar = ["number", "candidate", "state", "progress", "window", "scored", "changed", "by"]
     list_filter: ClassVar = [ModelFilter, StatusFilter]
 

@@ -66,6 +66,7 @@ class ReviewForm(WindowForm):
 
 @admin.register(DriftReview)
 class DriftReviewAdmin(RegistryAdmin):
+    nothing_yet: ClassVar = "The page Drift and quality of a model reviews it, and so does a schedule."
     list_display: ClassVar = [
         "number",
         "of_version",

@@ -64,6 +64,7 @@ class KindFilter(ChoiceFilter):
 
 @admin.register(Rollout)
 class RolloutAdmin(RegistryAdmin):
+    nothing_yet: ClassVar = "The page of a candidate begins a shadow or a canary."
     list_display: ClassVar = ["name", "how", "state", "began", "by", "ended", "why"]
     list_filter: ClassVar = [ModelFilter, KindFilter]
     ordering: ClassVar = ["-id"]

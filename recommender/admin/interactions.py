@@ -75,6 +75,7 @@ class InteractionChangeList(PositionChangeList):
 
 @admin.register(Interaction)
 class InteractionAdmin(RegistryAdmin):
+    nothing_yet: ClassVar = "Clients report over the API what users do with movies."
     list_display: ClassVar = ["when", "who", "what", "said", "followed", "received", "told_by"]
     list_filter: ClassVar = [KindFilter, MovieParameter, AfterParameter]
     list_select_related: ClassVar = ["movie", "client"]

@@ -131,6 +131,7 @@ class MovieChangeList(PositionChangeList):
 @admin.register(Movie)
 class MovieAdmin(RegistryAdmin):
     form = MovieForm
+    nothing_yet: ClassVar = "manage.py load_movies loads a file of movies; the API adds single ones."
     list_display: ClassVar = ["name", "shown_year", "shown_genres", "spoken", "liked_by", "state"]
     list_filter: ClassVar = [YearFilter, LanguageFilter, WithdrawnFilter, AfterParameter]
     list_disable_select_all = True

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.urls import reverse
 
 from predictions.models import Prediction, Replay
 from tests.browser.conftest import CHROMIUM
@@ -39,6 +40,41 @@ def test_a_version_is_activated_by_the_confirmation_page(page: Any) -> None:
     assert row.actor == User.objects.get(username="boss")
 
 
+def test_an_activation_without_a_reason_is_refused_where_one_looks(page: Any) -> None:
+    train_sample("churn", rows=300)
+    second = train_sample("churn", rows=400, activate=False)
+    for width, height in ((1280, 800), (390, 844)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.goto(f"/admin/training/modelversion/{second.pk}/activate/")
+        page.get_by_role("button", name="Activate version 2").click()
+        said = page.get_by_role("alert").filter(has_text="Say why")
+        said.wait_for()
+        for part in (said, page.get_by_label("Reason")):
+            box = part.bounding_box()
+            assert 0 <= box["y"] <= height - box["height"], (width, box)
+        assert page.evaluate("document.activeElement.name") == "reason"
+    assert Activation.objects.count() == 1
+
+
+def test_lists_stay_compact_on_a_phone(page: Any) -> None:
+    version = train_sample("churn", rows=300)
+    long = "a-key-of-a-client-that-is-as-long-as-such-keys-are-0123456789"
+    warnings = [{"field": name, "code": "out_of_range"} for name in ("tenure", "monthlycharges")]
+    answered(version, 50, key=long, warnings=warnings, prediction=True, probability=0.7)
+    train_sample("churn", rows=400, activate=False)
+    page.set_viewport_size({"width": 390, "height": 844})
+    tallest = "Math.max(...[...document.querySelectorAll('.data-row')].map(row => row.offsetHeight))"
+    lists = ["predictions_prediction", "training_modelversion", "training_trainingrun", "training_dataset",
+             "training_activation", "training_registeredmodel", "auth_user"]  # fmt: skip
+    for name in lists:
+        page.goto(reverse(f"admin:{name}_changelist"))
+        page.locator(".data-row").first.wait_for()
+        assert page.evaluate(tallest) < 110, name
+        size = page.evaluate("[document.documentElement.scrollHeight, document.documentElement.scrollWidth]")
+        assert size[0] < 5000, name
+        assert size[1] <= 390, name
+
+
 def test_two_versions_are_compared_and_the_page_follows_it_to_the_pictures(
     page: Any, churn: ModelVersion
 ) -> None:
@@ -49,6 +85,7 @@ def test_two_versions_are_compared_and_the_page_follows_it_to_the_pictures(
     assert jobs.execute(Comparison, Comparison.objects.get().pk)
     page.get_by_role("img", name="ROC curve").wait_for()
     assert page.locator("figure.vg-chart canvas").count() == 3
+    assert page.get_by_role("rowheader", name="log_loss").count() == 1, "the metrics stand there once"
     drawn = (
         "name => Chart.getChart(document.querySelector(`[data-chart=${name}] canvas`)).data.datasets.length"
     )

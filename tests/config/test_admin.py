@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
+from django.contrib.admin import site
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission, User
 from django.test import Client
@@ -12,6 +15,7 @@ from django.urls import reverse
 from knox.models import AuthToken
 from rest_framework.test import APIClient
 
+from training.admin.rights import RegistryAdmin
 from training.models import GroupScope, ModelVersion, RegisteredModel
 from training.services import access, registry
 
@@ -164,3 +168,83 @@ def test_an_error_page_is_for_browsers(client: Client) -> None:
 def test_the_documentation_comes_from_here(client: Client, db: None) -> None:
     page = client.get("/api/docs/").content.decode()
     assert not re.findall(r"(?:src|href)=\"(?:https?:)?//", page)
+
+
+def test_nothing_offers_to_try_a_model_without_an_active_version(admin: Client) -> None:
+    registry.sync_catalogue()
+    row = RegisteredModel.objects.get(name="churn")
+    for path in ("/", "/admin/", reverse("admin:training_registeredmodel_change", args=[row.pk])):
+        page = admin.get(path).content.decode()
+        assert "Try it" not in page, path
+        assert "Customer churn" in page, path
+
+
+def test_an_active_version_can_be_tried(admin: Client, churn: ModelVersion) -> None:
+    for path in ("/", "/admin/", f"/admin/training/registeredmodel/{churn.registered_model_id}/change/"):
+        page = admin.get(path).content.decode()
+        assert re.search(r'href="/api/v1/models/churn/predictions/"[^>]*>Try it', page), path
+    assert "Ask it" not in Client().get("/").content.decode()
+
+
+def test_the_api_root_leads_everywhere(api: APIClient, churn: ModelVersion) -> None:
+    links = api.get("/api/v1/").json()["links"]
+    assert links.pop("health").endswith("/healthz/ready")  # which has no worker to find in a test
+    assert {api.get(address).status_code for address in links.values()} == {200}
+    model = api.get("/api/v1/models/churn/").json()
+    assert {name: api.get(address).status_code for name, address in model["links"].items()} == dict.fromkeys(
+        model["links"], 200
+    )
+    assert "active" in model["links"]
+    assert "active" not in api.get("/api/v1/models/houses/").json()["links"]
+    page = api.get("/api/v1/", headers={"Accept": "text/html"}).content.decode()
+    assert 'href="http://testserver/api/v1/models/"' in page
+    assert Client().get("/api/v1/").status_code == 401
+
+
+# -- the login -----------------------------------------------------------------------------------------
+
+LOGIN = "/admin/login/?next=/admin/"
+HINT = "wrote the password of admin"
+
+
+def test_the_login_says_an_error_once(db: None) -> None:
+    page = Client().post(LOGIN, {"username": "nobody", "password": "guess"}).content.decode()
+    assert page.count("Please enter the correct username and password") == 1
+    assert "correct the error" not in page
+    blank = Client().post(LOGIN, {"username": "", "password": ""}).content.decode()
+    assert blank.count("This field is required") == 2
+
+
+def test_the_login_says_where_the_local_stack_keeps_its_password(
+    db: None, settings: Any, tmp_path: Path
+) -> None:
+    settings.VAR_DIR, settings.LOCAL = tmp_path, True
+    assert HINT not in Client().get(LOGIN).content.decode(), "nobody wrote one"
+    (tmp_path / "admin-password").write_text("a long watch by night", encoding="utf-8")
+    page = Client().get(LOGIN).content.decode()
+    assert f"{HINT} to <code>admin-password in $VIGIA_VAR</code>" in page
+    assert "watch by night" not in page
+    assert str(tmp_path) not in page
+    settings.BASE_DIR = tmp_path.parent
+    assert f"<code>{tmp_path.name}/admin-password</code>" in Client().get(LOGIN).content.decode()
+    assert HINT not in Client(REMOTE_ADDR="198.51.100.7").get(LOGIN).content.decode(), "another machine"
+    settings.LOCAL = False
+    assert HINT not in Client().get(LOGIN).content.decode(), "a server"
+
+
+# -- empty lists ---------------------------------------------------------------------------------------
+
+
+def test_an_empty_list_says_how_rows_come_to_be_and_offers_nothing_that_nobody_can_do(admin: Client) -> None:
+    lists = [model for model, each in site._registry.items() if isinstance(each, RegistryAdmin)]
+    assert len(lists) >= 12
+    for model in lists:
+        address = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+        page = admin.get(address).content.decode()
+        assert "Nothing here yet" in page, address
+        assert site._registry[model].nothing_yet in page, address  # type: ignore[attr-defined]
+        assert site._registry[model].nothing_yet, address  # type: ignore[attr-defined]
+        assert "Create a new item" not in page, address
+    filtered = admin.get(reverse("admin:training_rollout_changelist"), {"q": "never"}).content.decode()
+    assert "Nothing matches" in filtered
+    assert "Reset search and filters" in filtered

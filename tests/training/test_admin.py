@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -210,6 +211,33 @@ def test_an_activation_needs_a_reason(admin: Client, churn: ModelVersion) -> Non
     assert other.status == "candidate"
 
 
+def test_a_refused_form_says_so_at_its_top_and_puts_the_cursor_there(
+    admin: Client, churn: ModelVersion
+) -> None:
+    other = copy(churn)
+    start = reverse("admin:training_rollout_start", args=[other.pk, "canary"])
+    model = churn.registered_model_id
+    pages = {
+        page(other): "id_reason",
+        start: "id_percent",
+        reverse("admin:training_registeredmodel_retrain", args=[model]): "id_trials",
+        reverse("admin:predictions_replay_ask", args=[other.pk]): "id_since",
+        reverse("admin:predictions_driftreview_ask", args=[model]): "id_since",
+        reverse("admin:knox_authtoken_add"): "id_client",
+    }
+    for address, wrong in pages.items():
+        sent = {"after": other.pk, "before": churn.pk, "trials": "-1"}
+        html = admin.post(address, sent).content.decode()
+        summary = html.index("vg-refused")
+        assert f'href="#{wrong}"' in html[summary:], address
+        assert summary < html.index(f'id="{wrong}"'), address
+        focused = re.findall(r"<(?:input|textarea|select)[^>]*\bautofocus\b[^>]*>", html)
+        assert [wrong in tag for tag in focused] == [True], address
+        assert "vg-refused" not in admin.get(address).content.decode(), address
+    stale = admin.post(page(other), {"reason": "no version was shown"}).content.decode()
+    assert "This page is out of date" in stale
+
+
 def test_a_gate_that_was_not_passed_needs_the_tick(admin: Client, churn: ModelVersion) -> None:
     other = copy(churn, gate=NOT_PASSED)
     assert "is not at least the asked 0.75" in admin.get(page(other)).content.decode()
@@ -335,6 +363,49 @@ def test_two_selected_versions_are_compared(admin: Client, churn: ModelVersion) 
     assert response.headers["Location"] == expected
     one = admin.post(address, chosen | {"_selected_action": [churn.pk]}, follow=True)
     assert "exactly two versions" in said(one)
+
+
+def test_a_candidate_is_one_click_from_the_active_version_beside_it(
+    admin: Client, churn: ModelVersion
+) -> None:
+    other = copy(churn)
+    address = reverse("admin:training_modelversion_compare", args=[churn.pk, other.pk])
+    starts = [
+        reverse("admin:training_modelversion_changelist"),
+        page(other, "change"),
+        reverse("admin:training_trainingrun_change", args=[other.run_id]),
+        reverse("admin:training_registeredmodel_change", args=[churn.registered_model_id]),
+    ]
+    for start in starts:
+        assert f'href="{address}"' in admin.get(start).content.decode(), start
+    assert "/compare/" not in admin.get(page(churn, "change")).content.decode()
+    shown = admin.get(address).content.decode()
+    assert shown.count('<th scope="row">log_loss') == 1, "metrics once"
+
+
+# -- a missed gate -------------------------------------------------------------------------------------
+
+
+def test_a_version_that_missed_its_gate_does_not_look_like_a_success(
+    admin: Client, churn: ModelVersion
+) -> None:
+    other = copy(churn, gate=NOT_PASSED)
+    run = reverse("admin:training_trainingrun_change", args=[other.run_id])
+    for address in (page(other, "change"), run):
+        html = admin.get(address).content.decode()
+        assert "Version 2 did not pass its gate." in html, address
+        assert "roc_auc 0.5 is not at least the asked 0.75" in html, address
+        assert "it stays a candidate" in html, address
+    lists = ("training_modelversion_changelist", "training_trainingrun_changelist", "index")
+    for name in lists:
+        html = admin.get(reverse(f"admin:{name}")).content.decode()
+        assert html.count("gate not passed</span>") >= 1, name
+    assert '<span class="vg-badge vg-good">succeeded' not in admin.get(run).content.decode()
+    other.status = ModelVersion.Status.REJECTED
+    other.save()
+    assert "stays a candidate" not in admin.get(page(other, "change")).content.decode()
+    for address in (page(churn, "change"), reverse("admin:training_trainingrun_change", args=[churn.run_id])):
+        assert "did not pass" not in admin.get(address).content.decode(), address
 
 
 def test_a_changed_column_is_told_by_what_changed(churn: ModelVersion) -> None:

@@ -26,6 +26,7 @@ class KindFilter(ChoiceFilter):
 
 @admin.register(Activation)
 class ActivationAdmin(RegistryAdmin):
+    nothing_yet: ClassVar = "The page of a version activates it; each activation is kept here."
     list_display: ClassVar = ["when", "change", "how", "by", "why"]
     list_filter: ClassVar = [ModelFilter, KindFilter]
     ordering: ClassVar = ["-at", "-id"]

@@ -43,6 +43,7 @@ class RetrainForm(forms.Form):
 @admin.register(RegisteredModel)
 class RegisteredModelAdmin(RegistryAdmin):
     model_field: ClassVar = "pk"
+    nothing_yet: ClassVar = "A model is one file in training/catalogue/; the next start registers it."
     list_display: ClassVar = ["name", "title", "answering", "primary", "decides", "versions_made"]
     list_filter_submit = False
     fields: ClassVar = [

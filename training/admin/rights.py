@@ -61,6 +61,8 @@ class RegistryAdmin(ModelAdmin):
     list_per_page = 50
     list_filter_submit = True
     actions: ClassVar[Any] = None
+    nothing_yet: ClassVar[str] = ""
+    """What an empty list says about how rows come to be."""
 
     def model_ids(self, request: HttpRequest) -> frozenset[int]:
         return visible_ids(request)

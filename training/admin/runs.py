@@ -17,11 +17,13 @@ from training.admin.rights import allowed_ids
 from training.admin.switching import require
 from training.errors import VigiaError
 from training.models import TrainingRun, sharing_versions
-from training.services import jobs
+from training.services import jobs, rehearsal
+from training.templatetags.vigia import run_badges
 
 
 @admin.register(TrainingRun)
 class TrainingRunAdmin(JobAdmin):
+    nothing_yet: ClassVar = "The page of a model requests a training run, and so does the API."
     list_display: ClassVar = [
         "number",
         "model_name",
@@ -61,11 +63,18 @@ class TrainingRunAdmin(JobAdmin):
     def asked(self, row: TrainingRun) -> datetime:
         return row.queued_at
 
+    @display(description="status")
+    def state(self, row: TrainingRun) -> str:  # type: ignore[override]
+        return run_badges(row)
+
     def page(self, request: HttpRequest, row: TrainingRun) -> dict[str, Any]:
+        made, active = getattr(row, "version", None), row.registered_model.active_version
         return {
             "title": f"Run {row.pk} of {row.registered_model.name}",
             "run": row,
-            "made": getattr(row, "version", None),
+            "made": made,
+            "cannot_answer": "" if made is None else rehearsal.cannot_answer(made),
+            "other": active if made is not None and active != made else None,
             "may_train": row.registered_model_id in allowed_ids(request, "train"),
             "can_cancel": self.can_cancel(request, row),
         }

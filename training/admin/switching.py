@@ -17,7 +17,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.errors import VigiaError
 from training.models import Activation, ModelVersion, PrunedArtifact, RegisteredModel
-from training.services import access, comparison, registry
+from training.services import access, comparison, registry, rehearsal
 
 LONGEST_REASON = 500
 
@@ -126,6 +126,7 @@ def _confirm(
         "switch": comparison.switch(active, version),
         "failed_checks": [check for check in version.gate.get("checks", []) if not check["passed"]],
         "gate_passed": bool(version.gate.get("passed")),
+        "cannot_answer": rehearsal.cannot_answer(version),
         "media": form.media,
     }
     return TemplateResponse(request, "admin/training/switch.html", context)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -20,8 +20,8 @@ from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.errors import VigiaError
 from training.models import LARGE_COLUMNS, ModelVersion, PrunedArtifact, sharing_versions
-from training.services import cards, comparison, comparisons, facts, makers
-from training.templatetags.vigia import badge, metric
+from training.services import cards, comparison, comparisons, facts, makers, rehearsal
+from training.templatetags.vigia import badge, metric, missed_gate
 
 Rows = QuerySet[ModelVersion, ModelVersion]
 
@@ -35,7 +35,18 @@ class StatusFilter(ChoiceFilter):
 
 @admin.register(ModelVersion)
 class ModelVersionAdmin(RegistryAdmin):
-    list_display: ClassVar = ["name", "state", "primary", "others", "rows", "engine", "trained", "made_by"]
+    nothing_yet: ClassVar = "A training run makes a version. The page of a model requests one."
+    list_display: ClassVar = [
+        "name",
+        "state",
+        "primary",
+        "others",
+        "beside",
+        "rows",
+        "engine",
+        "trained",
+        "made_by",
+    ]
     list_filter: ClassVar = [ModelFilter, StatusFilter]
     list_select_related: ClassVar = ["registered_model", "created_by"]
     search_fields: ClassVar = ["registered_model__name", "=number"]  # also for choosing a version elsewhere
@@ -52,7 +63,7 @@ class ModelVersionAdmin(RegistryAdmin):
 
     @display(description="status", ordering="status")
     def state(self, row: ModelVersion) -> str:
-        return badge(row.status)
+        return format_html("{} {}", badge(row.status), missed_gate(row))
 
     @display(description="primary metric")
     def primary(self, row: ModelVersion) -> str:
@@ -66,6 +77,14 @@ class ModelVersionAdmin(RegistryAdmin):
         rows = comparison.metric_rows(row.registered_model, [row.metrics])
         said = [f"{item.name} {metric(item.values[0])}" for item in rows if not item.primary]
         return format_html('<span class="vg-faint">{}</span>', " · ".join(said[:2]))
+
+    @display(description="compare")
+    def beside(self, row: ModelVersion) -> str:
+        active = getattr(row, "active_id", None)
+        if active is None or active == row.pk:
+            return "–"
+        address = reverse("admin:training_modelversion_compare", args=[active, row.pk])
+        return format_html('<a class="vg-link" href="{}">with active</a>', address)
 
     @display(description="rows")
     def rows(self, row: ModelVersion) -> str:
@@ -132,6 +151,7 @@ class ModelVersionAdmin(RegistryAdmin):
             )[:20],
             "pruned": pruned,
             "can_replay": pruned is None and maker is None and model.pk in allowed_ids(request, "train"),
+            "cannot_answer": rehearsal.cannot_answer(row),
             "can_activate": answerable and pruned is None and model.pk in allowed_ids(request, "activate"),
         }
 
@@ -183,6 +203,10 @@ class ModelVersionAdmin(RegistryAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Rows:
         rows: Rows = super().get_queryset(request)
+        active = ModelVersion.objects.filter(
+            registered_model=OuterRef("registered_model"), status=ModelVersion.Status.ACTIVE
+        )
+        rows = rows.annotate(active_id=Subquery(active.values("pk")))
         return rows.defer(*LARGE_COLUMNS).select_related("registered_model", "dataset", "created_by")
 
 

@@ -229,7 +229,7 @@ def _activate_by_policy(
         policy == RegisteredModel.Policy.IF_BETTER and passed
     )
     if not (by_request or by_policy) or rehearsal.cannot_answer(made):
-        return ""
+        return "" if passed else "its gate is not passed"
     if held_back and not by_request and policy == RegisteredModel.Policy.IF_BETTER:
         return held_back
     made.registered_model = model  # locked, as it is now

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from django import template
+from django.forms import BaseForm
 from django.templatetags.static import static
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -28,6 +29,7 @@ TONES = {
     "failed": "bad",
     "rejected": "bad",
     "not passed": "bad",
+    "gate not passed": "bad",
     "expired": "bad",
     "overridden": "warn",
     "out_of_range": "warn",
@@ -95,6 +97,31 @@ def badge(text: Any, tone: str = "") -> SafeString:
     """A state as a coloured label; the colour follows from the word unless one is given."""
     word = str(text)
     return format_html('<span class="vg-badge vg-{}">{}</span>', tone or TONES.get(word, "plain"), word)
+
+
+@register.filter
+def missed_gate(version: Any) -> SafeString:
+    """A label for a version that did not pass its gate; nothing for others, and for none."""
+    return SafeString("") if version is None or version.gate.get("passed") else badge("gate not passed")
+
+
+@register.filter
+def run_badges(run: Any) -> SafeString:
+    """The status of a training run. One whose version did not pass its gate does not look like a success."""
+    missed = missed_gate(getattr(run, "version", None))
+    return format_html("{} {}", badge(run.status, "plain"), missed) if missed else badge(run.status)
+
+
+@register.inclusion_tag("vigia/refused.html")
+def refused(form: BaseForm) -> dict[str, Any]:
+    """What is wrong with a form that was sent, for its top. Puts the cursor into the first such field."""
+    wrong = [field for field in form if field.errors]
+    visible = [field for field in wrong if not field.is_hidden]
+    if visible:
+        for each in form:
+            each.field.widget.attrs.pop("autofocus", None)
+        visible[0].field.widget.attrs["autofocus"] = True
+    return {"form": form, "wrong": visible, "outdated": len(visible) < len(wrong)}
 
 
 @register.filter

@@ -31,7 +31,7 @@ class ModelsView(APIView):
     @extend_schema(responses=RegisteredModelSerializer(many=True), operation_id="list_models")
     def get(self, request: Request) -> Response:
         rows = access.visible_models(request.user)
-        return Response(RegisteredModelSerializer(rows, many=True).data)
+        return Response(RegisteredModelSerializer(rows, many=True, context={"request": request}).data)
 
 
 class ModelDetailView(ModelView):
@@ -39,7 +39,7 @@ class ModelDetailView(ModelView):
 
     @extend_schema(responses=RegisteredModelSerializer, operation_id="get_model")
     def get(self, request: Request, model: str) -> Response:
-        return Response(RegisteredModelSerializer(self.model).data)
+        return Response(RegisteredModelSerializer(self.model, context={"request": request}).data)
 
 
 class VersionsView(ModelView):
@@ -52,7 +52,7 @@ class VersionsView(ModelView):
     )
     def get(self, request: Request, model: str) -> Response:
         rows = before(self.model.versions.defer(*LARGE_COLUMNS), request, "number")
-        return Response(VersionSummarySerializer(rows, many=True).data)
+        return Response(VersionSummarySerializer(rows, many=True, context={"request": request}).data)
 
 
 class VersionDetailView(ModelView):
@@ -60,7 +60,8 @@ class VersionDetailView(ModelView):
 
     @extend_schema(responses=VersionSerializer, operation_id="get_version")
     def get(self, request: Request, model: str, number: int) -> Response:
-        return Response(VersionSerializer(registry.get_version(self.model, number)).data)
+        version = registry.get_version(self.model, number)
+        return Response(VersionSerializer(version, context={"request": request}).data)
 
 
 class ActiveView(ModelView):

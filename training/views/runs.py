@@ -41,7 +41,7 @@ class TrainingRunsView(ModelView):
     )
     def get(self, request: Request, model: str) -> Response:
         rows = before(self.model.runs.select_related("registered_model", "upload", "dataset"), request, "id")
-        return Response(TrainingRunSerializer(rows, many=True).data)
+        return Response(TrainingRunSerializer(rows, many=True, context={"request": request}).data)
 
     @extend_schema(
         request={"application/json": TrainingRequestSerializer, "text/csv": OpenApiTypes.STR},
@@ -125,7 +125,7 @@ class CancelRunView(ModelView):
 def shown(request: Request, run: TrainingRun) -> dict[str, Any]:
     """A run as this client may see it."""
     may_train = access.may(request.user, "train", run.registered_model)
-    return dict(TrainingRunSerializer(run, context={"with_log": may_train}).data)
+    return dict(TrainingRunSerializer(run, context={"request": request, "with_log": may_train}).data)
 
 
 def run_of(model: RegisteredModel, run_id: int) -> TrainingRun:
