@@ -228,8 +228,8 @@ class Plant:
         """A queued run on the rows of the model's first dataset, as the API would leave it."""
         [(run,)] = self.sql(
             "INSERT INTO training_trainingrun (registered_model_id, status, mode, upload_id, "
-            "activation_reason, stage, percent, log_tail, error, attempts, queued_at) "
-            "SELECT m.id, 'queued', 'replace', min(d.id), '', 'queued', 0, '', '', 0, now() "
+            "activation_reason, stage, percent, log_tail, error, attempts, queued_at, notes, repeat) "
+            "SELECT m.id, 'queued', 'replace', min(d.id), '', 'queued', 0, '', '', 0, now(), '[]', false "
             "FROM training_registeredmodel m JOIN training_dataset d ON d.registered_model_id = m.id "
             "WHERE m.name = %s GROUP BY m.id RETURNING id",
             model,

@@ -215,7 +215,7 @@ def test_every_model_is_compiled_and_web_processes_are_small_and_soon_back(
     with service.client() as client:
         for model in client.get("/api/v1/models/").json():
             version = client.get(f"/api/v1/models/{model['name']}/versions/1/").json()
-            assert version["engine"] in ("onnx", "movies"), version["engine_reason"]
+            assert version["engine"] in ("onnx", "tfidf"), version["engine_reason"]
         example = client.get("/api/v1/models/cars/").json()["example"]
     processes = web_processes(service)
     resident = [process.memory_info().rss / 2**20 for process in processes]

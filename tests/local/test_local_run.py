@@ -268,12 +268,14 @@ def test_a_killed_service_is_started_again_and_nothing_of_it_is_left(tree: Path)
         for name in ("web", "worker"):
             os.kill(before[name], signal.SIGKILL)
             one.wait_for(f"{name} was ended by SIGKILL; starting it again in 0.5 s")
-        until = time.monotonic() + 10
-        while not is_answered(port) or recorded(tree).keys() != before.keys():
+        until = time.monotonic() + 20
+        # The workers of a killed master answer a moment longer, and the record still names it.
+        while not is_answered(port) or any(
+            recorded(tree).get(name) in (None, before[name]) for name in ("web", "worker")
+        ):
             assert time.monotonic() < until, one.output
             time.sleep(0.05)
         after = recorded(tree)
-        assert all(after[name] != before[name] for name in ("web", "worker"))
         assert all(after[name] == before[name] for name in ("postgres", "valkey"))
         assert not [each for line in WORKER for each in one.named(line) if each in old]
         one.wait_for_worker()

@@ -300,7 +300,7 @@ def test_what_the_environment_names_is_not_started(fresh: Path) -> None:
     assert answer.stdout.split() == list(given.values())
     assert not (fresh / "postgres").exists()
     assert not (fresh / "valkey").exists()
-    assert set(state(fresh)) == {"secret_key", "metrics_token"}
+    assert set(state(fresh)) == {"secret_key", "metrics_token", "key_apart"}
     assert len(str(state(fresh)["secret_key"])) == 64
 
 

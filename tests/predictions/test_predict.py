@@ -263,7 +263,7 @@ def test_html_in_a_value_is_stored_as_it_is(post: Post, api: APIClient) -> None:
     assert row.inputs["name"] == car["name"]
     exported = api.get("/api/v1/models/cars/predictions/", {"format": "csv"})
     assert exported.headers["Content-Type"].startswith("text/csv")
-    [line] = csv.DictReader(io.StringIO(exported.content.decode()))
+    [line] = csv.DictReader(io.StringIO(exported.getvalue().decode()))
     assert line["key"] == "'=1+1", "a cell that begins like a formula is neutralised"
     assert line["input.name"] == car["name"]
     assert json.loads(json.dumps(float(line["prediction"]))) == given["prediction"]

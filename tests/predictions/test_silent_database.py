@@ -120,9 +120,10 @@ def test_a_proxy_that_acknowledges_and_does_not_answer_delays_no_route_beyond_th
     server, between = behind
     asked(server, key, customer, cookie)
     between.swallows = True
-    for _ in range(2):
+    for turn in range(2):
         for name, seconds, answer in asked(server, key, customer, cookie):
-            is_refused_in_the_one_shape(name, answer)
+            if turn or name != "readiness":  # which may know at first what it learned a moment before
+                is_refused_in_the_one_shape(name, answer)
             assert seconds < ANSWER_SECONDS + 2.5, (name, seconds)
 
 
