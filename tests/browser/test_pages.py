@@ -134,3 +134,22 @@ def test_a_replay_is_asked_for_followed_and_drawn(page: Any, customer: dict[str,
     page.get_by_role("link", name=str(row.pk)).click()
     page.get_by_role("heading", name="Churn").first.wait_for()
     assert str(row.pk) in page.url
+
+
+def test_the_documentation_asks_for_one_key_in_a_dialog_that_one_sees(page: Any) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        page.goto("/api/docs/")
+        groups = page.locator(".opblock-tag")
+        groups.first.wait_for(timeout=60_000)
+        assert groups.all_inner_texts()[0].startswith("Start"), "in the order of use"
+        assert page.locator(".opblock-summary-description:empty").count() == 0
+        page.locator(".btn.authorize").click()
+        dialog = page.locator(".modal-ux")
+        dialog.get_by_text("Paste a client key").wait_for()
+        assert dialog.locator(".auth-container").count() == 1
+        box = dialog.bounding_box()
+        assert 0 <= box["y"] <= 800 - box["height"], (scheme, box)
+        back = page.evaluate("getComputedStyle(document.documentElement).filter")
+        assert ("invert" in back) == (scheme == "dark")
