@@ -13,7 +13,7 @@ from unfold.forms import AuthenticationForm
 LOOPBACK: Final = ("127.0.0.1", "::1")
 
 
-class LoginForm(AuthenticationForm):
+class LoginForm(AuthenticationForm):  # type: ignore[misc]
     """Says where `make run` keeps the password, to a person at the machine that it runs on."""
 
     def __init__(self, request: HttpRequest | None = None, *args: Any, **kwargs: Any) -> None:

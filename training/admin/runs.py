@@ -64,7 +64,7 @@ class TrainingRunAdmin(JobAdmin):
         return row.queued_at
 
     @display(description="status")
-    def state(self, row: TrainingRun) -> str:  # type: ignore[override]
+    def state(self, row: TrainingRun) -> str:
         return run_badges(row)
 
     def page(self, request: HttpRequest, row: TrainingRun) -> dict[str, Any]:
