@@ -225,7 +225,10 @@ def variables_in_code() -> frozenset[str]:
         if isinstance(name, str)
     }
     procfile = (ROOT / "Procfile").read_text(encoding="utf-8")
-    return frozenset(found | set(re.findall(r"\$\{([A-Z_]+)", procfile))) - {"DJANGO_SETTINGS_MODULE"}
+    found |= set(re.findall(r"\$\{([A-Z_]+)", procfile))
+    found = {name for name in found if name.removesuffix("_FILE") == name or name[:-5] not in found}
+    # Not for operators: Vigía itself sets both.
+    return frozenset(found - {"DJANGO_SETTINGS_MODULE", "ORT_DISABLE_TELEMETRY"})
 
 
 def test_every_environment_variable_is_in_the_operators_table() -> None:

@@ -24,7 +24,7 @@ from training.services import jobs
 
 
 def parity(worst: float | None, *, passed: bool) -> Parity:
-    return Parity(passed, 1e-6, "absolute", worst, "a random row", 100, 0, 0.1)
+    return Parity(passed, 1e-6, "absolute", worst, "a random row", 100, 0, 0, 0, 0, 0.1)
 
 
 def test_a_compiled_engine_passes_with_its_parity() -> None:

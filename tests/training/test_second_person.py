@@ -13,7 +13,7 @@ from rest_framework.test import APIClient
 
 from tests.conftest import Post, Staff, assert_error, keyed
 from tests.training.test_admin import REVIEWS, copy
-from tests.training.test_runs import queued
+from tests.training.test_runs import queued, upload
 from training.errors import SecondPerson
 from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun
 from training.services import keys, registry, rollouts, runs
@@ -89,7 +89,7 @@ def test_a_policy_leaves_a_candidate_and_the_run_says_why(
     RegisteredModel.objects.filter(pk=strict.pk).update(policy=policy)
     active = strict.active_version
     assert active is not None
-    run = runs.request(strict, active.dataset, mode="replace", by=client_user)
+    run = runs.request(strict, upload(60, start=601), mode="append", by=client_user)
     assert runs.execute(run.pk)
     run.refresh_from_db()
     assert run.status == "succeeded", run.error
