@@ -47,7 +47,7 @@ deploy-check: install-dev ## Django's deployment checks, with the settings a ser
 	@VIGIA_LOCAL=0 ARTIFACT_KEY=one-of-its-own-because-a-server-has-two-secrets $(TEST_STACK) python manage.py check --deploy --fail-level WARNING
 
 # Three groups side by side, each with a stack of its own: some of them wait while others compute.
-PROCESS_TESTS = tests/e2e tests/local tests/browser
+PROCESS_TESTS = tests/e2e tests/local tests/browser tests/test_schemathesis.py
 LOG_TESTS = tests/predictions tests/config tests/telemetry tests/test_start.py
 ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 GROUP_STACK = $(ONE_THREAD) DATABASE_URL= REDIS_URL= VIGIA_VAR="$(TEST_VAR)/$@" "$(BIN)/python" -m local.stack --reuse --

@@ -52,7 +52,7 @@ def test_an_activation_without_a_reason_is_refused_where_one_looks(page: Any) ->
         for part in (said, page.get_by_label("Reason")):
             box = part.bounding_box()
             assert 0 <= box["y"] <= height - box["height"], (width, box)
-        assert page.evaluate("document.activeElement.name") == "reason"
+        page.wait_for_function("document.activeElement.name === 'reason'")
     assert Activation.objects.count() == 1
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from training.errors import Conflict, Malformed
 from training.models import IdempotencyKey
 
 KEY_LENGTH: Final = 200
+SETTLING_SECONDS: Final = 1.0
 
 
 class KeyReused(Conflict):
@@ -118,6 +120,17 @@ def answer_once(
             raise
         return earlier, True
     return response, False
+
+
+def settled_response(retry: RetryKey, stored: StoredResponse, mark: str) -> StoredResponse:
+    """The stored response once it has lost the header `mark`, which its request removes right after its
+    commit. Where that request ended between the two, the response as it is, without the mark."""
+    until = time.monotonic() + SETTLING_SECONDS
+    while mark in stored.headers and time.monotonic() < until:
+        time.sleep(0.01)
+        stored = stored_response(retry) or stored
+    headers = {name: value for name, value in stored.headers.items() if name != mark}
+    return StoredResponse(stored.status, stored.body, headers)
 
 
 def replace_response(retry: RetryKey, response: StoredResponse) -> None:

@@ -19,6 +19,8 @@ from training.services.idempotency import RetryKey, StoredResponse
 from training.views.prefer_wait import JobResponse
 
 REPLAYED = "Idempotent-Replayed"
+PROVISIONAL = "Vigia-Provisional"
+"""Stored with a response whose last values are not known before the commit, until they are."""
 
 
 class CommittedResponse(Response):
@@ -30,7 +32,7 @@ class CommittedResponse(Response):
     """
 
     def __init__(self, present: Callable[[], Any]) -> None:
-        super().__init__(present())
+        super().__init__(present(), headers={PROVISIONAL: "1"})
         self._present = present
 
     def waited(self) -> Response:
@@ -73,6 +75,8 @@ class IdempotentView(APIView):
 
         stored, replayed = idempotency.answer_once(retry, create, in_transaction=self.creates_rows)
         if replayed:
+            if PROVISIONAL in stored.headers:
+                stored = idempotency.settled_response(retry, stored, PROVISIONAL)
             headers = stored.headers | {REPLAYED: "true"}
             return Response(json.loads(stored.body), stored.status, headers=headers)
         response = _waited(made[-1])
