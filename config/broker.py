@@ -29,7 +29,7 @@ def trouble() -> str:
 
 
 def _ping(url: SplitResult) -> str:
-    """What a Redis server says, where that is no PONG."""
+    """A Redis server answered PING with something else than PONG."""
     asked = _command("PING")
     if url.password is not None:
         name = [unquote(url.username)] if url.username else []

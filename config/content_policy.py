@@ -1,4 +1,4 @@
-"""What a page may load, run and be embedded in; the headers that say so to a browser.
+"""The headers that tell a browser what a page may load, run and be embedded in.
 
 Our own pages get the strict policy. The admin's frame and Swagger UI cannot live under it: Alpine
 compiles the attributes it finds, and both write styles into the page, as DRF's pages do.

@@ -1,4 +1,4 @@
-"""What a Celery worker does by itself, whether messages come or not.
+"""The duties of a Celery worker that need no message.
 
 A worker that takes jobs looks for queued ones in the database; the housekeeping process begins periodic tasks
 that beat has not asked for in time. Both show their signs of life.

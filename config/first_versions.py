@@ -128,7 +128,7 @@ def import_what_training_needs() -> None:
 
 
 class FirstVersion:
-    """What one model without a version is given."""
+    """The first version of one model."""
 
     def __init__(self, row: RegisteredModel, say: Say, complain: Say) -> None:
         self.row, self.say, self.complain = row, say, complain

@@ -1,4 +1,4 @@
-"""What is wrong with the service: asked by the readiness probe, by `/metrics` and by each web process.
+"""The state of the service, for the readiness probe, `/metrics` and each web process.
 
 Each probe runs in a thread of its own, so one that hangs delays neither the others nor an answer beyond
 `DEADLINE_SECONDS`. A probe that still hangs is not begun a second time.
