@@ -222,7 +222,7 @@ def _new_codes(values: Drawn, codes: Drawn) -> Drawn:
 
 @dataclass(frozen=True)
 class Change:
-    """What happens to one column. The model does not look at it, so that nothing else changes with it."""
+    """The change of one column. The model does not read that column, so nothing else changes with it."""
 
     column: str
     of: Callable[[np.random.Generator, Drawn], Drawn]

@@ -34,7 +34,7 @@ these go to the log."""
 
 @dataclass(frozen=True)
 class Report:
-    """What is known now.
+    """The state of the service as known now.
 
     active : active versions. usable : those that can answer.
     """
@@ -162,7 +162,7 @@ _said: Found = {}
 
 
 def report(seconds: float = DEADLINE_SECONDS) -> Report:
-    """What is known of the service, within so many seconds."""
+    """The state of the service, within so many seconds."""
     probes = _asked
     for probe in probes:
         probe.begin()

@@ -58,7 +58,7 @@ class Pulse:
 
         Returns
         -------
-        What the loop calls at each turn.
+        The function that the loop calls at each turn.
         """
         watched = self._loops[loop] = _Loop(seconds, excused)
 

@@ -320,7 +320,7 @@ class LaneWorker(ThreadWorker):  # type: ignore[misc]
         return bool(super().handle_request(req, conn))
 
     def finish_request(self, conn: Connection, done: Any) -> None:
-        """What a thread has answered goes on in the loop, which waits for no client."""
+        """Hands a reply that a thread made back to the loop, which waits for no client."""
         if not self._inline or conn.is_http2:
             super().finish_request(conn, done)
             return

@@ -42,7 +42,7 @@ class Own(Collector):
 
 
 class Health(Collector):
-    """What the health checks find."""
+    """Metrics of the health checks."""
 
     def collect(self) -> Iterable[Metric]:
         found, families = health.report(SCRAPE_SECONDS), Families()
