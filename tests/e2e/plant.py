@@ -250,6 +250,7 @@ class Plant:
                 held = {key: client.type(key) for key in client.keys("*")}, client.llen("celery")
         except Exception as error:
             held = repr(error)
+        codes = {name: process.poll() for name, process in self.processes.items()}
         for name in ("worker", "beat", "second beat"):
             process = self.processes.get(name)
             if process is not None and process.poll() is None:
@@ -261,7 +262,7 @@ class Plant:
         time.sleep(1)
         # Two beats send one each second: what goes well is no news.
         told = [line for line in self.tail(200_000).splitlines() if "publish_waiting_jobs[" not in line]
-        return "\n".join([f"the broker holds {held}", *told])[-40_000:]
+        return "\n".join([f"exit codes {codes}, the broker holds {held}", *told])[-40_000:]
 
     def tail(self, characters: int = 6_000) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")[-characters:]
