@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from predictions.distributions import psi as usual_psi
-from predictions.drift.counts import Counted
-from predictions.drift.verdicts import DRIFT, NOTICE, Finding, Reviewed, compared, judged, review
-from training.bins import Bins
-from training.declaration import Watch
-from training.judging import Answers
-from training.profile import PREDICTION, PROBABILITY, Profile, of_answers, of_column
-from training.schema import Column
+from predictions.replays.sketches import psi as usual_psi
+from vigia_ml.bins import Bins
+from vigia_ml.declaration import Watch
+from vigia_ml.drift.bin_counts import Counted
+from vigia_ml.drift.verdicts import DRIFT, NOTICE, Finding, Reviewed, compared, judged, review
+from vigia_ml.evaluation import Answers
+from vigia_ml.reference_profile import PREDICTION, PROBABILITY, Profile, of_answers, of_column
+from vigia_ml.schema import Column
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "drift.md"
 BEGIN, END = "<!-- simulation:begin -->", "<!-- simulation:end -->"

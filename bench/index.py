@@ -34,15 +34,16 @@ WORDS = 12
 
 def write(path: Path, count: int) -> None:
     from bench.invented import movies
-    from recommender.index import snapshot
+    from recommender.index import catalogue_snapshot
 
-    snapshot.write(path, movies(count))
+    catalogue_snapshot.write(path, movies(count))
 
 
 def build(path: Path, count: int, to: Path) -> dict[str, Any]:
     """Builds an index of the first `count` movies; seconds, processor seconds and the most memory, in MiB."""
     from recommender.declaration import SETTINGS
-    from recommender.index import building, snapshot
+    from recommender.index import build as building
+    from recommender.index import catalogue_snapshot
 
     most = 0.0
 
@@ -51,7 +52,7 @@ def build(path: Path, count: int, to: Path) -> dict[str, Any]:
         most = max(most, memory()[1])
 
     began, cpu = time.monotonic(), time.process_time()
-    catalogue = snapshot.Catalogue(snapshot.read(path).table.slice(0, count))
+    catalogue = catalogue_snapshot.Catalogue(catalogue_snapshot.read(path).table.slice(0, count))
     built = building.build(catalogue, SETTINGS, told)
     taken = {"seconds": time.monotonic() - began, "cpu": time.process_time() - cpu}
     to.write_bytes(built.index)
@@ -62,8 +63,8 @@ def ask(path: Path, texts: list[str]) -> dict[str, Any]:
     """Loads the index as a web process does, and asks."""
     from random import Random
 
-    from recommender.index.asking import Filters, Question, Seed
     from recommender.index.engine import IndexEngine
+    from recommender.index.query import Filters, Question, Seed
 
     before, _ = memory()
     began = time.monotonic()

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from recommender.index.asking import Movie
-from recommender.index.snapshot import Interaction
+from recommender.index.catalogue_snapshot import Interaction
+from recommender.index.query import Movie
 
 VOCABULARY: Final = 1_080_000
 PIECE: Final = 50_000

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from training.declaration import ModelDeclaration
-from training.schema import Column, DatasetSchema
+from vigia_ml.declaration import ModelDeclaration
+from vigia_ml.schema import Column, DatasetSchema
 
 ROWS = int(os.environ.get("MEMORY_ROWS", "1000000"))
 LEVELS = tuple(f"level_{number}" for number in range(8))
@@ -68,7 +68,7 @@ DECLARED = ModelDeclaration(
 
 def write(path: Path, rows: int) -> None:
     """The table, drawn from a seed, batch by batch."""
-    from training.datasets import ROW_GROUP, DatasetWriter
+    from vigia_ml.fitting.parquet import ROW_GROUP, DatasetWriter
 
     rng = np.random.default_rng(1)
     with DatasetWriter(path, SCHEMA) as writer:
@@ -106,8 +106,9 @@ def measure(path: Path) -> dict[str, Any]:
     """Trains on the dataset; what each stage held, in MiB above what the process began with."""
     import sklearn.linear_model  # noqa: F401 - counted before the first row
 
-    from training import datasets, fitting
-    from training.engines.choice import choose
+    from vigia_ml.engines.selection import choose
+    from vigia_ml.fitting import fit as fitting
+    from vigia_ml.fitting import parquet
 
     before, _ = memory()
     stages: list[tuple[str, float, float, float]] = []
@@ -119,7 +120,7 @@ def measure(path: Path) -> dict[str, Any]:
         stages.append((name, held - before, most - before, time.monotonic() - since))
         began.append((stage, time.monotonic()))
 
-    frame = datasets.read_frame(path, SCHEMA)
+    frame = parquet.read_frame(path, SCHEMA)
     size = float(frame.memory_usage(index=False).sum()) / 2**20  # texts are shared: eight bytes a cell
     fitted = fitting.fit(DECLARED, frame, report, release=True)
     del frame

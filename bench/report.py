@@ -80,7 +80,7 @@ def _ours(distribution: str) -> str:
     """The version in Vigía's environment; empty when it is not there."""
     code = (
         "import sys, importlib.metadata as m\n"
-        "from training.version import VERSION\n"
+        "from core.version import VERSION\n"
         "print(VERSION if sys.argv[1] == 'vigia' else m.version(sys.argv[1]))"
     )
     done = subprocess.run(

@@ -93,7 +93,7 @@ def fill(made: list[ModelVersion], rows: int, end: dt.datetime) -> None:
     """Rows spread evenly over the days before `end`."""
     from django.db import connection
 
-    from predictions import partitions
+    from predictions.log import partitions
 
     partitions.ensure(end - dt.timedelta(days=DAYS), 1)
     with connection.cursor() as cursor:
@@ -172,14 +172,14 @@ def inside(rows: int) -> str:
 def roll_up(version: ModelVersion, rows: int, end: dt.datetime) -> Cost:
     """What counting all of it costs; all of it must have been counted, and every hour closed."""
     from predictions.models import RolledHour
-    from predictions.services import rollups
+    from predictions.rollups import counting
 
     model, counted, total = version.registered_model, 0, Cost(0.0, 0.0)
     hours = RolledHour.objects.filter(registered_model=model, hour__lt=end)
 
     def go_on() -> None:
         nonlocal counted
-        counted += rollups.roll_up(model, seconds=20).rows
+        counted += counting.roll_up(model, seconds=20).rows
 
     while counted < rows or hours.filter(closed=False).exists():
         before = counted, hours.filter(closed=True).count()
@@ -197,22 +197,22 @@ def readings(
     version: ModelVersion, rows: int, since: dt.datetime, end: dt.datetime
 ) -> dict[str, Callable[[], Any]]:
     """What is read, by how the table names it; the sums must be those of the log."""
-    from predictions.services import rollups
+    from predictions.rollups import counting
 
-    model, hour, day = version.registered_model, rollups.HOUR, dt.timedelta(days=1)
-    by_version = {number: 0 for _, number, _ in rollups.traffic(model, since, end, day)}
-    for _, number_of, answered in rollups.traffic(model, since, end, day):
+    model, hour, day = version.registered_model, counting.HOUR, dt.timedelta(days=1)
+    by_version = {number: 0 for _, number, _ in counting.traffic(model, since, end, day)}
+    for _, number_of, answered in counting.traffic(model, since, end, day):
         by_version[number_of] += answered
-    columns = {column.rows for column in rollups.window(version, since, end).values()}
+    columns = {column.rows for column in counting.window(version, since, end).values()}
     if sum(by_version.values()) != rows or columns != {by_version[version.number]}:
         raise Failed(f"the sums differ: {by_version}, {columns}")
     whole = f"`window`: a version's {DAYS} days, {by_version[version.number]:,} rows"
     return {
-        whole: lambda: rollups.window(version, since, end),
-        "`by_step`: the same by day": lambda: rollups.by_step(version, since, end, day),
-        "`traffic`: all versions by day": lambda: rollups.traffic(model, since, end, day),
-        "`traffic`: all versions by hour": lambda: rollups.traffic(model, since, end, hour),
-        "`answered`: the model's rows": lambda: rollups.answered([model.pk], since, end),
+        whole: lambda: counting.window(version, since, end),
+        "`by_step`: the same by day": lambda: counting.by_step(version, since, end, day),
+        "`traffic`: all versions by day": lambda: counting.traffic(model, since, end, day),
+        "`traffic`: all versions by hour": lambda: counting.traffic(model, since, end, hour),
+        "`answered`: the model's rows": lambda: counting.answered([model.pk], since, end),
     }
 
 

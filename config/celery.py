@@ -21,29 +21,31 @@ def begin_to_count(sender: Any = None, **_: Any) -> None:
     """In a worker's first process, before it makes others."""
     from django.conf import settings
 
-    from config.telemetry import place
+    from core.metrics import multiprocess_dir
 
-    place.begin("worker", str(sender.hostname).partition("@")[0])  # two on one machine have two names
+    multiprocess_dir.begin(
+        "worker", str(sender.hostname).partition("@")[0]
+    )  # two on one machine have two names
     if settings.WORKER_METRICS_PORT:
-        from config.telemetry import exposing
+        from web.metrics import views
 
-        exposing.serve_worker(settings.WORKER_METRICS_PORT)
+        views.serve_worker(settings.WORKER_METRICS_PORT)
 
 
 @task_postrun.connect
 def count_task(task: Any = None, state: str | None = None, **_: Any) -> None:
     """A task ended. There are few of them: what was counted is passed on at once."""
-    from config.telemetry import flushing, place
-    from training.telemetry import counting
+    from core.metrics import counters, multiprocess_dir
+    from web.metrics import exporter
 
-    if place.role() == "worker":  # not where a task is called as a function
-        counting.count("vigia_tasks_total", task.name, (state or "unknown").lower())
-        flushing.flusher().flush(web=False)
+    if multiprocess_dir.role() == "worker":  # not where a task is called as a function
+        counters.count("vigia_tasks_total", task.name, (state or "unknown").lower())
+        exporter.flusher().flush(web=False)
 
 
 @worker_process_shutdown.connect
 def process_ended(pid: int | None = None, **_: Any) -> None:
-    from config.telemetry import place
+    from core.metrics import multiprocess_dir
 
-    if place.role() is not None and pid is not None:
-        place.process_ended(pid)
+    if multiprocess_dir.role() is not None and pid is not None:
+        multiprocess_dir.process_ended(pid)

@@ -18,10 +18,10 @@ from celery.signals import task_postrun, task_prerun
 from django.conf import settings
 from django.db import Error, connection
 
-from config import broker
-from config.pulse import Pulse
-from config.telemetry import place
-from training.services import heartbeats, polling
+from core import broker
+from core.metrics import multiprocess_dir
+from training.jobs import heartbeats, polling
+from training.jobs.pulse import Pulse
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Duties(bootsteps.StartStopStep):
         self._pulse: Pulse | None = None
         self._turns: Any = None
         if self._takes_jobs:  # before the pool forks: its processes share the places
-            directory = Path(os.environ.get(place.VARIABLE) or place.base() / "worker")
+            directory = Path(os.environ.get(multiprocess_dir.VARIABLE) or multiprocess_dir.base() / "worker")
             polling.limit(directory, worker.concurrency)
 
     def start(self, worker: Any) -> None:

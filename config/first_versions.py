@@ -28,9 +28,13 @@ from django.db import connection, connections, transaction
 from django.db.models import F
 
 from recommender.models import Movie
+from training import providers
+from training.jobs import leases
 from training.models import RegisteredModel, TrainingRun
-from training.schema import InvalidRows
-from training.services import comparison, datasets, jobs, makers, runs
+from training.reports import side_by_side as comparison
+from training.runs import requests as run_requests
+from training.runs import uploads
+from vigia_ml.schema import InvalidRows
 
 SAMPLES = Path(settings.BASE_DIR) / "training" / "samples"
 MOVIES = Path(settings.BASE_DIR) / "recommender" / "samples"
@@ -51,14 +55,14 @@ def requeue_interrupted() -> int:
     Only for a start that knows that nothing else works on this database. Returns how many there were.
     """
     return sum(
-        kind._default_manager.filter(status=jobs.Status.RUNNING).update(
-            status=jobs.Status.QUEUED,
+        kind._default_manager.filter(status=leases.Status.RUNNING).update(
+            status=leases.Status.QUEUED,
             lease_owner=None,
             lease_until=None,
             stage="interrupted; queued again",
             percent=0,
         )
-        for kind in jobs.kinds()
+        for kind in leases.kinds()
     )
 
 
@@ -123,7 +127,7 @@ def _stop(signum: int, frame: FrameType | None) -> NoReturn:
 
 def import_what_training_needs() -> None:
     """Once, before processes are forked: each of them would take seconds to import it again."""
-    for module in ("training.services.execution", "recommender.services.building", *HEAVY):
+    for module in ("training.runs.execution", "recommender.training_run", *HEAVY):
         importlib.import_module(module)
 
 
@@ -151,7 +155,7 @@ class FirstVersion:
         return given if given.exists() else samples / f"{self.row.name}.{ending}"
 
     def _requested(self) -> TrainingRun | None:
-        if makers.find(self.row.name) is not None:
+        if providers.find(self.row.name) is not None:
             return self._index()
         path = self._source(SAMPLES, "csv")
         if not path.exists():
@@ -160,9 +164,9 @@ class FirstVersion:
             return None
         try:
             with path.open("rb") as stream, transaction.atomic():
-                dataset = datasets.from_csv(self.row, stream, by=None, source=path.name)
+                dataset = uploads.from_csv(self.row, stream, by=None, source=path.name)
                 reason = f"first version, trained from {path.name}"
-                return runs.request(
+                return run_requests.request(
                     self.row, dataset, mode=TrainingRun.Mode.REPLACE, by=None, activation_reason=reason
                 )
         except InvalidRows as error:
@@ -185,7 +189,7 @@ class FirstVersion:
                 self._not_made(f"{path}: {error}")
                 return None
         reason = f"first version, built from {path.name}"
-        return runs.request_again(self.row, by=None, activation_reason=reason)
+        return run_requests.request_again(self.row, by=None, activation_reason=reason)
 
     def _tell(self, run: TrainingRun, seconds: float) -> None:
         run.refresh_from_db()
@@ -205,10 +209,10 @@ class FirstVersion:
         """Executes the run, or waits for the process that holds it and takes over when its lease runs out."""
         tell = time.monotonic() + ASK_SECONDS
         while not _is_finished(run):
-            lease = jobs.claim(TrainingRun, run.pk)
+            lease = leases.claim(TrainingRun, run.pk)
             if lease is not None:
                 with lease.kept_alive(), given_back(lease):
-                    jobs.do(lease)
+                    leases.do(lease)
                 continue
             if time.monotonic() >= tell:
                 tell += TELL_SECONDS
@@ -232,7 +236,7 @@ def _holder(run: TrainingRun) -> str:
 
 
 @contextmanager
-def given_back(lease: jobs.Lease) -> Iterator[None]:
+def given_back(lease: leases.Lease) -> Iterator[None]:
     """Gives the job back when this process is told to stop; that is no attempt that failed."""
     try:
         yield
@@ -240,7 +244,7 @@ def given_back(lease: jobs.Lease) -> Iterator[None]:
         if not connection.in_atomic_block:
             connection.close()  # it may have been in the middle of a statement
         lease.held().update(
-            status=jobs.Status.QUEUED,
+            status=leases.Status.QUEUED,
             attempts=F("attempts") - 1,
             lease_owner=None,
             lease_until=None,

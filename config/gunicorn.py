@@ -42,9 +42,9 @@ if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK):  # noqa: S108
 
 def on_starting(server: Any) -> None:
     """The processes will leave their numbers for /metrics in a directory that is empty now."""
-    from config.telemetry import place
+    from core.metrics import multiprocess_dir
 
-    place.begin("web")
+    multiprocess_dir.begin("web")
 
 
 def _keep_the_heap_small() -> None:
@@ -68,8 +68,8 @@ def post_worker_init(worker: Any) -> None:
     import gc
     import threading
 
-    from config.telemetry import flushing
-    from training.services import serving
+    from training.serving import engine_cache
+    from web.metrics import exporter
 
     # What was loaded so far stays: the collector need not walk it again and again. And it need not come for
     # every few hundred of the short-lived objects that a large request is made of. But views, requests and
@@ -78,23 +78,24 @@ def post_worker_init(worker: Any) -> None:
     gc.set_threshold(10_000, 5, 3)
     _keep_the_heap_small()
 
-    threading.Thread(target=serving.warm_up, name="warm-up", daemon=True).start()
-    flushing.start()
+    threading.Thread(target=engine_cache.warm_up, name="warm-up", daemon=True).start()
+    exporter.start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
     """What was promised to the log is written before the process ends; then what shadows are to be asked, and
     what was counted."""
-    from config.telemetry import flushing
-    from predictions import log, shadowing
+    from predictions.log import writer
+    from predictions.rollouts import shadow_worker
+    from web.metrics import exporter
 
-    log.close()
-    shadowing.close()
-    flushing.close()
+    writer.close()
+    shadow_worker.close()
+    exporter.close()
 
 
 def child_exit(server: Any, worker: Any) -> None:
     """In the first process, however the other one ended: its queue is no more."""
-    from config.telemetry import place
+    from core.metrics import multiprocess_dir
 
-    place.process_ended(worker.pid)
+    multiprocess_dir.process_ended(worker.pid)

@@ -24,19 +24,23 @@ from django.http import UnreadablePostError
 from django.http.request import split_domain_port, validate_host
 from uuid_utils import uuid7
 
-from config import asking, errors, routes
+from config import asking
 from config.asking import Asked
 from config.deadlines import Limits
-from predictions import inference, shadowing
-from predictions import log as prediction_log
 from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown, PredictionFailed
-from predictions.inference import Caller, Committable
-from predictions.tutorials import ChurnTutorialView, HousesTutorialView, churn_answer, house_answer
-from recommender.answers import titles
+from predictions.inference import pipeline
+from predictions.inference.pipeline import Caller, Committable
+from predictions.log import writer as prediction_log
+from predictions.rollouts import shadow_worker
+from predictions.views.legacy_routes import ChurnTutorialView, HousesTutorialView, churn_answer, house_answer
 from recommender.declaration import NAME as MOVIES
-from recommender.services.answering import quick
-from training.schema import InvalidRows
-from training.services import idempotency, keys, serving, snapshot
+from recommender.recommendations.response import titles
+from recommender.recommendations.service import quick
+from training import idempotency
+from training.access import client_keys
+from training.serving import engine_cache, routing
+from vigia_ml.schema import InvalidRows
+from web import errors, route_labels
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +54,7 @@ ACCEPTED: Final = frozenset(
 CONTENT_TYPES: Final = frozenset(
     ("application/json", "application/json; charset=utf-8", "application/json;charset=utf-8")
 )
-Asks = Callable[[serving.Served, bytes, Caller, int], Committable | None]
+Asks = Callable[[engine_cache.Served, bytes, Caller, int], Committable | None]
 Shape = Callable[[dict[str, Any]], dict[str, Any]]
 TUTORIALS: Final[dict[str, tuple[str, Shape, Asks | None]]] = {
     "/predict": (ChurnTutorialView.model_name, lambda given: churn_answer(given["predictions"][0]), None),
@@ -74,10 +78,10 @@ class Place:
     """A route of this lane.
 
     number : of the version; None for the active one. headers : of its answers.
-    route : its name in the metrics, see `config.routes`.
+    route : its name in the metrics, see `web.route_labels`.
     shape : for a route that takes one object and answers in a shape of its own, what becomes of our answer.
     asks : for a route of an application above: answers a body, or declines it; see
-        `recommender.services.answering.quick`.
+        `recommender.recommendations.service.quick`.
     """
 
     model: str
@@ -145,7 +149,7 @@ class Begun:
         """The answer's body."""
         if self.place.shape is None:
             return self.prepared.body()
-        return inference.encode(self.place.shape(self.prepared.as_dict()))
+        return pipeline.encode(self.place.shape(self.prepared.as_dict()))
 
     def refused(self, error: Exception) -> Reply:
         """The one error shape; what failed was the log, so it is not tried again on the ordinary way."""
@@ -161,11 +165,11 @@ def _refusal(
     described: dict[str, Any],
     headers: list[tuple[str, str]],
     request_id: str,
-    route: str = routes.UNKNOWN,
+    route: str = route_labels.UNKNOWN,
 ) -> Reply:
     errors.count(described)
-    routes.count(route, "POST" if route != routes.UNKNOWN else "", status)
-    body = inference.encode({"error": described | {"request_id": request_id}})
+    route_labels.count(route, "POST" if route != route_labels.UNKNOWN else "", status)
+    body = pipeline.encode({"error": described | {"request_id": request_id}})
     return Reply(status, [*headers, ("Content-Length", str(len(body))), ("X-Request-ID", request_id)], body)
 
 
@@ -194,14 +198,14 @@ class Lane:
             return known
         if found := ACTIVE.fullmatch(path):
             allowed = _headers("GET, POST, HEAD, OPTIONS", secure=self._https)
-            known = Place(found[1], None, allowed, routes.ACTIVE)
+            known = Place(found[1], None, allowed, route_labels.ACTIVE)
         elif found := VERSION.fullmatch(path):
             allowed = _headers("POST, OPTIONS", secure=self._https)
-            known = Place(found[1], int(found[2]), allowed, routes.VERSION)
+            known = Place(found[1], int(found[2]), allowed, route_labels.VERSION)
         elif path in TUTORIALS:
             model, shape, asks = TUTORIALS[path]
             known = Place(model, None, _headers("POST, OPTIONS", secure=self._https), path, shape, asks)
-        elif path == routes.RECOMMENDATIONS:
+        elif path == route_labels.RECOMMENDATIONS:
             allowed = _headers("GET, POST, HEAD, OPTIONS", secure=self._https)
             known = Place(MOVIES, None, allowed, path, asks=quick)
         if known is not None and len(self._places) < KNOWN_PLACES:
@@ -244,7 +248,7 @@ class Lane:
 
         Parameters
         ----------
-        done : see `predictions.log.Entry`.
+        done : see `predictions.log.writer.Entry`.
         """
         since = time.perf_counter()
         welcome = self._welcome(asked)
@@ -269,19 +273,19 @@ class Lane:
         if rows is None or (place.shape is not None and body.lstrip()[:1] != b"{"):
             return None
         try:
-            prepared = inference.prepare(served, rows, caller, generation)
+            prepared = pipeline.prepare(served, rows, caller, generation)
         except (InvalidRows, PredictionFailed):
             return None
-        then = shadowing.after(named, prepared, done)
+        then = shadow_worker.after(named, prepared, done)
         return Begun(prepared.entry(generation, done=then), prepared, place, since)
 
     def _welcome(
         self, asked: Asked
-    ) -> tuple[Place, serving.Served, snapshot.Client, snapshot.Named, int] | None:
+    ) -> tuple[Place, engine_cache.Served, routing.Client, routing.Named, int] | None:
         """Where this goes, what answers, who asks, the arm that is, and the generation all that is known
         from; or None."""
-        known = snapshot.peek()
-        key = keys.key_of(asked.authorization)
+        known = routing.peek()
+        key = client_keys.key_of(asked.authorization)
         if (
             known is None
             or key is None
@@ -299,7 +303,7 @@ class Lane:
             named = known.peek_version(place.model, place.number, client.user_id)
         if client is None or place is None or named is None or named.model_id not in client.may_predict:
             return None
-        served = serving.peek(named.version_id)
+        served = engine_cache.peek(named.version_id)
         if served is None or not (served.engine.takes_matrix or place.asks is not None):
             return None
         return place, served, client, named, known.generation

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from celery.beat import PersistentScheduler
 
-from config import broker
-from config.pulse import Pulse
+from core import broker
+from training.jobs.pulse import Pulse
 
 LOOP_SECONDS: Final = 120.0
 

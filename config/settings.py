@@ -10,9 +10,9 @@ import dj_database_url
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
-from config import env
-from config.telemetry import place
-from training.version import VERSION
+from core import env
+from core.metrics import multiprocess_dir
+from core.version import VERSION
 
 BASE_DIR = env.BASE_DIR
 VAR_DIR = env.var_dir()
@@ -45,21 +45,22 @@ INSTALLED_APPS = [
     "csp",
     "axes",
     "config",
+    "web",
     "training",
     "predictions",
     "recommender",
 ]
 
 MIDDLEWARE = [
-    "config.middleware.RequestIdMiddleware",
-    "config.content_policy.ContentPolicyMiddleware",
+    "web.middleware.RequestIdMiddleware",
+    "web.content_policy.ContentPolicyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "config.middleware.DescribeMissingMethods",
-    "config.middleware.RefuseUnreadableBodies",
+    "web.middleware.DescribeMissingMethods",
+    "web.middleware.RefuseUnreadableBodies",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "config.middleware.AppendSlashToPages",
+    "web.middleware.AppendSlashToPages",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -74,7 +75,7 @@ TEMPLATES: list[dict[str, Any]] = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         # Before the apps: some templates here stand in for those of the admin's theme.
-        "DIRS": [BASE_DIR / "config" / "templates"],
+        "DIRS": [BASE_DIR / "web" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -91,7 +92,7 @@ DATABASES: dict[str, Any] = {
     "default": {
         **dj_database_url.parse(
             env.from_stack("DATABASE_URL", "database_url"),
-            engine="training.database",
+            engine="core.database",
             conn_max_age=env.number("DATABASE_CONN_MAX_AGE", 600),
             conn_health_checks=True,
         ),
@@ -112,7 +113,7 @@ DATABASES["default"]["OPTIONS"] = (
     }
     | DATABASES["default"].get("OPTIONS", {})  # what DATABASE_URL says itself goes before
 )
-# Of a process that answers requests, for one answer; see training.database.limits.
+# Of a process that answers requests, for one answer; see core.database.limits.
 DATABASE_ANSWER_SECONDS = env.number("DATABASE_ANSWER_SECONDS", 15)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -197,30 +198,30 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
 
 # -- /metrics ------------------------------------------------------------------------------------------
 METRICS_TOKEN = env.text("METRICS_TOKEN", str(env.local_stack().get("metrics_token") or ""))  # "": none
-METRICS_DIR = str(place.base())  # what the processes of this machine count
+METRICS_DIR = str(multiprocess_dir.base())  # what the processes of this machine count
 WORKER_METRICS_PORT = env.number("WORKER_METRICS_PORT", 0)  # where the worker shows its own; 0: nowhere
 
 # -- the API -------------------------------------------------------------------------------------------
 RATE_LIMIT = env.text("RATE_LIMIT", "")  # for example 1000/min; per key and process, off by default
 REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "config.authentication.KeyAuthentication",
+        "web.authentication.KeyAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": [
         "rest_framework.renderers.JSONRenderer",
-        "config.renderers.BrowsableRenderer",
+        "web.renderers.BrowsableRenderer",
     ],
     "DEFAULT_PARSER_CLASSES": ["training.parsers.StrictJSONParser"],
     "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.UserRateThrottle"] if RATE_LIMIT else [],
     "DEFAULT_THROTTLE_RATES": {"user": RATE_LIMIT or None},
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "config.errors.handle",
+    "EXCEPTION_HANDLER": "web.errors.handle",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
 REST_KNOX = {
-    "TOKEN_TTL": None,  # the admin chooses the expiry of every key; see training.services.keys
+    "TOKEN_TTL": None,  # the admin chooses the expiry of every key; see training.access.client_keys
     "AUTH_HEADER_PREFIX": "Token",
 }
 SPECTACULAR_SETTINGS = {
@@ -234,8 +235,8 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "OAS_VERSION": "3.1.0",
-    "PREPROCESSING_HOOKS": ["config.openapi.only_the_api"],
-    "POSTPROCESSING_HOOKS": ["config.openapi.add_models"],
+    "PREPROCESSING_HOOKS": ["web.openapi.only_the_api"],
+    "POSTPROCESSING_HOOKS": ["web.openapi.add_models"],
 }
 
 # -- limits; all settable ------------------------------------------------------------------------------
@@ -263,7 +264,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
-# The first of them counts wrong passwords and refuses one too many; see config.logins.
+# The first of them counts wrong passwords and refuses one too many; see web.logins.
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",
     "django.contrib.auth.backends.ModelBackend",
@@ -274,13 +275,13 @@ AXES_COOLOFF_TIME = timedelta(minutes=LOGIN_LOCK_MINUTES)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
-AXES_CLIENT_IP_CALLABLE = "config.logins.client_address"
-AXES_LOCKOUT_CALLABLE = "config.logins.locked"
+AXES_CLIENT_IP_CALLABLE = "web.logins.client_address"
+AXES_LOCKOUT_CALLABLE = "web.logins.locked"
 AXES_DISABLE_ACCESS_LOG = True  # the session is the trace of a login
 AXES_ENABLE_ADMIN = False  # unlocked by manage.py axes_reset_username
 AXES_VERBOSE = False
 LOGIN_URL, LOGIN_REDIRECT_URL = "/admin/login/", "/admin/"
-CSRF_FAILURE_VIEW = "config.errors.csrf_failure"
+CSRF_FAILURE_VIEW = "web.errors.csrf_failure"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SECURE_SSL_REDIRECT = HTTPS and env.flag("HTTPS_REDIRECT", default=True)
 SECURE_REDIRECT_EXEMPT = [r"^healthz/", r"^ping$", r"^metrics$"]
@@ -307,7 +308,7 @@ LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(request_id)s %(name)s %(message)s"}},
-    "filters": {"request": {"()": "config.logs.RequestIdFilter"}},
+    "filters": {"request": {"()": "web.log_filter.RequestIdFilter"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request"]}},
     "root": {"handlers": ["console"], "level": env.text("LOG_LEVEL", "INFO")},
     "loggers": {
@@ -341,8 +342,8 @@ UNFOLD: dict[str, Any] = {
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
     "BORDER_RADIUS": "6px",
-    "DASHBOARD_CALLBACK": "config.dashboard.context",
-    "LOGIN": {"form": "config.login_form.LoginForm"},
+    "DASHBOARD_CALLBACK": "web.admin.dashboard.context",
+    "LOGIN": {"form": "web.login_form.LoginForm"},
     "COLORS": {
         "primary": {
             "50": "oklch(97.5% .013 220)",
@@ -404,9 +405,9 @@ UNFOLD: dict[str, Any] = {
             {
                 "title": "Access",
                 "items": [
-                    _link("Keys", "key", "admin:knox_authtoken_changelist", "config.sidebar.sees_keys"),
-                    _link("People", "person", "admin:auth_user_changelist", "config.sidebar.sees_people"),
-                    _link("Groups", "group", "admin:auth_group_changelist", "config.sidebar.sees_groups"),
+                    _link("Keys", "key", "admin:knox_authtoken_changelist", "web.admin.sidebar.sees_keys"),
+                    _link("People", "person", "admin:auth_user_changelist", "web.admin.sidebar.sees_people"),
+                    _link("Groups", "group", "admin:auth_group_changelist", "web.admin.sidebar.sees_groups"),
                 ],
             },
             {

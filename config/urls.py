@@ -5,11 +5,11 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
-from config import views
-from config.api_root import ApiRootView
-from config.telemetry.exposing import MetricsView
-from predictions.admin import watch
+from predictions.admin import monitoring
 from recommender import urls as recommender_urls
+from web import views
+from web.api_root import ApiRootView
+from web.metrics.views import MetricsView
 
 admin.site.site_url = "/"
 
@@ -19,12 +19,12 @@ urlpatterns = [
     path("healthz/live", views.live, name="live"),
     path("healthz/ready", views.ready, name="ready"),
     path("metrics", MetricsView.as_view(), name="metrics"),
-    path("admin/watch/", include(watch.urls())),
+    path("admin/watch/", include(monitoring.urls())),
     path("admin/", admin.site.urls),
     path("api/schema/", views.SchemaView.as_view(), name="openapi"),
     path(
         "api/docs/",
-        SpectacularSwaggerSplitView.as_view(url_name="openapi", template_name="config/docs.html"),
+        SpectacularSwaggerSplitView.as_view(url_name="openapi", template_name="web/docs.html"),
         name="docs",
     ),
     path("docs", RedirectView.as_view(pattern_name="docs")),
@@ -32,12 +32,12 @@ urlpatterns = [
     path("api/v1/", include("training.urls")),
     path("api/v1/", include("predictions.urls")),
     path("api/v1/", include("recommender.urls")),
-    path("", include("predictions.tutorials")),
+    path("", include("predictions.views.legacy_routes")),
     path("", include(recommender_urls.tutorial)),
     path("", include(recommender_urls.page)),
 ]
 
-handler400 = "config.errors.bad_request"
-handler403 = "config.errors.permission_denied"
-handler404 = "config.errors.not_found"
-handler500 = "config.errors.server_error"
+handler400 = "web.errors.bad_request"
+handler403 = "web.errors.permission_denied"
+handler404 = "web.errors.not_found"
+handler500 = "web.errors.server_error"

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     # gunicorn's first process imports this module too, and that one must stay without Django: what is loaded
     # before the fork is shared with the children, open connections and models included.
     from config.lane import Begun, Lane, Reply
-    from predictions.log import Entry
+    from predictions.log.writer import Entry
 
 log = logging.getLogger(__name__)
 

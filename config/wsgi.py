@@ -21,7 +21,7 @@ _modules.update(dict.fromkeys(UNUSED))  # an import of None fails
 django.setup(set_prefix=False)
 
 from config.lane import Lane  # noqa: E402
-from training.database import limits  # noqa: E402
+from core.database import limits  # noqa: E402
 
 limits.answer_requests()
 
@@ -33,7 +33,7 @@ for _name, _module in _here.items():
 
 
 class Utf8Request(WSGIRequest):
-    """Text is UTF-8, whatever charset the client names; `config.charsets` refuses the others in words."""
+    """Text is UTF-8, whatever charset the client names; `web.charsets` refuses the others in words."""
 
     def _set_content_type_params(self, meta: dict[str, Any]) -> None:
         try:

@@ -15,7 +15,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from config import env, heartbeat
+from core import env, heartbeat_files
 
 PROBES = {"web": ("/healthz/ready", 5.0), "live": ("/healthz/live", 20.0)}
 # What the process is called, and its role.
@@ -56,7 +56,7 @@ def silent(role: str, seconds: float, *, end: bool) -> str:
     end : whether a process that is silent is killed, so that whoever supervises it starts another. One that
         stands still does not hear a polite signal.
     """
-    found = heartbeat.seen(role)
+    found = heartbeat_files.seen(role)
     if found is None:
         return f"no {role} process of this machine has shown a sign of life yet"
     age, process = found
@@ -82,7 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m docker.health", description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=(*PROBES, *PROCESSES))
     parser.add_argument("--end", action="store_true", help="kill a background process that is silent")
-    parser.add_argument("--seconds", type=float, default=heartbeat.SILENT_SECONDS, help="of silence allowed")
+    parser.add_argument(
+        "--seconds", type=float, default=heartbeat_files.SILENT_SECONDS, help="of silence allowed"
+    )
     options = parser.parse_args(arguments)
     if options.what in PROBES:
         wrong = probe(*PROBES[options.what])

@@ -6,14 +6,16 @@ class PredictionsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from training.services import jobs, rehearsal, sources
+        from training.jobs import leases
+        from training.registry import answers_check
+        from training.runs import row_sources
 
-        jobs.register("predictions.replay", "predictions.services.replays.replay")
-        rehearsal.register("JSON", "predictions.services.rehearsal.by_json")
-        rehearsal.register("CSV", "predictions.services.rehearsal.by_csv")
-        sources.register(
+        leases.register("predictions.replay", "predictions.replays.jobs.replay")
+        answers_check.register("JSON", "predictions.inference.answers_check.by_json")
+        answers_check.register("CSV", "predictions.inference.answers_check.by_csv")
+        row_sources.register(
             "outcomes",
-            check="predictions.services.learning.check",
-            collect="predictions.services.learning.collect",
-            predictions="predictions.services.learning.predictions",
+            check="predictions.outcomes.training_source.check",
+            collect="predictions.outcomes.training_source.collect",
+            predictions="predictions.outcomes.training_source.predictions",
         )

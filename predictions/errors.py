@@ -1,8 +1,8 @@
-"""Refusals of the prediction path, typed; `config.errors` maps them to status codes."""
+"""Refusals of the prediction path, typed; `web.errors` maps them to status codes."""
 
 from __future__ import annotations
 
-from training.errors import TooLarge, VigiaError
+from core.errors import TooLarge, VigiaError
 
 
 class LogUnavailable(VigiaError):

@@ -11,13 +11,18 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from predictions import partitions
-from predictions.services import joining, quality, retention, retraining, reviews, rollups, shadows
-from predictions.services.retention import is_in_the_log
+from core.errors import VigiaError
+from predictions import retention
+from predictions.drift import retraining, reviews
+from predictions.log import partitions
+from predictions.outcomes import matching
+from predictions.quality import realised
+from predictions.retention import is_in_the_log
+from predictions.rollouts import shadow_retention
+from predictions.rollups import counting
 from training import tasks as training_tasks
-from training.errors import VigiaError
 from training.models import IdempotencyKey, RegisteredModel
-from training.services import pruning
+from training.registry import artifact_pruning
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +41,7 @@ def prune_artifacts() -> int:
     """Prunes the models whose row says how many retired artifacts are kept; how many artifacts went."""
     went = 0
     for model in RegisteredModel.objects.filter(kept_artifacts__isnull=False):
-        done = pruning.prune(model, is_referred_to=is_in_the_log)
+        done = artifact_pruning.prune(model, is_referred_to=is_in_the_log)
         went += sum(not each.kept for each in done)
     return went
 
@@ -51,13 +56,13 @@ def forget_idempotency_keys() -> int:
 @shared_task
 def forget_shadow_answers() -> int:
     """Removes what shadows answered to rows that are no longer in the log; how many."""
-    return shadows.follow_the_log()
+    return shadow_retention.follow_the_log()
 
 
 @shared_task
 def join_waiting_outcomes() -> int:
     """Gives outcomes that came before their prediction the one that has come since; how many."""
-    return joining.join_waiting()
+    return matching.join_waiting()
 
 
 @shared_task
@@ -67,8 +72,8 @@ def count_the_log() -> int:
 
     def count(model: RegisteredModel) -> None:
         nonlocal rows
-        rows += rollups.roll_up(model, seconds=PIECE_SECONDS).rows
-        quality.add_up(model, seconds=PIECE_SECONDS)
+        rows += counting.roll_up(model, seconds=PIECE_SECONDS).rows
+        realised.add_up(model, seconds=PIECE_SECONDS)
 
     _one_by_one(RegisteredModel.objects.all(), count)
     return rows

@@ -7,16 +7,16 @@ class RecommenderConfig(AppConfig):
     verbose_name = "movies"
 
     def ready(self) -> None:
+        from core.metrics import definitions
         from recommender import declaration
         from recommender.telemetry import METRICS
-        from training import engines
-        from training.services import makers
-        from training.telemetry import names
+        from training import providers
+        from vigia_ml import engines
 
         engines.register(declaration.ENGINE, "recommender.index.engine:IndexEngine.from_bytes")
-        names.register(METRICS)
-        makers.register(
-            makers.Maker(
+        definitions.register(METRICS)
+        providers.register(
+            providers.Maker(
                 name=declaration.NAME,
                 title=declaration.TITLE,
                 description=declaration.DESCRIPTION,
@@ -25,8 +25,8 @@ class RecommenderConfig(AppConfig):
                 metrics=declaration.METRICS,
                 smaller_is_better=declaration.SMALLER_IS_BETTER,
                 source={"from": "catalogue"},
-                make="recommender.services.building.make",
-                remake="recommender.services.building.remake",
+                make="recommender.training_run.make",
+                remake="recommender.training_run.remake",
                 asked_at="/api/v1/recommendations/",
                 example=declaration.EXAMPLE,
                 page="/movies/",

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from recommender.index.fields import Field, Settings
-from training.declaration import Gate
+from recommender.index.config import Field, Settings
+from vigia_ml.declaration import Gate
 
 NAME: Final = "movies"
 TITLE: Final = "Movies"

@@ -1,10 +1,10 @@
-"""Refusals of the recommender, typed; `config.errors` maps them to status codes."""
+"""Refusals of the recommender, typed; `web.errors` maps them to status codes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from training.errors import Conflict, NotFound
+from core.errors import Conflict, NotFound
 
 
 class UnknownMovie(NotFound):

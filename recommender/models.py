@@ -12,7 +12,7 @@ from django.db import models
 from django.db.models import Func
 from django.utils import timezone
 
-from recommender.entries import (
+from recommender.movie_schema import (
     FIRST_YEAR,
     HIGHEST_RATING,
     LANGUAGE,
@@ -23,7 +23,7 @@ from recommender.entries import (
     LONGEST_TITLE,
     MOST_TERMS,
 )
-from recommender.titles import key_of
+from recommender.title_keys import key_of
 from training.models import ModelVersion
 
 LONGEST_REFERENCE: Final = 200
@@ -38,9 +38,9 @@ def lowered(terms: str | models.Expression) -> Func:
 class Movie(models.Model):
     """One movie of the catalogue. Never deleted: the log refers to it. Withdrawn, it is not recommended.
 
-    `recommender.services.catalogue` changes it.
+    `recommender.catalogue.service` changes it.
 
-    id : the source's own. title_key : what the title is found by, see `recommender.titles`. year : of its
+    id : the source's own. title_key : what the title is found by, see `recommender.title_keys`. year : of its
     release. popularity : from 0 on, in the source's own unit; ties of score are broken by it. rating : mean
     of the votes, 0 to 10; null without votes. runtime : minutes. changed_at : of anything above, withdrawing
     and re-admission included.

@@ -1,10 +1,10 @@
-"""The recommender's metrics; see `training.telemetry.names`."""
+"""The recommender's metrics; see `core.metrics.definitions`."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from training.telemetry.names import Metric
+from core.metrics.definitions import Metric
 
 RECOMMENDATIONS: Final = "recommendations_total"
 SECONDS: Final = "recommendation_response_time_seconds"

@@ -19,10 +19,11 @@ from django.db import connection, connections, transaction
 from django.test import Client, TransactionTestCase
 from rest_framework.test import APIClient
 
-from predictions import log, shadowing
+from predictions.log import writer
+from predictions.rollouts import shadow_worker
 from tests.trained import train_sample
+from training.access import client_keys
 from training.models import GroupScope, ModelVersion, RegisteredModel
-from training.services import keys
 
 # A shared machine pauses at will; a slow example is no failure.
 hypothesis.settings.register_profile("vigia", deadline=None)
@@ -52,8 +53,8 @@ def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> None:
 def _log_writer_ends(django_db_setup: None) -> Iterator[None]:
     """Its connection would keep the test database from being dropped."""
     yield
-    log.renew()
-    shadowing.renew()
+    writer.renew()
+    shadow_worker.renew()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -98,12 +99,12 @@ def data_dir() -> Path:
 @pytest.fixture(autouse=True)
 def _fresh_serving() -> Iterator[None]:
     """What this process keeps of versions must not outlive the test that made them."""
-    from config import health
-    from training.services import serving, snapshot
+    from training.serving import engine_cache, routing
+    from web import health
 
     yield
-    serving.forget()
-    snapshot.forget()
+    engine_cache.forget()
+    routing.forget()
     health.forget()
 
 
@@ -118,7 +119,7 @@ def churn(db: None) -> ModelVersion:
 @pytest.fixture
 def client_user(db: None) -> User:
     """A client with every right for every model."""
-    return keys.client_with_every_right("tester")
+    return client_keys.client_with_every_right("tester")
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def api(client_user: User) -> APIClient:
 
 def keyed(user: User) -> APIClient:
     client = APIClient()
-    client.credentials(HTTP_AUTHORIZATION=f"Token {keys.issue(user)}")
+    client.credentials(HTTP_AUTHORIZATION=f"Token {client_keys.issue(user)}")
     return client
 
 

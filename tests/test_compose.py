@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 import yaml
 
+from core.version import VERSION
 from docker.health import host_header, main
 from tests.test_docs import VARIABLE, parsed, table_words, variables_in_code
-from training.version import VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = ROOT / "docker-compose.yml"

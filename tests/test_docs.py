@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from rest_framework import serializers
 
-from predictions import rollout_serializers
+from predictions.serializers import rollouts
 from training import serializers as training_serializers
 from training.models import RegisteredModel
+from training.runs import uploads
 from training.samples import __main__ as samples
 from training.serializers import InstanceSerializer
-from training.services import datasets
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -138,8 +138,8 @@ def codes_of_our_serializers() -> dict[str, str]:
     for kind in (
         training_serializers.ReasonSerializer,
         training_serializers.ActivateSerializer,
-        rollout_serializers.StartSerializer,
-        rollout_serializers.RaiseSerializer,
+        rollouts.StartSerializer,
+        rollouts.RaiseSerializer,
     ):
         assert not issubclass(kind, InstanceSerializer)
         for field in (serializers.Serializer(), *kind().fields.values()):
@@ -192,7 +192,7 @@ NOT_OURS = {"PATH"}
 
 
 def variables_of(tree: ast.AST) -> Iterator[str]:
-    """Names read through config.env, os.environ or local.stack.given."""
+    """Names read through core.env, os.environ or local.stack.given."""
     for node in ast.walk(tree):
         given: ast.AST | None = None
         match node:
@@ -218,7 +218,7 @@ def variables_in_code() -> frozenset[str]:
     found = {name for _, tree in sources(*ROOMS, "local", "docker") for name in variables_of(tree)}
     found |= {
         name
-        for _, tree in sources("config/env.py")
+        for _, tree in sources("core/env.py")
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "text" and node.args
         for name in [getattr(node.args[0], "value", None)]
@@ -275,7 +275,7 @@ def test_the_rows_of_the_readmes_retrain_are_new_and_are_read(db: None, tmp_path
     [written] = tmp_path.iterdir()
     model = RegisteredModel.objects.create(name=written.stem, title="as the example has it")
     with written.open("rb") as stream:
-        assert datasets.from_csv(model, stream, by=None, source="README").rows > 1000
+        assert uploads.from_csv(model, stream, by=None, source="README").rows > 1000
     shipped = (ROOT / "training" / "samples" / written.name).read_text(encoding="utf-8").splitlines()
     assert len(set(written.read_text(encoding="utf-8").splitlines()) & set(shipped)) < 10
 

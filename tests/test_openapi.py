@@ -10,8 +10,8 @@ import pytest
 import yaml
 from django.core.management import call_command
 
-from config.openapi_summaries import GROUPS, OPERATIONS
 from training import catalogue
+from web.openapi_summaries import GROUPS, OPERATIONS
 
 COMMITTED = Path(__file__).resolve().parent.parent / "docs" / "openapi.yaml"
 

@@ -21,8 +21,9 @@ from django.utils import timezone
 from tests.recommender.conftest import add_movies, build_index
 from tests.server import Server
 from tests.trained import train_sample
+from training.access import client_keys
 from training.models import ModelVersion, RegisteredModel
-from training.services import keys, registry
+from training.registry import lookup
 
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
@@ -58,10 +59,10 @@ def known(
     train_sample("churn", rows=600, activate=False)
     train_sample("houses", rows=300)
     add_movies()
-    registry.activate(build_index(), by=None, reason="a test needs it", override=True)
+    lookup.activate(build_index(), by=None, reason="a test needs it", override=True)
     # A model without an active version answers 503, rightly; schemathesis finds its name in the list.
     RegisteredModel.objects.exclude(versions__status=ModelVersion.Status.ACTIVE).delete()
-    key = keys.issue(client_user)
+    key = client_keys.issue(client_user)
     answer = made(server, key, f"{API}/predictions/", [{**customer, "_key": f"c-{n}"} for n in range(40)])
     ids = [each["id"] for each in answer["predictions"]]
     made(server, key, f"{API}/outcomes/", [{"prediction": each, "actual": True} for each in ids[:30]])

@@ -39,10 +39,10 @@ def test_a_web_process_that_serves_compiled_versions_is_small_and_quick(
     churn: ModelVersion, client_user: Any, customer: dict[str, Any], tmp_path: Path
 ) -> None:
     """From the start to the first answer, and what is in memory after a thousand and a large request."""
-    from training.services import keys
+    from training.access import client_keys
 
     assert churn.engine == "onnx"
-    key, path = keys.issue(client_user), "/api/v1/models/churn/predictions/"
+    key, path = client_keys.issue(client_user), "/api/v1/models/churn/predictions/"
     server = Server(tmp_path, WEB_CONCURRENCY="1")
     try:
         started = time.monotonic()
@@ -73,7 +73,7 @@ def test_answering_from_a_compiled_version_imports_neither_pandas_nor_scikit_lea
 ) -> None:
     """By sys.modules of a process that warms up and answers on both ways, the ordinary one and the lane, and
     evaluates labelled rows."""
-    from training.services import keys
+    from training.access import client_keys
 
     script = (
         "import io, json, sys\n"
@@ -101,7 +101,7 @@ def test_answering_from_a_compiled_version_imports_neither_pandas_nor_scikit_lea
         "log.close()\n"
         "print(json.dumps([lane, sorted({name.split('.')[0] for name in sys.modules})]))\n"
     )
-    key = keys.issue(client_user)
+    key = client_keys.issue(client_user)
     env = Server(tmp_path).env | {"DJANGO_SETTINGS_MODULE": "config.settings"}
     labelled = {"instances": [{**customer, "churn": number % 2 == 0} for number in range(12)]}
     command = [sys.executable, "-W", "ignore", "-c", script, key, json.dumps(customer), json.dumps(labelled)]

@@ -10,7 +10,7 @@ from django.db import models
 from tests.conftest import empty_tables
 from tests.trained import REASON, train_sample
 from training.models import Dataset, RegisteredModel
-from training.services import registry
+from training.registry import lookup
 
 pytestmark = pytest.mark.django_db
 
@@ -28,7 +28,7 @@ def test_a_version_that_is_written_again_has_the_rows_of_one_that_was_trained_an
     empty_tables()
     first, again = (train_sample("churn", rows=600) for _ in range(2))
     served = first.registered_model
-    assert RegisteredModel.objects.count() == len(registry.sync_catalogue()), "all models are there"
+    assert RegisteredModel.objects.count() == len(lookup.sync_catalogue()), "all models are there"
     assert served.active_version == again
     assert Dataset.objects.count() == 1
     own = ("number", "run", "status", "created_at")

@@ -18,7 +18,9 @@ from training.models import (
     RegisteredModel,
     TrainingRun,
 )
-from training.services import datasets, registry, runs
+from training.registry import lookup
+from training.runs import requests as run_requests
+from training.runs import uploads
 
 SAMPLES = Path(__file__).resolve().parent.parent / "training" / "samples"
 REASON = "a test needs it"
@@ -55,12 +57,12 @@ def _registered(name: str) -> RegisteredModel:
     """The model's row, and those of all others, as `registry.sync_catalogue` makes them."""
     declared = catalogue.names()
     if declared not in _CATALOGUES:
-        synced = registry.sync_catalogue()
+        synced = lookup.sync_catalogue()
         _CATALOGUES[declared] = [_fields(row, without=("created_at",)) for row in synced]
     elif not RegisteredModel.objects.exists():
         RegisteredModel.objects.bulk_create(RegisteredModel(**row) for row in _CATALOGUES[declared])
     elif not RegisteredModel.objects.filter(name=name).exists():
-        registry.sync_catalogue()
+        lookup.sync_catalogue()
     return RegisteredModel.objects.get(name=name)
 
 
@@ -68,11 +70,11 @@ def _train(model: RegisteredModel, rows: int | None) -> ModelVersion:
     text = (SAMPLES / f"{model.name}.csv").read_bytes()
     if rows is not None:
         text = b"".join(text.splitlines(keepends=True)[: rows + 1])
-    dataset = datasets.from_csv(model, io.BytesIO(text), by=None, source=f"{model.name}.csv")
+    dataset = uploads.from_csv(model, io.BytesIO(text), by=None, source=f"{model.name}.csv")
     policy, model.policy = model.policy, RegisteredModel.Policy.MANUAL
     model.save()
-    run = runs.request(model, dataset, mode=TrainingRun.Mode.REPLACE, by=None)
-    assert runs.execute(run.pk)
+    run = run_requests.request(model, dataset, mode=TrainingRun.Mode.REPLACE, by=None)
+    assert run_requests.execute(run.pk)
     model.policy = policy
     model.save()
     run.refresh_from_db()
@@ -102,7 +104,7 @@ def _activate(version: ModelVersion, rows: int | None, *, again: bool = False) -
     model = version.registered_model
     known = _ACTIVATED.get((model.name, rows))
     if known is None or not again:
-        made = registry.activate(version, by=None, reason=REASON)
+        made = lookup.activate(version, by=None, reason=REASON)
         if made.previous is None:
             _ACTIVATED[model.name, rows] = _fields(made, without=("at",))
         return

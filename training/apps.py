@@ -7,7 +7,7 @@ class TrainingConfig(AppConfig):
     verbose_name = "registry"
 
     def ready(self) -> None:
-        from training.services import jobs
+        from training.jobs import leases
 
-        jobs.register("training.trainingrun", "training.services.execution.train")
-        jobs.register("training.comparison", "training.services.comparing.compare")
+        leases.register("training.trainingrun", "training.runs.execution.train")
+        leases.register("training.comparison", "training.reports.comparison_job.compare")

@@ -30,13 +30,13 @@ from django.core.files.base import ContentFile, File
 from django.core.files.storage import default_storage
 from django.utils.crypto import salted_hmac
 
-from training import engines
-from training.errors import ArtifactError, ArtifactPruned, StoreUnavailable
+from core.errors import ArtifactError, ArtifactPruned, StoreUnavailable
+from vigia_ml import engines
 
 if TYPE_CHECKING:
-    from training.datasets import Written
-    from training.engines.sklearn import SklearnEngine
     from training.models import Dataset, ModelVersion
+    from vigia_ml.engines.sklearn import SklearnEngine
+    from vigia_ml.fitting.parquet import Written
 
 log = logging.getLogger(__name__)
 

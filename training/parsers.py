@@ -14,8 +14,8 @@ from django.http import UnreadablePostError
 from django.utils.http import parse_header_parameters
 from rest_framework.parsers import BaseParser, FormParser, MultiPartParser
 
-from training.errors import Malformed, TooLarge, UnsupportedBody
-from training.schema.decoding import decode_json
+from core.errors import Malformed, TooLarge, UnsupportedBody
+from vigia_ml.schema.json_body import decode_json
 
 SPOOLED_IN_MEMORY = 2**20
 
@@ -35,7 +35,7 @@ class JsonBody:
 
     @cached_property
     def value(self) -> Any:
-        """The decoded value; see `training.schema.decoding`."""
+        """The decoded value; see `vigia_ml.schema.json_body`."""
         return decode_json(self.raw)
 
 
@@ -87,7 +87,7 @@ class RawJSONParser(BaseParser):
 
 
 class StrictJSONParser(RawJSONParser):
-    """JSON as the standard has it; see `training.schema.decoding`."""
+    """JSON as the standard has it; see `vigia_ml.schema.json_body`."""
 
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None

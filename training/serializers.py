@@ -9,13 +9,13 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.reverse import reverse
 
-from training import catalogue
+from training import catalogue, providers
 from training.models import Activation, Comparison, ModelVersion, RegisteredModel, TrainingRun
-from training.schema import Column, DatasetSchema
-from training.schema.columns import Value
-from training.schema.dataset import example_value
-from training.schema.keys import KEY_FIELD, KEY_LENGTH
-from training.services import comparison, makers
+from training.reports import side_by_side
+from vigia_ml.schema import Column, DatasetSchema
+from vigia_ml.schema.columns import Value
+from vigia_ml.schema.dataset import example_value
+from vigia_ml.schema.row_keys import KEY_FIELD, KEY_LENGTH
 
 REPEAT = (
     "append rows although they are in the active version's dataset already, so that they count twice "
@@ -340,7 +340,7 @@ class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[Re
         found = super().get_links(row)
         if row.active_version is None:
             del found["active"]
-        request, maker = self.context.get("request"), makers.find(row.name)
+        request, maker = self.context.get("request"), providers.find(row.name)
         if maker is not None:
             return found | {
                 "answers": request.build_absolute_uri(maker.asked_at) if request else maker.asked_at
@@ -351,15 +351,15 @@ class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[Re
         return found | rows
 
     def get_task(self, model: RegisteredModel) -> str | None:
-        declared = comparison.declaration(model)
+        declared = side_by_side.declaration(model)
         return declared.task if declared else None
 
     def get_description(self, model: RegisteredModel) -> str:
-        declared = comparison.declaration(model)
+        declared = side_by_side.declaration(model)
         return declared.description if declared else ""
 
     def get_asked_at(self, model: RegisteredModel) -> str:
-        maker = makers.find(model.name)
+        maker = providers.find(model.name)
         return maker.asked_at if maker else f"/api/v1/models/{model.name}/predictions/"
 
     def get_active_version(self, model: RegisteredModel) -> int | None:
@@ -371,7 +371,7 @@ class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[Re
         return schema.to_json() if schema else None
 
     def get_example(self, model: RegisteredModel) -> dict[str, Any] | None:
-        maker = makers.find(model.name)
+        maker = providers.find(model.name)
         if maker is not None:
             return maker.example
         schema = _schema(model)

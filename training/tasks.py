@@ -9,8 +9,8 @@ from typing import Final
 from celery import shared_task
 from django.db import transaction
 
+from training.jobs import leases
 from training.models import Job
-from training.services import jobs
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +25,14 @@ _publishing = threading.BoundedSemaphore(PUBLISHERS)
 @shared_task(acks_late=False)
 def work(label: str, job_id: int) -> bool:
     """Does one job in a process of its own; False when there was nothing to claim, or no place for it."""
-    from training.services import polling, supervision
+    from training.jobs import polling, supervisor
 
-    job_kind = jobs.kind(label)
+    job_kind = leases.kind(label)
     with polling.place() as free:
-        done = free and supervision.supervise(job_kind, job_id)
+        done = free and supervisor.supervise(job_kind, job_id)
     if done:
         model_id = job_kind._default_manager.values_list("registered_model_id", flat=True).get(pk=job_id)
-        following = jobs.next_of(job_kind, model_id)
+        following = leases.next_of(job_kind, model_id)
         if following is not None:  # it may have waited for this one
             publish(label, following)
     return done
@@ -81,7 +81,7 @@ def publish(label: str, job_id: int, expires: float = 600) -> bool:
 def publish_waiting_jobs() -> int:
     """Publishes jobs whose message was lost or whose worker died, until the broker refuses one; how many."""
     sent = 0
-    for label, job_id in jobs.waiting():
+    for label, job_id in leases.waiting():
         if not publish(label, job_id, expires=60):
             break
         sent += 1

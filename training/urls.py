@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.views import judging, registry, runs
+from training.views import evaluations, registry, runs
 
 urlpatterns = [
     path("models/", registry.ModelsView.as_view(), name="models"),
@@ -16,16 +16,16 @@ urlpatterns = [
     ),
     path(
         "models/<str:model>/versions/<int:number>/comparisons/",
-        judging.ComparisonsView.as_view(),
+        evaluations.ComparisonsView.as_view(),
         name="comparisons",
     ),
     path(
         "models/<str:model>/versions/<int:number>/comparisons/<int:comparison>/",
-        judging.ComparisonView.as_view(),
+        evaluations.ComparisonView.as_view(),
         name="comparison",
     ),
-    path("models/<str:model>/versions/<int:number>/card/", judging.CardView.as_view(), name="model-card"),
-    path("models/<str:model>/evaluations/", judging.EvaluationsView.as_view(), name="evaluations"),
+    path("models/<str:model>/versions/<int:number>/card/", evaluations.CardView.as_view(), name="model-card"),
+    path("models/<str:model>/evaluations/", evaluations.EvaluationsView.as_view(), name="evaluations"),
     path("models/<str:model>/training-runs/", runs.TrainingRunsView.as_view(), name="training-runs"),
     path("models/<str:model>/training-runs/<int:run>/", runs.TrainingRunView.as_view(), name="training-run"),
     path(

@@ -11,13 +11,14 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
-from predictions import partitions
+from predictions.log import partitions
 from tests.conftest import _log_writer_ends, _own_directories
 from tests.trained import SAMPLES, train_sample
 from training import artifacts
-from training.engines import Engine
-from training.services import keys, serving
-from training.services.serving import Served
+from training.access import client_keys
+from training.serving import engine_cache
+from training.serving.engine_cache import Served
+from vigia_ml.engines import Engine
 
 # pytest finds them by their names in this module.
 SHARED = (_log_writer_ends, _own_directories)
@@ -45,11 +46,11 @@ def versions(
     """The versions by their models' names, trained from all of their samples."""
     with django_db_blocker.unblock():
         partitions.ensure(timezone.now(), settings.PARTITIONS_AHEAD)
-        client = keys.client_with_every_right("bench")
+        client = client_keys.client_with_every_right("bench")
         found = {}
         for name in MODELS:
             version = train_sample(name)
-            served = serving.served(version.registered_model)
+            served = engine_cache.served(version.registered_model)
             assert served.engine.name == "onnx", version.engine_reason
             rows = _rows(name, served)
             found[name] = Ready(served, artifacts.load_pipeline(version), rows, client.pk)

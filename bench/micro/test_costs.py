@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from bench.micro.conftest import Ready
-from config.telemetry.flushing import Instruments
-from predictions import inference
-from predictions.inference import Caller, Prepared
-from predictions.log import Entry, Writer
-from training.schema.compiled import Rows
-from training.schema.decoding import decode_json
-from training.services import snapshot
-from training.telemetry import counting
+from core.metrics import counters
+from predictions.inference import pipeline
+from predictions.inference.pipeline import Caller, Prepared
+from predictions.log.writer import Entry, Writer
+from training.serving import routing
+from vigia_ml.schema.json_body import decode_json
+from vigia_ml.schema.row_decoder import Rows
+from web.metrics.exporter import Instruments
 
 # So that there is a test database at all. What is written to it is committed before, or by the log's writer.
 pytestmark = pytest.mark.django_db
@@ -40,7 +40,7 @@ def rows_of(ready: Ready, count: int) -> Rows:
 
 
 def prepared(ready: Ready, count: int) -> Prepared:
-    return inference.prepare(ready.served, rows_of(ready, count), Caller(ready.client_id, REQUEST_ID), 1)
+    return pipeline.prepare(ready.served, rows_of(ready, count), Caller(ready.client_id, REQUEST_ID), 1)
 
 
 # -- bytes -> valid rows -------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def test_score_sklearn(benchmark: Benchmark, ready: Ready, count: int) -> None:
 def test_prepare(benchmark: Benchmark, ready: Ready, count: int) -> None:
     benchmark.group = ready.named("after decoding", count)
     rows, caller = rows_of(ready, count), Caller(ready.client_id, REQUEST_ID)
-    found = benchmark(inference.prepare, ready.served, rows, caller, 1)
+    found = benchmark(pipeline.prepare, ready.served, rows, caller, 1)
     assert len(found.ids) == count
 
 
@@ -117,7 +117,7 @@ def writer(versions: dict[str, Ready]) -> Iterator[Writer]:
 def test_writer(benchmark: Benchmark, versions: dict[str, Ready], writer: Writer, group: int) -> None:
     """From `submit` to the release after COMMIT, one group at a time."""
     benchmark.group = "writer, churn"
-    generation = snapshot.generation()
+    generation = routing.generation()
     made: list[Entry] = []
 
     def make() -> tuple[tuple[Entry], dict[str, Any]]:
@@ -142,14 +142,14 @@ def test_telemetry_plain_numbers(benchmark: Benchmark, ready: Ready, count: int)
     benchmark.group = ready.named("counting", count)
     made = prepared(ready, count)
     served, values, classes = made.served, made.values, made.probabilities is not None
-    counting.take()
+    counters.take()
 
     def add() -> None:
         since = time.perf_counter()
-        counting.answered("/r", served, values, time.perf_counter() - since, classes=classes)
+        counters.answered("/r", served, values, time.perf_counter() - since, classes=classes)
 
     benchmark(add)
-    taken = counting.take().answers["/r", served.version_id]
+    taken = counters.take().answers["/r", served.version_id]
     assert taken.rows == count * sum(taken.buckets)
 
 

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.utils.http import urlencode
 from unfold.views import ChangeList
 
-from predictions.services import calendar, search
+from predictions.log import search, time_browser
 
 BEFORE, PERIOD = "before", "period"
 CLIENT, WARNED = "client", "warnings"
@@ -31,8 +31,8 @@ class LogChangeList(ChangeList):
     index, so they are looked for among the newest rows that are left, which bounds what a page costs.
     """
 
-    period: calendar.Period | None
-    steps: list[calendar.Period]
+    period: time_browser.Period | None
+    steps: list[time_browser.Period]
     older: str | None
     bounded: bool
 
@@ -44,10 +44,10 @@ class LogChangeList(ChangeList):
     ) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request, exclude_parameters)
         given = request.GET.get(PERIOD, "")
-        self.period = calendar.Period.parse(given) if given else None
+        self.period = time_browser.Period.parse(given) if given else None
         if given and self.period is None:
             raise IncorrectLookupParameters(f"{given!r} is no period")
-        rows = calendar.within(rows, self.period)
+        rows = time_browser.within(rows, self.period)
         before = request.GET.get(BEFORE)
         if before:
             try:
@@ -65,7 +65,7 @@ class LogChangeList(ChangeList):
         return rows
 
     def get_results(self, request: HttpRequest) -> None:
-        self.steps = calendar.steps(self.period, self.model_admin.shown_models(request))
+        self.steps = time_browser.steps(self.period, self.model_admin.shown_models(request))
         # One more than a page holds tells whether there is another page.
         found = list(self.queryset.defer("cells")[: self.list_per_page + 1])
         more = len(found) > self.list_per_page
@@ -94,7 +94,7 @@ class LogChangeList(ChangeList):
     def at_all_times(self) -> str:
         return self.address(period=None, before=None)
 
-    def link(self, period: calendar.Period) -> dict[str, str]:
+    def link(self, period: time_browser.Period) -> dict[str, str]:
         return {"label": period.label, "address": self.address(period=str(period), before=None)}
 
     def period_links(self) -> list[dict[str, str]]:

@@ -13,7 +13,6 @@ from django.utils.html import format_html
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import display
 
-from predictions import export
 from predictions.admin.changelist import PERIOD, LogChangeList
 from predictions.admin.filters import (
     BeforeParameter,
@@ -21,9 +20,10 @@ from predictions.admin.filters import (
     PeriodParameter,
     WarningsFilter,
 )
+from predictions.log import csv_export, search
 from predictions.models import Prediction
-from predictions.serializers import PredictionDetailSerializer, PredictionSerializer
-from predictions.services import outcomes, search
+from predictions.outcomes import recording
+from predictions.serializers.predictions import PredictionDetailSerializer, PredictionSerializer
 from training.admin.filters import ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.models import RegisteredModel, sharing_versions
@@ -131,7 +131,7 @@ class PredictionAdmin(RegistryAdmin):
     def export_selected(self, request: HttpRequest, queryset: Rows) -> StreamingHttpResponse:
         rows = list(queryset.select_related("registered_model")[:LONGEST_EXPORT])
         named = {"Content-Disposition": 'attachment; filename="predictions.csv"'}
-        return export.streamed(rows, PredictionSerializer().to_representation, named)
+        return csv_export.streamed(rows, PredictionSerializer().to_representation, named)
 
     # -- one row -----------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class PredictionAdmin(RegistryAdmin):
             "row": row,
             "inputs": list(self._inputs(row)),
             "lineage": shown["lineage"],
-            "outcome": outcomes.of(row.pk),
+            "outcome": recording.of(row.pk),
             "api_address": reverse("prediction", args=[row.pk]),
         }
 

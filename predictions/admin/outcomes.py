@@ -12,8 +12,8 @@ from django.urls import reverse
 from django.utils.html import format_html
 from unfold.decorators import display
 
+from predictions.log import search
 from predictions.models import Outcome
-from predictions.services import search
 from training.admin.filters import ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.templatetags.vigia import badge, value

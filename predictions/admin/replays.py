@@ -15,16 +15,17 @@ from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import INPUT_CLASSES
 
+from core.errors import VigiaError
 from predictions.models import Replay
-from predictions.services import replays
+from predictions.replays import jobs as replays
 from training import queueing
+from training.admin.activation_pages import require
 from training.admin.filters import ModelFilter
 from training.admin.jobs import JobAdmin, StatusFilter
 from training.admin.rights import allowed_ids, visible_ids
-from training.admin.switching import require
-from training.errors import VigiaError
+from training.jobs import leases
 from training.models import ModelVersion, sharing_versions
-from training.services import comparison, jobs
+from training.reports import side_by_side
 from training.templatetags.vigia import share
 
 Rows = QuerySet[Replay, Replay]
@@ -149,7 +150,7 @@ class ReplayAdmin(JobAdmin):
         if request.method == "POST":
             by: Any = request.user
             try:
-                stopped = jobs.request_cancel(row, by=by)
+                stopped = leases.request_cancel(row, by=by)
             except VigiaError as error:
                 messages.info(request, f"{error.message}.")
             else:
@@ -187,7 +188,7 @@ def shown(row: Replay, result: dict[str, Any]) -> dict[str, Any]:
         "matrix": _matrix(result["transitions"]),
         "beyond": [(float(bound), part) for bound, part in result["beyond"].items()],
         "quantiles": [(float(bound), part) for bound, part in result["change_quantiles"].items()],
-        "metrics": comparison.metric_rows(row.registered_model, [outcomes["before"], outcomes["after"]])
+        "metrics": side_by_side.metric_rows(row.registered_model, [outcomes["before"], outcomes["after"]])
         if outcomes["before"]
         else [],
         "unanswered": sum(result["unreadable"].values()),

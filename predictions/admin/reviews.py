@@ -16,18 +16,17 @@ from rest_framework.renderers import JSONRenderer
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminSelectWidget
 
-from predictions import reports
+from core.errors import VigiaError
 from predictions.admin.replays import WindowForm
+from predictions.drift import report, reviews
 from predictions.models import DriftReview, Verdict
-from predictions.review_serializers import ReviewSerializer
-from predictions.services import reviews
+from predictions.serializers.drift import ReviewSerializer
+from training.admin.activation_pages import require
 from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids, visible_ids
-from training.admin.switching import require
-from training.errors import VigiaError
 from training.models import ModelVersion, RegisteredModel, sharing_versions
-from training.schema import InvalidRows
 from training.templatetags.vigia import badge
+from vigia_ml.schema import InvalidRows
 
 Rows = QuerySet[DriftReview, DriftReview]
 
@@ -146,7 +145,7 @@ class DriftReviewAdmin(RegistryAdmin):
         may_read = row.registered_model_id in allowed_ids(request, "read_log")
         return {
             "title": f"Drift review {row.pk} of {row.version}",
-            **reports.context(row, histogrammed=may_read),
+            **report.context(row, histogrammed=may_read),
             "can_read_log": may_read,
             "can_keep": row.registered_model_id in allowed_ids(request, "train"),
         }
@@ -168,14 +167,14 @@ class DriftReviewAdmin(RegistryAdmin):
         require(request, "read_log", row.registered_model)
         asked = request.GET.get("format", "html")
         if asked == "html":
-            answer = HttpResponse(reports.render(row), content_type=reports.HTML)
-            answer._csp_config = reports.POLICY  # type: ignore[attr-defined]
+            answer = HttpResponse(report.render(row), content_type=report.HTML)
+            answer._csp_config = report.POLICY  # type: ignore[attr-defined]
         elif asked == "json":
             text = JSONRenderer().render(ReviewSerializer(row).data, "application/json; indent=2")
             answer = HttpResponse(text, content_type="application/json")
         else:
             raise Http404
-        named = f'attachment; filename="{reports.file_name(row, asked)}"'
+        named = f'attachment; filename="{report.file_name(row, asked)}"'
         answer.headers["Content-Disposition"] = named
         return answer
 

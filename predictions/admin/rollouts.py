@@ -17,13 +17,15 @@ from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
-from predictions.services import arms
+from core.errors import VigiaError
+from predictions.rollouts import arm_comparison
+from training import providers
+from training.admin.activation_pages import LONGEST_REASON, require
 from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
-from training.admin.switching import LONGEST_REASON, require
-from training.errors import VigiaError
 from training.models import ModelVersion, Rollout, sharing_versions
-from training.services import comparison, makers, rollouts
+from training.registry import rollouts
+from training.reports import side_by_side
 from training.templatetags.vigia import badge
 
 
@@ -123,14 +125,14 @@ class RolloutAdmin(RegistryAdmin):
         return own + list(super().get_urls())
 
     def page(self, request: HttpRequest, row: Rollout) -> dict[str, Any]:
-        found = arms.compare(row)
+        found = arm_comparison.compare(row)
         both = [arm for arm in (found.active, found.tried) if arm is not None]
         return {
             "title": f"{row.kind.capitalize()} of {row.version}",
             "rollout": row,
-            "maker": makers.find(row.registered_model.name),
+            "maker": providers.find(row.registered_model.name),
             "found": found,
-            "tallies": arms.tallies(row),
+            "tallies": arm_comparison.tallies(row),
             "figures": figures(found),
             "chart": chart(found),
             "names": [f"version {arm.version}" for arm in both],
@@ -171,7 +173,7 @@ class RolloutAdmin(RegistryAdmin):
             "form": form,
             "gate_passed": bool(version.gate.get("passed")),
             "failed_checks": [check for check in version.gate.get("checks", []) if not check["passed"]],
-            "switch": comparison.switch(active, version),
+            "switch": side_by_side.switch(active, version),
             "back": reverse("admin:training_modelversion_change", args=[version.pk]),
         }
         return self._shown(request, "admin/training/rollout/start.html", context)
@@ -239,7 +241,7 @@ class RolloutAdmin(RegistryAdmin):
         return TemplateResponse(request, template, {**shared, "opts": self.opts, "media": media, **context})
 
 
-def figures(found: arms.Comparison) -> list[dict[str, Any]]:
+def figures(found: arm_comparison.Comparison) -> list[dict[str, Any]]:
     """The arms' figures as rows of a table: name, one estimate an arm, the difference."""
     both = [arm for arm in (found.active, found.tried) if arm is not None]
     rows = [
@@ -257,7 +259,7 @@ def figures(found: arms.Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def chart(found: arms.Comparison) -> dict[str, Any] | None:
+def chart(found: arm_comparison.Comparison) -> dict[str, Any] | None:
     """What both arms answered, as a chart (see charts.js); None before any row."""
     both = [arm for arm in (found.active, found.tried) if arm is not None and arm.histogram]
     if not both:

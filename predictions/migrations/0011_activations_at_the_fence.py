@@ -7,7 +7,7 @@ Now a deferred trigger sets the time at the commit, with the fence held alone: n
 none commits before the change does. The time is the first whole millisecond (ids have no more) after now, after
 the newest row of the model, whose process may have a clock that is ahead, and after the last activation. It
 becomes the generation as well, and a process gives no row an earlier time than its generation says
-(`predictions.identifiers`). So every row that the old version answered lies before the activation's time, and
+(`core.uuid7`). So every row that the old version answered lies before the activation's time, and
 every row that the new version answered lies at it or after it.
 """
 

@@ -11,9 +11,9 @@ in SQL, with the triggers that keep it append-only. Its indexes:
 
 from predictions.models.log import JSONText, Prediction, RemovedMonth
 from predictions.models.outcomes import Outcome
+from predictions.models.replays_and_shadows import Replay, ShadowAnswer, ShadowTally
 from predictions.models.reviews import DriftFinding, DriftReview, Verdict
 from predictions.models.rollups import AnswerTime, ChangedHour, QualityHour, RolledHour, Rollup
-from predictions.models.trials import Replay, ShadowAnswer, ShadowTally
 
 __all__ = [
     "AnswerTime",

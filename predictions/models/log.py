@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-from predictions.identifiers import time_of
+from core.uuid7 import time_of
 from training.models import ModelVersion, RegisteredModel
 
 _NAMES: dict[int, tuple[str, ...]] = {}

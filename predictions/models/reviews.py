@@ -7,7 +7,7 @@ from django.db import models
 from django.utils import timezone
 
 from training.models import ModelVersion, RegisteredModel, TrainingRun
-from training.schema.columns import LONGEST_NAME
+from vigia_ml.schema.columns import LONGEST_NAME
 
 
 class Verdict(models.TextChoices):
@@ -27,8 +27,8 @@ class DriftReview(models.Model):
 
     since, until : whole hours, half open. rows : the version answered in them. counted_to : later rows
         were not counted yet. reason : of the verdict, in words.
-    quality, expected : realised, and expected without outcomes; see `predictions.services.quality` and
-        `predictions.drift.estimates`.
+    quality, expected : realised, and expected without outcomes; see `predictions.quality.realised` and
+        `vigia_ml.drift.performance_estimation`.
     kept : retention removes nothing of the log that it is about. log_removed_at : when that was done, all
         the same.
     run : the training run it asked for; run_note : why, or why not.
@@ -75,7 +75,7 @@ class DriftReview(models.Model):
 
 
 class DriftFinding(models.Model):
-    """What a review found in one column; see `predictions.drift.statistics` for the numbers.
+    """What a review found in one column; see `vigia_ml.drift.statistics` for the numbers.
 
     bins : ``labels``, what sets each bin ``apart`` (older reviews lack it), and how many rows fell into each
         in the ``reference`` and in the ``window``.

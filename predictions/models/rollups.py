@@ -5,14 +5,14 @@ from __future__ import annotations
 from django.db import models
 
 from training.models import ModelVersion, RegisteredModel
-from training.schema.columns import LONGEST_NAME
+from vigia_ml.schema.columns import LONGEST_NAME
 
 
 class Rollup(models.Model):
-    """How many logged cells of an hour fell into one bin of a column, see `training.profile`.
+    """How many logged cells of an hour fell into one bin of a column, see `vigia_ml.reference_profile`.
 
-    column : of the schema, one of `training.profile`'s names of the answers, or `ROWS`, whose one bin counts
-        the rows. total : sum of the numbers in the bin; null of levels.
+    column : of the schema, one of `vigia_ml.reference_profile`'s names of the answers, or `ROWS`, whose one
+        bin counts the rows. total : sum of the numbers in the bin; null of levels.
     """
 
     ROWS = "_rows"
@@ -56,7 +56,7 @@ class RolledHour(models.Model):
 
 
 class QualityHour(models.Model):
-    """What became of one hour's predictions of a version, added up; see `predictions.services.quality`.
+    """What became of one hour's predictions of a version, added up; see `predictions.quality.realised`.
 
     rows : those whose outcome is known.
     """

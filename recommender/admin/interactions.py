@@ -19,8 +19,8 @@ from recommender.admin.changelist import AfterParameter, PositionChangeList, Sil
 from recommender.models import Interaction
 from training.admin.rights import RegistryAdmin
 from training.models import sharing_versions
-from training.schema.columns import is_storable
 from training.templatetags.vigia import badge
+from vigia_ml.schema.columns import is_storable
 
 LOOKED_THROUGH = 50_000
 MOVIE = "movie"

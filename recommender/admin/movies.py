@@ -17,9 +17,9 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
 from recommender.admin import rights
 from recommender.admin.changelist import AfterParameter, PositionChangeList
-from recommender.entries import FIELDS, Entry, Refused, split_terms
+from recommender.catalogue import service as catalogue
 from recommender.models import Movie
-from recommender.services import catalogue
+from recommender.movie_schema import FIELDS, Entry, Refused, split_terms
 from training.admin.rights import RegistryAdmin
 from training.templatetags.vigia import badge
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from django.http import HttpRequest
 
 from recommender.declaration import NAME
+from training.access import permissions
 from training.admin.rights import allowed_ids, is_staff, is_superuser, visible_ids
 from training.models import RegisteredModel
-from training.services import access
 
 
-def may(request: HttpRequest, right: access.Right) -> bool:
+def may(request: HttpRequest, right: permissions.Right) -> bool:
     """Whether this person is staff and has `right` for movies."""
     return is_staff(request) and (is_superuser(request) or _movies(request) in allowed_ids(request, right))
 

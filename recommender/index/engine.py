@@ -11,12 +11,12 @@ from typing import Final
 
 import numpy as np
 
-from recommender.index.arrays import Array, NotAnIndex, Strings, unpack
-from recommender.index.asking import Basis, Found, Question, Reason, Recommended, Seed
-from recommender.index.fields import Settings
+from recommender.index.config import Settings
 from recommender.index.filtering import Facts
-from recommender.index.matrix import Matrix, Vector, combined
+from recommender.index.packed_arrays import Array, NotAnIndex, Strings, unpack
+from recommender.index.query import Basis, Found, Question, Reason, Recommended, Seed
 from recommender.index.ranking import best, diverse, pool_size
+from recommender.index.sparse_matrix import Matrix, Vector, combined
 from recommender.index.vocabulary import Vocabulary
 
 FORMAT: Final = 1

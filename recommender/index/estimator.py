@@ -12,14 +12,14 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from recommender.index.analysis import Analysis, Progress, Weighed
-from recommender.index.arrays import Array, Strings, pack
-from recommender.index.asking import Movie
+from recommender.index.catalogue_snapshot import Catalogue
+from recommender.index.config import PLAIN, Settings
 from recommender.index.engine import FORMAT
-from recommender.index.fields import PLAIN, Settings
+from recommender.index.feature_matrix import Analysis, Progress, Weighed
 from recommender.index.filtering import NO_YEAR
-from recommender.index.neighbours import Report, nearest, two_ways
-from recommender.index.snapshot import Catalogue
+from recommender.index.knn import Report, nearest, two_ways
+from recommender.index.packed_arrays import Array, Strings, pack
+from recommender.index.query import Movie
 from recommender.index.vocabulary import Vocabulary
 
 

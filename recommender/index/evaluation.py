@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.preprocessing import normalize
 
-from recommender.index.analysis import Analysis, Weighed
-from recommender.index.asking import Question, Seed
+from recommender.index.co_occurrence import HoldOut, histories, hold_out
+from recommender.index.config import Judging
 from recommender.index.engine import IndexEngine
-from recommender.index.fields import Judging
-from recommender.index.matrix import Floats, on_grid
-from recommender.index.neighbours import nearest
-from recommender.index.together import HoldOut, histories, hold_out
+from recommender.index.feature_matrix import Analysis, Weighed
+from recommender.index.knn import nearest
+from recommender.index.query import Question, Seed
+from recommender.index.sparse_matrix import Floats, on_grid
 
 Rows = npt.NDArray[np.int32]
 

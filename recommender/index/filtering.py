@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from recommender.index.arrays import Array, Strings
-from recommender.index.asking import Filters
-from recommender.index.matrix import ranges
+from recommender.index.packed_arrays import Array, Strings
+from recommender.index.query import Filters
+from recommender.index.sparse_matrix import ranges
 
 Mask = npt.NDArray[np.bool_]
 NO_YEAR: Final = -32_768

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from recommender.index.matrix import Floats, Matrix, ranges
+from recommender.index.sparse_matrix import Floats, Matrix, ranges
 
 POOL: Final = 4
 """Diverse recommendations are chosen among so many times as many of the best, at least `LEAST_POOL`."""

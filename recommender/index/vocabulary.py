@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from recommender.index import text
-from recommender.index.arrays import Array, Strings
-from recommender.index.asking import Movie
-from recommender.index.fields import Field, Settings
-from recommender.index.matrix import combined
+from recommender.index import tokenizer
+from recommender.index.config import Field, Settings
+from recommender.index.packed_arrays import Array, Strings
+from recommender.index.query import Movie
+from recommender.index.sparse_matrix import combined
 
 Block = dict[int, float]
 
@@ -41,15 +41,15 @@ class Vocabulary:
 
     def of_movie(self, movie: Movie) -> Block:
         """The row of a movie; without ``together``, as nobody has liked it yet."""
-        said = {"title": text.words(movie.title), "description": text.words(movie.description)}
-        spoken = text.language_of(
+        said = {"title": tokenizer.words(movie.title), "description": tokenizer.words(movie.description)}
+        spoken = tokenizer.language_of(
             said["title"] + said["description"], movie.language, languages(self.settings.fields)
         )
-        items = {"genres": text.labels(movie.genres), "keywords": text.labels(movie.keywords)}
+        items = {"genres": tokenizer.labels(movie.genres), "keywords": tokenizer.labels(movie.keywords)}
         blocks = []
         for field in self._fields():
             if field.kind == "words":
-                found = text.without_stop_words(said[field.name], language_for(field, spoken))
+                found = tokenizer.without_stop_words(said[field.name], language_for(field, spoken))
             else:
                 found = items[field.name]
             blocks.append((field.weight, self.block(field, found)))
@@ -57,13 +57,13 @@ class Vocabulary:
 
     def of_text(self, asked: str) -> Block:
         """The row of a free text, which is read as a title, as a description, and for the labels in it."""
-        said = text.words(asked)
-        spoken = text.language_of(said, self.language, languages(self.settings.fields))
-        said = text.without_request_words(said)
+        said = tokenizer.words(asked)
+        spoken = tokenizer.language_of(said, self.language, languages(self.settings.fields))
+        said = tokenizer.without_request_words(said)
         blocks = []
         for field in self._fields():
             if field.kind == "words":
-                found = text.without_stop_words(said, language_for(field, spoken))
+                found = tokenizer.without_stop_words(said, language_for(field, spoken))
             else:
                 found = self._labels_in(asked, field)
             blocks.append((field.weight, self.block(field, found)))
@@ -81,13 +81,13 @@ class Vocabulary:
             return self.terms.has_prefix(run, begin, end)
 
         begin, end = self.bounds[field.name]
-        return list(dict.fromkeys(text.phrases(asked, begins_one)))
+        return list(dict.fromkeys(tokenizer.phrases(asked, begins_one)))
 
     def genres_of(self, movie: Movie) -> Block:
         """The genres alone, as a row; empty in an index without that field."""
         for field in self._fields():
             if field.name == "genres":
-                return combined([(1.0, self.block(field, text.labels(movie.genres)))])
+                return combined([(1.0, self.block(field, tokenizer.labels(movie.genres)))])
         return {}
 
     def block(self, field: Field, found: Iterable[str]) -> Block:

@@ -12,10 +12,10 @@ from typing import Any, BinaryIO, Generic, TextIO, TypeVar, cast
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 
-from recommender.reading import Layout, Rows, open_rows
-from training.errors import VigiaError
-from training.scaffold import files
-from training.schema import InvalidRows
+from core.errors import VigiaError
+from recommender.files import Layout, Rows, open_rows
+from vigia_ml.scaffold import files
+from vigia_ml.schema import InvalidRows
 
 T = TypeVar("T")
 

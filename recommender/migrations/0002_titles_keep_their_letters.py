@@ -7,7 +7,7 @@ PIECE = 2_000
 
 def key_again(apps, schema_editor):
     """Computes the keys of all titles beyond ASCII again; ASCII titles keep theirs."""
-    from recommender.titles import key_of
+    from recommender.title_keys import key_of
 
     Movie = apps.get_model("recommender", "Movie")
     rows = Movie.objects.filter(title__regex=r"[^\x01-\x7f]").order_by("pk")

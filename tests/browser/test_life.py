@@ -11,10 +11,12 @@ from django.utils import timezone
 
 from predictions.models import Replay
 from tests.browser.conftest import CHROMIUM
-from tests.predictions.test_admin import answered
+from tests.predictions.admin.test_log import answered
 from tests.trained import SAMPLES, train_sample
+from training.jobs import leases
 from training.models import Activation, ModelVersion, Rollout, TrainingRun
-from training.services import datasets, jobs, runs
+from training.runs import requests as run_requests
+from training.runs import uploads
 
 pytestmark = [
     pytest.mark.browser,
@@ -32,9 +34,9 @@ def versions(db: None) -> tuple[ModelVersion, ModelVersion]:
     wrong = [lines[0]]
     for at, line in enumerate(lines[1:]):
         wrong.append(line.rpartition(b",")[0] + (b",Yes\n" if at % 10 == 0 else b",No\n"))
-    rows = datasets.from_csv(active.registered_model, io.BytesIO(b"".join(wrong)), by=None, source="wrong")
-    run = runs.request(active.registered_model, rows, mode=TrainingRun.Mode.REPLACE, by=None)
-    assert runs.execute(run.pk)
+    rows = uploads.from_csv(active.registered_model, io.BytesIO(b"".join(wrong)), by=None, source="wrong")
+    run = run_requests.request(active.registered_model, rows, mode=TrainingRun.Mode.REPLACE, by=None)
+    assert run_requests.execute(run.pk)
     candidate = ModelVersion.objects.get(run=run)
     assert not candidate.gate["passed"]
     return active, candidate
@@ -77,7 +79,9 @@ def test_refused_then_overridden_then_rolled_back(
 
 def test_a_run_is_followed_and_cancelled(page: Any, versions: tuple[ModelVersion, ModelVersion]) -> None:
     active, _ = versions
-    run = runs.request(active.registered_model, active.dataset, mode=TrainingRun.Mode.REPLACE, by=None)
+    run = run_requests.request(
+        active.registered_model, active.dataset, mode=TrainingRun.Mode.REPLACE, by=None
+    )
     page.goto(f"/admin/training/trainingrun/{run.pk}/change/")
     page.get_by_text("this page follows the run").wait_for()
     TrainingRun.objects.filter(pk=run.pk).update(stage="waiting for run 1 of churn")
@@ -97,7 +101,7 @@ def test_a_candidate_is_replayed_on_the_log(page: Any, versions: tuple[ModelVers
     page.get_by_text("this page follows the replay").wait_for()
     replay = Replay.objects.get()
     assert replay.since < rows[0].at < replay.until <= timezone.now()
-    assert jobs.execute(Replay, replay.pk)
+    assert leases.execute(Replay, replay.pk)
     page.get_by_text("40 (100.0 %)").wait_for()
     page.locator("figure.vg-chart canvas").first.wait_for()
     link = page.get_by_role("link", name=str(rows[0].pk))

@@ -13,7 +13,7 @@ from recommender.models import Interaction, Movie
 from tests.browser.conftest import CHROMIUM
 from tests.recommender.conftest import active_index, add_movies
 from training.models import ModelVersion
-from training.services import registry
+from training.registry import lookup
 
 pytestmark = [
     pytest.mark.browser,
@@ -26,7 +26,7 @@ HOSTILE = '<img src=x onerror="document.title=1">'
 @pytest.fixture
 def index(db: None) -> ModelVersion:
     """An active index of the small catalogue, and of a movie that somebody named to do harm."""
-    registry.sync_catalogue()
+    lookup.sync_catalogue()
     add_movies()
     Movie.objects.create(
         id=66,

@@ -10,10 +10,10 @@ from django.urls import reverse
 
 from predictions.models import Prediction, Replay
 from tests.browser.conftest import CHROMIUM
-from tests.predictions.test_admin import answered
+from tests.predictions.admin.test_log import answered
 from tests.trained import train_sample
+from training.jobs import leases
 from training.models import Activation, Comparison, ModelVersion
-from training.services import jobs
 
 pytestmark = [
     pytest.mark.browser,
@@ -82,7 +82,7 @@ def test_two_versions_are_compared_and_the_page_follows_it_to_the_pictures(
     page.goto(f"/admin/training/modelversion/{churn.pk}/compare/{other.pk}/")
     page.get_by_role("button", name="Compare on one hold-out").click()
     page.get_by_text("this page follows it").wait_for()
-    assert jobs.execute(Comparison, Comparison.objects.get().pk)
+    assert leases.execute(Comparison, Comparison.objects.get().pk)
     page.get_by_role("img", name="ROC curve").wait_for()
     assert page.locator("figure.vg-chart canvas").count() == 3
     assert page.get_by_role("rowheader", name="log_loss").count() == 1, "the metrics stand there once"
@@ -126,7 +126,7 @@ def test_a_replay_is_asked_for_followed_and_drawn(page: Any, customer: dict[str,
     page.get_by_text("1 row between").wait_for()
     page.get_by_role("button", name="Queue the replay").click()
     page.get_by_text("this page follows the replay").wait_for()
-    assert jobs.execute(Replay, Replay.objects.get().pk)
+    assert leases.execute(Replay, Replay.objects.get().pk)
     page.get_by_role("heading", name="What would have changed").wait_for()
     page.wait_for_function("Chart.getChart(document.querySelector('figure.vg-chart canvas'))")
     drawn = "Chart.getChart(document.querySelector('figure.vg-chart canvas')).data.datasets.map(d => d.label)"

@@ -11,9 +11,9 @@ import pytest
 from django.urls import reverse
 
 from predictions.models import DriftReview, Outcome
-from predictions.services import quality
+from predictions.quality import realised
 from tests.browser.conftest import CHROMIUM
-from tests.predictions.test_admin import SCRIPT, answered
+from tests.predictions.admin.test_log import SCRIPT, answered
 from tests.predictions.watched import HOUR, reviewed, roll, this_hour
 from tests.trained import train_sample
 from training.models import ModelVersion
@@ -42,7 +42,7 @@ def watched(db: None) -> ModelVersion:
         )
         for at, row in enumerate(rows)
     )
-    quality.add_up(version.registered_model)
+    realised.add_up(version.registered_model)
     return version
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from config import duties, heartbeat, pulse, scheduler
+from config import duties, scheduler
 from config.celery import app
+from core import heartbeat_files
 from predictions import tasks
 from tests.conftest import at_once
+from training.jobs import heartbeats, pulse
 from training.models import Heartbeat
-from training.services import heartbeats
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TASK: str = tasks.forget_idempotency_keys.name
@@ -39,7 +40,7 @@ def test_a_process_whose_loops_turn_shows_a_file_and_a_row() -> None:
     alive = pulse.Pulse("worker", "celery@here")
     alive.watch("a loop", 60.0)
     alive.beat()
-    seen = heartbeat.seen("worker")
+    seen = heartbeat_files.seen("worker")
     assert seen is not None
     assert seen[0] < 5 and seen[1] == os.getpid()
     assert Heartbeat.objects.get().name == "celery@here"
@@ -67,7 +68,7 @@ def test_a_database_that_is_away_makes_no_process_silent(monkeypatch: pytest.Mon
     connection.close()
     alive = pulse.Pulse("beat", "beat@here")
     alive.beat()
-    assert heartbeat.seen("beat") is not None
+    assert heartbeat_files.seen("beat") is not None
 
 
 def test_a_process_that_ends_on_purpose_is_missed_by_nobody() -> None:
@@ -80,7 +81,7 @@ def test_a_process_that_ends_on_purpose_is_missed_by_nobody() -> None:
         time.sleep(0.01)
     alive.stop()
     assert [row.name for row in Heartbeat.objects.all()] == ["celery@there"]
-    assert heartbeat.seen("worker") is None
+    assert heartbeat_files.seen("worker") is None
 
 
 def test_beats_schedule_turns_at_least_every_ten_seconds_and_shows_it(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_beats_schedule_turns_at_least_every_ten_seconds_and_shows_it(tmp_path: 
     try:
         assert beat.tick() <= beat.max_interval == 10
         until = time.monotonic() + 10
-        while heartbeat.seen("beat") is None:
+        while heartbeat_files.seen("beat") is None:
             assert time.monotonic() < until
             time.sleep(0.01)
     finally:

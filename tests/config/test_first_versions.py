@@ -15,9 +15,12 @@ from django.db import connection
 
 from config.first_versions import FirstVersion, given_back, requeue_interrupted, side_by_side
 from tests.trained import SAMPLES
+from training.jobs import leases
+from training.jobs.leases import LeaseLost
 from training.models import ModelVersion, RegisteredModel, TrainingRun
-from training.services import datasets, jobs, registry, runs
-from training.services.jobs import LeaseLost
+from training.registry import lookup
+from training.runs import requests as run_requests
+from training.runs import uploads
 
 pytestmark = pytest.mark.django_db
 Status = TrainingRun.Status
@@ -26,15 +29,17 @@ Status = TrainingRun.Status
 @pytest.fixture
 def run() -> TrainingRun:
     """The queued first run of a model without versions."""
-    registry.sync_catalogue()
+    lookup.sync_catalogue()
     model = RegisteredModel.objects.get(name="churn")
     lines = (SAMPLES / "churn.csv").read_bytes().splitlines(keepends=True)
-    dataset = datasets.from_csv(model, BytesIO(b"".join(lines[:400])), by=None, source="a test")
-    return runs.request(model, dataset, mode=TrainingRun.Mode.REPLACE, by=None, activation_reason="first")
+    dataset = uploads.from_csv(model, BytesIO(b"".join(lines[:400])), by=None, source="a test")
+    return run_requests.request(
+        model, dataset, mode=TrainingRun.Mode.REPLACE, by=None, activation_reason="first"
+    )
 
 
-def claimed(run: TrainingRun) -> jobs.Lease:
-    lease = jobs.claim(TrainingRun, run.pk)
+def claimed(run: TrainingRun) -> leases.Lease:
+    lease = leases.claim(TrainingRun, run.pk)
     assert lease is not None
     run.refresh_from_db()
     assert run.status == Status.RUNNING
@@ -47,7 +52,7 @@ def test_a_process_that_is_told_to_stop_gives_its_run_back_at_once(run: Training
         raise SystemExit(143)
     run.refresh_from_db()
     assert (run.status, run.attempts, run.lease_owner) == (Status.QUEUED, 0, None)
-    assert jobs.claim(TrainingRun, run.pk) is not None
+    assert leases.claim(TrainingRun, run.pk) is not None
 
 
 @pytest.mark.django_db(transaction=True)
@@ -67,7 +72,7 @@ def test_a_run_is_given_back_from_the_middle_of_a_statement(run: TrainingRun) ->
 
 def test_a_start_that_is_alone_need_not_wait_for_the_lease_of_a_killed_process(run: TrainingRun) -> None:
     lease = claimed(run)
-    assert jobs.claim(TrainingRun, run.pk) is None
+    assert leases.claim(TrainingRun, run.pk) is None
     assert requeue_interrupted() == 1
     assert claimed(run).owner != lease.owner
     assert run.attempts == 2

@@ -30,16 +30,18 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from config.celery import app as celery_app
-from predictions import partitions
+from predictions import latency
+from predictions.log import partitions
 from predictions.models import DriftFinding, DriftReview
-from predictions.services import answer_times
 from tests.conftest import empty_tables
 from tests.e2e.plant import await_
 from tests.recommender.conftest import add_movies, build_index
 from tests.server import ROOT, Asker, Server
 from tests.trained import train_sample
+from training.access import client_keys
 from training.models import ModelVersion
-from training.services import keys, registry, serving, snapshot
+from training.registry import lookup
+from training.serving import engine_cache, routing
 
 MONITORING = ROOT / "monitoring"
 CASES = sorted(MONITORING.glob("alerts*_test.yml"))
@@ -168,8 +170,8 @@ def watched(
         partitions.ensure(timezone.now(), 1)
         version = train_sample("churn", rows=600)  # real runs, by the services
         add_movies()
-        registry.activate(build_index(), by=None, reason="a test needs it", override=True)
-        key = keys.issue(keys.client_with_every_right("watched"))
+        lookup.activate(build_index(), by=None, reason="a test needs it", override=True)
+        key = client_keys.issue(client_keys.client_with_every_right("watched"))
         metrics = str(directory / "web-metrics")
         server = Server(directory, METRICS_TOKEN=TOKEN, METRICS_DIR=metrics)
         worker = Worker(directory, server.env)
@@ -202,8 +204,8 @@ def watched(
                 prometheus.stop()
             server.stop()
             worker.stop()
-            serving.forget()
-            snapshot.forget()
+            engine_cache.forget()
+            routing.forget()
             empty_tables()
 
 
@@ -423,7 +425,7 @@ def test_answer_times_are_in_the_database_within_half_a_minute(watched: Watched)
     since = now - dt.timedelta(hours=1)  # the traffic may lie in the hour before
 
     def read() -> dict[str, float]:
-        return dict(answer_times.quantiles([model], since, now).get(model, {}))
+        return dict(latency.quantiles([model], since, now).get(model, {}))
 
     await_(lambda: read().get("requests") == SINGLE + BATCHES, 30, read)
     found = read()

@@ -12,11 +12,14 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections
 from django.utils import timezone
 
-from predictions import partitions, tasks
-from predictions.identifiers import lowest_at
+from core.uuid7 import lowest_at
+from predictions import retention, tasks
+from predictions.drift import reviews
+from predictions.log import partitions
 from predictions.models import DriftReview, Outcome, Prediction, RemovedMonth, Rollup
-from predictions.services import quality, retention, reviews, rollups
-from tests.predictions.test_admin import answered
+from predictions.quality import realised
+from predictions.rollups import counting
+from tests.predictions.admin.test_log import answered
 from training.models import ModelVersion
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -75,8 +78,8 @@ def test_a_month_is_rolled_up_then_removed_and_its_reviews_say_so(log: ModelVers
         False,
     )
     january = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 1, tzinfo=dt.UTC)]
-    assert rollups.answered([log.registered_model_id], *january) == {log.registered_model_id: 3}
-    [found] = quality.of_window(log.registered_model, *january, log)
+    assert counting.answered([log.registered_model_id], *january) == {log.registered_model_id: 3}
+    [found] = realised.of_window(log.registered_model, *january, log)
     assert (found.answered, found.labelled) == (3, 3)
 
 
@@ -93,11 +96,11 @@ def test_what_was_counted_stays_though_outcomes_come_after_the_rows_went(log: Mo
         actual=False,
         observed_at=timezone.now(),
     )
-    quality.add_up(log.registered_model)
-    rollups.roll_up(log.registered_model)
+    realised.add_up(log.registered_model)
+    counting.roll_up(log.registered_model)
     assert list(january.values()) == before
     window = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 1, tzinfo=dt.UTC)]
-    [found] = quality.of_window(log.registered_model, *window, log)
+    [found] = realised.of_window(log.registered_model, *window, log)
     assert found.labelled == 3
 
 
@@ -168,10 +171,10 @@ def test_a_late_row_of_a_removed_month_does_not_wipe_what_was_counted(log: Model
     Outcome.objects.create(
         registered_model=log.registered_model, prediction_id=row.pk, actual=True, observed_at=timezone.now()
     )
-    rollups.recount(log.registered_model, *january)
-    quality.add_up(log.registered_model)
-    assert rollups.answered([log.registered_model_id], *january) == {log.registered_model_id: 3}
-    [found] = quality.of_window(log.registered_model, *january, log)
+    counting.recount(log.registered_model, *january)
+    realised.add_up(log.registered_model)
+    assert counting.answered([log.registered_model_id], *january) == {log.registered_model_id: 3}
+    [found] = realised.of_window(log.registered_model, *january, log)
     assert (found.answered, found.labelled) == (3, 3)
 
 

@@ -15,8 +15,8 @@ from django.contrib.auth.models import User
 
 from tests.conftest import at_once
 from tests.server import Server
+from training.access import client_keys
 from training.models import ModelVersion
-from training.services import keys
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CHURN = "/api/v1/models/churn/predictions/"
@@ -122,7 +122,7 @@ def seconds_of(server: Server, path: str, **asked: Any) -> float:
 def test_slow_strangers_keep_nobody_waiting_and_are_ended(
     server: Server, churn: ModelVersion, client_user: User, customer: dict[str, Any]
 ) -> None:
-    key = keys.issue(client_user)
+    key = client_keys.issue(client_user)
     ordinary = {"Accept": "application/json;q=0.9"}  # a prediction that a thread answers
     seconds_of(server, CHURN, method="POST", body=customer, key=key)
     assert server.ask("GET", "/api/schema/")[0] == 200
@@ -172,7 +172,8 @@ def test_a_slow_client_within_the_limits_is_answered(
     """A large body that comes in pieces for longer than the silence allowed between two of them."""
     body = (",".join(customer) + "\n" + (",".join(str(v) for v in customer.values()) + "\n") * 1_000).encode()
     head = (
-        f"POST {CHURN} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {keys.issue(client_user)}\r\n"
+        f"POST {CHURN} HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Token {client_keys.issue(client_user)}\r\n"
         f"Content-Type: text/csv\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     cuts = [body[n : n + len(body) // 5 + 1] for n in range(0, len(body), len(body) // 5 + 1)]

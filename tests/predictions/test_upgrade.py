@@ -16,10 +16,11 @@ from django.utils import timezone
 from knox.crypto import create_token_string, hash_token
 from rest_framework.test import APIClient
 
-from predictions import identifiers, log
+from core import uuid7
+from predictions.log import writer
 from predictions.models.log import _NAMES as names_of_columns
 from tests.conftest import assert_error
-from training.services import serving, snapshot
+from training.serving import engine_cache, routing
 
 OLD: Final = [
     ("admin", "0003_logentry_add_action_flag_choices"),
@@ -89,9 +90,9 @@ def old(transactional_db: None) -> Iterator[Any]:
 
 def forget(name: str) -> None:
     """What this process knows is of another database."""
-    log.renew()
-    serving.forget()
-    snapshot.forget()
+    writer.renew()
+    engine_cache.forget()
+    routing.forget()
     names_of_columns.clear()
     connection.close()
     connection.settings_dict["NAME"] = name
@@ -141,7 +142,7 @@ def fill(apps: Any) -> dict[str, Any]:
     ids = []
     for n in range(6):
         at = LONG_AGO + dt.timedelta(minutes=n) if n < 2 else THEN + dt.timedelta(minutes=n)
-        ids.append(identifiers.lowest_at(at))
+        ids.append(uuid7.lowest_at(at))
         add(
             "predictions.Prediction", id=ids[n], registered_model=model, version=versions[n > 1], client=user,
             key=f"customer-{n}", cells=[n, "one_year", None if n == 3 else 20.5], prediction=n % 2 == 0,

@@ -29,8 +29,9 @@ from predictions.models import Prediction
 from tests.conftest import at_once
 from tests.server import Clients, Server
 from tests.trained import train_sample
+from training.access import client_keys
 from training.models import ModelVersion
-from training.services import keys, registry
+from training.registry import lookup
 
 CHURN = "/api/v1/models/churn/predictions/"
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -49,7 +50,7 @@ def running(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def key(client_user: User) -> str:
-    return keys.issue(client_user)
+    return client_keys.issue(client_user)
 
 
 @pytest.fixture(scope="module")
@@ -529,10 +530,10 @@ def test_two_hundred_switches_under_load_and_no_answer_from_before_one(
         for turn in range(200):
             before = time.monotonic()
             if turn % 3 == 2:
-                registry.rollback(churn.registered_model, by=None, reason="back")
+                lookup.rollback(churn.registered_model, by=None, reason="back")
             else:
                 target = next(v for v in versions if v.number != switches[-1][0])
-                registry.activate(target, by=None, reason="there")
+                lookup.activate(target, by=None, reason="there")
             active = churn.registered_model.active_version
             assert active is not None
             switches.append((active.number, before, time.monotonic()))
@@ -558,7 +559,7 @@ def test_a_revoked_key_is_dead_in_every_process_at_once(
     server: Server, client_user: User, customer: dict[str, Any]
 ) -> None:
     for _ in range(20):
-        key = keys.issue(client_user)
+        key = client_keys.issue(client_user)
         with Clients(server, key, CHURN, customer, number=4) as clients:
             clients.await_answers(12)
             client_user.auth_token_set.all().delete()

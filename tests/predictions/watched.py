@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from django.utils import timezone
 
-from predictions.drift import verdicts
-from predictions.drift.counts import Counted
-from predictions.identifiers import lowest_at
+from core.uuid7 import lowest_at
 from predictions.models import DriftFinding, DriftReview, RolledHour, Rollup
-from training.declaration import Watch
 from training.models import ModelVersion
-from training.profile import ColumnProfile
+from vigia_ml.declaration import Watch
+from vigia_ml.drift import verdicts
+from vigia_ml.drift.bin_counts import Counted
+from vigia_ml.reference_profile import ColumnProfile
 
 HOUR = dt.timedelta(hours=1)
 

@@ -10,7 +10,8 @@ from recommender.declaration import NAME
 from recommender.models import Movie
 from tests.trained import _fields
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
-from training.services import registry, runs
+from training.registry import lookup
+from training.runs import requests as run_requests
 
 MOVIES: list[dict[str, Any]] = [
     {"id": number, "title": title, "genres": genres, "year": year, "language": language,
@@ -49,8 +50,8 @@ def add_movies() -> None:
 
 def build_index() -> ModelVersion:
     """A version of `movies` from the catalogue as it is now."""
-    run = runs.request_again(RegisteredModel.objects.get(name=NAME), by=None)
-    assert runs.execute(run.pk)
+    run = run_requests.request_again(RegisteredModel.objects.get(name=NAME), by=None)
+    assert run_requests.execute(run.pk)
     run.refresh_from_db()
     assert run.status == "succeeded", run.error
     return ModelVersion.objects.select_related("registered_model").get(run=run)
@@ -59,7 +60,7 @@ def build_index() -> ModelVersion:
 @pytest.fixture
 def catalogue(db: None) -> RegisteredModel:
     """The registered model with the small catalogue, and no version."""
-    registry.sync_catalogue()
+    lookup.sync_catalogue()
     add_movies()
     return RegisteredModel.objects.get(name=NAME)
 
@@ -84,6 +85,6 @@ def active_index(key: str) -> ModelVersion:
         made = {"registered_model": model, "run": run, "dataset": dataset, "number": 1}
         version = ModelVersion.objects.create(**known[2] | made | {"status": "candidate"})
     if version.status != "active":
-        registry.activate(version, by=None, reason="a test needs it", override=True)
+        lookup.activate(version, by=None, reason="a test needs it", override=True)
         version.refresh_from_db()
     return version

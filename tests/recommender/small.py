@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
 
-from recommender.index.asking import Filters, Movie
-from recommender.index.building import build
+from recommender.index.build import build
+from recommender.index.catalogue_snapshot import Catalogue, Interaction
+from recommender.index.config import Field, Settings
 from recommender.index.engine import IndexEngine
 from recommender.index.estimator import MovieIndex
-from recommender.index.fields import Field, Settings
-from recommender.index.snapshot import Catalogue, Interaction
+from recommender.index.query import Filters, Movie
 
 FIELDS = (
     Field("title", 0.3, stop_words=("en", "es"), suffices=False),

@@ -15,11 +15,13 @@ from django.test import Client
 
 from config.lane import Lane, Reply
 from predictions.models import Prediction
-from recommender.index.asking import Question, Seed
+from recommender.catalogue import service as catalogue
 from recommender.index.engine import IndexEngine
-from recommender.services import answering, catalogue
+from recommender.index.query import Question, Seed
+from recommender.recommendations import service
+from training.access import client_keys
 from training.models import ModelVersion, RegisteredModel
-from training.services import keys, serving
+from training.serving import engine_cache
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,7 +32,7 @@ class Asker:
     """One key, by both ways."""
 
     def __init__(self, user: User) -> None:
-        self.lane, self.client, self.key = Lane(), Client(), keys.issue(user)
+        self.lane, self.client, self.key = Lane(), Client(), client_keys.issue(user)
 
     def quick(self, question: Any, path: str = ADDRESS, **changed: str) -> Reply | None:
         body = question if isinstance(question, bytes) else json.dumps(question).encode()
@@ -97,7 +99,7 @@ def test_what_takes_a_look_into_the_catalogue_goes_the_ordinary_way(asker: Asker
 def test_a_large_index_is_asked_by_text_in_a_thread(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
     asker.ordinary({"movie_id": 1})
     assert asker.quick({"text": "clowns"}) is not None
-    monkeypatch.setattr(answering, "SMALL", 5)
+    monkeypatch.setattr(service, "SMALL", 5)
     assert asker.quick({"text": "clowns"}) is None
 
 
@@ -144,7 +146,7 @@ def test_a_field_that_is_given_twice_is_refused_by_both_ways(asker: Asker) -> No
 def test_what_takes_a_look_through_all_rows_is_not_done_in_the_lane(asker: Asker) -> None:
     """It runs in the event loop, and a large index takes a tenth of a second for it."""
     asker.ordinary({"movie_id": 1})
-    engine = serving.served(RegisteredModel.objects.get(name="movies")).engine
+    engine = engine_cache.served(RegisteredModel.objects.get(name="movies")).engine
     assert isinstance(engine, IndexEngine)
     full = Question((Seed(movie_id=1),), 2)
     assert engine.at_hand(full) == engine.recommend(full)

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from training import catalogue
 from training.models import RegisteredModel
-from training.services import registry
+from training.registry import lookup
 
 Declare = Callable[[str, str], RegisteredModel]
 
@@ -50,7 +50,7 @@ def declare(shelf: Path, db: None) -> Declare:
         (shelf / f"{name}.py").write_text(text, encoding="utf-8")
         sys.modules.pop(f"training.catalogue.{name}", None)
         forget_catalogue()
-        registry.sync_catalogue()
+        lookup.sync_catalogue()
         return RegisteredModel.objects.get(name=name)
 
     return write

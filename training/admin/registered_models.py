@@ -15,12 +15,14 @@ from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
-from training import queueing
-from training.admin import switching
+from core.errors import VigiaError
+from training import providers, queueing
+from training.admin import activation_pages
 from training.admin.rights import RegistryAdmin, allowed_ids, is_superuser
-from training.errors import VigiaError
 from training.models import ModelVersion, RegisteredModel, TrainingRun, sharing_versions
-from training.services import comparison, makers, registry, runs
+from training.registry import lookup
+from training.reports import side_by_side as comparison
+from training.runs import requests as run_requests
 from training.templatetags.vigia import badge, metric
 
 SIDE_BY_SIDE = 6
@@ -33,7 +35,7 @@ class RetrainForm(forms.Form):
     trials = forms.IntegerField(
         required=False,
         min_value=1,
-        max_value=runs.MOST_TRIALS,
+        max_value=run_requests.MOST_TRIALS,
         label="Settings to try",
         help_text="A search for hyper-parameters over so many settings. Empty: the declared ones.",
         widget=UnfoldAdminIntegerFieldWidget,
@@ -115,7 +117,7 @@ class RegisteredModelAdmin(RegistryAdmin):
         return own + list(super().get_urls())
 
     def page(self, request: HttpRequest, row: RegisteredModel) -> dict[str, Any]:
-        active, maker = row.active_version, makers.find(row.name)
+        active, maker = row.active_version, providers.find(row.name)
         versions = side_by_side(row, active)
         columns = [version.metrics for version in versions]
         may_activate = row.pk in allowed_ids(request, "activate")
@@ -137,39 +139,39 @@ class RegisteredModelAdmin(RegistryAdmin):
             )[:5],
             "rollouts": row.rollouts.select_related("version", "started_by", "stopped_by")[:5],
             "can_activate": may_activate,
-            "can_roll_back": may_activate and registry.rollback_target(row) is not None,
+            "can_roll_back": may_activate and lookup.rollback_target(row) is not None,
             "maker": maker,
             "can_train": (active or maker) is not None and row.pk in allowed_ids(request, "train"),
             "can_read_log": row.pk in allowed_ids(request, "read_log"),
         }
 
     def rollback(self, request: HttpRequest, model_id: int) -> HttpResponse:
-        return switching.rollback(self, request, self._found(request, model_id))
+        return activation_pages.rollback(self, request, self._found(request, model_id))
 
     def retrain(self, request: HttpRequest, model_id: int) -> HttpResponse:
         """Asks for a run on the active version's dataset, or on what its maker reads."""
         model = self._found(request, model_id)
-        switching.require(request, "train", model)
-        active, maker = model.active_version, makers.find(model.name)
+        activation_pages.require(request, "train", model)
+        active, maker = model.active_version, providers.find(model.name)
         back = HttpResponseRedirect(reverse("admin:training_registeredmodel_change", args=[model.pk]))
         if active is None and maker is None:
             messages.info(request, f"No version of {model.name} is active, so there is no dataset to repeat.")
             return back
         try:
-            runs.require_declared(model)
+            run_requests.require_declared(model)
         except VigiaError as error:
             messages.warning(request, f"{error.message}.")
             return back
-        can_search = runs.can_search(model)
+        can_search = run_requests.can_search(model)
         form = RetrainForm(request.POST if request.method == "POST" else None)
         if request.method == "POST" and form.is_valid():
             by: Any = request.user
             trials = form.cleaned_data["trials"] if can_search else None
             if trials:
-                rows, mode = runs.active_rows(model), TrainingRun.Mode.REPLACE
-                run = runs.request(model, rows, mode=mode, by=by, search={"n_iter": trials})
+                rows, mode = run_requests.active_rows(model), TrainingRun.Mode.REPLACE
+                run = run_requests.request(model, rows, mode=mode, by=by, search={"n_iter": trials})
             else:
-                run = runs.request_again(model, by=by)
+                run = run_requests.request_again(model, by=by)
             queueing.enqueue(run)
             messages.success(request, f"Run {run.pk} is queued; this page follows it.")
             return HttpResponseRedirect(reverse("admin:training_trainingrun_change", args=[run.pk]))

@@ -13,18 +13,18 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
+from training.access import permissions
 from training.models import RegisteredModel
-from training.services import access
 
 
-def allowed_ids(request: HttpRequest, right: access.Right) -> frozenset[int]:
+def allowed_ids(request: HttpRequest, right: permissions.Right) -> frozenset[int]:
     """Ids of the models for which this person has `right`; asked once per request."""
-    return _once(request, right, lambda: access.allowed_models(request.user, right))
+    return _once(request, right, lambda: permissions.allowed_models(request.user, right))
 
 
 def visible_ids(request: HttpRequest) -> frozenset[int]:
     """Ids of the models for which this person has any right; asked once per request."""
-    return _once(request, "any", lambda: access.visible_models(request.user))
+    return _once(request, "any", lambda: permissions.visible_models(request.user))
 
 
 def _once(

@@ -11,13 +11,14 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from unfold.decorators import display
 
+from core.errors import VigiaError
+from training.admin.activation_pages import require
 from training.admin.filters import ModelFilter
 from training.admin.jobs import JobAdmin, StatusFilter
 from training.admin.rights import allowed_ids
-from training.admin.switching import require
-from training.errors import VigiaError
+from training.jobs import leases
 from training.models import TrainingRun, sharing_versions
-from training.services import jobs, rehearsal
+from training.registry import answers_check
 from training.templatetags.vigia import run_badges
 
 
@@ -73,7 +74,7 @@ class TrainingRunAdmin(JobAdmin):
             "title": f"Run {row.pk} of {row.registered_model.name}",
             "run": row,
             "made": made,
-            "cannot_answer": "" if made is None else rehearsal.cannot_answer(made),
+            "cannot_answer": "" if made is None else answers_check.cannot_answer(made),
             "other": active if made is not None and active != made else None,
             "may_train": row.registered_model_id in allowed_ids(request, "train"),
             "can_cancel": self.can_cancel(request, row),
@@ -93,7 +94,7 @@ class TrainingRunAdmin(JobAdmin):
         if request.method == "POST":
             by: Any = request.user
             try:
-                stopped = jobs.request_cancel(run, by=by)
+                stopped = leases.request_cancel(run, by=by)
             except VigiaError as error:
                 messages.info(request, f"{error.message}.")
             else:

@@ -14,13 +14,14 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from unfold.decorators import display
 
-from training import queueing
-from training.admin import pictures, switching
+from core.errors import VigiaError
+from training import providers, queueing
+from training.admin import activation_pages, charts
 from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
-from training.errors import VigiaError
 from training.models import LARGE_COLUMNS, ModelVersion, PrunedArtifact, sharing_versions
-from training.services import cards, comparison, comparisons, facts, makers, rehearsal
+from training.registry import answers_check
+from training.reports import comparison_requests, model_card, sections, side_by_side
 from training.templatetags.vigia import badge, metric, missed_gate
 
 Rows = QuerySet[ModelVersion, ModelVersion]
@@ -67,14 +68,14 @@ class ModelVersionAdmin(RegistryAdmin):
 
     @display(description="primary metric")
     def primary(self, row: ModelVersion) -> str:
-        name = comparison.primary_metric(row.registered_model)
+        name = side_by_side.primary_metric(row.registered_model)
         if name is None:
             return "–"
         return format_html('<span class="vg-metric"><b>{}</b> {}</span>', metric(row.metrics.get(name)), name)
 
     @display(description="other metrics")
     def others(self, row: ModelVersion) -> str:
-        rows = comparison.metric_rows(row.registered_model, [row.metrics])
+        rows = side_by_side.metric_rows(row.registered_model, [row.metrics])
         said = [f"{item.name} {metric(item.values[0])}" for item in rows if not item.primary]
         return format_html('<span class="vg-faint">{}</span>', " · ".join(said[:2]))
 
@@ -132,60 +133,60 @@ class ModelVersionAdmin(RegistryAdmin):
         active = model.active_version
         other = active if active is not None and active != row else None
         columns = [row.metrics, row.baseline] + ([other.metrics] if other else [])
-        maker = makers.find(model.name)
+        maker = providers.find(model.name)
         answerable = row.status not in (ModelVersion.Status.ACTIVE, ModelVersion.Status.REJECTED)
         pruned = PrunedArtifact.objects.select_related("by").filter(version=row).first()
         return {
             "title": str(row),
             "version": row,
-            "declared": comparison.declaration(model),
+            "declared": side_by_side.declaration(model),
             "other": other,
-            "metrics": comparison.metric_rows(model, columns),
+            "metrics": side_by_side.metric_rows(model, columns),
             "columns": columns_of(row),
             "target": row.dataset_schema.target,
             "maker": maker,
-            "evaluation": None if maker else pictures.of_version(row),
-            "sections": facts.sections(row.evaluation or {}) if maker else [],
+            "evaluation": None if maker else charts.of_version(row),
+            "sections": sections.sections(row.evaluation or {}) if maker else [],
             "activations": row.activations.select_related("actor").prefetch_related(
                 *sharing_versions("previous")
             )[:20],
             "pruned": pruned,
             "can_replay": pruned is None and maker is None and model.pk in allowed_ids(request, "train"),
-            "cannot_answer": rehearsal.cannot_answer(row),
+            "cannot_answer": answers_check.cannot_answer(row),
             "can_activate": answerable and pruned is None and model.pk in allowed_ids(request, "activate"),
         }
 
     def activate(self, request: HttpRequest, version_id: int) -> HttpResponse:
-        return switching.activate(self, request, switching.found(self, request, version_id))
+        return activation_pages.activate(self, request, activation_pages.found(self, request, version_id))
 
     def compare(self, request: HttpRequest, first: int, second: int) -> HttpResponse:
         """Two versions of one model, side by side."""
-        before, after = (switching.found(self, request, number) for number in (first, second))
+        before, after = (activation_pages.found(self, request, number) for number in (first, second))
         if before.registered_model_id != after.registered_model_id:
             messages.warning(request, "Only versions of one model can be compared.")
             return HttpResponseRedirect(reverse("admin:training_modelversion_changelist"))
-        job = comparisons.shown(before, after)
+        job = comparison_requests.shown(before, after)
         context = {
             **self.admin_site.each_context(request),
             "title": f"{before} and {after.number}",
             "opts": self.opts,
             "model": before.registered_model,
-            "switch": comparison.switch(before, after),
+            "switch": side_by_side.switch(before, after),
             "comparable": before != after,
             "job": job,
-            "seen": pictures.of_comparison(job),
+            "seen": charts.of_comparison(job),
             "can_compare": before.registered_model_id in allowed_ids(request, "train"),
         }
         return TemplateResponse(request, "admin/training/compare.html", context)
 
     def start_comparison(self, request: HttpRequest, first: int, second: int) -> HttpResponse:
         """Asks for the two on one hold-out: a POST from the page that shows them side by side."""
-        before, after = (switching.found(self, request, number) for number in (first, second))
-        switching.require(request, "train", before.registered_model)
+        before, after = (activation_pages.found(self, request, number) for number in (first, second))
+        activation_pages.require(request, "train", before.registered_model)
         if request.method == "POST":
             by: Any = request.user
             try:
-                job, new = comparisons.request(before, after, by=by)
+                job, new = comparison_requests.request(before, after, by=by)
             except VigiaError as error:
                 messages.warning(request, f"{error.message}.")
             else:
@@ -196,9 +197,9 @@ class ModelVersionAdmin(RegistryAdmin):
 
     def card(self, request: HttpRequest, version_id: int) -> HttpResponse:
         """The version's model card, as a file."""
-        version = switching.found(self, request, version_id)
-        answer = HttpResponse(cards.markdown(version), content_type=cards.CONTENT_TYPE)
-        answer.headers["Content-Disposition"] = f'attachment; filename="{cards.file_name(version)}"'
+        version = activation_pages.found(self, request, version_id)
+        answer = HttpResponse(model_card.markdown(version), content_type=model_card.CONTENT_TYPE)
+        answer.headers["Content-Disposition"] = f'attachment; filename="{model_card.file_name(version)}"'
         return answer
 
     def get_queryset(self, request: HttpRequest) -> Rows:
@@ -213,6 +214,6 @@ class ModelVersionAdmin(RegistryAdmin):
 def columns_of(version: ModelVersion) -> Iterable[dict[str, Any]]:
     """The columns of a version's schema, as its page shows them."""
     return [
-        {"column": column, "bounds": comparison.bounds(column), "seen": comparison.seen(column)}
+        {"column": column, "bounds": side_by_side.bounds(column), "seen": side_by_side.seen(column)}
         for column in version.dataset_schema.columns
     ]

@@ -1,6 +1,6 @@
 """One file per registered model. Adding a model is adding a file; nothing is registered anywhere else.
 
-A file defines ``MODEL``, a `training.declaration.ModelDeclaration`. It is imported when first asked for,
+A file defines ``MODEL``, a `vigia_ml.declaration.ModelDeclaration`. It is imported when first asked for,
 never at start, so a process pays only for the models it touches.
 """
 
@@ -14,8 +14,8 @@ import pkgutil
 from functools import cache
 from pathlib import Path
 
-from training.declaration import ModelDeclaration
-from training.errors import NotDeclared
+from core.errors import NotDeclared
+from vigia_ml.declaration import ModelDeclaration
 
 HERE = Path(__file__).parent
 LONGEST_NAME = 50

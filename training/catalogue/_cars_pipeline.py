@@ -11,10 +11,10 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, TargetEncoder
 
-from training.declaration import Space
-from training.transformers.cars import CAR_CATEGORIES, CarColumns, LinearDesign
-from training.transformers.encoding import OutOfFoldEstimate
-from training.transformers.listings import NAME_LEVELS
+from vigia_ml.declaration import Space
+from vigia_ml.transformers.cars import CAR_CATEGORIES, CarColumns, LinearDesign
+from vigia_ml.transformers.encoding import OutOfFoldEstimate
+from vigia_ml.transformers.listings import NAME_LEVELS
 
 
 def price_pipeline(seed: int, *, specs: bool) -> Pipeline:

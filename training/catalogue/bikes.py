@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.declaration import Gate, ModelDeclaration, Space
-from training.schema import Column, DatasetSchema
+from vigia_ml.declaration import Gate, ModelDeclaration, Space
+from vigia_ml.schema import Column, DatasetSchema
 
 SCHEMA = DatasetSchema(
     columns=(
@@ -54,7 +54,7 @@ def build(seed: int) -> Any:
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.pipeline import Pipeline
 
-    from training.transformers.text import ToFloat
+    from vigia_ml.transformers.text import ToFloat
 
     boosting = HistGradientBoostingRegressor(
         max_iter=200, learning_rate=0.08, l2_regularization=1.0, early_stopping=False, random_state=seed

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.declaration import Gate, ModelDeclaration, Space
-from training.schema import Column, DatasetSchema
+from vigia_ml.declaration import Gate, ModelDeclaration, Space
+from vigia_ml.schema import Column, DatasetSchema
 
 SELLERS = ("Dealer", "Individual", "Trustmark Dealer")
 TRANSMISSIONS = ("Automatic", "Manual")

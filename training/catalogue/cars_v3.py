@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from training.catalogue.cars import LISTING, PRICE
-from training.declaration import Gate, ModelDeclaration, Space
-from training.schema import Column, DatasetSchema
+from vigia_ml.declaration import Gate, ModelDeclaration, Space
+from vigia_ml.schema import Column, DatasetSchema
 
 SCHEMA = DatasetSchema(
     columns=(

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.declaration import Gate, ModelDeclaration, Space
-from training.schema import Column, DatasetSchema
+from vigia_ml.declaration import Gate, ModelDeclaration, Space
+from vigia_ml.schema import Column, DatasetSchema
 
 YES_NO = ("no", "yes")
 INTERNET_EXTRA = ("no", "no_internet_service", "yes")
@@ -80,8 +80,8 @@ def build(seed: int) -> Any:
     from sklearn.pipeline import Pipeline, make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    from training.transformers.encoding import NumberByCategory
-    from training.transformers.text import CleanText, ToFloat
+    from vigia_ml.transformers.encoding import NumberByCategory
+    from vigia_ml.transformers.text import CleanText, ToFloat
 
     numbers = [column.name for column in SCHEMA.columns if column.type != "category"]
     categories = [column.name for column in SCHEMA.columns if column.type == "category"]

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.declaration import Gate, ModelDeclaration, Space
-from training.schema import Column, DatasetSchema
+from vigia_ml.declaration import Gate, ModelDeclaration, Space
+from vigia_ml.schema import Column, DatasetSchema
 
 # Bounds keep coordinates typed the wrong way round, and the like, out. They hold all of mainland Spain.
 SCHEMA = DatasetSchema(
@@ -135,8 +135,8 @@ def build(seed: int) -> Any:
     from sklearn.pipeline import Pipeline, make_pipeline
     from sklearn.preprocessing import OrdinalEncoder
 
-    from training.transformers.houses import HouseGeometry
-    from training.transformers.text import CleanText, ToFloat
+    from vigia_ml.transformers.houses import HouseGeometry
+    from vigia_ml.transformers.text import CleanText, ToFloat
 
     numbers = [column.name for column in SCHEMA.columns if column.type != "category"]
     worst_to_best = ["a reformar", "en buen estado", "reformado", "a estrenar"]

@@ -41,7 +41,7 @@ class Migration(migrations.Migration):
             field=models.JSONField(
                 blank=True,
                 default=list,
-                help_text="Remarks on its rows and its gate; see `training.notes`.",
+                help_text="Remarks on its rows and its gate; see `vigia_ml.notes`.",
             ),
         ),
         migrations.AddField(

@@ -4,11 +4,11 @@ The database guards the rules: one active version per model, one version per run
 repeat, an activation log that cannot be rewritten.
 """
 
+from training.models.activations import Activation, Rollout
 from training.models.heartbeats import Heartbeat
 from training.models.idempotency import IdempotencyKey
 from training.models.jobs import Comparison, Job, TrainingRun
 from training.models.registry import RIGHTS, Dataset, GroupScope, RegisteredModel
-from training.models.switching import Activation, Rollout
 from training.models.versions import (
     LARGE_COLUMNS,
     ModelVersion,

@@ -11,7 +11,7 @@ class Heartbeat(models.Model):
     Attributes
     ----------
     name : the process (Celery's node name) or the task's dotted name.
-    role : what the process is for (see `training.services.heartbeats`), or ``task``.
+    role : what the process is for (see `training.jobs.heartbeats`), or ``task``.
     at : when the process was last seen alive; when the task last began.
     """
 

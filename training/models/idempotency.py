@@ -14,7 +14,7 @@ class IdempotencyKey(models.Model):
 
     Attributes
     ----------
-    request_sha256 : see `training.services.idempotency.request_sha256`. answer : the response body as JSON.
+    request_sha256 : see `training.idempotency.request_sha256`. answer : the response body as JSON.
     headers : response headers that belong to the answer, such as Location.
     """
 

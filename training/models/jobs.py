@@ -108,7 +108,7 @@ class TrainingRun(Job):
         default=False, help_text="Append rows although they are in the active version's dataset already."
     )
     notes = models.JSONField(
-        default=list, blank=True, help_text="Remarks on its rows and its gate; see `training.notes`."
+        default=list, blank=True, help_text="Remarks on its rows and its gate; see `vigia_ml.notes`."
     )
     search = models.JSONField(
         null=True, blank=True, help_text="A search for hyper-parameters instead of one fit, and how long."
@@ -142,7 +142,7 @@ class TrainingRun(Job):
 class Comparison(Job):
     """Two versions of one model judged on the same hold-out: the later one's.
 
-    result : what `training.judging.compared` returns; null until it succeeded.
+    result : what `vigia_ml.evaluation.compared` returns; null until it succeeded.
     """
 
     before = models.ForeignKey("ModelVersion", on_delete=models.PROTECT, related_name="+")

@@ -9,11 +9,11 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from training.engines import PARITY_PROTOCOL
 from training.models.jobs import TrainingRun
 from training.models.registry import Dataset, RegisteredModel
-from training.profile import Profile
-from training.schema import DatasetSchema
+from vigia_ml.engines import PARITY_PROTOCOL
+from vigia_ml.reference_profile import Profile
+from vigia_ml.schema import DatasetSchema
 
 LARGE_COLUMNS: Final = ("evaluation", "parity", "schema")
 """Hundreds of kilobytes of JSON: lists defer them."""
@@ -127,7 +127,7 @@ class ModelVersion(models.Model):
 
 
 class ReferenceProfile(models.Model):
-    """The frozen bins and counts of what a version was trained on, see `training.profile`.
+    """The frozen bins and counts of what a version was trained on, see `vigia_ml.reference_profile`.
 
     A table of its own, because versions are read far more often than their bins. Written once, too.
     """

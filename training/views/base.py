@@ -13,13 +13,14 @@ from django.utils.dateparse import parse_datetime
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 
+from training.access import permissions
 from training.models import RegisteredModel
 from training.parsers import CsvBody, check_length
-from training.schema import Fault, InvalidRows
-from training.schema.dialect import DELIMITERS, Told
-from training.schema.numerals import DECIMALS, THOUSANDS_WORDS, thousands_mark
-from training.services import access, registry
+from training.registry import lookup
 from training.views.idempotent import IdempotentView
+from vigia_ml.schema import Fault, InvalidRows
+from vigia_ml.schema.csv_dialect import DELIMITERS, Told
+from vigia_ml.schema.numerals import DECIMALS, THOUSANDS_WORDS, thousands_mark
 
 PAGE = 100
 Row = TypeVar("Row", bound=Model)
@@ -28,19 +29,19 @@ Row = TypeVar("Row", bound=Model)
 class ModelView(IdempotentView):
     """A route below ``/models/{model}/``: finds the model and asks for the right the method needs."""
 
-    rights: ClassVar[dict[str, access.Right]] = {}
+    rights: ClassVar[dict[str, permissions.Right]] = {}
     max_bytes = settings.PREDICT_MAX_BYTES
     reads_body = True
     model: RegisteredModel
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        self.model = registry.get_model(kwargs["model"])
+        self.model = lookup.get_model(kwargs["model"])
         right = self.rights.get("GET" if request.method == "HEAD" else request.method or "")
         if right is not None:
-            access.require(request.user, right, self.model)
+            permissions.require(request.user, right, self.model)
         else:
-            access.require_any(request.user, self.model)
+            permissions.require_any(request.user, self.model)
         # A route without POST says so, also to a client that sent no body.
         if request.method == "POST" and self.reads_body and hasattr(self, "post"):
             check_length(request, self.max_bytes)

@@ -13,9 +13,9 @@ from rest_framework.response import Response
 from rest_framework.utils.encoders import JSONEncoder
 from rest_framework.views import APIView
 
+from training import idempotency
+from training.idempotency import RetryKey, StoredResponse
 from training.parsers import body_sha256
-from training.services import idempotency
-from training.services.idempotency import RetryKey, StoredResponse
 from training.views.prefer_wait import JobResponse
 
 REPLAYED = "Idempotent-Replayed"

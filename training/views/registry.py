@@ -10,8 +10,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from training.errors import NotFound
+from core.errors import NotFound
+from training.access import permissions
 from training.models import LARGE_COLUMNS
+from training.registry import lookup
 from training.serializers import (
     ActivateSerializer,
     ActivationSerializer,
@@ -20,7 +22,6 @@ from training.serializers import (
     VersionSerializer,
     VersionSummarySerializer,
 )
-from training.services import access, registry
 from training.views.base import ModelView, before, moment_of, who
 from training.views.idempotent import CommittedResponse
 
@@ -30,7 +31,7 @@ class ModelsView(APIView):
 
     @extend_schema(responses=RegisteredModelSerializer(many=True), operation_id="list_models")
     def get(self, request: Request) -> Response:
-        rows = access.visible_models(request.user)
+        rows = permissions.visible_models(request.user)
         return Response(RegisteredModelSerializer(rows, many=True, context={"request": request}).data)
 
 
@@ -60,7 +61,7 @@ class VersionDetailView(ModelView):
 
     @extend_schema(responses=VersionSerializer, operation_id="get_version")
     def get(self, request: Request, model: str, number: int) -> Response:
-        version = registry.get_version(self.model, number)
+        version = lookup.get_version(self.model, number)
         return Response(VersionSerializer(version, context={"request": request}).data)
 
 
@@ -74,7 +75,7 @@ class ActiveView(ModelView):
     )
     def get(self, request: Request, model: str) -> Response:
         moment = moment_of(request, "at")
-        found = registry.active_at(self.model, moment)
+        found = lookup.active_at(self.model, moment)
         if found is None:
             when = "yet" if moment is None else f"at {moment.isoformat()}"
             raise NotFound(f"nothing was active for {self.model.name} {when}")
@@ -88,10 +89,10 @@ class ActivateView(ModelView):
 
     @extend_schema(request=ActivateSerializer, responses=ActivationSerializer, operation_id="activate")
     def post(self, request: Request, model: str, number: int) -> Response:
-        version = registry.get_version(self.model, number)
+        version = lookup.get_version(self.model, number)
         asked = ActivateSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        done = registry.activate(
+        done = lookup.activate(
             version,
             by=who(request),
             reason=asked.validated_data["reason"],
@@ -112,7 +113,7 @@ class RollbackView(ModelView):
     def post(self, request: Request, model: str) -> Response:
         asked = ReasonSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        done = registry.rollback(self.model, by=who(request), reason=asked.validated_data["reason"])
+        done = lookup.rollback(self.model, by=who(request), reason=asked.validated_data["reason"])
         return CommittedResponse(lambda: ActivationSerializer(done).data)
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> ReasonSerializer:

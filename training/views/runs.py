@@ -13,18 +13,21 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from training import queueing
-from training.errors import Malformed, NotFound
+from core.errors import Malformed, NotFound
+from training import providers, queueing
+from training.access import permissions
+from training.jobs import leases
 from training.models import RegisteredModel, TrainingRun
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
-from training.schema import Fault, InvalidRows
-from training.schema.faults import clip
-from training.schema.wrapping import wrapped
+from training.providers import AskedElsewhere, Maker
+from training.runs import requests as run_requests
+from training.runs import row_sources, uploads
 from training.serializers import REPEAT, TrainingRequestSerializer, TrainingRunSerializer
-from training.services import access, datasets, jobs, makers, runs, sources
-from training.services.makers import AskedElsewhere, Maker
 from training.views.base import CSV_PARAMETERS, ModelView, before, csv_dialect, who
 from training.views.prefer_wait import JobResponse
+from vigia_ml.schema import Fault, InvalidRows
+from vigia_ml.schema.faults import clip
+from vigia_ml.schema.wrapping import wrapped
 
 
 class TrainingRunsView(ModelView):
@@ -56,31 +59,33 @@ class TrainingRunsView(ModelView):
     )
     def post(self, request: Request, model: str) -> Response:
         data, by = request.data, who(request)
-        maker = makers.find(self.model.name)
+        maker = providers.find(self.model.name)
         if maker is not None:
             _check_source(data, maker)
-            return self._enqueued(request, runs.request_again(self.model, by=by))
-        runs.require_declared(self.model)
+            return self._enqueued(request, run_requests.request_again(self.model, by=by))
+        run_requests.require_declared(self.model)
         mode, repeat = self._mode(request, data), _repeat(request, data)
         source = search = None
         if isinstance(data, CsvBody):
             told = csv_dialect(request)
-            upload = datasets.from_csv(self.model, data.stream, by=by, source="CSV", told=told)
+            upload = uploads.from_csv(self.model, data.stream, by=by, source="CSV", told=told)
         else:
             asked = _asked(data)
             if "search" in asked:
                 search = _search(asked["search"])
-                runs.require_space(self.model)  # before rows are stored
+                run_requests.require_space(self.model)  # before rows are stored
             if "from" in asked:
                 rest = {name: asked[name] for name in asked if name not in ("mode", "search", "repeat")}
-                upload, source = None, sources.checked(rest)
+                upload, source = None, row_sources.checked(rest)
                 if mode == TrainingRun.Mode.APPEND and not repeat:
-                    runs.require_new(self.model, source)
+                    run_requests.require_new(self.model, source)
             elif "instances" in asked:
-                upload = datasets.from_instances(self.model, asked["instances"], by=by)
+                upload = uploads.from_instances(self.model, asked["instances"], by=by)
             else:
-                upload, mode = runs.active_rows(self.model), TrainingRun.Mode.REPLACE.value
-        run = runs.request(self.model, upload, mode=mode, by=by, source=source, search=search, repeat=repeat)
+                upload, mode = run_requests.active_rows(self.model), TrainingRun.Mode.REPLACE.value
+        run = run_requests.request(
+            self.model, upload, mode=mode, by=by, source=source, search=search, repeat=repeat
+        )
         return self._enqueued(request, run)
 
     def _enqueued(self, request: Request, run: TrainingRun) -> Response:
@@ -118,13 +123,13 @@ class CancelRunView(ModelView):
 
     @extend_schema(request=None, responses={202: TrainingRunSerializer}, operation_id="cancel_training_run")
     def post(self, request: Request, model: str, run: int) -> Response:
-        found = jobs.request_cancel(run_of(self.model, run), by=who(request))
+        found = leases.request_cancel(run_of(self.model, run), by=who(request))
         return Response(shown(request, found), status=202)
 
 
 def shown(request: Request, run: TrainingRun) -> dict[str, Any]:
     """A run as this client may see it."""
-    may_train = access.may(request.user, "train", run.registered_model)
+    may_train = permissions.may(request.user, "train", run.registered_model)
     return dict(TrainingRunSerializer(run, context={"request": request, "with_log": may_train}).data)
 
 
@@ -186,7 +191,7 @@ def _search(asked: Any) -> dict[str, Any]:
     tried = asked.get("n_iter") if isinstance(asked, dict) else None
     if not isinstance(asked, dict) or set(asked) - {"n_iter"}:
         raise InvalidRows([Fault("search", "not_an_object", 'search must be {"n_iter": 30}')])
-    if not isinstance(tried, int) or isinstance(tried, bool) or not 1 <= tried <= runs.MOST_TRIALS:
-        said = f"n_iter must be a whole number from 1 to {runs.MOST_TRIALS}"
+    if not isinstance(tried, int) or isinstance(tried, bool) or not 1 <= tried <= run_requests.MOST_TRIALS:
+        said = f"n_iter must be a whole number from 1 to {run_requests.MOST_TRIALS}"
         raise InvalidRows([Fault("search", "out_of_bounds", said)], message=said)
     return {"n_iter": tried}

@@ -18,10 +18,14 @@ from django.core.management.base import BaseCommand
 from django.utils import timezone
 from knox.models import AuthToken
 
-from config import env, first_versions
-from predictions import partitions
+from config import first_versions
+from core import env
+from predictions.log import partitions
+from training import providers
+from training.access import client_keys
 from training.models import ModelVersion
-from training.services import keys, makers, registry, serving
+from training.registry import lookup
+from training.serving import engine_cache
 
 CLIENT = "newcomer"
 
@@ -43,7 +47,7 @@ class Command(BaseCommand):
         with self._step("database migrated"):
             call_command("migrate", verbosity=0)
             partitions.ensure(timezone.now(), settings.PARTITIONS_AHEAD)
-        rows = registry.sync_catalogue()
+        rows = lookup.sync_catalogue()
         if options["nothing_else_runs"]:
             interrupted = first_versions.requeue_interrupted()
             if interrupted:
@@ -65,18 +69,18 @@ class Command(BaseCommand):
 
     def _profile_active(self) -> None:
         """Active versions from before reference profiles get theirs, so that their log can be reviewed."""
-        others = [maker.name for maker in makers.every()]
+        others = [maker.name for maker in providers.every()]
         active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, reference__isnull=True)
         if active.exclude(registered_model__name__in=others).exists():
-            from training.services import profiles
+            from training.management import profile_backfill
 
-            for version, wrong in profiles.make_for_active():
+            for version, wrong in profile_backfill.make_for_active():
                 made = f"{version}: its reference profile was made from its dataset"
                 self._say(f"{version} has no reference profile: {wrong}" if wrong else made)
 
     def _unusable(self) -> dict[int, str]:
         """Why active versions cannot answer; loudly, because the service goes on without them."""
-        found = serving.unusable()
+        found = engine_cache.unusable()
         for why in found.values():
             self.stderr.write(self.style.ERROR(f"CANNOT ANSWER: {why}"))
         if any("ARTIFACT_KEY" in why for why in found.values()):
@@ -136,10 +140,10 @@ class Command(BaseCommand):
     def _client_key(self) -> str:
         """A key with every right, made once and kept in ``$VIGIA_VAR/client-key``."""
         note = settings.VAR_DIR / "client-key"
-        client = keys.client_with_every_right(CLIENT)
+        client = client_keys.client_with_every_right(CLIENT)
         if note.exists() and AuthToken.objects.filter(user=client).exists():
             return note.read_text(encoding="utf-8").strip()
-        key = keys.issue(client)
+        key = client_keys.issue(client)
         write_private(note, key)
         return key
 
@@ -155,7 +159,7 @@ class Command(BaseCommand):
             f"  documentation  {address}/api/docs/",
             f"  client key     {settings.VAR_DIR / 'client-key'}   (every right; keep it to yourself)",
         ]
-        others = [maker.name for maker in makers.every()]
+        others = [maker.name for maker in providers.every()]
         active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).exclude(pk__in=unusable)
         first = active.exclude(registered_model__name__in=others).order_by("registered_model__name")
         version = first.filter(registered_model__name="churn").first() or first.first()

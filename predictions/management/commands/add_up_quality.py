@@ -6,10 +6,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from predictions.services import quality
-from training.errors import VigiaError
+from core.errors import VigiaError
+from predictions.quality import realised
 from training.models import RegisteredModel
-from training.services import registry
+from training.registry import lookup
 
 
 class Command(BaseCommand):
@@ -24,14 +24,14 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         for model in self._models(options["model"]):
             if options["all"]:
-                quality.mark_all(model)
-            hours = quality.add_up(model, rested=False)
+                realised.mark_all(model)
+            hours = realised.add_up(model, rested=False)
             self.stdout.write(f"{model.name}: {hours} hours added up")
 
     def _models(self, name: str | None) -> list[RegisteredModel]:
         if name is None:
             return list(RegisteredModel.objects.all())
         try:
-            return [registry.get_model(name)]
+            return [lookup.get_model(name)]
         except VigiaError as error:
             raise CommandError(error.message) from None

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from predictions.services import retention
+from predictions import retention
 
 
 class Command(BaseCommand):

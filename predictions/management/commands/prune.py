@@ -8,10 +8,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.template.defaultfilters import filesizeformat
 
-from predictions.services.retention import is_in_the_log
-from training.errors import VigiaError
+from core.errors import VigiaError
+from predictions.retention import is_in_the_log
 from training.models import RegisteredModel
-from training.services import pruning, registry
+from training.registry import artifact_pruning, lookup
 
 
 class Command(BaseCommand):
@@ -34,7 +34,7 @@ class Command(BaseCommand):
         said = "would be pruned" if options["dry_run"] else "pruned"
         freed = count = 0
         for model in self._models(options["model"]):
-            done = pruning.prune(
+            done = artifact_pruning.prune(
                 model,
                 is_referred_to=is_in_the_log,
                 keep=options["keep"],
@@ -52,7 +52,7 @@ class Command(BaseCommand):
         if name is None:
             return list(RegisteredModel.objects.all())
         try:
-            return [registry.get_model(name)]
+            return [lookup.get_model(name)]
         except VigiaError as error:
             raise CommandError(error.message) from None
 

@@ -9,12 +9,12 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from predictions.services import rollups
-from predictions.services.outcome_rows import moment
-from training.errors import VigiaError
+from core.errors import VigiaError
+from predictions.outcomes.parsing import moment
+from predictions.rollups import counting
 from training.models import RegisteredModel
-from training.schema import Fault
-from training.services import registry
+from training.registry import lookup
+from vigia_ml.schema import Fault
 
 
 class Command(BaseCommand):
@@ -31,8 +31,8 @@ class Command(BaseCommand):
         if options["recount"] != (since is not None) or (until is not None and since is None):
             raise CommandError("--recount needs --since, and --since and --until need --recount")
         for model in self._models(options["model"]):
-            rows = rollups.recount(model, since, until or timezone.now()) if since is not None else 0
-            done = rollups.roll_up(model)
+            rows = counting.recount(model, since, until or timezone.now()) if since is not None else 0
+            done = counting.roll_up(model)
             to = "nothing is logged" if done.counted_to is None else f"counted to {done.counted_to:%F %T} UTC"
             self.stdout.write(f"{model.name}: {rows + done.rows:,} rows, {to}")
 
@@ -40,7 +40,7 @@ class Command(BaseCommand):
         if name is None:
             return list(RegisteredModel.objects.all())
         try:
-            return [registry.get_model(name)]
+            return [lookup.get_model(name)]
         except VigiaError as error:
             raise CommandError(error.message) from None
 

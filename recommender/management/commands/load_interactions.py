@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, TextIO
 
+from recommender.files import Rows
+from recommender.files.interactions import LAYOUT, Row
+from recommender.interactions import import_interactions
 from recommender.management.loading import LoadingCommand
-from recommender.reading import Rows
-from recommender.reading.interactions import LAYOUT, Row
-from recommender.services import loading_interactions
 
 
 class Command(LoadingCommand[Row]):
@@ -20,7 +20,7 @@ class Command(LoadingCommand[Row]):
     layout = LAYOUT
 
     def load(self, rows: Rows[Row], refused: TextIO | None, options: dict[str, Any]) -> str:
-        done = loading_interactions.load(rows, refused=refused, progress=self.progress())
+        done = import_interactions.load(rows, refused=refused, progress=self.progress())
         return (
             f"{done.rows:,} rows: {done.new:,} new, {done.repeated:,} known already, {done.refused:,} refused"
         )

@@ -6,10 +6,10 @@ from typing import Any, TextIO
 
 from django.core.management.base import CommandParser
 
+from recommender.catalogue import import_movies
+from recommender.files import Rows
+from recommender.files.movies import LAYOUT, Row
 from recommender.management.loading import LoadingCommand
-from recommender.reading import Rows
-from recommender.reading.movies import LAYOUT, Row
-from recommender.services import loading
 
 
 class Command(LoadingCommand[Row]):
@@ -30,7 +30,7 @@ class Command(LoadingCommand[Row]):
         )
 
     def load(self, rows: Rows[Row], refused: TextIO | None, options: dict[str, Any]) -> str:
-        done = loading.load(
+        done = import_movies.load(
             rows,
             refused=refused,
             readmit=options["readmit"],

@@ -1,4 +1,4 @@
-"""Does a job that its watcher has claimed; see `training.services.supervision`."""
+"""Does a job that its watcher has claimed; see `training.jobs.supervisor`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from training.services import jobs
+from training.jobs import leases
 
 
 class TimeIsUp(BaseException):
@@ -39,7 +39,7 @@ class Command(BaseCommand):
         signal.signal(signal.SIGUSR1, _out_of_time)
         for ignored in (signal.SIGINT, signal.SIGTERM):  # the watcher decides, not whoever stops its group
             signal.signal(ignored, signal.SIG_IGN)
-        jobs.do(jobs.Lease(jobs.kind(kind), job, owner))
+        leases.do(leases.Lease(leases.kind(kind), job, owner))
 
 
 def _end_with_the_watcher() -> None:

@@ -13,15 +13,17 @@ from typing import Any, TextIO, cast
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from core.errors import VigiaError
 from training import catalogue
-from training.errors import VigiaError
-from training.management.watching import execute_and_present
+from training.management.run_progress import execute_and_present
 from training.models import Dataset, RegisteredModel, TrainingRun
-from training.scaffold import files
-from training.schema import InvalidRows
-from training.schema.dialect import Told
-from training.schema.reading import CsvReader
-from training.services import datasets, registry, runs
+from training.registry import lookup
+from training.runs import requests as run_requests
+from training.runs import uploads
+from vigia_ml.scaffold import files
+from vigia_ml.schema import InvalidRows
+from vigia_ml.schema.csv_dialect import Told
+from vigia_ml.schema.csv_reader import CsvReader
 
 
 class Command(BaseCommand):
@@ -82,10 +84,10 @@ class Command(BaseCommand):
 
     @staticmethod
     def _model(name: str) -> RegisteredModel:
-        registry.sync_catalogue()
+        lookup.sync_catalogue()
         if name not in catalogue.names():
             raise CommandError(f"no model {name[:60]!r}; there are {', '.join(catalogue.names())}")
-        return registry.get_model(name)
+        return lookup.get_model(name)
 
     # -- loading -----------------------------------------------------------------------------------
 
@@ -106,7 +108,7 @@ class Command(BaseCommand):
 
     def _read(self, loading: _Loading, refused: TextIO | None) -> Dataset:
         with files.open_rows(loading.path) as stream:
-            return datasets.from_csv(
+            return uploads.from_csv(
                 loading.model,
                 stream,  # type: ignore[arg-type]
                 by=None,
@@ -127,7 +129,7 @@ class Command(BaseCommand):
     # -- training ----------------------------------------------------------------------------------
 
     def _train(self, dataset: Dataset, mode: str, activation_reason: str, *, repeat: bool) -> None:
-        run = runs.request(
+        run = run_requests.request(
             dataset.registered_model,
             dataset,
             mode=mode,
@@ -150,7 +152,7 @@ class _Loading:
         with files.open_rows(self.path) as stream:
             reader = CsvReader(
                 stream,  # type: ignore[arg-type]
-                datasets.declared_schema(self.model),
+                uploads.declared_schema(self.model),
                 with_target=True,
                 told=self.told,
             )

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from training.errors import VigiaError
-from training.services import registry
+from core.errors import VigiaError
+from training.registry import lookup
 
 
 class Command(BaseCommand):
@@ -17,18 +17,18 @@ class Command(BaseCommand):
         parser.add_argument("model", nargs="?", help="name of a registered model; all without one")
 
     def handle(self, *args: Any, model: str | None = None, **options: Any) -> None:
-        from training.services import profiles
+        from training.management import profile_backfill
 
-        versions = profiles.without().select_related("registered_model", "dataset")
+        versions = profile_backfill.without().select_related("registered_model", "dataset")
         if model is not None:
             try:
-                versions = versions.filter(registered_model=registry.get_model(model))
+                versions = versions.filter(registered_model=lookup.get_model(model))
             except VigiaError as error:
                 raise CommandError(error.message) from None
         made = failed = 0
         for version in versions.order_by("pk"):
             try:
-                profiles.make(version)
+                profile_backfill.make(version)
             except VigiaError as error:
                 failed += 1
                 self.stderr.write(f"{version}: {error.message}")

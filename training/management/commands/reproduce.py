@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from training.errors import VigiaError
-from training.services import registry
+from core.errors import VigiaError
+from training.registry import lookup
 
 
 class Command(BaseCommand):
@@ -21,10 +21,10 @@ class Command(BaseCommand):
         parser.add_argument("version", type=int, help="number of one of its versions")
 
     def handle(self, *args: Any, model: str, version: int, **options: Any) -> None:
-        from training.services import reproduction
+        from training.reports import reproduction
 
         try:
-            found = registry.get_version(registry.get_model(model), version)
+            found = lookup.get_version(lookup.get_model(model), version)
             self.stdout.write(
                 f"{found}: {found.dataset.rows:,} rows of dataset {found.dataset.sha256[:12]}, "
                 f"seed {found.seed}"

@@ -15,10 +15,11 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from training import catalogue, notes
-from training.declaration import ModelDeclaration
-from training.scaffold import files, firstdata, proposal, source, survey, target, trial
-from training.schema.dialect import Told
+from training import catalogue
+from vigia_ml import notes
+from vigia_ml.declaration import ModelDeclaration
+from vigia_ml.scaffold import csv_survey, files, first_data, proposal, source, target, trial_fit
+from vigia_ml.schema.csv_dialect import Told
 
 TASKS = ("binary", "multiclass", "regression")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,49}", re.ASCII)
@@ -100,25 +101,25 @@ class Command(BaseCommand):
 
     # -- the steps ---------------------------------------------------------------------------------
 
-    def _survey(self, path: Path, told: Told, nulls: list[str]) -> survey.Survey:
+    def _survey(self, path: Path, told: Told, nulls: list[str]) -> csv_survey.Survey:
         with files.open_rows(path) as stream:
-            seen = survey.survey(stream, told, nulls=nulls, progress=files.progress(self._say, "read"))
+            seen = csv_survey.survey(stream, told, nulls=nulls, progress=files.progress(self._say, "read"))
         self._say(f"{path}: {seen.rows:,} rows, {len(seen.header)} columns; {seen.dialect.described}")
         for note in seen.notes:
             self._say(note)
         return seen
 
-    def _prove(self, name: str, text: str, rows: Path, seen: survey.Survey) -> trial.Trial:
+    def _prove(self, name: str, text: str, rows: Path, seen: csv_survey.Survey) -> trial_fit.Trial:
         """The written text as a module: imported, fed with every row, fitted."""
         with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
             path = Path(directory) / f"{name}.py"
             path.write_text(text, encoding="utf-8")
-            declared: ModelDeclaration = trial.load_declaration(path)
+            declared: ModelDeclaration = trial_fit.load_declaration(path)
             opened = partial(files.open_rows, rows)
-            return trial.run(declared, opened, seen.dialect, files.progress(self._say, "checked"))
+            return trial_fit.run(declared, opened, seen.dialect, files.progress(self._say, "checked"))
 
     def _keep_first_data(
-        self, name: str, rows: Path, planned: proposal.Proposal, seen: survey.Survey
+        self, name: str, rows: Path, planned: proposal.Proposal, seen: csv_survey.Survey
     ) -> None:
         """Leaves the rows where `bootstrap` looks for the data of a model without a version."""
         target = settings.VAR_DIR / "first-data" / f"{name}.csv"
@@ -130,7 +131,7 @@ class Command(BaseCommand):
                 with os.fdopen(descriptor, "wb") as stream:
                     opened = partial(files.open_rows, rows)
                     skip = bool(seen.tallies[planned.target.source].blanks)
-                    rewritten = firstdata.write(
+                    rewritten = first_data.write(
                         opened, stream, planned.schema, seen.dialect, skip_unlabelled=skip
                     )
                 made.replace(target)
@@ -162,7 +163,9 @@ class Command(BaseCommand):
         for hint in planned.hints:
             self._say(f"hint: {hint}")
 
-    def _conclude(self, path: Path, first: trial.Trial, planned: proposal.Proposal, *, copied: bool) -> None:
+    def _conclude(
+        self, path: Path, first: trial_fit.Trial, planned: proposal.Proposal, *, copied: bool
+    ) -> None:
         metric, (asked, least) = source.PRIMARY[planned.task], source.LEAST[planned.task]
         value, dummy = first.metrics[metric], first.baseline[metric]
         self._say(f"written {path}")

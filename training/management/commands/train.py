@@ -6,9 +6,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from training.errors import VigiaError
-from training.management.watching import execute_and_present
-from training.services import registry, runs
+from core.errors import VigiaError
+from training.management.run_progress import execute_and_present
+from training.registry import lookup
+from training.runs import requests as run_requests
 
 
 class Command(BaseCommand):
@@ -27,11 +28,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["reason"] and not options["activate"]:
             raise CommandError("--reason says why a version is activated: add --activate")
-        registry.sync_catalogue()
+        lookup.sync_catalogue()
         reason = options["reason"] or ("trained with --activate" if options["activate"] else "")
         try:
-            model = registry.get_model(options["model"])
-            run = runs.request_again(model, by=None, activation_reason=reason)
+            model = lookup.get_model(options["model"])
+            run = run_requests.request_again(model, by=None, activation_reason=reason)
         except VigiaError as error:
             raise CommandError(error.message) from error
         execute_and_present(run, self._say)

@@ -1,0 +1,1 @@
+"""The prediction log: written, partitioned, searched and exported."""

@@ -1,0 +1,160 @@
+"""Training rows out of the log: logged inputs with what became of them as the target.
+
+The source ``outcomes`` of training runs; see `training.runs.row_sources`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from django.utils import timezone
+
+from core.errors import NotFound
+from core.uuid7 import LAST, lowest_at
+from predictions.outcomes import labelled_rows
+from predictions.outcomes.labelled_rows import Labelled
+from predictions.outcomes.parsing import moment
+from training.models import ModelVersion, RegisteredModel
+from vigia_ml.schema import DatasetSchema, Fault, Instance, InvalidRows
+from vigia_ml.schema.faults import REPORTED_FAULTS
+
+if TYPE_CHECKING:
+    from vigia_ml.fitting.parquet import DatasetWriter, Written
+
+PARAMETERS = ("since", "until")
+
+
+def check(asked: dict[str, Any]) -> dict[str, Any]:
+    """``since`` and ``until``, times of the predictions, in UTC; without ``until`` it is now.
+
+    Raises
+    ------
+    InvalidRows : one is no time, or the window is empty.
+    """
+    faults = [
+        Fault(name, "unknown_field", f"{name} is not read here", allowed=PARAMETERS)
+        for name in asked
+        if name not in PARAMETERS
+    ]
+    found: dict[str, dt.datetime] = {}
+    for name in PARAMETERS:
+        if asked.get(name) is not None:
+            read = moment(asked[name], name)
+            if isinstance(read, Fault):
+                faults.append(read)
+            else:
+                found[name] = read
+    if not faults:
+        found.setdefault("until", timezone.now())
+        if "since" in found and found["since"] >= found["until"]:
+            faults.append(Fault("since", "out_of_bounds", "since must be before until"))
+    if faults:
+        raise InvalidRows(faults, message="the request is invalid")
+    return {name: found[name].isoformat() for name in PARAMETERS if name in found}
+
+
+def collect(model: RegisteredModel, schema: DatasetSchema, source: dict[str, Any], path: Path) -> Written:
+    """Writes the logged rows of the window that have an outcome, oldest first; see `sources.Collect`.
+
+    Rows logged under another schema than `schema` are read against it as if they had just come.
+
+    Raises
+    ------
+    NotFound : there are none. InvalidRows : rows of an earlier schema do not fit today's.
+    """
+    from vigia_ml.fitting.parquet import DatasetWriter
+
+    low, high = _window(source)
+    logged = _Schemas()
+    with DatasetWriter(path, schema, logged=True) as writer:
+        for page in labelled_rows.pages(model.pk, low, high, inputs=True):
+            for version_id, rows in groupby(page, key=attrgetter("version_id")):
+                _write(writer, schema, logged[version_id], list(rows))
+    if not writer.rows:
+        window = f"{source.get('since', 'the beginning')} and {source.get('until', 'now')}"
+        raise NotFound(f"no prediction of {model.name} made between {window} has an outcome")
+    return writer.written()
+
+
+def predictions(model: RegisteredModel, source: dict[str, Any]) -> Iterator[list[str]]:
+    """Ids of the predictions `collect` would take, in pages; see `sources.Predictions`."""
+    for page in labelled_rows.pages(model.pk, *_window(source), inputs=False):
+        yield [row.prediction_id for row in page]
+
+
+def _window(source: dict[str, Any]) -> tuple[uuid.UUID, uuid.UUID]:
+    """The ids between which the predictions of a source lie."""
+    low = lowest_at(dt.datetime.fromisoformat(source["since"])) if "since" in source else lowest_at(_EVER)
+    high = lowest_at(dt.datetime.fromisoformat(source["until"])) if "until" in source else LAST
+    return low, high
+
+
+_EVER = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+class _Schemas(dict[int, tuple[DatasetSchema, str]]):
+    """Version id -> (its schema, the hash of that): of few versions, each asked for once."""
+
+    def __missing__(self, version_id: int) -> tuple[DatasetSchema, str]:
+        row = ModelVersion.objects.only("schema", "schema_sha256").get(pk=version_id)
+        self[version_id] = (row.dataset_schema, row.schema_sha256)
+        return self[version_id]
+
+
+def _write(
+    writer: DatasetWriter, schema: DatasetSchema, logged: tuple[DatasetSchema, str], rows: Sequence[Labelled]
+) -> None:
+    """Rows of one version. What was logged under this very schema is valid as it is."""
+    theirs, sha256 = logged
+    cells = _decoded(row.cells or "[]" for row in rows)
+    actuals = _decoded(row.actual for row in rows)
+    keys = [row.key for row in rows]
+    ids = [row.prediction_id for row in rows]
+    if sha256 == schema.sha256:
+        columns = {
+            name: list(values) for name, values in zip(schema.names, zip(*cells, strict=True), strict=True)
+        }
+        writer.write_columns(columns | {schema.target.name: actuals}, keys, ids)
+    else:
+        writer.write_instances(_reread(schema, theirs, cells, actuals, keys), schema.target.name, ids)
+
+
+def _decoded(texts: Iterable[str]) -> list[Any]:
+    """JSON values, decoded as one array, which is quicker than one by one."""
+    found: list[Any] = msgspec.json.decode(f"[{','.join(texts)}]")
+    return found
+
+
+def _reread(
+    schema: DatasetSchema,
+    logged: DatasetSchema,
+    cells: Iterable[Sequence[Any]],
+    actuals: Iterable[Any],
+    keys: Iterable[str | None],
+) -> list[Instance]:
+    good: list[Instance] = []
+    faults: list[Fault] = []
+    for values, actual, key in zip(cells, actuals, keys, strict=True):
+        row = {
+            name: value
+            for name, value in zip(logged.names, values, strict=True)
+            if schema.role(name) == "feature"
+        }
+        found = schema.read(row | {schema.target.name: actual}, with_target=True)
+        if isinstance(found, Instance):
+            good.append(Instance(found.values, key, found.target))
+        else:
+            faults += found
+            if len(faults) > REPORTED_FAULTS:
+                break
+    if faults:
+        said = f"rows logged by an earlier version do not fit today's schema: {faults[0].message}"
+        raise InvalidRows(faults, message=f"{said}; choose a later since")
+    return good

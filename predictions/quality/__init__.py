@@ -1,0 +1,1 @@
+"""Quality: metrics of predictions with outcomes, by hour, with intervals."""

@@ -1,0 +1,348 @@
+"""Realised quality: metrics of labelled predictions that were added up hour by hour. No Django here.
+
+A `Tally` holds all that is kept of an hour's labelled predictions of one version; tallies of several hours
+add up to that of a window. All metrics but the area under the ROC curve are exactly what
+`vigia_ml.evaluation.metrics` says of the same rows; that one is known as far as `BOUNDS` tell probabilities
+apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, Final
+
+from predictions.quality import confidence_intervals
+from predictions.quality.confidence_intervals import FEW, Estimate
+from vigia_ml.declaration import CLASSIFICATION_METRICS, REGRESSION_METRICS, Task
+
+_TAIL: Final = [0.005 * 10 ** (-step / 10) for step in range(30, 0, -1)]
+BOUNDS: Final = (
+    *_TAIL,
+    *(step / 200 for step in range(1, 200)),
+    *(1 - bound for bound in reversed(_TAIL)),
+)
+"""Probabilities fall into bucket k when k bounds are at or below them (SQL's ``width_bucket``): two hundred
+of equal width, and finer ones at both ends, where the probabilities of a rare class crowd."""
+METRICS: Final[dict[Task, tuple[str, ...]]] = {
+    "binary": CLASSIFICATION_METRICS,
+    "multiclass": ("accuracy", "precision", "recall", "f1"),
+    "regression": REGRESSION_METRICS,
+}
+"""What outcomes can say. Of more than two classes the log holds the probability of the answer alone, so there
+is no roc_auc, log_loss or brier."""
+SHOWN_BINS: Final = 10
+"""Bins of equal width in which the calibration is shown; their edges are among `BOUNDS`."""
+DELAY_GROWTH: Final = 1.02
+"""Delays fall into buckets that grow by this factor from a second on; bucket 0 has the shorter ones."""
+MOST_PAIRS: Final = 2_500
+"""So many different pairs of answer and actual class are kept apart, the most frequent ones."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Labelled predictions of one version, added up.
+
+    rows : whose outcome is known. unusable : of them, those whose actual value, or answer, is none of the
+        version's target; they are in no other number but the delays.
+    sums : by name, over the usable rows.
+        binary : tp, fp, fn, tn as decided in the log; square, square2: of (p - y)^2 and its square; loss,
+            loss2: of -ln of the probability given to what happened, and its square.
+        multiclass : right, and square, square2 of (p - hit)^2, p being the probability of the answer.
+        regression : with e = answer - actual: absolute |e|, square e^2, square2 e^4; share, share2: of
+            |e| / |actual| and its square over `share_rows`, the rows whose actual is not 0; with
+            z = actual - `center`: z1 … z4 its powers, wz, wzz: of e^2 z and e^2 z^2.
+    buckets : bucket of the probability -> (rows, positives or hits, sum of the probability); of a regression
+        bucket 0 alone.
+    pairs : (answer, actual) -> rows, of more than two classes. other : rows of pairs that were not kept:
+        (right, wrong).
+    delays : bucket -> (rows, sum in seconds), from the prediction to `observed_at`.
+    """
+
+    task: Task
+    rows: int = 0
+    unusable: int = 0
+    center: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+    buckets: dict[int, tuple[int, int, float]] = field(default_factory=dict)
+    pairs: dict[tuple[str, str], int] = field(default_factory=dict)
+    other: tuple[int, int] = (0, 0)
+    delays: dict[int, tuple[int, float]] = field(default_factory=dict)
+
+    @property
+    def usable(self) -> int:
+        return self.rows - self.unusable
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "task": self.task,
+            "rows": self.rows,
+            "unusable": self.unusable,
+            "center": self.center,
+            "sums": self.sums,
+            "buckets": [[bucket, *found] for bucket, found in sorted(self.buckets.items())],
+            "pairs": [[*pair, rows] for pair, rows in sorted(self.pairs.items())],
+            "other": list(self.other),
+            "delays": [[bucket, *found] for bucket, found in sorted(self.delays.items())],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Tally:
+        return cls(
+            data["task"],
+            data["rows"],
+            data["unusable"],
+            data["center"],
+            dict(data["sums"]),
+            {bucket: (rows, hits, total) for bucket, rows, hits, total in data["buckets"]},
+            {(answer, actual): rows for answer, actual, rows in data["pairs"]},
+            (data["other"][0], data["other"][1]),
+            {bucket: (rows, total) for bucket, rows, total in data["delays"]},
+        )
+
+    def bound(self) -> None:
+        """Keeps the `MOST_PAIRS` most frequent pairs apart and adds the others to `other`."""
+        if len(self.pairs) <= MOST_PAIRS:
+            return
+        ordered = sorted(self.pairs.items(), key=lambda item: (-item[1], item[0]))
+        right, wrong = self.other
+        for (answer, actual), rows in ordered[MOST_PAIRS:]:
+            right += rows if answer == actual else 0
+            wrong += rows if answer != actual else 0
+        self.pairs, self.other = dict(ordered[:MOST_PAIRS]), (right, wrong)
+
+
+def added(tallies: Iterable[Tally], task: Task) -> Tally:
+    """All of them as one."""
+    whole: Tally | None = None
+    for each in tallies:
+        if whole is None:
+            whole = Tally(each.task, center=each.center)
+        _add(whole, each)
+    if whole is None:
+        return Tally(task)
+    whole.bound()
+    return whole
+
+
+def _add(whole: Tally, other: Tally) -> None:
+    whole.rows += other.rows
+    whole.unusable += other.unusable
+    for name, value in _centered(other, whole.center).items():
+        whole.sums[name] = whole.sums.get(name, 0) + value
+    for bucket, (rows, hits, total) in other.buckets.items():
+        known = whole.buckets.get(bucket, (0, 0, 0.0))
+        whole.buckets[bucket] = (known[0] + rows, known[1] + hits, known[2] + total)
+    for bucket, (rows, total) in other.delays.items():
+        earlier = whole.delays.get(bucket, (0, 0.0))
+        whole.delays[bucket] = (earlier[0] + rows, earlier[1] + total)
+    for pair, rows in other.pairs.items():
+        whole.pairs[pair] = whole.pairs.get(pair, 0) + rows
+    whole.other = (whole.other[0] + other.other[0], whole.other[1] + other.other[1])
+
+
+def _centered(tally: Tally, center: float) -> dict[str, float]:
+    """The sums with the powers of actual - `center`: those of z + d, by the binomial theorem."""
+    d = tally.center - center
+    if not d or "z1" not in tally.sums:
+        return tally.sums
+    sums, rows = tally.sums, tally.usable
+    z1, z2, z3, z4 = (sums[f"z{power}"] for power in range(1, 5))
+    return sums | {
+        "z1": z1 + rows * d,
+        "z2": z2 + 2 * d * z1 + rows * d**2,
+        "z3": z3 + 3 * d * z2 + 3 * d**2 * z1 + rows * d**3,
+        "z4": z4 + 4 * d * z3 + 6 * d**2 * z2 + 4 * d**3 * z1 + rows * d**4,
+        "wz": sums["wz"] + d * sums["square"],
+        "wzz": sums["wzz"] + 2 * d * sums["wz"] + d**2 * sums["square"],
+    }
+
+
+# -- what is read from one ------------------------------------------------------------------------------
+
+
+def metrics(tally: Tally) -> dict[str, Estimate]:
+    """Metric -> estimate, of those in `METRICS`; what the rows do not define (no row was predicted positive,
+    one class alone was seen) is left out."""
+    if not tally.usable:
+        return {}
+    found = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}[tally.task](tally)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def calibration(tally: Tally) -> dict[str, Any] | None:
+    """``brier``, and ``bins`` with the mean probability, the share that happened, and the rows; None of a
+    regression, and without rows. Of more than two classes, what happens is that the answer is right."""
+    if tally.task == "regression" or not tally.usable:
+        return None
+    bins: dict[int, tuple[int, int, float]] = {}
+    for bucket, found in tally.buckets.items():
+        low = 0.0 if bucket == 0 else BOUNDS[bucket - 1]
+        # The rounding keeps 0.29 * 10 = 2.9 and 0.3 * 10 = 3 on their sides.
+        place = min(int(round(low * SHOWN_BINS, 9)), SHOWN_BINS - 1)
+        known = bins.get(place, (0, 0, 0.0))
+        bins[place] = (known[0] + found[0], known[1] + found[1], known[2] + found[2])
+    shown = [
+        {"predicted": total / rows, "observed": hits / rows, "rows": rows}
+        for _, (rows, hits, total) in sorted(bins.items())
+    ]
+    return {"brier": tally.sums["square"] / tally.usable, "bins": shown}
+
+
+def median_delay(tally: Tally) -> float | None:
+    """Seconds from the prediction to its outcome, negative where the value was known before.
+
+    A bucket's delays count as their mean, which is within two per cent of each of them (one second in bucket
+    0).
+    """
+    ordered = sorted(tally.delays.items())
+    whole = sum(rows for _, (rows, _) in ordered)
+    if not whole:
+        return None
+    upto = list(accumulate(rows for _, (rows, _) in ordered))
+    middle = []
+    for place in ((whole - 1) // 2, whole // 2):
+        at = next(number for number, count in enumerate(upto) if count > place)
+        rows, total = ordered[at][1]
+        middle.append(total / rows)
+    return sum(middle) / 2
+
+
+def _mean(sums: Mapping[str, float], name: str, rows: int) -> Estimate | None:
+    """Of a sum and the sum of squares beside it."""
+    if not rows:
+        return None
+    value = sums[name] / rows
+    return confidence_intervals.mean(value, _deviation(sums[name], sums[f"{name}2"], rows), rows)
+
+
+def _deviation(total: float, squares: float, rows: int) -> float:
+    return math.sqrt(max(squares - total * total / rows, 0.0) / (rows - 1)) if rows > 1 else 0.0
+
+
+def _binary(tally: Tally) -> dict[str, Estimate | None]:
+    sums, rows = tally.sums, tally.usable
+    tp, fp, fn, tn = (int(sums[name]) for name in ("tp", "fp", "fn", "tn"))
+    return {
+        "roc_auc": _roc_auc(tally),
+        "accuracy": confidence_intervals.share(tp + tn, rows),
+        "precision": confidence_intervals.share(tp, tp + fp),
+        "recall": confidence_intervals.share(tp, tp + fn),
+        "f1": _f1(tp, fp + fn),
+        "log_loss": _mean(sums, "loss", rows),
+        "brier": _mean(sums, "square", rows),
+    }
+
+
+def _f1(tp: int, wrong: int) -> Estimate | None:
+    """F1 = 2J / (1 + J) of Jaccard's index J = TP / (TP + FP + FN), a share: the bounds of J go the same way,
+    because F1 rises with J."""
+    jaccard = confidence_intervals.share(tp, tp + wrong)
+    if jaccard is None:
+        return None
+
+    def of(index: float | None) -> float | None:
+        return None if index is None else 2 * index / (1 + index)
+
+    return Estimate(2 * tp / (2 * tp + wrong), of(jaccard.low), of(jaccard.high), jaccard.rows)
+
+
+def _roc_auc(tally: Tally) -> Estimate | None:
+    """Share of the pairs of a positive and a negative row in order; a tie in a bucket counts half."""
+    positives = sum(hits for _, hits, _ in tally.buckets.values())
+    negatives = tally.usable - positives
+    if not positives or not negatives:
+        return None
+    below = ordered = 0.0
+    for _, (rows, hits, _) in sorted(tally.buckets.items()):
+        ordered += hits * (below + (rows - hits) / 2)
+        below += rows - hits
+    area = ordered / (positives * negatives)
+    if min(positives, negatives) < FEW // 2:
+        return Estimate(area, None, None, tally.usable)
+    return _within_one(
+        confidence_intervals.estimate(area, area_error(area, positives, negatives), tally.usable)
+    )
+
+
+def area_error(area: float, positives: int, negatives: int) -> float:
+    """Standard error of an area under the ROC curve, by Hanley & McNeil 1982 (Radiology 143:29, equation 2,
+    with Q1 and Q2 of the negative exponential model)."""
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    spread = area * (1 - area) + (positives - 1) * (q1 - area**2) + (negatives - 1) * (q2 - area**2)
+    return math.sqrt(max(spread, 0.0) / (positives * negatives))
+
+
+def _multiclass(tally: Tally) -> dict[str, Estimate | None]:
+    """accuracy, and precision, recall and f1 as means over the classes (macro).
+
+    The means' standard errors are those of the delta method over the multinomial counts n_ij: such a metric
+    does not change when all counts are doubled, so that its gradient weighted by the counts is 0 and its
+    variance the sum of n_ij (dm / dn_ij)^2 (Takahashi et al. 2022, Applied Intelligence 52:4961).
+    """
+    found: dict[str, Estimate | None] = {}
+    found["accuracy"] = confidence_intervals.share(int(tally.sums["right"]), tally.usable)
+    answered: dict[str, int] = {}
+    happened: dict[str, int] = {}
+    for (answer, actual), rows in tally.pairs.items():
+        answered[answer] = answered.get(answer, 0) + rows
+        happened[actual] = happened.get(actual, 0) + rows
+    classes = {*answered, *happened}
+    hits = {each: tally.pairs.get((each, each), 0) for each in classes}
+    weights = {
+        "precision": (1, 0),
+        "recall": (0, 1),
+        "f1": (1, 1),
+    }
+    for name, (said, was) in weights.items():
+        scale = 2 if said and was else 1
+        below = {each: said * answered.get(each, 0) + was * happened.get(each, 0) for each in classes}
+        # A class that was never answered has no precision: it counts as 0, as it does in scikit-learn.
+        value = {each: scale * hits[each] / below[each] if below[each] else 0.0 for each in classes}
+        variance = 0.0
+        for (answer, actual), rows in tally.pairs.items():
+            slope = scale / below[answer] if answer == actual else 0.0
+            slope -= value[answer] / below[answer] if said and below[answer] else 0.0
+            slope -= value[actual] / below[actual] if was and below[actual] else 0.0
+            variance += rows * (slope / len(classes)) ** 2
+        mean = sum(value.values()) / len(classes)
+        found[name] = _within_one(confidence_intervals.estimate(mean, math.sqrt(variance), tally.usable))
+    return found
+
+
+def _within_one(found: Estimate) -> Estimate:
+    if found.low is None or found.high is None:
+        return found
+    return Estimate(found.value, max(0.0, found.low), min(1.0, found.high), found.rows)
+
+
+def _regression(tally: Tally) -> dict[str, Estimate | None]:
+    sums, rows = tally.sums, tally.usable
+    square = sums["square"]
+    absolute = _deviation(sums["absolute"], square, rows)
+    return {
+        "rmse": confidence_intervals.root_of_mean(
+            square / rows, _deviation(square, sums["square2"], rows), rows
+        ),
+        "mae": confidence_intervals.mean(sums["absolute"] / rows, absolute, rows),
+        "r2": _r2(sums, rows),
+        "mape": _mean(sums, "share", int(sums["share_rows"])),
+    }
+
+
+def _r2(sums: Mapping[str, float], rows: int) -> Estimate | None:
+    """1 - A / B with A the mean of w = e^2 and B that of v = (actual - its mean)^2; by the delta method
+    var(A / B) = (var w / B^2 + A^2 var v / B^4 - 2 A cov(w, v) / B^3) / n. None where all actuals are equal.
+    """
+    z1, z2, z3, z4 = (sums[f"z{power}"] / rows for power in range(1, 5))
+    a, b = sums["square"] / rows, z2 - z1**2
+    if b <= 1e-12 * z2:
+        return None
+    fourth = z4 - 4 * z1 * z3 + 6 * z1**2 * z2 - 3 * z1**4
+    both = sums["wzz"] / rows - 2 * z1 * sums["wz"] / rows + z1**2 * a
+    first, second = sums["square2"] / rows - a**2, fourth - b**2
+    variance = first / b**2 + a**2 * second / b**4 - 2 * a * (both - a * b) / b**3
+    found = confidence_intervals.estimate(1 - a / b, math.sqrt(max(variance, 0.0) / rows), rows)
+    return found if found.high is None else Estimate(found.value, found.low, min(1.0, found.high), rows)

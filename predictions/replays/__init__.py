@@ -1,0 +1,1 @@
+"""Replays: a logged window scored with another version."""

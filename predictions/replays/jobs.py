@@ -1,0 +1,215 @@
+"""Replays: asked for, and done by a worker: a window of the log read in pieces and scored with a candidate.
+
+Every piece is one short statement, so nothing is held open however long it takes, and the fence is never
+touched. A replay that is claimed again after a death begins anew: it writes nothing but its own row.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
+
+from django.contrib.auth.models import User
+from django.db import connection
+from django.utils import timezone
+
+from core.uuid7 import EPOCH, lowest_at
+from predictions.log.recent_counts import CAP, Count
+from predictions.models import Prediction, Replay
+from predictions.outcomes import labelled_rows
+from predictions.outcomes.parsing import moment
+from training import providers
+from training.jobs.leases import Lease
+from training.models import ModelVersion, RegisteredModel
+from vigia_ml.schema import DatasetSchema, Fault, InvalidRows
+from vigia_ml.schema.faults import clip
+
+if TYPE_CHECKING:
+    from predictions.replays.accumulator import Tally
+    from predictions.replays.rescoring import Answers, Candidate, Reading
+
+CHUNK: Final = 10_000
+USUAL_WINDOW: Final = dt.timedelta(days=7)
+FIELDS: Final = ("since", "until")
+
+# What is JSON comes as text: a piece is decoded in one go. The order has to name the table: a mere `id` would
+# be the text, which has no index, and every piece would sort all that is left of the window.
+_PIECE: Final = """
+    SELECT log.id::text, log.version_id, log.inputs::text, log.prediction::text, log.probability
+    FROM predictions_prediction log
+    WHERE log.registered_model_id = %s AND log.id > %s AND log.id < %s ORDER BY log.id LIMIT %s
+"""
+_Row = tuple[str, int, str, str, float | None]
+
+
+def window(asked: Any) -> tuple[dt.datetime, dt.datetime]:
+    """``since`` and ``until`` as they were asked for; until now, and for a week, where they are left out.
+
+    Raises
+    ------
+    InvalidRows : one is no time, or the window is empty.
+    """
+    if not isinstance(asked, dict):
+        said = 'send {"since": …, "until": …}'
+        raise InvalidRows([Fault(None, "not_an_object", said)], message=said)
+    faults = [
+        Fault(clip(name), "unknown_field", f"{clip(name)} is not read here", allowed=FIELDS)
+        for name in asked
+        if name not in FIELDS
+    ]
+    now = timezone.now()
+    found: dict[str, dt.datetime] = {}
+    for name in FIELDS:
+        if asked.get(name) is not None:
+            read = moment(asked[name], name)
+            if isinstance(read, Fault):
+                faults.append(read)
+            else:
+                found[name] = read
+    until = min(found.get("until", now), now)
+    since = found.get("since", max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW)
+    if not faults and since >= until:
+        faults.append(Fault("since", "out_of_bounds", "since must be before until, and in the past"))
+    if faults:
+        raise InvalidRows(faults, message="the request is invalid")
+    return since, until
+
+
+def request(version: ModelVersion, since: dt.datetime, until: dt.datetime, *, by: User | None) -> Replay:
+    """A queued replay. The caller enqueues it after the commit.
+
+    Raises
+    ------
+    AskedElsewhere : not a model of rows.
+    """
+    providers.require_rows(version.registered_model, "replays")
+    return Replay.objects.create(
+        registered_model=version.registered_model,
+        version=version,
+        since=since,
+        until=until,
+        requested_by=by,
+        stage="queued",
+    )
+
+
+def rows_in(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> Count:
+    """How many rows a window has, counted to `CAP`."""
+    rows = Prediction.objects.filter(
+        registered_model=model, id__gte=lowest_at(since), id__lt=lowest_at(until)
+    )
+    counted = rows.order_by().values("pk")[: CAP + 1].count()
+    return Count(min(counted, CAP), counted > CAP)
+
+
+def replay(lease: Lease) -> None:
+    """Does a claimed replay; see `training.jobs.leases.Work`."""
+    from predictions.replays.accumulator import Tally
+
+    row = Replay.objects.select_related("version__registered_model").get(pk=lease.job_id)
+    low, high = lowest_at(row.since), lowest_at(row.until)
+    lease.report("loading the version", 1, rows=0)
+    work = _Work(row.version, Tally(_task(row.version)))
+    first, last = _ends(row.registered_model_id, low, high)
+    for chunk in _pieces(row.registered_model_id, low, high):
+        work.take(chunk)
+        done = (uuid.UUID(chunk[-1][0]).int - first) / max(1, last - first)
+        stage = f"scoring: {work.tally.rows:,} rows"
+        lease.report(stage, 2 + int(96 * min(1.0, max(0.0, done))), rows=work.tally.rows)
+    lease.report("adding up", 99, rows=work.tally.rows)
+    lease.end(Replay.Status.SUCCEEDED, result=work.tally.summary().to_json(), rows=work.tally.rows)
+
+
+def _task(version: ModelVersion) -> str:
+    """As the version answers: what is declared today may be another task."""
+    if version.threshold is not None:
+        return "binary"
+    return "regression" if "rmse" in version.metrics else "multiclass"
+
+
+def _ends(model_id: int, low: uuid.UUID, high: uuid.UUID) -> tuple[int, int]:
+    """The first and the last id of the window, as numbers: how far a replay is, is told by time."""
+    ids = Prediction.objects.filter(registered_model_id=model_id, id__gte=low, id__lt=high)
+    ids_only = ids.values_list("id", flat=True)
+    first, last = ids_only.order_by("id").first(), ids_only.order_by("-id").first()
+    return (first.int, last.int) if first is not None and last is not None else (0, 0)
+
+
+def _pieces(model_id: int, low: uuid.UUID, high: uuid.UUID) -> Iterator[list[_Row]]:
+    after = uuid.UUID(int=max(low.int - 1, 0))
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(_PIECE, [model_id, str(after), str(high), CHUNK])
+            found = cursor.fetchall()
+        if not found:
+            return
+        yield found
+        if len(found) < CHUNK:
+            return
+        after = uuid.UUID(found[-1][0])
+
+
+class _Work:
+    """One attempt at a replay: the candidate, and the schemas of those that logged."""
+
+    def __init__(self, version: ModelVersion, tally: Tally) -> None:
+        self.tally = tally
+        self._model_id = version.registered_model_id
+        self._candidate = _candidate(version)
+        self._readings: dict[int, tuple[int, tuple[str, ...], Reading]] = {}
+
+    def take(self, rows: list[_Row]) -> None:
+        """Scores one piece."""
+        actuals = self._actuals(rows)
+        # Neighbours in time were nearly always logged by the same version.
+        by_version = sorted(rows, key=itemgetter(1)) if len({row[1] for row in rows}) > 1 else rows
+        for version_id, group in groupby(by_version, key=itemgetter(1)):
+            self._take_of(version_id, list(group), actuals)
+
+    def _take_of(self, version_id: int, rows: list[_Row], actuals: dict[str, Any]) -> None:
+        from predictions.replays.summary import Logged
+
+        number, names, reading = self._reading(version_id)
+        ids, _, inputs, predictions, probabilities = zip(*rows, strict=True)
+        cells = _decoded(inputs)
+        answers: Answers = self._candidate.answers(reading, cells)
+        logged = Logged(number, ids, names, cells, _decoded(predictions), probabilities, actuals)
+        self.tally.add(logged, answers)
+
+    def _reading(self, version_id: int) -> tuple[int, tuple[str, ...], Reading]:
+        found = self._readings.get(version_id)
+        if found is None:
+            row = ModelVersion.objects.only("number", "schema", "schema_sha256").get(pk=version_id)
+            schema: DatasetSchema = row.dataset_schema
+            found = (row.number, schema.names, self._candidate.rows_of(schema, row.schema_sha256))
+            self._readings[version_id] = found
+        return found
+
+    def _actuals(self, rows: list[_Row]) -> dict[str, Any]:
+        """Outcomes of a piece, by id of the prediction."""
+        low, high = uuid.UUID(rows[0][0]), uuid.UUID(int=uuid.UUID(rows[-1][0]).int + 1)
+        found: dict[str, Any] = {}
+        for page in labelled_rows.pages(self._model_id, low, high, inputs=False):
+            ids = [each.prediction_id for each in page]
+            found.update(zip(ids, _decoded([each.actual for each in page]), strict=True))
+        return found
+
+
+def _candidate(version: ModelVersion) -> Candidate:
+    from predictions.replays.rescoring import Candidate
+    from training import artifacts
+
+    engine = artifacts.load(version)
+    return Candidate(engine, version.dataset_schema, version.schema_sha256, version.threshold)
+
+
+def _decoded(texts: Sequence[str]) -> list[Any]:
+    """JSON values, decoded as one array."""
+    import msgspec
+
+    found: list[Any] = msgspec.json.decode(f"[{','.join(texts)}]")
+    return found

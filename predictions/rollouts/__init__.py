@@ -1,0 +1,1 @@
+"""Rollouts: shadow versions and canaries, and how their arms compare."""

@@ -1,0 +1,117 @@
+"""The rows of a rollout's arms, and the pieces of SQL that sum them up. All of them are made of constants."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from django.db import connection
+
+from training.models import ModelVersion
+
+BINS: Final = 10
+
+# Of several outcomes of one prediction, the latest holds.
+_OUTCOME: Final = """
+    LEFT JOIN LATERAL (
+        SELECT actual FROM predictions_outcome o WHERE o.prediction_id = arm.id ORDER BY o.id DESC LIMIT 1
+    ) outcome ON true
+"""
+# Whom the canary answers, as `training.serving.canary_assignment` has it; with a byte more, for a threshold
+# of 2^64.
+_IS_IN: Final = """
+    ('\\x00'::bytea || substring(sha256(convert_to(%(version)s || ':' || client_id, 'UTF8')) FROM 1 FOR 8))
+        < %(threshold)s
+"""
+SEPARATE: Final = f"""
+    SELECT arm.id, arm.prediction, arm.probability, outcome.actual FROM (
+        SELECT id, client_id, prediction, probability FROM predictions_prediction
+        WHERE version_id = %(arm)s AND id >= %(since)s AND id < %(until)s ORDER BY id DESC LIMIT %(most)s
+    ) arm {_OUTCOME}
+    WHERE client_id IS NOT NULL AND ({_IS_IN}) = %(inside)s
+"""  # noqa: S608 - constants alone
+PAIRED: Final = f"""
+    SELECT arm.*, outcome.actual FROM (
+        SELECT log.id, log.prediction, log.probability,
+            shadow.prediction AS tried, shadow.probability AS tried_probability
+        FROM (
+            SELECT * FROM predictions_shadowanswer WHERE rollout_id = %(rollout)s
+            ORDER BY prediction_id DESC LIMIT %(most)s
+        ) shadow JOIN predictions_prediction log ON log.id = shadow.prediction_id
+        WHERE log.id >= %(since)s AND log.id < %(until)s
+    ) arm {_OUTCOME}
+"""  # noqa: S608 - constants alone
+# Of the same rows, what the shadow answered.
+TRIED: Final = f"""
+    SELECT id, tried AS prediction, tried_probability AS probability, actual FROM ({PAIRED}) pair
+"""  # noqa: S608 - constants alone
+
+
+def positive(version: ModelVersion) -> str | None:
+    """The class whose probability the log holds, as JSON; None where it holds that of the likeliest class.
+
+    With a threshold there are two classes and the log holds the second's: true, or the last in order.
+    """
+    target = version.dataset_schema.target
+    if version.threshold is None:
+        return None
+    if target.type == "boolean":
+        return "true"
+    levels = sorted(target.levels or (target.seen.levels if target.seen else ()))
+    return json.dumps(levels[-1]) if len(levels) == 2 else None
+
+
+def scored(classifies: bool, prediction: str = "prediction", probability: str = "probability") -> str:
+    """What an arm's answers are summed up by: the probability, or the number itself."""
+    return probability if classifies else as_number(prediction)
+
+
+def as_number(column: str) -> str:
+    """A JSON number as a double; null for anything else."""
+    return f"CASE WHEN jsonb_typeof({column}) = 'number' THEN {column}::float8 END"
+
+
+def brier(probability: str) -> str:
+    """(p - y)^2 of two classes (Brier 1950); null where there are more, or no outcome."""
+    happened = "(actual = %(positive)s::jsonb)::int"
+    return f"CASE WHEN actual IS NOT NULL THEN ({probability} - {happened}) ^ 2 END"
+
+
+def bin_counts(value: str, edges: list[float]) -> str:
+    """An array of `BINS` counts; what lies on the last edge is in the last bin."""
+    if not edges:
+        return "NULL"
+    bins = f"least(greatest(width_bucket({value}, {edges[0]!r}, {edges[-1]!r}, {BINS}), 1), {BINS})"
+    counts = ", ".join(f"count({value}) FILTER (WHERE {bins} = {number})" for number in range(1, BINS + 1))
+    return f"ARRAY[{counts}]"
+
+
+def bin_edges(arms: list[tuple[str, dict[str, Any]]], value: str, classifies: bool) -> list[float]:
+    """Of probabilities 0 to 1; of numbers, from the least to the greatest answer of both arms."""
+    low, high = 0.0, 1.0
+    if not classifies:
+        ends = [
+            only_row(f"SELECT min({value}) AS low, max({value}) AS high FROM ({rows}) arm", parameters)  # noqa: S608
+            for rows, parameters in arms
+        ]
+        known = [end for end in ends if end["low"] is not None]
+        if not known:
+            return []
+        low, high = min(end["low"] for end in known), max(end["high"] for end in known)
+        if low == high:
+            low, high = low - 0.5, high + 0.5
+    return [low + (high - low) * step / BINS for step in range(BINS)] + [high]
+
+
+def only_row(statement: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The one row of an aggregate, by the names of its columns."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        names = [column.name for column in cursor.description or ()]
+        return dict(zip(names, cursor.fetchone() or (), strict=True))
+
+
+def shares_of(counts: list[int] | None) -> list[float]:
+    """Counts as shares of their sum; nothing when there is none."""
+    whole = sum(counts or ())
+    return [count / whole for count in counts or ()] if whole else []

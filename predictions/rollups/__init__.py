@@ -1,0 +1,1 @@
+"""Rollups: the log counted by hour, version, column and bin."""

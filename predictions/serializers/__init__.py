@@ -1,0 +1,1 @@
+"""What the API shows of predictions, drift and rollouts."""

@@ -1,0 +1,105 @@
+"""Answers and log rows as they go out."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from predictions.models import Prediction
+from predictions.outcomes import recording
+from training.registry import lookup
+from training.serializers import ActivationSerializer
+
+
+class WarningSerializer(serializers.Serializer[Any]):
+    field = serializers.CharField()
+    code = serializers.ChoiceField(choices=["out_of_range", "unseen_level"])
+
+
+class GivenSerializer(serializers.Serializer[Any]):
+    """One answer."""
+
+    id = serializers.UUIDField()
+    prediction = serializers.JSONField()
+    probability = serializers.FloatField(required=False, help_text="For classifiers.")
+    warnings = WarningSerializer(many=True)
+    key = serializers.CharField(required=False, allow_null=True, help_text="With include=inputs.")
+    inputs = serializers.DictField(required=False, help_text="With include=inputs.")
+
+
+class AnswerSerializer(serializers.Serializer[Any]):
+    """Answers in the order of the instances."""
+
+    model = serializers.CharField()
+    version = serializers.IntegerField()
+    predictions = GivenSerializer(many=True)
+
+
+class PredictionSerializer(serializers.ModelSerializer[Prediction]):
+    """One row of the log."""
+
+    at = serializers.DateTimeField()
+    model = serializers.CharField(source="registered_model.name")
+    version = serializers.IntegerField(source="version.number")
+    inputs = serializers.DictField(help_text="Values by the names of the schema's columns.")
+
+    class Meta:
+        model = Prediction
+        fields: ClassVar = [
+            "id", "at", "model", "version", "key", "inputs", "prediction", "probability", "warnings",
+            "request_id",
+        ]  # fmt: skip
+
+    def to_representation(self, instance: Prediction) -> dict[str, Any]:
+        shown = super().to_representation(instance)
+        if shown["probability"] is None:
+            del shown["probability"]
+        return shown
+
+
+class OneOutcomeSerializer(serializers.Serializer[Any]):
+    """What was said of a prediction at one time."""
+
+    actual = serializers.JSONField()
+    observed_at = serializers.DateTimeField()
+    received_at = serializers.DateTimeField()
+
+
+class OutcomeSerializer(serializers.Serializer[Any]):
+    """What became of a prediction: the newest word on it."""
+
+    actual = serializers.JSONField()
+    observed_at = serializers.DateTimeField()
+    corrections = serializers.IntegerField(help_text="How often another value was given later.")
+    history = OneOutcomeSerializer(many=True, help_text="The last that came, the one that holds first.")
+
+
+class PredictionPageSerializer(serializers.Serializer[Any]):
+    model = serializers.CharField()
+    predictions = PredictionSerializer(many=True)
+    next = serializers.URLField(allow_null=True)
+
+
+class PredictionDetailSerializer(PredictionSerializer):
+    """One row and everything that explains it."""
+
+    client = serializers.CharField(source="client.username", default=None, allow_null=True)
+    outcome = serializers.SerializerMethodField()
+    lineage = serializers.SerializerMethodField()
+
+    class Meta(PredictionSerializer.Meta):
+        fields: ClassVar = [*PredictionSerializer.Meta.fields, "client", "outcome", "lineage"]
+
+    @extend_schema_field(OutcomeSerializer(allow_null=True))
+    def get_outcome(self, row: Prediction) -> dict[str, Any] | None:
+        found = recording.of(row.id)
+        return None if found is None else dict(OutcomeSerializer(found).data)
+
+    def get_lineage(self, row: Prediction) -> dict[str, Any]:
+        """The version's lineage, and the activation that was in force when the row was made."""
+        activation = lookup.active_at(row.registered_model, row.at)
+        answered_as_active = activation is not None and activation.version_id == row.version_id
+        shown = ActivationSerializer(activation).data if answered_as_active else None
+        return row.version.lineage | {"activation": shown}

@@ -1,0 +1,1 @@
+"""The HTTP routes of predictions, outcomes, quality, drift, replays and rollouts."""

@@ -1,0 +1,1 @@
+"""The catalogue: movies are found, changed, imported and withdrawn."""

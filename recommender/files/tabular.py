@@ -1,0 +1,266 @@
+"""Rows of a CSV or of JSON lines, whichever the file is, in chunks: memory does not grow with the file.
+
+Nothing is guessed silently: how the file is written and which of its columns mean nothing here is said
+(`Rows.described`, `Rows.passed_over`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO, Final, Generic, TypeVar
+
+from core.errors import Malformed
+from recommender.movie_schema import Refused, plain, read_column
+from vigia_ml.schema import Column, DatasetSchema, Fault, InvalidRows
+from vigia_ml.schema.columns import EXACT_INTEGER
+from vigia_ml.schema.csv_dialect import Table, Told, Unreadable
+from vigia_ml.schema.csv_reader import CsvReader
+from vigia_ml.schema.dataset import RepeatedNames
+from vigia_ml.schema.faults import clip, echo
+from vigia_ml.schema.json_body import decode_json
+
+CHUNK_ROWS: Final = 4_000
+LONGEST_LINE: Final = 2**20
+"""Bytes of one JSON object. A longer line is refused without being held."""
+CHUNK_BYTES: Final = 2**24
+"""Of JSON lines that are held at once: a chunk of long ones has fewer rows."""
+NAMED_AT_MOST: Final = 50
+NO_TARGET: Final = Column("(none)", "text")
+
+T = TypeVar("T")
+Assemble = Callable[[dict[str, Any]], "T | list[Fault] | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout(Generic[T]):
+    """What a file's rows mean.
+
+    schema : its columns, with the names under which they come. raw : names of columns whose JSON values
+    `assemble` reads itself. assemble : a row's values by canonical name (those that were given) -> what the
+    row says, or its faults, or None for a row of another kind. needs : one of these columns has to be there,
+    for each of these. others : which rows are of another kind, in words.
+    """
+
+    schema: DatasetSchema
+    assemble: Assemble[T]
+    raw: frozenset[str] = frozenset()
+    needs: tuple[tuple[str, ...], ...] = ()
+    others: str = ""
+
+
+@dataclass(slots=True)
+class Chunk(Generic[T]):
+    """Some rows of a file: (line, what it says), and (line, faults) of those that were refused; and how many
+    were left out, because they are of another kind."""
+
+    good: list[tuple[int, T]] = field(default_factory=list)
+    refused: list[tuple[int, list[Fault]]] = field(default_factory=list)
+    left_out: int = 0
+
+    def take(self, line: int, found: T | list[Fault] | None) -> None:
+        if found is None:
+            self.left_out += 1
+        elif isinstance(found, list):
+            self.refused.append((line, [fault.at(line=line) for fault in found]))
+        else:
+            self.good.append((line, found))
+
+    @property
+    def rows(self) -> int:
+        return len(self.good) + len(self.refused)
+
+
+class Rows(Generic[T]):
+    """One file; `chunks` reads it once.
+
+    Attributes
+    ----------
+    described : how it is written. passed_over : its names that mean nothing here, as far as they were read.
+    header : names of the cells that `again` gives.
+    """
+
+    described: str
+    header: list[str]
+    passed_over: dict[str, None]
+
+    def chunks(self) -> Iterator[Chunk[T]]:
+        raise NotImplementedError
+
+    def again(self) -> Iterator[tuple[int, list[str]]]:
+        """(line, cells as they stand in the file), from the start: for what is to be written elsewhere."""
+        raise NotImplementedError
+
+
+def open_rows(
+    stream: BinaryIO,
+    layout: Layout[T],
+    told: Told = Told(),  # noqa: B008 (frozen)
+) -> Rows[T]:
+    """The rows of a file, whose first character says what it is.
+
+    Parameters
+    ----------
+    stream : binary and seekable, at its start.
+    told : how a CSV is written; overrides what would be recognised.
+
+    Raises
+    ------
+    InvalidRows : the file is empty, is a JSON array, or its CSV header does not match.
+    """
+    first = stream.read(65_536).lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
+    stream.seek(0)
+    if first == b"[":
+        said = "the file is one JSON array: write one object a line instead (JSON lines)"
+        raise InvalidRows([Fault(None, "not_json_lines", said, line=1)], message=said)
+    if first == b"{":
+        return JsonLines(stream, layout)
+    return CsvRows(stream, layout, told)
+
+
+# -- CSV -----------------------------------------------------------------------------------------------
+
+
+class CsvRows(Rows[T]):
+    def __init__(self, stream: BinaryIO, layout: Layout[T], told: Told) -> None:
+        self._stream, self._layout, self._told = stream, layout, told
+        names = _header(stream, layout.schema, told)
+        unknown = {plain(name): name for name in names if layout.schema.role(name) == "unknown"}
+        self.passed_over = dict.fromkeys(
+            map(clip, itertools.islice(filter(None, unknown.values()), NAMED_AT_MOST))
+        )
+        schema = replace(layout.schema, ignored=tuple(unknown.values()))
+        self._reader = CsvReader(stream, schema, with_target=False, told=told, skip_blank_rows=True)
+        self.header = self._reader.header
+        self.described = f"CSV, {self._reader.dialect.described}"
+        given = [column.name for name in names if (column := layout.schema.find(name)) is not None]
+        self._given = tuple(given)
+        for wanted in layout.needs:
+            if not set(wanted) & set(given):
+                said = f"column {' or '.join(map(repr, wanted))} is missing"
+                raise InvalidRows(
+                    [Fault(wanted[0], "missing_column", said, line=1)],
+                    message=f"the header does not match: {said}",
+                )
+
+    def chunks(self) -> Iterator[Chunk[T]]:
+        assemble = self._layout.assemble
+        for batch in self._reader.batches(CHUNK_ROWS):
+            chunk = Chunk[T](refused=[(line, faults) for line, _, faults in batch.refused])
+            columns = [batch.columns[name] for name in self._given]
+            for line, values in zip(batch.lines, zip(*columns, strict=True), strict=True):
+                chunk.take(line, assemble(dict(zip(self._given, values, strict=True))))
+            chunk.refused.sort(key=lambda refused: refused[0])
+            yield chunk
+
+    def again(self) -> Iterator[tuple[int, list[str]]]:
+        self._stream.seek(0)
+        table = Table(self._stream, self._told, knows=_knows(self._layout.schema), skip_blank_rows=True)
+        try:
+            yield from table.rows()
+        finally:
+            table.close()
+
+
+def _knows(schema: DatasetSchema) -> Callable[[str], bool]:
+    return lambda name: schema.role(name) != "unknown"
+
+
+def _header(stream: BinaryIO, schema: DatasetSchema, told: Told) -> list[str]:
+    """The names of the header; none for what is no CSV (`CsvReader` then says why)."""
+    try:
+        table = Table(stream, told, knows=_knows(schema))
+    except Unreadable:
+        return []
+    finally:
+        stream.seek(0)
+    table.close()
+    stream.seek(0)
+    return table.header
+
+
+# -- JSON lines ----------------------------------------------------------------------------------------
+
+
+class JsonLines(Rows[T]):
+    def __init__(self, stream: BinaryIO, layout: Layout[T]) -> None:
+        self._stream, self._layout = stream, layout
+        self.described = "JSON lines"
+        self.header = ["text"]
+        self.passed_over = {}
+
+    def chunks(self) -> Iterator[Chunk[T]]:
+        chunk, held = Chunk[T](), 0
+        for line, text in self._lines():
+            chunk.take(line, self._read(text))
+            held += len(text or b"")
+            if chunk.rows >= CHUNK_ROWS or held > CHUNK_BYTES:
+                yield chunk
+                chunk, held = Chunk[T](), 0
+        if chunk.rows:
+            yield chunk
+
+    def again(self) -> Iterator[tuple[int, list[str]]]:
+        self._stream.seek(0)
+        for line, text in self._lines():
+            shown = b"(longer than a line may be)" if text is None else text.strip()
+            yield line, [clip(shown.decode("utf-8", "backslashreplace"), LONGEST_LINE)]
+
+    def _lines(self) -> Iterator[tuple[int, bytes | None]]:
+        """(line, its bytes; None when there are too many); blank lines are passed over."""
+        line = 0
+        while text := self._stream.readline(LONGEST_LINE + 1):
+            line += 1
+            if len(text) > LONGEST_LINE:
+                while text and not text.endswith(b"\n"):
+                    text = self._stream.readline(LONGEST_LINE)
+                yield line, None
+            elif text.strip():
+                yield line, text
+
+    def _read(self, text: bytes | None) -> T | list[Fault] | None:
+        if text is None:
+            return [Fault(None, "too_long", f"a line must have at most {LONGEST_LINE:,} bytes")]
+        try:
+            raw = decode_json(text)
+        except Malformed as error:
+            return [Fault(None, error.code, error.message.replace("the body", "the line"))]
+        if not isinstance(raw, dict):
+            said = "a line must be one JSON object"
+            return [Fault(None, "not_an_object", said, echo(raw), has_value=True)]
+        return self._assemble(raw)
+
+    def _assemble(self, raw: Mapping[str, Any]) -> T | list[Fault] | None:
+        layout, values = self._layout, dict[str, Any]()
+        repeated: Iterable[str] = raw.repeated if isinstance(raw, RepeatedNames) else ()
+        faults = [Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice") for name in repeated]
+        for name, value in raw.items():
+            column = layout.schema.find(name)
+            if column is None:
+                if len(self.passed_over) < NAMED_AT_MOST:
+                    self.passed_over[clip(name)] = None
+            elif column.name in values:
+                said = f"{clip(name)} is given twice (also under another name)"
+                faults.append(Fault(clip(name), "duplicate_field", said))
+            elif column.name in layout.raw:
+                values[column.name] = value
+            else:
+                values[column.name] = None
+                try:
+                    values[column.name] = _cell(column, value)
+                except Refused as refused:
+                    faults += refused.faults
+        faults += [
+            Fault(column.name, "missing_field", f"{column.name} is missing")
+            for column in layout.schema.columns
+            if not column.nullable and column.name not in values
+        ]
+        return faults or layout.assemble(values)
+
+
+def _cell(column: Column, value: Any) -> Any:
+    """Sources put numbers in quotes, and write titles such as 1984 without them."""
+    if column.type == "text" and type(value) is int and abs(value) < EXACT_INTEGER:
+        value = str(value)
+    return read_column(column, value, text=isinstance(value, str))

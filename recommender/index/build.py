@@ -1,0 +1,163 @@
+"""A catalogue to an index with everything that is to be known about it: what a training run does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from recommender.index import evaluation
+from recommender.index.catalogue_snapshot import Catalogue
+from recommender.index.config import Settings
+from recommender.index.engine import IndexEngine
+from recommender.index.estimator import MovieIndex
+from recommender.index.evaluation import DEPTH, HeldOut
+from recommender.index.feature_matrix import Analysis, Progress
+
+NDCG: Final = f"ndcg_at_{DEPTH}"
+
+
+class NoMovies(ValueError):
+    """The catalogue is empty, or no movie in it has a term."""
+
+    in_words = True  # it tells people all they need
+
+
+@dataclass(frozen=True)
+class Built:
+    """An index and what was found out about it.
+
+    Parameters
+    ----------
+    index : the bytes `engine.IndexEngine.from_bytes` takes.
+    metrics : coverage, diversity, popularity_bias and latency_ms; recall_at_10 and ndcg_at_10 where there
+        are enough interactions.
+    baseline : the same of recommending what is most popular, but for the latency.
+    evaluation : JSON: ``counts``, the ``weights`` of the fields, those of ``together`` that were ``tried``
+        with their figures, ``held_out`` users, the standard ``error`` of ndcg_at_10 on them, ``bytes`` and
+        ``seconds`` by stage.
+    """
+
+    index: bytes
+    metrics: dict[str, float]
+    baseline: dict[str, float]
+    evaluation: dict[str, Any]
+
+
+def build(
+    catalogue: Catalogue,
+    settings: Settings,
+    report: Progress = lambda stage, percent: None,
+    *,
+    threads: int | None = None,
+) -> Built:
+    """Fits an index to a catalogue, with the weight of ``together`` that finds what users liked next.
+
+    Parameters
+    ----------
+    report : is called at least once a stage with its name and the per cent that are done, never with fewer
+        than before; an exception it raises ends the build.
+
+    Raises `NoMovies`.
+    """
+    seconds = _Seconds()
+    with seconds.of("reading"):
+        analysis = Analysis.of(catalogue, settings, report)
+    if not len(catalogue) or not any(block.matrix.nnz for block in analysis.blocks.values()):
+        raise NoMovies("no movie of the catalogue has a word, a genre or a keyword to compare it by")
+    with seconds.of("weighing"):
+        tried, weight = _tried(analysis, report, threads)
+    index = MovieIndex(settings, together=weight, threads=threads)
+    with seconds.of("neighbours"):
+        index.fit_analysed(catalogue, analysis, report)
+    report("writing", 90)
+    with seconds.of("writing"):
+        data = index.to_bytes()
+    report("evaluation", 94)
+    with seconds.of("evaluation"):
+        metrics, baseline = _lists(index, catalogue, settings)
+        metrics["latency_ms"] = evaluation.latency_ms(IndexEngine.from_bytes(data), settings.judging)
+        held_out, error = 0, None
+        if tried:
+            asked = HeldOut.of(analysis, 1)
+            held_out = len(asked)
+            found = evaluation.found_by(analysis.weighed(weight, asked.held.hidden), asked, threads)
+            metrics |= evaluation.ranking_metrics(found, asked)
+            error = evaluation.error_of(found, asked)
+            baseline |= evaluation.ranking_metrics(evaluation.most_popular(analysis, asked), asked)
+    report("done", 100)
+    about = {
+        "counts": _counts(index, analysis, catalogue),
+        "weights": {field.name: field.weight for field in settings.fields if field.kind != "users"}
+        | {"together": weight},
+        "tried": tried,
+        "held_out": held_out,
+        "error": error,
+        "bytes": len(data),
+        "seconds": seconds.taken,
+    }
+    return Built(data, metrics, baseline, about)
+
+
+def _tried(analysis: Analysis, report: Progress, threads: int | None) -> tuple[list[dict[str, float]], float]:
+    """(each weight of ``together`` with its figures, the one to take); nothing is tried with too few to tell.
+
+    Taken is the smallest weight whose nDCG is within one standard error of the best one's (the rule of
+    Breiman, Friedman, Olshen and Stone 1984): what users did must show that it helps.
+    """
+    limits = analysis.settings.together
+    if analysis.together is None or analysis.opinions.positive.sum() < limits.minimum_interactions:
+        return [], 0.0
+    asked = HeldOut.of(analysis, 2)
+    if len(asked) < limits.minimum_users:
+        return [], 0.0
+    tried = []
+    for number, weight in enumerate(limits.weights):
+        report("weighing", 20 + 10 * number // len(limits.weights))
+        found = evaluation.found_by(analysis.weighed(weight, asked.held.hidden), asked, threads)
+        error = evaluation.error_of(found, asked)
+        tried.append({"together": weight, "error": error} | evaluation.ranking_metrics(found, asked))
+    best = max(tried, key=lambda each: each[NDCG])
+    return tried, min(each["together"] for each in tried if each[NDCG] >= best[NDCG] - best["error"])
+
+
+def _lists(
+    index: MovieIndex, catalogue: Catalogue, settings: Settings
+) -> tuple[dict[str, float], dict[str, float]]:
+    popularity = evaluation.percentiles(catalogue.popularity[index.order_])
+    ours, theirs = index.neighbours_[:, :DEPTH], evaluation.popular_lists(len(catalogue))
+    metrics, baseline = (
+        evaluation.list_metrics(lists, index.rows_, popularity, settings.judging) for lists in (ours, theirs)
+    )
+    return metrics, baseline
+
+
+def _counts(index: MovieIndex, analysis: Analysis, catalogue: Catalogue) -> Mapping[str, Any]:
+    opinions = analysis.opinions
+    return {
+        "movies": len(catalogue),
+        "without_text": int(index.by_genres_.sum()),
+        "without_neighbours": int((index.neighbours_[:, 0] < 0).sum()),
+        "terms": {name: end - begin for name, (begin, end) in index.vocabulary_.bounds.items()},
+        "values": int(index.rows_.nnz),
+        "opinions": len(opinions),
+        "liked": int(opinions.positive.sum()),
+        "users": len(np.unique(opinions.user)),
+    }
+
+
+class _Seconds:
+    """What each stage took."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, float] = {}
+
+    @contextmanager
+    def of(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.taken[stage] = round(time.perf_counter() - began, 3)

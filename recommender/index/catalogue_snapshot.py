@@ -1,0 +1,201 @@
+"""A catalogue with what users did, as one Parquet file: what an index is built from, again and again.
+
+The bytes are the same for the same content, whatever the pieces it came in; so the file is named by its hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recommender.index.query import Movie
+
+ROWS: Final = 20_000
+"""Of a row group: what a writer holds in memory."""
+
+_EVENT: Final = pa.struct([("user", pa.int64()), ("weight", pa.float32()), ("at", pa.timestamp("us", "UTC"))])
+SCHEMA: Final = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("title", pa.string()),
+        ("description", pa.string()),
+        ("genres", pa.list_(pa.string())),
+        ("keywords", pa.list_(pa.string())),
+        ("year", pa.int16()),
+        ("language", pa.string()),
+        ("popularity", pa.float32()),
+        ("interactions", pa.list_(_EVENT)),
+    ]
+)
+
+
+class OutOfOrder(ValueError):
+    """The movies or the interactions do not come by ascending movie id."""
+
+
+class NotASnapshot(ValueError):
+    """The file is no snapshot of a catalogue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """What a user did with a movie.
+
+    user : a code number, the same for the same user within one snapshot. weight : above 0 for liked, below
+    for disliked. at : with a time zone.
+    """
+
+    movie_id: int
+    user: int
+    weight: float
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Interactions:
+    """Interactions as columns of one length, by movie, then time.
+
+    movie : int64, the place of the movie in the catalogue. user : int64. weight : float64. at : int64,
+    microseconds since 1970.
+    """
+
+    movie: npt.NDArray[np.int64]
+    user: npt.NDArray[np.int64]
+    weight: npt.NDArray[np.float64]
+    at: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.movie)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """A snapshot in memory, by ascending id: `table` has the columns of `SCHEMA`."""
+
+    table: pa.Table
+
+    @classmethod
+    def of(cls, movies: Iterable[Movie], interactions: Iterable[Interaction] = ()) -> Catalogue:
+        """Of movies and interactions in any order."""
+        ordered = sorted(movies, key=lambda movie: movie.id)
+        events = sorted(interactions, key=lambda event: event.movie_id)
+        batches = [pa.RecordBatch.from_pylist(rows, SCHEMA) for rows in _pieces(ordered, events)]
+        return cls(pa.Table.from_batches(batches, SCHEMA))
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64]:
+        return np.asarray(self.table["id"], np.int64)
+
+    @property
+    def years(self) -> npt.NDArray[np.float64]:
+        """NaN where a movie has none."""
+        return np.asarray(self.table["year"].cast(pa.float64()).fill_null(np.nan), np.float64)
+
+    @property
+    def popularity(self) -> npt.NDArray[np.float32]:
+        return np.nan_to_num(np.asarray(self.table["popularity"].fill_null(0.0), np.float32))
+
+    def texts(self, column: str) -> Iterator[str]:
+        """Of `title`, `description` or `language`; empty for null."""
+        return ("" if each is None else each for each in self._values(column))
+
+    def lists(self, column: str) -> Iterator[list[str]]:
+        """Of `genres` or `keywords`; empty for null."""
+        return ([item for item in each or [] if item is not None] for each in self._values(column))
+
+    def interactions(self) -> Interactions:
+        column = self.table["interactions"].combine_chunks()
+        parents = column.value_parent_indices() if len(column) else pa.array([], pa.int64())
+        events = column.flatten()
+        user, weight, at = (events.field(name) for name in ("user", "weight", "at"))
+        return Interactions(
+            np.asarray(parents, np.int64),
+            np.asarray(user, np.int64),
+            np.asarray(weight, np.float64),
+            np.asarray(at.cast(pa.int64()), np.int64),
+        )
+
+    def _values(self, column: str) -> Iterator[Any]:
+        for chunk in self.table[column].chunks:
+            for start in range(0, len(chunk), ROWS):
+                yield from chunk.slice(start, ROWS).to_pylist()
+
+
+def write(path: Path, movies: Iterable[Movie], interactions: Iterable[Interaction] = ()) -> int:
+    """Writes a snapshot and returns how many movies it holds; one row group is in memory at a time.
+
+    Parameters
+    ----------
+    movies : by ascending id, each once. interactions : by ascending movie id; those of a movie that is not
+        among `movies` are left out. Raises `OutOfOrder`.
+    """
+    count = 0
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        for rows in _pieces(movies, interactions):
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, SCHEMA), row_group_size=ROWS)
+            count += len(rows)
+    return count
+
+
+def read(path: Path) -> Catalogue:
+    """Raises `NotASnapshot` for a file with other columns."""
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise NotASnapshot(f"this is no snapshot of a catalogue: {error}") from error
+    if not table.schema.equals(SCHEMA):
+        raise NotASnapshot(f"a snapshot has the columns {', '.join(SCHEMA.names)} and their types")
+    return Catalogue(table)
+
+
+def _pieces(movies: Iterable[Movie], interactions: Iterable[Interaction]) -> Iterator[list[dict[str, Any]]]:
+    rows = _rows(iter(movies), iter(interactions))
+    while piece := list(islice(rows, ROWS)):
+        yield piece
+
+
+def _rows(movies: Iterator[Movie], interactions: Iterator[Interaction]) -> Iterator[dict[str, Any]]:
+    """Joins two streams that are both in the order of movie ids."""
+    event, before, last = next(interactions, None), None, None
+    for movie in movies:
+        if before is not None and movie.id <= before:
+            raise OutOfOrder(f"movie {movie.id} comes after movie {before}")
+        before = movie.id
+        own: list[Interaction] = []
+        while event is not None and event.movie_id <= movie.id:
+            if last is not None and event.movie_id < last:
+                raise OutOfOrder(f"an interaction with movie {event.movie_id} comes after one with {last}")
+            last = event.movie_id
+            if event.movie_id == movie.id:
+                own.append(event)
+            event = next(interactions, None)
+        yield _row(movie, own)
+
+
+def _row(movie: Movie, events: Sequence[Interaction]) -> dict[str, Any]:
+    ordered = sorted(events, key=lambda event: (event.at, event.user, event.weight))
+    return {
+        "id": movie.id,
+        "title": movie.title,
+        "description": movie.description,
+        "genres": list(movie.genres),
+        "keywords": list(movie.keywords),
+        "year": movie.year,
+        "language": movie.language,
+        "popularity": movie.popularity,
+        "interactions": [
+            {"user": event.user, "weight": event.weight, "at": event.at.astimezone(UTC)} for event in ordered
+        ],
+    }

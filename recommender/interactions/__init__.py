@@ -1,0 +1,1 @@
+"""Interactions: recorded, imported, and matched with recommendations."""

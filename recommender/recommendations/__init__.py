@@ -1,0 +1,1 @@
+"""Recommendations: requests are read, answered from the index, and logged."""

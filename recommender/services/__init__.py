@@ -1,1 +1,0 @@
-"""What can be done with the catalogue and its index; no HTTP here."""

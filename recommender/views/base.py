@@ -1,0 +1,32 @@
+"""Who may ask for recommendations: the rights of the registered model `movies`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from rest_framework.request import Request
+
+from recommender.declaration import NAME
+from training.access import permissions
+from training.models import RegisteredModel
+from training.registry import lookup
+from training.views.idempotent import IdempotentView
+
+
+class MoviesView(IdempotentView):
+    """A route of the recommender: asks for the right the method needs, or for any.
+
+    rights : method -> right on `movies`.
+    """
+
+    rights: ClassVar[dict[str, permissions.Right]] = {}
+    model: RegisteredModel
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        self.model = lookup.get_model(NAME)
+        right = self.rights.get("GET" if request.method == "HEAD" else request.method or "")
+        if right is not None:
+            permissions.require(request.user, right, self.model)
+        else:
+            permissions.require_any(request.user, self.model)

@@ -1,0 +1,229 @@
+"""The catalogue and the interactions over HTTP: parse, call the service, present."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.http import QueryDict
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from rest_framework.parsers import FormParser, MultiPartParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+
+from predictions.views.predictions import form_cells, typed_cells
+from recommender import movie_schema
+from recommender.catalogue import service as catalogue
+from recommender.interactions import recording
+from recommender.serializers.catalogue import (
+    GivenInteractionSerializer,
+    GivenMovieSerializer,
+    InteractionPageSerializer,
+    InteractionSerializer,
+    InteractionsRecordedSerializer,
+    MoviePageSerializer,
+    MovieSerializer,
+    ReplacedMovieSerializer,
+)
+from recommender.views.base import MoviesView
+from training.parsers import StrictJSONParser, check_length
+from training.views.base import bad_parameter, following_page, who, whole_of
+from vigia_ml.schema import Fault, InvalidRows
+
+WITHDRAWN = {"false": False, "true": True, "any": None}
+LARGEST = 2**63 - 1
+PAGES = [
+    OpenApiParameter("limit", int, description=f"Rows a page, at most {catalogue.LARGEST_PAGE}."),
+    OpenApiParameter("cursor", str, description="From `next` of the page before."),
+]
+MOVIE_FILTERS = [
+    OpenApiParameter("id", int, many=True, description="With one of these ids; the parameter may repeat."),
+    OpenApiParameter("title", str, description="Whose title begins so; case and accents do not count."),
+    OpenApiParameter("genre", str, description="Of this genre, in upper or lower case."),
+    OpenApiParameter("year", int),
+    OpenApiParameter("language", str, description="Such as en."),
+    OpenApiParameter(
+        "withdrawn", str, enum=list(WITHDRAWN), description="Whether withdrawn ones; false when left out."
+    ),
+    *PAGES,
+]
+INTERACTION_FILTERS = [
+    OpenApiParameter("user", str, description="Of this user."),
+    OpenApiParameter("movie_id", int, description="With this movie."),
+    *PAGES,
+]
+INTERACTION_EXAMPLE = {
+    "user": "reader-7", "movie_id": 1, "kind": "liked", "at": "2026-11-01T20:15:00Z",
+}  # fmt: skip
+
+
+class BodyView(MoviesView):
+    """A route whose body is measured before it is read, and that shows lists in pages."""
+
+    parser_classes = [StrictJSONParser]
+    max_bytes = settings.PREDICT_MAX_BYTES
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        # A method this route lacks is said to be missing, also to a client that sent no body.
+        if request.method in ("POST", "PUT", "PATCH") and hasattr(self, request.method.lower()):
+            check_length(request, self.max_bytes)
+
+    def page(self, request: Request, name: str, rows: Any, route: str, cursor: int | None) -> Response:
+        """One page of a list, under `name`, with the address of the next."""
+        following = following_page(request, reverse(route), cursor)
+        headers = {"Link": f'<{following}>; rel="next"'} if following else {}
+        return Response({"model": self.model.name, name: rows, "next": following}, headers=headers)
+
+
+class CatalogueView(BodyView):
+    """The movies of the catalogue by id, those that are withdrawn left out (GET); adds one (POST)."""
+
+    rights: ClassVar = {"POST": "train"}
+    parser_classes = [StrictJSONParser, FormParser, MultiPartParser]
+
+    @extend_schema(operation_id="list_movies", parameters=MOVIE_FILTERS, responses=MoviePageSerializer)
+    def get(self, request: Request) -> Response:
+        given = request.query_params
+        withdrawn = given.get("withdrawn") or "false"
+        if withdrawn not in WITHDRAWN:
+            raise bad_parameter("withdrawn", f"withdrawn must be one of {', '.join(WITHDRAWN)}", withdrawn)
+        wanted = catalogue.Wanted(
+            ids=_ids(request),
+            title=given.get("title") or None,
+            genre=given.get("genre") or None,
+            year=whole_of(request, "year", movie_schema.LAST_YEAR),
+            language=given.get("language") or None,
+            withdrawn=WITHDRAWN[withdrawn],
+            after=whole_of(request, "cursor", LARGEST),
+            limit=_limit(request),
+        )
+        rows, cursor = catalogue.page(wanted)
+        return self.page(request, "movies", MovieSerializer(rows, many=True).data, "movies", cursor)
+
+    @extend_schema(
+        operation_id="add_movie",
+        request={"application/json": GivenMovieSerializer},
+        responses={201: MovieSerializer},
+        examples=[OpenApiExample("a movie", movie_schema.EXAMPLE, request_only=True)],
+    )
+    def post(self, request: Request) -> Response:
+        if isinstance(request.data, QueryDict):
+            found = movie_schema.read_cells(
+                form_cells(request.data, dict.fromkeys(movie_schema.TERM_MARKS, "\n"))
+            )
+        else:
+            found = movie_schema.read(request.data)
+        row = catalogue.add(_valid(found), by=who(request))
+        here = reverse("movie", args=[row.pk], request=request)
+        return Response(MovieSerializer(row).data, status=201, headers={"Location": here})
+
+    # -- what the browsable API shows ----------------------------------------------------------------
+
+    def get_serializer(self, *args: Any, **kwargs: Any) -> GivenMovieSerializer:
+        if self.request._request.method == "POST" and isinstance(self.request.data, QueryDict):
+            kwargs["data"] = typed_cells(self.request.data)
+        return GivenMovieSerializer(*args, **kwargs)
+
+    def raw_example(self) -> str:
+        return json.dumps(movie_schema.EXAMPLE, indent=2, ensure_ascii=False)
+
+
+class MovieView(BodyView):
+    """One movie, withdrawn or not (GET). PUT says all of it, puts it into the catalogue if it is not there
+    and back if it was withdrawn; PATCH says some of it; DELETE withdraws it: it is not recommended any more,
+    and stays known, because the log refers to it."""
+
+    rights: ClassVar = {"PUT": "train", "PATCH": "train", "DELETE": "train"}
+
+    @extend_schema(operation_id="get_movie", responses=MovieSerializer)
+    def get(self, request: Request, movie_id: int) -> Response:
+        return Response(MovieSerializer(catalogue.get(movie_id)).data)
+
+    @extend_schema(
+        operation_id="put_movie",
+        request={"application/json": ReplacedMovieSerializer},
+        responses={200: MovieSerializer, 201: MovieSerializer},
+    )
+    def put(self, request: Request, movie_id: int) -> Response:
+        entry = _valid(movie_schema.read(request.data, movie_id=movie_id))
+        row, is_new = catalogue.put(entry, by=who(request))
+        return Response(MovieSerializer(row).data, status=201 if is_new else 200)
+
+    @extend_schema(
+        operation_id="change_movie",
+        request={"application/json": ReplacedMovieSerializer},
+        responses=MovieSerializer,
+    )
+    def patch(self, request: Request, movie_id: int) -> Response:
+        catalogue.get(movie_id)
+        changes = _valid(movie_schema.read_changes(request.data, movie_id=movie_id))
+        return Response(MovieSerializer(catalogue.change(movie_id, changes, by=who(request))).data)
+
+    @extend_schema(operation_id="withdraw_movie", request=None, responses={204: None})
+    def delete(self, request: Request, movie_id: int) -> Response:
+        row = catalogue.get(movie_id)
+        catalogue.withdraw([row.pk], by=who(request))
+        return Response(status=204)
+
+    def get_serializer(self, *args: Any, **kwargs: Any) -> GivenMovieSerializer:
+        return GivenMovieSerializer(*args, **kwargs)
+
+
+class InteractionsView(BodyView):
+    """Records what users did with movies, one object or an array of them; repeating one is harmless (POST).
+    Or lists what was recorded, feedback on recommendations included, the newest first (GET)."""
+
+    rights: ClassVar = {"POST": "give_outcomes", "GET": "read_log"}
+
+    @extend_schema(
+        operation_id="list_interactions", parameters=INTERACTION_FILTERS, responses=InteractionPageSerializer
+    )
+    def get(self, request: Request) -> Response:
+        rows, cursor = recording.page(
+            user=request.query_params.get("user") or None,
+            movie_id=whole_of(request, "movie_id", movie_schema.LARGEST_ID),
+            before=whole_of(request, "cursor", LARGEST),
+            limit=_limit(request),
+        )
+        shown = InteractionSerializer(rows, many=True).data
+        return self.page(request, "interactions", shown, "interactions", cursor)
+
+    @extend_schema(
+        operation_id="give_interactions",
+        request={"application/json": GivenInteractionSerializer(many=True)},
+        responses=InteractionsRecordedSerializer,
+        examples=[OpenApiExample("one", INTERACTION_EXAMPLE, request_only=True)],
+    )
+    def post(self, request: Request) -> Response:
+        found = recording.record(request.data, by=who(request))
+        return Response({"model": self.model.name, **asdict(found)})
+
+    def get_serializer(self, *args: Any, **kwargs: Any) -> GivenInteractionSerializer:
+        return GivenInteractionSerializer(*args, **kwargs)
+
+    def raw_example(self) -> str:
+        return json.dumps([INTERACTION_EXAMPLE], indent=2)
+
+
+def _valid(found: Any) -> Any:
+    """What was read, or `InvalidRows` with its faults."""
+    if isinstance(found, list):
+        faults: list[Fault] = found
+        raise InvalidRows(faults, rows=1, bad=1, message="the movie is invalid")
+    return found
+
+
+def _limit(request: Request) -> int:
+    return min(whole_of(request, "limit", 10**6) or catalogue.PAGE, catalogue.LARGEST_PAGE)
+
+
+def _ids(request: Request) -> tuple[int, ...]:
+    given = request.query_params.getlist("id")[: catalogue.LARGEST_PAGE]
+    for each in given:
+        if not (each.isascii() and each.isdigit() and len(each) < 20):
+            raise bad_parameter("id", "id must be the number of a movie", each)
+    return tuple(int(each) for each in given if int(each) <= movie_schema.LARGEST_ID)

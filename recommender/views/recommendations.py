@@ -1,0 +1,204 @@
+"""Recommendations over HTTP: parse, call the service, present."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+import uuid
+from dataclasses import asdict
+from typing import Any, ClassVar, cast
+
+from django.conf import settings
+from django.http import QueryDict
+from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from rest_framework.parsers import FormParser, MultiPartParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from core.metrics import counters
+from core.uuid7 import EPOCH
+from predictions.inference.pipeline import Answer
+from predictions.views.predictions import Fenced, caller_of, form_cells, respond, teach, typed_cells
+from recommender.declaration import EXAMPLE
+from recommender.interactions import feedback, feedback_parsing
+from recommender.recommendations import request as questions
+from recommender.recommendations import service
+from recommender.recommendations.request import Asked
+from recommender.recommendations.response import titles
+from recommender.serializers.recommendations import (
+    FeedbackRecordedSerializer,
+    FeedbackSerializer,
+    LoggedRecommendationSerializer,
+    QuestionSerializer,
+    RecommendationQualitySerializer,
+    RecommendationSerializer,
+    WelcomeSerializer,
+)
+from recommender.telemetry import CLICKED, FEEDBACK
+from recommender.views.base import MoviesView
+from training.models import RegisteredModel
+from training.parsers import JsonBody, RawJSONParser, StrictJSONParser, check_length
+from training.serving.engine_cache import served_to
+from training.views.base import moment_of, who, whole_of
+from vigia_ml.schema import Fault, InvalidRows
+
+USUAL_WINDOW = dt.timedelta(days=7)
+LONGEST_WINDOW = dt.timedelta(days=92)
+LARGEST_NUMBER = 2**31 - 1
+
+
+class AskingView(Fenced, MoviesView):
+    """One question in, one answer out, logged before it goes out."""
+
+    rights: ClassVar = {"POST": "predict", "GET": "predict"}
+
+    def ask(self, request: Request, number: int | None = None) -> Answer:
+        """The answer to the request's body.
+
+        Parameters
+        ----------
+        number : of the version that is asked; None for the active one, or its canary.
+        """
+        check_length(request, settings.PREDICT_MAX_BYTES)
+        asked = _asked(request)
+        caller = caller_of(request)
+
+        def once() -> Answer:
+            served, _ = served_to(self.model, number, caller.client_id, self.generation)
+            made, given = service.answer(served, asked, caller, self.generation)
+            if not given.replayed:
+                made.count("", time.perf_counter() - request._request.since)  # type: ignore[attr-defined]
+            teach(request, self.model, number, self.generation)
+            return given
+
+        return self.fenced(request, self.model, caller, once)
+
+
+def _asked(request: Request) -> Asked:
+    data = request.data
+    if isinstance(data, QueryDict):
+        return questions.read(form_cells(data, dict.fromkeys(questions.LISTS, ",")), text=True)
+    return questions.read(cast("JsonBody", data).value)
+
+
+class RecommendationsView(AskingView):
+    """Movies like one (by its id or title), like several, that fit a text, or that fit a user; each with its
+    score and the terms it is due to. Every answer is in the log under its id."""
+
+    parser_classes = [RawJSONParser, FormParser, MultiPartParser]
+
+    @extend_schema(
+        operation_id="recommend",
+        request={"application/json": QuestionSerializer},
+        responses=RecommendationSerializer,
+        parameters=[
+            OpenApiParameter("version", int, description="Asks this version, active or not."),
+        ],
+        examples=[OpenApiExample("by title", EXAMPLE, request_only=True)],
+    )
+    def post(self, request: Request) -> Response:
+        return respond(self.ask(request, whole_of(request, "version", LARGEST_NUMBER)))
+
+    @extend_schema(operation_id="describe_recommendations", responses=WelcomeSerializer)
+    def get(self, request: Request) -> Response:
+        active = self.model.active_version
+        number = active.number if active else None
+        return Response({"model": self.model.name, "version": number, "example": EXAMPLE})
+
+    # -- what the browsable API shows ----------------------------------------------------------------
+
+    def get_serializer(self, *args: Any, **kwargs: Any) -> QuestionSerializer:
+        if self.request._request.method == "POST" and isinstance(self.request.data, QueryDict):
+            kwargs["data"] = typed_cells(self.request.data)
+        return QuestionSerializer(*args, **kwargs)
+
+    def raw_example(self) -> str:
+        return json.dumps(EXAMPLE, indent=2, ensure_ascii=False)
+
+
+class RecommendTutorialView(AskingView):
+    """``POST /recommend``: the id of a movie in, five titles out."""
+
+    parser_classes = [RawJSONParser]
+
+    @extend_schema(
+        operation_id="tutorial_movies",
+        request={"application/json": {"type": "object"}},
+        responses={200: {"type": "object"}},
+        examples=[OpenApiExample("answer", {"recommendations": ["a title", "another"]}, response_only=True)],
+    )
+    def post(self, request: Request) -> Response:
+        return Response(titles(self.ask(request).body))
+
+
+class RecommendationView(MoviesView):
+    """One logged recommendation: the question, the movies, what became of them, and its lineage."""
+
+    rights: ClassVar = {"GET": "read_log"}
+
+    @extend_schema(operation_id="get_recommendation", responses=LoggedRecommendationSerializer)
+    def get(self, request: Request, recommendation: uuid.UUID) -> Response:
+        return Response(LoggedRecommendationSerializer(feedback.find(self.model, recommendation)).data)
+
+
+class FeedbackView(MoviesView):
+    """What became of a recommendation: a movie of it was clicked, watched, liked or disliked. Send one object
+    or an array; repeating one is harmless."""
+
+    rights: ClassVar = {"POST": "give_outcomes"}
+    parser_classes = [StrictJSONParser]
+
+    @extend_schema(
+        operation_id="give_feedback",
+        request={"application/json": FeedbackSerializer(many=True)},
+        responses=FeedbackRecordedSerializer,
+    )
+    def post(self, request: Request, recommendation: uuid.UUID) -> Response:
+        check_length(request, settings.PREDICT_MAX_BYTES)
+        row = feedback.find(self.model, recommendation)
+        found = feedback.record(row, feedback_parsing.read(request.data), by=who(request))
+        _count(self.model, found)
+        return Response(
+            {
+                "id": recommendation,
+                "recorded": sum(found.recorded.values()),
+                "repeated": found.repeated,
+            }
+        )
+
+
+def _count(model: RegisteredModel, found: feedback.Recorded) -> None:
+    labels = (model.name, str(found.version))
+    for kind, times in found.recorded.items():
+        counters.count(FEEDBACK, *labels, kind, by=times)
+    if found.first_positive:
+        counters.count(CLICKED, *labels)
+
+
+class QualityView(MoviesView):
+    """Click-through by version: of the answers that named movies, how many were clicked, watched or liked.
+
+    Without a window, of the last seven days; a window has 92 days at most."""
+
+    rights: ClassVar = {"GET": "read_log"}
+
+    @extend_schema(
+        operation_id="get_recommendation_quality",
+        responses=RecommendationQualitySerializer,
+        parameters=[
+            OpenApiParameter("since", OpenApiTypes.DATETIME, description="Seven days before `until`."),
+            OpenApiParameter("until", OpenApiTypes.DATETIME, description="Now."),
+        ],
+    )
+    def get(self, request: Request) -> Response:
+        until = moment_of(request, "until") or timezone.now()
+        since = moment_of(request, "since") or max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW
+        if not since < until or until - since > LONGEST_WINDOW:
+            said = f"since must be before until, and no more than {LONGEST_WINDOW.days} days"
+            raise InvalidRows([Fault("since", "out_of_bounds", said)], message=said)
+        versions = [asdict(each) for each in feedback.by_version(self.model, since, until)]
+        body = {"model": self.model.name, "since": since, "until": until, "versions": versions}
+        return Response(RecommendationQualitySerializer(body).data)

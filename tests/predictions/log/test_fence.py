@@ -1,0 +1,408 @@
+"""Changes and answers in each other's way: once a change is committed, nobody answers from before it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, Permission, User
+from django.db import connection, connections, transaction
+from django.utils import timezone
+from knox.models import AuthToken
+from rest_framework.test import APIClient
+
+from core.uuid7 import log_ids, lowest_at, time_of
+from predictions.models import Prediction
+from tests.conftest import assert_error, keyed
+from tests.trained import train_sample
+from training.access import client_keys
+from training.models import Activation, GroupScope, ModelVersion, RegisteredModel
+from training.registry import lookup
+from training.serving import routing
+
+CHURN = "/api/v1/models/churn/predictions/"
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def in_thread(work: Callable[[], None]) -> threading.Thread:
+    def run() -> None:
+        try:
+            work()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def stands_at_the_fence() -> None:
+    """Returns when some session waits for an advisory lock; only the log's writer can."""
+    until = time.monotonic() + 20
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            if cursor.fetchone()[0]:
+                return
+            assert time.monotonic() < until, "nobody came to the fence"
+            time.sleep(0.02)
+
+
+def at_its_commit(change: Callable[[], object], meanwhile: Callable[[], Any]) -> Any:
+    """Does `change` up to the moment of its commit, lets `meanwhile` run into the fence, then commits.
+
+    Returns what `meanwhile` returned.
+    """
+    came: list[Any] = []
+    with transaction.atomic():
+        change()
+        with connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # what COMMIT does first
+        thread = in_thread(lambda: came.append(meanwhile()))
+        stands_at_the_fence()
+    thread.join()
+    return came[0]
+
+
+@pytest.fixture
+def versions(db: None) -> tuple[ModelVersion, ModelVersion]:
+    first = train_sample("churn", rows=600)
+    return first, train_sample("churn", rows=600, activate=False)
+
+
+@pytest.fixture
+def client(client_user: User) -> APIClient:
+    return keyed(client_user)
+
+
+def test_an_answer_that_meets_an_activation_is_the_new_versions(
+    versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any]
+) -> None:
+    answer = at_its_commit(
+        lambda: lookup.activate(versions[1], by=None, reason="now"),
+        lambda: client.post(CHURN, customer, format="json").json(),
+    )
+    assert answer["version"] == 2
+    assert Prediction.objects.get().version == versions[1]
+
+
+def test_a_rollback_binds_answers_under_way_as_well(
+    versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any]
+) -> None:
+    lookup.activate(versions[1], by=None, reason="first")
+    answer = at_its_commit(
+        lambda: lookup.rollback(versions[0].registered_model, by=None, reason="back"),
+        lambda: client.post(CHURN, customer, format="json").json(),
+    )
+    assert answer["version"] == 1
+    assert Prediction.objects.get().version == versions[0]
+
+
+def revoke(client: User) -> None:
+    AuthToken.objects.filter(user=client).delete()
+
+
+def expire(client: User) -> None:
+    AuthToken.objects.filter(user=client).update(expiry=timezone.now() - dt.timedelta(seconds=1))
+
+
+def deactivate(client: User) -> None:
+    client.is_active = False
+    client.save()
+
+
+def take_the_right(client: User) -> None:
+    client.user_permissions.clear()
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        (revoke, 401, "bad_key"),
+        (expire, 401, "bad_key"),
+        (deactivate, 401, "bad_key"),
+        (take_the_right, 403, "forbidden"),
+    ],
+)
+def test_a_key_or_right_taken_away_at_that_moment_gets_no_answer(
+    churn: ModelVersion,
+    client_user: User,
+    client: APIClient,
+    customer: dict[str, Any],
+    change: Callable[[User], None],
+    status: int,
+    code: str,
+) -> None:
+    assert client.post(CHURN, customer, format="json").status_code == 200
+    refused = at_its_commit(lambda: change(client_user), lambda: client.post(CHURN, customer, format="json"))
+    assert_error(refused, status, code)
+    assert Prediction.objects.count() == 1
+
+
+def test_a_person_deactivated_at_that_moment_gets_no_answer(
+    churn: ModelVersion, customer: dict[str, Any]
+) -> None:
+    """With a session instead of a key: the user was loaded before the change."""
+    person = User.objects.create_superuser("boss")
+    browser = APIClient()
+    browser.force_login(person)
+    assert browser.post(CHURN, customer, format="json").status_code == 200
+
+    def demote() -> None:
+        User.objects.filter(pk=person.pk).update(is_active=False, is_superuser=False)
+
+    refused = at_its_commit(demote, lambda: browser.post(CHURN, customer, format="json"))
+    assert refused.status_code == 401
+    assert Prediction.objects.count() == 1
+
+
+def test_answers_wait_for_a_commit_and_not_for_what_comes_before_it(
+    versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any]
+) -> None:
+    """An activation that was prepared, and holds its row locks, stands in nobody's way."""
+    with transaction.atomic():
+        lookup.activate(versions[1], by=None, reason="in a moment")
+        RegisteredModel.objects.select_for_update(no_key=True).get(name="churn")
+        answers: list[dict[str, Any]] = []
+        request = in_thread(lambda: answers.append(client.post(CHURN, customer, format="json").json()))
+        request.join(timeout=20)
+        assert [answer["version"] for answer in answers] == [1]
+
+
+def test_under_constant_switching_every_row_was_answered_by_the_version_live_at_its_commit(
+    versions: tuple[ModelVersion, ModelVersion], client_user: User, customer: dict[str, Any]
+) -> None:
+    stop = threading.Event()
+    key = client_keys.issue(client_user)
+    answers: list[tuple[int, float, float]] = []
+
+    def ask() -> None:
+        asker = APIClient()
+        asker.credentials(HTTP_AUTHORIZATION=f"Token {key}")
+        while not stop.is_set():
+            start = time.monotonic()
+            answer = asker.post(CHURN, customer, format="json")
+            assert answer.status_code == 200, answer.content
+            answers.append((answer.json()["version"], start, time.monotonic()))
+
+    askers = [in_thread(ask) for _ in range(3)]
+    # (version, earliest moment it could be live, latest moment the one before it could be)
+    switches = [(1, 0.0, 0.0)]
+    for turn in range(20):
+        number = (turn + 1) % 2 + 1
+        before = time.monotonic()
+        lookup.activate(versions[number - 1], by=None, reason=f"turn {turn}")
+        switches.append((number, before, time.monotonic()))
+        time.sleep(0.02)
+    stop.set()
+    for asker in askers:
+        asker.join()
+    assert len(answers) > 20
+    ends = [after for _, _, after in switches[1:]] + [float("inf")]
+    for version, start, end in answers:
+        live = {
+            n for (n, since, _), until in zip(switches, ends, strict=True) if since <= end and until >= start
+        }
+        assert version in live, (version, start, end, switches)
+    assert Activation.objects.count() == 21
+    model = versions[0].registered_model
+    for row in Prediction.objects.all():
+        active = lookup.active_at(model, row.at)
+        assert active is not None
+        assert active.version_id == row.version_id, "the time of the row names the version that answered"
+    logged = Prediction.objects.order_by("id").values_list("version__number", flat=True)
+    assert sorted(logged) == sorted(version for version, _, _ in answers)
+
+
+def test_a_request_that_changes_keep_overtaking_gets_through(
+    churn: ModelVersion, client: APIClient, customer: dict[str, Any]
+) -> None:
+    """Something changes every few milliseconds, and the request takes longer than that each time."""
+    stop = threading.Event()
+    group = Group.objects.create(name="restless")
+    right = Permission.objects.get(codename="predict")
+    before = routing.generation()
+
+    def change() -> None:
+        while not stop.is_set():
+            group.permissions.add(right)
+            group.permissions.remove(right)
+
+    restless = in_thread(change)
+    try:
+        answered = client.post(CHURN, [customer] * 4_000, format="json")
+    finally:
+        stop.set()
+        restless.join()
+    assert answered.status_code == 200
+    assert Prediction.objects.count() == 4_000
+    assert routing.generation() > before + 3, "nothing changed meanwhile: this test shows nothing"
+
+
+def test_the_time_of_an_activation_parts_the_rows_of_the_two_versions(
+    versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any]
+) -> None:
+    """The old version goes on answering until the commit, and the statement that activates came before."""
+    model = versions[0].registered_model
+
+    def ask() -> None:
+        asked = in_thread(lambda: client.post(CHURN, customer, format="json"))
+        asked.join(timeout=20)
+
+    for turn in range(4):
+        with transaction.atomic():
+            done = lookup.activate(versions[(turn + 1) % 2], by=None, reason=f"turn {turn}")
+            ask()
+        assert done.at == Activation.objects.get(pk=done.pk).at, "what is returned is what is stored"
+        ask()
+    listed = client.get(CHURN).json()["predictions"]
+    assert [row["version"] for row in reversed(listed)] == [1, 2, 2, 1, 1, 2, 2, 1]
+    for row in listed:
+        active = client.get("/api/v1/models/churn/active/", {"at": row["at"]}).json()
+        assert active["version"] == row["version"], (row["at"], active)
+        assert lookup.active_at(model, dt.datetime.fromisoformat(row["at"])) is not None
+    now = client.get("/api/v1/models/churn/active/").json()
+    assert now["version"] == 1
+
+
+@pytest.mark.parametrize("ahead", [30, 0, -30], ids=lambda seconds: f"{seconds} s ahead")
+def test_clocks_that_differ_part_the_rows_as_well(
+    versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any], ahead: int
+) -> None:
+    """A row of a process whose clock is ahead lies before the activation that follows; one of a process whose
+    clock is behind does not lie before the activation that it follows."""
+    model = versions[0].registered_model
+    made = client.post(CHURN, customer, format="json").json()["predictions"][0]
+    with connection.cursor() as cursor:
+        cursor.execute("SET vigia.maintenance = 'move'")
+        cursor.execute(
+            "WITH moved AS (DELETE FROM predictions_prediction WHERE id = %s RETURNING *) "
+            "INSERT INTO predictions_prediction SELECT (jsonb_populate_record("
+            "  NULL::predictions_prediction, to_jsonb(moved) || jsonb_build_object('id', %s::text))).* "
+            "FROM moved",
+            [made["id"], str(lowest_at(timezone.now() + dt.timedelta(seconds=ahead)))],
+        )
+        cursor.execute("RESET vigia.maintenance")
+    lookup.activate(versions[1], by=None, reason="after it")
+    generation = routing.generation()
+    later = log_ids(3, generation)
+    assert client.post(CHURN, customer, format="json").json()["version"] == 2
+    for row in Prediction.objects.all():
+        active = lookup.active_at(model, row.at)
+        if row.version == versions[1] or ahead >= 0:
+            assert active is not None
+            assert active.version == row.version, row.at
+    last = Activation.objects.latest()
+    assert all(time_of(uuid.UUID(each.decode())) >= last.at for each in later)
+    assert later == sorted(later)
+    assert last.at.microsecond % 1000 == 0
+
+
+# -- what makes the generation grow --------------------------------------------------------------------
+
+
+def grows(change: Callable[[], object]) -> bool:
+    before = routing.generation()
+    change()
+    after = routing.generation()
+    assert after >= before
+    return after > before
+
+
+def test_whatever_changes_an_answer_makes_the_generation_grow(
+    versions: tuple[ModelVersion, ModelVersion], client_user: User
+) -> None:
+    model = versions[0].registered_model
+    group = Group.objects.create(name="callers")
+    right = Permission.objects.get(codename="predict")
+    client_keys.issue(client_user)
+    for change in (
+        lambda: lookup.activate(versions[1], by=None, reason="grow"),
+        lambda: lookup.rollback(model, by=None, reason="grow"),
+        lambda: group.permissions.add(right),
+        lambda: client_user.groups.add(group),
+        lambda: GroupScope.objects.create(group=group),
+        lambda: group.scope.registered_models.add(model),
+        lambda: group.scope.registered_models.remove(model),
+        lambda: client_user.groups.remove(group),
+        client_user.user_permissions.clear,
+        lambda: expire(client_user),
+        lambda: revoke(client_user),
+        lambda: User.objects.filter(pk=client_user.pk).update(is_active=False),
+        client_user.delete,
+    ):
+        assert grows(change)
+
+
+def test_a_bulk_change_of_many_keys_is_one_growth_and_quick(client_user: User) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO knox_authtoken (digest, token_key, created, user_id) "
+            "SELECT md5(n::text), 'k', now(), %s FROM generate_series(1, 5000) n",
+            [client_user.pk],
+        )
+    started = time.monotonic()
+
+    def updates() -> int:
+        cursor.execute("SELECT n_tup_upd FROM pg_stat_xact_user_tables WHERE relname = 'training_generation'")
+        return int(cursor.fetchone()[0])
+
+    with transaction.atomic(), connection.cursor() as cursor:
+        before = updates()
+        revoke(client_user)
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        assert updates() == before + 1
+    assert time.monotonic() - started < 10
+
+
+def test_emptying_a_table_or_editing_permissions_makes_it_grow_too(client_user: User) -> None:
+    client_keys.issue(client_user)
+
+    def empty() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("TRUNCATE knox_authtoken")
+
+    assert grows(empty)
+    right = Permission.objects.get(codename="predict")
+    assert grows(lambda: Permission.objects.filter(pk=right.pk).update(codename="foresee"))
+    assert grows(lambda: Permission.objects.filter(pk=right.pk).update(codename="predict"))
+
+
+def test_no_value_comes_twice_even_after_a_restored_back_up(client_user: User) -> None:
+    """Processes may still know what held under a value that the restored database has not reached yet."""
+    client_keys.issue(client_user)
+    revoke(client_user)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE training_generation SET value = 7")
+    client_keys.issue(client_user)
+    before = time.time()
+    revoke(client_user)
+    assert routing.generation() >= before * 1e6 - 60e6
+
+
+def test_what_changes_no_answer_leaves_it_alone(churn: ModelVersion, client_user: User) -> None:
+    for change in (
+        lambda: client_keys.issue(client_user),
+        lambda: User.objects.create(username="somebody"),
+        lambda: User.objects.filter(pk=client_user.pk).update(last_login=timezone.now()),
+        lambda: train_sample("churn", rows=600, activate=False),
+        lambda: RegisteredModel.objects.filter(name="churn").update(policy="always"),
+    ):
+        assert not grows(change)
+
+
+def test_a_change_that_is_rolled_back_changes_nothing(client_user: User) -> None:
+    client_keys.issue(client_user)
+
+    def undone() -> None:
+        with pytest.raises(RuntimeError), transaction.atomic():
+            revoke(client_user)
+            raise RuntimeError
+
+    assert not grows(undone)
+    assert AuthToken.objects.count() == 1

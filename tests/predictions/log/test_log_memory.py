@@ -1,0 +1,108 @@
+"""What a list costs in memory: no version is built for every row that refers to it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db.models.signals import post_init
+from django.test import Client
+from rest_framework.test import APIClient
+
+from predictions.models import Prediction
+from tests.conftest import Post, Staff
+from training.models import Activation, ModelVersion
+from training.registry import lookup
+
+CHURN = "/api/v1/models/churn/predictions/"
+ROWS = 40
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@contextmanager
+def counted_versions() -> Iterator[Counter[str]]:
+    """How many version objects are built within, and how many of them with their evaluation."""
+    found: Counter[str] = Counter()
+
+    def count(sender: Any, instance: ModelVersion, **_: Any) -> None:
+        found["built"] += 1
+        found["whole"] += "evaluation" not in instance.get_deferred_fields()
+
+    post_init.connect(count, sender=ModelVersion)
+    try:
+        yield found
+    finally:
+        post_init.disconnect(count, sender=ModelVersion)
+
+
+@pytest.fixture
+def logged(churn: ModelVersion, post: Post, customer: dict[str, Any]) -> ModelVersion:
+    rows = [{**customer, "tenure": n, "_key": f"k{n}"} for n in range(ROWS)]
+    assert post(CHURN, rows).status_code == 200
+    return churn
+
+
+def page_of(client: Client | APIClient, path: str) -> bytes:
+    answered: Any = client.get(path)
+    assert answered.status_code == 200, answered.content[:300]
+    return b"".join(answered.streaming_content) if answered.streaming else answered.content
+
+
+@pytest.mark.parametrize("query", ["?limit=1000", "?limit=1000&format=csv", f"?limit={ROWS // 2}"])
+def test_a_page_of_the_log_builds_one_version(logged: ModelVersion, api: APIClient, query: str) -> None:
+    page_of(api, CHURN + query)  # what is learned once
+    with counted_versions() as found:
+        page_of(api, CHURN + query)
+    assert found == {"built": 1, "whole": 0}
+
+
+def test_the_csv_of_the_log_is_streamed_and_says_what_the_json_says(
+    logged: ModelVersion, api: APIClient
+) -> None:
+    answered: Any = api.get(CHURN, {"format": "csv", "limit": 30})
+    assert answered.streaming
+    assert answered["Content-Type"] == "text/csv; charset=utf-8"
+    assert 'rel="next"' in answered["Link"]
+    rows = list(csv.DictReader(io.StringIO(b"".join(answered.streaming_content).decode())))
+    listed = api.get(CHURN, {"limit": 30}).json()["predictions"]
+    assert [row["id"] for row in rows] == [row["id"] for row in listed]
+    for row, same in zip(rows, listed, strict=True):
+        assert json.loads(row["prediction"].lower()) == same["prediction"]
+        assert float(row["probability"]) == same["probability"]
+        assert (row["key"], row["input.tenure"]) == (same["key"], str(same["inputs"]["tenure"]))
+
+
+Page = Callable[[ModelVersion], str]
+PAGES: dict[str, Page] = {
+    "log": lambda version: "/admin/predictions/prediction/",
+    "audit": lambda version: "/admin/training/activation/",
+    "model": lambda version: f"/admin/training/registeredmodel/{version.registered_model_id}/change/",
+    "runs": lambda version: "/admin/training/trainingrun/",
+    "datasets": lambda version: "/admin/training/dataset/",
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_of_the_admin_builds_no_version_for_every_row(
+    logged: ModelVersion, staff: Staff, name: str
+) -> None:
+    model = logged.registered_model
+    for turn in range(6):
+        Activation.objects.create(
+            registered_model=model, version=logged, previous=logged, kind="activate", reason=f"turn {turn}",
+            gate={}, at=logged.created_at,
+        )  # fmt: skip
+    assert Prediction.objects.count() == ROWS
+    browser = Client()
+    browser.force_login(User.objects.create_superuser("boss"))
+    with counted_versions() as found:
+        page_of(browser, PAGES[name](logged))
+    assert found["built"] <= 8, found
+    assert lookup.active_at(model, None) is not None

@@ -1,0 +1,345 @@
+"""The log's writer: what was released without an error is committed, once, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import IntegrityError, connection, connections, transaction
+from uuid_utils import uuid7
+
+from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown
+from predictions.log import connection as wire
+from predictions.log import writer as log
+from predictions.log.connection import Claim
+from predictions.log.writer import AlreadyAnswered, Entry, Stale, Writer
+from predictions.models import Prediction
+from tests.conftest import at_once
+from training.models import IdempotencyKey, ModelVersion
+from training.serving import routing
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def writer(db: None) -> Iterator[Writer]:
+    made = Writer(most_rows=1_000)
+    yield made
+    made.close()
+
+
+Make = Callable[..., Entry]
+
+
+@pytest.fixture
+def entry(churn: ModelVersion) -> Make:
+    """Entries with rows of the churn model; `changed` are columns by position."""
+
+    def make(rows: int = 1, claim: Claim | None = None, **given: Any) -> Entry:
+        changed: dict[int, bytes | None] = given.pop("changed", {})
+        usual: list[bytes | None] = [
+            b"", b"%d" % churn.registered_model_id, b"%d" % churn.pk, None, None, b'{"tenure": 1}', b"true",
+            b"0.5", b"[]", b"r-1",
+        ]  # fmt: skip
+        made = []
+        for _ in range(rows):
+            row = [str(uuid7()).encode(), *usual[1:]]
+            for at, value in changed.items():
+                row[at] = value
+            made.append(tuple(row))
+        return Entry(made, given.pop("generation", None) or routing.generation(), claim=claim, **given)
+
+    return make
+
+
+def released(writer: Writer, *entries: Entry) -> list[Exception | None]:
+    for each in entries:
+        writer.submit(each)
+    assert all(each.wait(20) for each in entries)
+    return [each.error for each in entries]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 32, 33, 700])
+def test_rows_are_committed_when_their_entry_is_released(writer: Writer, entry: Make, rows: int) -> None:
+    """By INSERT or by COPY, as their number has it; the same row comes out of both."""
+    made = entry(
+        rows,
+        changed={
+            4: 'tab\there, "\\", line\nnew\rñ 🦫'.encode(),
+            5: rb'["a\\b\tc\u00f1\"", null, 1.5]',
+            7: None,
+        },
+    )
+    assert released(writer, made) == [None]
+    assert Prediction.objects.count() == rows
+    row = Prediction.objects.order_by("id").first()
+    assert row is not None
+    assert str(row.id).encode() == made.rows[0][0]
+    assert row.key == 'tab\there, "\\", line\nnew\rñ 🦫'
+    assert row.cells == ['a\\b\tcñ"', None, 1.5]
+    assert row.probability is None
+    assert row.client is None
+
+
+def test_what_waits_together_is_committed_together(writer: Writer, entry: Make) -> None:
+    with transaction.atomic():
+        with connection.cursor() as cursor:  # holds the first group up
+            cursor.execute("LOCK TABLE predictions_prediction IN EXCLUSIVE MODE")
+        entries = [entry(2) for _ in range(20)]
+        for each in entries:
+            writer.submit(each)
+        assert not entries[0].wait(0.1)
+    assert all(each.wait(20) and each.error is None for each in entries)
+    assert Prediction.objects.count() == 40
+    assert writer.groups <= 2, "what had come before the first was taken, and all that came meanwhile"
+    assert writer.waiting_rows == 0
+
+
+def test_a_stale_generation_writes_nothing(writer: Writer, entry: Make) -> None:
+    errors = released(writer, entry(generation=-1), entry(40, generation=-1))
+    assert [type(error) for error in errors] == [Stale, Stale]
+    assert released(writer, entry()) == [None], "the connection is as good as before"
+    assert Prediction.objects.count() == 1
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize(
+    "changed", [{5: b'{"a": '}, {7: b"no number"}, {0: b"no id"}, {9: b"r" * 65}], ids=str
+)
+def test_a_row_that_cannot_be_stored_takes_no_neighbour_down(
+    writer: Writer, entry: Make, rows: int, changed: dict[int, bytes]
+) -> None:
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE predictions_prediction IN EXCLUSIVE MODE")
+        first, good, bad, other = entry(), entry(rows), entry(rows, changed=changed), entry(rows)
+        for each in (first, good, bad, other):
+            writer.submit(each)
+        assert not first.wait(0.1)
+    assert all(each.wait(20) for each in (first, good, bad, other))
+    assert [each.error for each in (first, good, other)] == [None] * 3
+    assert isinstance(bad.error, NotStorable)
+    assert Prediction.objects.count() == 1 + 2 * rows
+
+
+def test_a_full_queue_refuses_and_forgets_nothing(writer: Writer, entry: Make) -> None:
+    writer.most_rows = 10
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE predictions_prediction IN EXCLUSIVE MODE")
+        first = entry()
+        writer.submit(first)
+        until = time.monotonic() + 10
+        while writer.waiting_rows and time.monotonic() < until:
+            time.sleep(0.01)
+        waiting = [entry(4), entry(4)]
+        for each in waiting:
+            writer.submit(each)
+        with pytest.raises(LogUnavailable):
+            writer.submit(entry(4))
+    assert all(each.wait(20) and each.error is None for each in [first, *waiting])
+    assert Prediction.objects.count() == 9
+    assert released(writer, entry(500)) == [None], "one large request goes through an empty queue"
+
+
+def test_what_nobody_waits_for_any_more_is_taken_back(writer: Writer, entry: Make) -> None:
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE predictions_prediction IN EXCLUSIVE MODE")
+        first, second = entry(), entry()
+        writer.submit(first)
+        until = time.monotonic() + 10
+        while writer.waiting_rows and time.monotonic() < until:
+            time.sleep(0.01)
+        writer.submit(second)
+        assert writer.withdraw(second)
+        assert not writer.withdraw(first), "it is being written: what becomes of it is unknown"
+    assert first.wait(20)
+    assert Prediction.objects.count() == 1
+
+
+def test_closing_writes_what_waits_and_refuses_the_rest(entry: Make) -> None:
+    writer = Writer(most_rows=100)
+    entries = [entry() for _ in range(5)]
+    for each in entries:
+        writer.submit(each)
+    writer.close()
+    assert [each.error for each in entries] == [None] * 5
+    assert Prediction.objects.count() == 5
+    with pytest.raises(LogUnavailable):
+        writer.submit(entry())
+
+
+def backends() -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")  # within a transaction it shows one moment
+        cursor.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'vigia log'")
+        return [pid for (pid,) in cursor.fetchall()]
+
+
+def terminate(pids: list[int]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pid, 5000) FROM unnest(%s::int[]) AS pid", [pids])
+
+
+def test_a_connection_that_ended_while_idle_is_made_again_without_a_word(writer: Writer, entry: Make) -> None:
+    assert released(writer, entry()) == [None]
+    terminate(backends())
+    assert released(writer, entry()) == [None]
+    assert released(writer, entry(40)) == [None]
+    assert Prediction.objects.count() == 42
+
+
+def test_forgotten_statements_are_prepared_again(writer: Writer, entry: Make) -> None:
+    """As after DISCARD ALL, by a pooler."""
+    assert released(writer, entry()) == [None]
+    assert writer._wire._connection is not None
+    writer._wire._connection.pgconn.exec_(b"DEALLOCATE ALL")
+    assert released(writer, entry()) == [None]
+    assert Prediction.objects.count() == 2
+
+
+def test_a_connection_that_breaks_in_the_middle_leaves_the_outcome_unknown(
+    writer: Writer, entry: Make
+) -> None:
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE predictions_prediction IN EXCLUSIVE MODE")
+        broken = entry()
+        writer.submit(broken)
+        until = time.monotonic() + 10
+        while not backends() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert not broken.wait(0.2)
+        terminate(backends())
+        assert broken.wait(20)
+        assert isinstance(broken.error, OutcomeUnknown)
+    assert released(writer, entry()) == [None]
+    assert Prediction.objects.count() == 1
+
+
+def test_a_server_that_does_not_answer_is_given_up_and_the_statement_cancelled(
+    writer: Writer, entry: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "ANSWER_SECONDS", 0.3)
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE predictions_prediction IN EXCLUSIVE MODE")
+        [error] = released(writer, entry())
+        assert isinstance(error, OutcomeUnknown)
+    assert released(writer, entry()) == [None]
+    assert Prediction.objects.count() == 1, "the cancelled one did not come through later"
+
+
+def test_without_a_server_entries_fail_at_once_and_its_return_is_noticed(
+    writer: Writer, entry: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [entry() for _ in range(4)]
+    monkeypatch.setitem(connections["default"].settings_dict, "PORT", "1")
+    started = time.monotonic()
+    errors = released(writer, *made[:3])
+    assert [type(error) for error in errors] == [LogUnavailable] * 3
+    assert time.monotonic() - started < 5
+    monkeypatch.undo()
+    time.sleep(log.IDLE_SECONDS)
+    assert released(writer, made[3]) == [None]
+    assert Prediction.objects.count() == 1
+
+
+# -- idempotency keys ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+def test_a_claim_is_written_with_its_rows_or_neither(
+    writer: Writer, entry: Make, client_user: User, rows: int
+) -> None:
+    awkward = 'it\'s a \\ "key" 🦫'
+    claim = Claim(client_user.pk, awkward, "a" * 64, '{"x": "\\\\ \' \\n"}', 24)
+    assert released(writer, entry(rows, claim=claim)) == [None]
+    stored = IdempotencyKey.objects.get()
+    assert (stored.key, stored.answer) == (awkward, claim.answer)
+    assert isinstance(released(writer, entry(rows, claim=claim))[0], AlreadyAnswered)
+    assert Prediction.objects.count() == rows
+    other = Claim(client_user.pk, "other", "a" * 64, "{}", 24)
+    bad = entry(rows, claim=other, changed={7: b"no number"})
+    assert isinstance(released(writer, bad)[0], NotStorable)
+    stale = entry(rows, claim=other, generation=-1)
+    assert isinstance(released(writer, stale)[0], Stale)
+    assert IdempotencyKey.objects.count() == 1
+
+
+def test_of_two_writers_with_the_same_claim_one_waits_and_then_writes_nothing(
+    writer: Writer, entry: Make, client_user: User
+) -> None:
+    other = Writer(most_rows=100)
+    claim = Claim(client_user.pk, "same", "a" * 64, "{}", 24)
+    first, second = entry(claim=claim), entry(claim=claim)
+    writer.submit(first)
+    other.submit(second)
+    assert first.wait(20)
+    assert second.wait(20)
+    other.close()
+    assert sorted(str(type(each.error).__name__) for each in (first, second)) == [
+        "AlreadyAnswered",
+        "NoneType",
+    ]
+    assert Prediction.objects.count() == 1
+
+
+# -- references ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize(
+    "changed", [{1: b"999999"}, {2: b"999999"}, {3: b"999999"}], ids=["model", "version", "client"]
+)
+def test_a_row_of_nothing_that_exists_is_refused(
+    writer: Writer, entry: Make, rows: int, changed: dict[int, bytes]
+) -> None:
+    assert isinstance(released(writer, entry(rows, changed=changed))[0], NotStorable)
+    assert not Prediction.objects.exists()
+
+
+def test_what_the_log_refers_to_cannot_be_removed(writer: Writer, entry: Make, churn: ModelVersion) -> None:
+    client = User.objects.create(username="kept")
+    bystander = User.objects.create(username="not in the log")
+    assert released(writer, entry(changed={3: b"%d" % client.pk})) == [None]
+    for table, pk in (("auth_user", client.pk), ("training_modelversion", churn.pk)):
+        with (
+            pytest.raises(IntegrityError, match="stands in the prediction log"),
+            transaction.atomic(),
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(f"DELETE FROM {table} WHERE id = %s", [pk])
+            cursor.execute("SET CONSTRAINTS kept_by_log IMMEDIATE")
+    bystander.delete()
+
+
+# -- processes -----------------------------------------------------------------------------------------
+
+
+def test_a_forked_child_gets_a_writer_of_its_own(churn: ModelVersion) -> None:
+    parents = log.writer()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover - in the child
+        os.write(write, b"1" if log.writer() is not parents else b"0")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 1) == b"1"
+    assert log.writer() is parents
+
+
+def test_many_threads_one_writer(entry: Make) -> None:
+    def ask(count: int) -> None:
+        for _ in range(count):
+            log.append(entry(3))
+
+    at_once(*[lambda: ask(10)] * 8)
+    assert Prediction.objects.count() == 240
+    assert len(backends()) == 1
+    log.renew()

@@ -1,0 +1,167 @@
+"""A model whose outcomes cannot say its primary metric: another one is watched in its place, everywhere."""
+
+from __future__ import annotations
+
+import io
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+from threadpoolctl import threadpool_limits
+
+from predictions import tasks
+from predictions.models import DriftReview
+from predictions.quality import metrics
+from tests.conftest import Post
+from training import catalogue
+from training.models import ModelVersion, RegisteredModel, TrainingRun
+from training.registry import lookup
+from training.runs import requests as run_requests
+from training.runs import uploads
+from vigia_ml.scaffold import source
+from web.metrics.database_collector import DatabaseCollector
+
+pytestmark = pytest.mark.django_db(transaction=True)
+GRADES = ("fair", "good", "poor")
+DECLARATION = """
+from vigia_ml.declaration import ModelDeclaration
+from vigia_ml.schema import Column, DatasetSchema
+
+SCHEMA = DatasetSchema(
+    columns=(Column("acidity", "number"), Column("sugar", "number")),
+    target=Column("grade", "category", levels=("fair", "good", "poor")),
+)
+
+
+def build(seed):
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression()
+
+
+MODEL = ModelDeclaration(
+    name="grapes", title="Grapes", description="", task="multiclass", schema=SCHEMA, build=build,
+    primary_metric="roc_auc",
+)
+"""
+
+
+@pytest.fixture
+def grapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelVersion]:
+    """The active version of a model of three classes, the only one in the catalogue, judged by `roc_auc`."""
+    (tmp_path / "grapes.py").write_text(DECLARATION, encoding="utf-8")
+    monkeypatch.setattr(catalogue, "HERE", tmp_path)
+    monkeypatch.setattr(catalogue, "__path__", [str(tmp_path)])
+    _forget()
+    with threadpool_limits(1):
+        lookup.sync_catalogue()
+        model = RegisteredModel.objects.get(name="grapes")
+        dataset = uploads.from_csv(model, io.BytesIO(_csv(600, seed=1)), by=None, source="grapes.csv")
+        run = run_requests.request(
+            model, dataset, mode=TrainingRun.Mode.REPLACE, by=None, activation_reason="a test needs it"
+        )
+        assert run_requests.execute(run.pk)
+        run.refresh_from_db()
+        assert run.status == "succeeded", run.error
+        yield run.version
+    _forget()
+
+
+def _forget() -> None:
+    catalogue.names.cache_clear()
+    catalogue.get.cache_clear()
+    sys.modules.pop("training.catalogue.grapes", None)
+
+
+def _csv(rows: int, *, seed: int) -> bytes:
+    draw, lines = random.Random(seed), ["acidity,sugar,grade"]
+    for _ in range(rows):
+        acidity, sugar = draw.uniform(0, 10), draw.uniform(0, 10)
+        grade = "poor" if acidity > 6 else "good" if sugar > 5 else "fair"
+        lines.append(f"{acidity:.2f},{sugar:.2f},{grade}")
+    return "\n".join(lines).encode()
+
+
+def review(post: Post, *, right: int, wrong: int) -> DriftReview:
+    """The scheduled review, after outcomes that say so many of the answers were right."""
+    rows = _csv(right + wrong, seed=2).decode().splitlines()
+    asked = "\n".join(row.rpartition(",")[0] for row in rows)
+    answers = post("/api/v1/models/grapes/predictions/", asked, content_type="text/csv").json()["predictions"]
+    told = [
+        {"prediction": each["id"], "actual": each["prediction"] if at < right else _other(each["prediction"])}
+        for at, each in enumerate(answers)
+    ]
+    assert post("/api/v1/models/grapes/outcomes/", told).status_code == 200
+    RegisteredModel.objects.update(retrain_on="quality")
+    assert tasks.review_models() == 1
+    return DriftReview.objects.get()
+
+
+def _other(grade: str) -> str:
+    return GRADES[GRADES.index(grade) - 1]
+
+
+def scraped() -> dict[str, list[tuple[dict[str, str], float]]]:
+    return {
+        family.name: [(sample.labels, sample.value) for sample in family.samples]
+        for family in DatabaseCollector().collect()
+    }
+
+
+def test_where_outcomes_cannot_say_the_primary_metric_a_fall_of_accuracy_asks_for_a_run(
+    grapes: ModelVersion, post: Post
+) -> None:
+    made = review(post, right=60, wrong=140)
+    assert made.quality is not None
+    [found] = made.quality
+    assert "roc_auc" not in found["metrics"] and found["metrics"]["accuracy"]["value"] == 0.3
+    assert found["fell"] is True
+    assert made.run_note.startswith("the quality has fallen")
+    [(labels, fall)] = scraped()["vigia_quality_fall_ratio"]
+    assert labels == {"model": "grapes", "version": "1", "metric": "accuracy"}
+    assert fall == pytest.approx(1 - 0.3 / grapes.metrics["accuracy"])
+    assert scraped()["vigia_quality_fell"] == [(labels, 1)]
+
+
+def test_accuracy_as_on_the_hold_out_is_no_fall(grapes: ModelVersion, post: Post) -> None:
+    made = review(post, right=190, wrong=10)
+    assert made.quality is not None
+    assert [each["fell"] for each in made.quality] == [False]
+    assert (made.run, made.run_note) == (None, "")
+
+
+def test_the_pages_show_what_is_watched_and_do_not_call_two_hundred_outcomes_too_few(
+    grapes: ModelVersion, post: Post, client: Client
+) -> None:
+    made = review(post, right=60, wrong=140)
+    client.force_login(User.objects.create_superuser("boss"))
+    dashboard, overview = client.get("/admin/"), client.get(reverse("watched"))
+    for page in (dashboard, overview):
+        text = page.content.decode()
+        assert "too few outcomes" not in text and '<span class="vg-badge vg-bad">fallen</span>' in text
+    assert "realised accuracy" in dashboard.content.decode(), "beside roc_auc on the hold-out"
+    watch = client.get(reverse("watch", args=[grapes.registered_model_id]))
+    chart = watch.context["quality_charts"][0]
+    values = [each for each in chart["spec"]["series"][0]["values"] if each is not None]
+    assert (chart["title"], values) == ("Realised accuracy", [0.3])
+    page = client.get(reverse("admin:predictions_driftreview_change", args=[made.pk])).content.decode()
+    assert 'accuracy <span class="vg-faint">watched</span>' in page
+
+
+def test_too_few_outcomes_are_called_that(grapes: ModelVersion, post: Post, client: Client) -> None:
+    review(post, right=20, wrong=5)
+    client.force_login(User.objects.create_superuser("boss"))
+    assert "too few outcomes (25)" in client.get("/admin/").content.decode()
+    assert "too few outcomes" in client.get(reverse("watched")).content.decode()
+    assert "vigia_quality_fall_ratio" not in scraped()
+
+
+@pytest.mark.parametrize("task", sorted(source.PRIMARY))
+def test_a_written_model_is_judged_by_what_outcomes_can_say(task: Any) -> None:
+    assert source.PRIMARY[task] in metrics.METRICS[task]

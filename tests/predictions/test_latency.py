@@ -1,0 +1,113 @@
+"""Latency by model and hour: written by upsert, kept while the database is away, read as quantiles."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from core.metrics.counters import BOUNDS, BUCKETS
+from predictions import latency
+from predictions.latency import Keeper, quantile, quantiles
+from predictions.models import AnswerTime
+from training.models import RegisteredModel
+from training.registry import lookup
+
+NOON = dt.datetime(2026, 5, 4, 12, tzinfo=dt.UTC)
+
+
+def buckets(**requests: int) -> list[int]:
+    """Requests by the place of their bucket: ``at3=5``."""
+    found = [0] * BUCKETS
+    for name, number in requests.items():
+        found[int(name.removeprefix("at"))] = number
+    return found
+
+
+@pytest.fixture
+def model(db: None) -> RegisteredModel:
+    lookup.sync_catalogue()
+    return RegisteredModel.objects.get(name="churn")
+
+
+def test_what_several_processes_write_adds_up(model: RegisteredModel) -> None:
+    one, other = Keeper(), Keeper()
+    one.add(model.pk, buckets(at1=3, at4=1), NOON.timestamp() + 1)
+    other.add(model.pk, buckets(at1=2), NOON.timestamp() + 3599)
+    other.add(model.pk, buckets(at1=7), NOON.timestamp() + 3600)
+    assert one.write()
+    assert other.write()
+    assert one.write()  # nothing is written twice
+    found = {(row.hour, row.bucket): row.requests for row in AnswerTime.objects.all()}
+    later = NOON + dt.timedelta(hours=1)
+    assert found == {(NOON, 1): 5, (NOON, 4): 1, (later, 1): 7}
+
+
+def test_times_of_a_model_that_is_gone_are_left_out(model: RegisteredModel) -> None:
+    keeper = Keeper()
+    keeper.add(model.pk + 1_000, buckets(at1=3), NOON.timestamp())
+    keeper.add(model.pk, buckets(at1=1), NOON.timestamp())
+    assert keeper.write()
+    assert AnswerTime.objects.get().requests == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_while_the_database_is_away_the_numbers_wait(caplog: Any) -> None:
+    lookup.sync_catalogue()
+    model = RegisteredModel.objects.get(name="churn")
+    keeper = Keeper()
+    keeper.add(model.pk, buckets(at2=4), NOON.timestamp())
+    port = connection.settings_dict["PORT"]
+    connection.close()
+    connection.settings_dict["PORT"] = "1"
+    try:
+        assert not keeper.write()
+        keeper.add(model.pk, buckets(at2=1), NOON.timestamp())
+        assert not keeper.write()
+    finally:
+        connection.settings_dict["PORT"] = port
+        connection.close()
+    assert caplog.text.count("wait for the database") == 1
+    assert keeper.waiting == 5
+    assert keeper.write()
+    assert keeper.waiting == 0
+    assert AnswerTime.objects.get().requests == 5
+
+
+def test_what_waits_is_bounded_and_the_oldest_hours_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "KEPT", 3)
+    keeper = Keeper()
+    for hour in range(5):
+        keeper.add(1, buckets(at0=hour + 1), hour * 3600.0)
+    assert keeper.waiting == 3 + 4 + 5
+
+
+def test_quantiles_are_interpolated_within_a_bucket() -> None:
+    # 100 requests spread between 1 ms and 1.5 ms: the median lies in the middle.
+    assert BOUNDS[1:3] == (0.001, 0.0015)
+    assert quantile(buckets(at2=100), 0.5) == pytest.approx(0.00125)
+    assert quantile(buckets(at2=100), 0.99) == pytest.approx(0.001495)
+    # Half in the first bucket, which begins at 0, half in the next: all of the first lie below the median.
+    assert quantile(buckets(at0=50, at1=50), 0.5) == pytest.approx(0.0005)
+    assert quantile(buckets(at0=50, at1=50), 0.75) == pytest.approx(0.00075)
+    # What took longer than every bound counts as the last one.
+    assert quantile(buckets(**{f"at{BUCKETS - 1}": 1}), 0.5) == BOUNDS[-1]
+
+
+def test_quantiles_are_read_by_model_from_whole_hours(model: RegisteredModel) -> None:
+    other = RegisteredModel.objects.get(name="houses")
+    keeper = Keeper()
+    keeper.add(model.pk, buckets(at2=100), NOON.timestamp())
+    keeper.add(model.pk, buckets(at5=100), NOON.timestamp() - 3600)
+    keeper.add(other.pk, buckets(at0=10), NOON.timestamp())
+    keeper.write()
+    later = NOON + dt.timedelta(hours=1)
+    found = quantiles([model.pk, other.pk, 99_999], NOON + dt.timedelta(minutes=20), later)
+    assert set(found) == {model.pk, other.pk}
+    assert found[model.pk]["requests"] == 100
+    assert found[model.pk]["p50"] == pytest.approx(0.00125)
+    assert found[other.pk]["p99"] == pytest.approx(0.000495)
+    assert quantiles([model.pk], NOON - dt.timedelta(hours=1), later)[model.pk]["requests"] == 200
+    assert quantiles([model.pk], later, later + dt.timedelta(hours=1)) == {}

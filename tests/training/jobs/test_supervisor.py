@@ -1,0 +1,339 @@
+"""A job in a process of its own: its end is in the row, whatever becomes of the process."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.db import connections
+from django.test import Client
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from core.errors import Conflict
+from tests.conftest import assert_error, keyed
+from tests.server import child_environment
+from tests.training.runs.test_runs import RUNS, queued
+from training.jobs import leases, supervisor
+from training.models import ModelVersion, RegisteredModel, TrainingRun
+from training.runs import requests as run_requests
+
+ROOT = Path(__file__).resolve().parents[3]
+pytestmark = pytest.mark.django_db(transaction=True)
+SUPERVISE = (
+    "import django; django.setup(); from training.models import TrainingRun; "
+    "from training.services import supervision; print(supervision.supervise(TrainingRun, {run}))"
+)
+
+
+@pytest.fixture(autouse=True)
+def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is started from here works on the test's database and store."""
+    for name, value in child_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+
+@contextlib.contextmanager
+def supervised(run: TrainingRun) -> Iterator[threading.Thread]:
+    """The run, under way in a process that a thread of ours watches."""
+
+    def watch() -> None:
+        supervisor.supervise(TrainingRun, run.pk)
+        connections.close_all()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def doing(run: TrainingRun) -> list[psutil.Process]:
+    """The processes that do it."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            line = process.cmdline()
+            if "do_job" in line and line[line.index("do_job") + 2] == str(run.pk):
+                found.append(process)
+    return found
+
+
+def until(met: Callable[[], object], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def fresh(run: TrainingRun) -> TrainingRun:
+    return TrainingRun.objects.get(pk=run.pk)
+
+
+def test_a_run_in_a_process_of_its_own_makes_its_version(db: None, settings: Any) -> None:
+    settings.JOB_MEMORY_MB = 4_000  # watched, and enough
+    run = queued()
+    assert supervisor.supervise(TrainingRun, run.pk)
+    done = fresh(run)
+    assert (done.status, done.percent, done.attempts) == ("succeeded", 100, 1), (done.error, done.log_tail)
+    assert done.heartbeat_at is not None
+    assert ModelVersion.objects.get().run_id == run.pk
+    assert not supervisor.supervise(TrainingRun, run.pk), "nothing is left to do"
+
+
+def test_a_process_that_dies_is_followed_by_another_three_in_all(db: None) -> None:
+    run, killed = queued(), set()
+    with supervised(run) as watcher:
+        while watcher.is_alive():
+            for process in doing(run):
+                if process.pid not in killed:
+                    killed.add(process.pid)
+                    process.kill()
+            time.sleep(0.02)
+    done = fresh(run)
+    assert (done.status, done.attempts, len(killed)) == ("failed", 3, 3)
+    assert "3 attempts" in done.error
+    assert not ModelVersion.objects.exists()
+
+
+def test_time_memory_and_wishes_end_a_run_in_words(db: None, settings: Any) -> None:
+    settings.JOB_HARD_SECONDS = 0.2
+    run = queued()
+    assert supervisor.supervise(TrainingRun, run.pk)
+    assert (fresh(run).status, fresh(run).attempts) == ("failed", 1)
+    assert "was killed after" in fresh(run).error
+    settings.JOB_HARD_SECONDS, settings.JOB_CANCEL_SECONDS = 60, 0
+    run = queued()
+    with supervised(run):
+        until(lambda: doing(run))
+        stopped = leases.request_cancel(fresh(run), by=None)
+        assert stopped.is_being_cancelled
+    assert (fresh(run).status, fresh(run).error) == ("cancelled", "")
+    assert not ModelVersion.objects.exists()
+
+
+def test_the_soft_limit_is_said_by_the_job_itself(db: None, settings: Any) -> None:
+    settings.JOB_SOFT_SECONDS = 0
+    run = queued(3000)
+    assert supervisor.supervise(TrainingRun, run.pk)
+    done = fresh(run)
+    assert (done.status, done.attempts) == ("failed", 1), done.log_tail
+    assert "JOB_SOFT_SECONDS" in done.error
+
+
+def test_memory_beyond_the_limit_ends_a_run_in_words(db: None, settings: Any) -> None:
+    settings.JOB_MEMORY_MB = 60  # less than pandas and scikit-learn take
+    run = queued()
+    assert supervisor.supervise(TrainingRun, run.pk)
+    done = fresh(run)
+    assert (done.status, done.attempts) == ("failed", 1)
+    assert "it may have 60 (JOB_MEMORY_MB)" in done.error
+    assert not ModelVersion.objects.exists()
+
+
+def test_memory_is_that_of_a_process_and_its_descendants() -> None:
+    held = "held = bytearray(50_000_000); "
+    inner = f"[sys.executable, '-c', {held + 'print(1, flush=True); input()'!r}]"
+    outer = f"import subprocess, sys; {held}subprocess.run({inner})"
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", outer], **pipes) as process:
+        process.stdout.readline()
+        assert 95 <= supervisor.memory_mb(process.pid) <= 160
+        process.communicate(b"\n")
+    assert supervisor.memory_mb(process.pid) == 0
+
+
+def test_a_job_ends_with_its_watcher(db: None) -> None:
+    """kill -9 of the watcher: nobody would see how the job ends, so it does not go on; another does it."""
+    run = queued()
+    watcher = subprocess.Popen([sys.executable, "-c", SUPERVISE.format(run=run.pk)], cwd=ROOT)
+    until(lambda: doing(run))
+    [job] = doing(run)
+    watcher.send_signal(signal.SIGKILL)
+    watcher.wait()
+    until(lambda: not job.is_running() or job.status() == psutil.STATUS_ZOMBIE)
+    held = fresh(run)
+    assert held.status == "running"
+    past = timezone.now() - dt.timedelta(seconds=1)
+    TrainingRun.objects.filter(pk=run.pk).update(lease_until=past)
+    assert run_requests.execute(run.pk)  # here, for another process would import everything again
+    assert (fresh(run).status, fresh(run).attempts) == ("succeeded", 2)
+    assert ModelVersion.objects.count() == 1
+
+
+def starting(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has watchers start this instead of a job."""
+    begin = subprocess.Popen
+
+    def popen(command: list[str], **about: Any) -> subprocess.Popen[bytes]:
+        return begin([sys.executable, "-c", code], **about)
+
+    monkeypatch.setattr(supervisor.subprocess, "Popen", popen)
+
+
+def test_what_a_job_started_ends_with_it(db: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    left = tmp_path / "pid"
+    code = f"import subprocess; print(subprocess.Popen(['sleep', '60']).pid, file=open({str(left)!r}, 'w'))"
+    starting(code, monkeypatch)
+    began = time.monotonic()
+    assert supervisor.supervise(TrainingRun, queued().pk)
+    assert time.monotonic() - began < 30
+    until(lambda: not psutil.pid_exists(int(left.read_text())))
+
+
+def test_a_watcher_does_not_wait_for_who_got_away_with_its_pipe(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LAST_WORDS_SECONDS", 0.1)
+    starting("import subprocess; subprocess.Popen(['sleep', '20'], start_new_session=True)", monkeypatch)
+    began = time.monotonic()
+    assert supervisor.supervise(TrainingRun, queued().pk)
+    assert time.monotonic() - began < 15
+
+
+def test_output_is_read_to_its_end_whatever_celery_made_of_stderr(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Proxy:
+        """As Celery's, it takes text alone."""
+
+        def write(self, text: str) -> int:
+            return len(text)
+
+        def flush(self) -> None:
+            """Nothing."""
+
+    monkeypatch.setattr(sys, "stderr", Proxy())
+    starting("print('x' * 1_000_000, end=''); print('last words')", monkeypatch)
+    run = queued()
+    began = time.monotonic()
+    assert supervisor.supervise(TrainingRun, run.pk)
+    assert time.monotonic() - began < 30
+    said = fresh(run).log_tail
+    assert said.endswith("last words\n")
+    assert len(said) <= leases.LOG_LENGTH
+
+
+def test_a_run_is_cancelled_between_two_stages(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training.runs import execution
+
+    run, fit = queued(), execution.fitting.fit
+
+    def fitting(*args: Any, **kwargs: Any) -> Any:
+        found = fit(*args, **kwargs)
+        leases.request_cancel(fresh(run), by=None)
+        return found
+
+    monkeypatch.setattr(execution.fitting, "fit", fitting)
+    assert run_requests.execute(run.pk)
+    assert fresh(run).status == "cancelled"
+    assert not ModelVersion.objects.exists()
+
+
+def test_a_run_waits_for_the_one_before_it_and_says_so(db: None) -> None:
+    first, second = queued(), queued(400)
+    assert leases.claim(TrainingRun, first.pk) is not None
+    assert leases.claim(TrainingRun, second.pk) is None
+    assert fresh(second).status == "queued"
+    assert fresh(second).stage == f"waiting for run {first.pk} of churn"
+    assert leases.next_of(TrainingRun, first.registered_model_id) == second.pk
+    RegisteredModel.objects.update(parallel_runs=True)
+    assert leases.claim(TrainingRun, second.pk) is not None
+
+
+def test_cancelling_over_http(churn: ModelVersion, api: APIClient) -> None:
+    run = queued()
+    stopped = api.post(f"{RUNS}{run.pk}/cancel/")
+    assert (stopped.status_code, stopped.json()["status"]) == (202, "cancelled")
+    assert not run_requests.execute(run.pk)
+    assert_error(api.post(f"{RUNS}{run.pk}/cancel/"), 409, "already_finished")
+    assert_error(api.post(f"{RUNS}999999/cancel/"), 404, "not_found")
+    with pytest.raises(Conflict):
+        leases.request_cancel(fresh(run), by=None)
+
+
+def test_what_a_run_wrote_is_for_those_who_may_train(churn: ModelVersion, api: APIClient) -> None:
+    run = queued()
+    TrainingRun.objects.filter(pk=run.pk).update(log_tail="its last words")
+    reader = User.objects.create(username="reader")
+    reader.user_permissions.add(Permission.objects.get(codename="predict"))
+    assert keyed(reader).get(f"{RUNS}{run.pk}/").json()["log_tail"] == ""
+    assert api.get(f"{RUNS}{run.pk}/").json()["log_tail"] == "its last words"
+
+
+def test_cancelling_in_the_admin(churn: ModelVersion) -> None:
+    run = queued()
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    page = f"/admin/training/trainingrun/{run.pk}/change/"
+    assert "Cancel the run" in client.get(page).content.decode()
+    TrainingRun.objects.filter(pk=run.pk).update(log_tail="its last words")
+    assert "its last words" in client.get(page).content.decode()
+    client.post(f"/admin/training/trainingrun/{run.pk}/cancel/")
+    shown = client.get(page).content.decode()
+    assert fresh(run).status == "cancelled"
+    assert fresh(run).cancelled_by is not None
+    assert "Cancel the run" not in shown
+
+
+def test_a_run_on_the_active_versions_rows_needs_no_rows(churn: ModelVersion, api: APIClient) -> None:
+    asked = api.post(RUNS, {"search": {"n_iter": 3}}, format="json")
+    assert asked.status_code == 202, asked.content
+    run = TrainingRun.objects.get(pk=asked.json()["id"])
+    assert run.upload_id == churn.dataset_id
+    assert run.search == {"n_iter": 3}
+    for wrong in ({"n_iter": 0}, {"n_iter": True}, {"n_iter": 3, "x": 1}, 3):
+        assert_error(api.post(RUNS, {"search": wrong}, format="json"), 400, "invalid_input")
+    assert_error(api.post(RUNS, {"from": "nowhere"}, format="json"), 400, "invalid_input")
+
+
+def test_the_last_words_of_a_job_are_kept_though_it_has_ended(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = queued()
+    claim = leases.claim
+
+    def claimed(kind: type[Any], job_id: int) -> leases.Lease | None:
+        lease = claim(kind, job_id)
+        assert lease is not None
+        code = (
+            "import django; django.setup(); import uuid; from training.models import TrainingRun; "
+            "from training.services import jobs; print('why it failed'); "
+            f"jobs.Lease(TrainingRun, {job_id}, uuid.UUID('{lease.owner}')).fail('it failed')"
+        )
+        starting(code, monkeypatch)
+        return lease
+
+    monkeypatch.setattr(leases, "claim", claimed)
+    assert supervisor.supervise(TrainingRun, run.pk)
+    done = fresh(run)
+    assert (done.status, done.error) == ("failed", "it failed")
+    assert "why it failed" in done.log_tail
+
+
+def test_nothing_swallows_the_soft_limit(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Least of all what lets scikit-learn serve a version when its compilation raises anything."""
+    from training.management.commands.do_job import TimeIsUp
+    from vigia_ml.engines import selection
+
+    def late(*given: Any) -> Any:
+        raise TimeIsUp("it was stopped")
+
+    monkeypatch.setattr(selection, "compile_pipeline", late)
+    run = queued()
+    assert run_requests.execute(run.pk)
+    assert (fresh(run).status, fresh(run).error) == ("failed", "it was stopped")
+    assert not ModelVersion.objects.exists()

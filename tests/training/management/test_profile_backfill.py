@@ -1,0 +1,61 @@
+"""Versions from before reference profiles get theirs from the stored dataset."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import IntegrityError, transaction
+
+from tests.trained import train_sample
+from training.management import profile_backfill
+from training.models import ModelVersion, PrunedArtifact, ReferenceProfile
+
+
+def test_a_profile_made_later_is_the_one_training_makes(db: None) -> None:
+    version = train_sample("churn", rows=600)
+    then = version.reference.bins
+    version.reference.delete()
+    out = io.StringIO()
+    call_command("profile_versions", "churn", stdout=out)
+    assert out.getvalue() == "churn 1: made\n1 reference profiles made\n"
+    assert ReferenceProfile.objects.get(version=version).bins == then
+    out = io.StringIO()
+    call_command("profile_versions", stdout=out)
+    assert out.getvalue() == "0 reference profiles made\n"
+
+
+def test_a_version_without_artifact_is_named_and_the_others_get_theirs(churn: ModelVersion) -> None:
+    other = train_sample("churn", rows=600, activate=False)
+    ReferenceProfile.objects.all().delete()
+    PrunedArtifact.objects.create(version=other, freed=0)
+    said, error = io.StringIO(), io.StringIO()
+    with pytest.raises(CommandError, match="1 version has none"):
+        call_command("profile_versions", stdout=said, stderr=error)
+    assert "churn 2: " in error.getvalue() and "pruned" in error.getvalue()
+    assert ReferenceProfile.objects.get().version == churn
+
+
+def test_active_versions_get_theirs_and_no_other(churn: ModelVersion) -> None:
+    older = train_sample("churn", rows=600, activate=False)
+    ReferenceProfile.objects.all().delete()
+    assert profile_backfill.make_for_active() == [(churn, "")]
+    assert ReferenceProfile.objects.get().version == churn
+    assert profile_backfill.make_for_active() == []
+    ReferenceProfile.objects.all().delete()
+    PrunedArtifact.objects.create(version=churn, freed=0)
+    [(version, wrong)] = profile_backfill.make_for_active()
+    assert (version, "pruned" in wrong) == (churn, True)
+    assert older.status == "candidate"
+
+
+def test_a_profile_is_frozen(churn: ModelVersion) -> None:
+    with pytest.raises(IntegrityError, match="written once"), transaction.atomic():
+        ReferenceProfile.objects.filter(version=churn).update(bins={})
+    assert churn.reference.profile.columns
+
+
+def test_an_unknown_model_is_refused(db: None) -> None:
+    with pytest.raises(CommandError, match="no registered model is called 'nobody'"):
+        call_command("profile_versions", "nobody")

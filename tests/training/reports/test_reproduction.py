@@ -1,0 +1,90 @@
+"""Reproducing a version: trained again from what is stored, compared, and nothing written."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from tests.trained import train_sample
+from tests.training.admin.test_registry import copy
+from training.models import Dataset, ModelVersion, PrunedArtifact, TrainingRun
+from training.reports import reproduction
+
+pytestmark = pytest.mark.django_db
+
+
+def said(version: ModelVersion) -> tuple[str, CommandError | None]:
+    """What the command writes, and what it fails with."""
+    out = io.StringIO()
+    try:
+        call_command("reproduce", version.registered_model.name, str(version.number), stdout=out)
+    except CommandError as error:
+        return out.getvalue(), error
+    return out.getvalue(), None
+
+
+def test_a_version_is_reproduced_exactly_and_nothing_is_written(churn: ModelVersion) -> None:
+    before = ModelVersion.objects.count(), TrainingRun.objects.count(), Dataset.objects.count()
+    text, error = said(churn)
+    assert error is None, text
+    assert "code and libraries are those of then" in text
+    assert "metrics: exactly the same" in text
+    assert f"predictions on the {churn.holdout_rows} hold-out rows: exactly the same" in text
+    assert (ModelVersion.objects.count(), TrainingRun.objects.count(), Dataset.objects.count()) == before
+
+
+def test_what_a_search_chose_is_trained_again(churn: ModelVersion) -> None:
+    """The row says other parameters than those of the pipeline that is stored: that is found out."""
+    wrong = copy(churn, parameters={"chosen": {"model__C": 0.001}})
+    text, error = said(wrong)
+    assert error is not None
+    assert error.returncode == 1
+    assert "metrics: NOT the same" in text
+    assert "hold-out rows: NOT the same: largest relative difference" in text
+
+
+def test_differences_of_code_and_libraries_are_named(churn: ModelVersion) -> None:
+    libraries = churn.libraries | {"numpy": "1.0", "scikit-learn": "0.1"}
+    old = copy(churn, libraries=libraries, code_version="0.0.1 source:abc")
+    text, error = said(old)
+    assert error is None, "the metrics agree, and the artifact cannot be loaded by this scikit-learn"
+    assert "numpy: " in text
+    assert ", then 1.0" in text
+    assert "code: " in text
+    assert "not compared: churn 2 was trained with scikit-learn 0.1" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "holds"),
+    [({}, True), ({"roc_auc": 1 + 1e-12}, True), ({"roc_auc": 1 + 1e-6}, False)],
+    ids=["exactly", "within 1e-9", "not"],
+)
+def test_metrics_agree_exactly_nearly_or_not(
+    churn: ModelVersion, change: dict[str, float], holds: bool
+) -> None:
+    metrics = {name: value * change.get(name, 1.0) for name, value in churn.metrics.items()}
+    done = reproduction.reproduce(copy(churn, metrics=metrics))
+    assert done.metrics.holds is done.reproduced is holds
+    assert done.metrics.is_exact is (not change)
+
+
+def test_of_a_pruned_version_the_metrics_are_compared(churn: ModelVersion) -> None:
+    PrunedArtifact.objects.create(version=churn, freed=0)
+    text, error = said(churn)
+    assert error is None
+    assert "not compared: the artifact of churn 1 was pruned" in text
+
+
+def test_what_is_not_there_is_said(churn: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CommandError, match="churn has no version 9"):
+        call_command("reproduce", "churn", "9")
+    wrong = copy(churn, parameters={"chosen": {"model__gone": 1}})
+    assert "cannot be fitted as then" in str(said(wrong)[1])
+
+
+@pytest.mark.parametrize("name", ["houses"])
+def test_a_regression_is_reproduced_as_well(name: str, monkeypatch: pytest.MonkeyPatch, db: Any) -> None:
+    assert said(train_sample(name, rows=200))[1] is None

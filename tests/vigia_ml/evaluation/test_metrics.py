@@ -1,0 +1,106 @@
+"""Metrics, baseline and gate on numbers one can check by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vigia_ml.declaration import Gate
+from vigia_ml.evaluation import metrics as evaluation
+from vigia_ml.fitting import parquet
+from vigia_ml.schema import Column, DatasetSchema, InvalidRows
+
+
+def test_binary_metrics_count_at_the_threshold() -> None:
+    truth = [True, True, False, False]
+    probability = np.array([[0.1, 0.9], [0.6, 0.4], [0.7, 0.3], [0.3, 0.7]])
+    found = evaluation.classification_metrics(np.array([False, True]), truth, probability, threshold=0.5)
+    assert (found["accuracy"], found["precision"], found["recall"], found["f1"]) == (0.5, 0.5, 0.5, 0.5)
+    assert found["roc_auc"] == 0.75
+    assert found["brier"] == pytest.approx((0.01 + 0.36 + 0.09 + 0.49) / 4)
+    assert found["log_loss"] == pytest.approx(-np.mean(np.log([0.9, 0.4, 0.7, 0.3])))
+    lower = evaluation.classification_metrics(np.array([False, True]), truth, probability, threshold=0.35)
+    assert (lower["recall"], lower["precision"]) == (1.0, pytest.approx(2 / 3))
+
+
+def test_metrics_of_three_classes_are_averages_over_the_classes() -> None:
+    classes = np.array(["a", "b", "c"])
+    probability = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.5, 0.1, 0.4]])
+    found = evaluation.classification_metrics(classes, ["a", "b", "c"], probability, threshold=0.5)
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["recall"] == pytest.approx((1 + 1 + 0) / 3)
+    assert found["log_loss"] == pytest.approx(-np.mean(np.log([0.8, 0.7, 0.4])))
+    assert found["brier"] == pytest.approx((0.06 + 0.14 + 0.62) / 3)
+
+
+def test_regression_metrics_are_in_the_targets_unit_and_mape_passes_over_zeros() -> None:
+    found = evaluation.regression_metrics([0.0, 10.0, 20.0], np.array([3.0, 11.0, 16.0]))
+    assert found["mae"] == pytest.approx(8 / 3)
+    assert found["rmse"] == pytest.approx(np.sqrt(26 / 3))
+    assert found["r2"] == pytest.approx(1 - 26 / 200)
+    assert found["mape"] == pytest.approx((0.1 + 0.2) / 2)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "active", "passed"),
+    [(0.80, None, True), (0.80, 0.81, True), (0.80, 0.83, False), (0.69, None, False), (0.50, None, False)],
+)
+def test_the_gate_asks_for_baseline_minimum_and_no_regression(
+    candidate: float, active: float | None, passed: bool
+) -> None:
+    gate = Gate(minimum={"roc_auc": 0.7}, max_regression=0.02)
+    theirs = None if active is None else {"roc_auc": active}
+    verdict = evaluation.check_gate(gate, "roc_auc", {"roc_auc": candidate}, {"roc_auc": 0.5}, theirs)
+    assert verdict["passed"] is passed
+    assert verdict["passed"] is all(check["passed"] for check in verdict["checks"])
+    if active is not None:
+        assert f"the active version's {active} less the allowed 2%" in verdict["checks"][-1]["message"]
+
+
+def test_for_errors_smaller_is_better() -> None:
+    verdict = evaluation.check_gate(Gate(), "rmse", {"rmse": 9.0}, {"rmse": 20.0}, {"rmse": 10.0})
+    assert verdict["passed"]
+    slack = evaluation.check_gate(
+        Gate(max_regression=0.1), "rmse", {"rmse": 10.9}, {"rmse": 20.0}, {"rmse": 10.0}
+    )
+    assert slack["passed"]
+    assert "10 plus the allowed 10%: 11" in slack["checks"][-1]["message"]
+    worse = evaluation.check_gate(Gate(), "rmse", {"rmse": 11.0}, {"rmse": 20.0}, {"rmse": 10.0})
+    assert [check["name"] for check in worse["checks"] if not check["passed"]] == ["not_worse_than_active"]
+
+
+def test_rows_with_equal_features_are_on_one_side() -> None:
+    frame = pd.DataFrame({"x": np.repeat(np.arange(200.0), 3), "t": ["a", None, "b"] * 200})
+    held = evaluation.holdout_mask(frame, 0.2, seed=1)
+    sides = pd.Series(held).groupby([frame["x"], frame["t"].fillna("-")]).nunique()
+    assert sides.max() == 1
+    assert 0.1 < held.mean() < 0.3
+    assert (held != evaluation.holdout_mask(frame, 0.2, seed=2)).any()
+
+
+OLD = DatasetSchema((Column("x", "number"), Column("gone", "text")), Column("y", "number"))
+
+
+def joined(tmp_path: Path, new: DatasetSchema) -> pd.DataFrame:
+    old, fresh = tmp_path / "old.parquet", tmp_path / "fresh.parquet"
+    parquet.write_instances(old, OLD, [{"x": 1, "gone": "z", "y": 2}])
+    parquet.write_instances(fresh, new, [{"x": 3, "more": "b", "y": 4}])
+    written = parquet.join([(old, False), (fresh, True)], tmp_path / "joined.parquet", new)
+    assert written.rows == 2
+    return parquet.read_frame(written.path, new)
+
+
+def test_rows_of_an_older_schema_are_read_against_todays(tmp_path: Path) -> None:
+    more = Column("more", "category", levels=("a", "b"), nullable=True)
+    frame = joined(tmp_path, DatasetSchema((Column("x", "number"), more), Column("y", "number")))
+    assert frame["x"].tolist() == [1.0, 3.0]
+    assert frame["more"].tolist() == [None, "b"]
+
+
+def test_rows_that_do_not_fit_todays_schema_are_refused_in_words(tmp_path: Path) -> None:
+    more = Column("more", "category", levels=("a", "b"))
+    with pytest.raises(InvalidRows, match="retrain with mode replace"):
+        joined(tmp_path, DatasetSchema((Column("x", "number"), more), Column("y", "number")))

@@ -1,0 +1,280 @@
+"""The statistics of a hold-out, on numbers one can check by hand or against scikit-learn."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as skm
+from sklearn.linear_model import LinearRegression, LogisticRegression
+
+from vigia_ml.evaluation import Answers, HoldOut, Judged, bootstrap, compared, curves, evaluated
+from vigia_ml.evaluation import metrics as evaluation
+from vigia_ml.evaluation.permutation_importance import importances
+from vigia_ml.evaluation.slices import slices, table
+from vigia_ml.evaluation.weighted_metrics import metrics, statistics
+
+
+def binary(rows: int = 300, seed: int = 3) -> Answers:
+    rng = np.random.default_rng(seed)
+    score = np.round(rng.random(rows), 2)  # rounded: ties
+    truth = rng.random(rows) < score
+    return Answers("binary", truth, 0.4, (False, True), np.column_stack([1 - score, score]))
+
+
+def multiclass(rows: int = 200) -> Answers:
+    rng = np.random.default_rng(5)
+    probability = rng.dirichlet([1.0, 1.0, 1.0], rows)
+    truth = np.array(["a", "b", "c"])[(probability + rng.random((rows, 3)) / 2).argmax(axis=1)]
+    return Answers("multiclass", truth, classes=("a", "b", "c"), probability=probability)
+
+
+def regression(rows: int = 150) -> Answers:
+    rng = np.random.default_rng(8)
+    truth = 1e6 + 1e3 * rng.normal(size=rows)  # far from zero: digits must not be lost
+    truth[:2] = 0.0
+    return Answers("regression", truth, predicted=truth + 300 * rng.normal(size=rows))
+
+
+ALL = [binary(), multiclass(), regression()]
+
+
+def by_scikit_learn(answers: Answers, rows: Any = slice(None)) -> dict[str, float]:
+    if answers.predicted is not None:
+        return evaluation.regression_metrics(answers.truth[rows], answers.predicted[rows])
+    assert answers.probability is not None
+    classes = np.array(answers.classes)
+    return evaluation.classification_metrics(
+        classes, answers.truth[rows], answers.probability[rows], answers.threshold
+    )
+
+
+@pytest.mark.parametrize("answers", ALL, ids=lambda each: each.task)
+def test_weighted_metrics_are_scikit_learns_whatever_was_drawn(answers: Answers) -> None:
+    rng = np.random.default_rng(1)
+    drawn = [np.arange(len(answers)), *(rng.integers(0, len(answers), len(answers)) for _ in range(3))]
+    weights = np.array([np.bincount(rows, minlength=len(answers)) for rows in drawn], dtype=float)
+    found = statistics(answers)(weights)
+    for at, rows in enumerate(drawn):
+        assert {name: values[at] for name, values in found.items()} == pytest.approx(
+            by_scikit_learn(answers, rows), rel=1e-9
+        )
+    assert metrics(answers) == pytest.approx(by_scikit_learn(answers), rel=1e-9)
+
+
+def test_a_class_the_version_does_not_know_counts_as_scikit_learn_counts_it() -> None:
+    known = multiclass()
+    strange = Answers(
+        "multiclass",
+        np.where(np.arange(200) < 9, "d", known.truth),
+        classes=known.classes,
+        probability=known.probability,
+    )
+    assert metrics(strange) == pytest.approx(by_scikit_learn(strange), rel=1e-9)
+    assert curves.confusion(strange)["labels"] == ["a", "b", "c", "d"]
+
+
+def test_what_is_undefined_is_nan_and_never_an_error() -> None:
+    one_class = Answers("binary", np.array([True]), 0.5, (False, True), np.array([[0.2, 0.8]]))
+    found = metrics(one_class)
+    assert np.isnan(found["roc_auc"])
+    assert (found["accuracy"], found["f1"]) == (1.0, 1.0)
+    assert np.isnan(metrics(Answers("regression", np.array([3.0]), predicted=np.array([4.0])))["r2"])
+    no_rows = Answers("regression", np.zeros(0), predicted=np.zeros(0))
+    assert all(np.isnan(value) for value in metrics(no_rows).values())
+    assert curves.roc(one_class) == []
+
+
+def test_an_interval_holds_the_middle_of_what_was_drawn() -> None:
+    assert bootstrap.interval(np.arange(101.0)) == [2.5, 97.5]
+    assert bootstrap.interval(np.array([np.nan, np.nan, 1.0])) is None
+    answers = binary()
+    [drawn] = bootstrap.resampled([statistics(answers)], len(answers), 200, seed=1)
+    [again] = bootstrap.resampled([statistics(answers)], len(answers), 200, seed=1)
+    low, high = bootstrap.interval(drawn["accuracy"])  # type: ignore[misc]
+    share = metrics(answers)["accuracy"]
+    normal = 1.96 * np.sqrt(share * (1 - share) / len(answers))  # the normal approximation
+    assert (low, high) == pytest.approx((share - normal, share + normal), abs=0.015)
+    assert (drawn["roc_auc"] == again["roc_auc"]).all(), "the seed decides"
+
+
+def test_versions_are_resampled_alike_so_that_equal_ones_do_not_differ() -> None:
+    answers = binary()
+    first, second = bootstrap.resampled([statistics(answers)] * 2, len(answers), 50, seed=4)
+    assert bootstrap.interval(first["log_loss"] - second["log_loss"]) == [0.0, 0.0]
+
+
+def test_large_hold_outs_are_resampled_less_often_and_small_ones_not_at_all() -> None:
+    assert [bootstrap.resamples_for(rows) for rows in (9, 10, 40_000, 80_000, 10**6)] == [
+        0, 200, 200, 100, 40,
+    ]  # fmt: skip
+
+
+def test_the_roc_curve_goes_from_corner_to_corner_in_few_points_with_the_same_area() -> None:
+    answers = binary(5_000)
+    exact = Answers(
+        "binary",
+        answers.truth,
+        0.5,
+        answers.classes,
+        answers.scores + np.random.default_rng(0).random((5_000, 2)) * 1e-3,
+    )
+    curve = np.array(curves.roc(exact), dtype=float)
+    assert len(curve) <= 100
+    assert (curve[0].tolist(), curve[-1].tolist()) == ([0.0, 0.0], [1.0, 1.0])
+    assert skm.auc(curve[:, 0], curve[:, 1]) == pytest.approx(metrics(exact)["roc_auc"], abs=2e-3)
+    few = Answers(
+        "binary",
+        np.array([False, True, True]),
+        0.5,
+        (False, True),
+        np.array([[0.9, 0.1], [0.5, 0.5], [0.5, 0.5]]),
+    )
+    assert curves.roc(few) == [[0.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
+
+
+def test_calibration_bins_hold_all_rows_and_their_true_share() -> None:
+    found = curves.calibration(binary(2_000))
+    assert sum(item["rows"] for item in found) == 2_000
+    assert len(found) == 10
+    for item in found:
+        assert item["observed"] == pytest.approx(item["predicted"], abs=0.1)
+    alike = Answers("binary", np.array([True, False]), 0.5, (False, True), np.array([[0.5, 0.5], [0.5, 0.5]]))
+    assert curves.calibration(alike) == [{"predicted": 0.5, "observed": 0.5, "rows": 2}]
+
+
+def test_a_frequent_probability_is_calibrated_by_itself() -> None:
+    score = np.concatenate([np.full(900, 0.1), np.linspace(0.2, 0.9, 100)])
+    truth = np.arange(1_000) % 10 == 0
+    [first, *others] = curves.calibration(
+        Answers("binary", truth, 0.5, (False, True), np.column_stack([1 - score, score]))
+    )
+    assert first == {"predicted": 0.1, "observed": 0.1, "rows": 900}
+    assert sum(item["rows"] for item in others) == 100
+    assert len(others) > 1
+
+
+def test_a_confusion_matrix_counts_at_the_threshold() -> None:
+    answers = binary()
+    predicted = answers.scores[:, 1] >= 0.4
+    expected = skm.confusion_matrix(answers.truth, predicted).tolist()
+    assert curves.confusion(answers) == {"labels": ["false", "true"], "counts": expected, "threshold": 0.4}
+
+
+def test_of_very_many_classes_the_rarest_are_counted_together() -> None:
+    names = tuple(f"c{number:02d}" for number in range(40))
+    truth = np.array([names[min(at, 39)] for at in range(100)])
+    found = curves.confusion(
+        Answers("multiclass", truth, classes=names, probability=np.eye(40)[np.zeros(100, int)])
+    )
+    assert (len(found["labels"]), found["labels"][-1]) == (20, "(others)")
+    assert np.sum(found["counts"]) == 100
+
+
+def test_residuals_are_answer_minus_truth() -> None:
+    answers = Answers("regression", np.array([1.0, 2.0, 3.0]), predicted=np.array([2.0, 4.0, 3.0]))
+    found = curves.residuals(answers, seed=1)
+    assert found["points"] == [[1.0, 2.0], [2.0, 4.0], [3.0, 3.0]]
+    assert (found["quantiles"]["0.5"], found["absolute"]["0.95"]) == (1.0, 1.9)
+    assert sum(found["histogram"]["counts"]) == 3
+    alike = curves.residuals(Answers("regression", np.ones(4), predicted=np.ones(4) * 3), seed=1)
+    assert sum(alike["histogram"]["counts"]) == 4
+
+
+def frame(rows: int = 400) -> tuple[pd.DataFrame, Any]:
+    rng = np.random.default_rng(2)
+    found = pd.DataFrame(
+        {
+            "says": rng.normal(size=rows),
+            "idle": rng.normal(size=rows),
+            "old": (rng.random(rows) < 0.5).astype(float),
+        }
+    )
+    return found, found["says"].to_numpy() > 0.2 * rng.normal(size=rows)
+
+
+def test_a_column_that_decides_is_important_and_an_idle_one_is_not() -> None:
+    features, truth = frame()
+    names = list(features.columns)
+    estimator = LogisticRegression().fit(features, truth)
+    found = importances(
+        lambda rows, labels: Answers.of("binary", estimator, rows[names], labels, 0.5),
+        features,
+        truth,
+        "roc_auc",
+        seed=1,
+    )
+    assert found is not None
+    assert (found["rows"], found["repeats"], found["complete"]) == (400, 3, True)
+    assert found["columns"][0]["column"] == "says"
+    assert found["columns"][0]["mean"] > 0.4
+    assert abs(found["columns"][-1]["mean"]) < 0.02
+
+
+def test_a_slow_pipeline_gets_fewer_rows_and_is_left_when_time_is_up() -> None:
+    features, truth = frame(2_000)
+    asked = []
+
+    def slowly(rows: Any, labels: Any) -> Answers:
+        asked.append(len(rows))
+        score = 1 / (1 + np.exp(-rows["says"].to_numpy()))
+        return Answers("binary", labels, 0.5, (False, True), np.column_stack([1 - score, score]))
+
+    found = importances(slowly, features, truth, "log_loss", seed=1, seconds=1e-6)
+    assert found is not None
+    assert (found["rows"], found["complete"], found["columns"]) == (200, False, [])
+    assert asked == [2_000, 200], "it said how slow it is, and was not asked about any column"
+
+
+def test_slices_have_their_own_metrics_and_small_ones_say_why_they_are_not_judged() -> None:
+    features, truth = frame()
+    features["town"] = ["here"] * 340 + ["there"] * 59 + [None]
+    truth[340:] = True
+    answers = Judged(LogisticRegression().fit(features[["says"]], truth), ("says",)).answers(
+        "binary", features, truth
+    )
+    found = {(row["column"], row["level"]): row for row in table(features, answers, ["town", "old"])}
+    assert found["town", "here"]["not_judged"] is None
+    assert found["town", "there"]["not_judged"] == "its 59 rows are of one class"
+    assert found["town", "null"]["not_judged"] == "1 rows are too few (fewer than 50)"
+    assert found["town", "there"]["metrics"]["roc_auc"] is None
+    old = features["old"].to_numpy() == 1.0
+    assert found["old", "true"]["rows"] == old.sum()
+    assert found["old", "true"]["metrics"] == pytest.approx(by_scikit_learn(answers, old), rel=1e-6)
+    assert [part.rows for part in slices(features, answers, ["town"])] == [340, 59, 1]
+
+
+def test_two_versions_on_one_hold_out_and_the_interval_of_their_difference() -> None:
+    features, truth = frame(600)
+    good = Judged(LogisticRegression().fit(features, truth), tuple(features.columns))
+    poor = Judged(LogisticRegression().fit(features[["idle"]], truth), ("idle",))
+    held = HoldOut("binary", features, truth, "roc_auc", ("old",))
+    found = compared(held, poor, good)
+    assert found["after"]["metrics"]["roc_auc"] > 0.9
+    change = found["differences"]["roc_auc"]
+    assert change["value"] == pytest.approx(
+        found["after"]["metrics"]["roc_auc"] - found["before"]["metrics"]["roc_auc"], abs=1e-6
+    )
+    assert 0 < change["interval"][0] < change["value"] < change["interval"][1]
+    assert found["differences"]["log_loss"]["interval"][1] < 0
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_report_is_plain_json_for_every_task() -> None:
+    features, _ = frame()
+    price = features["says"].to_numpy() * 10
+    held = HoldOut("regression", features, price, "r2", ("old",))
+    found = evaluated(held, Judged(LinearRegression().fit(features, price), tuple(features.columns)))
+    json.dumps(found, allow_nan=False)
+    assert found["metrics"]["r2"] == 1.0
+    bands = np.digitize(price, [-3, 3]).astype(str)
+    held = HoldOut("multiclass", features, bands, "log_loss")
+    found = evaluated(held, Judged(LogisticRegression().fit(features, bands), tuple(features.columns)))
+    json.dumps(found, allow_nan=False)
+    assert found["confusion"]["labels"] == ["0", "1", "2"]
+    assert (
+        found["intervals"]["log_loss"][0] < found["metrics"]["log_loss"] < found["intervals"]["log_loss"][1]
+    )

@@ -1,0 +1,342 @@
+"""The compiled decoder accepts what the schema accepts, gives the same values, and declines the rest."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from rest_framework.exceptions import ValidationError
+
+from core.errors import Malformed
+from training import catalogue
+from training.serializers import serializer_for
+from vigia_ml.schema import Column, DatasetSchema, Instance, Seen
+from vigia_ml.schema import matrix as coding
+from vigia_ml.schema.json_body import decode_json
+from vigia_ml.schema.row_decoder import SPELLINGS_KEPT, CompiledSchema
+
+MANY = 50
+SMALL = DatasetSchema(
+    columns=(
+        Column("size", "number", minimum=0, maximum=1e6, seen=Seen(1.0, 10.0)),
+        Column("count", "integer", nullable=True, minimum=-5, seen=Seen(0.0, 3.0)),
+        Column("sunny", "boolean", nullable=True),
+        Column("kind", "category", levels=("big_one", "small"), normalise="lower_snake", aliases=("Klasse",)),
+        Column("city", "category", nullable=True, seen=Seen(levels=("lugo", "vigo")), normalise="lower"),
+        Column("note", "text", max_length=12),
+        Column("baños", "integer"),
+    ),
+    target=Column("price", "number"),
+    key="ref",
+    ignored=("colour",),
+    fold_names=True,
+)
+VALID: dict[str, Any] = {
+    "size": 2.5, "count": 3, "sunny": True, "kind": "small", "city": "vigo", "note": "ok", "baños": 1,
+}  # fmt: skip
+MODELS = ["churn", "cars", "cars_v3", "houses", "bikes"]
+REAL = [catalogue.get(name).schema for name in MODELS]
+
+
+def slowly(schema: DatasetSchema, body: bytes) -> list[Instance] | None:
+    """The body's instances as the serializer derived from the schema reads them; None when it refuses."""
+    try:
+        data = decode_json(body)
+    except Malformed:
+        return None
+    rows = [data] if isinstance(data, dict) else data
+    if not isinstance(rows, list) or not 0 < len(rows) <= MANY:
+        return None
+    found = []
+    for row in rows:
+        serializer = serializer_for("test", schema)(data=row)
+        try:
+            read = serializer.run_validation(row) if isinstance(row, dict) else None
+        except ValidationError:
+            return None
+        if read is None:
+            return None
+        found.append(Instance(read["values"], read["key"]))
+    return found
+
+
+def same(left: Any, right: Any) -> bool:
+    return type(left) is type(right) and (
+        left == right and math.copysign(1, left) == math.copysign(1, right)
+        if isinstance(left, float)
+        else left == right
+    )
+
+
+def agree(schema: DatasetSchema, body: bytes, compiled: CompiledSchema | None = None) -> bool:
+    """Whether the compiled decoder accepted; asserts that it is right to, with the same values."""
+    found = (compiled or CompiledSchema(schema)).decode(body, MANY)
+    if found is None:
+        return False
+    wanted = slowly(schema, body)
+    assert wanted is not None, f"accepted what the schema refuses: {body!r}"
+    assert found.keys == [instance.key for instance in wanted]
+    for row, instance in zip(found.values, wanted, strict=True):
+        assert all(map(same, row, instance.values.values())), (row, instance.values)
+    plain = [json.loads(each) for each in found.inputs()]
+    assert plain == [list(instance.values.values()) for instance in wanted]
+    assert found.warnings() == [schema.warnings(instance.values) for instance in wanted]
+    coded = coding.encode(schema, [instance.values for instance in wanted])
+    text = [at for at, column in enumerate(schema.columns) if column.type == "text"]
+    coded[:, text] = 0.0
+    matrix = found.matrix()
+    matrix[:, text] = 0.0
+    assert matrix.shape == coded.shape
+    assert matrix.flags.c_contiguous
+    assert np.array_equal(matrix, coded, equal_nan=True)
+    return True
+
+
+# What may stand for a value: plausible, nearly plausible, and rubbish, as JSON text.
+LITERALS = st.one_of(
+    st.integers(-(2**70), 2**70).map(str),
+    st.integers(-10, 10).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.floats(-20, 20).map(lambda number: f"{number:.3f}"),
+    st.sampled_from(
+        [
+            "true", "false", "null", "NaN", "Infinity", "-Infinity", "1e999", "-0", "-0.0", "0.0", "3.0",
+            "1.0", "9007199254740993", "1e300", "3.5e38", "01", "1.", '""', '"1"', '"yes"', '"NO"', '"Sí"',
+            '" small "', '"Big One"', '"big_one"', '"VIGO"', '"lugo"', '"never seen"',
+            '"\\u0000"', '"\\ud800"', '"a:b"',
+            '"\\ud83d\\ude00"', '"n\\u0303"', '[]', '{"a": 1}', "[1]", "9" * 400, "1" * 330,
+        ]
+    ),
+    st.text(max_size=14).map(lambda text: json.dumps(text, ensure_ascii=False)),
+)  # fmt: skip
+NAMES = st.sampled_from(
+    [*VALID, "Size", " size ", "SUNNY", "Klasse", "klasse", "ban\u0303os", "BAÑOS", "ref", "_key", "Ref",
+     "price", "Colour", "colour", "salary", ""]
+)  # fmt: skip
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """A valid row, or several, with something changed here and there."""
+    rows = []
+    for _ in range(draw(st.integers(1, 3))):
+        pairs = [(name, json.dumps(value, ensure_ascii=draw(st.booleans()))) for name, value in VALID.items()]
+        for _ in range(draw(st.integers(0, 3))):
+            at = draw(st.integers(0, len(pairs) - 1)) if pairs else 0
+            match draw(st.integers(0, 4)):
+                case 0 if pairs:
+                    pairs[at] = (pairs[at][0], draw(LITERALS))
+                case 1 if pairs:
+                    pairs[at] = (draw(NAMES), pairs[at][1])
+                case 2 if pairs:
+                    del pairs[at]
+                case 3:
+                    pairs.append((draw(NAMES), draw(LITERALS)))
+                case _:
+                    pairs.append((draw(st.sampled_from(["_key", "ref"])), draw(LITERALS)))
+        colon = draw(st.sampled_from([":", ": ", " : "]))
+        rows.append("{" + ", ".join(json.dumps(name) + colon + value for name, value in pairs) + "}")
+    text = rows[0] if len(rows) == 1 and draw(st.booleans()) else "[" + ",".join(rows) + "]"
+    encoded = text.encode("utf-8", "surrogatepass")
+    return (
+        draw(st.sampled_from([b"", b" ", b"\n", b"\xef\xbb\xbf"]))
+        + encoded
+        + draw(st.sampled_from([b"", b" \n"]))
+    )
+
+
+@given(bodies())
+@example(json.dumps({**VALID, "_key": "a"}).encode())
+@example(json.dumps([{**VALID, "ref": 7}, VALID]).encode())
+def test_what_the_decoder_accepts_the_serializer_accepts_with_the_same_values(body: bytes) -> None:
+    agree(SMALL, body)
+
+
+@given(bodies(), bodies())
+def test_learned_spellings_accept_no_more_than_the_serializer(first: bytes, second: bytes) -> None:
+    compiled = CompiledSchema(SMALL)
+    for body in (first, second):
+        try:
+            data = decode_json(body)
+        except Malformed:
+            continue
+        if slowly(SMALL, body) is not None:
+            for _ in range(2):
+                compiled.learn(data[0] if isinstance(data, list) else data)
+            wanted = slowly(SMALL, body)
+            assert wanted is not None
+    for body in (first, second):
+        agree(SMALL, body, compiled)
+
+
+@given(st.data())
+@pytest.mark.parametrize("schema", REAL, ids=MODELS)
+def test_the_served_models_decoders_agree_with_their_serializers(
+    schema: DatasetSchema, data: st.DataObject
+) -> None:
+    row = dict(schema.example)
+    for name in data.draw(st.lists(st.sampled_from(list(schema.names)), max_size=3)):
+        row[name] = "@@"
+    text = json.dumps(row, ensure_ascii=False)
+    while '"@@"' in text:
+        text = text.replace('"@@"', data.draw(LITERALS), 1)
+    agree(schema, text.encode("utf-8", "surrogatepass"))
+
+
+GAPS = DatasetSchema(
+    columns=(
+        Column("rain", "number", nullable=True, minimum=0, missing=("NA", "-999")),
+        Column("wind", "integer", nullable=True, missing=("?",)),
+        Column("sunny", "boolean", nullable=True, missing=("-",)),
+        Column("kind", "category", levels=("x", "y"), nullable=True, missing=("None",)),
+        Column("size", "number"),
+    ),
+    target=Column("price", "number"),
+)
+
+
+@pytest.mark.parametrize(
+    ("literals", "accepted"),
+    [
+        (("1.5", "2", "true", '"x"'), True),
+        (('"NA"', '"?"', '"-"', '"None"'), True),
+        (('"na"', "2.0", '"no"', '"y"'), True),
+        (("null", "null", "null", "null"), True),
+        (("-999", "2", "true", '"x"'), False),  # below the bound: the slow way reads it
+        (('"x"', "2", "true", '"x"'), False),
+        (("1", '"NA"', "true", '"x"'), False),
+        (("1", "2", "true", '"none"'), False),
+    ],
+)
+def test_declared_words_for_a_missing_value_are_read_alike(literals: tuple[str, ...], accepted: bool) -> None:
+    names = ("rain", "wind", "sunny", "kind")
+    row = (
+        "{"
+        + "".join(f'"{name}": {text}, ' for name, text in zip(names, literals, strict=True))
+        + '"size": 1}'
+    )
+    assert agree(GAPS, row.encode()) is accepted
+    assert agree(GAPS, f"[{', '.join([row] * 20)}]".encode()) is accepted
+
+
+# -- it must not decline what clients usually send -----------------------------------------------------
+
+
+@pytest.mark.parametrize("schema", REAL, ids=MODELS)
+def test_a_models_own_example_is_accepted(schema: DatasetSchema) -> None:
+    assert agree(schema, json.dumps(schema.example, ensure_ascii=False).encode())
+    assert agree(schema, json.dumps([schema.example] * 20, ensure_ascii=False).encode())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {}, {"count": None}, {"sunny": 0}, {"sunny": "yes"}, {"kind": "Big One"}, {"city": "VIGO"},
+        {"city": "never seen"}, {"count": 3.0}, {"size": 3}, {"_key": 5}, {"_key": None}, {"note": " ü "},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_usual_values_are_accepted(changed: dict[str, Any]) -> None:
+    assert agree(SMALL, json.dumps({**VALID, **changed}, ensure_ascii=False).encode())
+
+
+def test_absent_optional_fields_are_null() -> None:
+    row = {name: value for name, value in VALID.items() if name not in ("count", "sunny", "city")}
+    assert agree(SMALL, json.dumps(row).encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"size":1,"size":2,"count":1,"sunny":true,"kind":"small","city":"vigo","note":"x","ba\xc3\xb1os":1}',
+        b'{"size":1,"count":1,"count":1,"sunny":true,"kind":"small","note":"x","ba\xc3\xb1os":1}',
+        b'{"size":1,"kind":"small","note":"x","ba\xc3\xb1os":1,"_key":"a","_key":"a"}',
+    ],
+)
+def test_a_name_given_twice_is_never_accepted(body: bytes) -> None:
+    assert CompiledSchema(SMALL).decode(body, MANY) is None
+
+
+def test_a_colon_in_a_text_is_read_the_slow_way_and_hides_no_repeated_name() -> None:
+    with_colon = json.dumps({**VALID, "note": "a:b"}).encode()
+    assert CompiledSchema(SMALL).decode(with_colon, MANY) is None
+    assert slowly(SMALL, with_colon) is not None
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b"[1]", b"[" * 100_000, b'{"a":' * 100_000, b"nul", b"\xff"]
+)
+def test_rubbish_is_declined(body: bytes) -> None:
+    assert CompiledSchema(SMALL).decode(body, MANY) is None
+
+
+def test_more_rows_than_asked_for_are_declined() -> None:
+    body = json.dumps([VALID] * 3).encode()
+    assert CompiledSchema(SMALL).decode(body, 2) is None
+    assert CompiledSchema(SMALL).decode(body, 3) is not None
+
+
+# -- spellings -----------------------------------------------------------------------------------------
+
+
+def test_another_spelling_is_compiled_when_it_comes_again() -> None:
+    compiled = CompiledSchema(SMALL)
+    row = {name.upper(): value for name, value in VALID.items()} | {"price": 5, "colour": "red", "Ref": "r1"}
+    body = json.dumps(row).encode()
+    assert compiled.decode(body, MANY) is None
+    compiled.learn(row)
+    assert compiled.decode(body, MANY) is None, "once may be chance"
+    compiled.learn(row)
+    assert agree(SMALL, body, compiled)
+    found = compiled.decode(body, MANY)
+    assert found is not None
+    assert found.keys == ["r1"]
+    assert agree(SMALL, json.dumps(VALID).encode(), compiled), "the canonical names are still known"
+
+
+def test_spellings_are_few_and_the_names_of_strangers_are_not_kept() -> None:
+    compiled = CompiledSchema(SMALL)
+    for number in range(3 * SPELLINGS_KEPT):
+        row = {**VALID, "x" * number: 1}
+        compiled.learn(row)
+        compiled.learn(row)
+    assert len(compiled._spellings) == 1
+    assert len(compiled._asked_for) <= 4 * SPELLINGS_KEPT
+    compiled.learn({str(number): 1 for number in range(1_000)})
+    assert len(compiled._asked_for) <= 4 * SPELLINGS_KEPT
+
+
+def test_padded_names_and_words_do_not_fill_the_memory() -> None:
+    compiled = CompiledSchema(SMALL)
+    for number in range(5):
+        padded = "yes" + " " * (10_000 + number)
+        assert compiled.decode(json.dumps({**VALID, "sunny": padded}).encode(), MANY) is not None
+        row = {name + " " * (10_000 + number): value for name, value in VALID.items()}
+        assert slowly(SMALL, json.dumps(row).encode()) is not None
+        compiled.learn(row)
+        compiled.learn(row)
+    assert max(len(str(kept)) for reader in compiled._readers if reader is not None for kept in reader) < 300
+    assert not compiled._asked_for
+    assert len(compiled._spellings) == 1
+
+
+def test_a_row_with_two_keys_is_left_to_the_schema() -> None:
+    compiled = CompiledSchema(SMALL)
+    row = {**VALID, "ref": "a", "_key": "a"}
+    for _ in range(2):
+        compiled.learn(row)
+    assert compiled.decode(json.dumps(row).encode(), MANY) is None
+
+
+def test_texts_that_had_to_be_normalised_are_remembered_within_limits() -> None:
+    compiled = CompiledSchema(SMALL)
+    for number in range(6_000):
+        found = compiled.decode(json.dumps({**VALID, "city": f"City {number}"}).encode(), MANY)
+        assert found is not None
+        assert found.values[0][4] == f"city {number}"
+    assert max(len(reader) for reader in compiled._readers if reader is not None) <= 4_096

@@ -1,0 +1,350 @@
+"""What is read off the cells of a CSV: kinds, types, names, and columns that must not be features."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vigia_ml.scaffold import leaks, non_features, target
+from vigia_ml.scaffold.csv_survey import CannotInfer, Survey, _Thinned, survey
+from vigia_ml.schema.column_stats import DISTINCT_LIMIT, Tally, kind_of, to_float
+from vigia_ml.schema.columns import Column
+from vigia_ml.schema.csv_dialect import Told
+from vigia_ml.schema.numerals import NumberFormat
+from vigia_ml.schema.type_inference import Guess, canonical_names, guess_column
+
+
+def tally(cells: Sequence[str], name: str = "column", decimal: str = ".") -> Tally:
+    found = Tally(name, NumberFormat(decimal))
+    found.add(cells)
+    found.settle()
+    return found
+
+
+def guess(cells: Sequence[str], decimal: str = ".") -> Guess:
+    return guess_column(tally(cells, decimal=decimal), [cell.strip() for cell in cells], "column")
+
+
+def surveyed(text: str, **options: str) -> Survey:
+    return survey(io.BytesIO(text.encode()), Told(**options))
+
+
+@pytest.mark.parametrize(
+    ("cell", "decimal", "kind"),
+    [
+        ("0", ".", "integer"),
+        ("-17", ".", "integer"),
+        ("9007199254740992", ".", "integer"),
+        ("9007199254740993", ".", "code"),
+        ("007", ".", "code"),
+        ("1.", ".", "number"),
+        ("-.5e-3", ".", "number"),
+        ("1e5", ".", "integer"),
+        ("1e+05", ".", "integer"),
+        ("1e-5", ".", "number"),
+        ("1.5e3", ".", "number"),
+        ("1e20", ".", "number"),
+        ("1e99", ".", "text"),
+        ("1,5", ".", "text"),
+        ("1,5", ",", "number"),
+        ("1.5", ",", "text"),
+        ("nan", ".", "text"),
+        ("inf", ".", "text"),
+        ("٣", ".", "text"),
+        ("2011-01-01", ".", "date"),
+        ("2011-01-01T10:30:00Z", ".", "date"),
+        ("31/12/2020", ".", "date"),
+        ("1-2/2020", ".", "text"),
+        ("3 May 2020", ".", "date"),
+        ("red", ".", "text"),
+    ],
+)
+def test_a_cell_is_of_one_kind(cell: str, decimal: str, kind: str) -> None:
+    assert kind_of(cell, NumberFormat(decimal)) == kind
+
+
+@given(st.text(min_size=1, max_size=12, alphabet="0123456789+-.,eE x"), st.sampled_from(".,"))
+def test_what_is_called_a_number_is_one_for_the_reader(text: str, decimal: str) -> None:
+    text, numbers = text.strip(), NumberFormat(decimal)
+    if text and (kind := kind_of(text, numbers)) in ("integer", "number"):
+        read = Column("x", kind).from_text(text, numbers=numbers)  # type: ignore[arg-type]
+        assert read == to_float(text, numbers)
+    elif text:
+        assert math.isnan(to_float(text, numbers))
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["1", "2", "3"] * 9, "integer"),
+        (["0", "1"] * 9, "integer"),
+        (["1", "2.0", " 3 "] * 9, "number"),
+        (["yes", "No", "YES"] * 9, "boolean"),
+        (["true", "false"] * 9, "boolean"),
+        (["red", "green"] * 9, "category"),
+        (["01", "02"] * 9, "category"),
+        (["yes", "perhaps"] * 9, "category"),
+        ([f"street-{i % 30}" for i in range(90)], "category"),
+        ([f"street {i % 30}" for i in range(90)], "text"),
+        ([f"this is review {i}" for i in range(90)], "text"),
+    ],
+)
+def test_a_column_gets_the_type_of_its_cells(cells: list[str], kind: str) -> None:
+    assert guess(cells).column.type == kind
+
+
+def test_blanks_make_a_column_nullable_and_are_counted() -> None:
+    found = guess(["1", " ", "", "4"] * 10)
+    assert found.column.nullable
+    assert "20 of 40 cells are blank, so it may be null" in found.remarks
+
+
+def test_levels_are_sorted_and_written_in_canonical_form() -> None:
+    assert guess([" b ", "a", "b"] * 9).column.levels == ("a", "b")
+
+
+def test_levels_that_differ_in_case_alone_are_one() -> None:
+    column = guess(["Blue", "blue", "red"] * 9).column
+    assert (column.levels, column.normalise, column.example) == (("blue", "red"), "lower", "blue")
+
+
+def test_many_repeated_texts_are_a_category_that_accepts_others() -> None:
+    column = guess([f"street-{i % 60}" for i in range(240)]).column
+    assert (column.type, column.levels) == ("category", ())
+
+
+@pytest.mark.parametrize(
+    ("cells", "minimum"),
+    [(["0", "5", "99"], 0), (["0.5", "30", "12"], 0), (["-1", "5"], None), (["1999", "2020"], None)],
+)
+def test_a_bound_is_set_only_where_the_data_come_close_to_zero(cells: list[str], minimum: int | None) -> None:
+    column = guess(cells * 9).column
+    assert (column.minimum, column.maximum) == (minimum, None)
+
+
+def test_a_text_that_stands_once_is_no_example() -> None:
+    column = guess([f"Mrs {i} of Street {i}" for i in range(40)]).column
+    assert column.example == "a few words"
+
+
+def test_the_example_of_a_number_is_the_rounded_median() -> None:
+    assert guess(["1.23456", "2.34567", "9.87654"] * 3).column.example == 2.35
+    assert guess(["1", "2", "9"] * 3).column.example == 2
+
+
+def test_a_column_that_is_nearly_a_number_says_what_stands_in_the_way() -> None:
+    assert "numbers but for 10 cells such as 'few'" in " ".join(guess(["1", "2", "3", "few"] * 10).remarks)
+    assert "numbers with a unit" in " ".join(guess(["12 km", "13.5 km"] * 10).remarks)
+
+
+def test_counting_stops_telling_cells_apart_but_not_classifying_them() -> None:
+    found = tally([str(i) for i in range(DISTINCT_LIMIT + 10)])
+    found.add(["x"] * 5)
+    assert (found.kinds["integer"], found.kinds["text"]) == (DISTINCT_LIMIT + 10, 5)
+    assert found.is_unique and not found.is_numeric
+
+
+@given(st.lists(st.text(max_size=20).map(str.strip), min_size=2, max_size=8, unique=True))
+def test_canonical_names_are_declarable_and_different(header: list[str]) -> None:
+    names = canonical_names(header)
+    declared = [Column(name, "number").name for name in names.values()]
+    assert len(set(declared)) == len(header)
+    for original, name in names.items():
+        assert name == original or name not in header
+
+
+def test_names_too_long_to_declare_are_shortened_and_stay_different() -> None:
+    long = "how_satisfied_were_you_" * 9
+    header = [f"{long}before", f"{long}after", long[:60], "y" * 200, "z" * 201]
+    names = canonical_names(header)
+    assert [names[each] for each in header] == [
+        f"{long[:60]}_2", f"{long[:60]}_3", long[:60], "y" * 200, "z" * 60,
+    ]  # fmt: skip
+
+
+def test_plain_names_and_keywords_stay_and_others_get_a_clean_one() -> None:
+    header = ["class", "Año", "fixed acidity", "fixed_acidity", "_x", "2nd", "", "€"]
+    assert list(canonical_names(header).values()) == [
+        "class", "Año", "fixed_acidity_2", "fixed_acidity", "x", "column_2nd", "column_", "column__2",
+    ]  # fmt: skip
+
+
+# -- columns that are no features ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "why"),
+    [
+        ("n", [str(i) for i in range(7, 47)], "a counter"),
+        ("customer_id", [str((i * 1237) % 4001 + 5) for i in range(40)], "an identifier"),
+        ("n", [str((i * 7) % 40 + 1) for i in range(40)], "an identifier"),
+        ("who", [f"{i * 7919 % 9973:05d}-XYZ" for i in range(40)], "an identifier"),
+        ("n", ["5"] * 40, "a constant"),
+        ("n", [""] * 40, "every cell is blank"),
+        ("day", [f"2011-01-{i % 28 + 1:02d}" for i in range(40)], "a date"),
+        ("n", [f"201101{i % 28 + 1:02d}" for i in range(40)], "a date"),
+        ("updated", [f"{1674860880 + (i * 7919) % 997 * 60}.0" for i in range(40)], "a time stamp"),
+    ],
+)
+def test_columns_that_teach_nothing_are_left_out(name: str, cells: list[str], why: str) -> None:
+    assert non_features.why_left_out(tally(cells, name), cells).startswith(why)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("price", [str((i * 7919) % 99991) for i in range(40)]),
+        ("length", [f"{i * 0.37:.2f}" for i in range(40)]),
+        ("review", [f"it was good {i}" for i in range(40)]),
+        ("weight", [f"{i} kg" for i in range(40)]),
+        ("flag", ["x", ""] * 20),
+        ("year", [str(2000 + i % 22) for i in range(40)]),
+    ],
+)
+def test_columns_that_only_look_a_little_like_identifiers_stay(name: str, cells: list[str]) -> None:
+    assert non_features.why_left_out(tally(cells, name), cells) == ""
+
+
+RANDOM = np.random.default_rng(7)
+
+
+def test_copies_and_monotone_copies_of_the_target_are_found() -> None:
+    truth = RANDOM.gamma(2.0, size=200)
+    assert leaks.copies(truth, truth) == "it equals the target"
+    assert "Pearson" in leaks.copies(3 * truth + 1, truth)
+    assert "Spearman" in leaks.copies(np.exp(5 * truth), truth)
+    assert leaks.copies(truth + RANDOM.normal(size=200), truth) == ""
+
+
+def test_pairs_triples_and_differences_that_make_the_target_are_found() -> None:
+    a, b, c, d = (RANDOM.integers(0, 500, 300).astype(float) for _ in range(4))
+    b[5] = np.nan
+    columns = {"a": a, "b": b, "c": c, "d": d}
+    plain = np.nan_to_num(b)
+    assert leaks.sums(columns, a + plain) == {("a", "b"): "a + b"}
+    assert leaks.sums(columns, a + plain + d) == {("a", "b", "d"): "a + b + d"}
+    assert leaks.sums(columns, c - d) == {("c", "d"): "c - d"}
+    assert leaks.sums(columns, a + plain + RANDOM.integers(0, 2, 300)) == {}
+
+
+def test_a_category_that_settles_the_target_is_found() -> None:
+    classes = ["x", "y", "z"] * 30
+    assert "one to one" in leaks.determines([each.upper() for each in classes], classes, one_to_one=True)
+    finer = [f"{each}{i % 2}" for i, each in enumerate(classes)]
+    assert leaks.determines(finer, classes, one_to_one=False)
+    assert leaks.determines(finer, classes, one_to_one=True) == ""
+    assert (
+        leaks.determines(["x"] + [each.upper() for each in classes[1:-1]] + ["x"], classes, one_to_one=True)
+        == ""
+    )
+
+
+def test_a_column_that_predicts_alone_is_suspicious() -> None:
+    x = RANDOM.normal(size=1000)
+    noise = RANDOM.normal(size=1000)
+    assert "R² 0.99" in leaks.suspicion(x, x + 0.05 * noise, regression=True)
+    assert leaks.suspicion(x, x + noise, regression=True) == ""
+    assert "AUC" in leaks.suspicion(x, (x > 0).astype(str), regression=False)
+    assert leaks.suspicion(noise, (x > 0).astype(str), regression=False) == ""
+
+
+# -- the target ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cells", "task", "kind"),
+    [
+        (["0", "1"], "binary", "boolean"),
+        (["yes", "no"], "binary", "boolean"),
+        (["stays", "goes"], "binary", "category"),
+        (["1", "2"], "binary", "category"),
+        (["1", "2", "3"], "multiclass", "category"),
+        (["3", "4", "5", "6", "7"], "regression", "integer"),
+        (["a", "b", "c"], "multiclass", "category"),
+        (["1.5", "2.5", "3"], "regression", "number"),
+    ],
+)
+def test_the_task_follows_from_the_target(cells: list[str], task: str, kind: str) -> None:
+    found = target.propose(tally(cells * 40), "y", (), None)
+    assert (found.task, found.column.type) == (task, kind)
+
+
+def test_a_few_whole_numbers_are_called_ambiguous_and_the_user_overrules() -> None:
+    grades = tally(["3", "4", "5"] * 40)
+    assert "ambiguous" in target.propose(grades, "y", (), None).remarks[-1]
+    asked = target.propose(grades, "y", (), "multiclass")
+    assert asked.column.levels == ("3", "4", "5")
+    assert any('JSON says "3", not 3' in remark for remark in asked.remarks)
+
+
+@pytest.mark.parametrize(
+    ("cells", "asked", "said"),
+    [
+        (["a", "b", "c"] * 40, "binary", "two values"),
+        (["a", "b"] * 40, "regression", "needs a target of numbers"),
+        ([f"name {i}" for i in range(90)], None, "neither numbers nor classes"),
+    ],
+)
+def test_a_target_that_does_not_fit_is_refused_in_words(
+    cells: list[str], asked: str | None, said: str
+) -> None:
+    with pytest.raises(CannotInfer, match=said):
+        target.propose(tally(cells), "y", (), asked)  # type: ignore[arg-type]
+
+
+# -- the survey ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "described"),
+    [
+        ("a,b\n1,2.5\n", "delimiter comma, decimal point"),
+        ("a;b\n1;2,5\n", "delimiter semicolon, decimal comma"),
+        ("a\tb\n1\t2\n", "delimiter tab, decimal point"),
+        ("\ufeffa;b\n1,5;x,y\n", "delimiter semicolon, decimal comma, byte-order mark"),
+        ('a,b\n"1,5",x;y;z\n', "delimiter comma, decimal comma"),
+    ],
+)
+def test_the_way_a_file_is_written_is_recognised(text: str, described: str) -> None:
+    assert surveyed(text).dialect.described == described
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ("a\n1\n", "only one column"),
+        ("a,b\n1\n2,3\n4,5\n", "line 2 has 1 cells"),
+        ("a,a \n1,2\n", "two columns are called 'a'"),
+        ("a\x00,b\n1,2\n", "NUL"),
+        ('a,b\n1,2\n3,"4\n', "no CSV"),
+        ("a;b\n1,500;x\n", "thousands"),
+        ("a;b;c\n1.5;2,5;x\n", "one file has one decimal mark"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_in_words(text: str, said: str) -> None:
+    with pytest.raises(CannotInfer, match=said):
+        surveyed(text, **({"delimiter": ","} if text.startswith("a,b\n1\n") else {}))
+
+
+def test_a_file_that_is_no_utf8_is_refused_with_its_line() -> None:
+    with pytest.raises(CannotInfer, match="not UTF-8 near line"):
+        survey(io.BytesIO(b"a,b\n1,2\n3,\xff\n"))
+
+
+@settings(max_examples=10)
+@given(st.lists(st.integers(1, 9_000), min_size=1, max_size=12))
+def test_the_sample_is_every_kth_row_of_the_whole_file(sizes: list[int]) -> None:
+    thinned, count = _Thinned(), 0
+    for size in sizes:
+        thinned.add([[str(number)] for number in range(count, count + size)])
+        count += size
+    numbers = [int(row[0]) for row in thinned.rows]
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    assert numbers == list(range(0, count, step))

@@ -1,0 +1,409 @@
+"""`/metrics` of one process: who may read it, what it says of the database, and that all is documented."""
+
+from __future__ import annotations
+
+import datetime as dt
+import http.client
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, Permission, User
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+from rest_framework.test import APIClient
+
+from core.metrics import counters
+from core.metrics.definitions import TABLE
+from core.uuid7 import lowest_at
+from predictions.log import partitions
+from predictions.models import DriftFinding, DriftReview, Outcome, Prediction, RolledHour
+from tests.conftest import assert_error, keyed
+from tests.trained import train_sample
+from training.access import client_keys
+from training.models import GroupScope, ModelVersion, RegisteredModel, TrainingRun
+from training.serving import engine_cache
+from web.management.commands.check_metrics import faults
+from web.metrics import database_collector, views
+from web.metrics.database_collector import RECENT, fall, lag
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
+TOKEN = "0123456789abcdef" * 3
+OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@pytest.fixture
+def scraper(settings: Any) -> APIClient:
+    settings.METRICS_TOKEN = TOKEN
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {TOKEN}")
+    return client
+
+
+def scraped(client: APIClient) -> Samples:
+    answer = client.get("/metrics")
+    assert answer.status_code == 200, answer.content
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.content.decode())
+        for sample in family.samples
+    }
+
+
+def value(found: Samples, name: str, **labels: str) -> float | None:
+    return found.get((name, tuple(sorted(labels.items()))))
+
+
+# -- who may read it -----------------------------------------------------------------------------------
+
+
+def test_who_connects_to_the_worker_and_says_nothing_keeps_nobody_from_its_numbers(settings: Any) -> None:
+    settings.METRICS_TOKEN = TOKEN
+    server = views.serve_worker(0)
+    assert server is not None
+    try:
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=5):
+            asked = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
+            asked.request("GET", "/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+            assert asked.getresponse().status == 200
+            asked.close()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.django_db
+def test_without_a_key_or_with_a_wrong_token_nothing_is_told(settings: Any) -> None:
+    assert_error(APIClient().get("/metrics"), 401, "not_authenticated")
+    for token, given in ((TOKEN, "wrong"), (TOKEN, TOKEN[:-1]), ("", ""), ("", "x")):
+        settings.METRICS_TOKEN = token
+        client = APIClient()
+        client.credentials(HTTP_AUTHORIZATION=f"Bearer {given}")
+        assert_error(client.get("/metrics"), 401, "bad_key")
+
+
+@pytest.mark.django_db
+def test_the_token_opens_nothing_else(scraper: APIClient) -> None:
+    assert scraper.get("/metrics").status_code == 200
+    assert_error(scraper.get("/api/v1/models/"), 401, "bad_key")
+    assert_error(scraper.post("/metrics"), 405, "method_not_allowed")
+
+
+def test_a_key_needs_the_right_to_read_the_log_of_every_model(churn: ModelVersion, api: APIClient) -> None:
+    assert api.get("/metrics").status_code == 200
+    stranger = User.objects.create(username="stranger")
+    assert_error(keyed(stranger).get("/metrics"), 403, "forbidden")
+    scoped = Group.objects.create(name="scoped")
+    scoped.permissions.add(Permission.objects.get(codename="read_log", content_type__app_label="training"))
+    scope = GroupScope.objects.create(group=scoped)
+    scope.registered_models.add(churn.registered_model)
+    stranger.groups.add(scoped)
+    assert_error(keyed(stranger).get("/metrics"), 403, "forbidden")
+    scope.registered_models.set(RegisteredModel.objects.all())
+    assert keyed(stranger).get("/metrics").status_code == 200
+
+
+def test_a_session_of_a_superuser_reads_it_in_a_browser(churn: ModelVersion) -> None:
+    browser = Client()
+    browser.force_login(User.objects.create_superuser("root"))
+    answer = browser.get("/metrics", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+# -- its formats, and the page that documents it ---------------------------------------------------------
+
+
+def test_both_formats_hold_the_same_and_every_family_is_documented(
+    churn: ModelVersion, scraper: APIClient
+) -> None:
+    finding(review_of(churn), 0, "tenure", "drift", 0.3)
+    counters.answered("/r", engine_cache.served(churn.registered_model), [b"true"], 0.002, classes=True)
+    plain = scraper.get("/metrics")
+    assert plain.headers["Content-Type"].startswith("text/plain; version=")
+    strict = scraper.get("/metrics", headers={"Accept": OPENMETRICS})
+    assert strict.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    families = list(openmetrics.text_string_to_metric_families(strict.content.decode()))
+    assert len({family.name for family in families}) == len(families)
+    documented = {name.removesuffix("_total") for name in TABLE}
+    assert {family.name for family in families} <= documented
+    assert {family.name for family in text_string_to_metric_families(plain.content.decode())} <= documented
+    for family in families:
+        assert family.documentation, family.name
+
+
+def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
+    call_command("check_metrics")
+    assert faults(PAGE.read_text(encoding="utf-8")) == []
+
+
+def test_a_page_that_says_otherwise_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "metrics.md"
+    rows = PAGE.read_text(encoding="utf-8").splitlines()
+    rows = [row for row in rows if "`vigia_web_processes`" not in row]
+    rows = [row.replace("`vigia_jobs` | gauge", "`vigia_jobs` | counter") for row in rows]
+    rows = [row.replace("| `task`, `result` |", "| `task` |") for row in rows]
+    rows.append("| `vigia_wishes_total` | counter | | Wishes. |")
+    page.write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(CommandError) as said:
+        call_command("check_metrics", page=page)
+    assert sorted(str(said.value).splitlines()) == [
+        "vigia_jobs is a gauge, documented as a counter",
+        "vigia_tasks_total has the labels task, result, documented otherwise",
+        "vigia_web_processes is exposed and not documented",
+        "vigia_wishes_total is documented and not exposed",
+    ]
+    with pytest.raises(CommandError, match="cannot be read"):
+        call_command("check_metrics", page=tmp_path / "none.md")
+
+
+# -- what this process counted -----------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_answers_and_refusals_are_counted_by_names_of_ours(scraper: APIClient) -> None:
+    partitions.ensure(timezone.now(), 1)
+    version = train_sample("churn", rows=600)
+    client = keyed(client_keys.client_with_every_right("counter"))
+    path = "/api/v1/models/churn/predictions/"
+    example = version.dataset_schema.example
+    before = scraped(scraper)
+    answer = client.post(path, [example, example], format="json")
+    assert answer.status_code == 200
+    said = "true" if answer.json()["predictions"][0]["prediction"] else "false"
+    refused = client.post(path, [example | {"tenure": "abc"}, example | {"contract": "none"}], format="json")
+    assert_error(refused, 400, "invalid_input")
+    client.get("/api/v1/models/no_such_model_at_all/")
+    client.get("/api/v1/no-such-route/")
+    after = scraped(scraper)
+
+    def grown(name: str, **labels: str) -> float:
+        return (value(after, name, **labels) or 0) - (value(before, name, **labels) or 0)
+
+    route = "/api/v1/models/{model}/predictions/"
+    assert grown("vigia_requests_total", route=route, method="POST", status="200") == 1
+    assert grown("vigia_requests_total", route=route, method="POST", status="400") == 1
+    model_route = "/api/v1/models/{model}/"
+    assert grown("vigia_requests_total", route=model_route, method="GET", status="404") == 1
+    assert grown("vigia_requests_total", route="unknown", method="GET", status="404") == 1
+    assert grown("vigia_predictions_total", model="churn", version="1", **{"class": said}) == 2
+    assert grown("vigia_prediction_seconds_count", model="churn") == 1
+    assert grown("vigia_refusals_total", code="invalid_input") == 1
+    assert grown("vigia_refusals_total", code="unknown_model") == 1
+    assert grown("vigia_validation_errors_total", code="not_an_integer") == 1
+    assert grown("vigia_validation_errors_total", code="not_a_level") == 1
+    assert grown("vigia_log_rows_total") == 2
+    assert grown("vigia_log_commits_total") == 1
+    assert value(after, "vigia_log_queue_rows") == 0
+    assert "no_such" not in scraper.get("/metrics").content.decode()
+
+
+# -- what the database says -------------------------------------------------------------------------------
+
+
+def review_of(version: ModelVersion, **changed: Any) -> DriftReview:
+    now = timezone.now()
+    fields: dict[str, Any] = {
+        "registered_model": version.registered_model,
+        "version": version,
+        "since": now - dt.timedelta(hours=24),
+        "until": now,
+        "rows": 900,
+        "verdict": "drift",
+        "created_at": now - dt.timedelta(hours=2),
+        "scheduled": True,
+    }
+    return DriftReview.objects.create(**fields | changed)
+
+
+def finding(review: DriftReview, position: int, column: str, verdict: str, score: float | None) -> None:
+    DriftFinding.objects.create(
+        review=review, position=position, column=column, kind="number", verdict=verdict,
+        rows=900, reference_rows=480, adjusted_psi=score, bins={},
+    )  # fmt: skip
+
+
+def test_the_active_version_its_age_and_jobs_by_state(churn: ModelVersion, scraper: APIClient) -> None:
+    churn = train_sample("churn", rows=600, created_at=timezone.now() - dt.timedelta(days=3))
+    TrainingRun.objects.create(registered_model=churn.registered_model, upload=churn.dataset)
+    found = scraped(scraper)
+    assert value(found, "vigia_database_up") == 1
+    assert value(found, "vigia_active_version", model="churn") == churn.number
+    info = {"model": "churn", "version": str(churn.number), "engine": churn.engine}
+    assert value(found, "vigia_active_version_info", **info) == 1
+    age = value(found, "vigia_active_version_age_seconds", model="churn")
+    assert age == pytest.approx(3 * 86_400, abs=60)
+    jobs = {"kind": "training_run", "model": "churn"}
+    assert value(found, "vigia_jobs", **jobs, status="succeeded") == 2
+    assert value(found, "vigia_jobs", **jobs, status="queued") == 1
+    assert value(found, "vigia_jobs", **jobs, status="failed") == 0
+    assert value(found, "vigia_jobs", kind="replay", model="cars", status="running") == 0
+
+
+def test_finished_jobs_are_counted_once_and_all_are_counted(
+    churn: ModelVersion, django_assert_num_queries: Any
+) -> None:
+    names = {churn.registered_model_id: "churn"}
+    database_collector._finished.clear()
+
+    def more(jobs: int, status: str) -> None:
+        made = {"registered_model": churn.registered_model, "upload": churn.dataset, "status": status}
+        TrainingRun.objects.bulk_create(TrainingRun(**made) for _ in range(jobs))
+
+    more(RECENT + 20, "failed")
+    count = lambda: database_collector._count_jobs("training_run", TrainingRun, names)  # noqa: E731
+    assert count() == {("churn", "succeeded"): 1, ("churn", "failed"): RECENT + 20}
+    upto, settled = database_collector._finished["training_run"]
+    assert sum(settled.values()) == 21
+    more(1, "queued")
+    waiting = TrainingRun.objects.get(status="queued")
+    more(RECENT * 2, "cancelled")
+    first = count()
+    assert first == {
+        ("churn", "succeeded"): 1,
+        ("churn", "failed"): RECENT + 20,
+        ("churn", "queued"): 1,
+        ("churn", "cancelled"): RECENT * 2,
+    }
+    assert (
+        database_collector._finished["training_run"][0] == waiting.pk - 1
+    )  # nothing past what may still change
+    TrainingRun.objects.filter(pk=waiting.pk).update(status="succeeded")
+    assert count() == {
+        ("churn", "succeeded"): 2,
+        ("churn", "failed"): RECENT + 20,
+        ("churn", "cancelled"): RECENT * 2,
+    }
+    assert database_collector._finished["training_run"][0] > upto
+    TrainingRun.objects.exclude(pk=churn.run_id).delete()
+    assert count() == {("churn", "succeeded"): 1}  # another database under the same process
+
+
+def test_the_last_review_counts_and_no_earlier_one(churn: ModelVersion, scraper: APIClient) -> None:
+    old = review_of(churn, verdict="stable")
+    finding(old, 0, "tenure", "stable", 0.01)
+    finding(old, 1, "gone", "stable", 0.02)
+    quality = [
+        {
+            "version": churn.number,
+            "coverage": 0.4,
+            "metrics": {"roc_auc": {"value": 0.63}, "brier": {"value": None}, "made_up": {"value": 1.0}},
+            "holdout": {"roc_auc": 0.84, "brier": 0.14},
+            "fell": True,
+        },
+        {"version": churn.number + 5, "coverage": 0.1, "metrics": {}, "holdout": {}},
+    ]
+    expected = {"method": "cbpe", "metrics": {"roc_auc": 0.8}, "holdout": {}, "rows": 900, "reason": ""}
+    new = review_of(churn, quality=quality, expected=expected)
+    finding(new, 0, "tenure", "drift", 0.31)
+    finding(new, 1, "gender", "insufficient", None)
+    finding(new, 2, "_probability", "notice", 0.05)
+    review_of(churn, scheduled=False, verdict="stable", rows=3)  # somebody was curious
+    RegisteredModel.objects.filter(name="houses").update(review_hours=0)
+    found = scraped(scraper)
+    named = {"model": "churn", "version": str(churn.number)}
+    assert value(found, "vigia_review_verdict", **named, verdict="drift") == 1
+    assert value(found, "vigia_review_verdict", **named, verdict="stable") == 0
+    assert value(found, "vigia_review_age_seconds", model="churn") == pytest.approx(7200, abs=60)
+    assert value(found, "vigia_review_rows", model="churn") == 900
+    assert value(found, "vigia_review_interval_seconds", model="churn") == 86_400
+    assert value(found, "vigia_review_interval_seconds", model="houses") is None
+    assert value(found, "vigia_drift_score", **named, column="tenure") == 0.31
+    assert value(found, "vigia_drift_score", **named, column="_probability") == 0.05
+    assert value(found, "vigia_drift_score", **named, column="gender") is None
+    assert value(found, "vigia_drift_score", **named, column="gone") is None
+    assert value(found, "vigia_drift_verdict", **named, column="tenure") == 2
+    assert value(found, "vigia_drift_verdict", **named, column="gender") == 0
+    assert value(found, "vigia_quality", **named, metric="roc_auc") == 0.63
+    assert value(found, "vigia_quality", **named, metric="brier") is None
+    assert value(found, "vigia_quality", **named, metric="made_up") is None
+    assert value(found, "vigia_quality_holdout", **named, metric="brier") == 0.14
+    assert value(found, "vigia_quality_expected", **named, metric="roc_auc") == 0.8
+    fall = value(found, "vigia_quality_fall_ratio", **named, metric="roc_auc")
+    assert fall == pytest.approx((0.84 - 0.63) / 0.84)
+    assert value(found, "vigia_quality_fell", **named, metric="roc_auc") == 1
+    assert value(found, "vigia_quality_fell", **named, metric="brier") is None
+    assert value(found, "vigia_quality_coverage", **named) == 0.4
+    assert not [key for key in found if ("version", str(churn.number + 5)) in key[1]]
+
+
+def test_a_worse_estimate_that_the_review_puts_down_to_chance_has_not_fallen(
+    churn: ModelVersion, scraper: APIClient
+) -> None:
+    part = {
+        "version": churn.number,
+        "coverage": 0.1,
+        "metrics": {"roc_auc": {"value": 0.63}},
+        "holdout": {"roc_auc": 0.84},
+        "fell": False,
+    }
+    named = {"model": "churn", "version": str(churn.number), "metric": "roc_auc"}
+    review_of(churn, quality=[part])
+    found = scraped(scraper)
+    assert value(found, "vigia_quality_fall_ratio", **named) == pytest.approx(0.25)
+    assert value(found, "vigia_quality_fell", **named) == 0
+    review_of(churn, quality=[part | {"metrics": {}}])
+    assert value(scraped(scraper), "vigia_quality_fell", **named) is None, "nothing is known of it"
+
+
+def test_a_fall_is_what_is_worse_whichever_way_a_metric_points() -> None:
+    assert fall("rmse", 80.0, 100.0) == pytest.approx(-0.2)
+    assert fall("rmse", 120.0, 100.0) == pytest.approx(0.2)
+    assert fall("r2", 0.4, 0.8) == pytest.approx(0.5)
+    assert fall("r2", -0.7, -0.5) == pytest.approx(0.4)
+
+
+def test_the_lag_of_the_rollups_is_the_time_of_the_log_not_counted() -> None:
+    noon = dt.datetime(2026, 5, 4, 12, tzinfo=dt.UTC)
+    early, late = lowest_at(noon), lowest_at(noon + dt.timedelta(seconds=90))
+    assert lag(None, None, None) == 0
+    assert lag(late, early, None) == 90
+    assert lag(late, early, noon + dt.timedelta(seconds=60)) == 30
+    assert lag(late, early, noon + dt.timedelta(hours=1)) == 0
+
+
+def test_the_lag_and_the_waiting_outcomes_are_read_by_model(
+    churn: ModelVersion, scraper: APIClient, client_user: User
+) -> None:
+    partitions.ensure(timezone.now(), 1)
+    now = timezone.now()
+    model = churn.registered_model
+    for seconds in (0, 40, 100):
+        Prediction.objects.create(
+            id=lowest_at(now - dt.timedelta(seconds=seconds)), registered_model=model, version=churn,
+            client=client_user, cells=[], prediction=True, probability=0.5, warnings=[], request_id="r",
+        )  # fmt: skip
+    for number in range(3):
+        Outcome.objects.create(registered_model=model, key=f"c{number}", actual=True, observed_at=now)
+    found = scraped(scraper)
+    assert value(found, "vigia_rollup_lag_seconds", model="churn") == pytest.approx(100, abs=0.01)
+    assert value(found, "vigia_rollup_lag_seconds", model="cars") == 0
+    assert value(found, "vigia_outcomes_waiting", model="churn") == 3
+    hour = (now - dt.timedelta(seconds=40)).replace(minute=0, second=0, microsecond=0)
+    RolledHour.objects.create(
+        registered_model=model, hour=hour, upto=lowest_at(now - dt.timedelta(seconds=40)), rows=1
+    )
+    found = scraped(scraper)
+    assert value(found, "vigia_rollup_lag_seconds", model="churn") == pytest.approx(40, abs=0.01)
+
+
+def test_a_scrape_asks_the_database_no_more_often_when_there_is_more(
+    churn: ModelVersion, scraper: APIClient, django_assert_num_queries: Any
+) -> None:
+    for _ in range(2):
+        review_of(churn)
+    with CaptureQueriesContext(connection) as before:
+        scraped(scraper)
+    train_sample("churn", rows=600)
+    for number in range(20):
+        finding(review_of(churn), 0, f"c{number}", "stable", 0.01)
+    with django_assert_num_queries(len(before)):
+        scraped(scraper)

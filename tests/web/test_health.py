@@ -1,0 +1,171 @@
+"""Readiness says whether predictions can be answered; whatever else is wrong is said beside it, in time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from django.conf import settings
+from django.core.files.storage import default_storage
+from django.db import connection
+from django.test import Client
+from rest_framework.test import APIClient
+
+from tests.trained import train_sample
+from tests.tunnel import Tunnel
+from training import artifacts
+from training.jobs import heartbeats
+from training.models import ModelVersion
+from training.serving import engine_cache
+from web import health
+
+pytestmark = pytest.mark.django_db(transaction=True)
+LIMIT = health.DEADLINE_SECONDS + 1
+
+
+def ready() -> tuple[int, dict[str, Any]]:
+    """(status, body) of the probe, whose checks are asked anew."""
+    health.forget()
+    asked = time.monotonic()
+    response = Client().get("/healthz/ready")
+    assert time.monotonic() - asked < LIMIT
+    return response.status_code, response.json()
+
+
+def checks(body: dict[str, Any]) -> set[str]:
+    return {entry["check"] for entry in body["degraded"]}
+
+
+@pytest.fixture
+def processes(db: None) -> None:
+    """All background processes, seen just now."""
+    for role in heartbeats.ROLES:
+        heartbeats.write(f"{role}@here", role)
+
+
+def set_broker(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    monkeypatch.setattr(settings, "CELERY_BROKER_URL", f"redis://127.0.0.1:{port}/0")
+
+
+def age(name: str, seconds: float) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE training_heartbeat SET at = now() - make_interval(secs => %s) WHERE name = %s",
+            [seconds, name],
+        )
+
+
+def test_a_service_with_all_its_parts_is_ready_and_nothing_is_degraded(
+    churn: ModelVersion, processes: None
+) -> None:
+    status, body = ready()
+    assert (status, body["status"], body["active_models"]) == (200, "ready", 1), body
+    assert (body["database"], body["degraded"]) == ("ok", [])
+
+
+def test_without_an_active_version_nothing_can_answer(processes: None) -> None:
+    status, body = ready()
+    assert (status, body["status"], body["database"], body["active_models"]) == (503, "unavailable", "ok", 0)
+
+
+def test_absent_processes_a_wrong_broker_and_a_closed_store_are_degraded_and_predictions_go_on(
+    churn: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert engine_cache.ready(churn.pk)
+    set_broker(monkeypatch, 1)
+    monkeypatch.setattr(default_storage, "location", "/proc/no-store-can-be-here")
+    status, body = ready()
+    assert status == 200
+    assert checks(body) == {"store", "broker", "worker", "housekeeping", "beat", "models"}
+    assert "REDIS_URL" in str(body["degraded"])
+    assert "/proc" not in str(body) and "127.0.0.1" not in str(body), "the probe is public"
+
+
+def test_a_process_that_is_silent_is_degraded_and_one_that_was_removed_long_ago_is_forgotten(
+    churn: ModelVersion, processes: None
+) -> None:
+    age("worker@here", heartbeats.EXPECTED_SECONDS + 5)
+    age("beat@here", heartbeats.FORGOTTEN_SECONDS + 5)
+    heartbeats.write("beat@there", "beat")
+    assert checks(ready()[1]) == {"worker"}
+    heartbeats.write("worker@there", "worker")
+    [entry] = ready()[1]["degraded"]
+    assert entry["message"].startswith("1 of 2 worker processes")
+    heartbeats.leave("worker@here")
+    assert ready()[1]["degraded"] == []
+
+
+def test_one_unusable_artifact_of_two_is_degraded_and_without_any_nothing_can_answer(
+    churn: ModelVersion, processes: None, settings: Any
+) -> None:
+    train_sample("houses", rows=400)
+    stored = Path(default_storage.path(artifacts._name(artifacts._serving(churn)[1])))
+    aside = stored.rename(stored.with_suffix(".aside"))
+    try:
+        status, body = ready()
+    finally:
+        aside.rename(stored)
+    assert (status, body["active_models"], checks(body)) == (200, 1, {"models"})
+    settings.ARTIFACT_KEY = "another key than the one that signed them, and as long"
+    engine_cache.forget()
+    status, body = ready()
+    assert (status, body["active_models"], checks(body)) == (503, 0, {"models"})
+
+
+def test_a_broker_that_swallows_is_said_within_the_limit(
+    churn: ModelVersion, processes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tunnel = Tunnel(int(urlsplit(settings.CELERY_BROKER_URL).port or 6379))
+    tunnel.swallow()
+    set_broker(monkeypatch, tunnel.port)
+    try:
+        status, body = ready()
+        assert (status, checks(body)) == (200, {"broker"})
+    finally:
+        tunnel.close()
+
+
+def test_a_database_that_swallows_is_said_within_the_limit_again_and_again(
+    churn: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tunnel = Tunnel(int(connection.settings_dict["PORT"]))
+    tunnel.swallow()
+    monkeypatch.setitem(connection.settings_dict, "PORT", tunnel.port)
+    try:
+        status, body = ready()
+        assert (status, body["database"], body["status"]) == (503, "away", "unavailable")
+        asked = time.monotonic()
+        assert Client().get("/healthz/ready").status_code == 503
+        assert time.monotonic() - asked < 0.5, "a question that hangs is waited for once"
+    finally:
+        tunnel.close()
+
+
+def test_metrics_say_what_is_degraded(churn: ModelVersion, settings: Any) -> None:
+    settings.METRICS_TOKEN = "a-token-that-is-long-enough-to-be-one"
+    health.forget()
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {settings.METRICS_TOKEN}")
+    text = client.get("/metrics").content.decode()
+    assert "\nvigia_ready 1.0\n" in text
+    assert '\nvigia_degraded{check="worker"} 1.0\n' in text
+    assert '\nvigia_degraded{check="database"} 0.0\n' in text
+
+
+def test_what_goes_wrong_and_what_is_well_again_is_logged_once(
+    churn: ModelVersion, processes: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    heartbeats.leave("beat@here")
+    health.forget()
+    with caplog.at_level(logging.WARNING, "web.health"):
+        health.watch()
+        health.watch()
+        heartbeats.write("beat@here", "beat")
+        time.sleep(1.05)  # an answer is fresh for a second
+        health.watch()
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.partition(":")[0] for line in said] == ["degraded", "well again"], said

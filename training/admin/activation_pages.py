@@ -1,0 +1,138 @@
+"""The pages that switch the active version: they show what changes and ask why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
+
+from core.errors import VigiaError
+from training.access import permissions
+from training.admin.rights import RegistryAdmin, allowed_ids
+from training.models import Activation, ModelVersion, PrunedArtifact, RegisteredModel
+from training.registry import answers_check, lookup
+from training.reports import side_by_side
+
+LONGEST_REASON = 500
+
+
+class SwitchForm(forms.Form):
+    """Why, and which switch the page had shown: another may have happened since."""
+
+    reason = forms.CharField(
+        max_length=LONGEST_REASON,
+        label="Reason",
+        help_text="Goes into the audit table, with your name and the time.",
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
+        error_messages={"required": "Say why: the audit table needs a reason."},
+    )
+    override = forms.BooleanField(
+        required=False,
+        label="Activate although the gate was not passed",
+        widget=UnfoldBooleanWidget,
+    )
+    before = forms.IntegerField(required=False, widget=forms.HiddenInput)
+    after = forms.IntegerField(widget=forms.HiddenInput)
+
+
+def found(page: RegistryAdmin, request: HttpRequest, version_id: int) -> ModelVersion:
+    """A version this person may see, or 404."""
+    version = page.get_queryset(request).filter(pk=version_id).first()
+    if not isinstance(version, ModelVersion):
+        raise Http404
+    return version
+
+
+def require(request: HttpRequest, right: str, model: RegisteredModel) -> None:
+    if model.pk not in allowed_ids(request, right):  # type: ignore[arg-type]
+        raise PermissionDenied(f"this needs the right {right!r} for {model.name}")
+
+
+def activate(page: RegistryAdmin, request: HttpRequest, version: ModelVersion) -> HttpResponse:
+    """Shows what activating `version` would change; on POST does it."""
+    model = version.registered_model
+    require(request, "activate", model)
+    if version.status in (ModelVersion.Status.ACTIVE, ModelVersion.Status.REJECTED):
+        said = "is active already" if version.status == ModelVersion.Status.ACTIVE else "was rejected"
+        messages.info(request, f"{version} {said}.")
+        return HttpResponseRedirect(_address(version))
+
+    if PrunedArtifact.objects.filter(version=version).exists():
+        messages.info(request, f"The artifact of {version} was pruned: it answers no more.")
+        return HttpResponseRedirect(_address(version))
+
+    def act(by: User, reason: str, override: bool) -> Activation:
+        return lookup.activate(version, by=by, reason=reason, override=override)
+
+    return _confirm(page, request, version, act, kind="activate")
+
+
+def rollback(page: RegistryAdmin, request: HttpRequest, model: RegisteredModel) -> HttpResponse:
+    """Shows which version `model` would go back to, and what changes; on POST does it."""
+    require(request, "activate", model)
+    target = lookup.rollback_target(model)
+    if target is None:
+        messages.info(request, f"{model.name} has no earlier active version to go back to.")
+        return HttpResponseRedirect(reverse("admin:training_registeredmodel_change", args=[model.pk]))
+
+    def act(by: User, reason: str, override: bool) -> Activation:
+        return lookup.rollback(model, by=by, reason=reason)
+
+    return _confirm(page, request, target, act, kind="rollback")
+
+
+def _confirm(
+    page: RegistryAdmin,
+    request: HttpRequest,
+    version: ModelVersion,
+    act: Callable[[User, str, bool], Activation],
+    *,
+    kind: str,
+) -> HttpResponse:
+    model = version.registered_model
+    active = model.active_version
+    shown = {"before": active.pk if active else None, "after": version.pk}
+    form = SwitchForm(request.POST or None, initial=shown)
+    if request.method == "POST" and form.is_valid():
+        given = form.cleaned_data
+        if {"before": given["before"], "after": given["after"]} != shown:
+            messages.warning(
+                request, "The active version changed since you opened this page: look again at what changes."
+            )
+            return HttpResponseRedirect(request.path)
+        assert isinstance(request.user, User)
+        try:
+            done = act(request.user, given["reason"], given["override"])
+        except VigiaError as error:
+            messages.error(request, f"Nothing was changed: {error.message}.")
+        else:
+            messages.success(request, f"{done.version} answers now.")
+            return HttpResponseRedirect(_address(done.version))
+    context: dict[str, Any] = {
+        **page.admin_site.each_context(request),
+        "title": f"Roll back {model.name}" if kind == "rollback" else f"Activate {version}",
+        "opts": page.opts,
+        "model": model,
+        "version": version,
+        "kind": kind,
+        "form": form,
+        "needs_another": kind == "activate" and permissions.needs_another(version, request.user),  # type: ignore[arg-type]
+        "switch": side_by_side.switch(active, version),
+        "failed_checks": [check for check in version.gate.get("checks", []) if not check["passed"]],
+        "gate_passed": bool(version.gate.get("passed")),
+        "cannot_answer": answers_check.cannot_answer(version),
+        "media": form.media,
+    }
+    return TemplateResponse(request, "admin/training/switch.html", context)
+
+
+def _address(version: ModelVersion) -> str:
+    return reverse("admin:training_modelversion_change", args=[version.pk])

@@ -1,0 +1,1 @@
+"""What is told of versions: comparisons, cards, evaluations, reproductions."""

@@ -1,0 +1,190 @@
+"""Labelled rows in, metrics of a version out: nothing is trained, and nothing is logged as a prediction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, BinaryIO, Final
+
+from django.conf import settings
+
+from core.errors import TooLarge, VigiaError
+from training import providers
+from training.models import ModelVersion, RegisteredModel
+from training.serving import engine_cache
+from training.serving.engine_cache import Served
+from vigia_ml.declaration import Task
+from vigia_ml.engines import Scores
+from vigia_ml.engines.shape import checked
+from vigia_ml.schema import Fault, Instance, InvalidRows
+from vigia_ml.schema.csv_dialect import Told
+from vigia_ml.schema.faults import REPORTED_FAULTS
+
+ROWS_AT_ONCE: Final = 2_000
+SEED: Final = 1
+
+
+def from_instances(model: RegisteredModel, rows: Sequence[object], *, number: int | None) -> dict[str, Any]:
+    """An evaluation on decoded JSON objects, against the schema of the version that answers.
+
+    Parameters
+    ----------
+    number : of the version; None for the active one.
+
+    Raises
+    ------
+    InvalidRows : with every fault. TooLarge : more than `settings.PREDICT_MAX_ROWS` rows.
+    NoActiveVersion, UnknownVersion, ArtifactError : nothing to evaluate.
+    AskedElsewhere : not a model of rows.
+    """
+    providers.require_rows(model, "labelled rows")
+    served = engine_cache.served(model, number)
+    _limit(len(rows))
+    good: list[Instance] = []
+    faults: list[Fault] = []
+    bad = 0
+    for position, raw in enumerate(rows):
+        found = served.schema.read(raw, with_target=True)
+        if isinstance(found, Instance):
+            good.append(found)
+            continue
+        bad += 1
+        faults.extend(fault.at(row=position) for fault in found)
+        if len(faults) > REPORTED_FAULTS:
+            break
+    if faults:
+        raise InvalidRows(faults, rows=len(rows), bad=bad)
+    return _evaluated(served, good)
+
+
+def from_csv(model: RegisteredModel, stream: BinaryIO, told: Told, *, number: int | None) -> dict[str, Any]:
+    """The same on a CSV with header; see `from_instances`."""
+    from vigia_ml.schema.csv_reader import CsvReader
+
+    providers.require_rows(model, "labelled rows")
+    served = engine_cache.served(model, number)
+    reader = CsvReader(stream, served.schema, with_target=True, told=told)
+    good: list[Instance] = []
+    faults: list[Fault] = []
+    rows = bad = 0
+    for batch in reader.batches():
+        rows += batch.seen_rows
+        _limit(rows)
+        bad += len(batch.refused)
+        faults.extend(batch.faults[: REPORTED_FAULTS + 1])
+        good.extend(batch.instances(served.schema))
+    if faults:
+        raise InvalidRows(faults, rows=rows, bad=bad, what="rows")
+    if not good:
+        message = "the CSV holds a header and no rows"
+        raise InvalidRows([Fault(None, "empty_file", message)], message=message)
+    return _evaluated(served, good)
+
+
+def _limit(rows: int) -> None:
+    most = settings.PREDICT_MAX_ROWS
+    if rows > most:
+        said = f"at most {most:,} rows are evaluated in one request; a training run judges on more"
+        raise TooLarge(said, code="too_many_rows")
+
+
+def _evaluated(served: Served, rows: Sequence[Instance]) -> dict[str, Any]:
+    from vigia_ml.evaluation import bootstrap, curves
+    from vigia_ml.evaluation.outputs import plain
+    from vigia_ml.evaluation.weighted_metrics import metrics, statistics
+
+    truth = [row.target for row in rows]
+    answers = _answers(served, _scores(served, rows), truth)
+    found = metrics(answers)
+    times = bootstrap.resamples_for(len(rows), answers.rankings)
+    [drawn] = bootstrap.resampled([statistics(answers)], len(rows), times, SEED)
+    return {
+        "model": served.model_name,
+        "version": served.number,
+        "rows": len(rows),
+        "metrics": {name: plain(value) for name, value in found.items()},
+        "intervals": {name: bootstrap.interval(drawn[name]) if drawn else None for name in found},
+        "confidence": bootstrap.CONFIDENCE,
+        "baseline": _baseline(served, truth),
+        "confusion": curves.confusion(answers) if answers.classes else None,
+        "notes": _notes(found, truth, times),
+    }
+
+
+def _scores(served: Served, rows: Sequence[Instance]) -> list[Scores]:
+    """The engine's answers, in parts as large as a large request."""
+    found = []
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = [row.values for row in rows[start : start + ROWS_AT_ONCE]]
+        try:
+            found.append(checked(served.engine.predict(part), len(part)))
+        except Exception as error:  # whatever a step of the pipeline raises, no client is at fault for a 500
+            said = f"the model has no answer to these values: {error}"
+            raise VigiaError(said, code="prediction_failed") from error
+    faults = [
+        Fault(None, "no_finite_answer", "the model's answer is not finite", row=position)
+        for position, numbers in enumerate(_numbers(found))
+        if not all(map(math.isfinite, numbers))
+    ]
+    if faults:
+        raise InvalidRows(faults, rows=len(rows), bad=len(faults))
+    return found
+
+
+def _numbers(parts: Sequence[Scores]) -> Iterable[Sequence[float]]:
+    for part in parts:
+        yield from (
+            part.probabilities if part.probabilities is not None else ([value] for value in part.values)
+        )
+
+
+def _answers(served: Served, parts: Sequence[Scores], truth: Sequence[Any]) -> Any:
+    import numpy as np
+
+    from vigia_ml.evaluation import Answers
+
+    numbers = np.array(list(_numbers(parts)), dtype=np.float64)
+    if parts[0].probabilities is None:
+        return Answers("regression", np.array(truth, dtype=np.float64), predicted=numbers[:, 0])
+    classes = tuple(parts[0].classes)
+    task: Task = "binary" if len(classes) == 2 else "multiclass"
+    labels = np.empty(len(truth), dtype=object)
+    labels[:] = truth
+    threshold = served.threshold if served.threshold is not None else 0.5
+    return Answers(task, labels, threshold, classes, numbers)
+
+
+def _baseline(served: Served, truth: Sequence[Any]) -> dict[str, float | None] | None:
+    """Metrics, on these rows, of what never looks at the features: the mean, or the class shares, of the
+    training part. None for a version from before they were kept."""
+    import numpy as np
+
+    from vigia_ml.evaluation.outputs import plain
+    from vigia_ml.evaluation.weighted_metrics import metrics
+
+    stored = ModelVersion.objects.values_list("evaluation", flat=True).get(pk=served.version_id)
+    prior = (stored or {}).get("prior")
+    if not prior:
+        return None
+    if "mean" in prior:
+        scores = Scores([prior["mean"]] * len(truth))
+    else:
+        shares = [prior["shares"]] * len(truth)
+        likeliest = prior["classes"][int(np.argmax(prior["shares"]))]
+        scores = Scores([likeliest] * len(truth), shares, prior["classes"])
+    return {name: plain(value) for name, value in metrics(_answers(served, [scores], truth)).items()}
+
+
+def _notes(found: dict[str, float], truth: Sequence[Any], resamples: int) -> list[str]:
+    """What is missing, and why, in words."""
+    from vigia_ml.evaluation.bootstrap import FEWEST_ROWS
+
+    notes = []
+    undefined = [name for name, value in found.items() if not math.isfinite(value)]
+    if undefined:
+        alike = len(set(truth)) < 2
+        why = "all rows have the same target" if alike else "these rows do not define them"
+        notes.append(f"{', '.join(undefined)}: null, because {why}")
+    if not resamples:
+        notes.append(f"intervals: null, because fewer than {FEWEST_ROWS} rows were sent")
+    return notes

@@ -1,0 +1,248 @@
+"""Versions side by side: which is better at what, and what else would change with a switch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from training import catalogue, providers
+from training.models import ModelVersion, RegisteredModel
+from training.providers import Maker
+from vigia_ml.declaration import SMALLER_IS_BETTER, ModelDeclaration
+from vigia_ml.schema import Column, DatasetSchema
+
+Metrics = Mapping[str, float]
+
+_SHOWN_ATTRIBUTES = (
+    ("type", "type"),
+    ("unit", "unit"),
+    ("nullable", "may be empty"),
+    ("levels", "levels"),
+    ("minimum", "minimum"),
+    ("maximum", "maximum"),
+    ("aliases", "other names"),
+    ("normalise", "normalised by"),
+    ("max_length", "longest text"),
+    ("missing", "read as empty"),
+    ("signs", "signs left out"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One metric of several versions.
+
+    values : one per version, None where it was not reported.
+    best : positions of the best value, when more than one version reports it and they differ.
+    """
+
+    name: str
+    values: tuple[float | None, ...]
+    best: frozenset[int]
+    smaller_is_better: bool
+    primary: bool
+
+    @property
+    def difference(self) -> float | None:
+        """Last minus first, for two versions."""
+        first, last = self.values[0], self.values[-1]
+        return None if first is None or last is None else last - first
+
+    @property
+    def improves(self) -> bool | None:
+        """Whether the last is better than the first; None when equal or unknown."""
+        change = self.difference
+        return None if not change else (change < 0) == self.smaller_is_better
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that is not the same in two versions."""
+
+    name: str
+    what: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """What changes when `after` takes over from `before` (None: nothing answers now)."""
+
+    before: ModelVersion | None
+    after: ModelVersion
+    metrics: list[MetricRow]
+    same_holdout: bool
+    schema: list[Change]
+    libraries: list[Change]
+
+
+def declaration(model: RegisteredModel) -> ModelDeclaration | Maker | None:
+    """The catalogue's file on `model`, or what an application above says of it; None when it is declared no
+    longer."""
+    return catalogue.get(model.name) if model.name in catalogue.names() else providers.find(model.name)
+
+
+def primary_metric(model: RegisteredModel) -> str | None:
+    """The metric that decides, of the active version where versions differ in it."""
+    declared = declaration(model)
+    if isinstance(declared, Maker):
+        active = model.active_version
+        return declared.primary_of(active.metrics if active else {})
+    return declared.primary_metric if declared else None
+
+
+def metric_rows(model: RegisteredModel, columns: Sequence[Metrics]) -> list[MetricRow]:
+    """The metrics of several versions as rows, in the declared order, the primary one first."""
+    declared = declaration(model)
+    primary = primary_metric(model) or ""
+    names = list(declared.metrics) if declared else []
+    names += sorted({name for column in columns for name in column} - set(names))
+    names.sort(key=lambda name: name != primary)  # stable: only the primary one moves
+    rows = []
+    for name in names:
+        values = tuple(column.get(name) for column in columns)
+        known = [value for value in values if value is not None]
+        if not known:
+            continue
+        down = name in SMALLER_IS_BETTER or (
+            isinstance(declared, Maker) and name in declared.smaller_is_better
+        )
+        top = min(known) if down else max(known)
+        differ = len(known) > 1 and min(known) != max(known)
+        best = frozenset(at for at, value in enumerate(values) if differ and value == top)
+        rows.append(MetricRow(name, values, best, down, name == primary))
+    return rows
+
+
+def switch(before: ModelVersion | None, after: ModelVersion) -> Switch:
+    """What going from `before` to `after` would change.
+
+    Where `after` was judged against this very `before`, both metrics come from the same hold-out; else each
+    version's are from its own, and `same_holdout` says so.
+    """
+    if before is None:
+        metrics = metric_rows(after.registered_model, [{}, after.metrics])
+        return Switch(None, after, metrics, same_holdout=False, schema=[], libraries=[])
+    judged = after.gate.get("active_metrics") if after.gate.get("compared_with") == before.number else None
+    same_rows = before.dataset_id == after.dataset_id and before.seed == after.seed
+    return Switch(
+        before,
+        after,
+        metric_rows(after.registered_model, [judged or before.metrics, after.metrics]),
+        same_holdout=bool(judged) or same_rows,
+        schema=schema_changes(before.dataset_schema, after.dataset_schema),
+        libraries=mapping_changes(before.libraries, after.libraries),
+    )
+
+
+def schema_changes(before: DatasetSchema, after: DatasetSchema) -> list[Change]:
+    """Columns added, removed and changed; the target is compared as well."""
+    old = {column.name: column for column in (*before.columns, before.target)}
+    new = {column.name: column for column in (*after.columns, after.target)}
+    found = [Change(name, "removed", described(old[name]), "") for name in old if name not in new]
+    found += [Change(name, "added", "", described(new[name])) for name in new if name not in old]
+    for name in old.keys() & new.keys():
+        found += _column_changes(old[name], new[name])
+    return sorted(found, key=lambda change: (change.what not in ("added", "removed"), change.name))
+
+
+def _column_changes(before: Column, after: Column) -> list[Change]:
+    return [
+        Change(before.name, label, plain(getattr(before, name)), plain(getattr(after, name)))
+        for name, label in _SHOWN_ATTRIBUTES
+        if getattr(before, name) != getattr(after, name)
+    ]
+
+
+def mapping_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    """Entries that differ, such as versions of libraries."""
+    names = sorted(before.keys() | after.keys())
+    return [
+        Change(name, "changed", plain(before.get(name, "")), plain(after.get(name, "")))
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
+
+
+def lineage_changes(before: ModelVersion, after: ModelVersion) -> list[Change]:
+    """What made them, where it differs: rows, split, settings, code, libraries, people."""
+    old, new = _lineage(before), _lineage(after)
+    return mapping_changes(old, new) + mapping_changes(before.libraries, after.libraries)
+
+
+def chosen(version: ModelVersion) -> dict[str, Any]:
+    """The hyper-parameters a search chose, without the search's own record; empty for the declared ones."""
+    settings: dict[str, Any] = version.parameters.get("chosen", version.parameters)
+    return settings
+
+
+def _lineage(version: ModelVersion) -> dict[str, Any]:
+    found, settings = version.lineage, chosen(version)
+    return {
+        "artifact": found["artifact_sha256"],
+        "code version": found["code_version"],
+        "dataset": found["dataset_sha256"],
+        "dataset rows": found["dataset_rows"],
+        "engine": version.engine,
+        "hold-out rows": version.holdout_rows,
+        "parameters": json.dumps(settings, sort_keys=True) if settings else "as declared",
+        "schema": found["schema_sha256"],
+        "seed": found["seed"],
+        "source of the rows": version.dataset.source,
+        "threshold": version.threshold,
+        "trained at": found["trained_at"].isoformat(timespec="seconds"),
+        "trained by": found["trained_by"] or "the service",
+        "training rows": version.train_rows,
+        "training run": found["training_run"],
+    }
+
+
+def described(column: Column) -> str:
+    """A column in a few words."""
+    words: list[str] = [column.type]
+    if column.unit:
+        words.append(f"in {column.unit}")
+    if column.levels:
+        words.append(f"({', '.join(column.levels)})")
+    limits = bounds(column)
+    if limits:
+        words.append(limits)
+    if column.nullable:
+        words.append("may be empty")
+    return " ".join(words)
+
+
+def bounds(column: Column) -> str:
+    """The declared limits of a number, in words; empty without any."""
+    if column.minimum is not None and column.maximum is not None:
+        return f"{plain(column.minimum)} to {plain(column.maximum)}"
+    if column.minimum is not None:
+        return f"at least {plain(column.minimum)}"
+    return f"at most {plain(column.maximum)}" if column.maximum is not None else ""
+
+
+def seen(column: Column) -> str:
+    """What the training data held in a column, in words."""
+    if column.seen is None:
+        return ""
+    held = asdict(column.seen)
+    if held["minimum"] is not None:
+        return f"{plain(held['minimum'])} to {plain(held['maximum'])}"
+    count = len(column.seen.levels)
+    return f"{count:,} levels" if count else ""
+
+
+def plain(value: object) -> str:
+    """A value as people write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(str(item) for item in value)
+    if isinstance(value, (int, float)):
+        if not float(value).is_integer():
+            return f"{value:,.6g}"
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"  # a year stays a year
+    return "" if value is None else str(value)

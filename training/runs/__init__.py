@@ -1,0 +1,1 @@
+"""Training runs: requested, their rows collected, fitted and evaluated."""

@@ -1,0 +1,174 @@
+"""What is said of a version when it is trained: its evaluation, and the gate's verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from core.errors import ArtifactError
+from training import artifacts
+from training.models import ModelVersion, RegisteredModel
+from training.registry import answers_check
+from training.serving.engine_cache import Served
+from vigia_ml import evaluation as judging
+from vigia_ml import gate as gating
+from vigia_ml.declaration import ModelDeclaration
+from vigia_ml.engines import Engine, MatrixEngine, load
+from vigia_ml.engines.frame_adapter import AskedByFrame
+from vigia_ml.engines.latency import Latency, measure, rows_of
+from vigia_ml.engines.selection import Choice
+from vigia_ml.evaluation import Answers, HoldOut, Judged
+from vigia_ml.evaluation import metrics as evaluation
+from vigia_ml.evaluation.metrics import Check
+from vigia_ml.fitting import fit as fitting
+from vigia_ml.reference_profile import Profile, profile
+from vigia_ml.schema import DatasetSchema
+from vigia_ml.schema.row_decoder import CompiledSchema
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """evaluation : as it is stored with the version. answers : of the pipeline to its hold-out.
+    asked : the check of `training.registry.answers_check`. latency : None where it does not answer.
+    reference : see `vigia_ml.reference_profile`."""
+
+    evaluation: dict[str, Any]
+    asked: Check
+    latency: Latency | None
+    answers: Answers
+    reference: Profile
+
+
+def judge(
+    model: RegisteredModel,
+    declared: ModelDeclaration,
+    fitted: fitting.Fitted,
+    choice: Choice,
+    artifact: bytes,
+) -> Judgement:
+    """A fitted pipeline on its hold-out, and the speed of the engine that will serve it.
+
+    Parameters
+    ----------
+    artifact : what scikit-learn's engine will be loaded from.
+    """
+    engine = load(choice.engine, choice.compiled or artifact, fitted.schema)
+    quick = AskedByFrame(engine, fitted.schema) if isinstance(engine, MatrixEngine) else None
+    judged = Judged(fitted.pipeline, fitted.schema.names, declared.threshold, quick)
+    held = hold_out(declared, fitted.held_features, fitted.held_target)
+    answers = judged.answers(declared.task, held.features, held.truth)
+    asked = _asked(model, fitted, engine, answers)
+    latency = measure(engine, rows_of(fitted.schema, fitted.held_features)) if asked.passed else None
+    found = judging.evaluated(held, judged, answers) | {
+        "latency": latency.to_json() if latency else None,
+        "prior": fitted.prior,
+        "split": split_of(declared, fitted.by_row_from),
+        "duplicates_dropped": fitted.duplicates_dropped,
+    }
+    reference = profile(fitted.schema, fitted.train_features, answers)
+    return Judgement(found, asked, latency, answers, reference)
+
+
+def _asked(model: RegisteredModel, fitted: fitting.Fitted, engine: Engine, answers: Answers) -> Check:
+    """The candidate asked about the first, the middle and the last row of its hold-out."""
+    last = fitted.holdout_rows - 1
+    places = sorted({0, last // 2, last})
+    schema = DatasetSchema.from_json(fitted.schema.to_json())  # as a web process reads it
+    served = Served(
+        model_id=model.pk,
+        model_name=model.name,
+        version_id=0,
+        number=0,
+        schema=schema,
+        compiled=CompiledSchema(schema),
+        threshold=fitted.threshold,
+        engine=engine,
+        size=0,
+    )
+    rows = rows_of(fitted.schema, fitted.held_features.iloc[places])
+    return answers_check.check(served, rows, [_expected(answers, place) for place in places])
+
+
+def _expected(answers: Answers, place: int) -> tuple[tuple[object, ...], float]:
+    """(labels, probability or number) to one row of the hold-out; several labels where the last digit of a
+    probability decides between them."""
+    if answers.predicted is not None:
+        return (), float(answers.predicted[place])
+    assert answers.probability is not None
+    shares, close = answers.probability[place], answers_check.TOLERANCE
+    if answers.task == "binary":
+        ahead = float(shares[1]) - answers.threshold
+        labels = answers.classes if abs(ahead) < close else (answers.classes[int(ahead >= 0)],)
+        return labels, float(shares[1])
+    most = float(shares.max())
+    return tuple(c for c, share in zip(answers.classes, shares, strict=True) if share > most - close), most
+
+
+def hold_out(declared: ModelDeclaration, features: Any, target: Any) -> HoldOut:
+    columns = tuple(declared.gate.slices)
+    return HoldOut(
+        declared.task, features, target.to_numpy(), declared.primary_metric, columns, declared.seed
+    )
+
+
+def split_of(declared: ModelDeclaration, by_row_from: int | None) -> dict[str, Any]:
+    """What decided which rows were held out; kept, because a declaration may change."""
+    return {
+        "seed": declared.seed,
+        "share": declared.holdout,
+        "distinct": declared.drop_duplicates,
+        "method": "by_features" if by_row_from is None else "by_row",
+        "by_row_from": by_row_from,
+    }
+
+
+def split_then(version: ModelVersion, declared: ModelDeclaration) -> dict[str, Any]:
+    """`split_of` a version's run.
+
+    A version from before splits were stored has its seed, and the declared share. Whether repeated rows were
+    dropped is told by the rows it has: dropping was the default then.
+    """
+    stored = (version.evaluation or {}).get("split")
+    if stored is None:
+        dropped = version.train_rows + version.holdout_rows != version.dataset.rows
+        stored = {"seed": version.seed, "share": declared.holdout, "distinct": dropped}
+    return {"method": "by_features", "by_row_from": None} | stored
+
+
+def verdict(
+    declared: ModelDeclaration,
+    fitted: fitting.Fitted,
+    choice: Choice,
+    judgement: Judgement,
+    active: ModelVersion | None,
+) -> dict[str, Any]:
+    """The gate's verdict, the active version being judged on the candidate's own hold-out."""
+    gate = declared.gate
+    checks = [judgement.asked, gating.engine_check(gate, choice)]
+    if judgement.latency is not None:
+        checks.append(gating.latency_check(gate, judgement.latency))
+    theirs: dict[str, float] | None = None
+    if active is not None:
+        try:
+            answers = _answers_of(active, declared, fitted)
+            theirs = evaluation.metrics_of(answers)
+        except (ArtifactError, KeyError, ValueError) as error:
+            said = f"cannot be compared with the active {active}: {error}"
+            checks.append(Check("comparable", 0.0, 1.0, False, said))
+        else:
+            features, primary = fitted.held_features, declared.primary_metric
+            checks.append(gating.active_check(primary, theirs[primary], fitted.baseline[primary]))
+            checks += gating.slice_checks(gate, primary, features, judgement.answers, answers)
+    found = evaluation.check_gate(
+        gate, declared.primary_metric, fitted.metrics, fitted.baseline, theirs, checks
+    )
+    if active is not None:
+        found |= {"compared_with": active.number, "active_metrics": theirs}
+    return found
+
+
+def _answers_of(active: ModelVersion, declared: ModelDeclaration, fitted: fitting.Fitted) -> Answers:
+    engine = artifacts.load_pipeline(active)
+    threshold = active.threshold if active.threshold is not None else declared.threshold
+    judged = Judged(engine.pipeline, engine.schema.names, threshold)
+    return judged.answers(declared.task, fitted.held_features, fitted.held_target)

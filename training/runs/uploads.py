@@ -1,0 +1,178 @@
+"""Rows that came by JSON or CSV -> a `Dataset` row and its Parquet file."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TextIO
+
+from django.contrib.auth.models import User
+from django.db import transaction
+
+from training import artifacts, catalogue
+from training.models import Dataset, RegisteredModel
+from vigia_ml.schema import DatasetSchema, Fault, InvalidRows
+from vigia_ml.schema.csv_dialect import Told
+from vigia_ml.schema.csv_reader import Batch, CsvReader
+from vigia_ml.schema.faults import REPORTED_FAULTS
+
+if TYPE_CHECKING:
+    from _csv import Writer
+
+    from vigia_ml.fitting.parquet import Written
+
+Progress = Callable[[int], None]
+"""Called with the number of rows read so far."""
+
+
+def declared_schema(model: RegisteredModel) -> DatasetSchema:
+    """The schema new training data of `model` must match: today's declaration."""
+    return catalogue.get(model.name).schema
+
+
+def from_instances(model: RegisteredModel, rows: Iterable[object], *, by: User | None) -> Dataset:
+    """Training rows that came as decoded JSON objects; all of them or none.
+
+    Raises
+    ------
+    InvalidRows : with every fault.
+    """
+    from vigia_ml.fitting import parquet
+
+    schema = declared_schema(model)
+    with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
+        written = parquet.write_instances(Path(directory) / "rows.parquet", schema, rows)
+        return register(model, written, schema.sha256, source="JSON", by=by)
+
+
+def from_csv(
+    model: RegisteredModel,
+    stream: BinaryIO,
+    *,
+    by: User | None,
+    source: str,
+    told: Told = Told(),  # noqa: B008 (frozen)
+    skip_unlabelled: bool = False,
+    refused: TextIO | None = None,
+    progress: Progress = lambda rows: None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Dataset:
+    """Training rows out of a CSV, streamed; a file with bad rows is refused whole.
+
+    Parameters
+    ----------
+    stream : binary and seekable.
+    source : for the dataset's row; how the file was read is added. told : how the CSV is written.
+    skip_unlabelled : whether rows without a target are left out.
+    refused : when given, bad rows are written there with their reasons and the good ones are kept.
+    say : called with a sentence about each thing in the file that is no row.
+
+    Raises
+    ------
+    InvalidRows : for a header that does not match, and for bad rows unless `refused` is given.
+    """
+    from vigia_ml.fitting.parquet import DatasetWriter
+
+    schema = declared_schema(model)
+    reader = CsvReader(stream, schema, with_target=True, told=told, skip_unlabelled=skip_unlabelled)
+    counted = _Counted(csv.writer(refused) if refused is not None else None)
+    counted.begin(reader)
+    with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
+        with DatasetWriter(Path(directory) / "rows.parquet", schema) as writer:
+            for batch in reader.batches():
+                if counted.add(batch):
+                    writer.write_columns(batch.columns, batch.keys)
+                progress(counted.rows)
+        for sentence in reader.passed_over:
+            say(sentence)
+        counted.check(skip_unlabelled=skip_unlabelled)
+        if counted.left_out:
+            say(f"{counted.left_out} left out")
+        if not writer.rows:
+            message = "the CSV holds a header and no rows"
+            if counted.rows:
+                message = "the CSV holds no row that could be used"
+            raise InvalidRows([Fault(None, "empty_file", message)], message=message)
+        read_as = f"{source} ({', '.join([reader.dialect.described, *counted.described])})"
+        return register(model, writer.written(), schema.sha256, source=read_as, by=by)
+
+
+class _Counted:
+    """What became of the rows of a CSV so far."""
+
+    def __init__(self, refused: Writer | None) -> None:
+        self.refused = refused
+        self.faults: list[Fault] = []
+        self.rows = self.bad = self.unlabelled = 0
+        self.left_out = ""
+
+    def begin(self, reader: CsvReader) -> None:
+        if self.refused is not None:
+            self.refused.writerow(["line", "reasons", *reader.header])
+
+    def add(self, batch: Batch) -> bool:
+        """Counts a batch; whether its good rows are wanted still."""
+        self.rows += batch.seen_rows
+        self.bad += len(batch.refused)
+        self.unlabelled += batch.unlabelled
+        if len(self.faults) <= REPORTED_FAULTS:
+            self.faults.extend(batch.faults[: REPORTED_FAULTS + 1])
+        if self.refused is not None:
+            for line, cells, reasons in batch.refused:
+                said = "; ".join(f"{fault.code}: {fault.message}" for fault in reasons)
+                self.refused.writerow([line, said, *cells])
+        return not self.bad or self.refused is not None
+
+    def check(self, *, skip_unlabelled: bool) -> None:
+        """Raise `InvalidRows` for bad rows that nobody set aside."""
+        unlabelled = f"{self.unlabelled:,} {'row' if self.unlabelled == 1 else 'rows'} without a target"
+        if self.bad and self.refused is None:
+            error = InvalidRows(self.faults, rows=self.rows, bad=self.bad, what="rows")
+            if self.unlabelled and not skip_unlabelled:
+                error.message += f" ({unlabelled}: load_dataset --skip-unlabelled leaves them out)"
+            raise error
+        if self.unlabelled and skip_unlabelled:
+            self.left_out = unlabelled
+
+    @property
+    def described(self) -> list[str]:
+        refused = [f"{self.bad} rows refused"] if self.bad else []
+        return [*refused, *([f"{self.left_out} left out"] if self.left_out else [])]
+
+
+def register(
+    model: RegisteredModel,
+    written: Written,
+    schema_sha256: str,
+    *,
+    source: str,
+    by: User | None,
+    parts: Iterable[Dataset] = (),
+) -> Dataset:
+    """The dataset's row; the same rows twice are one dataset.
+
+    Parameters
+    ----------
+    schema_sha256 : of what the file's columns are. parts : the datasets it was joined from.
+    """
+    artifacts.store_dataset(written)
+    held = {digest for part in parts for digest in (part.sha256, *part.parts)} - {written.sha256}
+    row, _ = Dataset.objects.get_or_create(
+        registered_model=model,
+        sha256=written.sha256,
+        defaults={
+            "rows": written.rows,
+            "size": written.size,
+            "schema_sha256": schema_sha256,
+            "source": source[:300],
+            "created_by": by,
+        },
+    )
+    if held - set(row.parts):
+        with transaction.atomic():  # another run may add parts at the same time
+            row = Dataset.objects.select_for_update(no_key=True).get(pk=row.pk)
+            row.parts = sorted(held | set(row.parts))
+            row.save(update_fields=["parts"])
+    return row

@@ -1,1 +1,0 @@
-"""What can be done, whoever asks: synchronous, knows no HTTP, one mutation in one place."""

@@ -1,0 +1,150 @@
+"""Evaluations, comparisons and model cards over HTTP: parse, call one service, present."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+
+from core.errors import Malformed
+from training import queueing
+from training.parsers import CsvBody, CSVParser, StrictJSONParser
+from training.registry import lookup
+from training.reports import comparison_requests, labelled_evaluation, model_card
+from training.serializers import (
+    ComparisonRequestSerializer,
+    ComparisonSerializer,
+    EvaluationRequestSerializer,
+    EvaluationSerializer,
+)
+from training.views.base import CSV_PARAMETERS, ModelView, csv_dialect, who
+from training.views.prefer_wait import JobResponse
+from vigia_ml.schema import Fault, InvalidRows
+from vigia_ml.schema.faults import clip
+from vigia_ml.schema.wrapping import wrapped
+
+
+class EvaluationsView(ModelView):
+    """Metrics of the active version (or `?version=n`) on labelled rows. Nothing is trained or logged."""
+
+    rights: ClassVar = {"POST": "train"}
+    creates_rows = False
+    parser_classes = [StrictJSONParser, CSVParser]
+
+    @extend_schema(
+        request={"application/json": EvaluationRequestSerializer, "text/csv": OpenApiTypes.STR},
+        responses=EvaluationSerializer,
+        operation_id="evaluate",
+        parameters=[
+            OpenApiParameter("version", int, description="Instead of the active one."),
+            *CSV_PARAMETERS,
+        ],
+    )
+    def post(self, request: Request, model: str) -> Response:
+        data, number = request.data, _number(request)
+        if isinstance(data, CsvBody):
+            found = labelled_evaluation.from_csv(self.model, data.stream, csv_dialect(request), number=number)
+        else:
+            found = labelled_evaluation.from_instances(self.model, _instances(data), number=number)
+        return Response(EvaluationSerializer(found).data)
+
+
+class ComparisonsView(ModelView):
+    """Compares this version with another on the hold-out of the later one, in a job."""
+
+    rights: ClassVar = {"POST": "train"}
+
+    @extend_schema(
+        request=ComparisonRequestSerializer,
+        responses={202: ComparisonSerializer, 201: ComparisonSerializer},
+        operation_id="request_comparison",
+        parameters=[
+            OpenApiParameter("Prefer", str, OpenApiParameter.HEADER, description="wait=60 waits that long.")
+        ],
+    )
+    def post(self, request: Request, model: str, number: int) -> Response:
+        version = lookup.get_version(self.model, number)
+        other = lookup.get_version(self.model, _with(request.data))
+        job, new = comparison_requests.request(version, other, by=who(request))
+        if new:
+            queueing.enqueue(job)
+        address = reverse("comparison", args=[self.model.name, number, job.pk], request=request)
+        return JobResponse(request, job, lambda job: dict(ComparisonSerializer(job).data), location=address)
+
+    def get_serializer(self, *args: Any, **kwargs: Any) -> ComparisonRequestSerializer:
+        return ComparisonRequestSerializer(*args, **kwargs)
+
+
+class ComparisonView(ModelView):
+    """One comparison and its result."""
+
+    @extend_schema(responses=ComparisonSerializer, operation_id="get_comparison")
+    def get(self, request: Request, model: str, number: int, comparison: int) -> Response:
+        version = lookup.get_version(self.model, number)
+        return Response(ComparisonSerializer(comparison_requests.get(version, comparison)).data)
+
+
+class CardView(ModelView):
+    """The model card of a version, in Markdown."""
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        """Whatever a client accepts: a card is Markdown, and a refusal is JSON."""
+        return super().perform_content_negotiation(request, force=True)
+
+    @extend_schema(responses={(200, "text/markdown"): OpenApiTypes.STR}, operation_id="get_model_card")
+    def get(self, request: Request, model: str, number: int) -> HttpResponse:
+        version = lookup.get_version(self.model, number)
+        answer = HttpResponse(model_card.markdown(version), content_type=model_card.CONTENT_TYPE)
+        answer.headers["Content-Disposition"] = f'attachment; filename="{model_card.file_name(version)}"'
+        return answer
+
+
+def _number(request: Request) -> int | None:
+    given = request.query_params.get("version")
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit() and len(given) < 19):
+        fault = Fault("version", "not_an_integer", "version must be a whole number", value=clip(given))
+        raise InvalidRows([fault], message=fault.message)
+    return int(given)
+
+
+def _instances(data: Any) -> list[Any]:
+    if not isinstance(data, dict):
+        raise Malformed('send {"instances": [...]} or a CSV', code="not_an_object")
+    fault = wrapped(data, lambda name: name == "instances", '{"instances": [{…}, …]}')
+    if fault is not None:
+        raise InvalidRows([fault], message=fault.message)
+    faults = [
+        Fault(clip(name), "unknown_field", "only instances are read")
+        for name in sorted(set(data) - {"instances"})
+    ]
+    rows = data.get("instances")
+    if "instances" not in data:
+        faults.append(Fault("instances", "missing_field", "instances is missing"))
+    elif not isinstance(rows, list) or not rows:
+        faults.append(Fault("instances", "not_an_array", "instances must be an array with at least one row"))
+    if faults:
+        raise InvalidRows(faults, message="the request is invalid")
+    assert isinstance(rows, list)
+    return rows
+
+
+def _with(data: Any) -> int:
+    """The number of the other version."""
+    if not isinstance(data, dict):
+        raise Malformed('send {"with": 3}', code="not_an_object")
+    given = data.get("with")
+    if "with" not in data:
+        raise InvalidRows(
+            [Fault("with", "missing_field", "with is missing")], message="the request is invalid"
+        )
+    if not isinstance(given, int) or isinstance(given, bool):
+        fault = Fault("with", "not_an_integer", "with must be the number of a version")
+        raise InvalidRows([fault], message=fault.message)
+    return given

@@ -1,0 +1,1 @@
+"""Drift and expected quality from counted bins: statistics, verdicts, histograms. No Django here."""

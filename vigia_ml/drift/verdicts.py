@@ -1,0 +1,305 @@
+"""What a window's counts say of each column, and of the model. No Django here.
+
+A column has drifted when its change is more than chance makes (its p-value, corrected for the number of
+columns looked at together) AND large (its adjusted population stability index). Either alone cries wolf: the
+index on small windows, the p-value on large ones. docs/drift.md has the simulation that shows it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+
+from vigia_ml.bins import Bins
+from vigia_ml.declaration import Watch
+from vigia_ml.drift import statistics
+from vigia_ml.drift.bin_counts import Counted, Whole
+from vigia_ml.reference_profile import PREDICTION, PROBABILITY, ColumnProfile, Profile
+
+DRIFT: Final = "drift"
+NOTICE: Final = "notice"
+STABLE: Final = "stable"
+INSUFFICIENT: Final = "insufficient"
+ANSWERS: Final = {PREDICTION: "the prediction", PROBABILITY: "the probability"}
+OLD_MEANING: Final = (
+    "The reference profile is from before single values had bins of their own: a new value between two known "
+    "ones counts as the lower one, and rows may leave a frequent value unnoticed. A new version sees both."
+)
+NAMED: Final = 6
+"""So many columns are named in a reason; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found in one column, or in the answers; see `vigia_ml.drift.statistics` for the numbers,
+    which are None where there is nothing to say.
+
+    importance : the column's share of the importance of all columns, 0 to 1; None where it is not known, and
+        for the answers.
+    missing, unseen, outside : shares of the window's rows: without a value; at a level or a value that no
+        training row had; outside the training range. None where the column has no such bin.
+    reference_missing : of the reference's rows.
+    bins : ``labels``; what sets each bin ``apart`` (`vigia_ml.reference_profile.ColumnProfile.apart`); the
+        rows of each in the ``reference`` and in the ``window``.
+    """
+
+    column: str
+    kind: str
+    verdict: str
+    importance: float | None
+    rows: int
+    reference_rows: int
+    psi: float | None = None
+    adjusted_psi: float | None = None
+    p_value: float | None = None
+    adjusted_p_value: float | None = None
+    ks: float | None = None
+    chi_square_p_value: float | None = None
+    jensen_shannon: float | None = None
+    wasserstein: float | None = None
+    missing: float | None = None
+    reference_missing: float | None = None
+    unseen: float | None = None
+    outside: float | None = None
+    bins: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """verdict : of the model. reason : in words, for people. findings : of the schema's columns in their
+    order, then of the answers."""
+
+    verdict: str
+    reason: str
+    findings: tuple[Finding, ...]
+
+
+def review(
+    profile: Profile,
+    window: Mapping[str, Counted],
+    watch: Watch,
+    importance: Mapping[str, float] | None = None,
+) -> Reviewed:
+    """A window of the log beside the reference profile.
+
+    Parameters
+    ----------
+    window : of each name of `Profile.by_name`; one that is absent has no rows.
+    importance : column -> what the primary metric loses when it is shuffled; a negative loss counts as none.
+
+    All columns and the answers are one family for Benjamini and Hochberg's correction: a review is read as a
+    whole, and its false alarms are counted as a whole.
+    """
+    shares = _importance_shares(profile, importance)
+    columns = (*profile.columns, *profile.answers)
+
+    def looked_at(column: ColumnProfile, draws: int) -> Finding:
+        importance = shares.get(column.name)
+        return compared(column, window.get(column.name), watch, importance=importance, draws=draws)
+
+    draws = statistics.DRAWS
+    found = [looked_at(each, draws) for each in columns]
+    while (more := _draws_wanted(found, draws, watch)) > draws:
+        found = [
+            looked_at(column, more) if was.p_value == 1 / (draws + 1) else was
+            for column, was in zip(columns, found, strict=True)
+        ]
+        draws = more
+    reviewed = judged(found, watch)
+    if profile.in_old_meaning:
+        return replace(reviewed, reason=f"{reviewed.reason} {OLD_MEANING}")
+    return reviewed
+
+
+def _draws_wanted(found: Sequence[Finding], draws: int, watch: Watch) -> int:
+    """So many that p-values no draw came up to can be as small as the correction asks of them.
+
+    It asks of k columns at the smallest p-value of m that this be at most k/m of the significance: the fewer
+    the columns, the more draws. So all of them together cost no more, but for a small factor, than one does.
+    """
+    least = 1 / (draws + 1)
+    p_values = [each.p_value for each in found if each.p_value is not None]
+    if least not in p_values:
+        return draws
+    smallest = sum(p_value <= least for p_value in p_values)
+    wanted = 2 * len(p_values) / (max(watch.significance, 1e-9) * smallest)
+    return min(max(math.ceil(wanted), 2 * draws), statistics.MOST_DRAWS) if wanted > draws else draws
+
+
+def _importance_shares(profile: Profile, importance: Mapping[str, float] | None) -> dict[str, float]:
+    """Column -> share of the importance of all; empty when nothing is known of it."""
+    losses = {each.name: max(0.0, (importance or {}).get(each.name) or 0.0) for each in profile.columns}
+    total = sum(losses.values())
+    return {name: loss / total for name, loss in losses.items()} if total > 0 else {}
+
+
+# -- columns -------------------------------------------------------------------------------------------
+
+
+def compared(
+    column: ColumnProfile,
+    counted: Counted | None,
+    watch: Watch,
+    *,
+    importance: float | None = None,
+    draws: int = statistics.DRAWS,
+) -> Finding:
+    """One column by itself. What needs the other columns is left to `judged`: the verdict is INSUFFICIENT,
+    or STABLE for the time being."""
+    bins = column.bins
+    reference = np.asarray(column.counts, dtype=np.int64)
+    counted = counted or Counted(np.zeros(bins.size, dtype=np.int64), np.zeros(bins.size))
+    counts = np.asarray(counted.counts, dtype=np.int64)
+    if len(counts) != bins.size:
+        raise ValueError(f"{column.name}: {len(counts)} bins were counted, the reference has {bins.size}")
+    finding = Finding(
+        column=column.name,
+        kind=bins.kind,
+        verdict=INSUFFICIENT,
+        importance=importance,
+        rows=counted.rows,
+        reference_rows=column.rows,
+        bins={
+            "labels": list(bins.labels),
+            "apart": list(column.apart),
+            "reference": reference.tolist(),
+            "window": counts.tolist(),
+        },
+    )
+    finding = replace(finding, **_shares(column, reference, counts))
+    if counted.rows < max(watch.minimum_rows, 1) or not column.rows:
+        return finding
+    readings: dict[str, Any] = {
+        "psi": statistics.psi(reference, counts),
+        "adjusted_psi": statistics.adjusted_psi(reference, counts),
+        "p_value": statistics.psi_p_value(
+            _with_room(column, reference, counts), counts, name=column.name, draws=draws
+        ),
+        "jensen_shannon": statistics.jensen_shannon(reference, counts),
+    }
+    if bins.kind == "level":
+        readings["chi_square_p_value"] = statistics.chi_square_p_value(reference, counts)
+    else:
+        there = _ascending(bins, counted)  # what is missing has no place among the numbers
+        readings["ks"] = statistics.kolmogorov_smirnov(reference[there], counts[there])
+        readings["wasserstein"] = statistics.wasserstein(
+            reference[there],
+            np.asarray(column.sums, dtype=np.float64)[there],
+            counts[there],
+            np.asarray(counted.totals, dtype=np.float64)[there],
+            column.deviation,
+        )
+    return replace(finding, verdict=STABLE, **readings)
+
+
+def _ascending(bins: Bins, counted: Counted) -> list[int]:
+    place = bins.unseen
+    rows = int(counted.counts[place]) if place is not None else 0
+    return bins.ascending(float(counted.totals[place]) / rows if rows else 0.0)
+
+
+def _with_room(column: ColumnProfile, reference: Whole, counts: Whole) -> Whole:
+    """The reference with rows in the bins outside its range or unseen that the window has rows in.
+
+    That those bins are empty is no finding: range and values are those of these very rows. Another row falls
+    beyond the largest of m with probability 1/(m + 1) (Wilks, Annals of Mathematical Statistics 12 (1941),
+    91), as if one of them lay there. It has a new value about as often as one of the m was alone with its
+    value (Good, Biometrika 40 (1953), 237). Without it, windows without drift would be called significant too
+    often.
+    """
+    room = reference.copy()
+    for place, apart in enumerate(column.apart):
+        if counts[place] and apart in ("outside", "unseen"):
+            room[place] += max(1, column.lone if place == column.bins.unseen else 0)
+    return room
+
+
+def _shares(column: ColumnProfile, reference: Whole, counts: Whole) -> dict[str, Any]:
+    bins = column.bins
+    rows = int(counts.sum())
+    found: dict[str, Any] = {
+        "reference_missing": column.counts[bins.missing] / column.rows if column.rows else None
+    }
+    if not rows:
+        return found
+    found["missing"] = int(counts[bins.missing]) / rows
+    if bins.kind == "level":
+        there = slice(bins.missing)
+        found["unseen"] = int(counts[there][reference[there] == 0].sum()) / rows
+        return found
+    apart = np.array(column.apart)
+    for name in ("unseen", "outside"):
+        if name in apart:
+            found[name] = int(counts[apart == name].sum()) / rows
+    return found
+
+
+def judged(found: Sequence[Finding], watch: Watch) -> Reviewed:
+    """The verdicts on all columns and answers together, and on the model."""
+    tested = [each for each in found if each.p_value is not None]
+    adjusted = statistics.benjamini_hochberg(np.array([each.p_value for each in tested], dtype=np.float64))
+    by_column = {each.column: float(p) for each, p in zip(tested, adjusted, strict=True)}
+    findings = tuple(
+        replace(each, adjusted_p_value=p, verdict=_verdict(each, p, watch))
+        if (p := by_column.get(each.column)) is not None
+        else each
+        for each in found
+    )
+    verdict, reason = _of_model(findings, watch)
+    return Reviewed(verdict, reason, findings)
+
+
+def _verdict(finding: Finding, p_value: float, watch: Watch) -> str:
+    if p_value > watch.significance:
+        return STABLE
+    assert finding.adjusted_psi is not None
+    return DRIFT if finding.adjusted_psi >= watch.psi else NOTICE
+
+
+# -- the model -----------------------------------------------------------------------------------------
+
+
+def _of_model(findings: Sequence[Finding], watch: Watch) -> tuple[str, str]:
+    """The verdict and why. Drift of the answers is the model's own: they already weigh the columns as the
+    model does. A column has to matter: by its importance where that is known."""
+    if all(each.verdict == INSUFFICIENT for each in findings):
+        rows = max((each.rows for each in findings), default=0)
+        return INSUFFICIENT, f"{rows:,} rows are too few: nothing is said below {watch.minimum_rows:,}."
+    columns = [each for each in findings if each.column not in ANSWERS]
+    known = any(each.importance is not None for each in columns)
+    drifted = [each for each in columns if each.verdict == DRIFT]
+    moved = [each for each in findings if each.column in ANSWERS and each.verdict == DRIFT]
+    small = [each for each in findings if each.verdict == NOTICE]
+    share = sum(each.importance or 0.0 for each in drifted)
+    matters = bool(drifted) and (share >= watch.share or not known)
+    said = []
+    if moved:
+        said.append(f"The answers have drifted ({_named(moved)}).")
+    if drifted:
+        weight = f", with {_percent(share)} of the importance of all columns" if known else ""
+        light = "" if matters else f", less than the {_percent(watch.share)} that count as drift of the model"
+        said.append(f"Drift in {_named(drifted)}{weight}{light}.")
+    if small:
+        said.append(f"Small but significant changes in {_named(small)}.")
+    if moved or matters:
+        return DRIFT, " ".join(said)
+    if drifted or small:
+        return NOTICE, " ".join(said)
+    return STABLE, "No column and no answer differs from the reference by more than chance."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _named(findings: Sequence[Finding]) -> str:
+    """The largest changes first."""
+    order = sorted(findings, key=lambda each: -(each.adjusted_psi or 0.0))
+    names = [ANSWERS.get(each.column, each.column) for each in order]
+    if len(names) > NAMED:
+        names = [*names[: NAMED - 1], f"{len(names) - NAMED + 1} more"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

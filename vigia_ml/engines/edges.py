@@ -1,0 +1,370 @@
+"""Where the answer of a fitted pipeline may jump: thresholds, bin edges, numeric categories. No Django here.
+
+The fitted steps are walked; each edge is led back to a column of the data, and the values on both sides of it
+are what both engines are asked about (see `vigia_ml.engines.parity`). A step that reads a column as it is has
+its edges at the column's own values: asked are the edge, the next doubles and the next singles. Through other
+steps the edge is searched for by cutting: two neighbouring values of the column between which the step's
+input passes the edge.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import VotingClassifier, VotingRegressor
+from sklearn.feature_selection import SelectorMixin
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    RobustScaler,
+    StandardScaler,
+)
+from sklearn.utils import _safe_indexing
+
+from vigia_ml.schema import Column, DatasetSchema
+from vigia_ml.transformers.houses import HouseGeometry
+from vigia_ml.transformers.text import ToFloat
+
+Floats = npt.NDArray[np.float64]
+Prefix = Callable[[pd.DataFrame], Any]
+Sides = list[tuple[str, int, dict[str, Any]]]
+
+MOST_EDGES: Final = 5_000  # of steps that read a column as it is; six rows each
+MOST_SEARCHED: Final = 200  # of other steps: each takes some twenty calls of the steps before it
+SAMPLE: Final = 200
+BASE_ROWS: Final = 4
+GRID: Final = 32
+CUTS: Final = 7
+MOST_CUTTINGS: Final = 30
+# Sums of many terms come out otherwise for one row than for many, in scikit-learn itself: behind such a step
+# the sides of an edge are asked about at this distance, relative to the column's value.
+DISTANCE: Final = 1e-9
+# Each number they give is computed from few others, the same for one row as for many.
+EXACT: Final = (
+    ToFloat, SimpleImputer, StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, FunctionTransformer,
+    SelectorMixin, HouseGeometry,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How many edges the steps hold, and of how many both sides are asked about."""
+
+    held: int
+    asked: int
+
+
+NONE: Final = Counted(0, 0)
+
+
+@dataclass
+class _Group:
+    """The edges of all steps that are given the same.
+
+    prefix : what makes a frame into that. exact : whether only `EXACT` steps are in it.
+    parts : (feature, value) rows of each step's edges, as arrays: a forest holds millions.
+    """
+
+    prefix: Prefix
+    exact: bool
+    parts: list[Floats] = field(default_factory=list)
+
+    def edges(self) -> Floats:
+        """Rows of (feature, value), each once, in order."""
+        together = np.vstack(self.parts)
+        return np.unique(together[np.isfinite(together[:, 1])], axis=0)
+
+    def given(self, frame: pd.DataFrame) -> Floats | None:
+        """What the steps are given for a frame, (n, k); None where that is texts, or a step refuses a row."""
+        try:
+            made = self.prefix(frame)
+            found = np.asarray(made.toarray() if hasattr(made, "toarray") else made, dtype=np.float64)
+        except Exception:  # whatever a step raises at values it was not made for
+            return None
+        return found if found.ndim == 2 else None
+
+
+def neighbours(values: Floats) -> list[Floats]:
+    """The doubles next to each value, and the singles at and next to it, as doubles; five arrays."""
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32)
+    below, above = np.float32(-np.inf), np.float32(np.inf)
+    singles = [single, np.nextafter(single, below), np.nextafter(single, above)]
+    doubles = [np.nextafter(values, -np.inf), np.nextafter(values, np.inf)]
+    return [*doubles, *(each.astype(np.float64) for each in singles)]
+
+
+def around(
+    pipeline: Any, schema: DatasetSchema, train: pd.DataFrame, rng: np.random.Generator
+) -> tuple[Sides, Counted]:
+    """Both sides of the edges that a fitted pipeline holds.
+
+    Returns
+    -------
+    sides : (what it is, row of `train`, what is changed in it). counted : of the edges.
+    """
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        groups = [(group, group.edges()) for group in _groups(pipeline)]
+        sample = rng.integers(0, len(train), SAMPLE)
+        found: Sides = []
+        held, asked, left, searches = 0, 0, MOST_EDGES, MOST_SEARCHED
+        for group, every in sorted(groups, key=lambda each: len(each[1])):  # few edges are all asked about
+            given = group.given(train.iloc[sample])
+            if given is None:
+                continue
+            held += len(every)
+            own = _own_columns(given, schema, train.iloc[sample])
+            edges = every[every[:, 0] < given.shape[1]]
+            as_it_is = np.array([column is not None for column in own])[edges[:, 0].astype(int)]
+            direct, others = _spread(edges[as_it_is], left), _spread(edges[~as_it_is], searches)
+            for feature, value in direct.tolist():
+                column = own[int(feature)]
+                assert column is not None
+                row = int(rng.choice(sample))
+                found += [_side(column, value, row, each) for each in _valid(column, np.array([value]))]
+            reached, count = _search(group, others, schema, train, rng) if len(others) else ([], 0)
+            found += reached
+            left, searches = left - len(direct), searches - len(others)
+            asked += len(direct) + count
+        return found, Counted(held, asked)
+
+
+def _side(column: Column, edge: float, row: int, value: float) -> tuple[str, int, dict[str, Any]]:
+    return f"{column.name} = {value!r}, at the edge {edge!r} of a step", row, {column.name: value}
+
+
+def _spread(edges: Floats, most: int) -> Floats:
+    """At most so many, evenly taken from all."""
+    if len(edges) <= most:
+        return edges
+    places = np.unique(np.linspace(0, len(edges) - 1, max(most, 0)).astype(int))
+    return np.asarray(edges[places])
+
+
+def _valid(column: Column, edges: Floats) -> list[float]:
+    """The values at, next to and near edges of a column that the column accepts."""
+    if column.type == "boolean":
+        return []
+    if column.type == "integer":
+        values = np.concatenate([np.floor(edges) + step for step in (-1.0, 0.0, 1.0)])
+    else:
+        values = np.concatenate([edges, *neighbours(edges)])
+    least = -np.inf if column.minimum is None else column.minimum
+    most = np.inf if column.maximum is None else column.maximum
+    return sorted(set(values[np.isfinite(values) & (values >= least) & (values <= most)].tolist()))
+
+
+def _own_columns(given: Floats, schema: DatasetSchema, frame: pd.DataFrame) -> list[Column | None]:
+    """Per feature the column that it is, as it came."""
+    numeric = [column for column in schema.columns if column.type in ("number", "integer", "boolean")]
+    values = {column.name: frame[column.name].to_numpy(np.float64) for column in numeric}
+    own: list[Column | None] = []
+    for feature in given.T:
+        same = (c for c in numeric if np.array_equal(feature, values[c.name], equal_nan=True))
+        own.append(next(same, None))
+    return own
+
+
+# -- the edges of steps --------------------------------------------------------------------------------
+
+
+def _groups(pipeline: Any) -> Iterator[_Group]:
+    waiting: list[tuple[Any, _Group]] = [(pipeline, _Group(lambda frame: frame, exact=True))]
+    while waiting:
+        step, group = waiting.pop()
+        waiting += _inside(step, group)
+        group.parts += [_rows(*part) for part in _held(step)]
+        if group.parts and all(group is not other for _, other in waiting):
+            yield group
+
+
+def _inside(step: Any, group: _Group) -> list[tuple[Any, _Group]]:
+    """The steps within a step, each with the group of what it is given."""
+    if isinstance(step, Pipeline):
+        found, here = [], group
+        for _, each in step.steps:
+            if each not in (None, "passthrough"):
+                found.append((each, here))
+                here = _behind(here, each)
+        return found
+    if isinstance(step, ColumnTransformer):
+        parts = [(each, columns) for _, each, columns in step.transformers_ if not isinstance(each, str)]
+        return [(each, _picked(group, columns)) for each, columns in parts]
+    if isinstance(step, FeatureUnion):
+        return [(each, group) for _, each in step.transformer_list if not isinstance(each, str)]
+    if isinstance(step, VotingClassifier | VotingRegressor):
+        return [(each, group) for each in step.estimators_]
+    found = []
+    for name, value in vars(step).items():
+        if name.endswith("_") and name not in ("init_", "transformer_"):
+            each = [value] if isinstance(value, BaseEstimator) else _estimators(value)
+            found += [(one, group) for one in each]
+    return found
+
+
+def _estimators(value: Any) -> list[Any]:
+    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object):
+        flat = np.ravel(np.array(value, dtype=object)).tolist() if isinstance(value, np.ndarray) else value
+        return [each for each in flat if isinstance(each, BaseEstimator)]
+    return []
+
+
+def _behind(group: _Group, step: Any) -> _Group:
+    def prefix(frame: pd.DataFrame) -> Any:
+        return step.transform(group.prefix(frame))
+
+    return _Group(prefix, group.exact and _is_exact(step))
+
+
+def _is_exact(step: Any) -> bool:
+    if isinstance(step, Pipeline):
+        return all(_is_exact(each) for _, each in step.steps if each not in (None, "passthrough"))
+    if isinstance(step, ColumnTransformer):
+        return all(_is_exact(each) for _, each, _ in step.transformers_ if not isinstance(each, str))
+    if isinstance(step, FeatureUnion):
+        return all(_is_exact(each) for _, each in step.transformer_list if not isinstance(each, str))
+    return isinstance(step, EXACT) or hasattr(step, "categories_")
+
+
+def _picked(group: _Group, columns: Any) -> _Group:
+    def prefix(frame: pd.DataFrame) -> Any:
+        return _safe_indexing(group.prefix(frame), columns, axis=1)
+
+    return _Group(prefix, group.exact)
+
+
+def _held(step: Any) -> Iterator[tuple[Any, Any]]:
+    """(features, values) of a step's own edges: whatever has one of these attributes has them."""
+    width = getattr(step, "n_features_in_", 0)
+    tree = getattr(step, "tree_", None)
+    if tree is not None:
+        split = tree.children_left >= 0
+        yield tree.feature[split], tree.threshold[split]
+    for stage in getattr(step, "_predictors", ()):
+        for predictor in stage:
+            nodes = predictor.nodes[~predictor.nodes["is_leaf"].astype(bool)]
+            yield nodes["feature_idx"], nodes["num_threshold"]
+    for name in ("threshold", "missing_values", "binarize"):
+        value = getattr(step, name, None)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield np.arange(width), value
+    for name in ("bin_edges_", "categories_", "quantiles_"):
+        values = getattr(step, name, None)
+        if values is not None:
+            for feature, each in enumerate(map(np.asarray, values.T if name == "quantiles_" else values)):
+                if each.dtype.kind in "fiub":
+                    yield feature, each
+    if width == 1 and hasattr(step, "X_thresholds_"):
+        yield 0, step.X_thresholds_
+
+
+def _rows(features: Any, values: Any) -> Floats:
+    columns = [each.ravel().astype(np.float64) for each in np.broadcast_arrays(features, values)]
+    return np.column_stack(columns)
+
+
+# -- edges behind other steps --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Crossing:
+    """Where a column's value leads over an edge: between `low` and `high`, the other columns as in `row`."""
+
+    column: Column
+    feature: int
+    edge: float
+    row: int
+    low: float
+    high: float
+
+
+def _search(
+    group: _Group,
+    edges: Floats,
+    schema: DatasetSchema,
+    train: pd.DataFrame,
+    rng: np.random.Generator,
+) -> tuple[Sides, int]:
+    """Both sides of edges in what a step is given, as values of the columns that move it; of how many."""
+    crossings: list[_Crossing] = []
+    features, values = edges[:, 0].astype(int), edges[:, 1]
+    left = np.ones(len(edges), dtype=bool)
+    rows = rng.integers(0, len(train), BASE_ROWS)
+    for column in schema.columns:
+        known = train[column.name].to_numpy(np.float64) if column.is_numeric else np.empty(0)
+        grid = np.unique(known[np.isfinite(known)])
+        if len(grid) < 2 or not left.any():
+            continue
+        grid = grid[np.unique(np.linspace(0, len(grid) - 1, GRID).astype(int))]
+        asked = train.iloc[np.repeat(rows, len(grid))].reset_index(drop=True)
+        asked[column.name] = np.tile(grid, BASE_ROWS)
+        given = group.given(asked)
+        if given is None:
+            continue
+        below = given.reshape(BASE_ROWS, len(grid), -1)[:, :, features] <= values  # (base rows, grid, edges)
+        crossed = below[:, 1:] != below[:, :-1]
+        for at in np.flatnonzero(left & crossed.any(axis=(0, 1))):
+            base, place = np.argwhere(crossed[:, :, at])[0]
+            ends = float(grid[place]), float(grid[place + 1])
+            crossings.append(_Crossing(column, int(features[at]), float(values[at]), int(rows[base]), *ends))
+            left[at] = False
+    return (_halved(group, crossings, train) if crossings else []), len(crossings)
+
+
+def _halved(group: _Group, crossings: Sequence[_Crossing], train: pd.DataFrame) -> Sides:
+    """The values next to each crossing; all are searched for at once, each range cut at `CUTS` places."""
+    rows = np.array([each.row for each in crossings])
+    features = np.array([each.feature for each in crossings])
+    edges = np.array([each.edge for each in crossings])
+    whole = np.array([each.column.type == "integer" for each in crossings])
+    low, high = (np.array([getattr(each, end) for each in crossings]) for end in ("low", "high"))
+    frame = train.iloc[np.repeat(rows, CUTS)].reset_index(drop=True)
+    held = {each.column.name for each in crossings}
+    owned = {name: np.array([each.column.name == name for each in crossings]) for name in held}
+
+    def below(cuts: Floats) -> npt.NDArray[np.bool_]:
+        """Whether the step's input is at most the edge, at each of the cuts (n, CUTS)."""
+        for name, mine in owned.items():
+            column = frame[name].to_numpy(np.float64, copy=True)
+            column[np.repeat(mine, CUTS)] = cuts[mine].ravel()
+            frame[name] = column
+        given = group.given(frame)
+        if given is None:
+            return np.zeros(cuts.shape, dtype=bool)
+        reached = given.reshape(len(rows), CUTS, -1)[np.arange(len(rows)), :, features]
+        return np.asarray(reached <= edges[:, None])
+
+    first = below(np.repeat(low[:, None], CUTS, axis=1))[:, :1]
+    shares = np.arange(1, CUTS + 1) / (CUTS + 1)
+    for _ in range(MOST_CUTTINGS):
+        cuts = low[:, None] + (high - low)[:, None] * shares
+        cuts = np.where(whole[:, None], np.floor(cuts), cuts)
+        inside = (cuts > low[:, None]) & (cuts < high[:, None])
+        if not inside.any():
+            break
+        same = (below(cuts) == first) & inside
+        before = np.where(np.logical_and.accumulate(same | ~inside, axis=1) & inside, cuts, low[:, None])
+        low = before.max(axis=1)
+        high = np.where(inside & (cuts > low[:, None]), cuts, high[:, None]).min(axis=1)
+    sides: Sides = []
+    for crossing, left, right in zip(crossings, low.tolist(), high.tolist(), strict=True):
+        column = crossing.column
+        away = 0.0 if group.exact or column.type == "integer" else DISTANCE * max(abs(left), abs(right))
+        ends = np.array([left - away, right + away])
+        values = _valid(column, ends)
+        if away:
+            values = [value for value in values if value <= ends[0] or value >= ends[1]]
+        sides += [_side(column, crossing.edge, crossing.row, value) for value in values]
+    return sides

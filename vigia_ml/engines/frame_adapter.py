@@ -1,0 +1,41 @@
+"""A compiled engine, asked as one asks a fitted estimator: with a frame. No Django here.
+
+For computations that ask about many frames, such as importances; it answers as the pipeline does (see
+`vigia_ml.engines.parity`) and much sooner.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vigia_ml.engines import MatrixEngine, Scored
+from vigia_ml.schema import DatasetSchema
+from vigia_ml.schema.matrix import Floats, encode_columns
+
+
+class AskedByFrame:
+    """`predict`, `predict_proba` and `classes_` of a compiled engine."""
+
+    def __init__(self, engine: MatrixEngine, schema: DatasetSchema) -> None:
+        self._engine, self._schema = engine, schema
+
+    def predict(self, frame: Any) -> Floats:
+        """Numbers (n,) for a frame (n, p) as `vigia_ml.fitting.frames` makes it."""
+        values = self._score(frame).values
+        assert values is not None
+        return values
+
+    def predict_proba(self, frame: Any) -> Floats:
+        """Probabilities (n, k) in the order of `classes_`."""
+        scored = self._score(frame)
+        assert scored.probabilities is not None
+        self.classes_: npt.NDArray[Any] = np.array(scored.classes)
+        return scored.probabilities
+
+    def _score(self, frame: Any) -> Scored:
+        columns = {name: frame[name].tolist() for name in self._schema.names}
+        texts = [columns[self._schema.names[place]] for place in self._engine.text_columns]
+        return self._engine.score(encode_columns(self._schema, columns), texts)

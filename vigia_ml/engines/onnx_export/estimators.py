@@ -1,0 +1,242 @@
+"""Final estimators: numbers in, answers out. A regression gives (n, 1), a classification (n, k)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    GradientBoostingClassifier,
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+    VotingClassifier,
+    VotingRegressor,
+)
+from sklearn.linear_model import (
+    ElasticNet,
+    ElasticNetCV,
+    Lasso,
+    LassoCV,
+    LinearRegression,
+    LogisticRegression,
+    LogisticRegressionCV,
+    Ridge,
+    RidgeCV,
+)
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.tree import (
+    DecisionTreeClassifier,
+    DecisionTreeRegressor,
+    ExtraTreeClassifier,
+    ExtraTreeRegressor,
+)
+
+from vigia_ml.engines.onnx_export import trees
+from vigia_ml.engines.onnx_export.functions import apply
+from vigia_ml.engines.onnx_export.graph import WIDEST, Graph, Tensor
+from vigia_ml.engines.onnx_export.listings import Design
+from vigia_ml.engines.onnx_export.skl2onnx_fallback import foreign
+from vigia_ml.engines.onnx_export.transformers import Data, chain
+from vigia_ml.engines.onnx_export.trees import Tree
+
+# A sum beyond this may have met an infinity on the way, which scikit-learn refuses at the door.
+LARGEST_SUM = 1e300
+
+
+def answer(model: Any, data: Data, graph: Graph) -> Tensor:
+    """The nodes of a fitted estimator: its `predict_proba` where it has classes, else its `predict`."""
+    known = MODELS.get(type(model))
+    if known is not None:
+        return known(model, data, graph)
+    method = "predict_proba" if hasattr(model, "classes_") else "predict"
+    return foreign(model, method, graph.numbers(model, data), graph)
+
+
+def _pipeline(model: Pipeline, data: Data, graph: Graph) -> Tensor:
+    *steps, (name, last) = model.steps
+    data = chain(steps, data, graph)
+    with graph.step(name):
+        return answer(last, data, graph)
+
+
+def _search(model: Any, data: Data, graph: Graph) -> Tensor:
+    return answer(model.best_estimator_, data, graph)
+
+
+def _transformed(model: TransformedTargetRegressor, data: Data, graph: Graph) -> Tensor:
+    found = answer(model.regressor_, data, graph)
+    back = model.transformer_
+    if isinstance(back, FunctionTransformer):
+        return apply(model, back.inverse_func, found, graph)
+    if isinstance(back, StandardScaler):
+        name = found.name
+        if back.with_std:
+            name = graph.node("Mul", name, graph.constant(back.scale_))
+        if back.with_mean:
+            name = graph.node("Add", name, graph.constant(back.mean_))
+        return Tensor(name, found.width, np.inf)
+    raise graph.cannot(model, f"transforms the target by {type(back).__name__}")
+
+
+def _voting(model: VotingClassifier | VotingRegressor, data: Data, graph: Graph) -> Tensor:
+    if isinstance(model, VotingClassifier) and model.voting != "soft":
+        raise graph.cannot(model, "votes without probabilities")
+    names = [name for name, each in model.estimators if each != "drop"]
+    weights = model._weights_not_none
+    total = ""
+    for at, (name, each) in enumerate(zip(names, model.estimators_, strict=True)):
+        with graph.step(name):
+            found = answer(each, data, graph)
+        part = graph.node("Mul", found.name, graph.constant(weights[at])) if weights else found.name
+        total = graph.node("Add", total, part) if total else part
+    # Divided at the end, as numpy does: where votes are even a last bit decides.
+    whole = graph.constant(float(np.sum(weights)) if weights else float(len(names)))
+    return Tensor(graph.node("Div", total, whole), found.width, np.inf)
+
+
+# -- linear --------------------------------------------------------------------------------------------
+
+
+def _linear(model: Any, data: Data, graph: Graph) -> Tensor:
+    """``x · coef + intercept``; scikit-learn refuses infinities, and they must not end as a certainty."""
+    if isinstance(data, Design):
+        return data.times(model, graph)
+    given = graph.numbers(model, data)
+    weights = np.atleast_2d(np.asarray(model.coef_, dtype=np.float64)).T
+    intercept = np.atleast_1d(np.asarray(model.intercept_, dtype=np.float64))
+    found = graph.node("MatMul", given.name, graph.constant(weights))
+    found = graph.node("Add", found, graph.constant(intercept))
+    heaviest = float(np.abs(weights).sum(axis=0).max())
+    limit = given.limit * heaviest + float(np.abs(intercept).max()) if heaviest else np.inf
+    if limit > LARGEST_SUM or np.isnan(limit):
+        graph.refuse_beyond(given, WIDEST)
+    return Tensor(found, weights.shape[1], limit)
+
+
+def _logistic(model: LogisticRegression, data: Data, graph: Graph) -> Tensor:
+    found = _linear(model, data, graph)
+    if len(model.classes_) == 2:
+        return _two(graph.node("Sigmoid", found.name), graph)
+    return Tensor(graph.node("Softmax", found.name, axis=1), found.width, 1.0)
+
+
+def _two(positive: str, graph: Graph) -> Tensor:
+    """Both columns, from the positive class's probability (n, 1)."""
+    negative = graph.node("Sub", graph.constant(1.0), positive)
+    return graph.concat([Tensor(negative, 1, 1.0), Tensor(positive, 1, 1.0)])
+
+
+# -- trees ---------------------------------------------------------------------------------------------
+
+
+def _forest(model: Any, data: Data, graph: Graph) -> Tensor:
+    members = [each.tree_ for each in getattr(model, "estimators_", [model])]
+    if members[0].n_outputs != 1:
+        raise graph.cannot(model, "answers several targets")
+    # Trees fitted with a criterion that knows missing values send them somewhere; the others refuse them.
+    allows = model.__sklearn_tags__().input_tags.allow_nan
+    numbers = graph.numbers(model, data)
+    graph.must_be_exact(model, numbers)
+    given = trees.rounded(numbers, graph, nan=allows)
+    values = [tree.value[:, 0, :] for tree in members]
+    if hasattr(model, "classes_"):
+        if len(model.classes_) == 2:
+            return _two(_mean(given, members, [value[:, 1] for value in values], graph).name, graph)
+        built = [Tree.of(tree, value[:, 0]) for tree, value in zip(members, values, strict=True)]
+        return trees.averaged(given, built, values, graph)
+    return _mean(given, members, [value[:, 0] for value in values], graph)
+
+
+def _mean(
+    data: Tensor, members: Sequence[Any], leaves: Sequence[NDArray[np.float64]], graph: Graph
+) -> Tensor:
+    built = [(0, Tree.of(tree, each)) for tree, each in zip(members, leaves, strict=True)]
+    total = trees.summed(data, built, np.zeros(1), graph)
+    # Divided at the end, as scikit-learn does: where votes are even a last bit decides.
+    name = graph.node("Div", total.name, graph.constant(float(len(members))))
+    return Tensor(name, 1, total.limit / len(members))
+
+
+def _gradient_boosting(model: Any, data: Data, graph: Graph) -> Tensor:
+    if not (model.init_ == "zero" or isinstance(model.init_, (DummyClassifier, DummyRegressor))):
+        raise graph.cannot(model, f"starts from another estimator ({type(model.init_).__name__})")
+    numbers = graph.numbers(model, data)
+    graph.must_be_exact(model, numbers)
+    given = trees.rounded(numbers, graph, nan=False)
+    base = model._raw_predict_init(np.zeros((1, given.width), dtype=np.float32))[0]
+    built = [
+        (target, Tree.of(each.tree_, each.tree_.value[:, 0, 0] * model.learning_rate))
+        for stage in model.estimators_
+        for target, each in enumerate(stage)
+    ]
+    raw = trees.summed(given, built, base, graph)
+    return _linked(model, raw, graph)
+
+
+def _histogram_boosting(model: Any, data: Data, graph: Graph) -> Tensor:
+    predictors = [(target, each) for stage in model._predictors for target, each in enumerate(stage)]
+    if any(each.nodes["is_categorical"].any() for _, each in predictors):
+        raise graph.cannot(model, "splits by sets of categories: encode them in a step before it")
+    if model._preprocessor is not None:
+        raise graph.cannot(model, "encodes categories itself: encode them in a step before it")
+    built = [(target, Tree.of_histogram(each)) for target, each in predictors]
+    base = np.asarray(model._baseline_prediction, dtype=np.float64).ravel()
+    given = graph.numbers(model, data)
+    graph.must_be_exact(model, given)
+    return _linked(model, trees.summed(given, built, base, graph), graph)
+
+
+def _linked(model: Any, raw: Tensor, graph: Graph) -> Tensor:
+    """From a boosting's sum to its answer."""
+    link = type(model._loss.link).__name__
+    if not hasattr(model, "classes_"):
+        if link == "IdentityLink":
+            return raw
+        if link == "LogLink":
+            return Tensor(graph.node("Exp", raw.name), 1, np.inf)
+        raise graph.cannot(model, f"has the loss {type(model._loss).__name__}")
+    loss = type(model._loss).__name__
+    if loss == "HalfBinomialLoss":
+        return _two(graph.node("Sigmoid", raw.name), graph)
+    if loss == "ExponentialLoss":
+        return _two(graph.node("Sigmoid", graph.node("Add", raw.name, raw.name)), graph)
+    if loss == "HalfMultinomialLoss":
+        return Tensor(graph.node("Softmax", raw.name, axis=1), raw.width, 1.0)
+    raise graph.cannot(model, f"has the loss {loss}")
+
+
+Written = Callable[[Any, Data, Graph], Tensor]
+MODELS: Final[dict[type, Written]] = {
+    Pipeline: _pipeline,
+    TransformedTargetRegressor: _transformed,
+    **dict.fromkeys((GridSearchCV, RandomizedSearchCV), _search),
+    **dict.fromkeys((VotingClassifier, VotingRegressor), _voting),
+    **dict.fromkeys((LinearRegression, Ridge, RidgeCV, Lasso, LassoCV, ElasticNet, ElasticNetCV), _linear),
+    **dict.fromkeys((LogisticRegression, LogisticRegressionCV), _logistic),
+    **dict.fromkeys(
+        (
+            RandomForestClassifier,
+            RandomForestRegressor,
+            ExtraTreesClassifier,
+            ExtraTreesRegressor,
+            DecisionTreeClassifier,
+            DecisionTreeRegressor,
+            ExtraTreeClassifier,
+            ExtraTreeRegressor,
+        ),
+        _forest,
+    ),
+    **dict.fromkeys((GradientBoostingClassifier, GradientBoostingRegressor), _gradient_boosting),
+    **dict.fromkeys((HistGradientBoostingClassifier, HistGradientBoostingRegressor), _histogram_boosting),
+}

@@ -1,0 +1,186 @@
+"""Some continuous steps of scikit-learn: left to skl2onnx, one step at a time.
+
+skl2onnx computes in single precision wherever an operator has no double. Digits lost by a continuous step are
+seen by the parity check. A step that compares (with a threshold, an edge, a category, a neighbour) may answer
+otherwise for a value that no check asks about, so it is compiled in double elsewhere or not at all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnxruntime
+from sklearn.base import BaseEstimator
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.decomposition import PCA, IncrementalPCA, TruncatedSVD
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.ensemble import StackingClassifier, StackingRegressor
+from sklearn.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
+from sklearn.linear_model import (
+    ARDRegression,
+    BayesianRidge,
+    ElasticNet,
+    ElasticNetCV,
+    GammaRegressor,
+    HuberRegressor,
+    Lars,
+    LarsCV,
+    Lasso,
+    LassoCV,
+    LassoLars,
+    LassoLarsCV,
+    LassoLarsIC,
+    LinearRegression,
+    LogisticRegression,
+    LogisticRegressionCV,
+    OrthogonalMatchingPursuit,
+    OrthogonalMatchingPursuitCV,
+    PoissonRegressor,
+    QuantileRegressor,
+    RANSACRegressor,
+    Ridge,
+    RidgeCV,
+    SGDClassifier,
+    SGDRegressor,
+    TheilSenRegressor,
+    TweedieRegressor,
+)
+from sklearn.naive_bayes import ComplementNB, GaussianNB, MultinomialNB
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import (
+    LabelBinarizer,
+    LabelEncoder,
+    MaxAbsScaler,
+    MinMaxScaler,
+    PolynomialFeatures,
+    PowerTransformer,
+    RobustScaler,
+    StandardScaler,
+)
+from sklearn.random_projection import GaussianRandomProjection
+from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR, NuSVC, NuSVR
+
+from vigia_ml.engines.onnx_export.graph import DOUBLE, FLOAT, ML, OPSET, WIDEST, Graph, Tensor
+from vigia_ml.schema.columns import LARGEST
+
+log = logging.getLogger(__name__)
+ML_OPSET_OF_CONVERTERS = 3
+
+
+CONTINUOUS: Final = frozenset((
+    # transformers
+    GaussianRandomProjection, IncrementalPCA, MaxAbsScaler, MinMaxScaler, PCA, PolynomialFeatures,
+    PowerTransformer, RobustScaler, StandardScaler, TruncatedSVD,
+    # regressions
+    ARDRegression, BayesianRidge, ElasticNet, ElasticNetCV, GammaRegressor, GaussianProcessRegressor,
+    HuberRegressor, Lars, LarsCV, Lasso, LassoCV, LassoLars, LassoLarsCV, LassoLarsIC, LinearRegression,
+    LinearSVR, MLPRegressor, NuSVR, OrthogonalMatchingPursuit, OrthogonalMatchingPursuitCV, PLSRegression,
+    PoissonRegressor, QuantileRegressor, RANSACRegressor, Ridge, RidgeCV, SGDRegressor, StackingRegressor,
+    SVR, TheilSenRegressor, TweedieRegressor,
+    # classifiers; their probabilities are continuous
+    CalibratedClassifierCV, ComplementNB, GaussianNB, GaussianProcessClassifier, LinearDiscriminantAnalysis,
+    LinearSVC, LogisticRegression, LogisticRegressionCV, MLPClassifier, MultinomialNB, NuSVC,
+    QuadraticDiscriminantAnalysis, SGDClassifier, StackingClassifier, SVC,
+    # what those hold
+    Pipeline, LabelBinarizer, LabelEncoder,
+))  # fmt: skip
+# Their parameters that make a jump: name -> the values without one.
+WITHOUT_JUMPS: Final[dict[type, tuple[str, tuple[str, ...]]]] = {
+    CalibratedClassifierCV: ("method", ("sigmoid",)),
+    SGDClassifier: ("loss", ("log_loss",)),
+}
+
+
+def foreign(step: Any, method: str, data: Tensor, graph: Graph) -> Tensor:
+    """The nodes skl2onnx makes of a fitted continuous step on numbers.
+
+    method : the step's method they stand for: ``transform``, ``predict`` or ``predict_proba``.
+
+    In double where converter and runtime know it, else in single. Either way digits may be lost inside; the
+    parity check, which every compiled pipeline has to pass, decides whether that matters.
+    """
+    if not is_continuous(step):
+        raise graph.cannot(
+            step,
+            "is not known to the compiler, and skl2onnx may round what it decides on: scikit-learn answers",
+        )
+    for kind in (DOUBLE, FLOAT):
+        made = _converted(step, data.width, kind)
+        if made is not None:
+            break
+    else:
+        raise graph.cannot(step, "is not known to the compiler, nor to skl2onnx")
+    if not hasattr(step, method):
+        raise graph.cannot(step, f"has no {method}")
+    graph.refuse_beyond(data, WIDEST if kind == DOUBLE else LARGEST)
+    given = data.name if kind == DOUBLE else graph.cast(data.name, FLOAT)
+    output = made.graph.output[-1]  # of a classifier: label, probabilities
+    name = graph.inline(made, given, output.name)
+    if output.type.tensor_type.elem_type != DOUBLE:
+        name = graph.cast(name, DOUBLE)
+    if kind == FLOAT or _rounds(made):
+        graph.mark_rough(name)
+    one_row = getattr(step, method)(np.zeros((1, data.width)))
+    return Tensor(name, int(np.prod(one_row.shape[1:])), np.inf)
+
+
+def is_continuous(step: Any) -> bool:
+    """Whether a small change of its input changes its answer little, as far as that is known: the step's type
+    and those of all fitted steps in it are in `CONTINUOUS`."""
+    if type(step) not in CONTINUOUS:
+        return False
+    name, smooth = WITHOUT_JUMPS.get(type(step), ("", ()))
+    if name and getattr(step, name) not in smooth:
+        return False
+    return all(is_continuous(each) for each in _held(step))
+
+
+def _held(step: Any) -> Iterator[Any]:
+    """The fitted steps that a step holds."""
+    if isinstance(step, Pipeline):
+        yield from (each for _, each in step.steps if each not in (None, "passthrough"))
+        return
+    for name, value in vars(step).items():
+        if not name.endswith("_"):
+            continue
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(each, BaseEstimator):
+                yield each
+            elif type(each).__name__ == "_CalibratedClassifier":
+                yield each.estimator
+
+
+def _rounds(made: onnx.ModelProto) -> bool:
+    """Whether anything in a converted step is computed in single precision."""
+    nodes = made.graph.node
+    return (
+        any(node.domain == ML for node in nodes)
+        or any(each.data_type == FLOAT for each in made.graph.initializer)
+        or any(each.name == "to" and each.i == FLOAT for node in nodes for each in node.attribute)
+    )
+
+
+def _converted(step: Any, width: int, kind: int) -> onnx.ModelProto | None:
+    """skl2onnx's model of a step, if it makes one that ONNX Runtime takes."""
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+
+    given = (DoubleTensorType if kind == DOUBLE else FloatTensorType)([None, width])
+    try:
+        made: onnx.ModelProto = convert_sklearn(
+            step,
+            initial_types=[("given", given)],
+            target_opset={"": OPSET, ML: ML_OPSET_OF_CONVERTERS},
+            options={id(step): {"zipmap": False}} if hasattr(step, "classes_") else None,
+        )
+        onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    except Exception as error:  # converters raise whatever they stumble over
+        log.info("skl2onnx on %s: %r", type(step).__name__, error)
+        return None
+    return made

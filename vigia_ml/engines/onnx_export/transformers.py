@@ -1,0 +1,328 @@
+"""Steps that prepare features: one function a class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from sklearn.compose import ColumnTransformer
+from sklearn.feature_selection import (
+    RFE,
+    RFECV,
+    GenericUnivariateSelect,
+    SelectFdr,
+    SelectFpr,
+    SelectFromModel,
+    SelectFwe,
+    SelectKBest,
+    SelectPercentile,
+    SequentialFeatureSelector,
+    VarianceThreshold,
+)
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import (
+    Binarizer,
+    FunctionTransformer,
+    KBinsDiscretizer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    RobustScaler,
+    StandardScaler,
+    TargetEncoder,
+)
+
+from vigia_ml.engines.onnx_export import numbers
+from vigia_ml.engines.onnx_export.encoders import BY_VALUE, look_up
+from vigia_ml.engines.onnx_export.functions import apply
+from vigia_ml.engines.onnx_export.graph import DOUBLE, WIDEST, Derived, Frame, Graph, Tensor
+from vigia_ml.engines.onnx_export.listings import Design, car_columns, encode_derived, linear_design
+from vigia_ml.engines.onnx_export.skl2onnx_fallback import foreign
+from vigia_ml.transformers.cars import CarColumns, LinearDesign
+from vigia_ml.transformers.encoding import NumberByCategory, OutOfFoldEstimate
+from vigia_ml.transformers.houses import HouseGeometry
+from vigia_ml.transformers.text import CleanText, ToFloat
+
+Data = Frame | Tensor | Derived | Design
+PASSED = (None, "passthrough")
+
+
+def transform(step: Any, data: Data, graph: Graph) -> Data:
+    """The nodes of a fitted transformer."""
+    if step in PASSED:
+        return data
+    known = STEPS.get(type(step))
+    if known is not None:
+        return known(step, data, graph)
+    if isinstance(data, Frame) and data.texts and isinstance(step, BY_VALUE):
+        return look_up([("", step)], data, graph)[0]
+    return foreign(step, "transform", graph.numbers(step, data), graph)
+
+
+def chain(steps: Sequence[tuple[str, Any]], data: Data, graph: Graph) -> Data:
+    """The nodes of several fitted transformers, one after the other."""
+    steps = [(name, step) for name, step in steps if step not in PASSED]
+    while steps:
+        name, step = steps[0]
+        if isinstance(data, Frame) and data.texts and isinstance(step, BY_VALUE):
+            # Cleaning gives texts: it is looked up together with the encoder behind it.
+            data, used = look_up(steps, data, graph)
+            steps = steps[used:]
+            continue
+        with graph.step(name):
+            data = transform(step, data, graph)
+        steps = steps[1:]
+    return data
+
+
+def _pipeline(step: Pipeline, data: Data, graph: Graph) -> Data:
+    return chain(step.steps, data, graph)
+
+
+def _columns(step: ColumnTransformer, data: Data, graph: Graph) -> Data:
+    weights = step.transformer_weights or {}
+    if not isinstance(data, Tensor | Frame | Derived):
+        raise graph.cannot(step, "takes single columns, and the step before it gives none")
+    if isinstance(data, Tensor):
+        names, width = tuple(getattr(step, "feature_names_in_", ())), data.width
+    else:
+        names, width = data.names, len(data.names)
+    parts = []
+    for name, part, columns in step.transformers_:
+        positions = _positions(columns, names, width)
+        if part == "drop" or not positions:
+            continue
+        with graph.step(name):
+            found = graph.numbers(part, transform(part, _pick(data, positions, graph), graph))
+            parts.append(_weighted(found, weights.get(name), graph))
+    if not parts:
+        raise graph.cannot(step, "leaves no column")
+    return graph.concat(parts)
+
+
+def _union(step: FeatureUnion, data: Data, graph: Graph) -> Data:
+    weights = step.transformer_weights or {}
+    parts = []
+    for name, part in step.transformer_list:
+        if part != "drop":
+            with graph.step(name):
+                found = graph.numbers(part, transform(part, data, graph))
+                parts.append(_weighted(found, weights.get(name), graph))
+    return graph.concat(parts)
+
+
+def _weighted(data: Tensor, weight: float | None, graph: Graph) -> Tensor:
+    if weight is None:
+        return data
+    name = graph.node("Mul", data.name, graph.constant(weight))
+    return Tensor(name, data.width, data.limit * abs(weight))
+
+
+def _positions(columns: Any, names: Sequence[str], width: int) -> list[int]:
+    """Positions of what a fitted column transformer selects by name, place, slice or mask."""
+    if isinstance(columns, str):
+        return [names.index(columns)]
+    if isinstance(columns, slice):
+        ends = [columns.start, columns.stop]
+        if any(isinstance(end, str) for end in ends):  # slices of names hold their end, as in pandas
+            start = names.index(columns.start) if columns.start is not None else 0
+            stop = names.index(columns.stop) + 1 if columns.stop is not None else width
+            return list(range(width))[slice(start, stop, columns.step)]
+        return list(range(width))[columns]
+    chosen = np.atleast_1d(np.asarray(columns))
+    if chosen.dtype == bool:
+        return np.flatnonzero(chosen).tolist()
+    return [names.index(each) if isinstance(each, str) else range(width)[each] for each in chosen.tolist()]
+
+
+def _pick(data: Frame | Tensor | Derived, positions: Sequence[int], graph: Graph) -> Frame | Tensor | Derived:
+    if isinstance(data, Frame | Derived):
+        return data.pick(positions)
+    if list(positions) == list(range(data.width)):
+        return data
+    return Tensor(graph.gather(data.name, positions), len(positions), data.limit)
+
+
+# -- numbers -------------------------------------------------------------------------------------------
+
+
+def _to_float(step: ToFloat, data: Data, graph: Graph) -> Data:
+    if isinstance(data, Frame) and data.texts:
+        return look_up([("", step)], data, graph)[0]
+    return graph.numbers(step, data)
+
+
+def _impute(step: SimpleImputer, data: Data, graph: Graph) -> Data:
+    if isinstance(data, Frame) and data.texts:
+        return look_up([("", step)], data, graph)[0]
+    given = graph.numbers(step, data)
+    missing = step.missing_values
+    if not (isinstance(missing, float) and np.isnan(missing)):
+        raise graph.cannot(step, f"takes {missing!r} for missing")
+    graph.refuse_beyond(given, WIDEST)
+    filled = np.asarray(step.statistics_, dtype=np.float64)
+    # Columns without a single value in training are left out, unless they are asked to be kept.
+    kept = np.arange(given.width) if step.keep_empty_features else np.flatnonzero(~np.isnan(filled))
+    part = _pick(given, kept.tolist(), graph)
+    assert isinstance(part, Tensor)
+    name = graph.node("Where", graph.node("IsNaN", part.name), graph.constant(filled[kept]), part.name)
+    parts = [Tensor(name, len(kept), max(given.limit, float(np.abs(filled[kept]).max(initial=0.0))))]
+    if step.indicator_ is not None:
+        watched = graph.gather(given.name, step.indicator_.features_.tolist())
+        flags = graph.cast(graph.node("IsNaN", watched), DOUBLE)
+        parts.append(Tensor(flags, len(step.indicator_.features_), 1.0))
+    return graph.concat(parts)
+
+
+def _scale(step: StandardScaler, data: Data, graph: Graph) -> Data:
+    given = graph.numbers(step, data)
+    graph.refuse_beyond(given, WIDEST)
+    name, limit = given.name, given.limit
+    if step.with_mean:
+        name = graph.node("Sub", name, graph.constant(step.mean_))
+        limit += float(np.abs(step.mean_).max())
+    if step.with_std:
+        name = graph.node("Div", name, graph.constant(step.scale_))
+        limit /= float(np.abs(step.scale_).min())
+    return Tensor(name, given.width, limit)
+
+
+def _on_numbers(write: Callable[[Any, Tensor, Graph], Tensor]) -> Callable[[Any, Data, Graph], Data]:
+    return lambda step, data, graph: write(step, graph.numbers(step, data), graph)
+
+
+def _encode(step: Any, data: Data, graph: Graph) -> Data:
+    if isinstance(data, Derived):
+        return encode_derived(step, data, graph)
+    if isinstance(data, Frame) and data.texts:
+        return look_up([("", step)], data, graph)[0]
+    return numbers.encode(step, graph.numbers(step, data), graph)
+
+
+def _function(step: FunctionTransformer, data: Data, graph: Graph) -> Data:
+    if step.func is None:
+        return data
+    if step.kw_args:
+        raise graph.cannot(step, "calls its function with arguments")
+    return apply(step, step.func, graph.numbers(step, data), graph)
+
+
+# -- our own -------------------------------------------------------------------------------------------
+
+
+def _number_by_category(step: NumberByCategory, data: Data, graph: Graph) -> Data:
+    frame = _frame(step, data, graph)
+    here = frame.names.index(step.number)
+    number = graph.numbers(step, frame.pick([here]))
+    filled = graph.node("Where", graph.node("IsNaN", number.name), graph.constant(0.0), number.name)
+    centred = graph.node("Sub", filled, graph.constant(step.mean_))
+    scaled = graph.node("Div", centred, graph.constant(step.scale_))
+    texts = frame.pick([place for place in range(len(frame.columns)) if place != here])
+    clean = CleanText().fit(pd.DataFrame(columns=list(texts.names)))
+    levels, _ = look_up([("clean", clean), ("encoder", step.encoder_)], texts, graph)
+    limit = (number.limit + abs(step.mean_)) / step.scale_
+    return Tensor(graph.node("Mul", levels.name, scaled), levels.width, limit)
+
+
+def _house_geometry(step: HouseGeometry, data: Data, graph: Graph) -> Data:
+    frame = _frame(step, data, graph)
+
+    def column(name: str) -> Tensor:
+        return graph.numbers(step, frame.pick([frame.names.index(name)]))
+
+    def ratio(above: str, below: str) -> Tensor:
+        over, under, declared = column(above), column(below), frame.columns[frame.names.index(below)]
+        is_positive = graph.node("Greater", under.name, graph.constant(0.0))
+        divided = graph.node("Div", over.name, under.name)
+        least = 1.0 if declared.type == "integer" else max(declared.minimum or 0.0, 0.0)
+        limit = over.limit / least if least else np.inf
+        return Tensor(graph.node("Where", is_positive, divided, graph.constant(np.nan)), 1, limit)
+
+    def kilometres(degrees: Tensor, centre: float, *factors: float) -> Tensor:
+        name = graph.node("Sub", degrees.name, graph.constant(centre))
+        for factor in factors:  # one after the other, as the transformer multiplies: to the last bit
+            name = graph.node("Mul", name, graph.constant(factor))
+        limit = (degrees.limit + abs(centre)) * float(np.prod(np.abs(factors)))
+        return Tensor(graph.node("Mul", name, name), 1, limit**2 if limit < 1e150 else np.inf)
+
+    lat, lng = column("lat"), column("lng")
+    north = kilometres(lat, step.centre[0], 111.2)
+    east = kilometres(lng, step.centre[1], 111.2, float(np.cos(np.radians(step.centre[0]))))
+    distance = graph.node("Sqrt", graph.node("Add", north.name, east.name))
+    return graph.concat(
+        [
+            Tensor(graph.node("Add", lat.name, lng.name), 1, lat.limit + lng.limit),
+            Tensor(graph.node("Sub", lat.name, lng.name), 1, lat.limit + lng.limit),
+            Tensor(distance, 1, max(north.limit, east.limit, 1.0)),
+            ratio("surface", "rooms"),
+            ratio("net_surface", "surface"),
+            ratio("bathrooms", "rooms"),
+        ]
+    )
+
+
+def _out_of_fold(step: OutOfFoldEstimate, data: Data, graph: Graph) -> Data:
+    from vigia_ml.engines.onnx_export.estimators import answer  # whose module needs this one
+
+    found = answer(step.estimator_, data, graph)
+    bounded = graph.node("Min", found.name, graph.constant(step.upper_))
+    name = graph.node("Max", bounded, graph.constant(0.0))
+    return apply(step, step.func, Tensor(name, 1, max(step.upper_, 0.0)), graph)
+
+
+def _car_columns(step: CarColumns, data: Data, graph: Graph) -> Data:
+    return car_columns(step, _frame(step, data, graph), graph)
+
+
+def _linear_design(step: LinearDesign, data: Data, graph: Graph) -> Data:
+    if not isinstance(data, Derived):
+        raise graph.cannot(step, "takes what CarColumns derives")
+    return linear_design(step, data, graph)
+
+
+def _frame(step: Any, data: Data, graph: Graph) -> Frame:
+    if not isinstance(data, Frame):
+        raise graph.cannot(step, "takes columns by name, and the step before it gives none")
+    return data
+
+
+STEPS: Final[dict[type, Callable[[Any, Data, Graph], Data]]] = {
+    Pipeline: _pipeline,
+    ColumnTransformer: _columns,
+    FeatureUnion: _union,
+    ToFloat: _to_float,
+    SimpleImputer: _impute,
+    StandardScaler: _scale,
+    FunctionTransformer: _function,
+    **dict.fromkeys((OneHotEncoder, OrdinalEncoder, TargetEncoder), _encode),
+    MinMaxScaler: _on_numbers(numbers.min_max),
+    MaxAbsScaler: _on_numbers(numbers.max_abs),
+    RobustScaler: _on_numbers(numbers.robust),
+    Binarizer: _on_numbers(numbers.binarize),
+    KBinsDiscretizer: _on_numbers(numbers.bins),
+    **dict.fromkeys(
+        (
+            GenericUnivariateSelect,
+            RFE,
+            RFECV,
+            SelectFdr,
+            SelectFpr,
+            SelectFromModel,
+            SelectFwe,
+            SelectKBest,
+            SelectPercentile,
+            SequentialFeatureSelector,
+            VarianceThreshold,
+        ),
+        _on_numbers(numbers.select),
+    ),
+    NumberByCategory: _number_by_category,
+    HouseGeometry: _house_geometry,
+    OutOfFoldEstimate: _out_of_fold,
+    CarColumns: _car_columns,
+    LinearDesign: _linear_design,
+}

@@ -1,0 +1,197 @@
+"""The rows that both engines are asked about. No Django here; see `vigia_ml.engines.parity`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vigia_ml.engines import edges
+from vigia_ml.schema import Column, DatasetSchema
+from vigia_ml.schema.columns import EXACT_INTEGER, LARGEST
+from vigia_ml.schema.matrix import levels_of
+
+NULL_SHARE: Final = 0.02  # per nullable value of a random row
+JITTERED_ROWS: Final = 150
+TEXT_ROWS: Final = 200  # whose texts are altered
+RANDOM: Final = "a random row"
+UNKNOWN_TEXTS: Final = ("(a text training did not hold)", "missing", "nan", "None", "0")
+Texts = npt.NDArray[np.object_]
+Changes = list[tuple[str, dict[str, Any]]]
+
+
+def rows_to_compare(
+    schema: DatasetSchema, train: pd.DataFrame, seed: int, random_rows: int, pipeline: Any = None
+) -> tuple[pd.DataFrame, Texts, edges.Counted]:
+    """Features (n, p); of each row what kind it is (n,); how many edges of `pipeline` are among them."""
+    rng = np.random.default_rng(seed)
+    changes = _limits(schema)
+    sides, counted = edges.around(pipeline, schema, train, rng) if pipeline is not None else ([], edges.NONE)
+    base = _resampled(train, len(changes), rng)
+    parts = [
+        _changed(schema, base, [change for _, change in changes]),
+        _changed(schema, train.iloc[[row for _, row, _ in sides]], [change for _, _, change in sides]),
+        _jittered(schema, _resampled(train, JITTERED_ROWS, rng), rng),
+        _random(schema, train, random_rows, rng),
+    ]
+    kinds = [kind for kind, _ in changes] + [kind for kind, _, _ in sides]
+    kinds += ["a row of the training data, a last digit off"] * JITTERED_ROWS + [RANDOM] * random_rows
+    if any(column.type == "text" for column in schema.columns):
+        parts.append(_altered(schema, _resampled(train, TEXT_ROWS, rng), rng))
+        kinds += ["a row with other texts"] * TEXT_ROWS
+    joined = {
+        column.name: _typed(column, np.concatenate([part[column.name] for part in parts]))
+        for column in schema.columns
+    }
+    return pd.DataFrame(joined), np.array(kinds, dtype=object), counted
+
+
+def _limits(schema: DatasetSchema) -> Changes:
+    """Levels, bounds and nulls: what is changed in a row, and how that is said."""
+    changes: Changes = []
+    nullable = [column.name for column in schema.columns if column.nullable]
+    for column in schema.columns:
+        for value in _special(column):
+            advice = _advice([column] if _is_unbounded(column, value) else [])
+            changes.append((f"{column.name} = {_said(value)}{advice}", {column.name: value}))
+    changes += [(f"{name} null", {name: None}) for name in nullable]
+    changes.append(("every nullable column null", dict.fromkeys(nullable)))
+    numeric = [column for column in schema.columns if column.is_numeric]
+    for side, place in (("lowest", 0), ("highest", -1)):
+        ends = {column.name: _special(column)[place] for column in numeric}
+        free = [column for column in numeric if _is_unbounded(column, ends[column.name])]
+        changes.append((f"all numbers at their {side}{_advice(free)}", ends))
+    return changes
+
+
+def _is_unbounded(column: Column, value: Any) -> bool:
+    """Whether a value is asked about only because the column declares no bound on that side."""
+    if not column.is_numeric or abs(value) != (EXACT_INTEGER if column.type == "integer" else LARGEST):
+        return False
+    return (column.minimum if value < 0 else column.maximum) is None
+
+
+def _advice(unbounded: list[Column], shown: int = 3) -> str:
+    if not unbounded:
+        return ""
+    names = ", ".join(column.name for column in unbounded[:shown])
+    more = f" and {len(unbounded) - shown} more" if len(unbounded) > shown else ""
+    return f": declare bounds (minimum, maximum) of {names}{more}"
+
+
+def _changed(schema: DatasetSchema, base: pd.DataFrame, changes: list[dict[str, Any]]) -> dict[str, Texts]:
+    """The rows of `base`, each with its change."""
+    columns = {name: base[name].to_numpy(dtype=object, copy=True) for name in schema.names}
+    for row, change in enumerate(changes):
+        for name, value in change.items():
+            columns[name][row] = value
+    return columns
+
+
+def _jittered(schema: DatasetSchema, base: pd.DataFrame, rng: np.random.Generator) -> dict[str, Texts]:
+    """Training rows with every number moved to the next double or single, or rounded to single."""
+    found = {name: base[name].to_numpy(dtype=object, copy=True) for name in schema.names}
+    ways = rng.integers(0, 5, len(base))
+    for column in schema.columns:
+        if column.type != "number":
+            continue
+        values = found[column.name].astype(np.float64)
+        moved = np.choose(ways, edges.neighbours(values))
+        least = -np.inf if column.minimum is None else column.minimum
+        most = np.inf if column.maximum is None else column.maximum
+        inside = (moved >= least) & (moved <= most)  # null is not, and stays
+        found[column.name][inside] = moved[inside]
+    return found
+
+
+def _altered(schema: DatasetSchema, base: pd.DataFrame, rng: np.random.Generator) -> dict[str, Texts]:
+    """Training rows whose texts are spelled otherwise, cut, mixed, numberless, or strange."""
+    found = {name: base[name].to_numpy(dtype=object, copy=True) for name in schema.names}
+    for column in schema.columns:
+        if column.type != "text":
+            continue
+        values = found[column.name]
+        words = [word for text in values if text for word in text.split()] or ["x"]
+        for row, text in enumerate(values):
+            altered = _alteration(text or "", words, row, rng)
+            canonical = column.canonical_text(altered[: column.max_length])
+            values[row] = canonical or (None if column.nullable else text)
+    return found
+
+
+def _alteration(text: str, words: list[str], turn: int, rng: np.random.Generator) -> str:
+    first, *rest = text.split() or ["x"]
+    other = str(rng.choice(words))
+    ways = (
+        text.upper(), text.title(), f" {text}  ", "  ".join([first, *rest]), " ".join([*rest[::-1], first]),
+        first, " ".join(rest), f"{first} {other}", f"{other} {first} {other}", text[: len(text) // 2],
+        "".join(letter for letter in text if not letter.isdigit()), f"{rng.integers(0, 5000)} {other}",
+        *UNKNOWN_TEXTS,
+    )  # fmt: skip
+    return ways[turn % len(ways)]
+
+
+def _special(column: Column) -> list[Any]:
+    """Values of a column at which something may happen, in ascending order for a number."""
+    if column.type == "boolean":
+        return [0.0, 1.0]
+    if column.type == "text":
+        return []
+    if column.type == "category":
+        unknown = [] if column.levels else [column.canonical_text(text) for text in UNKNOWN_TEXTS]
+        return [*levels_of(column), *(text for text in unknown if text)]
+    widest = float(EXACT_INTEGER) if column.type == "integer" else LARGEST
+    low = -widest if column.minimum is None else column.minimum
+    high = widest if column.maximum is None else column.maximum
+    seen = [] if column.seen is None else [column.seen.minimum, column.seen.maximum]
+    inside = [value for value in (0.0, *seen) if value is not None and low <= value <= high]
+    return sorted({float(value) for value in (low, high, *inside)})
+
+
+def _random(
+    schema: DatasetSchema, train: pd.DataFrame, count: int, rng: np.random.Generator
+) -> dict[str, Texts]:
+    """Per column `count` values: half as rows of the training data, half each column by itself."""
+    half = count // 2
+    together = _resampled(train, half, rng)
+    found = {}
+    for column in schema.columns:
+        # First the rows, then objects of them: the other way round every cell would become one.
+        rows = rng.integers(0, len(train), count - half)
+        apart = train[column.name].iloc[rows].to_numpy(dtype=object)
+        if column.is_numeric:
+            apart = np.where(rng.random(len(apart)) < 0.7, _uniform(column, len(apart), rng), apart)
+        elif column.type == "category" and not column.levels:
+            apart = np.where(rng.random(len(apart)) < 0.05, UNKNOWN_TEXTS[0], apart)
+        values = np.concatenate([together[column.name].to_numpy(dtype=object), apart])
+        if column.nullable:
+            values[rng.random(len(values)) < NULL_SHARE] = None
+        found[column.name] = values
+    return found
+
+
+def _uniform(column: Column, count: int, rng: np.random.Generator) -> Texts:
+    """Numbers in the range of the training data and a tenth beyond it, as far as the bounds allow."""
+    seen = column.seen
+    low, high = (0.0, 1.0) if seen is None or seen.minimum is None else (seen.minimum, seen.maximum or 0.0)
+    beyond = 0.1 * (high - low)
+    least = -np.inf if column.minimum is None else column.minimum
+    most = np.inf if column.maximum is None else column.maximum
+    values = np.clip(rng.uniform(low - beyond, high + beyond, count), least, most)
+    return (np.round(values) if column.type == "integer" else values).astype(object)
+
+
+def _resampled(train: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
+    return train.iloc[rng.integers(0, len(train), count)]
+
+
+def _typed(column: Column, values: Texts) -> Any:
+    """As `vigia_ml.fitting.frames` types a column."""
+    is_text = column.type in ("category", "text")
+    return pd.Series(values, dtype=object) if is_text else pd.Series(values.astype(np.float64))
+
+
+def _said(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else f"{value:g}"

@@ -1,0 +1,46 @@
+"""The engine that every pipeline has: scikit-learn itself, on a pandas frame."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import joblib
+
+from vigia_ml.engines import Scores
+from vigia_ml.fitting import frames
+from vigia_ml.schema import DatasetSchema, Value
+
+COMPRESSION = 3
+
+
+class SklearnEngine:
+    """Asks the fitted pipeline. `pipeline` is read-only after fitting, so threads may share it."""
+
+    name = "sklearn"
+    takes_matrix = False
+
+    def __init__(self, pipeline: Any, schema: DatasetSchema) -> None:
+        self.pipeline, self.schema = pipeline, schema
+
+    @classmethod
+    def from_bytes(cls, artifact: bytes, schema: DatasetSchema) -> SklearnEngine:
+        """Unpickles: only ever called with bytes whose digest and HMAC were checked."""
+        return cls(joblib.load(io.BytesIO(artifact)), schema)
+
+    def to_bytes(self) -> bytes:
+        """The artifact's bytes."""
+        buffer = io.BytesIO()
+        joblib.dump(self.pipeline, buffer, compress=COMPRESSION)
+        return buffer.getvalue()
+
+    def predict(self, rows: Sequence[Mapping[str, Value]]) -> Scores:
+        frame = frames.from_values(self.schema, rows)
+        if not hasattr(self.pipeline, "classes_"):
+            return Scores(self.pipeline.predict(frame).tolist())
+        probabilities = self.pipeline.predict_proba(frame)
+        classes = self.pipeline.classes_
+        return Scores(
+            classes[probabilities.argmax(axis=1)].tolist(), probabilities.tolist(), classes.tolist()
+        )

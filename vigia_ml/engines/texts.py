@@ -1,0 +1,115 @@
+"""Numbers that a compiled pipeline takes from free texts. No scikit-learn and no pandas here.
+
+A reader is a plain function that the fitted pipeline uses as well: a text in; numbers, keys and tokens out.
+The compiler writes into the model what each number the graph wants is: one of the reader's numbers, the entry
+of a table for one of its keys, or the sum of weights over its tokens. The tables are the fitted steps' own
+answers. So the graph computes with doubles alone, and no text is a matter of the graph.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vigia_ml.transformers import listings
+from vigia_ml.transformers.listings import Reading
+
+KEPT: Final = 1024
+"""Texts of a column that are remembered with their numbers, per engine."""
+
+READERS: Final[dict[str, Callable[[str | None], Reading]]] = {
+    "car name": listings.read_name,
+    "car mileage": listings.read_mileage,
+    "number": listings.read_number,
+    "car torque": listings.read_torque,
+}
+
+
+@dataclass(frozen=True)
+class TextNumber:
+    """One number of a text.
+
+    column : place of the text in the schema. reader : its name in `READERS`.
+    kind : ``number`` (the reader's number `at`), ``key`` (the entry of `table` for the reader's key `at`,
+        else `default`), ``tokens`` (the sum of `table` over the reader's tokens) or ``distinct tokens`` (the
+        same, each token counted once).
+    """
+
+    column: int
+    reader: str
+    kind: Literal["number", "key", "tokens", "distinct tokens"]
+    at: int = 0
+    table: Mapping[str, float] = field(default_factory=dict)
+    default: float = 0.0
+
+    def value(self, reading: Reading) -> float:
+        """What a reading gives."""
+        numbers, keys, tokens = reading
+        if self.kind == "number":
+            return numbers[self.at]
+        if self.kind == "key":
+            return self.table.get(keys[self.at], self.default)
+        counted = dict.fromkeys(tokens) if self.kind == "distinct tokens" else tokens
+        return math.fsum(self.table[token] for token in counted if token in self.table)
+
+
+class TextNumbers:
+    """Reads the texts of rows; made once per engine.
+
+    Attributes
+    ----------
+    columns : places of the text columns in the schema, in the order `read` takes them.
+    """
+
+    def __init__(self, wanted: Sequence[TextNumber]) -> None:
+        self.columns = tuple(sorted({each.column for each in wanted}))
+        self._width = len(wanted)
+        self._places: list[list[int]] = []
+        self._read: list[Callable[[str | None], tuple[float, ...]]] = []
+        for column in self.columns:
+            here = [(place, each) for place, each in enumerate(wanted) if each.column == column]
+            self._places.append([place for place, _ in here])
+            self._read.append(_reading([each for _, each in here]))
+
+    def read(self, texts: Sequence[Sequence[str | None]]) -> npt.NDArray[np.float64]:
+        """Numbers (n, k) of n texts of each of `columns`.
+
+        Raises
+        ------
+        ValueError : when a column's texts are missing.
+        """
+        if len(texts) != len(self.columns):
+            raise ValueError(f"the model reads {len(self.columns)} text columns, {len(texts)} are given")
+        found = np.empty((len(texts[0]), self._width))
+        for places, read, values in zip(self._places, self._read, texts, strict=True):
+            # pandas says NaN for a missing text where others say None.
+            found[:, places] = [read(text if isinstance(text, str) else None) for text in values]
+        return found
+
+
+def _reading(wanted: Sequence[TextNumber]) -> Callable[[str | None], tuple[float, ...]]:
+    """One column's text -> its numbers, in the order of `wanted`."""
+    readers = {each.reader: READERS[each.reader] for each in wanted}
+
+    @lru_cache(maxsize=KEPT)
+    def read(text: str | None) -> tuple[float, ...]:
+        readings = {name: reader(text) for name, reader in readers.items()}
+        return tuple([each.value(readings[each.reader]) for each in wanted])
+
+    return read
+
+
+def to_json(wanted: Sequence[TextNumber]) -> str:
+    return json.dumps([asdict(each) for each in wanted])
+
+
+def from_json(text: str) -> list[TextNumber]:
+    found: list[dict[str, Any]] = json.loads(text)
+    return [TextNumber(**each) for each in found]

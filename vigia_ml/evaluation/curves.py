@@ -1,0 +1,122 @@
+"""Pictures of answers, as numbers: ROC, calibration, confusion, residuals."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from vigia_ml.bins import SLACK, quantile_edges
+from vigia_ml.evaluation.outputs import Answers, Floats, pairs, plain, plain_list, said
+
+ROC_POINTS: Final = 100
+CALIBRATION_BINS: Final = 10
+RESIDUAL_POINTS: Final = 300
+RESIDUAL_BINS: Final = 24
+MOST_LABELS: Final = 20
+OTHERS: Final = "(others)"
+ERROR_QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def pictures(answers: Answers, seed: int) -> dict[str, Any]:
+    """All that fit the task: roc, calibration, confusion; or residuals."""
+    if answers.task == "regression":
+        return {"residuals": residuals(answers, seed)}
+    found: dict[str, Any] = {"confusion": confusion(answers)}
+    if len(answers.classes) == 2:
+        found |= {"roc": roc(answers), "calibration": calibration(answers)}
+    return found
+
+
+def roc(answers: Answers) -> list[list[float | None]]:
+    """[false positive rate, true positive rate] from (0, 0) to (1, 1), at most `ROC_POINTS` points.
+
+    Rows of equal scores are one step. Empty when one class alone is there.
+    """
+    assert answers.probability is not None
+    positive, score = answers.positive, answers.probability[:, 1]
+    hits = int(positive.sum())
+    if hits in (0, len(positive)):
+        return []
+    order = np.argsort(-score, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
+    found = np.cumsum(positive[order])[ends]
+    true = np.concatenate([[0.0], found / hits])
+    false = np.concatenate([[0.0], (ends + 1 - found) / (len(positive) - hits)])
+    kept = _spread(true + false, ROC_POINTS)
+    return pairs(false[kept], true[kept])
+
+
+def _spread(along: Floats, most: int) -> Any:
+    """Positions of at most `most` values of an ascending array, evenly along it, both ends among them."""
+    if len(along) <= most:
+        return np.arange(len(along))
+    wanted = np.linspace(along[0], along[-1], most)
+    return np.unique(np.clip(np.searchsorted(along, wanted), 0, len(along) - 1))
+
+
+def calibration(answers: Answers) -> list[dict[str, Any]]:
+    """Bins of about equally many rows, and of frequent probabilities: mean, share that was true, rows."""
+    assert answers.probability is not None
+    score, positive = answers.probability[:, 1], answers.positive
+    if not len(score):
+        return []
+    bins = np.searchsorted(quantile_edges(score, CALIBRATION_BINS, slack=SLACK), score, side="right")
+    found = []
+    for each in np.unique(bins):
+        inside = bins == each
+        found.append(
+            {
+                "predicted": plain(score[inside].mean()),
+                "observed": plain(positive[inside].mean()),
+                "rows": int(inside.sum()),
+            }
+        )
+    return found
+
+
+def confusion(answers: Answers) -> dict[str, Any]:
+    """Counts: a row for each actual class, a column for each answered one; the rarest of many are one."""
+    actual, answered = answers.places()
+    names = [said(label) for label in answers.labels]
+    size = len(names)
+    counts = np.bincount(actual * size + answered, minlength=size * size).reshape(size, size)
+    if size > MOST_LABELS:
+        kept = np.sort(np.argsort(-counts.sum(axis=1), kind="stable")[: MOST_LABELS - 1])
+        place = np.full(size, MOST_LABELS - 1)
+        place[kept] = np.arange(MOST_LABELS - 1)
+        fewer = np.zeros((MOST_LABELS, MOST_LABELS), dtype=counts.dtype)
+        np.add.at(fewer, (place[:, None], place[None, :]), counts)
+        counts, names = fewer, [*(names[at] for at in kept), OTHERS]
+    threshold = answers.threshold if answers.task == "binary" else None
+    return {"labels": names, "counts": counts.tolist(), "threshold": threshold}
+
+
+def residuals(answers: Answers, seed: int) -> dict[str, Any]:
+    """What a regression errs by, in the target's unit; an error is answer minus truth.
+
+    points : [actual, predicted] of at most `RESIDUAL_POINTS` rows drawn by `seed`.
+    histogram : edges (k + 1) and counts (k); what lies beyond the edges is counted in the outermost bins.
+    quantiles : of the error, by share. absolute : the same of its size.
+    """
+    assert answers.predicted is not None
+    error = answers.predicted - answers.truth
+    rows = len(error)
+    drawn = np.sort(np.random.default_rng(seed).permutation(rows)[:RESIDUAL_POINTS])
+    if not rows:
+        return {"points": [], "histogram": {"edges": [], "counts": []}, "quantiles": {}, "absolute": {}}
+    low, high = np.quantile(error, [0.005, 0.995])
+    counts, edges = np.histogram(np.clip(error, low, high), bins=RESIDUAL_BINS, range=_range(low, high))
+    shares = [f"{share:g}" for share in ERROR_QUANTILES]
+    return {
+        "points": pairs(answers.truth[drawn], answers.predicted[drawn]),
+        "histogram": {"edges": plain_list(edges), "counts": counts.tolist()},
+        "quantiles": dict(zip(shares, plain_list(np.quantile(error, ERROR_QUANTILES)), strict=True)),
+        "absolute": dict(zip(shares, plain_list(np.quantile(np.abs(error), ERROR_QUANTILES)), strict=True)),
+    }
+
+
+def _range(low: float, high: float) -> tuple[float, float]:
+    """A range that is not empty, though all errors be equal."""
+    least = max(abs(low), abs(high), 1.0) * 1e-9
+    return (low, high) if high - low > least else (low - least, high + least)

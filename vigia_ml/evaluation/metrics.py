@@ -1,0 +1,319 @@
+"""Hold-out, metrics, baseline and gate. No Django here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn import metrics as skm
+from sklearn.dummy import DummyClassifier, DummyRegressor
+
+from vigia_ml.declaration import SMALLER_IS_BETTER, Gate, Task
+from vigia_ml.evaluation import Answers
+
+Floats = npt.NDArray[np.float64]
+COPIES: Final = 20
+HEAVY: Final = 0.05
+
+
+class TooFewRows(ValueError):
+    """The rows cannot be split into a training part and a hold-out that say anything."""
+
+    in_words = True  # it tells people all they need
+
+
+def distinct(frame: pd.DataFrame, target: pd.Series[Any]) -> npt.NDArray[np.bool_]:
+    """Mask (n,) of the rows to keep when each distinct row (features and target) is kept once."""
+    return ~pd.Series(_digests(frame, target)).duplicated().to_numpy()
+
+
+class UnusableAnswers(ValueError):
+    """An estimator's answers to the hold-out cannot be measured."""
+
+
+def digests(frame: pd.DataFrame) -> npt.NDArray[np.uint64]:
+    """One number per row (n,), by its features."""
+    return np.asarray(pd.util.hash_pandas_object(frame, index=False).to_numpy())
+
+
+def _digests(frame: pd.DataFrame, target: pd.Series[Any]) -> npt.NDArray[np.uint64]:
+    """One number per row (n,), by features and target."""
+    with np.errstate(over="ignore"):
+        of_target = pd.util.hash_pandas_object(target, index=False).to_numpy() * np.uint64(0x9E3779B97F4A7C15)
+    return np.asarray(digests(frame) ^ of_target)
+
+
+def by_row_from(rows: npt.NDArray[np.uint64]) -> int | None:
+    """How often a feature row must occur for its copies to be divided between both sides; None: however
+    often it occurs, its copies stay on one side.
+
+    Copies on one side keep a model from being praised for what it learned by heart. Two kinds of data need
+    the other way, or their hold-out does not represent the rows that will be asked:
+
+    - few distinct feature rows, each on average `COPIES` times there or more: the rows asked later are those
+      that training holds, and a side that lacks some of them says nothing of them. All are divided (1).
+    - a feature row that makes up `HEAVY` of all rows or more, and is there `COPIES` times: it would stand in
+      the hold-out as a whole, or be missing there. Such rows alone are divided.
+
+    Parameters
+    ----------
+    rows : (n,), see `digests`.
+    """
+    counts = np.unique(rows, return_counts=True)[1]
+    if len(rows) == len(counts):
+        return None
+    if len(rows) >= COPIES * len(counts):
+        return 1
+    heavy = max(COPIES, math.ceil(HEAVY * len(rows)))
+    return heavy if counts.max() >= heavy else None
+
+
+def holdout_mask(
+    frame: pd.DataFrame,
+    share: float,
+    seed: int,
+    target: pd.Series[Any] | None = None,
+    by_row_from: int | None = None,
+) -> npt.NDArray[np.bool_]:
+    """Mask (n,) of the hold-out rows.
+
+    A row's side is decided by a hash of its features alone. So rows with equal features are always on the
+    same side, and a row keeps its side when more data is appended: an earlier version was never trained on
+    a row of a later hold-out, and both can be compared on it. Where copies are divided, the target and the
+    number of equal rows before it go into the hash as well: what is appended changes no earlier row's side
+    there, either.
+
+    Parameters
+    ----------
+    frame : features, (n, p). share : of the rows, in (0, 1). seed : another seed, another split.
+    target, by_row_from : which copies are divided; see the function `by_row_from`.
+    """
+    return row_hashes(frame, seed, target, by_row_from) < np.uint64(int(share * 2**64))
+
+
+def row_hashes(
+    frame: pd.DataFrame, seed: int, target: pd.Series[Any] | None = None, by_row_from: int | None = None
+) -> npt.NDArray[np.uint64]:
+    """One number of 64 bits per row (n,), equal for rows that are not to be divided; another seed, other
+    numbers. Parameters as those of `holdout_mask`."""
+    rows = digests(frame)
+    if by_row_from is not None and target is not None:
+        _, kind, copies = np.unique(rows, return_inverse=True, return_counts=True)
+        rows = np.where(copies[kind] >= by_row_from, copy_digests(frame, target), rows)
+    return _mixed(rows, seed)
+
+
+def copy_digests(frame: pd.DataFrame, target: pd.Series[Any]) -> npt.NDArray[np.uint64]:
+    """One number per row (n,), by features, target, and how many equal rows stand before it."""
+    whole = _digests(frame, target)
+    before = pd.Series(whole).groupby(whole).cumcount().to_numpy().astype(np.uint64)
+    return whole ^ _mixed(before, 1)
+
+
+def _mixed(digests: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.uint64]:
+    """The digests (n,), mixed by splitmix64's finaliser."""
+    with np.errstate(over="ignore"):  # wrapping is what a hash does
+        mixed = digests + np.uint64((seed * 0x9E3779B97F4A7C15) % 2**64)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.asarray(mixed ^ (mixed >> np.uint64(31)))
+
+
+def check_split(task: Task, train: pd.Series[Any], held: pd.Series[Any]) -> None:
+    """Raise `TooFewRows` in words when either side is too small or a class is missing from it."""
+    if len(train) < 10 or len(held) < 2:
+        raise TooFewRows(f"{len(train)} training and {len(held)} hold-out rows are too few: send some dozens")
+    if task == "regression":
+        return
+    for side, values in (("training part", train), ("hold-out", held)):
+        if values.nunique() < 2:
+            raise TooFewRows(f"the {side} holds only one class: send more rows of the others")
+
+
+def classification_metrics(
+    classes: npt.NDArray[Any], truth: Any, probability: Floats, threshold: float
+) -> dict[str, float]:
+    """roc_auc, accuracy, precision, recall, f1, log_loss, brier.
+
+    Parameters
+    ----------
+    classes : (k,) in the order of the columns of `probability` (n, k). truth : (n,).
+    threshold : for two classes, the probability of ``classes[1]`` from which it is predicted.
+
+    Two classes: precision, recall and f1 of ``classes[1]``; Brier score of its probability.
+    More: macro averages, one-vs-rest AUC, Brier score summed over the classes (Brier 1950).
+    """
+    truth = np.asarray(truth)
+    if len(classes) == 2:
+        positive = probability[:, 1]
+        actual = (truth == classes[1]).astype(int)
+        predicted = (positive >= threshold).astype(int)
+        return {
+            "roc_auc": float(skm.roc_auc_score(actual, positive)),
+            "accuracy": float(skm.accuracy_score(actual, predicted)),
+            "precision": float(skm.precision_score(actual, predicted, zero_division=0.0)),
+            "recall": float(skm.recall_score(actual, predicted, zero_division=0.0)),
+            "f1": float(skm.f1_score(actual, predicted, zero_division=0.0)),
+            "log_loss": float(skm.log_loss(actual, positive, labels=[0, 1])),
+            "brier": float(skm.brier_score_loss(actual, positive)),
+        }
+    predicted = classes[probability.argmax(axis=1)]
+    onehot = (truth[:, None] == classes[None, :]).astype(float)
+    present = onehot.any(axis=0)
+    macro: dict[str, Any] = {"average": "macro", "zero_division": 0.0}
+    return {
+        "roc_auc": float(
+            np.mean([skm.roc_auc_score(onehot[:, j], probability[:, j]) for j in np.flatnonzero(present)])
+        ),
+        "accuracy": float(skm.accuracy_score(truth, predicted)),
+        "precision": float(skm.precision_score(truth, predicted, **macro)),
+        "recall": float(skm.recall_score(truth, predicted, **macro)),
+        "f1": float(skm.f1_score(truth, predicted, **macro)),
+        "log_loss": float(-np.mean(np.log(np.clip((onehot * probability).sum(axis=1), 1e-15, 1.0)))),
+        "brier": float(np.mean(((onehot - probability) ** 2).sum(axis=1))),
+    }
+
+
+def regression_metrics(truth: Any, predicted: Floats) -> dict[str, float]:
+    """rmse and mae in the target's unit, r2, mape as a share (0.1 = 10 %; rows with truth 0 left out)."""
+    truth = np.asarray(truth, dtype=np.float64)
+    nonzero = truth != 0
+    return {
+        "rmse": float(skm.root_mean_squared_error(truth, predicted)),
+        "mae": float(skm.mean_absolute_error(truth, predicted)),
+        "r2": float(skm.r2_score(truth, predicted)),
+        "mape": float(np.mean(np.abs((truth - predicted)[nonzero] / truth[nonzero])))
+        if nonzero.any()
+        else 0.0,
+    }
+
+
+def score(
+    task: Task, estimator: Any, features: pd.DataFrame, truth: Any, threshold: float
+) -> dict[str, float]:
+    """Metrics of a fitted estimator on labelled rows (n, p).
+
+    Raises
+    ------
+    UnusableAnswers : in words, when its answers cannot be measured.
+    """
+    rows = len(truth)
+    if task == "regression":
+        numbers = _numbers("predict", estimator.predict(features), rows, 1)
+        return regression_metrics(truth, numbers.reshape(rows))
+    classes = len(estimator.classes_)
+    shares = _numbers("predict_proba", estimator.predict_proba(features), rows, classes)
+    return classification_metrics(estimator.classes_, truth, shares.reshape(rows, classes), threshold)
+
+
+def _numbers(method: str, found: Any, rows: int, each: int) -> Floats:
+    """What an estimator answers to the hold-out, as float64 of `rows` times `each` finite numbers."""
+    try:
+        numbers = np.asarray(found, dtype=np.float64)
+    except (TypeError, ValueError):
+        kind = type(found).__name__
+        raise UnusableAnswers(f"{method} gives a {kind} that holds no plain numbers") from None
+    if numbers.size != rows * each or numbers.shape[:1] != (rows,):
+        said = f"{method} gives an array of shape {numbers.shape} for {rows:,} rows"
+        raise UnusableAnswers(f"{said}; it must be {(rows,) if each == 1 else (rows, each)}")
+    bad = int((~np.isfinite(numbers.reshape(rows, each))).any(axis=1).sum())
+    if bad:
+        raise UnusableAnswers(f"{method} gives NaN or an infinity for {bad:,} of {rows:,} rows")
+    return numbers
+
+
+def metrics_of(answers: Answers) -> dict[str, float]:
+    """The same of answers that were collected before."""
+    if answers.predicted is not None:
+        return regression_metrics(answers.truth, answers.predicted)
+    assert answers.probability is not None
+    return classification_metrics(
+        np.array(answers.classes), answers.truth, answers.probability, answers.threshold
+    )
+
+
+def baseline(task: Task, train: Any, held: Any, threshold: float) -> dict[str, float]:
+    """Metrics on the hold-out of an answer that never looks at the features (mean, or class shares)."""
+    dummy = DummyRegressor(strategy="mean") if task == "regression" else DummyClassifier(strategy="prior")
+    dummy.fit(np.zeros((len(train), 1)), train)
+    return score(task, dummy, np.zeros((len(held), 1)), held, threshold)  # type: ignore[arg-type]
+
+
+def prior(task: Task, train: pd.Series[Any]) -> dict[str, Any]:
+    """What the baseline answers to any row, for labelled rows that come later: ``mean``, or ``classes`` (k,)
+    and their ``shares`` (k,)."""
+    if task == "regression":
+        return {"mean": float(train.mean())}
+    classes, counts = np.unique(train.to_numpy(), return_counts=True)
+    return {"classes": classes.tolist(), "shares": (counts / counts.sum()).tolist()}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One condition of the gate: what was measured, what was asked, and whether it holds.
+
+    value, threshold : None where there was nothing to measure; then the message says why.
+    warning : it does not decide, and somebody should read it.
+    """
+
+    name: str
+    value: float | None
+    threshold: float | None
+    passed: bool
+    message: str
+    warning: bool = False
+
+
+def check_gate(
+    gate: Gate,
+    primary: str,
+    candidate: Mapping[str, float],
+    dummy: Mapping[str, float],
+    active: Mapping[str, float] | None,
+    more: Sequence[Check] = (),
+) -> dict[str, Any]:
+    """The gate's verdict: ``{"passed": bool, "checks": [Check…]}``.
+
+    Parameters
+    ----------
+    candidate, dummy, active : metrics on the SAME hold-out; `active` is None without an active version.
+    more : checks of other things (see `vigia_ml.gate`).
+    """
+    checks = [
+        compare("beats_baseline", primary, candidate[primary], dummy[primary], "the baseline's", strict=True)
+    ]
+    for metric, wanted in gate.minimum.items():
+        checks.append(compare(f"minimum_{metric}", metric, candidate[metric], wanted, "the asked"))
+    if active is not None:
+        limit, _ = limit_of(primary, candidate[primary], active[primary], gate.max_regression)
+        whose = "the active version's"
+        if gate.max_regression:
+            sign = "plus" if primary in SMALLER_IS_BETTER else "less"
+            whose = (
+                f"the active version's {active[primary]:.4g} {sign} the allowed {gate.max_regression:.0%}:"
+            )
+        checks.append(compare("not_worse_than_active", primary, candidate[primary], limit, whose))
+    checks += more
+    return {"passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
+
+
+def limit_of(metric: str, value: float, reference: float, allowed: float) -> tuple[float, bool]:
+    """(what `metric` must reach when it may be worse than `reference` by a share of it, whether it does)."""
+    slack = abs(reference) * allowed
+    down = metric in SMALLER_IS_BETTER
+    limit = reference + (slack if down else -slack)
+    return limit, bool(value <= limit if down else value >= limit)
+
+
+def compare(name: str, metric: str, value: float, limit: float, whose: str, *, strict: bool = False) -> Check:
+    down = metric in SMALLER_IS_BETTER
+    ahead = limit - value if down else value - limit
+    passed = ahead > 0 if strict else ahead >= 0
+    word = ("below" if strict else "at most") if down else ("above" if strict else "at least")
+    said = f"{metric} {value:.4g} {'is' if passed else 'is not'} {word} {whose} {limit:.4g}"
+    return Check(name, float(value), float(limit), bool(passed), said)

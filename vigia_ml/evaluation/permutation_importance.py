@@ -1,0 +1,109 @@
+"""Which columns a version leans on: permutation importance.
+
+Breiman, "Random Forests", Machine Learning 45 (2001), section 10; for any model: Fisher, Rudin and Dominici,
+"All models are wrong, but many are useful", JMLR 20 (2019). A column's values are shuffled among the rows;
+what the metric loses is its importance. Columns that say the same share theirs, so that each may look idle.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from vigia_ml.declaration import SMALLER_IS_BETTER
+from vigia_ml.evaluation.outputs import Answers, plain
+from vigia_ml.evaluation.weighted_metrics import metrics
+
+ROWS: Final = 2_000
+FEWEST_ROWS: Final = 200
+REPEATS: Final = 3
+ROWS_AT_ONCE: Final = 20_000
+SECONDS: Final = 0.4
+"""About what it may cost: slow pipelines get fewer rows and repeats, and the result says how many."""
+
+Ask = Callable[[Any, Any], Answers]
+"""(frame (m, p), truth (m,)) -> answers."""
+
+
+def importances(
+    ask: Ask, features: Any, truth: Any, metric: str, seed: int, *, seconds: float = SECONDS
+) -> dict[str, Any] | None:
+    """What `metric` loses when a column is shuffled, columns in descending order; None where it is undefined.
+
+    Parameters
+    ----------
+    features : frame (n, p). truth : (n,).
+
+    Returns
+    -------
+    ``metric``, ``rows``, ``repeats``, ``complete`` (False when time ran out before the last column) and
+    ``columns``: name, mean loss and its standard deviation over the repeats (positive: it is worse without).
+    """
+    truth = np.asarray(truth)
+    drawn = np.random.default_rng(seed).permutation(len(truth))[:ROWS]
+    started = time.monotonic()
+    base = _score(ask, features, truth, drawn, metric)
+    each = max(time.monotonic() - started, 1e-6)
+    names = list(features.columns)
+    if each * len(names) > seconds:
+        fewer = int(len(drawn) * seconds / (each * len(names)))
+        drawn = drawn[: max(FEWEST_ROWS, fewer)]
+        base = _score(ask, features, truth, drawn, metric)
+    if not np.isfinite(base):
+        return None
+    frame, labels = features.iloc[drawn], truth[drawn]
+    sign = 1.0 if metric in SMALLER_IS_BETTER else -1.0
+    losses: dict[str, list[float]] = {name: [] for name in names}
+    repeats, complete, at_once = 0, True, max(1, ROWS_AT_ONCE // len(drawn))
+    for repeat in range(REPEATS):
+        spent = time.monotonic() - started
+        if repeat and spent * (repeat + 1) / repeat > 2 * seconds:
+            break
+        for first in range(0, len(names), at_once):
+            if time.monotonic() - started > 4 * seconds:
+                complete = False
+                break
+            some = names[first : first + at_once]
+            orders = [
+                np.random.default_rng([seed, repeat, first + at]).permutation(len(drawn))
+                for at in range(len(some))
+            ]
+            for name, score in zip(some, _shuffled(ask, frame, labels, some, orders, metric), strict=True):
+                losses[name].append(sign * (score - base))
+        if not complete:
+            break
+        repeats += 1
+    measured = {name: each for name, each in losses.items() if each}
+    found = [
+        {"column": name, "mean": plain(np.mean(measured[name])), "spread": plain(np.std(measured[name]))}
+        for name in sorted(measured, key=lambda name: -float(np.mean(measured[name])))
+    ]
+    return {
+        "metric": metric,
+        "rows": len(drawn),
+        "repeats": max(repeats, 1),
+        "complete": complete or repeats > 0,
+        "columns": found,
+    }
+
+
+def _shuffled(
+    ask: Ask, frame: Any, labels: Any, names: list[Any], orders: list[Any], metric: str
+) -> list[float]:
+    """The metric with each of these columns shuffled alone; asked for together, one block of rows a column,
+    because most pipelines spend more on a call than on a row."""
+    size = len(frame)
+    blocks = frame.iloc[np.tile(np.arange(size), len(names))].reset_index(drop=True)
+    for at, (name, order) in enumerate(zip(names, orders, strict=True)):
+        values = blocks[name].to_numpy(copy=True)
+        values[at * size : (at + 1) * size] = values[:size][order] if at else frame[name].to_numpy()[order]
+        blocks[name] = values
+    answers = ask(blocks, np.tile(labels, len(names)))
+    return [metrics(answers.some(slice(at * size, (at + 1) * size)))[metric] for at in range(len(names))]
+
+
+def _score(ask: Ask, features: Any, truth: Any, rows: Any, metric: str) -> float:
+    return metrics(ask(features.iloc[rows], truth[rows]))[metric]

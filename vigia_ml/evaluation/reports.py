@@ -1,0 +1,131 @@
+"""The two reports: one version on its hold-out, and two versions on the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vigia_ml.declaration import Task
+from vigia_ml.evaluation import bootstrap, curves, permutation_importance, slices
+from vigia_ml.evaluation.outputs import Answers, Floats, plain
+from vigia_ml.evaluation.weighted_metrics import metrics, statistics
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """Labelled rows that the versions judged on them were not fitted on.
+
+    features : frame (n, p). truth : (n,). metric : the model's primary one.
+    slices : names of the columns whose levels are looked at one by one. seed : of resamples and shuffles.
+    """
+
+    task: Task
+    features: Any
+    truth: npt.NDArray[Any]
+    metric: str
+    slices: tuple[str, ...] = ()
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A fitted estimator: the columns it asks for, and the probability from which its answer is true.
+
+    quick : answers as it does, only sooner; asked for the importances where there is one.
+    """
+
+    estimator: Any
+    names: tuple[str, ...]
+    threshold: float = 0.5
+    quick: Any = None
+
+    def answers(self, task: Task, features: Any, truth: Any) -> Answers:
+        return Answers.of(task, self.estimator, features[list(self.names)], truth, self.threshold)
+
+
+def evaluated(held: HoldOut, judged: Judged, answers: Answers | None = None) -> dict[str, Any]:
+    """One version on a hold-out.
+
+    Parameters
+    ----------
+    answers : its answers to those rows, where they are known already.
+
+    Returns
+    -------
+    ``rows``, ``metrics``, ``intervals`` (metric -> [low, high] or None), ``confidence``, ``resamples``,
+    ``roc``, ``calibration``, ``confusion`` or ``residuals`` (see `curves`), ``importance``, ``slices``.
+    """
+    answers = answers or judged.answers(held.task, held.features, held.truth)
+    times = bootstrap.resamples_for(len(answers), answers.rankings)
+    [drawn] = bootstrap.resampled([statistics(answers)], len(answers), times, held.seed)
+    return _report(held, judged, answers, drawn) | _certainty(times)
+
+
+def compared(held: HoldOut, before: Judged, after: Judged) -> dict[str, Any]:
+    """Two versions on the same hold-out.
+
+    Returns
+    -------
+    ``before`` and ``after`` as `evaluated` gives them, and ``differences``: metric -> value (after minus
+    before) and the interval of paired resamples.
+    """
+    ours, theirs = (each.answers(held.task, held.features, held.truth) for each in (after, before))
+    times = bootstrap.resamples_for(len(ours), ours.rankings + theirs.rankings)
+    drawn = bootstrap.resampled([statistics(theirs), statistics(ours)], len(ours), times, held.seed)
+    found = {
+        "before": _report(held, before, theirs, drawn[0]),
+        "after": _report(held, after, ours, drawn[1]),
+        "differences": _differences(metrics(theirs), metrics(ours), *drawn),
+        "rows": len(ours),
+        "metric": held.metric,
+    }
+    return found | _certainty(times)
+
+
+def _certainty(times: int) -> dict[str, Any]:
+    return {"confidence": bootstrap.CONFIDENCE, "resamples": times}
+
+
+def _report(held: HoldOut, judged: Judged, answers: Answers, drawn: Mapping[str, Floats]) -> dict[str, Any]:
+    found = {name: plain(value) for name, value in metrics(answers).items()}
+    columns = [name for name in held.slices if name in held.features.columns]
+    return {
+        "rows": len(answers),
+        "metrics": found,
+        "intervals": {name: bootstrap.interval(drawn[name]) if drawn else None for name in found},
+        **curves.pictures(answers, held.seed),
+        "importance": _importance(held, judged),
+        "slices": slices.table(held.features, answers, columns),
+    }
+
+
+def _importance(held: HoldOut, judged: Judged) -> dict[str, Any] | None:
+    estimator = judged.quick or judged.estimator
+
+    def ask(frame: Any, truth: Any) -> Answers:
+        return Answers.of(held.task, estimator, frame, truth, judged.threshold)
+
+    own = held.features[list(judged.names)]
+    try:
+        return permutation_importance.importances(ask, own, np.asarray(held.truth), held.metric, held.seed)
+    except (ValueError, TypeError):  # a step may refuse shuffled rows: it has answered the whole ones
+        return None
+
+
+def _differences(
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    drawn_before: Mapping[str, Floats],
+    drawn_after: Mapping[str, Floats],
+) -> dict[str, Any]:
+    return {
+        name: {
+            "value": plain(after[name] - before[name]),
+            "interval": bootstrap.interval(drawn_after[name] - drawn_before[name]) if drawn_after else None,
+        }
+        for name in after
+    }

@@ -1,0 +1,215 @@
+"""Rows in, fitted pipeline and its honest metrics out. No Django here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vigia_ml import notes
+from vigia_ml.declaration import ModelDeclaration
+from vigia_ml.evaluation import metrics as evaluation
+from vigia_ml.fitting import frames
+from vigia_ml.fitting.advice import in_words
+from vigia_ml.notes import Note
+from vigia_ml.schema import Column, DatasetSchema, Seen
+
+if TYPE_CHECKING:
+    from vigia_ml.fitting.hyperparameter_search import Search
+
+Report = Callable[[str, int], None]
+"""Called with a stage in words and a percentage of the whole run."""
+
+LEVELS_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training run made.
+
+    pipeline : fitted on the training part alone. metrics, baseline : on the hold-out.
+    schema : the declared schema with what the training part held. threshold : for binary answers, else None.
+    train_features : what it was fitted on, for the comparison of engines.
+    held_features, held_target : the hold-out, for the comparison with the active version.
+    repeated : rows of the dataset that equal an earlier one; duplicates_dropped : of them, not used.
+    by_row_from : which copies were divided; see `vigia_ml.evaluation.metrics.by_row_from`.
+    prior : what the baseline answers; see `vigia_ml.evaluation.metrics.prior`.
+    search : what a search for hyper-parameters found (see `vigia_ml.fitting.hyperparameter_search.Found`), as
+        JSON; else empty.
+    """
+
+    pipeline: Any
+    schema: DatasetSchema
+    metrics: dict[str, float]
+    baseline: dict[str, float]
+    threshold: float | None
+    train_rows: int
+    holdout_rows: int
+    repeated: int
+    duplicates_dropped: int
+    by_row_from: int | None
+    train_features: pd.DataFrame
+    held_features: pd.DataFrame
+    held_target: pd.Series[Any]
+    prior: dict[str, Any] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[Note]:
+        """What is to be said of its rows."""
+        rows = self.train_rows + self.holdout_rows + self.duplicates_dropped
+        return notes.of_rows(rows, self.repeated, self.duplicates_dropped, self.by_row_from)
+
+
+def fit(
+    declaration: ModelDeclaration,
+    frame: pd.DataFrame,
+    report: Report = lambda stage, percent: None,
+    *,
+    search: Search | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    release: bool = False,
+) -> Fitted:
+    """Split, search if asked to, fit, evaluate.
+
+    Parameters
+    ----------
+    frame : (n, features + target), as `vigia_ml.fitting.frames.from_table` makes it.
+    search : for hyper-parameters, on the training part. parameters : of the pipeline, instead of those the
+        declaration gives it.
+    release : take the columns out of `frame` when it is split, so that its rows are not in memory twice.
+
+    Raises
+    ------
+    vigia_ml.fitting.hyperparameter_search.SearchFailed, vigia_ml.fitting.dask_backend.ClusterLost : in words.
+    vigia_ml.evaluation.metrics.TooFewRows : in words, when the split cannot be made.
+    vigia_ml.fitting.advice.TrainingFailed : in words, when the pipeline cannot be built, fitted or asked.
+    """
+    schema, seed = declaration.schema, declaration.seed
+    report("splitting", 20)
+    parts = split(declaration, frame, release=release)
+    train_x, train_y, held_x, held_y = parts.train_x, parts.train_y, parts.held_x, parts.held_y
+    evaluation.check_split(declaration.task, train_y, held_y)
+
+    found: dict[str, Any] = {}
+    if search is not None:
+        from vigia_ml.fitting import hyperparameter_search
+
+        found = hyperparameter_search.search(declaration, search, train_x, train_y, report).to_json()
+        parameters = found["chosen"]
+
+    report("fitting", 30 if search is None else 70)
+    # An estimator without random_state falls back on the global generators: pin them for this fit.
+    random.seed(seed)
+    np.random.seed(seed)
+    with in_words(f"build() of {declaration.name}"):
+        pipeline = declaration.build(seed)
+    pipeline.set_params(**(parameters or {}))
+    with in_words(f"fit of {declaration.name}'s pipeline"):
+        pipeline.fit(train_x, train_y.to_numpy())
+
+    report("evaluating", 75)
+    with in_words(f"the hold-out's answers of {declaration.name}'s pipeline"):
+        metrics = evaluation.score(declaration.task, pipeline, held_x, held_y, declaration.threshold)
+    dummy = evaluation.baseline(declaration.task, train_y, held_y, declaration.threshold)
+    return Fitted(
+        pipeline=pipeline,
+        schema=schema.learn({column.name: seen(column, train_x[column.name]) for column in schema.columns}),
+        metrics=metrics,
+        baseline=dummy,
+        threshold=declaration.threshold if declaration.task == "binary" else None,
+        train_rows=len(train_x),
+        holdout_rows=len(held_x),
+        repeated=parts.repeated,
+        duplicates_dropped=parts.duplicates_dropped,
+        by_row_from=parts.by_row_from,
+        train_features=train_x,
+        held_features=held_x,
+        held_target=held_y,
+        prior=evaluation.prior(declaration.task, train_y),
+        search=found,
+    )
+
+
+def pickled(declaration: ModelDeclaration, fitted: Fitted) -> bytes:
+    """The fitted pipeline as it is stored.
+
+    Raises
+    ------
+    vigia_ml.fitting.advice.TrainingFailed : in words, where it cannot be stored.
+    """
+    from vigia_ml.engines.sklearn import SklearnEngine
+
+    with in_words(f"storing {declaration.name}'s pipeline"):
+        return SklearnEngine(fitted.pipeline, fitted.schema).to_bytes()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows, divided: features (n, p) and target (n,) of the training part and of the hold-out."""
+
+    train_x: pd.DataFrame
+    train_y: pd.Series[Any]
+    held_x: pd.DataFrame
+    held_y: pd.Series[Any]
+    repeated: int
+    duplicates_dropped: int
+    by_row_from: int | None
+
+
+def split(declaration: ModelDeclaration, frame: pd.DataFrame, *, release: bool = False) -> Split:
+    """Divides a frame as every run of this declaration does; `release` as `fit` has it."""
+    schema = declaration.schema
+    target = decode_target(schema.target, frame[schema.target.name])
+    features = frame[list(schema.names)]
+    first = evaluation.distinct(features, target)
+    kept = np.flatnonzero(first) if declaration.drop_duplicates else np.arange(len(features))
+    held, by_row_from = _held(declaration, features, target, kept)
+    sides = [kept[~held], kept[held]]
+    train_y, held_y = (target.iloc[rows].reset_index(drop=True) for rows in sides)
+    del features
+    if release:
+        for name in set(frame.columns) - set(schema.names):
+            del frame[name]
+        train_x, held_x = frames.divided(frame, sides, release=True)
+    else:
+        train_x, held_x = frames.divided(frame[list(schema.names)], sides)
+    repeated, dropped = int((~first).sum()), len(first) - len(kept)
+    return Split(train_x, train_y, held_x, held_y, repeated, dropped, by_row_from)
+
+
+def _held(
+    declaration: ModelDeclaration,
+    features: pd.DataFrame,
+    target: pd.Series[Any],
+    kept: npt.NDArray[np.intp],
+) -> tuple[npt.NDArray[np.bool_], int | None]:
+    """(which of the kept rows are held out, which copies were divided)."""
+    share, seed, by_row_from = declaration.holdout, declaration.seed, declaration.by_row_from
+    if by_row_from == "auto":
+        by_row_from = evaluation.by_row_from(evaluation.digests(features)[kept])
+    if by_row_from is None:  # without a copy of the frame
+        return evaluation.holdout_mask(features, share, seed)[kept], None
+    rows = features.iloc[kept]
+    return evaluation.holdout_mask(rows, share, seed, target.iloc[kept], by_row_from), by_row_from
+
+
+def decode_target(column: Column, values: pd.Series[Any]) -> pd.Series[Any]:
+    """The target as the estimator sees it: bool, str, or float64."""
+    return values.astype(bool) if column.type == "boolean" else values
+
+
+def seen(column: Column, values: pd.Series[Any]) -> Seen | None:
+    """What one training column held (see `vigia_ml.schema.Seen`)."""
+    if column.is_numeric:
+        numbers: npt.NDArray[np.float64] = values.to_numpy(dtype=np.float64)
+        numbers = numbers[np.isfinite(numbers)]
+        return Seen(float(numbers.min()), float(numbers.max())) if len(numbers) else Seen()
+    if column.type == "category" and not column.levels:
+        return Seen(levels=tuple(sorted(values.dropna().unique())[:LEVELS_REMEMBERED]))
+    return None

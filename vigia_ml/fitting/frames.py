@@ -1,0 +1,76 @@
+"""Values -> the frame a pipeline takes. The same for training and for serving. No Django here.
+
+Numbers, integers and booleans become float64 (null = NaN); categories and texts become object columns of
+Python str (null = None). One rule, so that what was trained is what is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vigia_ml.schema import Column, DatasetSchema, Value
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def from_values(schema: DatasetSchema, rows: Sequence[Mapping[str, Value]]) -> pd.DataFrame:
+    """A frame of len(rows) × len(schema.columns), columns in the schema's order."""
+    return pd.DataFrame(
+        {column.name: _series(column, [row[column.name] for row in rows]) for column in schema.columns},
+        index=pd.RangeIndex(len(rows)),
+    )
+
+
+def from_table(columns: Sequence[Column], table: pa.Table) -> pd.DataFrame:
+    """A frame of the named columns of an Arrow table."""
+    return from_arrow(columns, table.column)
+
+
+def from_arrow(columns: Sequence[Column], read: Callable[[str], pa.ChunkedArray]) -> pd.DataFrame:
+    """A frame of columns that are read one by one, by their names, so that no more than one column exists
+    twice at any time. Each stays an array of its own: pandas would copy all to put them into one."""
+    found: dict[str, Any] = {}
+    for column in columns:
+        data = read(column.name)
+        if column.type in ("category", "text"):
+            # Decoding through a dictionary shares one str per level instead of making one per cell.
+            found[column.name] = (
+                data.dictionary_encode().to_pandas().astype(object).where(lambda s: s.notna(), None)
+            )
+        else:
+            # A copy in numpy's memory: Arrow keeps what it frees.
+            found[column.name] = pd.Series(data.cast("float64").to_numpy().copy(), copy=False)
+    return pd.DataFrame(found, copy=False)
+
+
+def divided(
+    frame: pd.DataFrame, parts: Sequence[npt.NDArray[np.intp]], *, release: bool = False
+) -> list[pd.DataFrame]:
+    """Frames of some rows each, by position, with an index of their own.
+
+    Parameters
+    ----------
+    release : take each column out of `frame` before the next one is divided, so that no more than one exists
+        twice; `frame` has none left then.
+    """
+    columns: list[dict[str, pd.Series[Any]]] = [{} for _ in parts]
+    for name in list(frame.columns):
+        series = frame.pop(name) if release else frame[name]
+        values = series.to_numpy()
+        for part, rows in zip(columns, parts, strict=True):
+            part[name] = pd.Series(values[rows], dtype=series.dtype, copy=False)
+        del series, values
+    return [pd.DataFrame(part, copy=False) for part in columns]
+
+
+def _series(column: Column, values: list[Value]) -> pd.Series[Any]:
+    if column.type in ("category", "text"):
+        return pd.Series(values, dtype=object)
+    numbers = [np.nan if value is None else value for value in values]
+    return pd.Series(np.array(numbers, dtype=np.float64))

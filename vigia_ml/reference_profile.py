@@ -1,0 +1,233 @@
+"""The reference profile: frozen bins of the training data, and the rows in each. No Django here.
+
+A drift review only counts: every logged cell falls into one bin of its column, see `vigia_ml.bins`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vigia_ml.bins import LEVELS, SLACK, TENTHS, Bins, Floats, Kind, Whole, quantile_edges
+from vigia_ml.evaluation.outputs import Answers, said
+from vigia_ml.schema import Column, DatasetSchema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Apart = Literal["", "missing", "unseen", "outside"]
+
+TWENTIETHS: Final = 20
+"""Bins of a probability: what is expected of the answers is read from them as well."""
+PREDICTION: Final = "_prediction"
+PROBABILITY: Final = "_probability"
+"""Names of the answers among the columns; a schema's own never begin with an underscore."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnProfile:
+    """One column of the training data, or the answers to the hold-out.
+
+    counts : rows in each bin (k,). sums : of the numbers in each bin (k,); of a level there are none.
+    deviation : standard deviation of the numbers, in the column's unit; None without any.
+    truth : of the answers, by bin (k,) each: ``hits``, the rows that were positive (of two classes) or
+        answered rightly (of more); of a regression ``absolute`` and ``squared``, sums of the errors.
+    """
+
+    name: str
+    bins: Bins
+    counts: tuple[int, ...]
+    sums: tuple[float, ...] = ()
+    deviation: float | None = None
+    truth: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def lone(self) -> int:
+        """Bins of one row; of the levels that share a bin, the least number that a single row can hold."""
+        own = self.counts[: self.bins.missing]
+        if self.bins.kind != "level":
+            return own.count(1)
+        shared = sum(place == LEVELS for place in self.bins.levels.values())
+        return own[: len(self.bins.named)].count(1) + max(0, 2 * shared - sum(own[len(self.bins.named) :]))
+
+    @property
+    def apart(self) -> tuple[Apart, ...]:
+        """For each bin (k,): are its rows missing, unseen in training, outside the training range?"""
+        bins = self.bins
+        if bins.kind == "level" or bins.in_old_meaning:
+            found: list[Apart] = [""] * bins.size
+        else:  # a bin without a training row, where answers have no bin that the gaps share
+            found = ["" if rows else "unseen" for rows in self.counts]
+        for place in bins.outside:
+            found[place] = "outside"
+        if bins.unseen is not None:
+            found[bins.unseen] = "unseen"
+        found[bins.missing] = "missing"
+        return tuple(found)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            **self.bins.to_json(),
+            "counts": list(self.counts),
+            "sums": list(self.sums),
+            "deviation": self.deviation,
+            "truth": {name: list(values) for name, values in self.truth.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ColumnProfile:
+        truth = {name: tuple(map(float, values)) for name, values in data["truth"].items()}
+        return cls(
+            data["name"],
+            Bins.from_json(data),
+            tuple(data["counts"]),
+            tuple(map(float, data["sums"])),
+            data["deviation"],
+            truth,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """columns : in the order of the schema's, so in that of a logged row's cells. answers : `PREDICTION`, and
+    `PROBABILITY` of a classifier, as given to the hold-out."""
+
+    columns: tuple[ColumnProfile, ...]
+    answers: tuple[ColumnProfile, ...]
+
+    @property
+    def in_old_meaning(self) -> bool:
+        """Whether some bins are those of a profile stored before single values had bins of their own."""
+        return any(each.bins.in_old_meaning for each in (*self.columns, *self.answers))
+
+    @property
+    def by_name(self) -> dict[str, ColumnProfile]:
+        return {each.name: each for each in (*self.columns, *self.answers)}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "columns": [each.to_json() for each in self.columns],
+            "answers": [each.to_json() for each in self.answers],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Profile:
+        return cls(
+            tuple(map(ColumnProfile.from_json, data["columns"])),
+            tuple(map(ColumnProfile.from_json, data["answers"])),
+        )
+
+
+# -- making one ----------------------------------------------------------------------------------------
+
+
+def profile(schema: DatasetSchema, features: pd.DataFrame, answers: Answers) -> Profile:
+    """The profile of a version.
+
+    Parameters
+    ----------
+    features : (n, p) of the training part, see `vigia_ml.fitting.frames`. answers : to the hold-out.
+    """
+    columns = tuple(of_column(column, features[column.name].to_numpy()) for column in schema.columns)
+    return Profile(columns, of_answers(answers))
+
+
+def of_column(column: Column, values: npt.NDArray[Any]) -> ColumnProfile:
+    """One column of the training part, (n,), as `vigia_ml.fitting.frames` has it."""
+    if column.type == "category":
+        levels = [None if value is None else str(value) for value in values.tolist()]
+        return _of_levels(column.name, levels, column.levels)
+    if column.type == "boolean":
+        words = {0.0: "false", 1.0: "true"}
+        return _of_levels(column.name, [words.get(value) for value in values.tolist()], ("false", "true"))
+    if column.type == "text":
+        lengths = np.array([math.nan if text is None else len(text) for text in values.tolist()])
+        return _of_numbers(column.name, "length", lengths, quantile_edges(lengths))
+    numbers = values.astype(np.float64)
+    return _of_numbers(column.name, "number", numbers, quantile_edges(numbers))
+
+
+def of_answers(answers: Answers) -> tuple[ColumnProfile, ...]:
+    """The answers to a hold-out, and what was true of them."""
+    if answers.probability is None:
+        assert answers.predicted is not None
+        errors = np.abs(answers.predicted - answers.truth.astype(np.float64))
+        found = _of_answer(PREDICTION, answers.predicted)
+        return (_with_truth(found, answers.predicted, {"absolute": errors, "squared": errors**2}),)
+    extra: tuple[float, ...] = ()
+    if answers.task == "binary":
+        probability = answers.probability[:, 1]
+        chosen = (probability >= answers.threshold).astype(np.int64)
+        hits = answers.positive
+        extra = (answers.threshold,)
+    else:
+        probability = answers.probability.max(axis=1)
+        actual, chosen = answers.places()
+        hits = actual == chosen
+    names = [said(label) for label in answers.classes]
+    sure = _of_answer(PROBABILITY, probability, TWENTIETHS, extra)
+    return (
+        _of_levels(PREDICTION, [names[place] for place in chosen.tolist()], names),
+        _with_truth(sure, probability, {"hits": hits.astype(np.float64)}),
+    )
+
+
+def _of_answer(name: str, numbers: Floats, bins: int = TENTHS, extra: Sequence[float] = ()) -> ColumnProfile:
+    """Gaps stay intervals of their own: expected metrics need the answers in order."""
+    slack = SLACK * float(np.abs(numbers[np.isfinite(numbers)]).max(initial=0.0))
+    return _counted(name, Bins("number", quantile_edges(numbers, bins, extra, slack), (), slack), numbers)
+
+
+def _of_numbers(name: str, kind: Kind, numbers: Floats, edges: tuple[float, ...]) -> ColumnProfile:
+    bins = Bins(kind, edges, ())
+    rows = np.bincount(bins.of_numbers(numbers), minlength=bins.size)
+    inner = range(1, len(edges))
+    gaps = [at for at in inner if not rows[at]]
+    if edges and all(bins.is_single(at) for at in inner if rows[at]):
+        gaps = [0, *gaps, len(edges)]
+    return _counted(name, replace(bins, gaps=tuple(gaps)), numbers)
+
+
+def _counted(name: str, bins: Bins, numbers: Floats) -> ColumnProfile:
+    finite = numbers[np.isfinite(numbers)]
+    places = bins.of_numbers(numbers)
+    return ColumnProfile(
+        name,
+        bins,
+        tuple(np.bincount(places, minlength=bins.size).tolist()),
+        _sums(places, np.where(np.isfinite(numbers), numbers, 0.0), bins.size),
+        float(finite.std()) if len(finite) else None,
+    )
+
+
+def _of_levels(name: str, levels: Sequence[str | None], declared: Sequence[str]) -> ColumnProfile:
+    """`declared` levels have a bin whether or not a row has them, as far as there is room."""
+    rows = Counter(level for level in levels if level is not None)
+    order = sorted({*rows, *declared}, key=lambda level: (-rows[level], level))
+    places = {level: min(place, LEVELS) for place, level in enumerate(order)}
+    bins = Bins("level", levels=places, named=tuple(order[:LEVELS]))
+    counts = np.bincount(bins.of_levels(levels), minlength=bins.size)
+    return ColumnProfile(name, bins, tuple(counts.tolist()))
+
+
+def _with_truth(
+    column: ColumnProfile, numbers: Floats, truth: Mapping[str, npt.NDArray[np.float64]]
+) -> ColumnProfile:
+    places = column.bins.of_numbers(numbers)
+    sums = {name: _sums(places, values, column.bins.size) for name, values in truth.items()}
+    return replace(column, truth=sums)
+
+
+def _sums(places: Whole, values: Floats, size: int) -> tuple[float, ...]:
+    return tuple(np.bincount(places, weights=values, minlength=size).tolist())

@@ -1,0 +1,87 @@
+"""Columns that teach nothing, or nothing that holds for the next row: identifiers, constants, moments."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from vigia_ml.schema.column_stats import Tally
+
+ENOUGH_ROWS: Final = 20  # below it, unique or rising values mean nothing
+NEARLY_UNIQUE: Final = 0.95  # a customer may come twice
+EPOCH: Final = (946_684_800, 2_208_988_800)  # 2000 to 2040, in seconds
+
+_ID_NAME = re.compile(r"(?:^|[\W_])(?:id|uuid|guid|key|nr|no|ref|idx|index|rownum|row)(?:$|[\W_])", re.I)
+_CAMEL_ID = re.compile(r"[a-z](?:ID|Id)$")
+_TIME_NAME = re.compile(r"date|time|stamp|updated|created|modified|(?:^|_)ts$|_at$", re.I)
+
+
+def why_left_out(tally: Tally, sample: Sequence[str]) -> str:
+    """Why a column should not be a feature, or an empty string.
+
+    Parameters
+    ----------
+    sample : its stripped cells from all over the file, in file order.
+    """
+    return _constant(tally) or _moment(tally) or _identifier(tally, sample)
+
+
+def _constant(tally: Tally) -> str:
+    if not tally.filled:
+        return "every cell is blank"
+    if tally.distinct == 1 and not tally.blanks:
+        return f"a constant: every cell is {next(iter(tally.counts))[:40]!r}"
+    return ""
+
+
+def _moment(tally: Tally) -> str:
+    """Dates: later rows always hold values that no training row held."""
+    if tally.kinds["date"] >= 0.95 * tally.filled:
+        return f"a date, such as {tally.odd['date'][0]!r}: make month, weekday or age of it to use it"
+    if not tally.is_numeric or tally.distinct < ENOUGH_ROWS:
+        return ""
+    for unit, scale in (("seconds", 1), ("milliseconds", 1000)):
+        low, high = tally.minimum / scale, tally.maximum / scale
+        if EPOCH[0] <= low and high <= EPOCH[1] and (scale == 1000 or _TIME_NAME.search(tally.name)):
+            first, last = (datetime.fromtimestamp(value, UTC).date() for value in (low, high))
+            return f"a time stamp: {unit} since 1970, from {first} to {last}"
+    if tally.is_whole and all(map(_is_compact_date, itertools.islice(tally.counts, 1000))):
+        return "a date, written YYYYMMDD"
+    return ""
+
+
+def _is_compact_date(text: str) -> bool:
+    if len(text) != 8 or not "19" <= text[:2] <= "21":
+        return False
+    return "01" <= text[4:6] <= "12" and "01" <= text[6:] <= "31"
+
+
+def _identifier(tally: Tally, sample: Sequence[str]) -> str:
+    if tally.rows < ENOUGH_ROWS or tally.distinct_share < NEARLY_UNIQUE:
+        return ""
+    if 2 * tally.signs.total() >= tally.filled:
+        return ""  # amounts of money, whatever else they are
+    named = bool(_ID_NAME.search(tally.name) or _CAMEL_ID.search(tally.name))
+    if tally.is_whole:
+        return _counter(tally, sample, named)
+    if tally.is_numeric or tally.kinds["number"] >= 0.5 * tally.filled or tally.united >= 0.5 * tally.filled:
+        return ""
+    if named or (tally.spaced <= 0.1 * tally.filled and tally.longest <= 64):
+        return f"an identifier: {'every' if tally.is_unique else 'nearly every'} row has its own"
+    return ""
+
+
+def _counter(tally: Tally, sample: Sequence[str], named: bool) -> str:
+    if not tally.is_unique or tally.blanks:
+        return "an identifier by its name, nearly every row has its own" if named else ""
+    numbers = [tally.number(cell) for cell in sample]
+    if all(a < b for a, b in itertools.pairwise(numbers)):
+        return "a counter: it rises from row to row"
+    if named:
+        return "an identifier: a number of its own in every row"
+    if tally.maximum - tally.minimum + 1 == tally.rows:
+        return f"an identifier: the numbers from {tally.minimum:.0f} to {tally.maximum:.0f}, each once"
+    return ""

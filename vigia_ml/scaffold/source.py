@@ -1,0 +1,267 @@
+"""The text of a model file: what `ruff format` would write, and nothing in it that a CSV could inject.
+
+Whatever comes from the CSV reaches the file through `literal` (as a Python string) or `comment` (one line,
+printable characters only).
+"""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from vigia_ml.declaration import Task
+from vigia_ml.scaffold.proposal import Planned, Proposal
+from vigia_ml.schema import Column
+
+WIDTH: Final = 110
+STEP: Final = "    "
+PRIMARY: Final[dict[Task, str]] = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "r2"}
+"""Each can be told from outcomes as well: of more than two classes the area cannot."""
+LEAST: Final[dict[Task, tuple[str, float]]] = {
+    "binary": ("roc_auc", 0.6),
+    # An accuracy that is good depends on how common the classes are; this does not.
+    "multiclass": ("roc_auc", 0.6),
+    "regression": ("r2", 0.1),
+}
+ESTIMATOR: Final[dict[Task, str]] = {
+    "binary": "HistGradientBoostingClassifier",
+    "multiclass": "HistGradientBoostingClassifier",
+    "regression": "HistGradientBoostingRegressor",
+}
+ROWS_FOR_DEFAULTS: Final = 1_000
+
+
+def render(proposal: Proposal, came_from: str, *, drop_duplicates: bool = False) -> str:
+    """The whole file.
+
+    Parameters
+    ----------
+    came_from : the CSV's name, for a comment. drop_duplicates : what the file declares.
+    """
+    lines = [*_head(proposal, came_from), *_schema(proposal), *_build(proposal)]
+    lines += _model(proposal, drop_duplicates)
+    if any(_is_overlong(line) for line in lines):
+        lines.insert(1, "# ruff: noqa: E501 (names and levels stand as they are)")
+    return "\n".join(lines) + "\n"
+
+
+# -- Python text ---------------------------------------------------------------------------------------
+
+
+def literal(value: object) -> str:
+    """`value` as Python source in the formatter's style; only str, bool, int, float, None and tuples."""
+    if isinstance(value, tuple):
+        inside = ", ".join(literal(each) for each in value)
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    if not isinstance(value, str):
+        return repr(value)
+    # repr() escapes whatever is not printable; it is asked about text without quotes, which are ours to do.
+    quote = "'" if value.count('"') > value.count("'") else '"'
+    plain = "".join(repr(character)[1:-1] if character not in "'\"" else character for character in value)
+    return quote + plain.replace(quote, "\\" + quote) + quote
+
+
+def comment(text: str, indent: str = "") -> list[str]:
+    """`text` as comment lines; characters that are not printable are escaped."""
+    safe = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    room = WIDTH - len(indent) - 2
+    wide = _width(safe) > len(safe)
+    wrapped = textwrap.wrap(safe, room // 2 if wide else room, subsequent_indent="  ") or [""]
+    return [f"{indent}# {line}".rstrip() for line in wrapped]
+
+
+def call(head: str, arguments: Sequence[tuple[str, object]], indent: str) -> list[str]:
+    """``head(…),`` on one line where it fits, else an argument a line."""
+    parts = [f"{name}={literal(value)}" if name else literal(value) for name, value in arguments]
+    line = f"{indent}{head}({', '.join(parts)}),"
+    if _fits(line):
+        return [line]
+    inner = indent + STEP
+    lines = [f"{indent}{head}("]
+    for (name, value), part in zip(arguments, parts, strict=True):
+        if isinstance(value, tuple) and not _stays(f"{inner}{part},", value):
+            lines += [f"{inner}{name}=(", *(f"{inner}{STEP}{literal(each)}," for each in value), f"{inner}),"]
+        else:
+            lines.append(f"{inner}{part},")
+    return [*lines, f"{indent}),"]
+
+
+def _fits(line: str) -> bool:
+    # Text that is not ASCII may be wider than it is long: then the layout that holds either way.
+    return line.isascii() and len(line) <= WIDTH
+
+
+def _stays(line: str, items: tuple[object, ...]) -> bool:
+    """Whether a tuple may stay on its line; one item alone is joined again wherever it fits."""
+    return _width(line) <= WIDTH if len(items) == 1 else _fits(line)
+
+
+def _width(line: str) -> int:
+    """Columns a line takes on a screen."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line
+    )
+
+
+def _is_overlong(line: str) -> bool:
+    """Whether the linter will say so: a line of one word cannot be broken and is let pass."""
+    words = line.split()
+    return _width(line) > WIDTH and len(words) > 1 and "://" not in words[-1]
+
+
+# -- the parts of the file -----------------------------------------------------------------------------
+
+
+def _head(proposal: Proposal, came_from: str) -> list[str]:
+    said = f"Written by `manage.py startmodel` from {came_from} ({proposal.rows:,} rows); now it is yours."
+    return [
+        f'"""The model {proposal.name}: to be read and corrected, above all where it says "guessed"."""',
+        "",
+        *comment(said),
+        *comment("What to check, and how to change a model that has versions: docs/adding-a-model.md."),
+        "",
+        "from __future__ import annotations",
+        "",
+        "from typing import Any",
+        "",
+        "from vigia_ml.declaration import Gate, ModelDeclaration",
+        "from vigia_ml.schema import Column, DatasetSchema",
+        "",
+    ]
+
+
+def _schema(proposal: Proposal) -> list[str]:
+    lines = [
+        "# Fill in what each column means (description) and its unit: the API's documentation shows both.",
+        "SCHEMA = DatasetSchema(",
+        f"{STEP}columns=(",
+    ]
+    for planned in proposal.features:
+        lines += _column(planned, STEP * 2)
+    lines.append(f"{STEP}),")
+    lines += _column(proposal.target, STEP, "target=Column")
+    if proposal.key is not None:
+        lines.append(f"{STEP}key={literal(proposal.key)},  # logged with each prediction; no feature")
+    if proposal.left_out:
+        lines += comment("Accepted and not used, so that rows of the CSV can be sent as they are.", STEP)
+        lines.append(f"{STEP}ignored=(")
+        for planned in proposal.left_out:
+            lines += comment(f"guessed: {'; '.join(planned.remarks)}", STEP * 2)
+            lines.append(f"{STEP * 2}{literal(planned.source)},")
+        lines.append(f"{STEP}),")
+    return [*lines, ")", "", ""]
+
+
+def _column(planned: Planned, indent: str, head: str = "Column") -> list[str]:
+    column = planned.column
+    assert column is not None
+    lines = comment(f"guessed: {'; '.join(planned.remarks)}", indent)
+    if planned.suspicion:
+        lines += comment(f"SUSPICIOUS: {planned.suspicion}", indent)
+    return lines + call(head, _arguments(column), indent)
+
+
+def _arguments(column: Column) -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = [("", column.name), ("", column.type), ("description", "")]
+    if column.is_numeric:
+        found.append(("unit", ""))
+    defaults = Column("any", column.type)
+    for name in (
+        "nullable",
+        "levels",
+        "minimum",
+        "maximum",
+        "aliases",
+        "normalise",
+        "max_length",
+        "missing",
+        "signs",
+        "example",
+    ):
+        value = getattr(column, name)
+        if value != getattr(defaults, name):
+            found.append((name, value))
+    return found
+
+
+def _build(proposal: Proposal) -> list[str]:
+    has_texts = any(planned.column and planned.column.type == "text" for planned in proposal.features)
+    model, leaf = ESTIMATOR[proposal.task], ""
+    if proposal.rows < ROWS_FOR_DEFAULTS:
+        leaf = f", min_samples_leaf={max(2, proposal.rows // 50)}"
+    imports = [
+        "from sklearn.compose import ColumnTransformer",
+        *(["from sklearn.decomposition import TruncatedSVD"] if has_texts else []),
+        f"from sklearn.ensemble import {model}",
+        *(["from sklearn.feature_extraction.text import HashingVectorizer"] if has_texts else []),
+        f"from sklearn.pipeline import Pipeline{', make_pipeline' if has_texts else ''}",
+        "from sklearn.preprocessing import OrdinalEncoder",
+    ]
+    body = [
+        *imports,
+        "",
+        'as_they_are = ("number", "integer", "boolean")',
+        "numbers = [column.name for column in SCHEMA.columns if column.type in as_they_are]",
+        'categories = [column.name for column in SCHEMA.columns if column.type == "category"]',
+        "# NaN for a level that training did not hold: -1 would make it a neighbour of the first level.",
+        'codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=float("nan"))',
+        *_parts(has_texts),
+        *_leaf_comment(proposal.rows, leaf),
+        f"model = {model}(early_stopping=False{leaf}, random_state=seed)",
+        'return Pipeline([("features", ColumnTransformer(parts)), ("model", model)])',
+    ]
+    texts = "texts as 16 numbers, " if has_texts else ""
+    said = f"Numbers as they are (a blank is NaN), categories as codes, {texts}gradient-boosted trees."
+    return [
+        "def build(seed: int) -> Any:",
+        f'{STEP}"""{said}"""',
+        *(f"{STEP}{line}" if line else "" for line in body),
+        "",
+        "",
+    ]
+
+
+def _parts(has_texts: bool) -> list[str]:
+    if not has_texts:
+        return ['parts = [("numbers", "passthrough", numbers), ("categories", codes, categories)]']
+    return [
+        'parts: list[Any] = [("numbers", "passthrough", numbers), ("categories", codes, categories)]',
+        "for column in SCHEMA.columns:",
+        f'{STEP}if column.type == "text":',
+        f"{STEP * 2}# str() turns a blank into the word None, so that a missing text is a word of its own.",
+        f"{STEP * 2}words = HashingVectorizer(n_features=4096, preprocessor=str)",
+        f"{STEP * 2}shrunk = make_pipeline(words, TruncatedSVD(16, random_state=seed))",
+        f'{STEP * 2}parts.append((f"words of {{len(parts)}}", shrunk, column.name))',
+    ]
+
+
+def _leaf_comment(rows: int, leaf: str) -> list[str]:
+    if not leaf:
+        return []
+    return [
+        f"# scikit-learn's 20 rows a leaf would be too many for {rows:,} rows: take it out as data grows."
+    ]
+
+
+def _model(proposal: Proposal, drop_duplicates: bool) -> Iterable[str]:
+    metric, least = LEAST[proposal.task]
+    title = proposal.name.replace("_", " ").capitalize()
+    described = f"Predicts {proposal.target.source} from {len(proposal.features)} columns."
+    inner = [
+        f"name={literal(proposal.name)},",
+        f"title={literal(title)},",
+        f"description={literal(described)},",
+        f"task={literal(proposal.task)},",
+        "schema=SCHEMA,",
+        "build=build,",
+        f"primary_metric={literal(PRIMARY[proposal.task])},",
+        "# Modest on purpose: raise it to what you would miss. Beating the baseline is always asked for.",
+        f"gate=Gate(minimum={{{literal(metric)}: {least!r}}}, max_regression=0.02),",
+        '# "manual": the admin decides about each new version; "if_better" leaves it to the gate.',
+        'policy="manual",',
+    ]
+    if drop_duplicates:
+        inner.append("drop_duplicates=True,  # as asked: a repeated row is the same thing listed twice")
+    return ["MODEL = ModelDeclaration(", *(f"{STEP}{line}" for line in inner), ")"]

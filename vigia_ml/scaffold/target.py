@@ -1,0 +1,178 @@
+"""The target's column and the task it makes, with what had to be chosen said in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from vigia_ml.declaration import Task
+from vigia_ml.scaffold.csv_survey import CannotInfer
+from vigia_ml.schema.column_stats import Tally
+from vigia_ml.schema.columns import FALSE_WORDS, TRUE_WORDS, Column
+from vigia_ml.schema.type_inference import canonical_levels, normalisation, null_options, room_for
+
+MOST_CLASSES: Final = 20
+MOST_CLASSES_ASKED: Final = 200
+ROWS_PER_CLASS: Final = 5
+LABELS: Final = 5  # whole numbers 0, 1, 2… up to so many are taken for labels, more for a quantity
+FEWEST_ROWS: Final = 30
+PLAUSIBLE_CLASSES: Final = frozenset(("none", "nil", "-", "--", "."))
+
+
+@dataclass(frozen=True)
+class Target:
+    """The target as declared, the task, and what was guessed about both."""
+
+    column: Column
+    task: Task
+    remarks: tuple[str, ...]
+
+
+class Unlabelled(CannotInfer):
+    """Rows without a target; they can be left out."""
+
+
+def check(tally: Tally, first_blank: int | None, *, skip_unlabelled: bool) -> None:
+    """Raise `CannotInfer` for a target nothing can be learned from."""
+    name = tally.name
+    if tally.blanks and not skip_unlabelled and tally.filled:
+        are = "row has" if tally.blanks == 1 else "rows have"
+        where = f" (first on line {first_blank})" if first_blank else ""
+        words = "".join(f", {word!r} in {times:,}" for word, times in sorted(tally.missing.items()))
+        raise Unlabelled(
+            f"{tally.blanks:,} {are} a blank target {name!r}{where}{words}: remove such rows, they teach "
+            "nothing"
+        )
+    if tally.filled < FEWEST_ROWS:
+        labelled = " with a target" if tally.blanks else ""
+        raise CannotInfer(
+            f"{tally.filled} rows{labelled} are too few: send at least {FEWEST_ROWS}, better some hundreds"
+        )
+    if tally.distinct == 1:
+        value = next(iter(tally.counts))
+        raise CannotInfer(f"the target {name!r} is {value[:40]!r} in every row: there is nothing to learn")
+
+
+def propose(tally: Tally, name: str, aliases: tuple[str, ...], asked: Task | None) -> Target:
+    """The target's declaration.
+
+    Parameters
+    ----------
+    name : canonical name. aliases : other names. asked : the task when the user said so.
+
+    Raises
+    ------
+    CannotInfer : when the column does not fit the task, or fits none.
+    """
+    found = _propose(tally, name, aliases, asked)
+    signs = tuple(sorted(tally.signs)) if found.column.is_numeric else ()
+    column = replace(found.column, missing=tuple(sorted(tally.missing)), signs=signs)
+    written = f"written with {', '.join(map(repr, signs))}, which is dropped"
+    unlabelled = f"{tally.blanks:,} rows without a target are left out"
+    remarks = [*([written] if signs else []), *([unlabelled] if tally.blanks else []), *found.remarks]
+    return Target(column, found.task, tuple(remarks))
+
+
+def _propose(tally: Tally, name: str, aliases: tuple[str, ...], asked: Task | None) -> Target:
+    if asked is None:
+        _check_words(tally)
+    task, why = (asked, "as asked") if asked else _guess_task(tally)
+    if task == "regression":
+        if not tally.is_numeric:
+            odd = next(iter((*tally.odd.get("text", []), *tally.odd.get("date", []), *tally.counts)))
+            raise CannotInfer(f"a regression needs a target of numbers, {tally.name!r} holds {odd[:40]!r}")
+        column = Column(name, "integer" if tally.is_whole else "number", aliases=aliases)
+        what = "whole numbers" if tally.is_whole else "numbers"
+        return Target(column, task, (f"{what} from {tally.minimum:.6g} to {tally.maximum:.6g}", why))
+    if task == "binary":
+        return _binary(tally, name, aliases, why)
+    return _multiclass(tally, name, aliases, why)
+
+
+def _check_words(tally: Tally) -> None:
+    """Raise `CannotInfer` where a word among the classes more probably stands for a missing value."""
+    words = [word for word in tally.words if word.lower() not in PLAUSIBLE_CLASSES]
+    if words:
+        rows = sum(tally.words[word] for word in words)
+        task = "binary" if tally.distinct == 2 else "multiclass"
+        raise CannotInfer(
+            f"the target {tally.name!r} holds {', '.join(map(repr, sorted(words)))} in {rows:,} "
+            f"{'row' if rows == 1 else 'rows'}: {null_options(words)} reads it as missing, "
+            f"--task {task} takes it as a class"
+        )
+
+
+def _guess_task(tally: Tally) -> tuple[Task, str]:
+    if tally.is_flag or tally.distinct == 2:
+        return "binary", "two different values"
+    if tally.is_whole and tally.distinct <= 10:
+        low, high = int(tally.minimum), int(tally.maximum)
+        named = f"ambiguous: only {tally.distinct} whole numbers, {low} to {high}"
+        if low in (0, 1) and tally.distinct <= LABELS and high - low + 1 == tally.distinct:
+            return "multiclass", f"{named}, taken for labels (--task regression if they are a quantity)"
+        return "regression", f"{named}, taken for a quantity (--task multiclass if they are labels)"
+    if tally.is_numeric:
+        return "regression", "a quantity"
+    few = tally.distinct <= MOST_CLASSES and tally.distinct * ROWS_PER_CLASS <= tally.rows
+    if not few:
+        raise CannotInfer(
+            f"the target {tally.name!r} holds {tally.distinct:,} different texts in {tally.rows:,} rows: "
+            "neither numbers nor classes (--task multiclass if they are classes all the same)"
+        )
+    return "multiclass", f"{tally.distinct} different texts"
+
+
+def _binary(tally: Tally, name: str, aliases: tuple[str, ...], why: str) -> Target:
+    texts = {text.lower() for text in tally.counts}
+    if texts <= {*TRUE_WORDS, *FALSE_WORDS} and _has_both(texts):
+        said = f"{', '.join(sorted(tally.counts))} read as no and yes; answers are true and false"
+        return Target(Column(name, "boolean", aliases=aliases), "binary", (said, why))
+    normalise = normalisation(tally.counts)
+    levels = canonical_levels(tally.counts, normalise)
+    if len(levels) != 2:
+        raise CannotInfer(f"a binary target has two values, {tally.name!r} has {len(levels):,}")
+    column = Column(
+        name,
+        "category",
+        levels=levels,
+        aliases=aliases,
+        normalise=normalise,
+        max_length=room_for(tally.longest),
+    )
+    positive = f"the probability answered is that of the second level, {levels[1][:60]!r}"
+    return Target(column, "binary", (positive, *_words(tally), *_as_text(tally), why))
+
+
+def _has_both(words: set[str]) -> bool:
+    return bool(words & set(TRUE_WORDS)) and bool(words & set(FALSE_WORDS))
+
+
+def _multiclass(tally: Tally, name: str, aliases: tuple[str, ...], why: str) -> Target:
+    if tally.distinct > MOST_CLASSES_ASKED:
+        raise CannotInfer(f"{tally.distinct:,} classes in {tally.name!r} are too many for one model here")
+    normalise = normalisation(tally.counts)
+    levels = canonical_levels(tally.counts, normalise)
+    if len(levels) < 2:
+        raise CannotInfer(f"the target {tally.name!r} has one level only, once case does not count")
+    column = Column(
+        name,
+        "category",
+        levels=levels,
+        aliases=aliases,
+        normalise=normalise,
+        max_length=room_for(tally.longest),
+    )
+    return Target(column, "multiclass", (f"{len(levels)} classes", *_words(tally), *_as_text(tally), why))
+
+
+def _words(tally: Tally) -> tuple[str, ...]:
+    if not tally.words:
+        return ()
+    return (f"{', '.join(map(repr, sorted(tally.words)))} is a class ({null_options(tally.words)}: missing)",)
+
+
+def _as_text(tally: Tally) -> tuple[str, ...]:
+    if not tally.is_numeric:
+        return ()
+    label = next(iter(tally.counts))
+    return (f'labels are text, although they look like numbers: JSON says "{label}", not {label}',)

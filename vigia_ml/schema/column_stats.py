@@ -1,0 +1,220 @@
+"""Counts what the cells of a CSV column are, batch by batch. No Django here, and no numpy either."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from vigia_ml.schema import numerals
+from vigia_ml.schema.columns import EXACT_INTEGER, FALSE_WORDS, LARGEST, TRUE_WORDS
+from vigia_ml.schema.numerals import PARENTHESES, PLAIN, NumberFormat
+
+Kind = Literal["integer", "number", "code", "date", "text"]
+
+DISTINCT_LIMIT: Final = 100_000  # beyond it cells are still classified, but no longer told apart
+
+_INTEGER = re.compile(r"[+-]?(?:0|[1-9]\d{0,15})", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?[eE]\+?\d{1,2}", re.ASCII)  # 1e+05, as R writes a whole number
+_DECIMAL = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][+-]?\d{1,3})?", re.ASCII)
+_DIGITS = re.compile(r"[+-]?\d+", re.ASCII)
+_WITH_UNIT = re.compile(r"[+-]?\d+(?:[.,]\d+)?\s*[^\d\s.,:/-][^\d]{0,9}")
+_TIME = r"(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(?:Z|[AaPp][Mm]|[+-]\d{2}:?\d{2})?)?"
+_DATE = re.compile(
+    rf"(?:\d{{4}}[-/.]\d{{1,2}}[-/.]\d{{1,2}}"
+    rf"|\d{{1,2}}([-/.])\d{{1,2}}\1(?:\d{{4}}|\d{{2}})"
+    rf"|\d{{1,2}}[ -][A-Za-z]{{3,9}}[ -](?:\d{{4}}|\d{{2}})){_TIME}",
+    re.ASCII,
+)
+
+
+def kind_of(text: str, numbers: NumberFormat = PLAIN) -> Kind:
+    """What one stripped, non-empty cell is by itself.
+
+    ``code`` is digits that are no number: with a leading zero, or too many to be exact as a double.
+    """
+    if _INTEGER.fullmatch(text):
+        return "integer" if abs(int(text)) <= EXACT_INTEGER else "code"
+    if _DIGITS.fullmatch(text):
+        return "code"
+    plain = numerals.plain(text, numbers) or ""
+    if _INTEGER.fullmatch(plain):
+        return "integer" if abs(int(plain)) <= EXACT_INTEGER else "code"
+    if _WHOLE.fullmatch(plain) and abs(float(plain)) < EXACT_INTEGER:
+        return "integer"
+    if _DECIMAL.fullmatch(plain):
+        return "number" if abs(float(plain)) <= LARGEST else "text"
+    return "date" if _DATE.fullmatch(text) else "text"
+
+
+def to_float(text: str, numbers: NumberFormat = PLAIN) -> float:
+    """A cell that `kind_of` calls integer or number, signs around it left out; anything else as NaN."""
+    text = numerals.split_signs(text.strip())[0]
+    if not text or kind_of(text, numbers) not in ("integer", "number"):
+        return math.nan
+    return float(numerals.plain(text, numbers) or text)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the cells of one column are, counted batch by batch; the file is never held whole.
+
+    name : as it stands in the header. numbers : the marks of the file.
+    nulls : words that stand for a missing value, as told; they count as blank.
+    rows, blanks : cells seen, empty ones among them.
+    missing : word for a missing value -> cells of it, which are among the blanks.
+    words : cell that may be such a word (`numerals.is_missing_word`) -> how often; see `settle`.
+    signs : sign around a number -> cells with it; the numbers count as such.
+    counts : cell -> how often, while there are at most `DISTINCT_LIMIT` different ones.
+    kinds : kind -> cells of it. odd : kind -> a few different cells of it.
+    minimum, maximum : of the integers and numbers. longest : characters of the longest cell.
+    spaced : cells with white space inside. united : cells that are a number followed by a unit.
+    """
+
+    name: str
+    numbers: NumberFormat = PLAIN
+    nulls: frozenset[str] = frozenset()
+    rows: int = 0
+    blanks: int = 0
+    missing: Counter[str] = field(default_factory=Counter)
+    words: Counter[str] = field(default_factory=Counter)
+    signs: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[Kind] = field(default_factory=Counter)
+    odd: dict[Kind, list[str]] = field(default_factory=dict)
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    longest: int = 0
+    spaced: int = 0
+    united: int = 0
+    overflowed_at: int = 0
+    _known: dict[str, tuple[Kind, tuple[str, ...]]] = field(default_factory=dict)
+    _null_numbers: frozenset[float] = frozenset()
+
+    def __post_init__(self) -> None:
+        found = (to_float(word) for word in self.nulls)
+        self._null_numbers = frozenset(number for number in found if not math.isnan(number))
+
+    def add(self, cells: Iterable[str]) -> None:
+        """Counts one batch of cells."""
+        batch = Counter(map(str.strip, cells))
+        self.rows += batch.total()
+        self.blanks += batch.pop("", 0)
+        for text, times in batch.items():
+            if text in self.nulls or (self._null_numbers and self._is_null_number(text)):
+                self._leave_out(text, times)
+                continue
+            kind, signs = self._known.get(text) or self._meet(text)
+            self.kinds[kind] += times
+            if kind == "text":
+                self.united += times * bool(_WITH_UNIT.fullmatch(text))
+                if numerals.is_missing_word(text):
+                    self.words[text] += times
+            for sign in signs:
+                self.signs[sign] += times
+            self.spaced += times * (" " in text)
+            if not self.overflowed_at:
+                self.counts[text] += times
+        if not self.overflowed_at and len(self.counts) > DISTINCT_LIMIT:
+            self.overflowed_at = self.filled
+
+    def settle(self) -> None:
+        """Takes words for a missing value as such where everything else is a number, a flag or a date.
+
+        Among other texts they may be levels (``None``, ``-``), and stay what they are.
+        """
+        if "+" in self.counts:
+            self.words.pop("-", None)
+        if not self.words:
+            return
+        others = self.filled - self.words.total()
+        numbers = self.kinds["integer"] + self.kinds["number"]
+        if others in (numbers, self.kinds["date"]) or self._flags(self.counts.keys() - self.words.keys()):
+            for word, times in self.words.items():
+                self.kinds["text"] -= times
+                self.counts.pop(word, None)
+                self._leave_out(word, times)
+            self.odd.pop("text", None)
+            self.words.clear()
+
+    def _leave_out(self, word: str, times: int) -> None:
+        self.blanks += times
+        self.missing[word] += times
+
+    def _is_null_number(self, text: str) -> bool:
+        return to_float(text, self.numbers) in self._null_numbers
+
+    def number(self, text: str) -> float:
+        """A cell as a float; NaN for one that is none, or stands for a missing value."""
+        found = to_float(text, self.numbers)
+        return math.nan if found in self._null_numbers else found
+
+    def _meet(self, text: str) -> tuple[Kind, tuple[str, ...]]:
+        kind = kind_of(text, self.numbers)
+        signs: tuple[str, ...] = ()
+        if kind == "text":
+            bare, found = numerals.split_signs(text)
+            if found and (inner := kind_of(bare, self.numbers)) in ("integer", "number"):
+                kind, signs = inner, found
+        if len(self._known) <= DISTINCT_LIMIT:
+            self._known[text] = kind, signs
+        if kind in ("integer", "number"):
+            number = to_float(text, self.numbers)
+            self.minimum, self.maximum = min(self.minimum, number), max(self.maximum, number)
+        self.longest = max(self.longest, len(text))
+        kept = self.odd.setdefault(kind, [])
+        if len(kept) < 3:
+            kept.append(text)
+        return kind, signs
+
+    @property
+    def filled(self) -> int:
+        """Cells that are not blank."""
+        return self.rows - self.blanks
+
+    @property
+    def distinct(self) -> int:
+        """Different non-blank cells, as far as they were told apart."""
+        return len(self.counts)
+
+    @property
+    def distinct_share(self) -> float:
+        """Different cells per non-blank cell, in [0, 1]; 1 means unique."""
+        return self.distinct / max(1, self.overflowed_at or self.filled)
+
+    @property
+    def is_unique(self) -> bool:
+        return self.distinct_share == 1.0
+
+    @property
+    def currencies(self) -> list[str]:
+        """The signs that say of what a number is: more than one make numbers that cannot be compared."""
+        return sorted(self.signs.keys() - {PARENTHESES})
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every filled cell is an integer, and written as one."""
+        return self.is_numeric and self.filled == self.kinds["integer"]
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether every filled cell is a number, and all are of one currency or all of them per cent."""
+        if not 0 < self.filled == self.kinds["integer"] + self.kinds["number"] or len(self.currencies) > 1:
+            return False
+        return not self.signs["%"] or self.signs["%"] == self.filled  # 45 % beside 0.45
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it holds the words of yes and of no, and no others (0 and 1 alone are integers)."""
+        if self.is_numeric or self.distinct > len(TRUE_WORDS) * 4:
+            return False
+        return self._flags(self.counts.keys())
+
+    @staticmethod
+    def _flags(texts: Iterable[str]) -> bool:
+        words = {text.lower() for text in texts}
+        yes, no = words & set(TRUE_WORDS), words & set(FALSE_WORDS)
+        return bool(yes and no) and not words - yes - no

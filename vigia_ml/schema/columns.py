@@ -1,0 +1,346 @@
+"""One column: its type, its limits, and the reading of one value."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from vigia_ml.schema import numerals
+from vigia_ml.schema.faults import Fault, echo
+from vigia_ml.schema.numerals import PLAIN, NumberFormat
+
+ColumnType = Literal["number", "integer", "boolean", "category", "text"]
+Normalisation = Literal["strip", "lower", "lower_snake"]
+Value = float | int | bool | str | None
+
+# Integers beyond this are not exact as a double, which is what JavaScript, JSONB and the models use.
+EXACT_INTEGER = 2**53
+# Beyond this a number is infinite in single precision, in which forests and ONNX compute.
+LARGEST = 3.4028234e38
+# What is counted by a column is stored under its name (predictions.models.Rollup, DriftFinding).
+LONGEST_NAME = 200
+TRUE_WORDS = ("true", "yes", "1", "1.0", "si", "sí", "y", "t")
+FALSE_WORDS = ("false", "no", "0", "0.0", "n", "f")
+
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
+_WHOLE = re.compile(r"([+-]?\d{1,30})(?:\.0*)?", re.ASCII)
+_SPACES = re.compile(r"\s+")
+
+
+class BadValue(Exception):
+    """A value its column does not accept; carries the fault (without a place)."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        super().__init__(fault.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the training data held in one column; frozen with the version that learned it.
+
+    minimum, maximum : range of the finite numbers, in the column's unit (None without any).
+    levels : the distinct levels of a category without declared levels, sorted.
+    """
+
+    minimum: float | None = None
+    maximum: float | None = None
+    levels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the training CSV, as declared.
+
+    Parameters
+    ----------
+    name : canonical name, of `LONGEST_NAME` characters at most; what the pipeline and the log see.
+    type : ``number`` (double), ``integer`` (exact up to 2^53), ``boolean``, ``category`` (text out of
+        known levels) or ``text`` (free).
+    description, unit : for people and for OpenAPI.
+    nullable : whether the value may be null, absent or an empty CSV cell.
+    levels : the accepted levels of a category, in canonical form. Empty: any text is accepted, the
+        training data's levels are remembered and others are flagged with a warning.
+    minimum, maximum : inclusive bounds; a number outside is refused.
+    aliases : other names under which the column may come, however long.
+    normalise : what is done to a category or text before it is compared: ``strip`` surrounding spaces,
+        ``lower`` also lower-cases, ``lower_snake`` also turns inner spaces into underscores.
+    max_length : longest accepted text, in characters.
+    missing : words that stand for null, in CSV as in JSON (``NA``, ``-999``). In numbers and booleans case
+        does not count, and a number means itself however it is written.
+    signs : signs that a CSV may write around a number: of a currency, ``%``, ``()`` for a negative one.
+    example : a valid value for forms and documentation.
+    seen : what the training data held (set on a version's schema, not in a declaration).
+    """
+
+    name: str
+    type: ColumnType
+    description: str = ""
+    unit: str = ""
+    nullable: bool = False
+    levels: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    aliases: tuple[str, ...] = ()
+    normalise: Normalisation = "strip"
+    max_length: int = 200
+    missing: tuple[str, ...] = ()
+    signs: tuple[str, ...] = ()
+    example: Value = None
+    seen: Seen | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name != self.name.strip() or self.name.startswith("_"):
+            raise ValueError(f"column name {self.name!r}: must not be empty, padded or begin with '_'")
+        if len(self.name) > LONGEST_NAME:
+            said = f"has {len(self.name)} characters, at most {LONGEST_NAME} are possible"
+            raise ValueError(f"column name {self.name[:60]!r}… {said}: shorten it and make it an alias")
+        if self.levels and self.type != "category":
+            raise ValueError(f"column {self.name!r}: only a category has levels, this is {self.type!r}")
+        if any(self.canonical_text(level) != level for level in self.levels):
+            raise ValueError(f"column {self.name!r}: levels must be written in normalised form")
+        if (self.minimum is not None or self.maximum is not None) and not self.is_numeric:
+            raise ValueError(f"column {self.name!r}: only numbers have bounds, this is {self.type!r}")
+        if self.signs and not self.is_numeric:
+            raise ValueError(f"column {self.name!r}: only numbers have signs, this is {self.type!r}")
+        if any(self._is_missing(level) for level in self.levels):
+            raise ValueError(f"column {self.name!r}: a level cannot stand for a missing value as well")
+
+    @property
+    def is_numeric(self) -> bool:
+        return self.type in ("number", "integer")
+
+    def canonical_text(self, text: str) -> str:
+        """`text` after the declared normalisation."""
+        text = text.strip() if text.isascii() else unicodedata.normalize("NFC", text.strip())
+        if self.normalise == "strip":
+            return text
+        text = text.lower()
+        return _SPACES.sub("_", text) if self.normalise == "lower_snake" else text
+
+    # -- reading one value -------------------------------------------------------------------------
+
+    def from_json(self, value: Any) -> Value:
+        """A decoded JSON value as this column's value.
+
+        Strict: a number in quotes is no number, ``true`` is no number, ``NaN`` is nothing.
+
+        Raises
+        ------
+        BadValue : with code, message and the values that would be accepted.
+        """
+        if value is None or (self.missing and self._is_missing(value)):
+            if self.nullable:
+                return None
+            raise self._bad("null_not_allowed", "must not be null", value)
+        return self._read_json(value)
+
+    def from_text(self, text: str, *, numbers: NumberFormat = PLAIN) -> Value:
+        """A CSV cell or form field as this column's value; surrounding spaces do not count.
+
+        Parameters
+        ----------
+        numbers : the decimal and thousands mark of the file.
+        """
+        stripped = text.strip()
+        if not stripped or (self.missing and self._is_missing(stripped)):
+            if self.nullable:
+                return None
+            raise self._bad("null_not_allowed", "must not be empty", text)
+        if self.is_numeric:
+            return self._number_text(stripped, text, numbers)
+        if self.type == "boolean":
+            return self._boolean_word(stripped, text)
+        return self._text(stripped)
+
+    def _number_text(self, stripped: str, text: str, numbers: NumberFormat) -> Value:
+        """A cell as JSON would read the same number: whole ones are exact, all others a double."""
+        usual = numbers is PLAIN and not self.signs and _NUMBER.fullmatch(stripped)
+        plain = stripped if usual else numerals.plain(stripped, numbers, self.signs)
+        if plain is None or not (usual or _NUMBER.fullmatch(plain)):
+            raise self._not_numeric(text)
+        if self.missing and float(plain) in self._missing_numbers:
+            return self.from_text("")
+        if self.type == "integer":
+            if numerals.may_be_thousands(plain):
+                raise self._bad(
+                    "not_an_integer", "must be a whole number; is its point one of thousands?", text
+                )
+            if whole := _WHOLE.fullmatch(plain):
+                return self._number_json(int(whole[1]), text)
+        return self._number(float(plain), text)
+
+    def _is_missing(self, value: Any) -> bool:
+        """Whether a text or a number is declared to stand for null."""
+        if isinstance(value, str):
+            if self.type in ("category", "text"):
+                return value.strip() in self.missing
+            return value.strip().lower() in self._missing_words
+        return self.is_numeric and value.__class__ in (int, float) and value in self._missing_numbers
+
+    @cached_property
+    def _missing_words(self) -> frozenset[str]:
+        return frozenset(word.lower() for word in self.missing)
+
+    @cached_property
+    def _missing_numbers(self) -> frozenset[float]:
+        return frozenset(float(word) for word in self.missing if _NUMBER.fullmatch(word))
+
+    @cached_property
+    def _read_json(self) -> Callable[[Any], Value]:
+        return {
+            "number": self._number_json,
+            "integer": self._number_json,
+            "boolean": self._boolean_json,
+            "category": self._text_json,
+            "text": self._text_json,
+        }[self.type]
+
+    def _number_json(self, value: Any, given: Any = None) -> Value:
+        kind = type(value)
+        given = value if given is None else given
+        if kind is not float and kind is not int:
+            raise self._not_numeric(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            raise self._bad("not_finite", "is too large for a double", given) from None
+        read = self._number(number, given, exact=kind is int)
+        if self.type == "integer" and kind is int and abs(value) > EXACT_INTEGER:
+            raise self._beyond(given)
+        return read
+
+    def _number(self, number: float, given: Any, *, exact: bool = False) -> Value:
+        if not math.isfinite(number):
+            raise self._bad("not_finite", "must be a finite number", given)
+        if abs(number) > LARGEST:
+            raise self._bad("out_of_bounds", f"must be between -{LARGEST:g} and {LARGEST:g}", given)
+        if self.minimum is not None and number < self.minimum:
+            raise self._out_of_bounds(given)
+        if self.maximum is not None and number > self.maximum:
+            raise self._out_of_bounds(given)
+        if self.type == "number":
+            return number
+        if not number.is_integer():
+            raise self._bad("not_an_integer", "must be a whole number", given)
+        # The double 2^53 may have been written as 2^53 + 1.
+        if abs(number) > EXACT_INTEGER or (abs(number) == EXACT_INTEGER and not exact):
+            raise self._beyond(given)
+        return int(number)
+
+    def _boolean_json(self, value: Any) -> Value:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, (int, float)) and value in (0, 1):
+            return bool(value)
+        if isinstance(value, str):
+            return self._boolean_word(value.strip(), value)
+        raise self._not_boolean(value)
+
+    def _boolean_word(self, word: str, given: Any) -> Value:
+        lowered = unicodedata.normalize("NFC", word).lower()
+        if lowered in TRUE_WORDS:
+            return True
+        if lowered in FALSE_WORDS:
+            return False
+        raise self._not_boolean(given)
+
+    def _text_json(self, value: Any) -> Value:
+        if not isinstance(value, str):
+            if self.levels:
+                raise self._not_level(value)
+            raise self._bad("not_text", "must be text", value)
+        return self._text(value)
+
+    def _text(self, text: str) -> Value:
+        if len(text) > self.max_length:
+            raise self._bad("too_long", f"must have at most {self.max_length} characters", text)
+        if not is_storable(text):
+            raise self._bad("bad_text", "must not hold NUL or lone surrogates", text)
+        canonical = self.canonical_text(text)
+        if self.levels:
+            if canonical not in self._level_set:
+                raise self._not_level(text)
+        elif not canonical:
+            if self.nullable:
+                return None
+            raise self._bad("null_not_allowed", "must not be empty", text)
+        return canonical
+
+    @cached_property
+    def _level_set(self) -> frozenset[str]:
+        return frozenset(self.levels)
+
+    @cached_property
+    def _seen_levels(self) -> frozenset[str] | None:
+        if self.type != "category" or self.levels or self.seen is None:
+            return None
+        return frozenset(self.seen.levels)
+
+    def warning(self, value: Value) -> str | None:
+        """Code of the warning an accepted value deserves against the training data, or None."""
+        if value is None or self.seen is None:
+            return None
+        if self.is_numeric:
+            low, high = self.seen.minimum, self.seen.maximum
+            if low is None or high is None:
+                return None
+            return None if low <= value <= high else "out_of_range"  # type: ignore[operator]
+        if self._seen_levels is not None and value not in self._seen_levels:
+            return "unseen_level"
+        return None
+
+    # -- faults ------------------------------------------------------------------------------------
+
+    def _bad(self, code: str, why: str, value: Any, allowed: tuple[Any, ...] = ()) -> BadValue:
+        return BadValue(
+            Fault(self.name, code, f"{self.name} {why}", value=echo(value), allowed=allowed, has_value=True)
+        )
+
+    def _not_numeric(self, value: Any) -> BadValue:
+        hint = _hint(value, self) if isinstance(value, str) else ""
+        if self.type == "integer":
+            return self._bad("not_an_integer", f"must be a whole number{hint}", value)
+        return self._bad("not_a_number", f"must be a number{hint}", value)
+
+    def _not_boolean(self, value: Any) -> BadValue:
+        return self._bad("not_a_boolean", "must be true or false", value, (True, False, "yes", "no", 1, 0))
+
+    def _not_level(self, value: Any) -> BadValue:
+        return self._bad("not_a_level", "must be one of its levels", value, self.levels)
+
+    def _beyond(self, value: Any) -> BadValue:
+        return self._bad("out_of_bounds", "is beyond 2^53, the largest exact integer", value)
+
+    def _out_of_bounds(self, value: Any) -> BadValue:
+        low = "" if self.minimum is None else f"at least {self.minimum:.15g}"
+        high = "" if self.maximum is None else f"at most {self.maximum:.15g}"
+        limits = " and ".join(part for part in (low, high) if part)
+        return self._bad("out_of_bounds", f"must be {limits}", value)
+
+
+def _hint(text: str, column: Column) -> str:
+    """What a cell that is no number seems to be, and what makes it readable."""
+    word = text.strip()
+    if numerals.is_missing_word(word):
+        return f", not {word!r}: leave a missing value blank, or declare the word (missing=)"
+    undeclared = [sign for sign in numerals.split_signs(word)[1] if sign not in column.signs]
+    if undeclared:
+        return f" without {undeclared[0]!r}: leave the sign out, or declare it (signs=)"
+    return ""
+
+
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL can hold `text`: valid Unicode, no NUL."""
+    if "\x00" in text:
+        return False
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

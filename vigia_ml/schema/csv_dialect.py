@@ -1,0 +1,427 @@
+"""How a CSV is written: encoding, delimiter, lines above the header, cells beyond it. No Django here.
+
+`Table` is the one reader of CSV text. Whatever takes a CSV reads it through `Table`, so that all of them
+recognise the same file alike. Recognition is said (`Table.notes`, `Dialect.described`), never silent.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import csv
+import io
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Final
+
+from vigia_ml.schema.faults import clip
+from vigia_ml.schema.numerals import DECIMALS, THOUSANDS, is_missing_word, split_signs
+
+DELIMITERS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
+PEEKED_BYTES: Final = 65_536
+PEEKED_ROWS: Final = 200
+LONGEST_LINE: Final = 2**20
+"""Characters of one row, over all lines a cell in quotation marks goes on. More is not held."""
+CELL_WEIGHT: Final = 64
+"""Bytes of a cell beside its characters."""
+UTF8: Final = "utf-8"
+
+_OTHERS: Final = {
+    b"PK\x03\x04": "a spreadsheet (or another zip archive)",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet of an old Excel",
+    b"\x1f\x8b": "a gzip archive (its name must end in .gz)",
+    b"PAR1": "a Parquet file",
+}
+_NO_TEXT: Final = frozenset(("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"))
+_SEP_LINE: Final = re.compile(r'"?sep=(?P<mark>[,;|\t])"?[,;|\t ]*(?:\r\n|\r|\n)', re.IGNORECASE)
+# PostgreSQL, MySQL and IMDb write so; quotation marks mean nothing then.
+_NULL_CELL: Final = re.compile(r"(?:^|\t)\\N(?=\t|\r|\n)", re.MULTILINE)
+_NUMBER: Final = re.compile(r"[+-]?[\d.,]*\d[\d.,]*(?:[eE][+-]?\d+)?", re.ASCII)
+
+# The row is limited below, and with it the cell: a column says how long its own may be.
+csv.field_size_limit(LONGEST_LINE)
+
+Row = tuple[int, list[str]]
+"""The line at which a row ends, counted from 1, and its cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How a file is written, as far as a person or a request says so; None is recognised.
+
+    thousands : one of `THOUSANDS`; an empty text says that nothing separates thousands.
+    """
+
+    delimiter: str | None = None
+    decimal: str | None = None
+    thousands: str | None = None
+    encoding: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a file is written, as recognised or as told.
+
+    notes : in words, what stands in the file and is not read.
+    """
+
+    delimiter: str
+    decimal: str
+    byte_order_mark: bool
+    thousands: str = ""
+    encoding: str = UTF8
+    notes: tuple[str, ...] = ()
+
+    @property
+    def described(self) -> str:
+        parts = [f"delimiter {DELIMITERS[self.delimiter]}", f"decimal {DECIMALS[self.decimal]}"]
+        if self.thousands:
+            parts.append(f"thousands {THOUSANDS[self.thousands]}")
+        if self.byte_order_mark:
+            parts.append("byte-order mark")
+        if self.encoding != UTF8:
+            parts.append(f"encoding {self.encoding}")
+        return ", ".join([*parts, *self.notes])
+
+    @property
+    def told(self) -> Told:
+        """What has to be told so that another reader reads the file in the same way."""
+        return Told(self.delimiter, self.decimal, self.thousands, self.encoding)
+
+
+class Unreadable(ValueError):
+    """The bytes are no CSV that can be read; `code` is that of a fault."""
+
+    def __init__(self, code: str, message: str, line: int = 1) -> None:
+        self.code, self.message, self.line = code, message, line
+        super().__init__(message)
+
+
+def _unreadable(code: str, message: str, line: int = 1) -> Unreadable:
+    return Unreadable(code, message, line)
+
+
+def encoding_named(word: str) -> str:
+    """Python's name of an encoding of text. Raises `ValueError`."""
+    try:
+        found = codecs.lookup(word)
+    except LookupError:
+        found = None
+    if found is None or not found._is_text_encoding or found.name.replace("-", "_") in _NO_TEXT:
+        raise ValueError(
+            f"{word[:40]!r} is no encoding: use utf-8, cp1252, latin-1, utf-16 or another of Python's"
+        )
+    return UTF8 if found.name == "utf-8-sig" else found.name
+
+
+class Table:
+    """One CSV stream as a header and rows; it is read once, forward, never held whole.
+
+    Parameters
+    ----------
+    stream : binary and seekable, at its start.
+    knows : whether a name is one that is looked for; the delimiter and the header are then told by it.
+    skip_blank_rows : whether rows without a single value are passed over (lines without any cell always are).
+
+    Attributes
+    ----------
+    header : names as they stand there, stripped; an empty text where a column has none.
+    notes : what stands above the header and is not read. weight : about the bytes read so far.
+    blank_rows : rows passed over so far. trimmed_rows : rows with blank cells beyond the header so far.
+
+    Raises
+    ------
+    Unreadable : here or from `rows`.
+    """
+
+    def __init__(
+        self,
+        stream: IO[bytes],
+        told: Told = Told(),
+        *,
+        knows: Callable[[str], bool] | None = None,
+        skip_blank_rows: bool = False,
+    ) -> None:
+        head = _peek(stream)
+        if not head.strip(b"\xef\xbb\xbf \r\n\t"):
+            raise _unreadable("empty_file", "the CSV is empty: a header line is needed")
+        self.encoding = _encoding(head, told.encoding)
+        self.byte_order_mark = self.encoding == UTF8 and head.startswith(codecs.BOM_UTF8)
+        codec = "utf-8-sig" if self.encoding == UTF8 else self.encoding
+        peeked = _decoded(head, codec)
+        self.notes: list[str] = []
+        self._above, peeked, sep = _sep_line(peeked)
+        if sep:
+            self.notes.append("a first line sep=")
+        self.delimiter = told.delimiter or sep or _recognise_delimiter(peeked, knows)
+        comments = _comments(peeked, self.delimiter, knows)
+        if comments:
+            lines = "1 comment line" if comments == 1 else f"{comments} comment lines"
+            self.notes.append(f"{lines} above the header passed over")
+        self._above += comments
+        self.blank_rows = self.trimmed_rows = self.weight = 0
+        self._skip_blank_rows = skip_blank_rows
+        self._read_characters = 0
+        self._row_begins = self._above + 1
+        self._text = _Borrowed(stream, encoding=codec, newline="")
+        quoted = not (self.delimiter == "\t" and _NULL_CELL.search(peeked))
+        if not quoted:
+            self.notes.append(r"quotation marks are text (\N is written for a missing value)")
+        self._reader = csv.reader(
+            self._lines(),
+            delimiter=self.delimiter,
+            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+            strict=True,
+        )
+        self.header = self._read_header()
+        self.named = max((place for place, name in enumerate(self.header, 1) if name), default=0)
+        """Cells a row has at least: up to the last column with a name."""
+
+    def rows(self) -> Iterator[Row]:
+        """The rows below the header, each with as many cells as the header where that is possible.
+
+        Blank cells beyond the header are cut off; columns without a name at the end may be absent.
+        """
+        width, named = len(self.header), self.named
+        for line, cells in self._rows():
+            if len(cells) > width and not any(map(str.strip, cells[width:])):
+                del cells[width:]
+                self.trimmed_rows += 1
+            elif named <= len(cells) < width:
+                cells.extend([""] * (width - len(cells)))
+            if self._skip_blank_rows and not any(map(str.strip, cells)):
+                self.blank_rows += 1
+            else:
+                yield line, cells
+
+    def passed_over(self) -> list[str]:
+        """In words, what was left out so far: blank rows, and blank cells beyond the header."""
+        found = []
+        if self.blank_rows:
+            rows = "1 blank row" if self.blank_rows == 1 else f"{self.blank_rows:,} blank rows"
+            found.append(f"{rows} passed over")
+        if self.trimmed_rows:
+            rows = "1 row ends" if self.trimmed_rows == 1 else f"{self.trimmed_rows:,} rows end"
+            found.append(f"{rows} in blank cells beyond the header")
+        return found
+
+    def close(self) -> None:
+        """Leaves the stream to its owner."""
+        self._text.close()
+
+    # -- lines and cells ---------------------------------------------------------------------------
+
+    def _read_header(self) -> list[str]:
+        for _, cells in self._rows():
+            if any(map(str.strip, cells)):
+                # Windows and others break the line in a name differently.
+                return [cell.strip().replace("\r\n", "\n") for cell in cells]
+        raise _unreadable("empty_file", "the CSV is empty: a header line is needed")
+
+    def _lines(self) -> Iterator[str]:
+        """The file's lines from the header on. Raises `Unreadable` at a row that is too long."""
+        passed_over = self._above
+        while line := self._text.readline(LONGEST_LINE + 1 - self._read_characters):
+            self._read_characters += len(line)
+            if self._read_characters > LONGEST_LINE:
+                said = f"a line must have at most {LONGEST_LINE:,} characters: is a quote not closed?"
+                raise _unreadable("too_long", said, self._row_begins)
+            if passed_over:
+                passed_over -= 1
+                self._read_characters = 0
+                continue
+            yield line
+
+    def _rows(self) -> Iterator[Row]:
+        reader, above = self._reader, self._above
+        try:
+            for cells in reader:
+                self.weight += self._read_characters + CELL_WEIGHT * len(cells)
+                self._read_characters, self._row_begins = 0, above + reader.line_num + 1
+                if cells:
+                    yield above + reader.line_num, cells
+        except UnicodeError as error:
+            raise self._undecodable(error, above + reader.line_num + 1) from None
+        except csv.Error as error:
+            line = above + reader.line_num
+            raise _unreadable("malformed_csv", f"line {line} is no CSV: {error}", line) from None
+
+    def _undecodable(self, error: UnicodeError, line: int) -> Unreadable:
+        reason = getattr(error, "reason", str(error))
+        if self.encoding != UTF8:
+            return _unreadable("not_utf8", f"the CSV is not {self.encoding} near line {line}: {reason}", line)
+        return _unreadable(
+            "not_utf8",
+            f"the CSV is not UTF-8 near line {line}: {reason}. Save it as UTF-8 (Excel: Save as, CSV UTF-8), "
+            "or load it with a command's --encoding cp1252 if Windows wrote it",
+            line,
+        )
+
+
+class _Borrowed(io.TextIOWrapper):
+    """Decodes a stream that belongs to somebody else: when done, it is left open."""
+
+    def close(self) -> None:
+        with contextlib.suppress(ValueError):  # detached before
+            self.detach()
+
+
+def _peek(stream: IO[bytes]) -> bytes:
+    if not stream.seekable():
+        raise ValueError("the CSV stream must be seekable")
+    start = stream.tell()
+    head = stream.read(PEEKED_BYTES)
+    stream.seek(start)
+    return head
+
+
+# -- encoding ------------------------------------------------------------------------------------------
+
+
+def _encoding(head: bytes, told: str | None) -> str:
+    if told is not None:
+        return _told_encoding(head, told)
+    for magic, name in _OTHERS.items():
+        if head.startswith(magic):
+            raise _unreadable("malformed_csv", f"this is {name} and not a CSV: save it as CSV in UTF-8")
+    # ASCII in UTF-16 has a NUL in every other byte, with a byte-order mark or without.
+    if (
+        head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        or head[:200].count(0) > len(head[:200]) // 3
+    ):
+        raise _unreadable(
+            "not_utf8",
+            "the CSV is UTF-16: save it as UTF-8 (Excel: Save as, CSV UTF-8), or load it with a command's "
+            "--encoding utf-16",
+        )
+    return UTF8
+
+
+def _told_encoding(head: bytes, told: str) -> str:
+    named = encoding_named(told)
+    if named != UTF8 and not named.startswith("utf-16"):
+        # Letters beyond ASCII that happen to be UTF-8 throughout are UTF-8; as cp1252 they would be garbled.
+        with contextlib.suppress(UnicodeDecodeError):
+            if not codecs.getincrementaldecoder(UTF8)().decode(head).isascii():
+                raise _unreadable("not_utf8", f"the CSV is UTF-8 and not {named}: leave the encoding out")
+    return named
+
+
+def _decoded(head: bytes, codec: str) -> str:
+    return codecs.getincrementaldecoder(codec)("replace").decode(head)
+
+
+# -- above the header ----------------------------------------------------------------------------------
+
+
+def _sep_line(text: str) -> tuple[int, str, str]:
+    """(1, the text below it, the delimiter) for Excel's first line ``sep=;``, else (0, the text, "")."""
+    found = _SEP_LINE.match(text)
+    return (1, text[found.end() :], found["mark"]) if found else (0, text, "")
+
+
+def _first_line(text: str) -> tuple[str, str]:
+    with io.StringIO(text, newline="") as lines:
+        first = lines.readline()
+    return first, text[len(first) :]
+
+
+def _comments(text: str, delimiter: str, knows: Callable[[str], bool] | None) -> int:
+    """Lines above the header that begin with ``#``. A header may begin with it, too (``#id,name``)."""
+    count = 0
+    while text.startswith("#"):
+        line, below = _first_line(text)
+        [first, *following] = _records(line + below, delimiter, 3) or [[]]
+        if not following or any(map(knows or (lambda name: False), map(str.strip, first))):
+            break
+        if len(first) == len(following[0]) and not _is_above_names(following):
+            break
+        count, text = count + 1, below
+    return count
+
+
+def _is_above_names(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first of these rows holds names, and the second numbers below some of them."""
+    names, *values = rows
+    return bool(values) and not any(map(is_number, names)) and any(map(is_number, values[0]))
+
+
+# -- the delimiter and the header ----------------------------------------------------------------------
+
+
+def _records(text: str, delimiter: str, most: int) -> list[list[str]]:
+    """Up to `most` records at the start of a text that may end in the middle of one."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    found: list[list[str]] = []
+    with contextlib.suppress(csv.Error):
+        found.extend(itertools.islice((cells for cells in reader if cells), most + 1))
+    return found[:most] if len(found) > 1 else found
+
+
+def _recognise_delimiter(text: str, knows: Callable[[str], bool] | None) -> str:
+    """The delimiter that gives the most names that are looked for, else the most columns that agree."""
+    if knows is not None:
+        names = {mark: (_records(text, mark, 1) or [[]])[0] for mark in DELIMITERS}
+        known = {mark: sum(map(knows, map(str.strip, found))) for mark, found in names.items()}
+        if any(known.values()):
+            return max(known, key=known.__getitem__)
+
+    def fitness(delimiter: str) -> tuple[int, int]:
+        [first, *others] = _records(text, delimiter, PEEKED_ROWS) or [[]]
+        [(usual, times)] = Counter(map(len, others)).most_common(1) or [(len(first), 0)]
+        return (min(len(first), usual), usual) if times >= 0.9 * len(others) else (1, 1)
+
+    return max(DELIMITERS, key=fitness)
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell looks like a number in any format."""
+    return _NUMBER.fullmatch(split_signs(cell.strip())[0]) is not None
+
+
+def looks_like_data(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bool:
+    """Whether the first line of a file is a row like those below it, and not names.
+
+    Numbers stand above every column of numbers then, or texts that are values of their columns as well.
+    Different whole numbers above numbers may be names (years, say) if they make a sequence.
+    """
+    rows = [row for row in rows if len(row) == len(header)]
+    if not rows:
+        return False
+    alike = texts = 0
+    numbers: list[str] = []
+    for name, cells in zip(header, zip(*rows, strict=True), strict=True):
+        filled = [cell.strip() for cell in cells if cell.strip() and not is_missing_word(cell.strip())]
+        if not filled or not name:
+            continue
+        if all(map(is_number, filled)):
+            if not is_number(name) and not is_missing_word(name):
+                return False
+            numbers += [name] if is_number(name) else []
+        elif len(set(filled)) < len(filled):
+            texts += 1
+            alike += name in filled
+    if numbers:
+        return alike > 0 or not _is_sequence(numbers)
+    return texts > 0 and 2 * alike > texts
+
+
+def _is_sequence(names: Sequence[str]) -> bool:
+    if not all(name.isascii() and name.isdigit() for name in names):
+        return False
+    found = [int(name) for name in names]
+    if all(1900 <= year <= 2100 for year in found):
+        return len(set(found)) == len(found)
+    return len(found) > 1 and {b - a for a, b in itertools.pairwise(found)} in ({1}, {-1})
+
+
+def no_names(header: Sequence[str]) -> str:
+    """In words: the first line holds no names."""
+    shown = ", ".join(repr(clip(name, 20)) for name in header[:4]) + (", …" if len(header) > 4 else "")
+    return (
+        f"line 1 looks like a row of data ({shown}) and not like names: put a line with the name of each "
+        "column above it"
+    )

@@ -1,0 +1,337 @@
+"""CSV in, typed batches out: streamed, with every bad cell named by line, column and value.
+
+Nothing is guessed silently: how the file is written is recognised (`vigia_ml.schema.csv_dialect`), and the
+reader says it (`Dialect.described`), so that whoever loads the file is told.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final
+
+from vigia_ml.schema import csv_dialect as dialects
+from vigia_ml.schema import numerals
+from vigia_ml.schema.columns import BadValue, Column, Value
+from vigia_ml.schema.csv_dialect import Dialect, Row, Table, Told, Unreadable
+from vigia_ml.schema.dataset import DatasetSchema, Instance
+from vigia_ml.schema.faults import REPORTED_FAULTS, Fault, InvalidRows, clip
+from vigia_ml.schema.numerals import NumberFormat
+from vigia_ml.schema.row_keys import KEY_FIELD, read_key
+
+BATCH_ROWS: Final = 8_000  # read at a time; a batch of Python values is many times its text
+SAMPLED_ROWS: Final = 2_000  # looked at to recognise the decimal mark
+MEMO_LIMIT: Final = 20_000
+BATCH_WEIGHT: Final = 2**26
+"""About the bytes a batch may have as text: one of long lines has fewer rows."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Up to `BATCH_ROWS` rows, by column; bad rows are not in the columns but in `refused`.
+
+    columns : canonical name -> values of the good rows; the target (if read) under its name.
+    keys : the rows' own keys (None where absent).
+    lines : line numbers of the good rows.
+    seen_rows : rows read, good and bad. first_row : zero-based position of the first of them.
+    faults : placed faults of the bad rows. refused : (line, cells, reasons) of the bad rows.
+    unlabelled : rows that have no target; they are bad rows, unless the reader leaves them out.
+    """
+
+    columns: dict[str, list[Value]]
+    keys: list[str | None]
+    lines: list[int]
+    seen_rows: int
+    faults: list[Fault] = field(default_factory=list)
+    refused: list[tuple[int, list[str], list[Fault]]] = field(default_factory=list)
+    unlabelled: int = 0
+
+    def instances(self, schema: DatasetSchema) -> Iterator[Instance]:
+        """The good rows one by one."""
+        names = schema.names
+        target = self.columns.get(schema.target.name)
+        for index, values in enumerate(zip(*(self.columns[name] for name in names), strict=True)):
+            yield Instance(
+                dict(zip(names, values, strict=True)), self.keys[index], target[index] if target else None
+            )
+
+
+class CsvReader:
+    """Reads one CSV stream against a schema.
+
+    Parameters
+    ----------
+    stream : binary, positioned at its start; it is read once, forward, never held whole.
+    with_target : whether the target column must be there (training data) or is passed over.
+    told : overrides what would be recognised.
+    skip_blank_rows : whether rows without a single value are passed over; by default where the target is
+        read, because a prediction is given for each row.
+    skip_unlabelled : whether rows without a target are left out and counted.
+    maybe_numbers : names of text columns that help to recognise the decimal mark where they hold numbers.
+
+    Raises
+    ------
+    InvalidRows : when the header does not match, the file is no CSV, is not UTF-8, or its numbers could be
+        read two ways.
+    """
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        schema: DatasetSchema,
+        *,
+        with_target: bool,
+        told: Told = Told(),  # noqa: B008 (frozen)
+        skip_blank_rows: bool | None = None,
+        skip_unlabelled: bool = False,
+        maybe_numbers: frozenset[str] = frozenset(),
+    ) -> None:
+        self.schema, self.with_target, self.skip_unlabelled = schema, with_target, skip_unlabelled
+        skip_blank = with_target if skip_blank_rows is None else skip_blank_rows
+        try:
+            self._table = Table(stream, told, knows=self._knows, skip_blank_rows=skip_blank)
+            self.header = self._table.header
+            sample = self._some(self._table.rows(), SAMPLED_ROWS)
+            self._roles = self._check_header(sample)
+            self.numbers = self._recognise_numbers(sample, told, maybe_numbers)
+        except Unreadable as error:
+            raise _invalid(error) from None
+        self._pending: Iterable[Row] = itertools.chain(sample, self._table.rows())
+        self.dialect = Dialect(
+            self._table.delimiter,
+            self.numbers.decimal,
+            self._table.byte_order_mark,
+            self.numbers.thousands,
+            self._table.encoding,
+            tuple(self._table.notes),
+        )
+
+    # -- the header --------------------------------------------------------------------------------
+
+    def _knows(self, name: str) -> bool:
+        return self.schema.role(name) != "unknown"
+
+    def _check_header(self, sample: Sequence[Row]) -> list[tuple[str, Column | None]]:
+        """(role, column) per position; names what is missing, unknown or there twice.
+
+        A column without a name or a value is ``nameless``, and passed over.
+        """
+        schema = self.schema
+        faults: list[Fault] = []
+        roles: list[tuple[str, Column | None]] = []
+        taken: dict[str, str] = {}
+        for place, name in enumerate(self.header):
+            if len(faults) > REPORTED_FAULTS:
+                break
+            if not name and not self._knows(name):
+                roles.append(("nameless", None))
+                held = next((row for row in sample if len(row[1]) > place and row[1][place].strip()), None)
+                if held is not None:
+                    faults.append(_nameless(held[0], held[1][place]))
+                continue
+            role, column = schema.role(name), schema.find(name)
+            if role == "target" and self.with_target:
+                column = schema.target
+            if role == "unknown":
+                said = f"{clip(name)!r} is not a column of this model"
+                faults.append(Fault(clip(name), "unknown_column", said, allowed=schema.names, line=1))
+            means = column.name if column else (KEY_FIELD if role == "key" else name)
+            if means in taken and role != "unknown" and name:
+                also = "" if taken[means] == name else f" (also as {clip(taken[means])!r})"
+                faults.append(
+                    Fault(clip(name), "duplicate_column", f"{clip(name)!r} is there twice{also}", line=1)
+                )
+            taken.setdefault(means, name)
+            roles.append((role, column))
+        wanted = (*schema.columns, schema.target) if self.with_target else schema.columns
+        for column in wanted:
+            needed = not column.nullable or column is schema.target
+            if needed and column.name not in taken and len(faults) <= REPORTED_FAULTS:
+                faults.append(
+                    Fault(column.name, "missing_column", f"column {column.name!r} is missing", line=1)
+                )
+        if faults:
+            words = "; ".join(fault.message for fault in faults[:5])
+            rows = [cells for _, cells in sample]
+            if not any(map(self._knows, self.header)) and dialects.looks_like_data(self.header, rows):
+                words = dialects.no_names(self.header)
+            raise InvalidRows(faults, message=f"the header does not match: {words}")
+        nameless = sum(role == "nameless" for role, _ in roles)
+        if nameless:
+            columns = "1 column" if nameless == 1 else f"{nameless} columns"
+            self._table.notes.append(f"{columns} without a name or a value passed over")
+        return roles
+
+    # -- the rows ----------------------------------------------------------------------------------
+
+    def _some(self, rows: Iterator[Row], size: int) -> list[Row]:
+        """The next `size` of the rows, or fewer where they are long; none at their end."""
+        found, most = [], self._table.weight + BATCH_WEIGHT
+        try:
+            for row in itertools.islice(rows, size):
+                found.append(row)
+                if self._table.weight > most:
+                    break
+        except Unreadable as error:
+            raise _invalid(error) from None
+        return found
+
+    def _recognise_numbers(self, sample: Sequence[Row], told: Told, maybe: frozenset[str]) -> NumberFormat:
+        columns: dict[str, list[str]] = {}
+        nulls: set[str] = set()
+        for place, (_, column) in enumerate(self._roles):
+            if column is None or not (column.is_numeric or column.name in maybe):
+                continue
+            cells = [row[place] for _, row in sample if place < len(row)]
+            if column.is_numeric or all(dialects.is_number(cell) for cell in cells if cell.strip()):
+                if column.signs:
+                    cells = [numerals.without(cell.strip(), column.signs) for cell in cells]
+                columns[self.header[place]] = cells
+                nulls.update(column.missing)
+        try:
+            return numerals.recognise(
+                columns,
+                delimiter=self._table.delimiter,
+                decimal=told.decimal,
+                thousands=told.thousands,
+                nulls=frozenset(nulls),
+                declared=True,
+            )
+        except numerals.Ambiguous as error:
+            raise Unreadable("ambiguous_decimal", str(error)) from None
+
+    def batches(self, size: int = BATCH_ROWS) -> Iterator[Batch]:
+        """The rest of the file, `size` rows at a time, or fewer where they are long."""
+        memos = [
+            _Memo(column, self.numbers)
+            if column is not None
+            else _KeyMemo(name)
+            if role == "key"
+            else _Nameless()
+            if role == "nameless"
+            else None
+            for name, (role, column) in zip(self.header, self._roles, strict=True)
+        ]
+        rows, position = iter(self._pending), 0
+        while chunk := self._some(rows, size):
+            yield self._batch(chunk, memos, position)
+            position += len(chunk)
+
+    @property
+    def passed_over(self) -> list[str]:
+        """In words, what was read so far and is no row: it is complete once the file is read."""
+        return self._table.passed_over()
+
+    def _batch(
+        self,
+        chunk: list[tuple[int, list[str]]],
+        memos: Sequence[_Memo | _KeyMemo | _Nameless | None],
+        position: int,
+    ) -> Batch:
+        width = len(self.header)
+        bad: dict[int, list[Fault]] = {}
+        for index, (_, cells) in enumerate(chunk):
+            if len(cells) != width:
+                said = f"has {len(cells)} cells, the header has {width}"
+                bad[index] = [Fault(None, "wrong_cell_count", said)]
+        whole = [cells if len(cells) == width else [""] * width for _, cells in chunk]
+        read: dict[str, list[Value]] = {}
+        keys: list[str | None] = [None] * len(chunk)
+        for (role, column), memo, texts in zip(self._roles, memos, zip(*whole, strict=True), strict=True):
+            if memo is None:
+                continue
+            values = list(map(memo.__getitem__, texts))
+            if memo.has_bad:
+                for index, value in enumerate(values):
+                    if isinstance(value, Fault) and len(chunk[index][1]) == width:
+                        bad.setdefault(index, []).append(value)
+            if role == "key":
+                keys = values  # type: ignore[assignment]
+            elif role != "nameless":
+                assert column is not None
+                read[column.name] = values  # type: ignore[assignment]
+        for feature in self.schema.columns:
+            read.setdefault(feature.name, [None] * len(chunk))
+        lines = [line for line, _ in chunk]
+        batch = Batch(read, keys, lines, len(chunk))
+        unlabelled = self._unlabelled(bad)
+        batch.unlabelled = len(unlabelled)
+        if bad:
+            self._set_aside(batch, bad, chunk, position, unlabelled if self.skip_unlabelled else set())
+        return batch
+
+    def _unlabelled(self, bad: dict[int, list[Fault]]) -> set[int]:
+        """Rows without a target, out of the bad ones."""
+        target = self.schema.target.name
+        return {
+            index
+            for index, faults in bad.items()
+            if self.with_target and any(f.field == target and f.code == "null_not_allowed" for f in faults)
+        }
+
+    def _set_aside(
+        self, batch: Batch, bad: dict[int, list[Fault]], chunk: list[Row], position: int, left_out: set[int]
+    ) -> None:
+        for index in sorted(bad.keys() - left_out):
+            line, cells = chunk[index]
+            placed = [fault.at(row=position + index, line=line) for fault in bad[index]]
+            batch.faults.extend(placed)
+            batch.refused.append((line, cells, placed))
+        good = [index for index in range(len(chunk)) if index not in bad]
+        batch.columns = {name: [values[i] for i in good] for name, values in batch.columns.items()}
+        batch.keys = [batch.keys[i] for i in good]
+        batch.lines = [batch.lines[i] for i in good]
+
+
+class _Memo(dict[str, "Value | Fault"]):
+    """Cell text -> value. A CSV repeats itself: most cells cost one dictionary look-up."""
+
+    def __init__(self, column: Column, numbers: NumberFormat) -> None:
+        super().__init__()
+        self.column, self.numbers, self.has_bad = column, numbers, False
+
+    def __missing__(self, text: str) -> Value | Fault:
+        found: Value | Fault
+        try:
+            found = self.column.from_text(text, numbers=self.numbers)
+        except BadValue as bad:
+            self.has_bad, found = True, bad.fault
+        if len(self) < MEMO_LIMIT:
+            self[text] = found
+        return found
+
+
+class _KeyMemo:
+    """Reads the key's cells; keys do not repeat, so nothing is remembered."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.has_bad = name, False
+
+    def __getitem__(self, text: str) -> str | Fault | None:
+        found = read_key(text.strip(), self.name)
+        self.has_bad = self.has_bad or isinstance(found, Fault)
+        return found
+
+
+class _Nameless:
+    """Reads the cells of a column without a name, which holds nothing."""
+
+    has_bad = False
+
+    def __getitem__(self, text: str) -> Fault | None:
+        if not text.strip():
+            return None
+        self.has_bad = True
+        return Fault("", "unknown_column", _UNNAMED, value=clip(text), has_value=True)
+
+
+_UNNAMED: Final = "a column without a name holds a value: name the column or delete it"
+
+
+def _nameless(line: int, cell: str) -> Fault:
+    return Fault("", "unknown_column", f"{_UNNAMED} ({clip(cell.strip())!r})", line=line)
+
+
+def _invalid(error: Unreadable) -> InvalidRows:
+    return InvalidRows([Fault(None, error.code, error.message, line=error.line)], message=error.message)

@@ -1,0 +1,304 @@
+"""The schema of a data set: its columns, its target, its key, and the reading of one row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+from vigia_ml.schema.columns import BadValue, Column, Seen, Value
+from vigia_ml.schema.faults import REPORTED_FAULTS, Fault, clip, echo
+from vigia_ml.schema.row_keys import KEY_FIELD, read_key
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One valid row.
+
+    values : canonical column name -> value, all columns present, nulls as None.
+    key : the client's own reference for the row, if it gave one.
+    target : the target's value where one was asked for and given, else None.
+    """
+
+    values: dict[str, Value]
+    key: str | None = None
+    target: Value = None
+
+
+class RepeatedNames(dict[str, Any]):
+    """A JSON object in which a name stood twice; `repeated` holds those names."""
+
+    repeated: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DatasetSchema:
+    """What the training CSV looks like, and so what a request must look like.
+
+    Parameters
+    ----------
+    columns : the features, in the order the pipeline sees them.
+    target : the column to be predicted.
+    key : canonical name of a column that identifies the row (not a feature), if there is one.
+    key_aliases : other names of it.
+    ignored : columns of the CSV that are accepted and not used.
+    fold_names : whether names are compared regardless of case and surrounding spaces.
+    """
+
+    columns: tuple[Column, ...]
+    target: Column
+    key: str | None = None
+    key_aliases: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    fold_names: bool = False
+
+    def __post_init__(self) -> None:
+        names: set[str] = set()
+        for name in self._declared_names():
+            folded = self._fold(name)
+            if folded in names:
+                raise ValueError(f"{name!r} names two things in this schema")
+            names.add(folded)
+
+    def _declared_names(self) -> Iterable[str]:
+        for column in (*self.columns, self.target):
+            yield column.name
+            yield from column.aliases
+        if self.key:
+            yield from (self.key, *self.key_aliases)
+        yield from self.ignored
+
+    def _fold(self, name: str) -> str:
+        # NFC: "baños" typed on a Mac is n + combining tilde, and is the same name.
+        name = unicodedata.normalize("NFC", name.strip())
+        return name.casefold() if self.fold_names else name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Canonical names of the features, in order."""
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def by_name(self) -> dict[str, Column]:
+        """Features by canonical name."""
+        return {column.name: column for column in self.columns}
+
+    @cached_property
+    def _lookup(self) -> dict[str, Column]:
+        return {
+            self._fold(name): column for column in self.columns for name in (column.name, *column.aliases)
+        }
+
+    @cached_property
+    def _target_names(self) -> frozenset[str]:
+        return frozenset(self._fold(name) for name in (self.target.name, *self.target.aliases))
+
+    @cached_property
+    def _key_names(self) -> frozenset[str]:
+        own = (self.key, *self.key_aliases) if self.key else ()
+        return frozenset((KEY_FIELD, *(self._fold(name) for name in own)))
+
+    @cached_property
+    def _ignored_names(self) -> frozenset[str]:
+        return frozenset(self._fold(name) for name in self.ignored)
+
+    def find(self, name: str) -> Column | None:
+        """The feature that goes by `name` (canonical or alias), or None."""
+        return self._lookup.get(name) or self._lookup.get(self._fold(name))
+
+    def role(self, name: str) -> str:
+        """What a CSV column or JSON field of that name is: feature, target, key, ignored or unknown."""
+        if self.find(name) is not None:
+            return "feature"
+        folded = self._fold(name)
+        if folded in self._target_names:
+            return "target"
+        if folded in self._key_names:
+            return "key"
+        return "ignored" if folded in self._ignored_names else "unknown"
+
+    @cached_property
+    def accepted_names(self) -> tuple[str, ...]:
+        """Every name a row may use, canonical names first."""
+        return tuple(dict.fromkeys((*self.names, *self._declared_names(), KEY_FIELD)))
+
+    # -- reading one row ---------------------------------------------------------------------------
+
+    def read(self, raw: object, *, with_target: bool = False, text: bool = False) -> Instance | list[Fault]:
+        """One decoded JSON object (or one row of text cells) against this schema.
+
+        Parameters
+        ----------
+        raw : what the client sent for one row.
+        with_target : whether the target must be there, as in training data; else it is ignored, so that
+            rows of the training CSV can be sent as they are.
+        text : whether the values are text cells (CSV, HTML form) rather than JSON values.
+
+        Returns
+        -------
+        The instance, or every fault of the row.
+        """
+        if not isinstance(raw, Mapping):
+            return [
+                Fault(None, "not_an_object", "an instance must be a JSON object", echo(raw), has_value=True)
+            ]
+        faults: list[Fault] = []
+        values: dict[str, Value] = {}
+        given_as: dict[str, str] = {}
+        key: str | None = None
+        target: Value = None
+        repeated = raw.repeated if isinstance(raw, RepeatedNames) else ()
+        faults.extend(self._twice(name) for name in repeated)
+        for name, value in raw.items():
+            if len(faults) > REPORTED_FAULTS:
+                return faults
+            column = self._lookup.get(name) or self.find(name)
+            role = "feature"
+            if column is None:
+                role = self.role(name)
+                if role == "target" and with_target:
+                    column = self.target
+            if column is None:
+                if role == "key":
+                    found = read_key(value, name)
+                    if isinstance(found, Fault):
+                        faults.append(found)
+                    elif key is not None and found not in (None, key):
+                        faults.append(Fault(clip(name), "duplicate_field", "the row's key is given twice"))
+                    else:
+                        key = found or key
+                elif role == "unknown":
+                    faults.append(self._unknown(name))
+                continue
+            if column.name in given_as:
+                faults.append(self._twice(name, given_as[column.name]))
+                continue
+            given_as[column.name] = name
+            try:
+                read = column.from_text(value) if text else column.from_json(value)
+            except BadValue as bad:
+                faults.append(bad.fault)
+                continue
+            if role == "target":
+                target = read
+            else:
+                values[column.name] = read
+        wanted = (*self.columns, self.target) if with_target else self.columns
+        for column in wanted:
+            if column.name not in given_as:
+                if column.nullable and column is not self.target:
+                    values[column.name] = None
+                else:
+                    faults.append(Fault(column.name, "missing_field", f"{column.name} is missing"))
+        if faults:
+            return faults
+        return Instance({name: values[name] for name in self.names}, key, target)
+
+    def warnings(self, values: Mapping[str, Value]) -> list[dict[str, str]]:
+        """Values outside what the training data held: the prediction is given, and flagged."""
+        found = []
+        for column in self._watched:
+            code = column.warning(values[column.name])
+            if code is not None:
+                found.append({"field": column.name, "code": code})
+        return found
+
+    @cached_property
+    def _watched(self) -> tuple[Column, ...]:
+        return tuple(column for column in self.columns if column.seen is not None)
+
+    def _twice(self, name: str, other: str | None = None) -> Fault:
+        also = f" (also given as {clip(other)})" if other and other != name else ""
+        return Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice{also}")
+
+    def _unknown(self, name: str) -> Fault:
+        return Fault(
+            clip(name), "unknown_field", f"{clip(name)} is not a field of this model", allowed=self.names
+        )
+
+    @property
+    def example(self) -> dict[str, Value]:
+        """A valid instance, for forms and documentation."""
+        return {column.name: example_value(column) for column in self.columns}
+
+    # -- identity and storage ----------------------------------------------------------------------
+
+    def learn(self, seen: Mapping[str, Seen | None]) -> DatasetSchema:
+        """This schema with what the training data held, as stored with a version."""
+        return replace(
+            self, columns=tuple(replace(column, seen=seen.get(column.name)) for column in self.columns)
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of what decides validity; texts for people and what training saw do not count."""
+        plain = self.to_json()
+        for column in (*plain["columns"], plain["target"]):
+            for word in ("description", "unit", "example", "seen"):
+                column.pop(word, None)
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; defaults are left out."""
+        return {
+            "columns": [_column_to_json(column) for column in self.columns],
+            "target": _column_to_json(self.target),
+            "key": self.key,
+            "key_aliases": list(self.key_aliases),
+            "ignored": list(self.ignored),
+            "fold_names": self.fold_names,
+        }
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> DatasetSchema:
+        """The inverse of `to_json`."""
+        return cls(
+            columns=tuple(_column_from_json(column) for column in plain["columns"]),
+            target=_column_from_json(plain["target"]),
+            key=plain["key"],
+            key_aliases=tuple(plain["key_aliases"]),
+            ignored=tuple(plain["ignored"]),
+            fold_names=plain["fold_names"],
+        )
+
+
+def example_value(column: Column) -> Value:
+    """A valid value of `column`: the declared example, else a level, a bound or null."""
+    if column.example is not None:
+        return column.example
+    if column.nullable:
+        return None
+    if column.levels:
+        return column.levels[0]
+    if column.type == "boolean":
+        return False
+    if column.is_numeric:
+        low = column.minimum if column.minimum is not None else min(0.0, column.maximum or 0.0)
+        return int(low) if column.type == "integer" else float(low)
+    return column.seen.levels[0] if column.seen and column.seen.levels else "text"
+
+
+def _column_to_json(column: Column) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for item in fields(Column):
+        value = getattr(column, item.name)
+        if item.name == "seen":
+            if value is not None:
+                plain["seen"] = asdict(value) | {"levels": list(value.levels)}
+        elif value != item.default:
+            plain[item.name] = list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+def _column_from_json(plain: Mapping[str, Any]) -> Column:
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
+    }
+    if "seen" in given:
+        seen = given["seen"]
+        given["seen"] = Seen(seen["minimum"], seen["maximum"], tuple(seen["levels"]))
+    return Column(**given)

@@ -1,0 +1,256 @@
+"""What the database knows, asked when somebody scrapes: right for any number of processes and machines.
+
+Every query reads by an index or a table of a few rows; what is counted at scrape time is bounded.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from django.db import connection
+from django.db.models import Count, Max, Min
+from django.utils import timezone
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from core.metrics.definitions import TABLE
+from core.uuid7 import time_of
+from predictions.models import DriftReview, Replay, Verdict
+from predictions.quality import realised
+from predictions.rollups import counting
+from training import catalogue
+from training.models import Comparison, Job, ModelVersion, RegisteredModel, TrainingRun
+from vigia_ml.declaration import SMALLER_IS_BETTER
+from web.errors import DATABASE_AWAY
+
+logger = logging.getLogger(__name__)
+
+KINDS: Final[dict[str, type[Job]]] = {
+    "training_run": TrainingRun,
+    "comparison": Comparison,
+    "replay": Replay,
+}
+MOST_WAITING: Final = 10_000
+RECENT: Final = 100
+"""Jobs with the highest ids are counted anew each time: of two ids the lower may be committed later."""
+SEVERITY: Final[dict[str, int]] = {Verdict.DRIFT: 2, Verdict.NOTICE: 1}
+
+# One look into an index for each model with a schedule; without one, its reviews are those made by hand.
+_LAST_REVIEWS: Final = """
+    SELECT review.id FROM training_registeredmodel model
+    CROSS JOIN LATERAL (
+        SELECT id FROM predictions_driftreview
+        WHERE registered_model_id = model.id AND scheduled
+        ORDER BY until DESC, id DESC LIMIT 1
+    ) review
+    WHERE model.review_hours > 0
+    UNION ALL
+    SELECT review.id FROM training_registeredmodel model
+    CROSS JOIN LATERAL (
+        SELECT made.id FROM predictions_driftreview made
+        JOIN training_modelversion version ON version.id = made.version_id
+        WHERE made.registered_model_id = model.id
+        ORDER BY version.status = 'active' DESC, made.until DESC, made.id DESC LIMIT 1
+    ) review
+    WHERE model.review_hours = 0
+"""
+"""The last scheduled ones: who looks at an hour, or at a retired version, out of curiosity moves no alert.
+Where there is no schedule, those of the active version first."""
+_ENDS_OF_THE_LOG: Final = """
+    SELECT model.id,
+        (SELECT id FROM predictions_prediction WHERE registered_model_id = model.id ORDER BY id DESC LIMIT 1),
+        (SELECT id FROM predictions_prediction WHERE registered_model_id = model.id ORDER BY id LIMIT 1)
+    FROM training_registeredmodel model
+"""
+_WAITING: Final = """
+    SELECT model.name, (
+        SELECT count(*) FROM (
+            SELECT FROM predictions_outcome
+            WHERE registered_model_id = model.id AND prediction_id IS NULL LIMIT %s
+        ) waiting
+    ) FROM training_registeredmodel model
+"""
+
+
+class Families:
+    """The families of one scrape, made from the table of names."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, GaugeMetricFamily] = {}
+
+    def add(self, name: str, labels: Iterable[str], value: float) -> None:
+        family = self.made.get(name)
+        if family is None:
+            known = TABLE[name]
+            family = self.made[name] = GaugeMetricFamily(name, known.meaning, labels=known.labels)
+        family.add_metric(list(labels), value)
+
+
+class DatabaseCollector(Collector):
+    """See the module."""
+
+    def collect(self) -> Iterator[Metric]:
+        families = Families()
+        try:
+            for part in (_jobs, _versions, _reviews, _rollups, _waiting):
+                part(families)
+            up = 1
+        except DATABASE_AWAY as error:
+            logger.warning("metrics of the database are missing: %s", error)
+            families, up = Families(), 0
+        families.add("vigia_database_up", (), up)
+        yield from families.made.values()
+
+
+# -- jobs ----------------------------------------------------------------------------------------------
+
+Counts = Counter[tuple[str, str]]
+_finished: dict[str, tuple[int, Counts]] = {}
+_counting = threading.Lock()
+
+
+def _jobs(families: Families) -> None:
+    names = dict(RegisteredModel.objects.values_list("pk", "name"))
+    for kind, job in KINDS.items():
+        found = _count_jobs(kind, job, names)
+        for name in names.values():
+            for status in Job.Status.values:
+                families.add("vigia_jobs", (kind, name, status), found[name, status])
+
+
+def _count_jobs(kind: str, job: type[Job], names: dict[int, str]) -> Counts:
+    """Jobs by (model, status). A finished job never changes, so those below all that may still change are
+    counted once in this process; the rest is read by the primary key."""
+    rows = job._default_manager.order_by()
+    unfinished = rows.filter(status__in=[Job.Status.QUEUED, Job.Status.RUNNING])
+    edge = rows.aggregate(last=Max("pk"))["last"] or 0
+    first = unfinished.aggregate(first=Min("pk"))["first"]
+    settled = max(0, min(edge - RECENT, (first if first is not None else edge + 1) - 1))
+    with _counting:
+        upto, before = _finished.get(kind, (0, Counter()))
+        if edge < upto:  # another database, or an emptied table
+            upto, before = 0, Counter()
+        if settled > upto:
+            before = before + _by_status(rows.filter(pk__gt=upto, pk__lte=settled), names)
+            upto = settled
+        _finished[kind] = upto, before
+    return before + _by_status(rows.filter(pk__gt=upto), names)
+
+
+def _by_status(rows: Any, names: dict[int, str]) -> Counts:
+    grouped = rows.values_list("registered_model_id", "status").annotate(Count("pk"))
+    return Counter({(names.get(model, ""), status): jobs for model, status, jobs in grouped})
+
+
+# -- versions, reviews ---------------------------------------------------------------------------------
+
+
+def _versions(families: Families) -> None:
+    now = timezone.now()
+    active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
+    for name, number, engine, made in active.values_list(
+        "registered_model__name", "number", "engine", "created_at"
+    ):
+        families.add("vigia_active_version", (name,), number)
+        families.add("vigia_active_version_info", (name, str(number), engine), 1)
+        families.add("vigia_active_version_age_seconds", (name,), (now - made).total_seconds())
+
+
+def _reviews(families: Families) -> None:
+    now = timezone.now()
+    for name, hours in RegisteredModel.objects.values_list("name", "review_hours"):
+        if hours:
+            families.add("vigia_review_interval_seconds", (name,), hours * 3600)
+    with connection.cursor() as cursor:
+        cursor.execute(_LAST_REVIEWS)
+        last = [pk for (pk,) in cursor.fetchall()]
+    reviews = (
+        DriftReview.objects.filter(pk__in=last)
+        .select_related("registered_model", "version")
+        .defer("version__schema", "version__evaluation")
+    )
+    for review in reviews:
+        name, version = review.registered_model.name, str(review.version.number)
+        families.add("vigia_review_age_seconds", (name,), (now - review.created_at).total_seconds())
+        families.add("vigia_review_rows", (name,), review.rows)
+        for verdict in Verdict.values:
+            families.add("vigia_review_verdict", (name, version, verdict), verdict == review.verdict)
+        for column, score, verdict in review.findings.values_list("column", "adjusted_psi", "verdict"):
+            if score is not None:
+                families.add("vigia_drift_score", (name, version, column), score)
+            families.add("vigia_drift_verdict", (name, version, column), SEVERITY.get(verdict, 0))
+        _quality(families, review, name, version)
+
+
+def _quality(families: Families, review: DriftReview, name: str, version: str) -> None:
+    """Of the reviewed version. Metrics that its declaration does not name are left out."""
+    declared = catalogue.get(name) if name in catalogue.names() else None
+    if declared is None:
+        return
+    watched = realised.watched_metric(review.registered_model)
+    for part in review.quality or []:
+        if part["version"] != review.version.number:
+            continue
+        if part.get("coverage") is not None:
+            families.add("vigia_quality_coverage", (name, version), part["coverage"])
+        for metric in declared.metrics:
+            here, there = _value(part["metrics"].get(metric)), _value(part["holdout"].get(metric))
+            if here is not None:
+                families.add("vigia_quality", (name, version, metric), here)
+            if there is not None:
+                families.add("vigia_quality_holdout", (name, version, metric), there)
+            if metric == watched and here is not None and there:
+                families.add("vigia_quality_fall_ratio", (name, version, metric), fall(metric, here, there))
+            if metric == watched and here is not None and part.get("fell") is not None:
+                families.add("vigia_quality_fell", (name, version, metric), part["fell"])
+    for metric in declared.metrics:
+        expected = _value(((review.expected or {}).get("metrics") or {}).get(metric))
+        if expected is not None:
+            families.add("vigia_quality_expected", (name, version, metric), expected)
+
+
+def fall(metric: str, here: float, there: float) -> float:
+    """By what share of its value `there` (not 0) a metric is worse `here`."""
+    worse = here - there if metric in SMALLER_IS_BETTER else there - here
+    return worse / abs(there)
+
+
+def _value(found: Any) -> float | None:
+    """A metric: a plain number, or an estimate with its interval."""
+    if isinstance(found, dict):
+        found = found.get("value")
+    return float(found) if isinstance(found, (int, float)) else None
+
+
+# -- the log -------------------------------------------------------------------------------------------
+
+
+def _rollups(families: Families) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_ENDS_OF_THE_LOG)
+        ends = {pk: (newest, oldest) for pk, newest, oldest in cursor.fetchall()}
+    for model in RegisteredModel.objects.all():
+        newest, oldest = ends.get(model.pk, (None, None))
+        counted = None if newest is None else counting.counted_to(model)
+        families.add("vigia_rollup_lag_seconds", (model.name,), lag(newest, oldest, counted))
+
+
+def lag(newest: uuid.UUID | None, oldest: uuid.UUID | None, counted_to: dt.datetime | None) -> float:
+    """Seconds of the log that are not counted yet, from its newest row back."""
+    if newest is None or oldest is None:
+        return 0.0
+    counted = time_of(oldest) if counted_to is None else counted_to
+    return max(0.0, (time_of(newest) - counted).total_seconds())
+
+
+def _waiting(families: Families) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_WAITING, [MOST_WAITING])
+        for name, waiting in cursor.fetchall():
+            families.add("vigia_outcomes_waiting", (name,), waiting)

@@ -1,0 +1,182 @@
+"""OpenAPI: the API's routes alone, and one documented predict route per declared model.
+
+The generic route ``/models/{model}/predictions/`` cannot say which fields a model takes. So each file of the
+catalogue adds a path of its own with the fields, limits, levels and an example derived from its schema.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from training import catalogue, idempotency
+from vigia_ml.declaration import ModelDeclaration
+from vigia_ml.schema import Column, DatasetSchema
+from vigia_ml.schema.row_keys import KEY_FIELD, KEY_LENGTH
+from web.openapi_summaries import OPERATIONS, TAGS
+
+SHOWN = ("/api/v1/", "/predict", "/predecir", "/recommend")
+GENERIC = "/api/v1/models/{model}/predictions/"
+
+
+def only_the_api(endpoints: list[Any]) -> list[Any]:
+    """Leaves the admin and the home page out."""
+    return [endpoint for endpoint in endpoints if endpoint[0].startswith(SHOWN)]
+
+
+def add_models(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    """Adds the paths and components of the declared models, the error shape and the key scheme."""
+    components = result.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas["Error"] = _ERROR
+    components["securitySchemes"] = {"key": _KEY}
+    result["tags"] = TAGS
+    generic = result["paths"].get(GENERIC, {}).get("post")
+    for path in result["paths"].values():
+        for method, operation in path.items():
+            _complete(operation)
+            if method == "post":
+                operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
+    _unite_with_null(result)
+    if generic is not None:
+        for name in catalogue.names():
+            declared = catalogue.get(name)
+            component = f"{name.title().replace('_', '')}Instance"
+            schemas[component] = json_schema(declared.schema)
+            result["paths"][f"/api/v1/models/{name}/predictions/"] = {
+                "post": _predict(generic, declared, component)
+            }
+    return result
+
+
+def _complete(operation: dict[str, Any]) -> None:
+    operation["security"] = [{"key": []}]
+    group, operation["summary"] = OPERATIONS[operation["operationId"]]
+    operation["tags"] = [group]
+    error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    operation["responses"].setdefault("default", {"description": "Any refusal.", **error})
+
+
+def _unite_with_null(node: Any) -> None:
+    """A JSON field that may be null is any value. The generator writes "exactly one of: any value, null", and
+    null is both."""
+    if isinstance(node, dict):
+        if node.get("oneOf") == [{}, {"type": "null"}]:
+            del node["oneOf"]
+        for inner in node.values():
+            _unite_with_null(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            _unite_with_null(inner)
+
+
+def _predict(generic: dict[str, Any], declared: ModelDeclaration, component: str) -> dict[str, Any]:
+    operation = copy.deepcopy(generic)
+    one = {"$ref": f"#/components/schemas/{component}"}
+    operation["operationId"] = f"predict_{declared.name}"
+    operation["summary"] = f"Predict with {declared.name}: {declared.title}"
+    operation["description"] = f"{declared.description} Send one object, an array of objects, or a CSV."
+    operation["tags"] = ["Predict"]
+    operation["parameters"] = [p for p in operation["parameters"] if p["name"] != "model"]
+    operation["requestBody"] = {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"oneOf": [one, {"type": "array", "items": one, "minItems": 1}]},
+                "example": declared.schema.example,
+            },
+            "text/csv": {"schema": {"type": "string"}},
+        },
+    }
+    return operation
+
+
+def json_schema(schema: DatasetSchema) -> dict[str, Any]:
+    """JSON Schema of one instance. Aliases are named in the descriptions, so additional names are allowed
+    here and checked by the service."""
+    properties = {column.name: _property(column) for column in schema.columns}
+    properties[KEY_FIELD] = {
+        "type": "string",
+        "maxLength": KEY_LENGTH,
+        "description": "Your own reference for this row; stored, searchable, usable for outcomes."
+        + (f" {schema.key} serves as well." if schema.key else ""),
+    }
+    found: dict[str, Any] = {"type": "object", "properties": properties}
+    required = [column.name for column in schema.columns if not column.nullable and not column.aliases]
+    return found | ({"required": required} if required else {})
+
+
+def _property(column: Column) -> dict[str, Any]:
+    kinds = {
+        "number": "number",
+        "integer": "integer",
+        "boolean": "boolean",
+        "category": "string",
+        "text": "string",
+    }
+    kind = kinds[column.type]
+    described = [column.description] if column.description else []
+    if column.unit:
+        described.append(f"Unit: {column.unit}.")
+    if column.aliases:
+        described.append(f"Also accepted as {', '.join(column.aliases)}.")
+    found: dict[str, Any] = {"type": [kind, "null"] if column.nullable else kind}
+    if described:
+        found["description"] = " ".join(described)
+    if column.levels:
+        found["enum"] = [*column.levels, *([None] if column.nullable else [])]
+    if column.minimum is not None:
+        found["minimum"] = column.minimum
+    if column.maximum is not None:
+        found["maximum"] = column.maximum
+    if column.type == "text" or (column.type == "category" and not column.levels):
+        found["maxLength"] = column.max_length
+    return found
+
+
+_KEY: dict[str, Any] = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": (
+        "Paste a client key. `make run` writes one to var/client-key; the admin makes others under Keys. "
+        "Clients send it as `Authorization: Bearer <key>` or `Authorization: Token <key>`."
+    ),
+}
+_IDEMPOTENCY_KEY: dict[str, Any] = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "schema": {"type": "string", "minLength": 1, "maxLength": idempotency.KEY_LENGTH},
+    "description": "Makes a retry safe: the same key and body get the stored response, for a day.",
+}
+
+_ERROR: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message", "request_id"],
+            "properties": {
+                "code": {"type": "string"},
+                "message": {"type": "string"},
+                "request_id": {"type": "string"},
+                "truncated": {"type": "boolean"},
+                "details": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "row": {"type": "integer", "description": "Zero-based position in the request."},
+                            "line": {"type": "integer", "description": "Line of a CSV."},
+                            "field": {"type": "string"},
+                            "code": {"type": "string"},
+                            "message": {"type": "string"},
+                            "value": {},
+                            "allowed": {"type": "array", "items": {}},
+                        },
+                    },
+                },
+            },
+        }
+    },
+}

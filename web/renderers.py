@@ -1,0 +1,44 @@
+"""The browsable API's renderer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework.exceptions import APIException
+from rest_framework.renderers import BrowsableAPIRenderer
+
+from core.errors import VigiaError
+
+
+class BrowsableRenderer(BrowsableAPIRenderer):
+    """DRF's pages, with forms that hold a valid example, for those who may send them."""
+
+    template = "web/api.html"
+
+    def show_form_for_method(self, view: Any, method: str, request: Any, obj: Any) -> bool:
+        if not super().show_form_for_method(view, method, request, obj):
+            return False
+        from training.access import permissions  # needs the apps, which settings are read before
+
+        rights = getattr(view, "rights", None)  # what the views below /models/{model}/ ask for
+        if rights is None:
+            return True
+        model = getattr(view, "model", None)  # missing when the address names no model
+        right = rights.get(method)
+        return model is not None and (right is None or permissions.may(request.user, right, model))
+
+    def get_rendered_html_form(self, data: Any, view: Any, method: str, request: Any) -> Any:
+        try:
+            return super().get_rendered_html_form(data, view, method, request)
+        except (VigiaError, APIException):  # no version to take a form from, or a body that cannot be read
+            return None
+
+    def get_raw_data_form(self, data: Any, view: Any, method: str, request: Any) -> Any:
+        form = super().get_raw_data_form(data, view, method, request)
+        example = getattr(view, "raw_example", None)
+        if form is not None and example is not None and method == "POST":
+            try:
+                form.fields["_content"].initial = example()
+            except VigiaError:
+                return None
+        return form
