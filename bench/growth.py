@@ -142,7 +142,7 @@ def grow_log(side: Side, rows: int) -> None:
     side.vigia.manage(
         "shell",
         "-c",
-        "import datetime; from predictions import partitions; "
+        "import datetime; from predictions.log import partitions; "
         f"partitions.ensure(datetime.datetime({oldest.year}, {oldest.month}, 1), {MONTHS - 1})",
     )
     side.is_small = False

@@ -197,22 +197,22 @@ def readings(
     version: ModelVersion, rows: int, since: dt.datetime, end: dt.datetime
 ) -> dict[str, Callable[[], Any]]:
     """What is read, by how the table names it; the sums must be those of the log."""
-    from predictions.rollups import counting
+    from predictions.rollups import counting, reading
 
     model, hour, day = version.registered_model, counting.HOUR, dt.timedelta(days=1)
-    by_version = {number: 0 for _, number, _ in counting.traffic(model, since, end, day)}
-    for _, number_of, answered in counting.traffic(model, since, end, day):
+    by_version = {number: 0 for _, number, _ in reading.traffic(model, since, end, day)}
+    for _, number_of, answered in reading.traffic(model, since, end, day):
         by_version[number_of] += answered
-    columns = {column.rows for column in counting.window(version, since, end).values()}
+    columns = {column.rows for column in reading.window(version, since, end).values()}
     if sum(by_version.values()) != rows or columns != {by_version[version.number]}:
         raise Failed(f"the sums differ: {by_version}, {columns}")
     whole = f"`window`: a version's {DAYS} days, {by_version[version.number]:,} rows"
     return {
-        whole: lambda: counting.window(version, since, end),
-        "`by_step`: the same by day": lambda: counting.by_step(version, since, end, day),
-        "`traffic`: all versions by day": lambda: counting.traffic(model, since, end, day),
-        "`traffic`: all versions by hour": lambda: counting.traffic(model, since, end, hour),
-        "`answered`: the model's rows": lambda: counting.answered([model.pk], since, end),
+        whole: lambda: reading.window(version, since, end),
+        "`by_step`: the same by day": lambda: reading.by_step(version, since, end, day),
+        "`traffic`: all versions by day": lambda: reading.traffic(model, since, end, day),
+        "`traffic`: all versions by hour": lambda: reading.traffic(model, since, end, hour),
+        "`answered`: the model's rows": lambda: reading.answered([model.pk], since, end),
     }
 
 

@@ -23,7 +23,7 @@ from tests.server import Server
 from tests.trained import train_sample
 from training.access import client_keys
 from training.models import ModelVersion, RegisteredModel
-from training.registry import lookup
+from training.registry import activation
 
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
@@ -59,7 +59,7 @@ def known(
     train_sample("churn", rows=600, activate=False)
     train_sample("houses", rows=300)
     add_movies()
-    lookup.activate(build_index(), by=None, reason="a test needs it", override=True)
+    activation.activate(build_index(), by=None, reason="a test needs it", override=True)
     # A model without an active version answers 503, rightly; schemathesis finds its name in the list.
     RegisteredModel.objects.exclude(versions__status=ModelVersion.Status.ACTIVE).delete()
     key = client_keys.issue(client_user)

@@ -78,8 +78,8 @@ def test_answering_from_a_compiled_version_imports_neither_pandas_nor_scikit_lea
     script = (
         "import io, json, sys\n"
         "from config.wsgi import application\n"
-        "from training.services import serving\n"
-        "serving.warm_up()\n"
+        "from training.serving import engine_cache\n"
+        "engine_cache.warm_up()\n"
         "key, body = sys.argv[1], sys.argv[2].encode()\n"
         "lane = []\n"
         "for turn in range(2):\n"

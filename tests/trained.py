@@ -18,7 +18,7 @@ from training.models import (
     RegisteredModel,
     TrainingRun,
 )
-from training.registry import lookup
+from training.registry import activation, lookup
 from training.runs import requests as run_requests
 from training.runs import uploads
 
@@ -104,7 +104,7 @@ def _activate(version: ModelVersion, rows: int | None, *, again: bool = False) -
     model = version.registered_model
     known = _ACTIVATED.get((model.name, rows))
     if known is None or not again:
-        made = lookup.activate(version, by=None, reason=REASON)
+        made = activation.activate(version, by=None, reason=REASON)
         if made.previous is None:
             _ACTIVATED[model.name, rows] = _fields(made, without=("at",))
         return

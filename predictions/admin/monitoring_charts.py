@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from predictions.drift.timeline import Cell, Line, Moved, Window
 from predictions.quality.realised import Quality
-from predictions.rollups import counting
+from predictions.rollups import reading
 from training.models import Activation, RegisteredModel
 from vigia_ml.drift import histograms
 
@@ -69,7 +69,7 @@ def traffic(model: RegisteredModel, window: Window) -> dict[str, Any]:
     places = {at: place for place, at in enumerate(window.steps)}
     rows: dict[int, list[int]] = defaultdict(lambda: [0] * len(places))
     for since, until in window.parts:
-        for at, number, answered in counting.traffic(model, since, until, window.step):
+        for at, number, answered in reading.traffic(model, since, until, window.step):
             rows[number][places[at]] += answered
     numbers = sorted(rows, key=lambda number: sum(rows[number]), reverse=True)
     series = [

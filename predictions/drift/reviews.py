@@ -21,7 +21,7 @@ from core.errors import Conflict, NoActiveVersion, NotFound
 from predictions.models import DriftFinding, DriftReview, Verdict
 from predictions.quality import realised
 from predictions.quality.hourly_sql import task_of
-from predictions.rollups import counting
+from predictions.rollups import counting, reading
 from training import providers
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
 from vigia_ml.declaration import SMALLER_IS_BETTER, Watch
@@ -87,8 +87,8 @@ def review(
         realised.catch_up(model, seconds=COUNTING_SECONDS)
     profile, watch = reference.profile, realised.watch_of(model)
     with counting.to_this_moment(model, seconds=COUNTING_SECONDS) as counted_to:
-        counted = counting.window(version, since, until)
-        traffic = counting.traffic(model, since, until, until - since)
+        counted = reading.window(version, since, until)
+        traffic = reading.traffic(model, since, until, until - since)
         known = realised.of_window(model, since, until, version)
     reviewed = verdicts.review(profile, counted, watch, importance_of(version))
     made = DriftReview(
@@ -258,7 +258,7 @@ def review_when_due(model: RegisteredModel, now: dt.datetime) -> DriftReview | N
         if not free or not _is_due(model, now):
             return None
         since = now - dt.timedelta(hours=model.review_window_hours)
-        if not counting.has_rows(model, *whole_hours(since, now)):
+        if not reading.has_rows(model, *whole_hours(since, now)):
             return None
         return review(model, since, now, scheduled=True)
 

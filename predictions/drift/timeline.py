@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from core.uuid7 import EPOCH
-from predictions.rollups import counting
+from predictions.rollups import reading
 from training.models import ModelVersion
 from vigia_ml.declaration import Watch
 from vigia_ml.drift import histograms, statistics
@@ -158,7 +158,7 @@ def moved(version: ModelVersion, window: Window, watch: Watch) -> Moved:
     by_step = {
         at: counted
         for since, until in window.parts
-        for at, counted in counting.by_step(version, since, until, window.step)
+        for at, counted in reading.by_step(version, since, until, window.step)
     }
 
     def line(column: ColumnProfile) -> Line:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from predictions.inference import pipeline
+from predictions.inference import pipeline, reading
 from predictions.inference.pipeline import Caller
 from training.registry.answers_check import Unusable
 from training.serving.engine_cache import Served
@@ -22,7 +22,7 @@ NOBODY = Caller(None, "rehearsal")
 def by_json(served: Served, rows: Sequence[Mapping[str, Value]]) -> Answered:
     """The answers to an array of objects, or to one object where there is one row."""
     body = pipeline.encode(rows if len(rows) > 1 else rows[0])
-    return _answered(served, pipeline.read_body(served, body), len(rows))
+    return _answered(served, reading.read_body(served, body), len(rows))
 
 
 def by_csv(served: Served, rows: Sequence[Mapping[str, Value]]) -> Answered:
@@ -33,7 +33,7 @@ def by_csv(served: Served, rows: Sequence[Mapping[str, Value]]) -> Answered:
     writer.writerow(names)
     writer.writerows([["" if row[name] is None else _cell(row[name]) for name in names] for row in rows])
     stream = io.BytesIO(text.getvalue().encode())
-    found = pipeline.read_csv(served, stream, Told(",", ".", "", UTF8))
+    found = reading.read_csv(served, stream, Told(",", ".", "", UTF8))
     return _answered(served, found, len(rows))
 
 

@@ -31,7 +31,7 @@ from predictions.outcomes import matching
 from predictions.quality import hourly_sql
 from predictions.quality.hourly_sql import HOUR
 from predictions.quality.metrics import Tally
-from predictions.rollups.rollup_rows import is_removed
+from predictions.rollups.counting import is_removed
 from training.models import RegisteredModel
 
 LOCK: Final = 22125

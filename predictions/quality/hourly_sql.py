@@ -15,8 +15,8 @@ from django.db.models import Exists, OuterRef
 
 from core.uuid7 import lowest_at
 from predictions.models import Prediction
+from predictions.quality import sql as arm_rows
 from predictions.quality.metrics import BOUNDS, DELAY_GROWTH, Tally
-from predictions.rollouts import sql as arm_rows
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
 from vigia_ml.declaration import Task
 from vigia_ml.reference_profile import PREDICTION

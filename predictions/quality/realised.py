@@ -22,7 +22,7 @@ from predictions.quality.confidence_intervals import Estimate
 from predictions.quality.hourly import add_up, catch_up, mark_all
 from predictions.quality.hourly_sql import HOUR, task_of
 from predictions.quality.metrics import Tally
-from predictions.rollups import counting
+from predictions.rollups import reading
 from training import catalogue
 from training.models import ModelVersion, RegisteredModel
 from training.reports import side_by_side
@@ -91,7 +91,7 @@ def of_window(
     # A model may have thousands, and their schemas are long: only what has something is read whole.
     versions = [version] if version is not None else list(every.only("registered_model_id"))
     answered: dict[int, int] = defaultdict(int)
-    for version_id, _, rows in counting.answered_by_hour(versions, since, until):
+    for version_id, _, rows in reading.answered_by_hour(versions, since, until):
         answered[version_id] += rows
     kept: dict[int, list[Tally]] = defaultdict(list)
     for version_id, _, tally in _tallies(versions, since, until):
@@ -115,7 +115,7 @@ def by_step(
     """
     since, until = whole_hours(since, until)
     answered: dict[dt.datetime, int] = defaultdict(int)
-    for _, hour, rows in counting.answered_by_hour([version], since, until):
+    for _, hour, rows in reading.answered_by_hour([version], since, until):
         answered[_floor(hour, step)] += rows
     kept: dict[dt.datetime, list[Tally]] = defaultdict(list)
     for _, hour, tally in _tallies([version], since, until):

@@ -21,7 +21,7 @@ from django.db import connection
 
 from core.uuid7 import lowest_at
 from predictions.models import QualityHour
-from predictions.rollouts import sql
+from predictions.quality import sql
 from training.models import ModelVersion
 
 ROWS: Final = 2_000

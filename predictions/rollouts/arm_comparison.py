@@ -21,6 +21,7 @@ from django.utils import timezone
 from core.uuid7 import lowest_at
 from predictions.models import ShadowTally
 from predictions.quality import confidence_intervals
+from predictions.quality import sql as quality_sql
 from predictions.quality.confidence_intervals import Estimate
 from predictions.rollouts import sql
 from training.models import ModelVersion, Rollout
@@ -90,7 +91,7 @@ def compare(rollout: Rollout) -> Comparison:
     version = rollout.version
     active = compared_with(rollout)
     classifies = "rmse" not in version.metrics
-    positive = sql.positive(version)
+    positive = quality_sql.positive(version)
     window = {
         "since": lowest_at(rollout.started_at),
         "until": lowest_at(rollout.stopped_at or timezone.now() + dt.timedelta(minutes=1)),
@@ -160,13 +161,14 @@ def _figures(
         judged = """
             count(*) FILTER (WHERE actual = prediction) AS "right",
             avg(loss) AS loss, stddev_samp(loss) AS loss_deviation"""
-        loss = sql.brier("probability")
+        loss = quality_sql.brier("probability")
     else:
         judged = """
             avg(abs(error)) AS mae, stddev_samp(abs(error)) AS mae_deviation,
             avg(error ^ 2) AS mse, stddev_samp(error ^ 2) AS mse_deviation"""
         loss = "NULL::float8"
-    error = "NULL::float8" if classifies else f"{sql.as_number('prediction')} - {sql.as_number('actual')}"
+    as_number = quality_sql.as_number
+    error = "NULL::float8" if classifies else f"{as_number('prediction')} - {as_number('actual')}"
     statement = f"""
         SELECT count(*) AS rows, count(actual) AS known, avg(value) AS mean, stddev_samp(value) AS deviation,
             {judged}, {sql.bin_counts("value", edges)} AS bins
@@ -205,11 +207,11 @@ def _paired(
     tried = _arm(rollout.version.number, sums[0], classifies, binary)
     other = _arm(active.number if active is not None else 0, sums[1], classifies, binary)
     if classifies:
-        errors = f"{sql.brier('tried_probability')} AS e1, {sql.brier('probability')} AS e2"
+        errors = f"{quality_sql.brier('tried_probability')} AS e1, {quality_sql.brier('probability')} AS e2"
     else:
         errors = (
-            f"{sql.as_number('tried')} - {sql.as_number('actual')} AS e1, "
-            f"{sql.as_number('prediction')} - {sql.as_number('actual')} AS e2"
+            f"{quality_sql.as_number('tried')} - {quality_sql.as_number('actual')} AS e1, "
+            f"{quality_sql.as_number('prediction')} - {quality_sql.as_number('actual')} AS e2"
         )
     found = sql.only_row(
         f"""

@@ -22,23 +22,20 @@ from __future__ import annotations
 import datetime as dt
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Max, Sum
+from django.db.models import Max
 
 from core.uuid7 import LAST, lowest_at, time_of
 from predictions.log.connection import ANSWER_SECONDS
-from predictions.models import RolledHour, Rollup
-from predictions.rollups import rollup_rows
-from predictions.rollups.rollup_rows import HOUR
-from training.models import ModelVersion, ReferenceProfile, RegisteredModel
-from vigia_ml.drift.bin_counts import Counted
+from predictions.models import RemovedMonth, RolledHour, Rollup
+from training.models import RegisteredModel
+from vigia_ml.reference_profile import PREDICTION, PROBABILITY
 
 PIECE: Final = 20_000
 """Rows in one transaction: a third of a second, and a few megabytes, whatever an hour holds."""
@@ -50,6 +47,138 @@ AGAIN: Final = tuple(dt.timedelta(hours=hours) for hours in (1, 24, 72, 168))
 FILLED: Final = dt.timedelta(days=2)
 """Hours without a row are kept as such back to here, so that they are compared as well."""
 FIRST: Final = uuid.UUID(int=0)
+
+LOCK: Final = 22124
+"""Class of the advisory lock that whoever changes one model's rollups takes, with the model's id."""
+HOUR: Final = dt.timedelta(hours=1)
+LARGEST: Final = 1e290
+"""Numbers are added up as if they were no larger, or a few of them would be beyond what a double can hold."""
+
+# Sorting a million cells would go through temporary files; hashed, they need a few hundred groups. None of
+# this is worth a second process, whose core is needed to answer, or the compiling of expressions.
+_SETTINGS: Final = {
+    "jit": "off",
+    "enable_mergejoin": "off",
+    "enable_nestloop": "off",
+    "enable_sort": "off",
+    "max_parallel_workers_per_gather": "0",
+    "work_mem": "32MB",
+}
+_BEGIN: Final = f"""
+    SELECT pg_advisory_xact_lock(%s, %s),
+           {", ".join(f"set_config('{name}', '{value}', true)" for name, value in _SETTINGS.items())}
+"""
+_RANGE: Final = "log.registered_model_id = %(model)s AND log.id >= %(low)s AND log.id < %(high)s"
+
+# What PostgreSQL does with a cell is what `vigia_ml.bins.Bins` does: width_bucket finds numpy's interval, and
+# `places` has its bin. A profile that was stored before there were places has a bin for each interval.
+_COUNT: Final = f"""
+    WITH answered AS MATERIALIZED (
+        SELECT log.version_id, count(*) AS rows FROM predictions_prediction log WHERE {_RANGE}
+        GROUP BY log.version_id
+    ), bins AS MATERIALIZED (
+        SELECT version_id, part.place, part.of ->> 'name' AS "column",
+               part.of ->> 'kind' = 'length' AS is_length,
+               part.of -> 'levels' AS levels,
+               jsonb_array_length(part.of -> 'named') AS named,
+               (part.of ->> 'missing')::int AS missing,
+               ARRAY(
+                   SELECT p::int FROM jsonb_array_elements_text(part.of -> 'places')
+                       WITH ORDINALITY AS its (p, at) ORDER BY at
+               ) AS places,
+               CASE WHEN part.of ->> 'kind' <> 'level' THEN
+                   ARRAY(SELECT e::float8 FROM jsonb_array_elements_text(part.of -> 'edges') AS e ORDER BY 1)
+               END AS edges
+        FROM answered JOIN training_referenceprofile profile USING (version_id), LATERAL (
+            SELECT place, of
+            FROM jsonb_array_elements(profile.bins -> 'columns') WITH ORDINALITY AS its (of, place)
+            UNION ALL
+            SELECT CASE of ->> 'name' WHEN '{PREDICTION}' THEN -1 WHEN '{PROBABILITY}' THEN -2 END, of
+            FROM jsonb_array_elements(profile.bins -> 'answers') AS of
+        ) AS part
+    ), cell AS (
+        SELECT log.version_id, its.place, its.cell
+        FROM predictions_prediction log,
+            json_array_elements_text(log.inputs) WITH ORDINALITY AS its (cell, place)
+        WHERE {_RANGE} AND log.version_id IN (SELECT version_id FROM bins)
+        UNION ALL
+        SELECT log.version_id, -1, log.prediction #>> '{{}}' FROM predictions_prediction log WHERE {_RANGE}
+        UNION ALL
+        SELECT log.version_id, -2, log.probability::text FROM predictions_prediction log WHERE {_RANGE}
+    ), read AS (
+        SELECT bins.*, cell.cell, CASE
+            WHEN named IS NOT NULL THEN NULL
+            WHEN is_length THEN char_length(cell.cell)::float8
+            ELSE nullif(cell.cell::float8, 'NaN')
+        END AS number
+        FROM cell JOIN bins USING (version_id, place)
+    ), binned AS (
+        SELECT version_id, "column", CASE
+            WHEN named IS NOT NULL AND cell IS NULL THEN named + 2
+            WHEN named IS NOT NULL THEN coalesce((levels ->> cell)::int, named + 1)
+            WHEN number IS NULL THEN coalesce(missing, cardinality(edges) + 1)
+            ELSE coalesce(places[width_bucket(number, edges) + 1], width_bucket(number, edges))
+        END AS bin, CASE
+            WHEN named IS NULL THEN greatest(least(coalesce(number, 0), {LARGEST!r}), -{LARGEST!r})
+        END AS number
+        FROM read
+    ), added AS (
+        INSERT INTO predictions_rollup AS kept (version_id, hour, "column", bin, rows, total)
+        SELECT version_id, %(hour)s, "column", bin, count(*), sum(number) FROM binned
+        GROUP BY version_id, "column", bin
+        UNION ALL
+        SELECT version_id, %(hour)s, '{Rollup.ROWS}', 0, rows, NULL FROM answered
+        ON CONFLICT (version_id, hour, "column", bin) DO UPDATE
+        SET rows = kept.rows + EXCLUDED.rows, total = kept.total + EXCLUDED.total
+    )
+    UPDATE predictions_rolledhour AS rolled
+    SET upto = %(high)s, rows = rolled.rows + (SELECT coalesce(sum(rows), 0) FROM answered)
+    WHERE rolled.registered_model_id = %(model)s AND rolled.hour = %(hour)s AND rolled.upto = %(low)s
+    RETURNING (SELECT coalesce(sum(rows), 0)::bigint FROM answered)
+"""  # noqa: S608 - constants alone
+# Each hour's rows are counted by the index (registered_model_id, id) alone.
+_DIFFERENT: Final = """
+    SELECT looked.hour
+    FROM unnest(%(hours)s::timestamptz[], %(lows)s::uuid[], %(highs)s::uuid[]) AS looked (hour, low, high)
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS rows FROM predictions_prediction log
+        WHERE log.registered_model_id = %(model)s AND log.id >= looked.low AND log.id < looked.high
+    ) AS held
+    LEFT JOIN predictions_rolledhour rolled
+        ON rolled.registered_model_id = %(model)s AND rolled.hour = looked.hour
+    WHERE held.rows > 0 AND held.rows <> coalesce(rolled.rows, 0)
+        AND NOT EXISTS (
+            SELECT FROM predictions_removedmonth WHERE start = date_trunc('month', looked.hour, 'UTC')
+        )
+    ORDER BY looked.hour
+"""
+_NTH: Final = f"""
+    SELECT log.id FROM predictions_prediction log WHERE {_RANGE} ORDER BY log.id OFFSET %(skipped)s LIMIT 1
+"""  # noqa: S608 - constants alone
+_FORGET: Final = """
+    WITH gone AS (
+        DELETE FROM predictions_rollup WHERE hour = %(hour)s AND version_id IN (
+            SELECT id FROM training_modelversion WHERE registered_model_id = %(model)s
+        )
+    )
+    INSERT INTO predictions_rolledhour (registered_model_id, hour, upto, rows, closed)
+    VALUES (%(model)s, %(hour)s, %(low)s, 0, false)
+    ON CONFLICT (registered_model_id, hour) DO UPDATE
+    SET upto = EXCLUDED.upto, rows = 0, closed = false
+"""
+
+_NOT_REMOVED: Final = """
+    NOT EXISTS (SELECT FROM predictions_removedmonth WHERE start = date_trunc('month', hour, 'UTC'))
+"""
+_FORGET_MARKS: Final = f"""
+    DELETE FROM predictions_rolledhour
+    WHERE registered_model_id = %(model)s AND hour > %(hour)s AND {_NOT_REMOVED}
+"""  # noqa: S608 - constants alone
+_EMPTY: Final = f"""
+    DELETE FROM predictions_rollup WHERE hour >= %(first)s AND hour <= %(last)s AND version_id IN (
+        SELECT id FROM training_modelversion WHERE registered_model_id = %(model)s
+    ) AND {_NOT_REMOVED}
+"""  # noqa: S608 - constants alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +218,7 @@ def roll_up(
     now : another time than the database's.
     """
     began, rows = time.monotonic(), 0
-    now = now or rollup_rows.now()  # once: the mark of the hour that goes on would move for ever
+    now = now or database_now()  # once: the mark of the hour that goes on would move for ever
     mark = lowest_at(now - lag() if until is None else min(until, now - lag()))
     _forget_what_is_to_come(model.pk, now)
     while (done := _step(model.pk, mark, now)) is not None:
@@ -109,14 +238,14 @@ def to_this_moment(
     a row that is committed later with an id from before is counted by the next one. Where `seconds` were too
     few for what lay behind, nothing is added to it.
     """
-    now = now or rollup_rows.now()
+    now = now or database_now()
     rolled = roll_up(model, seconds=seconds, now=now)
     with transaction.atomic():
         if rolled.whole:
-            rollup_rows.begin(model.pk)
+            begin(model.pk)
             while _next(model.pk, lowest_at(now), now) is not None:
                 pass
-            rollup_rows.settle()
+            settle()
         yield counted_to(model)
         transaction.set_rollback(True)
 
@@ -130,10 +259,10 @@ def recount(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> i
     newest = _newest(model.pk)
     if newest is None:
         return roll_up(model).rows
-    rows, mark = 0, lowest_at(rollup_rows.now() - lag())
+    rows, mark = 0, lowest_at(database_now() - lag())
     for hour in _hours_with_rows(model.pk, since, min(until, newest + HOUR)):
         with transaction.atomic(durable=True):
-            rollup_rows.begin(model.pk)
+            begin(model.pk)
             rows += _anew(model.pk, hour, mark)
         while (more := _rest_of(model.pk, hour, mark)) is not None:
             rows += more
@@ -156,14 +285,14 @@ def _forget_what_is_to_come(model_id: int, now: dt.datetime) -> None:
     newest, present = _newest(model_id), _hour_of(now)
     if newest is not None and newest > present:
         with transaction.atomic(durable=True):
-            rollup_rows.begin(model_id)
-            rollup_rows.forget_marks(model_id, present)
+            begin(model_id)
+            forget_marks(model_id, present)
 
 
 def _step(model_id: int, mark: uuid.UUID, now: dt.datetime) -> int | None:
     """One piece of the work, committed: rows counted, or None when there is nothing to do."""
     with transaction.atomic(durable=True):
-        rollup_rows.begin(model_id)
+        begin(model_id)
         return _next(model_id, mark, now)
 
 
@@ -180,13 +309,13 @@ def _next(model_id: int, mark: uuid.UUID, now: dt.datetime) -> int | None:
 
 
 def _count_piece(model_id: int, hour: dt.datetime, low: uuid.UUID, stop: uuid.UUID) -> int:
-    high = rollup_rows.nth(model_id, low, stop, skipped=PIECE) or stop
-    return rollup_rows.count(model_id, hour, low, high)
+    high = nth(model_id, low, stop, skipped=PIECE) or stop
+    return count(model_id, hour, low, high)
 
 
 def _close(model_id: int, hour: dt.datetime) -> int:
     """Compares an hour that is over with the log, and some older ones: those that differ are counted anew."""
-    different = rollup_rows.differing(model_id, [*(hour - again for again in AGAIN), hour])
+    different = differing(model_id, [*(hour - again for again in AGAIN), hour])
     if hour not in different:
         RolledHour.objects.filter(registered_model_id=model_id, hour=hour).update(closed=True)
     return sum(_anew(model_id, each) for each in different)
@@ -195,14 +324,14 @@ def _close(model_id: int, hour: dt.datetime) -> int:
 def _anew(model_id: int, hour: dt.datetime, mark: uuid.UUID = LAST) -> int:
     """Throws an hour away and counts its first piece, in one transaction: most hours are never seen empty."""
     low = lowest_at(hour)
-    rollup_rows.forget(model_id, hour, low)
+    forget(model_id, hour, low)
     return _count_piece(model_id, hour, low, max(low, min(_end(hour), mark)))
 
 
 def _rest_of(model_id: int, hour: dt.datetime, mark: uuid.UUID) -> int | None:
     """The next piece of an hour that is counted anew; None when there is none."""
     with transaction.atomic(durable=True):
-        rollup_rows.begin(model_id)
+        begin(model_id)
         upto = dict(_open(model_id)).get(hour)
         if upto is None or upto >= min(_end(hour), mark):
             return None
@@ -215,12 +344,12 @@ def _open_next(model_id: int, mark: uuid.UUID, now: dt.datetime) -> int | None:
     low = FIRST if newest is None else lowest_at(newest + HOUR)
     if low >= mark:
         return None
-    found = rollup_rows.nth(model_id, low, mark)
+    found = nth(model_id, low, mark)
     if found is None and newest is None:
         return None
     last = _hour_of(time_of(found or uuid.UUID(int=mark.int - 1)))
     hour = last if newest is None else max(newest + HOUR, min(last, _hour_of(now) - FILLED))
-    rollup_rows.empty(model_id, hour, last)
+    empty(model_id, hour, last)
     made = []
     while hour <= last:
         made.append(RolledHour(registered_model_id=model_id, hour=hour, upto=lowest_at(hour)))
@@ -234,11 +363,11 @@ def _hours_with_rows(model_id: int, since: dt.datetime, until: dt.datetime) -> I
     hour = _hour_of(since)
     hour += HOUR if hour < since else dt.timedelta(0)
     while hour < until:
-        found = rollup_rows.nth(model_id, lowest_at(hour), lowest_at(until))
+        found = nth(model_id, lowest_at(hour), lowest_at(until))
         if found is None:
             return
         hour = _hour_of(time_of(found))
-        if not rollup_rows.is_removed(hour):
+        if not is_removed(hour):
             yield hour
         hour += HOUR
 
@@ -268,117 +397,74 @@ def _hour_of(moment: dt.datetime) -> dt.datetime:
 # A window is read as the hours that begin in [since, until).
 
 
-def window(version: ModelVersion, since: dt.datetime, until: dt.datetime) -> dict[str, Counted]:
-    """What was counted of each column, in the order of the profile; nothing without rows or profile."""
-    found = _read(version, since, until, max(until - since, HOUR))
-    return found[0][1] if found else {}
+# -- the statements ------------------------------------------------------------------------------------
 
 
-def by_step(
-    version: ModelVersion, since: dt.datetime, until: dt.datetime, step: dt.timedelta
-) -> list[tuple[dt.datetime, dict[str, Counted]]]:
-    """`window` for each step of the time from `since` on, at least an hour long; those without rows are left
-    out."""
-    return _read(version, since, until, step)
-
-
-def _read(
-    version: ModelVersion, since: dt.datetime, until: dt.datetime, step: dt.timedelta
-) -> list[tuple[dt.datetime, dict[str, Counted]]]:
-    reference = ReferenceProfile.objects.filter(version=version).first()
-    if reference is None:
-        return []
-    sizes = {name: column.bins.size for name, column in reference.profile.by_name.items()}
-    question = """
-        SELECT date_bin(make_interval(secs => %s), hour, %s), "column", bin,
-               sum(rows)::bigint, coalesce(sum(total), 0)
-        FROM predictions_rollup WHERE version_id = %s AND hour >= %s AND hour < %s
-        GROUP BY 1, 2, 3 ORDER BY 1
-    """
-    found: dict[dt.datetime, dict[str, Counted]] = {}
+def database_now() -> dt.datetime:
+    """The database's time."""
     with connection.cursor() as cursor:
-        cursor.execute(question, [step.total_seconds(), since, version.pk, since, until])
-        for start, column, place, rows, total in cursor.fetchall():
-            if start not in found:
-                found[start] = {name: _nothing(size) for name, size in sizes.items()}
-            if column != Rollup.ROWS:
-                counted = found[start][column]
-                counted.counts[place], counted.totals[place] = rows, total
-    return list(found.items())
+        cursor.execute("SELECT clock_timestamp()")
+        return cursor.fetchone()[0]  # type: ignore[no-any-return]
 
 
-def _nothing(size: int) -> Counted:
-    return Counted(np.zeros(size, dtype=np.int64), np.zeros(size))
+def begin(model_id: int) -> None:
+    """Takes the model's lock for the caller's transaction.
 
-
-def traffic(
-    model: RegisteredModel, since: dt.datetime, until: dt.datetime, step: dt.timedelta
-) -> list[tuple[dt.datetime, int, int]]:
-    """(start of the step, number of a version, rows it answered), in this order."""
-    question = """
-        SELECT date_bin(make_interval(secs => %s), rollup.hour, %s), version.number, sum(rollup.rows)::bigint
-        FROM training_modelversion version JOIN predictions_rollup rollup ON rollup.version_id = version.id
-        WHERE version.registered_model_id = %s AND rollup.hour >= %s AND rollup.hour < %s
-            AND rollup."column" = %s AND rollup.bin = 0
-        GROUP BY 1, 2 ORDER BY 1, 2
+    The next statement sees all that the lock's previous holder has committed.
     """
     with connection.cursor() as cursor:
-        cursor.execute(question, [step.total_seconds(), since, model.pk, since, until, Rollup.ROWS])
-        return [(start, number, rows) for start, number, rows in cursor.fetchall()]
+        cursor.execute(_BEGIN, [LOCK, model_id % 2**31])
 
 
-def answered_by_hour(
-    versions: Sequence[ModelVersion], since: dt.datetime, until: dt.datetime
-) -> list[tuple[int, dt.datetime, int]]:
-    """(id of a version, hour, rows of the log) of versions of one model; hours that have none are left out.
-
-    What was counted, and what has come since the newest mark, which the index counts: so it is up to date,
-    and costs as much as is not rolled up yet.
-
-    Parameters
-    ----------
-    since, until : whole hours.
-    """
-    if not versions:
-        return []
-    question = """
-        SELECT version_id, hour, sum(rows)::bigint FROM (
-            SELECT version_id, hour, rows FROM predictions_rollup
-            WHERE version_id = ANY(%(versions)s) AND hour >= %(since)s AND hour < %(until)s
-                AND "column" = %(counted)s AND bin = 0
-            UNION ALL
-            SELECT version_id, to_timestamp(vigia_milliseconds(id) / 3600000 * 3600), count(*)
-            FROM predictions_prediction
-            WHERE version_id = ANY(%(versions)s) AND id >= %(low)s AND id < %(high)s AND id >= coalesce(
-                (SELECT upto FROM predictions_rolledhour
-                 WHERE registered_model_id = %(model)s ORDER BY hour DESC LIMIT 1), %(low)s)
-            GROUP BY 1, 2
-        ) AS known GROUP BY 1, 2 HAVING sum(rows) > 0 ORDER BY 1, 2
-    """
-    asked: dict[str, Any] = {
-        "versions": [version.pk for version in versions],
-        "model": versions[0].registered_model_id,
-        "since": since,
-        "until": until,
-        "counted": Rollup.ROWS,
-        "low": lowest_at(since),
-        "high": lowest_at(until),
-    }
+def settle() -> None:
+    """The caller's transaction goes on to other things than counting."""
     with connection.cursor() as cursor:
-        cursor.execute(question, asked)
-        return [(version_id, hour, rows) for version_id, hour, rows in cursor.fetchall()]
+        cursor.execute("; ".join(f"SET LOCAL {name} TO DEFAULT" for name in _SETTINGS))
 
 
-def has_rows(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> bool:
-    """Whether anything was counted of these whole hours, or the log holds something of them."""
-    if answered([model.pk], since, until)[model.pk]:
-        return True
-    return rollup_rows.nth(model.pk, lowest_at(since), lowest_at(until)) is not None
+def count(model_id: int, hour: dt.datetime, low: uuid.UUID, high: uuid.UUID) -> int:
+    """Adds the rows with low <= id < high to the rollups of their hour and moves its mark; how many."""
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNT, {"model": model_id, "hour": hour, "low": low, "high": high})
+        moved = cursor.fetchone()
+    assert moved is not None, "the mark was moved by somebody without the lock"
+    return int(moved[0])
 
 
-def answered(model_ids: Iterable[int], since: dt.datetime, until: dt.datetime) -> dict[int, int]:
-    """Rows of each model, also of those that answered nothing."""
-    wanted = list(model_ids)
-    hours = RolledHour.objects.filter(registered_model_id__in=wanted, hour__gte=since, hour__lt=until)
-    sums = hours.order_by().values_list("registered_model_id").annotate(Sum("rows"))
-    return dict.fromkeys(wanted, 0) | dict(sums)
+def differing(model_id: int, hours: Sequence[dt.datetime]) -> list[dt.datetime]:
+    """Which of these hours hold other rows in the log than were counted; those that hold none do not."""
+    lows, highs = ([lowest_at(hour + more) for hour in hours] for more in (dt.timedelta(0), HOUR))
+    with connection.cursor() as cursor:
+        cursor.execute(_DIFFERENT, {"model": model_id, "hours": list(hours), "lows": lows, "highs": highs})
+        return [hour for (hour,) in cursor.fetchall()]
+
+
+def nth(model_id: int, low: uuid.UUID, high: uuid.UUID, skipped: int = 0) -> uuid.UUID | None:
+    """The id of the row after `skipped` others with low <= id < high, by the index alone."""
+    with connection.cursor() as cursor:
+        cursor.execute(_NTH, {"model": model_id, "low": low, "high": high, "skipped": skipped})
+        found = cursor.fetchone()
+    return None if found is None else found[0]
+
+
+def forget(model_id: int, hour: dt.datetime, low: uuid.UUID) -> None:
+    """Throws away what was counted of an hour whose first id is `low`: it is to be counted anew."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FORGET, {"model": model_id, "hour": hour, "low": low})
+
+
+def forget_marks(model_id: int, hour: dt.datetime) -> None:
+    """Throws away the marks of the hours behind `hour`; what was counted stays until they are opened."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FORGET_MARKS, {"model": model_id, "hour": hour})
+
+
+def empty(model_id: int, first: dt.datetime, last: dt.datetime) -> None:
+    """Throws away what is left of the hours from `first` to `last`, which are about to be opened."""
+    with connection.cursor() as cursor:
+        cursor.execute(_EMPTY, {"model": model_id, "first": first, "last": last})
+
+
+def is_removed(hour: dt.datetime) -> bool:
+    """Whether the log's month that an hour lies in was removed: a row that has come since is not the hour."""
+    return RemovedMonth.objects.filter(start=hour.replace(day=1, hour=0)).exists()

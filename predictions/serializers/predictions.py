@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 from predictions.models import Prediction
 from predictions.outcomes import recording
-from training.registry import lookup
+from training.registry import activation as version_activation
 from training.serializers import ActivationSerializer
 
 
@@ -99,7 +99,7 @@ class PredictionDetailSerializer(PredictionSerializer):
 
     def get_lineage(self, row: Prediction) -> dict[str, Any]:
         """The version's lineage, and the activation that was in force when the row was made."""
-        activation = lookup.active_at(row.registered_model, row.at)
+        activation = version_activation.active_at(row.registered_model, row.at)
         answered_as_active = activation is not None and activation.version_id == row.version_id
         shown = ActivationSerializer(activation).data if answered_as_active else None
         return row.version.lineage | {"activation": shown}

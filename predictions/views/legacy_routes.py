@@ -16,7 +16,7 @@ from rest_framework.response import Response
 
 from core.errors import Malformed
 from core.uuid7 import time_of
-from predictions.views.predictions import Fenced
+from predictions.views.base import Fenced
 from training.access import permissions
 from training.parsers import JsonBody, RawJSONParser, check_length
 from training.registry import lookup

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
-from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from django.conf import settings
-from django.contrib import auth
 from django.http import QueryDict
 from django.http.response import HttpResponseBase
 from django.urls import reverse
-from django.utils.functional import SimpleLazyObject
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -21,42 +17,29 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from core.errors import NotFound
-from predictions.errors import LogUnavailable
-from predictions.inference import pipeline
-from predictions.inference.pipeline import Answer, Caller, Prepared
+from predictions.inference.pipeline import Answer
 from predictions.log import csv_export, queries
 from predictions.log.csv_export import CSVRenderer
-from predictions.log.writer import Stale, writer
-from predictions.rollouts import shadow_worker
 from predictions.serializers.predictions import AnswerSerializer as Answered
 from predictions.serializers.predictions import (
     PredictionDetailSerializer,
     PredictionPageSerializer,
     PredictionSerializer,
 )
-from training import providers
-from training.access import client_keys, permissions
-from training.models import RegisteredModel
-from training.parsers import INSTANCE_PARSERS, CsvBody, JsonBody
+from predictions.views.base import Fenced, respond, typed_cells
+from training.access import permissions
+from training.parsers import INSTANCE_PARSERS
 from training.serializers import InstanceSerializer, serializer_for
-from training.serving import routing
-from training.serving.engine_cache import Served, served, served_to
+from training.serving.engine_cache import served
 from training.views.base import (
     CSV_PARAMETERS,
     ModelView,
     bad_parameter,
-    csv_dialect,
     following_page,
     moment_of,
     whole_of,
 )
-from training.views.idempotent import REPLAYED, IdempotentView, retry_key
-from vigia_ml.schema import Fault, InvalidRows
-from vigia_ml.schema.dataset import RepeatedNames
-from vigia_ml.schema.faults import clip
-from vigia_ml.schema.row_decoder import Rows
 
-CHANGES_SURVIVED = 3  # that may overtake a request before it holds the next one off
 LOG_FILTERS = [
     OpenApiParameter("since", OpenApiTypes.DATETIME, description="From this moment on."),
     OpenApiParameter("until", OpenApiTypes.DATETIME, description="Before this moment."),
@@ -73,75 +56,6 @@ PREDICT_PARAMETERS = [
         "include", str, enum=[INCLUDE], description="Adds each row's key and inputs to its answer."
     ),
 ]
-
-
-class Fenced(IdempotentView):
-    """A view whose answers stand behind the fence: what is known is stamped before the key is looked at."""
-
-    generation = 0
-    stores_own_answers = True
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        self.generation = routing.generation()
-        super().initial(request, *args, **kwargs)
-
-    def predict(self, request: Request, model: RegisteredModel, data: Any, number: int | None) -> Answer:
-        """The request's body answered by the active version, or by version `number`; see `fenced`."""
-        providers.require_rows(model, "instances")
-        caller = caller_of(request)
-        return self.fenced(request, model, caller, lambda: self._answer(request, model, data, caller, number))
-
-    def fenced(
-        self, request: Request, model: RegisteredModel, caller: Caller, answer: Callable[[], Answer]
-    ) -> Answer:
-        """An answer that was committed from what is known now; or the stored one to the caller's idempotency
-        key.
-
-        When a version, a key or a right changes meanwhile, all is done again: the key is looked up, the right
-        is asked for, and the body is read by the schema of what is active then.
-
-        Parameters
-        ----------
-        answer : reads the body, answers and logs by `self.generation`; raises `predictions.log.writer.Stale`.
-        """
-        earlier = pipeline.replay(caller)
-        if earlier is not None:
-            return earlier
-        for _ in range(CHANGES_SURVIVED):
-            try:
-                return answer()
-            except Stale:
-                self._look_again(request, model)
-        with writer().holding_off_changes():
-            self._look_again(request, model)
-            try:
-                return answer()
-            except Stale:  # the hold was lost with its connection
-                raise LogUnavailable from None
-
-    def _answer(
-        self, request: Request, model: RegisteredModel, data: Any, caller: Caller, number: int | None
-    ) -> Answer:
-        ready, named = served_to(model, number, caller.client_id, self.generation)
-        rows = _read(request, ready, data)
-
-        def committed(made: Prepared) -> None:
-            shadow_worker.committed(named, made)
-            made.count("", time.perf_counter() - request._request.since)  # type: ignore[attr-defined]
-
-        found = pipeline.answer(ready, rows, caller, self.generation, committed=committed)
-        teach(request, model, number, self.generation)
-        return found
-
-    def _look_again(self, request: Request, model: RegisteredModel) -> None:
-        self.generation = routing.generation()
-        # A session's user was loaded before the change, and is remembered on the request.
-        plain = request._request
-        plain.__dict__.pop("_cached_user", None)
-        plain.user = SimpleLazyObject(lambda: auth.get_user(plain))  # type: ignore[assignment]
-        request._authenticate()  # type: ignore[attr-defined]
-        self.check_permissions(request)
-        permissions.require(request.user, "predict", model)
 
 
 class PredictView(Fenced, ModelView):
@@ -231,22 +145,6 @@ class PredictionView(APIView):
         return Response(PredictionDetailSerializer(row).data)
 
 
-def teach(request: Request, model: RegisteredModel, number: int | None, generation: int) -> None:
-    """Lets the fast lane know what this answer was made from; it never asks the database itself."""
-    known = routing.current()
-    if known.generation != generation:
-        known = routing.refresh(known.generation)
-    known.find_version(model.name, number, request.user.pk)
-    key = client_keys.key_of(request.headers.get("Authorization", ""))
-    if key is not None:
-        known.find_client(key)
-
-
-def respond(answer: Answer) -> Response:
-    headers = {REPLAYED: "true"} if answer.replayed else {}
-    return Response(answer.body, headers=headers)
-
-
 def _drop_data(response: Response) -> None:
     response.data = None
 
@@ -264,59 +162,6 @@ def _with_rows(answer: Answer, *, with_inputs: bool) -> list[dict[str, Any]]:
     logged = queries.by_ids([uuid.UUID(each["id"]) for each in answers])
     rows = [(each, logged[uuid.UUID(each["id"])]) for each in answers]
     return [each | {"key": row.key} | ({"inputs": row.inputs} if with_inputs else {}) for each, row in rows]
-
-
-def _read(request: Request, ready: Served, data: Any) -> Rows:
-    if isinstance(data, CsvBody):
-        data.stream.seek(0)
-        return pipeline.read_csv(ready, data.stream, csv_dialect(request))
-    if isinstance(data, QueryDict):
-        return pipeline.read_rows(ready, [form_cells(data)], text=True)
-    assert isinstance(data, JsonBody)
-    return pipeline.read_body(ready, data.raw)
-
-
-def form_cells(data: QueryDict, lists: Mapping[str, str] | None = None) -> RepeatedNames:
-    """The one instance an HTML form holds, as text; a name that is there twice is said to be.
-
-    Parameters
-    ----------
-    lists : names of fields that may be there several times, and what stands between their values then.
-
-    Raises
-    ------
-    InvalidRows : a field holds a file.
-    """
-    said = "a field must be text, not a file"
-    faults = [
-        Fault(clip(name), "not_text", said)
-        for name, values in data.lists()
-        if not all(isinstance(value, str) for value in values)
-    ]
-    if faults:
-        raise InvalidRows(faults, rows=1, bad=1, message=said)
-    joined, cells, repeated = lists or {}, typed_cells(data), []
-    for name, values in data.lists():
-        if name in joined:
-            cells[name] = joined[name].join(values)
-        elif name in cells and len(values) > 1:
-            repeated.append(name)
-    found = RepeatedNames(cells)
-    found.repeated = tuple(repeated)
-    return found
-
-
-def typed_cells(data: QueryDict) -> dict[str, str]:
-    """What a form is shown with again: of each field its last text."""
-    last = {name: values[-1] for name, values in data.lists() if values and name != "csrfmiddlewaretoken"}
-    return {name: value for name, value in last.items() if isinstance(value, str)}
-
-
-def caller_of(request: Request) -> Caller:
-    """The client of a request; with an Idempotency-Key also what exactly is asked."""
-    retry = retry_key(request)
-    key, digest = (None, "") if retry is None else (retry.key, retry.request_sha256)
-    return Caller(request.user.pk, request._request.request_id, key, digest)  # type: ignore[attr-defined]
 
 
 def _cursor(request: Request) -> uuid.UUID | None:

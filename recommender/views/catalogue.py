@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from predictions.views.predictions import form_cells, typed_cells
+from predictions.views.base import form_cells, typed_cells
 from recommender import movie_schema
 from recommender.catalogue import service as catalogue
 from recommender.interactions import recording

@@ -21,7 +21,7 @@ from rest_framework.response import Response
 from core.metrics import counters
 from core.uuid7 import EPOCH
 from predictions.inference.pipeline import Answer
-from predictions.views.predictions import Fenced, caller_of, form_cells, respond, teach, typed_cells
+from predictions.views.base import Fenced, caller_of, form_cells, respond, teach, typed_cells
 from recommender.declaration import EXAMPLE
 from recommender.interactions import feedback, feedback_parsing
 from recommender.recommendations import request as questions

@@ -15,7 +15,7 @@ from tests.predictions.admin.test_log import answered
 from tests.recommender.conftest import add_movies, build_index
 from tests.trained import train_sample
 from training.models import ModelVersion
-from training.registry import lookup
+from training.registry import activation
 
 pytestmark = [
     pytest.mark.browser,
@@ -49,7 +49,7 @@ def test_no_page_breaks_its_own_policy(page: Any, live_server: Any) -> None:
     train_sample("churn", rows=400, activate=False)
     answered(version, 5, prediction=True, probability=0.7)
     add_movies()
-    lookup.activate(build_index(), by=None, reason="a test needs it", override=True)
+    activation.activate(build_index(), by=None, reason="a test needs it", override=True)
     page.add_init_script(HEARD)
     page.set_viewport_size({"width": 1500, "height": 900})
     row = reverse("admin:training_modelversion_change", args=[version.pk])

@@ -27,11 +27,11 @@ PREPARE: Final = """
 import django; django.setup()
 from django.core.management import call_command
 from django.utils import timezone
-from predictions import partitions
-from training.services import registry
+from predictions.log import partitions
+from training.registry import lookup
 call_command("migrate", verbosity=0)
 partitions.ensure(timezone.now(), 1)
-registry.sync_catalogue()
+lookup.sync_catalogue()
 for name in ("churn", "houses"):
     call_command("load_dataset", name, f"training/samples/{name}.csv")
 """

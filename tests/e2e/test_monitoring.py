@@ -40,7 +40,7 @@ from tests.server import ROOT, Asker, Server
 from tests.trained import train_sample
 from training.access import client_keys
 from training.models import ModelVersion
-from training.registry import lookup
+from training.registry import activation
 from training.serving import engine_cache, routing
 
 MONITORING = ROOT / "monitoring"
@@ -170,7 +170,7 @@ def watched(
         partitions.ensure(timezone.now(), 1)
         version = train_sample("churn", rows=600)  # real runs, by the services
         add_movies()
-        lookup.activate(build_index(), by=None, reason="a test needs it", override=True)
+        activation.activate(build_index(), by=None, reason="a test needs it", override=True)
         key = client_keys.issue(client_keys.client_with_every_right("watched"))
         metrics = str(directory / "web-metrics")
         server = Server(directory, METRICS_TOKEN=TOKEN, METRICS_DIR=metrics)

@@ -18,7 +18,7 @@ from predictions.drift import reviews
 from predictions.log import partitions
 from predictions.models import DriftReview, Outcome, Prediction, RemovedMonth, Rollup
 from predictions.quality import realised
-from predictions.rollups import counting
+from predictions.rollups import counting, reading
 from tests.predictions.admin.test_log import answered
 from training.models import ModelVersion
 
@@ -78,7 +78,7 @@ def test_a_month_is_rolled_up_then_removed_and_its_reviews_say_so(log: ModelVers
         False,
     )
     january = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 1, tzinfo=dt.UTC)]
-    assert counting.answered([log.registered_model_id], *january) == {log.registered_model_id: 3}
+    assert reading.answered([log.registered_model_id], *january) == {log.registered_model_id: 3}
     [found] = realised.of_window(log.registered_model, *january, log)
     assert (found.answered, found.labelled) == (3, 3)
 
@@ -173,7 +173,7 @@ def test_a_late_row_of_a_removed_month_does_not_wipe_what_was_counted(log: Model
     )
     counting.recount(log.registered_model, *january)
     realised.add_up(log.registered_model)
-    assert counting.answered([log.registered_model_id], *january) == {log.registered_model_id: 3}
+    assert reading.answered([log.registered_model_id], *january) == {log.registered_model_id: 3}
     [found] = realised.of_window(log.registered_model, *january, log)
     assert (found.answered, found.labelled) == (3, 3)
 

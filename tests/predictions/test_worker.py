@@ -31,7 +31,7 @@ from tests.server import Clients, Server
 from tests.trained import train_sample
 from training.access import client_keys
 from training.models import ModelVersion
-from training.registry import lookup
+from training.registry import activation
 
 CHURN = "/api/v1/models/churn/predictions/"
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -530,10 +530,10 @@ def test_two_hundred_switches_under_load_and_no_answer_from_before_one(
         for turn in range(200):
             before = time.monotonic()
             if turn % 3 == 2:
-                lookup.rollback(churn.registered_model, by=None, reason="back")
+                activation.rollback(churn.registered_model, by=None, reason="back")
             else:
                 target = next(v for v in versions if v.number != switches[-1][0])
-                lookup.activate(target, by=None, reason="there")
+                activation.activate(target, by=None, reason="there")
             active = churn.registered_model.active_version
             assert active is not None
             switches.append((active.number, before, time.monotonic()))

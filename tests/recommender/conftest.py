@@ -10,7 +10,7 @@ from recommender.declaration import NAME
 from recommender.models import Movie
 from tests.trained import _fields
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
-from training.registry import lookup
+from training.registry import activation, lookup
 from training.runs import requests as run_requests
 
 MOVIES: list[dict[str, Any]] = [
@@ -85,6 +85,6 @@ def active_index(key: str) -> ModelVersion:
         made = {"registered_model": model, "run": run, "dataset": dataset, "number": 1}
         version = ModelVersion.objects.create(**known[2] | made | {"status": "candidate"})
     if version.status != "active":
-        lookup.activate(version, by=None, reason="a test needs it", override=True)
+        activation.activate(version, by=None, reason="a test needs it", override=True)
         version.refresh_from_db()
     return version

@@ -18,7 +18,7 @@ from core.errors import VigiaError
 from training.access import permissions
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.models import Activation, ModelVersion, PrunedArtifact, RegisteredModel
-from training.registry import answers_check, lookup
+from training.registry import activation, answers_check
 from training.reports import side_by_side
 
 LONGEST_REASON = 500
@@ -70,7 +70,7 @@ def activate(page: RegistryAdmin, request: HttpRequest, version: ModelVersion) -
         return HttpResponseRedirect(_address(version))
 
     def act(by: User, reason: str, override: bool) -> Activation:
-        return lookup.activate(version, by=by, reason=reason, override=override)
+        return activation.activate(version, by=by, reason=reason, override=override)
 
     return _confirm(page, request, version, act, kind="activate")
 
@@ -78,13 +78,13 @@ def activate(page: RegistryAdmin, request: HttpRequest, version: ModelVersion) -
 def rollback(page: RegistryAdmin, request: HttpRequest, model: RegisteredModel) -> HttpResponse:
     """Shows which version `model` would go back to, and what changes; on POST does it."""
     require(request, "activate", model)
-    target = lookup.rollback_target(model)
+    target = activation.rollback_target(model)
     if target is None:
         messages.info(request, f"{model.name} has no earlier active version to go back to.")
         return HttpResponseRedirect(reverse("admin:training_registeredmodel_change", args=[model.pk]))
 
     def act(by: User, reason: str, override: bool) -> Activation:
-        return lookup.rollback(model, by=by, reason=reason)
+        return activation.rollback(model, by=by, reason=reason)
 
     return _confirm(page, request, target, act, kind="rollback")
 

@@ -20,7 +20,7 @@ from training import providers, queueing
 from training.admin import activation_pages
 from training.admin.rights import RegistryAdmin, allowed_ids, is_superuser
 from training.models import ModelVersion, RegisteredModel, TrainingRun, sharing_versions
-from training.registry import lookup
+from training.registry import activation
 from training.reports import side_by_side as comparison
 from training.runs import requests as run_requests
 from training.templatetags.vigia import badge, metric
@@ -139,7 +139,7 @@ class RegisteredModelAdmin(RegistryAdmin):
             )[:5],
             "rollouts": row.rollouts.select_related("version", "started_by", "stopped_by")[:5],
             "can_activate": may_activate,
-            "can_roll_back": may_activate and lookup.rollback_target(row) is not None,
+            "can_roll_back": may_activate and activation.rollback_target(row) is not None,
             "maker": maker,
             "can_train": (active or maker) is not None and row.pk in allowed_ids(request, "train"),
             "can_read_log": row.pk in allowed_ids(request, "read_log"),

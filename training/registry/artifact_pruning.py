@@ -17,7 +17,7 @@ from django.db.models import Q
 
 from training import artifacts
 from training.models import ModelVersion, PrunedArtifact, RegisteredModel, Rollout
-from training.registry import lookup
+from training.registry import activation
 from training.serving.routing import FENCE
 
 IsReferredTo = Callable[[ModelVersion], bool]
@@ -61,7 +61,7 @@ def prune(
     What became of each version old enough, in the order of their numbers.
     """
     with transaction.atomic():
-        lookup.lock(model.pk)
+        activation.lock(model.pk)
         model = RegisteredModel.objects.get(pk=model.pk)
         keep = model.kept_artifacts if keep is None else keep
         judged = [] if keep is None else list(_judged(model, keep, is_referred_to, although_logged))
@@ -94,7 +94,7 @@ def _judged(
     """(version, why it is kept; empty when it goes), of those old enough."""
     retired = model.versions.filter(status=ModelVersion.Status.RETIRED, pruned__isnull=True)
     newest = set(retired.order_by("-number").values_list("pk", flat=True)[:keep])
-    back = lookup.rollback_target(model)
+    back = activation.rollback_target(model)
     tried = set(
         Rollout.objects.filter(registered_model=model, stopped_at__isnull=True).values_list(
             "version_id", flat=True
@@ -145,7 +145,7 @@ def _remove_files(model: RegisteredModel) -> None:
     """
     for version in model.versions.filter(pruned__isnull=False):
         with transaction.atomic():
-            lookup.lock_bytes(shared=False)
+            activation.lock_bytes(shared=False)
             for digest, _ in _parts(version):
                 if not _needed(digest, besides=[]):
                     artifacts.remove(digest)

@@ -25,7 +25,7 @@ from training.models import (
     TrainingRun,
 )
 from training.providers import Made
-from training.registry import answers_check, lookup
+from training.registry import activation, answers_check
 from training.runs import assembly, evaluation
 from vigia_ml import notes
 from vigia_ml.declaration import ModelDeclaration
@@ -168,7 +168,7 @@ def _finish(
         active = model.active_version
         if active != compared:
             raise ActiveChanged
-        lookup.lock_bytes(shared=True)
+        activation.lock_bytes(shared=True)
         stored.ensure()
         last = model.versions.order_by("-number").values_list("number", flat=True).first()
         created = ModelVersion.objects.create(
@@ -243,11 +243,11 @@ def _activate_by_policy(
     if permissions.needs_another(made, run.requested_by):
         return "waits for a second person to activate it"
     if by_request:
-        lookup.activate(made, by=run.requested_by, reason=run.activation_reason)
+        activation.activate(made, by=run.requested_by, reason=run.activation_reason)
         return ""
     checks = sorted(made.gate["checks"], key=lambda check: not check.get("warning"))
     reason = f"policy {policy}: " + "; ".join(check["message"] for check in checks)
-    lookup.activate(
+    activation.activate(
         made, by=run.requested_by, reason=reason, override=not passed, kind=Activation.Kind.POLICY
     )
     return ""

@@ -13,7 +13,7 @@ from rest_framework.views import APIView
 from core.errors import NotFound
 from training.access import permissions
 from training.models import LARGE_COLUMNS
-from training.registry import lookup
+from training.registry import activation, lookup
 from training.serializers import (
     ActivateSerializer,
     ActivationSerializer,
@@ -75,7 +75,7 @@ class ActiveView(ModelView):
     )
     def get(self, request: Request, model: str) -> Response:
         moment = moment_of(request, "at")
-        found = lookup.active_at(self.model, moment)
+        found = activation.active_at(self.model, moment)
         if found is None:
             when = "yet" if moment is None else f"at {moment.isoformat()}"
             raise NotFound(f"nothing was active for {self.model.name} {when}")
@@ -92,7 +92,7 @@ class ActivateView(ModelView):
         version = lookup.get_version(self.model, number)
         asked = ActivateSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        done = lookup.activate(
+        done = activation.activate(
             version,
             by=who(request),
             reason=asked.validated_data["reason"],
@@ -113,7 +113,7 @@ class RollbackView(ModelView):
     def post(self, request: Request, model: str) -> Response:
         asked = ReasonSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        done = lookup.rollback(self.model, by=who(request), reason=asked.validated_data["reason"])
+        done = activation.rollback(self.model, by=who(request), reason=asked.validated_data["reason"])
         return CommittedResponse(lambda: ActivationSerializer(done).data)
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> ReasonSerializer:

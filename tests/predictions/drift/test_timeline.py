@@ -11,7 +11,7 @@ from predictions import overview
 from predictions.drift import timeline
 from predictions.models import Outcome, Prediction, QualityHour
 from predictions.quality import worst_predictions
-from predictions.rollups import counting
+from predictions.rollups import reading
 from tests.predictions.admin.test_log import answered
 from tests.predictions.watched import HOUR, roll, this_hour
 from tests.trained import train_sample
@@ -207,7 +207,7 @@ def test_rows_by_hour_are_those_rolled_up_and_those_behind_the_mark(churn: Model
     hour, before = this_hour(), this_hour() - 2 * HOUR
 
     def known(since: dt.datetime, until: dt.datetime) -> list[tuple[dt.datetime, int]]:
-        found = counting.answered_by_hour([churn], since, until)
+        found = reading.answered_by_hour([churn], since, until)
         assert {version_id for version_id, _, _ in found} == {churn.pk}
         return [(hour, rows) for _, hour, rows in found]
 
@@ -219,4 +219,4 @@ def test_rows_by_hour_are_those_rolled_up_and_those_behind_the_mark(churn: Model
     answered(churn, 3)
     assert known(hour - HOUR, hour + HOUR) == [(hour, 7)]
     assert known(hour - DAY, hour - HOUR) == [(before, 70)]
-    assert counting.answered_by_hour([], hour - DAY, hour) == []
+    assert reading.answered_by_hour([], hour - DAY, hour) == []

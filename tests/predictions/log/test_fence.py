@@ -22,7 +22,7 @@ from tests.conftest import assert_error, keyed
 from tests.trained import train_sample
 from training.access import client_keys
 from training.models import Activation, GroupScope, ModelVersion, RegisteredModel
-from training.registry import lookup
+from training.registry import activation
 from training.serving import routing
 
 CHURN = "/api/v1/models/churn/predictions/"
@@ -84,7 +84,7 @@ def test_an_answer_that_meets_an_activation_is_the_new_versions(
     versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any]
 ) -> None:
     answer = at_its_commit(
-        lambda: lookup.activate(versions[1], by=None, reason="now"),
+        lambda: activation.activate(versions[1], by=None, reason="now"),
         lambda: client.post(CHURN, customer, format="json").json(),
     )
     assert answer["version"] == 2
@@ -94,9 +94,9 @@ def test_an_answer_that_meets_an_activation_is_the_new_versions(
 def test_a_rollback_binds_answers_under_way_as_well(
     versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any]
 ) -> None:
-    lookup.activate(versions[1], by=None, reason="first")
+    activation.activate(versions[1], by=None, reason="first")
     answer = at_its_commit(
-        lambda: lookup.rollback(versions[0].registered_model, by=None, reason="back"),
+        lambda: activation.rollback(versions[0].registered_model, by=None, reason="back"),
         lambda: client.post(CHURN, customer, format="json").json(),
     )
     assert answer["version"] == 1
@@ -166,7 +166,7 @@ def test_answers_wait_for_a_commit_and_not_for_what_comes_before_it(
 ) -> None:
     """An activation that was prepared, and holds its row locks, stands in nobody's way."""
     with transaction.atomic():
-        lookup.activate(versions[1], by=None, reason="in a moment")
+        activation.activate(versions[1], by=None, reason="in a moment")
         RegisteredModel.objects.select_for_update(no_key=True).get(name="churn")
         answers: list[dict[str, Any]] = []
         request = in_thread(lambda: answers.append(client.post(CHURN, customer, format="json").json()))
@@ -196,7 +196,7 @@ def test_under_constant_switching_every_row_was_answered_by_the_version_live_at_
     for turn in range(20):
         number = (turn + 1) % 2 + 1
         before = time.monotonic()
-        lookup.activate(versions[number - 1], by=None, reason=f"turn {turn}")
+        activation.activate(versions[number - 1], by=None, reason=f"turn {turn}")
         switches.append((number, before, time.monotonic()))
         time.sleep(0.02)
     stop.set()
@@ -212,7 +212,7 @@ def test_under_constant_switching_every_row_was_answered_by_the_version_live_at_
     assert Activation.objects.count() == 21
     model = versions[0].registered_model
     for row in Prediction.objects.all():
-        active = lookup.active_at(model, row.at)
+        active = activation.active_at(model, row.at)
         assert active is not None
         assert active.version_id == row.version_id, "the time of the row names the version that answered"
     logged = Prediction.objects.order_by("id").values_list("version__number", flat=True)
@@ -256,7 +256,7 @@ def test_the_time_of_an_activation_parts_the_rows_of_the_two_versions(
 
     for turn in range(4):
         with transaction.atomic():
-            done = lookup.activate(versions[(turn + 1) % 2], by=None, reason=f"turn {turn}")
+            done = activation.activate(versions[(turn + 1) % 2], by=None, reason=f"turn {turn}")
             ask()
         assert done.at == Activation.objects.get(pk=done.pk).at, "what is returned is what is stored"
         ask()
@@ -265,7 +265,7 @@ def test_the_time_of_an_activation_parts_the_rows_of_the_two_versions(
     for row in listed:
         active = client.get("/api/v1/models/churn/active/", {"at": row["at"]}).json()
         assert active["version"] == row["version"], (row["at"], active)
-        assert lookup.active_at(model, dt.datetime.fromisoformat(row["at"])) is not None
+        assert activation.active_at(model, dt.datetime.fromisoformat(row["at"])) is not None
     now = client.get("/api/v1/models/churn/active/").json()
     assert now["version"] == 1
 
@@ -288,12 +288,12 @@ def test_clocks_that_differ_part_the_rows_as_well(
             [made["id"], str(lowest_at(timezone.now() + dt.timedelta(seconds=ahead)))],
         )
         cursor.execute("RESET vigia.maintenance")
-    lookup.activate(versions[1], by=None, reason="after it")
+    activation.activate(versions[1], by=None, reason="after it")
     generation = routing.generation()
     later = log_ids(3, generation)
     assert client.post(CHURN, customer, format="json").json()["version"] == 2
     for row in Prediction.objects.all():
-        active = lookup.active_at(model, row.at)
+        active = activation.active_at(model, row.at)
         if row.version == versions[1] or ahead >= 0:
             assert active is not None
             assert active.version == row.version, row.at
@@ -322,8 +322,8 @@ def test_whatever_changes_an_answer_makes_the_generation_grow(
     right = Permission.objects.get(codename="predict")
     client_keys.issue(client_user)
     for change in (
-        lambda: lookup.activate(versions[1], by=None, reason="grow"),
-        lambda: lookup.rollback(model, by=None, reason="grow"),
+        lambda: activation.activate(versions[1], by=None, reason="grow"),
+        lambda: activation.rollback(model, by=None, reason="grow"),
         lambda: group.permissions.add(right),
         lambda: client_user.groups.add(group),
         lambda: GroupScope.objects.create(group=group),

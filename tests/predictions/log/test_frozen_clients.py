@@ -23,7 +23,7 @@ from tests.proxy import Proxy
 from tests.server import Clients, Server
 from tests.trained import train_sample
 from training.access import client_keys
-from training.registry import lookup
+from training.registry import activation
 
 CHURN = "/api/v1/models/churn/predictions/"
 BOUND_SECONDS = 5.0  # on a busy machine; it was PostgreSQL's lock_timeout of 10 s, and then a failure
@@ -111,7 +111,7 @@ def test_a_frozen_web_process_under_large_bodies_holds_up_no_change_and_no_other
                 frozen = chosen.choice(server.workers())
                 os.kill(frozen, signal.SIGSTOP)
                 started = time.monotonic()
-                lookup.activate(versions[(turn + 1) % 2], by=None, reason=f"turn {turn}")
+                activation.activate(versions[(turn + 1) % 2], by=None, reason=f"turn {turn}")
                 AuthToken.objects.create(user=User.objects.get(pk=client_user.pk))
                 AuthToken.objects.filter(user=client_user).exclude(token_key=key[:15]).delete()
                 slowest = max(slowest, time.monotonic() - started)

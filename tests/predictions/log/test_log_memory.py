@@ -19,7 +19,7 @@ from rest_framework.test import APIClient
 from predictions.models import Prediction
 from tests.conftest import Post, Staff
 from training.models import Activation, ModelVersion
-from training.registry import lookup
+from training.registry import activation
 
 CHURN = "/api/v1/models/churn/predictions/"
 ROWS = 40
@@ -105,4 +105,4 @@ def test_a_page_of_the_admin_builds_no_version_for_every_row(
     with counted_versions() as found:
         page_of(browser, PAGES[name](logged))
     assert found["built"] <= 8, found
-    assert lookup.active_at(model, None) is not None
+    assert activation.active_at(model, None) is not None

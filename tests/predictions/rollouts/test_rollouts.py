@@ -27,7 +27,7 @@ from tests.trained import train_sample
 from training import artifacts
 from training.access import client_keys
 from training.models import ModelVersion, Rollout
-from training.registry import lookup, rollouts
+from training.registry import activation, rollouts
 from training.serving import canary_assignment, engine_cache, routing
 
 CHURN = "/api/v1/models/churn/predictions/"
@@ -162,7 +162,7 @@ def test_an_answer_that_meets_a_change_of_the_canary_is_of_after_it(
     client, before, after = inside, 2, 1
     changes: dict[str, Any] = {
         "stop": lambda: rollouts.stop(canary, by=None, reason="now"),
-        "activate": lambda: lookup.activate(third, by=None, reason="now", override=True),
+        "activate": lambda: activation.activate(third, by=None, reason="now", override=True),
         "raise": lambda: rollouts.raise_percent(canary, percent=100.0, by=None, reason="now"),
     }
     if change == "activate":

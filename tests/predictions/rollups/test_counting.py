@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from core.uuid7 import lowest_at, time_of
 from predictions.log import partitions
 from predictions.models import Prediction, RolledHour, Rollup
-from predictions.rollups import counting, rollup_rows
+from predictions.rollups import counting, reading
 from tests.conftest import Post, at_once
 from tests.trained import train_sample
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
@@ -93,7 +93,7 @@ def roll_up(version: ModelVersion, now: dt.datetime = LATER, **how: Any) -> int:
 
 def rows_of(version: ModelVersion, since: dt.datetime = NOON, until: dt.datetime = LATER) -> int:
     """How many were counted; all columns and both tables must agree on it."""
-    found = counting.window(version, since, until)
+    found = reading.window(version, since, until)
     sums = {column.rows for column in found.values()} or {0}
     hours = Rollup.objects.filter(version=version, hour__gte=since, hour__lt=until, column=Rollup.ROWS)
     sums.add(sum(hours.values_list("rows", flat=True)))
@@ -147,7 +147,7 @@ def test_every_cell_is_counted_in_the_bin_numpy_finds(version: ModelVersion, row
     erase()
     log(version, NOON + MINUTE, *rows)
     assert roll_up(version) == len(rows)
-    found = counting.window(version, NOON, NOON + HOUR)
+    found = reading.window(version, NOON, NOON + HOUR)
     assert list(found) == list(BINS)
     cells = list(zip(*([*inputs, said, sure] for inputs, said, sure in rows), strict=True))
     for (name, bins), values in zip(BINS.items(), cells, strict=True):
@@ -220,7 +220,7 @@ def test_postgresql_counts_ties_new_values_and_no_numbers_as_numpy_does(
     erase()
     log(frozen(churn, TIED), NOON + MINUTE, *rows)
     assert roll_up(churn) == len(rows)
-    found = counting.window(churn, NOON, NOON + HOUR)
+    found = reading.window(churn, NOON, NOON + HOUR)
     cells = zip(*([*inputs, said, sure] for inputs, said, sure in rows), strict=True)
     for (name, bins), values in zip(TIED.items(), cells, strict=True):
         places, _ = expected(bins, [float(each) if isinstance(each, str) and name != "note" else each
@@ -238,7 +238,7 @@ def test_a_profile_from_before_single_values_is_counted_as_before(churn: ModelVe
     assert "places" not in reference.bins["columns"][0] and reference.profile.in_old_meaning
     assert roll_up(churn) == 8
     bins = reference.profile.by_name["code"].bins
-    counts = counting.window(churn, NOON, LATER)["code"].counts.tolist()
+    counts = reading.window(churn, NOON, LATER)["code"].counts.tolist()
     assert dict(zip(bins.labels, counts, strict=True)) == {
         "below 200": 1, "200 to <404": 2, "404 to <500": 2, "500": 1, "above 500": 1, "missing": 1,
     }  # fmt: skip
@@ -253,7 +253,7 @@ def test_a_real_profile_counts_what_was_answered(churn: ModelVersion, customer: 
     ]
     log(churn, NOON, *[(cells, True, 0.6273)] * 3)
     assert roll_up(churn) == 3
-    found = counting.window(churn, NOON, LATER)
+    found = reading.window(churn, NOON, LATER)
     assert {column.rows for column in found.values()} == {3}
     known = churn.reference.profile.by_name
     for name, column in found.items():
@@ -396,9 +396,9 @@ def test_the_logs_writer_does_not_wait_for_counting(
     now = timezone.now()
     hour = counting._hour_of(now)
     with transaction.atomic():
-        rollup_rows.begin(version.registered_model_id)
-        rollup_rows.forget(version.registered_model_id, hour, lowest_at(hour))
-        rollup_rows.count(version.registered_model_id, hour, lowest_at(hour), lowest_at(now))
+        counting.begin(version.registered_model_id)
+        counting.forget(version.registered_model_id, hour, lowest_at(hour))
+        counting.count(version.registered_model_id, hour, lowest_at(hour), lowest_at(now))
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL lock_timeout = '2s'")
         began = timezone.now()
@@ -486,19 +486,19 @@ def test_versions_of_an_hour_are_counted_apart_and_one_without_a_profile_by_rows
     assert roll_up(version, NOON + 2 * DAY) == 8
     until = NOON + 2 * DAY
     assert [rows_of(each, until=until) for each in (version, second)] == [2, 2]
-    assert counting.window(third, NOON, until) == {}
+    assert reading.window(third, NOON, until) == {}
     model = version.registered_model
-    assert counting.traffic(model, NOON, until, DAY) == [
+    assert reading.traffic(model, NOON, until, DAY) == [
         (NOON, 1, 2),
         (NOON, 2, 1),
         (NOON, 3, 4),
         (NOON + DAY, 2, 1),
     ]
-    assert counting.answered([model.pk, 10**9], NOON, NOON + DAY) == {model.pk: 7, 10**9: 0}
+    assert reading.answered([model.pk, 10**9], NOON, NOON + DAY) == {model.pk: 7, 10**9: 0}
     frozen(third)
-    assert counting.window(third, NOON, until)["size"].counts.sum() == 0
+    assert reading.window(third, NOON, until)["size"].counts.sum() == 0
     assert counting.recount(model, NOON, NOON + HOUR) == 7
-    assert counting.window(third, NOON, until)["_prediction"].counts.tolist() == [0, 0, 0, 4, 0]
+    assert reading.window(third, NOON, until)["_prediction"].counts.tolist() == [0, 0, 0, 4, 0]
 
 
 @pytest.mark.django_db
@@ -506,12 +506,12 @@ def test_steps_begin_with_the_window_and_leave_out_what_has_no_rows(version: Mod
     for days, rows in ((0, 1), (1, 2), (3, 3)):
         log(version, NOON + days * DAY + HOUR, *[PLAIN] * rows)
     roll_up(version, NOON + 5 * DAY)
-    steps = counting.by_step(version, NOON, NOON + 5 * DAY, DAY)
+    steps = reading.by_step(version, NOON, NOON + 5 * DAY, DAY)
     assert [(start, found["size"].rows) for start, found in steps] == [
         (NOON, 1), (NOON + DAY, 2), (NOON + 3 * DAY, 3),
     ]  # fmt: skip
     assert steps[1][1]["size"].totals.tolist() == [0, 0, 0, 2.0, 0, 0, 0]
-    assert counting.window(version, NOON, NOON + HOUR) == {}
+    assert reading.window(version, NOON, NOON + HOUR) == {}
     assert rows_of(version, NOON + HOUR, NOON + 2 * HOUR) == 1
 
 
@@ -567,10 +567,10 @@ def test_a_clock_that_was_ahead_holds_nothing_up(version: ModelVersion) -> None:
     log(version, LATER + MINUTE, PLAIN, PLAIN)
     assert roll_up(version, LATER + HOUR) == 2
     assert counting.counted_to(version.registered_model) == LATER + HOUR - counting.lag()
-    [(_, _, now)] = counting.answered_by_hour([version], LATER, LATER + HOUR)
+    [(_, _, now)] = reading.answered_by_hour([version], LATER, LATER + HOUR)
     assert now == 2
     log(version, LATER + HOUR - dt.timedelta(seconds=20), PLAIN)
-    [(_, _, now)] = counting.answered_by_hour([version], LATER, LATER + HOUR)
+    [(_, _, now)] = reading.answered_by_hour([version], LATER, LATER + HOUR)
     assert now == 3, "what has come since the mark of the hour that goes on"
     assert rows_of(version, NOON, LATER + HOUR) == 3
     log(version, ahead - 2 * MINUTE, PLAIN)
@@ -599,11 +599,11 @@ def test_counting_and_reading_use_the_indexes(version: ModelVersion) -> None:
     model = version.registered_model
     plans = list(
         explained(
-            lambda: counting.window(version, NOON, LATER),
-            lambda: counting.traffic(model, NOON, LATER, HOUR),
-            lambda: counting.answered([model.pk], NOON, LATER),
-            lambda: rollup_rows.differing(model.pk, [NOON, LATER]),
-            lambda: rollup_rows.nth(model.pk, lowest_at(NOON), lowest_at(LATER), 20),
+            lambda: reading.window(version, NOON, LATER),
+            lambda: reading.traffic(model, NOON, LATER, HOUR),
+            lambda: reading.answered([model.pk], NOON, LATER),
+            lambda: counting.differing(model.pk, [NOON, LATER]),
+            lambda: counting.nth(model.pk, lowest_at(NOON), lowest_at(LATER), 20),
         )
     )
     assert len(plans) == 6  # with the profile's

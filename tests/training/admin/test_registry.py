@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from tests.conftest import Staff
 from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun
-from training.registry import lookup
+from training.registry import activation
 from training.reports.side_by_side import schema_changes
 
 pytestmark = pytest.mark.django_db
@@ -260,7 +260,7 @@ def test_an_artifact_that_cannot_be_served_is_not_activated(admin: Client, churn
 
 def test_a_page_that_shows_yesterdays_switch_is_refused(admin: Client, churn: ModelVersion) -> None:
     second, third = copy(churn), copy(churn)
-    lookup.activate(second, by=None, reason="somebody was quicker")
+    activation.activate(second, by=None, reason="somebody was quicker")
     response = admin.post(page(third), form(churn, third), follow=True)
     assert "changed since you opened this page" in said(response)
     third.refresh_from_db()
@@ -273,7 +273,7 @@ def test_activating_what_is_active_says_so(admin: Client, churn: ModelVersion) -
 
 def test_rolling_back_goes_to_the_version_before(admin: Client, churn: ModelVersion) -> None:
     other = copy(churn)
-    lookup.activate(other, by=None, reason="try it")
+    activation.activate(other, by=None, reason="try it")
     address = reverse("admin:training_registeredmodel_rollback", args=[churn.registered_model_id])
     assert "Roll back to version 1" in admin.get(address).content.decode()
     admin.post(address, form(other, churn, reason="worse than it looked"))

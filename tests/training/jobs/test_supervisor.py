@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.django_db(transaction=True)
 SUPERVISE = (
     "import django; django.setup(); from training.models import TrainingRun; "
-    "from training.services import supervision; print(supervision.supervise(TrainingRun, {run}))"
+    "from training.jobs import supervisor; print(supervisor.supervise(TrainingRun, {run}))"
 )
 
 
@@ -311,8 +311,8 @@ def test_the_last_words_of_a_job_are_kept_though_it_has_ended(
         assert lease is not None
         code = (
             "import django; django.setup(); import uuid; from training.models import TrainingRun; "
-            "from training.services import jobs; print('why it failed'); "
-            f"jobs.Lease(TrainingRun, {job_id}, uuid.UUID('{lease.owner}')).fail('it failed')"
+            "from training.jobs import leases; print('why it failed'); "
+            f"leases.Lease(TrainingRun, {job_id}, uuid.UUID('{lease.owner}')).fail('it failed')"
         )
         starting(code, monkeypatch)
         return lease

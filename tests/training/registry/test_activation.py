@@ -19,7 +19,7 @@ from tests.conftest import Post, assert_error, at_once
 from tests.trained import train_sample
 from training import artifacts
 from training.models import Activation, ModelVersion
-from training.registry import lookup
+from training.registry import activation
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -39,7 +39,7 @@ def candidate() -> ModelVersion:
 
 def test_activating_a_version_retires_the_previous_one(churn: ModelVersion, admin: User) -> None:
     second = candidate()
-    done = lookup.activate(second, by=admin, reason="better on Tuesdays")
+    done = activation.activate(second, by=admin, reason="better on Tuesdays")
     churn.refresh_from_db()
     second.refresh_from_db()
     assert (churn.status, second.status) == ("retired", "active")
@@ -62,9 +62,9 @@ def test_an_activation_needs_a_reason_and_a_version_that_is_not_active(
     churn: ModelVersion, admin: User
 ) -> None:
     with pytest.raises(Conflict, match="needs a reason"):
-        lookup.activate(candidate(), by=admin, reason="  ")
+        activation.activate(candidate(), by=admin, reason="  ")
     with pytest.raises(Conflict, match="active already"):
-        lookup.activate(churn, by=admin, reason="again")
+        activation.activate(churn, by=admin, reason="again")
     assert Activation.objects.count() == 1
 
 
@@ -80,9 +80,9 @@ def test_a_gate_not_passed_is_overridden_only_explicitly_and_the_audit_says_so(
     }
     second = train_sample("churn", rows=600, activate=False, gate={"passed": False, "checks": [failed]})
     with pytest.raises(GateNotPassed, match="too low") as caught:
-        lookup.activate(second, by=admin, reason="now")
+        activation.activate(second, by=admin, reason="now")
     assert caught.value.details == [failed]
-    assert lookup.activate(second, by=admin, reason="now", override=True).overridden
+    assert activation.activate(second, by=admin, reason="now", override=True).overridden
 
 
 def test_the_database_keeps_a_version_as_it_was_written(churn: ModelVersion) -> None:
@@ -99,7 +99,7 @@ def test_an_artifact_that_this_code_cannot_load_is_said_and_never_activated(
     broken = {"artifact_sha256": stored.sha256, "artifact_hmac": stored.hmac, "artifact_size": stored.size}
     second = train_sample("churn", rows=600, activate=False, **BY_SCIKIT_LEARN, **broken)
     with pytest.raises(ArtifactError, match="cannot be loaded"):
-        lookup.activate(second, by=admin, reason="now")
+        activation.activate(second, by=admin, reason="now")
     refused = post("/api/v1/models/churn/versions/2/predictions/", customer)
     assert_error(refused, 503, "artifact_unusable")
     assert post("/api/v1/models/churn/predictions/", customer).json()["version"] == 1
@@ -110,25 +110,25 @@ def test_rollback_goes_to_the_version_that_was_active_before_and_then_further(
 ) -> None:
     model = churn.registered_model
     second, third = candidate(), candidate()
-    lookup.activate(second, by=admin, reason="2")
-    lookup.activate(third, by=admin, reason="3")
-    assert lookup.rollback(model, by=admin, reason="3 is bad").version == second
-    assert lookup.rollback(model, by=admin, reason="2 is bad too").version == churn
+    activation.activate(second, by=admin, reason="2")
+    activation.activate(third, by=admin, reason="3")
+    assert activation.rollback(model, by=admin, reason="3 is bad").version == second
+    assert activation.rollback(model, by=admin, reason="2 is bad too").version == churn
     with pytest.raises(Conflict, match="no earlier"):
-        lookup.rollback(model, by=admin, reason="more")
-    lookup.activate(third, by=admin, reason="3 after all")
-    assert lookup.rollback(model, by=admin, reason="no").version == churn
+        activation.rollback(model, by=admin, reason="more")
+    activation.activate(third, by=admin, reason="3 after all")
+    assert activation.rollback(model, by=admin, reason="no").version == churn
     assert [a.kind for a in model.activations.order_by("id")].count("rollback") == 3
 
 
 def test_what_was_live_at_a_time_is_a_query(churn: ModelVersion, admin: User, api: APIClient) -> None:
     second = candidate()
     first_at = Activation.objects.get().at
-    done = lookup.activate(second, by=admin, reason="2")
+    done = activation.activate(second, by=admin, reason="2")
     model = churn.registered_model
-    assert lookup.active_at(model, first_at - dt.timedelta(seconds=1)) is None
-    assert lookup.active_at(model, done.at - dt.timedelta(microseconds=1)).version == churn
-    assert lookup.active_at(model, timezone.now()).version == second
+    assert activation.active_at(model, first_at - dt.timedelta(seconds=1)) is None
+    assert activation.active_at(model, done.at - dt.timedelta(microseconds=1)).version == churn
+    assert activation.active_at(model, timezone.now()).version == second
     url = "/api/v1/models/churn/active/"
     assert api.get(url).json()["version"] == 2
     assert api.get(url, {"at": (done.at - dt.timedelta(microseconds=1)).isoformat()}).json()["version"] == 1
@@ -141,7 +141,7 @@ def test_concurrent_activations_leave_one_active_version_and_two_audit_rows(admi
     versions = [candidate() for _ in range(4)]
     at_once(
         *(
-            partial(lookup.activate, version, by=admin, reason=f"number {version.number}")
+            partial(activation.activate, version, by=admin, reason=f"number {version.number}")
             for version in versions
         )
     )
@@ -212,7 +212,7 @@ def test_an_artifact_that_was_changed_is_never_unpickled(
         refused = post("/api/v1/models/churn/versions/2/predictions/", customer)
         assert_error(refused, 503, "artifact_unusable")
         with pytest.raises(ArtifactError):
-            lookup.activate(second, by=None, reason="same bytes")
+            activation.activate(second, by=None, reason="same bytes")
     finally:
         default_storage.save(stored_name(second), ContentFile(good))
     assert artifacts.load(second).name == "sklearn"

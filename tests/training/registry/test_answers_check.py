@@ -11,7 +11,7 @@ from core.errors import GateNotPassed
 from tests.conftest import Post, assert_error
 from tests.training.conftest import Declare
 from training.models import ModelVersion, TrainingRun
-from training.registry import lookup, rollouts
+from training.registry import activation, rollouts
 from training.runs import requests as run_requests
 from training.runs import uploads
 
@@ -173,7 +173,7 @@ def test_no_override_policy_or_canary_makes_it_answer(declare: Declare, post: Po
     made = trained(declare, regressor("return size[:, None]"), "price").version
     assert made.status == "candidate", "the policy is always"
     with pytest.raises(GateNotPassed, match="not even by an override"):
-        lookup.activate(made, by=None, reason="I insist", override=True)
+        activation.activate(made, by=None, reason="I insist", override=True)
     answered = post("/api/v1/models/own/versions/1/activate/", {"reason": "x", "override": True})
     error = answered.json()["error"]
     assert (answered.status_code, error["code"]) == (409, "gate_not_passed")

@@ -20,7 +20,8 @@ from tests.conftest import Post, assert_error
 from tests.trained import train_sample
 from training import artifacts
 from training.models import ModelVersion, PrunedArtifact, RegisteredModel, Rollout
-from training.registry import artifact_pruning, lookup
+from training.registry import activation as version_activation
+from training.registry import artifact_pruning
 from training.serving import routing
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -55,7 +56,7 @@ def five(churn: ModelVersion) -> list[ModelVersion]:
     made = [churn, *(with_bytes_of_its_own(f"v{number}") for number in (2, 3, 4))]
     made.append(train_sample("churn", rows=600, activate=False))
     for version in made[1:]:
-        lookup.activate(version, by=None, reason="the next one")
+        version_activation.activate(version, by=None, reason="the next one")
     for version in made:
         version.refresh_from_db()
     return made
@@ -99,8 +100,8 @@ def test_what_a_rollback_or_a_rollout_needs_stays(five: list[ModelVersion]) -> N
         each.version.number: each.kept for each in artifact_pruning.prune(model, is_referred_to=never, keep=0)
     }
     assert kept == {1: "", 2: "it is being tried in a rollout", 3: "", 4: "a rollback would go to it"}
-    assert lookup.rollback(model, by=None, reason="back").version == five[3]
-    assert lookup.rollback_target(model) == five[1], "the pruned ones are passed over"
+    assert version_activation.rollback(model, by=None, reason="back").version == five[3]
+    assert version_activation.rollback_target(model) == five[1], "the pruned ones are passed over"
 
 
 def test_nothing_is_pruned_unless_somebody_said_how_many_are_kept(five: list[ModelVersion]) -> None:
@@ -195,11 +196,11 @@ def test_bytes_that_a_run_counts_on_are_not_removed_before_its_version_is_there(
     pruner = threading.Thread(target=prune)
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND NOT granted"
     with transaction.atomic():
-        lookup.lock_bytes(shared=True)
+        version_activation.lock_bytes(shared=True)
         pruner.start()
         until = time.monotonic() + 20
         with connection.cursor() as cursor:
-            while cursor.execute(waiting, [lookup.BYTES]).fetchone() == (0,):
+            while cursor.execute(waiting, [version_activation.BYTES]).fetchone() == (0,):
                 assert time.monotonic() < until
                 time.sleep(0.02)
         same = {name: getattr(five[1], name) for name in ("artifact_sha256", "artifact_hmac")}

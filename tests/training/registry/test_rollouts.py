@@ -14,7 +14,7 @@ from tests.trained import train_sample
 from tests.training.admin.test_registry import NOT_PASSED
 from training import artifacts
 from training.models import ModelVersion, PrunedArtifact, Rollout
-from training.registry import lookup, rollouts
+from training.registry import activation, rollouts
 from training.serving import canary_assignment, routing
 from vigia_ml.schema import DatasetSchema
 
@@ -183,11 +183,11 @@ def test_an_activation_ends_every_rollout_of_its_model(candidate: ModelVersion, 
     other = train_sample("churn", rows=600, activate=False)
     begin(candidate)
     begin(candidate, "canary")
-    lookup.activate(other, by=boss, reason="better")
+    activation.activate(other, by=boss, reason="better")
     for rollout in Rollout.objects.all():
         assert (rollout.stop_reason, rollout.stopped_by) == ("version 3 was activated", boss)
     begin(candidate)
-    lookup.rollback(candidate.registered_model, by=None, reason="back")
+    activation.rollback(candidate.registered_model, by=None, reason="back")
     assert Rollout.objects.latest("id").stop_reason == "version 1 was activated"
 
 
@@ -195,7 +195,7 @@ def test_an_activation_that_fails_ends_nothing(candidate: ModelVersion) -> None:
     rollout = begin(candidate)
     failing = train_sample("churn", rows=600, activate=False, gate=NOT_PASSED)
     with pytest.raises(GateNotPassed):
-        lookup.activate(failing, by=None, reason="no")
+        activation.activate(failing, by=None, reason="no")
     rollout.refresh_from_db()
     assert rollout.is_running
 

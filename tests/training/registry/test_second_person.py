@@ -17,7 +17,7 @@ from tests.training.admin.test_registry import REVIEWS, copy
 from tests.training.runs.test_runs import queued, upload
 from training.access import client_keys
 from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun
-from training.registry import lookup, rollouts
+from training.registry import activation, rollouts
 from training.runs import requests as run_requests
 
 pytestmark = pytest.mark.django_db
@@ -55,9 +55,9 @@ def test_superusers_are_not_exempt_and_what_nobody_asked_for_anybody_may_activat
 ) -> None:
     boss = User.objects.create_superuser("boss")
     with pytest.raises(SecondPerson):
-        lookup.activate(asked_for_by(boss, strict.active_version), by=boss, reason="mine")
+        activation.activate(asked_for_by(boss, strict.active_version), by=boss, reason="mine")
     by_nobody = asked_for_by(None, strict.active_version)
-    assert lookup.activate(by_nobody, by=boss, reason="from the command line").version == by_nobody
+    assert activation.activate(by_nobody, by=boss, reason="from the command line").version == by_nobody
 
 
 def test_a_canary_needs_a_second_person_and_a_shadow_does_not(
@@ -79,9 +79,9 @@ def test_a_canary_needs_a_second_person_and_a_shadow_does_not(
 def test_a_rollback_needs_no_second_person(strict: RegisteredModel, client_user: User) -> None:
     before = asked_for_by(client_user, strict.active_version)
     other = client_keys.client_with_every_right("other")
-    lookup.activate(before, by=other, reason="good")
-    lookup.activate(asked_for_by(other, before), by=client_user, reason="better")
-    assert lookup.rollback(strict, by=client_user, reason="it is wrong").version == before
+    activation.activate(before, by=other, reason="good")
+    activation.activate(asked_for_by(other, before), by=client_user, reason="better")
+    assert activation.rollback(strict, by=client_user, reason="it is wrong").version == before
 
 
 @pytest.mark.parametrize("policy", ["always", "if_better"])

@@ -20,7 +20,7 @@ from core.errors import ArtifactError
 from tests.trained import SAMPLES, train_sample
 from training import artifacts, catalogue
 from training.models import ModelVersion
-from training.registry import lookup
+from training.registry import activation
 from vigia_ml.engines import MatrixEngine, load
 from vigia_ml.engines.onnx import OnnxEngine
 from vigia_ml.schema import Column, DatasetSchema, Instance, Seen, matrix
@@ -169,7 +169,7 @@ def test_compiled_bytes_that_were_changed_are_refused(churn: ModelVersion) -> No
         with pytest.raises(ArtifactError, match="compiled engine of churn 1 was changed"):
             artifacts.load(churn)
         with pytest.raises(ArtifactError, match="digest does not match"):
-            lookup.activate(second, by=None, reason="same bytes")
+            activation.activate(second, by=None, reason="same bytes")
         assert artifacts.load_pipeline(churn).name == "sklearn", "the pipeline is whole"
         default_storage.delete(name)
         with pytest.raises(ArtifactError, match="compiled engine of churn 1 is not in the store"):

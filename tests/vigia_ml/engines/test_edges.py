@@ -333,7 +333,7 @@ def shoppers(
     import io
 
     from training.models import TrainingRun
-    from training.registry import lookup
+    from training.registry import activation, lookup
     from training.runs import requests as run_requests
     from training.runs import uploads
 
@@ -359,7 +359,7 @@ def shoppers(
     assert run_requests.execute(run.pk)
     run.refresh_from_db()
     assert run.status == "succeeded", run.error
-    lookup.activate(run.version, by=None, reason="asked about its threshold", override=True)
+    activation.activate(run.version, by=None, reason="asked about its threshold", override=True)
     yield run.version
     forget()
 
