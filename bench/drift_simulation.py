@@ -200,7 +200,7 @@ RULES: dict[str, Callable[[Reviewed], bool]] = {
 
 
 @dataclass
-class Tally:
+class SimulationCounts:
     """repetitions : of each size. alarms : (rule, rows) -> windows without drift in which it saw some.
     found : (change, rows) -> windows in which the changed column was called drift."""
 
@@ -241,9 +241,9 @@ CHANGES = {
 }
 
 
-def repeated(repetitions: int, sizes: Sequence[int] = SIZES, *, say: bool = False) -> Tally:
+def repeated(repetitions: int, sizes: Sequence[int] = SIZES, *, say: bool = False) -> SimulationCounts:
     """Windows of each size without drift, and the same with one column changed."""
-    tally, watch = Tally(repetitions), Watch()
+    tally, watch = SimulationCounts(repetitions), Watch()
     for repetition in range(repetitions):
         rng = np.random.default_rng([SEED, repetition])
         profile = reference(rng)
@@ -285,7 +285,7 @@ def large(repetitions: int, rows: int = LARGE) -> dict[str, float]:
 # -- the page ------------------------------------------------------------------------------------------
 
 
-def table(tally: Tally, far: Mapping[str, float], sizes: Sequence[int] = SIZES) -> Iterator[str]:
+def table(tally: SimulationCounts, far: Mapping[str, float], sizes: Sequence[int] = SIZES) -> Iterator[str]:
     yield (
         f"{tally.repetitions:,} repetitions of each size, {LARGE_REPETITIONS} of the large windows, seed "
         f"{SEED}; references of {REFERENCE:,} rows, and of {HELD:,} for the answers."

@@ -1,24 +1,14 @@
-"""What can go wrong, typed. No status codes here: one table in `web.errors` maps them."""
+"""What can go wrong, typed. No status codes here: one table in `web.errors` maps them.
+
+Those that the library raises itself are in `vigia_ml.errors`.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-from typing import Any
 
-
-class VigiaError(Exception):
-    """A refusal with a stable code for programs and a sentence for people."""
-
-    code = "error"
-
-    def __init__(
-        self, message: str, *, code: str | None = None, details: list[dict[str, Any]] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code or self.code
-        self.details = details or []
+from vigia_ml.errors import VigiaError
 
 
 class UnknownModel(VigiaError):
@@ -44,12 +34,6 @@ class NoActiveVersion(VigiaError):
 
     def __init__(self, model: str) -> None:
         super().__init__(f"no version of {model} is active: train one, or activate one in the admin")
-
-
-class Malformed(VigiaError):
-    """The request cannot be read at all."""
-
-    code = "malformed"
 
 
 class UnsupportedBody(VigiaError):

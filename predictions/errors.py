@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from core.errors import TooLarge, VigiaError
+from core.errors import TooLarge
+from vigia_ml.errors import VigiaError
 
 
 class LogUnavailable(VigiaError):

@@ -11,7 +11,6 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from core.errors import VigiaError
 from predictions import retention
 from predictions.drift import retraining, reviews
 from predictions.log import partitions
@@ -23,6 +22,7 @@ from predictions.rollups import counting
 from training import tasks as training_tasks
 from training.models import IdempotencyKey, RegisteredModel
 from training.registry import artifact_pruning
+from vigia_ml.errors import VigiaError
 
 log = logging.getLogger(__name__)
 

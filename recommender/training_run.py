@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from django.db import connection, transaction
 
+from core import source_hash
 from core.errors import Conflict
 from recommender import declaration
 from recommender.index import build as building
@@ -169,7 +170,4 @@ def _latency(median: float, most: float) -> Check:
 
 def source_sha256() -> str:
     """Of the code that declares and builds an index."""
-    digest = hashlib.sha256()
-    for path in (HERE / "declaration.py", *sorted((HERE / "index").glob("*.py"))):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return source_hash.of([HERE / "declaration.py", *(HERE / "index").glob("*.py")])

@@ -19,8 +19,9 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
-from core.errors import Conflict, Malformed
+from core.errors import Conflict
 from training.models import IdempotencyKey
+from vigia_ml.errors import Malformed
 
 KEY_LENGTH: Final = 200
 SETTLING_SECONDS: Final = 1.0

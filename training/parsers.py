@@ -14,7 +14,8 @@ from django.http import UnreadablePostError
 from django.utils.http import parse_header_parameters
 from rest_framework.parsers import BaseParser, FormParser, MultiPartParser
 
-from core.errors import Malformed, TooLarge, UnsupportedBody
+from core.errors import TooLarge, UnsupportedBody
+from vigia_ml.errors import Malformed
 from vigia_ml.schema.json_body import decode_json
 
 SPOOLED_IN_MEMORY = 2**20

@@ -1,4 +1,9 @@
-"""What a model is: schema, pipeline, training, versions, activation. Knows nothing of the apps above it.
+"""Vigía's library: what a model is, from the columns of its CSV to a compiled engine. No Django here.
+
+    from vigia_ml import Column, DatasetSchema, ModelDeclaration
+
+Names are imported when they are first asked for, so that a process which validates rows does not import
+scikit-learn.
 
 ONNX Runtime reports home from the moment its library is loaded: it writes a device id below `~/.cache` and
 looks for its server. It reads the switch against that while it is loaded, so the switch stands here, in the
@@ -6,6 +11,52 @@ package that every process of the service (and a notebook) imports before it can
 processes inherit it.
 """
 
+from __future__ import annotations
+
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vigia_ml.declaration import Gate, ModelDeclaration, Watch
+    from vigia_ml.engines import Engine, MatrixEngine, Scored, Scores
+    from vigia_ml.errors import Malformed, VigiaError
+    from vigia_ml.schema import Column, DatasetSchema, Fault, Instance, InvalidRows, Seen
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+__all__ = [
+    "Column",
+    "DatasetSchema",
+    "Engine",
+    "Fault",
+    "Gate",
+    "Instance",
+    "InvalidRows",
+    "Malformed",
+    "MatrixEngine",
+    "ModelDeclaration",
+    "Scored",
+    "Scores",
+    "Seen",
+    "VigiaError",
+    "Watch",
+]
+
+_PLACES = {
+    "vigia_ml.declaration": ("Gate", "ModelDeclaration", "Watch"),
+    "vigia_ml.engines": ("Engine", "MatrixEngine", "Scored", "Scores"),
+    "vigia_ml.errors": ("Malformed", "VigiaError"),
+    "vigia_ml.schema": ("Column", "DatasetSchema", "Fault", "Instance", "InvalidRows", "Seen"),
+}
+_MODULES = {name: module for module, names in _PLACES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

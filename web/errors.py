@@ -28,15 +28,16 @@ from rest_framework.views import set_rollback
 from core import errors as domain
 from core.metrics import counters
 from predictions.errors import LogUnavailable
+from vigia_ml.errors import Malformed, VigiaError
 from vigia_ml.schema import InvalidRows
 
 log = logging.getLogger(__name__)
 
-STATUS: list[tuple[type[domain.VigiaError], int]] = [
+STATUS: list[tuple[type[VigiaError], int]] = [
     (domain.UnknownModel, 404),
     (domain.UnknownVersion, 404),
     (domain.NotFound, 404),
-    (domain.Malformed, 400),
+    (Malformed, 400),
     (domain.UnsupportedBody, 415),
     (domain.TooLarge, 413),
     (domain.LengthRequired, 411),
@@ -46,7 +47,7 @@ STATUS: list[tuple[type[domain.VigiaError], int]] = [
     (domain.ArtifactError, 503),
     (domain.StoreUnavailable, 503),
     (LogUnavailable, 503),
-    (domain.VigiaError, 400),
+    (VigiaError, 400),
 ]
 # InternalError: a standby that took over refuses to write.
 DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
@@ -80,7 +81,7 @@ def describe(error: Exception) -> tuple[int | None, dict[str, Any], dict[str, st
         if error.truncated:
             body["truncated"] = True
         return 400, body, headers
-    if isinstance(error, domain.VigiaError):
+    if isinstance(error, VigiaError):
         status = next(code for kind, code in STATUS if isinstance(error, kind))
         if error.code in RETRY_SECONDS:
             headers["Retry-After"] = str(RETRY_SECONDS[error.code])
@@ -199,7 +200,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    if isinstance(exception, domain.VigiaError):
+    if isinstance(exception, VigiaError):
         status, body, headers = describe(exception)
         return answer(request, status or 400, body["code"], body["message"], headers)
     return answer(request, 400, "malformed", "the request cannot be read")

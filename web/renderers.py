@@ -7,7 +7,7 @@ from typing import Any
 from rest_framework.exceptions import APIException
 from rest_framework.renderers import BrowsableAPIRenderer
 
-from core.errors import VigiaError
+from vigia_ml.errors import VigiaError
 
 
 class BrowsableRenderer(BrowsableAPIRenderer):

@@ -15,7 +15,6 @@ from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import INPUT_CLASSES
 
-from core.errors import VigiaError
 from predictions.models import Replay
 from predictions.replays import jobs as replays
 from training import queueing
@@ -27,6 +26,7 @@ from training.jobs import leases
 from training.models import ModelVersion, sharing_versions
 from training.reports import side_by_side
 from training.templatetags.vigia import share
+from vigia_ml.errors import VigiaError
 
 Rows = QuerySet[Replay, Replay]
 _MINUTES = "%Y-%m-%dT%H:%M"

@@ -16,7 +16,6 @@ from rest_framework.renderers import JSONRenderer
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminSelectWidget
 
-from core.errors import VigiaError
 from predictions.admin.replays import WindowForm
 from predictions.drift import report, reviews
 from predictions.models import DriftReview, Verdict
@@ -26,6 +25,7 @@ from training.admin.filters import ChoiceFilter, ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids, visible_ids
 from training.models import ModelVersion, RegisteredModel, sharing_versions
 from training.templatetags.vigia import badge
+from vigia_ml.errors import VigiaError
 from vigia_ml.schema import InvalidRows
 
 Rows = QuerySet[DriftReview, DriftReview]

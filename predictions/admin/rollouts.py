@@ -17,7 +17,6 @@ from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
-from core.errors import VigiaError
 from predictions.rollouts import arm_comparison
 from training import providers
 from training.admin.activation_pages import LONGEST_REASON, require
@@ -27,6 +26,7 @@ from training.models import ModelVersion, Rollout, sharing_versions
 from training.registry import rollouts
 from training.reports import side_by_side
 from training.templatetags.vigia import badge
+from vigia_ml.errors import VigiaError
 
 
 class ReasonForm(forms.Form):

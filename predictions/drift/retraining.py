@@ -11,13 +11,13 @@ import datetime as dt
 from django.db import transaction
 from django.utils import timezone
 
-from core.errors import VigiaError
 from core.uuid7 import lowest_at
 from predictions.models import DriftReview, Outcome, Verdict
 from predictions.quality import realised
 from training.models import ModelVersion, RegisteredModel, TrainingRun
 from training.runs import requests as run_requests
 from training.runs import row_sources
+from vigia_ml.errors import VigiaError
 
 Trigger = RegisteredModel.Trigger
 

@@ -68,7 +68,7 @@ class _Pairs:
     new: Codes | None = None
 
 
-class Tally:
+class ReplayAccumulator:
     """Adds up a replay.
 
     Parameters

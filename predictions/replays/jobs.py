@@ -29,7 +29,7 @@ from vigia_ml.schema import DatasetSchema, Fault, InvalidRows
 from vigia_ml.schema.faults import clip
 
 if TYPE_CHECKING:
-    from predictions.replays.accumulator import Tally
+    from predictions.replays.accumulator import ReplayAccumulator
     from predictions.replays.rescoring import Answers, Candidate, Reading
 
 CHUNK: Final = 10_000
@@ -108,12 +108,12 @@ def rows_in(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> C
 
 def replay(lease: Lease) -> None:
     """Does a claimed replay; see `training.jobs.leases.Work`."""
-    from predictions.replays.accumulator import Tally
+    from predictions.replays.accumulator import ReplayAccumulator
 
     row = Replay.objects.select_related("version__registered_model").get(pk=lease.job_id)
     low, high = lowest_at(row.since), lowest_at(row.until)
     lease.report("loading the version", 1, rows=0)
-    work = _Work(row.version, Tally(_task(row.version)))
+    work = _Work(row.version, ReplayAccumulator(_task(row.version)))
     first, last = _ends(row.registered_model_id, low, high)
     for chunk in _pieces(row.registered_model_id, low, high):
         work.take(chunk)
@@ -156,7 +156,7 @@ def _pieces(model_id: int, low: uuid.UUID, high: uuid.UUID) -> Iterator[list[_Ro
 class _Work:
     """One attempt at a replay: the candidate, and the schemas of those that logged."""
 
-    def __init__(self, version: ModelVersion, tally: Tally) -> None:
+    def __init__(self, version: ModelVersion, tally: ReplayAccumulator) -> None:
         self.tally = tally
         self._model_id = version.registered_model_id
         self._candidate = _candidate(version)

@@ -23,13 +23,13 @@ import psycopg
 from django.conf import settings
 from django.db import connection
 
-from core.errors import VigiaError
 from predictions.inference import pipeline
 from predictions.inference.pipeline import Prepared
 from predictions.log.writer import Done, Entry
 from predictions.rollouts.shadow_writer import Line, Store
 from training.serving import engine_cache
 from training.serving.routing import DOUBT_SECONDS, Named, Shadow
+from vigia_ml.errors import VigiaError
 from vigia_ml.schema import InvalidRows
 from vigia_ml.schema.row_decoder import Rows
 

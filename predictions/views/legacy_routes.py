@@ -14,12 +14,12 @@ from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from core.errors import Malformed
 from core.uuid7 import time_of
 from predictions.views.base import Fenced
 from training.access import permissions
 from training.parsers import JsonBody, RawJSONParser, check_length
 from training.registry import lookup
+from vigia_ml.errors import Malformed
 
 
 def churn_answer(given: dict[str, Any]) -> dict[str, Any]:

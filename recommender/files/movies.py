@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, Final
 
-from core.errors import Malformed
 from recommender.files.tabular import NO_TARGET, Layout
 from recommender.missing import says_nothing
 from recommender.movie_schema import COLUMNS, FIELDS, Read, Refused, split_terms, terms_of
 from recommender.title_keys import article_first, other_name, without_year
+from vigia_ml.errors import Malformed
 from vigia_ml.schema import Column, DatasetSchema, Fault
 from vigia_ml.schema.faults import echo
 from vigia_ml.schema.json_body import decode_json

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Final, Generic, TypeVar
 
-from core.errors import Malformed
 from recommender.movie_schema import Refused, plain, read_column
+from vigia_ml.errors import Malformed
 from vigia_ml.schema import Column, DatasetSchema, Fault, InvalidRows
 from vigia_ml.schema.columns import EXACT_INTEGER
 from vigia_ml.schema.csv_dialect import Table, Told, Unreadable

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, Generic, TextIO, TypeVar, cast
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 
-from core.errors import VigiaError
 from recommender.files import Layout, Rows, open_rows
+from vigia_ml.errors import VigiaError
 from vigia_ml.scaffold import files
 from vigia_ml.schema import InvalidRows
 

@@ -14,12 +14,12 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
-from core.errors import VigiaError
 from training.access import permissions
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.models import Activation, ModelVersion, PrunedArtifact, RegisteredModel
 from training.registry import activation, answers_check
 from training.reports import side_by_side
+from vigia_ml.errors import VigiaError
 
 LONGEST_REASON = 500
 

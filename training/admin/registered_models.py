@@ -15,7 +15,6 @@ from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
-from core.errors import VigiaError
 from training import providers, queueing
 from training.admin import activation_pages
 from training.admin.rights import RegistryAdmin, allowed_ids, is_superuser
@@ -24,6 +23,7 @@ from training.registry import activation
 from training.reports import side_by_side as comparison
 from training.runs import requests as run_requests
 from training.templatetags.vigia import badge, metric
+from vigia_ml.errors import VigiaError
 
 SIDE_BY_SIDE = 6
 LONGEST_WINDOW_HOURS = 365 * 24

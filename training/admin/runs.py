@@ -11,7 +11,6 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from unfold.decorators import display
 
-from core.errors import VigiaError
 from training.admin.activation_pages import require
 from training.admin.filters import ModelFilter
 from training.admin.jobs import JobAdmin, StatusFilter
@@ -20,6 +19,7 @@ from training.jobs import leases
 from training.models import TrainingRun, sharing_versions
 from training.registry import answers_check
 from training.templatetags.vigia import run_badges
+from vigia_ml.errors import VigiaError
 
 
 @admin.register(TrainingRun)

@@ -14,7 +14,6 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from unfold.decorators import display
 
-from core.errors import VigiaError
 from training import providers, queueing
 from training.admin import activation_pages, charts
 from training.admin.filters import ChoiceFilter, ModelFilter
@@ -23,6 +22,7 @@ from training.models import LARGE_COLUMNS, ModelVersion, PrunedArtifact, sharing
 from training.registry import answers_check
 from training.reports import comparison_requests, model_card, sections, side_by_side
 from training.templatetags.vigia import badge, metric, missed_gate
+from vigia_ml.errors import VigiaError
 
 Rows = QuerySet[ModelVersion, ModelVersion]
 

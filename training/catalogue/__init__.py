@@ -7,7 +7,6 @@ never at start, so a process pays only for the models it touches.
 from __future__ import annotations
 
 import builtins
-import hashlib
 import importlib
 import keyword
 import pkgutil
@@ -109,12 +108,21 @@ def get(name: str) -> ModelDeclaration:
 
 
 def source_sha256(name: str) -> str:
-    """Hash of the file that declares `name` together with the shared transformers it builds on."""
-    digest = hashlib.sha256()
-    shared = [*sorted(HERE.glob("_*.py")), *sorted((HERE.parent / "transformers").glob("*.py"))]
-    for path in (HERE / f"{name}.py", *shared):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    """Hash of the file that declares `name` together with the shared transformers it builds on.
+
+    Raises
+    ------
+    FileNotFoundError : the library's transformers are not where they are imported from.
+    """
+    from core import source_hash
+    from vigia_ml import moved, transformers
+
+    library = list(Path(transformers.__file__ or "").parent.glob("[!_]*.py"))
+    if not library:
+        raise FileNotFoundError(f"{transformers.__name__} holds no source to be hashed")
+    forwarded = {f"{module.rpartition('.')[2]}.py" for module in moved.MOVED}
+    own = [path for path in (HERE.parent / "transformers").glob("[!_]*.py") if path.name not in forwarded]
+    return source_hash.of([HERE / f"{name}.py", *HERE.glob("_[!_]*.py"), *library, *own])
 
 
 OWN = frozenset(globals()) | {"OWN"}

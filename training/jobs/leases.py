@@ -26,8 +26,9 @@ from django.db.models.functions import Coalesce, Concat, Now, Right
 from django.utils.module_loading import import_string
 
 from core.background import repeatedly
-from core.errors import Conflict, StoreUnavailable, VigiaError, is_of_the_disk
+from core.errors import Conflict, StoreUnavailable, is_of_the_disk
 from training.models import Job, RegisteredModel, TrainingRun
+from vigia_ml.errors import VigiaError
 from vigia_ml.schema import InvalidRows
 
 log = logging.getLogger(__name__)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from django.db.models import QuerySet
 
-from core.errors import VigiaError
 from training import artifacts, providers
 from training.models import ModelVersion, ReferenceProfile
 from training.reports import reproduction
+from vigia_ml.errors import VigiaError
 from vigia_ml.evaluation import Judged
 from vigia_ml.fitting import fit as fitting
 from vigia_ml.fitting import parquet

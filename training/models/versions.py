@@ -9,8 +9,6 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from training.models.jobs import TrainingRun
-from training.models.registry import Dataset, RegisteredModel
 from vigia_ml.engines import PARITY_PROTOCOL
 from vigia_ml.reference_profile import Profile
 from vigia_ml.schema import DatasetSchema
@@ -28,11 +26,11 @@ class ModelVersion(models.Model):
         RETIRED = "retired"
         REJECTED = "rejected"
 
-    registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="versions")
+    registered_model = models.ForeignKey("RegisteredModel", on_delete=models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.CANDIDATE)
-    run = models.OneToOneField(TrainingRun, on_delete=models.PROTECT, related_name="version")
-    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="versions")
+    run = models.OneToOneField("TrainingRun", on_delete=models.PROTECT, related_name="version")
+    dataset = models.ForeignKey("Dataset", on_delete=models.PROTECT, related_name="versions")
     metrics = models.JSONField()
     baseline = models.JSONField()
     gate = models.JSONField()

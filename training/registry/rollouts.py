@@ -18,11 +18,12 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 
-from core.errors import Conflict, GateNotPassed, Malformed, SecondPerson
+from core.errors import Conflict, GateNotPassed, SecondPerson
 from training import artifacts, providers
 from training.access import permissions
 from training.models import ModelVersion, RegisteredModel, Rollout
 from training.registry import answers_check
+from vigia_ml.errors import Malformed
 from vigia_ml.schema import Column, DatasetSchema
 
 LONGEST_REASON = 500

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Final
 
 from django.conf import settings
 
-from core.errors import TooLarge, VigiaError
+from core.errors import TooLarge
 from training import providers
 from training.models import ModelVersion, RegisteredModel
 from training.serving import engine_cache
@@ -16,6 +16,7 @@ from training.serving.engine_cache import Served
 from vigia_ml.declaration import Task
 from vigia_ml.engines import Scores
 from vigia_ml.engines.shape import checked
+from vigia_ml.errors import VigiaError
 from vigia_ml.schema import Fault, Instance, InvalidRows
 from vigia_ml.schema.csv_dialect import Told
 from vigia_ml.schema.faults import REPORTED_FAULTS

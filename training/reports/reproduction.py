@@ -13,13 +13,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from core import version as code
-from core.errors import VigiaError
 from training import artifacts, catalogue, providers
 from training.models import ModelVersion
 from training.providers import Maker
 from training.reports.side_by_side import Change, mapping_changes
 from training.runs.evaluation import split_then
 from vigia_ml.declaration import ModelDeclaration, Task
+from vigia_ml.errors import VigiaError
 from vigia_ml.fitting import fit as fitting
 from vigia_ml.fitting import parquet
 from vigia_ml.fitting.fit import Report

@@ -11,7 +11,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from core.errors import Malformed
 from training import queueing
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
 from training.registry import lookup
@@ -24,6 +23,7 @@ from training.serializers import (
 )
 from training.views.base import CSV_PARAMETERS, ModelView, csv_dialect, who
 from training.views.prefer_wait import JobResponse
+from vigia_ml.errors import Malformed
 from vigia_ml.schema import Fault, InvalidRows
 from vigia_ml.schema.faults import clip
 from vigia_ml.schema.wrapping import wrapped

@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from core.errors import Malformed, NotFound
+from core.errors import NotFound
 from training import providers, queueing
 from training.access import permissions
 from training.jobs import leases
@@ -25,6 +25,7 @@ from training.runs import row_sources, uploads
 from training.serializers import REPEAT, TrainingRequestSerializer, TrainingRunSerializer
 from training.views.base import CSV_PARAMETERS, ModelView, before, csv_dialect, who
 from training.views.prefer_wait import JobResponse
+from vigia_ml.errors import Malformed
 from vigia_ml.schema import Fault, InvalidRows
 from vigia_ml.schema.faults import clip
 from vigia_ml.schema.wrapping import wrapped

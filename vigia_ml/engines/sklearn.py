@@ -7,12 +7,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import joblib
+from joblib.numpy_pickle import NumpyUnpickler
+from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
 
+from vigia_ml import moved
 from vigia_ml.engines import Scores
 from vigia_ml.fitting import frames
 from vigia_ml.schema import DatasetSchema, Value
 
 COMPRESSION = 3
+
+
+class _Unpickler(NumpyUnpickler):  # type: ignore[misc]
+    """joblib's own, for artifacts that name modules by an older place too."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return super().find_class(moved.today(module), name)
+
+
+def _unpickled(artifact: bytes) -> Any:
+    """As `joblib.load` does it, which takes no other unpickler."""
+    with _validate_fileobject_and_memmap(io.BytesIO(artifact), "", None) as (stream, _):
+        return _Unpickler("", stream, ensure_native_byte_order=True).load()
 
 
 class SklearnEngine:
@@ -27,7 +43,7 @@ class SklearnEngine:
     @classmethod
     def from_bytes(cls, artifact: bytes, schema: DatasetSchema) -> SklearnEngine:
         """Unpickles: only ever called with bytes whose digest and HMAC were checked."""
-        return cls(joblib.load(io.BytesIO(artifact)), schema)
+        return cls(_unpickled(artifact), schema)
 
     def to_bytes(self) -> bytes:
         """The artifact's bytes."""

@@ -11,7 +11,7 @@ from typing import IO, Final
 
 from vigia_ml.schema import csv_dialect as dialects
 from vigia_ml.schema import numerals
-from vigia_ml.schema.column_stats import Tally
+from vigia_ml.schema.column_stats import ColumnStats
 from vigia_ml.schema.csv_dialect import Dialect, Row, Table, Told, Unreadable
 from vigia_ml.schema.numerals import NumberFormat
 
@@ -41,7 +41,7 @@ class Survey:
     dialect: Dialect
     header: tuple[str, ...]
     rows: int
-    tallies: dict[str, Tally]
+    tallies: dict[str, ColumnStats]
     sample: list[list[str]]
     first_blank: dict[str, int]
     notes: tuple[str, ...] = ()
@@ -146,7 +146,7 @@ def _survey(table: Table, told: Told, given: Sequence[str], progress: Callable[[
 
 @dataclass
 class _Counted:
-    columns: list[tuple[str, Tally]]
+    columns: list[tuple[str, ColumnStats]]
     sample: list[list[str]]
     rows: int
     first_blank: dict[str, int]
@@ -160,7 +160,7 @@ def _count(
     nulls: Nulls,
     progress: Callable[[int], None],
 ) -> _Counted:
-    columns = [(name, Tally(name, numbers, nulls.of(name))) for name in header]
+    columns = [(name, ColumnStats(name, numbers, nulls.of(name))) for name in header]
     sample, first_blank, count, line = _Thinned(), dict[str, int](), 0, 0
     while batch := list(itertools.islice(rows, BATCH_ROWS)):
         _check_lengths(batch, header)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from vigia_ml.schema.column_stats import Tally
+from vigia_ml.schema.column_stats import ColumnStats
 
 ENOUGH_ROWS: Final = 20  # below it, unique or rising values mean nothing
 NEARLY_UNIQUE: Final = 0.95  # a customer may come twice
@@ -19,7 +19,7 @@ _CAMEL_ID = re.compile(r"[a-z](?:ID|Id)$")
 _TIME_NAME = re.compile(r"date|time|stamp|updated|created|modified|(?:^|_)ts$|_at$", re.I)
 
 
-def why_left_out(tally: Tally, sample: Sequence[str]) -> str:
+def why_left_out(tally: ColumnStats, sample: Sequence[str]) -> str:
     """Why a column should not be a feature, or an empty string.
 
     Parameters
@@ -29,7 +29,7 @@ def why_left_out(tally: Tally, sample: Sequence[str]) -> str:
     return _constant(tally) or _moment(tally) or _identifier(tally, sample)
 
 
-def _constant(tally: Tally) -> str:
+def _constant(tally: ColumnStats) -> str:
     if not tally.filled:
         return "every cell is blank"
     if tally.distinct == 1 and not tally.blanks:
@@ -37,7 +37,7 @@ def _constant(tally: Tally) -> str:
     return ""
 
 
-def _moment(tally: Tally) -> str:
+def _moment(tally: ColumnStats) -> str:
     """Dates: later rows always hold values that no training row held."""
     if tally.kinds["date"] >= 0.95 * tally.filled:
         return f"a date, such as {tally.odd['date'][0]!r}: make month, weekday or age of it to use it"
@@ -59,7 +59,7 @@ def _is_compact_date(text: str) -> bool:
     return "01" <= text[4:6] <= "12" and "01" <= text[6:] <= "31"
 
 
-def _identifier(tally: Tally, sample: Sequence[str]) -> str:
+def _identifier(tally: ColumnStats, sample: Sequence[str]) -> str:
     if tally.rows < ENOUGH_ROWS or tally.distinct_share < NEARLY_UNIQUE:
         return ""
     if 2 * tally.signs.total() >= tally.filled:
@@ -74,7 +74,7 @@ def _identifier(tally: Tally, sample: Sequence[str]) -> str:
     return ""
 
 
-def _counter(tally: Tally, sample: Sequence[str], named: bool) -> str:
+def _counter(tally: ColumnStats, sample: Sequence[str], named: bool) -> str:
     if not tally.is_unique or tally.blanks:
         return "an identifier by its name, nearly every row has its own" if named else ""
     numbers = [tally.number(cell) for cell in sample]

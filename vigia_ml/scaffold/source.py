@@ -126,8 +126,7 @@ def _head(proposal: Proposal, came_from: str) -> list[str]:
         "",
         "from typing import Any",
         "",
-        "from vigia_ml.declaration import Gate, ModelDeclaration",
-        "from vigia_ml.schema import Column, DatasetSchema",
+        "from vigia_ml import Column, DatasetSchema, Gate, ModelDeclaration",
         "",
     ]
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from vigia_ml.declaration import Task
 from vigia_ml.scaffold.csv_survey import CannotInfer
-from vigia_ml.schema.column_stats import Tally
+from vigia_ml.schema.column_stats import ColumnStats
 from vigia_ml.schema.columns import FALSE_WORDS, TRUE_WORDS, Column
 from vigia_ml.schema.type_inference import canonical_levels, normalisation, null_options, room_for
 
@@ -32,7 +32,7 @@ class Unlabelled(CannotInfer):
     """Rows without a target; they can be left out."""
 
 
-def check(tally: Tally, first_blank: int | None, *, skip_unlabelled: bool) -> None:
+def check(tally: ColumnStats, first_blank: int | None, *, skip_unlabelled: bool) -> None:
     """Raise `CannotInfer` for a target nothing can be learned from."""
     name = tally.name
     if tally.blanks and not skip_unlabelled and tally.filled:
@@ -53,7 +53,7 @@ def check(tally: Tally, first_blank: int | None, *, skip_unlabelled: bool) -> No
         raise CannotInfer(f"the target {name!r} is {value[:40]!r} in every row: there is nothing to learn")
 
 
-def propose(tally: Tally, name: str, aliases: tuple[str, ...], asked: Task | None) -> Target:
+def propose(tally: ColumnStats, name: str, aliases: tuple[str, ...], asked: Task | None) -> Target:
     """The target's declaration.
 
     Parameters
@@ -73,7 +73,7 @@ def propose(tally: Tally, name: str, aliases: tuple[str, ...], asked: Task | Non
     return Target(column, found.task, tuple(remarks))
 
 
-def _propose(tally: Tally, name: str, aliases: tuple[str, ...], asked: Task | None) -> Target:
+def _propose(tally: ColumnStats, name: str, aliases: tuple[str, ...], asked: Task | None) -> Target:
     if asked is None:
         _check_words(tally)
     task, why = (asked, "as asked") if asked else _guess_task(tally)
@@ -89,7 +89,7 @@ def _propose(tally: Tally, name: str, aliases: tuple[str, ...], asked: Task | No
     return _multiclass(tally, name, aliases, why)
 
 
-def _check_words(tally: Tally) -> None:
+def _check_words(tally: ColumnStats) -> None:
     """Raise `CannotInfer` where a word among the classes more probably stands for a missing value."""
     words = [word for word in tally.words if word.lower() not in PLAUSIBLE_CLASSES]
     if words:
@@ -102,7 +102,7 @@ def _check_words(tally: Tally) -> None:
         )
 
 
-def _guess_task(tally: Tally) -> tuple[Task, str]:
+def _guess_task(tally: ColumnStats) -> tuple[Task, str]:
     if tally.is_flag or tally.distinct == 2:
         return "binary", "two different values"
     if tally.is_whole and tally.distinct <= 10:
@@ -122,7 +122,7 @@ def _guess_task(tally: Tally) -> tuple[Task, str]:
     return "multiclass", f"{tally.distinct} different texts"
 
 
-def _binary(tally: Tally, name: str, aliases: tuple[str, ...], why: str) -> Target:
+def _binary(tally: ColumnStats, name: str, aliases: tuple[str, ...], why: str) -> Target:
     texts = {text.lower() for text in tally.counts}
     if texts <= {*TRUE_WORDS, *FALSE_WORDS} and _has_both(texts):
         said = f"{', '.join(sorted(tally.counts))} read as no and yes; answers are true and false"
@@ -147,7 +147,7 @@ def _has_both(words: set[str]) -> bool:
     return bool(words & set(TRUE_WORDS)) and bool(words & set(FALSE_WORDS))
 
 
-def _multiclass(tally: Tally, name: str, aliases: tuple[str, ...], why: str) -> Target:
+def _multiclass(tally: ColumnStats, name: str, aliases: tuple[str, ...], why: str) -> Target:
     if tally.distinct > MOST_CLASSES_ASKED:
         raise CannotInfer(f"{tally.distinct:,} classes in {tally.name!r} are too many for one model here")
     normalise = normalisation(tally.counts)
@@ -165,13 +165,13 @@ def _multiclass(tally: Tally, name: str, aliases: tuple[str, ...], why: str) -> 
     return Target(column, "multiclass", (f"{len(levels)} classes", *_words(tally), *_as_text(tally), why))
 
 
-def _words(tally: Tally) -> tuple[str, ...]:
+def _words(tally: ColumnStats) -> tuple[str, ...]:
     if not tally.words:
         return ()
     return (f"{', '.join(map(repr, sorted(tally.words)))} is a class ({null_options(tally.words)}: missing)",)
 
 
-def _as_text(tally: Tally) -> tuple[str, ...]:
+def _as_text(tally: ColumnStats) -> tuple[str, ...]:
     if not tally.is_numeric:
         return ()
     label = next(iter(tally.counts))

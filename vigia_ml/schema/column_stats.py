@@ -59,7 +59,7 @@ def to_float(text: str, numbers: NumberFormat = PLAIN) -> float:
 
 
 @dataclass(slots=True)
-class Tally:
+class ColumnStats:
     """What the cells of one column are, counted batch by batch; the file is never held whole.
 
     name : as it stands in the header. numbers : the marks of the file.

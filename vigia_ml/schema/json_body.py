@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from core.errors import Malformed
+from vigia_ml.errors import Malformed
 from vigia_ml.schema.dataset import RepeatedNames
 
 MAX_DIGITS = 400  # a double has at most 309 before the point; more is no number anybody means

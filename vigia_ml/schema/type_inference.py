@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from vigia_ml.schema.column_stats import Tally
+from vigia_ml.schema.column_stats import ColumnStats
 from vigia_ml.schema.columns import LONGEST_NAME, TRUE_WORDS, Column, ColumnType, Normalisation, Value
 from vigia_ml.schema.numerals import PARENTHESES
 
@@ -35,7 +35,9 @@ class Guess:
     remarks: tuple[str, ...]
 
 
-def guess_column(tally: Tally, sample: Sequence[str], name: str, aliases: tuple[str, ...] = ()) -> Guess:
+def guess_column(
+    tally: ColumnStats, sample: Sequence[str], name: str, aliases: tuple[str, ...] = ()
+) -> Guess:
     """The declaration of one feature.
 
     Parameters
@@ -69,7 +71,7 @@ def null_options(words: Iterable[str]) -> str:
     return " ".join(f"--null={shlex.quote(word)}" for word in sorted(words))
 
 
-def _sign_remarks(tally: Tally) -> list[str]:
+def _sign_remarks(tally: ColumnStats) -> list[str]:
     found = []
     if tally.currencies:
         found.append(f"written with {_some(tally.currencies)}, which is dropped")
@@ -78,7 +80,7 @@ def _sign_remarks(tally: Tally) -> list[str]:
     return found
 
 
-def _guess_type(tally: Tally) -> tuple[ColumnType, list[str]]:
+def _guess_type(tally: ColumnStats) -> tuple[ColumnType, list[str]]:
     if tally.is_flag:
         return "boolean", [f"yes or no, written {_some(sorted(tally.counts))}"]
     if tally.is_numeric:
@@ -105,7 +107,7 @@ def _guess_type(tally: Tally) -> tuple[ColumnType, list[str]]:
     return "category", [said, *remarks]
 
 
-def _outlying(tally: Tally) -> list[str]:
+def _outlying(tally: ColumnStats) -> list[str]:
     """A hint at one number that stands far from all others, again and again, as -999 does."""
     if tally.overflowed_at:
         return []
@@ -124,7 +126,7 @@ def _outlying(tally: Tally) -> list[str]:
     return []
 
 
-def _near_misses(tally: Tally) -> list[str]:
+def _near_misses(tally: ColumnStats) -> list[str]:
     """Hints at columns that would be numbers, were it not for how they are written, and at missing values."""
     numeric = tally.kinds["integer"] + tally.kinds["number"]
     if len(tally.currencies) > 1:
@@ -149,7 +151,7 @@ def _near_misses(tally: Tally) -> list[str]:
 
 
 def _flag_column(
-    tally: Tally,
+    tally: ColumnStats,
     sample: Sequence[str],
     kind: ColumnType,
     name: str,
@@ -162,7 +164,7 @@ def _flag_column(
 
 
 def _number_column(
-    tally: Tally,
+    tally: ColumnStats,
     sample: Sequence[str],
     kind: ColumnType,
     name: str,
@@ -184,7 +186,7 @@ def _number_column(
     )
 
 
-def _typical_number(tally: Tally, sample: Sequence[str], kind: ColumnType) -> Value:
+def _typical_number(tally: ColumnStats, sample: Sequence[str], kind: ColumnType) -> Value:
     """The median, rounded: typical, and nobody's own value."""
     numbers = [number for cell in sample if not math.isnan(number := tally.number(cell))]
     middle = statistics.median(numbers) if numbers else tally.minimum
@@ -192,7 +194,7 @@ def _typical_number(tally: Tally, sample: Sequence[str], kind: ColumnType) -> Va
 
 
 def _category_column(
-    tally: Tally,
+    tally: ColumnStats,
     sample: Sequence[str],
     kind: ColumnType,
     name: str,
@@ -219,7 +221,7 @@ def _category_column(
 
 
 def _text_column(
-    tally: Tally,
+    tally: ColumnStats,
     sample: Sequence[str],
     kind: ColumnType,
     name: str,
@@ -238,7 +240,7 @@ def _text_column(
     )
 
 
-def _typical_text(tally: Tally, normalise: Normalisation) -> str:
+def _typical_text(tally: ColumnStats, normalise: Normalisation) -> str:
     """The most frequent cell; one that stands in a single row may be somebody's, and is not shown."""
     most, times = tally.counts.most_common(1)[0]
     return MADE_UP_TEXT if times == 1 else most.lower() if normalise == "lower" else most

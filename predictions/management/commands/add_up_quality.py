@@ -6,10 +6,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from core.errors import VigiaError
 from predictions.quality import realised
 from training.models import RegisteredModel
 from training.registry import lookup
+from vigia_ml.errors import VigiaError
 
 
 class Command(BaseCommand):

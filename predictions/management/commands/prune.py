@@ -8,10 +8,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.template.defaultfilters import filesizeformat
 
-from core.errors import VigiaError
 from predictions.retention import is_in_the_log
 from training.models import RegisteredModel
 from training.registry import artifact_pruning, lookup
+from vigia_ml.errors import VigiaError
 
 
 class Command(BaseCommand):

@@ -9,11 +9,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from core.errors import VigiaError
 from predictions.outcomes.parsing import moment
 from predictions.rollups import counting
 from training.models import RegisteredModel
 from training.registry import lookup
+from vigia_ml.errors import VigiaError
 from vigia_ml.schema import Fault
 
 

@@ -11,7 +11,7 @@ import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from predictions.replays.accumulator import Tally
+from predictions.replays.accumulator import ReplayAccumulator
 from predictions.replays.rescoring import Answers, Candidate
 from predictions.replays.sketches import Counts, GrowingBuckets, UnitBuckets, shift
 from predictions.replays.summary import WORST, Logged
@@ -45,7 +45,7 @@ def classified(probabilities: list[list[float]], classes: tuple[Any, ...], **mor
 
 
 def test_a_regression_is_compared_by_relative_change() -> None:
-    tally = Tally("regression")
+    tally = ReplayAccumulator("regression")
     before = [100.0, 100.0, 200.0, -50.0, 0.0, 10.0]
     after = [100.0, 102.0, 260.0, -53.0, 1.0, 10.05]
     ids = [str(uuid.UUID(int=number)) for number in range(6)]
@@ -69,7 +69,7 @@ def test_a_regression_is_compared_by_relative_change() -> None:
 
 
 def test_only_the_worst_rows_are_kept_however_they_come() -> None:
-    tally = Tally("regression")
+    tally = ReplayAccumulator("regression")
     rng = np.random.default_rng(1)
     sizes = rng.permutation(4 * WORST) + 1.0
     for piece in np.split(sizes, 4):
@@ -80,15 +80,17 @@ def test_only_the_worst_rows_are_kept_however_they_come() -> None:
 
 
 def test_metrics_that_are_not_defined_are_left_out() -> None:
-    tally = Tally("regression")
+    tally = ReplayAccumulator("regression")
     first = str(uuid.UUID(int=0))
     tally.add(logged([1.0, 2.0], actuals={first: 3.0}), values(1.5, 2.0))
     assert tally.summary().outcomes.before == {"rmse": 2.0, "mae": 2.0, "mape": pytest.approx(2 / 3)}
-    assert Tally("regression").summary().outcomes.before == {}, "and without any row there are none"
+    assert ReplayAccumulator("regression").summary().outcomes.before == {}, (
+        "and without any row there are none"
+    )
 
 
 def test_rows_that_cannot_be_compared_are_counted_by_reason_and_version() -> None:
-    tally = Tally("regression")
+    tally = ReplayAccumulator("regression")
     answers = values(1.0, 4.0, places=[0, 3])
     answers.refused["missing_field: size"] = 2
     tally.add(logged([1.0, 1.0, 1.0, "much"]), answers)
@@ -104,7 +106,7 @@ def test_rows_that_cannot_be_compared_are_counted_by_reason_and_version() -> Non
 
 
 def test_two_classes_are_compared_by_label_and_probability() -> None:
-    tally = Tally("binary")
+    tally = ReplayAccumulator("binary")
     before = [False, False, True, True, True]
     old = [0.1, 0.4, 0.6, 0.9, 0.55]
     new = [0.2, 0.7, 0.4, 0.9, 0.3]
@@ -135,7 +137,7 @@ def test_two_classes_are_compared_by_label_and_probability() -> None:
 
 
 def test_decisions_are_judged_as_they_were_made_whatever_the_threshold() -> None:
-    tally = Tally("binary")
+    tally = ReplayAccumulator("binary")
     ids = [str(uuid.UUID(int=number)) for number in range(2)]
     said = logged([True, False], [0.3, 0.1], actuals=dict(zip(ids, [True, False], strict=True)))
     tally.add(said, classified([[0.7, 0.3], [0.9, 0.1]], (False, True)))
@@ -144,7 +146,7 @@ def test_decisions_are_judged_as_they_were_made_whatever_the_threshold() -> None
 
 
 def test_outcomes_of_one_class_alone_have_no_roc_auc() -> None:
-    tally = Tally("binary")
+    tally = ReplayAccumulator("binary")
     said = logged([True], [0.8], actuals={str(uuid.UUID(int=0)): True})
     tally.add(said, classified([[0.1, 0.9]], (False, True)))
     found = tally.summary().outcomes
@@ -154,7 +156,7 @@ def test_outcomes_of_one_class_alone_have_no_roc_auc() -> None:
 
 
 def test_more_classes_are_compared_by_the_label_that_was_logged() -> None:
-    tally = Tally("multiclass")
+    tally = ReplayAccumulator("multiclass")
     classes = ("low", "middle", "high")
     answers = classified([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2]], classes)
     ids = [str(uuid.UUID(int=number)) for number in range(2)]

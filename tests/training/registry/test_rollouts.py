@@ -9,13 +9,14 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import DatabaseError, connection, transaction
 
-from core.errors import ArtifactError, ArtifactPruned, Conflict, GateNotPassed, Malformed
+from core.errors import ArtifactError, ArtifactPruned, Conflict, GateNotPassed
 from tests.trained import train_sample
 from tests.training.admin.test_registry import NOT_PASSED
 from training import artifacts
 from training.models import ModelVersion, PrunedArtifact, Rollout
 from training.registry import activation, rollouts
 from training.serving import canary_assignment, routing
+from vigia_ml.errors import Malformed
 from vigia_ml.schema import DatasetSchema
 
 pytestmark = pytest.mark.django_db

@@ -323,7 +323,7 @@ def test_a_large_window_that_moved_very_little_is_a_notice_at_most() -> None:
 def test_the_page_has_the_table_of_the_simulation() -> None:
     page = simulation.PAGE.read_text(encoding="utf-8")
     written = page.split(simulation.BEGIN)[1].split(simulation.END)[0]
-    wanted = list(simulation.table(simulation.Tally(1), dict.fromkeys(simulation.RULES, 0.0)))
+    wanted = list(simulation.table(simulation.SimulationCounts(1), dict.fromkeys(simulation.RULES, 0.0)))
     heads = [line for line in wanted if line.startswith("|") and not line.startswith("|---")]
     for line in heads:
         assert f"\n|{line.split('|')[1]}|" in written, line

@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rest_framework.exceptions import ValidationError
 
-from core.errors import Malformed
 from training import catalogue
 from training.serializers import serializer_for
+from vigia_ml.errors import Malformed
 from vigia_ml.schema import Column, DatasetSchema, Instance, Seen
 from vigia_ml.schema import matrix as coding
 from vigia_ml.schema.json_body import decode_json

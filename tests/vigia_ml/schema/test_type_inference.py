@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from vigia_ml.scaffold import leaks, non_features, target
 from vigia_ml.scaffold.csv_survey import CannotInfer, Survey, _Thinned, survey
-from vigia_ml.schema.column_stats import DISTINCT_LIMIT, Tally, kind_of, to_float
+from vigia_ml.schema.column_stats import DISTINCT_LIMIT, ColumnStats, kind_of, to_float
 from vigia_ml.schema.columns import Column
 from vigia_ml.schema.csv_dialect import Told
 from vigia_ml.schema.numerals import NumberFormat
 from vigia_ml.schema.type_inference import Guess, canonical_names, guess_column
 
 
-def tally(cells: Sequence[str], name: str = "column", decimal: str = ".") -> Tally:
-    found = Tally(name, NumberFormat(decimal))
+def tally(cells: Sequence[str], name: str = "column", decimal: str = ".") -> ColumnStats:
+    found = ColumnStats(name, NumberFormat(decimal))
     found.add(cells)
     found.settle()
     return found

@@ -13,13 +13,13 @@ from typing import Any, TextIO, cast
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from core.errors import VigiaError
 from training import catalogue
 from training.management.run_progress import execute_and_present
 from training.models import Dataset, RegisteredModel, TrainingRun
 from training.registry import lookup
 from training.runs import requests as run_requests
 from training.runs import uploads
+from vigia_ml.errors import VigiaError
 from vigia_ml.scaffold import files
 from vigia_ml.schema import InvalidRows
 from vigia_ml.schema.csv_dialect import Told

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from core.errors import VigiaError
 from training.registry import lookup
+from vigia_ml.errors import VigiaError
 
 
 class Command(BaseCommand):

@@ -6,10 +6,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from core.errors import VigiaError
 from training.management.run_progress import execute_and_present
 from training.registry import lookup
 from training.runs import requests as run_requests
+from vigia_ml.errors import VigiaError
 
 
 class Command(BaseCommand):
