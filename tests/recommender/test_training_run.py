@@ -13,7 +13,7 @@ from tests.recommender.conftest import build_index
 from training.models import ModelVersion, RegisteredModel
 from training.registry import lookup
 
-SAMPLES = Path(training_run.__file__).resolve().parent.parent / "samples"
+SAMPLES = Path(training_run.__file__).resolve().parent / "samples"
 
 
 def built(ndcg: float, error: float | None) -> Built:

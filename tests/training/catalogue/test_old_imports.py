@@ -1,0 +1,54 @@
+"""Files written before the library had a package of its own keep working, and say their new import line."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+
+from tests.training.management.test_load_dataset import DECLARATION
+from training import catalogue
+from training.transformers import text as forwarded
+from vigia_ml import ModelDeclaration, Watch
+from vigia_ml.transformers.text import CleanText
+
+TODAY = (
+    "from vigia_ml.declaration import Gate, ModelDeclaration\n"
+    "from vigia_ml.schema import Column, DatasetSchema\n"
+)
+THEN = (
+    "from training.declaration import Gate, ModelDeclaration, Watch\n"
+    "from training.schema import Column, DatasetSchema\n"
+)
+
+
+def test_a_file_that_startmodel_wrote_before_is_read_with_a_warning_for_each_line(shelf: Path) -> None:
+    assert TODAY in DECLARATION
+    old = DECLARATION.replace(TODAY, THEN).replace('gate=Gate(minimum={"r2": 0.8})', "watch=Watch(psi=0.2)")
+    (shelf / "fruit.py").write_text(old, encoding="utf-8")
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        declared = catalogue.get("fruit")
+
+    assert isinstance(declared, ModelDeclaration)
+    assert declared.watch == Watch(psi=0.2)
+    said = [(each.category, str(each.message), Path(each.filename).name) for each in caught]
+    assert said == [
+        (DeprecationWarning, f"training.{module} moved: write `from vigia_ml import {name}`", "fruit.py")
+        for module, name in (
+            ("declaration", "Gate"),
+            ("declaration", "ModelDeclaration"),
+            ("declaration", "Watch"),
+            ("schema", "Column"),
+            ("schema", "DatasetSchema"),
+        )
+    ]
+
+
+def test_transformers_are_found_where_they_stood() -> None:
+    with pytest.warns(DeprecationWarning, match="write `from vigia_ml.transformers.text import CleanText`"):
+        assert forwarded.CleanText is CleanText
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        _ = forwarded.Nothing
