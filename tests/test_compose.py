@@ -23,7 +23,7 @@ import yaml
 
 from core.version import VERSION
 from docker.health import host_header, main
-from tests.test_docs import VARIABLE, parsed, table_words, variables_in_code
+from tests.test_docs import ROOMS, VARIABLE, parsed, table_words, variables_in_code
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
@@ -341,10 +341,7 @@ def test_what_the_image_does_not_need_is_left_out() -> None:
     ):
         assert name in ignored
     for name in (
-        "config",
-        "training",
-        "predictions",
-        "recommender",
+        *ROOMS,
         "docker",
         "manage.py",
         "requirements.txt",
@@ -353,7 +350,7 @@ def test_what_the_image_does_not_need_is_left_out() -> None:
 
 
 def test_what_the_image_needs_does_not_import_what_is_left_out() -> None:
-    for room in ("config", "training", "predictions", "recommender", "docker"):
+    for room in (*ROOMS, "docker"):
         for path in (ROOT / room).rglob("*.py"):
             for node in ast.walk(parsed(path)):
                 names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []

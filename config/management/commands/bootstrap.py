@@ -124,8 +124,9 @@ class Command(BaseCommand):
 
     @staticmethod
     def _sources() -> list[Path]:
-        own = sorted((Path(settings.BASE_DIR) / "config" / "static").rglob("*"))
-        return [Path(settings.BASE_DIR) / "requirements.txt", *(path for path in own if path.is_file())]
+        root = Path(settings.BASE_DIR)
+        own = sorted(path for app in ("web", "recommender") for path in (root / app / "static").rglob("*"))
+        return [root / "requirements.txt", *(path for path in own if path.is_file())]
 
     def _admin(self) -> str:
         """The admin's password where this command made it, else a hint; written once, never changed."""

@@ -16,7 +16,7 @@ from training import catalogue
 from training.registry import lookup
 
 TAKEN = (
-    "get", "names", "importlib", "importlib", "pkgutil", "keyword", "cache", "annotations", "reserved", "type",
+    "get", "names", "importlib", "Path", "pkgutil", "keyword", "cache", "annotations", "reserved", "type",
     "isinstance", "sorted", "source_sha256", "unusable_names",
 )  # fmt: skip
 
