@@ -13,8 +13,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 
 from recommender.files import Layout, Rows, open_rows
+from training.management import csv_files
 from vigia_ml.errors import VigiaError
-from vigia_ml.scaffold import files
 from vigia_ml.schema import InvalidRows
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class LoadingCommand(BaseCommand, Generic[T]):
             metavar="FILE",
             help="set bad rows aside in this CSV, with their reasons, and load the others",
         )
-        files.add_dialect_arguments(parser)
+        csv_files.add_dialect_arguments(parser)
 
     def load(self, rows: Rows[T], refused: TextIO | None, options: dict[str, Any]) -> str:
         """Loads the file, and says what became of its rows."""
@@ -40,9 +40,9 @@ class LoadingCommand(BaseCommand, Generic[T]):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            path = files.find(options["file"])
-            with files.open_rows(path) as stream, _set_aside(options["refused"], self.say) as refused:
-                rows = open_rows(cast("BinaryIO", stream), self.layout, files.told(options))
+            path = csv_files.find(options["file"])
+            with csv_files.open_rows(path) as stream, _set_aside(options["refused"], self.say) as refused:
+                rows = open_rows(cast("BinaryIO", stream), self.layout, csv_files.told(options))
                 self.say(f"{path}: {rows.described}")
                 done = self.load(rows, refused, options)
         except InvalidRows as error:
@@ -66,7 +66,7 @@ class LoadingCommand(BaseCommand, Generic[T]):
         self.stdout.flush()
 
     def progress(self) -> Callable[[int], None]:
-        return files.progress(self.say, "read")
+        return csv_files.progress(self.say, "read")
 
 
 @contextmanager

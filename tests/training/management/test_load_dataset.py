@@ -17,10 +17,9 @@ from threadpoolctl import threadpool_limits
 
 from tests.conftest import Post
 from training import catalogue
-from training.management import run_progress
+from training.management import csv_files, run_progress
 from training.management.commands import load_dataset
 from training.models import Activation, Dataset, ModelVersion, RegisteredModel, TrainingRun
-from vigia_ml.scaffold import files
 
 # A run shows its progress through other connections, so its rows have to be committed.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -107,7 +106,7 @@ def test_a_file_becomes_a_dataset_and_the_way_it_was_read_is_said(tmp_path: Path
 def test_a_big_file_is_accompanied_by_the_number_of_rows_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "PROGRESS_ROWS", 9_000)
+    monkeypatch.setattr(csv_files, "PROGRESS_ROWS", 9_000)
     said = load("fruit", str(fruit_csv(tmp_path / "rows.csv", rows=20_000)))
     assert [line for line in said.splitlines() if line.endswith("…")] == [
         "  16,000 rows read …",

@@ -14,13 +14,13 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from training import catalogue
+from training.management import csv_files
 from training.management.run_progress import execute_and_present
 from training.models import Dataset, RegisteredModel, TrainingRun
 from training.registry import lookup
 from training.runs import requests as run_requests
 from training.runs import uploads
 from vigia_ml.errors import VigiaError
-from vigia_ml.scaffold import files
 from vigia_ml.schema import InvalidRows
 from vigia_ml.schema.csv_dialect import Told
 from vigia_ml.schema.csv_reader import CsvReader
@@ -56,7 +56,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--skip-unlabelled", action="store_true", help="leave out rows that have no target"
         )
-        files.add_dialect_arguments(parser)
+        csv_files.add_dialect_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["activate"] and not options["train"]:
@@ -65,8 +65,8 @@ class Command(BaseCommand):
             raise CommandError("--reason says why a version is activated: add --activate")
         model = self._model(options["model"])
         try:
-            path = files.find(options["file"])
-            loading = _Loading(model, path, files.told(options), options["skip_unlabelled"])
+            path = csv_files.find(options["file"])
+            loading = _Loading(model, path, csv_files.told(options), options["skip_unlabelled"])
             dataset = self._load(loading, skip_bad=options["skip_bad"])
         except InvalidRows as error:
             self._print_faults(error)
@@ -107,7 +107,7 @@ class Command(BaseCommand):
         return dataset
 
     def _read(self, loading: _Loading, refused: TextIO | None) -> Dataset:
-        with files.open_rows(loading.path) as stream:
+        with csv_files.open_rows(loading.path) as stream:
             return uploads.from_csv(
                 loading.model,
                 stream,  # type: ignore[arg-type]
@@ -116,7 +116,7 @@ class Command(BaseCommand):
                 told=loading.told,
                 skip_unlabelled=loading.skip_unlabelled,
                 refused=refused,
-                progress=files.progress(self._say, "read"),
+                progress=csv_files.progress(self._say, "read"),
                 say=self._say,
             )
 
@@ -149,7 +149,7 @@ class _Loading:
     @cached_property
     def described(self) -> str:
         """How the file is written; raises `InvalidRows` for a header that does not match."""
-        with files.open_rows(self.path) as stream:
+        with csv_files.open_rows(self.path) as stream:
             reader = CsvReader(
                 stream,  # type: ignore[arg-type]
                 uploads.declared_schema(self.model),
@@ -179,7 +179,7 @@ class _Refused:
 @contextmanager
 def _set_aside(path: Path) -> Iterator[_Refused]:
     """``FILE.refused.csv`` beside the file, or in VIGIA_VAR where that directory cannot be written."""
-    name = f"{files.stem(path)}.refused.csv"
+    name = f"{csv_files.stem(path)}.refused.csv"
     try:
         stream = _temporary(path.parent)
     except OSError:

@@ -16,9 +16,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from training import catalogue
+from training.management import csv_files
 from vigia_ml import notes
 from vigia_ml.declaration import ModelDeclaration
-from vigia_ml.scaffold import csv_survey, files, first_data, proposal, source, target, trial_fit
+from vigia_ml.scaffold import csv_survey, first_data, proposal, source, target, trial_fit
 from vigia_ml.schema.csv_dialect import Told
 
 TASKS = ("binary", "multiclass", "regression")
@@ -63,7 +64,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--skip-unlabelled", action="store_true", help="leave out rows that have no target"
         )
-        files.add_dialect_arguments(parser)
+        csv_files.add_dialect_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         name = check_name(options["name"])
@@ -80,8 +81,8 @@ class Command(BaseCommand):
             options["skip_unlabelled"],
         )
         try:
-            rows = files.find(options["file"])
-            seen = self._survey(rows, files.told(options), options["null"])
+            rows = csv_files.find(options["file"])
+            seen = self._survey(rows, csv_files.told(options), options["null"])
             planned = proposal.propose(name, seen, wishes)
             self._report(planned)
             text = source.render(planned, rows.name, drop_duplicates=options["drop_duplicates"])
@@ -102,8 +103,10 @@ class Command(BaseCommand):
     # -- the steps ---------------------------------------------------------------------------------
 
     def _survey(self, path: Path, told: Told, nulls: list[str]) -> csv_survey.Survey:
-        with files.open_rows(path) as stream:
-            seen = csv_survey.survey(stream, told, nulls=nulls, progress=files.progress(self._say, "read"))
+        with csv_files.open_rows(path) as stream:
+            seen = csv_survey.survey(
+                stream, told, nulls=nulls, progress=csv_files.progress(self._say, "read")
+            )
         self._say(f"{path}: {seen.rows:,} rows, {len(seen.header)} columns; {seen.dialect.described}")
         for note in seen.notes:
             self._say(note)
@@ -115,8 +118,8 @@ class Command(BaseCommand):
             path = Path(directory) / f"{name}.py"
             path.write_text(text, encoding="utf-8")
             declared: ModelDeclaration = trial_fit.load_declaration(path)
-            opened = partial(files.open_rows, rows)
-            return trial_fit.run(declared, opened, seen.dialect, files.progress(self._say, "checked"))
+            opened = partial(csv_files.open_rows, rows)
+            return trial_fit.run(declared, opened, seen.dialect, csv_files.progress(self._say, "checked"))
 
     def _keep_first_data(
         self, name: str, rows: Path, planned: proposal.Proposal, seen: csv_survey.Survey
@@ -129,7 +132,7 @@ class Command(BaseCommand):
                 made = Path(directory) / target.name
                 descriptor = os.open(made, os.O_WRONLY | os.O_CREAT, 0o600)
                 with os.fdopen(descriptor, "wb") as stream:
-                    opened = partial(files.open_rows, rows)
+                    opened = partial(csv_files.open_rows, rows)
                     skip = bool(seen.tallies[planned.target.source].blanks)
                     rewritten = first_data.write(
                         opened, stream, planned.schema, seen.dialect, skip_unlabelled=skip
