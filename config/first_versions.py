@@ -39,7 +39,7 @@ ENDING_SECONDS: Final = 3.0
 ASK_SECONDS: Final = 0.5
 TELL_SECONDS: Final = 10.0
 
-HEAVY: Final = ("pandas", "pyarrow.parquet", "sklearn.ensemble", "skl2onnx", "onnxruntime", "numba")
+HEAVY: Final = ("pandas", "pyarrow.parquet", "sklearn.ensemble", "skl2onnx", "onnxruntime")
 
 Say = Callable[[str], None]
 Unfinished = (TrainingRun.Status.QUEUED, TrainingRun.Status.RUNNING)
