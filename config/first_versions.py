@@ -28,6 +28,7 @@ from django.db import connection, connections, transaction
 from django.db.models import F
 
 from recommender.models import Movie
+from training import libraries
 from training.models import RegisteredModel, TrainingRun
 from training.schema import InvalidRows
 from training.services import comparison, datasets, jobs, makers, runs
@@ -38,8 +39,6 @@ ENDING_SECONDS: Final = 3.0
 """How long the processes may take to end when they are told to: this one is not waited for much longer."""
 ASK_SECONDS: Final = 0.5
 TELL_SECONDS: Final = 10.0
-
-HEAVY: Final = ("pandas", "pyarrow.parquet", "sklearn.ensemble", "skl2onnx", "onnxruntime")
 
 Say = Callable[[str], None]
 Unfinished = (TrainingRun.Status.QUEUED, TrainingRun.Status.RUNNING)
@@ -123,7 +122,8 @@ def _stop(signum: int, frame: FrameType | None) -> NoReturn:
 
 def import_what_training_needs() -> None:
     """Once, before processes are forked: each of them would take seconds to import it again."""
-    for module in ("training.services.execution", "recommender.services.building", *HEAVY):
+    libraries.import_all()
+    for module in ("training.services.execution", "recommender.services.building"):
         importlib.import_module(module)
 
 

@@ -1,8 +1,8 @@
 """The exact k nearest rows of every row, in memory linear in the non-zeros: never an n x n matrix.
 
-scipy multiplies blocks of rows, and the best are picked. Beyond `SMALL` rows `recommender.index.kernel` searches
-instead, where numba is installed: it is several times as fast. Both give the same rows in the same order:
-scores are exact (see `matrix`), and ties are broken by the order of the rows.
+scipy multiplies blocks of rows, and the best are picked. Beyond `SMALL` rows `recommender.index.kernel`
+searches instead, where numba is installed: it is several times as fast. Both give the same rows in the same
+order: scores are exact (see `matrix`), and ties are broken by the order of the rows.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def nearest(
     rows = documents.shape[0]
     if rows > small and find_spec("numba") is None:
         if rows > MANY:
-            log.warning("%d movies without numba take long: install requirements-numba.txt in the worker", rows)
+            log.warning("%d movies take long without numba: install requirements-numba.txt", rows)
         small = rows
     if rows <= small:
         return _multiplied(queries, documents, k, own, report)
