@@ -8,7 +8,9 @@ ARG PYTHON_IMAGE=python:3.11-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS packages
 RUN python -m venv /venv
-COPY requirements.txt /build/requirements.txt
+# requirements-numba.txt for catalogues of more than some hundred thousand movies.
+ARG REQUIREMENTS=requirements.txt
+COPY ${REQUIREMENTS} /build/requirements.txt
 # Wheels alone: nothing is compiled, so nothing but Python is needed here or in the image.
 RUN /venv/bin/pip install --disable-pip-version-check --no-input --no-cache-dir \
         --require-hashes --only-binary :all: --requirement /build/requirements.txt \

@@ -35,6 +35,7 @@ PICTURE = ROOT / "docs" / "images" / "soak.svg"
 SETTLED_MINUTES = 2.0
 ALLOWED = 1.05
 SAMPLE_SECONDS = 5.0
+KEPT_SECONDS = 5.0  # the server closes a connection that is silent for 15
 MIB = 2**20
 CHURN = "/api/v1/models/churn"
 PASSWORD = "soak-soak-soak"  # noqa: S105 - of a throw-away service on loopback
@@ -89,8 +90,13 @@ class Soak:
 def asker(vigia: Vigia, method: str, bodies: Sequence[tuple[str, object]]) -> Callable[[], int]:
     """Sends the requests in turn over one connection; returns a status."""
     kept, turn = http.client.HTTPConnection(HOST, vigia.service.port, timeout=60), iter(range(10**9))
+    used_at = time.monotonic()
 
     def ask() -> int:
+        nonlocal used_at
+        if time.monotonic() - used_at > KEPT_SECONDS:
+            kept.close()  # it opens again by itself
+        used_at = time.monotonic()
         path, body = bodies[next(turn) % len(bodies)]
         headers = {"Authorization": vigia.service.key, "Content-Type": "application/json"}
         sent = None if body is None else json.dumps(body).encode()

@@ -34,6 +34,7 @@ from training.models import RegisteredModel, TrainingRun
 from training.reports import side_by_side as comparison
 from training.runs import requests as run_requests
 from training.runs import uploads
+from vigia_ml import libraries
 from vigia_ml.schema import InvalidRows
 
 SAMPLES = Path(settings.BASE_DIR) / "training" / "samples"
@@ -42,8 +43,6 @@ ENDING_SECONDS: Final = 3.0
 """How long the processes may take to end when they are told to: this one is not waited for much longer."""
 ASK_SECONDS: Final = 0.5
 TELL_SECONDS: Final = 10.0
-
-HEAVY: Final = ("pandas", "pyarrow.parquet", "sklearn.ensemble", "skl2onnx", "onnxruntime", "numba")
 
 Say = Callable[[str], None]
 Unfinished = (TrainingRun.Status.QUEUED, TrainingRun.Status.RUNNING)
@@ -127,7 +126,8 @@ def _stop(signum: int, frame: FrameType | None) -> NoReturn:
 
 def import_what_training_needs() -> None:
     """Once, before processes are forked: each of them would take seconds to import it again."""
-    for module in ("training.runs.execution", "recommender.training_run", *HEAVY):
+    libraries.import_all()
+    for module in ("training.runs.execution", "recommender.training_run"):
         importlib.import_module(module)
 
 

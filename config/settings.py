@@ -123,7 +123,11 @@ STORAGES: dict[str, Any] = {
         "BACKEND": "training.storage.AtomicFileSystemStorage",
         "OPTIONS": {"location": str(VAR_DIR / "store"), "file_permissions_mode": 0o600},
     },
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if env.flag("STATIC_COMPRESSION", default=True)
+        else "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
+    },
 }
 STATIC_URL = "/static/"
 STATIC_ROOT = env.text("STATIC_ROOT", str(VAR_DIR / "static"))
@@ -143,6 +147,7 @@ TASKS_APPLICATION = "config.celery"  # imported with the first job; see training
 CELERY_BROKER_URL = env.from_stack("REDIS_URL", "redis_url")
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_CONSUMER = "config.consumer:Consumer"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker that is away for an hour comes back, too

@@ -11,6 +11,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -91,6 +92,15 @@ def bootstrap(stack: Stack, environment: dict[str, str]) -> None:
         raise Refusal(f"manage.py bootstrap failed (exit code {code}); see above.")
 
 
+def compile_libraries(stack: Stack) -> None:
+    """Let Python compile what the first trainings import, while the database is made on another processor."""
+    command = [sys.executable, "-m", "vigia_ml.libraries"]
+    environment = dict(os.environ)
+    stack.processes.start(
+        "libraries", command, stage=SERVICES, env=environment, cwd=ROOT, output=subprocess.DEVNULL
+    )
+
+
 @contextmanager
 def stopping() -> Iterator[None]:
     """Say that it is being stopped as asked: the rest takes a moment."""
@@ -105,6 +115,8 @@ def serve(var: Path, interrupts: Interrupts) -> None:
     note = f"pid {os.getpid()}, http://127.0.0.1:{os.environ.get('PORT') or '8000'}/"
     with running(var, interrupts, note) as stack, stopping():
         host, number = address()
+        if not (var / "welcome.txt").exists():
+            compile_libraries(stack)
         stack.up()
         environment = {
             # In time for us to end it politely; a container has its own time limit.

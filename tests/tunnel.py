@@ -16,7 +16,7 @@ class Tunnel:
 
     def __init__(self, port: int) -> None:
         self._target = port
-        self._swallows = threading.Event()
+        self._swallows, self._refuses = threading.Event(), threading.Event()
         self._sockets: list[socket.socket] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
@@ -28,6 +28,13 @@ class Tunnel:
     def pass_on(self) -> None:
         """New connections work again; those that lost bytes stay silent."""
         self._swallows.clear()
+
+    def refuse(self) -> None:
+        """Close each new connection at once; those that exist go on."""
+        self._refuses.set()
+
+    def accept_again(self) -> None:
+        self._refuses.clear()
 
     def close(self) -> None:
         for each in (self._listening, *self._sockets):
@@ -45,6 +52,9 @@ class Tunnel:
     def _serve(self, client: socket.socket) -> None:
         if self._swallows.is_set():
             self._read(client, None, threading.Event())
+            return
+        if self._refuses.is_set():
+            client.close()
             return
         try:
             server = socket.create_connection(("127.0.0.1", self._target), timeout=5)

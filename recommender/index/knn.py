@@ -1,14 +1,16 @@
 """The exact k nearest rows of every row, in memory linear in the non-zeros: never an n x n matrix.
 
-Up to `SMALL` rows scipy multiplies blocks of rows and the best are picked; beyond,
-`recommender.index.topk_kernel` searches. Both give the same rows in the same order: scores are exact (see
-`matrix`), and ties are broken by the order of the rows.
+scipy multiplies blocks of rows, and the best are picked. Beyond `SMALL` rows `recommender.index.topk_kernel`
+searches instead, where numba is installed: it is several times as fast. Both give the same rows in the same
+order: scores are exact (see `sparse_matrix`), and ties are broken by the order of the rows.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib.util import find_spec
 from typing import Any, Final
 
 import joblib
@@ -22,8 +24,13 @@ Rows = npt.NDArray[np.int32]
 Report = Callable[[float], None]
 """Is told the share that is done; what it raises ends the search."""
 
+log = logging.getLogger(__name__)
+
 SMALL: Final = 20_000
 """From about so many rows on the kernel's compilation is earned back."""
+
+MANY: Final = 200_000
+"""From so many rows on the log recommends numba, because scipy takes more than some minutes."""
 
 BATCH: Final = 2_048
 """Rows a thread searches before anyone can interrupt."""
@@ -54,7 +61,12 @@ def nearest(
     threads : as many as this process has cores, where none are given.
     """
     own = np.full(queries.shape[0], -1) if own is None else own
-    if documents.shape[0] <= small:
+    rows = documents.shape[0]
+    if rows > small and find_spec("numba") is None:
+        if rows > MANY:
+            log.warning("%d movies take long without numba: install requirements-numba.txt", rows)
+        small = rows
+    if rows <= small:
         return _multiplied(queries, documents, k, own, report)
     return _searched(queries, documents, k, own, wide, threads or joblib.cpu_count(), report)
 

@@ -166,6 +166,14 @@ class Plant:
             connection.default_channel.client.flushall()
         broker.kill()
 
+    def cut_connections(self) -> list[int]:
+        """Ends the broker's connections, those that subscribe first; how many there were of each kind."""
+        with Celery(broker=self.broker_url).connection_for_write() as connection:
+            commands = connection.default_channel.client.pipeline(transaction=False)
+            for kind in ("pubsub", "normal"):
+                commands.execute_command("CLIENT", "KILL", "TYPE", kind)
+            return [int(count) for count in commands.execute()]
+
     def jobs(self) -> list[psutil.Process]:
         """The processes in which a job is being done now."""
         found = []

@@ -100,26 +100,53 @@ def test_a_job_that_kills_its_process_is_given_up_after_three_attempts(plant: Pl
     assert not plant.sql("SELECT 1 FROM training_modelversion WHERE run_id = %s", run)
 
 
-def test_runs_are_done_while_beat_is_away_and_the_broker_swallows_or_stands_still(plant: Plant) -> None:
-    """And a worker that stands still itself is ended by its health check, for another to be started."""
-    tunnel = Tunnel(urlsplit(plant.broker_url).port or 6379)
+@pytest.fixture(scope="module")
+def tunnel(plant: Plant) -> Iterator[Tunnel]:
+    """The way to the broker of a new worker, which has no beat beside it."""
+    opened = Tunnel(urlsplit(plant.broker_url).port or 6379)
     try:
-        plant.leave_the_worker_alone(tunnel.port)
-        broker = plant.broker()
-        for trouble, mended in ((tunnel.swallow, tunnel.pass_on), (broker.suspend, broker.resume)):
-            trouble()
-            run = plant.request("houses")
-            try:
-                await_(lambda run=run: all_finished(plant, [run]), SECONDS, plant.said)  # type: ignore[misc]
-            finally:
-                mended()
-            assert states(plant, [run]) == [(run, "succeeded", 1, "")]
-        worker = plant.processes["worker"]
-        assert plant.health()[0] == 0
-        worker.send_signal(signal.SIGSTOP)
-        await_(lambda: time.time() - plant.heartbeat.stat().st_mtime > 8, 30)
-        code, said = plant.health("--seconds", "8", "--end")
-        assert (code, "so it was killed" in said) == (1, True), said
-        assert worker.wait(10) == -signal.SIGKILL
+        plant.leave_the_worker_alone(opened.port)
+        yield opened
     finally:
-        tunnel.close()
+        opened.close()
+
+
+def test_a_worker_survives_a_connection_that_is_lost_while_a_message_waits(
+    plant: Plant, tunnel: Tunnel
+) -> None:
+    """kombu cannot give the message back over that connection, and its error ended the worker."""
+    worker = plant.processes["worker"]
+    runs = [plant.request(model) for model in ("houses", "churn", "houses")]
+    for run in runs:
+        plant.publish(run)
+    await_(lambda: len(plant.jobs()) == 2, 60, plant.said)
+    tunnel.refuse()
+    assert min(plant.cut_connections()) >= 1
+    await_(lambda: "Trying to re-establish" in plant.tail(20_000), 30, plant.said)
+    time.sleep(1)
+    tunnel.accept_again()
+    await_(lambda: all_finished(plant, runs), SECONDS, plant.said)
+    assert {state for _, state, _, _ in states(plant, runs)} == {"succeeded"}
+    assert worker.poll() is None, plant.said()
+
+
+def test_runs_are_done_while_beat_is_away_and_the_broker_swallows_or_stands_still(
+    plant: Plant, tunnel: Tunnel
+) -> None:
+    """And a worker that stands still itself is ended by its health check, for another to be started."""
+    broker = plant.broker()
+    for trouble, mended in ((tunnel.swallow, tunnel.pass_on), (broker.suspend, broker.resume)):
+        trouble()
+        run = plant.request("houses")
+        try:
+            await_(lambda run=run: all_finished(plant, [run]), SECONDS, plant.said)  # type: ignore[misc]
+        finally:
+            mended()
+        assert states(plant, [run]) == [(run, "succeeded", 1, "")]
+    worker = plant.processes["worker"]
+    assert plant.health()[0] == 0
+    worker.send_signal(signal.SIGSTOP)
+    await_(lambda: time.time() - plant.heartbeat.stat().st_mtime > 8, 30)
+    code, said = plant.health("--seconds", "8", "--end")
+    assert (code, "so it was killed" in said) == (1, True), said
+    assert worker.wait(10) == -signal.SIGKILL

@@ -53,11 +53,13 @@ class Command(BaseCommand):
             if interrupted:
                 self._say(f"  {interrupted} interrupted job(s) queued again")
         missing = [row for row in rows if not options["no_models"] and not row.versions.exists()]
-        tasks: list[Callable[[], None]] = [] if self._are_static_files_current() else [self._collect_static]
+        tasks: list[Callable[[], None]] = []
         if missing:
             self._say(f"Training first versions of {', '.join(row.name for row in missing)} …")
             first_versions.import_what_training_needs()
         tasks += [first_versions.FirstVersion(row, self._say, self._complain).make for row in missing]
+        if not self._are_static_files_current():
+            tasks.append(self._collect_static)
         first_versions.side_by_side(tasks)
         self._profile_active()
         unusable = self._unusable()

@@ -76,6 +76,18 @@ def test_of_very_many_equal_rows_the_first_are_taken() -> None:
     assert found[3].tolist() == [0, 1, 2, 4, 5]
 
 
+def test_without_numba_scipy_finds_the_same_at_any_size(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = rows_of(3, 400, 17, 0.3, 3)
+    expected = nearest(rows, rows, 6, small=0)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.setattr("recommender.index.topk_kernel.search", None)
+    monkeypatch.setattr("recommender.index.knn.MANY", 300)
+    assert (nearest(rows, rows, 6, small=0) == expected).all()
+    assert "requirements-numba.txt" in caplog.text
+
+
 def test_threads_and_batches_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recommender.index.knn.BATCH", 50)
     rows, own, told = rows_of(2, 300, 30, 0.2, 9), np.arange(300), []
