@@ -54,7 +54,7 @@ def train_sample(
 
 
 def _registered(name: str) -> RegisteredModel:
-    """The model's row, and those of all others, as `registry.sync_catalogue` makes them."""
+    """The model's row, and those of all others, as `lookup.sync_catalogue` makes them."""
     declared = catalogue.names()
     if declared not in _CATALOGUES:
         synced = lookup.sync_catalogue()

@@ -83,7 +83,7 @@ def _joined_by_keys(model_id: int, keys: set[str]) -> int:
         UPDATE predictions_outcome AS outcome SET prediction_id = newest.id
         FROM (
             SELECT id, key, CASE WHEN observed_at = received_at THEN %s::uuid ELSE
-                -- the first id of the next millisecond, as `identifiers.lowest_at` makes it
+                -- the first id of the next millisecond, as `core.uuid7.lowest_at` makes it
                 (lpad(to_hex(greatest(floor(extract(epoch FROM observed_at) * 1000)::bigint + 1, 0)), 12, '0')
                 || repeat('0', 20))::uuid END AS before
             FROM predictions_outcome

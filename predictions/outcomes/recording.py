@@ -87,7 +87,7 @@ def record(model: RegisteredModel, asked: Rows, *, by: User | None) -> Recorded:
                 counts.corrected += 1
             else:
                 counts.recorded += 1
-            observed = each.observed_at or now  # equal to received_at: `joining` reads "not given" from that
+            observed = each.observed_at or now  # equal to received_at: `matching` reads "not given" from that
             known.add(what, each.key, actual, observed)
             rows.append((found.prediction_id if found else None, each.key, json.dumps(actual), observed))
         _insert(model, rows, by, now)

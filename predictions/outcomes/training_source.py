@@ -61,7 +61,7 @@ def check(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def collect(model: RegisteredModel, schema: DatasetSchema, source: dict[str, Any], path: Path) -> Written:
-    """Writes the logged rows of the window that have an outcome, oldest first; see `sources.Collect`.
+    """Writes the logged rows of the window that have an outcome, oldest first; see `row_sources.Collect`.
 
     Rows logged under another schema than `schema` are read against it as if they had just come.
 
@@ -84,7 +84,7 @@ def collect(model: RegisteredModel, schema: DatasetSchema, source: dict[str, Any
 
 
 def predictions(model: RegisteredModel, source: dict[str, Any]) -> Iterator[list[str]]:
-    """Ids of the predictions `collect` would take, in pages; see `sources.Predictions`."""
+    """Ids of the predictions `collect` would take, in pages; see `row_sources.Predictions`."""
     for page in labelled_rows.pages(model.pk, *_window(source), inputs=False):
         yield [row.prediction_id for row in page]
 

@@ -36,7 +36,7 @@ class Field:
         catalogue a share says little.
     sublinear_tf : count a term 1 + ln(times) instead of its times.
     stop_words : languages whose stop words are left out. Of one: always that; of several: the one the text
-        is written in (see `text.language_of`).
+        is written in (see `tokenizer.language_of`).
     suffices : whether a movie that has terms of this field can be compared by them. A movie without any is
         served by its genres.
     """
@@ -73,7 +73,7 @@ class Together:
 
     Parameters
     ----------
-    weights : tried for the field, by nDCG on held-out interactions (see `building`).
+    weights : tried for the field, by nDCG on held-out interactions (see `build`).
     minimum_users : with fewer users whose last interaction can be held out nothing is tried, and the weight
         is 0.
     minimum_interactions : the same, for positive interactions.

@@ -36,7 +36,7 @@ class Block:
 
 
 def languages_of(catalogue: Catalogue, fields: Iterable[Field]) -> list[str]:
-    """The language each movie's title and description are in (see `text.language_of`)."""
+    """The language each movie's title and description are in (see `tokenizer.language_of`)."""
     known = languages(fields)
     declared = catalogue.texts("language")
     if len(known) < 2:

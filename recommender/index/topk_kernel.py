@@ -6,7 +6,7 @@ fit the cache too. A field of few terms that very many documents have (genres) i
 lies in dense columns that are summed once for all queries that agree in it, and queries come in that order.
 
 So scores are slightly wrong, by no more than is known. All candidates that may be among the k best are kept
-and scored again in float64, where sums are exact (see `matrix`). The query that has too many of them (some
+and scored again in float64, where sums are exact (`sparse_matrix`). The query that has too many of them (some
 hundreds equal to the last digit) is searched again in float64 throughout.
 """
 

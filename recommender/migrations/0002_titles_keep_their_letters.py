@@ -28,7 +28,7 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.RunPython(key_again, migrations.RunPython.noop),
-        # For `catalogue.suggestions`: the words of a title, wherever they stand in it.
+        # For `catalogue.service.suggestions`: the words of a title, wherever they stand in it.
         migrations.RunSQL(
             "CREATE INDEX movie_title_words ON recommender_movie USING gin (to_tsvector('simple', title_key))",
             "DROP INDEX movie_title_words",

@@ -1,4 +1,4 @@
-"""Comparisons of two versions as rows: asked for once a pair, found again. The work is in `comparing`."""
+"""Comparisons of two versions as rows: one for each pair, found again. `comparison_job` does the work."""
 
 from __future__ import annotations
 

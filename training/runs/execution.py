@@ -55,7 +55,7 @@ class _Stored:
         return cls(made, artifacts.store(made.artifact), compiled)
 
     def ensure(self) -> None:
-        """Under `registry.lock_bytes`: what is stored is still there, though a version of the same bytes was
+        """Under `activation.lock_bytes`: what is stored is there, though a version of the same bytes was
         pruned meanwhile."""
         artifacts.ensure(self.artifact, self.made.artifact)
         if self.compiled is not None and self.made.compiled is not None:

@@ -83,7 +83,7 @@ class MatrixEngine(Engine, Protocol):
     text_columns: tuple[int, ...]
 
     def score(self, matrix: Floats, texts: Texts = ()) -> Scored:
-        """Scores for a matrix (n, p), float64, C-contiguous, as `coding.encode` makes it.
+        """Scores for a matrix (n, p), float64, C-contiguous, as `matrix.encode` makes it.
 
         Parameters
         ----------
