@@ -124,9 +124,10 @@ STORAGES: dict[str, Any] = {
         "OPTIONS": {"location": str(VAR_DIR / "store"), "file_permissions_mode": 0o600},
     },
     "staticfiles": {
-        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
-        if env.flag("STATIC_COMPRESSION", default=True)
-        else "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
+        # The local stack's pages travel over loopback, where compression gains nothing.
+        "BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
+        if LOCAL
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
     },
 }
 STATIC_URL = "/static/"

@@ -192,8 +192,6 @@ class Stack:
             # as well, its waiting threads make a fit of three seconds last a minute.
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or "1",
             "VIGIA_VAR": str(self.var),
-            # On loopback nothing is gained by it.
-            "STATIC_COMPRESSION": os.environ.get("STATIC_COMPRESSION") or "0",
             "PATH": f"{sys.prefix}/bin{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         }
 
