@@ -26,7 +26,7 @@ from training.services import keys, registry
 
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
-    "response_schema_conformance"
+    "response_schema_conformance,negative_data_rejection"
 )
 FEW = 2
 CASES = int(os.environ.get("SCHEMATHESIS_EXAMPLES") or FEW)
