@@ -148,7 +148,7 @@ class OutcomesView(ModelView):
 
 def _prediction(request: Request) -> uuid.UUID | None:
     given = request.query_params.get("prediction")
-    if not given:
+    if given is None:
         return None
     try:
         return uuid.UUID(given)

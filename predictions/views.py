@@ -314,7 +314,7 @@ def caller_of(request: Request) -> Caller:
 
 def _cursor(request: Request) -> uuid.UUID | None:
     given = request.query_params.get("cursor")
-    if not given:
+    if given is None:
         return None
     try:
         return uuid.UUID(given)
