@@ -34,7 +34,7 @@ BY_PREFIX: Final[tuple[tuple[str, Directives], ...]] = (
 UNUSED: Final = (
     "accelerometer", "autoplay", "camera", "display-capture", "encrypted-media", "fullscreen", "geolocation",
     "gyroscope", "magnetometer", "microphone", "midi", "payment", "picture-in-picture",
-    "publickey-credentials-get", "screen-wake-lock", "usb", "web-share", "xr-spatial-tracking",
+    "publickey-credentials-get", "screen-wake-lock", "usb", "xr-spatial-tracking",
 )  # fmt: skip
 PERMISSIONS: Final = ", ".join(f"{feature}=()" for feature in UNUSED)
 
