@@ -27,9 +27,11 @@ from training.registry import activation
 
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
-    "response_schema_conformance"
+    "response_schema_conformance,negative_data_rejection"
 )
-FEW = 2
+REFUSALS = [400, 404, 405, 406, 409, 413, 415]
+"""The statuses that refuse what the document does not allow. 409: an idempotency key that was used before."""
+FEW = 4
 CASES = int(os.environ.get("SCHEMATHESIS_EXAMPLES") or FEW)
 SEED = os.environ.get("SCHEMATHESIS_SEED") or "1"
 API = "/api/v1/models/churn"
@@ -95,7 +97,8 @@ def labelled(customer: dict[str, Any]) -> list[dict[str, Any]]:
 
 def configured(known: dict[str, Any]) -> str:
     """schemathesis.toml: `known`, most of the time."""
-    lines = ["[phases.coverage]", "generate-duplicate-query-parameters = false"]
+    lines = ["[checks.negative_data_rejection]", f"expected-statuses = {REFUSALS}"]
+    lines += ["[phases.coverage]", "generate-duplicate-query-parameters = false"]
     if CASES == FEW:
         lines.append("unexpected-methods = []")  # the router's work, the same everywhere
     names = [name for name in known if name.startswith("path.")]

@@ -145,7 +145,10 @@ class TrainingRequestSerializer(serializers.Serializer[Any]):
     """A retrain request by JSON. `instances` are checked against the schema, row by row."""
 
     instances = serializers.ListField(
-        child=serializers.DictField(), required=False, help_text="Rows with features and target."
+        child=serializers.DictField(),
+        required=False,
+        min_length=1,
+        help_text="Rows with features and target.",
     )
     search = serializers.DictField(
         required=False,
@@ -230,7 +233,7 @@ class EvaluationRequestSerializer(serializers.Serializer[Any]):
     """Labelled rows. They are checked against the version's schema, row by row."""
 
     instances = serializers.ListField(
-        child=serializers.DictField(), help_text="Rows with features and target."
+        child=serializers.DictField(), min_length=1, help_text="Rows with features and target."
     )
 
 
@@ -297,7 +300,7 @@ class ActivationSerializer(serializers.ModelSerializer[Activation]):
 class ReasonSerializer(serializers.Serializer[Any]):
     """Why the active version is switched; goes into the audit table."""
 
-    reason = serializers.CharField(max_length=500)
+    reason = serializers.CharField(min_length=1, max_length=500)
 
 
 class ActivateSerializer(ReasonSerializer):

@@ -5,11 +5,15 @@ No Django here. A note is stored with the run as JSON.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 LOUD: Final = 0.05
 """Share of the rows that repeat an earlier one, from which dropping them is a warning."""
+FEW_OF_A_CLASS: Final = 5
+"""Rows of a class in the hold-out, below which one row more or less moves its recall by 0.2 and more."""
+CLASSES_SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,37 @@ def of_rows(rows: int, repeated: int, dropped: int, by_row_from: int | None) -> 
         said = f"split: by_row; {which} divided one by one, and equal rows are in training part and hold-out"
         found.append(Note("split_by_row", "info", said))
     return found
+
+
+def of_classes(trained: Mapping[str, int], held: Mapping[str, int]) -> list[Note]:
+    """Warnings on classes of which too few rows were held out to measure anything, or none was trained on.
+
+    Parameters
+    ----------
+    trained, held : rows of each class in the training part and in the hold-out; a class may miss in one.
+    """
+    found = []
+    few = {
+        each: held.get(each, 0) for each in sorted({*trained, *held}) if held.get(each, 0) < FEW_OF_A_CLASS
+    }
+    if few:
+        said = (
+            f"the hold-out holds fewer than {FEW_OF_A_CLASS} rows of {_listed(few)}: the metrics say next to "
+            f"nothing about {'this class' if len(few) == 1 else 'these classes'}; send more such rows"
+        )
+        found.append(Note("few_of_a_class", "warning", said))
+    never = {each: rows for each, rows in sorted(held.items()) if each not in trained}
+    if never:
+        said = f"all rows of {_listed(never)} are in the hold-out: the model cannot answer so"
+        found.append(Note("class_not_trained", "warning", said))
+    return found
+
+
+def _listed(classes: Mapping[str, int]) -> str:
+    """Classes with their rows, the first few by name."""
+    shown = [f"{name} ({rows})" for name, rows in list(classes.items())[:CLASSES_SHOWN]]
+    more = len(classes) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def of_gate(gate: dict[str, Any]) -> list[Note]:

@@ -1,7 +1,7 @@
 """The headers that tell a browser what a page may load, run and be embedded in.
 
-Our own pages get the strict policy. The admin's frame and Swagger UI cannot live under it: Alpine
-compiles the attributes it finds, and both write styles into the page, as DRF's pages do.
+Our own pages get the strict policy, the login among them. The admin's frame and Swagger UI cannot live under
+it: Alpine compiles the attributes it finds, and both write styles into the page, as DRF's pages do.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ STRICT: Final[Directives] = {
 }
 _STYLED: Final = STRICT | {"style-src": [SELF, UNSAFE_INLINE], "img-src": [SELF, "data:"]}
 BY_PREFIX: Final[tuple[tuple[str, Directives], ...]] = (
+    ("/admin/login/", STRICT),  # a template of our own, for this reason
     ("/admin/", _STYLED | {"script-src": [SELF, UNSAFE_EVAL]}),
     ("/api/", _STYLED),  # Swagger UI and the browsable API
 )
 UNUSED: Final = (
     "accelerometer", "autoplay", "camera", "display-capture", "encrypted-media", "fullscreen", "geolocation",
     "gyroscope", "magnetometer", "microphone", "midi", "payment", "picture-in-picture",
-    "publickey-credentials-get", "screen-wake-lock", "usb", "web-share", "xr-spatial-tracking",
+    "publickey-credentials-get", "screen-wake-lock", "usb", "xr-spatial-tracking",
 )  # fmt: skip
 PERMISSIONS: Final = ", ".join(f"{feature}=()" for feature in UNUSED)
 

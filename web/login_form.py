@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from django.conf import settings
+from django.contrib.admin.forms import AdminAuthenticationForm
 from django.http import HttpRequest
 from django.utils.html import format_html
-from unfold.forms import AuthenticationForm
 
 LOOPBACK: Final = ("127.0.0.1", "::1")
 
 
-class LoginForm(AuthenticationForm):  # type: ignore[misc]
+class LoginForm(AdminAuthenticationForm):
     """Says where `make run` keeps the password, to a person at the machine that it runs on."""
 
     def __init__(self, request: HttpRequest | None = None, *args: Any, **kwargs: Any) -> None:

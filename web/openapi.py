@@ -7,6 +7,7 @@ catalogue adds a path of its own with the fields, limits, levels and an example 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 from training import catalogue, idempotency
@@ -16,6 +17,7 @@ from vigia_ml.schema.row_keys import KEY_FIELD, KEY_LENGTH
 from web.openapi_summaries import OPERATIONS, TAGS
 
 SHOWN = ("/api/v1/", "/predict", "/predecir", "/recommend")
+TUTORIALS = {"/predict": "ChurnInstance", "/predecir": "HousesInstance"}
 GENERIC = "/api/v1/models/{model}/predictions/"
 
 
@@ -38,6 +40,9 @@ def add_models(result: dict[str, Any], generator: Any, request: Any, public: boo
             if method == "post":
                 operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
     _unite_with_null(result)
+    for content in _bodies(result):
+        if content.get("text/csv"):
+            content["text/csv"]["schema"] = {"type": "string", "minLength": 1}
     if generic is not None:
         for name in catalogue.names():
             declared = catalogue.get(name)
@@ -46,7 +51,21 @@ def add_models(result: dict[str, Any], generator: Any, request: Any, public: boo
             result["paths"][f"/api/v1/models/{name}/predictions/"] = {
                 "post": _predict(generic, declared, component)
             }
+    for path, component in TUTORIALS.items():
+        if component in schemas and path in result["paths"]:
+            one = {"$ref": f"#/components/schemas/{component}"}
+            body = result["paths"][path]["post"]["requestBody"]
+            body["required"] = True
+            body["content"]["application/json"]["schema"] = one
     return result
+
+
+def _bodies(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The content of every request body."""
+    for path in result["paths"].values():
+        for operation in path.values():
+            if "requestBody" in operation:
+                yield operation["requestBody"]["content"]
 
 
 def _complete(operation: dict[str, Any]) -> None:
@@ -85,7 +104,7 @@ def _predict(generic: dict[str, Any], declared: ModelDeclaration, component: str
                 "schema": {"oneOf": [one, {"type": "array", "items": one, "minItems": 1}]},
                 "example": declared.schema.example,
             },
-            "text/csv": {"schema": {"type": "string"}},
+            "text/csv": {"schema": {"type": "string", "minLength": 1}},
         },
     }
     return operation
@@ -145,7 +164,12 @@ _KEY: dict[str, Any] = {
 _IDEMPOTENCY_KEY: dict[str, Any] = {
     "in": "header",
     "name": "Idempotency-Key",
-    "schema": {"type": "string", "minLength": 1, "maxLength": idempotency.KEY_LENGTH},
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": idempotency.KEY_LENGTH,
+        "pattern": r"^[\x20-\x7e]+$",
+    },
     "description": "Makes a retry safe: the same key and body get the stored response, for a day.",
 }
 

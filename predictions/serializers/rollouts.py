@@ -108,7 +108,7 @@ class StartSerializer(serializers.Serializer[Any]):
     percent = serializers.FloatField(
         required=False, allow_null=True, help_text="Of the clients, for a canary: above 0, at most 100."
     )
-    reason = serializers.CharField(max_length=500)
+    reason = serializers.CharField(min_length=1, max_length=500)
     override = serializers.BooleanField(
         default=False, help_text="Begin a canary although the gate was not passed; recorded."
     )
@@ -117,7 +117,7 @@ class StartSerializer(serializers.Serializer[Any]):
 class StopSerializer(serializers.Serializer[Any]):
     """Why it is stopped; stays with the rollout."""
 
-    reason = serializers.CharField(max_length=500)
+    reason = serializers.CharField(min_length=1, max_length=500)
 
 
 class RaiseSerializer(StopSerializer):

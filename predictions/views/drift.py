@@ -84,7 +84,7 @@ class DriftView(_Shown):
 
     def _version(self, request: Request) -> ModelVersion | None:
         given = request.query_params.get("version")
-        if not given:
+        if given is None:
             return None
         if not (given.isascii() and given.isdigit() and len(given) < 10):
             fault = Fault("version", "not_an_integer", "version must be a whole number")

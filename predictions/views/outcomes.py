@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -40,6 +40,11 @@ LIST_FILTERS = [
 ]
 
 
+@extend_schema_field({"type": ["string", "number", "boolean"]})
+class ActualField(serializers.JSONField):
+    """A value of the target column."""
+
+
 class GivenOutcomeSerializer(serializers.Serializer[Any]):
     """The ground truth of one prediction, named by its id or by the client's own key."""
 
@@ -49,7 +54,7 @@ class GivenOutcomeSerializer(serializers.Serializer[Any]):
         help_text="The client's own key. Its newest prediction gets the outcome, or with observed_at the "
         "newest one made until then. Without such a prediction the outcome waits for one.",
     )
-    actual = serializers.JSONField(help_text="A value of the target column.")
+    actual = ActualField(help_text="A value of the target column.")
     observed_at = serializers.DateTimeField(
         required=False,
         help_text="When the value became known, ISO 8601; default: now. A date alone is midnight in UTC.",
@@ -149,7 +154,7 @@ class OutcomesView(ModelView):
 
 def _prediction(request: Request) -> uuid.UUID | None:
     given = request.query_params.get("prediction")
-    if not given:
+    if given is None:
         return None
     try:
         return uuid.UUID(given)

@@ -166,7 +166,7 @@ def _with_rows(answer: Answer, *, with_inputs: bool) -> list[dict[str, Any]]:
 
 def _cursor(request: Request) -> uuid.UUID | None:
     given = request.query_params.get("cursor")
-    if not given:
+    if given is None:
         return None
     try:
         return uuid.UUID(given)

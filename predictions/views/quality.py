@@ -133,7 +133,7 @@ class QualityView(ModelView):
 
 def _step(request: Request) -> dt.timedelta | None:
     given = request.query_params.get("step")
-    if not given:
+    if given is None:
         return None
     if given not in STEPS:
         raise bad_parameter("step", f"step must be one of: {', '.join(STEPS)}", given)

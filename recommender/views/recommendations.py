@@ -7,7 +7,7 @@ import json
 import time
 import uuid
 from dataclasses import asdict
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Final, cast
 
 from django.conf import settings
 from django.http import QueryDict
@@ -48,6 +48,13 @@ from vigia_ml.schema import Fault, InvalidRows
 USUAL_WINDOW = dt.timedelta(days=7)
 LONGEST_WINDOW = dt.timedelta(days=92)
 LARGEST_NUMBER = 2**31 - 1
+
+MOVIE_QUESTION: Final = {
+    "type": "object",
+    "properties": {"movie_id": {"type": "integer", "minimum": 1}},
+    "required": ["movie_id"],
+}
+"""What `/recommend` documents; it takes the questions of the newer route as well."""
 
 
 class AskingView(Fenced, MoviesView):
@@ -126,7 +133,7 @@ class RecommendTutorialView(AskingView):
 
     @extend_schema(
         operation_id="tutorial_movies",
-        request={"application/json": {"type": "object"}},
+        request={"application/json": MOVIE_QUESTION},
         responses={200: {"type": "object"}},
         examples=[OpenApiExample("answer", {"recommendations": ["a title", "another"]}, response_only=True)],
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 from rest_framework.test import APIClient
@@ -16,6 +18,7 @@ from tests.recommender.conftest import add_movies, build_index
 from tests.trained import train_sample
 from training.models import ModelVersion
 from training.registry import activation
+from web.content_policy import STRICT
 
 pytestmark = [
     pytest.mark.browser,
@@ -74,19 +77,66 @@ def test_no_page_breaks_its_own_policy(page: Any, live_server: Any) -> None:
     assert broken == {}
 
 
-def test_the_login_page_keeps_its_policy_and_logs_in(page: Any, live_server: Any) -> None:
-    from django.contrib.auth.models import User
-
+def test_the_login_page_keeps_the_strict_policy_and_logs_in(
+    page: Any, live_server: Any, settings: Any, tmp_path: Path
+) -> None:
+    """The fixture fails at every error in the console."""
+    settings.VAR_DIR, settings.LOCAL = tmp_path, True
+    (tmp_path / "admin-password").write_text("a long watch by night", encoding="utf-8")
     User.objects.create_superuser("warden", password="a long watch by night")
     page.context.clear_cookies()
     page.add_init_script(HEARD)
+
+    def log_in(password: str) -> None:
+        page.get_by_label("Username").fill("warden")
+        page.get_by_label("Password").fill(password)
+        page.get_by_role("button", name="Log in").click()
+
     answer = page.goto("/admin/login/?next=/admin/")
-    policy_of({name.title(): value for name, value in answer.all_headers().items()})
-    page.locator("[name=username]").fill("warden")
-    page.locator("[name=password]").fill("a long watch by night")
-    page.locator("[type=submit]").click()
+    policy = policy_of({name.title(): value for name, value in answer.all_headers().items()})
+    assert policy == STRICT
+    assert page.title() == "Log in | Vigía"
+    assert page.evaluate("document.activeElement.name") == "username"
+    assert page.get_by_label("Password").get_attribute("aria-describedby") == "id_password_helptext"
+    assert "wrote the password of admin" in page.locator("#id_password_helptext").inner_text()
+    assert "unfold/css" not in page.content()
+    log_in("a guess")
+    assert "enter the correct username" in page.get_by_role("alert").inner_text()
+    assert page.evaluate("window.broken") == []
+    log_in("a long watch by night")
     page.wait_for_url("**/admin/")
     assert page.evaluate("window.broken") == []
+
+
+def test_the_login_page_is_dark_where_the_system_or_the_person_wants_it(page: Any, live_server: Any) -> None:
+    page.context.clear_cookies()
+
+    def brightness() -> tuple[float, float]:
+        """Of the background and of the text, from 0 to 1."""
+        colours = page.evaluate(
+            "['backgroundColor', 'color'].map(name => getComputedStyle(document.body)[name])"
+            ".map(colour => { const one = document.createElement('canvas').getContext('2d');"
+            " one.fillStyle = colour; one.fillRect(0, 0, 1, 1);"
+            " return one.getImageData(0, 0, 1, 1).data[1] / 255; })"
+        )
+        return colours[0], colours[1]
+
+    for system, chosen, dark in [
+        ("light", None, False), ("dark", None, True), ("dark", "light", False), ("light", "dark", True),
+        ("dark", "auto", True),
+    ]:  # fmt: skip
+        page.emulate_media(color_scheme=system)
+        page.goto("/admin/login/")
+        kept = (
+            "localStorage.clear()"
+            if chosen is None
+            else f"localStorage.setItem('adminTheme', '\"{chosen}\"')"
+        )
+        page.evaluate(kept)
+        page.reload()
+        back, text = brightness()
+        assert (back < 0.2, text > 0.8) == (dark, dark), (system, chosen, back, text)
+        assert (back > 0.9, text < 0.5) == (not dark, not dark), (system, chosen, back, text)
 
 
 def test_our_own_pages_allow_nothing_unsafe(db: None) -> None:

@@ -88,9 +88,12 @@ CSV_PARAMETERS: Final = [
 
 
 def moment_of(request: Request, name: str) -> Any:
-    """A time from the query string (ISO 8601; UTC where it names no zone), or None."""
+    """A time from the query string (ISO 8601; UTC where it names no zone), or None where it is not there.
+
+    An empty one is refused: it comes from a variable that was not set, and the default would answer another
+    question."""
     given = request.query_params.get(name)
-    if not given:
+    if given is None:
         return None
     try:
         # A "+" that was not percent-encoded arrives as a space.
@@ -116,9 +119,9 @@ def _in_utc(moment: dt.datetime) -> dt.datetime:
 
 
 def whole_of(request: Request, name: str, largest: int) -> int | None:
-    """A whole number from 1 on from the query string, or None."""
+    """A whole number from 1 on from the query string, or None where it is not there."""
     given = request.query_params.get(name)
-    if not given:
+    if given is None:
         return None
     if not (given.isascii() and given.isdigit() and len(given) < 20 and 0 < int(given) <= largest):
         raise bad_parameter(name, f"{name} must be a whole number from 1 to {largest}", given)

@@ -39,6 +39,7 @@ class Fitted:
     repeated : rows of the dataset that equal an earlier one; duplicates_dropped : of them, not used.
     by_row_from : which copies were divided; see `vigia_ml.evaluation.metrics.by_row_from`.
     prior : what the baseline answers; see `vigia_ml.evaluation.metrics.prior`.
+    class_rows : rows of each class in the training part and in the hold-out; None for a regression.
     search : what a search for hyper-parameters found (see `vigia_ml.fitting.hyperparameter_search.Found`), as
         JSON; else empty.
     """
@@ -57,13 +58,15 @@ class Fitted:
     held_features: pd.DataFrame
     held_target: pd.Series[Any]
     prior: dict[str, Any] = field(default_factory=dict)
+    class_rows: tuple[dict[str, int], dict[str, int]] | None = None
     search: dict[str, Any] = field(default_factory=dict)
 
     @property
     def notes(self) -> list[Note]:
         """What is to be said of its rows."""
         rows = self.train_rows + self.holdout_rows + self.duplicates_dropped
-        return notes.of_rows(rows, self.repeated, self.duplicates_dropped, self.by_row_from)
+        said = notes.of_rows(rows, self.repeated, self.duplicates_dropped, self.by_row_from)
+        return said + notes.of_classes(*self.class_rows) if self.class_rows else said
 
 
 def fit(
@@ -132,8 +135,15 @@ def fit(
         held_features=held_x,
         held_target=held_y,
         prior=evaluation.prior(declaration.task, train_y),
+        class_rows=None if declaration.task == "regression" else (_class_rows(train_y), _class_rows(held_y)),
         search=found,
     )
+
+
+def _class_rows(target: pd.Series[Any]) -> dict[str, int]:
+    """Rows of each class; a boolean as the API shows it."""
+    counts = target.value_counts()
+    return {str(name).lower() if name in (True, False) else str(name): int(n) for name, n in counts.items()}
 
 
 def pickled(declaration: ModelDeclaration, fitted: Fitted) -> bytes:

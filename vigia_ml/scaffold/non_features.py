@@ -83,5 +83,5 @@ def _counter(tally: ColumnStats, sample: Sequence[str], named: bool) -> str:
     if named:
         return "an identifier: a number of its own in every row"
     if tally.maximum - tally.minimum + 1 == tally.rows:
-        return f"an identifier: the numbers from {tally.minimum:.0f} to {tally.maximum:.0f}, each once"
+        return f"an identifier: the numbers from {tally.minimum + 0.0:.0f} to {tally.maximum:.0f}, each once"
     return ""

@@ -136,6 +136,23 @@ def test_what_was_live_at_a_time_is_a_query(churn: ModelVersion, admin: User, ap
     assert_error(api.get(url, {"at": "soon"}), 400, "invalid_input")
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "active/?at=", "predictions/?since=", "predictions/?until=", "predictions/?version=",
+        "predictions/?limit=", "predictions/?cursor=", "outcomes/?since=", "outcomes/?prediction=",
+        "quality/?until=", "quality/?version=", "quality/?step=", "drift/?since=", "drift/?version=",
+        "versions/?before=",
+    ],
+)  # fmt: skip
+def test_an_empty_parameter_is_refused_and_never_the_default(
+    churn: ModelVersion, api: APIClient, asked: str
+) -> None:
+    """A script whose variable is unset asks with one."""
+    error = assert_error(api.get(f"/api/v1/models/churn/{asked}"), 400, "invalid_input")
+    assert [detail["field"] for detail in error["details"]] == [asked.partition("?")[2].rstrip("=")]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_concurrent_activations_leave_one_active_version_and_two_audit_rows(admin: User) -> None:
     versions = [candidate() for _ in range(4)]
