@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from local.processes import SERVICES, Interrupted, Interrupts
+from local.processes import SERVICES, Child, Interrupted, Interrupts
 from local.services import Services
 from local.stack import ROOT, Stack, given, is_free, running, var_directory
 from local.terminal import Refusal, complain, say, step
@@ -92,12 +92,11 @@ def bootstrap(stack: Stack, environment: dict[str, str]) -> None:
         raise Refusal(f"manage.py bootstrap failed (exit code {code}); see above.")
 
 
-def compile_libraries(stack: Stack) -> None:
+def compile_libraries(stack: Stack) -> Child:
     """Let Python compile what the first trainings import, while the database is made on another processor."""
     command = [sys.executable, "-m", "vigia_ml.libraries"]
-    environment = dict(os.environ)
-    stack.processes.start(
-        "libraries", command, stage=SERVICES, env=environment, cwd=ROOT, output=subprocess.DEVNULL
+    return stack.processes.start(
+        "libraries", command, stage=SERVICES, env=os.environ, cwd=ROOT, output=subprocess.DEVNULL
     )
 
 
@@ -115,8 +114,7 @@ def serve(var: Path, interrupts: Interrupts) -> None:
     note = f"pid {os.getpid()}, http://127.0.0.1:{os.environ.get('PORT') or '8000'}/"
     with running(var, interrupts, note) as stack, stopping():
         host, number = address()
-        if not (var / "welcome.txt").exists():
-            compile_libraries(stack)
+        libraries = None if (var / "welcome.txt").exists() else compile_libraries(stack)
         stack.up()
         environment = {
             # In time for us to end it politely; a container has its own time limit.
@@ -126,6 +124,9 @@ def serve(var: Path, interrupts: Interrupts) -> None:
             "PYTHONUNBUFFERED": "1",
         }
         bootstrap(stack, environment)
+        if libraries is not None:
+            stack.processes.kill([libraries])
+            stack.processes.forget(libraries)
         services = Services(stack, environment)
         with step("web answers"):
             services.start(web=True)
