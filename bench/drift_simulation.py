@@ -19,7 +19,7 @@ import numpy as np
 
 from predictions.replays.sketches import psi as usual_psi
 from vigia_ml.bins import Bins
-from vigia_ml.declaration import Watch
+from vigia_ml.declaration import MonitoringConfig
 from vigia_ml.drift.bin_counts import Counted
 from vigia_ml.drift.verdicts import DRIFT, NOTICE, Finding, Reviewed, compared, judged, review
 from vigia_ml.evaluation import Answers
@@ -243,7 +243,7 @@ CHANGES = {
 
 def repeated(repetitions: int, sizes: Sequence[int] = SIZES, *, say: bool = False) -> SimulationCounts:
     """Windows of each size without drift, and the same with one column changed."""
-    tally, watch = SimulationCounts(repetitions), Watch()
+    tally, watch = SimulationCounts(repetitions), MonitoringConfig()
     for repetition in range(repetitions):
         rng = np.random.default_rng([SEED, repetition])
         profile = reference(rng)
@@ -260,7 +260,9 @@ def repeated(repetitions: int, sizes: Sequence[int] = SIZES, *, say: bool = Fals
     return tally
 
 
-def _is_found(profile: Profile, reviewed: Reviewed, name: str, values: Drawn, watch: Watch) -> bool:
+def _is_found(
+    profile: Profile, reviewed: Reviewed, name: str, values: Drawn, watch: MonitoringConfig
+) -> bool:
     """Whether a column is called drift when it has these values and the other columns are as they were."""
     column = profile.by_name[name]
     moved = compared(column, _of_numbers(column.bins, values), watch)
@@ -276,7 +278,7 @@ def large(repetitions: int, rows: int = LARGE) -> dict[str, float]:
         profile = reference(rng, rows, HELD)
         values = drawn(rng, rows)
         moved = values | {f"normal {k}": values[f"normal {k}"] + SMALL_SHIFT for k in range(5)}
-        reviewed = review(profile, counted(profile, moved), Watch())
+        reviewed = review(profile, counted(profile, moved), MonitoringConfig())
         for name, rule in RULES.items():
             flagged[name] += rule(reviewed)
     return {name: times / repetitions for name, times in flagged.items()}

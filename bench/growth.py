@@ -229,16 +229,16 @@ def _insert_keys(side: Side, each: int, clients: str) -> None:
 
 @contextmanager
 def at_rest(*sides: Side) -> Iterator[None]:
-    """The keepers sleep: ten million rows that come at once are minutes of counting, no part of a request.
+    """Housekeeping sleeps: ten million rows that come at once are minutes of counting, no part of a request.
 
     What counting costs, whatever the log holds, is what `bench.rollups` measures."""
     for side in sides:
-        os.kill(side.vigia.keeper_pid, signal.SIGSTOP)
+        os.kill(side.vigia.housekeeping_pid, signal.SIGSTOP)
     try:
         yield
     finally:
         for side in sides:  # or they would not hear that they are to end
-            os.kill(side.vigia.keeper_pid, signal.SIGCONT)
+            os.kill(side.vigia.housekeeping_pid, signal.SIGCONT)
 
 
 def tidy(side: Side) -> None:

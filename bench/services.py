@@ -147,7 +147,7 @@ class Vigia:
     service: Service
     database_url: str
     postgres_pid: int
-    keeper_pid: int
+    housekeeping_pid: int
     environment: dict[str, str]  # what it was started with
 
     def manage(self, *arguments: str) -> None:
@@ -211,7 +211,7 @@ def start_vigia(
     url = json.loads((var / "stack.json").read_text(encoding="utf-8"))["database_url"]
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(TABLE)
-    return Vigia(service, url, pids["postgres"], pids["keeper"], environment)
+    return Vigia(service, url, pids["postgres"], pids["housekeeping"], environment)
 
 
 def empties(started: Started, vigia: Vigia) -> list[Service]:

@@ -83,7 +83,7 @@ class Soak:
         for place, pid in enumerate(web, start=1):
             held = self.samples.setdefault(f"web process {place}", [])
             held.append((minutes, resident_bytes(pid) / MIB))
-        found = resident_bytes(self.vigia.keeper_pid)
+        found = resident_bytes(self.vigia.housekeeping_pid)
         self.samples.setdefault("housekeeping", []).append((minutes, found / MIB))
 
 

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def repeatedly(work: Callable[[], None], *, every: float, name: str) -> Iterator[None]:
+def run_periodically(work: Callable[[], None], *, every: float, name: str) -> Iterator[None]:
     """Calls `work` every so many seconds until the block ends, on a database connection of its own.
 
     A call that the database refuses is logged, and the next one tries again on a fresh connection.

@@ -35,7 +35,7 @@ FROZEN_SECONDS = 10.0  # in which a stopped process (SIGSTOP) may be continued
 LOOK_SECONDS = 2.0  # between two looks for stopped ones
 # `python -m docker.health NAME`: 0 is well, 1 is not, 2 says that there is no such check.
 # A web process that only cannot reach its database would not be helped by a new start.
-CHECK_NAMES = {"web": "live", "keeper": "housekeeping"}
+CHECK_NAMES = {"web": "live"}
 CHECK_SECONDS, RECHECK_SECONDS, CHECK_LIMIT = 30.0, 10.0, 60.0
 NO_SUCH_CHECK = 2
 UNWELL = 3  # checks in a row

@@ -38,7 +38,7 @@ Numbers = dict[tuple[int, int, int], int]
 """(model id, Unix seconds of the hour, bucket) -> requests."""
 
 
-class Keeper:
+class LatencyRecorder:
     """What this process has not written yet.
 
     `add` waits for nobody; `write` is for one thread at a time.
@@ -109,12 +109,12 @@ def _write(numbers: Numbers) -> None:
         )
 
 
-_keeper = Keeper()
+_recorder = LatencyRecorder()
 
 
-def keeper() -> Keeper:
+def recorder() -> LatencyRecorder:
     """This process's."""
-    return _keeper
+    return _recorder
 
 
 class Quantiles(TypedDict):

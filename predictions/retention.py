@@ -112,7 +112,7 @@ def _count_all(month: Month) -> str:
     """Rolls up and adds up what is left to; why the month has to stay for now, if that is not everything."""
     for model in RegisteredModel.objects.filter(pk__in=partitions.model_ids(month)):
         counting.roll_up(model, until=month.next.start)
-        realised.add_up(model, rested=False)
+        realised.aggregate_changed_hours(model, rested=False)
         counted = counting.counted_to(model)
         if counted is None or counted < month.next.start:
             return f"{model} is not rolled up yet"

@@ -73,7 +73,7 @@ def count_the_log() -> int:
     def count(model: RegisteredModel) -> None:
         nonlocal rows
         rows += counting.roll_up(model, seconds=PIECE_SECONDS).rows
-        realised.add_up(model, seconds=PIECE_SECONDS)
+        realised.aggregate_changed_hours(model, seconds=PIECE_SECONDS)
 
     _one_by_one(RegisteredModel.objects.all(), count)
     return rows

@@ -16,7 +16,7 @@ class RecommenderConfig(AppConfig):
         engines.register(declaration.ENGINE, "recommender.index.engine:IndexEngine.from_bytes")
         definitions.register(METRICS)
         providers.register(
-            providers.Maker(
+            providers.ModelProvider(
                 name=declaration.NAME,
                 title=declaration.TITLE,
                 description=declaration.DESCRIPTION,

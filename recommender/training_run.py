@@ -21,7 +21,7 @@ from recommender.index.build import Built
 from recommender.models import Movie
 from recommender.recommendations.request import QUESTION
 from training.models import ModelVersion, TrainingRun
-from training.providers import Made, Remade, Report
+from training.providers import BuildResult, Remade, Report
 from training.runs import uploads
 from vigia_ml.declaration import Gate
 from vigia_ml.evaluation.metrics import Check, check_gate
@@ -57,8 +57,8 @@ class EmptyCatalogue(Conflict):
         super().__init__("the catalogue holds no movie: load some with manage.py load_movies FILE")
 
 
-def make(run: TrainingRun, report: Report, directory: Path) -> Made:
-    """See `training.providers.Make`."""
+def make(run: TrainingRun, report: Report, directory: Path) -> BuildResult:
+    """See `training.providers.Build`."""
     report("reading the catalogue", 3)
     written, interactions = write_snapshot(directory / "catalogue.parquet")
     if not written.rows:
@@ -66,7 +66,7 @@ def make(run: TrainingRun, report: Report, directory: Path) -> Made:
     source = f"catalogue of {written.rows:,} movies, {interactions:,} interactions"
     dataset = uploads.register(run.registered_model, written, LAYOUT, source=source, by=run.requested_by)
     built = building.build(catalogue_snapshot.read(written.path), declaration.SETTINGS, _scaled(report))
-    return Made(
+    return BuildResult(
         dataset=dataset,
         artifact=built.index,
         engine=declaration.ENGINE,

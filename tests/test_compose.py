@@ -49,7 +49,7 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def test_the_services_are_those_of_the_design() -> None:
-    ours = {"migrate", "web", "worker", "keeper", "beat"}
+    ours = {"migrate", "web", "worker", "housekeeping", "beat"}
     assert set(SERVICES) == {"postgres", "redis"} | ours | MONITORING
     assert set(OURS) == ours
     assert {name for name, service in SERVICES.items() if service.get("profiles")} == MONITORING
@@ -114,7 +114,9 @@ def test_monitoring_gets_its_own_secrets_as_files_and_no_other() -> None:
 def test_prometheus_asks_for_hosts_and_ports_that_are_there() -> None:
     scraped = yaml.safe_load((ROOT / "monitoring" / "prometheus.yml").read_text(encoding="utf-8"))
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in scraped["scrape_configs"]}
-    ports = {name: SERVICES[name]["environment"]["WORKER_METRICS_PORT"] for name in ("worker", "keeper")}
+    ports = {
+        name: SERVICES[name]["environment"]["WORKER_METRICS_PORT"] for name in ("worker", "housekeeping")
+    }
     assert targets == {
         "vigia": ["web:8000"],
         "vigia-worker": [f"{name}:{port}" for name, port in ports.items()],
@@ -128,7 +130,7 @@ def test_prometheus_asks_for_hosts_and_ports_that_are_there() -> None:
     for place in mounted - set(LOADED["volumes"]):
         assert (ROOT / place).exists(), place
     # What the processes count is theirs alone, and lost with them.
-    for name in ("web", "worker", "keeper"):
+    for name in ("web", "worker", "housekeeping"):
         assert SERVICES[name]["environment"]["METRICS_DIR"].startswith("/tmp/")
         assert any(place.startswith("/tmp:") for place in SERVICES[name]["tmpfs"])
 
@@ -283,8 +285,8 @@ def test_worker_and_beat_run_what_the_procfile_runs() -> None:
     worker = SERVICES["worker"]["command"][-1].replace("$$", "$")
     assert worker.split() == procfile["worker"].split()
     assert SERVICES["beat"]["command"][:5] == procfile["beat"].split()[1:6]
-    keeper = " ".join(SERVICES["keeper"]["command"]).replace("=", " ")
-    assert keeper == " ".join(procfile["keeper"].split()[1:]).replace('"', "")
+    housekeeping = " ".join(SERVICES["housekeeping"]["command"]).replace("=", " ")
+    assert housekeeping == " ".join(procfile["housekeeping"].split()[1:]).replace('"', "")
     assert json.loads(dict(instructions())["CMD"]) == procfile["web"].split()[1:]
 
 
@@ -471,7 +473,7 @@ def test_a_background_process_is_healthy_while_it_shows_signs_of_life(
     assert check(role) == (0, "healthy")
     long_ago = time.time() - 100
     os.utime(file, (long_ago, long_ago))
-    code, said = check({"housekeeping": "keeper"}.get(role, role))
+    code, said = check(role)
     assert (code, said.partition(" (")[0]) == (1, role)
     assert check(f"{role} --seconds 200") == (0, "healthy")
 
@@ -509,7 +511,7 @@ def test_a_process_that_stands_still_is_ended_by_its_health_check(
 
 
 def test_silent_processes_are_ended_by_the_checks_of_their_containers() -> None:
-    for service in ("worker", "keeper", "beat"):
+    for service in ("worker", "housekeeping", "beat"):
         command = ["CMD", "python", "-m", "docker.health", service, "--end"]
         assert SERVICES[service]["healthcheck"]["test"] == command
         assert SERVICES[service]["restart"] == "unless-stopped"

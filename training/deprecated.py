@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+RENAMED = {"Watch": "MonitoringConfig"}
+
 
 def forward(old: str, *places: str) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a module that moved: gives what stands at a new place, with a warning.
+    """Returns the ``__getattr__`` of a module that moved: it finds a name at its new place, with a warning.
 
     Parameters
     ----------
@@ -19,10 +21,11 @@ def forward(old: str, *places: str) -> Callable[[str], Any]:
     def find(name: str) -> Any:
         for place in places:
             module = importlib.import_module(place)
-            if not name.startswith("__") and hasattr(module, name):
-                line = f"from {place} import {name}"
+            today = RENAMED.get(name, name)
+            if not name.startswith("__") and hasattr(module, today):
+                line = f"from {place} import {today}"
                 warnings.warn(f"{old} moved: write `{line}`", DeprecationWarning, stacklevel=2)
-                return getattr(module, name)
+                return getattr(module, today)
         raise AttributeError(f"module {old!r} has no attribute {name!r}")
 
     return find

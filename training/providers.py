@@ -33,7 +33,7 @@ See `vigia_ml.evaluation.metrics.check_gate`.
 
 
 @dataclass(frozen=True)
-class Made:
+class BuildResult:
     """What a training run has made, before it becomes a version.
 
     Parameters
@@ -70,7 +70,7 @@ class Made:
     nothing_new: bool = False
 
 
-class Make(Protocol):
+class Build(Protocol):
     """Does the work of a run, up to what is stored.
 
     Parameters
@@ -82,7 +82,7 @@ class Make(Protocol):
     VigiaError : in words; the run fails with them.
     """
 
-    def __call__(self, run: TrainingRun, report: Report, directory: Path) -> Made: ...
+    def __call__(self, run: TrainingRun, report: Report, directory: Path) -> BuildResult: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Remake(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
+class ModelProvider:
     """One registered model of an application above.
 
     Parameters
@@ -113,7 +113,7 @@ class Maker:
     primary_metrics : what "better" means: the first of them that a version has.
     metrics : in the order in which they are shown. smaller_is_better : of these.
     source : where a run takes its rows from, as `TrainingRun.source` stores it.
-    make, remake : dotted paths of a `Make` and of a `Remake`. asked_at : the route that answers for it;
+    make, remake : dotted paths of a `Build` and of a `Remake`. asked_at : the route that answers for it;
         page : where people ask it; quality_at : what became of its answers. example : of a question.
     judged_on, baseline_is : what its metrics were measured on, and what they are compared with, in sentences.
     """
@@ -146,26 +146,26 @@ class Maker:
         return next((name for name in self.primary_metrics if name in metrics), self.primary_metric)
 
 
-_MAKERS: dict[str, Maker] = {}
+_MAKERS: dict[str, ModelProvider] = {}
 
 
-class AskedElsewhere(Conflict):
+class UnsupportedForModel(Conflict):
     """What is asked for exists for models of rows alone."""
 
-    code = "asked_elsewhere"
+    code = "unsupported_for_model"
 
 
-def register(maker: Maker) -> None:
+def register(maker: ModelProvider) -> None:
     """Adds a registered model; its row is made by `training.registry.lookup.sync_catalogue`."""
     _MAKERS[maker.name] = maker
     catalogue.reserve(maker.name)
 
 
-def every() -> list[Maker]:
+def every() -> list[ModelProvider]:
     return [_MAKERS[name] for name in sorted(_MAKERS)]
 
 
-def find(name: str) -> Maker | None:
+def find(name: str) -> ModelProvider | None:
     """The maker of a registered model; None for a model of rows."""
     return _MAKERS.get(name)
 
@@ -176,18 +176,18 @@ def page(name: str) -> str:
     return maker.page if maker else ""
 
 
-def make_of(maker: Maker) -> Make:
-    found: Make = import_string(maker.make)
+def build_of(maker: ModelProvider) -> Build:
+    found: Build = import_string(maker.make)
     return found
 
 
-def remake_of(maker: Maker) -> Remake:
+def remake_of(maker: ModelProvider) -> Remake:
     found: Remake = import_string(maker.remake)
     return found
 
 
 def require_rows(model: RegisteredModel, what: str) -> None:
-    """Raise `AskedElsewhere` when `model` is not one of rows.
+    """Raise `UnsupportedForModel` when `model` is not one of rows.
 
     Parameters
     ----------
@@ -195,4 +195,4 @@ def require_rows(model: RegisteredModel, what: str) -> None:
     """
     maker = find(model.name)
     if maker is not None:
-        raise AskedElsewhere(f"{model.name} takes no {what}: it answers at {maker.asked_at}")
+        raise UnsupportedForModel(f"{model.name} takes no {what}: it answers at {maker.asked_at}")

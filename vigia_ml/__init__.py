@@ -18,7 +18,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vigia_ml.declaration import Gate, ModelDeclaration, Watch
+    from vigia_ml.declaration import Gate, ModelDeclaration, MonitoringConfig
     from vigia_ml.engines import Engine, MatrixEngine, Scored, Scores
     from vigia_ml.errors import Malformed, VigiaError
     from vigia_ml.schema import Column, DatasetSchema, Fault, Instance, InvalidRows, Seen
@@ -36,15 +36,15 @@ __all__ = [
     "Malformed",
     "MatrixEngine",
     "ModelDeclaration",
+    "MonitoringConfig",
     "Scored",
     "Scores",
     "Seen",
     "VigiaError",
-    "Watch",
 ]
 
 _PLACES = {
-    "vigia_ml.declaration": ("Gate", "ModelDeclaration", "Watch"),
+    "vigia_ml.declaration": ("Gate", "ModelDeclaration", "MonitoringConfig"),
     "vigia_ml.engines": ("Engine", "MatrixEngine", "Scored", "Scores"),
     "vigia_ml.errors": ("Malformed", "VigiaError"),
     "vigia_ml.schema": ("Column", "DatasetSchema", "Fault", "Instance", "InvalidRows", "Seen"),

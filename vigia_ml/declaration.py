@@ -46,7 +46,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Watch:
+class MonitoringConfig:
     """What a drift review calls drift.
 
     Parameters
@@ -96,7 +96,7 @@ class ModelDeclaration:
         hold-out; 1 divides all rows one by one, None keeps equal feature rows on one side. ``auto`` is
         `vigia_ml.evaluation.metrics.by_row_from`.
     seed : of the split and of the estimator.
-    watch : see `Watch`.
+    watch : see `MonitoringConfig`.
     search : the space a search for hyper-parameters draws from (see
         `vigia_ml.fitting.hyperparameter_search`), or a function that returns it, so that scipy is imported
         when a search begins; None: no search.
@@ -110,7 +110,7 @@ class ModelDeclaration:
     build: Callable[[int], Any]
     primary_metric: str
     gate: Gate = field(default_factory=Gate)
-    watch: Watch = field(default_factory=Watch)
+    watch: MonitoringConfig = field(default_factory=MonitoringConfig)
     policy: Policy = "manual"
     threshold: float = 0.5
     drop_duplicates: bool = False

@@ -24,7 +24,7 @@ from predictions.quality.hourly_sql import task_of
 from predictions.rollups import counting, reading
 from training import providers
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
-from vigia_ml.declaration import SMALLER_IS_BETTER, Watch
+from vigia_ml.declaration import SMALLER_IS_BETTER, MonitoringConfig
 from vigia_ml.drift import performance_estimation, verdicts
 from vigia_ml.drift.verdicts import Reviewed
 from vigia_ml.schema import Fault, InvalidRows
@@ -82,7 +82,7 @@ def review(
         raise NoReferenceProfile(version)
     since, until = whole_hours(since, until)
     if scheduled:
-        realised.add_up(model, seconds=COUNTING_SECONDS, rested=False)
+        realised.aggregate_changed_hours(model, seconds=COUNTING_SECONDS, rested=False)
     else:  # somebody waits, and adding up a large hour takes as long as it takes
         realised.catch_up(model, seconds=COUNTING_SECONDS)
     profile, watch = reference.profile, realised.watch_of(model)
@@ -179,9 +179,9 @@ def importance_of(version: ModelVersion) -> dict[str, float] | None:
     return {item["column"]: item["mean"] for item in found["columns"]} if found else None
 
 
-def has_fallen(found: realised.Quality, model: RegisteredModel, watch: Watch) -> bool:
+def has_fallen(found: realised.Quality, model: RegisteredModel, watch: MonitoringConfig) -> bool:
     """Whether the watched metric (`quality.watched_metric`) is worse than on the hold-out by
-    `Watch.quality_fall`, chance aside: its whole interval lies beyond."""
+    `MonitoringConfig.quality_fall`, chance aside: its whole interval lies beyond."""
     metric = realised.watched_metric(model)
     if found.too_few or metric is None:
         return False

@@ -13,7 +13,7 @@ import numpy as np
 from core.uuid7 import EPOCH
 from predictions.rollups import reading
 from training.models import ModelVersion
-from vigia_ml.declaration import Watch
+from vigia_ml.declaration import MonitoringConfig
 from vigia_ml.drift import histograms, statistics
 from vigia_ml.drift.bin_counts import Counted, Whole
 from vigia_ml.reference_profile import ColumnProfile, Profile
@@ -152,7 +152,7 @@ class Moved:
     rows: int
 
 
-def moved(version: ModelVersion, window: Window, watch: Watch) -> Moved:
+def moved(version: ModelVersion, window: Window, watch: MonitoringConfig) -> Moved:
     """How every column moved away from the version's reference profile."""
     profile: Profile = version.reference.profile
     by_step = {
@@ -176,7 +176,7 @@ def _how_far(line: Line) -> tuple[bool, float]:
 
 
 def _line(
-    column: ColumnProfile, by_step: Mapping[dt.datetime, Counted], window: Window, watch: Watch
+    column: ColumnProfile, by_step: Mapping[dt.datetime, Counted], window: Window, watch: MonitoringConfig
 ) -> Line:
     reference = np.asarray(column.counts, dtype=np.int64)
     cells = tuple(_cell(at, reference, by_step[at], watch) if at in by_step else None for at in window.steps)
@@ -194,19 +194,19 @@ def _together(parts: Iterable[Counted]) -> Counted | None:
     )
 
 
-def _cell(at: dt.datetime, reference: Whole, counted: Counted, watch: Watch) -> Cell:
+def _cell(at: dt.datetime, reference: Whole, counted: Counted, watch: MonitoringConfig) -> Cell:
     rows = counted.rows
     if rows < watch.minimum_rows or not reference.sum():
         return Cell(at, rows, None, "few")
     index = statistics.psi(reference, counted.counts)
-    chance = statistics.by_chance(reference, counted.counts)
+    chance = statistics.expected_psi(reference, counted.counts)
     scale = 1 / float(reference.sum()) + 1 / rows
     freedom = round(chance / scale)
     likely = statistics.chi_square_survival(index / scale, freedom) if freedom else 1.0
     return Cell(at, rows, index - chance, _tone(index - chance, likely, watch))
 
 
-def _tone(psi: float, likely: float, watch: Watch) -> str:
+def _tone(psi: float, likely: float, watch: MonitoringConfig) -> str:
     if likely >= CHANCE or psi < watch.psi / 2:
         return "quiet"
     return "slight" if psi < watch.psi else "large" if psi < 2.5 * watch.psi else "huge"

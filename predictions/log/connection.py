@@ -205,7 +205,7 @@ class Wire:
         return self._connection.pgconn
 
     def _has_ended(self, server: pq.abc.PGconn) -> bool:
-        """A server that was stopped said so, or closed: seen before anything is sent, nothing is in doubt."""
+        """Whether the server has stopped or closed, looked up before anything is sent."""
         try:
             while self._poll.poll(0):
                 server.consume_input()  # a notice, or the end

@@ -18,7 +18,7 @@ LARGEST_PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LogQuery:
     """Which rows: from `since` on, before `until`, of one version, of one client key, before a cursor."""
 
     since: dt.datetime | None = None
@@ -29,7 +29,7 @@ class Wanted:
     limit: int = PAGE
 
 
-def page(model: RegisteredModel, wanted: Wanted) -> tuple[list[Prediction], uuid.UUID | None]:
+def page(model: RegisteredModel, wanted: LogQuery) -> tuple[list[Prediction], uuid.UUID | None]:
     """(rows, cursor of the next page or None)."""
     rows = Prediction.objects.filter(registered_model=model).prefetch_related(*sharing_versions("version"))
     if wanted.since is not None:

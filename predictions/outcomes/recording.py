@@ -61,7 +61,7 @@ def record(model: RegisteredModel, asked: Rows, *, by: User | None) -> Recorded:
 
     Raises
     ------
-    InvalidRows : with every fault of every row. AskedElsewhere : not a model of rows.
+    InvalidRows : with every fault of every row. UnsupportedForModel : not a model of rows.
     """
     providers.require_rows(model, "outcomes")
     given = asked.good

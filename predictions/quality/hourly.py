@@ -43,7 +43,9 @@ RESTED_ROWS: Final = 2_000
 LOOK_SECONDS: Final = 0.02
 
 
-def add_up(model: RegisteredModel, *, seconds: float | None = None, rested: bool = True) -> int:
+def aggregate_changed_hours(
+    model: RegisteredModel, *, seconds: float | None = None, rested: bool = True
+) -> int:
     """Adds the marked hours of a model up anew, the longest marked first; how many.
 
     Parameters
@@ -58,7 +60,7 @@ def add_up(model: RegisteredModel, *, seconds: float | None = None, rested: bool
 
 
 def catch_up(model: RegisteredModel, *, seconds: float) -> int:
-    """`add_up` for somebody who waits: no large hour is begun, beat has those; how many were added up."""
+    """Aggregates changed hours while a client waits; beat does large ones. Returns how many it did."""
     marked = ChangedHour.objects.filter(registered_model=model, hour__lte=timezone.now())
     hours = marked.order_by("marked_at").values_list("hour", flat=True)
     return _add_up(model, (hour for hour in hours if not _is_large(model, hour)), seconds)
@@ -93,7 +95,7 @@ def _add_up(model: RegisteredModel, hours: Iterable[dt.datetime], seconds: float
     return done
 
 
-def mark_all(model: RegisteredModel) -> int:
+def mark_all_hours_dirty(model: RegisteredModel) -> int:
     """Marks every hour that has outcomes, or has been added up; how many there are.
 
     Who records outcomes marks hours by several statements, so not in one order: of those who mark, one at a

@@ -1,8 +1,8 @@
 """Quality as it was realised: what the labelled predictions of a window say of each version.
 
 Windows are whole hours, by time of the prediction: an outcome that comes a month later changes the hour in
-which the prediction was made. `add_up` keeps the hours; here their tallies are put together, so that
-reading costs as many rows as a window has hours and versions.
+which the prediction was made. `aggregate_changed_hours` keeps the hours; here their tallies are put
+together, so that reading costs as many rows as a window has hours and versions.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from core.uuid7 import EPOCH
 from predictions.models import ChangedHour, QualityHour
 from predictions.quality import metrics as realised
 from predictions.quality.confidence_intervals import Estimate
-from predictions.quality.hourly import add_up, catch_up, mark_all
+from predictions.quality.hourly import aggregate_changed_hours, catch_up, mark_all_hours_dirty
 from predictions.quality.hourly_sql import HOUR, task_of
 from predictions.quality.metrics import Tally
 from predictions.rollups import reading
 from training import catalogue
 from training.models import ModelVersion, RegisteredModel
 from training.reports import side_by_side
-from vigia_ml.declaration import ModelDeclaration, Watch
+from vigia_ml.declaration import ModelDeclaration, MonitoringConfig
 
 __all__ = [
     "Quality",
-    "add_up",
+    "aggregate_changed_hours",
     "as_dict",
     "by_step",
     "catch_up",
-    "mark_all",
+    "mark_all_hours_dirty",
     "of_window",
     "pending_hours",
     "watch_of",
@@ -146,12 +146,12 @@ def pending_hours(model: RegisteredModel, since: dt.datetime, until: dt.datetime
     return ChangedHour.objects.filter(registered_model=model, hour__gte=since, hour__lt=until).count()
 
 
-def watch_of(model: RegisteredModel) -> Watch:
+def watch_of(model: RegisteredModel) -> MonitoringConfig:
     """What the model's declaration asks for; the usual where its file is gone."""
     try:
         return catalogue.get(model.name).watch
     except catalogue.UnknownDeclaration:
-        return Watch()
+        return MonitoringConfig()
 
 
 def watched_metric(model: RegisteredModel) -> str | None:

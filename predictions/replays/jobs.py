@@ -84,7 +84,7 @@ def request(version: ModelVersion, since: dt.datetime, until: dt.datetime, *, by
 
     Raises
     ------
-    AskedElsewhere : not a model of rows.
+    UnsupportedForModel : not a model of rows.
     """
     providers.require_rows(version.registered_model, "replays")
     return Replay.objects.create(

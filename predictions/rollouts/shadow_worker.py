@@ -28,7 +28,7 @@ from predictions.inference.pipeline import Prepared
 from predictions.log.writer import Done, Entry
 from predictions.rollouts.shadow_writer import Line, Store
 from training.serving import engine_cache
-from training.serving.routing import DOUBT_SECONDS, Named, Shadow
+from training.serving.routing import UNAVAILABLE_SECONDS, RoutedVersion, Shadow
 from vigia_ml.errors import VigiaError
 from vigia_ml.schema import InvalidRows
 from vigia_ml.schema.row_decoder import Rows
@@ -50,7 +50,7 @@ RETRY_SECONDS: Final = 1.0
 Values = list[tuple[Any, ...]]
 
 
-def after(named: Named, prepared: Prepared, done: Done | None) -> Done | None:
+def after(named: RoutedVersion, prepared: Prepared, done: Done | None) -> Done | None:
     """`done` for an entry (see `predictions.log.writer.Entry`) that also leaves its rows for the shadow."""
     if named.shadow is None and named.instead_of is None:
         return done
@@ -64,7 +64,7 @@ def after(named: Named, prepared: Prepared, done: Done | None) -> Done | None:
     return released
 
 
-def committed(named: Named, prepared: Prepared) -> None:
+def committed(named: RoutedVersion, prepared: Prepared) -> None:
     """Takes note of answers that were committed: never raises and never waits."""
     try:
         if named.shadow is not None:
@@ -106,7 +106,7 @@ class Waiting:
         )
 
 
-class Asker:
+class ShadowWorker:
     """See the module.
 
     Attributes
@@ -296,7 +296,7 @@ class Asker:
         try:
             return engine_cache.ready(version_id)
         except Exception:
-            self._unusable[version_id] = time.monotonic() + DOUBT_SECONDS
+            self._unusable[version_id] = time.monotonic() + UNAVAILABLE_SECONDS
             raise
         finally:
             connection.close()
@@ -311,23 +311,23 @@ class Asker:
             )
 
 
-_asker: Asker | None = None
+_asker: ShadowWorker | None = None
 _owner = 0
 _making = threading.Lock()
 
 
-def asker() -> Asker:
+def asker() -> ShadowWorker:
     """This process's; a child made by fork gets its own."""
     global _asker, _owner
     if _asker is None or _owner != os.getpid():
         with _making:
             if _asker is None or _owner != os.getpid():
-                made = Asker(settings.SHADOW_QUEUE_ROWS, settings.SHADOW_LAG_SECONDS)
+                made = ShadowWorker(settings.SHADOW_QUEUE_ROWS, settings.SHADOW_LAG_SECONDS)
                 _asker, _owner = made, os.getpid()
     return _asker
 
 
-def current() -> Asker | None:
+def current() -> ShadowWorker | None:
     """This process's, if it has one."""
     return _asker if _owner == os.getpid() else None
 

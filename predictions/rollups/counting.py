@@ -263,7 +263,7 @@ def recount(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> i
     for hour in _hours_with_rows(model.pk, since, min(until, newest + HOUR)):
         with transaction.atomic(durable=True):
             begin(model.pk)
-            rows += _anew(model.pk, hour, mark)
+            rows += _recount_hour(model.pk, hour, mark)
         while (more := _rest_of(model.pk, hour, mark)) is not None:
             rows += more
     return rows
@@ -318,10 +318,10 @@ def _close(model_id: int, hour: dt.datetime) -> int:
     different = differing(model_id, [*(hour - again for again in AGAIN), hour])
     if hour not in different:
         RolledHour.objects.filter(registered_model_id=model_id, hour=hour).update(closed=True)
-    return sum(_anew(model_id, each) for each in different)
+    return sum(_recount_hour(model_id, each) for each in different)
 
 
-def _anew(model_id: int, hour: dt.datetime, mark: uuid.UUID = LAST) -> int:
+def _recount_hour(model_id: int, hour: dt.datetime, mark: uuid.UUID = LAST) -> int:
     """Throws an hour away and counts its first piece, in one transaction: most hours are never seen empty."""
     low = lowest_at(hour)
     forget(model_id, hour, low)

@@ -35,7 +35,7 @@ from vigia_ml.schema.row_decoder import Rows
 CHANGES_SURVIVED = 3  # that may overtake a request before it holds the next one off
 
 
-class Fenced(IdempotentView):
+class GenerationCheckedView(IdempotentView):
     """A view whose answers stand behind the fence: what is known is stamped before the key is looked at."""
 
     generation = 0
@@ -90,7 +90,7 @@ class Fenced(IdempotentView):
             made.count("", time.perf_counter() - request._request.since)  # type: ignore[attr-defined]
 
         found = pipeline.answer(ready, rows, caller, self.generation, committed=committed)
-        teach(request, model, number, self.generation)
+        warm_cache(request, model, number, self.generation)
         return found
 
     def _look_again(self, request: Request, model: RegisteredModel) -> None:
@@ -104,7 +104,7 @@ class Fenced(IdempotentView):
         permissions.require(request.user, "predict", model)
 
 
-def teach(request: Request, model: RegisteredModel, number: int | None, generation: int) -> None:
+def warm_cache(request: Request, model: RegisteredModel, number: int | None, generation: int) -> None:
     """Lets the fast lane know what this answer was made from; it never asks the database itself."""
     known = routing.current()
     if known.generation != generation:

@@ -20,7 +20,7 @@ from predictions.models import DriftReview
 from predictions.serializers.drift import KeepSerializer, ReviewSerializer, ReviewSummarySerializer
 from training.models import ModelVersion, sharing_versions
 from training.registry import lookup
-from training.views.base import ModelView, before, moment_of, who
+from training.views.base import ModelView, before, datetime_param, requesting_user
 from vigia_ml.schema import Fault, InvalidRows
 
 
@@ -69,7 +69,7 @@ class DriftView(_Shown):
 
     @extend_schema(responses=_ANSWER, operation_id="review_drift", parameters=[*_WINDOW, _FORMAT])
     def get(self, request: Request, model: str) -> Response:
-        since, until = moment_of(request, "since"), moment_of(request, "until")
+        since, until = datetime_param(request, "since"), datetime_param(request, "until")
         version = self._version(request)
         if since is None and until is None and version is None:
             found = reviews.latest(self.model)
@@ -80,7 +80,9 @@ class DriftView(_Shown):
         until = until or timezone.now()
         usual = dt.timedelta(hours=self.model.review_window_hours)
         since = since or max(until, EPOCH + usual) - usual
-        return self.show(reviews.review(self.model, since, until, version=version, by=who(request)))
+        return self.show(
+            reviews.review(self.model, since, until, version=version, by=requesting_user(request))
+        )
 
     def _version(self, request: Request) -> ModelVersion | None:
         given = request.query_params.get("version")

@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from core.uuid7 import time_of
-from predictions.views.base import Fenced
+from predictions.views.base import GenerationCheckedView
 from training.access import permissions
 from training.parsers import JsonBody, RawJSONParser, check_length
 from training.registry import lookup
@@ -33,7 +33,7 @@ def house_answer(given: dict[str, Any]) -> dict[str, Any]:
     return {"precio": given["prediction"], "timestamp": time_of(uuid.UUID(given["id"])).timestamp()}
 
 
-class TutorialView(Fenced):
+class TutorialView(GenerationCheckedView):
     """One instance in, one flat object out."""
 
     model_name = ""

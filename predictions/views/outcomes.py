@@ -23,10 +23,10 @@ from training.views.base import (
     ModelView,
     bad_parameter,
     csv_dialect,
+    datetime_param,
     following_page,
-    moment_of,
-    who,
-    whole_of,
+    int_param,
+    requesting_user,
 )
 from vigia_ml.schema.faults import REPORTED_FAULTS
 
@@ -117,12 +117,12 @@ class OutcomesView(ModelView):
     @extend_schema(operation_id="list_outcomes", parameters=LIST_FILTERS, responses=OutcomePageSerializer)
     def get(self, request: Request, model: str) -> Response:
         wanted = queries.WantedOutcomes(
-            since=moment_of(request, "since"),
-            until=moment_of(request, "until"),
+            since=datetime_param(request, "since"),
+            until=datetime_param(request, "until"),
             key=request.query_params.get("key") or None,
             prediction=_prediction(request),
-            before=whole_of(request, "cursor", 2**63 - 1),
-            limit=min(whole_of(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
+            before=int_param(request, "cursor", 2**63 - 1),
+            limit=min(int_param(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
         )
         rows, cursor = queries.outcomes_page(self.model, wanted)
         following = following_page(request, reverse("outcomes", args=[self.model.name]), cursor)
@@ -148,7 +148,7 @@ class OutcomesView(ModelView):
             given = parsing.from_csv(data.stream, csv_dialect(request))
         else:
             given = parsing.from_json(data)
-        found = recording.record(self.model, given, by=who(request))
+        found = recording.record(self.model, given, by=requesting_user(request))
         return Response({"model": self.model.name, **asdict(found)})
 
 

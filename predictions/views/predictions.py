@@ -26,7 +26,7 @@ from predictions.serializers.predictions import (
     PredictionPageSerializer,
     PredictionSerializer,
 )
-from predictions.views.base import Fenced, respond, typed_cells
+from predictions.views.base import GenerationCheckedView, respond, typed_cells
 from training.access import permissions
 from training.parsers import INSTANCE_PARSERS
 from training.serializers import InstanceSerializer, serializer_for
@@ -35,9 +35,9 @@ from training.views.base import (
     CSV_PARAMETERS,
     ModelView,
     bad_parameter,
+    datetime_param,
     following_page,
-    moment_of,
-    whole_of,
+    int_param,
 )
 
 LOG_FILTERS = [
@@ -58,7 +58,7 @@ PREDICT_PARAMETERS = [
 ]
 
 
-class PredictView(Fenced, ModelView):
+class PredictView(GenerationCheckedView, ModelView):
     """Asks one version, active or not. Send one JSON object, an array of objects, or a CSV with header."""
 
     rights: ClassVar = {"POST": "predict"}
@@ -106,13 +106,13 @@ class PredictionsView(PredictView):
         operation_id="list_predictions", parameters=LOG_FILTERS, responses=PredictionPageSerializer
     )
     def get(self, request: Request, model: str) -> HttpResponseBase:
-        wanted = queries.Wanted(
-            since=moment_of(request, "since"),
-            until=moment_of(request, "until"),
-            version=whole_of(request, "version", 2**31 - 1),
+        wanted = queries.LogQuery(
+            since=datetime_param(request, "since"),
+            until=datetime_param(request, "until"),
+            version=int_param(request, "version", 2**31 - 1),
             key=request.query_params.get("key") or None,
             before=_cursor(request),
-            limit=min(whole_of(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
+            limit=min(int_param(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
         )
         rows, cursor = queries.page(self.model, wanted)
         following = following_page(request, reverse("predictions", args=[self.model.name]), cursor)

@@ -17,7 +17,7 @@ from predictions.quality import realised
 from predictions.serializers.rollouts import EstimateSerializer
 from training import providers
 from training.registry import lookup
-from training.views.base import ModelView, bad_parameter, moment_of, whole_of
+from training.views.base import ModelView, bad_parameter, datetime_param, int_param
 from vigia_ml.schema import Fault, InvalidRows
 
 USUAL_WINDOW: Final = dt.timedelta(days=30)
@@ -108,7 +108,7 @@ class QualityView(ModelView):
     def get(self, request: Request, model: str) -> Response:
         providers.require_rows(self.model, "outcomes")
         step = _step(request)
-        number = whole_of(request, "version", 2**31 - 1)
+        number = int_param(request, "version", 2**31 - 1)
         version = lookup.get_version(self.model, number) if number is not None else None
         since, until = _window(request, step)
         realised.catch_up(self.model, seconds=CATCHING_UP_SECONDS)
@@ -142,8 +142,8 @@ def _step(request: Request) -> dt.timedelta | None:
 
 def _window(request: Request, step: dt.timedelta | None) -> tuple[dt.datetime, dt.datetime]:
     """The window that is answered: asked for, or the last 30 days, in whole hours."""
-    until = moment_of(request, "until") or timezone.now()
-    since = moment_of(request, "since") or max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW
+    until = datetime_param(request, "until") or timezone.now()
+    since = datetime_param(request, "since") or max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW
     since, until = realised.whole_hours(since, until)
     if since >= until:
         said = "since must be before until, and in the past"

@@ -18,7 +18,7 @@ from training.access import permissions
 from training.jobs import leases
 from training.models import ModelVersion, sharing_versions
 from training.registry import lookup
-from training.views.base import ModelView, before, who
+from training.views.base import ModelView, before, requesting_user
 from training.views.prefer_wait import JobResponse
 
 
@@ -107,7 +107,7 @@ class ReplaysView(_OfVersion):
     def post(self, request: Request, model: str, number: int) -> Response:
         version = self.version(number)
         since, until = replays.window(request.data)
-        asked = replays.request(version, since, until, by=who(request))
+        asked = replays.request(version, since, until, by=requesting_user(request))
         queueing.enqueue(asked)
         location = reverse("replay", args=[self.model.name, number, asked.pk], request=request)
         return JobResponse(request, asked, self.shown, location=location)
@@ -128,5 +128,5 @@ class CancelReplayView(_OfVersion):
 
     @extend_schema(request=None, responses={202: ReplaySerializer}, operation_id="cancel_replay")
     def post(self, request: Request, model: str, number: int, replay: int) -> Response:
-        found = leases.request_cancel(self.replay(number, replay), by=who(request))
+        found = leases.request_cancel(self.replay(number, replay), by=requesting_user(request))
         return Response(self.shown(found), status=202)

@@ -19,7 +19,7 @@ from predictions.serializers.rollouts import (
 )
 from training.models import Rollout, sharing_versions
 from training.registry import lookup, rollouts
-from training.views.base import ModelView, before, who
+from training.views.base import ModelView, before, requesting_user
 
 
 class RolloutView(ModelView):
@@ -59,7 +59,7 @@ class RolloutsView(RolloutView):
             lookup.get_version(self.model, given["version"]),
             kind=given["kind"],
             percent=given.get("percent"),
-            by=who(request),
+            by=requesting_user(request),
             reason=given["reason"],
             override=given["override"],
         )
@@ -87,7 +87,9 @@ class StopRolloutView(RolloutView):
     def post(self, request: Request, model: str, rollout: int) -> Response:
         asked = StopSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        ended = rollouts.stop(self.found(rollout), by=who(request), reason=asked.validated_data["reason"])
+        ended = rollouts.stop(
+            self.found(rollout), by=requesting_user(request), reason=asked.validated_data["reason"]
+        )
         return Response(RolloutSerializer(ended).data)
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> StopSerializer:
@@ -105,7 +107,7 @@ class RaiseRolloutView(RolloutView):
         asked.is_valid(raise_exception=True)
         given = asked.validated_data
         begun = rollouts.raise_percent(
-            self.found(rollout), percent=given["percent"], by=who(request), reason=given["reason"]
+            self.found(rollout), percent=given["percent"], by=requesting_user(request), reason=given["reason"]
         )
         here = reverse("rollout", args=[self.model.name, begun.pk], request=request)
         return Response(RolloutSerializer(begun).data, status=201, headers={"Location": here})

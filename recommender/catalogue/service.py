@@ -242,7 +242,7 @@ def values_of(name: str) -> list[Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class CatalogueQuery:
     """Which movies: with a title that begins so, of a genre, a year, a language; withdrawn or not (None:
     both); with ids above `after`; with one of these ids."""
 
@@ -256,7 +256,7 @@ class Wanted:
     limit: int = PAGE
 
 
-def page(wanted: Wanted) -> tuple[list[Movie], int | None]:
+def page(wanted: CatalogueQuery) -> tuple[list[Movie], int | None]:
     """(movies by id, cursor of the next page or None). Always by an index."""
     rows = Movie.objects.all()
     if any(given is not None and not is_storable(given) for given in (wanted.genre, wanted.language)):

@@ -109,7 +109,7 @@ def _extract(
 
     counts : whether the choice at a place does.
     """
-    from rapidfuzz import fuzz, process  # only who misspells a title needs it
+    from rapidfuzz import fuzz, process  # only requesting_user misspells a title needs it
 
     found: list[tuple[int, float]] = []
     for begin in range(0, len(choices), PIECE):

@@ -10,7 +10,7 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from recommender.index.engine import IndexEngine
-from recommender.recommendations.response import Written
+from recommender.recommendations.response import RenderedResponse
 
 ROOM: Final = 16 * 2**20
 """Bytes of one index's answers, in each process: some seven thousand of five movies with reasons."""
@@ -34,11 +34,11 @@ class Kept:
     def __init__(self, withdrawn: frozenset[int], room: int = ROOM) -> None:
         self.withdrawn = withdrawn
         self._half = room // 2
-        self._young: dict[Question, Written] = {}
-        self._old: dict[Question, Written] = {}
+        self._young: dict[Question, RenderedResponse] = {}
+        self._old: dict[Question, RenderedResponse] = {}
         self._bytes = 0
 
-    def get(self, question: Question) -> Written | None:
+    def get(self, question: Question) -> RenderedResponse | None:
         found = self._young.get(question)
         if found is None:
             found = self._old.get(question)
@@ -46,7 +46,7 @@ class Kept:
                 self.put(question, found)
         return found
 
-    def put(self, question: Question, written: Written) -> None:
+    def put(self, question: Question, written: RenderedResponse) -> None:
         if self._bytes + written.bytes > self._half:
             self._old, self._young, self._bytes = self._young, {}, 0
         self._young[question] = written

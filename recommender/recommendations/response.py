@@ -27,7 +27,7 @@ _NONE: Final = b"[]"
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class RenderedResponse:
     """What of an answer is the same whoever asks and whenever, as it goes into the log and out.
 
     question, movies : cells of the log's row. rest : of the body, behind its id. empty : it names no movie.
@@ -41,7 +41,7 @@ class Written:
     @classmethod
     def of(
         cls, asked: Asked, found: Found, reason: str = "", matched: tuple[int, str] | None = None
-    ) -> Written:
+    ) -> RenderedResponse:
         """matched : the movie a title or an id was taken for; None where the question names none.
         reason : why nothing was found; empty when something was.
         """
@@ -83,7 +83,7 @@ class Recommendation:
 
     served: Served
     caller: Caller
-    written: Written
+    written: RenderedResponse
     generation: int
     key: str | None = None
 

@@ -17,7 +17,7 @@ from recommender.index.query import MOST, Filters, Found, Question, Seed
 from recommender.models import Movie
 from recommender.recommendations import cache, request, user_profile
 from recommender.recommendations.request import LARGEST_ID, Asked
-from recommender.recommendations.response import Recommendation, Written
+from recommender.recommendations.response import Recommendation, RenderedResponse
 from training.serving.engine_cache import Served
 from vigia_ml.schema import InvalidRows
 
@@ -102,7 +102,7 @@ def quick(served: Served, body: bytes, caller: Caller, generation: int) -> Recom
         if found is None:
             return None
         matched = (plain.movie_id, engine.title(plain.movie_id))
-        written = Written.of(asked, found, found.reason, matched)
+        written = RenderedResponse.of(asked, found, found.reason, matched)
         kept.put((plain.movie_id, top_n), written)
     return Recommendation(served, caller, written, generation)
 
@@ -121,7 +121,7 @@ def _quick_by_text(
     if body.count(b'"') != plain.quotes:
         return None
     found = engine.recommend(Question((Seed(text=asked.text),), asked.most), withdrawn)
-    return Recommendation(served, caller, Written.of(asked, found, found.reason), generation)
+    return Recommendation(served, caller, RenderedResponse.of(asked, found, found.reason), generation)
 
 
 def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Recommendation:
@@ -146,7 +146,7 @@ def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Re
                 reason = CANCELLED_OUT if taste.seen else NO_INTERACTIONS
     seeds += _listed(engine, asked.disliked, withdrawn, _DISLIKED)
     if reason:
-        written = Written.of(asked, Found(()), reason, matched)
+        written = RenderedResponse.of(asked, Found(()), reason, matched)
         return Recommendation(served, caller, written, generation, asked.key)
     filters = Filters(
         asked.genres,
@@ -157,7 +157,7 @@ def prepare(served: Served, asked: Asked, caller: Caller, generation: int) -> Re
     )
     question = Question(tuple(seeds), asked.most, filters, asked.diversity or 0.0, asked.explains)
     found = engine.recommend(question, withdrawn)
-    written = Written.of(asked, found, found.reason, matched)
+    written = RenderedResponse.of(asked, found, found.reason, matched)
     return Recommendation(served, caller, written, generation, asked.key)
 
 

@@ -30,7 +30,7 @@ from recommender.serializers.catalogue import (
 )
 from recommender.views.base import MoviesView
 from training.parsers import StrictJSONParser, check_length
-from training.views.base import bad_parameter, following_page, who, whole_of
+from training.views.base import bad_parameter, following_page, int_param, requesting_user
 from vigia_ml.schema import Fault, InvalidRows
 
 WITHDRAWN = {"false": False, "true": True, "any": None}
@@ -91,14 +91,14 @@ class CatalogueView(BodyView):
         withdrawn = given.get("withdrawn") or "false"
         if withdrawn not in WITHDRAWN:
             raise bad_parameter("withdrawn", f"withdrawn must be one of {', '.join(WITHDRAWN)}", withdrawn)
-        wanted = catalogue.Wanted(
+        wanted = catalogue.CatalogueQuery(
             ids=_ids(request),
             title=given.get("title") or None,
             genre=given.get("genre") or None,
-            year=whole_of(request, "year", movie_schema.LAST_YEAR),
+            year=int_param(request, "year", movie_schema.LAST_YEAR),
             language=given.get("language") or None,
             withdrawn=WITHDRAWN[withdrawn],
-            after=whole_of(request, "cursor", LARGEST),
+            after=int_param(request, "cursor", LARGEST),
             limit=_limit(request),
         )
         rows, cursor = catalogue.page(wanted)
@@ -117,7 +117,7 @@ class CatalogueView(BodyView):
             )
         else:
             found = movie_schema.read(request.data)
-        row = catalogue.add(_valid(found), by=who(request))
+        row = catalogue.add(_valid(found), by=requesting_user(request))
         here = reverse("movie", args=[row.pk], request=request)
         return Response(MovieSerializer(row).data, status=201, headers={"Location": here})
 
@@ -150,7 +150,7 @@ class MovieView(BodyView):
     )
     def put(self, request: Request, movie_id: int) -> Response:
         entry = _valid(movie_schema.read(request.data, movie_id=movie_id))
-        row, is_new = catalogue.put(entry, by=who(request))
+        row, is_new = catalogue.put(entry, by=requesting_user(request))
         return Response(MovieSerializer(row).data, status=201 if is_new else 200)
 
     @extend_schema(
@@ -161,12 +161,14 @@ class MovieView(BodyView):
     def patch(self, request: Request, movie_id: int) -> Response:
         catalogue.get(movie_id)
         changes = _valid(movie_schema.read_changes(request.data, movie_id=movie_id))
-        return Response(MovieSerializer(catalogue.change(movie_id, changes, by=who(request))).data)
+        return Response(
+            MovieSerializer(catalogue.change(movie_id, changes, by=requesting_user(request))).data
+        )
 
     @extend_schema(operation_id="withdraw_movie", request=None, responses={204: None})
     def delete(self, request: Request, movie_id: int) -> Response:
         row = catalogue.get(movie_id)
-        catalogue.withdraw([row.pk], by=who(request))
+        catalogue.withdraw([row.pk], by=requesting_user(request))
         return Response(status=204)
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> GivenMovieSerializer:
@@ -185,8 +187,8 @@ class InteractionsView(BodyView):
     def get(self, request: Request) -> Response:
         rows, cursor = recording.page(
             user=request.query_params.get("user") or None,
-            movie_id=whole_of(request, "movie_id", movie_schema.LARGEST_ID),
-            before=whole_of(request, "cursor", LARGEST),
+            movie_id=int_param(request, "movie_id", movie_schema.LARGEST_ID),
+            before=int_param(request, "cursor", LARGEST),
             limit=_limit(request),
         )
         shown = InteractionSerializer(rows, many=True).data
@@ -199,7 +201,7 @@ class InteractionsView(BodyView):
         examples=[OpenApiExample("one", INTERACTION_EXAMPLE, request_only=True)],
     )
     def post(self, request: Request) -> Response:
-        found = recording.record(request.data, by=who(request))
+        found = recording.record(request.data, by=requesting_user(request))
         return Response({"model": self.model.name, **asdict(found)})
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> GivenInteractionSerializer:
@@ -218,7 +220,7 @@ def _valid(found: Any) -> Any:
 
 
 def _limit(request: Request) -> int:
-    return min(whole_of(request, "limit", 10**6) or catalogue.PAGE, catalogue.LARGEST_PAGE)
+    return min(int_param(request, "limit", 10**6) or catalogue.PAGE, catalogue.LARGEST_PAGE)
 
 
 def _ids(request: Request) -> tuple[int, ...]:

@@ -21,7 +21,14 @@ from rest_framework.response import Response
 from core.metrics import counters
 from core.uuid7 import EPOCH
 from predictions.inference.pipeline import Answer
-from predictions.views.base import Fenced, caller_of, form_cells, respond, teach, typed_cells
+from predictions.views.base import (
+    GenerationCheckedView,
+    caller_of,
+    form_cells,
+    respond,
+    typed_cells,
+    warm_cache,
+)
 from recommender.declaration import EXAMPLE
 from recommender.interactions import feedback, feedback_parsing
 from recommender.recommendations import request as questions
@@ -42,7 +49,7 @@ from recommender.views.base import MoviesView
 from training.models import RegisteredModel
 from training.parsers import JsonBody, RawJSONParser, StrictJSONParser, check_length
 from training.serving.engine_cache import served_to
-from training.views.base import moment_of, who, whole_of
+from training.views.base import datetime_param, int_param, requesting_user
 from vigia_ml.schema import Fault, InvalidRows
 
 USUAL_WINDOW = dt.timedelta(days=7)
@@ -57,7 +64,7 @@ MOVIE_QUESTION: Final = {
 """What `/recommend` documents; it takes the questions of the newer route as well."""
 
 
-class AskingView(Fenced, MoviesView):
+class AskingView(GenerationCheckedView, MoviesView):
     """One question in, one answer out, logged before it goes out."""
 
     rights: ClassVar = {"POST": "predict", "GET": "predict"}
@@ -78,7 +85,7 @@ class AskingView(Fenced, MoviesView):
             made, given = service.answer(served, asked, caller, self.generation)
             if not given.replayed:
                 made.count("", time.perf_counter() - request._request.since)  # type: ignore[attr-defined]
-            teach(request, self.model, number, self.generation)
+            warm_cache(request, self.model, number, self.generation)
             return given
 
         return self.fenced(request, self.model, caller, once)
@@ -107,7 +114,7 @@ class RecommendationsView(AskingView):
         examples=[OpenApiExample("by title", EXAMPLE, request_only=True)],
     )
     def post(self, request: Request) -> Response:
-        return respond(self.ask(request, whole_of(request, "version", LARGEST_NUMBER)))
+        return respond(self.ask(request, int_param(request, "version", LARGEST_NUMBER)))
 
     @extend_schema(operation_id="describe_recommendations", responses=WelcomeSerializer)
     def get(self, request: Request) -> Response:
@@ -166,7 +173,7 @@ class FeedbackView(MoviesView):
     def post(self, request: Request, recommendation: uuid.UUID) -> Response:
         check_length(request, settings.PREDICT_MAX_BYTES)
         row = feedback.find(self.model, recommendation)
-        found = feedback.record(row, feedback_parsing.read(request.data), by=who(request))
+        found = feedback.record(row, feedback_parsing.read(request.data), by=requesting_user(request))
         _count(self.model, found)
         return Response(
             {
@@ -201,8 +208,8 @@ class QualityView(MoviesView):
         ],
     )
     def get(self, request: Request) -> Response:
-        until = moment_of(request, "until") or timezone.now()
-        since = moment_of(request, "since") or max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW
+        until = datetime_param(request, "until") or timezone.now()
+        since = datetime_param(request, "since") or max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW
         if not since < until or until - since > LONGEST_WINDOW:
             said = f"since must be before until, and no more than {LONGEST_WINDOW.days} days"
             raise InvalidRows([Fault("since", "out_of_bounds", said)], message=said)

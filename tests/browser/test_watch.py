@@ -42,7 +42,7 @@ def watched(db: None) -> ModelVersion:
         )
         for at, row in enumerate(rows)
     )
-    realised.add_up(version.registered_model)
+    realised.aggregate_changed_hours(version.registered_model)
     return version
 
 

@@ -180,7 +180,7 @@ class Plant:
         for process in psutil.process_iter(["cmdline"]):
             line = process.info["cmdline"] or []
             with suppress(psutil.Error):
-                if "do_job" in line and process.environ().get("VIGIA_VAR") == str(self.var):
+                if "run_job" in line and process.environ().get("VIGIA_VAR") == str(self.var):
                     found.append(process)
         return found
 
@@ -265,7 +265,7 @@ class Plant:
                 ours = psutil.Process(process.pid)
                 for each in [ours, *ours.children(recursive=True)]:
                     with suppress(psutil.Error):
-                        if "do_job" not in each.cmdline():
+                        if "run_job" not in each.cmdline():
                             each.send_signal(signal.SIGUSR2)
         time.sleep(1)
         # Two beats send one each second: what goes well is no news.

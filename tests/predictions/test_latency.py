@@ -10,7 +10,7 @@ from django.db import connection
 
 from core.metrics.counters import BOUNDS, BUCKETS
 from predictions import latency
-from predictions.latency import Keeper, quantile, quantiles
+from predictions.latency import LatencyRecorder, quantile, quantiles
 from predictions.models import AnswerTime
 from training.models import RegisteredModel
 from training.registry import lookup
@@ -33,7 +33,7 @@ def model(db: None) -> RegisteredModel:
 
 
 def test_what_several_processes_write_adds_up(model: RegisteredModel) -> None:
-    one, other = Keeper(), Keeper()
+    one, other = LatencyRecorder(), LatencyRecorder()
     one.add(model.pk, buckets(at1=3, at4=1), NOON.timestamp() + 1)
     other.add(model.pk, buckets(at1=2), NOON.timestamp() + 3599)
     other.add(model.pk, buckets(at1=7), NOON.timestamp() + 3600)
@@ -46,10 +46,10 @@ def test_what_several_processes_write_adds_up(model: RegisteredModel) -> None:
 
 
 def test_times_of_a_model_that_is_gone_are_left_out(model: RegisteredModel) -> None:
-    keeper = Keeper()
-    keeper.add(model.pk + 1_000, buckets(at1=3), NOON.timestamp())
-    keeper.add(model.pk, buckets(at1=1), NOON.timestamp())
-    assert keeper.write()
+    recorder = LatencyRecorder()
+    recorder.add(model.pk + 1_000, buckets(at1=3), NOON.timestamp())
+    recorder.add(model.pk, buckets(at1=1), NOON.timestamp())
+    assert recorder.write()
     assert AnswerTime.objects.get().requests == 1
 
 
@@ -57,31 +57,31 @@ def test_times_of_a_model_that_is_gone_are_left_out(model: RegisteredModel) -> N
 def test_while_the_database_is_away_the_numbers_wait(caplog: Any) -> None:
     lookup.sync_catalogue()
     model = RegisteredModel.objects.get(name="churn")
-    keeper = Keeper()
-    keeper.add(model.pk, buckets(at2=4), NOON.timestamp())
+    recorder = LatencyRecorder()
+    recorder.add(model.pk, buckets(at2=4), NOON.timestamp())
     port = connection.settings_dict["PORT"]
     connection.close()
     connection.settings_dict["PORT"] = "1"
     try:
-        assert not keeper.write()
-        keeper.add(model.pk, buckets(at2=1), NOON.timestamp())
-        assert not keeper.write()
+        assert not recorder.write()
+        recorder.add(model.pk, buckets(at2=1), NOON.timestamp())
+        assert not recorder.write()
     finally:
         connection.settings_dict["PORT"] = port
         connection.close()
     assert caplog.text.count("wait for the database") == 1
-    assert keeper.waiting == 5
-    assert keeper.write()
-    assert keeper.waiting == 0
+    assert recorder.waiting == 5
+    assert recorder.write()
+    assert recorder.waiting == 0
     assert AnswerTime.objects.get().requests == 5
 
 
 def test_what_waits_is_bounded_and_the_oldest_hours_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "KEPT", 3)
-    keeper = Keeper()
+    recorder = LatencyRecorder()
     for hour in range(5):
-        keeper.add(1, buckets(at0=hour + 1), hour * 3600.0)
-    assert keeper.waiting == 3 + 4 + 5
+        recorder.add(1, buckets(at0=hour + 1), hour * 3600.0)
+    assert recorder.waiting == 3 + 4 + 5
 
 
 def test_quantiles_are_interpolated_within_a_bucket() -> None:
@@ -98,11 +98,11 @@ def test_quantiles_are_interpolated_within_a_bucket() -> None:
 
 def test_quantiles_are_read_by_model_from_whole_hours(model: RegisteredModel) -> None:
     other = RegisteredModel.objects.get(name="houses")
-    keeper = Keeper()
-    keeper.add(model.pk, buckets(at2=100), NOON.timestamp())
-    keeper.add(model.pk, buckets(at5=100), NOON.timestamp() - 3600)
-    keeper.add(other.pk, buckets(at0=10), NOON.timestamp())
-    keeper.write()
+    recorder = LatencyRecorder()
+    recorder.add(model.pk, buckets(at2=100), NOON.timestamp())
+    recorder.add(model.pk, buckets(at5=100), NOON.timestamp() - 3600)
+    recorder.add(other.pk, buckets(at0=10), NOON.timestamp())
+    recorder.write()
     later = NOON + dt.timedelta(hours=1)
     found = quantiles([model.pk, other.pk, 99_999], NOON + dt.timedelta(minutes=20), later)
     assert set(found) == {model.pk, other.pk}

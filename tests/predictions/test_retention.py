@@ -96,7 +96,7 @@ def test_what_was_counted_stays_though_outcomes_come_after_the_rows_went(log: Mo
         actual=False,
         observed_at=timezone.now(),
     )
-    realised.add_up(log.registered_model)
+    realised.aggregate_changed_hours(log.registered_model)
     counting.roll_up(log.registered_model)
     assert list(january.values()) == before
     window = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 1, tzinfo=dt.UTC)]
@@ -172,7 +172,7 @@ def test_a_late_row_of_a_removed_month_does_not_wipe_what_was_counted(log: Model
         registered_model=log.registered_model, prediction_id=row.pk, actual=True, observed_at=timezone.now()
     )
     counting.recount(log.registered_model, *january)
-    realised.add_up(log.registered_model)
+    realised.aggregate_changed_hours(log.registered_model)
     assert reading.answered([log.registered_model_id], *january) == {log.registered_model_id: 3}
     [found] = realised.of_window(log.registered_model, *january, log)
     assert (found.answered, found.labelled) == (3, 3)

@@ -11,7 +11,7 @@ from django.utils import timezone
 from core.uuid7 import lowest_at
 from predictions.models import DriftFinding, DriftReview, RolledHour, Rollup
 from training.models import ModelVersion
-from vigia_ml.declaration import Watch
+from vigia_ml.declaration import MonitoringConfig
 from vigia_ml.drift import verdicts
 from vigia_ml.drift.bin_counts import Counted
 from vigia_ml.reference_profile import ColumnProfile
@@ -63,7 +63,7 @@ def reviewed(
     window = {
         name: counted(column, rows, first_bin=name in drifted) for name, column in profile.by_name.items()
     }
-    said = verdicts.review(profile, window, Watch(), None)
+    said = verdicts.review(profile, window, MonitoringConfig(), None)
     usual: dict[str, Any] = {
         "registered_model": version.registered_model,
         "version": version,

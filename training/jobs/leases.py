@@ -25,7 +25,7 @@ from django.db.models import F, Q, Value
 from django.db.models.functions import Coalesce, Concat, Now, Right
 from django.utils.module_loading import import_string
 
-from core.background import repeatedly
+from core.background import run_periodically
 from core.errors import Conflict, StoreUnavailable, is_of_the_disk
 from training.models import Job, RegisteredModel, TrainingRun
 from vigia_ml.errors import VigiaError
@@ -81,7 +81,7 @@ def kind(label: str) -> type[Job]:
     return found
 
 
-def persistently(write: Callable[[], Result]) -> Result:
+def retry_on_disconnect(write: Callable[[], Result]) -> Result:
     """Does a write again as long as the database is away, at most `PERSISTENCE_SECONDS`.
 
     The write has to be harmless when repeated: its COMMIT may have arrived although the connection broke.
@@ -133,9 +133,9 @@ class Lease:
             )
             return bool(changed)
 
-        if not persistently(write):
+        if not retry_on_disconnect(write):
             raise LeaseLost
-        if persistently(self.held().filter(cancel_requested_at__isnull=False).exists):
+        if retry_on_disconnect(self.held().filter(cancel_requested_at__isnull=False).exists):
             raise Cancelled
 
     def renew(self) -> bool:
@@ -156,7 +156,7 @@ class Lease:
         """The job's one terminal state; False when the lease was lost."""
         if status == Status.SUCCEEDED:
             fields = {"stage": "finished", "percent": 100} | fields
-        changed = persistently(
+        changed = retry_on_disconnect(
             lambda: self.held().update(status=status, error=error[:4000], finished_at=Now(), **fields)
         )
         return bool(changed)
@@ -167,10 +167,10 @@ class Lease:
     def cancel(self) -> bool:
         return self.end(Status.CANCELLED, stage="cancelled")
 
-    def give_back(self, why: str) -> bool:
+    def release_for_retry(self, why: str) -> bool:
         """For another attempt."""
         return bool(
-            persistently(
+            retry_on_disconnect(
                 lambda: self.held().update(
                     status=Status.QUEUED, lease_owner=None, lease_until=None, stage=why[:100], percent=0
                 )
@@ -180,7 +180,7 @@ class Lease:
     def kept_alive(self) -> AbstractContextManager[None]:
         """Renews the lease from a thread, because a fit may last longer than a lease."""
         every = settings.JOB_LEASE_SECONDS / RENEWALS
-        return repeatedly(self._renew, every=every, name=f"lease-{self.job_id}")
+        return run_periodically(self._renew, every=every, name=f"lease-{self.job_id}")
 
 
 def _lease() -> timedelta:
@@ -189,7 +189,7 @@ def _lease() -> timedelta:
 
 def claim(job_kind: type[Job], job_id: int) -> Lease | None:
     """Takes a job that is queued, or whose worker died; None when it is not there to be taken."""
-    return persistently(lambda: _claim(job_kind, job_id))
+    return retry_on_disconnect(lambda: _claim(job_kind, job_id))
 
 
 def _claim(job_kind: type[Job], job_id: int) -> Lease | None:

@@ -52,7 +52,7 @@ def attend(lease: Lease | None) -> None:
 
 def _watch(lease: Lease) -> bool:
     """Until the child has ended; True when it died and the job was given back."""
-    command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "do_job"]
+    command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "run_job"]
     command += [lease.kind._meta.label_lower, str(lease.job_id), str(lease.owner)]
     child = subprocess.Popen(
         command,
@@ -83,7 +83,7 @@ def _watch(lease: Lease) -> bool:
         return False
     why = _death(child.returncode)
     log.error("%s %s: %s", lease.kind._meta.label_lower, lease.job_id, why)
-    return lease.give_back(f"{why}; to be tried again")
+    return lease.release_for_retry(f"{why}; to be tried again")
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -94,7 +94,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _is_still_ours(lease: Lease) -> bool:
-    return bool(leases.persistently(lease.held().exists))
+    return bool(leases.retry_on_disconnect(lease.held().exists))
 
 
 def _death(code: int) -> str:

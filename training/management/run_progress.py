@@ -9,7 +9,7 @@ from typing import Final
 
 from django.core.management.base import CommandError
 
-from core.background import repeatedly
+from core.background import run_periodically
 from training.models import ModelVersion, TrainingRun
 from training.reports import side_by_side
 from training.runs import requests as run_requests
@@ -50,7 +50,7 @@ def _watched(run_id: int, say: Say) -> AbstractContextManager[None]:
             said.append(now)
             say(f"  {now[1]:3d} %  {now[0]}")
 
-    return repeatedly(watch, every=WATCH_SECONDS, name=f"watch-{run_id}")
+    return run_periodically(watch, every=WATCH_SECONDS, name=f"watch-{run_id}")
 
 
 def _present(made: ModelVersion, say: Say) -> None:

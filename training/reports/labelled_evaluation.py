@@ -36,7 +36,7 @@ def from_instances(model: RegisteredModel, rows: Sequence[object], *, number: in
     ------
     InvalidRows : with every fault. TooLarge : more than `settings.PREDICT_MAX_ROWS` rows.
     NoActiveVersion, UnknownVersion, ArtifactError : nothing to evaluate.
-    AskedElsewhere : not a model of rows.
+    UnsupportedForModel : not a model of rows.
     """
     providers.require_rows(model, "labelled rows")
     served = engine_cache.served(model, number)

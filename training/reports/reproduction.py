@@ -15,7 +15,7 @@ import pandas as pd
 from core import version as code
 from training import artifacts, catalogue, providers
 from training.models import ModelVersion
-from training.providers import Maker
+from training.providers import ModelProvider
 from training.reports.side_by_side import Change, mapping_changes
 from training.runs.evaluation import split_then
 from vigia_ml.declaration import ModelDeclaration, Task
@@ -118,7 +118,7 @@ def reproduce(version: ModelVersion, report: Report = lambda stage, percent: Non
     )
 
 
-def _remade(version: ModelVersion, maker: Maker, report: Report) -> Reproduction:
+def _remade(version: ModelVersion, maker: ModelProvider, report: Report) -> Reproduction:
     """Of a version that an application above makes: its bytes are the same, or they are not."""
     with artifacts.dataset_file(version.dataset) as path:
         made = providers.remake_of(maker)(path, report)

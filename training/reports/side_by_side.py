@@ -9,7 +9,7 @@ from typing import Any
 
 from training import catalogue, providers
 from training.models import ModelVersion, RegisteredModel
-from training.providers import Maker
+from training.providers import ModelProvider
 from vigia_ml.declaration import SMALLER_IS_BETTER, ModelDeclaration
 from vigia_ml.schema import Column, DatasetSchema
 
@@ -79,7 +79,7 @@ class Switch:
     libraries: list[Change]
 
 
-def declaration(model: RegisteredModel) -> ModelDeclaration | Maker | None:
+def declaration(model: RegisteredModel) -> ModelDeclaration | ModelProvider | None:
     """The catalogue's file on `model`, or what an application above says of it; None when it is declared no
     longer."""
     return catalogue.get(model.name) if model.name in catalogue.names() else providers.find(model.name)
@@ -88,7 +88,7 @@ def declaration(model: RegisteredModel) -> ModelDeclaration | Maker | None:
 def primary_metric(model: RegisteredModel) -> str | None:
     """The metric that decides, of the active version where versions differ in it."""
     declared = declaration(model)
-    if isinstance(declared, Maker):
+    if isinstance(declared, ModelProvider):
         active = model.active_version
         return declared.primary_of(active.metrics if active else {})
     return declared.primary_metric if declared else None
@@ -108,7 +108,7 @@ def metric_rows(model: RegisteredModel, columns: Sequence[Metrics]) -> list[Metr
         if not known:
             continue
         down = name in SMALLER_IS_BETTER or (
-            isinstance(declared, Maker) and name in declared.smaller_is_better
+            isinstance(declared, ModelProvider) and name in declared.smaller_is_better
         )
         top = min(known) if down else max(known)
         differ = len(known) > 1 and min(known) != max(known)

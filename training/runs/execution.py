@@ -24,7 +24,7 @@ from training.models import (
     RegisteredModel,
     TrainingRun,
 )
-from training.providers import Made
+from training.providers import BuildResult
 from training.registry import activation, answers_check
 from training.runs import assembly, evaluation
 from vigia_ml import notes
@@ -45,12 +45,12 @@ class ActiveChanged(Exception):
 class _Stored:
     """What a run has made, with its bytes in the store."""
 
-    made: Made
+    made: BuildResult
     artifact: artifacts.Stored
     compiled: artifacts.Stored | None
 
     @classmethod
-    def of(cls, made: Made) -> _Stored:
+    def of(cls, made: BuildResult) -> _Stored:
         compiled = artifacts.store(made.compiled) if made.compiled is not None else None
         return cls(made, artifacts.store(made.artifact), compiled)
 
@@ -69,17 +69,19 @@ def train(lease: Lease) -> None:
     maker = providers.find(run.registered_model.name)
     if maker is not None:
         with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
-            made = providers.make_of(maker)(run, lease.report, Path(directory))
-        _become(lease, run, made, run.registered_model.active_version)
+            made = providers.build_of(maker)(run, lease.report, Path(directory))
+        _store_and_finish(lease, run, made, run.registered_model.active_version)
         return
     declared = catalogue.get(run.registered_model.name)
     finished = False
     while not finished:
         active = run.registered_model.active_version
-        finished = _become(lease, run, _fit(lease, run, declared, active), active)
+        finished = _store_and_finish(lease, run, _fit(lease, run, declared, active), active)
 
 
-def _fit(lease: Lease, run: TrainingRun, declared: ModelDeclaration, active: ModelVersion | None) -> Made:
+def _fit(
+    lease: Lease, run: TrainingRun, declared: ModelDeclaration, active: ModelVersion | None
+) -> BuildResult:
     """A model of rows: collected, fitted, compiled, judged."""
     lease.report("collecting rows", 5)
     assembled = assembly.assemble(run, declared.schema, active)
@@ -102,7 +104,7 @@ def _fit(lease: Lease, run: TrainingRun, declared: ModelDeclaration, active: Mod
     lease.report("judging", 84)
     with in_words(f"judging {declared.name}'s pipeline"):
         judged = evaluation.judge(run.registered_model, declared, fitted, choice, artifact)
-    return Made(
+    return BuildResult(
         dataset=dataset,
         artifact=artifact,
         compiled=choice.compiled,
@@ -126,7 +128,7 @@ def _fit(lease: Lease, run: TrainingRun, declared: ModelDeclaration, active: Mod
     )
 
 
-def _become(lease: Lease, run: TrainingRun, made: Made, active: ModelVersion | None) -> bool:
+def _store_and_finish(lease: Lease, run: TrainingRun, made: BuildResult, active: ModelVersion | None) -> bool:
     """Stores, compares and finishes; False when an append must start anew, because another run's rows became
     the active version's meanwhile and would be lost."""
     lease.report("storing", 88)
@@ -136,7 +138,7 @@ def _become(lease: Lease, run: TrainingRun, made: Made, active: ModelVersion | N
         lease.report("comparing with the active version", 90)
         gate = made.verdict(active)
         try:
-            leases.persistently(partial(_finish, lease, run, stored, gate, active))
+            leases.retry_on_disconnect(partial(_finish, lease, run, stored, gate, active))
         except ActiveChanged:
             active = run.registered_model.active_version
             if run.mode == TrainingRun.Mode.APPEND and active is not None and active.dataset_id != base:
@@ -213,7 +215,9 @@ def _finish(
         )
 
 
-def _held_back(run: TrainingRun, made: Made, created: ModelVersion, active: ModelVersion | None) -> str:
+def _held_back(
+    run: TrainingRun, made: BuildResult, created: ModelVersion, active: ModelVersion | None
+) -> str:
     """Why `if_better` makes no new active version of it; empty where nothing speaks against it.
 
     Without new rows, another file, other libraries or a search it can be no better than the active version.

@@ -19,7 +19,7 @@ from core.errors import ArtifactError, ArtifactPruned, NoActiveVersion, UnknownV
 from training import artifacts
 from training.models import ModelVersion, RegisteredModel, Rollout
 from training.serving import routing
-from training.serving.routing import Named
+from training.serving.routing import RoutedVersion
 from vigia_ml.engines import Engine
 from vigia_ml.schema import DatasetSchema
 from vigia_ml.schema.row_decoder import CompiledSchema
@@ -75,11 +75,11 @@ def served(model: RegisteredModel, number: int | None = None) -> Served:
 
 def served_to(
     model: RegisteredModel, number: int | None, client_id: int | None, generation: int
-) -> tuple[Served, Named]:
+) -> tuple[Served, RoutedVersion]:
     """What answers this client: version `number`, or the active one or its canary; and what it is named as.
 
-    A canary that cannot be loaded fails nobody: the active version answers in its stead, for a while without
-    another try, and `Named.instead_of` says so.
+    A canary that cannot be loaded fails nobody: the active version answers in its place, for a while without
+    another try, and `RoutedVersion.instead_of` says so.
 
     Parameters
     ----------
@@ -105,10 +105,10 @@ def served_to(
         raise  # the database's trouble is not the canary's
     except Exception as error:  # whatever the store or a library raises, it harms nobody
         log.error("the canary of %s cannot answer, the active version does: %r", model.name, error)
-        known.doubt(named.version_id)
-        stead = known.find_version(model.name, number, client_id)
-        assert stead is not None
-        return ready(stead.version_id), stead
+        known.mark_unavailable(named.version_id)
+        fallback = known.find_version(model.name, number, client_id)
+        assert fallback is not None
+        return ready(fallback.version_id), fallback
 
 
 def peek(version_id: int) -> Served | None:

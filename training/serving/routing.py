@@ -26,7 +26,7 @@ FENCE: Final = 22_121
 """Class of the advisory lock at which log statements and changes meet; see the migration `generation`."""
 KEYS_KEPT: Final = 50_000  # per process; some 400 bytes each
 KEPT_VERSIONS: Final = 50_000
-DOUBT_SECONDS: Final = 30.0
+UNAVAILABLE_SECONDS: Final = 30.0
 LONGEST_KEY: Final = 200
 
 Found = TypeVar("Found")
@@ -53,7 +53,7 @@ class Shadow:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class RoutedVersion:
     """A version by the name it was asked under.
 
     shadow : what runs beside it. canary : the rollout by which this version answers.
@@ -71,12 +71,12 @@ class Named:
 class Arms:
     """What answers under one name: the active version (or the one asked for by number), or a canary.
 
-    threshold : see `training.serving.canary_assignment`. stead : what answers while the canary cannot.
+    threshold : see `training.serving.canary_assignment`. fallback : what answers while the canary cannot.
     """
 
-    active: Named
-    canary: Named | None = None
-    stead: Named | None = None
+    active: RoutedVersion
+    canary: RoutedVersion | None = None
+    fallback: RoutedVersion | None = None
     threshold: int = 0
 
 
@@ -107,12 +107,12 @@ class Snapshot:
                 self._clients[hash_token(key)] = found
         return found
 
-    def peek_version(self, model: str, number: int | None, client_id: int | None) -> Named | None:
+    def peek_version(self, model: str, number: int | None, client_id: int | None) -> RoutedVersion | None:
         """What answers this client under a model's name, or version `number`, if it was looked up before."""
         arms = self._versions.get((model, number))
         return None if arms is None else self._arm(arms, client_id)
 
-    def find_version(self, model: str, number: int | None, client_id: int | None) -> Named | None:
+    def find_version(self, model: str, number: int | None, client_id: int | None) -> RoutedVersion | None:
         """The active version of a model or, for some clients, its canary; or version `number`; None when
         there is none."""
         arms = self._versions.get((model, number))
@@ -125,17 +125,17 @@ class Snapshot:
             self._versions[model, number] = arms
         return self._arm(arms, client_id)
 
-    def doubt(self, version_id: int) -> None:
-        """The version could not be loaded: for `DOUBT_SECONDS` it is no canary in this process."""
-        self._doubted[version_id] = time.monotonic() + DOUBT_SECONDS
+    def mark_unavailable(self, version_id: int) -> None:
+        """The version could not be loaded: for `UNAVAILABLE_SECONDS` it is no canary in this process."""
+        self._doubted[version_id] = time.monotonic() + UNAVAILABLE_SECONDS
 
-    def _arm(self, arms: Arms, client_id: int | None) -> Named:
+    def _arm(self, arms: Arms, client_id: int | None) -> RoutedVersion:
         canary = arms.canary
         if canary is None or not canary_assignment.is_in(canary.version_id, client_id, arms.threshold):
             return arms.active
         if self._doubted and self._doubted.get(canary.version_id, 0.0) > time.monotonic():
-            assert arms.stead is not None
-            return arms.stead
+            assert arms.fallback is not None
+            return arms.fallback
         return canary
 
 
@@ -210,7 +210,7 @@ def _arms_of(model: str, number: int | None) -> Arms | None:
         return None
     model_id, version_id = found
     if number is not None:  # asked for by its number, a version is neither a canary nor shadowed
-        return Arms(Named(model_id, version_id))
+        return Arms(RoutedVersion(model_id, version_id))
     running = Rollout.objects.filter(registered_model_id=model_id, stopped_at=None)
     by_kind = {
         kind: (pk, tried, percent)
@@ -219,10 +219,10 @@ def _arms_of(model: str, number: int | None) -> Arms | None:
     shadow = None
     if Rollout.Kind.SHADOW in by_kind:
         shadow = Shadow(*by_kind[Rollout.Kind.SHADOW][:2])
-    active = Named(model_id, version_id, shadow)
+    active = RoutedVersion(model_id, version_id, shadow)
     if Rollout.Kind.CANARY not in by_kind:
         return Arms(active)
     rollout_id, tried, percent = by_kind[Rollout.Kind.CANARY]
-    canary = Named(model_id, tried, canary=rollout_id)
-    stead = Named(model_id, version_id, instead_of=rollout_id)
-    return Arms(active, canary, stead, canary_assignment.threshold(percent or 0.0))
+    canary = RoutedVersion(model_id, tried, canary=rollout_id)
+    fallback = RoutedVersion(model_id, version_id, instead_of=rollout_id)
+    return Arms(active, canary, fallback, canary_assignment.threshold(percent or 0.0))

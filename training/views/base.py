@@ -58,7 +58,7 @@ class ModelView(IdempotentView):
         return super().finalize_response(request, response, *args, **kwargs)
 
 
-def who(request: Request) -> User:
+def requesting_user(request: Request) -> User:
     """The user behind the request; the permissions let nobody else through."""
     assert isinstance(request.user, User)
     return request.user
@@ -87,7 +87,7 @@ CSV_PARAMETERS: Final = [
 ]
 
 
-def moment_of(request: Request, name: str) -> Any:
+def datetime_param(request: Request, name: str) -> Any:
     """A time from the query string (ISO 8601; UTC where it names no zone), or None where it is not there.
 
     An empty one is refused: it comes from a variable that was not set, and the default would answer another
@@ -118,7 +118,7 @@ def _in_utc(moment: dt.datetime) -> dt.datetime:
         return end.replace(tzinfo=dt.UTC)
 
 
-def whole_of(request: Request, name: str, largest: int) -> int | None:
+def int_param(request: Request, name: str, largest: int) -> int | None:
     """A whole number from 1 on from the query string, or None where it is not there."""
     given = request.query_params.get(name)
     if given is None:
@@ -135,7 +135,7 @@ def bad_parameter(name: str, message: str, given: str) -> InvalidRows:
 
 def before(rows: QuerySet[Row, Row], request: Request, field: str) -> QuerySet[Row, Row]:
     """One page of rows, those below ``?before=``."""
-    given = whole_of(request, "before", 2**63 - 1)
+    given = int_param(request, "before", 2**63 - 1)
     if given is not None:
         rows = rows.filter(**{f"{field}__lt": given})
     return rows.order_by(f"-{field}")[:PAGE]

@@ -21,7 +21,7 @@ from training.serializers import (
     EvaluationRequestSerializer,
     EvaluationSerializer,
 )
-from training.views.base import CSV_PARAMETERS, ModelView, csv_dialect, who
+from training.views.base import CSV_PARAMETERS, ModelView, csv_dialect, requesting_user
 from training.views.prefer_wait import JobResponse
 from vigia_ml.errors import Malformed
 from vigia_ml.schema import Fault, InvalidRows
@@ -70,7 +70,7 @@ class ComparisonsView(ModelView):
     def post(self, request: Request, model: str, number: int) -> Response:
         version = lookup.get_version(self.model, number)
         other = lookup.get_version(self.model, _with(request.data))
-        job, new = comparison_requests.request(version, other, by=who(request))
+        job, new = comparison_requests.request(version, other, by=requesting_user(request))
         if new:
             queueing.enqueue(job)
         address = reverse("comparison", args=[self.model.name, number, job.pk], request=request)

@@ -22,7 +22,7 @@ from training.serializers import (
     VersionSerializer,
     VersionSummarySerializer,
 )
-from training.views.base import ModelView, before, moment_of, who
+from training.views.base import ModelView, before, datetime_param, requesting_user
 from training.views.idempotent import CommittedResponse
 
 
@@ -74,7 +74,7 @@ class ActiveView(ModelView):
         parameters=[OpenApiParameter("at", OpenApiTypes.DATETIME, description="ISO 8601 time.")],
     )
     def get(self, request: Request, model: str) -> Response:
-        moment = moment_of(request, "at")
+        moment = datetime_param(request, "at")
         found = activation.active_at(self.model, moment)
         if found is None:
             when = "yet" if moment is None else f"at {moment.isoformat()}"
@@ -94,7 +94,7 @@ class ActivateView(ModelView):
         asked.is_valid(raise_exception=True)
         done = activation.activate(
             version,
-            by=who(request),
+            by=requesting_user(request),
             reason=asked.validated_data["reason"],
             override=asked.validated_data["override"],
         )
@@ -113,7 +113,9 @@ class RollbackView(ModelView):
     def post(self, request: Request, model: str) -> Response:
         asked = ReasonSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        done = activation.rollback(self.model, by=who(request), reason=asked.validated_data["reason"])
+        done = activation.rollback(
+            self.model, by=requesting_user(request), reason=asked.validated_data["reason"]
+        )
         return CommittedResponse(lambda: ActivationSerializer(done).data)
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> ReasonSerializer:

@@ -19,11 +19,11 @@ from training.access import permissions
 from training.jobs import leases
 from training.models import RegisteredModel, TrainingRun
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
-from training.providers import AskedElsewhere, Maker
+from training.providers import ModelProvider, UnsupportedForModel
 from training.runs import requests as run_requests
 from training.runs import row_sources, uploads
 from training.serializers import REPEAT, TrainingRequestSerializer, TrainingRunSerializer
-from training.views.base import CSV_PARAMETERS, ModelView, before, csv_dialect, who
+from training.views.base import CSV_PARAMETERS, ModelView, before, csv_dialect, requesting_user
 from training.views.prefer_wait import JobResponse
 from vigia_ml.errors import Malformed
 from vigia_ml.schema import Fault, InvalidRows
@@ -59,7 +59,7 @@ class TrainingRunsView(ModelView):
         ],
     )
     def post(self, request: Request, model: str) -> Response:
-        data, by = request.data, who(request)
+        data, by = request.data, requesting_user(request)
         maker = providers.find(self.model.name)
         if maker is not None:
             _check_source(data, maker)
@@ -124,7 +124,7 @@ class CancelRunView(ModelView):
 
     @extend_schema(request=None, responses={202: TrainingRunSerializer}, operation_id="cancel_training_run")
     def post(self, request: Request, model: str, run: int) -> Response:
-        found = leases.request_cancel(run_of(self.model, run), by=who(request))
+        found = leases.request_cancel(run_of(self.model, run), by=requesting_user(request))
         return Response(shown(request, found), status=202)
 
 
@@ -175,11 +175,11 @@ def _repeat(request: Request, data: Any) -> bool:
     raise InvalidRows([Fault("repeat", "not_a_boolean", said)], message=said)
 
 
-def _check_source(data: Any, maker: Maker) -> None:
+def _check_source(data: Any, maker: ModelProvider) -> None:
     """Of a model of an application above: rows do not come with the request."""
     if not isinstance(data, dict):
         said = f"{maker.name} takes no rows here: send {json.dumps(maker.source)}"
-        raise AskedElsewhere(f"{said}; it answers at {maker.asked_at}")
+        raise UnsupportedForModel(f"{said}; it answers at {maker.asked_at}")
     for name, value in data.items():
         wanted = maker.source.get(name)
         if wanted is None or value != wanted:

@@ -62,7 +62,7 @@ def _psi(reference: Floats, window: Floats, smoothing: float) -> Floats:
     return found
 
 
-def by_chance(reference: Whole, window: Whole) -> float:
+def expected_psi(reference: Whole, window: Whole) -> float:
     """What the index comes to, on average, without any drift: (B - 1)(1/n + 1/m) for B bins, n and m rows.
 
     Without drift it is distributed as (1/n + 1/m) times chi-square with B - 1 degrees of freedom (Yurdakul,
@@ -74,7 +74,7 @@ def by_chance(reference: Whole, window: Whole) -> float:
 
 def adjusted_psi(reference: Whole, window: Whole) -> float:
     """The index less what chance makes of it; about zero without drift, however few the rows."""
-    return psi(reference, window) - by_chance(reference, window)
+    return psi(reference, window) - expected_psi(reference, window)
 
 
 def _scale(reference: Whole, window: Whole) -> float:
@@ -84,7 +84,7 @@ def _scale(reference: Whole, window: Whole) -> float:
 def psi_p_value(reference: Whole, window: Whole, *, name: str = "", draws: int = DRAWS) -> float:
     """The probability of an index as large as this one, or larger, without drift.
 
-    From the chi-square distribution (see `by_chance`) where each bin may expect `FEWEST_EXPECTED` rows on
+    From the chi-square distribution (see `expected_psi`) where each bin may expect `FEWEST_EXPECTED` rows on
     both sides; else by drawing windows out of both together without replacement, at most `draws` times: that
     is how windows come about without drift, whatever the shares are, so the p-value is exact but for its
     resolution of 1 / (draws + 1). Drawing ends early by the rule of Besag and Clifford ("Sequential Monte

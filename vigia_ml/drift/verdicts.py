@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from vigia_ml.bins import Bins
-from vigia_ml.declaration import Watch
+from vigia_ml.declaration import MonitoringConfig
 from vigia_ml.drift import statistics
 from vigia_ml.drift.bin_counts import Counted, Whole
 from vigia_ml.reference_profile import PREDICTION, PROBABILITY, ColumnProfile, Profile
@@ -81,7 +81,7 @@ class Reviewed:
 def review(
     profile: Profile,
     window: Mapping[str, Counted],
-    watch: Watch,
+    watch: MonitoringConfig,
     importance: Mapping[str, float] | None = None,
 ) -> Reviewed:
     """A window of the log beside the reference profile.
@@ -115,7 +115,7 @@ def review(
     return reviewed
 
 
-def _draws_wanted(found: Sequence[Finding], draws: int, watch: Watch) -> int:
+def _draws_wanted(found: Sequence[Finding], draws: int, watch: MonitoringConfig) -> int:
     """So many that p-values no draw came up to can be as small as the correction asks of them.
 
     It asks of k columns at the smallest p-value of m that this be at most k/m of the significance: the fewer
@@ -143,7 +143,7 @@ def _importance_shares(profile: Profile, importance: Mapping[str, float] | None)
 def compared(
     column: ColumnProfile,
     counted: Counted | None,
-    watch: Watch,
+    watch: MonitoringConfig,
     *,
     importance: float | None = None,
     draws: int = statistics.DRAWS,
@@ -238,7 +238,7 @@ def _shares(column: ColumnProfile, reference: Whole, counts: Whole) -> dict[str,
     return found
 
 
-def judged(found: Sequence[Finding], watch: Watch) -> Reviewed:
+def judged(found: Sequence[Finding], watch: MonitoringConfig) -> Reviewed:
     """The verdicts on all columns and answers together, and on the model."""
     tested = [each for each in found if each.p_value is not None]
     adjusted = statistics.benjamini_hochberg(np.array([each.p_value for each in tested], dtype=np.float64))
@@ -253,7 +253,7 @@ def judged(found: Sequence[Finding], watch: Watch) -> Reviewed:
     return Reviewed(verdict, reason, findings)
 
 
-def _verdict(finding: Finding, p_value: float, watch: Watch) -> str:
+def _verdict(finding: Finding, p_value: float, watch: MonitoringConfig) -> str:
     if p_value > watch.significance:
         return STABLE
     assert finding.adjusted_psi is not None
@@ -263,7 +263,7 @@ def _verdict(finding: Finding, p_value: float, watch: Watch) -> str:
 # -- the model -----------------------------------------------------------------------------------------
 
 
-def _of_model(findings: Sequence[Finding], watch: Watch) -> tuple[str, str]:
+def _of_model(findings: Sequence[Finding], watch: MonitoringConfig) -> tuple[str, str]:
     """The verdict and why. Drift of the answers is the model's own: they already weigh the columns as the
     model does. A column has to matter: by its importance where that is known."""
     if all(each.verdict == INSUFFICIENT for each in findings):

@@ -114,7 +114,7 @@ class Flusher:
         by_class = {_label(value): rows for value, rows in found.classes.items()} or {"": found.rows}
         for label, rows in by_class.items():
             tell.add("vigia_predictions_total", (served.model_name, version, label), rows)
-        latency.keeper().add(served.model_id, found.buckets, time.time())
+        latency.recorder().add(served.model_id, found.buckets, time.time())
 
     def _look_at_the_log(self) -> None:
         writer, asker = prediction_log.current(), shadow_worker.current()
@@ -191,8 +191,8 @@ def start() -> None:
     looks for what is wrong, and logs it."""
     flusher()
     _repeated.append(Repeated("metrics", FLUSH_SECONDS, flusher().flush))
-    keeper = latency.keeper()
-    _repeated.append(Repeated("answer-times", latency.WRITE_SECONDS, keeper.write))
+    recorder = latency.recorder()
+    _repeated.append(Repeated("answer-times", latency.WRITE_SECONDS, recorder.write))
     _repeated.append(Repeated("health", health.WATCH_SECONDS, health.watch))
 
 

@@ -82,7 +82,7 @@ def with_outcomes(version: ModelVersion, count: int) -> None:
         )
         for at, row in enumerate(rows)
     )
-    realised.add_up(version.registered_model)
+    realised.aggregate_changed_hours(version.registered_model)
 
 
 # -- the dashboard -------------------------------------------------------------------------------------

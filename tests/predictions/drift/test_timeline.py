@@ -16,7 +16,7 @@ from tests.predictions.admin.test_log import answered
 from tests.predictions.watched import HOUR, roll, this_hour
 from tests.trained import train_sample
 from training.models import ModelVersion
-from vigia_ml.declaration import Watch
+from vigia_ml.declaration import MonitoringConfig
 
 DAY = dt.timedelta(days=1)
 
@@ -67,7 +67,7 @@ def test_what_moved_most_comes_first_and_a_few_rows_say_nothing(churn: ModelVers
     roll(churn, now - 2 * HOUR, 300, drifted=("tenure",))
     roll(churn, now - HOUR, 20, drifted=("contract",))
     window = timeline.between(now - 4 * HOUR, now)
-    moved = timeline.moved(churn, window, Watch())
+    moved = timeline.moved(churn, window, MonitoringConfig())
     assert moved.rows == 620
     first = moved.lines[0]
     assert first.column.name == "tenure"
@@ -86,7 +86,7 @@ def test_what_moved_most_comes_first_and_a_few_rows_say_nothing(churn: ModelVers
 
 @pytest.mark.django_db
 def test_a_version_that_answered_nothing_has_lines_without_cells(churn: ModelVersion) -> None:
-    moved = timeline.moved(churn, timeline.latest(DAY, this_hour()), Watch())
+    moved = timeline.moved(churn, timeline.latest(DAY, this_hour()), MonitoringConfig())
     assert moved.rows == 0 and all(line.whole is None and not any(line.cells) for line in moved.lines)
     assert sum(bar.window for bar in moved.lines[0].bars) == 0
 

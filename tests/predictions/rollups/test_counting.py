@@ -634,7 +634,7 @@ def explained(*questions: Any) -> Iterator[str]:
 
 def said(*words: str) -> list[str]:
     out = io.StringIO()
-    call_command("roll_up", *words, stdout=out)
+    call_command("update_rollups", *words, stdout=out)
     return out.getvalue().splitlines()
 
 

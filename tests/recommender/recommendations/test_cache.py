@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from recommender.recommendations.cache import Kept
-from recommender.recommendations.response import Written
+from recommender.recommendations.response import RenderedResponse
 
 NOBODY: frozenset[int] = frozenset()
 
 
-def written(size: int) -> Written:
-    return Written(b"", b"", b"x" * size, empty=False)
+def written(size: int) -> RenderedResponse:
+    return RenderedResponse(b"", b"", b"x" * size, empty=False)
 
 
 def test_what_is_asked_for_stays_and_the_rest_makes_room() -> None:

@@ -341,7 +341,7 @@ def test_what_exists_for_rows_alone_says_where_to_ask(movies: ModelVersion, api:
     ):
         arguments = {} if method == "get" else {"data": json.dumps(body), "content_type": "application/json"}
         answer = getattr(api, method)(address, **arguments)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "asked_elsewhere"), address
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "unsupported_for_model"), address
         assert ADDRESS in answer.json()["error"]["message"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.training.management.test_load_dataset import DECLARATION
 from training import catalogue
 from training.transformers import text as forwarded
-from vigia_ml import ModelDeclaration, Watch
+from vigia_ml import ModelDeclaration, MonitoringConfig
 from vigia_ml.transformers.text import CleanText
 
 TODAY = (
@@ -33,14 +33,14 @@ def test_a_file_that_startmodel_wrote_before_is_read_with_a_warning_for_each_lin
         declared = catalogue.get("fruit")
 
     assert isinstance(declared, ModelDeclaration)
-    assert declared.watch == Watch(psi=0.2)
+    assert declared.watch == MonitoringConfig(psi=0.2)
     said = [(each.category, str(each.message), Path(each.filename).name) for each in caught]
     assert said == [
         (DeprecationWarning, f"training.{module} moved: write `from vigia_ml import {name}`", "fruit.py")
         for module, name in (
             ("declaration", "Gate"),
             ("declaration", "ModelDeclaration"),
-            ("declaration", "Watch"),
+            ("declaration", "MonitoringConfig"),
             ("schema", "Column"),
             ("schema", "DatasetSchema"),
         )

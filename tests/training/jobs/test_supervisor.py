@@ -67,7 +67,7 @@ def doing(run: TrainingRun) -> list[psutil.Process]:
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             line = process.cmdline()
-            if "do_job" in line and line[line.index("do_job") + 2] == str(run.pk):
+            if "run_job" in line and line[line.index("run_job") + 2] == str(run.pk):
                 found.append(process)
     return found
 
@@ -326,7 +326,7 @@ def test_the_last_words_of_a_job_are_kept_though_it_has_ended(
 
 def test_nothing_swallows_the_soft_limit(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Least of all what lets scikit-learn serve a version when its compilation raises anything."""
-    from training.management.commands.do_job import TimeIsUp
+    from training.management.commands.run_job import TimeIsUp
     from vigia_ml.engines import selection
 
     def late(*given: Any) -> Any:

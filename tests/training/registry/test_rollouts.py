@@ -285,7 +285,7 @@ def test_a_doubted_canary_answers_nobody_for_a_while(candidate: ModelVersion, ch
     rollout = begin(candidate, "canary", percent=100.0)
     known = routing.Snapshot(1)
     assert known.find_version("churn", None, 5).version_id == candidate.pk
-    known.doubt(candidate.pk)
+    known.mark_unavailable(candidate.pk)
     named = known.peek_version("churn", None, 5)
     assert (named.version_id, named.instead_of, named.shadow) == (churn.pk, rollout.pk, None)
     assert known.find_version("churn", 2, 5).version_id == candidate.pk

@@ -33,7 +33,7 @@ def test_the_index_is_the_sum_one_writes_down_by_hand() -> None:
         for r, w in [(50.5 / 101.5, 30.5 / 101.5), (30.5 / 101.5,) * 2, (20.5 / 101.5, 40.5 / 101.5)]
     )
     assert statistics.psi(reference, window) == pytest.approx(by_hand)
-    assert statistics.by_chance(reference, window) == pytest.approx(2 * (1 / 100 + 1 / 100))
+    assert statistics.expected_psi(reference, window) == pytest.approx(2 * (1 / 100 + 1 / 100))
     assert statistics.adjusted_psi(reference, window) == pytest.approx(by_hand - 0.04)
 
 
@@ -41,13 +41,13 @@ def test_the_example_of_the_page_comes_out_as_it_says() -> None:
     reference, window = np.array([500, 300, 200]), np.array([30, 30, 40])
     assert statistics.psi(reference, window, 0) == pytest.approx(0.2408, abs=5e-5)
     assert statistics.psi(reference, window) == pytest.approx(0.2385, abs=5e-5)
-    assert statistics.by_chance(reference, window) == pytest.approx(0.022)
+    assert statistics.expected_psi(reference, window) == pytest.approx(0.022)
     assert statistics.adjusted_psi(reference, window) == pytest.approx(0.2165, abs=5e-5)
     assert statistics.psi_p_value(reference, window) == pytest.approx(0.00002, abs=5e-6)
     assert statistics.kolmogorov_smirnov(reference, window) == pytest.approx(0.2)
     assert statistics.jensen_shannon(reference, window) == pytest.approx(0.172, abs=5e-4)
     tenths = np.full(10, 500), np.full(10, 5)
-    assert statistics.by_chance(*tenths) == pytest.approx(0.18, abs=0.005)
+    assert statistics.expected_psi(*tenths) == pytest.approx(0.18, abs=0.005)
 
 
 def test_bins_that_are_empty_on_both_sides_change_nothing() -> None:
@@ -73,7 +73,7 @@ def test_a_level_that_the_reference_never_saw_makes_a_finite_index() -> None:
 
 def test_one_bin_alone_says_nothing() -> None:
     one, other = np.array([0, 40, 0]), np.array([0, 7, 0])
-    assert statistics.psi(one, other) == statistics.by_chance(one, other) == 0
+    assert statistics.psi(one, other) == statistics.expected_psi(one, other) == 0
     assert statistics.psi_p_value(one, other) == statistics.chi_square_p_value(one, other) == 1
     assert statistics.kolmogorov_smirnov(one, other) == statistics.jensen_shannon(one, other) == 0
 

@@ -17,7 +17,7 @@ import pytest
 
 from bench import drift_simulation as simulation
 from predictions.models import DriftFinding
-from vigia_ml.declaration import Watch
+from vigia_ml.declaration import MonitoringConfig
 from vigia_ml.drift.bin_counts import Counted
 from vigia_ml.drift.verdicts import Finding, Reviewed, review
 from vigia_ml.evaluation import Answers
@@ -25,7 +25,7 @@ from vigia_ml.reference_profile import PREDICTION, PROBABILITY, Profile, of_answ
 from vigia_ml.schema import Column
 
 RNG = np.random.default_rng(31)
-WATCH = Watch()
+WATCH = MonitoringConfig()
 ROWS = 2_000
 COLUMNS = {
     "age": RNG.normal(40, 10, ROWS),
@@ -119,9 +119,9 @@ def test_a_significant_but_small_shift_is_a_notice() -> None:
 
 def test_thresholds_are_the_declarations() -> None:
     window = drawn(5_000, age=np.random.default_rng(3).normal(41.5, 10, 5_000))
-    assert review(PROFILE, window, Watch(psi=0.01), None).verdict == "drift"
-    assert review(PROFILE, window, Watch(significance=1e-12), None).verdict == "stable"
-    assert review(PROFILE, window, Watch(minimum_rows=5_001), None).verdict == "insufficient"
+    assert review(PROFILE, window, MonitoringConfig(psi=0.01), None).verdict == "drift"
+    assert review(PROFILE, window, MonitoringConfig(significance=1e-12), None).verdict == "stable"
+    assert review(PROFILE, window, MonitoringConfig(minimum_rows=5_001), None).verdict == "insufficient"
 
 
 def test_importance_decides_whether_a_column_is_the_models_drift() -> None:
@@ -172,7 +172,7 @@ def test_few_rows_say_nothing_and_no_rows_even_less() -> None:
         "insufficient", 49, None, None, None,
     )  # fmt: skip
     assert age.missing == 0
-    none = review(PROFILE, {}, Watch(minimum_rows=0), None)
+    none = review(PROFILE, {}, MonitoringConfig(minimum_rows=0), None)
     assert (none.verdict, none.reason[:6]) == ("insufficient", "0 rows")
     assert by_column(none)["age"].missing is by_column(none)["age"].outside is None
     assert sum(by_column(none)["age"].bins["window"]) == 0
@@ -391,7 +391,7 @@ def many(columns: int, moved: int, rows: int = 50) -> tuple[Profile, dict[str, C
 @pytest.mark.parametrize(("significance", "moved"), [(0.05, 1), (0.01, 1), (0.01, 3), (0.05, 1_010)])
 def test_of_a_thousand_columns_those_that_moved_are_found(significance: float, moved: int) -> None:
     profile, window = many(1_010, moved)
-    watch = Watch(significance=significance)
+    watch = MonitoringConfig(significance=significance)
     begun = time.process_time()
     found = review(profile, window, watch)
     assert time.process_time() - begun < 20

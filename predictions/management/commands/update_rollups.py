@@ -1,4 +1,4 @@
-"""Counts the log into its rollups: ``manage.py roll_up [MODEL] [--recount --since TIME [--until TIME]]``."""
+"""``manage.py update_rollups [MODEL] [--recount --since TIME [--until TIME]]``: counts the log."""
 
 from __future__ import annotations
 

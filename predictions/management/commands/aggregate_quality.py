@@ -1,4 +1,4 @@
-"""Adds up what became of predictions: ``manage.py add_up_quality [MODEL] [--all]``."""
+"""Adds up what became of predictions: ``manage.py aggregate_quality [MODEL] [--all]``."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         for model in self._models(options["model"]):
             if options["all"]:
-                realised.mark_all(model)
-            hours = realised.add_up(model, rested=False)
+                realised.mark_all_hours_dirty(model)
+            hours = realised.aggregate_changed_hours(model, rested=False)
             self.stdout.write(f"{model.name}: {hours} hours added up")
 
     def _models(self, name: str | None) -> list[RegisteredModel]:
