@@ -3,7 +3,7 @@
     python tools/wording.py [PATH ...]
 
 It reads docstrings and comments of Python files, and the text of Markdown files. Code blocks, quoted names
-in backticks and tables' code are left out. Each pattern stands for a construction that readers had to read twice.
+in backticks and code in tables are left out. Each pattern is a construction that readers had to read twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ ANYWHERE: Final = re.compile(
     re.IGNORECASE,
 )
 SENTENCE_START: Final = re.compile(r"(?:Who|Whose|Whom|What|Of|That which)\b(?![^.?!]*\?)")
-FIRST_LINE: Final = re.compile(r"(?:Who|Whose|What|Where|How|Why|When|Of|For|With|In|On|At|From|All|Those|That)\b")
+FIRST_LINE: Final = re.compile(
+    r"(?:Who|Whose|What|Where|How|Why|When|Of|For|With|In|On|At|From|All|Those|That)\b"
+)
 FIRST_LINE_ALLOWED: Final = re.compile(r"(?:All tests|In memory)\b")
 SKIPPED: Final = {".venv", "var", "migrations", "samples", "images", "decisions", "node_modules", ".git"}
 
@@ -70,7 +72,9 @@ def of_python(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def of_markdown(path: Path) -> Iterator[tuple[int, str]]:
-    text = re.sub(r"```.*?```", lambda m: "\n" * m.group().count("\n"), path.read_text(encoding="utf-8"), flags=re.S)
+    text = re.sub(
+        r"```.*?```", lambda m: "\n" * m.group().count("\n"), path.read_text(encoding="utf-8"), flags=re.S
+    )
     line = 1
     for paragraph in re.split(r"(\n\s*\n|\n(?=[-*|#] )|\n(?=\d+\. ))", text):
         stripped = re.sub(r"^\s*(?:[-*#>]+|\d+\.)\s*", "", paragraph.strip())
@@ -91,14 +95,20 @@ def files(paths: list[Path]) -> Iterator[Path]:
                     yield each
 
 
+def broken(paths: list[Path]) -> Iterator[tuple[Path, int, str]]:
+    """Sentences that break the rule, with file and line."""
+    for path in files(paths):
+        for line, sentence in of_python(path) if path.suffix == ".py" else of_markdown(path):
+            yield path.relative_to(ROOT), line, sentence
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("paths", nargs="*", type=Path)
     wrong = 0
-    for path in files([each.absolute() for each in parser.parse_args().paths] or [ROOT]):
-        for line, sentence in of_python(path) if path.suffix == ".py" else of_markdown(path):
-            wrong += 1
-            sys.stdout.write(f"{path.relative_to(ROOT)}:{line}: {sentence[:140]}\n")
+    for path, line, sentence in broken([each.absolute() for each in parser.parse_args().paths] or [ROOT]):
+        wrong += 1
+        sys.stdout.write(f"{path}:{line}: {sentence[:140]}\n")
     sys.stdout.write(f"{wrong} sentences\n")
     return 1 if wrong else 0
 
