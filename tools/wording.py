@@ -58,7 +58,7 @@ def of_python(path: Path) -> Iterator[tuple[int, str]]:
                 if found != first:
                     yield line, found
     block: list[str] = []
-    last = start = 0
+    last, start = -1, 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT or token.string.startswith(("# --", "#!", "# type:", "# noqa")):
             continue

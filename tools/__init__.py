@@ -1,0 +1,1 @@
+"""Tools for developers: linters, generators, one-off measurements."""
