@@ -49,7 +49,7 @@ def test_refused_then_overridden_then_rolled_back(
     page.goto(f"/admin/training/modelversion/{candidate.pk}/activate/")
     page.get_by_label("Reason").fill("let us see")
     page.get_by_role("button", name="Activate version 2").click()
-    page.get_by_text("Nothing was changed: the gate of churn 2 is not passed").wait_for()
+    page.get_by_text("Nothing was changed: churn 2 did not pass its gate").wait_for()
     assert active.registered_model.active_version == active
     assert Activation.objects.count() == 1
 

@@ -117,7 +117,7 @@ class RegisteredModelAdmin(RegistryAdmin):
         return own + list(super().get_urls())
 
     def page(self, request: HttpRequest, row: RegisteredModel) -> dict[str, Any]:
-        active, maker = row.active_version, providers.find(row.name)
+        active, provider = row.active_version, providers.find(row.name)
         versions = side_by_side(row, active)
         columns = [version.metrics for version in versions]
         may_activate = row.pk in allowed_ids(request, "activate")
@@ -140,8 +140,8 @@ class RegisteredModelAdmin(RegistryAdmin):
             "rollouts": row.rollouts.select_related("version", "started_by", "stopped_by")[:5],
             "can_activate": may_activate,
             "can_roll_back": may_activate and activation.rollback_target(row) is not None,
-            "maker": maker,
-            "can_train": (active or maker) is not None and row.pk in allowed_ids(request, "train"),
+            "provider": provider,
+            "can_train": (active or provider) is not None and row.pk in allowed_ids(request, "train"),
             "can_read_log": row.pk in allowed_ids(request, "read_log"),
         }
 
@@ -149,12 +149,12 @@ class RegisteredModelAdmin(RegistryAdmin):
         return activation_pages.rollback(self, request, self._found(request, model_id))
 
     def retrain(self, request: HttpRequest, model_id: int) -> HttpResponse:
-        """Asks for a run on the active version's dataset, or on what its maker reads."""
+        """Asks for a run on the active version's dataset, or on what its provider reads."""
         model = self._found(request, model_id)
         activation_pages.require(request, "train", model)
-        active, maker = model.active_version, providers.find(model.name)
+        active, provider = model.active_version, providers.find(model.name)
         back = HttpResponseRedirect(reverse("admin:training_registeredmodel_change", args=[model.pk]))
-        if active is None and maker is None:
+        if active is None and provider is None:
             messages.info(request, f"No version of {model.name} is active, so there is no dataset to repeat.")
             return back
         try:
@@ -181,7 +181,7 @@ class RegisteredModelAdmin(RegistryAdmin):
             "opts": self.opts,
             "model": model,
             "active": active,
-            "maker": maker,
+            "provider": provider,
             "form": form,
             "can_search": can_search,
             "media": form.media,

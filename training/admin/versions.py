@@ -133,7 +133,7 @@ class ModelVersionAdmin(RegistryAdmin):
         active = model.active_version
         other = active if active is not None and active != row else None
         columns = [row.metrics, row.baseline] + ([other.metrics] if other else [])
-        maker = providers.find(model.name)
+        provider = providers.find(model.name)
         answerable = row.status not in (ModelVersion.Status.ACTIVE, ModelVersion.Status.REJECTED)
         pruned = PrunedArtifact.objects.select_related("by").filter(version=row).first()
         return {
@@ -144,14 +144,14 @@ class ModelVersionAdmin(RegistryAdmin):
             "metrics": side_by_side.metric_rows(model, columns),
             "columns": columns_of(row),
             "target": row.dataset_schema.target,
-            "maker": maker,
-            "evaluation": None if maker else charts.of_version(row),
-            "sections": sections.sections(row.evaluation or {}) if maker else [],
+            "provider": provider,
+            "evaluation": None if provider else charts.of_version(row),
+            "sections": sections.sections(row.evaluation or {}) if provider else [],
             "activations": row.activations.select_related("actor").prefetch_related(
                 *sharing_versions("previous")
             )[:20],
             "pruned": pruned,
-            "can_replay": pruned is None and maker is None and model.pk in allowed_ids(request, "train"),
+            "can_replay": pruned is None and provider is None and model.pk in allowed_ids(request, "train"),
             "cannot_answer": answers_check.cannot_answer(row),
             "can_activate": answerable and pruned is None and model.pk in allowed_ids(request, "activate"),
         }

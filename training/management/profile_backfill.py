@@ -42,7 +42,7 @@ def make(version: ModelVersion) -> ReferenceProfile:
 
 def without() -> QuerySet[ModelVersion, ModelVersion]:
     """Versions that could have a profile, and have none: those of models of rows."""
-    theirs = [maker.name for maker in providers.every()]
+    theirs = [provider.name for provider in providers.every()]
     return ModelVersion.objects.filter(reference__isnull=True).exclude(registered_model__name__in=theirs)
 
 

@@ -14,7 +14,7 @@ from training import artifacts, catalogue
 from training.jobs.leases import Lease
 from training.models import Comparison, ModelVersion
 from training.reports import side_by_side
-from training.runs.evaluation import split_then
+from training.runs.evaluation import stored_split
 from vigia_ml import evaluation as judging
 from vigia_ml.declaration import ModelDeclaration
 from vigia_ml.engines import MatrixEngine
@@ -93,7 +93,7 @@ class _Divided:
 
 
 def _divided(version: ModelVersion, declared: ModelDeclaration) -> _Divided:
-    schema, split = version.dataset_schema, split_then(version, declared)
+    schema, split = version.dataset_schema, stored_split(version, declared)
     with artifacts.dataset_file(version.dataset) as path:
         frame = parquet.read_frame(path, schema)
     target = decode_target(schema.target, frame[schema.target.name])

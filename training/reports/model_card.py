@@ -147,9 +147,9 @@ def _training_data(version: ModelVersion) -> str:
 
 
 def _evaluation_data(version: ModelVersion) -> str:
-    maker = providers.find(version.registered_model.name)
-    if maker is not None:
-        return _section("Evaluation data", maker.judged_on)
+    provider = providers.find(version.registered_model.name)
+    if provider is not None:
+        return _section("Evaluation data", provider.judged_on)
     found = version.evaluation or {}
     split = found.get("split") or {}
     share = f", share {split['share']:g}" if split else ""
@@ -190,10 +190,10 @@ def _metrics(version: ModelVersion) -> str:
         else ""
     )
     header = ["metric", "value", "interval", "baseline", ""]
-    maker = providers.find(version.registered_model.name)
+    provider = providers.find(version.registered_model.name)
     idle = "The baseline never looks at the inputs: the mean, or the shares of the classes."
-    if maker is not None:
-        idle = maker.baseline_is
+    if provider is not None:
+        idle = provider.baseline_is
     return _section("Metrics", table(header, rows), sure, idle)
 
 

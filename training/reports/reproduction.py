@@ -17,7 +17,7 @@ from training import artifacts, catalogue, providers
 from training.models import ModelVersion
 from training.providers import ModelProvider
 from training.reports.side_by_side import Change, mapping_changes
-from training.runs.evaluation import split_then
+from training.runs.evaluation import stored_split
 from vigia_ml.declaration import ModelDeclaration, Task
 from vigia_ml.errors import VigiaError
 from vigia_ml.fitting import fit as fitting
@@ -89,9 +89,9 @@ def reproduce(version: ModelVersion, report: Report = lambda stage, percent: Non
     CannotReproduce : its model is declared no longer, or today's pipeline does not take its parameters.
     ArtifactError : its dataset is not in the store, or was changed there.
     """
-    maker = providers.find(version.registered_model.name)
-    if maker is not None:
-        return _remade(version, maker, report)
+    provider = providers.find(version.registered_model.name)
+    if provider is not None:
+        return _remade(version, provider, report)
     declared = declared_then(version)
     report("reading", 10)
     with artifacts.dataset_file(version.dataset) as path:
@@ -118,10 +118,10 @@ def reproduce(version: ModelVersion, report: Report = lambda stage, percent: Non
     )
 
 
-def _remade(version: ModelVersion, maker: ModelProvider, report: Report) -> Reproduction:
+def _remade(version: ModelVersion, provider: ModelProvider, report: Report) -> Reproduction:
     """Of a version that an application above makes: its bytes are the same, or they are not."""
     with artifacts.dataset_file(version.dataset) as path:
-        made = providers.remake_of(maker)(path, report)
+        made = providers.remake_of(provider)(path, report)
     report("comparing", 90)
     then = {"code": version.code_version} | version.libraries
     now = {"code": code.code_version(made.source_sha256)} | artifacts.libraries()
@@ -148,7 +148,7 @@ def declared_then(version: ModelVersion) -> ModelDeclaration:
     same = declared.schema.sha256 == version.schema_sha256
     schema = declared.schema if same else version.dataset_schema
     threshold = declared.threshold if version.threshold is None else version.threshold
-    split = split_then(version, declared)
+    split = stored_split(version, declared)
     return replace(
         declared,
         schema=schema,

@@ -242,7 +242,7 @@ def test_a_gate_that_was_not_passed_needs_the_tick(admin: Client, churn: ModelVe
     other = copy(churn, gate=NOT_PASSED)
     assert "is not at least the asked 0.75" in admin.get(page(other)).content.decode()
     refused = admin.post(page(other), form(churn, other))
-    assert "Nothing was changed: the gate of churn 2 is not passed" in said(refused)
+    assert "Nothing was changed: churn 2 did not pass its gate" in said(refused)
     other.refresh_from_db()
     assert other.status == "candidate"
     admin.post(page(other), form(churn, other, override="on"))
@@ -268,7 +268,7 @@ def test_a_page_that_shows_yesterdays_switch_is_refused(admin: Client, churn: Mo
 
 
 def test_activating_what_is_active_says_so(admin: Client, churn: ModelVersion) -> None:
-    assert "churn 1 is active already" in said(admin.get(page(churn), follow=True))
+    assert "churn 1 is already active" in said(admin.get(page(churn), follow=True))
 
 
 def test_rolling_back_goes_to_the_version_before(admin: Client, churn: ModelVersion) -> None:

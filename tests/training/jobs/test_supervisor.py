@@ -197,7 +197,7 @@ def test_what_a_job_started_ends_with_it(db: None, monkeypatch: pytest.MonkeyPat
 def test_a_watcher_does_not_wait_for_who_got_away_with_its_pipe(
     db: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "LAST_WORDS_SECONDS", 0.1)
+    monkeypatch.setattr(supervisor, "FINAL_OUTPUT_SECONDS", 0.1)
     starting("import subprocess; subprocess.Popen(['sleep', '20'], start_new_session=True)", monkeypatch)
     began = time.monotonic()
     assert supervisor.supervise(TrainingRun, queued().pk)

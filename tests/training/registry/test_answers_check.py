@@ -97,7 +97,8 @@ def test_an_estimator_that_answers_is_asked_and_activated(declare: Declare, post
     run = trained(declare, regressor("return size"), "price")
     assert run.version.status == "active"
     assert (
-        asked(run.version)["message"] == "it answers 3 hold-out rows asked by JSON and CSV as it was measured"
+        asked(run.version)["message"]
+        == "requests by JSON and CSV with 3 hold-out rows give the evaluated answers"
     )
     row = {"size": 21, "new": True, "kind": None}
     assert post("/api/v1/models/own/predictions/", row).json()["predictions"][0]["prediction"] == 42.0
@@ -108,12 +109,15 @@ def test_an_estimator_that_answers_is_asked_and_activated(declare: Declare, post
     [
         ("return size[:, None]", "answers a row with a list, not with a number"),
         ("return np.array([decimal.Decimal(x) for x in size])", "answers a row with a Decimal"),
-        ("return np.squeeze(size) if len(size) > 1 else size[0]", "asked by JSON for 1 hold-out row"),
+        ("return np.squeeze(size) if len(size) > 1 else size[0]", "request by JSON with 1 hold-out row"),
         ("return size if len(size) > 3 else size * np.nan", "not finite"),
         ("return size if len(size) > 3 else size[:-1]", "gives 2 answers to 3 rows"),
-        ("return size - size.mean() + 48 if len(size) < 9 else size", "with the whole hold-out before it"),
+        (
+            "return size - size.mean() + 48 if len(size) < 9 else size",
+            "in the evaluation of the whole hold-out",
+        ),
         ("return size if len(size) > 1 else undefined", "name 'undefined' is not defined"),
-        ("return size if rows.index[-1] > 9 else [str(x) for x in size]", "it does not answer"),
+        ("return size if rows.index[-1] > 9 else [str(x) for x in size]", "the version does not answer"),
     ],
     ids=["n by 1", "objects", "a scalar", "NaN", "too few", "otherwise", "an error", "texts"],
 )

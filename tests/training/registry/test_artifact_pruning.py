@@ -99,7 +99,7 @@ def test_what_a_rollback_or_a_rollout_needs_stays(five: list[ModelVersion]) -> N
     kept = {
         each.version.number: each.kept for each in artifact_pruning.prune(model, is_referred_to=never, keep=0)
     }
-    assert kept == {1: "", 2: "it is being tried in a rollout", 3: "", 4: "a rollback would go to it"}
+    assert kept == {1: "", 2: "it is in a running rollout", 3: "", 4: "it is the target of a rollback"}
     assert version_activation.rollback(model, by=None, reason="back").version == five[3]
     assert version_activation.rollback_target(model) == five[1], "the pruned ones are passed over"
 

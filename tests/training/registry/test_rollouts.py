@@ -237,13 +237,13 @@ def test_a_version_that_accepts_less_is_named_with_what_it_refuses(churn: ModelV
     schema = churn.dataset_schema
     assert rollouts.narrower(schema, schema) == []
     fewer = dataclasses.replace(schema, columns=tuple(c for c in schema.columns if c.name != "tenure"))
-    assert rollouts.narrower(schema, fewer) == ["tenure is not known"]
-    assert rollouts.narrower(fewer, schema) == ["tenure is needed"]
+    assert rollouts.narrower(schema, fewer) == ["tenure is unknown"]
+    assert rollouts.narrower(fewer, schema) == ["tenure is required"]
     contract = schema.by_name["contract"]
     for narrow, said in (
         (changed(schema, "tenure", maximum=20), "tenure must be at most 20"),
         (changed(schema, "tenure", type="number"), "tenure is number, not integer"),
-        (changed(schema, "contract", levels=contract.levels[:1]), "contract has not all its levels"),
+        (changed(schema, "contract", levels=contract.levels[:1]), "contract lacks some levels"),
     ):
         assert rollouts.narrower(schema, narrow) == [said]
         wider = rollouts.narrower(narrow, schema)

@@ -43,7 +43,7 @@ def test_who_asked_for_the_training_is_refused_and_another_is_not(
     made = asked_for_by(client_user, strict.active_version)
     address = f"/api/v1/models/churn/versions/{made.number}/activate/"
     error = assert_error(post(address, {"reason": "mine"}), 403, "second_person")
-    assert "somebody else has to activate it" in error["message"]
+    assert "another user must activate it" in error["message"]
     assert Activation.objects.count() == 1
     other = keyed(client_keys.client_with_every_right("other"))
     assert other.post(address, {"reason": "I looked at it"}, format="json").status_code == 200
@@ -97,7 +97,7 @@ def test_a_policy_leaves_a_candidate_and_the_run_says_why(
     assert run.status == "succeeded", run.error
     assert run.version.gate["passed"]
     assert run.version.status == "candidate"
-    assert run.stage == "finished; waits for a second person to activate it"
+    assert run.stage == "finished; waits for a second approver to activate it"
 
 
 def test_a_policy_activates_what_nobody_asked_for_by_name(strict: RegisteredModel) -> None:
@@ -123,7 +123,7 @@ def test_the_page_says_so_before_one_tries(strict: RegisteredModel, admin_client
     made = asked_for_by(me, strict.active_version)
     address = reverse("admin:training_modelversion_activate", args=[made.pk])
     page = admin_client.get(address).content.decode()
-    assert "somebody else has to activate it" in page
+    assert "another user must activate it" in page
     assert '<button type="submit" class="vg-button' not in page
     tried = {"reason": "mine", "before": strict.active_version.pk, "after": made.pk}  # type: ignore[union-attr]
     answer = admin_client.post(address, tried)

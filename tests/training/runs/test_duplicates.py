@@ -244,7 +244,7 @@ def test_a_version_from_before_splits_were_stored_tells_by_its_rows(
 ) -> None:
     old = copy(churn, evaluation=None, train_rows=churn.train_rows - missing)
     declared = catalogue.get("churn")
-    split = judgement.split_then(old, declared)
+    split = judgement.stored_split(old, declared)
     assert (split["distinct"], split["method"], split["seed"]) == (dropped, "by_features", churn.seed)
 
 

@@ -50,7 +50,7 @@ def test_an_upload_that_is_in_the_dataset_already_is_no_progress(churn: ModelVer
     run = finished(queued(600, mode=mode))
     assert run.dataset == churn.dataset, "its rows are not there twice"
     [note] = [note for note in run.notes if note["code"] == "rows_in_dataset"]
-    assert "all 600 rows are in the dataset of version 1 already" in note["message"]
+    assert "all 600 rows are already in the dataset of version 1" in note["message"]
     assert run.version.gate["passed"]
     assert (run.version.status, churn.registered_model.active_version) == ("candidate", churn)
     assert "not activated: version 1 was trained on these rows" in run.stage
@@ -111,7 +111,7 @@ def test_the_command_says_that_rows_are_known(churn: ModelVersion, tmp_path: Any
     file.write_text("".join(lines), encoding="utf-8")
     call_command("load_dataset", "churn", str(file), "--train", "--mode", "append")
     said = capsys.readouterr().out
-    assert "all 600 rows are in the dataset of version 1 already and were not added" in said
+    assert "all 600 rows are already in the dataset of version 1 and were not added" in said
 
 
 # -- outcomes, by the ids of their predictions ---------------------------------------------------------
@@ -140,13 +140,13 @@ def test_the_same_outcomes_are_not_trained_twice(
     assert (first["dataset"]["rows"], first["activated"]) == (660, True)
     error = assert_error(post(RUNS, body), 409, "already_trained")
     assert (
-        error["message"] == "all 60 rows are in the dataset of churn 2 already; repeat=true adds them again"
+        error["message"] == "all 60 rows are already in the dataset of churn 2; repeat=true adds them again"
     )
     again = done(api, post(RUNS, body | {"repeat": True}))
     assert again["dataset"]["rows"] == 720
     [note] = [note for note in again["notes"] if note["code"] == "rows_in_dataset"]
     assert note["level"] == "warning"
-    assert "60 of the 60 rows are in the dataset of version 2 already" in note["message"]
+    assert "60 of the 60 rows are already in the dataset of version 2" in note["message"]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -171,7 +171,7 @@ def test_of_a_window_that_overlaps_only_new_rows_are_appended(
     assert post("/api/v1/models/churn/outcomes/", outcomes[60:]).status_code == 200
     more = done(api, post(RUNS, body))
     assert more["dataset"]["rows"] == 680
-    said = "60 of the 80 rows are in the dataset of version 2 already and were left out"
+    said = "60 of the 80 rows are already in the dataset of version 2 and were left out"
     assert said in more["notes"][0]["message"]
     active = churn.registered_model.active_version
     assert active is not None
@@ -191,7 +191,7 @@ def test_a_run_that_begins_after_another_has_taken_its_rows_fails_in_words(
     assert run_requests.execute(second.json()["id"])
     found = api.get(second.headers["Location"]).json()
     assert found["status"] == "failed"
-    assert "all 60 rows are in the dataset of churn 2 already" in found["error"]
+    assert "all 60 rows are already in the dataset of churn 2" in found["error"]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -117,7 +117,7 @@ class Command(BaseCommand):
                 skip_unlabelled=loading.skip_unlabelled,
                 refused=refused,
                 progress=csv_files.progress(self._say, "read"),
-                say=self._say,
+                notify=self._say,
             )
 
     def _print_faults(self, error: InvalidRows) -> None:
