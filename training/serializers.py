@@ -262,7 +262,7 @@ class EvaluationSerializer(serializers.Serializer[Any]):
     )
     confusion = serializers.DictField(
         allow_null=True,
-        help_text="Confusion matrix: labels, and counts by actual (rows) and predicted class.",,
+        help_text="Confusion matrix: labels, and counts by actual (rows) and predicted class.",
     )
     notes = serializers.ListField(child=serializers.CharField())
 

@@ -1,4 +1,4 @@
-"""Model versions: what each is worth, what made it, and the way to make it the active one."""
+"""Model versions: metrics, lineage, comparison and activation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class StatusFilter(ChoiceFilter):
 
 @admin.register(ModelVersion)
 class ModelVersionAdmin(RegistryAdmin):
-    nothing_yet: ClassVar = "A training run makes a version. The page of a model requests one."
+    nothing_yet: ClassVar = "A training run creates a version; you request a run on a model's page."
     list_display: ClassVar = [
         "name",
         "state",
@@ -50,7 +50,8 @@ class ModelVersionAdmin(RegistryAdmin):
     ]
     list_filter: ClassVar = [ModelFilter, StatusFilter]
     list_select_related: ClassVar = ["registered_model", "created_by"]
-    search_fields: ClassVar = ["registered_model__name", "=number"]  # also for choosing a version elsewhere
+    # Other pages also search versions by these fields.
+    search_fields: ClassVar = ["registered_model__name", "=number"]
     search_help_text = "Model and number, such as: churn 3"
     ordering: ClassVar = ["-id"]
     actions: ClassVar = ["compare_selected"]
@@ -76,8 +77,8 @@ class ModelVersionAdmin(RegistryAdmin):
     @display(description="other metrics")
     def others(self, row: ModelVersion) -> str:
         rows = side_by_side.metric_rows(row.registered_model, [row.metrics])
-        said = [f"{item.name} {metric(item.values[0])}" for item in rows if not item.primary]
-        return format_html('<span class="vg-faint">{}</span>', " · ".join(said[:2]))
+        texts = [f"{item.name} {metric(item.values[0])}" for item in rows if not item.primary]
+        return format_html('<span class="vg-faint">{}</span>', " · ".join(texts[:2]))
 
     @display(description="compare")
     def beside(self, row: ModelVersion) -> str:
@@ -160,10 +161,10 @@ class ModelVersionAdmin(RegistryAdmin):
         return activation_pages.activate(self, request, activation_pages.found(self, request, version_id))
 
     def compare(self, request: HttpRequest, first: int, second: int) -> HttpResponse:
-        """Two versions of one model, side by side."""
+        """Shows two versions of one model side by side."""
         before, after = (activation_pages.found(self, request, number) for number in (first, second))
         if before.registered_model_id != after.registered_model_id:
-            messages.warning(request, "Only versions of one model can be compared.")
+            messages.warning(request, "The versions belong to different models: choose two of one model.")
             return HttpResponseRedirect(reverse("admin:training_modelversion_changelist"))
         job = comparison_requests.shown(before, after)
         context = {
@@ -174,13 +175,13 @@ class ModelVersionAdmin(RegistryAdmin):
             "switch": side_by_side.switch(before, after),
             "comparable": before != after,
             "job": job,
-            "seen": charts.of_comparison(job),
+            "comparison": charts.of_comparison(job),
             "can_compare": before.registered_model_id in allowed_ids(request, "train"),
         }
         return TemplateResponse(request, "admin/training/compare.html", context)
 
     def start_comparison(self, request: HttpRequest, first: int, second: int) -> HttpResponse:
-        """Asks for the two on one hold-out: a POST from the page that shows them side by side."""
+        """Requests a comparison of two versions on one hold-out, on POST."""
         before, after = (activation_pages.found(self, request, number) for number in (first, second))
         activation_pages.require(request, "train", before.registered_model)
         if request.method == "POST":
@@ -196,11 +197,11 @@ class ModelVersionAdmin(RegistryAdmin):
         return HttpResponseRedirect(address)
 
     def card(self, request: HttpRequest, version_id: int) -> HttpResponse:
-        """The version's model card, as a file."""
+        """Returns the version's model card as a file."""
         version = activation_pages.found(self, request, version_id)
-        answer = HttpResponse(model_card.markdown(version), content_type=model_card.CONTENT_TYPE)
-        answer.headers["Content-Disposition"] = f'attachment; filename="{model_card.file_name(version)}"'
-        return answer
+        response = HttpResponse(model_card.markdown(version), content_type=model_card.CONTENT_TYPE)
+        response.headers["Content-Disposition"] = f'attachment; filename="{model_card.file_name(version)}"'
+        return response
 
     def get_queryset(self, request: HttpRequest) -> Rows:
         rows: Rows = super().get_queryset(request)
@@ -212,7 +213,7 @@ class ModelVersionAdmin(RegistryAdmin):
 
 
 def columns_of(version: ModelVersion) -> Iterable[dict[str, Any]]:
-    """The columns of a version's schema, as its page shows them."""
+    """Returns the columns of a version's schema for its page."""
     return [
         {"column": column, "bounds": side_by_side.bounds(column), "seen": side_by_side.seen(column)}
         for column in version.dataset_schema.columns

@@ -45,7 +45,7 @@ def leave(name: str) -> None:
 def begin_if_overdue(task: str, seconds: float) -> bool:
     """Records that a task begins now if it last began more than `seconds` ago; returns whether it did.
 
-    Of several callers one gets True. The first call for a task only records the time and returns False.
+    Only one of several callers gets True. The first call for a task only records the time and returns False.
     """
     with connection.cursor() as cursor:
         cursor.execute(_BEGIN, [task[:255], TASK, seconds])

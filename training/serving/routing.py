@@ -166,7 +166,7 @@ def at(generation: int) -> Snapshot:
 def refresh(beyond: int) -> Snapshot:
     """Returns a snapshot of the database's generation; reads the generation if the present one is `beyond`.
 
-    Of several threads that find their snapshot stale at the same time, one reads the generation.
+    If several threads find their snapshot stale at the same time, one of them reads the generation.
     """
     global _current  # noqa: PLW0603 - one per process, by its nature
     with _refreshing:

@@ -189,7 +189,7 @@ def test_the_page_shows_what_an_activation_changes(admin: Client, churn: ModelVe
 def test_activating_switches_and_leaves_an_audit_row(admin: Client, churn: ModelVersion) -> None:
     other = copy(churn)
     response = admin.post(page(other), form(churn, other), follow=True)
-    assert "churn 2 answers now" in said(response)
+    assert "churn 2 is active now" in said(response)
     churn.refresh_from_db()
     other.refresh_from_db()
     assert (churn.status, other.status) == ("retired", "active")

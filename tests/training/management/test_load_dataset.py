@@ -148,7 +148,7 @@ def test_activate_makes_it_active_with_the_reason_in_the_audit_row(tmp_path: Pat
 
 def test_a_failed_gate_is_said_and_is_an_exit_code_of_its_own(tmp_path: Path) -> None:
     said = io.StringIO()
-    with pytest.raises(CommandError, match="does not pass its gate: it was not activated") as failure:
+    with pytest.raises(CommandError, match="did not pass its gate: it was not activated") as failure:
         call_command(
             "load_dataset", "fruit", str(fruit_csv(tmp_path / "rows.csv", noise=20)), "--train", "--activate",
             stdout=said,
@@ -301,7 +301,7 @@ def test_a_header_that_does_not_match_is_refused_column_by_column(tmp_path: Path
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="no model 'vegetables'; there are fruit"):
+    with pytest.raises(CommandError, match="unknown model 'vegetables'; models: fruit"):
         load("vegetables", "rows.csv")
 
 

@@ -19,11 +19,11 @@ def test_a_profile_made_later_is_the_one_training_makes(db: None) -> None:
     version.reference.delete()
     out = io.StringIO()
     call_command("profile_versions", "churn", stdout=out)
-    assert out.getvalue() == "churn 1: made\n1 reference profiles made\n"
+    assert out.getvalue() == "churn 1: created\n1 reference profiles created\n"
     assert ReferenceProfile.objects.get(version=version).bins == then
     out = io.StringIO()
     call_command("profile_versions", stdout=out)
-    assert out.getvalue() == "0 reference profiles made\n"
+    assert out.getvalue() == "0 reference profiles created\n"
 
 
 def test_a_version_without_artifact_is_named_and_the_others_get_theirs(churn: ModelVersion) -> None:
@@ -31,7 +31,7 @@ def test_a_version_without_artifact_is_named_and_the_others_get_theirs(churn: Mo
     ReferenceProfile.objects.all().delete()
     PrunedArtifact.objects.create(version=other, freed=0)
     said, error = io.StringIO(), io.StringIO()
-    with pytest.raises(CommandError, match="1 version has none"):
+    with pytest.raises(CommandError, match="1 version still without a reference profile"):
         call_command("profile_versions", stdout=said, stderr=error)
     assert "churn 2: " in error.getvalue() and "pruned" in error.getvalue()
     assert ReferenceProfile.objects.get().version == churn

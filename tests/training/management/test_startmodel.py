@@ -302,7 +302,7 @@ def test_classes_that_cannot_be_told_apart_are_said_to_fail_the_gate(tmp_path: P
     rows = [[f"{random.normal():.3f}", "abc"[random.integers(0, 3)]] for _ in range(300)]
     started = start("noise", write_csv(tmp_path / "noise.csv", [["a", "y"], *rows]), tmp_path)
     assert "a first fit on 300 rows: accuracy 0." in started.said
-    assert "WARNING: the gate asks for roc_auc 0.6 and for accuracy above the baseline" in started.said
+    assert "WARNING: the gate requires roc_auc 0.6 and accuracy above the baseline" in started.said
 
 
 def test_a_column_that_predicts_alone_is_kept_and_called_suspicious(tmp_path: Path) -> None:

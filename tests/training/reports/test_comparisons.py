@@ -143,7 +143,7 @@ def test_a_regression_is_evaluated_in_its_unit(db: None, post: Post) -> None:
     assert one["metrics"]["r2"] is None
     assert one["metrics"]["mae"] == pytest.approx(one["metrics"]["rmse"])
     card = model_card.markdown(version)
-    assert "err by at most" in card
+    assert "of the rows at most" in card
 
 
 # -- comparisons ---------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def test_rows_the_earlier_version_was_trained_on_are_counted(
     other.train_rows = len(rows.train)
     found = _apart(first, declared, rows)
     assert 0.6 < found["trained_on"] / len(rows.held) < 1.0
-    assert "which flatters it" in found["note"]
+    assert "its metrics here are optimistic" in found["note"]
 
 
 def test_a_comparison_that_cannot_be_made_fails_in_words(
@@ -228,7 +228,7 @@ def test_a_comparison_that_cannot_be_made_fails_in_words(
     assert new
     assert leases.execute(Comparison, job.pk)
     job.refresh_from_db()
-    assert (job.status, "cannot be made again" in job.error) == ("failed", True)
+    assert (job.status, "cannot recreate the hold-out" in job.error) == ("failed", True)
     retried, new = comparison_requests.request(pair[0], third, by=None)
     assert new, "a failed one does not stand in the way"
     assert retried.pk != job.pk
@@ -361,5 +361,5 @@ def test_a_version_from_before_evaluations_has_a_card_as_well(churn: ModelVersio
     old = train_sample("churn", rows=600, activate=False, evaluation=None)
     card = model_card.markdown(old)
     assert "trained before evaluations were kept" in card
-    assert "Never yet." in card
+    assert "The version has not been activated yet." in card
     assert json.dumps(card)

@@ -30,7 +30,7 @@ def test_a_version_is_reproduced_exactly_and_nothing_is_written(churn: ModelVers
     before = ModelVersion.objects.count(), TrainingRun.objects.count(), Dataset.objects.count()
     text, error = said(churn)
     assert error is None, text
-    assert "code and libraries are those of then" in text
+    assert "code and libraries have not changed" in text
     assert "metrics: exactly the same" in text
     assert f"predictions on the {churn.holdout_rows} hold-out rows: exactly the same" in text
     assert (ModelVersion.objects.count(), TrainingRun.objects.count(), Dataset.objects.count()) == before

@@ -229,13 +229,13 @@ def test_a_version_that_dropped_repeated_rows_is_reproduced(db: None) -> None:
     version = train_sample("cars", rows=300)
     split = dict(version.evaluation["split"])  # type: ignore[index]
     assert split["distinct"] is True
-    assert reproduction.declared_then(version).drop_duplicates
+    assert reproduction.declaration_of(version).drop_duplicates
     old = {name: split[name] for name in ("seed", "share", "distinct")}
     then = copy(version, evaluation=version.evaluation | {"split": old})  # type: ignore[operator]
     kept = copy(version, evaluation=version.evaluation | {"split": old | {"distinct": False}})  # type: ignore[operator]
-    assert reproduction.declared_then(then).drop_duplicates
-    assert reproduction.declared_then(then).by_row_from is None
-    assert not reproduction.declared_then(kept).drop_duplicates
+    assert reproduction.declaration_of(then).drop_duplicates
+    assert reproduction.declaration_of(then).by_row_from is None
+    assert not reproduction.declaration_of(kept).drop_duplicates
 
 
 @pytest.mark.parametrize(("missing", "dropped"), [(0, False), (7, True)])

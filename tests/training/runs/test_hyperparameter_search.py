@@ -145,7 +145,7 @@ def test_a_run_that_searches_makes_a_version_with_what_was_chosen(
     assert made.lineage["parameters"] == stored
     for page in (("modelversion", made.pk), ("trainingrun", run.pk)):
         shown = admin_client.get(reverse(f"admin:training_{page[0]}_change", args=[page[1]])).content.decode()
-        assert "Search for hyper-parameters" in shown
+        assert "Hyper-parameter search" in shown
         assert "Mean roc_auc" in shown
 
 
@@ -188,7 +188,7 @@ def test_the_admin_asks_for_a_search_where_a_space_is_declared(
     churn: ModelVersion, admin_client: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = reverse("admin:training_registeredmodel_retrain", args=[churn.registered_model_id])
-    assert "Settings to try" in admin_client.get(address).content.decode()
+    assert "combinations to try" in admin_client.get(address).content.decode()
     assert admin_client.post(address, {"trials": "7"}).status_code == 302
     assert TrainingRun.objects.latest("pk").search == {"n_iter": 7}
     assert admin_client.post(address, {"trials": ""}).status_code == 302
@@ -198,7 +198,7 @@ def test_the_admin_asks_for_a_search_where_a_space_is_declared(
     assert "less than or equal to 1" in refused.content.decode()
     assert TrainingRun.objects.count() == before
     monkeypatch.setattr(catalogue, "get", lambda name: replace(CHURN, search=None))
-    assert "Settings to try" not in admin_client.get(address).content.decode()
+    assert "combinations to try" not in admin_client.get(address).content.decode()
     assert admin_client.post(address, {"trials": "7"}).status_code == 302
     assert TrainingRun.objects.latest("pk").search is None
 

@@ -231,7 +231,7 @@ def test_api_and_admin_show_the_engine_and_why(churn: ModelVersion, api: Any) ->
     client.force_login(User.objects.create_superuser("boss"))
     page = client.get(f"/admin/training/modelversion/{churn.pk}/change/").content.decode()
     assert churn.engine_reason in page
-    assert "rows asked of both engines" in page
+    assert "rows compared in both engines" in page
 
 
 # -- the process that serves ---------------------------------------------------------------------------

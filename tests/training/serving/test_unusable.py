@@ -210,8 +210,8 @@ def test_an_active_version_that_was_not_compared_at_edges_is_named(churn: ModelV
     client = Client()
     client.force_login(User.objects.create_superuser("boss"))
     page = client.get(f"/admin/training/modelversion/{old.pk}/change/").content.decode()
-    assert "Older comparison" in page
+    assert "Edge comparison" in page
     assert (
-        "Older comparison"
+        "Edge comparison"
         not in client.get(f"/admin/training/modelversion/{churn.pk}/change/").content.decode()
     )
