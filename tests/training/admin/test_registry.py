@@ -1,4 +1,4 @@
-"""The registry in the admin: who sees what, and that a switch happens as the page said."""
+"""The registry in the admin: rights, and switches that happen as the page showed them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOT_PASSED = {
 
 
 def copy(version: ModelVersion, **changes: Any) -> ModelVersion:
-    """Another version with the same artifact, as a further training run would leave it."""
+    """Creates another version with the same artifact, as a further training run does."""
     run = TrainingRun.objects.create(
         registered_model=version.registered_model,
         upload=version.dataset,
@@ -63,7 +63,7 @@ REVIEWS = {
     "retrain_on": "never",
     "retrain_cooldown_hours": "168",
 }
-"""What the page of a registered model sends of its reviews, unchanged."""
+"""The unchanged fields about reviews in the form of a registered model."""
 
 
 def said(response: Any) -> str:
@@ -75,12 +75,12 @@ def page(version: ModelVersion, name: str = "activate") -> str:
 
 
 def form(before: ModelVersion | None, after: ModelVersion, **given: Any) -> dict[str, Any]:
-    """What the confirmation page sends."""
+    """Returns the data of the confirmation form."""
     shown = {"before": before.pk if before else "", "after": after.pk}
     return shown | {"reason": "better on new customers"} | given
 
 
-# -- who sees what -------------------------------------------------------------------------------------
+# -- rights --------------------------------------------------------------------------------------------
 
 
 def test_every_page_answers_a_superuser(admin: Client, churn: ModelVersion) -> None:
@@ -122,7 +122,7 @@ def test_staff_without_a_right_see_nothing(staff: Staff, churn: ModelVersion) ->
         assert client.get(reverse(f"admin:training_{name}_changelist")).status_code == 403, name
 
 
-def test_a_limited_group_sees_its_models_alone(staff: Staff, churn: ModelVersion) -> None:
+def test_a_group_with_a_scope_sees_only_its_models(staff: Staff, churn: ModelVersion) -> None:
     other = RegisteredModel.objects.exclude(pk=churn.registered_model_id).first()
     assert other is not None
     client = staff("predict", only=other)
@@ -155,7 +155,7 @@ def test_models_are_neither_added_nor_deleted(admin: Client, churn: ModelVersion
     assert admin.post(address, {"post": "yes"}).status_code == 403
 
 
-def test_the_policy_is_changed_by_whoever_may_activate(staff: Staff, churn: ModelVersion) -> None:
+def test_a_user_with_the_right_to_activate_changes_the_policy(staff: Staff, churn: ModelVersion) -> None:
     address = reverse("admin:training_registeredmodel_change", args=[churn.registered_model_id])
     assert staff("train", name="trainer").post(address, {"policy": "always"}).status_code == 403
     assert (
@@ -211,7 +211,7 @@ def test_an_activation_needs_a_reason(admin: Client, churn: ModelVersion) -> Non
     assert other.status == "candidate"
 
 
-def test_a_refused_form_says_so_at_its_top_and_puts_the_cursor_there(
+def test_a_rejected_form_shows_its_errors_at_the_top_and_focuses_the_invalid_field(
     admin: Client, churn: ModelVersion
 ) -> None:
     other = copy(churn)
@@ -238,7 +238,7 @@ def test_a_refused_form_says_so_at_its_top_and_puts_the_cursor_there(
     assert "This page is out of date" in stale
 
 
-def test_a_gate_that_was_not_passed_needs_the_tick(admin: Client, churn: ModelVersion) -> None:
+def test_a_version_that_did_not_pass_its_gate_needs_the_override(admin: Client, churn: ModelVersion) -> None:
     other = copy(churn, gate=NOT_PASSED)
     assert "is not at least the asked 0.75" in admin.get(page(other)).content.decode()
     refused = admin.post(page(other), form(churn, other))
@@ -258,7 +258,7 @@ def test_an_artifact_that_cannot_be_served_is_not_activated(admin: Client, churn
     assert other.status == "candidate"
 
 
-def test_a_page_that_shows_yesterdays_switch_is_refused(admin: Client, churn: ModelVersion) -> None:
+def test_an_outdated_confirmation_page_is_rejected(admin: Client, churn: ModelVersion) -> None:
     second, third = copy(churn), copy(churn)
     activation.activate(second, by=None, reason="somebody was quicker")
     response = admin.post(page(third), form(churn, third), follow=True)
@@ -267,11 +267,11 @@ def test_a_page_that_shows_yesterdays_switch_is_refused(admin: Client, churn: Mo
     assert third.status == "candidate"
 
 
-def test_activating_what_is_active_says_so(admin: Client, churn: ModelVersion) -> None:
+def test_activating_the_active_version_shows_a_message(admin: Client, churn: ModelVersion) -> None:
     assert "churn 1 is already active" in said(admin.get(page(churn), follow=True))
 
 
-def test_rolling_back_goes_to_the_version_before(admin: Client, churn: ModelVersion) -> None:
+def test_a_rollback_activates_the_previous_version(admin: Client, churn: ModelVersion) -> None:
     other = copy(churn)
     activation.activate(other, by=None, reason="try it")
     address = reverse("admin:training_registeredmodel_rollback", args=[churn.registered_model_id])
@@ -288,9 +288,7 @@ def test_rolling_back_goes_to_the_version_before(admin: Client, churn: ModelVers
     )
 
 
-def test_without_an_earlier_version_there_is_nothing_to_roll_back_to(
-    admin: Client, churn: ModelVersion
-) -> None:
+def test_a_rollback_without_an_earlier_version_is_rejected(admin: Client, churn: ModelVersion) -> None:
     address = reverse("admin:training_registeredmodel_rollback", args=[churn.registered_model_id])
     assert "no earlier active version" in said(admin.get(address, follow=True))
 
@@ -320,7 +318,9 @@ def test_retraining_repeats_the_active_dataset(staff: Staff, churn: ModelVersion
     assert run.requested_by == User.objects.get(username="trainer")
 
 
-def test_the_list_of_runs_follows_unfinished_ones_alone(admin: Client, churn: ModelVersion) -> None:
+def test_the_list_of_runs_updates_itself_only_while_runs_are_unfinished(
+    admin: Client, churn: ModelVersion
+) -> None:
     address = reverse("admin:training_trainingrun_changelist")
     assert b'hx-trigger="every' not in admin.get(address).content
     TrainingRun.objects.create(
@@ -335,7 +335,7 @@ def test_the_list_of_runs_follows_unfinished_ones_alone(admin: Client, churn: Mo
     assert 'aria-valuenow="40"' in shown
 
 
-def test_a_failed_run_says_why_and_what_it_says_is_escaped(admin: Client, churn: ModelVersion) -> None:
+def test_a_failed_run_shows_its_escaped_error(admin: Client, churn: ModelVersion) -> None:
     run = TrainingRun.objects.create(
         registered_model=churn.registered_model,
         upload=churn.dataset,
@@ -365,7 +365,7 @@ def test_two_selected_versions_are_compared(admin: Client, churn: ModelVersion) 
     assert "exactly two versions" in said(one)
 
 
-def test_a_candidate_is_one_click_from_the_active_version_beside_it(
+def test_the_list_links_a_candidate_to_its_comparison_with_the_active_version(
     admin: Client, churn: ModelVersion
 ) -> None:
     other = copy(churn)
@@ -386,7 +386,7 @@ def test_a_candidate_is_one_click_from_the_active_version_beside_it(
 # -- a missed gate -------------------------------------------------------------------------------------
 
 
-def test_a_version_that_missed_its_gate_does_not_look_like_a_success(
+def test_a_run_whose_version_did_not_pass_its_gate_is_not_shown_as_a_success(
     admin: Client, churn: ModelVersion
 ) -> None:
     other = copy(churn, gate=NOT_PASSED)
@@ -408,7 +408,7 @@ def test_a_version_that_missed_its_gate_does_not_look_like_a_success(
         assert "did not pass" not in admin.get(address).content.decode(), address
 
 
-def test_a_changed_column_is_told_by_what_changed(churn: ModelVersion) -> None:
+def test_a_changed_column_is_shown_with_its_changed_attributes(churn: ModelVersion) -> None:
     plain = dict(churn.schema)
     plain["columns"] = [
         {**column, "maximum": 99.0} if column["name"] == "tenure" else column for column in plain["columns"]
@@ -420,7 +420,7 @@ def test_a_changed_column_is_told_by_what_changed(churn: ModelVersion) -> None:
     ]
 
 
-def test_how_often_a_model_is_reviewed_and_what_asks_for_a_retrain_are_set_in_the_admin(
+def test_the_admin_sets_the_review_schedule_and_the_trigger_of_retraining(
     churn: ModelVersion, staff: Staff
 ) -> None:
     model = churn.registered_model

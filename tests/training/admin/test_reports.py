@@ -1,4 +1,4 @@
-"""What the admin shows of evaluations and comparisons."""
+"""Evaluations and comparisons in the admin."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def address(name: str, *versions: ModelVersion) -> str:
 
 
 def charts(page: str) -> dict[str, Any]:
-    """The specifications of a page's charts, by id."""
+    """Returns the specifications of a page's charts, by id."""
     found = re.findall(r'<script id="(vg-chart-[\w-]+)" type="application/json">(.*?)</script>', page)
     return {name: json.loads(text) for name, text in found}
 
@@ -49,14 +49,14 @@ def test_the_page_of_a_version_shows_curves_slices_and_its_card(admin: Client, c
     assert card.content.startswith(b"# Customer churn, version 1")
 
 
-def test_a_version_from_before_evaluations_has_a_page_as_well(admin: Client, churn: ModelVersion) -> None:
+def test_a_version_older_than_stored_evaluations_has_a_page(admin: Client, churn: ModelVersion) -> None:
     old = train_sample("churn", rows=600, activate=False, evaluation=None)
     shown = admin.get(address("change", old))
     assert shown.status_code == 200
     assert not charts(shown.content.decode())
 
 
-def test_a_comparison_is_asked_for_followed_and_shown(admin: Client, churn: ModelVersion) -> None:
+def test_a_comparison_is_requested_followed_and_shown(admin: Client, churn: ModelVersion) -> None:
     other = train_sample("churn", rows=600, activate=False)
     page = address("compare", churn, other)
     before = admin.get(page).content.decode()
@@ -79,7 +79,9 @@ def test_a_comparison_is_asked_for_followed_and_shown(admin: Client, churn: Mode
     assert "Lineage, where it differs" in shown
 
 
-def test_a_comparison_of_regressions_shows_residuals_and_a_failed_one_why(admin: Client, db: None) -> None:
+def test_a_comparison_of_regressions_shows_residuals_and_a_failed_comparison_its_error(
+    admin: Client, db: None
+) -> None:
     first = train_sample("houses", rows=300)
     second = train_sample("houses", rows=300, activate=False)
     job, _ = comparison_requests.request(first, second, by=None)
@@ -96,7 +98,7 @@ def test_a_comparison_of_regressions_shows_residuals_and_a_failed_one_why(admin:
     assert found["vg-chart-predicted"]["diagonal"] == "exact"
 
 
-def test_asking_for_a_comparison_needs_the_right_to_train(churn: ModelVersion) -> None:
+def test_requesting_a_comparison_needs_the_right_to_train(churn: ModelVersion) -> None:
     other = train_sample("churn", rows=600, activate=False)
     user = User.objects.create_user("reader", is_staff=True)
     user.user_permissions.add(Permission.objects.get(codename="predict"))

@@ -1,4 +1,4 @@
-"""`load_dataset`: rows in, a version out, and every refusal with its line, column and value."""
+"""`load_dataset`: it loads rows, trains a version, and reports every fault with line, column and value."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ MODEL = ModelDeclaration(
 
 @pytest.fixture(autouse=True)
 def fruit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[None]:
-    """A catalogue that holds the model `fruit` alone, written just now."""
+    """A catalogue with one newly written model, `fruit`."""
     home = tmp_path / "catalogue"
     home.mkdir()
     (home / "fruit.py").write_text(DECLARATION, encoding="utf-8")
@@ -94,7 +94,7 @@ def load(*arguments: str) -> str:
     return said.getvalue()
 
 
-def test_a_file_becomes_a_dataset_and_the_way_it_was_read_is_said(tmp_path: Path) -> None:
+def test_a_file_becomes_a_dataset_and_its_dialect_is_printed(tmp_path: Path) -> None:
     said = load("fruit", str(fruit_csv(tmp_path / "rows.csv", delimiter=";")))
     assert "read with delimiter semicolon, decimal point" in said
     dataset = Dataset.objects.get()
@@ -103,7 +103,7 @@ def test_a_file_becomes_a_dataset_and_the_way_it_was_read_is_said(tmp_path: Path
     assert not TrainingRun.objects.exists()
 
 
-def test_a_big_file_is_accompanied_by_the_number_of_rows_read(
+def test_the_command_prints_the_progress_of_a_big_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(csv_files, "PROGRESS_ROWS", 9_000)
@@ -114,7 +114,7 @@ def test_a_big_file_is_accompanied_by_the_number_of_rows_read(
     ]
 
 
-def test_a_model_written_just_now_is_known(tmp_path: Path) -> None:
+def test_a_newly_written_model_is_known(tmp_path: Path) -> None:
     assert not RegisteredModel.objects.exists()
     load("fruit", str(fruit_csv(tmp_path / "rows.csv")))
     assert RegisteredModel.objects.filter(name="fruit").exists()
@@ -138,7 +138,7 @@ def test_training_shows_stages_metrics_beside_the_baseline_and_the_gate(
     assert "version 1 is not active" in said
 
 
-def test_activate_makes_it_active_with_the_reason_in_the_audit_row(tmp_path: Path) -> None:
+def test_the_option_activate_activates_the_version_and_the_audit_row_holds_the_reason(tmp_path: Path) -> None:
     path = str(fruit_csv(tmp_path / "rows.csv"))
     said = load("fruit", path, "--train", "--activate", "--reason", "first prices")
     assert "version 1 is active" in said
@@ -146,7 +146,7 @@ def test_activate_makes_it_active_with_the_reason_in_the_audit_row(tmp_path: Pat
     assert (audit.reason, audit.version.number, audit.overridden) == ("first prices", 1, False)
 
 
-def test_a_failed_gate_is_said_and_is_an_exit_code_of_its_own(tmp_path: Path) -> None:
+def test_a_failed_gate_is_reported_with_its_own_exit_code(tmp_path: Path) -> None:
     said = io.StringIO()
     with pytest.raises(CommandError, match="did not pass its gate: it was not activated") as failure:
         call_command(
@@ -159,7 +159,7 @@ def test_a_failed_gate_is_said_and_is_an_exit_code_of_its_own(tmp_path: Path) ->
     assert not Activation.objects.exists()
 
 
-def test_append_trains_on_the_active_rows_as_well_and_shows_the_active_version(tmp_path: Path) -> None:
+def test_append_also_trains_on_the_active_rows_and_shows_the_active_version(tmp_path: Path) -> None:
     load("fruit", str(fruit_csv(tmp_path / "rows.csv")), "--train", "--activate")
     more = fruit_csv(tmp_path / "more.csv", rows=100)
     said = load("fruit", str(more), "--train", "--mode", "append")
@@ -169,12 +169,12 @@ def test_append_trains_on_the_active_rows_as_well_and_shows_the_active_version(t
     ]
 
 
-def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
+def test_a_failed_run_prints_its_error(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"run \d+ failed: .* too few"):
         load("fruit", str(fruit_csv(tmp_path / "rows.csv", rows=6)), "--train")
 
 
-def test_a_file_with_bad_rows_is_refused_whole_and_every_cell_is_named(tmp_path: Path) -> None:
+def test_a_file_with_bad_rows_is_rejected_and_every_bad_cell_is_named(tmp_path: Path) -> None:
     path = fruit_csv(tmp_path / "rows.csv", bad=2)
     path.write_text(path.read_text(encoding="utf-8") + "x,red\n-1,red,3\n", encoding="utf-8")
     errors = io.StringIO()
@@ -202,7 +202,7 @@ def test_only_the_first_hundred_bad_cells_are_printed(tmp_path: Path) -> None:
     assert lines[-1] == "… and more; these are the first 100"
 
 
-def test_skip_bad_sets_rows_aside_with_their_reasons_beside_the_file(tmp_path: Path) -> None:
+def test_skip_bad_writes_bad_rows_with_their_reasons_beside_the_file(tmp_path: Path) -> None:
     path = fruit_csv(tmp_path / "rows.csv", bad=3)
     said = load("fruit", str(path), "--skip-bad")
     refused = tmp_path / "rows.refused.csv"
@@ -215,7 +215,7 @@ def test_skip_bad_sets_rows_aside_with_their_reasons_beside_the_file(tmp_path: P
     assert Dataset.objects.get().rows == 77
 
 
-def test_rows_without_a_target_are_counted_and_left_out_when_asked(tmp_path: Path) -> None:
+def test_rows_without_a_target_are_counted_and_left_out_on_request(tmp_path: Path) -> None:
     path = fruit_csv(tmp_path / "rows.csv")
     path.write_text(path.read_text(encoding="utf-8") + "120,red,\n130,green,\n", encoding="utf-8")
     with pytest.raises(
@@ -228,7 +228,7 @@ def test_rows_without_a_target_are_counted_and_left_out_when_asked(tmp_path: Pat
     assert dataset.source == "rows.csv (delimiter comma, decimal point, 2 rows without a target left out)"
 
 
-def test_a_file_of_another_encoding_with_thousands_is_loaded_when_told(tmp_path: Path) -> None:
+def test_a_file_of_another_encoding_with_thousands_is_loaded_with_options(tmp_path: Path) -> None:
     rows = "".join(f"{n}.{n:03d};{('green', 'red')[n % 2]};{n}\n" for n in range(1, 41))
     (tmp_path / "rows.csv").write_bytes(f"weight;colour;price\n{rows}".encode("utf-16"))
     with pytest.raises(CommandError, match=r"UTF-16.*--encoding utf-16; nothing was loaded"):
@@ -252,13 +252,13 @@ def test_skip_bad_leaves_no_file_when_no_row_is_bad(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".refused*"))
 
 
-def test_refused_rows_go_to_the_var_directory_when_none_can_be_written_beside_the_file(
+def test_bad_rows_go_to_the_var_directory_when_the_files_directory_is_not_writable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = load_dataset._temporary
 
     def refuse(directory: Path) -> Any:
-        # Root writes anywhere, so the refusal of a read-only directory is made here.
+        # Root can write to a read-only directory, so the test raises the error itself.
         if directory == tmp_path:
             raise PermissionError(directory)
         return make(directory)
@@ -270,7 +270,7 @@ def test_refused_rows_go_to_the_var_directory_when_none_can_be_written_beside_th
     assert len(refused.read_text(encoding="utf-8").splitlines()) == 2
 
 
-def test_when_every_row_is_bad_they_are_all_set_aside_and_nothing_is_loaded(tmp_path: Path) -> None:
+def test_a_file_of_bad_rows_is_set_aside_and_loads_nothing(tmp_path: Path) -> None:
     path = fruit_csv(tmp_path / "rows.csv", rows=5, bad=5)
     with pytest.raises(CommandError, match="no usable row"):
         load("fruit", str(path), "--skip-bad")
@@ -288,7 +288,7 @@ def test_a_gzipped_file_and_a_name_in_the_data_directory_are_found(
     assert Dataset.objects.get().rows == 80
 
 
-def test_a_header_that_does_not_match_is_refused_column_by_column(tmp_path: Path) -> None:
+def test_a_header_that_does_not_match_is_rejected_column_by_column(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("weight,size,price\n1,2,3\n", encoding="utf-8")
     errors = io.StringIO()
@@ -300,7 +300,7 @@ def test_a_header_that_does_not_match_is_refused_column_by_column(tmp_path: Path
     ]
 
 
-def test_an_unknown_model_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_model_lists_the_known_models(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="unknown model 'vegetables'; models: fruit"):
         load("vegetables", "rows.csv")
 
@@ -318,7 +318,7 @@ def test_options_that_do_not_go_together_are_refused(options: list[str], said: s
         load("fruit", str(fruit_csv(tmp_path / "rows.csv")), *options)
 
 
-def test_a_file_that_is_none_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_missing_or_truncated_file_is_rejected_with_a_message(tmp_path: Path) -> None:
     (tmp_path / "torn.csv.gz").write_bytes(gzip.compress(b"weight,colour,price\n" * 99)[:40])
     for name in ("nowhere.csv", "torn.csv.gz"):
         with pytest.raises(CommandError):
@@ -340,7 +340,7 @@ def test_a_model_that_startmodel_wrote_is_trained_and_activated_from_the_rows_it
 def test_training_loading_and_predictions_agree_about_missing_words_and_signs(
     tmp_path: Path, post: Post
 ) -> None:
-    """The written file declares what was recognised, so later CSVs and JSON are read like the first one."""
+    """The written file declares what was detected, so later CSVs and JSON are read like the first CSV."""
     path = tmp_path / "rows.csv"
     lines = ["price;rooms;sold"]
     for n in range(150):
@@ -355,7 +355,7 @@ def test_training_loading_and_predictions_agree_about_missing_words_and_signs(
     said = load("basket", str(first), "--train", "--activate")
     assert "135 rows of basket" in said
     assert "dataset" in load("basket", str(path), "--skip-unlabelled")
-    assert Dataset.objects.count() == 1, "the file and what startmodel left of it are the same rows"
+    assert Dataset.objects.count() == 1, "the file and startmodel's copy hold the same rows"
     address = "/api/v1/models/basket/predictions/"
     by_csv = post(address, "price;rooms\nNA;7\n1.149,50 €;2\n;7\n", "text/csv")
     by_json = post(address, [{"price": "NA", "rooms": 7}, {"price": 1149.5, "rooms": 2}, {"rooms": 7}])

@@ -1,4 +1,4 @@
-"""Versions from before reference profiles get theirs from the stored dataset."""
+"""Versions older than reference profiles get a profile from the stored dataset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.management import profile_backfill
 from training.models import ModelVersion, PrunedArtifact, ReferenceProfile
 
 
-def test_a_profile_made_later_is_the_one_training_makes(db: None) -> None:
+def test_a_backfilled_profile_equals_the_profile_of_the_training(db: None) -> None:
     version = train_sample("churn", rows=600)
     then = version.reference.bins
     version.reference.delete()
@@ -26,7 +26,7 @@ def test_a_profile_made_later_is_the_one_training_makes(db: None) -> None:
     assert out.getvalue() == "0 reference profiles created\n"
 
 
-def test_a_version_without_artifact_is_named_and_the_others_get_theirs(churn: ModelVersion) -> None:
+def test_a_version_without_an_artifact_is_reported_and_the_others_get_profiles(churn: ModelVersion) -> None:
     other = train_sample("churn", rows=600, activate=False)
     ReferenceProfile.objects.all().delete()
     PrunedArtifact.objects.create(version=other, freed=0)
@@ -37,7 +37,7 @@ def test_a_version_without_artifact_is_named_and_the_others_get_theirs(churn: Mo
     assert ReferenceProfile.objects.get().version == churn
 
 
-def test_active_versions_get_theirs_and_no_other(churn: ModelVersion) -> None:
+def test_only_active_versions_get_their_profiles(churn: ModelVersion) -> None:
     older = train_sample("churn", rows=600, activate=False)
     ReferenceProfile.objects.all().delete()
     assert profile_backfill.make_for_active() == [(churn, "")]

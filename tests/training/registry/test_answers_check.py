@@ -1,4 +1,4 @@
-"""A candidate is asked as clients ask before it may be active; what cannot answer is refused in words."""
+"""The gate sends a candidate requests like those of clients and rejects a candidate that cannot answer."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def asked(version: ModelVersion) -> dict[str, Any]:
     return next(check for check in version.gate["checks"] if check["name"] == "answers")
 
 
-def test_an_estimator_that_answers_is_asked_and_activated(declare: Declare, post: Post) -> None:
+def test_an_estimator_that_answers_passes_the_check_and_is_activated(declare: Declare, post: Post) -> None:
     run = trained(declare, regressor("return size"), "price")
     assert run.version.status == "active"
     assert (
@@ -121,7 +121,7 @@ def test_an_estimator_that_answers_is_asked_and_activated(declare: Declare, post
     ],
     ids=["n by 1", "objects", "a scalar", "NaN", "too few", "otherwise", "an error", "texts"],
 )
-def test_a_regressor_that_cannot_answer_clients_is_refused_by_the_gate(
+def test_the_gate_rejects_a_regressor_that_cannot_answer_clients(
     declare: Declare, answer: str, why: str
 ) -> None:
     run = trained(declare, regressor(answer), "price")
@@ -142,7 +142,7 @@ def test_a_regressor_that_cannot_answer_clients_is_refused_by_the_gate(
     ],
     ids=["NaN", "too few", "objects", "two columns", "an error"],
 )
-def test_answers_that_cannot_be_measured_fail_the_run_in_words(
+def test_answers_that_cannot_be_evaluated_fail_the_run_with_a_message(
     declare: Declare, answer: str, why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained(declare, regressor(answer), "price")
@@ -161,11 +161,11 @@ def test_answers_that_cannot_be_measured_fail_the_run_in_words(
     ],
     ids=["other labels", "texts", "one column", "beyond 1"],
 )
-def test_a_classifier_that_cannot_answer_clients_is_refused_by_the_gate(
+def test_the_gate_rejects_a_classifier_that_cannot_answer_clients(
     declare: Declare, answer: str, classes: str, why: str
 ) -> None:
     run = trained(declare, classifier(answer, classes), "sold")
-    if run.status == "failed":  # labels that are none of the target's are known sooner
+    if run.status == "failed":  # the evaluation already rejects labels that are not the target's
         assert "y_true" in run.error or "labels" in run.error, run.error
         return
     assert not asked(run.version)["passed"]
@@ -173,7 +173,7 @@ def test_a_classifier_that_cannot_answer_clients_is_refused_by_the_gate(
     assert run.version.status == "candidate"
 
 
-def test_no_override_policy_or_canary_makes_it_answer(declare: Declare, post: Post) -> None:
+def test_no_override_policy_or_canary_makes_an_unusable_version_answer(declare: Declare, post: Post) -> None:
     made = trained(declare, regressor("return size[:, None]"), "price").version
     assert made.status == "candidate", "the policy is always"
     with pytest.raises(GateNotPassed, match="not even by an override"):
@@ -188,7 +188,7 @@ def test_no_override_policy_or_canary_makes_it_answer(declare: Declare, post: Po
         rollouts.start(made, kind="canary", percent=5, by=None, reason="try", override=True)
 
 
-def test_a_version_from_before_it_was_asked_refuses_and_is_no_internal_error(
+def test_a_version_older_than_the_check_is_rejected_without_an_internal_error(
     declare: Declare, post: Post
 ) -> None:
     made = trained(declare, regressor("return size[:, None]"), "price").version

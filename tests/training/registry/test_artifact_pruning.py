@@ -1,4 +1,4 @@
-"""Pruning: old artifacts go, their rows stay, and nothing that may still be needed is touched."""
+"""Pruning removes old artifacts, and keeps their rows and every artifact that may still be needed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def never(version: ModelVersion) -> bool:
 
 
 def with_bytes_of_its_own(note: str) -> ModelVersion:
-    """A version whose stored bytes no other has: comments after the pickle's end change nothing."""
+    """Creates a version with unique stored bytes: comments after the pickle's end change nothing."""
     first = ModelVersion.objects.order_by("pk")[0]
     pipeline, compiled = artifacts.fetch(first), artifacts.fetch_compiled(first)
     stored = artifacts.store(pipeline + note.encode())
@@ -52,7 +52,7 @@ def with_bytes_of_its_own(note: str) -> ModelVersion:
 
 @pytest.fixture
 def five(churn: ModelVersion) -> list[ModelVersion]:
-    """Versions 1 to 5, activated one after another; 1 and 5 hold the same bytes."""
+    """Versions 1 to 5, activated one after another; 1 and 5 have the same bytes."""
     made = [churn, *(with_bytes_of_its_own(f"v{number}") for number in (2, 3, 4))]
     made.append(train_sample("churn", rows=600, activate=False))
     for version in made[1:]:
@@ -93,7 +93,7 @@ def test_old_retired_versions_lose_their_artifacts_and_keep_their_rows(five: lis
     assert artifact_pruning.prune(model, is_referred_to=never, keep=1) == []
 
 
-def test_what_a_rollback_or_a_rollout_needs_stays(five: list[ModelVersion]) -> None:
+def test_artifacts_that_a_rollback_or_a_rollout_needs_stay(five: list[ModelVersion]) -> None:
     model = five[-1].registered_model
     Rollout.objects.create(registered_model=model, version=five[1], kind="shadow", reason="to see")
     kept = {
@@ -104,7 +104,7 @@ def test_what_a_rollback_or_a_rollout_needs_stays(five: list[ModelVersion]) -> N
     assert version_activation.rollback_target(model) == five[1], "the pruned ones are passed over"
 
 
-def test_nothing_is_pruned_unless_somebody_said_how_many_are_kept(five: list[ModelVersion]) -> None:
+def test_nothing_is_pruned_without_a_number_of_artifacts_to_keep(five: list[ModelVersion]) -> None:
     model = five[-1].registered_model
     assert said() == "0 artifacts pruned, 0\xa0bytes\n"
     assert tasks.prune_artifacts() == 0
@@ -120,7 +120,7 @@ def test_nothing_is_pruned_unless_somebody_said_how_many_are_kept(five: list[Mod
         said("churn", "--keep", "-1")
 
 
-def test_what_the_log_refers_to_is_kept_unless_told_otherwise(
+def test_versions_in_the_log_are_kept_unless_an_option_says_otherwise(
     five: list[ModelVersion], post: Post, customer: dict[str, Any]
 ) -> None:
     assert post("/api/v1/models/churn/versions/2/predictions/", customer).status_code == 200
@@ -132,7 +132,7 @@ def test_what_the_log_refers_to_is_kept_unless_told_otherwise(
     assert is_stored(five[1]) == (False, False)
 
 
-def test_a_pruned_version_is_neither_asked_nor_activated_nor_loaded_however_much_is_remembered(
+def test_a_pruned_version_is_neither_used_nor_activated_nor_loaded_even_from_caches(
     five: list[ModelVersion], post: Post, customer: dict[str, Any], admin_client: Client
 ) -> None:
     address = "/api/v1/models/churn/versions/1/predictions/"
@@ -146,7 +146,7 @@ def test_a_pruned_version_is_neither_asked_nor_activated_nor_loaded_however_much
     assert "churn 1" in error["message"]
     activation = post("/api/v1/models/churn/versions/2/activate/", {"reason": "again"})
     assert_error(activation, 409, "artifact_pruned")
-    for version in five[:2]:  # of version 1 the bytes are there, because version 5 needs them
+    for version in five[:2]:  # the bytes of version 1 remain, because version 5 needs them
         with pytest.raises(ArtifactPruned):
             artifacts.load_pipeline(version)
     assert post("/api/v1/models/churn/predictions/", customer).json()["version"] == 5
@@ -157,7 +157,7 @@ def test_a_pruned_version_is_neither_asked_nor_activated_nor_loaded_however_much
     assert "was pruned" in switch.content.decode()
 
 
-def test_a_pruning_that_died_between_row_and_file_is_finished_by_the_next(
+def test_the_next_pruning_finishes_an_interrupted_one(
     five: list[ModelVersion], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, remove = five[-1].registered_model, artifacts.remove
@@ -175,7 +175,7 @@ def test_a_pruning_that_died_between_row_and_file_is_finished_by_the_next(
     assert is_stored(five[1]) == (False, False)
 
 
-def test_bytes_that_were_pruned_are_there_again_when_a_new_version_has_them(five: list[ModelVersion]) -> None:
+def test_a_new_version_restores_pruned_bytes(five: list[ModelVersion]) -> None:
     stored = artifacts.Stored(five[1].artifact_sha256, five[1].artifact_hmac, five[1].artifact_size)
     data = artifacts.fetch(five[1])
     artifact_pruning.prune(five[-1].registered_model, is_referred_to=never, keep=2)
@@ -184,10 +184,10 @@ def test_bytes_that_were_pruned_are_there_again_when_a_new_version_has_them(five
     assert is_stored(five[1]) == (True, False)
 
 
-def test_bytes_that_a_run_counts_on_are_not_removed_before_its_version_is_there(
+def test_bytes_that_a_run_relies_on_are_not_removed_before_its_version_exists(
     five: list[ModelVersion],
 ) -> None:
-    """Whichever model's run it is: the lock of the model that is pruned would not do."""
+    """The run may belong to another model, so the lock of the pruned model is not enough."""
 
     def prune() -> None:
         artifact_pruning.prune(five[-1].registered_model, is_referred_to=never, keep=2)

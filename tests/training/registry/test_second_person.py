@@ -1,4 +1,4 @@
-"""A model that wants a second person: whoever asked for a training does not activate what came of it."""
+"""A model that requires a second approver: the user who requested a training cannot activate its version."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def strict(churn: ModelVersion) -> RegisteredModel:
-    """Churn, with an active version, wanting a second person."""
+    """Churn with an active version and the rule of the second approver."""
     RegisteredModel.objects.filter(pk=churn.registered_model_id).update(second_person=True)
     return RegisteredModel.objects.get(name="churn")
 
@@ -37,7 +37,7 @@ def asked_for_by(user: User | None, active: ModelVersion | None) -> ModelVersion
     return ModelVersion.objects.get(pk=made.pk)
 
 
-def test_who_asked_for_the_training_is_refused_and_another_is_not(
+def test_the_user_who_requested_the_training_is_rejected_and_another_user_is_not(
     strict: RegisteredModel, post: Post, api: APIClient, client_user: User
 ) -> None:
     made = asked_for_by(client_user, strict.active_version)
@@ -50,7 +50,7 @@ def test_who_asked_for_the_training_is_refused_and_another_is_not(
     assert Activation.objects.latest().actor.username == "other"
 
 
-def test_superusers_are_not_exempt_and_what_nobody_asked_for_anybody_may_activate(
+def test_superusers_are_not_exempt_and_a_run_without_a_user_needs_no_second_approver(
     strict: RegisteredModel,
 ) -> None:
     boss = User.objects.create_superuser("boss")
@@ -60,7 +60,7 @@ def test_superusers_are_not_exempt_and_what_nobody_asked_for_anybody_may_activat
     assert activation.activate(by_nobody, by=boss, reason="from the command line").version == by_nobody
 
 
-def test_a_canary_needs_a_second_person_and_a_shadow_does_not(
+def test_a_canary_needs_a_second_approver_and_a_shadow_does_not(
     strict: RegisteredModel, client_user: User
 ) -> None:
     mine = asked_for_by(client_user, strict.active_version)
@@ -76,7 +76,7 @@ def test_a_canary_needs_a_second_person_and_a_shadow_does_not(
     assert rollouts.raise_percent(begun, percent=100, by=other, reason="good").percent == 100
 
 
-def test_a_rollback_needs_no_second_person(strict: RegisteredModel, client_user: User) -> None:
+def test_a_rollback_needs_no_second_approver(strict: RegisteredModel, client_user: User) -> None:
     before = asked_for_by(client_user, strict.active_version)
     other = client_keys.client_with_every_right("other")
     activation.activate(before, by=other, reason="good")
@@ -85,7 +85,7 @@ def test_a_rollback_needs_no_second_person(strict: RegisteredModel, client_user:
 
 
 @pytest.mark.parametrize("policy", ["always", "if_better"])
-def test_a_policy_leaves_a_candidate_and_the_run_says_why(
+def test_the_policy_leaves_a_candidate_and_the_run_shows_the_reason(
     strict: RegisteredModel, client_user: User, policy: str
 ) -> None:
     RegisteredModel.objects.filter(pk=strict.pk).update(policy=policy)
@@ -100,7 +100,7 @@ def test_a_policy_leaves_a_candidate_and_the_run_says_why(
     assert run.stage == "finished; waits for a second approver to activate it"
 
 
-def test_a_policy_activates_what_nobody_asked_for_by_name(strict: RegisteredModel) -> None:
+def test_the_policy_activates_the_version_of_a_run_without_a_user(strict: RegisteredModel) -> None:
     RegisteredModel.objects.filter(pk=strict.pk).update(policy="always")
     run = queued(300)
     assert run_requests.execute(run.pk)
@@ -108,7 +108,7 @@ def test_a_policy_activates_what_nobody_asked_for_by_name(strict: RegisteredMode
     assert (run.version.status, run.stage) == ("active", "finished")
 
 
-def test_a_reason_given_with_the_request_does_not_go_round_the_rule(
+def test_an_activation_reason_in_the_request_does_not_bypass_the_rule(
     strict: RegisteredModel, client_user: User
 ) -> None:
     run = queued(400)
@@ -118,7 +118,7 @@ def test_a_reason_given_with_the_request_does_not_go_round_the_rule(
     assert (run.version.status, run.status) == ("candidate", "succeeded")
 
 
-def test_the_page_says_so_before_one_tries(strict: RegisteredModel, admin_client: Client) -> None:
+def test_the_page_shows_the_rule_before_an_attempt(strict: RegisteredModel, admin_client: Client) -> None:
     me = User.objects.get(username="admin")
     made = asked_for_by(me, strict.active_version)
     address = reverse("admin:training_modelversion_activate", args=[made.pk])
@@ -137,7 +137,7 @@ def test_the_page_says_so_before_one_tries(strict: RegisteredModel, admin_client
     assert "somebody else than you activates it" in admin_client.get(retrain).content.decode()
 
 
-def test_the_rule_is_set_in_the_admin_on_record_and_lifted_by_superusers_alone(
+def test_the_admin_records_the_rule_and_only_superusers_lift_it(
     churn: ModelVersion,
     staff: Staff,
     admin_client: Client,
@@ -150,11 +150,11 @@ def test_the_rule_is_set_in_the_admin_on_record_and_lifted_by_superusers_alone(
     model.refresh_from_db()
     assert (model.second_person, model.parallel_runs, model.kept_artifacts) == (True, True, 3)
     recorded = LogEntry.objects.get(object_id=str(model.pk)).get_change_message()
-    assert all(word in recorded.lower() for word in ("second person", "side by side", "retired artifacts"))
+    assert all(word in recorded.lower() for word in ("second approver", "parallel runs", "retired artifacts"))
     assert clerk.post(address, form).status_code == 302
     model.refresh_from_db()
     assert model.second_person, "not by whom it binds"
     assert admin_client.post(address, form).status_code == 302
     model.refresh_from_db()
     assert not model.second_person
-    assert "second person" in LogEntry.objects.order_by("-pk")[0].get_change_message().lower()
+    assert "second approver" in LogEntry.objects.order_by("-pk")[0].get_change_message().lower()

@@ -84,7 +84,7 @@ def test_json_and_csv_of_one_version_or_another(
     assert by_json["version"] == 2
 
 
-def test_what_few_rows_do_not_define_is_null_and_said(
+def test_metrics_that_few_rows_do_not_define_are_null_with_a_note(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
     found = post(EVALUATIONS, {"instances": [{**customer, "churn": True}]}).json()
@@ -113,7 +113,7 @@ def test_every_bad_labelled_row_is_named(churn: ModelVersion, post: Post, custom
 @pytest.mark.parametrize(
     "body", [[], 1, {}, {"instances": []}, {"instances": {}}, {"instances": [{}], "x": 1}], ids=repr
 )
-def test_an_evaluation_request_that_is_none_is_refused(churn: ModelVersion, post: Post, body: Any) -> None:
+def test_an_invalid_evaluation_request_is_rejected(churn: ModelVersion, post: Post, body: Any) -> None:
     assert post(EVALUATIONS, body).status_code == 400
 
 
@@ -199,10 +199,10 @@ def test_a_version_of_more_rows_is_compared_on_rows_that_neither_was_trained_on(
     assert {"dataset", "dataset rows", "training rows"} <= {item["name"] for item in result["lineage"]}
 
 
-def test_rows_the_earlier_version_was_trained_on_are_counted(
+def test_training_rows_of_the_earlier_version_are_counted(
     pair: tuple[ModelVersion, ModelVersion],
 ) -> None:
-    """Another seed puts other rows aside: most of them were in the earlier version's training part."""
+    """Another seed holds out other rows, most of them from the earlier version's training part."""
     first = pair[0]
     moved = copy.deepcopy(first.evaluation)
     moved["split"]["seed"] = 99
@@ -218,7 +218,7 @@ def test_rows_the_earlier_version_was_trained_on_are_counted(
     assert "its metrics here are optimistic" in found["note"]
 
 
-def test_a_comparison_that_cannot_be_made_fails_in_words(
+def test_an_impossible_comparison_fails_with_a_message(
     pair: tuple[ModelVersion, ModelVersion],
 ) -> None:
     moved = copy.deepcopy(pair[0].evaluation)
@@ -246,14 +246,14 @@ def test_a_comparison_that_cannot_be_made_fails_in_words(
     ],
     ids=repr,
 )
-def test_a_comparison_request_that_is_none_is_refused(
+def test_an_invalid_comparison_request_is_rejected(
     pair: tuple[ModelVersion, ModelVersion], post: Post, body: Any, status: int, code: str
 ) -> None:
     assert_error(post(COMPARISONS, body), status, code)
     assert not Comparison.objects.exists()
 
 
-def test_a_comparison_needs_the_right_and_is_found_below_its_versions_alone(
+def test_a_comparison_needs_the_right_and_is_listed_only_below_its_versions(
     pair: tuple[ModelVersion, ModelVersion], api: APIClient
 ) -> None:
     job, _ = comparison_requests.request(*pair, by=None)
@@ -267,10 +267,10 @@ def test_a_comparison_needs_the_right_and_is_found_below_its_versions_alone(
     assert_error(client.post(COMPARISONS, {"with": 1}, format="json"), 403, "forbidden")
 
 
-# -- what a run stores ---------------------------------------------------------------------------------
+# -- stored evaluations --------------------------------------------------------------------------------
 
 
-def test_a_run_stores_the_evaluation_and_the_gate_asks_for_engine_and_latency(
+def test_a_run_stores_the_evaluation_and_the_gate_checks_engine_and_latency(
     churn: ModelVersion, api: APIClient
 ) -> None:
     shown = api.get("/api/v1/models/churn/versions/1/").json()
@@ -293,7 +293,7 @@ def test_a_run_stores_the_evaluation_and_the_gate_asks_for_engine_and_latency(
     assert not [name for name in checks if name.startswith("slice_")], "there was nothing to fall below"
 
 
-def test_the_next_run_is_judged_slice_by_slice_against_the_active_version(churn: ModelVersion) -> None:
+def test_the_gate_compares_the_next_run_slice_by_slice_with_the_active_version(churn: ModelVersion) -> None:
     run = TrainingRun.objects.create(
         registered_model=churn.registered_model, upload=churn.dataset, stage="queued"
     )
@@ -311,7 +311,7 @@ def test_the_next_run_is_judged_slice_by_slice_against_the_active_version(churn:
 # -- the card ------------------------------------------------------------------------------------------
 
 
-def test_a_card_says_everything_and_is_a_file(churn: ModelVersion, api: APIClient) -> None:
+def test_a_card_has_all_sections_and_is_a_file(churn: ModelVersion, api: APIClient) -> None:
     answered = api.get("/api/v1/models/churn/versions/1/card/", headers={"Accept": "text/markdown"})
     assert answered.status_code == 200
     assert answered.headers["Content-Type"] == "text/markdown; charset=utf-8"
@@ -357,7 +357,7 @@ def test_a_card_names_the_hyper_parameters_that_were_chosen(churn: ModelVersion)
     )
 
 
-def test_a_version_from_before_evaluations_has_a_card_as_well(churn: ModelVersion) -> None:
+def test_a_version_older_than_stored_evaluations_has_a_card(churn: ModelVersion) -> None:
     old = train_sample("churn", rows=600, activate=False, evaluation=None)
     card = model_card.markdown(old)
     assert "trained before evaluations were kept" in card

@@ -1,4 +1,4 @@
-"""Reproducing a version: trained again from what is stored, compared, and nothing written."""
+"""Reproduction: a version is trained again from its stored data and compared; nothing is written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 
 def said(version: ModelVersion) -> tuple[str, CommandError | None]:
-    """What the command writes, and what it fails with."""
+    """Returns the output of the command and its error message."""
     out = io.StringIO()
     try:
         call_command("reproduce", version.registered_model.name, str(version.number), stdout=out)
@@ -36,8 +36,8 @@ def test_a_version_is_reproduced_exactly_and_nothing_is_written(churn: ModelVers
     assert (ModelVersion.objects.count(), TrainingRun.objects.count(), Dataset.objects.count()) == before
 
 
-def test_what_a_search_chose_is_trained_again(churn: ModelVersion) -> None:
-    """The row says other parameters than those of the pipeline that is stored: that is found out."""
+def test_the_parameters_of_a_search_are_trained_again(churn: ModelVersion) -> None:
+    """The row's parameters differ from those of the stored pipeline, and the command reports it."""
     wrong = copy(churn, parameters={"chosen": {"model__C": 0.001}})
     text, error = said(wrong)
     assert error is not None
@@ -71,14 +71,14 @@ def test_metrics_agree_exactly_nearly_or_not(
     assert done.metrics.is_exact is (not change)
 
 
-def test_of_a_pruned_version_the_metrics_are_compared(churn: ModelVersion) -> None:
+def test_a_reproduction_of_a_pruned_version_compares_the_metrics(churn: ModelVersion) -> None:
     PrunedArtifact.objects.create(version=churn, freed=0)
     text, error = said(churn)
     assert error is None
     assert "not compared: the artifact of churn 1 was pruned" in text
 
 
-def test_what_is_not_there_is_said(churn: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_are_reported(churn: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CommandError, match="churn has no version 9"):
         call_command("reproduce", "churn", "9")
     wrong = copy(churn, parameters={"chosen": {"model__gone": 1}})
@@ -86,5 +86,5 @@ def test_what_is_not_there_is_said(churn: ModelVersion, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", ["houses"])
-def test_a_regression_is_reproduced_as_well(name: str, monkeypatch: pytest.MonkeyPatch, db: Any) -> None:
+def test_a_regression_is_reproduced(name: str, monkeypatch: pytest.MonkeyPatch, db: Any) -> None:
     assert said(train_sample(name, rows=200))[1] is None

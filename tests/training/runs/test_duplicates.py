@@ -1,4 +1,4 @@
-"""Repeated rows: they stay, they are divided where they have to be, and what is dropped is said."""
+"""Repeated rows: they stay, a split by row divides them when necessary, and dropped rows are reported."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def titanic(path: Path) -> Path:
 
 
 def served(name: str, csv: Path, target: str, *options: str, **row: str) -> tuple[str, ModelVersion]:
-    """What `startmodel` says of a CSV, and the active version trained from it."""
+    """Returns the output of `startmodel` for a CSV, and the active version trained from it."""
     said = io.StringIO()
     call_command("startmodel", name, str(csv), "--target", target, *options, stdout=said)
     catalogue.names.cache_clear()
@@ -87,7 +87,7 @@ def test_the_titanic_is_served_with_its_frequencies(
     assert answers[1]["probability"] == pytest.approx(75 / 462, abs=0.05)
 
 
-def test_a_run_says_that_its_rows_were_divided_one_by_one(
+def test_a_run_notes_that_its_rows_were_split_by_row(
     shelf: Path, db: None, api: Any, tmp_path: Path, admin_client: Client
 ) -> None:
     _, version = served("titanic", titanic(tmp_path / "titanic.csv"), "Survived")
@@ -102,7 +102,7 @@ def test_a_run_says_that_its_rows_were_divided_one_by_one(
     assert reproduction.reproduce(version).reproduced
 
 
-def test_a_model_that_drops_repeated_rows_says_how_many_everywhere(
+def test_the_number_of_dropped_rows_is_shown_everywhere(
     shelf: Path, db: None, api: Any, tmp_path: Path, admin_client: Client
 ) -> None:
     lines = [f"{n % 40},{(n * 7) % 11},{(n % 40) * 2 + (n * 7) % 11}" for n in range(440)]
@@ -124,7 +124,7 @@ def test_a_model_that_drops_repeated_rows_says_how_many_everywhere(
         assert "vg-alert-bad" in shown
 
 
-def test_few_dropped_rows_are_a_remark_and_many_a_warning() -> None:
+def test_few_dropped_rows_give_a_note_and_many_a_warning() -> None:
     [few] = notes.of_rows(1_000, 50, 50, None)
     [many] = notes.of_rows(1_000, 51, 51, None)
     assert (few.level, many.level) == ("info", "warning")
@@ -143,21 +143,21 @@ def decided(frame: pd.DataFrame) -> int | None:
     return evaluation.by_row_from(evaluation.digests(frame))
 
 
-def test_few_distinct_feature_rows_are_divided_one_by_one() -> None:
+def test_few_distinct_feature_rows_are_split_by_row() -> None:
     frame, _ = frame_of([("x", "1"), ("y", "1"), ("y", "2")], repeat=100)
     assert decided(frame) == 1
 
 
 @pytest.mark.parametrize("times", [1, 2, 3, 10])
-def test_a_file_that_holds_every_row_several_times_is_not_divided(times: int) -> None:
-    """Copies on both sides would praise what was learned by heart."""
+def test_a_file_with_repeated_rows_is_split_by_features(times: int) -> None:
+    """Copies on both sides would reward memorised rows."""
     frame, target = frame_of([(str(n), str(n % 7)) for n in range(300)], repeat=times)
     assert decided(frame) is None
     held = evaluation.holdout_mask(frame, 0.2, 1, target, decided(frame))
     assert not set(map(tuple, frame[held].to_numpy())) & set(map(tuple, frame[~held].to_numpy()))
 
 
-def test_a_very_common_row_is_divided_and_the_others_are_not() -> None:
+def test_only_a_very_common_row_is_split_by_row() -> None:
     rows = [("zero", "0")] * 120 + [(str(n), "1") for n in range(200)] * 2
     frame, target = frame_of(rows)
     assert decided(frame) == 26
@@ -182,7 +182,7 @@ def test_rows_keep_their_side_when_rows_are_appended() -> None:
     assert not np.array_equal(held, evaluation.holdout_mask(frame, 0.2, 2, target, 1))
 
 
-def test_folds_of_divided_rows_hold_every_feature_row() -> None:
+def test_every_fold_of_rows_split_by_row_holds_every_feature_row() -> None:
     frame, target = frame_of([("x", "1"), ("y", "1"), ("y", "2")], repeat=100)
     dealt = folds("binary", frame, target, seed=1, by_row_from=1)
     assert np.array_equal(np.bincount(dealt), [60] * 5)
@@ -239,7 +239,7 @@ def test_a_version_that_dropped_repeated_rows_is_reproduced(db: None) -> None:
 
 
 @pytest.mark.parametrize(("missing", "dropped"), [(0, False), (7, True)])
-def test_a_version_from_before_splits_were_stored_tells_by_its_rows(
+def test_the_row_count_shows_the_split_of_a_version_older_than_stored_splits(
     churn: ModelVersion, missing: int, dropped: bool
 ) -> None:
     old = copy(churn, evaluation=None, train_rows=churn.train_rows - missing)
@@ -248,7 +248,7 @@ def test_a_version_from_before_splits_were_stored_tells_by_its_rows(
     assert (split["distinct"], split["method"], split["seed"]) == (dropped, "by_features", churn.seed)
 
 
-def test_shipped_models_whose_files_list_offers_twice_drop_and_say_it(db: None) -> None:
+def test_shipped_models_with_repeated_offers_drop_and_report_them(db: None) -> None:
     version = train_sample("cars", rows=300)
     run = TrainingRun.objects.get(version=version)
     rows = version.train_rows + version.holdout_rows

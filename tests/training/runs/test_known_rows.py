@@ -1,4 +1,5 @@
-"""Rows that the active version was trained on: said, not added twice unless asked for, and no progress."""
+"""Rows of the active version's training: they are reported, appended twice only on request, and not
+activated."""
 
 from __future__ import annotations
 
@@ -45,10 +46,10 @@ def policy(version: ModelVersion, value: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["append", "replace"])
-def test_an_upload_that_is_in_the_dataset_already_is_no_progress(churn: ModelVersion, mode: str) -> None:
+def test_an_upload_that_the_dataset_already_holds_is_not_activated(churn: ModelVersion, mode: str) -> None:
     policy(churn, "if_better")
     run = finished(queued(600, mode=mode))
-    assert run.dataset == churn.dataset, "its rows are not there twice"
+    assert run.dataset == churn.dataset, "the dataset does not hold its rows twice"
     [note] = [note for note in run.notes if note["code"] == "rows_in_dataset"]
     assert "all 600 rows are already in the dataset of version 1" in note["message"]
     assert run.version.gate["passed"]
@@ -69,7 +70,7 @@ def test_a_part_of_a_joined_dataset_is_known_by_its_digest(churn: ModelVersion) 
     assert churn.dataset.sha256 in more.dataset.parts, "parts of parts are parts"
 
 
-def test_rows_are_appended_twice_where_that_is_asked_for(
+def test_repeat_appends_rows_twice(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
 ) -> None:
     policy(churn, "if_better")
@@ -86,7 +87,7 @@ def test_rows_are_appended_twice_where_that_is_asked_for(
         assert error["details"][0]["field"] == "repeat"
 
 
-def test_the_same_rows_may_replace_the_active_version_when_the_code_is_another(
+def test_the_same_rows_may_replace_the_active_version_when_the_code_has_changed(
     churn: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy(churn, "if_better")
@@ -94,7 +95,7 @@ def test_the_same_rows_may_replace_the_active_version_when_the_code_is_another(
     assert finished(queued(600, mode="append")).version.status == "active"
 
 
-def test_the_policy_always_and_a_wish_to_activate_are_heard_all_the_same(churn: ModelVersion) -> None:
+def test_the_policy_always_and_a_requested_activation_also_activate_known_rows(churn: ModelVersion) -> None:
     policy(churn, "if_better")
     run = run_requests.request_again(churn.registered_model, by=None, activation_reason="wanted")
     assert finished(run).version.status == "active"
@@ -103,7 +104,7 @@ def test_the_policy_always_and_a_wish_to_activate_are_heard_all_the_same(churn: 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_command_says_that_rows_are_known(churn: ModelVersion, tmp_path: Any, capsys: Any) -> None:
+def test_the_command_reports_known_rows(churn: ModelVersion, tmp_path: Any, capsys: Any) -> None:
     from tests.trained import SAMPLES
 
     lines = (SAMPLES / "churn.csv").read_text(encoding="utf-8").splitlines(keepends=True)[:601]
@@ -119,7 +120,7 @@ def test_the_command_says_that_rows_are_known(churn: ModelVersion, tmp_path: Any
 
 @pytest.fixture
 def outcomes(churn: ModelVersion, post: Post) -> list[dict[str, Any]]:
-    """Of 80 logged predictions the first 60 have an outcome."""
+    """Logs 80 predictions; the first 60 have an outcome."""
     sent = rows_of("churn", churn, 600, 80)
     answers = post("/api/v1/models/churn/predictions/", sent).json()["predictions"]
     known = [
@@ -150,7 +151,7 @@ def test_the_same_outcomes_are_not_trained_twice(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_asked_for_again_known_outcomes_make_no_new_active_version(
+def test_repeated_known_outcomes_make_no_new_active_version(
     churn: ModelVersion, outcomes: list[dict[str, Any]], post: Post, api: APIClient
 ) -> None:
     policy(churn, "always")
@@ -162,7 +163,7 @@ def test_asked_for_again_known_outcomes_make_no_new_active_version(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_a_window_that_overlaps_only_new_rows_are_appended(
+def test_only_the_new_rows_of_an_overlapping_window_are_appended(
     churn: ModelVersion, outcomes: list[dict[str, Any]], post: Post, api: APIClient
 ) -> None:
     policy(churn, "always")
@@ -181,7 +182,7 @@ def test_of_a_window_that_overlaps_only_new_rows_are_appended(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_run_that_begins_after_another_has_taken_its_rows_fails_in_words(
+def test_a_run_whose_rows_another_run_has_taken_fails_with_a_message(
     churn: ModelVersion, outcomes: list[dict[str, Any]], post: Post, api: APIClient
 ) -> None:
     policy(churn, "always")
@@ -196,7 +197,7 @@ def test_a_run_that_begins_after_another_has_taken_its_rows_fails_in_words(
 
 @pytest.mark.django_db(transaction=True)
 def test_a_file_keeps_its_digest_where_it_holds_no_logged_rows(churn: ModelVersion) -> None:
-    """Files written before ids were kept are the same files today."""
+    """Files older than stored ids have the same digest today."""
     before = Dataset.objects.count()
     assert upload(600) == churn.dataset
     assert Dataset.objects.count() == before

@@ -1,4 +1,4 @@
-"""Classes of which the hold-out has next to nothing: the metrics do not speak of them, and that is said."""
+"""Classes with very few rows in the hold-out: the metrics do not cover them, and a note names them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vigia_ml import notes
 
 
 def rows_with(rare: dict[str, int]) -> Rows:
-    """400 rows of three classes that a number decides, some of them renamed."""
+    """Returns 400 rows of three classes that a number decides; some are renamed."""
     dice = random.Random(3)
     rows = []
     for _ in range(400):
@@ -25,7 +25,7 @@ def rows_with(rare: dict[str, int]) -> Rows:
     return [["size", "grade"], *rows]
 
 
-def test_startmodel_says_of_which_classes_the_metrics_do_not_speak(db: None, tmp_path: Path) -> None:
+def test_startmodel_names_the_classes_that_the_metrics_do_not_cover(db: None, tmp_path: Path) -> None:
     file = write_csv(tmp_path / "grades.csv", rows_with({f"one{n:02}": 1 for n in range(12)}))
     said = start("grades", file, tmp_path, "--target", "grade").said
     assert "WARNING: the hold-out holds fewer than 5 rows of one00 (" in said
@@ -34,7 +34,7 @@ def test_startmodel_says_of_which_classes_the_metrics_do_not_speak(db: None, tmp
     assert "low (" not in said
 
 
-def test_one_fraud_in_the_hold_out_is_no_roc_auc(db: None, tmp_path: Path) -> None:
+def test_one_positive_row_in_the_hold_out_gives_no_roc_auc(db: None, tmp_path: Path) -> None:
     rows = [[size, "yes" if name == "fraud" else "no"] for size, name in rows_with({"fraud": 5})[1:]]
     file = write_csv(tmp_path / "frauds.csv", [["size", "fraud"], *rows])
     said = start("frauds", file, tmp_path, "--target", "fraud").said

@@ -13,7 +13,7 @@ from vigia_ml.schema import Instance
 
 
 class Fields(HTMLParser):
-    """What a browser would send of a form: name -> value."""
+    """Returns the values that a browser sends from a form, by name."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Fields(HTMLParser):
 
 
 @pytest.mark.parametrize("name", catalogue.names())
-def test_a_models_form_comes_filled_with_a_valid_instance(name: str) -> None:
+def test_the_form_of_a_model_is_prefilled_with_a_valid_instance(name: str) -> None:
     schema = catalogue.get(name).schema
     serializer = serializer_for(name, schema)()
     html = HTMLFormRenderer().render(serializer.data, None, {})
