@@ -29,13 +29,13 @@ def work(label: str, job_id: int) -> bool:
 
     job_kind = leases.kind(label)
     with polling.place() as free:
-        done = free and supervisor.supervise(job_kind, job_id)
-    if done:
+        claimed = free and supervisor.supervise(job_kind, job_id)
+    if claimed:
         model_id = job_kind._default_manager.values_list("registered_model_id", flat=True).get(pk=job_id)
         following = leases.next_of(job_kind, model_id)
         if following is not None:  # it may have waited for this job
             publish(label, following)
-    return done
+    return claimed
 
 
 def enqueue(job: Job) -> None:

@@ -67,8 +67,8 @@ def shipped(name: str) -> list[Row]:
 
 def number(text: str) -> float:
     """Returns the first number in a cell; NaN without a number."""
-    found = re.search(r"\d+(?:\.\d+)?", text)
-    return float(found[0]) if found else float("nan")
+    match = re.search(r"\d+(?:\.\d+)?", text)
+    return float(match[0]) if match else float("nan")
 
 
 # -- the generator ---------------------------------------------------------------------------------

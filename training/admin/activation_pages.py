@@ -43,7 +43,7 @@ class SwitchForm(forms.Form):
     after = forms.IntegerField(widget=forms.HiddenInput)
 
 
-def found(page: RegistryAdmin, request: HttpRequest, version_id: int) -> ModelVersion:
+def get_version(page: RegistryAdmin, request: HttpRequest, version_id: int) -> ModelVersion:
     """Returns a version that this user may see, or raises 404."""
     version = page.get_queryset(request).filter(pk=version_id).first()
     if not isinstance(version, ModelVersion):

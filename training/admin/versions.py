@@ -158,11 +158,13 @@ class ModelVersionAdmin(RegistryAdmin):
         }
 
     def activate(self, request: HttpRequest, version_id: int) -> HttpResponse:
-        return activation_pages.activate(self, request, activation_pages.found(self, request, version_id))
+        return activation_pages.activate(
+            self, request, activation_pages.get_version(self, request, version_id)
+        )
 
     def compare(self, request: HttpRequest, first: int, second: int) -> HttpResponse:
         """Shows two versions of one model side by side."""
-        before, after = (activation_pages.found(self, request, number) for number in (first, second))
+        before, after = (activation_pages.get_version(self, request, number) for number in (first, second))
         if before.registered_model_id != after.registered_model_id:
             messages.warning(request, "The versions belong to different models: choose two of one model.")
             return HttpResponseRedirect(reverse("admin:training_modelversion_changelist"))
@@ -182,7 +184,7 @@ class ModelVersionAdmin(RegistryAdmin):
 
     def start_comparison(self, request: HttpRequest, first: int, second: int) -> HttpResponse:
         """Requests a comparison of two versions on one hold-out, on POST."""
-        before, after = (activation_pages.found(self, request, number) for number in (first, second))
+        before, after = (activation_pages.get_version(self, request, number) for number in (first, second))
         activation_pages.require(request, "train", before.registered_model)
         if request.method == "POST":
             by: Any = request.user
@@ -198,7 +200,7 @@ class ModelVersionAdmin(RegistryAdmin):
 
     def card(self, request: HttpRequest, version_id: int) -> HttpResponse:
         """Returns the version's model card as a file."""
-        version = activation_pages.found(self, request, version_id)
+        version = activation_pages.get_version(self, request, version_id)
         response = HttpResponse(model_card.markdown(version), content_type=model_card.CONTENT_TYPE)
         response.headers["Content-Disposition"] = f'attachment; filename="{model_card.file_name(version)}"'
         return response

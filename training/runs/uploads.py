@@ -53,7 +53,7 @@ def from_csv(
     *,
     by: User | None,
     source: str,
-    told: Told = Told(),  # noqa: B008 (frozen)
+    dialect: Told = Told(),  # noqa: B008 (frozen)
     skip_unlabelled: bool = False,
     refused: TextIO | None = None,
     progress: Progress = lambda rows: None,
@@ -64,7 +64,8 @@ def from_csv(
     Parameters
     ----------
     stream : binary and seekable.
-    source : text for the dataset's row; the function appends how it read the file. told : the CSV's dialect.
+    source : text for the dataset's row; the function appends how it read the file. dialect : the CSV's
+    dialect.
     skip_unlabelled : leave out rows without a target.
     refused : file that receives bad rows with their reasons; the good rows are then kept.
     notify : called with a message about each part of the file that is not a row.
@@ -76,7 +77,7 @@ def from_csv(
     from vigia_ml.fitting.parquet import DatasetWriter
 
     schema = declared_schema(model)
-    reader = CsvReader(stream, schema, with_target=True, told=told, skip_unlabelled=skip_unlabelled)
+    reader = CsvReader(stream, schema, with_target=True, told=dialect, skip_unlabelled=skip_unlabelled)
     counts = _RowCounts(csv.writer(refused) if refused is not None else None)
     counts.begin(reader)
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:

@@ -78,7 +78,7 @@ class TrainingRunsView(ModelView):
         source = search = None
         if isinstance(data, CsvBody):
             dialect = csv_dialect(request)
-            upload = uploads.from_csv(self.model, data.stream, by=by, source="CSV", told=dialect)
+            upload = uploads.from_csv(self.model, data.stream, by=by, source="CSV", dialect=dialect)
         else:
             body = _checked_body(data)
             if "search" in body:

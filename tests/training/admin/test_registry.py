@@ -42,13 +42,13 @@ def copy(version: ModelVersion, **changes: Any) -> ModelVersion:
         percent=100,
         stage="finished",
     )
-    made = ModelVersion.objects.get(pk=version.pk)
-    made.pk, made.run, made.status, made.gate = None, run, ModelVersion.Status.CANDIDATE, PASSED
-    made.number = version.registered_model.versions.order_by("-number")[0].number + 1
+    version = ModelVersion.objects.get(pk=version.pk)
+    version.pk, version.run, version.status, version.gate = None, run, ModelVersion.Status.CANDIDATE, PASSED
+    version.number = version.registered_model.versions.order_by("-number")[0].number + 1
     for name, value in changes.items():
-        setattr(made, name, value)
-    made.save(force_insert=True)
-    return made
+        setattr(version, name, value)
+    version.save(force_insert=True)
+    return version
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ REVIEWS = {
 """The unchanged fields about reviews in the form of a registered model."""
 
 
-def said(response: Any) -> str:
+def messages_of(response: Any) -> str:
     return " ".join(str(message) for message in response.context["messages"])
 
 
@@ -74,10 +74,10 @@ def page(version: ModelVersion, name: str = "activate") -> str:
     return reverse(f"admin:training_modelversion_{name}", args=[version.pk])
 
 
-def form(before: ModelVersion | None, after: ModelVersion, **given: Any) -> dict[str, Any]:
+def form(before: ModelVersion | None, after: ModelVersion, **fields: Any) -> dict[str, Any]:
     """Returns the data of the confirmation form."""
     shown = {"before": before.pk if before else "", "after": after.pk}
-    return shown | {"reason": "better on new customers"} | given
+    return shown | {"reason": "better on new customers"} | fields
 
 
 # -- rights --------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_the_page_shows_what_an_activation_changes(admin: Client, churn: ModelVe
 def test_activating_switches_and_leaves_an_audit_row(admin: Client, churn: ModelVersion) -> None:
     other = copy(churn)
     response = admin.post(page(other), form(churn, other), follow=True)
-    assert "churn 2 is active now" in said(response)
+    assert "churn 2 is active now" in messages_of(response)
     churn.refresh_from_db()
     other.refresh_from_db()
     assert (churn.status, other.status) == ("retired", "active")
@@ -225,14 +225,14 @@ def test_a_rejected_form_shows_its_errors_at_the_top_and_focuses_the_invalid_fie
         reverse("admin:predictions_driftreview_ask", args=[model]): "id_since",
         reverse("admin:knox_authtoken_add"): "id_client",
     }
-    for address, wrong in pages.items():
+    for address, response in pages.items():
         sent = {"after": other.pk, "before": churn.pk, "trials": "-1"}
         html = admin.post(address, sent).content.decode()
         summary = html.index("vg-refused")
-        assert f'href="#{wrong}"' in html[summary:], address
-        assert summary < html.index(f'id="{wrong}"'), address
+        assert f'href="#{response}"' in html[summary:], address
+        assert summary < html.index(f'id="{response}"'), address
         focused = re.findall(r"<(?:input|textarea|select)[^>]*\bautofocus\b[^>]*>", html)
-        assert [wrong in tag for tag in focused] == [True], address
+        assert [response in tag for tag in focused] == [True], address
         assert "vg-refused" not in admin.get(address).content.decode(), address
     stale = admin.post(page(other), {"reason": "no version was shown"}).content.decode()
     assert "This page is out of date" in stale
@@ -242,7 +242,7 @@ def test_a_version_that_did_not_pass_its_gate_needs_the_override(admin: Client, 
     other = copy(churn, gate=NOT_PASSED)
     assert "is not at least the asked 0.75" in admin.get(page(other)).content.decode()
     refused = admin.post(page(other), form(churn, other))
-    assert "Nothing was changed: churn 2 did not pass its gate" in said(refused)
+    assert "Nothing was changed: churn 2 did not pass its gate" in messages_of(refused)
     other.refresh_from_db()
     assert other.status == "candidate"
     admin.post(page(other), form(churn, other, override="on"))
@@ -253,7 +253,7 @@ def test_a_version_that_did_not_pass_its_gate_needs_the_override(admin: Client, 
 
 def test_an_artifact_that_cannot_be_served_is_not_activated(admin: Client, churn: ModelVersion) -> None:
     other = copy(churn, compiled_sha256="0" * 64)
-    assert "is not in the store" in said(admin.post(page(other), form(churn, other)))
+    assert "is not in the store" in messages_of(admin.post(page(other), form(churn, other)))
     other.refresh_from_db()
     assert other.status == "candidate"
 
@@ -262,13 +262,13 @@ def test_an_outdated_confirmation_page_is_rejected(admin: Client, churn: ModelVe
     second, third = copy(churn), copy(churn)
     activation.activate(second, by=None, reason="somebody was quicker")
     response = admin.post(page(third), form(churn, third), follow=True)
-    assert "changed since you opened this page" in said(response)
+    assert "changed since you opened this page" in messages_of(response)
     third.refresh_from_db()
     assert third.status == "candidate"
 
 
 def test_activating_the_active_version_shows_a_message(admin: Client, churn: ModelVersion) -> None:
-    assert "churn 1 is already active" in said(admin.get(page(churn), follow=True))
+    assert "churn 1 is already active" in messages_of(admin.get(page(churn), follow=True))
 
 
 def test_a_rollback_activates_the_previous_version(admin: Client, churn: ModelVersion) -> None:
@@ -290,7 +290,7 @@ def test_a_rollback_activates_the_previous_version(admin: Client, churn: ModelVe
 
 def test_a_rollback_without_an_earlier_version_is_rejected(admin: Client, churn: ModelVersion) -> None:
     address = reverse("admin:training_registeredmodel_rollback", args=[churn.registered_model_id])
-    assert "no earlier active version" in said(admin.get(address, follow=True))
+    assert "no earlier active version" in messages_of(admin.get(address, follow=True))
 
 
 def test_switching_needs_the_right_for_this_model(staff: Staff, churn: ModelVersion) -> None:
@@ -362,7 +362,7 @@ def test_two_selected_versions_are_compared(admin: Client, churn: ModelVersion) 
     expected = reverse("admin:training_modelversion_compare", args=[churn.pk, other.pk])
     assert response.headers["Location"] == expected
     one = admin.post(address, chosen | {"_selected_action": [churn.pk]}, follow=True)
-    assert "exactly two versions" in said(one)
+    assert "exactly two versions" in messages_of(one)
 
 
 def test_the_list_links_a_candidate_to_its_comparison_with_the_active_version(
@@ -414,8 +414,8 @@ def test_a_changed_column_is_shown_with_its_changed_attributes(churn: ModelVersi
         {**column, "maximum": 99.0} if column["name"] == "tenure" else column for column in plain["columns"]
     ]
     changed = ModelVersion(schema=plain).dataset_schema
-    found = schema_changes(churn.dataset_schema, changed)
-    assert [(item.name, item.what, item.before, item.after) for item in found] == [
+    changes = schema_changes(churn.dataset_schema, changed)
+    assert [(item.name, item.what, item.before, item.after) for item in changes] == [
         ("tenure", "maximum", "1200", "99")
     ]
 

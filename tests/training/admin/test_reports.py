@@ -31,16 +31,16 @@ def address(name: str, *versions: ModelVersion) -> str:
 
 def charts(page: str) -> dict[str, Any]:
     """Returns the specifications of a page's charts, by id."""
-    found = re.findall(r'<script id="(vg-chart-[\w-]+)" type="application/json">(.*?)</script>', page)
-    return {name: json.loads(text) for name, text in found}
+    scripts = re.findall(r'<script id="(vg-chart-[\w-]+)" type="application/json">(.*?)</script>', page)
+    return {name: json.loads(text) for name, text in scripts}
 
 
 def test_the_page_of_a_version_shows_curves_slices_and_its_card(admin: Client, churn: ModelVersion) -> None:
     shown = admin.get(address("change", churn)).content.decode()
-    found = charts(shown)
-    assert list(found) == ["vg-chart-roc", "vg-chart-calibration", "vg-chart-importance"]
-    assert found["vg-chart-roc"]["series"][0]["points"] == churn.evaluation["roc"]
-    assert found["vg-chart-importance"]["labels"][0] == churn.evaluation["importance"]["columns"][0]["column"]
+    specs = charts(shown)
+    assert list(specs) == ["vg-chart-roc", "vg-chart-calibration", "vg-chart-importance"]
+    assert specs["vg-chart-roc"]["series"][0]["points"] == churn.evaluation["roc"]
+    assert specs["vg-chart-importance"]["labels"][0] == churn.evaluation["importance"]["columns"][0]["column"]
     assert "charts.js" in shown
     assert "two_year" in shown
     assert "answered true" in shown
@@ -62,8 +62,8 @@ def test_a_comparison_is_requested_followed_and_shown(admin: Client, churn: Mode
     before = admin.get(page).content.decode()
     assert "Compare on one hold-out" in before
     assert "hx-get" not in before.split('id="vg-comparison"')[1].split(">")[0]
-    asked = admin.post(address("compare_start", churn, other))
-    assert asked.headers["Location"] == page
+    response = admin.post(address("compare_start", churn, other))
+    assert response.headers["Location"] == page
     job = Comparison.objects.get()
     assert (job.requested_by, job.before, job.after) == (User.objects.get(username="boss"), churn, other)
     assert 'hx-trigger="every 1s"' in admin.get(page).content.decode()
@@ -71,9 +71,9 @@ def test_a_comparison_is_requested_followed_and_shown(admin: Client, churn: Mode
     assert Comparison.objects.count() == 1
     assert leases.execute(Comparison, job.pk)
     shown = admin.get(page).content.decode()
-    found = charts(shown)
+    specs = charts(shown)
     for name in ("roc", "calibration", "importance"):
-        assert [each["name"] for each in found[f"vg-chart-{name}"]["series"]] == ["version 1", "version 2"]
+        assert [each["name"] for each in specs[f"vg-chart-{name}"]["series"]] == ["version 1", "version 2"]
     assert "was trained on none of these rows" in shown
     assert shown.count("A row for each actual class") == 2
     assert "Lineage, where it differs" in shown
@@ -91,11 +91,11 @@ def test_a_comparison_of_regressions_shows_residuals_and_a_failed_comparison_its
     again, new = comparison_requests.request(first, second, by=None)
     assert new
     assert leases.execute(Comparison, again.pk)
-    found = charts(admin.get(page).content.decode())
-    assert list(found) == [
+    specs = charts(admin.get(page).content.decode())
+    assert list(specs) == [
         "vg-chart-predicted", "vg-chart-errors-0", "vg-chart-errors-1", "vg-chart-importance",
     ]  # fmt: skip
-    assert found["vg-chart-predicted"]["diagonal"] == "exact"
+    assert specs["vg-chart-predicted"]["diagonal"] == "exact"
 
 
 def test_requesting_a_comparison_needs_the_right_to_train(churn: ModelVersion) -> None:

@@ -45,8 +45,8 @@ def test_check_finds_a_file_with_a_reserved_name(shelf: Path, name: str) -> None
     (shelf / f"{name}.py").write_text(DECLARATION.replace("fruit", name), encoding="utf-8")
     (shelf / "fruit.py").write_text(DECLARATION, encoding="utf-8")
     forget_catalogue()
-    [(said, hint)] = errors().items()
-    assert said.startswith(f"training/catalogue/{name}.py cannot declare a model: {name!r} is a")
+    [(messages, hint)] = errors().items()
+    assert messages.startswith(f"training/catalogue/{name}.py cannot declare a model: {name!r} is a")
     assert f"{name}_model" in hint
     assert catalogue.names() == ("fruit",), "and the others are served"
     assert catalogue.get("fruit").name == "fruit"
@@ -62,19 +62,19 @@ def test_check_finds_a_file_with_the_name_of_another_applications_model(shelf: P
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         ("MODEL =", "SyntaxError"),
         ("import nowhere_at_all", "ModuleNotFoundError"),
         ("MODEL = 3", "must define"),
     ],
 )
-def test_check_finds_an_unreadable_file(shelf: Path, text: str, why: str) -> None:
+def test_check_finds_an_unreadable_file(shelf: Path, text: str, reason: str) -> None:
     (shelf / "fruit.py").write_text(text, encoding="utf-8")
     forget_catalogue()
-    [said] = errors()
-    assert said.startswith("training/catalogue/fruit.py ")
-    assert why in said
+    [messages] = errors()
+    assert messages.startswith("training/catalogue/fruit.py ")
+    assert reason in messages
 
 
 @pytest.mark.django_db

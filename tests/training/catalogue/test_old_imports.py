@@ -34,8 +34,8 @@ def test_a_file_of_an_older_startmodel_is_read_with_a_warning_for_each_old_impor
 
     assert isinstance(declared, ModelDeclaration)
     assert declared.watch == MonitoringConfig(psi=0.2)
-    said = [(each.category, str(each.message), Path(each.filename).name) for each in caught]
-    assert said == [
+    messages = [(each.category, str(each.message), Path(each.filename).name) for each in caught]
+    assert messages == [
         (DeprecationWarning, f"training.{module} moved: write `from vigia_ml import {name}`", "fruit.py")
         for module, name in (
             ("declaration", "Gate"),

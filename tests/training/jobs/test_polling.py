@@ -56,8 +56,8 @@ def test_a_queued_run_is_done_without_a_message(
         time.sleep(0.05)
     assert polling.is_busy()
     poller.stop()  # waits for running jobs
-    done = TrainingRun.objects.get(pk=run.pk)
-    assert (done.status, done.attempts) == ("succeeded", 1), (done.error, done.log_tail)
+    run_row = TrainingRun.objects.get(pk=run.pk)
+    assert (run_row.status, run_row.attempts) == ("succeeded", 1), (run_row.error, run_row.log_tail)
     assert turns
     assert not polling.is_busy()
 

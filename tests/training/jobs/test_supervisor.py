@@ -63,13 +63,13 @@ def supervised(run: TrainingRun) -> Iterator[threading.Thread]:
 
 def doing(run: TrainingRun) -> list[psutil.Process]:
     """Returns the processes that do the job."""
-    found = []
+    processes = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             line = process.cmdline()
             if "run_job" in line and line[line.index("run_job") + 2] == str(run.pk):
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def until(met: Callable[[], object], seconds: float = 30.0) -> None:
@@ -87,9 +87,12 @@ def test_a_run_in_its_own_process_creates_its_version(db: None, settings: Any) -
     settings.JOB_MEMORY_MB = 4_000  # a limit that the job does not reach
     run = queued()
     assert supervisor.supervise(TrainingRun, run.pk)
-    done = fresh(run)
-    assert (done.status, done.percent, done.attempts) == ("succeeded", 100, 1), (done.error, done.log_tail)
-    assert done.heartbeat_at is not None
+    finished = fresh(run)
+    assert (finished.status, finished.percent, finished.attempts) == ("succeeded", 100, 1), (
+        finished.error,
+        finished.log_tail,
+    )
+    assert finished.heartbeat_at is not None
     assert ModelVersion.objects.get().run_id == run.pk
     assert not supervisor.supervise(TrainingRun, run.pk), "nothing is left to do"
 
@@ -103,9 +106,9 @@ def test_a_job_whose_process_dies_is_tried_three_times(db: None) -> None:
                     killed.add(process.pid)
                     process.kill()
             time.sleep(0.02)
-    done = fresh(run)
-    assert (done.status, done.attempts, len(killed)) == ("failed", 3, 3)
-    assert "3 attempts" in done.error
+    finished = fresh(run)
+    assert (finished.status, finished.attempts, len(killed)) == ("failed", 3, 3)
+    assert "3 attempts" in finished.error
     assert not ModelVersion.objects.exists()
 
 
@@ -129,18 +132,18 @@ def test_the_job_itself_records_the_soft_limit(db: None, settings: Any) -> None:
     settings.JOB_SOFT_SECONDS = 0
     run = queued(3000)
     assert supervisor.supervise(TrainingRun, run.pk)
-    done = fresh(run)
-    assert (done.status, done.attempts) == ("failed", 1), done.log_tail
-    assert "JOB_SOFT_SECONDS" in done.error
+    finished = fresh(run)
+    assert (finished.status, finished.attempts) == ("failed", 1), finished.log_tail
+    assert "JOB_SOFT_SECONDS" in finished.error
 
 
 def test_memory_beyond_the_limit_ends_a_run_with_a_message(db: None, settings: Any) -> None:
     settings.JOB_MEMORY_MB = 60  # less than pandas and scikit-learn need
     run = queued()
     assert supervisor.supervise(TrainingRun, run.pk)
-    done = fresh(run)
-    assert (done.status, done.attempts) == ("failed", 1)
-    assert "it may have 60 (JOB_MEMORY_MB)" in done.error
+    finished = fresh(run)
+    assert (finished.status, finished.attempts) == ("failed", 1)
+    assert "it may have 60 (JOB_MEMORY_MB)" in finished.error
     assert not ModelVersion.objects.exists()
 
 
@@ -225,9 +228,9 @@ def test_output_is_read_to_its_end_although_celery_replaced_stderr(
     began = time.monotonic()
     assert supervisor.supervise(TrainingRun, run.pk)
     assert time.monotonic() - began < 30
-    said = fresh(run).log_tail
-    assert said.endswith("last words\n")
-    assert len(said) <= leases.LOG_LENGTH
+    text = fresh(run).log_tail
+    assert text.endswith("last words\n")
+    assert len(text) <= leases.LOG_LENGTH
 
 
 def test_a_run_is_cancelled_between_two_stages(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,13 +296,13 @@ def test_cancelling_in_the_admin(churn: ModelVersion) -> None:
 
 
 def test_a_run_on_the_active_versions_rows_needs_no_rows(churn: ModelVersion, api: APIClient) -> None:
-    asked = api.post(RUNS, {"search": {"n_iter": 3}}, format="json")
-    assert asked.status_code == 202, asked.content
-    run = TrainingRun.objects.get(pk=asked.json()["id"])
+    response = api.post(RUNS, {"search": {"n_iter": 3}}, format="json")
+    assert response.status_code == 202, response.content
+    run = TrainingRun.objects.get(pk=response.json()["id"])
     assert run.upload_id == churn.dataset_id
     assert run.search == {"n_iter": 3}
-    for wrong in ({"n_iter": 0}, {"n_iter": True}, {"n_iter": 3, "x": 1}, 3):
-        assert_error(api.post(RUNS, {"search": wrong}, format="json"), 400, "invalid_input")
+    for invalid in ({"n_iter": 0}, {"n_iter": True}, {"n_iter": 3, "x": 1}, 3):
+        assert_error(api.post(RUNS, {"search": invalid}, format="json"), 400, "invalid_input")
     assert_error(api.post(RUNS, {"from": "nowhere"}, format="json"), 400, "invalid_input")
 
 
@@ -320,9 +323,9 @@ def test_the_last_output_of_a_job_is_kept_after_its_end(db: None, monkeypatch: p
 
     monkeypatch.setattr(leases, "claim", claimed)
     assert supervisor.supervise(TrainingRun, run.pk)
-    done = fresh(run)
-    assert (done.status, done.error) == ("failed", "it failed")
-    assert "why it failed" in done.log_tail
+    finished = fresh(run)
+    assert (finished.status, finished.error) == ("failed", "it failed")
+    assert "why it failed" in finished.log_tail
 
 
 def test_no_handler_catches_the_soft_limit(db: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,9 +30,9 @@ def test_a_version_without_an_artifact_is_reported_and_the_others_get_profiles(c
     other = train_sample("churn", rows=600, activate=False)
     ReferenceProfile.objects.all().delete()
     PrunedArtifact.objects.create(version=other, freed=0)
-    said, error = io.StringIO(), io.StringIO()
+    output, error = io.StringIO(), io.StringIO()
     with pytest.raises(CommandError, match="1 version still without a reference profile"):
-        call_command("profile_versions", stdout=said, stderr=error)
+        call_command("profile_versions", stdout=output, stderr=error)
     assert "churn 2: " in error.getvalue() and "pruned" in error.getvalue()
     assert ReferenceProfile.objects.get().version == churn
 

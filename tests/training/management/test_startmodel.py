@@ -42,7 +42,7 @@ Rows = list[list[str]]
 class Started:
     """The result of the command: its output, the file, and the declaration in the file."""
 
-    said: str
+    output: str
     path: Path
     declared: ModelDeclaration
 
@@ -65,12 +65,12 @@ TARGETS = {"wine": "cultivar", "nasty": "gone?", "sales": "total", "bikes": "cnt
 
 
 def start(name: str, file: Path | str, output: Path, *options: str) -> Started:
-    said = io.StringIO()
+    stdout = io.StringIO()
     if "--target" not in options:
         options = ("--target", TARGETS.get(name, "y"), *options)
-    call_command("startmodel", name, str(file), "--output", str(output), *options, stdout=said)
+    call_command("startmodel", name, str(file), "--output", str(output), *options, stdout=stdout)
     path = output / f"{name}.py"
-    return Started(said.getvalue(), path, trial_fit.load_declaration(path))
+    return Started(stdout.getvalue(), path, trial_fit.load_declaration(path))
 
 
 def fit(declared: ModelDeclaration, file: Path, tmp_path: Path) -> Fitted:
@@ -180,8 +180,8 @@ def own_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any
 def test_labels_in_a_file_with_semicolons_and_decimal_commas_make_a_multiclass_model(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "wine.csv", wine_rows(), ";")
     started = start("wine", file, tmp_path)
-    assert "delimiter semicolon, decimal comma" in started.said
-    assert "task: multiclass (ambiguous: only 3 whole numbers, 1 to 3, taken for labels" in started.said
+    assert "delimiter semicolon, decimal comma" in started.output
+    assert "task: multiclass (ambiguous: only 3 whole numbers, 1 to 3, taken for labels" in started.output
     assert started.schema.target.levels == ("1", "2", "3")
     acidity = started.schema.by_name["fixed_acidity"]
     assert (acidity.aliases, acidity.type, acidity.nullable) == (("fixed acidity",), "number", True)
@@ -229,7 +229,7 @@ def test_headers_too_long_for_a_column_are_shortened_and_stay_accepted(tmp_path:
         (name,) for name in header
     ]
     noted = f"{len(header[0])} characters are too many for a name, it is {question[:60]!r} here"
-    assert noted in started.said
+    assert noted in started.output
     assert noted in " ".join(started.text.replace("#", "").split())
     assert_well_written(started.path)
     fitted = fit(started.declared, file, tmp_path)
@@ -249,9 +249,9 @@ def test_identifiers_dates_and_leaks_are_left_out_with_a_reason(tmp_path: Path) 
         "a date, such as '2024-01-15'",
         "gives the target away: cash + card = total in every row",
     ):
-        assert reason in started.said
+        assert reason in started.output
         assert f"# guessed: {reason}" in started.text
-    assert "--key order" in started.said
+    assert "--key order" in started.output
     assert_well_written(started.path)
 
     fitted = fit(started.declared, file, tmp_path)
@@ -302,8 +302,8 @@ def test_startmodel_warns_that_indistinguishable_classes_fail_the_gate(tmp_path:
     random = np.random.default_rng(5)
     rows = [[f"{random.normal():.3f}", "abc"[random.integers(0, 3)]] for _ in range(300)]
     started = start("noise", write_csv(tmp_path / "noise.csv", [["a", "y"], *rows]), tmp_path)
-    assert "a first fit on 300 rows: accuracy 0." in started.said
-    assert "WARNING: the gate requires roc_auc 0.6 and accuracy above the baseline" in started.said
+    assert "a first fit on 300 rows: accuracy 0." in started.output
+    assert "WARNING: the gate requires roc_auc 0.6 and accuracy above the baseline" in started.output
 
 
 def test_a_column_that_predicts_alone_is_kept_and_called_suspicious(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_a_column_that_predicts_alone_is_kept_and_called_suspicious(tmp_path: Pa
     started = start("near", write_csv(tmp_path / "near.csv", [["a", "b", "y"], *rows]), tmp_path)
     assert started.schema.names == ("a", "b")
     assert "# SUSPICIOUS: alone it predicts the target almost perfectly" in started.text
-    assert "SUSPICIOUS" in started.said
+    assert "SUSPICIOUS" in started.output
 
 
 # -- missing values, amounts of money, files from elsewhere ---------------------------------------------
@@ -339,7 +339,9 @@ def test_words_for_a_missing_value_do_not_make_numbers_categories(tmp_path: Path
     started = start("gaps", write_csv(tmp_path / "gaps.csv", rows), tmp_path)
     column = started.schema.by_name["extra"]
     assert (column.type, column.nullable, column.missing) == ("integer", True, tuple(sorted(words)))
-    assert "80 of 120 cells are blank or '#N/A', '-', '?', 'NA', …, which is read as missing" in started.said
+    assert (
+        "80 of 120 cells are blank or '#N/A', '-', '?', 'NA', …, which is read as missing" in started.output
+    )
     assert_well_written(started.path)
     fitted = fit(started.declared, tmp_path / "gaps.csv", tmp_path)
     as_word, as_null = ask(fitted, {"extra": "NA", "size": 7}, {"extra": None, "size": 7}).values
@@ -350,7 +352,7 @@ def test_a_word_that_may_be_a_level_stays_one_until_it_is_declared_missing(tmp_p
     file = write_csv(tmp_path / "gaps.csv", rows_with(lambda n: ["None", "Stone", "Brick"][n % 3]))
     started = start("gaps", file, tmp_path)
     assert started.schema.by_name["extra"].levels == ("Brick", "None", "Stone")
-    assert "'None' in 40 cells is kept as a text (--null=None reads it as missing)" in started.said
+    assert "'None' in 40 cells is kept as a text (--null=None reads it as missing)" in started.output
     for option in ("--null=None", "--null=extra=None"):
         declared = start("gaps", file, tmp_path, option, "--force").schema.by_name["extra"]
         assert (declared.levels, declared.nullable, declared.missing) == (("Brick", "Stone"), True, ("None",))
@@ -360,7 +362,7 @@ def test_a_number_can_stand_for_a_missing_value_however_it_is_written(tmp_path: 
     rows = rows_with(lambda n: "-200" if n % 5 == 0 else "-200,0" if n % 5 == 1 else f"{n % 29},5")
     rows = [rows[0], *([extra, size, target.replace(".", ",")] for extra, size, target in rows[1:])]
     file = write_csv(tmp_path / "gaps.csv", rows, ";")
-    assert "-200 in 48 cells lies far from all others (--null=-200 " in start("gaps", file, tmp_path).said
+    assert "-200 in 48 cells lies far from all others (--null=-200 " in start("gaps", file, tmp_path).output
     started = start("gaps", file, tmp_path, "--null", "-200", "--force")
     column = started.schema.by_name["extra"]
     assert (column.minimum, column.missing) == (0, ("-200", "-200,0"))
@@ -377,9 +379,9 @@ def test_rows_without_a_target_are_counted_and_left_out_on_request(
     command = ["startmodel", "gaps", str(file), "--target", "y"]
     with pytest.raises(CommandError) as refused:
         call_command(*command, stdout=io.StringIO())
-    said = str(refused.value)
-    assert "12 rows have a blank target 'y' (first on line 5), 'NA' in 12" in said
-    assert said.endswith(f"leave them out: startmodel gaps {file} --target y --skip-unlabelled")
+    message = str(refused.value)
+    assert "12 rows have a blank target 'y' (first on line 5), 'NA' in 12" in message
+    assert message.endswith(f"leave them out: startmodel gaps {file} --target y --skip-unlabelled")
     out = io.StringIO()
     call_command(*command, "--skip-unlabelled", stdout=out)
     assert "12 rows without a target are left out" in out.getvalue()
@@ -391,7 +393,7 @@ def test_rows_without_a_target_are_counted_and_left_out_on_request(
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         (
             ["good", "bad", "NA"],
@@ -401,9 +403,9 @@ def test_rows_without_a_target_are_counted_and_left_out_on_request(
         (["1.5", "2.5", "n/a"], "40 rows have a blank target"),
     ],
 )
-def test_a_word_for_a_missing_value_is_not_a_class(values: list[str], said: str, tmp_path: Path) -> None:
+def test_a_word_for_a_missing_value_is_not_a_class(values: list[str], message: str, tmp_path: Path) -> None:
     file = write_csv(tmp_path / "gaps.csv", rows_with(lambda n: str(n * n % 97), lambda n: values[n % 3]))
-    with pytest.raises(CommandError, match=re.escape(said)):
+    with pytest.raises(CommandError, match=re.escape(message)):
         start("gaps", file, tmp_path)
 
 
@@ -413,7 +415,7 @@ def test_plausible_classes_and_signs_stay_classes(tmp_path: Path) -> None:
     rows = rows_with(lambda n: str(n * n % 97), lambda n: ["none", "mild", "bad"][n * 37 % 101 // 34])
     started = start("pain", write_csv(tmp_path / "b.csv", rows), tmp_path)
     assert started.schema.target.levels == ("bad", "mild", "none")
-    assert "'none' is a class (--null=none: missing)" in started.said
+    assert "'none' is a class (--null=none: missing)" in started.output
 
 
 @pytest.mark.parametrize(
@@ -444,10 +446,10 @@ def test_amounts_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
     rows = rows_with(lambda n: f"{'$€'[n % 2]}{n * 7919 % 99991}.50")
     assert (
         "numbers with different signs, '$', '€'"
-        in start("a", write_csv(tmp_path / "a.csv", rows), tmp_path).said
+        in start("a", write_csv(tmp_path / "a.csv", rows), tmp_path).output
     )
     rows = rows_with(lambda n: f"{n * 7919 % 97}.5{'%' * (n % 2)}")
-    assert "with and without '%'" in start("b", write_csv(tmp_path / "b.csv", rows), tmp_path).said
+    assert "with and without '%'" in start("b", write_csv(tmp_path / "b.csv", rows), tmp_path).output
 
 
 def test_a_european_file_is_never_divided_by_a_thousand(own_catalogue: Path, tmp_path: Path) -> None:
@@ -478,8 +480,10 @@ def test_a_file_in_the_format_of_the_air_quality_station_is_read(tmp_path: Path)
     file = tmp_path / "air.csv"
     file.write_text("\r\n".join([*lines, *[";" * 7] * 20]), encoding="utf-8")
     started = start("air", file, tmp_path, "--target", "RH", "--null=-200", "--keep", "NOx(GT)")
-    assert "150 rows, 6 columns; delimiter semicolon, decimal comma, 2 columns without a name" in started.said
-    assert "20 blank rows passed over" in started.said
+    assert (
+        "150 rows, 6 columns; delimiter semicolon, decimal comma, 2 columns without a name" in started.output
+    )
+    assert "20 blank rows passed over" in started.output
     assert started.schema.find("CO(GT)").missing == ("-200",)  # type: ignore[union-attr]
     assert fit(started.declared, file, tmp_path).schema.names == ("co_gt", "nox_gt", "AH")
 
@@ -551,7 +555,7 @@ def test_a_name_that_cannot_be_served_is_refused(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("change", "target", "said"),
+    ("change", "target", "message"),
     [
         (lambda rows: rows, "Cultivar", "did you mean 'cultivar'"),
         (lambda rows: rows, "quality", "no column 'quality'; it has 'fixed acidity'"),
@@ -567,10 +571,10 @@ def test_a_name_that_cannot_be_served_is_refused(name: str, tmp_path: Path) -> N
     ],
 )
 def test_unusable_data_are_rejected_with_a_message(
-    change: Any, target: str, said: str, tmp_path: Path
+    change: Any, target: str, message: str, tmp_path: Path
 ) -> None:
     file = write_csv(tmp_path / "wine.csv", change(wine_rows()), ";")
-    with pytest.raises(CommandError, match=said):
+    with pytest.raises(CommandError, match=message):
         call_command(
             "startmodel",
             "wine",
@@ -647,7 +651,7 @@ def test_the_bicycles_lose_their_leaks_and_are_still_predicted(data_dir: Path, t
         "casual      LEFT OUT         gives the target away: casual + registered = cnt in every row",
         "registered  LEFT OUT         gives the target away: casual + registered = cnt in every row",
     ):
-        assert line in started.said
+        assert line in started.output
     fitted = fit(started.declared, data_dir / "bike_hour.csv", tmp_path)
     assert fitted.metrics["r2"] > 0.9
     assert ask(fitted, started.schema.example).values[0] > 0

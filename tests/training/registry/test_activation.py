@@ -39,18 +39,18 @@ def candidate() -> ModelVersion:
 
 def test_activating_a_version_retires_the_previous_one(churn: ModelVersion, admin: User) -> None:
     second = candidate()
-    done = activation.activate(second, by=admin, reason="better on Tuesdays")
+    row = activation.activate(second, by=admin, reason="better on Tuesdays")
     churn.refresh_from_db()
     second.refresh_from_db()
     assert (churn.status, second.status) == ("retired", "active")
-    assert (done.version, done.previous, done.actor, done.reason) == (
+    assert (row.version, row.previous, row.actor, row.reason) == (
         second,
         churn,
         admin,
         "better on Tuesdays",
     )
-    assert done.gate == second.gate
-    assert not done.overridden
+    assert row.gate == second.gate
+    assert not row.overridden
 
 
 def test_the_database_allows_one_active_version(churn: ModelVersion) -> None:
@@ -124,14 +124,14 @@ def test_a_rollback_activates_the_previous_version_and_a_second_one_goes_further
 def test_the_active_version_at_a_time_is_a_query(churn: ModelVersion, admin: User, api: APIClient) -> None:
     second = candidate()
     first_at = Activation.objects.get().at
-    done = activation.activate(second, by=admin, reason="2")
+    row = activation.activate(second, by=admin, reason="2")
     model = churn.registered_model
     assert activation.active_at(model, first_at - dt.timedelta(seconds=1)) is None
-    assert activation.active_at(model, done.at - dt.timedelta(microseconds=1)).version == churn
+    assert activation.active_at(model, row.at - dt.timedelta(microseconds=1)).version == churn
     assert activation.active_at(model, timezone.now()).version == second
     url = "/api/v1/models/churn/active/"
     assert api.get(url).json()["version"] == 2
-    assert api.get(url, {"at": (done.at - dt.timedelta(microseconds=1)).isoformat()}).json()["version"] == 1
+    assert api.get(url, {"at": (row.at - dt.timedelta(microseconds=1)).isoformat()}).json()["version"] == 1
     assert_error(api.get(url, {"at": "2001-01-01T00:00:00Z"}), 404, "not_found")
     assert_error(api.get(url, {"at": "soon"}), 400, "invalid_input")
 
@@ -249,12 +249,12 @@ def test_a_missing_artifact_is_reported(churn: ModelVersion) -> None:
 
 def test_an_artifact_of_another_scikit_learn_is_rejected_with_a_message(churn: ModelVersion) -> None:
     churn.libraries["scikit-learn"] = "0.24.2"
-    said = r"trained with scikit-learn 0\.24\.2, this process runs"
-    with pytest.raises(ArtifactError, match=said):
+    message = r"trained with scikit-learn 0\.24\.2, this process runs"
+    with pytest.raises(ArtifactError, match=message):
         artifacts.load_pipeline(churn)
     assert artifacts.load(churn).name == "onnx", "a compiled engine does not depend on it"
     churn.engine = "sklearn"
-    with pytest.raises(ArtifactError, match=said):
+    with pytest.raises(ArtifactError, match=message):
         artifacts.load(churn)
 
 

@@ -63,10 +63,10 @@ def test_latency_is_measured_on_rows_in_the_form_of_requests() -> None:
 
     keeps = make_column_transformer(("passthrough", ["count"]))
     pipeline = make_pipeline(keeps, LinearRegression()).fit(tables.features(), tables.prices())
-    found = measure(SklearnEngine(pipeline, schema), rows)
-    assert found.engine == "sklearn"
-    assert 0 < found.median_ms <= found.p95_ms
-    assert 10 <= found.calls <= 300
+    latency = measure(SklearnEngine(pipeline, schema), rows)
+    assert latency.engine == "sklearn"
+    assert 0 < latency.median_ms <= latency.p95_ms
+    assert 10 <= latency.calls <= 300
 
 
 def answers(score: Any, truth: Any) -> Answers:
@@ -106,7 +106,7 @@ def test_a_slice_that_falls_too_far_fails_although_the_whole_hold_out_passes() -
 
 
 @pytest.mark.parametrize(
-    ("towns", "truth", "why"),
+    ("towns", "truth", "reason"),
     [
         (["here"] * 151 + ["there"] * 49, np.arange(200) % 2 == 0, "49 rows are too few"),
         (["here"] * 100 + ["there"] * 100, np.arange(200) < 50, "its 100 rows are of one class"),
@@ -114,7 +114,7 @@ def test_a_slice_that_falls_too_far_fails_although_the_whole_hold_out_passes() -
     ],
 )
 def test_a_slice_with_too_little_data_is_not_judged_and_passes(
-    towns: list[str], truth: Any, why: str
+    towns: list[str], truth: Any, reason: str
 ) -> None:
     features = pd.DataFrame({"town": towns})
     worse, good = answers(1 - truth * 0.5, truth), answers(truth * 0.5 + 0.25, truth)
@@ -122,7 +122,7 @@ def test_a_slice_with_too_little_data_is_not_judged_and_passes(
     there = next(check for check in checks if check.name == "slice_town:there")
     assert (there.passed, there.value, there.threshold) == (True, None, None)
     assert "is not judged" in there.message
-    assert why in there.message
+    assert reason in there.message
 
 
 def test_the_error_of_a_slice_must_not_grow() -> None:
@@ -160,19 +160,19 @@ def test_a_failed_check_blocks_the_policy_and_an_override_is_recorded(
     assert leases.execute(TrainingRun, run.pk)
     run.refresh_from_db()
     assert run.status == "succeeded", run.error
-    made = run.version
-    assert [check["name"] for check in made.gate["checks"] if not check["passed"]] == ["latency"]
-    assert (made.status, model.active_version) == ("candidate", churn)
-    url = f"/api/v1/models/churn/versions/{made.number}/activate/"
+    version = run.version
+    assert [check["name"] for check in version.gate["checks"] if not check["passed"]] == ["latency"]
+    assert (version.status, model.active_version) == ("candidate", churn)
+    url = f"/api/v1/models/churn/versions/{version.number}/activate/"
     refused = post(url, {"reason": "it is quick enough"})
     assert refused.status_code == 409
     error = refused.json()["error"]
     assert (error["code"], error["details"][0]["name"]) == ("gate_not_passed", "latency")
-    done = post(url, {"reason": "it is quick enough", "override": True}).json()
-    assert (done["overridden"], done["reason"]) == (True, "it is quick enough")
+    body = post(url, {"reason": "it is quick enough", "override": True}).json()
+    assert (body["overridden"], body["reason"]) == (True, "it is quick enough")
     row = Activation.objects.latest()
-    assert (row.version, row.overridden, row.reason) == (made, True, "it is quick enough")
-    assert row.gate == made.gate
+    assert (row.version, row.overridden, row.reason) == (version, True, "it is quick enough")
+    assert row.gate == version.gate
     assert row.actor is not None
 
 

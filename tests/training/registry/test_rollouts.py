@@ -242,14 +242,14 @@ def test_a_version_that_accepts_less_is_reported_with_the_reasons(churn: ModelVe
     assert rollouts.narrower(schema, fewer) == ["tenure is unknown"]
     assert rollouts.narrower(fewer, schema) == ["tenure is required"]
     contract = schema.by_name["contract"]
-    for narrow, said in (
+    for narrow, reason in (
         (changed(schema, "tenure", maximum=20), "tenure must be at most 20"),
         (changed(schema, "tenure", type="number"), "tenure is number, not integer"),
         (changed(schema, "contract", levels=contract.levels[:1]), "contract lacks some levels"),
     ):
-        assert rollouts.narrower(schema, narrow) == [said]
+        assert rollouts.narrower(schema, narrow) == [reason]
         wider = rollouts.narrower(narrow, schema)
-        assert wider == ([] if "number" not in said else ["tenure is integer, not number"])
+        assert wider == ([] if "number" not in reason else ["tenure is integer, not number"])
 
 
 def test_a_rollout_of_a_narrower_schema_is_rejected(churn: ModelVersion, candidate: ModelVersion) -> None:

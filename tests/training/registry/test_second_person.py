@@ -30,18 +30,18 @@ def strict(churn: ModelVersion) -> RegisteredModel:
     return RegisteredModel.objects.get(name="churn")
 
 
-def asked_for_by(user: User | None, active: ModelVersion | None) -> ModelVersion:
+def requested_by(user: User | None, active: ModelVersion | None) -> ModelVersion:
     assert active is not None
-    made = copy(active)
-    TrainingRun.objects.filter(pk=made.run_id).update(requested_by=user)
-    return ModelVersion.objects.get(pk=made.pk)
+    version = copy(active)
+    TrainingRun.objects.filter(pk=version.run_id).update(requested_by=user)
+    return ModelVersion.objects.get(pk=version.pk)
 
 
 def test_the_user_who_requested_the_training_is_rejected_and_another_user_is_not(
     strict: RegisteredModel, post: Post, api: APIClient, client_user: User
 ) -> None:
-    made = asked_for_by(client_user, strict.active_version)
-    address = f"/api/v1/models/churn/versions/{made.number}/activate/"
+    version = requested_by(client_user, strict.active_version)
+    address = f"/api/v1/models/churn/versions/{version.number}/activate/"
     error = assert_error(post(address, {"reason": "mine"}), 403, "second_person")
     assert "another user must activate it" in error["message"]
     assert Activation.objects.count() == 1
@@ -55,15 +55,15 @@ def test_superusers_are_not_exempt_and_a_run_without_a_user_needs_no_second_appr
 ) -> None:
     boss = User.objects.create_superuser("boss")
     with pytest.raises(SecondPerson):
-        activation.activate(asked_for_by(boss, strict.active_version), by=boss, reason="mine")
-    by_nobody = asked_for_by(None, strict.active_version)
+        activation.activate(requested_by(boss, strict.active_version), by=boss, reason="mine")
+    by_nobody = requested_by(None, strict.active_version)
     assert activation.activate(by_nobody, by=boss, reason="from the command line").version == by_nobody
 
 
 def test_a_canary_needs_a_second_approver_and_a_shadow_does_not(
     strict: RegisteredModel, client_user: User
 ) -> None:
-    mine = asked_for_by(client_user, strict.active_version)
+    mine = requested_by(client_user, strict.active_version)
     rollouts.start(mine, kind="shadow", by=client_user, reason="it answers nobody")
     with pytest.raises(SecondPerson):
         rollouts.start(mine, kind="canary", percent=100, by=client_user, reason="mine")
@@ -77,10 +77,10 @@ def test_a_canary_needs_a_second_approver_and_a_shadow_does_not(
 
 
 def test_a_rollback_needs_no_second_approver(strict: RegisteredModel, client_user: User) -> None:
-    before = asked_for_by(client_user, strict.active_version)
+    before = requested_by(client_user, strict.active_version)
     other = client_keys.client_with_every_right("other")
     activation.activate(before, by=other, reason="good")
-    activation.activate(asked_for_by(other, before), by=client_user, reason="better")
+    activation.activate(requested_by(other, before), by=client_user, reason="better")
     assert activation.rollback(strict, by=client_user, reason="it is wrong").version == before
 
 
@@ -120,15 +120,15 @@ def test_an_activation_reason_in_the_request_does_not_bypass_the_rule(
 
 def test_the_page_shows_the_rule_before_an_attempt(strict: RegisteredModel, admin_client: Client) -> None:
     me = User.objects.get(username="admin")
-    made = asked_for_by(me, strict.active_version)
-    address = reverse("admin:training_modelversion_activate", args=[made.pk])
+    version = requested_by(me, strict.active_version)
+    address = reverse("admin:training_modelversion_activate", args=[version.pk])
     page = admin_client.get(address).content.decode()
     assert "another user must activate it" in page
     assert '<button type="submit" class="vg-button' not in page
-    tried = {"reason": "mine", "before": strict.active_version.pk, "after": made.pk}  # type: ignore[union-attr]
+    tried = {"reason": "mine", "before": strict.active_version.pk, "after": version.pk}  # type: ignore[union-attr]
     answer = admin_client.post(address, tried)
     assert "Nothing was changed" in " ".join(str(each) for each in answer.context["messages"])
-    of_another = asked_for_by(None, strict.active_version)
+    of_another = requested_by(None, strict.active_version)
     other_page = reverse("admin:training_modelversion_activate", args=[of_another.pk])
     shown = admin_client.get(other_page).content.decode()
     assert "somebody else" not in shown

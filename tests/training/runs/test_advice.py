@@ -112,8 +112,8 @@ def test_errors_of_a_pipeline_come_with_advice_and_without_a_trace(
     assert error in run.error
     assert f"{'What to do: ' if advice else ''}" in run.error
     assert advice in run.error
-    said = capsys.readouterr()
-    assert "Traceback" not in said.out + said.err
+    message = capsys.readouterr()
+    assert "Traceback" not in message.out + message.err
 
 
 @pytest.mark.django_db(transaction=True)
@@ -161,15 +161,15 @@ def test_the_gate_warns_of_flipped_labels(churn: ModelVersion, admin_client: Cli
     run = run_requests.request(model, dataset, mode="replace", by=None)
     assert run_requests.execute(run.pk)
     run.refresh_from_db()
-    made = run.version
-    [check] = [each for each in made.gate["checks"] if each["name"] == "active_beats_baseline"]
+    version = run.version
+    [check] = [each for each in version.gate["checks"] if each["name"] == "active_beats_baseline"]
     assert check["value"] < 0.5
     assert (check["passed"], check["warning"]) == (True, True)
     assert "check their labels" in check["message"]
     shown = api.get(f"/api/v1/models/churn/training-runs/{run.pk}/").json()
     assert ("active_beats_baseline", "warning") in [(each["code"], each["level"]) for each in shown["notes"]]
-    assert "Warning: the active version's roc" in model_card.markdown(made)
-    for page in (f"trainingrun/{run.pk}", f"modelversion/{made.pk}"):
+    assert "Warning: the active version's roc" in model_card.markdown(version)
+    for page in (f"trainingrun/{run.pk}", f"modelversion/{version.pk}"):
         assert "check their labels" in admin_client.get(f"/admin/training/{page}/change/").content.decode()
 
 
@@ -190,7 +190,7 @@ PREDICT = "/api/v1/models/churn/predictions/"
 
 
 @pytest.mark.parametrize(
-    ("shape", "what"),
+    ("shape", "wrapper"),
     [
         ("split", 'orient="split"'), ("indexed", 'orient="split"'), ("table", 'orient="table"'),
         ("instances", '"instances"'), ("inputs", '"inputs"'), ("dataframe_split", '"dataframe_split"'),
@@ -199,7 +199,7 @@ PREDICT = "/api/v1/models/churn/predictions/"
     ],
 )  # fmt: skip
 def test_rows_in_the_wrappers_of_pandas_or_other_servers_are_rejected_with_the_accepted_form(
-    churn: ModelVersion, post: Post, customer: dict[str, Any], shape: str, what: str
+    churn: ModelVersion, post: Post, customer: dict[str, Any], shape: str, wrapper: str
 ) -> None:
     split = {"columns": list(customer), "data": [list(customer.values())]}
     bodies: dict[str, Any] = {
@@ -215,7 +215,7 @@ def test_rows_in_the_wrappers_of_pandas_or_other_servers_are_rejected_with_the_a
     }
     error = assert_error(post(PREDICT, bodies[shape]), 400, "invalid_input")
     assert [fault["code"] for fault in error["details"]] == ["wrapped_rows"]
-    assert what in error["message"]
+    assert wrapper in error["message"]
     assert "send the array of objects itself" in error["message"]
     assert 'df.to_json(orient="records")' in error["message"]
     assert not Prediction.objects.exists()

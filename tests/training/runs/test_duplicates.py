@@ -53,8 +53,8 @@ def titanic(path: Path) -> Path:
 
 def served(name: str, csv: Path, target: str, *options: str, **row: str) -> tuple[str, ModelVersion]:
     """Returns the output of `startmodel` for a CSV, and the active version trained from it."""
-    said = io.StringIO()
-    call_command("startmodel", name, str(csv), "--target", target, *options, stdout=said)
+    output = io.StringIO()
+    call_command("startmodel", name, str(csv), "--target", target, *options, stdout=output)
     catalogue.names.cache_clear()
     lookup.sync_catalogue()
     model = RegisteredModel.objects.get(name=name)
@@ -64,17 +64,17 @@ def served(name: str, csv: Path, target: str, *options: str, **row: str) -> tupl
     assert run_requests.execute(run.pk)
     run.refresh_from_db()
     assert run.status == "succeeded", run.error
-    return said.getvalue(), run.version
+    return output.getvalue(), run.version
 
 
 @pytest.mark.django_db(transaction=True)
 def test_the_titanic_is_served_with_its_frequencies(
     shelf: Path, db: None, post: Post, tmp_path: Path
 ) -> None:
-    said, version = served("titanic", titanic(tmp_path / "titanic.csv"), "Survived")
-    assert "WARNING" not in said
-    assert "2,177 of 2,201 rows (98.9%) repeat an earlier row and are kept" in said
-    assert "split: by_row" in said
+    output, version = served("titanic", titanic(tmp_path / "titanic.csv"), "Survived")
+    assert "WARNING" not in output
+    assert "2,177 of 2,201 rows (98.9%) repeat an earlier row and are kept" in output
+    assert "split: by_row" in output
     assert version.status == "active", version.gate
     assert version.metrics["roc_auc"] == pytest.approx(0.763, abs=0.03)
     assert version.train_rows + version.holdout_rows == 2_201
@@ -94,8 +94,8 @@ def test_a_run_notes_that_its_rows_were_split_by_row(
     run = api.get(f"/api/v1/models/titanic/training-runs/{version.run_id}/").json()
     assert (run["split"], run["duplicates_dropped"]) == ("by_row", 0)
     assert [note["code"] for note in run["notes"]] == ["duplicates_kept", "split_by_row"]
-    found = api.get("/api/v1/models/titanic/versions/1/").json()
-    assert (found["split"], found["notes"]) == ("by_row", run["notes"])
+    notes = api.get("/api/v1/models/titanic/versions/1/").json()
+    assert (notes["split"], notes["notes"]) == ("by_row", run["notes"])
     assert "split: by_row" in model_card.markdown(version)
     page = admin_client.get(f"/admin/training/modelversion/{version.pk}/change/").content.decode()
     assert "split: by_row" in page
@@ -109,9 +109,9 @@ def test_the_number_of_dropped_rows_is_shown_everywhere(
     csv = tmp_path / "offers.csv"
     csv.write_text("\n".join(["size,rooms,price", *lines, *lines[:60]]) + "\n", encoding="utf-8")
     keep = ("--keep", "size", "rooms")
-    said, version = served("offers", csv, "price", "--drop-duplicates", *keep)
+    output, version = served("offers", csv, "price", "--drop-duplicates", *keep)
     wanted = "60 of 500 rows (12.0%) repeat an earlier row and were dropped"
-    assert f"WARNING: {wanted}" in said
+    assert f"WARNING: {wanted}" in output
     run = api.get(f"/api/v1/models/offers/training-runs/{version.run_id}/").json()
     assert run["duplicates_dropped"] == 60
     assert [(note["level"], note["message"].startswith(wanted)) for note in run["notes"]] == [

@@ -83,7 +83,7 @@ def test_every_space_of_the_catalogue_fits_its_pipeline(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "said"),
+    ("space", "message"),
     [
         ({"model__penalti": ["l1"]}, "no parameter model__penalti"),
         ({"model": [object()]}, "cannot be stored"),
@@ -91,8 +91,8 @@ def test_every_space_of_the_catalogue_fits_its_pipeline(name: str) -> None:
         (None, "declares no search"),
     ],
 )
-def test_an_invalid_search_space_is_reported(space: Any, said: str) -> None:
-    with pytest.raises(SearchFailed, match=said):
+def test_an_invalid_search_space_is_reported(space: Any, message: str) -> None:
+    with pytest.raises(SearchFailed, match=message):
         settings_to_try(replace(CHURN, search=space), 3)
 
 
@@ -110,9 +110,9 @@ def test_the_best_mean_wins_and_a_setting_that_cannot_be_fitted_loses(one_core: 
 
 
 def test_the_declared_setting_wins_a_tie(one_core: None) -> None:
-    found = hyperparameter_search.search(replace(CHURN, search={"model__C": [1.0]}), Search(2), *small())
-    assert found.chosen == {}
-    assert found.trials[0]["declared"]
+    result = hyperparameter_search.search(replace(CHURN, search={"model__C": [1.0]}), Search(2), *small())
+    assert result.chosen == {}
+    assert result.trials[0]["declared"]
 
 
 # -- a run that searches -------------------------------------------------------------------------------
@@ -128,9 +128,9 @@ def test_a_run_with_a_search_creates_a_version_with_the_chosen_parameters(
     assert run_requests.execute(answer.json()["id"])
     run = TrainingRun.objects.get(pk=answer.json()["id"])
     assert run.status == "succeeded", run.error
-    made = run.version
-    assert made.dataset == churn.dataset
-    stored = made.parameters
+    version = run.version
+    assert version.dataset == churn.dataset
+    stored = version.parameters
     assert (stored["n_iter"], stored["backend"], stored["metric"], len(stored["trials"])) == (
         3,
         "loky",
@@ -139,11 +139,11 @@ def test_a_run_with_a_search_creates_a_version_with_the_chosen_parameters(
     )
     best = max(stored["trials"], key=lambda trial: trial["mean"])
     assert stored["chosen"] == best["parameters"] == stored["trials"][0]["parameters"]
-    fitted = artifacts.load_pipeline(made).pipeline.get_params()
+    fitted = artifacts.load_pipeline(version).pipeline.get_params()
     assert {name: fitted[name] for name in stored["chosen"]} == stored["chosen"]
-    assert made.engine == "onnx", made.engine_reason
-    assert made.lineage["parameters"] == stored
-    for page in (("modelversion", made.pk), ("trainingrun", run.pk)):
+    assert version.engine == "onnx", version.engine_reason
+    assert version.lineage["parameters"] == stored
+    for page in (("modelversion", version.pk), ("trainingrun", run.pk)):
         shown = admin_client.get(reverse(f"admin:training_{page[0]}_change", args=[page[1]])).content.decode()
         assert "Hyper-parameter search" in shown
         assert "Mean roc_auc" in shown

@@ -22,12 +22,12 @@ pytestmark = pytest.mark.django_db
 RUNS = "/api/v1/models/churn/training-runs/"
 
 
-def done(api: APIClient, response: Any) -> dict[str, Any]:
+def finished_run(api: APIClient, response: Any) -> dict[str, Any]:
     assert response.status_code == 202, response.content
     assert run_requests.execute(response.json()["id"])
-    found: dict[str, Any] = api.get(response.headers["Location"]).json()
-    assert found["status"] == "succeeded", found["error"]
-    return found
+    run: dict[str, Any] = api.get(response.headers["Location"]).json()
+    assert run["status"] == "succeeded", run["error"]
+    return run
 
 
 def finished(run: TrainingRun) -> TrainingRun:
@@ -111,8 +111,8 @@ def test_the_command_reports_known_rows(churn: ModelVersion, tmp_path: Any, caps
     file = tmp_path / "again.csv"
     file.write_text("".join(lines), encoding="utf-8")
     call_command("load_dataset", "churn", str(file), "--train", "--mode", "append")
-    said = capsys.readouterr().out
-    assert "all 600 rows are already in the dataset of version 1 and were not added" in said
+    output = capsys.readouterr().out
+    assert "all 600 rows are already in the dataset of version 1 and were not added" in output
 
 
 # -- outcomes, by the ids of their predictions ---------------------------------------------------------
@@ -137,13 +137,13 @@ def test_the_same_outcomes_are_not_trained_twice(
 ) -> None:
     policy(churn, "always")
     body = {"from": "outcomes", "since": "2026-01-01", "mode": "append"}
-    first = done(api, post(RUNS, body))
+    first = finished_run(api, post(RUNS, body))
     assert (first["dataset"]["rows"], first["activated"]) == (660, True)
     error = assert_error(post(RUNS, body), 409, "already_trained")
     assert (
         error["message"] == "all 60 rows are already in the dataset of churn 2; repeat=true adds them again"
     )
-    again = done(api, post(RUNS, body | {"repeat": True}))
+    again = finished_run(api, post(RUNS, body | {"repeat": True}))
     assert again["dataset"]["rows"] == 720
     [note] = [note for note in again["notes"] if note["code"] == "rows_in_dataset"]
     assert note["level"] == "warning"
@@ -156,9 +156,9 @@ def test_repeated_known_outcomes_make_no_new_active_version(
 ) -> None:
     policy(churn, "always")
     body = {"from": "outcomes", "mode": "append"}
-    done(api, post(RUNS, body))
+    finished_run(api, post(RUNS, body))
     policy(churn, "if_better")
-    again = done(api, post(RUNS, body | {"repeat": True}))
+    again = finished_run(api, post(RUNS, body | {"repeat": True}))
     assert (again["activated"], again["dataset"]["rows"]) == (False, 720)
 
 
@@ -168,12 +168,12 @@ def test_only_the_new_rows_of_an_overlapping_window_are_appended(
 ) -> None:
     policy(churn, "always")
     body = {"from": "outcomes", "mode": "append"}
-    done(api, post(RUNS, body))
+    finished_run(api, post(RUNS, body))
     assert post("/api/v1/models/churn/outcomes/", outcomes[60:]).status_code == 200
-    more = done(api, post(RUNS, body))
+    more = finished_run(api, post(RUNS, body))
     assert more["dataset"]["rows"] == 680
-    said = "60 of the 80 rows are already in the dataset of version 2 and were left out"
-    assert said in more["notes"][0]["message"]
+    message = "60 of the 80 rows are already in the dataset of version 2 and were left out"
+    assert message in more["notes"][0]["message"]
     active = churn.registered_model.active_version
     assert active is not None
     with artifacts.dataset_file(active.dataset) as path:
@@ -188,11 +188,11 @@ def test_a_run_whose_rows_another_run_has_taken_fails_with_a_message(
     policy(churn, "always")
     body = {"from": "outcomes", "mode": "append"}
     first, second = post(RUNS, body), post(RUNS, body)
-    done(api, first)
+    finished_run(api, first)
     assert run_requests.execute(second.json()["id"])
-    found = api.get(second.headers["Location"]).json()
-    assert found["status"] == "failed"
-    assert "all 60 rows are already in the dataset of churn 2" in found["error"]
+    run_json = api.get(second.headers["Location"]).json()
+    assert run_json["status"] == "failed"
+    assert "all 60 rows are already in the dataset of churn 2" in run_json["error"]
 
 
 @pytest.mark.django_db(transaction=True)

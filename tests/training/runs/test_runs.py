@@ -44,13 +44,13 @@ def test_a_run_makes_one_version_with_metrics_baseline_and_lineage(db: None) -> 
     assert run_requests.execute(run.pk)
     run.refresh_from_db()
     assert (run.status, run.percent, run.attempts) == ("succeeded", 100, 1)
-    made = run.version
-    assert set(made.metrics) == {"roc_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier"}
-    assert made.metrics["log_loss"] < made.baseline["log_loss"]
-    assert made.train_rows + made.holdout_rows <= 300
-    assert made.dataset.rows == 300
-    assert made.libraries["scikit-learn"]
-    assert made.schema_sha256 == made.dataset_schema.sha256
+    version = run.version
+    assert set(version.metrics) == {"roc_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier"}
+    assert version.metrics["log_loss"] < version.baseline["log_loss"]
+    assert version.train_rows + version.holdout_rows <= 300
+    assert version.dataset.rows == 300
+    assert version.libraries["scikit-learn"]
+    assert version.schema_sha256 == version.dataset_schema.sha256
     assert not run_requests.execute(run.pk), "a finished run is not executed again"
     assert ModelVersion.objects.count() == 1
 
@@ -83,11 +83,11 @@ def test_if_better_activates_exactly_the_versions_that_pass_the_gate(churn: Mode
     run = queued(60, start=700)
     run_requests.execute(run.pk)
     run.refresh_from_db()
-    made = run.version
-    check = next(check for check in made.gate["checks"] if check["name"] == "not_worse_than_active")
-    assert check["threshold"] == pytest.approx(made.gate["active_metrics"]["roc_auc"] * 0.99)
-    assert (made.status == "active") is made.gate["passed"]
-    assert made.gate["passed"] is all(check["passed"] for check in made.gate["checks"])
+    version = run.version
+    check = next(check for check in version.gate["checks"] if check["name"] == "not_worse_than_active")
+    assert check["threshold"] == pytest.approx(version.gate["active_metrics"]["roc_auc"] * 0.99)
+    assert (version.status == "active") is version.gate["passed"]
+    assert version.gate["passed"] is all(check["passed"] for check in version.gate["checks"])
 
 
 def test_uninformative_rows_fail_the_run_with_a_message(db: None) -> None:

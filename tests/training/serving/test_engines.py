@@ -49,12 +49,12 @@ ROWS: list[dict[str, Any]] = [
 
 
 def test_rows_become_one_matrix_of_doubles() -> None:
-    found = matrix.encode(SCHEMA, ROWS)
+    encoded = matrix.encode(SCHEMA, ROWS)
     nan = math.nan
     expected = [[1.5, 3, 1, 0, 1, -1], [nan, -7, 0, 1, -1, -1], [0, 0, nan, nan, nan, nan]]
-    np.testing.assert_array_equal(found, expected)
-    assert found.dtype == np.float64
-    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(encoded, expected)
+    assert encoded.dtype == np.float64
+    assert encoded.flags.c_contiguous
     assert matrix.encode(SCHEMA, []).shape == (0, 6)
 
 

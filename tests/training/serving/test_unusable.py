@@ -94,13 +94,13 @@ ROWS: dict[str, tuple[dict[str, str], str]] = {
 def test_bytes_that_cannot_be_read_are_a_503(
     name: str, churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
-    make, said = PLACES[name]
+    make, message = PLACES[name]
     with instead(place(churn.compiled_sha256), make), somebody_else():
         error = assert_error(post(CHURN, customer), 503, "artifact_unusable")
-        assert said in error["message"]
+        assert message in error["message"]
         assert str(default_storage.path("")) not in error["message"], "paths are no client's business"
         assert (
-            said in engine_cache.unusable()[churn.pk]
+            message in engine_cache.unusable()[churn.pk]
             or "cannot be found" in engine_cache.unusable()[churn.pk]
         )
     assert post(CHURN, customer).status_code == 200
@@ -110,22 +110,22 @@ def test_bytes_that_cannot_be_read_are_a_503(
 def test_a_row_that_names_no_artifact_is_a_503(
     name: str, churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
-    fields, said = ROWS[name]
+    fields, message = ROWS[name]
     version = train_sample("churn", rows=600, activate=False, **fields)
     error = assert_error(post(CHURN.replace("pre", "versions/2/pre"), customer), 503, "artifact_unusable")
-    assert said in error["message"]
+    assert message in error["message"]
     ModelVersion.objects.filter(pk=churn.pk).update(status="retired")
     ModelVersion.objects.filter(pk=version.pk).update(status="active")
     assert (
-        said in engine_cache.unusable()[version.pk]
+        message in engine_cache.unusable()[version.pk]
         or "cannot be found" in engine_cache.unusable()[version.pk]
     )
 
 
 def test_a_dataset_that_cannot_be_read_is_an_artifact_error(churn: ModelVersion) -> None:
     path = Path(default_storage.path(churn.dataset.storage_name))
-    for make, said in PLACES.values():
-        wrong = pytest.raises(ArtifactError, match=said)
+    for make, message in PLACES.values():
+        wrong = pytest.raises(ArtifactError, match=message)
         with instead(path, make), somebody_else(), wrong, artifacts.dataset_file(churn.dataset):
             pass
 
@@ -177,9 +177,9 @@ def test_a_start_with_another_key_reports_it_and_is_not_ready(
     churn: ModelVersion, settings: Any, var: Path
 ) -> None:
     settings.ARTIFACT_KEY = "another"
-    said = bootstrapped()
-    assert "CANNOT ANSWER: the compiled engine of churn 1 was not signed" in said
-    assert "Put the old one back" in said
+    messages = bootstrapped()
+    assert "CANNOT ANSWER: the compiled engine of churn 1 was not signed" in messages
+    assert "Put the old one back" in messages
     welcome = (var / "welcome.txt").read_text(encoding="utf-8")
     assert "Vigía is up, DEGRADED: " in welcome
     assert "A first prediction" not in welcome

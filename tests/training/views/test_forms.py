@@ -22,13 +22,13 @@ class Fields(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
+        attributes = dict(attrs)
         if tag == "input":
-            self.sent[given["name"] or ""] = given.get("value") or ""
+            self.sent[attributes["name"] or ""] = attributes.get("value") or ""
         elif tag == "select":
-            self._select = given["name"] or ""
-        elif tag == "option" and ("selected" in given or self._select not in self.sent):
-            self.sent[self._select] = given.get("value") or ""
+            self._select = attributes["name"] or ""
+        elif tag == "option" and ("selected" in attributes or self._select not in self.sent):
+            self.sent[self._select] = attributes.get("value") or ""
 
 
 @pytest.mark.parametrize("name", catalogue.names())

@@ -114,7 +114,7 @@ class Command(BaseCommand):
                 stream,  # type: ignore[arg-type]
                 by=None,
                 source=loading.path.name,
-                told=loading.dialect,
+                dialect=loading.dialect,
                 skip_unlabelled=loading.skip_unlabelled,
                 refused=refused,
                 progress=csv_files.progress(self._say, "read"),
