@@ -122,7 +122,7 @@ def _scores(served: Served, rows: Sequence[Instance]) -> list[Scores]:
         try:
             parts.append(checked(served.engine.predict(part), len(part)))
         except Exception as error:  # a step of the pipeline may raise any error; it must not become a 500
-            message = f"the version cannot predict these values: {error}"
+            message = f"the model has no answer to these values: {error}"
             raise VigiaError(message, code="prediction_failed") from error
     faults = [
         Fault(None, "no_finite_answer", "the model's answer is not finite", row=position)

@@ -435,4 +435,4 @@ def test_the_admin_sets_the_review_schedule_and_the_trigger_of_retraining(
     assert (model.review_hours, model.review_window_hours, model.retrain_on) == (6, 48, "either")
     assert "retrain on" in LogEntry.objects.get(object_id=str(model.pk)).get_change_message().lower()
     read_only = staff("train", name="trainer").get(address).content.decode()
-    assert "reviewed for drift every 6 hours, over 48" in read_only
+    assert "a drift review runs every 6 hours over the last 48 hours" in read_only

@@ -75,8 +75,8 @@ def test_a_comparison_is_requested_followed_and_shown(admin: Client, churn: Mode
     for name in ("roc", "calibration", "importance"):
         assert [each["name"] for each in specs[f"vg-chart-{name}"]["series"]] == ["version 1", "version 2"]
     assert "was trained on none of these rows" in shown
-    assert shown.count("A row for each actual class") == 2
-    assert "Lineage, where it differs" in shown
+    assert shown.count("One row per actual class") == 2
+    assert "Differences in lineage" in shown
 
 
 def test_a_comparison_of_regressions_shows_residuals_and_a_failed_comparison_its_error(

@@ -35,7 +35,7 @@ def errors() -> dict[str, str]:
 def test_startmodel_rejects_a_reserved_or_invalid_name(shelf: Path, tmp_path: Path, name: str) -> None:
     csv = tmp_path / "rows.csv"
     csv.write_text("a,y\n1,2\n", encoding="utf-8")
-    with pytest.raises(CommandError, match="choose another name, say "):
+    with pytest.raises(CommandError, match="choose another name, such as "):
         call_command("startmodel", name, str(csv), "--target", "y")
     assert not list(shelf.glob("*.py"))
 

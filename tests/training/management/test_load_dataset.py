@@ -199,7 +199,7 @@ def test_only_the_first_hundred_bad_cells_are_printed(tmp_path: Path) -> None:
         call_command("load_dataset", "fruit", str(path), stdout=io.StringIO(), stderr=errors)
     lines = errors.getvalue().splitlines()
     assert len(lines) == 101
-    assert lines[-1] == "… and more; these are the first 100"
+    assert lines[-1] == "… only the first 100 faults are shown"
 
 
 def test_skip_bad_writes_bad_rows_with_their_reasons_beside_the_file(tmp_path: Path) -> None:

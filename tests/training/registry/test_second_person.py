@@ -131,10 +131,10 @@ def test_the_page_shows_the_rule_before_an_attempt(strict: RegisteredModel, admi
     of_another = requested_by(None, strict.active_version)
     other_page = reverse("admin:training_modelversion_activate", args=[of_another.pk])
     shown = admin_client.get(other_page).content.decode()
-    assert "somebody else" not in shown
+    assert "another user" not in shown
     assert '<button type="submit" class="vg-button' in shown
     retrain = reverse("admin:training_registeredmodel_retrain", args=[strict.pk])
-    assert "somebody else than you activates it" in admin_client.get(retrain).content.decode()
+    assert "until another user activates it" in admin_client.get(retrain).content.decode()
 
 
 def test_the_admin_records_the_rule_and_only_superusers_lift_it(

@@ -360,6 +360,6 @@ def test_a_card_names_the_hyper_parameters_that_were_chosen(churn: ModelVersion)
 def test_a_version_older_than_stored_evaluations_has_a_card(churn: ModelVersion) -> None:
     old = train_sample("churn", rows=600, activate=False, evaluation=None)
     card = model_card.markdown(old)
-    assert "trained before evaluations were kept" in card
+    assert "older than stored evaluations" in card
     assert "The version has not been activated yet." in card
     assert json.dumps(card)

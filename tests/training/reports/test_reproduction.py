@@ -82,7 +82,7 @@ def test_missing_data_are_reported(churn: ModelVersion, monkeypatch: pytest.Monk
     with pytest.raises(CommandError, match="churn has no version 9"):
         call_command("reproduce", "churn", "9")
     error = copy(churn, parameters={"chosen": {"model__gone": 1}})
-    assert "cannot be fitted as then" in str(reproduce_output(error)[1])
+    assert "cannot fit today's pipeline" in str(reproduce_output(error)[1])
 
 
 @pytest.mark.parametrize("name", ["houses"])
