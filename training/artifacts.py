@@ -283,9 +283,9 @@ def _check(description: str, intact: bool, signed: bool) -> None:
         raise ArtifactError(f"{description} was not signed with this service's ARTIFACT_KEY")
 
 
-def _same(ours: str, theirs: str) -> bool:
+def _same(first: str, second: str) -> bool:
     """Compares signatures as bytes: as text, a signature that is not ASCII would raise an error."""
-    return hmac.compare_digest(ours.encode(), theirs.encode())
+    return hmac.compare_digest(first.encode(), second.encode())
 
 
 def _name(digest: str) -> str:

@@ -43,7 +43,7 @@ class AtomicFileSystemStorage(FileSystemStorage):
     def _save(self, name: str, content: File) -> str:  # type: ignore[type-arg]
         target = Path(self.path(name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=target.parent, prefix=".partial-")
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".partial-")
         try:
             with os.fdopen(handle, "wb") as stream:
                 for chunk in content.chunks():
@@ -51,10 +51,10 @@ class AtomicFileSystemStorage(FileSystemStorage):
                 stream.flush()
                 os.fsync(stream.fileno())
             if self.file_permissions_mode is not None:
-                Path(beside).chmod(self.file_permissions_mode)
-            Path(beside).replace(target)
+                Path(temporary).chmod(self.file_permissions_mode)
+            Path(temporary).replace(target)
         except BaseException:
-            Path(beside).unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
             raise
         _sync_directory(target.parent)
         return name

@@ -42,7 +42,7 @@ class ModelVersionAdmin(RegistryAdmin):
         "state",
         "primary",
         "others",
-        "beside",
+        "comparison_link",
         "rows",
         "engine",
         "trained",
@@ -81,7 +81,7 @@ class ModelVersionAdmin(RegistryAdmin):
         return format_html('<span class="vg-faint">{}</span>', " · ".join(texts[:2]))
 
     @display(description="compare")
-    def beside(self, row: ModelVersion) -> str:
+    def comparison_link(self, row: ModelVersion) -> str:
         active = getattr(row, "active_id", None)
         if active is None or active == row.pk:
             return "–"
@@ -217,6 +217,6 @@ class ModelVersionAdmin(RegistryAdmin):
 def columns_of(version: ModelVersion) -> Iterable[dict[str, Any]]:
     """Returns the columns of a version's schema for its page."""
     return [
-        {"column": column, "bounds": side_by_side.bounds(column), "seen": side_by_side.seen(column)}
+        {"column": column, "bounds": side_by_side.bounds(column), "seen": side_by_side.training_range(column)}
         for column in version.dataset_schema.columns
     ]

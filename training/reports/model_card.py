@@ -124,7 +124,7 @@ def _columns(version: ModelVersion) -> str:
                 kind,
                 "yes" if column.nullable else "no",
                 accepted,
-                side_by_side.seen(column),
+                side_by_side.training_range(column),
                 column.description,
             ]
         )

@@ -225,7 +225,7 @@ def bounds(column: Column) -> str:
     return f"at most {plain(column.maximum)}" if column.maximum is not None else ""
 
 
-def seen(column: Column) -> str:
+def training_range(column: Column) -> str:
     """Returns the range or the number of levels that the training data held in a column, as text."""
     if column.seen is None:
         return ""

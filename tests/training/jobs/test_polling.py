@@ -56,8 +56,8 @@ def test_a_queued_run_is_done_without_a_message(
         time.sleep(0.05)
     assert polling.is_busy()
     poller.stop()  # waits for running jobs
-    run_row = TrainingRun.objects.get(pk=run.pk)
-    assert (run_row.status, run_row.attempts) == ("succeeded", 1), (run_row.error, run_row.log_tail)
+    fresh_run = TrainingRun.objects.get(pk=run.pk)
+    assert (fresh_run.status, fresh_run.attempts) == ("succeeded", 1), (fresh_run.error, fresh_run.log_tail)
     assert turns
     assert not polling.is_busy()
 

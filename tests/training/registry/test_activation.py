@@ -137,7 +137,7 @@ def test_the_active_version_at_a_time_is_a_query(churn: ModelVersion, admin: Use
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "path",
     [
         "active/?at=", "predictions/?since=", "predictions/?until=", "predictions/?version=",
         "predictions/?limit=", "predictions/?cursor=", "outcomes/?since=", "outcomes/?prediction=",
@@ -146,11 +146,11 @@ def test_the_active_version_at_a_time_is_a_query(churn: ModelVersion, admin: Use
     ],
 )  # fmt: skip
 def test_an_empty_parameter_is_rejected_instead_of_taking_the_default(
-    churn: ModelVersion, api: APIClient, asked: str
+    churn: ModelVersion, api: APIClient, path: str
 ) -> None:
     """A script with an unset variable sends an empty parameter."""
-    error = assert_error(api.get(f"/api/v1/models/churn/{asked}"), 400, "invalid_input")
-    assert [detail["field"] for detail in error["details"]] == [asked.partition("?")[2].rstrip("=")]
+    error = assert_error(api.get(f"/api/v1/models/churn/{path}"), 400, "invalid_input")
+    assert [detail["field"] for detail in error["details"]] == [path.partition("?")[2].rstrip("=")]
 
 
 @pytest.mark.django_db(transaction=True)

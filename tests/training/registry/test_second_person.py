@@ -68,12 +68,12 @@ def test_a_canary_needs_a_second_approver_and_a_shadow_does_not(
     with pytest.raises(SecondPerson):
         rollouts.start(mine, kind="canary", percent=100, by=client_user, reason="mine")
     other = client_keys.client_with_every_right("other")
-    begun = rollouts.start(mine, kind="canary", percent=1, by=other, reason="I looked at it")
+    rollout = rollouts.start(mine, kind="canary", percent=1, by=other, reason="I looked at it")
     with pytest.raises(SecondPerson):
-        rollouts.raise_percent(begun, percent=100, by=client_user, reason="mine")
-    begun.refresh_from_db()
-    assert begun.is_running
-    assert rollouts.raise_percent(begun, percent=100, by=other, reason="good").percent == 100
+        rollouts.raise_percent(rollout, percent=100, by=client_user, reason="mine")
+    rollout.refresh_from_db()
+    assert rollout.is_running
+    assert rollouts.raise_percent(rollout, percent=100, by=other, reason="good").percent == 100
 
 
 def test_a_rollback_needs_no_second_approver(strict: RegisteredModel, client_user: User) -> None:

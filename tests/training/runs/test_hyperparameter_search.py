@@ -98,15 +98,17 @@ def test_an_invalid_search_space_is_reported(space: Any, message: str) -> None:
 
 def test_the_best_mean_wins_and_a_setting_that_cannot_be_fitted_loses(one_core: None) -> None:
     declared = replace(CHURN, search={"model__C": [-1.0, 1e-9, 0.5]}, primary_metric="log_loss")
-    told: list[tuple[str, int]] = []
-    found = hyperparameter_search.search(declared, Search(10), *small(), lambda *said: told.append(said))
-    means = [trial["mean"] for trial in found.trials]
+    reports: list[tuple[str, int]] = []
+    result = hyperparameter_search.search(
+        declared, Search(10), *small(), lambda *report: reports.append(report)
+    )
+    means = [trial["mean"] for trial in result.trials]
     assert means[-1] is None
-    assert found.trials[-1]["parameters"] == {"model__C": -1.0}
+    assert result.trials[-1]["parameters"] == {"model__C": -1.0}
     assert means[:-1] == sorted(means[:-1]), "smaller is better, and shown as it is"
-    assert found.chosen == found.trials[0]["parameters"] == {"model__C": 0.5}
-    assert [stage for stage, _ in told] == [f"trial {n} of 4" for n in (1, 2, 3, 4, 4)]
-    assert [percent for _, percent in told] == sorted(percent for _, percent in told)
+    assert result.chosen == result.trials[0]["parameters"] == {"model__C": 0.5}
+    assert [stage for stage, _ in reports] == [f"trial {n} of 4" for n in (1, 2, 3, 4, 4)]
+    assert [percent for _, percent in reports] == sorted(percent for _, percent in reports)
 
 
 def test_the_declared_setting_wins_a_tie(one_core: None) -> None:
