@@ -94,8 +94,8 @@ def test_a_run_compiles_the_version_and_both_engines_answer_alike(name: str, row
     compiled, pipeline = artifacts.load(version), artifacts.load_pipeline(version)
     assert isinstance(compiled, MatrixEngine)
     assert (compiled.takes_matrix, pipeline.takes_matrix) == (True, False)
-    rows = rows_of(version)
-    ours, theirs = compiled.predict(rows), pipeline.predict(rows)
+    sample = rows_of(version)
+    ours, theirs = compiled.predict(sample), pipeline.predict(sample)
     assert list(ours.classes) == list(theirs.classes)
     if theirs.probabilities is None:
         assert ours.values == pytest.approx(theirs.values, rel=1e-9)
