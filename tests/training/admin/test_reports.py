@@ -43,7 +43,7 @@ def test_the_page_of_a_version_shows_curves_slices_and_its_card(admin: Client, c
     assert specs["vg-chart-importance"]["labels"][0] == churn.evaluation["importance"]["columns"][0]["column"]
     assert "charts.js" in shown
     assert "two_year" in shown
-    assert "answered true" in shown
+    assert "predicted true" in shown
     card = admin.get(address("card", churn))
     assert card.headers["Content-Type"].startswith("text/markdown")
     assert card.content.startswith(b"# Customer churn, version 1")

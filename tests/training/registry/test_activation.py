@@ -63,7 +63,7 @@ def test_an_activation_needs_a_reason_and_a_version_that_is_not_active(
 ) -> None:
     with pytest.raises(Conflict, match="needs a reason"):
         activation.activate(candidate(), by=admin, reason="  ")
-    with pytest.raises(Conflict, match="active already"):
+    with pytest.raises(Conflict, match="already active"):
         activation.activate(churn, by=admin, reason="again")
     assert Activation.objects.count() == 1
 

@@ -82,9 +82,9 @@ PLACES: dict[str, tuple[Callable[[Path], Any], str]] = {
 ROWS: dict[str, tuple[dict[str, str], str]] = {
     "an empty digest": (
         {"artifact_sha256": "", "compiled_sha256": "", "engine": "sklearn"},
-        "holds no digest",
+        "holds no valid digest",
     ),
-    "a digest that is a path": ({"compiled_sha256": "../../etc/passwd"}, "holds no digest"),
+    "a digest that is a path": ({"compiled_sha256": "../../etc/passwd"}, "holds no valid digest"),
     "a signature that is not ASCII": ({"compiled_hmac": "ñ" * 64}, "was not signed"),
     "an empty signature": ({"compiled_hmac": ""}, "was not signed"),
 }
