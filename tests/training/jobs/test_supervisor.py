@@ -143,7 +143,7 @@ def test_memory_beyond_the_limit_ends_a_run_with_a_message(db: None, settings: A
     assert supervisor.supervise(TrainingRun, run.pk)
     finished = fresh(run)
     assert (finished.status, finished.attempts) == ("failed", 1)
-    assert "it may have 60 (JOB_MEMORY_MB)" in finished.error
+    assert "JOB_MEMORY_MB allows 60" in finished.error
     assert not ModelVersion.objects.exists()
 
 

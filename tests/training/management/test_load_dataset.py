@@ -309,7 +309,7 @@ def test_the_error_for_an_unknown_model_lists_the_known_models(tmp_path: Path) -
     ("options", "message"),
     [
         (["--activate"], "--activate needs --train"),
-        (["--train", "--reason", "x"], "add --activate"),
+        (["--train", "--reason", "x"], "--reason needs --activate"),
         (["--delimiter", ":"], "is no delimiter"),
     ],
 )
