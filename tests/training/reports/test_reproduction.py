@@ -52,7 +52,7 @@ def test_differences_of_code_and_libraries_are_named(churn: ModelVersion) -> Non
     text, error = reproduce_output(old)
     assert error is None, "the metrics agree, and the artifact cannot be loaded by this scikit-learn"
     assert "numpy: " in text
-    assert ", then 1.0" in text
+    assert " now, 1.0 then" in text
     assert "code: " in text
     assert "not compared: churn 2 was trained with scikit-learn 0.1" in text
 
