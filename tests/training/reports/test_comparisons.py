@@ -208,7 +208,7 @@ def test_training_rows_of_the_earlier_version_are_counted(
     moved["split"]["seed"] = 99
     other = train_sample("churn", rows=600, activate=False, evaluation=moved)
     from training import catalogue
-    from training.reports.comparison_job import _overlap, _divided
+    from training.reports.comparison_job import _divided, _overlap
 
     declared = catalogue.get("churn")
     rows = _divided(other, declared)
