@@ -329,7 +329,7 @@ def test_the_last_output_of_a_job_is_kept_after_its_end(db: None, monkeypatch: p
 
 
 def test_no_handler_catches_the_soft_limit(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In particular not the handler that lets scikit-learn serve a version whose compilation fails."""
+    """This includes the handler that lets scikit-learn serve a version whose compilation fails."""
     from training.management.commands.run_job import TimeIsUp
     from vigia_ml.engines import selection
 
