@@ -1,4 +1,4 @@
-"""Moved to `vigia_ml`; files that `startmodel` wrote before still import it from here."""
+"""The old place of `vigia_ml.declaration`; files that an older `startmodel` wrote import it from here."""
 
 from training.deprecated import forward
 

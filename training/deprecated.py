@@ -1,4 +1,5 @@
-"""Modules that moved into the library, still imported by files that people wrote against their old places."""
+"""Support for modules that moved into the library and that users' files still import from their old
+places."""
 
 from __future__ import annotations
 
@@ -11,11 +12,12 @@ RENAMED = {"Watch": "MonitoringConfig"}
 
 
 def forward(old: str, *places: str) -> Callable[[str], Any]:
-    """Returns the ``__getattr__`` of a module that moved: it finds a name at its new place, with a warning.
+    """Returns the ``__getattr__`` of a module that moved: it returns a name from its new place, with a
+    warning.
 
     Parameters
     ----------
-    old : the module's ``__name__``. places : modules; the first that has a name is the one to import it from.
+    old : the module's ``__name__``. places : new modules; the first that has a name provides it.
     """
 
     def find(name: str) -> Any:

@@ -1,7 +1,7 @@
-"""Idempotency keys: a retried POST gets the response of the first one, and nothing is done twice.
+"""Idempotency keys: a retried POST gets the response of the first one, and no work is done twice.
 
-Predictions store their answer in the log writer's transaction. Every other POST that creates something runs
-through `answer_once`, in the transaction that creates it.
+Predictions store their response in the log writer's transaction. Every other POST that creates rows runs
+through `answer_once`, in the transaction that creates the rows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class KeyReused(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class RetryKey:
-    """A client's idempotency key, and the digest of the request it stands for."""
+    """A client's idempotency key and the digest of its request."""
 
     client_id: int
     key: str
@@ -45,7 +45,7 @@ class RetryKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """A response as it is kept: status, body as JSON, and headers."""
+    """A stored response: status, body as JSON, and headers."""
 
     status: int
     body: str
@@ -53,7 +53,7 @@ class StoredResponse:
 
 
 def is_valid_key(key: str) -> bool:
-    """Whether the key has 1 to `KEY_LENGTH` printable ASCII characters."""
+    """Returns whether the key has 1 to `KEY_LENGTH` printable ASCII characters."""
     return 0 < len(key) <= KEY_LENGTH and key.isascii() and key.isprintable()
 
 
@@ -65,22 +65,23 @@ def check_key(key: str) -> None:
 
 
 def request_sha256(path: str, content_type: str, body_sha256: str) -> str:
-    """Digest that tells one POST from another: path and parameters, content type, body."""
+    """Returns the digest that identifies a POST: path with parameters, content type, body."""
     return hashlib.sha256(f"POST {path} {content_type} {body_sha256}".encode()).hexdigest()
 
 
 def stored_row(client_id: int, key: str) -> IdempotencyKey | None:
-    """The live row of a client's key, or None; by the database's clock, as `vigia_claim` has it."""
+    """Returns the unexpired row of a client's key, or None; by the database's clock, as `vigia_claim`
+    does."""
     expired = Now() - dt.timedelta(hours=settings.IDEMPOTENCY_HOURS)
     return IdempotencyKey.objects.filter(client_id=client_id, key=key, created_at__gte=expired).first()
 
 
 def stored_response(retry: RetryKey) -> StoredResponse | None:
-    """The response to an earlier request with this key, or None.
+    """Returns the response to an earlier request with this key, or None.
 
     Raises
     ------
-    KeyReused : the key stands for another request.
+    KeyReused : the key belongs to another request.
     """
     row = stored_row(retry.client_id, retry.key)
     if row is None:
@@ -93,18 +94,19 @@ def stored_response(retry: RetryKey) -> StoredResponse | None:
 def answer_once(
     retry: RetryKey, create: Callable[[], StoredResponse], *, in_transaction: bool = True
 ) -> tuple[StoredResponse, bool]:
-    """(response, whether an earlier request with this key made it). An error of `create` is not stored.
+    """Returns (response, whether an earlier request with this key created it). An error of `create` is not
+    stored.
 
-    The response is stored in the transaction that creates, so that both are there or neither is. Of two
-    requests at the same moment the later one finds the key taken, and its work is rolled back.
+    The transaction that creates the rows also stores the response, so that both exist or neither. If two
+    requests run at the same time, the later one finds the key taken and its work is rolled back.
 
     Parameters
     ----------
-    in_transaction : False for work that takes long and creates no rows; then only the response is stored.
+    in_transaction : False for long work that creates no rows; then only the response is stored.
 
     Raises
     ------
-    KeyReused, and what `create` raises.
+    KeyReused, and the errors of `create`.
     """
     earlier = stored_response(retry)
     if earlier is not None:
@@ -115,7 +117,7 @@ def answer_once(
             if not _store(retry, response):
                 raise _Taken
     except Exception:
-        # The other request may also be the reason why this one failed: it found the work done.
+        # This request may have failed because the earlier one had done the work.
         earlier = stored_response(retry)
         if earlier is None:
             raise
@@ -124,8 +126,10 @@ def answer_once(
 
 
 def settled_response(retry: RetryKey, stored: StoredResponse, mark: str) -> StoredResponse:
-    """The stored response once it has lost the header `mark`, which its request removes right after its
-    commit. Where that request ended between the two, the response as it is, without the mark."""
+    """Returns the stored response after its request has removed the header `mark`, right after its commit.
+
+    If that request died in between, returns the response as stored, without the mark.
+    """
     until = time.monotonic() + SETTLING_SECONDS
     while mark in stored.headers and time.monotonic() < until:
         time.sleep(0.01)
@@ -135,7 +139,7 @@ def settled_response(retry: RetryKey, stored: StoredResponse, mark: str) -> Stor
 
 
 def replace_response(retry: RetryKey, response: StoredResponse) -> None:
-    """Stores a newer response under a key: what was accepted has finished meanwhile."""
+    """Stores a newer response under a key, after an accepted job has finished."""
     IdempotencyKey.objects.filter(
         client_id=retry.client_id, key=retry.key, request_sha256=retry.request_sha256
     ).update(answer=response.body, status=response.status, headers=response.headers)
@@ -146,7 +150,8 @@ class _Taken(Exception):
 
 
 def _store(retry: RetryKey, response: StoredResponse) -> bool:
-    """False when a live row holds the key. Waits for a transaction that is about to commit one."""
+    """Stores a response; returns False when an unexpired row holds the key. Waits for a concurrent
+    transaction."""
     statement = """
         INSERT INTO predictions_idempotencykey AS k
             (client_id, key, request_sha256, answer, created_at, status, headers)

@@ -1,8 +1,9 @@
-"""Registered models that an application above declares, and how their versions are made.
+"""Providers: registered models that an application above declares, and the functions that build their
+versions.
 
-The catalogue's files declare models of rows: features in, a target out. A recommender is another thing, and
-what knows it lies above this app; it registers itself here. Queue, lease, gate, activation, canary, audit and
-the store of artifacts are the same for all.
+The catalogue's files declare models of rows: features in, a target out. A recommender is a different kind of
+model; its application lies above this one and registers a provider here. Queue, lease, gate, activation,
+canary, audit and the store of artifacts are the same for all models.
 """
 
 from __future__ import annotations
@@ -24,28 +25,26 @@ if TYPE_CHECKING:
     from vigia_ml.reference_profile import Profile
 
 Report = Callable[[str, int], None]
-"""Called with what is being done and how far it is, in per cent."""
+"""Called with the name of the stage and the progress in percent."""
 Verdict = Callable[[ModelVersion | None], dict[str, Any]]
-"""The gate's verdict beside the active version (None: none is).
-
-See `vigia_ml.evaluation.metrics.check_gate`.
-"""
+"""Returns the gate's verdict against the active version (None: no version is active); see
+`vigia_ml.evaluation.metrics.check_gate`."""
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a training run has made, before it becomes a version.
+    """The result of a training run, before it becomes a version.
 
     Parameters
     ----------
-    dataset : what it was trained on, stored already.
-    artifact : the bytes of the fitted pipeline or of the index. compiled : of the engine compiled from it.
-    engine, engine_reason : what serves it, and why.
-    schema : what is asked of the version; its columns name the inputs in the log.
-    metrics, baseline : on the hold-out. evaluation : what else is known of it, as JSON.
-    parameters : what a search chose. reference : see `vigia_ml.reference_profile`; None: its log is not
-    reviewed. source_sha256 : of the code that declares and makes it.
-    notes : on its rows; see `vigia_ml.notes`. nothing_new : the active version was trained on all of them.
+    dataset : the stored dataset of the training.
+    artifact : bytes of the fitted pipeline or of the index. compiled : bytes of the engine compiled from it.
+    engine, engine_reason : the engine that serves the version, and the reason for it.
+    schema : schema of the version's inputs; its columns name the inputs in the log.
+    metrics, baseline : metrics on the hold-out. evaluation : further results of the evaluation, as JSON.
+    parameters : hyper-parameters that a search chose. reference : see `vigia_ml.reference_profile`; None: the
+    version has no drift reviews. source_sha256 : digest of the code that declares and builds the model.
+    notes : notes on the rows; see `vigia_ml.notes`. nothing_new : the active version was trained on all rows.
     """
 
     dataset: Dataset
@@ -71,15 +70,15 @@ class BuildResult:
 
 
 class Build(Protocol):
-    """Does the work of a run, up to what is stored.
+    """Does the work of a run up to its result; the caller stores the result.
 
     Parameters
     ----------
-    directory : of the run's own, removed afterwards.
+    directory : temporary directory of the run, removed afterwards.
 
     Raises
     ------
-    VigiaError : in words; the run fails with them.
+    VigiaError : the run fails with the error's message.
     """
 
     def __call__(self, run: TrainingRun, report: Report, directory: Path) -> BuildResult: ...
@@ -87,9 +86,9 @@ class Build(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Remade:
-    """What is made of a stored dataset again, to be compared with a version.
+    """The result of a second build from a stored dataset, for a comparison with a version.
 
-    metrics : without those that are times. source_sha256 : of today's code.
+    metrics : metrics without durations. source_sha256 : digest of today's code.
     """
 
     artifact: bytes
@@ -99,7 +98,7 @@ class Remade:
 
 
 class Remake(Protocol):
-    """Makes a version's content again from its dataset's file; stores nothing."""
+    """Builds a version's content again from its dataset's file; stores nothing."""
 
     def __call__(self, path: Path, report: Report) -> Remade: ...
 
@@ -110,12 +109,13 @@ class ModelProvider:
 
     Parameters
     ----------
-    primary_metrics : what "better" means: the first of them that a version has.
-    metrics : in the order in which they are shown. smaller_is_better : of these.
-    source : where a run takes its rows from, as `TrainingRun.source` stores it.
-    make, remake : dotted paths of a `Build` and of a `Remake`. asked_at : the route that answers for it;
-        page : where people ask it; quality_at : what became of its answers. example : of a question.
-    judged_on, baseline_is : what its metrics were measured on, and what they are compared with, in sentences.
+    primary_metrics : the first of them that a version has decides which version is better.
+    metrics : metrics in display order. smaller_is_better : the metrics of which smaller values are better.
+    source : source of a run's rows, as `TrainingRun.source` stores it.
+    make, remake : dotted paths of a `Build` and of a `Remake`. asked_at : route of the model's answers.
+    page : page on which people use the model. quality_at : route of its realised quality.
+    example : example request.
+    judged_on, baseline_is : sentences about the data of its metrics and about its baseline.
     """
 
     name: str
@@ -138,61 +138,61 @@ class ModelProvider:
 
     @property
     def primary_metric(self) -> str:
-        """Where no version says which of them it has."""
+        """The primary metric when no version's metrics are known."""
         return self.primary_metrics[0]
 
     def primary_of(self, metrics: Mapping[str, float]) -> str:
-        """The primary metric among those of a version."""
+        """Returns the primary metric among a version's metrics."""
         return next((name for name in self.primary_metrics if name in metrics), self.primary_metric)
 
 
-_MAKERS: dict[str, ModelProvider] = {}
+_PROVIDERS: dict[str, ModelProvider] = {}
 
 
 class UnsupportedForModel(Conflict):
-    """What is asked for exists for models of rows alone."""
+    """The requested feature exists only for models of rows."""
 
     code = "unsupported_for_model"
 
 
-def register(maker: ModelProvider) -> None:
-    """Adds a registered model; its row is made by `training.registry.lookup.sync_catalogue`."""
-    _MAKERS[maker.name] = maker
-    catalogue.reserve(maker.name)
+def register(provider: ModelProvider) -> None:
+    """Registers a provider; `training.registry.lookup.sync_catalogue` creates the model's row."""
+    _PROVIDERS[provider.name] = provider
+    catalogue.reserve(provider.name)
 
 
 def every() -> list[ModelProvider]:
-    return [_MAKERS[name] for name in sorted(_MAKERS)]
+    return [_PROVIDERS[name] for name in sorted(_PROVIDERS)]
 
 
 def find(name: str) -> ModelProvider | None:
-    """The maker of a registered model; None for a model of rows."""
-    return _MAKERS.get(name)
+    """Returns the provider of a registered model; None for a model of rows."""
+    return _PROVIDERS.get(name)
 
 
 def page(name: str) -> str:
-    """Where people ask a model of an application above; empty for one of rows."""
-    maker = _MAKERS.get(name)
-    return maker.page if maker else ""
+    """Returns the page on which people use a provider's model; empty for a model of rows."""
+    provider = _PROVIDERS.get(name)
+    return provider.page if provider else ""
 
 
-def build_of(maker: ModelProvider) -> Build:
-    found: Build = import_string(maker.make)
-    return found
+def build_of(provider: ModelProvider) -> Build:
+    build: Build = import_string(provider.make)
+    return build
 
 
-def remake_of(maker: ModelProvider) -> Remake:
-    found: Remake = import_string(maker.remake)
-    return found
+def remake_of(provider: ModelProvider) -> Remake:
+    remake: Remake = import_string(provider.remake)
+    return remake
 
 
-def require_rows(model: RegisteredModel, what: str) -> None:
-    """Raise `UnsupportedForModel` when `model` is not one of rows.
+def require_rows(model: RegisteredModel, feature: str) -> None:
+    """Raises `UnsupportedForModel` when `model` is not a model of rows.
 
     Parameters
     ----------
-    what : cannot be had of it, in words, such as "outcomes".
+    feature : name of the feature in the plural, such as "outcomes"; the message quotes it.
     """
-    maker = find(model.name)
-    if maker is not None:
-        raise UnsupportedForModel(f"{model.name} takes no {what}: it answers at {maker.asked_at}")
+    provider = find(model.name)
+    if provider is not None:
+        raise UnsupportedForModel(f"{model.name} does not support {feature}; use {provider.asked_at}")

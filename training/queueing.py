@@ -1,7 +1,6 @@
-"""Handing a job to the workers, without Celery in a process that never does.
+"""Enqueues jobs; imports Celery only with the first job.
 
-Celery and the broker's client are some 6 MiB in each web process, and few requests queue anything: they are
-imported with the first job.
+Celery and the broker's client take some 6 MiB in each web process, and few requests queue a job.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from training.models import Job
 
 def enqueue(job: Job) -> None:
     """Hands the job to the broker after the commit; see `training.tasks.enqueue`."""
-    import_module(settings.TASKS_APPLICATION)  # first, so that the tasks are its own
+    import_module(settings.TASKS_APPLICATION)  # first, so that the tasks belong to this application
 
     from training import tasks
 

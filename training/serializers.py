@@ -1,4 +1,4 @@
-"""What the registry looks like in the API, and the serializers derived from a schema."""
+"""Serializers of the registry, and serializers derived from a schema."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from vigia_ml.schema.dataset import example_value
 from vigia_ml.schema.row_keys import KEY_FIELD, KEY_LENGTH
 
 REPEAT = (
-    "append rows although they are in the active version's dataset already, so that they count twice "
-    "(default: false)."
+    "append also rows that the active version's dataset already holds; they count twice (default: false)."
 )
 
 
@@ -32,13 +31,13 @@ class NoteSerializer(serializers.Serializer[Any]):
 
 
 class LinkedSerializer(serializers.Serializer[Any]):
-    """A resource with the addresses that lead on from it.
+    """A resource with links to related resources.
 
     routes : name of a link -> name of its route, which takes `link_arguments`.
     """
 
     routes: ClassVar[Mapping[str, str]] = {}
-    links = serializers.SerializerMethodField(help_text="Addresses that lead on from here.")
+    links = serializers.SerializerMethodField(help_text="URLs of related resources.")
 
     def link_arguments(self, row: Any) -> list[Any]:
         raise NotImplementedError
@@ -50,7 +49,7 @@ class LinkedSerializer(serializers.Serializer[Any]):
 
 
 class TrainingRunSerializer(LinkedSerializer, serializers.ModelSerializer[TrainingRun]):
-    """A training run; once finished with its version, metrics and gate."""
+    """A training run; a finished run has a version, metrics and a gate."""
 
     routes: ClassVar = {"run": "training-run"}
 
@@ -62,10 +61,10 @@ class TrainingRunSerializer(LinkedSerializer, serializers.ModelSerializer[Traini
     baseline = serializers.SerializerMethodField()
     gate = serializers.SerializerMethodField()
     split = serializers.SerializerMethodField(
-        help_text="by_features: equal rows are on one side. by_row: copies of a row are on both."
+        help_text="by_features: equal rows are on one side of the split. by_row: copies of a row are on both."
     )
     duplicates_dropped = serializers.SerializerMethodField(
-        help_text="Rows that repeat an earlier one and were not trained on."
+        help_text="Number of repeated rows that were left out of training."
     )
     notes = NoteSerializer(many=True)
 
@@ -82,53 +81,53 @@ class TrainingRunSerializer(LinkedSerializer, serializers.ModelSerializer[Traini
         return [row.registered_model.name, row.pk]
 
     def get_links(self, row: TrainingRun) -> dict[str, str]:
-        """A finished run also leads to its version."""
-        found, made = super().get_links(row), _made(row)
-        if made is None:
-            return found
-        arguments = [row.registered_model.name, made.number]
-        return found | {"version": reverse("version", args=arguments, request=self.context.get("request"))}
+        """Returns the run's links; a finished run also links to its version."""
+        links, version = super().get_links(row), _version_of(row)
+        if version is None:
+            return links
+        arguments = [row.registered_model.name, version.number]
+        return links | {"version": reverse("version", args=arguments, request=self.context.get("request"))}
 
     def to_representation(self, instance: TrainingRun) -> dict[str, Any]:
-        """What its process wrote may quote rows: it is for those who may train."""
-        shown = super().to_representation(instance)
+        """Empties the log for clients without the right to train, because the log may quote rows."""
+        fields = super().to_representation(instance)
         if not self.context.get("with_log"):
-            shown["log_tail"] = ""
-        return shown
+            fields["log_tail"] = ""
+        return fields
 
     def get_version(self, run: TrainingRun) -> int | None:
-        made = _made(run)
-        return made.number if made else None
+        version = _version_of(run)
+        return version.number if version else None
 
     def get_activated(self, run: TrainingRun) -> bool:
-        made = _made(run)
-        return made is not None and made.activations.exists()
+        version = _version_of(run)
+        return version is not None and version.activations.exists()
 
     def get_dataset(self, run: TrainingRun) -> dict[str, Any] | None:
         rows = run.dataset or run.upload
         return {"sha256": rows.sha256, "rows": rows.rows} if rows else None
 
     def get_metrics(self, run: TrainingRun) -> dict[str, float] | None:
-        made = _made(run)
-        return made.metrics if made else None
+        version = _version_of(run)
+        return version.metrics if version else None
 
     def get_baseline(self, run: TrainingRun) -> dict[str, float] | None:
-        made = _made(run)
-        return made.baseline if made else None
+        version = _version_of(run)
+        return version.baseline if version else None
 
     def get_gate(self, run: TrainingRun) -> dict[str, Any] | None:
-        made = _made(run)
-        return made.gate if made else None
+        version = _version_of(run)
+        return version.gate if version else None
 
     def get_split(self, run: TrainingRun) -> str | None:
-        return _split(_made(run))
+        return _split(_version_of(run))
 
     def get_duplicates_dropped(self, run: TrainingRun) -> int | None:
-        return _dropped(_made(run))
+        return _dropped(_version_of(run))
 
 
 def _split(version: ModelVersion | None) -> str | None:
-    """How a version's hold-out was made; of one from before that was stored, by features."""
+    """Returns how a version's hold-out was split; ``by_features`` for a version older than stored methods."""
     stored = ((version.evaluation if version else None) or {}).get("split")
     return stored.get("method", "by_features") if stored else None
 
@@ -137,12 +136,12 @@ def _dropped(version: ModelVersion | None) -> int | None:
     return ((version.evaluation if version else None) or {}).get("duplicates_dropped")
 
 
-def _made(run: TrainingRun) -> ModelVersion | None:
+def _version_of(run: TrainingRun) -> ModelVersion | None:
     return getattr(run, "version", None)
 
 
 class TrainingRequestSerializer(serializers.Serializer[Any]):
-    """A retrain request by JSON. `instances` are checked against the schema, row by row."""
+    """A request for a training run by JSON. The schema checks `instances` row by row."""
 
     instances = serializers.ListField(
         child=serializers.DictField(),
@@ -152,43 +151,49 @@ class TrainingRequestSerializer(serializers.Serializer[Any]):
     )
     search = serializers.DictField(
         required=False,
-        help_text='`{"n_iter": 30}`: tries so many settings of the declared space and takes the best. '
-        "Without rows, on those of the active version.",
+        help_text='Hyper-parameter search: `{"n_iter": 30}` tries 30 combinations of the declared space and '
+        "takes the best. Without rows it uses the active version's dataset.",
     )
     mode = serializers.ChoiceField(choices=TrainingRun.Mode.choices, default=TrainingRun.Mode.APPEND)
-    repeat = serializers.BooleanField(required=False, help_text=f"With mode append: {REPEAT}")
-    since = serializers.DateTimeField(required=False, help_text="With `from`: rows from this moment on.")
-    until = serializers.DateTimeField(required=False, help_text="With `from`: rows before this moment.")
+    repeat = serializers.BooleanField(required=False, help_text=f"Mode append: {REPEAT}")
+    since = serializers.DateTimeField(required=False, help_text="Start of the rows' time range, with `from`.")
+    until = serializers.DateTimeField(
+        required=False, help_text="End of the rows' time range (exclusive), with `from`."
+    )
 
     def get_fields(self) -> dict[str, Any]:
-        said = "Where the rows are taken from instead: `outcomes` are logged inputs with what became of them."
-        return super().get_fields() | {"from": serializers.CharField(required=False, help_text=said)}
+        text = (
+            "Source of the rows instead of `instances`: `outcomes` takes logged inputs with their outcomes."
+        )
+        return super().get_fields() | {"from": serializers.CharField(required=False, help_text=text)}
 
 
 class ParitySerializer(serializers.Serializer[Any]):
-    """How far the compiled engine's answers are from scikit-learn's, on rows both were asked."""
+    """The difference between the compiled engine's answers and scikit-learn's on the same rows."""
 
     passed = serializers.BooleanField()
     tolerance = serializers.FloatField()
-    measure = serializers.CharField(help_text="absolute (probabilities) or relative (numbers)")
-    worst = serializers.FloatField(
-        allow_null=True, help_text="The largest difference; null when one engine alone has an answer."
+    measure = serializers.CharField(
+        help_text="Kind of difference: absolute (probabilities) or relative (numbers)."
     )
-    where = serializers.CharField(help_text="The kind of row with the largest difference.")
+    worst = serializers.FloatField(
+        allow_null=True, help_text="Largest difference; null when only one engine answers a row."
+    )
+    where = serializers.CharField(help_text="Kind of row with the largest difference.")
     rows = serializers.IntegerField()
     refused = serializers.IntegerField(help_text="Rows that neither engine answers.")
     seconds = serializers.FloatField()
 
 
 class VersionSerializer(LinkedSerializer, serializers.ModelSerializer[ModelVersion]):
-    """One version: how good it is, what made it, what it answers to."""
+    """One version: metrics, gate, lineage, schema and engine."""
 
     routes: ClassVar = {"version": "version", "card": "model-card"}
     model = serializers.CharField(source="registered_model.name")
     version = serializers.IntegerField(source="number")
     parity = ParitySerializer(allow_null=True)
     lineage = serializers.DictField()
-    split = serializers.SerializerMethodField(help_text="by_features or by_row, as its run says.")
+    split = serializers.SerializerMethodField(help_text="by_features or by_row; see training runs.")
     duplicates_dropped = serializers.SerializerMethodField()
     notes = NoteSerializer(source="run.notes", many=True)
 
@@ -216,7 +221,7 @@ class VersionSerializer(LinkedSerializer, serializers.ModelSerializer[ModelVersi
 
 
 class VersionSummarySerializer(LinkedSerializer, serializers.ModelSerializer[ModelVersion]):
-    """One line in a list of versions."""
+    """A version in a list of versions."""
 
     routes: ClassVar = {"version": "version"}
     version = serializers.IntegerField(source="number")
@@ -230,7 +235,7 @@ class VersionSummarySerializer(LinkedSerializer, serializers.ModelSerializer[Mod
 
 
 class EvaluationRequestSerializer(serializers.Serializer[Any]):
-    """Labelled rows. They are checked against the version's schema, row by row."""
+    """Labelled rows. The version's schema checks them row by row."""
 
     instances = serializers.ListField(
         child=serializers.DictField(), min_length=1, help_text="Rows with features and target."
@@ -238,7 +243,8 @@ class EvaluationRequestSerializer(serializers.Serializer[Any]):
 
 
 class EvaluationSerializer(serializers.Serializer[Any]):
-    """Metrics of a version on labelled rows. What these rows do not define is null, and `notes` say why."""
+    """Metrics of a version on labelled rows. A metric that the rows do not define is null; `notes` explain
+    it."""
 
     model = serializers.CharField()
     version = serializers.IntegerField()
@@ -246,29 +252,31 @@ class EvaluationSerializer(serializers.Serializer[Any]):
     metrics = serializers.DictField(child=serializers.FloatField(allow_null=True))
     intervals = serializers.DictField(
         child=serializers.ListField(child=serializers.FloatField(), allow_null=True),
-        help_text="Metric -> [low, high]: percentiles of bootstrap resamples of these rows.",
+        help_text="Metric -> [low, high]: percentiles of bootstrap resamples of the rows.",
     )
-    confidence = serializers.FloatField(help_text="Of the intervals.")
+    confidence = serializers.FloatField(help_text="Confidence level of the intervals.")
     baseline = serializers.DictField(
         child=serializers.FloatField(allow_null=True),
         allow_null=True,
-        help_text="What the mean, or the class shares, of the training part would reach on these rows.",
+        help_text="Metrics on these rows of the training part's mean, or of its class shares.",
     )
     confusion = serializers.DictField(
-        allow_null=True, help_text="For classifiers: labels, and counts by actual (rows) and answered class."
+        allow_null=True,
+        help_text="Confusion matrix: labels, and counts by actual (rows) and predicted class.",
     )
     notes = serializers.ListField(child=serializers.CharField())
 
 
 class ComparisonRequestSerializer(serializers.Serializer[Any]):
-    """With which version of the same model."""
+    """A request for a comparison with another version of the same model."""
 
     def get_fields(self) -> dict[str, Any]:
-        return {"with": serializers.IntegerField(min_value=1, help_text="The number of the other version.")}
+        return {"with": serializers.IntegerField(min_value=1, help_text="Number of the other version.")}
 
 
 class ComparisonSerializer(serializers.ModelSerializer[Comparison]):
-    """Two versions on the hold-out of the later one. `result` is null until it succeeded."""
+    """A comparison of two versions on the later one's hold-out. `result` is null until the job has
+    succeeded."""
 
     model = serializers.CharField(source="registered_model.name")
     before = serializers.IntegerField(source="before.number")
@@ -298,19 +306,20 @@ class ActivationSerializer(serializers.ModelSerializer[Activation]):
 
 
 class ReasonSerializer(serializers.Serializer[Any]):
-    """Why the active version is switched; goes into the audit table."""
+    """The reason for a switch of the active version; the audit table stores it."""
 
     reason = serializers.CharField(min_length=1, max_length=500)
 
 
 class ActivateSerializer(ReasonSerializer):
     override = serializers.BooleanField(
-        default=False, help_text="Activate although the gate was not passed; recorded."
+        default=False,
+        help_text="Activate although the version did not pass its gate; the activation records it.",
     )
 
 
 class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[RegisteredModel]):
-    """A registered model and what answers for it now."""
+    """A registered model and its active version."""
 
     routes: ClassVar = {
         "model": "model", "active": "active", "versions": "versions", "training_runs": "training-runs",
@@ -326,7 +335,7 @@ class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[Re
     active_version = serializers.SerializerMethodField()
     schema = serializers.SerializerMethodField()
     example = serializers.SerializerMethodField()
-    asked_at = serializers.SerializerMethodField(help_text="The route that takes such an example.")
+    asked_at = serializers.SerializerMethodField(help_text="Route that accepts the example.")
 
     class Meta:
         model = RegisteredModel
@@ -339,19 +348,19 @@ class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[Re
         return [row.name]
 
     def get_links(self, row: RegisteredModel) -> dict[str, str]:
-        """Those of a model that answers rows include its log; another one answers at `asked_at`."""
-        found = super().get_links(row)
+        """Returns the model's links: its log if the model answers rows, else the route of its answers."""
+        links = super().get_links(row)
         if row.active_version is None:
-            del found["active"]
-        request, maker = self.context.get("request"), providers.find(row.name)
-        if maker is not None:
-            return found | {
-                "answers": request.build_absolute_uri(maker.asked_at) if request else maker.asked_at
+            del links["active"]
+        request, provider = self.context.get("request"), providers.find(row.name)
+        if provider is not None:
+            return links | {
+                "answers": request.build_absolute_uri(provider.asked_at) if request else provider.asked_at
             }
         rows = {
             name: reverse(route, args=[row.name], request=request) for name, route in self.rows_routes.items()
         }
-        return found | rows
+        return links | rows
 
     def get_task(self, model: RegisteredModel) -> str | None:
         declared = side_by_side.declaration(model)
@@ -362,8 +371,8 @@ class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[Re
         return declared.description if declared else ""
 
     def get_asked_at(self, model: RegisteredModel) -> str:
-        maker = providers.find(model.name)
-        return maker.asked_at if maker else f"/api/v1/models/{model.name}/predictions/"
+        provider = providers.find(model.name)
+        return provider.asked_at if provider else f"/api/v1/models/{model.name}/predictions/"
 
     def get_active_version(self, model: RegisteredModel) -> int | None:
         active = model.active_version
@@ -374,15 +383,15 @@ class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[Re
         return schema.to_json() if schema else None
 
     def get_example(self, model: RegisteredModel) -> dict[str, Any] | None:
-        maker = providers.find(model.name)
-        if maker is not None:
-            return maker.example
+        provider = providers.find(model.name)
+        if provider is not None:
+            return provider.example
         schema = _schema(model)
         return schema.example if schema else None
 
 
 def _schema(model: RegisteredModel) -> DatasetSchema | None:
-    """The schema requests are validated against now: the active version's, else the declared one."""
+    """Returns the schema that validates requests: the active version's, else the declared one."""
     active = model.active_version
     if active is not None:
         return active.dataset_schema
@@ -393,7 +402,7 @@ def _schema(model: RegisteredModel) -> DatasetSchema | None:
 
 
 def field_for(column: Column) -> serializers.Field[Any, Any, Any, Any]:
-    """The DRF field that shows `column` in forms and in OpenAPI; reading is the schema's."""
+    """Returns the DRF field of `column` for forms and OpenAPI; the schema itself reads values."""
     shared: dict[str, Any] = {
         "label": f"{column.name} ({column.unit})" if column.unit else column.name,
         "help_text": column.description,
@@ -408,7 +417,7 @@ def field_for(column: Column) -> serializers.Field[Any, Any, Any, Any]:
         high = None if column.maximum is None else int(column.maximum)
         return serializers.IntegerField(min_value=low, max_value=high, **shared)
     if column.type == "boolean":
-        # A list, not a checkbox: an unticked box cannot be told from a missing or a null value.
+        # A list, not a checkbox: an unticked box looks like a missing or a null value.
         return serializers.ChoiceField(choices=["yes", "no"], **shared)
     if column.levels:
         return serializers.ChoiceField(choices=list(column.levels), **shared)
@@ -416,9 +425,9 @@ def field_for(column: Column) -> serializers.Field[Any, Any, Any, Any]:
 
 
 def _as_typed(value: Value) -> str | None:
-    """A value as a person would type it into a form.
+    """Returns a value as a person types it into a form.
 
-    Text, because templates would group the thousands of a number, and DRF's take False for nothing at all.
+    It is text, because templates group the thousands of a number and DRF's templates treat False as missing.
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -426,8 +435,8 @@ def _as_typed(value: Value) -> str | None:
 
 
 class InstanceSerializer(serializers.Serializer[Any]):
-    """One instance of a schema. Valid is what `DatasetSchema.read` accepts, so DRF forms, CSV and JSON
-    cannot drift apart; the fields are for forms and documentation."""
+    """One instance of a schema. `DatasetSchema.read` validates it, so that DRF forms, CSV and JSON agree; the
+    fields serve forms and documentation."""
 
     schema: ClassVar[DatasetSchema]
 
@@ -440,16 +449,16 @@ class InstanceSerializer(serializers.Serializer[Any]):
         return {"values": read.values, "key": read.key}
 
     def to_representation(self, instance: Any) -> Any:
-        """A form shows again what was sent."""
+        """Returns the data that the client sent, for the form."""
         return dict(self.initial_data)
 
 
 def serializer_for(name: str, schema: DatasetSchema) -> type[InstanceSerializer]:
-    """The serializer class of a model's instances.
+    """Returns the serializer class of a model's instances.
 
     Parameters
     ----------
-    name : of the registered model; becomes the component's name in OpenAPI.
+    name : name of the registered model; OpenAPI derives the component's name from it.
     """
     fields: dict[str, Any] = {column.name: field_for(column) for column in schema.columns}
     fields[KEY_FIELD] = serializers.CharField(
@@ -458,8 +467,8 @@ def serializer_for(name: str, schema: DatasetSchema) -> type[InstanceSerializer]
         max_length=KEY_LENGTH,
         help_text="The client's own reference for this row.",
     )
-    # `schema` and the field names live apart: a column may be called anything, so fields go to
-    # `_declared_fields` rather than through class attributes that a name like "data" would overwrite.
-    made = type(f"{name.title().replace('_', '')}Instance", (InstanceSerializer,), {"schema": schema})
-    made._declared_fields = fields  # type: ignore[attr-defined]
-    return made
+    # A column may have any name, such as "data", that would overwrite a class attribute; so the fields go to
+    # `_declared_fields`.
+    cls = type(f"{name.title().replace('_', '')}Instance", (InstanceSerializer,), {"schema": schema})
+    cls._declared_fields = fields  # type: ignore[attr-defined]
+    return cls

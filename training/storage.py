@@ -1,4 +1,4 @@
-"""The file-system storage of artifacts and datasets: a name holds all its bytes or does not exist."""
+"""The file-system storage of artifacts and datasets: a file has all its bytes or does not exist."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from django.core.files.storage import FileSystemStorage
 
 
 class AtomicFileSystemStorage(FileSystemStorage):
-    """Writes beside the name, syncs, then renames.
+    """A storage that writes a temporary file, syncs it and renames it.
 
-    Django's own storage writes in place: a process killed half-way leaves a name with half its bytes, and
-    under a content address that name would be taken for the whole. Names here ARE content addresses, so
-    writing one again replaces it with the same bytes.
+    Django's own storage writes in place: a process killed half-way leaves a file with half its bytes, and
+    readers would trust its content address. Names here are content addresses, so writing a name again
+    replaces the file with equal bytes.
     """
 
     def get_available_name(self, name: str, max_length: int | None = None) -> str:
         return name
 
     def _open(self, name: str, mode: str = "rb") -> File:  # type: ignore[type-arg]
-        """A regular file alone: a directory cannot be read, and a pipe under that name would never end."""
+        """Opens regular files only: a directory cannot be read, and a pipe would never end."""
         if mode != "rb":
             return super()._open(name, mode)  # type: ignore[misc,no-any-return]
         path = self.path(name)
-        # Without waiting: opening a pipe waits for somebody who writes.
+        # Non-blocking: opening a pipe otherwise waits for a writer.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise OSError(errno.EINVAL, "it is no regular file", path)
+                raise OSError(errno.EINVAL, "not a regular file", path)
             return File(os.fdopen(handle, "rb"), name)
         except BaseException:
-            with suppress(OSError):  # closed with its stream already
+            with suppress(OSError):  # the stream may have closed it
                 os.close(handle)
             raise
 
     def _save(self, name: str, content: File) -> str:  # type: ignore[type-arg]
         target = Path(self.path(name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=target.parent, prefix=".partial-")
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".partial-")
         try:
             with os.fdopen(handle, "wb") as stream:
                 for chunk in content.chunks():
@@ -51,17 +51,17 @@ class AtomicFileSystemStorage(FileSystemStorage):
                 stream.flush()
                 os.fsync(stream.fileno())
             if self.file_permissions_mode is not None:
-                Path(beside).chmod(self.file_permissions_mode)
-            Path(beside).replace(target)
+                Path(temporary).chmod(self.file_permissions_mode)
+            Path(temporary).replace(target)
         except BaseException:
-            Path(beside).unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
             raise
         _sync_directory(target.parent)
         return name
 
 
 def _sync_directory(path: Path) -> None:
-    """A rename is durable once its directory is."""
+    """Syncs a directory: a rename is durable only after that."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Celery's side of jobs: carries labels and ids, decides nothing."""
+"""Celery tasks of jobs; a message carries a label and an id, and the database decides."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ log = logging.getLogger(__name__)
 
 
 PUBLISHERS: Final = 4
-"""Messages that are on their way at a time; a broker that swallows them holds each for some seconds."""
+"""Largest number of messages sent at the same time; an unresponsive broker holds each for some seconds."""
 _publishing = threading.BoundedSemaphore(PUBLISHERS)
 
 
-# Acknowledged early, on purpose: a message delivered late or twice finds the row claimed, and the row of a
-# lost one is found by the workers' pollers. Late acknowledgement on Redis runs long tasks again and again.
+# Acknowledged early, on purpose: a message delivered late or twice finds the row claimed, and the workers'
+# pollers find the row of a lost message. Late acknowledgement on Redis runs long tasks again and again.
 @shared_task(acks_late=False)
 def work(label: str, job_id: int) -> bool:
-    """Does one job in a process of its own; False when there was nothing to claim, or no place for it."""
+    """Does one job in its own process; returns False when the job cannot be claimed or no place is free."""
     from training.jobs import polling, supervisor
 
     job_kind = leases.kind(label)
     with polling.place() as free:
-        done = free and supervisor.supervise(job_kind, job_id)
-    if done:
+        claimed = free and supervisor.supervise(job_kind, job_id)
+    if claimed:
         model_id = job_kind._default_manager.values_list("registered_model_id", flat=True).get(pk=job_id)
         following = leases.next_of(job_kind, model_id)
-        if following is not None:  # it may have waited for this one
+        if following is not None:  # it may have waited for this job
             publish(label, following)
-    return done
+    return claimed
 
 
 def enqueue(job: Job) -> None:
-    """Hands the id to the broker after the commit, without making anybody wait for the broker.
+    """Sends the job's id to the broker after the commit; the caller does not wait for the broker.
 
-    A broker that is away or swallows costs seconds; the row is committed already, and workers find it without
-    a message. So the message is sent from a thread, its failure is only logged, and where many are under way
-    no more are sent.
+    An unresponsive broker costs seconds, while the row is committed and workers find it without a message. A
+    thread therefore sends the message, a failure is only logged, and at most `PUBLISHERS` messages are sent
+    at the same time.
     """
     label, job_id = job._meta.label_lower, job.pk
 
@@ -57,29 +57,30 @@ def enqueue(job: Job) -> None:
         if _publishing.acquire(blocking=False):
             threading.Thread(target=send, name=f"publish-{job_id}", daemon=True).start()
         else:
-            log.warning("%s %s stays queued without a message: the broker is slow", label, job_id)
+            log.warning("%s %s is queued without a message: the broker is slow", label, job_id)
 
     transaction.on_commit(start)
 
 
 def publish(label: str, job_id: int, expires: float = 600) -> bool:
-    """Sends the message; False when it could not be sent, which is logged.
+    """Sends the message; logs a failure and returns False.
 
     Parameters
     ----------
-    expires : seconds, so that messages do not pile up behind a long job.
+    expires : seconds after which the broker drops the message, so that messages do not pile up behind a long
+    job.
     """
     try:
         work.apply_async((label, job_id), expires=expires)
-    except Exception as error:  # the transport's libraries raise errors of many kinds; the row is the truth
-        log.warning("%s %s stays queued without a message, the broker is away: %r", label, job_id, error)
+    except Exception as error:  # the transport's libraries raise many kinds of errors; the row is the truth
+        log.warning("%s %s is queued without a message: the broker is unavailable: %r", label, job_id, error)
         return False
     return True
 
 
 @shared_task
 def publish_waiting_jobs() -> int:
-    """Publishes jobs whose message was lost or whose worker died, until the broker refuses one; how many."""
+    """Publishes jobs whose message was lost or whose worker died, until a message fails; returns how many."""
     sent = 0
     for label, job_id in leases.waiting():
         if not publish(label, job_id, expires=60):

@@ -49,14 +49,14 @@ def test_refused_then_overridden_then_rolled_back(
     page.goto(f"/admin/training/modelversion/{candidate.pk}/activate/")
     page.get_by_label("Reason").fill("let us see")
     page.get_by_role("button", name="Activate version 2").click()
-    page.get_by_text("Nothing was changed: the gate of churn 2 is not passed").wait_for()
+    page.get_by_text("Nothing was changed: churn 2 did not pass its gate").wait_for()
     assert active.registered_model.active_version == active
     assert Activation.objects.count() == 1
 
     page.get_by_role("checkbox").check()
     page.get_by_label("Reason").fill("wrong on purpose")
     page.get_by_role("button", name="Activate version 2").click()
-    page.get_by_text("churn 2 answers now").wait_for()
+    page.get_by_text("churn 2 is active now").wait_for()
     done = Activation.objects.latest()
     assert (done.version, done.overridden, done.reason) == (
         candidate,
@@ -69,7 +69,7 @@ def test_refused_then_overridden_then_rolled_back(
     page.get_by_role("link", name="Roll back").click()
     page.get_by_label("Reason").fill("it was")
     page.get_by_role("button", name="Roll back to version 1").click()
-    page.get_by_text("churn 1 answers now").wait_for()
+    page.get_by_text("churn 1 is active now").wait_for()
     back = Activation.objects.latest()
     assert (back.version, back.previous, back.kind) == (active, candidate, "rollback")
     assert back.actor == User.objects.get(username="boss")
@@ -83,10 +83,10 @@ def test_a_run_is_followed_and_cancelled(page: Any, versions: tuple[ModelVersion
         active.registered_model, active.dataset, mode=TrainingRun.Mode.REPLACE, by=None
     )
     page.goto(f"/admin/training/trainingrun/{run.pk}/change/")
-    page.get_by_text("this page follows the run").wait_for()
+    page.get_by_text("this page shows the progress").wait_for()
     TrainingRun.objects.filter(pk=run.pk).update(stage="waiting for run 1 of churn")
     page.get_by_text("waiting for run 1 of churn").wait_for()  # without reloading
-    page.get_by_role("button", name="Cancel the run").click()
+    page.get_by_role("button", name="Cancel run").click()
     page.get_by_text(f"Run {run.pk} was cancelled").wait_for()
     assert TrainingRun.objects.get(pk=run.pk).status == "cancelled"
 

@@ -32,7 +32,7 @@ def test_a_version_is_activated_by_the_confirmation_page(page: Any) -> None:
     if not second.gate["passed"]:
         page.get_by_role("checkbox").check()
     page.get_by_role("button", name="Activate version 2").click()
-    page.get_by_text("churn 2 answers now").wait_for()
+    page.get_by_text("churn 2 is active now").wait_for()
     first.refresh_from_db()
     assert first.status == ModelVersion.Status.RETIRED
     row = Activation.objects.latest()
@@ -47,7 +47,7 @@ def test_an_activation_without_a_reason_is_refused_where_one_looks(page: Any) ->
         page.set_viewport_size({"width": width, "height": height})
         page.goto(f"/admin/training/modelversion/{second.pk}/activate/")
         page.get_by_role("button", name="Activate version 2").click()
-        said = page.get_by_role("alert").filter(has_text="Say why")
+        said = page.get_by_role("alert").filter(has_text="Enter a reason")
         said.wait_for()
         for part in (said, page.get_by_label("Reason")):
             box = part.bounding_box()
@@ -81,7 +81,7 @@ def test_two_versions_are_compared_and_the_page_follows_it_to_the_pictures(
     other = train_sample("churn", rows=600, activate=False)
     page.goto(f"/admin/training/modelversion/{churn.pk}/compare/{other.pk}/")
     page.get_by_role("button", name="Compare on one hold-out").click()
-    page.get_by_text("this page follows it").wait_for()
+    page.get_by_text("this page shows its progress").wait_for()
     assert leases.execute(Comparison, Comparison.objects.get().pk)
     page.get_by_role("img", name="ROC curve").wait_for()
     assert page.locator("figure.vg-chart canvas").count() == 3

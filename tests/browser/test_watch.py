@@ -78,7 +78,7 @@ def test_the_dashboard_leads_to_the_heat_map_and_a_column_to_its_histograms(
     ]
     assert page.url.endswith("column=tenure#histogram") and "window=24h" in page.url
     figure = page.locator("figure", has_text="tenure: training and window")
-    figure.get_by_text("The numbers").focus()
+    figure.get_by_text("Show numbers").focus()
     page.keyboard.press("Enter")
     assert figure.get_by_role("table").locator("tbody tr").count() >= 10
     assert page.evaluate(f"({DRAWN})('vg-chart-traffic').data.labels.length") == 24

@@ -12,4 +12,4 @@ from training.models import ModelVersion
 def test_an_index_wants_no_reference_profile(movies: ModelVersion) -> None:
     out = io.StringIO()
     call_command("profile_versions", stdout=out)
-    assert out.getvalue() == "0 reference profiles made\n"
+    assert out.getvalue() == "0 reference profiles created\n"

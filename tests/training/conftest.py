@@ -1,4 +1,4 @@
-"""A catalogue of a test's own."""
+"""Fixtures with a catalogue for one test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Declare = Callable[[str, str], RegisteredModel]
 
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[Path]:
-    """The directory of an empty catalogue; what is written there is read like training/catalogue/."""
+    """The directory of an empty catalogue; the service reads its files like those of training/catalogue/."""
     home = tmp_path / "catalogue"
     home.mkdir()
     known, own = set(sys.modules), set(vars(catalogue))
@@ -44,7 +44,7 @@ def forget_catalogue() -> None:
 
 @pytest.fixture
 def declare(shelf: Path, db: None) -> Declare:
-    """Writes a model's file and gives its row."""
+    """Writes a model's file and returns the model's row."""
 
     def write(name: str, text: str) -> RegisteredModel:
         (shelf / f"{name}.py").write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The samples the project ships: reproducible, in the published form, consistent, and worth learning from."""
+"""The shipped samples: reproducible, in the published form, consistent, and learnable."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HEADERS = {
     "bikes": "instant,dteday,season,yr,mnth,hr,holiday,weekday,workingday,weathersit,temp,atemp,hum,"
     "windspeed,casual,registered,cnt",
 }
-# What names a row or a moment, and so would hide that the rest was copied.
+# Columns that identify a row or a time; they would hide that the other columns were copied.
 IDENTIFYING = {"customerID", "updated", "instant", "dteday"}
 INTERNET_SERVICES = (
     "OnlineSecurity",
@@ -66,9 +66,9 @@ def shipped(name: str) -> list[Row]:
 
 
 def number(text: str) -> float:
-    """The first number in a cell; NaN where there is none."""
-    found = re.search(r"\d+(?:\.\d+)?", text)
-    return float(found[0]) if found else float("nan")
+    """Returns the first number in a cell; NaN without a number."""
+    match = re.search(r"\d+(?:\.\d+)?", text)
+    return float(match[0]) if match else float("nan")
 
 
 # -- the generator ---------------------------------------------------------------------------------
@@ -107,14 +107,14 @@ def test_another_seed_gives_other_rows(name: str) -> None:
     assert written(name, rows=50, seed=1) != written(name, rows=50, seed=2)
 
 
-def test_an_unknown_name_or_a_negative_count_is_refused_in_words() -> None:
+def test_an_unknown_name_or_a_negative_count_is_rejected_with_a_message() -> None:
     with pytest.raises(ValueError, match="name='boats': the samples are churn, cars"):
         samples.write("boats", io.StringIO())
     with pytest.raises(ValueError, match="rows=-1"):
         samples.write("churn", io.StringIO(), rows=-1)
 
 
-def test_the_command_writes_the_asked_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_the_requested_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["cars", "--out", str(tmp_path / "new"), "--rows", "20", "--seed", "3"])
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["cars.csv"]
     assert (tmp_path / "new" / "cars.csv").read_bytes() == written("cars", 20, seed=3).encode()
@@ -122,7 +122,7 @@ def test_the_command_writes_the_asked_samples(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("arguments", [["boats"], ["--rows", "-1"], ["--seed", "-1"]])
-def test_the_command_refuses_what_it_cannot_write(arguments: list[str], tmp_path: Path) -> None:
+def test_the_command_rejects_a_target_that_it_cannot_write(arguments: list[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([*arguments, "--out", str(tmp_path)])
     assert not list(tmp_path.iterdir())
@@ -178,7 +178,7 @@ def test_churn_total_charges_are_blank_for_newcomers_and_else_about_tenure_times
             assert float(row["TotalCharges"]) == pytest.approx(tenure * monthly, rel=0.101)
 
 
-def test_churn_rates_go_the_plausible_way() -> None:
+def test_churn_rates_have_plausible_directions() -> None:
     rows = shipped("churn")
 
     def rate(holds: Callable[[Row], bool]) -> float:
@@ -220,7 +220,7 @@ def test_cars_are_within_plausible_ranges_and_levels(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["cars", "cars_v3"])
-def test_some_cars_are_there_twice(name: str) -> None:
+def test_some_cars_are_listed_twice(name: str) -> None:
     counts = Counter(tuple(row.values()) for row in shipped(name))
     assert 30 <= sum(counts.values()) - len(counts) <= 120
 
@@ -238,7 +238,7 @@ def test_the_technical_data_of_cars_v3_carry_their_units() -> None:
     assert {row["mileage"].split(" ")[-1] for row in rows} == {"kmpl", "km/kg", ""}
 
 
-def test_about_one_car_in_forty_lacks_all_its_technical_data() -> None:
+def test_about_one_car_in_forty_has_no_technical_data() -> None:
     technical = ("mileage", "engine", "max_power", "torque", "seats")
     rows = shipped("cars_v3")
     empty = [[row[name] == "" for name in technical] for row in rows]
@@ -285,7 +285,7 @@ def test_homes_are_within_plausible_ranges_and_levels() -> None:
             assert row["age"] in {"", "0.0"}
 
 
-def test_the_dirt_of_the_listing_is_there() -> None:
+def test_the_listing_has_the_published_files_dirt() -> None:
     rows = shipped("houses")
     conditions = {row["condition"] for row in rows}
     assert conditions == {" En buen estado", " A estrenar", " A reformar", " Reformado", ""}
@@ -358,7 +358,7 @@ def test_a_logistic_regression_ranks_leavers_about_as_well_as_on_real_customers(
 def test_trees_explain_most_but_not_all_of_the_price(
     name: str, target: str, numbers: tuple[str, ...]
 ) -> None:
-    # Repeated rows go first: on both sides of a split they would flatter the score.
+    # Repeated rows are dropped: on both sides of a split they would raise the score.
     rows = list({tuple(row.items()): row for row in shipped(name)}.values())
     if "name" in rows[0]:
         rows = [row | dict(zip(("brand", "model"), row["name"].split(), strict=False)) for row in rows]
@@ -373,7 +373,7 @@ def test_trees_explain_most_but_not_all_of_the_price(
         max_iter=60, categorical_features=list(range(len(categories))), random_state=1
     )
     folds = KFold(3, shuffle=True, random_state=1)
-    # One thread: on a busy machine, many threads waiting for each other take ten times as long.
+    # One thread: on a busy machine, many threads take ten times as long.
     with threadpool_limits(1):
         r2 = cross_val_score(model, features, prices, cv=folds, scoring="r2").mean()
     assert 0.8 < r2 < 0.97
@@ -387,7 +387,7 @@ def _signed(text: str) -> float:
 
 
 def _comparable(row: Row, columns: list[str]) -> tuple[float | str, ...]:
-    """Cells as numbers where they are numbers, so that another spelling does not hide an equal row."""
+    """Converts cells to numbers where possible, so that another spelling does not hide an equal row."""
 
     def plain(cell: str) -> float | str:
         try:

@@ -1,1 +1,1 @@
-"""Who may do what: scopes of groups, and client keys."""
+"""Access: rights of users, scopes of groups, and client keys."""

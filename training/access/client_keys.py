@@ -1,4 +1,4 @@
-"""Client keys: hashed, expiring, several per client. Only the key's hash is stored."""
+"""Client keys: a client may have several; each may expire, and only its hash is stored."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ LONGEST_KEY: Final = 200
 
 
 def key_of(authorization: str) -> str | None:
-    """The key in an Authorization header: ``Token``, ``Bearer``, or ``Basic`` with the key as password.
+    """Returns the key of an Authorization header: ``Token``, ``Bearer``, or ``Basic`` with the key as
+    password.
 
-    None for anything else; whether the key is one of ours is not looked at.
+    Returns None for any other header. The function does not check whether the key exists.
     """
     scheme, _, rest = authorization.partition(" ")
     key = rest.strip()
@@ -27,7 +28,7 @@ def key_of(authorization: str) -> str | None:
         case "basic":
             try:
                 key = base64.b64decode(key, validate=True).decode("ascii").partition(":")[2]
-            except ValueError:  # what base64 and ASCII decoding raise
+            except ValueError:  # of base64 or ASCII decoding
                 return None
         case _:
             return None
@@ -35,13 +36,13 @@ def key_of(authorization: str) -> str | None:
 
 
 def issue(client: User, *, days: int | None = None) -> str:
-    """A new key for `client`, shown once; it expires after `days`, or never."""
+    """Creates a key for `client` and returns it; the key expires after `days` (None: never)."""
     _, key = AuthToken.objects.create(user=client, expiry=timedelta(days=days) if days else None)
     return str(key)
 
 
 def client_with_every_right(username: str) -> User:
-    """A client (no password, no admin access) that has every right for every model."""
+    """Returns a client (no password, no admin access) that has every right for every model."""
     client, created = User.objects.get_or_create(username=username)
     if created:
         client.set_unusable_password()

@@ -1,7 +1,7 @@
-"""Who may do what with which model.
+"""Rights of users for models.
 
-A right is a Django permission on `RegisteredModel`. Given to a user directly, or by a group without a
-scope, it holds for every model; given by a group with a `GroupScope`, for the scope's models.
+A right is a Django permission on `RegisteredModel`. A right that a user has directly, or by a group without a
+scope, holds for every model; a right by a group with a `GroupScope` holds for the scope's models.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ Right = Literal["predict", "give_outcomes", "train", "activate", "read_log"]
 
 
 def may(user: AbstractBaseUser | AnonymousUser, right: Right, model: RegisteredModel) -> bool:
-    """Whether `user` has `right` for `model`."""
+    """Returns whether `user` has `right` for `model`."""
     return allowed_models(user, right).filter(pk=model.pk).exists()
 
 
 def require(user: AbstractBaseUser | AnonymousUser, right: Right, model: RegisteredModel) -> None:
-    """Raise `Forbidden` unless `user` has `right` for `model`."""
+    """Raises `Forbidden` unless `user` has `right` for `model`."""
     if not may(user, right, model):
         raise Forbidden(f"this needs the right {right!r} for {model.name}")
 
 
 def require_any(user: AbstractBaseUser | AnonymousUser, model: RegisteredModel) -> None:
-    """Raise `Forbidden` unless `user` has some right for `model`."""
+    """Raises `Forbidden` unless `user` has some right for `model`."""
     if not visible_models(user).filter(pk=model.pk).exists():
         raise Forbidden(f"this key has no right for {model.name}")
 
 
 def visible_models(user: AbstractBaseUser | AnonymousUser) -> QuerySet[RegisteredModel, RegisteredModel]:
-    """The models for which `user` has any right at all."""
+    """Returns the models for which `user` has any right."""
     return _models(user, [right for right, _ in RIGHTS])
 
 
 def allowed_models(
     user: AbstractBaseUser | AnonymousUser, right: Right
 ) -> QuerySet[RegisteredModel, RegisteredModel]:
-    """The models for which `user` has `right`."""
+    """Returns the models for which `user` has `right`."""
     return _models(user, [right])
 
 
 def _models(
     user: AbstractBaseUser | AnonymousUser, rights: list[str]
 ) -> QuerySet[RegisteredModel, RegisteredModel]:
-    """Those for which `user` has one of `rights`."""
+    """Returns the models for which `user` has one of `rights`."""
     everything = RegisteredModel.objects.all()
     if not isinstance(user, User) or not user.is_active:
         return everything.none()
@@ -65,9 +65,9 @@ def _models(
 
 
 def needs_another(version: ModelVersion, by: User | None) -> bool:
-    """Whether somebody else than `by` has to let `version` answer: its model wants a second person.
+    """Returns whether another user than `by` must let `version` answer: its model requires a second approver.
 
-    A run that nobody asked for by name (the command line) is its own person.
+    A run without a requesting user (from the command line) needs no second approver.
     """
-    asked = version.run.requested_by_id
-    return version.registered_model.second_person and by is not None and asked == by.pk
+    requested_by = version.run.requested_by_id
+    return version.registered_model.second_person and by is not None and requested_by == by.pk

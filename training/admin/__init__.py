@@ -1,4 +1,4 @@
-"""The registry in the admin: a thin entry point that calls services."""
+"""The registry in the admin; the pages call services."""
 
 from training.admin import activations, datasets, registered_models, runs, versions
 

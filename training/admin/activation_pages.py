@@ -1,4 +1,4 @@
-"""The pages that switch the active version: they show what changes and ask why."""
+"""The pages that switch the active version: they show the differences and require a reason."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ LONGEST_REASON = 500
 
 
 class SwitchForm(forms.Form):
-    """Why, and which switch the page had shown: another may have happened since."""
+    """The reason of a switch, and the switch that the page had shown: another may have happened since."""
 
     reason = forms.CharField(
         max_length=LONGEST_REASON,
         label="Reason",
-        help_text="Goes into the audit table, with your name and the time.",
+        help_text="The audit table stores it with your name and the time.",
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
-        error_messages={"required": "Say why: the audit table needs a reason."},
+        error_messages={"required": "Enter a reason: the audit table needs one."},
     )
     override = forms.BooleanField(
         required=False,
-        label="Activate although the gate was not passed",
+        label="Activate although the version did not pass its gate",
         widget=UnfoldBooleanWidget,
     )
     before = forms.IntegerField(required=False, widget=forms.HiddenInput)
     after = forms.IntegerField(widget=forms.HiddenInput)
 
 
-def found(page: RegistryAdmin, request: HttpRequest, version_id: int) -> ModelVersion:
-    """A version this person may see, or 404."""
+def get_version(page: RegistryAdmin, request: HttpRequest, version_id: int) -> ModelVersion:
+    """Returns a version that this user may see, or raises 404."""
     version = page.get_queryset(request).filter(pk=version_id).first()
     if not isinstance(version, ModelVersion):
         raise Http404
@@ -57,16 +57,16 @@ def require(request: HttpRequest, right: str, model: RegisteredModel) -> None:
 
 
 def activate(page: RegistryAdmin, request: HttpRequest, version: ModelVersion) -> HttpResponse:
-    """Shows what activating `version` would change; on POST does it."""
+    """Shows the differences that activating `version` would bring; POST activates it."""
     model = version.registered_model
     require(request, "activate", model)
     if version.status in (ModelVersion.Status.ACTIVE, ModelVersion.Status.REJECTED):
-        said = "is active already" if version.status == ModelVersion.Status.ACTIVE else "was rejected"
-        messages.info(request, f"{version} {said}.")
+        state = "is already active" if version.status == ModelVersion.Status.ACTIVE else "was rejected"
+        messages.info(request, f"{version} {state}.")
         return HttpResponseRedirect(_address(version))
 
     if PrunedArtifact.objects.filter(version=version).exists():
-        messages.info(request, f"The artifact of {version} was pruned: it answers no more.")
+        messages.info(request, f"The artifact of {version} was pruned: the version cannot answer.")
         return HttpResponseRedirect(_address(version))
 
     def act(by: User, reason: str, override: bool) -> Activation:
@@ -76,7 +76,7 @@ def activate(page: RegistryAdmin, request: HttpRequest, version: ModelVersion) -
 
 
 def rollback(page: RegistryAdmin, request: HttpRequest, model: RegisteredModel) -> HttpResponse:
-    """Shows which version `model` would go back to, and what changes; on POST does it."""
+    """Shows the version to which `model` would roll back, and the differences; POST rolls back."""
     require(request, "activate", model)
     target = activation.rollback_target(model)
     if target is None:
@@ -102,20 +102,21 @@ def _confirm(
     shown = {"before": active.pk if active else None, "after": version.pk}
     form = SwitchForm(request.POST or None, initial=shown)
     if request.method == "POST" and form.is_valid():
-        given = form.cleaned_data
-        if {"before": given["before"], "after": given["after"]} != shown:
+        data = form.cleaned_data
+        if {"before": data["before"], "after": data["after"]} != shown:
             messages.warning(
-                request, "The active version changed since you opened this page: look again at what changes."
+                request,
+                "The active version has changed since you opened this page: check the differences again.",
             )
             return HttpResponseRedirect(request.path)
         assert isinstance(request.user, User)
         try:
-            done = act(request.user, given["reason"], given["override"])
+            row = act(request.user, data["reason"], data["override"])
         except VigiaError as error:
             messages.error(request, f"Nothing was changed: {error.message}.")
         else:
-            messages.success(request, f"{done.version} answers now.")
-            return HttpResponseRedirect(_address(done.version))
+            messages.success(request, f"{row.version} is active now.")
+            return HttpResponseRedirect(_address(row.version))
     context: dict[str, Any] = {
         **page.admin_site.each_context(request),
         "title": f"Roll back {model.name}" if kind == "rollback" else f"Activate {version}",

@@ -1,4 +1,4 @@
-"""The audit table: who switched the active version, when and why."""
+"""The audit table: each switch of the active version with user, time and reason."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class KindFilter(ChoiceFilter):
 
 @admin.register(Activation)
 class ActivationAdmin(RegistryAdmin):
-    nothing_yet: ClassVar = "The page of a version activates it; each activation is kept here."
+    nothing_yet: ClassVar = "You activate a version on its page; this table keeps each activation."
     list_display: ClassVar = ["when", "change", "how", "by", "why"]
     list_filter: ClassVar = [ModelFilter, KindFilter]
     ordering: ClassVar = ["-at", "-id"]
     search_fields: ClassVar = ["reason", "actor__username"]
-    search_help_text = "Words of the reason, or who"
+    search_help_text = "Words of the reason, or a user name"
     fields: ClassVar = ["reason"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Activation, Activation]:

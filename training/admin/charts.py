@@ -1,4 +1,4 @@
-"""Evaluations as charts and tables: what `vigia_ml.evaluation` measured, for the pages of versions."""
+"""Charts and tables of evaluations by `vigia_ml.evaluation`, for the pages of versions."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from training.reports import side_by_side
 Report = Mapping[str, Any]
 """One evaluation, as `vigia_ml.evaluation` returns it."""
 Named = Sequence[tuple[str, Report]]
-"""Evaluations with the name each is shown under."""
+"""Evaluations with their display names."""
 
 SHARES = [0.0, 1.0]
 
 
 def of_version(version: Any) -> dict[str, Any] | None:
-    """What the page of a version shows of its evaluation; None when it has none."""
-    found = version.evaluation
-    if not found:
+    """Returns the template context of a version's evaluation; None without an evaluation."""
+    report = version.evaluation
+    if not report:
         return None
-    named = [(f"version {version.number}", found)]
-    rows = side_by_side.metric_rows(version.registered_model, [found.get("metrics") or {}])
+    named = [(f"version {version.number}", report)]
+    rows = side_by_side.metric_rows(version.registered_model, [report.get("metrics") or {}])
     return {
-        "rows": found.get("rows"),
-        "confidence": found.get("confidence"),
-        "resamples": found.get("resamples"),
+        "rows": report.get("rows"),
+        "confidence": report.get("confidence"),
+        "resamples": report.get("resamples"),
         "intervals": [
-            {"row": row, "value": row.values[0], "interval": (found.get("intervals") or {}).get(row.name)}
+            {"row": row, "value": row.values[0], "interval": (report.get("intervals") or {}).get(row.name)}
             for row in rows
         ],
         "charts": charts(named),
         "confusions": confusions(named),
-        "slices": found.get("slices") or [],
+        "slices": report.get("slices") or [],
         "slice_metrics": [row.name for row in rows],
-        "importance": found.get("importance"),
-        "latency": found.get("latency"),
+        "importance": report.get("importance"),
+        "latency": report.get("latency"),
     }
 
 
 def of_comparison(job: Any) -> dict[str, Any] | None:
-    """What the comparison page shows of a comparison that succeeded; else None."""
+    """Returns the template context of a comparison that succeeded; else None."""
     result = job.result if job is not None else None
     if not result:
         return None
@@ -63,30 +63,31 @@ def of_comparison(job: Any) -> dict[str, Any] | None:
     }
 
 
-def _difference(row: side_by_side.MetricRow, found: Report) -> dict[str, Any]:
-    interval = found.get("interval")
-    sure = interval is not None and (interval[0] > 0 or interval[1] < 0)
-    return {"row": row, "interval": interval, "sure": sure}
+def _difference(row: side_by_side.MetricRow, difference: Report) -> dict[str, Any]:
+    interval = difference.get("interval")
+    significant = interval is not None and (interval[0] > 0 or interval[1] < 0)
+    return {"row": row, "interval": interval, "significant": significant}
 
 
 def _slices(before: Report, after: Report, metric: str) -> list[dict[str, Any]]:
-    """One row a slice, both versions' value of one metric."""
-    theirs = {(item["column"], item["level"]): item["metrics"].get(metric) for item in before["slices"]}
-    found = []
+    """Returns one row per slice with both versions' values of one metric."""
+    earlier = {(item["column"], item["level"]): item["metrics"].get(metric) for item in before["slices"]}
+    rows = []
     for item in after["slices"]:
-        old, new = theirs.get((item["column"], item["level"])), item["metrics"].get(metric)
+        old, new = earlier.get((item["column"], item["level"])), item["metrics"].get(metric)
         change = None if old is None or new is None else new - old
-        found.append(item | {"before": old, "after": new, "difference": change})
-    return found
+        rows.append(item | {"before": old, "after": new, "difference": change})
+    return rows
 
 
 # -- charts --------------------------------------------------------------------------------------------
 
 
 def charts(named: Named) -> list[dict[str, Any]]:
-    """Those that fit: ROC and calibration, or residuals; then importances."""
-    found = [_roc(named), _calibration(named), _predicted(named), *_histograms(named), _importances(named)]
-    return [chart for chart in found if chart is not None]
+    """Returns the charts that the evaluations support: ROC and calibration, or residuals; then
+    importances."""
+    every = [_roc(named), _calibration(named), _predicted(named), *_histograms(named), _importances(named)]
+    return [chart for chart in every if chart is not None]
 
 
 def _chart(name: str, title: str, note: str, **spec: Any) -> dict[str, Any]:
@@ -94,13 +95,13 @@ def _chart(name: str, title: str, note: str, **spec: Any) -> dict[str, Any]:
 
 
 def _roc(named: Named) -> dict[str, Any] | None:
-    series = [{"name": name, "points": found["roc"]} for name, found in named if found.get("roc")]
+    series = [{"name": name, "points": report["roc"]} for name, report in named if report.get("roc")]
     if not series:
         return None
     return _chart(
         "roc",
         "ROC curve",
-        "How many of the positives are found, for how many of the negatives taken for one.",
+        "True positive rate against false positive rate, over all thresholds.",
         kind="line",
         x="false positive rate",
         y="true positive rate",
@@ -113,19 +114,19 @@ def _roc(named: Named) -> dict[str, Any] | None:
 
 def _calibration(named: Named) -> dict[str, Any] | None:
     series = [
-        {"name": name, "points": [[each["predicted"], each["observed"]] for each in found["calibration"]]}
-        for name, found in named
-        if found.get("calibration")
+        {"name": name, "points": [[each["predicted"], each["observed"]] for each in report["calibration"]]}
+        for name, report in named
+        if report.get("calibration")
     ]
     if not series:
         return None
     return _chart(
         "calibration",
         "Calibration",
-        "Of the rows given a probability, the share that was true; each point holds about as many rows.",
+        "Share of true rows against the predicted probability; all points hold about equally many rows.",
         kind="line",
         x="mean probability",
-        y="share that was true",
+        y="share of true rows",
         x_range=SHARES,
         y_range=SHARES,
         diagonal="exact",
@@ -135,17 +136,17 @@ def _calibration(named: Named) -> dict[str, Any] | None:
 
 def _predicted(named: Named) -> dict[str, Any] | None:
     series = [
-        {"name": name, "points": found["residuals"]["points"]}
-        for name, found in named
-        if (found.get("residuals") or {}).get("points")
+        {"name": name, "points": report["residuals"]["points"]}
+        for name, report in named
+        if (report.get("residuals") or {}).get("points")
     ]
     if not series:
         return None
     values = [value for each in series for point in each["points"] for value in point if value is not None]
     return _chart(
         "predicted",
-        "Answer beside truth",
-        f"A sample of {len(series[0]['points']):,} rows of the hold-out; on the line an answer is exact.",
+        "Predicted against actual values",
+        f"A sample of {len(series[0]['points']):,} rows of the hold-out; exact predictions are on the line.",
         kind="scatter",
         x="actual",
         y="predicted",
@@ -156,19 +157,19 @@ def _predicted(named: Named) -> dict[str, Any] | None:
 
 
 def _histograms(named: Named) -> list[dict[str, Any]]:
-    """One for each version: their bins are their own."""
-    found = []
+    """Returns one histogram per version, because each version has its own bins."""
+    histograms = []
     for at, (name, report) in enumerate(named):
         histogram = (report.get("residuals") or {}).get("histogram") or {}
         edges = histogram.get("edges")
         if not edges:
             continue
         middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
-        found.append(
+        histograms.append(
             _chart(
                 f"errors-{at}",
                 f"Errors of {name}",
-                "Answer minus truth, in the target's unit; the outermost bars hold what lies beyond.",
+                "Prediction minus actual value, in the target's unit; the outermost bars hold larger errors.",
                 kind="bar",
                 x="error",
                 y="rows",
@@ -176,29 +177,30 @@ def _histograms(named: Named) -> list[dict[str, Any]]:
                 series=[{"name": name, "values": histogram["counts"]}],
             )
         )
-    return found
+    return histograms
 
 
 def _round(number: float) -> float:
-    """To whole numbers where there are thousands of them."""
+    """Rounds numbers from 1,000 on to whole numbers, others to four digits."""
     return float(round(number)) if abs(number) >= 1_000 else float(f"{number:.4g}")
 
 
 def _importances(named: Named) -> dict[str, Any] | None:
-    known = [(name, found["importance"]) for name, found in named if found.get("importance")]
-    known = [(name, found) for name, found in known if found["columns"]]
+    known = [(name, report["importance"]) for name, report in named if report.get("importance")]
+    known = [(name, importance) for name, importance in known if importance["columns"]]
     if not known:
         return None
-    order = list(dict.fromkeys(item["column"] for _, found in reversed(known) for item in found["columns"]))
+    columns = (item["column"] for _, importance in reversed(known) for item in importance["columns"])
+    order = list(dict.fromkeys(columns))
     series = []
-    for name, found in known:
-        losses = {item["column"]: item["mean"] for item in found["columns"]}
+    for name, importance in known:
+        losses = {item["column"]: item["mean"] for item in importance["columns"]}
         series.append({"name": name, "values": [losses.get(column) for column in order]})
     metric, rows = known[-1][1]["metric"], known[-1][1]["rows"]
     return _chart(
         "importance",
         "Importance of the columns",
-        f"What {metric} loses when a column's values are shuffled among {rows:,} rows.",
+        f"Loss of {metric} when a column's values are shuffled among {rows:,} rows.",
         kind="bar",
         x="column",
         y=f"loss of {metric}",
@@ -208,8 +210,8 @@ def _importances(named: Named) -> dict[str, Any] | None:
 
 
 def confusions(named: Named) -> list[dict[str, Any]]:
-    """Confusion matrices as rows of cells: the count and its share of the actual class."""
-    found = []
+    """Returns confusion matrices as rows of cells: the count and its share of the actual class."""
+    tables = []
     for name, report in named:
         matrix = report.get("confusion")
         if not matrix:
@@ -221,7 +223,7 @@ def confusions(named: Named) -> list[dict[str, Any]]:
             }
             for label, counts in zip(matrix["labels"], matrix["counts"], strict=True)
         ]
-        found.append(
+        tables.append(
             {"name": name, "labels": matrix["labels"], "rows": rows, "threshold": matrix["threshold"]}
         )
-    return found
+    return tables

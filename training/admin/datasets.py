@@ -1,4 +1,4 @@
-"""Datasets: the rows versions were trained on, by their content."""
+"""Datasets: the training rows of versions, addressed by their content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from training.templatetags.vigia import short_hash
 
 @admin.register(Dataset)
 class DatasetAdmin(RegistryAdmin):
-    nothing_yet: ClassVar = "A training run stores the rows that it gets as a dataset."
+    nothing_yet: ClassVar = "A training run stores its rows as a dataset."
     list_display: ClassVar = ["digest", "model_name", "row_count", "bytes", "source", "used_by", "stored"]
     list_filter: ClassVar = [ModelFilter]
     search_fields: ClassVar = ["sha256__startswith", "source"]

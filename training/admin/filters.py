@@ -1,4 +1,4 @@
-"""Filters of the registry's lists: only what a person may see is offered."""
+"""Filters of the registry's lists; they offer only values that the user may see."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.models import RegisteredModel
 
 
 class ModelFilter(DropdownFilter):
-    """By registered model, named in the address by its name."""
+    """A filter by registered model; the URL holds the model's name."""
 
     title = "model"
     parameter_name = "model"
@@ -29,12 +29,12 @@ class ModelFilter(DropdownFilter):
         name = self.value()
         if not name:
             return queryset
-        # An unknown name finds nothing, rather than everything.
+        # An unknown name selects no row instead of all rows.
         return queryset.filter(**{self.field: self.rows.get(name, 0)})
 
 
 class ChoiceFilter(DropdownFilter):
-    """By the choices of one field; subclasses name it."""
+    """A filter by the choices of one field, which subclasses name."""
 
     field: str
     choices_of: Any
@@ -44,5 +44,5 @@ class ChoiceFilter(DropdownFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         chosen = self.value()
-        known = {value for value, _ in self.lookup_choices}  # the address can say anything
+        known = {value for value, _ in self.lookup_choices}  # the URL may hold any value
         return queryset.filter(**{self.field: chosen}) if chosen in known else queryset

@@ -1,4 +1,4 @@
-"""What the lists of jobs have in common: how far each is, who asked for it, and that they are followed."""
+"""Base of the lists of jobs: progress, requesting user and live updates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StatusFilter(ChoiceFilter):
 
 
 class JobAdmin(RegistryAdmin):
-    """Rows of a kind of job, newest first; the list follows them while one is unfinished."""
+    """A list of one kind of job, newest first; it updates itself while a job is unfinished."""
 
     list_before_template = "admin/training/trainingrun/live.html"
     ordering: ClassVar = ["-id"]
@@ -40,7 +40,7 @@ class JobAdmin(RegistryAdmin):
         return response
 
     def can_cancel(self, request: HttpRequest, row: Job) -> bool:
-        """Whether this person may stop it, and nobody has yet."""
+        """Returns whether this user may cancel the job and no cancellation is requested yet."""
         may = row.registered_model_id in allowed_ids(request, "train")
         return may and not row.is_finished and row.cancel_requested_at is None
 

@@ -1,4 +1,4 @@
-"""Registered models: who decides about activation, versions side by side, and what one can do with them."""
+"""Registered models: activation policy, versions side by side, retraining and rollback."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ LONGEST_WINDOW_HOURS = 365 * 24
 
 
 class RetrainForm(forms.Form):
-    """How a model is trained again."""
+    """Options of a training run on known rows."""
 
     trials = forms.IntegerField(
         required=False,
         min_value=1,
         max_value=run_requests.MOST_TRIALS,
-        label="Settings to try",
-        help_text="A search for hyper-parameters over so many settings. Empty: the declared ones.",
+        label="Hyper-parameter search: combinations to try",
+        help_text="Number of combinations. Empty: no search, the declared hyper-parameters.",
         widget=UnfoldAdminIntegerFieldWidget,
     )
 
@@ -60,21 +60,23 @@ class RegisteredModelAdmin(RegistryAdmin):
     ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
-        """Who must not activate alone must not be able to lift that rule, either; a superuser can, and it is
-        in the model's history."""
+        """Returns ``second_person`` as read-only once it is set: a user whom the rule binds must not lift it.
+
+        A superuser can lift it, and the model's history records that.
+        """
         fixed = isinstance(obj, RegisteredModel) and obj.second_person and not is_superuser(request)
         return ("second_person",) if fixed else ()
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if field is not None and db_field.name == "review_window_hours":
-            # A review of more is refused, so a scheduled one would never be made.
-            said = f"At most {LONGEST_WINDOW_HOURS:,} hours, which is a year."
-            field.validators = [*field.validators, MaxValueValidator(LONGEST_WINDOW_HOURS, said)]
+            # A longer review is rejected, so a scheduled one would never run.
+            message = f"At most {LONGEST_WINDOW_HOURS:,} hours, which is a year."
+            field.validators = [*field.validators, MaxValueValidator(LONGEST_WINDOW_HOURS, message)]
         return field
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """The policy decides about activation, so changing it needs that right."""
+        """Requires the right to activate, because the policy decides about activation."""
         ids = allowed_ids(request, "activate")
         return self.has_view_permission(request, obj) and (bool(ids) if obj is None else obj.pk in ids)
 
@@ -117,7 +119,7 @@ class RegisteredModelAdmin(RegistryAdmin):
         return own + list(super().get_urls())
 
     def page(self, request: HttpRequest, row: RegisteredModel) -> dict[str, Any]:
-        active, maker = row.active_version, providers.find(row.name)
+        active, provider = row.active_version, providers.find(row.name)
         versions = side_by_side(row, active)
         columns = [version.metrics for version in versions]
         may_activate = row.pk in allowed_ids(request, "activate")
@@ -140,22 +142,24 @@ class RegisteredModelAdmin(RegistryAdmin):
             "rollouts": row.rollouts.select_related("version", "started_by", "stopped_by")[:5],
             "can_activate": may_activate,
             "can_roll_back": may_activate and activation.rollback_target(row) is not None,
-            "maker": maker,
-            "can_train": (active or maker) is not None and row.pk in allowed_ids(request, "train"),
+            "provider": provider,
+            "can_train": (active or provider) is not None and row.pk in allowed_ids(request, "train"),
             "can_read_log": row.pk in allowed_ids(request, "read_log"),
         }
 
     def rollback(self, request: HttpRequest, model_id: int) -> HttpResponse:
-        return activation_pages.rollback(self, request, self._found(request, model_id))
+        return activation_pages.rollback(self, request, self._get(request, model_id))
 
     def retrain(self, request: HttpRequest, model_id: int) -> HttpResponse:
-        """Asks for a run on the active version's dataset, or on what its maker reads."""
-        model = self._found(request, model_id)
+        """Requests a run on the active version's dataset, or on the source of the model's provider."""
+        model = self._get(request, model_id)
         activation_pages.require(request, "train", model)
-        active, maker = model.active_version, providers.find(model.name)
+        active, provider = model.active_version, providers.find(model.name)
         back = HttpResponseRedirect(reverse("admin:training_registeredmodel_change", args=[model.pk]))
-        if active is None and maker is None:
-            messages.info(request, f"No version of {model.name} is active, so there is no dataset to repeat.")
+        if active is None and provider is None:
+            messages.info(
+                request, f"No version of {model.name} is active, so there is no dataset to train on."
+            )
             return back
         try:
             run_requests.require_declared(model)
@@ -173,7 +177,7 @@ class RegisteredModelAdmin(RegistryAdmin):
             else:
                 run = run_requests.request_again(model, by=by)
             queueing.enqueue(run)
-            messages.success(request, f"Run {run.pk} is queued; this page follows it.")
+            messages.success(request, f"Run {run.pk} is queued; this page shows its progress.")
             return HttpResponseRedirect(reverse("admin:training_trainingrun_change", args=[run.pk]))
         context = {
             **self.admin_site.each_context(request),
@@ -181,14 +185,14 @@ class RegisteredModelAdmin(RegistryAdmin):
             "opts": self.opts,
             "model": model,
             "active": active,
-            "maker": maker,
+            "provider": provider,
             "form": form,
             "can_search": can_search,
             "media": form.media,
         }
         return TemplateResponse(request, "admin/training/retrain.html", context)
 
-    def _found(self, request: HttpRequest, model_id: int) -> RegisteredModel:
+    def _get(self, request: HttpRequest, model_id: int) -> RegisteredModel:
         row = self.get_queryset(request).filter(pk=model_id).first()
         if row is None:
             raise Http404
@@ -196,7 +200,7 @@ class RegisteredModelAdmin(RegistryAdmin):
 
 
 def side_by_side(model: RegisteredModel, active: ModelVersion | None) -> list[ModelVersion]:
-    """The newest versions, newest first; the active one is always among them."""
+    """Returns the newest versions and the active one, newest first."""
     newest = list(model.versions.select_related("dataset", "pruned").order_by("-number")[:SIDE_BY_SIDE])
     if active is not None and active not in newest:
         newest = [*newest[: SIDE_BY_SIDE - 1], active]

@@ -1,7 +1,7 @@
-"""What a person may see and do in the admin: the five rights, the same as for keys.
+"""Rights in the admin: the same five rights as for client keys.
 
-Django's own view/add/change/delete permissions on the registry and the log do not count here, so that there
-is one answer to "who may do this?", in the admin and over HTTP.
+Django's own view/add/change/delete permissions on the registry and the log do not count here, so that the
+admin and the API decide alike.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from training.models import RegisteredModel
 
 
 def allowed_ids(request: HttpRequest, right: permissions.Right) -> frozenset[int]:
-    """Ids of the models for which this person has `right`; asked once per request."""
+    """Returns the ids of the models for which this user has `right`; one query per request."""
     return _once(request, right, lambda: permissions.allowed_models(request.user, right))
 
 
 def visible_ids(request: HttpRequest) -> frozenset[int]:
-    """Ids of the models for which this person has any right; asked once per request."""
+    """Returns the ids of the models for which this user has any right; one query per request."""
     return _once(request, "any", lambda: permissions.visible_models(request.user))
 
 
 def _once(
-    request: HttpRequest, asked: str, models: Callable[[], QuerySet[RegisteredModel, RegisteredModel]]
+    request: HttpRequest, key: str, models: Callable[[], QuerySet[RegisteredModel, RegisteredModel]]
 ) -> frozenset[int]:
     known: dict[str, frozenset[int]] = request.__dict__.setdefault("_vigia_rights", {})
-    # A superuser has every right for every model: one question answers all.
-    asked = "superuser" if getattr(request.user, "is_superuser", False) else asked
-    if asked not in known:
-        known[asked] = frozenset(models().values_list("pk", flat=True))
-    return known[asked]
+    # A superuser has every right for every model, so one query suffices.
+    key = "superuser" if getattr(request.user, "is_superuser", False) else key
+    if key not in known:
+        known[key] = frozenset(models().values_list("pk", flat=True))
+    return known[key]
 
 
 def is_staff(request: HttpRequest) -> bool:
@@ -55,14 +55,14 @@ def sees_log(request: HttpRequest) -> bool:
 
 
 class RegistryAdmin(ModelAdmin):
-    """Rows of the models a person has any right for; nothing can be added, changed or deleted."""
+    """Rows of the models for which the user has any right; read-only unless a subclass allows changes."""
 
     model_field: ClassVar[str] = "registered_model_id"
     list_per_page = 50
     list_filter_submit = True
     actions: ClassVar[Any] = None
     nothing_yet: ClassVar[str] = ""
-    """What an empty list says about how rows come to be."""
+    """Text of an empty list: how its rows are created."""
 
     def model_ids(self, request: HttpRequest) -> frozenset[int]:
         return visible_ids(request)
@@ -103,11 +103,11 @@ class RegistryAdmin(ModelAdmin):
         extra = dict(extra_context or {})
         row = self.get_object(request, object_id) if object_id else None
         if row is not None and self.has_view_permission(request, row):
-            # Nothing changes these rows here, so they have no history of changes to show.
+            # The admin cannot change these rows, so they have no history of changes.
             extra.setdefault("show_history", False)
             extra |= self.page(request, row)
         return super().changeform_view(request, object_id, form_url, extra)
 
     def page(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """What the row's page shows, for its template."""
+        """Returns the template context of the row's page."""
         return {}

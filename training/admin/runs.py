@@ -1,8 +1,7 @@
-"""Training runs, followed while they last."""
+"""Training runs; their pages show the progress live."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
@@ -24,7 +23,7 @@ from vigia_ml.errors import VigiaError
 
 @admin.register(TrainingRun)
 class TrainingRunAdmin(JobAdmin):
-    nothing_yet: ClassVar = "The page of a model requests a training run, and so does the API."
+    nothing_yet: ClassVar = "You request a training run on a model's page or by the API."
     list_display: ClassVar = [
         "number",
         "model_name",
@@ -52,30 +51,26 @@ class TrainingRunAdmin(JobAdmin):
 
     @display(description="version")
     def result(self, row: TrainingRun) -> str:
-        made = getattr(row, "version", None)
-        return str(made.number) if made else "–"
+        version = getattr(row, "version", None)
+        return str(version.number) if version else "–"
 
     @display(description="rows")
     def rows(self, row: TrainingRun) -> str:
         rows = row.dataset or row.upload
         return f"{rows.rows:,}" if rows else "–"
 
-    @display(description="asked for (UTC)")
-    def asked(self, row: TrainingRun) -> datetime:
-        return row.queued_at
-
     @display(description="status")
     def state(self, row: TrainingRun) -> str:
         return run_badges(row)
 
     def page(self, request: HttpRequest, row: TrainingRun) -> dict[str, Any]:
-        made, active = getattr(row, "version", None), row.registered_model.active_version
+        version, active = getattr(row, "version", None), row.registered_model.active_version
         return {
             "title": f"Run {row.pk} of {row.registered_model.name}",
             "run": row,
-            "made": made,
-            "cannot_answer": "" if made is None else answers_check.cannot_answer(made),
-            "other": active if made is not None and active != made else None,
+            "version": version,
+            "cannot_answer": "" if version is None else answers_check.cannot_answer(version),
+            "other": active if version is not None and active != version else None,
             "may_train": row.registered_model_id in allowed_ids(request, "train"),
             "can_cancel": self.can_cancel(request, row),
         }
@@ -86,7 +81,7 @@ class TrainingRunAdmin(JobAdmin):
         return [own, *super().get_urls()]
 
     def cancel(self, request: HttpRequest, run_id: int) -> HttpResponse:
-        """Stops a run: a POST from its page."""
+        """Cancels a run on POST."""
         run = self.get_queryset(request).filter(pk=run_id).first()
         if run is None:
             raise Http404
@@ -94,10 +89,10 @@ class TrainingRunAdmin(JobAdmin):
         if request.method == "POST":
             by: Any = request.user
             try:
-                stopped = leases.request_cancel(run, by=by)
+                row = leases.request_cancel(run, by=by)
             except VigiaError as error:
                 messages.info(request, f"{error.message}.")
             else:
-                done = "was cancelled" if stopped.is_finished else "is being stopped"
-                messages.success(request, f"Run {run.pk} {done}.")
+                state = "was cancelled" if row.is_finished else "is being cancelled"
+                messages.success(request, f"Run {run.pk} {state}.")
         return HttpResponseRedirect(reverse("admin:training_trainingrun_change", args=[run.pk]))

@@ -1,4 +1,4 @@
-"""Model versions: what each is worth, what made it, and the way to make it the active one."""
+"""Model versions: metrics, lineage, comparison and activation."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class StatusFilter(ChoiceFilter):
 
 @admin.register(ModelVersion)
 class ModelVersionAdmin(RegistryAdmin):
-    nothing_yet: ClassVar = "A training run makes a version. The page of a model requests one."
+    nothing_yet: ClassVar = "A training run creates a version; you request a run on a model's page."
     list_display: ClassVar = [
         "name",
         "state",
         "primary",
         "others",
-        "beside",
+        "comparison_link",
         "rows",
         "engine",
         "trained",
@@ -50,7 +50,8 @@ class ModelVersionAdmin(RegistryAdmin):
     ]
     list_filter: ClassVar = [ModelFilter, StatusFilter]
     list_select_related: ClassVar = ["registered_model", "created_by"]
-    search_fields: ClassVar = ["registered_model__name", "=number"]  # also for choosing a version elsewhere
+    # Other pages also search versions by these fields.
+    search_fields: ClassVar = ["registered_model__name", "=number"]
     search_help_text = "Model and number, such as: churn 3"
     ordering: ClassVar = ["-id"]
     actions: ClassVar = ["compare_selected"]
@@ -76,11 +77,11 @@ class ModelVersionAdmin(RegistryAdmin):
     @display(description="other metrics")
     def others(self, row: ModelVersion) -> str:
         rows = side_by_side.metric_rows(row.registered_model, [row.metrics])
-        said = [f"{item.name} {metric(item.values[0])}" for item in rows if not item.primary]
-        return format_html('<span class="vg-faint">{}</span>', " · ".join(said[:2]))
+        texts = [f"{item.name} {metric(item.values[0])}" for item in rows if not item.primary]
+        return format_html('<span class="vg-faint">{}</span>', " · ".join(texts[:2]))
 
     @display(description="compare")
-    def beside(self, row: ModelVersion) -> str:
+    def comparison_link(self, row: ModelVersion) -> str:
         active = getattr(row, "active_id", None)
         if active is None or active == row.pk:
             return "–"
@@ -133,7 +134,7 @@ class ModelVersionAdmin(RegistryAdmin):
         active = model.active_version
         other = active if active is not None and active != row else None
         columns = [row.metrics, row.baseline] + ([other.metrics] if other else [])
-        maker = providers.find(model.name)
+        provider = providers.find(model.name)
         answerable = row.status not in (ModelVersion.Status.ACTIVE, ModelVersion.Status.REJECTED)
         pruned = PrunedArtifact.objects.select_related("by").filter(version=row).first()
         return {
@@ -144,26 +145,28 @@ class ModelVersionAdmin(RegistryAdmin):
             "metrics": side_by_side.metric_rows(model, columns),
             "columns": columns_of(row),
             "target": row.dataset_schema.target,
-            "maker": maker,
-            "evaluation": None if maker else charts.of_version(row),
-            "sections": sections.sections(row.evaluation or {}) if maker else [],
+            "provider": provider,
+            "evaluation": None if provider else charts.of_version(row),
+            "sections": sections.sections(row.evaluation or {}) if provider else [],
             "activations": row.activations.select_related("actor").prefetch_related(
                 *sharing_versions("previous")
             )[:20],
             "pruned": pruned,
-            "can_replay": pruned is None and maker is None and model.pk in allowed_ids(request, "train"),
+            "can_replay": pruned is None and provider is None and model.pk in allowed_ids(request, "train"),
             "cannot_answer": answers_check.cannot_answer(row),
             "can_activate": answerable and pruned is None and model.pk in allowed_ids(request, "activate"),
         }
 
     def activate(self, request: HttpRequest, version_id: int) -> HttpResponse:
-        return activation_pages.activate(self, request, activation_pages.found(self, request, version_id))
+        return activation_pages.activate(
+            self, request, activation_pages.get_version(self, request, version_id)
+        )
 
     def compare(self, request: HttpRequest, first: int, second: int) -> HttpResponse:
-        """Two versions of one model, side by side."""
-        before, after = (activation_pages.found(self, request, number) for number in (first, second))
+        """Shows two versions of one model side by side."""
+        before, after = (activation_pages.get_version(self, request, number) for number in (first, second))
         if before.registered_model_id != after.registered_model_id:
-            messages.warning(request, "Only versions of one model can be compared.")
+            messages.warning(request, "The versions belong to different models: choose two of one model.")
             return HttpResponseRedirect(reverse("admin:training_modelversion_changelist"))
         job = comparison_requests.shown(before, after)
         context = {
@@ -174,14 +177,14 @@ class ModelVersionAdmin(RegistryAdmin):
             "switch": side_by_side.switch(before, after),
             "comparable": before != after,
             "job": job,
-            "seen": charts.of_comparison(job),
+            "comparison": charts.of_comparison(job),
             "can_compare": before.registered_model_id in allowed_ids(request, "train"),
         }
         return TemplateResponse(request, "admin/training/compare.html", context)
 
     def start_comparison(self, request: HttpRequest, first: int, second: int) -> HttpResponse:
-        """Asks for the two on one hold-out: a POST from the page that shows them side by side."""
-        before, after = (activation_pages.found(self, request, number) for number in (first, second))
+        """Requests a comparison of two versions on one hold-out, on POST."""
+        before, after = (activation_pages.get_version(self, request, number) for number in (first, second))
         activation_pages.require(request, "train", before.registered_model)
         if request.method == "POST":
             by: Any = request.user
@@ -196,11 +199,11 @@ class ModelVersionAdmin(RegistryAdmin):
         return HttpResponseRedirect(address)
 
     def card(self, request: HttpRequest, version_id: int) -> HttpResponse:
-        """The version's model card, as a file."""
-        version = activation_pages.found(self, request, version_id)
-        answer = HttpResponse(model_card.markdown(version), content_type=model_card.CONTENT_TYPE)
-        answer.headers["Content-Disposition"] = f'attachment; filename="{model_card.file_name(version)}"'
-        return answer
+        """Returns the version's model card as a file."""
+        version = activation_pages.get_version(self, request, version_id)
+        response = HttpResponse(model_card.markdown(version), content_type=model_card.CONTENT_TYPE)
+        response.headers["Content-Disposition"] = f'attachment; filename="{model_card.file_name(version)}"'
+        return response
 
     def get_queryset(self, request: HttpRequest) -> Rows:
         rows: Rows = super().get_queryset(request)
@@ -212,8 +215,8 @@ class ModelVersionAdmin(RegistryAdmin):
 
 
 def columns_of(version: ModelVersion) -> Iterable[dict[str, Any]]:
-    """The columns of a version's schema, as its page shows them."""
+    """Returns the columns of a version's schema for its page."""
     return [
-        {"column": column, "bounds": side_by_side.bounds(column), "seen": side_by_side.seen(column)}
+        {"column": column, "bounds": side_by_side.bounds(column), "seen": side_by_side.training_range(column)}
         for column in version.dataset_schema.columns
     ]

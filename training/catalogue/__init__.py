@@ -1,7 +1,7 @@
-"""One file per registered model. Adding a model is adding a file; nothing is registered anywhere else.
+"""The catalogue: one file per registered model. A new file adds a model; nothing else registers it.
 
-A file defines ``MODEL``, a `vigia_ml.declaration.ModelDeclaration`. It is imported when first asked for,
-never at start, so a process pays only for the models it touches.
+A file defines ``MODEL``, a `vigia_ml.declaration.ModelDeclaration`. The catalogue imports a file on first
+use, never at start, so a process pays only for the models that it uses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TAKEN: set[str] = set()
 
 
 class UnknownDeclaration(NotDeclared, LookupError):
-    """This process has read no file of the catalogue that declares a model of that name."""
+    """No file that this process has read in the catalogue declares a model of that name."""
 
     def __init__(self, name: str) -> None:
         there = (HERE / f"{name}.py").exists()
@@ -37,17 +37,17 @@ class UnknownDeclaration(NotDeclared, LookupError):
 
 
 class BrokenDeclaration(NotDeclared, ValueError):
-    """A file of the catalogue cannot be imported, or declares something else."""
+    """A file of the catalogue cannot be imported or does not declare its model."""
 
 
 @cache
 def names() -> tuple[str, ...]:
-    """Names of all declared models, sorted; without `unusable_names`."""
+    """Returns the names of all declared models, sorted, without `unusable_names`."""
     return tuple(name for name in _files() if not reserved(name))
 
 
 def unusable_names() -> tuple[str, ...]:
-    """Names of files that cannot declare a model, because `reserved` says why not."""
+    """Returns the names of files that cannot declare a model; `reserved` returns the reasons."""
     return tuple(name for name in _files() if reserved(name))
 
 
@@ -57,20 +57,19 @@ def _files() -> list[str]:
 
 
 def reserve(name: str) -> None:
-    """Keeps a name for the model of an application above."""
+    """Reserves a name for the model of an application above."""
     _TAKEN.add(name)
     names.cache_clear()
 
 
 def reserved(name: str) -> str:
-    """Why a model cannot have this name; empty where it can.
+    """Returns the reason why a model cannot have this name; empty when it can.
 
-    Importing ``training.catalogue.get`` would make the module the package's attribute `get`, in place of the
-    function of that name.
+    Importing a module ``training.catalogue.get``, for example, would replace the package's function `get`.
     """
     if name in OWN:
         return f"{name!r} is a name the catalogue itself uses"
-    if hasattr(builtins, name):  # the package's own code would find the module in its place
+    if hasattr(builtins, name):  # the module would replace the built-in name in the package's own code
         return f"{name!r} is a built-in name of Python"
     if name in _TAKEN:
         return f"{name!r} is the model of another application"
@@ -78,26 +77,26 @@ def reserved(name: str) -> str:
         return f"{name!r} is a keyword of Python"
     if not name.isidentifier() or not name.isascii() or name != name.lower() or len(name) > LONGEST_NAME:
         return (
-            f"{name[:60]!r} is no name for a model: lower-case letters, digits and _, beginning with a "
-            f"letter, at most {LONGEST_NAME} characters"
+            f"{name[:60]!r} is not a valid name of a model: use lower-case letters, digits and _, beginning "
+            f"with a letter, at most {LONGEST_NAME} characters"
         )
     return ""
 
 
 @cache
 def get(name: str) -> ModelDeclaration:
-    """The declaration of `name`.
+    """Returns the declaration of `name`.
 
     Raises
     ------
-    UnknownDeclaration : when this process knows no file of that name.
-    BrokenDeclaration : when the file cannot be imported, or declares a model under another name.
+    UnknownDeclaration : this process has read no file of that name.
+    BrokenDeclaration : the file cannot be imported, or declares a model with another name.
     """
     if name not in names():
         raise UnknownDeclaration(name)
     try:
         declared = importlib.import_module(f"{__name__}.{name}").MODEL
-    except Exception as error:  # whatever a file does at import
+    except Exception as error:  # a file may raise any error at import
         said = f"{type(error).__name__}: {error}"
         raise BrokenDeclaration(f"training/catalogue/{name}.py cannot be imported: {said}") from error
     if not isinstance(declared, ModelDeclaration) or declared.name != name:
@@ -108,22 +107,22 @@ def get(name: str) -> ModelDeclaration:
 
 
 def source_sha256(name: str) -> str:
-    """Hash of the file that declares `name` together with the shared transformers it builds on.
+    """Returns the hash of the file that declares `name` and of the shared transformers.
 
     Raises
     ------
-    FileNotFoundError : the library's transformers are not where they are imported from.
+    FileNotFoundError : the package of the library's transformers holds no source files.
     """
     from core import source_hash
     from vigia_ml import moved, transformers
 
     library = list(Path(transformers.__file__ or "").parent.glob("[!_]*.py"))
     if not library:
-        raise FileNotFoundError(f"{transformers.__name__} holds no source to be hashed")
+        raise FileNotFoundError(f"{transformers.__name__} holds no source files; reinstall vigia-ml")
     forwarded = {f"{module.rpartition('.')[2]}.py" for module in moved.MOVED}
     own = [path for path in (HERE.parent / "transformers").glob("[!_]*.py") if path.name not in forwarded]
     return source_hash.of([HERE / f"{name}.py", *HERE.glob("_[!_]*.py"), *library, *own])
 
 
 OWN = frozenset(globals()) | {"OWN"}
-"""What this package already calls by a name; a submodule of that name would take its place."""
+"""Names that this package uses; a submodule of the same name would replace them."""

@@ -1,4 +1,4 @@
-"""How the price of a used car is estimated: the plain and the rich listing share all but some columns."""
+"""The pipeline for prices of used cars; the plain and the rich listing differ only in some columns."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from vigia_ml.transformers.listings import NAME_LEVELS
 
 
 def price_pipeline(seed: int, *, specs: bool) -> Pipeline:
-    """The unfitted pipeline; with `specs` it also takes mileage, engine, max_power, torque and seats."""
+    """Returns the unfitted pipeline; with `specs` it also takes mileage, engine, max_power, torque and
+    seats."""
     return Pipeline([("features", _features(seed, specs)), ("model", _model(seed))])
 
 
 def price_space() -> Space:
-    """What a search tries: how fast, how long and how deep both boostings learn."""
+    """Returns the search space: learning rate, number of trees and tree size of both boostings."""
     from scipy.stats import loguniform, randint
 
     boost, hist = "model__regressor__boost__", "model__regressor__hist__"
@@ -39,14 +40,14 @@ def price_space() -> Space:
 
 
 def _log_linear_price(numbers: list[str]) -> Pipeline:
-    """Ridge on log price: a curve in age and distance, plus a bag of words."""
+    """Returns a ridge on the logarithm of the price: a curve in age and distance, and a bag of words."""
     model = TransformedTargetRegressor(Ridge(0.3), func=np.log1p, inverse_func=np.expm1)
     return Pipeline([("design", LinearDesign(numbers)), ("model", model)])
 
 
 def _features(seed: int, specs: bool) -> Pipeline:
     numbers = ["litres", *(CarColumns.SPECS if specs else ())]
-    # target_type must be given: whole prices would be taken for classes (one column each)
+    # target_type is set because TargetEncoder takes whole prices for classes (one column each)
     folds = KFold(5, shuffle=True, random_state=seed)
     target = TargetEncoder(target_type="continuous", cv=folds)
     linear = OutOfFoldEstimate(_log_linear_price(numbers), np.sqrt, random_state=seed)
@@ -64,7 +65,7 @@ def _features(seed: int, specs: bool) -> Pipeline:
 
 
 def _model(seed: int) -> TransformedTargetRegressor:
-    """Mean (of root prices) of two boostings and of the stacked linear estimate itself."""
+    """Returns the mean (of root prices) of two boostings and of the stacked linear estimate."""
     boost = GradientBoostingRegressor(
         n_estimators=300, max_depth=5, learning_rate=0.05, subsample=0.6, max_features=0.5,
         min_samples_leaf=3, random_state=seed,
@@ -76,5 +77,6 @@ def _model(seed: int) -> TransformedTargetRegressor:
     last = ColumnTransformer([("estimate", "passthrough", [-1])], remainder="drop")
     linear = make_pipeline(last, LinearRegression())
     vote = VotingRegressor([("boost", boost), ("hist", hist), ("linear", linear)])
-    # On the square root of the price: between log (timid on luxury) and raw.
+    # The square root of the price is between the logarithm (which underestimates luxury cars) and the raw
+    # price.
     return TransformedTargetRegressor(vote, func=np.sqrt, inverse_func=np.square)

@@ -1,11 +1,11 @@
-"""How many bicycles are hired in an hour, from the calendar and the weather (Capital Bikeshare, Washington).
+"""Bicycles hired per hour, predicted from the calendar and the weather (Capital Bikeshare, Washington).
 
 The columns are those of the hourly file of the UCI repository (Fanaee-T & Gama, Event labeling combining
 ensemble detectors and background knowledge, Progress in Artificial Intelligence 2, 2013). `casual` and
-`registered` add up to the target and are no features.
+`registered` add up to the target and are not features.
 
-The file grows from 2011 to 2012 and every year has its seasons: a model trained on one quarter is soon asked
-about what it has never seen. It is here to show what a drift review says then; see docs/drift.md.
+Hires grow from 2011 to 2012 and every year has its seasons: a model trained on one quarter soon predicts
+values that it has never seen. The model demonstrates drift reviews; see docs/drift.md.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ SCHEMA = DatasetSchema(
 
 
 def build(seed: int) -> Any:
-    """Histogram boosting on the square root of the count: the spread of a count grows with it."""
+    """Returns a histogram boosting on the square root of the count, because the spread of a count grows with
+    it."""
     import numpy as np
     from sklearn.compose import TransformedTargetRegressor
     from sklearn.ensemble import HistGradientBoostingRegressor
@@ -64,7 +65,7 @@ def build(seed: int) -> Any:
 
 
 def space() -> Space:
-    """What a search tries: how fast, how long and how finely the boosting learns."""
+    """Returns the search space: learning rate, iterations, tree size and regularisation of the boosting."""
     from scipy.stats import loguniform, randint
 
     model = "model__regressor__"

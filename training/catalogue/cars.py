@@ -1,11 +1,11 @@
-"""What a used car sells for, from the plain listing (CarDekho's eight columns).
+"""Prices of used cars, predicted from the plain listing (CarDekho's eight columns).
 
 Tried on the published file without its 763 repeated rows (R² on 20 % hold-outs, ten splits): extra trees
 .823, gradient boosting .844, ridge on the logarithm with words of the name .852, histogram boosting on the
 square root with target-encoded name .853; the ridge's out-of-fold estimate as a feature of the boosting
 .864-.868, with litres read from the name .875, averaged with the ridge .878. Square root beats raw price
 and logarithm. Chosen, measured over twenty splits: mean .8655, median .878, from .772 to .922. About ten
-luxury cars decide the score of a split, so a single hold-out says little.
+luxury cars decide the score of a split, so a single hold-out is weak evidence.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ LISTING = (
         example="Maruti Swift VDI",
         max_length=120,
     ),
-    # The bounds keep typing errors out (a two-digit year, a price in the km field), not unusual cars: what
-    # is merely outside the training range is answered with a warning.
+    # The bounds reject typing errors (a two-digit year, a price in the km field), not unusual cars: a value
+    # that is only outside the training range is answered with a warning.
     Column("year", "integer", "Year of manufacture.", minimum=1950, maximum=2100, example=2014),
     Column(
         "km_driven", "integer", "Distance driven so far.", "km", minimum=0, maximum=5_000_000, example=60_000
@@ -46,14 +46,15 @@ SCHEMA = DatasetSchema(columns=LISTING, target=PRICE)
 
 
 def build(seed: int) -> Any:
-    """Boosting, histogram boosting and a log-linear model of the listing's words; see `_cars_pipeline`."""
+    """Returns boosting, histogram boosting and a log-linear model of the listing's words; see
+    `_cars_pipeline`."""
     from training.catalogue._cars_pipeline import price_pipeline
 
     return price_pipeline(seed, specs=False)
 
 
 def space() -> Space:
-    """What a search tries; see `_cars_pipeline`."""
+    """Returns the search space; see `_cars_pipeline`."""
     from training.catalogue._cars_pipeline import price_space
 
     return price_space()
@@ -67,7 +68,8 @@ MODEL = ModelDeclaration(
     schema=SCHEMA,
     build=build,
     primary_metric="r2",
-    # Wide: where a later scikit-learn keeps it from compiling, scikit-learn serves it, some 30 ms a row.
+    # The latency limit is wide: if a later scikit-learn prevents compilation, scikit-learn serves the model
+    # with some 30 ms per row.
     gate=Gate(minimum={"r2": 0.5}, max_latency_ms=500, slices={"fuel": 0.1}, slice_metric="mae"),
     policy="if_better",
     search=space,

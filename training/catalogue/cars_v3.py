@@ -1,4 +1,5 @@
-"""What a used car sells for, from the rich listing (CarDekho's third file: five more columns, with units).
+"""Prices of used cars, predicted from the rich listing (CarDekho's third file: five more columns, with
+units).
 
 Tried on the published file without its 1,202 repeated rows (R² on 20 % hold-outs, ten splits): extra trees
 .892, histogram boosting .910, gradient boosting .913; with the log-linear ridge's out-of-fold estimate as a
@@ -49,14 +50,14 @@ SCHEMA = DatasetSchema(
 
 
 def build(seed: int) -> Any:
-    """The same as for the plain listing, with the technical data; see `_cars_pipeline`."""
+    """Returns the pipeline of the plain listing with the technical data; see `_cars_pipeline`."""
     from training.catalogue._cars_pipeline import price_pipeline
 
     return price_pipeline(seed, specs=True)
 
 
 def space() -> Space:
-    """What a search tries; see `_cars_pipeline`."""
+    """Returns the search space; see `_cars_pipeline`."""
     from training.catalogue._cars_pipeline import price_space
 
     return price_space()
@@ -70,7 +71,8 @@ MODEL = ModelDeclaration(
     schema=SCHEMA,
     build=build,
     primary_metric="r2",
-    # Wide: where a later scikit-learn keeps it from compiling, scikit-learn serves it, some 30 ms a row.
+    # The latency limit is wide: if a later scikit-learn prevents compilation, scikit-learn serves the model
+    # with some 30 ms per row.
     gate=Gate(minimum={"r2": 0.5}, max_latency_ms=500, slices={"fuel": 0.1}, slice_metric="mae"),
     policy="if_better",
     search=space,

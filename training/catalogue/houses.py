@@ -1,4 +1,4 @@
-"""What a dwelling in and around Madrid is offered at.
+"""Asking prices of dwellings in and around Madrid.
 
 Tried on the published file (R² on 20 % hold-outs, three to six splits): random forest .872-.877, extra
 trees .860-.870, histogram boosting on the raw price .869, on its logarithm .872-.876, on its square root
@@ -14,7 +14,7 @@ from typing import Any
 from vigia_ml.declaration import Gate, ModelDeclaration, Space
 from vigia_ml.schema import Column, DatasetSchema
 
-# Bounds keep coordinates typed the wrong way round, and the like, out. They hold all of mainland Spain.
+# The bounds reject typing errors such as swapped coordinates; they hold all of mainland Spain.
 SCHEMA = DatasetSchema(
     columns=(
         Column("lat", "number", "Latitude.", "degrees", True, (), 35.0, 44.5, ("latitud",), example=40.4169),
@@ -105,7 +105,7 @@ SCHEMA = DatasetSchema(
     target=Column(
         "price", "number", "Price asked.", "EUR", minimum=1, maximum=1_000_000_000, aliases=("precio",)
     ),
-    # Columns of the published file that the form does not ask for.
+    # Columns of the published file that the form does not have.
     ignored=(
         "updated",
         "type",
@@ -123,10 +123,10 @@ SCHEMA = DatasetSchema(
 
 
 def build(seed: int) -> Any:
-    """Histogram boosting on the square root of the price.
+    """Returns a histogram boosting on the square root of the price.
 
-    A null becomes -999, left of every real value: the trees split it off as well as NaN, and histogram
-    boosting refuses a column that is NaN throughout in training.
+    A null becomes -999, below every real value: the trees split it off as well as NaN, and histogram boosting
+    rejects a column that is all NaN in training.
     """
     import numpy as np
     from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
@@ -161,7 +161,7 @@ def build(seed: int) -> Any:
 
 
 def space() -> Space:
-    """What a search tries: how fast, how long and how finely the boosting learns."""
+    """Returns the search space: learning rate, iterations, tree size and regularisation of the boosting."""
     from scipy.stats import loguniform, randint
 
     model = "model__regressor__"

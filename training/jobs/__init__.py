@@ -1,1 +1,1 @@
-"""Jobs: leases, the process of a job, polling, signs of life."""
+"""Jobs: leases, the process of a job, polling, heartbeats."""

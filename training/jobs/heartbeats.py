@@ -1,6 +1,6 @@
-"""Signs of life in the database: which background process was seen when, and which periodic task began when.
+"""Heartbeats in the database: when each background process was last alive, and when each periodic task began.
 
-Times are the database's own, so clocks of several machines need not agree.
+Times come from the database's clock, so the clocks of several machines need not agree.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from training.models import Heartbeat
 
 ROLES: Final = ("worker", "housekeeping", "beat")
 EXPECTED_SECONDS: Final = 30.0
-"""A process that is alive writes at least this often."""
+"""A live process writes a heartbeat at least this often."""
 FORGOTTEN_SECONDS: Final = 3600.0
-"""A process that has been silent for this long is taken for one that was removed."""
+"""A process that has been silent for this long counts as removed."""
 TASK: Final = "task"
 
 _WRITE: Final = """
@@ -23,7 +23,7 @@ _WRITE: Final = """
     ON CONFLICT (name) DO UPDATE SET role = EXCLUDED.role, at = EXCLUDED.at
 """
 _AGES: Final = "SELECT role, name, extract(epoch FROM clock_timestamp() - at)::float FROM training_heartbeat"
-# A conditional UPDATE: of two processes that find a task overdue, one does it.
+# A conditional UPDATE: if two processes find a task overdue, one of them begins it.
 _BEGIN: Final = """
     INSERT INTO training_heartbeat AS known (name, role, at) VALUES (%s, %s, clock_timestamp())
     ON CONFLICT (name) DO UPDATE SET at = EXCLUDED.at
@@ -32,20 +32,20 @@ _BEGIN: Final = """
 
 
 def write(name: str, role: str) -> None:
-    """Records that a process is alive, or that a task begins, now."""
+    """Records that a process is alive or that a task begins now."""
     with connection.cursor() as cursor:
         cursor.execute(_WRITE, [name[:255], role])
 
 
 def leave(name: str) -> None:
-    """Records that a process ends on purpose: nobody has to look for it."""
+    """Removes the heartbeat of a process that ends on purpose, so that `silent` does not report it."""
     Heartbeat.objects.filter(pk=name[:255]).delete()
 
 
 def begin_if_overdue(task: str, seconds: float) -> bool:
-    """Whether a task last began more than `seconds` ago; it then begins now, for one caller alone.
+    """Records that a task begins now if it last began more than `seconds` ago; returns whether it did.
 
-    A task that was never seen counts from its first call here.
+    Only one of several callers gets True. The first call for a task only records the time and returns False.
     """
     with connection.cursor() as cursor:
         cursor.execute(_BEGIN, [task[:255], TASK, seconds])
@@ -54,22 +54,22 @@ def begin_if_overdue(task: str, seconds: float) -> bool:
 
 
 def silent() -> dict[str, str]:
-    """What is silent, in words, by role; without an entry where all is well."""
+    """Returns a message for each role whose processes are silent or missing."""
     ages: dict[str, dict[str, float]] = {role: {} for role in ROLES}
     with connection.cursor() as cursor:
         cursor.execute(_AGES)
         for role, name, age in cursor.fetchall():
             if role in ages:
                 ages[role][name] = age
-    found = {}
+    messages = {}
     for role, by_name in ages.items():
         alive = [age for age in by_name.values() if age <= EXPECTED_SECONDS]
         late = [age for age in by_name.values() if EXPECTED_SECONDS < age <= FORGOTTEN_SECONDS]
         if not by_name:
-            found[role] = f"no {role} process has been seen yet: start one"
+            messages[role] = f"no {role} process has been seen yet: start one"
         elif not alive:
-            found[role] = f"no {role} process has been seen for {min(by_name.values()):.0f} s: start one"
+            messages[role] = f"no {role} process has been seen for {min(by_name.values()):.0f} s: start one"
         elif late:
             several = f"{len(late)} of {len(alive) + len(late)} {role} processes"
-            found[role] = f"{several} have been silent for more than {EXPECTED_SECONDS:.0f} s"
-    return found
+            messages[role] = f"{several} have been silent for more than {EXPECTED_SECONDS:.0f} s"
+    return messages

@@ -1,9 +1,9 @@
-"""Jobs: claimed, held by a lease, reported on, ended exactly once. The row is the truth.
+"""Leases of jobs: claim, renewal, progress and one terminal state. The row is the truth.
 
-A worker claims a job by one conditional UPDATE and holds it by a lease that is renewed. Whatever dies, the
-lease runs out and the job is claimed again, at most `MAX_ATTEMPTS` times; whoever lost the lease can write
-nothing more, because every write asks for it. What a kind of job does is registered under its label and
-imported when it is first needed: web processes know the rows and stay small.
+A worker claims a job by one conditional UPDATE and holds it by a lease that it renews. If the worker dies,
+the lease expires and another worker claims the job, at most `MAX_ATTEMPTS` times. A worker that lost its
+lease cannot write, because every write checks the lease. The function of a kind of job is registered under
+the kind's label and imported on first use: web processes know the rows and stay small.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS: Final = 3
 RENEWALS: Final = 5
-"""Of a lease, before it would run out."""
+"""Renewals per lease period."""
 PERSISTENCE_SECONDS: Final = 45.0
-"""How long a write is tried again while the database is away."""
+"""A write is retried for at most this long while the database is unavailable."""
 LOG_LENGTH: Final = 16_000
 
 Status = Job.Status
@@ -49,42 +49,42 @@ _WORK: dict[str, str] = {}
 
 
 class LeaseLost(Exception):
-    """Another worker holds the job now, or it is finished: stop, write nothing."""
+    """Another worker holds the job, or the job is finished: stop and write nothing."""
 
 
 class Cancelled(Exception):
-    """Somebody asked for the job to be stopped."""
+    """A user requested the job's cancellation."""
 
 
 def register(label: str, work: str) -> None:
-    """Says what a kind of job does.
+    """Registers the function that does a kind of job.
 
     Parameters
     ----------
-    label : of the model, such as ``training.trainingrun``.
+    label : label of the job's Django model, such as ``training.trainingrun``.
     work : dotted path of a function that takes a `Lease`, does the work and ends the job (see `Lease.end`).
     """
     _WORK[label] = work
 
 
 def kinds() -> list[type[Job]]:
-    """The registered kinds of job."""
+    """Returns the registered kinds of job."""
     return [kind(label) for label in _WORK]
 
 
 def kind(label: str) -> type[Job]:
-    """The model of a kind of job, by its label."""
+    """Returns the Django model of a kind of job."""
     if label not in _WORK:
-        raise LookupError(f"no job is called {label!r}")
-    found = apps.get_model(label)
-    assert issubclass(found, Job)
-    return found
+        raise LookupError(f"no kind of job has the label {label!r}; registered: {', '.join(_WORK)}")
+    model = apps.get_model(label)
+    assert issubclass(model, Job)
+    return model
 
 
 def retry_on_disconnect(write: Callable[[], Result]) -> Result:
-    """Does a write again as long as the database is away, at most `PERSISTENCE_SECONDS`.
+    """Retries a write while the database is unavailable, for at most `PERSISTENCE_SECONDS`.
 
-    The write has to be harmless when repeated: its COMMIT may have arrived although the connection broke.
+    The write must be idempotent: its COMMIT may have arrived although the connection broke.
     """
     until, pause = time.monotonic() + PERSISTENCE_SECONDS, 0.1
     while True:
@@ -93,7 +93,7 @@ def retry_on_disconnect(write: Callable[[], Result]) -> Result:
         except (OperationalError, InterfaceError):
             if connection.in_atomic_block or time.monotonic() > until:
                 raise
-            log.warning("the database is away; trying again")
+            log.warning("the database is unavailable; retrying")
             connection.close()
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
@@ -103,7 +103,7 @@ def retry_on_disconnect(write: Callable[[], Result]) -> Result:
 class Lease:
     """One claim of one job.
 
-    held : rows of the job while this lease holds it: one, or none.
+    `held` returns the job's row while this lease holds the job, else no row.
     """
 
     kind: type[Job]
@@ -116,7 +116,7 @@ class Lease:
         )
 
     def report(self, stage: str, percent: int, **fields: Any) -> None:
-        """Progress, and the lease renewed; the place where a job is stopped between two stages.
+        """Writes the progress and renews the lease; a cancelled job stops here, between two stages.
 
         Raises
         ------
@@ -139,21 +139,21 @@ class Lease:
             raise Cancelled
 
     def renew(self) -> bool:
-        """Whether it is still held; then for another while."""
+        """Renews the lease; returns False when the lease was lost."""
         return bool(self.held().update(heartbeat_at=Now(), lease_until=Now() + _lease()))
 
     def _renew(self) -> None:
         self.renew()
 
-    def say(self, text: str) -> None:
-        """Adds lines to the tail of the job's log; the last ones come when it has ended, and say why."""
-        said = text.replace("\0", "")[-LOG_LENGTH:]
-        ours = self.kind._default_manager.filter(pk=self.job_id, lease_owner=self.owner)
+    def append_log(self, text: str) -> None:
+        """Appends text to the tail of the job's log, also after the job has ended: the last lines say why."""
+        tail = text.replace("\0", "")[-LOG_LENGTH:]
+        rows = self.kind._default_manager.filter(pk=self.job_id, lease_owner=self.owner)
         with suppress(Error):
-            ours.update(log_tail=Right(Concat(F("log_tail"), Value(said)), LOG_LENGTH))
+            rows.update(log_tail=Right(Concat(F("log_tail"), Value(tail)), LOG_LENGTH))
 
     def end(self, status: Status, *, error: str = "", **fields: Any) -> bool:
-        """The job's one terminal state; False when the lease was lost."""
+        """Writes the job's terminal state; returns False when the lease was lost."""
         if status == Status.SUCCEEDED:
             fields = {"stage": "finished", "percent": 100} | fields
         changed = retry_on_disconnect(
@@ -167,12 +167,12 @@ class Lease:
     def cancel(self) -> bool:
         return self.end(Status.CANCELLED, stage="cancelled")
 
-    def release_for_retry(self, why: str) -> bool:
-        """For another attempt."""
+    def release_for_retry(self, reason: str) -> bool:
+        """Queues the job again for another attempt; returns False when the lease was lost."""
         return bool(
             retry_on_disconnect(
                 lambda: self.held().update(
-                    status=Status.QUEUED, lease_owner=None, lease_until=None, stage=why[:100], percent=0
+                    status=Status.QUEUED, lease_owner=None, lease_until=None, stage=reason[:100], percent=0
                 )
             )
         )
@@ -188,7 +188,7 @@ def _lease() -> timedelta:
 
 
 def claim(job_kind: type[Job], job_id: int) -> Lease | None:
-    """Takes a job that is queued, or whose worker died; None when it is not there to be taken."""
+    """Claims a job that is queued or whose worker died; returns None when the job cannot be claimed."""
     return retry_on_disconnect(lambda: _claim(job_kind, job_id))
 
 
@@ -229,7 +229,8 @@ def _claim(job_kind: type[Job], job_id: int) -> Lease | None:
 
 
 def _has_its_turn(run: Job) -> bool:
-    """Whether no other run of its model is under way; says in its row what it waits for otherwise."""
+    """Returns whether no other run of the model is running; otherwise writes into the row which run it
+    awaits."""
     model = RegisteredModel.objects.select_for_update(no_key=True).get(pk=run.registered_model_id)
     if model.parallel_runs:
         return True
@@ -244,7 +245,7 @@ def _has_its_turn(run: Job) -> bool:
 
 
 def execute(job_kind: type[Job], job_id: int) -> bool:
-    """Claims and does a job in this process; False when it is not there to be claimed."""
+    """Claims and does a job in this process; returns False when the job cannot be claimed."""
     lease = claim(job_kind, job_id)
     if lease is None:
         return False
@@ -254,71 +255,73 @@ def execute(job_kind: type[Job], job_id: int) -> bool:
 
 
 def do(lease: Lease) -> None:
-    """Does what is claimed. However it goes, the row says so in words."""
+    """Does a claimed job and records its result or its error in the row."""
     work: Work = import_string(_WORK[lease.kind._meta.label_lower])
-    with _told(lease):
+    with _recorded_errors(lease):
         work(lease)
 
 
 @contextmanager
-def _told(lease: Lease) -> Iterator[None]:
+def _recorded_errors(lease: Lease) -> Iterator[None]:
     name = f"{lease.kind._meta.label_lower} {lease.job_id}"
     try:
         yield
     except LeaseLost:
-        log.warning("%s: the lease was lost, leaving it to its new owner", name)
+        log.warning("%s: this process lost the lease and leaves the job to its new owner", name)
     except Cancelled:
         lease.cancel()
     except (VigiaError, InvalidRows) as error:
         lease.fail(f"{error}: {error.__cause__}" if isinstance(error, StoreUnavailable) else str(error))
     except MemoryError:
-        lease.fail("it ran out of memory")
+        lease.fail("the job ran out of memory")
     except (OperationalError, InterfaceError):
-        # The database was away for longer than is waited for; the lease runs out and the job is taken again.
-        log.exception("%s: the database is away", name)
+        # The database was unavailable for longer than `PERSISTENCE_SECONDS`; the lease expires and the job is
+        # claimed again.
+        log.exception("%s: the database is unavailable", name)
         raise
-    except Exception as error:  # the row must say what happened, whatever it was
+    except Exception as error:  # the row must hold every error
         if getattr(error, "in_words", False):
             lease.fail(str(error))
             return
         log.exception("%s failed", name)
-        told = str(StoreUnavailable(error)) if is_of_the_disk(error) else type(error).__name__
-        lease.fail(f"{told}: {error}")
-    except BaseException as error:  # the limit of time
+        summary = str(StoreUnavailable(error)) if is_of_the_disk(error) else type(error).__name__
+        lease.fail(f"{summary}: {error}")
+    except BaseException as error:  # the soft time limit
         if not getattr(error, "in_words", False):
             raise
         lease.fail(str(error))
 
 
 def waiting() -> list[tuple[str, int]]:
-    """(label, id) of the jobs a worker could claim now but none has: their message may have been lost."""
+    """Returns (label, id) of the jobs that no worker has claimed in time: their message may have been
+    lost."""
     patience = timedelta(seconds=settings.JOB_PUBLISH_SECONDS * 2 / 3)  # for a message on its way
-    found = []
+    jobs = []
     for each in kinds():
         free = Q(status=Status.QUEUED, queued_at__lt=Now() - patience) | Q(
             status=Status.RUNNING, lease_until__lt=Now()
         )
         ids = each._default_manager.filter(free).order_by("id").values_list("pk", flat=True)
-        found += [(each._meta.label_lower, job_id) for job_id in ids]
-    return found
+        jobs += [(each._meta.label_lower, job_id) for job_id in ids]
+    return jobs
 
 
 def next_of(job_kind: type[Job], model_id: int) -> int | None:
-    """The longest-waiting queued job of a model, which may have its turn now."""
+    """Returns the id of the model's longest-waiting queued job, or None."""
     queued = job_kind._default_manager.filter(registered_model_id=model_id, status=Status.QUEUED)
     return queued.order_by("id").values_list("pk", flat=True).first()
 
 
 def request_cancel(job: AnyJob, *, by: User | None) -> AnyJob:
-    """Stops a job: at once while it is queued, else between two stages, and by force after a grace.
+    """Cancels a job: at once while it is queued, else between two stages, and by force after a grace period.
 
     Raises
     ------
-    Conflict : it is finished already.
+    Conflict : the job has finished.
     """
     rows = type(job)._default_manager.filter(pk=job.pk)
     with transaction.atomic():
-        rows.select_for_update().get()  # a job that is given back between the two must not escape both
+        rows.select_for_update().get()  # a job released between the two updates must not escape both
         stopped = rows.filter(status=Status.QUEUED).update(
             status=Status.CANCELLED,
             stage="cancelled",
@@ -326,11 +329,14 @@ def request_cancel(job: AnyJob, *, by: User | None) -> AnyJob:
             cancel_requested_at=Now(),
             cancelled_by=by,
         )
-        asked = stopped or rows.filter(status=Status.RUNNING).update(
+        changed = stopped or rows.filter(status=Status.RUNNING).update(
             cancel_requested_at=Coalesce(F("cancel_requested_at"), Now()),
             cancelled_by=Coalesce(F("cancelled_by"), Value(by.pk if by else None)),
         )
     job.refresh_from_db()
-    if not asked:
-        raise Conflict(f"{job} is {job.status} already", code="already_finished")
+    if not changed:
+        raise Conflict(
+            f"{job} is already {job.status}; only queued and running jobs can be cancelled",
+            code="already_finished",
+        )
     return job

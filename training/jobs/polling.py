@@ -1,9 +1,8 @@
-"""Queued jobs, taken from the database itself by whoever can work.
+"""Polling: workers claim queued jobs from the database itself.
 
-A message is the quick way to a job and no more: messages get lost, and a consumer may stay silent after its
-broker came back. So each worker also looks for jobs that nobody has claimed in time. Both ways share the
-worker's places: files that are locked while a job is done, so that a process that is killed gives its place
-back.
+A message only makes a job start sooner: messages get lost, and a consumer may stay silent after its broker
+came back. Each worker therefore also looks for jobs that no worker has claimed in time. Both ways share the
+worker's places. A place is a file that is locked while a job runs, so a killed process frees its place.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from training.jobs.leases import Lease
 log = logging.getLogger(__name__)
 
 _places: list[Path] = []
-"""Empty where jobs are not limited: a process that is no worker."""
+"""Empty in a process that is not a worker: there the number of jobs has no limit."""
 
 
 def limit(directory: Path, places: int) -> None:
-    """Allows this process, and those it forks later, so many jobs at a time together."""
+    """Limits the concurrent jobs of this process and its later forks to `places` in total."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     _places[:] = [directory / f"place-{number}" for number in range(places)]
 
@@ -46,24 +45,24 @@ def _take() -> BinaryIO | None:
     return None
 
 
-def _give_back(file: BinaryIO) -> None:
-    fcntl.flock(file, fcntl.LOCK_UN)  # a process forked meanwhile holds it open, too
+def _release(file: BinaryIO) -> None:
+    fcntl.flock(file, fcntl.LOCK_UN)  # a process forked meanwhile also holds the file open
     file.close()
 
 
 @contextmanager
 def place() -> Iterator[bool]:
-    """Holds one of the worker's places; False when all are taken, so the job stays for the poller."""
+    """Holds one of the worker's places; yields False when all are taken, and the job stays for the poller."""
     file = _take()
     try:
         yield file is not None or not _places
     finally:
         if file is not None:
-            _give_back(file)
+            _release(file)
 
 
 def is_busy() -> bool:
-    """Whether this worker does a job, in whichever of its processes."""
+    """Returns whether any process of this worker runs a job."""
     for path in _places:
         with path.open("wb") as file:
             try:
@@ -75,11 +74,11 @@ def is_busy() -> bool:
 
 
 class Poller:
-    """A thread that looks for unclaimed jobs, and one thread more for each that it does.
+    """A thread that looks for unclaimed jobs, and one more thread for each job it runs.
 
     Parameters
     ----------
-    turned : called at each look.
+    turned : called at the start of each look.
     """
 
     def __init__(self, turned: Callable[[], None]) -> None:
@@ -92,7 +91,7 @@ class Poller:
         self._thread.start()
 
     def stop(self) -> None:
-        """Takes no more jobs, and waits for those under way as Celery waits for its tasks."""
+        """Stops claiming jobs and waits for the running ones, as Celery waits for its tasks."""
         self._ending.set()
         self._wake.set()
         self._thread.join()
@@ -107,17 +106,17 @@ class Poller:
                 try:
                     self.look()
                 except Error as error:
-                    log.warning("the database cannot be asked for queued jobs: %s", error)
+                    log.warning("cannot read queued jobs from the database: %s", error)
                     connection.close()
-                except Exception:  # whatever it is, the next look may go well
-                    log.exception("looking for queued jobs")
+                except Exception:  # the next look may succeed
+                    log.exception("looking for queued jobs failed")
                 self._wake.wait(settings.JOB_POLL_SECONDS)
         finally:
             connection.close()
 
     def look(self) -> int:
-        """Begins what can be claimed, as long as there are places; how many jobs."""
-        begun = 0
+        """Claims and starts unclaimed jobs while places are free; returns how many it started."""
+        started = 0
         for label, job_id in leases.waiting():
             if self._ending.is_set():
                 break
@@ -129,24 +128,24 @@ class Poller:
                 lease = leases.claim(leases.kind(label), job_id)
             finally:
                 if lease is None and file is not None:
-                    _give_back(file)
+                    _release(file)
             if lease is not None:
-                log.info("%s %s is taken from the database: no message came for it", label, job_id)
+                log.info("claimed %s %s from the database: no message came for it", label, job_id)
                 name = f"job-{job_id}"
                 thread = threading.Thread(target=self._do, args=(lease, file), name=name, daemon=True)
                 self._doing.add(thread)
                 thread.start()
-                begun += 1
-        return begun
+                started += 1
+        return started
 
     def _do(self, lease: Lease, file: BinaryIO | None) -> None:
         try:
-            supervisor.attend(lease)
-        except Exception:  # its lease runs out, and it is claimed again
-            log.exception("%s %s", lease.kind._meta.label_lower, lease.job_id)
+            supervisor.run_claimed(lease)
+        except Exception:  # the lease expires, and a worker claims the job again
+            log.exception("supervising %s %s failed", lease.kind._meta.label_lower, lease.job_id)
         finally:
             if file is not None:
-                _give_back(file)
+                _release(file)
             connection.close()
             self._doing.discard(threading.current_thread())
-            self._wake.set()  # another may have waited for this one
+            self._wake.set()  # another job may have waited for this one

@@ -1,8 +1,8 @@
-"""Signs of life of this process, as long as all it watches turns.
+"""The heartbeat of this process, sent while all its loops turn.
 
-A thread alone would say "alive" beside a loop that hangs. So each loop reports its turns here, and while one
-is overdue without an excuse there is no sign of life: the health check sees that, and the supervisor starts
-the process again.
+A thread alone would report "alive" while a loop hangs. Each loop therefore reports its turns here; while a
+loop is overdue without an excuse, the process sends no heartbeat: the health check fails and the process
+supervisor restarts the process.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class _Loop:
 
 
 class Pulse:
-    """The signs of life of one process.
+    """The heartbeat of one process.
 
     Parameters
     ----------
-    role : one of `training.jobs.heartbeats.ROLES`. name : tells it from others of the same role.
+    role : one of `training.jobs.heartbeats.ROLES`. name : distinguishes processes of the same role.
     """
 
     def __init__(self, role: str, name: str) -> None:
@@ -50,15 +50,12 @@ class Pulse:
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
     def watch(self, loop: str, seconds: float, *, excused: Callable[[], bool] = _none) -> Callable[[], None]:
-        """Expects a loop to turn every so many seconds.
+        """Registers a loop that must turn at least once in `seconds`; returns the function to call at each
+        turn.
 
         Parameters
         ----------
-        excused : asked when a turn is overdue: whether the reason lies elsewhere.
-
-        Returns
-        -------
-        The function that the loop calls at each turn.
+        excused : called when a turn is overdue; True when the cause lies outside the loop.
         """
         watched = self._loops[loop] = _Loop(seconds, excused)
 
@@ -68,7 +65,7 @@ class Pulse:
         return turn
 
     def overdue(self) -> str:
-        """Which loop does not turn and has no excuse; empty when all is well."""
+        """Returns a message about the loop that is overdue without an excuse; empty when all loops turn."""
         for name, loop in self._loops.items():
             age = time.monotonic() - loop.turned_at
             if age > loop.seconds and not loop.excused():
@@ -76,7 +73,7 @@ class Pulse:
         return ""
 
     def beat(self) -> None:
-        """One sign of life, or the reason in the log why there is none."""
+        """Sends one heartbeat, or logs the reason for sending none."""
         overdue = self.overdue()
         if overdue:
             log.error("%s: %s", self.role, overdue)
@@ -84,11 +81,11 @@ class Pulse:
         try:
             heartbeat_files.touch(self.role)
         except OSError as error:
-            log.error("the heartbeat file cannot be written: %s", error)
+            log.error("cannot write the heartbeat file: %s", error)
         try:
             heartbeats.write(self.name, self.role)
         except Error as error:
-            log.warning("the database holds no sign of life of this process: %s", error)
+            log.warning("cannot write this process's heartbeat to the database: %s", error)
             connection.close()
 
     def _run(self) -> None:
@@ -99,13 +96,13 @@ class Pulse:
             heartbeat_files.remove(self.role)
             heartbeats.leave(self.name)
         except (OSError, Error):
-            log.debug("it ends without a word", exc_info=True)
+            log.debug("cannot remove the heartbeat of this process", exc_info=True)
         connection.close()
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Says that the process ends on purpose."""
+        """Removes the heartbeat: the process ends on purpose."""
         self._ending.set()
         self._thread.join(BEAT_SECONDS)

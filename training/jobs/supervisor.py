@@ -1,9 +1,9 @@
-"""A job in a process of its own, watched: time, memory, cancellation, death.
+"""Supervision of a job's process: time, memory, cancellation, death.
 
-The worker that received the message claims the job and starts a child that does it. So a fit that leaks,
-hangs or takes its process down harms one job, and can be stopped in the middle of a call that never returns
-to Python. The child ends when its watcher does: it notices the end of its standard input. It leads a process
-group of its own, and what it leaves behind there ends with it.
+The worker that received the message claims the job and starts a child process that does the job. A fit that
+leaks, hangs or crashes its process therefore harms one job, and the supervisor can stop a fit in the middle
+of a call that never returns to Python. The child exits when its supervisor does: it reads the end of its
+standard input. The child leads a process group of its own; the supervisor kills the whole group.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 0.5
 MEMORY_SECONDS: Final = 0.1
-LAST_WORDS_SECONDS: Final = 5.0
-"""How long the end of a child's output is waited for after its death."""
+FINAL_OUTPUT_SECONDS: Final = 5.0
+"""The supervisor waits at most this long for a dead child's remaining output."""
 READ_BYTES: Final = 2**16
 
 
 def supervise(job_kind: type[Job], job_id: int) -> bool:
-    """Claims a job and has a child do it, again while it dies and attempts are left; False: not there."""
+    """Claims a job and runs it in a child process; returns False when the job cannot be claimed."""
     lease = leases.claim(job_kind, job_id)
     if lease is None:
         return False
-    attend(lease)
+    run_claimed(lease)
     return True
 
 
-def attend(lease: Lease | None) -> None:
-    """Has a child do a claimed job, again while it dies and attempts are left."""
-    while lease is not None and _watch(lease):
+def run_claimed(lease: Lease | None) -> None:
+    """Runs a claimed job in a child process, and again if the child dies and attempts are left."""
+    while lease is not None and _run_child(lease):
         lease = leases.claim(lease.kind, lease.job_id)
 
 
-def _watch(lease: Lease) -> bool:
-    """Until the child has ended; True when it died and the job was given back."""
+def _run_child(lease: Lease) -> bool:
+    """Runs one child until it exits; returns True when it died and the job was released for a retry."""
     command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "run_job"]
     command += [lease.kind._meta.label_lower, str(lease.job_id), str(lease.owner)]
     child = subprocess.Popen(
@@ -65,29 +65,29 @@ def _watch(lease: Lease) -> bool:
     )
     output = _Output(child)
     try:
-        watch = _Watch(lease, child, output)
-        ended = watch.until_it_ends()
+        supervision = _Supervision(lease, child, output)
+        ended = supervision.run()
     finally:
         _end(child)
         output.close()
         assert child.stdin is not None
         child.stdin.close()
-    lease.say(output.take())
+    lease.append_log(output.take())
     if ended or not _is_still_ours(lease):
         return False
-    if watch.beyond:
-        lease.fail(watch.beyond)
+    if supervision.exceeded_limit:
+        lease.fail(supervision.exceeded_limit)
         return False
     if lease.held().filter(cancel_requested_at__isnull=False).exists():
         lease.cancel()
         return False
-    why = _death(child.returncode)
-    log.error("%s %s: %s", lease.kind._meta.label_lower, lease.job_id, why)
-    return lease.release_for_retry(f"{why}; to be tried again")
+    reason = _death(child.returncode)
+    log.error("%s %s: %s", lease.kind._meta.label_lower, lease.job_id, reason)
+    return lease.release_for_retry(f"{reason}; to be tried again")
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ends the child and the processes it started, those that outlived it as well."""
+    """Kills the child's process group, including descendants that outlived the child."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
@@ -99,38 +99,39 @@ def _is_still_ours(lease: Lease) -> bool:
 
 def _death(code: int) -> str:
     if code < 0:
-        return f"its process was ended by {signal.Signals(-code).name}"
-    return f"its process ended with status {code}"
+        return f"the job's process was ended by {signal.Signals(-code).name}"
+    return f"the job's process ended with status {code}"
 
 
-class _Watch:
-    """One child from its start to its end.
-
-    Time is counted from the start of this attempt.
-    """
+class _Supervision:
+    """The supervision of one child; time counts from the start of this attempt."""
 
     def __init__(self, lease: Lease, child: subprocess.Popen[bytes], output: _Output) -> None:
         self.lease, self.child, self.output = lease, child, output
         self.started = self.renewed = time.monotonic()
-        self.told = False
-        self.beyond = ""  # the limit that was its end, in words
+        self.soft_limit_signalled = False
+        self.exceeded_limit = ""  # message about the limit for which the child was killed
         self.cancelled_at: float | None = None
 
-    def until_it_ends(self) -> bool:
-        """Whether the job got its terminal state here; else its own process gave it one, or died."""
+    def run(self) -> bool:
+        """Supervises the child until it exits.
+
+        Returns True when the supervisor ended the job; False when the child wrote the terminal state or died.
+        """
         while self._still_runs():
             try:
                 if self._tick():
                     return True
             except (OperationalError, InterfaceError):
-                log.warning("the database is away; %s goes on", self.lease.job_id)
+                log.warning("the database is unavailable; job %s continues", self.lease.job_id)
                 connection.close()
             except Error:
-                log.exception("watching %s", self.lease.job_id)
+                log.exception("supervising job %s failed; the job continues", self.lease.job_id)
         return False
 
     def _still_runs(self) -> bool:
-        """After a tick. Memory is looked at more often than the database is asked."""
+        """Waits one tick, checking memory every `MEMORY_SECONDS`; returns whether the child is still
+        running."""
         until = time.monotonic() + TICK_SECONDS
         while time.monotonic() < until:
             try:
@@ -142,10 +143,10 @@ class _Watch:
         return True
 
     def _check_memory(self) -> None:
-        used = memory_mb(self.child.pid) if settings.JOB_MEMORY_MB and not self.beyond else 0
+        used = memory_mb(self.child.pid) if settings.JOB_MEMORY_MB and not self.exceeded_limit else 0
         if used > settings.JOB_MEMORY_MB:
-            self.beyond = (
-                f"it was killed at {used:,} MiB: it may have {settings.JOB_MEMORY_MB:,} (JOB_MEMORY_MB)"
+            self.exceeded_limit = (
+                f"the job was killed: it used {used:,} MiB; JOB_MEMORY_MB allows {settings.JOB_MEMORY_MB:,}"
             )
             self._kill()
 
@@ -153,18 +154,20 @@ class _Watch:
         now = time.monotonic()
         spent = now - self.started
         if spent > settings.JOB_HARD_SECONDS:
-            self.beyond = f"it was killed after {settings.JOB_HARD_SECONDS:.0f} s (JOB_HARD_SECONDS)"
+            self.exceeded_limit = (
+                f"the job was killed after {settings.JOB_HARD_SECONDS:.0f} s (JOB_HARD_SECONDS)"
+            )
             self._kill()
-            return False  # said once the loop has seen that it ended
-        if spent > settings.JOB_SOFT_SECONDS and not self.told and self._has_begun():
-            self.told = True
-            self.child.send_signal(signal.SIGUSR1)  # it says so itself
-        said = self.output.take()
-        if said:
-            self.lease.say(said)
+            return False  # `_run_child` records the message after the child has exited
+        if spent > settings.JOB_SOFT_SECONDS and not self.soft_limit_signalled and self._has_begun():
+            self.soft_limit_signalled = True
+            self.child.send_signal(signal.SIGUSR1)  # the child records the reason
+        text = self.output.take()
+        if text:
+            self.lease.append_log(text)
         if now - self.renewed > settings.JOB_LEASE_SECONDS / leases.RENEWALS:
             if not self.lease.renew():
-                self._kill()  # somebody else has it, or it is finished
+                self._kill()  # another worker holds the job, or the job is finished
                 return True
             self.renewed = now
         if self.cancelled_at is None:
@@ -177,7 +180,8 @@ class _Watch:
         return False
 
     def _has_begun(self) -> bool:
-        """Before its first report it may not listen to signals yet, and one would end it."""
+        """Returns whether the child has reported; before that it has no signal handler and a signal kills
+        it."""
         return bool(self.lease.held().exclude(stage="starting").exists())
 
     def _kill(self) -> None:
@@ -185,14 +189,15 @@ class _Watch:
 
 
 def memory_mb(pid: int) -> int:
-    """Anonymous resident memory of a process and its descendants in MiB, as Linux tells it; elsewhere 0.
+    """Returns the anonymous resident memory of a process and its descendants in MiB; 0 where /proc is
+    missing.
 
-    Mapped files are left out: the system can take their pages back.
+    Mapped files do not count: the system can reclaim their pages.
     """
     total, waiting = 0, [pid]
     while waiting:
         process = Path("/proc") / str(waiting.pop())
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # the process has just ended
             for line in (process / "status").read_text().splitlines():
                 if line.startswith("RssAnon:"):
                     total += int(line.split()[1])
@@ -202,7 +207,7 @@ def memory_mb(pid: int) -> int:
 
 
 class _Output:
-    """What the child writes, read by a thread so that it never waits for a reader."""
+    """The child's output; a thread reads it, so that the child never waits for a reader."""
 
     def __init__(self, child: subprocess.Popen[bytes]) -> None:
         self._child, self._pieces, self._lock = child, bytearray(), threading.Lock()
@@ -210,21 +215,21 @@ class _Output:
         self._thread.start()
 
     def _read(self) -> None:
-        # Whatever holds the other end may outlive the child, and lines may never end.
+        # A descendant may keep the pipe open after the child has exited, and a line may never end.
         assert self._child.stdout is not None
         with self._child.stdout as stream:
             while piece := stream.read1(READ_BYTES):  # type: ignore[attr-defined]
                 with suppress(OSError):
-                    os.write(2, piece)  # Celery puts something without bytes in the place of sys.stderr
+                    os.write(2, piece)  # Celery replaces sys.stderr by an object that takes no bytes
                 with self._lock:
                     self._pieces += piece
                     del self._pieces[: -leases.LOG_LENGTH]
 
     def take(self) -> str:
         with self._lock:
-            found, self._pieces = bytes(self._pieces), bytearray()
-        return found.decode("utf-8", "replace")
+            pieces, self._pieces = bytes(self._pieces), bytearray()
+        return pieces.decode("utf-8", "replace")
 
     def close(self) -> None:
-        """Waits for the last words; not for a process that got away and holds the other end."""
-        self._thread.join(LAST_WORDS_SECONDS)
+        """Waits for the remaining output, but not for a descendant that escaped and keeps the pipe open."""
+        self._thread.join(FINAL_OUTPUT_SECONDS)

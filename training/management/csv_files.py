@@ -1,4 +1,4 @@
-"""Finding, opening and watching the CSV files that commands are given."""
+"""CSV files of commands: lookup, opening, dialect options and progress."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import IO, Any, Final, cast
 from vigia_ml.schema.csv_dialect import DELIMITERS, Told, encoding_named
 from vigia_ml.schema.numerals import DECIMALS, THOUSANDS_WORDS, thousands_mark
 
-PROGRESS_ROWS: Final = 200_000  # some ten seconds; smaller files are read without a word
+PROGRESS_ROWS: Final = 200_000  # some ten seconds; smaller files print no progress
 
 DELIMITER_WORDS: Final = {"tab": "\t", "\\t": "\t", "pipe": "|"}
 
 
-def find(given: str) -> Path:
-    """The file `given` names: from here, else from the directory VIGIA_DATA_DIR.
+def find(name: str) -> Path:
+    """Returns the path of a file in the working directory, else in the directory VIGIA_DATA_DIR.
 
     Raises
     ------
-    FileNotFoundError : naming every place looked at.
+    FileNotFoundError : lists every path that was tried.
     """
-    path = Path(given).expanduser()
+    path = Path(name).expanduser()
     places = [path]
     data_dir = os.environ.get("VIGIA_DATA_DIR")
     if data_dir and not path.is_absolute():
@@ -32,44 +32,44 @@ def find(given: str) -> Path:
     for place in places:
         if place.is_file():
             return place
-    where = "" if data_dir else "; VIGIA_DATA_DIR is not set"
-    raise FileNotFoundError(f"there is no file {' or '.join(map(str, places))}{where}")
+    hint = "" if data_dir else "; VIGIA_DATA_DIR is not set"
+    raise FileNotFoundError(f"there is no file {' or '.join(map(str, places))}{hint}")
 
 
 def open_rows(path: Path) -> IO[bytes]:
-    """The CSV's bytes, seekable; a name that ends in ``.gz`` is unpacked while it is read."""
+    """Opens a CSV as a seekable stream of bytes; unpacks a file whose name ends in ``.gz``."""
     if path.suffix == ".gz":
         return cast("IO[bytes]", gzip.open(path, "rb"))
     return path.open("rb")
 
 
 def stem(path: Path) -> str:
-    """The name without ``.csv`` or ``.csv.gz``."""
+    """Returns the file name without ``.csv`` or ``.csv.gz``."""
     return Path(path.stem).stem if path.suffix == ".gz" else path.stem
 
 
 def add_dialect_arguments(parser: ArgumentParser) -> None:
-    """The options that say how a CSV is written; `told` reads them."""
-    parser.add_argument("--delimiter", metavar="D", help="one of , ; | tab (recognised when not given)")
-    parser.add_argument("--decimal", choices=tuple(DECIMALS), help="decimal mark (recognised when not given)")
+    """Adds the options of a CSV's dialect; `told` reads them."""
+    parser.add_argument("--delimiter", metavar="D", help="delimiter: one of , ; | tab (default: detected)")
+    parser.add_argument("--decimal", choices=tuple(DECIMALS), help="decimal mark (default: detected)")
     parser.add_argument(
         "--thousands",
         choices=THOUSANDS_WORDS,
         metavar="MARK",
-        help="thousands mark, one of , . space apostrophe none (recognised when not given)",
+        help="thousands separator: one of , . space apostrophe none (default: detected)",
     )
     parser.add_argument(
         "--encoding",
         metavar="NAME",
-        help="encoding of the file, such as cp1252 or utf-16 (UTF-8 when not given)",
+        help="encoding of the file, such as cp1252 or utf-16 (default: UTF-8)",
     )
 
 
 def told(options: Mapping[str, Any]) -> Told:
-    """What the options say. Raises `ValueError`."""
-    given, encoding, thousands = options["delimiter"], options["encoding"], options["thousands"]
+    """Returns the dialect that the options name. Raises `ValueError`."""
+    mark, encoding, thousands = options["delimiter"], options["encoding"], options["thousands"]
     return Told(
-        delimiter(given) if given else None,
+        delimiter(mark) if mark else None,
         options["decimal"],
         None if thousands is None else thousands_mark(thousands),
         encoding_named(encoding) if encoding else None,
@@ -77,15 +77,15 @@ def told(options: Mapping[str, Any]) -> Told:
 
 
 def delimiter(word: str) -> str:
-    """One of `DELIMITERS` from what can be typed in a shell or an address. Raises `ValueError`."""
-    found = DELIMITER_WORDS.get(word, word)
-    if found not in DELIMITERS:
+    """Returns the one of `DELIMITERS` that a word of a shell or a URL names. Raises `ValueError`."""
+    mark = DELIMITER_WORDS.get(word, word)
+    if mark not in DELIMITERS:
         raise ValueError(f"{word!r} is no delimiter: use , or ; or | or tab")
-    return found
+    return mark
 
 
 def progress(say: Callable[[str], None], verb: str) -> Callable[[int], None]:
-    """A callback that is given the rows read so far and says so every `PROGRESS_ROWS` of them."""
+    """Returns a callback that takes the number of rows so far and prints it every `PROGRESS_ROWS` rows."""
     due = PROGRESS_ROWS
 
     def report(rows: int) -> None:

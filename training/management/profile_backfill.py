@@ -1,4 +1,4 @@
-"""Reference profiles of versions that were trained before there were any, made from their stored datasets."""
+"""Backfill of reference profiles: it computes missing profiles from the versions' stored datasets."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from vigia_ml.fitting import parquet
 from vigia_ml.reference_profile import profile
 
 
-def make(version: ModelVersion) -> ReferenceProfile:
-    """The reference profile of a version: the stored one, or else made from its dataset and stored.
+def ensure_profile(version: ModelVersion) -> ReferenceProfile:
+    """Returns the stored reference profile of a version, or computes it from its dataset and stores it.
 
-    The dataset is divided as it was then, by the seed on the version's row; the stored pipeline answers the
-    hold-out.
+    It splits the dataset as the training did, by the seed on the version's row; the stored pipeline predicts
+    the hold-out.
 
     Raises
     ------
-    VigiaError : its dataset or its artifact is not there, or its model is declared no longer.
+    VigiaError : the dataset or the artifact is missing, or the model's declaration was removed.
     """
-    found = ReferenceProfile.objects.filter(version=version).first()
-    if found is not None:
-        return found
-    providers.require_rows(version.registered_model, "reference profile")
-    declared = reproduction.declared_then(version)
+    row = ReferenceProfile.objects.filter(version=version).first()
+    if row is not None:
+        return row
+    providers.require_rows(version.registered_model, "reference profiles")
+    declared = reproduction.declaration_of(version)
     with artifacts.dataset_file(version.dataset) as path:
         frame = parquet.read_frame(path, declared.schema)
     parts = fitting.split(declared, frame, release=True)
     stored = artifacts.load_pipeline(version)
     judged = Judged(stored.pipeline, stored.schema.names, declared.threshold)
     answers = judged.answers(declared.task, parts.held_x, parts.held_y.to_numpy())
-    made = profile(version.dataset_schema, parts.train_x, answers)
-    # Somebody else may have made it meanwhile; both are the same.
-    return ReferenceProfile.objects.get_or_create(version=version, defaults={"bins": made.to_json()})[0]
+    computed = profile(version.dataset_schema, parts.train_x, answers)
+    # Another process may have stored the profile meanwhile; both are equal.
+    return ReferenceProfile.objects.get_or_create(version=version, defaults={"bins": computed.to_json()})[0]
 
 
 def without() -> QuerySet[ModelVersion, ModelVersion]:
-    """Versions that could have a profile, and have none: those of models of rows."""
-    theirs = [maker.name for maker in providers.every()]
-    return ModelVersion.objects.filter(reference__isnull=True).exclude(registered_model__name__in=theirs)
+    """Returns the versions of models of rows that have no profile."""
+    provided = [provider.name for provider in providers.every()]
+    return ModelVersion.objects.filter(reference__isnull=True).exclude(registered_model__name__in=provided)
 
 
 def make_for_active() -> list[tuple[ModelVersion, str]]:
-    """Gives active versions without a profile theirs; each with what went wrong, in words, or nothing."""
-    found = []
+    """Creates the missing profiles of active versions; returns each version with its error message or ""."""
+    results = []
     active = without().filter(status=ModelVersion.Status.ACTIVE)
     for version in active.select_related("registered_model", "dataset"):
         try:
-            make(version)
+            ensure_profile(version)
         except VigiaError as error:
-            found.append((version, error.message))
+            results.append((version, error.message))
         else:
-            found.append((version, ""))
-    return found
+            results.append((version, ""))
+    return results

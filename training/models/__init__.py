@@ -1,7 +1,7 @@
 """The registry: registered models, their datasets, training runs, versions and activations.
 
-The database guards the rules: one active version per model, one version per run, numbers without a
-repeat, an activation log that cannot be rewritten.
+The database enforces the rules: one active version per model, one version per run, unique version numbers, an
+append-only activation log.
 """
 
 from training.models.activations import Activation, Rollout

@@ -1,4 +1,4 @@
-"""Which version answers: activations, and rollouts of candidates."""
+"""Activations, and rollouts of candidates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.models.versions import ModelVersion
 
 
 class Activation(models.Model):
-    """The audited switch of the active version. Append-only, in the database as well."""
+    """An audited switch of the active version. The table is append-only, enforced by the database."""
 
     class Kind(models.TextChoices):
         ACTIVATE = "activate"
@@ -32,7 +32,9 @@ class Activation(models.Model):
     )
     reason = models.CharField(max_length=500)
     gate = models.JSONField()
-    overridden = models.BooleanField(default=False, help_text="Activated although the gate was not passed.")
+    overridden = models.BooleanField(
+        default=False, help_text="Activated although the version did not pass its gate."
+    )
     at = models.DateTimeField()
 
     class Meta:
@@ -40,7 +42,7 @@ class Activation(models.Model):
         get_latest_by = ["at", "id"]
         constraints = [models.CheckConstraint(condition=~Q(reason=""), name="activation_has_reason")]
         indexes = [
-            # "What was live at time T?" is the last activation at or before T.
+            # For the activation in force at time T: the last one at or before T.
             models.Index(fields=["registered_model", "-at"], name="activation_at")
         ]
 
@@ -49,23 +51,28 @@ class Activation(models.Model):
 
 
 class Rollout(models.Model):
-    """A candidate that is tried on real requests before anyone activates it. Its row is its audit.
+    """A trial of a candidate on real requests before its activation. Its row is its audit record.
 
-    A shadow answers silently beside the active version; a canary answers a sticky share of the client keys
-    instead of it. At most one of each kind runs for a model. Raising a canary's percentage ends its row and
-    begins another; whoever was in stays in, because who is in follows from the version and the client.
+    A shadow predicts beside the active version, and no client sees its answers; a canary answers a fixed
+    share of the clients instead of the active version. At most one of each kind runs for a model. Raising a
+    canary's percentage ends its row and begins another; its clients stay, because version and client decide
+    the assignment.
     """
 
     class Kind(models.TextChoices):
-        SHADOW = "shadow", "shadow: answers silently beside the active version"
-        CANARY = "canary", "canary: answers a share of the keys"
+        SHADOW = "shadow", "shadow: predicts beside the active version; clients do not see it"
+        CANARY = "canary", "canary: answers a share of the clients"
 
     registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="rollouts")
     version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="rollouts")
     kind = models.CharField(max_length=10, choices=Kind.choices)
-    percent = models.FloatField(null=True, blank=True, help_text="Of the keys, for a canary.")
+    percent = models.FloatField(
+        null=True, blank=True, help_text="Share of the clients in percent; canary only."
+    )
     reason = models.CharField(max_length=500)
-    overridden = models.BooleanField(default=False, help_text="Started although the gate was not passed.")
+    overridden = models.BooleanField(
+        default=False, help_text="Started although the version did not pass its gate."
+    )
     started_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
@@ -102,5 +109,5 @@ class Rollout(models.Model):
 
     @property
     def share(self) -> str:
-        """Of the clients, as people write it; empty for a shadow."""
+        """The share of the clients as text, such as ``5 %``; empty for a shadow."""
         return "" if self.percent is None else f"{self.percent:g} %"

@@ -1,4 +1,4 @@
-"""Signs of life of background processes, and of the tasks they do periodically."""
+"""Heartbeats of background processes and of periodic tasks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from django.db import models
 
 
 class Heartbeat(models.Model):
-    """The last sign of life of one process or one periodic task.
+    """The last heartbeat of one process or one periodic task.
 
     Attributes
     ----------
-    name : the process (Celery's node name) or the task's dotted name.
-    role : what the process is for (see `training.jobs.heartbeats`), or ``task``.
-    at : when the process was last seen alive; when the task last began.
+    name : Celery's node name of the process, or the task's dotted name.
+    role : the process's role (see `training.jobs.heartbeats`), or ``task``.
+    at : time when the process was last alive, or when the task last began.
     """
 
     name = models.CharField(max_length=255, primary_key=True)

@@ -1,4 +1,4 @@
-"""Answers kept for clients that retry."""
+"""Responses stored for clients that retry a request."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from django.utils import timezone
 
 
 class IdempotencyKey(models.Model):
-    """A client's key for one POST, and the response it got. Deleted after `settings.IDEMPOTENCY_HOURS`.
+    """A client's key for one POST and its response. Housekeeping deletes it after
+    `settings.IDEMPOTENCY_HOURS`.
 
-    The log writer inserts rows of predictions (`vigia_claim`), with the defaults of the last two columns.
+    The log writer inserts rows for predictions (`vigia_claim`), with the defaults of the last two columns.
 
     Attributes
     ----------
     request_sha256 : see `training.idempotency.request_sha256`. answer : the response body as JSON.
-    headers : response headers that belong to the answer, such as Location.
+    headers : response headers that belong to the body, such as Location.
     """
 
     client = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")

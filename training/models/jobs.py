@@ -1,4 +1,4 @@
-"""Work that somebody asked for: training runs and comparisons."""
+"""Jobs: training runs and comparisons."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from training.models.registry import Dataset, RegisteredModel
 
 
 class Job(models.Model):
-    """Work that somebody asked for and a worker does. The row is the truth; Celery only carries its id.
+    """Work that a user requested and a worker does. The row is the truth; Celery only carries its id.
 
-    A worker holds the row by a lease it renews; when it dies, the lease runs out and another may claim it.
-    `lease_owner` is drawn anew for each claim and is the fencing token: every write of whoever does the work
-    asks for it, so who has lost the lease can write nothing more.
+    A worker holds the row by a lease that it renews. If the worker dies, the lease expires and another worker
+    may claim the row. Each claim draws a new `lease_owner`, the fencing token: every write of the worker
+    checks it, so a worker that lost its lease cannot write.
 
     Attributes
     ----------
-    attempts : claims so far. heartbeat_at : when its process was last seen alive.
-    log_tail : the last lines its process wrote. error : what went wrong, in words.
-    cancel_requested_at, cancelled_by : somebody wants it stopped; it is, between two stages or by force.
+    attempts : claims so far. heartbeat_at : time when its process was last alive.
+    log_tail : the last lines of its process. error : the error message.
+    cancel_requested_at, cancelled_by : a requested cancellation; the job stops between two stages or by
+    force.
     """
 
     class Status(models.TextChoices):
@@ -43,7 +44,7 @@ class Job(models.Model):
     stage = models.CharField(max_length=100, blank=True)
     percent = models.PositiveSmallIntegerField(default=0)
     log_tail = models.TextField(blank=True)
-    error = models.TextField(blank=True, help_text="What went wrong, in words.")
+    error = models.TextField(blank=True, help_text="Error message of a failed job.")
     attempts = models.PositiveSmallIntegerField(default=0)
     lease_owner = models.UUIDField(null=True, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
@@ -67,7 +68,7 @@ class Job(models.Model):
             models.CheckConstraint(condition=Q(percent__lte=100), name="%(class)s_percent_to_100"),
         ]
         indexes = [
-            # The beat job asks for unfinished ones every half minute; there are few of them, ever.
+            # The periodic task and the pollers read unfinished jobs every half minute; there are never many.
             models.Index(
                 fields=["status"], name="%(class)s_unfinished", condition=Q(status__in=["queued", "running"])
             )
@@ -83,11 +84,11 @@ class Job(models.Model):
 
 
 class TrainingRun(Job):
-    """One retrain request and all that became of it."""
+    """One request for a training run, its progress and its result."""
 
     class Mode(models.TextChoices):
-        APPEND = "append", "append: the active version's rows and these"
-        REPLACE = "replace", "replace: these rows alone"
+        APPEND = "append", "append: the active version's rows and the new rows"
+        REPLACE = "replace", "replace: only the new rows"
 
     registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="runs")
     mode = models.CharField(max_length=8, choices=Mode.choices, default=Mode.REPLACE)
@@ -97,21 +98,21 @@ class TrainingRun(Job):
         blank=True,
         on_delete=models.PROTECT,
         related_name="+",
-        help_text="The rows that came with the request.",
+        help_text="Rows of the request.",
     )
     source = models.JSONField(
         null=True,
         blank=True,
-        help_text="Where the rows are to be taken from when the run begins, instead of an upload.",
+        help_text="Source of the rows instead of an upload; the run collects them when it begins.",
     )
     repeat = models.BooleanField(
-        default=False, help_text="Append rows although they are in the active version's dataset already."
+        default=False, help_text="Append also rows that the active version's dataset already holds."
     )
     notes = models.JSONField(
-        default=list, blank=True, help_text="Remarks on its rows and its gate; see `vigia_ml.notes`."
+        default=list, blank=True, help_text="Notes on the run's rows and its gate; see `vigia_ml.notes`."
     )
     search = models.JSONField(
-        null=True, blank=True, help_text="A search for hyper-parameters instead of one fit, and how long."
+        null=True, blank=True, help_text="Settings of a hyper-parameter search; empty: one fit."
     )
     dataset = models.ForeignKey(
         Dataset,
@@ -119,12 +120,12 @@ class TrainingRun(Job):
         blank=True,
         on_delete=models.PROTECT,
         related_name="runs",
-        help_text="The rows it was trained on.",
+        help_text="Rows on which the run trained.",
     )
     activation_reason = models.CharField(
         max_length=500,
         blank=True,
-        help_text="When set, the version is activated on success whatever the policy, gate permitting.",
+        help_text="If set, the run activates a version that passes its gate, whatever the policy.",
     )
 
     class Meta(Job.Meta):
@@ -140,9 +141,9 @@ class TrainingRun(Job):
 
 
 class Comparison(Job):
-    """Two versions of one model judged on the same hold-out: the later one's.
+    """A comparison of two versions of one model on the later one's hold-out.
 
-    result : what `vigia_ml.evaluation.compared` returns; null until it succeeded.
+    result : the result of `vigia_ml.evaluation.compared`; null until the job has succeeded.
     """
 
     before = models.ForeignKey("ModelVersion", on_delete=models.PROTECT, related_name="+")

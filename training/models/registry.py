@@ -1,4 +1,4 @@
-"""Registered models, and who may do what with them."""
+"""Registered models, scopes of groups, and datasets."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ RIGHTS = (
 
 
 class RegisteredModel(models.Model):
-    """A name that is served. Its columns are declared in `training/catalogue/<name>.py`."""
+    """A model that the service offers. `training/catalogue/<name>.py` declares its columns."""
 
     class Policy(models.TextChoices):
-        MANUAL = "manual", "manual: the admin decides"
-        IF_BETTER = "if_better", "if better: the gate decides"
-        ALWAYS = "always", "always: every new version"
+        MANUAL = "manual", "manual: a user activates versions"
+        IF_BETTER = "if_better", "if better: a version that passes its gate is activated"
+        ALWAYS = "always", "always: every new version is activated"
 
     class Trigger(models.TextChoices):
-        NEVER = "never", "never: only when somebody asks"
-        DRIFT = "drift", "drift: of the model's inputs or answers"
-        QUALITY = "quality", "quality: fallen below what it was on the hold-out"
-        EITHER = "either", "either of the two"
+        NEVER = "never", "never: only on request"
+        DRIFT = "drift", "drift: the model's inputs or predictions drifted"
+        QUALITY = "quality", "quality: quality fell below the hold-out's"
+        EITHER = "either", "either: drift or quality"
 
     name = models.CharField(
         max_length=50, unique=True, validators=[RegexValidator(r"^[a-z][a-z0-9_]*\Z")], editable=False
@@ -44,44 +44,46 @@ class RegisteredModel(models.Model):
         max_length=10,
         choices=Policy.choices,
         default=Policy.MANUAL,
-        help_text="Who decides whether a newly trained version is activated.",
+        help_text="Activation of newly trained versions (default: manual).",
     )
     second_person = models.BooleanField(
-        "second person",
+        "require a second approver",
         default=False,
-        help_text="Whoever asked for a version's training may not activate it: somebody else has to.",
+        help_text="The user who requested a version's training cannot activate it; another user must.",
     )
     parallel_runs = models.BooleanField(
-        "runs side by side",
+        "allow parallel runs",
         default=False,
-        help_text="Training runs of this model need not wait for each other.",
+        help_text="Training runs of this model do not wait for each other.",
     )
     kept_artifacts = models.PositiveSmallIntegerField(
         "retired artifacts kept",
         null=True,
         blank=True,
-        help_text="Pruning removes the artifacts of older retired versions, not their rows. Empty: keep all.",
+        help_text="Retired versions whose artifacts pruning keeps; their rows always stay. Empty: all.",
     )
     review_hours = models.PositiveSmallIntegerField(
         "hours between drift reviews",
         default=24,
-        help_text="How often the log is reviewed for drift. 0: only when somebody asks.",
+        help_text="Hours between scheduled drift reviews (default: 24). 0: no schedule.",
     )
     review_window_hours = models.PositiveSmallIntegerField(
-        "hours of a drift review",
+        "hours in a drift review",
         default=24 * 7,
         validators=[MinValueValidator(1)],
-        help_text="How much of the log a scheduled review looks at.",
+        help_text="Hours of the log that a scheduled review reads (default: 168).",
     )
     retrain_on = models.CharField(
         "retrain on",
         max_length=8,
         choices=Trigger.choices,
         default=Trigger.NEVER,
-        help_text="What a scheduled review has to find to ask for a training run on the rows with outcomes.",
+        help_text="Finding of a scheduled review that requests a training run on the rows with outcomes.",
     )
     retrain_cooldown_hours = models.PositiveSmallIntegerField(
-        "hours between such runs", default=24 * 7, help_text="No sooner after the last run asked for so."
+        "hours between such runs",
+        default=24 * 7,
+        help_text="Minimum hours between two training runs that reviews request (default: 168).",
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -95,12 +97,12 @@ class RegisteredModel(models.Model):
 
     @property
     def active_version(self) -> ModelVersion | None:
-        """The version that answers now, or None."""
+        """The active version, or None."""
         return self.versions.filter(status="active").first()
 
 
 class GroupScope(models.Model):
-    """Limits the rights a group gives to some registered models. A group without a scope is not limited."""
+    """A limit of a group's rights to some registered models. A group without a scope has no limit."""
 
     group = models.OneToOneField(Group, on_delete=models.CASCADE, related_name="scope")
     registered_models = models.ManyToManyField(RegisteredModel, related_name="group_scopes", blank=True)
@@ -119,13 +121,13 @@ class Dataset(models.Model):
     registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="datasets")
     sha256 = models.CharField(max_length=64)
     rows = models.PositiveBigIntegerField()
-    size = models.PositiveBigIntegerField(help_text="Bytes of the Parquet file.")
+    size = models.PositiveBigIntegerField(help_text="Size of the Parquet file in bytes.")
     schema_sha256 = models.CharField(max_length=64)
     source = models.CharField(
-        max_length=300, blank=True, help_text="Where the rows came from and how they were read."
+        max_length=300, blank=True, help_text="Origin of the rows and how they were read."
     )
     parts = models.JSONField(
-        default=list, blank=True, help_text="SHA-256 of the datasets whose rows it holds as well."
+        default=list, blank=True, help_text="SHA-256 of the datasets whose rows this dataset also holds."
     )
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
@@ -142,7 +144,7 @@ class Dataset(models.Model):
         return f"{self.registered_model.name} · {self.rows:,} rows · {self.sha256[:12]}"
 
     def holds(self, other: Dataset) -> bool:
-        """Whether all rows of another dataset are in this one, as far as their digests tell."""
+        """Returns whether this dataset holds all rows of another one, judged by their digests."""
         return other.sha256 == self.sha256 or other.sha256 in self.parts
 
     @property

@@ -1,4 +1,4 @@
-"""Versions, what they were trained on, and what became of their artifacts."""
+"""Versions, their reference profiles, and pruned artifacts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vigia_ml.reference_profile import Profile
 from vigia_ml.schema import DatasetSchema
 
 LARGE_COLUMNS: Final = ("evaluation", "parity", "schema")
-"""Hundreds of kilobytes of JSON: lists defer them."""
+"""Columns with hundreds of kilobytes of JSON; lists defer them."""
 
 
 class ModelVersion(models.Model):
-    """One trained artifact of a registered model, numbered 1, 2, 3… Written once, but for its status."""
+    """One trained artifact of a registered model, numbered 1, 2, 3… Only its status changes."""
 
     class Status(models.TextChoices):
         CANDIDATE = "candidate"
@@ -40,7 +40,7 @@ class ModelVersion(models.Model):
         help_text="Curves, importances and slices on the hold-out; intervals of the metrics.",
     )
     parameters = models.JSONField(
-        default=dict, blank=True, help_text="Hyper-parameters a search chose; empty for the declared ones."
+        default=dict, blank=True, help_text="Hyper-parameters that a search chose; empty: the declared ones."
     )
     threshold = models.FloatField(null=True, blank=True)
     schema = models.JSONField()
@@ -52,14 +52,16 @@ class ModelVersion(models.Model):
     artifact_sha256 = models.CharField(max_length=64)
     artifact_hmac = models.CharField(max_length=64)
     artifact_size = models.PositiveBigIntegerField()
-    # What the compiled engine is loaded from; blank where scikit-learn serves the version.
+    # The bytes of the compiled engine; blank where scikit-learn serves the version.
     compiled_sha256 = models.CharField(max_length=64, blank=True)
     compiled_hmac = models.CharField(max_length=64, blank=True)
     compiled_size = models.PositiveBigIntegerField(null=True, blank=True)
     parity = models.JSONField(
-        null=True, blank=True, help_text="How far the compiled engine's answers are from scikit-learn's."
+        null=True,
+        blank=True,
+        help_text="Difference between the compiled engine's answers and scikit-learn's.",
     )
-    libraries = models.JSONField(help_text="Versions of the libraries that made the artifact.")
+    libraries = models.JSONField(help_text="Versions of the libraries that built the artifact.")
     seed = models.BigIntegerField()
     code_version = models.CharField(max_length=120)
     created_by = models.ForeignKey(
@@ -90,23 +92,23 @@ class ModelVersion(models.Model):
 
     @property
     def dataset_schema(self) -> DatasetSchema:
-        """The schema it was trained with, and what the training data held."""
+        """The schema of the version's training, with the levels and bounds of its training data."""
         return DatasetSchema.from_json(self.schema)
 
     @property
     def was_compared_at_edges(self) -> bool:
-        """False for a compiled version whose comparison with scikit-learn is older than that."""
+        """False for a compiled version whose comparison with scikit-learn did not include edge values."""
         protocol = (self.parity or {}).get("protocol", 1)
         return self.engine != "onnx" or protocol >= PARITY_PROTOCOL
 
     @property
     def pruned_at(self) -> Any:
-        """When its artifact was removed from the store; None while it is there."""
+        """The time when the version's artifact was pruned, or None."""
         return PrunedArtifact.objects.filter(version=self).values_list("at", flat=True).first()
 
     @property
     def lineage(self) -> dict[str, Any]:
-        """Everything that made this version what it is."""
+        """The version's lineage: dataset, schema, artifact, libraries, code, parameters, run and user."""
         return {
             "dataset_sha256": self.dataset.sha256,
             "dataset_rows": self.dataset.rows,
@@ -125,9 +127,9 @@ class ModelVersion(models.Model):
 
 
 class ReferenceProfile(models.Model):
-    """The frozen bins and counts of what a version was trained on, see `vigia_ml.reference_profile`.
+    """The frozen bins and counts of a version's training data; see `vigia_ml.reference_profile`.
 
-    A table of its own, because versions are read far more often than their bins. Written once, too.
+    It has its own table, because versions are read far more often than their bins. It never changes.
     """
 
     version = models.OneToOneField(
@@ -148,15 +150,15 @@ class ReferenceProfile(models.Model):
 
 
 class PrunedArtifact(models.Model):
-    """A version whose artifact was removed from the store: it can answer no more; its row stays."""
+    """A version whose artifact was removed from the store: it cannot answer; its row stays."""
 
     version = models.OneToOneField(ModelVersion, on_delete=models.PROTECT, related_name="pruned")
     by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
-    freed = models.PositiveBigIntegerField(help_text="Bytes.")
+    freed = models.PositiveBigIntegerField(help_text="Freed bytes in the store.")
     although_logged = models.BooleanField(
-        default=False, help_text="Removed although rows of the log still refer to the version."
+        default=False, help_text="Removed although rows of the log refer to the version."
     )
     at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -169,9 +171,10 @@ class PrunedArtifact(models.Model):
 
 
 def sharing_versions(*names: str) -> list[models.Prefetch[Any, Any, Any]]:
-    """For `prefetch_related`: versions without `LARGE_COLUMNS`, one object for all rows that refer to it.
+    """Returns prefetches of versions without `LARGE_COLUMNS`, one object for all rows that refer to a
+    version.
 
-    `select_related` would build a version, with all its JSON, for every row.
+    `select_related` would build a version with all its JSON for every row.
     """
     versions = ModelVersion.objects.defer(*LARGE_COLUMNS).select_related("registered_model")
     return [models.Prefetch(name, versions) for name in names]

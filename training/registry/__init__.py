@@ -1,1 +1,1 @@
-"""The registry: models and versions are looked up, activated, rolled out and pruned."""
+"""The registry: lookup, activation, rollout and pruning of models and versions."""

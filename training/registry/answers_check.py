@@ -1,6 +1,6 @@
-"""A candidate is asked before it may be active: on the path that predictions take, by JSON and by CSV.
+"""The gate's check that a candidate answers on the path of predictions, by JSON and by CSV.
 
-That path lies above this app and registers itself here.
+That path belongs to an application above this one, which registers it here.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from vigia_ml.evaluation.metrics import Check
 
 ANSWERS: Final = "answers"
-"""Name of the gate's check."""
+"""Name of the check in the gate."""
 ADVICE: Final = "; correct build() in the model's file"
 TOLERANCE: Final = 1e-4
-"""Relative; what is looked for here is another answer, digits are compared by `vigia_ml.engines.parity`."""
+"""Relative. This check finds different answers; `vigia_ml.engines.parity` compares digits."""
 
 Ask = Callable[["Served", Sequence[Mapping[str, Value]]], Sequence[tuple[object, float | None]]]
-"""Asks about valid rows as clients do and returns (prediction, probability) of each. Raises whatever goes
-wrong, `Unusable` for answers that cannot go out."""
+"""Predicts valid rows as a client's request does and returns (prediction, probability) for each. Raises every
+error, and `Unusable` for answers that a response cannot hold."""
 
 Expected = tuple[tuple[object, ...], float]
 """Possible labels and their probability; without labels, a number."""
@@ -36,87 +36,91 @@ _PATHS: dict[str, str] = {}
 
 
 class Unusable(ValueError):
-    """An answer that a client could not be given; the message says why."""
+    """An answer that a response cannot hold; the message gives the reason."""
 
 
 def register(name: str, ask: str) -> None:
-    """Adds a way in which clients ask.
+    """Registers a path of predictions.
 
     Parameters
     ----------
-    name : such as ``JSON``. ask : dotted path of an `Ask`.
+    name : the body's format, such as ``JSON``. ask : dotted path of an `Ask`.
     """
     _PATHS[name] = ask
 
 
 def paths() -> list[tuple[str, Ask]]:
-    """The ways in which clients ask, by name."""
+    """Returns the registered paths of predictions as (name, function)."""
     return [(name, import_string(path)) for name, path in _PATHS.items()]
 
 
 def check(served: Served, rows: Sequence[Mapping[str, Value]], expected: Sequence[Expected]) -> Check:
-    """``answers``: asked by JSON and CSV, together and one by one, a candidate answers as on its hold-out.
+    """Returns check ``answers``: by JSON and CSV, in one request and one by one, the candidate must answer
+    hold-out rows as it did in its evaluation.
 
     Parameters
     ----------
-    served : the candidate as a web process would load it. rows : of the hold-out.
-    expected : its answers there.
+    served : the candidate as a web process loads it. rows : rows of the hold-out.
+    expected : the candidate's answers to these rows in its evaluation.
     """
     from vigia_ml.evaluation.metrics import Check  # pandas and scikit-learn, which a job needs anyway
 
     together = tuple(range(len(rows)))
     for name, ask in paths():
         for places in (together, *((place,) for place in together)):
-            asked = f"asked by {name} for {len(places)} hold-out {'row' if len(places) == 1 else 'rows'}"
+            request = f"request by {name} with {len(places)} hold-out {'row' if len(places) == 1 else 'rows'}"
             try:
                 answers = ask(served, [rows[place] for place in places])
-            except Exception as error:  # whatever it is, each prediction would meet it
-                return Check(
-                    ANSWERS, None, None, False, f"{asked}, it does not answer: {_said(error)}{ADVICE}"
-                )
+            except Exception as error:  # every prediction would meet the same error
+                message = f"{request}: the version does not answer: {_first_line(error)}{ADVICE}"
+                return Check(ANSWERS, None, None, False, message)
             for place, (answer, probability) in zip(places, answers, strict=True):
-                why = _differs(served.schema.target, answer, probability, *expected[place])
-                if why:
-                    return Check(ANSWERS, None, None, False, f"{asked}, {why}{ADVICE}")
-    said = f"it answers {len(rows)} hold-out rows asked by {' and '.join(_PATHS)} as it was measured"
-    return Check(ANSWERS, None, None, True, said)
+                difference = _difference(served.schema.target, answer, probability, *expected[place])
+                if difference:
+                    return Check(ANSWERS, None, None, False, f"{request}: {difference}{ADVICE}")
+    message = f"requests by {' and '.join(_PATHS)} with {len(rows)} hold-out rows give the evaluated answers"
+    return Check(ANSWERS, None, None, True, message)
 
 
-def _said(error: Exception) -> str:
-    said = error.faults[0].message if isinstance(error, InvalidRows) and error.faults else str(error)
-    return (said.splitlines() or [type(error).__name__])[0][:300]
+def _first_line(error: Exception) -> str:
+    text = error.faults[0].message if isinstance(error, InvalidRows) and error.faults else str(error)
+    return (text.splitlines() or [type(error).__name__])[0][:300]
 
 
-def _differs(
+def _difference(
     target: Column, answer: object, probability: float | None, labels: tuple[object, ...], number: float
 ) -> str:
-    """How an answer is not what was measured; empty where it is."""
+    """Returns how an answer differs from the evaluated one; empty when they agree."""
     if target.is_numeric:
         if not isinstance(answer, (float, int)) or isinstance(answer, bool):
-            return f"it answers {answer!r:.80}, which is no number"
-        given = float(answer)
+            return f"the version answers {answer!r:.80}, which is not a number"
+        value = float(answer)
     else:
         if not any(answer == label and type(answer) is type(label) for label in labels):
-            return f"it answers {answer!r:.80} where the estimator answers {labels[0]!r:.80}"
+            return f"the version answers {answer!r:.80} where the estimator answers {labels[0]!r:.80}"
         if isinstance(answer, bool) != (target.type == "boolean"):
-            return f"it answers {answer!r:.80}, which is no {target.type}"
+            return f"the version answers {answer!r:.80}, which is not a {target.type}"
         if probability is None or not 0.0 <= probability <= 1.0:
-            return f"its probability is {probability!r:.80}"
-        given = probability
-    if math.isclose(given, number, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+            return f"its probability is {probability!r:.80}; a probability is between 0 and 1"
+        value = probability
+    if math.isclose(value, number, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
         return ""
-    return f"it answers {given:.6g}, and with the whole hold-out before it {number:.6g}"
+    return (
+        f"the version answers {value:.6g}; in the evaluation of the whole hold-out it answered {number:.6g}"
+    )
 
 
 def cannot_answer(version: ModelVersion) -> str:
-    """Why a version could not answer the rows it was asked when it was trained; empty where it could."""
+    """Returns the message of the failed check ``answers`` of a version; empty when the version can answer."""
     checks = version.gate.get("checks", ())
     return next((each["message"] for each in checks if each["name"] == ANSWERS and not each["passed"]), "")
 
 
 def require_answers(version: ModelVersion) -> None:
-    """Raise `GateNotPassed` when a version cannot answer: no override makes up for that."""
-    why = cannot_answer(version)
-    if why:
+    """Raises `GateNotPassed` when a version cannot answer; no override permits that."""
+    message = cannot_answer(version)
+    if message:
         failed = [check for check in version.gate["checks"] if check["name"] == ANSWERS]
-        raise GateNotPassed(f"{version} cannot be activated, not even by an override: {why}", details=failed)
+        raise GateNotPassed(
+            f"{version} cannot be activated, even with an override: {message}", details=failed
+        )

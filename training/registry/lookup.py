@@ -1,4 +1,4 @@
-"""Registered models and their versions, by name and number."""
+"""Lookup of registered models and their versions, by name and number."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from training.models import ModelVersion, RegisteredModel
 
 
 def sync_catalogue() -> list[RegisteredModel]:
-    """A row for every model declared here or by an application above.
+    """Creates and returns a row for every model that the catalogue or an application above declares.
 
-    Rows of models that are declared no longer stay, with their log.
+    Rows of models whose declaration was removed stay, with their log.
     """
     rows = []
     for name in catalogue.names():
@@ -19,16 +19,16 @@ def sync_catalogue() -> list[RegisteredModel]:
             name=name, defaults={"title": declared.title, "policy": declared.policy}
         )
         rows.append(row)
-    for maker in providers.every():
+    for provider in providers.every():
         row, _ = RegisteredModel.objects.get_or_create(
-            name=maker.name, defaults={"title": maker.title, "policy": maker.policy}
+            name=provider.name, defaults={"title": provider.title, "policy": provider.policy}
         )
         rows.append(row)
     return rows
 
 
 def get_model(name: str) -> RegisteredModel:
-    """The registered model `name`, or `UnknownModel`."""
+    """Returns the registered model `name`, or raises `UnknownModel`."""
     row = RegisteredModel.objects.filter(name=name).first() if _storable(name) else None
     if row is None:
         raise UnknownModel(name)
@@ -36,7 +36,7 @@ def get_model(name: str) -> RegisteredModel:
 
 
 def get_version(model: RegisteredModel, number: int) -> ModelVersion:
-    """Version `number` of `model`, or `UnknownVersion`."""
+    """Returns version `number` of `model`, or raises `UnknownVersion`."""
     row = model.versions.filter(number=number).first() if 0 < number < 2**31 else None
     if row is None:
         raise UnknownVersion(model.name, number)

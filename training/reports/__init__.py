@@ -1,1 +1,1 @@
-"""What is told of versions: comparisons, cards, evaluations, reproductions."""
+"""Reports on versions: comparisons, model cards, evaluations, reproductions."""

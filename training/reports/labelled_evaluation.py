@@ -1,4 +1,4 @@
-"""Labelled rows in, metrics of a version out: nothing is trained, and nothing is logged as a prediction."""
+"""Metrics of a version on labelled rows; the evaluation trains nothing and logs no prediction."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ SEED: Final = 1
 
 
 def from_instances(model: RegisteredModel, rows: Sequence[object], *, number: int | None) -> dict[str, Any]:
-    """An evaluation on decoded JSON objects, against the schema of the version that answers.
+    """Evaluates a version on decoded JSON objects, read by the version's schema.
 
     Parameters
     ----------
-    number : of the version; None for the active one.
+    number : number of the version; None: the active version.
 
     Raises
     ------
-    InvalidRows : with every fault. TooLarge : more than `settings.PREDICT_MAX_ROWS` rows.
-    NoActiveVersion, UnknownVersion, ArtifactError : nothing to evaluate.
-    UnsupportedForModel : not a model of rows.
+    InvalidRows : lists every fault. TooLarge : more than `settings.PREDICT_MAX_ROWS` rows.
+    NoActiveVersion, UnknownVersion, ArtifactError : there is no version to evaluate.
+    UnsupportedForModel : the model is not a model of rows.
     """
     providers.require_rows(model, "labelled rows")
     served = engine_cache.served(model, number)
@@ -45,12 +45,12 @@ def from_instances(model: RegisteredModel, rows: Sequence[object], *, number: in
     faults: list[Fault] = []
     bad = 0
     for position, raw in enumerate(rows):
-        found = served.schema.read(raw, with_target=True)
-        if isinstance(found, Instance):
-            good.append(found)
+        result = served.schema.read(raw, with_target=True)
+        if isinstance(result, Instance):
+            good.append(result)
             continue
         bad += 1
-        faults.extend(fault.at(row=position) for fault in found)
+        faults.extend(fault.at(row=position) for fault in result)
         if len(faults) > REPORTED_FAULTS:
             break
     if faults:
@@ -58,13 +58,15 @@ def from_instances(model: RegisteredModel, rows: Sequence[object], *, number: in
     return _evaluated(served, good)
 
 
-def from_csv(model: RegisteredModel, stream: BinaryIO, told: Told, *, number: int | None) -> dict[str, Any]:
-    """The same on a CSV with header; see `from_instances`."""
+def from_csv(
+    model: RegisteredModel, stream: BinaryIO, dialect: Told, *, number: int | None
+) -> dict[str, Any]:
+    """Evaluates a version on a CSV with a header; see `from_instances`."""
     from vigia_ml.schema.csv_reader import CsvReader
 
     providers.require_rows(model, "labelled rows")
     served = engine_cache.served(model, number)
-    reader = CsvReader(stream, served.schema, with_target=True, told=told)
+    reader = CsvReader(stream, served.schema, with_target=True, told=dialect)
     good: list[Instance] = []
     faults: list[Fault] = []
     rows = bad = 0
@@ -83,10 +85,10 @@ def from_csv(model: RegisteredModel, stream: BinaryIO, told: Told, *, number: in
 
 
 def _limit(rows: int) -> None:
-    most = settings.PREDICT_MAX_ROWS
-    if rows > most:
-        said = f"at most {most:,} rows are evaluated in one request; a training run judges on more"
-        raise TooLarge(said, code="too_many_rows")
+    limit = settings.PREDICT_MAX_ROWS
+    if rows > limit:
+        message = f"too many rows; one request evaluates at most {limit:,} rows: send several requests"
+        raise TooLarge(message, code="too_many_rows")
 
 
 def _evaluated(served: Served, rows: Sequence[Instance]) -> dict[str, Any]:
@@ -96,40 +98,40 @@ def _evaluated(served: Served, rows: Sequence[Instance]) -> dict[str, Any]:
 
     truth = [row.target for row in rows]
     answers = _answers(served, _scores(served, rows), truth)
-    found = metrics(answers)
+    values = metrics(answers)
     times = bootstrap.resamples_for(len(rows), answers.rankings)
     [drawn] = bootstrap.resampled([statistics(answers)], len(rows), times, SEED)
     return {
         "model": served.model_name,
         "version": served.number,
         "rows": len(rows),
-        "metrics": {name: plain(value) for name, value in found.items()},
-        "intervals": {name: bootstrap.interval(drawn[name]) if drawn else None for name in found},
+        "metrics": {name: plain(value) for name, value in values.items()},
+        "intervals": {name: bootstrap.interval(drawn[name]) if drawn else None for name in values},
         "confidence": bootstrap.CONFIDENCE,
         "baseline": _baseline(served, truth),
         "confusion": curves.confusion(answers) if answers.classes else None,
-        "notes": _notes(found, truth, times),
+        "notes": _notes(values, truth, times),
     }
 
 
 def _scores(served: Served, rows: Sequence[Instance]) -> list[Scores]:
-    """The engine's answers, in parts as large as a large request."""
-    found = []
+    """Returns the engine's answers in parts of `ROWS_AT_ONCE` rows."""
+    parts = []
     for start in range(0, len(rows), ROWS_AT_ONCE):
         part = [row.values for row in rows[start : start + ROWS_AT_ONCE]]
         try:
-            found.append(checked(served.engine.predict(part), len(part)))
-        except Exception as error:  # whatever a step of the pipeline raises, no client is at fault for a 500
-            said = f"the model has no answer to these values: {error}"
-            raise VigiaError(said, code="prediction_failed") from error
+            parts.append(checked(served.engine.predict(part), len(part)))
+        except Exception as error:  # a step of the pipeline may raise any error; it must not become a 500
+            message = f"the model has no answer to these values: {error}"
+            raise VigiaError(message, code="prediction_failed") from error
     faults = [
         Fault(None, "no_finite_answer", "the model's answer is not finite", row=position)
-        for position, numbers in enumerate(_numbers(found))
+        for position, numbers in enumerate(_numbers(parts))
         if not all(map(math.isfinite, numbers))
     ]
     if faults:
         raise InvalidRows(faults, rows=len(rows), bad=len(faults))
-    return found
+    return parts
 
 
 def _numbers(parts: Sequence[Scores]) -> Iterable[Sequence[float]]:
@@ -156,8 +158,10 @@ def _answers(served: Served, parts: Sequence[Scores], truth: Sequence[Any]) -> A
 
 
 def _baseline(served: Served, truth: Sequence[Any]) -> dict[str, float | None] | None:
-    """Metrics, on these rows, of what never looks at the features: the mean, or the class shares, of the
-    training part. None for a version from before they were kept."""
+    """Returns the metrics of the baseline on these rows; None for a version without a stored baseline.
+
+    The baseline never reads the features: it answers with the training part's mean or class shares.
+    """
     import numpy as np
 
     from vigia_ml.evaluation.outputs import plain
@@ -176,16 +180,16 @@ def _baseline(served: Served, truth: Sequence[Any]) -> dict[str, float | None] |
     return {name: plain(value) for name, value in metrics(_answers(served, [scores], truth)).items()}
 
 
-def _notes(found: dict[str, float], truth: Sequence[Any], resamples: int) -> list[str]:
-    """What is missing, and why, in words."""
+def _notes(values: dict[str, float], truth: Sequence[Any], resamples: int) -> list[str]:
+    """Returns messages about metrics and intervals that the rows do not define."""
     from vigia_ml.evaluation.bootstrap import FEWEST_ROWS
 
     notes = []
-    undefined = [name for name, value in found.items() if not math.isfinite(value)]
+    undefined = [name for name, value in values.items() if not math.isfinite(value)]
     if undefined:
-        alike = len(set(truth)) < 2
-        why = "all rows have the same target" if alike else "these rows do not define them"
-        notes.append(f"{', '.join(undefined)}: null, because {why}")
+        same = len(set(truth)) < 2
+        reason = "all rows have the same target" if same else "these rows do not define them"
+        notes.append(f"{', '.join(undefined)}: null, because {reason}")
     if not resamples:
-        notes.append(f"intervals: null, because fewer than {FEWEST_ROWS} rows were sent")
+        notes.append(f"intervals: null, because the request has fewer than {FEWEST_ROWS} rows")
     return notes

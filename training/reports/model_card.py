@@ -1,7 +1,7 @@
 """The model card of a version, in Markdown.
 
-Sections after Mitchell et al., "Model Cards for Model Reporting", FAT* 2019. Everything in it is taken from
-the version's row, its dataset, its activations and the catalogue's declaration; nothing is written by hand.
+Sections after Mitchell et al., "Model Cards for Model Reporting", FAT* 2019. The card's text comes from the
+version's row, its dataset, its activations and the catalogue's declaration; nothing is written by hand.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_ACTIVATIONS: Final = 50
 
 
 def markdown(version: ModelVersion) -> str:
-    """The card, ending in a line break. Texts of clients and files are escaped: they stay text."""
+    """Returns the card, ending in a line break; texts of clients and files are escaped."""
     parts = [
         _head(version),
         _use(version),
@@ -45,19 +45,18 @@ def markdown(version: ModelVersion) -> str:
 
 
 def file_name(version: ModelVersion) -> str:
-    """Under which a card is kept."""
+    """Returns the file name of a version's card."""
     return f"{version.registered_model.name}-{version.number}.md"
 
 
 def escaped(text: Any) -> str:
-    """Any text in one line of Markdown, without a meaning of its own: it can break no table, start no markup
-    and bring no HTML."""
+    """Returns a text as one escaped line of Markdown, which cannot break a table or start markup or HTML."""
     line = _BREAKS.sub(" ", str(text)).strip()
     return _SPECIAL.sub(r"\\\1", line)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A pipe table; cells are escaped, numbers are written to some five digits."""
+    """Returns a pipe table with escaped cells and numbers of about five digits."""
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     lines += [f"| {' | '.join(_cell(value) for value in row)} |" for row in rows]
     return "\n".join(lines)
@@ -97,19 +96,21 @@ def _head(version: ModelVersion) -> str:
 def _use(version: ModelVersion) -> str:
     declared = side_by_side.declaration(version.registered_model)
     target = version.dataset_schema.target
-    said = (
-        escaped(declared.description) if declared else "It is declared no longer: what it was for is unknown."
+    purpose = (
+        escaped(declared.description)
+        if declared
+        else "The model's declaration was removed, so its purpose is unknown."
     )
-    answer = f"It answers with {escaped(target.name)}" + (
+    answer = f"The model predicts {escaped(target.name)}" + (
         f" in {escaped(target.unit)}" if target.unit else ""
     )
     if version.threshold is not None:
-        answer += f", true from a probability of {version.threshold:g} on"
+        answer += f"; a probability of {version.threshold:g} or more means true"
     outside = (
-        "Out of scope: rows whose values lie outside what is listed below. Values that training did not hold "
-        "are answered with a warning, values outside the accepted bounds are refused."
+        "Out of scope: rows with values outside the table below. The service answers values that the "
+        "training data did not hold with a warning, and rejects values outside the accepted bounds."
     )
-    return _section("Intended use", said, f"{answer}.", outside)
+    return _section("Intended use", purpose, f"{answer}.", outside)
 
 
 def _columns(version: ModelVersion) -> str:
@@ -123,7 +124,7 @@ def _columns(version: ModelVersion) -> str:
                 kind,
                 "yes" if column.nullable else "no",
                 accepted,
-                side_by_side.seen(column),
+                side_by_side.training_range(column),
                 column.description,
             ]
         )
@@ -136,7 +137,7 @@ def _training_data(version: ModelVersion) -> str:
     by = rows.created_by.get_username() if rows.created_by else "the service"
     facts = [
         ("rows", rows.rows),
-        ("of them trained on", version.train_rows),
+        ("training rows", version.train_rows),
         ("SHA-256", rows.sha256),
         ("stored at", rows.created_at),
         ("stored by", by),
@@ -147,54 +148,55 @@ def _training_data(version: ModelVersion) -> str:
 
 
 def _evaluation_data(version: ModelVersion) -> str:
-    maker = providers.find(version.registered_model.name)
-    if maker is not None:
-        return _section("Evaluation data", maker.judged_on)
-    found = version.evaluation or {}
-    split = found.get("split") or {}
+    provider = providers.find(version.registered_model.name)
+    if provider is not None:
+        return _section("Evaluation data", provider.judged_on)
+    evaluation = version.evaluation or {}
+    split = evaluation.get("split") or {}
     share = f", share {split['share']:g}" if split else ""
-    said = (
+    description = (
         f"{version.holdout_rows:,} rows of the same dataset, held out by a hash of their features (seed "
         f"{version.seed}{share}): rows with equal features are on one side, and a row keeps "
         "its side when rows are added."
     )
     if split.get("method") == "by_row":
-        said = (
+        description = (
             f"{version.holdout_rows:,} rows of the same dataset, held out by a hash of the row (seed "
             f"{version.seed}{share}; split: by_row): distinct feature rows are few or one is very common, so "
-            "copies of a row are in training part and hold-out, and both hold them in their shares."
+            "training part and hold-out both hold copies of a row in proportion."
         )
-    dropped = found.get("duplicates_dropped") or 0
+    dropped = evaluation.get("duplicates_dropped") or 0
     repeated = " ".join(
         note.message + "." for note in notes.of_rows(version.dataset.rows, dropped, dropped, None)
     )
     if dropped > notes.LOUD * version.dataset.rows:
         repeated = f"**{escaped(repeated)}**"
-    return _section("Evaluation data", said, repeated)
+    return _section("Evaluation data", description, repeated)
 
 
 def _metrics(version: ModelVersion) -> str:
-    found = version.evaluation or {}
-    intervals = found.get("intervals") or {}
+    evaluation = version.evaluation or {}
+    intervals = evaluation.get("intervals") or {}
     rows = []
     for row in side_by_side.metric_rows(version.registered_model, [version.metrics, version.baseline]):
         value, baseline = row.values
         better = "smaller is better" if row.smaller_is_better else "larger is better"
         name = f"{row.name} (primary)" if row.primary else row.name
         rows.append([name, value, _interval(intervals.get(row.name)), baseline, better])
-    confidence = found.get("confidence")
-    sure = (
-        f"Intervals hold the middle {confidence:.0%} of {found['resamples']} bootstrap resamples of the "
-        "hold-out (Efron 1979): how far another hold-out of this size might lie, not another training."
-        if confidence and found.get("resamples")
+    confidence = evaluation.get("confidence")
+    uncertainty = (
+        f"Intervals hold the middle {confidence:.0%} of {evaluation['resamples']} bootstrap resamples of the "
+        "hold-out (Efron 1979): the variation between hold-outs of this size; variation between trainings is "
+        "not included."
+        if confidence and evaluation.get("resamples")
         else ""
     )
     header = ["metric", "value", "interval", "baseline", ""]
-    maker = providers.find(version.registered_model.name)
-    idle = "The baseline never looks at the inputs: the mean, or the shares of the classes."
-    if maker is not None:
-        idle = maker.baseline_is
-    return _section("Metrics", table(header, rows), sure, idle)
+    provider = providers.find(version.registered_model.name)
+    baseline_note = "The baseline ignores the inputs: it answers with the mean or the class shares."
+    if provider is not None:
+        baseline_note = provider.baseline_is
+    return _section("Metrics", table(header, rows), uncertainty, baseline_note)
 
 
 def _interval(pair: Sequence[float] | None) -> str | None:
@@ -202,29 +204,31 @@ def _interval(pair: Sequence[float] | None) -> str | None:
 
 
 def _pictures(version: ModelVersion) -> str:
-    """Confusion or errors, and what it leans on; of an index, all that was measured."""
-    found = version.evaluation or {}
+    """Returns the section of confusions or errors and importances; for a provider's model, all
+    measurements."""
+    evaluation = version.evaluation or {}
     if providers.find(version.registered_model.name) is not None:
-        return _section("Quantitative analyses", *(_facts(section) for section in sections.sections(found)))
+        return _section(
+            "Quantitative analyses", *(_facts(section) for section in sections.sections(evaluation))
+        )
     blocks = []
-    if confusion := found.get("confusion"):
+    if confusion := evaluation.get("confusion"):
         rows = [
             [label, *counts] for label, counts in zip(confusion["labels"], confusion["counts"], strict=True)
         ]
-        header = ["actual ↓ answered →", *(escaped(label) for label in confusion["labels"])]
+        header = ["actual ↓ predicted →", *(escaped(label) for label in confusion["labels"])]
         blocks.append(table(header, rows))
-    if residuals := found.get("residuals"):
+    if residuals := evaluation.get("residuals"):
         absolute = residuals.get("absolute") or {}
         rows = [
-            [f"{float(share):.0%} of the rows err by at most", value] for share, value in absolute.items()
+            [f"error of {float(share):.0%} of the rows at most", value] for share, value in absolute.items()
         ]
         blocks.append(table(["", "in the target's unit"], rows))
-    if (importance := found.get("importance")) and importance["columns"]:
+    if (importance := evaluation.get("importance")) and importance["columns"]:
         shown = importance["columns"][:IMPORTANT_COLUMNS]
         blocks.append(
-            f"What it leans on: how much {escaped(importance['metric'])} loses when a column's values are "
-            f"shuffled among {importance['rows']:,} rows (permutation importance). Columns that say the same "
-            "share theirs."
+            f"Permutation importance: the loss of {escaped(importance['metric'])} when a column's values are "
+            f"shuffled among {importance['rows']:,} rows. Correlated columns share their importance."
         )
         blocks.append(table(["column", "loss"], [[item["column"], item["mean"]] for item in shown]))
     return _section("Quantitative analyses", *blocks) if blocks else ""
@@ -236,8 +240,8 @@ def _facts(section: sections.Section) -> str:
 
 
 def _slices(version: ModelVersion) -> str:
-    found = (version.evaluation or {}).get("slices") or []
-    if not found:
+    slices = (version.evaluation or {}).get("slices") or []
+    if not slices:
         return ""
     names = [row.name for row in side_by_side.metric_rows(version.registered_model, [version.metrics])]
     rows = [
@@ -247,9 +251,9 @@ def _slices(version: ModelVersion) -> str:
             *(item["metrics"].get(name) for name in names),
             item["not_judged"],
         ]
-        for item in found
+        for item in slices
     ]
-    header = ["part of the hold-out", "rows", *(escaped(name) for name in names), "too little to judge"]
+    header = ["slice of the hold-out", "rows", *(escaped(name) for name in names), "too few rows to judge"]
     return _section("Factors", table(header, rows))
 
 
@@ -265,54 +269,60 @@ def _gate(version: ModelVersion) -> str:
         ]
         for check in version.gate.get("checks", [])
     ]
-    against = version.gate.get("compared_with")
-    beside = f"Judged against version {against}, active then, on this version's hold-out." if against else ""
-    checks = table(["check", "verdict", "value", "threshold", "in words"], rows) if rows else ""
-    return _section("Gate", f"The gate is {verdict}.", checks, beside)
+    other = version.gate.get("compared_with")
+    comparison = (
+        f"The gate compared this version with version {other}, active then, on this version's hold-out."
+        if other
+        else ""
+    )
+    checks = table(["check", "verdict", "value", "threshold", "message"], rows) if rows else ""
+    return _section("Gate", f"The gate is {verdict}.", checks, comparison)
 
 
 def _engine(version: ModelVersion) -> str:
-    shown: list[tuple[str, Any]] = [("engine", version.engine), ("why", version.engine_reason)]
+    shown: list[tuple[str, Any]] = [("engine", version.engine), ("reason", version.engine_reason)]
     if parity := version.parity:
         shown += [
             ("same answers as scikit-learn", "yes" if parity["passed"] else "no"),
             (f"largest {parity['measure']} difference", parity["worst"]),
-            ("tolerated", parity["tolerance"]),
+            ("tolerance", parity["tolerance"]),
             ("rows compared", parity["rows"]),
         ]
     if (latency := (version.evaluation or {}).get("latency")) and "calls" in latency:
         shown += [
             ("one row, median (ms)", latency["median_ms"]),
             ("one row, 95th percentile (ms)", latency["p95_ms"]),
-            ("measured over calls", latency["calls"]),
+            ("measured calls", latency["calls"]),
         ]
     return _section("Engine", table(["", ""], shown))
 
 
 def _caveats(version: ModelVersion) -> str:
-    said = [
-        "Its figures hold for rows drawn as its dataset was, and say nothing of other times or groups.",
-        "Importances and slices describe this model on this data; they are no statement about causes.",
+    caveats = [
+        "The metrics hold for rows drawn as the dataset's rows were, not for other times or groups.",
+        "Importances and slices describe this model on this data; they do not show causes.",
     ]
     if not version.gate.get("passed"):
-        said.append("It did not pass its gate.")
-    said += [f"Warning: {escaped(note.message)}." for note in notes.of_gate(version.gate)]
-    said += [
+        caveats.append("The version did not pass its gate.")
+    caveats += [f"Warning: {escaped(note.message)}." for note in notes.of_gate(version.gate)]
+    caveats += [
         f"Warning: {escaped(note['message'])}."
         for note in version.run.notes
         if note["code"] == "rows_in_dataset" and note["level"] == "warning"
     ]
     if version.holdout_rows < 200:
-        said.append(f"Its hold-out is small ({version.holdout_rows} rows): read the intervals.")
+        caveats.append(f"The hold-out is small ({version.holdout_rows} rows): read the intervals.")
     if not version.evaluation:
-        said.append("It was trained before evaluations were kept: intervals, curves and slices are missing.")
-    return _section("Caveats", "\n".join(f"- {line}" for line in said))
+        caveats.append(
+            "The version is older than stored evaluations: intervals, curves and slices are missing."
+        )
+    return _section("Caveats", "\n".join(f"- {line}" for line in caveats))
 
 
 def _lineage(version: ModelVersion) -> str:
     lineage = version.lineage
     libraries = lineage.pop("libraries")
-    lineage.pop("parameters")  # with a search's record of its trials
+    lineage.pop("parameters")  # they hold a search's record of its trials
     shown: list[tuple[str, Any]] = [(name.replace("_", " "), value) for name, value in lineage.items()]
     shown += [(f"parameter {name}", value) for name, value in side_by_side.chosen(version).items()]
     shown += [(f"library {name}", number) for name, number in libraries.items()]
@@ -334,4 +344,4 @@ def _activations(version: ModelVersion) -> str:
         )[:MOST_ACTIVATIONS]
     ]
     header = ["at", "kind", "switch", "by", "gate overridden", "reason"]
-    return _section("Activations", table(header, rows) if rows else "Never yet.")
+    return _section("Activations", table(header, rows) if rows else "The version has not been activated yet.")

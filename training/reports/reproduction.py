@@ -1,4 +1,4 @@
-"""Is a version what its row says? Trained again from what is stored, and compared. Nothing is written."""
+"""Reproduction: trains a version again from its stored dataset and compares the results; writes nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training import artifacts, catalogue, providers
 from training.models import ModelVersion
 from training.providers import ModelProvider
 from training.reports.side_by_side import Change, mapping_changes
-from training.runs.evaluation import split_then
+from training.runs.evaluation import stored_split
 from vigia_ml.declaration import ModelDeclaration, Task
 from vigia_ml.errors import VigiaError
 from vigia_ml.fitting import fit as fitting
@@ -25,19 +25,19 @@ from vigia_ml.fitting import parquet
 from vigia_ml.fitting.fit import Report
 
 TOLERANCE: Final = 1e-9
-"""Relative. The same sums in another order (more threads, another processor) differ by some 1e-15 each."""
+"""Relative. Equal sums in another order (more threads, another processor) differ by some 1e-15 each."""
 
 
 class CannotReproduce(VigiaError):
-    """There is nothing to train with any more."""
+    """The version cannot be trained again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far what was trained again is from what is stored.
+    """The difference between the results of a second training and the stored ones.
 
-    difference : the largest, relative to the larger of both; None where nothing could be compared. where :
-    of what, or why nothing could be compared.
+    difference : largest difference, relative to the larger value; None when they could not be compared.
+    where : the value with the largest difference, or the reason why they could not be compared.
     """
 
     difference: float | None
@@ -52,47 +52,49 @@ class Agreement:
         return self.difference is not None and self.difference <= TOLERANCE
 
     @property
-    def in_words(self) -> str:
+    def message(self) -> str:
         if self.difference is None:
             return f"not compared: {self.where}"
         if self.is_exact:
             return "exactly the same"
-        said = f"largest relative difference {self.difference:.2g}{f' ({self.where})' if self.where else ''}"
-        return f"the same within {TOLERANCE:.0e}: {said}" if self.holds else f"NOT the same: {said}"
+        place = f" ({self.where})" if self.where else ""
+        text = f"largest relative difference {self.difference:.2g}{place}"
+        return f"the same within {TOLERANCE:.0e}: {text}" if self.holds else f"NOT the same: {text}"
 
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """What came of it.
+    """The result of a reproduction.
 
-    then_and_now : what is not as it was then, of code and libraries. metrics : of the hold-out.
-    predictions : on the hold-out, of the stored pipeline and of the one trained again.
+    changes : differences in code, schema and libraries since the training. metrics : metrics on the hold-out.
+    predictions : predictions of the stored and of the new pipeline on the hold-out.
     """
 
     version: ModelVersion
-    then_and_now: list[Change]
+    changes: list[Change]
     metrics: Agreement
     predictions: Agreement
     holdout_rows: int
 
     @property
     def reproduced(self) -> bool:
-        """Metrics and predictions agree; where the stored pipeline is gone, the metrics alone decide."""
+        """Whether metrics and predictions agree; without the stored pipeline, the metrics alone decide."""
         return self.metrics.holds and (self.predictions.holds or self.predictions.difference is None)
 
 
 def reproduce(version: ModelVersion, report: Report = lambda stage, percent: None) -> Reproduction:
-    """Trains a version again from its stored dataset, seed and parameters, and compares.
+    """Trains a version again from its stored dataset, seed and parameters, and compares the results.
 
     Raises
     ------
-    CannotReproduce : its model is declared no longer, or today's pipeline does not take its parameters.
-    ArtifactError : its dataset is not in the store, or was changed there.
+    CannotReproduce : the model's declaration was removed, or today's pipeline rejects the version's
+    parameters.
+    ArtifactError : the dataset is not in the store or was changed there.
     """
-    maker = providers.find(version.registered_model.name)
-    if maker is not None:
-        return _remade(version, maker, report)
-    declared = declared_then(version)
+    provider = providers.find(version.registered_model.name)
+    if provider is not None:
+        return _rebuilt(version, provider, report)
+    declared = declaration_of(version)
     report("reading", 10)
     with artifacts.dataset_file(version.dataset) as path:
         frame = parquet.read_frame(path, declared.schema)
@@ -102,53 +104,53 @@ def reproduce(version: ModelVersion, report: Report = lambda stage, percent: Non
         )
     except (KeyError, ValueError) as error:
         raise CannotReproduce(
-            f"today's pipeline of {declared.name} cannot be fitted as then: {error}"
+            f"cannot fit today's pipeline of {declared.name} with the version's settings: {error}"
         ) from error
     del frame
     report("comparing", 90)
     metrics = _metrics(version.metrics, fitted.metrics)
     if fitted.holdout_rows != version.holdout_rows:
-        metrics = Agreement(math.inf, f"{fitted.holdout_rows} hold-out rows, then {version.holdout_rows}")
+        metrics = Agreement(math.inf, f"{fitted.holdout_rows} hold-out rows now, {version.holdout_rows} then")
     return Reproduction(
         version=version,
-        then_and_now=_changes(version),
+        changes=_changes(version),
         metrics=metrics,
         predictions=_predictions(version, declared.task, fitted),
         holdout_rows=fitted.holdout_rows,
     )
 
 
-def _remade(version: ModelVersion, maker: ModelProvider, report: Report) -> Reproduction:
-    """Of a version that an application above makes: its bytes are the same, or they are not."""
+def _rebuilt(version: ModelVersion, provider: ModelProvider, report: Report) -> Reproduction:
+    """Builds a provider's version again and compares metrics and the artifact's bytes."""
     with artifacts.dataset_file(version.dataset) as path:
-        made = providers.remake_of(maker)(path, report)
+        result = providers.remake_of(provider)(path, report)
     report("comparing", 90)
     then = {"code": version.code_version} | version.libraries
-    now = {"code": code.code_version(made.source_sha256)} | artifacts.libraries()
-    metrics = {name: value for name, value in version.metrics.items() if name in made.metrics}
-    same = hashlib.sha256(made.artifact).hexdigest() == version.artifact_sha256
+    now = {"code": code.code_version(result.source_sha256)} | artifacts.libraries()
+    metrics = {name: value for name, value in version.metrics.items() if name in result.metrics}
+    same = hashlib.sha256(result.artifact).hexdigest() == version.artifact_sha256
     return Reproduction(
         version=version,
-        then_and_now=mapping_changes(then, now),
-        metrics=_metrics(metrics, made.metrics),
-        predictions=Agreement(0.0) if same else Agreement(math.inf, "the artifact has other bytes"),
-        holdout_rows=made.holdout_rows,
+        changes=mapping_changes(then, now),
+        metrics=_metrics(metrics, result.metrics),
+        predictions=Agreement(0.0) if same else Agreement(math.inf, "the bytes of the artifact differ"),
+        holdout_rows=result.holdout_rows,
     )
 
 
-def declared_then(version: ModelVersion) -> ModelDeclaration:
-    """Today's declaration with what the version's row remembers of then."""
+def declaration_of(version: ModelVersion) -> ModelDeclaration:
+    """Returns today's declaration with the schema, split and threshold that the version's row stores."""
     name = version.registered_model.name
     if name not in catalogue.names():
         raise CannotReproduce(
             f"cannot train {name}: its declaration was removed; restore training/catalogue/{name}.py"
         )
     declared = catalogue.get(name)
-    # The dataset was written under this schema; what training saw in it is learnt again.
+    # The dataset was written under this schema; training learns the seen values again.
     same = declared.schema.sha256 == version.schema_sha256
     schema = declared.schema if same else version.dataset_schema
     threshold = declared.threshold if version.threshold is None else version.threshold
-    split = split_then(version, declared)
+    split = stored_split(version, declared)
     return replace(
         declared,
         schema=schema,
@@ -161,7 +163,7 @@ def declared_then(version: ModelVersion) -> ModelDeclaration:
 
 
 def _changes(version: ModelVersion) -> list[Change]:
-    """Code, schema and libraries that are not those of then."""
+    """Returns the differences in code, schema and libraries since the version's training."""
     name = version.registered_model.name
     then = {"code": version.code_version, "schema": version.schema_sha256[:12]}
     now = {
@@ -175,32 +177,32 @@ def _metrics(then: Mapping[str, float], now: Mapping[str, float]) -> Agreement:
     worst = Agreement(0.0)
     for name in sorted(then.keys() | now.keys()):
         if name not in then or name not in now:
-            return Agreement(math.inf, f"{name} is not in both")
+            return Agreement(math.inf, f"only one of the two has {name}")
         difference = _relative(np.array([then[name]]), np.array([now[name]]))
         if difference > (worst.difference or 0.0):
-            worst = Agreement(difference, f"{name} {now[name]!r}, then {then[name]!r}")
+            worst = Agreement(difference, f"{name} {now[name]!r} now, {then[name]!r} then")
     return worst
 
 
 def _predictions(version: ModelVersion, task: Task, fitted: fitting.Fitted) -> Agreement:
     try:
-        stored = artifacts.load_pipeline(version)
-        theirs = _answers(stored.pipeline, task, fitted.held_features)
+        engine = artifacts.load_pipeline(version)
+        stored = _answers(engine.pipeline, task, fitted.held_features)
     except VigiaError as error:
         return Agreement(None, error.message)
-    ours = _answers(fitted.pipeline, task, fitted.held_features)
-    if theirs.shape != ours.shape:
-        return Agreement(math.inf, "they know other classes")
-    return Agreement(_relative(theirs, ours))
+    new = _answers(fitted.pipeline, task, fitted.held_features)
+    if stored.shape != new.shape:
+        return Agreement(math.inf, "the classes differ")
+    return Agreement(_relative(stored, new))
 
 
 def _answers(pipeline: Any, task: Task, features: pd.DataFrame) -> npt.NDArray[np.float64]:
-    given = pipeline.predict(features) if task == "regression" else pipeline.predict_proba(features)
-    return np.asarray(given, dtype=np.float64)
+    answers = pipeline.predict(features) if task == "regression" else pipeline.predict_proba(features)
+    return np.asarray(answers, dtype=np.float64)
 
 
 def _relative(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
-    """The largest difference, relative to the larger of both."""
+    """Returns the largest difference, relative to the larger of both values."""
     larger = np.maximum(np.abs(first), np.abs(second))
     larger[larger == 0.0] = 1.0
     return float(np.max(np.abs(first - second) / larger, initial=0.0))

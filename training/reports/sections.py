@@ -1,4 +1,4 @@
-"""What is stored of a version as nested JSON, as sections that a page or a card can show."""
+"""Converts nested JSON of a version into sections for a page or a model card."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Pairs of name and value, or a table.
+    """A titled list of (name, value) pairs, or a table.
 
-    title : empty for what stands at the top. header, rows : of the table; empty without one.
+    title : empty for the top section. header, rows : the table; empty without one.
     """
 
     title: str
@@ -20,21 +20,21 @@ class Section:
     rows: list[list[Any]] = field(default_factory=list)
 
 
-def sections(found: Mapping[str, Any], title: str = "") -> list[Section]:
-    """One section for each object, in the order of their names; a list of objects is a table."""
+def sections(values: Mapping[str, Any], title: str = "") -> list[Section]:
+    """Returns one section for each JSON object, in the order of their names; a list of objects is a table."""
     pairs: list[tuple[str, Any]] = []
     inner: list[Section] = []
-    for name, value in found.items():
-        words = name.replace("_", " ")
-        whole = f"{title}: {words}" if title else words
+    for name, value in values.items():
+        label = name.replace("_", " ")
+        path = f"{title}: {label}" if title else label
         if isinstance(value, Mapping):
-            inner += sections(value, whole)
+            inner += sections(value, path)
         elif _is_table(value):
             header = list(dict.fromkeys(key for each in value for key in each))
             rows = [[_plain(each.get(key)) for key in header] for each in value]
-            inner.append(Section(whole, header=[key.replace("_", " ") for key in header], rows=rows))
+            inner.append(Section(path, header=[key.replace("_", " ") for key in header], rows=rows))
         else:
-            pairs.append((words, _plain(value)))
+            pairs.append((label, _plain(value)))
     return ([Section(title, pairs)] if pairs else []) + inner
 
 
@@ -48,7 +48,7 @@ def _is_table(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """A cell: lists as their values with commas, objects as name and value."""
+    """Returns a value as a cell: a list as comma-separated values, an object as names and values."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_plain(each)}" for name, each in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):

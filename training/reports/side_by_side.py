@@ -1,4 +1,4 @@
-"""Versions side by side: which is better at what, and what else would change with a switch."""
+"""Versions side by side: their metrics, and the differences that a switch would bring."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _SHOWN_ATTRIBUTES = (
     ("levels", "levels"),
     ("minimum", "minimum"),
     ("maximum", "maximum"),
-    ("aliases", "other names"),
+    ("aliases", "aliases"),
     ("normalise", "normalised by"),
-    ("max_length", "longest text"),
-    ("missing", "read as empty"),
-    ("signs", "signs left out"),
+    ("max_length", "maximum length"),
+    ("missing", "words for a missing value"),
+    ("signs", "ignored signs"),
 )
 
 
@@ -34,8 +34,8 @@ _SHOWN_ATTRIBUTES = (
 class MetricRow:
     """One metric of several versions.
 
-    values : one per version, None where it was not reported.
-    best : positions of the best value, when more than one version reports it and they differ.
+    values : one per version; None where the version does not report the metric.
+    best : positions of the best value; empty unless several versions report the metric and differ.
     """
 
     name: str
@@ -46,20 +46,20 @@ class MetricRow:
 
     @property
     def difference(self) -> float | None:
-        """Last minus first, for two versions."""
+        """The last version's value minus the first one's."""
         first, last = self.values[0], self.values[-1]
         return None if first is None or last is None else last - first
 
     @property
     def improves(self) -> bool | None:
-        """Whether the last is better than the first; None when equal or unknown."""
+        """Whether the last version is better than the first; None when equal or unknown."""
         change = self.difference
         return None if not change else (change < 0) == self.smaller_is_better
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something that is not the same in two versions."""
+    """A difference between two versions."""
 
     name: str
     what: str
@@ -69,7 +69,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """What changes when `after` takes over from `before` (None: nothing answers now)."""
+    """The differences between the active version `before` (None: no version is active) and `after`."""
 
     before: ModelVersion | None
     after: ModelVersion
@@ -80,13 +80,13 @@ class Switch:
 
 
 def declaration(model: RegisteredModel) -> ModelDeclaration | ModelProvider | None:
-    """The catalogue's file on `model`, or what an application above says of it; None when it is declared no
-    longer."""
+    """Returns the model's declaration in the catalogue or its provider; None when its declaration was
+    removed."""
     return catalogue.get(model.name) if model.name in catalogue.names() else providers.find(model.name)
 
 
 def primary_metric(model: RegisteredModel) -> str | None:
-    """The metric that decides, of the active version where versions differ in it."""
+    """Returns the primary metric of a model; for a provider's model, that of its active version."""
     declared = declaration(model)
     if isinstance(declared, ModelProvider):
         active = model.active_version
@@ -95,33 +95,33 @@ def primary_metric(model: RegisteredModel) -> str | None:
 
 
 def metric_rows(model: RegisteredModel, columns: Sequence[Metrics]) -> list[MetricRow]:
-    """The metrics of several versions as rows, in the declared order, the primary one first."""
+    """Returns the metrics of several versions as rows, in the declared order, the primary metric first."""
     declared = declaration(model)
     primary = primary_metric(model) or ""
     names = list(declared.metrics) if declared else []
     names += sorted({name for column in columns for name in column} - set(names))
-    names.sort(key=lambda name: name != primary)  # stable: only the primary one moves
+    names.sort(key=lambda name: name != primary)  # a stable sort: only the primary metric moves
     rows = []
     for name in names:
         values = tuple(column.get(name) for column in columns)
         known = [value for value in values if value is not None]
         if not known:
             continue
-        down = name in SMALLER_IS_BETTER or (
+        smaller_is_better = name in SMALLER_IS_BETTER or (
             isinstance(declared, ModelProvider) and name in declared.smaller_is_better
         )
-        top = min(known) if down else max(known)
+        top = min(known) if smaller_is_better else max(known)
         differ = len(known) > 1 and min(known) != max(known)
         best = frozenset(at for at, value in enumerate(values) if differ and value == top)
-        rows.append(MetricRow(name, values, best, down, name == primary))
+        rows.append(MetricRow(name, values, best, smaller_is_better, name == primary))
     return rows
 
 
 def switch(before: ModelVersion | None, after: ModelVersion) -> Switch:
-    """What going from `before` to `after` would change.
+    """Returns the differences that a switch from `before` to `after` would bring.
 
-    Where `after` was judged against this very `before`, both metrics come from the same hold-out; else each
-    version's are from its own, and `same_holdout` says so.
+    If the gate of `after` compared it with `before`, both metrics come from one hold-out. Otherwise each
+    version's metrics come from its own hold-out, and `same_holdout` is False.
     """
     if before is None:
         metrics = metric_rows(after.registered_model, [{}, after.metrics])
@@ -139,14 +139,14 @@ def switch(before: ModelVersion | None, after: ModelVersion) -> Switch:
 
 
 def schema_changes(before: DatasetSchema, after: DatasetSchema) -> list[Change]:
-    """Columns added, removed and changed; the target is compared as well."""
+    """Returns the columns that were added, removed or changed, the target included."""
     old = {column.name: column for column in (*before.columns, before.target)}
     new = {column.name: column for column in (*after.columns, after.target)}
-    found = [Change(name, "removed", described(old[name]), "") for name in old if name not in new]
-    found += [Change(name, "added", "", described(new[name])) for name in new if name not in old]
+    changes = [Change(name, "removed", described(old[name]), "") for name in old if name not in new]
+    changes += [Change(name, "added", "", described(new[name])) for name in new if name not in old]
     for name in old.keys() & new.keys():
-        found += _column_changes(old[name], new[name])
-    return sorted(found, key=lambda change: (change.what not in ("added", "removed"), change.name))
+        changes += _column_changes(old[name], new[name])
+    return sorted(changes, key=lambda change: (change.what not in ("added", "removed"), change.name))
 
 
 def _column_changes(before: Column, after: Column) -> list[Change]:
@@ -158,7 +158,7 @@ def _column_changes(before: Column, after: Column) -> list[Change]:
 
 
 def mapping_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """Entries that differ, such as versions of libraries."""
+    """Returns the entries that differ, such as versions of libraries."""
     names = sorted(before.keys() | after.keys())
     return [
         Change(name, "changed", plain(before.get(name, "")), plain(after.get(name, "")))
@@ -168,40 +168,41 @@ def mapping_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
 
 
 def lineage_changes(before: ModelVersion, after: ModelVersion) -> list[Change]:
-    """What made them, where it differs: rows, split, settings, code, libraries, people."""
+    """Returns the differences in lineage: rows, split, parameters, code, libraries, users."""
     old, new = _lineage(before), _lineage(after)
     return mapping_changes(old, new) + mapping_changes(before.libraries, after.libraries)
 
 
 def chosen(version: ModelVersion) -> dict[str, Any]:
-    """The hyper-parameters a search chose, without the search's own record; empty for the declared ones."""
+    """Returns the hyper-parameters that a search chose, without the record of its trials; empty: the declared
+    ones."""
     settings: dict[str, Any] = version.parameters.get("chosen", version.parameters)
     return settings
 
 
 def _lineage(version: ModelVersion) -> dict[str, Any]:
-    found, settings = version.lineage, chosen(version)
+    lineage, settings = version.lineage, chosen(version)
     return {
-        "artifact": found["artifact_sha256"],
-        "code version": found["code_version"],
-        "dataset": found["dataset_sha256"],
-        "dataset rows": found["dataset_rows"],
+        "artifact": lineage["artifact_sha256"],
+        "code version": lineage["code_version"],
+        "dataset": lineage["dataset_sha256"],
+        "dataset rows": lineage["dataset_rows"],
         "engine": version.engine,
         "hold-out rows": version.holdout_rows,
         "parameters": json.dumps(settings, sort_keys=True) if settings else "as declared",
-        "schema": found["schema_sha256"],
-        "seed": found["seed"],
+        "schema": lineage["schema_sha256"],
+        "seed": lineage["seed"],
         "source of the rows": version.dataset.source,
         "threshold": version.threshold,
-        "trained at": found["trained_at"].isoformat(timespec="seconds"),
-        "trained by": found["trained_by"] or "the service",
+        "trained at": lineage["trained_at"].isoformat(timespec="seconds"),
+        "trained by": lineage["trained_by"] or "the service",
         "training rows": version.train_rows,
-        "training run": found["training_run"],
+        "training run": lineage["training_run"],
     }
 
 
 def described(column: Column) -> str:
-    """A column in a few words."""
+    """Returns a short description of a column."""
     words: list[str] = [column.type]
     if column.unit:
         words.append(f"in {column.unit}")
@@ -216,7 +217,7 @@ def described(column: Column) -> str:
 
 
 def bounds(column: Column) -> str:
-    """The declared limits of a number, in words; empty without any."""
+    """Returns the declared bounds of a number as text; empty without bounds."""
     if column.minimum is not None and column.maximum is not None:
         return f"{plain(column.minimum)} to {plain(column.maximum)}"
     if column.minimum is not None:
@@ -224,8 +225,8 @@ def bounds(column: Column) -> str:
     return f"at most {plain(column.maximum)}" if column.maximum is not None else ""
 
 
-def seen(column: Column) -> str:
-    """What the training data held in a column, in words."""
+def training_range(column: Column) -> str:
+    """Returns the range or the number of levels that the training data held in a column, as text."""
     if column.seen is None:
         return ""
     held = asdict(column.seen)
@@ -236,7 +237,7 @@ def seen(column: Column) -> str:
 
 
 def plain(value: object) -> str:
-    """A value as people write it."""
+    """Returns a value as text for people."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (tuple, list)):

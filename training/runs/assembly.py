@@ -1,4 +1,5 @@
-"""The rows a run trains on: its upload or its source alone, or appended to the active version's."""
+"""Assembly of the rows that a run trains on: its upload or source alone, or appended to the active
+version's."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from training import artifacts
 from training.models import Dataset, ModelVersion, TrainingRun
 from training.runs import row_sources
 from training.runs import uploads as dataset_services
-from training.runs.requests import ASK_AGAIN, all_known
+from training.runs.requests import REPEAT_HINT, all_known_message
 from vigia_ml.fitting import parquet
 from vigia_ml.notes import Note
 from vigia_ml.schema import DatasetSchema
@@ -21,9 +22,9 @@ from vigia_ml.schema import DatasetSchema
 
 @dataclass(frozen=True)
 class Assembled:
-    """What a run trains on.
+    """The dataset that a run trains on.
 
-    nothing_new : every row of the request is in the active version's dataset already.
+    nothing_new : the active version's dataset already holds every row of the request.
     """
 
     dataset: Dataset
@@ -32,11 +33,12 @@ class Assembled:
 
 
 def assemble(run: TrainingRun, schema: DatasetSchema, active: ModelVersion | None) -> Assembled:
-    """The rows of a run; rows that the active version's dataset holds already are appended only by `repeat`.
+    """Returns the rows of a run; rows that the active version's dataset already holds need `repeat` to be
+    appended.
 
     Raises
     ------
-    AlreadyTrained : all rows of an appended source are there already.
+    AlreadyTrained : the active version's dataset already holds all rows of an appended source.
     """
     upload = run.upload if run.upload is not None else _collected(run, schema)
     if active is None:
@@ -44,18 +46,18 @@ def assemble(run: TrainingRun, schema: DatasetSchema, active: ModelVersion | Non
     if run.source is None:
         return _with_upload(run, schema, active, upload)
     known = _known(active.dataset, upload)
-    said = f"{known:,} of the {upload.rows:,} rows are in the dataset of version {active.number} already"
+    overlap = f"{known:,} of the {upload.rows:,} rows are already in the dataset of version {active.number}"
     if run.mode == TrainingRun.Mode.REPLACE:
-        note = Note("rows_in_dataset", "info", said)
+        note = Note("rows_in_dataset", "info", overlap)
         dataset = _joined(run, schema, [upload])
         return Assembled(dataset, (note,) if known else (), nothing_new=known == upload.rows)
     if known == upload.rows and not run.repeat:
-        raise AlreadyTrained(all_known(upload.rows, active))
+        raise AlreadyTrained(all_known_message(upload.rows, active))
     parts = [active.dataset, upload]
     if not known:
         return Assembled(_joined(run, schema, parts))
-    how = "were added again, so they count twice" if run.repeat else f"were left out ({ASK_AGAIN})"
-    note = Note("rows_in_dataset", "warning" if run.repeat else "info", f"{said} and {how}")
+    handling = "were added again, so they count twice" if run.repeat else f"were left out ({REPEAT_HINT})"
+    note = Note("rows_in_dataset", "warning" if run.repeat else "info", f"{overlap} and {handling}")
     dataset = _joined(run, schema, parts, once=not run.repeat)
     return Assembled(dataset, (note,), nothing_new=known == upload.rows)
 
@@ -64,26 +66,26 @@ def _with_upload(run: TrainingRun, schema: DatasetSchema, active: ModelVersion, 
     if not active.dataset.holds(upload):
         parts = [active.dataset, upload] if run.mode == TrainingRun.Mode.APPEND else [upload]
         return Assembled(_joined(run, schema, parts))
-    said = f"all {upload.rows:,} rows are in the dataset of version {active.number} already"
+    overlap = f"all {upload.rows:,} rows are already in the dataset of version {active.number}"
     if run.mode == TrainingRun.Mode.REPLACE:
-        note = Note("rows_in_dataset", "info", said)
+        note = Note("rows_in_dataset", "info", overlap)
         return Assembled(_joined(run, schema, [upload]), (note,), nothing_new=True)
     if run.repeat:
-        note = Note("rows_in_dataset", "warning", f"{said} and were added again, so they count twice")
+        note = Note("rows_in_dataset", "warning", f"{overlap} and were added again, so they count twice")
         return Assembled(_joined(run, schema, [active.dataset, upload]), (note,), nothing_new=True)
-    note = Note("rows_in_dataset", "info", f"{said} and were not added ({ASK_AGAIN})")
+    note = Note("rows_in_dataset", "info", f"{overlap} and were not added ({REPEAT_HINT})")
     return Assembled(_joined(run, schema, [active.dataset]), (note,), nothing_new=True)
 
 
 def _known(dataset: Dataset, collected: Dataset) -> int:
-    """How many rows were taken from predictions whose rows a dataset holds."""
+    """Returns the number of collected rows whose prediction a dataset already holds."""
     with _files([dataset, collected]) as (first, second):
         held = set(parquet.predictions(first).to_pylist())
         return sum(each in held for each in parquet.predictions(second).to_pylist())
 
 
 def _joined(run: TrainingRun, schema: DatasetSchema, parts: list[Dataset], *, once: bool = False) -> Dataset:
-    """The parts as one dataset under `schema`; see `vigia_ml.fitting.parquet.join`."""
+    """Joins the parts into one dataset under `schema`; see `vigia_ml.fitting.parquet.join`."""
     if len(parts) == 1 and parts[0].schema_sha256 == schema.sha256:
         return parts[0]
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory, _files(parts) as paths:
@@ -97,14 +99,14 @@ def _joined(run: TrainingRun, schema: DatasetSchema, parts: list[Dataset], *, on
 
 
 def _collected(run: TrainingRun, schema: DatasetSchema) -> Dataset:
-    """The rows of the run's source, as a dataset; see `training.runs.row_sources`."""
+    """Collects the rows of the run's source into a dataset; see `training.runs.row_sources`."""
     assert run.source is not None
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
         path = Path(directory) / "collected.parquet"
         written = row_sources.collect(run.registered_model, schema, run.source, path)
-        said = " ".join(f"{name} {value}" for name, value in run.source.items())
+        description = " ".join(f"{name} {value}" for name, value in run.source.items())
         return dataset_services.register(
-            run.registered_model, written, schema.sha256, source=said, by=run.requested_by
+            run.registered_model, written, schema.sha256, source=description, by=run.requested_by
         )
 
 

@@ -1,4 +1,4 @@
-"""What is said of a version when it is trained: its evaluation, and the gate's verdict."""
+"""Evaluation of a newly trained version on its hold-out, and the gate's verdict."""
 
 from __future__ import annotations
 
@@ -28,12 +28,15 @@ from vigia_ml.schema.row_decoder import CompiledSchema
 
 @dataclass(frozen=True)
 class Judgement:
-    """evaluation : as it is stored with the version. answers : of the pipeline to its hold-out.
-    asked : the check of `training.registry.answers_check`. latency : None where it does not answer.
-    reference : see `vigia_ml.reference_profile`."""
+    """The evaluation of a candidate.
+
+    evaluation : JSON stored with the version. answers_check : result of `training.registry.answers_check`.
+    latency : None when the candidate does not answer. answers : the pipeline's answers on the hold-out.
+    reference : see `vigia_ml.reference_profile`.
+    """
 
     evaluation: dict[str, Any]
-    asked: Check
+    answers_check: Check
     latency: Latency | None
     answers: Answers
     reference: Profile
@@ -46,31 +49,31 @@ def judge(
     choice: Choice,
     artifact: bytes,
 ) -> Judgement:
-    """A fitted pipeline on its hold-out, and the speed of the engine that will serve it.
+    """Evaluates a fitted pipeline on its hold-out and measures the engine that will serve it.
 
     Parameters
     ----------
-    artifact : what scikit-learn's engine will be loaded from.
+    artifact : the bytes from which scikit-learn's engine is loaded.
     """
     engine = load(choice.engine, choice.compiled or artifact, fitted.schema)
     quick = AskedByFrame(engine, fitted.schema) if isinstance(engine, MatrixEngine) else None
     judged = Judged(fitted.pipeline, fitted.schema.names, declared.threshold, quick)
     held = hold_out(declared, fitted.held_features, fitted.held_target)
     answers = judged.answers(declared.task, held.features, held.truth)
-    asked = _asked(model, fitted, engine, answers)
-    latency = measure(engine, rows_of(fitted.schema, fitted.held_features)) if asked.passed else None
-    found = judging.evaluated(held, judged, answers) | {
+    check = _check_answers(model, fitted, engine, answers)
+    latency = measure(engine, rows_of(fitted.schema, fitted.held_features)) if check.passed else None
+    report = judging.evaluated(held, judged, answers) | {
         "latency": latency.to_json() if latency else None,
         "prior": fitted.prior,
         "split": split_of(declared, fitted.by_row_from),
         "duplicates_dropped": fitted.duplicates_dropped,
     }
     reference = profile(fitted.schema, fitted.train_features, answers)
-    return Judgement(found, asked, latency, answers, reference)
+    return Judgement(report, check, latency, answers, reference)
 
 
-def _asked(model: RegisteredModel, fitted: fitting.Fitted, engine: Engine, answers: Answers) -> Check:
-    """The candidate asked about the first, the middle and the last row of its hold-out."""
+def _check_answers(model: RegisteredModel, fitted: fitting.Fitted, engine: Engine, answers: Answers) -> Check:
+    """Checks the candidate's answers to the first, the middle and the last row of its hold-out."""
     last = fitted.holdout_rows - 1
     places = sorted({0, last // 2, last})
     schema = DatasetSchema.from_json(fitted.schema.to_json())  # as a web process reads it
@@ -90,18 +93,21 @@ def _asked(model: RegisteredModel, fitted: fitting.Fitted, engine: Engine, answe
 
 
 def _expected(answers: Answers, place: int) -> tuple[tuple[object, ...], float]:
-    """(labels, probability or number) to one row of the hold-out; several labels where the last digit of a
-    probability decides between them."""
+    """Returns (labels, probability or number) for one row of the hold-out.
+
+    There are several labels when the last digit of a probability decides between them.
+    """
     if answers.predicted is not None:
         return (), float(answers.predicted[place])
     assert answers.probability is not None
-    shares, close = answers.probability[place], answers_check.TOLERANCE
+    probabilities, tolerance = answers.probability[place], answers_check.TOLERANCE
     if answers.task == "binary":
-        ahead = float(shares[1]) - answers.threshold
-        labels = answers.classes if abs(ahead) < close else (answers.classes[int(ahead >= 0)],)
-        return labels, float(shares[1])
-    most = float(shares.max())
-    return tuple(c for c, share in zip(answers.classes, shares, strict=True) if share > most - close), most
+        margin = float(probabilities[1]) - answers.threshold
+        labels = answers.classes if abs(margin) < tolerance else (answers.classes[int(margin >= 0)],)
+        return labels, float(probabilities[1])
+    largest = float(probabilities.max())
+    by_class = zip(answers.classes, probabilities, strict=True)
+    return tuple(label for label, value in by_class if value > largest - tolerance), largest
 
 
 def hold_out(declared: ModelDeclaration, features: Any, target: Any) -> HoldOut:
@@ -112,7 +118,7 @@ def hold_out(declared: ModelDeclaration, features: Any, target: Any) -> HoldOut:
 
 
 def split_of(declared: ModelDeclaration, by_row_from: int | None) -> dict[str, Any]:
-    """What decided which rows were held out; kept, because a declaration may change."""
+    """Returns the settings that chose the hold-out; stored, because a declaration may change."""
     return {
         "seed": declared.seed,
         "share": declared.holdout,
@@ -122,11 +128,11 @@ def split_of(declared: ModelDeclaration, by_row_from: int | None) -> dict[str, A
     }
 
 
-def split_then(version: ModelVersion, declared: ModelDeclaration) -> dict[str, Any]:
-    """`split_of` a version's run.
+def stored_split(version: ModelVersion, declared: ModelDeclaration) -> dict[str, Any]:
+    """Returns the split settings of a version's run, as `split_of` returned them.
 
-    A version from before splits were stored has its seed, and the declared share. Whether repeated rows were
-    dropped is told by the rows it has: dropping was the default then.
+    A version older than stored splits has its seed and the declared share. Its number of rows shows whether
+    repeated rows were dropped: dropping was the default then.
     """
     stored = (version.evaluation or {}).get("split")
     if stored is None:
@@ -142,29 +148,29 @@ def verdict(
     judgement: Judgement,
     active: ModelVersion | None,
 ) -> dict[str, Any]:
-    """The gate's verdict, the active version being judged on the candidate's own hold-out."""
+    """Returns the gate's verdict; the active version is evaluated on the candidate's own hold-out."""
     gate = declared.gate
-    checks = [judgement.asked, gating.engine_check(gate, choice)]
+    checks = [judgement.answers_check, gating.engine_check(gate, choice)]
     if judgement.latency is not None:
         checks.append(gating.latency_check(gate, judgement.latency))
-    theirs: dict[str, float] | None = None
+    active_metrics: dict[str, float] | None = None
     if active is not None:
         try:
             answers = _answers_of(active, declared, fitted)
-            theirs = evaluation.metrics_of(answers)
+            active_metrics = evaluation.metrics_of(answers)
         except (ArtifactError, KeyError, ValueError) as error:
-            said = f"cannot be compared with the active {active}: {error}"
-            checks.append(Check("comparable", 0.0, 1.0, False, said))
+            message = f"the candidate cannot be compared with the active {active}: {error}"
+            checks.append(Check("comparable", 0.0, 1.0, False, message))
         else:
             features, primary = fitted.held_features, declared.primary_metric
-            checks.append(gating.active_check(primary, theirs[primary], fitted.baseline[primary]))
+            checks.append(gating.active_check(primary, active_metrics[primary], fitted.baseline[primary]))
             checks += gating.slice_checks(gate, primary, features, judgement.answers, answers)
-    found = evaluation.check_gate(
-        gate, declared.primary_metric, fitted.metrics, fitted.baseline, theirs, checks
+    result = evaluation.check_gate(
+        gate, declared.primary_metric, fitted.metrics, fitted.baseline, active_metrics, checks
     )
     if active is not None:
-        found |= {"compared_with": active.number, "active_metrics": theirs}
-    return found
+        result |= {"compared_with": active.number, "active_metrics": active_metrics}
+    return result
 
 
 def _answers_of(active: ModelVersion, declared: ModelDeclaration, fitted: fitting.Fitted) -> Answers:

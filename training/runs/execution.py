@@ -1,4 +1,4 @@
-"""What a training run does: rows, fit, engine, gate, and one transaction that makes the version."""
+"""Execution of a training run: rows, fit, engine, gate, and one transaction that creates the version."""
 
 from __future__ import annotations
 
@@ -38,39 +38,38 @@ Status = TrainingRun.Status
 
 
 class ActiveChanged(Exception):
-    """Another version was activated while this one was being compared with the active one."""
+    """Another version was activated while this version was compared with the active one."""
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """What a run has made, with its bytes in the store."""
+    """The result of a run whose bytes are in the store."""
 
-    made: BuildResult
+    result: BuildResult
     artifact: artifacts.Stored
     compiled: artifacts.Stored | None
 
     @classmethod
-    def of(cls, made: BuildResult) -> _Stored:
-        compiled = artifacts.store(made.compiled) if made.compiled is not None else None
-        return cls(made, artifacts.store(made.artifact), compiled)
+    def of(cls, result: BuildResult) -> _Stored:
+        compiled = artifacts.store(result.compiled) if result.compiled is not None else None
+        return cls(result, artifacts.store(result.artifact), compiled)
 
     def ensure(self) -> None:
-        """Under `activation.lock_bytes`: what is stored is there, though a version of the same bytes was
-        pruned meanwhile."""
-        artifacts.ensure(self.artifact, self.made.artifact)
-        if self.compiled is not None and self.made.compiled is not None:
-            artifacts.ensure(self.compiled, self.made.compiled)
+        """Stores bytes again that a concurrent pruning removed; the caller holds `activation.lock_bytes`."""
+        artifacts.ensure(self.artifact, self.result.artifact)
+        if self.compiled is not None and self.result.compiled is not None:
+            artifacts.ensure(self.compiled, self.result.compiled)
 
 
 def train(lease: Lease) -> None:
-    """Executes a claimed run to its version; see `training.jobs.leases.Work`."""
+    """Executes a claimed run and creates its version; see `training.jobs.leases.Work`."""
     related = ("registered_model", "upload", "requested_by")
     run = TrainingRun.objects.select_related(*related).get(pk=lease.job_id)
-    maker = providers.find(run.registered_model.name)
-    if maker is not None:
+    provider = providers.find(run.registered_model.name)
+    if provider is not None:
         with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
-            made = providers.build_of(maker)(run, lease.report, Path(directory))
-        _store_and_finish(lease, run, made, run.registered_model.active_version)
+            result = providers.build_of(provider)(run, lease.report, Path(directory))
+        _store_and_finish(lease, run, result, run.registered_model.active_version)
         return
     declared = catalogue.get(run.registered_model.name)
     finished = False
@@ -82,7 +81,7 @@ def train(lease: Lease) -> None:
 def _fit(
     lease: Lease, run: TrainingRun, declared: ModelDeclaration, active: ModelVersion | None
 ) -> BuildResult:
-    """A model of rows: collected, fitted, compiled, judged."""
+    """Collects the rows, fits the declared pipeline, compiles and evaluates it."""
     lease.report("collecting rows", 5)
     assembled = assembly.assemble(run, declared.schema, active)
     dataset = assembled.dataset
@@ -128,15 +127,20 @@ def _fit(
     )
 
 
-def _store_and_finish(lease: Lease, run: TrainingRun, made: BuildResult, active: ModelVersion | None) -> bool:
-    """Stores, compares and finishes; False when an append must start anew, because another run's rows became
-    the active version's meanwhile and would be lost."""
+def _store_and_finish(
+    lease: Lease, run: TrainingRun, result: BuildResult, active: ModelVersion | None
+) -> bool:
+    """Stores the result, compares it with the active version and finishes the run.
+
+    Returns False when an append must start again: another run's rows became the active version's meanwhile
+    and would be lost.
+    """
     lease.report("storing", 88)
-    stored = _Stored.of(made)
+    stored = _Stored.of(result)
     base = active.dataset_id if active else None
     while True:
         lease.report("comparing with the active version", 90)
-        gate = made.verdict(active)
+        gate = result.verdict(active)
         try:
             leases.retry_on_disconnect(partial(_finish, lease, run, stored, gate, active))
         except ActiveChanged:
@@ -160,12 +164,12 @@ def _finish(
     gate: dict[str, Any],
     compared: ModelVersion | None,
 ) -> None:
-    """Version, its possible activation and the end of the run, in one transaction."""
-    made, artifact, compiled = stored.made, stored.artifact, stored.compiled
+    """Creates the version, activates it if the policy says so, and ends the run, in one transaction."""
+    result, artifact, compiled = stored.result, stored.artifact, stored.compiled
     with transaction.atomic():
         model = RegisteredModel.objects.select_for_update(no_key=True).get(pk=run.registered_model_id)
         held = lease.held().select_for_update()
-        if not held:  # evaluates, and so locks
+        if not held:  # evaluates the queryset and so locks the row
             raise LeaseLost
         active = model.active_version
         if active != compared:
@@ -177,52 +181,53 @@ def _finish(
             registered_model=model,
             number=(last or 0) + 1,
             run=run,
-            dataset=made.dataset,
-            metrics=dict(made.metrics),
-            baseline=dict(made.baseline),
+            dataset=result.dataset,
+            metrics=dict(result.metrics),
+            baseline=dict(result.baseline),
             gate=gate,
-            evaluation=made.evaluation,
-            parameters=made.parameters,
-            threshold=made.threshold,
-            schema=made.schema.to_json(),
-            schema_sha256=made.schema.sha256,
-            train_rows=made.train_rows,
-            holdout_rows=made.holdout_rows,
-            engine=made.engine,
-            engine_reason=made.engine_reason,
+            evaluation=result.evaluation,
+            parameters=result.parameters,
+            threshold=result.threshold,
+            schema=result.schema.to_json(),
+            schema_sha256=result.schema.sha256,
+            train_rows=result.train_rows,
+            holdout_rows=result.holdout_rows,
+            engine=result.engine,
+            engine_reason=result.engine_reason,
             artifact_sha256=artifact.sha256,
             artifact_hmac=artifact.hmac,
             artifact_size=artifact.size,
             compiled_sha256=compiled.sha256 if compiled else "",
             compiled_hmac=compiled.hmac if compiled else "",
             compiled_size=compiled.size if compiled else None,
-            parity=made.parity,
+            parity=result.parity,
             libraries=artifacts.libraries(),
-            seed=made.seed,
-            code_version=version.code_version(made.source_sha256),
+            seed=result.seed,
+            code_version=version.code_version(result.source_sha256),
             created_by=run.requested_by,
         )
-        if made.reference is not None:
-            ReferenceProfile.objects.create(version=created, bins=made.reference.to_json())
-        waits = _activate_by_policy(model, created, run, held_back=_held_back(run, made, created, active))
+        if result.reference is not None:
+            ReferenceProfile.objects.create(version=created, bins=result.reference.to_json())
+        remark = _activate_by_policy(model, created, run, held_back=_held_back(run, result, created, active))
         held.update(
             status=Status.SUCCEEDED,
-            dataset=made.dataset,
-            stage=f"finished; {waits}" if waits else "finished",
-            notes=[note.to_json() for note in (*made.notes, *notes.of_gate(gate))],
+            dataset=result.dataset,
+            stage=f"finished; {remark}" if remark else "finished",
+            notes=[note.to_json() for note in (*result.notes, *notes.of_gate(gate))],
             percent=100,
             finished_at=timezone.now(),
         )
 
 
 def _held_back(
-    run: TrainingRun, made: BuildResult, created: ModelVersion, active: ModelVersion | None
+    run: TrainingRun, result: BuildResult, created: ModelVersion, active: ModelVersion | None
 ) -> str:
-    """Why `if_better` makes no new active version of it; empty where nothing speaks against it.
+    """Returns the reason why policy `if_better` must not activate the version; empty when there is none.
 
-    Without new rows, another file, other libraries or a search it can be no better than the active version.
+    Without new rows, other code, other libraries or a search the version cannot be better than the active
+    one.
     """
-    if active is None or not made.nothing_new or run.search is not None:
+    if active is None or not result.nothing_new or run.search is not None:
         return ""
     if (created.code_version, created.libraries) != (active.code_version, active.libraries):
         return ""
@@ -230,28 +235,29 @@ def _held_back(
 
 
 def _activate_by_policy(
-    model: RegisteredModel, made: ModelVersion, run: TrainingRun, *, held_back: str
+    model: RegisteredModel, version: ModelVersion, run: TrainingRun, *, held_back: str
 ) -> str:
-    """Activates what is to be activated without further ado; why it was not, where it would have been."""
-    passed = bool(made.gate["passed"])
+    """Activates the version if the request or the policy says so; returns the reason for not activating
+    it."""
+    passed = bool(version.gate["passed"])
     policy = model.policy
     by_request = bool(run.activation_reason) and passed
     by_policy = policy == RegisteredModel.Policy.ALWAYS or (
         policy == RegisteredModel.Policy.IF_BETTER and passed
     )
-    if not (by_request or by_policy) or answers_check.cannot_answer(made):
-        return "" if passed else "its gate is not passed"
+    if not (by_request or by_policy) or answers_check.cannot_answer(version):
+        return "" if passed else "the version did not pass its gate"
     if held_back and not by_request and policy == RegisteredModel.Policy.IF_BETTER:
         return held_back
-    made.registered_model = model  # locked, as it is now
-    if permissions.needs_another(made, run.requested_by):
-        return "waits for a second person to activate it"
+    version.registered_model = model  # the locked row
+    if permissions.needs_another(version, run.requested_by):
+        return "waits for a second approver to activate it"
     if by_request:
-        activation.activate(made, by=run.requested_by, reason=run.activation_reason)
+        activation.activate(version, by=run.requested_by, reason=run.activation_reason)
         return ""
-    checks = sorted(made.gate["checks"], key=lambda check: not check.get("warning"))
+    checks = sorted(version.gate["checks"], key=lambda check: not check.get("warning"))
     reason = f"policy {policy}: " + "; ".join(check["message"] for check in checks)
     activation.activate(
-        made, by=run.requested_by, reason=reason, override=not passed, kind=Activation.Kind.POLICY
+        version, by=run.requested_by, reason=reason, override=not passed, kind=Activation.Kind.POLICY
     )
     return ""

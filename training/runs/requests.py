@@ -1,7 +1,7 @@
-"""Training runs as rows: requested, executed where somebody waits for it. The row is the truth.
+"""Requests for training runs. The row is the truth.
 
-What does the work is `training.runs.execution`, which needs pandas and scikit-learn; this module does
-not, so that web processes start quickly and stay small until they load a model.
+`training.runs.execution` does the work and needs pandas and scikit-learn. This module imports neither, so
+that web processes start quickly and stay small until they load a model.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from training.runs import row_sources
 Status = TrainingRun.Status
 
 MOST_TRIALS: Final = 1_000
-"""Settings that one search may try."""
-ASK_AGAIN: Final = "repeat=true adds them again"
+"""Largest number of combinations of hyper-parameters that one search may try."""
+REPEAT_HINT: Final = "repeat=true adds them again"
 
 
 def request(
@@ -34,19 +34,20 @@ def request(
     search: dict[str, Any] | None = None,
     repeat: bool = False,
 ) -> TrainingRun:
-    """A queued run. The caller enqueues it after the commit.
+    """Creates a queued run. The caller enqueues it after the commit.
 
     Parameters
     ----------
     upload : the rows that came with the request; None with a `source`.
-    source : where the rows are taken from when the run begins; see `training.runs.row_sources`.
-    search : a search for hyper-parameters instead of one fit; see `vigia_ml.fitting.hyperparameter_search`.
-    repeat : append rows although they are in the active version's dataset already.
+    source : the source from which the run takes its rows when it begins; see `training.runs.row_sources`.
+    search : settings of a hyper-parameter search (None: one fit); see
+        `vigia_ml.fitting.hyperparameter_search`.
+    repeat : append rows that the active version's dataset already holds.
 
     Raises
     ------
-    NotDeclared : this process knows no file that says how the model is trained.
-    NoSearchSpace : a search is asked for, and the catalogue's file declares no space.
+    NotDeclared : no file in the catalogue declares how the model is trained.
+    NoSearchSpace : the request has a search, and the declaration has no search space.
     """
     require_declared(model)
     if search is not None:
@@ -65,35 +66,37 @@ def request(
 
 
 def request_again(model: RegisteredModel, *, by: User | None, activation_reason: str = "") -> TrainingRun:
-    """A queued run for a request that brings no rows: on the active version's dataset, or from where the
-    application above takes them (`training.providers`). The caller enqueues it after the commit.
+    """Creates a queued run for a request without rows. The caller enqueues it after the commit.
+
+    The run trains on the active version's dataset, or on the source of the model's provider
+    (`training.providers`).
 
     Raises
     ------
     Conflict : no version is active, so there are no rows to train on again.
     """
-    maker = providers.find(model.name)
-    upload = None if maker is not None else active_rows(model)
+    provider = providers.find(model.name)
+    upload = None if provider is not None else active_rows(model)
     return request(
         model,
         upload,
         mode=TrainingRun.Mode.REPLACE,
         by=by,
         activation_reason=activation_reason,
-        source=None if maker is None else maker.source,
+        source=None if provider is None else provider.source,
     )
 
 
 def require_declared(model: RegisteredModel) -> None:
-    """Raise `NotDeclared` when nothing that this process has read says how the model is trained."""
+    """Raises `NotDeclared` when neither a provider nor the catalogue declares how the model is trained."""
     if providers.find(model.name) is None:
         catalogue.get(model.name)
 
 
 def require_new(model: RegisteredModel, source: dict[str, Any]) -> None:
-    """Raise `AlreadyTrained` when the active version's dataset holds every row the source has now.
+    """Raises `AlreadyTrained` when the active version's dataset holds every row of the source.
 
-    It is looked at again when the run begins, because the active version may be another one then.
+    The run checks again when it begins, because another version may be active then.
     """
     from vigia_ml.fitting import parquet
 
@@ -108,16 +111,16 @@ def require_new(model: RegisteredModel, source: dict[str, Any]) -> None:
             return
         rows += len(page)
     if rows:
-        raise AlreadyTrained(all_known(rows, active))
+        raise AlreadyTrained(all_known_message(rows, active))
 
 
-def all_known(rows: int, active: ModelVersion) -> str:
-    """The refusal of rows that the active version's dataset holds."""
-    return f"all {rows:,} rows are in the dataset of {active} already; {ASK_AGAIN}"
+def all_known_message(rows: int, active: ModelVersion) -> str:
+    """Returns the error message for rows that the active version's dataset already holds."""
+    return f"all {rows:,} rows are already in the dataset of {active}; {REPEAT_HINT}"
 
 
 def active_rows(model: RegisteredModel) -> Dataset:
-    """What the active version was trained on.
+    """Returns the dataset of the active version.
 
     Raises
     ------
@@ -126,23 +129,23 @@ def active_rows(model: RegisteredModel) -> Dataset:
     active = model.active_version
     if active is None:
         raise Conflict(
-            f"no version of {model.name} is active, so there are no rows to train on again",
+            f"no version of {model.name} is active, so there are no rows to train on again: send rows",
             code="no_active_version",
         )
     return active.dataset
 
 
 def can_search(model: RegisteredModel) -> bool:
-    """Whether the catalogue's file declares a space to search."""
+    """Returns whether the model's declaration has a search space."""
     return model.name in catalogue.names() and catalogue.get(model.name).search is not None
 
 
 def require_space(model: RegisteredModel) -> None:
-    """Raise `NoSearchSpace` when there is nothing to search."""
+    """Raises `NoSearchSpace` when the model's declaration has no search space."""
     if not can_search(model):
         raise NoSearchSpace(model.name)
 
 
 def execute(run_id: int) -> bool:
-    """Claims and executes a run in this process; False when it is not there to be claimed."""
+    """Claims and executes a run in this process; returns False when the run cannot be claimed."""
     return leases.execute(TrainingRun, run_id)

@@ -1,7 +1,7 @@
-"""Training rows that are not uploaded: they are taken from elsewhere when the run begins.
+"""Sources of training rows that are not uploaded; a run collects their rows when it begins.
 
-What knows such rows lies above this app (the log with its outcomes, say) and registers itself here, so that
-training need not know it.
+Applications above this one (such as the prediction log with its outcomes) register their sources here, so
+that training does not import them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Collect(Protocol):
 
     Raises
     ------
-    VigiaError, InvalidRows : in words; the run fails with them.
+    VigiaError, InvalidRows : the run fails with the error's message.
     """
 
     def __call__(
@@ -33,17 +33,17 @@ class Collect(Protocol):
 
 
 Check = Callable[[dict[str, Any]], dict[str, Any]]
-"""Takes a source as it was asked for, without ``from``, and returns it as it is stored: JSON, times in ISO
-8601. Raises `InvalidRows`."""
+"""Takes the parameters of a requested source, without ``from``, and returns them as they are stored: JSON,
+times in ISO 8601. Raises `InvalidRows`."""
 
 Predictions = Callable[[RegisteredModel, dict[str, Any]], Iterator[list[str]]]
-"""The ids of the logged predictions whose rows a stored source holds now, in pages."""
+"""Returns the ids of the logged predictions whose rows a stored source holds now, in pages."""
 
 _SOURCES: dict[str, tuple[str, str, str]] = {}
 
 
 def register(name: str, *, check: str, collect: str, predictions: str) -> None:
-    """Makes ``{"from": name, ...}`` a way to ask for a training run.
+    """Registers a source; a training request names it as ``{"from": name, ...}``.
 
     Parameters
     ----------
@@ -56,29 +56,30 @@ def names() -> list[str]:
     return sorted(_SOURCES)
 
 
-def checked(asked: dict[str, Any]) -> dict[str, Any]:
-    """A source as it is stored with a run.
+def checked(request: dict[str, Any]) -> dict[str, Any]:
+    """Returns a requested source as it is stored with a run.
 
     Raises
     ------
-    InvalidRows : it is none, or its parameters are wrong.
+    InvalidRows : the source is unknown, or its parameters are wrong.
     """
-    name = asked.get("from")
+    name = request.get("from")
     if not isinstance(name, str) or name not in _SOURCES:
-        fault = Fault("from", "not_a_level", "rows cannot be taken from there", allowed=tuple(names()))
+        message = f"from must name a source of rows: {', '.join(names())}"
+        fault = Fault("from", "not_a_level", message, allowed=tuple(names()))
         raise InvalidRows([fault], message=fault.message)
     check: Check = import_string(_SOURCES[name][0])
-    rest = {key: value for key, value in asked.items() if key != "from"}
-    return {"from": name} | check(rest)
+    parameters = {key: value for key, value in request.items() if key != "from"}
+    return {"from": name} | check(parameters)
 
 
 def collect(model: RegisteredModel, schema: DatasetSchema, source: dict[str, Any], path: Path) -> Written:
-    """The rows of a stored source, in a file at `path`; see `Collect`."""
-    found: Collect = import_string(_SOURCES[source["from"]][1])
-    return found(model, schema, source, path)
+    """Writes the rows of a stored source to a file at `path`; see `Collect`."""
+    function: Collect = import_string(_SOURCES[source["from"]][1])
+    return function(model, schema, source, path)
 
 
 def predictions(model: RegisteredModel, source: dict[str, Any]) -> Iterator[list[str]]:
-    """The ids of the predictions a stored source takes its rows from; see `Predictions`."""
-    found: Predictions = import_string(_SOURCES[source["from"]][2])
-    return found(model, source)
+    """Returns the ids of the predictions from which a stored source takes its rows; see `Predictions`."""
+    function: Predictions = import_string(_SOURCES[source["from"]][2])
+    return function(model, source)

@@ -1,4 +1,4 @@
-"""Rows that came by JSON or CSV -> a `Dataset` row and its Parquet file."""
+"""Stores uploaded rows (JSON or CSV) as a `Dataset` row and its Parquet file."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ Progress = Callable[[int], None]
 
 
 def declared_schema(model: RegisteredModel) -> DatasetSchema:
-    """The schema new training data of `model` must match: today's declaration."""
+    """Returns the schema that new training data of `model` must match: that of today's declaration."""
     return catalogue.get(model.name).schema
 
 
 def from_instances(model: RegisteredModel, rows: Iterable[object], *, by: User | None) -> Dataset:
-    """Training rows that came as decoded JSON objects; all of them or none.
+    """Stores training rows from decoded JSON objects; all of them or none.
 
     Raises
     ------
-    InvalidRows : with every fault.
+    InvalidRows : lists every fault.
     """
     from vigia_ml.fitting import parquet
 
@@ -53,54 +53,55 @@ def from_csv(
     *,
     by: User | None,
     source: str,
-    told: Told = Told(),  # noqa: B008 (frozen)
+    dialect: Told = Told(),  # noqa: B008 (frozen)
     skip_unlabelled: bool = False,
     refused: TextIO | None = None,
     progress: Progress = lambda rows: None,
-    say: Callable[[str], None] = lambda sentence: None,
+    notify: Callable[[str], None] = lambda message: None,
 ) -> Dataset:
-    """Training rows out of a CSV, streamed; a file with bad rows is refused whole.
+    """Streams training rows from a CSV into a dataset; one bad row rejects the file.
 
     Parameters
     ----------
     stream : binary and seekable.
-    source : for the dataset's row; how the file was read is added. told : how the CSV is written.
-    skip_unlabelled : whether rows without a target are left out.
-    refused : when given, bad rows are written there with their reasons and the good ones are kept.
-    say : called with a sentence about each thing in the file that is no row.
+    source : text for the dataset's row; the function appends how it read the file. dialect : the CSV's
+    dialect.
+    skip_unlabelled : leave out rows without a target.
+    refused : file that receives bad rows with their reasons; the good rows are then kept.
+    notify : called with a message about each part of the file that is not a row.
 
     Raises
     ------
-    InvalidRows : for a header that does not match, and for bad rows unless `refused` is given.
+    InvalidRows : the header does not match, or there are bad rows and no `refused`.
     """
     from vigia_ml.fitting.parquet import DatasetWriter
 
     schema = declared_schema(model)
-    reader = CsvReader(stream, schema, with_target=True, told=told, skip_unlabelled=skip_unlabelled)
-    counted = _Counted(csv.writer(refused) if refused is not None else None)
-    counted.begin(reader)
+    reader = CsvReader(stream, schema, with_target=True, told=dialect, skip_unlabelled=skip_unlabelled)
+    counts = _RowCounts(csv.writer(refused) if refused is not None else None)
+    counts.begin(reader)
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
         with DatasetWriter(Path(directory) / "rows.parquet", schema) as writer:
             for batch in reader.batches():
-                if counted.add(batch):
+                if counts.add(batch):
                     writer.write_columns(batch.columns, batch.keys)
-                progress(counted.rows)
-        for sentence in reader.passed_over:
-            say(sentence)
-        counted.check(skip_unlabelled=skip_unlabelled)
-        if counted.left_out:
-            say(f"{counted.left_out} left out")
+                progress(counts.rows)
+        for message in reader.passed_over:
+            notify(message)
+        counts.check(skip_unlabelled=skip_unlabelled)
+        if counts.left_out:
+            notify(f"{counts.left_out} left out")
         if not writer.rows:
             message = "the CSV holds a header and no rows"
-            if counted.rows:
-                message = "the CSV holds no row that could be used"
+            if counts.rows:
+                message = "the CSV holds no usable row"
             raise InvalidRows([Fault(None, "empty_file", message)], message=message)
-        read_as = f"{source} ({', '.join([reader.dialect.described, *counted.described])})"
+        read_as = f"{source} ({', '.join([reader.dialect.described, *counts.described])})"
         return register(model, writer.written(), schema.sha256, source=read_as, by=by)
 
 
-class _Counted:
-    """What became of the rows of a CSV so far."""
+class _RowCounts:
+    """Counts of the rows of a CSV: read, bad, without a target."""
 
     def __init__(self, refused: Writer | None) -> None:
         self.refused = refused
@@ -113,7 +114,7 @@ class _Counted:
             self.refused.writerow(["line", "reasons", *reader.header])
 
     def add(self, batch: Batch) -> bool:
-        """Counts a batch; whether its good rows are wanted still."""
+        """Counts a batch; returns whether its good rows are still needed."""
         self.rows += batch.seen_rows
         self.bad += len(batch.refused)
         self.unlabelled += batch.unlabelled
@@ -121,12 +122,12 @@ class _Counted:
             self.faults.extend(batch.faults[: REPORTED_FAULTS + 1])
         if self.refused is not None:
             for line, cells, reasons in batch.refused:
-                said = "; ".join(f"{fault.code}: {fault.message}" for fault in reasons)
-                self.refused.writerow([line, said, *cells])
+                text = "; ".join(f"{fault.code}: {fault.message}" for fault in reasons)
+                self.refused.writerow([line, text, *cells])
         return not self.bad or self.refused is not None
 
     def check(self, *, skip_unlabelled: bool) -> None:
-        """Raise `InvalidRows` for bad rows that nobody set aside."""
+        """Raises `InvalidRows` for bad rows when no file receives them."""
         unlabelled = f"{self.unlabelled:,} {'row' if self.unlabelled == 1 else 'rows'} without a target"
         if self.bad and self.refused is None:
             error = InvalidRows(self.faults, rows=self.rows, bad=self.bad, what="rows")
@@ -151,11 +152,11 @@ def register(
     by: User | None,
     parts: Iterable[Dataset] = (),
 ) -> Dataset:
-    """The dataset's row; the same rows twice are one dataset.
+    """Stores a dataset file and returns its row; equal rows are one dataset.
 
     Parameters
     ----------
-    schema_sha256 : of what the file's columns are. parts : the datasets it was joined from.
+    schema_sha256 : digest of the schema of the file's columns. parts : the datasets that were joined into it.
     """
     artifacts.store_dataset(written)
     held = {digest for part in parts for digest in (part.sha256, *part.parts)} - {written.sha256}

@@ -1,1 +1,1 @@
-"""What a process needs to answer: loaded engines, and which version answers whom."""
+"""Serving: the engines that a process has loaded, and the routing of clients to versions."""

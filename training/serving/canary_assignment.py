@@ -1,9 +1,9 @@
-"""Which clients a canary answers: a share of them, always the same ones.
+"""Assignment of clients to a canary: a fixed share of them.
 
-A client's bucket is the first 8 bytes of SHA-256 of ``<version id>:<client id>``, a number below 2**64; who
-is below ``share * 2**64`` is in. So who is in stays in while the percentage only grows, also when it is
-raised by ending one rollout and beginning another of the same version; and two versions draw their clients
-independently of each other.
+A client's bucket is the first 8 bytes of SHA-256 of ``<version id>:<client id>``, a number below 2**64; the
+canary answers clients whose bucket is below ``share * 2**64``. A client therefore stays with the canary while
+the percentage grows, also when a rollout ends and another of the same version begins. Two versions draw their
+clients independently.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ BUCKETS: Final = 2**64
 
 
 def bucket(version_id: int, client_id: int) -> int:
-    """0 to 2**64 - 1, uniformly spread."""
+    """Returns the client's bucket: 0 to 2**64 - 1, uniformly distributed."""
     return int.from_bytes(sha256(b"%d:%d" % (version_id, client_id)).digest()[:8])
 
 
 def threshold(percent: float) -> int:
-    """Buckets below it are in: 0 to 2**64, growing with `percent` (0 to 100)."""
+    """Returns the bound below which buckets belong to the canary: 0 to 2**64 for `percent` 0 to 100."""
     return min(BUCKETS, int(percent / 100 * BUCKETS))
 
 
 def is_in(version_id: int, client_id: int | None, below: int) -> bool:
-    """Whether the client is among those a canary of the version answers; nobody in particular never is.
+    """Returns whether a canary of the version answers the client; False without a client.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Versions made ready to answer, kept in this process.
+"""Cache of loaded versions in this process.
 
-A version never changes after it was trained, so what is kept cannot grow stale; which version answers is
-asked of the database for every request.
+A version never changes after its training, so a cached version cannot be stale. The database decides for
+every request which version answers.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 KEPT_VERSIONS = 32
 KEPT_BYTES = 256 * 2**20  # in memory, roughly
-LARGE_KEPT = 2  # of those that take more than half of it: the active one, and its canary or its successor
-# What a version takes in memory for each stored byte, as measured (docs/models.md): compressed trees unfold.
+LARGE_KEPT = 2  # versions larger than half of KEPT_BYTES: the active one, and its canary or its successor
+# Bytes in memory for each stored byte, as measured (docs/models.md): compressed trees unfold.
 UNFOLDED = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """All the inference path needs of one version."""
+    """One loaded version with all data that the inference path needs."""
 
     model_id: int
     model_name: str
@@ -54,21 +54,21 @@ _loading: dict[int, threading.Lock] = {}
 
 
 def served(model: RegisteredModel, number: int | None = None) -> Served:
-    """The active version of `model`, or version `number`, ready to answer.
+    """Returns the active version of `model`, or version `number`, loaded.
 
     Raises
     ------
-    NoActiveVersion, UnknownVersion : there is none.
-    ArtifactError : its bytes cannot be used. ArtifactPruned : they were removed on purpose.
+    NoActiveVersion, UnknownVersion : the version does not exist.
+    ArtifactError : its bytes cannot be used. ArtifactPruned : its artifact was pruned.
     """
     rows = model.versions.filter(status=ModelVersion.Status.ACTIVE)
     if number is not None:
         rows = model.versions.filter(number=number) if 0 < number < 2**31 else model.versions.none()
-    found: tuple[int, int | None] | None = rows.values_list("pk", "pruned__pk").first()
-    if found is None:
+    row: tuple[int, int | None] | None = rows.values_list("pk", "pruned__pk").first()
+    if row is None:
         raise NoActiveVersion(model.name) if number is None else UnknownVersion(model.name, number)
-    version_id, pruned = found
-    if pruned is not None:  # what this process still holds in memory does not count
+    version_id, pruned = row
+    if pruned is not None:  # a pruned version does not answer, even from this process's memory
         raise ArtifactPruned(f"{model.name} {number}")
     return ready(version_id)
 
@@ -76,85 +76,86 @@ def served(model: RegisteredModel, number: int | None = None) -> Served:
 def served_to(
     model: RegisteredModel, number: int | None, client_id: int | None, generation: int
 ) -> tuple[Served, RoutedVersion]:
-    """What answers this client: version `number`, or the active one or its canary; and what it is named as.
+    """Returns the version that answers this client (version `number`, or the active one or its canary),
+    loaded, and its route.
 
-    A canary that cannot be loaded fails nobody: the active version answers in its place, for a while without
-    another try, and `RoutedVersion.instead_of` says so.
+    If a canary cannot be loaded, the active version answers its clients for `routing.UNAVAILABLE_SECONDS`;
+    `RoutedVersion.instead_of` then holds the rollout.
 
     Parameters
     ----------
-    generation : as the request found it; see `training.serving.routing`.
+    generation : the generation that the request read; see `training.serving.routing`.
 
     Raises
     ------
-    NoActiveVersion, UnknownVersion : there is none.
-    ArtifactError : its bytes cannot be used. ArtifactPruned : they were removed on purpose.
+    NoActiveVersion, UnknownVersion : the version does not exist.
+    ArtifactError : its bytes cannot be used. ArtifactPruned : its artifact was pruned.
     """
-    known = routing.at(generation)
-    named = (
-        known.find_version(model.name, number, client_id) if number is None or 0 < number < 2**31 else None
+    snapshot = routing.at(generation)
+    route = (
+        snapshot.find_version(model.name, number, client_id) if number is None or 0 < number < 2**31 else None
     )
-    if named is None:
-        served(model, number)  # says why
+    if route is None:
+        served(model, number)  # raises the precise error
         raise NoActiveVersion(model.name) if number is None else UnknownVersion(model.name, number)
-    if named.canary is None:
-        return ready(named.version_id), named
+    if route.canary is None:
+        return ready(route.version_id), route
     try:
-        return ready(named.version_id), named
+        return ready(route.version_id), route
     except Error:
-        raise  # the database's trouble is not the canary's
-    except Exception as error:  # whatever the store or a library raises, it harms nobody
-        log.error("the canary of %s cannot answer, the active version does: %r", model.name, error)
-        known.mark_unavailable(named.version_id)
-        fallback = known.find_version(model.name, number, client_id)
+        raise  # an error of the database is not the canary's
+    except Exception as error:  # an error of the store or of a library must not fail a client's request
+        log.error("the canary of %s cannot be loaded; the active version answers: %r", model.name, error)
+        snapshot.mark_unavailable(route.version_id)
+        fallback = snapshot.find_version(model.name, number, client_id)
         assert fallback is not None
         return ready(fallback.version_id), fallback
 
 
 def peek(version_id: int) -> Served | None:
-    """A version that is ready already; asks nobody and waits for nobody."""
-    found = _kept.get(version_id)
-    if found is not None:
-        with suppress(KeyError):  # another thread has just dropped it
+    """Returns a version that is already loaded, or None; takes no lock and makes no query."""
+    version = _kept.get(version_id)
+    if version is not None:
+        with suppress(KeyError):  # another thread has just removed it
             _kept.move_to_end(version_id)
-    return found
+    return version
 
 
 def ready(version_id: int) -> Served:
-    """A version ready to answer, loaded if need be.
+    """Returns a version from the cache, or loads it.
 
     Raises
     ------
     ArtifactError : its bytes cannot be used.
     """
     with _lock:
-        found = _kept.get(version_id)
-        if found is not None:
+        version = _kept.get(version_id)
+        if version is not None:
             _kept.move_to_end(version_id)
-            return found
+            return version
         loading = _loading.setdefault(version_id, threading.Lock())
-    with loading:  # one thread loads, the others wait for it, requests for other versions do not
+    with loading:  # one thread loads and the others wait; requests for other versions do not wait
         try:
             with _lock:
-                found = _kept.get(version_id)
-            if found is None:
-                found = _load(version_id)
+                version = _kept.get(version_id)
+            if version is None:
+                version = _load(version_id)
                 with _lock:
-                    _kept[version_id] = found
+                    _kept[version_id] = version
                     _make_room()
         finally:
             with _lock:
                 _loading.pop(version_id, None)
-    return found
+    return version
 
 
 def _make_room() -> None:
-    """Drops what was asked for longest ago; never the last.
+    """Removes the least recently used versions from the cache, but never the last one.
 
-    What takes more than half the room (the index of a large catalogue) is counted apart: it would drive all
-    others out, and they it, with every request.
+    Versions larger than half of `KEPT_BYTES` (the index of a large catalogue) are counted separately:
+    otherwise they and the others would evict each other with every request.
     """
-    kept = list(_kept.items())  # at once: `peek` moves what it finds, and waits for no lock
+    kept = list(_kept.items())  # a copy: `peek` moves entries without the lock
     large = [key for key, each in kept if each.size > KEPT_BYTES // 2]
     for key in large[:-LARGE_KEPT]:
         del _kept[key]
@@ -185,15 +186,17 @@ def _load(version_id: int) -> Served:
 
 
 def forget() -> None:
-    """Drops everything kept; what is asked for next is loaded again."""
+    """Empties the cache; the next request loads its version again."""
     with _lock:
         _kept.clear()
     _verified.clear()
 
 
 def warm_up() -> None:
-    """Loads every active version and what is tried beside it (at most as many as are kept); one that cannot
-    be loaded is logged, and the others are loaded all the same."""
+    """Loads the active versions and those in a running rollout, at most `KEPT_VERSIONS`.
+
+    A version that cannot be loaded is logged, and the others are still loaded.
+    """
     try:
         active = Q(status=ModelVersion.Status.ACTIVE)
         tried = Exists(Rollout.objects.filter(version=OuterRef("pk"), stopped_at=None))
@@ -202,28 +205,28 @@ def warm_up() -> None:
             try:
                 routing.current().find_version(ready(version_id).model_name, None, None)
             except Error:
-                raise  # the database's trouble is everybody's
+                raise  # an error of the database concerns every version
             except (ArtifactError, ModelVersion.DoesNotExist) as error:
                 log.error("%s", error)
             except Exception:
                 log.exception("version %s cannot be loaded", version_id)
     except Error as error:
-        log.warning("no version was loaded ahead of the first request: %s", error)
+        log.warning("loading versions before the first request failed: %s", error)
     finally:
         connection.close()
 
 
 _verified: dict[int, object] = {}
-"""What the store said of a version's files when they were verified."""
+"""The store's stamp of a version's files at their last verification, by the version's primary key."""
 
 
 def unusable() -> dict[int, str]:
-    """Why an active version cannot be loaded anew, by its primary key; without an entry where it can.
+    """Returns the error of each active version that can no longer be loaded, by its primary key.
 
-    Its bytes are verified once in a process, and again when the store says that they changed.
+    A process verifies a version's bytes once, and again when the store's stamp changes.
     """
     active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).select_related("registered_model")
-    found = {}
+    errors = {}
     for version in active.defer("schema", "evaluation"):
         try:
             stamp = artifacts.stamp(version)
@@ -231,5 +234,5 @@ def unusable() -> dict[int, str]:
                 artifacts.verify(version)
                 _verified[version.pk] = stamp
         except ArtifactError as error:
-            found[version.pk] = error.message
-    return found
+            errors[version.pk] = error.message
+    return errors

@@ -1,9 +1,9 @@
-"""What this process knows about who may ask and which version answers, stamped with its generation.
+"""Routing: a process's snapshot of client keys and of the versions that answer, stamped with its generation.
 
-Everything is looked up when it is first needed and kept until the generation grows, so what is kept grows
-with what is used, not with the number of keys or versions there are. A snapshot may be stale: nothing said on
-its word alone is final. An answer is final when the log has committed it behind the fence, which refuses a
-stale generation; a refusal is never given from here.
+A snapshot looks entries up on first use and keeps them until the generation grows, so its size grows with
+use, not with the number of keys or versions. A snapshot may be stale, so no decision rests on it alone: an
+answer is final when the log has committed it behind the fence, which rejects a stale generation, and no
+request is rejected because of a snapshot.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Final
 
 from django.contrib.auth.models import User
 from django.db import connection
@@ -32,14 +32,12 @@ UNAVAILABLE_SECONDS: Final = 30.0
 HOLDERS_KEPT: Final = 2_000  # users with their keys, per process; some 3 KiB each
 LONGEST_KEY: Final = 200
 
-Found = TypeVar("Found")
-
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Whom a key belongs to, and what it opens.
+    """The user of a client key and the models for which the key may predict.
 
-    may_predict : primary keys of the registered models. expires : Unix seconds, or None for never.
+    may_predict : primary keys of the registered models. expires : Unix seconds; None: never.
     """
 
     user_id: int
@@ -49,7 +47,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """A version that is silently asked the same."""
+    """A version that predicts the same rows in a shadow rollout."""
 
     rollout_id: int
     version_id: int
@@ -57,10 +55,10 @@ class Shadow:
 
 @dataclass(frozen=True, slots=True)
 class RoutedVersion:
-    """A version by the name it was asked under.
+    """The version to which a request is routed.
 
-    shadow : what runs beside it. canary : the rollout by which this version answers.
-    instead_of : the rollout by which another version should answer and, for now, cannot.
+    shadow : the shadow of this version. canary : id of the rollout by which this version answers.
+    instead_of : id of the rollout whose canary should answer and cannot be loaded at present.
     """
 
     model_id: int
@@ -72,9 +70,11 @@ class RoutedVersion:
 
 @dataclass(frozen=True, slots=True)
 class Arms:
-    """What answers under one name: the active version (or the one asked for by number), or a canary.
+    """The versions that answer for a model: the active version (or a version requested by number), or a
+    canary.
 
-    threshold : see `training.serving.canary_assignment`. fallback : what answers while the canary cannot.
+    threshold : see `training.serving.canary_assignment`. fallback : answers while the canary cannot be
+    loaded.
     """
 
     active: RoutedVersion
@@ -90,31 +90,31 @@ def digest_of(key: str) -> str:
 
 
 class Snapshot:
-    """One generation's knowledge. `peek_*` never ask the database, `find_*` do."""
+    """Keys and routes of one generation. `peek_*` make no query; `find_*` query the database on a miss."""
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
         self._clients: dict[str, Client] = {}
         self._versions: dict[tuple[str, int | None], Arms] = {}
-        self._doubted: dict[int, float] = {}
+        self._unavailable_until: dict[int, float] = {}
         self._holders: dict[str, tuple[User, AuthToken]] = {}
         self._models: dict[str, RegisteredModel] = {}
 
     def peek_client(self, key: str) -> Client | None:
-        """The client of a key that was looked up before and has not expired."""
+        """Returns the client of a key that was looked up before and has not expired, else None."""
         client = self._clients.get(digest_of(key))
         if client is None or (client.expires is not None and client.expires <= time.time()):
             return None
         return client
 
     def find_client(self, key: str) -> Client | None:
-        """The client of a valid key, or None."""
-        found = self.peek_client(key)
-        if found is None:
+        """Returns the client of a valid key, or None."""
+        client = self.peek_client(key)
+        if client is None:
             token = _token_of(digest_of(key))
             if token is not None:
-                found = self._keep(token)
-        return found
+                client = self._keep(token)
+        return client
 
     def find_holder(self, key: str) -> tuple[User, AuthToken] | None:
         """The user and the row of a valid key, or None. The user is a copy, for one request."""
@@ -153,13 +153,15 @@ class Snapshot:
         self._models[model.name] = copy.copy(model)
 
     def peek_version(self, model: str, number: int | None, client_id: int | None) -> RoutedVersion | None:
-        """What answers this client under a model's name, or version `number`, if it was looked up before."""
+        """Returns the version that answers this client (or version `number`) if it was looked up before."""
         arms = self._versions.get((model, number))
         return None if arms is None else self._arm(arms, client_id)
 
     def find_version(self, model: str, number: int | None, client_id: int | None) -> RoutedVersion | None:
-        """The active version of a model or, for some clients, its canary; or version `number`; None when
-        there is none."""
+        """Returns the active version of a model, its canary for the canary's clients, or version `number`.
+
+        Returns None when there is no such version.
+        """
         arms = self._versions.get((model, number))
         if arms is None:
             arms = _arms_of(model, number)
@@ -171,14 +173,16 @@ class Snapshot:
         return self._arm(arms, client_id)
 
     def mark_unavailable(self, version_id: int) -> None:
-        """The version could not be loaded: for `UNAVAILABLE_SECONDS` it is no canary in this process."""
-        self._doubted[version_id] = time.monotonic() + UNAVAILABLE_SECONDS
+        """Replaces a canary that could not be loaded by its fallback in this process for
+        `UNAVAILABLE_SECONDS`."""
+        self._unavailable_until[version_id] = time.monotonic() + UNAVAILABLE_SECONDS
 
     def _arm(self, arms: Arms, client_id: int | None) -> RoutedVersion:
         canary = arms.canary
         if canary is None or not canary_assignment.is_in(canary.version_id, client_id, arms.threshold):
             return arms.active
-        if self._doubted and self._doubted.get(canary.version_id, 0.0) > time.monotonic():
+        unavailable_until = self._unavailable_until
+        if unavailable_until and unavailable_until.get(canary.version_id, 0.0) > time.monotonic():
             assert arms.fallback is not None
             return arms.fallback
         return canary
@@ -189,43 +193,43 @@ _refreshing = threading.Lock()
 
 
 def peek() -> Snapshot | None:
-    """What is known now, however old; None before anything was."""
+    """Returns the present snapshot, however old; None before the first one."""
     return _current
 
 
 def current() -> Snapshot:
-    """What is known now; asks the database for the generation only when nothing is."""
+    """Returns the present snapshot; reads the generation from the database only when there is none."""
     return _current or refresh(-1)
 
 
 def at(generation: int) -> Snapshot:
-    """What is known at a generation that was just read; of a later one when it has grown again."""
-    known = current()
-    return known if known.generation == generation else refresh(known.generation)
+    """Returns the snapshot of a generation that was just read, or of a later one if it has grown again."""
+    snapshot = current()
+    return snapshot if snapshot.generation == generation else refresh(snapshot.generation)
 
 
 def refresh(beyond: int) -> Snapshot:
-    """A snapshot of the database's generation, asked for anew if all that is known is of `beyond`.
+    """Returns a snapshot of the database's generation; reads the generation if the present one is `beyond`.
 
-    Many threads may find out at once that they are behind; one of them asks.
+    If several threads find their snapshot stale at the same time, one of them reads the generation.
     """
     global _current  # noqa: PLW0603 - one per process, by its nature
     with _refreshing:
         if _current is None or _current.generation == beyond:
-            found = generation()
-            if _current is None or _current.generation != found:
-                _current = Snapshot(found)
+            latest = generation()
+            if _current is None or _current.generation != latest:
+                _current = Snapshot(latest)
         return _current
 
 
 def forget() -> None:
-    """Drops what is known; for tests, and for a process that was forked."""
+    """Drops the present snapshot, in a forked process and in tests."""
     global _current  # noqa: PLW0603
     _current = None
 
 
 def generation() -> int:
-    """The database's generation now."""
+    """Reads the generation from the database."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT value FROM training_generation")
         return int(cursor.fetchone()[0])
@@ -259,11 +263,11 @@ def _arms_of(model: str, number: int | None) -> Arms | None:
         rows = rows.filter(status=ModelVersion.Status.ACTIVE)
     else:
         rows = rows.filter(number=number, pruned__isnull=True)
-    found = rows.values_list("registered_model_id", "pk").first()
-    if found is None:
+    row = rows.values_list("registered_model_id", "pk").first()
+    if row is None:
         return None
-    model_id, version_id = found
-    if number is not None:  # asked for by its number, a version is neither a canary nor shadowed
+    model_id, version_id = row
+    if number is not None:  # a version requested by its number is neither a canary nor shadowed
         return Arms(RoutedVersion(model_id, version_id))
     running = Rollout.objects.filter(registered_model_id=model_id, stopped_at=None)
     by_kind = {

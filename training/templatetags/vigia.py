@@ -1,4 +1,4 @@
-"""How numbers, states and hashes are written on pages."""
+"""Template filters and tags that format numbers, states and hashes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ TONES = {
 
 @register.filter
 def metric(value: Any) -> str:
-    """A metric or score: some four digits, thousands grouped; a count as it is; a dash without a value."""
+    """Formats a metric or score with about four digits and grouped thousands, a count in full, None as a
+    dash."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "–" if value is None else str(value)
     if isinstance(value, int):
@@ -56,20 +57,20 @@ def metric(value: Any) -> str:
 
 
 @register.filter
-def get(found: dict[str, Any], name: str) -> Any:
-    """An entry by a name that is itself a variable; None without one."""
-    return found.get(name)
+def get(mapping: dict[str, Any], name: str) -> Any:
+    """Returns the entry whose name a template variable holds, or None."""
+    return mapping.get(name)
 
 
 @register.filter
 def setting(value: Any) -> str:
-    """A hyper-parameter: four digits of a fraction, anything else as Python has it."""
+    """Formats a hyper-parameter: four digits of a fraction, any other value as Python prints it."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @register.filter
 def signed(value: Any) -> str:
-    """A difference, always with its sign."""
+    """Formats a difference with its sign."""
     if value is None:
         return ""
     return "±0" if value == 0 else f"{'+' if value > 0 else ''}{metric(value)}"
@@ -77,13 +78,13 @@ def signed(value: Any) -> str:
 
 @register.filter
 def share(value: float | None) -> str:
-    """A probability as per cent."""
+    """Formats a probability in percent."""
     return "–" if value is None else f"{value * 100:.1f} %"
 
 
 @register.filter
 def duration(seconds: float | None) -> str:
-    """A length of time in the unit that suits it."""
+    """Formats a duration in a fitting unit."""
     if seconds is None:
         return "–"
     for unit, size in (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0), ("s", 1.0)):
@@ -94,91 +95,97 @@ def duration(seconds: float | None) -> str:
 
 @register.filter
 def badge(text: Any, tone: str = "") -> SafeString:
-    """A state as a coloured label; the colour follows from the word unless one is given."""
+    """Formats a state as a coloured label; the word decides the colour unless `tone` does."""
     word = str(text)
     return format_html('<span class="vg-badge vg-{}">{}</span>', tone or TONES.get(word, "plain"), word)
 
 
 @register.filter
 def missed_gate(version: Any) -> SafeString:
-    """A label for a version that did not pass its gate; nothing for others, and for none."""
+    """Returns a label for a version that did not pass its gate; empty for other versions and for None."""
     return SafeString("") if version is None or version.gate.get("passed") else badge("gate not passed")
 
 
 @register.filter
 def run_badges(run: Any) -> SafeString:
-    """The status of a training run. One whose version did not pass its gate does not look like a success."""
+    """Formats the status of a training run; a run whose version did not pass its gate is not shown as a
+    success."""
     missed = missed_gate(getattr(run, "version", None))
     return format_html("{} {}", badge(run.status, "plain"), missed) if missed else badge(run.status)
 
 
 @register.inclusion_tag("vigia/refused.html")
 def refused(form: BaseForm) -> dict[str, Any]:
-    """What is wrong with a form that was sent, for its top. Puts the cursor into the first such field."""
-    wrong = [field for field in form if field.errors]
-    visible = [field for field in wrong if not field.is_hidden]
+    """Shows the errors of a rejected form above its fields and puts the cursor into the first invalid
+    field."""
+    invalid = [field for field in form if field.errors]
+    visible = [field for field in invalid if not field.is_hidden]
     if visible:
         for each in form:
             each.field.widget.attrs.pop("autofocus", None)
         visible[0].field.widget.attrs["autofocus"] = True
-    return {"form": form, "wrong": visible, "outdated": len(visible) < len(wrong)}
+    return {"form": form, "invalid": visible, "outdated": len(visible) < len(invalid)}
 
 
 @register.filter
 def short_hash(digest: str) -> SafeString:
-    """The first twelve digits of a hash, the whole of it on hover."""
+    """Formats the first twelve digits of a hash, with the full hash on hover."""
     return format_html('<code class="vg-hash" title="{}">{}</code>', digest, str(digest)[:12])
 
 
 @register.filter
-def value(given: Any) -> SafeString:
-    """A logged value: what kind it is can be seen (text in quotes would be noise, null is not empty)."""
-    if given is None:
+def value(logged: Any) -> SafeString:
+    """Formats a logged value so that its type is visible: null differs from empty text; text has no
+    quotes."""
+    if logged is None:
         return format_html('<span class="vg-null">{}</span>', "null")
-    if isinstance(given, bool):
-        return format_html('<span class="vg-bool">{}</span>', "yes" if given else "no")
-    if isinstance(given, float):
-        return format_html('<span class="vg-number">{}</span>', number(given))
-    if isinstance(given, int):
-        return format_html('<span class="vg-number">{}</span>', whole(given))
-    if isinstance(given, (dict, list)):
-        return format_html("<code>{}</code>", json.dumps(given, ensure_ascii=False))
-    return format_html("{}", given)
+    if isinstance(logged, bool):
+        return format_html('<span class="vg-bool">{}</span>', "yes" if logged else "no")
+    if isinstance(logged, float):
+        return format_html('<span class="vg-number">{}</span>', decimal_number(logged))
+    if isinstance(logged, int):
+        return format_html('<span class="vg-number">{}</span>', whole_number(logged))
+    if isinstance(logged, (dict, list)):
+        return format_html("<code>{}</code>", json.dumps(logged, ensure_ascii=False))
+    return format_html("{}", logged)
 
 
 @register.filter
-def brief(given: Any) -> SafeString:
-    """The same in one line: of a list how many it holds, and all of it for who looks closer."""
-    if not isinstance(given, list):
-        return value(given)
-    said = "1 answer" if len(given) == 1 else f"{len(given)} answers" if given else "no answer"
-    return format_html('<span title="{}">{}</span>', json.dumps(given, ensure_ascii=False), said)
+def brief(logged: Any) -> SafeString:
+    """Formats a logged value in one line: a list as its number of answers, with all of them on hover."""
+    if not isinstance(logged, list):
+        return value(logged)
+    count = "1 answer" if len(logged) == 1 else f"{len(logged)} answers" if logged else "no answer"
+    return format_html('<span title="{}">{}</span>', json.dumps(logged, ensure_ascii=False), count)
 
 
-def whole(given: int) -> str:
-    """A whole number; thousands are grouped from 10,000 on, so that a year stays a year."""
-    return f"{given:,}" if abs(given) >= 10_000 else str(given)
+def whole_number(number: int) -> str:
+    """Formats a whole number; it groups thousands from 10,000 on, so that a year has no comma."""
+    return f"{number:,}" if abs(number) >= 10_000 else str(number)
 
 
-def number(given: float) -> str:
-    """A number people can read without losing what matters."""
-    return f"{given:,.2f}" if abs(given) >= 1000 else f"{given:.6g}"
+def decimal_number(number: float) -> str:
+    """Formats a number with two decimals from 1,000 on, else with six digits."""
+    return f"{number:,.2f}" if abs(number) >= 1000 else f"{number:.6g}"
 
 
 @register.filter
 def warning_badges(warnings: list[dict[str, str]]) -> SafeString:
-    """One label per warning: the field, and what is unusual on hover."""
-    said = {"out_of_range": "outside the training range", "unseen_level": "not seen in training"}
+    """Formats one label per warning: the field, with the message on hover."""
+    messages = {"out_of_range": "outside the training range", "unseen_level": "not seen in training"}
     return format_html_join(
         " ",
         '<span class="vg-badge vg-warn" title="{}">{}</span>',
-        ((said.get(item.get("code", ""), item.get("code", "")), item.get("field", "?")) for item in warnings),
+        (
+            (messages.get(item.get("code", ""), item.get("code", "")), item.get("field", "?"))
+            for item in warnings
+        ),
     )
 
 
 @register.filter
 def percent_bar(percent: int) -> SafeString:
-    """A progress bar that says its value to screen readers too."""
+    """Formats a progress bar whose value screen readers announce."""
     return format_html(
         '<span class="vg-bar" role="progressbar" aria-valuenow="{0}" aria-valuemin="0" aria-valuemax="100">'
         '<span style="width:{0}%"></span></span>',
@@ -188,7 +195,7 @@ def percent_bar(percent: int) -> SafeString:
 
 @register.filter
 def took(run: Any) -> str:
-    """How long a finished run lasted, from its start."""
+    """Formats the duration of a finished run from its start; empty for other runs."""
     if run.started_at is None or run.finished_at is None:
         return ""
     seconds = (run.finished_at - run.started_at).total_seconds()
@@ -197,13 +204,13 @@ def took(run: Any) -> str:
 
 @register.filter
 def chart_rows(spec: dict[str, Any], at: int) -> list[tuple[Any, Any]]:
-    """What a chart shows of one of its series of points, as rows of a table."""
+    """Returns one series of points of a chart as rows of a table."""
     return [(x, y) for x, y in spec["series"][at]["points"]]
 
 
 @register.filter
 def chart_table(spec: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """What a chart with labels shows, as rows of a table: the label, and a cell for each series."""
+    """Returns a chart with labels as rows of a table: the label and a cell for each series."""
     rows = []
     for at, label in enumerate(spec["labels"]):
         parts = ({name: each.get(name) for name in ("values", "low", "high")} for each in spec["series"])
@@ -214,6 +221,6 @@ def chart_table(spec: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
 
 @register.simple_tag
 def charts_media() -> SafeString:
-    """The scripts that draw the charts of a page."""
+    """Returns the script tags of a page with charts."""
     sources = [static("vigia/vendor/chart.umd.min.js"), static("vigia/charts.js")]
     return format_html_join("", '<script src="{}" defer></script>', ((source,) for source in sources))

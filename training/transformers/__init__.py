@@ -1,1 +1,1 @@
-"""Transformers of one's own, one module each; the library's are in `vigia_ml.transformers`."""
+"""Transformers of this installation, one module each; the library's are in `vigia_ml.transformers`."""

@@ -1,4 +1,4 @@
-"""What all views of models share: who may come in, what the query string says, pages."""
+"""Base of all views of models: permissions, query parameters and pages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Row = TypeVar("Row", bound=Model)
 
 
 class ModelView(IdempotentView):
-    """A route below ``/models/{model}/``: finds the model and asks for the right the method needs."""
+    """A route below ``/models/{model}/``; it finds the model and requires the right of the HTTP method."""
 
     rights: ClassVar[dict[str, permissions.Right]] = {}
     max_bytes = settings.PREDICT_MAX_BYTES
@@ -42,7 +42,7 @@ class ModelView(IdempotentView):
             self.require(request, right)
         else:
             permissions.require_any(request.user, self.model)
-        # A route without POST says so, also to a client that sent no body.
+        # A route without POST answers 405, also to a client that sent no body.
         if request.method == "POST" and self.reads_body and hasattr(self, "post"):
             check_length(request, self.max_bytes)
 
@@ -54,7 +54,7 @@ class ModelView(IdempotentView):
         permissions.require(request.user, right, self.model)
 
     def get_view_name(self) -> str:
-        """The heading of the browsable page: of which model it is."""
+        """Returns the heading of the browsable page, with the model's name."""
         name = getattr(self, "kwargs", {}).get("model")
         return f"{super().get_view_name()} of {name}" if name else super().get_view_name()
 
@@ -66,15 +66,15 @@ class ModelView(IdempotentView):
 
 
 def requesting_user(request: Request) -> User:
-    """The user behind the request; the permissions let nobody else through."""
+    """Returns the user behind the request; permissions reject anonymous requests."""
     assert isinstance(request.user, User)
     return request.user
 
 
 def csv_dialect(request: Request) -> Told:
-    """How a CSV body is written, as far as the query string says so."""
-    given = request.query_params
-    delimiter, decimal, thousands = given.get("delimiter"), given.get("decimal"), given.get("thousands")
+    """Returns the dialect of a CSV body as far as the query parameters name it."""
+    query = request.query_params
+    delimiter, decimal, thousands = query.get("delimiter"), query.get("decimal"), query.get("thousands")
     delimiter = "\t" if delimiter == "tab" else delimiter
     for name, value, allowed in (
         ("delimiter", delimiter, tuple(DELIMITERS)),
@@ -82,42 +82,59 @@ def csv_dialect(request: Request) -> Told:
         ("thousands", thousands, THOUSANDS_WORDS),
     ):
         if value is not None and value not in allowed:
-            fault = Fault(name, "not_a_level", f"{name} is not one this reads", allowed=allowed)
+            fault = Fault(name, "not_a_level", f"{name} has an unknown value", allowed=allowed)
             raise InvalidRows([fault], message=fault.message)
     return Told(delimiter, decimal, None if thousands is None else thousands_mark(thousands))
 
 
 CSV_PARAMETERS: Final = [
-    OpenApiParameter("delimiter", str, enum=[",", ";", "|", "tab"], description="For a CSV body."),
-    OpenApiParameter("decimal", str, enum=[".", ","], description="For a CSV body."),
-    OpenApiParameter("thousands", str, enum=list(THOUSANDS_WORDS), description="For a CSV body."),
+    OpenApiParameter(
+        "delimiter",
+        str,
+        enum=[",", ";", "|", "tab"],
+        description="Delimiter of a CSV body (default: detected).",
+    ),
+    OpenApiParameter(
+        "decimal", str, enum=[".", ","], description="Decimal mark of a CSV body (default: detected)."
+    ),
+    OpenApiParameter(
+        "thousands",
+        str,
+        enum=list(THOUSANDS_WORDS),
+        description="Thousands separator of a CSV body (default: detected).",
+    ),
 ]
+PREFER_PARAMETER: Final = OpenApiParameter(
+    "Prefer",
+    str,
+    OpenApiParameter.HEADER,
+    description="`wait=60`: the response waits up to 60 s for the job to finish.",
+)
 
 
 def datetime_param(request: Request, name: str) -> Any:
-    """A time from the query string (ISO 8601; UTC where it names no zone), or None where it is not there.
+    """Returns a time from a query parameter (ISO 8601; UTC without a zone), or None when it is absent.
 
-    An empty one is refused: it comes from a variable that was not set, and the default would answer another
-    question."""
-    given = request.query_params.get(name)
-    if given is None:
+    Raises `InvalidRows` for an empty value: it comes from a variable that was not set, and the default would
+    answer a different question.
+    """
+    text = request.query_params.get(name)
+    if text is None:
         return None
     try:
         # A "+" that was not percent-encoded arrives as a space.
-        moment = parse_datetime(given.replace(" ", "+") if "T" in given else given)
-        moment = moment or parse_datetime(f"{given}T00:00:00")
+        moment = parse_datetime(text.replace(" ", "+") if "T" in text else text)
+        moment = moment or parse_datetime(f"{text}T00:00:00")
     except (ValueError, OverflowError):
         moment = None
     if moment is None:
-        fault = Fault(
-            name, "not_a_time", f"{name} must be an ISO 8601 time", value=given[:80], has_value=True
-        )
+        fault = Fault(name, "not_a_time", f"{name} must be an ISO 8601 time", value=text[:80], has_value=True)
         raise InvalidRows([fault], message=fault.message)
     return _in_utc(moment if timezone.is_aware(moment) else timezone.make_aware(moment))
 
 
 def _in_utc(moment: dt.datetime) -> dt.datetime:
-    """The same moment; the nearest there is where its zone puts it before the year 1 or after 9999."""
+    """Converts a time to UTC; a time outside years 1 to 9999 becomes the nearest one inside."""
     try:
         return moment.astimezone(dt.UTC)
     except OverflowError:
@@ -126,34 +143,34 @@ def _in_utc(moment: dt.datetime) -> dt.datetime:
 
 
 def int_param(request: Request, name: str, largest: int) -> int | None:
-    """A whole number from 1 on from the query string, or None where it is not there."""
-    given = request.query_params.get(name)
-    if given is None:
+    """Returns a whole number from 1 to `largest` from a query parameter, or None when it is absent."""
+    text = request.query_params.get(name)
+    if text is None:
         return None
-    if not (given.isascii() and given.isdigit() and len(given) < 20 and 0 < int(given) <= largest):
-        raise bad_parameter(name, f"{name} must be a whole number from 1 to {largest}", given)
-    return int(given)
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and 0 < int(text) <= largest):
+        raise bad_parameter(name, f"{name} must be a whole number from 1 to {largest}", text)
+    return int(text)
 
 
-def bad_parameter(name: str, message: str, given: str) -> InvalidRows:
-    """What to raise when the query string holds something that cannot be read."""
-    return InvalidRows([Fault(name, "bad_parameter", message, given[:80], has_value=True)], message=message)
+def bad_parameter(name: str, message: str, value: str) -> InvalidRows:
+    """Returns the error for a query parameter whose value is invalid."""
+    return InvalidRows([Fault(name, "bad_parameter", message, value[:80], has_value=True)], message=message)
 
 
 def before(rows: QuerySet[Row, Row], request: Request, field: str) -> QuerySet[Row, Row]:
-    """One page of rows, those below ``?before=``."""
-    given = int_param(request, "before", 2**63 - 1)
-    if given is not None:
-        rows = rows.filter(**{f"{field}__lt": given})
+    """Returns one page of rows, in descending order, whose `field` is below query parameter ``before``."""
+    limit = int_param(request, "before", 2**63 - 1)
+    if limit is not None:
+        rows = rows.filter(**{f"{field}__lt": limit})
     return rows.order_by(f"-{field}")[:PAGE]
 
 
 def following_page(request: Request, address: str, cursor: object) -> str | None:
-    """The address of a list's next page, with the request's other parameters; None after the last page.
+    """Returns the URL of a list's next page with the request's other parameters; None after the last page.
 
     Parameters
     ----------
-    address : of the list, without parameters.
+    address : path of the list, without parameters.
     """
     if cursor is None:
         return None

@@ -21,7 +21,7 @@ from training.serializers import (
     EvaluationRequestSerializer,
     EvaluationSerializer,
 )
-from training.views.base import CSV_PARAMETERS, ModelView, csv_dialect, requesting_user
+from training.views.base import CSV_PARAMETERS, PREFER_PARAMETER, ModelView, csv_dialect, requesting_user
 from training.views.prefer_wait import JobResponse
 from vigia_ml.errors import Malformed
 from vigia_ml.schema import Fault, InvalidRows
@@ -30,7 +30,7 @@ from vigia_ml.schema.wrapping import wrapped
 
 
 class EvaluationsView(ModelView):
-    """Metrics of the active version (or `?version=n`) on labelled rows. Nothing is trained or logged."""
+    """Computes metrics of the active version (or `?version=n`) on labelled rows; trains and logs nothing."""
 
     rights: ClassVar = {"POST": "train"}
     creates_rows = False
@@ -41,21 +41,23 @@ class EvaluationsView(ModelView):
         responses=EvaluationSerializer,
         operation_id="evaluate",
         parameters=[
-            OpenApiParameter("version", int, description="Instead of the active one."),
+            OpenApiParameter("version", int, description="Number of the version (default: the active one)."),
             *CSV_PARAMETERS,
         ],
     )
     def post(self, request: Request, model: str) -> Response:
         data, number = request.data, _number(request)
         if isinstance(data, CsvBody):
-            found = labelled_evaluation.from_csv(self.model, data.stream, csv_dialect(request), number=number)
+            result = labelled_evaluation.from_csv(
+                self.model, data.stream, csv_dialect(request), number=number
+            )
         else:
-            found = labelled_evaluation.from_instances(self.model, _instances(data), number=number)
-        return Response(EvaluationSerializer(found).data)
+            result = labelled_evaluation.from_instances(self.model, _instances(data), number=number)
+        return Response(EvaluationSerializer(result).data)
 
 
 class ComparisonsView(ModelView):
-    """Compares this version with another on the hold-out of the later one, in a job."""
+    """Requests a job that compares this version with another on the later one's hold-out."""
 
     rights: ClassVar = {"POST": "train"}
 
@@ -63,13 +65,11 @@ class ComparisonsView(ModelView):
         request=ComparisonRequestSerializer,
         responses={202: ComparisonSerializer, 201: ComparisonSerializer},
         operation_id="request_comparison",
-        parameters=[
-            OpenApiParameter("Prefer", str, OpenApiParameter.HEADER, description="wait=60 waits that long.")
-        ],
+        parameters=[PREFER_PARAMETER],
     )
     def post(self, request: Request, model: str, number: int) -> Response:
         version = lookup.get_version(self.model, number)
-        other = lookup.get_version(self.model, _with(request.data))
+        other = lookup.get_version(self.model, _other_number(request.data))
         job, new = comparison_requests.request(version, other, by=requesting_user(request))
         if new:
             queueing.enqueue(job)
@@ -93,25 +93,25 @@ class CardView(ModelView):
     """The model card of a version, in Markdown."""
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        """Whatever a client accepts: a card is Markdown, and a refusal is JSON."""
+        """Ignores the Accept header: a card is always Markdown, and an error is JSON."""
         return super().perform_content_negotiation(request, force=True)
 
     @extend_schema(responses={(200, "text/markdown"): OpenApiTypes.STR}, operation_id="get_model_card")
     def get(self, request: Request, model: str, number: int) -> HttpResponse:
         version = lookup.get_version(self.model, number)
-        answer = HttpResponse(model_card.markdown(version), content_type=model_card.CONTENT_TYPE)
-        answer.headers["Content-Disposition"] = f'attachment; filename="{model_card.file_name(version)}"'
-        return answer
+        response = HttpResponse(model_card.markdown(version), content_type=model_card.CONTENT_TYPE)
+        response.headers["Content-Disposition"] = f'attachment; filename="{model_card.file_name(version)}"'
+        return response
 
 
 def _number(request: Request) -> int | None:
-    given = request.query_params.get("version")
-    if given is None:
+    text = request.query_params.get("version")
+    if text is None:
         return None
-    if not (given.isascii() and given.isdigit() and len(given) < 19):
-        fault = Fault("version", "not_an_integer", "version must be a whole number", value=clip(given))
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        fault = Fault("version", "not_an_integer", "version must be a whole number", value=clip(text))
         raise InvalidRows([fault], message=fault.message)
-    return int(given)
+    return int(text)
 
 
 def _instances(data: Any) -> list[Any]:
@@ -121,7 +121,7 @@ def _instances(data: Any) -> list[Any]:
     if fault is not None:
         raise InvalidRows([fault], message=fault.message)
     faults = [
-        Fault(clip(name), "unknown_field", "only instances are read")
+        Fault(clip(name), "unknown_field", "unknown field; accepted: instances")
         for name in sorted(set(data) - {"instances"})
     ]
     rows = data.get("instances")
@@ -135,16 +135,16 @@ def _instances(data: Any) -> list[Any]:
     return rows
 
 
-def _with(data: Any) -> int:
-    """The number of the other version."""
+def _other_number(data: Any) -> int:
+    """Returns the number of the other version, from field ``with``."""
     if not isinstance(data, dict):
         raise Malformed('send {"with": 3}', code="not_an_object")
-    given = data.get("with")
+    number = data.get("with")
     if "with" not in data:
         raise InvalidRows(
             [Fault("with", "missing_field", "with is missing")], message="the request is invalid"
         )
-    if not isinstance(given, int) or isinstance(given, bool):
+    if not isinstance(number, int) or isinstance(number, bool):
         fault = Fault("with", "not_an_integer", "with must be the number of a version")
         raise InvalidRows([fault], message=fault.message)
-    return given
+    return number

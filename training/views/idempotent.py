@@ -1,4 +1,4 @@
-"""`Idempotency-Key` for every POST that creates something, in one place."""
+"""`Idempotency-Key` for every POST that creates rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.views.prefer_wait import JobResponse
 
 REPLAYED = "Idempotent-Replayed"
 PROVISIONAL = "Vigia-Provisional"
-"""Stored with a response whose last values are not known before the commit, until they are."""
+"""Header that marks a stored response whose last values are known only after the commit."""
 
 
 class CommittedResponse(Response):
@@ -42,12 +42,13 @@ class CommittedResponse(Response):
 class IdempotentView(APIView):
     """A view whose POST answers a repeated `Idempotency-Key` with the stored response.
 
-    The handler runs in one transaction with the row that stores its response. A `JobResponse` is waited for
-    after that transaction, and what it waited for replaces the stored response.
+    The handler runs in one transaction with the row that stores its response. A `JobResponse` waits after
+    that transaction, and its final response replaces the stored one.
 
     Attributes
     ----------
-    stores_own_answers : the view's answers are stored elsewhere, such as in the prediction log's transaction.
+    stores_own_answers : True when other code stores the view's responses, as the prediction log's
+    transaction.
     creates_rows : False for a POST that only computes; it runs without a transaction.
     """
 
@@ -67,11 +68,11 @@ class IdempotentView(APIView):
         retry = retry_key(request)
         if retry is None:
             return _waited(handler(request, *args, **kwargs))
-        made: list[Response] = []
+        responses: list[Response] = []
 
         def create() -> StoredResponse:
-            made.append(handler(request, *args, **kwargs))
-            return _stored(made[-1])
+            responses.append(handler(request, *args, **kwargs))
+            return _stored(responses[-1])
 
         stored, replayed = idempotency.answer_once(retry, create, in_transaction=self.creates_rows)
         if replayed:
@@ -79,18 +80,18 @@ class IdempotentView(APIView):
                 stored = idempotency.settled_response(retry, stored, PROVISIONAL)
             headers = stored.headers | {REPLAYED: "true"}
             return Response(json.loads(stored.body), stored.status, headers=headers)
-        response = _waited(made[-1])
-        if response is not made[-1]:
+        response = _waited(responses[-1])
+        if response is not responses[-1]:
             idempotency.replace_response(retry, _stored(response))
         return response
 
 
 def retry_key(request: Request) -> RetryKey | None:
-    """The request's idempotency key with what exactly is asked; None without the header.
+    """Returns the request's idempotency key and digest; None without the header.
 
     Raises
     ------
-    Malformed : the key is not printable ASCII, or too long.
+    Malformed : the key is too long or not printable ASCII.
     """
     key = request.headers.get("Idempotency-Key")
     if key is None:
@@ -99,12 +100,12 @@ def retry_key(request: Request) -> RetryKey | None:
     content_type = request.content_type or ""
     digest = idempotency.request_sha256(request.get_full_path(), content_type, _body_sha256(request))
     client_id = request.user.pk
-    assert client_id is not None  # permissions refuse anonymous requests
+    assert client_id is not None  # permissions reject anonymous requests
     return RetryKey(client_id, key, digest)
 
 
 def _body_sha256(request: Request) -> str:
-    """Digest of the body; that of a form is made of its fields."""
+    """Returns the digest of the body; for a form, the digest of its fields."""
     data = request.data
     if isinstance(data, QueryDict):
         return hashlib.sha256(data.urlencode().encode()).hexdigest()

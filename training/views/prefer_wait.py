@@ -1,4 +1,4 @@
-"""``Prefer: wait=N`` (RFC 7240): a response that waits for its job to finish, as long as the client likes."""
+"""``Prefer: wait=N`` (RFC 7240): a response that waits up to N s for its job to finish."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rest_framework.response import Response
 
 from training.models import Job
 
-# A waiting request holds one of the process's threads: most must stay free for predictions.
+# A waiting request holds a thread of the process, and most threads must stay free for predictions.
 _WAITERS = threading.BoundedSemaphore(2)
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 
 
 class JobResponse(Response):
-    """202 with a job that was just requested, or 201 when it has finished already.
+    """The response to a job request: 202 for a queued job, 201 for a finished one.
 
-    `training.views.idempotent` calls `waited` after the commit: before it no worker can see the job.
+    `training.views.idempotent` calls `waited` after the commit: before the commit no worker can see the job.
 
     Parameters
     ----------
@@ -38,12 +38,12 @@ class JobResponse(Response):
         self._present, self._location = present, location
 
     def waited(self) -> Response:
-        """The response once the job has finished, or after as many seconds as the client asked for."""
-        asked = _WAIT.search(self._client_request.headers.get("Prefer", ""))
-        if not asked or self._job.is_finished or not _WAITERS.acquire(blocking=False):
+        """Returns the response after the job has finished or the requested seconds have passed."""
+        preference = _WAIT.search(self._client_request.headers.get("Prefer", ""))
+        if not preference or self._job.is_finished or not _WAITERS.acquire(blocking=False):
             return self
         try:
-            seconds = min(int(asked[1]), settings.MAX_WAIT_SECONDS)
+            seconds = min(int(preference[1]), settings.MAX_WAIT_SECONDS)
             job = _wait(self._job, seconds)
         finally:
             _WAITERS.release()

@@ -27,7 +27,7 @@ from training.views.idempotent import CommittedResponse
 
 
 class ModelsView(APIView):
-    """The registered models this key has any right for."""
+    """Lists the registered models for which this key has any right."""
 
     @extend_schema(responses=RegisteredModelSerializer(many=True), operation_id="list_models")
     def get(self, request: Request) -> Response:
@@ -36,7 +36,7 @@ class ModelsView(APIView):
 
 
 class ModelDetailView(ModelView):
-    """One registered model: schema, active version, policy, an example to send."""
+    """One registered model: schema, active version, policy and an example row."""
 
     @extend_schema(responses=RegisteredModelSerializer, operation_id="get_model")
     def get(self, request: Request, model: str) -> Response:
@@ -44,12 +44,14 @@ class ModelDetailView(ModelView):
 
 
 class VersionsView(ModelView):
-    """All versions, newest first."""
+    """Lists the versions of a model, newest first."""
 
     @extend_schema(
         responses=VersionSummarySerializer(many=True),
         operation_id="list_versions",
-        parameters=[OpenApiParameter("before", int, description="Only versions numbered below this.")],
+        parameters=[
+            OpenApiParameter("before", int, description="Lists only versions with a smaller number.")
+        ],
     )
     def get(self, request: Request, model: str) -> Response:
         rows = before(self.model.versions.defer(*LARGE_COLUMNS), request, "number")
@@ -66,7 +68,7 @@ class VersionDetailView(ModelView):
 
 
 class ActiveView(ModelView):
-    """What was live at a moment, such as the ``at`` of a log row; without ``at``, now."""
+    """Returns the activation that was in force at a time, such as the ``at`` of a log row (default: now)."""
 
     @extend_schema(
         responses=ActivationSerializer,
@@ -75,11 +77,11 @@ class ActiveView(ModelView):
     )
     def get(self, request: Request, model: str) -> Response:
         moment = datetime_param(request, "at")
-        found = activation.active_at(self.model, moment)
-        if found is None:
-            when = "yet" if moment is None else f"at {moment.isoformat()}"
-            raise NotFound(f"nothing was active for {self.model.name} {when}")
-        return Response(ActivationSerializer(found).data)
+        row = activation.active_at(self.model, moment)
+        if row is None:
+            time = "has been active yet" if moment is None else f"was active at {moment.isoformat()}"
+            raise NotFound(f"no version of {self.model.name} {time}")
+        return Response(ActivationSerializer(row).data)
 
 
 class ActivateView(ModelView):
@@ -90,33 +92,33 @@ class ActivateView(ModelView):
     @extend_schema(request=ActivateSerializer, responses=ActivationSerializer, operation_id="activate")
     def post(self, request: Request, model: str, number: int) -> Response:
         version = lookup.get_version(self.model, number)
-        asked = ActivateSerializer(data=request.data)
-        asked.is_valid(raise_exception=True)
-        done = activation.activate(
+        body = ActivateSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        row = activation.activate(
             version,
             by=requesting_user(request),
-            reason=asked.validated_data["reason"],
-            override=asked.validated_data["override"],
+            reason=body.validated_data["reason"],
+            override=body.validated_data["override"],
         )
-        return CommittedResponse(lambda: ActivationSerializer(done).data)
+        return CommittedResponse(lambda: ActivationSerializer(row).data)
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> ActivateSerializer:
         return ActivateSerializer(*args, **kwargs)
 
 
 class RollbackView(ModelView):
-    """Goes back to the version that was active before."""
+    """Activates the version that was active before the current one."""
 
     rights: ClassVar = {"POST": "activate"}
 
     @extend_schema(request=ReasonSerializer, responses=ActivationSerializer, operation_id="rollback")
     def post(self, request: Request, model: str) -> Response:
-        asked = ReasonSerializer(data=request.data)
-        asked.is_valid(raise_exception=True)
-        done = activation.rollback(
-            self.model, by=requesting_user(request), reason=asked.validated_data["reason"]
+        body = ReasonSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        row = activation.rollback(
+            self.model, by=requesting_user(request), reason=body.validated_data["reason"]
         )
-        return CommittedResponse(lambda: ActivationSerializer(done).data)
+        return CommittedResponse(lambda: ActivationSerializer(row).data)
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> ReasonSerializer:
         return ReasonSerializer(*args, **kwargs)

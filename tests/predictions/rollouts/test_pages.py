@@ -175,7 +175,7 @@ def test_a_canary_past_its_gate_needs_its_tick(churn: ModelVersion, staff: Staff
     start = reverse("admin:training_rollout_start", args=[candidate.pk, "canary"])
     assert "The gate of version 2 was not passed" in clerk.get(start).content.decode()
     refused = clerk.post(start, {"percent": "10", "reason": "in a hurry"})
-    assert "is not passed" in refused.content.decode() and not Rollout.objects.exists()
+    assert "did not pass its gate" in refused.content.decode() and not Rollout.objects.exists()
     clerk.post(start, {"percent": "10", "reason": "in a hurry", "override": "on"})
     assert Rollout.objects.get().overridden
 

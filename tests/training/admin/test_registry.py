@@ -1,4 +1,4 @@
-"""The registry in the admin: who sees what, and that a switch happens as the page said."""
+"""The registry in the admin: rights, and switches that happen as the page showed them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOT_PASSED = {
 
 
 def copy(version: ModelVersion, **changes: Any) -> ModelVersion:
-    """Another version with the same artifact, as a further training run would leave it."""
+    """Creates another version with the same artifact, as a further training run does."""
     run = TrainingRun.objects.create(
         registered_model=version.registered_model,
         upload=version.dataset,
@@ -42,13 +42,13 @@ def copy(version: ModelVersion, **changes: Any) -> ModelVersion:
         percent=100,
         stage="finished",
     )
-    made = ModelVersion.objects.get(pk=version.pk)
-    made.pk, made.run, made.status, made.gate = None, run, ModelVersion.Status.CANDIDATE, PASSED
-    made.number = version.registered_model.versions.order_by("-number")[0].number + 1
+    version = ModelVersion.objects.get(pk=version.pk)
+    version.pk, version.run, version.status, version.gate = None, run, ModelVersion.Status.CANDIDATE, PASSED
+    version.number = version.registered_model.versions.order_by("-number")[0].number + 1
     for name, value in changes.items():
-        setattr(made, name, value)
-    made.save(force_insert=True)
-    return made
+        setattr(version, name, value)
+    version.save(force_insert=True)
+    return version
 
 
 @pytest.fixture
@@ -63,10 +63,10 @@ REVIEWS = {
     "retrain_on": "never",
     "retrain_cooldown_hours": "168",
 }
-"""What the page of a registered model sends of its reviews, unchanged."""
+"""The unchanged fields about reviews in the form of a registered model."""
 
 
-def said(response: Any) -> str:
+def messages_of(response: Any) -> str:
     return " ".join(str(message) for message in response.context["messages"])
 
 
@@ -74,13 +74,13 @@ def page(version: ModelVersion, name: str = "activate") -> str:
     return reverse(f"admin:training_modelversion_{name}", args=[version.pk])
 
 
-def form(before: ModelVersion | None, after: ModelVersion, **given: Any) -> dict[str, Any]:
-    """What the confirmation page sends."""
+def form(before: ModelVersion | None, after: ModelVersion, **fields: Any) -> dict[str, Any]:
+    """Returns the data of the confirmation form."""
     shown = {"before": before.pk if before else "", "after": after.pk}
-    return shown | {"reason": "better on new customers"} | given
+    return shown | {"reason": "better on new customers"} | fields
 
 
-# -- who sees what -------------------------------------------------------------------------------------
+# -- rights --------------------------------------------------------------------------------------------
 
 
 def test_every_page_answers_a_superuser(admin: Client, churn: ModelVersion) -> None:
@@ -122,7 +122,7 @@ def test_staff_without_a_right_see_nothing(staff: Staff, churn: ModelVersion) ->
         assert client.get(reverse(f"admin:training_{name}_changelist")).status_code == 403, name
 
 
-def test_a_limited_group_sees_its_models_alone(staff: Staff, churn: ModelVersion) -> None:
+def test_a_group_with_a_scope_sees_only_its_models(staff: Staff, churn: ModelVersion) -> None:
     other = RegisteredModel.objects.exclude(pk=churn.registered_model_id).first()
     assert other is not None
     client = staff("predict", only=other)
@@ -155,7 +155,7 @@ def test_models_are_neither_added_nor_deleted(admin: Client, churn: ModelVersion
     assert admin.post(address, {"post": "yes"}).status_code == 403
 
 
-def test_the_policy_is_changed_by_whoever_may_activate(staff: Staff, churn: ModelVersion) -> None:
+def test_a_user_with_the_right_to_activate_changes_the_policy(staff: Staff, churn: ModelVersion) -> None:
     address = reverse("admin:training_registeredmodel_change", args=[churn.registered_model_id])
     assert staff("train", name="trainer").post(address, {"policy": "always"}).status_code == 403
     assert (
@@ -189,7 +189,7 @@ def test_the_page_shows_what_an_activation_changes(admin: Client, churn: ModelVe
 def test_activating_switches_and_leaves_an_audit_row(admin: Client, churn: ModelVersion) -> None:
     other = copy(churn)
     response = admin.post(page(other), form(churn, other), follow=True)
-    assert "churn 2 answers now" in said(response)
+    assert "churn 2 is active now" in messages_of(response)
     churn.refresh_from_db()
     other.refresh_from_db()
     assert (churn.status, other.status) == ("retired", "active")
@@ -206,12 +206,12 @@ def test_an_activation_needs_a_reason(admin: Client, churn: ModelVersion) -> Non
     other = copy(churn)
     response = admin.post(page(other), form(churn, other, reason="  "))
     assert response.status_code == 200
-    assert "needs a reason" in response.content.decode()
+    assert "Enter a reason" in response.content.decode()
     other.refresh_from_db()
     assert other.status == "candidate"
 
 
-def test_a_refused_form_says_so_at_its_top_and_puts_the_cursor_there(
+def test_a_rejected_form_shows_its_errors_at_the_top_and_focuses_the_invalid_field(
     admin: Client, churn: ModelVersion
 ) -> None:
     other = copy(churn)
@@ -225,24 +225,24 @@ def test_a_refused_form_says_so_at_its_top_and_puts_the_cursor_there(
         reverse("admin:predictions_driftreview_ask", args=[model]): "id_since",
         reverse("admin:knox_authtoken_add"): "id_client",
     }
-    for address, wrong in pages.items():
+    for address, response in pages.items():
         sent = {"after": other.pk, "before": churn.pk, "trials": "-1"}
         html = admin.post(address, sent).content.decode()
         summary = html.index("vg-refused")
-        assert f'href="#{wrong}"' in html[summary:], address
-        assert summary < html.index(f'id="{wrong}"'), address
+        assert f'href="#{response}"' in html[summary:], address
+        assert summary < html.index(f'id="{response}"'), address
         focused = re.findall(r"<(?:input|textarea|select)[^>]*\bautofocus\b[^>]*>", html)
-        assert [wrong in tag for tag in focused] == [True], address
+        assert [response in tag for tag in focused] == [True], address
         assert "vg-refused" not in admin.get(address).content.decode(), address
     stale = admin.post(page(other), {"reason": "no version was shown"}).content.decode()
     assert "This page is out of date" in stale
 
 
-def test_a_gate_that_was_not_passed_needs_the_tick(admin: Client, churn: ModelVersion) -> None:
+def test_a_version_that_did_not_pass_its_gate_needs_the_override(admin: Client, churn: ModelVersion) -> None:
     other = copy(churn, gate=NOT_PASSED)
     assert "is not at least the asked 0.75" in admin.get(page(other)).content.decode()
     refused = admin.post(page(other), form(churn, other))
-    assert "Nothing was changed: the gate of churn 2 is not passed" in said(refused)
+    assert "Nothing was changed: churn 2 did not pass its gate" in messages_of(refused)
     other.refresh_from_db()
     assert other.status == "candidate"
     admin.post(page(other), form(churn, other, override="on"))
@@ -253,25 +253,25 @@ def test_a_gate_that_was_not_passed_needs_the_tick(admin: Client, churn: ModelVe
 
 def test_an_artifact_that_cannot_be_served_is_not_activated(admin: Client, churn: ModelVersion) -> None:
     other = copy(churn, compiled_sha256="0" * 64)
-    assert "is not in the store" in said(admin.post(page(other), form(churn, other)))
+    assert "is not in the store" in messages_of(admin.post(page(other), form(churn, other)))
     other.refresh_from_db()
     assert other.status == "candidate"
 
 
-def test_a_page_that_shows_yesterdays_switch_is_refused(admin: Client, churn: ModelVersion) -> None:
+def test_an_outdated_confirmation_page_is_rejected(admin: Client, churn: ModelVersion) -> None:
     second, third = copy(churn), copy(churn)
     activation.activate(second, by=None, reason="somebody was quicker")
     response = admin.post(page(third), form(churn, third), follow=True)
-    assert "changed since you opened this page" in said(response)
+    assert "changed since you opened this page" in messages_of(response)
     third.refresh_from_db()
     assert third.status == "candidate"
 
 
-def test_activating_what_is_active_says_so(admin: Client, churn: ModelVersion) -> None:
-    assert "churn 1 is active already" in said(admin.get(page(churn), follow=True))
+def test_activating_the_active_version_shows_a_message(admin: Client, churn: ModelVersion) -> None:
+    assert "churn 1 is already active" in messages_of(admin.get(page(churn), follow=True))
 
 
-def test_rolling_back_goes_to_the_version_before(admin: Client, churn: ModelVersion) -> None:
+def test_a_rollback_activates_the_previous_version(admin: Client, churn: ModelVersion) -> None:
     other = copy(churn)
     activation.activate(other, by=None, reason="try it")
     address = reverse("admin:training_registeredmodel_rollback", args=[churn.registered_model_id])
@@ -288,11 +288,9 @@ def test_rolling_back_goes_to_the_version_before(admin: Client, churn: ModelVers
     )
 
 
-def test_without_an_earlier_version_there_is_nothing_to_roll_back_to(
-    admin: Client, churn: ModelVersion
-) -> None:
+def test_a_rollback_without_an_earlier_version_is_rejected(admin: Client, churn: ModelVersion) -> None:
     address = reverse("admin:training_registeredmodel_rollback", args=[churn.registered_model_id])
-    assert "no earlier active version" in said(admin.get(address, follow=True))
+    assert "no earlier active version" in messages_of(admin.get(address, follow=True))
 
 
 def test_switching_needs_the_right_for_this_model(staff: Staff, churn: ModelVersion) -> None:
@@ -320,7 +318,9 @@ def test_retraining_repeats_the_active_dataset(staff: Staff, churn: ModelVersion
     assert run.requested_by == User.objects.get(username="trainer")
 
 
-def test_the_list_of_runs_follows_unfinished_ones_alone(admin: Client, churn: ModelVersion) -> None:
+def test_the_list_of_runs_updates_itself_only_while_runs_are_unfinished(
+    admin: Client, churn: ModelVersion
+) -> None:
     address = reverse("admin:training_trainingrun_changelist")
     assert b'hx-trigger="every' not in admin.get(address).content
     TrainingRun.objects.create(
@@ -335,7 +335,7 @@ def test_the_list_of_runs_follows_unfinished_ones_alone(admin: Client, churn: Mo
     assert 'aria-valuenow="40"' in shown
 
 
-def test_a_failed_run_says_why_and_what_it_says_is_escaped(admin: Client, churn: ModelVersion) -> None:
+def test_a_failed_run_shows_its_escaped_error(admin: Client, churn: ModelVersion) -> None:
     run = TrainingRun.objects.create(
         registered_model=churn.registered_model,
         upload=churn.dataset,
@@ -362,10 +362,10 @@ def test_two_selected_versions_are_compared(admin: Client, churn: ModelVersion) 
     expected = reverse("admin:training_modelversion_compare", args=[churn.pk, other.pk])
     assert response.headers["Location"] == expected
     one = admin.post(address, chosen | {"_selected_action": [churn.pk]}, follow=True)
-    assert "exactly two versions" in said(one)
+    assert "exactly two versions" in messages_of(one)
 
 
-def test_a_candidate_is_one_click_from_the_active_version_beside_it(
+def test_the_list_links_a_candidate_to_its_comparison_with_the_active_version(
     admin: Client, churn: ModelVersion
 ) -> None:
     other = copy(churn)
@@ -386,7 +386,7 @@ def test_a_candidate_is_one_click_from_the_active_version_beside_it(
 # -- a missed gate -------------------------------------------------------------------------------------
 
 
-def test_a_version_that_missed_its_gate_does_not_look_like_a_success(
+def test_a_run_whose_version_did_not_pass_its_gate_is_not_shown_as_a_success(
     admin: Client, churn: ModelVersion
 ) -> None:
     other = copy(churn, gate=NOT_PASSED)
@@ -395,7 +395,7 @@ def test_a_version_that_missed_its_gate_does_not_look_like_a_success(
         html = admin.get(address).content.decode()
         assert "Version 2 did not pass its gate." in html, address
         assert "roc_auc 0.5 is not at least the asked 0.75" in html, address
-        assert "it stays a candidate" in html, address
+        assert "stays a candidate" in html, address
     lists = ("training_modelversion_changelist", "training_trainingrun_changelist", "index")
     for name in lists:
         html = admin.get(reverse(f"admin:{name}")).content.decode()
@@ -408,19 +408,19 @@ def test_a_version_that_missed_its_gate_does_not_look_like_a_success(
         assert "did not pass" not in admin.get(address).content.decode(), address
 
 
-def test_a_changed_column_is_told_by_what_changed(churn: ModelVersion) -> None:
+def test_a_changed_column_is_shown_with_its_changed_attributes(churn: ModelVersion) -> None:
     plain = dict(churn.schema)
     plain["columns"] = [
         {**column, "maximum": 99.0} if column["name"] == "tenure" else column for column in plain["columns"]
     ]
     changed = ModelVersion(schema=plain).dataset_schema
-    found = schema_changes(churn.dataset_schema, changed)
-    assert [(item.name, item.what, item.before, item.after) for item in found] == [
+    changes = schema_changes(churn.dataset_schema, changed)
+    assert [(item.name, item.what, item.before, item.after) for item in changes] == [
         ("tenure", "maximum", "1200", "99")
     ]
 
 
-def test_how_often_a_model_is_reviewed_and_what_asks_for_a_retrain_are_set_in_the_admin(
+def test_the_admin_sets_the_review_schedule_and_the_trigger_of_retraining(
     churn: ModelVersion, staff: Staff
 ) -> None:
     model = churn.registered_model
@@ -435,4 +435,4 @@ def test_how_often_a_model_is_reviewed_and_what_asks_for_a_retrain_are_set_in_th
     assert (model.review_hours, model.review_window_hours, model.retrain_on) == (6, 48, "either")
     assert "retrain on" in LogEntry.objects.get(object_id=str(model.pk)).get_change_message().lower()
     read_only = staff("train", name="trainer").get(address).content.decode()
-    assert "reviewed for drift every 6 hours, over 48" in read_only
+    assert "a drift review runs every 6 hours over the last 48 hours" in read_only

@@ -1,4 +1,4 @@
-"""What the models reach on the published data; docs/models.md holds the figures over many splits."""
+"""Metrics of the shipped models on the published data; docs/models.md holds the figures over many splits."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_regressions_reach_their_r2_on_a_holdout_without_shared_rows(
     assert 0.17 < share < 0.23
 
 
-def test_no_row_stands_on_both_sides_of_a_split(data_dir: Path, tmp_path: Path) -> None:
+def test_no_row_is_on_both_sides_of_a_split(data_dir: Path, tmp_path: Path) -> None:
     frame = published(data_dir, "cars", "cardekho.csv", tmp_path)
     features = frame.drop(columns="selling_price")
     held = evaluation.holdout_mask(features, 0.2, seed=1)

@@ -1,4 +1,4 @@
-"""Names that no model can have: refused before a file is written, found by `check`, and harmless besides."""
+"""Names that no model can have: `startmodel` rejects them, `check` finds them, and they do no harm."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ def errors() -> dict[str, str]:
 @pytest.mark.parametrize(
     "name", [*TAKEN, "class", "lambda", "movies", "Get", "2x", "_x", "a-b", "é", "x" * 51]
 )
-def test_startmodel_refuses_a_name_that_is_taken_or_none(shelf: Path, tmp_path: Path, name: str) -> None:
+def test_startmodel_rejects_a_reserved_or_invalid_name(shelf: Path, tmp_path: Path, name: str) -> None:
     csv = tmp_path / "rows.csv"
     csv.write_text("a,y\n1,2\n", encoding="utf-8")
-    with pytest.raises(CommandError, match="choose another name, say "):
+    with pytest.raises(CommandError, match="choose another name, such as "):
         call_command("startmodel", name, str(csv), "--target", "y")
     assert not list(shelf.glob("*.py"))
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_check_finds_a_file_that_would_take_the_place_of_the_catalogues_own(shelf: Path, name: str) -> None:
+def test_check_finds_a_file_with_a_reserved_name(shelf: Path, name: str) -> None:
     (shelf / f"{name}.py").write_text(DECLARATION.replace("fruit", name), encoding="utf-8")
     (shelf / "fruit.py").write_text(DECLARATION, encoding="utf-8")
     forget_catalogue()
-    [(said, hint)] = errors().items()
-    assert said.startswith(f"training/catalogue/{name}.py cannot declare a model: {name!r} is a")
+    [(messages, hint)] = errors().items()
+    assert messages.startswith(f"training/catalogue/{name}.py cannot declare a model: {name!r} is a")
     assert f"{name}_model" in hint
     assert catalogue.names() == ("fruit",), "and the others are served"
     assert catalogue.get("fruit").name == "fruit"
     assert callable(catalogue.get)
 
 
-def test_check_finds_a_file_that_is_another_applications_model(shelf: Path) -> None:
+def test_check_finds_a_file_with_the_name_of_another_applications_model(shelf: Path) -> None:
     (shelf / "movies.py").write_text(DECLARATION.replace("fruit", "movies"), encoding="utf-8")
     forget_catalogue()
     assert list(errors()) == [
@@ -62,25 +62,25 @@ def test_check_finds_a_file_that_is_another_applications_model(shelf: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         ("MODEL =", "SyntaxError"),
         ("import nowhere_at_all", "ModuleNotFoundError"),
         ("MODEL = 3", "must define"),
     ],
 )
-def test_check_finds_a_file_that_cannot_be_read(shelf: Path, text: str, why: str) -> None:
+def test_check_finds_an_unreadable_file(shelf: Path, text: str, reason: str) -> None:
     (shelf / "fruit.py").write_text(text, encoding="utf-8")
     forget_catalogue()
-    [said] = errors()
-    assert said.startswith("training/catalogue/fruit.py ")
-    assert why in said
+    [messages] = errors()
+    assert messages.startswith("training/catalogue/fruit.py ")
+    assert reason in messages
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", ["json", "email", "calendar", "match", "test", "versions", "admin"])
 def test_other_names_work(declare: Declare, name: str) -> None:
-    """Modules of the standard library and words of addresses are no names of the catalogue."""
+    """Modules of the standard library and words of URLs are not reserved."""
     declare(name, DECLARATION.replace("fruit", name))
     assert errors() == {}
     assert catalogue.get(name).name == name
@@ -88,7 +88,7 @@ def test_other_names_work(declare: Declare, name: str) -> None:
 
 
 def test_every_name_of_the_catalogue_is_reserved() -> None:
-    """What is added to the package later is in it without another line."""
+    """The set includes later additions to the package without another line."""
     own = {name for name, value in vars(catalogue).items() if not _is_model(value)}
     assert own <= catalogue.OWN | {"__warningregistry__"}
 

@@ -1,4 +1,4 @@
-"""Files written before the library had a package of its own keep working, and say their new import line."""
+"""Files older than the library's own package keep working, with a warning that shows the new import."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ THEN = (
 )
 
 
-def test_a_file_that_startmodel_wrote_before_is_read_with_a_warning_for_each_line(shelf: Path) -> None:
+def test_a_file_of_an_older_startmodel_is_read_with_a_warning_for_each_old_import(shelf: Path) -> None:
     assert TODAY in DECLARATION
     old = DECLARATION.replace(TODAY, THEN).replace('gate=Gate(minimum={"r2": 0.8})', "watch=Watch(psi=0.2)")
     (shelf / "fruit.py").write_text(old, encoding="utf-8")
@@ -34,8 +34,8 @@ def test_a_file_that_startmodel_wrote_before_is_read_with_a_warning_for_each_lin
 
     assert isinstance(declared, ModelDeclaration)
     assert declared.watch == MonitoringConfig(psi=0.2)
-    said = [(each.category, str(each.message), Path(each.filename).name) for each in caught]
-    assert said == [
+    messages = [(each.category, str(each.message), Path(each.filename).name) for each in caught]
+    assert messages == [
         (DeprecationWarning, f"training.{module} moved: write `from vigia_ml import {name}`", "fruit.py")
         for module, name in (
             ("declaration", "Gate"),
@@ -47,7 +47,7 @@ def test_a_file_that_startmodel_wrote_before_is_read_with_a_warning_for_each_lin
     ]
 
 
-def test_transformers_are_found_where_they_stood() -> None:
+def test_transformers_are_importable_from_their_old_place() -> None:
     with pytest.warns(DeprecationWarning, match="write `from vigia_ml.transformers.text import CleanText`"):
         assert forwarded.CleanText is CleanText
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):

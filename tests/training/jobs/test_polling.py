@@ -1,4 +1,4 @@
-"""Who can work takes queued jobs from the database: no message, no beat and no broker is needed."""
+"""Workers claim queued jobs from the database; they need no message, no beat and no broker."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ LABEL = "training.trainingrun"
 
 @pytest.fixture
 def places(tmp_path: Path) -> Iterator[Path]:
-    """One job at a time."""
+    """Allows one job at a time."""
     polling.limit(tmp_path / "places", 1)
     yield tmp_path / "places"
     polling.limit(tmp_path / "places", 0)
 
 
 def waiting() -> TrainingRun:
-    """A queued run whose message should have come by now."""
+    """Creates a queued run whose message is overdue."""
     run = queued()
     TrainingRun.objects.filter(pk=run.pk).update(queued_at=timezone.now() - dt.timedelta(minutes=1))
     return run
 
 
-def test_a_queued_run_is_done_without_any_message(
+def test_a_queued_run_is_done_without_a_message(
     places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
     for name, value in child_environment(tmp_path).items():
@@ -55,9 +55,9 @@ def test_a_queued_run_is_done_without_any_message(
         assert time.monotonic() < until
         time.sleep(0.05)
     assert polling.is_busy()
-    poller.stop()  # waits for what is under way
-    done = TrainingRun.objects.get(pk=run.pk)
-    assert (done.status, done.attempts) == ("succeeded", 1), (done.error, done.log_tail)
+    poller.stop()  # waits for running jobs
+    fresh_run = TrainingRun.objects.get(pk=run.pk)
+    assert (fresh_run.status, fresh_run.attempts) == ("succeeded", 1), (fresh_run.error, fresh_run.log_tail)
     assert turns
     assert not polling.is_busy()
 
@@ -74,13 +74,13 @@ def test_messages_and_the_poller_share_the_workers_places(places: Path) -> None:
         assert again
 
 
-def test_a_message_that_may_still_come_is_waited_for(places: Path) -> None:
+def test_the_poller_waits_for_a_message_that_may_still_come(places: Path) -> None:
     run = queued()
     assert polling.Poller(lambda: None).look() == 0
     assert TrainingRun.objects.get(pk=run.pk).status == "queued"
 
 
-def test_a_run_that_waits_for_its_turn_gives_its_place_back(places: Path) -> None:
+def test_a_run_that_waits_for_its_turn_frees_its_place(places: Path) -> None:
     first, second = waiting(), waiting()
     assert leases.claim(TrainingRun, first.pk) is not None
     assert polling.Poller(lambda: None).look() == 0
@@ -88,7 +88,7 @@ def test_a_run_that_waits_for_its_turn_gives_its_place_back(places: Path) -> Non
     assert not polling.is_busy()
 
 
-def test_training_requests_are_answered_at_once_while_the_broker_swallows(
+def test_training_requests_are_answered_at_once_while_the_broker_does_not_respond(
     churn: ModelVersion, post: Post, customer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from config.celery import app

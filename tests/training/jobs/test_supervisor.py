@@ -1,4 +1,4 @@
-"""A job in a process of its own: its end is in the row, whatever becomes of the process."""
+"""A job in its own process: the row records the end, even if the process dies."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ SUPERVISE = (
 
 @pytest.fixture(autouse=True)
 def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is started from here works on the test's database and store."""
+    """Child processes use the test's database and store."""
     for name, value in child_environment(tmp_path).items():
         monkeypatch.setenv(name, value)
 
 
 @contextlib.contextmanager
 def supervised(run: TrainingRun) -> Iterator[threading.Thread]:
-    """The run, under way in a process that a thread of ours watches."""
+    """Runs a job in a child process that a thread of the test supervises."""
 
     def watch() -> None:
         supervisor.supervise(TrainingRun, run.pk)
@@ -62,14 +62,14 @@ def supervised(run: TrainingRun) -> Iterator[threading.Thread]:
 
 
 def doing(run: TrainingRun) -> list[psutil.Process]:
-    """The processes that do it."""
-    found = []
+    """Returns the processes that do the job."""
+    processes = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             line = process.cmdline()
             if "run_job" in line and line[line.index("run_job") + 2] == str(run.pk):
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def until(met: Callable[[], object], seconds: float = 30.0) -> None:
@@ -83,18 +83,21 @@ def fresh(run: TrainingRun) -> TrainingRun:
     return TrainingRun.objects.get(pk=run.pk)
 
 
-def test_a_run_in_a_process_of_its_own_makes_its_version(db: None, settings: Any) -> None:
-    settings.JOB_MEMORY_MB = 4_000  # watched, and enough
+def test_a_run_in_its_own_process_creates_its_version(db: None, settings: Any) -> None:
+    settings.JOB_MEMORY_MB = 4_000  # a limit that the job does not reach
     run = queued()
     assert supervisor.supervise(TrainingRun, run.pk)
-    done = fresh(run)
-    assert (done.status, done.percent, done.attempts) == ("succeeded", 100, 1), (done.error, done.log_tail)
-    assert done.heartbeat_at is not None
+    finished = fresh(run)
+    assert (finished.status, finished.percent, finished.attempts) == ("succeeded", 100, 1), (
+        finished.error,
+        finished.log_tail,
+    )
+    assert finished.heartbeat_at is not None
     assert ModelVersion.objects.get().run_id == run.pk
     assert not supervisor.supervise(TrainingRun, run.pk), "nothing is left to do"
 
 
-def test_a_process_that_dies_is_followed_by_another_three_in_all(db: None) -> None:
+def test_a_job_whose_process_dies_is_tried_three_times(db: None) -> None:
     run, killed = queued(), set()
     with supervised(run) as watcher:
         while watcher.is_alive():
@@ -103,13 +106,13 @@ def test_a_process_that_dies_is_followed_by_another_three_in_all(db: None) -> No
                     killed.add(process.pid)
                     process.kill()
             time.sleep(0.02)
-    done = fresh(run)
-    assert (done.status, done.attempts, len(killed)) == ("failed", 3, 3)
-    assert "3 attempts" in done.error
+    finished = fresh(run)
+    assert (finished.status, finished.attempts, len(killed)) == ("failed", 3, 3)
+    assert "3 attempts" in finished.error
     assert not ModelVersion.objects.exists()
 
 
-def test_time_memory_and_wishes_end_a_run_in_words(db: None, settings: Any) -> None:
+def test_time_limit_and_cancellation_end_a_run_with_a_message(db: None, settings: Any) -> None:
     settings.JOB_HARD_SECONDS = 0.2
     run = queued()
     assert supervisor.supervise(TrainingRun, run.pk)
@@ -125,26 +128,26 @@ def test_time_memory_and_wishes_end_a_run_in_words(db: None, settings: Any) -> N
     assert not ModelVersion.objects.exists()
 
 
-def test_the_soft_limit_is_said_by_the_job_itself(db: None, settings: Any) -> None:
+def test_the_job_itself_records_the_soft_limit(db: None, settings: Any) -> None:
     settings.JOB_SOFT_SECONDS = 0
     run = queued(3000)
     assert supervisor.supervise(TrainingRun, run.pk)
-    done = fresh(run)
-    assert (done.status, done.attempts) == ("failed", 1), done.log_tail
-    assert "JOB_SOFT_SECONDS" in done.error
+    finished = fresh(run)
+    assert (finished.status, finished.attempts) == ("failed", 1), finished.log_tail
+    assert "JOB_SOFT_SECONDS" in finished.error
 
 
-def test_memory_beyond_the_limit_ends_a_run_in_words(db: None, settings: Any) -> None:
-    settings.JOB_MEMORY_MB = 60  # less than pandas and scikit-learn take
+def test_memory_beyond_the_limit_ends_a_run_with_a_message(db: None, settings: Any) -> None:
+    settings.JOB_MEMORY_MB = 60  # less than pandas and scikit-learn need
     run = queued()
     assert supervisor.supervise(TrainingRun, run.pk)
-    done = fresh(run)
-    assert (done.status, done.attempts) == ("failed", 1)
-    assert "it may have 60 (JOB_MEMORY_MB)" in done.error
+    finished = fresh(run)
+    assert (finished.status, finished.attempts) == ("failed", 1)
+    assert "JOB_MEMORY_MB allows 60" in finished.error
     assert not ModelVersion.objects.exists()
 
 
-def test_memory_is_that_of_a_process_and_its_descendants() -> None:
+def test_memory_counts_a_process_and_its_descendants() -> None:
     held = "held = bytearray(50_000_000); "
     inner = f"[sys.executable, '-c', {held + 'print(1, flush=True); input()'!r}]"
     outer = f"import subprocess, sys; {held}subprocess.run({inner})"
@@ -156,8 +159,9 @@ def test_memory_is_that_of_a_process_and_its_descendants() -> None:
     assert supervisor.memory_mb(process.pid) == 0
 
 
-def test_a_job_ends_with_its_watcher(db: None) -> None:
-    """kill -9 of the watcher: nobody would see how the job ends, so it does not go on; another does it."""
+def test_a_job_ends_with_its_supervisor(db: None) -> None:
+    """After kill -9 of the supervisor nothing would record the job's end, so the job ends; a worker claims it
+    again."""
     run = queued()
     watcher = subprocess.Popen([sys.executable, "-c", SUPERVISE.format(run=run.pk)], cwd=ROOT)
     until(lambda: doing(run))
@@ -169,13 +173,13 @@ def test_a_job_ends_with_its_watcher(db: None) -> None:
     assert held.status == "running"
     past = timezone.now() - dt.timedelta(seconds=1)
     TrainingRun.objects.filter(pk=run.pk).update(lease_until=past)
-    assert run_requests.execute(run.pk)  # here, for another process would import everything again
+    assert run_requests.execute(run.pk)  # in this process, because another one would import everything again
     assert (fresh(run).status, fresh(run).attempts) == ("succeeded", 2)
     assert ModelVersion.objects.count() == 1
 
 
 def starting(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has watchers start this instead of a job."""
+    """Makes supervisors start this program instead of a job."""
     begin = subprocess.Popen
 
     def popen(command: list[str], **about: Any) -> subprocess.Popen[bytes]:
@@ -184,7 +188,9 @@ def starting(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor.subprocess, "Popen", popen)
 
 
-def test_what_a_job_started_ends_with_it(db: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_descendants_of_a_job_end_with_it(
+    db: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     left = tmp_path / "pid"
     code = f"import subprocess; print(subprocess.Popen(['sleep', '60']).pid, file=open({str(left)!r}, 'w'))"
     starting(code, monkeypatch)
@@ -194,27 +200,27 @@ def test_what_a_job_started_ends_with_it(db: None, monkeypatch: pytest.MonkeyPat
     until(lambda: not psutil.pid_exists(int(left.read_text())))
 
 
-def test_a_watcher_does_not_wait_for_who_got_away_with_its_pipe(
+def test_a_supervisor_does_not_wait_for_a_descendant_that_keeps_the_pipe_open(
     db: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "LAST_WORDS_SECONDS", 0.1)
+    monkeypatch.setattr(supervisor, "FINAL_OUTPUT_SECONDS", 0.1)
     starting("import subprocess; subprocess.Popen(['sleep', '20'], start_new_session=True)", monkeypatch)
     began = time.monotonic()
     assert supervisor.supervise(TrainingRun, queued().pk)
     assert time.monotonic() - began < 15
 
 
-def test_output_is_read_to_its_end_whatever_celery_made_of_stderr(
+def test_output_is_read_to_its_end_although_celery_replaced_stderr(
     db: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Proxy:
-        """As Celery's, it takes text alone."""
+        """Takes only text, as Celery's replacement of stderr does."""
 
         def write(self, text: str) -> int:
             return len(text)
 
         def flush(self) -> None:
-            """Nothing."""
+            """Does nothing."""
 
     monkeypatch.setattr(sys, "stderr", Proxy())
     starting("print('x' * 1_000_000, end=''); print('last words')", monkeypatch)
@@ -222,9 +228,9 @@ def test_output_is_read_to_its_end_whatever_celery_made_of_stderr(
     began = time.monotonic()
     assert supervisor.supervise(TrainingRun, run.pk)
     assert time.monotonic() - began < 30
-    said = fresh(run).log_tail
-    assert said.endswith("last words\n")
-    assert len(said) <= leases.LOG_LENGTH
+    text = fresh(run).log_tail
+    assert text.endswith("last words\n")
+    assert len(text) <= leases.LOG_LENGTH
 
 
 def test_a_run_is_cancelled_between_two_stages(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +249,7 @@ def test_a_run_is_cancelled_between_two_stages(db: None, monkeypatch: pytest.Mon
     assert not ModelVersion.objects.exists()
 
 
-def test_a_run_waits_for_the_one_before_it_and_says_so(db: None) -> None:
+def test_a_run_waits_for_the_earlier_run_and_its_stage_names_that_run(db: None) -> None:
     first, second = queued(), queued(400)
     assert leases.claim(TrainingRun, first.pk) is not None
     assert leases.claim(TrainingRun, second.pk) is None
@@ -265,7 +271,7 @@ def test_cancelling_over_http(churn: ModelVersion, api: APIClient) -> None:
         leases.request_cancel(fresh(run), by=None)
 
 
-def test_what_a_run_wrote_is_for_those_who_may_train(churn: ModelVersion, api: APIClient) -> None:
+def test_the_log_of_a_run_needs_the_right_to_train(churn: ModelVersion, api: APIClient) -> None:
     run = queued()
     TrainingRun.objects.filter(pk=run.pk).update(log_tail="its last words")
     reader = User.objects.create(username="reader")
@@ -279,30 +285,28 @@ def test_cancelling_in_the_admin(churn: ModelVersion) -> None:
     client = Client()
     client.force_login(User.objects.create_superuser("root"))
     page = f"/admin/training/trainingrun/{run.pk}/change/"
-    assert "Cancel the run" in client.get(page).content.decode()
+    assert "Cancel run" in client.get(page).content.decode()
     TrainingRun.objects.filter(pk=run.pk).update(log_tail="its last words")
     assert "its last words" in client.get(page).content.decode()
     client.post(f"/admin/training/trainingrun/{run.pk}/cancel/")
     shown = client.get(page).content.decode()
     assert fresh(run).status == "cancelled"
     assert fresh(run).cancelled_by is not None
-    assert "Cancel the run" not in shown
+    assert "Cancel run" not in shown
 
 
 def test_a_run_on_the_active_versions_rows_needs_no_rows(churn: ModelVersion, api: APIClient) -> None:
-    asked = api.post(RUNS, {"search": {"n_iter": 3}}, format="json")
-    assert asked.status_code == 202, asked.content
-    run = TrainingRun.objects.get(pk=asked.json()["id"])
+    response = api.post(RUNS, {"search": {"n_iter": 3}}, format="json")
+    assert response.status_code == 202, response.content
+    run = TrainingRun.objects.get(pk=response.json()["id"])
     assert run.upload_id == churn.dataset_id
     assert run.search == {"n_iter": 3}
-    for wrong in ({"n_iter": 0}, {"n_iter": True}, {"n_iter": 3, "x": 1}, 3):
-        assert_error(api.post(RUNS, {"search": wrong}, format="json"), 400, "invalid_input")
+    for invalid in ({"n_iter": 0}, {"n_iter": True}, {"n_iter": 3, "x": 1}, 3):
+        assert_error(api.post(RUNS, {"search": invalid}, format="json"), 400, "invalid_input")
     assert_error(api.post(RUNS, {"from": "nowhere"}, format="json"), 400, "invalid_input")
 
 
-def test_the_last_words_of_a_job_are_kept_though_it_has_ended(
-    db: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_last_output_of_a_job_is_kept_after_its_end(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     run = queued()
     claim = leases.claim
 
@@ -319,13 +323,13 @@ def test_the_last_words_of_a_job_are_kept_though_it_has_ended(
 
     monkeypatch.setattr(leases, "claim", claimed)
     assert supervisor.supervise(TrainingRun, run.pk)
-    done = fresh(run)
-    assert (done.status, done.error) == ("failed", "it failed")
-    assert "why it failed" in done.log_tail
+    finished = fresh(run)
+    assert (finished.status, finished.error) == ("failed", "it failed")
+    assert "why it failed" in finished.log_tail
 
 
-def test_nothing_swallows_the_soft_limit(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Least of all what lets scikit-learn serve a version when its compilation raises anything."""
+def test_no_handler_catches_the_soft_limit(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This includes the handler that lets scikit-learn serve a version whose compilation fails."""
     from training.management.commands.run_job import TimeIsUp
     from vigia_ml.engines import selection
 

@@ -1,4 +1,4 @@
-"""`load_dataset`: rows in, a version out, and every refusal with its line, column and value."""
+"""`load_dataset`: it loads rows, trains a version, and reports every fault with line, column and value."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ MODEL = ModelDeclaration(
 
 @pytest.fixture(autouse=True)
 def fruit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[None]:
-    """A catalogue that holds the model `fruit` alone, written just now."""
+    """A catalogue with one newly written model, `fruit`."""
     home = tmp_path / "catalogue"
     home.mkdir()
     (home / "fruit.py").write_text(DECLARATION, encoding="utf-8")
@@ -89,32 +89,32 @@ def fruit_csv(path: Path, *, noise: float = 0.0, bad: int = 0, rows: int = 80, d
 
 
 def load(*arguments: str) -> str:
-    said = io.StringIO()
-    call_command("load_dataset", *arguments, stdout=said)
-    return said.getvalue()
+    output = io.StringIO()
+    call_command("load_dataset", *arguments, stdout=output)
+    return output.getvalue()
 
 
-def test_a_file_becomes_a_dataset_and_the_way_it_was_read_is_said(tmp_path: Path) -> None:
-    said = load("fruit", str(fruit_csv(tmp_path / "rows.csv", delimiter=";")))
-    assert "read with delimiter semicolon, decimal point" in said
+def test_a_file_becomes_a_dataset_and_its_dialect_is_printed(tmp_path: Path) -> None:
+    output = load("fruit", str(fruit_csv(tmp_path / "rows.csv", delimiter=";")))
+    assert "read with delimiter semicolon, decimal point" in output
     dataset = Dataset.objects.get()
     assert (dataset.rows, dataset.registered_model.name) == (80, "fruit")
-    assert f"dataset {dataset.sha256[:12]}: 80 rows of fruit" in said
+    assert f"dataset {dataset.sha256[:12]}: 80 rows of fruit" in output
     assert not TrainingRun.objects.exists()
 
 
-def test_a_big_file_is_accompanied_by_the_number_of_rows_read(
+def test_the_command_prints_the_progress_of_a_big_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(csv_files, "PROGRESS_ROWS", 9_000)
-    said = load("fruit", str(fruit_csv(tmp_path / "rows.csv", rows=20_000)))
-    assert [line for line in said.splitlines() if line.endswith("…")] == [
+    output = load("fruit", str(fruit_csv(tmp_path / "rows.csv", rows=20_000)))
+    assert [line for line in output.splitlines() if line.endswith("…")] == [
         "  16,000 rows read …",
         "  20,000 rows read …",
     ]
 
 
-def test_a_model_written_just_now_is_known(tmp_path: Path) -> None:
+def test_a_newly_written_model_is_known(tmp_path: Path) -> None:
     assert not RegisteredModel.objects.exists()
     load("fruit", str(fruit_csv(tmp_path / "rows.csv")))
     assert RegisteredModel.objects.filter(name="fruit").exists()
@@ -124,57 +124,57 @@ def test_training_shows_stages_metrics_beside_the_baseline_and_the_gate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_progress, "WATCH_SECONDS", 0.001)
-    said = load("fruit", str(fruit_csv(tmp_path / "rows.csv")), "--train")
+    output = load("fruit", str(fruit_csv(tmp_path / "rows.csv")), "--train")
     version = ModelVersion.objects.get()
     assert version.status == "candidate"
-    assert " %  " in said
-    lines = [line.split() for line in said.splitlines()]
+    assert " %  " in output
+    lines = [line.split() for line in output.splitlines()]
     assert ["metric", "version", "1", "baseline"] in lines
     r2 = next(line for line in lines if line[:1] == ["r2"])
     assert [float(cell) for cell in r2[1:]] == pytest.approx(
         [version.metrics["r2"], version.baseline["r2"]], rel=1e-3
     )
-    assert "  ok      r2 1 is at least the asked 0.8" in said
-    assert "version 1 is not active" in said
+    assert "  ok      r2 1 is at least the asked 0.8" in output
+    assert "version 1 is not active" in output
 
 
-def test_activate_makes_it_active_with_the_reason_in_the_audit_row(tmp_path: Path) -> None:
+def test_the_option_activate_activates_the_version_and_the_audit_row_holds_the_reason(tmp_path: Path) -> None:
     path = str(fruit_csv(tmp_path / "rows.csv"))
-    said = load("fruit", path, "--train", "--activate", "--reason", "first prices")
-    assert "version 1 is active" in said
+    output = load("fruit", path, "--train", "--activate", "--reason", "first prices")
+    assert "version 1 is active" in output
     audit = Activation.objects.get()
     assert (audit.reason, audit.version.number, audit.overridden) == ("first prices", 1, False)
 
 
-def test_a_failed_gate_is_said_and_is_an_exit_code_of_its_own(tmp_path: Path) -> None:
-    said = io.StringIO()
-    with pytest.raises(CommandError, match="does not pass its gate: it was not activated") as failure:
+def test_a_failed_gate_is_reported_with_its_own_exit_code(tmp_path: Path) -> None:
+    output = io.StringIO()
+    with pytest.raises(CommandError, match="did not pass its gate: it was not activated") as failure:
         call_command(
             "load_dataset", "fruit", str(fruit_csv(tmp_path / "rows.csv", noise=20)), "--train", "--activate",
-            stdout=said,
+            stdout=output,
         )  # fmt: skip
     assert failure.value.returncode == 2
-    assert "FAILED  r2 " in said.getvalue()
+    assert "FAILED  r2 " in output.getvalue()
     assert ModelVersion.objects.get().status == "candidate"
     assert not Activation.objects.exists()
 
 
-def test_append_trains_on_the_active_rows_as_well_and_shows_the_active_version(tmp_path: Path) -> None:
+def test_append_also_trains_on_the_active_rows_and_shows_the_active_version(tmp_path: Path) -> None:
     load("fruit", str(fruit_csv(tmp_path / "rows.csv")), "--train", "--activate")
     more = fruit_csv(tmp_path / "more.csv", rows=100)
-    said = load("fruit", str(more), "--train", "--mode", "append")
+    output = load("fruit", str(more), "--train", "--mode", "append")
     assert ModelVersion.objects.get(number=2).dataset.rows == 180
     assert ["metric", "version", "2", "baseline", "version", "1"] in [
-        line.split() for line in said.splitlines()
+        line.split() for line in output.splitlines()
     ]
 
 
-def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
+def test_a_failed_run_prints_its_error(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"run \d+ failed: .* too few"):
         load("fruit", str(fruit_csv(tmp_path / "rows.csv", rows=6)), "--train")
 
 
-def test_a_file_with_bad_rows_is_refused_whole_and_every_cell_is_named(tmp_path: Path) -> None:
+def test_a_file_with_bad_rows_is_rejected_and_every_bad_cell_is_named(tmp_path: Path) -> None:
     path = fruit_csv(tmp_path / "rows.csv", bad=2)
     path.write_text(path.read_text(encoding="utf-8") + "x,red\n-1,red,3\n", encoding="utf-8")
     errors = io.StringIO()
@@ -199,14 +199,14 @@ def test_only_the_first_hundred_bad_cells_are_printed(tmp_path: Path) -> None:
         call_command("load_dataset", "fruit", str(path), stdout=io.StringIO(), stderr=errors)
     lines = errors.getvalue().splitlines()
     assert len(lines) == 101
-    assert lines[-1] == "… and more; these are the first 100"
+    assert lines[-1] == "… only the first 100 faults are shown"
 
 
-def test_skip_bad_sets_rows_aside_with_their_reasons_beside_the_file(tmp_path: Path) -> None:
+def test_skip_bad_writes_bad_rows_with_their_reasons_beside_the_file(tmp_path: Path) -> None:
     path = fruit_csv(tmp_path / "rows.csv", bad=3)
-    said = load("fruit", str(path), "--skip-bad")
+    output = load("fruit", str(path), "--skip-bad")
     refused = tmp_path / "rows.refused.csv"
-    assert f"3 bad rows set aside in {refused}" in said
+    assert f"3 bad rows set aside in {refused}" in output
     with refused.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.reader(stream))
     assert rows[0] == ["line", "reasons", "weight", "colour", "price"]
@@ -215,7 +215,7 @@ def test_skip_bad_sets_rows_aside_with_their_reasons_beside_the_file(tmp_path: P
     assert Dataset.objects.get().rows == 77
 
 
-def test_rows_without_a_target_are_counted_and_left_out_when_asked(tmp_path: Path) -> None:
+def test_rows_without_a_target_are_counted_and_left_out_on_request(tmp_path: Path) -> None:
     path = fruit_csv(tmp_path / "rows.csv")
     path.write_text(path.read_text(encoding="utf-8") + "120,red,\n130,green,\n", encoding="utf-8")
     with pytest.raises(
@@ -228,15 +228,15 @@ def test_rows_without_a_target_are_counted_and_left_out_when_asked(tmp_path: Pat
     assert dataset.source == "rows.csv (delimiter comma, decimal point, 2 rows without a target left out)"
 
 
-def test_a_file_of_another_encoding_with_thousands_is_loaded_when_told(tmp_path: Path) -> None:
+def test_a_file_of_another_encoding_with_thousands_is_loaded_with_options(tmp_path: Path) -> None:
     rows = "".join(f"{n}.{n:03d};{('green', 'red')[n % 2]};{n}\n" for n in range(1, 41))
     (tmp_path / "rows.csv").write_bytes(f"weight;colour;price\n{rows}".encode("utf-16"))
     with pytest.raises(CommandError, match=r"UTF-16.*--encoding utf-16; nothing was loaded"):
         load("fruit", str(tmp_path / "rows.csv"))
     with pytest.raises(CommandError, match=r"'1\.001' in column 'weight'.*--thousands \."):
         load("fruit", str(tmp_path / "rows.csv"), "--encoding", "utf-16")
-    said = load("fruit", str(tmp_path / "rows.csv"), "--encoding=utf-16", "--thousands=.")
-    assert "read with delimiter semicolon, decimal comma, thousands point, encoding utf-16" in said
+    output = load("fruit", str(tmp_path / "rows.csv"), "--encoding=utf-16", "--thousands=.")
+    assert "read with delimiter semicolon, decimal comma, thousands point, encoding utf-16" in output
     from training import artifacts
     from vigia_ml.fitting import parquet
 
@@ -246,33 +246,33 @@ def test_a_file_of_another_encoding_with_thousands_is_loaded_when_told(tmp_path:
 
 
 def test_skip_bad_leaves_no_file_when_no_row_is_bad(tmp_path: Path) -> None:
-    said = load("fruit", str(fruit_csv(tmp_path / "rows.csv")), "--skip-bad")
-    assert "no bad rows" in said
+    output = load("fruit", str(fruit_csv(tmp_path / "rows.csv")), "--skip-bad")
+    assert "no bad rows" in output
     assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["rows.csv"]
     assert not list(tmp_path.glob(".refused*"))
 
 
-def test_refused_rows_go_to_the_var_directory_when_none_can_be_written_beside_the_file(
+def test_bad_rows_go_to_the_var_directory_when_the_files_directory_is_not_writable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = load_dataset._temporary
 
     def refuse(directory: Path) -> Any:
-        # Root writes anywhere, so the refusal of a read-only directory is made here.
+        # Root can write to a read-only directory, so the test raises the error itself.
         if directory == tmp_path:
             raise PermissionError(directory)
         return make(directory)
 
     monkeypatch.setattr(load_dataset, "_temporary", refuse)
-    said = load("fruit", str(fruit_csv(tmp_path / "rows.csv", bad=1)), "--skip-bad")
+    output = load("fruit", str(fruit_csv(tmp_path / "rows.csv", bad=1)), "--skip-bad")
     refused = tmp_path / "var" / "rows.refused.csv"
-    assert f"1 bad rows set aside in {refused}" in said
+    assert f"1 bad rows set aside in {refused}" in output
     assert len(refused.read_text(encoding="utf-8").splitlines()) == 2
 
 
-def test_when_every_row_is_bad_they_are_all_set_aside_and_nothing_is_loaded(tmp_path: Path) -> None:
+def test_a_file_of_bad_rows_is_set_aside_and_loads_nothing(tmp_path: Path) -> None:
     path = fruit_csv(tmp_path / "rows.csv", rows=5, bad=5)
-    with pytest.raises(CommandError, match="no row that could be used"):
+    with pytest.raises(CommandError, match="no usable row"):
         load("fruit", str(path), "--skip-bad")
     assert len((tmp_path / "rows.refused.csv").read_text(encoding="utf-8").splitlines()) == 6
     assert not Dataset.objects.exists()
@@ -288,7 +288,7 @@ def test_a_gzipped_file_and_a_name_in_the_data_directory_are_found(
     assert Dataset.objects.get().rows == 80
 
 
-def test_a_header_that_does_not_match_is_refused_column_by_column(tmp_path: Path) -> None:
+def test_a_header_that_does_not_match_is_rejected_column_by_column(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("weight,size,price\n1,2,3\n", encoding="utf-8")
     errors = io.StringIO()
@@ -300,25 +300,27 @@ def test_a_header_that_does_not_match_is_refused_column_by_column(tmp_path: Path
     ]
 
 
-def test_an_unknown_model_is_answered_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="no model 'vegetables'; there are fruit"):
+def test_the_error_for_an_unknown_model_lists_the_known_models(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="unknown model 'vegetables'; models: fruit"):
         load("vegetables", "rows.csv")
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--activate"], "--activate needs --train"),
-        (["--train", "--reason", "x"], "add --activate"),
+        (["--train", "--reason", "x"], "--reason needs --activate"),
         (["--delimiter", ":"], "is no delimiter"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(options: list[str], said: str, tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match=said):
+def test_options_that_do_not_go_together_are_refused(
+    options: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CommandError, match=message):
         load("fruit", str(fruit_csv(tmp_path / "rows.csv")), *options)
 
 
-def test_a_file_that_is_none_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_missing_or_truncated_file_is_rejected_with_a_message(tmp_path: Path) -> None:
     (tmp_path / "torn.csv.gz").write_bytes(gzip.compress(b"weight,colour,price\n" * 99)[:40])
     for name in ("nowhere.csv", "torn.csv.gz"):
         with pytest.raises(CommandError):
@@ -330,8 +332,8 @@ def test_a_model_that_startmodel_wrote_is_trained_and_activated_from_the_rows_it
     rows = fruit_csv(tmp_path / "rows.csv", rows=200)
     call_command("startmodel", "basket", str(rows), "--target", "price", stdout=io.StringIO())
     _forget()
-    said = load("basket", str(tmp_path / "var" / "first-data" / "basket.csv"), "--train", "--activate")
-    assert "version 1 is active" in said
+    output = load("basket", str(tmp_path / "var" / "first-data" / "basket.csv"), "--train", "--activate")
+    assert "version 1 is active" in output
     version = ModelVersion.objects.get()
     assert version.dataset_schema.names == ("weight", "colour")
     assert version.metrics["r2"] > 0.9
@@ -340,7 +342,7 @@ def test_a_model_that_startmodel_wrote_is_trained_and_activated_from_the_rows_it
 def test_training_loading_and_predictions_agree_about_missing_words_and_signs(
     tmp_path: Path, post: Post
 ) -> None:
-    """The written file declares what was recognised, so later CSVs and JSON are read like the first one."""
+    """The written file declares what was detected, so later CSVs and JSON are read like the first CSV."""
     path = tmp_path / "rows.csv"
     lines = ["price;rooms;sold"]
     for n in range(150):
@@ -352,13 +354,13 @@ def test_training_loading_and_predictions_agree_about_missing_words_and_signs(
     )
     _forget()
     first = tmp_path / "var" / "first-data" / "basket.csv"
-    said = load("basket", str(first), "--train", "--activate")
-    assert "135 rows of basket" in said
+    output = load("basket", str(first), "--train", "--activate")
+    assert "135 rows of basket" in output
     assert "dataset" in load("basket", str(path), "--skip-unlabelled")
-    assert Dataset.objects.count() == 1, "the file and what startmodel left of it are the same rows"
+    assert Dataset.objects.count() == 1, "the file and startmodel's copy hold the same rows"
     address = "/api/v1/models/basket/predictions/"
     by_csv = post(address, "price;rooms\nNA;7\n1.149,50 €;2\n;7\n", "text/csv")
     by_json = post(address, [{"price": "NA", "rooms": 7}, {"price": 1149.5, "rooms": 2}, {"rooms": 7}])
-    answers = [[row["probability"] for row in given.json()["predictions"]] for given in (by_csv, by_json)]
+    answers = [[row["probability"] for row in values.json()["predictions"]] for values in (by_csv, by_json)]
     assert answers[0] == answers[1]
     assert answers[0][0] == answers[0][2] > answers[0][1]

@@ -1,4 +1,4 @@
-"""Versions from before reference profiles get theirs from the stored dataset."""
+"""Versions older than reference profiles get a profile from the stored dataset."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from training.management import profile_backfill
 from training.models import ModelVersion, PrunedArtifact, ReferenceProfile
 
 
-def test_a_profile_made_later_is_the_one_training_makes(db: None) -> None:
+def test_a_backfilled_profile_equals_the_profile_of_the_training(db: None) -> None:
     version = train_sample("churn", rows=600)
     then = version.reference.bins
     version.reference.delete()
     out = io.StringIO()
     call_command("profile_versions", "churn", stdout=out)
-    assert out.getvalue() == "churn 1: made\n1 reference profiles made\n"
+    assert out.getvalue() == "churn 1: created\n1 reference profiles created\n"
     assert ReferenceProfile.objects.get(version=version).bins == then
     out = io.StringIO()
     call_command("profile_versions", stdout=out)
-    assert out.getvalue() == "0 reference profiles made\n"
+    assert out.getvalue() == "0 reference profiles created\n"
 
 
-def test_a_version_without_artifact_is_named_and_the_others_get_theirs(churn: ModelVersion) -> None:
+def test_a_version_without_an_artifact_is_reported_and_the_others_get_profiles(churn: ModelVersion) -> None:
     other = train_sample("churn", rows=600, activate=False)
     ReferenceProfile.objects.all().delete()
     PrunedArtifact.objects.create(version=other, freed=0)
-    said, error = io.StringIO(), io.StringIO()
-    with pytest.raises(CommandError, match="1 version has none"):
-        call_command("profile_versions", stdout=said, stderr=error)
+    output, error = io.StringIO(), io.StringIO()
+    with pytest.raises(CommandError, match="1 version still without a reference profile"):
+        call_command("profile_versions", stdout=output, stderr=error)
     assert "churn 2: " in error.getvalue() and "pruned" in error.getvalue()
     assert ReferenceProfile.objects.get().version == churn
 
 
-def test_active_versions_get_theirs_and_no_other(churn: ModelVersion) -> None:
+def test_only_active_versions_get_their_profiles(churn: ModelVersion) -> None:
     older = train_sample("churn", rows=600, activate=False)
     ReferenceProfile.objects.all().delete()
     assert profile_backfill.make_for_active() == [(churn, "")]

@@ -1,4 +1,4 @@
-"""`startmodel`: what it writes is imported, formatted, fitted and asked; what it cannot do it says."""
+"""`startmodel`: its files are importable, formatted, fitted and answer; its errors have a message."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ Rows = list[list[str]]
 
 @dataclass(frozen=True)
 class Started:
-    """What a run of the command left: its words, the file, and the declaration in it."""
+    """The result of the command: its output, the file, and the declaration in the file."""
 
-    said: str
+    output: str
     path: Path
     declared: ModelDeclaration
 
@@ -65,16 +65,16 @@ TARGETS = {"wine": "cultivar", "nasty": "gone?", "sales": "total", "bikes": "cnt
 
 
 def start(name: str, file: Path | str, output: Path, *options: str) -> Started:
-    said = io.StringIO()
+    stdout = io.StringIO()
     if "--target" not in options:
         options = ("--target", TARGETS.get(name, "y"), *options)
-    call_command("startmodel", name, str(file), "--output", str(output), *options, stdout=said)
+    call_command("startmodel", name, str(file), "--output", str(output), *options, stdout=stdout)
     path = output / f"{name}.py"
-    return Started(said.getvalue(), path, trial_fit.load_declaration(path))
+    return Started(stdout.getvalue(), path, trial_fit.load_declaration(path))
 
 
 def fit(declared: ModelDeclaration, file: Path, tmp_path: Path) -> Fitted:
-    """The declaration fitted on the CSV as a training run does it: reader, dataset file, frame."""
+    """Fits the declaration on the CSV as a training run does: reader, dataset file, frame."""
     written = tmp_path / "rows.parquet"
     with file.open("rb") as stream, parquet.DatasetWriter(written, declared.schema) as writer:
         for batch in CsvReader(stream, declared.schema, with_target=True).batches():
@@ -84,7 +84,7 @@ def fit(declared: ModelDeclaration, file: Path, tmp_path: Path) -> Fitted:
 
 
 def ask(fitted: Fitted, *rows: dict[str, Any]) -> Any:
-    """Scores for JSON rows, through validation and the engine that has been stored and loaded."""
+    """Returns scores for JSON rows, through validation and a stored and loaded engine."""
     read = [fitted.schema.read(row) for row in rows]
     assert all(isinstance(each, Instance) for each in read), read
     engine = SklearnEngine(fitted.pipeline, fitted.schema)
@@ -93,7 +93,7 @@ def ask(fitted: Fitted, *rows: dict[str, Any]) -> Any:
 
 
 def assert_well_written(path: Path) -> None:
-    """Ruff finds nothing to say about the file (or the directory) and nothing to lay out differently."""
+    """Asserts that ruff reports no fault in the file (or directory) and would not format it differently."""
     for command in (["check"], ["format", "--diff"]):
         done = subprocess.run(
             [RUFF, *command, "--no-cache", "--config", "pyproject.toml", path],
@@ -108,7 +108,7 @@ def assert_well_written(path: Path) -> None:
 
 
 def wine_rows(count: int = 240) -> Rows:
-    """Semicolons, decimal commas, integer class labels 1 to 3, some blanks."""
+    """Returns a CSV with semicolons, decimal commas, integer class labels 1 to 3 and some blanks."""
     random = np.random.default_rng(3)
     rows = [["fixed acidity", "alcohol", "colour", "cultivar"]]
     for number in range(count):
@@ -138,7 +138,8 @@ def nasty_rows(count: int = 200) -> Rows:
 
 
 def sales_rows(count: int = 300) -> Rows:
-    """A counter, an identifier, a constant, a date, and two columns that add up to the target."""
+    """Returns a CSV with a counter, an identifier, a constant, a date, and two columns that add up to the
+    target."""
     random = np.random.default_rng(5)
     rows = [["n", "order", "shop", "day", "temperature", "open", "cash", "card", "note", "total"]]
     for number in range(count):
@@ -158,7 +159,7 @@ def sales_rows(count: int = 300) -> Rows:
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Fits of some hundred rows are slower on many threads, above all where other tests run beside them."""
+    """Limits threads: fits of some hundred rows are slower on many threads, above all beside other tests."""
     with threadpool_limits(1):
         yield
 
@@ -173,14 +174,14 @@ def own_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any
     return home
 
 
-# -- written, fitted, asked ----------------------------------------------------------------------------
+# -- files that are written, fitted and used -----------------------------------------------------------
 
 
 def test_labels_in_a_file_with_semicolons_and_decimal_commas_make_a_multiclass_model(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "wine.csv", wine_rows(), ";")
     started = start("wine", file, tmp_path)
-    assert "delimiter semicolon, decimal comma" in started.said
-    assert "task: multiclass (ambiguous: only 3 whole numbers, 1 to 3, taken for labels" in started.said
+    assert "delimiter semicolon, decimal comma" in started.output
+    assert "task: multiclass (ambiguous: only 3 whole numbers, 1 to 3, taken for labels" in started.output
     assert started.schema.target.levels == ("1", "2", "3")
     acidity = started.schema.by_name["fixed_acidity"]
     assert (acidity.aliases, acidity.type, acidity.nullable) == (("fixed acidity",), "number", True)
@@ -196,7 +197,7 @@ def test_labels_in_a_file_with_semicolons_and_decimal_commas_make_a_multiclass_m
     assert np.asarray(scores.probabilities).sum(axis=1) == pytest.approx([1, 1])
 
 
-def test_names_that_are_no_identifiers_work_under_their_own_name_and_a_clean_one(tmp_path: Path) -> None:
+def test_column_names_that_are_not_identifiers_work_as_aliases_of_clean_names(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "nasty.csv", nasty_rows())
     started = start("nasty", file, tmp_path)
     schema = started.schema
@@ -214,7 +215,7 @@ def test_names_that_are_no_identifiers_work_under_their_own_name_and_a_clean_one
     assert scores.classes == [False, True]
 
 
-def test_headers_too_long_for_a_column_are_shortened_and_go_on_being_accepted(tmp_path: Path) -> None:
+def test_headers_too_long_for_a_column_are_shortened_and_stay_accepted(tmp_path: Path) -> None:
     random = np.random.default_rng(8)
     question = "how_often_did_you_" * 12
     header = [f"{question}call", f"{question}write", f"{question}come_back"]
@@ -228,7 +229,7 @@ def test_headers_too_long_for_a_column_are_shortened_and_go_on_being_accepted(tm
         (name,) for name in header
     ]
     noted = f"{len(header[0])} characters are too many for a name, it is {question[:60]!r} here"
-    assert noted in started.said
+    assert noted in started.output
     assert noted in " ".join(started.text.replace("#", "").split())
     assert_well_written(started.path)
     fitted = fit(started.declared, file, tmp_path)
@@ -236,7 +237,7 @@ def test_headers_too_long_for_a_column_are_shortened_and_go_on_being_accepted(tm
     assert low < high
 
 
-def test_what_identifies_dates_or_gives_the_target_away_is_left_out_with_its_reason(tmp_path: Path) -> None:
+def test_identifiers_dates_and_leaks_are_left_out_with_a_reason(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "sales.csv", sales_rows())
     started = start("sales", file, tmp_path)
     assert started.schema.names == ("temperature", "open", "note")
@@ -248,9 +249,9 @@ def test_what_identifies_dates_or_gives_the_target_away_is_left_out_with_its_rea
         "a date, such as '2024-01-15'",
         "gives the target away: cash + card = total in every row",
     ):
-        assert reason in started.said
+        assert reason in started.output
         assert f"# guessed: {reason}" in started.text
-    assert "--key order" in started.said
+    assert "--key order" in started.output
     assert_well_written(started.path)
 
     fitted = fit(started.declared, file, tmp_path)
@@ -261,7 +262,7 @@ def test_what_identifies_dates_or_gives_the_target_away_is_left_out_with_its_rea
     assert low < high
 
 
-def test_kept_dropped_and_key_columns_are_where_the_user_put_them(tmp_path: Path) -> None:
+def test_keep_drop_and_key_decide_the_role_of_a_column(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "sales.csv", sales_rows(120))
     options = ["--keep", "cash", "day", "--drop", "note", "--key", "order"]
     started = start("sales", file, tmp_path, *options)
@@ -272,14 +273,14 @@ def test_kept_dropped_and_key_columns_are_where_the_user_put_them(tmp_path: Path
     assert fit(started.declared, file, tmp_path).metrics["r2"] > 0
 
 
-def test_the_task_asked_for_overrules_the_guess(tmp_path: Path) -> None:
+def test_the_option_task_overrides_the_inferred_task(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "wine.csv", wine_rows(), ";")
     started = start("wine", file, tmp_path, "--task", "regression")
     assert started.declared.task == "regression"
     assert fit(started.declared, file, tmp_path).metrics["r2"] > 0.5
 
 
-def test_two_levels_are_a_binary_model_that_answers_for_the_second(tmp_path: Path) -> None:
+def test_two_levels_make_a_binary_model_of_the_second_level(tmp_path: Path) -> None:
     rows = [[*row[:3], "good" if row[3] == "3" else "bad"] for row in wine_rows()[1:]]
     file = write_csv(tmp_path / "wine.csv", [["acid", "alcohol", "colour", "verdict"], *rows], ";")
     started = start("wine", file, tmp_path, "--target", "verdict")
@@ -297,12 +298,12 @@ def test_forty_rows_are_enough_to_train(tmp_path: Path) -> None:
     assert fit(started.declared, file, tmp_path).metrics["r2"] > 0.1
 
 
-def test_classes_that_cannot_be_told_apart_are_said_to_fail_the_gate(tmp_path: Path) -> None:
+def test_startmodel_warns_that_indistinguishable_classes_fail_the_gate(tmp_path: Path) -> None:
     random = np.random.default_rng(5)
     rows = [[f"{random.normal():.3f}", "abc"[random.integers(0, 3)]] for _ in range(300)]
     started = start("noise", write_csv(tmp_path / "noise.csv", [["a", "y"], *rows]), tmp_path)
-    assert "a first fit on 300 rows: accuracy 0." in started.said
-    assert "WARNING: the gate asks for roc_auc 0.6 and for accuracy above the baseline" in started.said
+    assert "a first fit on 300 rows: accuracy 0." in started.output
+    assert "WARNING: the gate requires roc_auc 0.6 and accuracy above the baseline" in started.output
 
 
 def test_a_column_that_predicts_alone_is_kept_and_called_suspicious(tmp_path: Path) -> None:
@@ -315,14 +316,14 @@ def test_a_column_that_predicts_alone_is_kept_and_called_suspicious(tmp_path: Pa
     started = start("near", write_csv(tmp_path / "near.csv", [["a", "b", "y"], *rows]), tmp_path)
     assert started.schema.names == ("a", "b")
     assert "# SUSPICIOUS: alone it predicts the target almost perfectly" in started.text
-    assert "SUSPICIOUS" in started.said
+    assert "SUSPICIOUS" in started.output
 
 
 # -- missing values, amounts of money, files from elsewhere ---------------------------------------------
 
 
 def rows_with(column: Any, target: Any = None, count: int = 120) -> Rows:
-    """A column and a second number; the target follows from the second."""
+    """Returns a CSV with a column and a number; the target follows from the number."""
     rows = [["extra", "size", "y"]]
     for number in range(count):
         size = number * 37 % 101
@@ -338,7 +339,9 @@ def test_words_for_a_missing_value_do_not_make_numbers_categories(tmp_path: Path
     started = start("gaps", write_csv(tmp_path / "gaps.csv", rows), tmp_path)
     column = started.schema.by_name["extra"]
     assert (column.type, column.nullable, column.missing) == ("integer", True, tuple(sorted(words)))
-    assert "80 of 120 cells are blank or '#N/A', '-', '?', 'NA', …, which is read as missing" in started.said
+    assert (
+        "80 of 120 cells are blank or '#N/A', '-', '?', 'NA', …, which is read as missing" in started.output
+    )
     assert_well_written(started.path)
     fitted = fit(started.declared, tmp_path / "gaps.csv", tmp_path)
     as_word, as_null = ask(fitted, {"extra": "NA", "size": 7}, {"extra": None, "size": 7}).values
@@ -349,7 +352,7 @@ def test_a_word_that_may_be_a_level_stays_one_until_it_is_declared_missing(tmp_p
     file = write_csv(tmp_path / "gaps.csv", rows_with(lambda n: ["None", "Stone", "Brick"][n % 3]))
     started = start("gaps", file, tmp_path)
     assert started.schema.by_name["extra"].levels == ("Brick", "None", "Stone")
-    assert "'None' in 40 cells is kept as a text (--null=None reads it as missing)" in started.said
+    assert "'None' in 40 cells is kept as a text (--null=None reads it as missing)" in started.output
     for option in ("--null=None", "--null=extra=None"):
         declared = start("gaps", file, tmp_path, option, "--force").schema.by_name["extra"]
         assert (declared.levels, declared.nullable, declared.missing) == (("Brick", "Stone"), True, ("None",))
@@ -359,7 +362,7 @@ def test_a_number_can_stand_for_a_missing_value_however_it_is_written(tmp_path: 
     rows = rows_with(lambda n: "-200" if n % 5 == 0 else "-200,0" if n % 5 == 1 else f"{n % 29},5")
     rows = [rows[0], *([extra, size, target.replace(".", ",")] for extra, size, target in rows[1:])]
     file = write_csv(tmp_path / "gaps.csv", rows, ";")
-    assert "-200 in 48 cells lies far from all others (--null=-200 " in start("gaps", file, tmp_path).said
+    assert "-200 in 48 cells lies far from all others (--null=-200 " in start("gaps", file, tmp_path).output
     started = start("gaps", file, tmp_path, "--null", "-200", "--force")
     column = started.schema.by_name["extra"]
     assert (column.minimum, column.missing) == (0, ("-200", "-200,0"))
@@ -368,7 +371,7 @@ def test_a_number_can_stand_for_a_missing_value_however_it_is_written(tmp_path: 
     assert column.from_json(-200) is None
 
 
-def test_rows_without_a_target_are_counted_and_left_out_when_asked(
+def test_rows_without_a_target_are_counted_and_left_out_on_request(
     own_catalogue: Path, tmp_path: Path
 ) -> None:
     rows = rows_with(lambda n: str(n * n % 97), lambda n: "NA" if n % 10 == 3 else str(n * 37 % 101 % 2))
@@ -376,9 +379,9 @@ def test_rows_without_a_target_are_counted_and_left_out_when_asked(
     command = ["startmodel", "gaps", str(file), "--target", "y"]
     with pytest.raises(CommandError) as refused:
         call_command(*command, stdout=io.StringIO())
-    said = str(refused.value)
-    assert "12 rows have a blank target 'y' (first on line 5), 'NA' in 12" in said
-    assert said.endswith(f"leave them out: startmodel gaps {file} --target y --skip-unlabelled")
+    message = str(refused.value)
+    assert "12 rows have a blank target 'y' (first on line 5), 'NA' in 12" in message
+    assert message.endswith(f"leave them out: startmodel gaps {file} --target y --skip-unlabelled")
     out = io.StringIO()
     call_command(*command, "--skip-unlabelled", stdout=out)
     assert "12 rows without a target are left out" in out.getvalue()
@@ -390,7 +393,7 @@ def test_rows_without_a_target_are_counted_and_left_out_when_asked(
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         (
             ["good", "bad", "NA"],
@@ -400,9 +403,9 @@ def test_rows_without_a_target_are_counted_and_left_out_when_asked(
         (["1.5", "2.5", "n/a"], "40 rows have a blank target"),
     ],
 )
-def test_a_word_for_a_missing_value_is_no_class(values: list[str], said: str, tmp_path: Path) -> None:
+def test_a_word_for_a_missing_value_is_not_a_class(values: list[str], message: str, tmp_path: Path) -> None:
     file = write_csv(tmp_path / "gaps.csv", rows_with(lambda n: str(n * n % 97), lambda n: values[n % 3]))
-    with pytest.raises(CommandError, match=re.escape(said)):
+    with pytest.raises(CommandError, match=re.escape(message)):
         start("gaps", file, tmp_path)
 
 
@@ -412,7 +415,7 @@ def test_plausible_classes_and_signs_stay_classes(tmp_path: Path) -> None:
     rows = rows_with(lambda n: str(n * n % 97), lambda n: ["none", "mild", "bad"][n * 37 % 101 // 34])
     started = start("pain", write_csv(tmp_path / "b.csv", rows), tmp_path)
     assert started.schema.target.levels == ("bad", "mild", "none")
-    assert "'none' is a class (--null=none: missing)" in started.said
+    assert "'none' is a class (--null=none: missing)" in started.output
 
 
 @pytest.mark.parametrize(
@@ -425,7 +428,7 @@ def test_plausible_classes_and_signs_stay_classes(tmp_path: Path) -> None:
         (lambda n: f"({n},250.75)" if n else "0.5", ("()",), -1250.75),
     ],
 )  # fmt: skip
-def test_amounts_of_money_are_numbers_and_no_identifiers(
+def test_amounts_of_money_are_numbers_and_not_identifiers(
     written: Any, signs: tuple[str, ...], first: float, tmp_path: Path
 ) -> None:
     rows = rows_with(written, lambda n: str(n * 37 % 101))
@@ -443,10 +446,10 @@ def test_amounts_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
     rows = rows_with(lambda n: f"{'$€'[n % 2]}{n * 7919 % 99991}.50")
     assert (
         "numbers with different signs, '$', '€'"
-        in start("a", write_csv(tmp_path / "a.csv", rows), tmp_path).said
+        in start("a", write_csv(tmp_path / "a.csv", rows), tmp_path).output
     )
     rows = rows_with(lambda n: f"{n * 7919 % 97}.5{'%' * (n % 2)}")
-    assert "with and without '%'" in start("b", write_csv(tmp_path / "b.csv", rows), tmp_path).said
+    assert "with and without '%'" in start("b", write_csv(tmp_path / "b.csv", rows), tmp_path).output
 
 
 def test_a_european_file_is_never_divided_by_a_thousand(own_catalogue: Path, tmp_path: Path) -> None:
@@ -466,7 +469,7 @@ def test_a_european_file_is_never_divided_by_a_thousand(own_catalogue: Path, tmp
     assert batch.columns["y"][:2] == [0.5, 75.5]
 
 
-def test_a_file_as_the_air_quality_station_writes_it_is_read(tmp_path: Path) -> None:
+def test_a_file_in_the_format_of_the_air_quality_station_is_read(tmp_path: Path) -> None:
     lines = ["Date;Time;CO(GT);NOx(GT);RH;AH;;"]
     for n in range(150):
         co = "-200" if n % 9 == 0 else f"{n % 31 / 10 + 0.7:.1f}".replace(".", ",")
@@ -477,8 +480,10 @@ def test_a_file_as_the_air_quality_station_writes_it_is_read(tmp_path: Path) -> 
     file = tmp_path / "air.csv"
     file.write_text("\r\n".join([*lines, *[";" * 7] * 20]), encoding="utf-8")
     started = start("air", file, tmp_path, "--target", "RH", "--null=-200", "--keep", "NOx(GT)")
-    assert "150 rows, 6 columns; delimiter semicolon, decimal comma, 2 columns without a name" in started.said
-    assert "20 blank rows passed over" in started.said
+    assert (
+        "150 rows, 6 columns; delimiter semicolon, decimal comma, 2 columns without a name" in started.output
+    )
+    assert "20 blank rows passed over" in started.output
     assert started.schema.find("CO(GT)").missing == ("-200",)  # type: ignore[union-attr]
     assert fit(started.declared, file, tmp_path).schema.names == ("co_gt", "nox_gt", "AH")
 
@@ -498,7 +503,7 @@ def test_the_file_joins_the_catalogue_and_the_rows_wait_for_the_next_start(
     assert [path.name for path in copied.parent.iterdir()] == ["wine.csv"]
 
 
-def test_rows_that_need_telling_how_to_be_read_wait_in_a_form_that_does_not(
+def test_rows_that_need_dialect_options_are_copied_in_a_form_that_needs_none(
     own_catalogue: Path, tmp_path: Path
 ) -> None:
     random = np.random.default_rng(9)
@@ -521,7 +526,7 @@ def test_rows_that_need_telling_how_to_be_read_wait_in_a_form_that_does_not(
     assert batch.columns["b"][0] == rows[1][1]
 
 
-def test_a_gzipped_file_is_read_and_waits_unpacked(own_catalogue: Path, tmp_path: Path) -> None:
+def test_a_gzipped_file_is_read_and_copied_unpacked(own_catalogue: Path, tmp_path: Path) -> None:
     plain = write_csv(tmp_path / "wine.csv", wine_rows(), ";").read_bytes()
     packed = tmp_path / "wine.csv.gz"
     packed.write_bytes(gzip.compress(plain))
@@ -545,12 +550,12 @@ def test_an_existing_file_is_overwritten_only_by_force(tmp_path: Path) -> None:
     "name", ["Wine", "1wine", "wine-2", "_wine", "class", "w" * 51, "wine\n", "../wine", ""]
 )
 def test_a_name_that_cannot_be_served_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match=r"is no name|is a keyword"):
+    with pytest.raises(CommandError, match=r"is not a valid name|is a keyword"):
         call_command("startmodel", name, "x.csv", "--target=y", "--output", str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("change", "target", "said"),
+    ("change", "target", "message"),
     [
         (lambda rows: rows, "Cultivar", "did you mean 'cultivar'"),
         (lambda rows: rows, "quality", "no column 'quality'; it has 'fixed acidity'"),
@@ -565,11 +570,11 @@ def test_a_name_that_cannot_be_served_is_refused(name: str, tmp_path: Path) -> N
         (lambda rows: [[row[3], "x" + row[3]] for row in rows], "cultivar", "no column is left"),
     ],
 )
-def test_data_that_teach_nothing_are_refused_in_words(
-    change: Any, target: str, said: str, tmp_path: Path
+def test_unusable_data_are_rejected_with_a_message(
+    change: Any, target: str, message: str, tmp_path: Path
 ) -> None:
     file = write_csv(tmp_path / "wine.csv", change(wine_rows()), ";")
-    with pytest.raises(CommandError, match=said):
+    with pytest.raises(CommandError, match=message):
         call_command(
             "startmodel",
             "wine",
@@ -583,7 +588,7 @@ def test_data_that_teach_nothing_are_refused_in_words(
     assert not (tmp_path / "wine.py").exists()
 
 
-def test_a_file_that_is_not_there_is_said_with_every_place_looked_at(
+def test_a_missing_file_is_reported_with_every_path_that_was_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIGIA_DATA_DIR", str(tmp_path))
@@ -637,9 +642,7 @@ def test_any_names_and_levels_give_a_file_that_compiles_to_the_proposed_schema(t
 
 
 @pytest.mark.real_data
-def test_the_bicycles_lose_what_gives_them_away_and_are_still_predicted(
-    data_dir: Path, tmp_path: Path
-) -> None:
+def test_the_bicycles_lose_their_leaks_and_are_still_predicted(data_dir: Path, tmp_path: Path) -> None:
     started = start("bikes", "bike_hour.csv", tmp_path, "--target", "cnt")
     assert started.schema.ignored == ("instant", "dteday", "casual", "registered")
     for line in (
@@ -648,7 +651,7 @@ def test_the_bicycles_lose_what_gives_them_away_and_are_still_predicted(
         "casual      LEFT OUT         gives the target away: casual + registered = cnt in every row",
         "registered  LEFT OUT         gives the target away: casual + registered = cnt in every row",
     ):
-        assert line in started.said
+        assert line in started.output
     fitted = fit(started.declared, data_dir / "bike_hour.csv", tmp_path)
     assert fitted.metrics["r2"] > 0.9
     assert ask(fitted, started.schema.example).values[0] > 0

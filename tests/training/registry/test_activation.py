@@ -1,4 +1,4 @@
-"""Versions: activated in one transaction, rolled back, audited; artifacts verified before use."""
+"""Activation in one transaction, rollback and audit; verification of artifacts before use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def admin(db: None) -> User:
     return User.objects.create_superuser("boss")
 
 
-# Fields of a version that scikit-learn serves; of a compiled one nothing is ever unpickled.
+# Fields of a version that scikit-learn serves; a compiled version is never unpickled.
 BY_SCIKIT_LEARN = {"engine": "sklearn", "compiled_sha256": ""}
 
 
@@ -39,18 +39,18 @@ def candidate() -> ModelVersion:
 
 def test_activating_a_version_retires_the_previous_one(churn: ModelVersion, admin: User) -> None:
     second = candidate()
-    done = activation.activate(second, by=admin, reason="better on Tuesdays")
+    row = activation.activate(second, by=admin, reason="better on Tuesdays")
     churn.refresh_from_db()
     second.refresh_from_db()
     assert (churn.status, second.status) == ("retired", "active")
-    assert (done.version, done.previous, done.actor, done.reason) == (
+    assert (row.version, row.previous, row.actor, row.reason) == (
         second,
         churn,
         admin,
         "better on Tuesdays",
     )
-    assert done.gate == second.gate
-    assert not done.overridden
+    assert row.gate == second.gate
+    assert not row.overridden
 
 
 def test_the_database_allows_one_active_version(churn: ModelVersion) -> None:
@@ -63,12 +63,12 @@ def test_an_activation_needs_a_reason_and_a_version_that_is_not_active(
 ) -> None:
     with pytest.raises(Conflict, match="needs a reason"):
         activation.activate(candidate(), by=admin, reason="  ")
-    with pytest.raises(Conflict, match="active already"):
+    with pytest.raises(Conflict, match="already active"):
         activation.activate(churn, by=admin, reason="again")
     assert Activation.objects.count() == 1
 
 
-def test_a_gate_not_passed_is_overridden_only_explicitly_and_the_audit_says_so(
+def test_a_failed_gate_is_overridden_only_explicitly_and_the_audit_row_records_it(
     churn: ModelVersion, admin: User
 ) -> None:
     failed = {
@@ -85,16 +85,16 @@ def test_a_gate_not_passed_is_overridden_only_explicitly_and_the_audit_says_so(
     assert activation.activate(second, by=admin, reason="now", override=True).overridden
 
 
-def test_the_database_keeps_a_version_as_it_was_written(churn: ModelVersion) -> None:
+def test_the_database_rejects_changes_of_a_version(churn: ModelVersion) -> None:
     for change in ({"metrics": {"roc_auc": 1.0}}, {"artifact_sha256": "0" * 64}, {"number": 7}):
         with pytest.raises(IntegrityError, match="written once"), transaction.atomic():
             ModelVersion.objects.filter(pk=churn.pk).update(**change)
 
 
-def test_an_artifact_that_this_code_cannot_load_is_said_and_never_activated(
+def test_an_artifact_that_this_code_cannot_load_is_reported_and_never_activated(
     churn: ModelVersion, admin: User, post: Post, customer: dict[str, Any]
 ) -> None:
-    """Signed and stored, but of a class that the code does not have any more."""
+    """The artifact is signed and stored, but its class was removed from the code."""
     stored = artifacts.store(b"cconfig.version_that_was_renamed\nPipeline\n.")
     broken = {"artifact_sha256": stored.sha256, "artifact_hmac": stored.hmac, "artifact_size": stored.size}
     second = train_sample("churn", rows=600, activate=False, **BY_SCIKIT_LEARN, **broken)
@@ -105,7 +105,7 @@ def test_an_artifact_that_this_code_cannot_load_is_said_and_never_activated(
     assert post("/api/v1/models/churn/predictions/", customer).json()["version"] == 1
 
 
-def test_rollback_goes_to_the_version_that_was_active_before_and_then_further(
+def test_a_rollback_activates_the_previous_version_and_a_second_one_goes_further_back(
     churn: ModelVersion, admin: User
 ) -> None:
     model = churn.registered_model
@@ -121,23 +121,23 @@ def test_rollback_goes_to_the_version_that_was_active_before_and_then_further(
     assert [a.kind for a in model.activations.order_by("id")].count("rollback") == 3
 
 
-def test_what_was_live_at_a_time_is_a_query(churn: ModelVersion, admin: User, api: APIClient) -> None:
+def test_the_active_version_at_a_time_is_a_query(churn: ModelVersion, admin: User, api: APIClient) -> None:
     second = candidate()
     first_at = Activation.objects.get().at
-    done = activation.activate(second, by=admin, reason="2")
+    row = activation.activate(second, by=admin, reason="2")
     model = churn.registered_model
     assert activation.active_at(model, first_at - dt.timedelta(seconds=1)) is None
-    assert activation.active_at(model, done.at - dt.timedelta(microseconds=1)).version == churn
+    assert activation.active_at(model, row.at - dt.timedelta(microseconds=1)).version == churn
     assert activation.active_at(model, timezone.now()).version == second
     url = "/api/v1/models/churn/active/"
     assert api.get(url).json()["version"] == 2
-    assert api.get(url, {"at": (done.at - dt.timedelta(microseconds=1)).isoformat()}).json()["version"] == 1
+    assert api.get(url, {"at": (row.at - dt.timedelta(microseconds=1)).isoformat()}).json()["version"] == 1
     assert_error(api.get(url, {"at": "2001-01-01T00:00:00Z"}), 404, "not_found")
     assert_error(api.get(url, {"at": "soon"}), 400, "invalid_input")
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "path",
     [
         "active/?at=", "predictions/?since=", "predictions/?until=", "predictions/?version=",
         "predictions/?limit=", "predictions/?cursor=", "outcomes/?since=", "outcomes/?prediction=",
@@ -145,12 +145,12 @@ def test_what_was_live_at_a_time_is_a_query(churn: ModelVersion, admin: User, ap
         "versions/?before=",
     ],
 )  # fmt: skip
-def test_an_empty_parameter_is_refused_and_never_the_default(
-    churn: ModelVersion, api: APIClient, asked: str
+def test_an_empty_parameter_is_rejected_instead_of_taking_the_default(
+    churn: ModelVersion, api: APIClient, path: str
 ) -> None:
-    """A script whose variable is unset asks with one."""
-    error = assert_error(api.get(f"/api/v1/models/churn/{asked}"), 400, "invalid_input")
-    assert [detail["field"] for detail in error["details"]] == [asked.partition("?")[2].rstrip("=")]
+    """A script with an unset variable sends an empty parameter."""
+    error = assert_error(api.get(f"/api/v1/models/churn/{path}"), 400, "invalid_input")
+    assert [detail["field"] for detail in error["details"]] == [path.partition("?")[2].rstrip("=")]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -241,24 +241,24 @@ def test_an_artifact_signed_with_another_key_is_refused(churn: ModelVersion, set
         artifacts.load(churn)
 
 
-def test_a_missing_artifact_is_said(churn: ModelVersion) -> None:
+def test_a_missing_artifact_is_reported(churn: ModelVersion) -> None:
     churn.artifact_sha256 = "0" * 64
     with pytest.raises(ArtifactError, match="not in the store"):
         artifacts.load_pipeline(churn)
 
 
-def test_another_scikit_learn_is_refused_in_words(churn: ModelVersion) -> None:
+def test_an_artifact_of_another_scikit_learn_is_rejected_with_a_message(churn: ModelVersion) -> None:
     churn.libraries["scikit-learn"] = "0.24.2"
-    said = r"trained with scikit-learn 0\.24\.2, this process runs"
-    with pytest.raises(ArtifactError, match=said):
+    message = r"trained with scikit-learn 0\.24\.2, this process runs"
+    with pytest.raises(ArtifactError, match=message):
         artifacts.load_pipeline(churn)
     assert artifacts.load(churn).name == "onnx", "a compiled engine does not depend on it"
     churn.engine = "sklearn"
-    with pytest.raises(ArtifactError, match=said):
+    with pytest.raises(ArtifactError, match=message):
         artifacts.load(churn)
 
 
-def test_a_half_written_file_never_has_its_name(tmp_path: Any) -> None:
+def test_a_half_written_file_never_gets_its_final_name(tmp_path: Any) -> None:
     from training.storage import AtomicFileSystemStorage
 
     class Broken(ContentFile):  # type: ignore[type-arg]

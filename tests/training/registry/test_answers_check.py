@@ -1,4 +1,4 @@
-"""A candidate is asked as clients ask before it may be active; what cannot answer is refused in words."""
+"""The gate sends a candidate requests like those of clients and rejects a candidate that cannot answer."""
 
 from __future__ import annotations
 
@@ -89,46 +89,54 @@ def trained(declare: Declare, text: str, target: str) -> TrainingRun:
     return run
 
 
-def asked(version: ModelVersion) -> dict[str, Any]:
+def answers_check_of(version: ModelVersion) -> dict[str, Any]:
     return next(check for check in version.gate["checks"] if check["name"] == "answers")
 
 
-def test_an_estimator_that_answers_is_asked_and_activated(declare: Declare, post: Post) -> None:
+def test_an_estimator_that_answers_passes_the_check_and_is_activated(declare: Declare, post: Post) -> None:
     run = trained(declare, regressor("return size"), "price")
     assert run.version.status == "active"
     assert (
-        asked(run.version)["message"] == "it answers 3 hold-out rows asked by JSON and CSV as it was measured"
+        answers_check_of(run.version)["message"]
+        == "requests by JSON and CSV with 3 hold-out rows give the evaluated answers"
     )
     row = {"size": 21, "new": True, "kind": None}
     assert post("/api/v1/models/own/predictions/", row).json()["predictions"][0]["prediction"] == 42.0
 
 
 @pytest.mark.parametrize(
-    ("answer", "why"),
+    ("answer", "reason"),
     [
         ("return size[:, None]", "answers a row with a list, not with a number"),
         ("return np.array([decimal.Decimal(x) for x in size])", "answers a row with a Decimal"),
-        ("return np.squeeze(size) if len(size) > 1 else size[0]", "asked by JSON for 1 hold-out row"),
+        ("return np.squeeze(size) if len(size) > 1 else size[0]", "request by JSON with 1 hold-out row"),
         ("return size if len(size) > 3 else size * np.nan", "not finite"),
         ("return size if len(size) > 3 else size[:-1]", "gives 2 answers to 3 rows"),
-        ("return size - size.mean() + 48 if len(size) < 9 else size", "with the whole hold-out before it"),
+        (
+            "return size - size.mean() + 48 if len(size) < 9 else size",
+            "in the evaluation of the whole hold-out",
+        ),
         ("return size if len(size) > 1 else undefined", "name 'undefined' is not defined"),
-        ("return size if rows.index[-1] > 9 else [str(x) for x in size]", "it does not answer"),
+        ("return size if rows.index[-1] > 9 else [str(x) for x in size]", "the version does not answer"),
     ],
     ids=["n by 1", "objects", "a scalar", "NaN", "too few", "otherwise", "an error", "texts"],
 )
-def test_a_regressor_that_cannot_answer_clients_is_refused_by_the_gate(
-    declare: Declare, answer: str, why: str
+def test_the_gate_rejects_a_regressor_that_cannot_answer_clients(
+    declare: Declare, answer: str, reason: str
 ) -> None:
     run = trained(declare, regressor(answer), "price")
     assert run.status == "succeeded", run.error
-    made = run.version
-    assert (made.status, made.gate["passed"], asked(made)["passed"]) == ("candidate", False, False)
-    assert why in asked(made)["message"]
+    version = run.version
+    assert (version.status, version.gate["passed"], answers_check_of(version)["passed"]) == (
+        "candidate",
+        False,
+        False,
+    )
+    assert reason in answers_check_of(version)["message"]
 
 
 @pytest.mark.parametrize(
-    ("answer", "why"),
+    ("answer", "reason"),
     [
         ("return size * np.nan", "predict gives NaN or an infinity for"),
         ("return size[:-1]", "predict gives an array of shape"),
@@ -138,42 +146,45 @@ def test_a_regressor_that_cannot_answer_clients_is_refused_by_the_gate(
     ],
     ids=["NaN", "too few", "objects", "two columns", "an error"],
 )
-def test_answers_that_cannot_be_measured_fail_the_run_in_words(
-    declare: Declare, answer: str, why: str, capsys: pytest.CaptureFixture[str]
+def test_answers_that_cannot_be_evaluated_fail_the_run_with_a_message(
+    declare: Declare, answer: str, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained(declare, regressor(answer), "price")
     assert (run.status, ModelVersion.objects.count()) == ("failed", 0)
-    assert why in run.error
+    assert reason in run.error
     assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("answer", "classes", "why"),
+    ("answer", "classes", "reason"),
     [
-        ("return both", "np.array([0, 1])", "it answers 1"),
+        ("return both", "np.array([0, 1])", "the version answers 1"),
         ("return both.astype(str) if len(rows) < 9 else both", "np.array([False, True])", "does not answer"),
         ("return both[:, 1:] if len(rows) < 9 else both", "np.array([False, True])", "1 of 2 probabilities"),
         ("return both * 3 if len(rows) < 9 else both", "np.array([False, True])", "its probability is"),
     ],
     ids=["other labels", "texts", "one column", "beyond 1"],
 )
-def test_a_classifier_that_cannot_answer_clients_is_refused_by_the_gate(
-    declare: Declare, answer: str, classes: str, why: str
+def test_the_gate_rejects_a_classifier_that_cannot_answer_clients(
+    declare: Declare, answer: str, classes: str, reason: str
 ) -> None:
     run = trained(declare, classifier(answer, classes), "sold")
-    if run.status == "failed":  # labels that are none of the target's are known sooner
+    if run.status == "failed":  # the evaluation already rejects labels that are not the target's
         assert "y_true" in run.error or "labels" in run.error, run.error
         return
-    assert not asked(run.version)["passed"]
-    assert why in asked(run.version)["message"] or "it answers 0" in asked(run.version)["message"]
+    assert not answers_check_of(run.version)["passed"]
+    assert (
+        reason in answers_check_of(run.version)["message"]
+        or "the version answers 0" in answers_check_of(run.version)["message"]
+    )
     assert run.version.status == "candidate"
 
 
-def test_no_override_policy_or_canary_makes_it_answer(declare: Declare, post: Post) -> None:
-    made = trained(declare, regressor("return size[:, None]"), "price").version
-    assert made.status == "candidate", "the policy is always"
-    with pytest.raises(GateNotPassed, match="not even by an override"):
-        activation.activate(made, by=None, reason="I insist", override=True)
+def test_no_override_policy_or_canary_makes_an_unusable_version_answer(declare: Declare, post: Post) -> None:
+    version = trained(declare, regressor("return size[:, None]"), "price").version
+    assert version.status == "candidate", "the policy is always"
+    with pytest.raises(GateNotPassed, match="even with an override"):
+        activation.activate(version, by=None, reason="I insist", override=True)
     answered = post("/api/v1/models/own/versions/1/activate/", {"reason": "x", "override": True})
     error = answered.json()["error"]
     assert (answered.status_code, error["code"]) == (409, "gate_not_passed")
@@ -181,14 +192,14 @@ def test_no_override_policy_or_canary_makes_it_answer(declare: Declare, post: Po
     good = trained(declare, regressor("return size"), "price").version
     assert good.status == "active"
     with pytest.raises(GateNotPassed):
-        rollouts.start(made, kind="canary", percent=5, by=None, reason="try", override=True)
+        rollouts.start(version, kind="canary", percent=5, by=None, reason="try", override=True)
 
 
-def test_a_version_from_before_it_was_asked_refuses_and_is_no_internal_error(
+def test_a_version_older_than_the_check_is_rejected_without_an_internal_error(
     declare: Declare, post: Post
 ) -> None:
-    made = trained(declare, regressor("return size[:, None]"), "price").version
-    ModelVersion.objects.filter(pk=made.pk).update(status="active")
+    version = trained(declare, regressor("return size[:, None]"), "price").version
+    ModelVersion.objects.filter(pk=version.pk).update(status="active")
     row = {"size": 21, "new": True, "kind": None}
     error = assert_error(post("/api/v1/models/own/predictions/", row), 400, "prediction_failed")
     assert "answers a row with a list" in error["message"]

@@ -1,4 +1,4 @@
-"""Pruning: old artifacts go, their rows stay, and nothing that may still be needed is touched."""
+"""Pruning removes old artifacts, and keeps their rows and every artifact that may still be needed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def never(version: ModelVersion) -> bool:
 
 
 def with_bytes_of_its_own(note: str) -> ModelVersion:
-    """A version whose stored bytes no other has: comments after the pickle's end change nothing."""
+    """Creates a version with unique stored bytes: comments after the pickle's end change nothing."""
     first = ModelVersion.objects.order_by("pk")[0]
     pipeline, compiled = artifacts.fetch(first), artifacts.fetch_compiled(first)
     stored = artifacts.store(pipeline + note.encode())
@@ -52,14 +52,14 @@ def with_bytes_of_its_own(note: str) -> ModelVersion:
 
 @pytest.fixture
 def five(churn: ModelVersion) -> list[ModelVersion]:
-    """Versions 1 to 5, activated one after another; 1 and 5 hold the same bytes."""
-    made = [churn, *(with_bytes_of_its_own(f"v{number}") for number in (2, 3, 4))]
-    made.append(train_sample("churn", rows=600, activate=False))
-    for version in made[1:]:
+    """Versions 1 to 5, activated one after another; 1 and 5 have the same bytes."""
+    versions = [churn, *(with_bytes_of_its_own(f"v{number}") for number in (2, 3, 4))]
+    versions.append(train_sample("churn", rows=600, activate=False))
+    for version in versions[1:]:
         version_activation.activate(version, by=None, reason="the next one")
-    for version in made:
+    for version in versions:
         version.refresh_from_db()
-    return made
+    return versions
 
 
 def is_stored(version: ModelVersion) -> tuple[bool, bool]:
@@ -68,7 +68,7 @@ def is_stored(version: ModelVersion) -> tuple[bool, bool]:
     return first, second
 
 
-def said(*words: Any, **options: Any) -> str:
+def prune_output(*words: Any, **options: Any) -> str:
     out = io.StringIO()
     call_command("prune", *words, stdout=out, **options)
     return out.getvalue()
@@ -77,8 +77,8 @@ def said(*words: Any, **options: Any) -> str:
 def test_old_retired_versions_lose_their_artifacts_and_keep_their_rows(five: list[ModelVersion]) -> None:
     first, second, third, fourth, active = five
     model = active.registered_model
-    done = artifact_pruning.prune(model, is_referred_to=never, keep=1)
-    assert [(each.version.number, each.kept) for each in done] == [(1, ""), (2, ""), (3, "")]
+    results = artifact_pruning.prune(model, is_referred_to=never, keep=1)
+    assert [(each.version.number, each.kept) for each in results] == [(1, ""), (2, ""), (3, "")]
     assert [row.version for row in PrunedArtifact.objects.order_by("version__number")] == [
         first,
         second,
@@ -87,58 +87,58 @@ def test_old_retired_versions_lose_their_artifacts_and_keep_their_rows(five: lis
     assert is_stored(first) == (True, True), "version 5 has the same bytes and answers"
     assert is_stored(second) == is_stored(third) == (False, False)
     assert is_stored(fourth) == is_stored(active) == (True, True)
-    assert done[0].freed == 0
-    assert done[1].freed == second.artifact_size + (second.compiled_size or 0) == second.pruned.freed
+    assert results[0].freed == 0
+    assert results[1].freed == second.artifact_size + (second.compiled_size or 0) == second.pruned.freed
     assert ModelVersion.objects.count() == 5
     assert artifact_pruning.prune(model, is_referred_to=never, keep=1) == []
 
 
-def test_what_a_rollback_or_a_rollout_needs_stays(five: list[ModelVersion]) -> None:
+def test_artifacts_that_a_rollback_or_a_rollout_needs_stay(five: list[ModelVersion]) -> None:
     model = five[-1].registered_model
     Rollout.objects.create(registered_model=model, version=five[1], kind="shadow", reason="to see")
     kept = {
         each.version.number: each.kept for each in artifact_pruning.prune(model, is_referred_to=never, keep=0)
     }
-    assert kept == {1: "", 2: "it is being tried in a rollout", 3: "", 4: "a rollback would go to it"}
+    assert kept == {1: "", 2: "it is in a running rollout", 3: "", 4: "it is the target of a rollback"}
     assert version_activation.rollback(model, by=None, reason="back").version == five[3]
     assert version_activation.rollback_target(model) == five[1], "the pruned ones are passed over"
 
 
-def test_nothing_is_pruned_unless_somebody_said_how_many_are_kept(five: list[ModelVersion]) -> None:
+def test_nothing_is_pruned_without_a_number_of_artifacts_to_keep(five: list[ModelVersion]) -> None:
     model = five[-1].registered_model
-    assert said() == "0 artifacts pruned, 0\xa0bytes\n"
+    assert prune_output() == "0 artifacts pruned, 0\xa0bytes\n"
     assert tasks.prune_artifacts() == 0
     RegisteredModel.objects.filter(pk=model.pk).update(kept_artifacts=2)
-    assert "churn 2: would be pruned" in said("churn", dry_run=True)
+    assert "churn 2: would be pruned" in prune_output("churn", dry_run=True)
     assert not PrunedArtifact.objects.exists()
     assert is_stored(five[1]) == (True, True)
     assert tasks.prune_artifacts() == 2
     assert sorted(PrunedArtifact.objects.values_list("version__number", flat=True)) == [1, 2]
     with pytest.raises(CommandError, match="no registered model"):
-        said("chrun")
+        prune_output("chrun")
     with pytest.raises(CommandError, match="whole number"):
-        said("churn", "--keep", "-1")
+        prune_output("churn", "--keep", "-1")
 
 
-def test_what_the_log_refers_to_is_kept_unless_told_otherwise(
+def test_versions_in_the_log_are_kept_unless_an_option_says_otherwise(
     five: list[ModelVersion], post: Post, customer: dict[str, Any]
 ) -> None:
     assert post("/api/v1/models/churn/versions/2/predictions/", customer).status_code == 200
-    assert "churn 2: kept: rows of the log refer to it" in said("churn", keep=2)
+    assert "churn 2: kept: rows of the log refer to it" in prune_output("churn", keep=2)
     assert is_stored(five[1]) == (True, True)
     assert post("/api/v1/models/churn/versions/2/predictions/", customer).status_code == 200
-    assert "churn 2: pruned" in said("churn", keep=2, although_logged=True)
+    assert "churn 2: pruned" in prune_output("churn", keep=2, although_logged=True)
     assert five[1].pruned.although_logged
     assert is_stored(five[1]) == (False, False)
 
 
-def test_a_pruned_version_is_neither_asked_nor_activated_nor_loaded_however_much_is_remembered(
+def test_a_pruned_version_is_neither_used_nor_activated_nor_loaded_even_from_caches(
     five: list[ModelVersion], post: Post, customer: dict[str, Any], admin_client: Client
 ) -> None:
     address = "/api/v1/models/churn/versions/1/predictions/"
     assert post(address, customer).status_code == 200, "and so this process holds it in memory"
     knew, generation = routing.current().find_version("churn", 1, 0), routing.generation()
-    said("churn", keep=2, although_logged=True)
+    prune_output("churn", keep=2, although_logged=True)
     assert knew is not None
     assert routing.generation() > generation, "so no process answers from what it knew"
     assert routing.refresh(generation).find_version("churn", 1, 0) is None
@@ -146,7 +146,7 @@ def test_a_pruned_version_is_neither_asked_nor_activated_nor_loaded_however_much
     assert "churn 1" in error["message"]
     activation = post("/api/v1/models/churn/versions/2/activate/", {"reason": "again"})
     assert_error(activation, 409, "artifact_pruned")
-    for version in five[:2]:  # of version 1 the bytes are there, because version 5 needs them
+    for version in five[:2]:  # the bytes of version 1 remain, because version 5 needs them
         with pytest.raises(ArtifactPruned):
             artifacts.load_pipeline(version)
     assert post("/api/v1/models/churn/predictions/", customer).json()["version"] == 5
@@ -157,7 +157,7 @@ def test_a_pruned_version_is_neither_asked_nor_activated_nor_loaded_however_much
     assert "was pruned" in switch.content.decode()
 
 
-def test_a_pruning_that_died_between_row_and_file_is_finished_by_the_next(
+def test_the_next_pruning_finishes_an_interrupted_one(
     five: list[ModelVersion], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, remove = five[-1].registered_model, artifacts.remove
@@ -175,7 +175,7 @@ def test_a_pruning_that_died_between_row_and_file_is_finished_by_the_next(
     assert is_stored(five[1]) == (False, False)
 
 
-def test_bytes_that_were_pruned_are_there_again_when_a_new_version_has_them(five: list[ModelVersion]) -> None:
+def test_a_new_version_restores_pruned_bytes(five: list[ModelVersion]) -> None:
     stored = artifacts.Stored(five[1].artifact_sha256, five[1].artifact_hmac, five[1].artifact_size)
     data = artifacts.fetch(five[1])
     artifact_pruning.prune(five[-1].registered_model, is_referred_to=never, keep=2)
@@ -184,10 +184,10 @@ def test_bytes_that_were_pruned_are_there_again_when_a_new_version_has_them(five
     assert is_stored(five[1]) == (True, False)
 
 
-def test_bytes_that_a_run_counts_on_are_not_removed_before_its_version_is_there(
+def test_bytes_that_a_run_relies_on_are_not_removed_before_its_version_exists(
     five: list[ModelVersion],
 ) -> None:
-    """Whichever model's run it is: the lock of the model that is pruned would not do."""
+    """The run may belong to another model, so the lock of the pruned model is not enough."""
 
     def prune() -> None:
         artifact_pruning.prune(five[-1].registered_model, is_referred_to=never, keep=2)

@@ -1,4 +1,4 @@
-"""The gate's checks of engine, latency and slices; and what is on record when somebody overrides them."""
+"""The gate's checks of engine, latency and slices, and the record of an override."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_compiled_engine_passes_with_its_parity() -> None:
     assert "onnx serves it: absolute difference 2.0e-09" in check.message
 
 
-def test_scikit_learn_passes_and_says_so_unless_a_compiled_engine_is_asked_for() -> None:
+def test_scikit_learn_passes_unless_the_gate_requires_a_compiled_engine() -> None:
     differs = Choice("sklearn", "compiled, it answers otherwise", parity=parity(0.3, passed=False))
     allowed = gating.engine_check(Gate(), differs)
     assert (allowed.passed, allowed.value) == (True, None)
@@ -46,12 +46,12 @@ def test_scikit_learn_passes_and_says_so_unless_a_compiled_engine_is_asked_for()
 
 
 @pytest.mark.parametrize(("median", "passed"), [(9.9, True), (10.0, True), (10.1, False)])
-def test_the_latency_is_the_median_against_what_is_declared(median: float, passed: bool) -> None:
+def test_the_median_latency_is_compared_with_the_declared_limit(median: float, passed: bool) -> None:
     check = gating.latency_check(Gate(max_latency_ms=10), Latency("onnx", median, 12.0, 300))
     assert (check.passed, check.value, check.threshold) == (passed, median, 10)
 
 
-def test_latency_is_measured_on_rows_as_requests_bring_them() -> None:
+def test_latency_is_measured_on_rows_in_the_form_of_requests() -> None:
     schema = tables.schema()
     rows = rows_of(schema, tables.features())
     assert len(rows) == 50
@@ -63,10 +63,10 @@ def test_latency_is_measured_on_rows_as_requests_bring_them() -> None:
 
     keeps = make_column_transformer(("passthrough", ["count"]))
     pipeline = make_pipeline(keeps, LinearRegression()).fit(tables.features(), tables.prices())
-    found = measure(SklearnEngine(pipeline, schema), rows)
-    assert found.engine == "sklearn"
-    assert 0 < found.median_ms <= found.p95_ms
-    assert 10 <= found.calls <= 300
+    latency = measure(SklearnEngine(pipeline, schema), rows)
+    assert latency.engine == "sklearn"
+    assert 0 < latency.median_ms <= latency.p95_ms
+    assert 10 <= latency.calls <= 300
 
 
 def answers(score: Any, truth: Any) -> Answers:
@@ -75,13 +75,13 @@ def answers(score: Any, truth: Any) -> Answers:
 
 
 def halves() -> tuple[pd.DataFrame, Any, Any]:
-    """200 rows of two towns; a score that ranks them perfectly."""
+    """200 rows of two towns, with a score that ranks them perfectly."""
     features = pd.DataFrame({"town": ["here"] * 100 + ["there"] * 100})
     truth = np.arange(200) % 2 == 0
     return features, truth, truth * 0.5 + 0.25
 
 
-def test_a_slice_that_falls_too_far_fails_although_the_whole_does_not() -> None:
+def test_a_slice_that_falls_too_far_fails_although_the_whole_hold_out_passes() -> None:
     features, truth, good = halves()
     poor = good.copy()
     poor[100:120] = 1 - poor[100:120]  # a fifth of one town the wrong way round
@@ -106,24 +106,26 @@ def test_a_slice_that_falls_too_far_fails_although_the_whole_does_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("towns", "truth", "why"),
+    ("towns", "truth", "reason"),
     [
         (["here"] * 151 + ["there"] * 49, np.arange(200) % 2 == 0, "49 rows are too few"),
         (["here"] * 100 + ["there"] * 100, np.arange(200) < 50, "its 100 rows are of one class"),
         (["here"] * 100 + ["there"] * 100, np.arange(200) > 190, "only 9 of its 100 rows are of a second"),
     ],
 )
-def test_a_slice_that_says_nothing_is_not_judged_and_passes(towns: list[str], truth: Any, why: str) -> None:
+def test_a_slice_with_too_little_data_is_not_judged_and_passes(
+    towns: list[str], truth: Any, reason: str
+) -> None:
     features = pd.DataFrame({"town": towns})
     worse, good = answers(1 - truth * 0.5, truth), answers(truth * 0.5 + 0.25, truth)
     checks = gating.slice_checks(Gate(slices={"town": 0.0}), "roc_auc", features, worse, good)
     there = next(check for check in checks if check.name == "slice_town:there")
     assert (there.passed, there.value, there.threshold) == (True, None, None)
     assert "is not judged" in there.message
-    assert why in there.message
+    assert reason in there.message
 
 
-def test_for_errors_a_slice_may_not_grow() -> None:
+def test_the_error_of_a_slice_must_not_grow() -> None:
     features = pd.DataFrame({"town": ["here"] * 60})
     truth = np.linspace(1, 2, 60)
     ours = Answers("regression", truth, predicted=truth + 1.2)
@@ -138,16 +140,16 @@ def test_for_errors_a_slice_may_not_grow() -> None:
     "gate",
     [Gate(slices={"tenure": 0.1}), Gate(slices={"nothing": 0.1}), Gate(slice_metric="r2"), Gate({"r2": 1})],
 )
-def test_a_gate_that_cannot_be_asked_is_refused_when_it_is_declared(gate: Gate) -> None:
+def test_an_invalid_gate_is_rejected_at_its_declaration(gate: Gate) -> None:
     with pytest.raises(ValueError, match="churn: "):
         replace(catalogue.get("churn"), gate=gate)
 
 
 @pytest.mark.django_db
-def test_a_failed_check_blocks_the_policy_and_an_override_is_on_record(
+def test_a_failed_check_blocks_the_policy_and_an_override_is_recorded(
     churn: ModelVersion, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A latency nothing can reach is declared; the run itself is a real one."""
+    """The declaration requires an unreachable latency; the run is real."""
     model = churn.registered_model
     model.policy = "if_better"
     model.save()
@@ -158,23 +160,23 @@ def test_a_failed_check_blocks_the_policy_and_an_override_is_on_record(
     assert leases.execute(TrainingRun, run.pk)
     run.refresh_from_db()
     assert run.status == "succeeded", run.error
-    made = run.version
-    assert [check["name"] for check in made.gate["checks"] if not check["passed"]] == ["latency"]
-    assert (made.status, model.active_version) == ("candidate", churn)
-    url = f"/api/v1/models/churn/versions/{made.number}/activate/"
+    version = run.version
+    assert [check["name"] for check in version.gate["checks"] if not check["passed"]] == ["latency"]
+    assert (version.status, model.active_version) == ("candidate", churn)
+    url = f"/api/v1/models/churn/versions/{version.number}/activate/"
     refused = post(url, {"reason": "it is quick enough"})
     assert refused.status_code == 409
     error = refused.json()["error"]
     assert (error["code"], error["details"][0]["name"]) == ("gate_not_passed", "latency")
-    done = post(url, {"reason": "it is quick enough", "override": True}).json()
-    assert (done["overridden"], done["reason"]) == (True, "it is quick enough")
+    body = post(url, {"reason": "it is quick enough", "override": True}).json()
+    assert (body["overridden"], body["reason"]) == (True, "it is quick enough")
     row = Activation.objects.latest()
-    assert (row.version, row.overridden, row.reason) == (made, True, "it is quick enough")
-    assert row.gate == made.gate
+    assert (row.version, row.overridden, row.reason) == (version, True, "it is quick enough")
+    assert row.gate == version.gate
     assert row.actor is not None
 
 
-def test_what_the_baseline_answers_is_kept(db: None) -> None:
+def test_the_answers_of_the_baseline_are_stored(db: None) -> None:
     assert evaluation.prior("regression", pd.Series([1.0, 3.0])) == {"mean": 2.0}
     assert evaluation.prior("binary", pd.Series([True, False, False, False])) == {
         "classes": [False, True],

@@ -1,4 +1,4 @@
-"""Trying a version on real requests: who is in, what starts and stops it, and who may."""
+"""Rollouts: assignment of clients, start and stop, and rights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def begin(version: ModelVersion, kind: str = "shadow", **changed: Any) -> Rollou
     return rollouts.start(version, **given | changed)
 
 
-# -- who is in -----------------------------------------------------------------------------------------
+# -- assignment of clients -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("percent", [0.5, 10, 25, 90])
@@ -66,12 +66,12 @@ def test_two_versions_draw_their_clients_independently() -> None:
     assert abs(both - 2_500) < 200
 
 
-def test_nobody_in_particular_is_in_no_canary() -> None:
+def test_a_request_without_a_client_is_in_no_canary() -> None:
     assert not canary_assignment.is_in(7, None, canary_assignment.BUCKETS)
 
 
-def test_the_documented_bucket_is_the_one_used() -> None:
-    """SHA-256 of "3:14" begins so; whoever recomputes a bucket elsewhere finds the same."""
+def test_the_documented_bucket_is_used() -> None:
+    """The expected value is the beginning of SHA-256 of "3:14", computed outside this project."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT encode(substring(sha256(convert_to('3:14', 'UTF8')) FROM 1 FOR 8), 'hex')")
         assert f"{canary_assignment.bucket(3, 14):016x}" == cursor.fetchone()[0]
@@ -80,7 +80,7 @@ def test_the_documented_bucket_is_the_one_used() -> None:
 # -- starting and stopping -----------------------------------------------------------------------------
 
 
-def test_a_version_that_is_pruned_while_it_is_tried_to_load_is_refused(
+def test_a_version_that_is_pruned_during_the_load_is_rejected(
     candidate: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load = artifacts.load
@@ -96,7 +96,7 @@ def test_a_version_that_is_pruned_while_it_is_tried_to_load_is_refused(
     assert not Rollout.objects.exists()
 
 
-def test_a_rollouts_row_is_its_audit(candidate: ModelVersion, boss: User) -> None:
+def test_the_row_of_a_rollout_is_its_audit_record(candidate: ModelVersion, boss: User) -> None:
     rollout = begin(candidate, "canary", by=boss, reason=" ten per cent ", percent=10.0)
     assert (rollout.started_by, rollout.reason, rollout.percent) == (boss, "ten per cent", 10.0)
     assert rollout.is_running and not rollout.overridden
@@ -109,7 +109,7 @@ def test_a_rollouts_row_is_its_audit(candidate: ModelVersion, boss: User) -> Non
     assert refused.value.code == "rollout_ended"
 
 
-def test_one_of_a_kind_runs_for_a_model(candidate: ModelVersion) -> None:
+def test_a_model_has_one_running_rollout_of_a_kind(candidate: ModelVersion) -> None:
     begin(candidate)
     begin(candidate, "canary")
     for kind in ("shadow", "canary"):
@@ -123,15 +123,15 @@ def test_one_of_a_kind_runs_for_a_model(candidate: ModelVersion) -> None:
     ("kind", "percent"),
     [("canary", None), ("canary", 0.0), ("canary", 101.0), ("canary", float("nan")), ("shadow", 5.0)],
 )
-def test_a_percentage_that_makes_no_sense_is_refused(
-    candidate: ModelVersion, kind: str, percent: float | None
-) -> None:
+def test_an_invalid_percentage_is_rejected(candidate: ModelVersion, kind: str, percent: float | None) -> None:
     with pytest.raises(Malformed) as refused:
         begin(candidate, kind, percent=percent)
     assert refused.value.code == "bad_percent"
 
 
-def test_what_cannot_be_tried_is_refused_in_words(churn: ModelVersion, candidate: ModelVersion) -> None:
+def test_a_version_that_cannot_be_tried_is_rejected_with_a_message(
+    churn: ModelVersion, candidate: ModelVersion
+) -> None:
     for version, given, code in (
         (churn, {}, "already_active"),
         (candidate, {"reason": " "}, "reason_missing"),
@@ -151,14 +151,16 @@ def test_what_cannot_be_tried_is_refused_in_words(churn: ModelVersion, candidate
     assert not Rollout.objects.exists()
 
 
-def test_a_version_whose_bytes_cannot_be_used_is_not_tried(candidate: ModelVersion) -> None:
+def test_a_version_with_unusable_bytes_is_not_tried(candidate: ModelVersion) -> None:
     broken = train_sample("churn", rows=600, activate=False, compiled_hmac="0" * 64)
     with pytest.raises(ArtifactError):
         begin(broken)
     assert not Rollout.objects.exists()
 
 
-def test_a_canary_past_its_gate_is_on_record_and_a_shadow_needs_none(churn: ModelVersion) -> None:
+def test_a_canary_that_overrides_its_gate_is_recorded_and_a_shadow_needs_no_override(
+    churn: ModelVersion,
+) -> None:
     candidate = train_sample("churn", rows=600, activate=False, gate=NOT_PASSED)
     with pytest.raises(GateNotPassed) as refused:
         begin(candidate, "canary")
@@ -167,7 +169,7 @@ def test_a_canary_past_its_gate_is_on_record_and_a_shadow_needs_none(churn: Mode
     assert begin(candidate, "canary", override=True).overridden
 
 
-def test_raising_keeps_who_is_in_and_both_rows(candidate: ModelVersion, boss: User) -> None:
+def test_raising_the_percentage_keeps_the_clients_and_both_rows(candidate: ModelVersion, boss: User) -> None:
     first = begin(candidate, "canary", percent=5.0)
     second = rollouts.raise_percent(first, percent=20.0, by=boss, reason="it holds")
     first.refresh_from_db()
@@ -201,7 +203,7 @@ def test_an_activation_that_fails_ends_nothing(candidate: ModelVersion) -> None:
     assert rollout.is_running
 
 
-def test_the_database_keeps_a_rollouts_row_as_it_was(candidate: ModelVersion) -> None:
+def test_the_database_rejects_changes_of_an_ended_rollout(candidate: ModelVersion) -> None:
     rollout = begin(candidate, "canary")
     for change in (
         lambda rows: rows.update(percent=90.0),
@@ -217,7 +219,7 @@ def test_the_database_keeps_a_rollouts_row_as_it_was(candidate: ModelVersion) ->
     assert (rollout.percent, rollout.reason, rollout.stop_reason) == (25.0, "let us see", "enough")
 
 
-def test_a_status_changed_in_plain_sql_ends_them_as_well(candidate: ModelVersion) -> None:
+def test_a_status_changed_in_plain_sql_ends_the_rollouts(candidate: ModelVersion) -> None:
     rollout = begin(candidate)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE training_modelversion SET status = 'rejected' WHERE id = %s", [candidate.pk])
@@ -233,24 +235,24 @@ def changed(schema: DatasetSchema, name: str, **fields: Any) -> DatasetSchema:
     return dataclasses.replace(schema, columns=columns)
 
 
-def test_a_version_that_accepts_less_is_named_with_what_it_refuses(churn: ModelVersion) -> None:
+def test_a_version_that_accepts_less_is_reported_with_the_reasons(churn: ModelVersion) -> None:
     schema = churn.dataset_schema
     assert rollouts.narrower(schema, schema) == []
     fewer = dataclasses.replace(schema, columns=tuple(c for c in schema.columns if c.name != "tenure"))
-    assert rollouts.narrower(schema, fewer) == ["tenure is not known"]
-    assert rollouts.narrower(fewer, schema) == ["tenure is needed"]
+    assert rollouts.narrower(schema, fewer) == ["tenure is unknown"]
+    assert rollouts.narrower(fewer, schema) == ["tenure is required"]
     contract = schema.by_name["contract"]
-    for narrow, said in (
+    for narrow, reason in (
         (changed(schema, "tenure", maximum=20), "tenure must be at most 20"),
         (changed(schema, "tenure", type="number"), "tenure is number, not integer"),
-        (changed(schema, "contract", levels=contract.levels[:1]), "contract has not all its levels"),
+        (changed(schema, "contract", levels=contract.levels[:1]), "contract lacks some levels"),
     ):
-        assert rollouts.narrower(schema, narrow) == [said]
+        assert rollouts.narrower(schema, narrow) == [reason]
         wider = rollouts.narrower(narrow, schema)
-        assert wider == ([] if "number" not in said else ["tenure is integer, not number"])
+        assert wider == ([] if "number" not in reason else ["tenure is integer, not number"])
 
 
-def test_a_rollout_of_another_schema_is_refused(churn: ModelVersion, candidate: ModelVersion) -> None:
+def test_a_rollout_of_a_narrower_schema_is_rejected(churn: ModelVersion, candidate: ModelVersion) -> None:
     schema = changed(churn.dataset_schema, "tenure", maximum=20).to_json()
     narrow = train_sample("churn", rows=600, activate=False, schema=schema)
     with pytest.raises(Conflict) as refused:
@@ -258,12 +260,10 @@ def test_a_rollout_of_another_schema_is_refused(churn: ModelVersion, candidate: 
     assert refused.value.code == "schema_differs" and "tenure must be at most 20" in refused.value.message
 
 
-# -- what a process knows ------------------------------------------------------------------------------
+# -- routing in a process ------------------------------------------------------------------------------
 
 
-def test_what_answers_whom_is_known_without_asking_again(
-    candidate: ModelVersion, django_assert_num_queries: Any
-) -> None:
+def test_the_routing_of_a_client_is_cached(candidate: ModelVersion, django_assert_num_queries: Any) -> None:
     canary = begin(candidate, "canary", percent=30.0)
     shadow = begin(candidate)
     known = routing.Snapshot(1)
@@ -281,7 +281,9 @@ def test_what_answers_whom_is_known_without_asking_again(
                 assert named.shadow == routing.Shadow(shadow.pk, candidate.pk)
 
 
-def test_a_doubted_canary_answers_nobody_for_a_while(candidate: ModelVersion, churn: ModelVersion) -> None:
+def test_an_unavailable_canary_answers_no_client_for_a_while(
+    candidate: ModelVersion, churn: ModelVersion
+) -> None:
     rollout = begin(candidate, "canary", percent=100.0)
     known = routing.Snapshot(1)
     assert known.find_version("churn", None, 5).version_id == candidate.pk

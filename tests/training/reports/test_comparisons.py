@@ -40,14 +40,14 @@ def test_labelled_rows_are_evaluated_with_intervals_beside_the_baseline(
     before = (Dataset.objects.count(), TrainingRun.objects.count())
     answered = post(EVALUATIONS, labelled(), "text/csv")
     assert answered.status_code == 200, answered.content
-    found = answered.json()
-    assert (found["model"], found["version"], found["rows"], found["notes"]) == ("churn", 1, 150, [])
-    assert set(found["metrics"]) == set(churn.metrics)
-    low, high = found["intervals"]["roc_auc"]
-    assert low < found["metrics"]["roc_auc"] < high
-    assert found["baseline"]["roc_auc"] == 0.5
-    assert found["metrics"]["log_loss"] < found["baseline"]["log_loss"]
-    assert sum(map(sum, found["confusion"]["counts"])) == 150
+    result = answered.json()
+    assert (result["model"], result["version"], result["rows"], result["notes"]) == ("churn", 1, 150, [])
+    assert set(result["metrics"]) == set(churn.metrics)
+    low, high = result["intervals"]["roc_auc"]
+    assert low < result["metrics"]["roc_auc"] < high
+    assert result["baseline"]["roc_auc"] == 0.5
+    assert result["metrics"]["log_loss"] < result["baseline"]["log_loss"]
+    assert sum(map(sum, result["confusion"]["counts"])) == 150
     assert (Dataset.objects.count(), TrainingRun.objects.count()) == before
     assert not Prediction.objects.exists(), "nothing was asked for as a prediction"
 
@@ -84,14 +84,14 @@ def test_json_and_csv_of_one_version_or_another(
     assert by_json["version"] == 2
 
 
-def test_what_few_rows_do_not_define_is_null_and_said(
+def test_metrics_that_few_rows_do_not_define_are_null_with_a_note(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
-    found = post(EVALUATIONS, {"instances": [{**customer, "churn": True}]}).json()
-    assert found["metrics"]["roc_auc"] is None
-    assert found["metrics"]["accuracy"] == 1.0
-    assert set(found["intervals"].values()) == {None}
-    assert "roc_auc: null, because all rows have the same target" in found["notes"][0]
+    result = post(EVALUATIONS, {"instances": [{**customer, "churn": True}]}).json()
+    assert result["metrics"]["roc_auc"] is None
+    assert result["metrics"]["accuracy"] == 1.0
+    assert set(result["intervals"].values()) == {None}
+    assert "roc_auc: null, because all rows have the same target" in result["notes"][0]
     alike = post(EVALUATIONS, {"instances": [{**customer, "churn": False}] * 30}).json()
     assert alike["metrics"]["roc_auc"] is None
     assert alike["intervals"]["roc_auc"] is None
@@ -113,7 +113,7 @@ def test_every_bad_labelled_row_is_named(churn: ModelVersion, post: Post, custom
 @pytest.mark.parametrize(
     "body", [[], 1, {}, {"instances": []}, {"instances": {}}, {"instances": [{}], "x": 1}], ids=repr
 )
-def test_an_evaluation_request_that_is_none_is_refused(churn: ModelVersion, post: Post, body: Any) -> None:
+def test_an_invalid_evaluation_request_is_rejected(churn: ModelVersion, post: Post, body: Any) -> None:
     assert post(EVALUATIONS, body).status_code == 400
 
 
@@ -136,14 +136,14 @@ def test_a_regression_is_evaluated_in_its_unit(db: None, post: Post) -> None:
     version = train_sample("houses", rows=300)
     lines = (SAMPLES / "houses.csv").read_bytes().splitlines(keepends=True)
     url = "/api/v1/models/houses/evaluations/"
-    found = post(url, b"".join([lines[0], *lines[400:500]]), "text/csv").json()
-    assert found["metrics"]["rmse"] < found["baseline"]["rmse"]
-    assert found["confusion"] is None
+    result = post(url, b"".join([lines[0], *lines[400:500]]), "text/csv").json()
+    assert result["metrics"]["rmse"] < result["baseline"]["rmse"]
+    assert result["confusion"] is None
     one = post(url, b"".join([lines[0], lines[400]]), "text/csv").json()
     assert one["metrics"]["r2"] is None
     assert one["metrics"]["mae"] == pytest.approx(one["metrics"]["rmse"])
     card = model_card.markdown(version)
-    assert "err by at most" in card
+    assert "of the rows at most" in card
 
 
 # -- comparisons ---------------------------------------------------------------------------------------
@@ -158,17 +158,17 @@ def test_two_versions_are_compared_on_the_later_ones_hold_out(
     pair: tuple[ModelVersion, ModelVersion], post: Post, api: APIClient
 ) -> None:
     second = pair[1]
-    asked = post(COMPARISONS, {"with": 1})
-    assert asked.status_code == 202, asked.content
-    body = asked.json()
+    response = post(COMPARISONS, {"with": 1})
+    assert response.status_code == 202, response.content
+    body = response.json()
     assert (body["status"], body["before"], body["after"], body["result"]) == ("queued", 1, 2, None)
-    assert asked.headers["Location"].endswith(f"{COMPARISONS}{body['id']}/")
+    assert response.headers["Location"].endswith(f"{COMPARISONS}{body['id']}/")
     again = post("/api/v1/models/churn/versions/1/comparisons/", {"with": 2})
-    assert again.json()["id"] == body["id"], "one comparison a pair, whichever way it is asked for"
+    assert again.json()["id"] == body["id"], "one comparison per pair, in either order"
     assert leases.execute(Comparison, body["id"])
-    done = api.get(asked.headers["Location"]).json()
-    assert (done["status"], done["error"]) == ("succeeded", "")
-    result = done["result"]
+    job = api.get(response.headers["Location"]).json()
+    assert (job["status"], job["error"]) == ("succeeded", "")
+    result = job["result"]
     assert result["rows"] == second.holdout_rows
     assert result["after"]["metrics"] == pytest.approx(second.metrics, rel=1e-6)
     assert result["holdout"]["same_metrics"] is True
@@ -199,26 +199,26 @@ def test_a_version_of_more_rows_is_compared_on_rows_that_neither_was_trained_on(
     assert {"dataset", "dataset rows", "training rows"} <= {item["name"] for item in result["lineage"]}
 
 
-def test_rows_the_earlier_version_was_trained_on_are_counted(
+def test_training_rows_of_the_earlier_version_are_counted(
     pair: tuple[ModelVersion, ModelVersion],
 ) -> None:
-    """Another seed puts other rows aside: most of them were in the earlier version's training part."""
+    """Another seed holds out other rows, most of them from the earlier version's training part."""
     first = pair[0]
     moved = copy.deepcopy(first.evaluation)
     moved["split"]["seed"] = 99
     other = train_sample("churn", rows=600, activate=False, evaluation=moved)
     from training import catalogue
-    from training.reports.comparison_job import _apart, _divided
+    from training.reports.comparison_job import _divided, _overlap
 
     declared = catalogue.get("churn")
     rows = _divided(other, declared)
     other.train_rows = len(rows.train)
-    found = _apart(first, declared, rows)
-    assert 0.6 < found["trained_on"] / len(rows.held) < 1.0
-    assert "which flatters it" in found["note"]
+    holdout = _overlap(first, declared, rows)
+    assert 0.6 < holdout["trained_on"] / len(rows.held) < 1.0
+    assert "its metrics here are optimistic" in holdout["note"]
 
 
-def test_a_comparison_that_cannot_be_made_fails_in_words(
+def test_an_impossible_comparison_fails_with_a_message(
     pair: tuple[ModelVersion, ModelVersion],
 ) -> None:
     moved = copy.deepcopy(pair[0].evaluation)
@@ -228,7 +228,7 @@ def test_a_comparison_that_cannot_be_made_fails_in_words(
     assert new
     assert leases.execute(Comparison, job.pk)
     job.refresh_from_db()
-    assert (job.status, "cannot be made again" in job.error) == ("failed", True)
+    assert (job.status, "cannot recreate the hold-out" in job.error) == ("failed", True)
     retried, new = comparison_requests.request(pair[0], third, by=None)
     assert new, "a failed one does not stand in the way"
     assert retried.pk != job.pk
@@ -246,14 +246,14 @@ def test_a_comparison_that_cannot_be_made_fails_in_words(
     ],
     ids=repr,
 )
-def test_a_comparison_request_that_is_none_is_refused(
+def test_an_invalid_comparison_request_is_rejected(
     pair: tuple[ModelVersion, ModelVersion], post: Post, body: Any, status: int, code: str
 ) -> None:
     assert_error(post(COMPARISONS, body), status, code)
     assert not Comparison.objects.exists()
 
 
-def test_a_comparison_needs_the_right_and_is_found_below_its_versions_alone(
+def test_a_comparison_needs_the_right_and_is_listed_only_below_its_versions(
     pair: tuple[ModelVersion, ModelVersion], api: APIClient
 ) -> None:
     job, _ = comparison_requests.request(*pair, by=None)
@@ -267,33 +267,33 @@ def test_a_comparison_needs_the_right_and_is_found_below_its_versions_alone(
     assert_error(client.post(COMPARISONS, {"with": 1}, format="json"), 403, "forbidden")
 
 
-# -- what a run stores ---------------------------------------------------------------------------------
+# -- stored evaluations --------------------------------------------------------------------------------
 
 
-def test_a_run_stores_the_evaluation_and_the_gate_asks_for_engine_and_latency(
+def test_a_run_stores_the_evaluation_and_the_gate_checks_engine_and_latency(
     churn: ModelVersion, api: APIClient
 ) -> None:
     shown = api.get("/api/v1/models/churn/versions/1/").json()
-    found = shown["evaluation"]
-    assert found["metrics"] == pytest.approx(churn.metrics, rel=1e-6)
-    assert found["rows"] == churn.holdout_rows
-    assert found["latency"]["engine"] == churn.engine == "onnx"
-    assert found["split"] == {
+    evaluation = shown["evaluation"]
+    assert evaluation["metrics"] == pytest.approx(churn.metrics, rel=1e-6)
+    assert evaluation["rows"] == churn.holdout_rows
+    assert evaluation["latency"]["engine"] == churn.engine == "onnx"
+    assert evaluation["split"] == {
         "seed": 4,
         "share": 0.2,
         "distinct": False,
         "method": "by_features",
         "by_row_from": None,
     }
-    assert {item["column"] for item in found["importance"]["columns"]} == set(churn.dataset_schema.names)
+    assert {item["column"] for item in evaluation["importance"]["columns"]} == set(churn.dataset_schema.names)
     checks = {check["name"]: check for check in churn.gate["checks"]}
     assert checks["parity"]["passed"]
     assert checks["parity"]["value"] <= checks["parity"]["threshold"] == 1e-6
-    assert checks["latency"]["value"] == found["latency"]["median_ms"]
+    assert checks["latency"]["value"] == evaluation["latency"]["median_ms"]
     assert not [name for name in checks if name.startswith("slice_")], "there was nothing to fall below"
 
 
-def test_the_next_run_is_judged_slice_by_slice_against_the_active_version(churn: ModelVersion) -> None:
+def test_the_gate_compares_the_next_run_slice_by_slice_with_the_active_version(churn: ModelVersion) -> None:
     run = TrainingRun.objects.create(
         registered_model=churn.registered_model, upload=churn.dataset, stage="queued"
     )
@@ -311,7 +311,7 @@ def test_the_next_run_is_judged_slice_by_slice_against_the_active_version(churn:
 # -- the card ------------------------------------------------------------------------------------------
 
 
-def test_a_card_says_everything_and_is_a_file(churn: ModelVersion, api: APIClient) -> None:
+def test_a_card_has_all_sections_and_is_a_file(churn: ModelVersion, api: APIClient) -> None:
     answered = api.get("/api/v1/models/churn/versions/1/card/", headers={"Accept": "text/markdown"})
     assert answered.status_code == 200
     assert answered.headers["Content-Type"] == "text/markdown; charset=utf-8"
@@ -346,20 +346,20 @@ def test_texts_from_outside_cannot_break_the_cards_tables(churn: ModelVersion) -
 
 def test_a_card_names_the_hyper_parameters_that_were_chosen(churn: ModelVersion) -> None:
     searched = {"chosen": {"model__C": 0.25}, "trials": [{"score": 0.8123}]}
-    found = train_sample("churn", rows=600, activate=False, parameters=searched)
-    card = model_card.markdown(found)
+    parameters = train_sample("churn", rows=600, activate=False, parameters=searched)
+    card = model_card.markdown(parameters)
     assert "| parameter model\\_\\_C | 0.25 |" in card
     assert "0.8123" not in card
-    changes = {change.name: change for change in side_by_side.lineage_changes(churn, found)}
+    changes = {change.name: change for change in side_by_side.lineage_changes(churn, parameters)}
     assert (changes["parameters"].before, changes["parameters"].after) == (
         "as declared",
         '{"model__C": 0.25}',
     )
 
 
-def test_a_version_from_before_evaluations_has_a_card_as_well(churn: ModelVersion) -> None:
+def test_a_version_older_than_stored_evaluations_has_a_card(churn: ModelVersion) -> None:
     old = train_sample("churn", rows=600, activate=False, evaluation=None)
     card = model_card.markdown(old)
-    assert "trained before evaluations were kept" in card
-    assert "Never yet." in card
+    assert "older than stored evaluations" in card
+    assert "The version has not been activated yet." in card
     assert json.dumps(card)

@@ -1,4 +1,4 @@
-"""Reproducing a version: trained again from what is stored, compared, and nothing written."""
+"""Reproduction: a version is trained again from its stored data and compared; nothing is written."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from training.reports import reproduction
 pytestmark = pytest.mark.django_db
 
 
-def said(version: ModelVersion) -> tuple[str, CommandError | None]:
-    """What the command writes, and what it fails with."""
+def reproduce_output(version: ModelVersion) -> tuple[str, CommandError | None]:
+    """Returns the output of the command and its error message."""
     out = io.StringIO()
     try:
         call_command("reproduce", version.registered_model.name, str(version.number), stdout=out)
@@ -28,18 +28,18 @@ def said(version: ModelVersion) -> tuple[str, CommandError | None]:
 
 def test_a_version_is_reproduced_exactly_and_nothing_is_written(churn: ModelVersion) -> None:
     before = ModelVersion.objects.count(), TrainingRun.objects.count(), Dataset.objects.count()
-    text, error = said(churn)
+    text, error = reproduce_output(churn)
     assert error is None, text
-    assert "code and libraries are those of then" in text
+    assert "code and libraries have not changed" in text
     assert "metrics: exactly the same" in text
     assert f"predictions on the {churn.holdout_rows} hold-out rows: exactly the same" in text
     assert (ModelVersion.objects.count(), TrainingRun.objects.count(), Dataset.objects.count()) == before
 
 
-def test_what_a_search_chose_is_trained_again(churn: ModelVersion) -> None:
-    """The row says other parameters than those of the pipeline that is stored: that is found out."""
-    wrong = copy(churn, parameters={"chosen": {"model__C": 0.001}})
-    text, error = said(wrong)
+def test_the_parameters_of_a_search_are_trained_again(churn: ModelVersion) -> None:
+    """The row's parameters differ from those of the stored pipeline, and the command reports it."""
+    changed = copy(churn, parameters={"chosen": {"model__C": 0.001}})
+    text, error = reproduce_output(changed)
     assert error is not None
     assert error.returncode == 1
     assert "metrics: NOT the same" in text
@@ -49,10 +49,10 @@ def test_what_a_search_chose_is_trained_again(churn: ModelVersion) -> None:
 def test_differences_of_code_and_libraries_are_named(churn: ModelVersion) -> None:
     libraries = churn.libraries | {"numpy": "1.0", "scikit-learn": "0.1"}
     old = copy(churn, libraries=libraries, code_version="0.0.1 source:abc")
-    text, error = said(old)
+    text, error = reproduce_output(old)
     assert error is None, "the metrics agree, and the artifact cannot be loaded by this scikit-learn"
     assert "numpy: " in text
-    assert ", then 1.0" in text
+    assert " now, 1.0 then" in text
     assert "code: " in text
     assert "not compared: churn 2 was trained with scikit-learn 0.1" in text
 
@@ -66,25 +66,25 @@ def test_metrics_agree_exactly_nearly_or_not(
     churn: ModelVersion, change: dict[str, float], holds: bool
 ) -> None:
     metrics = {name: value * change.get(name, 1.0) for name, value in churn.metrics.items()}
-    done = reproduction.reproduce(copy(churn, metrics=metrics))
-    assert done.metrics.holds is done.reproduced is holds
-    assert done.metrics.is_exact is (not change)
+    result = reproduction.reproduce(copy(churn, metrics=metrics))
+    assert result.metrics.holds is result.reproduced is holds
+    assert result.metrics.is_exact is (not change)
 
 
-def test_of_a_pruned_version_the_metrics_are_compared(churn: ModelVersion) -> None:
+def test_a_reproduction_of_a_pruned_version_compares_the_metrics(churn: ModelVersion) -> None:
     PrunedArtifact.objects.create(version=churn, freed=0)
-    text, error = said(churn)
+    text, error = reproduce_output(churn)
     assert error is None
     assert "not compared: the artifact of churn 1 was pruned" in text
 
 
-def test_what_is_not_there_is_said(churn: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_are_reported(churn: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CommandError, match="churn has no version 9"):
         call_command("reproduce", "churn", "9")
-    wrong = copy(churn, parameters={"chosen": {"model__gone": 1}})
-    assert "cannot be fitted as then" in str(said(wrong)[1])
+    error = copy(churn, parameters={"chosen": {"model__gone": 1}})
+    assert "cannot fit today's pipeline" in str(reproduce_output(error)[1])
 
 
 @pytest.mark.parametrize("name", ["houses"])
-def test_a_regression_is_reproduced_as_well(name: str, monkeypatch: pytest.MonkeyPatch, db: Any) -> None:
-    assert said(train_sample(name, rows=200))[1] is None
+def test_a_regression_is_reproduced(name: str, monkeypatch: pytest.MonkeyPatch, db: Any) -> None:
+    assert reproduce_output(train_sample(name, rows=200))[1] is None

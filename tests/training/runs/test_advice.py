@@ -1,4 +1,4 @@
-"""What goes wrong at training is one sentence with what to do; and labels that contradict are warned of."""
+"""Errors of a training run are one sentence with advice; the gate warns of contradictory labels."""
 
 from __future__ import annotations
 
@@ -112,19 +112,19 @@ def test_errors_of_a_pipeline_come_with_advice_and_without_a_trace(
     assert error in run.error
     assert f"{'What to do: ' if advice else ''}" in run.error
     assert advice in run.error
-    said = capsys.readouterr()
-    assert "Traceback" not in said.out + said.err
+    message = capsys.readouterr()
+    assert "Traceback" not in message.out + message.err
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_start_says_it_in_one_line_and_serves_the_others(
+def test_the_start_reports_the_error_in_one_line_and_serves_the_other_models(
     declare: Declare, settings: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     declare("own", DECLARATION.format(pipeline="make_pipeline(codes, SVC())"))
     first: Path = settings.VAR_DIR / "first-data"
     first.mkdir(parents=True)
     (first / "own.csv").write_text(rows(), encoding="utf-8")
-    call_command("bootstrap", "--no-accounts")  # each model in a process of its own
+    call_command("bootstrap", "--no-accounts")  # each model in its own process
     out, err = capfd.readouterr()
     [line] = [line for line in err.splitlines() if "own could NOT be trained" in line]
     assert "SVC(probability=True)" in line
@@ -139,7 +139,7 @@ def test_the_start_says_it_in_one_line_and_serves_the_others(
     [("roc_auc", 0.2, 0.5, True), ("roc_auc", 0.5, 0.5, True), ("roc_auc", 0.8, 0.5, False),
      ("mae", 9.0, 3.0, True), ("mae", 2.0, 3.0, False)],
 )  # fmt: skip
-def test_the_gate_warns_where_the_active_version_does_not_beat_the_baseline(
+def test_the_gate_warns_when_the_active_version_does_not_beat_the_baseline(
     metric: str, active: float, dummy: float, warns: bool
 ) -> None:
     check = gating.active_check(metric, active, dummy)
@@ -148,7 +148,7 @@ def test_the_gate_warns_where_the_active_version_does_not_beat_the_baseline(
     assert [note.code for note in notes.of_gate(verdict)] == ["active_beats_baseline"] * warns
 
 
-def test_flipped_labels_are_warned_of(churn: ModelVersion, admin_client: Client, api: Any) -> None:
+def test_the_gate_warns_of_flipped_labels(churn: ModelVersion, admin_client: Client, api: Any) -> None:
     from tests.trained import SAMPLES
 
     header, *lines = (SAMPLES / "churn.csv").read_text(encoding="utf-8").splitlines()[:901]
@@ -161,19 +161,19 @@ def test_flipped_labels_are_warned_of(churn: ModelVersion, admin_client: Client,
     run = run_requests.request(model, dataset, mode="replace", by=None)
     assert run_requests.execute(run.pk)
     run.refresh_from_db()
-    made = run.version
-    [check] = [each for each in made.gate["checks"] if each["name"] == "active_beats_baseline"]
+    version = run.version
+    [check] = [each for each in version.gate["checks"] if each["name"] == "active_beats_baseline"]
     assert check["value"] < 0.5
     assert (check["passed"], check["warning"]) == (True, True)
     assert "check their labels" in check["message"]
     shown = api.get(f"/api/v1/models/churn/training-runs/{run.pk}/").json()
     assert ("active_beats_baseline", "warning") in [(each["code"], each["level"]) for each in shown["notes"]]
-    assert "Warning: the active version's roc" in model_card.markdown(made)
-    for page in (f"trainingrun/{run.pk}", f"modelversion/{made.pk}"):
+    assert "Warning: the active version's roc" in model_card.markdown(version)
+    for page in (f"trainingrun/{run.pk}", f"modelversion/{version.pk}"):
         assert "check their labels" in admin_client.get(f"/admin/training/{page}/change/").content.decode()
 
 
-def test_an_active_version_that_holds_is_not_warned_of(churn: ModelVersion) -> None:
+def test_a_good_active_version_gets_no_warning(churn: ModelVersion) -> None:
     from tests.training.runs.test_runs import queued
 
     run = queued(300, start=601)
@@ -190,7 +190,7 @@ PREDICT = "/api/v1/models/churn/predictions/"
 
 
 @pytest.mark.parametrize(
-    ("shape", "what"),
+    ("shape", "wrapper"),
     [
         ("split", 'orient="split"'), ("indexed", 'orient="split"'), ("table", 'orient="table"'),
         ("instances", '"instances"'), ("inputs", '"inputs"'), ("dataframe_split", '"dataframe_split"'),
@@ -198,8 +198,8 @@ PREDICT = "/api/v1/models/churn/predictions/"
         ("by index", "an array a column"),
     ],
 )  # fmt: skip
-def test_rows_as_pandas_or_other_servers_wrap_them_are_refused_with_what_to_send(
-    churn: ModelVersion, post: Post, customer: dict[str, Any], shape: str, what: str
+def test_rows_in_the_wrappers_of_pandas_or_other_servers_are_rejected_with_the_accepted_form(
+    churn: ModelVersion, post: Post, customer: dict[str, Any], shape: str, wrapper: str
 ) -> None:
     split = {"columns": list(customer), "data": [list(customer.values())]}
     bodies: dict[str, Any] = {
@@ -215,13 +215,13 @@ def test_rows_as_pandas_or_other_servers_wrap_them_are_refused_with_what_to_send
     }
     error = assert_error(post(PREDICT, bodies[shape]), 400, "invalid_input")
     assert [fault["code"] for fault in error["details"]] == ["wrapped_rows"]
-    assert what in error["message"]
+    assert wrapper in error["message"]
     assert "send the array of objects itself" in error["message"]
     assert 'df.to_json(orient="records")' in error["message"]
     assert not Prediction.objects.exists()
 
 
-def test_training_evaluations_and_outcomes_say_it_as_well(
+def test_training_evaluations_and_outcomes_also_name_the_accepted_form(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
     split = {"columns": list(customer), "data": [list(customer.values())]}
@@ -239,7 +239,7 @@ def test_training_evaluations_and_outcomes_say_it_as_well(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_columns_may_be_called_like_a_wrapper(declare: Declare, post: Post) -> None:
+def test_columns_may_have_the_name_of_a_wrapper(declare: Declare, post: Post) -> None:
     text = DECLARATION.replace('"size"', '"data"').replace('"kind"', '"columns"')
     model = declare("own", text.format(pipeline="make_pipeline(codes, LogisticRegression())"))
     csv = rows().replace("size,kind,sold", "data,columns,sold").encode()

@@ -1,4 +1,4 @@
-"""Repeated rows: they stay, they are divided where they have to be, and what is dropped is said."""
+"""Repeated rows: they stay, a split by row divides them when necessary, and dropped rows are reported."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def titanic(path: Path) -> Path:
 
 
 def served(name: str, csv: Path, target: str, *options: str, **row: str) -> tuple[str, ModelVersion]:
-    """What `startmodel` says of a CSV, and the active version trained from it."""
-    said = io.StringIO()
-    call_command("startmodel", name, str(csv), "--target", target, *options, stdout=said)
+    """Returns the output of `startmodel` for a CSV, and the active version trained from it."""
+    output = io.StringIO()
+    call_command("startmodel", name, str(csv), "--target", target, *options, stdout=output)
     catalogue.names.cache_clear()
     lookup.sync_catalogue()
     model = RegisteredModel.objects.get(name=name)
@@ -64,17 +64,17 @@ def served(name: str, csv: Path, target: str, *options: str, **row: str) -> tupl
     assert run_requests.execute(run.pk)
     run.refresh_from_db()
     assert run.status == "succeeded", run.error
-    return said.getvalue(), run.version
+    return output.getvalue(), run.version
 
 
 @pytest.mark.django_db(transaction=True)
 def test_the_titanic_is_served_with_its_frequencies(
     shelf: Path, db: None, post: Post, tmp_path: Path
 ) -> None:
-    said, version = served("titanic", titanic(tmp_path / "titanic.csv"), "Survived")
-    assert "WARNING" not in said
-    assert "2,177 of 2,201 rows (98.9%) repeat an earlier row and are kept" in said
-    assert "split: by_row" in said
+    output, version = served("titanic", titanic(tmp_path / "titanic.csv"), "Survived")
+    assert "WARNING" not in output
+    assert "2,177 of 2,201 rows (98.9%) repeat an earlier row and are kept" in output
+    assert "split: by_row" in output
     assert version.status == "active", version.gate
     assert version.metrics["roc_auc"] == pytest.approx(0.763, abs=0.03)
     assert version.train_rows + version.holdout_rows == 2_201
@@ -87,31 +87,31 @@ def test_the_titanic_is_served_with_its_frequencies(
     assert answers[1]["probability"] == pytest.approx(75 / 462, abs=0.05)
 
 
-def test_a_run_says_that_its_rows_were_divided_one_by_one(
+def test_a_run_notes_that_its_rows_were_split_by_row(
     shelf: Path, db: None, api: Any, tmp_path: Path, admin_client: Client
 ) -> None:
     _, version = served("titanic", titanic(tmp_path / "titanic.csv"), "Survived")
     run = api.get(f"/api/v1/models/titanic/training-runs/{version.run_id}/").json()
     assert (run["split"], run["duplicates_dropped"]) == ("by_row", 0)
     assert [note["code"] for note in run["notes"]] == ["duplicates_kept", "split_by_row"]
-    found = api.get("/api/v1/models/titanic/versions/1/").json()
-    assert (found["split"], found["notes"]) == ("by_row", run["notes"])
+    notes = api.get("/api/v1/models/titanic/versions/1/").json()
+    assert (notes["split"], notes["notes"]) == ("by_row", run["notes"])
     assert "split: by_row" in model_card.markdown(version)
     page = admin_client.get(f"/admin/training/modelversion/{version.pk}/change/").content.decode()
     assert "split: by_row" in page
     assert reproduction.reproduce(version).reproduced
 
 
-def test_a_model_that_drops_repeated_rows_says_how_many_everywhere(
+def test_the_number_of_dropped_rows_is_shown_everywhere(
     shelf: Path, db: None, api: Any, tmp_path: Path, admin_client: Client
 ) -> None:
     lines = [f"{n % 40},{(n * 7) % 11},{(n % 40) * 2 + (n * 7) % 11}" for n in range(440)]
     csv = tmp_path / "offers.csv"
     csv.write_text("\n".join(["size,rooms,price", *lines, *lines[:60]]) + "\n", encoding="utf-8")
     keep = ("--keep", "size", "rooms")
-    said, version = served("offers", csv, "price", "--drop-duplicates", *keep)
+    output, version = served("offers", csv, "price", "--drop-duplicates", *keep)
     wanted = "60 of 500 rows (12.0%) repeat an earlier row and were dropped"
-    assert f"WARNING: {wanted}" in said
+    assert f"WARNING: {wanted}" in output
     run = api.get(f"/api/v1/models/offers/training-runs/{version.run_id}/").json()
     assert run["duplicates_dropped"] == 60
     assert [(note["level"], note["message"].startswith(wanted)) for note in run["notes"]] == [
@@ -124,7 +124,7 @@ def test_a_model_that_drops_repeated_rows_says_how_many_everywhere(
         assert "vg-alert-bad" in shown
 
 
-def test_few_dropped_rows_are_a_remark_and_many_a_warning() -> None:
+def test_few_dropped_rows_give_a_note_and_many_a_warning() -> None:
     [few] = notes.of_rows(1_000, 50, 50, None)
     [many] = notes.of_rows(1_000, 51, 51, None)
     assert (few.level, many.level) == ("info", "warning")
@@ -143,21 +143,21 @@ def decided(frame: pd.DataFrame) -> int | None:
     return evaluation.by_row_from(evaluation.digests(frame))
 
 
-def test_few_distinct_feature_rows_are_divided_one_by_one() -> None:
+def test_few_distinct_feature_rows_are_split_by_row() -> None:
     frame, _ = frame_of([("x", "1"), ("y", "1"), ("y", "2")], repeat=100)
     assert decided(frame) == 1
 
 
 @pytest.mark.parametrize("times", [1, 2, 3, 10])
-def test_a_file_that_holds_every_row_several_times_is_not_divided(times: int) -> None:
-    """Copies on both sides would praise what was learned by heart."""
+def test_a_file_with_repeated_rows_is_split_by_features(times: int) -> None:
+    """Copies on both sides would reward memorised rows."""
     frame, target = frame_of([(str(n), str(n % 7)) for n in range(300)], repeat=times)
     assert decided(frame) is None
     held = evaluation.holdout_mask(frame, 0.2, 1, target, decided(frame))
     assert not set(map(tuple, frame[held].to_numpy())) & set(map(tuple, frame[~held].to_numpy()))
 
 
-def test_a_very_common_row_is_divided_and_the_others_are_not() -> None:
+def test_only_a_very_common_row_is_split_by_row() -> None:
     rows = [("zero", "0")] * 120 + [(str(n), "1") for n in range(200)] * 2
     frame, target = frame_of(rows)
     assert decided(frame) == 26
@@ -182,7 +182,7 @@ def test_rows_keep_their_side_when_rows_are_appended() -> None:
     assert not np.array_equal(held, evaluation.holdout_mask(frame, 0.2, 2, target, 1))
 
 
-def test_folds_of_divided_rows_hold_every_feature_row() -> None:
+def test_every_fold_of_rows_split_by_row_holds_every_feature_row() -> None:
     frame, target = frame_of([("x", "1"), ("y", "1"), ("y", "2")], repeat=100)
     dealt = folds("binary", frame, target, seed=1, by_row_from=1)
     assert np.array_equal(np.bincount(dealt), [60] * 5)
@@ -229,26 +229,26 @@ def test_a_version_that_dropped_repeated_rows_is_reproduced(db: None) -> None:
     version = train_sample("cars", rows=300)
     split = dict(version.evaluation["split"])  # type: ignore[index]
     assert split["distinct"] is True
-    assert reproduction.declared_then(version).drop_duplicates
+    assert reproduction.declaration_of(version).drop_duplicates
     old = {name: split[name] for name in ("seed", "share", "distinct")}
     then = copy(version, evaluation=version.evaluation | {"split": old})  # type: ignore[operator]
     kept = copy(version, evaluation=version.evaluation | {"split": old | {"distinct": False}})  # type: ignore[operator]
-    assert reproduction.declared_then(then).drop_duplicates
-    assert reproduction.declared_then(then).by_row_from is None
-    assert not reproduction.declared_then(kept).drop_duplicates
+    assert reproduction.declaration_of(then).drop_duplicates
+    assert reproduction.declaration_of(then).by_row_from is None
+    assert not reproduction.declaration_of(kept).drop_duplicates
 
 
 @pytest.mark.parametrize(("missing", "dropped"), [(0, False), (7, True)])
-def test_a_version_from_before_splits_were_stored_tells_by_its_rows(
+def test_the_row_count_shows_the_split_of_a_version_older_than_stored_splits(
     churn: ModelVersion, missing: int, dropped: bool
 ) -> None:
     old = copy(churn, evaluation=None, train_rows=churn.train_rows - missing)
     declared = catalogue.get("churn")
-    split = judgement.split_then(old, declared)
+    split = judgement.stored_split(old, declared)
     assert (split["distinct"], split["method"], split["seed"]) == (dropped, "by_features", churn.seed)
 
 
-def test_shipped_models_whose_files_list_offers_twice_drop_and_say_it(db: None) -> None:
+def test_shipped_models_with_repeated_offers_drop_and_report_them(db: None) -> None:
     version = train_sample("cars", rows=300)
     run = TrainingRun.objects.get(version=version)
     rows = version.train_rows + version.holdout_rows

@@ -1,4 +1,4 @@
-"""Searching for hyper-parameters: drawn from a seed, measured on the training part alone."""
+"""Hyper-parameter search: a seed draws the combinations, and only the training part measures them."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ CHURN = catalogue.get("churn")
 
 @pytest.fixture
 def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trials in this process: starting workers takes longer than what these tests try."""
+    """Runs trials in this process: starting workers takes longer than the trials of these tests."""
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
 
 
 def small(count: int = 300) -> tuple[pd.DataFrame, pd.Series[Any]]:
-    """Churn's columns with something to learn: short tenures leave."""
+    """Returns rows with churn's columns in which customers with short tenures leave."""
     rng = np.random.default_rng(0)
     values: dict[str, Any] = {}
     for column in CHURN.schema.columns:
@@ -83,7 +83,7 @@ def test_every_space_of_the_catalogue_fits_its_pipeline(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "said"),
+    ("space", "message"),
     [
         ({"model__penalti": ["l1"]}, "no parameter model__penalti"),
         ({"model": [object()]}, "cannot be stored"),
@@ -91,46 +91,48 @@ def test_every_space_of_the_catalogue_fits_its_pipeline(name: str) -> None:
         (None, "declares no search"),
     ],
 )
-def test_a_space_that_cannot_be_searched_is_said(space: Any, said: str) -> None:
-    with pytest.raises(SearchFailed, match=said):
+def test_an_invalid_search_space_is_reported(space: Any, message: str) -> None:
+    with pytest.raises(SearchFailed, match=message):
         settings_to_try(replace(CHURN, search=space), 3)
 
 
 def test_the_best_mean_wins_and_a_setting_that_cannot_be_fitted_loses(one_core: None) -> None:
     declared = replace(CHURN, search={"model__C": [-1.0, 1e-9, 0.5]}, primary_metric="log_loss")
-    told: list[tuple[str, int]] = []
-    found = hyperparameter_search.search(declared, Search(10), *small(), lambda *said: told.append(said))
-    means = [trial["mean"] for trial in found.trials]
+    reports: list[tuple[str, int]] = []
+    result = hyperparameter_search.search(
+        declared, Search(10), *small(), lambda *report: reports.append(report)
+    )
+    means = [trial["mean"] for trial in result.trials]
     assert means[-1] is None
-    assert found.trials[-1]["parameters"] == {"model__C": -1.0}
+    assert result.trials[-1]["parameters"] == {"model__C": -1.0}
     assert means[:-1] == sorted(means[:-1]), "smaller is better, and shown as it is"
-    assert found.chosen == found.trials[0]["parameters"] == {"model__C": 0.5}
-    assert [stage for stage, _ in told] == [f"trial {n} of 4" for n in (1, 2, 3, 4, 4)]
-    assert [percent for _, percent in told] == sorted(percent for _, percent in told)
+    assert result.chosen == result.trials[0]["parameters"] == {"model__C": 0.5}
+    assert [stage for stage, _ in reports] == [f"trial {n} of 4" for n in (1, 2, 3, 4, 4)]
+    assert [percent for _, percent in reports] == sorted(percent for _, percent in reports)
 
 
-def test_of_equal_settings_the_declared_one_wins(one_core: None) -> None:
-    found = hyperparameter_search.search(replace(CHURN, search={"model__C": [1.0]}), Search(2), *small())
-    assert found.chosen == {}
-    assert found.trials[0]["declared"]
+def test_the_declared_setting_wins_a_tie(one_core: None) -> None:
+    result = hyperparameter_search.search(replace(CHURN, search={"model__C": [1.0]}), Search(2), *small())
+    assert result.chosen == {}
+    assert result.trials[0]["declared"]
 
 
 # -- a run that searches -------------------------------------------------------------------------------
 
 
 @pytest.mark.django_db
-def test_a_run_that_searches_makes_a_version_with_what_was_chosen(
+def test_a_run_with_a_search_creates_a_version_with_the_chosen_parameters(
     churn: ModelVersion, post: Post, admin_client: Browser
 ) -> None:
-    """On the cores of this machine, in processes of joblib's."""
+    """The trials run in joblib's processes on the cores of this machine."""
     answer = post(RUNS, {"search": {"n_iter": 3}})
     assert answer.status_code == 202, answer.content
     assert run_requests.execute(answer.json()["id"])
     run = TrainingRun.objects.get(pk=answer.json()["id"])
     assert run.status == "succeeded", run.error
-    made = run.version
-    assert made.dataset == churn.dataset
-    stored = made.parameters
+    version = run.version
+    assert version.dataset == churn.dataset
+    stored = version.parameters
     assert (stored["n_iter"], stored["backend"], stored["metric"], len(stored["trials"])) == (
         3,
         "loky",
@@ -139,13 +141,13 @@ def test_a_run_that_searches_makes_a_version_with_what_was_chosen(
     )
     best = max(stored["trials"], key=lambda trial: trial["mean"])
     assert stored["chosen"] == best["parameters"] == stored["trials"][0]["parameters"]
-    fitted = artifacts.load_pipeline(made).pipeline.get_params()
+    fitted = artifacts.load_pipeline(version).pipeline.get_params()
     assert {name: fitted[name] for name in stored["chosen"]} == stored["chosen"]
-    assert made.engine == "onnx", made.engine_reason
-    assert made.lineage["parameters"] == stored
-    for page in (("modelversion", made.pk), ("trainingrun", run.pk)):
+    assert version.engine == "onnx", version.engine_reason
+    assert version.lineage["parameters"] == stored
+    for page in (("modelversion", version.pk), ("trainingrun", run.pk)):
         shown = admin_client.get(reverse(f"admin:training_{page[0]}_change", args=[page[1]])).content.decode()
-        assert "Search for hyper-parameters" in shown
+        assert "Hyper-parameter search" in shown
         assert "Mean roc_auc" in shown
 
 
@@ -184,11 +186,11 @@ def test_a_search_without_a_declared_space_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.django_db
-def test_the_admin_asks_for_a_search_where_a_space_is_declared(
+def test_the_admin_offers_a_search_only_with_a_declared_space(
     churn: ModelVersion, admin_client: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = reverse("admin:training_registeredmodel_retrain", args=[churn.registered_model_id])
-    assert "Settings to try" in admin_client.get(address).content.decode()
+    assert "combinations to try" in admin_client.get(address).content.decode()
     assert admin_client.post(address, {"trials": "7"}).status_code == 302
     assert TrainingRun.objects.latest("pk").search == {"n_iter": 7}
     assert admin_client.post(address, {"trials": ""}).status_code == 302
@@ -198,7 +200,7 @@ def test_the_admin_asks_for_a_search_where_a_space_is_declared(
     assert "less than or equal to 1" in refused.content.decode()
     assert TrainingRun.objects.count() == before
     monkeypatch.setattr(catalogue, "get", lambda name: replace(CHURN, search=None))
-    assert "Settings to try" not in admin_client.get(address).content.decode()
+    assert "combinations to try" not in admin_client.get(address).content.decode()
     assert admin_client.post(address, {"trials": "7"}).status_code == 302
     assert TrainingRun.objects.latest("pk").search is None
 
@@ -228,8 +230,10 @@ asyncio.run(run(int(sys.argv[1])))
 
 @pytest.fixture
 def scheduler(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The address of a scheduler with two workers, and the process of all: in one of its own, each would
-    import everything again."""
+    """Returns the address of a scheduler with two workers, and their common process.
+
+    In separate processes each would import everything again.
+    """
     from distributed import Client
 
     port = free_port()
@@ -255,18 +259,19 @@ def scheduler(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 
 def fits_done(dask_worker: Any) -> int:
-    """How many fits a worker has finished, by its own log; joblib may hand out several as one task."""
+    """Returns the number of fits that a worker has finished, by its own log; a task of joblib may hold
+    several."""
     keys = {
         event[0] for event in dask_worker.state.log if "memory" in event and "fit_and_score" in str(event[0])
     }
     return sum(int(key.split("_calls")[0].rsplit("_", 1)[1]) for key in keys)
 
 
-fits_done.__module__ = "__main__"  # sent as it is: the workers have no tests on their path
+fits_done.__module__ = "__main__"  # pickled by value: the workers cannot import the tests
 
 
 @pytest.mark.django_db
-def test_on_dask_the_workers_do_the_trials_and_the_same_setting_wins(
+def test_dask_workers_do_the_trials_and_the_same_setting_wins(
     scheduler: tuple[str, subprocess.Popen[bytes]],
     churn: ModelVersion,
     one_core: None,
@@ -290,7 +295,7 @@ def test_on_dask_the_workers_do_the_trials_and_the_same_setting_wins(
     assert sorted(done.values())[0] > 0, "both workers had some"
     assert sum(done.values()) == 3 * hyperparameter_search.FOLDS
 
-    # The scheduler dies while a search is under way: the run ends, in words.
+    # The scheduler dies during a search: the run fails with a message.
     lost = queued()
     TrainingRun.objects.filter(pk=lost.pk).update(search={"n_iter": 1000})
     report = leases.Lease.report
@@ -308,7 +313,7 @@ def test_on_dask_the_workers_do_the_trials_and_the_same_setting_wins(
     assert f"the Dask scheduler at {address}" in lost.error
 
 
-def test_a_scheduler_that_is_away_is_said_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_scheduler_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_backend, "SCHEDULER_SECONDS", 1.0)
     address, started = f"tcp://127.0.0.1:{free_port()}", time.monotonic()
     with pytest.raises(ClusterLost, match=f"the Dask scheduler at {address} does not answer"):

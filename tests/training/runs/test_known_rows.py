@@ -1,4 +1,5 @@
-"""Rows that the active version was trained on: said, not added twice unless asked for, and no progress."""
+"""Rows of the active version's training: they are reported, appended twice only on request, and not
+activated."""
 
 from __future__ import annotations
 
@@ -21,12 +22,12 @@ pytestmark = pytest.mark.django_db
 RUNS = "/api/v1/models/churn/training-runs/"
 
 
-def done(api: APIClient, response: Any) -> dict[str, Any]:
+def finished_run(api: APIClient, response: Any) -> dict[str, Any]:
     assert response.status_code == 202, response.content
     assert run_requests.execute(response.json()["id"])
-    found: dict[str, Any] = api.get(response.headers["Location"]).json()
-    assert found["status"] == "succeeded", found["error"]
-    return found
+    run: dict[str, Any] = api.get(response.headers["Location"]).json()
+    assert run["status"] == "succeeded", run["error"]
+    return run
 
 
 def finished(run: TrainingRun) -> TrainingRun:
@@ -45,12 +46,12 @@ def policy(version: ModelVersion, value: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["append", "replace"])
-def test_an_upload_that_is_in_the_dataset_already_is_no_progress(churn: ModelVersion, mode: str) -> None:
+def test_an_upload_that_the_dataset_already_holds_is_not_activated(churn: ModelVersion, mode: str) -> None:
     policy(churn, "if_better")
     run = finished(queued(600, mode=mode))
-    assert run.dataset == churn.dataset, "its rows are not there twice"
+    assert run.dataset == churn.dataset, "the dataset does not hold its rows twice"
     [note] = [note for note in run.notes if note["code"] == "rows_in_dataset"]
-    assert "all 600 rows are in the dataset of version 1 already" in note["message"]
+    assert "all 600 rows are already in the dataset of version 1" in note["message"]
     assert run.version.gate["passed"]
     assert (run.version.status, churn.registered_model.active_version) == ("candidate", churn)
     assert "not activated: version 1 was trained on these rows" in run.stage
@@ -69,7 +70,7 @@ def test_a_part_of_a_joined_dataset_is_known_by_its_digest(churn: ModelVersion) 
     assert churn.dataset.sha256 in more.dataset.parts, "parts of parts are parts"
 
 
-def test_rows_are_appended_twice_where_that_is_asked_for(
+def test_repeat_appends_rows_twice(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
 ) -> None:
     policy(churn, "if_better")
@@ -86,7 +87,7 @@ def test_rows_are_appended_twice_where_that_is_asked_for(
         assert error["details"][0]["field"] == "repeat"
 
 
-def test_the_same_rows_may_replace_the_active_version_when_the_code_is_another(
+def test_the_same_rows_may_replace_the_active_version_when_the_code_has_changed(
     churn: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy(churn, "if_better")
@@ -94,7 +95,7 @@ def test_the_same_rows_may_replace_the_active_version_when_the_code_is_another(
     assert finished(queued(600, mode="append")).version.status == "active"
 
 
-def test_the_policy_always_and_a_wish_to_activate_are_heard_all_the_same(churn: ModelVersion) -> None:
+def test_the_policy_always_and_a_requested_activation_also_activate_known_rows(churn: ModelVersion) -> None:
     policy(churn, "if_better")
     run = run_requests.request_again(churn.registered_model, by=None, activation_reason="wanted")
     assert finished(run).version.status == "active"
@@ -103,15 +104,15 @@ def test_the_policy_always_and_a_wish_to_activate_are_heard_all_the_same(churn: 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_command_says_that_rows_are_known(churn: ModelVersion, tmp_path: Any, capsys: Any) -> None:
+def test_the_command_reports_known_rows(churn: ModelVersion, tmp_path: Any, capsys: Any) -> None:
     from tests.trained import SAMPLES
 
     lines = (SAMPLES / "churn.csv").read_text(encoding="utf-8").splitlines(keepends=True)[:601]
     file = tmp_path / "again.csv"
     file.write_text("".join(lines), encoding="utf-8")
     call_command("load_dataset", "churn", str(file), "--train", "--mode", "append")
-    said = capsys.readouterr().out
-    assert "all 600 rows are in the dataset of version 1 already and were not added" in said
+    output = capsys.readouterr().out
+    assert "all 600 rows are already in the dataset of version 1 and were not added" in output
 
 
 # -- outcomes, by the ids of their predictions ---------------------------------------------------------
@@ -119,7 +120,7 @@ def test_the_command_says_that_rows_are_known(churn: ModelVersion, tmp_path: Any
 
 @pytest.fixture
 def outcomes(churn: ModelVersion, post: Post) -> list[dict[str, Any]]:
-    """Of 80 logged predictions the first 60 have an outcome."""
+    """Logs 80 predictions; the first 60 have an outcome."""
     sent = rows_of("churn", churn, 600, 80)
     answers = post("/api/v1/models/churn/predictions/", sent).json()["predictions"]
     known = [
@@ -136,43 +137,43 @@ def test_the_same_outcomes_are_not_trained_twice(
 ) -> None:
     policy(churn, "always")
     body = {"from": "outcomes", "since": "2026-01-01", "mode": "append"}
-    first = done(api, post(RUNS, body))
+    first = finished_run(api, post(RUNS, body))
     assert (first["dataset"]["rows"], first["activated"]) == (660, True)
     error = assert_error(post(RUNS, body), 409, "already_trained")
     assert (
-        error["message"] == "all 60 rows are in the dataset of churn 2 already; repeat=true adds them again"
+        error["message"] == "all 60 rows are already in the dataset of churn 2; repeat=true adds them again"
     )
-    again = done(api, post(RUNS, body | {"repeat": True}))
+    again = finished_run(api, post(RUNS, body | {"repeat": True}))
     assert again["dataset"]["rows"] == 720
     [note] = [note for note in again["notes"] if note["code"] == "rows_in_dataset"]
     assert note["level"] == "warning"
-    assert "60 of the 60 rows are in the dataset of version 2 already" in note["message"]
+    assert "60 of the 60 rows are already in the dataset of version 2" in note["message"]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_asked_for_again_known_outcomes_make_no_new_active_version(
+def test_repeated_known_outcomes_make_no_new_active_version(
     churn: ModelVersion, outcomes: list[dict[str, Any]], post: Post, api: APIClient
 ) -> None:
     policy(churn, "always")
     body = {"from": "outcomes", "mode": "append"}
-    done(api, post(RUNS, body))
+    finished_run(api, post(RUNS, body))
     policy(churn, "if_better")
-    again = done(api, post(RUNS, body | {"repeat": True}))
+    again = finished_run(api, post(RUNS, body | {"repeat": True}))
     assert (again["activated"], again["dataset"]["rows"]) == (False, 720)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_a_window_that_overlaps_only_new_rows_are_appended(
+def test_only_the_new_rows_of_an_overlapping_window_are_appended(
     churn: ModelVersion, outcomes: list[dict[str, Any]], post: Post, api: APIClient
 ) -> None:
     policy(churn, "always")
     body = {"from": "outcomes", "mode": "append"}
-    done(api, post(RUNS, body))
+    finished_run(api, post(RUNS, body))
     assert post("/api/v1/models/churn/outcomes/", outcomes[60:]).status_code == 200
-    more = done(api, post(RUNS, body))
+    more = finished_run(api, post(RUNS, body))
     assert more["dataset"]["rows"] == 680
-    said = "60 of the 80 rows are in the dataset of version 2 already and were left out"
-    assert said in more["notes"][0]["message"]
+    message = "60 of the 80 rows are already in the dataset of version 2 and were left out"
+    assert message in more["notes"][0]["message"]
     active = churn.registered_model.active_version
     assert active is not None
     with artifacts.dataset_file(active.dataset) as path:
@@ -181,22 +182,22 @@ def test_of_a_window_that_overlaps_only_new_rows_are_appended(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_run_that_begins_after_another_has_taken_its_rows_fails_in_words(
+def test_a_run_whose_rows_another_run_has_taken_fails_with_a_message(
     churn: ModelVersion, outcomes: list[dict[str, Any]], post: Post, api: APIClient
 ) -> None:
     policy(churn, "always")
     body = {"from": "outcomes", "mode": "append"}
     first, second = post(RUNS, body), post(RUNS, body)
-    done(api, first)
+    finished_run(api, first)
     assert run_requests.execute(second.json()["id"])
-    found = api.get(second.headers["Location"]).json()
-    assert found["status"] == "failed"
-    assert "all 60 rows are in the dataset of churn 2 already" in found["error"]
+    run_json = api.get(second.headers["Location"]).json()
+    assert run_json["status"] == "failed"
+    assert "all 60 rows are already in the dataset of churn 2" in run_json["error"]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_file_keeps_its_digest_where_it_holds_no_logged_rows(churn: ModelVersion) -> None:
-    """Files written before ids were kept are the same files today."""
+    """Files older than stored ids have the same digest today."""
     before = Dataset.objects.count()
     assert upload(600) == churn.dataset
     assert Dataset.objects.count() == before

@@ -1,4 +1,4 @@
-"""Classes of which the hold-out has next to nothing: the metrics do not speak of them, and that is said."""
+"""Classes with very few rows in the hold-out: the metrics do not cover them, and a note names them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vigia_ml import notes
 
 
 def rows_with(rare: dict[str, int]) -> Rows:
-    """400 rows of three classes that a number decides, some of them renamed."""
+    """Returns 400 rows of three classes that a number decides; some are renamed."""
     dice = random.Random(3)
     rows = []
     for _ in range(400):
@@ -25,26 +25,26 @@ def rows_with(rare: dict[str, int]) -> Rows:
     return [["size", "grade"], *rows]
 
 
-def test_startmodel_says_of_which_classes_the_metrics_do_not_speak(db: None, tmp_path: Path) -> None:
+def test_startmodel_names_the_classes_that_the_metrics_do_not_cover(db: None, tmp_path: Path) -> None:
     file = write_csv(tmp_path / "grades.csv", rows_with({f"one{n:02}": 1 for n in range(12)}))
-    said = start("grades", file, tmp_path, "--target", "grade").said
-    assert "WARNING: the hold-out holds fewer than 5 rows of one00 (" in said
-    assert "and 7 more: the metrics say next to nothing about these classes" in said
-    assert "are in the hold-out: the model cannot answer so" in said
-    assert "low (" not in said
+    output = start("grades", file, tmp_path, "--target", "grade").output
+    assert "WARNING: the hold-out holds fewer than 5 rows of one00 (" in output
+    assert "and 7 more: the metrics say next to nothing about these classes" in output
+    assert "are in the hold-out: the model cannot answer so" in output
+    assert "low (" not in output
 
 
-def test_one_fraud_in_the_hold_out_is_no_roc_auc(db: None, tmp_path: Path) -> None:
+def test_one_positive_row_in_the_hold_out_gives_no_roc_auc(db: None, tmp_path: Path) -> None:
     rows = [[size, "yes" if name == "fraud" else "no"] for size, name in rows_with({"fraud": 5})[1:]]
     file = write_csv(tmp_path / "frauds.csv", [["size", "fraud"], *rows])
-    said = start("frauds", file, tmp_path, "--target", "fraud").said
-    assert "WARNING: the hold-out holds fewer than 5 rows of true (" in said
-    assert "about this class; send more such rows" in said
+    output = start("frauds", file, tmp_path, "--target", "fraud").output
+    assert "WARNING: the hold-out holds fewer than 5 rows of true (" in output
+    assert "about this class; send more such rows" in output
 
 
 def test_classes_with_enough_rows_are_not_mentioned(db: None, tmp_path: Path) -> None:
     file = write_csv(tmp_path / "plain.csv", rows_with({}))
-    assert "the hold-out holds" not in start("plain", file, tmp_path, "--target", "grade").said
+    assert "the hold-out holds" not in start("plain", file, tmp_path, "--target", "grade").output
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Training runs: the row is the truth, whatever happens to messages and workers."""
+"""Training runs: the row is the truth, even when messages are lost and workers die."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def test_a_run_makes_one_version_with_metrics_baseline_and_lineage(db: None) -> 
     assert run_requests.execute(run.pk)
     run.refresh_from_db()
     assert (run.status, run.percent, run.attempts) == ("succeeded", 100, 1)
-    made = run.version
-    assert set(made.metrics) == {"roc_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier"}
-    assert made.metrics["log_loss"] < made.baseline["log_loss"]
-    assert made.train_rows + made.holdout_rows <= 300
-    assert made.dataset.rows == 300
-    assert made.libraries["scikit-learn"]
-    assert made.schema_sha256 == made.dataset_schema.sha256
+    version = run.version
+    assert set(version.metrics) == {"roc_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier"}
+    assert version.metrics["log_loss"] < version.baseline["log_loss"]
+    assert version.train_rows + version.holdout_rows <= 300
+    assert version.dataset.rows == 300
+    assert version.libraries["scikit-learn"]
+    assert version.schema_sha256 == version.dataset_schema.sha256
     assert not run_requests.execute(run.pk), "a finished run is not executed again"
     assert ModelVersion.objects.count() == 1
 
 
-def test_append_trains_on_the_active_versions_rows_and_these(churn: ModelVersion) -> None:
+def test_append_trains_on_the_active_versions_rows_and_the_new_rows(churn: ModelVersion) -> None:
     run = queued(200, mode="append", start=601)
     assert run_requests.execute(run.pk)
     run.refresh_from_db()
@@ -64,7 +64,7 @@ def test_append_trains_on_the_active_versions_rows_and_these(churn: ModelVersion
     assert run.version.gate["compared_with"] == churn.number
 
 
-def test_policy_decides_what_becomes_of_a_new_version(churn: ModelVersion) -> None:
+def test_the_policy_decides_the_status_of_a_new_version(churn: ModelVersion) -> None:
     model = churn.registered_model
     outcomes = {}
     for policy in ("manual", "always"):
@@ -77,20 +77,20 @@ def test_policy_decides_what_becomes_of_a_new_version(churn: ModelVersion) -> No
     assert model.activations.first().kind == "policy"
 
 
-def test_if_better_activates_exactly_what_passes_the_gate(churn: ModelVersion) -> None:
+def test_if_better_activates_exactly_the_versions_that_pass_the_gate(churn: ModelVersion) -> None:
     churn.registered_model.policy = "if_better"
     churn.registered_model.save()
     run = queued(60, start=700)
     run_requests.execute(run.pk)
     run.refresh_from_db()
-    made = run.version
-    check = next(check for check in made.gate["checks"] if check["name"] == "not_worse_than_active")
-    assert check["threshold"] == pytest.approx(made.gate["active_metrics"]["roc_auc"] * 0.99)
-    assert (made.status == "active") is made.gate["passed"]
-    assert made.gate["passed"] is all(check["passed"] for check in made.gate["checks"])
+    version = run.version
+    check = next(check for check in version.gate["checks"] if check["name"] == "not_worse_than_active")
+    assert check["threshold"] == pytest.approx(version.gate["active_metrics"]["roc_auc"] * 0.99)
+    assert (version.status == "active") is version.gate["passed"]
+    assert version.gate["passed"] is all(check["passed"] for check in version.gate["checks"])
 
 
-def test_rows_that_say_nothing_fail_the_run_in_words(db: None) -> None:
+def test_uninformative_rows_fail_the_run_with_a_message(db: None) -> None:
     run = queued(8)
     assert run_requests.execute(run.pk)
     run.refresh_from_db()
@@ -108,7 +108,7 @@ def test_a_run_delivered_many_times_is_executed_once(db: None) -> None:
     assert ModelVersion.objects.count() == 1
 
 
-def test_a_dead_workers_run_is_claimed_again_and_given_up_after_three_attempts(db: None) -> None:
+def test_a_run_of_a_dead_worker_is_claimed_again_and_fails_after_three_attempts(db: None) -> None:
     run = queued()
     past = timezone.now() - dt.timedelta(seconds=1)
     held = {
@@ -132,7 +132,7 @@ def test_a_dead_workers_run_is_claimed_again_and_given_up_after_three_attempts(d
     assert (other.status, other.attempts) == ("succeeded", 3)
 
 
-def test_who_lost_the_lease_writes_nothing_more(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_lost_its_lease_cannot_write(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     run = queued()
     fit = execution.fitting.fit
 
@@ -148,7 +148,7 @@ def test_who_lost_the_lease_writes_nothing_more(db: None, monkeypatch: pytest.Mo
     assert not ModelVersion.objects.exists()
 
 
-def test_an_append_that_another_run_overtook_keeps_that_runs_rows(
+def test_an_append_overtaken_by_another_run_keeps_that_runs_rows(
     churn: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     churn.registered_model.policy = "always"
@@ -176,7 +176,7 @@ def test_an_append_that_another_run_overtook_keeps_that_runs_rows(
 
 
 def rows_of(customer: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """Labelled customers: the shorter with the company, the more of them leave."""
+    """Returns labelled customers; more of those with a short tenure leave."""
     return [
         {**customer, "tenure": n % 60, "monthlycharges": 20.0 + n % 7, "churn": n % 60 < 25}
         for n in range(count)
@@ -187,7 +187,7 @@ def rows_of(customer: dict[str, Any], count: int) -> list[dict[str, Any]]:
 def test_a_retrain_request_is_a_row_and_a_202_even_when_the_broker_is_away(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker's address is a port nobody listens on: a real refusal, not a mock of one."""
+    """The broker's address is a port without a listener: a real refusal, not a mock."""
     from config.celery import app
 
     monkeypatch.setattr(app.conf, "broker_url", "redis://127.0.0.1:1/0")
@@ -248,7 +248,7 @@ def test_every_bad_training_row_is_named_and_nothing_is_kept(
     ],
     ids=repr,
 )
-def test_a_training_request_that_is_none_is_refused(churn: ModelVersion, post: Post, body: Any) -> None:
+def test_an_invalid_training_request_is_rejected(churn: ModelVersion, post: Post, body: Any) -> None:
     assert post(RUNS, body).status_code == 400
 
 
@@ -267,7 +267,7 @@ def test_nothing_of_training_enters_the_prediction_log(churn: ModelVersion) -> N
     assert not Prediction.objects.exists()
 
 
-def test_publishing_hands_waiting_runs_to_the_broker(db: None) -> None:
+def test_publishing_sends_waiting_runs_to_the_broker(db: None) -> None:
     run = queued()
     TrainingRun.objects.filter(pk=run.pk).update(queued_at=timezone.now() - dt.timedelta(minutes=1))
     assert tasks.publish_waiting_jobs() == 1

@@ -1,4 +1,4 @@
-"""A store that cannot be written is a 503 in words, wherever something is written to it."""
+"""A store that cannot be written gives 503 with a message for every write."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from training.runs import requests as run_requests
 from web import errors
 
 pytestmark = pytest.mark.django_db
-# Real places where nothing can be made, also by root: no directory, no file system for files, and full.
+# Real places where even root cannot create files: not a directory, a file system without files, a full
+# device.
 CLOSED = ["/proc/no-store", "/dev/null/store", "/sys/no-store"]
 
 
@@ -30,7 +31,7 @@ def closed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return str(request.param)
 
 
-def test_an_upload_to_a_closed_store_is_503_in_words_and_leaves_nothing(
+def test_an_upload_to_a_closed_store_gets_503_with_a_message_and_leaves_nothing(
     churn: ModelVersion, post: Post, customer: dict[str, Any], closed: str
 ) -> None:
     before = Dataset.objects.count()
@@ -44,14 +45,14 @@ def test_an_upload_to_a_closed_store_is_503_in_words_and_leaves_nothing(
     assert (Dataset.objects.count(), TrainingRun.objects.filter(status="queued").count()) == (before, 0)
 
 
-def test_a_run_whose_artifact_cannot_be_stored_fails_in_words(
+def test_a_run_whose_artifact_cannot_be_stored_fails_with_a_message(
     db: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = queued()
     stored, path = artifacts._write, "/proc/no-store"
 
     def without_room(name: str, content: Any) -> None:
-        if name.startswith("artifacts/"):  # the rows are there already
+        if name.startswith("artifacts/"):  # the rows are stored already
             monkeypatch.setattr(default_storage, "location", path)
         stored(name, content)
 
@@ -63,7 +64,7 @@ def test_a_run_whose_artifact_cannot_be_stored_fails_in_words(
     assert not ModelVersion.objects.exists()
 
 
-def test_the_probe_leaves_nothing_behind_and_says_when_the_store_is_closed(
+def test_the_probe_leaves_nothing_behind_and_reports_a_closed_store(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     artifacts.probe()
@@ -74,8 +75,8 @@ def test_the_probe_leaves_nothing_behind_and_says_when_the_store_is_closed(
 
 
 def full_disk(kind: str, link: Path) -> OSError:
-    """What the system says when nothing more can be written."""
-    link.symlink_to("/dev/full")  # a failed writer of Parquet files removes what it was given
+    """Returns the system's error for a full disk."""
+    link.symlink_to("/dev/full")  # a failed Parquet writer removes its file
     try:
         if kind == "file":
             with link.open("wb", buffering=0) as file:
@@ -88,7 +89,7 @@ def full_disk(kind: str, link: Path) -> OSError:
 
 
 @pytest.mark.parametrize("kind", ["file", "parquet"])
-def test_a_full_disk_for_temporary_files_is_503_in_words(kind: str, tmp_path: Path) -> None:
+def test_a_full_disk_for_temporary_files_gives_503_with_a_message(kind: str, tmp_path: Path) -> None:
     error = full_disk(kind, tmp_path / "full")
     assert error.errno == errno.ENOSPC
     status, body, headers = errors.describe(error)
@@ -96,6 +97,6 @@ def test_a_full_disk_for_temporary_files_is_503_in_words(kind: str, tmp_path: Pa
     assert "no space left on device" in body["message"]
 
 
-def test_an_error_of_the_network_or_of_a_missing_file_is_not_the_disks() -> None:
+def test_errors_of_the_network_and_of_missing_files_are_not_errors_of_the_disk() -> None:
     for error in (ConnectionResetError(errno.ECONNRESET, "reset"), FileNotFoundError(errno.ENOENT, "none")):
         assert errors.describe(error)[0] is None

@@ -1,4 +1,5 @@
-"""A model whose file is gone, was written after the process started, or cannot be read: 409 in words."""
+"""A model whose file was removed, was written after the process started, or cannot be read: 409 with a
+message."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ RUNS = "/api/v1/models/churn/training-runs/"
 
 @pytest.fixture
 def gone(churn: ModelVersion, shelf: Path) -> Iterator[Path]:
-    """The catalogue that churn was declared in holds it no longer."""
+    """A catalogue from which churn's file was removed."""
     yield shelf
 
 
@@ -36,7 +37,7 @@ BODIES: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("body", "kind"), BODIES, ids=["rows", "outcomes", "search", "CSV"])
-def test_a_model_whose_file_is_gone_is_not_trained(gone: Path, post: Post, body: Any, kind: str) -> None:
+def test_a_model_without_its_file_is_not_trained(gone: Path, post: Post, body: Any, kind: str) -> None:
     error = assert_error(post(RUNS, body, kind), 409, "not_declared")
     assert error["message"] == (
         "cannot train churn: its declaration was removed; restore training/catalogue/churn.py"
@@ -44,9 +45,7 @@ def test_a_model_whose_file_is_gone_is_not_trained(gone: Path, post: Post, body:
     assert not TrainingRun.objects.filter(status="queued").exists()
 
 
-def test_a_file_that_was_written_after_the_start_asks_for_a_restart(
-    shelf: Path, db: None, post: Post
-) -> None:
+def test_a_file_written_after_the_start_needs_a_restart(shelf: Path, db: None, post: Post) -> None:
     assert catalogue.names() == ()
     RegisteredModel.objects.create(name="fruit", title="Fruit")
     (shelf / "fruit.py").write_text(DECLARATION, encoding="utf-8")
@@ -55,7 +54,7 @@ def test_a_file_that_was_written_after_the_start_asks_for_a_restart(
     assert "restart, so that training/catalogue/fruit.py is read" in error["message"]
 
 
-def test_a_file_that_cannot_be_imported_is_named_with_its_error(shelf: Path, db: None, post: Post) -> None:
+def test_a_file_that_cannot_be_imported_is_reported_with_its_error(shelf: Path, db: None, post: Post) -> None:
     RegisteredModel.objects.create(name="fruit", title="Fruit")
     (shelf / "fruit.py").write_text("import nowhere_at_all", encoding="utf-8")
     catalogue.names.cache_clear()
@@ -65,14 +64,16 @@ def test_a_file_that_cannot_be_imported_is_named_with_its_error(shelf: Path, db:
     assert "cannot be imported: ModuleNotFoundError: No module named 'nowhere_at_all'" in error["message"]
 
 
-def test_a_run_that_was_queued_before_fails_in_words(churn: ModelVersion, shelf: Path) -> None:
+def test_a_run_queued_before_the_removal_fails_with_a_message(churn: ModelVersion, shelf: Path) -> None:
     run = TrainingRun.objects.create(registered_model=churn.registered_model, upload=churn.dataset)
     assert run_requests.execute(run.pk)
     run.refresh_from_db()
     assert (run.status, "its declaration was removed" in run.error) == ("failed", True)
 
 
-def test_commands_and_the_admin_say_so_as_well(gone: Path, churn: ModelVersion, admin_client: Client) -> None:
+def test_commands_and_the_admin_report_a_missing_declaration(
+    gone: Path, churn: ModelVersion, admin_client: Client
+) -> None:
     with pytest.raises(CommandError, match="its declaration was removed"):
         call_command("train", "churn")
     with pytest.raises(CommandError, match="its declaration was removed"):
@@ -92,12 +93,12 @@ def test_commands_and_the_admin_say_so_as_well(gone: Path, churn: ModelVersion, 
     "path",
     ["", "versions/", "versions/1/", "versions/1/card/", "training-runs/", "quality/", "active/", "drift/"],
 )
-def test_reading_goes_on_without_the_file(gone: Path, api: Any, path: str) -> None:
+def test_reading_works_without_the_file(gone: Path, api: Any, path: str) -> None:
     assert api.get(f"/api/v1/models/churn/{path}").status_code in (200, 404)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_predictions_and_evaluations_go_on_without_the_file(
+def test_predictions_and_evaluations_work_without_the_file(
     gone: Path, post: Post, customer: dict[str, Any]
 ) -> None:
     assert post("/api/v1/models/churn/predictions/", customer).status_code == 200

@@ -1,4 +1,4 @@
-"""What a process keeps of versions that are ready to answer."""
+"""The cache of loaded versions in a process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Keep = Callable[[int, int], None]
 
 @pytest.fixture
 def keep(churn: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> Keep:
-    """Keeps a version under a number of its own, as if it took so many bytes; there is room for a hundred."""
+    """Caches a version under its own number with a given size; the cache has room for a hundred bytes."""
     ready = engine_cache.served(churn.registered_model)
     engine_cache.forget()
     monkeypatch.setattr(engine_cache, "KEPT_BYTES", 100)
@@ -27,7 +27,7 @@ def keep(churn: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> Keep:
     return one_more
 
 
-def test_what_was_asked_for_longest_ago_makes_room(keep: Keep) -> None:
+def test_the_least_recently_used_version_is_evicted(keep: Keep) -> None:
     for number in (1, 2, 3):
         keep(number, 40)
     assert list(engine_cache._kept) == [2, 3]
@@ -36,7 +36,7 @@ def test_what_was_asked_for_longest_ago_makes_room(keep: Keep) -> None:
     assert list(engine_cache._kept) == [2, 4]
 
 
-def test_an_index_larger_than_the_room_does_not_drive_the_others_out(keep: Keep) -> None:
+def test_an_index_larger_than_the_cache_does_not_evict_the_others(keep: Keep) -> None:
     keep(1, 40)
     keep(2, 5_000)
     keep(3, 40)
@@ -46,8 +46,8 @@ def test_an_index_larger_than_the_room_does_not_drive_the_others_out(keep: Keep)
     assert list(engine_cache._kept) == [1, 3, 4, 5]
 
 
-def test_room_is_made_while_other_threads_ask(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`peek` moves what it finds, and waits for no lock."""
+def test_eviction_works_while_other_threads_read(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`peek` moves entries without the lock."""
 
     class Asked:
         @property

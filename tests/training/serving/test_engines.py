@@ -1,4 +1,4 @@
-"""The engine that serves a version: chosen when it is trained, loaded from verified bytes, and small."""
+"""The engine of a version: training chooses it, verified bytes load it, and it stays small."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ ROWS: list[dict[str, Any]] = [
 
 
 def test_rows_become_one_matrix_of_doubles() -> None:
-    found = matrix.encode(SCHEMA, ROWS)
+    encoded = matrix.encode(SCHEMA, ROWS)
     nan = math.nan
     expected = [[1.5, 3, 1, 0, 1, -1], [nan, -7, 0, 1, -1, -1], [0, 0, nan, nan, nan, nan]]
-    np.testing.assert_array_equal(found, expected)
-    assert found.dtype == np.float64
-    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(encoded, expected)
+    assert encoded.dtype == np.float64
+    assert encoded.flags.c_contiguous
     assert matrix.encode(SCHEMA, []).shape == (0, 6)
 
 
@@ -70,7 +70,7 @@ def test_rows_columns_and_the_compiled_decoder_give_the_same_codes() -> None:
 
 
 def rows_of(version: ModelVersion, count: int = 20) -> list[dict[str, Any]]:
-    """The first rows of the model's sample."""
+    """Returns the first rows of the model's sample."""
     schema = version.dataset_schema
     with (SAMPLES / f"{version.registered_model.name}.csv").open("rb") as stream:
         [batch, *_] = CsvReader(stream, schema, with_target=True).batches(count)
@@ -82,7 +82,7 @@ def rows_of(version: ModelVersion, count: int = 20) -> list[dict[str, Any]]:
     ("name", "rows"), [("churn", 600), ("houses", 600), ("cars", 400), ("cars_v3", 400), ("bikes", 600)]
 )
 def test_a_run_compiles_the_version_and_both_engines_answer_alike(name: str, rows: int) -> None:
-    """Every model that is shipped, so that all of them are answered on the fast path."""
+    """Every shipped model is compiled, so that the fast path answers all of them."""
     version = train_sample(name, rows=rows)
     assert version.engine == "onnx"
     assert version.engine_reason.startswith("compiled; ")
@@ -94,8 +94,8 @@ def test_a_run_compiles_the_version_and_both_engines_answer_alike(name: str, row
     compiled, pipeline = artifacts.load(version), artifacts.load_pipeline(version)
     assert isinstance(compiled, MatrixEngine)
     assert (compiled.takes_matrix, pipeline.takes_matrix) == (True, False)
-    given = rows_of(version)
-    ours, theirs = compiled.predict(given), pipeline.predict(given)
+    sample = rows_of(version)
+    ours, theirs = compiled.predict(sample), pipeline.predict(sample)
     assert list(ours.classes) == list(theirs.classes)
     if theirs.probabilities is None:
         assert ours.values == pytest.approx(theirs.values, rel=1e-9)
@@ -145,7 +145,7 @@ def test_a_compiled_version_reads_texts_as_its_pipeline_does(name: str) -> None:
 
 
 @pytest.mark.django_db
-def test_a_text_that_is_missing_is_said_and_not_guessed() -> None:
+def test_a_missing_text_is_reported_and_not_guessed() -> None:
     version = train_sample("cars", rows=400)
     engine = artifacts.load(version)
     assert isinstance(engine, MatrixEngine)
@@ -160,7 +160,7 @@ def test_the_database_holds_no_compiled_version_without_its_bytes(churn: ModelVe
 
 
 @pytest.mark.django_db
-def test_compiled_bytes_that_were_changed_are_refused(churn: ModelVersion) -> None:
+def test_changed_compiled_bytes_are_rejected(churn: ModelVersion) -> None:
     name = f"artifacts/{churn.compiled_sha256[:2]}/{churn.compiled_sha256}"
     good = artifacts.fetch_compiled(churn)
     second = train_sample("churn", rows=600, activate=False)
@@ -180,14 +180,14 @@ def test_compiled_bytes_that_were_changed_are_refused(churn: ModelVersion) -> No
 
 
 @pytest.mark.django_db
-def test_compiled_bytes_that_another_key_signed_are_refused(churn: ModelVersion, settings: Any) -> None:
+def test_compiled_bytes_signed_with_another_key_are_rejected(churn: ModelVersion, settings: Any) -> None:
     settings.ARTIFACT_KEY = "another"
     with pytest.raises(ArtifactError, match="compiled engine of churn 1 was not signed"):
         artifacts.load(churn)
 
 
 @pytest.mark.django_db
-def test_signed_bytes_that_are_no_model_are_said(churn: ModelVersion) -> None:
+def test_signed_bytes_that_are_not_a_model_are_reported(churn: ModelVersion) -> None:
     stored = artifacts.store(b"no model")
     churn.compiled_sha256, churn.compiled_hmac = stored.sha256, stored.hmac
     with pytest.raises(ArtifactError, match="churn 1 cannot be loaded by this code"):
@@ -221,7 +221,7 @@ def test_the_example_of_the_form_has_an_answer_in_both_engines(churn: ModelVersi
 
 
 @pytest.mark.django_db
-def test_api_and_admin_show_the_engine_and_why(churn: ModelVersion, api: Any) -> None:
+def test_api_and_admin_show_the_engine_and_the_reason(churn: ModelVersion, api: Any) -> None:
     shown = api.get("/api/v1/models/churn/versions/1/").json()
     assert shown["engine"] == "onnx"
     assert shown["engine_reason"] == churn.engine_reason
@@ -231,10 +231,10 @@ def test_api_and_admin_show_the_engine_and_why(churn: ModelVersion, api: Any) ->
     client.force_login(User.objects.create_superuser("boss"))
     page = client.get(f"/admin/training/modelversion/{churn.pk}/change/").content.decode()
     assert churn.engine_reason in page
-    assert "rows asked of both engines" in page
+    assert "rows compared in both engines" in page
 
 
-# -- the process that serves ---------------------------------------------------------------------------
+# -- the serving process -------------------------------------------------------------------------------
 
 SERVE = """
 import json, pathlib, sys

@@ -1,4 +1,4 @@
-"""An artifact that cannot be used is said so, as 503, and harms no other version."""
+"""An unusable artifact gives 503 with a message and harms no other version."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def place(digest: str) -> Path:
 
 @contextmanager
 def instead(path: Path, make: Callable[[Path], None]) -> Iterator[None]:
-    """Something else lies where an artifact lay."""
+    """Replaces a stored artifact by something else."""
     aside = path.with_name(f"{path.name}.aside")
     path.rename(aside)
     try:
@@ -54,7 +54,7 @@ def instead(path: Path, make: Callable[[Path], None]) -> Iterator[None]:
 
 @contextmanager
 def somebody_else() -> Iterator[None]:
-    """As a user without rights to the store: root reads everything."""
+    """Makes a file unreadable and drops root's rights, because root reads every file."""
     if os.geteuid() != 0:
         yield
         return
@@ -82,9 +82,9 @@ PLACES: dict[str, tuple[Callable[[Path], Any], str]] = {
 ROWS: dict[str, tuple[dict[str, str], str]] = {
     "an empty digest": (
         {"artifact_sha256": "", "compiled_sha256": "", "engine": "sklearn"},
-        "holds no digest",
+        "holds no valid digest",
     ),
-    "a digest that is a path": ({"compiled_sha256": "../../etc/passwd"}, "holds no digest"),
+    "a digest that is a path": ({"compiled_sha256": "../../etc/passwd"}, "holds no valid digest"),
     "a signature that is not ASCII": ({"compiled_hmac": "ñ" * 64}, "was not signed"),
     "an empty signature": ({"compiled_hmac": ""}, "was not signed"),
 }
@@ -94,13 +94,13 @@ ROWS: dict[str, tuple[dict[str, str], str]] = {
 def test_bytes_that_cannot_be_read_are_a_503(
     name: str, churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
-    make, said = PLACES[name]
+    make, message = PLACES[name]
     with instead(place(churn.compiled_sha256), make), somebody_else():
         error = assert_error(post(CHURN, customer), 503, "artifact_unusable")
-        assert said in error["message"]
+        assert message in error["message"]
         assert str(default_storage.path("")) not in error["message"], "paths are no client's business"
         assert (
-            said in engine_cache.unusable()[churn.pk]
+            message in engine_cache.unusable()[churn.pk]
             or "cannot be found" in engine_cache.unusable()[churn.pk]
         )
     assert post(CHURN, customer).status_code == 200
@@ -110,27 +110,27 @@ def test_bytes_that_cannot_be_read_are_a_503(
 def test_a_row_that_names_no_artifact_is_a_503(
     name: str, churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
-    fields, said = ROWS[name]
+    fields, message = ROWS[name]
     version = train_sample("churn", rows=600, activate=False, **fields)
     error = assert_error(post(CHURN.replace("pre", "versions/2/pre"), customer), 503, "artifact_unusable")
-    assert said in error["message"]
+    assert message in error["message"]
     ModelVersion.objects.filter(pk=churn.pk).update(status="retired")
     ModelVersion.objects.filter(pk=version.pk).update(status="active")
     assert (
-        said in engine_cache.unusable()[version.pk]
+        message in engine_cache.unusable()[version.pk]
         or "cannot be found" in engine_cache.unusable()[version.pk]
     )
 
 
 def test_a_dataset_that_cannot_be_read_is_an_artifact_error(churn: ModelVersion) -> None:
     path = Path(default_storage.path(churn.dataset.storage_name))
-    for make, said in PLACES.values():
-        wrong = pytest.raises(ArtifactError, match=said)
+    for make, message in PLACES.values():
+        wrong = pytest.raises(ArtifactError, match=message)
         with instead(path, make), somebody_else(), wrong, artifacts.dataset_file(churn.dataset):
             pass
 
 
-def test_the_others_are_warmed_up_beside_one_that_cannot_be_loaded(churn: ModelVersion) -> None:
+def test_the_other_versions_are_warmed_up_when_one_cannot_be_loaded(churn: ModelVersion) -> None:
     houses = train_sample("houses", rows=180)
     assert churn.pk < houses.pk, "the bad one is tried first"
     for make, _ in PLACES.values():
@@ -142,7 +142,7 @@ def test_the_others_are_warmed_up_beside_one_that_cannot_be_loaded(churn: ModelV
                 assert engine_cache.peek(houses.pk) is not None
 
 
-def test_the_page_of_an_unusable_version_is_shown_all_the_same(churn: ModelVersion) -> None:
+def test_the_page_of_an_unusable_version_is_shown(churn: ModelVersion) -> None:
     client = Client()
     client.force_login(User.objects.create_superuser("boss"))
     with instead(place(churn.compiled_sha256), lambda path: path.mkdir()):
@@ -155,31 +155,31 @@ def test_the_page_of_an_unusable_version_is_shown_all_the_same(churn: ModelVersi
 
 @pytest.fixture
 def var(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A var directory whose static files are collected already."""
+    """A var directory with collected static files."""
     settings.VAR_DIR = tmp_path
     static = tmp_path / "static"
     static.mkdir()
     sources = [[str(p.relative_to(settings.BASE_DIR)), p.stat().st_mtime_ns] for p in Bootstrap._sources()]
     (static / ".collected").write_text(json.dumps(sources), encoding="utf-8")
-    # Not by the fixture: it would make the default storage anew, at another place than the tests' own.
+    # Without the fixture, which would create the default storage at another place than the tests' own.
     monkeypatch.setattr(plain_settings, "STATIC_ROOT", str(static))
     return tmp_path
 
 
 def bootstrapped() -> str:
-    """What a start complains about."""
+    """Returns the messages of the checks at the start."""
     err = StringIO()
     call_command("bootstrap", "--no-models", stdout=StringIO(), stderr=err)
     return err.getvalue()
 
 
-def test_a_start_with_another_key_says_so_and_is_not_ready(
+def test_a_start_with_another_key_reports_it_and_is_not_ready(
     churn: ModelVersion, settings: Any, var: Path
 ) -> None:
     settings.ARTIFACT_KEY = "another"
-    said = bootstrapped()
-    assert "CANNOT ANSWER: the compiled engine of churn 1 was not signed" in said
-    assert "Put the old one back" in said
+    messages = bootstrapped()
+    assert "CANNOT ANSWER: the compiled engine of churn 1 was not signed" in messages
+    assert "Put the old one back" in messages
     welcome = (var / "welcome.txt").read_text(encoding="utf-8")
     assert "Vigía is up, DEGRADED: " in welcome
     assert "A first prediction" not in welcome
@@ -191,15 +191,15 @@ def test_a_start_with_another_key_says_so_and_is_not_ready(
     health.forget()
 
 
-def test_a_start_that_can_answer_says_nothing_of_it(churn: ModelVersion, var: Path) -> None:
+def test_a_start_with_usable_versions_reports_nothing(churn: ModelVersion, var: Path) -> None:
     assert bootstrapped() == ""
     assert "DEGRADED" not in (var / "welcome.txt").read_text(encoding="utf-8")
 
 
-# -- versions from before ------------------------------------------------------------------------------
+# -- older versions ------------------------------------------------------------------------------------
 
 
-def test_an_active_version_that_was_not_compared_at_edges_is_named(churn: ModelVersion) -> None:
+def test_an_active_version_without_an_edge_comparison_is_reported(churn: ModelVersion) -> None:
     assert checks.compiled_versions_were_asked_at_their_edges(None, ["default"]) == []
     older = {name: value for name, value in churn.parity.items() if name != "protocol"}
     old = train_sample("churn", rows=600, parity=older)
@@ -210,8 +210,8 @@ def test_an_active_version_that_was_not_compared_at_edges_is_named(churn: ModelV
     client = Client()
     client.force_login(User.objects.create_superuser("boss"))
     page = client.get(f"/admin/training/modelversion/{old.pk}/change/").content.decode()
-    assert "Older comparison" in page
+    assert "Edge comparison" in page
     assert (
-        "Older comparison"
+        "Edge comparison"
         not in client.get(f"/admin/training/modelversion/{churn.pk}/change/").content.decode()
     )

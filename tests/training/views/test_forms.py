@@ -13,7 +13,7 @@ from vigia_ml.schema import Instance
 
 
 class Fields(HTMLParser):
-    """What a browser would send of a form: name -> value."""
+    """Returns the values that a browser sends from a form, by name."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -22,17 +22,17 @@ class Fields(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
+        attributes = dict(attrs)
         if tag == "input":
-            self.sent[given["name"] or ""] = given.get("value") or ""
+            self.sent[attributes["name"] or ""] = attributes.get("value") or ""
         elif tag == "select":
-            self._select = given["name"] or ""
-        elif tag == "option" and ("selected" in given or self._select not in self.sent):
-            self.sent[self._select] = given.get("value") or ""
+            self._select = attributes["name"] or ""
+        elif tag == "option" and ("selected" in attributes or self._select not in self.sent):
+            self.sent[self._select] = attributes.get("value") or ""
 
 
 @pytest.mark.parametrize("name", catalogue.names())
-def test_a_models_form_comes_filled_with_a_valid_instance(name: str) -> None:
+def test_the_form_of_a_model_is_prefilled_with_a_valid_instance(name: str) -> None:
     schema = catalogue.get(name).schema
     serializer = serializer_for(name, schema)()
     html = HTMLFormRenderer().render(serializer.data, None, {})

@@ -28,41 +28,43 @@ from vigia_ml.schema.csv_reader import CsvReader
 
 class Command(BaseCommand):
     help = (
-        "Loads a CSV as a dataset of a registered model; with --train, trains a version from it right here."
+        "Loads a CSV as a dataset of a registered model; with --train, also trains a version in this process."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("model", help="name of a registered model")
-        parser.add_argument("file", help="CSV or CSV.GZ, also by its name in VIGIA_DATA_DIR")
-        parser.add_argument("--train", action="store_true", help="train a version and wait for it")
+        parser.add_argument("file", help="CSV or CSV.GZ: a path, or a name in VIGIA_DATA_DIR")
+        parser.add_argument("--train", action="store_true", help="train a version on the dataset")
         parser.add_argument(
-            "--activate", action="store_true", help="activate it if its gate is passed, whatever the policy"
+            "--activate",
+            action="store_true",
+            help="activate the version if it passes its gate, whatever the policy",
         )
-        parser.add_argument("--reason", default="", metavar="TEXT", help="why, for the log of activations")
+        parser.add_argument(
+            "--reason", default="", metavar="TEXT", help="reason of the activation, for the audit table"
+        )
         parser.add_argument(
             "--mode",
             choices=TrainingRun.Mode.values,
             default=TrainingRun.Mode.REPLACE.value,
-            help="train on these rows alone (replace), or on the active version's as well (append)",
+            help="rows of the training: only the CSV's (replace), or the active version's too (append)",
         )
         parser.add_argument(
             "--repeat",
             action="store_true",
-            help="with --mode append: add rows although they are in the active version's dataset already",
+            help="with --mode append: also append rows that the active version's dataset already holds",
         )
         parser.add_argument(
-            "--skip-bad", action="store_true", help="set bad rows aside in FILE.refused.csv and go on"
+            "--skip-bad", action="store_true", help="write bad rows to FILE.refused.csv and load the others"
         )
-        parser.add_argument(
-            "--skip-unlabelled", action="store_true", help="leave out rows that have no target"
-        )
+        parser.add_argument("--skip-unlabelled", action="store_true", help="leave out rows without a target")
         csv_files.add_dialect_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["activate"] and not options["train"]:
-            raise CommandError("--activate needs --train: only a new version can be activated here")
+            raise CommandError("--activate needs --train: this command activates only new versions")
         if options["reason"] and not options["activate"]:
-            raise CommandError("--reason says why a version is activated: add --activate")
+            raise CommandError("--reason needs --activate")
         model = self._model(options["model"])
         try:
             path = csv_files.find(options["file"])
@@ -75,8 +77,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         if options["train"]:
             reason = options["reason"] or f"loaded from {path.name} with --activate"
-            why = reason if options["activate"] else ""
-            self._train(dataset, options["mode"], why, repeat=options["repeat"])
+            activation_reason = reason if options["activate"] else ""
+            self._train(dataset, options["mode"], activation_reason, repeat=options["repeat"])
 
     def _say(self, text: str = "") -> None:
         self.stdout.write(text)
@@ -86,7 +88,7 @@ class Command(BaseCommand):
     def _model(name: str) -> RegisteredModel:
         lookup.sync_catalogue()
         if name not in catalogue.names():
-            raise CommandError(f"no model {name[:60]!r}; there are {', '.join(catalogue.names())}")
+            raise CommandError(f"unknown model {name[:60]!r}; models: {', '.join(catalogue.names())}")
         return lookup.get_model(name)
 
     # -- loading -----------------------------------------------------------------------------------
@@ -101,8 +103,7 @@ class Command(BaseCommand):
                     dataset = self._read(loading, refused.stream)
                 finally:
                     bad = refused.keep()
-                    were = f"{bad:,} bad rows set aside in {refused.path}" if bad else "no bad rows"
-                    self._say(were)
+                    self._say(f"{bad:,} bad rows set aside in {refused.path}" if bad else "no bad rows")
         self._say(f"dataset {dataset.sha256[:12]}: {dataset.rows:,} rows of {dataset.registered_model.name}")
         return dataset
 
@@ -113,18 +114,18 @@ class Command(BaseCommand):
                 stream,  # type: ignore[arg-type]
                 by=None,
                 source=loading.path.name,
-                told=loading.told,
+                dialect=loading.dialect,
                 skip_unlabelled=loading.skip_unlabelled,
                 refused=refused,
                 progress=csv_files.progress(self._say, "read"),
-                say=self._say,
+                notify=self._say,
             )
 
     def _print_faults(self, error: InvalidRows) -> None:
         for fault in error.faults:
             self.stderr.write(fault.described)
         if error.truncated:
-            self.stderr.write(f"… and more; these are the first {len(error.faults)}")
+            self.stderr.write(f"… only the first {len(error.faults)} faults are shown")
 
     # -- training ----------------------------------------------------------------------------------
 
@@ -141,44 +142,44 @@ class Command(BaseCommand):
 
 
 class _Loading:
-    """One file on its way into a dataset of one model."""
+    """A file to load into a dataset of a model."""
 
-    def __init__(self, model: RegisteredModel, path: Path, told: Told, skip_unlabelled: bool) -> None:
-        self.model, self.path, self.told, self.skip_unlabelled = model, path, told, skip_unlabelled
+    def __init__(self, model: RegisteredModel, path: Path, dialect: Told, skip_unlabelled: bool) -> None:
+        self.model, self.path, self.dialect, self.skip_unlabelled = model, path, dialect, skip_unlabelled
 
     @cached_property
     def described(self) -> str:
-        """How the file is written; raises `InvalidRows` for a header that does not match."""
+        """The file's dialect as text; raises `InvalidRows` for a header that does not match."""
         with csv_files.open_rows(self.path) as stream:
             reader = CsvReader(
                 stream,  # type: ignore[arg-type]
                 uploads.declared_schema(self.model),
                 with_target=True,
-                told=self.told,
+                told=self.dialect,
             )
             return reader.dialect.described
 
 
 class _Refused:
-    """Where bad rows go: a temporary file that takes its name only when it holds any."""
+    """The file of bad rows: a temporary file that is renamed only when it holds rows."""
 
     def __init__(self, stream: TextIO, path: Path) -> None:
         self.stream, self.path = stream, path
 
     def keep(self) -> int:
-        """Gives the file its name if it holds rows; how many."""
+        """Renames the file if it holds rows; returns how many."""
         self.stream.flush()
-        written = Path(self.stream.name)
-        with written.open(encoding="utf-8", newline="") as stream:
+        temporary = Path(self.stream.name)
+        with temporary.open(encoding="utf-8", newline="") as stream:
             rows = max(0, sum(1 for _ in csv.reader(stream)) - 1)
         if rows:
-            written.replace(self.path)
+            temporary.replace(self.path)
         return rows
 
 
 @contextmanager
 def _set_aside(path: Path) -> Iterator[_Refused]:
-    """``FILE.refused.csv`` beside the file, or in VIGIA_VAR where that directory cannot be written."""
+    """Opens ``FILE.refused.csv`` beside the file, or in VIGIA_VAR if that directory is not writable."""
     name = f"{csv_files.stem(path)}.refused.csv"
     try:
         stream = _temporary(path.parent)
@@ -193,7 +194,7 @@ def _set_aside(path: Path) -> Iterator[_Refused]:
 
 
 def _temporary(directory: Path) -> TextIO:
-    made = tempfile.NamedTemporaryFile(  # noqa: SIM115
+    file = tempfile.NamedTemporaryFile(  # noqa: SIM115
         "w", encoding="utf-8", newline="", dir=directory, prefix=".refused-", delete=False
     )
-    return cast("TextIO", made)
+    return cast("TextIO", file)

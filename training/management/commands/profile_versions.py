@@ -1,4 +1,4 @@
-"""Reference profiles for versions that have none: ``manage.py profile_versions [MODEL]``."""
+"""Creates missing reference profiles of versions: ``manage.py profile_versions [MODEL]``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vigia_ml.errors import VigiaError
 
 
 class Command(BaseCommand):
-    help = "Makes the reference profile of versions that were trained before there were any. Others stay."
+    help = "Creates the reference profiles of versions that have none; existing profiles stay."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("model", nargs="?", help="name of a registered model; all without one")
+        parser.add_argument("model", nargs="?", help="name of a registered model (default: all)")
 
     def handle(self, *args: Any, model: str | None = None, **options: Any) -> None:
         from training.management import profile_backfill
@@ -25,16 +25,17 @@ class Command(BaseCommand):
                 versions = versions.filter(registered_model=lookup.get_model(model))
             except VigiaError as error:
                 raise CommandError(error.message) from None
-        made = failed = 0
+        created = failed = 0
         for version in versions.order_by("pk"):
             try:
-                profile_backfill.make(version)
+                profile_backfill.ensure_profile(version)
             except VigiaError as error:
                 failed += 1
                 self.stderr.write(f"{version}: {error.message}")
             else:
-                made += 1
-                self.stdout.write(f"{version}: made")
-        self.stdout.write(f"{made} reference profiles made")
+                created += 1
+                self.stdout.write(f"{version}: created")
+        self.stdout.write(f"{created} reference profiles created")
         if failed:
-            raise CommandError("1 version has none" if failed == 1 else f"{failed} versions have none")
+            count = "1 version" if failed == 1 else f"{failed} versions"
+            raise CommandError(f"{count} still without a reference profile; see the messages above")

@@ -1,4 +1,4 @@
-"""Does a job that its watcher has claimed; see `training.jobs.supervisor`."""
+"""Does a job that its supervisor has claimed; see `training.jobs.supervisor`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from training.jobs import leases
 
 
 class TimeIsUp(BaseException):
-    """The soft limit of time; said in the job's row as it stands.
+    """The job exceeded its soft time limit; the job's row stores the message.
 
-    It can come anywhere, and what catches every `Exception` (the choice of an engine does) must not swallow
-    it.
+    It can be raised anywhere, and code that catches every `Exception` (such as the choice of an engine) must
+    not catch it.
     """
 
     in_words = True
 
 
 class Command(BaseCommand):
-    help = "Does one job for the worker that started this process. Not to be called by hand."
+    help = "Does one job for the worker that started this process. Do not call it by hand."
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("kind")
@@ -35,19 +35,19 @@ class Command(BaseCommand):
         parser.add_argument("owner", type=uuid.UUID)
 
     def handle(self, *args: Any, kind: str, job: int, owner: uuid.UUID, **options: Any) -> None:
-        threading.Thread(target=_end_with_the_watcher, daemon=True, name="watcher").start()
+        threading.Thread(target=_end_with_the_supervisor, daemon=True, name="supervisor").start()
         signal.signal(signal.SIGUSR1, _out_of_time)
-        for ignored in (signal.SIGINT, signal.SIGTERM):  # the watcher decides, not whoever stops its group
+        for ignored in (signal.SIGINT, signal.SIGTERM):  # the supervisor decides, not a signal to the group
             signal.signal(ignored, signal.SIG_IGN)
         leases.do(leases.Lease(leases.kind(kind), job, owner))
 
 
-def _end_with_the_watcher() -> None:
-    os.read(sys.stdin.fileno(), 1)  # returns when the other end is closed, and only then
+def _end_with_the_supervisor() -> None:
+    os.read(sys.stdin.fileno(), 1)  # returns only when the supervisor closes the pipe
     if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)  # what it started, too
+        os.killpg(0, signal.SIGKILL)  # also kills its descendants
     os._exit(1)
 
 
 def _out_of_time(number: int, frame: FrameType | None) -> NoReturn:
-    raise TimeIsUp(f"it was stopped after {settings.JOB_SOFT_SECONDS:.0f} s (JOB_SOFT_SECONDS)")
+    raise TimeIsUp(f"the job was stopped after {settings.JOB_SOFT_SECONDS:.0f} s (JOB_SOFT_SECONDS)")

@@ -1,4 +1,4 @@
-"""Trains a version right here: ``manage.py train MODEL [--activate]``."""
+"""Trains a version in this process: ``manage.py train MODEL [--activate]``."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ from vigia_ml.errors import VigiaError
 
 class Command(BaseCommand):
     help = (
-        "Trains a version of a registered model and waits for it: on the rows of its active version again, "
-        "or, where an index is built, on the catalogue as it is now."
+        "Trains a version of a registered model in this process: on the rows of its active version, or, for "
+        "a recommender, on the catalogue as it is now."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("model", help="name of a registered model")
         parser.add_argument(
-            "--activate", action="store_true", help="activate it if its gate is passed, whatever the policy"
+            "--activate",
+            action="store_true",
+            help="activate the version if it passes its gate, whatever the policy",
         )
-        parser.add_argument("--reason", default="", metavar="TEXT", help="why, for the log of activations")
+        parser.add_argument(
+            "--reason", default="", metavar="TEXT", help="reason of the activation, for the audit table"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["reason"] and not options["activate"]:
-            raise CommandError("--reason says why a version is activated: add --activate")
+            raise CommandError("--reason needs --activate")
         lookup.sync_catalogue()
         reason = options["reason"] or ("trained with --activate" if options["activate"] else "")
         try:
