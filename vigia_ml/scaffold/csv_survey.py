@@ -47,12 +47,12 @@ class Survey:
     notes: tuple[str, ...] = ()
 
     def column(self, name: str) -> list[str]:
-        """The sampled cells of one column; a word for a missing value is blank."""
+        """Returns the sampled cells of one column; a word for a missing value is blank."""
         place, missing = self.header.index(name), self.tallies[name].missing
         return ["" if row[place] in missing else row[place] for row in self.sample]
 
     def labelled(self, target: str) -> Survey:
-        """The same without sampled rows that have no target."""
+        """Returns the same without sampled rows that have no target."""
         cells = self.column(target)
         return replace(self, sample=[row for row, cell in zip(self.sample, cells, strict=True) if cell])
 
@@ -196,7 +196,7 @@ def _recognise_numbers(table: Table, rows: Sequence[Row], told: Told, nulls: Nul
 
 
 def _total_row(seen: Survey, line: int) -> list[str]:
-    """A warning about a last row that seems to hold the sums of those above it."""
+    """Returns a warning about a last row that seems to hold the sums of those above it."""
     if not seen.sample or seen.rows > len(seen.sample):
         return []
     last = seen.sample[-1]

@@ -189,7 +189,7 @@ def _explained(correlations: Floats, groups: npt.NDArray[np.intp]) -> Floats:
 def _fitted(
     parts: tuple[str, ...], columns: Mapping[str, Floats], target: Floats
 ) -> tuple[float, str] | None:
-    """(R², the equation) of the rows where all parts are known; None where a part is not needed."""
+    """Returns (R², the equation) of the rows where all parts are known; None where a part is not needed."""
     table = np.column_stack([columns[name] for name in parts])
     rows = np.isfinite(table).all(axis=1)
     if rows.sum() < max(FEWEST_ROWS, 0.5 * len(target)) or np.ptp(target[rows]) == 0:
@@ -204,7 +204,7 @@ def _fitted(
 
 
 def _unexplained(table: Floats, target: Floats) -> tuple[float, Floats]:
-    """(share of the target's variance that a weighted sum leaves, the weights and the intercept)."""
+    """Returns (share of the target's variance that a weighted sum leaves, the weights and the intercept)."""
     scale = np.abs(table).max(axis=0)
     scale[scale == 0] = 1.0
     matrix = np.column_stack([table / scale, np.ones(len(table))])
@@ -224,7 +224,7 @@ def _equation(parts: tuple[str, ...], weights: Floats) -> str:
 
 
 def _closest(names: list[str], columns: Mapping[str, Floats], target: Floats, most: int) -> list[str]:
-    """The `most` columns that correlate best with the target, in their old order."""
+    """Returns the `most` columns that correlate best with the target, in their old order."""
     if len(names) <= most:
         return names
     strength = {name: abs(float(np.corrcoef(columns[name], target)[0, 1])) for name in names}
@@ -262,7 +262,7 @@ def _triples(
 
 
 def suspicion(values: Floats, target: npt.NDArray[Any], *, regression: bool) -> str:
-    """A sentence when a small tree on this column alone predicts the target almost perfectly.
+    """Returns a sentence when a small tree on this column alone predicts the target almost perfectly.
 
     It may be an honest column, so it is pointed out and kept.
 
@@ -293,7 +293,7 @@ def suspicion(values: Floats, target: npt.NDArray[Any], *, regression: bool) -> 
 
 
 def _auc(probability: Floats, classes: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
-    """The mean of the one-against-the-rest areas over the classes that occur."""
+    """Returns the mean of the one-against-the-rest areas over the classes that occur."""
     from sklearn.metrics import roc_auc_score
 
     areas = [

@@ -91,7 +91,7 @@ class Proposal:
 
 
 def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
-    """The parts of all columns.
+    """Returns the parts of all columns.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def _floats(seen: Survey, name: str) -> leaks.Floats:
 
 
 def _target_numbers(seen: Survey, name: str) -> leaks.Floats | None:
-    """The target as numbers: itself, or the position of one of two levels; else None."""
+    """Returns the target as numbers: itself, or the position of one of two levels; else None."""
     tally = seen.tallies[name]
     if tally.is_numeric:
         return _floats(seen, name)
@@ -197,7 +197,8 @@ def _target_numbers(seen: Survey, name: str) -> leaks.Floats | None:
 
 
 def _giveaways(seen: Survey, names: Sequence[str], aim: str, hints: list[str]) -> dict[str, str]:
-    """Columns that settle the target -> why; a sum of all columns there are is a hint and no reason."""
+    """Returns columns that settle the target -> why; a sum of all columns there are is a hint and no
+    reason."""
     truth, texts = _target_numbers(seen, aim), seen.column(aim)
     numeric = {name: _floats(seen, name) for name in names if seen.tallies[name].is_numeric}
     found: dict[str, str] = {}
@@ -238,7 +239,7 @@ def _suspicion(seen: Survey, name: str, column: Column, aim: target.Target) -> s
 
 
 def _source(seen: Survey, aim: target.Target) -> str:
-    """The target's name in the CSV."""
+    """Returns the target's name in the CSV."""
     known = (*aim.column.aliases, aim.column.name)
     return next(name for name in known if name in seen.header)
 

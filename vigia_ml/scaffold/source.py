@@ -34,7 +34,7 @@ ROWS_FOR_DEFAULTS: Final = 1_000
 
 
 def render(proposal: Proposal, came_from: str, *, drop_duplicates: bool = False) -> str:
-    """The whole file.
+    """Returns the whole file.
 
     Parameters
     ----------
@@ -51,7 +51,8 @@ def render(proposal: Proposal, came_from: str, *, drop_duplicates: bool = False)
 
 
 def literal(value: object) -> str:
-    """`value` as Python source in the formatter's style; only str, bool, int, float, None and tuples."""
+    """Returns `value` as Python source in the formatter's style; only str, bool, int, float, None and
+    tuples."""
     if isinstance(value, tuple):
         inside = ", ".join(literal(each) for each in value)
         return f"({inside},)" if len(value) == 1 else f"({inside})"
@@ -64,7 +65,7 @@ def literal(value: object) -> str:
 
 
 def comment(text: str, indent: str = "") -> list[str]:
-    """`text` as comment lines; characters that are not printable are escaped."""
+    """Returns `text` as comment lines; characters that are not printable are escaped."""
     safe = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
     room = WIDTH - len(indent) - 2
     wide = _width(safe) > len(safe)
@@ -94,19 +95,19 @@ def _fits(line: str) -> bool:
 
 
 def _stays(line: str, items: tuple[object, ...]) -> bool:
-    """Whether a tuple may stay on its line; one item alone is joined again wherever it fits."""
+    """Returns whether a tuple may stay on its line; one item alone is joined again wherever it fits."""
     return _width(line) <= WIDTH if len(items) == 1 else _fits(line)
 
 
 def _width(line: str) -> int:
-    """Columns a line takes on a screen."""
+    """Returns columns a line takes on a screen."""
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line
     )
 
 
 def _is_overlong(line: str) -> bool:
-    """Whether the linter will say so: a line of one word cannot be broken and is let pass."""
+    """Returns whether the linter will say so: a line of one word cannot be broken and is let pass."""
     words = line.split()
     return _width(line) > WIDTH and len(words) > 1 and "://" not in words[-1]
 

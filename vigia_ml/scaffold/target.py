@@ -54,7 +54,7 @@ def check(tally: ColumnStats, first_blank: int | None, *, skip_unlabelled: bool)
 
 
 def propose(tally: ColumnStats, name: str, aliases: tuple[str, ...], asked: Task | None) -> Target:
-    """The target's declaration.
+    """Returns the target's declaration.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ class Trial:
 
 
 def load_declaration(path: Path) -> ModelDeclaration:
-    """The declaration in a model file, wherever it lies."""
+    """Returns the declaration in a model file, wherever it lies."""
     spec = importlib.util.spec_from_file_location(f"written_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -106,7 +106,7 @@ class CarColumns(TransformerMixin, BaseEstimator):
 
 
 def _words(categories: list[str], name: str) -> str:
-    """A listing's cleaned categories and name as one text of tokens."""
+    """Returns a listing's cleaned categories and name as one text of tokens."""
     strong = [token for place, text in enumerate(categories) for token in field_tokens(place, text)]
     return " ".join([*strong, *name_tokens(name)])
 

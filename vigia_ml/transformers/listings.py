@@ -51,7 +51,7 @@ def name_litres(name: str) -> float:
 
 
 def number_in(text: str) -> float:
-    """The first number in a cleaned text (thousands commas allowed), else NaN."""
+    """Returns the first number in a cleaned text (thousands commas allowed), else NaN."""
     found = _NUMBER.search(_COMMA.sub("", text))
     return float(found[0]) if found else math.nan
 
@@ -76,13 +76,14 @@ def is_per_kg(text: str) -> float:
 
 
 def field_tokens(position: int, text: str) -> list[str]:
-    """The tokens of one cleaned field; those of categories and brand come twice (see `CarColumns`)."""
+    """Returns the tokens of one cleaned field; those of categories and brand come twice (see
+    `CarColumns`)."""
     token = f"{position}={text.replace(' ', '_')}"
     return [token, token] if position <= FIRST_NAME_FIELD else [token]
 
 
 def name_tokens(name: str) -> list[str]:
-    """The tokens of a cleaned name: its levels, then each of its words once."""
+    """Returns the tokens of a cleaned name: its levels, then each of its words once."""
     levels = (*name_parts(name), name)
     found = [
         token for place, level in enumerate(levels) for token in field_tokens(FIRST_NAME_FIELD + place, level)
@@ -96,22 +97,22 @@ Reading = tuple[tuple[float, ...], tuple[str, ...], list[str]]
 
 
 def read_name(text: str | None) -> Reading:
-    """(litres), the four levels, the tokens."""
+    """Returns (litres), the four levels, the tokens."""
     name = clean(text)
     return (name_litres(name),), (*name_parts(name), name), name_tokens(name)
 
 
 def read_mileage(text: str | None) -> Reading:
-    """(distance, whether it is per kilogram)."""
+    """Returns (distance, whether it is per kilogram)."""
     cleaned = clean(text)
     return (number_in(cleaned), is_per_kg(cleaned)), (), []
 
 
 def read_number(text: str | None) -> Reading:
-    """(the first number)."""
+    """Returns (the first number)."""
     return (number_in(clean(text)),), (), []
 
 
 def read_torque(text: str | None) -> Reading:
-    """(torque in Nm)."""
+    """Returns (torque in Nm)."""
     return (torque_in_nm(clean(text)),), (), []

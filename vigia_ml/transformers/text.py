@@ -34,7 +34,7 @@ def _clean(value: Any) -> str:
 
 
 def to_float(column: pd.Series) -> Floats:
-    """A column as float64; ``True``/``False`` -> 1/0; missing or unparseable -> NaN."""
+    """Returns a column as float64; ``True``/``False`` -> 1/0; missing or unparseable -> NaN."""
     return pd.to_numeric(column.astype(object), errors="coerce").to_numpy(np.float64, na_value=np.nan)
 
 

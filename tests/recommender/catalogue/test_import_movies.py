@@ -385,7 +385,7 @@ def test_the_bad_rows_of_a_csv_keep_their_cells(tmp_path: Path) -> None:
         ("\xff\xfei\x00", "is missing"),
         (b"\xff\xfei\x00", "UTF-16"),
         (b"id,title\n1,\xe9\n", "not UTF-8 near line"),
-        ('id,title\n1,"x', "is no CSV"),
+        ('id,title\n1,"x', "is not valid CSV"),
         ("id;title;popularity\n1;x;1.234\n", "pass --decimal"),
     ],
 )

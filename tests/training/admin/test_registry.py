@@ -26,7 +26,7 @@ NOT_PASSED = {
             "value": 0.5,
             "threshold": 0.75,
             "passed": False,
-            "message": "roc_auc 0.5 is not at least the asked 0.75",
+            "message": "roc_auc 0.5 is not at least the required 0.75",
         }
     ],
 }
@@ -240,7 +240,7 @@ def test_a_refused_form_says_so_at_its_top_and_puts_the_cursor_there(
 
 def test_a_gate_that_was_not_passed_needs_the_tick(admin: Client, churn: ModelVersion) -> None:
     other = copy(churn, gate=NOT_PASSED)
-    assert "is not at least the asked 0.75" in admin.get(page(other)).content.decode()
+    assert "is not at least the required 0.75" in admin.get(page(other)).content.decode()
     refused = admin.post(page(other), form(churn, other))
     assert "Nothing was changed: the gate of churn 2 is not passed" in said(refused)
     other.refresh_from_db()
@@ -394,7 +394,7 @@ def test_a_version_that_missed_its_gate_does_not_look_like_a_success(
     for address in (page(other, "change"), run):
         html = admin.get(address).content.decode()
         assert "Version 2 did not pass its gate." in html, address
-        assert "roc_auc 0.5 is not at least the asked 0.75" in html, address
+        assert "roc_auc 0.5 is not at least the required 0.75" in html, address
         assert "it stays a candidate" in html, address
     lists = ("training_modelversion_changelist", "training_trainingrun_changelist", "index")
     for name in lists:

@@ -478,7 +478,7 @@ def test_a_file_as_the_air_quality_station_writes_it_is_read(tmp_path: Path) -> 
     file.write_text("\r\n".join([*lines, *[";" * 7] * 20]), encoding="utf-8")
     started = start("air", file, tmp_path, "--target", "RH", "--null=-200", "--keep", "NOx(GT)")
     assert "150 rows, 6 columns; delimiter semicolon, decimal comma, 2 columns without a name" in started.said
-    assert "20 blank rows passed over" in started.said
+    assert "20 blank rows skipped" in started.said
     assert started.schema.find("CO(GT)").missing == ("-200",)  # type: ignore[union-attr]
     assert fit(started.declared, file, tmp_path).schema.names == ("co_gt", "nox_gt", "AH")
 

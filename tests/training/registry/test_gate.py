@@ -36,7 +36,7 @@ def test_a_compiled_engine_passes_with_its_parity() -> None:
 
 
 def test_scikit_learn_passes_and_says_so_unless_a_compiled_engine_is_asked_for() -> None:
-    differs = Choice("sklearn", "compiled, it answers otherwise", parity=parity(0.3, passed=False))
+    differs = Choice("sklearn", "the compiled engine gives other answers", parity=parity(0.3, passed=False))
     allowed = gating.engine_check(Gate(), differs)
     assert (allowed.passed, allowed.value) == (True, None)
     assert "scikit-learn itself serves it" in allowed.message

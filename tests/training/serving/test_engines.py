@@ -205,7 +205,7 @@ def test_a_compiled_engine_refuses_a_schema_with_other_codes(churn: ModelVersion
 def test_a_matrix_of_another_shape_is_a_value_error(churn: ModelVersion) -> None:
     engine = load("onnx", artifacts.fetch_compiled(churn), churn.dataset_schema)
     assert isinstance(engine, MatrixEngine)
-    with pytest.raises(ValueError, match="ONNX Runtime refused the rows"):
+    with pytest.raises(ValueError, match="ONNX Runtime rejected the rows"):
         engine.score(np.zeros((1, 3)))
 
 

@@ -119,7 +119,9 @@ def test_probabilities_that_are_off_are_not_believed() -> None:
     )
     found = expected("binary", profile, counted(profile, PROBABILITY, bold), 0.5)
     assert (found.metrics, found.holdout, found.rows) == ({}, {}, HELD)
-    assert found.reason.startswith("The probabilities are not calibrated: on the hold-out they are off by 1")
+    assert found.reason.startswith(
+        "The probabilities are not calibrated: their mean error on the hold-out is 1"
+    )
 
 
 def test_a_calibrated_version_is_hardly_ever_refused_and_a_large_hold_out_forgives_little_errors() -> None:
@@ -203,9 +205,7 @@ def test_answers_beyond_those_to_the_hold_out_have_no_known_errors() -> None:
     profile = Profile((), of_answers(held))
     found = expected("regression", profile, counted(profile, PREDICTION, np.full(70, 1e6)))
     assert found.metrics == {}
-    assert (
-        found.reason == "100 % of the answers lie outside those to the hold-out: their errors are not known."
-    )
+    assert found.reason == "100 % of the predictions lie outside the hold-out's range: errors unknown."
 
 
 # -- nothing to say ------------------------------------------------------------------------------------
@@ -215,15 +215,15 @@ def test_without_answers_or_with_a_small_hold_out_there_is_a_reason_instead() ->
     rng = np.random.default_rng(4)
     profile = Profile((), of_answers(binary(rng, 500)))
     found = expected("binary", profile, {}, 0.5)
-    assert (found.metrics, found.rows, found.reason) == ({}, 0, "The window holds no answers.")
+    assert (found.metrics, found.rows, found.reason) == ({}, 0, "The window holds no predictions.")
     missing = counted(profile, PROBABILITY, np.full(5, np.nan))
-    assert expected("binary", profile, missing, 0.5).reason == "The window holds no answers."
+    assert expected("binary", profile, missing, 0.5).reason == "The window holds no predictions."
     small = binary(rng, 30)
     few = Profile((), of_answers(small))
     reason = expected("binary", few, counted(few, PROBABILITY, probabilities(small)), 0.5).reason
-    assert reason == "30 rows of the hold-out are too few to judge by."
+    assert reason == "The hold-out has 30 rows; an estimate needs 50."
     bare = expected("regression", Profile((), ()), {})
-    assert bare.reason == "The version was stored without answers to its hold-out."
+    assert bare.reason == "The version was stored without predictions for its hold-out."
 
 
 def test_expected_errors_of_rare_answers_are_theirs_and_not_the_frequent_ones() -> None:

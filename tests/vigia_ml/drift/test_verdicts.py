@@ -90,7 +90,7 @@ def test_findings_come_in_the_order_of_the_columns_and_have_the_fields_that_are_
 def test_a_window_like_the_reference_is_stable() -> None:
     reviewed = review(PROFILE, drawn(400), WATCH, None)
     assert reviewed.verdict == "stable"
-    assert reviewed.reason == "No column and no answer differs from the reference by more than chance."
+    assert reviewed.reason == "No column and no prediction differs from the reference by more than chance."
     assert {each.verdict for each in reviewed.findings} == {"stable"}
     found = by_column(reviewed)
     assert found["age"].ks is not None
@@ -151,7 +151,7 @@ def test_drift_of_the_answers_is_the_models_own() -> None:
     window = drawn(300, **{PROBABILITY: score, PREDICTION: ["true"] * 300})
     reviewed = review(PROFILE, window, WATCH, {"age": 1.0})
     assert reviewed.verdict == "drift"
-    assert reviewed.reason == "The answers have drifted (the probability and the prediction)."
+    assert reviewed.reason == "The predictions have drifted (the probability and the prediction)."
 
 
 def test_many_columns_are_named_by_the_largest_change_and_counted() -> None:
@@ -166,7 +166,7 @@ def test_many_columns_are_named_by_the_largest_change_and_counted() -> None:
 
 def test_few_rows_say_nothing_and_no_rows_even_less() -> None:
     few = review(PROFILE, drawn(49), WATCH, None)
-    assert (few.verdict, few.reason) == ("insufficient", "49 rows are too few: nothing is said below 50.")
+    assert (few.verdict, few.reason) == ("insufficient", "The window has 49 rows; a verdict needs 50.")
     age = by_column(few)["age"]
     assert (age.verdict, age.rows, age.psi, age.p_value, age.adjusted_p_value) == (
         "insufficient", 49, None, None, None,
@@ -258,7 +258,7 @@ def test_a_review_by_a_profile_from_before_single_values_says_so() -> None:
     column |= {"edges": edges, "exact": True, "counts": [0, 700, 200, 100, 0, 0], "sums": [0.0] * 6}
     old = Profile.from_json(json.loads(json.dumps(stored)))
     reviewed = review(old, counted(old, {"x": np.repeat([200.0, 404.0, 500.0], [70, 20, 10])}), WATCH)
-    assert reviewed.verdict == "stable" and "from before single values had bins" in reviewed.reason
+    assert reviewed.verdict == "stable" and "older than bins of single values" in reviewed.reason
     [found] = review(old, counted(old, {"x": np.full(100, 301.0)}), WATCH).findings
     assert dict(zip(found.bins["labels"], found.bins["window"], strict=True))["200 to <404"] == 100
     assert (found.unseen, found.outside) == (None, 0.0)
@@ -290,7 +290,7 @@ def test_rows_beyond_the_range_of_the_reference_are_no_drift_by_themselves() -> 
 
 def test_counts_of_other_bins_are_refused() -> None:
     wrong = {"age": Counted(np.ones(3, dtype=np.int64), np.zeros(3))}
-    with pytest.raises(ValueError, match="age: 3 bins were counted, the reference has 13"):
+    with pytest.raises(ValueError, match="age: the window has 3 bins, the reference has 13"):
         review(PROFILE, wrong, WATCH, None)
 
 

@@ -193,7 +193,7 @@ def test_a_logarithm_before_a_tree_is_compared_to_the_last_bit() -> None:
 # -- what is asked -------------------------------------------------------------------------------------
 
 
-def asked(*steps: Any) -> tuple[pd.DataFrame, list[str], edges.Counted]:
+def asked(*steps: Any) -> tuple[pd.DataFrame, list[str], edges.EdgeCount]:
     pipeline = make_pipeline(*steps).fit(table(), bought())
     frame, kinds, counted = parity.rows_to_compare(schema(), table(), 1, 50, pipeline)
     return frame, kinds.tolist(), counted
@@ -211,7 +211,7 @@ def test_both_engines_are_asked_at_a_threshold_and_next_to_it_in_double_and_in_s
         float(np.nextafter(single, np.float32(0))), float(np.nextafter(single, np.float32(1))),
     }  # fmt: skip
     assert wanted <= values(frame, "score")
-    assert (counted.held, counted.asked) == (1, 1)
+    assert (counted.held, counted.compared) == (1, 1)
     assert any(kind.endswith("at the edge 0.7 of a step") for kind in kinds)
 
 
@@ -227,7 +227,7 @@ def test_every_bin_edge_category_and_split_is_asked_about() -> None:
     for tree in (each.tree_ for each in fitted.estimators_):
         splits = tree.threshold[(tree.children_left >= 0) & (tree.feature == 3)]
         assert set(splits[splits >= 0].tolist()) <= values(frame, "amount")
-    assert counted.held == counted.asked > 20
+    assert counted.held == counted.compared > 20
 
 
 def test_an_edge_behind_scalers_is_found_between_two_doubles() -> None:
@@ -238,7 +238,7 @@ def test_an_edge_behind_scalers_is_found_between_two_doubles() -> None:
     below = (found - scaler.mean_[0]) / scaler.scale_[0] <= 0.1
     last, first = found[below].max(), found[~below].min()
     assert np.nextafter(last, 1.0) == first, "nothing lies between"
-    assert counted.asked == 4
+    assert counted.compared == 4
 
 
 def test_an_edge_on_a_whole_number_is_asked_in_whole_numbers() -> None:
@@ -283,7 +283,7 @@ def test_another_decision_does_not_pass_however_small_the_difference() -> None:
     verdict = parity.check(model, Nudged(engine), *ask)  # type: ignore[arg-type]
     assert not verdict.passed
     assert verdict.decided_otherwise > 0
-    assert verdict.reason.startswith("it decides otherwise in ")
+    assert verdict.reason.startswith("the decision differs in ")
 
 
 def test_numbers_without_bounds_are_told_to_declare_them() -> None:

@@ -291,7 +291,7 @@ REFUSED = {
     ),
     "trees that only skl2onnx knows": (
         make_pipeline(prepared(one_hot()), AdaBoostRegressor(n_estimators=2)),
-        r"\(AdaBoostRegressor\) is not known to the compiler, and skl2onnx may round what it decides on",
+        r"\(AdaBoostRegressor\) is not supported by the compiler, and skl2onnx may round the numbers",
     ),
     "another start": (
         make_pipeline(prepared(one_hot()), GradientBoostingRegressor(n_estimators=2, init=Ridge())),
@@ -333,7 +333,7 @@ def test_what_cannot_be_compiled_says_which_step_and_why(name: str) -> None:
 
 def test_an_unknown_step_is_named() -> None:
     pipeline = fitted(make_pipeline(prepared(one_hot()), Doubled(), Ridge()), "regression")
-    with pytest.raises(NotConvertible, match=r"step doubled \(Doubled\) is not known to the compiler"):
+    with pytest.raises(NotConvertible, match=r"step doubled \(Doubled\) is not supported by the compiler"):
         compile_pipeline(pipeline, schema(), "regression")
 
 

@@ -49,7 +49,7 @@ def rows() -> tuple[pd.DataFrame, list[str]]:
     return frame, kinds.tolist()
 
 
-def test_every_level_unknown_texts_nulls_and_bounds_are_asked_about() -> None:
+def test_the_rows_hold_every_level_unknown_texts_nulls_and_bounds() -> None:
     frame, kinds = rows()
     wanted = {
         "colour = 'blue'", "colour = 'red'", "colour null", "town = 'Ávila'", "town = 'missing'", "town null",
@@ -58,7 +58,7 @@ def test_every_level_unknown_texts_nulls_and_bounds_are_asked_about() -> None:
         f"size = {-LARGEST:g}: declare bounds (minimum, maximum) of size",
         "all numbers at their lowest: declare bounds (minimum, maximum) of size", "a random row",
         "all numbers at their highest: declare bounds (minimum, maximum) of size", "a row with other texts",
-        "a row of the training data, a last digit off",
+        "a row of the training data with a changed last digit",
     }  # fmt: skip
     assert wanted <= set(kinds)
     nulls = frame.iloc[kinds.index("every nullable column null")]
@@ -108,7 +108,7 @@ def test_another_models_answers_do_not_pass() -> None:
     assert not verdict.passed
     assert verdict.worst is not None
     assert verdict.worst > 1e-6
-    assert "tolerated is 1e-06" in verdict.reason
+    assert "tolerance: 1e-06" in verdict.reason
 
 
 def test_a_number_where_scikit_learn_raises_does_not_pass() -> None:
@@ -118,7 +118,7 @@ def test_a_number_where_scikit_learn_raises_does_not_pass() -> None:
     verdict = check(strict, engine(lenient))
     assert not verdict.passed
     assert verdict.worst is None
-    assert verdict.reason.startswith("one of the engines does not answer where the other does: ")
+    assert verdict.reason.startswith("only one of the engines answers: ")
 
 
 def test_what_both_refuse_is_no_difference() -> None:
@@ -134,7 +134,7 @@ def test_a_pipeline_that_is_compiled_wrong_is_served_by_scikit_learn_and_says_wh
     wrong = make_pipeline(numbers, LinearDiscriminantAnalysis()).fit(features(), cheap())
     chosen = choose(wrong, schema(), "binary", features(), seed=1)
     assert (chosen.engine, chosen.compiled) == ("sklearn", None)
-    assert chosen.reason.startswith("compiled, it answers otherwise: absolute difference")
+    assert chosen.reason.startswith("the compiled engine gives other answers: absolute difference")
     assert chosen.parity is not None
     assert not chosen.parity.passed
 
@@ -142,7 +142,10 @@ def test_a_pipeline_that_is_compiled_wrong_is_served_by_scikit_learn_and_says_wh
 def test_the_choice_never_raises() -> None:
     chosen = choose(object(), schema(), "binary", features(), seed=1)
     assert chosen.engine == "sklearn"
-    assert chosen.reason == "object takes colour, town, remark as text, by rules of its own"
+    assert (
+        chosen.reason
+        == "object takes colour, town, remark as text in a way that the compiler does not support"
+    )
     unfitted = choose(model(), schema(), "regression", features().iloc[:0], seed=1)
     assert unfitted.engine == "sklearn"
     assert unfitted.reason.startswith("the comparison failed: ValueError")

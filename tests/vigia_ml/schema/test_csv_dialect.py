@@ -45,7 +45,7 @@ def read(text: str | bytes, told: Told = Told()) -> tuple[list[dict[str, object]
         ("size;kind;price;;\n1,5;x;10;;\n;ñ;20,5;;\n;;;;\n;;;;\n", Told(), "2 columns without a name"),
         ("size;kind;price;;\n1,5;x;10\n;ñ;20,5\n", Told(), "2 columns without a name"),
         ("size,kind,price\n1.5,x,10,\n,ñ,20.5,\n", Told(), "2 rows end in blank cells beyond the header"),
-        ("size,kind,price\n1.5,x,10\n,ñ,20.5\n,,\n", Told(), "1 blank row passed over"),
+        ("size,kind,price\n1.5,x,10\n,ñ,20.5\n,,\n", Told(), "1 blank row skipped"),
         ("# made, today\n#\nsize,kind,price\n1.5,x,10\n,ñ,20.5\n", Told(), "2 comment lines above"),
         ('"Größe\n(m²)";kind;price\n1,5;x;10\n;ñ;20,5\n', Told(), "delimiter semicolon, decimal comma"),
         ('"Größe\r\n(m²)"\tkind\tprice\r\n1,5\tx\t10\r\n\tñ\t20,5\r\n', Told(), "delimiter tab"),
@@ -79,7 +79,7 @@ def test_the_way_a_file_is_written_does_not_change_its_rows(
         (b"\x1f\x8b\x08\x00", "gzip"),
         (
             "size;kind;price\n1.200;x;2\n3.400;x;3\n",
-            "thousands point: say which decimal mark the file uses, pass --decimal .",
+            "thousands point: declare the decimal mark, pass --decimal .",
         ),
         ("size;kind;price\n1.234;x;2,5\n", "--decimal , --thousands ."),
     ],
@@ -119,7 +119,7 @@ def test_a_file_that_is_utf8_is_not_read_as_something_else() -> None:
         read("size,kind,price\n1,ñ,2\n", Told(encoding="cp1252"))
     assert encoding_named("Latin-1") == "iso8859-1"
     for word in ("idna", "rot13", "base64", "klingon"):
-        with pytest.raises(ValueError, match="is no encoding"):
+        with pytest.raises(ValueError, match="is not an encoding"):
             encoding_named(word)
 
 

@@ -275,7 +275,7 @@ def test_rubbish_is_declined(body: bytes) -> None:
     assert CompiledSchema(SMALL).decode(body, MANY) is None
 
 
-def test_more_rows_than_asked_for_are_declined() -> None:
+def test_more_rows_than_seen_once_are_declined() -> None:
     body = json.dumps([VALID] * 3).encode()
     assert CompiledSchema(SMALL).decode(body, 2) is None
     assert CompiledSchema(SMALL).decode(body, 3) is not None
@@ -306,9 +306,9 @@ def test_spellings_are_few_and_the_names_of_strangers_are_not_kept() -> None:
         compiled.learn(row)
         compiled.learn(row)
     assert len(compiled._spellings) == 1
-    assert len(compiled._asked_for) <= 4 * SPELLINGS_KEPT
+    assert len(compiled._seen_once) <= 4 * SPELLINGS_KEPT
     compiled.learn({str(number): 1 for number in range(1_000)})
-    assert len(compiled._asked_for) <= 4 * SPELLINGS_KEPT
+    assert len(compiled._seen_once) <= 4 * SPELLINGS_KEPT
 
 
 def test_padded_names_and_words_do_not_fill_the_memory() -> None:
@@ -321,7 +321,7 @@ def test_padded_names_and_words_do_not_fill_the_memory() -> None:
         compiled.learn(row)
         compiled.learn(row)
     assert max(len(str(kept)) for reader in compiled._readers if reader is not None for kept in reader) < 300
-    assert not compiled._asked_for
+    assert not compiled._seen_once
     assert len(compiled._spellings) == 1
 
 

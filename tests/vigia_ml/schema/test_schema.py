@@ -151,12 +151,12 @@ def test_a_schema_survives_its_json_and_its_hash_is_about_validity() -> None:
     [
         (lambda: Column("", "number"), "column name"),
         (lambda: Column("_key", "number"), "column name"),
-        (lambda: Column("x" * 201, "number"), "has 201 characters, at most 200 are possible"),
+        (lambda: Column("x" * 201, "number"), "has 201 characters, at most 200 are accepted"),
         (lambda: Column("x", "number", levels=("a",)), "only a category"),
         (lambda: Column("x", "text", minimum=1), "only numbers"),
         (lambda: Column("x", "category", levels=("A",), normalise="lower"), "normalised form"),
-        (lambda: DatasetSchema((NUMBER, NUMBER), Column("y", "number")), "names two things"),
-        (lambda: DatasetSchema((NUMBER,), Column("X", "number"), fold_names=True), "names two things"),
+        (lambda: DatasetSchema((NUMBER, NUMBER), Column("y", "number")), "is declared twice"),
+        (lambda: DatasetSchema((NUMBER,), Column("X", "number"), fold_names=True), "is declared twice"),
     ],
 )
 def test_a_declaration_that_contradicts_itself_is_refused_by_name(build: Any, words: str) -> None:

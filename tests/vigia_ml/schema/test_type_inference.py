@@ -102,7 +102,7 @@ def test_a_column_gets_the_type_of_its_cells(cells: list[str], kind: str) -> Non
 def test_blanks_make_a_column_nullable_and_are_counted() -> None:
     found = guess(["1", " ", "", "4"] * 10)
     assert found.column.nullable
-    assert "20 of 40 cells are blank, so it may be null" in found.remarks
+    assert "20 of 40 cells are blank: the column may be null" in found.remarks
 
 
 def test_levels_are_sorted_and_written_in_canonical_form() -> None:
@@ -139,7 +139,7 @@ def test_the_example_of_a_number_is_the_rounded_median() -> None:
 
 
 def test_a_column_that_is_nearly_a_number_says_what_stands_in_the_way() -> None:
-    assert "numbers but for 10 cells such as 'few'" in " ".join(guess(["1", "2", "3", "few"] * 10).remarks)
+    assert "numbers except for 10 cells such as 'few'" in " ".join(guess(["1", "2", "3", "few"] * 10).remarks)
     assert "numbers with a unit" in " ".join(guess(["12 km", "13.5 km"] * 10).remarks)
 
 
@@ -323,7 +323,7 @@ def test_the_way_a_file_is_written_is_recognised(text: str, described: str) -> N
         ("a,b\n1\n2,3\n4,5\n", "line 2 has 1 cells"),
         ("a,a \n1,2\n", "two columns are called 'a'"),
         ("a\x00,b\n1,2\n", "NUL"),
-        ('a,b\n1,2\n3,"4\n', "no CSV"),
+        ('a,b\n1,2\n3,"4\n', "not valid CSV"),
         ("a;b\n1,500;x\n", "thousands"),
         ("a;b;c\n1.5;2,5;x\n", "one file has one decimal mark"),
     ],
