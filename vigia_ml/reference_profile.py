@@ -166,8 +166,8 @@ def of_answers(answers: Answers) -> tuple[ColumnProfile, ...]:
     if answers.probability is None:
         assert answers.predicted is not None
         errors = np.abs(answers.predicted - answers.truth.astype(np.float64))
-        profile = _of_answer(PREDICTION, answers.predicted)
-        return (_with_truth(profile, answers.predicted, {"absolute": errors, "squared": errors**2}),)
+        column = _of_answer(PREDICTION, answers.predicted)
+        return (_with_truth(column, answers.predicted, {"absolute": errors, "squared": errors**2}),)
     extra: tuple[float, ...] = ()
     if answers.task == "binary":
         probability = answers.probability[:, 1]

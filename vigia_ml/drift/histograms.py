@@ -55,10 +55,12 @@ def apart_by_place(kind: str, labels: Sequence[str]) -> list[Apart]:
     return kinds
 
 
-def shown(bars: Sequence[Bar]) -> list[Bar]:
+def shown(all_bars: Sequence[Bar]) -> list[Bar]:
     """Leaves out the empty bins outside the training data's bins."""
     return [
-        bar for bar in bars if bar.reference or bar.window or not (bar.apart or bar.label == "other levels")
+        bar
+        for bar in all_bars
+        if bar.reference or bar.window or not (bar.apart or bar.label == "other levels")
     ]
 
 

@@ -227,7 +227,7 @@ def test_headers_too_long_for_a_column_are_shortened_and_go_on_being_accepted(tm
     assert [column.aliases for column in (*started.schema.columns, started.schema.target)] == [
         (name,) for name in header
     ]
-    noted = f"{len(header[0])} characters are too many for a name, it is {question[:60]!r} here"
+    noted = f"the name has {len(header[0])} characters, which is too long; declared as {question[:60]!r}"
     assert noted in started.said
     assert noted in " ".join(started.text.replace("#", "").split())
     assert_well_written(started.path)
