@@ -168,7 +168,7 @@ def _shortened(name: str, names: dict[str, str]) -> tuple[str, ...]:
 
 
 def _set_aside(seen: Survey, wishes: Wishes) -> dict[str, str]:
-    reasons = dict.fromkeys(wishes.drop - {wishes.key}, "as asked with --drop")
+    reasons = dict.fromkeys(wishes.drop - {wishes.key}, "set by --drop")
     for name, tally in seen.tallies.items():
         if name in reasons or name in wishes.keep or name in (wishes.target, wishes.key, KEY_FIELD):
             if name in wishes.keep and not tally.filled:

@@ -43,7 +43,7 @@ def render(proposal: Proposal, csv_name: str, *, drop_duplicates: bool = False) 
     lines = [*_head(proposal, csv_name), *_schema(proposal), *_build(proposal)]
     lines += _model(proposal, drop_duplicates)
     if any(_is_overlong(line) for line in lines):
-        lines.insert(1, "# ruff: noqa: E501 (names and levels stand as they are)")
+        lines.insert(1, "# ruff: noqa: E501 (names and levels are unchanged)")
     return "\n".join(lines) + "\n"
 
 
@@ -115,9 +115,9 @@ def _is_overlong(line: str) -> bool:
 
 
 def _head(proposal: Proposal, csv_name: str) -> list[str]:
-    origin = f"Written by `manage.py startmodel` from {csv_name} ({proposal.rows:,} rows); now it is yours."
+    origin = f"Written by `manage.py startmodel` from {csv_name} ({proposal.rows:,} rows); edit it freely."
     return [
-        f'"""The model {proposal.name}: to be read and corrected, above all where it says "guessed"."""',
+        f'"""The model {proposal.name}: read and correct it, above all the lines marked "guessed"."""',
         "",
         *comment(origin),
         *comment("What to check, and how to change a model that has versions: docs/adding-a-model.md."),
@@ -144,7 +144,7 @@ def _schema(proposal: Proposal) -> list[str]:
     if proposal.key is not None:
         lines.append(f"{STEP}key={literal(proposal.key)},  # logged with each prediction; no feature")
     if proposal.left_out:
-        lines += comment("Accepted and not used, so that rows of the CSV can be sent as they are.", STEP)
+        lines += comment("Accepted and ignored, so that clients can send rows of the CSV unchanged.", STEP)
         lines.append(f"{STEP}ignored=(")
         for planned in proposal.left_out:
             lines += comment(f"guessed: {'; '.join(planned.remarks)}", STEP * 2)
@@ -201,10 +201,10 @@ def _build(proposal: Proposal) -> list[str]:
     body = [
         *imports,
         "",
-        'as_they_are = ("number", "integer", "boolean")',
-        "numbers = [column.name for column in SCHEMA.columns if column.type in as_they_are]",
+        'unchanged = ("number", "integer", "boolean")',
+        "numbers = [column.name for column in SCHEMA.columns if column.type in unchanged]",
         'categories = [column.name for column in SCHEMA.columns if column.type == "category"]',
-        "# NaN for a level that training did not hold: -1 would make it a neighbour of the first level.",
+        "# Unknown levels become NaN: -1 would make them neighbours of the first level.",
         'codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=float("nan"))',
         *_parts(has_texts),
         *_leaf_comment(proposal.rows, leaf),
@@ -212,7 +212,7 @@ def _build(proposal: Proposal) -> list[str]:
         'return Pipeline([("features", ColumnTransformer(parts)), ("model", model)])',
     ]
     texts = "texts as 16 numbers, " if has_texts else ""
-    docstring = f"Numbers as they are (a blank is NaN), categories as codes, {texts}gradient-boosted trees."
+    docstring = f"Numbers unchanged (a blank is NaN), categories as codes, {texts}gradient-boosted trees."
     return [
         "def build(seed: int) -> Any:",
         f'{STEP}"""{docstring}"""',
@@ -239,9 +239,7 @@ def _parts(has_texts: bool) -> list[str]:
 def _leaf_comment(rows: int, leaf: str) -> list[str]:
     if not leaf:
         return []
-    return [
-        f"# scikit-learn's 20 rows a leaf would be too many for {rows:,} rows: take it out as data grows."
-    ]
+    return [f"# scikit-learn's 20 rows per leaf are too many for {rows:,} rows: remove this as data grows."]
 
 
 def _model(proposal: Proposal, drop_duplicates: bool) -> Iterable[str]:
@@ -256,11 +254,11 @@ def _model(proposal: Proposal, drop_duplicates: bool) -> Iterable[str]:
         "schema=SCHEMA,",
         "build=build,",
         f"primary_metric={literal(PRIMARY[proposal.task])},",
-        "# Modest on purpose: raise it to what you would miss. Beating the baseline is always asked for.",
+        "# A low minimum: raise it to the quality you need. Each version must also beat the baseline.",
         f"gate=Gate(minimum={{{literal(metric)}: {least!r}}}, max_regression=0.02),",
         '# "manual": the admin decides about each new version; "if_better" leaves it to the gate.',
         'policy="manual",',
     ]
     if drop_duplicates:
-        inner.append("drop_duplicates=True,  # as asked: a repeated row is the same thing listed twice")
+        inner.append("drop_duplicates=True,  # --drop-duplicates: a repeated row lists the same thing twice")
     return ["MODEL = ModelDeclaration(", *(f"{STEP}{line}" for line in inner), ")"]

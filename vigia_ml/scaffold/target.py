@@ -73,7 +73,7 @@ def propose(tally: ColumnStats, name: str, aliases: tuple[str, ...], requested: 
 def _propose(tally: ColumnStats, name: str, aliases: tuple[str, ...], requested: Task | None) -> Target:
     if requested is None:
         _check_words(tally)
-    task, reason = (requested, "as asked") if requested else _guess_task(tally)
+    task, reason = (requested, "set by --task") if requested else _guess_task(tally)
     if task == "regression":
         if not tally.is_numeric:
             odd = next(iter((*tally.odd.get("text", []), *tally.odd.get("date", []), *tally.counts)))

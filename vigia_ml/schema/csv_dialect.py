@@ -283,9 +283,9 @@ def _peek(stream: IO[bytes]) -> bytes:
 # -- encoding ------------------------------------------------------------------------------------------
 
 
-def _encoding(head: bytes, told: str | None) -> str:
-    if told is not None:
-        return _told_encoding(head, told)
+def _encoding(head: bytes, declared: str | None) -> str:
+    if declared is not None:
+        return _declared_encoding(head, declared)
     for magic, name in _OTHERS.items():
         if head.startswith(magic):
             raise _unreadable("malformed_csv", f"the file is {name} and not a CSV: save it as CSV in UTF-8")
@@ -302,8 +302,8 @@ def _encoding(head: bytes, told: str | None) -> str:
     return UTF8
 
 
-def _told_encoding(head: bytes, told: str) -> str:
-    encoding = encoding_named(told)
+def _declared_encoding(head: bytes, declared: str) -> str:
+    encoding = encoding_named(declared)
     if encoding != UTF8 and not encoding.startswith("utf-16"):
         # Letters beyond ASCII that are valid UTF-8 throughout are UTF-8; as cp1252 they would be garbled.
         with contextlib.suppress(UnicodeDecodeError):

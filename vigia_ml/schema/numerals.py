@@ -22,7 +22,7 @@ _WORDS: Final = r"na|n/a|n.a.|#n/a|#na|<na>|nan|null|(null)|none|nil|\n"
 _ERRORS: Final = "#value!|#div/0!|#ref!|#num!|#name?"
 _SHORT: Final = "?|-|--|---|\u2013|\u2014|.|.."
 MISSING_WORDS: Final = frozenset("|".join((_WORDS, _ERRORS, _SHORT)).split("|"))
-"""Words that stand for a missing value in a column of anything but text, in lower case."""
+"""Words that stand for a missing value in columns of any type but text, in lower case."""
 
 PARENTHESES: Final = "()"
 ENOUGH_PADDED: Final = 3

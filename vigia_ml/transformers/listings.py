@@ -57,8 +57,7 @@ def number_in(text: str) -> float:
 
 
 def torque_in_nm(text: str) -> float:
-    """Returns the torque in Nm: the first number, times 9.80665 if the first unit is kgm; NaN without a
-    number.
+    """Returns the torque in Nm: the first number, times 9.80665 if the first unit is kgm, else NaN.
 
     Beyond 80 "kgm" (785 Nm) the unit is a mistake for Nm (``115@ 2,500(kgm@ rpm)`` is a
     115 Nm hatchback); without a unit, less than 45 is kgm.

@@ -97,7 +97,7 @@ def test_expected_decisions_are_sums_of_probabilities() -> None:
     assert set(without) == {"brier", "log_loss", "roc_auc"}
 
 
-def test_windows_of_one_sure_class_leave_out_what_they_do_not_define() -> None:
+def test_windows_of_one_certain_class_leave_out_undefined_metrics() -> None:
     score = np.array([0.0] * 50 + [1.0] * 50)
     held = Answers("binary", score > 0.5, 0.5, (False, True), np.column_stack([1 - score, score]))
     profile = Profile((), of_answers(held))
@@ -109,7 +109,7 @@ def test_windows_of_one_sure_class_leave_out_what_they_do_not_define() -> None:
     assert result.metrics["log_loss"] == pytest.approx(0, abs=1e-9)
 
 
-def test_probabilities_that_are_off_are_not_believed() -> None:
+def test_probabilities_that_are_not_calibrated_give_no_metrics() -> None:
     rng = np.random.default_rng(9)
     answers = binary(rng, HELD)
     bold = sigmoid(3 * np.log(probabilities(answers) / (1 - probabilities(answers))))
@@ -124,7 +124,7 @@ def test_probabilities_that_are_off_are_not_believed() -> None:
     )
 
 
-def test_a_calibrated_version_is_hardly_ever_refused_and_a_large_hold_out_forgives_little_errors() -> None:
+def test_calibrated_versions_are_rarely_rejected_and_large_hold_outs_tolerate_small_errors() -> None:
     rng = np.random.default_rng(13)
     refused = 0
     for rows in (60, 300, 3_000):
@@ -143,7 +143,7 @@ def test_a_calibrated_version_is_hardly_ever_refused_and_a_large_hold_out_forgiv
     assert expected("binary", profile, counted(profile, PROBABILITY, off), 0.4).reason == ""
 
 
-def test_of_several_classes_the_top_probability_says_the_accuracy() -> None:
+def test_the_top_probability_of_several_classes_gives_the_accuracy() -> None:
     rng = np.random.default_rng(3)
 
     def drawn(rows: int, sharpness: float) -> Answers:
@@ -175,7 +175,7 @@ def regression(rng: np.random.Generator, rows: int, scale: float) -> Answers:
 
 
 @pytest.mark.parametrize("scale", [7.0, 10.0, 13.0])
-def test_a_regressors_errors_follow_the_answers_it_gives_now(scale: float) -> None:
+def test_a_regressors_errors_follow_its_current_predictions(scale: float) -> None:
     rng = np.random.default_rng(17)
     held = regression(rng, HELD, 10.0)
     profile = Profile((), of_answers(held))
@@ -200,7 +200,7 @@ def test_errors_are_weighted_by_hand() -> None:
     assert result.holdout == pytest.approx({"mae": 2, "rmse": 5**0.5})
 
 
-def test_answers_beyond_those_to_the_hold_out_have_no_known_errors() -> None:
+def test_predictions_outside_the_hold_outs_range_have_unknown_errors() -> None:
     held = regression(np.random.default_rng(1), 500, 10.0)
     profile = Profile((), of_answers(held))
     result = expected("regression", profile, counted(profile, PREDICTION, np.full(70, 1e6)))
@@ -211,7 +211,7 @@ def test_answers_beyond_those_to_the_hold_out_have_no_known_errors() -> None:
 # -- nothing to say ------------------------------------------------------------------------------------
 
 
-def test_without_answers_or_with_a_small_hold_out_there_is_a_reason_instead() -> None:
+def test_missing_predictions_and_small_hold_outs_give_a_reason_instead_of_metrics() -> None:
     rng = np.random.default_rng(4)
     profile = Profile((), of_answers(binary(rng, 500)))
     result = expected("binary", profile, {}, 0.5)
@@ -226,7 +226,7 @@ def test_without_answers_or_with_a_small_hold_out_there_is_a_reason_instead() ->
     assert bare.reason == "The version was stored without predictions for its hold-out."
 
 
-def test_expected_errors_of_rare_answers_are_theirs_and_not_the_frequent_ones() -> None:
+def test_rare_predictions_have_the_errors_of_their_own_bin() -> None:
     rng = np.random.default_rng(9)
     predicted = np.where(np.arange(2_000) % 20 == 0, rng.uniform(101, 200, 2_000), 100.0)
     error = np.where(predicted == 100.0, 0.5, 20.0)

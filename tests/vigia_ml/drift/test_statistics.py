@@ -92,7 +92,7 @@ def test_statistics_without_rows_on_a_side_are_none() -> None:
 
 @settings(max_examples=40)
 @given(st.floats(0, 3000), st.integers(1, 200))
-def test_the_chi_square_distribution_is_scipys(value: float, freedom: int) -> None:
+def test_the_chi_square_distribution_equals_scipys(value: float, freedom: int) -> None:
     assert statistics.chi_square_survival(value, freedom) == pytest.approx(
         stats.chi2.sf(value, freedom), rel=1e-9, abs=1e-14
     )
@@ -105,7 +105,7 @@ def test_the_chi_square_distribution_far_out_is_zero_and_not_an_error() -> None:
 
 @settings(max_examples=40)
 @given(counts)
-def test_chi_square_and_jensen_shannon_are_scipys(pairs: list[tuple[int, int]]) -> None:
+def test_chi_square_and_jensen_shannon_equal_scipys(pairs: list[tuple[int, int]]) -> None:
     reference, window = (np.array(side) for side in zip(*pairs, strict=True))
     table = np.stack([reference, window])[:, (reference + window) > 0]
     expected = stats.chi2_contingency(table, correction=False).pvalue
@@ -121,7 +121,7 @@ def test_the_known_jensen_shannon_distances() -> None:
     assert statistics.jensen_shannon(A, B, 2) == pytest.approx(0.0817, abs=5e-5)
 
 
-def test_the_known_chi_square_is_that_beside_a_reference_without_noise_of_its_own() -> None:
+def test_the_published_chi_square_assumes_a_reference_without_noise() -> None:
     # Pearson's test of fit takes one side as exact; a sample ten million times as large is as good as that.
     assert statistics.chi_square_p_value(A * 10_000_000, B) == pytest.approx(0.67309, abs=5e-6)
     assert statistics.chi_square_p_value(A, B) == pytest.approx(0.89853, abs=5e-6)
@@ -129,7 +129,7 @@ def test_the_known_chi_square_is_that_beside_a_reference_without_noise_of_its_ow
 
 @settings(max_examples=40)
 @given(st.lists(st.integers(-8, 8), min_size=1, max_size=60), st.lists(st.integers(-8, 8), min_size=1))
-def test_distances_of_single_values_are_scipys(before: list[int], after: list[int]) -> None:
+def test_distances_of_single_values_equal_scipys(before: list[int], after: list[int]) -> None:
     places = np.arange(-8, 9)
     reference, window = (np.array([side.count(place) for place in places]) for side in (before, after))
     with np.errstate(divide="ignore"):  # of scipy's p-value for equal samples
@@ -160,7 +160,7 @@ def test_wasserstein_is_the_shift_in_standard_deviations_and_sees_beyond_the_ran
 
 @settings(max_examples=40)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
-def test_adjusted_p_values_are_scipys(p_values: list[float]) -> None:
+def test_adjusted_p_values_equal_scipys(p_values: list[float]) -> None:
     result = statistics.benjamini_hochberg(np.array(p_values))
     assert result == pytest.approx(stats.false_discovery_control(p_values), abs=1e-12)
 
@@ -172,7 +172,7 @@ def test_no_p_values_are_adjusted_to_none() -> None:
 # -- the p-value of the index --------------------------------------------------------------------------
 
 
-def test_with_enough_rows_the_p_value_is_the_chi_squares() -> None:
+def test_enough_rows_give_the_p_value_of_chi_square() -> None:
     reference, window = np.full(10, 300), np.array([60, 45, 50, 52, 48, 61, 40, 44, 50, 50])
     scaled = statistics.psi(reference, window) / (1 / 3000 + 1 / 500)
     assert statistics.psi_p_value(reference, window) == pytest.approx(stats.chi2.sf(scaled, 9))
@@ -201,7 +201,7 @@ def test_the_drawn_p_value_is_the_exact_one_of_a_small_table() -> None:
     assert result == pytest.approx(exact, rel=4 / enough)
 
 
-def test_of_many_draws_the_smallest_p_value_is_one_in_all_of_them() -> None:
+def test_the_smallest_p_value_is_one_per_number_of_draws() -> None:
     reference, window = np.array([1000, 1, 0]), np.array([0, 1, 60])
     assert statistics.psi_p_value(reference, window) == 1 / 2000
     assert statistics.psi_p_value(reference, window, draws=9_999) == 1 / 10_000
@@ -223,7 +223,7 @@ def test_p_values_are_valid_without_drift_however_rare_the_levels() -> None:
         assert (result <= share).mean() >= share - 3.5 * math.sqrt(share * (1 - share) / times)
 
 
-def test_more_rows_than_can_be_drawn_from_are_left_to_the_distribution() -> None:
+def test_more_rows_than_numpy_draws_from_use_the_distribution() -> None:
     reference, window = np.array([2_000_000_000, 3]), np.array([1_000_000_000, 1])
     assert 0.5 < statistics.psi_p_value(reference, window) <= 1
 

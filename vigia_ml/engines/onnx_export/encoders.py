@@ -152,13 +152,13 @@ def _first_answer(steps: Sequence[tuple[str, Any]], frame: Frame, graph: Graph) 
             for turn in range(max(map(len, choices))):
                 base: Texts = [values[turn % len(values)] for values in choices]
                 ask = partial(transformed, steps[:count])
-                found, raised = _try(ask, _frame(frame, [[value] for value in base]))
+                answers, raised = _try(ask, _frame(frame, [[value] for value in base]))
                 if not raised:
                     break
                 refused = raised
             else:
                 raise graph.cannot(step, f"rejected every row of the test: {refused}")
-            if found.dtype.kind == "f":
+            if answers.dtype.kind == "f":
                 return base, count
     raise graph.cannot(steps[-1][1], "leaves text where numbers are needed")
 

@@ -192,9 +192,9 @@ def _histogram_boosting(model: Any, data: Data, graph: Graph) -> Tensor:
         raise graph.cannot(model, "encodes categories itself: encode them in a step before it")
     built = [(target, Tree.of_histogram(each)) for target, each in predictors]
     base = np.asarray(model._baseline_prediction, dtype=np.float64).ravel()
-    given = graph.numbers(model, data)
-    graph.must_be_exact(model, given)
-    return _linked(model, trees.summed(given, built, base, graph), graph)
+    numbers = graph.numbers(model, data)
+    graph.must_be_exact(model, numbers)
+    return _linked(model, trees.summed(numbers, built, base, graph), graph)
 
 
 def _linked(model: Any, raw: Tensor, graph: Graph) -> Tensor:

@@ -13,18 +13,18 @@ NodeWriter = Callable[[Graph, str], str]
 
 
 def _one_operator(operator: str) -> NodeWriter:
-    return lambda graph, given: graph.node(operator, given)
+    return lambda graph, source: graph.node(operator, source)
 
 
 FUNCTIONS: Final[dict[Any, NodeWriter]] = {
-    np.square: lambda graph, given: graph.node("Mul", given, given),
+    np.square: lambda graph, source: graph.node("Mul", source, source),
     np.sqrt: _one_operator("Sqrt"),
     np.exp: _one_operator("Exp"),
     np.log: _one_operator("Log"),
     np.abs: _one_operator("Abs"),
     # Less exact than numpy near zero; the parity check measures relative to the model's typical answers.
-    np.expm1: lambda graph, given: graph.node("Sub", graph.node("Exp", given), graph.constant(1.0)),
-    np.log1p: lambda graph, given: graph.node("Log", graph.node("Add", given, graph.constant(1.0))),
+    np.expm1: lambda graph, source: graph.node("Sub", graph.node("Exp", source), graph.constant(1.0)),
+    np.log1p: lambda graph, source: graph.node("Log", graph.node("Add", source, graph.constant(1.0))),
 }
 
 

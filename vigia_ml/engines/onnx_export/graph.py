@@ -253,7 +253,7 @@ class Graph:
             self.refuse(self.cast(counted, BOOL))
 
     def answer(self, name: str, output: str) -> None:
-        """Makes `name`, with NaN in the refused rows, the graph's output."""
+        """Makes `name`, with NaN in the rejected rows, the graph's output."""
         mask = ""
         for other in self._masks:
             mask = self.node("Or", mask, other) if mask else other
