@@ -173,8 +173,7 @@ class Bins:
         return [*labels, f"above {words[-1]}"]
 
     def _edge_words(self, singles: Sequence[bool]) -> list[str]:
-        """Returns each edge as shown to people: the number, the single value that it bounds, or the
-        maximum."""
+        """Returns each edge for people: the number, the single value that it bounds, or the maximum."""
         numbers = [edge + self.slack for edge in self.edges]
         numbers[-1] = self.edges[-1] - self.slack if self.slack else math.nextafter(self.edges[-1], -math.inf)
         for at, single in enumerate(singles):

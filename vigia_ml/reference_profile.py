@@ -187,8 +187,7 @@ def of_answers(answers: Answers) -> tuple[ColumnProfile, ...]:
 
 
 def _of_answer(name: str, numbers: Floats, bins: int = TENTHS, extra: Sequence[float] = ()) -> ColumnProfile:
-    """Computes the profile of one answer; gaps stay bins, because expected metrics need the answers in
-    order."""
+    """Computes an answer's profile; gaps stay bins, because expected metrics need answers in order."""
     slack = SLACK * float(np.abs(numbers[np.isfinite(numbers)]).max(initial=0.0))
     return _counted(name, Bins("number", quantile_edges(numbers, bins, extra, slack), (), slack), numbers)
 
@@ -216,8 +215,7 @@ def _counted(name: str, bins: Bins, numbers: Floats) -> ColumnProfile:
 
 
 def _of_levels(name: str, levels: Sequence[str | None], declared: Sequence[str]) -> ColumnProfile:
-    """Computes the profile of levels; `declared` levels have bins even without rows, as far as there is
-    room."""
+    """Computes the profile of levels; `declared` ones have bins even without rows, if there is room."""
     rows = Counter(level for level in levels if level is not None)
     order = sorted({*rows, *declared}, key=lambda level: (-rows[level], level))
     places = {level: min(place, LEVELS) for place, level in enumerate(order)}

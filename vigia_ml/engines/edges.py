@@ -95,8 +95,7 @@ class _Group:
 
 
 def neighbours(values: Floats) -> list[Floats]:
-    """Returns five arrays of doubles: the next doubles of each value, the nearest single and its
-    neighbours."""
+    """Returns five arrays of doubles: the two next doubles, the nearest single and its two neighbours."""
     with np.errstate(over="ignore"):
         single = values.astype(np.float32)
     below, above = np.float32(-np.inf), np.float32(np.inf)
@@ -300,8 +299,7 @@ def _search(
     train: pd.DataFrame,
     rng: np.random.Generator,
 ) -> tuple[Sides, int]:
-    """Returns both sides of edges of a step's input, as values of the columns that move it, and their
-    number."""
+    """Returns both sides of edges of a step's input, as values of a column, and their number."""
     crossings: list[_Crossing] = []
     features, values = edges[:, 0].astype(int), edges[:, 1]
     left = np.ones(len(edges), dtype=bool)

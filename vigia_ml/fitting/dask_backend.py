@@ -124,8 +124,7 @@ def connected(address: str) -> Iterator[Cluster]:
 
 
 def scikit_learn() -> str:
-    """Returns the version of scikit-learn. Scheduler and workers receive this function by name, so need this
-    code."""
+    """Returns scikit-learn's version; scheduler and workers get this function by name, so need this code."""
     return version("scikit-learn")
 
 

@@ -57,7 +57,7 @@ def number_in(text: str) -> float:
 
 
 def torque_in_nm(text: str) -> float:
-    """Returns the torque in Nm: the first number, times 9.80665 if the first unit is kgm, else NaN.
+    """Returns the torque in Nm: the first number, times 9.80665 if its unit is kgm; without a number NaN.
 
     Beyond 80 "kgm" (785 Nm) the unit is a mistake for Nm (``115@ 2,500(kgm@ rpm)`` is a
     115 Nm hatchback); without a unit, less than 45 is kgm.
@@ -96,22 +96,22 @@ Reading = tuple[tuple[float, ...], tuple[str, ...], list[str]]
 
 
 def read_name(text: str | None) -> Reading:
-    """Returns (litres), the four levels, the tokens."""
+    """Reads (litres), the four levels and the tokens of a name."""
     name = clean(text)
     return (name_litres(name),), (*name_parts(name), name), name_tokens(name)
 
 
 def read_mileage(text: str | None) -> Reading:
-    """Returns (distance, whether it is per kilogram)."""
+    """Reads (distance, whether it is per kilogram)."""
     cleaned = clean(text)
     return (number_in(cleaned), is_per_kg(cleaned)), (), []
 
 
 def read_number(text: str | None) -> Reading:
-    """Returns (the first number)."""
+    """Reads (the first number)."""
     return (number_in(clean(text)),), (), []
 
 
 def read_torque(text: str | None) -> Reading:
-    """Returns (torque in Nm)."""
+    """Reads (torque in Nm)."""
     return (torque_in_nm(clean(text)),), (), []

@@ -80,8 +80,7 @@ class TextKey:
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of a listing: those of its categories (a frame), and those that a reader extracts from a
-    text."""
+    """The tokens of a listing: those of its categories (a frame) and those of a text, by a reader."""
 
     categories: Frame
     column: int
@@ -223,8 +222,7 @@ class Graph:
         self._rough.add(name)
 
     def must_be_exact(self, step: Any, data: Tensor) -> None:
-        """Raises `NotConvertible` if `step`, which compares numbers, would get numbers in single
-        precision."""
+        """Raises `NotConvertible` if `step`, which compares numbers, would get rounded ones."""
         producers = {output: node.input for node in self.nodes for output in node.output}
         waiting, visited = [data.name], set()
         while waiting:
