@@ -136,8 +136,8 @@ class ModelDeclaration:
         levels = tuple(sorted(self.schema.target.levels))
         if self.task == "binary" and self.schema.target.levels != levels:
             raise ValueError(
-                f"{self.name}: the levels of a binary target must be in sorted order, because the second is "
-                f"the positive one: levels={levels}"
+                f"{self.name}: the second level of a binary target is the positive one, so both must be "
+                f"in sorted order: levels={levels}"
             )
         self._check_gate()
 

@@ -380,7 +380,7 @@ def test_the_bad_rows_of_a_csv_keep_their_cells(tmp_path: Path) -> None:
         ("id,title\n", "the file holds no rows"),
         ("id,title\nx,y\n", "1 of 1 rows is invalid"),
         ("title\nx\n", "column 'id' or 'tconst' is missing"),
-        ("id,title,movie_id\n1,x,1\n", "'movie_id' is there twice (also as 'id')"),
+        ("id,title,movie_id\n1,x,1\n", "'movie_id' stands in the header twice (also as 'id')"),
         ('[{"id": 1}]', "one JSON array"),
         ("\xff\xfei\x00", "is missing"),
         (b"\xff\xfei\x00", "UTF-16"),

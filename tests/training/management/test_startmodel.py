@@ -338,7 +338,7 @@ def test_words_for_a_missing_value_do_not_make_numbers_categories(tmp_path: Path
     started = start("gaps", write_csv(tmp_path / "gaps.csv", rows), tmp_path)
     column = started.schema.by_name["extra"]
     assert (column.type, column.nullable, column.missing) == ("integer", True, tuple(sorted(words)))
-    assert "80 of 120 cells are blank or '#N/A', '-', '?', 'NA', …, which is read as missing" in started.said
+    assert "80 of 120 cells are blank or '#N/A', '-', '?', 'NA', …, which count as missing" in started.said
     assert_well_written(started.path)
     fitted = fit(started.declared, tmp_path / "gaps.csv", tmp_path)
     as_word, as_null = ask(fitted, {"extra": "NA", "size": 7}, {"extra": None, "size": 7}).values

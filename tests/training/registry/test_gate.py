@@ -42,7 +42,7 @@ def test_scikit_learn_passes_and_says_so_unless_a_compiled_engine_is_asked_for()
     assert "scikit-learn itself serves it" in allowed.message
     refused = gating.engine_check(Gate(engine="onnx"), differs)
     assert (refused.passed, refused.value) == (False, 0.3)
-    assert "asks for the engine onnx" in refused.message
+    assert "requires the engine onnx" in refused.message
 
 
 @pytest.mark.parametrize(("median", "passed"), [(9.9, True), (10.0, True), (10.1, False)])

@@ -30,7 +30,7 @@ def test_startmodel_says_of_which_classes_the_metrics_do_not_speak(db: None, tmp
     said = start("grades", file, tmp_path, "--target", "grade").said
     assert "WARNING: the hold-out holds fewer than 5 rows of one00 (" in said
     assert "and 7 more: the metrics say next to nothing about these classes" in said
-    assert "are in the hold-out: the model cannot answer so" in said
+    assert "are in the hold-out: the model cannot predict this" in said
     assert "low (" not in said
 
 

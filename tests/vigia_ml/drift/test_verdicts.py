@@ -265,7 +265,7 @@ def test_the_reason_names_a_profile_older_than_bins_of_single_values() -> None:
     assert dict(zip(result.bins["labels"], result.bins["window"], strict=True))["200 to <404"] == 100
     assert (result.unseen, result.outside) == (None, 0.0)
     again = review(profile, counted(profile, {"x": np.repeat([200.0, 404.0], 50)}), WATCH)
-    assert "from before" not in again.reason
+    assert "older than bins" not in again.reason
 
 
 def test_missing_values_and_levels_that_training_never_saw_are_shares_of_the_rows() -> None:

@@ -345,7 +345,7 @@ def test_any_error_of_the_compiler_is_a_reason() -> None:
 def test_columns_with_more_levels_than_stored_are_not_compiled() -> None:
     many = pd.Series([f"level {place}" for place in range(fitting.LEVELS_REMEMBERED + 5)], dtype=object)
     columns = learned(Column("town", "category"), many)
-    with pytest.raises(NotConvertible, match="town holds more levels than are remembered"):
+    with pytest.raises(NotConvertible, match="town has more levels than a version stores"):
         compile_pipeline(Ridge(), columns, "regression")
 
 
