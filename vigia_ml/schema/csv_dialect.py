@@ -227,7 +227,7 @@ class Table:
         while line := self._text.readline(LONGEST_LINE + 1 - self._read_characters):
             self._read_characters += len(line)
             if self._read_characters > LONGEST_LINE:
-                message = f"a line must have at most {LONGEST_LINE:,} characters; check for a missing quotation mark"
+                message = f"a line must have at most {LONGEST_LINE:,} characters; check its quotation marks"
                 raise _unreadable("too_long", message, self._row_begins)
             if passed_over:
                 passed_over -= 1
