@@ -62,7 +62,7 @@ def test_a_calibrated_classifiers_metrics_are_known_before_the_outcomes(mean: fl
     assert set(result.metrics) == set(result.holdout) == set(evaluation_names())
     for name in ("accuracy", "precision", "recall", "f1"):
         assert result.metrics[name] == pytest.approx(truth[name], abs=0.015), name
-    # Bins blur what happens inside them, most where they are wide; so the hold-out is given the same way.
+    # Bins blur changes within them, most where they are wide; so the hold-out goes through the same bins.
     for name in ("brier", "log_loss", "roc_auc"):
         assert result.metrics[name] == pytest.approx(truth[name], abs=0.02), name
 
@@ -194,7 +194,7 @@ def test_errors_are_weighted_by_hand() -> None:
     predicted = np.array([1.0] * 30 + [2.0] * 30)
     held = Answers("regression", predicted + np.array([1.0] * 30 + [3.0] * 30), predicted=predicted)
     profile = Profile((), of_answers(held))
-    window = counted(profile, PREDICTION, np.array([1.0, 2.0, 2.0, 9.0]))  # 9 has the errors of its neighbour
+    window = counted(profile, PREDICTION, np.array([1.0, 2.0, 2.0, 9.0]))  # 9 takes its neighbour's errors
     result = expected("regression", profile, window)
     assert result.metrics == pytest.approx({"mae": (1 + 3 * 3) / 4, "rmse": ((1 + 3 * 9) / 4) ** 0.5})
     assert result.holdout == pytest.approx({"mae": 2, "rmse": 5**0.5})

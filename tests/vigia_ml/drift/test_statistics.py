@@ -122,7 +122,7 @@ def test_the_known_jensen_shannon_distances() -> None:
 
 
 def test_the_published_chi_square_assumes_a_reference_without_noise() -> None:
-    # Pearson's test of fit takes one side as exact; a sample ten million times as large is as good as that.
+    # Pearson's test of fit treats one side as exact; a sample ten million times as large equals that.
     assert statistics.chi_square_p_value(A * 10_000_000, B) == pytest.approx(0.67309, abs=5e-6)
     assert statistics.chi_square_p_value(A, B) == pytest.approx(0.89853, abs=5e-6)
 
@@ -132,7 +132,7 @@ def test_the_published_chi_square_assumes_a_reference_without_noise() -> None:
 def test_distances_of_single_values_equal_scipys(before: list[int], after: list[int]) -> None:
     places = np.arange(-8, 9)
     reference, window = (np.array([side.count(place) for place in places]) for side in (before, after))
-    with np.errstate(divide="ignore"):  # of scipy's p-value for equal samples
+    with np.errstate(divide="ignore"):  # scipy's p-value for equal samples divides by zero
         expected = stats.ks_2samp(before, after, method="asymp").statistic
     assert statistics.kolmogorov_smirnov(reference, window) == pytest.approx(expected)
     result = statistics.wasserstein(

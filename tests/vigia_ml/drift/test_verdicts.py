@@ -366,7 +366,7 @@ def test_the_expected_columns_of_bikes_drift_from_the_first_quarter_to_the_last(
     assert {result[name] for name in ("yr", "season", "mnth", "temp", "atemp")} == {"drift"}
     assert {result[name] for name in ("hr", "holiday", "weekday", "workingday")} == {"stable"}
     assert result["weathersit"] == "notice"
-    page = simulation.PAGE.read_text(encoding="utf-8").split("## See it")[0]  # there it is the sample
+    page = simulation.PAGE.read_text(encoding="utf-8").split("## See it")[0]  # that section shows the sample
     shown = re.findall(r"\| (\w+) \| ([\d.]+) \| `(\w+)` ", page)
     assert {name: verdict for name, _, verdict in shown} == result
     for name, psi, _ in shown:

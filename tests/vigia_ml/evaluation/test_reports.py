@@ -34,7 +34,7 @@ def multiclass(rows: int = 200) -> Answers:
 
 def regression(rows: int = 150) -> Answers:
     rng = np.random.default_rng(8)
-    truth = 1e6 + 1e3 * rng.normal(size=rows)  # far from zero: digits must not be lost
+    truth = 1e6 + 1e3 * rng.normal(size=rows)  # far from zero, where sums lose digits
     truth[:2] = 0.0
     return Answers("regression", truth, predicted=truth + 300 * rng.normal(size=rows))
 

@@ -154,7 +154,7 @@ def test_every_row_gets_a_prediction_also_a_blank_one() -> None:
         (["1", "0", "yes"], ["0", "1", "yes"], True),
         (["p", "x", "s"], ["p", "x", "s"], True),
         (["country", "2010", "2011"], ["Spain", "4.9", "3.0"], False),
-        (["0", "1", "2"], ["4.9", "3.0", "1.5"], False),  # what pandas calls columns without a name
+        (["0", "1", "2"], ["4.9", "3.0", "1.5"], False),  # pandas' names for columns without a name
         (["a", "b", "c"], ["1", "2", "b"], False),
         (["a", "b"], ["NA", "NA"], False),
     ],

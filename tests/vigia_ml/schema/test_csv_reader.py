@@ -116,7 +116,7 @@ def test_every_bad_cell_has_its_line_column_and_value() -> None:
         (6, 2, None, "wrong_cell_count", None),
     }
     assert batch.columns["price"] == [1.0, 3.0]
-    assert batch.lines == [3, 7], "a row in two lines counts to the line it ends on"
+    assert batch.lines == [3, 7], "a row over two lines has the number of its last line"
     assert [line for line, _, _ in batch.refused] == [4, 6]
 
 

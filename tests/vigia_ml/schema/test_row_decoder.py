@@ -79,7 +79,7 @@ def agree(schema: DatasetSchema, body: bytes, compiled: CompiledSchema | None = 
     if rows is None:
         return False
     instances = slowly(schema, body)
-    assert instances is not None, f"accepted what the schema refuses: {body!r}"
+    assert instances is not None, f"accepted a body that the schema rejects: {body!r}"
     assert rows.keys == [instance.key for instance in instances]
     for row, instance in zip(rows.values, instances, strict=True):
         assert all(map(same, row, instance.values.values())), (row, instance.values)
@@ -207,7 +207,7 @@ GAPS = DatasetSchema(
         (('"NA"', '"?"', '"-"', '"None"'), True),
         (('"na"', "2.0", '"no"', '"y"'), True),
         (("null", "null", "null", "null"), True),
-        (("-999", "2", "true", '"x"'), False),  # below the bound: the slow way reads it
+        (("-999", "2", "true", '"x"'), False),  # below the bound: `DatasetSchema.read` reads it
         (('"x"', "2", "true", '"x"'), False),
         (("1", '"NA"', "true", '"x"'), False),
         (("1", "2", "true", '"none"'), False),
@@ -290,7 +290,7 @@ def test_another_spelling_is_compiled_at_its_second_use() -> None:
     body = json.dumps(row).encode()
     assert compiled.decode(body, MANY) is None
     compiled.learn(row)
-    assert compiled.decode(body, MANY) is None, "once may be chance"
+    assert compiled.decode(body, MANY) is None, "the first use compiles no decoder"
     compiled.learn(row)
     assert agree(SMALL, body, compiled)
     rows = compiled.decode(body, MANY)

@@ -70,7 +70,7 @@ def test_a_whole_number_in_text_is_exact_or_rejected(near: int, sign: int, end: 
         assert code(column, float(number) if end else number) == "out_of_bounds"
     else:
         assert column.from_text(f"{number}{end}") == column.from_json(number) == number
-        if near == 0:  # as a double it may have been written as 2^53 + 1
+        if near == 0:  # the double 2^53 may come from the text 2^53 + 1
             assert code(column, float(number)) == "out_of_bounds"
 
 
@@ -141,7 +141,7 @@ def test_a_schema_survives_json_and_its_hash_covers_validity_alone() -> None:
     again = DatasetSchema.from_json(json.loads(json.dumps(learned.to_json())))
     assert again == learned
     assert again.by_name["x"].seen == Seen(-1, 1)
-    assert again.sha256 == SCHEMA.sha256, "what training saw does not change what is valid"
+    assert again.sha256 == SCHEMA.sha256, "the training data's ranges do not change validity"
     stricter = DatasetSchema(SCHEMA.columns[:1], SCHEMA.target)
     assert stricter.sha256 != SCHEMA.sha256
 
