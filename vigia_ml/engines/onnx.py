@@ -92,7 +92,7 @@ def _trim_heap() -> None:
 
 
 def _options() -> onnxruntime.SessionOptions:
-    """Returns options for one thread per request: the web server already runs one process per core."""
+    """Returns options for one thread per request: the web server already runs as many as there are cores."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

@@ -118,7 +118,7 @@ class Column:
         return self.type in ("number", "integer")
 
     def canonical_text(self, text: str) -> str:
-        """`text` after the declared normalisation."""
+        """Returns `text` after the declared normalisation."""
         text = text.strip() if text.isascii() else unicodedata.normalize("NFC", text.strip())
         if self.normalise == "strip":
             return text

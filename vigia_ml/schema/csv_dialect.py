@@ -222,7 +222,7 @@ class Table:
         raise _unreadable("empty_file", "the CSV is empty: a header line is needed")
 
     def _lines(self) -> Iterator[str]:
-        """Yields the file's lines from the header on. Raises `Unreadable` at a row that is too long."""
+        """Yields the file's lines from the header on. Raises `Unreadable` for a row that is too long."""
         passed_over = self._above
         while line := self._text.readline(LONGEST_LINE + 1 - self._read_characters):
             self._read_characters += len(line)
