@@ -67,7 +67,7 @@ def test_the_dialect_of_a_file_does_not_change_its_rows(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             "size,kind,price\n1,ñ,2\n".encode("cp1252"),

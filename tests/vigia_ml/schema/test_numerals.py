@@ -12,7 +12,7 @@ EUROPEAN, AMERICAN = NumberFormat(",", "."), NumberFormat(".", ",")
 
 
 @pytest.mark.parametrize(
-    ("columns", "delimiter", "found"),
+    ("columns", "delimiter", "numbers"),
     [
         ([["1.234,50", "950"], ["1,5"]], ";", EUROPEAN),
         ([["1.234.567", "950"], ["3,5"]], ";", EUROPEAN),

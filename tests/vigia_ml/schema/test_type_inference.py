@@ -179,7 +179,7 @@ def test_plain_names_and_keywords_stay_and_others_get_a_clean_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "cells", "why"),
+    ("name", "cells", "reason"),
     [
         ("n", [str(i) for i in range(7, 47)], "a counter"),
         ("customer_id", [str((i * 1237) % 4001 + 5) for i in range(40)], "an identifier"),
@@ -284,7 +284,7 @@ def test_few_whole_numbers_are_ambiguous_and_the_user_decides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cells", "asked", "said"),
+    ("cells", "requested", "message"),
     [
         (["a", "b", "c"] * 40, "binary", "two values"),
         (["a", "b"] * 40, "regression", "needs a target of numbers"),
@@ -316,7 +316,7 @@ def test_the_dialect_of_a_file_is_recognised(text: str, described: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "empty"),
         ("a\n1\n", "only one column"),
