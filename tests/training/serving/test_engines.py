@@ -149,7 +149,7 @@ def test_a_text_that_is_missing_is_said_and_not_guessed() -> None:
     version = train_sample("cars", rows=400)
     engine = artifacts.load(version)
     assert isinstance(engine, MatrixEngine)
-    with pytest.raises(ValueError, match="reads 1 text columns, 0 are given"):
+    with pytest.raises(ValueError, match="reads 1 text columns, not 0"):
         engine.score(matrix.encode(version.dataset_schema, [version.dataset_schema.example]))
 
 
