@@ -1,14 +1,15 @@
-"""Vigía's library: what a model is, from the columns of its CSV to a compiled engine. No Django here.
+"""Vigía's library: everything about a model, from the columns of its CSV to a compiled engine. No Django
+here.
 
     from vigia_ml import Column, DatasetSchema, ModelDeclaration
 
-Names are imported when they are first asked for, so that a process which validates rows does not import
+The package imports names at their first use, so that a process that only validates rows does not import
 scikit-learn.
 
-ONNX Runtime reports home from the moment its library is loaded: it writes a device id below `~/.cache` and
-looks for its server. It reads the switch against that while it is loaded, so the switch stands here, in the
-package that every process of the service (and a notebook) imports before it can import ONNX Runtime. Child
-processes inherit it.
+ONNX Runtime sends telemetry as soon as its library is loaded: it writes a device id below `~/.cache` and
+looks for its server. It reads the switch for telemetry while it loads. So this package sets the switch: every
+process of the service (and a notebook) imports the package before ONNX Runtime. Child processes inherit the
+switch.
 """
 
 from __future__ import annotations

@@ -1,22 +1,18 @@
-"""The bins that a drift review counts a column's cells in. No Django here.
+"""The bins in which drift reviews count a column's cells. No Django here.
 
-Bins are numbered so that PostgreSQL finds a cell's bin as numpy does.
+PostgreSQL and numpy compute the same bin numbers.
 
 - Ascending edges cut the numbers into intervals: interval k holds the numbers with k edges at or below them
-  (`numpy.searchsorted(edges, x, side="right")`, SQL's ``width_bucket``). Interval 0 lies below the training
-  range, the last one above it.
-- A heavy value (more training rows than an equally filled bin has by chance) has an interval that holds
-  nothing else, from the value to the next double; quantiles divide the other rows. With few different values
-  each has one.
-- An interval of the training range that holds no training row is a gap. The gaps share the bin ``unseen``.
-  Where all bins are single values, numbers outside the training range are unseen as well.
-- A text is counted by its length in characters, in the same way.
-- A level has a bin of its own, the most frequent `LEVELS` of them; the others that training saw share one,
-  and what training did not see falls into ``unseen``.
-- The last bin of every column holds what is missing.
+(`numpy.searchsorted(edges, x, side="right")`, SQL's ``width_bucket``). Interval 0 lies below the training
+range, the last one above it. - A heavy value (more training rows than an equally filled bin has by chance)
+has an interval of its own, from the value to the next double; quantiles divide the other rows. If there are
+few different values, each has one. - An interval of the training range that holds no training row is a gap.
+The gaps share the bin ``unseen``. Where all bins are single values, numbers outside the training range are
+unseen as well. - A text is counted by its length in characters, in the same way. - Each of the most frequent
+`LEVELS` levels has a bin of its own; the other levels of the training data share one bin, and levels that
+training did not see fall into ``unseen``. - The last bin of every column holds missing values.
 
-Profiles that were stored before single values had bins (`Bins.gaps` is None) are read as they were made: each
-interval is a bin.
+In profiles older than bins of single values (`Bins.gaps` is None) each interval is a bin.
 """
 
 from __future__ import annotations
@@ -34,23 +30,24 @@ Whole = npt.NDArray[np.int64]
 Kind = Literal["number", "length", "level"]
 
 TENTHS: Final = 10
-"""Bins of a number, of about equally many training rows each."""
+"""Bins of a number, with about equally many training rows each."""
 EXACT: Final = 12
-"""A number that takes no more different values than this has a bin for each."""
+"""Most different values of a number that has a bin for each value."""
 LEVELS: Final = 50
 SLACK: Final = 1e-9
-"""Answers this close, as a share of the largest one, are the same: engines add terms in another order."""
+"""Answers that differ by at most this share of the largest one are equal: engines add terms in another
+order."""
 DEVIATIONS: Final = 2.0
-"""A heavy value's rows exceed those of an equally filled bin by more standard deviations than this."""
+"""Standard deviations by which a heavy value's rows exceed those of an equally filled bin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bins:
     """The bins of one column.
 
-    edges : ascending, of a number or a length. gaps : intervals whose numbers are unseen; None of a profile
-        that was stored before there were any.
-    slack : numbers this far from a value count as the value (answers: engines differ in the last digits).
+    edges : ascending edges of a number or a length. gaps : intervals whose numbers are unseen; None in
+        profiles older than gaps.
+    slack : numbers this far from a value count as the value (for answers: engines differ in the last digits).
     levels : level -> bin. named : the levels with a bin of their own, in the order of their bins.
     """
 
@@ -63,7 +60,7 @@ class Bins:
 
     @property
     def size(self) -> int:
-        """Number of bins, that of missing values included."""
+        """Number of bins, including the bin of missing values."""
         return len(self.named) + 3 if self.kind == "level" else self._own + bool(self.gaps) + 1
 
     @property
@@ -72,12 +69,12 @@ class Bins:
 
     @property
     def unseen(self) -> int | None:
-        """The bin of levels or numbers that training did not see, where there is one."""
+        """The bin of levels or numbers that training did not see, or None."""
         return self.size - 2 if self.kind == "level" or self.gaps else None
 
     @property
     def outside(self) -> tuple[int, ...]:
-        """The bins of numbers or lengths outside the training range; none where those are unseen."""
+        """The bins of numbers or lengths outside the training range; empty where these are unseen."""
         if self.kind == "level" or self.exact:
             return ()
         return (0, self._own - 1) if self.edges else (0,)
@@ -89,7 +86,7 @@ class Bins:
 
     @property
     def in_old_meaning(self) -> bool:
-        """Whether the bins are those of a profile stored before single values had bins of their own."""
+        """Whether the bins belong to a profile older than bins of single values."""
         return self.kind != "level" and self.gaps is None
 
     @property
@@ -106,7 +103,7 @@ class Bins:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """For people, of every bin."""
+        """Labels of all bins, for people."""
         if self.kind == "level":
             return (*self.named, "other levels", "unseen", "missing")
         gaps = self.gaps or ()
@@ -114,18 +111,18 @@ class Bins:
         return (*own, *(["unseen"] if gaps else []), "missing")
 
     def of_numbers(self, numbers: Floats) -> Whole:
-        """The bin of each number (n,); NaN is missing."""
+        """Returns the bin of each number (n,); NaN is missing."""
         intervals = np.searchsorted(np.asarray(self.edges), numbers, side="right")
         return np.where(np.isnan(numbers), self.missing, np.asarray(self.places, dtype=np.int64)[intervals])
 
     def of_levels(self, levels: Sequence[str | None]) -> Whole:
-        """The bin of each level (n,); None is missing."""
+        """Returns the bin of each level (n,); None is missing."""
         unseen = self.size - 2
         places = [self.missing if level is None else self.levels.get(level, unseen) for level in levels]
         return np.array(places, dtype=np.int64)
 
     def ascending(self, unseen_mean: float) -> list[int]:
-        """The bins of numbers in ascending order; unseen numbers are taken to lie at their mean."""
+        """Returns the bins of numbers in ascending order; unseen numbers count as lying at their mean."""
         own = list(range(self._own))
         if self.unseen is None:
             return own
@@ -134,19 +131,19 @@ class Bins:
         return [*own[:before], self.unseen, *own[before:]]
 
     def is_single(self, interval: int) -> bool:
-        """Whether an interval within the training range holds one value and no other."""
+        """Returns whether an interval within the training range holds a single value."""
         low, high = self.edges[interval - 1 : interval + 1]
         return high <= max(math.nextafter(low, math.inf), low + 6 * self.slack)
 
     def to_json(self) -> dict[str, Any]:
-        """`places` and `missing` are for PostgreSQL."""
+        """Returns the bins as JSON; PostgreSQL reads `places` and `missing`."""
         if self.kind == "level":
             return {"kind": self.kind, "levels": dict(self.levels), "named": list(self.named)}
-        found: dict[str, Any] = {"kind": self.kind, "edges": list(self.edges)}
+        data: dict[str, Any] = {"kind": self.kind, "edges": list(self.edges)}
         if self.gaps is None:
-            return found
+            return data
         counted = {"places": list(self.places), "missing": self.missing}
-        return found | {"gaps": list(self.gaps), "slack": self.slack} | counted
+        return data | {"gaps": list(self.gaps), "slack": self.slack} | counted
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Bins:
@@ -176,7 +173,7 @@ class Bins:
         return [*labels, f"above {words[-1]}"]
 
     def _edge_words(self, singles: Sequence[bool]) -> list[str]:
-        """Each edge as people know it: the number, the single value that it bounds, the maximum."""
+        """Returns each edge for people: the number, the single value that it bounds, or the maximum."""
         numbers = [edge + self.slack for edge in self.edges]
         numbers[-1] = self.edges[-1] - self.slack if self.slack else math.nextafter(self.edges[-1], -math.inf)
         for at, single in enumerate(singles):
@@ -184,7 +181,7 @@ class Bins:
                 low, high = self.edges[at - 1 : at + 1]
                 numbers[at - 1] = numbers[at] = (low + high) / 2 if self.slack else low
         different = sorted(set(numbers))
-        words = dict(zip(different, _told_apart(different), strict=True))
+        words = dict(zip(different, _distinct_words(different), strict=True))
         return [words[number] for number in numbers]
 
 
@@ -194,11 +191,11 @@ class Bins:
 def quantile_edges(
     numbers: Floats, bins: int = TENTHS, extra: Sequence[float] = (), slack: float = 0.0
 ) -> tuple[float, ...]:
-    """Edges of single values and of about equally filled bins between them.
+    """Returns the edges of single values and of about equally filled bins between them.
 
     Parameters
     ----------
-    numbers : (n,), NaN is left out. extra : edges that have to be among them, where they lie in the range.
+    numbers : (n,), NaN is left out. extra : required edges, where they lie in the range.
     slack : numbers this far apart are one value.
 
     Returns
@@ -210,12 +207,12 @@ def quantile_edges(
         return ()
     firsts, lasts, rows = _values(finite, slack)
     lows, highs = firsts - slack, lasts + slack if slack else np.nextafter(lasts, math.inf)
-    wanted = [edge for edge in extra if lows[0] < edge < highs[-1]]
-    for edge in wanted:  # a decision's threshold divides; slack must not reach across it
+    required = [edge for edge in extra if lows[0] < edge < highs[-1]]
+    for edge in required:  # a decision's threshold divides; slack must not reach across it
         lows = np.where((lows < edge) & (edge <= firsts), edge, lows)
         highs = np.where((lasts < edge) & (edge < highs), edge, highs)
     single = _singles(rows, bins)
-    fixed = np.unique([lows[0], highs[-1], *lows[single], *highs[single], *wanted])
+    fixed = np.unique([lows[0], highs[-1], *lows[single], *highs[single], *required])
     if single.all():
         return tuple(fixed.tolist())
     if len(rows) <= EXACT:
@@ -223,12 +220,12 @@ def quantile_edges(
     else:
         rest = np.repeat(firsts[~single], rows[~single])
         cuts = np.quantile(rest, np.linspace(0.0, 1.0, bins - int(single.sum()) + 1)[1:-1]) - slack
-    cuts = cuts[[min((abs(cut - edge) for edge in wanted), default=math.inf) > 2 * slack for cut in cuts]]
+    cuts = cuts[[min((abs(cut - edge) for edge in required), default=math.inf) > 2 * slack for cut in cuts]]
     return _without_empty(np.unique([*fixed, *cuts]), fixed, firsts)
 
 
 def _values(finite: Floats, slack: float) -> tuple[Floats, Floats, Whole]:
-    """The different values: the smallest and largest number of each (k,), and their rows (k,)."""
+    """Returns the smallest and the largest number of each different value (k,), and the value's rows (k,)."""
     values, rows = np.unique(finite + 0.0, return_counts=True)  # -0.0 is 0.0
     if not slack or not (np.diff(values) <= 2 * slack).any():
         return values, values, rows
@@ -241,10 +238,10 @@ def _values(finite: Floats, slack: float) -> tuple[Floats, Floats, Whole]:
 
 
 def _singles(rows: Whole, bins: int) -> npt.NDArray[np.bool_]:
-    """Which values have a bin of their own: (k,) of their rows (k,).
+    """Returns whether each value has a bin of its own, (k,), from its rows (k,).
 
-    All of few values, unless most of them occur once: then the next row has another one. Else the heavy
-    values, again and again, since without their rows the bins of the others hold fewer.
+    If there are few values, each has one, unless most values occur once, because the next row then has a new
+    value. Else heavy values have one; the search repeats, because without their rows other bins hold fewer.
     """
     if len(rows) <= EXACT and 2 * int((rows == 1).sum()) <= len(rows):
         return np.ones(len(rows), dtype=bool)
@@ -258,7 +255,7 @@ def _singles(rows: Whole, bins: int) -> npt.NDArray[np.bool_]:
 
 
 def _without_empty(edges: Floats, fixed: Floats, values: Floats) -> tuple[float, ...]:
-    """The edges without quantiles at intervals in which no value lies; ties make such quantiles."""
+    """Removes quantile edges of intervals without a value, which ties cause."""
     filled = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1) > 0
     is_cut = [*~np.isin(edges, fixed), False]
     kept = [
@@ -272,16 +269,16 @@ def _without_empty(edges: Floats, fixed: Floats, values: Floats) -> tuple[float,
 # -- words ---------------------------------------------------------------------------------------------
 
 
-def _told_apart(numbers: Sequence[float]) -> list[str]:
-    """Different numbers in as few digits as tell them apart."""
+def _distinct_words(numbers: Sequence[float]) -> list[str]:
+    """Returns the numbers as texts with the fewest digits that keep them different."""
     for digits in range(4, 17):
-        words = [_said(number, digits) for number in numbers]
+        words = [_word(number, digits) for number in numbers]
         if len(set(words)) == len(numbers):
             return words
     return [repr(number) for number in numbers]
 
 
-def _said(number: float, digits: int) -> str:
+def _word(number: float, digits: int) -> str:
     if number == round(number) and abs(number) < 1e15:
         return f"{number:,.0f}"
     if abs(number) >= 10_000:

@@ -1,4 +1,4 @@
-"""What one file in `training/catalogue/` declares. No Django here."""
+"""The declaration of a model, made by one file in `training/catalogue/`. No Django here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vigia_ml.schema import DatasetSchema
 Task = Literal["binary", "multiclass", "regression"]
 Policy = Literal["manual", "if_better", "always"]
 Space = Mapping[str, Any]
-"""Name of a parameter of the pipeline -> list of values, or a scipy distribution."""
+"""Name of a pipeline parameter -> list of values, or a scipy distribution."""
 
 CLASSIFICATION_METRICS: Final = ("roc_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier")
 REGRESSION_METRICS: Final = ("rmse", "mae", "r2", "mape")
@@ -20,20 +20,21 @@ SMALLER_IS_BETTER: Final = frozenset({"log_loss", "brier", "rmse", "mae", "mape"
 
 @dataclass(frozen=True)
 class Gate:
-    """What a candidate must reach before the policy may activate it.
+    """Conditions that a candidate must meet before the policy may activate it.
 
     Parameters
     ----------
-    minimum : metric -> value the candidate must at least reach (at most, for errors such as rmse).
-    max_regression : how much worse than the active version, on the same hold-out, the primary metric
-        may be, as a share of the active version's value (0.02 = two per cent).
-    engine : ``"onnx"`` when a version that scikit-learn has to serve must not pass; empty: any engine may.
-        A compiled engine always has to give scikit-learn's answers.
-    max_latency_ms : what one row may take the engine that serves it, the median in milliseconds.
-    slices : column -> how much worse than the active version each of its levels may be, on the same rows
-        of the hold-out, as a share of the active version's value. Categories and booleans alone.
-    slice_metric : by which metric; empty: the primary one.
-    slice_rows : a level with fewer hold-out rows, or hardly any of a second class, is not judged.
+    minimum : metric -> least accepted value (largest, for errors such as rmse).
+    max_regression : accepted loss of the primary metric against the active version on the same hold-out,
+        as a share of the active version's value (0.02 = two per cent).
+    engine : ``"onnx"`` rejects versions that only scikit-learn can serve; empty: any engine passes.
+        A compiled engine must always give scikit-learn's answers.
+    max_latency_ms : largest accepted median latency of the serving engine for one row, in milliseconds.
+    slices : column -> accepted loss of each of its levels against the active version on the same hold-out
+        rows, as a share of the active version's value. Only categories and booleans.
+    slice_metric : metric of the slices; empty: the primary metric.
+    slice_rows : least hold-out rows of a judged level; a level with too few rows of a second class is not
+        judged either.
     """
 
     minimum: Mapping[str, float] = field(default_factory=dict)
@@ -47,20 +48,20 @@ class Gate:
 
 @dataclass(frozen=True)
 class MonitoringConfig:
-    """What a drift review calls drift.
+    """Thresholds of drift reviews and of realised quality.
 
     Parameters
     ----------
-    significance : what share of the columns called significant may be so by chance (the false discovery
-        rate of Benjamini and Hochberg).
-    psi : adjusted population stability index from which a significant change is large enough to be drift.
-    minimum_rows : of a window; with fewer nothing is said.
-    share : of the importance of all columns: so much of it must have drifted for the model to drift. Where
-        importances are not known, one column is enough.
-    quality_fall : by what share of its value on the hold-out the watched metric has to be worse for the
-        quality to count as fallen, its interval lying on that side altogether. Watched is the primary one;
-        of more than two classes outcomes say no roc_auc, log_loss or brier, and accuracy is watched instead.
-    minimum_outcomes : with fewer no metric is given.
+    significance : accepted share of false positives among significant columns (the false discovery rate of
+        Benjamini and Hochberg).
+    psi : adjusted population stability index from which a significant change counts as drift.
+    minimum_rows : least rows of a window for a verdict.
+    share : share of the importance of all columns that must drift for the model to drift. Where importances
+        are unknown, one column is enough.
+    quality_fall : share of its hold-out value by which the watched metric must be worse to count as fallen,
+        with its whole interval on that side. The watched metric is the primary one; for more than two classes
+        outcomes give no roc_auc, log_loss or brier, and accuracy replaces these.
+    minimum_outcomes : least outcomes for a metric.
     """
 
     significance: float = 0.05
@@ -73,33 +74,32 @@ class MonitoringConfig:
 
 @dataclass(frozen=True)
 class ModelDeclaration:
-    """One registered model: everything else is derived from this.
+    """One registered model, from which everything else is derived.
 
     Parameters
     ----------
-    name : as it stands in URLs: lower-case letters, digits, ``_``.
+    name : name in URLs: lower-case letters, digits, ``_``.
     title, description : for people.
-    task : ``binary`` (boolean target, or a category of two levels in sorted order, as scikit-learn has its
-        classes: the second is the positive one, whose probability is answered), ``multiclass`` (category
+    task : ``binary`` (boolean target, or a category of two levels in sorted order, as in scikit-learn's
+        classes: the second is the positive one, whose probability is predicted), ``multiclass`` (category
         target) or ``regression``.
     schema : the columns of the training CSV.
     build : seed -> unfitted scikit-learn estimator that takes a frame of `schema.names` (see
-        `vigia_ml.fitting.frames`) and, for regression, answers in the target's unit.
-    primary_metric : what "better" means.
+        `vigia_ml.fitting.frames`) and, for regression, predicts in the target's unit.
+    primary_metric : metric that compares versions.
     gate : see `Gate`.
-    policy : who decides about activation at first; later the registered model's row does.
-    threshold : probability from which a binary answer is true.
-    drop_duplicates : train on distinct rows only. Repeated rows say how often something happens, so they
-        stay unless a file lists the same thing twice.
+    policy : first activation policy; the registered model's row keeps it and may change it.
+    threshold : probability from which a binary prediction is true.
+    drop_duplicates : whether to train on distinct rows only. Repeated rows show how often something happens,
+        so they stay unless a file lists the same thing twice.
     holdout : share of the rows kept out of training for the metrics.
-    by_row_from : how often a feature row must occur for its copies to be divided between training part and
-        hold-out; 1 divides all rows one by one, None keeps equal feature rows on one side. ``auto`` is
+    by_row_from : number of copies from which a feature row is divided between training part and hold-out;
+        1 divides all rows one by one, None keeps equal feature rows on one side. ``auto`` is
         `vigia_ml.evaluation.metrics.by_row_from`.
-    seed : of the split and of the estimator.
+    seed : seed of the split and of the estimator.
     watch : see `MonitoringConfig`.
-    search : the space a search for hyper-parameters draws from (see
-        `vigia_ml.fitting.hyperparameter_search`), or a function that returns it, so that scipy is imported
-        when a search begins; None: no search.
+    search : space of the hyper-parameter search (see `vigia_ml.fitting.hyperparameter_search`), or a function
+        that returns it, so that scipy is imported only when a search begins; None: no search.
     """
 
     name: str
@@ -121,7 +121,10 @@ class ModelDeclaration:
 
     def __post_init__(self) -> None:
         if self.primary_metric not in self.metrics:
-            raise ValueError(f"{self.name}: {self.primary_metric!r} is none of {', '.join(self.metrics)}")
+            raise ValueError(
+                f"{self.name}: {self.primary_metric!r} is not a metric of the task; accepted: "
+                f"{', '.join(self.metrics)}"
+            )
         kind = self.schema.target.type
         fits = {
             "binary": kind == "boolean" or len(self.schema.target.levels) == 2,
@@ -133,25 +136,30 @@ class ModelDeclaration:
         levels = tuple(sorted(self.schema.target.levels))
         if self.task == "binary" and self.schema.target.levels != levels:
             raise ValueError(
-                f"{self.name}: the second level of a binary target is the positive one, and both have to "
-                f"stand in sorted order: levels={levels}"
+                f"{self.name}: the second level of a binary target is the positive one, so both must be "
+                f"in sorted order: levels={levels}"
             )
         self._check_gate()
 
     def _check_gate(self) -> None:
         for metric in (*self.gate.minimum, *filter(None, [self.gate.slice_metric])):
             if metric not in self.metrics:
-                raise ValueError(f"{self.name}: the gate asks for {metric!r}, which is not reported")
+                raise ValueError(
+                    f"{self.name}: the gate names {metric!r}, which is not a metric of the task; accepted: "
+                    f"{', '.join(self.metrics)}"
+                )
         for name in self.gate.slices:
             column = self.schema.by_name.get(name)
             if column is None or column.type not in ("category", "boolean"):
-                raise ValueError(f"{self.name}: {name!r} is no category or boolean to slice by")
+                raise ValueError(
+                    f"{self.name}: slices need a category or boolean column; {name!r} is neither"
+                )
 
     def space(self) -> Space:
-        """The space to search; empty without one."""
+        """Returns the search space; empty where none is declared."""
         return (self.search() if callable(self.search) else self.search) or {}
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics every version of this model reports."""
+        """Names of the metrics that every version of this model reports."""
         return REGRESSION_METRICS if self.task == "regression" else CLASSIFICATION_METRICS

@@ -1,4 +1,4 @@
-"""Errors of the library. They name no status code: a server maps them."""
+"""Errors of the library. They have no status code; a server maps them to one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class VigiaError(Exception):
-    """A refusal with a stable code for programs and a sentence for people."""
+    """An error with a stable code for programs and a sentence for people."""
 
     code = "error"
 
@@ -20,6 +20,6 @@ class VigiaError(Exception):
 
 
 class Malformed(VigiaError):
-    """The request cannot be read at all."""
+    """Raised when a request cannot be parsed."""
 
     code = "malformed"

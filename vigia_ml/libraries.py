@@ -1,9 +1,9 @@
-"""The libraries that training needs and that take long to import.
+"""The libraries of training that take long to import.
 
     python -m vigia_ml.libraries
 
-imports them in a process that does nothing else. Python compiles each module when it is first imported, so a
-new installation does that while its database is made.
+imports them in a process of its own. Python compiles a module at its first import, so a new installation
+compiles them while it creates its database.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Modules that stood elsewhere: artifacts and hashes of source from before the move name the old places.
+"""Moved modules: artifacts and source hashes from before the move have the old names.
 
 Standard library alone.
 """
@@ -15,9 +15,9 @@ MOVED: Final = {
         for name in ("cars", "encoding", "houses", "listings", "plain", "text")
     },
 }
-"""Old module -> new one. Modules of somebody's own beside these stay where they are."""
+"""Old module -> new module. Other modules, such as a user's own, keep their names."""
 
 
 def today(module: str) -> str:
-    """The name that a module has today."""
+    """Returns the current name of a module."""
     return MOVED.get(module, module)

@@ -1,6 +1,6 @@
-"""The reference profile: frozen bins of the training data, and the rows in each. No Django here.
+"""The reference profile: fixed bins of the training data, and the rows in each. No Django here.
 
-A drift review only counts: every logged cell falls into one bin of its column, see `vigia_ml.bins`.
+A drift review only counts: each logged cell falls into one bin of its column, see `vigia_ml.bins`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vigia_ml.bins import LEVELS, SLACK, TENTHS, Bins, Floats, Kind, Whole, quantile_edges
-from vigia_ml.evaluation.outputs import Answers, said
+from vigia_ml.evaluation.outputs import Answers, label_text
 from vigia_ml.schema import Column, DatasetSchema
 
 if TYPE_CHECKING:
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 Apart = Literal["", "missing", "unseen", "outside"]
 
 TWENTIETHS: Final = 20
-"""Bins of a probability: what is expected of the answers is read from them as well."""
+"""Bins of a probability; the expected quality is computed from them as well."""
 PREDICTION: Final = "_prediction"
 PROBABILITY: Final = "_probability"
-"""Names of the answers among the columns; a schema's own never begin with an underscore."""
+"""Names of the predictions among the columns; a schema's names never begin with an underscore."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnProfile:
     """One column of the training data, or the answers to the hold-out.
 
-    counts : rows in each bin (k,). sums : of the numbers in each bin (k,); of a level there are none.
-    deviation : standard deviation of the numbers, in the column's unit; None without any.
-    truth : of the answers, by bin (k,) each: ``hits``, the rows that were positive (of two classes) or
-        answered rightly (of more); of a regression ``absolute`` and ``squared``, sums of the errors.
+    counts : rows in each bin (k,). sums : sums of the numbers in each bin (k,); empty for levels.
+    deviation : standard deviation of the numbers, in the column's unit; None without numbers.
+    truth : for answers, by bin (k,): ``hits``, the rows that are positive (two classes) or rightly predicted
+        (more classes); for a regression ``absolute`` and ``squared``, sums of the errors.
     """
 
     name: str
@@ -53,7 +53,7 @@ class ColumnProfile:
 
     @property
     def lone(self) -> int:
-        """Bins of one row; of the levels that share a bin, the least number that a single row can hold."""
+        """Number of bins with one row, plus the least number of single-row levels in the shared bin."""
         own = self.counts[: self.bins.missing]
         if self.bins.kind != "level":
             return own.count(1)
@@ -62,18 +62,18 @@ class ColumnProfile:
 
     @property
     def apart(self) -> tuple[Apart, ...]:
-        """For each bin (k,): are its rows missing, unseen in training, outside the training range?"""
+        """Kind of each bin (k,): missing, unseen in training, outside the training range, or empty."""
         bins = self.bins
         if bins.kind == "level" or bins.in_old_meaning:
-            found: list[Apart] = [""] * bins.size
-        else:  # a bin without a training row, where answers have no bin that the gaps share
-            found = ["" if rows else "unseen" for rows in self.counts]
+            kinds: list[Apart] = [""] * bins.size
+        else:  # bins without training rows; answers have no bin for gaps
+            kinds = ["" if rows else "unseen" for rows in self.counts]
         for place in bins.outside:
-            found[place] = "outside"
+            kinds[place] = "outside"
         if bins.unseen is not None:
-            found[bins.unseen] = "unseen"
-        found[bins.missing] = "missing"
-        return tuple(found)
+            kinds[bins.unseen] = "unseen"
+        kinds[bins.missing] = "missing"
+        return tuple(kinds)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -100,15 +100,18 @@ class ColumnProfile:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """columns : in the order of the schema's, so in that of a logged row's cells. answers : `PREDICTION`, and
-    `PROBABILITY` of a classifier, as given to the hold-out."""
+    """Reference profile of a version.
+
+    columns : in the schema's order, which is that of a logged row's cells. answers : `PREDICTION`, and
+        `PROBABILITY` of a classifier, on the hold-out.
+    """
 
     columns: tuple[ColumnProfile, ...]
     answers: tuple[ColumnProfile, ...]
 
     @property
     def in_old_meaning(self) -> bool:
-        """Whether some bins are those of a profile stored before single values had bins of their own."""
+        """Whether some bins belong to a profile older than bins of single values."""
         return any(each.bins.in_old_meaning for each in (*self.columns, *self.answers))
 
     @property
@@ -129,22 +132,22 @@ class Profile:
         )
 
 
-# -- making one ----------------------------------------------------------------------------------------
+# -- computation ---------------------------------------------------------------------------------------
 
 
 def profile(schema: DatasetSchema, features: pd.DataFrame, answers: Answers) -> Profile:
-    """The profile of a version.
+    """Computes the profile of a version.
 
     Parameters
     ----------
-    features : (n, p) of the training part, see `vigia_ml.fitting.frames`. answers : to the hold-out.
+    features : training part (n, p), see `vigia_ml.fitting.frames`. answers : on the hold-out.
     """
     columns = tuple(of_column(column, features[column.name].to_numpy()) for column in schema.columns)
     return Profile(columns, of_answers(answers))
 
 
 def of_column(column: Column, values: npt.NDArray[Any]) -> ColumnProfile:
-    """One column of the training part, (n,), as `vigia_ml.fitting.frames` has it."""
+    """Computes the profile of one column of the training part, (n,), typed by `vigia_ml.fitting.frames`."""
     if column.type == "category":
         levels = [None if value is None else str(value) for value in values.tolist()]
         return _of_levels(column.name, levels, column.levels)
@@ -159,12 +162,12 @@ def of_column(column: Column, values: npt.NDArray[Any]) -> ColumnProfile:
 
 
 def of_answers(answers: Answers) -> tuple[ColumnProfile, ...]:
-    """The answers to a hold-out, and what was true of them."""
+    """Computes the profiles of the answers to a hold-out, with their truth."""
     if answers.probability is None:
         assert answers.predicted is not None
         errors = np.abs(answers.predicted - answers.truth.astype(np.float64))
-        found = _of_answer(PREDICTION, answers.predicted)
-        return (_with_truth(found, answers.predicted, {"absolute": errors, "squared": errors**2}),)
+        column = _of_answer(PREDICTION, answers.predicted)
+        return (_with_truth(column, answers.predicted, {"absolute": errors, "squared": errors**2}),)
     extra: tuple[float, ...] = ()
     if answers.task == "binary":
         probability = answers.probability[:, 1]
@@ -175,7 +178,7 @@ def of_answers(answers: Answers) -> tuple[ColumnProfile, ...]:
         probability = answers.probability.max(axis=1)
         actual, chosen = answers.places()
         hits = actual == chosen
-    names = [said(label) for label in answers.classes]
+    names = [label_text(label) for label in answers.classes]
     sure = _of_answer(PROBABILITY, probability, TWENTIETHS, extra)
     return (
         _of_levels(PREDICTION, [names[place] for place in chosen.tolist()], names),
@@ -184,7 +187,7 @@ def of_answers(answers: Answers) -> tuple[ColumnProfile, ...]:
 
 
 def _of_answer(name: str, numbers: Floats, bins: int = TENTHS, extra: Sequence[float] = ()) -> ColumnProfile:
-    """Gaps stay intervals of their own: expected metrics need the answers in order."""
+    """Computes an answer's profile; gaps stay bins, because expected metrics need answers in order."""
     slack = SLACK * float(np.abs(numbers[np.isfinite(numbers)]).max(initial=0.0))
     return _counted(name, Bins("number", quantile_edges(numbers, bins, extra, slack), (), slack), numbers)
 
@@ -212,7 +215,7 @@ def _counted(name: str, bins: Bins, numbers: Floats) -> ColumnProfile:
 
 
 def _of_levels(name: str, levels: Sequence[str | None], declared: Sequence[str]) -> ColumnProfile:
-    """`declared` levels have a bin whether or not a row has them, as far as there is room."""
+    """Computes the profile of levels; `declared` ones have bins even without rows, if there is room."""
     rows = Counter(level for level in levels if level is not None)
     order = sorted({*rows, *declared}, key=lambda level: (-rows[level], level))
     places = {level: min(place, LEVELS) for place, level in enumerate(order)}

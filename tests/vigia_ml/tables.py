@@ -1,4 +1,4 @@
-"""A small table with every type of column and every kind of hole, for the tests of engines."""
+"""A small table with every type of column and every kind of missing value, for the tests of engines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CATEGORIES = ["colour", "town"]
 
 
 def features() -> pd.DataFrame:
-    """Features (300, 6) as `vigia_ml.fitting.frames` makes them."""
+    """Returns features (300, 6) as from `vigia_ml.fitting.frames`."""
     rng = np.random.default_rng(7)
     hole = rng.random((ROWS, 4)) < 0.1
 
@@ -37,7 +37,7 @@ def features() -> pd.DataFrame:
 
 
 def schema() -> DatasetSchema:
-    """As a training run learns it: `colour` has declared levels, `town` those of the data."""
+    """Returns the schema after a training run: `colour` has declared levels, `town` those of the data."""
     columns = (
         Column("size", "number", nullable=True),
         Column("count", "integer", minimum=0, maximum=50),
@@ -46,23 +46,23 @@ def schema() -> DatasetSchema:
         Column("town", "category", nullable=True),
         Column("remark", "text"),
     )
-    given = features()
+    frame = features()
     target = Column("price", "number")
-    return DatasetSchema(columns, target).learn({each.name: seen(each, given[each.name]) for each in columns})
+    return DatasetSchema(columns, target).learn({each.name: seen(each, frame[each.name]) for each in columns})
 
 
 def prices() -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Something to regress on, (300,), all above 2."""
-    given = features()
-    found = given["size"].fillna(0.0).abs() + given["count"] / 10 + 2.0 * (given["colour"] == "red")
-    return found.to_numpy() + 2.5
+    """Returns a regression's target, (300,), all above 2."""
+    frame = features()
+    target = frame["size"].fillna(0.0).abs() + frame["count"] / 10 + 2.0 * (frame["colour"] == "red")
+    return target.to_numpy() + 2.5
 
 
 def cheap() -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Two classes, (300,)."""
+    """Returns a target of two classes, (300,)."""
     return prices() < np.median(prices())
 
 
 def bands() -> np.ndarray[Any, np.dtype[np.str_]]:
-    """Three classes, (300,)."""
+    """Returns a target of three classes, (300,)."""
     return np.array(["low", "middle", "high"])[np.digitize(prices(), np.quantile(prices(), [0.3, 0.7]))]

@@ -1,4 +1,4 @@
-"""What `from vigia_ml import …` gives, and what importing it costs."""
+"""The public names of `vigia_ml`, and the cost of importing them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import vigia_ml
 
 
-def test_every_public_name_is_there_and_listed() -> None:
+def test_every_public_name_exists_and_is_listed() -> None:
     assert set(vigia_ml.__all__) <= set(dir(vigia_ml))
     for name in vigia_ml.__all__:
         assert getattr(vigia_ml, name).__name__ == name

@@ -1,4 +1,4 @@
-"""The reference profile: what is frozen of a column, and that a bin is the same for numpy and PostgreSQL."""
+"""The reference profile: the bins of a column, which numpy and PostgreSQL compute alike."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ def of_levels(values: list[str | None], levels: tuple[str, ...] = ()) -> Any:
 # -- numbers -------------------------------------------------------------------------------------------
 
 
-def test_a_number_has_tenths_of_equally_many_rows_and_bins_outside_its_range() -> None:
-    found = of_column(NUMBER, np.arange(1000.0))
-    assert found.counts == (0, *[100] * 10, 0, 0)
-    assert found.bins.edges[:3] == (0.0, 99.9, 199.8)
-    assert found.bins.edges[-1] == math.nextafter(999.0, math.inf)
-    assert found.bins.outside == (0, 11)
-    assert found.bins.of_numbers(np.array([-0.1, 0.0, 999.0, 999.1, -math.inf, math.inf, NAN])).tolist() == [
+def test_a_number_has_ten_equally_filled_bins_and_bins_outside_its_range() -> None:
+    result = of_column(NUMBER, np.arange(1000.0))
+    assert result.counts == (0, *[100] * 10, 0, 0)
+    assert result.bins.edges[:3] == (0.0, 99.9, 199.8)
+    assert result.bins.edges[-1] == math.nextafter(999.0, math.inf)
+    assert result.bins.outside == (0, 11)
+    assert result.bins.of_numbers(np.array([-0.1, 0.0, 999.0, 999.1, -math.inf, math.inf, NAN])).tolist() == [
         0, 1, 10, 11, 0, 11, 12,
     ]  # fmt: skip
-    assert found.deviation == pytest.approx(np.arange(1000.0).std())
-    assert sum(found.sums) == 499_500
+    assert result.deviation == pytest.approx(np.arange(1000.0).std())
+    assert sum(result.sums) == 499_500
 
 
 def test_few_different_values_have_a_bin_each() -> None:
-    found = of_numbers(4, 4, 1, 1, 2.5, NAN)
-    assert found.bins.exact
-    assert found.bins.labels == ("1", "2.5", "4", "unseen", "missing")
-    assert found.counts == (2, 1, 2, 0, 1)
-    assert found.sums == (2, 2.5, 8, 0, 0)
-    assert found.bins.outside == ()
+    result = of_numbers(4, 4, 1, 1, 2.5, NAN)
+    assert result.bins.exact
+    assert result.bins.labels == ("1", "2.5", "4", "unseen", "missing")
+    assert result.counts == (2, 1, 2, 0, 1)
+    assert result.sums == (2, 2.5, 8, 0, 0)
+    assert result.bins.outside == ()
 
 
-def test_a_bin_shown_as_a_value_holds_this_value_alone() -> None:
+def test_a_bin_labelled_with_a_value_holds_this_value_alone() -> None:
     bins = of_numbers(*[200] * 70, *[404] * 20, *[500] * 10).bins
     places = dict(zip(bins.labels, range(bins.size), strict=True))
     for number in (
@@ -77,60 +77,60 @@ def test_a_bin_shown_as_a_value_holds_this_value_alone() -> None:
 
 
 def test_zero_and_negative_zero_are_one_value() -> None:
-    found = of_numbers(-0.0, 0, 0, 1, 1)
-    assert found.bins.labels == ("0", "1", "unseen", "missing")
-    assert found.counts == (3, 2, 0, 0)
-    assert found.bins.of_numbers(np.array([-0.0, 0.0, 5e-324, -5e-324])).tolist() == [0, 0, 2, 2]
+    result = of_numbers(-0.0, 0, 0, 1, 1)
+    assert result.bins.labels == ("0", "1", "unseen", "missing")
+    assert result.counts == (3, 2, 0, 0)
+    assert result.bins.of_numbers(np.array([-0.0, 0.0, 5e-324, -5e-324])).tolist() == [0, 0, 2, 2]
 
 
 def test_few_rows_of_a_continuous_column_make_no_single_values() -> None:
-    found = of_numbers(0.31, 0.7, 1.9, 2.2, 5.04)
-    assert found.bins.labels[:3] == ("below 0.31", "0.31 to <0.7", "0.7 to <1.9")
-    assert (found.bins.outside, found.bins.unseen) == ((0, 6), None)
+    result = of_numbers(0.31, 0.7, 1.9, 2.2, 5.04)
+    assert result.bins.labels[:3] == ("below 0.31", "0.31 to <0.7", "0.7 to <1.9")
+    assert (result.bins.outside, result.bins.unseen) == ((0, 6), None)
     inflated = of_numbers(*[0] * 200, 0.31, 0.7, 1.9, 2.2, 5.04)
     assert inflated.bins.labels[1:4] == ("0", ">0 to <0.7", "0.7 to <1.9")
     assert (inflated.counts[1:3], inflated.bins.unseen) == ((200, 1), None)
 
 
 def test_a_constant_has_one_bin_and_any_other_number_is_unseen() -> None:
-    found = of_numbers(7, 7, 7)
-    assert found.bins.labels == ("7", "unseen", "missing")
-    assert found.counts == (3, 0, 0)
-    assert found.deviation == 0
-    assert found.bins.of_numbers(np.array([6.999, 7, 7.001])).tolist() == [1, 0, 1]
+    result = of_numbers(7, 7, 7)
+    assert result.bins.labels == ("7", "unseen", "missing")
+    assert result.counts == (3, 0, 0)
+    assert result.deviation == 0
+    assert result.bins.of_numbers(np.array([6.999, 7, 7.001])).tolist() == [1, 0, 1]
 
 
 def test_a_column_without_a_single_number_counts_any_number_as_outside() -> None:
-    found = of_numbers(NAN, NAN)
-    assert (found.counts, found.deviation) == ((0, 2), None)
-    assert found.bins.labels == ("any number", "missing")
-    assert found.bins.of_numbers(np.array([3.0])).tolist() == [0] == list(found.bins.outside)
+    result = of_numbers(NAN, NAN)
+    assert (result.counts, result.deviation) == ((0, 2), None)
+    assert result.bins.labels == ("any number", "missing")
+    assert result.bins.of_numbers(np.array([3.0])).tolist() == [0] == list(result.bins.outside)
 
 
 @pytest.mark.parametrize("heavy", [0.0, 50.0, 100.5, -3.0])
 def test_a_heavy_value_is_a_bin_of_its_own_and_the_others_are_divided(heavy: float) -> None:
-    found = of_column(NUMBER, np.concatenate([np.full(900, heavy), np.arange(1.0, 100.0)]))
-    counts = dict(zip(found.bins.labels, found.counts, strict=True))
+    result = of_column(NUMBER, np.concatenate([np.full(900, heavy), np.arange(1.0, 100.0)]))
+    counts = dict(zip(result.bins.labels, result.counts, strict=True))
     assert counts[f"{heavy:g}"] == 900 + (heavy == 50)
     others = [rows for label, rows in counts.items() if label != f"{heavy:g}" and rows]
     assert 9 <= len(others) <= 10
     assert max(others) <= 11
-    assert all(low < high for low, high in zip(found.bins.edges, found.bins.edges[1:], strict=False))
+    assert all(low < high for low, high in zip(result.bins.edges, result.bins.edges[1:], strict=False))
     near = np.array([math.nextafter(heavy, -math.inf), heavy, math.nextafter(heavy, math.inf)])
-    below, at, above = found.bins.of_numbers(near).tolist()
+    below, at, above = result.bins.of_numbers(near).tolist()
     assert below != at != above
-    assert not found.bins.exact
-    assert found.bins.outside == (0, len(found.bins.edges))
+    assert not result.bins.exact
+    assert result.bins.outside == (0, len(result.bins.edges))
 
 
 def test_the_rest_is_divided_again_where_it_has_heavy_values_of_its_own() -> None:
     drawn = np.concatenate([np.zeros(9_500), np.full(200, 7.0), np.arange(10.0, 310.0)])
-    counts = dict(zip((found := of_column(NUMBER, drawn)).bins.labels, found.counts, strict=True))
+    counts = dict(zip((result := of_column(NUMBER, drawn)).bins.labels, result.counts, strict=True))
     assert (counts["0"], counts["7"], counts["unseen"]) == (9_500, 200, 0)
-    assert found.bins.of_numbers(np.array([3.5])).tolist() == [found.bins.unseen], (
+    assert result.bins.of_numbers(np.array([3.5])).tolist() == [result.bins.unseen], (
         "nothing lay between 0 and 7"
     )
-    assert found.bins.of_numbers(np.array([8.0, 400.0]))[1] == found.bins.outside[1]
+    assert result.bins.of_numbers(np.array([8.0, 400.0]))[1] == result.bins.outside[1]
 
 
 def test_a_value_as_frequent_as_a_bin_by_chance_stays_among_the_others() -> None:
@@ -149,10 +149,10 @@ def test_years_beyond_the_training_range_are_outside_where_there_are_many() -> N
 
 def test_a_text_is_counted_by_its_length_in_characters() -> None:
     texts = np.array(["", "né", "né", "four", "five", None], dtype=object)
-    found = of_column(Column("t", "text", nullable=True), texts)
-    assert found.bins.kind == "length"
-    assert found.bins.labels == ("0", "2", "4", "unseen", "missing")
-    assert found.counts == (1, 2, 2, 0, 1)
+    result = of_column(Column("t", "text", nullable=True), texts)
+    assert result.bins.kind == "length"
+    assert result.bins.labels == ("0", "2", "4", "unseen", "missing")
+    assert result.counts == (1, 2, 2, 0, 1)
     many = of_column(Column("t", "text"), np.array(["x" * n for n in range(30)] + [""] * 70, dtype=object))
     assert dict(zip(many.bins.labels, many.counts, strict=True))["0"] == 71
 
@@ -176,26 +176,26 @@ def test_labels_tell_bins_apart_and_numbers_are_short(numbers: Any, some: str) -
 # -- levels --------------------------------------------------------------------------------------------
 
 
-def test_levels_come_by_frequency_then_by_name_and_declared_ones_have_a_bin_without_rows() -> None:
-    found = of_levels(["b", "c", "b", "a", None], ("a", "b", "c", "d"))
-    assert found.bins.labels == ("b", "a", "c", "d", "other levels", "unseen", "missing")
-    assert found.counts == (2, 1, 1, 0, 0, 0, 1)
-    assert (found.bins.unseen, found.bins.missing, found.bins.outside) == (5, 6, ())
-    assert found.bins.of_levels(["d", "z", None]).tolist() == [3, 5, 6]
+def test_levels_are_sorted_by_frequency_then_name_and_declared_ones_have_bins_without_rows() -> None:
+    result = of_levels(["b", "c", "b", "a", None], ("a", "b", "c", "d"))
+    assert result.bins.labels == ("b", "a", "c", "d", "other levels", "unseen", "missing")
+    assert result.counts == (2, 1, 1, 0, 0, 0, 1)
+    assert (result.bins.unseen, result.bins.missing, result.bins.outside) == (5, 6, ())
+    assert result.bins.of_levels(["d", "z", None]).tolist() == [3, 5, 6]
 
 
 def test_levels_beyond_the_fiftieth_share_a_bin_and_are_still_known() -> None:
     common = [f"level {number:02}" for number in range(LEVELS)] * 2
-    found = of_levels([*common, "rare", "rarer"])
-    assert found.bins.size == LEVELS + 3
-    assert found.counts[LEVELS:] == (2, 0, 0)
-    assert found.bins.of_levels(["rare", "rarer", "new"]).tolist() == [LEVELS, LEVELS, LEVELS + 1]
+    result = of_levels([*common, "rare", "rarer"])
+    assert result.bins.size == LEVELS + 3
+    assert result.counts[LEVELS:] == (2, 0, 0)
+    assert result.bins.of_levels(["rare", "rarer", "new"]).tolist() == [LEVELS, LEVELS, LEVELS + 1]
 
 
-def test_a_boolean_has_the_words_json_has() -> None:
-    found = of_column(Column("f", "boolean", nullable=True), np.array([1.0, 0.0, 1.0, NAN]))
-    assert found.bins.labels == ("true", "false", "other levels", "unseen", "missing")
-    assert found.counts == (2, 1, 0, 0, 1)
+def test_the_levels_of_a_boolean_are_true_and_false() -> None:
+    result = of_column(Column("f", "boolean", nullable=True), np.array([1.0, 0.0, 1.0, NAN]))
+    assert result.bins.labels == ("true", "false", "other levels", "unseen", "missing")
+    assert result.counts == (2, 1, 0, 0, 1)
     assert of_column(Column("f", "boolean"), np.zeros(0)).counts == (0, 0, 0, 0, 0)
 
 
@@ -208,17 +208,17 @@ numbers = st.floats(-1e12, 1e12, allow_nan=False) | st.integers(-20, 20).map(flo
 def test_every_number_falls_into_one_bin_and_training_rows_never_outside(
     values: list[float], more: list[float]
 ) -> None:
-    found = of_numbers(*values)
-    assert sum(found.counts) == len(values)
-    assert sum(found.counts[place] for place in found.bins.outside) == 0
-    assert found.bins.unseen is None or found.counts[found.bins.unseen] == 0
-    assert len(found.apart) == found.bins.size
-    assert len(found.counts) == len(found.sums) == len(found.bins.labels) == found.bins.size
-    assert sum(found.sums) == pytest.approx(sum(values), abs=1e-3)
-    places = found.bins.of_numbers(np.array(more))
-    assert ((places >= 0) & (places < found.bins.missing)).all()
-    again = Profile.from_json(json.loads(json.dumps(Profile((found,), ()).to_json())))
-    assert again == Profile((found,), ())
+    result = of_numbers(*values)
+    assert sum(result.counts) == len(values)
+    assert sum(result.counts[place] for place in result.bins.outside) == 0
+    assert result.bins.unseen is None or result.counts[result.bins.unseen] == 0
+    assert len(result.apart) == result.bins.size
+    assert len(result.counts) == len(result.sums) == len(result.bins.labels) == result.bins.size
+    assert sum(result.sums) == pytest.approx(sum(values), abs=1e-3)
+    places = result.bins.of_numbers(np.array(more))
+    assert ((places >= 0) & (places < result.bins.missing)).all()
+    again = Profile.from_json(json.loads(json.dumps(Profile((result,), ()).to_json())))
+    assert again == Profile((result,), ())
 
 
 def test_postgresql_finds_the_bin_that_numpy_finds(db: None) -> None:
@@ -227,15 +227,15 @@ def test_postgresql_finds_the_bin_that_numpy_finds(db: None) -> None:
     for drawn in (rng.lognormal(3, 2, 500), rng.integers(0, 6, 300).astype(float), np.full(5, 0.1), tied):
         bins = Bins.from_json(json.loads(json.dumps(of_column(NUMBER, drawn).bins.to_json())))
         near = [math.nextafter(edge, to) for edge in bins.edges for to in (-math.inf, math.inf)]
-        asked = [*bins.edges, *near, *drawn.tolist(), -1e9, 1e9]
+        numbers = [*bins.edges, *near, *drawn.tolist(), -1e9, 1e9]
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT array_agg(width_bucket(x, %s::float8[]) ORDER BY at) "
                 "FROM unnest(%s::float8[]) WITH ORDINALITY AS asked(x, at)",
-                [list(bins.edges), asked],
+                [list(bins.edges), numbers],
             )
-            (found,) = cursor.fetchone()
-        assert [bins.places[at] for at in found] == bins.of_numbers(np.array(asked)).tolist()
+            (result,) = cursor.fetchone()
+        assert [bins.places[at] for at in result] == bins.of_numbers(np.array(numbers)).tolist()
 
 
 # -- answers -------------------------------------------------------------------------------------------
@@ -245,9 +245,9 @@ def test_the_threshold_is_an_edge_of_the_probability_and_decides_the_prediction(
     score = np.linspace(0.01, 0.99, 99)
     truth = np.arange(99) % 2 == 0
     answers = Answers("binary", truth, 0.333, (False, True), np.column_stack([1 - score, score]))
-    said, sure = of_answers(answers)
-    assert (said.name, sure.name) == (PREDICTION, PROBABILITY)
-    assert dict(zip(said.bins.labels, said.counts, strict=True)) == {
+    prediction, sure = of_answers(answers)
+    assert (prediction.name, sure.name) == (PREDICTION, PROBABILITY)
+    assert dict(zip(prediction.bins.labels, prediction.counts, strict=True)) == {
         "true": 66, "false": 33, "other levels": 0, "unseen": 0, "missing": 0,
     }  # fmt: skip
     at = sure.bins.edges.index(0.333)
@@ -272,9 +272,9 @@ def test_a_threshold_between_few_probabilities_divides_the_gap_between_them() ->
 def test_a_threshold_at_a_frequent_probability_still_divides(threshold: float) -> None:
     score = np.array([0.2, 0.8] * 30)
     answers = Answers("binary", score > 0.5, threshold, (False, True), np.column_stack([1 - score, score]))
-    said, sure = of_answers(answers)
+    prediction, sure = of_answers(answers)
     at = sure.bins.edges.index(threshold)
-    assert sum(sure.counts[at + 1 :]) == said.counts[said.bins.named.index("true")]
+    assert sum(sure.counts[at + 1 :]) == prediction.counts[prediction.bins.named.index("true")]
     assert len(set(sure.bins.labels)) == sure.bins.size
 
 
@@ -289,30 +289,32 @@ def test_answers_that_differ_in_their_last_digits_are_the_same_value() -> None:
     assert np.bincount(sure.bins.of_numbers(again), minlength=sure.bins.size).tolist() == list(sure.counts)
 
 
-def test_of_several_classes_the_largest_probability_counts_and_hits_are_right_answers() -> None:
+def test_hits_of_several_classes_are_right_predictions_by_the_largest_probability() -> None:
     probability = np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.4, 0.3, 0.3]])
     truth = np.array(["a", "b", "b", "z"], dtype=object)
-    said, sure = of_answers(Answers("multiclass", truth, classes=("a", "b", "c"), probability=probability))
-    assert dict(zip(said.bins.named, said.counts, strict=False)) == {"a": 2, "b": 1, "c": 1}
+    prediction, sure = of_answers(
+        Answers("multiclass", truth, classes=("a", "b", "c"), probability=probability)
+    )
+    assert dict(zip(prediction.bins.named, prediction.counts, strict=False)) == {"a": 2, "b": 1, "c": 1}
     assert sure.bins.edges == pytest.approx((0.4, 0.5, 0.6, 0.8, 0.8))
     assert not any(sure.bins.of_numbers(np.array([0.4])) != [1])
     assert sure.truth["hits"] == (0, 0, 1, 0, 1, 0, 0)
 
 
-def test_of_a_regression_the_errors_are_summed_by_bin_of_the_answer() -> None:
+def test_errors_of_a_regression_are_summed_by_bin_of_the_prediction() -> None:
     predicted = np.array([1.0, 2.0, 2.0])
-    (found,) = of_answers(Answers("regression", np.array([2.0, 2.0, -1.0]), predicted=predicted))
-    assert found.bins.labels == ("below 1", "1", ">1 to <2", "2", "above 2", "missing")
-    assert found.truth == {"absolute": (0, 1, 0, 3, 0, 0), "squared": (0, 1, 0, 9, 0, 0)}
+    (result,) = of_answers(Answers("regression", np.array([2.0, 2.0, -1.0]), predicted=predicted))
+    assert result.bins.labels == ("below 1", "1", ">1 to <2", "2", "above 2", "missing")
+    assert result.truth == {"absolute": (0, 1, 0, 3, 0, 0), "squared": (0, 1, 0, 9, 0, 0)}
 
 
 def test_a_heavy_answer_of_a_regression_is_a_bin_of_its_own() -> None:
     predicted = np.concatenate([np.full(600, 120.0), np.random.default_rng(8).normal(120, 40, 400)])
-    (found,) = of_answers(Answers("regression", predicted + 1, predicted=predicted))
-    assert dict(zip(found.bins.labels, found.counts, strict=True))["120"] == 600
+    (result,) = of_answers(Answers("regression", predicted + 1, predicted=predicted))
+    assert dict(zip(result.bins.labels, result.counts, strict=True))["120"] == 600
 
 
-def test_a_profile_comes_out_of_json_as_it_went_in() -> None:
+def test_a_profile_survives_json() -> None:
     schema = DatasetSchema(
         (NUMBER, Column("c", "category"), Column("f", "boolean"), Column("t", "text")),
         Column("y", "number"),
@@ -326,9 +328,9 @@ def test_a_profile_comes_out_of_json_as_it_went_in() -> None:
         }
     )
     predicted = np.random.default_rng(2).normal(size=30)
-    made = profile(schema, frame, Answers("regression", predicted + 1, predicted=predicted))
-    assert list(made.by_name) == ["x", "c", "f", "t", PREDICTION]
-    assert Profile.from_json(json.loads(json.dumps(made.to_json()))) == made
+    stored = profile(schema, frame, Answers("regression", predicted + 1, predicted=predicted))
+    assert list(stored.by_name) == ["x", "c", "f", "t", PREDICTION]
+    assert Profile.from_json(json.loads(json.dumps(stored.to_json()))) == stored
 
 
 # -- published numbers ---------------------------------------------------------------------------------
@@ -338,7 +340,7 @@ def test_a_profile_comes_out_of_json_as_it_went_in() -> None:
 def test_the_edges_give_the_known_stability_indices_of_the_bikes(data_dir: Path) -> None:
     table = pd.read_csv(data_dir / "bike_hour.csv")
     quarter = len(table) // 4
-    found = {}
+    result = {}
     for name in ("temp", "hum", "windspeed", "registered", "hr", "weekday"):
         values = table[name].to_numpy(dtype=np.float64)
         column = of_column(Column(name, "number"), values[:quarter])
@@ -350,12 +352,12 @@ def test_the_edges_give_the_known_stability_indices_of_the_bikes(data_dir: Path)
             np.array([counts[0] + counts[1], *counts[2:-3], counts[-3] + counts[-2]])
             for counts in (column.counts, window)
         )
-        found[name] = psi(before, after)
-    assert found["temp"] == pytest.approx(0.547, abs=5e-4)
-    assert found["hum"] == pytest.approx(0.127, abs=5e-4)
-    assert found["windspeed"] == pytest.approx(0.091, abs=5e-4)
-    assert found["registered"] == pytest.approx(0.653, abs=5e-4)
-    assert max(found["hr"], found["weekday"]) <= 0.001
+        result[name] = psi(before, after)
+    assert result["temp"] == pytest.approx(0.547, abs=5e-4)
+    assert result["hum"] == pytest.approx(0.127, abs=5e-4)
+    assert result["windspeed"] == pytest.approx(0.091, abs=5e-4)
+    assert result["registered"] == pytest.approx(0.653, abs=5e-4)
+    assert max(result["hr"], result["weekday"]) <= 0.001
 
 
 def test_quantile_edges_without_numbers_are_none() -> None:

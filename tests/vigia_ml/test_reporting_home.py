@@ -1,4 +1,4 @@
-"""No process of this service, and no library it loads, reports home."""
+"""No process of this service, and no library that it loads, sends telemetry."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import os, sys, time
 {entry}
 import onnxruntime
 from onnx import TensorProto, helper
-made = helper.make_node("Identity", ["a"], ["b"])
+node = helper.make_node("Identity", ["a"], ["b"])
 ends = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, [1]) for name in "ab"]
-graph = helper.make_graph([made], "g", ends[:1], ends[1:])
+graph = helper.make_graph([node], "g", ends[:1], ends[1:])
 model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)])
 session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 session.run(None, {{"a": __import__("numpy").ones(1)}})
-until = time.monotonic() + float(os.environ.get("WAIT", "0.3"))  # it would begin in a thread of its own
+until = time.monotonic() + float(os.environ.get("WAIT", "0.3"))  # telemetry would begin in its own thread
 while time.monotonic() < until and not os.path.exists(os.path.join(os.environ["HOME"], ".cache")):
     time.sleep(0.05)
 time.sleep(0.1)
@@ -30,7 +30,7 @@ used = [os.readlink(f"/proc/self/fd/{{each}}") for each in os.listdir("/proc/sel
 print(*[each for each in used if each.startswith("socket:") or os.environ["HOME"] in each])
 """
 SWITCHES = ("ORT_DISABLE_TELEMETRY", "CI")
-"""Either keeps ONNX Runtime from reporting home."""
+"""Either import keeps ONNX Runtime from sending telemetry."""
 ENTRIES = {
     "the library": "import vigia_ml.engines.onnx",
     "a web process": "import web.asgi",
@@ -41,7 +41,7 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_nothing_is_written_to_the_home_directory_and_no_socket_is_open(name: str, tmp_path: Path) -> None:
+def test_no_file_is_written_to_the_home_directory_and_no_socket_is_open(name: str, tmp_path: Path) -> None:
     kept = {key: value for key, value in os.environ.items() if key not in SWITCHES}
     env = kept | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     script = SCRIPT.format(entry=ENTRIES[name])
@@ -55,7 +55,7 @@ def test_nothing_is_written_to_the_home_directory_and_no_socket_is_open(name: st
 
 
 def test_the_check_above_can_fail(tmp_path: Path) -> None:
-    """ONNX Runtime without the switch leaves a device id; when this fails, it has stopped doing so."""
+    """ONNX Runtime without the switch writes a device id; a failure means that it no longer does."""
     env = {key: value for key, value in os.environ.items() if key not in (*SWITCHES, "XDG_CACHE_HOME")}
     command = [sys.executable, "-c", SCRIPT.format(entry="")]
     subprocess.run(

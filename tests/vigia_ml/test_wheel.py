@@ -1,4 +1,4 @@
-"""The library as others install it: a wheel, in an environment that holds nothing else."""
+"""The library as users install it: a wheel, in an otherwise empty environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# What a person does in a notebook: rows of a CSV in, a compiled engine out, and an answer.
+# A notebook's steps: read a CSV, fit and compile a pipeline, predict a row.
 NOTEBOOK = """
 import json, sys
 from pathlib import Path
@@ -73,7 +73,7 @@ def run(directory: Path, *command: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, because building leaves directories behind."""
+    """Builds the wheel from a copy of the source, because building leaves directories behind."""
     directory = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, directory)
@@ -88,13 +88,13 @@ def test_the_wheel_holds_the_library_alone(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         [metadata] = [name for name in names if name.endswith("/METADATA")]
-        said = archive.read(metadata).decode()
+        output = archive.read(metadata).decode()
     assert {name.partition("/")[0] for name in names} == {"vigia_ml", metadata.partition("/")[0]}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "vigia_ml").rglob("*.py")}
     assert modules | {"vigia_ml/py.typed"} <= set(names)
-    required = re.findall(r"^Requires-Dist: ([\w-]+)(?:(?!extra).)*$", said, re.MULTILINE)
+    required = re.findall(r"^Requires-Dist: ([\w-]+)(?:(?!extra).)*$", output, re.MULTILINE)
     assert sorted(required) == ["msgspec", "numpy"], "all else comes with [models]"
-    assert "Name: vigia-ml\n" in said
+    assert "Name: vigia-ml\n" in output
 
 
 def test_an_empty_environment_fits_compiles_and_answers_a_catalogue_model(
@@ -109,17 +109,17 @@ def test_an_empty_environment_fits_compiles_and_answers_a_catalogue_model(
     install = ["empty/bin/pip", "install", "--quiet", "--no-compile", "--constraint", "pinned.txt"]
     run(tmp_path, *install, f"{wheel}[models]")
 
-    said: dict[str, Any] = json.loads(run(tmp_path, "empty/bin/python", "notebook.py"))
+    output: dict[str, Any] = json.loads(run(tmp_path, "empty/bin/python", "notebook.py"))
 
-    compiled, fitted = said["answers"]
+    compiled, fitted = output["answers"]
     assert compiled[0] == pytest.approx(fitted[0], rel=1e-6)
-    assert said["metrics"]["roc_auc"] > 0.75
-    assert said["code"] == "invalid_json"
-    assert not SERVER & set(said["modules"])
+    assert output["metrics"]["roc_auc"] > 0.75
+    assert output["code"] == "invalid_json"
+    assert not SERVER & set(output["modules"])
 
 
 def test_columns_are_declared_without_the_libraries_that_fit(wheel: Path, tmp_path: Path) -> None:
-    """In an environment without the extra: no wheel of numpy is needed for a schema either."""
+    """The environment lacks the extra; a schema does not need numpy either."""
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from vigia_ml import Column, DatasetSchema\n"

@@ -1,4 +1,4 @@
-"""What was counted of one column in a window of the log."""
+"""Counts of one column in a window of the log."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ Whole = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """counts : rows in each bin of the column's reference profile (k,), see `vigia_ml.bins.Bins`.
-    totals : sums of the numbers in each bin (k,), in the column's unit; zeros of levels."""
+    """Counts by the bins of the column's reference profile (see `vigia_ml.bins.Bins`).
+
+    counts : rows in each bin (k,).
+    totals : sums of the numbers in each bin (k,), in the column's unit; zeros for levels.
+    """
 
     counts: Whole
     totals: Floats

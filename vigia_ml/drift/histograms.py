@@ -1,4 +1,4 @@
-"""Two histograms of one column, bin beside bin, as shares of their rows. No Django here."""
+"""Two histograms of one column, bin by bin, as shares of their rows. No Django here."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vigia_ml.reference_profile import PREDICTION, PROBABILITY, Apart
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bin.
+    """One bin in both histograms.
 
-    reference, window : rows in it. reference_share, window_share : of all rows of theirs, 0 to 1; None where
-        there are no rows at all.
-    apart : what sets the bin apart from those of the training data.
+    reference, window : rows in the bin. reference_share, window_share : their shares of all rows, 0 to 1;
+        None where a side has no rows.
+    apart : kind of a bin outside the training data's bins, or empty.
     """
 
     label: str
@@ -27,7 +27,7 @@ class Bar:
 
 
 def bars(kind: str, bins: Mapping[str, Any]) -> list[Bar]:
-    """The bins of a finding (`predictions.models.DriftFinding`), in the order of `vigia_ml.bins.Bins`."""
+    """Returns a finding's bins (`predictions.models.DriftFinding`), in the order of `vigia_ml.bins.Bins`."""
     labels, reference, window = bins["labels"], bins["reference"], bins["window"]
     set_apart = bins.get("apart") or apart_by_place(kind, labels)
     all_reference, all_window = sum(reference), sum(window)
@@ -45,23 +45,25 @@ def bars(kind: str, bins: Mapping[str, Any]) -> list[Bar]:
 
 
 def apart_by_place(kind: str, labels: Sequence[str]) -> list[Apart]:
-    """What sets each bin apart, of a review made before reviews kept it: it followed from the bin's place."""
-    found: list[Apart] = [""] * len(labels)
-    found[-1] = "missing"
+    """Returns each bin's kind by its position, for reviews older than the stored kinds."""
+    kinds: list[Apart] = [""] * len(labels)
+    kinds[-1] = "missing"
     if kind == "level":
-        found[-2] = "unseen"
+        kinds[-2] = "unseen"
     else:
-        found[0] = found[-2] = "outside"
-    return found
+        kinds[0] = kinds[-2] = "outside"
+    return kinds
 
 
-def shown(found: Sequence[Bar]) -> list[Bar]:
-    """Without what would only be in the way: empty bins that are set apart anyway."""
+def shown(all_bars: Sequence[Bar]) -> list[Bar]:
+    """Leaves out the empty bins outside the training data's bins."""
     return [
-        bar for bar in found if bar.reference or bar.window or not (bar.apart or bar.label == "other levels")
+        bar
+        for bar in all_bars
+        if bar.reference or bar.window or not (bar.apart or bar.label == "other levels")
     ]
 
 
 def said(column: str) -> str:
-    """A column's name for people; the answers have names of their own."""
+    """Returns a column's name for people; predictions and probabilities have names of their own."""
     return {PREDICTION: "the prediction", PROBABILITY: "its probability"}.get(column, column)

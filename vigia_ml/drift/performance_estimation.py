@@ -1,13 +1,13 @@
-"""How well a version can be expected to do on a window whose outcomes are not known yet. No Django here.
+"""Expected quality of a version on a window whose outcomes are not known yet. No Django here.
 
-A classifier says with its probability how often it will be right, and can be believed as far as it is
-calibrated: confidence-based performance estimation (CBPE; Kivimäki, Białek, Kuberski and Nurminen,
+A classifier's probability is its expected share of right answers, as far as the probabilities are calibrated:
+confidence-based performance estimation (CBPE; Kivimäki, Białek, Kuberski and Nurminen,
 "Performance estimation in binary classification using calibrated confidence", 2025, arXiv:2505.05295; Guo et
-al., "On calibration of modern neural networks", ICML 2017, of calibration). A regressor's errors on the
-hold-out, by the size of its answer, are weighted by the answers it gives now: a direct loss estimate (DLE).
+al., "On calibration of modern neural networks", ICML 2017, on calibration). A regressor's hold-out errors, by
+bins of its predictions, are weighted by the predictions of the window: a direct loss estimate (DLE).
 
-Both see only that other rows come. They are blind to concept drift: when the same rows begin to have other
-outcomes, nothing here changes.
+Both methods see only changes of the rows. They are blind to concept drift: if the same rows begin to have
+other outcomes, the estimates do not change.
 """
 
 from __future__ import annotations
@@ -30,20 +30,23 @@ Floats = npt.NDArray[np.float64]
 Method = Literal["cbpe", "dle"]
 
 FEWEST_HELD: Final = 50
-"""Rows of the hold-out below which calibration, or an error by bins, cannot be judged."""
+"""Least hold-out rows for a test of calibration or for errors by bins."""
 TOLERANCE: Final = 0.02
-"""Calibration error beyond what chance makes, from which the probabilities are not believed. An expected
-accuracy is off by no more than the calibration error."""
+"""Calibration error beyond chance from which the probabilities are not used. An expected accuracy is off by
+no more than the calibration error."""
 SIGNIFICANCE: Final = 0.01
 MOST_OUTSIDE: Final = 0.5
-"""Share of the answers beyond those to the hold-out from which their errors are not known."""
+"""Share of predictions outside the hold-out's range from which their errors count as unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """metrics : name, as the version's own -> expected value. holdout : the same method on the hold-out's
-    counts: compare with these, for what bins blur is blurred in both. rows : of the window that had an
-    answer. reason : empty, or why there are no metrics."""
+    """Expected quality of a window.
+
+    metrics : name of the version's metric -> expected value.
+    holdout : the same method on the hold-out's counts; compare with these, because bins blur both alike.
+    rows : rows of the window with a prediction. reason : empty, or the reason for missing metrics.
+    """
 
     method: Method
     metrics: dict[str, float]
@@ -55,19 +58,20 @@ class Expected:
 def expected(
     task: Task, profile: Profile, window: Mapping[str, Counted], threshold: float | None = None
 ) -> Expected:
-    """The metrics to expect of a window.
+    """Estimates the metrics of a window.
 
     Parameters
     ----------
-    window : of `PROBABILITY` (classes) or `PREDICTION` (numbers), as `vigia_ml.drift.verdicts.review`.
-    threshold : of two classes, the probability from which the second is answered; None leaves out the
+    window : counts of `PROBABILITY` (classes) or `PREDICTION` (numbers), as in
+        `vigia_ml.drift.verdicts.review`.
+    threshold : for two classes, the probability from which the second is predicted; None leaves out the
         metrics that depend on it.
     """
     name = PREDICTION if task == "regression" else PROBABILITY
     method: Method = "dle" if task == "regression" else "cbpe"
     held, counted = profile.by_name.get(name), window.get(name)
     if held is None or not held.truth:
-        return Expected(method, {}, {}, 0, "The version was stored without answers to its hold-out.")
+        return Expected(method, {}, {}, 0, "The version was stored without predictions for its hold-out.")
     there = slice(held.bins.missing)
     reference = _Answers.of(held.counts, held.sums, there)
     rows = int(np.asarray(counted.counts)[there].sum()) if counted else 0
@@ -88,13 +92,13 @@ def expected(
 
 def _too_few(rows: int, held: int) -> str:
     if held < FEWEST_HELD:
-        return f"{held:,} rows of the hold-out are too few to judge by."
-    return "" if rows else "The window holds no answers."
+        return f"The hold-out has {held:,} rows; an estimate needs {FEWEST_HELD:,}."
+    return "" if rows else "The window holds no predictions."
 
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """rows, totals : of each bin (k,), without the bin of what is missing."""
+    """Rows and totals of each bin (k,), without the bin of missing values."""
 
     rows: Floats
     totals: Floats
@@ -105,27 +109,27 @@ class _Answers:
 
     @property
     def means(self) -> Floats:
-        """Of each bin that has rows; 0 of the others."""
-        found = np.zeros(len(self.rows))
-        np.divide(self.totals, self.rows, out=found, where=self.rows > 0)
-        return found
+        """Mean of each bin; 0 for bins without rows."""
+        means = np.zeros(len(self.rows))
+        np.divide(self.totals, self.rows, out=means, where=self.rows > 0)
+        return means
 
 
 # -- classes -------------------------------------------------------------------------------------------
 
 
 def miscalibrated(rows: Floats, totals: Floats, hits: Floats) -> str:
-    """Why the probabilities cannot be believed, in words; empty when they can.
+    """Returns the reason for not using the probabilities; empty when they are calibrated.
 
-    As for drift, the difference has to be more than chance (Hosmer and Lemeshow's statistic, here with a
-    degree of freedom for each bin because the rows were not fitted on) and large (expected calibration error,
-    the mean over the rows of |share of hits - mean probability| of their bin, less what it would come to in a
+    As for drift, the difference has to be more than chance (Hosmer and Lemeshow's statistic, here with one
+    degree of freedom per bin because the version was not fitted on the rows) and large (expected calibration
+    error, the mean over the rows of |share of hits - mean probability| of their bin, less the value for a
     perfectly calibrated version).
 
     Parameters
     ----------
-    rows, totals, hits : of each bin of the hold-out's probabilities (k,): rows, the sum of their
-        probabilities, and how many were positive (or answered rightly).
+    rows, totals, hits : for each bin of the hold-out's probabilities (k,): rows, the sum of their
+        probabilities, and the number of positive rows (or of right predictions).
     """
     some = rows > 0
     count, total, hit = rows[some], totals[some], hits[some]
@@ -137,31 +141,34 @@ def miscalibrated(rows: Floats, totals: Floats, hits: Floats) -> str:
     if p_value > SIGNIFICANCE or error - chance <= TOLERANCE:
         return ""
     return (
-        "The probabilities are not calibrated: on the hold-out they are off by "
-        f"{100 * error:.1f} % on average, where chance would make {100 * chance:.1f} %."
+        "The probabilities are not calibrated: their mean error on the hold-out is "
+        f"{100 * error:.1f} %, {100 * chance:.1f} % would be chance."
     )
 
 
 def _of_two(answers: _Answers, threshold: float | None) -> dict[str, float]:
-    """Expected metrics of two classes: of each bin's rows, as many are positive as its probabilities say."""
+    """Returns the metrics of two classes if each bin has the share of positive rows that it predicts."""
     mean, positive = answers.means, answers.totals
     negative = answers.rows - positive
     rows = float(answers.rows.sum())
     sure = np.clip(mean, 1e-15, 1.0 - 1e-15)
     loss = -(positive * np.log(sure) + negative * np.log1p(-sure))
-    found = {"brier": float((answers.rows * mean * (1.0 - mean)).sum() / rows), "log_loss": loss.sum() / rows}
+    metrics = {
+        "brier": float((answers.rows * mean * (1.0 - mean)).sum() / rows),
+        "log_loss": loss.sum() / rows,
+    }
     pairs = float(positive.sum() * negative.sum())
     if pairs > 0:
         below = np.cumsum(negative) - negative
-        found["roc_auc"] = float((positive * (below + negative / 2)).sum() / pairs)
+        metrics["roc_auc"] = float((positive * (below + negative / 2)).sum() / pairs)
     if threshold is not None:
-        found |= _decided(positive, negative, mean >= threshold)
-    return {name: float(value) for name, value in found.items()}
+        metrics |= _decided(positive, negative, mean >= threshold)
+    return {name: float(value) for name, value in metrics.items()}
 
 
-def _decided(positive: Floats, negative: Floats, said: npt.NDArray[np.bool_]) -> dict[str, float]:
-    hits, alarms = float(positive[said].sum()), float(negative[said].sum())
-    misses, rows = float(positive[~said].sum()), float(positive.sum() + negative.sum())
+def _decided(positive: Floats, negative: Floats, predicted: npt.NDArray[np.bool_]) -> dict[str, float]:
+    hits, alarms = float(positive[predicted].sum()), float(negative[predicted].sum())
+    misses, rows = float(positive[~predicted].sum()), float(positive.sum() + negative.sum())
     return {
         "accuracy": 1.0 - (alarms + misses) / rows,
         "precision": hits / (hits + alarms) if hits + alarms > 0 else 0.0,
@@ -171,7 +178,7 @@ def _decided(positive: Floats, negative: Floats, said: npt.NDArray[np.bool_]) ->
 
 
 def _of_more(answers: _Answers) -> dict[str, float]:
-    """Of several classes the log has the probability of the one answered: the chance that it is right."""
+    """Returns the accuracy of several classes: the mean logged probability of the predicted class."""
     return {"accuracy": float(answers.totals.sum() / answers.rows.sum())}
 
 
@@ -183,8 +190,7 @@ def _direct(
 ) -> Expected:
     outside = float(answered.rows[list(bins.outside)].sum()) / rows
     if outside > MOST_OUTSIDE:
-        said = "of the answers lie outside those to the hold-out: their errors are not known."
-        reason = f"{100 * outside:.0f} % {said}"
+        reason = f"{100 * outside:.0f} % of the predictions lie outside the hold-out's range: errors unknown."
         return Expected("dle", {}, {}, rows, reason)
     return Expected(
         "dle", _of_errors(answered, reference, truth), _of_errors(reference, reference, truth), rows
@@ -192,10 +198,10 @@ def _direct(
 
 
 def _of_errors(answers: _Answers, reference: _Answers, truth: Mapping[str, Floats]) -> dict[str, float]:
-    """mae and rmse, in the target's unit, when each bin has the mean errors it has on the hold-out."""
+    """Returns mae and rmse, in the target's unit, if each bin has its mean errors on the hold-out."""
     some = np.flatnonzero(reference.rows > 0)
     places = np.arange(len(reference.rows))
-    # A bin without rows of the hold-out takes the errors of the next one that has some.
+    # A bin without hold-out rows takes the errors of the nearest bin with rows.
     nearest = some[np.abs(places[:, None] - some).argmin(axis=1)]
     weights = answers.rows / answers.rows.sum()
     absolute, squared = (

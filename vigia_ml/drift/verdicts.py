@@ -1,8 +1,8 @@
-"""What a window's counts say of each column, and of the model. No Django here.
+"""Drift verdicts on each column and on the model, from a window's counts. No Django here.
 
-A column has drifted when its change is more than chance makes (its p-value, corrected for the number of
-columns looked at together) AND large (its adjusted population stability index). Either alone cries wolf: the
-index on small windows, the p-value on large ones. docs/drift.md has the simulation that shows it.
+A column has drifted when its change is more than chance (its p-value, corrected for the number of columns
+tested together) AND large (its adjusted population stability index). Either criterion alone gives false
+alarms: the index on small windows, the p-value on large ones. docs/drift.md has the simulation.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ STABLE: Final = "stable"
 INSUFFICIENT: Final = "insufficient"
 ANSWERS: Final = {PREDICTION: "the prediction", PROBABILITY: "the probability"}
 OLD_MEANING: Final = (
-    "The reference profile is from before single values had bins of their own: a new value between two known "
-    "ones counts as the lower one, and rows may leave a frequent value unnoticed. A new version sees both."
+    "The reference profile is older than bins of single values: a new value between two known ones counts as "
+    "the lower one, and a fall of a frequent value may go unnoticed. A new version detects both."
 )
 NAMED: Final = 6
-"""So many columns are named in a reason; the others are counted."""
+"""Most columns that a reason names; it counts the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found in one column, or in the answers; see `vigia_ml.drift.statistics` for the numbers,
-    which are None where there is nothing to say.
+    """Statistics and verdict of one column or of the predictions.
 
-    importance : the column's share of the importance of all columns, 0 to 1; None where it is not known, and
-        for the answers.
+    `vigia_ml.drift.statistics` describes the statistics; they are None where they are undefined.
+
+    importance : the column's share of the importance of all columns, 0 to 1; None where it is unknown, and
+        for predictions.
     missing, unseen, outside : shares of the window's rows: without a value; at a level or a value that no
         training row had; outside the training range. None where the column has no such bin.
-    reference_missing : of the reference's rows.
-    bins : ``labels``; what sets each bin ``apart`` (`vigia_ml.reference_profile.ColumnProfile.apart`); the
-        rows of each in the ``reference`` and in the ``window``.
+    reference_missing : share of the reference's rows without a value.
+    bins : ``labels``; each bin's kind, ``apart`` (`vigia_ml.reference_profile.ColumnProfile.apart`); the
+        rows of each bin in the ``reference`` and in the ``window``.
     """
 
     column: str
@@ -70,8 +71,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """verdict : of the model. reason : in words, for people. findings : of the schema's columns in their
-    order, then of the answers."""
+    """Result of a drift review.
+
+    verdict : the model's verdict. reason : sentences for people. findings : the schema's columns in their
+    order, then the predictions.
+    """
 
     verdict: str
     reason: str
@@ -84,54 +88,54 @@ def review(
     watch: MonitoringConfig,
     importance: Mapping[str, float] | None = None,
 ) -> Reviewed:
-    """A window of the log beside the reference profile.
+    """Compares a window of the log with the reference profile.
 
     Parameters
     ----------
-    window : of each name of `Profile.by_name`; one that is absent has no rows.
-    importance : column -> what the primary metric loses when it is shuffled; a negative loss counts as none.
+    window : name in `Profile.by_name` -> counts; an absent name has no rows.
+    importance : column -> loss of the primary metric with the column shuffled; a negative loss counts as 0.
 
-    All columns and the answers are one family for Benjamini and Hochberg's correction: a review is read as a
-    whole, and its false alarms are counted as a whole.
+    All columns and the predictions are one family for Benjamini and Hochberg's correction, because people
+    read a review, and count its false alarms, as a whole.
     """
     shares = _importance_shares(profile, importance)
     columns = (*profile.columns, *profile.answers)
 
-    def looked_at(column: ColumnProfile, draws: int) -> Finding:
+    def finding_of(column: ColumnProfile, draws: int) -> Finding:
         importance = shares.get(column.name)
         return compared(column, window.get(column.name), watch, importance=importance, draws=draws)
 
     draws = statistics.DRAWS
-    found = [looked_at(each, draws) for each in columns]
-    while (more := _draws_wanted(found, draws, watch)) > draws:
-        found = [
-            looked_at(column, more) if was.p_value == 1 / (draws + 1) else was
-            for column, was in zip(columns, found, strict=True)
+    findings = [finding_of(each, draws) for each in columns]
+    while (more := _draws_needed(findings, draws, watch)) > draws:
+        findings = [
+            finding_of(column, more) if earlier.p_value == 1 / (draws + 1) else earlier
+            for column, earlier in zip(columns, findings, strict=True)
         ]
         draws = more
-    reviewed = judged(found, watch)
+    reviewed = judged(findings, watch)
     if profile.in_old_meaning:
         return replace(reviewed, reason=f"{reviewed.reason} {OLD_MEANING}")
     return reviewed
 
 
-def _draws_wanted(found: Sequence[Finding], draws: int, watch: MonitoringConfig) -> int:
-    """So many that p-values no draw came up to can be as small as the correction asks of them.
+def _draws_needed(findings: Sequence[Finding], draws: int, watch: MonitoringConfig) -> int:
+    """Returns the draws with which p-values that no draw reached can be as small as the correction requires.
 
-    It asks of k columns at the smallest p-value of m that this be at most k/m of the significance: the fewer
-    the columns, the more draws. So all of them together cost no more, but for a small factor, than one does.
+    Where k of m columns share the smallest p-value, the correction requires that it be at most k/m of the
+    significance: the fewer the columns, the more draws. So all columns together cost about as much as one.
     """
     least = 1 / (draws + 1)
-    p_values = [each.p_value for each in found if each.p_value is not None]
+    p_values = [each.p_value for each in findings if each.p_value is not None]
     if least not in p_values:
         return draws
     smallest = sum(p_value <= least for p_value in p_values)
-    wanted = 2 * len(p_values) / (max(watch.significance, 1e-9) * smallest)
-    return min(max(math.ceil(wanted), 2 * draws), statistics.MOST_DRAWS) if wanted > draws else draws
+    needed = 2 * len(p_values) / (max(watch.significance, 1e-9) * smallest)
+    return min(max(math.ceil(needed), 2 * draws), statistics.MOST_DRAWS) if needed > draws else draws
 
 
 def _importance_shares(profile: Profile, importance: Mapping[str, float] | None) -> dict[str, float]:
-    """Column -> share of the importance of all; empty when nothing is known of it."""
+    """Returns column -> share of all importance; empty when the importance is unknown."""
     losses = {each.name: max(0.0, (importance or {}).get(each.name) or 0.0) for each in profile.columns}
     total = sum(losses.values())
     return {name: loss / total for name, loss in losses.items()} if total > 0 else {}
@@ -148,14 +152,16 @@ def compared(
     importance: float | None = None,
     draws: int = statistics.DRAWS,
 ) -> Finding:
-    """One column by itself. What needs the other columns is left to `judged`: the verdict is INSUFFICIENT,
-    or STABLE for the time being."""
+    """Compares one column by itself.
+
+    The verdict is INSUFFICIENT or, until `judged` tests all columns together, STABLE.
+    """
     bins = column.bins
     reference = np.asarray(column.counts, dtype=np.int64)
     counted = counted or Counted(np.zeros(bins.size, dtype=np.int64), np.zeros(bins.size))
     counts = np.asarray(counted.counts, dtype=np.int64)
     if len(counts) != bins.size:
-        raise ValueError(f"{column.name}: {len(counts)} bins were counted, the reference has {bins.size}")
+        raise ValueError(f"{column.name}: the window has {len(counts)} bins, the reference has {bins.size}")
     finding = Finding(
         column=column.name,
         kind=bins.kind,
@@ -184,7 +190,7 @@ def compared(
     if bins.kind == "level":
         readings["chi_square_p_value"] = statistics.chi_square_p_value(reference, counts)
     else:
-        there = _ascending(bins, counted)  # what is missing has no place among the numbers
+        there = _ascending(bins, counted)  # without the bin of missing values
         readings["ks"] = statistics.kolmogorov_smirnov(reference[there], counts[there])
         readings["wasserstein"] = statistics.wasserstein(
             reference[there],
@@ -203,13 +209,13 @@ def _ascending(bins: Bins, counted: Counted) -> list[int]:
 
 
 def _with_room(column: ColumnProfile, reference: Whole, counts: Whole) -> Whole:
-    """The reference with rows in the bins outside its range or unseen that the window has rows in.
+    """Returns the reference with rows added to its outside and unseen bins that the window has rows in.
 
-    That those bins are empty is no finding: range and values are those of these very rows. Another row falls
-    beyond the largest of m with probability 1/(m + 1) (Wilks, Annals of Mathematical Statistics 12 (1941),
-    91), as if one of them lay there. It has a new value about as often as one of the m was alone with its
-    value (Good, Biometrika 40 (1953), 237). Without it, windows without drift would be called significant too
-    often.
+    These bins are empty by construction: the reference's own rows define range and values. A further row
+    falls beyond the largest of m with probability 1/(m + 1) (Wilks, Annals of Mathematical Statistics 12
+    (1941), 91), as if one of the m lay there. It has a new value about as often as one of the m was alone
+    with its value (Good, Biometrika 40 (1953), 237). Without the added rows, windows without drift would be
+    called significant too often.
     """
     room = reference.copy()
     for place, apart in enumerate(column.apart):
@@ -221,33 +227,33 @@ def _with_room(column: ColumnProfile, reference: Whole, counts: Whole) -> Whole:
 def _shares(column: ColumnProfile, reference: Whole, counts: Whole) -> dict[str, Any]:
     bins = column.bins
     rows = int(counts.sum())
-    found: dict[str, Any] = {
+    shares: dict[str, Any] = {
         "reference_missing": column.counts[bins.missing] / column.rows if column.rows else None
     }
     if not rows:
-        return found
-    found["missing"] = int(counts[bins.missing]) / rows
+        return shares
+    shares["missing"] = int(counts[bins.missing]) / rows
     if bins.kind == "level":
         there = slice(bins.missing)
-        found["unseen"] = int(counts[there][reference[there] == 0].sum()) / rows
-        return found
+        shares["unseen"] = int(counts[there][reference[there] == 0].sum()) / rows
+        return shares
     apart = np.array(column.apart)
     for name in ("unseen", "outside"):
         if name in apart:
-            found[name] = int(counts[apart == name].sum()) / rows
-    return found
+            shares[name] = int(counts[apart == name].sum()) / rows
+    return shares
 
 
-def judged(found: Sequence[Finding], watch: MonitoringConfig) -> Reviewed:
-    """The verdicts on all columns and answers together, and on the model."""
-    tested = [each for each in found if each.p_value is not None]
+def judged(per_column: Sequence[Finding], watch: MonitoringConfig) -> Reviewed:
+    """Judges all columns and predictions together, and the model."""
+    tested = [each for each in per_column if each.p_value is not None]
     adjusted = statistics.benjamini_hochberg(np.array([each.p_value for each in tested], dtype=np.float64))
     by_column = {each.column: float(p) for each, p in zip(tested, adjusted, strict=True)}
     findings = tuple(
         replace(each, adjusted_p_value=p, verdict=_verdict(each, p, watch))
         if (p := by_column.get(each.column)) is not None
         else each
-        for each in found
+        for each in per_column
     )
     verdict, reason = _of_model(findings, watch)
     return Reviewed(verdict, reason, findings)
@@ -264,11 +270,14 @@ def _verdict(finding: Finding, p_value: float, watch: MonitoringConfig) -> str:
 
 
 def _of_model(findings: Sequence[Finding], watch: MonitoringConfig) -> tuple[str, str]:
-    """The verdict and why. Drift of the answers is the model's own: they already weigh the columns as the
-    model does. A column has to matter: by its importance where that is known."""
+    """Returns the model's verdict and the reason.
+
+    Drift of the predictions is drift of the model, because they weigh the columns as the model does. Drift of
+    columns counts if their importance, where it is known, is large enough.
+    """
     if all(each.verdict == INSUFFICIENT for each in findings):
         rows = max((each.rows for each in findings), default=0)
-        return INSUFFICIENT, f"{rows:,} rows are too few: nothing is said below {watch.minimum_rows:,}."
+        return INSUFFICIENT, f"The window has {rows:,} rows; a verdict needs {watch.minimum_rows:,}."
     columns = [each for each in findings if each.column not in ANSWERS]
     known = any(each.importance is not None for each in columns)
     drifted = [each for each in columns if each.verdict == DRIFT]
@@ -276,20 +285,20 @@ def _of_model(findings: Sequence[Finding], watch: MonitoringConfig) -> tuple[str
     small = [each for each in findings if each.verdict == NOTICE]
     share = sum(each.importance or 0.0 for each in drifted)
     matters = bool(drifted) and (share >= watch.share or not known)
-    said = []
+    sentences = []
     if moved:
-        said.append(f"The answers have drifted ({_named(moved)}).")
+        sentences.append(f"The predictions have drifted ({_named(moved)}).")
     if drifted:
         weight = f", with {_percent(share)} of the importance of all columns" if known else ""
         light = "" if matters else f", less than the {_percent(watch.share)} that count as drift of the model"
-        said.append(f"Drift in {_named(drifted)}{weight}{light}.")
+        sentences.append(f"Drift in {_named(drifted)}{weight}{light}.")
     if small:
-        said.append(f"Small but significant changes in {_named(small)}.")
+        sentences.append(f"Small but significant changes in {_named(small)}.")
     if moved or matters:
-        return DRIFT, " ".join(said)
+        return DRIFT, " ".join(sentences)
     if drifted or small:
-        return NOTICE, " ".join(said)
-    return STABLE, "No column and no answer differs from the reference by more than chance."
+        return NOTICE, " ".join(sentences)
+    return STABLE, "No column and no prediction differs from the reference by more than chance."
 
 
 def _percent(share: float) -> str:
@@ -297,7 +306,7 @@ def _percent(share: float) -> str:
 
 
 def _named(findings: Sequence[Finding]) -> str:
-    """The largest changes first."""
+    """Returns the names as text, the largest changes first."""
     order = sorted(findings, key=lambda each: -(each.adjusted_psi or 0.0))
     names = [ANSWERS.get(each.column, each.column) for each in order]
     if len(names) > NAMED:

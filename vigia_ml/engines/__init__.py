@@ -1,8 +1,8 @@
-"""Fitted pipeline -> something that answers. No Django here.
+"""Engines: what computes a version's predictions. No Django here.
 
-An engine is built from the verified bytes of a version and is then asked for `Scores`. Every version has its
-fitted scikit-learn pipeline; where that pipeline can be compiled and the compiled one gives the same answers
-(see `vigia_ml.engines.parity`), ONNX Runtime serves the version, without scikit-learn in the process.
+An engine is built from the verified bytes of a version and returns `Scores`. Every version has its fitted
+scikit-learn pipeline. Where that pipeline can be compiled and the compiled engine gives the same answers (see
+`vigia_ml.engines.parity`), ONNX Runtime serves the version, without scikit-learn in the process.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from vigia_ml.schema import DatasetSchema, Value
 
-if TYPE_CHECKING:  # what asks for no answer needs no numpy
+if TYPE_CHECKING:  # a process without predictions needs no numpy
     from vigia_ml.schema.matrix import Floats
 
 
 PARITY_PROTOCOL: Final = 2
-"""Number of the rows by which a compiled engine is compared with scikit-learn, see `vigia_ml.engines.parity`.
-Under an older one neither the edges of steps were asked about nor the decisions compared."""
+"""Version of the comparison of a compiled engine with scikit-learn, see `vigia_ml.engines.parity`. Older ones
+compared neither the edges of steps nor the decisions."""
 Texts = Sequence[Sequence["str | None"]]
 
 
@@ -51,7 +51,7 @@ class Scored:
     classes: tuple[Any, ...] = ()
 
     def plain(self) -> Scores:
-        """The same as lists, with the most probable class of each row."""
+        """Returns the scores as lists, with the most probable class of each row."""
         if self.probabilities is None:
             assert self.values is not None
             return Scores(self.values.tolist())
@@ -60,30 +60,30 @@ class Scored:
 
 
 class Engine(Protocol):
-    """What the inference path needs to know of a model.
+    """The interface of an engine to the inference path.
 
-    takes_matrix : whether it also has `score` (see `MatrixEngine`).
+    takes_matrix : whether the engine also has `score` (see `MatrixEngine`).
     """
 
     name: str
     takes_matrix: bool
 
     def predict(self, rows: Sequence[Mapping[str, Value]]) -> Scores:
-        """Scores for valid rows (see `DatasetSchema.read`), same number, same order."""
+        """Returns the scores of valid rows (see `DatasetSchema.read`), in the same number and order."""
         ...
 
 
 @runtime_checkable
 class MatrixEngine(Engine, Protocol):
-    """An engine that is spared the rows: who has the matrix of `vigia_ml.schema.matrix` hands that in.
+    """An engine that takes the matrix of `vigia_ml.schema.matrix` instead of rows.
 
-    text_columns : places in the schema of the texts it reads besides; mostly none.
+    text_columns : positions in the schema of the texts that it also reads; mostly none.
     """
 
     text_columns: tuple[int, ...]
 
     def score(self, matrix: Floats, texts: Texts = ()) -> Scored:
-        """Scores for a matrix (n, p), float64, C-contiguous, as `matrix.encode` makes it.
+        """Returns the scores of a matrix (n, p), float64, C-contiguous, from `matrix.encode`.
 
         Parameters
         ----------
@@ -93,30 +93,30 @@ class MatrixEngine(Engine, Protocol):
 
 
 class UnknownEngine(LookupError):
-    """The version names an engine this code does not have."""
+    """Raised when a version names an engine that this code does not have."""
 
 
 _MORE: dict[str, str] = {}
 
 
 def register(name: str, loader: str) -> None:
-    """Adds an engine of an application above.
+    """Adds the engine of an application on a higher floor.
 
     Parameters
     ----------
-    loader : ``module:function`` that takes verified bytes and gives an `Engine`. It unpickles nothing, and
-        what it gives does not depend on the scikit-learn that made the bytes.
+    loader : ``module:function`` that takes verified bytes and returns an `Engine`. It unpickles nothing, and
+        the engine does not depend on the release of scikit-learn that wrote the bytes.
     """
     _MORE[name] = loader
 
 
 def stands_alone(name: str) -> bool:
-    """Whether an engine is loaded from an artifact that is no pickle."""
+    """Returns whether the engine's artifact is not a pickle."""
     return name in _MORE
 
 
 def load(name: str, artifact: bytes, schema: DatasetSchema) -> Engine:
-    """The engine `name` from bytes that were VERIFIED before (see `training.artifacts`)."""
+    """Loads the engine `name` from bytes that are already VERIFIED (see `training.artifacts`)."""
     if name == "sklearn":
         from vigia_ml.engines.sklearn import SklearnEngine
 
@@ -127,6 +127,6 @@ def load(name: str, artifact: bytes, schema: DatasetSchema) -> Engine:
         return OnnxEngine.from_bytes(artifact, schema)
     if name in _MORE:
         module, _, function = _MORE[name].partition(":")
-        made: Engine = attrgetter(function)(importlib.import_module(module))(artifact)
-        return made
+        engine: Engine = attrgetter(function)(importlib.import_module(module))(artifact)
+        return engine
     raise UnknownEngine(f"this code has no engine {name!r}")

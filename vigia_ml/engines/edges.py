@@ -1,10 +1,9 @@
-"""Where the answer of a fitted pipeline may jump: thresholds, bin edges, numeric categories. No Django here.
+"""Edges where a fitted pipeline's answer may jump: thresholds, bin edges, numeric categories. No Django here.
 
-The fitted steps are walked; each edge is led back to a column of the data, and the values on both sides of it
-are what both engines are asked about (see `vigia_ml.engines.parity`). A step that reads a column as it is has
-its edges at the column's own values: asked are the edge, the next doubles and the next singles. Through other
-steps the edge is searched for by cutting: two neighbouring values of the column between which the step's
-input passes the edge.
+The module walks the fitted steps and traces each edge back to a column of the data; both engines then predict
+the values on both sides (see `vigia_ml.engines.parity`). A step that reads a column unchanged has its edges
+at the column's own values: the rows hold the edge, the next doubles and the next singles. Behind other steps,
+cutting a range of the column finds two neighbouring values between which the step's input passes the edge.
 """
 
 from __future__ import annotations
@@ -40,17 +39,17 @@ Floats = npt.NDArray[np.float64]
 Prefix = Callable[[pd.DataFrame], Any]
 Sides = list[tuple[str, int, dict[str, Any]]]
 
-MOST_EDGES: Final = 5_000  # of steps that read a column as it is; six rows each
-MOST_SEARCHED: Final = 200  # of other steps: each takes some twenty calls of the steps before it
+MOST_EDGES: Final = 5_000  # edges of steps that read a column unchanged; six rows each
+MOST_SEARCHED: Final = 200  # edges of other steps; each takes some twenty calls of the steps before it
 SAMPLE: Final = 200
 BASE_ROWS: Final = 4
 GRID: Final = 32
 CUTS: Final = 7
 MOST_CUTTINGS: Final = 30
-# Sums of many terms come out otherwise for one row than for many, in scikit-learn itself: behind such a step
-# the sides of an edge are asked about at this distance, relative to the column's value.
+# In scikit-learn itself, sums of many terms differ between one row and many. Behind such a step the rows lie
+# at this distance from the edge, relative to the column's value.
 DISTANCE: Final = 1e-9
-# Each number they give is computed from few others, the same for one row as for many.
+# Steps that compute each number from few others, alike for one row and for many.
 EXACT: Final = (
     ToFloat, SimpleImputer, StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, FunctionTransformer,
     SelectorMixin, HouseGeometry,
@@ -58,22 +57,22 @@ EXACT: Final = (
 
 
 @dataclass(frozen=True)
-class Counted:
-    """How many edges the steps hold, and of how many both sides are asked about."""
+class EdgeCount:
+    """Number of edges of the steps, and number of edges whose both sides are compared."""
 
     held: int
-    asked: int
+    compared: int
 
 
-NONE: Final = Counted(0, 0)
+NONE: Final = EdgeCount(0, 0)
 
 
 @dataclass
 class _Group:
-    """The edges of all steps that are given the same.
+    """The edges of all steps with the same input.
 
-    prefix : what makes a frame into that. exact : whether only `EXACT` steps are in it.
-    parts : (feature, value) rows of each step's edges, as arrays: a forest holds millions.
+    prefix : computes the input from a frame. exact : whether the prefix has only `EXACT` steps.
+    parts : (feature, value) rows of each step's edges, as arrays, because a forest holds millions.
     """
 
     prefix: Prefix
@@ -81,22 +80,22 @@ class _Group:
     parts: list[Floats] = field(default_factory=list)
 
     def edges(self) -> Floats:
-        """Rows of (feature, value), each once, in order."""
+        """Returns the distinct rows (feature, value), sorted."""
         together = np.vstack(self.parts)
         return np.unique(together[np.isfinite(together[:, 1])], axis=0)
 
-    def given(self, frame: pd.DataFrame) -> Floats | None:
-        """What the steps are given for a frame, (n, k); None where that is texts, or a step refuses a row."""
+    def inputs(self, frame: pd.DataFrame) -> Floats | None:
+        """Returns the steps' input for a frame, (n, k); None for texts, or where a step rejects a row."""
         try:
-            made = self.prefix(frame)
-            found = np.asarray(made.toarray() if hasattr(made, "toarray") else made, dtype=np.float64)
-        except Exception:  # whatever a step raises at values it was not made for
+            result = self.prefix(frame)
+            numbers = np.asarray(result.toarray() if hasattr(result, "toarray") else result, dtype=np.float64)
+        except Exception:  # a step may raise anything at values that it does not expect
             return None
-        return found if found.ndim == 2 else None
+        return numbers if numbers.ndim == 2 else None
 
 
 def neighbours(values: Floats) -> list[Floats]:
-    """The doubles next to each value, and the singles at and next to it, as doubles; five arrays."""
+    """Returns five arrays of doubles: the two next doubles, the nearest single and its two neighbours."""
     with np.errstate(over="ignore"):
         single = values.astype(np.float32)
     below, above = np.float32(-np.inf), np.float32(np.inf)
@@ -107,38 +106,38 @@ def neighbours(values: Floats) -> list[Floats]:
 
 def around(
     pipeline: Any, schema: DatasetSchema, train: pd.DataFrame, rng: np.random.Generator
-) -> tuple[Sides, Counted]:
-    """Both sides of the edges that a fitted pipeline holds.
+) -> tuple[Sides, EdgeCount]:
+    """Returns both sides of the edges of a fitted pipeline.
 
     Returns
     -------
-    sides : (what it is, row of `train`, what is changed in it). counted : of the edges.
+    sides : (description, row of `train`, changes of the row). counted : number of edges.
     """
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         groups = [(group, group.edges()) for group in _groups(pipeline)]
         sample = rng.integers(0, len(train), SAMPLE)
-        found: Sides = []
-        held, asked, left, searches = 0, 0, MOST_EDGES, MOST_SEARCHED
-        for group, every in sorted(groups, key=lambda each: len(each[1])):  # few edges are all asked about
-            given = group.given(train.iloc[sample])
-            if given is None:
+        sides: Sides = []
+        held, compared, left, searches = 0, 0, MOST_EDGES, MOST_SEARCHED
+        for group, all_edges in sorted(groups, key=lambda each: len(each[1])):  # few edges are all compared
+            inputs = group.inputs(train.iloc[sample])
+            if inputs is None:
                 continue
-            held += len(every)
-            own = _own_columns(given, schema, train.iloc[sample])
-            edges = every[every[:, 0] < given.shape[1]]
-            as_it_is = np.array([column is not None for column in own])[edges[:, 0].astype(int)]
-            direct, others = _spread(edges[as_it_is], left), _spread(edges[~as_it_is], searches)
+            held += len(all_edges)
+            own = _own_columns(inputs, schema, train.iloc[sample])
+            edges = all_edges[all_edges[:, 0] < inputs.shape[1]]
+            unchanged = np.array([column is not None for column in own])[edges[:, 0].astype(int)]
+            direct, others = _spread(edges[unchanged], left), _spread(edges[~unchanged], searches)
             for feature, value in direct.tolist():
                 column = own[int(feature)]
                 assert column is not None
                 row = int(rng.choice(sample))
-                found += [_side(column, value, row, each) for each in _valid(column, np.array([value]))]
+                sides += [_side(column, value, row, each) for each in _valid(column, np.array([value]))]
             reached, count = _search(group, others, schema, train, rng) if len(others) else ([], 0)
-            found += reached
+            sides += reached
             left, searches = left - len(direct), searches - len(others)
-            asked += len(direct) + count
-        return found, Counted(held, asked)
+            compared += len(direct) + count
+        return sides, EdgeCount(held, compared)
 
 
 def _side(column: Column, edge: float, row: int, value: float) -> tuple[str, int, dict[str, Any]]:
@@ -146,7 +145,7 @@ def _side(column: Column, edge: float, row: int, value: float) -> tuple[str, int
 
 
 def _spread(edges: Floats, most: int) -> Floats:
-    """At most so many, evenly taken from all."""
+    """Returns at most `most` of the edges, evenly taken from all."""
     if len(edges) <= most:
         return edges
     places = np.unique(np.linspace(0, len(edges) - 1, max(most, 0)).astype(int))
@@ -154,7 +153,7 @@ def _spread(edges: Floats, most: int) -> Floats:
 
 
 def _valid(column: Column, edges: Floats) -> list[float]:
-    """The values at, next to and near edges of a column that the column accepts."""
+    """Returns the accepted values of a column at, next to and near the edges."""
     if column.type == "boolean":
         return []
     if column.type == "integer":
@@ -166,12 +165,12 @@ def _valid(column: Column, edges: Floats) -> list[float]:
     return sorted(set(values[np.isfinite(values) & (values >= least) & (values <= most)].tolist()))
 
 
-def _own_columns(given: Floats, schema: DatasetSchema, frame: pd.DataFrame) -> list[Column | None]:
-    """Per feature the column that it is, as it came."""
+def _own_columns(inputs: Floats, schema: DatasetSchema, frame: pd.DataFrame) -> list[Column | None]:
+    """Returns, for each feature, the column that it equals, or None."""
     numeric = [column for column in schema.columns if column.type in ("number", "integer", "boolean")]
     values = {column.name: frame[column.name].to_numpy(np.float64) for column in numeric}
     own: list[Column | None] = []
-    for feature in given.T:
+    for feature in inputs.T:
         same = (c for c in numeric if np.array_equal(feature, values[c.name], equal_nan=True))
         own.append(next(same, None))
     return own
@@ -191,14 +190,14 @@ def _groups(pipeline: Any) -> Iterator[_Group]:
 
 
 def _inside(step: Any, group: _Group) -> list[tuple[Any, _Group]]:
-    """The steps within a step, each with the group of what it is given."""
+    """Returns the steps within a step, each with the group of its input."""
     if isinstance(step, Pipeline):
-        found, here = [], group
+        steps, here = [], group
         for _, each in step.steps:
             if each not in (None, "passthrough"):
-                found.append((each, here))
+                steps.append((each, here))
                 here = _behind(here, each)
-        return found
+        return steps
     if isinstance(step, ColumnTransformer):
         parts = [(each, columns) for _, each, columns in step.transformers_ if not isinstance(each, str)]
         return [(each, _picked(group, columns)) for each, columns in parts]
@@ -206,12 +205,12 @@ def _inside(step: Any, group: _Group) -> list[tuple[Any, _Group]]:
         return [(each, group) for _, each in step.transformer_list if not isinstance(each, str)]
     if isinstance(step, VotingClassifier | VotingRegressor):
         return [(each, group) for each in step.estimators_]
-    found = []
+    inner = []
     for name, value in vars(step).items():
         if name.endswith("_") and name not in ("init_", "transformer_"):
-            each = [value] if isinstance(value, BaseEstimator) else _estimators(value)
-            found += [(one, group) for one in each]
-    return found
+            estimators = [value] if isinstance(value, BaseEstimator) else _estimators(value)
+            inner += [(each, group) for each in estimators]
+    return inner
 
 
 def _estimators(value: Any) -> list[Any]:
@@ -246,7 +245,7 @@ def _picked(group: _Group, columns: Any) -> _Group:
 
 
 def _held(step: Any) -> Iterator[tuple[Any, Any]]:
-    """(features, values) of a step's own edges: whatever has one of these attributes has them."""
+    """Yields (features, values) of a step's own edges, found by the names of its attributes."""
     width = getattr(step, "n_features_in_", 0)
     tree = getattr(step, "tree_", None)
     if tree is not None:
@@ -280,7 +279,10 @@ def _rows(features: Any, values: Any) -> Floats:
 
 @dataclass(frozen=True)
 class _Crossing:
-    """Where a column's value leads over an edge: between `low` and `high`, the other columns as in `row`."""
+    """A range of a column in which a step's input passes an edge, the other columns as in `row`.
+
+    low, high : ends of the range, values of the column.
+    """
 
     column: Column
     feature: int
@@ -297,7 +299,7 @@ def _search(
     train: pd.DataFrame,
     rng: np.random.Generator,
 ) -> tuple[Sides, int]:
-    """Both sides of edges in what a step is given, as values of the columns that move it; of how many."""
+    """Returns both sides of edges of a step's input, as values of a column, and their number."""
     crossings: list[_Crossing] = []
     features, values = edges[:, 0].astype(int), edges[:, 1]
     left = np.ones(len(edges), dtype=bool)
@@ -308,49 +310,52 @@ def _search(
         if len(grid) < 2 or not left.any():
             continue
         grid = grid[np.unique(np.linspace(0, len(grid) - 1, GRID).astype(int))]
-        asked = train.iloc[np.repeat(rows, len(grid))].reset_index(drop=True)
-        asked[column.name] = np.tile(grid, BASE_ROWS)
-        given = group.given(asked)
-        if given is None:
+        grid_rows = train.iloc[np.repeat(rows, len(grid))].reset_index(drop=True)
+        grid_rows[column.name] = np.tile(grid, BASE_ROWS)
+        inputs = group.inputs(grid_rows)
+        if inputs is None:
             continue
-        below = given.reshape(BASE_ROWS, len(grid), -1)[:, :, features] <= values  # (base rows, grid, edges)
+        below = inputs.reshape(BASE_ROWS, len(grid), -1)[:, :, features] <= values  # (base rows, grid, edges)
         crossed = below[:, 1:] != below[:, :-1]
         for at in np.flatnonzero(left & crossed.any(axis=(0, 1))):
             base, place = np.argwhere(crossed[:, :, at])[0]
             ends = float(grid[place]), float(grid[place + 1])
             crossings.append(_Crossing(column, int(features[at]), float(values[at]), int(rows[base]), *ends))
             left[at] = False
-    return (_halved(group, crossings, train) if crossings else []), len(crossings)
+    return (_narrowed(group, crossings, train) if crossings else []), len(crossings)
 
 
-def _halved(group: _Group, crossings: Sequence[_Crossing], train: pd.DataFrame) -> Sides:
-    """The values next to each crossing; all are searched for at once, each range cut at `CUTS` places."""
+def _narrowed(group: _Group, crossings: Sequence[_Crossing], train: pd.DataFrame) -> Sides:
+    """Returns the values next to each crossing.
+
+    All ranges are narrowed at once; each round cuts each range at `CUTS` points.
+    """
     rows = np.array([each.row for each in crossings])
     features = np.array([each.feature for each in crossings])
     edges = np.array([each.edge for each in crossings])
-    whole = np.array([each.column.type == "integer" for each in crossings])
+    is_integer = np.array([each.column.type == "integer" for each in crossings])
     low, high = (np.array([getattr(each, end) for each in crossings]) for end in ("low", "high"))
     frame = train.iloc[np.repeat(rows, CUTS)].reset_index(drop=True)
     held = {each.column.name for each in crossings}
     owned = {name: np.array([each.column.name == name for each in crossings]) for name in held}
 
     def below(cuts: Floats) -> npt.NDArray[np.bool_]:
-        """Whether the step's input is at most the edge, at each of the cuts (n, CUTS)."""
+        """Returns whether the step's input is at most the edge, at each of the cuts (n, CUTS)."""
         for name, mine in owned.items():
             column = frame[name].to_numpy(np.float64, copy=True)
             column[np.repeat(mine, CUTS)] = cuts[mine].ravel()
             frame[name] = column
-        given = group.given(frame)
-        if given is None:
+        inputs = group.inputs(frame)
+        if inputs is None:
             return np.zeros(cuts.shape, dtype=bool)
-        reached = given.reshape(len(rows), CUTS, -1)[np.arange(len(rows)), :, features]
+        reached = inputs.reshape(len(rows), CUTS, -1)[np.arange(len(rows)), :, features]
         return np.asarray(reached <= edges[:, None])
 
     first = below(np.repeat(low[:, None], CUTS, axis=1))[:, :1]
     shares = np.arange(1, CUTS + 1) / (CUTS + 1)
     for _ in range(MOST_CUTTINGS):
         cuts = low[:, None] + (high - low)[:, None] * shares
-        cuts = np.where(whole[:, None], np.floor(cuts), cuts)
+        cuts = np.where(is_integer[:, None], np.floor(cuts), cuts)
         inside = (cuts > low[:, None]) & (cuts < high[:, None])
         if not inside.any():
             break

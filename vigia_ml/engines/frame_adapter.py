@@ -1,7 +1,7 @@
-"""A compiled engine, asked as one asks a fitted estimator: with a frame. No Django here.
+"""A compiled engine with the interface of a fitted estimator, which takes frames. No Django here.
 
-For computations that ask about many frames, such as importances; it answers as the pipeline does (see
-`vigia_ml.engines.parity`) and much sooner.
+Computations over many frames, such as importances, use it: the engine gives the pipeline's answers (see
+`vigia_ml.engines.parity`) much faster.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class AskedByFrame:
         self._engine, self._schema = engine, schema
 
     def predict(self, frame: Any) -> Floats:
-        """Numbers (n,) for a frame (n, p) as `vigia_ml.fitting.frames` makes it."""
+        """Returns the predictions (n,) for a frame (n, p) from `vigia_ml.fitting.frames`."""
         values = self._score(frame).values
         assert values is not None
         return values
 
     def predict_proba(self, frame: Any) -> Floats:
-        """Probabilities (n, k) in the order of `classes_`."""
+        """Returns probabilities (n, k) in the order of `classes_`."""
         scored = self._score(frame)
         assert scored.probabilities is not None
         self.classes_: npt.NDArray[Any] = np.array(scored.classes)

@@ -1,4 +1,4 @@
-"""How long an engine takes for one row: what a client waits for the model alone."""
+"""Latency of an engine for one row: the time that a client waits for the model alone."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ CALLS: Final = 300
 FEWEST_CALLS: Final = 10
 WARM_UP: Final = 2
 SECONDS: Final = 0.25
-"""About what measuring may cost: a slow engine is called less often, at least `FEWEST_CALLS` times."""
+"""Approximate time limit; a slow engine is called fewer times, at least `FEWEST_CALLS`."""
 ROWS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds for one row, one call after the other, on one thread.
+    """Milliseconds for one row, in sequential calls on one thread.
 
-    engine : which was measured. median_ms, p95_ms : of `calls` calls.
+    engine : the engine's name. median_ms, p95_ms : quantiles of `calls` calls.
     """
 
     engine: str
@@ -40,25 +40,25 @@ class Latency:
 
 
 def measure(engine: Engine, rows: Sequence[Mapping[str, Value]]) -> Latency:
-    """Asks the engine for one row at a time, the given ones in turn."""
-    taken: list[float] = []
+    """Measures calls of one row each, over the rows in turn."""
+    durations: list[float] = []
     with threadpool_limits(limits=1):
         for call in range(WARM_UP):
             engine.predict([rows[call % len(rows)]])
-        until = time.perf_counter() + SECONDS
+        deadline = time.perf_counter() + SECONDS
         for call in range(CALLS):
             started = time.perf_counter()
             engine.predict([rows[call % len(rows)]])
             now = time.perf_counter()
-            taken.append((now - started) * 1000)
-            if now > until and len(taken) >= FEWEST_CALLS:
+            durations.append((now - started) * 1000)
+            if now > deadline and len(durations) >= FEWEST_CALLS:
                 break
-    median, p95 = np.quantile(taken, [0.5, 0.95])
-    return Latency(engine.name, round(float(median), 4), round(float(p95), 4), len(taken))
+    median, p95 = np.quantile(durations, [0.5, 0.95])
+    return Latency(engine.name, round(float(median), 4), round(float(p95), 4), len(durations))
 
 
 def rows_of(schema: DatasetSchema, features: pd.DataFrame, most: int = ROWS) -> list[dict[str, Value]]:
-    """The first rows of a frame (see `vigia_ml.fitting.frames`) as a request would bring them."""
+    """Returns the first rows of a frame (see `vigia_ml.fitting.frames`) as a request's values."""
     head = features.iloc[:most]
     columns = {
         column.name: [_value(column, value) for value in head[column.name].tolist()]

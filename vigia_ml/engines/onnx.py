@@ -1,4 +1,4 @@
-"""The compiled engine: ONNX Runtime on a matrix of codes. Needs numpy and onnxruntime, nothing else."""
+"""The compiled engine: ONNX Runtime on a matrix of codes. It needs only numpy and onnxruntime."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vigia_ml.schema import DatasetSchema, Value
 from vigia_ml.schema.matrix import Coder, Floats, fingerprint
 
 INPUT = "matrix"
-TEXTS = "texts"  # the second input, of models that read texts; see `vigia_ml.engines.texts`
-# What the compiler writes into the model's metadata, as JSON texts.
+TEXTS = "texts"  # the second input of models that read texts; see `vigia_ml.engines.texts`
+# Keys of the model's metadata, which the compiler writes as JSON texts.
 CLASSES, CODING, READ = "vigia.classes", "vigia.coding", "vigia.texts"
 
 
 class OnnxEngine:
-    """Asks a compiled pipeline. A session may be run by many threads at once."""
+    """Runs a compiled pipeline. Many threads may run a session at once."""
 
     name = "onnx"
     takes_matrix = True
@@ -32,46 +32,49 @@ class OnnxEngine:
         self._session = session
         self._coder = Coder(schema)
         self._outputs = [session.get_outputs()[0].name]
-        words = session.get_modelmeta().custom_metadata_map
-        self._classes = None if words[CLASSES] == "null" else tuple(json.loads(words[CLASSES]))
-        self._texts = TextNumbers(texts.from_json(words[READ])) if READ in words else None
+        metadata = session.get_modelmeta().custom_metadata_map
+        self._classes = None if metadata[CLASSES] == "null" else tuple(json.loads(metadata[CLASSES]))
+        self._texts = TextNumbers(texts.from_json(metadata[READ])) if READ in metadata else None
         self.text_columns = self._texts.columns if self._texts else ()
 
     @classmethod
     def from_bytes(cls, artifact: bytes, schema: DatasetSchema) -> OnnxEngine:
-        """A session on compiled bytes.
+        """Loads compiled bytes.
 
         Raises
         ------
-        ValueError : when they were compiled for other columns or levels.
-        Exception : whatever ONNX Runtime raises at bytes that are no model.
+        ValueError : when the bytes were compiled for other columns or levels.
+        Exception : any error of ONNX Runtime on bytes that are not a model.
         """
         session = onnxruntime.InferenceSession(artifact, _options(), providers=["CPUExecutionProvider"])
-        _give_back()
+        _trim_heap()
         if session.get_modelmeta().custom_metadata_map.get(CODING) != fingerprint(schema):
-            raise ValueError("it was compiled for other columns or levels than the version's schema")
+            raise ValueError("the engine was compiled for other columns or levels than the version's schema")
         return cls(session, schema)
 
     def score(self, matrix: Floats, texts: Texts = ()) -> Scored:
-        """Scores for a matrix (n, p) as `vigia_ml.schema.matrix` defines it, and the texts of
-        `text_columns`, one sequence of n a column.
+        """Returns the scores of a matrix (n, p) from `vigia_ml.schema.matrix`.
 
-        A row that scikit-learn would refuse (say, a number that overflows on the way) is answered with NaN.
+        A row that scikit-learn would reject (e.g. a number that overflows in a step) gets NaN.
+
+        Parameters
+        ----------
+        texts : for each of `text_columns`, n texts.
 
         Raises
         ------
-        ValueError : when ONNX Runtime refuses the matrix.
+        ValueError : when ONNX Runtime rejects the matrix.
         """
-        given = {INPUT: matrix}
+        inputs = {INPUT: matrix}
         if self._texts is not None:
-            given[TEXTS] = self._texts.read(texts)
+            inputs[TEXTS] = self._texts.read(texts)
         try:
-            found: Floats = self._session.run(self._outputs, given)[0]
-        except Exception as error:  # its exceptions have no class of their own that could be named here
-            raise ValueError(f"ONNX Runtime refused the rows: {error}") from error
+            scores: Floats = self._session.run(self._outputs, inputs)[0]
+        except Exception as error:  # ONNX Runtime's exceptions share no class
+            raise ValueError(f"ONNX Runtime rejected the rows: {error}") from error
         if self._classes is None:
-            return Scored(values=found[:, 0])
-        return Scored(probabilities=found, classes=self._classes)
+            return Scored(values=scores[:, 0])
+        return Scored(probabilities=scores, classes=self._classes)
 
     def predict(self, rows: Sequence[Mapping[str, Value]]) -> Scores:
         names = [self.schema.names[place] for place in self.text_columns]
@@ -79,24 +82,26 @@ class OnnxEngine:
         return self.score(self._coder.encode(rows), texts).plain()
 
 
-def _give_back() -> None:
-    """Returns to the system what reading the model took and the allocator would keep: two thirds of all that
-    a forest takes (of 500,000 nodes 110 MiB, and 55 stay)."""
-    with suppress(OSError, AttributeError, TypeError):  # only glibc has it
+def _trim_heap() -> None:
+    """Returns to the system the memory that the allocator keeps after loading a model.
+
+    It is two thirds of a forest's memory (of 500,000 nodes 110 MiB, and 55 stay).
+    """
+    with suppress(OSError, AttributeError, TypeError):  # only glibc has malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _options() -> onnxruntime.SessionOptions:
-    """One request is one thread: the web server already runs as many as there are cores."""
+    """Returns options for one thread per request: the web server already runs as many as there are cores."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # The arena keeps for good what the largest request took (100,000 rows: 60 MiB), memory patterns a plan
-    # for every number of rows ever asked for (3,000 of them: 600 MiB). Without both, one row is as fast.
+    # The arena keeps the memory of the largest request (100,000 rows: 60 MiB), and memory patterns keep a
+    # plan for each number of rows so far (3,000 of them: 600 MiB). One row is as fast without both.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.log_severity_level = 3  # its warnings are about graphs; they would go to the server's stderr
+    options.log_severity_level = 3  # warnings are about graphs and would go to the server's stderr
     return options

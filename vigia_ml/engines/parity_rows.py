@@ -1,4 +1,4 @@
-"""The rows that both engines are asked about. No Django here; see `vigia_ml.engines.parity`."""
+"""The rows on which both engines are compared. No Django here; see `vigia_ml.engines.parity`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vigia_ml.schema import Column, DatasetSchema
 from vigia_ml.schema.columns import EXACT_INTEGER, LARGEST
 from vigia_ml.schema.matrix import levels_of
 
-NULL_SHARE: Final = 0.02  # per nullable value of a random row
+NULL_SHARE: Final = 0.02  # of a random row's nullable values
 JITTERED_ROWS: Final = 150
-TEXT_ROWS: Final = 200  # whose texts are altered
+TEXT_ROWS: Final = 200  # rows with altered texts
 RANDOM: Final = "a random row"
 UNKNOWN_TEXTS: Final = ("(a text training did not hold)", "missing", "nan", "None", "0")
 Texts = npt.NDArray[np.object_]
@@ -24,8 +24,8 @@ Changes = list[tuple[str, dict[str, Any]]]
 
 def rows_to_compare(
     schema: DatasetSchema, train: pd.DataFrame, seed: int, random_rows: int, pipeline: Any = None
-) -> tuple[pd.DataFrame, Texts, edges.Counted]:
-    """Features (n, p); of each row what kind it is (n,); how many edges of `pipeline` are among them."""
+) -> tuple[pd.DataFrame, Texts, edges.EdgeCount]:
+    """Returns features (n, p), the kind of each row (n,), and the number of edges of `pipeline` in them."""
     rng = np.random.default_rng(seed)
     changes = _limits(schema)
     sides, counted = edges.around(pipeline, schema, train, rng) if pipeline is not None else ([], edges.NONE)
@@ -37,7 +37,7 @@ def rows_to_compare(
         _random(schema, train, random_rows, rng),
     ]
     kinds = [kind for kind, _ in changes] + [kind for kind, _, _ in sides]
-    kinds += ["a row of the training data, a last digit off"] * JITTERED_ROWS + [RANDOM] * random_rows
+    kinds += ["a row of the training data with a changed last digit"] * JITTERED_ROWS + [RANDOM] * random_rows
     if any(column.type == "text" for column in schema.columns):
         parts.append(_altered(schema, _resampled(train, TEXT_ROWS, rng), rng))
         kinds += ["a row with other texts"] * TEXT_ROWS
@@ -49,13 +49,13 @@ def rows_to_compare(
 
 
 def _limits(schema: DatasetSchema) -> Changes:
-    """Levels, bounds and nulls: what is changed in a row, and how that is said."""
+    """Returns changes of a row to levels, bounds and nulls, each with its description."""
     changes: Changes = []
     nullable = [column.name for column in schema.columns if column.nullable]
     for column in schema.columns:
         for value in _special(column):
             advice = _advice([column] if _is_unbounded(column, value) else [])
-            changes.append((f"{column.name} = {_said(value)}{advice}", {column.name: value}))
+            changes.append((f"{column.name} = {_shown(value)}{advice}", {column.name: value}))
     changes += [(f"{name} null", {name: None}) for name in nullable]
     changes.append(("every nullable column null", dict.fromkeys(nullable)))
     numeric = [column for column in schema.columns if column.is_numeric]
@@ -67,7 +67,7 @@ def _limits(schema: DatasetSchema) -> Changes:
 
 
 def _is_unbounded(column: Column, value: Any) -> bool:
-    """Whether a value is asked about only because the column declares no bound on that side."""
+    """Returns whether a value is in the rows only because the column declares no bound on that side."""
     if not column.is_numeric or abs(value) != (EXACT_INTEGER if column.type == "integer" else LARGEST):
         return False
     return (column.minimum if value < 0 else column.maximum) is None
@@ -82,7 +82,7 @@ def _advice(unbounded: list[Column], shown: int = 3) -> str:
 
 
 def _changed(schema: DatasetSchema, base: pd.DataFrame, changes: list[dict[str, Any]]) -> dict[str, Texts]:
-    """The rows of `base`, each with its change."""
+    """Returns the rows of `base`, each with its change applied."""
     columns = {name: base[name].to_numpy(dtype=object, copy=True) for name in schema.names}
     for row, change in enumerate(changes):
         for name, value in change.items():
@@ -91,34 +91,34 @@ def _changed(schema: DatasetSchema, base: pd.DataFrame, changes: list[dict[str, 
 
 
 def _jittered(schema: DatasetSchema, base: pd.DataFrame, rng: np.random.Generator) -> dict[str, Texts]:
-    """Training rows with every number moved to the next double or single, or rounded to single."""
-    found = {name: base[name].to_numpy(dtype=object, copy=True) for name in schema.names}
+    """Returns training rows with each number moved to the next double or single, or rounded to single."""
+    columns = {name: base[name].to_numpy(dtype=object, copy=True) for name in schema.names}
     ways = rng.integers(0, 5, len(base))
     for column in schema.columns:
         if column.type != "number":
             continue
-        values = found[column.name].astype(np.float64)
+        values = columns[column.name].astype(np.float64)
         moved = np.choose(ways, edges.neighbours(values))
         least = -np.inf if column.minimum is None else column.minimum
         most = np.inf if column.maximum is None else column.maximum
-        inside = (moved >= least) & (moved <= most)  # null is not, and stays
-        found[column.name][inside] = moved[inside]
-    return found
+        inside = (moved >= least) & (moved <= most)  # False for a null, which stays
+        columns[column.name][inside] = moved[inside]
+    return columns
 
 
 def _altered(schema: DatasetSchema, base: pd.DataFrame, rng: np.random.Generator) -> dict[str, Texts]:
-    """Training rows whose texts are spelled otherwise, cut, mixed, numberless, or strange."""
-    found = {name: base[name].to_numpy(dtype=object, copy=True) for name in schema.names}
+    """Returns training rows with texts in other spellings, cut, mixed, without digits, or unknown."""
+    columns = {name: base[name].to_numpy(dtype=object, copy=True) for name in schema.names}
     for column in schema.columns:
         if column.type != "text":
             continue
-        values = found[column.name]
+        values = columns[column.name]
         words = [word for text in values if text for word in text.split()] or ["x"]
         for row, text in enumerate(values):
             altered = _alteration(text or "", words, row, rng)
             canonical = column.canonical_text(altered[: column.max_length])
             values[row] = canonical or (None if column.nullable else text)
-    return found
+    return columns
 
 
 def _alteration(text: str, words: list[str], turn: int, rng: np.random.Generator) -> str:
@@ -134,7 +134,7 @@ def _alteration(text: str, words: list[str], turn: int, rng: np.random.Generator
 
 
 def _special(column: Column) -> list[Any]:
-    """Values of a column at which something may happen, in ascending order for a number."""
+    """Returns a column's special values: levels, bounds, ends of the training range; numbers in order."""
     if column.type == "boolean":
         return [0.0, 1.0]
     if column.type == "text":
@@ -153,12 +153,12 @@ def _special(column: Column) -> list[Any]:
 def _random(
     schema: DatasetSchema, train: pd.DataFrame, count: int, rng: np.random.Generator
 ) -> dict[str, Texts]:
-    """Per column `count` values: half as rows of the training data, half each column by itself."""
+    """Returns `count` values per column: half of them training rows, half drawn for each column by itself."""
     half = count // 2
     together = _resampled(train, half, rng)
-    found = {}
+    columns = {}
     for column in schema.columns:
-        # First the rows, then objects of them: the other way round every cell would become one.
+        # Selects rows before the conversion to objects, which would otherwise convert every cell.
         rows = rng.integers(0, len(train), count - half)
         apart = train[column.name].iloc[rows].to_numpy(dtype=object)
         if column.is_numeric:
@@ -168,12 +168,12 @@ def _random(
         values = np.concatenate([together[column.name].to_numpy(dtype=object), apart])
         if column.nullable:
             values[rng.random(len(values)) < NULL_SHARE] = None
-        found[column.name] = values
-    return found
+        columns[column.name] = values
+    return columns
 
 
 def _uniform(column: Column, count: int, rng: np.random.Generator) -> Texts:
-    """Numbers in the range of the training data and a tenth beyond it, as far as the bounds allow."""
+    """Returns numbers in the training range and a tenth beyond it, within the bounds."""
     seen = column.seen
     low, high = (0.0, 1.0) if seen is None or seen.minimum is None else (seen.minimum, seen.maximum or 0.0)
     beyond = 0.1 * (high - low)
@@ -188,10 +188,10 @@ def _resampled(train: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.
 
 
 def _typed(column: Column, values: Texts) -> Any:
-    """As `vigia_ml.fitting.frames` types a column."""
+    """Returns values with the type that `vigia_ml.fitting.frames` gives the column."""
     is_text = column.type in ("category", "text")
     return pd.Series(values, dtype=object) if is_text else pd.Series(values.astype(np.float64))
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     return repr(value) if isinstance(value, str) else f"{value:g}"

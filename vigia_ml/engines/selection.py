@@ -1,4 +1,4 @@
-"""Which engine serves a version, decided once, when it is trained. No Django here."""
+"""The choice of the engine that serves a version, made once, at training. No Django here."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ REASON_LENGTH = 300
 class Choice:
     """The engine that serves a version.
 
-    engine : its name. reason : why, in words, at most `REASON_LENGTH` characters.
-    compiled : what the compiled engine is loaded from; None where scikit-learn serves.
-    parity : the comparison of both, if it came to one.
+    engine : its name. reason : one sentence of at most `REASON_LENGTH` characters.
+    compiled : bytes of the compiled engine; None where scikit-learn serves.
+    parity : the comparison of both, if there was one.
     """
 
     engine: str
@@ -43,14 +43,15 @@ def choose(
     seed: int,
     threshold: float | None = None,
 ) -> Choice:
-    """The compiled engine where the pipeline converts and answers alike, else scikit-learn.
+    """Chooses the compiled engine where the pipeline converts and the answers agree, else scikit-learn.
 
-    Never raises: whatever goes wrong here, scikit-learn serves the version.
+    Never raises: after any error scikit-learn serves the version.
 
     Parameters
     ----------
-    pipeline : fitted. schema : with what training held. train : features, for the rows both are asked.
-    threshold : of the positive class's probability, for binary answers.
+    pipeline : fitted. schema : with the training data's ranges and levels. train : features, source of the
+        compared rows.
+    threshold : probability from which the positive class is predicted, for two classes.
     """
     try:
         compiled = compile_pipeline(pipeline, schema, task)
@@ -62,7 +63,7 @@ def choose(
         log.exception("the choice of an engine failed")
         return _by_scikit_learn(f"the comparison failed: {type(error).__name__}: {error}")
     if not verdict.passed:
-        return _by_scikit_learn(f"compiled, it answers otherwise: {verdict.reason}", verdict)
+        return _by_scikit_learn(f"the compiled engine gives other answers: {verdict.reason}", verdict)
     return Choice(OnnxEngine.name, f"compiled; {verdict.reason}"[:REASON_LENGTH], compiled, verdict)
 
 

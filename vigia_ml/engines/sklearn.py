@@ -1,4 +1,4 @@
-"""The engine that every pipeline has: scikit-learn itself, on a pandas frame."""
+"""The engine of every pipeline: scikit-learn itself, on a pandas frame."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ COMPRESSION = 3
 
 
 class _Unpickler(NumpyUnpickler):  # type: ignore[misc]
-    """joblib's own, for artifacts that name modules by an older place too."""
+    """joblib's unpickler, which also reads artifacts with older module names."""
 
     def find_class(self, module: str, name: str) -> Any:
         return super().find_class(moved.today(module), name)
 
 
 def _unpickled(artifact: bytes) -> Any:
-    """As `joblib.load` does it, which takes no other unpickler."""
+    """Unpickles as `joblib.load` does, which accepts no other unpickler."""
     with _validate_fileobject_and_memmap(io.BytesIO(artifact), "", None) as (stream, _):
         return _Unpickler("", stream, ensure_native_byte_order=True).load()
 
 
 class SklearnEngine:
-    """Asks the fitted pipeline. `pipeline` is read-only after fitting, so threads may share it."""
+    """Runs the fitted pipeline. `pipeline` is read-only after fitting, so threads may share it."""
 
     name = "sklearn"
     takes_matrix = False
@@ -42,11 +42,11 @@ class SklearnEngine:
 
     @classmethod
     def from_bytes(cls, artifact: bytes, schema: DatasetSchema) -> SklearnEngine:
-        """Unpickles: only ever called with bytes whose digest and HMAC were checked."""
+        """Unpickles the artifact; the caller has checked its digest and HMAC."""
         return cls(_unpickled(artifact), schema)
 
     def to_bytes(self) -> bytes:
-        """The artifact's bytes."""
+        """Returns the pipeline as an artifact."""
         buffer = io.BytesIO()
         joblib.dump(self.pipeline, buffer, compress=COMPRESSION)
         return buffer.getvalue()

@@ -1,9 +1,9 @@
-"""Numbers that a compiled pipeline takes from free texts. No scikit-learn and no pandas here.
+"""Numbers that a compiled pipeline reads from free texts. No scikit-learn and no pandas here.
 
-A reader is a plain function that the fitted pipeline uses as well: a text in; numbers, keys and tokens out.
-The compiler writes into the model what each number the graph wants is: one of the reader's numbers, the entry
-of a table for one of its keys, or the sum of weights over its tokens. The tables are the fitted steps' own
-answers. So the graph computes with doubles alone, and no text is a matter of the graph.
+A reader is a function that the fitted pipeline uses as well: it takes a text and returns numbers, keys and
+tokens. The compiler stores in the model the source of each number that the graph needs: one of the reader's
+numbers, a table's entry for one of its keys, or the sum of weights over its tokens. The tables hold the
+fitted steps' own answers. So the graph computes with doubles alone and never sees a text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vigia_ml.transformers import listings
 from vigia_ml.transformers.listings import Reading
 
 KEPT: Final = 1024
-"""Texts of a column that are remembered with their numbers, per engine."""
+"""Texts of a column that each engine remembers with their numbers."""
 
 READERS: Final[dict[str, Callable[[str | None], Reading]]] = {
     "car name": listings.read_name,
@@ -36,10 +36,10 @@ READERS: Final[dict[str, Callable[[str | None], Reading]]] = {
 class TextNumber:
     """One number of a text.
 
-    column : place of the text in the schema. reader : its name in `READERS`.
+    column : position of the text in the schema. reader : the reader's name in `READERS`.
     kind : ``number`` (the reader's number `at`), ``key`` (the entry of `table` for the reader's key `at`,
-        else `default`), ``tokens`` (the sum of `table` over the reader's tokens) or ``distinct tokens`` (the
-        same, each token counted once).
+        else `default`), ``tokens`` (the sum of `table` over the reader's tokens) or ``distinct tokens`` (that
+        sum with each token counted once).
     """
 
     column: int
@@ -50,7 +50,7 @@ class TextNumber:
     default: float = 0.0
 
     def value(self, reading: Reading) -> float:
-        """What a reading gives."""
+        """Returns the number for a reading."""
         numbers, keys, tokens = reading
         if self.kind == "number":
             return numbers[self.at]
@@ -61,55 +61,55 @@ class TextNumber:
 
 
 class TextNumbers:
-    """Reads the texts of rows; made once per engine.
+    """Reads the texts of rows; built once per engine.
 
     Attributes
     ----------
-    columns : places of the text columns in the schema, in the order `read` takes them.
+    columns : positions of the text columns in the schema, in the order of `read`.
     """
 
-    def __init__(self, wanted: Sequence[TextNumber]) -> None:
-        self.columns = tuple(sorted({each.column for each in wanted}))
-        self._width = len(wanted)
+    def __init__(self, numbers: Sequence[TextNumber]) -> None:
+        self.columns = tuple(sorted({each.column for each in numbers}))
+        self._width = len(numbers)
         self._places: list[list[int]] = []
         self._read: list[Callable[[str | None], tuple[float, ...]]] = []
         for column in self.columns:
-            here = [(place, each) for place, each in enumerate(wanted) if each.column == column]
+            here = [(place, each) for place, each in enumerate(numbers) if each.column == column]
             self._places.append([place for place, _ in here])
             self._read.append(_reading([each for _, each in here]))
 
     def read(self, texts: Sequence[Sequence[str | None]]) -> npt.NDArray[np.float64]:
-        """Numbers (n, k) of n texts of each of `columns`.
+        """Returns the numbers (n, k) of n texts of each of `columns`.
 
         Raises
         ------
         ValueError : when a column's texts are missing.
         """
         if len(texts) != len(self.columns):
-            raise ValueError(f"the model reads {len(self.columns)} text columns, {len(texts)} are given")
-        found = np.empty((len(texts[0]), self._width))
+            raise ValueError(f"the model reads {len(self.columns)} text columns, not {len(texts)}")
+        numbers = np.empty((len(texts[0]), self._width))
         for places, read, values in zip(self._places, self._read, texts, strict=True):
-            # pandas says NaN for a missing text where others say None.
-            found[:, places] = [read(text if isinstance(text, str) else None) for text in values]
-        return found
+            # pandas has NaN for a missing text, other sources None.
+            numbers[:, places] = [read(text if isinstance(text, str) else None) for text in values]
+        return numbers
 
 
-def _reading(wanted: Sequence[TextNumber]) -> Callable[[str | None], tuple[float, ...]]:
-    """One column's text -> its numbers, in the order of `wanted`."""
-    readers = {each.reader: READERS[each.reader] for each in wanted}
+def _reading(numbers: Sequence[TextNumber]) -> Callable[[str | None], tuple[float, ...]]:
+    """Returns a function from a column's text to its numbers, in the order of `numbers`."""
+    readers = {each.reader: READERS[each.reader] for each in numbers}
 
     @lru_cache(maxsize=KEPT)
     def read(text: str | None) -> tuple[float, ...]:
         readings = {name: reader(text) for name, reader in readers.items()}
-        return tuple([each.value(readings[each.reader]) for each in wanted])
+        return tuple([each.value(readings[each.reader]) for each in numbers])
 
     return read
 
 
-def to_json(wanted: Sequence[TextNumber]) -> str:
-    return json.dumps([asdict(each) for each in wanted])
+def to_json(numbers: Sequence[TextNumber]) -> str:
+    return json.dumps([asdict(each) for each in numbers])
 
 
 def from_json(text: str) -> list[TextNumber]:
-    found: list[dict[str, Any]] = json.loads(text)
-    return [TextNumber(**each) for each in found]
+    numbers: list[dict[str, Any]] = json.loads(text)
+    return [TextNumber(**each) for each in numbers]

@@ -1,8 +1,7 @@
-"""What a hold-out says of a version beyond its metrics: intervals, curves, errors, importances, slices.
+"""Evaluation of a version on its hold-out: intervals, curves, errors, importances, slices.
 
-Needs numpy alone: no Django here, and neither pandas nor scikit-learn, so that a web process can judge
-labelled rows without them. Estimators and frames come as arguments. What is returned is plain JSON: undefined
-is None.
+The reports need numpy alone, so that a web process can judge labelled rows: no Django here, and no pandas or
+scikit-learn. Estimators and frames are arguments. Results are JSON; an undefined number is None.
 """
 
 from vigia_ml.evaluation.outputs import Answers

@@ -1,9 +1,9 @@
-"""How sure a metric is: percentile intervals of the bootstrap.
+"""Confidence intervals of metrics: percentile intervals of the bootstrap.
 
 Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7 (1979). Each resample draws
-n rows with replacement, which is a weight for each row. Two versions are weighted alike, so that the interval
-of their difference is that of paired rows. The hold-out varies, the fitted model does not: an interval says
-how far another hold-out of this size might lie, not another training.
+n rows with replacement, which gives each row a weight. Two versions get the same weights, so that the
+interval of their difference is that of paired rows. The hold-out varies, the fitted model does not: an
+interval covers other hold-outs of this size, not other trainings.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from vigia_ml.evaluation.weighted_metrics import Metrics, Statistics
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 200
 FEWEST_RESAMPLES: Final = 40
-# Weights that are ranked in all (some 50 ns each): what keeps a large hold-out from costing seconds. Its
-# intervals are narrow, so that fewer resamples will do: 200 up to 40,000 rows, 40 from 200,000 on.
+# Most weights ranked in all (some 50 ns each), so that a large hold-out does not cost seconds. Its intervals
+# are narrow, so fewer resamples are enough: 200 up to 40,000 rows, 40 from 200,000 on.
 MOST_WEIGHTS: Final = 8_000_000
 WEIGHTS_AT_ONCE: Final = 50_000  # as many as a core's cache holds
 FEWEST_ROWS: Final = 10
-"""Below this an interval would say nothing."""
+"""Least rows for an interval."""
 
 
 def resamples_for(rows: int, rankings: int = 1) -> int:
-    """How many resamples `rows` rows get; 0 where they are too few for an interval.
+    """Returns the number of resamples for `rows` rows; 0 where they are too few for an interval.
 
     Parameters
     ----------
-    rankings : how often each resample has to be ranked, see `Answers.rankings`.
+    rankings : rankings of each resample, see `Answers.rankings`.
     """
     if rows < FEWEST_ROWS:
         return 0
@@ -40,7 +40,7 @@ def resamples_for(rows: int, rankings: int = 1) -> int:
 
 
 def resampled(subjects: Sequence[Statistics], rows: int, resamples: int, seed: int) -> list[Metrics]:
-    """Each subject's metrics over the same `resamples` resamples: metric -> (resamples,)."""
+    """Returns each subject's metrics over the same `resamples` resamples: metric -> (resamples,)."""
     rng = np.random.default_rng(seed)
     parts: list[list[Metrics]] = [[] for _ in subjects]
     at_once = max(1, WEIGHTS_AT_ONCE // max(1, rows))
@@ -52,16 +52,18 @@ def resampled(subjects: Sequence[Statistics], rows: int, resamples: int, seed: i
             ],
             dtype=np.float64,
         )
-        for found, of in zip(parts, subjects, strict=True):
-            found.append(of(weights))
+        for collected, metrics in zip(parts, subjects, strict=True):
+            collected.append(metrics(weights))
     return [
-        {name: np.concatenate([part[name] for part in found]) for name in found[0]} if found else {}
-        for found in parts
+        {name: np.concatenate([part[name] for part in collected]) for name in collected[0]}
+        if collected
+        else {}
+        for collected in parts
     ]
 
 
 def interval(values: Floats) -> list[float | None] | None:
-    """[low, high] that hold the middle `CONFIDENCE` of the values; None when most of them are undefined."""
+    """Returns [low, high] around the middle `CONFIDENCE` of the values; None when most are undefined."""
     known = values[np.isfinite(values)]
     if not len(values) or 2 * len(known) < len(values):
         return None
@@ -69,5 +71,5 @@ def interval(values: Floats) -> list[float | None] | None:
     return [plain(low), plain(high)]
 
 
-def intervals(found: Metrics) -> dict[str, list[float | None] | None]:
-    return {name: interval(values) for name, values in found.items()}
+def intervals(resampled_metrics: Metrics) -> dict[str, list[float | None] | None]:
+    return {name: interval(values) for name, values in resampled_metrics.items()}

@@ -1,4 +1,4 @@
-"""Pictures of answers, as numbers: ROC, calibration, confusion, residuals."""
+"""Data of the plots: ROC, calibration, confusion, residuals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from vigia_ml.bins import SLACK, quantile_edges
-from vigia_ml.evaluation.outputs import Answers, Floats, pairs, plain, plain_list, said
+from vigia_ml.evaluation.outputs import Answers, Floats, label_text, pairs, plain, plain_list
 
 ROC_POINTS: Final = 100
 CALIBRATION_BINS: Final = 10
@@ -19,19 +19,19 @@ ERROR_QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def pictures(answers: Answers, seed: int) -> dict[str, Any]:
-    """All that fit the task: roc, calibration, confusion; or residuals."""
+    """Returns the task's plots: residuals; or confusion, and for two classes roc and calibration."""
     if answers.task == "regression":
         return {"residuals": residuals(answers, seed)}
-    found: dict[str, Any] = {"confusion": confusion(answers)}
+    plots: dict[str, Any] = {"confusion": confusion(answers)}
     if len(answers.classes) == 2:
-        found |= {"roc": roc(answers), "calibration": calibration(answers)}
-    return found
+        plots |= {"roc": roc(answers), "calibration": calibration(answers)}
+    return plots
 
 
 def roc(answers: Answers) -> list[list[float | None]]:
-    """[false positive rate, true positive rate] from (0, 0) to (1, 1), at most `ROC_POINTS` points.
+    """Returns [false positive rate, true positive rate] from (0, 0) to (1, 1), at most `ROC_POINTS` points.
 
-    Rows of equal scores are one step. Empty when one class alone is there.
+    Rows of equal scores are one step. Empty when only one class occurs.
     """
     assert answers.probability is not None
     positive, score = answers.positive, answers.probability[:, 1]
@@ -40,47 +40,47 @@ def roc(answers: Answers) -> list[list[float | None]]:
         return []
     order = np.argsort(-score, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
-    found = np.cumsum(positive[order])[ends]
-    true = np.concatenate([[0.0], found / hits])
-    false = np.concatenate([[0.0], (ends + 1 - found) / (len(positive) - hits)])
+    hits_so_far = np.cumsum(positive[order])[ends]
+    true = np.concatenate([[0.0], hits_so_far / hits])
+    false = np.concatenate([[0.0], (ends + 1 - hits_so_far) / (len(positive) - hits)])
     kept = _spread(true + false, ROC_POINTS)
     return pairs(false[kept], true[kept])
 
 
 def _spread(along: Floats, most: int) -> Any:
-    """Positions of at most `most` values of an ascending array, evenly along it, both ends among them."""
+    """Returns positions of at most `most` values of an ascending array, evenly spaced, with both ends."""
     if len(along) <= most:
         return np.arange(len(along))
-    wanted = np.linspace(along[0], along[-1], most)
-    return np.unique(np.clip(np.searchsorted(along, wanted), 0, len(along) - 1))
+    targets = np.linspace(along[0], along[-1], most)
+    return np.unique(np.clip(np.searchsorted(along, targets), 0, len(along) - 1))
 
 
 def calibration(answers: Answers) -> list[dict[str, Any]]:
-    """Bins of about equally many rows, and of frequent probabilities: mean, share that was true, rows."""
+    """Returns each bin's mean, share of positive rows, rows; frequent probabilities have their own bins."""
     assert answers.probability is not None
     score, positive = answers.probability[:, 1], answers.positive
     if not len(score):
         return []
     bins = np.searchsorted(quantile_edges(score, CALIBRATION_BINS, slack=SLACK), score, side="right")
-    found = []
+    points = []
     for each in np.unique(bins):
         inside = bins == each
-        found.append(
+        points.append(
             {
                 "predicted": plain(score[inside].mean()),
                 "observed": plain(positive[inside].mean()),
                 "rows": int(inside.sum()),
             }
         )
-    return found
+    return points
 
 
 def confusion(answers: Answers) -> dict[str, Any]:
-    """Counts: a row for each actual class, a column for each answered one; the rarest of many are one."""
-    actual, answered = answers.places()
-    names = [said(label) for label in answers.labels]
+    """Returns counts: a row per actual class, a column per predicted class; the rarest of many are merged."""
+    actual, predicted = answers.places()
+    names = [label_text(label) for label in answers.labels]
     size = len(names)
-    counts = np.bincount(actual * size + answered, minlength=size * size).reshape(size, size)
+    counts = np.bincount(actual * size + predicted, minlength=size * size).reshape(size, size)
     if size > MOST_LABELS:
         kept = np.sort(np.argsort(-counts.sum(axis=1), kind="stable")[: MOST_LABELS - 1])
         place = np.full(size, MOST_LABELS - 1)
@@ -93,11 +93,11 @@ def confusion(answers: Answers) -> dict[str, Any]:
 
 
 def residuals(answers: Answers, seed: int) -> dict[str, Any]:
-    """What a regression errs by, in the target's unit; an error is answer minus truth.
+    """Returns the errors of a regression, in the target's unit; an error is prediction minus truth.
 
     points : [actual, predicted] of at most `RESIDUAL_POINTS` rows drawn by `seed`.
-    histogram : edges (k + 1) and counts (k); what lies beyond the edges is counted in the outermost bins.
-    quantiles : of the error, by share. absolute : the same of its size.
+    histogram : edges (k + 1) and counts (k); the outermost bins also count errors beyond the edges.
+    quantiles : of the error, by share. absolute : of the error's size.
     """
     assert answers.predicted is not None
     error = answers.predicted - answers.truth
@@ -117,6 +117,6 @@ def residuals(answers: Answers, seed: int) -> dict[str, Any]:
 
 
 def _range(low: float, high: float) -> tuple[float, float]:
-    """A range that is not empty, though all errors be equal."""
+    """Returns a range that is not empty, even if all errors are equal."""
     least = max(abs(low), abs(high), 1.0) * 1e-9
     return (low, high) if high - low > least else (low - least, high + least)

@@ -22,43 +22,42 @@ HEAVY: Final = 0.05
 
 
 class TooFewRows(ValueError):
-    """The rows cannot be split into a training part and a hold-out that say anything."""
+    """Raised when the rows do not give a usable training part and hold-out."""
 
-    in_words = True  # it tells people all they need
+    in_words = True  # the message needs no explanation
 
 
 def distinct(frame: pd.DataFrame, target: pd.Series[Any]) -> npt.NDArray[np.bool_]:
-    """Mask (n,) of the rows to keep when each distinct row (features and target) is kept once."""
+    """Returns the mask (n,) that keeps each distinct row (features and target) once."""
     return ~pd.Series(_digests(frame, target)).duplicated().to_numpy()
 
 
 class UnusableAnswers(ValueError):
-    """An estimator's answers to the hold-out cannot be measured."""
+    """Raised when an estimator's predictions on the hold-out cannot be scored."""
 
 
 def digests(frame: pd.DataFrame) -> npt.NDArray[np.uint64]:
-    """One number per row (n,), by its features."""
+    """Returns a hash of each row's features (n,)."""
     return np.asarray(pd.util.hash_pandas_object(frame, index=False).to_numpy())
 
 
 def _digests(frame: pd.DataFrame, target: pd.Series[Any]) -> npt.NDArray[np.uint64]:
-    """One number per row (n,), by features and target."""
+    """Returns a hash of each row's features and target (n,)."""
     with np.errstate(over="ignore"):
         of_target = pd.util.hash_pandas_object(target, index=False).to_numpy() * np.uint64(0x9E3779B97F4A7C15)
     return np.asarray(digests(frame) ^ of_target)
 
 
 def by_row_from(rows: npt.NDArray[np.uint64]) -> int | None:
-    """How often a feature row must occur for its copies to be divided between both sides; None: however
-    often it occurs, its copies stay on one side.
+    """Returns the number of copies from which a feature row is divided between both sides; None: never.
 
-    Copies on one side keep a model from being praised for what it learned by heart. Two kinds of data need
-    the other way, or their hold-out does not represent the rows that will be asked:
+    Copies on one side keep a model from scoring well by memorised rows. Two kinds of data need the opposite,
+    or their hold-out does not represent later requests:
 
-    - few distinct feature rows, each on average `COPIES` times there or more: the rows asked later are those
-      that training holds, and a side that lacks some of them says nothing of them. All are divided (1).
-    - a feature row that makes up `HEAVY` of all rows or more, and is there `COPIES` times: it would stand in
-      the hold-out as a whole, or be missing there. Such rows alone are divided.
+    - few distinct feature rows with `COPIES` copies each or more on average: later requests repeat the
+      training rows, and a side without some of them cannot judge them. All rows are divided (1).
+    - a feature row with `HEAVY` of all rows or more, and at least `COPIES` copies: it would stand in the
+      hold-out with all its copies, or be missing there. Only such rows are divided.
 
     Parameters
     ----------
@@ -80,18 +79,17 @@ def holdout_mask(
     target: pd.Series[Any] | None = None,
     by_row_from: int | None = None,
 ) -> npt.NDArray[np.bool_]:
-    """Mask (n,) of the hold-out rows.
+    """Returns the mask (n,) of the hold-out rows.
 
-    A row's side is decided by a hash of its features alone. So rows with equal features are always on the
-    same side, and a row keeps its side when more data is appended: an earlier version was never trained on
-    a row of a later hold-out, and both can be compared on it. Where copies are divided, the target and the
-    number of equal rows before it go into the hash as well: what is appended changes no earlier row's side
-    there, either.
+    A hash of a row's features alone decides its side. So rows with equal features are always on the same
+    side, and a row keeps its side when data is appended: no earlier version was trained on a row of a later
+    hold-out, and both can be compared on it. Where copies are divided, the hash also covers the target and
+    the number of equal rows before it, so appended rows change no earlier row's side there, either.
 
     Parameters
     ----------
-    frame : features, (n, p). share : of the rows, in (0, 1). seed : another seed, another split.
-    target, by_row_from : which copies are divided; see the function `by_row_from`.
+    frame : features, (n, p). share : share of the rows, in (0, 1). seed : decides the split.
+    target, by_row_from : decide which copies are divided; see the function `by_row_from`.
     """
     return row_hashes(frame, seed, target, by_row_from) < np.uint64(int(share * 2**64))
 
@@ -99,8 +97,10 @@ def holdout_mask(
 def row_hashes(
     frame: pd.DataFrame, seed: int, target: pd.Series[Any] | None = None, by_row_from: int | None = None
 ) -> npt.NDArray[np.uint64]:
-    """One number of 64 bits per row (n,), equal for rows that are not to be divided; another seed, other
-    numbers. Parameters as those of `holdout_mask`."""
+    """Returns a 64-bit hash per row (n,), equal for rows that must stay on one side.
+
+    The parameters are those of `holdout_mask`.
+    """
     rows = digests(frame)
     if by_row_from is not None and target is not None:
         _, kind, copies = np.unique(rows, return_inverse=True, return_counts=True)
@@ -109,15 +109,15 @@ def row_hashes(
 
 
 def copy_digests(frame: pd.DataFrame, target: pd.Series[Any]) -> npt.NDArray[np.uint64]:
-    """One number per row (n,), by features, target, and how many equal rows stand before it."""
-    whole = _digests(frame, target)
-    before = pd.Series(whole).groupby(whole).cumcount().to_numpy().astype(np.uint64)
-    return whole ^ _mixed(before, 1)
+    """Returns a hash of each row's features, target and number of equal rows before it (n,)."""
+    rows = _digests(frame, target)
+    before = pd.Series(rows).groupby(rows).cumcount().to_numpy().astype(np.uint64)
+    return rows ^ _mixed(before, 1)
 
 
 def _mixed(digests: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.uint64]:
-    """The digests (n,), mixed by splitmix64's finaliser."""
-    with np.errstate(over="ignore"):  # wrapping is what a hash does
+    """Returns the digests (n,), mixed by splitmix64's finaliser."""
+    with np.errstate(over="ignore"):  # the hash relies on wrapping
         mixed = digests + np.uint64((seed * 0x9E3779B97F4A7C15) % 2**64)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -125,9 +125,12 @@ def _mixed(digests: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.uint64]
 
 
 def check_split(task: Task, train: pd.Series[Any], held: pd.Series[Any]) -> None:
-    """Raise `TooFewRows` in words when either side is too small or a class is missing from it."""
+    """Raises `TooFewRows` when a side is too small or holds only one class."""
     if len(train) < 10 or len(held) < 2:
-        raise TooFewRows(f"{len(train)} training and {len(held)} hold-out rows are too few: send some dozens")
+        raise TooFewRows(
+            f"{len(train)} training and {len(held)} hold-out rows are too few: at least 10 and 2 are needed; "
+            "send more rows"
+        )
     if task == "regression":
         return
     for side, values in (("training part", train), ("hold-out", held)):
@@ -138,7 +141,7 @@ def check_split(task: Task, train: pd.Series[Any], held: pd.Series[Any]) -> None
 def classification_metrics(
     classes: npt.NDArray[Any], truth: Any, probability: Floats, threshold: float
 ) -> dict[str, float]:
-    """roc_auc, accuracy, precision, recall, f1, log_loss, brier.
+    """Returns roc_auc, accuracy, precision, recall, f1, log_loss, brier.
 
     Parameters
     ----------
@@ -180,7 +183,7 @@ def classification_metrics(
 
 
 def regression_metrics(truth: Any, predicted: Floats) -> dict[str, float]:
-    """rmse and mae in the target's unit, r2, mape as a share (0.1 = 10 %; rows with truth 0 left out)."""
+    """Returns rmse and mae in the target's unit, r2, mape as a share (0.1 = 10 %; truths of 0 left out)."""
     truth = np.asarray(truth, dtype=np.float64)
     nonzero = truth != 0
     return {
@@ -196,11 +199,11 @@ def regression_metrics(truth: Any, predicted: Floats) -> dict[str, float]:
 def score(
     task: Task, estimator: Any, features: pd.DataFrame, truth: Any, threshold: float
 ) -> dict[str, float]:
-    """Metrics of a fitted estimator on labelled rows (n, p).
+    """Returns the metrics of a fitted estimator on labelled rows (n, p).
 
     Raises
     ------
-    UnusableAnswers : in words, when its answers cannot be measured.
+    UnusableAnswers : when the estimator's predictions cannot be scored.
     """
     rows = len(truth)
     if task == "regression":
@@ -211,24 +214,24 @@ def score(
     return classification_metrics(estimator.classes_, truth, shares.reshape(rows, classes), threshold)
 
 
-def _numbers(method: str, found: Any, rows: int, each: int) -> Floats:
-    """What an estimator answers to the hold-out, as float64 of `rows` times `each` finite numbers."""
+def _numbers(method: str, predictions: Any, rows: int, each: int) -> Floats:
+    """Converts an estimator's predictions to float64, `rows` times `each` finite numbers."""
     try:
-        numbers = np.asarray(found, dtype=np.float64)
+        numbers = np.asarray(predictions, dtype=np.float64)
     except (TypeError, ValueError):
-        kind = type(found).__name__
-        raise UnusableAnswers(f"{method} gives a {kind} that holds no plain numbers") from None
+        kind = type(predictions).__name__
+        raise UnusableAnswers(f"{method} returns a {kind} that does not hold numbers") from None
     if numbers.size != rows * each or numbers.shape[:1] != (rows,):
-        said = f"{method} gives an array of shape {numbers.shape} for {rows:,} rows"
-        raise UnusableAnswers(f"{said}; it must be {(rows,) if each == 1 else (rows, each)}")
+        message = f"{method} returns an array of shape {numbers.shape} for {rows:,} rows"
+        raise UnusableAnswers(f"{message}; it must be {(rows,) if each == 1 else (rows, each)}")
     bad = int((~np.isfinite(numbers.reshape(rows, each))).any(axis=1).sum())
     if bad:
-        raise UnusableAnswers(f"{method} gives NaN or an infinity for {bad:,} of {rows:,} rows")
+        raise UnusableAnswers(f"{method} returns NaN or an infinity for {bad:,} of {rows:,} rows")
     return numbers
 
 
 def metrics_of(answers: Answers) -> dict[str, float]:
-    """The same of answers that were collected before."""
+    """Returns the metrics of collected answers."""
     if answers.predicted is not None:
         return regression_metrics(answers.truth, answers.predicted)
     assert answers.probability is not None
@@ -238,15 +241,14 @@ def metrics_of(answers: Answers) -> dict[str, float]:
 
 
 def baseline(task: Task, train: Any, held: Any, threshold: float) -> dict[str, float]:
-    """Metrics on the hold-out of an answer that never looks at the features (mean, or class shares)."""
+    """Returns the hold-out metrics of the baseline, which ignores the features (mean, or class shares)."""
     dummy = DummyRegressor(strategy="mean") if task == "regression" else DummyClassifier(strategy="prior")
     dummy.fit(np.zeros((len(train), 1)), train)
     return score(task, dummy, np.zeros((len(held), 1)), held, threshold)  # type: ignore[arg-type]
 
 
 def prior(task: Task, train: pd.Series[Any]) -> dict[str, Any]:
-    """What the baseline answers to any row, for labelled rows that come later: ``mean``, or ``classes`` (k,)
-    and their ``shares`` (k,)."""
+    """Returns the baseline's prediction for later rows: ``mean``, or ``classes`` (k,) and ``shares`` (k,)."""
     if task == "regression":
         return {"mean": float(train.mean())}
     classes, counts = np.unique(train.to_numpy(), return_counts=True)
@@ -255,10 +257,10 @@ def prior(task: Task, train: pd.Series[Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One condition of the gate: what was measured, what was asked, and whether it holds.
+    """One condition of the gate: the value, the threshold, and whether it holds.
 
-    value, threshold : None where there was nothing to measure; then the message says why.
-    warning : it does not decide, and somebody should read it.
+    value, threshold : None where nothing was measured; the message then gives the reason.
+    warning : the check does not decide, and people should read it.
     """
 
     name: str
@@ -277,43 +279,46 @@ def check_gate(
     active: Mapping[str, float] | None,
     more: Sequence[Check] = (),
 ) -> dict[str, Any]:
-    """The gate's verdict: ``{"passed": bool, "checks": [Check…]}``.
+    """Returns the gate's verdict: ``{"passed": bool, "checks": [Check…]}``.
 
     Parameters
     ----------
     candidate, dummy, active : metrics on the SAME hold-out; `active` is None without an active version.
-    more : checks of other things (see `vigia_ml.gate`).
+    more : further checks (see `vigia_ml.gate`).
     """
     checks = [
         compare("beats_baseline", primary, candidate[primary], dummy[primary], "the baseline's", strict=True)
     ]
-    for metric, wanted in gate.minimum.items():
-        checks.append(compare(f"minimum_{metric}", metric, candidate[metric], wanted, "the asked"))
+    for metric, minimum in gate.minimum.items():
+        checks.append(compare(f"minimum_{metric}", metric, candidate[metric], minimum, "the required"))
     if active is not None:
         limit, _ = limit_of(primary, candidate[primary], active[primary], gate.max_regression)
-        whose = "the active version's"
+        reference = "the active version's"
         if gate.max_regression:
             sign = "plus" if primary in SMALLER_IS_BETTER else "less"
-            whose = (
+            reference = (
                 f"the active version's {active[primary]:.4g} {sign} the allowed {gate.max_regression:.0%}:"
             )
-        checks.append(compare("not_worse_than_active", primary, candidate[primary], limit, whose))
+        checks.append(compare("not_worse_than_active", primary, candidate[primary], limit, reference))
     checks += more
     return {"passed": all(check.passed for check in checks), "checks": [asdict(check) for check in checks]}
 
 
 def limit_of(metric: str, value: float, reference: float, allowed: float) -> tuple[float, bool]:
-    """(what `metric` must reach when it may be worse than `reference` by a share of it, whether it does)."""
+    """Returns (limit, whether `value` keeps it): `metric` may be worse than `reference` by a share of it."""
     slack = abs(reference) * allowed
     down = metric in SMALLER_IS_BETTER
     limit = reference + (slack if down else -slack)
     return limit, bool(value <= limit if down else value >= limit)
 
 
-def compare(name: str, metric: str, value: float, limit: float, whose: str, *, strict: bool = False) -> Check:
+def compare(
+    name: str, metric: str, value: float, limit: float, reference: str, *, strict: bool = False
+) -> Check:
+    """Checks a metric against a limit; `reference` says whose limit it is, e.g. "the baseline's"."""
     down = metric in SMALLER_IS_BETTER
     ahead = limit - value if down else value - limit
     passed = ahead > 0 if strict else ahead >= 0
     word = ("below" if strict else "at most") if down else ("above" if strict else "at least")
-    said = f"{metric} {value:.4g} {'is' if passed else 'is not'} {word} {whose} {limit:.4g}"
-    return Check(name, float(value), float(limit), bool(passed), said)
+    message = f"{metric} {value:.4g} {'is' if passed else 'is not'} {word} {reference} {limit:.4g}"
+    return Check(name, float(value), float(limit), bool(passed), message)

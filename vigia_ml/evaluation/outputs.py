@@ -1,4 +1,4 @@
-"""Answers beside the truth: what everything else here is computed from."""
+"""A version's answers and the truth, from which all reports are computed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIGNIFICANT_DIGITS = 7
 
 @dataclass(frozen=True)
 class Answers:
-    """What a version answers to n labelled rows.
+    """A version's answers to n labelled rows.
 
     truth : (n,) classes, or numbers in the target's unit.
     classes : (k,) in the order of the columns of `probability` (n, k); empty for a regression.
@@ -35,7 +35,7 @@ class Answers:
 
     @classmethod
     def of(cls, task: Task, estimator: Any, features: Any, truth: Any, threshold: float) -> Answers:
-        """Those of a fitted estimator to a frame (n, p)."""
+        """Returns a fitted estimator's answers to a frame (n, p)."""
         labels = np.asarray(truth)
         if task == "regression":
             numbers = np.asarray(estimator.predict(features), dtype=np.float64).reshape(-1)
@@ -48,11 +48,11 @@ class Answers:
 
     @property
     def rankings(self) -> int:
-        """By how many scores its rows are ranked for an area under the curve; at least 1."""
+        """Number of scores that rank the rows for an area under the curve; at least 1."""
         return len(self.classes) if self.task == "multiclass" else 1
 
     def some(self, rows: slice) -> Answers:
-        """Those of some rows."""
+        """Returns the answers to some rows."""
         return replace(
             self,
             truth=self.truth[rows],
@@ -63,23 +63,23 @@ class Answers:
     @property
     def scores(self) -> Floats:
         """The probabilities or the numbers, (n, k) or (n, 1)."""
-        found = self.probability if self.probability is not None else self.predicted
-        assert found is not None
-        return found.reshape(len(self.truth), -1)
+        scores = self.probability if self.probability is not None else self.predicted
+        assert scores is not None
+        return scores.reshape(len(self.truth), -1)
 
     @property
     def positive(self) -> npt.NDArray[np.bool_]:
-        """Of two classes: which rows are of the second, (n,)."""
+        """Whether each row is of the second of two classes, (n,)."""
         return np.asarray(self.truth == self.classes[1], dtype=bool)
 
     @property
     def labels(self) -> tuple[Any, ...]:
-        """The classes, and those of the truth that the version does not know."""
+        """The version's classes, then classes of the truth that the version does not know."""
         known = set(self.classes)
         return (*self.classes, *sorted({each for each in self.truth.tolist() if each not in known}))
 
     def places(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """(actual, answered): positions in `labels` of each row, (n,) each."""
+        """Returns (actual, predicted): positions in `labels` of each row, (n,) each."""
         at = {label: place for place, label in enumerate(self.labels)}
         actual = np.array([at[each] for each in self.truth.tolist()], dtype=np.int64)
         assert self.probability is not None
@@ -89,7 +89,7 @@ class Answers:
 
 
 def plain(value: Any) -> float | None:
-    """A number for JSON, to `SIGNIFICANT_DIGITS`; None where it is not finite."""
+    """Returns a number for JSON, rounded to `SIGNIFICANT_DIGITS`; None where it is not finite."""
     number = float(value)
     return float(f"{number:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(number) else None
 
@@ -99,12 +99,12 @@ def plain_list(values: Any) -> list[float | None]:
 
 
 def pairs(x: Sequence[Any] | Floats, y: Sequence[Any] | Floats) -> list[list[float | None]]:
-    """Points of a curve."""
+    """Returns the points of a curve."""
     return [[plain(a), plain(b)] for a, b in zip(x, y, strict=True)]
 
 
-def said(label: Any) -> str:
-    """A class or a level in a word, as JSON writes it."""
+def label_text(label: Any) -> str:
+    """Returns a class or a level as text, as JSON writes it."""
     if label is None or label != label:  # noqa: PLR0124 - NaN is a null
         return "null"
     if isinstance(label, (bool, np.bool_)):

@@ -1,8 +1,9 @@
-"""Which columns a version leans on: permutation importance.
+"""Permutation importance of a version's columns.
 
 Breiman, "Random Forests", Machine Learning 45 (2001), section 10; for any model: Fisher, Rudin and Dominici,
-"All models are wrong, but many are useful", JMLR 20 (2019). A column's values are shuffled among the rows;
-what the metric loses is its importance. Columns that say the same share theirs, so that each may look idle.
+"All models are wrong, but many are useful", JMLR 20 (2019). A column's importance is the metric's loss when
+its values are shuffled among the rows. Columns with the same information share it, so that each may look
+unimportant.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ FEWEST_ROWS: Final = 200
 REPEATS: Final = 3
 ROWS_AT_ONCE: Final = 20_000
 SECONDS: Final = 0.4
-"""About what it may cost: slow pipelines get fewer rows and repeats, and the result says how many."""
+"""Approximate time limit: slow pipelines get fewer rows and repeats, and the result says how many."""
 
-Ask = Callable[[Any, Any], Answers]
+Predict = Callable[[Any, Any], Answers]
 """(frame (m, p), truth (m,)) -> answers."""
 
 
 def importances(
-    ask: Ask, features: Any, truth: Any, metric: str, seed: int, *, seconds: float = SECONDS
+    predict: Predict, features: Any, truth: Any, metric: str, seed: int, *, seconds: float = SECONDS
 ) -> dict[str, Any] | None:
-    """What `metric` loses when a column is shuffled, columns in descending order; None where it is undefined.
+    """Returns the loss of `metric` for each shuffled column, in descending order; None where it is undefined.
 
     Parameters
     ----------
@@ -40,18 +41,18 @@ def importances(
     Returns
     -------
     ``metric``, ``rows``, ``repeats``, ``complete`` (False when time ran out before the last column) and
-    ``columns``: name, mean loss and its standard deviation over the repeats (positive: it is worse without).
+    ``columns``: name, mean loss and its standard deviation over the repeats (positive: worse without).
     """
     truth = np.asarray(truth)
     drawn = np.random.default_rng(seed).permutation(len(truth))[:ROWS]
     started = time.monotonic()
-    base = _score(ask, features, truth, drawn, metric)
+    base = _score(predict, features, truth, drawn, metric)
     each = max(time.monotonic() - started, 1e-6)
     names = list(features.columns)
     if each * len(names) > seconds:
         fewer = int(len(drawn) * seconds / (each * len(names)))
         drawn = drawn[: max(FEWEST_ROWS, fewer)]
-        base = _score(ask, features, truth, drawn, metric)
+        base = _score(predict, features, truth, drawn, metric)
     if not np.isfinite(base):
         return None
     frame, labels = features.iloc[drawn], truth[drawn]
@@ -71,13 +72,15 @@ def importances(
                 np.random.default_rng([seed, repeat, first + at]).permutation(len(drawn))
                 for at in range(len(some))
             ]
-            for name, score in zip(some, _shuffled(ask, frame, labels, some, orders, metric), strict=True):
+            for name, score in zip(
+                some, _shuffled(predict, frame, labels, some, orders, metric), strict=True
+            ):
                 losses[name].append(sign * (score - base))
         if not complete:
             break
         repeats += 1
     measured = {name: each for name, each in losses.items() if each}
-    found = [
+    columns = [
         {"column": name, "mean": plain(np.mean(measured[name])), "spread": plain(np.std(measured[name]))}
         for name in sorted(measured, key=lambda name: -float(np.mean(measured[name])))
     ]
@@ -86,24 +89,26 @@ def importances(
         "rows": len(drawn),
         "repeats": max(repeats, 1),
         "complete": complete or repeats > 0,
-        "columns": found,
+        "columns": columns,
     }
 
 
 def _shuffled(
-    ask: Ask, frame: Any, labels: Any, names: list[Any], orders: list[Any], metric: str
+    predict: Predict, frame: Any, labels: Any, names: list[Any], orders: list[Any], metric: str
 ) -> list[float]:
-    """The metric with each of these columns shuffled alone; asked for together, one block of rows a column,
-    because most pipelines spend more on a call than on a row."""
+    """Returns the metric with each of these columns shuffled alone.
+
+    One call predicts a block of rows per column, because most pipelines spend more on a call than on a row.
+    """
     size = len(frame)
     blocks = frame.iloc[np.tile(np.arange(size), len(names))].reset_index(drop=True)
     for at, (name, order) in enumerate(zip(names, orders, strict=True)):
         values = blocks[name].to_numpy(copy=True)
         values[at * size : (at + 1) * size] = values[:size][order] if at else frame[name].to_numpy()[order]
         blocks[name] = values
-    answers = ask(blocks, np.tile(labels, len(names)))
+    answers = predict(blocks, np.tile(labels, len(names)))
     return [metrics(answers.some(slice(at * size, (at + 1) * size)))[metric] for at in range(len(names))]
 
 
-def _score(ask: Ask, features: Any, truth: Any, rows: Any, metric: str) -> float:
-    return metrics(ask(features.iloc[rows], truth[rows]))[metric]
+def _score(predict: Predict, features: Any, truth: Any, rows: Any, metric: str) -> float:
+    return metrics(predict(features.iloc[rows], truth[rows]))[metric]

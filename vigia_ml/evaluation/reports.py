@@ -1,4 +1,4 @@
-"""The two reports: one version on its hold-out, and two versions on the same one."""
+"""The two reports: one version on its hold-out, and two versions on the same hold-out."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vigia_ml.evaluation.weighted_metrics import metrics, statistics
 
 @dataclass(frozen=True)
 class HoldOut:
-    """Labelled rows that the versions judged on them were not fitted on.
+    """Labelled rows that no evaluated version was fitted on.
 
-    features : frame (n, p). truth : (n,). metric : the model's primary one.
-    slices : names of the columns whose levels are looked at one by one. seed : of resamples and shuffles.
+    features : frame (n, p). truth : (n,). metric : the model's primary metric.
+    slices : columns whose levels are reported one by one. seed : seed of resamples and shuffles.
     """
 
     task: Task
@@ -33,9 +33,9 @@ class HoldOut:
 
 @dataclass(frozen=True)
 class Judged:
-    """A fitted estimator: the columns it asks for, and the probability from which its answer is true.
+    """A fitted estimator, its columns, and the probability from which it predicts the second class.
 
-    quick : answers as it does, only sooner; asked for the importances where there is one.
+    quick : a faster estimator with the same predictions, used for the importances; None: the estimator.
     """
 
     estimator: Any
@@ -48,11 +48,11 @@ class Judged:
 
 
 def evaluated(held: HoldOut, judged: Judged, answers: Answers | None = None) -> dict[str, Any]:
-    """One version on a hold-out.
+    """Evaluates one version on a hold-out.
 
     Parameters
     ----------
-    answers : its answers to those rows, where they are known already.
+    answers : the version's answers to those rows, if they are known.
 
     Returns
     -------
@@ -66,24 +66,24 @@ def evaluated(held: HoldOut, judged: Judged, answers: Answers | None = None) -> 
 
 
 def compared(held: HoldOut, before: Judged, after: Judged) -> dict[str, Any]:
-    """Two versions on the same hold-out.
+    """Evaluates two versions on the same hold-out.
 
     Returns
     -------
-    ``before`` and ``after`` as `evaluated` gives them, and ``differences``: metric -> value (after minus
+    ``before`` and ``after`` as `evaluated` returns them, and ``differences``: metric -> value (after minus
     before) and the interval of paired resamples.
     """
     ours, theirs = (each.answers(held.task, held.features, held.truth) for each in (after, before))
     times = bootstrap.resamples_for(len(ours), ours.rankings + theirs.rankings)
     drawn = bootstrap.resampled([statistics(theirs), statistics(ours)], len(ours), times, held.seed)
-    found = {
+    report = {
         "before": _report(held, before, theirs, drawn[0]),
         "after": _report(held, after, ours, drawn[1]),
         "differences": _differences(metrics(theirs), metrics(ours), *drawn),
         "rows": len(ours),
         "metric": held.metric,
     }
-    return found | _certainty(times)
+    return report | _certainty(times)
 
 
 def _certainty(times: int) -> dict[str, Any]:
@@ -91,12 +91,12 @@ def _certainty(times: int) -> dict[str, Any]:
 
 
 def _report(held: HoldOut, judged: Judged, answers: Answers, drawn: Mapping[str, Floats]) -> dict[str, Any]:
-    found = {name: plain(value) for name, value in metrics(answers).items()}
+    values = {name: plain(value) for name, value in metrics(answers).items()}
     columns = [name for name in held.slices if name in held.features.columns]
     return {
         "rows": len(answers),
-        "metrics": found,
-        "intervals": {name: bootstrap.interval(drawn[name]) if drawn else None for name in found},
+        "metrics": values,
+        "intervals": {name: bootstrap.interval(drawn[name]) if drawn else None for name in values},
         **curves.pictures(answers, held.seed),
         "importance": _importance(held, judged),
         "slices": slices.table(held.features, answers, columns),
@@ -106,13 +106,15 @@ def _report(held: HoldOut, judged: Judged, answers: Answers, drawn: Mapping[str,
 def _importance(held: HoldOut, judged: Judged) -> dict[str, Any] | None:
     estimator = judged.quick or judged.estimator
 
-    def ask(frame: Any, truth: Any) -> Answers:
+    def predict(frame: Any, truth: Any) -> Answers:
         return Answers.of(held.task, estimator, frame, truth, judged.threshold)
 
     own = held.features[list(judged.names)]
     try:
-        return permutation_importance.importances(ask, own, np.asarray(held.truth), held.metric, held.seed)
-    except (ValueError, TypeError):  # a step may refuse shuffled rows: it has answered the whole ones
+        return permutation_importance.importances(
+            predict, own, np.asarray(held.truth), held.metric, held.seed
+        )
+    except (ValueError, TypeError):  # a step may reject shuffled rows although it accepts unshuffled ones
         return None
 
 

@@ -1,4 +1,4 @@
-"""Metrics of parts of the hold-out: the rows of each level of a column."""
+"""Metrics of slices of the hold-out: the rows of each level of a column."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from vigia_ml.evaluation.outputs import Answers, Floats, plain, said
+from vigia_ml.evaluation.outputs import Answers, Floats, label_text, plain
 from vigia_ml.evaluation.weighted_metrics import statistics
 
 MOST_LEVELS: Final = 20
 FEWEST_ROWS: Final = 50
 FEWEST_OF_A_CLASS: Final = 10
-"""Of each of two classes at least: below, a metric of the slice is noise and is not judged."""
+"""Least rows of each of two classes; with fewer, a slice's metric is noise and is not judged."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """The rows of one level. mask : (n,). rows : how many. why_not : why it is not judged; empty if it is."""
+    """The rows of one level.
+
+    mask : (n,). rows : their number. reason : why the slice is not judged; empty if it is.
+    """
 
     column: str
     level: str
     mask: npt.NDArray[np.bool_]
     rows: int
-    why_not: str
+    reason: str
 
     @property
     def name(self) -> str:
@@ -34,13 +37,13 @@ class Slice:
 
 
 def slices(features: Any, answers: Answers, columns: Iterable[str], fewest: int = FEWEST_ROWS) -> list[Slice]:
-    """One for each level of each column, the largest first, at most `MOST_LEVELS` a column.
+    """Returns a slice per level of each column, the largest first, at most `MOST_LEVELS` per column.
 
     Parameters
     ----------
-    features : frame (n, p), its rows those of `answers`. fewest : rows from which a slice is judged.
+    features : frame (n, p) with the rows of `answers`. fewest : least rows of a judged slice.
     """
-    found = []
+    parts = []
     for column in columns:
         values = features[column].to_numpy(dtype=object)
         words = np.array([_level(value) for value in values.tolist()], dtype=object)
@@ -48,18 +51,18 @@ def slices(features: Any, answers: Answers, columns: Iterable[str], fewest: int 
         for at in np.argsort(-counts, kind="stable")[:MOST_LEVELS]:
             mask = words == levels[at]
             rows = int(counts[at])
-            found.append(Slice(column, str(levels[at]), mask, rows, _why_not(answers, mask, rows, fewest)))
-    return found
+            parts.append(Slice(column, str(levels[at]), mask, rows, _not_judged(answers, mask, rows, fewest)))
+    return parts
 
 
 def _level(value: Any) -> str:
-    """Booleans are 0.0 and 1.0 in a frame; see `vigia_ml.fitting.frames`."""
+    """Returns a level as text. Booleans are 0.0 and 1.0 in a frame; see `vigia_ml.fitting.frames`."""
     if isinstance(value, float) and value in (0.0, 1.0):
         return "true" if value else "false"
-    return said(value)
+    return label_text(value)
 
 
-def _why_not(answers: Answers, mask: npt.NDArray[np.bool_], rows: int, fewest: int) -> str:
+def _not_judged(answers: Answers, mask: npt.NDArray[np.bool_], rows: int, fewest: int) -> str:
     if rows < fewest:
         return f"{rows} rows are too few (fewer than {fewest})"
     if answers.task == "regression":
@@ -74,23 +77,23 @@ def _why_not(answers: Answers, mask: npt.NDArray[np.bool_], rows: int, fewest: i
 
 
 def values(answers: Answers, parts: list[Slice]) -> dict[str, Floats]:
-    """Metric -> values (slices,), NaN where undefined."""
+    """Returns metric -> values (slices,), NaN where undefined."""
     if not parts:
         return {}
     return statistics(answers)(np.array([part.mask for part in parts], dtype=np.float64))
 
 
 def table(features: Any, answers: Answers, columns: Iterable[str]) -> list[dict[str, Any]]:
-    """One row a slice: column, level, rows, its metrics, and why it would not be judged."""
+    """Returns one row per slice: column, level, rows, metrics, and the reason why it is not judged."""
     parts = slices(features, answers, columns)
-    found = values(answers, parts)
+    metrics = values(answers, parts)
     return [
         {
             "column": part.column,
             "level": part.level,
             "rows": part.rows,
-            "not_judged": part.why_not or None,
-            "metrics": {name: plain(each[at]) for name, each in found.items()},
+            "not_judged": part.reason or None,
+            "metrics": {name: plain(each[at]) for name, each in metrics.items()},
         }
         for at, part in enumerate(parts)
     ]

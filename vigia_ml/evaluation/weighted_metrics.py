@@ -1,7 +1,7 @@
-"""The metrics of `vigia_ml.evaluation.metrics` over weighted rows, many weightings at once.
+"""The metrics of `vigia_ml.evaluation.metrics` over weighted rows, for many weightings at once.
 
-A resample weighs each row by how often it was drawn, a slice by 0 or 1: so one expression gives the metrics
-of all resamples, or of all slices. With weights of 1 they are scikit-learn's (a test holds that).
+A resample weighs each row by its number of draws, a slice by 0 or 1, so one expression gives the metrics of
+all resamples or of all slices. With weights of 1 they equal scikit-learn's (a test checks this).
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ Metrics = dict[str, Floats]
 Statistics = Callable[[Floats], Metrics]
 """Weights (b, n), not negative -> metric -> values (b,), NaN where it is undefined for these rows."""
 
-_LEAST_PROBABILITY = 1e-15  # of several classes; as `vigia_ml.evaluation.metrics` clips it
+_LEAST_PROBABILITY = 1e-15  # for several classes; `vigia_ml.evaluation.metrics` clips alike
 
 
 def statistics(answers: Answers) -> Statistics:
-    """The metrics of these answers as a function of weights; sorting is done once."""
+    """Returns the answers' metrics as a function of weights; rows are sorted once."""
     if answers.task == "regression":
         return _regression(answers)
     return _binary(answers) if len(answers.classes) == 2 else _multiclass(answers)
 
 
 def metrics(answers: Answers) -> dict[str, float]:
-    """Each row counted once; NaN where a metric is undefined."""
-    found = statistics(answers)(np.ones((1, len(answers))))
-    return {name: float(values[0]) for name, values in found.items()}
+    """Returns the metrics with each row counted once; NaN where a metric is undefined."""
+    values_by_name = statistics(answers)(np.ones((1, len(answers))))
+    return {name: float(values[0]) for name, values in values_by_name.items()}
 
 
 def _regression(answers: Answers) -> Statistics:
     truth, predicted = answers.truth, answers.predicted
     assert predicted is not None
-    # About its mean: R² does not depend on where zero is, but a sum of squares loses digits far from it.
+    # Centred, because R² does not depend on the zero point, but sums of squares lose digits far from it.
     centred = truth - truth.mean() if len(truth) else truth
     nonzero = truth != 0
     error = predicted - truth
@@ -92,25 +92,25 @@ def _multiclass(answers: Answers) -> Statistics:
     probability = answers.probability
     assert probability is not None
     known = probability.shape[1]
-    actual, answered = answers.places()
+    actual, predicted = answers.places()
     labels = np.arange(len(answers.labels))
-    is_actual, is_answered = actual[:, None] == labels, answered[:, None] == labels
+    is_actual, is_predicted = actual[:, None] == labels, predicted[:, None] == labels
     onehot = is_actual[:, :known].astype(np.float64)
     of_truth = np.clip((onehot * probability).sum(axis=1), _LEAST_PROBABILITY, 1.0)
     terms = np.column_stack(
-        [-np.log(of_truth), ((onehot - probability) ** 2).sum(axis=1), actual == answered]
+        [-np.log(of_truth), ((onehot - probability) ** 2).sum(axis=1), actual == predicted]
     )
-    hit, wrong, missed = (
+    hit, false_alarm, missed = (
         np.asarray(each, dtype=np.float64)
-        for each in (is_actual & is_answered, ~is_actual & is_answered, is_actual & ~is_answered)
+        for each in (is_actual & is_predicted, ~is_actual & is_predicted, is_actual & ~is_predicted)
     )
     aucs = [ranking(probability[:, place], is_actual[:, place]) for place in range(known)]
 
     def of(weights: Floats) -> Metrics:
         total = weights.sum(axis=1)
         losses, squares, right = (weights @ terms).T
-        hits, wrongs, misses = weights @ hit, weights @ wrong, weights @ missed
-        there = hits + wrongs + misses > 0  # the classes that these rows or their answers hold
+        hits, false_alarms, misses = weights @ hit, weights @ false_alarm, weights @ missed
+        there = hits + false_alarms + misses > 0  # classes that occur in these rows or their predictions
 
         def macro(values: Floats) -> Floats:
             return _ratio((values * there).sum(axis=1), there.sum(axis=1))
@@ -120,9 +120,9 @@ def _multiclass(answers: Answers) -> Statistics:
         return {
             "roc_auc": _ratio(np.where(present, each, 0.0).sum(axis=1), present.sum(axis=1)),
             "accuracy": _ratio(right, total),
-            "precision": macro(_ratio(hits, hits + wrongs, empty=0.0)),
+            "precision": macro(_ratio(hits, hits + false_alarms, empty=0.0)),
             "recall": macro(_ratio(hits, hits + misses, empty=0.0)),
-            "f1": macro(_ratio(2 * hits, 2 * hits + wrongs + misses, empty=0.0)),
+            "f1": macro(_ratio(2 * hits, 2 * hits + false_alarms + misses, empty=0.0)),
             "log_loss": _ratio(losses, total),
             "brier": _ratio(squares, total),
         }
@@ -131,8 +131,11 @@ def _multiclass(answers: Answers) -> Statistics:
 
 
 def ranking(score: Floats, positive: npt.NDArray[np.bool_]) -> Callable[[Floats], Floats]:
-    """The area under the ROC curve as a function of weights (b, n): the share of (positive, negative) pairs
-    in which the positive has the higher score, ties half (Mann and Whitney 1947). NaN without pairs."""
+    """Returns the area under the ROC curve as a function of weights (b, n).
+
+    It is the share of (positive, negative) pairs in which the positive has the higher score, ties count half
+    (Mann and Whitney 1947). NaN without pairs.
+    """
     order = np.argsort(score, kind="stable")
     ranked = score[order]
     starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]])) if len(score) else order
@@ -158,8 +161,8 @@ def ranking(score: Floats, positive: npt.NDArray[np.bool_]) -> Callable[[Floats]
 def _ratio(
     above: npt.NDArray[np.generic], below: npt.NDArray[np.generic], *, empty: float = np.nan
 ) -> Floats:
-    """Their quotient; `empty` where there is nothing to divide by."""
+    """Returns the quotient; `empty` where the divisor is 0."""
     upper, lower = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
-    found = np.full(np.broadcast_shapes(upper.shape, lower.shape), empty)
-    np.divide(upper, lower, out=found, where=lower > 0)
-    return found
+    quotient = np.full(np.broadcast_shapes(upper.shape, lower.shape), empty)
+    np.divide(upper, lower, out=quotient, where=lower > 0)
+    return quotient

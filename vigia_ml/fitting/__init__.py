@@ -1,1 +1,1 @@
-"""From rows to a fitted pipeline: frames, splits, the search for hyper-parameters, Parquet."""
+"""Training of a pipeline: frames, splits, the hyper-parameter search, Parquet."""

@@ -1,4 +1,4 @@
-"""What goes wrong while a pipeline is fitted: one sentence, and what to do about it. No Django here."""
+"""Turns errors of a pipeline into one sentence with advice. No Django here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 LONGEST: Final = 400
 _PROBABILITIES: Final = (
-    "a classification needs predict_proba: give SVC(probability=True), or wrap the estimator in "
+    "a classification needs predict_proba: use SVC(probability=True), or wrap the estimator in "
     "CalibratedClassifierCV"
 )
 _STORABLE: Final = (
@@ -25,7 +25,7 @@ _TEXTS: Final = (
     'OneHotEncoder in a ColumnTransformer; categorical_features="from_dtype" does not see them'
 )
 _BLANKS: Final = (
-    "a step refuses empty values: put a SimpleImputer before it, or use an estimator that takes NaN, "
+    "a step rejects missing values: put a SimpleImputer before it, or use an estimator that accepts NaN, "
     "such as HistGradientBoosting"
 )
 _COLUMNS: Final = "a step names a column that the schema does not have: compare build() with SCHEMA"
@@ -39,22 +39,22 @@ _ADVICE: Final = (
     (r"no module named|cannot import name", "install the library in the service's environment"),
     (r"UnusableAnswers", "correct the estimator in build()"),
 )
-"""(what stands in an error, what to do); the first that fits counts."""
+"""(pattern of an error, advice); the first match counts."""
 
 
 class TrainingFailed(ValueError):
-    """A pipeline cannot be built, fitted, asked or stored."""
+    """Raised when a pipeline cannot be built, fitted, evaluated or stored."""
 
-    in_words = True  # it tells people all they need
+    in_words = True  # the message needs no explanation
 
 
 @contextmanager
-def in_words(what: str) -> Iterator[None]:
-    """Turns whatever a pipeline raises into `TrainingFailed`; the trace goes to the log at level debug.
+def in_words(action: str) -> Iterator[None]:
+    """Turns all errors of a pipeline into `TrainingFailed`; the trace is logged at level debug.
 
     Parameters
     ----------
-    what : was being done.
+    action : name of the action, for the message.
     """
     try:
         yield
@@ -63,18 +63,18 @@ def in_words(what: str) -> Iterator[None]:
     except Exception as error:
         if getattr(error, "in_words", False):
             raise
-        log.debug("%s failed", what, exc_info=True)
-        raise TrainingFailed(_sentence(what, error)) from error
+        log.debug("%s failed", action, exc_info=True)
+        raise TrainingFailed(_sentence(action, error)) from error
 
 
-def _sentence(what: str, error: Exception) -> str:
+def _sentence(action: str, error: Exception) -> str:
     text = " ".join(str(error).split())
-    said = f"{type(error).__name__}: {text[:LONGEST]}{'…' if len(text) > LONGEST else ''}"
+    description = f"{type(error).__name__}: {text[:LONGEST]}{'…' if len(text) > LONGEST else ''}"
     own = [
         frame
         for frame in extract_tb(error.__traceback__)
         if "/catalogue/" in frame.filename or "/transformers/" in frame.filename
     ]
     where = f" ({own[-1].filename.rpartition('/')[2]}, line {own[-1].lineno})" if own else ""
-    advice = next((words for pattern, words in _ADVICE if re.search(pattern, said, re.I)), "")
-    return f"{what} failed: {said}{where}" + (f". What to do: {advice}" if advice else "")
+    advice = next((words for pattern, words in _ADVICE if re.search(pattern, description, re.I)), "")
+    return f"{action} failed: {description}{where}" + (f". What to do: {advice}" if advice else "")

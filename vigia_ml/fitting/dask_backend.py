@@ -1,7 +1,8 @@
 """A Dask cluster for the trials of a search. No Django here.
 
-Scheduler and workers run the same code as the worker that searches: they are handed references to it. Joblib
-waits for ever for a cluster that was lost, so its call runs in a thread and the cluster is watched meanwhile.
+Scheduler and workers must have the code of the searching worker, because they receive references to it.
+Joblib waits for ever for a lost cluster, so its call runs in a thread, and the caller's thread checks the
+cluster.
 """
 
 from __future__ import annotations
@@ -18,76 +19,76 @@ from typing import Any, Final
 import joblib
 
 SCHEDULER_SECONDS: Final = 10.0
-"""How long the scheduler may be silent before it counts as lost."""
+"""Seconds without an answer after which the scheduler counts as lost."""
 WORKERS_SECONDS: Final = 30.0
-"""How long it may be without a worker."""
+"""Seconds without a worker after which the cluster counts as lost."""
 LOOK_SECONDS: Final = 1.0
 
 
 class ClusterLost(RuntimeError):
-    """The cluster is not there, is there no more, or runs other code."""
+    """Raised when the cluster is unreachable, is lost, or runs other code."""
 
     in_words = True
 
 
 class Cluster:
-    """A connected cluster. width : how many trials it does at a time."""
+    """A connected cluster. width : number of parallel trials."""
 
     def __init__(self, client: Any, address: str) -> None:
         self._client, self._address = client, address
         self.width = sum(client.ncores().values())
         self._seen = time.monotonic()
 
-    def run(self, work: Callable[[Callable[[int], None]], None], told: Callable[[int], None]) -> None:
-        """Calls ``work(told)`` in a thread, with joblib's backend set to this cluster.
+    def run(self, work: Callable[[Callable[[int], None]], None], progress: Callable[[int], None]) -> None:
+        """Calls ``work(progress)`` in a thread, with joblib's backend set to this cluster.
 
         Parameters
         ----------
-        told : called in the caller's thread; what it raises ends the waiting.
+        progress : called in the caller's thread; an exception from it ends the wait.
 
         Raises
         ------
-        ClusterLost : in words, when scheduler or workers went away.
+        ClusterLost : when scheduler or workers are lost.
         """
-        said: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
+        messages: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
 
-        def act() -> None:
+        def target() -> None:
             try:
                 with joblib.parallel_config(backend="dask", client=self._client):
-                    work(said.put)
-                said.put(None)
+                    work(messages.put)
+                messages.put(None)
             except BaseException as error:  # for the caller's thread
-                said.put(error)
+                messages.put(error)
 
-        threading.Thread(target=act, daemon=True, name="search-on-dask").start()
+        threading.Thread(target=target, daemon=True, name="search-on-dask").start()
         while True:
             try:
-                found = said.get(timeout=LOOK_SECONDS)
+                message = messages.get(timeout=LOOK_SECONDS)
             except queue.Empty:
                 self._check()
                 continue
-            if isinstance(found, BaseException):
-                if isinstance(found, CancelledError) or not self._answers():
-                    # Whatever was under way when it went: cancelled, refused, in the middle of a message.
-                    said_why = str(found) or type(found).__name__
+            if isinstance(message, BaseException):
+                if isinstance(message, CancelledError) or not self._answers():
+                    # The loss may interrupt any call: a cancelled task, a refused connection, half a message.
+                    reason = str(message) or type(message).__name__
                     raise ClusterLost(
-                        f"the Dask scheduler at {self._address} was lost: {said_why}"
-                    ) from found
-                raise found
-            if found is None:
+                        f"the Dask scheduler at {self._address} was lost: {reason}"
+                    ) from message
+                raise message
+            if message is None:
                 return
-            told(found)
+            progress(message)
 
     def _answers(self) -> bool:
         try:
             self._client.sync(self._client.scheduler.ncores, callback_timeout=SCHEDULER_SECONDS)
-        except Exception:  # whatever a client says that has lost its scheduler
+        except Exception:  # a client without its scheduler may raise anything
             return False
         return True
 
     def _check(self) -> None:
         if self._client.status not in ("running", "connecting"):
-            raise ClusterLost(f"the Dask scheduler at {self._address} went away")
+            raise ClusterLost(f"the Dask scheduler at {self._address} closed the connection")
         if self._client.status == "running" and self._client.scheduler_info()["workers"]:
             self._seen = time.monotonic()
         elif time.monotonic() - self._seen > WORKERS_SECONDS:
@@ -96,44 +97,44 @@ class Cluster:
 
 @contextmanager
 def connected(address: str) -> Iterator[Cluster]:
-    """The cluster of a scheduler, for the block.
+    """Connects to a scheduler's cluster for the block.
 
     Raises
     ------
-    ClusterLost : it does not answer, has no workers, or these run other code.
+    ClusterLost : when the scheduler does not answer, has no workers, or the workers run other code.
     """
     try:
         from distributed import Client
     except ImportError as error:
         raise ClusterLost(
-            "DASK_SCHEDULER is set, but Dask is not installed here: see requirements-dask.txt"
+            "DASK_SCHEDULER is set, but Dask is not installed: install requirements-dask.txt"
         ) from error
     try:
         client: Any = Client(address, timeout=SCHEDULER_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise ClusterLost(f"the Dask scheduler at {address} does not answer: {error}") from error
     try:
-        found = Cluster(client, address)
-        if not found.width:
+        cluster = Cluster(client, address)
+        if not cluster.width:
             raise ClusterLost(f"the Dask scheduler at {address} has no workers")
         _check_code(client)
-        yield found
+        yield cluster
     finally:
         client.close(timeout=SCHEDULER_SECONDS)
 
 
 def scikit_learn() -> str:
-    """Asked of scheduler and workers: the name of this function is sent, so they need this code."""
+    """Returns scikit-learn's version; scheduler and workers get this function by name, so need this code."""
     return version("scikit-learn")
 
 
 def _check_code(client: Any) -> None:
     try:
         answers = {"the scheduler": client.run_on_scheduler(scikit_learn), **client.run(scikit_learn)}
-    except Exception as error:  # whatever the other side raised
-        said = f"Dask's scheduler and workers must have Vigía's code on their path: {error}"
-        raise ClusterLost(said) from error
+    except Exception as error:  # the other side may raise anything
+        message = f"Dask's scheduler and workers must have Vigía's code on their path: {error}"
+        raise ClusterLost(message) from error
     here = scikit_learn()
-    for who, there in answers.items():
-        if there != here:
-            raise ClusterLost(f"{who} has scikit-learn {there}, this process {here}")
+    for name, other in answers.items():
+        if other != here:
+            raise ClusterLost(f"{name} has scikit-learn {other}, this process {here}")

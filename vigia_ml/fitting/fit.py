@@ -1,4 +1,4 @@
-"""Rows in, fitted pipeline and its honest metrics out. No Django here."""
+"""Fits a pipeline on a training part and evaluates it on the hold-out. No Django here."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ if TYPE_CHECKING:
     from vigia_ml.fitting.hyperparameter_search import Search
 
 Report = Callable[[str, int], None]
-"""Called with a stage in words and a percentage of the whole run."""
+"""Called with the name of a stage and the percentage of the whole run."""
 
 LEVELS_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a training run made.
+    """Result of a training run.
 
     pipeline : fitted on the training part alone. metrics, baseline : on the hold-out.
-    schema : the declared schema with what the training part held. threshold : for binary answers, else None.
-    train_features : what it was fitted on, for the comparison of engines.
+    schema : the declared schema with the training part's ranges and levels. threshold : for two classes, else
+        None.
+    train_features : the training part's features, for the comparison of engines.
     held_features, held_target : the hold-out, for the comparison with the active version.
-    repeated : rows of the dataset that equal an earlier one; duplicates_dropped : of them, not used.
-    by_row_from : which copies were divided; see `vigia_ml.evaluation.metrics.by_row_from`.
-    prior : what the baseline answers; see `vigia_ml.evaluation.metrics.prior`.
+    repeated : rows of the dataset equal to an earlier one; duplicates_dropped : dropped rows among them.
+    by_row_from : copies from which rows were divided; see `vigia_ml.evaluation.metrics.by_row_from`.
+    prior : the baseline's prediction; see `vigia_ml.evaluation.metrics.prior`.
     class_rows : rows of each class in the training part and in the hold-out; None for a regression.
-    search : what a search for hyper-parameters found (see `vigia_ml.fitting.hyperparameter_search.Found`), as
+    search : result of a hyper-parameter search (see `vigia_ml.fitting.hyperparameter_search.SearchResult`) as
         JSON; else empty.
     """
 
@@ -63,10 +64,10 @@ class Fitted:
 
     @property
     def notes(self) -> list[Note]:
-        """What is to be said of its rows."""
+        """Notes on the rows of the run."""
         rows = self.train_rows + self.holdout_rows + self.duplicates_dropped
-        said = notes.of_rows(rows, self.repeated, self.duplicates_dropped, self.by_row_from)
-        return said + notes.of_classes(*self.class_rows) if self.class_rows else said
+        on_rows = notes.of_rows(rows, self.repeated, self.duplicates_dropped, self.by_row_from)
+        return on_rows + notes.of_classes(*self.class_rows) if self.class_rows else on_rows
 
 
 def fit(
@@ -78,20 +79,24 @@ def fit(
     parameters: Mapping[str, Any] | None = None,
     release: bool = False,
 ) -> Fitted:
-    """Split, search if asked to, fit, evaluate.
+    """Splits the rows, searches hyper-parameters if requested, fits and evaluates.
 
     Parameters
     ----------
-    frame : (n, features + target), as `vigia_ml.fitting.frames.from_table` makes it.
-    search : for hyper-parameters, on the training part. parameters : of the pipeline, instead of those the
-        declaration gives it.
-    release : take the columns out of `frame` when it is split, so that its rows are not in memory twice.
+    frame : (n, features + target), from `vigia_ml.fitting.frames.from_table`.
+    search : hyper-parameter search on the training part. parameters : pipeline parameters that replace the
+        declared ones.
+    release : whether to remove the columns from `frame` while it is split, so that rows are not in memory
+        twice.
 
     Raises
     ------
-    vigia_ml.fitting.hyperparameter_search.SearchFailed, vigia_ml.fitting.dask_backend.ClusterLost : in words.
-    vigia_ml.evaluation.metrics.TooFewRows : in words, when the split cannot be made.
-    vigia_ml.fitting.advice.TrainingFailed : in words, when the pipeline cannot be built, fitted or asked.
+    vigia_ml.fitting.hyperparameter_search.SearchFailed, vigia_ml.fitting.dask_backend.ClusterLost
+        When the search fails.
+    vigia_ml.evaluation.metrics.TooFewRows
+        When the rows cannot be split.
+    vigia_ml.fitting.advice.TrainingFailed
+        When the pipeline cannot be built, fitted or evaluated.
     """
     schema, seed = declaration.schema, declaration.seed
     report("splitting", 20)
@@ -99,15 +104,15 @@ def fit(
     train_x, train_y, held_x, held_y = parts.train_x, parts.train_y, parts.held_x, parts.held_y
     evaluation.check_split(declaration.task, train_y, held_y)
 
-    found: dict[str, Any] = {}
+    search_result: dict[str, Any] = {}
     if search is not None:
         from vigia_ml.fitting import hyperparameter_search
 
-        found = hyperparameter_search.search(declaration, search, train_x, train_y, report).to_json()
-        parameters = found["chosen"]
+        search_result = hyperparameter_search.search(declaration, search, train_x, train_y, report).to_json()
+        parameters = search_result["chosen"]
 
     report("fitting", 30 if search is None else 70)
-    # An estimator without random_state falls back on the global generators: pin them for this fit.
+    # An estimator without random_state uses the global generators: seed them for this fit.
     random.seed(seed)
     np.random.seed(seed)
     with in_words(f"build() of {declaration.name}"):
@@ -117,7 +122,7 @@ def fit(
         pipeline.fit(train_x, train_y.to_numpy())
 
     report("evaluating", 75)
-    with in_words(f"the hold-out's answers of {declaration.name}'s pipeline"):
+    with in_words(f"the evaluation of {declaration.name}'s pipeline"):
         metrics = evaluation.score(declaration.task, pipeline, held_x, held_y, declaration.threshold)
     dummy = evaluation.baseline(declaration.task, train_y, held_y, declaration.threshold)
     return Fitted(
@@ -136,22 +141,23 @@ def fit(
         held_target=held_y,
         prior=evaluation.prior(declaration.task, train_y),
         class_rows=None if declaration.task == "regression" else (_class_rows(train_y), _class_rows(held_y)),
-        search=found,
+        search=search_result,
     )
 
 
 def _class_rows(target: pd.Series[Any]) -> dict[str, int]:
-    """Rows of each class; a boolean as the API shows it."""
+    """Returns the rows of each class; booleans are named as in the API."""
     counts = target.value_counts()
     return {str(name).lower() if name in (True, False) else str(name): int(n) for name, n in counts.items()}
 
 
 def pickled(declaration: ModelDeclaration, fitted: Fitted) -> bytes:
-    """The fitted pipeline as it is stored.
+    """Returns the fitted pipeline as an artifact.
 
     Raises
     ------
-    vigia_ml.fitting.advice.TrainingFailed : in words, where it cannot be stored.
+    vigia_ml.fitting.advice.TrainingFailed
+        When the pipeline cannot be stored.
     """
     from vigia_ml.engines.sklearn import SklearnEngine
 
@@ -161,7 +167,7 @@ def pickled(declaration: ModelDeclaration, fitted: Fitted) -> bytes:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows, divided: features (n, p) and target (n,) of the training part and of the hold-out."""
+    """Features (n, p) and target (n,) of the training part and of the hold-out."""
 
     train_x: pd.DataFrame
     train_y: pd.Series[Any]
@@ -173,7 +179,7 @@ class Split:
 
 
 def split(declaration: ModelDeclaration, frame: pd.DataFrame, *, release: bool = False) -> Split:
-    """Divides a frame as every run of this declaration does; `release` as `fit` has it."""
+    """Divides a frame as every run of this declaration does; `release` is that of `fit`."""
     schema = declaration.schema
     target = decode_target(schema.target, frame[schema.target.name])
     features = frame[list(schema.names)]
@@ -199,23 +205,23 @@ def _held(
     target: pd.Series[Any],
     kept: npt.NDArray[np.intp],
 ) -> tuple[npt.NDArray[np.bool_], int | None]:
-    """(which of the kept rows are held out, which copies were divided)."""
+    """Returns (whether each kept row is in the hold-out, copies from which rows are divided)."""
     share, seed, by_row_from = declaration.holdout, declaration.seed, declaration.by_row_from
     if by_row_from == "auto":
         by_row_from = evaluation.by_row_from(evaluation.digests(features)[kept])
-    if by_row_from is None:  # without a copy of the frame
+    if by_row_from is None:  # avoids a copy of the frame
         return evaluation.holdout_mask(features, share, seed)[kept], None
     rows = features.iloc[kept]
     return evaluation.holdout_mask(rows, share, seed, target.iloc[kept], by_row_from), by_row_from
 
 
 def decode_target(column: Column, values: pd.Series[Any]) -> pd.Series[Any]:
-    """The target as the estimator sees it: bool, str, or float64."""
+    """Returns the target with the estimator's type: bool, str, or float64."""
     return values.astype(bool) if column.type == "boolean" else values
 
 
 def seen(column: Column, values: pd.Series[Any]) -> Seen | None:
-    """What one training column held (see `vigia_ml.schema.Seen`)."""
+    """Returns the range or levels of one training column (see `vigia_ml.schema.Seen`)."""
     if column.is_numeric:
         numbers: npt.NDArray[np.float64] = values.to_numpy(dtype=np.float64)
         numbers = numbers[np.isfinite(numbers)]

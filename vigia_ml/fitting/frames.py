@@ -1,7 +1,7 @@
-"""Values -> the frame a pipeline takes. The same for training and for serving. No Django here.
+"""Builds the frame that a pipeline takes, alike for training and for serving. No Django here.
 
 Numbers, integers and booleans become float64 (null = NaN); categories and texts become object columns of
-Python str (null = None). One rule, so that what was trained is what is served.
+Python str (null = None).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def from_values(schema: DatasetSchema, rows: Sequence[Mapping[str, Value]]) -> pd.DataFrame:
-    """A frame of len(rows) × len(schema.columns), columns in the schema's order."""
+    """Returns a frame of len(rows) × len(schema.columns), columns in the schema's order."""
     return pd.DataFrame(
         {column.name: _series(column, [row[column.name] for row in rows]) for column in schema.columns},
         index=pd.RangeIndex(len(rows)),
@@ -28,36 +28,39 @@ def from_values(schema: DatasetSchema, rows: Sequence[Mapping[str, Value]]) -> p
 
 
 def from_table(columns: Sequence[Column], table: pa.Table) -> pd.DataFrame:
-    """A frame of the named columns of an Arrow table."""
+    """Returns a frame of the named columns of an Arrow table."""
     return from_arrow(columns, table.column)
 
 
 def from_arrow(columns: Sequence[Column], read: Callable[[str], pa.ChunkedArray]) -> pd.DataFrame:
-    """A frame of columns that are read one by one, by their names, so that no more than one column exists
-    twice at any time. Each stays an array of its own: pandas would copy all to put them into one."""
-    found: dict[str, Any] = {}
+    """Returns a frame of columns that `read` returns one by one, by their names.
+
+    At most one column exists twice at any time. Each column stays an array of its own, because pandas would
+    copy all columns to join them.
+    """
+    columns_by_name: dict[str, Any] = {}
     for column in columns:
         data = read(column.name)
         if column.type in ("category", "text"):
-            # Decoding through a dictionary shares one str per level instead of making one per cell.
-            found[column.name] = (
+            # Dictionary encoding shares one str per level instead of one per cell.
+            columns_by_name[column.name] = (
                 data.dictionary_encode().to_pandas().astype(object).where(lambda s: s.notna(), None)
             )
         else:
-            # A copy in numpy's memory: Arrow keeps what it frees.
-            found[column.name] = pd.Series(data.cast("float64").to_numpy().copy(), copy=False)
-    return pd.DataFrame(found, copy=False)
+            # Copies to numpy's memory, because Arrow keeps the memory that it frees.
+            columns_by_name[column.name] = pd.Series(data.cast("float64").to_numpy().copy(), copy=False)
+    return pd.DataFrame(columns_by_name, copy=False)
 
 
 def divided(
     frame: pd.DataFrame, parts: Sequence[npt.NDArray[np.intp]], *, release: bool = False
 ) -> list[pd.DataFrame]:
-    """Frames of some rows each, by position, with an index of their own.
+    """Returns a frame for each list of row positions, with a new index.
 
     Parameters
     ----------
-    release : take each column out of `frame` before the next one is divided, so that no more than one exists
-        twice; `frame` has none left then.
+    release : whether to remove each column from `frame` before the next one is divided, so that at most one
+        column exists twice; `frame` has no columns afterwards.
     """
     columns: list[dict[str, pd.Series[Any]]] = [{} for _ in parts]
     for name in list(frame.columns):

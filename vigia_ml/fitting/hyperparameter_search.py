@@ -1,9 +1,9 @@
-"""A search for hyper-parameters: settings of the declared space, tried by cross-validation. No Django here.
+"""Hyper-parameter search: settings of the declared space, evaluated by cross-validation. No Django here.
 
-The hold-out is not looked at: what is split into folds is the training part alone. The first trial is always
-the declared setting, so that what is chosen is never worse than it, as the folds measure it; the others are
-drawn at random (Bergstra and Bengio 2012), from the model's seed. The setting with the best mean of the
-primary metric wins; the pipeline itself is fitted afterwards as any other, on the whole training part.
+The folds divide the training part alone; the search never reads the hold-out. The first trial is always the
+declared setting, so that the chosen one is never worse on the folds; the others are drawn at random (Bergstra
+and Bengio 2012), from the model's seed. The setting with the best mean of the primary metric wins; the
+pipeline is then fitted as usual, on the whole training part.
 
 The trials run on this machine's cores (joblib's loky), or on a Dask cluster.
 """
@@ -37,24 +37,24 @@ Report = Callable[[str, int], None]
 
 FOLDS: Final = 5
 TRIALS_KEPT: Final = 20
-"""Of the best, with the version."""
+"""Best trials stored with a version."""
 BEGINS, ENDS = 25, 70
-"""Percent of the whole run."""
+"""Percentages of the whole run at the search's begin and end."""
 IDLE_SECONDS: Final = 20
 
 
 class SearchFailed(RuntimeError):
-    """The space cannot be searched, or what should try its settings is not there."""
+    """Raised when the declared space cannot be searched."""
 
     in_words = True
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is asked for.
+    """Settings of a search.
 
-    n_iter : settings tried, the declared one among them. scheduler : address of Dask's, or empty for the
-    cores of this machine.
+    n_iter : number of trials, including the declared setting. scheduler : address of Dask's scheduler; empty:
+        this machine's cores.
     """
 
     n_iter: int
@@ -66,11 +66,11 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a search found.
+class SearchResult:
+    """Result of a search.
 
-    chosen : parameter -> value; empty when the declared setting was the best.
-    trials : the best first, at most `TRIALS_KEPT`; each with its parameters, and mean and standard deviation
+    chosen : parameter -> value; empty when the declared setting is the best.
+    trials : at most `TRIALS_KEPT`, the best first; each with its parameters, and mean and standard deviation
         of the metric over the folds (None where a fit failed).
     """
 
@@ -93,59 +93,61 @@ class Found:
 
 def search(
     declaration: ModelDeclaration,
-    asked: Search,
+    settings: Search,
     features: pd.DataFrame,
     target: pd.Series[Any],
     report: Report = lambda stage, percent: None,
-) -> Found:
+) -> SearchResult:
     """Tries settings of the declared space on the training part.
 
     Parameters
     ----------
     features, target : (n, p) and (n,), the training part alone.
-    report : called between trials; what it raises stops the search.
+    report : called between trials; an exception from it stops the search.
 
     Raises
     ------
-    SearchFailed, vigia_ml.fitting.dask_backend.ClusterLost : in words.
+    SearchFailed, vigia_ml.fitting.dask_backend.ClusterLost
     """
-    candidates = settings_to_try(declaration, asked.n_iter)
+    candidates = settings_to_try(declaration, settings.n_iter)
     metric = declaration.primary_metric
-    divided = declaration.by_row_from
-    if divided == "auto":
-        divided = evaluation.by_row_from(evaluation.digests(features))
-    dealt = folds(declaration.task, features, target, declaration.seed, by_row_from=divided)
+    by_row_from = declaration.by_row_from
+    if by_row_from == "auto":
+        by_row_from = evaluation.by_row_from(evaluation.digests(features))
+    fold_of_row = folds(declaration.task, features, target, declaration.seed, by_row_from=by_row_from)
     sign = -1.0 if metric in SMALLER_IS_BETTER else 1.0
-    tried = _Reporting(
-        _Alone(declaration.build(declaration.seed), declaration.seed),
+    searcher = _ReportingSearch(
+        _SequentialPipeline(declaration.build(declaration.seed), declaration.seed),
         {},
         scoring=partial(_score, declaration.task, declaration.threshold, metric, sign),
-        cv=PredefinedSplit(dealt),
+        cv=PredefinedSplit(fold_of_row),
         n_jobs=-1,
         refit=False,
         error_score=np.nan,
     )
-    tried.candidates = [{f"pipeline__{name}": value for name, value in each.items()} for each in candidates]
+    searcher.candidates = [
+        {f"pipeline__{name}": value for name, value in each.items()} for each in candidates
+    ]
 
-    def told(done: int) -> None:
+    def progress(done: int) -> None:
         share = done / len(candidates)
         report(f"trial {min(done + 1, len(candidates))} of {len(candidates)}", _percent(share))
 
-    tried.told = told
-    told(0)
+    searcher.progress = progress
+    progress(0)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "One or more of the test scores are non-finite")
-        _run(asked, tried, partial(tried.fit, features, target.to_numpy()))
-    return _found(tried, candidates, sign, asked.backend, metric)
+        _run(settings, searcher, partial(searcher.fit, features, target.to_numpy()))
+    return _result(searcher, candidates, sign, settings.backend, metric)
 
 
 def settings_to_try(declaration: ModelDeclaration, n_iter: int) -> list[Parameters]:
-    """The declared setting (empty) and ``n_iter - 1`` others, or as many as the space holds.
+    """Returns the declared setting (empty) and ``n_iter - 1`` others, or all of a smaller space.
 
     Raises
     ------
-    SearchFailed : there is no space, it names parameters that the pipeline has not, or values that JSON
-        has not.
+    SearchFailed : when there is no space, it names unknown parameters of the pipeline, or its values are not
+        JSON.
     """
     space = declaration.space()
     if not space:
@@ -159,13 +161,13 @@ def settings_to_try(declaration: ModelDeclaration, n_iter: int) -> list[Paramete
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", "The total space of parameters"
-        )  # smaller than asked for: all of it
+        )  # a smaller space is tried completely
         drawn = list(ParameterSampler(dict(space), n_iter - 1, random_state=declaration.seed))
     return [{}, *({name: plain(name, value) for name, value in each.items()} for each in drawn)]
 
 
 def plain(name: str, value: Any) -> Any:
-    """A value as JSON has it, before it is tried: what is stored is what was tried."""
+    """Converts a value to JSON before its trial, so that the stored value is the tried one."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, (list, tuple, np.ndarray)):
@@ -187,11 +189,11 @@ def folds(
     count: int = FOLDS,
     by_row_from: int | None = None,
 ) -> npt.NDArray[np.intp]:
-    """Of each row its fold, 0 to count - 1, (n,).
+    """Returns each row's fold, 0 to count - 1, (n,).
 
     Rows with equal features share a fold, as they share a side of the hold-out, unless copies are divided
-    there (`by_row_from`); the folds have about equally many of them, and for a classification about equally
-    many of each class.
+    there (`by_row_from`). The folds have about equally many different rows, and for a classification about
+    equally many of each class.
     """
     groups, first, group_of = np.unique(
         evaluation.row_hashes(features, seed + 1, target, by_row_from),
@@ -201,24 +203,24 @@ def folds(
     labels = np.zeros(len(groups), dtype=np.intp)
     if task != "regression":
         labels = pd.factorize(target.iloc[first], sort=True)[0]
-    # `groups` is in the order of the hashes, which is at random: deal out each class, one fold after another.
+    # `groups` is in the random order of the hashes: each class is dealt out to the folds in turn.
     order = np.argsort(labels, kind="stable")
     ranks = np.empty(len(groups), dtype=np.intp)
     ranks[order] = np.arange(len(groups))
     return np.asarray((ranks % count)[group_of])
 
 
-class _Alone(BaseEstimator):  # type: ignore[misc]
-    """A pipeline that is fitted by one thread, with the global generators pinned as for the final fit.
+class _SequentialPipeline(BaseEstimator):  # type: ignore[misc]
+    """A pipeline fitted by one thread, with the global generators seeded as for the final fit.
 
-    Many are fitted at once; their steps must not wait for the cores, or the cluster, that they fill.
+    Many pipelines are fitted at once; their steps must not wait for the cores or the cluster that they fill.
     """
 
     def __init__(self, pipeline: Any, seed: int) -> None:
         self.pipeline = pipeline
         self.seed = seed
 
-    def fit(self, features: pd.DataFrame, target: Any) -> _Alone:
+    def fit(self, features: pd.DataFrame, target: Any) -> _SequentialPipeline:
         random.seed(self.seed)
         np.random.seed(self.seed)
         self.failed_ = False
@@ -226,28 +228,28 @@ class _Alone(BaseEstimator):  # type: ignore[misc]
             try:
                 self.pipeline.fit(features, target)
             except (ValueError, ArithmeticError, np.linalg.LinAlgError):
-                self.failed_ = True  # a setting that cannot be fitted loses; it ends no search
+                self.failed_ = True  # a setting that cannot be fitted loses; the search goes on
         return self
 
 
-class _Reporting(RandomizedSearchCV):  # type: ignore[misc]
-    """Tries `candidates`, some at once, and calls `told` with how many are done in between.
+class _ReportingSearch(RandomizedSearchCV):  # type: ignore[misc]
+    """Tries `candidates` in batches and calls `progress` with the number of finished ones after each batch.
 
-    scikit-learn hands itself to every trial; what only this process has use for stays here.
+    scikit-learn sends the search to every trial; attributes that only this process needs are left out.
     """
 
     candidates: list[Parameters]
     at_once: int = 1
-    told: Callable[[int], None]
+    progress: Callable[[int], None]
 
     def _run_search(self, evaluate_candidates: Callable[[list[Parameters]], Any]) -> None:
         for start in range(0, len(self.candidates), self.at_once):
             evaluate_candidates(self.candidates[start : start + self.at_once])
-            self.told(min(start + self.at_once, len(self.candidates)))
+            self.progress(min(start + self.at_once, len(self.candidates)))
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())
-        return {name: value for name, value in state.items() if name not in ("told", "candidates", "cv")}
+        return {name: value for name, value in state.items() if name not in ("progress", "candidates", "cv")}
 
 
 def _score(
@@ -255,17 +257,17 @@ def _score(
     threshold: float,
     metric: str,
     sign: float,
-    estimator: _Alone,
+    estimator: _SequentialPipeline,
     features: pd.DataFrame,
     truth: Any,
 ) -> float:
-    """The metric as the gate has it, larger is better; NaN where it cannot be had."""
+    """Returns the metric with larger values as better; NaN where it is undefined."""
     if estimator.failed_:
         return math.nan
     with joblib.parallel_config(backend="sequential"):
         try:
             return sign * evaluation.score(task, estimator.pipeline, features, truth, threshold)[metric]
-        except ValueError:  # a fold without one of the classes, say
+        except ValueError:  # e.g. a fold without one of the classes
             return math.nan
 
 
@@ -273,14 +275,14 @@ def _percent(share: float) -> int:
     return int(BEGINS + (ENDS - BEGINS) * share)
 
 
-def _found(
-    tried: RandomizedSearchCV, candidates: list[Parameters], sign: float, backend: str, metric: str
-) -> Found:
-    means, deviations = (tried.cv_results_[f"{what}_test_score"] for what in ("mean", "std"))
-    # A stable order: of equal settings the earlier one, and so the declared one, wins.
+def _result(
+    searcher: RandomizedSearchCV, candidates: list[Parameters], sign: float, backend: str, metric: str
+) -> SearchResult:
+    means, deviations = (searcher.cv_results_[f"{statistic}_test_score"] for statistic in ("mean", "std"))
+    # A stable order: among equal settings the earlier one wins, and so the declared one.
     order = np.argsort(-np.where(np.isfinite(means), means, -np.inf), kind="stable")
     if not np.isfinite(means[order[0]]):
-        raise SearchFailed("no setting could be fitted and measured on every fold")
+        raise SearchFailed("no setting could be fitted and scored on every fold")
     trials = [
         {
             "parameters": candidates[place],
@@ -290,7 +292,7 @@ def _found(
         }
         for place in order[:TRIALS_KEPT]
     ]
-    return Found(candidates[order[0]], trials, len(candidates), backend, metric)
+    return SearchResult(candidates[order[0]], trials, len(candidates), backend, metric)
 
 
 def _finite(value: float) -> float | None:
@@ -300,33 +302,33 @@ def _finite(value: float) -> float | None:
 # -- where the trials run ------------------------------------------------------------------------------
 
 
-def _run(asked: Search, tried: _Reporting, fit: Callable[[], Any]) -> None:
-    """Calls `fit` with joblib set to where the trials run."""
-    told = tried.told
-    if asked.scheduler:
-        with dask_backend.connected(asked.scheduler) as found:
-            tried.at_once = _at_once(found.width)
+def _run(settings: Search, searcher: _ReportingSearch, fit: Callable[[], Any]) -> None:
+    """Calls `fit` with joblib's backend set to the cluster or this machine's cores."""
+    progress = searcher.progress
+    if settings.scheduler:
+        with dask_backend.connected(settings.scheduler) as cluster:
+            searcher.at_once = _at_once(cluster.width)
 
-            def work(told: Callable[[int], None]) -> None:
-                tried.told = told
+            def work(progress: Callable[[int], None]) -> None:
+                searcher.progress = progress
                 fit()
 
-            found.run(work, told)
+            cluster.run(work, progress)
         return
-    tried.at_once = _at_once(joblib.cpu_count())
-    # The workers are processes that outlive their task; they must not outlive this process.
+    searcher.at_once = _at_once(joblib.cpu_count())
+    # Worker processes outlive their tasks; they must not outlive this process.
     ending: dict[str, Any] = {"initializer": _end_with, "initargs": (os.getpid(),)}
     with joblib.parallel_config(backend="loky", idle_worker_timeout=IDLE_SECONDS, **ending):
         fit()
 
 
 def _at_once(width: int) -> int:
-    """Trials handed out together: enough for two rounds, so that few cores wait for the last fold."""
+    """Returns the trials per batch: two rounds of work, so that few cores wait for the last fold."""
     return max(1, math.ceil(2 * width / FOLDS))
 
 
 def _end_with(parent: int) -> None:
-    """In a worker: a thread that ends it when its parent is gone (killed for a cancelled run, say)."""
+    """Starts a thread that ends this worker when its parent is gone (e.g. killed for a cancelled run)."""
 
     def watch() -> None:
         while os.getppid() == parent:

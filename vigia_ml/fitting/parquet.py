@@ -1,4 +1,4 @@
-"""Training rows as Parquet files: written batch by batch, hashed, joined, read back. No Django here."""
+"""Writes, hashes, joins and reads Parquet files of training rows. No Django here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vigia_ml.schema.row_keys import KEY_FIELD
 
 ROW_GROUP = 50_000
 PREDICTION_FIELD = "_prediction"
-"""Column with the id of the logged prediction a row was taken from; only in files that hold such rows."""
+"""Column with the id of the row's logged prediction; only in files with rows from the log."""
 
 _ARROW = {
     "number": pa.float64(),
@@ -43,7 +43,7 @@ class Written:
 
     @classmethod
     def of(cls, path: Path, rows: int) -> Written:
-        """A closed file that holds so many rows."""
+        """Hashes and measures a closed file with `rows` rows."""
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return cls(path, digest, rows, path.stat().st_size)
@@ -52,11 +52,11 @@ class Written:
 class DatasetWriter:
     """Writes rows of one schema to a Parquet file; a context manager.
 
-    Rows are regrouped into row groups of `ROW_GROUP`, so equal rows give equal bytes, however they came.
+    Rows are regrouped into row groups of `ROW_GROUP`, so equal rows give equal bytes, whatever the batches.
 
     Parameters
     ----------
-    logged : whether rows carry the ids of the predictions they were taken from.
+    logged : whether rows have the ids of logged predictions.
     """
 
     def __init__(self, path: Path, schema: DatasetSchema, *, logged: bool = False) -> None:
@@ -87,7 +87,7 @@ class DatasetWriter:
         keys: Sequence[str | None],
         predictions: Sequence[str | None] | None = None,
     ) -> None:
-        """Rows by column (`vigia_ml.schema.csv_reader.Batch`), with the ids of their predictions."""
+        """Writes rows by column (`vigia_ml.schema.csv_reader.Batch`), with the ids of their predictions."""
         arrays = [pa.array(columns[column.name], _ARROW[column.type]) for column in self._columns]
         arrays.append(pa.array(keys, pa.string()))
         names = [column.name for column in self._columns] + [KEY_FIELD]
@@ -99,7 +99,7 @@ class DatasetWriter:
     def write_instances(
         self, instances: Sequence[Instance], target: str, predictions: Sequence[str | None] | None = None
     ) -> None:
-        """Rows that came as JSON."""
+        """Writes validated rows."""
         columns: dict[str, list[Any]] = {
             column.name: [row.values[column.name] for row in instances] for column in self._columns[:-1]
         }
@@ -123,21 +123,21 @@ class DatasetWriter:
             self._waiting, self._waiting_rows = [rest], rest.num_rows
 
     def written(self) -> Written:
-        """Hash and size of the closed file."""
+        """Returns the closed file with its hash and size."""
         return Written.of(self.path, self.rows)
 
 
 def read_frame(source: Path, schema: DatasetSchema) -> pd.DataFrame:
-    """Features and target of a dataset file as the frame a pipeline is fitted on."""
+    """Reads features and target of a dataset file as a frame for a pipeline."""
     columns = (*schema.columns, schema.target)
     with pq.ParquetFile(source, memory_map=True) as file:
         frame = frames.from_arrow(columns, lambda name: file.read(columns=[name]).column(name))
-    pa.default_memory_pool().release_unused()  # what reading took goes back to the system, not to a reserve
+    pa.default_memory_pool().release_unused()  # returns the memory to the system
     return frame
 
 
 def predictions(source: Path) -> pa.Array:
-    """Ids of the logged predictions whose rows a dataset file holds, as Arrow strings without nulls."""
+    """Returns the ids of a dataset file's logged predictions, as Arrow strings without nulls."""
     with pq.ParquetFile(source, memory_map=True) as file:
         if PREDICTION_FIELD not in file.schema_arrow.names:
             return pa.array([], pa.string())
@@ -147,17 +147,17 @@ def predictions(source: Path) -> pa.Array:
 def join(
     sources: Sequence[tuple[Path, bool]], target: Path, schema: DatasetSchema, *, once: bool = False
 ) -> Written:
-    """One dataset out of several, rows in the given order.
+    """Joins datasets into one, with the rows in the given order.
 
     Parameters
     ----------
-    sources : (file, whether it was written under exactly this schema). Rows written under another schema
-        are read against this one again, as if they had just come.
-    once : leave out rows of the later files that were taken from predictions the first file holds.
+    sources : (file, whether it was written under exactly this schema). Rows of another schema are validated
+        against this one.
+    once : whether to leave out rows of later files whose predictions the first file holds.
 
     Raises
     ------
-    InvalidRows : when rows of an older schema do not fit any more.
+    InvalidRows : when rows of an older schema do not fit this one.
     """
     files = [(pq.ParquetFile(source, memory_map=True), same) for source, same in sources]
     logged = any(PREDICTION_FIELD in file.schema_arrow.names for file, _ in files)
@@ -180,28 +180,28 @@ def join(
 
 
 def _reread(rows: Sequence[dict[str, Any]], schema: DatasetSchema, before: int) -> list[Instance]:
-    """Rows that were written under another schema, read against this one; `before` of the file are read."""
-    read: list[Instance] = []
+    """Validates rows of another schema against this one; the file has `before` rows ahead of them."""
+    instances: list[Instance] = []
     faults: list[Fault] = []
     for position, row in enumerate(rows, before):
         known = {name: value for name, value in row.items() if schema.role(name) != "unknown"}
-        found = schema.read(known, with_target=True)
-        if isinstance(found, Instance):
-            read.append(found)
+        result = schema.read(known, with_target=True)
+        if isinstance(result, Instance):
+            instances.append(result)
         else:
-            faults.extend(fault.at(row=position) for fault in found)
+            faults.extend(fault.at(row=position) for fault in result)
     if faults:
-        said = "rows of the earlier dataset do not fit today's schema: retrain with mode replace"
-        raise InvalidRows(faults, message=said)
-    return read
+        message = "rows of the earlier dataset do not fit the current schema: retrain with mode replace"
+        raise InvalidRows(faults, message=message)
+    return instances
 
 
 def write_instances(path: Path, schema: DatasetSchema, rows: Iterable[object]) -> Written:
-    """Training rows that came as decoded JSON objects.
+    """Validates and writes training rows that are decoded JSON objects.
 
     Raises
     ------
-    InvalidRows : with every fault of every row; then nothing is kept.
+    InvalidRows : with the faults of all rows; nothing is written.
     """
     good: list[Instance] = []
     faults: list[Fault] = []
@@ -209,12 +209,12 @@ def write_instances(path: Path, schema: DatasetSchema, rows: Iterable[object]) -
     for raw in rows:
         if len(faults) > REPORTED_FAULTS:
             break
-        found = schema.read(raw, with_target=True)
-        if isinstance(found, Instance):
-            good.append(found)
+        result = schema.read(raw, with_target=True)
+        if isinstance(result, Instance):
+            good.append(result)
         else:
             bad += 1
-            faults.extend(fault.at(row=count) for fault in found)
+            faults.extend(fault.at(row=count) for fault in result)
         count += 1
     if faults:
         raise InvalidRows(faults, rows=count, bad=bad)

@@ -1,1 +1,1 @@
-"""From a CSV to a file for `training/catalogue/`: survey, proposal, source, trial. No Django here."""
+"""Writes a file for `training/catalogue/` from a CSV: survey, proposal, source, trial. No Django here."""

@@ -1,4 +1,4 @@
-"""One pass over a CSV nobody has described yet: how it is written, and what its columns hold."""
+"""One pass over a CSV without a schema: its dialect and the statistics of its columns."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from vigia_ml.schema.numerals import NumberFormat
 
 BATCH_ROWS: Final = 20_000
 SAMPLE_ROWS: Final = 20_000  # enough to tell a sum from a coincidence, small enough for a laptop
-PEEKED_ROWS: Final = 20_000  # looked at to recognise how numbers are written
+PEEKED_ROWS: Final = 20_000  # rows read to recognise the format of numbers
 TOTAL_WORDS: Final = frozenset(
     ("total", "totals", "grand total", "sum", "totales", "suma", "gesamt", "summe", "somme", "totale")
 )
 
 
 class CannotInfer(ValueError):
-    """The CSV does not allow what was asked of it; the message says why and what to do."""
+    """Raised when no declaration can be inferred; the message gives the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass saw.
+    """Result of one pass.
 
-    header : names as they stand there, stripped. rows : data rows.
-    tallies : header name -> what the column holds.
-    sample : up to `SAMPLE_ROWS` rows from all over the file, in file order, cells stripped.
+    header : names as written, stripped. rows : number of data rows.
+    tallies : header name -> statistics of the column.
+    sample : up to `SAMPLE_ROWS` rows from the whole file, in file order, cells stripped.
     first_blank : header name -> line number of the first blank cell.
-    notes : sentences about what was passed over, or seems wrong.
+    notes : sentences on skipped or suspicious parts of the file.
     """
 
     dialect: Dialect
@@ -47,19 +47,19 @@ class Survey:
     notes: tuple[str, ...] = ()
 
     def column(self, name: str) -> list[str]:
-        """The sampled cells of one column; a word for a missing value is blank."""
+        """Returns the sampled cells of one column; words for a missing value are blank."""
         place, missing = self.header.index(name), self.tallies[name].missing
         return ["" if row[place] in missing else row[place] for row in self.sample]
 
     def labelled(self, target: str) -> Survey:
-        """The same without sampled rows that have no target."""
+        """Returns the survey without sampled rows that have no target."""
         cells = self.column(target)
         return replace(self, sample=[row for row, cell in zip(self.sample, cells, strict=True) if cell])
 
 
 @dataclass(frozen=True)
 class Nulls:
-    """Words that stand for a missing value, as told: in every column, and in some (by name)."""
+    """Declared words for a missing value, for all columns and for single columns (by name)."""
 
     everywhere: frozenset[str] = frozenset()
     columns: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -68,10 +68,10 @@ class Nulls:
         return self.everywhere | self.columns.get(name, frozenset())
 
     @classmethod
-    def parsed(cls, given: Iterable[str], header: Sequence[str]) -> Nulls:
-        """From ``WORD`` or ``COLUMN=WORD``, where the header has such a column."""
+    def parsed(cls, options: Iterable[str], header: Sequence[str]) -> Nulls:
+        """Parses ``WORD``, or ``COLUMN=WORD`` where the header has such a column."""
         everywhere, columns = set[str](), dict[str, frozenset[str]]()
-        for each in given:
+        for each in options:
             name, mark, word = each.partition("=")
             if mark and name.strip() in header:
                 columns[name.strip()] = columns.get(name.strip(), frozenset()) | {word.strip()}
@@ -92,31 +92,31 @@ def survey(
     Parameters
     ----------
     stream : binary and seekable, at its start.
-    told : overrides what would be recognised.
-    nulls : words that stand for a missing value, each ``WORD`` or ``COLUMN=WORD``.
+    told : declared dialect; it overrides recognition.
+    nulls : words for a missing value, each ``WORD`` or ``COLUMN=WORD``.
     progress : called with the number of rows read so far.
 
     Raises
     ------
-    CannotInfer : for a file that is no UTF-8 CSV, whose rows differ in length, whose names repeat, that has
-        no header, or whose numbers could be read two ways.
+    CannotInfer : when the file is not a UTF-8 CSV, rows differ in length, names repeat, the header is
+        missing, or numbers have two possible readings.
     """
     try:
         table = Table(stream, told, skip_blank_rows=True)
         try:
             return _survey(table, told, nulls, progress)
         finally:
-            # Closed here and not by the garbage collector, which may come when the stream is closed already.
+            # Not left to the garbage collector, which may run after the stream is closed.
             table.close()
     except (Unreadable, numerals.Ambiguous) as error:
         raise CannotInfer(str(error)) from None
 
 
-def _survey(table: Table, told: Told, given: Sequence[str], progress: Callable[[int], None]) -> Survey:
+def _survey(table: Table, told: Told, null_options: Sequence[str], progress: Callable[[int], None]) -> Survey:
     rows = table.rows()
     peeked = list(itertools.islice(rows, PEEKED_ROWS))
     _check_header(table.header, [cells for _, cells in peeked])
-    nulls = Nulls.parsed(given, table.header)
+    nulls = Nulls.parsed(null_options, table.header)
     numbers = _recognise_numbers(table, peeked, told, nulls)
     seen = _count(table.header, itertools.chain(peeked, rows), numbers, nulls, progress)
     kept = [place for place, (name, tally) in enumerate(seen.columns) if name or tally.filled]
@@ -129,7 +129,7 @@ def _survey(table: Table, told: Told, given: Sequence[str], progress: Callable[[
     notes = list(table.notes)
     if unnamed := len(seen.columns) - len(kept):
         columns = "1 column" if unnamed == 1 else f"{unnamed} columns"
-        notes.append(f"{columns} without a name or a value passed over")
+        notes.append(f"{columns} without a name or a value skipped")
     dialect = Dialect(
         table.delimiter,
         numbers.decimal,
@@ -140,12 +140,12 @@ def _survey(table: Table, told: Told, given: Sequence[str], progress: Callable[[
     )
     sample = [[row[place] for place in kept] for row in seen.sample]
     tallies = {seen.columns[place][0]: seen.columns[place][1] for place in kept}
-    found = Survey(dialect, header, seen.rows, tallies, sample, seen.first_blank, tuple(table.passed_over()))
-    return replace(found, notes=(*found.notes, *_total_row(found, seen.last_line)))
+    result = Survey(dialect, header, seen.rows, tallies, sample, seen.first_blank, tuple(table.passed_over()))
+    return replace(result, notes=(*result.notes, *_total_row(result, seen.last_line)))
 
 
 @dataclass
-class _Counted:
+class _Counts:
     columns: list[tuple[str, ColumnStats]]
     sample: list[list[str]]
     rows: int
@@ -159,7 +159,7 @@ def _count(
     numbers: NumberFormat,
     nulls: Nulls,
     progress: Callable[[int], None],
-) -> _Counted:
+) -> _Counts:
     columns = [(name, ColumnStats(name, numbers, nulls.of(name))) for name in header]
     sample, first_blank, count, line = _Thinned(), dict[str, int](), 0, 0
     while batch := list(itertools.islice(rows, BATCH_ROWS)):
@@ -175,7 +175,7 @@ def _count(
         progress(count)
     for _, tally in columns:
         tally.settle()
-    return _Counted(columns, sample.rows, count, first_blank, line)
+    return _Counts(columns, sample.rows, count, first_blank, line)
 
 
 def _recognise_numbers(table: Table, rows: Sequence[Row], told: Told, nulls: Nulls) -> NumberFormat:
@@ -196,7 +196,7 @@ def _recognise_numbers(table: Table, rows: Sequence[Row], told: Told, nulls: Nul
 
 
 def _total_row(seen: Survey, line: int) -> list[str]:
-    """A warning about a last row that seems to hold the sums of those above it."""
+    """Returns a warning if the last row may hold the sums of the rows above it; raises if it does."""
     if not seen.sample or seen.rows > len(seen.sample):
         return []
     last = seen.sample[-1]
@@ -209,16 +209,16 @@ def _total_row(seen: Survey, line: int) -> list[str]:
         return []
     for name, tally in seen.tallies.items():
         *above, total = (tally.number(cell) for cell in seen.column(name))
-        added = math.fsum(number for number in above if not math.isnan(number))
-        if tally.is_numeric and added and math.isclose(added, total, rel_tol=1e-6):
-            said = f"the last row (line {line}) says {words[0]!r} and holds the sum of column {name!r}"
-            raise CannotInfer(f"{said}: remove it")
-    said = f"the last row (line {line}) says {words[0]!r}"
-    return [f"WARNING: {said}: remove it if it sums up the rows above it"]
+        sum_above = math.fsum(number for number in above if not math.isnan(number))
+        if tally.is_numeric and sum_above and math.isclose(sum_above, total, rel_tol=1e-6):
+            finding = f"the last row (line {line}) says {words[0]!r} and holds the sum of column {name!r}"
+            raise CannotInfer(f"{finding}: remove it")
+    finding = f"the last row (line {line}) says {words[0]!r}"
+    return [f"WARNING: {finding}: remove it if it holds sums of the rows above it"]
 
 
 class _Thinned:
-    """Every k-th row, k doubling whenever there are too many: from the whole file, in order, no dice."""
+    """Every k-th row of the whole file, in order; k doubles when there are too many. Deterministic."""
 
     def __init__(self) -> None:
         self.rows: list[list[str]] = []
@@ -229,7 +229,7 @@ class _Thinned:
         self._skip = (self._skip - len(batch)) % self._step
         self.rows.extend(taken)
         while len(self.rows) > SAMPLE_ROWS:
-            # The next row due is `skip` ahead; it stays due only when an even number was taken before it.
+            # The next row is `skip` rows ahead; it stays the next only if the number of kept rows is even.
             if len(self.rows) % 2:
                 self._skip += self._step
             self.rows = self.rows[::2]
@@ -239,10 +239,10 @@ class _Thinned:
 def _check_header(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     wider = sorted({len(row) for row in rows} - {1})
     if len(header) < 2 and wider:
-        said = f"line 1 ({header[0][:60]!r}) has 1 cell and lines below have {wider[-1]}"
-        raise CannotInfer(f"{said}: remove lines above the header")
+        finding = f"line 1 ({header[0][:60]!r}) has 1 cell and lines below have {wider[-1]}"
+        raise CannotInfer(f"{finding}: remove lines above the header")
     if len(header) < 2:
-        raise CannotInfer(f"only one column was found, {header[0][:60]!r}: say --delimiter if that is wrong")
+        raise CannotInfer(f"only one column was found, {header[0][:60]!r}: pass --delimiter if that is wrong")
     seen: set[str] = set()
     if dialects.looks_like_data(header, rows):
         raise CannotInfer(dialects.no_names(header))
@@ -257,15 +257,15 @@ def _check_header(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _check_lengths(batch: Sequence[Row], header: Sequence[str]) -> None:
     width = len(header)
-    wrong = [(line, len(cells)) for line, cells in batch if len(cells) != width]
-    if not wrong:
+    bad_rows = [(line, len(cells)) for line, cells in batch if len(cells) != width]
+    if not bad_rows:
         return
-    line, cells = wrong[0]
-    said = f"line {line} has {cells} cells, the header has {width}"
-    if len(wrong) == len(batch):
+    line, cells = bad_rows[0]
+    finding = f"line {line} has {cells} cells, the header has {width}"
+    if len(bad_rows) == len(batch):
         raise CannotInfer(
-            f"{said}, and so it is in every row ({header[0][:60]!r} …): remove lines above the header, "
-            "or say --delimiter"
+            f"{finding}, as in every row ({header[0][:60]!r} …): remove lines above the header, or pass "
+            "--delimiter"
         )
-    more = f" (and {len(wrong) - 1:,} more such lines)" if len(wrong) > 1 else ""
-    raise CannotInfer(f"{said}{more}: correct or remove it, or say --delimiter")
+    more = f" (and {len(bad_rows) - 1:,} more such lines)" if len(bad_rows) > 1 else ""
+    raise CannotInfer(f"{finding}{more}: correct or remove it, or pass --delimiter")

@@ -1,4 +1,4 @@
-"""The rows of a CSV, left where the next start trains the first version from them."""
+"""Copies a CSV to the place from which the next start trains the first version."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def write(
     *,
     skip_unlabelled: bool,
 ) -> bool:
-    """Copies a CSV so that it can be read without being told how; whether that took rewriting.
+    """Copies a CSV so that it can be read without a declared dialect; returns whether it was rewritten.
 
-    A file that is recognised as it was read is copied as it is. Another one is written anew in UTF-8 with
-    commas between cells and points in numbers, without rows that have no target.
+    A file whose dialect is recognised is copied unchanged. Any other file is rewritten in UTF-8 with commas
+    between cells and points in numbers, without rows that have no target.
 
     Parameters
     ----------
-    open_source : opens the CSV, binary and seekable. dialect : how it was read.
-    skip_unlabelled : whether there are rows without a target, to be left out.
+    open_source : opens the CSV, binary and seekable. dialect : the CSV's dialect.
+    skip_unlabelled : whether rows without a target exist and are left out.
     """
     with open_source() as stream:
-        as_it_is = not skip_unlabelled and _is_recognised(stream, schema, dialect)
+        unchanged = not skip_unlabelled and _is_recognised(stream, schema, dialect)
     with open_source() as stream:
-        if as_it_is:
+        if unchanged:
             shutil.copyfileobj(stream, target)
             return False
         _rewrite(stream, target, schema, dialect)
@@ -67,7 +67,7 @@ def _cell(column: Column | None, cell: str, numbers: NumberFormat) -> str:
         return cell
     try:
         value = column.from_text(cell, numbers=numbers)
-    except BadValue as bad:  # a target that is missing; every other cell was read before
+    except BadValue as bad:  # a missing target; all other cells are valid
         return "" if bad.fault.code == "null_not_allowed" else cell
     if value is None:
         return ""
@@ -76,7 +76,7 @@ def _cell(column: Column | None, cell: str, numbers: NumberFormat) -> str:
 
 def _is_recognised(stream: IO[bytes], schema: DatasetSchema, dialect: Dialect) -> bool:
     try:
-        found = CsvReader(stream, schema, with_target=True).dialect  # type: ignore[arg-type]
+        recognised = CsvReader(stream, schema, with_target=True).dialect  # type: ignore[arg-type]
     except InvalidRows:
         return False
-    return found.told == dialect.told
+    return recognised.told == dialect.told

@@ -1,6 +1,6 @@
-"""Columns that give the target away: known only once the target is known, so worthless in a request.
+"""Columns that leak the target: their values are known only with the target, so requests lack them.
 
-Each finding is a sentence. All functions work on aligned samples of the file; nothing here draws at random.
+Each finding is a sentence. All functions read aligned samples of the file and are deterministic.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ Floats = npt.NDArray[np.float64]
 
 NEARLY_ONE: Final = 0.999
 SUSPICIOUS: Final = 0.98
-PROBED_ROWS: Final = 48  # sums are looked for in these and confirmed on all
+PROBED_ROWS: Final = 48  # rows that propose sums, which all rows then confirm
 PAIRED_COLUMNS: Final = 200
 TRIPLED_COLUMNS: Final = 60  # 34,220 triples
 SCORED_ROWS: Final = 5_000
 FEWEST_ROWS: Final = 30
-WEIGHTED: Final = 0.997  # R² of two or three columns; one alone is judged by `NEARLY_ONE`
-PROMISING: Final = 0.9  # correlations around blanks are of different rows
+WEIGHTED: Final = 0.997  # R² of two or three columns; `NEARLY_ONE` judges a single column
+PROMISING: Final = 0.9  # low, because with blanks the correlations come from different rows
 TRIED_GROUPS: Final = 200
 NEEDED: Final = 4.0
 
 
 def copies(values: Floats, target: Floats) -> str:
-    """Why a numeric column is the target in other clothes, or an empty string.
+    """Returns the reason why a numeric column repeats the target, or an empty string.
 
     Parameters
     ----------
@@ -57,31 +57,31 @@ def _ranks(values: Floats) -> Floats:
 
 
 def determines(levels: Sequence[str], target: Sequence[str], *, one_to_one: bool) -> str:
-    """Why the levels of a column settle the target, or an empty string.
+    """Returns the reason why the levels of a column determine the target, or an empty string.
 
     Parameters
     ----------
     levels, target : n stripped cells each; blank levels do not count.
-    one_to_one : whether several levels with the same target value are no reason yet.
+    one_to_one : whether only a one-to-one mapping is a reason.
     """
-    means: dict[str, str] = {}
+    target_of: dict[str, str] = {}
     filled = 0
     for level, value in zip(levels, target, strict=True):
         if not level:
             continue
         filled += 1
-        if means.setdefault(level, value) != value:
+        if target_of.setdefault(level, value) != value:
             return ""
-    values = set(means.values())
-    if len(values) < 2 or len(means) * 5 > filled or filled < 0.9 * len(target):
+    values = set(target_of.values())
+    if len(values) < 2 or len(target_of) * 5 > filled or filled < 0.9 * len(target):
         return ""
-    if len(means) == len(values):
+    if len(target_of) == len(values):
         return "its levels map one to one on the target"
-    return "" if one_to_one else f"each of its {len(means)} levels has one value of the target"
+    return "" if one_to_one else f"each of its {len(target_of)} levels has one value of the target"
 
 
 def sums(columns: Mapping[str, Floats], target: Floats) -> dict[tuple[str, ...], str]:
-    """Pairs and triples of columns that add up to the target in every row -> the equation in words.
+    """Returns pairs and triples of columns that add up to the target in every row -> the equation.
 
     Parameters
     ----------
@@ -93,24 +93,24 @@ def sums(columns: Mapping[str, Floats], target: Floats) -> dict[tuple[str, ...],
     names = [name for name, values in plain.items() if np.ptp(values) > 0]
     names = _closest(names, plain, target, PAIRED_COLUMNS)
     probe = np.unique(np.linspace(0, len(target) - 1, PROBED_ROWS).astype(int))
-    found: dict[tuple[str, ...], str] = {}
+    equations: dict[tuple[str, ...], str] = {}
     for parts, signs in itertools.chain(
         _pairs(names, plain, target, probe),
         _triples(_closest(names, plain, target, TRIPLED_COLUMNS), plain, target, probe),
     ):
-        if any(set(known) <= set(parts) for known in found):
+        if any(set(known) <= set(parts) for known in equations):
             continue
         total = sum(sign * plain[name] for name, sign in zip(parts, signs, strict=True))
         if _equal(np.asarray(total), target).all():
-            found[parts] = " + ".join(parts) if min(signs) > 0 else " - ".join(parts)
-    return found
+            equations[parts] = " + ".join(parts) if min(signs) > 0 else " - ".join(parts)
+    return equations
 
 
 def weighted(columns: Mapping[str, Floats], target: Floats) -> dict[tuple[str, ...], tuple[float, str]]:
-    """Pairs and triples of columns whose weighted sum is the target, or nearly -> (R², the equation).
+    """Returns pairs and triples of columns whose weighted sum is nearly the target -> (R², the equation).
 
-    Least squares with an intercept. Every column of a find is needed: without it `NEEDED` times as much of
-    the target is left unexplained. A triple that contains a found pair is no find of its own.
+    The fit is least squares with an intercept. Every column of a group is necessary: without it `NEEDED`
+    times as much of the target is unexplained. A triple that contains a returned pair is left out.
 
     Parameters
     ----------
@@ -123,18 +123,18 @@ def weighted(columns: Mapping[str, Floats], target: Floats) -> dict[tuple[str, .
     names = [name for name, values in blank_is_zero.items() if np.ptp(values) > 0]
     if len(y) < FEWEST_ROWS or np.ptp(y) == 0:
         return {}
-    found: dict[tuple[str, ...], tuple[float, str]] = {}
+    equations: dict[tuple[str, ...], tuple[float, str]] = {}
     for size, most in ((2, PAIRED_COLUMNS), (3, TRIPLED_COLUMNS)):
         near = _closest(names, blank_is_zero, y, most)
         for parts in _promising(near, numbers, blank_is_zero, y, size):
-            if any(set(known) <= set(parts) for known in found):
+            if any(set(known) <= set(parts) for known in equations):
                 continue
             for values in (numbers, blank_is_zero):
                 fitted = _fitted(parts, values, y)
                 if fitted is not None and fitted[0] >= WEIGHTED:
-                    found[parts] = fitted
+                    equations[parts] = fitted
                     break
-    return found
+    return equations
 
 
 def _promising(
@@ -144,9 +144,9 @@ def _promising(
     target: Floats,
     size: int,
 ) -> list[tuple[str, ...]]:
-    """Groups of `size` columns whose correlations promise a find, best first.
+    """Returns groups of `size` columns with promising correlations, best first.
 
-    R² follows from correlations alone, so all groups are looked at at once. With blanks the correlations are
+    R² follows from correlations alone, so all groups are computed at once. With blanks the correlations are
     those of the rows that have both values, or of blanks counted as 0.
     """
     if len(names) < size:
@@ -155,17 +155,17 @@ def _promising(
     best = np.zeros(len(groups))
     for values in (columns, blank_is_zero):
         table = np.column_stack([*(values[name] for name in names), target])
-        found = _explained(_correlations(table), groups)
-        best = np.maximum(best, np.where(np.isfinite(found), found, 0.0))
+        r2 = _explained(_correlations(table), groups)
+        best = np.maximum(best, np.where(np.isfinite(r2), r2, 0.0))
         if not np.isnan(table).any():
-            break  # the second would be the same
+            break  # the second pass would give the same
     places = np.flatnonzero(best >= PROMISING)
     places = places[np.argsort(-best[places], kind="stable")][:TRIED_GROUPS]
     return [tuple(names[place] for place in groups[each]) for each in places]
 
 
 def _correlations(table: Floats) -> Floats:
-    """Pearson correlations (p, p) of columns (n, p), each of the rows where both are known."""
+    """Returns Pearson correlations (p, p) of columns (n, p), each over the rows where both are known."""
     known = np.isfinite(table).astype(np.float64)
     centred = np.where(known > 0, table, 0.0)
     centred = np.where(known > 0, table - centred.sum(axis=0) / np.maximum(known.sum(axis=0), 1), 0.0)
@@ -175,7 +175,7 @@ def _correlations(table: Floats) -> Floats:
 
 
 def _explained(correlations: Floats, groups: npt.NDArray[np.intp]) -> Floats:
-    """R² (m,) of the last variable by each group (m, k) of the others."""
+    """Returns R² (m,) of the last variable for each group (m, k) of the others."""
     inner = correlations[groups[:, :, None], groups[:, None, :]]
     outer = correlations[groups, -1]
     inner = np.nan_to_num(inner) + 1e-9 * np.eye(groups.shape[1])
@@ -189,7 +189,7 @@ def _explained(correlations: Floats, groups: npt.NDArray[np.intp]) -> Floats:
 def _fitted(
     parts: tuple[str, ...], columns: Mapping[str, Floats], target: Floats
 ) -> tuple[float, str] | None:
-    """(R², the equation) of the rows where all parts are known; None where a part is not needed."""
+    """Returns (R², equation) over the rows where all parts are known; None where a part is not necessary."""
     table = np.column_stack([columns[name] for name in parts])
     rows = np.isfinite(table).all(axis=1)
     if rows.sum() < max(FEWEST_ROWS, 0.5 * len(target)) or np.ptp(target[rows]) == 0:
@@ -204,7 +204,7 @@ def _fitted(
 
 
 def _unexplained(table: Floats, target: Floats) -> tuple[float, Floats]:
-    """(share of the target's variance that a weighted sum leaves, the weights and the intercept)."""
+    """Returns (unexplained share of the target's variance, weights and intercept)."""
     scale = np.abs(table).max(axis=0)
     scale[scale == 0] = 1.0
     matrix = np.column_stack([table / scale, np.ones(len(table))])
@@ -224,7 +224,7 @@ def _equation(parts: tuple[str, ...], weights: Floats) -> str:
 
 
 def _closest(names: list[str], columns: Mapping[str, Floats], target: Floats, most: int) -> list[str]:
-    """The `most` columns that correlate best with the target, in their old order."""
+    """Returns the `most` columns with the highest correlation with the target, in their order."""
     if len(names) <= most:
         return names
     strength = {name: abs(float(np.corrcoef(columns[name], target)[0, 1])) for name in names}
@@ -241,30 +241,30 @@ def _pairs(
     names: list[str], columns: Mapping[str, Floats], target: Floats, probe: npt.NDArray[Any]
 ) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
     matrix = np.array([columns[name][probe] for name in names])
-    found: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
+    pairs: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
     for i, first in enumerate(matrix):
         added = _equal(first + matrix, target[probe]).all(axis=1)
-        found += [((names[i], names[j]), (1, 1)) for j in np.flatnonzero(added) if j > i]
+        pairs += [((names[i], names[j]), (1, 1)) for j in np.flatnonzero(added) if j > i]
         less = _equal(first - matrix, target[probe]).all(axis=1)
-        found += [((names[i], names[j]), (1, -1)) for j in np.flatnonzero(less) if j != i]
-    return found
+        pairs += [((names[i], names[j]), (1, -1)) for j in np.flatnonzero(less) if j != i]
+    return pairs
 
 
 def _triples(
     names: list[str], columns: Mapping[str, Floats], target: Floats, probe: npt.NDArray[Any]
 ) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
     matrix = np.array([columns[name][probe] for name in names])
-    found: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
+    triples: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
     for i, j in itertools.combinations(range(len(names)), 2):
         added = _equal(matrix[i] + matrix[j] + matrix[j + 1 :], target[probe]).all(axis=1)
-        found += [((names[i], names[j], names[j + 1 + k]), (1, 1, 1)) for k in np.flatnonzero(added)]
-    return found
+        triples += [((names[i], names[j], names[j + 1 + k]), (1, 1, 1)) for k in np.flatnonzero(added)]
+    return triples
 
 
 def suspicion(values: Floats, target: npt.NDArray[Any], *, regression: bool) -> str:
-    """A sentence when a small tree on this column alone predicts the target almost perfectly.
+    """Returns a warning if a small tree on this column alone predicts the target almost perfectly.
 
-    It may be an honest column, so it is pointed out and kept.
+    The column may be legitimate, so it stays a feature.
 
     Parameters
     ----------
@@ -293,7 +293,7 @@ def suspicion(values: Floats, target: npt.NDArray[Any], *, regression: bool) -> 
 
 
 def _auc(probability: Floats, classes: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
-    """The mean of the one-against-the-rest areas over the classes that occur."""
+    """Returns the mean one-against-the-rest area over the classes that occur."""
     from sklearn.metrics import roc_auc_score
 
     areas = [

@@ -1,4 +1,4 @@
-"""Columns that teach nothing, or nothing that holds for the next row: identifiers, constants, moments."""
+"""Columns that should not be features: identifiers, constants, dates and times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 from vigia_ml.schema.column_stats import ColumnStats
 
-ENOUGH_ROWS: Final = 20  # below it, unique or rising values mean nothing
+ENOUGH_ROWS: Final = 20  # with fewer, unique or rising values show nothing
 NEARLY_UNIQUE: Final = 0.95  # a customer may come twice
 EPOCH: Final = (946_684_800, 2_208_988_800)  # 2000 to 2040, in seconds
 
@@ -20,11 +20,11 @@ _TIME_NAME = re.compile(r"date|time|stamp|updated|created|modified|(?:^|_)ts$|_a
 
 
 def why_left_out(tally: ColumnStats, sample: Sequence[str]) -> str:
-    """Why a column should not be a feature, or an empty string.
+    """Returns the reason for leaving a column out, or an empty string.
 
     Parameters
     ----------
-    sample : its stripped cells from all over the file, in file order.
+    sample : the column's stripped cells from the whole file, in file order.
     """
     return _constant(tally) or _moment(tally) or _identifier(tally, sample)
 
@@ -38,9 +38,9 @@ def _constant(tally: ColumnStats) -> str:
 
 
 def _moment(tally: ColumnStats) -> str:
-    """Dates: later rows always hold values that no training row held."""
+    """Returns the reason for leaving a date or time out: later rows hold values that no training row held."""
     if tally.kinds["date"] >= 0.95 * tally.filled:
-        return f"a date, such as {tally.odd['date'][0]!r}: make month, weekday or age of it to use it"
+        return f"a date, such as {tally.odd['date'][0]!r}: derive month, weekday or age to use it"
     if not tally.is_numeric or tally.distinct < ENOUGH_ROWS:
         return ""
     for unit, scale in (("seconds", 1), ("milliseconds", 1000)):
@@ -63,7 +63,7 @@ def _identifier(tally: ColumnStats, sample: Sequence[str]) -> str:
     if tally.rows < ENOUGH_ROWS or tally.distinct_share < NEARLY_UNIQUE:
         return ""
     if 2 * tally.signs.total() >= tally.filled:
-        return ""  # amounts of money, whatever else they are
+        return ""  # amounts of money
     named = bool(_ID_NAME.search(tally.name) or _CAMEL_ID.search(tally.name))
     if tally.is_whole:
         return _counter(tally, sample, named)

@@ -1,4 +1,4 @@
-"""From the survey of a CSV to the declaration it suggests: which column plays which part, and why."""
+"""Proposes a declaration from the survey of a CSV: the part of each column and the reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Part = Literal["feature", "target", "key", "left out"]
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user said: columns by their names in the CSV, and the task.
+    """The user's options: columns by their names in the CSV, and the task.
 
     skip_unlabelled : whether rows without a target are left out.
     """
@@ -36,10 +36,10 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Planned:
-    """One column of the CSV and what becomes of it.
+    """The plan for one column of the CSV.
 
     source : its name in the CSV. column : its declaration, for features and the target.
-    remarks : what was guessed, or why it is left out. suspicion : a warning about a feature.
+    remarks : remarks on the declaration, or the reason for leaving it out. suspicion : warning on a feature.
     """
 
     source: str
@@ -51,7 +51,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A model file to be. planned : one entry a column, in the order of the CSV."""
+    """The content of a model file. planned : one entry per column, in the order of the CSV."""
 
     name: str
     task: Task
@@ -73,84 +73,84 @@ class Proposal:
 
     @property
     def key(self) -> str | None:
-        # A column called `_key` is the row's key in every schema and is not declared.
+        # A column `_key` is the client key in every schema and is not declared.
         keys = [each.source for each in self.planned if each.part == "key" and each.source != KEY_FIELD]
         return keys[0] if keys else None
 
     @property
     def schema(self) -> DatasetSchema:
-        """The schema the file will declare."""
-        found = self.target.column
-        assert found is not None
+        """The schema that the file declares."""
+        target_column = self.target.column
+        assert target_column is not None
         return DatasetSchema(
             columns=tuple(each.column for each in self.features if each.column is not None),
-            target=found,
+            target=target_column,
             key=self.key,
             ignored=tuple(each.source for each in self.left_out),
         )
 
 
 def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
-    """The parts of all columns.
+    """Proposes the part of each column.
 
     Raises
     ------
-    CannotInfer : for names that are not in the file, a target that cannot be used, or no feature left.
+    CannotInfer : when a name is not in the file, the target is unusable, or no feature is left.
     """
     _check_names(seen, wishes)
-    aimed_at = seen.tallies[wishes.target]
-    target.check(aimed_at, seen.first_blank.get(wishes.target), skip_unlabelled=wishes.skip_unlabelled)
+    target_stats = seen.tallies[wishes.target]
+    target.check(target_stats, seen.first_blank.get(wishes.target), skip_unlabelled=wishes.skip_unlabelled)
     seen = seen.labelled(wishes.target)
     names = canonical_names(seen.header)
-    aim = target.propose(aimed_at, names[wishes.target], _aliases(wishes.target, names), wishes.task)
+    aim = target.propose(target_stats, names[wishes.target], _aliases(wishes.target, names), wishes.task)
     reasons = _set_aside(seen, wishes)
     open_names = [
         n for n in seen.header if n not in reasons and n not in (wishes.target, wishes.key, KEY_FIELD)
     ]
-    # Kept columns are looked at as well: a kept part of a sum does not make the other part honest.
+    # The search includes kept columns: a kept part of a sum does not make the other part legitimate.
     hints: list[str] = []
-    given_away = _giveaways(seen, open_names, wishes.target, hints)
-    reasons |= {each: why for each, why in given_away.items() if each not in wishes.keep}
+    leaking = _leaks(seen, open_names, wishes.target, hints)
+    reasons |= {each: reason for each, reason in leaking.items() if each not in wishes.keep}
     planned: list[Planned] = []
     for each in seen.header:
         if each == wishes.target:
             planned.append(Planned(each, "target", (*_shortened(each, names), *aim.remarks), aim.column))
         elif each in (wishes.key, KEY_FIELD):
             planned.append(
-                Planned(each, "key", ("the row's own key: logged with its prediction, no feature",))
+                Planned(each, "key", ("the client key: logged with the prediction, not a feature",))
             )
         elif each in reasons:
             planned.append(Planned(each, "left out", (reasons[each],)))
             if wishes.key is None and reasons[each].startswith("an identifier") and not hints:
                 hints.append(
-                    f"--key {each} would log it with every prediction, so outcomes can be sent by it"
+                    f"--key {each} logs it with every prediction, so that outcomes can be sent by it"
                 )
         else:
             guess = guess_column(seen.tallies[each], seen.column(each), names[each], _aliases(each, names))
-            doubt = _suspicion(seen, each, guess.column, aim)
+            suspicion = _suspicion(seen, each, guess.column, aim)
             remarks = (*_shortened(each, names), *guess.remarks)
-            planned.append(Planned(each, "feature", remarks, guess.column, doubt))
+            planned.append(Planned(each, "feature", remarks, guess.column, suspicion))
     if not any(each.part == "feature" for each in planned):
         raise CannotInfer(
-            f"no column is left to learn from; left out: {_listed(reasons)} (--keep NAME overrules)"
+            f"no column is left to learn from; left out: {_listed(reasons)} (--keep NAME keeps a column)"
         )
-    return Proposal(name, aim.task, aimed_at.filled, tuple(planned), tuple(hints))
+    return Proposal(name, aim.task, target_stats.filled, tuple(planned), tuple(hints))
 
 
 def _check_names(seen: Survey, wishes: Wishes) -> None:
-    asked = {"--target": [wishes.target], "--keep": wishes.keep, "--drop": wishes.drop}
-    asked["--key"] = [wishes.key] if wishes.key is not None else []
-    for option, names in asked.items():
+    options = {"--target": [wishes.target], "--keep": wishes.keep, "--drop": wishes.drop}
+    options["--key"] = [wishes.key] if wishes.key is not None else []
+    for option, names in options.items():
         for name in sorted(names):
             if name in seen.header:
                 continue
             near = [each for each in seen.header if _plain(each) == _plain(name)]
-            said = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, seen.header))}"
-            raise CannotInfer(f"{option}: the CSV has no column {name!r}; {said}")
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, seen.header))}"
+            raise CannotInfer(f"{option}: the CSV has no column {name!r}; {hint}")
     if wishes.target == wishes.key or wishes.target in wishes.drop:
-        raise CannotInfer(f"{wishes.target!r} is the target and cannot be anything else")
+        raise CannotInfer(f"{wishes.target!r} is the target; it cannot be the key or be dropped")
     if wishes.target == KEY_FIELD:
-        raise CannotInfer(f"{KEY_FIELD!r} is what a row's own key is called here: rename the target")
+        raise CannotInfer(f"{KEY_FIELD!r} is the name of the client key: rename the target")
 
 
 def _plain(name: str) -> str:
@@ -164,20 +164,20 @@ def _aliases(name: str, names: dict[str, str]) -> tuple[str, ...]:
 def _shortened(name: str, names: dict[str, str]) -> tuple[str, ...]:
     if len(name) <= LONGEST_NAME:
         return ()
-    return (f"{len(name)} characters are too many for a name, it is {names[name]!r} here",)
+    return (f"the name has {len(name)} characters, which is too long; declared as {names[name]!r}",)
 
 
 def _set_aside(seen: Survey, wishes: Wishes) -> dict[str, str]:
-    found = dict.fromkeys(wishes.drop - {wishes.key}, "as asked with --drop")
+    reasons = dict.fromkeys(wishes.drop - {wishes.key}, "set by --drop")
     for name, tally in seen.tallies.items():
-        if name in found or name in wishes.keep or name in (wishes.target, wishes.key, KEY_FIELD):
+        if name in reasons or name in wishes.keep or name in (wishes.target, wishes.key, KEY_FIELD):
             if name in wishes.keep and not tally.filled:
                 raise CannotInfer(f"--keep: every cell of {name!r} is blank")
             continue
-        why = non_features.why_left_out(tally, seen.column(name))
-        if why:
-            found[name] = why
-    return found
+        reason = non_features.why_left_out(tally, seen.column(name))
+        if reason:
+            reasons[name] = reason
+    return reasons
 
 
 def _floats(seen: Survey, name: str) -> leaks.Floats:
@@ -186,7 +186,7 @@ def _floats(seen: Survey, name: str) -> leaks.Floats:
 
 
 def _target_numbers(seen: Survey, name: str) -> leaks.Floats | None:
-    """The target as numbers: itself, or the position of one of two levels; else None."""
+    """Returns a numeric target, or the position of each cell among two levels; else None."""
     tally = seen.tallies[name]
     if tally.is_numeric:
         return _floats(seen, name)
@@ -196,32 +196,32 @@ def _target_numbers(seen: Survey, name: str) -> leaks.Floats | None:
     return np.array([float(cell == second) for cell in seen.column(name)])
 
 
-def _giveaways(seen: Survey, names: Sequence[str], aim: str, hints: list[str]) -> dict[str, str]:
-    """Columns that settle the target -> why; a sum of all columns there are is a hint and no reason."""
+def _leaks(seen: Survey, names: Sequence[str], aim: str, hints: list[str]) -> dict[str, str]:
+    """Returns columns that determine the target -> the reason; a sum of all columns is only a hint."""
     truth, texts = _target_numbers(seen, aim), seen.column(aim)
     numeric = {name: _floats(seen, name) for name in names if seen.tallies[name].is_numeric}
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for name in names:
-        why = ""
+        reason = ""
         if name in numeric and truth is not None:
-            why = leaks.copies(numeric[name], truth)
-        why = why or leaks.determines(seen.column(name), texts, one_to_one=name in numeric)
-        if why:
-            found[name] = f"gives the target away: {why}"
+            reason = leaks.copies(numeric[name], truth)
+        reason = reason or leaks.determines(seen.column(name), texts, one_to_one=name in numeric)
+        if reason:
+            reasons[name] = f"gives the target away: {reason}"
     if truth is not None and seen.tallies[aim].is_numeric:
-        rest = {name: values for name, values in numeric.items() if name not in found}
+        rest = {name: values for name, values in numeric.items() if name not in reasons}
         for parts, equation in leaks.sums(rest, truth).items():
             for name in parts:
-                found.setdefault(name, f"gives the target away: {equation} = {aim} in every row")
-        rest = {name: values for name, values in numeric.items() if name not in found}
+                reasons.setdefault(name, f"gives the target away: {equation} = {aim} in every row")
+        rest = {name: values for name, values in numeric.items() if name not in reasons}
         for parts, (explained, equation) in leaks.weighted(rest, truth).items():
-            said = f"{equation} is {aim}, or nearly (r² {explained:.4f})"
-            if set(parts) >= set(names) - set(found):
-                hints.append(f"SUSPICIOUS: {said}: are its columns known beforehand?")
+            equation_text = f"{equation} is {aim}, or nearly (r² {explained:.4f})"
+            if set(parts) >= set(names) - set(reasons):
+                hints.append(f"SUSPICIOUS: {equation_text}: are these columns known before the target?")
                 continue
             for name in parts:
-                found.setdefault(name, f"gives the target away: {said}")
-    return found
+                reasons.setdefault(name, f"gives the target away: {equation_text}")
+    return reasons
 
 
 def _suspicion(seen: Survey, name: str, column: Column, aim: target.Target) -> str:
@@ -238,7 +238,7 @@ def _suspicion(seen: Survey, name: str, column: Column, aim: target.Target) -> s
 
 
 def _source(seen: Survey, aim: target.Target) -> str:
-    """The target's name in the CSV."""
+    """Returns the name of the target in the CSV."""
     known = (*aim.column.aliases, aim.column.name)
     return next(name for name in known if name in seen.header)
 

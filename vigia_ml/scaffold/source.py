@@ -1,7 +1,7 @@
-"""The text of a model file: what `ruff format` would write, and nothing in it that a CSV could inject.
+"""The text of a model file, formatted as by `ruff format` and safe from injection by the CSV.
 
-Whatever comes from the CSV reaches the file through `literal` (as a Python string) or `comment` (one line,
-printable characters only).
+All text of the CSV enters the file through `literal` (as a Python string) or `comment` (printable characters
+only).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from vigia_ml.schema import Column
 WIDTH: Final = 110
 STEP: Final = "    "
 PRIMARY: Final[dict[Task, str]] = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "r2"}
-"""Each can be told from outcomes as well: of more than two classes the area cannot."""
+"""Primary metrics that outcomes give as well; for more than two classes they do not give the area."""
 LEAST: Final[dict[Task, tuple[str, float]]] = {
     "binary": ("roc_auc", 0.6),
-    # An accuracy that is good depends on how common the classes are; this does not.
+    # A good accuracy depends on the shares of the classes; the area does not.
     "multiclass": ("roc_auc", 0.6),
     "regression": ("r2", 0.1),
 }
@@ -33,17 +33,17 @@ ESTIMATOR: Final[dict[Task, str]] = {
 ROWS_FOR_DEFAULTS: Final = 1_000
 
 
-def render(proposal: Proposal, came_from: str, *, drop_duplicates: bool = False) -> str:
-    """The whole file.
+def render(proposal: Proposal, csv_name: str, *, drop_duplicates: bool = False) -> str:
+    """Returns the text of the file.
 
     Parameters
     ----------
-    came_from : the CSV's name, for a comment. drop_duplicates : what the file declares.
+    csv_name : the CSV's name, for a comment. drop_duplicates : value that the file declares.
     """
-    lines = [*_head(proposal, came_from), *_schema(proposal), *_build(proposal)]
+    lines = [*_head(proposal, csv_name), *_schema(proposal), *_build(proposal)]
     lines += _model(proposal, drop_duplicates)
     if any(_is_overlong(line) for line in lines):
-        lines.insert(1, "# ruff: noqa: E501 (names and levels stand as they are)")
+        lines.insert(1, "# ruff: noqa: E501 (names and levels are unchanged)")
     return "\n".join(lines) + "\n"
 
 
@@ -51,20 +51,20 @@ def render(proposal: Proposal, came_from: str, *, drop_duplicates: bool = False)
 
 
 def literal(value: object) -> str:
-    """`value` as Python source in the formatter's style; only str, bool, int, float, None and tuples."""
+    """Returns a str, bool, int, float, None or tuple as Python source in the formatter's style."""
     if isinstance(value, tuple):
         inside = ", ".join(literal(each) for each in value)
         return f"({inside},)" if len(value) == 1 else f"({inside})"
     if not isinstance(value, str):
         return repr(value)
-    # repr() escapes whatever is not printable; it is asked about text without quotes, which are ours to do.
+    # repr() escapes characters that are not printable; quotation marks are escaped below.
     quote = "'" if value.count('"') > value.count("'") else '"'
     plain = "".join(repr(character)[1:-1] if character not in "'\"" else character for character in value)
     return quote + plain.replace(quote, "\\" + quote) + quote
 
 
 def comment(text: str, indent: str = "") -> list[str]:
-    """`text` as comment lines; characters that are not printable are escaped."""
+    """Returns `text` as comment lines; characters that are not printable are escaped."""
     safe = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
     room = WIDTH - len(indent) - 2
     wide = _width(safe) > len(safe)
@@ -73,7 +73,7 @@ def comment(text: str, indent: str = "") -> list[str]:
 
 
 def call(head: str, arguments: Sequence[tuple[str, object]], indent: str) -> list[str]:
-    """``head(…),`` on one line where it fits, else an argument a line."""
+    """Returns ``head(…),`` on one line if it fits, else with one argument per line."""
     parts = [f"{name}={literal(value)}" if name else literal(value) for name, value in arguments]
     line = f"{indent}{head}({', '.join(parts)}),"
     if _fits(line):
@@ -89,24 +89,24 @@ def call(head: str, arguments: Sequence[tuple[str, object]], indent: str) -> lis
 
 
 def _fits(line: str) -> bool:
-    # Text that is not ASCII may be wider than it is long: then the layout that holds either way.
+    # Text that is not ASCII may be wider than its length: it gets the long layout.
     return line.isascii() and len(line) <= WIDTH
 
 
 def _stays(line: str, items: tuple[object, ...]) -> bool:
-    """Whether a tuple may stay on its line; one item alone is joined again wherever it fits."""
+    """Returns whether a tuple may stay on its line; the formatter joins a single item wherever it fits."""
     return _width(line) <= WIDTH if len(items) == 1 else _fits(line)
 
 
 def _width(line: str) -> int:
-    """Columns a line takes on a screen."""
+    """Returns the width of a line in screen columns."""
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line
     )
 
 
 def _is_overlong(line: str) -> bool:
-    """Whether the linter will say so: a line of one word cannot be broken and is let pass."""
+    """Returns whether the linter reports the line; it allows lines of one word, which cannot be broken."""
     words = line.split()
     return _width(line) > WIDTH and len(words) > 1 and "://" not in words[-1]
 
@@ -114,12 +114,12 @@ def _is_overlong(line: str) -> bool:
 # -- the parts of the file -----------------------------------------------------------------------------
 
 
-def _head(proposal: Proposal, came_from: str) -> list[str]:
-    said = f"Written by `manage.py startmodel` from {came_from} ({proposal.rows:,} rows); now it is yours."
+def _head(proposal: Proposal, csv_name: str) -> list[str]:
+    origin = f"Written by `manage.py startmodel` from {csv_name} ({proposal.rows:,} rows); edit it freely."
     return [
-        f'"""The model {proposal.name}: to be read and corrected, above all where it says "guessed"."""',
+        f'"""The model {proposal.name}: read and correct it, above all the lines marked "guessed"."""',
         "",
-        *comment(said),
+        *comment(origin),
         *comment("What to check, and how to change a model that has versions: docs/adding-a-model.md."),
         "",
         "from __future__ import annotations",
@@ -144,7 +144,7 @@ def _schema(proposal: Proposal) -> list[str]:
     if proposal.key is not None:
         lines.append(f"{STEP}key={literal(proposal.key)},  # logged with each prediction; no feature")
     if proposal.left_out:
-        lines += comment("Accepted and not used, so that rows of the CSV can be sent as they are.", STEP)
+        lines += comment("Accepted and ignored, so that clients can send rows of the CSV unchanged.", STEP)
         lines.append(f"{STEP}ignored=(")
         for planned in proposal.left_out:
             lines += comment(f"guessed: {'; '.join(planned.remarks)}", STEP * 2)
@@ -163,9 +163,9 @@ def _column(planned: Planned, indent: str, head: str = "Column") -> list[str]:
 
 
 def _arguments(column: Column) -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = [("", column.name), ("", column.type), ("description", "")]
+    arguments: list[tuple[str, object]] = [("", column.name), ("", column.type), ("description", "")]
     if column.is_numeric:
-        found.append(("unit", ""))
+        arguments.append(("unit", ""))
     defaults = Column("any", column.type)
     for name in (
         "nullable",
@@ -181,8 +181,8 @@ def _arguments(column: Column) -> list[tuple[str, object]]:
     ):
         value = getattr(column, name)
         if value != getattr(defaults, name):
-            found.append((name, value))
-    return found
+            arguments.append((name, value))
+    return arguments
 
 
 def _build(proposal: Proposal) -> list[str]:
@@ -201,10 +201,10 @@ def _build(proposal: Proposal) -> list[str]:
     body = [
         *imports,
         "",
-        'as_they_are = ("number", "integer", "boolean")',
-        "numbers = [column.name for column in SCHEMA.columns if column.type in as_they_are]",
+        'unchanged = ("number", "integer", "boolean")',
+        "numbers = [column.name for column in SCHEMA.columns if column.type in unchanged]",
         'categories = [column.name for column in SCHEMA.columns if column.type == "category"]',
-        "# NaN for a level that training did not hold: -1 would make it a neighbour of the first level.",
+        "# Unknown levels become NaN: -1 would make them neighbours of the first level.",
         'codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=float("nan"))',
         *_parts(has_texts),
         *_leaf_comment(proposal.rows, leaf),
@@ -212,10 +212,10 @@ def _build(proposal: Proposal) -> list[str]:
         'return Pipeline([("features", ColumnTransformer(parts)), ("model", model)])',
     ]
     texts = "texts as 16 numbers, " if has_texts else ""
-    said = f"Numbers as they are (a blank is NaN), categories as codes, {texts}gradient-boosted trees."
+    docstring = f"Numbers unchanged (a blank is NaN), categories as codes, {texts}gradient-boosted trees."
     return [
         "def build(seed: int) -> Any:",
-        f'{STEP}"""{said}"""',
+        f'{STEP}"""{docstring}"""',
         *(f"{STEP}{line}" if line else "" for line in body),
         "",
         "",
@@ -239,9 +239,7 @@ def _parts(has_texts: bool) -> list[str]:
 def _leaf_comment(rows: int, leaf: str) -> list[str]:
     if not leaf:
         return []
-    return [
-        f"# scikit-learn's 20 rows a leaf would be too many for {rows:,} rows: take it out as data grows."
-    ]
+    return [f"# scikit-learn's 20 rows per leaf are too many for {rows:,} rows: remove this as data grows."]
 
 
 def _model(proposal: Proposal, drop_duplicates: bool) -> Iterable[str]:
@@ -256,11 +254,11 @@ def _model(proposal: Proposal, drop_duplicates: bool) -> Iterable[str]:
         "schema=SCHEMA,",
         "build=build,",
         f"primary_metric={literal(PRIMARY[proposal.task])},",
-        "# Modest on purpose: raise it to what you would miss. Beating the baseline is always asked for.",
+        "# A low minimum: raise it to the quality you need. Each version must also beat the baseline.",
         f"gate=Gate(minimum={{{literal(metric)}: {least!r}}}, max_regression=0.02),",
         '# "manual": the admin decides about each new version; "if_better" leaves it to the gate.',
         'policy="manual",',
     ]
     if drop_duplicates:
-        inner.append("drop_duplicates=True,  # as asked: a repeated row is the same thing listed twice")
+        inner.append("drop_duplicates=True,  # --drop-duplicates: a repeated row lists the same thing twice")
     return ["MODEL = ModelDeclaration(", *(f"{STEP}{line}" for line in inner), ")"]

@@ -1,4 +1,4 @@
-"""The target's column and the task it makes, with what had to be chosen said in words."""
+"""Proposes the target's column and the task, with remarks on each choice."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vigia_ml.schema.type_inference import canonical_levels, normalisation, null
 MOST_CLASSES: Final = 20
 MOST_CLASSES_ASKED: Final = 200
 ROWS_PER_CLASS: Final = 5
-LABELS: Final = 5  # whole numbers 0, 1, 2… up to so many are taken for labels, more for a quantity
+LABELS: Final = 5  # at most this many whole numbers 0, 1, 2… count as labels, more as a quantity
 FEWEST_ROWS: Final = 30
 PLAUSIBLE_CLASSES: Final = frozenset(("none", "nil", "-", "--", "."))
 
 
 @dataclass(frozen=True)
 class Target:
-    """The target as declared, the task, and what was guessed about both."""
+    """The target's declaration, the task, and remarks on both."""
 
     column: Column
     task: Task
@@ -29,20 +29,17 @@ class Target:
 
 
 class Unlabelled(CannotInfer):
-    """Rows without a target; they can be left out."""
+    """Raised when rows have no target; the user may leave them out."""
 
 
 def check(tally: ColumnStats, first_blank: int | None, *, skip_unlabelled: bool) -> None:
-    """Raise `CannotInfer` for a target nothing can be learned from."""
+    """Raises `CannotInfer` if the target cannot be learned."""
     name = tally.name
     if tally.blanks and not skip_unlabelled and tally.filled:
         are = "row has" if tally.blanks == 1 else "rows have"
         where = f" (first on line {first_blank})" if first_blank else ""
         words = "".join(f", {word!r} in {times:,}" for word, times in sorted(tally.missing.items()))
-        raise Unlabelled(
-            f"{tally.blanks:,} {are} a blank target {name!r}{where}{words}: remove such rows, they teach "
-            "nothing"
-        )
+        raise Unlabelled(f"{tally.blanks:,} {are} a blank target {name!r}{where}{words}: remove these rows")
     if tally.filled < FEWEST_ROWS:
         labelled = " with a target" if tally.blanks else ""
         raise CannotInfer(
@@ -53,44 +50,44 @@ def check(tally: ColumnStats, first_blank: int | None, *, skip_unlabelled: bool)
         raise CannotInfer(f"the target {name!r} is {value[:40]!r} in every row: there is nothing to learn")
 
 
-def propose(tally: ColumnStats, name: str, aliases: tuple[str, ...], asked: Task | None) -> Target:
-    """The target's declaration.
+def propose(tally: ColumnStats, name: str, aliases: tuple[str, ...], requested: Task | None) -> Target:
+    """Proposes the target's declaration.
 
     Parameters
     ----------
-    name : canonical name. aliases : other names. asked : the task when the user said so.
+    name : canonical name. aliases : other names. requested : the user's task, or None.
 
     Raises
     ------
-    CannotInfer : when the column does not fit the task, or fits none.
+    CannotInfer : when the column does not fit the task, or no task.
     """
-    found = _propose(tally, name, aliases, asked)
-    signs = tuple(sorted(tally.signs)) if found.column.is_numeric else ()
-    column = replace(found.column, missing=tuple(sorted(tally.missing)), signs=signs)
-    written = f"written with {', '.join(map(repr, signs))}, which is dropped"
+    target = _propose(tally, name, aliases, requested)
+    signs = tuple(sorted(tally.signs)) if target.column.is_numeric else ()
+    column = replace(target.column, missing=tuple(sorted(tally.missing)), signs=signs)
+    written = f"written with {', '.join(map(repr, signs))}, which is removed"
     unlabelled = f"{tally.blanks:,} rows without a target are left out"
-    remarks = [*([written] if signs else []), *([unlabelled] if tally.blanks else []), *found.remarks]
-    return Target(column, found.task, tuple(remarks))
+    remarks = [*([written] if signs else []), *([unlabelled] if tally.blanks else []), *target.remarks]
+    return Target(column, target.task, tuple(remarks))
 
 
-def _propose(tally: ColumnStats, name: str, aliases: tuple[str, ...], asked: Task | None) -> Target:
-    if asked is None:
+def _propose(tally: ColumnStats, name: str, aliases: tuple[str, ...], requested: Task | None) -> Target:
+    if requested is None:
         _check_words(tally)
-    task, why = (asked, "as asked") if asked else _guess_task(tally)
+    task, reason = (requested, "set by --task") if requested else _guess_task(tally)
     if task == "regression":
         if not tally.is_numeric:
             odd = next(iter((*tally.odd.get("text", []), *tally.odd.get("date", []), *tally.counts)))
             raise CannotInfer(f"a regression needs a target of numbers, {tally.name!r} holds {odd[:40]!r}")
         column = Column(name, "integer" if tally.is_whole else "number", aliases=aliases)
-        what = "whole numbers" if tally.is_whole else "numbers"
-        return Target(column, task, (f"{what} from {tally.minimum:.6g} to {tally.maximum:.6g}", why))
+        kind = "whole numbers" if tally.is_whole else "numbers"
+        return Target(column, task, (f"{kind} from {tally.minimum:.6g} to {tally.maximum:.6g}", reason))
     if task == "binary":
-        return _binary(tally, name, aliases, why)
-    return _multiclass(tally, name, aliases, why)
+        return _binary(tally, name, aliases, reason)
+    return _multiclass(tally, name, aliases, reason)
 
 
 def _check_words(tally: ColumnStats) -> None:
-    """Raise `CannotInfer` where a word among the classes more probably stands for a missing value."""
+    """Raises `CannotInfer` if a word among the classes probably stands for a missing value."""
     words = [word for word in tally.words if word.lower() not in PLAUSIBLE_CLASSES]
     if words:
         rows = sum(tally.words[word] for word in words)
@@ -122,11 +119,11 @@ def _guess_task(tally: ColumnStats) -> tuple[Task, str]:
     return "multiclass", f"{tally.distinct} different texts"
 
 
-def _binary(tally: ColumnStats, name: str, aliases: tuple[str, ...], why: str) -> Target:
+def _binary(tally: ColumnStats, name: str, aliases: tuple[str, ...], reason: str) -> Target:
     texts = {text.lower() for text in tally.counts}
     if texts <= {*TRUE_WORDS, *FALSE_WORDS} and _has_both(texts):
-        said = f"{', '.join(sorted(tally.counts))} read as no and yes; answers are true and false"
-        return Target(Column(name, "boolean", aliases=aliases), "binary", (said, why))
+        reading = f"{', '.join(sorted(tally.counts))} read as no and yes; answers are true and false"
+        return Target(Column(name, "boolean", aliases=aliases), "binary", (reading, reason))
     normalise = normalisation(tally.counts)
     levels = canonical_levels(tally.counts, normalise)
     if len(levels) != 2:
@@ -139,21 +136,23 @@ def _binary(tally: ColumnStats, name: str, aliases: tuple[str, ...], why: str) -
         normalise=normalise,
         max_length=room_for(tally.longest),
     )
-    positive = f"the probability answered is that of the second level, {levels[1][:60]!r}"
-    return Target(column, "binary", (positive, *_words(tally), *_as_text(tally), why))
+    positive = f"predictions have the probability of the second level, {levels[1][:60]!r}"
+    return Target(column, "binary", (positive, *_words(tally), *_as_text(tally), reason))
 
 
 def _has_both(words: set[str]) -> bool:
     return bool(words & set(TRUE_WORDS)) and bool(words & set(FALSE_WORDS))
 
 
-def _multiclass(tally: ColumnStats, name: str, aliases: tuple[str, ...], why: str) -> Target:
+def _multiclass(tally: ColumnStats, name: str, aliases: tuple[str, ...], reason: str) -> Target:
     if tally.distinct > MOST_CLASSES_ASKED:
-        raise CannotInfer(f"{tally.distinct:,} classes in {tally.name!r} are too many for one model here")
+        raise CannotInfer(
+            f"{tally.distinct:,} classes in {tally.name!r} are too many; at most {MOST_CLASSES_ASKED} fit"
+        )
     normalise = normalisation(tally.counts)
     levels = canonical_levels(tally.counts, normalise)
     if len(levels) < 2:
-        raise CannotInfer(f"the target {tally.name!r} has one level only, once case does not count")
+        raise CannotInfer(f"the target {tally.name!r} has only one level when case is ignored")
     column = Column(
         name,
         "category",
@@ -162,7 +161,7 @@ def _multiclass(tally: ColumnStats, name: str, aliases: tuple[str, ...], why: st
         normalise=normalise,
         max_length=room_for(tally.longest),
     )
-    return Target(column, "multiclass", (f"{len(levels)} classes", *_words(tally), *_as_text(tally), why))
+    return Target(column, "multiclass", (f"{len(levels)} classes", *_words(tally), *_as_text(tally), reason))
 
 
 def _words(tally: ColumnStats) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The written file put to the proof before it is kept: every row read, a first version fitted."""
+"""Tests a written model file before it is kept: reads every row and fits a first version."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SHOWN_FAULTS: Final = 5
 
 @dataclass(frozen=True)
 class Trial:
-    """What a first fit on (up to `TRIAL_ROWS` rows of) the file gave; metrics are those of the hold-out.
+    """Result of a first fit on up to `TRIAL_ROWS` rows of the file.
 
-    notes : on repeated rows and the split.
+    metrics, baseline : on the hold-out. notes : on repeated rows and the split.
     """
 
     metrics: dict[str, float]
@@ -36,7 +36,7 @@ class Trial:
 
 
 def load_declaration(path: Path) -> ModelDeclaration:
-    """The declaration in a model file, wherever it lies."""
+    """Loads the declaration from a model file at any path."""
     spec = importlib.util.spec_from_file_location(f"written_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -56,12 +56,12 @@ def run(
 
     Parameters
     ----------
-    open_source : opens the CSV, binary and seekable. dialect : how it is to be read.
+    open_source : opens the CSV, binary and seekable. dialect : the CSV's dialect.
 
     Raises
     ------
-    CannotInfer : when a row does not fit the schema, naming line, column and value.
-    vigia_ml.evaluation.metrics.TooFewRows : when no honest hold-out can be made.
+    CannotInfer : when a row does not fit the schema; the message names line, column and value.
+    vigia_ml.evaluation.metrics.TooFewRows : when the rows cannot be split.
     """
     schema = declared.schema
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
@@ -70,7 +70,7 @@ def run(
             with open_source() as stream:
                 _write(path, schema, stream, dialect, progress)
         except InvalidRows as error:
-            raise CannotInfer(_said(error)) from None
+            raise CannotInfer(_message(error)) from None
         frame = parquet.read_frame(path, schema)
     if len(frame) > TRIAL_ROWS:
         frame = frame.sample(TRIAL_ROWS, random_state=declared.seed).reset_index(drop=True)
@@ -86,7 +86,7 @@ def _write(
         schema,
         with_target=True,
         told=dialect.told,
-        skip_unlabelled=True,  # only with --skip-unlabelled does a file with such rows come so far
+        skip_unlabelled=True,  # other files with such rows are rejected earlier
     )
     rows = 0
     with parquet.DatasetWriter(path, schema) as writer:
@@ -98,6 +98,6 @@ def _write(
             progress(rows)
 
 
-def _said(error: InvalidRows) -> str:
+def _message(error: InvalidRows) -> str:
     shown = [f"line {fault.line}: {fault.message}" for fault in error.faults[:SHOWN_FAULTS]]
     return "; ".join([error.message, *shown])

@@ -1,7 +1,7 @@
-"""The columns of a CSV, and how values are read against them. No Django here.
+"""The columns of a dataset, and the reading of values against them. No Django here.
 
-One `DatasetSchema` per registered model is the only declaration of its columns. What validates a
-request, reads a CSV, types a training frame and documents the API is derived from it.
+One `DatasetSchema` per registered model is the only declaration of its columns. The validation of
+requests, the CSV reader, the types of training frames and the API's documentation are derived from it.
 """
 
 from vigia_ml.schema.columns import Column, ColumnType, Seen, Value

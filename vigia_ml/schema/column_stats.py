@@ -1,4 +1,4 @@
-"""Counts what the cells of a CSV column are, batch by batch. No Django here, and no numpy either."""
+"""Statistics of the cells of a CSV column, counted batch by batch. No Django and no numpy here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vigia_ml.schema.numerals import PARENTHESES, PLAIN, NumberFormat
 
 Kind = Literal["integer", "number", "code", "date", "text"]
 
-DISTINCT_LIMIT: Final = 100_000  # beyond it cells are still classified, but no longer told apart
+DISTINCT_LIMIT: Final = 100_000  # beyond it cells are classified, but different cells are not counted
 
 _INTEGER = re.compile(r"[+-]?(?:0|[1-9]\d{0,15})", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?[eE]\+?\d{1,2}", re.ASCII)  # 1e+05, as R writes a whole number
@@ -32,9 +32,9 @@ _DATE = re.compile(
 
 
 def kind_of(text: str, numbers: NumberFormat = PLAIN) -> Kind:
-    """What one stripped, non-empty cell is by itself.
+    """Returns the kind of one stripped, non-empty cell.
 
-    ``code`` is digits that are no number: with a leading zero, or too many to be exact as a double.
+    ``code``: digits with a leading zero, or too many of them to be exact as a double.
     """
     if _INTEGER.fullmatch(text):
         return "integer" if abs(int(text)) <= EXACT_INTEGER else "code"
@@ -51,7 +51,7 @@ def kind_of(text: str, numbers: NumberFormat = PLAIN) -> Kind:
 
 
 def to_float(text: str, numbers: NumberFormat = PLAIN) -> float:
-    """A cell that `kind_of` calls integer or number, signs around it left out; anything else as NaN."""
+    """Converts a cell of kind integer or number (see `kind_of`), without its signs; NaN for another cell."""
     text = numerals.split_signs(text.strip())[0]
     if not text or kind_of(text, numbers) not in ("integer", "number"):
         return math.nan
@@ -60,18 +60,18 @@ def to_float(text: str, numbers: NumberFormat = PLAIN) -> float:
 
 @dataclass(slots=True)
 class ColumnStats:
-    """What the cells of one column are, counted batch by batch; the file is never held whole.
+    """Counts of one column's cells, taken batch by batch; the file is never held as a whole.
 
-    name : as it stands in the header. numbers : the marks of the file.
-    nulls : words that stand for a missing value, as told; they count as blank.
-    rows, blanks : cells seen, empty ones among them.
-    missing : word for a missing value -> cells of it, which are among the blanks.
-    words : cell that may be such a word (`numerals.is_missing_word`) -> how often; see `settle`.
-    signs : sign around a number -> cells with it; the numbers count as such.
-    counts : cell -> how often, while there are at most `DISTINCT_LIMIT` different ones.
-    kinds : kind -> cells of it. odd : kind -> a few different cells of it.
-    minimum, maximum : of the integers and numbers. longest : characters of the longest cell.
-    spaced : cells with white space inside. united : cells that are a number followed by a unit.
+    name : as written in the header. numbers : the marks of the file.
+    nulls : declared words for a missing value; they count as blank.
+    rows, blanks : cells, and blank cells among them.
+    missing : word for a missing value -> number of cells, which are among the blanks.
+    words : cell that may be such a word (`numerals.is_missing_word`) -> number of cells; see `settle`.
+    signs : sign around a number -> number of cells; these cells count as numbers.
+    counts : cell -> number of cells, up to `DISTINCT_LIMIT` different cells.
+    kinds : kind -> number of cells. odd : kind -> a few different cells.
+    minimum, maximum : range of the integers and numbers. longest : characters of the longest cell.
+    spaced : cells with white space inside. united : cells with a number followed by a unit.
     """
 
     name: str
@@ -95,8 +95,8 @@ class ColumnStats:
     _null_numbers: frozenset[float] = frozenset()
 
     def __post_init__(self) -> None:
-        found = (to_float(word) for word in self.nulls)
-        self._null_numbers = frozenset(number for number in found if not math.isnan(number))
+        numbers = (to_float(word) for word in self.nulls)
+        self._null_numbers = frozenset(number for number in numbers if not math.isnan(number))
 
     def add(self, cells: Iterable[str]) -> None:
         """Counts one batch of cells."""
@@ -122,9 +122,9 @@ class ColumnStats:
             self.overflowed_at = self.filled
 
     def settle(self) -> None:
-        """Takes words for a missing value as such where everything else is a number, a flag or a date.
+        """Counts words for a missing value as blank where all other cells are numbers, flags or dates.
 
-        Among other texts they may be levels (``None``, ``-``), and stay what they are.
+        Among other texts they may be levels (``None``, ``-``) and stay texts.
         """
         if "+" in self.counts:
             self.words.pop("-", None)
@@ -148,17 +148,17 @@ class ColumnStats:
         return to_float(text, self.numbers) in self._null_numbers
 
     def number(self, text: str) -> float:
-        """A cell as a float; NaN for one that is none, or stands for a missing value."""
-        found = to_float(text, self.numbers)
-        return math.nan if found in self._null_numbers else found
+        """Converts a cell to a float; NaN for another text or a missing value."""
+        number = to_float(text, self.numbers)
+        return math.nan if number in self._null_numbers else number
 
     def _meet(self, text: str) -> tuple[Kind, tuple[str, ...]]:
         kind = kind_of(text, self.numbers)
         signs: tuple[str, ...] = ()
         if kind == "text":
-            bare, found = numerals.split_signs(text)
-            if found and (inner := kind_of(bare, self.numbers)) in ("integer", "number"):
-                kind, signs = inner, found
+            bare, around = numerals.split_signs(text)
+            if around and (inner := kind_of(bare, self.numbers)) in ("integer", "number"):
+                kind, signs = inner, around
         if len(self._known) <= DISTINCT_LIMIT:
             self._known[text] = kind, signs
         if kind in ("integer", "number"):
@@ -177,12 +177,12 @@ class ColumnStats:
 
     @property
     def distinct(self) -> int:
-        """Different non-blank cells, as far as they were told apart."""
+        """Different non-blank cells, among the first `DISTINCT_LIMIT`."""
         return len(self.counts)
 
     @property
     def distinct_share(self) -> float:
-        """Different cells per non-blank cell, in [0, 1]; 1 means unique."""
+        """Different cells per non-blank cell, in [0, 1]; 1: unique."""
         return self.distinct / max(1, self.overflowed_at or self.filled)
 
     @property
@@ -191,24 +191,24 @@ class ColumnStats:
 
     @property
     def currencies(self) -> list[str]:
-        """The signs that say of what a number is: more than one make numbers that cannot be compared."""
+        """The signs for units (currencies, ``%``); numbers with different ones cannot be compared."""
         return sorted(self.signs.keys() - {PARENTHESES})
 
     @property
     def is_whole(self) -> bool:
-        """Whether every filled cell is an integer, and written as one."""
+        """Whether all filled cells are written as integers."""
         return self.is_numeric and self.filled == self.kinds["integer"]
 
     @property
     def is_numeric(self) -> bool:
-        """Whether every filled cell is a number, and all are of one currency or all of them per cent."""
+        """Whether all filled cells are numbers, with one currency or all per cent."""
         if not 0 < self.filled == self.kinds["integer"] + self.kinds["number"] or len(self.currencies) > 1:
             return False
-        return not self.signs["%"] or self.signs["%"] == self.filled  # 45 % beside 0.45
+        return not self.signs["%"] or self.signs["%"] == self.filled  # 45 % and 0.45 in one column
 
     @property
     def is_flag(self) -> bool:
-        """Whether it holds the words of yes and of no, and no others (0 and 1 alone are integers)."""
+        """Whether the column holds words for yes and no alone; a column of only 0 and 1 is integer."""
         if self.is_numeric or self.distinct > len(TRUE_WORDS) * 4:
             return False
         return self._flags(self.counts.keys())

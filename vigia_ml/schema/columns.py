@@ -22,7 +22,7 @@ Value = float | int | bool | str | None
 EXACT_INTEGER = 2**53
 # Beyond this a number is infinite in single precision, in which forests and ONNX compute.
 LARGEST = 3.4028234e38
-# What is counted by a column is stored under its name (predictions.models.Rollup, DriftFinding).
+# Counts are stored under their column's name (predictions.models.Rollup, DriftFinding).
 LONGEST_NAME = 200
 TRUE_WORDS = ("true", "yes", "1", "1.0", "si", "sí", "y", "t")
 FALSE_WORDS = ("false", "no", "0", "0.0", "n", "f")
@@ -33,7 +33,7 @@ _SPACES = re.compile(r"\s+")
 
 
 class BadValue(Exception):
-    """A value its column does not accept; carries the fault (without a place)."""
+    """Raised for a value that its column does not accept; holds the fault (without row and line)."""
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
@@ -42,9 +42,9 @@ class BadValue(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the training data held in one column; frozen with the version that learned it.
+    """Range and levels of one column in the training data; stored with the version.
 
-    minimum, maximum : range of the finite numbers, in the column's unit (None without any).
+    minimum, maximum : range of the finite numbers, in the column's unit (None without numbers).
     levels : the distinct levels of a category without declared levels, sorted.
     """
 
@@ -59,23 +59,23 @@ class Column:
 
     Parameters
     ----------
-    name : canonical name, of `LONGEST_NAME` characters at most; what the pipeline and the log see.
+    name : canonical name, at most `LONGEST_NAME` characters; the pipeline and the log use it.
     type : ``number`` (double), ``integer`` (exact up to 2^53), ``boolean``, ``category`` (text out of
         known levels) or ``text`` (free).
     description, unit : for people and for OpenAPI.
     nullable : whether the value may be null, absent or an empty CSV cell.
     levels : the accepted levels of a category, in canonical form. Empty: any text is accepted, the
-        training data's levels are remembered and others are flagged with a warning.
-    minimum, maximum : inclusive bounds; a number outside is refused.
-    aliases : other names under which the column may come, however long.
-    normalise : what is done to a category or text before it is compared: ``strip`` surrounding spaces,
-        ``lower`` also lower-cases, ``lower_snake`` also turns inner spaces into underscores.
+        training data's levels are stored and other levels get a warning.
+    minimum, maximum : inclusive bounds; a number outside is rejected.
+    aliases : other accepted names of the column, of any length.
+    normalise : normalisation of a category or text before it is compared: ``strip`` removes surrounding
+        spaces, ``lower`` also lower-cases, ``lower_snake`` also turns inner spaces into underscores.
     max_length : longest accepted text, in characters.
-    missing : words that stand for null, in CSV as in JSON (``NA``, ``-999``). In numbers and booleans case
-        does not count, and a number means itself however it is written.
-    signs : signs that a CSV may write around a number: of a currency, ``%``, ``()`` for a negative one.
+    missing : words that stand for null, in CSV and in JSON (``NA``, ``-999``). For numbers and booleans
+        case does not count, and a number matches in every notation.
+    signs : signs that a CSV may write around a number: a currency's, ``%``, ``()`` for a negative one.
     example : a valid value for forms and documentation.
-    seen : what the training data held (set on a version's schema, not in a declaration).
+    seen : range and levels of the training data (set on a version's schema, not in a declaration).
     """
 
     name: str
@@ -98,8 +98,10 @@ class Column:
         if not self.name or self.name != self.name.strip() or self.name.startswith("_"):
             raise ValueError(f"column name {self.name!r}: must not be empty, padded or begin with '_'")
         if len(self.name) > LONGEST_NAME:
-            said = f"has {len(self.name)} characters, at most {LONGEST_NAME} are possible"
-            raise ValueError(f"column name {self.name[:60]!r}… {said}: shorten it and make it an alias")
+            length = f"has {len(self.name)} characters, at most {LONGEST_NAME} are accepted"
+            raise ValueError(
+                f"column name {self.name[:60]!r}… {length}: declare a shorter name, and this one as its alias"
+            )
         if self.levels and self.type != "category":
             raise ValueError(f"column {self.name!r}: only a category has levels, this is {self.type!r}")
         if any(self.canonical_text(level) != level for level in self.levels):
@@ -116,7 +118,7 @@ class Column:
         return self.type in ("number", "integer")
 
     def canonical_text(self, text: str) -> str:
-        """`text` after the declared normalisation."""
+        """Returns `text` after the declared normalisation."""
         text = text.strip() if text.isascii() else unicodedata.normalize("NFC", text.strip())
         if self.normalise == "strip":
             return text
@@ -126,13 +128,13 @@ class Column:
     # -- reading one value -------------------------------------------------------------------------
 
     def from_json(self, value: Any) -> Value:
-        """A decoded JSON value as this column's value.
+        """Converts a decoded JSON value to this column's value.
 
-        Strict: a number in quotes is no number, ``true`` is no number, ``NaN`` is nothing.
+        Strict: a number in quotes, ``true`` and ``NaN`` are not numbers.
 
         Raises
         ------
-        BadValue : with code, message and the values that would be accepted.
+        BadValue : with code, message and the accepted values.
         """
         if value is None or (self.missing and self._is_missing(value)):
             if self.nullable:
@@ -141,11 +143,11 @@ class Column:
         return self._read_json(value)
 
     def from_text(self, text: str, *, numbers: NumberFormat = PLAIN) -> Value:
-        """A CSV cell or form field as this column's value; surrounding spaces do not count.
+        """Converts a CSV cell or form field to this column's value; surrounding spaces do not count.
 
         Parameters
         ----------
-        numbers : the decimal and thousands mark of the file.
+        numbers : the decimal and thousands marks of the file.
         """
         stripped = text.strip()
         if not stripped or (self.missing and self._is_missing(stripped)):
@@ -159,7 +161,7 @@ class Column:
         return self._text(stripped)
 
     def _number_text(self, stripped: str, text: str, numbers: NumberFormat) -> Value:
-        """A cell as JSON would read the same number: whole ones are exact, all others a double."""
+        """Converts a cell to the value JSON would give: whole numbers are exact, all others are doubles."""
         usual = numbers is PLAIN and not self.signs and _NUMBER.fullmatch(stripped)
         plain = stripped if usual else numerals.plain(stripped, numbers, self.signs)
         if plain is None or not (usual or _NUMBER.fullmatch(plain)):
@@ -169,14 +171,14 @@ class Column:
         if self.type == "integer":
             if numerals.may_be_thousands(plain):
                 raise self._bad(
-                    "not_an_integer", "must be a whole number; is its point one of thousands?", text
+                    "not_an_integer", "must be a whole number; is its point a thousands mark?", text
                 )
             if whole := _WHOLE.fullmatch(plain):
                 return self._number_json(int(whole[1]), text)
         return self._number(float(plain), text)
 
     def _is_missing(self, value: Any) -> bool:
-        """Whether a text or a number is declared to stand for null."""
+        """Returns whether a text or a number is declared to stand for null."""
         if isinstance(value, str):
             if self.type in ("category", "text"):
                 return value.strip() in self.missing
@@ -201,36 +203,36 @@ class Column:
             "text": self._text_json,
         }[self.type]
 
-    def _number_json(self, value: Any, given: Any = None) -> Value:
+    def _number_json(self, value: Any, raw: Any = None) -> Value:
         kind = type(value)
-        given = value if given is None else given
+        raw = value if raw is None else raw
         if kind is not float and kind is not int:
             raise self._not_numeric(value)
         try:
             number = float(value)
         except OverflowError:
-            raise self._bad("not_finite", "is too large for a double", given) from None
-        read = self._number(number, given, exact=kind is int)
+            raise self._bad("not_finite", "is too large for a double", raw) from None
+        result = self._number(number, raw, exact=kind is int)
         if self.type == "integer" and kind is int and abs(value) > EXACT_INTEGER:
-            raise self._beyond(given)
-        return read
+            raise self._beyond(raw)
+        return result
 
-    def _number(self, number: float, given: Any, *, exact: bool = False) -> Value:
+    def _number(self, number: float, raw: Any, *, exact: bool = False) -> Value:
         if not math.isfinite(number):
-            raise self._bad("not_finite", "must be a finite number", given)
+            raise self._bad("not_finite", "must be a finite number", raw)
         if abs(number) > LARGEST:
-            raise self._bad("out_of_bounds", f"must be between -{LARGEST:g} and {LARGEST:g}", given)
+            raise self._bad("out_of_bounds", f"must be between -{LARGEST:g} and {LARGEST:g}", raw)
         if self.minimum is not None and number < self.minimum:
-            raise self._out_of_bounds(given)
+            raise self._out_of_bounds(raw)
         if self.maximum is not None and number > self.maximum:
-            raise self._out_of_bounds(given)
+            raise self._out_of_bounds(raw)
         if self.type == "number":
             return number
         if not number.is_integer():
-            raise self._bad("not_an_integer", "must be a whole number", given)
+            raise self._bad("not_an_integer", "must be a whole number", raw)
         # The double 2^53 may have been written as 2^53 + 1.
         if abs(number) > EXACT_INTEGER or (abs(number) == EXACT_INTEGER and not exact):
-            raise self._beyond(given)
+            raise self._beyond(raw)
         return int(number)
 
     def _boolean_json(self, value: Any) -> Value:
@@ -242,13 +244,13 @@ class Column:
             return self._boolean_word(value.strip(), value)
         raise self._not_boolean(value)
 
-    def _boolean_word(self, word: str, given: Any) -> Value:
+    def _boolean_word(self, word: str, raw: Any) -> Value:
         lowered = unicodedata.normalize("NFC", word).lower()
         if lowered in TRUE_WORDS:
             return True
         if lowered in FALSE_WORDS:
             return False
-        raise self._not_boolean(given)
+        raise self._not_boolean(raw)
 
     def _text_json(self, value: Any) -> Value:
         if not isinstance(value, str):
@@ -283,7 +285,7 @@ class Column:
         return frozenset(self.seen.levels)
 
     def warning(self, value: Value) -> str | None:
-        """Code of the warning an accepted value deserves against the training data, or None."""
+        """Returns the warning code of a value outside the training data's range or levels, or None."""
         if value is None or self.seen is None:
             return None
         if self.is_numeric:
@@ -297,9 +299,11 @@ class Column:
 
     # -- faults ------------------------------------------------------------------------------------
 
-    def _bad(self, code: str, why: str, value: Any, allowed: tuple[Any, ...] = ()) -> BadValue:
+    def _bad(self, code: str, reason: str, value: Any, allowed: tuple[Any, ...] = ()) -> BadValue:
         return BadValue(
-            Fault(self.name, code, f"{self.name} {why}", value=echo(value), allowed=allowed, has_value=True)
+            Fault(
+                self.name, code, f"{self.name} {reason}", value=echo(value), allowed=allowed, has_value=True
+            )
         )
 
     def _not_numeric(self, value: Any) -> BadValue:
@@ -325,7 +329,7 @@ class Column:
 
 
 def _hint(text: str, column: Column) -> str:
-    """What a cell that is no number seems to be, and what makes it readable."""
+    """Returns advice on a cell that is not a number (missing value, undeclared sign), or an empty string."""
     word = text.strip()
     if numerals.is_missing_word(word):
         return f", not {word!r}: leave a missing value blank, or declare the word (missing=)"
@@ -336,7 +340,7 @@ def _hint(text: str, column: Column) -> str:
 
 
 def is_storable(text: str) -> bool:
-    """Whether PostgreSQL can hold `text`: valid Unicode, no NUL."""
+    """Returns whether PostgreSQL can hold `text`: valid Unicode, no NUL."""
     if "\x00" in text:
         return False
     try:

@@ -1,7 +1,7 @@
-"""How a CSV is written: encoding, delimiter, lines above the header, cells beyond it. No Django here.
+"""The dialect of a CSV: encoding, delimiter, lines above the header, cells beyond it. No Django here.
 
-`Table` is the one reader of CSV text. Whatever takes a CSV reads it through `Table`, so that all of them
-recognise the same file alike. Recognition is said (`Table.notes`, `Dialect.described`), never silent.
+`Table` is the only reader of CSV text, so that all commands and routes recognise the same file alike.
+`Table.notes` and `Dialect.described` report all that was recognised.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ DELIMITERS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 PEEKED_BYTES: Final = 65_536
 PEEKED_ROWS: Final = 200
 LONGEST_LINE: Final = 2**20
-"""Characters of one row, over all lines a cell in quotation marks goes on. More is not held."""
+"""Characters of one row, over all lines of its quoted cells. A longer row is rejected."""
 CELL_WEIGHT: Final = 64
-"""Bytes of a cell beside its characters."""
+"""Bytes of a cell in memory beside its characters."""
 UTF8: Final = "utf-8"
 
 _OTHERS: Final = {
@@ -37,11 +37,11 @@ _OTHERS: Final = {
 }
 _NO_TEXT: Final = frozenset(("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"))
 _SEP_LINE: Final = re.compile(r'"?sep=(?P<mark>[,;|\t])"?[,;|\t ]*(?:\r\n|\r|\n)', re.IGNORECASE)
-# PostgreSQL, MySQL and IMDb write so; quotation marks mean nothing then.
+# PostgreSQL, MySQL and IMDb write \N for a missing value; quotation marks are text in such files.
 _NULL_CELL: Final = re.compile(r"(?:^|\t)\\N(?=\t|\r|\n)", re.MULTILINE)
 _NUMBER: Final = re.compile(r"[+-]?[\d.,]*\d[\d.,]*(?:[eE][+-]?\d+)?", re.ASCII)
 
-# The row is limited below, and with it the cell: a column says how long its own may be.
+# The limit on rows, below, limits cells as well; each column limits its own cells further.
 csv.field_size_limit(LONGEST_LINE)
 
 Row = tuple[int, list[str]]
@@ -50,9 +50,9 @@ Row = tuple[int, list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """How a file is written, as far as a person or a request says so; None is recognised.
+    """The dialect as far as a person or a request declares it; None: to be recognised.
 
-    thousands : one of `THOUSANDS`; an empty text says that nothing separates thousands.
+    thousands : one of `THOUSANDS`; empty where nothing separates thousands.
     """
 
     delimiter: str | None = None
@@ -63,9 +63,9 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a file is written, as recognised or as told.
+    """The dialect of a file, as recognised or as declared.
 
-    notes : in words, what stands in the file and is not read.
+    notes : sentences on parts of the file that are not read.
     """
 
     delimiter: str
@@ -88,12 +88,12 @@ class Dialect:
 
     @property
     def told(self) -> Told:
-        """What has to be told so that another reader reads the file in the same way."""
+        """The declaration with which another reader reads the file in the same way."""
         return Told(self.delimiter, self.decimal, self.thousands, self.encoding)
 
 
 class Unreadable(ValueError):
-    """The bytes are no CSV that can be read; `code` is that of a fault."""
+    """Raised when the bytes are not a readable CSV; `code` is a fault's code."""
 
     def __init__(self, code: str, message: str, line: int = 1) -> None:
         self.code, self.message, self.line = code, message, line
@@ -105,32 +105,32 @@ def _unreadable(code: str, message: str, line: int = 1) -> Unreadable:
 
 
 def encoding_named(word: str) -> str:
-    """Python's name of an encoding of text. Raises `ValueError`."""
+    """Returns Python's name of a text encoding; raises `ValueError` for any other word."""
     try:
-        found = codecs.lookup(word)
+        codec = codecs.lookup(word)
     except LookupError:
-        found = None
-    if found is None or not found._is_text_encoding or found.name.replace("-", "_") in _NO_TEXT:
+        codec = None
+    if codec is None or not codec._is_text_encoding or codec.name.replace("-", "_") in _NO_TEXT:
         raise ValueError(
-            f"{word[:40]!r} is no encoding: use utf-8, cp1252, latin-1, utf-16 or another of Python's"
+            f"{word[:40]!r} is not an encoding: use utf-8, cp1252, latin-1, utf-16 or another of Python's"
         )
-    return UTF8 if found.name == "utf-8-sig" else found.name
+    return UTF8 if codec.name == "utf-8-sig" else codec.name
 
 
 class Table:
-    """One CSV stream as a header and rows; it is read once, forward, never held whole.
+    """One CSV stream as a header and rows, read once, forward, and never held as a whole.
 
     Parameters
     ----------
     stream : binary and seekable, at its start.
-    knows : whether a name is one that is looked for; the delimiter and the header are then told by it.
-    skip_blank_rows : whether rows without a single value are passed over (lines without any cell always are).
+    knows : whether a name is expected; decides the delimiter and the header where it is passed.
+    skip_blank_rows : whether to skip rows without a value (lines without a cell are always skipped).
 
     Attributes
     ----------
-    header : names as they stand there, stripped; an empty text where a column has none.
-    notes : what stands above the header and is not read. weight : about the bytes read so far.
-    blank_rows : rows passed over so far. trimmed_rows : rows with blank cells beyond the header so far.
+    header : names as written, stripped; an empty text for a column without a name.
+    notes : sentences on parts of the file that are not read. weight : approximate bytes read so far.
+    blank_rows : rows skipped so far. trimmed_rows : rows with blank cells beyond the header so far.
 
     Raises
     ------
@@ -160,7 +160,7 @@ class Table:
         comments = _comments(peeked, self.delimiter, knows)
         if comments:
             lines = "1 comment line" if comments == 1 else f"{comments} comment lines"
-            self.notes.append(f"{lines} above the header passed over")
+            self.notes.append(f"{lines} above the header skipped")
         self._above += comments
         self.blank_rows = self.trimmed_rows = self.weight = 0
         self._skip_blank_rows = skip_blank_rows
@@ -169,7 +169,7 @@ class Table:
         self._text = _Borrowed(stream, encoding=codec, newline="")
         quoted = not (self.delimiter == "\t" and _NULL_CELL.search(peeked))
         if not quoted:
-            self.notes.append(r"quotation marks are text (\N is written for a missing value)")
+            self.notes.append(r"quotation marks are text (\N stands for a missing value)")
         self._reader = csv.reader(
             self._lines(),
             delimiter=self.delimiter,
@@ -178,10 +178,10 @@ class Table:
         )
         self.header = self._read_header()
         self.named = max((place for place, name in enumerate(self.header, 1) if name), default=0)
-        """Cells a row has at least: up to the last column with a name."""
+        """Least number of cells of a row: up to the last column with a name."""
 
     def rows(self) -> Iterator[Row]:
-        """The rows below the header, each with as many cells as the header where that is possible.
+        """Yields the rows below the header, with as many cells as the header where possible.
 
         Blank cells beyond the header are cut off; columns without a name at the end may be absent.
         """
@@ -198,18 +198,18 @@ class Table:
                 yield line, cells
 
     def passed_over(self) -> list[str]:
-        """In words, what was left out so far: blank rows, and blank cells beyond the header."""
-        found = []
+        """Returns sentences on blank rows and blank cells beyond the header that were left out so far."""
+        sentences = []
         if self.blank_rows:
             rows = "1 blank row" if self.blank_rows == 1 else f"{self.blank_rows:,} blank rows"
-            found.append(f"{rows} passed over")
+            sentences.append(f"{rows} skipped")
         if self.trimmed_rows:
             rows = "1 row ends" if self.trimmed_rows == 1 else f"{self.trimmed_rows:,} rows end"
-            found.append(f"{rows} in blank cells beyond the header")
-        return found
+            sentences.append(f"{rows} in blank cells beyond the header")
+        return sentences
 
     def close(self) -> None:
-        """Leaves the stream to its owner."""
+        """Stops reading; the caller's stream stays open."""
         self._text.close()
 
     # -- lines and cells ---------------------------------------------------------------------------
@@ -217,18 +217,18 @@ class Table:
     def _read_header(self) -> list[str]:
         for _, cells in self._rows():
             if any(map(str.strip, cells)):
-                # Windows and others break the line in a name differently.
+                # Windows writes another line break within a name.
                 return [cell.strip().replace("\r\n", "\n") for cell in cells]
         raise _unreadable("empty_file", "the CSV is empty: a header line is needed")
 
     def _lines(self) -> Iterator[str]:
-        """The file's lines from the header on. Raises `Unreadable` at a row that is too long."""
+        """Yields the file's lines from the header on. Raises `Unreadable` for a row that is too long."""
         passed_over = self._above
         while line := self._text.readline(LONGEST_LINE + 1 - self._read_characters):
             self._read_characters += len(line)
             if self._read_characters > LONGEST_LINE:
-                said = f"a line must have at most {LONGEST_LINE:,} characters: is a quote not closed?"
-                raise _unreadable("too_long", said, self._row_begins)
+                message = f"a line must have at most {LONGEST_LINE:,} characters; check its quotation marks"
+                raise _unreadable("too_long", message, self._row_begins)
             if passed_over:
                 passed_over -= 1
                 self._read_characters = 0
@@ -247,7 +247,7 @@ class Table:
             raise self._undecodable(error, above + reader.line_num + 1) from None
         except csv.Error as error:
             line = above + reader.line_num
-            raise _unreadable("malformed_csv", f"line {line} is no CSV: {error}", line) from None
+            raise _unreadable("malformed_csv", f"line {line} is not valid CSV: {error}", line) from None
 
     def _undecodable(self, error: UnicodeError, line: int) -> Unreadable:
         reason = getattr(error, "reason", str(error))
@@ -262,10 +262,10 @@ class Table:
 
 
 class _Borrowed(io.TextIOWrapper):
-    """Decodes a stream that belongs to somebody else: when done, it is left open."""
+    """Decodes the caller's stream and leaves it open."""
 
     def close(self) -> None:
-        with contextlib.suppress(ValueError):  # detached before
+        with contextlib.suppress(ValueError):  # already detached
             self.detach()
 
 
@@ -281,13 +281,13 @@ def _peek(stream: IO[bytes]) -> bytes:
 # -- encoding ------------------------------------------------------------------------------------------
 
 
-def _encoding(head: bytes, told: str | None) -> str:
-    if told is not None:
-        return _told_encoding(head, told)
+def _encoding(head: bytes, declared: str | None) -> str:
+    if declared is not None:
+        return _declared_encoding(head, declared)
     for magic, name in _OTHERS.items():
         if head.startswith(magic):
-            raise _unreadable("malformed_csv", f"this is {name} and not a CSV: save it as CSV in UTF-8")
-    # ASCII in UTF-16 has a NUL in every other byte, with a byte-order mark or without.
+            raise _unreadable("malformed_csv", f"the file is {name} and not a CSV: save it as CSV in UTF-8")
+    # ASCII in UTF-16 has a NUL in every other byte, with or without a byte-order mark.
     if (
         head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         or head[:200].count(0) > len(head[:200]) // 3
@@ -300,14 +300,14 @@ def _encoding(head: bytes, told: str | None) -> str:
     return UTF8
 
 
-def _told_encoding(head: bytes, told: str) -> str:
-    named = encoding_named(told)
-    if named != UTF8 and not named.startswith("utf-16"):
-        # Letters beyond ASCII that happen to be UTF-8 throughout are UTF-8; as cp1252 they would be garbled.
+def _declared_encoding(head: bytes, declared: str) -> str:
+    encoding = encoding_named(declared)
+    if encoding != UTF8 and not encoding.startswith("utf-16"):
+        # Letters beyond ASCII that are valid UTF-8 throughout are UTF-8; as cp1252 they would be garbled.
         with contextlib.suppress(UnicodeDecodeError):
             if not codecs.getincrementaldecoder(UTF8)().decode(head).isascii():
-                raise _unreadable("not_utf8", f"the CSV is UTF-8 and not {named}: leave the encoding out")
-    return named
+                raise _unreadable("not_utf8", f"the CSV is UTF-8 and not {encoding}: leave the encoding out")
+    return encoding
 
 
 def _decoded(head: bytes, codec: str) -> str:
@@ -318,9 +318,9 @@ def _decoded(head: bytes, codec: str) -> str:
 
 
 def _sep_line(text: str) -> tuple[int, str, str]:
-    """(1, the text below it, the delimiter) for Excel's first line ``sep=;``, else (0, the text, "")."""
-    found = _SEP_LINE.match(text)
-    return (1, text[found.end() :], found["mark"]) if found else (0, text, "")
+    """Returns (1, text below, delimiter) where the first line is Excel's ``sep=;``, else (0, text, "")."""
+    match = _SEP_LINE.match(text)
+    return (1, text[match.end() :], match["mark"]) if match else (0, text, "")
 
 
 def _first_line(text: str) -> tuple[str, str]:
@@ -330,7 +330,7 @@ def _first_line(text: str) -> tuple[str, str]:
 
 
 def _comments(text: str, delimiter: str, knows: Callable[[str], bool] | None) -> int:
-    """Lines above the header that begin with ``#``. A header may begin with it, too (``#id,name``)."""
+    """Returns the number of comment lines (``#``) above the header. A header may begin with ``#``, too."""
     count = 0
     while text.startswith("#"):
         line, below = _first_line(text)
@@ -344,7 +344,7 @@ def _comments(text: str, delimiter: str, knows: Callable[[str], bool] | None) ->
 
 
 def _is_above_names(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first of these rows holds names, and the second numbers below some of them."""
+    """Returns whether the first row holds names and the second has numbers below some of them."""
     names, *values = rows
     return bool(values) and not any(map(is_number, names)) and any(map(is_number, values[0]))
 
@@ -353,19 +353,19 @@ def _is_above_names(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _records(text: str, delimiter: str, most: int) -> list[list[str]]:
-    """Up to `most` records at the start of a text that may end in the middle of one."""
+    """Returns the first records of a text, at most `most`; the text may end within a record."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    found: list[list[str]] = []
+    records: list[list[str]] = []
     with contextlib.suppress(csv.Error):
-        found.extend(itertools.islice((cells for cells in reader if cells), most + 1))
-    return found[:most] if len(found) > 1 else found
+        records.extend(itertools.islice((cells for cells in reader if cells), most + 1))
+    return records[:most] if len(records) > 1 else records
 
 
 def _recognise_delimiter(text: str, knows: Callable[[str], bool] | None) -> str:
-    """The delimiter that gives the most names that are looked for, else the most columns that agree."""
+    """Returns the delimiter that gives the most expected names, else the most columns in most rows."""
     if knows is not None:
         names = {mark: (_records(text, mark, 1) or [[]])[0] for mark in DELIMITERS}
-        known = {mark: sum(map(knows, map(str.strip, found))) for mark, found in names.items()}
+        known = {mark: sum(map(knows, map(str.strip, header))) for mark, header in names.items()}
         if any(known.values()):
             return max(known, key=known.__getitem__)
 
@@ -378,15 +378,15 @@ def _recognise_delimiter(text: str, knows: Callable[[str], bool] | None) -> str:
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell looks like a number in any format."""
+    """Returns whether a cell is a number in any format."""
     return _NUMBER.fullmatch(split_signs(cell.strip())[0]) is not None
 
 
 def looks_like_data(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bool:
-    """Whether the first line of a file is a row like those below it, and not names.
+    """Returns whether the first line of a file is a row of data and holds no names.
 
-    Numbers stand above every column of numbers then, or texts that are values of their columns as well.
-    Different whole numbers above numbers may be names (years, say) if they make a sequence.
+    Such a line has a number above each column of numbers, or texts that are values of their columns.
+    Different whole numbers above numbers may be names (e.g. years) if they form a sequence.
     """
     rows = [row for row in rows if len(row) == len(header)]
     if not rows:
@@ -412,16 +412,16 @@ def looks_like_data(header: Sequence[str], rows: Iterable[Sequence[str]]) -> boo
 def _is_sequence(names: Sequence[str]) -> bool:
     if not all(name.isascii() and name.isdigit() for name in names):
         return False
-    found = [int(name) for name in names]
-    if all(1900 <= year <= 2100 for year in found):
-        return len(set(found)) == len(found)
-    return len(found) > 1 and {b - a for a, b in itertools.pairwise(found)} in ({1}, {-1})
+    numbers = [int(name) for name in names]
+    if all(1900 <= year <= 2100 for year in numbers):
+        return len(set(numbers)) == len(numbers)
+    return len(numbers) > 1 and {b - a for a, b in itertools.pairwise(numbers)} in ({1}, {-1})
 
 
 def no_names(header: Sequence[str]) -> str:
-    """In words: the first line holds no names."""
+    """Returns the message for a file whose first line holds no names."""
     shown = ", ".join(repr(clip(name, 20)) for name in header[:4]) + (", …" if len(header) > 4 else "")
     return (
-        f"line 1 looks like a row of data ({shown}) and not like names: put a line with the name of each "
-        "column above it"
+        f"line 1 looks like a row of data ({shown}), not like names: add a line above it with the name of "
+        "each column"
     )

@@ -1,7 +1,7 @@
-"""CSV in, typed batches out: streamed, with every bad cell named by line, column and value.
+"""Streams a CSV as typed batches; faults name line, column and value.
 
-Nothing is guessed silently: how the file is written is recognised (`vigia_ml.schema.csv_dialect`), and the
-reader says it (`Dialect.described`), so that whoever loads the file is told.
+`vigia_ml.schema.csv_dialect` recognises the file's dialect, and `Dialect.described` reports it to the person
+who loads the file.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from vigia_ml.schema.faults import REPORTED_FAULTS, Fault, InvalidRows, clip
 from vigia_ml.schema.numerals import NumberFormat
 from vigia_ml.schema.row_keys import KEY_FIELD, read_key
 
-BATCH_ROWS: Final = 8_000  # read at a time; a batch of Python values is many times its text
-SAMPLED_ROWS: Final = 2_000  # looked at to recognise the decimal mark
+BATCH_ROWS: Final = 8_000  # rows per batch; as Python values a batch is many times as large as its text
+SAMPLED_ROWS: Final = 2_000  # rows read to recognise the decimal mark
 MEMO_LIMIT: Final = 20_000
 BATCH_WEIGHT: Final = 2**26
-"""About the bytes a batch may have as text: one of long lines has fewer rows."""
+"""Approximate limit on a batch's text in bytes: a batch of long lines has fewer rows."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """Up to `BATCH_ROWS` rows, by column; bad rows are not in the columns but in `refused`.
+    """Up to `BATCH_ROWS` rows by column; `refused` holds the bad rows.
 
     columns : canonical name -> values of the good rows; the target (if read) under its name.
-    keys : the rows' own keys (None where absent).
+    keys : the client keys of the good rows (None where absent).
     lines : line numbers of the good rows.
-    seen_rows : rows read, good and bad. first_row : zero-based position of the first of them.
-    faults : placed faults of the bad rows. refused : (line, cells, reasons) of the bad rows.
-    unlabelled : rows that have no target; they are bad rows, unless the reader leaves them out.
+    seen_rows : number of rows read, good and bad.
+    faults : faults of the bad rows, with row and line. refused : (line, cells, faults) of the bad rows.
+    unlabelled : number of rows without a target; they are bad rows, unless the reader leaves them out.
     """
 
     columns: dict[str, list[Value]]
@@ -48,7 +48,7 @@ class Batch:
     unlabelled: int = 0
 
     def instances(self, schema: DatasetSchema) -> Iterator[Instance]:
-        """The good rows one by one."""
+        """Yields the good rows one by one."""
         names = schema.names
         target = self.columns.get(schema.target.name)
         for index, values in enumerate(zip(*(self.columns[name] for name in names), strict=True)):
@@ -62,18 +62,18 @@ class CsvReader:
 
     Parameters
     ----------
-    stream : binary, positioned at its start; it is read once, forward, never held whole.
-    with_target : whether the target column must be there (training data) or is passed over.
-    told : overrides what would be recognised.
-    skip_blank_rows : whether rows without a single value are passed over; by default where the target is
-        read, because a prediction is given for each row.
+    stream : binary, positioned at its start; read once, forward, never held as a whole.
+    with_target : whether the target column is required (training data) or skipped.
+    told : declared dialect; it overrides recognition.
+    skip_blank_rows : whether to skip rows without a value. Default: only where the target is read, because a
+        request gets a prediction for each of its rows.
     skip_unlabelled : whether rows without a target are left out and counted.
-    maybe_numbers : names of text columns that help to recognise the decimal mark where they hold numbers.
+    maybe_numbers : text columns that help to recognise the decimal mark where they hold numbers.
 
     Raises
     ------
-    InvalidRows : when the header does not match, the file is no CSV, is not UTF-8, or its numbers could be
-        read two ways.
+    InvalidRows : when the header does not match, the file is not a CSV, is not UTF-8, or its numbers have two
+        possible readings.
     """
 
     def __init__(
@@ -113,9 +113,9 @@ class CsvReader:
         return self.schema.role(name) != "unknown"
 
     def _check_header(self, sample: Sequence[Row]) -> list[tuple[str, Column | None]]:
-        """(role, column) per position; names what is missing, unknown or there twice.
+        """Returns (role, column) per position; missing, unknown and duplicate columns raise `InvalidRows`.
 
-        A column without a name or a value is ``nameless``, and passed over.
+        A column without a name or a value is ``nameless`` and is skipped.
         """
         schema = self.schema
         faults: list[Fault] = []
@@ -126,26 +126,31 @@ class CsvReader:
                 break
             if not name and not self._knows(name):
                 roles.append(("nameless", None))
-                held = next((row for row in sample if len(row[1]) > place and row[1][place].strip()), None)
-                if held is not None:
-                    faults.append(_nameless(held[0], held[1][place]))
+                filled = next((row for row in sample if len(row[1]) > place and row[1][place].strip()), None)
+                if filled is not None:
+                    faults.append(_nameless(filled[0], filled[1][place]))
                 continue
             role, column = schema.role(name), schema.find(name)
             if role == "target" and self.with_target:
                 column = schema.target
             if role == "unknown":
-                said = f"{clip(name)!r} is not a column of this model"
-                faults.append(Fault(clip(name), "unknown_column", said, allowed=schema.names, line=1))
-            means = column.name if column else (KEY_FIELD if role == "key" else name)
-            if means in taken and role != "unknown" and name:
-                also = "" if taken[means] == name else f" (also as {clip(taken[means])!r})"
+                message = f"{clip(name)!r} is not a column of this model"
+                faults.append(Fault(clip(name), "unknown_column", message, allowed=schema.names, line=1))
+            canonical = column.name if column else (KEY_FIELD if role == "key" else name)
+            if canonical in taken and role != "unknown" and name:
+                also = "" if taken[canonical] == name else f" (also as {clip(taken[canonical])!r})"
                 faults.append(
-                    Fault(clip(name), "duplicate_column", f"{clip(name)!r} is there twice{also}", line=1)
+                    Fault(
+                        clip(name),
+                        "duplicate_column",
+                        f"{clip(name)!r} stands in the header twice{also}",
+                        line=1,
+                    )
                 )
-            taken.setdefault(means, name)
+            taken.setdefault(canonical, name)
             roles.append((role, column))
-        wanted = (*schema.columns, schema.target) if self.with_target else schema.columns
-        for column in wanted:
+        expected = (*schema.columns, schema.target) if self.with_target else schema.columns
+        for column in expected:
             needed = not column.nullable or column is schema.target
             if needed and column.name not in taken and len(faults) <= REPORTED_FAULTS:
                 faults.append(
@@ -160,22 +165,22 @@ class CsvReader:
         nameless = sum(role == "nameless" for role, _ in roles)
         if nameless:
             columns = "1 column" if nameless == 1 else f"{nameless} columns"
-            self._table.notes.append(f"{columns} without a name or a value passed over")
+            self._table.notes.append(f"{columns} without a name or a value skipped")
         return roles
 
     # -- the rows ----------------------------------------------------------------------------------
 
     def _some(self, rows: Iterator[Row], size: int) -> list[Row]:
-        """The next `size` of the rows, or fewer where they are long; none at their end."""
-        found, most = [], self._table.weight + BATCH_WEIGHT
+        """Returns the next `size` rows, or fewer where they are long; an empty list at the end."""
+        chunk, most = [], self._table.weight + BATCH_WEIGHT
         try:
             for row in itertools.islice(rows, size):
-                found.append(row)
+                chunk.append(row)
                 if self._table.weight > most:
                     break
         except Unreadable as error:
             raise _invalid(error) from None
-        return found
+        return chunk
 
     def _recognise_numbers(self, sample: Sequence[Row], told: Told, maybe: frozenset[str]) -> NumberFormat:
         columns: dict[str, list[str]] = {}
@@ -202,7 +207,7 @@ class CsvReader:
             raise Unreadable("ambiguous_decimal", str(error)) from None
 
     def batches(self, size: int = BATCH_ROWS) -> Iterator[Batch]:
-        """The rest of the file, `size` rows at a time, or fewer where they are long."""
+        """Yields the rest of the file in batches of `size` rows, or fewer where they are long."""
         memos = [
             _Memo(column, self.numbers)
             if column is not None
@@ -220,7 +225,7 @@ class CsvReader:
 
     @property
     def passed_over(self) -> list[str]:
-        """In words, what was read so far and is no row: it is complete once the file is read."""
+        """Sentences on all that was left out so far; complete once the file is read."""
         return self._table.passed_over()
 
     def _batch(
@@ -233,12 +238,12 @@ class CsvReader:
         bad: dict[int, list[Fault]] = {}
         for index, (_, cells) in enumerate(chunk):
             if len(cells) != width:
-                said = f"has {len(cells)} cells, the header has {width}"
-                bad[index] = [Fault(None, "wrong_cell_count", said)]
-        whole = [cells if len(cells) == width else [""] * width for _, cells in chunk]
+                message = f"the row has {len(cells)} cells, the header has {width}"
+                bad[index] = [Fault(None, "wrong_cell_count", message)]
+        padded = [cells if len(cells) == width else [""] * width for _, cells in chunk]
         read: dict[str, list[Value]] = {}
         keys: list[str | None] = [None] * len(chunk)
-        for (role, column), memo, texts in zip(self._roles, memos, zip(*whole, strict=True), strict=True):
+        for (role, column), memo, texts in zip(self._roles, memos, zip(*padded, strict=True), strict=True):
             if memo is None:
                 continue
             values = list(map(memo.__getitem__, texts))
@@ -262,7 +267,7 @@ class CsvReader:
         return batch
 
     def _unlabelled(self, bad: dict[int, list[Fault]]) -> set[int]:
-        """Rows without a target, out of the bad ones."""
+        """Returns the bad rows that have no target."""
         target = self.schema.target.name
         return {
             index
@@ -285,37 +290,37 @@ class CsvReader:
 
 
 class _Memo(dict[str, "Value | Fault"]):
-    """Cell text -> value. A CSV repeats itself: most cells cost one dictionary look-up."""
+    """Cell text -> value. Cells repeat, so most cost one dictionary look-up."""
 
     def __init__(self, column: Column, numbers: NumberFormat) -> None:
         super().__init__()
         self.column, self.numbers, self.has_bad = column, numbers, False
 
     def __missing__(self, text: str) -> Value | Fault:
-        found: Value | Fault
+        value: Value | Fault
         try:
-            found = self.column.from_text(text, numbers=self.numbers)
+            value = self.column.from_text(text, numbers=self.numbers)
         except BadValue as bad:
-            self.has_bad, found = True, bad.fault
+            self.has_bad, value = True, bad.fault
         if len(self) < MEMO_LIMIT:
-            self[text] = found
-        return found
+            self[text] = value
+        return value
 
 
 class _KeyMemo:
-    """Reads the key's cells; keys do not repeat, so nothing is remembered."""
+    """Reads the cells of the key column; keys do not repeat, so nothing is remembered."""
 
     def __init__(self, name: str) -> None:
         self.name, self.has_bad = name, False
 
     def __getitem__(self, text: str) -> str | Fault | None:
-        found = read_key(text.strip(), self.name)
-        self.has_bad = self.has_bad or isinstance(found, Fault)
-        return found
+        key = read_key(text.strip(), self.name)
+        self.has_bad = self.has_bad or isinstance(key, Fault)
+        return key
 
 
 class _Nameless:
-    """Reads the cells of a column without a name, which holds nothing."""
+    """Checks that the cells of a column without a name are blank."""
 
     has_bad = False
 

@@ -1,4 +1,4 @@
-"""The schema of a data set: its columns, its target, its key, and the reading of one row."""
+"""The schema of a dataset: its columns, its target, its key, and the reading of one row."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Instance:
     """One valid row.
 
     values : canonical column name -> value, all columns present, nulls as None.
-    key : the client's own reference for the row, if it gave one.
-    target : the target's value where one was asked for and given, else None.
+    key : the client key, or None.
+    target : the target's value where the schema was read with its target, else None.
     """
 
     values: dict[str, Value]
@@ -30,21 +30,21 @@ class Instance:
 
 
 class RepeatedNames(dict[str, Any]):
-    """A JSON object in which a name stood twice; `repeated` holds those names."""
+    """A JSON object with duplicate names; `repeated` holds those names."""
 
     repeated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class DatasetSchema:
-    """What the training CSV looks like, and so what a request must look like.
+    """The columns of the training CSV and of a request.
 
     Parameters
     ----------
-    columns : the features, in the order the pipeline sees them.
+    columns : the features, in the pipeline's order.
     target : the column to be predicted.
-    key : canonical name of a column that identifies the row (not a feature), if there is one.
-    key_aliases : other names of it.
+    key : canonical name of the column that identifies the row (not a feature), or None.
+    key_aliases : other names of the key.
     ignored : columns of the CSV that are accepted and not used.
     fold_names : whether names are compared regardless of case and surrounding spaces.
     """
@@ -61,7 +61,9 @@ class DatasetSchema:
         for name in self._declared_names():
             folded = self._fold(name)
             if folded in names:
-                raise ValueError(f"{name!r} names two things in this schema")
+                raise ValueError(
+                    f"schema: the name {name!r} is declared twice; names and aliases must differ"
+                )
             names.add(folded)
 
     def _declared_names(self) -> Iterable[str]:
@@ -73,7 +75,7 @@ class DatasetSchema:
         yield from self.ignored
 
     def _fold(self, name: str) -> str:
-        # NFC: "baños" typed on a Mac is n + combining tilde, and is the same name.
+        # NFC: a Mac writes "baños" as n + combining tilde; it is the same name.
         name = unicodedata.normalize("NFC", name.strip())
         return name.casefold() if self.fold_names else name
 
@@ -107,11 +109,11 @@ class DatasetSchema:
         return frozenset(self._fold(name) for name in self.ignored)
 
     def find(self, name: str) -> Column | None:
-        """The feature that goes by `name` (canonical or alias), or None."""
+        """Returns the feature with the name or alias `name`, or None."""
         return self._lookup.get(name) or self._lookup.get(self._fold(name))
 
     def role(self, name: str) -> str:
-        """What a CSV column or JSON field of that name is: feature, target, key, ignored or unknown."""
+        """Returns the role of a CSV column or JSON field: feature, target, key, ignored or unknown."""
         if self.find(name) is not None:
             return "feature"
         folded = self._fold(name)
@@ -123,24 +125,24 @@ class DatasetSchema:
 
     @cached_property
     def accepted_names(self) -> tuple[str, ...]:
-        """Every name a row may use, canonical names first."""
+        """Names that a row may use, canonical names first."""
         return tuple(dict.fromkeys((*self.names, *self._declared_names(), KEY_FIELD)))
 
     # -- reading one row ---------------------------------------------------------------------------
 
     def read(self, raw: object, *, with_target: bool = False, text: bool = False) -> Instance | list[Fault]:
-        """One decoded JSON object (or one row of text cells) against this schema.
+        """Validates one decoded JSON object (or one row of text cells) and converts it.
 
         Parameters
         ----------
-        raw : what the client sent for one row.
-        with_target : whether the target must be there, as in training data; else it is ignored, so that
-            rows of the training CSV can be sent as they are.
+        raw : one row as the client sent it.
+        with_target : whether the target is required, as in training data; else it is ignored, so that
+            clients can send rows of the training CSV unchanged.
         text : whether the values are text cells (CSV, HTML form) rather than JSON values.
 
         Returns
         -------
-        The instance, or every fault of the row.
+        The instance, or all faults of the row.
         """
         if not isinstance(raw, Mapping):
             return [
@@ -148,7 +150,7 @@ class DatasetSchema:
             ]
         faults: list[Fault] = []
         values: dict[str, Value] = {}
-        given_as: dict[str, str] = {}
+        written_as: dict[str, str] = {}
         key: str | None = None
         target: Value = None
         repeated = raw.repeated if isinstance(raw, RepeatedNames) else ()
@@ -164,32 +166,32 @@ class DatasetSchema:
                     column = self.target
             if column is None:
                 if role == "key":
-                    found = read_key(value, name)
-                    if isinstance(found, Fault):
-                        faults.append(found)
-                    elif key is not None and found not in (None, key):
+                    row_key = read_key(value, name)
+                    if isinstance(row_key, Fault):
+                        faults.append(row_key)
+                    elif key is not None and row_key not in (None, key):
                         faults.append(Fault(clip(name), "duplicate_field", "the row's key is given twice"))
                     else:
-                        key = found or key
+                        key = row_key or key
                 elif role == "unknown":
                     faults.append(self._unknown(name))
                 continue
-            if column.name in given_as:
-                faults.append(self._twice(name, given_as[column.name]))
+            if column.name in written_as:
+                faults.append(self._twice(name, written_as[column.name]))
                 continue
-            given_as[column.name] = name
+            written_as[column.name] = name
             try:
-                read = column.from_text(value) if text else column.from_json(value)
+                converted = column.from_text(value) if text else column.from_json(value)
             except BadValue as bad:
                 faults.append(bad.fault)
                 continue
             if role == "target":
-                target = read
+                target = converted
             else:
-                values[column.name] = read
-        wanted = (*self.columns, self.target) if with_target else self.columns
-        for column in wanted:
-            if column.name not in given_as:
+                values[column.name] = converted
+        expected = (*self.columns, self.target) if with_target else self.columns
+        for column in expected:
+            if column.name not in written_as:
                 if column.nullable and column is not self.target:
                     values[column.name] = None
                 else:
@@ -199,13 +201,16 @@ class DatasetSchema:
         return Instance({name: values[name] for name in self.names}, key, target)
 
     def warnings(self, values: Mapping[str, Value]) -> list[dict[str, str]]:
-        """Values outside what the training data held: the prediction is given, and flagged."""
-        found = []
+        """Returns a warning for each value outside the training data's range or levels.
+
+        The prediction is made all the same.
+        """
+        flagged = []
         for column in self._watched:
             code = column.warning(values[column.name])
             if code is not None:
-                found.append({"field": column.name, "code": code})
-        return found
+                flagged.append({"field": column.name, "code": code})
+        return flagged
 
     @cached_property
     def _watched(self) -> tuple[Column, ...]:
@@ -228,14 +233,14 @@ class DatasetSchema:
     # -- identity and storage ----------------------------------------------------------------------
 
     def learn(self, seen: Mapping[str, Seen | None]) -> DatasetSchema:
-        """This schema with what the training data held, as stored with a version."""
+        """Returns a copy with the training data's ranges and levels, as stored with a version."""
         return replace(
             self, columns=tuple(replace(column, seen=seen.get(column.name)) for column in self.columns)
         )
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of what decides validity; texts for people and what training saw do not count."""
+        """Hash of all that decides validity; descriptions, units, examples and ranges are left out."""
         plain = self.to_json()
         for column in (*plain["columns"], plain["target"]):
             for word in ("description", "unit", "example", "seen"):
@@ -243,7 +248,7 @@ class DatasetSchema:
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON; defaults are left out."""
+        """Returns the schema as JSON; defaults are left out."""
         return {
             "columns": [_column_to_json(column) for column in self.columns],
             "target": _column_to_json(self.target),
@@ -255,7 +260,7 @@ class DatasetSchema:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> DatasetSchema:
-        """The inverse of `to_json`."""
+        """Builds a schema from the JSON of `to_json`."""
         return cls(
             columns=tuple(_column_from_json(column) for column in plain["columns"]),
             target=_column_from_json(plain["target"]),
@@ -267,7 +272,7 @@ class DatasetSchema:
 
 
 def example_value(column: Column) -> Value:
-    """A valid value of `column`: the declared example, else a level, a bound or null."""
+    """Returns a valid value of `column`: the declared example, else a level, a bound or null."""
     if column.example is not None:
         return column.example
     if column.nullable:
@@ -295,10 +300,10 @@ def _column_to_json(column: Column) -> dict[str, Any]:
 
 
 def _column_from_json(plain: Mapping[str, Any]) -> Column:
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
     }
-    if "seen" in given:
-        seen = given["seen"]
-        given["seen"] = Seen(seen["minimum"], seen["maximum"], tuple(seen["levels"]))
-    return Column(**given)
+    if "seen" in arguments:
+        seen = arguments["seen"]
+        arguments["seen"] = Seen(seen["minimum"], seen["maximum"], tuple(seen["levels"]))
+    return Column(**arguments)

@@ -1,4 +1,4 @@
-"""What is wrong with a value, in a form a client can act on."""
+"""Faults: errors in values, in a form a client can act on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ ECHO_LIMIT = 80
 
 
 def echo(value: object) -> Any:
-    """The offending value as it may stand in an answer: short, and always valid JSON and UTF-8.
+    """Returns the invalid value for an error response: short, and always valid JSON and UTF-8.
 
-    Lone surrogates and NUL would break the encoder or the database, and a 5,000-digit integer is no
-    help to anyone, so all but plain short values come back as clipped text.
+    Lone surrogates and NUL would break the encoder or the database, and a 5,000-digit integer helps
+    nobody, so all but plain short values are returned as clipped text.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -27,7 +27,7 @@ def echo(value: object) -> Any:
 
 
 def clip(text: str, limit: int = ECHO_LIMIT) -> str:
-    """`text` in valid UTF-8 without NUL, at most `limit` characters."""
+    """Returns `text` in valid UTF-8 without NUL, at most `limit` characters."""
     safe = text[: limit + 1].encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\u0000")
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
@@ -42,16 +42,16 @@ def _brief(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong, in one field of one row.
+    """One error in one field of one row.
 
     Attributes
     ----------
-    field : name as the client wrote it, or the canonical name for a field that is missing.
+    field : name as the client wrote it, or the canonical name of a missing field.
     code : stable word for programs, e.g. ``not_a_number``.
     message : sentence for people.
-    value : the offending value, already fit for an answer (see `echo`).
-    allowed : the values that would have been accepted, where they can be listed.
-    row : zero-based position in the request; absent where a fault is not about one row.
+    value : the invalid value, ready for an error response (see `echo`).
+    allowed : the accepted values, where they can be listed.
+    row : zero-based position in the request; None for a fault that is not about one row.
     line : line number in a CSV file, header included, counted from 1.
     """
 
@@ -65,42 +65,45 @@ class Fault:
     has_value: bool = False
 
     def at(self, *, row: int | None = None, line: int | None = None) -> Fault:
-        """The same fault, placed."""
+        """Returns a copy of the fault with its row and line."""
         return replace(self, row=row, line=line)
 
     @property
     def described(self) -> str:
-        """``line 12, column tenure: 'abc': tenure must be a whole number``, as far as these are known."""
-        place = [f"line {self.line}"] if self.line is not None else []
-        place += [f"column {self.field}"] if self.field is not None else []
-        value = [repr(self.value)] if self.has_value else []
-        return ": ".join([", ".join(place), *value, self.message] if place else [*value, self.message])
+        """The fault as text: ``line 12, column tenure: 'abc': tenure must be a whole number``.
+
+        Parts that are unknown are left out.
+        """
+        position = [f"line {self.line}"] if self.line is not None else []
+        position += [f"column {self.field}"] if self.field is not None else []
+        shown = [repr(self.value)] if self.has_value else []
+        return ": ".join([", ".join(position), *shown, self.message] if position else [*shown, self.message])
 
     def as_dict(self) -> dict[str, Any]:
-        """As it stands in an error answer: absent parts are left out."""
-        found: dict[str, Any] = {}
+        """Returns the fault as JSON for an error response; absent parts are left out."""
+        plain: dict[str, Any] = {}
         if self.row is not None:
-            found["row"] = self.row
+            plain["row"] = self.row
         if self.line is not None:
-            found["line"] = self.line
+            plain["line"] = self.line
         if self.field is not None:
-            found["field"] = self.field
-        found["code"] = self.code
-        found["message"] = self.message
+            plain["field"] = self.field
+        plain["code"] = self.code
+        plain["message"] = self.message
         if self.has_value:
-            found["value"] = self.value
+            plain["value"] = self.value
         if self.allowed:
-            found["allowed"] = list(self.allowed)
-        return found
+            plain["allowed"] = list(self.allowed)
+        return plain
 
 
 class InvalidRows(Exception):
-    """Some rows do not match the schema. Nothing was done with any of them.
+    """Raised when rows do not match the schema; no row is processed.
 
     Attributes
     ----------
-    faults : every fault found, at most `REPORTED_FAULTS`.
-    rows : how many rows were looked at; bad : how many of them have a fault.
+    faults : all faults, at most `REPORTED_FAULTS`.
+    rows : number of rows checked; bad : number of them that have a fault.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""JSON bytes -> Python values, strictly, and with what a client got wrong kept visible."""
+"""A strict JSON decoder that keeps duplicate names and huge numbers, so that faults can name them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from vigia_ml.errors import Malformed
 from vigia_ml.schema.dataset import RepeatedNames
 
-MAX_DIGITS = 400  # a double has at most 309 before the point; more is no number anybody means
+MAX_DIGITS = 400  # a double has at most 309 before the point
 
 
 def decode_json(body: bytes) -> Any:
-    """The decoded value.
+    """Decodes a request's body.
 
-    Repeated names are kept in `RepeatedNames.repeated`. ``NaN``, ``1e999`` and integers of thousands of
-    digits come through as non-finite floats, for the column to refuse with row and field.
+    `RepeatedNames.repeated` keeps duplicate names. ``NaN``, ``1e999`` and integers of thousands of
+    digits become non-finite floats, which the column rejects with row and field.
 
     Raises
     ------
@@ -37,14 +37,14 @@ def decode_json(body: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
+    plain = dict(pairs)
+    if len(plain) == len(pairs):
+        return plain
     seen: set[str] = set()
     repeated = [name for name, _ in pairs if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
-    kept = RepeatedNames(found)
-    kept.repeated = tuple(dict.fromkeys(repeated))
-    return kept
+    result = RepeatedNames(plain)
+    result.repeated = tuple(dict.fromkeys(repeated))
+    return result
 
 
 def _integer(digits: str) -> int | float:

@@ -1,8 +1,8 @@
 """Rows as one matrix of doubles: the input of a compiled engine. No scikit-learn and no pandas here.
 
-One column per column of the schema, in its order. A number, integer or boolean is its value (true = 1), a
-category the place of its level in `levels_of`, a text that is none of them `UNSEEN`, a null NaN. A text
-column has no levels, so all its texts are `UNSEEN`: no compiled engine reads one.
+The matrix has one column per column of the schema, in its order. A number, integer or boolean is coded as its
+value (true = 1), a category as the position of its level in `levels_of`, another text as `UNSEEN`, a null as
+NaN. A text column has no levels, so all its texts are `UNSEEN`: no compiled engine reads them.
 """
 
 from __future__ import annotations
@@ -24,42 +24,44 @@ BY_COLUMN_FROM: Final = 8  # rows; below it the fixed cost of each column is mor
 
 
 def levels_of(column: Column) -> tuple[str, ...]:
-    """The levels that have a code: the declared ones, else those the training data held.
+    """Returns the levels that have a code: the declared ones, else those of the training data.
 
-    A level's code is its place here.
+    A level's code is its position.
     """
     return column.levels or (column.seen.levels if column.seen else ())
 
 
 def encode(schema: DatasetSchema, rows: Sequence[Mapping[str, Value]]) -> Floats:
-    """Valid rows as a matrix (n, p), float64, C-contiguous. For many calls keep a `Coder`."""
+    """Encodes valid rows as a matrix (n, p), float64, C-contiguous. For many calls keep a `Coder`."""
     return Coder(schema).encode(rows)
 
 
 def encode_columns(schema: DatasetSchema, columns: Mapping[str, Iterable[Any]]) -> Floats:
-    """The same from whole columns: numbers as floats, categories as str or None. C-contiguous (n, p)."""
+    """Encodes columns (numbers as floats, categories as str or None) as a matrix (n, p), C-contiguous."""
     coded = [code_column(column, columns[column.name]) for column in schema.columns]
     return np.ascontiguousarray(np.column_stack(coded))
 
 
 def code_column(column: Column, values: Iterable[Any]) -> Floats:
-    """One column's values as float64 (n,)."""
-    found = list(values)
+    """Encodes one column's values as float64 (n,)."""
+    codes = list(values)
     if not _is_numeric(column):
         table = _table(column)
-        found = [table[value] for value in found]
-    return np.array(found, dtype=np.float64)
+        codes = [table[value] for value in codes]
+    return np.array(codes, dtype=np.float64)
 
 
 def fingerprint(schema: DatasetSchema) -> str:
-    """Hash of all the codes depend on. An engine compiled for one order of levels must not be given another's
-    codes: they would look just as valid."""
+    """Returns a hash of all that decides the codes.
+
+    An engine compiled for one order of levels must not receive another order's codes: they look valid too.
+    """
     plain = [(column.name, column.type, levels_of(column)) for column in schema.columns]
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 
 
 class Coder:
-    """Encodes the rows of one schema; the look-up tables are made once."""
+    """Encodes the rows of one schema; the look-up tables are built once."""
 
     def __init__(self, schema: DatasetSchema) -> None:
         self.width = len(schema.columns)
@@ -69,7 +71,7 @@ class Coder:
         ]
 
     def encode(self, rows: Sequence[Mapping[str, Value]]) -> Floats:
-        """Valid rows (see `DatasetSchema.read`) as a matrix (n, p)."""
+        """Encodes valid rows (see `DatasetSchema.read`) as a matrix (n, p)."""
         names, tables = self._names, self._tables
         cells: list[list[Any]] = []
         for row in rows:
@@ -83,11 +85,11 @@ class Coder:
     def encode_values(
         self, rows: Sequence[tuple[Value, ...]], coded: Mapping[int, list[float]] | None = None
     ) -> Floats:
-        """The same from rows that are tuples in the schema's order; by column where there are many.
+        """Encodes rows that are tuples in the schema's order; many rows are encoded column by column.
 
         Parameters
         ----------
-        coded : place of a column -> its codes, for those that somebody has looked up already.
+        coded : position of a column -> its codes, for columns that are already coded.
         """
         tables = self._tables
         if len(rows) < BY_COLUMN_FROM:
@@ -109,7 +111,7 @@ class Coder:
 
 
 class _Table(dict[Any, float]):
-    """Level -> code; what is no level was never seen."""
+    """Level -> code; `UNSEEN` for any other text."""
 
     def __missing__(self, level: object) -> float:
         return UNSEEN

@@ -1,8 +1,8 @@
-"""How numbers, and missing values, are written in the cells of a CSV. No Django here.
+"""Formats of numbers and missing values in the cells of a CSV. No Django here.
 
-`recognise` decides once for a file which mark is the decimal and which separates thousands, from all of its
-columns of numbers. A file that can be read two ways is refused (`Ambiguous`): a guess would be wrong by a
-factor of a thousand.
+`recognise` decides once per file which mark is the decimal mark and which separates thousands, from all
+columns of numbers. It rejects a file with two possible readings (`Ambiguous`): a wrong guess would be wrong
+by a factor of a thousand.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ THOUSANDS: Final = {"": "none", ",": "comma", ".": "point", " ": "space", "'": "
 """Thousands marks by the character that stands for each; a space may be any of `_SPACES`."""
 THOUSANDS_WORDS: Final = (",", ".", "space", "apostrophe", "none")
 
-# Of R, pandas and SQL; Excel's errors; of SAS, Stata and people.
+# Words of R, pandas and SQL; Excel's errors; marks of SAS, Stata and people.
 _WORDS: Final = r"na|n/a|n.a.|#n/a|#na|<na>|nan|null|(null)|none|nil|\n"
 _ERRORS: Final = "#value!|#div/0!|#ref!|#num!|#name?"
 _SHORT: Final = "?|-|--|---|\u2013|\u2014|.|.."
 MISSING_WORDS: Final = frozenset("|".join((_WORDS, _ERRORS, _SHORT)).split("|"))
-"""Words that stand for a missing value in a column of anything but text, in lower case."""
+"""Words that stand for a missing value in columns of any type but text, in lower case."""
 
 PARENTHESES: Final = "()"
 ENOUGH_PADDED: Final = 3
@@ -65,46 +65,49 @@ class NumberFormat:
 
 
 PLAIN: Final = NumberFormat()
-"""As JSON writes numbers."""
+"""The format of numbers in JSON."""
 
 
 class Ambiguous(ValueError):
-    """The numbers of a file can be read two ways; the message says which, and what to pass."""
+    """Raised when a file's numbers have two possible readings; the message names both and the options."""
 
 
 def thousands_mark(word: str) -> str:
-    """The mark that one of `THOUSANDS_WORDS` names."""
+    """Returns the mark that one of `THOUSANDS_WORDS` names."""
     return {"space": " ", "apostrophe": "'", "none": ""}.get(word, word)
 
 
 def is_missing_word(text: str) -> bool:
-    """Whether a stripped cell is one of the words people write for a missing value."""
+    """Returns whether a stripped cell is one of the words people write for a missing value."""
     return text.lower() in MISSING_WORDS
 
 
 def split_signs(text: str) -> tuple[str, tuple[str, ...]]:
-    """(the number alone, the signs around it): ``"-$ 1,200.00"`` -> ``("-1,200.00", ("$",))``.
+    """Splits a cell into (number, signs): ``"-$ 1,200.00"`` -> ``("-1,200.00", ("$",))``.
 
-    Signs are those of currencies, ``%`` and ``()``, which makes a number negative. Text that is no number
-    with signs comes back as it is, without any.
+    Signs are those of currencies, ``%`` and ``()``, which makes a number negative. Any other text is
+    returned unchanged, without signs.
     """
-    found = _SIGNED.fullmatch(text)
-    if found is None or bool(found["open"]) != bool(found["close"]):
+    match = _SIGNED.fullmatch(text)
+    if match is None or bool(match["open"]) != bool(match["close"]):
         return text, ()
-    signs = tuple(sign for sign in (found["before"], found["after"]) if sign)
-    minuses = [sign for sign in (found["minus"], found["inner"]) if sign]
-    if len(signs) > 1 or len(minuses) > 1 or (found["open"] and minuses):
+    signs = tuple(sign for sign in (match["before"], match["after"]) if sign)
+    minuses = [sign for sign in (match["minus"], match["inner"]) if sign]
+    if len(signs) > 1 or len(minuses) > 1 or (match["open"] and minuses):
         return text, ()
-    negative = found["open"] or (minuses and minuses[0] != "+")
-    signs += (PARENTHESES,) if found["open"] else ()
-    return (f"-{found['body']}" if negative else found["body"]), signs
+    negative = match["open"] or (minuses and minuses[0] != "+")
+    signs += (PARENTHESES,) if match["open"] else ()
+    return (f"-{match['body']}" if negative else match["body"]), signs
 
 
 def without(text: str, signs: Sequence[str]) -> str:
-    """A stripped cell without the given signs, which may be any (``km``); as it is where it has others."""
-    bare, found = split_signs(text)
-    if found:
-        return bare if set(found) <= set(signs) else text
+    """Removes the given signs, which may be any text (``km``), from a stripped cell.
+
+    A cell with other signs is returned unchanged.
+    """
+    bare, own_signs = split_signs(text)
+    if own_signs:
+        return bare if set(own_signs) <= set(signs) else text
     for sign in signs:
         if text.startswith(sign):
             return text.removeprefix(sign).lstrip()
@@ -114,11 +117,11 @@ def without(text: str, signs: Sequence[str]) -> str:
 
 
 def plain(text: str, numbers: NumberFormat, signs: Sequence[str] = ()) -> str | None:
-    """A stripped cell as Python writes that number, or None where marks or signs do not fit.
+    """Converts a stripped cell to Python's notation of the number; None where marks or signs do not fit.
 
     Parameters
     ----------
-    signs : those that may stand around the number; see `without`.
+    signs : signs that may stand around the number; see `without`.
     """
     if signs:
         text = without(text, signs)
@@ -135,51 +138,51 @@ def plain(text: str, numbers: NumberFormat, signs: Sequence[str] = ()) -> str | 
 
 def _ungroup(text: str, numbers: NumberFormat) -> str | None:
     whole, mark, rest = text.partition(numbers.decimal)
-    found = _MARKS[numbers.thousands]
-    if not re.search(found, text):
+    separator = _MARKS[numbers.thousands]
+    if not re.search(separator, text):
         return text
-    if not _GROUPED[numbers.thousands].fullmatch(whole.lstrip("+-")) or re.search(found, rest):
+    if not _GROUPED[numbers.thousands].fullmatch(whole.lstrip("+-")) or re.search(separator, rest):
         return None
-    return re.sub(found, "", whole) + mark + rest
+    return re.sub(separator, "", whole) + mark + rest
 
 
 def may_be_thousands(text: str) -> bool:
-    """Whether a number with a decimal point may be a whole one with a thousands point: ``150.000``."""
+    """Returns whether the point of a number may be a thousands mark: ``150.000``."""
     return _GROUPED["."].fullmatch(text.lstrip("+-")) is not None
 
 
-# -- what the cells of a file say about its marks ---------------------------------------------------------
+# -- the marks of a file, from its cells ------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class _Evidence:
-    """What the cells of one column say: mark -> a cell that shows it."""
+    """Marks that the cells of one column show: mark -> a cell with it."""
 
     name: str
     decimals: dict[str, str] = field(default_factory=dict)
     thousands: dict[str, str] = field(default_factory=dict)
     either: dict[str, str] = field(default_factory=dict)
-    padded: dict[str, set[str]] = field(default_factory=dict)  # of `either`, cells that end in a zero
-    unpadded: set[str] = field(default_factory=set)  # marks of those that do not
+    padded: dict[str, set[str]] = field(default_factory=dict)  # cells of `either` that end in a zero
+    unpadded: set[str] = field(default_factory=set)  # marks of cells of `either` that do not
     short: str = ""  # a whole number too short for a thousands mark
-    long: bool = False  # a whole number that would have one
+    long: bool = False  # whether a whole number is long enough for a thousands mark and has none
 
     def add(self, cell: str) -> bool:
-        """Counts one stripped cell; whether it is a number in any format."""
-        if found := _USUAL.fullmatch(cell):
-            self._usual(found["whole"], found["mark"], found["rest"], cell)
+        """Counts one stripped cell; returns whether it is a number in any format."""
+        if match := _USUAL.fullmatch(cell):
+            self._usual(match["whole"], match["mark"], match["rest"], cell)
             return True
         bare = split_signs(cell)[0]
-        found = _BARE.fullmatch(bare)
-        if found is None:
+        match = _BARE.fullmatch(bare)
+        if match is None:
             return False
-        digits = found["digits"]
+        digits = match["digits"]
         marks = [mark for mark in (" ", "'") if re.search(_MARKS[mark], digits)]
         if marks:
             return len(marks) == 1 and self._spaced(digits, marks[0], cell)
         points, commas = digits.count("."), digits.count(",")
         if not points and not commas:
-            if not found["exponent"]:
+            if not match["exponent"]:
                 self._usual(digits, None, None, cell)
             return True
         if points and commas:
@@ -193,19 +196,19 @@ class _Evidence:
             return True
         mark = "." if points else ","
         if points + commas > 1:
-            if not _GROUPED[mark].fullmatch(digits) or found["exponent"]:
+            if not _GROUPED[mark].fullmatch(digits) or match["exponent"]:
                 return False
             self.thousands.setdefault(mark, cell)
             return True
         whole, _, rest = digits.partition(mark)
-        if found["exponent"] or not whole or not rest:
+        if match["exponent"] or not whole or not rest:
             self.decimals.setdefault(mark, cell)
             return bool(whole or rest)
         self._usual(whole, mark, rest, cell)
         return True
 
     def _usual(self, whole: str, mark: str | None, rest: str | None, cell: str) -> None:
-        """Counts digits, with at most one mark between them."""
+        """Counts digits with at most one mark between them."""
         if mark is None or rest is None:
             self.long = self.long or len(whole) > 3
             self.short = self.short or (cell if len(whole) <= 3 and whole != "0" else "")
@@ -227,11 +230,11 @@ class _Evidence:
             self.decimals.setdefault(digits[len(whole)], cell)
         return True
 
-    def doubts(self, mark: str, delimiter: str) -> str:
-        """A cell such as ``1.200`` that may be a whole number although `mark` is the file's decimal mark.
+    def ambiguous_cell(self, mark: str, delimiter: str) -> str:
+        """Returns a cell such as ``1.200`` that may be a whole number although `mark` is the decimal mark.
 
-        Whoever writes three decimals of 1.2 writes 950.000 as well, and not 950; and decimals do not all
-        end in a zero. Where semicolons separate the columns, points separate thousands often enough.
+        A file that writes 1.2 with three decimals writes 950.000 as well, and not 950; and decimals do not
+        all end in a zero. In files with semicolons between columns, points often separate thousands.
         """
         if mark not in self.either or mark in self.decimals or self.long:
             return ""
@@ -243,22 +246,25 @@ class _Evidence:
 
 
 def _evidence(name: str, cells: Iterable[str], nulls: frozenset[str], *, strict: bool) -> _Evidence | None:
-    """What a column says; with `strict`, None where some cell is no number."""
-    found = _Evidence(name)
+    """Collects the marks of one column; with `strict`, None where a cell is not a number."""
+    evidence = _Evidence(name)
     stripped = list(map(str.strip, cells))
     joined = "\n".join([*stripped, ""])
-    shown = _POINT_SHOWN.search(joined) if _POINTS_ALONE.fullmatch(joined) else None
-    if shown is not None:  # the usual column, seen as a whole in a tenth of the time
-        found.decimals["."] = shown.group().strip()
-        return found
+    decimal_point = _POINT_SHOWN.search(joined) if _POINTS_ALONE.fullmatch(joined) else None
+    if decimal_point is not None:  # the usual column, read at once in a tenth of the time
+        evidence.decimals["."] = decimal_point.group().strip()
+        return evidence
     for cell in dict.fromkeys(stripped):
         if not cell or cell in nulls or is_missing_word(cell):
             continue
-        if not found.add(cell) and strict:
+        if not evidence.add(cell) and strict:
             return None
-    if strict and len({*found.decimals, *(_other(mark) for mark in found.thousands if mark in ",.")}) > 1:
-        return None  # 1,5 beside 2.5: no column of numbers in any format
-    return found
+    if (
+        strict
+        and len({*evidence.decimals, *(_other(mark) for mark in evidence.thousands if mark in ",.")}) > 1
+    ):
+        return None  # 1,5 and 2.5 in one column: not a column of numbers in any format
+    return evidence
 
 
 def _other(mark: str) -> str:
@@ -274,91 +280,93 @@ def recognise(
     nulls: frozenset[str] = frozenset(),
     declared: bool = False,
 ) -> NumberFormat:
-    """The marks of a file.
+    """Recognises the marks of a file.
 
     Parameters
     ----------
-    columns : name -> cells (the first some thousand rows). decimal, thousands : as told, else None.
+    columns : name -> cells (of the first thousands of rows). decimal, thousands : as declared, else None.
     nulls : cells that stand for a missing value, beside `MISSING_WORDS`.
-    declared : whether all columns are known to hold numbers; else those that do are found.
+    declared : whether all columns are known to hold numbers; else columns with other cells are left out.
 
     Raises
     ------
-    Ambiguous : when the cells can be read two ways, or contradict each other.
+    Ambiguous : when the cells have two possible readings, or contradict each other.
     """
     if decimal is not None and thousands is not None:
         if decimal == thousands:
             raise Ambiguous("the decimal and the thousands mark are the same: pass different ones")
         return NumberFormat(decimal, thousands)
-    looked_at = (_evidence(name, cells, nulls, strict=not declared) for name, cells in columns.items())
-    found = [each for each in looked_at if each is not None]
-    mark = decimal or _told_by(thousands) or _decimal(found, delimiter, thousands, declared=declared)
-    separator = _thousands(found, mark, decimal, delimiter) if thousands is None else thousands
+    collected = (_evidence(name, cells, nulls, strict=not declared) for name, cells in columns.items())
+    evidence = [each for each in collected if each is not None]
+    mark = (
+        decimal or _implied_decimal(thousands) or _decimal(evidence, delimiter, thousands, declared=declared)
+    )
+    separator = _thousands(evidence, mark, decimal, delimiter) if thousands is None else thousands
     return NumberFormat(mark, separator) if (mark, separator) != (".", "") else PLAIN
 
 
-def _told_by(thousands: str | None) -> str | None:
+def _implied_decimal(thousands: str | None) -> str | None:
     return _other(thousands) if thousands in (",", ".") else None
 
 
-def _decimal(found: Sequence[_Evidence], delimiter: str, thousands: str | None, *, declared: bool) -> str:
+def _decimal(evidence: Sequence[_Evidence], delimiter: str, thousands: str | None, *, declared: bool) -> str:
     shown: dict[str, tuple[str, str]] = {}
-    for each in found:
+    for each in evidence:
         implied = {_other(mark): cell for mark, cell in each.thousands.items() if mark in ",."}
         for mark, cell in {**implied, **each.decimals}.items():
             shown.setdefault(mark, (each.name, cell))
     if len(shown) > 1 and declared:
-        return "."  # then the reader names each cell with a comma
+        return "."  # the reader then reports each cell with a comma
     if len(shown) > 1:
         (column, cell), (other, another) = shown[","], shown["."]
         raise Ambiguous(
-            f"column {column!r} holds {cell[:40]!r} and column {other!r} {another[:40]!r}: one file has one "
-            f"decimal mark; {_pass(decimal=',')} or {_pass(decimal='.')}, or write all numbers alike"
+            f"column {column!r} holds {cell[:40]!r} and column {other!r} holds {another[:40]!r}: one file "
+            f"has one decimal mark; {_pass(decimal=',')} or {_pass(decimal='.')}, or write all numbers alike"
         )
     if shown:
         return next(iter(shown))
-    commas = next((each for each in found if "," in each.either), None)
-    points = next((each for each in found if "." in each.either), None)
+    commas = next((each for each in evidence if "," in each.either), None)
+    points = next((each for each in evidence if "." in each.either), None)
     # Where commas separate the columns, a point is the decimal mark; elsewhere 1.200 may be 1200.
     doubtful = commas or (points if delimiter != "," else None)
     if doubtful is None:
         return "."
     mark = "," if doubtful is commas else "."
-    if thousands is not None:  # told, and it is another mark
+    if thousands is not None:  # declared, and it is another mark
         return mark
     raise _two_readings(doubtful, doubtful.either[mark], mark)
 
 
-def _thousands(found: Sequence[_Evidence], decimal: str, told: str | None, delimiter: str) -> str:
-    shown = {mark: (each.name, cell) for each in found for mark, cell in each.thousands.items()}
+def _thousands(evidence: Sequence[_Evidence], decimal: str, declared: str | None, delimiter: str) -> str:
+    shown = {mark: (each.name, cell) for each in evidence for mark, cell in each.thousands.items()}
     shown.pop(decimal, None)
     if len(shown) > 1:
         cells = " and ".join(f"{cell[:40]!r} (column {name!r})" for name, cell in shown.values())
         raise Ambiguous(f"thousands are separated in two ways, {cells}: write all numbers alike")
-    for each in found:
+    for each in evidence:
         other = _other(decimal)
         if other in each.either and other not in shown:
             cell = each.either[other]
             raise Ambiguous(
                 f"column {each.name!r} holds {cell[:40]!r}, and the decimal mark of the file is a "
                 f"{DECIMALS[decimal]}: {_pass(decimal=decimal, thousands=other)} to read it as "
-                f"{_as_thousands(cell)}; {_pass(decimal=decimal, thousands='none')} if it is no number"
+                f"{_as_thousands(cell)}; {_pass(decimal=decimal, thousands='none')} if it is not a number"
             )
-        if told is None and (cell := each.doubts(decimal, delimiter)):
-            raise _two_readings(each, cell, decimal, alone=not any(decimal in e.decimals for e in found))
+        if declared is None and (cell := each.ambiguous_cell(decimal, delimiter)):
+            raise _two_readings(each, cell, decimal, alone=not any(decimal in e.decimals for e in evidence))
     return next(iter(shown), "")
 
 
 def _two_readings(column: _Evidence, cell: str, mark: str, *, alone: bool = True) -> Ambiguous:
     as_decimal = split_signs(cell)[0].replace(",", ".")[:40]
     as_whole = _as_thousands(cell)
-    said = (
+    question = (
         f"{cell[:40]!r} in column {column.name!r} can be read as a decimal or with a thousands "
-        f"{DECIMALS[mark]}: say which decimal mark the file uses, {_pass(decimal=mark)} if it is {as_decimal}"
+        f"{DECIMALS[mark]}: declare the decimal mark, {_pass(decimal=mark)} if it is {as_decimal}"
     )
     if not alone:  # other columns show that the mark is the file's decimal mark
-        return Ambiguous(f"{said}; if it is {as_whole}, write the column without thousands marks")
-    return Ambiguous(f"{said}, {_pass(thousands=mark)} if it is {as_whole}")
+        return Ambiguous(f"{question}; if it is {as_whole}, write the column without thousands marks")
+    return Ambiguous(f"{question}, {_pass(thousands=mark)} if it is {as_whole}")
 
 
 def _as_thousands(cell: str) -> str:
@@ -366,7 +374,7 @@ def _as_thousands(cell: str) -> str:
 
 
 def _pass(**options: str) -> str:
-    """The options in words: as a command takes them, and as a request does."""
-    typed = " ".join(f"--{name} {value}" for name, value in options.items())
-    asked = "&".join(f"{name}={value}" for name, value in options.items())
-    return f"pass {typed} (?{asked})"
+    """Returns the options as text, as a command and as a request take them."""
+    arguments = " ".join(f"--{name} {value}" for name, value in options.items())
+    parameters = "&".join(f"{name}={value}" for name, value in options.items())
+    return f"pass {arguments} (?{parameters})"

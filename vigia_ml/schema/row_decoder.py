@@ -1,14 +1,12 @@
-"""A schema compiled to a decoder: bytes -> valid rows, or "look closer". No Django here.
+"""A schema compiled to a decoder: bytes -> valid rows, or None. No Django here.
 
-`DatasetSchema.read` decides what is valid and says what is wrong. What stands here only recognises quickly
-what it would accept, and gives the same values for it; everything else is declined and read the slow way.
-So it may decline too much, but must never accept what the schema refuses: a property test holds the two
-together.
+`DatasetSchema.read` decides validity and reports faults. The decoder only recognises valid rows quickly and
+gives the same values; it declines all others, and `DatasetSchema.read` reads them. So it may decline too
+much, but must never accept a row that the schema rejects: a property test compares the two.
 
-msgspec decodes and checks types and bounds in C. What it cannot see is looked at here: names given twice
-(every name costs one colon, so the colons of the body must be as many as the fields that were found), other
-spellings of names (each is compiled when it comes again), and texts that are valid only after normalisation
-(they are remembered).
+msgspec decodes and checks types and bounds in C. This module checks the rest: duplicate names (each name is
+followed by one colon, so the body must have as many colons as fields), other spellings of names (the second
+request with a spelling compiles it), and texts that are valid only after normalisation (they are remembered).
 """
 
 from __future__ import annotations
@@ -40,8 +38,8 @@ _KEY = "key"
 class Rows:
     """Valid rows, by row.
 
-    values : one tuple a row, in the schema's order. keys : the rows' own keys.
-    coded : what was found out on the way about the codes of columns.
+    values : one tuple per row, in the schema's order. keys : the client keys.
+    coded : codes of columns that are already looked up.
     """
 
     __slots__ = ("_coded", "_matrix", "compiled", "keys", "values")
@@ -61,22 +59,22 @@ class Rows:
         return len(self.values)
 
     def matrix(self) -> npt.NDArray[np.float64]:
-        """The rows as codes; see `CompiledSchema.matrix`."""
+        """Returns the rows as a matrix of codes; see `CompiledSchema.matrix`."""
         if self._matrix is None:
             self._matrix = self.compiled.matrix(self.values, self._coded)
         return self._matrix
 
     def texts(self, places: Iterable[int]) -> list[list[Any]]:
-        """The values of some columns, by their places in the schema."""
+        """Returns the values of the columns at these positions in the schema."""
         return [[row[place] for row in self.values] for place in places]
 
     def inputs(self) -> list[bytes]:
-        """Each row as a JSON object of canonical names and values."""
+        """Returns each row as JSON; see `CompiledSchema.inputs`."""
         return self.compiled.inputs(self.values)
 
     def warnings(self) -> list[list[dict[str, str]]]:
-        """What `DatasetSchema.warnings` says of each row."""
-        # Asking a matrix costs some microseconds a column, whatever its length.
+        """Returns the warnings of each row; see `DatasetSchema.warnings`."""
+        # A check of the matrix costs some microseconds per column, whatever its length.
         many = len(self.values) >= BY_COLUMN_FROM
         if many and self._matrix is not None and not self.compiled.deserves_warnings(self._matrix):
             return [[]] * len(self.values)
@@ -84,10 +82,12 @@ class Rows:
 
 
 class CompiledSchema:
-    """All that is derived from a version's schema for answering quickly. Threads may share it."""
+    """The decoder, encoder and ranges derived from a version's schema. Threads may share it."""
 
     def __init__(self, schema: DatasetSchema) -> None:
-        from vigia_ml.schema.matrix import Coder  # numpy, which a process needs once it serves a version
+        from vigia_ml.schema.matrix import (
+            Coder,
+        )  # imports numpy, which a process needs once it serves a version
 
         self.schema = schema
         self._coder = Coder(schema)
@@ -99,7 +99,7 @@ class CompiledSchema:
         }
         self._readers = tuple(reader(column) for column in schema.columns)
         self._spellings: tuple[_Spelling, ...] = (_Spelling(schema, {}, ()),)
-        self._asked_for: set[frozenset[str]] = set()
+        self._seen_once: set[frozenset[str]] = set()
         self._lock = threading.Lock()
         self._encode = msgspec.json.Encoder().encode
         self._ranges = tuple(ranges(schema))
@@ -111,21 +111,21 @@ class CompiledSchema:
     # -- reading -----------------------------------------------------------------------------------
 
     def decode(self, body: bytes, most: int) -> Rows | None:
-        """The body's rows when it is one JSON object or an array of 1 to `most`, all valid; else None.
+        """Returns the rows of one JSON object or of an array of 1 to `most` objects, all valid; else None.
 
-        None does not mean invalid: read it with `DatasetSchema.read` to learn what it is.
+        None does not mean invalid: `DatasetSchema.read` decides.
         """
         single = body[:1] == b"{" or body.lstrip()[:1] == b"{"
         for spelling in self._spellings:
             try:
-                found = spelling.decode(body, single=single)
-                if found is None or not 0 < len(found) <= most:
+                structs = spelling.decode(body, single=single)
+                if structs is None or not 0 < len(structs) <= most:
                     return None
-                absent_columns, absent = spelling.absent(found)
-                if not spelling.names_stand_once(body, len(found), absent):
+                absent_columns, absent = spelling.absent(structs)
+                if not spelling.names_stand_once(body, len(structs), absent):
                     return None
-                values, coded = self._read(spelling.values(found, absent_columns))
-                return Rows(self, values, spelling.keys(found), coded)
+                values, coded = self._read(spelling.values(structs, absent_columns))
+                return Rows(self, values, spelling.keys(structs), coded)
             except msgspec.ValidationError:
                 continue  # another spelling of the names may fit
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Declined):
@@ -133,9 +133,9 @@ class CompiledSchema:
         return None
 
     def _read(self, rows: list[tuple[Any, ...]]) -> tuple[list[tuple[Value, ...]], dict[int, list[float]]]:
-        """(canonical values of decoded ones, codes of those columns whose levels were looked up on the way).
+        """Returns (the rows' canonical values, codes of the columns whose levels were looked up).
 
-        By column where there are many rows, which is twice as fast.
+        Many rows are read column by column, which is twice as fast.
         """
         if len(rows) < BY_COLUMN_FROM:
             return [
@@ -155,7 +155,7 @@ class CompiledSchema:
             if codes is not None:
                 try:
                     coded[at] = list(map(codes.__getitem__, columns[at]))
-                    continue  # all are levels as they are written
+                    continue  # all are canonical levels
                 except KeyError:
                     pass
             if not read.leaves_alone(columns[at]):
@@ -164,12 +164,12 @@ class CompiledSchema:
         return (list(zip(*columns, strict=True)) if changed else rows), coded
 
     def from_values(self, values: Sequence[Mapping[str, Value]], keys: Sequence[str | None]) -> Rows:
-        """Rows that the schema itself has read."""
+        """Returns `Rows` of values that `DatasetSchema.read` has read."""
         names = self.schema.names
         return Rows(self, [tuple([row[name] for name in names]) for row in values], list(keys))
 
     def learn(self, row: object) -> None:
-        """Remembers how a valid row spelled its names; the second time a decoder is compiled for it."""
+        """Records the names of a valid row; at their second use a decoder is compiled for them."""
         if not isinstance(row, dict) or len(row) > 4 * len(self.schema.columns) + 4:
             return
         if any(len(name) > LONGEST_KEPT for name in row):
@@ -178,37 +178,37 @@ class CompiledSchema:
         with self._lock:
             if any(known.covers(spelled) for known in self._spellings):
                 return
-            if spelled not in self._asked_for:
-                if len(self._asked_for) >= 4 * SPELLINGS_KEPT:
-                    self._asked_for.clear()
-                self._asked_for.add(spelled)
+            if spelled not in self._seen_once:
+                if len(self._seen_once) >= 4 * SPELLINGS_KEPT:
+                    self._seen_once.clear()
+                self._seen_once.add(spelled)
                 return
-            self._asked_for.discard(spelled)
-            made = _spelling_of(self.schema, spelled)
-            if made is not None:
-                self._spellings = (made, *self._spellings)[:SPELLINGS_KEPT]
+            self._seen_once.discard(spelled)
+            spelling = _spelling_of(self.schema, spelled)
+            if spelling is not None:
+                self._spellings = (spelling, *self._spellings)[:SPELLINGS_KEPT]
 
-    # -- what engine, log and answer need of valid rows ----------------------------------------------
+    # -- valid rows for engine, log and response ------------------------------------------------------
 
     def matrix(
         self, rows: Sequence[tuple[Value, ...]], coded: Mapping[int, list[float]]
     ) -> npt.NDArray[np.float64]:
-        """The rows as one matrix (n, p) of doubles; see `vigia_ml.schema.matrix`."""
+        """Encodes the rows as one matrix (n, p) of doubles; see `vigia_ml.schema.matrix`."""
         return self._coder.encode_values(rows, coded)
 
     def inputs(self, rows: Iterable[tuple[Value, ...]]) -> list[bytes]:
-        """Each row as a JSON array of values in the order of the schema's columns, as UTF-8."""
+        """Encodes each row as a JSON array of values in the schema's order, as UTF-8."""
         return list(map(self._encode, rows))
 
     def deserves_warnings(self, matrix: npt.NDArray[np.float64]) -> bool:
-        """Whether any row of a matrix (see `matrix`) does; nulls never do."""
+        """Returns whether any row of a matrix (see `matrix`) has a warning; nulls have none."""
         return any(
             bool(((matrix[:, at] < low) | (matrix[:, at] > high)).any()) for at, low, high in self._ranges
-        ) or any(bool((matrix[:, at] < 0).any()) for at, _ in self._open)  # the code of what was never seen
+        ) or any(bool((matrix[:, at] < 0).any()) for at, _ in self._open)  # below 0: `UNSEEN`
 
     def warnings(self, rows: Iterable[tuple[Value, ...]]) -> list[list[dict[str, str]]]:
-        """One list a row, nearly always empty; see `DatasetSchema.warnings`."""
-        names, found = self.schema.names, []
+        """Returns one list per row, nearly always empty; see `DatasetSchema.warnings`."""
+        names, warnings = self.schema.names, []
         for row in rows:
             flagged = False
             for at, low, high in self._ranges:
@@ -218,15 +218,15 @@ class CompiledSchema:
             for at, column in self._open:
                 if column.warning(row[at]) is not None:
                     flagged = True
-            found.append(self.schema.warnings(dict(zip(names, row, strict=True))) if flagged else [])
-        return found
+            warnings.append(self.schema.warnings(dict(zip(names, row, strict=True))) if flagged else [])
+        return warnings
 
 
 class _Spelling:
-    """A decoder for one way of writing the names.
+    """A decoder for one spelling of the names.
 
-    names : name as written -> position of the column, for those not written canonically.
-    extra : names as written of what is accepted and not used; `key` among them is the row's key.
+    names : name as written -> position of the column, for names that are not canonical.
+    extra : (name as written, role) of accepted fields that are not features; role `key`: the client key.
     """
 
     def __init__(
@@ -254,59 +254,59 @@ class _Spelling:
         getters = [(field[0] == "f", attrgetter(field)) for field, *_ in optional]
         self._optional_columns = tuple(getter for is_column, getter in getters if is_column)
         self._optional_others = tuple(getter for is_column, getter in getters if not is_column)
-        made = msgspec.defstruct(
+        struct = msgspec.defstruct(
             "Row", [*fields, *optional], rename=renamed, forbid_unknown_fields=True, gc=False
         )
-        self._one = msgspec.json.Decoder(made)
-        self._many = msgspec.json.Decoder(list[made])  # type: ignore[valid-type]
+        self._one = msgspec.json.Decoder(struct)
+        self._many = msgspec.json.Decoder(list[struct])  # type: ignore[valid-type]
         picked = [f"f{at}" for at in range(len(schema.columns))]
-        # With one name it would give the value itself instead of a tuple.
+        # With one name, attrgetter gives the value itself instead of a tuple.
         self._pick: Callable[[Any], Any] = attrgetter(*picked) if len(picked) > 1 else lambda row: (row.f0,)
 
     def covers(self, written: frozenset[str]) -> bool:
-        """Whether rows with these names can be read by it."""
+        """Returns whether the decoder reads rows with these names."""
         return written <= self._names
 
     def decode(self, body: bytes, *, single: bool) -> list[Any] | None:
         return [self._one.decode(body)] if single else self._many.decode(body)
 
     def absent(self, rows: Sequence[Any]) -> tuple[int, int]:
-        """How many fields are absent: of the columns, and of all that may be."""
+        """Returns the number of absent fields: (of columns, of all optional fields)."""
         columns = sum(list(map(getter, rows)).count(UNSET) for getter in self._optional_columns)
         others = sum(list(map(getter, rows)).count(UNSET) for getter in self._optional_others)
         return columns, columns + others
 
     def names_stand_once(self, body: bytes, rows: int, absent: int) -> bool:
-        """Whether no name was given twice: then the body has as many colons as the rows have fields.
+        """Returns whether no name stands twice: then the body has as many colons as the rows have fields.
 
-        A colon inside a text makes it more; then the slow way counts exactly.
+        A colon inside a text adds to the count; then `DatasetSchema.read` decides.
         """
         return body.count(b":") == len(self._names) * rows - absent
 
     def values(self, rows: Sequence[Any], absent: int) -> list[tuple[Any, ...]]:
-        """The columns' values in the schema's order; absent is null."""
-        found = list(map(self._pick, rows))
+        """Returns the columns' values in the schema's order; an absent field is null."""
+        picked = list(map(self._pick, rows))
         if absent:
-            found = [
+            picked = [
                 tuple([None if value is UNSET else value for value in row]) if UNSET in row else row
-                for row in found
+                for row in picked
             ]
-        return found
+        return picked
 
     @staticmethod
     def keys(rows: Sequence[Any]) -> list[str | None]:
         return [None if row.key is UNSET or row.key is None else _key(row.key) for row in rows]
 
 
-def _key(given: str | int) -> str | None:
-    found = read_key(given, _KEY)
-    if isinstance(found, Fault):
+def _key(raw: str | int) -> str | None:
+    key = read_key(raw, _KEY)
+    if isinstance(key, Fault):
         raise Declined
-    return found
+    return key
 
 
 def _spelling_of(schema: DatasetSchema, written: frozenset[str]) -> _Spelling | None:
-    """A decoder for rows with these names; None where only the slow way can tell."""
+    """Returns a decoder for rows with these names, or None where only `DatasetSchema.read` can decide."""
     places = {column.name: at for at, column in enumerate(schema.columns)}
     names: dict[str, int] = {}
     extra: list[tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""The client's own reference for a row."""
+"""The client key of a row."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from vigia_ml.schema.faults import Fault, clip, echo
 KEY_FIELD: Final = "_key"
 KEY_LENGTH: Final = 200
 SHORTENED: Final = re.compile(r"-?[0-9](?:[.,][0-9]+)?E\+[0-9]{2,}")
-"""How Excel and its like save a number of 12 digits and more: 1285704473650888702 as 1.28570447365089E+18."""
+"""Numbers of 12 digits and more as spreadsheets save them: 1285704473650888702 as 1.28570447365089E+18."""
 
 
 def read_key(value: object, name: str) -> str | Fault | None:
-    """The key a client gave under `name`: text or a whole number, at most `KEY_LENGTH` characters.
+    """Validates the client key in the field `name`: text or a whole number, at most `KEY_LENGTH` characters.
 
     Returns
     -------
-    The key as text, None for none, or the fault.
+    The key as text, None for an empty value, or the fault.
     """
     if value is None or value == "":
         return None
@@ -28,15 +28,15 @@ def read_key(value: object, name: str) -> str | Fault | None:
     if not isinstance(value, str):
         return Fault(clip(name), "bad_key", "the key must be text", echo(value), has_value=True)
     if len(value) > KEY_LENGTH:
-        why = f"the key must have at most {KEY_LENGTH} characters"
-        return Fault(clip(name), "too_long", why, echo(value), has_value=True)
+        message = f"the key must have at most {KEY_LENGTH} characters"
+        return Fault(clip(name), "too_long", message, echo(value), has_value=True)
     if not is_storable(value):
-        why = "the key must not hold NUL or lone surrogates"
-        return Fault(clip(name), "bad_text", why, echo(value), has_value=True)
+        message = "the key must not hold NUL or lone surrogates"
+        return Fault(clip(name), "bad_text", message, echo(value), has_value=True)
     if "E+" in value and SHORTENED.fullmatch(value):
-        why = (
-            "the key is a number that a spreadsheet has shortened, so other rows may have the same: "
-            "make the column text and export it again"
+        message = (
+            "the key is a number that a spreadsheet has shortened, so other rows may have the same key: "
+            "format the column as text and export the file again"
         )
-        return Fault(clip(name), "shortened_key", why, echo(value), has_value=True)
+        return Fault(clip(name), "shortened_key", message, echo(value), has_value=True)
     return value

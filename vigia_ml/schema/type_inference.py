@@ -1,6 +1,6 @@
-"""What a CSV column seems to be, read off its cells. No Django here, and no numpy either.
+"""Infers the declaration of a CSV column from its cells. No Django and no numpy here.
 
-Every guess comes with a remark in words, because a guess nobody is told about is a bug in waiting.
+Each inference comes with a remark, because an unreported guess hides errors.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from vigia_ml.schema.column_stats import ColumnStats
 from vigia_ml.schema.columns import LONGEST_NAME, TRUE_WORDS, Column, ColumnType, Normalisation, Value
 from vigia_ml.schema.numerals import PARENTHESES
 
-LISTED_LEVELS: Final = 50  # a longer list is no longer read by people
-ROWS_PER_LEVEL: Final = 4  # with fewer, the file has not shown all levels yet
+LISTED_LEVELS: Final = 50  # people do not read a longer list
+ROWS_PER_LEVEL: Final = 4  # with fewer rows, the file may not show all levels
 FEW_VALUES: Final = 10
-OUTLYING: Final = -9  # and below: no count and no amount, where nothing else is negative
+OUTLYING: Final = -9  # this or less is not a count or an amount where no other number is negative
 LONGEST_CATEGORY: Final = 100
 MADE_UP_TEXT: Final = "a few words"
 
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """A column as it could be declared, and in words what was guessed about it."""
+    """A proposed declaration of a column, with remarks on it."""
 
     column: Column
     remarks: tuple[str, ...]
@@ -38,12 +38,12 @@ class Guess:
 def guess_column(
     tally: ColumnStats, sample: Sequence[str], name: str, aliases: tuple[str, ...] = ()
 ) -> Guess:
-    """The declaration of one feature.
+    """Proposes the declaration of one feature.
 
     Parameters
     ----------
-    sample : cells of the column from all over the file, for the example.
-    name : canonical name. aliases : other names, such as the header's own.
+    sample : cells of the column from the whole file, for the example.
+    name : canonical name. aliases : other names, such as the name in the header.
     """
     kind, remarks = _guess_type(tally)
     column = {
@@ -58,26 +58,26 @@ def guess_column(
         column = replace(column, signs=tuple(sorted(tally.signs)))
         remarks += _sign_remarks(tally)
     if tally.missing:
-        said = f"{tally.blanks:,} of {tally.rows:,} cells are blank or {_some(column.missing)}"
-        remarks.append(f"{said}, which is read as missing: it may be null")
+        count = f"{tally.blanks:,} of {tally.rows:,} cells are blank or {_some(column.missing)}"
+        remarks.append(f"{count}, which count as missing: the column may be null")
     elif tally.blanks:
-        remarks.append(f"{tally.blanks:,} of {tally.rows:,} cells are blank, so it may be null")
+        remarks.append(f"{tally.blanks:,} of {tally.rows:,} cells are blank: the column may be null")
     return Guess(column, tuple(remarks))
 
 
 def null_options(words: Iterable[str]) -> str:
-    """The options of the command line that declare words for a missing value."""
-    # A word that begins with a dash would be taken for an option of its own.
+    """Returns the command-line options that declare words for a missing value."""
+    # argparse takes a word that begins with a dash for another option.
     return " ".join(f"--null={shlex.quote(word)}" for word in sorted(words))
 
 
 def _sign_remarks(tally: ColumnStats) -> list[str]:
-    found = []
+    remarks = []
     if tally.currencies:
-        found.append(f"written with {_some(tally.currencies)}, which is dropped")
+        remarks.append(f"written with {_some(tally.currencies)}, which is removed")
     if tally.signs[PARENTHESES]:
-        found.append("a number in parentheses is negative")
-    return found
+        remarks.append("a number in parentheses is negative")
+    return remarks
 
 
 def _guess_type(tally: ColumnStats) -> tuple[ColumnType, list[str]]:
@@ -88,27 +88,32 @@ def _guess_type(tally: ColumnStats) -> tuple[ColumnType, list[str]]:
         if not tally.is_whole:
             return "number", [f"numbers {span}", *_outlying(tally)]
         if set(tally.counts) == {"0", "1"}:
-            # Not a boolean by itself: a count or a year that is 0 or 1 so far gets its 2 some day, and would
-            # be refused then. As an integer nothing is lost: a frame holds both as 0.0 and 1.0.
-            return "integer", ["only 0 and 1: if it is a flag, make it a boolean"]
+            # Not a boolean: a count that is 0 or 1 so far may become 2, which a boolean would reject. An
+            # integer loses nothing: a frame holds both types as 0.0 and 1.0.
+            return "integer", ["only 0 and 1: if the column is a flag, make it a boolean"]
         remarks = [f"whole numbers {span}", *_outlying(tally)]
         if tally.distinct <= FEW_VALUES:
-            remarks.append(f"only {tally.distinct} different: if they are codes, make it a category")
+            remarks.append(f"only {tally.distinct} different: if they are codes, make the column a category")
         return "integer", remarks
     remarks = _near_misses(tally)
     if tally.distinct <= LISTED_LEVELS and tally.distinct * ROWS_PER_LEVEL <= tally.filled:
         return "category", [f"{tally.distinct} different texts", *remarks]
     if tally.distinct_share > 0.5 or tally.longest > LONGEST_CATEGORY:
-        return "text", [f"nearly every cell is another text, up to {tally.longest:,} characters", *remarks]
+        return "text", [f"nearly all cells are different texts, up to {tally.longest:,} characters", *remarks]
     if tally.spaced > 0.5 * tally.filled:
-        # A model learns nothing about "Maruti 800 VXI" from "Maruti 800 AC" unless it sees the words.
-        return "text", [f"{tally.distinct:,} different texts of several words, used by their words", *remarks]
-    said = f"{tally.distinct:,} different texts, too many to list: any is accepted, unknown ones are flagged"
-    return "category", [said, *remarks]
+        # A model learns about "Maruti 800 VXI" from "Maruti 800 AC" only if it reads the words.
+        return "text", [
+            f"{tally.distinct:,} different texts of several words; the model reads the words",
+            *remarks,
+        ]
+    count = (
+        f"{tally.distinct:,} different texts, too many to list: any is accepted, unknown ones get a warning"
+    )
+    return "category", [count, *remarks]
 
 
 def _outlying(tally: ColumnStats) -> list[str]:
-    """A hint at one number that stands far from all others, again and again, as -999 does."""
+    """Returns a remark on one frequent number that lies far from all others, such as -999."""
     if tally.overflowed_at:
         return []
     counts = Counter[float]()
@@ -121,32 +126,34 @@ def _outlying(tally: ColumnStats) -> list[str]:
     above = highest - last > last - lowest
     for is_far, number in ((below, lowest), (above, highest)):
         if is_far and counts[number] >= max(3, tally.filled / 100):
-            said = f"{number:g} in {counts[number]:,} cells lies far from all others"
-            return [f"{said} ({null_options([f'{number:g}'])} if it stands for a missing value)"]
+            finding = f"{number:g} in {counts[number]:,} cells lies far from all others"
+            return [f"{finding} ({null_options([f'{number:g}'])} if it stands for a missing value)"]
     return []
 
 
 def _near_misses(tally: ColumnStats) -> list[str]:
-    """Hints at columns that would be numbers, were it not for how they are written, and at missing values."""
+    """Returns a remark on notations that keep a column from being numbers, or on words for missing values."""
     numeric = tally.kinds["integer"] + tally.kinds["number"]
     if len(tally.currencies) > 1:
-        return [f"numbers with different signs, {_some(tally.currencies)}: make them alike in the CSV"]
+        return [f"numbers with different signs, {_some(tally.currencies)}: write all alike in the CSV"]
     if tally.signs["%"] and numeric == tally.filled:
-        return ["numbers with and without '%': make them alike in the CSV"]
+        return ["numbers with and without '%': write all alike in the CSV"]
     if tally.words:
         cells = "1 cell" if tally.words.total() == 1 else f"{tally.words.total():,} cells"
-        said = f"{_some(sorted(tally.words))} in {cells} is kept as a text"
-        return [f"{said} ({null_options(tally.words)} reads it as missing)"]
+        finding = f"{_some(sorted(tally.words))} in {cells} is kept as a text"
+        return [f"{finding} ({null_options(tally.words)} reads it as missing)"]
     if tally.kinds["code"]:
-        return ["digits with leading zeros or too many of them, so codes rather than numbers"]
+        return ["digits with leading zeros or too many digits: codes rather than numbers"]
     if tally.united >= 0.9 * tally.filled:
         return ["numbers with a unit: split the unit off in the CSV to use them as numbers"]
     if numeric >= 0.5 * tally.filled:
         other = _some([*tally.odd.get("text", []), *tally.odd.get("date", [])])
         odd = tally.filled - numeric
         words = null_options([*tally.odd.get("text", []), *tally.odd.get("date", [])])
-        said = f"numbers but for {odd:,} cells such as {other}: blank those, a blank is a null, or say so"
-        return [f"{said} ({words})"]
+        finding = (
+            f"numbers except for {odd:,} cells such as {other}: leave these blank, or declare them as missing"
+        )
+        return [f"{finding} ({words})"]
     return []
 
 
@@ -171,11 +178,11 @@ def _number_column(
     aliases: tuple[str, ...],
     remarks: list[str],
 ) -> Column:
-    # Data that comes close to zero and never passes it has a floor there. Data that stays well above (a year,
-    # a temperature in summer) says nothing, and a bound that next month's data breaks is worse than none.
+    # Data that comes close to zero and never passes it has a floor there. Data well above zero (a year, a
+    # temperature in summer) shows no floor, and a bound that next month's data breaks is worse than none.
     floor = tally.minimum >= 0 and tally.minimum <= 0.05 * tally.maximum
     if floor:
-        remarks.append("none below 0, so less is refused")
+        remarks.append("none below 0: negative numbers are rejected")
     return Column(
         name,
         kind,
@@ -187,7 +194,7 @@ def _number_column(
 
 
 def _typical_number(tally: ColumnStats, sample: Sequence[str], kind: ColumnType) -> Value:
-    """The median, rounded: typical, and nobody's own value."""
+    """Returns the rounded median: typical, and not the value of a single row."""
     numbers = [number for cell in sample if not math.isnan(number := tally.number(cell))]
     middle = statistics.median(numbers) if numbers else tally.minimum
     return round(middle) if kind == "integer" else float(f"{middle:.3g}")
@@ -205,9 +212,9 @@ def _category_column(
     levels = canonical_levels(tally.counts, normalise)
     listed = len(levels) <= LISTED_LEVELS and tally.distinct * ROWS_PER_LEVEL <= tally.filled
     if listed:
-        remarks.append("others are refused (delete levels to accept any)")
+        remarks.append("other texts are rejected (delete levels to accept any)")
     if normalise != "strip":
-        remarks.append("some differ in case alone, so case does not count")
+        remarks.append("some differ only in case: case does not count")
     return Column(
         name,
         kind,
@@ -241,25 +248,25 @@ def _text_column(
 
 
 def _typical_text(tally: ColumnStats, normalise: Normalisation) -> str:
-    """The most frequent cell; one that stands in a single row may be somebody's, and is not shown."""
+    """Returns the most frequent cell; a cell of a single row may be personal data and is not shown."""
     most, times = tally.counts.most_common(1)[0]
     return MADE_UP_TEXT if times == 1 else most.lower() if normalise == "lower" else most
 
 
 def normalisation(texts: Iterable[str]) -> Normalisation:
-    """``lower`` when some of the texts differ in case alone, else ``strip``."""
-    found = set(texts)
-    return "lower" if len({text.lower() for text in found}) < len(found) else "strip"
+    """Returns ``lower`` when some of the texts differ only in case, else ``strip``."""
+    distinct = set(texts)
+    return "lower" if len({text.lower() for text in distinct}) < len(distinct) else "strip"
 
 
 def canonical_levels(texts: Iterable[str], normalise: Normalisation) -> tuple[str, ...]:
-    """The texts as levels: normalised, once each, sorted as scikit-learn sorts its classes."""
+    """Returns the texts as levels: normalised, distinct, sorted as scikit-learn sorts its classes."""
     rule = Column("any", "category", normalise=normalise)
     return tuple(sorted({rule.canonical_text(text) for text in texts}))
 
 
 def room_for(longest: int) -> int:
-    """A limit on the length of texts of which the longest so far has `longest` characters."""
+    """Returns a `max_length` for texts of which the longest so far has `longest` characters."""
     return 200 if longest <= 200 else math.ceil(longest / 100) * 100
 
 
@@ -272,16 +279,16 @@ def _some(texts: Sequence[str], most: int = 4) -> str:
 
 
 def canonical_names(header: Sequence[str]) -> dict[str, str]:
-    """Header name -> name to declare it under, all different.
+    """Returns header name -> canonical name, all different.
 
-    A name of letters, digits and ``_`` stays as it is. Another one (``Price (€)``, ``_hidden``, ``2nd``, one
-    too long to declare) gets a clean one, and is to be declared as its alias.
+    A name of letters, digits and ``_`` stays unchanged. Any other (``Price (€)``, ``_hidden``, ``2nd``, one
+    that is too long) gets a clean canonical name, and becomes its alias.
     """
     taken = {unicodedata.normalize("NFC", name) for name in header}
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for position, name in enumerate(header, 1):
         if is_plain(name):
-            found[name] = name
+            names[name] = name
             continue
         words = re.sub(r"\W+", "_", unicodedata.normalize("NFC", name)).strip("_").lower()[:60]
         clean = words if is_plain(words) else f"column_{words}"
@@ -291,12 +298,12 @@ def canonical_names(header: Sequence[str]) -> dict[str, str]:
             number += 1
             clean = f"{base}_{number}"
         taken.add(clean)
-        found[name] = clean
-    return found
+        names[name] = clean
+    return names
 
 
 def is_plain(name: str) -> bool:
-    """Whether a header's name can be declared as it stands. Python's keywords can: names stay strings."""
+    """Returns whether a header's name can be declared unchanged. Python keywords can: names are strings."""
     if not name.isidentifier() or name.startswith("_") or len(name) > LONGEST_NAME:
         return False
     return unicodedata.is_normalized("NFC", name)

@@ -1,7 +1,4 @@
-"""Rows as other servers and pandas wrap them: recognised, so that a refusal says what to send.
-
-No Django here.
-"""
+"""Recognises rows that other servers or pandas wrap, so that the error says what to send. No Django here."""
 
 from __future__ import annotations
 
@@ -29,25 +26,25 @@ _PANDAS: Final = (
 def wrapped(
     data: Mapping[str, object], is_field: Callable[[str], bool], send: str, *, columns: bool = False
 ) -> Fault | None:
-    """The fault of an object that holds rows instead of being one, or None.
+    """Returns the fault of an object that wraps rows instead of being a row, or None.
 
     Parameters
     ----------
-    is_field : whether a name is one of those the route reads; such a name is never taken for a wrapper.
-    send : what the route reads, in words. columns : whether fields are columns, which hold no arrays.
+    is_field : whether the route reads a field of that name; such a name is never taken for a wrapper.
+    send : the accepted format, in words. columns : whether fields are columns, which hold no arrays.
     """
     names = set(data)
     for needed, possible, orient in _PANDAS:
         if needed <= names <= possible and not any(map(is_field, names)):
-            return _fault(f'rows in pandas\' orient="{orient}" are not read here; send {send} ({RECORDS})')
+            return _fault(f'pandas\' orient="{orient}" is not supported; send {send} ({RECORDS})')
     wrapper = next((name for name in _WRAPPERS if name in names and not is_field(name)), None)
     if wrapper is not None and isinstance(data[wrapper], (list, dict)):
-        return _fault(f'rows inside "{wrapper}" are not read here; send {send} ({RECORDS})')
+        return _fault(f'rows inside "{wrapper}" are not supported; send {send} ({RECORDS})')
     fields = [value for name, value in data.items() if is_field(name)]
     if columns and len(data) == len(fields) > 0 and all(isinstance(value, (list, dict)) for value in fields):
-        return _fault(f"an array a column is not read here; send {send} ({RECORDS})")
+        return _fault(f"one array per column is not supported; send {send} ({RECORDS})")
     return None
 
 
-def _fault(said: str) -> Fault:
-    return Fault(None, "wrapped_rows", said)
+def _fault(message: str) -> Fault:
+    return Fault(None, "wrapped_rows", message)

@@ -1,4 +1,4 @@
-"""What can be read out of a used car's listing."""
+"""Transformers of used cars' listings."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ CAR_CATEGORIES = ("fuel", "seller_type", "transmission", "owner")
 
 
 class CarColumns(TransformerMixin, BaseEstimator):
-    """Raw advert columns -> cleaned and derived ones, still a DataFrame.
+    """Cleans the columns of a listing and derives further ones, as a DataFrame.
 
     * numbers: ``age`` against the newest year seen in training (never the wall clock),
       ``km_driven``, ``km_per_year``, ``log_km``, ``litres`` from the name;
     * with ``specs``: ``mileage`` as written plus ``per_kg`` (1 for km/kg, 0 for kmpl, NaN
       if missing: a kilogram of gas is not a litre of fuel, and gas may be CNG or LPG),
       ``engine_cc``, ``max_power_bhp``, ``torque_nm``, ``seats``;
-    * texts, missing being a level: ``fuel``, ``seller_type``, ``transmission``,
+    * texts, with missing as a level: ``fuel``, ``seller_type``, ``transmission``,
       ``owner``, ``brand``, ``model``, ``line``, ``variant`` (the whole name);
     * ``words``: all these texts as tokens for a bag of words.  Tokens of brand and
       categories come twice, so a ridge shrinks them less than model and name words.
@@ -106,13 +106,13 @@ class CarColumns(TransformerMixin, BaseEstimator):
 
 
 def _words(categories: list[str], name: str) -> str:
-    """A listing's cleaned categories and name as one text of tokens."""
+    """Returns a listing's cleaned categories and name as one text of tokens."""
     strong = [token for place, text in enumerate(categories) for token in field_tokens(place, text)]
     return " ".join([*strong, *name_tokens(name)])
 
 
 class LinearDesign(TransformerMixin, BaseEstimator):
-    """Design matrix of a linear model of log price, from what `CarColumns` gives.
+    """Design matrix of a linear model of log price, from the columns of `CarColumns`.
 
     Cubic terms of standardised age and log_km, standardised numbers (missing -> median
     of training, 0 if there was none), counts of ``words`` seen at least twice (weighted)
@@ -123,7 +123,7 @@ class LinearDesign(TransformerMixin, BaseEstimator):
     numbers : list of str
         Further numeric columns.
     weight : float
-        Of the word counts: the ridge penalty on words is divided by ``weight ** 2``.
+        Weight of the word counts: the ridge penalty on words is divided by ``weight ** 2``.
 
     Attributes
     ----------
@@ -165,7 +165,7 @@ class LinearDesign(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         values = X[[*self.CURVE, *self.numbers]].to_numpy(np.float64)
         values = np.where(np.isnan(values), self.median_, values)
-        # A cubic leaves all reason behind outside of what it was fitted to: stay at the edge instead.
+        # A cubic extrapolates wildly, so values outside the fitted range are clipped to its ends.
         values = np.clip(values, self.low_, self.high_)
         values = (values - self.mean_) / self.scale_
         age, km = values[:, 0], values[:, 1]

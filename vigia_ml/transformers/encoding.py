@@ -1,4 +1,4 @@
-"""Encoders scikit-learn does not have: slopes by category, another model's estimate as a feature."""
+"""Encoders that scikit-learn lacks: slopes by category, another model's estimate as a feature."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NumberByCategory(TransformerMixin, BaseEstimator):
     ----------
     encoder_ : OneHotEncoder
     mean_, scale_ : float
-        Of ``number`` in training.
+        Mean and standard deviation of ``number`` in training.
 
     Methods
     -------
@@ -69,7 +69,7 @@ class NumberByCategory(TransformerMixin, BaseEstimator):
 
 
 class OutOfFoldEstimate(TransformerMixin, BaseEstimator):
-    """One column: what another regressor estimates (stacking inside the features).
+    """One column with another regressor's estimates (stacking inside the features).
 
     Like TargetEncoder, ``fit_transform`` cross-fits (each row's value comes from a fit
     without it), whereas ``transform`` uses the fit on everything.
@@ -110,7 +110,7 @@ class OutOfFoldEstimate(TransformerMixin, BaseEstimator):
 
     def fit(self, X: pd.DataFrame, y: ArrayLike) -> OutOfFoldEstimate:
         self.estimator_ = clone(self.estimator).fit(X, y)
-        # an extrapolating estimator must not reach far beyond what was seen
+        # the bound keeps an extrapolating estimator near the training targets
         self.upper_ = 1.5 * float(np.max(np.asarray(y)))
         return self
 

@@ -1,4 +1,4 @@
-"""What can be computed from where a dwelling is and how large."""
+"""Features from a dwelling's location and size."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class HouseGeometry(Stateless):
         def ratio(a: Floats, b: Floats) -> Floats:
             return np.divide(a, b, out=np.full_like(a, np.nan), where=b > 0)
 
-        # Not np.hypot: its last bit is the C library's own affair, and a compiled pipeline must come to the
-        # same bits, because splits stand exactly on values of the training data.
+        # Not np.hypot: its last bit depends on the C library, and a compiled pipeline must give the same
+        # bits, because splits lie exactly on values of the training data.
         distance = np.sqrt(north * north + east * east)
         return np.column_stack(
             [

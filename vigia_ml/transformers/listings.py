@@ -1,7 +1,7 @@
-"""Readers of a used car's listing: one text in, numbers, keys and tokens out.
+"""Readers of a used car's listing: each turns one text into numbers, keys and tokens.
 
-Plain Python without pandas and scikit-learn, because the fast path reads texts with the same functions as the
-pipeline that was fitted (`vigia_ml.transformers.cars`).
+Python without pandas and scikit-learn, because the fast path reads texts with the same functions as the
+fitted pipeline (`vigia_ml.transformers.cars`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MIN_NM: Final = 45.0
 
 
 def name_parts(name: str) -> tuple[str, str, str]:
-    """Brand, model and line of a cleaned name, each with its parents.
+    """Returns brand, model and line of a cleaned name, each with its parents.
 
     ``"bmw 5 series 520d luxury line"`` -> ``("bmw", "bmw 5", "bmw 5 series")``.
     """
@@ -37,9 +37,9 @@ def name_parts(name: str) -> tuple[str, str, str]:
 
 
 def name_litres(name: str) -> float:
-    """Engine litres where a cleaned name tells them, else NaN.
+    """Returns the engine's litres in a cleaned name, else NaN.
 
-    Written out (``"2.0 tdi"``), or in a badge: BMW's last two digits (``520d`` -> 2.0),
+    They are written out (``"2.0 tdi"``), or in a badge: BMW's last two digits (``520d`` -> 2.0),
     other makes' hundreds (``e250`` -> 2.5).
     """
     if found := _LITRES.search(name):
@@ -51,16 +51,16 @@ def name_litres(name: str) -> float:
 
 
 def number_in(text: str) -> float:
-    """The first number in a cleaned text (thousands commas allowed), else NaN."""
+    """Returns the first number in a cleaned text (thousands commas allowed), else NaN."""
     found = _NUMBER.search(_COMMA.sub("", text))
     return float(found[0]) if found else math.nan
 
 
 def torque_in_nm(text: str) -> float:
-    """Torque in Nm: the first number, times 9.80665 if the first unit is kgm.
+    """Returns the torque in Nm: the first number, times 9.80665 if its unit is kgm; without a number NaN.
 
-    Beyond 80 "kgm" (785 Nm) the unit is a slip for Nm (``115@ 2,500(kgm@ rpm)`` is a
-    115 Nm hatchback); without a unit, less than 45 is kgm.  No number -> NaN.
+    Beyond 80 "kgm" (785 Nm) the unit is a mistake for Nm (``115@ 2,500(kgm@ rpm)`` is a
+    115 Nm hatchback); without a unit, less than 45 is kgm.
     """
     value = number_in(text)
     kgm, nm = text.find("kgm"), text.find("nm")
@@ -71,18 +71,18 @@ def torque_in_nm(text: str) -> float:
 
 
 def is_per_kg(text: str) -> float:
-    """1 for a cleaned mileage in km/kg, 0 for another one, NaN without a number."""
+    """Returns 1 for a cleaned mileage in km/kg, 0 for another unit, NaN without a number."""
     return math.nan if math.isnan(number_in(text)) else float("km/kg" in text)
 
 
 def field_tokens(position: int, text: str) -> list[str]:
-    """The tokens of one cleaned field; those of categories and brand come twice (see `CarColumns`)."""
+    """Returns the tokens of one cleaned field, twice for categories and brand (see `CarColumns`)."""
     token = f"{position}={text.replace(' ', '_')}"
     return [token, token] if position <= FIRST_NAME_FIELD else [token]
 
 
 def name_tokens(name: str) -> list[str]:
-    """The tokens of a cleaned name: its levels, then each of its words once."""
+    """Returns the tokens of a cleaned name: its levels, then each of its words once."""
     levels = (*name_parts(name), name)
     found = [
         token for place, level in enumerate(levels) for token in field_tokens(FIRST_NAME_FIELD + place, level)
@@ -96,22 +96,22 @@ Reading = tuple[tuple[float, ...], tuple[str, ...], list[str]]
 
 
 def read_name(text: str | None) -> Reading:
-    """(litres), the four levels, the tokens."""
+    """Reads (litres), the four levels and the tokens of a name."""
     name = clean(text)
     return (name_litres(name),), (*name_parts(name), name), name_tokens(name)
 
 
 def read_mileage(text: str | None) -> Reading:
-    """(distance, whether it is per kilogram)."""
+    """Reads (distance, whether it is per kilogram)."""
     cleaned = clean(text)
     return (number_in(cleaned), is_per_kg(cleaned)), (), []
 
 
 def read_number(text: str | None) -> Reading:
-    """(the first number)."""
+    """Reads (the first number)."""
     return (number_in(clean(text)),), (), []
 
 
 def read_torque(text: str | None) -> Reading:
-    """(torque in Nm)."""
+    """Reads (torque in Nm)."""
     return (torque_in_nm(clean(text)),), (), []

@@ -1,4 +1,4 @@
-"""How a text is normalised, without pandas and scikit-learn."""
+"""Normalisation of texts without pandas and scikit-learn."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ MISSING: Final = "missing"
 
 
 def clean(text: str | None) -> str:
-    """Lower-case, strip and single-space a text; None or blank -> ``"missing"``."""
+    """Lower-cases, strips and single-spaces a text; None or blank -> ``"missing"``."""
     return MISSING if text is None else " ".join(text.lower().split()) or MISSING

@@ -1,4 +1,4 @@
-"""Columns as text and as numbers, whatever pandas holds them in."""
+"""Converts columns of any pandas type to texts and numbers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Floats = NDArray[np.float64]
 
 
 def clean_text(column: pd.Series) -> pd.Series:
-    """Lower-case, strip and single-space a column; missing or blank -> ``"missing"``.
+    """Lower-cases, strips and single-spaces a column; missing or blank -> ``"missing"``.
 
-    Each distinct text is cleaned once. Where anything else is among them all go one by one: 1 and True are
-    equal to pandas, and written differently.
+    Each distinct text is cleaned once. A column with other values is cleaned cell by cell, because 1 and True
+    are equal in pandas and differ as texts.
     """
     values = column.astype(object)
     codes, distinct = pd.factorize(values)  # missing is -1, the last of `cleaned`
@@ -34,7 +34,7 @@ def _clean(value: Any) -> str:
 
 
 def to_float(column: pd.Series) -> Floats:
-    """A column as float64; ``True``/``False`` -> 1/0; missing or unparseable -> NaN."""
+    """Converts a column to float64; ``True``/``False`` -> 1/0; missing or unparseable -> NaN."""
     return pd.to_numeric(column.astype(object), errors="coerce").to_numpy(np.float64, na_value=np.nan)
 
 
@@ -51,7 +51,7 @@ class Stateless(TransformerMixin, BaseEstimator):
 
 
 class CleanText(OneToOneFeatureMixin, Stateless):
-    """Normalise text columns: strip, lower-case, single spaces, missing made a level.
+    """Normalises text columns: strip, lower-case, single spaces, missing as a level.
 
     Methods
     -------
@@ -65,7 +65,7 @@ class CleanText(OneToOneFeatureMixin, Stateless):
 
 
 class ToFloat(OneToOneFeatureMixin, Stateless):
-    """Columns as float64, NaN for what is missing or not a number.
+    """Converts columns to float64, with NaN for missing values and texts that are not numbers.
 
     Methods
     -------

@@ -144,9 +144,9 @@ def test_a_review_by_a_profile_stored_before_single_values_says_so(
     ReferenceProfile.objects.create(version=churn, bins=bins)
     send(post, rows(0, 60))
     body = api.get(DRIFT, now_window()).json()
-    assert body["rows"] == 60 and "from before single values had bins" in body["reason"]
+    assert body["rows"] == 60 and "older than bins of single values" in body["reason"]
     watch = client.get(reverse("watch", args=[churn.registered_model_id]))
-    assert "from before single values had bins" in watch.content.decode()
+    assert "older than bins of single values" in watch.content.decode()
 
 
 def test_a_review_is_a_row_and_the_same_window_unchanged_is_the_same_row(

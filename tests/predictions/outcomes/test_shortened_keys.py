@@ -55,7 +55,7 @@ def test_what_a_spreadsheet_made_of_a_long_number_is_no_key(
     ):
         [detail] = assert_error(answer, 400, "invalid_input")["details"]
         assert detail["code"] == "shortened_key"
-        assert "make the column text" in detail["message"]
+        assert "format the column as text" in detail["message"]
     assert not Prediction.objects.exists()
     assert not Outcome.objects.exists()
 

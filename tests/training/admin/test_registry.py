@@ -26,7 +26,7 @@ NOT_PASSED = {
             "value": 0.5,
             "threshold": 0.75,
             "passed": False,
-            "message": "roc_auc 0.5 is not at least the asked 0.75",
+            "message": "roc_auc 0.5 is not at least the required 0.75",
         }
     ],
 }
@@ -240,7 +240,7 @@ def test_a_rejected_form_shows_its_errors_at_the_top_and_focuses_the_invalid_fie
 
 def test_a_version_that_did_not_pass_its_gate_needs_the_override(admin: Client, churn: ModelVersion) -> None:
     other = copy(churn, gate=NOT_PASSED)
-    assert "is not at least the asked 0.75" in admin.get(page(other)).content.decode()
+    assert "is not at least the required 0.75" in admin.get(page(other)).content.decode()
     refused = admin.post(page(other), form(churn, other))
     assert "Nothing was changed: churn 2 did not pass its gate" in messages_of(refused)
     other.refresh_from_db()
@@ -394,7 +394,7 @@ def test_a_run_whose_version_did_not_pass_its_gate_is_not_shown_as_a_success(
     for address in (page(other, "change"), run):
         html = admin.get(address).content.decode()
         assert "Version 2 did not pass its gate." in html, address
-        assert "roc_auc 0.5 is not at least the asked 0.75" in html, address
+        assert "roc_auc 0.5 is not at least the required 0.75" in html, address
         assert "stays a candidate" in html, address
     lists = ("training_modelversion_changelist", "training_trainingrun_changelist", "index")
     for name in lists:

@@ -134,7 +134,7 @@ def test_training_shows_stages_metrics_beside_the_baseline_and_the_gate(
     assert [float(cell) for cell in r2[1:]] == pytest.approx(
         [version.metrics["r2"], version.baseline["r2"]], rel=1e-3
     )
-    assert "  ok      r2 1 is at least the asked 0.8" in output
+    assert "  ok      r2 1 is at least the required 0.8" in output
     assert "version 1 is not active" in output
 
 
@@ -186,7 +186,7 @@ def test_a_file_with_bad_rows_is_rejected_and_every_bad_cell_is_named(tmp_path: 
     assert errors.getvalue().splitlines() == [
         "line 2, column colour: 'blue': colour must be one of its levels",
         "line 3, column colour: 'blue': colour must be one of its levels",
-        "line 82: has 2 cells, the header has 3",
+        "line 82: the row has 2 cells, the header has 3",
         "line 83, column weight: '-1': weight must be at least 0",
     ]
     assert not Dataset.objects.exists()

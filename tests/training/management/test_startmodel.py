@@ -228,7 +228,7 @@ def test_headers_too_long_for_a_column_are_shortened_and_stay_accepted(tmp_path:
     assert [column.aliases for column in (*started.schema.columns, started.schema.target)] == [
         (name,) for name in header
     ]
-    noted = f"{len(header[0])} characters are too many for a name, it is {question[:60]!r} here"
+    noted = f"the name has {len(header[0])} characters, which is too long; declared as {question[:60]!r}"
     assert noted in started.output
     assert noted in " ".join(started.text.replace("#", "").split())
     assert_well_written(started.path)
@@ -339,9 +339,7 @@ def test_words_for_a_missing_value_do_not_make_numbers_categories(tmp_path: Path
     started = start("gaps", write_csv(tmp_path / "gaps.csv", rows), tmp_path)
     column = started.schema.by_name["extra"]
     assert (column.type, column.nullable, column.missing) == ("integer", True, tuple(sorted(words)))
-    assert (
-        "80 of 120 cells are blank or '#N/A', '-', '?', 'NA', …, which is read as missing" in started.output
-    )
+    assert "80 of 120 cells are blank or '#N/A', '-', '?', 'NA', …, which count as missing" in started.output
     assert_well_written(started.path)
     fitted = fit(started.declared, tmp_path / "gaps.csv", tmp_path)
     as_word, as_null = ask(fitted, {"extra": "NA", "size": 7}, {"extra": None, "size": 7}).values
@@ -483,7 +481,7 @@ def test_a_file_in_the_format_of_the_air_quality_station_is_read(tmp_path: Path)
     assert (
         "150 rows, 6 columns; delimiter semicolon, decimal comma, 2 columns without a name" in started.output
     )
-    assert "20 blank rows passed over" in started.output
+    assert "20 blank rows skipped" in started.output
     assert started.schema.find("CO(GT)").missing == ("-200",)  # type: ignore[union-attr]
     assert fit(started.declared, file, tmp_path).schema.names == ("co_gt", "nox_gt", "AH")
 

@@ -107,11 +107,11 @@ def test_an_estimator_that_answers_passes_the_check_and_is_activated(declare: De
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ("return size[:, None]", "answers a row with a list, not with a number"),
-        ("return np.array([decimal.Decimal(x) for x in size])", "answers a row with a Decimal"),
+        ("return size[:, None]", "returns a list for a row instead of a number"),
+        ("return np.array([decimal.Decimal(x) for x in size])", "returns a Decimal for a row"),
         ("return np.squeeze(size) if len(size) > 1 else size[0]", "request by JSON with 1 hold-out row"),
         ("return size if len(size) > 3 else size * np.nan", "not finite"),
-        ("return size if len(size) > 3 else size[:-1]", "gives 2 answers to 3 rows"),
+        ("return size if len(size) > 3 else size[:-1]", "returns 2 answers to 3 rows"),
         (
             "return size - size.mean() + 48 if len(size) < 9 else size",
             "in the evaluation of the whole hold-out",
@@ -138,9 +138,9 @@ def test_the_gate_rejects_a_regressor_that_cannot_answer_clients(
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ("return size * np.nan", "predict gives NaN or an infinity for"),
-        ("return size[:-1]", "predict gives an array of shape"),
-        ("return [object() for _ in size]", "predict gives a list that holds no plain numbers"),
+        ("return size * np.nan", "predict returns NaN or an infinity for"),
+        ("return size[:-1]", "predict returns an array of shape"),
+        ("return [object() for _ in size]", "predict returns a list that does not hold numbers"),
         ("return np.column_stack([size, size])", "it must be ("),
         ("return undefined", "NameError: name 'undefined' is not defined (own.py, line"),
     ],
@@ -202,6 +202,6 @@ def test_a_version_older_than_the_check_is_rejected_without_an_internal_error(
     ModelVersion.objects.filter(pk=version.pk).update(status="active")
     row = {"size": 21, "new": True, "kind": None}
     error = assert_error(post("/api/v1/models/own/predictions/", row), 400, "prediction_failed")
-    assert "answers a row with a list" in error["message"]
+    assert "returns a list for a row" in error["message"]
     evaluated = post("/api/v1/models/own/evaluations/", {"instances": [row | {"price": 42}]})
     assert_error(evaluated, 400, "prediction_failed")

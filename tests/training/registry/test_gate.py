@@ -36,13 +36,13 @@ def test_a_compiled_engine_passes_with_its_parity() -> None:
 
 
 def test_scikit_learn_passes_unless_the_gate_requires_a_compiled_engine() -> None:
-    differs = Choice("sklearn", "compiled, it answers otherwise", parity=parity(0.3, passed=False))
+    differs = Choice("sklearn", "the compiled engine gives other answers", parity=parity(0.3, passed=False))
     allowed = gating.engine_check(Gate(), differs)
     assert (allowed.passed, allowed.value) == (True, None)
     assert "scikit-learn itself serves it" in allowed.message
     refused = gating.engine_check(Gate(engine="onnx"), differs)
     assert (refused.passed, refused.value) == (False, 0.3)
-    assert "asks for the engine onnx" in refused.message
+    assert "requires the engine onnx" in refused.message
 
 
 @pytest.mark.parametrize(("median", "passed"), [(9.9, True), (10.0, True), (10.1, False)])

@@ -194,8 +194,8 @@ PREDICT = "/api/v1/models/churn/predictions/"
     [
         ("split", 'orient="split"'), ("indexed", 'orient="split"'), ("table", 'orient="table"'),
         ("instances", '"instances"'), ("inputs", '"inputs"'), ("dataframe_split", '"dataframe_split"'),
-        ("dataframe_records", '"dataframe_records"'), ("columns", "an array a column"),
-        ("by index", "an array a column"),
+        ("dataframe_records", '"dataframe_records"'), ("columns", "one array per column"),
+        ("by index", "one array per column"),
     ],
 )  # fmt: skip
 def test_rows_in_the_wrappers_of_pandas_or_other_servers_are_rejected_with_the_accepted_form(

@@ -30,7 +30,7 @@ def test_startmodel_names_the_classes_that_the_metrics_do_not_cover(db: None, tm
     output = start("grades", file, tmp_path, "--target", "grade").output
     assert "WARNING: the hold-out holds fewer than 5 rows of one00 (" in output
     assert "and 7 more: the metrics say next to nothing about these classes" in output
-    assert "are in the hold-out: the model cannot answer so" in output
+    assert "are in the hold-out: the model cannot predict this" in output
     assert "low (" not in output
 
 

@@ -1,4 +1,4 @@
-"""What is expected without outcomes, beside what came true."""
+"""Expected quality without outcomes, compared with realised quality."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ def test_a_calibrated_classifiers_metrics_are_known_before_the_outcomes(mean: fl
     rng = np.random.default_rng(21)
     profile = Profile((), of_answers(binary(rng, HELD)))
     window = binary(rng, WINDOW, mean=mean, spread=spread)
-    found = expected("binary", profile, counted(profile, PROBABILITY, probabilities(window)), 0.4)
-    assert (found.method, found.reason, found.rows) == ("cbpe", "", WINDOW)
+    result = expected("binary", profile, counted(profile, PROBABILITY, probabilities(window)), 0.4)
+    assert (result.method, result.reason, result.rows) == ("cbpe", "", WINDOW)
     truth = realised(window)
-    assert set(found.metrics) == set(found.holdout) == set(evaluation_names())
+    assert set(result.metrics) == set(result.holdout) == set(evaluation_names())
     for name in ("accuracy", "precision", "recall", "f1"):
-        assert found.metrics[name] == pytest.approx(truth[name], abs=0.015), name
-    # Bins blur what happens inside them, most where they are wide; so the hold-out is given the same way.
+        assert result.metrics[name] == pytest.approx(truth[name], abs=0.015), name
+    # Bins blur changes within them, most where they are wide; so the hold-out goes through the same bins.
     for name in ("brier", "log_loss", "roc_auc"):
-        assert found.metrics[name] == pytest.approx(truth[name], abs=0.02), name
+        assert result.metrics[name] == pytest.approx(truth[name], abs=0.02), name
 
 
 def evaluation_names() -> tuple[str, ...]:
@@ -74,11 +74,11 @@ def evaluation_names() -> tuple[str, ...]:
 def test_the_expectation_for_the_hold_out_is_near_the_metrics_of_the_hold_out() -> None:
     held = binary(np.random.default_rng(2), HELD)
     profile = Profile((), of_answers(held))
-    found = expected("binary", profile, counted(profile, PROBABILITY, probabilities(held)), 0.4)
-    assert found.metrics == pytest.approx(found.holdout)
+    result = expected("binary", profile, counted(profile, PROBABILITY, probabilities(held)), 0.4)
+    assert result.metrics == pytest.approx(result.holdout)
     truth = realised(held)
     for name in evaluation_names():
-        assert found.holdout[name] == pytest.approx(truth[name], abs=0.02), name
+        assert result.holdout[name] == pytest.approx(truth[name], abs=0.02), name
 
 
 def test_expected_decisions_are_sums_of_probabilities() -> None:
@@ -87,29 +87,29 @@ def test_expected_decisions_are_sums_of_probabilities() -> None:
     held = Answers("binary", truth, 0.5, (False, True), np.column_stack([1 - score, score]))
     profile = Profile((), of_answers(held))
     window = counted(profile, PROBABILITY, np.array([0.25] * 4 + [0.75] * 4))
-    found = expected("binary", profile, window, 0.5).metrics
-    assert found["accuracy"] == found["precision"] == found["recall"] == found["f1"] == 0.75
-    assert found["brier"] == pytest.approx(0.25 * 0.75)
-    assert found["log_loss"] == pytest.approx(-0.25 * np.log(0.25) - 0.75 * np.log(0.75))
+    result = expected("binary", profile, window, 0.5).metrics
+    assert result["accuracy"] == result["precision"] == result["recall"] == result["f1"] == 0.75
+    assert result["brier"] == pytest.approx(0.25 * 0.75)
+    assert result["log_loss"] == pytest.approx(-0.25 * np.log(0.25) - 0.75 * np.log(0.75))
     # 4 positives and 4 negatives; of 16 pairs 9 are won, 1 lost, 6 tied.
-    assert found["roc_auc"] == pytest.approx((9 + 6 / 2) / 16)
+    assert result["roc_auc"] == pytest.approx((9 + 6 / 2) / 16)
     without = expected("binary", profile, window, None).metrics
     assert set(without) == {"brier", "log_loss", "roc_auc"}
 
 
-def test_windows_of_one_sure_class_leave_out_what_they_do_not_define() -> None:
+def test_windows_of_one_certain_class_leave_out_undefined_metrics() -> None:
     score = np.array([0.0] * 50 + [1.0] * 50)
     held = Answers("binary", score > 0.5, 0.5, (False, True), np.column_stack([1 - score, score]))
     profile = Profile((), of_answers(held))
-    found = expected("binary", profile, counted(profile, PROBABILITY, np.zeros(20)), 0.5)
-    assert found.reason == ""
-    assert found.metrics["accuracy"] == 1
-    assert found.metrics["precision"] == found.metrics["recall"] == found.metrics["f1"] == 0
-    assert "roc_auc" not in found.metrics
-    assert found.metrics["log_loss"] == pytest.approx(0, abs=1e-9)
+    result = expected("binary", profile, counted(profile, PROBABILITY, np.zeros(20)), 0.5)
+    assert result.reason == ""
+    assert result.metrics["accuracy"] == 1
+    assert result.metrics["precision"] == result.metrics["recall"] == result.metrics["f1"] == 0
+    assert "roc_auc" not in result.metrics
+    assert result.metrics["log_loss"] == pytest.approx(0, abs=1e-9)
 
 
-def test_probabilities_that_are_off_are_not_believed() -> None:
+def test_probabilities_that_are_not_calibrated_give_no_metrics() -> None:
     rng = np.random.default_rng(9)
     answers = binary(rng, HELD)
     bold = sigmoid(3 * np.log(probabilities(answers) / (1 - probabilities(answers))))
@@ -117,12 +117,14 @@ def test_probabilities_that_are_off_are_not_believed() -> None:
         (),
         of_answers(Answers("binary", answers.truth, 0.5, (False, True), np.column_stack([1 - bold, bold]))),
     )
-    found = expected("binary", profile, counted(profile, PROBABILITY, bold), 0.5)
-    assert (found.metrics, found.holdout, found.rows) == ({}, {}, HELD)
-    assert found.reason.startswith("The probabilities are not calibrated: on the hold-out they are off by 1")
+    result = expected("binary", profile, counted(profile, PROBABILITY, bold), 0.5)
+    assert (result.metrics, result.holdout, result.rows) == ({}, {}, HELD)
+    assert result.reason.startswith(
+        "The probabilities are not calibrated: their mean error on the hold-out is 1"
+    )
 
 
-def test_a_calibrated_version_is_hardly_ever_refused_and_a_large_hold_out_forgives_little_errors() -> None:
+def test_calibrated_versions_are_rarely_rejected_and_large_hold_outs_tolerate_small_errors() -> None:
     rng = np.random.default_rng(13)
     refused = 0
     for rows in (60, 300, 3_000):
@@ -141,7 +143,7 @@ def test_a_calibrated_version_is_hardly_ever_refused_and_a_large_hold_out_forgiv
     assert expected("binary", profile, counted(profile, PROBABILITY, off), 0.4).reason == ""
 
 
-def test_of_several_classes_the_top_probability_says_the_accuracy() -> None:
+def test_the_top_probability_of_several_classes_gives_the_accuracy() -> None:
     rng = np.random.default_rng(3)
 
     def drawn(rows: int, sharpness: float) -> Answers:
@@ -157,10 +159,10 @@ def test_of_several_classes_the_top_probability_says_the_accuracy() -> None:
     profile = Profile((), of_answers(drawn(HELD, 1.0)))
     window = drawn(WINDOW, 0.4)
     assert window.probability is not None
-    found = expected("multiclass", profile, counted(profile, PROBABILITY, window.probability.max(axis=1)))
-    assert list(found.metrics) == ["accuracy"]
-    assert found.metrics["accuracy"] == pytest.approx(realised(window)["accuracy"], abs=0.012)
-    assert found.metrics["accuracy"] > found.holdout["accuracy"] + 0.1
+    result = expected("multiclass", profile, counted(profile, PROBABILITY, window.probability.max(axis=1)))
+    assert list(result.metrics) == ["accuracy"]
+    assert result.metrics["accuracy"] == pytest.approx(realised(window)["accuracy"], abs=0.012)
+    assert result.metrics["accuracy"] > result.holdout["accuracy"] + 0.1
 
 
 # -- regression ----------------------------------------------------------------------------------------
@@ -173,66 +175,64 @@ def regression(rng: np.random.Generator, rows: int, scale: float) -> Answers:
 
 
 @pytest.mark.parametrize("scale", [7.0, 10.0, 13.0])
-def test_a_regressors_errors_follow_the_answers_it_gives_now(scale: float) -> None:
+def test_a_regressors_errors_follow_its_current_predictions(scale: float) -> None:
     rng = np.random.default_rng(17)
     held = regression(rng, HELD, 10.0)
     profile = Profile((), of_answers(held))
     window = regression(rng, WINDOW, scale)
-    found = expected("regression", profile, counted(profile, PREDICTION, window.predicted))
-    assert (found.method, found.reason, found.rows) == ("dle", "", WINDOW)
+    result = expected("regression", profile, counted(profile, PREDICTION, window.predicted))
+    assert (result.method, result.reason, result.rows) == ("dle", "", WINDOW)
     known, truth = realised(held), realised(window)
-    assert found.holdout == pytest.approx({name: known[name] for name in ("mae", "rmse")})
+    assert result.holdout == pytest.approx({name: known[name] for name in ("mae", "rmse")})
     for name in ("mae", "rmse"):
-        assert found.metrics[name] == pytest.approx(truth[name], rel=0.12), name
+        assert result.metrics[name] == pytest.approx(truth[name], rel=0.12), name
         if scale != 10.0:
-            assert abs(found.metrics[name] - truth[name]) < abs(known[name] - truth[name]) / 2, name
+            assert abs(result.metrics[name] - truth[name]) < abs(known[name] - truth[name]) / 2, name
 
 
 def test_errors_are_weighted_by_hand() -> None:
     predicted = np.array([1.0] * 30 + [2.0] * 30)
     held = Answers("regression", predicted + np.array([1.0] * 30 + [3.0] * 30), predicted=predicted)
     profile = Profile((), of_answers(held))
-    window = counted(profile, PREDICTION, np.array([1.0, 2.0, 2.0, 9.0]))  # 9 has the errors of its neighbour
-    found = expected("regression", profile, window)
-    assert found.metrics == pytest.approx({"mae": (1 + 3 * 3) / 4, "rmse": ((1 + 3 * 9) / 4) ** 0.5})
-    assert found.holdout == pytest.approx({"mae": 2, "rmse": 5**0.5})
+    window = counted(profile, PREDICTION, np.array([1.0, 2.0, 2.0, 9.0]))  # 9 takes its neighbour's errors
+    result = expected("regression", profile, window)
+    assert result.metrics == pytest.approx({"mae": (1 + 3 * 3) / 4, "rmse": ((1 + 3 * 9) / 4) ** 0.5})
+    assert result.holdout == pytest.approx({"mae": 2, "rmse": 5**0.5})
 
 
-def test_answers_beyond_those_to_the_hold_out_have_no_known_errors() -> None:
+def test_predictions_outside_the_hold_outs_range_have_unknown_errors() -> None:
     held = regression(np.random.default_rng(1), 500, 10.0)
     profile = Profile((), of_answers(held))
-    found = expected("regression", profile, counted(profile, PREDICTION, np.full(70, 1e6)))
-    assert found.metrics == {}
-    assert (
-        found.reason == "100 % of the answers lie outside those to the hold-out: their errors are not known."
-    )
+    result = expected("regression", profile, counted(profile, PREDICTION, np.full(70, 1e6)))
+    assert result.metrics == {}
+    assert result.reason == "100 % of the predictions lie outside the hold-out's range: errors unknown."
 
 
 # -- nothing to say ------------------------------------------------------------------------------------
 
 
-def test_without_answers_or_with_a_small_hold_out_there_is_a_reason_instead() -> None:
+def test_missing_predictions_and_small_hold_outs_give_a_reason_instead_of_metrics() -> None:
     rng = np.random.default_rng(4)
     profile = Profile((), of_answers(binary(rng, 500)))
-    found = expected("binary", profile, {}, 0.5)
-    assert (found.metrics, found.rows, found.reason) == ({}, 0, "The window holds no answers.")
+    result = expected("binary", profile, {}, 0.5)
+    assert (result.metrics, result.rows, result.reason) == ({}, 0, "The window holds no predictions.")
     missing = counted(profile, PROBABILITY, np.full(5, np.nan))
-    assert expected("binary", profile, missing, 0.5).reason == "The window holds no answers."
+    assert expected("binary", profile, missing, 0.5).reason == "The window holds no predictions."
     small = binary(rng, 30)
     few = Profile((), of_answers(small))
     reason = expected("binary", few, counted(few, PROBABILITY, probabilities(small)), 0.5).reason
-    assert reason == "30 rows of the hold-out are too few to judge by."
+    assert reason == "The hold-out has 30 rows; an estimate needs 50."
     bare = expected("regression", Profile((), ()), {})
-    assert bare.reason == "The version was stored without answers to its hold-out."
+    assert bare.reason == "The version was stored without predictions for its hold-out."
 
 
-def test_expected_errors_of_rare_answers_are_theirs_and_not_the_frequent_ones() -> None:
+def test_rare_predictions_have_the_errors_of_their_own_bin() -> None:
     rng = np.random.default_rng(9)
     predicted = np.where(np.arange(2_000) % 20 == 0, rng.uniform(101, 200, 2_000), 100.0)
     error = np.where(predicted == 100.0, 0.5, 20.0)
     profile = Profile((), of_answers(Answers("regression", predicted + error, predicted=predicted)))
     window = counted(profile, PREDICTION, rng.uniform(101, 195, 400))
-    found = expected("regression", profile, window)
-    assert found.reason == ""
-    assert found.metrics["mae"] == pytest.approx(20.0)
-    assert found.holdout["mae"] == pytest.approx(0.95 * 0.5 + 0.05 * 20)
+    result = expected("regression", profile, window)
+    assert result.reason == ""
+    assert result.metrics["mae"] == pytest.approx(20.0)
+    assert result.holdout["mae"] == pytest.approx(0.95 * 0.5 + 0.05 * 20)

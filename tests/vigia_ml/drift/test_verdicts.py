@@ -1,4 +1,4 @@
-"""What a review says of columns and of the model."""
+"""Verdicts of a review on columns and on the model."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ PROFILE = Profile(
 
 
 def counted(profile: Profile, values: Mapping[str, Any]) -> dict[str, Counted]:
-    found = {}
+    result = {}
     for name, some in values.items():
         bins = profile.by_name[name].bins
         if bins.kind == "level":
             places, numbers = bins.of_levels(list(some)), np.zeros(len(some))
         else:
             places, numbers = bins.of_numbers(np.asarray(some, dtype=float)), np.nan_to_num(some)
-        found[name] = Counted(
+        result[name] = Counted(
             np.bincount(places, minlength=bins.size),
             np.bincount(places, weights=numbers, minlength=bins.size),
         )
-    return found
+    return result
 
 
 def drawn(rows: int, seed: int = 1, **changed: Any) -> dict[str, Counted]:
-    """A window without drift but for what is changed."""
+    """Draws a window without drift except for the changes."""
     rng = np.random.default_rng(seed)
     score = rng.choice(SCORE, rows)
     values = {name: rng.choice(some, rows) for name, some in COLUMNS.items()}
@@ -90,13 +90,13 @@ def test_findings_come_in_the_order_of_the_columns_and_have_the_fields_that_are_
 def test_a_window_like_the_reference_is_stable() -> None:
     reviewed = review(PROFILE, drawn(400), WATCH, None)
     assert reviewed.verdict == "stable"
-    assert reviewed.reason == "No column and no answer differs from the reference by more than chance."
+    assert reviewed.reason == "No column and no prediction differs from the reference by more than chance."
     assert {each.verdict for each in reviewed.findings} == {"stable"}
-    found = by_column(reviewed)
-    assert found["age"].ks is not None
-    assert found["age"].chi_square_p_value is None
-    assert found["plan"].ks is found["plan"].wasserstein is None
-    assert 0 < found["plan"].chi_square_p_value <= 1  # type: ignore[operator]
+    result = by_column(reviewed)
+    assert result["age"].ks is not None
+    assert result["age"].chi_square_p_value is None
+    assert result["plan"].ks is result["plan"].wasserstein is None
+    assert 0 < result["plan"].chi_square_p_value <= 1  # type: ignore[operator]
 
 
 def test_a_large_shift_is_drift_and_the_reason_names_it() -> None:
@@ -117,14 +117,14 @@ def test_a_significant_but_small_shift_is_a_notice() -> None:
     assert (reviewed.verdict, reviewed.reason) == ("notice", "Small but significant changes in age.")
 
 
-def test_thresholds_are_the_declarations() -> None:
+def test_the_declaration_sets_the_thresholds() -> None:
     window = drawn(5_000, age=np.random.default_rng(3).normal(41.5, 10, 5_000))
     assert review(PROFILE, window, MonitoringConfig(psi=0.01), None).verdict == "drift"
     assert review(PROFILE, window, MonitoringConfig(significance=1e-12), None).verdict == "stable"
     assert review(PROFILE, window, MonitoringConfig(minimum_rows=5_001), None).verdict == "insufficient"
 
 
-def test_importance_decides_whether_a_column_is_the_models_drift() -> None:
+def test_importance_decides_whether_drift_of_a_column_counts() -> None:
     window = drawn(300, age=np.random.default_rng(3).normal(50, 10, 300))
     weak = review(PROFILE, window, WATCH, {"age": 0.002, "visits": 0.1, "plan": -0.03})
     assert weak.verdict == "notice"
@@ -132,11 +132,11 @@ def test_importance_decides_whether_a_column_is_the_models_drift() -> None:
         "Drift in age, with 2 % of the importance of all columns, "
         "less than the 10 % that count as drift of the model."
     )
-    found = by_column(weak)
-    assert found["age"].verdict == "drift"
-    assert found["age"].importance == pytest.approx(0.002 / 0.102)
-    assert (found["plan"].importance, found["empty"].importance) == (0, 0)
-    assert found[PREDICTION].importance is None
+    result = by_column(weak)
+    assert result["age"].verdict == "drift"
+    assert result["age"].importance == pytest.approx(0.002 / 0.102)
+    assert (result["plan"].importance, result["empty"].importance) == (0, 0)
+    assert result[PREDICTION].importance is None
     strong = review(PROFILE, window, WATCH, {"age": 0.1, "visits": 0.1})
     assert (strong.verdict, strong.reason) == (
         "drift",
@@ -146,12 +146,12 @@ def test_importance_decides_whether_a_column_is_the_models_drift() -> None:
         assert review(PROFILE, window, WATCH, unknown).verdict == "drift"
 
 
-def test_drift_of_the_answers_is_the_models_own() -> None:
+def test_drift_of_the_predictions_is_drift_of_the_model() -> None:
     score = np.full(300, 0.93)
     window = drawn(300, **{PROBABILITY: score, PREDICTION: ["true"] * 300})
     reviewed = review(PROFILE, window, WATCH, {"age": 1.0})
     assert reviewed.verdict == "drift"
-    assert reviewed.reason == "The answers have drifted (the probability and the prediction)."
+    assert reviewed.reason == "The predictions have drifted (the probability and the prediction)."
 
 
 def test_many_columns_are_named_by_the_largest_change_and_counted() -> None:
@@ -164,9 +164,9 @@ def test_many_columns_are_named_by_the_largest_change_and_counted() -> None:
     assert reason.count(",") == 4
 
 
-def test_few_rows_say_nothing_and_no_rows_even_less() -> None:
+def test_few_rows_and_no_rows_are_insufficient() -> None:
     few = review(PROFILE, drawn(49), WATCH, None)
-    assert (few.verdict, few.reason) == ("insufficient", "49 rows are too few: nothing is said below 50.")
+    assert (few.verdict, few.reason) == ("insufficient", "The window has 49 rows; a verdict needs 50.")
     age = by_column(few)["age"]
     assert (age.verdict, age.rows, age.psi, age.p_value, age.adjusted_p_value) == (
         "insufficient", 49, None, None, None,
@@ -179,15 +179,15 @@ def test_few_rows_say_nothing_and_no_rows_even_less() -> None:
 
 
 def test_a_constant_that_moves_and_an_empty_column_that_fills_drift() -> None:
-    found = by_column(
+    result = by_column(
         review(PROFILE, drawn(200, constant=np.full(200, 4.0), empty=np.arange(200.0)), WATCH, None)
     )
-    constant = found["constant"]
+    constant = result["constant"]
     assert (constant.verdict, constant.unseen, constant.outside) == ("drift", 1.0, None)
-    assert found["constant"].wasserstein is None
-    assert (found["empty"].verdict, found["empty"].outside, found["empty"].missing) == ("drift", 1.0, 0.0)
-    assert found["empty"].reference_missing == 1.0
-    assert found["empty"].ks is None
+    assert result["constant"].wasserstein is None
+    assert (result["empty"].verdict, result["empty"].outside, result["empty"].missing) == ("drift", 1.0, 0.0)
+    assert result["empty"].reference_missing == 1.0
+    assert result["empty"].ks is None
 
 
 def number(values: Any) -> Profile:
@@ -199,28 +199,30 @@ def test_a_window_without_the_most_frequent_value_drifts(heavy: float) -> None:
     rng = np.random.default_rng(1)
     profile = number(np.where(rng.random(2_000) < 0.95, heavy, rng.uniform(1, 100, 2_000).round(1)))
     for rows in (100, 600):
-        [found] = review(profile, counted(profile, {"x": rng.uniform(1, 100, rows).round(1)}), WATCH).findings
-        assert found.verdict == "drift"
-        assert found.ks is not None and found.ks > 0.4
-    [found] = review(
+        [result] = review(
+            profile, counted(profile, {"x": rng.uniform(1, 100, rows).round(1)}), WATCH
+        ).findings
+        assert result.verdict == "drift"
+        assert result.ks is not None and result.ks > 0.4
+    [result] = review(
         profile, counted(profile, {"x": np.where(rng.random(600) < 0.95, heavy, 50.0)}), WATCH
     ).findings
-    assert found.bins["labels"][int(np.argmax(found.bins["window"]))] == f"{heavy:g}"
+    assert result.bins["labels"][int(np.argmax(result.bins["window"]))] == f"{heavy:g}"
 
 
 def test_values_between_known_ones_are_unseen_in_every_reading() -> None:
     profile = number(np.repeat([200.0, 404.0, 500.0], [700, 200, 100]))
     window = np.repeat([301.0, 429.0, 500.0], [350, 100, 50])
-    [found] = review(profile, counted(profile, {"x": window}), WATCH).findings
-    assert (found.verdict, found.unseen, found.outside, found.missing) == ("drift", 0.9, None, 0.0)
-    assert dict(zip(found.bins["labels"], found.bins["window"], strict=True)) == {
+    [result] = review(profile, counted(profile, {"x": window}), WATCH).findings
+    assert (result.verdict, result.unseen, result.outside, result.missing) == ("drift", 0.9, None, 0.0)
+    assert dict(zip(result.bins["labels"], result.bins["window"], strict=True)) == {
         "200": 0, "404": 0, "500": 50, "unseen": 450, "missing": 0,
     }  # fmt: skip
-    # The review knows the mean of the unseen rows, 329.4, and takes all of them to lie there.
-    assert found.ks == pytest.approx(0.7)
+    # The review knows the mean of the unseen rows, 329.4, and places all of them there.
+    assert result.ks == pytest.approx(0.7)
     moved = 0.7 * (329.4 - 200) + 0.2 * (404 - 329.4)
     deviation = np.repeat([200.0, 404.0, 500.0], [700, 200, 100]).std()
-    assert found.wasserstein == pytest.approx(moved / deviation, rel=1e-3)
+    assert result.wasserstein == pytest.approx(moved / deviation, rel=1e-3)
     [beyond] = review(profile, counted(profile, {"x": np.full(200, 600.0)}), WATCH).findings
     assert (beyond.unseen, beyond.ks) == (1.0, pytest.approx(1.0))
     [below] = review(profile, counted(profile, {"x": np.full(200, 100.0)}), WATCH).findings
@@ -239,16 +241,16 @@ WORDS = np.array([f"level {place}" for place in range(80)], dtype=object)
         ("category", lambda rng, rows: rng.choice(WORDS, rows, p=SHARES / SHARES.sum())),
     ],
 )
-def test_what_a_small_reference_missed_is_no_drift_by_itself(kind: Any, drawn: Any) -> None:
+def test_values_that_a_small_reference_missed_are_not_drift_alone(kind: Any, drawn: Any) -> None:
     rng = np.random.default_rng(42)
-    times, found = 150, 0
+    times, result = 150, 0
     for _ in range(times):
         profile = Profile((of_column(Column("x", kind), drawn(rng, 200)),), ())
-        found += review(profile, counted(profile, {"x": drawn(rng, 300)}), WATCH).verdict != "stable"
-    assert found <= times * 0.05 + 3 * math.sqrt(times * 0.05 * 0.95)
+        result += review(profile, counted(profile, {"x": drawn(rng, 300)}), WATCH).verdict != "stable"
+    assert result <= times * 0.05 + 3 * math.sqrt(times * 0.05 * 0.95)
 
 
-def test_a_review_by_a_profile_from_before_single_values_says_so() -> None:
+def test_the_reason_names_a_profile_older_than_bins_of_single_values() -> None:
     profile = number(np.repeat([200.0, 404.0, 500.0], [700, 200, 100]))
     stored = profile.to_json()
     [column] = stored["columns"]
@@ -258,18 +260,23 @@ def test_a_review_by_a_profile_from_before_single_values_says_so() -> None:
     column |= {"edges": edges, "exact": True, "counts": [0, 700, 200, 100, 0, 0], "sums": [0.0] * 6}
     old = Profile.from_json(json.loads(json.dumps(stored)))
     reviewed = review(old, counted(old, {"x": np.repeat([200.0, 404.0, 500.0], [70, 20, 10])}), WATCH)
-    assert reviewed.verdict == "stable" and "from before single values had bins" in reviewed.reason
-    [found] = review(old, counted(old, {"x": np.full(100, 301.0)}), WATCH).findings
-    assert dict(zip(found.bins["labels"], found.bins["window"], strict=True))["200 to <404"] == 100
-    assert (found.unseen, found.outside) == (None, 0.0)
+    assert reviewed.verdict == "stable" and "older than bins of single values" in reviewed.reason
+    [result] = review(old, counted(old, {"x": np.full(100, 301.0)}), WATCH).findings
+    assert dict(zip(result.bins["labels"], result.bins["window"], strict=True))["200 to <404"] == 100
+    assert (result.unseen, result.outside) == (None, 0.0)
     again = review(profile, counted(profile, {"x": np.repeat([200.0, 404.0], 50)}), WATCH)
-    assert "from before" not in again.reason
+    assert "older than bins" not in again.reason
 
 
 def test_missing_values_and_levels_that_training_never_saw_are_shares_of_the_rows() -> None:
     plan = ["basic"] * 60 + ["gold"] * 30 + [None] * 10
-    found = by_column(review(PROFILE, drawn(100, plan=np.array(plan, dtype=object)), WATCH, None))["plan"]
-    assert (found.verdict, found.unseen, found.missing, found.reference_missing) == ("drift", 0.3, 0.1, 0.0)
+    result = by_column(review(PROFILE, drawn(100, plan=np.array(plan, dtype=object)), WATCH, None))["plan"]
+    assert (result.verdict, result.unseen, result.missing, result.reference_missing) == (
+        "drift",
+        0.3,
+        0.1,
+        0.0,
+    )
     declared = of_column(
         Column("plan", "category", levels=("basic", "gold")), np.array(["basic"] * 90, dtype=object)
     )
@@ -278,23 +285,23 @@ def test_missing_values_and_levels_that_training_never_saw_are_shares_of_the_row
     assert review(profile, window, WATCH, None).findings[0].unseen == 0.2, "declared, but in no training row"
 
 
-def test_rows_beyond_the_range_of_the_reference_are_no_drift_by_themselves() -> None:
+def test_rows_beyond_the_reference_range_are_not_drift_alone() -> None:
     rng = np.random.default_rng(41)
-    times, found = 600, 0
+    times, result = 600, 0
     for _ in range(times):
         profile = Profile((of_column(Column("x", "number"), rng.normal(size=500)),), ())
         reviewed = review(profile, counted(profile, {"x": rng.normal(size=500)}), WATCH, None)
-        found += reviewed.verdict != "stable"
-    assert found <= times * 0.05 + 3 * math.sqrt(times * 0.05 * 0.95)
+        result += reviewed.verdict != "stable"
+    assert result <= times * 0.05 + 3 * math.sqrt(times * 0.05 * 0.95)
 
 
-def test_counts_of_other_bins_are_refused() -> None:
-    wrong = {"age": Counted(np.ones(3, dtype=np.int64), np.zeros(3))}
-    with pytest.raises(ValueError, match="age: 3 bins were counted, the reference has 13"):
-        review(PROFILE, wrong, WATCH, None)
+def test_counts_of_other_bins_are_rejected() -> None:
+    other_bins = {"age": Counted(np.ones(3, dtype=np.int64), np.zeros(3))}
+    with pytest.raises(ValueError, match="age: the window has 3 bins, the reference has 13"):
+        review(PROFILE, other_bins, WATCH, None)
 
 
-def test_a_review_gives_the_same_again() -> None:
+def test_a_review_is_reproducible() -> None:
     window = drawn(60, seed=8)
     assert review(PROFILE, window, WATCH, None) == review(PROFILE, window, WATCH, None)
 
@@ -302,7 +309,7 @@ def test_a_review_gives_the_same_again() -> None:
 # -- the published simulation, small -------------------------------------------------------------------
 
 
-def test_reviews_hardly_ever_cry_wolf_and_find_half_a_deviation() -> None:
+def test_reviews_have_few_false_alarms_and_find_half_a_deviation() -> None:
     times, sizes = 15, (50, 100, 200)
     tally = simulation.repeated(times, sizes)
     windows = times * len(sizes)
@@ -320,11 +327,11 @@ def test_a_large_window_that_moved_very_little_is_a_notice_at_most() -> None:
     assert (flagged["drift"], flagged["p < 0.05"]) == (0, 1)
 
 
-def test_the_page_has_the_table_of_the_simulation() -> None:
+def test_the_documentation_has_the_table_of_the_simulation() -> None:
     page = simulation.PAGE.read_text(encoding="utf-8")
     written = page.split(simulation.BEGIN)[1].split(simulation.END)[0]
-    wanted = list(simulation.table(simulation.SimulationCounts(1), dict.fromkeys(simulation.RULES, 0.0)))
-    heads = [line for line in wanted if line.startswith("|") and not line.startswith("|---")]
+    lines = list(simulation.table(simulation.SimulationCounts(1), dict.fromkeys(simulation.RULES, 0.0)))
+    heads = [line for line in lines if line.startswith("|") and not line.startswith("|---")]
     for line in heads:
         assert f"\n|{line.split('|')[1]}|" in written, line
     ours = next(line for line in written.splitlines() if "Vigía: `drift`**" in line)
@@ -333,8 +340,8 @@ def test_the_page_has_the_table_of_the_simulation() -> None:
     assert max(shares) <= 7.0
     shifted, *changed = simulation.CHANGES
     for change, rows in ((shifted, 200), *((change, 100) for change in changed)):
-        found = next(line for line in written.splitlines() if f"| {change} |" in line).split("|")[2:-1]
-        assert float(found[simulation.SIZES.index(rows)].removesuffix(" % ")) >= 95.0, change
+        result = next(line for line in written.splitlines() if f"| {change} |" in line).split("|")[2:-1]
+        assert float(result[simulation.SIZES.index(rows)].removesuffix(" % ")) >= 95.0, change
 
 
 # -- real data -----------------------------------------------------------------------------------------
@@ -346,7 +353,7 @@ BIKES = [
 
 
 @pytest.mark.real_data
-def test_the_bikes_drift_from_the_first_quarter_to_the_last_where_they_should(data_dir: Path) -> None:
+def test_the_expected_columns_of_bikes_drift_from_the_first_quarter_to_the_last(data_dir: Path) -> None:
     table = pd.read_csv(data_dir / "bike_hour.csv")
     quarter = len(table) // 4
     first, last = table[:quarter], table[-quarter:]
@@ -354,14 +361,14 @@ def test_the_bikes_drift_from_the_first_quarter_to_the_last_where_they_should(da
         tuple(of_column(Column(name, "number"), first[name].to_numpy(dtype=float)) for name in BIKES), ()
     )
     reviewed = review(profile, counted(profile, last[BIKES].to_dict("series")), WATCH, None)
-    found = {each.column: each.verdict for each in reviewed.findings}
+    result = {each.column: each.verdict for each in reviewed.findings}
     assert reviewed.verdict == "drift"
-    assert {found[name] for name in ("yr", "season", "mnth", "temp", "atemp")} == {"drift"}
-    assert {found[name] for name in ("hr", "holiday", "weekday", "workingday")} == {"stable"}
-    assert found["weathersit"] == "notice"
-    page = simulation.PAGE.read_text(encoding="utf-8").split("## See it")[0]  # there it is the sample
+    assert {result[name] for name in ("yr", "season", "mnth", "temp", "atemp")} == {"drift"}
+    assert {result[name] for name in ("hr", "holiday", "weekday", "workingday")} == {"stable"}
+    assert result["weathersit"] == "notice"
+    page = simulation.PAGE.read_text(encoding="utf-8").split("## See it")[0]  # that section shows the sample
     shown = re.findall(r"\| (\w+) \| ([\d.]+) \| `(\w+)` ", page)
-    assert {name: verdict for name, _, verdict in shown} == found
+    assert {name: verdict for name, _, verdict in shown} == result
     for name, psi, _ in shown:
         assert float(psi) == pytest.approx(by_column(reviewed)[name].psi, rel=0.006, abs=6e-4)
     for rows in (quarter // 2, 500):
@@ -375,39 +382,39 @@ def test_the_bikes_drift_from_the_first_quarter_to_the_last_where_they_should(da
 
 
 def many(columns: int, moved: int, rows: int = 50) -> tuple[Profile, dict[str, Counted]]:
-    """So many categories with rare levels, and a window in which the first few are at the rarest alone."""
+    """Returns categories with rare levels, and a window in which the first few have only the rarest level."""
     rng = np.random.default_rng(18)
     shares = np.array([0.5, 0.3, 0.1, 0.05, 0.03, 0.02])
     drawn = np.repeat([f"level {place}" for place in range(6)], (shares * ROWS).astype(int)).astype(object)
     one = of_column(Column("c", "category", nullable=True), drawn)
     profile = Profile(tuple(dataclasses.replace(one, name=f"c{place}") for place in range(columns)), ())
-    found = {}
+    result = {}
     for place in range(columns):
         usual = rng.choice(drawn, rows)
-        found[f"c{place}"] = np.full(rows, "level 5") if place < moved else usual
-    return profile, counted(profile, found)
+        result[f"c{place}"] = np.full(rows, "level 5") if place < moved else usual
+    return profile, counted(profile, result)
 
 
 @pytest.mark.parametrize(("significance", "moved"), [(0.05, 1), (0.01, 1), (0.01, 3), (0.05, 1_010)])
-def test_of_a_thousand_columns_those_that_moved_are_found(significance: float, moved: int) -> None:
+def test_the_moved_columns_among_a_thousand_are_found(significance: float, moved: int) -> None:
     profile, window = many(1_010, moved)
     watch = MonitoringConfig(significance=significance)
     begun = time.process_time()
-    found = review(profile, window, watch)
+    result = review(profile, window, watch)
     assert time.process_time() - begun < 20
-    assert [each.column for each in found.findings if each.verdict == "drift"] == [
+    assert [each.column for each in result.findings if each.verdict == "drift"] == [
         f"c{place}" for place in range(moved)
     ]
-    assert max(each.adjusted_p_value or 0 for each in found.findings[:moved]) <= significance / 2
-    assert review(profile, window, watch) == found, "the same counts, the same numbers"
+    assert max(each.adjusted_p_value or 0 for each in result.findings[:moved]) <= significance / 2
+    assert review(profile, window, watch) == result, "the same counts, the same numbers"
 
 
 def test_a_thousand_columns_that_did_not_move_are_stable() -> None:
-    found = review(*many(1_010, 0), WATCH)
-    assert {each.verdict for each in found.findings} == {"stable"}
+    result = review(*many(1_010, 0), WATCH)
+    assert {each.verdict for each in result.findings} == {"stable"}
 
 
-def test_few_columns_are_drawn_for_as_often_as_one() -> None:
+def test_few_columns_need_as_many_draws_as_one() -> None:
     profile, window = many(20, 1)
-    found = review(profile, window, WATCH)
-    assert found.findings[0].p_value == 1 / 2_000
+    result = review(profile, window, WATCH)
+    assert result.findings[0].p_value == 1 / 2_000

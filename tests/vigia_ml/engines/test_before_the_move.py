@@ -1,4 +1,4 @@
-"""Artifacts from before the library had a package of its own are loaded, and answer as they did."""
+"""Artifacts older than the library's package load and give the same answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vigia_ml.transformers.encoding import NumberByCategory
 HERE = Path(__file__).resolve().parent / "before_the_move"
 
 
-def test_an_artifact_of_the_old_tree_answers_as_it_did_there() -> None:
+def test_an_artifact_of_the_old_tree_gives_the_same_answers() -> None:
     artifact = (HERE / "churn.joblib").read_bytes()
     assert b"training.transformers.encoding" in zlib.decompress(artifact)
     schema = catalogue.get("churn").schema
@@ -33,7 +33,7 @@ def test_an_artifact_of_the_old_tree_answers_as_it_did_there() -> None:
     assert b"training.transformers" not in zlib.decompress(engine.to_bytes())
 
 
-def test_modules_of_somebody_s_own_keep_their_names() -> None:
+def test_a_users_own_modules_keep_their_names() -> None:
     assert moved.today("training.transformers.text") == "vigia_ml.transformers.text"
     assert moved.today("training.transformers.mine") == "training.transformers.mine"
     assert moved.today("training.catalogue.churn") == "training.catalogue.churn"

@@ -1,4 +1,4 @@
-"""Steps that compare are compiled in double or not at all, and both engines are asked at every edge."""
+"""Steps that compare are compiled in double or not at all, and both engines predict every edge."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def table() -> pd.DataFrame:
 
 
 def bought() -> np.ndarray[Any, np.dtype[np.bool_]]:
-    given = table()
-    return ((given["score"] > 0.65) ^ (given["rate"] > 0.25) ^ (given["amount"] > 3.0)).to_numpy()
+    frame = table()
+    return ((frame["score"] > 0.65) ^ (frame["rate"] > 0.25) ^ (frame["amount"] > 3.0)).to_numpy()
 
 
 def schema() -> DatasetSchema:
@@ -82,8 +82,8 @@ def schema() -> DatasetSchema:
         Column("rate", "number", minimum=0, maximum=1),
         Column("amount", "number", minimum=0, maximum=1e9),
     )
-    given = table()
-    learned = {column.name: fitting.seen(column, given[column.name]) for column in columns}
+    frame = table()
+    learned = {column.name: fitting.seen(column, frame[column.name]) for column in columns}
     return DatasetSchema(columns, Column("buys", "boolean")).learn(learned)
 
 
@@ -102,7 +102,7 @@ def logistic() -> LogisticRegression:
 
 
 def compared(*steps: Any, rows: int = 100) -> tuple[Any, OnnxEngine, parity.Parity]:
-    """Fitted, compiled, and the verdict on both."""
+    """Fits and compiles steps; returns the pipeline, the engine and the comparison."""
     pipeline = make_pipeline(*steps).fit(table(), bought())
     engine = OnnxEngine.from_bytes(compile_pipeline(pipeline, schema(), "binary"), schema())
     return pipeline, engine, parity.check(pipeline, engine, schema(), table(), "binary", 1, rows, 0.5)
@@ -169,13 +169,13 @@ def test_a_step_that_compares_is_compiled_in_double(name: str) -> None:
             ours = engine.score(matrix).probabilities
             try:
                 theirs = pipeline.predict_proba(frame)
-            except ValueError:  # an unknown category that is refused
+            except ValueError:  # a rejected unknown category
                 theirs = np.full((len(frame), 2), np.nan)
             np.testing.assert_allclose(ours, theirs, atol=1e-9, err_msg=f"{column} = {value!r}")
 
 
 @pytest.mark.parametrize("name", LEFT)
-def test_a_step_that_would_compare_rounded_numbers_is_left_to_scikit_learn(name: str) -> None:
+def test_scikit_learn_serves_a_step_that_would_compare_rounded_numbers(name: str) -> None:
     pipeline = make_pipeline(*LEFT[name]).fit(table(), bought())
     with pytest.raises(NotConvertible, match=r"^step .* \(\w+\) "):
         compile_pipeline(pipeline, schema(), "binary")
@@ -190,10 +190,10 @@ def test_a_logarithm_before_a_tree_is_compared_to_the_last_bit() -> None:
     assert not verdict.passed
 
 
-# -- what is asked -------------------------------------------------------------------------------------
+# -- the compared rows ---------------------------------------------------------------------------------
 
 
-def asked(*steps: Any) -> tuple[pd.DataFrame, list[str], edges.Counted]:
+def compared_rows(*steps: Any) -> tuple[pd.DataFrame, list[str], edges.EdgeCount]:
     pipeline = make_pipeline(*steps).fit(table(), bought())
     frame, kinds, counted = parity.rows_to_compare(schema(), table(), 1, 50, pipeline)
     return frame, kinds.tolist(), counted
@@ -203,53 +203,53 @@ def values(frame: pd.DataFrame, column: str) -> set[float]:
     return set(frame[column])
 
 
-def test_both_engines_are_asked_at_a_threshold_and_next_to_it_in_double_and_in_single() -> None:
-    frame, kinds, counted = asked(on(["score"], Binarizer(threshold=0.7)), logistic())
+def test_the_rows_hold_a_threshold_and_its_neighbours_in_double_and_single() -> None:
+    frame, kinds, counted = compared_rows(on(["score"], Binarizer(threshold=0.7)), logistic())
     single = np.float32(0.7)
-    wanted = {
+    expected = {
         0.7, float(np.nextafter(0.7, 0)), float(np.nextafter(0.7, 1)), float(single),
         float(np.nextafter(single, np.float32(0))), float(np.nextafter(single, np.float32(1))),
     }  # fmt: skip
-    assert wanted <= values(frame, "score")
-    assert (counted.held, counted.asked) == (1, 1)
+    assert expected <= values(frame, "score")
+    assert (counted.held, counted.compared) == (1, 1)
     assert any(kind.endswith("at the edge 0.7 of a step") for kind in kinds)
 
 
-def test_every_bin_edge_category_and_split_is_asked_about() -> None:
+def test_the_rows_hold_every_bin_edge_category_and_split() -> None:
     bins = binned().fit(table()[["amount"]])
-    frame, _, _ = asked(on(["amount"], binned()), logistic())
+    frame, _, _ = compared_rows(on(["amount"], binned()), logistic())
     assert set(bins.bin_edges_[0]) <= values(frame, "amount")
-    frame, _, _ = asked(on(["rate"], OneHotEncoder(handle_unknown="ignore")), logistic())
+    frame, _, _ = compared_rows(on(["rate"], OneHotEncoder(handle_unknown="ignore")), logistic())
     assert float(np.nextafter(0.3, 0)) in values(frame, "rate")
     forest = RandomForestClassifier(5, random_state=1)
-    frame, _, counted = asked(forest)
+    frame, _, counted = compared_rows(forest)
     fitted = forest.fit(table(), bought())
     for tree in (each.tree_ for each in fitted.estimators_):
         splits = tree.threshold[(tree.children_left >= 0) & (tree.feature == 3)]
         assert set(splits[splits >= 0].tolist()) <= values(frame, "amount")
-    assert counted.held == counted.asked > 20
+    assert counted.held == counted.compared > 20
 
 
 def test_an_edge_behind_scalers_is_found_between_two_doubles() -> None:
     scaler = StandardScaler().fit(table())
-    frame, kinds, counted = asked(StandardScaler(), Binarizer(threshold=0.1), logistic())
+    frame, kinds, counted = compared_rows(StandardScaler(), Binarizer(threshold=0.1), logistic())
     rows = [place for place, kind in enumerate(kinds) if kind.startswith("score = ") and "edge 0.1" in kind]
-    found = np.sort(frame["score"].to_numpy()[rows])
-    below = (found - scaler.mean_[0]) / scaler.scale_[0] <= 0.1
-    last, first = found[below].max(), found[~below].min()
+    sorted_values = np.sort(frame["score"].to_numpy()[rows])
+    below = (sorted_values - scaler.mean_[0]) / scaler.scale_[0] <= 0.1
+    last, first = sorted_values[below].max(), sorted_values[~below].min()
     assert np.nextafter(last, 1.0) == first, "nothing lies between"
-    assert counted.asked == 4
+    assert counted.compared == 4
 
 
-def test_an_edge_on_a_whole_number_is_asked_in_whole_numbers() -> None:
-    frame, kinds, _ = asked(DecisionTreeClassifier(max_depth=6, random_state=1))
+def test_an_edge_of_an_integer_column_is_compared_at_whole_numbers() -> None:
+    frame, kinds, _ = compared_rows(DecisionTreeClassifier(max_depth=6, random_state=1))
     assert (frame["visits"] % 1 == 0).all()
     assert frame["visits"].between(0, 100).all()
     assert any(kind.startswith("visits = ") and "edge" in kind for kind in kinds)
 
 
-def test_an_even_vote_of_a_forest_is_decided_as_scikit_learn_decides_it() -> None:
-    """Ten trees, each sure: 0.1 added up in another way is no longer half."""
+def test_an_even_vote_of_a_forest_is_decided_as_in_scikit_learn() -> None:
+    """Ten trees, each certain: 0.1 summed in another order is not exactly half."""
     frame = pd.DataFrame({"x": np.arange(200.0)})
     rng = np.random.default_rng(1)
     model = RandomForestClassifier(10, random_state=2).fit(frame, rng.random(200) < 0.5)
@@ -283,11 +283,11 @@ def test_another_decision_does_not_pass_however_small_the_difference() -> None:
     verdict = parity.check(model, Nudged(engine), *ask)  # type: ignore[arg-type]
     assert not verdict.passed
     assert verdict.decided_otherwise > 0
-    assert verdict.reason.startswith("it decides otherwise in ")
+    assert verdict.reason.startswith("the decision differs in ")
 
 
-def test_numbers_without_bounds_are_told_to_declare_them() -> None:
-    """Where the largest number there is overflows on the way, only one of the engines refuses it."""
+def test_the_reason_advises_bounds_for_numbers_without_them() -> None:
+    """The largest number overflows in a step, and only one of the engines rejects it."""
     free = DatasetSchema(tuple(Column(each, "number") for each in table()), Column("buys", "boolean"))
     pipeline = make_pipeline(PolynomialFeatures(2), StandardScaler(), logistic()).fit(table(), bought())
     free = free.learn({each.name: fitting.seen(each, table()[each.name]) for each in free.columns})
@@ -296,7 +296,7 @@ def test_numbers_without_bounds_are_told_to_declare_them() -> None:
     assert "declare bounds (minimum, maximum) of score" in choice.reason
 
 
-# -- where a client meets it ---------------------------------------------------------------------------
+# -- through the API -----------------------------------------------------------------------------------
 
 DECLARATION = """
 from vigia_ml.declaration import Gate, ModelDeclaration
@@ -329,7 +329,7 @@ MODEL = ModelDeclaration(
 def shoppers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transactional_db: None
 ) -> Iterator[ModelVersion]:
-    """A version of a model that cuts at 0.7, trained from a file, and active."""
+    """Trains and activates a version of a model that cuts at 0.7, from a file."""
     import io
 
     from training.models import TrainingRun
@@ -359,15 +359,13 @@ def shoppers(
     assert run_requests.execute(run.pk)
     run.refresh_from_db()
     assert run.status == "succeeded", run.error
-    activation.activate(run.version, by=None, reason="asked about its threshold", override=True)
+    activation.activate(run.version, by=None, reason="tested at its threshold", override=True)
     yield run.version
     forget()
 
 
-def test_a_value_at_the_threshold_is_answered_as_scikit_learn_answers_it(
-    shoppers: ModelVersion, post: Post
-) -> None:
-    """0.7 is not above 0.7. In single precision it is: 0.699999988 is the threshold then."""
+def test_a_value_at_the_threshold_gets_scikit_learns_answer(shoppers: ModelVersion, post: Post) -> None:
+    """0.7 is not above 0.7; in single precision it is, because the threshold is 0.699999988 there."""
     from training import artifacts
 
     assert shoppers.engine == "onnx", shoppers.engine_reason
@@ -377,7 +375,7 @@ def test_a_value_at_the_threshold_is_answered_as_scikit_learn_answers_it(
         row = {"score": score, "visits": 3}
         answered = post("/api/v1/models/shoppers/predictions/", row)
         assert answered.status_code == 200, answered.content
-        [given] = answered.json()["predictions"]
+        [frame] = answered.json()["predictions"]
         expected = pipeline.predict_proba(pd.DataFrame([row]))[0, 1]
-        assert given["probability"] == pytest.approx(expected, abs=1e-12), score
-        assert given["prediction"] is (score > 0.7)
+        assert frame["probability"] == pytest.approx(expected, abs=1e-12), score
+        assert frame["prediction"] is (score > 0.7)

@@ -1,4 +1,4 @@
-"""Every step that is compiled answers as scikit-learn does; whatever is not says why."""
+"""Compiled steps give scikit-learn's answers; errors give the reason for other steps."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def prepared(categories: Any, numbers: Any = None) -> ColumnTransformer:
 
 def fitted(pipeline: Any, task: Task) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of solvers that have not converged
+        warnings.simplefilter("ignore")  # warnings of solvers that have not converged
         return pipeline.fit(features(), TARGETS[task]())
 
 
 def compared(pipeline: Any, task: Task) -> parity.Parity:
-    """The verdict on a pipeline that is fitted here."""
+    """Fits a pipeline, compiles it and returns the comparison."""
     fitted(pipeline, task)
     engine = OnnxEngine.from_bytes(compile_pipeline(pipeline, schema(), task), schema())
     return parity.check(pipeline, engine, schema(), features(), task, seed=1, random_rows=500)
@@ -165,7 +165,7 @@ def test_steps_on_numbers_answer_alike(name: str) -> None:
     assert verdict.passed, verdict.reason
 
 
-def test_what_startmodel_writes_answers_alike() -> None:
+def test_pipelines_of_startmodel_answer_alike() -> None:
     parts = [("numbers", "passthrough", NUMBERS), ("categories", codes(), CATEGORIES)]
     model = HistGradientBoostingClassifier(early_stopping=False, max_iter=20, random_state=1)
     verdict = compared(Pipeline([("features", ColumnTransformer(parts)), ("model", model)]), "multiclass")
@@ -179,7 +179,7 @@ def test_cleaned_texts_are_looked_up_where_the_levels_are_declared() -> None:
     assert verdict.passed, verdict.reason
 
 
-def test_columns_are_found_by_name_place_slice_and_mask() -> None:
+def test_columns_are_selected_by_name_position_slice_and_mask() -> None:
     imputer = SimpleImputer()
     chosen = {
         "name": ["count", "size"],
@@ -204,7 +204,7 @@ def learned(column: Column, values: pd.Series[Any]) -> DatasetSchema:
     return DatasetSchema((column,), Column("y", "number")).learn({column.name: fitting.seen(column, values)})
 
 
-def test_levels_unknown_texts_and_null_have_the_encoders_numbers() -> None:
+def test_levels_unknown_texts_and_null_get_the_encoders_numbers() -> None:
     frame = pd.DataFrame({"town": pd.Series(["Soria", "Madrid", None, "Soria"], dtype=object)})
     model = make_pipeline(one_hot(), LinearRegression(fit_intercept=False)).fit(frame, [1.0, 2.0, 4.0, 1.0])
     columns = learned(Column("town", "category", nullable=True), frame["town"])
@@ -213,15 +213,15 @@ def test_levels_unknown_texts_and_null_have_the_encoders_numbers() -> None:
 
 
 def test_a_threshold_between_two_doubles_is_kept() -> None:
-    """In single precision both values are 0.1, and the second would go the first one's way."""
+    """Both values are 0.1 in single precision, where the second would go to the first one's side."""
     low = 0.1
     high = float(np.nextafter(low, 1.0))
     frame = pd.DataFrame({"x": np.array([low, high] * 20)})
     model = HistGradientBoostingRegressor(max_iter=1, learning_rate=1.0, min_samples_leaf=1)
     model.fit(frame, np.array([1.0, 3.0] * 20))
-    found = answers(model, learned(Column("x", "number"), frame["x"]), {"x": low}, {"x": high})
-    assert found == model.predict(pd.DataFrame({"x": [low, high]})).tolist()
-    assert found == pytest.approx([1.0, 3.0])
+    result = answers(model, learned(Column("x", "number"), frame["x"]), {"x": low}, {"x": high})
+    assert result == model.predict(pd.DataFrame({"x": [low, high]})).tolist()
+    assert result == pytest.approx([1.0, 3.0])
 
 
 def test_a_forest_takes_its_input_in_single_precision_as_scikit_learn_does() -> None:
@@ -234,7 +234,7 @@ def test_a_forest_takes_its_input_in_single_precision_as_scikit_learn_does() -> 
     assert answers(model, learned(Column("x", "number"), frame["x"]), *rows) == expected
 
 
-def test_nulls_go_where_the_tree_learned_to_send_them() -> None:
+def test_nulls_take_the_side_that_the_tree_learned() -> None:
     frame = pd.DataFrame({"x": [0.0, 1.0, 2.0, np.nan] * 10})
     columns = learned(Column("x", "number", nullable=True), frame["x"])
     for model in (
@@ -245,7 +245,7 @@ def test_nulls_go_where_the_tree_learned_to_send_them() -> None:
         assert answers(model, columns, {"x": None}, {"x": 0.0}) == pytest.approx([5.0, 0.0])
 
 
-def test_what_scikit_learn_refuses_is_no_confident_number() -> None:
+def test_rows_that_scikit_learn_rejects_are_nan() -> None:
     frame = pd.DataFrame({"town": pd.Series(["Soria", "Madrid"] * 10, dtype=object)})
     model = make_pipeline(OrdinalEncoder(), HistGradientBoostingRegressor(min_samples_leaf=1, max_iter=1))
     model.fit(frame, np.array([1.0, 2.0] * 10))
@@ -257,7 +257,7 @@ def test_what_scikit_learn_refuses_is_no_confident_number() -> None:
     assert math.isnan(unknown)
 
 
-def test_the_houses_geometry_is_the_transformers() -> None:
+def test_the_compiled_house_geometry_equals_the_transformers() -> None:
     names = ("lat", "lng", "surface", "net_surface", "rooms", "bathrooms")
     rng = np.random.default_rng(1)
     frame = pd.DataFrame({name: rng.uniform(1, 50, 50) for name in names})
@@ -273,7 +273,7 @@ def test_the_houses_geometry_is_the_transformers() -> None:
     assert answers(model, columns, *rows) == pytest.approx(model.predict(frame).tolist(), rel=1e-12)
 
 
-# -- what is not converted -----------------------------------------------------------------------------
+# -- pipelines that are not converted ------------------------------------------------------------------
 
 
 def words() -> Any:
@@ -291,7 +291,7 @@ REFUSED = {
     ),
     "trees that only skl2onnx knows": (
         make_pipeline(prepared(one_hot()), AdaBoostRegressor(n_estimators=2)),
-        r"\(AdaBoostRegressor\) is not known to the compiler, and skl2onnx may round what it decides on",
+        r"\(AdaBoostRegressor\) is not supported by the compiler, and skl2onnx may round the numbers",
     ),
     "another start": (
         make_pipeline(prepared(one_hot()), GradientBoostingRegressor(n_estimators=2, init=Ridge())),
@@ -318,14 +318,14 @@ REFUSED = {
 
 
 class Doubled(FunctionTransformer):
-    """A transformer that only this test knows."""
+    """A custom transformer."""
 
     def __init__(self) -> None:
         super().__init__(np.abs)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_compiled_says_which_step_and_why(name: str) -> None:
+def test_the_error_names_the_step_that_cannot_be_compiled_and_the_reason(name: str) -> None:
     pipeline, reason = REFUSED[name]
     with pytest.raises(NotConvertible, match=reason):
         compile_pipeline(fitted(pipeline, "regression"), schema(), "regression")
@@ -333,23 +333,23 @@ def test_what_cannot_be_compiled_says_which_step_and_why(name: str) -> None:
 
 def test_an_unknown_step_is_named() -> None:
     pipeline = fitted(make_pipeline(prepared(one_hot()), Doubled(), Ridge()), "regression")
-    with pytest.raises(NotConvertible, match=r"step doubled \(Doubled\) is not known to the compiler"):
+    with pytest.raises(NotConvertible, match=r"step doubled \(Doubled\) is not supported by the compiler"):
         compile_pipeline(pipeline, schema(), "regression")
 
 
-def test_whatever_the_compiler_stumbles_over_is_a_reason() -> None:
+def test_any_error_of_the_compiler_is_a_reason() -> None:
     with pytest.raises(NotConvertible, match="the compiler failed: AttributeError"):
         compile_pipeline(make_pipeline(prepared(one_hot()), Ridge()), schema(), "regression")  # not fitted
 
 
-def test_levels_that_were_cut_have_no_codes() -> None:
+def test_columns_with_more_levels_than_stored_are_not_compiled() -> None:
     many = pd.Series([f"level {place}" for place in range(fitting.LEVELS_REMEMBERED + 5)], dtype=object)
     columns = learned(Column("town", "category"), many)
-    with pytest.raises(NotConvertible, match="town holds more levels than are remembered"):
+    with pytest.raises(NotConvertible, match="town has more levels than a version stores"):
         compile_pipeline(Ridge(), columns, "regression")
 
 
-# -- why trees are not left to skl2onnx ----------------------------------------------------------------
+# -- reason for compiling trees without skl2onnx -------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -358,16 +358,16 @@ def test_levels_that_were_cut_have_no_codes() -> None:
     ids=["histogram", "forest"],
 )
 def test_skl2onnx_still_has_no_trees_in_double(model: Any) -> None:
-    """When this fails, skl2onnx has mended its trees: see whether `vigia_ml.engines.onnx_export.trees` and
-    its callers can go. Today histogram boosting is not converted (a boolean where an integer is wanted),
-    and a forest's output is single where double was declared, which ONNX Runtime refuses."""
+    """A failure means that skl2onnx has new trees: see whether `vigia_ml.engines.onnx_export.trees` and
+    its callers can go. Now, histogram boosting is not converted (a boolean where an integer is required),
+    and a forest's output is single where double was declared, which ONNX Runtime rejects."""
     import onnxruntime
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import DoubleTensorType
 
     model.fit(np.arange(40.0).reshape(-1, 1), np.arange(40.0))
     with pytest.raises(Exception, match=r"TreeEnsembleRegressor"):
-        made = convert_sklearn(
+        converted = convert_sklearn(
             model, initial_types=[("x", DoubleTensorType([None, 1]))], target_opset={"": 21, "ai.onnx.ml": 3}
         )
-        onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(converted.SerializeToString(), providers=["CPUExecutionProvider"])

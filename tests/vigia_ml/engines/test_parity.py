@@ -1,4 +1,4 @@
-"""The comparison of both engines: what rows it asks about, and what it does not let pass."""
+"""The comparison of both engines: its rows, and the differences that it rejects."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def model(alpha: float = 1.0, *, nulls: bool = True) -> Any:
         ("town", OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["town"]),
     ]
     pipeline = make_pipeline(ColumnTransformer(parts), Ridge(alpha))
-    given = features()
+    frame = features()
     if not nulls:
-        given[NUMBERS] = given[NUMBERS].fillna(0.0)
-    return pipeline.fit(given, prices())
+        frame[NUMBERS] = frame[NUMBERS].fillna(0.0)
+    return pipeline.fit(frame, prices())
 
 
 def engine(pipeline: Any) -> OnnxEngine:
@@ -49,24 +49,24 @@ def rows() -> tuple[pd.DataFrame, list[str]]:
     return frame, kinds.tolist()
 
 
-def test_every_level_unknown_texts_nulls_and_bounds_are_asked_about() -> None:
+def test_the_rows_hold_every_level_unknown_texts_nulls_and_bounds() -> None:
     frame, kinds = rows()
-    wanted = {
+    expected = {
         "colour = 'blue'", "colour = 'red'", "colour null", "town = 'Ávila'", "town = 'missing'", "town null",
         "size null", "new = 1", "every nullable column null", "count = 0", "count = 50",
         f"size = {LARGEST:g}: declare bounds (minimum, maximum) of size",
         f"size = {-LARGEST:g}: declare bounds (minimum, maximum) of size",
         "all numbers at their lowest: declare bounds (minimum, maximum) of size", "a random row",
         "all numbers at their highest: declare bounds (minimum, maximum) of size", "a row with other texts",
-        "a row of the training data, a last digit off",
+        "a row of the training data with a changed last digit",
     }  # fmt: skip
-    assert wanted <= set(kinds)
+    assert expected <= set(kinds)
     nulls = frame.iloc[kinds.index("every nullable column null")]
     assert nulls[["size", "new", "colour", "town"]].isna().all()
     assert nulls[["count", "remark"]].notna().all()
 
 
-def test_asked_rows_are_valid_rows() -> None:
+def test_the_compared_rows_are_valid() -> None:
     frame, _ = rows()
     assert frame["count"].between(0, 50).all()
     assert (frame["count"] % 1 == 0).all()
@@ -75,7 +75,7 @@ def test_asked_rows_are_valid_rows() -> None:
     assert frame.dtypes.tolist() == features().dtypes.tolist()
 
 
-def test_some_random_rows_lie_outside_of_what_training_held() -> None:
+def test_some_random_rows_lie_outside_the_training_range() -> None:
     frame, kinds = rows()
     between = frame[np.array(kinds) == "a random row"]
     outside = (between["size"] > features()["size"].max()) | (between["size"] < features()["size"].min())
@@ -108,7 +108,7 @@ def test_another_models_answers_do_not_pass() -> None:
     assert not verdict.passed
     assert verdict.worst is not None
     assert verdict.worst > 1e-6
-    assert "tolerated is 1e-06" in verdict.reason
+    assert "tolerance: 1e-06" in verdict.reason
 
 
 def test_a_number_where_scikit_learn_raises_does_not_pass() -> None:
@@ -118,23 +118,23 @@ def test_a_number_where_scikit_learn_raises_does_not_pass() -> None:
     verdict = check(strict, engine(lenient))
     assert not verdict.passed
     assert verdict.worst is None
-    assert verdict.reason.startswith("one of the engines does not answer where the other does: ")
+    assert verdict.reason.startswith("only one of the engines answers: ")
 
 
-def test_what_both_refuse_is_no_difference() -> None:
+def test_rows_that_both_engines_reject_are_no_difference() -> None:
     verdict = check(model(nulls=False), engine(model(nulls=False)))
     assert verdict.passed
     assert verdict.refused > 2
 
 
-def test_a_pipeline_that_is_compiled_wrong_is_served_by_scikit_learn_and_says_why() -> None:
+def test_scikit_learn_serves_a_wrongly_compiled_pipeline_with_the_reason() -> None:
     """skl2onnx takes the decision function of two classes for that of several (found by this very check);
     when it is mended, another step it gets wrong has to stand here."""
     numbers = ColumnTransformer([("numbers", SimpleImputer(), NUMBERS)])
-    wrong = make_pipeline(numbers, LinearDiscriminantAnalysis()).fit(features(), cheap())
-    chosen = choose(wrong, schema(), "binary", features(), seed=1)
+    pipeline = make_pipeline(numbers, LinearDiscriminantAnalysis()).fit(features(), cheap())
+    chosen = choose(pipeline, schema(), "binary", features(), seed=1)
     assert (chosen.engine, chosen.compiled) == ("sklearn", None)
-    assert chosen.reason.startswith("compiled, it answers otherwise: absolute difference")
+    assert chosen.reason.startswith("the compiled engine gives other answers: absolute difference")
     assert chosen.parity is not None
     assert not chosen.parity.passed
 
@@ -142,7 +142,10 @@ def test_a_pipeline_that_is_compiled_wrong_is_served_by_scikit_learn_and_says_wh
 def test_the_choice_never_raises() -> None:
     chosen = choose(object(), schema(), "binary", features(), seed=1)
     assert chosen.engine == "sklearn"
-    assert chosen.reason == "object takes colour, town, remark as text, by rules of its own"
+    assert (
+        chosen.reason
+        == "object takes colour, town, remark as text in a way that the compiler does not support"
+    )
     unfitted = choose(model(), schema(), "regression", features().iloc[:0], seed=1)
     assert unfitted.engine == "sklearn"
     assert unfitted.reason.startswith("the comparison failed: ValueError")

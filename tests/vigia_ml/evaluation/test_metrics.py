@@ -1,4 +1,4 @@
-"""Metrics, baseline and gate on numbers one can check by hand."""
+"""Metrics, baseline and gate on numbers that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -17,11 +17,16 @@ from vigia_ml.schema import Column, DatasetSchema, InvalidRows
 def test_binary_metrics_count_at_the_threshold() -> None:
     truth = [True, True, False, False]
     probability = np.array([[0.1, 0.9], [0.6, 0.4], [0.7, 0.3], [0.3, 0.7]])
-    found = evaluation.classification_metrics(np.array([False, True]), truth, probability, threshold=0.5)
-    assert (found["accuracy"], found["precision"], found["recall"], found["f1"]) == (0.5, 0.5, 0.5, 0.5)
-    assert found["roc_auc"] == 0.75
-    assert found["brier"] == pytest.approx((0.01 + 0.36 + 0.09 + 0.49) / 4)
-    assert found["log_loss"] == pytest.approx(-np.mean(np.log([0.9, 0.4, 0.7, 0.3])))
+    metrics = evaluation.classification_metrics(np.array([False, True]), truth, probability, threshold=0.5)
+    assert (metrics["accuracy"], metrics["precision"], metrics["recall"], metrics["f1"]) == (
+        0.5,
+        0.5,
+        0.5,
+        0.5,
+    )
+    assert metrics["roc_auc"] == 0.75
+    assert metrics["brier"] == pytest.approx((0.01 + 0.36 + 0.09 + 0.49) / 4)
+    assert metrics["log_loss"] == pytest.approx(-np.mean(np.log([0.9, 0.4, 0.7, 0.3])))
     lower = evaluation.classification_metrics(np.array([False, True]), truth, probability, threshold=0.35)
     assert (lower["recall"], lower["precision"]) == (1.0, pytest.approx(2 / 3))
 
@@ -29,26 +34,26 @@ def test_binary_metrics_count_at_the_threshold() -> None:
 def test_metrics_of_three_classes_are_averages_over_the_classes() -> None:
     classes = np.array(["a", "b", "c"])
     probability = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.5, 0.1, 0.4]])
-    found = evaluation.classification_metrics(classes, ["a", "b", "c"], probability, threshold=0.5)
-    assert found["accuracy"] == pytest.approx(2 / 3)
-    assert found["recall"] == pytest.approx((1 + 1 + 0) / 3)
-    assert found["log_loss"] == pytest.approx(-np.mean(np.log([0.8, 0.7, 0.4])))
-    assert found["brier"] == pytest.approx((0.06 + 0.14 + 0.62) / 3)
+    metrics = evaluation.classification_metrics(classes, ["a", "b", "c"], probability, threshold=0.5)
+    assert metrics["accuracy"] == pytest.approx(2 / 3)
+    assert metrics["recall"] == pytest.approx((1 + 1 + 0) / 3)
+    assert metrics["log_loss"] == pytest.approx(-np.mean(np.log([0.8, 0.7, 0.4])))
+    assert metrics["brier"] == pytest.approx((0.06 + 0.14 + 0.62) / 3)
 
 
-def test_regression_metrics_are_in_the_targets_unit_and_mape_passes_over_zeros() -> None:
-    found = evaluation.regression_metrics([0.0, 10.0, 20.0], np.array([3.0, 11.0, 16.0]))
-    assert found["mae"] == pytest.approx(8 / 3)
-    assert found["rmse"] == pytest.approx(np.sqrt(26 / 3))
-    assert found["r2"] == pytest.approx(1 - 26 / 200)
-    assert found["mape"] == pytest.approx((0.1 + 0.2) / 2)
+def test_regression_metrics_are_in_the_targets_unit_and_mape_ignores_zeros() -> None:
+    metrics = evaluation.regression_metrics([0.0, 10.0, 20.0], np.array([3.0, 11.0, 16.0]))
+    assert metrics["mae"] == pytest.approx(8 / 3)
+    assert metrics["rmse"] == pytest.approx(np.sqrt(26 / 3))
+    assert metrics["r2"] == pytest.approx(1 - 26 / 200)
+    assert metrics["mape"] == pytest.approx((0.1 + 0.2) / 2)
 
 
 @pytest.mark.parametrize(
     ("candidate", "active", "passed"),
     [(0.80, None, True), (0.80, 0.81, True), (0.80, 0.83, False), (0.69, None, False), (0.50, None, False)],
 )
-def test_the_gate_asks_for_baseline_minimum_and_no_regression(
+def test_the_gate_requires_baseline_minimum_and_no_regression(
     candidate: float, active: float | None, passed: bool
 ) -> None:
     gate = Gate(minimum={"roc_auc": 0.7}, max_regression=0.02)
@@ -93,14 +98,14 @@ def joined(tmp_path: Path, new: DatasetSchema) -> pd.DataFrame:
     return parquet.read_frame(written.path, new)
 
 
-def test_rows_of_an_older_schema_are_read_against_todays(tmp_path: Path) -> None:
+def test_rows_of_an_older_schema_are_validated_against_the_current_one(tmp_path: Path) -> None:
     more = Column("more", "category", levels=("a", "b"), nullable=True)
     frame = joined(tmp_path, DatasetSchema((Column("x", "number"), more), Column("y", "number")))
     assert frame["x"].tolist() == [1.0, 3.0]
     assert frame["more"].tolist() == [None, "b"]
 
 
-def test_rows_that_do_not_fit_todays_schema_are_refused_in_words(tmp_path: Path) -> None:
+def test_rows_that_do_not_fit_the_current_schema_are_rejected_with_a_reason(tmp_path: Path) -> None:
     more = Column("more", "category", levels=("a", "b"))
     with pytest.raises(InvalidRows, match="retrain with mode replace"):
         joined(tmp_path, DatasetSchema((Column("x", "number"), more), Column("y", "number")))

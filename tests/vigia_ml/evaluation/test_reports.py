@@ -1,4 +1,4 @@
-"""The statistics of a hold-out, on numbers one can check by hand or against scikit-learn."""
+"""The statistics of a hold-out, on numbers that can be checked by hand or against scikit-learn."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def multiclass(rows: int = 200) -> Answers:
 
 def regression(rows: int = 150) -> Answers:
     rng = np.random.default_rng(8)
-    truth = 1e6 + 1e3 * rng.normal(size=rows)  # far from zero: digits must not be lost
+    truth = 1e6 + 1e3 * rng.normal(size=rows)  # far from zero, where sums lose digits
     truth[:2] = 0.0
     return Answers("regression", truth, predicted=truth + 300 * rng.normal(size=rows))
 
@@ -53,19 +53,19 @@ def by_scikit_learn(answers: Answers, rows: Any = slice(None)) -> dict[str, floa
 
 
 @pytest.mark.parametrize("answers", ALL, ids=lambda each: each.task)
-def test_weighted_metrics_are_scikit_learns_whatever_was_drawn(answers: Answers) -> None:
+def test_weighted_metrics_equal_scikit_learns_for_any_weights(answers: Answers) -> None:
     rng = np.random.default_rng(1)
     drawn = [np.arange(len(answers)), *(rng.integers(0, len(answers), len(answers)) for _ in range(3))]
     weights = np.array([np.bincount(rows, minlength=len(answers)) for rows in drawn], dtype=float)
-    found = statistics(answers)(weights)
+    result = statistics(answers)(weights)
     for at, rows in enumerate(drawn):
-        assert {name: values[at] for name, values in found.items()} == pytest.approx(
+        assert {name: values[at] for name, values in result.items()} == pytest.approx(
             by_scikit_learn(answers, rows), rel=1e-9
         )
     assert metrics(answers) == pytest.approx(by_scikit_learn(answers), rel=1e-9)
 
 
-def test_a_class_the_version_does_not_know_counts_as_scikit_learn_counts_it() -> None:
+def test_an_unknown_class_counts_as_in_scikit_learn() -> None:
     known = multiclass()
     strange = Answers(
         "multiclass",
@@ -77,18 +77,18 @@ def test_a_class_the_version_does_not_know_counts_as_scikit_learn_counts_it() ->
     assert curves.confusion(strange)["labels"] == ["a", "b", "c", "d"]
 
 
-def test_what_is_undefined_is_nan_and_never_an_error() -> None:
+def test_an_undefined_metric_is_nan() -> None:
     one_class = Answers("binary", np.array([True]), 0.5, (False, True), np.array([[0.2, 0.8]]))
-    found = metrics(one_class)
-    assert np.isnan(found["roc_auc"])
-    assert (found["accuracy"], found["f1"]) == (1.0, 1.0)
+    result = metrics(one_class)
+    assert np.isnan(result["roc_auc"])
+    assert (result["accuracy"], result["f1"]) == (1.0, 1.0)
     assert np.isnan(metrics(Answers("regression", np.array([3.0]), predicted=np.array([4.0])))["r2"])
     no_rows = Answers("regression", np.zeros(0), predicted=np.zeros(0))
     assert all(np.isnan(value) for value in metrics(no_rows).values())
     assert curves.roc(one_class) == []
 
 
-def test_an_interval_holds_the_middle_of_what_was_drawn() -> None:
+def test_an_interval_holds_the_middle_of_the_resamples() -> None:
     assert bootstrap.interval(np.arange(101.0)) == [2.5, 97.5]
     assert bootstrap.interval(np.array([np.nan, np.nan, 1.0])) is None
     answers = binary()
@@ -137,10 +137,10 @@ def test_the_roc_curve_goes_from_corner_to_corner_in_few_points_with_the_same_ar
 
 
 def test_calibration_bins_hold_all_rows_and_their_true_share() -> None:
-    found = curves.calibration(binary(2_000))
-    assert sum(item["rows"] for item in found) == 2_000
-    assert len(found) == 10
-    for item in found:
+    result = curves.calibration(binary(2_000))
+    assert sum(item["rows"] for item in result) == 2_000
+    assert len(result) == 10
+    for item in result:
         assert item["observed"] == pytest.approx(item["predicted"], abs=0.1)
     alike = Answers("binary", np.array([True, False]), 0.5, (False, True), np.array([[0.5, 0.5], [0.5, 0.5]]))
     assert curves.calibration(alike) == [{"predicted": 0.5, "observed": 0.5, "rows": 2}]
@@ -164,86 +164,86 @@ def test_a_confusion_matrix_counts_at_the_threshold() -> None:
     assert curves.confusion(answers) == {"labels": ["false", "true"], "counts": expected, "threshold": 0.4}
 
 
-def test_of_very_many_classes_the_rarest_are_counted_together() -> None:
+def test_the_rarest_of_many_classes_are_counted_together() -> None:
     names = tuple(f"c{number:02d}" for number in range(40))
     truth = np.array([names[min(at, 39)] for at in range(100)])
-    found = curves.confusion(
+    result = curves.confusion(
         Answers("multiclass", truth, classes=names, probability=np.eye(40)[np.zeros(100, int)])
     )
-    assert (len(found["labels"]), found["labels"][-1]) == (20, "(others)")
-    assert np.sum(found["counts"]) == 100
+    assert (len(result["labels"]), result["labels"][-1]) == (20, "(others)")
+    assert np.sum(result["counts"]) == 100
 
 
 def test_residuals_are_answer_minus_truth() -> None:
     answers = Answers("regression", np.array([1.0, 2.0, 3.0]), predicted=np.array([2.0, 4.0, 3.0]))
-    found = curves.residuals(answers, seed=1)
-    assert found["points"] == [[1.0, 2.0], [2.0, 4.0], [3.0, 3.0]]
-    assert (found["quantiles"]["0.5"], found["absolute"]["0.95"]) == (1.0, 1.9)
-    assert sum(found["histogram"]["counts"]) == 3
+    result = curves.residuals(answers, seed=1)
+    assert result["points"] == [[1.0, 2.0], [2.0, 4.0], [3.0, 3.0]]
+    assert (result["quantiles"]["0.5"], result["absolute"]["0.95"]) == (1.0, 1.9)
+    assert sum(result["histogram"]["counts"]) == 3
     alike = curves.residuals(Answers("regression", np.ones(4), predicted=np.ones(4) * 3), seed=1)
     assert sum(alike["histogram"]["counts"]) == 4
 
 
 def frame(rows: int = 400) -> tuple[pd.DataFrame, Any]:
     rng = np.random.default_rng(2)
-    found = pd.DataFrame(
+    result = pd.DataFrame(
         {
             "says": rng.normal(size=rows),
             "idle": rng.normal(size=rows),
             "old": (rng.random(rows) < 0.5).astype(float),
         }
     )
-    return found, found["says"].to_numpy() > 0.2 * rng.normal(size=rows)
+    return result, result["says"].to_numpy() > 0.2 * rng.normal(size=rows)
 
 
-def test_a_column_that_decides_is_important_and_an_idle_one_is_not() -> None:
+def test_a_decisive_column_is_important_and_an_unused_one_is_not() -> None:
     features, truth = frame()
     names = list(features.columns)
     estimator = LogisticRegression().fit(features, truth)
-    found = importances(
+    result = importances(
         lambda rows, labels: Answers.of("binary", estimator, rows[names], labels, 0.5),
         features,
         truth,
         "roc_auc",
         seed=1,
     )
-    assert found is not None
-    assert (found["rows"], found["repeats"], found["complete"]) == (400, 3, True)
-    assert found["columns"][0]["column"] == "says"
-    assert found["columns"][0]["mean"] > 0.4
-    assert abs(found["columns"][-1]["mean"]) < 0.02
+    assert result is not None
+    assert (result["rows"], result["repeats"], result["complete"]) == (400, 3, True)
+    assert result["columns"][0]["column"] == "says"
+    assert result["columns"][0]["mean"] > 0.4
+    assert abs(result["columns"][-1]["mean"]) < 0.02
 
 
-def test_a_slow_pipeline_gets_fewer_rows_and_is_left_when_time_is_up() -> None:
+def test_a_slow_pipeline_gets_fewer_rows_and_stops_when_time_is_up() -> None:
     features, truth = frame(2_000)
-    asked = []
+    calls = []
 
     def slowly(rows: Any, labels: Any) -> Answers:
-        asked.append(len(rows))
+        calls.append(len(rows))
         score = 1 / (1 + np.exp(-rows["says"].to_numpy()))
         return Answers("binary", labels, 0.5, (False, True), np.column_stack([1 - score, score]))
 
-    found = importances(slowly, features, truth, "log_loss", seed=1, seconds=1e-6)
-    assert found is not None
-    assert (found["rows"], found["complete"], found["columns"]) == (200, False, [])
-    assert asked == [2_000, 200], "it said how slow it is, and was not asked about any column"
+    result = importances(slowly, features, truth, "log_loss", seed=1, seconds=1e-6)
+    assert result is not None
+    assert (result["rows"], result["complete"], result["columns"]) == (200, False, [])
+    assert calls == [2_000, 200], "it said how slow it is, and was not asked about any column"
 
 
-def test_slices_have_their_own_metrics_and_small_ones_say_why_they_are_not_judged() -> None:
+def test_slices_have_metrics_and_small_ones_a_reason_for_not_being_judged() -> None:
     features, truth = frame()
     features["town"] = ["here"] * 340 + ["there"] * 59 + [None]
     truth[340:] = True
     answers = Judged(LogisticRegression().fit(features[["says"]], truth), ("says",)).answers(
         "binary", features, truth
     )
-    found = {(row["column"], row["level"]): row for row in table(features, answers, ["town", "old"])}
-    assert found["town", "here"]["not_judged"] is None
-    assert found["town", "there"]["not_judged"] == "its 59 rows are of one class"
-    assert found["town", "null"]["not_judged"] == "1 rows are too few (fewer than 50)"
-    assert found["town", "there"]["metrics"]["roc_auc"] is None
+    result = {(row["column"], row["level"]): row for row in table(features, answers, ["town", "old"])}
+    assert result["town", "here"]["not_judged"] is None
+    assert result["town", "there"]["not_judged"] == "its 59 rows are of one class"
+    assert result["town", "null"]["not_judged"] == "1 rows are too few (fewer than 50)"
+    assert result["town", "there"]["metrics"]["roc_auc"] is None
     old = features["old"].to_numpy() == 1.0
-    assert found["old", "true"]["rows"] == old.sum()
-    assert found["old", "true"]["metrics"] == pytest.approx(by_scikit_learn(answers, old), rel=1e-6)
+    assert result["old", "true"]["rows"] == old.sum()
+    assert result["old", "true"]["metrics"] == pytest.approx(by_scikit_learn(answers, old), rel=1e-6)
     assert [part.rows for part in slices(features, answers, ["town"])] == [340, 59, 1]
 
 
@@ -252,29 +252,31 @@ def test_two_versions_on_one_hold_out_and_the_interval_of_their_difference() -> 
     good = Judged(LogisticRegression().fit(features, truth), tuple(features.columns))
     poor = Judged(LogisticRegression().fit(features[["idle"]], truth), ("idle",))
     held = HoldOut("binary", features, truth, "roc_auc", ("old",))
-    found = compared(held, poor, good)
-    assert found["after"]["metrics"]["roc_auc"] > 0.9
-    change = found["differences"]["roc_auc"]
+    result = compared(held, poor, good)
+    assert result["after"]["metrics"]["roc_auc"] > 0.9
+    change = result["differences"]["roc_auc"]
     assert change["value"] == pytest.approx(
-        found["after"]["metrics"]["roc_auc"] - found["before"]["metrics"]["roc_auc"], abs=1e-6
+        result["after"]["metrics"]["roc_auc"] - result["before"]["metrics"]["roc_auc"], abs=1e-6
     )
     assert 0 < change["interval"][0] < change["value"] < change["interval"][1]
-    assert found["differences"]["log_loss"]["interval"][1] < 0
-    json.dumps(found, allow_nan=False)
+    assert result["differences"]["log_loss"]["interval"][1] < 0
+    json.dumps(result, allow_nan=False)
 
 
 def test_a_report_is_plain_json_for_every_task() -> None:
     features, _ = frame()
     price = features["says"].to_numpy() * 10
     held = HoldOut("regression", features, price, "r2", ("old",))
-    found = evaluated(held, Judged(LinearRegression().fit(features, price), tuple(features.columns)))
-    json.dumps(found, allow_nan=False)
-    assert found["metrics"]["r2"] == 1.0
+    result = evaluated(held, Judged(LinearRegression().fit(features, price), tuple(features.columns)))
+    json.dumps(result, allow_nan=False)
+    assert result["metrics"]["r2"] == 1.0
     bands = np.digitize(price, [-3, 3]).astype(str)
     held = HoldOut("multiclass", features, bands, "log_loss")
-    found = evaluated(held, Judged(LogisticRegression().fit(features, bands), tuple(features.columns)))
-    json.dumps(found, allow_nan=False)
-    assert found["confusion"]["labels"] == ["0", "1", "2"]
+    result = evaluated(held, Judged(LogisticRegression().fit(features, bands), tuple(features.columns)))
+    json.dumps(result, allow_nan=False)
+    assert result["confusion"]["labels"] == ["0", "1", "2"]
     assert (
-        found["intervals"]["log_loss"][0] < found["metrics"]["log_loss"] < found["intervals"]["log_loss"][1]
+        result["intervals"]["log_loss"][0]
+        < result["metrics"]["log_loss"]
+        < result["intervals"]["log_loss"][1]
     )

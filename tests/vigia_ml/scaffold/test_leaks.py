@@ -51,11 +51,11 @@ def test_a_weighted_sum_of_two_or_three_columns_is_found(
     [noisy(0.3 * A + 0.7 * B, 0.02), A * B, noisy(A, 0.001), A + B + C + 10 * D, np.ones(ROWS)],
     ids=["too noisy", "a product", "one column alone", "four columns", "constant"],
 )
-def test_what_is_no_sum_of_two_or_three_is_left_alone(target: leaks.Floats) -> None:
+def test_other_functions_of_the_columns_are_not_reported(target: leaks.Floats) -> None:
     assert leaks.weighted(COLUMNS, target) == {}
 
 
-def test_blanks_are_left_out_or_count_as_nothing() -> None:
+def test_blanks_are_left_out_or_count_as_zero() -> None:
     blanks = np.where(np.arange(ROWS) % 4 == 0, np.nan, B)
     columns = COLUMNS | {"b": blanks}
     assert list(leaks.weighted(columns, (A + B) / 2)) == [("a", "b")]
@@ -63,23 +63,23 @@ def test_blanks_are_left_out_or_count_as_nothing() -> None:
 
 
 def test_columns_that_only_help_are_kept() -> None:
-    """What one column explains nearly alone does not condemn the others."""
+    """One column explains the target nearly alone; the others stay."""
     assert leaks.weighted(COLUMNS, noisy(A + 0.05 * D, 0.001)) == {}
 
 
-def test_startmodel_leaves_them_out_with_the_equation(tmp_path: Path) -> None:
+def test_startmodel_leaves_such_columns_out_with_the_equation(tmp_path: Path) -> None:
     total = np.round(0.4 * A + 0.6 * B, 1)
     free = np.round(total + RANDOM.normal(0, 30, ROWS), 2)
     lines = ["exam,essay,hours,points"]
     lines += [f"{a:.3f},{b:.3f},{f},{t}" for a, b, f, t in zip(A, B, free, total, strict=True)]
     csv = tmp_path / "points.csv"
     csv.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    said = io.StringIO()
+    output = io.StringIO()
     call_command(
-        "startmodel", "points", str(csv), "--target", "points", "--output", str(tmp_path), stdout=said
+        "startmodel", "points", str(csv), "--target", "points", "--output", str(tmp_path), stdout=output
     )
     for name in ("exam", "essay"):
-        [line] = [line for line in said.getvalue().splitlines() if line.startswith(f"  {name} ")]
+        [line] = [line for line in output.getvalue().splitlines() if line.startswith(f"  {name} ")]
         assert "LEFT OUT         gives the target away: 0.3999 × exam + 0.6 × essay" in line
         assert "is points, or nearly (r² 1.0000)" in line
-    assert "hours   number" in said.getvalue()
+    assert "hours   number" in output.getvalue()

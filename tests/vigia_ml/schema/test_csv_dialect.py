@@ -1,4 +1,4 @@
-"""How a CSV is written: `startmodel`'s survey and the reader of a schema recognise the same of a file."""
+"""Dialects of CSV files: `startmodel`'s survey and the schema's reader recognise the same."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def as_bytes(text: str | bytes) -> io.BytesIO:
 
 
 def read(text: str | bytes, told: Told = Told()) -> tuple[list[dict[str, object]], str]:  # noqa: B008
-    """The rows by the schema, and how the file is described."""
+    """Returns the rows by the schema, and the description of the file."""
     reader = CsvReader(as_bytes(text), SCHEMA, with_target=True, told=told)
     [batch] = reader.batches()
     assert not batch.faults
@@ -45,7 +45,7 @@ def read(text: str | bytes, told: Told = Told()) -> tuple[list[dict[str, object]
         ("size;kind;price;;\n1,5;x;10;;\n;ñ;20,5;;\n;;;;\n;;;;\n", Told(), "2 columns without a name"),
         ("size;kind;price;;\n1,5;x;10\n;ñ;20,5\n", Told(), "2 columns without a name"),
         ("size,kind,price\n1.5,x,10,\n,ñ,20.5,\n", Told(), "2 rows end in blank cells beyond the header"),
-        ("size,kind,price\n1.5,x,10\n,ñ,20.5\n,,\n", Told(), "1 blank row passed over"),
+        ("size,kind,price\n1.5,x,10\n,ñ,20.5\n,,\n", Told(), "1 blank row skipped"),
         ("# made, today\n#\nsize,kind,price\n1.5,x,10\n,ñ,20.5\n", Told(), "2 comment lines above"),
         ('"Größe\n(m²)";kind;price\n1,5;x;10\n;ñ;20,5\n', Told(), "delimiter semicolon, decimal comma"),
         ('"Größe\r\n(m²)"\tkind\tprice\r\n1,5\tx\t10\r\n\tñ\t20,5\r\n', Told(), "delimiter tab"),
@@ -55,19 +55,19 @@ def read(text: str | bytes, told: Told = Told()) -> tuple[list[dict[str, object]
         (EUROPEAN.encode("utf-16"), Told(encoding="utf-16"), "encoding utf-16"),
     ],
 )  # fmt: skip
-def test_the_way_a_file_is_written_does_not_change_its_rows(
+def test_the_dialect_of_a_file_does_not_change_its_rows(
     text: str | bytes, told: Told, described: str
 ) -> None:
-    rows, said = read(text, told)
+    rows, message = read(text, told)
     assert rows == PLAIN
-    assert described in said
+    assert described in message
     seen = survey(as_bytes(text), told)
     assert described in ", ".join([seen.dialect.described, *seen.notes])
     assert (len(seen.header), seen.rows) == (3, 2)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             "size,kind,price\n1,ñ,2\n".encode("cp1252"),
@@ -79,20 +79,22 @@ def test_the_way_a_file_is_written_does_not_change_its_rows(
         (b"\x1f\x8b\x08\x00", "gzip"),
         (
             "size;kind;price\n1.200;x;2\n3.400;x;3\n",
-            "thousands point: say which decimal mark the file uses, pass --decimal .",
+            "thousands point: declare the decimal mark, pass --decimal .",
         ),
         ("size;kind;price\n1.234;x;2,5\n", "--decimal , --thousands ."),
     ],
 )
-def test_survey_and_reader_refuse_the_same_files_in_the_same_words(text: str | bytes, said: str) -> None:
+def test_survey_and_reader_reject_the_same_files_with_the_same_message(
+    text: str | bytes, message: str
+) -> None:
     with pytest.raises(InvalidRows) as refused:
         read(text)
-    with pytest.raises(CannotInfer, match=said) as not_inferred:
+    with pytest.raises(CannotInfer, match=message) as not_inferred:
         survey(as_bytes(text))
     assert refused.value.message == str(not_inferred.value)
 
 
-def test_quotation_marks_are_text_where_a_backslash_and_n_is_written_for_null() -> None:
+def test_quotation_marks_are_text_in_a_file_with_backslash_n_for_null() -> None:
     schema = DatasetSchema(
         (Column("title", "text"), Column("end", "integer", nullable=True, missing=(r"\N",))), SCHEMA.target
     )
@@ -107,23 +109,23 @@ def test_quotation_marks_are_text_where_a_backslash_and_n_is_written_for_null() 
     assert "quotation marks are text" in reader.dialect.described
 
 
-def test_a_declared_sign_hides_no_decimal_mark() -> None:
+def test_a_declared_sign_does_not_hide_the_decimal_mark() -> None:
     schema = DatasetSchema((Column("way", "number", signs=("km",)),), SCHEMA.target)
     reader = CsvReader(as_bytes("way;price\n12,5 km;1\n7 km;2\n"), schema, with_target=True)
     assert next(reader.batches()).columns["way"] == [12.5, 7.0]
     assert reader.dialect.decimal == ","
 
 
-def test_a_file_that_is_utf8_is_not_read_as_something_else() -> None:
+def test_a_utf8_file_is_not_read_in_another_encoding() -> None:
     with pytest.raises(InvalidRows, match="is UTF-8 and not cp1252"):
         read("size,kind,price\n1,ñ,2\n", Told(encoding="cp1252"))
     assert encoding_named("Latin-1") == "iso8859-1"
     for word in ("idna", "rot13", "base64", "klingon"):
-        with pytest.raises(ValueError, match="is no encoding"):
+        with pytest.raises(ValueError, match="is not an encoding"):
             encoding_named(word)
 
 
-def test_a_value_in_a_column_without_a_name_is_never_passed_over() -> None:
+def test_a_value_in_a_column_without_a_name_is_a_fault() -> None:
     with pytest.raises(InvalidRows, match=r"a column without a name holds a value.*\('7'\)"):
         read("size,kind,price,\n1.5,x,10,7\n")
     late = "size,kind,price,\n" + "1.5,x,10,\n" * 2_100 + "1.5,x,10,7\n"
@@ -137,7 +139,7 @@ def test_a_value_in_a_column_without_a_name_is_never_passed_over() -> None:
         survey(as_bytes("a,,,y\n1,2,3,4\n"))
 
 
-def test_a_prediction_is_given_for_every_row_also_a_blank_one() -> None:
+def test_every_row_gets_a_prediction_also_a_blank_one() -> None:
     schema = DatasetSchema(
         (Column("a", "number", nullable=True), Column("b", "number", nullable=True)), SCHEMA.target
     )
@@ -152,18 +154,18 @@ def test_a_prediction_is_given_for_every_row_also_a_blank_one() -> None:
         (["1", "0", "yes"], ["0", "1", "yes"], True),
         (["p", "x", "s"], ["p", "x", "s"], True),
         (["country", "2010", "2011"], ["Spain", "4.9", "3.0"], False),
-        (["0", "1", "2"], ["4.9", "3.0", "1.5"], False),  # what pandas calls columns without a name
+        (["0", "1", "2"], ["4.9", "3.0", "1.5"], False),  # pandas' names for columns without a name
         (["a", "b", "c"], ["1", "2", "b"], False),
         (["a", "b"], ["NA", "NA"], False),
     ],
 )
-def test_a_file_without_a_header_is_told_from_one_with_names(
+def test_a_first_line_of_data_is_distinguished_from_names(
     header: list[str], row: list[str], is_data: bool
 ) -> None:
     assert looks_like_data(header, [row, row]) is is_data
 
 
-def test_a_file_without_a_header_is_said_to_be_one_and_its_first_row_gives_no_names() -> None:
+def test_a_file_without_a_header_is_rejected_and_its_first_row_is_not_taken_for_names() -> None:
     text = "5.1,x,3\n4.9,x,4\n4.7,ñ,5\n"
     with pytest.raises(CannotInfer, match=r"line 1 looks like a row of data \('5.1', 'x', '3'\)"):
         survey(as_bytes(text))

@@ -1,4 +1,4 @@
-"""Reading CSV: recognised and said, never guessed; every bad cell named by line, column and value."""
+"""The CSV reader: it reports the recognised dialect, and names bad cells by line, column and value."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def only_batch(csv: CsvReader) -> Batch:
     return batch
 
 
-def refused(text: str | bytes, **options: str) -> list[Fault]:
+def faults_of(text: str | bytes, **options: str) -> list[Fault]:
     with pytest.raises(InvalidRows) as caught:
         list(reader(text, **options).batches())
     return caught.value.faults
@@ -67,22 +67,22 @@ def test_a_plain_file_is_read_in_columns() -> None:
         ('price,kind,sold\n"1,5",a,yes\n', "delimiter comma, decimal comma"),
     ],
 )
-def test_the_way_a_file_is_written_is_recognised_and_said(text: str, described: str) -> None:
+def test_the_dialect_of_a_file_is_recognised_and_described(text: str, described: str) -> None:
     csv = reader(text)
     assert csv.dialect.described == described
     assert only_batch(csv).columns["price"][0] in (1.5, 1.25)
 
 
-def test_a_decimal_mark_that_could_be_read_two_ways_is_not_guessed() -> None:
+def test_an_ambiguous_decimal_mark_is_rejected() -> None:
     text = "price;kind;sold\n1,234;a;yes\n12,500;b;no\n"
-    [fault] = refused(text)
+    [fault] = faults_of(text)
     assert fault.code == "ambiguous_decimal"
     assert only_batch(reader(text, decimal=",")).columns["price"] == [1.234, 12.5]
 
 
-def test_points_that_may_separate_thousands_are_not_guessed_either() -> None:
+def test_points_that_may_separate_thousands_are_rejected() -> None:
     text = "price;kind;sold\n1.200;a;yes\n12.500;b;no\n"
-    assert [fault.code for fault in refused(text)] == ["ambiguous_decimal"]
+    assert [fault.code for fault in faults_of(text)] == ["ambiguous_decimal"]
     assert only_batch(reader(text, decimal=".")).columns["price"] == [1.2, 12.5]
     assert only_batch(reader(text.replace(";", ","))).columns["price"] == [1.2, 12.5]
     batch = only_batch(reader("price;count;kind;sold\n1.25;150.000;a;yes\n2.5;3.0;a;no\n"))
@@ -90,20 +90,20 @@ def test_points_that_may_separate_thousands_are_not_guessed_either() -> None:
 
 
 def test_the_header_names_missing_unknown_and_duplicate_columns_at_once() -> None:
-    faults = refused("price,colour,n,count,sold\n1,2,3,4,yes\n")
+    faults = faults_of("price,colour,n,count,sold\n1,2,3,4,yes\n")
     assert {(fault.code, fault.field) for fault in faults} == {
         ("unknown_column", "colour"), ("duplicate_column", "count"), ("missing_column", "kind"),
     }  # fmt: skip
     assert all(fault.line == 1 for fault in faults)
 
 
-def test_columns_that_may_be_null_may_be_absent_and_the_target_is_passed_over_when_predicting() -> None:
+def test_nullable_columns_may_be_absent_and_predictions_ignore_the_target() -> None:
     csv = reader("price,kind,sold\n1,a,yes\n", with_target=False)
     batch = only_batch(csv)
     assert "sold" not in batch.columns
     assert batch.columns["note"] == [None]
     assert [instance.values["price"] for instance in batch.instances(SCHEMA)] == [1.0]
-    assert {fault.code for fault in refused("price,kind\n1,a\n")} == {"missing_column"}
+    assert {fault.code for fault in faults_of("price,kind\n1,a\n")} == {"missing_column"}
 
 
 def test_every_bad_cell_has_its_line_column_and_value() -> None:
@@ -116,7 +116,7 @@ def test_every_bad_cell_has_its_line_column_and_value() -> None:
         (6, 2, None, "wrong_cell_count", None),
     }
     assert batch.columns["price"] == [1.0, 3.0]
-    assert batch.lines == [3, 7], "a row in two lines counts to the line it ends on"
+    assert batch.lines == [3, 7], "a row over two lines has the number of its last line"
     assert [line for line, _, _ in batch.refused] == [4, 6]
 
 
@@ -132,11 +132,11 @@ def test_every_bad_cell_has_its_line_column_and_value() -> None:
         (b"price,kind,sold\n" + b"9" * 2**20 + b",a,yes\n", "too_long"),
     ],
 )
-def test_a_file_that_is_no_csv_is_refused_in_words(body: bytes, code: str) -> None:
-    assert [fault.code for fault in refused(body)] == [code]
+def test_a_file_that_is_not_a_csv_is_rejected_with_a_code(body: bytes, code: str) -> None:
+    assert [fault.code for fault in faults_of(body)] == [code]
 
 
-def test_a_cell_may_be_as_long_as_a_line_and_its_column_refuses_it_alone() -> None:
+def test_a_cell_may_be_as_long_as_a_line_and_only_its_column_rejects_it() -> None:
     long = "x" * 200_000
     batch = only_batch(reader(f"price,kind,note,sold\n1,a,{long},yes\n2,b,,no\n{'9' * 200_000},b,,no\n"))
     assert [(fault.line, fault.code) for fault in batch.faults] == [(2, "too_long"), (4, "not_finite")]
@@ -144,7 +144,7 @@ def test_a_cell_may_be_as_long_as_a_line_and_its_column_refuses_it_alone() -> No
 
 
 def test_a_long_file_is_read_in_pieces(tmp_path: Path) -> None:
-    """A file many times larger than what may be held: memory stays that of one batch."""
+    """The file is many times larger than the limit; memory stays that of one batch."""
     rows = 50_000
     path = tmp_path / "long.csv"
     with path.open("w") as out:
@@ -165,7 +165,7 @@ def test_a_long_file_is_read_in_pieces(tmp_path: Path) -> None:
     assert frame["note"].nunique() == 10
 
 
-def test_equal_rows_give_equal_bytes_however_they_came(tmp_path: Path) -> None:
+def test_equal_rows_give_equal_bytes_whatever_the_batches(tmp_path: Path) -> None:
     text = b"id,price,kind,sold\n" + b"".join(b"%d,%d,a,yes\n" % (n, n) for n in range(3_000))
     digests = []
     for size in (7, 1000, 50_000):

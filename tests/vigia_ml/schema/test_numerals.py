@@ -1,4 +1,4 @@
-"""How numbers are written: recognised once for a file, refused where it can be read two ways."""
+"""Formats of numbers: recognised once per file, and rejected where two readings are possible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EUROPEAN, AMERICAN = NumberFormat(",", "."), NumberFormat(".", ",")
 
 
 @pytest.mark.parametrize(
-    ("columns", "delimiter", "found"),
+    ("columns", "delimiter", "numbers"),
     [
         ([["1.234,50", "950"], ["1,5"]], ";", EUROPEAN),
         ([["1.234.567", "950"], ["3,5"]], ";", EUROPEAN),
@@ -31,10 +31,10 @@ EUROPEAN, AMERICAN = NumberFormat(",", "."), NumberFormat(".", ",")
     ],
 )
 def test_the_marks_of_a_file_are_recognised_from_all_its_columns(
-    columns: list[list[str]], delimiter: str, found: NumberFormat
+    columns: list[list[str]], delimiter: str, numbers: NumberFormat
 ) -> None:
     named = {str(place): cells for place, cells in enumerate(columns)}
-    assert recognise(named, delimiter=delimiter) == found
+    assert recognise(named, delimiter=delimiter) == numbers
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_the_marks_of_a_file_are_recognised_from_all_its_columns(
         ([["1 234,5"], ["1.234,5"]], ";", "separated in two ways"),
     ],
 )
-def test_numbers_that_can_be_read_two_ways_are_refused_with_what_to_pass(
+def test_ambiguous_numbers_are_rejected_with_the_options_to_pass(
     columns: list[list[str]], delimiter: str, advice: str
 ) -> None:
     named = {str(place): cells for place, cells in enumerate(columns)}
@@ -73,7 +73,7 @@ def test_in_a_file_of_known_columns_a_comma_among_decimal_points_is_a_fault_of_i
     assert recognise(columns, delimiter=";", declared=True) == NumberFormat()
 
 
-def test_what_is_told_is_not_recognised() -> None:
+def test_declared_marks_override_recognition() -> None:
     columns = {"a": ["1.234", "2.500"], "b": ["3,5"]}
     assert recognise(columns, delimiter=";", decimal=",", thousands=".") == EUROPEAN
     assert recognise(columns, delimiter=";", thousands=".") == EUROPEAN
@@ -103,7 +103,7 @@ def test_what_is_told_is_not_recognised() -> None:
         ("red", "red", ()),
     ],
 )
-def test_signs_around_a_number_are_told_from_it(cell: str, number: str, signs: tuple[str, ...]) -> None:
+def test_signs_around_a_number_are_split_off(cell: str, number: str, signs: tuple[str, ...]) -> None:
     assert split_signs(cell) == (number, signs)
 
 
@@ -138,7 +138,7 @@ def test_a_cell_is_read_by_the_marks_of_its_file(
         ("NA", NumberFormat(), "not 'NA'.*missing="),
     ],
 )
-def test_a_cell_that_does_not_fit_the_file_is_refused_and_named(
+def test_a_cell_that_does_not_fit_the_files_format_is_rejected_by_name(
     cell: str, numbers: NumberFormat, hint: str
 ) -> None:
     with pytest.raises(BadValue, match=hint):
@@ -146,15 +146,15 @@ def test_a_cell_that_does_not_fit_the_file_is_refused_and_named(
 
 
 @pytest.mark.parametrize("text", ["1e+05", "1E5", "100000", "100000.0", "1.0e5", "100000."])
-def test_a_whole_number_is_one_however_a_csv_writes_it(text: str) -> None:
-    """As JSON reads the same digits; R writes 1e+05 for 100000."""
+def test_a_csv_may_write_a_whole_number_in_any_notation(text: str) -> None:
+    """The value is that of the same digits in JSON; R writes 1e+05 for 100000."""
     value = Column("n", "integer").from_text(text)
     assert value == 100_000 and isinstance(value, int)
     assert Column("n", "integer").from_json(float(text)) == value
 
 
 @pytest.mark.parametrize("text", ["1.5", "1e-1", "1.05e1", "150.000", "1e300", "9007199254740993e0"])
-def test_what_is_no_whole_number_is_refused_by_csv_and_by_json(text: str) -> None:
+def test_csv_and_json_reject_the_same_numbers_for_an_integer_column(text: str) -> None:
     column = Column("n", "integer")
     with pytest.raises(BadValue) as by_csv:
         column.from_text(text)

@@ -44,7 +44,7 @@ REAL = [catalogue.get(name).schema for name in MODELS]
 
 
 def slowly(schema: DatasetSchema, body: bytes) -> list[Instance] | None:
-    """The body's instances as the serializer derived from the schema reads them; None when it refuses."""
+    """Returns the body's instances as the schema's serializer reads them; None when it rejects the body."""
     try:
         data = decode_json(body)
     except Malformed:
@@ -52,7 +52,7 @@ def slowly(schema: DatasetSchema, body: bytes) -> list[Instance] | None:
     rows = [data] if isinstance(data, dict) else data
     if not isinstance(rows, list) or not 0 < len(rows) <= MANY:
         return None
-    found = []
+    instances = []
     for row in rows:
         serializer = serializer_for("test", schema)(data=row)
         try:
@@ -61,8 +61,8 @@ def slowly(schema: DatasetSchema, body: bytes) -> list[Instance] | None:
             return None
         if read is None:
             return None
-        found.append(Instance(read["values"], read["key"]))
-    return found
+        instances.append(Instance(read["values"], read["key"]))
+    return instances
 
 
 def same(left: Any, right: Any) -> bool:
@@ -74,22 +74,22 @@ def same(left: Any, right: Any) -> bool:
 
 
 def agree(schema: DatasetSchema, body: bytes, compiled: CompiledSchema | None = None) -> bool:
-    """Whether the compiled decoder accepted; asserts that it is right to, with the same values."""
-    found = (compiled or CompiledSchema(schema)).decode(body, MANY)
-    if found is None:
+    """Returns whether the compiled decoder accepts; asserts that the serializer gives the same values."""
+    rows = (compiled or CompiledSchema(schema)).decode(body, MANY)
+    if rows is None:
         return False
-    wanted = slowly(schema, body)
-    assert wanted is not None, f"accepted what the schema refuses: {body!r}"
-    assert found.keys == [instance.key for instance in wanted]
-    for row, instance in zip(found.values, wanted, strict=True):
+    instances = slowly(schema, body)
+    assert instances is not None, f"accepted a body that the schema rejects: {body!r}"
+    assert rows.keys == [instance.key for instance in instances]
+    for row, instance in zip(rows.values, instances, strict=True):
         assert all(map(same, row, instance.values.values())), (row, instance.values)
-    plain = [json.loads(each) for each in found.inputs()]
-    assert plain == [list(instance.values.values()) for instance in wanted]
-    assert found.warnings() == [schema.warnings(instance.values) for instance in wanted]
-    coded = coding.encode(schema, [instance.values for instance in wanted])
+    plain = [json.loads(each) for each in rows.inputs()]
+    assert plain == [list(instance.values.values()) for instance in instances]
+    assert rows.warnings() == [schema.warnings(instance.values) for instance in instances]
+    coded = coding.encode(schema, [instance.values for instance in instances])
     text = [at for at, column in enumerate(schema.columns) if column.type == "text"]
     coded[:, text] = 0.0
-    matrix = found.matrix()
+    matrix = rows.matrix()
     matrix[:, text] = 0.0
     assert matrix.shape == coded.shape
     assert matrix.flags.c_contiguous
@@ -97,7 +97,7 @@ def agree(schema: DatasetSchema, body: bytes, compiled: CompiledSchema | None = 
     return True
 
 
-# What may stand for a value: plausible, nearly plausible, and rubbish, as JSON text.
+# Valid, nearly valid and invalid values, as JSON text.
 LITERALS = st.one_of(
     st.integers(-(2**70), 2**70).map(str),
     st.integers(-10, 10).map(str),
@@ -122,7 +122,7 @@ NAMES = st.sampled_from(
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """A valid row, or several, with something changed here and there."""
+    """Draws valid rows with some changes."""
     rows = []
     for _ in range(draw(st.integers(1, 3))):
         pairs = [(name, json.dumps(value, ensure_ascii=draw(st.booleans()))) for name, value in VALID.items()]
@@ -153,7 +153,7 @@ def bodies(draw: st.DrawFn) -> bytes:
 @given(bodies())
 @example(json.dumps({**VALID, "_key": "a"}).encode())
 @example(json.dumps([{**VALID, "ref": 7}, VALID]).encode())
-def test_what_the_decoder_accepts_the_serializer_accepts_with_the_same_values(body: bytes) -> None:
+def test_the_serializer_accepts_all_that_the_decoder_accepts_with_equal_values(body: bytes) -> None:
     agree(SMALL, body)
 
 
@@ -168,8 +168,8 @@ def test_learned_spellings_accept_no_more_than_the_serializer(first: bytes, seco
         if slowly(SMALL, body) is not None:
             for _ in range(2):
                 compiled.learn(data[0] if isinstance(data, list) else data)
-            wanted = slowly(SMALL, body)
-            assert wanted is not None
+            instances = slowly(SMALL, body)
+            assert instances is not None
     for body in (first, second):
         agree(SMALL, body, compiled)
 
@@ -207,7 +207,7 @@ GAPS = DatasetSchema(
         (('"NA"', '"?"', '"-"', '"None"'), True),
         (('"na"', "2.0", '"no"', '"y"'), True),
         (("null", "null", "null", "null"), True),
-        (("-999", "2", "true", '"x"'), False),  # below the bound: the slow way reads it
+        (("-999", "2", "true", '"x"'), False),  # below the bound: `DatasetSchema.read` reads it
         (('"x"', "2", "true", '"x"'), False),
         (("1", '"NA"', "true", '"x"'), False),
         (("1", "2", "true", '"none"'), False),
@@ -224,7 +224,7 @@ def test_declared_words_for_a_missing_value_are_read_alike(literals: tuple[str, 
     assert agree(GAPS, f"[{', '.join([row] * 20)}]".encode()) is accepted
 
 
-# -- it must not decline what clients usually send -----------------------------------------------------
+# -- bodies that the decoder must not decline ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("schema", REAL, ids=MODELS)
@@ -258,11 +258,11 @@ def test_absent_optional_fields_are_null() -> None:
         b'{"size":1,"kind":"small","note":"x","ba\xc3\xb1os":1,"_key":"a","_key":"a"}',
     ],
 )
-def test_a_name_given_twice_is_never_accepted(body: bytes) -> None:
+def test_the_decoder_never_accepts_a_duplicate_name(body: bytes) -> None:
     assert CompiledSchema(SMALL).decode(body, MANY) is None
 
 
-def test_a_colon_in_a_text_is_read_the_slow_way_and_hides_no_repeated_name() -> None:
+def test_a_colon_in_a_text_hides_no_duplicate_name() -> None:
     with_colon = json.dumps({**VALID, "note": "a:b"}).encode()
     assert CompiledSchema(SMALL).decode(with_colon, MANY) is None
     assert slowly(SMALL, with_colon) is not None
@@ -271,11 +271,11 @@ def test_a_colon_in_a_text_is_read_the_slow_way_and_hides_no_repeated_name() -> 
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"{}", b"[1]", b"[" * 100_000, b'{"a":' * 100_000, b"nul", b"\xff"]
 )
-def test_rubbish_is_declined(body: bytes) -> None:
+def test_invalid_bodies_are_declined(body: bytes) -> None:
     assert CompiledSchema(SMALL).decode(body, MANY) is None
 
 
-def test_more_rows_than_asked_for_are_declined() -> None:
+def test_more_rows_than_the_limit_are_declined() -> None:
     body = json.dumps([VALID] * 3).encode()
     assert CompiledSchema(SMALL).decode(body, 2) is None
     assert CompiledSchema(SMALL).decode(body, 3) is not None
@@ -284,31 +284,31 @@ def test_more_rows_than_asked_for_are_declined() -> None:
 # -- spellings -----------------------------------------------------------------------------------------
 
 
-def test_another_spelling_is_compiled_when_it_comes_again() -> None:
+def test_another_spelling_is_compiled_at_its_second_use() -> None:
     compiled = CompiledSchema(SMALL)
     row = {name.upper(): value for name, value in VALID.items()} | {"price": 5, "colour": "red", "Ref": "r1"}
     body = json.dumps(row).encode()
     assert compiled.decode(body, MANY) is None
     compiled.learn(row)
-    assert compiled.decode(body, MANY) is None, "once may be chance"
+    assert compiled.decode(body, MANY) is None, "the first use compiles no decoder"
     compiled.learn(row)
     assert agree(SMALL, body, compiled)
-    found = compiled.decode(body, MANY)
-    assert found is not None
-    assert found.keys == ["r1"]
+    rows = compiled.decode(body, MANY)
+    assert rows is not None
+    assert rows.keys == ["r1"]
     assert agree(SMALL, json.dumps(VALID).encode(), compiled), "the canonical names are still known"
 
 
-def test_spellings_are_few_and_the_names_of_strangers_are_not_kept() -> None:
+def test_few_spellings_are_kept_and_no_unknown_names() -> None:
     compiled = CompiledSchema(SMALL)
     for number in range(3 * SPELLINGS_KEPT):
         row = {**VALID, "x" * number: 1}
         compiled.learn(row)
         compiled.learn(row)
     assert len(compiled._spellings) == 1
-    assert len(compiled._asked_for) <= 4 * SPELLINGS_KEPT
+    assert len(compiled._seen_once) <= 4 * SPELLINGS_KEPT
     compiled.learn({str(number): 1 for number in range(1_000)})
-    assert len(compiled._asked_for) <= 4 * SPELLINGS_KEPT
+    assert len(compiled._seen_once) <= 4 * SPELLINGS_KEPT
 
 
 def test_padded_names_and_words_do_not_fill_the_memory() -> None:
@@ -321,11 +321,11 @@ def test_padded_names_and_words_do_not_fill_the_memory() -> None:
         compiled.learn(row)
         compiled.learn(row)
     assert max(len(str(kept)) for reader in compiled._readers if reader is not None for kept in reader) < 300
-    assert not compiled._asked_for
+    assert not compiled._seen_once
     assert len(compiled._spellings) == 1
 
 
-def test_a_row_with_two_keys_is_left_to_the_schema() -> None:
+def test_the_decoder_declines_a_row_with_two_keys() -> None:
     compiled = CompiledSchema(SMALL)
     row = {**VALID, "ref": "a", "_key": "a"}
     for _ in range(2):
@@ -333,10 +333,10 @@ def test_a_row_with_two_keys_is_left_to_the_schema() -> None:
     assert compiled.decode(json.dumps(row).encode(), MANY) is None
 
 
-def test_texts_that_had_to_be_normalised_are_remembered_within_limits() -> None:
+def test_normalised_texts_are_remembered_within_limits() -> None:
     compiled = CompiledSchema(SMALL)
     for number in range(6_000):
-        found = compiled.decode(json.dumps({**VALID, "city": f"City {number}"}).encode(), MANY)
-        assert found is not None
-        assert found.values[0][4] == f"city {number}"
+        rows = compiled.decode(json.dumps({**VALID, "city": f"City {number}"}).encode(), MANY)
+        assert rows is not None
+        assert rows.values[0][4] == f"city {number}"
     assert max(len(reader) for reader in compiled._readers if reader is not None) <= 4_096

@@ -1,4 +1,4 @@
-"""Columns and schemas: what is accepted, what is refused and why."""
+"""Columns and schemas: accepted values, and the faults of rejected ones."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_whole_floats_are_integers_and_others_are_not() -> None:
 
 
 @given(st.integers(-4, 4), st.sampled_from([1, -1]), st.sampled_from(["", ".", ".0"]))
-def test_a_whole_number_in_text_is_the_one_it_says_or_refused(near: int, sign: int, end: str) -> None:
+def test_a_whole_number_in_text_is_exact_or_rejected(near: int, sign: int, end: str) -> None:
     number = sign * (2**53 + near)
     column = Column("n", "integer")
     if near > 0:
@@ -70,7 +70,7 @@ def test_a_whole_number_in_text_is_the_one_it_says_or_refused(near: int, sign: i
         assert code(column, float(number) if end else number) == "out_of_bounds"
     else:
         assert column.from_text(f"{number}{end}") == column.from_json(number) == number
-        if near == 0:  # as a double it may have been written as 2^53 + 1
+        if near == 0:  # the double 2^53 may come from the text 2^53 + 1
             assert code(column, float(number)) == "out_of_bounds"
 
 
@@ -85,12 +85,12 @@ def test_booleans_are_read_from_the_words_people_use(word: str) -> None:
     "text",
     ["nan", "NaN", "inf", "-inf", "1_000", "0x10", "١٢", "1e99999", "1,5", "--1", "", "1 2", "9" * 5000],
 )
-def test_text_that_python_would_take_for_a_number_is_not_one(text: str) -> None:
+def test_texts_that_only_python_reads_as_numbers_are_rejected(text: str) -> None:
     with pytest.raises(BadValue):
         Column("x", "number").from_text(text)
 
 
-def test_the_decimal_mark_is_the_files() -> None:
+def test_a_cell_is_read_with_the_files_decimal_mark() -> None:
     column = Column("x", "number")
     assert column.from_text(" 1,5 ", numbers=NumberFormat(",")) == 1.5
     with pytest.raises(BadValue):
@@ -125,7 +125,7 @@ def test_training_rows_need_their_target() -> None:
     assert faults == [Fault("y", "missing_field", "y is missing")]
 
 
-def test_warnings_name_what_training_never_saw() -> None:
+def test_values_that_training_never_saw_have_warnings() -> None:
     learned = SCHEMA.learn({"x": Seen(-1, 1), "n": Seen(0, 5), "colour": Seen(levels=("red",))})
     row = {**GOOD, "x": 2.0, "colour": "mauve"}
     assert learned.warnings(row) == [
@@ -136,12 +136,12 @@ def test_warnings_name_what_training_never_saw() -> None:
     assert SCHEMA.warnings(row) == []
 
 
-def test_a_schema_survives_its_json_and_its_hash_is_about_validity() -> None:
+def test_a_schema_survives_json_and_its_hash_covers_validity_alone() -> None:
     learned = SCHEMA.learn({"x": Seen(-1, 1), "colour": Seen(levels=("red",))})
     again = DatasetSchema.from_json(json.loads(json.dumps(learned.to_json())))
     assert again == learned
     assert again.by_name["x"].seen == Seen(-1, 1)
-    assert again.sha256 == SCHEMA.sha256, "what training saw does not change what is valid"
+    assert again.sha256 == SCHEMA.sha256, "the training data's ranges do not change validity"
     stricter = DatasetSchema(SCHEMA.columns[:1], SCHEMA.target)
     assert stricter.sha256 != SCHEMA.sha256
 
@@ -151,20 +151,20 @@ def test_a_schema_survives_its_json_and_its_hash_is_about_validity() -> None:
     [
         (lambda: Column("", "number"), "column name"),
         (lambda: Column("_key", "number"), "column name"),
-        (lambda: Column("x" * 201, "number"), "has 201 characters, at most 200 are possible"),
+        (lambda: Column("x" * 201, "number"), "has 201 characters, at most 200 are accepted"),
         (lambda: Column("x", "number", levels=("a",)), "only a category"),
         (lambda: Column("x", "text", minimum=1), "only numbers"),
         (lambda: Column("x", "category", levels=("A",), normalise="lower"), "normalised form"),
-        (lambda: DatasetSchema((NUMBER, NUMBER), Column("y", "number")), "names two things"),
-        (lambda: DatasetSchema((NUMBER,), Column("X", "number"), fold_names=True), "names two things"),
+        (lambda: DatasetSchema((NUMBER, NUMBER), Column("y", "number")), "is declared twice"),
+        (lambda: DatasetSchema((NUMBER,), Column("X", "number"), fold_names=True), "is declared twice"),
     ],
 )
-def test_a_declaration_that_contradicts_itself_is_refused_by_name(build: Any, words: str) -> None:
+def test_a_contradictory_declaration_is_rejected_by_name(build: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build()
 
 
-def test_the_longest_name_of_a_column_is_as_long_as_what_is_counted_by_it_can_hold() -> None:
+def test_tables_of_counts_hold_the_longest_column_name() -> None:
     assert Column("ñ" * 200, "number").name == "ñ" * 200
     assert Column("x", "number", aliases=("y" * 900,)).aliases == ("y" * 900,), "an alias may be longer"
     for table in (Rollup, DriftFinding):
@@ -176,7 +176,7 @@ def declared(*levels: str, task: Task = "binary") -> ModelDeclaration:
     return ModelDeclaration("m", "M", "", task, schema, lambda seed: None, "roc_auc")
 
 
-def test_the_positive_level_of_two_is_the_second_and_the_last_in_order() -> None:
+def test_the_second_level_in_sorted_order_is_the_positive_one() -> None:
     assert declared("goes", "stays").schema.target.levels[1] == "stays"
     assert declared("low", "high", "middle", task="multiclass").task == "multiclass", (
         "their order says nothing"
@@ -205,7 +205,7 @@ json_values = st.recursive(
         st.sampled_from(["x", "n", "flag", "kind", "colour", "id", "_key", "y", "?"]), json_values
     )
 )
-def test_whatever_comes_is_either_an_instance_or_faults_that_can_be_sent(raw: dict[str, Any]) -> None:
+def test_any_input_gives_an_instance_or_faults_that_are_valid_json(raw: dict[str, Any]) -> None:
     read = SCHEMA.read(raw)
     if isinstance(read, Instance):
         assert set(read.values) == set(SCHEMA.names)
@@ -216,7 +216,7 @@ def test_whatever_comes_is_either_an_instance_or_faults_that_can_be_sent(raw: di
 
 
 @given(json_values)
-def test_an_echoed_value_is_short_and_can_always_be_sent(value: Any) -> None:
+def test_an_echoed_value_is_short_and_valid_json(value: Any) -> None:
     sent = json.dumps(echo(value), allow_nan=False, ensure_ascii=False)
     assert len(sent) < 600
     assert "\x00" not in sent.encode().decode()

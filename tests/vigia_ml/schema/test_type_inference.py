@@ -1,4 +1,4 @@
-"""What is read off the cells of a CSV: kinds, types, names, and columns that must not be features."""
+"""Inference from the cells of a CSV: kinds, types, names, and columns that must not be features."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from vigia_ml.schema.type_inference import Guess, canonical_names, guess_column
 
 
 def tally(cells: Sequence[str], name: str = "column", decimal: str = ".") -> ColumnStats:
-    found = ColumnStats(name, NumberFormat(decimal))
-    found.add(cells)
-    found.settle()
-    return found
+    result = ColumnStats(name, NumberFormat(decimal))
+    result.add(cells)
+    result.settle()
+    return result
 
 
 def guess(cells: Sequence[str], decimal: str = ".") -> Guess:
@@ -65,12 +65,12 @@ def surveyed(text: str, **options: str) -> Survey:
         ("red", ".", "text"),
     ],
 )
-def test_a_cell_is_of_one_kind(cell: str, decimal: str, kind: str) -> None:
+def test_each_cell_has_one_kind(cell: str, decimal: str, kind: str) -> None:
     assert kind_of(cell, NumberFormat(decimal)) == kind
 
 
 @given(st.text(min_size=1, max_size=12, alphabet="0123456789+-.,eE x"), st.sampled_from(".,"))
-def test_what_is_called_a_number_is_one_for_the_reader(text: str, decimal: str) -> None:
+def test_the_reader_accepts_every_cell_of_kind_number(text: str, decimal: str) -> None:
     text, numbers = text.strip(), NumberFormat(decimal)
     if text and (kind := kind_of(text, numbers)) in ("integer", "number"):
         read = Column("x", kind).from_text(text, numbers=numbers)  # type: ignore[arg-type]
@@ -100,9 +100,9 @@ def test_a_column_gets_the_type_of_its_cells(cells: list[str], kind: str) -> Non
 
 
 def test_blanks_make_a_column_nullable_and_are_counted() -> None:
-    found = guess(["1", " ", "", "4"] * 10)
-    assert found.column.nullable
-    assert "20 of 40 cells are blank, so it may be null" in found.remarks
+    result = guess(["1", " ", "", "4"] * 10)
+    assert result.column.nullable
+    assert "20 of 40 cells are blank: the column may be null" in result.remarks
 
 
 def test_levels_are_sorted_and_written_in_canonical_form() -> None:
@@ -128,7 +128,7 @@ def test_a_bound_is_set_only_where_the_data_come_close_to_zero(cells: list[str],
     assert (column.minimum, column.maximum) == (minimum, None)
 
 
-def test_a_text_that_stands_once_is_no_example() -> None:
+def test_a_text_of_a_single_row_is_not_the_example() -> None:
     column = guess([f"Mrs {i} of Street {i}" for i in range(40)]).column
     assert column.example == "a few words"
 
@@ -138,16 +138,16 @@ def test_the_example_of_a_number_is_the_rounded_median() -> None:
     assert guess(["1", "2", "9"] * 3).column.example == 2
 
 
-def test_a_column_that_is_nearly_a_number_says_what_stands_in_the_way() -> None:
-    assert "numbers but for 10 cells such as 'few'" in " ".join(guess(["1", "2", "3", "few"] * 10).remarks)
+def test_a_nearly_numeric_column_has_a_remark_on_the_other_cells() -> None:
+    assert "numbers except for 10 cells such as 'few'" in " ".join(guess(["1", "2", "3", "few"] * 10).remarks)
     assert "numbers with a unit" in " ".join(guess(["12 km", "13.5 km"] * 10).remarks)
 
 
-def test_counting_stops_telling_cells_apart_but_not_classifying_them() -> None:
-    found = tally([str(i) for i in range(DISTINCT_LIMIT + 10)])
-    found.add(["x"] * 5)
-    assert (found.kinds["integer"], found.kinds["text"]) == (DISTINCT_LIMIT + 10, 5)
-    assert found.is_unique and not found.is_numeric
+def test_cells_beyond_the_limit_are_classified_but_not_counted_by_text() -> None:
+    result = tally([str(i) for i in range(DISTINCT_LIMIT + 10)])
+    result.add(["x"] * 5)
+    assert (result.kinds["integer"], result.kinds["text"]) == (DISTINCT_LIMIT + 10, 5)
+    assert result.is_unique and not result.is_numeric
 
 
 @given(st.lists(st.text(max_size=20).map(str.strip), min_size=2, max_size=8, unique=True))
@@ -179,7 +179,7 @@ def test_plain_names_and_keywords_stay_and_others_get_a_clean_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "cells", "why"),
+    ("name", "cells", "reason"),
     [
         ("n", [str(i) for i in range(7, 47)], "a counter"),
         ("customer_id", [str((i * 1237) % 4001 + 5) for i in range(40)], "an identifier"),
@@ -192,8 +192,8 @@ def test_plain_names_and_keywords_stay_and_others_get_a_clean_one() -> None:
         ("updated", [f"{1674860880 + (i * 7919) % 997 * 60}.0" for i in range(40)], "a time stamp"),
     ],
 )
-def test_columns_that_teach_nothing_are_left_out(name: str, cells: list[str], why: str) -> None:
-    assert non_features.why_left_out(tally(cells, name), cells).startswith(why)
+def test_identifiers_constants_and_dates_are_left_out(name: str, cells: list[str], reason: str) -> None:
+    assert non_features.why_left_out(tally(cells, name), cells).startswith(reason)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_columns_that_teach_nothing_are_left_out(name: str, cells: list[str], wh
         ("year", [str(2000 + i % 22) for i in range(40)]),
     ],
 )
-def test_columns_that_only_look_a_little_like_identifiers_stay(name: str, cells: list[str]) -> None:
+def test_columns_that_resemble_identifiers_stay(name: str, cells: list[str]) -> None:
     assert non_features.why_left_out(tally(cells, name), cells) == ""
 
 
@@ -222,7 +222,7 @@ def test_copies_and_monotone_copies_of_the_target_are_found() -> None:
     assert leaks.copies(truth + RANDOM.normal(size=200), truth) == ""
 
 
-def test_pairs_triples_and_differences_that_make_the_target_are_found() -> None:
+def test_pairs_triples_and_differences_equal_to_the_target_are_found() -> None:
     a, b, c, d = (RANDOM.integers(0, 500, 300).astype(float) for _ in range(4))
     b[5] = np.nan
     columns = {"a": a, "b": b, "c": c, "d": d}
@@ -233,7 +233,7 @@ def test_pairs_triples_and_differences_that_make_the_target_are_found() -> None:
     assert leaks.sums(columns, a + plain + RANDOM.integers(0, 2, 300)) == {}
 
 
-def test_a_category_that_settles_the_target_is_found() -> None:
+def test_a_category_that_determines_the_target_is_found() -> None:
     classes = ["x", "y", "z"] * 30
     assert "one to one" in leaks.determines([each.upper() for each in classes], classes, one_to_one=True)
     finer = [f"{each}{i % 2}" for i, each in enumerate(classes)]
@@ -271,31 +271,31 @@ def test_a_column_that_predicts_alone_is_suspicious() -> None:
     ],
 )
 def test_the_task_follows_from_the_target(cells: list[str], task: str, kind: str) -> None:
-    found = target.propose(tally(cells * 40), "y", (), None)
-    assert (found.task, found.column.type) == (task, kind)
+    result = target.propose(tally(cells * 40), "y", (), None)
+    assert (result.task, result.column.type) == (task, kind)
 
 
-def test_a_few_whole_numbers_are_called_ambiguous_and_the_user_overrules() -> None:
+def test_few_whole_numbers_are_ambiguous_and_the_user_decides() -> None:
     grades = tally(["3", "4", "5"] * 40)
     assert "ambiguous" in target.propose(grades, "y", (), None).remarks[-1]
-    asked = target.propose(grades, "y", (), "multiclass")
-    assert asked.column.levels == ("3", "4", "5")
-    assert any('JSON says "3", not 3' in remark for remark in asked.remarks)
+    requested = target.propose(grades, "y", (), "multiclass")
+    assert requested.column.levels == ("3", "4", "5")
+    assert any('JSON says "3", not 3' in remark for remark in requested.remarks)
 
 
 @pytest.mark.parametrize(
-    ("cells", "asked", "said"),
+    ("cells", "requested", "message"),
     [
         (["a", "b", "c"] * 40, "binary", "two values"),
         (["a", "b"] * 40, "regression", "needs a target of numbers"),
         ([f"name {i}" for i in range(90)], None, "neither numbers nor classes"),
     ],
 )
-def test_a_target_that_does_not_fit_is_refused_in_words(
-    cells: list[str], asked: str | None, said: str
+def test_a_target_that_does_not_fit_is_rejected_with_a_reason(
+    cells: list[str], requested: str | None, message: str
 ) -> None:
-    with pytest.raises(CannotInfer, match=said):
-        target.propose(tally(cells), "y", (), asked)  # type: ignore[arg-type]
+    with pytest.raises(CannotInfer, match=message):
+        target.propose(tally(cells), "y", (), requested)  # type: ignore[arg-type]
 
 
 # -- the survey ----------------------------------------------------------------------------------------
@@ -311,29 +311,29 @@ def test_a_target_that_does_not_fit_is_refused_in_words(
         ('a,b\n"1,5",x;y;z\n', "delimiter comma, decimal comma"),
     ],
 )
-def test_the_way_a_file_is_written_is_recognised(text: str, described: str) -> None:
+def test_the_dialect_of_a_file_is_recognised(text: str, described: str) -> None:
     assert surveyed(text).dialect.described == described
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "empty"),
         ("a\n1\n", "only one column"),
         ("a,b\n1\n2,3\n4,5\n", "line 2 has 1 cells"),
         ("a,a \n1,2\n", "two columns are called 'a'"),
         ("a\x00,b\n1,2\n", "NUL"),
-        ('a,b\n1,2\n3,"4\n', "no CSV"),
+        ('a,b\n1,2\n3,"4\n', "not valid CSV"),
         ("a;b\n1,500;x\n", "thousands"),
         ("a;b;c\n1.5;2,5;x\n", "one file has one decimal mark"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_refused_in_words(text: str, said: str) -> None:
-    with pytest.raises(CannotInfer, match=said):
+def test_an_unreadable_file_is_rejected_with_a_reason(text: str, message: str) -> None:
+    with pytest.raises(CannotInfer, match=message):
         surveyed(text, **({"delimiter": ","} if text.startswith("a,b\n1\n") else {}))
 
 
-def test_a_file_that_is_no_utf8_is_refused_with_its_line() -> None:
+def test_a_file_that_is_not_utf8_is_rejected_with_the_line() -> None:
     with pytest.raises(CannotInfer, match="not UTF-8 near line"):
         survey(io.BytesIO(b"a,b\n1,2\n3,\xff\n"))
 

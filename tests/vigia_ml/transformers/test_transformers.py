@@ -1,4 +1,4 @@
-"""What the transformers read out of texts and columns, on values one can check by hand."""
+"""The transformers, on values that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vigia_ml.transformers.text import clean_text
         ("22.4 kgm at 1750-2750rpm", 22.4 * 9.80665),
         ("12.7@ 2,700(kgm@ rpm)", 12.7 * 9.80665),
         ("110(11.2)@ 4800", 110.0),
-        ("115@ 2,500(kgm@ rpm)", 115.0),  # more than any car has in kgm: the unit is a slip
+        ("115@ 2,500(kgm@ rpm)", 115.0),  # more than any car has in kgm: the unit is a mistake
         ("20@ 2000", 20 * 9.80665),  # no unit, and too little for Nm
         ("51nm@ 4000+/-500rpm", 51.0),
     ],
@@ -79,20 +79,20 @@ def test_distance_to_the_centre_is_in_kilometres_and_ratios_survive_zero_rooms()
     }  # fmt: skip
     frame = pd.DataFrame([home])
     geometry = HouseGeometry().fit(frame)
-    found = dict(zip(geometry.get_feature_names_out(), geometry.transform(frame)[0], strict=True))
-    assert found["km_to_centre"] == pytest.approx(11.1, abs=0.1)
-    assert found["net_share"] == 0.75
-    assert np.isnan(found["surface_per_room"])
+    result = dict(zip(geometry.get_feature_names_out(), geometry.transform(frame)[0], strict=True))
+    assert result["km_to_centre"] == pytest.approx(11.1, abs=0.1)
+    assert result["net_share"] == 0.75
+    assert np.isnan(result["surface_per_room"])
 
 
-def test_text_is_cleaned_value_by_value_whatever_stands_beside_it() -> None:
-    given = [" Some  Thing ", "some thing", "", None, float("nan"), "\tÑ "]
+def test_each_value_is_cleaned_alike_in_any_column() -> None:
+    texts = [" Some  Thing ", "some thing", "", None, float("nan"), "\tÑ "]
     cleaned = ["some thing", "some thing", "missing", "missing", "missing", "ñ"]
     for dtype in (object, "category", "str"):
-        column = pd.Series(given, dtype=dtype, index=[5, 3, 1, 0, 2, 4], name="x")
-        found = clean_text(column)
-        assert found.tolist() == cleaned
-        assert (list(found.index), found.name, found.dtype) == ([5, 3, 1, 0, 2, 4], "x", object)
+        column = pd.Series(texts, dtype=dtype, index=[5, 3, 1, 0, 2, 4], name="x")
+        result = clean_text(column)
+        assert result.tolist() == cleaned
+        assert (list(result.index), result.name, result.dtype) == ([5, 3, 1, 0, 2, 4], "x", object)
     assert clean_text(pd.Series([1, True, 1.0, "1", None], dtype=object)).tolist() == [
         "1", "true", "1.0", "1", "missing",
     ]  # fmt: skip

@@ -1,7 +1,7 @@
-"""A fitted pipeline as bytes that ONNX Runtime serves. Needs scikit-learn and onnx; no Django here.
+"""Compiles a fitted pipeline to bytes for ONNX Runtime. Needs scikit-learn and onnx; no Django here.
 
 The input is the matrix of `vigia_ml.schema.matrix`, the output a regression's (n, 1) or a classification's
-(n, k), all double. The steps are in `vigia_ml.engines.onnx_export`.
+(n, k), all double. The modules of `vigia_ml.engines.onnx_export` convert the steps.
 """
 
 from __future__ import annotations
@@ -24,31 +24,32 @@ __all__ = ["NotConvertible", "compile_pipeline"]
 
 
 def compile_pipeline(pipeline: Any, schema: DatasetSchema, task: Task) -> bytes:
-    """The ONNX model of a fitted pipeline.
+    """Compiles a fitted pipeline to an ONNX model.
 
     Parameters
     ----------
     pipeline : fitted on a frame of `schema.names` (see `vigia_ml.fitting.frames`).
-    schema : with what the training data held (`DatasetSchema.learn`).
+    schema : with the training data's ranges and levels (`DatasetSchema.learn`).
 
     Raises
     ------
-    NotConvertible : in words, which step it is and why. Whatever goes wrong is said so: a pipeline that does
-        not convert is no failure of its training run.
+    NotConvertible : names the step and the reason. All errors become this one, because a training run does
+        not fail when its pipeline does not convert.
     """
     try:
         with warnings.catch_warnings():
-            # Steps are asked about arrays and unknown levels on purpose; what they warn of is no news.
+            # The compiler calls steps with arrays and unknown levels on purpose, so their warnings are
+            # expected.
             warnings.simplefilter("ignore")
-            made = _compile(pipeline, schema, task)
-        # What ONNX Runtime does not take is better known now than when it is to serve.
-        OnnxEngine.from_bytes(made, schema)
+            model = _compile(pipeline, schema, task)
+        # Loads the model now, so that a model that ONNX Runtime rejects never serves.
+        OnnxEngine.from_bytes(model, schema)
     except NotConvertible:
         raise
     except Exception as error:
-        said = (str(error).splitlines() or [""])[0][:160]
-        raise NotConvertible(f"the compiler failed: {type(error).__name__}: {said}") from error
-    return made
+        message = (str(error).splitlines() or [""])[0][:160]
+        raise NotConvertible(f"the compiler failed: {type(error).__name__}: {message}") from error
+    return model
 
 
 def _compile(pipeline: Any, schema: DatasetSchema, task: Task) -> bytes:
@@ -59,16 +60,16 @@ def _compile(pipeline: Any, schema: DatasetSchema, task: Task) -> bytes:
     ]
     if cut:
         raise NotConvertible(
-            f"{', '.join(cut)} holds more levels than are remembered ({LEVELS_REMEMBERED:,})"
+            f"{', '.join(cut)} has more levels than a version stores ({LEVELS_REMEMBERED:,})"
         )
     graph = Graph()
     frame = Frame(schema.columns, tuple(range(len(schema.columns))), INPUT)
-    found = answer(pipeline, frame, graph)
+    result = answer(pipeline, frame, graph)
     classes = None if task == "regression" else pipeline.classes_.tolist()
-    wanted = 1 if classes is None else len(classes)
-    if found.width != wanted:
-        raise NotConvertible(f"it gives {found.width} numbers a row where {wanted} are needed")
-    graph.answer(found.name, OUTPUT)
-    words = {CLASSES: json.dumps(classes), CODING: fingerprint(schema)}
-    made: bytes = graph.model(INPUT, len(schema.columns), OUTPUT, wanted, words).SerializeToString()
-    return made
+    width = 1 if classes is None else len(classes)
+    if result.width != width:
+        raise NotConvertible(f"the pipeline returns {result.width} numbers per row instead of {width}")
+    graph.answer(result.name, OUTPUT)
+    metadata = {CLASSES: json.dumps(classes), CODING: fingerprint(schema)}
+    model: bytes = graph.model(INPUT, len(schema.columns), OUTPUT, width, metadata).SerializeToString()
+    return model

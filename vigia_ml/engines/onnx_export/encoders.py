@@ -1,8 +1,9 @@
-"""Encoders of categories, as look-ups by code.
+"""Converts encoders of categories to look-ups by code.
 
-What an encoder makes of a column depends on the column's value alone, and the codes name all its values: the
-levels, any other text, null. So the FITTED encoder (with the cleaning before it) is asked once for each of
-them, and its answers become the constants of a look-up. No encoder is rewritten, so none is rewritten wrong.
+An encoder's output for a column depends on the column's value alone, and the codes cover all values: the
+levels, any other text, null. So the compiler calls the FITTED encoder (with the cleaning before it) once for
+each of them, and the answers become the constants of a look-up. No encoder is reimplemented, so none can
+differ.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Texts = list["str | None"]
 
-# Each column of their output depends on one column of their input, and on nothing but its value.
+# Steps in which each column of the output depends only on the value of one column of the input.
 BY_VALUE = (CleanText, ToFloat, OneHotEncoder, OrdinalEncoder, TargetEncoder, SimpleImputer)
-MOST_ANSWERS = 20_000_000  # held while a step is asked: one-hot of a single column with 4,000 levels
+MOST_ANSWERS = 20_000_000  # held while a step is called: one-hot of a single column with 4,000 levels
 MOST_CELLS = 1_000_000  # of a look-up table
-# Texts a client might send that are no level: a step must treat all of them alike, because they share a code.
-STRANGERS = ("(a text training did not hold)", "missing", "nan", "None", "NA", "0", "1.5", "true")
-VARIED_LEVELS = 300  # levels of which other spellings are tried
+# Unknown texts that a client might send: a step must treat all alike, because they share a code.
+UNKNOWN_TEXTS = ("(a text training did not hold)", "missing", "nan", "None", "NA", "0", "1.5", "true")
+VARIED_LEVELS = 300  # levels whose other spellings are tried
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """One column's values, and what the steps made of them, the other columns standing still.
+class _ColumnAnswers:
+    """One column's values and the steps' answers to them, with the other columns fixed.
 
-    values : any other text, the levels by their code, null. answers : (n_values, n_outputs).
-    raised : (n_values,), where the steps refuse the value.
+    values : an unknown text, the levels by their code, null. answers : (n_values, n_outputs).
+    raised : (n_values,), where the steps raise for the value.
     """
 
     column: Column
@@ -54,58 +55,60 @@ class _Asked:
 
     @property
     def possible(self) -> Mask:
-        """Which of `values` a valid row can hold (n_values,)."""
-        found = np.ones(len(self.values), dtype=bool)
-        found[0], found[-1] = not self.column.levels, self.column.nullable
-        return found
+        """Whether a valid row can hold each of `values`, (n_values,)."""
+        possible = np.ones(len(self.values), dtype=bool)
+        possible[0], possible[-1] = not self.column.levels, self.column.nullable
+        return possible
 
 
 def look_up(steps: Sequence[tuple[str, Any]], frame: Frame, graph: Graph) -> tuple[Tensor, int]:
-    """The first steps of a pipeline on text columns, up to where they give numbers.
+    """Writes the first steps of a pipeline on text columns, up to the step that gives numbers.
 
     Returns
     -------
-    tensor : their numbers. used : how many steps that took.
+    tensor : the steps' numbers. used : number of these steps.
 
     Raises
     ------
-    NotConvertible : when their answers do not follow from the codes.
+    NotConvertible : when the steps' answers do not follow from the codes.
     """
     base, used = _first_answer(steps, frame, graph)
     done = steps[:used]
     name, last = done[-1]
     with graph.step(name):
         known = [_values(column) for column in frame.columns]
-        others = [[] if column.levels else _strangers(column) for column in frame.columns]
+        others = [[] if column.levels else _unknown_texts(column) for column in frame.columns]
         rows = sum(map(len, known)) + sum(map(len, others))
-        still = transformed(done, _frame(frame, [[value] for value in base]))[0]
-        if rows * len(still) > MOST_ANSWERS:
+        fixed = transformed(done, _frame(frame, [[value] for value in base]))[0]
+        if rows * len(fixed) > MOST_ANSWERS:
             raise graph.cannot(
-                last, f"makes {len(still):,} columns of {rows:,} levels: too many for look-ups"
+                last, f"makes {len(fixed):,} columns of {rows:,} levels: too many for look-ups"
             )
         blocks = [values + more for values, more in zip(known, others, strict=True)]
-        answers, raised = ask(partial(transformed, done), _one_at_a_time(frame, blocks, base), len(still))
-        asked, start = [], 0
+        answers, raised = ask(partial(transformed, done), _one_at_a_time(frame, blocks, base), len(fixed))
+        per_column, start = [], 0
         for column, place, values, more in zip(frame.columns, frame.places, known, others, strict=True):
             end, stop = start + len(values), start + len(values) + len(more)
-            _check_strangers(last, column, more, answers[start:stop], raised[start:stop], len(values), graph)
-            asked.append(_Asked(column, place, values, answers[start:end], raised[start:end]))
+            _check_unknown_texts(
+                last, column, more, answers[start:stop], raised[start:stop], len(values), graph
+            )
+            per_column.append(_ColumnAnswers(column, place, values, answers[start:end], raised[start:end]))
             start = stop
-        return _write(asked, still, last, graph), used
+        return _write(per_column, fixed, last, graph), used
 
 
-# -- asking --------------------------------------------------------------------------------------------
+# -- calls of the fitted steps -------------------------------------------------------------------------
 
 
 def _values(column: Column) -> Texts:
-    return [STRANGERS[0], *levels_of(column), None]
+    return [UNKNOWN_TEXTS[0], *levels_of(column), None]
 
 
-def _strangers(column: Column) -> Texts:
-    """Texts an open category accepts that are none of its levels, above all other spellings of them."""
+def _unknown_texts(column: Column) -> Texts:
+    """Returns accepted texts of an open category that are not levels, mostly other spellings of levels."""
     levels = levels_of(column)
     known = frozenset(levels)
-    tried = list(STRANGERS[1:])
+    tried = list(UNKNOWN_TEXTS[1:])
     for level in levels[:: max(1, len(levels) // VARIED_LEVELS)]:
         tried += [level.upper(), level.lower(), level.title(), level.replace(" ", "  "), level[:-1]]
     canonical = dict.fromkeys(column.canonical_text(text) for text in tried)
@@ -119,7 +122,7 @@ def _frame(frame: Frame, values: Sequence[Texts]) -> pd.DataFrame:
 
 
 def _one_at_a_time(frame: Frame, blocks: Sequence[Texts], base: Texts) -> pd.DataFrame:
-    """One row per value of each column, the other columns as in `base`."""
+    """Returns one row per value of each column, the other columns as in `base`."""
     columns: list[Texts] = []
     for here, still in enumerate(base):
         columns.append([])
@@ -128,53 +131,56 @@ def _one_at_a_time(frame: Frame, blocks: Sequence[Texts], base: Texts) -> pd.Dat
     return _frame(frame, columns)
 
 
-def transformed(steps: Sequence[tuple[str, Any]], given: Any) -> Any:
-    """What the steps make of a frame: numbers (n, k), or texts if they have not got to numbers yet."""
+def transformed(steps: Sequence[tuple[str, Any]], data: Any) -> Any:
+    """Returns the steps' output for a frame: numbers (n, k), or texts before the step that gives numbers."""
     for _, step in steps:
-        given = step.transform(given)
-    found = given.toarray() if hasattr(given, "toarray") else np.asarray(given)
-    return found.astype(np.float64) if found.dtype.kind in "fiub" else found
+        data = step.transform(data)
+    array = data.toarray() if hasattr(data, "toarray") else np.asarray(data)
+    return array.astype(np.float64) if array.dtype.kind in "fiub" else array
 
 
 def _first_answer(steps: Sequence[tuple[str, Any]], frame: Frame, graph: Graph) -> tuple[Texts, int]:
-    """A row that the steps accept, and how many of them it takes until they give numbers."""
-    choices = [[*levels_of(column), STRANGERS[0], None] for column in frame.columns]
+    """Returns a row that the steps accept, and the number of steps until they give numbers."""
+    choices = [[*levels_of(column), UNKNOWN_TEXTS[0], None] for column in frame.columns]
     for count, (name, step) in enumerate(steps, start=1):
         with graph.step(name):
             if not isinstance(step, BY_VALUE) or any(column.type == "text" for column in frame.columns):
                 graph.numbers(step, frame)
             if len(frame.texts) < len(frame.columns):
-                raise graph.cannot(step, "takes texts and numbers together: give each a step of its own")
+                raise graph.cannot(step, "takes texts and numbers together: use one step for each")
             refused = ""
             for turn in range(max(map(len, choices))):
                 base: Texts = [values[turn % len(values)] for values in choices]
                 ask = partial(transformed, steps[:count])
-                found, raised = _try(ask, _frame(frame, [[value] for value in base]))
+                answers, raised = _try(ask, _frame(frame, [[value] for value in base]))
                 if not raised:
                     break
                 refused = raised
             else:
-                raise graph.cannot(step, f"refused every row it was asked about: {refused}")
-            if found.dtype.kind == "f":
+                raise graph.cannot(step, f"rejected every row of the test: {refused}")
+            if answers.dtype.kind == "f":
                 return base, count
     raise graph.cannot(steps[-1][1], "leaves text where numbers are needed")
 
 
 def _try(transform: Callable[[Any], Any], rows: pd.DataFrame) -> tuple[Any, str]:
-    """(answers, "") or (None, what was raised)."""
+    """Returns (answers, "") or (None, the error's message)."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # scikit-learn warns of the unseen level we ask about on purpose
+        warnings.simplefilter("ignore")  # scikit-learn warns of unseen levels, which are intended
         try:
             return transform(rows), ""
-        except Exception as error:  # a step is free to raise anything at a value it does not know
+        except Exception as error:  # a step may raise anything at an unknown value
             return None, str(error) or type(error).__name__
 
 
 def ask(transform: Callable[[Any], Any], rows: pd.DataFrame, width: int) -> tuple[Floats, Mask]:
-    """Answers (n, width) and where the steps raise (n,): found by halving: they refuse whole frames."""
-    found, raised = _try(transform, rows)
+    """Returns answers (n, width) and whether the steps raise (n,).
+
+    The steps reject whole frames; halving finds the rows.
+    """
+    answers, raised = _try(transform, rows)
     if not raised:
-        return found, np.zeros(len(rows), dtype=bool)
+        return answers, np.zeros(len(rows), dtype=bool)
     if len(rows) == 1:
         return np.full((1, width), np.nan), np.ones(1, dtype=bool)
     half = len(rows) // 2
@@ -182,17 +188,20 @@ def ask(transform: Callable[[Any], Any], rows: pd.DataFrame, width: int) -> tupl
     return np.vstack([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
-def _check_strangers(
+def _check_unknown_texts(
     step: Any, column: Column, texts: Texts, answers: Floats, raised: Mask, known: int, graph: Graph
 ) -> None:
-    """`answers` and `raised` : of the known values (the first is a stranger too), then of `texts`."""
+    """Raises `NotConvertible` unless the steps treat all unknown texts alike.
+
+    answers, raised : for the known values (the first is an unknown text), then for `texts`.
+    """
     same = (raised[known:] == raised[0]) & equal(answers[known:], answers[0]).all(axis=1)
     if not same.all():
         other = texts[int(np.argmin(same))]
         raise graph.cannot(
             step,
-            f"does not treat all unknown texts of {column.name} alike ({other!r} is special to it): declare "
-            "the column's levels",
+            f"does not treat all unknown texts of {column.name} alike (not {other!r}): declare the column's "
+            "levels",
         )
 
 
@@ -204,14 +213,17 @@ def equal(left: Floats, right: Floats) -> Mask:
 # -- writing -------------------------------------------------------------------------------------------
 
 
-def _write(asked: Sequence[_Asked], still: Floats, step: Any, graph: Graph) -> Tensor:
-    """The nodes that look up the answers. still : (n_outputs,), the answer when no column moves."""
-    moves = np.array([~equal(each.answers, still)[~each.raised].all(axis=0) for each in asked])
+def _write(per_column: Sequence[_ColumnAnswers], fixed: Floats, step: Any, graph: Graph) -> Tensor:
+    """Writes the nodes that look up the answers.
+
+    fixed : (n_outputs,), the answer to the base row.
+    """
+    moves = np.array([~equal(each.answers, fixed)[~each.raised].all(axis=0) for each in per_column])
     if (moves.sum(axis=0) > 1).any():
-        raise graph.cannot(step, "makes one column of several: its answers do not follow from single codes")
-    owners = [asked[int(place)] for place in moves.argmax(axis=0)]
+        raise graph.cannot(step, "combines columns: its answers do not follow from single codes")
+    owners = [per_column[int(place)] for place in moves.argmax(axis=0)]
     tables = [owner.answers[:, output] for output, owner in enumerate(owners)]
-    _refuse(asked, graph)
+    _refuse(per_column, graph)
     single = np.array([_single(owner, table) for owner, table in zip(owners, tables, strict=True)])
     finite = [table[np.isfinite(table)] for table in tables]
     limit = max((float(np.abs(table).max()) for table in finite if len(table)), default=0.0)
@@ -233,23 +245,24 @@ def _write(asked: Sequence[_Asked], still: Floats, step: Any, graph: Graph) -> T
     return Tensor(graph.gather(both.name, order.tolist()), both.width, both.limit)
 
 
-def _single(owner: _Asked, table: Floats) -> float:
-    """The code of the one level for which the column is 1 (and else 0), or -1: another kind of column."""
+def _single(owner: _ColumnAnswers, table: Floats) -> float:
+    """Returns the code of the only level with a 1 in a column of zeros, or -1 for another column."""
     table = np.where(owner.possible & ~owner.raised, table, 0.0)
     hits = np.flatnonzero(table)
     is_level = len(hits) == 1 and table[hits[0]] == 1.0 and 0 < hits[0] < len(table) - 1
     return float(hits[0] - 1) if is_level else -1.0
 
 
-def _from_table(owners: Sequence[_Asked], tables: Sequence[Floats], graph: Graph) -> str:
+def _from_table(owners: Sequence[_ColumnAnswers], tables: Sequence[Floats], graph: Graph) -> str:
     places = _places(owners, graph)
     starts = np.cumsum([0, *map(len, tables)])[:-1]
     index = graph.node("Add", places, graph.constant(starts + 1.0))
     return graph.node("Gather", graph.constant(np.concatenate(tables)), graph.cast(index, INT64), axis=0)
 
 
-def _places(owners: Sequence[_Asked], graph: Graph) -> str:
-    """Codes (n, k) with the place of null for NaN; one less than the places in `_Asked.values`."""
+def _places(owners: Sequence[_ColumnAnswers], graph: Graph) -> str:
+    """Returns codes (n, k) with null's position for NaN; one less than positions in
+    `_ColumnAnswers.values`."""
     codes = graph.gather(INPUT, [owner.place for owner in owners])
     if not any(owner.column.nullable for owner in owners):
         return codes
@@ -257,8 +270,8 @@ def _places(owners: Sequence[_Asked], graph: Graph) -> str:
     return graph.node("Where", graph.node("IsNaN", codes), nulls, codes)
 
 
-def _refuse(asked: Sequence[_Asked], graph: Graph) -> None:
-    strict = [each for each in asked if (each.raised & each.possible).any()]
+def _refuse(per_column: Sequence[_ColumnAnswers], graph: Graph) -> None:
+    strict = [each for each in per_column if (each.raised & each.possible).any()]
     if strict:
         flags = _from_table(strict, [each.raised.astype(np.float64) for each in strict], graph)
         graph.refuse(graph.cast(graph.node("ReduceMax", flags, graph.constant([1], np.int64)), BOOL))

@@ -1,4 +1,4 @@
-"""Final estimators: numbers in, answers out. A regression gives (n, 1), a classification (n, k)."""
+"""Converts final estimators. A regression's answer is (n, 1), a classification's (n, k)."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ from vigia_ml.engines.onnx_export.skl2onnx_fallback import foreign
 from vigia_ml.engines.onnx_export.transformers import Data, chain
 from vigia_ml.engines.onnx_export.trees import Tree
 
-# A sum beyond this may have met an infinity on the way, which scikit-learn refuses at the door.
+# A larger sum may come from an infinite input, which scikit-learn rejects.
 LARGEST_SUM = 1e300
 
 
 def answer(model: Any, data: Data, graph: Graph) -> Tensor:
-    """The nodes of a fitted estimator: its `predict_proba` where it has classes, else its `predict`."""
+    """Writes the nodes of a fitted estimator: `predict_proba` where it has classes, else `predict`."""
     known = MODELS.get(type(model))
     if known is not None:
         return known(model, data, graph)
@@ -75,18 +75,18 @@ def _search(model: Any, data: Data, graph: Graph) -> Tensor:
 
 
 def _transformed(model: TransformedTargetRegressor, data: Data, graph: Graph) -> Tensor:
-    found = answer(model.regressor_, data, graph)
-    back = model.transformer_
-    if isinstance(back, FunctionTransformer):
-        return apply(model, back.inverse_func, found, graph)
-    if isinstance(back, StandardScaler):
-        name = found.name
-        if back.with_std:
-            name = graph.node("Mul", name, graph.constant(back.scale_))
-        if back.with_mean:
-            name = graph.node("Add", name, graph.constant(back.mean_))
-        return Tensor(name, found.width, np.inf)
-    raise graph.cannot(model, f"transforms the target by {type(back).__name__}")
+    result = answer(model.regressor_, data, graph)
+    inverse = model.transformer_
+    if isinstance(inverse, FunctionTransformer):
+        return apply(model, inverse.inverse_func, result, graph)
+    if isinstance(inverse, StandardScaler):
+        name = result.name
+        if inverse.with_std:
+            name = graph.node("Mul", name, graph.constant(inverse.scale_))
+        if inverse.with_mean:
+            name = graph.node("Add", name, graph.constant(inverse.mean_))
+        return Tensor(name, result.width, np.inf)
+    raise graph.cannot(model, f"transforms the target by {type(inverse).__name__}")
 
 
 def _voting(model: VotingClassifier | VotingRegressor, data: Data, graph: Graph) -> Tensor:
@@ -97,42 +97,42 @@ def _voting(model: VotingClassifier | VotingRegressor, data: Data, graph: Graph)
     total = ""
     for at, (name, each) in enumerate(zip(names, model.estimators_, strict=True)):
         with graph.step(name):
-            found = answer(each, data, graph)
-        part = graph.node("Mul", found.name, graph.constant(weights[at])) if weights else found.name
+            result = answer(each, data, graph)
+        part = graph.node("Mul", result.name, graph.constant(weights[at])) if weights else result.name
         total = graph.node("Add", total, part) if total else part
-    # Divided at the end, as numpy does: where votes are even a last bit decides.
-    whole = graph.constant(float(np.sum(weights)) if weights else float(len(names)))
-    return Tensor(graph.node("Div", total, whole), found.width, np.inf)
+    # The division comes last, as in numpy: where votes are even, a last bit decides.
+    divisor = graph.constant(float(np.sum(weights)) if weights else float(len(names)))
+    return Tensor(graph.node("Div", total, divisor), result.width, np.inf)
 
 
 # -- linear --------------------------------------------------------------------------------------------
 
 
 def _linear(model: Any, data: Data, graph: Graph) -> Tensor:
-    """``x · coef + intercept``; scikit-learn refuses infinities, and they must not end as a certainty."""
+    """Writes ``x · coef + intercept``; rejects infinities as scikit-learn does."""
     if isinstance(data, Design):
         return data.times(model, graph)
-    given = graph.numbers(model, data)
+    numbers = graph.numbers(model, data)
     weights = np.atleast_2d(np.asarray(model.coef_, dtype=np.float64)).T
     intercept = np.atleast_1d(np.asarray(model.intercept_, dtype=np.float64))
-    found = graph.node("MatMul", given.name, graph.constant(weights))
-    found = graph.node("Add", found, graph.constant(intercept))
+    total = graph.node("MatMul", numbers.name, graph.constant(weights))
+    total = graph.node("Add", total, graph.constant(intercept))
     heaviest = float(np.abs(weights).sum(axis=0).max())
-    limit = given.limit * heaviest + float(np.abs(intercept).max()) if heaviest else np.inf
+    limit = numbers.limit * heaviest + float(np.abs(intercept).max()) if heaviest else np.inf
     if limit > LARGEST_SUM or np.isnan(limit):
-        graph.refuse_beyond(given, WIDEST)
-    return Tensor(found, weights.shape[1], limit)
+        graph.refuse_beyond(numbers, WIDEST)
+    return Tensor(total, weights.shape[1], limit)
 
 
 def _logistic(model: LogisticRegression, data: Data, graph: Graph) -> Tensor:
-    found = _linear(model, data, graph)
+    scores = _linear(model, data, graph)
     if len(model.classes_) == 2:
-        return _two(graph.node("Sigmoid", found.name), graph)
-    return Tensor(graph.node("Softmax", found.name, axis=1), found.width, 1.0)
+        return _two(graph.node("Sigmoid", scores.name), graph)
+    return Tensor(graph.node("Softmax", scores.name, axis=1), scores.width, 1.0)
 
 
 def _two(positive: str, graph: Graph) -> Tensor:
-    """Both columns, from the positive class's probability (n, 1)."""
+    """Writes both columns, from the positive class's probability (n, 1)."""
     negative = graph.node("Sub", graph.constant(1.0), positive)
     return graph.concat([Tensor(negative, 1, 1.0), Tensor(positive, 1, 1.0)])
 
@@ -143,19 +143,19 @@ def _two(positive: str, graph: Graph) -> Tensor:
 def _forest(model: Any, data: Data, graph: Graph) -> Tensor:
     members = [each.tree_ for each in getattr(model, "estimators_", [model])]
     if members[0].n_outputs != 1:
-        raise graph.cannot(model, "answers several targets")
-    # Trees fitted with a criterion that knows missing values send them somewhere; the others refuse them.
+        raise graph.cannot(model, "predicts several targets")
+    # Trees whose criterion supports missing values have a side for them; other trees reject them.
     allows = model.__sklearn_tags__().input_tags.allow_nan
     numbers = graph.numbers(model, data)
     graph.must_be_exact(model, numbers)
-    given = trees.rounded(numbers, graph, nan=allows)
+    rounded = trees.rounded(numbers, graph, nan=allows)
     values = [tree.value[:, 0, :] for tree in members]
     if hasattr(model, "classes_"):
         if len(model.classes_) == 2:
-            return _two(_mean(given, members, [value[:, 1] for value in values], graph).name, graph)
+            return _two(_mean(rounded, members, [value[:, 1] for value in values], graph).name, graph)
         built = [Tree.of(tree, value[:, 0]) for tree, value in zip(members, values, strict=True)]
-        return trees.averaged(given, built, values, graph)
-    return _mean(given, members, [value[:, 0] for value in values], graph)
+        return trees.averaged(rounded, built, values, graph)
+    return _mean(rounded, members, [value[:, 0] for value in values], graph)
 
 
 def _mean(
@@ -163,7 +163,7 @@ def _mean(
 ) -> Tensor:
     built = [(0, Tree.of(tree, each)) for tree, each in zip(members, leaves, strict=True)]
     total = trees.summed(data, built, np.zeros(1), graph)
-    # Divided at the end, as scikit-learn does: where votes are even a last bit decides.
+    # The division comes last, as in scikit-learn: where votes are even, a last bit decides.
     name = graph.node("Div", total.name, graph.constant(float(len(members))))
     return Tensor(name, 1, total.limit / len(members))
 
@@ -173,14 +173,14 @@ def _gradient_boosting(model: Any, data: Data, graph: Graph) -> Tensor:
         raise graph.cannot(model, f"starts from another estimator ({type(model.init_).__name__})")
     numbers = graph.numbers(model, data)
     graph.must_be_exact(model, numbers)
-    given = trees.rounded(numbers, graph, nan=False)
-    base = model._raw_predict_init(np.zeros((1, given.width), dtype=np.float32))[0]
+    rounded = trees.rounded(numbers, graph, nan=False)
+    base = model._raw_predict_init(np.zeros((1, rounded.width), dtype=np.float32))[0]
     built = [
         (target, Tree.of(each.tree_, each.tree_.value[:, 0, 0] * model.learning_rate))
         for stage in model.estimators_
         for target, each in enumerate(stage)
     ]
-    raw = trees.summed(given, built, base, graph)
+    raw = trees.summed(rounded, built, base, graph)
     return _linked(model, raw, graph)
 
 
@@ -192,13 +192,13 @@ def _histogram_boosting(model: Any, data: Data, graph: Graph) -> Tensor:
         raise graph.cannot(model, "encodes categories itself: encode them in a step before it")
     built = [(target, Tree.of_histogram(each)) for target, each in predictors]
     base = np.asarray(model._baseline_prediction, dtype=np.float64).ravel()
-    given = graph.numbers(model, data)
-    graph.must_be_exact(model, given)
-    return _linked(model, trees.summed(given, built, base, graph), graph)
+    numbers = graph.numbers(model, data)
+    graph.must_be_exact(model, numbers)
+    return _linked(model, trees.summed(numbers, built, base, graph), graph)
 
 
 def _linked(model: Any, raw: Tensor, graph: Graph) -> Tensor:
-    """From a boosting's sum to its answer."""
+    """Writes the link function that turns a boosting's sum into its answer."""
     link = type(model._loss.link).__name__
     if not hasattr(model, "classes_"):
         if link == "IdentityLink":
@@ -216,8 +216,8 @@ def _linked(model: Any, raw: Tensor, graph: Graph) -> Tensor:
     raise graph.cannot(model, f"has the loss {loss}")
 
 
-Written = Callable[[Any, Data, Graph], Tensor]
-MODELS: Final[dict[type, Written]] = {
+Writer = Callable[[Any, Data, Graph], Tensor]
+MODELS: Final[dict[type, Writer]] = {
     Pipeline: _pipeline,
     TransformedTargetRegressor: _transformed,
     **dict.fromkeys((GridSearchCV, RandomizedSearchCV), _search),

@@ -1,4 +1,4 @@
-"""The graph under construction, and what flows between its steps."""
+"""The ONNX graph under construction, and the values that steps pass on."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from vigia_ml.engines.texts import TextNumber
 from vigia_ml.schema import Column
 from vigia_ml.schema.columns import EXACT_INTEGER, LARGEST
 
-# Fixed, so that what is compiled does not change with the libraries. ai.onnx.ml 5 has the tree ensemble whose
-# splits and leaves are double.
+# Fixed, so that compiled models do not change with the libraries. ai.onnx.ml 5 has the tree ensemble with
+# double splits and leaves.
 OPSET, ML_OPSET, IR_VERSION = 21, 5, 10
 ML = "ai.onnx.ml"
 WIDEST = float(np.finfo(np.float64).max)
@@ -27,16 +27,16 @@ DOUBLE, INT64, BOOL, FLOAT = TensorProto.DOUBLE, TensorProto.INT64, TensorProto.
 
 
 class NotConvertible(Exception):
-    """The pipeline cannot be compiled; the message says which step and why."""
+    """Raised when a pipeline cannot be compiled; the message names the step and the reason."""
 
 
 @dataclass(frozen=True)
 class Tensor:
     """Numbers (n, width), double.
 
-    limit : no finite-or-infinite value in it is beyond ± limit (NaN apart), given valid rows. So a check for
-        what scikit-learn refuses (infinities, numbers beyond single precision) is written only where they
-        can come about.
+    limit : bound on absolute values for valid rows, infinities included and NaN excluded. It limits the
+        checks for values that scikit-learn rejects (infinities, numbers beyond single precision) to steps
+        where they can occur.
     """
 
     name: str
@@ -46,9 +46,9 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Frame:
-    """Columns of the schema, as a step that takes a frame sees them.
+    """Columns of the schema, as the input of a step that takes a frame.
 
-    places : of the columns in the matrix. matrix : the graph's input.
+    places : positions of the columns in the matrix. matrix : the graph's input.
     """
 
     columns: tuple[Column, ...]
@@ -71,7 +71,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class TextKey:
-    """A key that a reader finds in the texts of a column; see `vigia_ml.engines.texts`."""
+    """A key that a reader extracts from the texts of a column; see `vigia_ml.engines.texts`."""
 
     column: int
     reader: str
@@ -80,7 +80,7 @@ class TextKey:
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of a listing: those of its categories (a frame), and those a reader finds in a text."""
+    """The tokens of a listing: those of its categories (a frame) and those of a text, by a reader."""
 
     categories: Frame
     column: int
@@ -89,9 +89,9 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Derived:
-    """Named columns that a step has derived.
+    """Named columns that a step derives.
 
-    parts : name -> numbers (n, 1); a category, cleaned (a frame of one column); or what was read in a text.
+    parts : name -> numbers (n, 1), a cleaned category (a frame of one column), or a key or tokens of a text.
     """
 
     parts: Mapping[str, Tensor | Frame | TextKey | Tokens]
@@ -105,7 +105,7 @@ class Derived:
 
 
 class Graph:
-    """Collects nodes and constants. Method names say which operator they write."""
+    """Collects nodes and constants. Method names are the operators that they write."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -116,22 +116,22 @@ class Graph:
         self._masks: list[str] = []
         self._path: list[str] = []
 
-    # -- where we are, for messages ----------------------------------------------------------------
+    # -- the current step, for messages ------------------------------------------------------------
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """What cannot be converted inside is said to be in this step; one without a name is not said."""
+        """Adds a step's name to the messages of errors inside; an empty name adds nothing."""
         before, self._path = self._path, [*self._path, name] if name else self._path
         try:
             yield
         finally:
             self._path = before
 
-    def cannot(self, step: Any, why: str) -> NotConvertible:
-        """The exception for `step`; `why` goes on from its name."""
+    def cannot(self, step: Any, reason: str) -> NotConvertible:
+        """Returns the exception for `step`; the message is the step's name and `reason`."""
         kind = type(step).__name__
         place = f"step {' / '.join(self._path)} ({kind})" if self._path else kind
-        return NotConvertible(f"{place} {why}")
+        return NotConvertible(f"{place} {reason}")
 
     # -- nodes -------------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class Graph:
         return name
 
     def constant(self, value: ArrayLike, dtype: type = np.float64) -> str:
-        """A constant; equal ones are stored once."""
+        """Adds a constant and returns its name; equal constants are stored once."""
         array: NDArray[Any] = np.array(value, dtype=dtype, order="C")
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._known:
@@ -157,49 +157,51 @@ class Graph:
         return self.node("Cast", source, to=to)
 
     def concat(self, parts: Sequence[Tensor]) -> Tensor:
-        """Side by side."""
+        """Joins tensors along the columns."""
         parts = [part for part in parts if part.width]
         if len(parts) == 1:
             return parts[0]
         name = self.node("Concat", *(part.name for part in parts), axis=1)
         return Tensor(name, sum(part.width for part in parts), max(part.limit for part in parts))
 
-    def text(self, wanted: TextNumber) -> Tensor:
-        """One number of the texts of a column."""
-        self._read.append(wanted)
+    def text(self, number: TextNumber) -> Tensor:
+        """Adds one number of a column's texts to the input and returns it."""
+        self._read.append(number)
         limit = np.inf
-        if wanted.kind == "key":
-            limit = max(map(abs, [*wanted.table.values(), wanted.default]))
+        if number.kind == "key":
+            limit = max(map(abs, [*number.table.values(), number.default]))
         return Tensor(self.gather(TEXTS, [len(self._read) - 1]), 1, limit)
 
     def numbers(self, step: Any, data: object) -> Tensor:
-        """`data` as numbers, or `NotConvertible` because `step` is given texts."""
+        """Returns `data` as numbers; raises `NotConvertible` if `step` would get texts."""
         if isinstance(data, Tensor):
             return data
         if isinstance(data, Derived):
             parts = [part for part in data.parts.values() if isinstance(part, Tensor)]
             if len(parts) < len(data.parts):
-                raise self.cannot(step, "takes derived texts, by rules of its own")
+                raise self.cannot(step, "takes derived texts in a way that the compiler does not support")
             return self.concat(parts)
         if not isinstance(data, Frame):
-            raise self.cannot(step, "takes single columns, and the step before it gives none")
+            raise self.cannot(step, "takes single columns, and the step before it returns none")
         if data.texts:
-            raise self.cannot(step, f"takes {_list(data.texts)} as text, by rules of its own")
+            raise self.cannot(
+                step, f"takes {_list(data.texts)} as text in a way that the compiler does not support"
+            )
         limit = max((_limit(column) for column in data.columns), default=0.0)
         return Tensor(self.gather(data.matrix, data.places), len(data.columns), limit)
 
-    def inline(self, model: onnx.ModelProto, given: str, wanted: str) -> str:
-        """Takes over another model's nodes and constants; `given` becomes its only input.
+    def inline(self, model: onnx.ModelProto, source: str, output: str) -> str:
+        """Adds another model's nodes and constants; `source` becomes its only input.
 
         Returns
         -------
-        The name its output `wanted` has here.
+        The name of the model's `output` in this graph.
         """
         prefix = f"m{len(self.nodes)}_"
-        source = model.graph.input[0].name
+        model_input = model.graph.input[0].name
 
         def here(name: str) -> str:
-            return given if name == source else f"{prefix}{name}" if name else ""
+            return source if name == model_input else f"{prefix}{name}" if name else ""
 
         for constant in model.graph.initializer:
             self.constants[here(constant.name)] = renamed = onnx.TensorProto()
@@ -211,30 +213,30 @@ class Graph:
             copied.name = ""
             copied.input[:] = [here(name) for name in node.input]
             copied.output[:] = [here(name) for name in node.output]
-        return here(wanted)
+        return here(output)
 
-    # -- what may have lost digits -----------------------------------------------------------------
+    # -- numbers in single precision ---------------------------------------------------------------
 
     def mark_rough(self, name: str) -> None:
-        """Says that `name` was computed in single precision."""
+        """Records that `name` is computed in single precision."""
         self._rough.add(name)
 
     def must_be_exact(self, step: Any, data: Tensor) -> None:
-        """Raises `NotConvertible` when `step`, which decides by comparing, is given rounded numbers."""
-        makers = {output: node.input for node in self.nodes for output in node.output}
-        waiting, met = [data.name], set()
+        """Raises `NotConvertible` if `step`, which compares numbers, would get rounded ones."""
+        producers = {output: node.input for node in self.nodes for output in node.output}
+        waiting, visited = [data.name], set()
         while waiting:
             name = waiting.pop()
             if name in self._rough:
-                raise self.cannot(step, "compares numbers that a step before it has in single precision only")
-            if name not in met:
-                met.add(name)
-                waiting += makers.get(name, ())
+                raise self.cannot(step, "compares numbers that an earlier step computes in single precision")
+            if name not in visited:
+                visited.add(name)
+                waiting += producers.get(name, ())
 
-    # -- what scikit-learn refuses -----------------------------------------------------------------
+    # -- rows that scikit-learn rejects ------------------------------------------------------------
 
     def refuse(self, mask: str) -> None:
-        """Rows where `mask` (n, 1) is true are answered with NaN: scikit-learn raises there."""
+        """Answers NaN where `mask` (n, 1) is true: scikit-learn raises for these rows."""
         self._masks.append(mask)
 
     def refuse_beyond(self, data: Tensor, limit: float, *, nan: bool = False) -> None:
@@ -249,7 +251,7 @@ class Graph:
             self.refuse(self.cast(counted, BOOL))
 
     def answer(self, name: str, output: str) -> None:
-        """Makes `name`, with NaN in the refused rows, the graph's output."""
+        """Makes `name`, with NaN in the rejected rows, the graph's output."""
         mask = ""
         for other in self._masks:
             mask = self.node("Or", mask, other) if mask else other
@@ -257,16 +259,16 @@ class Graph:
             name = self.node("Where", mask, self.constant(np.nan), name)
         self.nodes.append(helper.make_node("Identity", [name], [output]))
 
-    # -- the whole ---------------------------------------------------------------------------------
+    # -- the model ---------------------------------------------------------------------------------
 
     def model(
-        self, given: str, columns: int, output: str, width: int, words: dict[str, str]
+        self, source: str, columns: int, output: str, width: int, metadata: dict[str, str]
     ) -> onnx.ModelProto:
-        """The model `given` (n, columns) -> `output` (n, width); `words` are its metadata."""
-        inputs = [helper.make_tensor_value_info(given, DOUBLE, [None, columns])]
+        """Returns the model from `source` (n, columns) to `output` (n, width)."""
+        inputs = [helper.make_tensor_value_info(source, DOUBLE, [None, columns])]
         if self._read:
             inputs.append(helper.make_tensor_value_info(TEXTS, DOUBLE, [None, len(self._read)]))
-            words = words | {READ: texts.to_json(self._read)}
+            metadata = metadata | {READ: texts.to_json(self._read)}
         graph = helper.make_graph(
             self.nodes,
             "pipeline",
@@ -276,7 +278,7 @@ class Graph:
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML, ML_OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="vigia")
-        helper.set_model_props(model, words)
+        helper.set_model_props(model, metadata)
         return model
 
 

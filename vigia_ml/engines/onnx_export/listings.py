@@ -1,7 +1,7 @@
-"""What can be read out of a used car's listing: the steps of `vigia_ml.transformers.cars`.
+"""Converts the steps of `vigia_ml.transformers.cars`, which read listings of used cars.
 
-The listing's texts are read by the transformers' own readers (see `vigia_ml.engines.texts`); what the fitted
-steps make of a key or a token becomes a table.
+The transformers' own readers read the listing's texts (see `vigia_ml.engines.texts`); the fitted steps'
+answers to keys and tokens become tables.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.preprocessing import TargetEncoder
 
-from vigia_ml.engines.onnx_export.encoders import STRANGERS, look_up
+from vigia_ml.engines.onnx_export.encoders import UNKNOWN_TEXTS, look_up
 from vigia_ml.engines.onnx_export.graph import INT64, Derived, Frame, Graph, Tensor, TextKey, Tokens
 from vigia_ml.engines.texts import TextNumber
 from vigia_ml.schema.matrix import levels_of
@@ -25,7 +25,7 @@ from vigia_ml.transformers.plain import clean
 from vigia_ml.transformers.text import CleanText
 
 Floats = NDArray[np.float64]
-# Number of the rich listing -> column, reader, and which of the reader's numbers.
+# Number of the rich listing -> column, reader, position among the reader's numbers.
 SPECS: Final = {
     "mileage": ("mileage", "car mileage", 0),
     "per_kg": ("mileage", "car mileage", 1),
@@ -36,9 +36,9 @@ SPECS: Final = {
 
 
 def car_columns(step: CarColumns, frame: Frame, graph: Graph) -> Derived:
-    """The nodes of `CarColumns`."""
+    """Writes the nodes of `CarColumns`."""
     if not np.isfinite(step.reference_):
-        raise graph.cannot(step, "has seen no year")
+        raise graph.cannot(step, "was fitted without a year")
 
     def numbers(name: str) -> Tensor:
         return graph.numbers(step, frame.pick([frame.names.index(name)]))
@@ -71,13 +71,13 @@ def car_columns(step: CarColumns, frame: Frame, graph: Graph) -> Derived:
 
 
 def _at_least_0(name: str, limit: float, graph: Graph) -> Tensor:
-    """Null stays null, as with numpy."""
+    """Writes max(0, x); null stays null, as in numpy."""
     negative = graph.node("Less", name, graph.constant(0.0))
     return Tensor(graph.node("Where", negative, graph.constant(0.0), name), 1, limit)
 
 
 def encode_derived(step: Any, data: Derived, graph: Graph) -> Tensor:
-    """An encoder of cleaned categories, or of keys read in texts."""
+    """Writes an encoder of cleaned categories, or of keys of texts."""
     frames = [part for part in data.parts.values() if isinstance(part, Frame)]
     if len(frames) == len(data.parts):
         columns = tuple(column for part in frames for column in part.columns)
@@ -87,32 +87,32 @@ def encode_derived(step: Any, data: Derived, graph: Graph) -> Tensor:
         return look_up([("clean", cleaning), ("encoder", step)], texts, graph)[0]
     keys = [part for part in data.parts.values() if isinstance(part, TextKey)]
     if len(keys) < len(data.parts) or not isinstance(step, TargetEncoder):
-        raise graph.cannot(step, "takes derived texts, by rules of its own")
+        raise graph.cannot(step, "takes derived texts in a way that the compiler does not support")
     return graph.concat([_encoded_key(step, data, at, graph) for at in range(len(keys))])
 
 
 def _encoded_key(step: TargetEncoder, data: Derived, at: int, graph: Graph) -> Tensor:
-    """The fitted encoder's answers to each key it knows and to one it does not, as a table."""
+    """Writes the fitted encoder's answers to each known key and to an unknown one, as a table."""
     part = data.parts[data.names[at]]
     assert isinstance(part, TextKey)
     known = [str(key) for key in step.categories_[at]]
-    asked = [*known, STRANGERS[0]]
+    keys = [*known, UNKNOWN_TEXTS[0]]
     firsts = zip(data.names, step.categories_, strict=True)
-    still = {name: [levels[0]] * len(asked) for name, levels in firsts}
-    found = step.transform(pd.DataFrame(still | {data.names[at]: asked}, dtype=object))
-    if found.shape[1] != len(data.parts):
-        raise graph.cannot(step, "makes several columns of one")
-    table = dict(zip(known, found[:-1, at].tolist(), strict=True))
+    fixed = {name: [levels[0]] * len(keys) for name, levels in firsts}
+    answers = step.transform(pd.DataFrame(fixed | {data.names[at]: keys}, dtype=object))
+    if answers.shape[1] != len(data.parts):
+        raise graph.cannot(step, "makes several columns from one")
+    table = dict(zip(known, answers[:-1, at].tolist(), strict=True))
     return graph.text(
-        TextNumber(part.column, part.reader, "key", part.at, table, default=float(found[-1, at]))
+        TextNumber(part.column, part.reader, "key", part.at, table, default=float(answers[-1, at]))
     )
 
 
 @dataclass(frozen=True)
 class Design:
-    """A linear design that is never written out: its columns for words are thousands, nearly all zero.
+    """A linear design that is never materialised: it has thousands of columns for words, nearly all zero.
 
-    dense : the terms before the words. age : standardised. tokens : whose counts are the words' columns.
+    dense : the terms before the words. age : standardised. tokens : their counts are the words' columns.
     """
 
     step: LinearDesign
@@ -121,12 +121,12 @@ class Design:
     tokens: Tokens
 
     def times(self, model: Any, graph: Graph) -> Tensor:
-        """``x · coef + intercept`` of a linear model fitted on it."""
+        """Writes ``x · coef + intercept`` of a linear model fitted on the design."""
         coef = np.asarray(model.coef_, dtype=np.float64).ravel()
         words = self.step.words_.get_feature_names_out().tolist()
         ends = np.cumsum([self.dense.width, len(words), len(self.step.brands_)])
         if len(coef) != ends[-1]:
-            raise graph.cannot(model, "answers several targets")
+            raise graph.cannot(model, "predicts several targets")
         dense, counted, slopes = np.split(coef, ends[:-1])
         weights = dict(zip(words, (counted * self.step.weight).tolist(), strict=True))
         brands = [words[brand] for brand in self.step.brands_]
@@ -150,8 +150,8 @@ class Design:
 
 
 def _category_terms(model: Any, frame: Frame, weights: Mapping[str, float], graph: Graph) -> list[str]:
-    """Per category what its tokens add, looked up by its code."""
-    found = []
+    """Writes, for each category, the sum of its tokens' weights, looked up by its code."""
+    terms = []
     for at, (column, place) in enumerate(zip(frame.columns, frame.places, strict=True)):
         if not column.levels:
             raise graph.cannot(model, f"takes the words of {column.name}: declare the column's levels")
@@ -160,17 +160,17 @@ def _category_terms(model: Any, frame: Frame, weights: Mapping[str, float], grap
         codes = graph.gather(frame.matrix, [place])
         null = graph.constant(len(values) - 1.0)
         index = graph.cast(graph.node("Where", graph.node("IsNaN", codes), null, codes), INT64)
-        found.append(graph.node("Gather", graph.constant(sums), index, axis=0))
-    return found
+        terms.append(graph.node("Gather", graph.constant(sums), index, axis=0))
+    return terms
 
 
 def linear_design(step: LinearDesign, data: Derived, graph: Graph) -> Design:
-    """The nodes of `LinearDesign`, up to the words."""
+    """Writes the nodes of `LinearDesign`, without the words."""
     tokens = data.parts["words"]
     assert isinstance(tokens, Tokens)
     names = [*step.CURVE, *step.numbers]
-    given = graph.numbers(step, data.pick([data.names.index(name) for name in names]))
-    known = graph.node("Where", graph.node("IsNaN", given.name), graph.constant(step.median_), given.name)
+    raw = graph.numbers(step, data.pick([data.names.index(name) for name in names]))
+    known = graph.node("Where", graph.node("IsNaN", raw.name), graph.constant(step.median_), raw.name)
     clipped = graph.node("Max", known, graph.constant(step.low_))
     clipped = graph.node("Min", clipped, graph.constant(step.high_))
     centred = graph.node("Sub", clipped, graph.constant(step.mean_))
@@ -184,7 +184,7 @@ def linear_design(step: LinearDesign, data: Derived, graph: Graph) -> Design:
 
 
 def _term(first: Tensor, a: int, second: Tensor, b: int, graph: Graph) -> Tensor:
-    """``first ** a * second ** b``."""
+    """Writes ``first ** a * second ** b``."""
     factors = [first.name] * a + [second.name] * b
     name = factors[0]
     for factor in factors[1:]:

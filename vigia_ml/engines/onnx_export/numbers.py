@@ -1,4 +1,4 @@
-"""Steps on numbers that scale, select or cut: in double, because a cut decides."""
+"""Converts steps that scale, select or cut numbers, in double precision, because cuts compare numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vigia_ml.engines.onnx_export.graph import BOOL, DOUBLE, INT64, WIDEST, Grap
 Floats = NDArray[np.float64]
 
 
-# -- scalers: the same operations in the same order, to the last bit -----------------------------------
+# -- scalers: scikit-learn's operations in its order, equal to the last bit ----------------------------
 
 
 def min_max(step: MinMaxScaler, data: Tensor, graph: Graph) -> Tensor:
@@ -61,7 +61,7 @@ def _largest(values: Any) -> float:
 
 
 def select(step: Any, data: Tensor, graph: Graph) -> Tensor:
-    """Of a selector of features: those it keeps."""
+    """Writes the features that a selector keeps."""
     if not get_tags(step).input_tags.allow_nan:
         graph.refuse_beyond(data, WIDEST, nan=True)
     kept = np.flatnonzero(step.get_support())
@@ -81,10 +81,10 @@ def binarize(step: Binarizer, data: Tensor, graph: Graph) -> Tensor:
 
 
 def bins(step: KBinsDiscretizer, data: Tensor, graph: Graph) -> Tensor:
-    """A bin's number is how many inner edges the value has reached."""
+    """Writes bin numbers: a bin's number is the number of inner edges at or below the value."""
     graph.must_be_exact(step, data)
     if step.dtype not in (None, np.float64):
-        raise graph.cannot(step, f"rounds to {np.dtype(step.dtype).name} before it cuts")
+        raise graph.cannot(step, f"rounds to {np.dtype(step.dtype).name} before cutting")
     graph.refuse_beyond(data, WIDEST, nan=True)
     parts = []
     for feature, (edges, count) in enumerate(zip(step.bin_edges_, step.n_bins_.tolist(), strict=True)):
@@ -105,30 +105,30 @@ def bins(step: KBinsDiscretizer, data: Tensor, graph: Graph) -> Tensor:
 
 # -- encoders of numeric categories --------------------------------------------------------------------
 
-UNKNOWN: Final = 0  # place of a number that is no category, in a table
+UNKNOWN: Final = 0  # position of unknown numbers in a table
 
 
 def encode(step: Any, data: Tensor, graph: Graph) -> Tensor:
-    """The fitted encoder's answers to each category, to other numbers and to null, as tables.
+    """Writes the fitted encoder's answers to each category, to other numbers and to null, as tables.
 
-    Compared are doubles: in single precision two categories may be one.
+    The graph compares doubles, because two categories may be equal in single precision.
     """
     graph.must_be_exact(step, data)
     graph.refuse_beyond(data, WIDEST)
     known = [_known(step, each, graph) for each in step.categories_]
     base = [each[0] if len(each) else 0.0 for each in known]
-    still = transformed([("", step)], pd.DataFrame([base], columns=_names(step)))[0]
+    fixed = transformed([("", step)], pd.DataFrame([base], columns=_names(step)))[0]
     cells = sum(len(each) + 2 for each in known)
-    if cells * len(still) > MOST_CELLS:
-        raise graph.cannot(step, f"makes {len(still):,} columns of {cells:,} numbers: too many for look-ups")
+    if cells * len(fixed) > MOST_CELLS:
+        raise graph.cannot(step, f"makes {len(fixed):,} columns of {cells:,} numbers: too many for look-ups")
     parts: list[Tensor] = []
     order: list[int] = []
     for feature, categories in enumerate(known):
-        answers, raised = _answers(step, feature, categories, base, len(still), graph)
-        mine = ~equal(answers, still)[~raised].all(axis=0)
+        answers, raised = _answers(step, feature, categories, base, len(fixed), graph)
+        mine = ~equal(answers, fixed)[~raised].all(axis=0)
         outputs = np.flatnonzero(mine)
         if set(outputs.tolist()) & set(order):
-            raise graph.cannot(step, "makes one column of several")
+            raise graph.cannot(step, "combines columns")
         index = _index(graph.gather(data.name, [feature]), categories, graph)
         if raised.any():
             flags = graph.node("Gather", graph.constant(raised.astype(np.float64)), index, axis=0)
@@ -136,9 +136,9 @@ def encode(step: Any, data: Tensor, graph: Graph) -> Tensor:
         if len(outputs):
             order += outputs.tolist()
             parts.append(_table(answers[:, outputs], index, graph))
-    for output in sorted(set(range(len(still))) - set(order)):  # the same whatever comes
+    for output in sorted(set(range(len(fixed))) - set(order)):  # constant outputs
         order.append(output)
-        parts.append(_table(np.full((cells, 1), still[output]), index, graph))
+        parts.append(_table(np.full((cells, 1), fixed[output]), index, graph))
     both = graph.concat(parts)
     return Tensor(graph.gather(both.name, np.argsort(order).tolist()), both.width, both.limit)
 
@@ -146,7 +146,7 @@ def encode(step: Any, data: Tensor, graph: Graph) -> Tensor:
 def _known(step: Any, categories: Any, graph: Graph) -> Floats:
     array = np.asarray(categories)
     if array.dtype.kind not in "fiub":
-        raise graph.cannot(step, "takes numbers for texts")
+        raise graph.cannot(step, "has categories that are texts")
     numbers = array.astype(np.float64)
     return numbers[~np.isnan(numbers)]
 
@@ -158,11 +158,14 @@ def _names(step: Any) -> Any:
 def _answers(
     step: Any, feature: int, categories: Floats, base: list[float], width: int, graph: Graph
 ) -> tuple[Floats, Mask]:
-    """Of a number that is no category, of each category, and of null: (n_values, width), (n_values,)."""
+    """Returns answers (n_values, width) and whether the step raises (n_values,).
+
+    The values are an unknown number, each category, and null.
+    """
     near = np.concatenate([np.nextafter(categories, side) for side in (-np.inf, np.inf)])
     more = np.concatenate([near, [0.5, -1e30, float(np.abs(categories).max(initial=1.0)) * 2 + 1]])
-    strangers = more[~np.isin(more, categories)]
-    values = np.concatenate([strangers[-1:], categories, [np.nan], strangers])
+    unknown = more[~np.isin(more, categories)]
+    values = np.concatenate([unknown[-1:], categories, [np.nan], unknown])
     rows = pd.DataFrame(np.tile(base, (len(values), 1)), columns=_names(step))
     rows.iloc[:, feature] = values
     answers, raised = ask(partial(transformed, [("", step)]), rows, width)
@@ -174,7 +177,7 @@ def _answers(
 
 
 def _index(value: str, categories: Floats, graph: Graph) -> str:
-    """Place in a table: `UNKNOWN`, the category's, or the last one for null; (n, 1)."""
+    """Writes positions in a table (n, 1): `UNKNOWN`, the category's, or the last for null."""
     null = graph.constant(len(categories) + 1.0)
     if len(categories):
         hits = graph.cast(graph.node("Equal", value, graph.constant(categories)), DOUBLE)

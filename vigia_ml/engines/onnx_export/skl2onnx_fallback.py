@@ -1,8 +1,8 @@
-"""Some continuous steps of scikit-learn: left to skl2onnx, one step at a time.
+"""Converts some continuous steps of scikit-learn with skl2onnx, one step at a time.
 
-skl2onnx computes in single precision wherever an operator has no double. Digits lost by a continuous step are
-seen by the parity check. A step that compares (with a threshold, an edge, a category, a neighbour) may answer
-otherwise for a value that no check asks about, so it is compiled in double elsewhere or not at all.
+skl2onnx computes in single precision where an operator has no double. The parity check detects digits that a
+continuous step loses. A step that compares (with a threshold, an edge, a category, a neighbour) may differ
+for values outside the parity check's rows, so other modules compile it in double, or it is not compiled.
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ CONTINUOUS: Final = frozenset((
     CalibratedClassifierCV, ComplementNB, GaussianNB, GaussianProcessClassifier, LinearDiscriminantAnalysis,
     LinearSVC, LogisticRegression, LogisticRegressionCV, MLPClassifier, MultinomialNB, NuSVC,
     QuadraticDiscriminantAnalysis, SGDClassifier, StackingClassifier, SVC,
-    # what those hold
+    # steps inside those
     Pipeline, LabelBinarizer, LabelEncoder,
 ))  # fmt: skip
-# Their parameters that make a jump: name -> the values without one.
+# Parameters that may cause jumps: step -> (name, values without jumps).
 WITHOUT_JUMPS: Final[dict[type, tuple[str, tuple[str, ...]]]] = {
     CalibratedClassifierCV: ("method", ("sigmoid",)),
     SGDClassifier: ("loss", ("log_loss",)),
@@ -98,41 +98,43 @@ WITHOUT_JUMPS: Final[dict[type, tuple[str, tuple[str, ...]]]] = {
 
 
 def foreign(step: Any, method: str, data: Tensor, graph: Graph) -> Tensor:
-    """The nodes skl2onnx makes of a fitted continuous step on numbers.
+    """Writes skl2onnx's nodes for a fitted continuous step on numbers.
 
-    method : the step's method they stand for: ``transform``, ``predict`` or ``predict_proba``.
+    method : the converted method of the step: ``transform``, ``predict`` or ``predict_proba``.
 
-    In double where converter and runtime know it, else in single. Either way digits may be lost inside; the
-    parity check, which every compiled pipeline has to pass, decides whether that matters.
+    The nodes are double where converter and runtime support it, else single. Either way digits may be lost
+    inside; the parity check, which every compiled pipeline has to pass, decides whether that matters.
     """
     if not is_continuous(step):
         raise graph.cannot(
             step,
-            "is not known to the compiler, and skl2onnx may round what it decides on: scikit-learn answers",
+            "is not supported by the compiler, and skl2onnx may round the numbers it compares",
         )
     for kind in (DOUBLE, FLOAT):
-        made = _converted(step, data.width, kind)
-        if made is not None:
+        model = _converted(step, data.width, kind)
+        if model is not None:
             break
     else:
-        raise graph.cannot(step, "is not known to the compiler, nor to skl2onnx")
+        raise graph.cannot(step, "is not supported by the compiler or by skl2onnx")
     if not hasattr(step, method):
         raise graph.cannot(step, f"has no {method}")
     graph.refuse_beyond(data, WIDEST if kind == DOUBLE else LARGEST)
-    given = data.name if kind == DOUBLE else graph.cast(data.name, FLOAT)
-    output = made.graph.output[-1]  # of a classifier: label, probabilities
-    name = graph.inline(made, given, output.name)
+    source = data.name if kind == DOUBLE else graph.cast(data.name, FLOAT)
+    output = model.graph.output[-1]  # a classifier's outputs are label, probabilities
+    name = graph.inline(model, source, output.name)
     if output.type.tensor_type.elem_type != DOUBLE:
         name = graph.cast(name, DOUBLE)
-    if kind == FLOAT or _rounds(made):
+    if kind == FLOAT or _rounds(model):
         graph.mark_rough(name)
     one_row = getattr(step, method)(np.zeros((1, data.width)))
     return Tensor(name, int(np.prod(one_row.shape[1:])), np.inf)
 
 
 def is_continuous(step: Any) -> bool:
-    """Whether a small change of its input changes its answer little, as far as that is known: the step's type
-    and those of all fitted steps in it are in `CONTINUOUS`."""
+    """Returns whether the step is known to be continuous.
+
+    The types of the step and of all fitted steps in it are in `CONTINUOUS`.
+    """
     if type(step) not in CONTINUOUS:
         return False
     name, smooth = WITHOUT_JUMPS.get(type(step), ("", ()))
@@ -142,7 +144,7 @@ def is_continuous(step: Any) -> bool:
 
 
 def _held(step: Any) -> Iterator[Any]:
-    """The fitted steps that a step holds."""
+    """Yields the fitted steps that a step holds."""
     if isinstance(step, Pipeline):
         yield from (each for _, each in step.steps if each not in (None, "passthrough"))
         return
@@ -156,31 +158,31 @@ def _held(step: Any) -> Iterator[Any]:
                 yield each.estimator
 
 
-def _rounds(made: onnx.ModelProto) -> bool:
-    """Whether anything in a converted step is computed in single precision."""
-    nodes = made.graph.node
+def _rounds(model: onnx.ModelProto) -> bool:
+    """Returns whether anything in a converted step is computed in single precision."""
+    nodes = model.graph.node
     return (
         any(node.domain == ML for node in nodes)
-        or any(each.data_type == FLOAT for each in made.graph.initializer)
+        or any(each.data_type == FLOAT for each in model.graph.initializer)
         or any(each.name == "to" and each.i == FLOAT for node in nodes for each in node.attribute)
     )
 
 
 def _converted(step: Any, width: int, kind: int) -> onnx.ModelProto | None:
-    """skl2onnx's model of a step, if it makes one that ONNX Runtime takes."""
+    """Returns skl2onnx's model of a step, or None where ONNX Runtime does not accept it."""
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 
-    given = (DoubleTensorType if kind == DOUBLE else FloatTensorType)([None, width])
+    source = (DoubleTensorType if kind == DOUBLE else FloatTensorType)([None, width])
     try:
-        made: onnx.ModelProto = convert_sklearn(
+        model: onnx.ModelProto = convert_sklearn(
             step,
-            initial_types=[("given", given)],
+            initial_types=[("given", source)],
             target_opset={"": OPSET, ML: ML_OPSET_OF_CONVERTERS},
             options={id(step): {"zipmap": False}} if hasattr(step, "classes_") else None,
         )
-        onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
-    except Exception as error:  # converters raise whatever they stumble over
+        onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    except Exception as error:  # converters may raise anything
         log.info("skl2onnx on %s: %r", type(step).__name__, error)
         return None
-    return made
+    return model

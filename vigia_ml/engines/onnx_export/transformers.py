@@ -1,4 +1,4 @@
-"""Steps that prepare features: one function a class."""
+"""Converts steps that prepare features: one function per class."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ PASSED = (None, "passthrough")
 
 
 def transform(step: Any, data: Data, graph: Graph) -> Data:
-    """The nodes of a fitted transformer."""
+    """Writes the nodes of a fitted transformer."""
     if step in PASSED:
         return data
     known = STEPS.get(type(step))
@@ -64,12 +64,12 @@ def transform(step: Any, data: Data, graph: Graph) -> Data:
 
 
 def chain(steps: Sequence[tuple[str, Any]], data: Data, graph: Graph) -> Data:
-    """The nodes of several fitted transformers, one after the other."""
+    """Writes the nodes of several fitted transformers in sequence."""
     steps = [(name, step) for name, step in steps if step not in PASSED]
     while steps:
         name, step = steps[0]
         if isinstance(data, Frame) and data.texts and isinstance(step, BY_VALUE):
-            # Cleaning gives texts: it is looked up together with the encoder behind it.
+            # Cleaning returns texts, so one look-up covers it and the encoder after it.
             data, used = look_up(steps, data, graph)
             steps = steps[used:]
             continue
@@ -86,7 +86,7 @@ def _pipeline(step: Pipeline, data: Data, graph: Graph) -> Data:
 def _columns(step: ColumnTransformer, data: Data, graph: Graph) -> Data:
     weights = step.transformer_weights or {}
     if not isinstance(data, Tensor | Frame | Derived):
-        raise graph.cannot(step, "takes single columns, and the step before it gives none")
+        raise graph.cannot(step, "takes single columns, and the step before it returns none")
     if isinstance(data, Tensor):
         names, width = tuple(getattr(step, "feature_names_in_", ())), data.width
     else:
@@ -97,8 +97,8 @@ def _columns(step: ColumnTransformer, data: Data, graph: Graph) -> Data:
         if part == "drop" or not positions:
             continue
         with graph.step(name):
-            found = graph.numbers(part, transform(part, _pick(data, positions, graph), graph))
-            parts.append(_weighted(found, weights.get(name), graph))
+            result = graph.numbers(part, transform(part, _pick(data, positions, graph), graph))
+            parts.append(_weighted(result, weights.get(name), graph))
     if not parts:
         raise graph.cannot(step, "leaves no column")
     return graph.concat(parts)
@@ -110,8 +110,8 @@ def _union(step: FeatureUnion, data: Data, graph: Graph) -> Data:
     for name, part in step.transformer_list:
         if part != "drop":
             with graph.step(name):
-                found = graph.numbers(part, transform(part, data, graph))
-                parts.append(_weighted(found, weights.get(name), graph))
+                result = graph.numbers(part, transform(part, data, graph))
+                parts.append(_weighted(result, weights.get(name), graph))
     return graph.concat(parts)
 
 
@@ -123,12 +123,12 @@ def _weighted(data: Tensor, weight: float | None, graph: Graph) -> Tensor:
 
 
 def _positions(columns: Any, names: Sequence[str], width: int) -> list[int]:
-    """Positions of what a fitted column transformer selects by name, place, slice or mask."""
+    """Returns positions of the columns that a column transformer selects by name, position, slice or mask."""
     if isinstance(columns, str):
         return [names.index(columns)]
     if isinstance(columns, slice):
         ends = [columns.start, columns.stop]
-        if any(isinstance(end, str) for end in ends):  # slices of names hold their end, as in pandas
+        if any(isinstance(end, str) for end in ends):  # slices of names include their end, as in pandas
             start = names.index(columns.start) if columns.start is not None else 0
             stop = names.index(columns.stop) + 1 if columns.stop is not None else width
             return list(range(width))[slice(start, stop, columns.step)]
@@ -159,36 +159,36 @@ def _to_float(step: ToFloat, data: Data, graph: Graph) -> Data:
 def _impute(step: SimpleImputer, data: Data, graph: Graph) -> Data:
     if isinstance(data, Frame) and data.texts:
         return look_up([("", step)], data, graph)[0]
-    given = graph.numbers(step, data)
+    source = graph.numbers(step, data)
     missing = step.missing_values
     if not (isinstance(missing, float) and np.isnan(missing)):
         raise graph.cannot(step, f"takes {missing!r} for missing")
-    graph.refuse_beyond(given, WIDEST)
+    graph.refuse_beyond(source, WIDEST)
     filled = np.asarray(step.statistics_, dtype=np.float64)
-    # Columns without a single value in training are left out, unless they are asked to be kept.
-    kept = np.arange(given.width) if step.keep_empty_features else np.flatnonzero(~np.isnan(filled))
-    part = _pick(given, kept.tolist(), graph)
+    # scikit-learn leaves out columns without a value in training, unless `keep_empty_features`.
+    kept = np.arange(source.width) if step.keep_empty_features else np.flatnonzero(~np.isnan(filled))
+    part = _pick(source, kept.tolist(), graph)
     assert isinstance(part, Tensor)
     name = graph.node("Where", graph.node("IsNaN", part.name), graph.constant(filled[kept]), part.name)
-    parts = [Tensor(name, len(kept), max(given.limit, float(np.abs(filled[kept]).max(initial=0.0))))]
+    parts = [Tensor(name, len(kept), max(source.limit, float(np.abs(filled[kept]).max(initial=0.0))))]
     if step.indicator_ is not None:
-        watched = graph.gather(given.name, step.indicator_.features_.tolist())
-        flags = graph.cast(graph.node("IsNaN", watched), DOUBLE)
+        indicated = graph.gather(source.name, step.indicator_.features_.tolist())
+        flags = graph.cast(graph.node("IsNaN", indicated), DOUBLE)
         parts.append(Tensor(flags, len(step.indicator_.features_), 1.0))
     return graph.concat(parts)
 
 
 def _scale(step: StandardScaler, data: Data, graph: Graph) -> Data:
-    given = graph.numbers(step, data)
-    graph.refuse_beyond(given, WIDEST)
-    name, limit = given.name, given.limit
+    source = graph.numbers(step, data)
+    graph.refuse_beyond(source, WIDEST)
+    name, limit = source.name, source.limit
     if step.with_mean:
         name = graph.node("Sub", name, graph.constant(step.mean_))
         limit += float(np.abs(step.mean_).max())
     if step.with_std:
         name = graph.node("Div", name, graph.constant(step.scale_))
         limit /= float(np.abs(step.scale_).min())
-    return Tensor(name, given.width, limit)
+    return Tensor(name, source.width, limit)
 
 
 def _on_numbers(write: Callable[[Any, Tensor, Graph], Tensor]) -> Callable[[Any, Data, Graph], Data]:
@@ -211,7 +211,7 @@ def _function(step: FunctionTransformer, data: Data, graph: Graph) -> Data:
     return apply(step, step.func, graph.numbers(step, data), graph)
 
 
-# -- our own -------------------------------------------------------------------------------------------
+# -- transformers of vigia_ml --------------------------------------------------------------------------
 
 
 def _number_by_category(step: NumberByCategory, data: Data, graph: Graph) -> Data:
@@ -244,7 +244,7 @@ def _house_geometry(step: HouseGeometry, data: Data, graph: Graph) -> Data:
 
     def kilometres(degrees: Tensor, centre: float, *factors: float) -> Tensor:
         name = graph.node("Sub", degrees.name, graph.constant(centre))
-        for factor in factors:  # one after the other, as the transformer multiplies: to the last bit
+        for factor in factors:  # in sequence, as in the transformer: equal to the last bit
             name = graph.node("Mul", name, graph.constant(factor))
         limit = (degrees.limit + abs(centre)) * float(np.prod(np.abs(factors)))
         return Tensor(graph.node("Mul", name, name), 1, limit**2 if limit < 1e150 else np.inf)
@@ -266,10 +266,10 @@ def _house_geometry(step: HouseGeometry, data: Data, graph: Graph) -> Data:
 
 
 def _out_of_fold(step: OutOfFoldEstimate, data: Data, graph: Graph) -> Data:
-    from vigia_ml.engines.onnx_export.estimators import answer  # whose module needs this one
+    from vigia_ml.engines.onnx_export.estimators import answer  # imports this module
 
-    found = answer(step.estimator_, data, graph)
-    bounded = graph.node("Min", found.name, graph.constant(step.upper_))
+    estimate = answer(step.estimator_, data, graph)
+    bounded = graph.node("Min", estimate.name, graph.constant(step.upper_))
     name = graph.node("Max", bounded, graph.constant(0.0))
     return apply(step, step.func, Tensor(name, 1, max(step.upper_, 0.0)), graph)
 
@@ -280,13 +280,13 @@ def _car_columns(step: CarColumns, data: Data, graph: Graph) -> Data:
 
 def _linear_design(step: LinearDesign, data: Data, graph: Graph) -> Data:
     if not isinstance(data, Derived):
-        raise graph.cannot(step, "takes what CarColumns derives")
+        raise graph.cannot(step, "takes the columns of CarColumns")
     return linear_design(step, data, graph)
 
 
 def _frame(step: Any, data: Data, graph: Graph) -> Frame:
     if not isinstance(data, Frame):
-        raise graph.cannot(step, "takes columns by name, and the step before it gives none")
+        raise graph.cannot(step, "takes columns by name, and the step before it returns none")
     return data
 
 

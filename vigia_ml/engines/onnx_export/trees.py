@@ -1,7 +1,7 @@
-"""Ensembles of trees as one `TreeEnsemble` in double: splits, leaves and sums.
+"""Converts ensembles of trees to one `TreeEnsemble` with double splits, leaves and sums.
 
-A forest or gradient boosting of scikit-learn compares the input ROUNDED TO SINGLE with a double threshold;
-histogram boosting compares the double itself. Both are written exactly so.
+scikit-learn's forests and gradient boosting compare the input ROUNDED TO SINGLE with a double threshold; its
+histogram boosting compares the double itself. The graph does the same.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ LESS_OR_EQUAL, SUM = 0, 1  # codes of ai.onnx.ml's TreeEnsemble
 
 @dataclass(frozen=True)
 class Tree:
-    """Nodes by number, the root first.
+    """Nodes of one tree by number, the root first.
 
     left, right : (n,) children; left where the feature is at most the threshold, or null and `nan_left`.
-    leaves : (n,) what a leaf adds.
+    leaves : (n,) number that a leaf adds.
     """
 
     left: NDArray[Any]
@@ -39,7 +39,7 @@ class Tree:
 
     @classmethod
     def of(cls, tree: Any, leaves: Floats) -> Tree:
-        """Of a fitted ``tree_``."""
+        """Builds the tree from a fitted ``tree_``."""
         return cls(
             tree.children_left,
             tree.children_right,
@@ -52,7 +52,7 @@ class Tree:
 
     @classmethod
     def of_histogram(cls, predictor: Any) -> Tree:
-        """Of one predictor of histogram boosting."""
+        """Builds the tree from one predictor of histogram boosting."""
         nodes = predictor.nodes
         return cls(
             nodes["left"].astype(np.int64),
@@ -66,23 +66,23 @@ class Tree:
 
 
 def rounded(data: Tensor, graph: Graph, *, nan: bool) -> Tensor:
-    """`data` as trees of scikit-learn take it: rounded to single.
+    """Writes `data` rounded to single, as scikit-learn's trees do.
 
-    What is too large for that is refused, and null as well unless `nan`.
+    Numbers beyond single precision are rejected, and nulls as well unless `nan`.
     """
     graph.refuse_beyond(data, LARGEST, nan=not nan)
     return Tensor(graph.cast(graph.cast(data.name, FLOAT), DOUBLE), data.width, min(data.limit, LARGEST))
 
 
 def summed(data: Tensor, trees: Sequence[tuple[int, Tree]], base: Floats, graph: Graph) -> Tensor:
-    """``base`` (k,) plus the leaves that each row falls into, (n, k).
+    """Writes ``base`` (k,) plus the leaves of each row, (n, k).
 
-    trees : (which of the k sums it belongs to, tree).
+    trees : (index of the sum among k, tree).
     """
     base = np.array(base, dtype=np.float64).ravel()
     grown = []
     for target, tree in trees:
-        if tree.is_leaf[0]:  # a tree without a split is a constant, and the operator wants a split
+        if tree.is_leaf[0]:  # a tree without a split is a constant; the operator requires a split
             base[target] += tree.leaves[0]
         else:
             grown.append((target, tree))
@@ -91,17 +91,17 @@ def summed(data: Tensor, trees: Sequence[tuple[int, Tree]], base: Floats, graph:
         nothing = graph.node("Mul", graph.gather(data.name, [0]), graph.constant(0.0))
         zeros = graph.node("Where", graph.node("IsNaN", nothing), graph.constant(0.0), nothing)
         return Tensor(graph.node("Add", zeros, graph.constant(base[None, :])), len(base), limit)
-    found = graph.node("TreeEnsemble", data.name, domain=ML, **_attributes(grown, len(base)))
+    total = graph.node("TreeEnsemble", data.name, domain=ML, **_attributes(grown, len(base)))
     if base.any():
-        found = graph.node("Add", found, graph.constant(base))
-    return Tensor(found, len(base), limit)
+        total = graph.node("Add", total, graph.constant(base))
+    return Tensor(total, len(base), limit)
 
 
 def averaged(data: Tensor, trees: Sequence[Tree], leaves: Sequence[Floats], graph: Graph) -> Tensor:
-    """The mean over trees of the leaf's k numbers, (n, k); for leaves that hold several numbers.
+    """Writes the mean over trees of the leaf's k numbers, (n, k), for leaves with several numbers.
 
-    The operator adds one number a leaf. So each tree tells the leaf's place in a table, and the k numbers are
-    looked up there: the trees are walked once, not k times.
+    The operator adds one number per leaf. So each tree returns the leaf's position in a table of the k
+    numbers: the trees are walked once, not k times.
 
     leaves : per tree (n_nodes, k).
     """
@@ -115,7 +115,7 @@ def averaged(data: Tensor, trees: Sequence[Tree], leaves: Sequence[Floats], grap
     table = np.vstack(leaves)
     parts = []
     for k in range(table.shape[1]):
-        # Added tree after tree, then divided, as scikit-learn does: where votes are even a last bit decides.
+        # Adds tree by tree, then divides, as scikit-learn does: where votes are even, a last bit decides.
         each = graph.node("Gather", graph.constant(table[:, k]), index, axis=0)
         added = graph.node("CumSum", each, graph.constant(1, np.int64))
         total = graph.gather(added, [len(trees) - 1])
@@ -125,7 +125,7 @@ def averaged(data: Tensor, trees: Sequence[Tree], leaves: Sequence[Floats], grap
 
 
 def _attributes(trees: Iterable[tuple[int, Tree]], targets: int) -> dict[str, Any]:
-    """Attributes of the operator: splits and leaves are numbered apart, over all trees."""
+    """Returns the operator's attributes; splits and leaves are numbered separately, over all trees."""
     roots: list[int] = []
     columns: dict[str, list[NDArray[Any]]] = {}
     splits = ends = 0
@@ -134,7 +134,7 @@ def _attributes(trees: Iterable[tuple[int, Tree]], targets: int) -> dict[str, An
         number = np.empty(len(tree.is_leaf), dtype=np.int64)
         number[split], number[leaf] = np.arange(len(split)) + splits, np.arange(len(leaf)) + ends
         left, right = tree.left[split], tree.right[split]
-        found = {
+        arrays = {
             "nodes_featureids": tree.feature[split],
             "nodes_splits": tree.threshold[split],
             "nodes_truenodeids": number[left],
@@ -145,7 +145,7 @@ def _attributes(trees: Iterable[tuple[int, Tree]], targets: int) -> dict[str, An
             "leaf_targetids": np.full(len(leaf), target),
             "leaf_weights": tree.leaves[leaf],
         }
-        for name, values in found.items():
+        for name, values in arrays.items():
             columns.setdefault(name, []).append(values)
         roots.append(splits)
         splits, ends = splits + len(split), ends + len(leaf)

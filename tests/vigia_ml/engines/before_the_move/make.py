@@ -1,4 +1,4 @@
-"""How the artifact here was made, by the tree of commit b32c225, where the library was part of `training/`:
+"""Made the artifact here, in the tree of commit b32c225, where the library was part of `training/`:
 
 git worktree add /tmp/before b32c225 && cd /tmp/before && python …/make.py
 """
