@@ -82,7 +82,7 @@ def review(
         raise NoReferenceProfile(version)
     since, until = whole_hours(since, until)
     if scheduled:
-        realised.aggregate_changed_hours(model, seconds=COUNTING_SECONDS, rested=False)
+        realised.aggregate_changed_hours(model, seconds=COUNTING_SECONDS, skip_resting=False)
     else:  # somebody waits, and adding up a large hour takes as long as it takes
         realised.catch_up(model, seconds=COUNTING_SECONDS)
     profile, watch = reference.profile, realised.watch_of(model)

@@ -25,7 +25,7 @@ class Command(BaseCommand):
         for model in self._models(options["model"]):
             if options["all"]:
                 realised.mark_all_hours_dirty(model)
-            hours = realised.aggregate_changed_hours(model, rested=False)
+            hours = realised.aggregate_changed_hours(model, skip_resting=False)
             self.stdout.write(f"{model.name}: {hours} hours added up")
 
     def _models(self, name: str | None) -> list[RegisteredModel]:

@@ -105,9 +105,9 @@ def test_the_worst_rows_are_those_that_denied_the_truth_most(churn: ModelVersion
         Outcome.objects.create(**about, actual=not actual, observed_at=row.at)
         Outcome.objects.create(**about, actual=actual, observed_at=row.at)  # a correction: the newest holds
     hour = this_hour()
-    assert worst_predictions.of_version(churn, hour - HOUR, hour + HOUR) == worst_predictions.Worst([], 0), (
-        "no hour was added up"
-    )
+    assert worst_predictions.of_version(
+        churn, hour - HOUR, hour + HOUR
+    ) == worst_predictions.WorstPredictions([], 0), "no hour was added up"
     QualityHour.objects.create(version=churn, hour=hour, rows=3, tallies={})
     found = worst_predictions.of_version(churn, hour - HOUR, hour + HOUR)
     assert [(row.key, round(row.error, 9)) for row in found.rows] == [
@@ -169,13 +169,13 @@ def test_the_probability_is_that_of_the_level_that_is_last_in_order_however_they
 def test_no_more_is_opened_than_the_newest_so_many_rows_with_outcomes(churn: ModelVersion) -> None:
     other = train_sample("churn", rows=600)
     first = with_truth(churn, 1, False, probability=0.9)
-    for _ in range(worst_predictions.OPENED // worst_predictions.ROWS + 1):
+    for _ in range(worst_predictions.MAX_OUTCOMES_READ // worst_predictions.ROWS + 1):
         with_truth(other, worst_predictions.ROWS - 1, True)
         last = with_truth(churn, 1, False, probability=0.8)
     hour = this_hour()
     QualityHour.objects.create(version=churn, hour=hour, rows=100, tallies={})
     found = worst_predictions.of_version(churn, hour - HOUR, hour + HOUR)
-    assert found.looked_at == worst_predictions.OPENED // worst_predictions.ROWS
+    assert found.looked_at == worst_predictions.MAX_OUTCOMES_READ // worst_predictions.ROWS
     assert str(last[0].pk) in {row.prediction_id for row in found.rows}
     assert str(first[0].pk) not in {row.prediction_id for row in found.rows}
 

@@ -20,7 +20,7 @@ from rest_framework.test import APIClient
 from core.uuid7 import lowest_at
 from predictions.models import ChangedHour, Outcome, Prediction, QualityHour
 from predictions.outcomes import matching
-from predictions.quality import hourly as adding_up
+from predictions.quality import hourly
 from predictions.quality import metrics, realised
 from predictions.quality.metrics import Tally
 from predictions.rollups import counting
@@ -101,7 +101,7 @@ def test_binary_metrics_are_those_of_the_evaluation(churn: ModelVersion) -> None
         part = slice(300 * hour, 300 * (hour + 1))
         rows = logged(churn, NOON + hour * HOUR, decided[part].tolist(), probability[part].tolist())
         labelled(rows, actual[part].tolist())
-    assert adding_up.aggregate_changed_hours(churn.registered_model) == 3
+    assert hourly.aggregate_changed_hours(churn.registered_model) == 3
     [found] = of_day(churn)
     both = np.column_stack([1 - probability, probability])
     expected = classification_metrics(np.array([False, True]), actual, both, 0.5)
@@ -179,7 +179,7 @@ def test_regression_metrics_are_those_of_the_evaluation(db: None) -> None:
     predicted = np.round(actual * random.normal(1.0, 0.2, 400) + 1000.0, 2)
     for hour, part in enumerate((slice(0, 150), slice(150, 400))):
         labelled(logged(houses, NOON + hour * HOUR, predicted[part].tolist()), actual[part].tolist())
-    adding_up.aggregate_changed_hours(houses.registered_model)
+    hourly.aggregate_changed_hours(houses.registered_model)
     [found] = of_day(houses)
     expected = regression_metrics(actual, predicted)
     assert {name: each.value for name, each in found.metrics.items()} == pytest.approx(expected, rel=1e-9)
@@ -197,7 +197,7 @@ def test_metrics_of_many_classes_are_those_of_the_evaluation(churn: ModelVersion
     predicted = classes[probability.argmax(axis=1)]
     rows = logged(version, NOON, predicted.tolist(), probability.max(axis=1).tolist())
     labelled(rows, actual.tolist())
-    adding_up.aggregate_changed_hours(version.registered_model)
+    hourly.aggregate_changed_hours(version.registered_model)
     [found] = of_day(version)
     expected = classification_metrics(classes, actual, probability, 0.5)
     assert set(found.metrics) == {"accuracy", "precision", "recall", "f1"}
@@ -237,7 +237,9 @@ def test_tallies_of_different_centers_add_up() -> None:
 
     whole = metrics.metrics(tally(slice(0, 300), 50.0))["r2"]
     parts = [tally(slice(0, 100), 40.0), tally(slice(100, 250), 55.0), tally(slice(250, 300), 0.0)]
-    found = metrics.metrics(metrics.added([Tally.from_json(each.to_json()) for each in parts], "regression"))
+    found = metrics.metrics(
+        metrics.total_of([Tally.from_json(each.to_json()) for each in parts], "regression")
+    )
     assert found["r2"].as_dict() == pytest.approx(whole.as_dict())
     assert found["r2"].value == pytest.approx(1 - (error**2).sum() / ((actual - actual.mean()) ** 2).sum())
 
@@ -246,13 +248,13 @@ def test_coverage_and_the_median_delay_are_exact(churn: ModelVersion) -> None:
     rows = logged(churn, NOON, [True] * 10, [0.8] * 10)
     for row, minutes in zip(rows[:4], (5, 7, 600, 90_000), strict=True):
         labelled([row], [True], dt.timedelta(minutes=minutes))
-    adding_up.aggregate_changed_hours(churn.registered_model)
+    hourly.aggregate_changed_hours(churn.registered_model)
     [found] = of_day(churn)
     assert (found.answered, found.labelled, found.coverage) == (10, 4, 0.4)
     assert found.median_delay_seconds == pytest.approx((7 * 60 + 600 * 60) / 2)
     assert (found.too_few, found.metrics, found.calibration) == (True, {}, None)
     labelled([rows[4]], [True], -dt.timedelta(minutes=1))
-    adding_up.aggregate_changed_hours(churn.registered_model)
+    hourly.aggregate_changed_hours(churn.registered_model)
     [found] = of_day(churn)
     assert found.median_delay_seconds == pytest.approx(7 * 60)
 
@@ -261,11 +263,11 @@ def test_a_value_known_before_the_prediction_has_a_negative_delay(churn: ModelVe
     rows = logged(churn, NOON, [True] * 10, [0.8] * 10)
     labelled(rows[:8], [True] * 8, dt.timedelta(seconds=0.8))
     labelled(rows[8:], [True] * 2, -dt.timedelta(days=10))
-    adding_up.aggregate_changed_hours(churn.registered_model)
+    hourly.aggregate_changed_hours(churn.registered_model)
     [found] = of_day(churn)
     assert found.median_delay_seconds == pytest.approx(0.8)
     labelled(logged(churn, NOON + dt.timedelta(minutes=1), [True] * 8, [0.8] * 8), [True] * 8, -HOUR)
-    adding_up.aggregate_changed_hours(churn.registered_model)
+    hourly.aggregate_changed_hours(churn.registered_model)
     [found] = of_day(churn)
     assert found.median_delay_seconds == pytest.approx(-3600)
 
@@ -273,16 +275,16 @@ def test_a_value_known_before_the_prediction_has_a_negative_delay(churn: ModelVe
 def test_outcomes_of_one_model_do_not_make_another_models_hour_a_large_one(
     churn: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adding_up, "LARGE", 60)
-    monkeypatch.setattr(adding_up, "LOOKED_THROUGH", 200)
+    monkeypatch.setattr(hourly, "LARGE", 60)
+    monkeypatch.setattr(hourly, "SCAN_LIMIT", 200)
     houses = train_sample("houses", rows=300)
     labelled(logged(houses, NOON, [200_000.0] * 100), [200_000.0] * 100)
     labelled(logged(churn, NOON, [True] * 59, [0.8] * 59), [True] * 59)
-    assert adding_up.catch_up(houses.registered_model, seconds=60) == 0, "beat has it"
-    assert adding_up.catch_up(churn.registered_model, seconds=60) == 1
+    assert hourly.catch_up(houses.registered_model, seconds=60) == 0, "beat has it"
+    assert hourly.catch_up(churn.registered_model, seconds=60) == 1
     labelled(logged(houses, NOON + 120 * SECOND, [200_000.0] * 50), [200_000.0] * 50)
     labelled(logged(churn, NOON + 120 * SECOND, [True], [0.8]), [True])
-    assert adding_up.catch_up(churn.registered_model, seconds=60) == 0, "now it is one of its own"
+    assert hourly.catch_up(churn.registered_model, seconds=60) == 0, "now it is one of its own"
 
 
 def test_answered_rows_are_those_of_the_rollups_and_of_the_log_after_them(churn: ModelVersion) -> None:
@@ -304,10 +306,10 @@ def test_metrics_begin_with_the_outcomes_the_model_asks_for(churn: ModelVersion)
     least = realised.watch_of(churn.registered_model).minimum_outcomes
     rows = logged(churn, NOON, [True] * least, [0.8] * least)
     labelled(rows[1:], [True] * (least - 1))
-    adding_up.aggregate_changed_hours(churn.registered_model)
+    hourly.aggregate_changed_hours(churn.registered_model)
     assert of_day(churn)[0].too_few
     labelled(rows[:1], [False])
-    adding_up.aggregate_changed_hours(churn.registered_model)
+    hourly.aggregate_changed_hours(churn.registered_model)
     [found] = of_day(churn)
     assert not found.too_few
     assert found.metrics["accuracy"].value == pytest.approx((least - 1) / least)
@@ -318,12 +320,12 @@ def test_metrics_begin_with_the_outcomes_the_model_asks_for(churn: ModelVersion)
 def test_what_the_rows_do_not_define_is_left_out(churn: ModelVersion) -> None:
     rows = logged(churn, NOON, [False] * 60, [0.2] * 60)
     labelled(rows, [False] * 60)
-    adding_up.aggregate_changed_hours(churn.registered_model)
+    hourly.aggregate_changed_hours(churn.registered_model)
     [found] = of_day(churn)
     assert set(found.metrics) == {"accuracy", "log_loss", "brier"}
     houses = train_sample("houses", rows=150)
     labelled(logged(houses, NOON, [1.0] * 60), [0.0] * 60)
-    adding_up.aggregate_changed_hours(houses.registered_model)
+    hourly.aggregate_changed_hours(houses.registered_model)
     [found] = of_day(houses)
     assert set(found.metrics) == {"rmse", "mae"}
 
@@ -331,13 +333,13 @@ def test_what_the_rows_do_not_define_is_left_out(churn: ModelVersion) -> None:
 def test_values_of_another_target_are_counted_and_left_out(churn: ModelVersion) -> None:
     rows = logged(churn, NOON, [True] * 60, [0.8] * 60)
     labelled(rows, [True] * 57 + ["yes", 3, 1e300])
-    adding_up.aggregate_changed_hours(churn.registered_model)
+    hourly.aggregate_changed_hours(churn.registered_model)
     [found] = of_day(churn)
     assert (found.labelled, found.unusable, found.metrics["accuracy"].rows) == (60, 3, 57)
     houses = train_sample("houses", rows=150)
     rows = logged(houses, NOON, [1e-200] * 57 + [1e300, -1e300, 1.0])
     labelled(rows, [1e-200, *[2.0] * 56, 1e300, 1e300, "dear"])
-    adding_up.aggregate_changed_hours(houses.registered_model)
+    hourly.aggregate_changed_hours(houses.registered_model)
     [found] = of_day(houses)
     assert (found.labelled, found.unusable, found.metrics["mae"].rows) == (60, 3, 57)
     assert found.metrics["mape"].rows == 56
@@ -351,7 +353,7 @@ def outcomes_of(rows: list[Prediction], actual: bool, moment: str) -> list[dict[
 
 
 def accuracy(version: ModelVersion) -> tuple[float, int]:
-    adding_up.aggregate_changed_hours(version.registered_model)
+    hourly.aggregate_changed_hours(version.registered_model)
     found = next(each for each in of_day(version) if each.version == version.number)
     return found.metrics["accuracy"].value, found.labelled
 
@@ -393,7 +395,7 @@ def test_two_versions_in_one_hour_are_told_apart(churn: ModelVersion) -> None:
     second = train_sample("churn", rows=600)
     labelled(logged(churn, NOON, [True] * 60, [0.8] * 60), [True] * 60)
     labelled(logged(second, NOON + dt.timedelta(minutes=30), [True] * 80, [0.8] * 80), [False] * 80)
-    assert adding_up.aggregate_changed_hours(churn.registered_model) == 1
+    assert hourly.aggregate_changed_hours(churn.registered_model) == 1
     first, other = of_day(churn)
     assert (first.version, first.labelled, first.metrics["accuracy"].value) == (churn.number, 60, 1.0)
     assert (other.version, other.labelled, other.metrics["accuracy"].value) == (second.number, 80, 0.0)
@@ -405,7 +407,7 @@ def test_the_same_is_answered_over_time(churn: ModelVersion) -> None:
     for hours, right in ((0, 60), (1, 30), (13, 0)):  # the last on the next day
         rows = logged(churn, NOON + hours * HOUR, [True] * 60, [0.8] * 60)
         labelled(rows, [True] * right + [False] * (60 - right))
-    adding_up.aggregate_changed_hours(churn.registered_model)
+    hourly.aggregate_changed_hours(churn.registered_model)
     since, until = NOON - HOUR, NOON + 14 * HOUR
     hourly = realised.by_step(churn, since, until, HOUR)
     assert [(each.since, each.metrics["accuracy"].value) for each in hourly] == [
@@ -429,7 +431,7 @@ class Killed(Exception):
 def test_who_is_killed_in_between_has_done_nothing(churn: ModelVersion) -> None:
     labelled(logged(churn, NOON, [True] * 60, [0.8] * 60), [True] * 60)
     with pytest.raises(Killed), transaction.atomic():
-        assert adding_up.aggregate_changed_hours(churn.registered_model) == 1
+        assert hourly.aggregate_changed_hours(churn.registered_model) == 1
         assert marks(churn) == []
         raise Killed
     assert marks(churn) == [NOON]
@@ -446,7 +448,7 @@ def test_a_mark_set_while_its_hour_is_added_up_is_not_lost(churn: ModelVersion) 
     adder = threading.Thread(target=lambda: at_once(lambda: done.append(add_up_again())))
 
     def add_up_again() -> int:
-        return adding_up.aggregate_changed_hours(churn.registered_model)
+        return hourly.aggregate_changed_hours(churn.registered_model)
 
     with transaction.atomic():
         labelled(rows[60:], [False])
@@ -490,14 +492,14 @@ def test_several_at_once_add_every_hour_up_once(churn: ModelVersion, client_user
             assert api.post(OUTCOMES, body, format="json").status_code == 200
 
     def aggregate_changed_hours() -> None:
-        done.extend(adding_up.aggregate_changed_hours(churn.registered_model) for _ in range(4))
+        done.extend(hourly.aggregate_changed_hours(churn.registered_model) for _ in range(4))
 
     at_once(*[lambda which=which: record(which) for which in range(3)], *[aggregate_changed_hours] * 3)
     assert len(done) == 12
     assert accuracy(churn) == (1.0, 120)
     assert marks(churn) == []
     before = QualityHour.objects.count()
-    at_once(*[lambda: done.append(adding_up.aggregate_changed_hours(churn.registered_model))] * 3)
+    at_once(*[lambda: done.append(hourly.aggregate_changed_hours(churn.registered_model))] * 3)
     assert done[-3:] == [0, 0, 0]
     assert QualityHour.objects.count() == before == 6
 
@@ -506,30 +508,30 @@ def test_two_that_begin_together_do_an_hour_once(churn: ModelVersion) -> None:
     for number in range(5):
         labelled(logged(churn, NOON + number * HOUR, [True] * 60, [0.8] * 60), [True] * 60)
     done: list[int] = []
-    at_once(*[lambda: done.append(adding_up.aggregate_changed_hours(churn.registered_model))] * 2)
+    at_once(*[lambda: done.append(hourly.aggregate_changed_hours(churn.registered_model))] * 2)
     assert sum(done) == 5
 
 
 def test_time_that_is_up_leaves_the_other_hours_marked(churn: ModelVersion) -> None:
     for number in range(3):
         labelled(logged(churn, NOON + number * HOUR, [True] * 60, [0.8] * 60), [True] * 60)
-    assert adding_up.aggregate_changed_hours(churn.registered_model, seconds=0) == 0
+    assert hourly.aggregate_changed_hours(churn.registered_model, seconds=0) == 0
     assert len(marks(churn)) == 3
-    assert adding_up.aggregate_changed_hours(churn.registered_model, seconds=60) == 3
+    assert hourly.aggregate_changed_hours(churn.registered_model, seconds=60) == 3
 
 
 def test_a_large_hour_rests_after_it_was_added_up(churn: ModelVersion) -> None:
     rows = logged(churn, NOON, [True] * 61, [0.8] * 61)
     labelled(rows[:60], [True] * 60)
-    adding_up.aggregate_changed_hours(churn.registered_model)
+    hourly.aggregate_changed_hours(churn.registered_model)
     QualityHour.objects.update(rows=2_000_000)  # rests for a thousand seconds
     labelled(rows[60:], [True])
-    assert adding_up.aggregate_changed_hours(churn.registered_model) == 0
+    assert hourly.aggregate_changed_hours(churn.registered_model) == 0
     assert marks(churn) == [NOON]
     hour = QualityHour.objects.get()
     later = timezone.now() - dt.timedelta(seconds=1_001)
     QualityHour.objects.update(tallies=hour.tallies | {"added_at": later.isoformat()})
-    assert adding_up.aggregate_changed_hours(churn.registered_model) == 1
+    assert hourly.aggregate_changed_hours(churn.registered_model) == 1
     assert accuracy(churn) == (1.0, 61)
 
 
@@ -570,11 +572,11 @@ def test_quality_over_http_is_by_version_with_all_it_takes_to_judge(
     rows = logged(churn, NOON, [True] * 90 + [False] * 30, [0.8] * 90 + [0.1] * 30)
     labelled(rows[:60] + rows[90:], [True] * 40 + [False] * 50)
     window = {"since": (NOON + dt.timedelta(minutes=20)).isoformat(), "until": DAY["until"]}
-    monkeypatch.setattr(adding_up, "LARGE", 90)
+    monkeypatch.setattr(hourly, "LARGE", 90)
     waiting = api.get(QUALITY, window).json()
     assert waiting["pending_hours"] == 1, "a large hour is left to beat"
     assert waiting["versions"][0]["labelled"] == 0
-    monkeypatch.setattr(adding_up, "LARGE", 91)
+    monkeypatch.setattr(hourly, "LARGE", 91)
     answer = api.get(QUALITY, window).json()
     assert (answer["model"], answer["minimum_outcomes"], answer["pending_hours"]) == ("churn", 50, 0)
     assert answer["since"] == NOON.strftime("%Y-%m-%dT%H:%M:%SZ"), "widened to the whole hour"
@@ -690,7 +692,7 @@ def test_marking_all_hours_waits_for_who_records_outcomes_and_never_crosswise(ch
 
     def mark() -> None:
         begun.wait()
-        marked.append(adding_up.mark_all_hours_dirty(model))
+        marked.append(hourly.mark_all_hours_dirty(model))
 
     at_once(record, mark)
     assert marked == [2]
@@ -715,7 +717,7 @@ def test_who_asks_for_quality_does_not_wait_longer_than_asked_for_somebody_who_a
 
     def add() -> None:
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [adding_up.LOCK, model.pk])
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [hourly.LOCK, model.pk])
             taken.set()
             asked.wait(30)
 
@@ -723,8 +725,8 @@ def test_who_asks_for_quality_does_not_wait_longer_than_asked_for_somebody_who_a
         taken.wait()
         began = time.monotonic()
         try:
-            assert adding_up.aggregate_changed_hours(model, seconds=0.5) == 0
-            assert adding_up.catch_up(model, seconds=0.5) == 0
+            assert hourly.aggregate_changed_hours(model, seconds=0.5) == 0
+            assert hourly.catch_up(model, seconds=0.5) == 0
             waited.append(time.monotonic() - began)
         finally:
             asked.set()
@@ -732,7 +734,7 @@ def test_who_asks_for_quality_does_not_wait_longer_than_asked_for_somebody_who_a
     waited: list[float] = []
     at_once(add, ask)
     assert waited and 0.9 < waited[0] < 5
-    assert adding_up.aggregate_changed_hours(model) == 1
+    assert hourly.aggregate_changed_hours(model) == 1
 
 
 def test_versions_that_have_nothing_in_a_window_are_not_read(churn: ModelVersion) -> None:

@@ -220,7 +220,7 @@ def test_a_shadows_page_shows_figures_chart_and_tallies(
     rollout = rollouts.start(candidate, kind="shadow", by=None, reason="a test")
     rows = [{**customer, "tenure": number} for number in range(40)]
     assert api.post("/api/v1/models/churn/predictions/", rows, format="json").status_code == 200
-    assert shadow_worker.asker().settle(20)
+    assert shadow_worker.worker().settle(20)
     ShadowTally.objects.filter(rollout=rollout).update(dropped=1234)
     client.force_login(User.objects.create_superuser("boss"))
     page = client.get(reverse("admin:training_rollout_change", args=[rollout.pk]))

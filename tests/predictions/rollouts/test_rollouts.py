@@ -51,7 +51,7 @@ def begin(version: ModelVersion, kind: str = "shadow", percent: float | None = N
 
 
 def settled() -> None:
-    assert shadow_worker.asker().settle(20)
+    assert shadow_worker.worker().settle(20)
 
 
 def tallied(rollout: Rollout) -> tuple[int, int, int]:
@@ -327,7 +327,7 @@ def test_one_row_a_shadow_has_no_answer_to_does_not_take_its_neighbours_down(chu
     waiting = shadow_worker.Waiting(
         routing.Shadow(1, churn.pk), names, [row, row, row, row, bad, row, row], ids, time.monotonic()
     )
-    given = shadow_worker.ShadowWorker(100, 5)._ask([waiting])
+    given = shadow_worker.ShadowWorker(100, 5)._predict([waiting])
     cells = [line.split(b"\t") for line in given]
     assert [identifier.decode() for _, identifier, _, _ in cells] == [f"id-{n}" for n in (0, 1, 2, 3, 5, 6)]
     assert len({(answer, probability) for _, _, answer, probability in cells}) == 1
@@ -338,9 +338,11 @@ def test_a_shadow_with_its_columns_in_another_order_is_asked_the_same(churn: Mod
     names = tuple(reversed(served.schema.names))
     example = served.schema.example
     shadow = routing.Shadow(1, churn.pk)
-    asker = shadow_worker.ShadowWorker(100, 5)
+    worker = shadow_worker.ShadowWorker(100, 5)
     ours, theirs = (
-        asker._ask([shadow_worker.Waiting(shadow, order, [tuple(example[n] for n in order)], [b"id"], 0.0)])
+        worker._predict(
+            [shadow_worker.Waiting(shadow, order, [tuple(example[n] for n in order)], [b"id"], 0.0)]
+        )
         for order in (served.schema.names, names)
     )
     assert ours == theirs and len(ours) == 1
