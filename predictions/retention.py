@@ -70,7 +70,7 @@ def _remove(month: Month, *, although_kept: bool, dry_run: bool, by: User | None
         return Removal(month, rows, reviews, reason)
     try:
         with transaction.atomic():
-            # Counting may take hours, and users may keep reviews meanwhile; from here on row locks prevent it.
+            # Counting may take hours, and users may keep reviews meanwhile; row locks prevent it from here.
             reviews = list(_reviews_of(month).select_for_update(of=["self"]))
             reason = "" if although_kept else _kept_by(reviews)
             if not reason:

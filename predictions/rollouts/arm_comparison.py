@@ -59,7 +59,7 @@ class Comparison:
     differences : name of a metric, or "mean" -> tried minus active.
     agreement, gap : only of a shadow, on the same rows: the share of equal answers (classification), and the
         mean absolute difference of probabilities or answers.
-    edges : edges of the histograms' bins, one more than bins. bound : maximum rows of an arm, the newest ones.
+    edges : edges of the histograms' bins, one more than bins. bound : maximum rows of an arm, newest first.
     """
 
     kind: str

@@ -67,9 +67,9 @@ def test_what_moved_most_comes_first_and_a_few_rows_say_nothing(churn: ModelVers
     roll(churn, now - 2 * HOUR, 300, drifted=("tenure",))
     roll(churn, now - HOUR, 20, drifted=("contract",))
     window = timeline.between(now - 4 * HOUR, now)
-    moved = timeline.moved(churn, window, MonitoringConfig())
-    assert moved.rows == 620
-    first = moved.lines[0]
+    drift = timeline.read(churn, window, MonitoringConfig())
+    assert drift.rows == 620
+    first = drift.lines[0]
     assert first.column.name == "tenure"
     nothing, calm, drifted, few = first.cells
     assert nothing is None
@@ -78,17 +78,17 @@ def test_what_moved_most_comes_first_and_a_few_rows_say_nothing(churn: ModelVers
     assert drifted is not None and drifted.tone == "huge" and drifted.psi is not None and drifted.psi > 1
     assert few is not None and (few.tone, few.psi, few.rows) == ("few", None, 20)
     assert first.whole is not None and first.whole.tone == "huge"
-    assert [line.column.name for line in moved.lines[-2:]] == ["_prediction", "_probability"]
-    assert [line.name for line in moved.lines[-2:]] == ["the prediction", "its probability"]
+    assert [line.column.name for line in drift.lines[-2:]] == ["_prediction", "_probability"]
+    assert [line.name for line in drift.lines[-2:]] == ["the prediction", "its probability"]
     assert sum(bar.window for bar in first.bars) == 620
     assert sum(bar.reference for bar in first.bars) == churn.train_rows
 
 
 @pytest.mark.django_db
 def test_a_version_that_answered_nothing_has_lines_without_cells(churn: ModelVersion) -> None:
-    moved = timeline.moved(churn, timeline.latest(DAY, this_hour()), MonitoringConfig())
-    assert moved.rows == 0 and all(line.whole is None and not any(line.cells) for line in moved.lines)
-    assert sum(bar.window for bar in moved.lines[0].bars) == 0
+    drift = timeline.read(churn, timeline.latest(DAY, this_hour()), MonitoringConfig())
+    assert drift.rows == 0 and all(line.whole is None and not any(line.cells) for line in drift.lines)
+    assert sum(bar.window for bar in drift.lines[0].bars) == 0
 
 
 # -- worst rows, traffic -------------------------------------------------------------------------------

@@ -20,8 +20,7 @@ from rest_framework.test import APIClient
 from core.uuid7 import lowest_at
 from predictions.models import ChangedHour, Outcome, Prediction, QualityHour
 from predictions.outcomes import matching
-from predictions.quality import hourly
-from predictions.quality import metrics, realised
+from predictions.quality import hourly, metrics, realised
 from predictions.quality.metrics import Tally
 from predictions.rollups import counting
 from tests.conftest import Post, assert_error, at_once, keyed
@@ -409,8 +408,8 @@ def test_the_same_is_answered_over_time(churn: ModelVersion) -> None:
         labelled(rows, [True] * right + [False] * (60 - right))
     hourly.aggregate_changed_hours(churn.registered_model)
     since, until = NOON - HOUR, NOON + 14 * HOUR
-    hourly = realised.by_step(churn, since, until, HOUR)
-    assert [(each.since, each.metrics["accuracy"].value) for each in hourly] == [
+    by_hour = realised.by_step(churn, since, until, HOUR)
+    assert [(each.since, each.metrics["accuracy"].value) for each in by_hour] == [
         (NOON, 1.0),
         (NOON + HOUR, 0.5),
         (NOON + 13 * HOUR, 0.0),

@@ -225,7 +225,7 @@ def test_a_shadows_page_shows_figures_chart_and_tallies(
     client.force_login(User.objects.create_superuser("boss"))
     page = client.get(reverse("admin:training_rollout_change", args=[rollout.pk]))
     shown = page.content.decode()
-    assert page.context["found"].tried.rows == 40
+    assert page.context["comparison"].tried.rows == 40
     assert 'data-chart="answers"' in shown and "charts.js" in shown
     assert "equal answers" in shown and "mean absolute difference" in shown and "1,234" in shown
     listed = client.get(reverse("admin:training_rollout_changelist"), {"model": "churn"}).content.decode()
