@@ -28,7 +28,7 @@ class OutcomeAdmin(RegistryAdmin):
         "number",
         "model_name",
         "prediction",
-        "actual",
+        "actual_value",
         "observed",
         "received",
         "client_name",

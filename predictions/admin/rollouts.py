@@ -223,12 +223,12 @@ class RolloutAdmin(RegistryAdmin):
         )
 
     def _attempt(self, request: HttpRequest, service: Any) -> Rollout | None:
-        """Returns the service's rollout; shows the service's error and returns None if it rejects the call."""
+        """Returns the service's rollout; shows its error and returns None if it rejects the call."""
         assert isinstance(request.user, User)
         try:
             done: Rollout = service(request.user)
         except VigiaError as error:
-            messages.error(request, f"Nothing has changed: {error.message}.")
+            messages.error(request, f"Nothing was changed: {error.message}.")
             return None
         return done
 

@@ -59,7 +59,7 @@ def test_a_month_is_rolled_up_then_removed_and_its_reviews_say_so(log: ModelVers
     out = io.StringIO()
     call_command("drop_log", before="2026-02", dry_run=True, stdout=out)
     assert out.getvalue() == (
-        "2026-01: would be removed, about 3 rows, 1 drift reviews are about it\n1 months would be removed\n"
+        "2026-01: would be removed, about 3 rows, covered by 1 drift reviews\n1 months would be removed\n"
     )
     assert Prediction.objects.count() == 5
     out = io.StringIO()
@@ -203,7 +203,7 @@ def test_readers_are_not_waited_for_long_and_nothing_is_half_removed(log: ModelV
             cursor.execute("BEGIN")
             cursor.execute("SELECT count(*) FROM predictions_prediction")
             [done] = retention.remove_before(dt.datetime(2026, 2, 1, tzinfo=dt.UTC))
-        assert done.kept == "somebody is reading the log; the next time will do"
+        assert done.kept == "another transaction is reading the log; the next run tries again"
     finally:
         other.close()
     assert not RemovedMonth.objects.exists()
@@ -218,7 +218,7 @@ def test_months_are_counted_back_over_the_turn_of_the_year() -> None:
 
 
 def test_a_month_is_written_with_a_dash() -> None:
-    with pytest.raises(CommandError, match="a month is written 2026-01"):
+    with pytest.raises(CommandError, match="is not a month; write it as 2026-01"):
         call_command("drop_log", before="January")
 
 

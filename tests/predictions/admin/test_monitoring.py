@@ -1,4 +1,4 @@
-"""The dashboard, the watch page and the pages of drift reviews: what they show, to whom, and how."""
+"""The dashboard, the pages on drift and quality, and the pages of drift reviews."""
 
 from __future__ import annotations
 
@@ -43,35 +43,35 @@ def page_of(review: DriftReview) -> str:
     return reverse("admin:predictions_driftreview_change", args=[review.pk])
 
 
-def questions(client: Client, address: str) -> list[str]:
-    with CaptureQueriesContext(connection) as asked:
+def statements(client: Client, address: str) -> list[str]:
+    with CaptureQueriesContext(connection) as captured:
         assert client.get(address).status_code == 200
-    return [query["sql"] for query in asked.captured_queries]
+    return [query["sql"] for query in captured.captured_queries]
 
 
-def read_of_the_log(asked: list[str]) -> int:
-    """Rows of the log and of its outcomes that PostgreSQL reads for these questions."""
+def rows_read(statements: list[str]) -> int:
+    """Returns the rows of the log and of the outcomes that PostgreSQL reads for these statements."""
 
-    def of(node: dict[str, Any]) -> int:
+    def rows_of(node: dict[str, Any]) -> int:
         name = node.get("Relation Name", "")
         logged = name.startswith("predictions_prediction") or name == "predictions_outcome"
         read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
         own = read * node["Actual Loops"] if logged else 0
-        return int(own) + sum(map(of, node.get("Plans", [])))
+        return int(own) + sum(map(rows_of, node.get("Plans", [])))
 
     rows = 0
-    with connection.cursor() as cursor:  # else the plans are those of whatever lay there when it last did so
+    with connection.cursor() as cursor:  # without it the plans follow statistics of earlier rows
         cursor.execute("ANALYZE predictions_prediction, predictions_outcome")
-    for question in asked:
-        if "predictions_prediction" in question or "predictions_outcome" in question:
+    for statement in statements:
+        if "predictions_prediction" in statement or "predictions_outcome" in statement:
             with connection.cursor() as cursor:
-                cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {question}")
-                rows += of(cursor.fetchone()[0][0]["Plan"])
+                cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+                rows += rows_of(cursor.fetchone()[0][0]["Plan"])
     return rows
 
 
 def with_outcomes(version: ModelVersion, count: int) -> None:
-    """Answers of this hour, three quarters of them right, added up."""
+    """Creates answers of this hour with outcomes, three quarters of them right, and aggregates them."""
     rows = answered(version, count, prediction=True, probability=0.8)
     Outcome.objects.bulk_create(
         Outcome(
@@ -100,20 +100,20 @@ def test_the_dashboard_shows_traffic_verdict_and_quality(boss: Client, churn: Mo
     assert (
         "1,314" in text and page_of(review) in text and '<span class="vg-badge vg-bad">drift</span>' in text
     )
-    assert "at most 1,234 in an hour" in text, "the sparkline says what it shows"
+    assert "at most 1,234 in an hour" in text, "the sparkline has a description"
     assert watch_of(churn) in text and "Active</dt>" in text and "no outcomes" in text  # of the other models
 
 
 def test_the_dashboard_asks_as_much_of_a_long_log_as_of_a_short_one(
     boss: Client, churn: ModelVersion
 ) -> None:
-    def asked() -> list[str]:
-        return questions(boss, DASHBOARD)
+    def dashboard() -> list[str]:
+        return statements(boss, DASHBOARD)
 
     roll(churn, this_hour() - 2 * HOUR, 100)
     reviewed(churn)
     with_outcomes(churn, 10)
-    few = asked()
+    few = dashboard()
     for hours in range(3, 20):
         roll(churn, this_hour() - hours * HOUR, 100)
         QualityHour.objects.create(
@@ -125,9 +125,9 @@ def test_the_dashboard_asks_as_much_of_a_long_log_as_of_a_short_one(
         reviewed(churn)
     answered(churn, 300)
     roll(churn, this_hour(), 310)
-    many = asked()
+    many = dashboard()
     assert len(few) == len(many) <= 50
-    assert read_of_the_log(many) <= 10, "what was rolled up is read from the rollups"
+    assert rows_read(many) <= 10, "rolled-up rows are read from the rollups"
 
 
 def test_a_model_whose_log_may_not_be_read_has_no_traffic_on_the_dashboard(
@@ -150,7 +150,9 @@ def test_the_heat_map_leads_to_the_histograms_of_a_column(boss: Client, churn: M
     assert first["line"].column.name == "contract"
     drifted = [cell for cell in first["cells"] if cell["tone"] == "huge"]
     assert len(first["cells"]) == 24 and len(drifted) == 1
-    assert "very large; 300 rows" in drifted[0]["said"] and f'title="{drifted[0]["said"]}"' in text
+    assert (
+        "very large; 300 rows" in drifted[0]["description"] and f'title="{drifted[0]["description"]}"' in text
+    )
     assert 'href="?window=24h&amp;column=tenure#histogram"' in text
     chosen = boss.get(watch_of(churn), {"window": "24h", "column": "contract"})
     spec = chosen.context["histogram"]["spec"]
@@ -193,7 +195,7 @@ def test_quality_stands_beside_what_was_expected(boss: Client, churn: ModelVersi
     assert [series["name"] for series in first["spec"]["series"]] == ["roc_auc", "on the hold-out"]
     assert len(first["spec"]["labels"]) == 24 and coverage["spec"]["y_range"] == [0, 100]
     text = page.content.decode()
-    assert "believe the outcomes" in text
+    assert "trust the outcomes" in text
     worst = page.context["worst"]
     assert worst.looked_at == 80 and worst.rows[0].error == pytest.approx(0.8)
     assert reverse("admin:predictions_prediction_change", args=[worst.rows[0].prediction_id]) in text
@@ -203,7 +205,7 @@ def test_outcomes_whose_rows_the_log_has_lost_are_not_called_unknown(
     boss: Client, churn: ModelVersion
 ) -> None:
     roll(churn, this_hour(), 400)
-    unknown = "No outcome of these predictions is known yet."
+    unknown = "These predictions have no outcomes yet."
     assert unknown in boss.get(watch_of(churn), {"window": "24h"}).content.decode()
     with_outcomes(churn, 80)
     [added] = QualityHour.objects.values("hour", "rows", "tallies")
@@ -215,7 +217,7 @@ def test_outcomes_whose_rows_the_log_has_lost_are_not_called_unknown(
     assert page.context["quality"]["labelled"] == 80
     text = page.content.decode()
     assert unknown not in text
-    assert "the rows with outcomes are not among those that were looked for" in text
+    assert "The search did not reach the rows with outcomes" in text
 
 
 def test_the_watch_page_asks_the_same_few_questions_whatever_the_logs_length(
@@ -223,14 +225,14 @@ def test_the_watch_page_asks_the_same_few_questions_whatever_the_logs_length(
 ) -> None:
     roll(churn, this_hour() - HOUR, 100)
     with_outcomes(churn, 10)
-    few = questions(boss, watch_of(churn))
+    few = statements(boss, watch_of(churn))
     for hours in range(2, 30):
         roll(churn, this_hour() - hours * HOUR, 100)
     answered(churn, 200)
     roll(churn, this_hour(), 210)
-    many = questions(boss, watch_of(churn))
+    many = statements(boss, watch_of(churn))
     assert len(few) == len(many) <= 45
-    assert read_of_the_log(many) <= 2 * 10, "the ten rows with outcomes, and their outcomes"
+    assert rows_read(many) <= 2 * 10, "the ten rows with outcomes, and their outcomes"
 
 
 def test_a_window_of_ones_own_is_shown_and_a_wrong_one_explained(boss: Client, churn: ModelVersion) -> None:
@@ -240,20 +242,20 @@ def test_a_window_of_ones_own_is_shown_and_a_wrong_one_explained(boss: Client, c
     assert page.context["window"].step == HOUR
     assert page.context["window"].since.isoformat() == "2026-01-05T10:00:00+00:00"
     assert "answered nothing in this window" in page.content.decode()
-    for given, said in (
+    for query, message in (
         ({"since": "2026-01-05T10:20", "until": "2026-01-04T10:00"}, "The beginning must be before the end"),
         ({"since": "2016-01-05T10:20", "until": "2026-01-04T10:00"}, "at most 1,200 days"),
         ({"since": "2026-01-05T10:20", "until": "9999-12-31T23:59"}, "at most 1,200 days"),
         ({"since": "yesterday", "until": "2026-01-04T10:00"}, "Enter a valid date/time"),
     ):
-        assert said in boss.get(watch_of(churn), given).content.decode()
+        assert message in boss.get(watch_of(churn), query).content.decode()
 
 
 def test_a_model_without_versions_and_one_without_a_profile_say_so(boss: Client, churn: ModelVersion) -> None:
     houses = next(row for row in lookup.sync_catalogue() if row.name == "houses")
-    assert "No version was trained yet" in boss.get(reverse("watch", args=[houses.pk])).content.decode()
+    assert "This model has no version yet" in boss.get(reverse("watch", args=[houses.pk])).content.decode()
     churn.reference.delete()
-    assert "before reference profiles were kept" in boss.get(watch_of(churn)).content.decode()
+    assert "has no reference profile" in boss.get(watch_of(churn)).content.decode()
     assert boss.get(reverse("watch", args=[99_999])).status_code == 404
 
 
@@ -264,11 +266,11 @@ def test_who_may_not_read_the_log_sees_neither_levels_nor_rows(churn: ModelVersi
     clerk = staff("train", only=churn.registered_model)
     page = clerk.get(watch_of(churn), {"column": "contract"})
     text = page.content.decode()
-    assert page.context["heat"]["lines"][0]["whole"]["tone"] == "huge", "that it drifted is no secret"
-    assert LEVEL not in text and "Worst rows" not in text and "histogram" not in page.context
+    assert page.context["heat"]["lines"][0]["overall"]["tone"] == "huge", "the drift itself is visible"
+    assert LEVEL not in text and "Worst predictions" not in text and "histogram" not in page.context
     assert "Review now" not in text
     text = clerk.get(page_of(review)).content.decode()
-    assert LEVEL not in text and "need the right “read_log”" in text and "Keep its rows" in text
+    assert LEVEL not in text and "need the right “read_log”" in text and "Keep the rows" in text
     for name in ("ask", "download"):
         key = churn.registered_model_id if name == "ask" else review.pk
         assert clerk.get(reverse(f"admin:predictions_driftreview_{name}", args=[key])).status_code == 403
@@ -325,13 +327,13 @@ def test_a_review_is_kept_by_who_may_train(churn: ModelVersion, staff: Staff) ->
     reader = staff("read_log")
     assert reader.post(address, {"kept": "yes"}).status_code == 403
     User.objects.get(username="clerk").groups.get().permissions.add(Permission.objects.get(codename="train"))
-    assert "Keep its rows" in reader.get(page_of(review)).content.decode()
+    assert "Keep the rows" in reader.get(page_of(review)).content.decode()
     assert reader.get(address).status_code == 302
     review.refresh_from_db()
-    assert not review.kept, "looking changes nothing"
-    assert "Its rows are kept." in reader.post(address, {"kept": "yes"}, follow=True).content.decode()
+    assert not review.kept, "a GET changes nothing"
+    assert "Retention keeps its rows." in reader.post(address, {"kept": "yes"}, follow=True).content.decode()
     review.refresh_from_db()
-    assert review.kept and "Keep no longer" in reader.get(page_of(review)).content.decode()
+    assert review.kept and "Release the rows" in reader.get(page_of(review)).content.decode()
     reader.post(address, {"kept": "no"})
     review.refresh_from_db()
     assert not review.kept
@@ -347,7 +349,7 @@ def test_a_review_is_taken_away_as_one_html_file(boss: Client, churn: ModelVersi
     text = answer.content.decode()
     assert text == report.render(review)
     assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!#)|url\(|@import|<script|<link", text), (
-        "nothing from elsewhere"
+        "no external files"
     )
     assert LEVEL in text and review.reason in text and text.count("<svg") > 50
     for identifier in re.findall(r'href="#([^"]+)"', text):
@@ -388,13 +390,13 @@ def test_a_review_is_made_on_the_spot(boss: Client, churn: ModelVersion) -> None
     answered(churn, 120, prediction=True, probability=0.9)
     address = reverse("admin:predictions_driftreview_ask", args=[churn.registered_model_id])
     form = boss.get(address)
-    assert "Version 1 is the active one" in form.content.decode()
+    assert "Version 1 is active" in form.content.decode()
     since, until = (this_hour() - 24 * HOUR, this_hour() + HOUR)
     given = {"since": f"{since:%Y-%m-%dT%H:%M}", "until": f"{until:%Y-%m-%dT%H:%M}"}
     wrong = boss.post(address, given | {"until": given["since"]})
     assert "The beginning must be before the end" in wrong.content.decode()
     too_long = boss.post(address, given | {"since": "2016-01-01T00:00"}).content.decode()
-    assert "Nothing was reviewed: a window may have 366 days at most" in too_long
+    assert "No review was made: the window is too long; at most 366 days are accepted" in too_long
     assert not DriftReview.objects.exists()
     made = boss.post(address, given | {"version": churn.pk})
     review = DriftReview.objects.get()
@@ -403,4 +405,4 @@ def test_a_review_is_made_on_the_spot(boss: Client, churn: ModelVersion) -> None
     assert not review.scheduled and review.since == since
     churn.reference.delete()
     refused = boss.post(address, given).content.decode()
-    assert "Nothing was reviewed" in refused and "no reference profile" in refused
+    assert "No review was made" in refused and "no reference profile" in refused

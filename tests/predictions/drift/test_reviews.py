@@ -553,7 +553,7 @@ def test_too_few_outcomes_are_nothing_to_train_on(churn: ModelVersion, post: Pos
     assert due_again(retrain_on="either") == 1
     made = DriftReview.objects.get()
     assert made.run is None
-    assert made.run_note.startswith("the review found drift; not asked for: 0 rows since")
+    assert made.run_note.startswith("the review found drift; not requested: 0 rows since")
 
 
 def test_quality_that_has_fallen_asks_as_well(churn: ModelVersion, post: Post) -> None:

@@ -1,4 +1,4 @@
-"""Realised quality: added up by the hour, whatever came late, twice, or was corrected."""
+"""Realised quality: hourly aggregation of outcomes that arrive late or twice, or are corrected."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DAY = {"since": f"{NOON:%Y-%m-%d}", "until": f"{NOON + 24 * HOUR:%Y-%m-%d}"}
 
 
 def ids_at(moment: dt.datetime, count: int, more: int = 0) -> list[uuid.UUID]:
-    """Ids of predictions made second after second from `moment` on; `more` tells apart those of a moment."""
+    """Returns ids of predictions, one per second from `moment` on; `more` makes ids of one second differ."""
     times = (moment + dt.timedelta(seconds=place) for place in range(count))
     return [uuid.UUID(int=lowest_at(time).int | 0x7000_8000 << 48 | more) for time in times]
 
@@ -48,7 +48,7 @@ def ids_at(moment: dt.datetime, count: int, more: int = 0) -> list[uuid.UUID]:
 def logged(
     version: ModelVersion, moment: dt.datetime, predictions: list[Any], probabilities: list[Any] | None = None
 ) -> list[Prediction]:
-    """Rows of the log, one a second."""
+    """Creates rows of the log, one per second."""
     ids = ids_at(moment, len(predictions), version.pk)
     probabilities = probabilities or [None] * len(ids)
     usual = {"cells": [None] * len(version.dataset_schema.columns), "warnings": [], "request_id": "r"}
@@ -66,7 +66,7 @@ def logged(
 
 
 def labelled(rows: list[Prediction], actuals: list[Any], delay: dt.timedelta = HOUR) -> None:
-    """Outcomes of these rows, as they are written, `delay` after each prediction."""
+    """Creates outcomes of these rows, observed `delay` after each prediction."""
     Outcome.objects.bulk_create(
         Outcome(
             registered_model_id=row.registered_model_id,
@@ -124,7 +124,7 @@ def test_binary_metrics_are_those_of_the_evaluation(churn: ModelVersion) -> None
 
 
 def test_rare_probabilities_are_told_apart(db: None) -> None:
-    """All below 0.005: buckets of equal width would see one."""
+    """All probabilities are below 0.005, which is one bucket of equal width."""
     random = np.random.default_rng(4)
     probability = random.beta(1, 400, 40_000) * 0.8
     actual = random.random(40_000) < probability
@@ -219,7 +219,7 @@ def test_rare_pairs_of_classes_are_counted_together() -> None:
     tally.bound()
     assert len(tally.pairs) == metrics.MOST_PAIRS
     assert sum(tally.pairs.values()) + sum(tally.other) == rows
-    assert tally.other[0] == 0, "the rarest went"
+    assert tally.other[0] == 0, "only the rarest pairs are merged"
 
 
 def test_tallies_of_different_centers_add_up() -> None:
@@ -279,11 +279,11 @@ def test_outcomes_of_one_model_do_not_make_another_models_hour_a_large_one(
     houses = train_sample("houses", rows=300)
     labelled(logged(houses, NOON, [200_000.0] * 100), [200_000.0] * 100)
     labelled(logged(churn, NOON, [True] * 59, [0.8] * 59), [True] * 59)
-    assert hourly.catch_up(houses.registered_model, seconds=60) == 0, "beat has it"
+    assert hourly.catch_up(houses.registered_model, seconds=60) == 0, "beat aggregates the large hour"
     assert hourly.catch_up(churn.registered_model, seconds=60) == 1
     labelled(logged(houses, NOON + 120 * SECOND, [200_000.0] * 50), [200_000.0] * 50)
     labelled(logged(churn, NOON + 120 * SECOND, [True], [0.8]), [True])
-    assert hourly.catch_up(churn.registered_model, seconds=60) == 0, "now it is one of its own"
+    assert hourly.catch_up(churn.registered_model, seconds=60) == 0, "now the hour is large by its own rows"
 
 
 def test_answered_rows_are_those_of_the_rollups_and_of_the_log_after_them(churn: ModelVersion) -> None:
@@ -344,7 +344,7 @@ def test_values_of_another_target_are_counted_and_left_out(churn: ModelVersion) 
     assert found.metrics["mape"].rows == 56
 
 
-# -- what changes them ---------------------------------------------------------------------------------
+# -- changes -------------------------------------------------------------------------------------------
 
 
 def outcomes_of(rows: list[Prediction], actual: bool, moment: str) -> list[dict[str, Any]]:
@@ -377,7 +377,7 @@ def test_late_repeated_and_corrected_outcomes_change_the_numbers(churn: ModelVer
 def test_outcomes_that_waited_are_counted_when_they_are_joined(churn: ModelVersion, post: Post) -> None:
     early = [{"key": f"c{number}", "actual": True} for number in range(60)]
     post(OUTCOMES, early)
-    assert marks(churn) == [], "it is not known yet of which hour they are"
+    assert marks(churn) == [], "their hour is not known yet"
     rows = logged(churn, NOON, [True] * 60, [0.8] * 60)
     with transaction.atomic(), connection.cursor() as cursor:  # as they would have been logged
         cursor.execute("SET LOCAL vigia.maintenance = 'move'")
@@ -415,7 +415,7 @@ def test_the_same_is_answered_over_time(churn: ModelVersion) -> None:
         (NOON + 13 * HOUR, 0.0),
     ]
     first, second = realised.by_step(churn, since, until, 24 * HOUR)
-    assert (first.since, first.until) == (since, NOON + 12 * HOUR), "as far as the window reaches"
+    assert (first.since, first.until) == (since, NOON + 12 * HOUR), "cut to the window"
     assert (first.answered, first.metrics["accuracy"].value) == (120, 0.75)
     assert (second.answered, second.metrics["accuracy"].value) == (60, 0.0)
 
@@ -439,19 +439,19 @@ def test_who_is_killed_in_between_has_done_nothing(churn: ModelVersion) -> None:
 
 
 def test_a_mark_set_while_its_hour_is_added_up_is_not_lost(churn: ModelVersion) -> None:
-    """The outcome is written before the hour is read, and committed after: the mark that was seen is not the
-    one that is there when it is to be removed."""
+    """The outcome is written before the hour is read and committed afterwards, so the mark changes between
+    its reading and its removal."""
     rows = logged(churn, NOON, [True] * 61, [0.8] * 61)
     labelled(rows[:60], [True] * 60)
     done: list[int] = []
-    adder = threading.Thread(target=lambda: at_once(lambda: done.append(add_up_again())))
+    aggregator = threading.Thread(target=lambda: at_once(lambda: done.append(aggregate_again())))
 
-    def add_up_again() -> int:
+    def aggregate_again() -> int:
         return hourly.aggregate_changed_hours(churn.registered_model)
 
     with transaction.atomic():
         labelled(rows[60:], [False])
-        adder.start()
+        aggregator.start()
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
         for _ in range(200):
             with connection.cursor() as cursor:
@@ -461,11 +461,11 @@ def test_a_mark_set_while_its_hour_is_added_up_is_not_lost(churn: ModelVersion) 
                     break
             threading.Event().wait(0.02)
         else:
-            pytest.fail("nobody waits for the mark")
-    adder.join()
+            pytest.fail("no transaction waits for the mark")
+    aggregator.join()
     assert done == [1]
     assert of_day(churn)[0].labelled == 60
-    assert marks(churn) == [NOON], "the mark that came meanwhile stays"
+    assert marks(churn) == [NOON], "the mark that was set meanwhile stays"
     assert accuracy(churn)[1] == 61
 
 
@@ -479,21 +479,21 @@ def test_a_mark_grows_though_the_clock_be_set_back(churn: ModelVersion) -> None:
 
 
 def test_several_at_once_add_every_hour_up_once(churn: ModelVersion, client_user: User) -> None:
-    """Three add up while three record, in different orders."""
+    """Three threads aggregate while three record, in different orders."""
     hours = [logged(churn, NOON + number * HOUR, [True] * 20, [0.8] * 20) for number in range(6)]
     done: list[int] = []
 
-    def record(which: int) -> None:
+    def record(number: int) -> None:
         api = keyed(client_user)
         for place in range(3):
-            order = hours if (which + place) % 2 else hours[::-1]
-            body = [said for rows in order for said in outcomes_of(rows[which::3][place::3], True, NOW)]
+            order = hours if (number + place) % 2 else hours[::-1]
+            body = [each for rows in order for each in outcomes_of(rows[number::3][place::3], True, NOW)]
             assert api.post(OUTCOMES, body, format="json").status_code == 200
 
     def aggregate_changed_hours() -> None:
         done.extend(hourly.aggregate_changed_hours(churn.registered_model) for _ in range(4))
 
-    at_once(*[lambda which=which: record(which) for which in range(3)], *[aggregate_changed_hours] * 3)
+    at_once(*[lambda number=number: record(number) for number in range(3)], *[aggregate_changed_hours] * 3)
     assert len(done) == 12
     assert accuracy(churn) == (1.0, 120)
     assert marks(churn) == []
@@ -549,10 +549,10 @@ def test_the_command_adds_up_what_is_marked_or_all(churn: ModelVersion, capsys: 
     rows = logged(churn, NOON, [True] * 60, [0.8] * 60)
     labelled(rows, [True] * 60)
     call_command("aggregate_quality")
-    assert "churn: 1 hours added up" in capsys.readouterr().out
+    assert "churn: aggregated 1 hours" in capsys.readouterr().out
     call_command("aggregate_quality", "churn")
-    assert capsys.readouterr().out == "churn: 0 hours added up\n"
-    with transaction.atomic(), connection.cursor() as cursor:  # somebody's rows are erased
+    assert capsys.readouterr().out == "churn: aggregated 0 hours\n"
+    with transaction.atomic(), connection.cursor() as cursor:  # as when a person's rows are erased
         cursor.execute("SET LOCAL vigia.maintenance = 'move'")
         cursor.execute("DELETE FROM predictions_outcome WHERE prediction_id = %s", [rows[0].pk])
     assert of_day(churn)[0].labelled == 60
@@ -686,7 +686,7 @@ def test_marking_all_hours_waits_for_who_records_outcomes_and_never_crosswise(ch
             matching.lock(model.pk)
             labelled(late, [False])
             begun.set()
-            wait_until_somebody_waits()
+            wait_for_a_blocked_lock()
             labelled(early, [False])
 
     def mark() -> None:
@@ -698,40 +698,40 @@ def test_marking_all_hours_waits_for_who_records_outcomes_and_never_crosswise(ch
     assert Outcome.objects.count() == 4
 
 
-def wait_until_somebody_waits() -> None:
+def wait_for_a_blocked_lock() -> None:
     with connection.cursor() as cursor:
         for _ in range(500):
             cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
             if cursor.fetchone()[0]:
                 return
             time.sleep(0.01)
-    raise AssertionError("nobody waits")
+    raise AssertionError("no transaction waits for a lock")
 
 
 def test_who_asks_for_quality_does_not_wait_longer_than_asked_for_somebody_who_adds_up(
     churn: ModelVersion,
 ) -> None:
     labelled(logged(churn, NOON, [True]), [True])
-    model, taken, asked = churn.registered_model, threading.Event(), threading.Event()
+    model, locked, done = churn.registered_model, threading.Event(), threading.Event()
 
-    def add() -> None:
+    def hold_lock() -> None:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [hourly.LOCK, model.pk])
-            taken.set()
-            asked.wait(30)
+            locked.set()
+            done.wait(30)
 
-    def ask() -> None:
-        taken.wait()
+    def aggregate() -> None:
+        locked.wait()
         began = time.monotonic()
         try:
             assert hourly.aggregate_changed_hours(model, seconds=0.5) == 0
             assert hourly.catch_up(model, seconds=0.5) == 0
             waited.append(time.monotonic() - began)
         finally:
-            asked.set()
+            done.set()
 
     waited: list[float] = []
-    at_once(add, ask)
+    at_once(hold_lock, aggregate)
     assert waited and 0.9 < waited[0] < 5
     assert hourly.aggregate_changed_hours(model) == 1
 

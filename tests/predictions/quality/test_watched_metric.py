@@ -1,4 +1,4 @@
-"""A model whose outcomes cannot say its primary metric: another one is watched in its place, everywhere."""
+"""A model whose outcomes do not allow its primary metric: accuracy is watched instead, everywhere."""
 
 from __future__ import annotations
 
@@ -89,15 +89,15 @@ def _csv(rows: int, *, seed: int) -> bytes:
 
 
 def review(post: Post, *, right: int, wrong: int) -> DriftReview:
-    """The scheduled review, after outcomes that say so many of the answers were right."""
+    """Makes the scheduled review after outcomes with so many right and wrong answers."""
     rows = _csv(right + wrong, seed=2).decode().splitlines()
-    asked = "\n".join(row.rpartition(",")[0] for row in rows)
-    answers = post("/api/v1/models/grapes/predictions/", asked, content_type="text/csv").json()["predictions"]
-    told = [
+    body = "\n".join(row.rpartition(",")[0] for row in rows)
+    answers = post("/api/v1/models/grapes/predictions/", body, content_type="text/csv").json()["predictions"]
+    outcomes = [
         {"prediction": each["id"], "actual": each["prediction"] if at < right else _other(each["prediction"])}
         for at, each in enumerate(answers)
     ]
-    assert post("/api/v1/models/grapes/outcomes/", told).status_code == 200
+    assert post("/api/v1/models/grapes/outcomes/", outcomes).status_code == 200
     RegisteredModel.objects.update(retrain_on="quality")
     assert tasks.review_models() == 1
     return DriftReview.objects.get()
@@ -142,9 +142,9 @@ def test_the_pages_show_what_is_watched_and_do_not_call_two_hundred_outcomes_too
     made = review(post, right=60, wrong=140)
     client.force_login(User.objects.create_superuser("boss"))
     dashboard, overview = client.get("/admin/"), client.get(reverse("watched"))
-    for page in (dashboard, overview):
+    for page, badge in ((dashboard, "fallen"), (overview, "got worse")):
         text = page.content.decode()
-        assert "too few outcomes" not in text and '<span class="vg-badge vg-bad">fallen</span>' in text
+        assert "too few outcomes" not in text and f'<span class="vg-badge vg-bad">{badge}</span>' in text
     assert "realised accuracy" in dashboard.content.decode(), "beside roc_auc on the hold-out"
     watch = client.get(reverse("watch", args=[grapes.registered_model_id]))
     chart = watch.context["quality_charts"][0]

@@ -459,7 +459,7 @@ def test_a_replay_is_asked_for_and_shown_in_the_admin(
     finished = finished_page.content.decode()
     for expected in (
         "Labels changed",
-        "Answers, as logged",
+        "Answers: logged and by this version",
         "accuracy",
         str(rows[0].pk),
     ):

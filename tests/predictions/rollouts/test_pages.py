@@ -136,7 +136,11 @@ def test_a_canary_begins_and_ends_on_pages(candidate: ModelVersion, staff: Staff
     assert start in shown and reverse("admin:training_rollout_start", args=[candidate.pk, "shadow"]) in shown
     assert "Per cent of the clients" in clerk.get(start).content.decode()
     empty = clerk.post(start, {"percent": "0", "reason": ""})
-    assert empty.status_code == 200 and "Say why" in empty.content.decode() and not Rollout.objects.exists()
+    assert (
+        empty.status_code == 200
+        and "A rollout needs a reason" in empty.content.decode()
+        and not Rollout.objects.exists()
+    )
     begun = clerk.post(start, {"percent": "12.5", "reason": "from the page"}, follow=True)
     rollout = Rollout.objects.get()
     assert (rollout.percent, rollout.reason) == (12.5, "from the page")
@@ -145,7 +149,7 @@ def test_a_canary_begins_and_ends_on_pages(candidate: ModelVersion, staff: Staff
     assert (
         "12.5 % of the clients" in page
         and "too few rows" not in page
-        and "The canary of churn 2 runs" in page
+        and "The canary of churn 2 is running" in page
     )
 
     raise_page = reverse("admin:training_rollout_raise", args=[rollout.pk])
