@@ -34,7 +34,7 @@ _CSV: Final = DatasetSchema(
     target=Column("(none)", "text"),
 )
 # Clocks differ a little: a time so far ahead of the server's clock still counts as now.
-CLOCK_TOLERANCE: Final = dt.timedelta(seconds=5)
+TOLERATED: Final = dt.timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class _RowReader:
     def __init__(self, *, numbers: NumberFormat | None = None) -> None:
         self.numbers = numbers
         self.rows = Rows()
-        self._latest = timezone.now() + CLOCK_TOLERANCE
+        self._latest = timezone.now() + TOLERATED
 
     def take(self, raw: object, row: int, line: int | None = None) -> None:
         if row >= settings.PREDICT_MAX_ROWS:

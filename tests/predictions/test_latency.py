@@ -32,7 +32,7 @@ def model(db: None) -> RegisteredModel:
     return RegisteredModel.objects.get(name="churn")
 
 
-def test_what_several_processes_write_adds_up(model: RegisteredModel) -> None:
+def test_counts_of_several_processes_add_up(model: RegisteredModel) -> None:
     one, other = LatencyRecorder(), LatencyRecorder()
     one.add(model.pk, buckets(at1=3, at4=1), NOON.timestamp() + 1)
     other.add(model.pk, buckets(at1=2), NOON.timestamp() + 3599)
@@ -45,7 +45,7 @@ def test_what_several_processes_write_adds_up(model: RegisteredModel) -> None:
     assert found == {(NOON, 1): 5, (NOON, 4): 1, (later, 1): 7}
 
 
-def test_times_of_a_model_that_is_gone_are_left_out(model: RegisteredModel) -> None:
+def test_counts_of_a_deleted_model_are_left_out(model: RegisteredModel) -> None:
     recorder = LatencyRecorder()
     recorder.add(model.pk + 1_000, buckets(at1=3), NOON.timestamp())
     recorder.add(model.pk, buckets(at1=1), NOON.timestamp())
@@ -54,7 +54,7 @@ def test_times_of_a_model_that_is_gone_are_left_out(model: RegisteredModel) -> N
 
 
 @pytest.mark.django_db(transaction=True)
-def test_while_the_database_is_away_the_numbers_wait(caplog: Any) -> None:
+def test_counts_wait_while_the_database_is_unreachable(caplog: Any) -> None:
     lookup.sync_catalogue()
     model = RegisteredModel.objects.get(name="churn")
     recorder = LatencyRecorder()
@@ -76,8 +76,8 @@ def test_while_the_database_is_away_the_numbers_wait(caplog: Any) -> None:
     assert AnswerTime.objects.get().requests == 5
 
 
-def test_what_waits_is_bounded_and_the_oldest_hours_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "KEPT", 3)
+def test_waiting_counts_are_bounded_and_the_oldest_hours_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "MAX_PENDING", 3)
     recorder = LatencyRecorder()
     for hour in range(5):
         recorder.add(1, buckets(at0=hour + 1), hour * 3600.0)

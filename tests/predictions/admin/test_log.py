@@ -60,7 +60,7 @@ def shown(response: Any) -> list[Prediction]:
     return list(response.context["cl"].result_list)
 
 
-def test_the_log_is_listed_newest_first_and_a_row_explains_itself(admin: Client, churn: ModelVersion) -> None:
+def test_the_log_is_listed_newest_first_and_a_row_has_a_page(admin: Client, churn: ModelVersion) -> None:
     rows = answered(churn, 3, key="customer-7", warnings=[{"field": "tenure", "code": "out_of_range"}])
     assert shown(admin.get(LOG)) == rows[::-1]
     response = admin.get(reverse("admin:predictions_prediction_change", args=[rows[0].pk]))
@@ -81,7 +81,7 @@ def test_nobody_changes_the_log(admin: Client, churn: ModelVersion) -> None:
     assert row.key is None
 
 
-def test_what_clients_sent_is_escaped(admin: Client, churn: ModelVersion) -> None:
+def test_values_from_clients_are_escaped(admin: Client, churn: ModelVersion) -> None:
     [row] = answered(
         churn,
         key=SCRIPT,
@@ -96,7 +96,7 @@ def test_what_clients_sent_is_escaped(admin: Client, churn: ModelVersion) -> Non
         assert "&lt;script&gt;" in page, address
 
 
-def test_the_list_asks_the_same_few_questions_whatever_its_length(admin: Client, churn: ModelVersion) -> None:
+def test_the_list_makes_the_same_few_queries_at_any_length(admin: Client, churn: ModelVersion) -> None:
     def questions() -> list[str]:
         with CaptureQueriesContext(connection) as asked:
             assert admin.get(LOG).status_code == 200
@@ -148,7 +148,7 @@ def test_filters_by_model_version_client_and_warnings(admin: Client, churn: Mode
     assert shown(admin.get(LOG, {"warnings": "no"})) == [plain]
 
 
-def test_conditions_without_an_index_look_through_a_bounded_part(churn: ModelVersion) -> None:
+def test_conditions_without_an_index_search_a_bounded_part(churn: ModelVersion) -> None:
     rows = answered(churn, 5)
     every = Prediction.objects.all()
     assert list(search.newest(every, 3).order_by("-id")) == rows[:1:-1]
@@ -169,13 +169,11 @@ def test_another_order_is_ignored(admin: Client, churn: ModelVersion) -> None:
 
 
 @pytest.mark.parametrize("query", ["period=yesterday", "before=here", "period=2026-13"])
-def test_a_position_that_is_none_leads_back_to_the_list(
-    admin: Client, churn: ModelVersion, query: str
-) -> None:
+def test_an_invalid_position_redirects_to_the_list(admin: Client, churn: ModelVersion, query: str) -> None:
     assert admin.get(f"{LOG}?{query}").headers["Location"] == f"{LOG}?e=1"
 
 
-def test_time_is_walked_by_year_month_day_and_hour(admin: Client, churn: ModelVersion) -> None:
+def test_the_log_is_browsed_by_year_month_day_and_hour(admin: Client, churn: ModelVersion) -> None:
     ids = [id_at(2025, 12, 31, 23, 59), id_at(2026, 1, 1, 0, 0), id_at(2026, 3, 9, 14, 30)]
     old, turn, late = answered(churn, ids=ids)
     for period, rows, steps in [
@@ -192,7 +190,7 @@ def test_time_is_walked_by_year_month_day_and_hour(admin: Client, churn: ModelVe
         assert [str(step) for step in response.context["cl"].steps] == steps, period
 
 
-def test_a_period_begins_and_ends_where_a_calendar_says() -> None:
+def test_a_period_has_the_calendars_bounds() -> None:
     february = time_browser.Period.parse("2028-02")
     assert february is not None
     assert (february.start.isoformat(), february.end.isoformat()) == (
@@ -224,7 +222,7 @@ def test_an_export_holds_no_formulas(admin: Client, churn: ModelVersion) -> None
     assert ",\u00a0=1+1" not in text
 
 
-def test_staff_see_the_log_of_the_models_they_may_read(churn: ModelVersion) -> None:
+def test_staff_see_only_the_log_of_models_that_they_may_read(churn: ModelVersion) -> None:
     other = RegisteredModel.objects.exclude(pk=churn.registered_model_id).first()
     assert other is not None
     [row] = answered(churn)

@@ -104,7 +104,7 @@ def test_the_dashboard_shows_traffic_verdict_and_quality(boss: Client, churn: Mo
     assert watch_of(churn) in text and "Active</dt>" in text and "no outcomes" in text  # of the other models
 
 
-def test_the_dashboard_asks_as_much_of_a_long_log_as_of_a_short_one(
+def test_the_dashboard_makes_the_same_queries_at_any_length_of_the_log(
     boss: Client, churn: ModelVersion
 ) -> None:
     def dashboard() -> list[str]:
@@ -141,7 +141,7 @@ def test_a_model_whose_log_may_not_be_read_has_no_traffic_on_the_dashboard(
 # -- the watch page ------------------------------------------------------------------------------------
 
 
-def test_the_heat_map_leads_to_the_histograms_of_a_column(boss: Client, churn: ModelVersion) -> None:
+def test_the_heat_map_links_to_the_histograms_of_a_column(boss: Client, churn: ModelVersion) -> None:
     roll(churn, this_hour() - 2 * HOUR, 300, drifted=("contract",))
     roll(churn, this_hour() - 3 * HOUR, 300)
     page = boss.get(watch_of(churn), {"window": "24h"})
@@ -167,7 +167,7 @@ def share_of(version: ModelVersion, level: str) -> float:
     return column.counts[column.bins.labels.index(level)] / column.rows
 
 
-def test_predictions_over_time_are_by_version_with_the_switches_marked(
+def test_predictions_over_time_are_shown_by_version_with_activations(
     boss: Client, churn: ModelVersion
 ) -> None:
     roll(churn, this_hour() - 3 * HOUR, 200)
@@ -182,7 +182,7 @@ def test_predictions_over_time_are_by_version_with_the_switches_marked(
     assert len(spec["labels"]) == 24 and spec["stacked"]
 
 
-def test_quality_stands_beside_what_was_expected(boss: Client, churn: ModelVersion) -> None:
+def test_realised_quality_is_shown_with_the_expected_quality(boss: Client, churn: ModelVersion) -> None:
     roll(churn, this_hour(), 400)
     with_outcomes(churn, 80)
     page = boss.get(watch_of(churn), {"window": "24h"})
@@ -201,9 +201,7 @@ def test_quality_stands_beside_what_was_expected(boss: Client, churn: ModelVersi
     assert reverse("admin:predictions_prediction_change", args=[worst.rows[0].prediction_id]) in text
 
 
-def test_outcomes_whose_rows_the_log_has_lost_are_not_called_unknown(
-    boss: Client, churn: ModelVersion
-) -> None:
+def test_outcomes_without_log_rows_are_not_shown_as_missing(boss: Client, churn: ModelVersion) -> None:
     roll(churn, this_hour(), 400)
     unknown = "These predictions have no outcomes yet."
     assert unknown in boss.get(watch_of(churn), {"window": "24h"}).content.decode()
@@ -220,7 +218,7 @@ def test_outcomes_whose_rows_the_log_has_lost_are_not_called_unknown(
     assert "The search did not reach the rows with outcomes" in text
 
 
-def test_the_watch_page_asks_the_same_few_questions_whatever_the_logs_length(
+def test_the_quality_page_makes_the_same_few_queries_at_any_length_of_the_log(
     boss: Client, churn: ModelVersion
 ) -> None:
     roll(churn, this_hour() - HOUR, 100)
@@ -235,7 +233,7 @@ def test_the_watch_page_asks_the_same_few_questions_whatever_the_logs_length(
     assert rows_read(many) <= 2 * 10, "the ten rows with outcomes, and their outcomes"
 
 
-def test_a_window_of_ones_own_is_shown_and_a_wrong_one_explained(boss: Client, churn: ModelVersion) -> None:
+def test_a_chosen_window_is_shown_and_an_invalid_one_explained(boss: Client, churn: ModelVersion) -> None:
     page = boss.get(
         watch_of(churn), {"since": "2026-01-05T10:20", "until": "2026-01-06T10:00", "version": "1"}
     )
@@ -251,7 +249,7 @@ def test_a_window_of_ones_own_is_shown_and_a_wrong_one_explained(boss: Client, c
         assert message in boss.get(watch_of(churn), query).content.decode()
 
 
-def test_a_model_without_versions_and_one_without_a_profile_say_so(boss: Client, churn: ModelVersion) -> None:
+def test_pages_explain_a_missing_version_or_profile(boss: Client, churn: ModelVersion) -> None:
     houses = next(row for row in lookup.sync_catalogue() if row.name == "houses")
     assert "This model has no version yet" in boss.get(reverse("watch", args=[houses.pk])).content.decode()
     churn.reference.delete()
@@ -259,7 +257,9 @@ def test_a_model_without_versions_and_one_without_a_profile_say_so(boss: Client,
     assert boss.get(reverse("watch", args=[99_999])).status_code == 404
 
 
-def test_who_may_not_read_the_log_sees_neither_levels_nor_rows(churn: ModelVersion, staff: Staff) -> None:
+def test_users_without_the_right_to_read_the_log_see_neither_levels_nor_rows(
+    churn: ModelVersion, staff: Staff
+) -> None:
     roll(churn, this_hour() - HOUR, 300, drifted=("contract",))
     with_outcomes(churn, 80)
     review = reviewed(churn, drifted=("contract",))
@@ -276,7 +276,7 @@ def test_who_may_not_read_the_log_sees_neither_levels_nor_rows(churn: ModelVersi
         assert clerk.get(reverse(f"admin:predictions_driftreview_{name}", args=[key])).status_code == 403
 
 
-def test_a_model_out_of_reach_has_no_pages(churn: ModelVersion, staff: Staff) -> None:
+def test_a_model_outside_the_users_scope_has_no_pages(churn: ModelVersion, staff: Staff) -> None:
     review = reviewed(churn)
     houses = next(row for row in lookup.sync_catalogue() if row.name == "houses")
     clerk = staff("read_log", "train", only=houses)
@@ -289,7 +289,7 @@ def test_a_model_out_of_reach_has_no_pages(churn: ModelVersion, staff: Staff) ->
     assert Client().get(watch_of(churn)).status_code == 302
 
 
-def test_every_model_stands_in_the_overview(boss: Client, churn: ModelVersion) -> None:
+def test_the_overview_lists_every_model(boss: Client, churn: ModelVersion) -> None:
     review = reviewed(churn, drifted=("tenure",))
     with_outcomes(churn, 80)
     text = boss.get(reverse("watched")).content.decode()
@@ -299,7 +299,7 @@ def test_every_model_stands_in_the_overview(boss: Client, churn: ModelVersion) -
 # -- reviews -------------------------------------------------------------------------------------------
 
 
-def test_reviews_are_listed_and_one_explains_itself(boss: Client, churn: ModelVersion) -> None:
+def test_reviews_are_listed_and_each_has_a_page(boss: Client, churn: ModelVersion) -> None:
     reviewed(churn)
     review = reviewed(churn, drifted=("tenure", "contract"), scheduled=True, run_note="the cool-down lasts")
     listed = boss.get(reverse("admin:predictions_driftreview_changelist"), {"verdict": "drift"})
@@ -321,7 +321,7 @@ def test_reviews_are_listed_and_one_explains_itself(boss: Client, churn: ModelVe
     assert len(re.findall(r'<details class="vg-column"[^>]* open>', text)) == 2
 
 
-def test_a_review_is_kept_by_who_may_train(churn: ModelVersion, staff: Staff) -> None:
+def test_a_user_with_the_right_to_train_keeps_a_review(churn: ModelVersion, staff: Staff) -> None:
     review = reviewed(churn)
     address = reverse("admin:predictions_driftreview_keep", args=[review.pk])
     reader = staff("read_log")
@@ -339,7 +339,7 @@ def test_a_review_is_kept_by_who_may_train(churn: ModelVersion, staff: Staff) ->
     assert not review.kept
 
 
-def test_a_review_is_taken_away_as_one_html_file(boss: Client, churn: ModelVersion) -> None:
+def test_a_review_is_downloaded_as_one_html_file(boss: Client, churn: ModelVersion) -> None:
     review = reviewed(churn, drifted=("tenure",))
     answer = boss.get(reverse("admin:predictions_driftreview_download", args=[review.pk]), {"format": "html"})
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
@@ -356,7 +356,7 @@ def test_a_review_is_taken_away_as_one_html_file(boss: Client, churn: ModelVersi
         assert f'id="{identifier}"' in text
 
 
-def test_what_data_named_is_escaped_in_every_form(boss: Client, churn: ModelVersion) -> None:
+def test_names_from_data_are_escaped_on_page_and_in_files(boss: Client, churn: ModelVersion) -> None:
     review = reviewed(churn)
     finding = review.findings.all()[0]
     bins = finding.bins | {
@@ -373,7 +373,7 @@ def test_what_data_named_is_escaped_in_every_form(boss: Client, churn: ModelVers
     assert boss.get(download, {"format": "pdf"}).status_code == 404
 
 
-def test_the_json_of_a_review_is_that_of_the_api(boss: Client, churn: ModelVersion, api: APIClient) -> None:
+def test_the_json_file_of_a_review_equals_the_api(boss: Client, churn: ModelVersion, api: APIClient) -> None:
     review = reviewed(churn, drifted=("tenure",), kept=True)
     address = reverse("admin:predictions_driftreview_download", args=[review.pk])
     body = json.loads(boss.get(address, {"format": "json"}).content)
@@ -386,7 +386,7 @@ def test_the_json_of_a_review_is_that_of_the_api(boss: Client, churn: ModelVersi
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_review_is_made_on_the_spot(boss: Client, churn: ModelVersion) -> None:
+def test_a_user_makes_a_review_on_its_page(boss: Client, churn: ModelVersion) -> None:
     answered(churn, 120, prediction=True, probability=0.9)
     address = reverse("admin:predictions_driftreview_ask", args=[churn.registered_model_id])
     form = boss.get(address)

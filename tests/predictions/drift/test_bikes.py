@@ -89,7 +89,7 @@ def reviewed(api: APIClient) -> dict[str, Any]:
     return found
 
 
-def test_the_last_quarter_is_found_to_differ_in_what_differs_and_the_quality_to_fall(
+def test_the_last_quarter_shows_its_drifted_columns_and_fallen_quality(
     trained: ModelVersion, quarters: tuple[list[Row], list[Row]], post: Post, api: APIClient
 ) -> None:
     _, last = quarters
@@ -113,7 +113,7 @@ def test_the_last_quarter_is_found_to_differ_in_what_differs_and_the_quality_to_
     )
 
 
-def test_the_first_quarter_itself_raises_nothing(
+def test_the_first_quarter_shows_no_drift(
     trained: ModelVersion, quarters: tuple[list[Row], list[Row]], post: Post, api: APIClient
 ) -> None:
     first, _ = quarters

@@ -71,7 +71,7 @@ def now_window() -> dict[str, str]:
 # -- on demand -----------------------------------------------------------------------------------------
 
 
-def test_a_window_like_the_training_data_is_stable_and_one_that_is_not_names_its_columns(
+def test_a_window_like_the_training_data_is_stable_and_another_lists_its_drifted_columns(
     churn: ModelVersion, post: Post, api: APIClient
 ) -> None:
     assert_error(api.get(DRIFT), 404, "not_found")
@@ -108,7 +108,7 @@ def give(version: ModelVersion, **columns: Any) -> dict[str, Any]:
     return bins
 
 
-def test_a_new_value_between_known_ones_is_unseen_and_a_frequent_value_that_is_gone_is_drift(
+def test_a_new_value_is_unseen_and_a_missing_frequent_value_is_drift(
     churn: ModelVersion, post: Post, api: APIClient
 ) -> None:
     charges = np.where(np.arange(600) < 570, 20.0, np.linspace(30, 110, 600))
@@ -129,7 +129,7 @@ def test_a_new_value_between_known_ones_is_unseen_and_a_frequent_value_that_is_g
     assert re.search(r'<th scope="row">unseen</th>', page), "not named twice"
 
 
-def test_a_review_by_a_profile_stored_before_single_values_says_so(
+def test_a_review_with_a_profile_without_single_values_shows_a_notice(
     churn: ModelVersion, post: Post, api: APIClient, client: Client
 ) -> None:
     client.force_login(User.objects.create_superuser("boss"))
@@ -149,7 +149,7 @@ def test_a_review_by_a_profile_stored_before_single_values_says_so(
     assert "from before single values had bins" in watch.content.decode()
 
 
-def test_a_review_is_a_row_and_the_same_window_unchanged_is_the_same_row(
+def test_a_review_is_stored_and_an_unchanged_window_returns_it(
     churn: ModelVersion, post: Post, api: APIClient, client_user: User
 ) -> None:
     send(post, rows(0, 100))
@@ -170,7 +170,7 @@ def test_a_review_is_a_row_and_the_same_window_unchanged_is_the_same_row(
     assert_error(api.get(f"{DRIFT}999999/"), 404, "not_found")
 
 
-def test_rows_that_were_being_committed_while_somebody_looked_are_in_the_next_review(
+def test_rows_committed_during_a_review_are_in_the_next_one(
     churn: ModelVersion, post: Post, api: APIClient
 ) -> None:
     answers = send(post, rows(0, 60))
@@ -193,7 +193,9 @@ def test_rows_that_were_being_committed_while_somebody_looked_are_in_the_next_re
     assert (known["answered"], known["labelled"], known["coverage"]) == (61, 61, 1.0)
 
 
-def test_windows_are_whole_hours_and_nothing_else_is_taken(churn: ModelVersion, api: APIClient) -> None:
+def test_windows_are_widened_to_whole_hours_and_invalid_ones_refused(
+    churn: ModelVersion, api: APIClient
+) -> None:
     since, until = reviews.whole_hours(
         dt.datetime(2026, 1, 1, 10, 30, tzinfo=dt.UTC), dt.datetime(2026, 1, 1, 12, 0, 1, tzinfo=dt.UTC)
     )
@@ -208,7 +210,7 @@ def test_windows_are_whole_hours_and_nothing_else_is_taken(churn: ModelVersion, 
     assert (empty["verdict"], empty["rows"]) == ("insufficient", 0)
 
 
-def test_the_ends_of_time_are_refused_or_cut_off(churn: ModelVersion, api: APIClient) -> None:
+def test_windows_at_the_ends_of_time_are_refused_or_cut(churn: ModelVersion, api: APIClient) -> None:
     for asked in (
         {"until": "0001-01-01T00:00:00Z"},
         {"until": "0001-01-01T00:00:00+14:00"},
@@ -223,7 +225,7 @@ def test_the_ends_of_time_are_refused_or_cut_off(churn: ModelVersion, api: APICl
         assert dt.datetime.fromisoformat(now["until"]) <= timezone.now() + dt.timedelta(hours=1)
 
 
-def test_who_looks_at_an_old_window_does_not_make_it_the_latest(
+def test_a_review_of_an_old_window_does_not_become_the_latest(
     churn: ModelVersion, api: APIClient, post: Post
 ) -> None:
     send(post, rows(0, 100))
@@ -249,7 +251,7 @@ def said_now(model: RegisteredModel) -> DriftReview | None:
     return found
 
 
-def test_who_looks_at_a_retired_version_does_not_change_what_the_model_does_now(
+def test_a_review_of_a_retired_version_does_not_become_the_latest(
     churn: ModelVersion, post: Post, api: APIClient, client: Client
 ) -> None:
     model = churn.registered_model
@@ -276,7 +278,7 @@ def test_who_looks_at_a_retired_version_does_not_change_what_the_model_does_now(
     assert counted() == {"2"}, "on demand alone: that of the active version as well"
 
 
-def test_a_short_look_does_not_hide_the_scheduled_review_and_a_long_one_takes_its_place(
+def test_a_review_of_a_short_window_does_not_replace_the_scheduled_one_and_a_long_one_does(
     churn: ModelVersion,
 ) -> None:
     model, week = churn.registered_model, dt.timedelta(hours=churn.registered_model.review_window_hours)
@@ -304,7 +306,7 @@ def test_every_model_has_its_own_latest_review(churn: ModelVersion) -> None:
     assert glances.latest_reviews(ids) == {ids[0]: of_churn, ids[1]: of_cars}
 
 
-def test_another_version_is_reviewed_beside_its_own_profile(
+def test_another_version_is_reviewed_with_its_own_profile(
     churn: ModelVersion, post: Post, api: APIClient
 ) -> None:
     send(post, rows(0, 60))
@@ -315,7 +317,7 @@ def test_another_version_is_reviewed_beside_its_own_profile(
     assert (old["version"], old["rows"]) == (1, 60)
 
 
-def test_without_a_reference_profile_it_says_how_to_make_one(churn: ModelVersion, api: APIClient) -> None:
+def test_the_error_for_a_missing_profile_names_the_command(churn: ModelVersion, api: APIClient) -> None:
     ReferenceProfile.objects.all().delete()
     error = assert_error(api.get(DRIFT, now_window()), 409, "no_reference_profile")
     assert "profile_versions" in error["message"]
@@ -326,7 +328,7 @@ def test_without_an_active_version_there_is_nothing_to_review(db: None, api: API
     assert_error(api.get(DRIFT, now_window()), 503, "no_active_version")
 
 
-def test_a_review_is_for_those_who_may_read_the_log(churn: ModelVersion, post: Post) -> None:
+def test_reviews_need_the_right_to_read_the_log(churn: ModelVersion, post: Post) -> None:
     user = User.objects.create_user("asker")
     user.user_permissions.add(Permission.objects.get(codename="predict"))
     assert_error(keyed(user).get(DRIFT, now_window()), 403, "forbidden")
@@ -338,7 +340,7 @@ def test_a_review_is_for_those_who_may_read_the_log(churn: ModelVersion, post: P
     assert_error(refused, 403, "forbidden")
 
 
-def test_a_review_is_kept_and_let_go(churn: ModelVersion, api: APIClient, post: Post) -> None:
+def test_a_review_is_kept_and_released(churn: ModelVersion, api: APIClient, post: Post) -> None:
     made = api.get(DRIFT, now_window()).json()
     assert made["kept"] is False
     assert post(f"{DRIFT}{made['id']}/keep/", {"kept": True}).json()["kept"] is True
@@ -347,7 +349,7 @@ def test_a_review_is_kept_and_let_go(churn: ModelVersion, api: APIClient, post: 
     assert_error(post(f"{DRIFT}{made['id']}/keep/", {}), 400, "invalid_input")
 
 
-def test_who_may_train_and_not_read_the_log_keeps_a_review_and_sees_no_levels(
+def test_a_client_that_may_only_train_keeps_a_review_and_sees_no_levels(
     churn: ModelVersion, api: APIClient
 ) -> None:
     made = api.get(DRIFT, now_window()).json()
@@ -358,7 +360,7 @@ def test_who_may_train_and_not_read_the_log_keeps_a_review_and_sees_no_levels(
     assert not {"findings", "quality", "expected"} & set(kept)
 
 
-def test_a_review_can_be_had_as_a_page_that_needs_nothing_else(
+def test_a_review_is_available_as_a_self_contained_page(
     churn: ModelVersion, api: APIClient, post: Post
 ) -> None:
     send(post, rows(0, 100))
@@ -391,7 +393,7 @@ def test_a_review_is_made_when_it_is_due_and_not_before(churn: ModelVersion, pos
     assert tasks.review_models() == 0, "this model is reviewed when somebody asks"
 
 
-def test_with_too_few_rows_it_is_tried_again_within_the_hour(churn: ModelVersion, post: Post) -> None:
+def test_a_review_with_too_few_rows_is_repeated_within_the_hour(churn: ModelVersion, post: Post) -> None:
     send(post, rows(0, 10))
     assert tasks.review_models() == 1
     assert DriftReview.objects.get().verdict == "insufficient"
@@ -404,14 +406,14 @@ def test_with_too_few_rows_it_is_tried_again_within_the_hour(churn: ModelVersion
     assert DriftReview.objects.count() == 2, "unless somebody keeps that"
 
 
-def test_two_at_once_make_one_review(churn: ModelVersion, post: Post) -> None:
+def test_concurrent_workers_make_one_scheduled_review(churn: ModelVersion, post: Post) -> None:
     send(post, rows(0, 100))
     model, now = churn.registered_model, timezone.now()
     at_once(*[lambda: reviews.review_when_due(model, now)] * 4)  # type: ignore[list-item]
     assert DriftReview.objects.count() == 1
 
 
-def test_a_model_without_profile_does_not_keep_the_others_from_theirs(
+def test_a_model_without_a_profile_does_not_stop_reviews_of_other_models(
     churn: ModelVersion, post: Post
 ) -> None:
     send(post, rows(0, 100))
@@ -440,9 +442,7 @@ def put_in_by_hand(version: ModelVersion, number: Any) -> None:
     )
 
 
-def test_a_log_that_cannot_be_counted_does_not_keep_other_models_from_theirs(
-    churn: ModelVersion, post: Post
-) -> None:
+def test_a_log_that_cannot_be_counted_does_not_stop_other_models(churn: ModelVersion, post: Post) -> None:
     send(post, rows(0, 100))
     bikes = train_sample("bikes", rows=400)
     put_in_by_hand(bikes, "no number")
@@ -456,7 +456,7 @@ def test_a_log_that_cannot_be_counted_does_not_keep_other_models_from_theirs(
     assert DriftReview.objects.get().registered_model.name == "churn"
 
 
-def test_two_who_ask_for_the_same_review_at_once_get_one(churn: ModelVersion, post: Post) -> None:
+def test_concurrent_requests_for_one_review_get_the_same(churn: ModelVersion, post: Post) -> None:
     send(post, rows(0, 100))
     model, now = churn.registered_model, timezone.now()
     found: list[int] = []
@@ -490,14 +490,14 @@ def due_again(**model: Any) -> int:
     return tasks.review_models()
 
 
-def test_nothing_is_trained_unless_the_model_says_so(drifted: ModelVersion) -> None:
+def test_drift_requests_no_run_unless_the_model_enables_it(drifted: ModelVersion) -> None:
     assert due_again() == 1
     made = DriftReview.objects.get()
     assert (made.verdict, made.run, made.run_note) == ("drift", None, "")
     assert TrainingRun.objects.count() == 1, "the one that made the version"
 
 
-def test_drift_asks_for_one_run_on_what_became_known_and_then_waits(drifted: ModelVersion) -> None:
+def test_drift_requests_one_run_on_labelled_rows_and_then_pauses(drifted: ModelVersion) -> None:
     assert due_again(retrain_on="drift") == 1
     made = DriftReview.objects.get()
     run = made.run
@@ -519,7 +519,9 @@ def test_drift_asks_for_one_run_on_what_became_known_and_then_waits(drifted: Mod
     assert "0 rows since" in note, "what the last run has seen is not appended again"
 
 
-def test_rows_of_a_version_nobody_activated_are_appended_again(drifted: ModelVersion, post: Post) -> None:
+def test_rows_of_a_version_that_was_never_activated_are_appended_again(
+    drifted: ModelVersion, post: Post
+) -> None:
     RegisteredModel.objects.update(policy="manual")
     assert due_again(retrain_on="drift") == 1
     first = DriftReview.objects.get().run
@@ -548,7 +550,7 @@ def test_rows_of_a_version_nobody_activated_are_appended_again(drifted: ModelVer
     assert second.version.dataset.rows == drifted.dataset.rows + 300
 
 
-def test_too_few_outcomes_are_nothing_to_train_on(churn: ModelVersion, post: Post) -> None:
+def test_too_few_outcomes_request_no_run(churn: ModelVersion, post: Post) -> None:
     send(post, rows(0, 150, **SHIFTED))
     assert due_again(retrain_on="either") == 1
     made = DriftReview.objects.get()
@@ -556,7 +558,7 @@ def test_too_few_outcomes_are_nothing_to_train_on(churn: ModelVersion, post: Pos
     assert made.run_note.startswith("the review found drift; not requested: 0 rows since")
 
 
-def test_quality_that_has_fallen_asks_as_well(churn: ModelVersion, post: Post) -> None:
+def test_fallen_quality_requests_a_run(churn: ModelVersion, post: Post) -> None:
     customers = rows(0, 300)
     answers = send(post, customers)
     wrong = [{"prediction": answer["id"], "actual": not answer["prediction"]} for answer in answers]
@@ -569,7 +571,7 @@ def test_quality_that_has_fallen_asks_as_well(churn: ModelVersion, post: Post) -
     assert made.run_note == "the quality has fallen"
 
 
-def test_quality_as_on_the_hold_out_has_not_fallen(churn: ModelVersion, post: Post) -> None:
+def test_quality_equal_to_the_hold_out_has_not_fallen(churn: ModelVersion, post: Post) -> None:
     customers = rows(0, 400)
     answers = send(post, customers)
     told = [

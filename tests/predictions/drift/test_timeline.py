@@ -28,7 +28,7 @@ def at(day: int, hour: int = 0, minute: int = 0) -> dt.datetime:
 # -- windows -------------------------------------------------------------------------------------------
 
 
-def test_the_latest_window_ends_with_the_step_that_lasts() -> None:
+def test_the_latest_window_ends_with_the_current_step() -> None:
     day = timeline.latest(DAY, at(10, 13, 25))
     assert (day.since, day.until, day.step) == (at(9, 14), at(10, 14), HOUR)
     week = timeline.latest(7 * DAY, at(10, 13, 25))
@@ -38,7 +38,7 @@ def test_the_latest_window_ends_with_the_step_that_lasts() -> None:
     assert (len(day.steps), len(week.steps), len(month.steps)) == (24, 28, 30)
 
 
-def test_a_window_of_ones_own_keeps_its_ends_and_days_begin_at_midnight() -> None:
+def test_a_chosen_window_keeps_its_ends_and_days_begin_at_midnight() -> None:
     window = timeline.between(at(1, 20, 30), at(28, 5, 1))
     assert (window.since, window.until, window.step) == (at(1, 20), at(28, 6), DAY)
     assert window.steps[:3] == [at(1, 20), at(2), at(3)] and window.steps[-1] == at(28)
@@ -49,7 +49,7 @@ def test_a_window_of_ones_own_keeps_its_ends_and_days_begin_at_midnight() -> Non
     assert (short.steps, short.parts) == ([at(1, 20)], [(at(1, 20), at(1, 21))])
 
 
-def test_a_window_without_length_or_beyond_all_measure_is_refused() -> None:
+def test_an_empty_or_too_long_window_is_refused() -> None:
     with pytest.raises(ValueError, match="before the end"):
         timeline.between(at(2), at(1))
     with pytest.raises(ValueError, match="at most 1,200 days"):
@@ -61,7 +61,7 @@ def test_a_window_without_length_or_beyond_all_measure_is_refused() -> None:
 
 
 @pytest.mark.django_db
-def test_what_moved_most_comes_first_and_a_few_rows_say_nothing(churn: ModelVersion) -> None:
+def test_columns_with_the_largest_drift_come_first_and_few_rows_have_no_psi(churn: ModelVersion) -> None:
     now = this_hour()
     roll(churn, now - 3 * HOUR, 300)
     roll(churn, now - 2 * HOUR, 300, drifted=("tenure",))
@@ -95,7 +95,7 @@ def test_a_version_that_answered_nothing_has_lines_without_cells(churn: ModelVer
 
 
 @pytest.mark.django_db
-def test_the_worst_rows_are_those_that_denied_the_truth_most(churn: ModelVersion) -> None:
+def test_the_worst_predictions_gave_the_actual_class_the_least_probability(churn: ModelVersion) -> None:
     sure_wrong, right, wrong = (
         answered(churn, 1, prediction=probability >= 0.5, probability=probability, key=key)[0]
         for probability, key in ((0.95, "sure"), (0.1, "right"), (0.3, "unsure"))
@@ -134,7 +134,7 @@ def with_truth(version: ModelVersion, count: int, actual: bool | str, **given: A
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("turns", [1, 60])
-def test_a_version_has_worst_rows_though_others_answered_more_and_later(
+def test_a_version_has_worst_predictions_although_others_answered_more_and_later(
     churn: ModelVersion, turns: int
 ) -> None:
     other = train_sample("churn", rows=600)
@@ -152,7 +152,7 @@ def test_a_version_has_worst_rows_though_others_answered_more_and_later(
 
 
 @pytest.mark.django_db
-def test_the_probability_is_that_of_the_level_that_is_last_in_order_however_they_were_declared(
+def test_the_probability_is_that_of_the_last_level_in_order(
     churn: ModelVersion,
 ) -> None:
     target = {"name": "churned", "type": "category", "levels": ["stays", "goes"]}
@@ -166,7 +166,7 @@ def test_the_probability_is_that_of_the_level_that_is_last_in_order_however_they
 
 
 @pytest.mark.django_db
-def test_no_more_is_opened_than_the_newest_so_many_rows_with_outcomes(churn: ModelVersion) -> None:
+def test_a_bounded_number_of_outcomes_is_read(churn: ModelVersion) -> None:
     other = train_sample("churn", rows=600)
     first = with_truth(churn, 1, False, probability=0.9)
     for _ in range(worst_predictions.MAX_OUTCOMES_READ // worst_predictions.ROWS + 1):
@@ -181,7 +181,7 @@ def test_no_more_is_opened_than_the_newest_so_many_rows_with_outcomes(churn: Mod
 
 
 @pytest.mark.django_db
-def test_only_the_newest_hours_with_outcomes_are_opened(churn: ModelVersion) -> None:
+def test_only_the_newest_hours_with_outcomes_are_read(churn: ModelVersion) -> None:
     hour = this_hour()
     QualityHour.objects.bulk_create(
         QualityHour(version=churn, hour=hour - at * HOUR, rows=1_000, tallies={}) for at in range(5)
@@ -191,7 +191,7 @@ def test_only_the_newest_hours_with_outcomes_are_opened(churn: ModelVersion) -> 
 
 
 @pytest.mark.django_db
-def test_traffic_is_what_was_rolled_up_and_what_came_since(churn: ModelVersion) -> None:
+def test_traffic_includes_rollups_and_newer_rows(churn: ModelVersion) -> None:
     now, model = this_hour() + dt.timedelta(minutes=30), churn.registered_model_id
     roll(churn, this_hour() - 23 * HOUR, 7)
     roll(churn, this_hour() - 24 * HOUR, 100)
@@ -203,7 +203,7 @@ def test_traffic_is_what_was_rolled_up_and_what_came_since(churn: ModelVersion) 
 
 
 @pytest.mark.django_db
-def test_rows_by_hour_are_those_rolled_up_and_those_behind_the_mark(churn: ModelVersion) -> None:
+def test_rows_by_hour_include_rollups_and_rows_after_the_mark(churn: ModelVersion) -> None:
     hour, before = this_hour(), this_hour() - 2 * HOUR
 
     def known(since: dt.datetime, until: dt.datetime) -> list[tuple[dt.datetime, int]]:

@@ -25,7 +25,7 @@ CONNECTIONS = 4
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_no_answer_disagrees_with_what_was_active_at_its_time(
+def test_every_answer_is_from_the_version_active_at_its_time(
     churn: ModelVersion, client_user: User, customer: dict[str, Any], tmp_path: Path
 ) -> None:
     train_sample("churn", rows=600, activate=False)

@@ -53,7 +53,7 @@ def released(writer: Writer, made: Entry) -> Exception | None:
 
 @pytest.mark.parametrize("rows", [2_000, 20])
 @pytest.mark.parametrize("claimed", [False, True], ids=["no key", "idempotency key"])
-def test_an_entry_that_comes_in_part_holds_neither_the_fence_nor_its_claim(
+def test_an_entry_received_in_part_holds_neither_the_fence_nor_its_claim(
     lost: tuple[Writer, Proxy],
     entry: Make,
     client_user: User,
@@ -90,7 +90,7 @@ def test_an_entry_that_comes_in_part_holds_neither_the_fence_nor_its_claim(
     assert Prediction.objects.count() == before + 2 * rows
 
 
-def test_a_frozen_web_process_under_large_bodies_holds_up_no_change_and_no_other_process(
+def test_a_frozen_web_process_delays_no_change_and_no_other_process(
     django_db_setup: None,
     tmp_path_factory: pytest.TempPathFactory,
     customer: dict[str, Any],

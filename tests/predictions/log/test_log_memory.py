@@ -63,9 +63,7 @@ def test_a_page_of_the_log_builds_one_version(logged: ModelVersion, api: APIClie
     assert found == {"built": 1, "whole": 0}
 
 
-def test_the_csv_of_the_log_is_streamed_and_says_what_the_json_says(
-    logged: ModelVersion, api: APIClient
-) -> None:
+def test_the_csv_of_the_log_is_streamed_and_equals_the_json(logged: ModelVersion, api: APIClient) -> None:
     answered: Any = api.get(CHURN, {"format": "csv", "limit": 30})
     assert answered.streaming
     assert answered["Content-Type"] == "text/csv; charset=utf-8"
@@ -90,7 +88,7 @@ PAGES: dict[str, Page] = {
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_of_the_admin_builds_no_version_for_every_row(
+def test_an_admin_page_does_not_build_a_version_per_row(
     logged: ModelVersion, staff: Staff, name: str
 ) -> None:
     model = logged.registered_model

@@ -113,7 +113,7 @@ def is_refused_in_the_one_shape(name: str, answer: Any) -> None:
         assert headers["Retry-After"], name
 
 
-def test_a_proxy_that_acknowledges_and_does_not_answer_delays_no_route_beyond_the_limit(
+def test_a_silent_database_delays_no_route_beyond_the_limit(
     behind: Behind, key: str, customer: dict[str, Any], cookie: str
 ) -> None:
     """First over the connections that are there, then over new ones, which get no answer either."""
@@ -140,7 +140,7 @@ def test_a_connection_that_breaks_before_its_first_statement_gives_the_documente
             assert seconds < ANSWER_SECONDS + 2.5, (name, seconds)
 
 
-def test_the_writer_does_not_hang_where_a_new_session_gets_no_further_answer(
+def test_the_writer_does_not_hang_if_a_new_session_gets_no_answer(
     db: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stall that a limit on connecting does not see: the session is there, its first statement is not

@@ -66,7 +66,7 @@ def test_outcomes_are_recorded_repeated_and_corrected(
     assert [(row.actual, row.client) for row in kept] == [(True, client_user), (False, client_user)]
 
 
-def test_without_a_time_it_is_now_and_the_same_again_is_a_repeat(churn: ModelVersion, post: Post) -> None:
+def test_the_default_time_is_now_and_the_same_outcome_is_a_repeat(churn: ModelVersion, post: Post) -> None:
     [row] = answered(churn)
     said = {"prediction": str(row.pk), "actual": True}
     assert given(post(OUTCOMES, said)) == {"received": 1, "recorded": 1}
@@ -82,7 +82,9 @@ def test_without_a_time_it_is_now_and_the_same_again_is_a_repeat(churn: ModelVer
     assert timezone.now() - held["observed_at"] < dt.timedelta(seconds=30)
 
 
-def test_every_fault_of_every_row_is_named_and_nothing_is_kept(churn: ModelVersion, post: Post) -> None:
+def test_every_fault_of_every_row_is_reported_and_nothing_is_recorded(
+    churn: ModelVersion, post: Post
+) -> None:
     [row] = answered(churn)
     other = train_sample("houses", rows=150)
     [foreign] = answered(other, cells=[None] * len(other.dataset_schema.columns), prediction=1.0)
@@ -162,7 +164,7 @@ def test_a_number_in_a_csv_is_read_with_its_decimal_mark(db: None, post: Post) -
         assert Outcome.objects.order_by("-id")[0].actual == actual
 
 
-def test_an_outcome_may_come_before_its_prediction(
+def test_an_outcome_may_arrive_before_its_prediction(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
     early = [{"key": f"c{number}", "actual": True} for number in range(3)]
@@ -186,7 +188,7 @@ def test_an_outcome_may_come_before_its_prediction(
     assert str(Outcome.objects.get(key="c2").prediction_id) == later, "any request joins what waits"
 
 
-def test_a_retry_by_key_is_a_repeat_even_beside_a_newer_prediction(churn: ModelVersion, post: Post) -> None:
+def test_a_retry_by_key_is_a_repeat_even_after_a_newer_prediction(churn: ModelVersion, post: Post) -> None:
     [first] = answered(churn, key="c7")
     said = {"key": "c7", "actual": True, "observed_at": timezone.now().isoformat()}
     assert given(post(OUTCOMES, said)) == {"received": 1, "recorded": 1}
@@ -264,7 +266,7 @@ def test_a_waiting_label_is_joined_to_the_prediction_made_before_it_was_observed
     assert Outcome.objects.get().prediction_id == before.pk
 
 
-def test_a_key_that_several_predictions_have_is_named(churn: ModelVersion, post: Post) -> None:
+def test_a_key_of_several_predictions_gives_a_warning(churn: ModelVersion, post: Post) -> None:
     answered(churn, key="c7")
     [newest] = answered(churn, key="c7")
     answered(churn, key="alone")
@@ -276,7 +278,7 @@ def test_a_key_that_several_predictions_have_is_named(churn: ModelVersion, post:
     assert Outcome.objects.get(key="c7").prediction_id == newest.pk
 
 
-def test_the_same_outcomes_at_once_are_recorded_once(churn: ModelVersion, client_user: User) -> None:
+def test_concurrent_equal_outcomes_are_recorded_once(churn: ModelVersion, client_user: User) -> None:
     rows = answered(churn, 20)
     body = [{"prediction": str(row.pk), "actual": True, "observed_at": WHEN} for row in rows]
     body += [{"key": "early", "actual": True, "observed_at": WHEN}]
@@ -290,7 +292,7 @@ def test_the_same_outcomes_at_once_are_recorded_once(churn: ModelVersion, client
     assert Outcome.objects.count() == 21
 
 
-def test_the_database_keeps_outcomes_as_they_came(churn: ModelVersion, post: Post) -> None:
+def test_the_database_refuses_changes_of_outcomes(churn: ModelVersion, post: Post) -> None:
     [row] = answered(churn)
     post(OUTCOMES, [{"prediction": str(row.pk), "actual": True}, {"key": "early", "actual": True}])
     other = str(uuid.uuid4())
@@ -319,9 +321,7 @@ def test_the_right_to_give_outcomes_is_needed(churn: ModelVersion, api: APIClien
     assert_error(post(OUTCOMES.replace("churn", "nothing"), []), 404, "unknown_model")
 
 
-def test_more_rows_than_a_request_may_bring_are_refused(
-    churn: ModelVersion, post: Post, settings: Any
-) -> None:
+def test_too_many_outcomes_are_refused(churn: ModelVersion, post: Post, settings: Any) -> None:
     settings.PREDICT_MAX_ROWS = 2
     assert_error(post(OUTCOMES, [{"key": "a", "actual": True}] * 3), 413, "too_many_rows")
     assert_error(post(OUTCOMES, "key,actual\n" + "a,true\n" * 3, "text/csv"), 413, "too_many_rows")
@@ -385,7 +385,7 @@ def test_the_admin_shows_outcomes(churn: ModelVersion, post: Post, client: Clien
     assert client.get("/admin/predictions/outcome/").status_code == 403
 
 
-def test_nothing_but_outcomes_is_written(churn: ModelVersion, post: Post) -> None:
+def test_recording_writes_only_outcomes(churn: ModelVersion, post: Post) -> None:
     [row] = answered(churn)
     post(OUTCOMES, {"prediction": str(row.pk), "actual": True})
     assert Prediction.objects.count() == 1

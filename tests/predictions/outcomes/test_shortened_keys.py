@@ -42,7 +42,7 @@ def test_keys_of_19_digits_keep_their_last_digit(
 
 
 @pytest.mark.parametrize("key", [SHORT, "1,28570447365089E+18", "9E+15", "-1.2E+12"])
-def test_what_a_spreadsheet_made_of_a_long_number_is_no_key(
+def test_a_long_number_shortened_by_a_spreadsheet_is_no_key(
     churn: ModelVersion, post: Post, customer: dict[str, Any], key: str
 ) -> None:
     """Several accounts have the same short form: an outcome would join whichever came last."""
@@ -61,7 +61,7 @@ def test_what_a_spreadsheet_made_of_a_long_number_is_no_key(
 
 
 @pytest.mark.parametrize("key", ["E+12", "3E10", "12E+12", "1.2E+1", "1.2e-05", "A1.2E+12"])
-def test_other_keys_with_such_letters_are_kept(
+def test_other_keys_with_these_letters_are_accepted(
     churn: ModelVersion, post: Post, customer: dict[str, Any], key: str
 ) -> None:
     assert post(CHURN, {**customer, "_key": key}).status_code == 200

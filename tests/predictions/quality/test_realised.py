@@ -91,7 +91,7 @@ def marks(version: ModelVersion) -> list[dt.datetime]:
 # -- the numbers ---------------------------------------------------------------------------------------
 
 
-def test_binary_metrics_are_those_of_the_evaluation(churn: ModelVersion) -> None:
+def test_binary_metrics_equal_those_of_the_evaluation(churn: ModelVersion) -> None:
     random = np.random.default_rng(3)
     probability = np.round(random.beta(1, 3, 900), 4)
     actual = random.random(900) < probability**0.7
@@ -123,7 +123,7 @@ def test_binary_metrics_are_those_of_the_evaluation(churn: ModelVersion) -> None
     assert bins[2]["observed"] == pytest.approx(actual[low].mean())
 
 
-def test_rare_probabilities_are_told_apart(db: None) -> None:
+def test_small_probabilities_are_in_different_buckets(db: None) -> None:
     """All probabilities are below 0.005, which is one bucket of equal width."""
     random = np.random.default_rng(4)
     probability = random.beta(1, 400, 40_000) * 0.8
@@ -142,7 +142,7 @@ def test_rare_probabilities_are_told_apart(db: None) -> None:
     assert metrics.metrics(tally)["roc_auc"].value == pytest.approx(exact, abs=2e-3)
 
 
-def test_intervals_of_the_area_and_of_f1_are_those_of_the_literature() -> None:
+def test_intervals_of_the_area_and_of_f1_equal_published_ones() -> None:
     # Hanley & McNeil 1982, table 1: 51 abnormal and 58 normal images, an area of 0.893.
     assert metrics.area_error(0.893, 51, 58) == pytest.approx(0.0325, abs=5e-5)
     tally = Tally("binary", rows=109, sums={"tp": 40, "fp": 1, "fn": 11, "tn": 57, "loss": 1, "loss2": 1})
@@ -170,7 +170,7 @@ def resampled(found: realised.Quality, answers: Answers) -> None:
             assert wide == pytest.approx(np.std(values), rel=0.12), name
 
 
-def test_regression_metrics_are_those_of_the_evaluation(db: None) -> None:
+def test_regression_metrics_equal_those_of_the_evaluation(db: None) -> None:
     houses = train_sample("houses", rows=150)
     random = np.random.default_rng(5)
     actual = np.round(random.lognormal(12, 0.4, 400))
@@ -187,7 +187,7 @@ def test_regression_metrics_are_those_of_the_evaluation(db: None) -> None:
     resampled(found, Answers("regression", actual, predicted=predicted))
 
 
-def test_metrics_of_many_classes_are_those_of_the_evaluation(churn: ModelVersion) -> None:
+def test_metrics_of_many_classes_equal_those_of_the_evaluation(churn: ModelVersion) -> None:
     version = train_sample("churn", rows=600, activate=False, threshold=None)
     random = np.random.default_rng(6)
     classes = np.array(["a", "b", "c"])
@@ -271,7 +271,7 @@ def test_a_value_known_before_the_prediction_has_a_negative_delay(churn: ModelVe
     assert found.median_delay_seconds == pytest.approx(-3600)
 
 
-def test_outcomes_of_one_model_do_not_make_another_models_hour_a_large_one(
+def test_outcomes_of_one_model_do_not_make_another_models_hour_large(
     churn: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hourly, "LARGE", 60)
@@ -286,7 +286,7 @@ def test_outcomes_of_one_model_do_not_make_another_models_hour_a_large_one(
     assert hourly.catch_up(churn.registered_model, seconds=60) == 0, "now the hour is large by its own rows"
 
 
-def test_answered_rows_are_those_of_the_rollups_and_of_the_log_after_them(churn: ModelVersion) -> None:
+def test_answered_rows_include_the_rollups_and_newer_log_rows(churn: ModelVersion) -> None:
     logged(churn, NOON, [True] * 10, [0.8] * 10)
     logged(churn, NOON + HOUR, [True] * 5, [0.8] * 5)
     assert of_day(churn)[0].answered == 15
@@ -301,7 +301,7 @@ def test_answered_rows_are_those_of_the_rollups_and_of_the_log_after_them(churn:
     assert [each.answered for each in realised.by_step(churn, NOON, NOON + 3 * HOUR, HOUR)] == [10, 5]
 
 
-def test_metrics_begin_with_the_outcomes_the_model_asks_for(churn: ModelVersion) -> None:
+def test_metrics_need_the_minimum_number_of_outcomes(churn: ModelVersion) -> None:
     least = realised.watch_of(churn.registered_model).minimum_outcomes
     rows = logged(churn, NOON, [True] * least, [0.8] * least)
     labelled(rows[1:], [True] * (least - 1))
@@ -316,7 +316,7 @@ def test_metrics_begin_with_the_outcomes_the_model_asks_for(churn: ModelVersion)
     assert set(found.metrics) == {"roc_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier"}
 
 
-def test_what_the_rows_do_not_define_is_left_out(churn: ModelVersion) -> None:
+def test_metrics_that_the_rows_do_not_define_are_left_out(churn: ModelVersion) -> None:
     rows = logged(churn, NOON, [False] * 60, [0.2] * 60)
     labelled(rows, [False] * 60)
     hourly.aggregate_changed_hours(churn.registered_model)
@@ -329,7 +329,7 @@ def test_what_the_rows_do_not_define_is_left_out(churn: ModelVersion) -> None:
     assert set(found.metrics) == {"rmse", "mae"}
 
 
-def test_values_of_another_target_are_counted_and_left_out(churn: ModelVersion) -> None:
+def test_values_invalid_for_the_target_are_counted_and_left_out(churn: ModelVersion) -> None:
     rows = logged(churn, NOON, [True] * 60, [0.8] * 60)
     labelled(rows, [True] * 57 + ["yes", 3, 1e300])
     hourly.aggregate_changed_hours(churn.registered_model)
@@ -374,7 +374,7 @@ def test_late_repeated_and_corrected_outcomes_change_the_numbers(churn: ModelVer
     assert accuracy(churn) == (0.5, 100)
 
 
-def test_outcomes_that_waited_are_counted_when_they_are_joined(churn: ModelVersion, post: Post) -> None:
+def test_waiting_outcomes_count_once_they_are_joined(churn: ModelVersion, post: Post) -> None:
     early = [{"key": f"c{number}", "actual": True} for number in range(60)]
     post(OUTCOMES, early)
     assert marks(churn) == [], "their hour is not known yet"
@@ -390,7 +390,7 @@ def test_outcomes_that_waited_are_counted_when_they_are_joined(churn: ModelVersi
     assert accuracy(churn) == (1.0, 60)
 
 
-def test_two_versions_in_one_hour_are_told_apart(churn: ModelVersion) -> None:
+def test_two_versions_in_one_hour_have_separate_quality(churn: ModelVersion) -> None:
     second = train_sample("churn", rows=600)
     labelled(logged(churn, NOON, [True] * 60, [0.8] * 60), [True] * 60)
     labelled(logged(second, NOON + dt.timedelta(minutes=30), [True] * 80, [0.8] * 80), [False] * 80)
@@ -402,7 +402,7 @@ def test_two_versions_in_one_hour_are_told_apart(churn: ModelVersion) -> None:
     assert alone == other
 
 
-def test_the_same_is_answered_over_time(churn: ModelVersion) -> None:
+def test_quality_is_available_over_time(churn: ModelVersion) -> None:
     for hours, right in ((0, 60), (1, 30), (13, 0)):  # the last on the next day
         rows = logged(churn, NOON + hours * HOUR, [True] * 60, [0.8] * 60)
         labelled(rows, [True] * right + [False] * (60 - right))
@@ -427,7 +427,7 @@ class Killed(Exception):
     pass
 
 
-def test_who_is_killed_in_between_has_done_nothing(churn: ModelVersion) -> None:
+def test_a_killed_aggregation_changes_nothing(churn: ModelVersion) -> None:
     labelled(logged(churn, NOON, [True] * 60, [0.8] * 60), [True] * 60)
     with pytest.raises(Killed), transaction.atomic():
         assert hourly.aggregate_changed_hours(churn.registered_model) == 1
@@ -438,7 +438,7 @@ def test_who_is_killed_in_between_has_done_nothing(churn: ModelVersion) -> None:
     assert accuracy(churn) == (1.0, 60)
 
 
-def test_a_mark_set_while_its_hour_is_added_up_is_not_lost(churn: ModelVersion) -> None:
+def test_a_mark_set_during_an_aggregation_is_kept(churn: ModelVersion) -> None:
     """The outcome is written before the hour is read and committed afterwards, so the mark changes between
     its reading and its removal."""
     rows = logged(churn, NOON, [True] * 61, [0.8] * 61)
@@ -469,7 +469,7 @@ def test_a_mark_set_while_its_hour_is_added_up_is_not_lost(churn: ModelVersion) 
     assert accuracy(churn)[1] == 61
 
 
-def test_a_mark_grows_though_the_clock_be_set_back(churn: ModelVersion) -> None:
+def test_a_mark_increases_although_the_clock_is_set_back(churn: ModelVersion) -> None:
     rows = logged(churn, NOON, [True] * 2, [0.8] * 2)
     labelled(rows[:1], [True])
     ahead = timezone.now() + HOUR
@@ -478,7 +478,7 @@ def test_a_mark_grows_though_the_clock_be_set_back(churn: ModelVersion) -> None:
     assert ChangedHour.objects.get().marked_at == ahead + dt.timedelta(microseconds=1)
 
 
-def test_several_at_once_add_every_hour_up_once(churn: ModelVersion, client_user: User) -> None:
+def test_concurrent_aggregations_process_every_hour_once(churn: ModelVersion, client_user: User) -> None:
     """Three threads aggregate while three record, in different orders."""
     hours = [logged(churn, NOON + number * HOUR, [True] * 20, [0.8] * 20) for number in range(6)]
     done: list[int] = []
@@ -503,7 +503,7 @@ def test_several_at_once_add_every_hour_up_once(churn: ModelVersion, client_user
     assert QualityHour.objects.count() == before == 6
 
 
-def test_two_that_begin_together_do_an_hour_once(churn: ModelVersion) -> None:
+def test_two_simultaneous_aggregations_process_an_hour_once(churn: ModelVersion) -> None:
     for number in range(5):
         labelled(logged(churn, NOON + number * HOUR, [True] * 60, [0.8] * 60), [True] * 60)
     done: list[int] = []
@@ -511,7 +511,7 @@ def test_two_that_begin_together_do_an_hour_once(churn: ModelVersion) -> None:
     assert sum(done) == 5
 
 
-def test_time_that_is_up_leaves_the_other_hours_marked(churn: ModelVersion) -> None:
+def test_hours_beyond_the_time_limit_stay_marked(churn: ModelVersion) -> None:
     for number in range(3):
         labelled(logged(churn, NOON + number * HOUR, [True] * 60, [0.8] * 60), [True] * 60)
     assert hourly.aggregate_changed_hours(churn.registered_model, seconds=0) == 0
@@ -519,7 +519,7 @@ def test_time_that_is_up_leaves_the_other_hours_marked(churn: ModelVersion) -> N
     assert hourly.aggregate_changed_hours(churn.registered_model, seconds=60) == 3
 
 
-def test_a_large_hour_rests_after_it_was_added_up(churn: ModelVersion) -> None:
+def test_a_large_hour_rests_after_its_aggregation(churn: ModelVersion) -> None:
     rows = logged(churn, NOON, [True] * 61, [0.8] * 61)
     labelled(rows[:60], [True] * 60)
     hourly.aggregate_changed_hours(churn.registered_model)
@@ -534,7 +534,7 @@ def test_a_large_hour_rests_after_it_was_added_up(churn: ModelVersion) -> None:
     assert accuracy(churn) == (1.0, 61)
 
 
-def test_what_left_the_log_stays_added_up(churn: ModelVersion) -> None:
+def test_tallies_stay_after_rows_left_the_log(churn: ModelVersion) -> None:
     labelled(logged(churn, NOON, [True] * 60, [0.8] * 60), [True] * 60)
     assert accuracy(churn) == (1.0, 60)
     with transaction.atomic(), connection.cursor() as cursor:
@@ -545,7 +545,7 @@ def test_what_left_the_log_stays_added_up(churn: ModelVersion) -> None:
     assert marks(churn) == []
 
 
-def test_the_command_adds_up_what_is_marked_or_all(churn: ModelVersion, capsys: Any) -> None:
+def test_the_command_aggregates_marked_hours_or_all(churn: ModelVersion, capsys: Any) -> None:
     rows = logged(churn, NOON, [True] * 60, [0.8] * 60)
     labelled(rows, [True] * 60)
     call_command("aggregate_quality")
@@ -565,7 +565,7 @@ def test_the_command_adds_up_what_is_marked_or_all(churn: ModelVersion, capsys: 
 # -- over HTTP -----------------------------------------------------------------------------------------
 
 
-def test_quality_over_http_is_by_version_with_all_it_takes_to_judge(
+def test_the_api_returns_quality_by_version_with_intervals_and_hold_out(
     churn: ModelVersion, api: APIClient, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = logged(churn, NOON, [True] * 90 + [False] * 30, [0.8] * 90 + [0.1] * 30)
@@ -616,13 +616,13 @@ def test_quality_over_http_is_by_version_with_all_it_takes_to_judge(
         ({"version": "99"}, 404, "unknown_version"),
     ],
 )
-def test_what_cannot_be_answered_is_refused(
+def test_invalid_quality_queries_are_refused(
     churn: ModelVersion, api: APIClient, query: dict[str, str], status: int, code: str
 ) -> None:
     assert_error(api.get(QUALITY, query), status, code)
 
 
-def test_the_right_to_read_the_log_is_needed(churn: ModelVersion, api: APIClient) -> None:
+def test_quality_and_outcomes_need_the_right_to_read_the_log(churn: ModelVersion, api: APIClient) -> None:
     stranger = keyed(User.objects.create_user("stranger"))
     for address in (QUALITY, OUTCOMES):
         assert_error(stranger.get(address), 403, "forbidden")
@@ -633,7 +633,7 @@ def test_the_right_to_read_the_log_is_needed(churn: ModelVersion, api: APIClient
     assert_error(api.post(QUALITY, {}, format="json"), 405, "method_not_allowed")
 
 
-def test_outcomes_are_listed_with_what_holds(churn: ModelVersion, api: APIClient, post: Post) -> None:
+def test_listed_outcomes_show_which_is_current(churn: ModelVersion, api: APIClient, post: Post) -> None:
     rows = logged(churn, NOON, [True] * 3, [0.8] * 3)
     post(OUTCOMES, outcomes_of(rows, True, NOON.isoformat()))
     between = timezone.now()
@@ -676,7 +676,7 @@ def test_outcomes_are_listed_with_what_holds(churn: ModelVersion, api: APIClient
     assert [each["actual"] for each in history] == [False, True]
 
 
-def test_marking_all_hours_waits_for_who_records_outcomes_and_never_crosswise(churn: ModelVersion) -> None:
+def test_marking_all_hours_waits_for_recording_without_a_deadlock(churn: ModelVersion) -> None:
     early, late = logged(churn, NOON, [True]), logged(churn, NOON + HOUR, [True])
     labelled([*early, *late], [True, True])
     model, begun, marked = churn.registered_model, threading.Event(), []
@@ -708,7 +708,7 @@ def wait_for_a_blocked_lock() -> None:
     raise AssertionError("no transaction waits for a lock")
 
 
-def test_who_asks_for_quality_does_not_wait_longer_than_asked_for_somebody_who_adds_up(
+def test_an_aggregation_does_not_wait_for_the_lock_beyond_its_time_limit(
     churn: ModelVersion,
 ) -> None:
     labelled(logged(churn, NOON, [True]), [True])
@@ -736,7 +736,7 @@ def test_who_asks_for_quality_does_not_wait_longer_than_asked_for_somebody_who_a
     assert hourly.aggregate_changed_hours(model) == 1
 
 
-def test_versions_that_have_nothing_in_a_window_are_not_read(churn: ModelVersion) -> None:
+def test_versions_without_rows_in_a_window_are_not_loaded(churn: ModelVersion) -> None:
     later = train_sample("churn", rows=300)
     labelled(logged(churn, NOON, [True] * 3), [True] * 3)
     realised.aggregate_changed_hours(churn.registered_model)

@@ -114,7 +114,7 @@ def scraped() -> dict[str, list[tuple[dict[str, str], float]]]:
     }
 
 
-def test_where_outcomes_cannot_say_the_primary_metric_a_fall_of_accuracy_asks_for_a_run(
+def test_a_fall_of_accuracy_requests_a_run_if_outcomes_do_not_allow_the_primary_metric(
     grapes: ModelVersion, post: Post
 ) -> None:
     made = review(post, right=60, wrong=140)
@@ -129,14 +129,14 @@ def test_where_outcomes_cannot_say_the_primary_metric_a_fall_of_accuracy_asks_fo
     assert scraped()["vigia_quality_fell"] == [(labels, 1)]
 
 
-def test_accuracy_as_on_the_hold_out_is_no_fall(grapes: ModelVersion, post: Post) -> None:
+def test_accuracy_equal_to_the_hold_out_is_no_fall(grapes: ModelVersion, post: Post) -> None:
     made = review(post, right=190, wrong=10)
     assert made.quality is not None
     assert [each["fell"] for each in made.quality] == [False]
     assert (made.run, made.run_note) == (None, "")
 
 
-def test_the_pages_show_what_is_watched_and_do_not_call_two_hundred_outcomes_too_few(
+def test_pages_show_the_watched_metric_and_accept_two_hundred_outcomes(
     grapes: ModelVersion, post: Post, client: Client
 ) -> None:
     made = review(post, right=60, wrong=140)
@@ -154,7 +154,7 @@ def test_the_pages_show_what_is_watched_and_do_not_call_two_hundred_outcomes_too
     assert 'accuracy <span class="vg-faint">watched</span>' in page
 
 
-def test_too_few_outcomes_are_called_that(grapes: ModelVersion, post: Post, client: Client) -> None:
+def test_pages_show_too_few_outcomes(grapes: ModelVersion, post: Post, client: Client) -> None:
     review(post, right=20, wrong=5)
     client.force_login(User.objects.create_superuser("boss"))
     assert "too few outcomes (25)" in client.get("/admin/").content.decode()
@@ -163,5 +163,5 @@ def test_too_few_outcomes_are_called_that(grapes: ModelVersion, post: Post, clie
 
 
 @pytest.mark.parametrize("task", sorted(source.PRIMARY))
-def test_a_written_model_is_judged_by_what_outcomes_can_say(task: Any) -> None:
+def test_scaffolded_models_have_a_primary_metric_that_outcomes_allow(task: Any) -> None:
     assert source.PRIMARY[task] in metrics.METRICS[task]

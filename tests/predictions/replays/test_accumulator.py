@@ -68,7 +68,7 @@ def test_a_regression_is_compared_by_relative_change() -> None:
     assert found.outcomes.after["mae"] == pytest.approx((1 + 10 + 3) / 3)
 
 
-def test_only_the_worst_rows_are_kept_however_they_come() -> None:
+def test_only_the_worst_rows_are_kept_in_any_order_of_arrival() -> None:
     tally = ReplayAccumulator("regression")
     rng = np.random.default_rng(1)
     sizes = rng.permutation(4 * WORST) + 1.0
@@ -136,7 +136,7 @@ def test_two_classes_are_compared_by_label_and_probability() -> None:
     assert dict(zip(found.shift.labels, found.shift.before, strict=True))["0.55–0.60"] == 1
 
 
-def test_decisions_are_judged_as_they_were_made_whatever_the_threshold() -> None:
+def test_answers_are_evaluated_as_made_at_any_threshold() -> None:
     tally = ReplayAccumulator("binary")
     ids = [str(uuid.UUID(int=number)) for number in range(2)]
     said = logged([True, False], [0.3, 0.1], actuals=dict(zip(ids, [True, False], strict=True)))
@@ -145,7 +145,7 @@ def test_decisions_are_judged_as_they_were_made_whatever_the_threshold() -> None
     assert tally.summary().outcomes.after["accuracy"] == 0.5
 
 
-def test_outcomes_of_one_class_alone_have_no_roc_auc() -> None:
+def test_outcomes_of_a_single_class_have_no_roc_auc() -> None:
     tally = ReplayAccumulator("binary")
     said = logged([True], [0.8], actuals={str(uuid.UUID(int=0)): True})
     tally.add(said, classified([[0.1, 0.9]], (False, True)))
@@ -155,7 +155,7 @@ def test_outcomes_of_one_class_alone_have_no_roc_auc() -> None:
     assert found.before["brier"] == pytest.approx(0.04)
 
 
-def test_more_classes_are_compared_by_the_label_that_was_logged() -> None:
+def test_more_classes_are_compared_by_the_logged_label() -> None:
     tally = ReplayAccumulator("multiclass")
     classes = ("low", "middle", "high")
     answers = classified([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2]], classes)
@@ -183,7 +183,7 @@ def test_more_classes_are_compared_by_the_label_that_was_logged() -> None:
 # -- distributions -------------------------------------------------------------------------------------
 
 
-def test_buckets_hold_what_lies_between_their_bounds() -> None:
+def test_buckets_hold_numbers_between_their_bounds() -> None:
     rng = np.random.default_rng(2)
     unit = np.concatenate([rng.random(500), np.arange(0, 1001) / 1000])
     wide = np.concatenate([rng.normal(size=500) * 10.0 ** rng.integers(-9, 9, 500), [0.0, -1e-13, 1e300]])
@@ -198,7 +198,7 @@ def test_buckets_hold_what_lies_between_their_bounds() -> None:
                 assert buckets.middle(bucket) == pytest.approx(number, rel=0.006, abs=1e-12)
 
 
-def test_quantiles_and_distances_are_those_of_the_numbers() -> None:
+def test_quantiles_and_distances_match_those_of_the_numbers() -> None:
     rng = np.random.default_rng(3)
     before, after = rng.normal(300_000, 80_000, 4_000), rng.normal(320_000, 90_000, 3_000)
     counted = [Counts(GrowingBuckets()), Counts(GrowingBuckets())]
@@ -224,7 +224,7 @@ def test_quantiles_and_distances_are_those_of_the_numbers() -> None:
 
 
 @pytest.mark.parametrize("heavy", [0.0, 0.4, 1.0])
-def test_a_frequent_answer_that_is_gone_is_a_large_shift(heavy: float) -> None:
+def test_a_missing_frequent_answer_is_a_large_shift(heavy: float) -> None:
     rng = np.random.default_rng(12)
     before, after = Counts(UnitBuckets()), Counts(UnitBuckets())
     before.add(np.where(rng.random(2_000) < 0.95, heavy, rng.random(2_000)))
@@ -275,7 +275,7 @@ def regression(schema: DatasetSchema, names: list[str]) -> SklearnEngine:
     return SklearnEngine(pipeline.fit(frame, [0.0, 10.0]), schema)
 
 
-def test_columns_are_matched_by_name_and_read_again() -> None:
+def test_columns_are_matched_by_name_and_validated_again() -> None:
     candidate = Candidate(regression(NEW, ["doors"]), NEW, NEW.sha256, None)
     cells = [
         ["blue", 12.5, 3.0, "yes"],
@@ -302,7 +302,7 @@ def test_a_column_that_was_not_logged_is_null_or_missing() -> None:
     assert (len(found.places), found.refused) == (0, {"missing_field: doors": 3})
 
 
-def test_rows_an_engine_raises_at_are_found_and_left_out() -> None:
+def test_rows_at_which_an_engine_raises_are_left_out() -> None:
     schema = DatasetSchema(columns=(Column("size", "number", nullable=True),), target=OLD.target)
     candidate = Candidate(regression(schema, ["size"]), schema, schema.sha256, None)
     cells = [[float(number)] if number % 7 else [None] for number in range(40)]

@@ -58,7 +58,7 @@ def done(api: APIClient, post: Post, version: ModelVersion, **window: Any) -> di
     return body
 
 
-def test_a_candidate_is_compared_with_what_was_logged(
+def test_a_candidate_is_compared_with_the_logged_answers(
     churn: ModelVersion, post: Post, api: APIClient
 ) -> None:
     candidate = train_sample("churn", rows=300, activate=False)
@@ -152,7 +152,7 @@ def test_a_regression_is_replayed_by_either_engine(db: None, post: Post, api: AP
         assert result["outcomes"]["before"]["mae"] != result["outcomes"]["after"]["mae"]
 
 
-def test_rows_of_another_schema_are_read_again_or_counted(
+def test_rows_of_another_schema_are_validated_again_or_counted(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
 ) -> None:
     """The log holds rows of a version whose columns stood in another order and allowed more."""
@@ -235,7 +235,7 @@ def test_a_replay_is_cancelled_between_two_pieces(
     assert not leases.execute(Replay, asked["id"])
 
 
-def test_a_replay_whose_process_died_begins_anew(
+def test_a_replay_starts_over_after_its_process_died(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
 ) -> None:
     answered(churn, 3, cells=[customer[name] for name in churn.dataset_schema.names])
@@ -250,7 +250,7 @@ def test_a_replay_whose_process_died_begins_anew(
     assert (body["status"], body["attempts"], body["rows"]) == ("succeeded", 2, 3)
 
 
-def test_a_version_that_cannot_be_loaded_fails_the_replay_in_words(
+def test_a_version_that_cannot_be_loaded_fails_the_replay_with_a_reason(
     churn: ModelVersion, post: Post, api: APIClient
 ) -> None:
     broken = train_sample(
@@ -263,7 +263,7 @@ def test_a_version_that_cannot_be_loaded_fails_the_replay_in_words(
     assert "not in the store" in body["error"]
 
 
-def test_inputs_are_for_those_who_may_read_the_log(
+def test_inputs_need_the_right_to_read_the_log(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
 ) -> None:
     answered(churn, cells=[customer[name] for name in churn.dataset_schema.names], probability=0.99)
@@ -281,7 +281,7 @@ def test_inputs_are_for_those_who_may_read_the_log(
     assert "result" not in keyed(reader).get(listing).json()[0]
 
 
-def test_a_window_that_is_none_is_refused(churn: ModelVersion, post: Post, api: APIClient) -> None:
+def test_an_invalid_window_is_refused(churn: ModelVersion, post: Post, api: APIClient) -> None:
     address = "/api/v1/models/churn/versions/1/replays/"
     cases: list[tuple[Any, str]] = [
         ({"since": "yesterday"}, "not_a_time"),
@@ -338,9 +338,7 @@ def trained(api: APIClient, post: Post, body: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_a_version_is_trained_from_what_became_of_predictions(
-    churn: ModelVersion, post: Post, api: APIClient
-) -> None:
+def test_a_version_is_trained_from_outcomes(churn: ModelVersion, post: Post, api: APIClient) -> None:
     from vigia_ml.fitting import parquet
 
     sent = rows_of("churn", churn, 600, 200)
@@ -367,7 +365,7 @@ def test_a_version_is_trained_from_what_became_of_predictions(
     assert appended["dataset"]["rows"] == 750, "the active version's rows and these"
 
 
-def test_logged_rows_of_an_earlier_schema_are_read_again(
+def test_logged_rows_of_an_earlier_schema_are_validated_again(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
 ) -> None:
     from pathlib import Path
@@ -405,7 +403,7 @@ def test_logged_rows_of_an_earlier_schema_are_read_again(
     assert "do not fit today's schema: gender must not be null" in body["error"]
 
 
-def test_a_run_without_outcomes_fails_in_words(churn: ModelVersion, post: Post, api: APIClient) -> None:
+def test_a_run_without_outcomes_fails_with_a_reason(churn: ModelVersion, post: Post, api: APIClient) -> None:
     body = trained(api, post, {"from": "outcomes", "until": "2026-01-01T00:00:00Z"})
     assert body["status"] == "failed"
     assert body["error"].startswith("no prediction of churn made between the beginning and 2026-01-01")
@@ -423,7 +421,7 @@ def test_a_run_without_outcomes_fails_in_words(churn: ModelVersion, post: Post, 
 # -- the admin -----------------------------------------------------------------------------------------
 
 
-def test_a_replay_is_asked_for_and_shown_in_the_admin(
+def test_a_replay_is_requested_and_shown_in_the_admin(
     churn: ModelVersion, post: Post, client: Client, customer: dict[str, Any]
 ) -> None:
     client.force_login(User.objects.create_superuser("boss"))
@@ -469,7 +467,7 @@ def test_a_replay_is_asked_for_and_shown_in_the_admin(
     assert client.get("/admin/predictions/replay/").status_code == 200
 
 
-def test_who_may_not_train_asks_for_no_replay_and_sees_no_inputs(
+def test_a_user_without_rights_requests_no_replay_and_sees_no_inputs(
     churn: ModelVersion, client: Client, customer: dict[str, Any]
 ) -> None:
     cells = [customer[name] for name in churn.dataset_schema.names]

@@ -134,9 +134,7 @@ def test_every_route_gives_a_client_the_same_arm(candidate: ModelVersion, custom
             assert asked.json()["version"] == other
 
 
-def test_a_person_has_one_arm_in_the_browser_as_well(
-    candidate: ModelVersion, customer: dict[str, Any]
-) -> None:
+def test_a_user_has_one_arm_in_the_browser_too(candidate: ModelVersion, customer: dict[str, Any]) -> None:
     begin(candidate, "canary", 50.0)
     versions = set()
     for number in range(12):
@@ -152,7 +150,7 @@ def test_a_person_has_one_arm_in_the_browser_as_well(
 
 
 @pytest.mark.parametrize("change", ["stop", "activate", "raise"])
-def test_an_answer_that_meets_a_change_of_the_canary_is_of_after_it(
+def test_an_answer_during_a_change_of_the_canary_follows_the_change(
     candidate: ModelVersion, customer: dict[str, Any], change: str
 ) -> None:
     """The answer was computed before the change commits; the fence sends it back."""
@@ -176,7 +174,7 @@ def test_an_answer_that_meets_a_change_of_the_canary_is_of_after_it(
     assert Prediction.objects.count() == 2
 
 
-def test_a_canary_that_cannot_be_loaded_fails_nobody_and_is_counted(
+def test_a_canary_that_cannot_be_loaded_fails_no_client_and_is_counted(
     candidate: ModelVersion, customer: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     canary = begin(candidate, "canary", 50.0)
@@ -194,7 +192,7 @@ def test_a_canary_that_cannot_be_loaded_fails_nobody_and_is_counted(
     assert inside.post(CHURN, customer, format="json").json()["version"] == 2
 
 
-def test_a_store_that_is_away_fails_no_client_of_a_canary(
+def test_an_unreachable_store_fails_no_client_of_a_canary(
     candidate: ModelVersion, customer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(candidate, "canary", 50.0)
@@ -216,7 +214,7 @@ def rows_of(customer: dict[str, Any], number: int) -> list[dict[str, Any]]:
     return [{**customer, "tenure": n % 70, "monthlycharges": 20.0 + n % 90} for n in range(number)]
 
 
-def test_a_shadow_answers_what_asking_it_directly_gives(
+def test_a_shadows_answers_equal_its_direct_answers(
     candidate: ModelVersion, api: APIClient, customer: dict[str, Any]
 ) -> None:
     rollout = begin(candidate)
@@ -238,7 +236,7 @@ def test_a_shadow_answers_what_asking_it_directly_gives(
     assert tallied(rollout) == (41, 0, 0)
 
 
-def test_a_shadow_is_not_asked_what_was_not_newly_answered_by_the_active_version(
+def test_a_shadow_predicts_only_new_answers_of_the_active_version(
     candidate: ModelVersion, customer: dict[str, Any]
 ) -> None:
     begin(candidate)
@@ -256,7 +254,7 @@ def test_a_shadow_is_not_asked_what_was_not_newly_answered_by_the_active_version
     ]
 
 
-def test_a_shadow_served_by_scikit_learn_is_asked_as_well(
+def test_a_shadow_served_by_scikit_learn_predicts_too(
     candidate: ModelVersion, api: APIClient, customer: dict[str, Any]
 ) -> None:
     plain = train_sample("churn", rows=900, activate=False, engine="sklearn")
@@ -270,7 +268,7 @@ def test_a_shadow_served_by_scikit_learn_is_asked_as_well(
     assert tallied(rollout) == (3, 0, 0)
 
 
-def test_the_lane_leaves_its_rows_too(
+def test_the_fast_path_queues_rows_for_the_shadow(
     candidate: ModelVersion, api: APIClient, customer: dict[str, Any]
 ) -> None:
     rollout = begin(candidate)
@@ -304,7 +302,7 @@ def test_rows_that_waited_too_long_are_dropped_and_counted(
     assert tallied(rollout) == (0, 3, 0)
 
 
-def test_a_shadow_that_fails_harms_nobody(
+def test_a_failing_shadow_fails_no_request(
     candidate: ModelVersion, api: APIClient, customer: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     rollout = begin(candidate)
@@ -318,7 +316,7 @@ def test_a_shadow_that_fails_harms_nobody(
     assert Prediction.objects.count() == 12
 
 
-def test_one_row_a_shadow_has_no_answer_to_does_not_take_its_neighbours_down(churn: ModelVersion) -> None:
+def test_a_row_that_a_shadow_cannot_answer_does_not_fail_other_rows(churn: ModelVersion) -> None:
     served = engine_cache.ready(churn.pk)
     names = served.schema.names
     row = tuple(served.schema.example[name] for name in names)
@@ -333,7 +331,7 @@ def test_one_row_a_shadow_has_no_answer_to_does_not_take_its_neighbours_down(chu
     assert len({(answer, probability) for _, _, answer, probability in cells}) == 1
 
 
-def test_a_shadow_with_its_columns_in_another_order_is_asked_the_same(churn: ModelVersion) -> None:
+def test_a_shadow_with_another_column_order_gets_the_same_rows(churn: ModelVersion) -> None:
     served = engine_cache.ready(churn.pk)
     names = tuple(reversed(served.schema.names))
     example = served.schema.example
@@ -348,7 +346,7 @@ def test_a_shadow_with_its_columns_in_another_order_is_asked_the_same(churn: Mod
     assert ours == theirs and len(ours) == 1
 
 
-def test_rows_go_on_when_the_database_was_away_for_the_shadow(
+def test_the_shadow_continues_after_the_database_was_unreachable(
     candidate: ModelVersion, api: APIClient, customer: dict[str, Any]
 ) -> None:
     rollout = begin(candidate)
@@ -367,7 +365,7 @@ def test_rows_go_on_when_the_database_was_away_for_the_shadow(
     assert tallied(rollout) == (2, 0, 1)
 
 
-def test_what_waits_is_asked_before_the_process_ends(
+def test_queued_rows_are_predicted_before_the_process_ends(
     candidate: ModelVersion, api: APIClient, customer: dict[str, Any]
 ) -> None:
     rollout = begin(candidate)
@@ -376,7 +374,7 @@ def test_what_waits_is_asked_before_the_process_ends(
     assert tallied(rollout) == (600, 0, 0)
 
 
-def test_shadow_answers_go_with_the_log(
+def test_shadow_answers_are_removed_with_the_log(
     candidate: ModelVersion, api: APIClient, customer: dict[str, Any]
 ) -> None:
     rollout = begin(candidate)

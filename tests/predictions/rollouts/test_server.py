@@ -21,7 +21,7 @@ CHURN = "/api/v1/models/churn/predictions/"
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_rollouts_across_processes(
+def test_rollouts_work_across_processes(
     churn: ModelVersion, client_user: User, customer: dict[str, Any], tmp_path: Path
 ) -> None:
     candidate = train_sample("churn", rows=600, activate=False)

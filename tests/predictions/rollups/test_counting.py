@@ -143,7 +143,7 @@ ROWS = st.lists(
 @given(rows=ROWS)
 @example(rows=[([7.25, 3, 1e308, "null", None, 'né🙂\\\n"'], False, 0.5), ([None] * 6, True, None)])
 @example(rows=[([1.7e308, 3.1, -1.7e308, "", False, ""], False, 1.0)] * 5)
-def test_every_cell_is_counted_in_the_bin_numpy_finds(version: ModelVersion, rows: list[Row]) -> None:
+def test_every_cell_is_counted_in_numpys_bin(version: ModelVersion, rows: list[Row]) -> None:
     erase()
     log(version, NOON + MINUTE, *rows)
     assert roll_up(version) == len(rows)
@@ -214,7 +214,7 @@ CELL = st.none() | st.sampled_from(NEAR) | st.sampled_from(
 )
 @example(rows=[([edge, edge, edge, edge, edge, "x" * at], edge, 0.5) for at, edge in enumerate(NEAR)])
 @example(rows=[([0, 301, 3, 0.2, 1, "ab"], 0.5, None), ([-0.0, 200, 4, 0.1, None, ""], 7, 1)])
-def test_postgresql_counts_ties_new_values_and_no_numbers_as_numpy_does(
+def test_postgresql_counts_ties_new_values_and_nulls_as_numpy_does(
     churn: ModelVersion, rows: list[Row]
 ) -> None:
     erase()
@@ -229,7 +229,7 @@ def test_postgresql_counts_ties_new_values_and_no_numbers_as_numpy_does(
 
 
 @pytest.mark.django_db
-def test_a_profile_from_before_single_values_is_counted_as_before(churn: ModelVersion) -> None:
+def test_a_profile_without_single_values_is_still_counted(churn: ModelVersion) -> None:
     edges = (200.0, 404.0, 500.0, math.nextafter(500.0, 501.0))
     before = {"kind": "number", "edges": list(edges), "exact": True}
     log(frozen(churn, {"code": Bins.from_json(before), **dict(list(BINS.items())[-2:])}), NOON,
@@ -245,7 +245,7 @@ def test_a_profile_from_before_single_values_is_counted_as_before(churn: ModelVe
 
 
 @pytest.mark.django_db
-def test_a_real_profile_counts_what_was_answered(churn: ModelVersion, customer: dict[str, Any]) -> None:
+def test_a_trained_profile_counts_real_answers(churn: ModelVersion, customer: dict[str, Any]) -> None:
     cells = [customer[column.name] for column in churn.dataset_schema.columns]
     cells = [
         bool(c) if p.type == "boolean" else c
@@ -267,7 +267,7 @@ def test_a_real_profile_counts_what_was_answered(churn: ModelVersion, customer: 
 
 
 @pytest.mark.django_db
-def test_an_hour_is_added_to_as_it_goes_on_and_closed_when_it_is_over(version: ModelVersion) -> None:
+def test_the_current_hour_is_counted_and_closed_when_it_is_over(version: ModelVersion) -> None:
     model = version.registered_model
     assert counting.counted_to(model) is None
     assert counting.roll_up(model, now=NOON) == counting.Rolled(0, None)
@@ -287,7 +287,7 @@ def test_an_hour_is_added_to_as_it_goes_on_and_closed_when_it_is_over(version: M
 
 
 @pytest.mark.django_db
-def test_a_row_that_comes_behind_the_mark_is_counted_when_its_hour_is_closed(version: ModelVersion) -> None:
+def test_a_row_below_the_mark_is_counted_when_its_hour_is_closed(version: ModelVersion) -> None:
     log(version, NOON + 10 * MINUTE, PLAIN)
     roll_up(version, NOON + 20 * MINUTE)
     log(version, NOON + 5 * MINUTE, PLAIN, PLAIN)
@@ -299,7 +299,7 @@ def test_a_row_that_comes_behind_the_mark_is_counted_when_its_hour_is_closed(ver
 @pytest.mark.django_db
 @pytest.mark.parametrize("age", [HOUR, DAY, 3 * DAY, 7 * DAY])
 @pytest.mark.parametrize("before", [0, 1])
-def test_a_row_that_comes_after_its_hour_was_closed_is_counted_later(
+def test_a_row_that_arrives_after_its_hour_was_closed_is_counted_later(
     version: ModelVersion, age: dt.timedelta, before: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counting, "FILLED", HOUR)
@@ -315,7 +315,7 @@ def test_a_row_that_comes_after_its_hour_was_closed_is_counted_later(
 
 
 @pytest.mark.django_db
-def test_hours_without_rows_are_kept_as_such_and_long_gaps_are_jumped_over(
+def test_hours_without_rows_are_stored_and_long_gaps_are_skipped(
     version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counting, "FILLED", DAY)
@@ -330,7 +330,7 @@ def test_hours_without_rows_are_kept_as_such_and_long_gaps_are_jumped_over(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_ended_between_any_two_statements_nothing_is_lost_or_counted_twice(
+def test_a_count_killed_between_any_two_statements_neither_loses_nor_repeats_rows(
     version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counting, "PIECE", 4)
@@ -368,7 +368,9 @@ def test_ended_between_any_two_statements_nothing_is_lost_or_counted_twice(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_several_at_once_count_every_row_once(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_counts_count_every_row_once(
+    version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(counting, "PIECE", 5)
     for minutes in range(0, 120, 4):
         log(version, NOON + minutes * MINUTE, *[PLAIN] * 4)
@@ -408,7 +410,7 @@ def test_the_logs_writer_does_not_wait_for_counting(
 
 
 @pytest.mark.django_db
-def test_a_large_hour_is_worked_off_in_pieces(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_hour_is_counted_in_pieces(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "PIECE", 10)
     log(version, NOON + 10 * MINUTE, *[PLAIN] * 35)
     sizes = [roll_up(version, seconds=0) for _ in range(6)]
@@ -420,7 +422,7 @@ def test_a_large_hour_is_worked_off_in_pieces(version: ModelVersion, monkeypatch
 
 
 @pytest.mark.django_db
-def test_while_a_large_hour_is_counted_it_says_how_far(
+def test_counted_to_shows_the_progress_within_a_large_hour(
     version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And where much is left, nothing is added to it for the moment."""
@@ -437,7 +439,7 @@ def test_while_a_large_hour_is_counted_it_says_how_far(
 
 
 @pytest.mark.django_db
-def test_until_is_never_so_near_that_a_row_could_be_committed_behind_it(version: ModelVersion) -> None:
+def test_until_is_limited_to_the_lag(version: ModelVersion) -> None:
     log(version, NOON + MINUTE, PLAIN)
     moment = NOON + MINUTE + dt.timedelta(seconds=1)
     assert roll_up(version, moment + dt.timedelta(seconds=1), until=moment) == 0
@@ -450,7 +452,7 @@ def test_until_is_never_so_near_that_a_row_could_be_committed_behind_it(version:
 
 
 @pytest.mark.django_db
-def test_what_was_answered_just_now_is_counted_for_the_moment_alone(version: ModelVersion) -> None:
+def test_the_newest_rows_are_counted_temporarily(version: ModelVersion) -> None:
     """Else a row that is being committed meanwhile would lie behind the mark."""
     model = version.registered_model
     log(version, NOON - MINUTE, PLAIN)
@@ -473,7 +475,7 @@ def test_what_was_answered_just_now_is_counted_for_the_moment_alone(version: Mod
 
 
 @pytest.mark.django_db
-def test_versions_of_an_hour_are_counted_apart_and_one_without_a_profile_by_rows(
+def test_versions_are_counted_separately_and_without_a_profile_by_rows(
     version: ModelVersion,
 ) -> None:
     second, third = (train_sample("churn", rows=600, activate=False) for _ in range(2))
@@ -502,7 +504,7 @@ def test_versions_of_an_hour_are_counted_apart_and_one_without_a_profile_by_rows
 
 
 @pytest.mark.django_db
-def test_steps_begin_with_the_window_and_leave_out_what_has_no_rows(version: ModelVersion) -> None:
+def test_steps_begin_with_the_window_and_skip_empty_ones(version: ModelVersion) -> None:
     for days, rows in ((0, 1), (1, 2), (3, 3)):
         log(version, NOON + days * DAY + HOUR, *[PLAIN] * rows)
     roll_up(version, NOON + 5 * DAY)
@@ -531,7 +533,7 @@ def test_hours_are_counted_across_months_and_while_rows_move_to_their_partition(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_was_counted_outlives_its_month(version: ModelVersion) -> None:
+def test_counts_stay_after_their_month_is_removed(version: ModelVersion) -> None:
     partitions.ensure(NOON, 0)
     log(version, NOON + MINUTE, PLAIN, PLAIN)
     roll_up(version)
@@ -545,7 +547,7 @@ def test_what_was_counted_outlives_its_month(version: ModelVersion) -> None:
 
 
 @pytest.mark.django_db
-def test_rows_put_in_by_hand_are_counted_by_a_recount(version: ModelVersion) -> None:
+def test_a_recount_counts_rows_inserted_by_hand(version: ModelVersion) -> None:
     log(version, NOON + MINUTE, PLAIN)
     now = NOON + 8 * HOUR
     roll_up(version, now)
@@ -558,7 +560,7 @@ def test_rows_put_in_by_hand_are_counted_by_a_recount(version: ModelVersion) -> 
 
 
 @pytest.mark.django_db
-def test_a_clock_that_was_ahead_holds_nothing_up(version: ModelVersion) -> None:
+def test_a_clock_that_was_ahead_does_not_stop_counting(version: ModelVersion) -> None:
     log(version, NOON + MINUTE, PLAIN)
     roll_up(version)
     ahead = LATER.replace(year=2200)
@@ -579,7 +581,7 @@ def test_a_clock_that_was_ahead_holds_nothing_up(version: ModelVersion) -> None:
 
 
 @pytest.mark.django_db
-def test_a_clock_that_is_behind_leaves_what_was_counted(version: ModelVersion) -> None:
+def test_a_clock_that_is_behind_keeps_earlier_counts(version: ModelVersion) -> None:
     log(version, NOON + MINUTE, PLAIN)
     log(version, LATER + MINUTE, PLAIN, PLAIN)
     roll_up(version, LATER + HOUR)
@@ -639,7 +641,7 @@ def said(*words: str) -> list[str]:
 
 
 @pytest.mark.django_db
-def test_the_command_counts_what_is_new_and_a_window_anew(
+def test_the_command_counts_new_rows_and_recounts_a_window(
     version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counting, "FILLED", HOUR)
@@ -661,6 +663,6 @@ def test_the_command_counts_what_is_new_and_a_window_anew(
             said(*wrong)
 
 
-def test_the_mark_lies_behind_what_the_writer_may_still_commit() -> None:
+def test_the_mark_stays_behind_rows_that_may_still_be_committed() -> None:
     assert counting.lag() == dt.timedelta(seconds=37)
     assert time_of(lowest_at(NOON - counting.lag())) == NOON - counting.lag()
