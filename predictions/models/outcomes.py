@@ -12,9 +12,9 @@ from training.models import RegisteredModel
 class Outcome(models.Model):
     """The actual value of one prediction, known later. The table is append-only: a correction is another row.
 
-    Of several rows for one prediction, the row with the highest id is the current outcome. An outcome that
-    arrives under a client key before its prediction waits with `prediction_id` null, which is set once, when
-    the prediction has arrived.
+    The row of a prediction with the highest id is its current outcome. An outcome that arrives under a client
+    key before its prediction waits with `prediction_id` null, which is set once, when the prediction has
+    arrived.
     """
 
     registered_model = models.ForeignKey(

@@ -1,4 +1,4 @@
-"""Months of the log are removed whole, on record, and never silently under a review somebody keeps."""
+"""Retention removes complete months of the log and records it, but not months that a kept review covers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FEBRUARY = dt.datetime(2026, 2, 10, 12, tzinfo=dt.UTC)
 
 @pytest.fixture
 def log(churn: ModelVersion) -> ModelVersion:
-    """Three rows in January and two in February, each month in its partition."""
+    """Creates three rows in January and two in February, each month in its partition."""
     for moment, rows in ((JANUARY, 3), (FEBRUARY, 2)):
         partitions.ensure(moment, 0)
         for place in range(rows):
@@ -79,8 +79,8 @@ def test_a_month_is_rolled_up_and_removed_and_its_reviews_show_it(log: ModelVers
     )
     january = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 1, tzinfo=dt.UTC)]
     assert reading.answered([log.registered_model_id], *january) == {log.registered_model_id: 3}
-    [found] = realised.of_window(log.registered_model, *january, log)
-    assert (found.answered, found.labelled) == (3, 3)
+    [quality] = realised.of_window(log.registered_model, *january, log)
+    assert (quality.answered, quality.labelled) == (3, 3)
 
 
 def test_tallies_stay_although_outcomes_arrive_after_the_removal(log: ModelVersion) -> None:
@@ -100,8 +100,8 @@ def test_tallies_stay_although_outcomes_arrive_after_the_removal(log: ModelVersi
     counting.roll_up(log.registered_model)
     assert list(january.values()) == before
     window = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 1, tzinfo=dt.UTC)]
-    [found] = realised.of_window(log.registered_model, *window, log)
-    assert found.labelled == 3
+    [quality] = realised.of_window(log.registered_model, *window, log)
+    assert quality.labelled == 3
 
 
 def test_a_kept_review_keeps_its_month_unless_overridden(log: ModelVersion, settings: Any) -> None:
@@ -155,7 +155,7 @@ def test_a_review_made_during_the_counting_shows_the_removal(
 def test_a_month_that_a_wrong_clock_created_again_is_removed_again(log: ModelVersion) -> None:
     february = dt.datetime(2026, 2, 1, tzinfo=dt.UTC)
     retention.remove_before(february)
-    partitions.ensure(JANUARY, 0)  # as a clock that stood wrong makes it
+    partitions.ensure(JANUARY, 0)  # as a wrong clock creates it
     [done] = retention.remove_before(february)
     assert done.kept == ""
     assert RemovedMonth.objects.get().rows == 3
@@ -172,8 +172,8 @@ def test_a_late_row_of_a_removed_month_does_not_erase_its_counts(log: ModelVersi
     counting.recount(log.registered_model, *january)
     realised.aggregate_changed_hours(log.registered_model)
     assert reading.answered([log.registered_model_id], *january) == {log.registered_model_id: 3}
-    [found] = realised.of_window(log.registered_model, *january, log)
-    assert (found.answered, found.labelled) == (3, 3)
+    [quality] = realised.of_window(log.registered_model, *january, log)
+    assert (quality.answered, quality.labelled) == (3, 3)
 
 
 @pytest.mark.parametrize("months", [-1, 100_000])

@@ -1,4 +1,4 @@
-"""The prediction log in the admin: read-only, escaped, and quick at any length."""
+"""The prediction log in the admin: read-only, escaped, and fast at any length."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ LOG = "/admin/predictions/prediction/"
 SCRIPT = "<script>alert(1)</script>"
 
 
-def cells(version: ModelVersion, **given: Any) -> list[Any]:
-    """A row's inputs as they are stored; null where nothing is given."""
-    return [given.get(column.name) for column in version.dataset_schema.columns]
+def cells(version: ModelVersion, **inputs: Any) -> list[Any]:
+    """Returns a row's stored inputs; null for columns without a value."""
+    return [inputs.get(column.name) for column in version.dataset_schema.columns]
 
 
-def answered(version: ModelVersion, count: int = 1, **given: Any) -> list[Prediction]:
-    """Rows of the log, the oldest first."""
-    ids = given.pop("ids", None) or new_ids(count)
+def answered(version: ModelVersion, count: int = 1, **fields: Any) -> list[Prediction]:
+    """Creates rows of the log, the oldest first."""
+    ids = fields.pop("ids", None) or new_ids(count)
     usual: dict[str, Any] = {
         "registered_model": version.registered_model,
         "version": version,
@@ -42,7 +42,7 @@ def answered(version: ModelVersion, count: int = 1, **given: Any) -> list[Predic
         "warnings": [],
         "request_id": "r-1",
     }
-    return Prediction.objects.bulk_create(Prediction(id=id, **usual | given) for id in ids)
+    return Prediction.objects.bulk_create(Prediction(id=id, **usual | fields) for id in ids)
 
 
 def id_at(*moment: int) -> uuid.UUID:
@@ -68,7 +68,7 @@ def test_the_log_is_listed_newest_first_and_a_row_has_a_page(admin: Client, chur
     for expected in (str(rows[0].pk), "customer-7", "outside the training range", "r-1", "75.0 %"):
         assert expected in page
     assert response.context["lineage"]["dataset_sha256"] == churn.dataset.sha256
-    assert "a test needs it" in page  # why its version was activated
+    assert "a test needs it" in page  # the reason of the activation
 
 
 def test_nobody_changes_the_log(admin: Client, churn: ModelVersion) -> None:
@@ -97,20 +97,20 @@ def test_values_from_clients_are_escaped(admin: Client, churn: ModelVersion) -> 
 
 
 def test_the_list_makes_the_same_few_queries_at_any_length(admin: Client, churn: ModelVersion) -> None:
-    def questions() -> list[str]:
-        with CaptureQueriesContext(connection) as asked:
+    def statements() -> list[str]:
+        with CaptureQueriesContext(connection) as captured:
             assert admin.get(LOG).status_code == 200
-        return [query["sql"] for query in asked.captured_queries]
+        return [query["sql"] for query in captured.captured_queries]
 
     answered(churn, 3)
-    few = questions()
+    few = statements()
     answered(churn, 200)
-    many = questions()
+    many = statements()
     assert len(few) == len(many) <= 20
-    for question in many:
-        if "predictions_prediction" in question:
-            assert not re.search(r"count\s*\(", question, re.IGNORECASE), question
-            assert "LIMIT" in question, question
+    for statement in many:
+        if "predictions_prediction" in statement:
+            assert not re.search(r"count\s*\(", statement, re.IGNORECASE), statement
+            assert "LIMIT" in statement, statement
 
 
 def test_pages_go_by_position_in_the_index(admin: Client, churn: ModelVersion) -> None:
@@ -198,8 +198,8 @@ def test_a_period_has_the_calendars_bounds() -> None:
         "2028-03-01T00:00:00+00:00",
     )
     assert len(february.children()) == 29
-    for wrong in ("", "26", "2026-2", "2026-02-30", "2026-01-01T24", "9999", "0000", "2026-01-01T12:00"):
-        assert time_browser.Period.parse(wrong) is None, wrong
+    for text in ("", "26", "2026-2", "2026-02-30", "2026-01-01T24", "9999", "0000", "2026-01-01T12:00"):
+        assert time_browser.Period.parse(text) is None, text
 
 
 def test_the_count_of_a_day_stops_at_its_cap(churn: ModelVersion) -> None:

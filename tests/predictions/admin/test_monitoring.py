@@ -304,9 +304,9 @@ def test_reviews_are_listed_and_each_has_a_page(boss: Client, churn: ModelVersio
     review = reviewed(churn, drifted=("tenure", "contract"), scheduled=True, run_note="the cool-down lasts")
     listed = boss.get(reverse("admin:predictions_driftreview_changelist"), {"verdict": "drift"})
     assert [row.pk for row in listed.context["cl"].result_list] == [review.pk]
-    for wrong in ({"verdict": "\0"}, {"scheduled": "perhaps"}):
-        every = boss.get(reverse("admin:predictions_driftreview_changelist"), wrong)
-        assert len(every.context["cl"].result_list) == 2
+    for invalid in ({"verdict": "\0"}, {"scheduled": "perhaps"}):
+        unfiltered = boss.get(reverse("admin:predictions_driftreview_changelist"), invalid)
+        assert len(unfiltered.context["cl"].result_list) == 2
     columns = len(churn.dataset_schema.columns) + 2
     assert f"2 of {columns}" in listed.content.decode()
     page = boss.get(page_of(review))
@@ -379,10 +379,10 @@ def test_the_json_file_of_a_review_equals_the_api(boss: Client, churn: ModelVers
     body = json.loads(boss.get(address, {"format": "json"}).content)
     assert (body["id"], body["model"], body["version"]) == (review.pk, "churn", 1)
     assert (body["verdict"], body["rows"], body["kept"]) == ("drift", 400, True)
-    found = {each["column"]: each for each in body["findings"]}
+    findings = {each["column"]: each for each in body["findings"]}
     assert body == json.loads(api.get(f"/api/v1/models/churn/drift/{review.pk}/").content)
-    assert list(found) == [*churn.dataset_schema.names, "_prediction", "_probability"]
-    assert found["tenure"]["verdict"] == "drift" and sum(found["tenure"]["bins"]["window"]) == 400
+    assert list(findings) == [*churn.dataset_schema.names, "_prediction", "_probability"]
+    assert findings["tenure"]["verdict"] == "drift" and sum(findings["tenure"]["bins"]["window"]) == 400
 
 
 @pytest.mark.django_db(transaction=True)
@@ -392,17 +392,17 @@ def test_a_user_makes_a_review_on_its_page(boss: Client, churn: ModelVersion) ->
     form = boss.get(address)
     assert "Version 1 is active" in form.content.decode()
     since, until = (this_hour() - 24 * HOUR, this_hour() + HOUR)
-    given = {"since": f"{since:%Y-%m-%dT%H:%M}", "until": f"{until:%Y-%m-%dT%H:%M}"}
-    wrong = boss.post(address, given | {"until": given["since"]})
-    assert "The beginning must be before the end" in wrong.content.decode()
-    too_long = boss.post(address, given | {"since": "2016-01-01T00:00"}).content.decode()
+    window = {"since": f"{since:%Y-%m-%dT%H:%M}", "until": f"{until:%Y-%m-%dT%H:%M}"}
+    reversed_window = boss.post(address, window | {"until": window["since"]})
+    assert "The beginning must be before the end" in reversed_window.content.decode()
+    too_long = boss.post(address, window | {"since": "2016-01-01T00:00"}).content.decode()
     assert "No review was made: the window is too long; at most 366 days are accepted" in too_long
     assert not DriftReview.objects.exists()
-    made = boss.post(address, given | {"version": churn.pk})
+    response = boss.post(address, window | {"version": churn.pk})
     review = DriftReview.objects.get()
-    assert made.headers["Location"] == page_of(review)
+    assert response.headers["Location"] == page_of(review)
     assert (review.requested_by, review.version) == (User.objects.get(username="boss"), churn)
     assert not review.scheduled and review.since == since
     churn.reference.delete()
-    refused = boss.post(address, given).content.decode()
+    refused = boss.post(address, window).content.decode()
     assert "No review was made" in refused and "no reference profile" in refused

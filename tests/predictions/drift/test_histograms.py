@@ -1,4 +1,4 @@
-"""Two histograms of one column, and the pictures of them: plain numbers in, shares and SVG out."""
+"""Two histograms of one column and their pictures: shares and SVG from plain numbers."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def test_a_profile_marks_bins_of_missing_unseen_and_outside_values() -> None:
 def test_special_bins_of_an_older_review_are_recognised_by_position() -> None:
     labels = ["below 1", "1", "2 to 7", "above 7", "missing"]
     counts = [0] * len(labels)
-    found = histograms.bars("number", {"labels": labels, "reference": counts, "window": counts})
-    assert [bar.apart for bar in found] == ["outside", "", "", "outside", "missing"]
+    bars = histograms.bars("number", {"labels": labels, "reference": counts, "window": counts})
+    assert [bar.apart for bar in bars] == ["outside", "", "", "outside", "missing"]
     assert histograms.apart_by_place("level", ["a", "other levels", "unseen", "missing"]) == [
         "", "", "unseen", "missing",
     ]  # fmt: skip
 
 
 def test_bars_are_shares_of_their_own_rows() -> None:
-    found = histograms.bars(
+    bars = histograms.bars(
         "level",
         {
             "labels": ["a", "b", "other levels", "unseen", "missing"],
@@ -46,9 +46,9 @@ def test_bars_are_shares_of_their_own_rows() -> None:
             "window": [1, 1, 0, 2, 0],
         },
     )
-    assert [bar.reference_share for bar in found] == [0.75, 0.25, 0.0, 0.0, 0.0]
-    assert [bar.window_share for bar in found] == [0.25, 0.25, 0.0, 0.5, 0.0]
-    assert [bar.label for bar in histograms.shown(found)] == ["a", "b", "unseen"]
+    assert [bar.reference_share for bar in bars] == [0.75, 0.25, 0.0, 0.0, 0.0]
+    assert [bar.window_share for bar in bars] == [0.25, 0.25, 0.0, 0.5, 0.0]
+    assert [bar.label for bar in histograms.shown(bars)] == ["a", "b", "unseen"]
     [none, *_] = histograms.bars(
         "number", {"labels": ["any number", "missing"], "reference": [5, 0], "window": [0, 0]}
     )

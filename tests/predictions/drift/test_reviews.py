@@ -1,4 +1,4 @@
-"""Drift reviews over the log: on demand and on schedule, each a row with its findings."""
+"""Drift reviews of the log, on demand and on schedule, with their findings."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ Row = dict[str, str]
 
 
 def rows(since: int, until: int, **changed: Callable[[Row], str]) -> list[Row]:
-    """Customers of the sample, none of whom the version was trained on, perhaps with other values."""
+    """Returns customers of the sample that are not in the training data, optionally with other values."""
     with (SAMPLES / "churn.csv").open(encoding="utf-8", newline="") as stream:
-        found = list(csv.DictReader(stream))[TRAINED + since : TRAINED + until]
-    return [row | {name: change(row) for name, change in changed.items()} for row in found]
+        customers = list(csv.DictReader(stream))[TRAINED + since : TRAINED + until]
+    return [row | {name: change(row) for name, change in changed.items()} for row in customers]
 
 
 def send(post: Post, customers: list[Row]) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ def test_a_window_like_the_training_data_is_stable_and_another_lists_its_drifted
     assert (body["model"], body["version"], body["rows"]) == ("churn", 1, 600)
     assert body["verdict"] in ("stable", "notice"), body["reason"]
     assert body["drifting"] == []
-    findings = {found["column"]: found for found in body["findings"]}
+    findings = {finding["column"]: finding for finding in body["findings"]}
     assert list(findings) == [*churn.dataset_schema.names, "_prediction", "_probability"]
     tenure = findings["tenure"]
     assert sum(tenure["bins"]["window"]) == 600 == tenure["rows"]
@@ -96,14 +96,14 @@ def test_a_window_like_the_training_data_is_stable_and_another_lists_its_drifted
     assert body["rows"] == 1_400
 
 
-def give(version: ModelVersion, **columns: Any) -> dict[str, Any]:
-    """Another reference for some columns of a version: as training makes it of these values."""
+def set_reference(version: ModelVersion, **columns: Any) -> dict[str, Any]:
+    """Replaces the reference of some columns of a version, as training makes it from these values."""
     parts = {each.name: each for each in version.reference.profile.columns}
     for column in version.dataset_schema.columns:
         if column.name in columns:
             parts[column.name] = of_column(column, np.asarray(columns[column.name], dtype=float))
     bins = Profile(tuple(parts.values()), version.reference.profile.answers).to_json()
-    ReferenceProfile.objects.filter(version=version).delete()  # it is written once
+    ReferenceProfile.objects.filter(version=version).delete()  # a profile cannot be changed
     ReferenceProfile.objects.create(version=version, bins=bins)
     return bins
 
@@ -112,7 +112,7 @@ def test_a_new_value_is_unseen_and_a_missing_frequent_value_is_drift(
     churn: ModelVersion, post: Post, api: APIClient
 ) -> None:
     charges = np.where(np.arange(600) < 570, 20.0, np.linspace(30, 110, 600))
-    give(churn, tenure=np.repeat([1.0, 24.0, 72.0], [300, 200, 100]), monthlycharges=charges)
+    set_reference(churn, tenure=np.repeat([1.0, 24.0, 72.0], [300, 200, 100]), monthlycharges=charges)
     charged = iter(np.linspace(30, 110, 120))
     send(post, rows(0, 120, tenure=lambda row: "12", MonthlyCharges=lambda row: f"{next(charged):.1f}"))
     body = api.get(DRIFT, now_window()).json()
@@ -126,14 +126,14 @@ def test_a_new_value_is_unseen_and_a_missing_frequent_value_is_drift(
     assert charge["bins"]["window"][charge["bins"]["labels"].index("20")] == 0
     assert {"tenure", "monthlycharges"} <= set(body["drifting"])
     page = api.get(f"{DRIFT}{body['id']}/", {"format": "html"}).content.decode()
-    assert re.search(r'<th scope="row">unseen</th>', page), "not named twice"
+    assert re.search(r'<th scope="row">unseen</th>', page), "the label is not repeated"
 
 
 def test_a_review_with_a_profile_without_single_values_shows_a_notice(
     churn: ModelVersion, post: Post, api: APIClient, client: Client
 ) -> None:
     client.force_login(User.objects.create_superuser("boss"))
-    bins = give(churn)
+    bins = set_reference(churn)
     for column in (*bins["columns"], *bins["answers"]):
         if column["kind"] != "level":
             edges = column["edges"]
@@ -162,11 +162,11 @@ def test_a_review_is_stored_and_an_unchanged_window_returns_it(
     send(post, rows(100, 150))
     second = api.get(DRIFT, window).json()
     assert (second["id"], second["rows"]) == (first["id"] + 1, 150)
-    assert api.get(DRIFT).json() == second, "without a window it is the latest"
+    assert api.get(DRIFT).json() == second, "without a window the latest review is returned"
     listed = api.get(f"{DRIFT}reviews/").json()
     assert [each["id"] for each in listed] == [second["id"], first["id"]]
     assert "findings" not in listed[0]
-    assert api.get(f"{DRIFT}{first['id']}/").json()["rows"] == 100, "what a review was made of stays with it"
+    assert api.get(f"{DRIFT}{first['id']}/").json()["rows"] == 100, "a review keeps its counts"
     assert_error(api.get(f"{DRIFT}999999/"), 404, "not_found")
 
 
@@ -175,7 +175,7 @@ def test_rows_committed_during_a_review_are_in_the_next_one(
 ) -> None:
     answers = send(post, rows(0, 60))
     assert api.get(DRIFT, now_window()).json()["rows"] == 60
-    # Its id is older than that review, its COMMIT is younger.
+    # The row's id is older than that review, and its COMMIT is younger.
     late = uuid.UUID(int=uuid.UUID(answers[0]["id"]).int - 1)
     with connection.cursor() as cursor:
         names = [field.column for field in Prediction._meta.concrete_fields if field.name != "id"]
@@ -185,8 +185,8 @@ def test_rows_committed_during_a_review_are_in_the_next_one(
             f"SELECT %s, {listed} FROM predictions_prediction WHERE id = %s",
             [late, answers[0]["id"]],
         )
-    told = [{"prediction": each["id"], "actual": True} for each in [*answers, {"id": str(late)}]]
-    assert post(OUTCOMES, told).status_code == 200
+    outcomes = [{"prediction": each["id"], "actual": True} for each in [*answers, {"id": str(late)}]]
+    assert post(OUTCOMES, outcomes).status_code == 200
     body = api.get(DRIFT, now_window()).json()
     assert body["rows"] == 61
     [known] = body["quality"]
@@ -239,16 +239,16 @@ def test_a_review_of_an_old_window_does_not_become_the_latest(
         shown = {family.name: family.samples for family in database_collector.DatabaseCollector().collect()}
         return [sample.value for sample in shown.get("vigia_review_rows", ())]
 
-    assert counted() == [], "alerts look at scheduled reviews"
+    assert counted() == [], "alerts use scheduled reviews"
     RegisteredModel.objects.update(review_hours=0)
-    assert counted() == [100], "or, where there are none, at the newest window"
+    assert counted() == [100], "without scheduled reviews they use the newest window"
 
 
-def said_now(model: RegisteredModel) -> DriftReview | None:
-    """What the API, the dashboard and the list say of the model, which is the same."""
-    found = reviews.latest(model)
-    assert glances.latest_reviews([model.pk]).get(model.pk) == found
-    return found
+def latest_everywhere(model: RegisteredModel) -> DriftReview | None:
+    """Returns the model's latest review, which is the same in the API, on the dashboard and in the list."""
+    latest = reviews.latest(model)
+    assert glances.latest_reviews([model.pk]).get(model.pk) == latest
+    return latest
 
 
 def test_a_review_of_a_retired_version_does_not_become_the_latest(
@@ -258,15 +258,15 @@ def test_a_review_of_a_retired_version_does_not_become_the_latest(
     send(post, rows(0, 60))
     old = api.get(DRIFT, now_window() | {"version": 1}).json()
     second = train_sample("churn", rows=TRAINED)
-    found = said_now(model)
-    assert found is not None and found.pk == old["id"], "there is none of the active version"
+    found = latest_everywhere(model)
+    assert found is not None and found.pk == old["id"], "the active version has no review"
     client.force_login(User.objects.create_superuser("boss"))
     overview = reverse("watched")
     assert "of version 1, " in client.get(overview).content.decode()
     now = reviewed(second, drifted=("tenure",))
     retired = api.get(DRIFT, now_window() | {"version": 1}).json()
     assert retired["until"] > now.until.isoformat()
-    assert said_now(model) == now
+    assert latest_everywhere(model) == now
     assert "of version 1, " not in client.get(overview).content.decode()
     assert (api.get(DRIFT).json()["id"], api.get(DRIFT).json()["verdict"]) == (now.pk, "drift")
 
@@ -275,7 +275,7 @@ def test_a_review_of_a_retired_version_does_not_become_the_latest(
         return {sample.labels["version"] for sample in shown.get("vigia_review_verdict", ())}
 
     RegisteredModel.objects.update(review_hours=0)
-    assert counted() == {"2"}, "on demand alone: that of the active version as well"
+    assert counted() == {"2"}, "a review on demand of the active version counts too"
 
 
 def test_a_review_of_a_short_window_does_not_replace_the_scheduled_one_and_a_long_one_does(
@@ -284,19 +284,19 @@ def test_a_review_of_a_short_window_does_not_replace_the_scheduled_one_and_a_lon
     model, week = churn.registered_model, dt.timedelta(hours=churn.registered_model.review_window_hours)
     hour = this_hour()
     short = reviewed(churn, since=hour - dt.timedelta(hours=1), until=hour)
-    assert said_now(model) == short, "better than nothing"
+    assert latest_everywhere(model) == short, "a short window is used if no other exists"
     yesterday = hour - dt.timedelta(hours=20)
     scheduled = reviewed(churn, since=yesterday - week, until=yesterday, scheduled=True, drifted=("tenure",))
-    assert said_now(model) == scheduled
+    assert latest_everywhere(model) == scheduled
     long = reviewed(churn, since=hour - week, until=hour)
-    assert said_now(model) == long
+    assert latest_everywhere(model) == long
     old = dt.timedelta(days=30)
     reviewed(churn, since=hour - old - week, until=hour - old, scheduled=True)
-    assert said_now(model) == long
+    assert latest_everywhere(model) == long
     model.review_hours = 0
     model.save()
     newest = reviewed(churn, since=hour, until=hour + dt.timedelta(hours=1))
-    assert said_now(model) == newest, "without a schedule people choose the windows"
+    assert latest_everywhere(model) == newest, "without a schedule every window counts"
 
 
 def test_every_model_has_its_own_latest_review(churn: ModelVersion) -> None:
@@ -378,19 +378,19 @@ def test_a_review_is_available_as_a_self_contained_page(
 
 
 def test_a_review_is_made_when_it_is_due_and_not_before(churn: ModelVersion, post: Post) -> None:
-    assert tasks.review_models() == 0, "nothing was answered yet"
+    assert tasks.review_models() == 0, "the log is empty"
     send(post, rows(0, 100))
     assert tasks.review_models() == 1
     assert tasks.review_models() == 0
     made = DriftReview.objects.get()
     assert made.scheduled
-    assert made.until - made.since == dt.timedelta(hours=24 * 7 + 1), "the week, and the hours it begins in"
+    assert made.until - made.since == dt.timedelta(hours=24 * 7 + 1), "a week, widened to whole hours"
     then = timezone.now() - dt.timedelta(hours=25)
     DriftReview.objects.update(created_at=then)
     assert tasks.review_models() == 1
     RegisteredModel.objects.update(review_hours=0)
     DriftReview.objects.update(created_at=then)
-    assert tasks.review_models() == 0, "this model is reviewed when somebody asks"
+    assert tasks.review_models() == 0, "the model has no schedule"
 
 
 def test_a_review_with_too_few_rows_is_repeated_within_the_hour(churn: ModelVersion, post: Post) -> None:
@@ -400,10 +400,10 @@ def test_a_review_with_too_few_rows_is_repeated_within_the_hour(churn: ModelVers
     assert tasks.review_models() == 0
     DriftReview.objects.update(created_at=timezone.now() - dt.timedelta(minutes=61))
     assert tasks.review_models() == 1
-    assert DriftReview.objects.count() == 1, "it takes the place of the one before"
+    assert DriftReview.objects.count() == 1, "the review replaces the previous one"
     DriftReview.objects.update(created_at=timezone.now() - dt.timedelta(minutes=61), kept=True)
     assert tasks.review_models() == 1
-    assert DriftReview.objects.count() == 2, "unless somebody keeps that"
+    assert DriftReview.objects.count() == 2, "a kept review is not replaced"
 
 
 def test_concurrent_workers_make_one_scheduled_review(churn: ModelVersion, post: Post) -> None:
@@ -426,8 +426,8 @@ def test_a_model_without_a_profile_does_not_stop_reviews_of_other_models(
     assert DriftReview.objects.get().registered_model.name == "churn"
 
 
-def put_in_by_hand(version: ModelVersion, number: Any) -> None:
-    """A row of two hours ago with `number` in its first numeric column."""
+def insert_by_hand(version: ModelVersion, number: Any) -> None:
+    """Inserts a row of two hours ago with `number` in its first numeric column."""
     columns = version.dataset_schema.columns
     cells: list[Any] = [None] * len(columns)
     cells[next(at for at, column in enumerate(columns) if column.is_numeric)] = number
@@ -445,8 +445,8 @@ def put_in_by_hand(version: ModelVersion, number: Any) -> None:
 def test_a_log_that_cannot_be_counted_does_not_stop_other_models(churn: ModelVersion, post: Post) -> None:
     send(post, rows(0, 100))
     bikes = train_sample("bikes", rows=400)
-    put_in_by_hand(bikes, "no number")
-    put_in_by_hand(churn, 1.0)
+    insert_by_hand(bikes, "no number")
+    insert_by_hand(churn, 1.0)
     with pytest.raises(ExceptionGroup) as failed:
         tasks.count_the_log()
     assert [str(error.__notes__) for error in failed.value.exceptions] == ["['bikes']"]
@@ -472,19 +472,19 @@ def test_concurrent_requests_for_one_review_get_the_same(churn: ModelVersion, po
 
 @pytest.fixture
 def drifted(churn: ModelVersion, post: Post) -> ModelVersion:
-    """A hundred and fifty answers to customers like none in the training data, their outcomes known."""
+    """Creates 150 labelled answers to customers unlike the training data."""
     customers = rows(0, 150, **SHIFTED)
     answers = send(post, customers)
-    told = [
+    outcomes = [
         {"prediction": answer["id"], "actual": customer["Churn"]}
         for answer, customer in zip(answers, customers, strict=True)
     ]
-    assert post(OUTCOMES, told).status_code == 200
+    assert post(OUTCOMES, outcomes).status_code == 200
     return churn
 
 
 def due_again(**model: Any) -> int:
-    """Makes the scheduled review due, with these settings of the model, and lets beat look."""
+    """Makes the scheduled review due, with these settings of the model, and runs beat's task."""
     RegisteredModel.objects.filter(name="churn").update(**model)
     DriftReview.objects.update(created_at=timezone.now() - dt.timedelta(days=2))
     return tasks.review_models()
@@ -494,7 +494,7 @@ def test_drift_requests_no_run_unless_the_model_enables_it(drifted: ModelVersion
     assert due_again() == 1
     made = DriftReview.objects.get()
     assert (made.verdict, made.run, made.run_note) == ("drift", None, "")
-    assert TrainingRun.objects.count() == 1, "the one that made the version"
+    assert TrainingRun.objects.count() == 1, "only the version's own run exists"
 
 
 def test_drift_requests_one_run_on_labelled_rows_and_then_pauses(drifted: ModelVersion) -> None:
@@ -516,7 +516,7 @@ def test_drift_requests_one_run_on_labelled_rows_and_then_pauses(drifted: ModelV
     assert TrainingRun.objects.count() == 2
     assert due_again(retrain_cooldown_hours=0) == 1
     note = DriftReview.objects.first().run_note  # type: ignore[union-attr]
-    assert "0 rows since" in note, "what the last run has seen is not appended again"
+    assert "0 rows since" in note, "rows of the last run are not appended again"
 
 
 def test_rows_of_a_version_that_was_never_activated_are_appended_again(
@@ -531,14 +531,14 @@ def test_rows_of_a_version_that_was_never_activated_are_appended_again(
     assert (first.status, first.version.status) == ("succeeded", "candidate")
     assert due_again(retrain_cooldown_hours=0) == 1
     note = DriftReview.objects.first().run_note  # type: ignore[union-attr]
-    assert "0 rows since" in note, "nothing has become known since"
+    assert "0 rows since" in note, "no outcome has arrived since"
     customers = rows(150, 300, **SHIFTED)
     answers = send(post, customers)
-    told = [
+    outcomes = [
         {"prediction": answer["id"], "actual": customer["Churn"]}
         for answer, customer in zip(answers, customers, strict=True)
     ]
-    assert post(OUTCOMES, told).status_code == 200
+    assert post(OUTCOMES, outcomes).status_code == 200
     TrainingRun.objects.filter(pk=first.pk).update(
         source=first.source | {"until": Prediction.objects.order_by("id")[150].at.isoformat()}  # type: ignore[operator]
     )
@@ -574,11 +574,11 @@ def test_fallen_quality_requests_a_run(churn: ModelVersion, post: Post) -> None:
 def test_quality_equal_to_the_hold_out_has_not_fallen(churn: ModelVersion, post: Post) -> None:
     customers = rows(0, 400)
     answers = send(post, customers)
-    told = [
+    outcomes = [
         {"prediction": answer["id"], "actual": customer["Churn"]}
         for answer, customer in zip(answers, customers, strict=True)
     ]
-    assert post(OUTCOMES, told).status_code == 200
+    assert post(OUTCOMES, outcomes).status_code == 200
     assert due_again(retrain_on="quality") == 1
     made = DriftReview.objects.get()
     assert made.quality is not None

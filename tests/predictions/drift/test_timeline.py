@@ -109,17 +109,17 @@ def test_the_worst_predictions_gave_the_actual_class_the_least_probability(churn
         churn, hour - HOUR, hour + HOUR
     ) == worst_predictions.WorstPredictions([], 0), "no hour was added up"
     QualityHour.objects.create(version=churn, hour=hour, rows=3, tallies={})
-    found = worst_predictions.of_version(churn, hour - HOUR, hour + HOUR)
-    assert [(row.key, round(row.error, 9)) for row in found.rows] == [
+    worst = worst_predictions.of_version(churn, hour - HOUR, hour + HOUR)
+    assert [(row.key, round(row.error, 9)) for row in worst.rows] == [
         ("sure", 0.95), ("unsure", 0.7), ("right", 0.1),
     ]  # fmt: skip
-    assert (found.looked_at, found.since, found.until) == (3, hour, hour + HOUR)
-    assert found.rows[0].prediction_id == str(sure_wrong.pk) and found.rows[0].actual is False
+    assert (worst.looked_at, worst.since, worst.until) == (3, hour, hour + HOUR)
+    assert worst.rows[0].prediction_id == str(sure_wrong.pk) and worst.rows[0].actual is False
 
 
-def with_truth(version: ModelVersion, count: int, actual: bool | str, **given: Any) -> list[Prediction]:
+def with_truth(version: ModelVersion, count: int, actual: bool | str, **fields: Any) -> list[Prediction]:
     """Logged answers whose outcomes are known, the oldest first."""
-    rows = answered(version, count, **given)
+    rows = answered(version, count, **fields)
     Outcome.objects.bulk_create(
         Outcome(
             registered_model=version.registered_model,
@@ -144,9 +144,9 @@ def test_a_version_has_worst_predictions_although_others_answered_more_and_later
     hour = this_hour()
     for version, rows in ((churn, 60), (other, 3 * worst_predictions.ROWS)):
         QualityHour.objects.create(version=version, hour=hour, rows=rows, tallies={})
-    found = worst_predictions.of_version(churn, hour - HOUR, hour + HOUR)
-    assert found.looked_at == 60
-    assert [(row.key, row.error) for row in found.rows] == [("mine", 0.9)] * worst_predictions.SHOWN
+    worst = worst_predictions.of_version(churn, hour - HOUR, hour + HOUR)
+    assert worst.looked_at == 60
+    assert [(row.key, row.error) for row in worst.rows] == [("mine", 0.9)] * worst_predictions.SHOWN
     newest = worst_predictions.of_version(other, hour - HOUR, hour + HOUR)
     assert (newest.looked_at, {row.key for row in newest.rows}) == (worst_predictions.ROWS, {"its"})
 
@@ -161,8 +161,8 @@ def test_the_probability_is_that_of_the_last_level_in_order(
     with_truth(version, 1, "stays", prediction="goes", probability=0.2, key="wrong")
     hour = this_hour()
     QualityHour.objects.create(version=version, hour=hour, rows=2, tallies={})
-    found = worst_predictions.of_version(version, hour - HOUR, hour + HOUR)
-    assert [(row.key, round(row.error, 9)) for row in found.rows] == [("wrong", 0.8), ("right", 0.1)]
+    worst = worst_predictions.of_version(version, hour - HOUR, hour + HOUR)
+    assert [(row.key, round(row.error, 9)) for row in worst.rows] == [("wrong", 0.8), ("right", 0.1)]
 
 
 @pytest.mark.django_db
@@ -174,10 +174,10 @@ def test_a_bounded_number_of_outcomes_is_read(churn: ModelVersion) -> None:
         last = with_truth(churn, 1, False, probability=0.8)
     hour = this_hour()
     QualityHour.objects.create(version=churn, hour=hour, rows=100, tallies={})
-    found = worst_predictions.of_version(churn, hour - HOUR, hour + HOUR)
-    assert found.looked_at == worst_predictions.MAX_OUTCOMES_READ // worst_predictions.ROWS
-    assert str(last[0].pk) in {row.prediction_id for row in found.rows}
-    assert str(first[0].pk) not in {row.prediction_id for row in found.rows}
+    worst = worst_predictions.of_version(churn, hour - HOUR, hour + HOUR)
+    assert worst.looked_at == worst_predictions.MAX_OUTCOMES_READ // worst_predictions.ROWS
+    assert str(last[0].pk) in {row.prediction_id for row in worst.rows}
+    assert str(first[0].pk) not in {row.prediction_id for row in worst.rows}
 
 
 @pytest.mark.django_db
@@ -186,8 +186,8 @@ def test_only_the_newest_hours_with_outcomes_are_read(churn: ModelVersion) -> No
     QualityHour.objects.bulk_create(
         QualityHour(version=churn, hour=hour - at * HOUR, rows=1_000, tallies={}) for at in range(5)
     )
-    found = worst_predictions.of_version(churn, hour - DAY, hour + HOUR)
-    assert (found.since, found.until) == (hour - HOUR, hour + HOUR)
+    worst = worst_predictions.of_version(churn, hour - DAY, hour + HOUR)
+    assert (worst.since, worst.until) == (hour - HOUR, hour + HOUR)
 
 
 @pytest.mark.django_db
@@ -197,9 +197,9 @@ def test_traffic_includes_rollups_and_newer_rows(churn: ModelVersion) -> None:
     roll(churn, this_hour() - 24 * HOUR, 100)
     roll(churn, this_hour() - 2 * HOUR, 40)
     answered(churn, 3)
-    found = overview.traffic([model], now)[model]
-    assert (found.by_hour[0], found.by_hour[-3], found.by_hour[-1]) == (7, 40, 3)
-    assert (found.rows, str(found), len(found.by_hour)) == (50, "50", 24)
+    traffic = overview.traffic([model], now)[model]
+    assert (traffic.by_hour[0], traffic.by_hour[-3], traffic.by_hour[-1]) == (7, 40, 3)
+    assert (traffic.rows, str(traffic), len(traffic.by_hour)) == (50, "50", 24)
 
 
 @pytest.mark.django_db
@@ -207,9 +207,9 @@ def test_rows_by_hour_include_rollups_and_rows_after_the_mark(churn: ModelVersio
     hour, before = this_hour(), this_hour() - 2 * HOUR
 
     def known(since: dt.datetime, until: dt.datetime) -> list[tuple[dt.datetime, int]]:
-        found = reading.answered_by_hour([churn], since, until)
-        assert {version_id for version_id, _, _ in found} == {churn.pk}
-        return [(hour, rows) for _, hour, rows in found]
+        by_hour = reading.answered_by_hour([churn], since, until)
+        assert {version_id for version_id, _, _ in by_hour} == {churn.pk}
+        return [(hour, rows) for _, hour, rows in by_hour]
 
     answered(churn, 4)
     assert known(hour - DAY, hour + HOUR) == [(hour, 4)], "nothing was rolled up: the log says it"

@@ -182,7 +182,7 @@ def test_the_spanish_form_is_answered_with_a_price(post: Post, api: APIClient) -
 
 @pytest.mark.parametrize("model", ["churn", "cars", "cars_v3", "houses"])
 def test_rows_of_the_training_csv_are_accepted_unchanged(post: Post, model: str) -> None:
-    """With the target and the columns no model uses, which are passed over."""
+    """The rows include the target and columns that no model uses, which are ignored."""
     from tests.conftest import train_sample
 
     train_sample(model, rows={"churn": 600, "houses": 300}.get(model, 400))

@@ -1,4 +1,4 @@
-"""A client process that is frozen or lost holds nothing: neither the fence, nor a claim, nor the log."""
+"""A frozen or lost client process holds neither the fence, nor a claim, nor the log."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ entry = test_writer.entry  # pytest finds it by its name in this module
 
 @pytest.fixture
 def lost(db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Writer, Proxy]]:
-    """A writer whose connection loses what it sends from a certain byte on, and does not notice."""
+    """Yields a writer whose connection silently loses everything from a certain byte on."""
     settings = connections["default"].settings_dict
     between = Proxy(settings["HOST"], int(settings["PORT"]))
     monkeypatch.setitem(settings, "HOST", "127.0.0.1")
@@ -45,10 +45,10 @@ def lost(db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Writer, Pr
     writer.close()
 
 
-def released(writer: Writer, made: Entry) -> Exception | None:
-    writer.submit(made)
-    assert made.wait(20)
-    return made.error
+def released(writer: Writer, submitted: Entry) -> Exception | None:
+    writer.submit(submitted)
+    assert submitted.wait(20)
+    return submitted.error
 
 
 @pytest.mark.parametrize("rows", [2_000, 20])

@@ -91,14 +91,14 @@ def test_a_row_without_a_partition_is_kept_and_moved_when_its_partition_is_creat
     post(CHURN, [customer] * 3)
     assert in_table("predictions_prediction_default") == 3
     now = timezone.now()
-    made = partitions.ensure(now, ahead=2)
-    assert len(made) == 3
+    created = partitions.ensure(now, ahead=2)
+    assert len(created) == 3
     assert in_table(f"predictions_prediction_{now:%Y_%m}") == 3
     assert in_table("predictions_prediction_default") == 0
     assert Prediction.objects.count() == 3
     post(CHURN, customer)
     assert in_table(f"predictions_prediction_{now:%Y_%m}") == 4
-    assert partitions.ensure(now, ahead=2) == [], "making them again changes nothing"
+    assert partitions.ensure(now, ahead=2) == [], "a second call creates nothing"
     with (
         pytest.raises(IntegrityError, match="append-only"),
         transaction.atomic(),
@@ -337,7 +337,7 @@ def test_concurrent_duplicates_are_answered_once(
 def test_a_request_that_cannot_be_logged_gets_no_answer(
     churn: ModelVersion, post: Post, customer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The log's table is locked away by another session: the request ends in 503, with nothing written."""
+    """Another session locks the log's table: the request ends in 503, with nothing written."""
     options = connection.settings_dict["OPTIONS"]
     monkeypatch.setitem(options, "options", f"{options['options']} -c lock_timeout=300")
     writer.renew()  # the writer's next connection has that time limit

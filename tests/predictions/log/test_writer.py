@@ -1,4 +1,4 @@
-"""The log's writer: what was released without an error is committed, once, and nobody waits for ever."""
+"""The log's writer: entries released without an error are committed once, and no client waits for ever."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def entry(churn: ModelVersion) -> Make:
             b"", b"%d" % churn.registered_model_id, b"%d" % churn.pk, None, None, b'{"tenure": 1}', b"true",
             b"0.5", b"[]", b"r-1",
         ]  # fmt: skip
-        made = []
+        rows_made = []
         for _ in range(rows):
             row = [str(uuid7()).encode(), *usual[1:]]
             for at, value in changed.items():
                 row[at] = value
-            made.append(tuple(row))
-        return Entry(made, given.pop("generation", None) or routing.generation(), claim=claim, **given)
+            rows_made.append(tuple(row))
+        return Entry(rows_made, given.pop("generation", None) or routing.generation(), claim=claim, **given)
 
     return make
 

@@ -101,21 +101,21 @@ def test_binary_metrics_equal_those_of_the_evaluation(churn: ModelVersion) -> No
         rows = logged(churn, NOON + hour * HOUR, decided[part].tolist(), probability[part].tolist())
         labelled(rows, actual[part].tolist())
     assert hourly.aggregate_changed_hours(churn.registered_model) == 3
-    [found] = of_day(churn)
+    [quality] = of_day(churn)
     both = np.column_stack([1 - probability, probability])
     expected = classification_metrics(np.array([False, True]), actual, both, 0.5)
-    assert set(found.metrics) == set(expected)
+    assert set(quality.metrics) == set(expected)
     for name, value in expected.items():
-        estimate = found.metrics[name]
+        estimate = quality.metrics[name]
         assert estimate.value == pytest.approx(value, rel=1e-12 if name != "roc_auc" else 2e-4), name
         assert estimate.low is not None and estimate.high is not None
         assert estimate.low < value < estimate.high, name
-    resampled(found, Answers("binary", actual, classes=(False, True), probability=both))
-    assert (found.answered, found.labelled, found.unusable, found.coverage) == (900, 900, 0, 1.0)
-    assert found.holdout == churn.metrics
-    assert found.calibration is not None
-    assert found.calibration["brier"] == pytest.approx(expected["brier"])
-    bins = found.calibration["bins"]
+    resampled(quality, Answers("binary", actual, classes=(False, True), probability=both))
+    assert (quality.answered, quality.labelled, quality.unusable, quality.coverage) == (900, 900, 0, 1.0)
+    assert quality.holdout == churn.metrics
+    assert quality.calibration is not None
+    assert quality.calibration["brier"] == pytest.approx(expected["brier"])
+    bins = quality.calibration["bins"]
     assert sum(each["rows"] for each in bins) == 900
     low = (probability >= 0.2) & (probability < 0.3)
     assert bins[2]["rows"] == low.sum()
@@ -124,7 +124,7 @@ def test_binary_metrics_equal_those_of_the_evaluation(churn: ModelVersion) -> No
 
 
 def test_small_probabilities_are_in_different_buckets(db: None) -> None:
-    """All probabilities are below 0.005, which is one bucket of equal width."""
+    """The probabilities are below 0.005, which would be one bucket of equal width."""
     random = np.random.default_rng(4)
     probability = random.beta(1, 400, 40_000) * 0.8
     actual = random.random(40_000) < probability
@@ -135,8 +135,8 @@ def test_small_probabilities_are_in_different_buckets(db: None) -> None:
     tally.sums |= {"square": 0.0, "square2": 0.0}
     for place in np.unique(places).tolist():
         inside = places == place
-        found = (int(inside.sum()), int(actual[inside].sum()), float(probability[inside].sum()))
-        tally.buckets[place] = found
+        bucket = (int(inside.sum()), int(actual[inside].sum()), float(probability[inside].sum()))
+        tally.buckets[place] = bucket
     both = np.column_stack([1 - probability, probability])
     exact = classification_metrics(np.array([False, True]), actual, both, 0.5)["roc_auc"]
     assert metrics.metrics(tally)["roc_auc"].value == pytest.approx(exact, abs=2e-3)
@@ -148,9 +148,9 @@ def test_intervals_of_the_area_and_of_f1_equal_published_ones() -> None:
     tally = Tally("binary", rows=109, sums={"tp": 40, "fp": 1, "fn": 11, "tn": 57, "loss": 1, "loss2": 1})
     tally.sums |= {"square": 1.0, "square2": 1.0}
     tally.buckets = {10: (68, 11, 1.0), 100: (41, 40, 1.0)}
-    found = metrics.metrics(tally)
-    assert found["roc_auc"].value == pytest.approx((40 * 57 + 0.5 * 40 * 1 + 0.5 * 11 * 57) / (51 * 58))
-    f1 = found["f1"]
+    estimates = metrics.metrics(tally)
+    assert estimates["roc_auc"].value == pytest.approx((40 * 57 + 0.5 * 40 * 1 + 0.5 * 11 * 57) / (51 * 58))
+    f1 = estimates["f1"]
     assert f1.value == pytest.approx(80 / 92)
     assert f1.low is not None and f1.high is not None
     # Wilson's interval of 40 in 52 is 0.63866 to 0.86276.
@@ -158,13 +158,13 @@ def test_intervals_of_the_area_and_of_f1_equal_published_ones() -> None:
     assert f1.high == pytest.approx(2 * 0.86276 / 1.86276, abs=1e-5)
 
 
-def resampled(found: realised.Quality, answers: Answers) -> None:
+def resampled(quality: realised.Quality, answers: Answers) -> None:
     """Asserts that the intervals are about as wide as those of 2,000 resamples."""
     rows = len(answers)
     weights = np.random.default_rng(8).multinomial(rows, [1 / rows] * rows, size=2_000).astype(np.float64)
     for name, values in weighted_metrics.statistics(answers)(weights).items():
-        if name in found.metrics:
-            estimate = found.metrics[name]
+        if name in quality.metrics:
+            estimate = quality.metrics[name]
             assert estimate.low is not None and estimate.high is not None
             wide = (estimate.high - estimate.low) / 2 / 1.96
             assert wide == pytest.approx(np.std(values), rel=0.12), name
@@ -179,12 +179,12 @@ def test_regression_metrics_equal_those_of_the_evaluation(db: None) -> None:
     for hour, part in enumerate((slice(0, 150), slice(150, 400))):
         labelled(logged(houses, NOON + hour * HOUR, predicted[part].tolist()), actual[part].tolist())
     hourly.aggregate_changed_hours(houses.registered_model)
-    [found] = of_day(houses)
+    [quality] = of_day(houses)
     expected = regression_metrics(actual, predicted)
-    assert {name: each.value for name, each in found.metrics.items()} == pytest.approx(expected, rel=1e-9)
-    assert [found.metrics[name].rows for name in ("rmse", "mape")] == [400, 397]
-    assert found.calibration is None
-    resampled(found, Answers("regression", actual, predicted=predicted))
+    assert {name: each.value for name, each in quality.metrics.items()} == pytest.approx(expected, rel=1e-9)
+    assert [quality.metrics[name].rows for name in ("rmse", "mape")] == [400, 397]
+    assert quality.calibration is None
+    resampled(quality, Answers("regression", actual, predicted=predicted))
 
 
 def test_metrics_of_many_classes_equal_those_of_the_evaluation(churn: ModelVersion) -> None:
@@ -197,15 +197,15 @@ def test_metrics_of_many_classes_equal_those_of_the_evaluation(churn: ModelVersi
     rows = logged(version, NOON, predicted.tolist(), probability.max(axis=1).tolist())
     labelled(rows, actual.tolist())
     hourly.aggregate_changed_hours(version.registered_model)
-    [found] = of_day(version)
+    [quality] = of_day(version)
     expected = classification_metrics(classes, actual, probability, 0.5)
-    assert set(found.metrics) == {"accuracy", "precision", "recall", "f1"}
-    assert set(found.metrics) == set(metrics.METRICS["multiclass"])
-    for name, estimate in found.metrics.items():
+    assert set(quality.metrics) == {"accuracy", "precision", "recall", "f1"}
+    assert set(quality.metrics) == set(metrics.METRICS["multiclass"])
+    for name, estimate in quality.metrics.items():
         assert estimate.value == pytest.approx(expected[name]), name
-    resampled(found, Answers("multiclass", actual, classes=tuple("abc"), probability=probability))
-    assert found.calibration is not None
-    assert found.calibration["brier"] == pytest.approx(
+    resampled(quality, Answers("multiclass", actual, classes=tuple("abc"), probability=probability))
+    assert quality.calibration is not None
+    assert quality.calibration["brier"] == pytest.approx(
         np.mean((probability.max(axis=1) - (predicted == actual)) ** 2)
     )
 
@@ -234,13 +234,15 @@ def test_tallies_of_different_centers_add_up() -> None:
         sums |= {"absolute": float(abs(e).sum()), "share": 0.0, "share2": 0.0, "share_rows": 0}
         return Tally("regression", rows=len(z), center=center, sums=sums)
 
-    whole = metrics.metrics(tally(slice(0, 300), 50.0))["r2"]
+    expected = metrics.metrics(tally(slice(0, 300), 50.0))["r2"]
     parts = [tally(slice(0, 100), 40.0), tally(slice(100, 250), 55.0), tally(slice(250, 300), 0.0)]
-    found = metrics.metrics(
+    estimates = metrics.metrics(
         metrics.total_of([Tally.from_json(each.to_json()) for each in parts], "regression")
     )
-    assert found["r2"].as_dict() == pytest.approx(whole.as_dict())
-    assert found["r2"].value == pytest.approx(1 - (error**2).sum() / ((actual - actual.mean()) ** 2).sum())
+    assert estimates["r2"].as_dict() == pytest.approx(expected.as_dict())
+    assert estimates["r2"].value == pytest.approx(
+        1 - (error**2).sum() / ((actual - actual.mean()) ** 2).sum()
+    )
 
 
 def test_coverage_and_the_median_delay_are_exact(churn: ModelVersion) -> None:
@@ -248,14 +250,14 @@ def test_coverage_and_the_median_delay_are_exact(churn: ModelVersion) -> None:
     for row, minutes in zip(rows[:4], (5, 7, 600, 90_000), strict=True):
         labelled([row], [True], dt.timedelta(minutes=minutes))
     hourly.aggregate_changed_hours(churn.registered_model)
-    [found] = of_day(churn)
-    assert (found.answered, found.labelled, found.coverage) == (10, 4, 0.4)
-    assert found.median_delay_seconds == pytest.approx((7 * 60 + 600 * 60) / 2)
-    assert (found.too_few, found.metrics, found.calibration) == (True, {}, None)
+    [quality] = of_day(churn)
+    assert (quality.answered, quality.labelled, quality.coverage) == (10, 4, 0.4)
+    assert quality.median_delay_seconds == pytest.approx((7 * 60 + 600 * 60) / 2)
+    assert (quality.too_few, quality.metrics, quality.calibration) == (True, {}, None)
     labelled([rows[4]], [True], -dt.timedelta(minutes=1))
     hourly.aggregate_changed_hours(churn.registered_model)
-    [found] = of_day(churn)
-    assert found.median_delay_seconds == pytest.approx(7 * 60)
+    [quality] = of_day(churn)
+    assert quality.median_delay_seconds == pytest.approx(7 * 60)
 
 
 def test_a_value_known_before_the_prediction_has_a_negative_delay(churn: ModelVersion) -> None:
@@ -263,12 +265,12 @@ def test_a_value_known_before_the_prediction_has_a_negative_delay(churn: ModelVe
     labelled(rows[:8], [True] * 8, dt.timedelta(seconds=0.8))
     labelled(rows[8:], [True] * 2, -dt.timedelta(days=10))
     hourly.aggregate_changed_hours(churn.registered_model)
-    [found] = of_day(churn)
-    assert found.median_delay_seconds == pytest.approx(0.8)
+    [quality] = of_day(churn)
+    assert quality.median_delay_seconds == pytest.approx(0.8)
     labelled(logged(churn, NOON + dt.timedelta(minutes=1), [True] * 8, [0.8] * 8), [True] * 8, -HOUR)
     hourly.aggregate_changed_hours(churn.registered_model)
-    [found] = of_day(churn)
-    assert found.median_delay_seconds == pytest.approx(-3600)
+    [quality] = of_day(churn)
+    assert quality.median_delay_seconds == pytest.approx(-3600)
 
 
 def test_outcomes_of_one_model_do_not_make_another_models_hour_large(
@@ -309,39 +311,39 @@ def test_metrics_need_the_minimum_number_of_outcomes(churn: ModelVersion) -> Non
     assert of_day(churn)[0].too_few
     labelled(rows[:1], [False])
     hourly.aggregate_changed_hours(churn.registered_model)
-    [found] = of_day(churn)
-    assert not found.too_few
-    assert found.metrics["accuracy"].value == pytest.approx((least - 1) / least)
-    assert found.metrics["recall"].value == 1.0
-    assert set(found.metrics) == {"roc_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier"}
+    [quality] = of_day(churn)
+    assert not quality.too_few
+    assert quality.metrics["accuracy"].value == pytest.approx((least - 1) / least)
+    assert quality.metrics["recall"].value == 1.0
+    assert set(quality.metrics) == {"roc_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier"}
 
 
 def test_metrics_that_the_rows_do_not_define_are_left_out(churn: ModelVersion) -> None:
     rows = logged(churn, NOON, [False] * 60, [0.2] * 60)
     labelled(rows, [False] * 60)
     hourly.aggregate_changed_hours(churn.registered_model)
-    [found] = of_day(churn)
-    assert set(found.metrics) == {"accuracy", "log_loss", "brier"}
+    [quality] = of_day(churn)
+    assert set(quality.metrics) == {"accuracy", "log_loss", "brier"}
     houses = train_sample("houses", rows=150)
     labelled(logged(houses, NOON, [1.0] * 60), [0.0] * 60)
     hourly.aggregate_changed_hours(houses.registered_model)
-    [found] = of_day(houses)
-    assert set(found.metrics) == {"rmse", "mae"}
+    [quality] = of_day(houses)
+    assert set(quality.metrics) == {"rmse", "mae"}
 
 
 def test_values_invalid_for_the_target_are_counted_and_left_out(churn: ModelVersion) -> None:
     rows = logged(churn, NOON, [True] * 60, [0.8] * 60)
     labelled(rows, [True] * 57 + ["yes", 3, 1e300])
     hourly.aggregate_changed_hours(churn.registered_model)
-    [found] = of_day(churn)
-    assert (found.labelled, found.unusable, found.metrics["accuracy"].rows) == (60, 3, 57)
+    [quality] = of_day(churn)
+    assert (quality.labelled, quality.unusable, quality.metrics["accuracy"].rows) == (60, 3, 57)
     houses = train_sample("houses", rows=150)
     rows = logged(houses, NOON, [1e-200] * 57 + [1e300, -1e300, 1.0])
     labelled(rows, [1e-200, *[2.0] * 56, 1e300, 1e300, "dear"])
     hourly.aggregate_changed_hours(houses.registered_model)
-    [found] = of_day(houses)
-    assert (found.labelled, found.unusable, found.metrics["mae"].rows) == (60, 3, 57)
-    assert found.metrics["mape"].rows == 56
+    [quality] = of_day(houses)
+    assert (quality.labelled, quality.unusable, quality.metrics["mae"].rows) == (60, 3, 57)
+    assert quality.metrics["mape"].rows == 56
 
 
 # -- changes -------------------------------------------------------------------------------------------
@@ -353,8 +355,8 @@ def outcomes_of(rows: list[Prediction], actual: bool, moment: str) -> list[dict[
 
 def accuracy(version: ModelVersion) -> tuple[float, int]:
     hourly.aggregate_changed_hours(version.registered_model)
-    found = next(each for each in of_day(version) if each.version == version.number)
-    return found.metrics["accuracy"].value, found.labelled
+    quality = next(each for each in of_day(version) if each.version == version.number)
+    return quality.metrics["accuracy"].value, quality.labelled
 
 
 def test_late_repeated_and_corrected_outcomes_change_the_numbers(churn: ModelVersion, post: Post) -> None:
@@ -669,8 +671,8 @@ def test_listed_outcomes_show_which_is_current(churn: ModelVersion, api: APIClie
     first = api.get(OUTCOMES).json()["outcomes"][2]
     assert (first["client"], first["observed_at"][:10]) == ("tester", NOW[:10])
     assert b"Outcomes" in api.get(OUTCOMES, headers={"accept": "text/html"}).content
-    for wrong in ({"prediction": "seven"}, {"cursor": "x"}, {"limit": "0"}, {"since": "soon"}):
-        assert_error(api.get(OUTCOMES, wrong), 400, "invalid_input")
+    for query in ({"prediction": "seven"}, {"cursor": "x"}, {"limit": "0"}, {"since": "soon"}):
+        assert_error(api.get(OUTCOMES, query), 400, "invalid_input")
     assert listed(key="a\x00b") == []
     history = api.get(f"/api/v1/predictions/{ids[0]}/").json()["outcome"]["history"]
     assert [each["actual"] for each in history] == [False, True]
@@ -679,18 +681,18 @@ def test_listed_outcomes_show_which_is_current(churn: ModelVersion, api: APIClie
 def test_marking_all_hours_waits_for_recording_without_a_deadlock(churn: ModelVersion) -> None:
     early, late = logged(churn, NOON, [True]), logged(churn, NOON + HOUR, [True])
     labelled([*early, *late], [True, True])
-    model, begun, marked = churn.registered_model, threading.Event(), []
+    model, locked, marked = churn.registered_model, threading.Event(), []
 
     def record() -> None:
         with transaction.atomic():
             matching.lock(model.pk)
             labelled(late, [False])
-            begun.set()
+            locked.set()
             wait_for_a_blocked_lock()
             labelled(early, [False])
 
     def mark() -> None:
-        begun.wait()
+        locked.wait()
         marked.append(hourly.mark_all_hours_dirty(model))
 
     at_once(record, mark)
@@ -748,8 +750,8 @@ def test_versions_without_rows_in_a_window_are_not_loaded(churn: ModelVersion) -
 
     post_init.connect(note, sender=ModelVersion)
     try:
-        found = realised.of_window(churn.registered_model, NOON, NOON + HOUR)
+        qualities = realised.of_window(churn.registered_model, NOON, NOON + HOUR)
     finally:
         post_init.disconnect(note, sender=ModelVersion)
-    assert [each.version for each in found] == [churn.number]
+    assert [each.version for each in qualities] == [churn.number]
     assert later.number not in read, "a model may have thousands, and their schemas are long"

@@ -117,12 +117,12 @@ def scraped() -> dict[str, list[tuple[dict[str, str], float]]]:
 def test_a_fall_of_accuracy_requests_a_run_if_outcomes_do_not_allow_the_primary_metric(
     grapes: ModelVersion, post: Post
 ) -> None:
-    made = review(post, right=60, wrong=140)
-    assert made.quality is not None
-    [found] = made.quality
-    assert "roc_auc" not in found["metrics"] and found["metrics"]["accuracy"]["value"] == 0.3
-    assert found["fell"] is True
-    assert made.run_note.startswith("the quality has fallen")
+    row = review(post, right=60, wrong=140)
+    assert row.quality is not None
+    [quality] = row.quality
+    assert "roc_auc" not in quality["metrics"] and quality["metrics"]["accuracy"]["value"] == 0.3
+    assert quality["fell"] is True
+    assert row.run_note.startswith("the quality has fallen")
     [(labels, fall)] = scraped()["vigia_quality_fall_ratio"]
     assert labels == {"model": "grapes", "version": "1", "metric": "accuracy"}
     assert fall == pytest.approx(1 - 0.3 / grapes.metrics["accuracy"])
@@ -130,16 +130,16 @@ def test_a_fall_of_accuracy_requests_a_run_if_outcomes_do_not_allow_the_primary_
 
 
 def test_accuracy_equal_to_the_hold_out_is_no_fall(grapes: ModelVersion, post: Post) -> None:
-    made = review(post, right=190, wrong=10)
-    assert made.quality is not None
-    assert [each["fell"] for each in made.quality] == [False]
-    assert (made.run, made.run_note) == (None, "")
+    row = review(post, right=190, wrong=10)
+    assert row.quality is not None
+    assert [each["fell"] for each in row.quality] == [False]
+    assert (row.run, row.run_note) == (None, "")
 
 
 def test_pages_show_the_watched_metric_and_accept_two_hundred_outcomes(
     grapes: ModelVersion, post: Post, client: Client
 ) -> None:
-    made = review(post, right=60, wrong=140)
+    row = review(post, right=60, wrong=140)
     client.force_login(User.objects.create_superuser("boss"))
     dashboard, overview = client.get("/admin/"), client.get(reverse("watched"))
     for page, badge in ((dashboard, "fallen"), (overview, "got worse")):
@@ -150,7 +150,7 @@ def test_pages_show_the_watched_metric_and_accept_two_hundred_outcomes(
     chart = watch.context["quality_charts"][0]
     values = [each for each in chart["spec"]["series"][0]["values"] if each is not None]
     assert (chart["title"], values) == ("Realised accuracy", [0.3])
-    page = client.get(reverse("admin:predictions_driftreview_change", args=[made.pk])).content.decode()
+    page = client.get(reverse("admin:predictions_driftreview_change", args=[row.pk])).content.decode()
     assert 'accuracy <span class="vg-faint">watched</span>' in page
 
 

@@ -39,7 +39,7 @@ def rows_of(name: str, version: ModelVersion, start: int, count: int) -> list[di
     return [row.values | {schema.target.name: row.target} for row in found]  # type: ignore[union-attr]
 
 
-def ask(post: Post, version: ModelVersion, **window: Any) -> tuple[str, Any]:
+def request_replay(post: Post, version: ModelVersion, **window: Any) -> tuple[str, Any]:
     """(address, answer) of a replay of the last hour."""
     since = (timezone.now() - dt.timedelta(hours=1)).isoformat()
     address = f"/api/v1/models/{version.registered_model.name}/versions/{version.number}/replays/"
@@ -50,9 +50,9 @@ def ask(post: Post, version: ModelVersion, **window: Any) -> tuple[str, Any]:
 
 def done(api: APIClient, post: Post, version: ModelVersion, **window: Any) -> dict[str, Any]:
     """The finished replay of the last hour."""
-    address, asked = ask(post, version, **window)
-    assert asked["status"] == "queued"
-    assert leases.execute(Replay, asked["id"])
+    address, replay_body = request_replay(post, version, **window)
+    assert replay_body["status"] == "queued"
+    assert leases.execute(Replay, replay_body["id"])
     body: dict[str, Any] = api.get(address).json()
     assert body["status"] == "succeeded", body["error"]
     return body
@@ -101,8 +101,8 @@ def test_a_candidate_is_compared_with_the_logged_answers(
 
     assert (result["outcomes"]["rows"], result["outcomes"]["coverage"]) == (60, 0.5)
     truth = [row["churn"] for row in sent[:60]]
-    for side, said in (("before", [answer["prediction"] for answer in answers]), ("after", labels)):
-        right_ones = sum(one == other for one, other in zip(truth, said, strict=False))
+    for side, predicted in (("before", [answer["prediction"] for answer in answers]), ("after", labels)):
+        right_ones = sum(one == other for one, other in zip(truth, predicted, strict=False))
         assert result["outcomes"][side]["accuracy"] == pytest.approx(right_ones / 60)
     assert list(Prediction.objects.order_by("id").values()) == log_before, "nothing enters the log"
 
@@ -217,7 +217,7 @@ def test_a_replay_is_cancelled_between_two_pieces(
 ) -> None:
     monkeypatch.setattr(replays, "CHUNK", 5)
     answered(churn, 20, cells=[customer[name] for name in churn.dataset_schema.names])
-    address, asked = ask(post, churn)
+    address, replay_body = request_replay(post, churn)
     take = replays._Work.take
 
     def interrupted(self: Any, rows: Any) -> None:
@@ -226,26 +226,26 @@ def test_a_replay_is_cancelled_between_two_pieces(
             assert post(f"{address}cancel/", {}).json()["status"] == "running"
 
     monkeypatch.setattr(replays._Work, "take", interrupted)
-    assert leases.execute(Replay, asked["id"])
+    assert leases.execute(Replay, replay_body["id"])
     body = api.get(address).json()
     assert (body["status"], body["rows"], body["result"]) == ("cancelled", 10, None)
     assert_error(post(f"{address}cancel/", {}), 409, "already_finished")
-    address, asked = ask(post, churn)
+    address, replay_body = request_replay(post, churn)
     assert post(f"{address}cancel/", {}).json()["status"] == "cancelled"
-    assert not leases.execute(Replay, asked["id"])
+    assert not leases.execute(Replay, replay_body["id"])
 
 
 def test_a_replay_starts_over_after_its_process_died(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
 ) -> None:
     answered(churn, 3, cells=[customer[name] for name in churn.dataset_schema.names])
-    address, asked = ask(post, churn)
+    address, replay_body = request_replay(post, churn)
     past = timezone.now() - dt.timedelta(seconds=1)
-    lease = leases.claim(Replay, asked["id"])
+    lease = leases.claim(Replay, replay_body["id"])
     assert lease is not None
-    Replay.objects.filter(pk=asked["id"]).update(lease_until=past, rows=2)
-    assert ("predictions.replay", asked["id"]) in leases.waiting()
-    assert leases.execute(Replay, asked["id"])
+    Replay.objects.filter(pk=replay_body["id"]).update(lease_until=past, rows=2)
+    assert ("predictions.replay", replay_body["id"]) in leases.waiting()
+    assert leases.execute(Replay, replay_body["id"])
     body = api.get(address).json()
     assert (body["status"], body["attempts"], body["rows"]) == ("succeeded", 2, 3)
 
@@ -256,8 +256,8 @@ def test_a_version_that_cannot_be_loaded_fails_the_replay_with_a_reason(
     broken = train_sample(
         "churn", rows=600, activate=False, artifact_sha256="0" * 64, compiled_sha256="0" * 64
     )
-    address, asked = ask(post, broken)
-    assert leases.execute(Replay, asked["id"])
+    address, replay_body = request_replay(post, broken)
+    assert leases.execute(Replay, replay_body["id"])
     body = api.get(address).json()
     assert body["status"] == "failed"
     assert "not in the store" in body["error"]
@@ -267,8 +267,8 @@ def test_inputs_need_the_right_to_read_the_log(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
 ) -> None:
     answered(churn, cells=[customer[name] for name in churn.dataset_schema.names], probability=0.99)
-    address, asked = ask(post, churn)
-    assert leases.execute(Replay, asked["id"])
+    address, replay_body = request_replay(post, churn)
+    assert leases.execute(Replay, replay_body["id"])
     trainer = User.objects.create_user("trainer")
     trainer.user_permissions.add(Permission.objects.get(codename="train"))
     assert keyed(trainer).get(address).json()["result"]["worst"] == []
@@ -298,9 +298,9 @@ def test_an_invalid_window_is_refused(churn: ModelVersion, post: Post, api: APIC
         assert [fault["code"] for fault in error["details"]] == [code]
     assert_error(post(address.replace("/1/", "/9/"), {}), 404, "unknown_version")
     assert_error(api.get(f"{address}77/"), 404, "not_found")
-    asked = post(address, {}).json()
-    assert dt.datetime.fromisoformat(asked["until"]) - dt.datetime.fromisoformat(
-        asked["since"]
+    replay_body = post(address, {}).json()
+    assert dt.datetime.fromisoformat(replay_body["until"]) - dt.datetime.fromisoformat(
+        replay_body["since"]
     ) == dt.timedelta(7)
     waited = post(address, {}, Prefer="wait=0")
     assert (waited.status_code, waited.headers["Preference-Applied"]) == (202, "wait=0")

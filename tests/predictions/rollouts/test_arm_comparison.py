@@ -36,17 +36,19 @@ def test_wilsons_interval_equals_the_published_one() -> None:
 
 def test_newcombes_difference_equals_the_published_one() -> None:
     """Newcombe 1998 (Statistics in Medicine 17:873), table II, method 10: 56/70 - 48/80."""
-    found = confidence_intervals.share_difference(56, 70, 48, 80)
-    assert found is not None
-    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    difference = confidence_intervals.share_difference(56, 70, 48, 80)
+    assert difference is not None
+    assert (difference.value, difference.low, difference.high) == pytest.approx(
+        (0.2, 0.0524, 0.3339), abs=5e-5
+    )
 
 
 def test_a_paired_difference_equals_a_hand_calculation() -> None:
     """n = 100, 12 and 4 discordant: (12.5 - 4.5) / 102 +- 1.96 sqrt(17 - 64 / 102) / 102."""
-    found = confidence_intervals.paired_share_difference(12, 4, 100)
-    assert found is not None and found.value == 0.08
+    difference = confidence_intervals.paired_share_difference(12, 4, 100)
+    assert difference is not None and difference.value == 0.08
     half = 1.959964 * math.sqrt(17 - 64 / 102) / 102
-    assert (found.low, found.high) == pytest.approx((8 / 102 - half, 8 / 102 + half))
+    assert (difference.low, difference.high) == pytest.approx((8 / 102 - half, 8 / 102 + half))
 
 
 def test_below_thirty_rows_no_interval_is_given() -> None:
@@ -65,9 +67,9 @@ def test_below_thirty_rows_no_interval_is_given() -> None:
 
 
 def begin(version: ModelVersion, kind: str, percent: float | None = None) -> Rollout:
-    found = rollouts.start(version, kind=kind, percent=percent, by=None, reason="a test", override=True)
+    rollout = rollouts.start(version, kind=kind, percent=percent, by=None, reason="a test", override=True)
     time.sleep(0.002)  # ids tell milliseconds apart
-    return found
+    return rollout
 
 
 def log(version: ModelVersion, client: User | None, answers: list[tuple[Any, float | None]]) -> list[Any]:
@@ -194,7 +196,7 @@ def test_a_shadow_is_compared_on_the_same_rows(active: ModelVersion, candidate: 
     ids = log(active, None, [(True, 0.7)] * 30 + [(False, 0.3)] * 30)
     log(active, None, [(True, 0.9)] * 11)  # dropped under pressure: not compared
     shadowed(rollout, ids, [(True, 0.9)] * 20 + [(False, 0.4)] * 10 + [(False, 0.3)] * 30)
-    # Of the ten that differ, the shadow is right on seven.
+    # The shadow is right on seven of the ten rows that differ.
     happened(active, ids[:40], [True] * 20 + [False] * 7 + [True] * 3 + [False] * 10)
     found = arm_comparison.compare(rollout)
     assert found.active is not None and found.active.rows == found.tried.rows == 60

@@ -74,9 +74,9 @@ def test_a_rollout_is_started_shown_raised_and_stopped(candidate: ModelVersion, 
     ],
 )
 def test_an_invalid_rollout_is_refused_in_the_error_shape(
-    candidate: ModelVersion, api: APIClient, given: dict[str, Any], status: int, code: str
+    candidate: ModelVersion, api: APIClient, fields: dict[str, Any], status: int, code: str
 ) -> None:
-    assert_error(api.post(ROLLOUTS, body(**given), format="json"), status, code)
+    assert_error(api.post(ROLLOUTS, body(**fields), format="json"), status, code)
     assert not Rollout.objects.exists()
 
 

@@ -35,14 +35,14 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def _an_asker_of_its_own() -> Iterator[None]:
+def _close_shadow_worker() -> Iterator[None]:
     yield
     shadow_worker.renew()
 
 
 @pytest.fixture
 def candidate(churn: ModelVersion) -> ModelVersion:
-    """Trained on other rows than the active version, so that it answers otherwise."""
+    """Returns a version trained on other rows than the active one, so that its answers differ."""
     return train_sample("churn", rows=900, activate=False)
 
 
@@ -60,16 +60,16 @@ def tallied(rollout: Rollout) -> tuple[int, int, int]:
 
 
 def both_sides(version: ModelVersion, percent: float) -> tuple[APIClient, APIClient]:
-    """A client whom the canary of `version` answers, and one whom the active version does."""
-    found: dict[bool, APIClient] = {}
+    """Returns a client of the canary of `version`, and a client of the active version."""
+    clients: dict[bool, APIClient] = {}
     number = 0
-    while len(found) < 2:
+    while len(clients) < 2:
         user = client_keys.client_with_every_right(f"client{number}")
         number += 1
-        found.setdefault(
+        clients.setdefault(
             canary_assignment.is_in(version.pk, user.pk, canary_assignment.threshold(percent)), keyed(user)
         )
-    return found[True], found[False]
+    return clients[True], clients[False]
 
 
 @contextmanager
@@ -142,10 +142,10 @@ def test_a_user_has_one_arm_in_the_browser_too(candidate: ModelVersion, customer
         inside = canary_assignment.is_in(candidate.pk, person.pk, canary_assignment.threshold(50.0))
         browser = APIClient()
         browser.force_login(person)
-        given = browser.post(CHURN, customer, format="multipart").json()["version"]
-        assert given == (2 if inside else 1)
-        assert keyed(person).post(CHURN, customer, format="json").json()["version"] == given
-        versions.add(given)
+        version = browser.post(CHURN, customer, format="multipart").json()["version"]
+        assert version == (2 if inside else 1)
+        assert keyed(person).post(CHURN, customer, format="json").json()["version"] == version
+        versions.add(version)
     assert versions == {1, 2}
 
 
@@ -273,10 +273,10 @@ def test_the_fast_path_queues_rows_for_the_shadow(
 ) -> None:
     rollout = begin(candidate)
     api.post(CHURN, customer, format="json")
-    given = asked_in_the_lane(api, CHURN, rows_of(customer, 5))
+    body = asked_in_the_lane(api, CHURN, rows_of(customer, 5))
     settled()
-    assert given is not None
-    ids = {uuid.UUID(p["id"]) for p in given["predictions"]}
+    assert body is not None
+    ids = {uuid.UUID(p["id"]) for p in body["predictions"]}
     assert ids < set(ShadowAnswer.objects.values_list("prediction_id", flat=True))
     assert tallied(rollout) == (6, 0, 0)
 
@@ -325,8 +325,8 @@ def test_a_row_that_a_shadow_cannot_answer_does_not_fail_other_rows(churn: Model
     waiting = shadow_worker.Waiting(
         routing.Shadow(1, churn.pk), names, [row, row, row, row, bad, row, row], ids, time.monotonic()
     )
-    given = shadow_worker.ShadowWorker(100, 5)._predict([waiting])
-    cells = [line.split(b"\t") for line in given]
+    answers = shadow_worker.ShadowWorker(100, 5)._predict([waiting])
+    cells = [line.split(b"\t") for line in answers]
     assert [identifier.decode() for _, identifier, _, _ in cells] == [f"id-{n}" for n in (0, 1, 2, 3, 5, 6)]
     assert len({(answer, probability) for _, _, answer, probability in cells}) == 1
 

@@ -56,7 +56,7 @@ def test_rollouts_work_across_processes(
         assert tried.others == clients.others == []
     finally:
         server.stop()
-    # What waited for the shadow when the server was stopped was asked before the processes ended.
+    # The shadow predicted the queued rows before the stopped server's processes ended.
     answered = set(Prediction.objects.filter(version=churn).values_list("id", flat=True))
     assert set(ShadowAnswer.objects.values_list("prediction_id", flat=True)) == answered
     assert len(answered) > 180

@@ -1,4 +1,4 @@
-"""Rollups: every logged cell is counted once, in the bin numpy would put it in, whatever ends between."""
+"""Rollups: every logged cell is counted once, in numpy's bin, even if processes are killed in between."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ PLAIN: Row = ([1.0, 3.0, None, "red", True, "abc"], True, 0.7)
 
 
 def frozen(version: ModelVersion, named: Mapping[str, Bins] = BINS) -> ModelVersion:
-    """The version with these bins as its reference, those of the answers last."""
+    """Returns the version with these bins as its reference, those of the answers last."""
     parts = [ColumnProfile(name, bins, (0,) * bins.size) for name, bins in named.items()]
     reference = Profile(tuple(parts[:-2]), tuple(parts[-2:])).to_json()
-    ReferenceProfile.objects.filter(version=version).delete()  # it is written once
+    ReferenceProfile.objects.filter(version=version).delete()  # a profile cannot be changed
     ReferenceProfile.objects.create(version=version, bins=reference)
     return version
 
@@ -68,7 +68,7 @@ _numbers = count(1)
 
 
 def log(version: ModelVersion, moment: dt.datetime, *rows: Row) -> None:
-    """Rows in the log as its writer would have put them there at `moment`."""
+    """Inserts rows into the log as its writer would have done at `moment`."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO predictions_prediction (id, registered_model_id, version_id, inputs, prediction, "
@@ -87,14 +87,14 @@ def log(version: ModelVersion, moment: dt.datetime, *rows: Row) -> None:
         )
 
 
-def roll_up(version: ModelVersion, now: dt.datetime = LATER, **how: Any) -> int:
-    return counting.roll_up(version.registered_model, now=now, **how).rows
+def roll_up(version: ModelVersion, now: dt.datetime = LATER, **options: Any) -> int:
+    return counting.roll_up(version.registered_model, now=now, **options).rows
 
 
 def rows_of(version: ModelVersion, since: dt.datetime = NOON, until: dt.datetime = LATER) -> int:
-    """How many were counted; all columns and both tables must agree on it."""
-    found = reading.window(version, since, until)
-    sums = {column.rows for column in found.values()} or {0}
+    """Returns the number of rows counted; all columns and both tables must agree on it."""
+    counts = reading.window(version, since, until)
+    sums = {column.rows for column in counts.values()} or {0}
     hours = Rollup.objects.filter(version=version, hour__gte=since, hour__lt=until, column=Rollup.ROWS)
     sums.add(sum(hours.values_list("rows", flat=True)))
     [agreed] = sums
@@ -112,7 +112,7 @@ def erase() -> None:
         cursor.execute("DELETE FROM predictions_rollup; DELETE FROM predictions_rolledhour")
 
 
-# -- which bin -----------------------------------------------------------------------------------------
+# -- bins ----------------------------------------------------------------------------------------------
 
 NUMBER = st.floats(-3.4e38, 3.4e38, allow_nan=False) | st.sampled_from(
     (0.1, -1.5, 7.25, 2, 0, -0.0, 3, 5e-324)
@@ -147,19 +147,21 @@ def test_every_cell_is_counted_in_numpys_bin(version: ModelVersion, rows: list[R
     erase()
     log(version, NOON + MINUTE, *rows)
     assert roll_up(version) == len(rows)
-    found = reading.window(version, NOON, NOON + HOUR)
-    assert list(found) == list(BINS)
-    cells = list(zip(*([*inputs, said, sure] for inputs, said, sure in rows), strict=True))
+    counts = reading.window(version, NOON, NOON + HOUR)
+    assert list(counts) == list(BINS)
+    cells = list(
+        zip(*([*inputs, prediction, probability] for inputs, prediction, probability in rows), strict=True)
+    )
     for (name, bins), values in zip(BINS.items(), cells, strict=True):
         places, numbers = expected(bins, values)
-        assert found[name].counts.tolist() == np.bincount(places, minlength=bins.size).tolist(), name
+        assert counts[name].counts.tolist() == np.bincount(places, minlength=bins.size).tolist(), name
         wanted = np.zeros(bins.size)
         np.add.at(wanted, places, np.clip(numbers, -1e290, 1e290))
-        np.testing.assert_allclose(found[name].totals, wanted, rtol=1e-12, atol=1e-12 * abs(numbers).max())
+        np.testing.assert_allclose(counts[name].totals, wanted, rtol=1e-12, atol=1e-12 * abs(numbers).max())
 
 
 def expected(bins: Bins, values: Sequence[Any]) -> tuple[Any, Any]:
-    """The bin of each cell, and the numbers that are added up."""
+    """Returns the bin of each cell, and the numbers to sum."""
     if bins.kind == "level":
         words = [str(value).lower() if isinstance(value, bool) else value for value in values]
         return bins.of_levels(words), np.zeros(len(values))
@@ -170,7 +172,7 @@ def expected(bins: Bins, values: Sequence[Any]) -> tuple[Any, Any]:
 
 
 def tied() -> dict[str, Bins]:
-    """Bins as training makes them of columns with frequent and with few values, and of tied answers."""
+    """Returns bins as training makes them for columns with frequent or few values, and for tied answers."""
     rest = np.concatenate([np.linspace(-9, 9, 90), [7.25] * 30])
     columns = {
         "zeros": ("number", np.concatenate([np.zeros(500), rest])),
@@ -182,9 +184,9 @@ def tied() -> dict[str, Bins]:
     }
     predicted = np.concatenate([np.full(60, 0.5), np.linspace(0, 1, 40)])
     (answer,) = of_answers(Answers("regression", predicted, predicted=predicted))
-    made = {name: of_column(Column(name, kind, nullable=True), values).bins  # type: ignore[arg-type]
+    bins = {name: of_column(Column(name, kind, nullable=True), values).bins  # type: ignore[arg-type]
             for name, (kind, values) in columns.items()}  # fmt: skip
-    return made | {"_prediction": answer.bins, "_probability": BINS["_probability"]}
+    return bins | {"_prediction": answer.bins, "_probability": BINS["_probability"]}
 
 
 TIED = tied()
@@ -220,12 +222,14 @@ def test_postgresql_counts_ties_new_values_and_nulls_as_numpy_does(
     erase()
     log(frozen(churn, TIED), NOON + MINUTE, *rows)
     assert roll_up(churn) == len(rows)
-    found = reading.window(churn, NOON, NOON + HOUR)
-    cells = zip(*([*inputs, said, sure] for inputs, said, sure in rows), strict=True)
+    counts = reading.window(churn, NOON, NOON + HOUR)
+    cells = zip(
+        *([*inputs, prediction, probability] for inputs, prediction, probability in rows), strict=True
+    )
     for (name, bins), values in zip(TIED.items(), cells, strict=True):
         places, _ = expected(bins, [float(each) if isinstance(each, str) and name != "note" else each
                                     for each in values])  # fmt: skip
-        assert found[name].counts.tolist() == np.bincount(places, minlength=bins.size).tolist(), name
+        assert counts[name].counts.tolist() == np.bincount(places, minlength=bins.size).tolist(), name
 
 
 @pytest.mark.django_db
@@ -253,17 +257,17 @@ def test_a_trained_profile_counts_real_answers(churn: ModelVersion, customer: di
     ]
     log(churn, NOON, *[(cells, True, 0.6273)] * 3)
     assert roll_up(churn) == 3
-    found = reading.window(churn, NOON, LATER)
-    assert {column.rows for column in found.values()} == {3}
+    counts = reading.window(churn, NOON, LATER)
+    assert {column.rows for column in counts.values()} == {3}
     known = churn.reference.profile.by_name
-    for name, column in found.items():
+    for name, column in counts.items():
         [place] = np.flatnonzero(column.counts)
         assert place != known[name].bins.missing
         assert place != known[name].bins.unseen
-    assert found["monthlycharges"].totals.sum() == pytest.approx(3 * 29.85)
+    assert counts["monthlycharges"].totals.sum() == pytest.approx(3 * 29.85)
 
 
-# -- once, and all of it -------------------------------------------------------------------------------
+# -- every row exactly once ----------------------------------------------------------------------------
 
 
 @pytest.mark.django_db
@@ -275,7 +279,7 @@ def test_the_current_hour_is_counted_and_closed_when_it_is_over(version: ModelVe
     assert roll_up(version, NOON + 20 * MINUTE) == 2
     assert counting.counted_to(model) == NOON + 20 * MINUTE - counting.lag()
     log(version, NOON + 25 * MINUTE, PLAIN)
-    assert roll_up(version, NOON + 25 * MINUTE) == 0, "it could still be committed after others"
+    assert roll_up(version, NOON + 25 * MINUTE) == 0, "the row could still be committed after others"
     assert roll_up(version, NOON + 30 * MINUTE) == 1
     assert roll_up(version, NOON + 30 * MINUTE) == 0
     assert roll_up(version, NOON + HOUR + 2 * MINUTE) == 0
@@ -292,7 +296,7 @@ def test_a_row_below_the_mark_is_counted_when_its_hour_is_closed(version: ModelV
     roll_up(version, NOON + 20 * MINUTE)
     log(version, NOON + 5 * MINUTE, PLAIN, PLAIN)
     assert roll_up(version, NOON + 50 * MINUTE) == 0
-    assert roll_up(version, NOON + HOUR + 6 * MINUTE) == 3, "the hour is counted anew"
+    assert roll_up(version, NOON + HOUR + 6 * MINUTE) == 3, "the hour is recounted"
     assert (rows_of(version), is_closed(version)) == (3, True)
 
 
@@ -337,7 +341,7 @@ def test_a_count_killed_between_any_two_statements_neither_loses_nor_repeats_row
     log(version, NOON + 10 * MINUTE, *[PLAIN] * 10)
     log(version, NOON + HOUR, *[PLAIN] * 3)
     roll_up(version, NOON + 20 * MINUTE)
-    log(version, NOON + 5 * MINUTE, PLAIN)  # late: the hour will be counted anew
+    log(version, NOON + 5 * MINUTE, PLAIN)  # late, so the hour will be recounted
 
     class Ended(Exception):
         pass
@@ -414,7 +418,7 @@ def test_a_large_hour_is_counted_in_pieces(version: ModelVersion, monkeypatch: p
     monkeypatch.setattr(counting, "PIECE", 10)
     log(version, NOON + 10 * MINUTE, *[PLAIN] * 35)
     sizes = [roll_up(version, seconds=0) for _ in range(6)]
-    assert sizes == [0, 10, 10, 10, 5, 0]  # the first makes the hour, the last closes it
+    assert sizes == [0, 10, 10, 10, 5, 0]  # the first step opens the hour, the last closes it
     assert rows_of(version) == 35
     monkeypatch.setattr(counting, "PIECE", 35)
     assert counting.recount(version.registered_model, NOON, LATER) == 35
@@ -425,7 +429,7 @@ def test_a_large_hour_is_counted_in_pieces(version: ModelVersion, monkeypatch: p
 def test_counted_to_shows_the_progress_within_a_large_hour(
     version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And where much is left, nothing is added to it for the moment."""
+    """If many rows are left, no temporary counts are added."""
     monkeypatch.setattr(counting, "PIECE", 2)
     for minute in range(6):
         log(version, NOON + minute * MINUTE, PLAIN)
@@ -446,14 +450,14 @@ def test_until_is_limited_to_the_lag(version: ModelVersion) -> None:
     assert roll_up(version, NOON + 5 * MINUTE, until=moment) == 1
     assert counting.counted_to(version.registered_model) == moment
     assert roll_up(version, NOON + 2 * HOUR, until=NOON + 30 * MINUTE) == 0
-    assert not is_closed(version), "it was not counted to its end"
+    assert not is_closed(version), "the hour is not counted to its end"
     assert roll_up(version, NOON + 40 * MINUTE, until=NOON + 5 * DAY) == 0
     assert counting.counted_to(version.registered_model) == NOON + 40 * MINUTE - counting.lag()
 
 
 @pytest.mark.django_db
 def test_the_newest_rows_are_counted_temporarily(version: ModelVersion) -> None:
-    """Else a row that is being committed meanwhile would lie behind the mark."""
+    """Otherwise a row that is committed meanwhile would lie below the mark."""
     model = version.registered_model
     log(version, NOON - MINUTE, PLAIN)
     log(version, NOON + MINUTE, PLAIN, PLAIN)
@@ -461,12 +465,12 @@ def test_the_newest_rows_are_counted_temporarily(version: ModelVersion) -> None:
     for expected in (3, 4):
         with counting.to_this_moment(model, now=moment) as counted_to:
             assert counted_to == moment
-            assert rows_of(version, NOON - HOUR) == expected, "of both hours"
+            assert rows_of(version, NOON - HOUR) == expected, "the rows of both hours"
             with connection.cursor() as cursor:
                 cursor.execute("SHOW enable_nestloop")
-                assert cursor.fetchone() == ("on",), "what is read now is planned as ever"
+                assert cursor.fetchone() == ("on",), "the planner's settings are reset"
         assert rows_of(version, NOON - HOUR) == 1
-        log(version, NOON + MINUTE - dt.timedelta(seconds=1), PLAIN)  # was under way
+        log(version, NOON + MINUTE - dt.timedelta(seconds=1), PLAIN)  # committed meanwhile
     assert counting.counted_to(model) == moment - counting.lag()
     assert roll_up(version, NOON + 5 * MINUTE) == 4
 
@@ -573,10 +577,10 @@ def test_a_clock_that_was_ahead_does_not_stop_counting(version: ModelVersion) ->
     assert now == 2
     log(version, LATER + HOUR - dt.timedelta(seconds=20), PLAIN)
     [(_, _, now)] = reading.answered_by_hour([version], LATER, LATER + HOUR)
-    assert now == 3, "what has come since the mark of the hour that goes on"
+    assert now == 3, "the rows after the mark of the current hour"
     assert rows_of(version, NOON, LATER + HOUR) == 3
     log(version, ahead - 2 * MINUTE, PLAIN)
-    assert roll_up(version, ahead) == 3, "counted anew, now that its time has come"
+    assert roll_up(version, ahead) == 3, "the future hour is recounted in its time"
     assert rows_of(version, NOON, ahead) == 6
 
 
@@ -634,7 +638,7 @@ def explained(*questions: Any) -> Iterator[str]:
 # -- the command ---------------------------------------------------------------------------------------
 
 
-def said(*words: str) -> list[str]:
+def output_of(*words: str) -> list[str]:
     out = io.StringIO()
     call_command("update_rollups", *words, stdout=out)
     return out.getvalue().splitlines()
@@ -646,12 +650,12 @@ def test_the_command_counts_new_rows_and_recounts_a_window(
 ) -> None:
     monkeypatch.setattr(counting, "FILLED", HOUR)
     log(version, NOON, PLAIN, PLAIN)
-    [line] = said("churn")
+    [line] = output_of("churn")
     assert line.startswith("churn: 2 rows, counted to 20")
-    assert said("houses") == ["houses: 0 rows, nothing is logged"]
-    assert len(said()) == RegisteredModel.objects.count()
-    assert said("churn", "--recount", "--since", "2026-03-10")[0].startswith("churn: 2 rows")
-    assert said("churn", "--recount", "--since", "2026-03-10T13:00:00Z")[0].startswith("churn: 0 rows")
+    assert output_of("houses") == ["houses: 0 rows, nothing is logged"]
+    assert len(output_of()) == RegisteredModel.objects.count()
+    assert output_of("churn", "--recount", "--since", "2026-03-10")[0].startswith("churn: 2 rows")
+    assert output_of("churn", "--recount", "--since", "2026-03-10T13:00:00Z")[0].startswith("churn: 0 rows")
     assert rows_of(version) == 2
     for wrong in (
         ["nobody"],
@@ -660,7 +664,7 @@ def test_the_command_counts_new_rows_and_recounts_a_window(
         ["churn", "--recount", "--since", "yesterday"],
     ):
         with pytest.raises(CommandError):
-            said(*wrong)
+            output_of(*wrong)
 
 
 def test_the_mark_stays_behind_rows_that_may_still_be_committed() -> None:

@@ -84,7 +84,7 @@ def test_each_client_has_its_own_keys(churn: ModelVersion, post: Post, api: APIC
 @pytest.mark.parametrize("key", ["", " ", "ä", "k" * 201])
 def test_a_key_that_cannot_be_stored_is_refused(churn: ModelVersion, post: Post, key: str) -> None:
     refused = post(RUNS, rows(60), "text/csv", **{"Idempotency-Key": key})
-    if key == " ":  # a header of blanks is as good as none
+    if key == " ":  # a blank header counts as no header
         assert refused.status_code in (202, 400)
         return
     assert_error(refused, 400, "bad_idempotency_key")
@@ -129,7 +129,7 @@ def test_a_refused_request_leaves_the_key_free(churn: ModelVersion, post: Post) 
 
 
 def test_a_request_whose_answer_cannot_be_stored_creates_nothing(churn: ModelVersion, post: Post) -> None:
-    """The response and what it tells of are one transaction."""
+    """The response and the rows that it describes are one transaction."""
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE predictions_idempotencykey ADD CONSTRAINT never CHECK (status = 0)")
     try:
@@ -168,8 +168,8 @@ def test_a_next_link_has_each_parameter_once(churn: ModelVersion, api: APIClient
     answered(churn, 3)
     for path in ("predictions", "outcomes"):
         if path == "outcomes":
-            made = [{"key": f"k{number}", "actual": True} for number in range(3)]
-            api.post("/api/v1/models/churn/outcomes/", made, format="json")
+            outcomes = [{"key": f"k{number}", "actual": True} for number in range(3)]
+            api.post("/api/v1/models/churn/outcomes/", outcomes, format="json")
         link = f"/api/v1/models/churn/{path}/?format=json&limit=1&since=2020-01-01"
         seen = 0
         while link is not None:
