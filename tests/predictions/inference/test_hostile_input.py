@@ -362,7 +362,7 @@ def test_another_charset_than_utf_8_is_refused_on_every_route(db: None, path: st
 
 
 def asked_raw(application: Any, method: str, path: str, content_type: str, body: bytes, **extra: str) -> Any:
-    """As the server asks: the test client reads the type before anything else does, and fails."""
+    """Builds a request as the server does; the test client would read the content type first and fail."""
     import io
     from types import SimpleNamespace
 
@@ -374,9 +374,11 @@ def asked_raw(application: Any, method: str, path: str, content_type: str, body:
         "HTTP_HOST": "localhost",
         **extra,
     }  # fmt: skip
-    said: list[Any] = []
-    content = b"".join(application(environ, lambda status, headers: said.extend((status, headers))))
-    return SimpleNamespace(status_code=int(said[0][:3]), headers=dict(said[1]), content=content)
+    response_start: list[Any] = []
+    content = b"".join(application(environ, lambda status, headers: response_start.extend((status, headers))))
+    return SimpleNamespace(
+        status_code=int(response_start[0][:3]), headers=dict(response_start[1]), content=content
+    )
 
 
 @pytest.mark.parametrize(

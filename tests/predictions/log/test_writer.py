@@ -65,7 +65,7 @@ def released(writer: Writer, *entries: Entry) -> list[Exception | None]:
 
 @pytest.mark.parametrize("rows", [1, 2, 32, 33, 700])
 def test_rows_are_committed_when_their_entry_is_released(writer: Writer, entry: Make, rows: int) -> None:
-    """By INSERT or by COPY, as their number has it; the same row comes out of both."""
+    """The number of rows selects INSERT or COPY; both store the same row."""
     made = entry(
         rows,
         changed={
@@ -195,7 +195,7 @@ def test_a_connection_that_ended_while_idle_is_reopened_without_an_error(writer:
 
 
 def test_lost_prepared_statements_are_prepared_again(writer: Writer, entry: Make) -> None:
-    """As after DISCARD ALL, by a pooler."""
+    """A pooler's DISCARD ALL removes prepared statements."""
     assert released(writer, entry()) == [None]
     assert writer._wire._connection is not None
     writer._wire._connection.pgconn.exec_(b"DEALLOCATE ALL")

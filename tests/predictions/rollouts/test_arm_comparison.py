@@ -108,7 +108,7 @@ def candidate(active: ModelVersion) -> ModelVersion:
 
 
 def two_clients(version: ModelVersion, percent: float) -> tuple[User, User]:
-    """One in the canary, one not."""
+    """Returns a user in the canary and a user outside it."""
     found: dict[bool, User] = {}
     while len(found) < 2:
         user = User.objects.create(username=f"client{User.objects.count()}")
