@@ -66,7 +66,7 @@ class ReviewForm(WindowForm):
 @admin.register(DriftReview)
 class DriftReviewAdmin(RegistryAdmin):
     nothing_yet: ClassVar = (
-        "Start a review on a model's page Drift and quality, or schedule reviews on the model's page."
+        "Start a review on the page Drift and quality of a model, or schedule reviews of the model."
     )
     list_display: ClassVar = [
         "number",
