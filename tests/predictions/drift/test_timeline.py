@@ -1,4 +1,4 @@
-"""Windows in steps, and how far a version's columns moved in each."""
+"""Windows in steps, and the drift of a version's columns in each step."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_columns_with_the_largest_drift_come_first_and_few_rows_have_no_psi(chur
     assert calm.psi < 0.05
     assert drifted is not None and drifted.tone == "huge" and drifted.psi is not None and drifted.psi > 1
     assert few is not None and (few.tone, few.psi, few.rows) == ("few", None, 20)
-    assert first.whole is not None and first.whole.tone == "huge"
+    assert first.overall is not None and first.overall.tone == "huge"
     assert [line.column.name for line in drift.lines[-2:]] == ["_prediction", "_probability"]
     assert [line.name for line in drift.lines[-2:]] == ["the prediction", "its probability"]
     assert sum(bar.window for bar in first.bars) == 620
@@ -87,7 +87,7 @@ def test_columns_with_the_largest_drift_come_first_and_few_rows_have_no_psi(chur
 @pytest.mark.django_db
 def test_a_version_that_answered_nothing_has_lines_without_cells(churn: ModelVersion) -> None:
     drift = timeline.read(churn, timeline.latest(DAY, this_hour()), MonitoringConfig())
-    assert drift.rows == 0 and all(line.whole is None and not any(line.cells) for line in drift.lines)
+    assert drift.rows == 0 and all(line.overall is None and not any(line.cells) for line in drift.lines)
     assert sum(bar.window for bar in drift.lines[0].bars) == 0
 
 
