@@ -222,7 +222,7 @@ def test_a_replay_is_cancelled_between_two_pieces(
 
     def interrupted(self: Any, rows: Any) -> None:
         take(self, rows)
-        if self.tally.rows == 10:
+        if self.accumulator.rows == 10:
             assert post(f"{address}cancel/", {}).json()["status"] == "running"
 
     monkeypatch.setattr(replays._Work, "take", interrupted)
