@@ -169,7 +169,7 @@ class _Work:
         # Rows close in time nearly always have the same version.
         by_version = sorted(rows, key=itemgetter(1)) if len({row[1] for row in rows}) > 1 else rows
         for version_id, group in groupby(by_version, key=itemgetter(1)):
-            self._take_of(version_id, list(group), actuals)
+            self._take_version(version_id, list(group), actuals)
 
     def _take_version(self, version_id: int, rows: list[_Row], actuals: dict[str, Any]) -> None:
         from predictions.replays.summary import Logged
