@@ -154,7 +154,7 @@ class DriftReviewAdmin(RegistryAdmin):
 
     def keep(self, request: HttpRequest, review_id: int) -> HttpResponse:
         """Sets whether retention keeps the review's rows, by a POST from its page."""
-        row = self._found(request, review_id)
+        row = self._get_row(request, review_id)
         require(request, "train", row.registered_model)
         if request.method == "POST":
             reviews.keep(row, request.POST.get("kept") == "yes")
@@ -165,7 +165,7 @@ class DriftReviewAdmin(RegistryAdmin):
 
     def download(self, request: HttpRequest, review_id: int) -> HttpResponse:
         """Returns the review as one file, ``?format=html`` or ``json``, with the levels of the log."""
-        row = self._found(request, review_id)
+        row = self._get_row(request, review_id)
         require(request, "read_log", row.registered_model)
         format_name = request.GET.get("format", "html")
         if format_name == "html":
@@ -212,7 +212,7 @@ class DriftReviewAdmin(RegistryAdmin):
         }
         return TemplateResponse(request, "admin/predictions/driftreview/ask.html", context)
 
-    def _found(self, request: HttpRequest, review_id: int) -> DriftReview:
+    def _get_row(self, request: HttpRequest, review_id: int) -> DriftReview:
         row = self.get_queryset(request).filter(pk=review_id).first()
         if row is None:
             raise Http404

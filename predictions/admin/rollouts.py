@@ -176,11 +176,11 @@ class RolloutAdmin(RegistryAdmin):
             "switch": side_by_side.switch(active, version),
             "back": reverse("admin:training_modelversion_change", args=[version.pk]),
         }
-        return self._shown(request, "admin/training/rollout/start.html", context)
+        return self._render(request, "admin/training/rollout/start.html", context)
 
     def stop(self, request: HttpRequest, rollout_id: int) -> HttpResponse:
         """Shows the form for the reason; POST stops the rollout."""
-        row = self._found(request, rollout_id)
+        row = self._get_row(request, rollout_id)
         form = ReasonForm(request.POST or None)
         if request.method == "POST" and form.is_valid():
             reason = form.cleaned_data["reason"]
@@ -189,7 +189,7 @@ class RolloutAdmin(RegistryAdmin):
                 messages.success(request, f"The {row.kind} of {row.version} was stopped.")
             return HttpResponseRedirect(_address(row))
         context = {"title": f"Stop the {row.kind} of {row.version}", "rollout": row, "form": form}
-        return self._shown(
+        return self._render(
             request,
             "admin/training/rollout/change.html",
             context | {"back": _address(row), "action": f"Stop the {row.kind}"},
@@ -197,7 +197,7 @@ class RolloutAdmin(RegistryAdmin):
 
     def raise_percent(self, request: HttpRequest, rollout_id: int) -> HttpResponse:
         """Shows the form for a higher share and the reason; POST raises the canary."""
-        row = self._found(request, rollout_id)
+        row = self._get_row(request, rollout_id)
         if row.kind != Rollout.Kind.CANARY:
             raise Http404
         form = PercentForm(request.POST or None, initial={"percent": min(100, 2 * (row.percent or 0))})
@@ -216,7 +216,7 @@ class RolloutAdmin(RegistryAdmin):
                 )
             return HttpResponseRedirect(_address(raised or row))
         context = {"title": f"Raise the canary of {row.version}", "rollout": row, "form": form}
-        return self._shown(
+        return self._render(
             request,
             "admin/training/rollout/change.html",
             context | {"back": _address(row), "action": "Raise the canary"},
@@ -232,14 +232,14 @@ class RolloutAdmin(RegistryAdmin):
             return None
         return done
 
-    def _found(self, request: HttpRequest, rollout_id: int) -> Rollout:
+    def _get_row(self, request: HttpRequest, rollout_id: int) -> Rollout:
         row = self.get_queryset(request).filter(pk=rollout_id).first()
         if row is None:
             raise Http404
         require(request, "activate", row.registered_model)
         return row
 
-    def _shown(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+    def _render(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
         shared = self.admin_site.each_context(request)
         media = context["form"].media
         return TemplateResponse(request, template, {**shared, "opts": self.opts, "media": media, **context})
