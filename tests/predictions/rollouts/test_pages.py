@@ -60,7 +60,7 @@ def test_a_rollout_is_started_shown_raised_and_stopped(candidate: ModelVersion, 
 
 
 @pytest.mark.parametrize(
-    ("given", "status", "code"),
+    ("fields", "status", "code"),
     [
         ({"version": 1}, 409, "already_active"),
         ({"version": 9}, 404, "unknown_version"),
