@@ -1,1 +1,1 @@
-"""The prediction log and the answers: inference, idempotency, log queries. Stands on `training`."""
+"""Inference, prediction log, outcomes, quality, drift, rollouts, replays; imports `training`, not `web`."""

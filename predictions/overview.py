@@ -1,4 +1,4 @@
-"""Every model at a glance: from rollups and by indexes alone, whatever the log's length."""
+"""Overview of all models, from rollups and indexes only, at the same cost for any length of the log."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ HOURS: Final = 24
 
 @dataclass(slots=True)
 class Traffic:
-    """Predictions of the last `HOURS` hours. by_hour : oldest first; the last hour is not over.
+    """Predictions of the last `HOURS` hours.
 
-    capped : there are more in the last hour than were counted.
+    by_hour : oldest first; the last hour is not over. capped : the last hour has more rows than were counted.
     """
 
     by_hour: list[int] = field(default_factory=lambda: [0] * HOURS)
@@ -39,35 +39,35 @@ class Traffic:
 
 
 def traffic(model_ids: Iterable[int], now: dt.datetime) -> dict[int, Traffic]:
-    """What was rolled up, and what has come since, counted by the index and up to a cap for each model."""
+    """Returns each model's traffic: rolled-up rows, plus newer rows that the index counts up to a cap."""
     ids = sorted(model_ids)
     begin = now.replace(minute=0, second=0, microsecond=0) - HOUR * (HOURS - 1)
-    found = {model_id: Traffic() for model_id in ids}
+    by_model = {model_id: Traffic() for model_id in ids}
     counted_to: dict[int, Any] = {}
     rolled = RolledHour.objects.filter(registered_model_id__in=ids, hour__gte=begin, hour__lte=now)
     fields = ("registered_model_id", "hour", "rows", "upto")
     for model_id, hour, rows, upto in rolled.order_by("hour").values_list(*fields):
-        found[model_id].by_hour[(hour - begin) // HOUR] += rows
+        by_model[model_id].by_hour[(hour - begin) // HOUR] += rows
         counted_to[model_id] = upto
-    for model_id, seen in found.items():
+    for model_id, counts in by_model.items():
         since = Prediction.objects.filter(
             registered_model_id=model_id, id__gte=counted_to.get(model_id, lowest_at(begin))
         )
         newer = since.order_by().values("pk")[: recent_counts.CAP + 1].count()
-        seen.by_hour[-1] += min(newer, recent_counts.CAP)
-        seen.capped = newer > recent_counts.CAP
-    return found
+        counts.by_hour[-1] += min(newer, recent_counts.CAP)
+        counts.capped = newer > recent_counts.CAP
+    return by_model
 
 
 def latest_reviews(model_ids: Iterable[int]) -> dict[int, DriftReview]:
-    """The review that says what each model is doing now, where it has one."""
+    """Returns each model's latest review, see `reviews.latest_of`; models without reviews are left out."""
     fields = ("registered_model_id", "version_id", "verdict", "reason", "created_at", "version__number")
     return {row.registered_model_id: row for row in reviews.latest_of(model_ids).only(*fields)}
 
 
 @dataclass(frozen=True, slots=True)
 class Realised:
-    """What a version's watched metric came to lately.
+    """The watched metric of a version in the latest window.
 
     metric : its name, see `predictions.quality.realised.watched_metric`.
     fell : see `predictions.drift.reviews.has_fallen`.
@@ -87,12 +87,12 @@ class Realised:
 
 
 def realised(model: RegisteredModel, version: ModelVersion, now: dt.datetime) -> Realised | None:
-    """Over the window that the model's scheduled reviews have; None without any outcome."""
+    """Returns the watched metric over the window of the model's scheduled reviews; None without outcomes."""
     metric = quality.watched_metric(model)
     until = now.replace(minute=0, second=0, microsecond=0) + HOUR
     since = until - HOUR * model.review_window_hours
-    found = quality.of_window(model, since, until, version)
-    if metric is None or not found or not found[0].labelled:
+    qualities = quality.of_window(model, since, until, version)
+    if metric is None or not qualities or not qualities[0].labelled:
         return None
-    fell = reviews.has_fallen(found[0], model, quality.watch_of(model))
-    return Realised(metric, found[0], fell)
+    fell = reviews.has_fallen(qualities[0], model, quality.watch_of(model))
+    return Realised(metric, qualities[0], fell)

@@ -1,8 +1,8 @@
-"""What the log still refers to, and the removal of its oldest months.
+"""Retention of the log: the references that it still holds, and the removal of its oldest months.
 
-A row counts while its partition is there. A month is removed whole, on record: never one that a kept review
-is about, unless somebody says so, and never before it was rolled up. Reviews hold their own counts and stay;
-those whose rows are gone say when they went.
+A row counts as logged while its partition exists. Only a complete month is removed, and the removal is
+recorded. A month that a kept review covers stays unless the caller overrides it, and so does a month that is
+not rolled up yet. Reviews hold their own counts and stay; they show when their rows were removed.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
 def is_in_the_log(version: ModelVersion) -> bool:
-    """Whether any logged prediction was made by `version`; one look into the index of each partition."""
+    """Returns whether the log holds a prediction of `version`, by one index probe per partition."""
     return Prediction.objects.filter(version_id=version.pk).exists()
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What became of a month of the log, or would.
+    """The removal of a month of the log, or its dry run.
 
-    rows : as the database estimates them. reviews : that are about it. kept : why it stays, in words; else
-    empty.
+    rows : the database's estimate. reviews : reviews that cover the month. kept : the reason why the month
+    stays; empty if it is removed.
     """
 
     month: Month
@@ -52,8 +52,8 @@ def remove_before(
 
     Parameters
     ----------
-    although_kept : also those that a kept review is about; the review then says that its rows are gone.
-    dry_run : says what would be done, and does nothing.
+    although_kept : also removes months that a kept review covers; the review then shows when its rows went.
+    dry_run : returns the removals without removing anything.
     """
     return [
         _remove(month, although_kept=although_kept, dry_run=dry_run, by=by)
@@ -63,56 +63,56 @@ def remove_before(
 
 
 def _remove(month: Month, *, although_kept: bool, dry_run: bool, by: User | None) -> Removal:
-    rows, about = partitions.estimated_rows(month), list(_about(month))
-    kept = "" if although_kept else _kept_for(about)
-    kept = kept or ("" if dry_run else _count_all(month))
-    if kept or dry_run:
-        return Removal(month, rows, about, kept)
+    rows, reviews = partitions.estimated_rows(month), list(_reviews_of(month))
+    reason = "" if although_kept else _kept_by(reviews)
+    reason = reason or ("" if dry_run else _count_all(month))
+    if reason or dry_run:
+        return Removal(month, rows, reviews, reason)
     try:
         with transaction.atomic():
-            # Counting may have taken hours, and reviews are made and kept meanwhile; from here on not.
-            about = list(_about(month).select_for_update(of=["self"]))
-            kept = "" if although_kept else _kept_for(about)
-            if not kept:
+            # Counting may take hours, and users may keep reviews meanwhile; row locks prevent it from here.
+            reviews = list(_reviews_of(month).select_for_update(of=["self"]))
+            reason = "" if although_kept else _kept_by(reviews)
+            if not reason:
                 partitions.drop(month)
-                _record(month, rows, by, although_kept=any(review.kept for review in about))
+                _record(month, rows, by, although_kept=any(review.kept for review in reviews))
     except OperationalError as error:
         if getattr(error.__cause__, "sqlstate", "") != LOCK_NOT_AVAILABLE:
             raise
-        kept = "somebody is reading the log; the next time will do"
-    return Removal(month, rows, about, kept)
+        reason = "another transaction is reading the log; the next run tries again"
+    return Removal(month, rows, reviews, reason)
 
 
-def _about(month: Month) -> QuerySet[DriftReview, DriftReview]:
-    """Reviews that are about a month."""
+def _reviews_of(month: Month) -> QuerySet[DriftReview, DriftReview]:
+    """Returns the reviews that cover a month."""
     rows = DriftReview.objects.filter(since__lt=month.next.start, until__gt=month.start)
     return rows.select_related("version__registered_model").order_by("pk")
 
 
-def _kept_for(about: list[DriftReview]) -> str:
-    """Which of these somebody keeps, in words; empty where none is kept."""
-    holding = [review for review in about if review.kept]
-    if not holding:
+def _kept_by(reviews: list[DriftReview]) -> str:
+    """Returns the reviews that keep the month, in words; empty without kept reviews."""
+    kept = [review for review in reviews if review.kept]
+    if not kept:
         return ""
-    return "kept for " + ", ".join(map(str, holding[:5])) + (" and others" if len(holding) > 5 else "")
+    return "kept for " + ", ".join(map(str, kept[:5])) + (" and others" if len(kept) > 5 else "")
 
 
 def _record(month: Month, rows: int, by: User | None, *, although_kept: bool) -> None:
-    """That a month has gone. One that had come again, when a clock stood wrong, is the same on record."""
+    """Records the removal of a month. A month that a wrong clock created again keeps one record."""
     record, is_new = RemovedMonth.objects.get_or_create(
         start=month.start, defaults={"rows": rows, "although_kept": although_kept, "by": by}
     )
     if not is_new:
         record.rows += rows
         record.save(update_fields=["rows"])
-    _about(month).filter(log_removed_at__isnull=True).update(log_removed_at=timezone.now())
+    _reviews_of(month).filter(log_removed_at__isnull=True).update(log_removed_at=timezone.now())
 
 
 def _count_all(month: Month) -> str:
-    """Rolls up and adds up what is left to; why the month has to stay for now, if that is not everything."""
+    """Completes rollups and tallies of a month; returns the reason why the month must stay, or ""."""
     for model in RegisteredModel.objects.filter(pk__in=partitions.model_ids(month)):
         counting.roll_up(model, until=month.next.start)
-        realised.aggregate_changed_hours(model, rested=False)
+        realised.aggregate_changed_hours(model, skip_resting=False)
         counted = counting.counted_to(model)
         if counted is None or counted < month.next.start:
             return f"{model} is not rolled up yet"
@@ -120,6 +120,6 @@ def _count_all(month: Month) -> str:
 
 
 def months_ago(count: int, now: dt.datetime) -> dt.datetime:
-    """The beginning of the month so many months before the one of `now`."""
-    months = max(12, now.year * 12 + now.month - 1 - count)  # the first that there is
+    """Returns the beginning of the month `count` months before the month of `now`."""
+    months = max(12, now.year * 12 + now.month - 1 - count)  # not before January of the year 1
     return dt.datetime(months // 12, months % 12 + 1, 1, tzinfo=dt.UTC)

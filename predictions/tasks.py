@@ -1,4 +1,4 @@
-"""The log's housekeeping, by beat."""
+"""Housekeeping tasks of the log, which beat starts."""
 
 from __future__ import annotations
 
@@ -27,47 +27,47 @@ from vigia_ml.errors import VigiaError
 log = logging.getLogger(__name__)
 
 PIECE_SECONDS = 20.0
-"""How long one model's log is counted before the next model has its turn."""
+"""Time limit for counting one model's log before the next model's turn."""
 
 
 @shared_task
 def make_partitions() -> list[str]:
-    """Makes the log's partitions for the coming months; the names of those made."""
+    """Creates the log's partitions for the coming months; returns their names."""
     return partitions.ensure(timezone.now(), settings.PARTITIONS_AHEAD)
 
 
 @shared_task
 def prune_artifacts() -> int:
-    """Prunes the models whose row says how many retired artifacts are kept; how many artifacts went."""
-    went = 0
+    """Prunes models that limit their retired artifacts; returns the number of artifacts removed."""
+    removed = 0
     for model in RegisteredModel.objects.filter(kept_artifacts__isnull=False):
         done = artifact_pruning.prune(model, is_referred_to=is_in_the_log)
-        went += sum(not each.kept for each in done)
-    return went
+        removed += sum(not each.kept for each in done)
+    return removed
 
 
 @shared_task
 def forget_idempotency_keys() -> int:
-    """Removes idempotency keys older than a day; how many."""
+    """Removes idempotency keys older than `IDEMPOTENCY_HOURS`; returns their number."""
     old = timezone.now() - dt.timedelta(hours=settings.IDEMPOTENCY_HOURS)
     return IdempotencyKey.objects.filter(created_at__lt=old).delete()[0]
 
 
 @shared_task
 def forget_shadow_answers() -> int:
-    """Removes what shadows answered to rows that are no longer in the log; how many."""
+    """Removes shadow answers whose rows are no longer in the log; returns their number."""
     return shadow_retention.follow_the_log()
 
 
 @shared_task
 def join_waiting_outcomes() -> int:
-    """Gives outcomes that came before their prediction the one that has come since; how many."""
+    """Joins waiting outcomes with predictions that have arrived since; returns the number joined."""
     return matching.join_waiting()
 
 
 @shared_task
 def count_the_log() -> int:
-    """Rolls up what was logged since, and adds up what became of it; how many rows were counted."""
+    """Rolls up new log rows and aggregates changed quality hours; returns the number of rows counted."""
     rows = 0
 
     def count(model: RegisteredModel) -> None:
@@ -81,32 +81,32 @@ def count_the_log() -> int:
 
 @shared_task
 def review_models() -> int:
-    """Makes the drift reviews that are due, and queues the training runs they ask for; how many reviews."""
-    made = 0
+    """Makes the due drift reviews, queues the training runs they request; returns the number of reviews."""
+    count = 0
 
     def review(model: RegisteredModel) -> None:
-        nonlocal made
+        nonlocal count
         try:
-            found = reviews.review_when_due(model, timezone.now())
-        except VigiaError as error:  # no profile, say: nothing is broken
+            made = reviews.review_when_due(model, timezone.now())
+        except VigiaError as error:  # e.g. no reference profile: nothing is broken
             log.warning("%s was not reviewed: %s", model, error)
             return
-        if found is not None:
-            made += 1
-            run = retraining.ask_if_wanted(found)
+        if made is not None:
+            count += 1
+            run = retraining.request_if_triggered(made)
             if run is not None:
                 training_tasks.enqueue(run)
 
     _one_by_one(reviews.due(timezone.now()), review)
-    return made
+    return count
 
 
 def _one_by_one(models: Iterable[RegisteredModel], work: Callable[[RegisteredModel], None]) -> None:
-    """Does it for every model: what fails for one must not keep the others from theirs.
+    """Calls `work` for every model; a failure of one model does not stop the others.
 
     Raises
     ------
-    ExceptionGroup : it failed for some, whose names are notes of the errors; so the task has failed.
+    ExceptionGroup : `work` failed for some models, whose names are notes of the errors; the task fails.
     """
     failed, done = [], 0
     for model in models:
@@ -116,14 +116,14 @@ def _one_by_one(models: Iterable[RegisteredModel], work: Callable[[RegisteredMod
         except Exception as error:
             error.add_note(model.name)
             failed.append(error)
-            connection.close_if_unusable_or_obsolete()  # the next model gets another
+            connection.close_if_unusable_or_obsolete()  # the next model gets a new connection
     if failed:
-        raise ExceptionGroup(f"it failed for {len(failed)} of {done} models", failed)
+        raise ExceptionGroup(f"the task failed for {len(failed)} of {done} models", failed)
 
 
 @shared_task
 def remove_old_months() -> int:
-    """Removes the months of the log beyond LOG_KEEP_MONTHS; how many."""
+    """Removes the months of the log beyond LOG_KEEP_MONTHS; returns their number."""
     if settings.LOG_KEEP_MONTHS <= 0:
         return 0
     done = retention.remove_before(retention.months_ago(settings.LOG_KEEP_MONTHS, timezone.now()))

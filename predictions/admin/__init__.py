@@ -1,4 +1,4 @@
-"""The prediction log, its outcomes, replays and drift reviews, and what is tried on real requests."""
+"""Admin of the prediction log, outcomes, replays, drift reviews and rollouts."""
 
 from predictions.admin import log, outcomes, replays, reviews, rollouts
 

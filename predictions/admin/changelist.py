@@ -1,4 +1,4 @@
-"""The log's list: pages by position in the index, never by counting."""
+"""The log's list, which pages by position in the index and never counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLIENT, WARNED = "client", "warnings"
 
 
 class KnownLength(Paginator):  # type: ignore[type-arg]
-    """A page that is a list already; the changelist's templates ask for its length alone."""
+    """A paginator over one page that is already a list; the changelist's templates need its length only."""
 
     template_name = "admin/predictions/prediction/pages.html"
 
@@ -27,8 +27,8 @@ class KnownLength(Paginator):  # type: ignore[type-arg]
 class LogChangeList(ChangeList):
     """One page of the log, newest first.
 
-    The conditions an index serves (model, version, key, id, time) come first. Client and warnings have no
-    index, so they are looked for among the newest rows that are left, which bounds what a page costs.
+    The conditions with an index (model, version, key, id, time) apply first. Client and warnings have no
+    index, so they apply to the newest remaining rows only, which bounds the cost of a page.
     """
 
     period: time_browser.Period | None
@@ -37,23 +37,25 @@ class LogChangeList(ChangeList):
     bounded: bool
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:
-        return ["-id"]  # whatever the address says: no other order has an index
+        return ["-id"]  # any requested order is ignored: no other order has an index
 
     def get_queryset(
         self, request: HttpRequest, exclude_parameters: list[str] | None = None
     ) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request, exclude_parameters)
-        given = request.GET.get(PERIOD, "")
-        self.period = time_browser.Period.parse(given) if given else None
-        if given and self.period is None:
-            raise IncorrectLookupParameters(f"{given!r} is no period")
+        text = request.GET.get(PERIOD, "")
+        self.period = time_browser.Period.parse(text) if text else None
+        if text and self.period is None:
+            raise IncorrectLookupParameters(
+                f"{text!r} is not a period; write 2026, 2026-11, 2026-11-20 or 2026-11-20T14"
+            )
         rows = time_browser.within(rows, self.period)
         before = request.GET.get(BEFORE)
         if before:
             try:
                 rows = rows.filter(id__lt=uuid.UUID(before))
             except ValueError as error:
-                raise IncorrectLookupParameters(f"{before!r} is no position") from error
+                raise IncorrectLookupParameters(f"{before!r} is not the id of a row") from error
         client, warned = request.GET.get(CLIENT), request.GET.get(WARNED)
         self.bounded = bool(client or warned)
         if self.bounded:
@@ -66,14 +68,14 @@ class LogChangeList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         self.steps = time_browser.steps(self.period, self.model_admin.shown_models(request))
-        # One more than a page holds tells whether there is another page.
-        found = list(self.queryset.defer("cells")[: self.list_per_page + 1])
-        more = len(found) > self.list_per_page
-        self.result_list = found[: self.list_per_page]
+        # One row more than a page shows whether another page follows.
+        rows = list(self.queryset.defer("cells")[: self.list_per_page + 1])
+        more = len(rows) > self.list_per_page
+        self.result_list = rows[: self.list_per_page]
         self.older = self.address(**{BEFORE: str(self.result_list[-1].pk)}) if more else None
         self.newest = self.address(**{BEFORE: None}) if request.GET.get(BEFORE) else None
         self.result_count = len(self.result_list)
-        self.full_result_count = self.result_count  # nobody counts the log
+        self.full_result_count = self.result_count  # the log is never counted
         self.show_full_result_count = False
         self.show_admin_actions = bool(self.result_list)
         self.can_show_all = False
@@ -81,15 +83,15 @@ class LogChangeList(ChangeList):
         self.page_num = 1
         self.paginator = KnownLength(self.result_list, max(self.list_per_page, 1))
 
-    # -- where the list's own links lead -----------------------------------------------------------
+    # -- links of the list -------------------------------------------------------------------------
 
     def address(self, **changes: str | None) -> str:
-        """The same list with some parameters changed (None: taken away)."""
+        """Returns the list's address with some parameters changed (None: removed)."""
         kept: dict[str, Any] = {
-            name: given for name, given in self.filter_params.items() if name not in changes
+            name: value for name, value in self.filter_params.items() if name not in changes
         }
-        wanted = kept | {name: given for name, given in changes.items() if given is not None}
-        return f"?{urlencode(sorted(wanted.items()), doseq=True)}"
+        parameters = kept | {name: value for name, value in changes.items() if value is not None}
+        return f"?{urlencode(sorted(parameters.items()), doseq=True)}"
 
     def at_all_times(self) -> str:
         return self.address(period=None, before=None)

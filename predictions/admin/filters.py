@@ -16,7 +16,7 @@ OFFERED_CLIENTS = 200
 
 
 class _Applied(DropdownFilter):
-    """A filter that `LogChangeList` applies itself, after those an index serves."""
+    """A filter that `LogChangeList` applies itself, after the conditions with an index."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset
@@ -27,7 +27,7 @@ class ClientFilter(_Applied):
     parameter_name = CLIENT
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
-        # Whoever holds a key, and whoever may log in: the log itself is not asked, that would read all of it.
+        # All users are listed; the clients within the log would need a read of the whole log.
         clients = User.objects.order_by("username").values_list("pk", "username")[:OFFERED_CLIENTS]
         return [(str(pk), name) for pk, name in clients]
 
@@ -41,7 +41,7 @@ class WarningsFilter(_Applied):
 
 
 class _Silent(_Applied):
-    """Lets a parameter of the list's own through; shown elsewhere on the page."""
+    """Accepts a parameter of the list without a filter; the page shows it elsewhere."""
 
     title = ""
 

@@ -1,4 +1,4 @@
-"""The prediction log: read-only for everybody, quick at any length."""
+"""Admin of the prediction log: read-only for all users, fast at any length."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ LONGEST_EXPORT = 1_000
 
 @admin.register(Prediction)
 class PredictionAdmin(RegistryAdmin):
-    nothing_yet: ClassVar = "Each prediction that a client asks for appears here."
+    nothing_yet: ClassVar = "Each prediction that a client requests appears here."
     list_display: ClassVar = [
         "when",
         "model_name",
         "version_number",
         "answer",
-        "sure",
+        "probability_text",
         "client_key",
         "flags",
-        "who",
+        "client_name",
     ]
     list_filter: ClassVar = [
         ModelFilter,
@@ -61,7 +61,7 @@ class PredictionAdmin(RegistryAdmin):
     show_facets = admin.ShowFacets.NEVER  # a facet is a count over the log
     sortable_by: ClassVar = ()
     search_fields: ClassVar = ["key"]  # shows the box; `get_search_results` does the search
-    search_help_text = "A client's key, exactly, or the id of a prediction"
+    search_help_text = "Exact client key, or id of a prediction"
     actions: ClassVar = ["export_selected"]
     fields: ClassVar = ["id"]
 
@@ -72,7 +72,7 @@ class PredictionAdmin(RegistryAdmin):
         return LogChangeList
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Only what the filters name: any other condition would read the whole log."""
+        """Allows the filters' parameters only: any other condition would read the whole log."""
         return lookup in {"model", "version__id__exact", "client", "warnings", PERIOD, "before"}
 
     def get_search_results(self, request: HttpRequest, queryset: Rows, search_term: str) -> tuple[Rows, bool]:
@@ -81,7 +81,7 @@ class PredictionAdmin(RegistryAdmin):
         return search.by_term(queryset, search_term, self.shown_models(request)), False
 
     def shown_models(self, request: HttpRequest) -> list[int]:
-        """The models whose log this list shows: the chosen one, else all that may be read."""
+        """Returns the models whose log this list shows: the chosen one, or all that the user may read."""
         ids = RegisteredModel.objects.filter(pk__in=self.model_ids(request))
         chosen = request.GET.get("model")
         return list((ids.filter(name=chosen) if chosen else ids).values_list("pk", flat=True))
@@ -112,7 +112,7 @@ class PredictionAdmin(RegistryAdmin):
         return format_html("<b>{}</b>", brief(row.prediction))
 
     @display(description="probability")
-    def sure(self, row: Prediction) -> str:
+    def probability_text(self, row: Prediction) -> str:
         return share(row.probability)
 
     @display(description="key")
@@ -124,14 +124,14 @@ class PredictionAdmin(RegistryAdmin):
         return warning_badges(row.warnings) if row.warnings else "–"
 
     @display(description="client")
-    def who(self, row: Prediction) -> str:
+    def client_name(self, row: Prediction) -> str:
         return row.client.get_username() if row.client else "–"
 
     @admin.action(description="Export selected as CSV")
     def export_selected(self, request: HttpRequest, queryset: Rows) -> StreamingHttpResponse:
         rows = list(queryset.select_related("registered_model")[:LONGEST_EXPORT])
-        named = {"Content-Disposition": 'attachment; filename="predictions.csv"'}
-        return csv_export.streamed(rows, PredictionSerializer().to_representation, named)
+        headers = {"Content-Disposition": 'attachment; filename="predictions.csv"'}
+        return csv_export.streamed(rows, PredictionSerializer().to_representation, headers)
 
     # -- one row -----------------------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ class PredictionAdmin(RegistryAdmin):
         }
 
     def _inputs(self, row: Prediction) -> Iterator[dict[str, Any]]:
-        """Each input with what the schema says about it; columns come in the schema's order."""
+        """Yields each input with its description from the schema, in the schema's order."""
         schema = row.version.dataset_schema
         warned = {item.get("field"): item for item in row.warnings}
         names = [name for name in schema.names if name in row.inputs]

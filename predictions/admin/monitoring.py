@@ -1,4 +1,4 @@
-"""Drift and quality of one model over time: the page a person looks at to know whether it still holds."""
+"""Pages of drift and quality over time: the overview of all models, and one page per model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 
-from predictions import overview as glances
+from predictions import overview as model_overview
 from predictions.admin import monitoring_charts
 from predictions.admin.replays import WindowForm
 from predictions.drift import report, timeline
-from predictions.drift.timeline import Moved, Window
+from predictions.drift.timeline import Timeline, Window
 from predictions.models import DriftReview
 from predictions.quality import realised as quality
 from predictions.quality import worst_predictions
@@ -31,21 +31,21 @@ from vigia_ml.drift.verdicts import OLD_MEANING
 
 LENGTHS: Final = {"24h": dt.timedelta(hours=24), "7d": dt.timedelta(days=7), "30d": dt.timedelta(days=30)}
 NAMES: Final = {"24h": "24 hours", "7d": "7 days", "30d": "30 days"}
-USUAL: Final = "7d"
-LATEST: Final = 5
+DEFAULT_LENGTH: Final = "7d"
+SHOWN_REVIEWS: Final = 5
 
 
 class OwnWindow(WindowForm):
-    """A window of a person's own choosing."""
+    """A window that the user chooses."""
 
     def clean(self) -> dict[str, Any]:
-        given = super().clean()
+        cleaned = super().clean()
         if not self.errors:
             try:
-                self.window = timeline.between(given["since"], given["until"])
+                self.window = timeline.between(cleaned["since"], cleaned["until"])
             except ValueError as error:
                 raise forms.ValidationError(str(error)) from error
-        return given
+        return cleaned
 
 
 def urls() -> list[URLPattern]:
@@ -54,17 +54,17 @@ def urls() -> list[URLPattern]:
 
 
 def overview(request: HttpRequest) -> HttpResponse:
-    """Every model with its last review and its quality, each leading to its page."""
+    """Shows every model with its last review and its quality, with links to the models' pages."""
     now = timezone.now()
     models = RegisteredModel.objects.filter(pk__in=visible_ids(request))
     active = {row.registered_model_id: row for row in ModelVersion.objects.filter(status="active")}
-    latest = glances.latest_reviews(model.pk for model in models)
+    latest = model_overview.latest_reviews(model.pk for model in models)
     rows = [
         {
             "model": model,
             "active": active.get(model.pk),
             "review": latest.get(model.pk),
-            "realised": glances.realised(model, active[model.pk], now) if model.pk in active else None,
+            "realised": model_overview.realised(model, active[model.pk], now) if model.pk in active else None,
         }
         for model in models
     ]
@@ -73,7 +73,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 
 
 def watch(request: HttpRequest, model_id: int) -> HttpResponse:
-    """One model: chosen window, version and column."""
+    """Shows one model in the chosen window, version and column."""
     model = RegisteredModel.objects.filter(pk=model_id, pk__in=visible_ids(request)).first()
     if model is None:
         raise Http404
@@ -81,8 +81,8 @@ def watch(request: HttpRequest, model_id: int) -> HttpResponse:
     version, versions = _version(request, model)
     own = "since" in request.GET or "until" in request.GET
     form = OwnWindow(request.GET if own else None)
-    length = request.GET.get("window", USUAL)
-    length = length if length in LENGTHS else USUAL
+    length = request.GET.get("window", DEFAULT_LENGTH)
+    length = length if length in LENGTHS else DEFAULT_LENGTH
     window = timeline.latest(LENGTHS[length], timezone.now())
     if own and form.is_valid():
         window = form.window
@@ -98,7 +98,7 @@ def watch(request: HttpRequest, model_id: int) -> HttpResponse:
         "lengths": NAMES,
         "chosen": "" if own else length,
         "form": form,
-        "asked": _asked(request),
+        "query": _query(request),
         "can_read_log": may_read,
         "reviews": _latest_reviews(model),
         "counted_to": counting.counted_to(model),
@@ -113,75 +113,76 @@ def _of_version(
     request: HttpRequest, model: RegisteredModel, version: ModelVersion, window: Window, may_read: bool
 ) -> dict[str, Any]:
     known = hasattr(version, "reference")
-    moved = timeline.moved(version, window, quality.watch_of(model)) if known else None
+    drift = timeline.read(version, window, quality.watch_of(model)) if known else None
     over_time = quality.by_step(version, window.since, window.until, window.step)
-    together = quality.of_window(model, window.since, window.until, version)
-    realised = quality.as_dict(together[0]) if together else None
-    expected = _expected(version, moved) if moved else None
-    found: dict[str, Any] = {
-        "moved": moved,
-        "heat": monitoring_charts.heat(moved, window) if moved else None,
+    overall = quality.of_window(model, window.since, window.until, version)
+    realised = quality.as_dict(overall[0]) if overall else None
+    expected = _expected(version, drift) if drift else None
+    context: dict[str, Any] = {
+        "drift": drift,
+        "heat": monitoring_charts.heat(drift, window) if drift else None,
         "old_meaning": OLD_MEANING if known and version.reference.profile.in_old_meaning else "",
         "threshold": quality.watch_of(model).psi,
         "quality": realised,
         "expected": expected,
         "quality_rows": report.quality_rows(model, realised, expected),
-        "quality_charts": _quality_charts(model, over_time, together, window),
+        "quality_charts": _quality_charts(model, over_time, overall, window),
     }
-    if may_read and moved:
-        line = _column(request, moved)
-        found |= {"line": line, "histogram": monitoring_charts.histogram(line) if line else None}
+    if may_read and drift:
+        line = _column(request, drift)
+        context |= {"line": line, "histogram": monitoring_charts.histogram(line) if line else None}
     if may_read:
-        found["worst"] = worst_predictions.of_version(version, window.since, window.until)
-    return found
+        context["worst"] = worst_predictions.of_version(version, window.since, window.until)
+    return context
 
 
 def _quality_charts(
-    model: RegisteredModel, over_time: list[Quality], together: list[Quality], window: Window
+    model: RegisteredModel, over_time: list[Quality], overall: list[Quality], window: Window
 ) -> list[dict[str, Any]]:
     metric = quality.watched_metric(model)
     charts = monitoring_charts.quality(model, metric, over_time, window) if metric else []
-    calibration = monitoring_charts.calibration(together[0]) if together else None
+    calibration = monitoring_charts.calibration(overall[0]) if overall else None
     return [*charts, calibration] if calibration else charts
 
 
 def _version(request: HttpRequest, model: RegisteredModel) -> tuple[ModelVersion | None, list[ModelVersion]]:
-    """The chosen version, else the active one, else the newest; and those to choose from."""
+    """Returns the chosen version, else the active one, else the newest, and the versions to choose from."""
     versions = list(
         model.versions.select_related("reference").order_by("-number").defer("evaluation", "parity")[:50]
     )
     number = request.GET.get("version", "")
     chosen = [row for row in versions if str(row.number) == number]
     active = [row for row in versions if row.status == ModelVersion.Status.ACTIVE]
-    found = next(iter(chosen or active or versions), None)
-    return found, versions
+    return next(iter(chosen or active or versions), None), versions
 
 
-def _column(request: HttpRequest, moved: Moved) -> timeline.Line | None:
-    """The chosen column, else the one that moved most."""
-    asked = request.GET.get("column", "")
-    chosen = [line for line in moved.lines if line.column.name == asked]
-    return next(iter(chosen or moved.lines), None)
+def _column(request: HttpRequest, drift: Timeline) -> timeline.Line | None:
+    """Returns the chosen column, else the one with the largest drift."""
+    name = request.GET.get("column", "")
+    chosen = [line for line in drift.lines if line.column.name == name]
+    return next(iter(chosen or drift.lines), None)
 
 
-def _expected(version: ModelVersion, moved: Moved) -> dict[str, Any]:
-    counted = {line.column.name: line.counted for line in moved.lines if line.counted is not None}
+def _expected(version: ModelVersion, drift: Timeline) -> dict[str, Any]:
+    counted = {line.column.name: line.counted for line in drift.lines if line.counted is not None}
     task, _ = task_of(version)
     return asdict(
         performance_estimation.expected(task, version.reference.profile, counted, version.threshold)
     )
 
 
-def _asked(request: HttpRequest) -> str:
-    """The page's own parameters but the column, for the links that choose one."""
-    given = request.GET.copy()
-    given.pop("column", None)
-    return f"{given.urlencode()}&" if given else ""
+def _query(request: HttpRequest) -> str:
+    """Returns the page's parameters without the column, for the links that choose a column."""
+    parameters = request.GET.copy()
+    parameters.pop("column", None)
+    return f"{parameters.urlencode()}&" if parameters else ""
 
 
 def _latest_reviews(model: RegisteredModel) -> list[DriftReview]:
     return list(
-        model.reviews.select_related("requested_by").prefetch_related(*sharing_versions("version"))[:LATEST]
+        model.reviews.select_related("requested_by").prefetch_related(*sharing_versions("version"))[
+            :SHOWN_REVIEWS
+        ]
     )
 
 

@@ -1,4 +1,4 @@
-"""What the watch page draws: heat map, traffic, quality over time, and two histograms."""
+"""Charts of the page on drift and quality: heat map, traffic, quality over time, and two histograms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
-from predictions.drift.timeline import Cell, Line, Moved, Window
+from predictions.drift.timeline import Cell, Line, Timeline, Window
 from predictions.quality.realised import Quality
 from predictions.rollups import reading
 from training.models import Activation, RegisteredModel
@@ -16,56 +16,56 @@ from vigia_ml.drift import histograms
 DAY: Final = dt.timedelta(days=1)
 TONES: Final = {
     "few": "too few rows",
-    "quiet": "no more than chance, or small",
+    "quiet": "small, or explained by chance",
     "slight": "slight",
     "large": "large",
     "huge": "very large",
 }
 MOST_VERSIONS: Final = 4
-"""Each has a colour; those that answered least share the last."""
+"""Maximum number of series; the versions with the fewest rows share the last one."""
 
 
 def labels(window: Window) -> list[str]:
-    """Of the steps, by when they begin (UTC); years only where they differ."""
+    """Returns the labels of the steps: their beginnings (UTC), with years only if they differ."""
     if window.step >= DAY:
         years = {at.year for at in window.steps}
         return [f"{at:%Y-%m-%d}" if len(years) > 1 else f"{at:%m-%d}" for at in window.steps]
     return [f"{at:%m-%d %H:%M}" for at in window.steps]
 
 
-def heat(moved: Moved, window: Window) -> dict[str, Any]:
-    """Columns in lines, steps in columns; each cell has its number, and says in words what its tone is."""
+def heat(drift: Timeline, window: Window) -> dict[str, Any]:
+    """Returns a heat map of columns (lines) by steps (columns); each cell has a number and a description."""
     names = labels(window)
     return {
         "labels": names,
         "lines": [
             {
                 "line": line,
-                "whole": _said(line.whole, "the whole window"),
-                "cells": [_said(cell, label) for cell, label in zip(line.cells, names, strict=True)],
+                "overall": _described(line.overall, "the window"),
+                "cells": [_described(cell, label) for cell, label in zip(line.cells, names, strict=True)],
             }
-            for line in moved.lines
+            for line in drift.lines
         ],
         "tones": TONES,
     }
 
 
-def _said(cell: Cell | None, when: str) -> dict[str, Any]:
+def _described(cell: Cell | None, when: str) -> dict[str, Any]:
     if cell is None:
-        return {"text": "", "tone": "none", "said": f"{when}: nothing was answered"}
+        return {"text": "", "tone": "none", "description": f"{when}: no predictions"}
     if cell.psi is None:
-        return {"text": "·", "tone": "few", "said": f"{when}: only {cell.rows:,} rows"}
+        return {"text": "·", "tone": "few", "description": f"{when}: only {cell.rows:,} rows"}
     number = max(cell.psi, 0.0)
     text = f"{number:.2f}" if number < 9.95 else f"{number:.0f}"
-    said = f"{when}: adjusted PSI {cell.psi:.3f}, {TONES[cell.tone]}; {cell.rows:,} rows"
-    return {"text": text, "tone": cell.tone, "said": said}
+    description = f"{when}: adjusted PSI {cell.psi:.3f}, {TONES[cell.tone]}; {cell.rows:,} rows"
+    return {"text": text, "tone": cell.tone, "description": description}
 
 
 # -- charts --------------------------------------------------------------------------------------------
 
 
 def traffic(model: RegisteredModel, window: Window) -> dict[str, Any]:
-    """Rows answered in each step, by version, with the switches of the active version marked."""
+    """Returns the rows answered in each step by version, with marks for activations."""
     places = {at: place for place, at in enumerate(window.steps)}
     rows: dict[int, list[int]] = defaultdict(lambda: [0] * len(places))
     for since, until in window.parts:
@@ -78,46 +78,46 @@ def traffic(model: RegisteredModel, window: Window) -> dict[str, Any]:
     others = numbers[MOST_VERSIONS - 1 :]
     if others:
         name = f"version {others[0]}" if len(others) == 1 else "other versions"
-        together = zip(*(rows[number] for number in others), strict=True)
-        series.append({"name": name, "values": [sum(each) for each in together]})
-    switches = marks(model, window)
+        by_step = zip(*(rows[number] for number in others), strict=True)
+        series.append({"name": name, "values": [sum(each) for each in by_step]})
+    activations = marks(model, window)
     return {
         "id": "vg-chart-traffic",
         "title": "Predictions",
         "note": "Rows answered in each step, by version."
-        + (" Dashed lines: another version became the active one." if switches else ""),
+        + (" Dashed lines: activations." if activations else ""),
         "spec": {
             "kind": "bar",
             "stacked": True,
             "x": "step begins (UTC)",
             "y": "rows",
             "labels": labels(window),
-            "markers": switches,
+            "markers": activations,
             "series": series,
         },
     }
 
 
 def marks(model: RegisteredModel, window: Window) -> list[dict[str, Any]]:
-    """The switches of the active version within the window."""
-    switches = Activation.objects.filter(registered_model=model, at__gte=window.since, at__lt=window.until)
+    """Returns the marks of the activations within the window."""
+    rows = Activation.objects.filter(registered_model=model, at__gte=window.since, at__lt=window.until)
     return [
         {
             "at": round(window.place(row.at), 3),
             "label": f"version {row.version.number}",
             "said": f"{row.at:%Y-%m-%d %H:%M} UTC: version {row.version.number} became active ({row.kind}).",
         }
-        for row in switches.select_related("version").order_by("at")
+        for row in rows.select_related("version").order_by("at")
     ]
 
 
 def quality(
-    model: RegisteredModel, metric: str, found: Sequence[Quality], window: Window
+    model: RegisteredModel, metric: str, qualities: Sequence[Quality], window: Window
 ) -> list[dict[str, Any]]:
-    """A metric over time with its interval, and how many outcomes are known; none without them."""
-    if not any(each.labelled for each in found):
+    """Returns charts of a metric over time with its interval, and of the coverage; none without outcomes."""
+    if not any(each.labelled for each in qualities):
         return []
-    by_step = {each.since: each for each in found}
+    by_step = {each.since: each for each in qualities}
     steps = [by_step.get(at) for at in window.steps]
     estimates = [step.metrics.get(metric) if step and not step.too_few else None for step in steps]
     series: list[dict[str, Any]] = [
@@ -128,7 +128,7 @@ def quality(
             "high": [each.high if each else None for each in estimates],
         }
     ]
-    holdout = found[0].holdout.get(metric)
+    holdout = qualities[0].holdout.get(metric)
     if holdout is not None:
         series.append({"name": "on the hold-out", "values": [holdout] * len(steps), "dashed": True})
     shared = {"x": "step begins (UTC)", "labels": labels(window)}
@@ -139,13 +139,13 @@ def quality(
         {
             "id": "vg-chart-quality",
             "title": f"Realised {metric}",
-            "note": "With its 95 % interval, where enough outcomes are known; dashed: on the hold-out.",
+            "note": "With its 95 % interval, if enough outcomes are known; dashed: on the hold-out.",
             "spec": {"kind": "line", "y": metric, "markers": marks(model, window), "series": series} | shared,
         },
         {
             "id": "vg-chart-coverage",
-            "title": "Outcomes known",
-            "note": "Of the predictions of each step, in per cent. The newest wait for theirs.",
+            "title": "Coverage",
+            "note": "Per cent of each step's predictions with an outcome; the newest still wait for theirs.",
             "spec": {
                 "kind": "bar",
                 "y": "per cent",
@@ -157,30 +157,30 @@ def quality(
     ]
 
 
-def calibration(found: Quality) -> dict[str, Any] | None:
-    """Of classes: whether what was given a probability came true as often as that."""
-    bins = (found.calibration or {}).get("bins")
+def calibration(quality: Quality) -> dict[str, Any] | None:
+    """Returns the calibration chart of a classification: observed share by mean probability."""
+    bins = (quality.calibration or {}).get("bins")
     if not bins:
         return None
     points = [[round(each["predicted"], 4), round(each["observed"], 4)] for each in bins]
     return {
         "id": "vg-chart-calibration",
         "title": "Calibration",
-        "note": "Of the rows given a probability, the share that came true; on the line they agree.",
+        "note": "Observed share of the class by predicted probability; on the line both agree.",
         "spec": {
             "kind": "line",
             "x": "mean probability",
-            "y": "share that came true",
+            "y": "observed share",
             "x_range": [0, 1],
             "y_range": [0, 1],
             "diagonal": "exact",
-            "series": [{"name": f"version {found.version}", "points": points}],
+            "series": [{"name": f"version {quality.version}", "points": points}],
         },
     }
 
 
 def histogram(line: Line) -> dict[str, Any]:
-    """The two histograms of a column, in per cent of their rows."""
+    """Returns the chart of a column's two histograms, in per cent of their rows."""
     bars = histograms.shown(line.bars)
 
     def name(bar: histograms.Bar) -> str:

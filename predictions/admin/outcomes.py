@@ -1,4 +1,4 @@
-"""Outcomes as they came, corrections and all: read-only."""
+"""Admin of outcomes, with all corrections: read-only."""
 
 from __future__ import annotations
 
@@ -23,17 +23,25 @@ Rows = QuerySet[Outcome, Outcome]
 
 @admin.register(Outcome)
 class OutcomeAdmin(RegistryAdmin):
-    nothing_yet: ClassVar = "Clients report over the API what turned out to be true."
-    list_display: ClassVar = ["number", "model_name", "prediction", "said", "observed", "received", "who"]
+    nothing_yet: ClassVar = "Clients send outcomes through the API."
+    list_display: ClassVar = [
+        "number",
+        "model_name",
+        "prediction",
+        "actual_value",
+        "observed",
+        "received",
+        "client_name",
+    ]
     list_filter: ClassVar = [ModelFilter]
     list_select_related: ClassVar = ["registered_model", "client"]
     list_display_links: ClassVar = None
     show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER  # a facet is a count over all of them
+    show_facets = admin.ShowFacets.NEVER  # a facet is a count over all outcomes
     ordering: ClassVar = ["-id"]
     sortable_by: ClassVar = ()
     search_fields: ClassVar = ["key"]  # shows the box; `get_search_results` does the search
-    search_help_text = "The id of a prediction, or the key an outcome came under, exactly"
+    search_help_text = "Id of a prediction, or exact client key of an outcome"
     fields: ClassVar = ["key"]
 
     def model_ids(self, request: HttpRequest) -> frozenset[int]:
@@ -52,7 +60,7 @@ class OutcomeAdmin(RegistryAdmin):
     def model_name(self, row: Outcome) -> str:
         return row.registered_model.name
 
-    @display(description="of prediction")
+    @display(description="prediction")
     def prediction(self, row: Outcome) -> str:
         if row.prediction_id is None:
             return format_html('{} <span class="vg-key">{}</span>', badge("waiting", "calm"), row.key)
@@ -60,7 +68,7 @@ class OutcomeAdmin(RegistryAdmin):
         return format_html('<a href="{}"><code>{}</code></a>', address, row.prediction_id)
 
     @display(description="actual")
-    def said(self, row: Outcome) -> str:
+    def actual_value(self, row: Outcome) -> str:
         return format_html("<b>{}</b>", value(row.actual))
 
     @display(description="observed (UTC)")
@@ -72,7 +80,7 @@ class OutcomeAdmin(RegistryAdmin):
         return row.received_at
 
     @display(description="client")
-    def who(self, row: Outcome) -> str:
+    def client_name(self, row: Outcome) -> str:
         return row.client.get_username() if row.client else "–"
 
     def page(self, request: HttpRequest, row: Outcome) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Replays: asked for on a version's page, followed while they last, shown in pictures."""
+"""Admin of replays: request from a version's page, progress, result."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ _MINUTES = "%Y-%m-%dT%H:%M"
 
 
 def _moment() -> forms.DateTimeInput:
-    """The browser's own field for a moment, to the minute."""
-    looks = {"type": "datetime-local", "class": " ".join(INPUT_CLASSES)}
-    return forms.DateTimeInput(looks, format=_MINUTES)
+    """Returns the browser's field for a time, to the minute."""
+    attributes = {"type": "datetime-local", "class": " ".join(INPUT_CLASSES)}
+    return forms.DateTimeInput(attributes, format=_MINUTES)
 
 
 class WindowForm(forms.Form):
-    """Which part of the log; times are UTC, as everywhere here."""
+    """A window of the log in UTC."""
 
     since = forms.DateTimeField(label="Since (UTC)", widget=_moment())
     until = forms.DateTimeField(label="Until (UTC)", widget=_moment())
 
     def clean(self) -> dict[str, Any]:
-        given: dict[str, Any] = super().clean() or {}
-        since, until = given.get("since"), given.get("until")
+        cleaned: dict[str, Any] = super().clean() or {}
+        since, until = cleaned.get("since"), cleaned.get("until")
         if since is not None and until is not None and since >= min(until, timezone.now()):
             raise forms.ValidationError("The beginning must be before the end, and in the past.")
-        return given
+        return cleaned
 
 
 @admin.register(Replay)
 class ReplayAdmin(JobAdmin):
-    nothing_yet: ClassVar = "The page of a version replays a part of the log."
+    nothing_yet: ClassVar = "Start a replay on the page of a version."
     list_display: ClassVar = ["number", "candidate", "state", "progress", "window", "scored", "changed", "by"]
     list_filter: ClassVar = [ModelFilter, StatusFilter]
 
@@ -85,9 +85,9 @@ class ReplayAdmin(JobAdmin):
     def changed(self, row: Replay) -> str:
         if row.result is None:
             return "–"
-        found = row.result["changed_share"]
-        if found is not None:
-            return share(found)
+        changed = row.result["changed_share"]
+        if changed is not None:
+            return share(changed)
         beyond = row.result["beyond"].get("0.05")
         return f"{share(beyond)} by over 5 %" if beyond is not None else "–"
 
@@ -112,7 +112,7 @@ class ReplayAdmin(JobAdmin):
         }
 
     def ask(self, request: HttpRequest, version_id: int) -> HttpResponse:
-        """Which part of the log; how many rows that is; on POST queues the replay."""
+        """Shows the form for the window with its number of rows; POST queues the replay."""
         rows = ModelVersion.objects.select_related("registered_model").filter(pk=version_id)
         version = rows.filter(registered_model_id__in=visible_ids(request)).first()
         if version is None:
@@ -120,15 +120,15 @@ class ReplayAdmin(JobAdmin):
         require(request, "train", version.registered_model)
         now = timezone.now().replace(second=0, microsecond=0) + dt.timedelta(minutes=1)
         usual = {"since": now - replays.USUAL_WINDOW, "until": now}
-        asked = "count" in request.GET
-        form = WindowForm(request.POST or (request.GET if asked else None), initial=usual)
+        counting = "count" in request.GET
+        form = WindowForm(request.POST or (request.GET if counting else None), initial=usual)
         if request.method == "POST" and form.is_valid():
             by: Any = request.user
             since, until = form.cleaned_data["since"], min(form.cleaned_data["until"], timezone.now())
-            made = replays.request(version, since, until, by=by)
-            queueing.enqueue(made)
-            messages.success(request, f"Replay {made.pk} is queued; this page follows it.")
-            return HttpResponseRedirect(reverse("admin:predictions_replay_change", args=[made.pk]))
+            replay = replays.request(version, since, until, by=by)
+            queueing.enqueue(replay)
+            messages.success(request, f"Replay {replay.pk} is queued; this page shows its progress.")
+            return HttpResponseRedirect(reverse("admin:predictions_replay_change", args=[replay.pk]))
         chosen = form.cleaned_data if form.is_bound and form.is_valid() else usual
         context = {
             **self.admin_site.each_context(request),
@@ -142,7 +142,7 @@ class ReplayAdmin(JobAdmin):
         return TemplateResponse(request, "admin/predictions/replay/ask.html", context)
 
     def cancel(self, request: HttpRequest, replay_id: int) -> HttpResponse:
-        """Stops a replay: a POST from its page."""
+        """Stops a replay by a POST from its page."""
         row = self.get_queryset(request).filter(pk=replay_id).first()
         if row is None:
             raise Http404
@@ -160,23 +160,23 @@ class ReplayAdmin(JobAdmin):
 
 
 def shown(row: Replay, result: dict[str, Any]) -> dict[str, Any]:
-    """A result as its page has it."""
-    moved, rows = result["shift"], max(1, result["answered"])
-    said = {"probability": "Probability", "value": "Value", "label": "Label"}[result["of"]]
+    """Returns the context of a result's page."""
+    shift, rows = result["shift"], max(1, result["answered"])
+    quantity = {"probability": "Probability", "value": "Value", "label": "Label"}[result["of"]]
     chart = {
         "id": "vg-answers",
-        "title": "Answers, as logged and by this version",
-        "note": _shift_in_words(moved),
+        "title": "Answers: logged and by this version",
+        "note": _shift_in_words(shift),
         "spec": {
             "kind": "bar",
-            "x": said,
+            "x": quantity,
             "y": "share of the rows in per cent",
-            "labels": moved["labels"],
+            "labels": shift["labels"],
             "series": [
-                {"name": "logged", "values": [round(100 * each / rows, 3) for each in moved["before"]]},
+                {"name": "logged", "values": [round(100 * each / rows, 3) for each in shift["before"]]},
                 {
                     "name": f"version {row.version.number}",
-                    "values": [round(100 * each / rows, 3) for each in moved["after"]],
+                    "values": [round(100 * each / rows, 3) for each in shift["after"]],
                 },
             ],
         },
@@ -195,19 +195,19 @@ def shown(row: Replay, result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _shift_in_words(moved: dict[str, Any]) -> str:
+def _shift_in_words(shift: dict[str, Any]) -> str:
     parts = [
-        f"{name} {moved[key]:.3f}" for name, key in (("PSI", "psi"), ("KS", "ks")) if moved[key] is not None
+        f"{name} {shift[key]:.3f}" for name, key in (("PSI", "psi"), ("KS", "ks")) if shift[key] is not None
     ]
     return ", ".join(parts)
 
 
 def _matrix(transitions: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The transitions as a table: one line a label that was logged."""
+    """Returns the transitions as a table with one line per logged label."""
     if not transitions:
         return None
-    found = {str(label): label for move in transitions for label in (move["before"], move["after"])}
-    labels = [found[name] for name in sorted(found)]
+    by_name = {str(label): label for move in transitions for label in (move["before"], move["after"])}
+    labels = [by_name[name] for name in sorted(by_name)]
     rows = {(str(move["before"]), str(move["after"])): move["rows"] for move in transitions}
     lines = [
         (old, [(rows.get((str(old), str(new)), 0), str(old) == str(new)) for new in labels]) for old in labels

@@ -1,4 +1,4 @@
-"""Drift reviews: listed, read column by column, kept, taken away as a file, and made on the spot."""
+"""Admin of drift reviews: list, page, keep, download, and a new review."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class VerdictFilter(ChoiceFilter):
 
 
 class ScheduledFilter(ChoiceFilter):
-    title = "asked for"
+    title = "requested"
     parameter_name = "scheduled"
     field = "scheduled"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("True", "by the schedule"), ("False", "by somebody")]
+        return [("True", "by the schedule"), ("False", "by a user")]
 
 
 class ReviewForm(WindowForm):
-    """Which window, and whose answers."""
+    """The window and the version of a review."""
 
     version = forms.ModelChoiceField(
         ModelVersion.objects.none(),
@@ -65,17 +65,19 @@ class ReviewForm(WindowForm):
 
 @admin.register(DriftReview)
 class DriftReviewAdmin(RegistryAdmin):
-    nothing_yet: ClassVar = "The page Drift and quality of a model reviews it, and so does a schedule."
+    nothing_yet: ClassVar = (
+        "Start a review on the page Drift and quality of a model, or schedule reviews of the model."
+    )
     list_display: ClassVar = [
         "number",
-        "of_version",
-        "says",
+        "version_name",
+        "verdict_badge",
         "window",
-        "seen",
+        "row_count",
         "drifted",
-        "stays",
+        "is_kept",
         "by",
-        "made",
+        "created",
     ]
     list_filter: ClassVar = [ModelFilter, VerdictFilter, ScheduledFilter]
     ordering: ClassVar = ["-id"]
@@ -99,11 +101,11 @@ class DriftReviewAdmin(RegistryAdmin):
         return f"review\N{NO-BREAK SPACE}{row.pk}"
 
     @display(description="version")
-    def of_version(self, row: DriftReview) -> str:
+    def version_name(self, row: DriftReview) -> str:
         return str(row.version)
 
     @display(description="verdict")
-    def says(self, row: DriftReview) -> str:
+    def verdict_badge(self, row: DriftReview) -> str:
         return badge(row.verdict)
 
     @display(description="window (UTC)")
@@ -111,7 +113,7 @@ class DriftReviewAdmin(RegistryAdmin):
         return f"{row.since:%Y-%m-%d %H:%M} – {row.until:%Y-%m-%d %H:%M}"
 
     @display(description="rows")
-    def seen(self, row: DriftReview) -> str:
+    def row_count(self, row: DriftReview) -> str:
         return f"{row.rows:,}"
 
     @display(description="drifted")
@@ -119,15 +121,15 @@ class DriftReviewAdmin(RegistryAdmin):
         return f"{row.drifted_columns} of {row.columns}"
 
     @display(description="kept")
-    def stays(self, row: DriftReview) -> str:
+    def is_kept(self, row: DriftReview) -> str:
         return badge("kept", "calm") if row.kept else "–"
 
     @display(description="by")
     def by(self, row: DriftReview) -> str:
         return row.requested_by.get_username() if row.requested_by else "schedule" if row.scheduled else "–"
 
-    @display(description="made (UTC)")
-    def made(self, row: DriftReview) -> dt.datetime:
+    @display(description="created (UTC)")
+    def created(self, row: DriftReview) -> dt.datetime:
         return row.created_at
 
     # -- pages -------------------------------------------------------------------------------------
@@ -151,35 +153,35 @@ class DriftReviewAdmin(RegistryAdmin):
         }
 
     def keep(self, request: HttpRequest, review_id: int) -> HttpResponse:
-        """Whether retention leaves the review's rows alone: a POST from its page."""
-        row = self._found(request, review_id)
+        """Sets whether retention keeps the review's rows, by a POST from its page."""
+        row = self._get_row(request, review_id)
         require(request, "train", row.registered_model)
         if request.method == "POST":
             reviews.keep(row, request.POST.get("kept") == "yes")
-            said = "Its rows are kept." if row.kept else "Its rows may be removed by retention."
-            self.log_change(request, row, said)
-            messages.success(request, said)
+            message = "Retention keeps its rows." if row.kept else "Retention may remove its rows."
+            self.log_change(request, row, message)
+            messages.success(request, message)
         return HttpResponseRedirect(reverse("admin:predictions_driftreview_change", args=[row.pk]))
 
     def download(self, request: HttpRequest, review_id: int) -> HttpResponse:
-        """The review as one file, ``?format=html`` or ``json``. It holds the levels of the log."""
-        row = self._found(request, review_id)
+        """Returns the review as one file, ``?format=html`` or ``json``, with the levels of the log."""
+        row = self._get_row(request, review_id)
         require(request, "read_log", row.registered_model)
-        asked = request.GET.get("format", "html")
-        if asked == "html":
+        format_name = request.GET.get("format", "html")
+        if format_name == "html":
             answer = HttpResponse(report.render(row), content_type=report.HTML)
             answer._csp_config = report.POLICY  # type: ignore[attr-defined]
-        elif asked == "json":
+        elif format_name == "json":
             text = JSONRenderer().render(ReviewSerializer(row).data, "application/json; indent=2")
             answer = HttpResponse(text, content_type="application/json")
         else:
             raise Http404
-        named = f'attachment; filename="{report.file_name(row, asked)}"'
-        answer.headers["Content-Disposition"] = named
+        disposition = f'attachment; filename="{report.file_name(row, format_name)}"'
+        answer.headers["Content-Disposition"] = disposition
         return answer
 
     def ask(self, request: HttpRequest, model_id: int) -> HttpResponse:
-        """Which window; on POST makes the review and leads to it."""
+        """Shows the form for the window; POST makes the review and redirects to it."""
         model = RegisteredModel.objects.filter(pk=model_id, pk__in=visible_ids(request)).first()
         if model is None:
             raise Http404
@@ -190,14 +192,16 @@ class DriftReviewAdmin(RegistryAdmin):
         form = ReviewForm(model, request.POST or None, initial=usual | shown)
         if request.method == "POST" and form.is_valid():
             by: Any = request.user
-            given = form.cleaned_data
+            cleaned = form.cleaned_data
             try:
-                made = reviews.review(model, given["since"], given["until"], version=given["version"], by=by)
+                review = reviews.review(
+                    model, cleaned["since"], cleaned["until"], version=cleaned["version"], by=by
+                )
             except (VigiaError, InvalidRows) as error:
-                messages.error(request, f"Nothing was reviewed: {error.message}.")
+                messages.error(request, f"No review was made: {error.message}.")
             else:
-                messages.success(request, f"Review {made.pk} says: {made.verdict}.")
-                return HttpResponseRedirect(reverse("admin:predictions_driftreview_change", args=[made.pk]))
+                messages.success(request, f"Review {review.pk}: {review.verdict}.")
+                return HttpResponseRedirect(reverse("admin:predictions_driftreview_change", args=[review.pk]))
         context = {
             **self.admin_site.each_context(request),
             "title": f"Review {model.name}",
@@ -208,7 +212,7 @@ class DriftReviewAdmin(RegistryAdmin):
         }
         return TemplateResponse(request, "admin/predictions/driftreview/ask.html", context)
 
-    def _found(self, request: HttpRequest, review_id: int) -> DriftReview:
+    def _get_row(self, request: HttpRequest, review_id: int) -> DriftReview:
         row = self.get_queryset(request).filter(pk=review_id).first()
         if row is None:
             raise Http404

@@ -1,4 +1,4 @@
-"""Shadow and canary in the admin: started from a version's page, followed and stopped on their own."""
+"""Admin of rollouts: start from a version's page; comparison, raise and stop on the rollout's page."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ from vigia_ml.errors import VigiaError
 
 
 class ReasonForm(forms.Form):
-    """Why; stays with the rollout."""
+    """The reason for a change of a rollout, which is recorded."""
 
     reason = forms.CharField(
         max_length=LONGEST_REASON,
         label="Reason",
-        help_text="Stays with the rollout, with your name and the time.",
+        help_text="Recorded with the rollout, your name and the time.",
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
-        error_messages={"required": "Say why: a rollout needs a reason."},
+        error_messages={"required": "A rollout needs a reason; enter one."},
     )
 
 
 class PercentForm(ReasonForm):
-    """A canary's share."""
+    """The share of a canary, with its reason."""
 
     percent = forms.FloatField(
         min_value=0.01,
         max_value=100,
         label="Per cent of the clients",
-        help_text="Always the same ones: whoever is in stays in when the percentage is raised.",
+        help_text="The same clients each time; raising the share adds clients and keeps the present ones.",
         widget=UnfoldAdminDecimalFieldWidget(attrs={"step": "any"}),
     )
     override = forms.BooleanField(
-        required=False, label="Begin although the gate was not passed", widget=UnfoldBooleanWidget
+        required=False, label="Start although the gate was not passed", widget=UnfoldBooleanWidget
     )
     field_order = ["percent", "reason", "override"]
 
@@ -66,13 +66,13 @@ class KindFilter(ChoiceFilter):
 
 @admin.register(Rollout)
 class RolloutAdmin(RegistryAdmin):
-    nothing_yet: ClassVar = "The page of a candidate begins a shadow or a canary."
-    list_display: ClassVar = ["name", "how", "state", "began", "by", "ended", "why"]
+    nothing_yet: ClassVar = "Start a shadow or a canary on the page of a candidate."
+    list_display: ClassVar = ["name", "kind_and_share", "state", "started", "by", "ended", "latest_reason"]
     list_filter: ClassVar = [ModelFilter, KindFilter]
     ordering: ClassVar = ["-id"]
     sortable_by: ClassVar = ()
     search_fields: ClassVar = ["reason", "stop_reason"]
-    search_help_text = "Words of a reason"
+    search_help_text = "Words in a reason"
     fields: ClassVar = ["reason"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Rollout, Rollout]:
@@ -87,7 +87,7 @@ class RolloutAdmin(RegistryAdmin):
         return str(row.version)
 
     @display(description="kind")
-    def how(self, row: Rollout) -> str:
+    def kind_and_share(self, row: Rollout) -> str:
         shown = f"{row.kind} {row.share}".strip()
         if row.overridden:
             return format_html("{} {}", shown, badge("overridden"))
@@ -97,8 +97,8 @@ class RolloutAdmin(RegistryAdmin):
     def state(self, row: Rollout) -> str:
         return badge("running") if row.is_running else badge("ended")
 
-    @display(description="began (UTC)")
-    def began(self, row: Rollout) -> datetime:
+    @display(description="started (UTC)")
+    def started(self, row: Rollout) -> datetime:
         return row.started_at
 
     @display(description="by")
@@ -110,7 +110,7 @@ class RolloutAdmin(RegistryAdmin):
         return row.stopped_at
 
     @display(description="reason")
-    def why(self, row: Rollout) -> str:
+    def latest_reason(self, row: Rollout) -> str:
         return format_html('<span class="vg-reason" title="{0}">{0}</span>', row.stop_reason or row.reason)
 
     # -- pages -------------------------------------------------------------------------------------
@@ -125,22 +125,22 @@ class RolloutAdmin(RegistryAdmin):
         return own + list(super().get_urls())
 
     def page(self, request: HttpRequest, row: Rollout) -> dict[str, Any]:
-        found = arm_comparison.compare(row)
-        both = [arm for arm in (found.active, found.tried) if arm is not None]
+        comparison = arm_comparison.compare(row)
+        both = [arm for arm in (comparison.active, comparison.tried) if arm is not None]
         return {
             "title": f"{row.kind.capitalize()} of {row.version}",
             "rollout": row,
-            "maker": providers.find(row.registered_model.name),
-            "found": found,
+            "provider": providers.find(row.registered_model.name),
+            "comparison": comparison,
             "tallies": arm_comparison.tallies(row),
-            "figures": figures(found),
-            "chart": chart(found),
+            "figures": figures(comparison),
+            "chart": chart(comparison),
             "names": [f"version {arm.version}" for arm in both],
             "can_stop": row.is_running and row.registered_model_id in allowed_ids(request, "activate"),
         }
 
     def start(self, request: HttpRequest, version_id: int, kind: str) -> HttpResponse:
-        """Asks why (and for a canary how many); on POST begins it."""
+        """Shows the form for the reason (and a canary's share); POST starts the rollout."""
         rows = ModelVersion.objects.select_related("registered_model").filter(pk=version_id)
         version = rows.first()
         if version is None or kind not in Rollout.Kind.values:
@@ -149,21 +149,21 @@ class RolloutAdmin(RegistryAdmin):
         kind_of_form = PercentForm if kind == Rollout.Kind.CANARY else ReasonForm
         form = kind_of_form(request.POST or None, initial={"percent": 10})
         if request.method == "POST" and form.is_valid():
-            given = form.cleaned_data
-            begun = self._tried(
+            cleaned = form.cleaned_data
+            started = self._attempt(
                 request,
                 lambda by: rollouts.start(
                     version,
                     kind=kind,
                     by=by,
-                    reason=given["reason"],
-                    percent=given.get("percent"),
-                    override=given.get("override", False),
+                    reason=cleaned["reason"],
+                    percent=cleaned.get("percent"),
+                    override=cleaned.get("override", False),
                 ),
             )
-            if begun is not None:
-                messages.success(request, f"The {kind} of {version} runs.")
-                return HttpResponseRedirect(_address(begun))
+            if started is not None:
+                messages.success(request, f"The {kind} of {version} is running.")
+                return HttpResponseRedirect(_address(started))
         active = version.registered_model.active_version
         context = {
             "title": f"{kind.capitalize()} of {version}",
@@ -176,96 +176,100 @@ class RolloutAdmin(RegistryAdmin):
             "switch": side_by_side.switch(active, version),
             "back": reverse("admin:training_modelversion_change", args=[version.pk]),
         }
-        return self._shown(request, "admin/training/rollout/start.html", context)
+        return self._render(request, "admin/training/rollout/start.html", context)
 
     def stop(self, request: HttpRequest, rollout_id: int) -> HttpResponse:
-        """Asks why; on POST ends it."""
-        row = self._found(request, rollout_id)
+        """Shows the form for the reason; POST stops the rollout."""
+        row = self._get_row(request, rollout_id)
         form = ReasonForm(request.POST or None)
         if request.method == "POST" and form.is_valid():
             reason = form.cleaned_data["reason"]
-            ended = self._tried(request, lambda by: rollouts.stop(row, by=by, reason=reason))
-            if ended is not None:
-                messages.success(request, f"The {row.kind} of {row.version} ended.")
+            stopped = self._attempt(request, lambda by: rollouts.stop(row, by=by, reason=reason))
+            if stopped is not None:
+                messages.success(request, f"The {row.kind} of {row.version} was stopped.")
             return HttpResponseRedirect(_address(row))
         context = {"title": f"Stop the {row.kind} of {row.version}", "rollout": row, "form": form}
-        return self._shown(
-            request, "admin/training/rollout/change.html", context | {"back": _address(row), "act": "Stop it"}
+        return self._render(
+            request,
+            "admin/training/rollout/change.html",
+            context | {"back": _address(row), "action": f"Stop the {row.kind}"},
         )
 
     def raise_percent(self, request: HttpRequest, rollout_id: int) -> HttpResponse:
-        """Asks for a higher percentage, and why; on POST begins it."""
-        row = self._found(request, rollout_id)
+        """Shows the form for a higher share and the reason; POST raises the canary."""
+        row = self._get_row(request, rollout_id)
         if row.kind != Rollout.Kind.CANARY:
             raise Http404
         form = PercentForm(request.POST or None, initial={"percent": min(100, 2 * (row.percent or 0))})
         del form.fields["override"]
         if request.method == "POST" and form.is_valid():
-            given = form.cleaned_data
-            begun = self._tried(
+            cleaned = form.cleaned_data
+            raised = self._attempt(
                 request,
                 lambda by: rollouts.raise_percent(
-                    row, percent=given["percent"], by=by, reason=given["reason"]
+                    row, percent=cleaned["percent"], by=by, reason=cleaned["reason"]
                 ),
             )
-            if begun is not None:
-                messages.success(request, f"The canary of {row.version} answers {begun.share} now.")
-            return HttpResponseRedirect(_address(begun or row))
+            if raised is not None:
+                messages.success(
+                    request, f"The canary of {row.version} now answers {raised.share} of the clients."
+                )
+            return HttpResponseRedirect(_address(raised or row))
         context = {"title": f"Raise the canary of {row.version}", "rollout": row, "form": form}
-        return self._shown(
+        return self._render(
             request,
             "admin/training/rollout/change.html",
-            context | {"back": _address(row), "act": "Raise it"},
+            context | {"back": _address(row), "action": "Raise the canary"},
         )
 
-    def _tried(self, request: HttpRequest, act: Any) -> Rollout | None:
-        """What the service made; None, with a message, when it refused."""
+    def _attempt(self, request: HttpRequest, service: Any) -> Rollout | None:
+        """Returns the service's rollout; shows its error and returns None if it rejects the call."""
         assert isinstance(request.user, User)
         try:
-            done: Rollout = act(request.user)
+            done: Rollout = service(request.user)
         except VigiaError as error:
             messages.error(request, f"Nothing was changed: {error.message}.")
             return None
         return done
 
-    def _found(self, request: HttpRequest, rollout_id: int) -> Rollout:
+    def _get_row(self, request: HttpRequest, rollout_id: int) -> Rollout:
         row = self.get_queryset(request).filter(pk=rollout_id).first()
         if row is None:
             raise Http404
         require(request, "activate", row.registered_model)
         return row
 
-    def _shown(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+    def _render(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
         shared = self.admin_site.each_context(request)
         media = context["form"].media
         return TemplateResponse(request, template, {**shared, "opts": self.opts, "media": media, **context})
 
 
-def figures(found: arm_comparison.Comparison) -> list[dict[str, Any]]:
-    """The arms' figures as rows of a table: name, one estimate an arm, the difference."""
-    both = [arm for arm in (found.active, found.tried) if arm is not None]
+def figures(comparison: arm_comparison.Comparison) -> list[dict[str, Any]]:
+    """Returns the arms' figures as rows of a table: name, one estimate per arm, and the difference."""
+    both = [arm for arm in (comparison.active, comparison.tried) if arm is not None]
     rows = [
         {
             "name": name,
             "values": [arm.metrics[name] for arm in both],
-            "difference": found.differences.get(name),
+            "difference": comparison.differences.get(name),
         }
-        for name in found.tried.metrics
+        for name in comparison.tried.metrics
     ]
-    mean = "mean probability" if found.task == "classification" else "mean answer"
+    mean = "mean probability" if comparison.task == "classification" else "mean answer"
     rows.append(
-        {"name": mean, "values": [arm.mean for arm in both], "difference": found.differences.get("mean")}
+        {"name": mean, "values": [arm.mean for arm in both], "difference": comparison.differences.get("mean")}
     )
     return rows
 
 
-def chart(found: arm_comparison.Comparison) -> dict[str, Any] | None:
-    """What both arms answered, as a chart (see charts.js); None before any row."""
-    both = [arm for arm in (found.active, found.tried) if arm is not None and arm.histogram]
+def chart(comparison: arm_comparison.Comparison) -> dict[str, Any] | None:
+    """Returns the chart (see charts.js) of both arms' answers; None without rows."""
+    both = [arm for arm in (comparison.active, comparison.tried) if arm is not None and arm.histogram]
     if not both:
         return None
-    edges = found.edges
-    classifies = found.task == "classification"
+    edges = comparison.edges
+    classifies = comparison.task == "classification"
     labels = [
         f"{low * 100:.0f} to {high * 100:.0f} %" if classifies else f"{low:,.4g} to {high:,.4g}"
         for low, high in pairwise(edges)

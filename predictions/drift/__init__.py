@@ -1,1 +1,1 @@
-"""Drift: counts of the log beside the reference profile of the version that answered. No Django here."""
+"""Drift: reviews of the log against the reference profile of the version that answered."""

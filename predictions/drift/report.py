@@ -1,6 +1,6 @@
-"""A drift review for people: what its page shows, and one HTML file that needs nothing else.
+"""Presents a drift review: the context of its page, and a self-contained HTML file.
 
-Column names and levels come from data; the templates escape them like everything else.
+Column names and levels come from data, and the templates escape them.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ POLICY: Final = {
     "base-uri": ["'none'"],
     "frame-ancestors": ["'none'"],
 }
-"""Content policy of the page: nothing but the styles it carries."""
+"""Content policy of the HTML file: its inline styles only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One number of a finding: the field it is in, its heading, and what it means in a sentence or two.
+    """One number of a finding: its field, its heading and its meaning in a sentence or two.
 
-    form : how it is written.
+    form : the format of the number.
     """
 
     field: str
     title: str
-    said: str
+    meaning: str
     form: Literal["number", "share", "p"] = "number"
 
     def text(self, finding: DriftFinding) -> str:
@@ -58,58 +58,60 @@ READINGS: Final = (
     Reading(
         "importance",
         "Importance",
-        "Which part of what the model makes of its columns comes from this one, by what the primary metric "
-        "lost on the hold-out when it was shuffled. Near zero, the model hardly looks at it, and its drift "
-        "matters little.",
+        "This column's part of the model's predictive power: the loss of the primary metric on the hold-out "
+        "when the column is shuffled. Near zero, the model hardly uses the column, and its drift matters "
+        "little.",
         form="share",
     ),
     Reading(
         "adjusted_psi",
         "Adjusted PSI",
-        "Population stability index: how differently the rows spread over the bins, less what chance alone "
-        "makes of so few rows. Around 0 nothing has changed; from the model's threshold on (0.1 unless "
-        "declared) the change is large enough to be called drift.",
+        "Population stability index, adjusted for sample size: the difference between the two distributions "
+        "over the bins. Around 0 nothing has changed; from the model's threshold on (0.1 unless declared) "
+        "the change counts as drift.",
     ),
     Reading(
         "adjusted_p_value",
         "Adjusted p",
-        "How often chance alone would make a difference this large, allowing for the number of columns "
-        "looked at (Benjamini and Hochberg). Below 0.05 the change is taken for real; how large it is, the "
-        "PSI says.",
+        "Probability that chance alone makes a difference this large, adjusted for the number of columns "
+        "(Benjamini and Hochberg). Below 0.05 the change counts as real; the PSI measures its size.",
         form="p",
     ),
     Reading(
         "ks",
         "KS",
-        "Kolmogorov and Smirnov: the largest distance between the two cumulative shares, 0 to 1. Of numbers "
-        "alone.",
+        "Kolmogorov and Smirnov: the largest distance between the two cumulative shares, 0 to 1. Numbers "
+        "only.",
     ),
     Reading(
         "chi_square_p_value",
         "Chi-square p",
-        "How often chance alone would spread the rows this differently over the levels. Of categories alone.",
+        "Probability that chance alone makes the shares of the levels differ this much. Categories only.",
         form="p",
     ),
     Reading(
         "jensen_shannon",
         "Jensen-Shannon",
-        "A distance between the two spreads: 0 when they are the same, 0.83 when they have no bin in common.",
+        "A distance between the two distributions: 0 if they are equal, 0.83 if they have no bin in common.",
     ),
     Reading(
         "wasserstein",
         "Wasserstein",
-        "How far the rows would have to be moved to make one spread of the other, in standard deviations of "
-        "the training data. Of numbers alone.",
+        "The average distance by which rows must move to turn one distribution into the other, in standard "
+        "deviations of the training data. Numbers only.",
     ),
     Reading("missing", "Missing", "Share of the window's rows without a value.", form="share"),
     Reading(
-        "unseen", "Unseen", "Share of the rows with a level or a value that training never saw.", form="share"
+        "unseen",
+        "Unseen",
+        "Share of the rows with a level or a value that is not in the training data.",
+        form="share",
     ),
     Reading("outside", "Outside", "Share of the rows outside the training range.", form="share"),
 )
 MORE_READINGS: Final = (
-    Reading("psi", "PSI", "Before what chance alone makes is taken off."),
-    Reading("p_value", "p", "Before the number of columns is allowed for.", form="p"),
+    Reading("psi", "PSI", "Not adjusted for sample size."),
+    Reading("p_value", "p", "Not adjusted for the number of columns.", form="p"),
     Reading("reference_missing", "Missing in training", "Share of the training rows.", form="share"),
 )
 SEVERITY: Final = (Verdict.DRIFT, Verdict.NOTICE, Verdict.INSUFFICIENT, Verdict.STABLE)
@@ -117,39 +119,39 @@ BY_FIELD: Final = {reading.field: reading for reading in (*READINGS, *MORE_READI
 
 
 def findings(review: DriftReview, *, histogrammed: bool) -> list[dict[str, Any]]:
-    """The findings as a page shows them: what has drifted first, then as they stand in the schema.
+    """Returns the findings as a page shows them: drifted columns first, then the schema's order.
 
     Parameters
     ----------
-    histogrammed : with the rows of every bin, whose labels may be levels of the log.
+    histogrammed : whether to include the rows of every bin, whose labels may be levels of the log.
     """
     return [
         {
-            "finding": found,
-            "name": histograms.said(found.column),
-            "cells": [reading.text(found) for reading in READINGS],
-            "more": [(reading.title, reading.text(found)) for reading in MORE_READINGS],
-            "psi": BY_FIELD["adjusted_psi"].text(found),
-            "p": BY_FIELD["adjusted_p_value"].text(found),
-            "pairs": _pairs(found) if histogrammed else None,
+            "finding": finding,
+            "name": histograms.said(finding.column),
+            "cells": [reading.text(finding) for reading in READINGS],
+            "more": [(reading.title, reading.text(finding)) for reading in MORE_READINGS],
+            "psi": BY_FIELD["adjusted_psi"].text(finding),
+            "p": BY_FIELD["adjusted_p_value"].text(finding),
+            "pairs": _pairs(finding) if histogrammed else None,
         }
-        for found in sorted(review.findings.all(), key=lambda found: SEVERITY.index(found.verdict))
+        for finding in sorted(review.findings.all(), key=lambda finding: SEVERITY.index(finding.verdict))
     ]
 
 
-def _pairs(found: DriftFinding) -> list[dict[str, Any]]:
-    every = histograms.shown(histograms.bars(found.kind, found.bins))
+def _pairs(finding: DriftFinding) -> list[dict[str, Any]]:
+    bars = histograms.shown(histograms.bars(finding.kind, finding.bins))
     largest = max(
-        (share or 0.0 for bar in every for share in (bar.reference_share, bar.window_share)), default=0.0
+        (share or 0.0 for bar in bars for share in (bar.reference_share, bar.window_share)), default=0.0
     )
-    return [{"bar": bar, "svg": svg.pair(bar, largest)} for bar in every]
+    return [{"bar": bar, "svg": svg.pair(bar, largest)} for bar in bars]
 
 
 def quality_rows(
     model: RegisteredModel, quality: Mapping[str, Any] | None, expected: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """Each metric on the hold-out, as expected without outcomes, and as realised; the primary one first, and
-    said which one is watched.
+    """Returns each metric on the hold-out, expected without outcomes, and realised, the primary one first;
+    marks the watched metric.
 
     Parameters
     ----------
@@ -177,16 +179,16 @@ def quality_rows(
 
 
 def context(review: DriftReview, *, histogrammed: bool) -> dict[str, Any]:
-    """What the templates in ``predictions/drift`` show of a review."""
+    """Returns the context of the templates in ``predictions/drift``."""
     quality = review.quality[0] if review.quality else None  # of the one version that is reviewed
-    found = findings(review, histogrammed=histogrammed)
+    shown = findings(review, histogrammed=histogrammed)
     return {
         "review": review,
         "version": review.version,
-        "findings": found,
+        "findings": shown,
         "readings": READINGS,
         "more_readings": MORE_READINGS,
-        "drifted": [each["name"] for each in found if each["finding"].verdict == "drift"],
+        "drifted": [each["name"] for each in shown if each["finding"].verdict == "drift"],
         "quality": quality,
         "expected": review.expected,
         "quality_rows": quality_rows(review.registered_model, quality, review.expected),
@@ -194,7 +196,7 @@ def context(review: DriftReview, *, histogrammed: bool) -> dict[str, Any]:
 
 
 def render(review: DriftReview) -> str:
-    """The review as one HTML file: no script, nothing from elsewhere; light and dark, and to be printed."""
+    """Returns the review as one HTML file without scripts or external files, light and dark, printable."""
     return render_to_string(
         "predictions/drift/report.html",
         context(review, histogrammed=True) | {"made_with": f"Vigía {VERSION}"},

@@ -1,7 +1,7 @@
-"""A scheduled review may ask for a training run. Off unless the model's row says otherwise.
+"""A scheduled review may request a training run. The model's row enables it; the default is off.
 
-The run trains on the active version's rows and those of the window whose outcome is known, and what comes of
-it goes through the gate and the model's policy like any other version.
+The run trains on the active version's rows and the window's labelled rows. The new version goes through the
+gate and the model's policy like any other version.
 """
 
 from __future__ import annotations
@@ -22,47 +22,47 @@ from vigia_ml.errors import VigiaError
 Trigger = RegisteredModel.Trigger
 
 
-def ask_if_wanted(review: DriftReview) -> TrainingRun | None:
-    """The run that a review asks for, queued; None where none is wanted, with the reason in `run_note`.
+def request_if_triggered(review: DriftReview) -> TrainingRun | None:
+    """Returns the queued run that a review requests, or None; `run_note` holds the reason.
 
-    The caller enqueues it. Two reviews at once ask for one run: the model's row is locked.
+    The caller enqueues the run. The model's row is locked, so two concurrent reviews request one run.
     """
-    wanted = _wanted(review)
-    if not wanted:
+    trigger = _trigger(review)
+    if not trigger:
         return None
     with transaction.atomic():
         model = RegisteredModel.objects.select_for_update(no_key=True).get(pk=review.registered_model_id)
         last = _last(model)
-        held_back = _held_back(model, review, last)
-        made = None if held_back else _request(model, _behind(review, _learnt(model)), review.until)
-        note = f"{wanted}; not asked for: {held_back}" if held_back else wanted
-        DriftReview.objects.filter(pk=review.pk).update(run=made, run_note=note)
-    review.run, review.run_note = made, note
-    return made
+        obstacle = _obstacle(model, review, last)
+        run = None if obstacle else _request(model, _new_rows_since(review, _trained_on(model)), review.until)
+        note = f"{trigger}; not requested: {obstacle}" if obstacle else trigger
+        DriftReview.objects.filter(pk=review.pk).update(run=run, run_note=note)
+    review.run, review.run_note = run, note
+    return run
 
 
-def _wanted(review: DriftReview) -> str:
-    """Why a run is wanted, in words; empty when it is not."""
-    wish = review.registered_model.retrain_on
-    found = []
-    if wish in (Trigger.DRIFT, Trigger.EITHER) and review.verdict == Verdict.DRIFT:
-        found.append("the review found drift")
-    if wish in (Trigger.QUALITY, Trigger.EITHER) and any(each["fell"] for each in review.quality or []):
-        found.append("the quality has fallen")
-    return " and ".join(found)
+def _trigger(review: DriftReview) -> str:
+    """Returns the reason for a run, in words; empty without one."""
+    setting = review.registered_model.retrain_on
+    reasons = []
+    if setting in (Trigger.DRIFT, Trigger.EITHER) and review.verdict == Verdict.DRIFT:
+        reasons.append("the review found drift")
+    if setting in (Trigger.QUALITY, Trigger.EITHER) and any(each["fell"] for each in review.quality or []):
+        reasons.append("the quality has fallen")
+    return " and ".join(reasons)
 
 
 def _last(model: RegisteredModel) -> TrainingRun | None:
-    """The last run that a review asked for."""
+    """Returns the last run that a review requested."""
     rows = DriftReview.objects.filter(registered_model=model, run__isnull=False).select_related("run")
-    found = rows.first()
-    return found.run if found is not None else None
+    review = rows.first()
+    return review.run if review is not None else None
 
 
-def _learnt(model: RegisteredModel) -> TrainingRun | None:
-    """The last such run whose rows the active version was trained on, its own or those it was appended to.
+def _trained_on(model: RegisteredModel) -> TrainingRun | None:
+    """Returns the last such run whose rows the active version was trained on, directly or by appending.
 
-    A candidate that nobody has activated, or that was rolled back, took its rows with it.
+    The rows of a candidate that was never activated, or was rolled back, are not among them.
     """
     active = model.active_version
     if active is None:
@@ -76,15 +76,15 @@ def _learnt(model: RegisteredModel) -> TrainingRun | None:
     return rows.order_by("-pk").first()
 
 
-def _behind(review: DriftReview, run: TrainingRun | None) -> dt.datetime:
-    """From when on there are rows in the review's window that a run has not seen."""
+def _new_rows_since(review: DriftReview, run: TrainingRun | None) -> dt.datetime:
+    """Returns the time from which the review's window has rows that the run did not use."""
     if run is None or run.source is None:
         return review.since
     return max(review.since, dt.datetime.fromisoformat(run.source["until"]))
 
 
-def _held_back(model: RegisteredModel, review: DriftReview, last: TrainingRun | None) -> str:
-    """Why it is not asked for although it is wanted, in words."""
+def _obstacle(model: RegisteredModel, review: DriftReview, last: TrainingRun | None) -> str:
+    """Returns the reason why a triggered run is not requested, in words; empty without one."""
     if review.version_id != getattr(model.active_version, "pk", None):
         return f"{review.version} is no longer the active version"
     try:
@@ -96,19 +96,21 @@ def _held_back(model: RegisteredModel, review: DriftReview, last: TrainingRun | 
         return f"{under_way} is under way"
     pause = dt.timedelta(hours=model.retrain_cooldown_hours)
     if last is not None and last.queued_at + pause > timezone.now():
-        return f"after {last} the next may follow from {last.queued_at + pause:%Y-%m-%d %H:%M} UTC on"
-    # Without news the same rows would make the same candidate again.
+        return f"{last} was recent; the next may follow from {last.queued_at + pause:%Y-%m-%d %H:%M} UTC on"
+    # Without new rows the run would produce the same candidate again.
     has_succeeded = last is not None and last.status == TrainingRun.Status.SUCCEEDED
-    since = _behind(review, last if has_succeeded else _learnt(model))
-    least = realised.watch_of(model).minimum_outcomes
-    known = _known(model, since, review.until, least)
-    if known < least:
-        return f"{known} rows since {since:%Y-%m-%d %H:%M} UTC have an outcome, and {least} are the least"
+    since = _new_rows_since(review, last if has_succeeded else _trained_on(model))
+    minimum = realised.watch_of(model).minimum_outcomes
+    labelled = _labelled(model, since, review.until, minimum)
+    if labelled < minimum:
+        return (
+            f"{labelled} rows since {since:%Y-%m-%d %H:%M} UTC have an outcome; at least {minimum} are needed"
+        )
     return ""
 
 
-def _known(model: RegisteredModel, since: dt.datetime, until: dt.datetime, most: int) -> int:
-    """Predictions whose outcome is known, counted no further than `most`."""
+def _labelled(model: RegisteredModel, since: dt.datetime, until: dt.datetime, most: int) -> int:
+    """Counts predictions with an outcome, up to `most`."""
     rows = Outcome.objects.filter(
         registered_model=model, prediction_id__gte=lowest_at(since), prediction_id__lt=lowest_at(until)
     )
@@ -116,6 +118,6 @@ def _known(model: RegisteredModel, since: dt.datetime, until: dt.datetime, most:
 
 
 def _request(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> TrainingRun:
-    asked = {"from": "outcomes", "since": since.isoformat(), "until": until.isoformat()}
-    source = row_sources.checked(asked)
+    outcomes = {"from": "outcomes", "since": since.isoformat(), "until": until.isoformat()}
+    source = row_sources.checked(outcomes)
     return run_requests.request(model, None, mode=TrainingRun.Mode.APPEND, by=None, source=source)

@@ -1,7 +1,7 @@
-"""Drift reviews: a window of the log, as one version answered it, beside the version's reference profile.
+"""Drift reviews: a comparison of one version's window of the log with the version's reference profile.
 
-A review reads rollups, so what it costs grows with the hours of its window, not with their rows. It is a row
-with its findings, and holds the counts it was made of.
+A review reads rollups, so its cost grows with the hours of its window, not with their rows. It is a row with
+findings, and stores the counts that it was computed from.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from vigia_ml.schema import Fault, InvalidRows
 HOUR: Final = dt.timedelta(hours=1)
 LONGEST: Final = dt.timedelta(days=366)
 COUNTING_SECONDS: Final = 10.0
-"""How long a review that somebody waits for counts what is not rolled up yet; beat counts the rest."""
+"""Time limit of a review for counting rows that are not rolled up yet; beat counts the rest."""
 LOCK: Final = 22126
-"""Class of the advisory lock under which a model's scheduled review is made, with the model's id."""
-KEEPING: Final = 22127
-"""Class of the advisory lock under which a version's reviews are kept, with its id."""
-SOONER: Final = dt.timedelta(hours=1)
-"""After so long a scheduled review is made anew that had too few rows."""
+"""Class of the advisory lock (with the model's id) of a model's scheduled review."""
+STORE_LOCK: Final = 22127
+"""Class of the advisory lock (with the version's id) for storing a version's reviews."""
+RETRY_PAUSE: Final = dt.timedelta(hours=1)
+"""Time after which a scheduled review with too few rows is repeated."""
 
 
 class NoReferenceProfile(Conflict):
-    """The version was trained before reference profiles were kept."""
+    """The version was trained before reference profiles were introduced."""
 
     code = "no_reference_profile"
 
     def __init__(self, version: ModelVersion) -> None:
         super().__init__(
-            f"{version} has no reference profile: manage.py profile_versions makes it from its stored dataset"
+            f"{version} has no reference profile; manage.py profile_versions computes it from its dataset"
         )
 
 
@@ -61,12 +61,12 @@ def review(
     by: User | None = None,
     scheduled: bool = False,
 ) -> DriftReview:
-    """Reviews a window now. One that was reviewed before and has not changed since gives the review of then.
+    """Reviews a window now; returns the previous review of the same window if nothing has changed since.
 
     Parameters
     ----------
-    since, until : half open; rounded to the whole hours around it, and no later than the present one.
-    version : whose answers; without one the active version's.
+    since, until : half open; widened to whole hours, not beyond the present one.
+    version : the version whose answers are reviewed; default: the active version.
 
     Raises
     ------
@@ -82,24 +82,24 @@ def review(
         raise NoReferenceProfile(version)
     since, until = whole_hours(since, until)
     if scheduled:
-        realised.aggregate_changed_hours(model, seconds=COUNTING_SECONDS, rested=False)
-    else:  # somebody waits, and adding up a large hour takes as long as it takes
+        realised.aggregate_changed_hours(model, seconds=COUNTING_SECONDS, skip_resting=False)
+    else:  # a client waits, and the aggregation of a large hour has no time limit
         realised.catch_up(model, seconds=COUNTING_SECONDS)
     profile, watch = reference.profile, realised.watch_of(model)
     with counting.to_this_moment(model, seconds=COUNTING_SECONDS) as counted_to:
         counted = reading.window(version, since, until)
         traffic = reading.traffic(model, since, until, until - since)
         known = realised.of_window(model, since, until, version)
-    reviewed = verdicts.review(profile, counted, watch, importance_of(version))
-    made = DriftReview(
+    verdict = verdicts.review(profile, counted, watch, importance_of(version))
+    new = DriftReview(
         registered_model=model,
         version=version,
         since=since,
         until=until,
         counted_to=counted_to,
         rows=sum(rows for _, number, rows in traffic if number == version.number),
-        verdict=reviewed.verdict,
-        reason=reviewed.reason,
+        verdict=verdict.verdict,
+        reason=verdict.reason,
         expected=asdict(
             performance_estimation.expected(task_of(version)[0], profile, counted, version.threshold)
         ),
@@ -107,61 +107,62 @@ def review(
         scheduled=scheduled,
         requested_by=by,
     )
-    return _kept_once(made, reviewed)
+    return _stored_once(new, verdict)
 
 
-def _kept_once(made: DriftReview, reviewed: Reviewed) -> DriftReview:
-    """The review as a row; the one of the same window where nothing has changed since it was made."""
-    same = DriftReview.objects.filter(version=made.version, since=made.since, until=made.until)
+def _stored_once(new: DriftReview, reviewed: Reviewed) -> DriftReview:
+    """Stores the review; returns the previous review of the same window if nothing has changed since."""
+    same = DriftReview.objects.filter(version=new.version, since=new.since, until=new.until)
     with transaction.atomic():
-        with connection.cursor() as cursor:  # of two who ask at once, the second finds the first one's
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [KEEPING, made.version_id % 2**31])
+        with connection.cursor() as cursor:  # the second of two concurrent requests finds the first's review
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [STORE_LOCK, new.version_id % 2**31])
         before = same.select_related("registered_model", "version").first()  # the newest
-        if before is not None and not made.scheduled and _says_the_same(before, made):
+        if before is not None and not new.scheduled and _is_unchanged(before, new):
             return before
-        if made.scheduled and made.verdict == Verdict.INSUFFICIENT:
-            _forget_those_too_few(made.version)
-        made.save()
+        if new.scheduled and new.verdict == Verdict.INSUFFICIENT:
+            _delete_insufficient(new.version)
+        new.save()
         DriftFinding.objects.bulk_create(
-            DriftFinding(review=made, position=position, **asdict(found))
-            for position, found in enumerate(reviewed.findings)
+            DriftFinding(review=new, position=position, **asdict(finding))
+            for position, finding in enumerate(reviewed.findings)
         )
-    return made
+    return new
 
 
-def _forget_those_too_few(version: ModelVersion) -> None:
-    """A quiet model is looked at every hour: the last such review is enough."""
+def _delete_insufficient(version: ModelVersion) -> None:
+    """Deletes earlier reviews with too few rows: a quiet model gets one every hour, the last is enough."""
     of_version = DriftReview.objects.filter(version=version, scheduled=True)
     of_version.filter(verdict=Verdict.INSUFFICIENT, kept=False, run=None).delete()
 
 
-def _says_the_same(before: DriftReview, made: DriftReview) -> bool:
+def _is_unchanged(before: DriftReview, new: DriftReview) -> bool:
     fields = ("rows", "verdict", "reason", "quality", "expected")
-    return all(getattr(before, name) == getattr(made, name) for name in fields)
+    return all(getattr(before, name) == getattr(new, name) for name in fields)
 
 
-def _as_json(found: realised.Quality) -> dict[str, Any]:
-    """As it is stored; the window is the review's."""
-    return {name: value for name, value in realised.as_dict(found).items() if name not in ("since", "until")}
+def _as_json(quality: realised.Quality) -> dict[str, Any]:
+    """Returns the quality as stored, without the window, which is the review's."""
+    fields = realised.as_dict(quality)
+    return {name: value for name, value in fields.items() if name not in ("since", "until")}
 
 
-# -- what it is made of --------------------------------------------------------------------------------
+# -- window and criteria -------------------------------------------------------------------------------
 
 
 def whole_hours(since: dt.datetime, until: dt.datetime) -> tuple[dt.datetime, dt.datetime]:
-    """The whole hours around a window, none of them in the future.
+    """Returns the window widened to whole hours, without future hours.
 
     Raises
     ------
-    InvalidRows : there is none, or there are too many.
+    InvalidRows : the window is empty or too long.
     """
     present = _floor(timezone.now()) + HOUR
     if not since < min(until, present):
-        raise _bad("since must be before until, and not in the future")
-    # What lies beyond the present hour is cut off first: the hour after the year 9999 is none.
+        raise _bad_window("since must be before until, and not in the future")
+    # The end is cut to the present hour before it is rounded up: an hour after the year 9999 does not exist.
     low, high = _floor(since), _floor(min(until, present) - dt.timedelta(microseconds=1)) + HOUR
     if high - low > LONGEST:
-        raise _bad(f"a window may have {LONGEST.days} days at most")
+        raise _bad_window(f"the window is too long; at most {LONGEST.days} days are accepted")
     return low, high
 
 
@@ -169,23 +170,23 @@ def _floor(moment: dt.datetime) -> dt.datetime:
     return moment.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
 
 
-def _bad(said: str) -> InvalidRows:
-    return InvalidRows([Fault("since", "out_of_bounds", said)], message=said)
+def _bad_window(message: str) -> InvalidRows:
+    return InvalidRows([Fault("since", "out_of_bounds", message)], message=message)
 
 
 def importance_of(version: ModelVersion) -> dict[str, float] | None:
-    """Column -> what the primary metric loses when it is shuffled; None where that was not measured."""
-    found = (version.evaluation or {}).get("importance")
-    return {item["column"]: item["mean"] for item in found["columns"]} if found else None
+    """Returns column -> loss of the primary metric when it is shuffled; None if not measured."""
+    importance = (version.evaluation or {}).get("importance")
+    return {item["column"]: item["mean"] for item in importance["columns"]} if importance else None
 
 
-def has_fallen(found: realised.Quality, model: RegisteredModel, watch: MonitoringConfig) -> bool:
-    """Whether the watched metric (`quality.watched_metric`) is worse than on the hold-out by
-    `MonitoringConfig.quality_fall`, chance aside: its whole interval lies beyond."""
+def has_fallen(quality: realised.Quality, model: RegisteredModel, watch: MonitoringConfig) -> bool:
+    """Returns whether the watched metric (`realised.watched_metric`) is worse than on the hold-out by more
+    than `MonitoringConfig.quality_fall`, and chance does not explain it: the whole interval lies beyond."""
     metric = realised.watched_metric(model)
-    if found.too_few or metric is None:
+    if quality.too_few or metric is None:
         return False
-    now, then = found.metrics.get(metric), found.holdout.get(metric)
+    now, then = quality.metrics.get(metric), quality.holdout.get(metric)
     if now is None or then is None or now.low is None or now.high is None:
         return False
     allowed = abs(then) * watch.quality_fall
@@ -194,48 +195,49 @@ def has_fallen(found: realised.Quality, model: RegisteredModel, watch: Monitorin
     return now.high < then - allowed
 
 
-# -- asking for them -----------------------------------------------------------------------------------
+# -- look-up and schedule ------------------------------------------------------------------------------
 
 
 def latest_of(model_ids: Iterable[int]) -> QuerySet[DriftReview]:
-    """The review of each model that says what it is doing now, which no look at something else changes.
+    """Returns the review of each model that shows its present state; reviews of other windows do not count.
 
-    Those of the active version come before all others; of them, those of a whole window before shorter ones;
-    then the newest window, and of several that end alike the one made last. A whole window is that of a
-    scheduled review, or one on demand that is as long; of a model without a schedule, every one.
+    Reviews of the active version come first; among them reviews of a full window come before shorter ones;
+    then the newest window comes first, and of several windows with one end the last review. A scheduled
+    review has a full window, and so has a review on demand that is as long; for a model without a schedule
+    every window is full.
     """
     usual = ExpressionWrapper(F("registered_model__review_window_hours") * Value(HOUR), DurationField())
-    whole = Q(scheduled=True) | Q(registered_model__review_hours=0) | Q(since__lte=F("until") - usual)
+    is_full = Q(scheduled=True) | Q(registered_model__review_hours=0) | Q(since__lte=F("until") - usual)
     rows = DriftReview.objects.filter(registered_model_id__in=list(model_ids)).annotate(
-        is_active=Q(version__status=ModelVersion.Status.ACTIVE), is_whole=whole
+        is_active=Q(version__status=ModelVersion.Status.ACTIVE), is_full=is_full
     )
-    ordered = rows.order_by("registered_model_id", "-is_active", "-is_whole", "-until", "-id")
+    ordered = rows.order_by("registered_model_id", "-is_active", "-is_full", "-until", "-id")
     return ordered.distinct("registered_model_id").select_related("version")
 
 
 def latest(model: RegisteredModel) -> DriftReview | None:
-    """What is said of one model, see `latest_of`."""
+    """Returns the latest review of one model, see `latest_of`."""
     return latest_of([model.pk]).first()
 
 
 def find(model: RegisteredModel, review_id: int) -> DriftReview:
-    """One review of a model, or `NotFound`."""
+    """Returns one review of a model, or raises `NotFound`."""
     rows = DriftReview.objects.select_related("registered_model", "version", "requested_by", "run")
-    found = rows.filter(registered_model=model, pk=review_id).first() if review_id < 2**63 else None
-    if found is None:
+    review = rows.filter(registered_model=model, pk=review_id).first() if review_id < 2**63 else None
+    if review is None:
         raise NotFound(f"{model.name} has no drift review {str(review_id)[:20]}")
-    return found
+    return review
 
 
-def keep(found: DriftReview, kept: bool) -> DriftReview:
-    """Whether retention has to leave the log's rows that the review is about."""
-    DriftReview.objects.filter(pk=found.pk).update(kept=kept)
-    found.kept = kept
-    return found
+def keep(review: DriftReview, kept: bool) -> DriftReview:
+    """Sets whether retention keeps the log's rows of the review's window."""
+    DriftReview.objects.filter(pk=review.pk).update(kept=kept)
+    review.kept = kept
+    return review
 
 
 def due(now: dt.datetime) -> Iterable[RegisteredModel]:
-    """Models whose next scheduled review is due: they have an active version, and answered something."""
+    """Yields the models whose next scheduled review is due and that have an active version."""
     active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).values("registered_model_id")
     for model in RegisteredModel.objects.filter(review_hours__gt=0, pk__in=active):
         if providers.find(model.name) is None and _is_due(model, now):
@@ -248,13 +250,13 @@ def _is_due(model: RegisteredModel, now: dt.datetime) -> bool:
         return True
     pause = dt.timedelta(hours=model.review_hours)
     if last.verdict == Verdict.INSUFFICIENT:
-        pause = min(pause, SOONER)
+        pause = min(pause, RETRY_PAUSE)
     return last.created_at + pause <= now
 
 
 def review_when_due(model: RegisteredModel, now: dt.datetime) -> DriftReview | None:
-    """The scheduled review of a model; None where another process makes it, or there is nothing to review."""
-    with _only_one(model) as free:
+    """Makes a model's scheduled review; returns None if another process makes it or there are no rows."""
+    with _exclusive(model) as free:
         if not free or not _is_due(model, now):
             return None
         since = now - dt.timedelta(hours=model.review_window_hours)
@@ -264,8 +266,8 @@ def review_when_due(model: RegisteredModel, now: dt.datetime) -> DriftReview | N
 
 
 @contextmanager
-def _only_one(model: RegisteredModel) -> Iterator[bool]:
-    """Whether this is the only process at it; of the session, since counting commits piece by piece."""
+def _exclusive(model: RegisteredModel) -> Iterator[bool]:
+    """Yields whether this process got the model's lock, a session lock because counting commits in pieces."""
     key = [LOCK, model.pk % 2**31]
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", key)

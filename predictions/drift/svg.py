@@ -1,6 +1,6 @@
-"""Pictures as inline SVG, made here rather than by a script: for pages that are printed, or sent to somebody.
+"""Pictures as inline SVG, rendered without scripts for pages that are printed or sent.
 
-Colours are the classes of the page around them, so that light and dark follow it.
+Their colours are classes of the page, so that they follow its light or dark theme.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from django.utils.safestring import SafeString
 from vigia_ml.drift.histograms import Bar
 
 BAR = 9
-"""Height of one bar; all is in the units of the picture, of which a pixel is one."""
+"""Height of one bar in units of the picture (pixels)."""
 WIDTH, HEIGHT = 100.0, 28.0
 
 
 def pair(bar: Bar, largest: float) -> SafeString:
-    """The two bars of one bin, reference above window; `largest` is the share that fills the width."""
+    """Returns the two bars of one bin, reference above window; `largest` is the share of the full width."""
     parts = [
         (name, at * (BAR + 2), 100 * (share or 0.0) / largest if largest else 0.0)
         for at, (name, share) in enumerate(
@@ -36,8 +36,8 @@ def pair(bar: Bar, largest: float) -> SafeString:
     )
 
 
-def sparkline(values: Sequence[float], said: str) -> SafeString:
-    """A row of small bars, one a value; `said` is what a screen reader says of them."""
+def sparkline(values: Sequence[float], description: str) -> SafeString:
+    """Returns a row of small bars, one per value; `description` is the text for screen readers."""
     top = max(values, default=0) or 1
     step = WIDTH / max(1, len(values))
     rects = (
@@ -55,7 +55,7 @@ def sparkline(values: Sequence[float], said: str) -> SafeString:
         "<title>{}</title>{}</svg>",
         f"{WIDTH:g}",
         f"{HEIGHT:g}",
-        said,
-        said,
+        description,
+        description,
         format_html_join("", '<rect x="{}" y="{}" width="{}" height="{}"/>', rects),
     )

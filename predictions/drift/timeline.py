@@ -1,4 +1,4 @@
-"""A version watched over a window of time: how each column moved, step by step. Read from rollups alone."""
+"""The drift of each column over time, step by step, from rollups only."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ from vigia_ml.reference_profile import ColumnProfile, Profile
 HOUR: Final = dt.timedelta(hours=1)
 STEPS: Final = tuple(HOUR * hours for hours in (1, 2, 3, 6, 12, 24, 48, 168, 336, 720))
 MOST_STEPS: Final = 40
-"""More would be narrower than what is written into them."""
+"""Maximum number of steps; more cells would be narrower than their text."""
 LONGEST: Final = STEPS[-1] * MOST_STEPS
 CHANCE: Final = 0.01
-"""A step whose index chance exceeds more often than this is shown as quiet, however large the index."""
+"""Significance level: a step whose index chance exceeds with a higher probability is quiet at any index."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Whole hours, half open, in steps of one length that begin where whole ones since 1970 do: days at
-    midnight (UTC). The first and the last may be shorter."""
+    """A window of whole hours, half open, in steps of one length.
+
+    Steps are counted from 1970, so that days begin at midnight (UTC); the first and the last may be shorter.
+    """
 
     since: dt.datetime
     until: dt.datetime
@@ -38,18 +40,18 @@ class Window:
 
     @property
     def aligned(self) -> dt.datetime:
-        """Where the first whole step begins; the end of the window, if none does."""
+        """The beginning of the first full step, or the end of the window without one."""
         return min(_ceiling(self.since, self.step), self.until)
 
     @property
     def steps(self) -> list[dt.datetime]:
         """The beginnings of the steps."""
-        whole = -((self.aligned - self.until) // self.step)
+        full = -((self.aligned - self.until) // self.step)
         first = [self.since] if self.since < self.aligned else []
-        return first + [self.aligned + self.step * at for at in range(whole)]
+        return first + [self.aligned + self.step * at for at in range(full)]
 
     def place(self, moment: dt.datetime) -> float:
-        """Where a moment of the window lies, in steps from its beginning."""
+        """Returns the position of a time in the window, in steps from its beginning."""
         edges = [*self.steps, self.until]
         at = max(0, bisect.bisect_right(edges, moment) - 1)
         if at >= len(edges) - 1:
@@ -58,36 +60,36 @@ class Window:
 
     @property
     def parts(self) -> list[tuple[dt.datetime, dt.datetime]]:
-        """The window as what is read step by step from its own beginning."""
+        """The parts of the window whose steps are counted from the part's beginning."""
         cut = [(self.since, self.aligned), (self.aligned, self.until)]
         return [(since, until) for since, until in cut if since < until]
 
 
 def latest(length: dt.timedelta, now: dt.datetime) -> Window:
-    """The newest window of a length, up to the end of the step that `now` is in."""
+    """Returns the newest window of a length, up to the end of the step of `now`."""
     step = step_for(length)
     until = _ceiling(now, step)
     return Window(until - length, until, step)
 
 
 def between(since: dt.datetime, until: dt.datetime) -> Window:
-    """The window of two moments, widened to whole hours.
+    """Returns the window between two times, widened to whole hours.
 
     Raises
     ------
-    ValueError : it is empty, or longer than `LONGEST`.
+    ValueError : the window is empty or longer than `LONGEST`.
     """
     if since >= until:
         raise ValueError("The beginning must be before the end.")
     since = _floor(since, HOUR)
-    if until - since > LONGEST:  # asked before it is widened: the hour after the year 9999 is none
-        raise ValueError(f"A window has at most {LONGEST.days:,} days.")
+    if until - since > LONGEST:  # checked before rounding up: an hour after the year 9999 does not exist
+        raise ValueError(f"The window is too long; at most {LONGEST.days:,} days are accepted.")
     until = _ceiling(until, HOUR)
     return Window(since, until, step_for(until - since))
 
 
 def step_for(length: dt.timedelta) -> dt.timedelta:
-    """The shortest step that divides a window into no more than `MOST_STEPS`."""
+    """Returns the shortest step that divides a window into at most `MOST_STEPS`."""
     return next((step for step in STEPS if length <= step * MOST_STEPS), STEPS[-1])
 
 
@@ -103,8 +105,8 @@ def _ceiling(moment: dt.datetime, step: dt.timedelta) -> dt.datetime:
 class Cell:
     """One column in one step.
 
-    psi : adjusted. tone : ``few`` rows, ``quiet``, ``slight``, ``large`` (the watch's threshold is reached)
-        or ``huge`` (two and a half times of it).
+    psi : adjusted PSI. tone : ``few`` (too few rows), ``quiet``, ``slight``, ``large`` (from the declared
+        threshold on) or ``huge`` (from 2.5 times the threshold on).
     """
 
     at: dt.datetime
@@ -115,19 +117,20 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One column over time. whole : all steps together. counted : of all of them, None without rows.
+    """One column over time.
 
-    cells : one a step, None where nothing was answered.
+    overall : all steps together. cells : one per step, None without answers. counted : counts of the whole
+    window, None without rows.
     """
 
     column: ColumnProfile
-    whole: Cell | None
+    overall: Cell | None
     cells: tuple[Cell | None, ...]
     counted: Counted | None
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The column's name for people."""
         return histograms.said(self.column.name)
 
     @property
@@ -145,15 +148,18 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """lines : of the columns, those that moved most first; then of the answers. rows : answered."""
+class Timeline:
+    """The drift of all columns of a version.
+
+    lines : columns with the largest drift first, then the answers. rows : number of answered rows.
+    """
 
     lines: tuple[Line, ...]
     rows: int
 
 
-def moved(version: ModelVersion, window: Window, watch: MonitoringConfig) -> Moved:
-    """How every column moved away from the version's reference profile."""
+def read(version: ModelVersion, window: Window, watch: MonitoringConfig) -> Timeline:
+    """Returns the drift of every column against the version's reference profile."""
     profile: Profile = version.reference.profile
     by_step = {
         at: counted
@@ -162,17 +168,17 @@ def moved(version: ModelVersion, window: Window, watch: MonitoringConfig) -> Mov
     }
 
     def line(column: ColumnProfile) -> Line:
-        found = {at: counts[column.name] for at, counts in by_step.items() if column.name in counts}
-        return _line(column, found, window, watch)
+        steps = {at: counts[column.name] for at, counts in by_step.items() if column.name in counts}
+        return _line(column, steps, window, watch)
 
-    inputs = sorted(map(line, profile.columns), key=_how_far, reverse=True)
+    inputs = sorted(map(line, profile.columns), key=_sort_key, reverse=True)
     lines = (*inputs, *map(line, profile.answers))
-    return Moved(lines, max((each.counted.rows for each in lines if each.counted), default=0))
+    return Timeline(lines, max((each.counted.rows for each in lines if each.counted), default=0))
 
 
-def _how_far(line: Line) -> tuple[bool, float]:
-    known = line.whole is not None and line.whole.psi is not None
-    return known, line.whole.psi if line.whole and line.whole.psi is not None else 0.0
+def _sort_key(line: Line) -> tuple[bool, float]:
+    known = line.overall is not None and line.overall.psi is not None
+    return known, line.overall.psi if line.overall and line.overall.psi is not None else 0.0
 
 
 def _line(
@@ -180,12 +186,12 @@ def _line(
 ) -> Line:
     reference = np.asarray(column.counts, dtype=np.int64)
     cells = tuple(_cell(at, reference, by_step[at], watch) if at in by_step else None for at in window.steps)
-    counted = _together(by_step.values())
-    whole = _cell(window.since, reference, counted, watch) if counted else None
-    return Line(column, whole, cells, counted)
+    counted = _sum(by_step.values())
+    overall = _cell(window.since, reference, counted, watch) if counted else None
+    return Line(column, overall, cells, counted)
 
 
-def _together(parts: Iterable[Counted]) -> Counted | None:
+def _sum(parts: Iterable[Counted]) -> Counted | None:
     known = list(parts)
     if not known:
         return None

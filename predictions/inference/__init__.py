@@ -1,1 +1,1 @@
-"""From a request to its logged answer: bodies are read, engines asked, answers written."""
+"""Inference: reads request bodies, predicts with engines, writes answers and the log."""

@@ -1,4 +1,7 @@
-"""A candidate asked as clients ask: body, decoder, engine, encoder. See `training.registry.answers_check`."""
+"""Answers of a candidate to requests as clients send them: body, decoder, engine, encoder.
+
+See `training.registry.answers_check`.
+"""
 
 from __future__ import annotations
 
@@ -15,35 +18,36 @@ from vigia_ml.schema import Value
 from vigia_ml.schema.csv_dialect import UTF8, Told
 from vigia_ml.schema.row_decoder import Rows
 
-Answered = list[tuple[Any, float | None]]
-NOBODY = Caller(None, "rehearsal")
+Answers = list[tuple[Any, float | None]]
+REHEARSAL = Caller(None, "rehearsal")
 
 
-def by_json(served: Served, rows: Sequence[Mapping[str, Value]]) -> Answered:
-    """The answers to an array of objects, or to one object where there is one row."""
+def by_json(served: Served, rows: Sequence[Mapping[str, Value]]) -> Answers:
+    """Returns the answers to an array of objects; a single row is sent as one object."""
     body = pipeline.encode(rows if len(rows) > 1 else rows[0])
-    return _answered(served, reading.read_body(served, body), len(rows))
+    return _answers(served, reading.read_body(served, body), len(rows))
 
 
-def by_csv(served: Served, rows: Sequence[Mapping[str, Value]]) -> Answered:
-    """The answers to a CSV with header."""
+def by_csv(served: Served, rows: Sequence[Mapping[str, Value]]) -> Answers:
+    """Returns the answers to a CSV with header."""
     names = served.schema.names
     text = io.StringIO(newline="")
-    writer = csv.writer(text, quoting=csv.QUOTE_ALL)  # a lone empty cell would be no row
+    # Unquoted, a row of one empty cell would be a blank line.
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
     writer.writerow(names)
     writer.writerows([["" if row[name] is None else _cell(row[name]) for name in names] for row in rows])
     stream = io.BytesIO(text.getvalue().encode())
-    found = reading.read_csv(served, stream, Told(",", ".", "", UTF8))
-    return _answered(served, found, len(rows))
+    decoded = reading.read_csv(served, stream, Told(",", ".", "", UTF8))
+    return _answers(served, decoded, len(rows))
 
 
 def _cell(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _answered(served: Served, rows: Rows, count: int) -> Answered:
-    body = pipeline.prepared(served, rows, NOBODY, generation=0).as_dict()
-    given = body["predictions"]
-    if len(given) != count:
-        raise Unusable(f"{len(given)} answers to {count} rows")
-    return [(each["prediction"], each.get("probability")) for each in given]
+def _answers(served: Served, rows: Rows, count: int) -> Answers:
+    body = pipeline.prepared(served, rows, REHEARSAL, generation=0).as_dict()
+    answers = body["predictions"]
+    if len(answers) != count:
+        raise Unusable(f"{len(answers)} answers to {count} rows")
+    return [(each["prediction"], each.get("probability")) for each in answers]

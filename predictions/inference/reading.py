@@ -1,4 +1,4 @@
-"""Reading: a JSON body, a form or a CSV becomes valid rows, or names every fault."""
+"""Reads a JSON body, a form or a CSV into valid rows, or reports every fault."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from vigia_ml.schema.wrapping import wrapped
 
 
 def read_body(served: Served, body: bytes) -> Rows:
-    """The rows of a JSON body, all valid.
+    """Returns the rows of a JSON body, all valid.
 
-    The compiled decoder accepts what it recognises; only what it declines goes the slow way, which knows
-    every spelling and collects every fault.
+    The compiled decoder accepts the bodies that it recognises; `read_json` reads the others: it is slower,
+    accepts every spelling and collects every fault.
 
     Raises
     ------
-    InvalidRows : with every fault of every row. TooManyRows : see settings.PREDICT_MAX_ROWS.
-    Malformed : it is no JSON.
+    InvalidRows : holds every fault of every row. TooManyRows : see settings.PREDICT_MAX_ROWS.
+    Malformed : the body is not JSON.
     """
-    found = served.compiled.decode(body, settings.PREDICT_MAX_ROWS)
-    if found is not None:
-        return found
+    decoded = served.compiled.decode(body, settings.PREDICT_MAX_ROWS)
+    if decoded is not None:
+        return decoded
     data = decode_json(body)
     rows = read_json(served, data)
     served.compiled.learn(data[0] if isinstance(data, list) else data)
@@ -38,7 +38,7 @@ def read_body(served: Served, body: bytes) -> Rows:
 
 
 def read_json(served: Served, data: object) -> Rows:
-    """One decoded object or an array of them, all valid; see `read_body`."""
+    """Returns the rows of a decoded object or array of objects, all valid; see `read_body`."""
     if isinstance(data, dict):
         _refuse_wrapped(served, data)
         data = [data]
@@ -46,7 +46,8 @@ def read_json(served: Served, data: object) -> Rows:
         fault = Fault(None, "not_an_object", "send a JSON object or an array of objects")
         raise InvalidRows([fault], message=fault.message)
     if not data:
-        raise InvalidRows([Fault(None, "empty_array", "the array is empty")], message="the array is empty")
+        message = "the array is empty; send at least one object"
+        raise InvalidRows([Fault(None, "empty_array", message)], message=message)
     return read_rows(served, data)
 
 
@@ -62,31 +63,31 @@ def _refuse_wrapped(served: Served, data: dict[str, object]) -> None:
 
 
 def read_rows(served: Served, rows: Sequence[object], *, text: bool = False) -> Rows:
-    """Rows of JSON values (or of text cells, from a form), all valid; see `read_body`."""
+    """Returns rows of JSON values (or of a form's text cells), all valid; see `read_body`."""
     if len(rows) > settings.PREDICT_MAX_ROWS:
         raise TooManyRows(settings.PREDICT_MAX_ROWS)
     good: list[Instance] = []
     faults: list[Fault] = []
     bad = 0
     for position, raw in enumerate(rows):
-        found = served.schema.read(raw, text=text)
-        if isinstance(found, Instance):
-            good.append(found)
+        row = served.schema.read(raw, text=text)
+        if isinstance(row, Instance):
+            good.append(row)
         else:
             bad += 1
-            faults.extend(fault.at(row=position) for fault in found)
+            faults.extend(fault.at(row=position) for fault in row)
             if len(faults) > REPORTED_FAULTS:
-                break  # more would not be reported, and looking for them is work a client can ask for cheaply
+                break  # further faults are not reported, and a client must not buy that work cheaply
     if faults:
         raise InvalidRows(faults, rows=len(rows), bad=bad)
     return _as_rows(served, good)
 
 
-def read_csv(served: Served, stream: BinaryIO, told: Told) -> Rows:
-    """The rows of a CSV with header, all valid; see `read_body`."""
+def read_csv(served: Served, stream: BinaryIO, dialect: Told) -> Rows:
+    """Returns the rows of a CSV with header, all valid; see `read_body`."""
     from vigia_ml.schema.csv_reader import CsvReader
 
-    reader = CsvReader(stream, served.schema, with_target=False, told=told)
+    reader = CsvReader(stream, served.schema, with_target=False, told=dialect)
     good: list[Instance] = []
     faults: list[Fault] = []
     rows = bad = 0
@@ -100,7 +101,7 @@ def read_csv(served: Served, stream: BinaryIO, told: Told) -> Rows:
     if faults:
         raise InvalidRows(faults, rows=rows, bad=bad, what="rows")
     if not good:
-        message = "the CSV holds a header and no rows"
+        message = "the CSV holds a header and no rows; send at least one row"
         raise InvalidRows([Fault(None, "empty_file", message)], message=message)
     return _as_rows(served, good)
 

@@ -1,1 +1,1 @@
-"""The prediction log: written, partitioned, searched and exported."""
+"""The prediction log: writing, partitions, queries, search and export."""

@@ -1,4 +1,4 @@
-"""The log as CSV, for people with spreadsheets: safe to open."""
+"""CSV export of the log that is safe to open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rest_framework.renderers import BaseRenderer
 
 from predictions.models import Prediction
 
-# Spreadsheets pass over what cannot be seen: white space, control and format characters, fillers.
+# Spreadsheets skip invisible characters: white space, control and format characters, fillers.
 _BEFORE_TEXT: Final = regex.compile(r"[\s\p{Z}\p{C}\p{Default_Ignorable_Code_Point}\u2800]*+")
 _BEGIN_A_FORMULA: Final = frozenset("=+-@\u2212")
 _BEGIN_A_CELL: Final = ("\t", "\r", "\n")
 
 
 def neutral(cell: object) -> object:
-    """A cell no spreadsheet runs as a formula: text that begins like one gets an apostrophe in front.
+    """Returns a cell that no spreadsheet runs as a formula: an apostrophe precedes text that begins like one.
 
     The first visible character decides, in its compatibility form: full-width and small signs count too.
     Numbers stay numbers. See OWASP, CSV injection.
@@ -41,8 +41,12 @@ PIECE = 2**16
 
 
 def write(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows (of the log, as `PredictionSerializer` shows them, or of an answer) as CSV, each input in a column
-    of its own."""
+    """Returns rows as CSV, each input in its own column.
+
+    Parameters
+    ----------
+    rows : of the log, as `PredictionSerializer` shows them, or of an answer.
+    """
     rows = list(rows)
     fixed = [name for name in FIXED if any(name in row for row in rows)]
     inputs = list(dict.fromkeys(name for row in rows for name in row.get("inputs", {})))
@@ -52,11 +56,11 @@ def write(rows: Iterable[Mapping[str, Any]]) -> str:
 def streamed(
     rows: Sequence[Prediction], show: Callable[[Prediction], Mapping[str, Any]], headers: Mapping[str, str]
 ) -> StreamingHttpResponse:
-    """Rows of the log as CSV, written while it is sent.
+    """Returns a response that writes rows of the log as CSV while it is sent.
 
     Parameters
     ----------
-    show : a row as the log shows it.
+    show : returns the fields of a row as the log shows them.
     """
     names = FIXED if any(row.probability is not None for row in rows) else _WITHOUT_PROBABILITY
     versions = {row.version_id: row for row in reversed(rows)}
@@ -73,9 +77,9 @@ def _pieces(
     writer = csv.writer(out)
     writer.writerow([*fixed, *(neutral(f"input.{name}") for name in inputs)])
     for row in rows:
-        given = row.get("inputs", {})
-        cells = (*(_plain(row.get(name)) for name in fixed), *(_plain(given.get(name)) for name in inputs))
-        writer.writerow([neutral(cell) for cell in cells])
+        cells = row.get("inputs", {})
+        line = (*(_plain(row.get(name)) for name in fixed), *(_plain(cells.get(name)) for name in inputs))
+        writer.writerow([neutral(cell) for cell in line])
         if out.tell() > PIECE:
             yield out.getvalue().encode()
             out.seek(0)
@@ -90,7 +94,7 @@ def _plain(value: object) -> object:
 
 
 class CSVRenderer(BaseRenderer):
-    """``Accept: text/csv`` or ``?format=csv`` on the log."""
+    """Renderer for ``Accept: text/csv`` or ``?format=csv`` on the log."""
 
     media_type = "text/csv"
     format = "csv"
@@ -99,7 +103,7 @@ class CSVRenderer(BaseRenderer):
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None
     ) -> bytes:
-        if "predictions" not in data:  # an error has no rows: it comes in the one shape, and says so
+        if "predictions" not in data:  # an error has no rows: it keeps the API's JSON shape
             (renderer_context or {})["response"]["Content-Type"] = "application/json"
             return json.dumps(data).encode()
         shared = {name: data[name] for name in ("model", "version") if name in data}

@@ -1,7 +1,7 @@
-"""The log's monthly partitions: made ahead of time, and never needed for a row to be kept.
+"""The log's monthly partitions, created ahead of time.
 
-A row whose month has no partition goes to the default one. When the partition is made later, its rows are
-moved over in the same transaction.
+The default partition keeps a row whose month has no partition. The transaction that creates the partition
+later moves these rows into it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from core.uuid7 import lowest_at
 
 TABLE = "predictions_prediction"
 _MONTH = re.compile(rf"{TABLE}_(\d{{4}})_(\d{{2}})")
-LOCK = 7_310_244_101  # advisory lock: two beats must not make the same partition
+LOCK = 7_310_244_101  # advisory lock: two beats must not create the same partition
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +44,17 @@ class Month:
 
 
 def ensure(now: dt.datetime, ahead: int) -> list[str]:
-    """Makes what is missing for this month and `ahead` more; the names of the partitions made."""
+    """Creates the missing partitions of this month and the next `ahead`; returns their names."""
     month, wanted = Month.of(now), []
     for _ in range(ahead + 1):
         wanted.append(month)
         month = month.next
     existing = set(names())
-    return [month.table for month in wanted if month.table not in existing and _make(month)]
+    return [month.table for month in wanted if month.table not in existing and _create(month)]
 
 
 def names() -> list[str]:
-    """Names of the partitions that are there, the default one included."""
+    """Returns the names of the existing partitions, including the default one."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
@@ -65,17 +65,16 @@ def names() -> list[str]:
 
 
 def months() -> list[Month]:
-    """The months that have a partition of their own, oldest first."""
-    found = [_MONTH.fullmatch(name) for name in names()]
+    """Returns the months that have their own partition, oldest first."""
+    matches = [_MONTH.fullmatch(name) for name in names()]
     return sorted(
-        (Month(int(match[1]), int(match[2])) for match in found if match),
+        (Month(int(match[1]), int(match[2])) for match in matches if match),
         key=lambda month: (month.year, month.month),
     )
 
 
 def estimated_rows(month: Month) -> int:
-    """How many rows a month's partition holds, as PostgreSQL's statistics have it; a count where they have
-    none."""
+    """Returns PostgreSQL's estimate of the rows in a month's partition, or a count if it has no estimate."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT reltuples::bigint FROM pg_class WHERE oid = %s::regclass", [month.table])
         estimate = int(cursor.fetchone()[0])
@@ -86,42 +85,42 @@ def estimated_rows(month: Month) -> int:
 
 
 def model_ids(month: Month) -> list[int]:
-    """Of the registered models that answered anything in a month; one look into an index for each."""
+    """Returns the ids of the models that answered anything in a month, by one index probe for each model."""
     low, high = lowest_at(month.start), lowest_at(month.next.start)
-    question = """
+    statement = """
         SELECT model.id FROM training_registeredmodel model WHERE EXISTS (
             SELECT 1 FROM predictions_prediction log
             WHERE log.registered_model_id = model.id AND log.id >= %s AND log.id < %s
         )
     """
     with connection.cursor() as cursor:
-        cursor.execute(question, [low, high])
+        cursor.execute(statement, [low, high])
         return [row[0] for row in cursor.fetchall()]
 
 
 def drop(month: Month) -> None:
-    """Removes a month's partition with all its rows. Part of the caller's transaction."""
+    """Removes a month's partition with all its rows, in the caller's transaction."""
     with connection.cursor() as cursor:
-        # Detaching waits for every reader of the log while writers wait for us: not for long.
+        # DETACH waits for every reader of the log, and writers wait for DETACH: the time-out limits both.
         cursor.execute("SET LOCAL lock_timeout = '2s'")
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         cursor.execute(f"ALTER TABLE {TABLE} DETACH PARTITION {month.table}")
         cursor.execute(f"DROP TABLE {month.table}")
 
 
-def _make(month: Month) -> bool:
-    """Makes and attaches one partition, taking over what the default partition holds of that month."""
+def _create(month: Month) -> bool:
+    """Creates and attaches one partition and moves the month's rows from the default partition into it."""
     low, high = lowest_at(month.start), lowest_at(month.next.start)
     with transaction.atomic(), connection.cursor() as cursor:
-        # Attaching waits for every reader of the default partition while writers wait for us: not for long.
-        # What was not made now is made by the next beat; rows are kept meanwhile.
+        # ATTACH waits for every reader of the default partition, and writers wait for ATTACH: the time-out
+        # limits both. The next beat tries again; the default partition keeps the rows meanwhile.
         cursor.execute("SET LOCAL lock_timeout = '2s'")
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         if month.table in names():
             return False
-        # Table names are built from two integers, bounds are uuids made here: nothing to escape.
+        # Table names are built from two integers, and bounds are computed UUIDs: nothing to escape.
         cursor.execute(f"CREATE TABLE {month.table} (LIKE {TABLE} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
-        # Writers wait from here to the commit, so that no row of the month can slip into the default.
+        # Writers wait from here to the commit, so no row of the month can reach the default partition.
         cursor.execute(f"LOCK TABLE {TABLE} IN SHARE ROW EXCLUSIVE MODE")
         cursor.execute("SET LOCAL vigia.maintenance = 'move'")
         cursor.execute(

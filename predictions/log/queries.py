@@ -1,4 +1,4 @@
-"""Reading the log, newest first, always by an index: a page costs the same whatever the log's length."""
+"""Reads the log, newest first, always by an index: a page costs the same at any length of the log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGEST_PAGE = 1_000
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Which rows: from `since` on, before `until`, of one version, of one client key, before a cursor."""
+    """Filters of the log: since <= time < until, version, client key, ids before a cursor."""
 
     since: dt.datetime | None = None
     until: dt.datetime | None = None
@@ -29,45 +29,47 @@ class LogQuery:
     limit: int = PAGE
 
 
-def page(model: RegisteredModel, wanted: LogQuery) -> tuple[list[Prediction], uuid.UUID | None]:
-    """(rows, cursor of the next page or None)."""
+def page(model: RegisteredModel, query: LogQuery) -> tuple[list[Prediction], uuid.UUID | None]:
+    """Returns (rows, cursor of the next page or None)."""
     rows = Prediction.objects.filter(registered_model=model).prefetch_related(*sharing_versions("version"))
-    if wanted.since is not None:
-        rows = rows.filter(id__gte=lowest_at(wanted.since))
-    if wanted.until is not None:
-        rows = rows.filter(id__lt=lowest_at(wanted.until))
-    if wanted.version is not None:
-        rows = rows.filter(version_id__in=model.versions.filter(number=wanted.version).values_list("pk")[:1])
-    if wanted.key is not None:
-        if "\x00" in wanted.key:
+    if query.since is not None:
+        rows = rows.filter(id__gte=lowest_at(query.since))
+    if query.until is not None:
+        rows = rows.filter(id__lt=lowest_at(query.until))
+    if query.version is not None:
+        rows = rows.filter(version_id__in=model.versions.filter(number=query.version).values_list("pk")[:1])
+    if query.key is not None:
+        if "\x00" in query.key:
             return [], None
-        rows = rows.filter(key=wanted.key)
-    if wanted.before is not None:
-        rows = rows.filter(id__lt=wanted.before)
-    found = list(rows.order_by("-id")[: wanted.limit + 1])
-    more = len(found) > wanted.limit
-    found = found[: wanted.limit]
-    for row in found:
+        rows = rows.filter(key=query.key)
+    if query.before is not None:
+        rows = rows.filter(id__lt=query.before)
+    shown = list(rows.order_by("-id")[: query.limit + 1])
+    more = len(shown) > query.limit
+    shown = shown[: query.limit]
+    for row in shown:
         row.registered_model = model
-    return found, found[-1].id if more else None
+    return shown, shown[-1].id if more else None
 
 
 def by_ids(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Prediction]:
-    """Rows of the log by id."""
+    """Returns rows of the log by id."""
     rows = Prediction.objects.filter(pk__in=ids).prefetch_related(*sharing_versions("version"))
     return {row.pk: row for row in rows}
 
 
 def find(identifier: uuid.UUID) -> Prediction | None:
-    """One row with all its lineage needs."""
+    """Returns one row with everything that its lineage needs, or None."""
     related = ("registered_model", "version__registered_model", "version__dataset", "version__created_by")
     return Prediction.objects.select_related(*related).filter(pk=identifier).first()
 
 
 @dataclass(frozen=True, slots=True)
-class WantedOutcomes:
-    """Which outcomes: received from `since` on, before `until`; under one key; of one prediction; older than
-    the one with the id `before`."""
+class OutcomeQuery:
+    """Filters of outcomes: since <= time of receipt < until, client key, prediction, older than `before`.
+
+    before : id of an outcome.
+    """
 
     since: dt.datetime | None = None
     until: dt.datetime | None = None
@@ -78,39 +80,40 @@ class WantedOutcomes:
 
 
 def outcomes_page(
-    model: RegisteredModel, wanted: WantedOutcomes
+    model: RegisteredModel, query: OutcomeQuery
 ) -> tuple[list[tuple[Outcome, bool]], int | None]:
-    """((outcome, whether it holds), the last received first; cursor of the next page or None).
+    """Returns ((outcome, whether it is current), last received first; cursor of the next page or None).
 
-    Of several outcomes of one prediction the newest holds; so does it of several that wait under one key.
+    The newest of several outcomes of one prediction is current, and so is the newest of several outcomes
+    that wait under one key.
     """
     rows = Outcome.objects.filter(registered_model=model).select_related("client")
-    if wanted.since is not None:
-        rows = rows.filter(received_at__gte=wanted.since)
-    if wanted.until is not None:
-        rows = rows.filter(received_at__lt=wanted.until)
-    if wanted.key is not None:
-        if "\x00" in wanted.key:
+    if query.since is not None:
+        rows = rows.filter(received_at__gte=query.since)
+    if query.until is not None:
+        rows = rows.filter(received_at__lt=query.until)
+    if query.key is not None:
+        if "\x00" in query.key:
             return [], None
-        rows = rows.filter(key=wanted.key)
-    if wanted.prediction is not None:
-        rows = rows.filter(prediction_id=wanted.prediction)
-    if wanted.before is not None:
-        last = Outcome.objects.filter(registered_model=model, pk=wanted.before).first()
+        rows = rows.filter(key=query.key)
+    if query.prediction is not None:
+        rows = rows.filter(prediction_id=query.prediction)
+    if query.before is not None:
+        last = Outcome.objects.filter(registered_model=model, pk=query.before).first()
         if last is None:
             return [], None
         older = Q(received_at__lt=last.received_at) | Q(received_at=last.received_at, pk__lt=last.pk)
-        # The first condition is the index's; the second leaves out what came in the same request.
+        # The index serves the first condition; the second one leaves out outcomes of the same request.
         rows = rows.filter(received_at__lte=last.received_at).filter(older)
-    found = list(rows.order_by("-received_at", "-pk")[: wanted.limit + 1])
-    more = len(found) > wanted.limit
-    found = found[: wanted.limit]
-    holding = _holding(model, found)
-    return [(row, row.pk in holding) for row in found], found[-1].pk if more else None
+    shown = list(rows.order_by("-received_at", "-pk")[: query.limit + 1])
+    more = len(shown) > query.limit
+    shown = shown[: query.limit]
+    current = _current_ids(model, shown)
+    return [(row, row.pk in current) for row in shown], shown[-1].pk if more else None
 
 
-def _holding(model: RegisteredModel, rows: Sequence[Outcome]) -> set[int]:
-    """The ids of the outcomes that hold, of all that these rows are of."""
+def _current_ids(model: RegisteredModel, rows: Sequence[Outcome]) -> set[int]:
+    """Returns the ids of the current outcomes of the predictions and keys that these rows belong to."""
     of_model = Outcome.objects.filter(registered_model=model).order_by()
     ids = {row.prediction_id for row in rows if row.prediction_id is not None}
     keys = {row.key for row in rows if row.prediction_id is None}
@@ -118,6 +121,6 @@ def _holding(model: RegisteredModel, rows: Sequence[Outcome]) -> set[int]:
     waiting = of_model.filter(prediction_id__isnull=True, key__in=keys).values("key")
     return {
         newest
-        for question in (joined, waiting)
-        for newest in question.annotate(newest=Max("pk")).values_list("newest", flat=True)
+        for outcomes in (joined, waiting)
+        for newest in outcomes.annotate(newest=Max("pk")).values_list("newest", flat=True)
     }

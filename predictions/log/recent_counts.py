@@ -1,4 +1,4 @@
-"""How much was answered lately: counted by id range and never beyond a cap, whatever the log's length."""
+"""Counts recent predictions by id range up to a cap, so the log's length does not matter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CAP = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A number of rows; when `capped` there are more of them than `rows`."""
+    """A number of rows; if `capped`, more rows exist than `rows`."""
 
     rows: int
     capped: bool
@@ -24,11 +24,11 @@ class Count:
 
 
 def since(model_ids: Iterable[int], moment: dt.datetime, cap: int = CAP) -> dict[int, Count]:
-    """Predictions of each model from `moment` on. Each reads at most `cap` + 1 entries of an index."""
-    found = {}
+    """Counts each model's predictions from `moment` on, reading at most `cap` + 1 index entries per model."""
+    counts = {}
     for model_id in model_ids:
         rows = Prediction.objects.filter(registered_model_id=model_id, id__gte=lowest_at(moment))
-        # LIMIT inside the counted subquery is what keeps it cheap.
+        # LIMIT inside the counted subquery keeps the count cheap.
         counted = rows.order_by().values("pk")[: cap + 1].count()
-        found[model_id] = Count(min(counted, cap), counted > cap)
-    return found
+        counts[model_id] = Count(min(counted, cap), counted > cap)
+    return counts

@@ -1,4 +1,4 @@
-"""Looking into the log by things it has an index for, and carefully by those it has none for."""
+"""Searches the log by its indexes; a condition without an index sees the newest rows only."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from django.db.models import QuerySet
 
 from predictions.models import Outcome, Prediction
 
-LOOKED_THROUGH = 50_000
+SCAN_LIMIT = 50_000
 Rows = QuerySet[Prediction, Prediction]
 
 
 def by_term(rows: Rows, term: str, model_ids: Sequence[int]) -> Rows:
-    """The row of that id, when `term` is a UUID; else the rows of that client key, exactly."""
+    """Returns the row with this id if `term` is a UUID, else the rows with exactly this client key."""
     term = term.strip()
     try:
         return rows.filter(pk=uuid.UUID(term))
@@ -26,10 +26,10 @@ def by_term(rows: Rows, term: str, model_ids: Sequence[int]) -> Rows:
     return rows.filter(registered_model_id__in=list(model_ids), key=term)
 
 
-def newest(rows: Rows, limit: int = LOOKED_THROUGH) -> Rows:
-    """The newest `limit` rows of `rows`, for conditions no index serves: what it costs has an end.
+def newest(rows: Rows, limit: int = SCAN_LIMIT) -> Rows:
+    """Returns the newest `limit` rows of `rows`, which bounds the cost of conditions without an index.
 
-    `rows` must only carry conditions on model, version, key and id. One read of an index finds the bound.
+    `rows` may carry conditions on model, version, key and id only. One read of an index finds the bound.
     """
     floor = rows.order_by("-id").values_list("id", flat=True)[limit : limit + 1].first()
     return rows if floor is None else rows.filter(id__gt=floor)
@@ -38,7 +38,7 @@ def newest(rows: Rows, limit: int = LOOKED_THROUGH) -> Rows:
 def outcomes_by_term(
     rows: QuerySet[Outcome, Outcome], term: str, model_ids: Sequence[int]
 ) -> QuerySet[Outcome, Outcome]:
-    """The outcomes of that prediction, when `term` is a UUID; else those under that key, exactly."""
+    """Returns the outcomes of this prediction if `term` is a UUID, else those with exactly this key."""
     term = term.strip()
     try:
         return rows.filter(prediction_id=uuid.UUID(term))

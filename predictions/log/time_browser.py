@@ -1,4 +1,4 @@
-"""Walking through the log by time: year → month → day → hour, each step a range of ids."""
+"""Browses the log by time: year → month → day → hour, each step a range of ids."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Period:
 
     @classmethod
     def parse(cls, text: str) -> Period | None:
-        """``2026``, ``2026-11``, ``2026-11-20`` or ``2026-11-20T14``; None for anything else."""
+        """Parses ``2026``, ``2026-11``, ``2026-11-20`` or ``2026-11-20T14``; returns None for other text."""
         match = _PERIOD.fullmatch(text)
         if match is None:
             return None
-        found = cls(tuple(int(part) for part in match.groups() if part is not None))
+        period = cls(tuple(int(part) for part in match.groups() if part is not None))
         try:
-            found.bounds()
+            period.bounds()
         except (ValueError, OverflowError):
             return None
-        return found
+        return period
 
     @property
     def start(self) -> dt.datetime:
@@ -55,16 +55,16 @@ class Period:
                 return start + dt.timedelta(hours=1)
 
     def bounds(self) -> tuple[str, str]:
-        """Ids from the first on and before the second."""
+        """Returns the ids between which the period lies: first <= id < second."""
         return str(lowest_at(self.start)), str(lowest_at(self.end))
 
     @property
     def label(self) -> str:
-        """Short, as a step inside its parent: ``2026``, ``November``, ``20``, ``14:00``."""
+        """The period's name within its parent: ``2026``, ``November``, ``20``, ``14:00``."""
         return self.start.strftime(_LABELS[len(self.parts) - 1])
 
     def parents(self) -> list[Period]:
-        """From the year down to itself."""
+        """Returns the periods from the year down to this one."""
         return [Period(self.parts[: depth + 1]) for depth in range(len(self.parts))]
 
     def __str__(self) -> str:
@@ -72,7 +72,7 @@ class Period:
         return "".join(width.format(part) for width, part in zip(widths, self.parts, strict=False))
 
     def children(self) -> list[Period]:
-        """The months of a year, the days of a month, the hours of a day; none of an hour."""
+        """Returns the months of a year, the days of a month or the hours of a day; an hour has none."""
         match len(self.parts):
             case 1:
                 inner = range(1, 13)
@@ -86,13 +86,13 @@ class Period:
 
 
 def steps(period: Period | None, model_ids: Sequence[int]) -> list[Period]:
-    """The parts of `period` (None: of the whole log) in which these models answered anything."""
+    """Returns the parts of `period` (None: the whole log) in which these models answered anything."""
     candidates = period.children() if period is not None else _years()
     if not candidates or not model_ids:
         return []
     lows, highs = zip(*(candidate.bounds() for candidate in candidates), strict=True)
-    # One probe of the index (registered_model_id, id) per part and model; no part is read.
-    question = """
+    # The statement probes the index (registered_model_id, id) once per part and model and reads no part.
+    statement = """
         SELECT part.position FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS part (low, high, position)
         WHERE EXISTS (
             SELECT 1 FROM unnest(%s::bigint[]) AS model (id), LATERAL (
@@ -102,7 +102,7 @@ def steps(period: Period | None, model_ids: Sequence[int]) -> list[Period]:
         ) ORDER BY 1
     """
     with connection.cursor() as cursor:
-        cursor.execute(question, [list(lows), list(highs), list(model_ids)])
+        cursor.execute(statement, [list(lows), list(highs), list(model_ids)])
         return [candidates[position - 1] for (position,) in cursor.fetchall()]
 
 
@@ -115,7 +115,7 @@ def _years() -> list[Period]:
 
 
 def within(rows: QuerySet[Prediction, Prediction], period: Period | None) -> QuerySet[Prediction, Prediction]:
-    """The rows of a period; all of them without one."""
+    """Returns the rows of a period; without a period, all rows."""
     if period is None:
         return rows
     low, high = period.bounds()

@@ -1,4 +1,4 @@
-"""The log's tables. The partitioned one is made in SQL, which Django cannot express."""
+"""Creates the log's tables; SQL creates the partitioned one, which Django cannot express."""
 
 import django.db.models.deletion
 import django.utils.timezone
@@ -30,9 +30,9 @@ CREATE INDEX prediction_version_id ON predictions_prediction (version_id, id DES
 CREATE INDEX prediction_key ON predictions_prediction (registered_model_id, key, id DESC) WHERE key IS NOT NULL;
 """
 
-# Append-only against mistakes of our own code and of people with a console, not against a superuser who
-# wants to. `vigia.maintenance` is set, within one transaction, by code that moves rows between partitions
-# ('move'), and by the test suite, which empties tables between tests ('truncate').
+# The triggers prevent mistakes of the code and of people with a console, not a superuser's intent. Code that
+# moves rows between partitions sets `vigia.maintenance` to 'move' within one transaction; the test suite sets
+# 'truncate' to empty tables between tests.
 APPEND_ONLY = """
 CREATE FUNCTION vigia_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,10 +1,10 @@
-"""What the group-committing writer needs: references checked by statement, and claims of idempotency keys."""
+"""Adds what the log writer needs: reference checks per statement, and claims of idempotency keys."""
 
 from django.db import migrations
 
-# A foreign key costs a look-up and a row lock for every row and reference: half of what a logged row cost. Here
-# each statement checks the few distinct versions and clients it names. What a row refers to cannot go away
-# either: removing it waits for the fence (so no log statement is under way) and then looks into the log.
+# A foreign key costs a look-up and a row lock for every row and reference: half of the cost of a logged row.
+# These triggers check the few distinct versions and clients of each statement. A referenced row cannot be
+# removed either: its removal waits for the fence (so no log statement is running) and then searches the log.
 MAKE = """
 ALTER TABLE predictions_prediction DROP CONSTRAINT predictions_prediction_registered_model_id_fkey;
 ALTER TABLE predictions_prediction DROP CONSTRAINT predictions_prediction_version_id_fkey;

@@ -1,8 +1,8 @@
-"""The inputs of a logged row as a `json` array, in the order of the columns of its version's schema.
+"""Stores the inputs of a logged row as a `json` array in the order of its version's schema.
 
-A log is written far more often than read. The names were two thirds of a row, and making jsonb of them a third
-of what PostgreSQL spent on it. Rewrites the log, at some ten seconds a million rows; nothing is answered
-meanwhile.
+A log is written far more often than read. The names took two thirds of a row, and their conversion to jsonb a
+third of PostgreSQL's time for it. The migration rewrites the log, about ten seconds per million rows; no
+prediction is answered meanwhile.
 """
 
 from django.db import migrations

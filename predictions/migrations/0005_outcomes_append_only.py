@@ -1,6 +1,6 @@
-"""Outcomes are append-only in the database as well: a correction is another row.
+"""Makes outcomes append-only in the database: a correction is another row.
 
-The one change there is: an outcome that came before its prediction learns its prediction's id, once.
+One change is allowed: an outcome that arrived before its prediction gets the prediction's id, once.
 """
 
 from django.db import migrations, models

@@ -1,4 +1,4 @@
-"""Outcomes that have waited longest for their prediction are found without reading past those that were joined."""
+"""Adds the index that finds the longest waiting outcomes without reading joined ones."""
 
 from django.db import migrations, models
 

@@ -1,12 +1,12 @@
-"""Outcomes mark the hour of their prediction, so that its quality is added up anew.
+"""Outcomes mark the hour of their prediction, so that its quality is aggregated again.
 
-By statement, with the rows of the statement: the hours of a request are a handful whatever its length. They are
-marked in ascending order, so that two statements never wait for each other crosswise. A mark always grows, even
-when the clock was set back: who adds an hour up removes the mark it has seen, and no later one.
+The trigger runs once per statement: a request of any length concerns a handful of hours. It marks them in
+ascending order, so that two statements never deadlock. A mark always increases, even if the clock was set back:
+an aggregation removes the mark that it has read, and no later one.
 
-Outcomes that are removed mark nothing: retention removes them with their month, whose quality is to stay.
+Removed outcomes mark nothing: retention removes them with their month, whose quality stays.
 
-The index (model, received_at, id) lists outcomes as they came; the one on the model alone is its beginning.
+The index (model, received_at, id) lists outcomes in order of receipt; it replaces the index on the model.
 """
 
 import django.db.models.deletion

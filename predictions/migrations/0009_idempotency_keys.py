@@ -1,6 +1,6 @@
 """Idempotency keys serve every POST, so their model moved to `training`; the table stays as it is.
 
-`vigia_claim` also resets what a longer answer than a prediction's has, when it takes an expired key over.
+When `vigia_claim` takes over an expired key, it also resets the fields that only longer answers use.
 """
 
 from django.db import migrations

@@ -1,9 +1,9 @@
-"""Fence and claim in one step that no client can make long.
+"""Takes fence and claim in one step that no client can prolong.
 
-The writer sends rows and claim in one statement, which PostgreSQL begins to execute when all of it has come:
-no client is waited for while the fence or a claim is held. A claim waits for another of the same name only so
-long as that one needs to be committed; when it takes longer, PostgreSQL is in trouble, and the other
-predictions of the process must not wait for it.
+The writer sends rows and claim in one statement, which PostgreSQL executes once it is received completely: the
+fence and the claim are never held while a client sends. A claim waits for another one of the same name only as
+long as a commit takes; if it takes longer, PostgreSQL has a problem, and the other predictions of the process
+must not wait for it.
 """
 
 from django.db import migrations

@@ -1,14 +1,13 @@
-"""The time of an activation is taken at the fence, so that it parts the log's rows by their times.
+"""Takes the time of an activation at the fence, so that it separates the log's rows by their times.
 
-An activation used to carry the time of its statement. Until its commit, other processes went on answering with
-the version before, and their rows carry later times than the activation did.
+Before, an activation carried the time of its statement. Until its commit, other processes continued to answer
+with the previous version, and their rows carry later times than the activation.
 
-Now a deferred trigger sets the time at the commit, with the fence held alone: no log statement is under way, and
-none commits before the change does. The time is the first whole millisecond (ids have no more) after now, after
-the newest row of the model, whose process may have a clock that is ahead, and after the last activation. It
-becomes the generation as well, and a process gives no row an earlier time than its generation says
-(`core.uuid7`). So every row that the old version answered lies before the activation's time, and
-every row that the new version answered lies at it or after it.
+Now a deferred trigger sets the time at the commit, under the exclusive fence: no log statement is running, and
+none commits before the change does. The time is the first full millisecond (the resolution of ids) after now,
+after the newest row of the model, whose process may have a clock that is ahead, and after the last activation.
+It also becomes the generation, and a process gives no row a time before its generation (`core.uuid7`). So every
+row of the old version precedes the activation's time, and no row of the new version does.
 """
 
 from django.db import migrations

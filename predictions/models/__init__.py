@@ -1,12 +1,12 @@
-"""The prediction log, and the keys that make retrying safe.
+"""The prediction log, outcomes, rollups, reviews, replays and shadow answers.
 
-The log's table is partitioned by month on its id, a UUIDv7 that carries the time; migration 0001 makes it
+The log's table is partitioned by month on its id, a UUIDv7 that carries the time; migration 0001 creates it
 in SQL, with the triggers that keep it append-only. Its indexes:
 
-- primary key ``id``: one row; and, ids being time, any range of time.
+- primary key ``id``: one row, or any range of time, because ids order by time.
 - ``(registered_model_id, id)``: a model's log, newest first, in pages.
-- ``(version_id, id)``: the same for one version; also counts what still refers to a version.
-- ``(registered_model_id, key, id) WHERE key IS NOT NULL``: the rows of a client's own reference.
+- ``(version_id, id)``: the same for one version; also finds rows that refer to a version.
+- ``(registered_model_id, key, id) WHERE key IS NOT NULL``: the rows of a client key.
 """
 
 from predictions.models.log import JSONText, Prediction, RemovedMonth

@@ -1,4 +1,4 @@
-"""The prediction log, and the keys that make retrying safe."""
+"""The prediction log and the record of its removed months."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _NAMES: dict[int, tuple[str, ...]] = {}
 
 
 class JSONText(models.JSONField):
-    """JSON kept as it was written (PostgreSQL's `json`): to be read, not to be searched by its parts.
+    """JSON stored as text (PostgreSQL's `json`), for reading but not for searching its parts.
 
-    Checking a text costs PostgreSQL a third of what making its jsonb does (docs/performance.md).
+    For PostgreSQL, validating a text costs a third of converting it to jsonb (docs/performance.md).
     """
 
     def db_type(self, connection: Any) -> str:
         return "json"
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        # psycopg has decoded it already: Django asks it to leave only jsonb alone.
+        # psycopg has decoded the value already: Django turns decoding off for jsonb only.
         return super().from_db_value(value, expression, connection) if isinstance(value, str) else value
 
 
 class Prediction(models.Model):
-    """One logged answer to one instance. Never changed, never deleted but with its partition.
+    """One logged answer to one instance. It never changes and is deleted only with its partition.
 
-    cells : the inputs as an array, in the order of the columns of the version's schema. A row without the
-        names is half as large; `inputs` has them, and in SQL ``vigia_inputs(version_id, inputs)``.
+    cells : the inputs as an array in the order of the version's schema. A row without the columns' names is
+        half as large; `inputs` adds them, and in SQL ``vigia_inputs(version_id, inputs)`` does.
     """
 
     id = models.UUIDField(primary_key=True, editable=False)
@@ -45,7 +45,7 @@ class Prediction(models.Model):
     client = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="predictions"
     )
-    key = models.CharField(max_length=200, null=True)  # noqa: DJ001 - null: the client gave none
+    key = models.CharField(max_length=200, null=True)  # noqa: DJ001 - null: the client sent no key
     cells = JSONText(db_column="inputs")
     prediction = models.JSONField()
     probability = models.FloatField(null=True)
@@ -63,24 +63,25 @@ class Prediction(models.Model):
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """The inputs by the names of their columns. Rows of one version share one look-up of the names."""
+        """The inputs by column name. All rows of a version share one look-up of the names."""
         names = _NAMES.get(self.version_id)
         if names is None:
             names = tuple(column["name"] for column in self.version.schema["columns"])
-            _NAMES[self.version_id] = names  # a version is written once
+            _NAMES[self.version_id] = names  # a version's schema never changes
         return dict(zip(names, self.cells, strict=True))
 
     @property
     def at(self) -> dt.datetime:
-        """When it was answered, to the millisecond; the id says so."""
+        """The time of the answer, to the millisecond, from the id."""
         identifier: Any = self.id
         return time_of(identifier if isinstance(identifier, uuid.UUID) else uuid.UUID(str(identifier)))
 
 
 class RemovedMonth(models.Model):
-    """A month of the log that retention has removed, on record.
+    """The record of a month of the log that retention has removed.
 
-    start : of the month, UTC. rows : about so many it had. although_kept : a kept review was about it.
+    start : beginning of the month, UTC. rows : estimate of its rows. although_kept : a kept review covered
+    the month.
     """
 
     start = models.DateTimeField(unique=True)

@@ -1,4 +1,4 @@
-"""What became of predictions."""
+"""Outcomes of predictions."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from training.models import RegisteredModel
 
 
 class Outcome(models.Model):
-    """The ground truth of one prediction, learned later. Append-only: a correction is another row.
+    """The actual value of one prediction, known later. The table is append-only: a correction is another row.
 
-    Of several rows for one prediction the one with the highest id holds. An outcome that came under the
-    client's own key before any prediction did waits with `prediction_id` null, which is set once when it
-    comes.
+    The row of a prediction with the highest id is its current outcome. An outcome that arrives under a client
+    key before its prediction waits with `prediction_id` null, which is set once, when the prediction has
+    arrived.
     """
 
     registered_model = models.ForeignKey(
         RegisteredModel, on_delete=models.PROTECT, db_index=False, related_name="outcomes"
     )
-    # No foreign key: the log is partitioned, and its partitions go with time.
+    # No foreign key: the log is partitioned, and its partitions are dropped over time.
     prediction_id = models.UUIDField(null=True, blank=True)
-    key = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001 - null: named by id
+    key = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001 - null: the client sent an id
     actual = models.JSONField()
     observed_at = models.DateTimeField()
     client = models.ForeignKey(
@@ -45,15 +45,15 @@ class Outcome(models.Model):
                 name="outcome_waiting",
                 condition=models.Q(prediction_id__isnull=True),
             ),
-            # Those that have waited longest; without it each request would read past all that were joined.
+            # The outcomes that wait longest; without it each request would read past all joined outcomes.
             models.Index(
                 fields=["registered_model", "id"],
                 name="outcome_waiting_longest",
                 condition=models.Q(prediction_id__isnull=True),
             ),
-            # The list, as they came; also what finds a model's outcomes.
+            # The list in order of receipt; also finds a model's outcomes.
             models.Index(fields=["registered_model", "received_at", "id"], name="outcome_received"),
-            # What came under a key before: a repeated request must find it.
+            # Earlier outcomes under a key: a repeated request must find them.
             models.Index(
                 fields=["registered_model", "key"],
                 name="outcome_key",

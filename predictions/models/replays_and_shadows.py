@@ -1,4 +1,4 @@
-"""Candidates tried on the log and on real requests."""
+"""Replays and shadow answers: candidates' predictions for logged rows and for real requests."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from training.models import Job, ModelVersion, Rollout
 
 
 class Replay(Job):
-    """A window of the log scored with a candidate: what would have been answered instead.
+    """A job that predicts a window of the log with a candidate and compares the answers.
 
-    Its rows never enter the log, drift or quality; what is kept is `result`, see
+    Its answers never enter the log, drift or quality; only `result` is kept, see
     `predictions.replays.summary.Summary`.
 
-    since, until : of the window, half open. rows : logged predictions scored so far.
+    since, until : the window, half open. rows : logged predictions scored so far.
     """
 
     version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="replays")
@@ -30,7 +30,7 @@ class Replay(Job):
 
 
 class ShadowAnswer(models.Model):
-    """What a shadow would have answered to a logged prediction's inputs. Not an answer, never drift."""
+    """A shadow's answer to a logged prediction's inputs. Clients and drift reviews never see it."""
 
     rollout = models.ForeignKey(Rollout, on_delete=models.PROTECT, related_name="answers")
     prediction_id = models.UUIDField()
@@ -48,7 +48,7 @@ class ShadowAnswer(models.Model):
 
 
 class ShadowTally(models.Model):
-    """How many logged rows of an hour a shadow was asked for, and how many were dropped under pressure."""
+    """Counts of an hour's logged rows that a shadow answered, dropped under pressure, or failed on."""
 
     rollout = models.ForeignKey(Rollout, on_delete=models.PROTECT, related_name="tallies")
     hour = models.DateTimeField()

@@ -11,7 +11,7 @@ from vigia_ml.schema.columns import LONGEST_NAME
 
 
 class Verdict(models.TextChoices):
-    """What a review says of a column, and of the model."""
+    """The verdict of a review on a column and on the model."""
 
     DRIFT = "drift"
     NOTICE = "notice"
@@ -20,18 +20,16 @@ class Verdict(models.TextChoices):
 
 
 class DriftReview(models.Model):
-    """A window of the log, as one version answered it, beside the version's reference profile.
+    """A comparison of one version's window of the log with the version's reference profile.
 
-    It holds all it was made of: its findings have the counts, so that it can be read when the log's rows are
-    gone.
+    The findings hold the counts, so that a review is readable after the log's rows are removed.
 
-    since, until : whole hours, half open. rows : the version answered in them. counted_to : later rows
-        were not counted yet. reason : of the verdict, in words.
-    quality, expected : realised, and expected without outcomes; see `predictions.quality.realised` and
-        `vigia_ml.drift.performance_estimation`.
-    kept : retention removes nothing of the log that it is about. log_removed_at : when that was done, all
-        the same.
-    run : the training run it asked for; run_note : why, or why not.
+    since, until : whole hours, half open. rows : rows that the version answered in the window.
+    counted_to : later rows were not counted yet. reason : reason of the verdict, in words.
+    quality, expected : realised quality, and expected quality without outcomes; see
+        `predictions.quality.realised` and `vigia_ml.drift.performance_estimation`.
+    kept : retention keeps the log's rows of the window. log_removed_at : time when they were removed anyway.
+    run : training run that the review requested. run_note : reason why it requested one, or not.
     """
 
     registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="reviews")
@@ -75,11 +73,11 @@ class DriftReview(models.Model):
 
 
 class DriftFinding(models.Model):
-    """What a review found in one column; see `vigia_ml.drift.statistics` for the numbers.
+    """The finding of a review for one column; see `vigia_ml.drift.statistics` for the numbers.
 
-    bins : ``labels``, what sets each bin ``apart`` (older reviews lack it), and how many rows fell into each
-        in the ``reference`` and in the ``window``.
-    missing, unseen, outside : shares of the window's rows; reference_missing of the reference's.
+    bins : ``labels``, ``apart`` (reason why a bin's rows are not like training rows; absent in older
+        reviews), and rows by bin in the ``reference`` and in the ``window``.
+    missing, unseen, outside : shares of the window's rows. reference_missing : share of the reference's rows.
     """
 
     review = models.ForeignKey(DriftReview, on_delete=models.CASCADE, related_name="findings")

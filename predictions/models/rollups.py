@@ -1,4 +1,4 @@
-"""What was counted of the log, hour by hour."""
+"""Hourly counts: rollups of the log, realised quality and latency."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from vigia_ml.schema.columns import LONGEST_NAME
 
 
 class Rollup(models.Model):
-    """How many logged cells of an hour fell into one bin of a column, see `vigia_ml.reference_profile`.
+    """The number of an hour's logged cells in one bin of a column, see `vigia_ml.reference_profile`.
 
-    column : of the schema, one of `vigia_ml.reference_profile`'s names of the answers, or `ROWS`, whose one
-        bin counts the rows. total : sum of the numbers in the bin; null of levels.
+    column : a column of the schema, one of `vigia_ml.reference_profile`'s names of answers, or `ROWS`, whose
+        single bin counts the rows. total : sum of the numbers in the bin; null for levels.
     """
 
     ROWS = "_rows"
@@ -33,10 +33,10 @@ class Rollup(models.Model):
 
 
 class RolledHour(models.Model):
-    """How far the log of one hour has been rolled up.
+    """The progress of the roll-up of one hour of a model's log.
 
-    upto : every row of the model and hour whose id is below has been counted. closed : the hour is over, and
-        what was counted is what the log held when it was looked through again.
+    upto : every row of the model and hour with a lower id has been counted. closed : the hour is over, and a
+        comparison found the counts equal to the log.
     """
 
     pk = models.CompositePrimaryKey("registered_model_id", "hour")
@@ -56,9 +56,9 @@ class RolledHour(models.Model):
 
 
 class QualityHour(models.Model):
-    """What became of one hour's predictions of a version, added up; see `predictions.quality.realised`.
+    """The tallies of one hour's labelled predictions of a version; see `predictions.quality.realised`.
 
-    rows : those whose outcome is known.
+    rows : labelled rows.
     """
 
     pk = models.CompositePrimaryKey("version_id", "hour")
@@ -75,9 +75,9 @@ class QualityHour(models.Model):
 
 
 class ChangedHour(models.Model):
-    """An hour whose predictions have other outcomes than were added up; a trigger marks it.
+    """An hour whose outcomes have changed since its aggregation; a trigger marks it.
 
-    marked_at : when it was marked last; whoever adds it up removes the mark it has seen, not a later one.
+    marked_at : time of the last mark; an aggregation removes the mark that it has read, not a later one.
     """
 
     pk = models.CompositePrimaryKey("registered_model_id", "hour")
@@ -95,9 +95,9 @@ class ChangedHour(models.Model):
 
 
 class AnswerTime(models.Model):
-    """How many requests for predictions were answered within an hour, by how long they took.
+    """The number of prediction requests of an hour in one bucket of the latency histogram.
 
-    bucket : place in the bounds of the latency histogram.
+    bucket : position in the histogram's bounds.
     """
 
     pk = models.CompositePrimaryKey("registered_model_id", "hour", "bucket")

@@ -1,1 +1,1 @@
-"""Outcomes: read, recorded, matched with predictions, and handed down as rows to train on."""
+"""Outcomes: parsing, recording, matching with predictions, and rows for training."""

@@ -1,8 +1,8 @@
-"""Logged predictions with what became of them: the newest outcome of each, by time of the prediction.
+"""Labelled rows: logged predictions, each with its newest outcome, by time of the prediction.
 
-An outcome carries the id of its prediction, and ids are time: the outcomes of a window are a range of the
-index (prediction_id, -id), which has them in the order in which the newest of each prediction is taken. What
-this costs grows with the outcomes of the window, not with the log.
+An outcome carries the id of its prediction, and ids order by time: the outcomes of a window are a range of
+the index (prediction_id, -id), which lists the newest outcome of each prediction first. The cost grows with
+the outcomes of the window, not with the log.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from django.db import connection
 
 PAGE: Final = 10_000
 
-# The log is joined on the left, so that a page is as long as it was asked for even where the months of some
-# predictions have been dropped: the next page begins after the last row of this one. LIMIT makes it one look
-# into the index for each; the planner would rather read the whole log once.
-_QUESTION: Final = """
+# The LEFT JOIN keeps a page at full length even if the months of some predictions were dropped: the next page
+# begins after the last row of this one. LIMIT makes the join one index probe per row; without it the planner
+# reads the whole log.
+_PAGE_STATEMENT: Final = """
     SELECT held.prediction_id::text, log.version_id, log.key, {cells}, log.prediction::text, log.probability,
            held.actual::text, held.observed_at
     FROM (
@@ -36,9 +36,9 @@ _QUESTION: Final = """
 
 
 class Labelled(NamedTuple):
-    """One logged prediction with its outcome; what is JSON is text as it is stored.
+    """One logged prediction with its outcome; JSON values are text as stored.
 
-    cells : the inputs as an array, or None where they were not asked for.
+    cells : the inputs as an array, or None if `pages` did not read them.
     """
 
     prediction_id: str
@@ -54,22 +54,22 @@ class Labelled(NamedTuple):
 def pages(
     model_id: int, low: uuid.UUID, high: uuid.UUID, *, inputs: bool, size: int = PAGE
 ) -> Iterator[list[Labelled]]:
-    """The labelled predictions with low <= id < high, ascending, in pages; each is one short statement.
+    """Yields pages of the labelled predictions with low <= id < high, ascending, by one statement per page.
 
     Parameters
     ----------
     low, high : see `core.uuid7.lowest_at`.
-    inputs : whether the cells are read as well.
+    inputs : whether to read the cells as well.
     """
-    question = _QUESTION.format(cells="log.inputs::text" if inputs else "NULL::text")
+    statement = _PAGE_STATEMENT.format(cells="log.inputs::text" if inputs else "NULL::text")
     after = str(uuid.UUID(int=max(low.int - 1, 0)))
     while True:
         with connection.cursor() as cursor:
-            cursor.execute(question, [model_id, after, str(high), size])
-            found = cursor.fetchall()
-        rows = [Labelled(*row) for row in found if row[1] is not None]
+            cursor.execute(statement, [model_id, after, str(high), size])
+            fetched = cursor.fetchall()
+        rows = [Labelled(*row) for row in fetched if row[1] is not None]
         if rows:
             yield rows
-        if len(found) < size:
+        if len(fetched) < size:
             return
-        after = found[-1][0]
+        after = fetched[-1][0]

@@ -1,9 +1,9 @@
-"""Outcomes that came before their prediction wait under its key, and are joined when it has come.
+"""Matches outcomes that arrived before their prediction: they wait under its key.
 
 An outcome with a time of observation is joined to the newest prediction made until then, never to a later
-one. An outcome without (its `observed_at` is its `received_at`) is joined to the newest.
+one. An outcome without one (its `observed_at` is its `received_at`) is joined to the newest prediction.
 
-Whoever writes outcomes of a model holds the model's lock until the end of the transaction.
+A transaction that writes outcomes of a model holds the model's lock until it ends.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from core.uuid7 import LAST
 from predictions.models import Outcome
 
 LOCK: Final = 22122
-"""Class of the advisory lock that writers of one model's outcomes take, with the model's id."""
-JOINED_AT_ONCE: Final = 5_000  # waiting outcomes looked at in one statement
+"""Class of the advisory lock (with the model's id) of transactions that write outcomes of a model."""
+JOINED_AT_ONCE: Final = 5_000  # waiting outcomes examined in one statement
 JOINED_BY_A_REQUEST: Final = 500
 LATE_COMMITS: Final = dt.timedelta(hours=1)
-"""How long a prediction may stay out of sight after its id was made; generous."""
+"""Longest time, generously, between a prediction's id and the moment when other transactions see it."""
 
 
 def join_waiting() -> int:
-    """Gives outcomes that wait under a key their prediction, where it has come since; how many."""
+    """Joins waiting outcomes with predictions that have arrived since; returns the number joined."""
     joined = 0
     waiting = _joinable()
     models = list(waiting.order_by().values_list("registered_model_id", flat=True).distinct())
@@ -44,16 +44,16 @@ def join_waiting() -> int:
                 break
             with transaction.atomic():
                 lock(model_id)
-                joined += _joined_by_keys(model_id, {key for _, key in keys if key is not None})
+                joined += _join_keys(model_id, {key for _, key in keys if key is not None})
             after = keys[-1][0]
     return joined
 
 
 def _joinable() -> QuerySet[Outcome, Outcome]:
-    """Waiting outcomes that a prediction may still come for.
+    """Returns the waiting outcomes whose prediction may still appear.
 
-    One with a time of observation only waits for predictions that were made before it was sent, and that a
-    commit or another clock kept out of sight for a moment.
+    An outcome with a time of observation waits only for predictions made before it was sent, which a late
+    commit or another clock hid for a moment.
     """
     recent = timezone.now() - LATE_COMMITS
     waiting = Outcome.objects.filter(prediction_id__isnull=True)
@@ -66,35 +66,35 @@ def lock(model_id: int) -> None:
 
 
 def join(model_id: int, keys: Iterable[str]) -> None:
-    """Joins what waits under these keys, and some of what has waited longest."""
+    """Joins the outcomes that wait under these keys, and some that have waited longest."""
     waiting = _joinable().filter(registered_model_id=model_id)
     oldest = waiting.order_by("pk").values_list("key", flat=True)[:JOINED_BY_A_REQUEST]
-    _joined_by_keys(model_id, {*keys, *(key for key in oldest if key is not None)})
+    _join_keys(model_id, {*keys, *(key for key in oldest if key is not None)})
 
 
-def _joined_by_keys(model_id: int, keys: set[str]) -> int:
-    """Gives the outcomes that wait under `keys` the prediction they are of; how many.
+def _join_keys(model_id: int, keys: set[str]) -> int:
+    """Joins the outcomes that wait under `keys` with their predictions; returns the number joined.
 
-    The condition on null makes it harmless to do twice; who does it holds the model's lock.
+    The condition on null makes a second call harmless. The caller holds the model's lock.
     """
     if not keys:
         return 0
-    question = """
+    statement = """
         UPDATE predictions_outcome AS outcome SET prediction_id = newest.id
         FROM (
             SELECT id, key, CASE WHEN observed_at = received_at THEN %s::uuid ELSE
-                -- the first id of the next millisecond, as `core.uuid7.lowest_at` makes it
+                -- the first id of the next millisecond, as `core.uuid7.lowest_at` computes it
                 (lpad(to_hex(greatest(floor(extract(epoch FROM observed_at) * 1000)::bigint + 1, 0)), 12, '0')
                 || repeat('0', 20))::uuid END AS before
             FROM predictions_outcome
             WHERE registered_model_id = %s AND prediction_id IS NULL AND key = ANY(%s::text[])
-        ) AS asked, LATERAL (
+        ) AS waiting, LATERAL (
             SELECT log.id FROM predictions_prediction log
-            WHERE log.registered_model_id = %s AND log.key = asked.key AND log.id < asked.before
+            WHERE log.registered_model_id = %s AND log.key = waiting.key AND log.id < waiting.before
             ORDER BY log.id DESC LIMIT 1
         ) AS newest
-        WHERE outcome.id = asked.id AND outcome.prediction_id IS NULL
+        WHERE outcome.id = waiting.id AND outcome.prediction_id IS NULL
     """
     with connection.cursor() as cursor:
-        cursor.execute(question, [LAST, model_id, sorted(keys), model_id])
+        cursor.execute(statement, [LAST, model_id, sorted(keys), model_id])
         return int(cursor.rowcount)

@@ -1,4 +1,4 @@
-"""Outcomes as they come, by JSON or CSV: read strictly, every fault of every row at once."""
+"""Parses outcomes from JSON or CSV strictly and reports every fault of every row at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vigia_ml.schema.row_keys import KEY_LENGTH, read_key
 from vigia_ml.schema.wrapping import wrapped
 
 FIELDS: Final = ("prediction", "key", "actual", "observed_at")
-# The columns of the CSV; all are read as text first, because what `actual` is depends on the prediction.
+# The CSV's columns, all read as text first: the type of `actual` depends on the prediction.
 _CSV: Final = DatasetSchema(
     columns=(
         Column("prediction", "text", nullable=True),
@@ -33,17 +33,17 @@ _CSV: Final = DatasetSchema(
     ),
     target=Column("(none)", "text"),
 )
-# Clocks differ a little: so much later than ours is still now.
+# Clocks differ a little: a time so far ahead of the server's clock still counts as now.
 TOLERATED: Final = dt.timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class OutcomeRow:
     """One outcome of a request.
 
-    prediction, key : one of them is not None. actual : as it came; `read_actual` reads it.
-    observed_at : None where the row does not say. numbers : how a CSV writes them; None for JSON.
-    row, line : where it stands, see `Fault`.
+    prediction, key : at least one is not None. actual : the raw value; `read_actual` reads it.
+    observed_at : None if the row has none. numbers : the CSV's number format; None for JSON.
+    row, line : its place in the request, see `Fault`.
     """
 
     prediction: uuid.UUID | None
@@ -57,23 +57,23 @@ class Given:
 
 @dataclass(slots=True)
 class Rows:
-    """A request's rows: those that could be read, and what is wrong with the others.
+    """A request's valid rows and the faults of the others.
 
-    rows : read in all; bad : of them, with a fault.
+    rows : number of rows read. bad : number of rows with a fault.
     """
 
-    good: list[Given] = field(default_factory=list)
+    good: list[OutcomeRow] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     rows: int = 0
     bad: int = 0
 
 
 def from_json(data: Any) -> Rows:
-    """One decoded object, or an array of them.
+    """Reads a decoded object or an array of objects.
 
     Raises
     ------
-    InvalidRows : it is neither. TooLarge : see `settings.PREDICT_MAX_ROWS`.
+    InvalidRows : `data` is neither. TooLarge : see `settings.PREDICT_MAX_ROWS`.
     """
     if isinstance(data, dict):
         fault = wrapped(data, FIELDS.__contains__, "the array of outcomes itself")
@@ -81,97 +81,97 @@ def from_json(data: Any) -> Rows:
             raise InvalidRows([fault], message=fault.message)
         data = [data]
     if not isinstance(data, list) or not data:
-        said = "send an outcome, or an array with at least one"
-        raise InvalidRows([Fault(None, "not_an_array", said)], message=said)
-    reading = _Reading()
+        message = "send one outcome, or an array with at least one outcome"
+        raise InvalidRows([Fault(None, "not_an_array", message)], message=message)
+    reader = _RowReader()
     for row, raw in enumerate(data):
-        reading.take(raw, row)
-    return reading.found
+        reader.take(raw, row)
+    return reader.rows
 
 
-def from_csv(stream: BinaryIO, told: Told) -> Rows:
-    """The rows of a CSV with header (prediction or key, actual, observed_at); raises as `from_json`."""
+def from_csv(stream: BinaryIO, dialect: Told) -> Rows:
+    """Reads a CSV with header (prediction or key, actual, observed_at); raises as `from_json`."""
     from vigia_ml.schema.csv_reader import CsvReader
 
-    reader = CsvReader(stream, _CSV, with_target=False, told=told, maybe_numbers=frozenset(("actual",)))
-    if (told.decimal, told.thousands) == (None, None) and reader.numbers != PLAIN:
-        # Values of `actual` may be labels; only when told are their commas those of numbers.
-        said = "numbers are not written with a decimal point alone: say how (?decimal=, or ?thousands=,)"
-        raise InvalidRows([Fault("actual", "ambiguous_decimal", said)], message=said)
-    reading = _Reading(numbers=reader.numbers)
+    reader = CsvReader(stream, _CSV, with_target=False, told=dialect, maybe_numbers=frozenset(("actual",)))
+    if (dialect.decimal, dialect.thousands) == (None, None) and reader.numbers != PLAIN:
+        # Values of `actual` may be labels, so a comma belongs to a number only if the client declares it.
+        message = "numbers hold other signs than a decimal point: declare ?decimal=, or ?thousands=,"
+        raise InvalidRows([Fault("actual", "ambiguous_decimal", message)], message=message)
+    row_reader = _RowReader(numbers=reader.numbers)
     row = 0
     for batch in reader.batches():
-        reading.found.faults += batch.faults
-        reading.found.bad += len(batch.refused)
+        row_reader.rows.faults += batch.faults
+        row_reader.rows.bad += len(batch.refused)
         lines = sorted([*batch.lines, *(line for line, _, _ in batch.refused)])
         places = {line: row + place for place, line in enumerate(lines)}
         cells = zip(*(batch.columns[name] for name in FIELDS), strict=True)
         for values, line in zip(cells, batch.lines, strict=True):
             present = {name: value for name, value in zip(FIELDS, values, strict=True) if value is not None}
-            reading.take(present, places[line], line)
+            row_reader.take(present, places[line], line)
         row += batch.seen_rows
-        reading.found.rows = max(reading.found.rows, row)
+        row_reader.rows.rows = max(row_reader.rows.rows, row)
     if not row:
-        said = "the CSV holds a header and no rows"
-        raise InvalidRows([Fault(None, "empty_file", said)], message=said)
-    return reading.found
+        message = "the CSV holds a header and no rows; send at least one row"
+        raise InvalidRows([Fault(None, "empty_file", message)], message=message)
+    return row_reader.rows
 
 
-def read_actual(target: Column, given: Given) -> Value | Fault:
-    """What was true, as the target column of the prediction's version has it."""
+def read_actual(target: Column, outcome: OutcomeRow) -> Value | Fault:
+    """Returns the actual value as the target column of the prediction's version reads it, or the fault."""
     try:
-        if given.numbers is not None:
-            value = target.from_text(given.actual, numbers=given.numbers)
+        if outcome.numbers is not None:
+            value = target.from_text(outcome.actual, numbers=outcome.numbers)
         else:
-            value = target.from_json(given.actual)
+            value = target.from_json(outcome.actual)
     except BadValue as bad:
-        found = bad.fault
-        return Fault("actual", found.code, found.message, found.value, found.allowed, has_value=True)
+        fault = bad.fault
+        return Fault("actual", fault.code, fault.message, fault.value, fault.allowed, has_value=True)
     if value is None:
         return Fault("actual", "null_not_allowed", "actual must not be null")
     return value
 
 
 def moment(value: object, name: str) -> dt.datetime | Fault:
-    """An ISO 8601 time, UTC where it names no zone, or the fault."""
+    """Returns an ISO 8601 time, in UTC if it names no zone, or the fault."""
     if not isinstance(value, str):
         return Fault(name, "not_a_time", f"{name} must be an ISO 8601 time", echo(value), has_value=True)
     try:
-        found = parse_datetime(value.strip()) or parse_datetime(f"{value.strip()}T00:00:00")
-        if found is not None:
-            return timezone.make_aware(found) if timezone.is_naive(found) else found.astimezone(dt.UTC)
+        time = parse_datetime(value.strip()) or parse_datetime(f"{value.strip()}T00:00:00")
+        if time is not None:
+            return timezone.make_aware(time) if timezone.is_naive(time) else time.astimezone(dt.UTC)
     except (ValueError, OverflowError):
         pass
     return Fault(name, "not_a_time", f"{name} must be an ISO 8601 time", echo(value), has_value=True)
 
 
-class _Reading:
-    """Rows so far, and what is wrong with them."""
+class _RowReader:
+    """Collects valid rows and faults, row by row."""
 
     def __init__(self, *, numbers: NumberFormat | None = None) -> None:
         self.numbers = numbers
-        self.found = Rows()
+        self.rows = Rows()
         self._latest = timezone.now() + TOLERATED
 
     def take(self, raw: object, row: int, line: int | None = None) -> None:
         if row >= settings.PREDICT_MAX_ROWS:
-            said = f"at most {settings.PREDICT_MAX_ROWS:,} outcomes are recorded in one request"
-            raise TooLarge(said, code="too_many_rows")
-        found = self.found
-        found.rows = row + 1
-        if len(found.faults) > REPORTED_FAULTS:
-            return  # more would not be reported
-        read = self._read(raw, row, line)
-        if isinstance(read, Given):
-            found.good.append(read)
+            message = f"too many rows; one request may hold at most {settings.PREDICT_MAX_ROWS:,} outcomes"
+            raise TooLarge(message, code="too_many_rows")
+        rows = self.rows
+        rows.rows = row + 1
+        if len(rows.faults) > REPORTED_FAULTS:
+            return  # further faults are not reported
+        outcome = self._read(raw, row, line)
+        if isinstance(outcome, OutcomeRow):
+            rows.good.append(outcome)
         else:
-            found.bad += 1
-            found.faults += [fault.at(row=row, line=line) for fault in read]
+            rows.bad += 1
+            rows.faults += [fault.at(row=row, line=line) for fault in outcome]
 
-    def _read(self, raw: object, row: int, line: int | None) -> Given | list[Fault]:
+    def _read(self, raw: object, row: int, line: int | None) -> OutcomeRow | list[Fault]:
         if not isinstance(raw, Mapping):
-            said = "an outcome must be a JSON object"
-            return [Fault(None, "not_an_object", said, echo(raw), has_value=True)]
+            message = "an outcome must be a JSON object"
+            return [Fault(None, "not_an_object", message, echo(raw), has_value=True)]
         faults = [
             Fault(clip(name), "unknown_field", f"{clip(name)} is not a field of an outcome", allowed=FIELDS)
             for name in raw
@@ -197,19 +197,19 @@ class _Reading:
         if faults:
             return faults
         assert not isinstance(key, Fault)
-        return Given(prediction, key, raw["actual"], observed, row, line, self.numbers)
+        return OutcomeRow(prediction, key, raw["actual"], observed, row, line, self.numbers)
 
     def _observed(self, value: object, faults: list[Fault]) -> dt.datetime | None:
         if value is None:
             return None
-        found = moment(value, "observed_at")
-        if isinstance(found, Fault):
-            faults.append(found)
+        time = moment(value, "observed_at")
+        if isinstance(time, Fault):
+            faults.append(time)
             return None
-        if found > self._latest:
-            said = "observed_at lies in the future"
-            faults.append(Fault("observed_at", "in_the_future", said, echo(value), has_value=True))
-        return found
+        if time > self._latest:
+            message = "observed_at lies in the future"
+            faults.append(Fault("observed_at", "in_the_future", message, echo(value), has_value=True))
+        return time
 
 
 def _identifier(value: object, faults: list[Fault]) -> uuid.UUID | None:
@@ -220,6 +220,6 @@ def _identifier(value: object, faults: list[Fault]) -> uuid.UUID | None:
             return uuid.UUID(value.strip())
     except ValueError:
         pass
-    said = "prediction must be the id of a logged prediction"
-    faults.append(Fault("prediction", "unknown_prediction", said, echo(value), has_value=True))
+    message = "prediction must be the id of a logged prediction"
+    faults.append(Fault("prediction", "unknown_prediction", message, echo(value), has_value=True))
     return None

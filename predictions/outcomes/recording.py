@@ -1,7 +1,7 @@
-"""Recording outcomes: what was true of a prediction, learned later.
+"""Records outcomes: the actual values of predictions, known later.
 
-A request is recorded whole or not at all, by a handful of statements whatever its length. Those that write
-outcomes of one model do it one after another, so that repeats and corrections are counted rightly.
+One transaction records all rows of a request or none, by a handful of statements at any length. Transactions
+that write outcomes of one model run one after another, so repeats and corrections are counted correctly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from django.utils import timezone
 from core.uuid7 import LAST, lowest_at
 from predictions.models import Outcome
 from predictions.outcomes import matching, parsing
-from predictions.outcomes.parsing import Given, Rows
+from predictions.outcomes.parsing import OutcomeRow, Rows
 from training import providers
 from training.models import ModelVersion, RegisteredModel
 from training.runs.uploads import declared_schema
@@ -28,16 +28,16 @@ from vigia_ml.schema import Column, DatasetSchema, Fault, InvalidRows
 from vigia_ml.schema.faults import REPORTED_FAULTS, echo
 
 HISTORY: Final = 20
-MILLISECOND: Final = dt.timedelta(milliseconds=1)  # ids tell time to it
+MILLISECOND: Final = dt.timedelta(milliseconds=1)  # the resolution of ids
 
 
 @dataclass(slots=True)
 class Recorded:
-    """What became of a request's rows: each is counted once, but for `received`, which counts all.
+    """Counts of a request's rows: `received` counts all, and each row is in one of the next four.
 
-    recorded : the first outcome of their prediction. corrected : another than the one that held.
-    repeated : known already, so that nothing was written. waiting : their key has no prediction yet.
-    ambiguous : rows that `warnings` names, though not more than `REPORTED_FAULTS` of them.
+    recorded : first outcomes of their prediction. corrected : outcomes that replaced another value.
+    repeated : outcomes that were known already, so nothing was written. waiting : outcomes whose key has no
+    prediction yet. ambiguous : rows with a warning; `warnings` lists at most `REPORTED_FAULTS` of them.
     """
 
     received: int = 0
@@ -48,55 +48,55 @@ class Recorded:
     ambiguous: int = 0
     warnings: list[dict[str, Any]] = field(default_factory=list)
 
-    def warn(self, outcome: Given, code: str, message: str) -> None:
-        """Names a row that was recorded, and whose prediction may not be the one that was meant."""
+    def warn(self, outcome: OutcomeRow, code: str, message: str) -> None:
+        """Adds a warning: the row was recorded, but perhaps for another prediction than the client meant."""
         self.ambiguous += 1
         if len(self.warnings) < REPORTED_FAULTS:
             warning = {"row": outcome.row, "field": "key", "code": code, "message": message}
             self.warnings.append(warning | {"value": outcome.key})
 
 
-def record(model: RegisteredModel, asked: Rows, *, by: User | None) -> Recorded:
+def record(model: RegisteredModel, rows: Rows, *, by: User | None) -> Recorded:
     """Writes the outcomes of one request, all of them or none.
 
     Raises
     ------
-    InvalidRows : with every fault of every row. UnsupportedForModel : not a model of rows.
+    InvalidRows : holds every fault of every row. UnsupportedForModel : the model does not answer rows.
     """
     providers.require_rows(model, "outcomes")
-    given = asked.good
+    outcomes = rows.good
     with transaction.atomic():
         matching.lock(model.pk)
-        matching.join(model.pk, [each.key for each in given if each.key is not None])
-        versions = _predictions(model, given)
-        actuals = _checked(model, asked, versions)
-        known = _Known.of(model, versions, given)
+        matching.join(model.pk, [each.key for each in outcomes if each.key is not None])
+        predictions = _predictions(model, outcomes)
+        actuals = _checked_actuals(model, rows, predictions)
+        known = _KnownOutcomes.of(model, predictions, outcomes)
         now = timezone.now()
-        counts, rows = Recorded(received=len(given)), []
-        for each, actual in zip(given, actuals, strict=True):
-            found = versions.get(each)
-            what = (None, each.key) if found is None else (found.prediction_id, None)
-            if known.repeats(what, each, actual):
+        counts, new = Recorded(received=len(outcomes)), []
+        for each, actual in zip(outcomes, actuals, strict=True):
+            logged = predictions.get(each)
+            subject = (None, each.key) if logged is None else (logged.prediction_id, None)
+            if known.repeats(subject, each, actual):
                 counts.repeated += 1
                 continue
             if each.key is not None:
-                _warn_of_doubt(counts, each, versions)
-            if found is None:
+                _warn_if_ambiguous(counts, each, predictions)
+            if logged is None:
                 counts.waiting += 1
-            elif what in known.holding:
+            elif subject in known.current:
                 counts.corrected += 1
             else:
                 counts.recorded += 1
-            observed = each.observed_at or now  # equal to received_at: `matching` reads "not given" from that
-            known.add(what, each.key, actual, observed)
-            rows.append((found.prediction_id if found else None, each.key, json.dumps(actual), observed))
-        _insert(model, rows, by, now)
+            observed = each.observed_at or now  # equal to received_at: `matching` reads "no time" from that
+            known.add(subject, each.key, actual, observed)
+            new.append((logged.prediction_id if logged else None, each.key, json.dumps(actual), observed))
+        _insert(model, new, by, now)
     return counts
 
 
 def of(prediction_id: uuid.UUID) -> dict[str, Any] | None:
-    """The outcome that holds for a prediction, how often it was corrected, and the last `HISTORY` that came,
-    the newest first; None without any."""
+    """Returns a prediction's current outcome, the number of corrections and the last `HISTORY` outcomes,
+    newest first; None without outcomes."""
     rows = list(Outcome.objects.filter(prediction_id=prediction_id).order_by("-id")[:HISTORY])
     if not rows:
         return None
@@ -106,8 +106,8 @@ def of(prediction_id: uuid.UUID) -> dict[str, Any] | None:
     history = [
         {"actual": row.actual, "observed_at": row.observed_at, "received_at": row.received_at} for row in rows
     ]
-    holds = {name: history[0][name] for name in ("actual", "observed_at")}
-    return holds | {"corrections": count - 1, "history": history}
+    current = {name: history[0][name] for name in ("actual", "observed_at")}
+    return current | {"corrections": count - 1, "history": history}
 
 
 def _insert(
@@ -116,8 +116,8 @@ def _insert(
     by: User | None,
     now: dt.datetime,
 ) -> None:
-    """One statement, without a model's instance for each row. The rows get their ids in their order: of two
-    for one prediction the later one holds."""
+    """Inserts all rows by one statement. Ids follow the rows' order, so the later of two outcomes of one
+    prediction is the current one."""
     if not rows:
         return
     statement = """
@@ -133,123 +133,123 @@ def _insert(
         cursor.execute(statement, [model.pk, by.pk if by else None, now, *columns])
 
 
-# -- the predictions they are of -----------------------------------------------------------------------
+# -- the predictions of the outcomes -------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _LoggedPrediction:
     prediction_id: uuid.UUID
     version_id: int
 
 
 @dataclass(slots=True)
 class _Predictions:
-    """The logged predictions a request names, by id and by the client's own key."""
+    """The logged predictions that a request names, by id and by client key."""
 
-    by_id: dict[uuid.UUID, _Found] = field(default_factory=dict)
-    by_key: dict[tuple[str, uuid.UUID], _Found] = field(default_factory=dict)
+    by_id: dict[uuid.UUID, _LoggedPrediction] = field(default_factory=dict)
+    by_key: dict[tuple[str, uuid.UUID], _LoggedPrediction] = field(default_factory=dict)
     repeated_keys: set[str] = field(default_factory=set)
 
-    def get(self, given: Given) -> _Found | None:
-        if given.prediction is not None:
-            return self.by_id.get(given.prediction)
-        return self.by_key.get(_asked_for(given))
+    def get(self, outcome: OutcomeRow) -> _LoggedPrediction | None:
+        if outcome.prediction is not None:
+            return self.by_id.get(outcome.prediction)
+        return self.by_key.get(_key_and_bound(outcome))
 
 
-def _asked_for(given: Given) -> tuple[str, uuid.UUID]:
-    """(key, first id that is too new): a label belongs to a prediction made before it was observed."""
-    assert given.key is not None
-    if given.observed_at is None:
-        return given.key, LAST
-    return given.key, lowest_at(given.observed_at + MILLISECOND)
+def _key_and_bound(outcome: OutcomeRow) -> tuple[str, uuid.UUID]:
+    """Returns (key, first id that is too new): a prediction precedes the observation of its outcome."""
+    assert outcome.key is not None
+    if outcome.observed_at is None:
+        return outcome.key, LAST
+    return outcome.key, lowest_at(outcome.observed_at + MILLISECOND)
 
 
-def _warn_of_doubt(counts: Recorded, given: Given, predictions: _Predictions) -> None:
-    if given.observed_at is None and given.key in predictions.repeated_keys:
+def _warn_if_ambiguous(counts: Recorded, outcome: OutcomeRow, predictions: _Predictions) -> None:
+    if outcome.observed_at is None and outcome.key in predictions.repeated_keys:
         message = (
-            "several predictions have this key, and the newest one gets the outcome; "
+            "several predictions have this key; the newest one gets the outcome; "
             "send observed_at, or the id of the prediction"
         )
-        counts.warn(given, "several_predictions", message)
-    elif given.observed_at is not None and predictions.get(given) is None:
+        counts.warn(outcome, "several_predictions", message)
+    elif outcome.observed_at is not None and predictions.get(outcome) is None:
         message = (
-            "no prediction with this key was made before observed_at, so the outcome waits; "
-            "a later prediction does not get it"
+            "no prediction with this key was made before observed_at; the outcome waits for one, "
+            "and a later prediction does not get it"
         )
-        counts.warn(given, "no_earlier_prediction", message)
+        counts.warn(outcome, "no_earlier_prediction", message)
 
 
-def _predictions(model: RegisteredModel, given: Sequence[Given]) -> _Predictions:
-    """The predictions of all rows, in two statements: one index probe for each id and key.
+def _predictions(model: RegisteredModel, outcomes: Sequence[OutcomeRow]) -> _Predictions:
+    """Returns the predictions of all rows by two statements: one index probe for each id and key.
 
-    A key means the newest prediction; with `observed_at` the newest one made until then.
+    A key names the newest prediction; with `observed_at`, the newest one made until then.
     """
-    found = _Predictions()
-    ids = list({each.prediction for each in given if each.prediction is not None})
-    keys = list({_asked_for(each) for each in given if each.key is not None})
+    predictions = _Predictions()
+    ids = list({each.prediction for each in outcomes if each.prediction is not None})
+    keys = list({_key_and_bound(each) for each in outcomes if each.key is not None})
     with connection.cursor() as cursor:
         if ids:
             cursor.execute(
-                # LIMIT makes it a look into the index for each, where the planner would rather read the log.
-                "SELECT log.id, log.version_id FROM unnest(%s::uuid[]) AS asked (id), LATERAL ("
+                # LIMIT makes it one index probe for each id; without it the planner reads the log.
+                "SELECT log.id, log.version_id FROM unnest(%s::uuid[]) AS named (id), LATERAL ("
                 "SELECT id, version_id, registered_model_id FROM predictions_prediction "
-                "WHERE id = asked.id LIMIT 1) AS log WHERE log.registered_model_id = %s",
+                "WHERE id = named.id LIMIT 1) AS log WHERE log.registered_model_id = %s",
                 [ids, model.pk],
             )
-            found.by_id = {row[0]: _Found(*row) for row in cursor.fetchall()}
+            predictions.by_id = {row[0]: _LoggedPrediction(*row) for row in cursor.fetchall()}
         if keys:
             cursor.execute(
-                "SELECT asked.key, asked.before, newest.id, newest.version_id "
-                "FROM unnest(%s::text[], %s::uuid[]) AS asked (key, before), LATERAL ("
+                "SELECT named.key, named.before, newest.id, newest.version_id "
+                "FROM unnest(%s::text[], %s::uuid[]) AS named (key, before), LATERAL ("
                 "SELECT log.id, log.version_id FROM predictions_prediction log "
-                "WHERE log.registered_model_id = %s AND log.key = asked.key AND log.id < asked.before "
-                "ORDER BY log.id DESC LIMIT 2"  # the second one says that there are several
+                "WHERE log.registered_model_id = %s AND log.key = named.key AND log.id < named.before "
+                "ORDER BY log.id DESC LIMIT 2"  # a second row shows that the key is ambiguous
                 ") AS newest ORDER BY newest.id DESC",
                 [[key for key, _ in keys], [before for _, before in keys], model.pk],
             )
             for key, before, *row in cursor.fetchall():
-                if (key, before) in found.by_key:
-                    found.repeated_keys.add(key)
+                if (key, before) in predictions.by_key:
+                    predictions.repeated_keys.add(key)
                 else:
-                    found.by_key[key, before] = _Found(*row)
-    return found
+                    predictions.by_key[key, before] = _LoggedPrediction(*row)
+    return predictions
 
 
-def _checked(model: RegisteredModel, asked: Rows, versions: _Predictions) -> list[Any]:
-    """The actual values as the target column has them.
+def _checked_actuals(model: RegisteredModel, rows: Rows, predictions: _Predictions) -> list[Any]:
+    """Returns the actual values as the target column reads them.
 
-    The column is that of the version that made the prediction; of what waits, of the active version.
+    The version that made the prediction has the column; for outcomes that wait, the active version has it.
     """
     columns = _Targets(model)
-    columns.load({found.version_id for each in asked.good if (found := versions.get(each)) is not None})
+    columns.load({logged.version_id for each in rows.good if (logged := predictions.get(each)) is not None})
     actuals: list[Any] = []
-    faults = list(asked.faults)
-    bad = asked.bad
-    for each in asked.good:
-        found = versions.get(each)
-        if found is None and each.prediction is not None:
-            said = f"no prediction of {model.name} has this id"
+    faults = list(rows.faults)
+    bad = rows.bad
+    for each in rows.good:
+        logged = predictions.get(each)
+        if logged is None and each.prediction is not None:
+            message = f"no prediction of {model.name} has this id"
             fault = Fault(
-                "prediction", "unknown_prediction", said, echo(str(each.prediction)), has_value=True
+                "prediction", "unknown_prediction", message, echo(str(each.prediction)), has_value=True
             )
         else:
-            read = parsing.read_actual(columns.of(found.version_id if found else None), each)
-            if not isinstance(read, Fault):
-                actuals.append(read)
+            actual = parsing.read_actual(columns.of(logged.version_id if logged else None), each)
+            if not isinstance(actual, Fault):
+                actuals.append(actual)
                 continue
-            fault = read
+            fault = actual
         bad += 1
         faults.append(fault.at(row=each.row, line=each.line))
         if len(faults) > REPORTED_FAULTS:
             break
     if faults:
         faults.sort(key=lambda fault: fault.row or 0)
-        raise InvalidRows(faults, rows=asked.rows, bad=bad, what="outcomes")
+        raise InvalidRows(faults, rows=rows.rows, bad=bad, what="outcomes")
     return actuals
 
 
 class _Targets:
-    """Target columns by version; None is what holds for an outcome that waits."""
+    """Target columns by version id; None stands for outcomes that wait."""
 
     def __init__(self, model: RegisteredModel) -> None:
         self._model = model
@@ -260,71 +260,73 @@ class _Targets:
         self._columns |= {pk: DatasetSchema.from_json(schema).target for pk, schema in rows}
 
     def of(self, version_id: int | None) -> Column:
-        if version_id not in self._columns:  # only ever for None, and once
+        if version_id not in self._columns:  # happens once, for None
             active = self._model.active_version
             schema = active.dataset_schema if active is not None else declared_schema(self._model)
             self._columns[version_id] = schema.target
         return self._columns[version_id]
 
 
-# -- what is known already -----------------------------------------------------------------------------
+# -- outcomes that are known already -------------------------------------------------------------------
 
-_What = tuple[uuid.UUID | None, str | None]
-"""A prediction's id, or the key under which an outcome waits for one."""
+_Subject = tuple[uuid.UUID | None, str | None]
+"""The subject of an outcome: a prediction's id, or the key under which the outcome waits."""
 
 
 @dataclass(slots=True)
-class _Known:
-    """The outcomes there are of what a request names.
+class _KnownOutcomes:
+    """The recorded outcomes of the subjects that a request names.
 
-    rows : (of what, actual as text, observed_at). holding : of what -> actual of the row that holds.
-    keyed : (key, actual, observed_at) of all that came under the request's keys: who sends one of them again
-        repeats it, even if the key has a newer prediction meanwhile.
+    rows : (subject, actual as text, observed_at). current : subject -> actual of its current outcome.
+    keyed : (key, actual, observed_at) of all outcomes under the request's keys: the same outcome sent again
+        is a repeat, even if the key has a newer prediction meanwhile.
     """
 
-    rows: set[tuple[_What, str, dt.datetime]] = field(default_factory=set)
-    holding: dict[_What, str] = field(default_factory=dict)
+    rows: set[tuple[_Subject, str, dt.datetime]] = field(default_factory=set)
+    current: dict[_Subject, str] = field(default_factory=dict)
     keyed: set[tuple[str | None, str, dt.datetime]] = field(default_factory=set)
 
     @classmethod
-    def of(cls, model: RegisteredModel, versions: _Predictions, given: Sequence[Given]) -> _Known:
-        ids = {found.prediction_id for each in given if (found := versions.get(each)) is not None}
-        keys = {each.key for each in given if each.key is not None}
+    def of(
+        cls, model: RegisteredModel, predictions: _Predictions, outcomes: Sequence[OutcomeRow]
+    ) -> _KnownOutcomes:
+        ids = {logged.prediction_id for each in outcomes if (logged := predictions.get(each)) is not None}
+        keys = {each.key for each in outcomes if each.key is not None}
         known = cls()
         columns = ("key", "actual", "observed_at")
         by_id = Outcome.objects.filter(prediction_id__in=ids).order_by("id")
         for prediction_id, _, actual, observed_at in by_id.values_list("prediction_id", *columns):
-            known._add((prediction_id, None), _said(actual), observed_at)
+            known._add((prediction_id, None), _as_text(actual), observed_at)
         by_key = Outcome.objects.filter(registered_model=model, key__in=keys).order_by("id")
         for prediction_id, key, actual, observed_at in by_key.values_list("prediction_id", *columns):
-            said = _said(actual)
-            known.keyed.add((key, said, observed_at))
+            text = _as_text(actual)
+            known.keyed.add((key, text, observed_at))
             if prediction_id is None:
-                known._add((None, key), said, observed_at)
+                known._add((None, key), text, observed_at)
         return known
 
-    def _add(self, what: _What, said: str, observed_at: dt.datetime) -> None:
-        self.rows.add((what, said, observed_at))
-        self.holding[what] = said
+    def _add(self, subject: _Subject, text: str, observed_at: dt.datetime) -> None:
+        self.rows.add((subject, text, observed_at))
+        self.current[subject] = text
 
-    def add(self, what: _What, key: str | None, actual: Any, observed_at: dt.datetime) -> None:
-        """Another one, of this request."""
-        said = _said(actual)
-        self._add(what, said, observed_at)
+    def add(self, subject: _Subject, key: str | None, actual: Any, observed_at: dt.datetime) -> None:
+        """Adds an outcome of this request."""
+        text = _as_text(actual)
+        self._add(subject, text, observed_at)
         if key is not None:
-            self.keyed.add((key, said, observed_at))
+            self.keyed.add((key, text, observed_at))
 
-    def repeats(self, what: _What, given: Given, actual: Any) -> bool:
-        """Whether it was said before; without a time of its own, whether it is what holds."""
-        said = _said(actual)
-        if given.observed_at is None:
-            return self.holding.get(what) == said
-        if given.key is not None and (given.key, said, given.observed_at) in self.keyed:
+    def repeats(self, subject: _Subject, outcome: OutcomeRow, actual: Any) -> bool:
+        """Returns whether the outcome is recorded already; without `observed_at`, whether it is current."""
+        text = _as_text(actual)
+        if outcome.observed_at is None:
+            return self.current.get(subject) == text
+        if outcome.key is not None and (outcome.key, text, outcome.observed_at) in self.keyed:
             return True
-        return (what, said, given.observed_at) in self.rows
+        return (subject, text, outcome.observed_at) in self.rows
 
 
-def _said(actual: Any) -> str:
-    """An actual value as text, the same before and after PostgreSQL kept it: 1e22 comes back as an int."""
+def _as_text(actual: Any) -> str:
+    """Returns an actual value as text that a round trip through PostgreSQL keeps: 1e22 returns as an int."""
     is_number = isinstance(actual, (int, float)) and not isinstance(actual, bool)
     return repr(float(actual)) if is_number else json.dumps(actual)

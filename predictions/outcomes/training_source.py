@@ -1,6 +1,6 @@
-"""Training rows out of the log: logged inputs with what became of them as the target.
+"""Training rows from the log: logged inputs with their outcomes as the target.
 
-The source ``outcomes`` of training runs; see `training.runs.row_sources`.
+This is the source ``outcomes`` of training runs; see `training.runs.row_sources`.
 """
 
 from __future__ import annotations
@@ -31,43 +31,43 @@ if TYPE_CHECKING:
 PARAMETERS = ("since", "until")
 
 
-def check(asked: dict[str, Any]) -> dict[str, Any]:
-    """``since`` and ``until``, times of the predictions, in UTC; without ``until`` it is now.
+def check(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Returns ``since`` and ``until`` (default: now), the times of the predictions, in UTC.
 
     Raises
     ------
-    InvalidRows : one is no time, or the window is empty.
+    InvalidRows : a value is not a time, or the window is empty.
     """
     faults = [
-        Fault(name, "unknown_field", f"{name} is not read here", allowed=PARAMETERS)
-        for name in asked
+        Fault(name, "unknown_field", f"{name} is not a parameter of this source", allowed=PARAMETERS)
+        for name in parameters
         if name not in PARAMETERS
     ]
-    found: dict[str, dt.datetime] = {}
+    window: dict[str, dt.datetime] = {}
     for name in PARAMETERS:
-        if asked.get(name) is not None:
-            read = moment(asked[name], name)
-            if isinstance(read, Fault):
-                faults.append(read)
+        if parameters.get(name) is not None:
+            time = moment(parameters[name], name)
+            if isinstance(time, Fault):
+                faults.append(time)
             else:
-                found[name] = read
+                window[name] = time
     if not faults:
-        found.setdefault("until", timezone.now())
-        if "since" in found and found["since"] >= found["until"]:
+        window.setdefault("until", timezone.now())
+        if "since" in window and window["since"] >= window["until"]:
             faults.append(Fault("since", "out_of_bounds", "since must be before until"))
     if faults:
         raise InvalidRows(faults, message="the request is invalid")
-    return {name: found[name].isoformat() for name in PARAMETERS if name in found}
+    return {name: window[name].isoformat() for name in PARAMETERS if name in window}
 
 
 def collect(model: RegisteredModel, schema: DatasetSchema, source: dict[str, Any], path: Path) -> Written:
     """Writes the logged rows of the window that have an outcome, oldest first; see `row_sources.Collect`.
 
-    Rows logged under another schema than `schema` are read against it as if they had just come.
+    Rows logged under another schema are validated against `schema` like new rows.
 
     Raises
     ------
-    NotFound : there are none. InvalidRows : rows of an earlier schema do not fit today's.
+    NotFound : no row has an outcome. InvalidRows : rows of an earlier schema do not fit today's.
     """
     from vigia_ml.fitting.parquet import DatasetWriter
 
@@ -84,13 +84,13 @@ def collect(model: RegisteredModel, schema: DatasetSchema, source: dict[str, Any
 
 
 def predictions(model: RegisteredModel, source: dict[str, Any]) -> Iterator[list[str]]:
-    """Ids of the predictions `collect` would take, in pages; see `row_sources.Predictions`."""
+    """Yields the ids of the predictions that `collect` takes, in pages; see `row_sources.Predictions`."""
     for page in labelled_rows.pages(model.pk, *_window(source), inputs=False):
         yield [row.prediction_id for row in page]
 
 
 def _window(source: dict[str, Any]) -> tuple[uuid.UUID, uuid.UUID]:
-    """The ids between which the predictions of a source lie."""
+    """Returns the ids between which the predictions of a source lie."""
     low = lowest_at(dt.datetime.fromisoformat(source["since"])) if "since" in source else lowest_at(_EVER)
     high = lowest_at(dt.datetime.fromisoformat(source["until"])) if "until" in source else LAST
     return low, high
@@ -100,7 +100,7 @@ _EVER = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class _Schemas(dict[int, tuple[DatasetSchema, str]]):
-    """Version id -> (its schema, the hash of that): of few versions, each asked for once."""
+    """Version id -> (schema, hash of the schema); loads each of the few versions once."""
 
     def __missing__(self, version_id: int) -> tuple[DatasetSchema, str]:
         row = ModelVersion.objects.only("schema", "schema_sha256").get(pk=version_id)
@@ -111,8 +111,8 @@ class _Schemas(dict[int, tuple[DatasetSchema, str]]):
 def _write(
     writer: DatasetWriter, schema: DatasetSchema, logged: tuple[DatasetSchema, str], rows: Sequence[Labelled]
 ) -> None:
-    """Rows of one version. What was logged under this very schema is valid as it is."""
-    theirs, sha256 = logged
+    """Writes rows of one version. Rows logged under this same schema are valid as they are."""
+    logged_schema, sha256 = logged
     cells = _decoded(row.cells or "[]" for row in rows)
     actuals = _decoded(row.actual for row in rows)
     keys = [row.key for row in rows]
@@ -123,13 +123,13 @@ def _write(
         }
         writer.write_columns(columns | {schema.target.name: actuals}, keys, ids)
     else:
-        writer.write_instances(_reread(schema, theirs, cells, actuals, keys), schema.target.name, ids)
+        writer.write_instances(_reread(schema, logged_schema, cells, actuals, keys), schema.target.name, ids)
 
 
 def _decoded(texts: Iterable[str]) -> list[Any]:
-    """JSON values, decoded as one array, which is quicker than one by one."""
-    found: list[Any] = msgspec.json.decode(f"[{','.join(texts)}]")
-    return found
+    """Returns JSON values, decoded as one array, which is faster than one by one."""
+    values: list[Any] = msgspec.json.decode(f"[{','.join(texts)}]")
+    return values
 
 
 def _reread(
@@ -147,14 +147,14 @@ def _reread(
             for name, value in zip(logged.names, values, strict=True)
             if schema.role(name) == "feature"
         }
-        found = schema.read(row | {schema.target.name: actual}, with_target=True)
-        if isinstance(found, Instance):
-            good.append(Instance(found.values, key, found.target))
+        reread = schema.read(row | {schema.target.name: actual}, with_target=True)
+        if isinstance(reread, Instance):
+            good.append(Instance(reread.values, key, reread.target))
         else:
-            faults += found
+            faults += reread
             if len(faults) > REPORTED_FAULTS:
                 break
     if faults:
-        said = f"rows logged by an earlier version do not fit today's schema: {faults[0].message}"
-        raise InvalidRows(faults, message=f"{said}; choose a later since")
+        message = f"rows logged by an earlier version do not fit today's schema: {faults[0].message}"
+        raise InvalidRows(faults, message=f"{message}; choose a later since")
     return good

@@ -1,1 +1,1 @@
-"""Quality: metrics of predictions with outcomes, by hour, with intervals."""
+"""Realised quality: metrics of labelled predictions by hour, with confidence intervals."""

@@ -1,6 +1,6 @@
-"""Intervals of shares, means and their differences, at 95 %. Plain numbers, no Django.
+"""Confidence intervals (95 %) of shares, means and their differences. Plain numbers, no Django.
 
-All assume that rows are independent of each other; rows of one client often are not, and then the intervals
+The intervals assume independent rows; rows of one client often depend on each other, and then the intervals
 are too narrow.
 """
 
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import Final
 
 Z: Final = 1.959963984540054
-"""97.5 % of the normal distribution lie below it."""
+"""The 97.5 % quantile of the normal distribution."""
 FEW: Final = 30
-"""Below so many rows no interval is given: the normal approximations here would say too much."""
+"""Minimum rows for an interval; with fewer rows the normal approximations are too inaccurate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its interval; `low` and `high` are None where there were too few rows for one.
+    """A value with its interval; `low` and `high` are None with too few rows.
 
-    rows : it is about.
+    rows : number of rows behind the value.
     """
 
     value: float
@@ -43,14 +43,14 @@ class Estimate:
 
 
 def estimate(value: float, error: float, rows: int) -> Estimate:
-    """value ± Z standard errors (normal approximation)."""
+    """Returns value ± Z standard errors (normal approximation)."""
     if rows < FEW or not math.isfinite(error):
         return Estimate(value, None, None, rows)
     return Estimate(value, value - Z * error, value + Z * error, rows)
 
 
 def wilson(hits: int, rows: int) -> tuple[float, float]:
-    """Score interval of a share (Wilson 1927, JASA 22:209, equation for the bounds of p)."""
+    """Returns the score interval of a share (Wilson 1927, JASA 22:209, equation for the bounds of p)."""
     share, square = hits / rows, Z * Z
     middle = share + square / (2 * rows)
     half = Z * math.sqrt(share * (1 - share) / rows + square / (4 * rows * rows))
@@ -59,7 +59,7 @@ def wilson(hits: int, rows: int) -> tuple[float, float]:
 
 
 def share(hits: int, rows: int) -> Estimate | None:
-    """A share with Wilson's interval; None without rows."""
+    """Returns a share with Wilson's interval; None without rows."""
     if rows == 0:
         return None
     low, high = wilson(hits, rows) if rows >= FEW else (None, None)
@@ -67,8 +67,8 @@ def share(hits: int, rows: int) -> Estimate | None:
 
 
 def share_difference(hits: int, rows: int, other_hits: int, other_rows: int) -> Estimate | None:
-    """First minus second share of two separate samples, by Newcombe's hybrid of two Wilson intervals
-    (Newcombe 1998, Statistics in Medicine 17:873, method 10). `rows` are those of the smaller sample."""
+    """Returns first minus second share of two separate samples, by Newcombe's hybrid of two Wilson intervals
+    (Newcombe 1998, Statistics in Medicine 17:873, method 10). `rows` counts the smaller sample."""
     if rows == 0 or other_rows == 0:
         return None
     first, second = hits / rows, other_hits / other_rows
@@ -82,12 +82,12 @@ def share_difference(hits: int, rows: int, other_hits: int, other_rows: int) -> 
 
 
 def paired_share_difference(only_first: int, only_second: int, rows: int) -> Estimate | None:
-    """First minus second share of one sample judged twice, by the adjusted Wald interval: half a row more in
-    each cell of the 2 x 2 table (Agresti & Min 2005, Statistics in Medicine 24:729).
+    """Returns first minus second share of one sample judged twice, by the adjusted Wald interval: half a row
+    more in each cell of the 2 x 2 table (Agresti & Min 2005, Statistics in Medicine 24:729).
 
     Parameters
     ----------
-    only_first, only_second : rows that only the first, only the second got right.
+    only_first, only_second : rows that only the first, or only the second, got right.
     """
     if rows == 0:
         return None
@@ -101,15 +101,15 @@ def paired_share_difference(only_first: int, only_second: int, rows: int) -> Est
 
 
 def mean(value: float | None, deviation: float | None, rows: int) -> Estimate | None:
-    """A mean with its sample standard deviation; None without rows."""
+    """Returns a mean with its interval, from its sample standard deviation; None without rows."""
     if value is None or rows == 0:
         return None
     return estimate(value, (deviation or 0.0) / math.sqrt(rows), rows)
 
 
 def root_of_mean(value: float | None, deviation: float | None, rows: int) -> Estimate | None:
-    """The root of a mean (RMSE of a mean squared error), by the delta method: the standard error of sqrt(m)
-    is that of m over 2 sqrt(m)."""
+    """Returns the root of a mean (RMSE from a mean squared error) with its interval, by the delta method: the
+    standard error of sqrt(m) is that of m divided by 2 sqrt(m)."""
     if value is None or rows == 0:
         return None
     root = math.sqrt(value)
@@ -118,7 +118,7 @@ def root_of_mean(value: float | None, deviation: float | None, rows: int) -> Est
 
 
 def difference(first: Estimate | None, second: Estimate | None) -> Estimate | None:
-    """First minus second of two separate samples: the variances add up (Welch)."""
+    """Returns first minus second estimate of two separate samples: their variances add (Welch)."""
     if first is None or second is None:
         return None
     rows = min(first.rows, second.rows)

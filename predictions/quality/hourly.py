@@ -1,18 +1,18 @@
-"""Adding up what became of predictions: whole hours anew, whenever their outcomes have changed.
+"""Aggregates labelled predictions by hour and recomputes an hour whenever its outcomes change.
 
-A trigger (migration 0008) marks the hour of every prediction that gets an outcome, another one, or the one
-that waited for it. Here a marked hour is added up from the log and the newest outcome of each of its
-predictions, its tallies are replaced, and its mark is removed, all in one transaction: who is killed in
-between has done nothing, and doing it twice changes nothing.
+A trigger (migration 0008) marks the hour of every prediction that gets an outcome, a correction, or an
+outcome that waited for it. One transaction aggregates a marked hour from the log and the newest outcome of
+each prediction, replaces its tallies and removes its mark: a killed process leaves nothing half done, and a
+second run changes nothing.
 
-The mark is read before the outcomes are and removed only if it is still the same, so one that is set
-meanwhile stays. Who sets it and has not committed holds the row: removing it waits for them, finds another
-mark, and leaves it. Such a removal is the last statement here, and of one hour, so nobody waits for us in a
-circle.
+The transaction reads the mark before the outcomes and removes it only if it is unchanged, so a mark set
+meanwhile stays. A transaction that sets a mark and has not committed holds the row: the removal waits for it,
+finds another mark and leaves it. The removal is the last statement and concerns one hour, so there is no
+deadlock.
 
-An hour of many outcomes that keep coming would be added up again and again. So a large one rests: for one
-second for each `RESTED_ROWS` of its rows after it was added up. A million rows took 13 seconds on two busy
-cores (load 8), and rest for eight minutes.
+An hour whose many outcomes keep arriving would be aggregated again and again. So a large hour rests after its
+aggregation: one second for each `RESTED_ROWS` rows. A million rows took 13 seconds on two busy cores
+(load 8), and rest for eight minutes.
 """
 
 from __future__ import annotations
@@ -35,60 +35,60 @@ from predictions.rollups.counting import is_removed
 from training.models import RegisteredModel
 
 LOCK: Final = 22125
-"""Class of the advisory lock of those who add up, with the model's id: one at a time."""
+"""Class of the advisory lock (with the model's id) of the one process that aggregates a model's hours."""
 LARGE: Final = 20_000
-"""Fewer rows are added up within milliseconds, and an hour of them never rests."""
-LOOKED_THROUGH: Final = 10 * LARGE
+"""Rows of a large hour. Fewer rows take milliseconds, so a smaller hour never rests."""
+SCAN_LIMIT: Final = 10 * LARGE
 RESTED_ROWS: Final = 2_000
-LOOK_SECONDS: Final = 0.02
+LOCK_POLL_SECONDS: Final = 0.02
 
 
 def aggregate_changed_hours(
-    model: RegisteredModel, *, seconds: float | None = None, rested: bool = True
+    model: RegisteredModel, *, seconds: float | None = None, skip_resting: bool = True
 ) -> int:
-    """Adds the marked hours of a model up anew, the longest marked first; how many.
+    """Aggregates a model's marked hours, the longest marked first; returns the number of hours.
 
     Parameters
     ----------
-    seconds : after so many no further hour is begun; None: until all are done.
-    rested : whether large hours that were added up a moment ago are left for later.
+    seconds : begin no further hour after so many seconds; None: aggregate all.
+    skip_resting : whether to leave large hours that were aggregated a moment ago for later.
     """
     marked = ChangedHour.objects.filter(registered_model=model, hour__lte=timezone.now())
     hours = list(marked.order_by("marked_at").values_list("hour", flat=True))
-    resting = _resting(model, hours) if rested else set()
-    return _add_up(model, (hour for hour in hours if hour not in resting), seconds)
+    resting = _resting(model, hours) if skip_resting else set()
+    return _aggregate(model, (hour for hour in hours if hour not in resting), seconds)
 
 
 def catch_up(model: RegisteredModel, *, seconds: float) -> int:
-    """Aggregates changed hours while a client waits; beat does large ones. Returns how many it did."""
+    """Aggregates small changed hours while a client waits (beat does large ones); returns their number."""
     marked = ChangedHour.objects.filter(registered_model=model, hour__lte=timezone.now())
     hours = marked.order_by("marked_at").values_list("hour", flat=True)
-    return _add_up(model, (hour for hour in hours if not _is_large(model, hour)), seconds)
+    return _aggregate(model, (hour for hour in hours if not _is_large(model, hour)), seconds)
 
 
 def _is_large(model: RegisteredModel, hour: dt.datetime) -> bool:
-    """Whether the hour holds many outcomes of the model, or so many of others that looking for its own takes
-    as long."""
-    question = """
+    """Returns whether the hour holds many outcomes of the model, or so many of other models that finding the
+    model's own takes as long."""
+    statement = """
         SELECT count(*) FILTER (WHERE registered_model_id = %s), count(*) FROM (
             SELECT registered_model_id FROM predictions_outcome
             WHERE prediction_id >= %s AND prediction_id < %s LIMIT %s
-        ) AS told
+        ) AS scanned
     """
     with connection.cursor() as cursor:
-        cursor.execute(question, [model.pk, lowest_at(hour), lowest_at(hour + HOUR), LOOKED_THROUGH])
+        cursor.execute(statement, [model.pk, lowest_at(hour), lowest_at(hour + HOUR), SCAN_LIMIT])
         own, every = cursor.fetchone()
-    return bool(own >= LARGE or every >= LOOKED_THROUGH)
+    return bool(own >= LARGE or every >= SCAN_LIMIT)
 
 
-def _add_up(model: RegisteredModel, hours: Iterable[dt.datetime], seconds: float | None) -> int:
-    """How many of these were added up; with `seconds`, none is begun or waited for after so many."""
+def _aggregate(model: RegisteredModel, hours: Iterable[dt.datetime], seconds: float | None) -> int:
+    """Aggregates hours and returns their number; begins and awaits none after `seconds`."""
     started, done = time.monotonic(), 0
     for hour in hours:
         left = None if seconds is None else seconds - (time.monotonic() - started)
         if left is not None and left <= 0:
             break
-        added = _add_up_hour(model, hour, left)
+        added = _aggregate_hour(model, hour, left)
         if added is None:
             break
         done += added
@@ -96,10 +96,10 @@ def _add_up(model: RegisteredModel, hours: Iterable[dt.datetime], seconds: float
 
 
 def mark_all_hours_dirty(model: RegisteredModel) -> int:
-    """Marks every hour that has outcomes, or has been added up; how many there are.
+    """Marks every hour that has outcomes or tallies; returns the number of hours.
 
-    Who records outcomes marks hours by several statements, so not in one order: of those who mark, one at a
-    time holds the model's lock. The hours are looked for before it is taken.
+    Transactions that record outcomes mark hours by several statements, in no fixed order, so every
+    transaction that marks holds the model's lock. The hours are searched before the lock is taken.
     """
     known = """
         SELECT to_timestamp(vigia_milliseconds(prediction_id) / 3600000 * 3600) AS hour
@@ -125,7 +125,7 @@ def mark_all_hours_dirty(model: RegisteredModel) -> int:
 
 
 def _resting(model: RegisteredModel, hours: Sequence[dt.datetime]) -> set[dt.datetime]:
-    """Those of `hours` that are large and were added up a moment ago."""
+    """Returns those of `hours` that are large and were aggregated a moment ago."""
     large = QualityHour.objects.filter(version__registered_model=model, hour__in=hours, rows__gte=LARGE)
     now = timezone.now()
     return {
@@ -135,18 +135,18 @@ def _resting(model: RegisteredModel, hours: Sequence[dt.datetime]) -> set[dt.dat
     }
 
 
-def _add_up_hour(model: RegisteredModel, hour: dt.datetime, wait: float | None) -> int | None:
-    """1, or 0 where somebody else has added it up meanwhile; None where somebody still adds up after `wait`
-    seconds."""
+def _aggregate_hour(model: RegisteredModel, hour: dt.datetime, wait: float | None) -> int | None:
+    """Aggregates an hour; returns 1, 0 if another process did it meanwhile, or None if another process still
+    holds the lock after `wait` seconds."""
     with transaction.atomic():
-        if not _is_our_turn(model, wait):
+        if not _take_lock(model, wait):
             return None
         mark = ChangedHour.objects.filter(registered_model=model, hour=hour)
         seen = mark.values_list("marked_at", flat=True).first()
         if seen is None:
             return 0
-        # When its month has left the log, what was added up before is all that is known of it: a row of it
-        # that came too late is not the hour.
+        # If the hour's month has left the log, the stored tallies are all that is known of it: a row that
+        # arrived later does not stand for the hour.
         in_log = Prediction.objects.filter(
             registered_model=model, id__gte=lowest_at(hour), id__lt=lowest_at(hour + HOUR)
         )
@@ -156,9 +156,11 @@ def _add_up_hour(model: RegisteredModel, hour: dt.datetime, wait: float | None) 
     return 1
 
 
-def _is_our_turn(model: RegisteredModel, wait: float | None) -> bool:
-    """Takes the lock for the caller's transaction. Who holds it adds up an hour, which may take longer than
-    who asks for quality can wait, and than a statement may wait for a lock."""
+def _take_lock(model: RegisteredModel, wait: float | None) -> bool:
+    """Takes the lock for the caller's transaction; returns False if it is held for longer than `wait`.
+
+    The holder aggregates an hour, which may take longer than a client can wait and than `lock_timeout`.
+    """
     key = [LOCK, model.pk % 2**31]
     with connection.cursor() as cursor:
         if wait is None:
@@ -172,13 +174,13 @@ def _is_our_turn(model: RegisteredModel, wait: float | None) -> bool:
                 return True
             if time.monotonic() >= until:
                 return False
-            time.sleep(LOOK_SECONDS)
+            time.sleep(LOCK_POLL_SECONDS)
 
 
-def _write(model: RegisteredModel, hour: dt.datetime, found: Mapping[int, Tally]) -> None:
+def _write(model: RegisteredModel, hour: dt.datetime, tallies: Mapping[int, Tally]) -> None:
     QualityHour.objects.filter(version__in=model.versions.all(), hour=hour).delete()
     added_at = {"added_at": timezone.now().isoformat()}
     QualityHour.objects.bulk_create(
         QualityHour(version_id=version, hour=hour, rows=tally.rows, tallies=tally.to_json() | added_at)
-        for version, tally in found.items()
+        for version, tally in tallies.items()
     )

@@ -1,4 +1,4 @@
-"""What one hour's labelled predictions add up to: PostgreSQL adds, a `Tally` a version comes back."""
+"""Aggregates one hour's labelled predictions in PostgreSQL into one `Tally` per version."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from vigia_ml.reference_profile import PREDICTION
 
 HOUR: Final = dt.timedelta(hours=1)
 
-# Up to there, and from there on, a number's fourth power is still a double.
+# Between these magnitudes a number's fourth power is a double.
 _LARGEST, _SMALLEST = "1e70", "1e-70"
 _EPSILON: Final = sys.float_info.epsilon  # as scikit-learn's log_loss clips probabilities
 
-# LIMIT makes the join one look into the log's index for each row, however many the planner thinks there are.
-_HELD: Final = """
+# LIMIT makes the join one probe of the log's index per row, whatever number of rows the planner expects.
+_LABELLED: Final = """
     SELECT log.version_id, log.prediction, log.probability, held.actual, of.positive, of.negative, of.center,
         extract(epoch FROM held.observed_at)::float8
             - vigia_milliseconds(held.prediction_id) / 1000.0::float8 AS delay
@@ -52,11 +52,12 @@ def _small_is_zero(expression: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """What is asked of each row, in SQL.
+class _TaskSql:
+    """The SQL expressions of one task.
 
-    columns : name -> expression; null in rows that are not `usable`, which is a condition on them.
-    then : columns made of these. sums : over the usable rows.
+    columns : name -> expression; null in rows that do not meet `usable`, a condition on these columns.
+    then : columns computed from `columns`. sums : name -> aggregate over the usable rows.
+    by : the columns of answer and actual class, for the pairs of more than two classes.
     """
 
     columns: Mapping[str, str]
@@ -67,8 +68,8 @@ class _Part:
 
 
 _ERROR: Final = {"square": "sum(d * d)", "square2": "sum(d * d * d * d)"}
-_PARTS: Final[Mapping[Task, _Part]] = {
-    "binary": _Part(
+_PARTS: Final[Mapping[Task, _TaskSql]] = {
+    "binary": _TaskSql(
         columns={
             "p": "probability",
             "happened": "actual = positive",
@@ -87,20 +88,20 @@ _PARTS: Final[Mapping[Task, _Part]] = {
             **_ERROR,
         },
     ),
-    "multiclass": _Part(
+    "multiclass": _TaskSql(
         columns={
             "p": "probability",
             "happened": "actual = prediction",
-            "said": "prediction #>> '{}'",
-            "was": "actual #>> '{}'",
+            "answer": "prediction #>> '{}'",
+            "truth": "actual #>> '{}'",
         },
         usable="p BETWEEN 0 AND 1 "
         "AND jsonb_typeof(actual) = 'string' AND jsonb_typeof(prediction) = 'string'",
         then=f"{_small_is_zero('(p - happened::int)')} AS d",
         sums={"right": "count(*) FILTER (WHERE happened)", **_ERROR},
-        by=("said", "was"),
+        by=("answer", "truth"),
     ),
-    "regression": _Part(
+    "regression": _TaskSql(
         columns={
             "p": "0::float8",
             "happened": "false",
@@ -128,31 +129,32 @@ _PARTS: Final[Mapping[Task, _Part]] = {
 
 
 def of_hour(model: RegisteredModel, hour: dt.datetime) -> dict[int, Tally]:
-    """Version id -> what the labelled predictions of an hour add up to. One statement for each task that the
-    model's versions have, which is one unless its declaration changed."""
-    found: dict[int, Tally] = {}
+    """Returns version id -> tally of the hour's labelled predictions. One statement per task of the model's
+    versions, which have several tasks only if the declaration changed."""
+    tallies: dict[int, Tally] = {}
     for task, versions in _by_task(model, hour).items():
-        found |= _tallies(model, hour, task, versions)
-    return found
+        tallies |= _tallies(model, hour, task, versions)
+    return tallies
 
 
-def _by_task(model: RegisteredModel, hour: dt.datetime) -> dict[Task, list[_Judged]]:
-    """Of the versions that answered in an hour: a model may have thousands, and their schemas are long."""
+def _by_task(model: RegisteredModel, hour: dt.datetime) -> dict[Task, list[_VersionClasses]]:
+    """Groups the versions that answered in an hour by task. A model may have thousands of versions with long
+    schemas, so the others are not loaded."""
     rows = Prediction.objects.filter(
         version_id=OuterRef("pk"), id__gte=lowest_at(hour), id__lt=lowest_at(hour + HOUR)
     )
     versions = list(model.versions.filter(Exists(rows)))
     centers = _centers(versions)
-    tasks: dict[Task, list[_Judged]] = {}
+    tasks: dict[Task, list[_VersionClasses]] = {}
     for version in versions:
         task, classes = task_of(version)
-        tasks.setdefault(task, []).append(_Judged(version.pk, *classes, centers.get(version.pk, 0.0)))
+        tasks.setdefault(task, []).append(_VersionClasses(version.pk, *classes, centers.get(version.pk, 0.0)))
     return tasks
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
-    """A version, its two classes as JSON, and the number near which its answers lie."""
+class _VersionClasses:
+    """A version, its two classes as JSON, and the mean of its answers."""
 
     version_id: int
     positive: str
@@ -161,8 +163,8 @@ class _Judged:
 
 
 def task_of(version: ModelVersion) -> tuple[Task, tuple[str, str]]:
-    """What a version answers, whatever the model is declared to be by now; of two classes the positive one
-    and the other, as JSON."""
+    """Returns a version's own task (the declaration may have changed) and, of two classes, the positive and
+    the negative one as JSON."""
     none = ("null", "null")
     if "rmse" in version.metrics:
         return "regression", none
@@ -177,60 +179,64 @@ def task_of(version: ModelVersion) -> tuple[Task, tuple[str, str]]:
 
 
 def _centers(versions: Sequence[ModelVersion]) -> dict[int, float]:
-    """Version id -> mean of its answers to the hold-out, where there is one: the powers of actual values are
-    summed around it, which keeps their digits."""
-    found = {}
+    """Returns version id -> mean of its answers to the hold-out, if known. The powers of actual values are
+    summed around it, which preserves precision."""
+    centers = {}
     for reference in ReferenceProfile.objects.filter(version__in=versions):
         answers = reference.profile.by_name[PREDICTION]
         if answers.rows:
-            found[reference.version_id] = sum(answers.sums) / answers.rows
-    return found
+            centers[reference.version_id] = sum(answers.sums) / answers.rows
+    return centers
 
 
 def _tallies(
-    model: RegisteredModel, hour: dt.datetime, task: Task, versions: Sequence[_Judged]
+    model: RegisteredModel, hour: dt.datetime, task: Task, versions: Sequence[_VersionClasses]
 ) -> dict[int, Tally]:
-    part = _PARTS[task]
+    task_sql = _PARTS[task]
     listed = [(each.version_id, each.positive, each.negative, each.center) for each in versions]
     names = ("versions", "positive", "negative", "center")
     parameters: dict[str, Any] = dict(zip(names, map(list, zip(*listed, strict=True)), strict=True))
     parameters |= {"model": model.pk, "low": lowest_at(hour), "high": lowest_at(hour + HOUR)}
     parameters |= {"bounds": list(BOUNDS), "growth": math.log(DELAY_GROWTH)}
     centers = {each.version_id: each.center for each in versions}
-    found: dict[int, Tally] = {}
+    tallies: dict[int, Tally] = {}
     with connection.cursor() as cursor:
-        cursor.execute(_statement(part), parameters)
+        cursor.execute(_statement(task_sql), parameters)
         for version_id, kind, *row in cursor.fetchall():
-            tally = found.setdefault(version_id, Tally(task, center=centers[version_id]))
-            _READ[kind](tally, part, *row)
-    for tally in found.values():
+            tally = tallies.setdefault(version_id, Tally(task, center=centers[version_id]))
+            _ADD_GROUP[kind](tally, task_sql, *row)
+    for tally in tallies.values():
         tally.bound()
-    return found
+    return tallies
 
 
-def _statement(part: _Part) -> str:
-    """Rows in groups: by version and bucket of the probability, by version and that of the delay, and of more
-    than two classes by answer and what was true. GROUPING says which of these a group is: nulls would not.
-    OFFSET 0 keeps the planner from putting one expression into the next, to be computed many times over."""
-    said, was = part.by or ("NULL", "NULL")
+def _statement(task_sql: _TaskSql) -> str:
+    """Returns the statement that groups rows by version and probability bucket, by version and delay bucket,
+    and for more than two classes by answer and actual class.
+
+    GROUPING distinguishes these kinds of groups; nulls could not. OFFSET 0 keeps the planner from inlining an
+    expression into the next one, which would compute it many times.
+    """
+    answer, truth = task_sql.by or ("NULL", "NULL")
+    columns, usable = task_sql.columns, task_sql.usable
     sets = [
         "(version_id, bucket)",
         "(version_id, delayed)",
-        *(["(version_id, said, was)"] if part.by else []),
+        *(["(version_id, answer, truth)"] if task_sql.by else []),
     ]
     return f"""
-        SELECT version_id, grouping(bucket, delayed), bucket, delayed, {said}, {was}, count(*), sum(delay),
-            count(*) FILTER (WHERE happened), sum(p), {", ".join(part.sums.values())}
+        SELECT version_id, grouping(bucket, delayed), bucket, delayed, {answer}, {truth}, count(*),
+            sum(delay), count(*) FILTER (WHERE happened), sum(p), {", ".join(task_sql.sums.values())}
         FROM (
-            SELECT *, width_bucket(p, %(bounds)s::float8[]) AS bucket, {part.then},
+            SELECT *, width_bucket(p, %(bounds)s::float8[]) AS bucket, {task_sql.then},
                 CASE WHEN abs(delay) < 1 THEN 0
                     ELSE sign(delay)::int * (floor(ln(abs(delay)) / %(growth)s)::int + 1) END AS delayed
             FROM (
                 SELECT version_id, center, delay,
-                    {", ".join(f"CASE WHEN {part.usable} THEN {name} END AS {name}" for name in part.columns)}
+                    {", ".join(f"CASE WHEN {usable} THEN {name} END AS {name}" for name in columns)}
                 FROM (
-                    SELECT *, {", ".join(f"{sql} AS {name}" for name, sql in part.columns.items())}
-                    FROM ({_HELD}) AS held OFFSET 0
+                    SELECT *, {", ".join(f"{sql} AS {name}" for name, sql in columns.items())}
+                    FROM ({_LABELLED}) AS held OFFSET 0
                 ) AS read OFFSET 0
             ) AS usable OFFSET 0
         ) AS judged
@@ -238,28 +244,28 @@ def _statement(part: _Part) -> str:
     """  # noqa: S608 - constants alone
 
 
-# Each of a group: bucket, delayed, said, was, rows, sum of delays, hits, sum of probabilities, then the sums.
-def _of_bucket(tally: Tally, part: _Part, *group: Any) -> None:
+# A group: bucket, delayed, answer, truth, rows, sum of delays, hits, sum of probabilities, then the sums.
+def _add_bucket(tally: Tally, task_sql: _TaskSql, *group: Any) -> None:
     bucket, _, _, _, rows, _, hits, probabilities, *sums = group
     tally.rows += rows
     if bucket is None:
         tally.unusable += rows
         return
     tally.buckets[bucket] = (rows, hits, probabilities)
-    for name, value in zip(part.sums, sums, strict=True):
+    for name, value in zip(task_sql.sums, sums, strict=True):
         tally.sums[name] = tally.sums.get(name, 0) + (value or 0)
 
 
-def _of_delay(tally: Tally, part: _Part, *group: Any) -> None:
+def _add_delay(tally: Tally, task_sql: _TaskSql, *group: Any) -> None:
     _, delayed, _, _, rows, delays, *_ = group
     tally.delays[delayed] = (rows, delays)
 
 
-def _of_pair(tally: Tally, part: _Part, *group: Any) -> None:
-    _, _, said, was, rows, *_ = group
-    if said is not None:
-        tally.pairs[said, was] = rows
+def _add_pair(tally: Tally, task_sql: _TaskSql, *group: Any) -> None:
+    _, _, answer, truth, rows, *_ = group
+    if answer is not None:
+        tally.pairs[answer, truth] = rows
 
 
-# The bits of GROUPING(bucket, delayed): a column's is 0 where the group is by it.
-_READ: Final = {0b01: _of_bucket, 0b10: _of_delay, 0b11: _of_pair}
+# The bits of GROUPING(bucket, delayed): a column's bit is 0 if the group is by this column.
+_ADD_GROUP: Final = {0b01: _add_bucket, 0b10: _add_delay, 0b11: _add_pair}

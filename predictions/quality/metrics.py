@@ -1,9 +1,8 @@
-"""Realised quality: metrics of labelled predictions that were added up hour by hour. No Django here.
+"""Realised quality: metrics from hourly tallies of labelled predictions. No Django here.
 
-A `Tally` holds all that is kept of an hour's labelled predictions of one version; tallies of several hours
-add up to that of a window. All metrics but the area under the ROC curve are exactly what
-`vigia_ml.evaluation.metrics` says of the same rows; that one is known as far as `BOUNDS` tell probabilities
-apart.
+A `Tally` holds the sufficient statistics of one version's labelled predictions of an hour; the tallies of
+several hours add up to the tally of a window. All metrics equal those of `vigia_ml.evaluation.metrics` for
+the same rows, except the area under the ROC curve, which is as precise as `BOUNDS` separate probabilities.
 """
 
 from __future__ import annotations
@@ -24,40 +23,40 @@ BOUNDS: Final = (
     *(step / 200 for step in range(1, 200)),
     *(1 - bound for bound in reversed(_TAIL)),
 )
-"""Probabilities fall into bucket k when k bounds are at or below them (SQL's ``width_bucket``): two hundred
+"""A probability is in bucket k if k bounds are at or below it (SQL's ``width_bucket``): two hundred buckets
 of equal width, and finer ones at both ends, where the probabilities of a rare class crowd."""
 METRICS: Final[dict[Task, tuple[str, ...]]] = {
     "binary": CLASSIFICATION_METRICS,
     "multiclass": ("accuracy", "precision", "recall", "f1"),
     "regression": REGRESSION_METRICS,
 }
-"""What outcomes can say. Of more than two classes the log holds the probability of the answer alone, so there
-is no roc_auc, log_loss or brier."""
+"""Metrics that outcomes allow. For more than two classes the log holds only the answer's probability, so
+there is no roc_auc, log_loss or brier."""
 SHOWN_BINS: Final = 10
-"""Bins of equal width in which the calibration is shown; their edges are among `BOUNDS`."""
+"""Number of equal-width bins of the calibration; their edges are among `BOUNDS`."""
 DELAY_GROWTH: Final = 1.02
-"""Delays fall into buckets that grow by this factor from a second on; bucket 0 has the shorter ones."""
+"""Growth factor of the delay buckets from one second on; bucket 0 holds shorter delays."""
 MOST_PAIRS: Final = 2_500
-"""So many different pairs of answer and actual class are kept apart, the most frequent ones."""
+"""Maximum number of pairs of answer and actual class that a tally keeps, the most frequent ones."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """Labelled predictions of one version, added up.
+    """Sums over the labelled predictions of one version.
 
-    rows : whose outcome is known. unusable : of them, those whose actual value, or answer, is none of the
-        version's target; they are in no other number but the delays.
+    rows : labelled rows. unusable : labelled rows whose actual value or answer is not valid for the target;
+        they count in the delays only.
     sums : by name, over the usable rows.
-        binary : tp, fp, fn, tn as decided in the log; square, square2: of (p - y)^2 and its square; loss,
-            loss2: of -ln of the probability given to what happened, and its square.
-        multiclass : right, and square, square2 of (p - hit)^2, p being the probability of the answer.
-        regression : with e = answer - actual: absolute |e|, square e^2, square2 e^4; share, share2: of
-            |e| / |actual| and its square over `share_rows`, the rows whose actual is not 0; with
-            z = actual - `center`: z1 … z4 its powers, wz, wzz: of e^2 z and e^2 z^2.
-    buckets : bucket of the probability -> (rows, positives or hits, sum of the probability); of a regression
-        bucket 0 alone.
-    pairs : (answer, actual) -> rows, of more than two classes. other : rows of pairs that were not kept:
-        (right, wrong).
+        binary : tp, fp, fn, tn as decided in the log; square, square2: sums of (p - y)^2 and of its square;
+            loss, loss2: sums of -ln of the probability of the actual class, and of its square.
+        multiclass : right, and square, square2 of (p - hit)^2, where p is the probability of the answer.
+        regression : with e = answer - actual: absolute |e|, square e^2, square2 e^4; share, share2: sums of
+            |e| / |actual| and of its square over `share_rows`, the rows whose actual is not 0; with
+            z = actual - `center`: z1 … z4 its powers, wz, wzz: sums of e^2 z and e^2 z^2.
+    buckets : bucket of the probability -> (rows, positives or hits, sum of the probability); a regression
+        has bucket 0 only.
+    pairs : (answer, actual) -> rows, for more than two classes. other : (right, wrong) rows of pairs that
+        were not kept.
     delays : bucket -> (rows, sum in seconds), from the prediction to `observed_at`.
     """
 
@@ -82,10 +81,10 @@ class Tally:
             "unusable": self.unusable,
             "center": self.center,
             "sums": self.sums,
-            "buckets": [[bucket, *found] for bucket, found in sorted(self.buckets.items())],
+            "buckets": [[bucket, *counts] for bucket, counts in sorted(self.buckets.items())],
             "pairs": [[*pair, rows] for pair, rows in sorted(self.pairs.items())],
             "other": list(self.other),
-            "delays": [[bucket, *found] for bucket, found in sorted(self.delays.items())],
+            "delays": [[bucket, *counts] for bucket, counts in sorted(self.delays.items())],
         }
 
     @classmethod
@@ -103,7 +102,7 @@ class Tally:
         )
 
     def bound(self) -> None:
-        """Keeps the `MOST_PAIRS` most frequent pairs apart and adds the others to `other`."""
+        """Keeps the `MOST_PAIRS` most frequent pairs and adds the others to `other`."""
         if len(self.pairs) <= MOST_PAIRS:
             return
         ordered = sorted(self.pairs.items(), key=lambda item: (-item[1], item[0]))
@@ -114,37 +113,37 @@ class Tally:
         self.pairs, self.other = dict(ordered[:MOST_PAIRS]), (right, wrong)
 
 
-def added(tallies: Iterable[Tally], task: Task) -> Tally:
-    """All of them as one."""
-    whole: Tally | None = None
+def total_of(tallies: Iterable[Tally], task: Task) -> Tally:
+    """Returns the sum of the tallies."""
+    total: Tally | None = None
     for each in tallies:
-        if whole is None:
-            whole = Tally(each.task, center=each.center)
-        _add(whole, each)
-    if whole is None:
+        if total is None:
+            total = Tally(each.task, center=each.center)
+        _add(total, each)
+    if total is None:
         return Tally(task)
-    whole.bound()
-    return whole
+    total.bound()
+    return total
 
 
-def _add(whole: Tally, other: Tally) -> None:
-    whole.rows += other.rows
-    whole.unusable += other.unusable
-    for name, value in _centered(other, whole.center).items():
-        whole.sums[name] = whole.sums.get(name, 0) + value
-    for bucket, (rows, hits, total) in other.buckets.items():
-        known = whole.buckets.get(bucket, (0, 0, 0.0))
-        whole.buckets[bucket] = (known[0] + rows, known[1] + hits, known[2] + total)
-    for bucket, (rows, total) in other.delays.items():
-        earlier = whole.delays.get(bucket, (0, 0.0))
-        whole.delays[bucket] = (earlier[0] + rows, earlier[1] + total)
+def _add(target: Tally, other: Tally) -> None:
+    target.rows += other.rows
+    target.unusable += other.unusable
+    for name, value in _centered(other, target.center).items():
+        target.sums[name] = target.sums.get(name, 0) + value
+    for bucket, (rows, hits, summed) in other.buckets.items():
+        known = target.buckets.get(bucket, (0, 0, 0.0))
+        target.buckets[bucket] = (known[0] + rows, known[1] + hits, known[2] + summed)
+    for bucket, (rows, summed) in other.delays.items():
+        earlier = target.delays.get(bucket, (0, 0.0))
+        target.delays[bucket] = (earlier[0] + rows, earlier[1] + summed)
     for pair, rows in other.pairs.items():
-        whole.pairs[pair] = whole.pairs.get(pair, 0) + rows
-    whole.other = (whole.other[0] + other.other[0], whole.other[1] + other.other[1])
+        target.pairs[pair] = target.pairs.get(pair, 0) + rows
+    target.other = (target.other[0] + other.other[0], target.other[1] + other.other[1])
 
 
 def _centered(tally: Tally, center: float) -> dict[str, float]:
-    """The sums with the powers of actual - `center`: those of z + d, by the binomial theorem."""
+    """Returns the sums with the powers of actual - `center`, that is of z + d, by the binomial theorem."""
     d = tally.center - center
     if not d or "z1" not in tally.sums:
         return tally.sums
@@ -160,30 +159,30 @@ def _centered(tally: Tally, center: float) -> dict[str, float]:
     }
 
 
-# -- what is read from one ------------------------------------------------------------------------------
+# -- metrics of a tally --------------------------------------------------------------------------------
 
 
 def metrics(tally: Tally) -> dict[str, Estimate]:
-    """Metric -> estimate, of those in `METRICS`; what the rows do not define (no row was predicted positive,
-    one class alone was seen) is left out."""
+    """Returns metric -> estimate for `METRICS`, without metrics that the rows do not define (no row was
+    predicted positive, or only one class occurred)."""
     if not tally.usable:
         return {}
-    found = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}[tally.task](tally)
-    return {name: value for name, value in found.items() if value is not None}
+    estimates = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}[tally.task](tally)
+    return {name: value for name, value in estimates.items() if value is not None}
 
 
 def calibration(tally: Tally) -> dict[str, Any] | None:
-    """``brier``, and ``bins`` with the mean probability, the share that happened, and the rows; None of a
-    regression, and without rows. Of more than two classes, what happens is that the answer is right."""
+    """Returns ``brier``, and ``bins`` with mean probability, observed share and rows; None for a regression
+    or without rows. For more than two classes, the observed share is the share of right answers."""
     if tally.task == "regression" or not tally.usable:
         return None
     bins: dict[int, tuple[int, int, float]] = {}
-    for bucket, found in tally.buckets.items():
+    for bucket, counts in tally.buckets.items():
         low = 0.0 if bucket == 0 else BOUNDS[bucket - 1]
-        # The rounding keeps 0.29 * 10 = 2.9 and 0.3 * 10 = 3 on their sides.
+        # The rounding keeps 0.29 * 10 = 2.9 and 0.3 * 10 = 3 in their own bins.
         place = min(int(round(low * SHOWN_BINS, 9)), SHOWN_BINS - 1)
         known = bins.get(place, (0, 0, 0.0))
-        bins[place] = (known[0] + found[0], known[1] + found[1], known[2] + found[2])
+        bins[place] = (known[0] + counts[0], known[1] + counts[1], known[2] + counts[2])
     shown = [
         {"predicted": total / rows, "observed": hits / rows, "rows": rows}
         for _, (rows, hits, total) in sorted(bins.items())
@@ -192,26 +191,25 @@ def calibration(tally: Tally) -> dict[str, Any] | None:
 
 
 def median_delay(tally: Tally) -> float | None:
-    """Seconds from the prediction to its outcome, negative where the value was known before.
+    """Returns the median seconds from a prediction to its outcome; negative if the value was known before.
 
-    A bucket's delays count as their mean, which is within two per cent of each of them (one second in bucket
-    0).
+    A bucket's delays count as their mean, which is within two per cent of each (one second in bucket 0).
     """
     ordered = sorted(tally.delays.items())
-    whole = sum(rows for _, (rows, _) in ordered)
-    if not whole:
+    count = sum(rows for _, (rows, _) in ordered)
+    if not count:
         return None
     upto = list(accumulate(rows for _, (rows, _) in ordered))
     middle = []
-    for place in ((whole - 1) // 2, whole // 2):
-        at = next(number for number, count in enumerate(upto) if count > place)
+    for place in ((count - 1) // 2, count // 2):
+        at = next(number for number, below in enumerate(upto) if below > place)
         rows, total = ordered[at][1]
         middle.append(total / rows)
     return sum(middle) / 2
 
 
 def _mean(sums: Mapping[str, float], name: str, rows: int) -> Estimate | None:
-    """Of a sum and the sum of squares beside it."""
+    """Returns the mean of a sum, with its interval from the sum of squares."""
     if not rows:
         return None
     value = sums[name] / rows
@@ -237,20 +235,20 @@ def _binary(tally: Tally) -> dict[str, Estimate | None]:
 
 
 def _f1(tp: int, wrong: int) -> Estimate | None:
-    """F1 = 2J / (1 + J) of Jaccard's index J = TP / (TP + FP + FN), a share: the bounds of J go the same way,
-    because F1 rises with J."""
+    """Returns F1 = 2J / (1 + J) of Jaccard's index J = TP / (TP + FP + FN), a share. F1 rises with J, so the
+    bounds of J become its bounds."""
     jaccard = confidence_intervals.share(tp, tp + wrong)
     if jaccard is None:
         return None
 
-    def of(index: float | None) -> float | None:
+    def f1_of(index: float | None) -> float | None:
         return None if index is None else 2 * index / (1 + index)
 
-    return Estimate(2 * tp / (2 * tp + wrong), of(jaccard.low), of(jaccard.high), jaccard.rows)
+    return Estimate(2 * tp / (2 * tp + wrong), f1_of(jaccard.low), f1_of(jaccard.high), jaccard.rows)
 
 
 def _roc_auc(tally: Tally) -> Estimate | None:
-    """Share of the pairs of a positive and a negative row in order; a tie in a bucket counts half."""
+    """Returns the share of correctly ordered pairs of a positive and a negative row; a tie counts half."""
     positives = sum(hits for _, hits, _ in tally.buckets.values())
     negatives = tally.usable - positives
     if not positives or not negatives:
@@ -268,22 +266,22 @@ def _roc_auc(tally: Tally) -> Estimate | None:
 
 
 def area_error(area: float, positives: int, negatives: int) -> float:
-    """Standard error of an area under the ROC curve, by Hanley & McNeil 1982 (Radiology 143:29, equation 2,
-    with Q1 and Q2 of the negative exponential model)."""
+    """Returns the standard error of an area under the ROC curve, by Hanley & McNeil 1982 (Radiology 143:29,
+    equation 2, with Q1 and Q2 of the negative exponential model)."""
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     spread = area * (1 - area) + (positives - 1) * (q1 - area**2) + (negatives - 1) * (q2 - area**2)
     return math.sqrt(max(spread, 0.0) / (positives * negatives))
 
 
 def _multiclass(tally: Tally) -> dict[str, Estimate | None]:
-    """accuracy, and precision, recall and f1 as means over the classes (macro).
+    """Returns accuracy, and precision, recall and f1 as means over the classes (macro).
 
-    The means' standard errors are those of the delta method over the multinomial counts n_ij: such a metric
-    does not change when all counts are doubled, so that its gradient weighted by the counts is 0 and its
-    variance the sum of n_ij (dm / dn_ij)^2 (Takahashi et al. 2022, Applied Intelligence 52:4961).
+    The delta method over the multinomial counts n_ij gives the standard errors of the means: doubling all
+    counts does not change such a metric, so its gradient weighted by the counts is 0 and its variance is the
+    sum of n_ij (dm / dn_ij)^2 (Takahashi et al. 2022, Applied Intelligence 52:4961).
     """
-    found: dict[str, Estimate | None] = {}
-    found["accuracy"] = confidence_intervals.share(int(tally.sums["right"]), tally.usable)
+    estimates: dict[str, Estimate | None] = {}
+    estimates["accuracy"] = confidence_intervals.share(int(tally.sums["right"]), tally.usable)
     answered: dict[str, int] = {}
     happened: dict[str, int] = {}
     for (answer, actual), rows in tally.pairs.items():
@@ -296,26 +294,28 @@ def _multiclass(tally: Tally) -> dict[str, Estimate | None]:
         "recall": (0, 1),
         "f1": (1, 1),
     }
-    for name, (said, was) in weights.items():
-        scale = 2 if said and was else 1
-        below = {each: said * answered.get(each, 0) + was * happened.get(each, 0) for each in classes}
-        # A class that was never answered has no precision: it counts as 0, as it does in scikit-learn.
+    for name, (by_answer, by_actual) in weights.items():
+        scale = 2 if by_answer and by_actual else 1
+        below = {
+            each: by_answer * answered.get(each, 0) + by_actual * happened.get(each, 0) for each in classes
+        }
+        # A class that was never answered has no precision; it counts as 0, as in scikit-learn.
         value = {each: scale * hits[each] / below[each] if below[each] else 0.0 for each in classes}
         variance = 0.0
         for (answer, actual), rows in tally.pairs.items():
             slope = scale / below[answer] if answer == actual else 0.0
-            slope -= value[answer] / below[answer] if said and below[answer] else 0.0
-            slope -= value[actual] / below[actual] if was and below[actual] else 0.0
+            slope -= value[answer] / below[answer] if by_answer and below[answer] else 0.0
+            slope -= value[actual] / below[actual] if by_actual and below[actual] else 0.0
             variance += rows * (slope / len(classes)) ** 2
         mean = sum(value.values()) / len(classes)
-        found[name] = _within_one(confidence_intervals.estimate(mean, math.sqrt(variance), tally.usable))
-    return found
+        estimates[name] = _within_one(confidence_intervals.estimate(mean, math.sqrt(variance), tally.usable))
+    return estimates
 
 
-def _within_one(found: Estimate) -> Estimate:
-    if found.low is None or found.high is None:
-        return found
-    return Estimate(found.value, max(0.0, found.low), min(1.0, found.high), found.rows)
+def _within_one(estimate: Estimate) -> Estimate:
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    return Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high), estimate.rows)
 
 
 def _regression(tally: Tally) -> dict[str, Estimate | None]:
@@ -333,8 +333,10 @@ def _regression(tally: Tally) -> dict[str, Estimate | None]:
 
 
 def _r2(sums: Mapping[str, float], rows: int) -> Estimate | None:
-    """1 - A / B with A the mean of w = e^2 and B that of v = (actual - its mean)^2; by the delta method
-    var(A / B) = (var w / B^2 + A^2 var v / B^4 - 2 A cov(w, v) / B^3) / n. None where all actuals are equal.
+    """Returns 1 - A / B, where A is the mean of w = e^2 and B the mean of v = (actual - its mean)^2.
+
+    By the delta method var(A / B) = (var w / B^2 + A^2 var v / B^4 - 2 A cov(w, v) / B^3) / n. Returns None
+    if all actual values are equal.
     """
     z1, z2, z3, z4 = (sums[f"z{power}"] / rows for power in range(1, 5))
     a, b = sums["square"] / rows, z2 - z1**2
@@ -344,5 +346,9 @@ def _r2(sums: Mapping[str, float], rows: int) -> Estimate | None:
     both = sums["wzz"] / rows - 2 * z1 * sums["wz"] / rows + z1**2 * a
     first, second = sums["square2"] / rows - a**2, fourth - b**2
     variance = first / b**2 + a**2 * second / b**4 - 2 * a * (both - a * b) / b**3
-    found = confidence_intervals.estimate(1 - a / b, math.sqrt(max(variance, 0.0) / rows), rows)
-    return found if found.high is None else Estimate(found.value, found.low, min(1.0, found.high), rows)
+    estimate = confidence_intervals.estimate(1 - a / b, math.sqrt(max(variance, 0.0) / rows), rows)
+    return (
+        estimate
+        if estimate.high is None
+        else Estimate(estimate.value, estimate.low, min(1.0, estimate.high), rows)
+    )

@@ -1,8 +1,8 @@
-"""Quality as it was realised: what the labelled predictions of a window say of each version.
+"""Realised quality of each version in a window, from the hourly tallies.
 
-Windows are whole hours, by time of the prediction: an outcome that comes a month later changes the hour in
-which the prediction was made. `aggregate_changed_hours` keeps the hours; here their tallies are put
-together, so that reading costs as many rows as a window has hours and versions.
+Windows are whole hours by time of the prediction: an outcome that arrives a month later changes the hour of
+its prediction. `aggregate_changed_hours` maintains the hours; this module sums their tallies, so a read costs
+one row per hour and version of the window.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ __all__ = [
 ]
 
 MOMENT: Final = dt.timedelta(microseconds=1)
-"""The shortest time there is."""
-INSTEAD: Final = "accuracy"
-"""Watched where outcomes cannot say the primary metric of a classifier. Its interval holds in a window of
-fifty rows; that of a macro F1 does not, where some of the classes are rare."""
+"""The resolution of time stamps."""
+FALLBACK_METRIC: Final = "accuracy"
+"""Watched metric if outcomes do not allow a classifier's primary metric. Its interval is valid in a window of
+fifty rows; the interval of a macro F1 is not, if some classes are rare."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What became of one version's answers in a window.
+    """The realised quality of one version in a window.
 
-    since, until : whole hours, half open. answered : rows the log has. labelled : of them, those whose
-    outcome is known. unusable : of these, with an actual value that is none of the version's target.
+    since, until : whole hours, half open. answered : logged rows. labelled : rows with an outcome.
+    unusable : labelled rows whose actual value is not valid for the target.
     coverage : labelled / answered; None without rows. median_delay_seconds : from prediction to
     `observed_at`.
-    too_few : fewer usable rows than the model asks for, so that there are no metrics and no calibration.
+    too_few : the usable rows are fewer than the declaration requires, so metrics and calibration are empty.
     metrics : by the names of `vigia_ml.declaration`, with 95 % intervals. holdout : the same on the hold-out.
     calibration : see `predictions.quality.metrics.calibration`.
     """
@@ -79,8 +79,7 @@ class Quality:
 def of_window(
     model: RegisteredModel, since: dt.datetime, until: dt.datetime, version: ModelVersion | None = None
 ) -> list[Quality]:
-    """Of each version that answered or has outcomes in the window, by number; or of `version`, whatever it
-    has.
+    """Returns the quality of each version with answers or outcomes in the window, by number, or of `version`.
 
     Parameters
     ----------
@@ -88,7 +87,7 @@ def of_window(
     """
     since, until = whole_hours(since, until)
     every = model.versions.order_by("number")
-    # A model may have thousands, and their schemas are long: only what has something is read whole.
+    # A model may have thousands of versions with long schemas: only versions with rows are loaded in full.
     versions = [version] if version is not None else list(every.only("registered_model_id"))
     answered: dict[int, int] = defaultdict(int)
     for version_id, _, rows in reading.answered_by_hour(versions, since, until):
@@ -106,12 +105,12 @@ def of_window(
 def by_step(
     version: ModelVersion, since: dt.datetime, until: dt.datetime, step: dt.timedelta
 ) -> list[Quality]:
-    """Of one version, over time; steps without rows left out.
+    """Returns the quality of one version over time, without steps that have no rows.
 
     Parameters
     ----------
-    since, until : widened to whole hours. step : whole hours; steps begin where whole ones since 1970 do, so
-        that a day's is midnight in UTC.
+    since, until : widened to whole hours. step : whole hours; steps are counted from 1970, so that a day
+        begins at midnight in UTC.
     """
     since, until = whole_hours(since, until)
     answered: dict[dt.datetime, int] = defaultdict(int)
@@ -129,25 +128,25 @@ def by_step(
 
 
 def as_dict(quality: Quality) -> dict[str, Any]:
-    """As the API shows it: moments stay moments."""
+    """Returns the fields that the API shows; times stay datetimes."""
     return asdict(quality) | {"metrics": {name: each.as_dict() for name, each in quality.metrics.items()}}
 
 
 def whole_hours(since: dt.datetime, until: dt.datetime) -> tuple[dt.datetime, dt.datetime]:
-    """The window, widened to whole hours, from 1970 on and no further than the present hour."""
+    """Returns the window widened to whole hours, within 1970 and the end of the present hour."""
     latest = _floor(timezone.now(), HOUR) + HOUR
     since, until = max(since, EPOCH), min(max(until, EPOCH), latest)
     return _floor(since, HOUR), _floor(until + HOUR - MOMENT, HOUR)
 
 
 def pending_hours(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> int:
-    """Hours of the window whose outcomes have changed since they were added up."""
+    """Returns the number of the window's hours whose outcomes changed since their aggregation."""
     since, until = whole_hours(since, until)
     return ChangedHour.objects.filter(registered_model=model, hour__gte=since, hour__lt=until).count()
 
 
 def watch_of(model: RegisteredModel) -> MonitoringConfig:
-    """What the model's declaration asks for; the usual where its file is gone."""
+    """Returns the monitoring settings of the model's declaration; the defaults if its file was removed."""
     try:
         return catalogue.get(model.name).watch
     except catalogue.UnknownDeclaration:
@@ -155,11 +154,11 @@ def watch_of(model: RegisteredModel) -> MonitoringConfig:
 
 
 def watched_metric(model: RegisteredModel) -> str | None:
-    """The metric by which the model's quality is watched: the primary one where outcomes can say it (see
-    `realised.METRICS`), else `INSTEAD`; None when the model is declared no longer."""
+    """Returns the metric that quality reviews watch: the primary one if outcomes allow it (see
+    `realised.METRICS`), else `FALLBACK_METRIC`; None if the model's declaration was removed."""
     declared, primary = side_by_side.declaration(model), side_by_side.primary_metric(model)
     if isinstance(declared, ModelDeclaration) and primary not in realised.METRICS[declared.task]:
-        return INSTEAD
+        return FALLBACK_METRIC
     return primary
 
 
@@ -171,7 +170,7 @@ def _quality(
     version: ModelVersion, tallies: Iterable[Tally], since: dt.datetime, until: dt.datetime, answered: int
 ) -> Quality:
     task, _ = task_of(version)
-    tally = realised.added(tallies, task)
+    tally = realised.total_of(tallies, task)
     too_few = tally.usable < watch_of(version.registered_model).minimum_outcomes
     return Quality(
         version=version.number,

@@ -1,4 +1,4 @@
-"""SQL of single predictions with outcomes: positive, as a number, Brier."""
+"""SQL expressions over single labelled predictions: positive class, number, Brier score."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from training.models import ModelVersion
 
 
 def positive(version: ModelVersion) -> str | None:
-    """The class whose probability the log holds, as JSON; None where it holds that of the likeliest class.
+    """Returns the class whose probability the log holds, as JSON; None if it holds the likeliest class's.
 
-    With a threshold there are two classes and the log holds the second's: true, or the last in order.
+    A version with a threshold has two classes, and the log holds the second one's probability: true, or the
+    last in order.
     """
     target = version.dataset_schema.target
     if version.threshold is None:
@@ -22,11 +23,11 @@ def positive(version: ModelVersion) -> str | None:
 
 
 def as_number(column: str) -> str:
-    """A JSON number as a double; null for anything else."""
+    """Returns SQL for a JSON number as a double; null for other JSON."""
     return f"CASE WHEN jsonb_typeof({column}) = 'number' THEN {column}::float8 END"
 
 
 def brier(probability: str) -> str:
-    """(p - y)^2 of two classes (Brier 1950); null where there are more, or no outcome."""
+    """Returns SQL for (p - y)^2 of two classes (Brier 1950); null for more classes or without an outcome."""
     happened = "(actual = %(positive)s::jsonb)::int"
     return f"CASE WHEN actual IS NOT NULL THEN ({probability} - {happened}) ^ 2 END"

@@ -1,11 +1,11 @@
-"""The worst answers lately: among the newest predictions with outcomes, those furthest from the truth.
+"""The worst predictions: the newest labelled predictions with the largest errors.
 
-Bounded whatever the log's length: the hours that have outcomes are known (`QualityHour`), and no more of the
-newest of them are opened than it takes to have `ROWS`, nor more than `HOURS`. Within them the outcomes are a
-range of the index (prediction_id, -id), and each row of the log is one look into its primary key.
+The cost is bounded at any length of the log: `QualityHour` lists the hours with outcomes, and the search
+reads as many of the newest hours as `ROWS` rows need, at most `HOURS`. Within them the outcomes are a range
+of the index (prediction_id, -id), and each row of the log is one probe of its primary key.
 
-Outcomes do not say which version answered. They are opened in pieces, the newest first; between two pieces
-all that others answered since the version's next row is passed over with one look into (version_id, id).
+An outcome does not name the version that answered. The search reads outcomes in pieces, newest first;
+between two pieces one probe of (version_id, id) skips all answers of other versions.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from predictions.quality import sql
 from training.models import ModelVersion
 
 ROWS: Final = 2_000
-OPENED: Final = 10 * ROWS
-"""So many outcomes are opened at most, whoever answered."""
+MAX_OUTCOMES_READ: Final = 10 * ROWS
+"""Maximum number of outcomes to read, of all versions."""
 HOURS: Final = 48
 SHOWN: Final = 20
 HOUR: Final = dt.timedelta(hours=1)
 
-# Those of other versions come as well, without their answer: they say how far was looked.
+# Outcomes of other versions are included without their answer: they mark how far the search has read.
 _PIECE: Final = """
     SELECT held.prediction_id, log.key, log.prediction::text, log.probability, held.actual::text
     FROM (
@@ -53,11 +53,11 @@ _NEXT: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class Wrong:
-    """One answer and its truth.
+class WorstPrediction:
+    """One answer with its actual value.
 
-    error : of numbers the distance, in the target's unit; of classes how much probability the truth was
-        denied, 0 (sure and right) to 1 (sure and wrong).
+    error : for numbers the distance in the target's unit; for classes 1 - probability of the actual class,
+        from 0 (certain and right) to 1 (certain and wrong).
     """
 
     prediction_id: str
@@ -69,64 +69,68 @@ class Wrong:
 
 
 @dataclass(frozen=True, slots=True)
-class Worst:
-    """looked_at : rows with outcomes that were looked through. since, until : the hours opened; None where no
-    outcome is known."""
+class WorstPredictions:
+    """The worst predictions of a version.
 
-    rows: list[Wrong]
+    looked_at : number of labelled rows read. since, until : the hours read; None without outcomes.
+    """
+
+    rows: list[WorstPrediction]
     looked_at: int
     since: dt.datetime | None = None
     until: dt.datetime | None = None
 
 
-def of_version(version: ModelVersion, since: dt.datetime, until: dt.datetime) -> Worst:
-    """The `SHOWN` worst answers of a version in the window, the worst first."""
+def of_version(version: ModelVersion, since: dt.datetime, until: dt.datetime) -> WorstPredictions:
+    """Returns the `SHOWN` worst predictions of a version in the window, the worst first."""
     known = QualityHour.objects.filter(version=version, hour__gte=since, hour__lt=until, rows__gt=0)
-    opened: list[dt.datetime] = []
+    hours: list[dt.datetime] = []
     rows = 0
-    for hour, labelled in known.order_by("-hour").values_list("hour", "rows")[:HOURS]:
-        opened.append(hour)
-        rows += labelled
+    for hour, labelled_rows in known.order_by("-hour").values_list("hour", "rows")[:HOURS]:
+        hours.append(hour)
+        rows += labelled_rows
         if rows >= ROWS:
             break
-    if not opened:
-        return Worst([], 0)
-    first, last = opened[-1], opened[0] + HOUR
-    found = _labelled(version, lowest_at(first), lowest_at(last))
-    positive = sql.positive(version)
-    about = None if positive is None else msgspec.json.decode(positive)
-    judged = [_judged(row, about) for row in found]
-    wrong = [row for row in judged if row is not None and row.error > 0]
-    return Worst(heapq.nlargest(SHOWN, wrong, key=lambda row: row.error), len(found), first, last)
+    if not hours:
+        return WorstPredictions([], 0)
+    first, last = hours[-1], hours[0] + HOUR
+    labelled = _labelled(version, lowest_at(first), lowest_at(last))
+    positive_json = sql.positive(version)
+    positive = None if positive_json is None else msgspec.json.decode(positive_json)
+    compared = [_with_error(row, positive) for row in labelled]
+    wrong = [row for row in compared if row is not None and row.error > 0]
+    return WorstPredictions(
+        heapq.nlargest(SHOWN, wrong, key=lambda row: row.error), len(labelled), first, last
+    )
 
 
 def _labelled(version: ModelVersion, lowest: uuid.UUID, end: uuid.UUID) -> list[tuple[Any, ...]]:
-    """The newest `ROWS` of the version's rows with outcomes whose ids are from `lowest` to before `end`, as
-    far as they are among the `OPENED` that are looked at."""
-    found: list[tuple[Any, ...]] = []
+    """Returns the version's newest labelled rows with lowest <= id < end, at most `ROWS`, among the newest
+    `MAX_OUTCOMES_READ` outcomes."""
+    labelled: list[tuple[Any, ...]] = []
     highest = uuid.UUID(int=end.int - 1)
     with connection.cursor() as cursor:
-        for _ in range(OPENED // ROWS):
+        for _ in range(MAX_OUTCOMES_READ // ROWS):
             cursor.execute(_PIECE, [version.registered_model_id, lowest, highest, ROWS, version.pk])
             piece = cursor.fetchall()
-            found += [row for row in piece if row[2] is not None]
-            if len(piece) < ROWS or len(found) >= ROWS:
+            labelled += [row for row in piece if row[2] is not None]
+            if len(piece) < ROWS or len(labelled) >= ROWS:
                 break
             cursor.execute(_NEXT, [version.pk, lowest, piece[-1][0]])
             following = cursor.fetchone()
             if following is None:
                 break
             highest = following[0]
-    return found[:ROWS]
+    return labelled[:ROWS]
 
 
-def _judged(row: tuple[Any, ...], positive: Any) -> Wrong | None:
-    """With its error; None where answer and outcome cannot be compared.
+def _with_error(row: tuple[Any, ...], positive: Any) -> WorstPrediction | None:
+    """Returns the row with its error; None if answer and outcome are not comparable.
 
-    positive : the class a probability is about; None where it is that of the answer itself.
+    positive : the class of the probability; None if the probability is that of the answer.
     """
-    prediction_id, key, said, probability, happened = row
-    prediction, actual = msgspec.json.decode(said), msgspec.json.decode(happened)
+    prediction_id, key, prediction_json, probability, actual_json = row
+    prediction, actual = msgspec.json.decode(prediction_json), msgspec.json.decode(actual_json)
     if probability is None:
         numbers = all(type(each) in (int, float) for each in (prediction, actual))
         if not numbers and type(prediction) is not type(actual):
@@ -136,4 +140,4 @@ def _judged(row: tuple[Any, ...], positive: Any) -> Wrong | None:
         error = abs(probability - float(actual == positive))
     else:
         error = 1 - probability if prediction == actual else probability
-    return Wrong(str(prediction_id), key, prediction, probability, actual, float(error))
+    return WorstPrediction(str(prediction_id), key, prediction, probability, actual, float(error))

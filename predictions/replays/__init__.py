@@ -1,1 +1,1 @@
-"""Replays: a logged window scored with another version."""
+"""Replays: another version's predictions for a logged window."""

@@ -1,7 +1,7 @@
-"""Adding up a replay. No Django here.
+"""Accumulates the result of a replay. No Django here.
 
-Rows come in pieces and are not kept: counts, sums, buckets, the `WORST` rows, and a few numbers of each row
-whose outcome is known.
+Rows arrive in pieces and are not kept. The accumulator keeps counts, sums, buckets, the `WORST` rows, and a
+few numbers of each labelled row.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Codes = npt.NDArray[np.int64]
 BEYOND: Final = (0.01, 0.05, 0.1, 0.25)
 QUANTILES: Final = (0.5, 0.9, 0.99)
 MOST_CHANGE: Final = 1e6
-"""A relative change counts as no more than this: from zero, any is infinite."""
+"""Bound of a relative change; a change from zero would be infinite."""
 DECIDED: Final = ("accuracy", "precision", "recall", "f1")
 
 
@@ -43,7 +43,7 @@ class _Sums:
 
 
 class _LabelCodes(dict[Any, int]):
-    """Label -> a number of its own, given when it is first seen."""
+    """Label -> code, assigned at the label's first occurrence."""
 
     def __missing__(self, label: Any) -> int:
         self[label] = len(self)
@@ -55,9 +55,10 @@ class _LabelCodes(dict[Any, int]):
 
 @dataclass(slots=True)
 class _Pairs:
-    """m rows compared: before and after are probabilities or values; codes of labels where there are any.
+    """m compared rows.
 
-    near : what is compared with `before` for the difference; not always `after`, see `Summary.worst`.
+    before, after : probabilities or values. old, new : codes of labels, None for a regression.
+    near : numbers to subtract from `before` for the difference; not always `after`, see `Summary.worst`.
     """
 
     places: Codes
@@ -69,11 +70,11 @@ class _Pairs:
 
 
 class ReplayAccumulator:
-    """Adds up a replay.
+    """Accumulates the rows of a replay.
 
     Parameters
     ----------
-    task : of the model: binary, multiclass or regression.
+    task : the model's task: binary, multiclass or regression.
     """
 
     def __init__(self, task: str) -> None:
@@ -94,7 +95,7 @@ class ReplayAccumulator:
     # -- adding ------------------------------------------------------------------------------------
 
     def add(self, logged: Logged, answers: Answers) -> None:
-        """Rows as they were logged, and the candidate's answers to those it could answer."""
+        """Adds logged rows and the candidate's answers."""
         sums = self._parts.setdefault(logged.version, _Sums())
         self.rows += len(logged.ids)
         sums.rows += len(logged.ids)
@@ -134,11 +135,11 @@ class ReplayAccumulator:
             after = near = probabilities[:, 1]
         else:
             after = probabilities[np.arange(len(chosen)), chosen]
-            near = _of_label(probabilities, codes, old)
+            near = _probability_of(probabilities, codes, old)
         return _Pairs(places[good], before[good], after, near, old, codes[chosen])
 
     def _compare(self, pairs: _Pairs) -> int:
-        """How many rows changed."""
+        """Counts the changes; returns the number of changed rows."""
         if pairs.old is not None and pairs.new is not None:
             moves, times = np.unique(np.stack([pairs.old, pairs.new]), axis=1, return_counts=True)
             for (old, new), count in zip(moves.T.tolist(), times.tolist(), strict=True):
@@ -197,7 +198,7 @@ class ReplayAccumulator:
         actuals = [logged.actuals[logged.ids[rows[at]]] for at in known]
         if pairs.old is None or pairs.new is None:
             numbers = _numbers(actuals)
-            good = np.isfinite(numbers)  # an earlier version's target may have been none
+            good = np.isfinite(numbers)  # an earlier version's target may be no number
             self._known.append((pairs.before[known][good], pairs.after[known][good], numbers[good]))
             return
         truth = self._labels.of(actuals)
@@ -206,10 +207,10 @@ class ReplayAccumulator:
             (pairs.before[known], pairs.after[known], *(codes.astype(np.int32) for codes in kept))
         )
 
-    # -- what it comes to --------------------------------------------------------------------------
+    # -- the result --------------------------------------------------------------------------------
 
     def summary(self) -> Summary:
-        """The result; needs scikit-learn where outcomes are known."""
+        """Returns the result; needs scikit-learn if rows have outcomes."""
         answered = sum(each.answered for each in self._parts.values())
         labels = list(self._labels)
         is_regression = self.task == "regression"
@@ -258,7 +259,7 @@ class ReplayAccumulator:
         kept = [np.concatenate(column) for column in zip(*self._known, strict=True)]
         rows = len(kept[0])
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scikit-learn's, of metrics that are not defined on these rows
+            warnings.simplefilter("ignore")  # scikit-learn warns of metrics that these rows do not define
             if self.task == "regression":
                 before, after = (_values_metrics(kept[2], predicted) for predicted in kept[:2])
             else:
@@ -268,21 +269,21 @@ class ReplayAccumulator:
         return Labelled(rows, rows / answered, before, after)
 
     def _label_metrics(
-        self, labels: list[Any], truth: Codes, probability: Floats, said: Codes
+        self, labels: list[Any], truth: Codes, probability: Floats, answered: Codes
     ) -> dict[str, float]:
-        """Metrics of answers (n,) with the probability that stands beside each.
+        """Returns the metrics of answers (n,) and their probabilities.
 
-        Decisions are judged as they were made, whatever the threshold of whoever made them.
+        The answers are evaluated as logged or predicted, whatever the threshold of their version.
         """
         from vigia_ml.evaluation.metrics import classification_metrics
 
         if self.task != "binary":
             classes = np.arange(len(labels))
-            onehot = (said[:, None] == classes[None, :]).astype(np.float64)
-            found = classification_metrics(classes, truth, onehot, 0.5)
-            return _defined({name: found[name] for name in DECIDED})
+            onehot = (answered[:, None] == classes[None, :]).astype(np.float64)
+            metrics = classification_metrics(classes, truth, onehot, 0.5)
+            return _defined({name: metrics[name] for name in DECIDED})
         positive = self._labels[self._classes[1]]
-        actual, decided = truth == positive, (said == positive).astype(np.float64)
+        actual, decided = truth == positive, (answered == positive).astype(np.float64)
         both = np.array([False, True])
         by_decision = classification_metrics(both, actual, np.column_stack([1 - decided, decided]), 0.5)
         by_probability = classification_metrics(
@@ -313,7 +314,7 @@ def _part(version: int, sums: _Sums) -> Part:
 
 
 def _numbers(values: Sequence[Any]) -> Floats:
-    """Numbers (n,), NaN for what is none."""
+    """Returns numbers (n,), NaN for other values."""
     try:
         return np.array(values, dtype=np.float64)  # None is NaN
     except (TypeError, ValueError):
@@ -322,9 +323,9 @@ def _numbers(values: Sequence[Any]) -> Floats:
         )
 
 
-def _of_label(probabilities: Floats, codes: Codes, wanted: Codes) -> Floats:
-    """Of each row the probability of one label (n,); 0 where the candidate does not know that label."""
-    found = np.zeros(len(wanted))
+def _probability_of(probabilities: Floats, codes: Codes, labels: Codes) -> Floats:
+    """Returns each row's probability of its label (n,); 0 for a label that the candidate does not know."""
+    selected = np.zeros(len(labels))
     for place, code in enumerate(codes.tolist()):
-        found = np.where(wanted == code, probabilities[:, place], found)
-    return found
+        selected = np.where(labels == code, probabilities[:, place], selected)
+    return selected

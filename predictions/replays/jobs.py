@@ -1,7 +1,7 @@
-"""Replays: asked for, and done by a worker: a window of the log read in pieces and scored with a candidate.
+"""Replay jobs: a worker reads a window of the log in pieces and predicts it with a candidate.
 
-Every piece is one short statement, so nothing is held open however long it takes, and the fence is never
-touched. A replay that is claimed again after a death begins anew: it writes nothing but its own row.
+One short statement reads each piece, so a replay holds no transaction open and never touches the fence. A
+replay that is claimed again after a crash starts over: it writes its own row only.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ CHUNK: Final = 10_000
 USUAL_WINDOW: Final = dt.timedelta(days=7)
 FIELDS: Final = ("since", "until")
 
-# What is JSON comes as text: a piece is decoded in one go. The order has to name the table: a mere `id` would
-# be the text, which has no index, and every piece would sort all that is left of the window.
+# JSON columns are fetched as text, so that a piece is decoded at once. ORDER BY has to name the table: `id`
+# alone means the text column, which has no index, and every piece would sort the rest of the window.
 _PIECE: Final = """
     SELECT log.id::text, log.version_id, log.inputs::text, log.prediction::text, log.probability
     FROM predictions_prediction log
@@ -46,32 +46,32 @@ _PIECE: Final = """
 _Row = tuple[str, int, str, str, float | None]
 
 
-def window(asked: Any) -> tuple[dt.datetime, dt.datetime]:
-    """``since`` and ``until`` as they were asked for; until now, and for a week, where they are left out.
+def window(parameters: Any) -> tuple[dt.datetime, dt.datetime]:
+    """Returns ``since`` (default: a week before ``until``) and ``until`` (default: now).
 
     Raises
     ------
-    InvalidRows : one is no time, or the window is empty.
+    InvalidRows : a value is not a time, or the window is empty.
     """
-    if not isinstance(asked, dict):
-        said = 'send {"since": …, "until": …}'
-        raise InvalidRows([Fault(None, "not_an_object", said)], message=said)
+    if not isinstance(parameters, dict):
+        message = 'send an object {"since": …, "until": …}'
+        raise InvalidRows([Fault(None, "not_an_object", message)], message=message)
     faults = [
-        Fault(clip(name), "unknown_field", f"{clip(name)} is not read here", allowed=FIELDS)
-        for name in asked
+        Fault(clip(name), "unknown_field", f"{clip(name)} is not a parameter of a replay", allowed=FIELDS)
+        for name in parameters
         if name not in FIELDS
     ]
     now = timezone.now()
-    found: dict[str, dt.datetime] = {}
+    times: dict[str, dt.datetime] = {}
     for name in FIELDS:
-        if asked.get(name) is not None:
-            read = moment(asked[name], name)
-            if isinstance(read, Fault):
-                faults.append(read)
+        if parameters.get(name) is not None:
+            time = moment(parameters[name], name)
+            if isinstance(time, Fault):
+                faults.append(time)
             else:
-                found[name] = read
-    until = min(found.get("until", now), now)
-    since = found.get("since", max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW)
+                times[name] = time
+    until = min(times.get("until", now), now)
+    since = times.get("since", max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW)
     if not faults and since >= until:
         faults.append(Fault("since", "out_of_bounds", "since must be before until, and in the past"))
     if faults:
@@ -80,11 +80,11 @@ def window(asked: Any) -> tuple[dt.datetime, dt.datetime]:
 
 
 def request(version: ModelVersion, since: dt.datetime, until: dt.datetime, *, by: User | None) -> Replay:
-    """A queued replay. The caller enqueues it after the commit.
+    """Creates a queued replay. The caller enqueues it after the commit.
 
     Raises
     ------
-    UnsupportedForModel : not a model of rows.
+    UnsupportedForModel : the model does not answer rows.
     """
     providers.require_rows(version.registered_model, "replays")
     return Replay.objects.create(
@@ -98,7 +98,7 @@ def request(version: ModelVersion, since: dt.datetime, until: dt.datetime, *, by
 
 
 def rows_in(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> Count:
-    """How many rows a window has, counted to `CAP`."""
+    """Counts the rows of a window, up to `CAP`."""
     rows = Prediction.objects.filter(
         registered_model=model, id__gte=lowest_at(since), id__lt=lowest_at(until)
     )
@@ -107,7 +107,7 @@ def rows_in(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> C
 
 
 def replay(lease: Lease) -> None:
-    """Does a claimed replay; see `training.jobs.leases.Work`."""
+    """Executes a claimed replay; see `training.jobs.leases.Work`."""
     from predictions.replays.accumulator import ReplayAccumulator
 
     row = Replay.objects.select_related("version__registered_model").get(pk=lease.job_id)
@@ -118,21 +118,22 @@ def replay(lease: Lease) -> None:
     for chunk in _pieces(row.registered_model_id, low, high):
         work.take(chunk)
         done = (uuid.UUID(chunk[-1][0]).int - first) / max(1, last - first)
-        stage = f"scoring: {work.tally.rows:,} rows"
-        lease.report(stage, 2 + int(96 * min(1.0, max(0.0, done))), rows=work.tally.rows)
-    lease.report("adding up", 99, rows=work.tally.rows)
-    lease.end(Replay.Status.SUCCEEDED, result=work.tally.summary().to_json(), rows=work.tally.rows)
+        rows = work.accumulator.rows
+        lease.report(f"scoring: {rows:,} rows", 2 + int(96 * min(1.0, max(0.0, done))), rows=rows)
+    lease.report("summarising", 99, rows=work.accumulator.rows)
+    result = work.accumulator.summary().to_json()
+    lease.end(Replay.Status.SUCCEEDED, result=result, rows=work.accumulator.rows)
 
 
 def _task(version: ModelVersion) -> str:
-    """As the version answers: what is declared today may be another task."""
+    """Returns the task of the version; today's declaration may have another task."""
     if version.threshold is not None:
         return "binary"
     return "regression" if "rmse" in version.metrics else "multiclass"
 
 
 def _ends(model_id: int, low: uuid.UUID, high: uuid.UUID) -> tuple[int, int]:
-    """The first and the last id of the window, as numbers: how far a replay is, is told by time."""
+    """Returns the first and the last id of the window as numbers, which measure the progress in time."""
     ids = Prediction.objects.filter(registered_model_id=model_id, id__gte=low, id__lt=high)
     ids_only = ids.values_list("id", flat=True)
     first, last = ids_only.order_by("id").first(), ids_only.order_by("-id").first()
@@ -144,33 +145,33 @@ def _pieces(model_id: int, low: uuid.UUID, high: uuid.UUID) -> Iterator[list[_Ro
     while True:
         with connection.cursor() as cursor:
             cursor.execute(_PIECE, [model_id, str(after), str(high), CHUNK])
-            found = cursor.fetchall()
-        if not found:
+            rows = cursor.fetchall()
+        if not rows:
             return
-        yield found
-        if len(found) < CHUNK:
+        yield rows
+        if len(rows) < CHUNK:
             return
-        after = uuid.UUID(found[-1][0])
+        after = uuid.UUID(rows[-1][0])
 
 
 class _Work:
-    """One attempt at a replay: the candidate, and the schemas of those that logged."""
+    """One attempt at a replay: the candidate, and the schemas of the versions that logged."""
 
-    def __init__(self, version: ModelVersion, tally: ReplayAccumulator) -> None:
-        self.tally = tally
+    def __init__(self, version: ModelVersion, accumulator: ReplayAccumulator) -> None:
+        self.accumulator = accumulator
         self._model_id = version.registered_model_id
         self._candidate = _candidate(version)
         self._readings: dict[int, tuple[int, tuple[str, ...], Reading]] = {}
 
     def take(self, rows: list[_Row]) -> None:
-        """Scores one piece."""
+        """Predicts one piece and adds it to the accumulator."""
         actuals = self._actuals(rows)
-        # Neighbours in time were nearly always logged by the same version.
+        # Rows close in time nearly always have the same version.
         by_version = sorted(rows, key=itemgetter(1)) if len({row[1] for row in rows}) > 1 else rows
         for version_id, group in groupby(by_version, key=itemgetter(1)):
-            self._take_of(version_id, list(group), actuals)
+            self._take_version(version_id, list(group), actuals)
 
-    def _take_of(self, version_id: int, rows: list[_Row], actuals: dict[str, Any]) -> None:
+    def _take_version(self, version_id: int, rows: list[_Row], actuals: dict[str, Any]) -> None:
         from predictions.replays.summary import Logged
 
         number, names, reading = self._reading(version_id)
@@ -178,25 +179,25 @@ class _Work:
         cells = _decoded(inputs)
         answers: Answers = self._candidate.answers(reading, cells)
         logged = Logged(number, ids, names, cells, _decoded(predictions), probabilities, actuals)
-        self.tally.add(logged, answers)
+        self.accumulator.add(logged, answers)
 
     def _reading(self, version_id: int) -> tuple[int, tuple[str, ...], Reading]:
-        found = self._readings.get(version_id)
-        if found is None:
+        entry = self._readings.get(version_id)
+        if entry is None:
             row = ModelVersion.objects.only("number", "schema", "schema_sha256").get(pk=version_id)
             schema: DatasetSchema = row.dataset_schema
-            found = (row.number, schema.names, self._candidate.rows_of(schema, row.schema_sha256))
-            self._readings[version_id] = found
-        return found
+            entry = (row.number, schema.names, self._candidate.rows_of(schema, row.schema_sha256))
+            self._readings[version_id] = entry
+        return entry
 
     def _actuals(self, rows: list[_Row]) -> dict[str, Any]:
-        """Outcomes of a piece, by id of the prediction."""
+        """Returns the outcomes of a piece by prediction id."""
         low, high = uuid.UUID(rows[0][0]), uuid.UUID(int=uuid.UUID(rows[-1][0]).int + 1)
-        found: dict[str, Any] = {}
+        actuals: dict[str, Any] = {}
         for page in labelled_rows.pages(self._model_id, low, high, inputs=False):
             ids = [each.prediction_id for each in page]
-            found.update(zip(ids, _decoded([each.actual for each in page]), strict=True))
-        return found
+            actuals.update(zip(ids, _decoded([each.actual for each in page]), strict=True))
+        return actuals
 
 
 def _candidate(version: ModelVersion) -> Candidate:
@@ -208,8 +209,8 @@ def _candidate(version: ModelVersion) -> Candidate:
 
 
 def _decoded(texts: Sequence[str]) -> list[Any]:
-    """JSON values, decoded as one array."""
+    """Returns JSON values, decoded as one array."""
     import msgspec
 
-    found: list[Any] = msgspec.json.decode(f"[{','.join(texts)}]")
-    return found
+    values: list[Any] = msgspec.json.decode(f"[{','.join(texts)}]")
+    return values

@@ -1,8 +1,8 @@
-"""Logged rows given to another version: read against its schema, answered by its engine. No Django here.
+"""Predicts logged rows with another version: its schema reads them, its engine answers. No Django here.
 
-Rows come by column and stay that way. What was logged under the candidate's own schema is valid as it is;
-else columns are matched by name and read again, as if they had just come. A row the candidate cannot read or
-answer is left out and counted under a reason.
+Rows are columnar throughout. Rows logged under the candidate's own schema are valid as they are; other rows
+are matched by column name and validated like new rows. A row that the candidate cannot read or answer is left
+out and counted under a reason.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ Places = npt.NDArray[np.int64]
 
 MEMO_LIMIT: Final = 20_000
 MOST_HALVINGS: Final = 1_000
-"""Calls spent on finding the rows an engine raises at; what is undecided then is refused whole."""
-# Reasons that are not a column's.
+"""Maximum number of calls to find the rows at which an engine raises; undecided rows then count as failed."""
+# Reasons that do not concern a column.
 FAILED, NOT_FINITE = "prediction_failed", "no_finite_answer"
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the candidate says to those of n rows it can read.
+    """The candidate's answers to the m of n rows that it can answer.
 
-    places : (m,) which rows these are, ascending.
-    values : (m,) of a regression, in the target's unit; None for a classification.
-    labels : (m,) places in `classes`; probabilities : (m, k) in the order of `classes`.
-    refused : reason -> how many of the other rows.
+    places : (m,) positions of these rows, ascending.
+    values : (m,) values of a regression in the target's unit; None for a classification.
+    labels : (m,) positions in `classes`; probabilities : (m, k) in the order of `classes`.
+    refused : reason -> number of other rows.
     """
 
     places: Places
@@ -50,11 +50,11 @@ class Answers:
 
 
 class Candidate:
-    """A version as it serves.
+    """A version with its engine, as in serving.
 
     Parameters
     ----------
-    engine : what serves it. schema, sha256 : its schema, and the hash of what decides validity in that.
+    engine : the version's engine. schema, sha256 : its schema, and the hash of the schema's validity rules.
     threshold : probability from which a binary answer is the second class; None for other tasks.
     """
 
@@ -63,11 +63,11 @@ class Candidate:
         self._halvings = 0
 
     def rows_of(self, logged: DatasetSchema, sha256: str) -> Reading:
-        """Reads rows that were logged under this schema."""
+        """Returns the reader of rows that were logged under this schema."""
         return Reading(self.schema, logged, is_same=sha256 == self.sha256)
 
     def answers(self, reading: Reading, cells: Sequence[Sequence[Any]]) -> Answers:
-        """Answers to n logged rows, each an array of values in the order of the logging schema's columns."""
+        """Returns the answers to n logged rows: arrays of values in the order of the logging schema."""
         columns, places, refused = reading.read(cells)
         scored, answered = self._scores(columns, len(places))
         if not answered.all():
@@ -89,7 +89,7 @@ class Candidate:
         )
 
     def _scores(self, columns: dict[str, Sequence[Any]], rows: int) -> tuple[Scored, npt.NDArray[np.bool_]]:
-        """(scores of all rows, which of them have any): rows the engine raises at are found by halving."""
+        """Returns (scores of all rows, whether each row has one); halving isolates the rows that raise."""
         score = self._scorer(columns)
         parts: list[tuple[int, int, Scored]] = []
         waiting = [(0, rows)] if rows else []
@@ -97,7 +97,7 @@ class Candidate:
             low, high = waiting.pop()
             try:
                 parts.append((low, high, score(low, high)))
-            except Exception:  # whatever a step raises, it is the candidate that does not answer
+            except Exception:  # a step of the pipeline may raise anything; the candidate does not answer then
                 self._halvings += 1
                 if high - low > 1 and self._halvings <= MOST_HALVINGS:
                     middle = (low + high) // 2
@@ -115,12 +115,12 @@ class Candidate:
 
         def score(low: int, high: int) -> Scored:
             rows = zip(*(columns[name][low:high] for name in names), strict=True)
-            found = engine.predict([dict(zip(names, row, strict=True)) for row in rows])
-            found = checked(found, high - low)
-            if found.probabilities is None:
-                return Scored(values=np.asarray(found.values, dtype=np.float64))
-            probabilities = np.asarray(found.probabilities, dtype=np.float64)
-            return Scored(probabilities=probabilities, classes=tuple(found.classes))
+            scored = engine.predict([dict(zip(names, row, strict=True)) for row in rows])
+            scored = checked(scored, high - low)
+            if scored.probabilities is None:
+                return Scored(values=np.asarray(scored.values, dtype=np.float64))
+            probabilities = np.asarray(scored.probabilities, dtype=np.float64)
+            return Scored(probabilities=probabilities, classes=tuple(scored.classes))
 
         return score
 
@@ -155,27 +155,27 @@ def _finite(scored: Scored) -> npt.NDArray[np.bool_]:
 
 
 class Reading:
-    """Reads rows logged under one schema for a version with another, or the same."""
+    """Reads rows that were logged under one schema for a version with the same or another schema."""
 
     def __init__(self, schema: DatasetSchema, logged: DatasetSchema, *, is_same: bool) -> None:
         self._names, self._is_same = schema.names, is_same
-        found: dict[str, int] = {}
+        places: dict[str, int] = {}
         for place, name in enumerate(logged.names):
             column = schema.find(name)
             if column is not None:
-                found.setdefault(column.name, place)
-        self._places = found
+                places.setdefault(column.name, place)
+        self._places = places
         self._readers = [(column, _Memo(column)) for column in schema.columns]
 
     def read(self, cells: Sequence[Sequence[Any]]) -> tuple[dict[str, Sequence[Any]], Places, Counter[str]]:
-        """(values by column of the rows that can be read, which rows those are, reasons of the others).
+        """Returns (column -> values of the readable rows, positions of these rows, reasons of the others).
 
-        A row counts once, under the first of its reasons in the order of the columns.
+        A row counts once, under its first reason in the order of the columns.
         """
-        given = list(zip(*cells, strict=True)) if cells else [() for _ in range(len(self._places))]
+        logged = list(zip(*cells, strict=True)) if cells else [() for _ in range(len(self._places))]
         everything = np.arange(len(cells))
         if self._is_same:
-            return dict(zip(self._names, given, strict=True)), everything, Counter()
+            return dict(zip(self._names, logged, strict=True)), everything, Counter()
         columns: dict[str, Sequence[Any]] = {}
         reasons: dict[int, str] = {}
         for column, memo in self._readers:
@@ -183,7 +183,7 @@ class Reading:
             if place is None:
                 values, bad = _absent(column, len(cells))
             else:
-                values, bad = _read(column, memo, given[place])
+                values, bad = _read(column, memo, logged[place])
             columns[column.name] = values
             for row, code in bad.items():
                 reasons.setdefault(row, f"{code}: {column.name}")
@@ -196,11 +196,11 @@ class Reading:
 
 
 class _Refused(str):
-    """The code of a fault, where a value was asked for."""
+    """The code of a fault, in place of a value."""
 
 
 class _Memo(dict[Any, Any]):
-    """Logged value -> the column's value, or why it has none. Logged values repeat themselves."""
+    """Logged value -> the column's value, or the fault's code. Logged values repeat, so they are cached."""
 
     def __init__(self, column: Column) -> None:
         super().__init__()
@@ -208,12 +208,12 @@ class _Memo(dict[Any, Any]):
 
     def __missing__(self, value: Any) -> Any:
         try:
-            found: Any = self._column.from_json(value)
+            read: Any = self._column.from_json(value)
         except BadValue as bad:
-            found = _Refused(bad.fault.code)
+            read = _Refused(bad.fault.code)
         if len(self) < MEMO_LIMIT:
-            self[value] = found
-        return found
+            self[value] = read
+        return read
 
 
 def _absent(column: Column, rows: int) -> tuple[Sequence[Any], dict[int, str]]:
@@ -222,17 +222,17 @@ def _absent(column: Column, rows: int) -> tuple[Sequence[Any], dict[int, str]]:
 
 
 def _read(column: Column, memo: _Memo, values: Sequence[Any]) -> tuple[Sequence[Any], dict[int, str]]:
-    """The column's values of n rows, and the code of what is wrong by row."""
+    """Returns the column's values of n rows, and row -> fault code."""
     if column.is_numeric and not column.missing and _are_numbers(column, values):
         return values, {}
-    if column.is_numeric:  # 1 and true are one key of a dictionary, and only one of them is a number
-        read = [_one(column, value) for value in values]
+    if column.is_numeric:  # 1 and true are the same key of a dictionary, but true is no number
+        read = [_read_value(column, value) for value in values]
     else:
         read = list(map(memo.__getitem__, values))
-    return read, {row: str(found) for row, found in enumerate(read) if found.__class__ is _Refused}
+    return read, {row: str(value) for row, value in enumerate(read) if value.__class__ is _Refused}
 
 
-def _one(column: Column, value: Any) -> Any:
+def _read_value(column: Column, value: Any) -> Any:
     try:
         return column.from_json(value)
     except BadValue as bad:
@@ -240,7 +240,7 @@ def _one(column: Column, value: Any) -> Any:
 
 
 def _are_numbers(column: Column, values: Sequence[Any]) -> bool:
-    """Whether all are valid numbers of the column as they are, or nulls where it may have them."""
+    """Returns whether all values are valid numbers of the column as they are, or nulls if it is nullable."""
     kinds = set(map(type, values))
     if not kinds <= {float, int, type(None)} or (type(None) in kinds and not column.nullable):
         return False

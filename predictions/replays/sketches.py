@@ -1,8 +1,8 @@
-"""Distributions of numbers nobody keeps: counted in fine buckets, compared afterwards. No Django here.
+"""Sketches of distributions: numbers are counted in fine buckets and compared afterwards. No Django here.
 
-Probabilities fall into `LINEAR` buckets of equal width. Other numbers fall into buckets whose bounds grow by
-a constant factor, so that a number is known to one per cent of itself whatever its size (DDSketch: Masson,
-Rim, Lee, PVLDB 12 (2019), 2195). Either way what is kept does not grow with the rows.
+Probabilities are counted in `LINEAR` buckets of equal width. Other numbers are counted in buckets whose
+bounds grow by a constant factor, which gives a relative error of one per cent at any size (DDSketch: Masson,
+Rim, Lee, PVLDB 12 (2019), 2195). The memory does not grow with the rows.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ Whole = npt.NDArray[np.int64]
 
 LINEAR: Final = 1_000
 GROWTH: Final = 1.01
-SMALLEST: Final = 1e-12  # what is closer to zero counts as zero
+SMALLEST: Final = 1e-12  # a smaller absolute value counts as zero
 SHOWN_BINS: Final = 20
 PSI_BINS: Final = 10
-SMALLEST_SHARE: Final = 1e-4  # of an empty bin in PSI, where a logarithm is taken
+SMALLEST_SHARE: Final = 1e-4  # replaces the share 0 of an empty bin in PSI's logarithm
 
 
 class Buckets(Protocol):
     """Numbered intervals, ascending."""
 
     def of(self, numbers: Floats) -> Whole:
-        """The bucket of each finite number (n,)."""
+        """Returns the bucket of each finite number (n,)."""
         ...
 
     def upper(self, bucket: int) -> float:
-        """The upper bound of a bucket."""
+        """Returns the upper bound of a bucket."""
         ...
 
     def middle(self, bucket: int) -> float:
-        """The number that stands for all of a bucket."""
+        """Returns the number that represents a bucket."""
         ...
 
 
 class UnitBuckets:
-    """[0, 1] in `LINEAR` parts."""
+    """Buckets of equal width: [0, 1] in `LINEAR` parts."""
 
     def of(self, numbers: Floats) -> Whole:
         # The rounding keeps 0.29 * 1000 = 289.99999999999994 in the bucket that begins at 0.29.
@@ -58,7 +58,7 @@ class UnitBuckets:
 
 
 class GrowingBuckets:
-    """All numbers; bucket 0 is zero, k > 0 begins at `SMALLEST` · `GROWTH`^(k-1), -k is its mirror."""
+    """Buckets of all numbers: bucket 0 is zero, k > 0 begins at `SMALLEST` · `GROWTH`^(k-1), -k mirrors k."""
 
     def of(self, numbers: Floats) -> Whole:
         size = np.abs(numbers)
@@ -74,44 +74,44 @@ class GrowingBuckets:
     def middle(self, bucket: int) -> float:
         if bucket == 0:
             return 0.0
-        # Within a bucket no number is further from this one than by (GROWTH - 1) / (GROWTH + 1) of itself.
+        # The relative error of this number within its bucket is at most (GROWTH - 1) / (GROWTH + 1).
         return math.copysign(_bound(abs(bucket)) * 2 / (GROWTH + 1), bucket)
 
 
 def _bound(steps: int) -> float:
-    # Past the largest double the bound of its bucket stands for it.
+    # The bound is limited to the largest double.
     return math.exp(min(math.log(SMALLEST) + steps * math.log(GROWTH), 709.0))
 
 
 class Counts:
-    """How many numbers fell into each bucket."""
+    """Counts of numbers by bucket."""
 
     def __init__(self, buckets: Buckets) -> None:
         self.buckets = buckets
         self.total = 0
-        self._found: Counter[int] = Counter()
+        self._by_bucket: Counter[int] = Counter()
 
     def add(self, numbers: Floats) -> None:
         """Counts finite numbers (n,)."""
-        found, times = np.unique(self.buckets.of(numbers), return_counts=True)
-        self._found.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
+        buckets, times = np.unique(self.buckets.of(numbers), return_counts=True)
+        self._by_bucket.update(dict(zip(buckets.tolist(), times.tolist(), strict=True)))
         self.total += len(numbers)
 
     def below(self, bounds: Whole) -> Whole:
-        """How many numbers lie in or below each of these buckets (k,)."""
-        if not self._found:
+        """Returns the number of values in or below each of these buckets (k,)."""
+        if not self._by_bucket:
             return np.zeros(len(bounds), dtype=np.int64)
-        buckets = np.array(sorted(self._found), dtype=np.int64)
-        sums = np.concatenate([[0], np.cumsum([self._found[bucket] for bucket in buckets.tolist()])])
-        found: Whole = sums[np.searchsorted(buckets, bounds, side="right")]
-        return found
+        buckets = np.array(sorted(self._by_bucket), dtype=np.int64)
+        sums = np.concatenate([[0], np.cumsum([self._by_bucket[bucket] for bucket in buckets.tolist()])])
+        counts: Whole = sums[np.searchsorted(buckets, bounds, side="right")]
+        return counts
 
     def used(self) -> Whole:
-        """The buckets that hold something, ascending."""
-        return np.array(sorted(self._found), dtype=np.int64)
+        """Returns the buckets with numbers, ascending."""
+        return np.array(sorted(self._by_bucket), dtype=np.int64)
 
     def at(self, share: float) -> int | None:
-        """The bucket in which the quantile of that share lies (the smallest with so much in or below it)."""
+        """Returns the bucket of a quantile: the smallest with at least this share in or below it."""
         used = self.used()
         if not len(used):
             return None
@@ -119,22 +119,22 @@ class Counts:
         return int(used[int(np.argmax(reached))])
 
     def quantile(self, share: float) -> float | None:
-        """A number of the bucket in which the quantile of that share lies."""
+        """Returns the number that represents the bucket of a quantile."""
         bucket = self.at(share)
         return None if bucket is None else self.buckets.middle(bucket)
 
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """How far one distribution is from another.
+    """The distance between two distributions.
 
-    bounds : inner bounds (k - 1,) of the bins shown; empty where `labels` name them.
-    labels : of k bins. before, after : rows in each.
+    bounds : inner bounds (k - 1,) of the bins shown; empty if the bins are labels.
+    labels : names of the k bins. before, after : rows in each bin.
     psi : population stability index, sum of (a - b) ln(a / b) over the shares of `psi_bounds`' bins (Siddiqi,
-        Credit Risk Scorecards, 2006); those bins are tenths of the distribution before, a bucket that several
-        end in is a bin of its own, and an empty bin counts as `SMALLEST_SHARE`.
-    ks : Kolmogorov and Smirnov's largest distance of the two distribution functions, as far as the buckets
-        resolve it; None for labels, which have no order.
+        Credit Risk Scorecards, 2006); these bins are tenths of the distribution before, a bucket in which
+        several tenths end is its own bin, and an empty bin counts as `SMALLEST_SHARE`.
+    ks : Kolmogorov and Smirnov's largest distance of the two distribution functions, at the buckets'
+        resolution; None for labels, which have no order.
     """
 
     labels: list[str]
@@ -147,11 +147,12 @@ class Shift:
 
 
 def shift(before: Counts, after: Counts, *, unit: bool) -> Shift:
-    """The shift from one distribution to another, counted in the same buckets.
+    """Returns the shift between two distributions that were counted in the same buckets.
 
     Parameters
     ----------
-    unit : whether the bins shown divide [0, 1], else what lies between the first and the last hundredth.
+    unit : whether the bins shown divide [0, 1]; otherwise they divide the range from the 1 % to the 99 %
+        quantile.
     """
     shown = _unit_bounds() if unit else _spread_bounds(before, after)
     tenths = _tenths(before) if before.total else _NONE
@@ -171,7 +172,7 @@ _NONE: Final = np.array([], dtype=np.int64)
 
 
 def _tenths(counts: Counts) -> Whole:
-    """The buckets in which tenths end, and the bucket before each in which several end: ties fill it."""
+    """Returns the buckets in which tenths end, and the bucket before each one in which several tenths end."""
     ends, times = np.unique(
         [counts.at(step / PSI_BINS) or 0 for step in range(1, PSI_BINS)], return_counts=True
     )
@@ -179,7 +180,7 @@ def _tenths(counts: Counts) -> Whole:
 
 
 def psi(before: Whole, after: Whole) -> float | None:
-    """Population stability index of rows by bin (k,) before and after; None where there are none."""
+    """Returns the population stability index of rows by bin (k,) before and after; None without rows."""
     if not before.sum() or not after.sum():
         return None
     old = np.maximum(before / before.sum(), SMALLEST_SHARE)
@@ -188,7 +189,7 @@ def psi(before: Whole, after: Whole) -> float | None:
 
 
 def _within(counts: Counts, bounds: Whole) -> Whole:
-    """Rows in the bins that these buckets end: (k - 1,) bounds, (k,) rows."""
+    """Returns the rows (k,) in the bins between these upper buckets (k - 1,)."""
     return np.diff(np.concatenate([[0], counts.below(bounds), [counts.total]])).astype(np.int64)
 
 
@@ -214,12 +215,12 @@ def _largest_distance(before: Counts, after: Counts) -> float | None:
 
 
 def _names(bounds: list[float], *, unit: bool) -> list[str]:
-    def said(number: float) -> str:
+    def text(number: float) -> str:
         return f"{number:.2f}" if unit else f"{number:,.4g}" if abs(number) < 1000 else f"{number:,.0f}"
 
     if not bounds:
         return ["all"]
-    between = [f"{said(low)}–{said(high)}" for low, high in pairwise(bounds)]
+    between = [f"{text(low)}–{text(high)}" for low, high in pairwise(bounds)]
     if unit:
-        return [f"0.00–{said(bounds[0])}", *between, f"{said(bounds[-1])}–1.00"]
-    return [f"to {said(bounds[0])}", *between, f"from {said(bounds[-1])}"]
+        return [f"0.00–{text(bounds[0])}", *between, f"{text(bounds[-1])}–1.00"]
+    return [f"to {text(bounds[0])}", *between, f"from {text(bounds[-1])}"]

@@ -1,6 +1,6 @@
-"""What a replay finds out: answers as they were logged beside a candidate's. No Django here.
+"""The result of a replay: logged answers compared with a candidate's. No Django here.
 
-`predictions.replays.accumulator` adds it up.
+`predictions.replays.accumulator` computes it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ UNUSABLE: Final = "logged_answer"
 class Part:
     """The rows of one version in the window.
 
-    rows : logged by it; unreadable : of them, not answered by the candidate.
-    changed : share of the others whose label changed, of a regression whose value changed by more than one
-        per cent. mean_before, mean_after : of probability or value.
+    rows : logged rows. unreadable : rows that the candidate did not answer.
+    changed : share of the answered rows whose label changed, or for a regression whose value changed by more
+        than one per cent. mean_before, mean_after : mean probability or value.
     """
 
     version: int
@@ -34,12 +34,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """How good both were where the truth is known.
+    """The quality of the logged and the candidate's answers on labelled rows.
 
-    rows : answered rows with an outcome; coverage : their share of all answered rows.
-    before, after : metrics of the logged answers and of the candidate's, see `vigia_ml.evaluation.metrics`;
-        empty without rows, and without those metrics that are not defined on these rows. Of more than two
-        classes the log holds the probability of one alone, so only metrics of decisions are there.
+    rows : answered rows with an outcome. coverage : their share of all answered rows.
+    before, after : metrics of the logged and of the candidate's answers, see `vigia_ml.evaluation.metrics`;
+        empty without rows, and without metrics that these rows do not define. For more than two classes the
+        log holds one probability only, so only metrics of decisions are included.
     """
 
     rows: int
@@ -53,19 +53,20 @@ class Summary:
     """The result of a replay.
 
     task : binary, multiclass or regression.
-    rows : in the window. answered : by the candidate as well.
-    unreadable : reason -> rows it could not answer; a reason is the code of a fault and the column, or
+    rows : rows of the window. answered : rows that the candidate answered too.
+    unreadable : reason -> rows that the candidate could not answer; a reason is a fault's code and column, or
         ``prediction_failed``, ``no_finite_answer``, ``logged_answer``.
-    versions : by the version that logged them.
-    changed, changed_share : rows whose label changed; of a regression None.
-    beyond : share -> share of rows whose value changed by more than that; of a classification empty.
-    change_quantiles : of the relative change |after - before| / |before|, known to a hundredth of itself.
-    mean_before, mean_after : of the probability (of more than two classes: of the answered one) or value.
-    shift : of the distribution of the answers; `of` says of what: probability, value or label.
+    versions : the rows of each version that logged them.
+    changed, changed_share : rows whose label changed; None for a regression.
+    beyond : share -> share of rows whose value changed by more than this share; empty for a classification.
+    change_quantiles : quantiles of the relative change |after - before| / |before|, to one per cent.
+    mean_before, mean_after : mean probability (for more than two classes: of the answer) or value.
+    shift : shift of the distribution of the answers. of : the quantity of `shift`: probability, value or
+        label.
     transitions : {before, after, rows} of labels.
     worst : the `WORST` rows with the largest difference: {id, version, inputs, before, after, difference},
-        where before and after are {prediction, probability}. Of more than two classes the difference is
-        that of the probability of the label that was logged.
+        where before and after are {prediction, probability}. For more than two classes the difference is
+        that of the logged label's probability.
     outcomes : see `Labelled`.
     """
 
@@ -92,10 +93,10 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """n rows of one version as the log has them.
+    """n logged rows of one version.
 
-    ids : as text. names : of the inputs. cells : their values, n rows of them.
-    predictions : numbers or labels. probabilities : None where there are none. actuals : id -> outcome.
+    ids : ids as text. names : names of the inputs. cells : n rows of input values.
+    predictions : numbers or labels. probabilities : None for rows without one. actuals : id -> outcome.
     """
 
     version: int

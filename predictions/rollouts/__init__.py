@@ -1,1 +1,1 @@
-"""Rollouts: shadow versions and canaries, and how their arms compare."""
+"""Rollouts: shadow versions, canaries and the comparison of their arms."""

@@ -1,12 +1,11 @@
-"""What a rollout's two arms are worth: the version that is tried, and the active one beside it.
+"""Compares the two arms of a rollout: the candidate and the active version.
 
-A canary's arms answered different clients: two separate samples. A shadow was asked the very rows the active
-version answered: one sample judged twice, which tells smaller differences apart. PostgreSQL aggregates; of
-each arm at most the newest `MOST_ROWS` rows of the rollout's time are read, each with one look-up of its
-outcome.
+The arms of a canary answered different clients, so they are two separate samples. A shadow answered the same
+rows as the active version: one sample judged twice, which detects smaller differences. PostgreSQL aggregates
+at most the newest `MOST_ROWS` rows of each arm, each with one look-up of its outcome.
 
-The log does not say under which address a row was asked for: a client whom the canary answers and who also
-asks that version by its number counts in both ways.
+The log does not hold the URL of a request: a client of the canary that also calls the candidate by its
+version number counts with both kinds of requests.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ MOST_ROWS: Final = 50_000
 class Arm:
     """One version's figures.
 
-    rows : that were looked at. outcomes : of them whose ground truth is known; coverage is their share.
+    rows : rows read. outcomes : rows with an outcome; coverage is their share.
     metrics : name -> estimate over the rows with outcomes: accuracy and brier, or mae and rmse; None without.
     mean : of the probability (classification) or of the answers (regression), over all rows.
     histogram : shares of the rows by bin of probability or answer.
@@ -56,12 +55,11 @@ class Arm:
 class Comparison:
     """Both arms of a rollout.
 
-    active, tried : None where nothing was active when it began.
+    active : None if no version was active when the rollout began. tried : the candidate.
     differences : name of a metric, or "mean" -> tried minus active.
-    agreement, gap : of a shadow, on the same rows: the share of equal answers (of a classification), and the
-        mean absolute difference of probabilities, or of answers.
-    edges : of the histograms' bins, one more than bins. bound : rows of an arm that are read at most; when
-        there are more, these are the newest.
+    agreement, gap : only of a shadow, on the same rows: the share of equal answers (classification), and the
+        mean absolute difference of probabilities or answers.
+    edges : edges of the histograms' bins, one more than bins. bound : maximum rows of an arm, newest first.
     """
 
     kind: str
@@ -75,19 +73,19 @@ class Comparison:
     bound: int
 
     def as_dict(self) -> dict[str, Any]:
-        """In JSON's types."""
+        """Returns the fields in JSON's types."""
         plain = asdict(self)
         for name in ("active", "tried"):
             arm: Arm | None = getattr(self, name)
             if arm is not None:
                 plain[name] |= {"coverage": arm.coverage, "mean": _plain(arm.mean)}
-                plain[name]["metrics"] = {key: _plain(found) for key, found in arm.metrics.items()}
-        plain["differences"] = {key: _plain(found) for key, found in self.differences.items()}
+                plain[name]["metrics"] = {key: _plain(estimate) for key, estimate in arm.metrics.items()}
+        plain["differences"] = {key: _plain(estimate) for key, estimate in self.differences.items()}
         return plain | {"agreement": _plain(self.agreement), "gap": _plain(self.gap)}
 
 
 def compare(rollout: Rollout) -> Comparison:
-    """The arms of a running rollout up to now, or of one that ended over all its time."""
+    """Compares the arms from the rollout's start to its end, or to now while it runs."""
     version = rollout.version
     active = compared_with(rollout)
     classifies = "rmse" not in version.metrics
@@ -103,18 +101,18 @@ def compare(rollout: Rollout) -> Comparison:
 
 
 def compared_with(rollout: Rollout) -> ModelVersion | None:
-    """The version that was active while the rollout ran: it ends with the next activation."""
+    """Returns the version that was active during the rollout, which the next activation ends."""
     before = rollout.registered_model.activations.filter(at__lte=rollout.started_at).select_related("version")
-    found = before.first()
-    return found.version if found is not None else None
+    activation = before.first()
+    return activation.version if activation is not None else None
 
 
 def tallies(rollout: Rollout) -> dict[str, int]:
-    """How many rows a shadow answered, dropped and failed in all; of a canary, `failed` are those the active
-    version answered because the canary could not be loaded."""
+    """Returns the rows that a shadow answered, dropped and failed. For a canary, `failed` counts the rows
+    that the active version answered because the canary could not be loaded."""
     names = ("answered", "dropped", "failed")
-    found = ShadowTally.objects.filter(rollout=rollout).aggregate(**{name: Sum(name) for name in names})
-    return {name: found[name] or 0 for name in names}
+    sums = ShadowTally.objects.filter(rollout=rollout).aggregate(**{name: Sum(name) for name in names})
+    return {name: sums[name] or 0 for name in names}
 
 
 # -- two separate samples --------------------------------------------------------------------------------
@@ -129,15 +127,15 @@ def _separate(
         "threshold": threshold.to_bytes(9),
         "positive": positive,
     }
-    asked = [shared | {"arm": rollout.version_id, "inside": True}]
+    arms = [shared | {"arm": rollout.version_id, "inside": True}]
     if active is not None:
-        asked.append(shared | {"arm": active.pk, "inside": False})
+        arms.append(shared | {"arm": active.pk, "inside": False})
     value = sql.scored(classifies)
-    edges = sql.bin_edges([(sql.SEPARATE, each) for each in asked], value, classifies)
-    found = [_figures(sql.SEPARATE, each, value, classifies, edges) for each in asked]
+    edges = sql.bin_edges([(sql.SEPARATE, each) for each in arms], value, classifies)
+    sums = [_figures(sql.SEPARATE, each, value, classifies, edges) for each in arms]
     binary = positive is not None
-    tried = _arm(rollout.version.number, found[0], classifies, binary)
-    other = _arm(active.number, found[1], classifies, binary) if active is not None else None
+    tried = _arm(rollout.version.number, sums[0], classifies, binary)
+    other = _arm(active.number, sums[1], classifies, binary) if active is not None else None
     differences: dict[str, Estimate | None] = {}
     if other is not None:
         differences = {
@@ -146,7 +144,7 @@ def _separate(
         }
         if classifies:
             differences["accuracy"] = confidence_intervals.share_difference(
-                found[0]["right"], found[0]["known"], found[1]["right"], found[1]["known"]
+                sums[0]["right"], sums[0]["known"], sums[1]["right"], sums[1]["known"]
             )
         differences["mean"] = confidence_intervals.difference(tried.mean, other.mean)
     task = "classification" if classifies else "regression"
@@ -156,14 +154,14 @@ def _separate(
 def _figures(
     rows: str, parameters: dict[str, Any], value: str, classifies: bool, edges: list[float]
 ) -> dict[str, Any]:
-    """One row of sums over an arm's rows."""
+    """Returns the sums over an arm's rows."""
     if classifies:
-        judged = """
+        aggregates = """
             count(*) FILTER (WHERE actual = prediction) AS "right",
             avg(loss) AS loss, stddev_samp(loss) AS loss_deviation"""
         loss = quality_sql.brier("probability")
     else:
-        judged = """
+        aggregates = """
             avg(abs(error)) AS mae, stddev_samp(abs(error)) AS mae_deviation,
             avg(error ^ 2) AS mse, stddev_samp(error ^ 2) AS mse_deviation"""
         loss = "NULL::float8"
@@ -171,26 +169,26 @@ def _figures(
     error = "NULL::float8" if classifies else f"{as_number('prediction')} - {as_number('actual')}"
     statement = f"""
         SELECT count(*) AS rows, count(actual) AS known, avg(value) AS mean, stddev_samp(value) AS deviation,
-            {judged}, {sql.bin_counts("value", edges)} AS bins
+            {aggregates}, {sql.bin_counts("value", edges)} AS bins
         FROM (SELECT *, {value} AS value, {loss} AS loss, {error} AS error FROM ({rows}) judged) judged
     """  # noqa: S608 - constants alone
     return sql.only_row(statement, parameters)
 
 
-def _arm(number: int, found: dict[str, Any], classifies: bool, binary: bool) -> Arm:
-    known = found["known"]
+def _arm(number: int, sums: dict[str, Any], classifies: bool, binary: bool) -> Arm:
+    known = sums["known"]
     metrics: dict[str, Estimate | None]
     if classifies:
-        metrics = {"accuracy": confidence_intervals.share(found["right"], known)}
+        metrics = {"accuracy": confidence_intervals.share(sums["right"], known)}
         if binary:
-            metrics["brier"] = confidence_intervals.mean(found["loss"], found["loss_deviation"], known)
+            metrics["brier"] = confidence_intervals.mean(sums["loss"], sums["loss_deviation"], known)
     else:
         metrics = {
-            "mae": confidence_intervals.mean(found["mae"], found["mae_deviation"], known),
-            "rmse": confidence_intervals.root_of_mean(found["mse"], found["mse_deviation"], known),
+            "mae": confidence_intervals.mean(sums["mae"], sums["mae_deviation"], known),
+            "rmse": confidence_intervals.root_of_mean(sums["mse"], sums["mse_deviation"], known),
         }
-    mean = confidence_intervals.mean(found["mean"], found["deviation"], found["rows"])
-    return Arm(number, found["rows"], known, metrics, mean, sql.shares_of(found["bins"]))
+    mean = confidence_intervals.mean(sums["mean"], sums["deviation"], sums["rows"])
+    return Arm(number, sums["rows"], known, metrics, mean, sql.shares_of(sums["bins"]))
 
 
 # -- one sample judged twice -----------------------------------------------------------------------------
@@ -213,7 +211,7 @@ def _paired(
             f"{quality_sql.as_number('tried')} - {quality_sql.as_number('actual')} AS e1, "
             f"{quality_sql.as_number('prediction')} - {quality_sql.as_number('actual')} AS e2"
         )
-    found = sql.only_row(
+    totals = sql.only_row(
         f"""
         SELECT count(*) AS rows, count(actual) AS known,
             count(*) FILTER (WHERE tried = prediction) AS agreed,
@@ -229,41 +227,41 @@ def _paired(
         """,  # noqa: S608 - constants alone
         parameters,
     )
-    rows, known = found["rows"], found["known"]
+    rows, known = totals["rows"], totals["known"]
     differences: dict[str, Estimate | None]
     if classifies:
         differences = {
             "accuracy": confidence_intervals.paired_share_difference(
-                found["only_tried"], found["only_active"], known
+                totals["only_tried"], totals["only_active"], known
             )
         }
         if positive is not None:
-            differences["brier"] = confidence_intervals.mean(found["loss"], found["loss_deviation"], known)
+            differences["brier"] = confidence_intervals.mean(totals["loss"], totals["loss_deviation"], known)
     else:
         differences = {
-            "mae": confidence_intervals.mean(found["mae"], found["mae_deviation"], known),
-            "rmse": _paired_rmse(found, known),
+            "mae": confidence_intervals.mean(totals["mae"], totals["mae_deviation"], known),
+            "rmse": _paired_rmse(totals, known),
         }
-    differences["mean"] = confidence_intervals.mean(found["shift"], found["shift_deviation"], rows)
-    agreement = confidence_intervals.share(found["agreed"], rows) if classifies else None
-    gap = confidence_intervals.mean(found["gap"], found["gap_deviation"], rows)
+    differences["mean"] = confidence_intervals.mean(totals["shift"], totals["shift_deviation"], rows)
+    agreement = confidence_intervals.share(totals["agreed"], rows) if classifies else None
+    gap = confidence_intervals.mean(totals["gap"], totals["gap_deviation"], rows)
     task = "classification" if classifies else "regression"
     return Comparison(rollout.kind, task, other, tried, differences, agreement, gap, edges, MOST_ROWS)
 
 
-def _paired_rmse(found: dict[str, Any], known: int) -> Estimate | None:
-    """sqrt(m1) - sqrt(m2) of two means over the same rows, by the delta method: its gradient is
+def _paired_rmse(sums: dict[str, Any], known: int) -> Estimate | None:
+    """Returns sqrt(m1) - sqrt(m2) of two means over the same rows, by the delta method with the gradient
     (1 / (2 sqrt(m1)), -1 / (2 sqrt(m2)))."""
-    if not known or found["mse1"] is None:
+    if not known or sums["mse1"] is None:
         return None
-    roots = found["mse1"] ** 0.5, found["mse2"] ** 0.5
+    roots = sums["mse1"] ** 0.5, sums["mse2"] ** 0.5
     value = roots[0] - roots[1]
-    if not all(roots) or found["var1"] is None:
+    if not all(roots) or sums["var1"] is None:
         return Estimate(value, None, None, known)
     first, second = 1 / (2 * roots[0]), 1 / (2 * roots[1])
-    variance = found["var1"] * first**2 + found["var2"] * second**2 - 2 * found["covariance"] * first * second
+    variance = sums["var1"] * first**2 + sums["var2"] * second**2 - 2 * sums["covariance"] * first * second
     return confidence_intervals.estimate(value, max(variance / known, 0.0) ** 0.5, known)
 
 
-def _plain(found: Estimate | None) -> dict[str, Any] | None:
-    return found.as_dict() if found is not None else None
+def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
+    return estimate.as_dict() if estimate is not None else None

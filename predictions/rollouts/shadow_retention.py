@@ -1,4 +1,4 @@
-"""What shadows answered, kept as long as the log's rows they belong to."""
+"""Retention of shadow answers: they are kept as long as their rows of the log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from predictions.models import Prediction, ShadowAnswer
 from training.models import Rollout
 
 PIECE: Final = 10_000
-"""Rows in one DELETE, so that none lasts long."""
+"""Rows per DELETE, so that each one is short."""
 _FORGET: Final = """
     DELETE FROM predictions_shadowanswer WHERE id IN (
         SELECT id FROM predictions_shadowanswer
@@ -22,22 +22,22 @@ _FORGET: Final = """
 
 
 def forget(before: dt.datetime) -> int:
-    """Removes shadow answers to predictions made before a moment; how many. Tallies stay."""
-    bound, gone = lowest_at(before), 0
-    # By rollout, because that is how the index begins: (rollout_id, prediction_id).
+    """Removes the shadow answers to predictions made before a time; returns their number. Tallies stay."""
+    bound, removed = lowest_at(before), 0
+    # By rollout, because the index is (rollout_id, prediction_id).
     rollouts = Rollout.objects.filter(kind=Rollout.Kind.SHADOW, started_at__lt=before)
     for rollout_id in rollouts.values_list("pk", flat=True):
         with connection.cursor() as cursor:
             while True:
                 cursor.execute(_FORGET, [rollout_id, bound, PIECE])
-                gone += cursor.rowcount
+                removed += cursor.rowcount
                 if cursor.rowcount < PIECE:
                     break
-    return gone
+    return removed
 
 
 def follow_the_log() -> int:
-    """Removes the answers whose rows of the log are gone with their partitions; how many."""
+    """Removes the answers whose log rows were dropped with their partitions; returns their number."""
     oldest = Prediction.objects.order_by("id").values_list("id", flat=True).first()
     if oldest is None:
         return ShadowAnswer.objects.all().delete()[0]

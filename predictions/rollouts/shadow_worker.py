@@ -1,11 +1,10 @@
-"""Asking shadows: what was answered and committed is asked of another version, off the requests' path.
+"""Shadow worker: a shadow version predicts committed rows again, outside the requests' path.
 
-Each process has a bounded queue and one thread. A request only leaves references to its rows there; it
-neither waits for a shadow nor fails with one. The thread asks in small batches, rests in between so that it
-takes no more than `SHARE` of a core, and writes what was answered by COPY on a connection of its own. Under
-pressure rows are dropped rather than kept waiting: when the queue is full, and when they have waited too
-long. What was answered, dropped and failed is counted by the hour (`ShadowTally`), in the transaction that
-writes the answers.
+Each process has a bounded queue and one thread. A request only puts references to its rows into the queue; it
+neither waits for a shadow nor fails with one. The thread predicts in small batches, pauses between them to
+use at most `SHARE` of a core, and writes the answers by COPY on its own connection. Under pressure it drops
+rows: if the queue is full, or if rows have waited too long. The transaction that writes the answers also
+counts answered, dropped and failed rows by the hour (`ShadowTally`).
 """
 
 from __future__ import annotations
@@ -37,27 +36,27 @@ logger = logging.getLogger(__name__)
 
 BATCH_ROWS: Final = 256
 GATHER_SECONDS: Final = 0.1
-"""After the first row came, so that rows of several requests are asked and written together."""
+"""Delay after the first row, so that one batch takes the rows of several requests."""
 SHARE: Final = 0.25
-"""Of one core that the thread may take, on average."""
+"""Average share of one core that the thread may use."""
 IDLE_SECONDS: Final = 30.0
-"""Without a row; then the connection is given up."""
-COMPLAIN_SECONDS: Final = 60.0
-"""Between two lines of the log about one rollout."""
+"""Time without rows after which the thread closes its connection."""
+LOG_SECONDS: Final = 60.0
+"""Minimum time between two log lines about one rollout."""
 RETRY_SECONDS: Final = 1.0
-"""After the database could not be reached."""
+"""Pause after a failed write."""
 
 Values = list[tuple[Any, ...]]
 
 
 def after(named: RoutedVersion, prepared: Prepared, done: Done | None) -> Done | None:
-    """`done` for an entry (see `predictions.log.writer.Entry`) that also leaves its rows for the shadow."""
+    """Returns a `done` callback (see `predictions.log.writer.Entry`) that also queues rows for the shadow."""
     if named.shadow is None and named.instead_of is None:
         return done
 
     def released(entry: Entry) -> None:
         if done is not None:
-            done(entry)  # the request goes on first
+            done(entry)  # the request continues first
         if entry.error is None:
             committed(named, prepared)
 
@@ -65,21 +64,21 @@ def after(named: RoutedVersion, prepared: Prepared, done: Done | None) -> Done |
 
 
 def committed(named: RoutedVersion, prepared: Prepared) -> None:
-    """Takes note of answers that were committed: never raises and never waits."""
+    """Queues committed answers for the shadow; never raises and never waits."""
     try:
         if named.shadow is not None:
-            asker().offer(named.shadow, prepared)
+            worker().offer(named.shadow, prepared)
         elif named.instead_of is not None:
-            asker().count(named.instead_of, failed=len(prepared.ids))
+            worker().count(named.instead_of, failed=len(prepared.ids))
     except Exception:
-        logger.exception("rows could not be left for a shadow")
+        logger.exception("could not queue rows for a shadow")
 
 
 @dataclass(slots=True)
 class Waiting:
-    """Rows of one request for one shadow.
+    """Queued rows of one request for one shadow.
 
-    names : of the columns, in the order of each tuple of `values`. since : monotonic seconds.
+    names : column names in the order of each tuple of `values`. since : monotonic seconds.
     """
 
     shadow: Shadow
@@ -92,14 +91,14 @@ class Waiting:
         return len(self.values)
 
     def ordered(self, names: tuple[str, ...]) -> Values:
-        """The rows as a version with these columns wants them."""
+        """Returns the rows with the columns in the order of `names`."""
         if names == self.names:
             return self.values
         places = [self.names.index(name) for name in names]
         return [tuple([row[at] for at in places]) for row in self.values]
 
     def split(self, rows: int) -> tuple[Waiting, Waiting]:
-        """The first `rows`, and what is left."""
+        """Splits the first `rows` rows from the others."""
         return (
             Waiting(self.shadow, self.names, self.values[:rows], self.ids[:rows], self.since),
             Waiting(self.shadow, self.names, self.values[rows:], self.ids[rows:], self.since),
@@ -107,11 +106,11 @@ class Waiting:
 
 
 class ShadowWorker:
-    """See the module.
+    """This process's queue and thread for shadows.
 
     Attributes
     ----------
-    waiting_rows : in the queue now.
+    waiting_rows : number of rows in the queue.
     """
 
     def __init__(self, most_rows: int, lag_seconds: float) -> None:
@@ -126,12 +125,12 @@ class ShadowWorker:
         self._thread: threading.Thread | None = None
         self._store = Store()
         self._unusable: dict[int, float] = {}
-        self._complained: dict[int, float] = {}
+        self._logged_at: dict[int, float] = {}
 
     # -- from requests -----------------------------------------------------------------------------
 
     def offer(self, shadow: Shadow, prepared: Prepared) -> None:
-        """Takes as many of the rows as there is room for; the others are dropped, and counted."""
+        """Queues as many rows as there is room for; drops and counts the others."""
         rows = prepared.rows
         names = rows.compiled.schema.names
         waiting = Waiting(shadow, names, rows.values, prepared.ids, time.monotonic())
@@ -148,7 +147,7 @@ class ShadowWorker:
             self._wake()
 
     def count(self, rollout_id: int, **rows: int) -> None:
-        """Adds to the rollout's tally of this hour."""
+        """Adds rows to the rollout's tally of this hour."""
         with self._changed:
             self._count(rollout_id, **rows)
             self._wake()
@@ -164,14 +163,14 @@ class ShadowWorker:
             self._changed.notify_all()
 
     def settle(self, seconds: float = 10.0) -> bool:
-        """Waits until all that was left here is asked, written and counted; whether it is."""
+        """Waits until all queued rows are predicted, written and counted; returns False on time-out."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: not (self._queue or self._tallies or self._busy), timeout=seconds
             )
 
     def close(self, seconds: float = 5.0) -> None:
-        """Asks what is waiting and ends the thread; what takes longer is dropped and counted."""
+        """Predicts the queued rows and ends the thread; drops and counts the rows that take longer."""
         with self._changed:
             self._until = time.monotonic() + seconds
             self._closing.set()
@@ -195,8 +194,8 @@ class ShadowWorker:
             if self.waiting_rows < BATCH_ROWS:
                 self._closing.wait(GATHER_SECONDS)
             started = time.thread_time()
-            self._ask_and_write(self._take())
-            # After what it took, so long a rest that on average the share is kept.
+            self._predict_and_write(self._take())
+            # The pause keeps the average at `SHARE` of a core.
             self._closing.wait((time.thread_time() - started) * (1 / SHARE - 1))
             if self._closing.is_set() and self._tallies and not self._queue:
                 break  # they could not be written
@@ -206,15 +205,15 @@ class ShadowWorker:
             self._changed.notify_all()
 
     def _take(self) -> list[Waiting]:
-        """The next batch, of one shadow; what has waited too long is dropped on the way."""
-        found: list[Waiting] = []
+        """Takes the next batch of one shadow and drops rows that have waited too long."""
+        batch: list[Waiting] = []
         rows = 0
         with self._changed:
             now = time.monotonic()
             hurried = self._closing.is_set() and now > self._until
             while self._queue and rows < BATCH_ROWS:
                 item = self._queue[0]
-                if found and item.shadow != found[0].shadow:
+                if batch and item.shadow != batch[0].shadow:
                     break
                 self._queue.popleft()
                 if hurried or now - item.since > self.lag_seconds:
@@ -224,29 +223,29 @@ class ShadowWorker:
                 if len(item) > BATCH_ROWS - rows:
                     item, rest = item.split(BATCH_ROWS - rows)
                     self._queue.appendleft(rest)
-                found.append(item)
+                batch.append(item)
                 rows += len(item)
             self.waiting_rows -= rows
-        return found
+        return batch
 
-    def _ask_and_write(self, batch: list[Waiting]) -> None:
+    def _predict_and_write(self, batch: list[Waiting]) -> None:
         answered: list[Line] = []
         rollout_id = batch[0].shadow.rollout_id if batch else 0
         try:
-            answered = self._ask(batch) if batch else []
-        except Exception as error:  # whatever loading it raises, it harms nobody but itself
-            self._complain(rollout_id, error)
-        asked = sum(map(len, batch))
+            answered = self._predict(batch) if batch else []
+        except Exception as error:  # loading and predicting may raise anything; only the shadow fails
+            self._log_error(rollout_id, error)
+        rows = sum(map(len, batch))
         with self._changed:
-            if asked:
-                self._count(rollout_id, answered=len(answered), failed=asked - len(answered))
+            if rows:
+                self._count(rollout_id, answered=len(answered), failed=rows - len(answered))
             tallies, self._tallies = self._tallies, {}
         try:
             self._store.write(answered, tallies)
-        except psycopg.errors.ForeignKeyViolation as error:  # there is nothing left to count for
-            self._complain(rollout_id, error)
+        except psycopg.errors.ForeignKeyViolation as error:  # the rollout was deleted
+            self._log_error(rollout_id, error)
         except (psycopg.Error, OSError) as error:
-            self._complain(rollout_id, error)
+            self._log_error(rollout_id, error)
             self._store.close()
             with self._changed:
                 for each, tally in tallies.items():
@@ -254,8 +253,8 @@ class ShadowWorker:
                     self._count(each, dropped=tally["dropped"], failed=failed)
             self._closing.wait(RETRY_SECONDS)
 
-    def _ask(self, batch: list[Waiting]) -> list[Line]:
-        """The shadow's answers; rows it has none for are left out."""
+    def _predict(self, batch: list[Waiting]) -> list[Line]:
+        """Returns the shadow's answers, without rows that it cannot answer."""
         shadow = batch[0].shadow
         served = self._served(shadow.version_id)
         values = [row for item in batch for row in item.ordered(served.schema.names)]
@@ -267,15 +266,17 @@ class ShadowWorker:
     ) -> list[Line]:
         try:
             rows = Rows(served.compiled, values, [None] * len(values))
-            given, probabilities = pipeline.outputs(served, rows)
+            predictions, probabilities = pipeline.outputs(served, rows)
         except Exception as error:
             if len(values) == 1:
-                self._complain(rollout_id, error)
+                self._log_error(rollout_id, error)
                 return []
-            middle = len(values) // 2  # one row must not take its neighbours down
+            middle = len(values) // 2  # one failing row must not discard the others
             first = self._answers(rollout_id, served, values[:middle], ids[:middle])
             return first + self._answers(rollout_id, served, values[middle:], ids[middle:])
-        sure: Sequence[float | None] = [None] * len(given) if probabilities is None else probabilities
+        nullable: Sequence[float | None] = (
+            [None] * len(predictions) if probabilities is None else probabilities
+        )
         return [
             b"%d\t%s\t%s\t%s\n"
             % (
@@ -284,15 +285,15 @@ class ShadowWorker:
                 pipeline.encode(answer).replace(b"\\", b"\\\\"),
                 b"\\N" if probability is None else pipeline.encode(probability),
             )
-            for identifier, answer, probability in zip(ids, given, sure, strict=True)
+            for identifier, answer, probability in zip(ids, predictions, nullable, strict=True)
         ]
 
     def _served(self, version_id: int) -> engine_cache.Served:
-        found = engine_cache.peek(version_id)
-        if found is not None:
-            return found
+        served = engine_cache.peek(version_id)
+        if served is not None:
+            return served
         if self._unusable.get(version_id, 0.0) > time.monotonic():
-            raise VigiaError("it could not be loaded a moment ago")
+            raise VigiaError("the version could not be loaded a moment ago")
         try:
             return engine_cache.ready(version_id)
         except Exception:
@@ -301,46 +302,46 @@ class ShadowWorker:
         finally:
             connection.close()
 
-    def _complain(self, rollout_id: int, error: Exception) -> None:
+    def _log_error(self, rollout_id: int, error: Exception) -> None:
         now = time.monotonic()
-        if now - self._complained.get(rollout_id, -COMPLAIN_SECONDS) >= COMPLAIN_SECONDS:
-            self._complained[rollout_id] = now
+        if now - self._logged_at.get(rollout_id, -LOG_SECONDS) >= LOG_SECONDS:
+            self._logged_at[rollout_id] = now
             unknown = not isinstance(error, (VigiaError, InvalidRows, psycopg.Error, OSError))
             logger.error(
                 "the shadow of rollout %d failed: %s", rollout_id, error, exc_info=error if unknown else None
             )
 
 
-_asker: ShadowWorker | None = None
+_worker: ShadowWorker | None = None
 _owner = 0
-_making = threading.Lock()
+_creating = threading.Lock()
 
 
-def asker() -> ShadowWorker:
-    """This process's; a child made by fork gets its own."""
-    global _asker, _owner
-    if _asker is None or _owner != os.getpid():
-        with _making:
-            if _asker is None or _owner != os.getpid():
-                made = ShadowWorker(settings.SHADOW_QUEUE_ROWS, settings.SHADOW_LAG_SECONDS)
-                _asker, _owner = made, os.getpid()
-    return _asker
+def worker() -> ShadowWorker:
+    """Returns this process's worker; a forked child gets its own."""
+    global _worker, _owner
+    if _worker is None or _owner != os.getpid():
+        with _creating:
+            if _worker is None or _owner != os.getpid():
+                created = ShadowWorker(settings.SHADOW_QUEUE_ROWS, settings.SHADOW_LAG_SECONDS)
+                _worker, _owner = created, os.getpid()
+    return _worker
 
 
 def current() -> ShadowWorker | None:
-    """This process's, if it has one."""
-    return _asker if _owner == os.getpid() else None
+    """Returns this process's worker, if it exists."""
+    return _worker if _owner == os.getpid() else None
 
 
 def close(seconds: float = 5.0) -> None:
-    """Asks what is waiting and ends this process's thread."""
-    if _asker is not None and _owner == os.getpid():
-        _asker.close(seconds)
+    """Predicts the queued rows and ends this process's thread."""
+    if _worker is not None and _owner == os.getpid():
+        _worker.close(seconds)
 
 
 def renew() -> None:
-    """`close`, and what comes next starts anew; for tests."""
-    global _asker
-    closing, _asker = _asker, None
+    """Closes the worker, so that the next use creates another one; for tests."""
+    global _worker
+    closing, _worker = _worker, None
     if closing is not None:
         closing.close()

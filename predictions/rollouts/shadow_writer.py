@@ -1,4 +1,4 @@
-"""Where shadows' answers are written: by COPY, with the tallies, on a connection of their own."""
+"""Writes shadows' answers by COPY, with the tallies, on a separate connection."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Line = bytes
 
 
 class Store:
-    """One connection, made when needed and made again after it broke. One thread uses it."""
+    """A connection that opens when needed and opens again after it broke. One thread uses it."""
 
     def __init__(self) -> None:
         self._connection: psycopg.Connection[Any] | None = None
 
     def write(self, answered: Sequence[Line], tallies: Mapping[int, Mapping[str, int]]) -> None:
-        """Commits answers and tallies (by rollout: what is to be added to this hour's) together, or nothing.
+        """Commits answers and tallies (rollout id -> rows to add to this hour) together, or neither.
 
         Raises
         ------
-        psycopg.errors.ForeignKeyViolation : a rollout is gone.
-        psycopg.Error, OSError : the database cannot be reached, or refused; `close` it.
+        psycopg.errors.ForeignKeyViolation : a rollout was deleted.
+        psycopg.Error, OSError : the database is unreachable or rejected the rows; call `close`.
         """
         if self._connection is None:
             parameters = connections["default"].get_connection_params()
@@ -40,21 +40,20 @@ class Store:
                 parameters.pop(name, None)
             parameters["application_name"] = "vigia shadow"
             self._connection = psycopg.connect(autocommit=True, **parameters)
-            # What is lost with a server that falls over is a moment of comparison; the log's own flushes to
-            # disk must not queue behind these.
+            # A crash of the server loses a moment of comparison only; the log's own flushes to disk must not
+            # queue behind these.
             self._connection.execute("SET synchronous_commit = off")
         with self._connection.transaction(), self._connection.cursor() as cursor:
             if answered:
                 with cursor.copy(COPY) as copy:
                     copy.write(b"".join(answered))
-            # In one order everywhere: two processes that count for the same rollouts must not wait for each
-            # other.
+            # Sorted, so that two processes that count for the same rollouts cannot deadlock.
             for rollout_id, tally in sorted(tallies.items()):
                 added = [tally.get(name, 0) for name in ("answered", "dropped", "failed")]
                 cursor.execute(TALLY, [rollout_id, *added])
 
     def close(self) -> None:
-        """Gives the connection up; the next write makes another."""
+        """Closes the connection; the next write opens another."""
         if self._connection is not None:
             self._connection.close()
         self._connection = None

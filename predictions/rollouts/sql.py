@@ -1,4 +1,4 @@
-"""The rows of a rollout's arms, and the pieces of SQL that sum them up. All of them are made of constants."""
+"""SQL of the rows of a rollout's arms and of their sums, built from constants only."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from predictions.quality.sql import as_number
 
 BINS: Final = 10
 
-# Of several outcomes of one prediction, the latest holds.
+# The latest of several outcomes of one prediction is the current one.
 _OUTCOME: Final = """
     LEFT JOIN LATERAL (
         SELECT actual FROM predictions_outcome o WHERE o.prediction_id = arm.id ORDER BY o.id DESC LIMIT 1
     ) outcome ON true
 """
-# Whom the canary answers, as `training.serving.canary_assignment` has it; with a byte more, for a threshold
+# The canary's clients, as `training.serving.canary_assignment` assigns them; one more byte allows a threshold
 # of 2^64.
 _IS_IN: Final = """
     ('\\x00'::bytea || substring(sha256(convert_to(%(version)s || ':' || client_id, 'UTF8')) FROM 1 FOR 8))
@@ -40,19 +40,19 @@ PAIRED: Final = f"""
         WHERE log.id >= %(since)s AND log.id < %(until)s
     ) arm {_OUTCOME}
 """  # noqa: S608 - constants alone
-# Of the same rows, what the shadow answered.
+# The shadow's answers to the same rows.
 TRIED: Final = f"""
     SELECT id, tried AS prediction, tried_probability AS probability, actual FROM ({PAIRED}) pair
 """  # noqa: S608 - constants alone
 
 
 def scored(classifies: bool, prediction: str = "prediction", probability: str = "probability") -> str:
-    """What an arm's answers are summed up by: the probability, or the number itself."""
+    """Returns the expression to aggregate of an arm's answers: the probability, or the number itself."""
     return probability if classifies else as_number(prediction)
 
 
 def bin_counts(value: str, edges: list[float]) -> str:
-    """An array of `BINS` counts; what lies on the last edge is in the last bin."""
+    """Returns an array of `BINS` counts; the last bin includes its upper edge."""
     if not edges:
         return "NULL"
     bins = f"least(greatest(width_bucket({value}, {edges[0]!r}, {edges[-1]!r}, {BINS}), 1), {BINS})"
@@ -61,7 +61,7 @@ def bin_counts(value: str, edges: list[float]) -> str:
 
 
 def bin_edges(arms: list[tuple[str, dict[str, Any]]], value: str, classifies: bool) -> list[float]:
-    """Of probabilities 0 to 1; of numbers, from the least to the greatest answer of both arms."""
+    """Returns edges from 0 to 1 for probabilities, or from the least to the greatest answer of both arms."""
     low, high = 0.0, 1.0
     if not classifies:
         ends = [
@@ -78,7 +78,7 @@ def bin_edges(arms: list[tuple[str, dict[str, Any]]], value: str, classifies: bo
 
 
 def only_row(statement: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The one row of an aggregate, by the names of its columns."""
+    """Returns the single row of an aggregate as column name -> value."""
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         names = [column.name for column in cursor.description or ()]
@@ -86,6 +86,6 @@ def only_row(statement: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def shares_of(counts: list[int] | None) -> list[float]:
-    """Counts as shares of their sum; nothing when there is none."""
-    whole = sum(counts or ())
-    return [count / whole for count in counts or ()] if whole else []
+    """Returns counts as shares of their sum; empty if the sum is 0."""
+    total = sum(counts or ())
+    return [count / total for count in counts or ()] if total else []

@@ -1,20 +1,19 @@
-"""Hourly rollups of the log: how many cells of each column fell into each bin of the reference profile.
+"""Hourly rollups of the log: the number of cells of each column in each bin of the reference profile.
 
-Counting goes forward by id, and ids are time. `RolledHour.upto` is the mark of an hour: every row below it
-has been counted. A row behind the mark is added to the bins by the statement that moves the mark, so that one
-is never done without the other, whatever ends between; and of those who count, one at a time holds the
-model's lock. The log's writers wait for none of it.
+Counting moves forward by id, and ids order by time. `RolledHour.upto` is the mark of an hour: every row below
+it has been counted. One statement adds the rows behind the mark to the bins and moves the mark, so a killed
+process never does one without the other. One process at a time counts a model's rows and holds its lock. The
+log's writers never wait for counting.
 
-A row's id is made when it is answered, and its COMMIT comes later. So the mark keeps a distance from now
-(`lag`), after which the log's writer has given a row up. Who wants to know what has come since (a review)
-counts it for the moment, within `to_this_moment`, and nothing of that is kept. What comes later still (a
-clock that is behind, a server that stood still in the middle of a COMMIT, rows put in by hand) is found by
-comparing how much was counted of an hour with how much the log holds: when it is over, and `AGAIN` later.
-Then it is counted anew.
-Where the log holds nothing of an hour any more, or its month was removed, what was counted stays.
+A row gets its id when it is answered and is committed later. So the mark stays `lag` behind now; after `lag`
+the log's writer has given the row up. A review counts the newest rows temporarily, within `to_this_moment`,
+and keeps none of these counts. Rows that arrive even later (a clock that is behind, a server that paused
+within a COMMIT, rows inserted by hand) make the count of an hour differ from the log: both are compared when
+the hour is over, and `AGAIN` later, and an hour that differs is recounted.
+If the log holds no row of an hour any more, or its month was removed, the counts stay.
 
-A clock that was ahead leaves marks of hours that are yet to come, and nothing would be counted until then:
-they are forgotten, and those hours are counted anew when their time has come.
+A clock that was ahead leaves marks of future hours, which would stop all counting until then: such marks are
+deleted, and those hours are recounted when their time has come.
 """
 
 from __future__ import annotations
@@ -38,24 +37,24 @@ from training.models import RegisteredModel
 from vigia_ml.reference_profile import PREDICTION, PROBABILITY
 
 PIECE: Final = 20_000
-"""Rows in one transaction: a third of a second, and a few megabytes, whatever an hour holds."""
+"""Rows per transaction, which takes a third of a second and a few megabytes for any size of an hour."""
 SPARE: Final = dt.timedelta(seconds=10)
 CLOSING: Final = dt.timedelta(minutes=5)
-"""So long after its end, an hour is compared with the log and closed."""
+"""Time after an hour's end when it is compared with the log and closed."""
 AGAIN: Final = tuple(dt.timedelta(hours=hours) for hours in (1, 24, 72, 168))
-"""So long before an hour that is closed lie the ones that are looked at once more."""
+"""Ages, relative to an hour that is being closed, of the earlier hours that are compared once more."""
 FILLED: Final = dt.timedelta(days=2)
-"""Hours without a row are kept as such back to here, so that they are compared as well."""
+"""Age back to which hours without rows are stored, so that they are compared as well."""
 FIRST: Final = uuid.UUID(int=0)
 
 LOCK: Final = 22124
-"""Class of the advisory lock that whoever changes one model's rollups takes, with the model's id."""
+"""Class of the advisory lock (with the model's id) of transactions that change one model's rollups."""
 HOUR: Final = dt.timedelta(hours=1)
 LARGEST: Final = 1e290
-"""Numbers are added up as if they were no larger, or a few of them would be beyond what a double can hold."""
+"""Bound of the numbers in a sum; without it a few numbers could overflow a double."""
 
-# Sorting a million cells would go through temporary files; hashed, they need a few hundred groups. None of
-# this is worth a second process, whose core is needed to answer, or the compiling of expressions.
+# Sorting a million cells would use temporary files; hashing needs a few hundred groups. A parallel worker
+# would take the core that answers requests, and JIT compilation costs more than it saves.
 _SETTINGS: Final = {
     "jit": "off",
     "enable_mergejoin": "off",
@@ -70,8 +69,8 @@ _BEGIN: Final = f"""
 """
 _RANGE: Final = "log.registered_model_id = %(model)s AND log.id >= %(low)s AND log.id < %(high)s"
 
-# What PostgreSQL does with a cell is what `vigia_ml.bins.Bins` does: width_bucket finds numpy's interval, and
-# `places` has its bin. A profile that was stored before there were places has a bin for each interval.
+# PostgreSQL bins a cell as `vigia_ml.bins.Bins` does: width_bucket finds numpy's interval, and `places` maps
+# it to a bin. An older profile without `places` has one bin per interval.
 _COUNT: Final = f"""
     WITH answered AS MATERIALIZED (
         SELECT log.version_id, count(*) AS rows FROM predictions_prediction log WHERE {_RANGE}
@@ -136,21 +135,21 @@ _COUNT: Final = f"""
     WHERE rolled.registered_model_id = %(model)s AND rolled.hour = %(hour)s AND rolled.upto = %(low)s
     RETURNING (SELECT coalesce(sum(rows), 0)::bigint FROM answered)
 """  # noqa: S608 - constants alone
-# Each hour's rows are counted by the index (registered_model_id, id) alone.
+# An index-only scan of (registered_model_id, id) counts each hour's rows.
 _DIFFERENT: Final = """
-    SELECT looked.hour
-    FROM unnest(%(hours)s::timestamptz[], %(lows)s::uuid[], %(highs)s::uuid[]) AS looked (hour, low, high)
+    SELECT checked.hour
+    FROM unnest(%(hours)s::timestamptz[], %(lows)s::uuid[], %(highs)s::uuid[]) AS checked (hour, low, high)
     CROSS JOIN LATERAL (
         SELECT count(*) AS rows FROM predictions_prediction log
-        WHERE log.registered_model_id = %(model)s AND log.id >= looked.low AND log.id < looked.high
+        WHERE log.registered_model_id = %(model)s AND log.id >= checked.low AND log.id < checked.high
     ) AS held
     LEFT JOIN predictions_rolledhour rolled
-        ON rolled.registered_model_id = %(model)s AND rolled.hour = looked.hour
+        ON rolled.registered_model_id = %(model)s AND rolled.hour = checked.hour
     WHERE held.rows > 0 AND held.rows <> coalesce(rolled.rows, 0)
         AND NOT EXISTS (
-            SELECT FROM predictions_removedmonth WHERE start = date_trunc('month', looked.hour, 'UTC')
+            SELECT FROM predictions_removedmonth WHERE start = date_trunc('month', checked.hour, 'UTC')
         )
-    ORDER BY looked.hour
+    ORDER BY checked.hour
 """
 _NTH: Final = f"""
     SELECT log.id FROM predictions_prediction log WHERE {_RANGE} ORDER BY log.id OFFSET %(skipped)s LIMIT 1
@@ -183,16 +182,19 @@ _EMPTY: Final = f"""
 
 @dataclass(frozen=True, slots=True)
 class Rolled:
-    """rows : counted now. counted_to : see `counted_to`. whole : nothing is left to be counted."""
+    """The result of a roll-up.
+
+    rows : rows counted. counted_to : see `counted_to`. complete : no row is left to count.
+    """
 
     rows: int
     counted_to: dt.datetime | None
-    whole: bool = True
+    complete: bool = True
 
 
 def lag() -> dt.timedelta:
-    """How long after its id was made a row may still be committed: it waits for the writer, whose statement
-    ends then or is cancelled."""
+    """Returns the longest time between a row's id and its COMMIT: after it the writer's statement has ended
+    or was cancelled."""
     return dt.timedelta(seconds=settings.LOG_WAIT_SECONDS + ANSWER_SECONDS) + SPARE
 
 
@@ -206,42 +208,42 @@ def roll_up(
     seconds: float | None = None,
     now: dt.datetime | None = None,
 ) -> Rolled:
-    """Counts what is new in the model's log, oldest first, in transactions of at most `PIECE` rows.
+    """Counts the new rows of the model's log, oldest first, in transactions of at most `PIECE` rows.
 
-    Not to be called within a transaction. What has been committed when it ends early is not done again.
+    Do not call it within a transaction. A run that ends early keeps the committed part.
 
     Parameters
     ----------
-    until : count to here, never beyond `lag` before now: until then a row with an id from before may still
-        be committed, and it would lie behind the mark.
-    seconds : begin nothing new after so long; None: until all is counted.
-    now : another time than the database's.
+    until : end of the counting, never later than `lag` before now: a row with an earlier id may still be
+        committed until then, and the mark must not pass it.
+    seconds : begin no transaction after so many seconds; None: count all.
+    now : replaces the database's time.
     """
     began, rows = time.monotonic(), 0
-    now = now or database_now()  # once: the mark of the hour that goes on would move for ever
+    now = now or database_now()  # read once: the mark of the current hour would move for ever
     mark = lowest_at(now - lag() if until is None else min(until, now - lag()))
-    _forget_what_is_to_come(model.pk, now)
+    _forget_future_marks(model.pk, now)
     while (done := _step(model.pk, mark, now)) is not None:
         rows += done
         if seconds is not None and time.monotonic() - began >= seconds:
             break
-    return Rolled(rows, counted_to(model), whole=done is None)
+    return Rolled(rows, counted_to(model), complete=done is None)
 
 
 @contextmanager
 def to_this_moment(
     model: RegisteredModel, *, seconds: float | None = None, now: dt.datetime | None = None
 ) -> Iterator[dt.datetime | None]:
-    """`roll_up`, and within it the rollups hold what was committed since as well; gives `counted_to`.
+    """Rolls up, and within the context the rollups also hold the newest committed rows; yields `counted_to`.
 
-    That part is counted in a transaction that is rolled back in the end: the marks stay where they are, and
-    a row that is committed later with an id from before is counted by the next one. Where `seconds` were too
-    few for what lay behind, nothing is added to it.
+    A transaction that is rolled back at the end counts the newest rows: the marks do not move, and the next
+    roll-up counts a row that is committed later with an earlier id. If `seconds` did not suffice for the
+    older rows, the newest ones are not counted.
     """
     now = now or database_now()
     rolled = roll_up(model, seconds=seconds, now=now)
     with transaction.atomic():
-        if rolled.whole:
+        if rolled.complete:
             begin(model.pk)
             while _next(model.pk, lowest_at(now), now) is not None:
                 pass
@@ -251,7 +253,7 @@ def to_this_moment(
 
 
 def recount(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> int:
-    """Counts the hours that begin in [since, until) anew, as far as they were rolled up; rows counted.
+    """Recounts the hours that begin in [since, until), up to the newest hour with a mark; returns the rows.
 
     Hours of which the log holds nothing any more are left as they are. Needed after rows were put into the
     log by hand, or a version was given its reference profile later.
@@ -264,24 +266,24 @@ def recount(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> i
         with transaction.atomic(durable=True):
             begin(model.pk)
             rows += _recount_hour(model.pk, hour, mark)
-        while (more := _rest_of(model.pk, hour, mark)) is not None:
+        while (more := _count_remaining(model.pk, hour, mark)) is not None:
             rows += more
     return rows
 
 
 def counted_to(model: RegisteredModel) -> dt.datetime | None:
-    """Everything the log held from before this moment has been counted; None when nothing has.
+    """Returns the time up to which all logged rows were counted; None if none were.
 
-    "Held" when it was counted: see the top of this module for what comes late.
+    Rows that arrived after the counting are not included, see the top of this module.
     """
-    newest = _newest(model.pk)  # first: an hour that is opened meanwhile is then seen among the open ones
+    newest = _newest(model.pk)  # read first: an hour that opens meanwhile is then among the open ones
     behind = next((upto for hour, upto in _open(model.pk) if upto < _end(hour)), None)
     if behind is not None:
         return time_of(behind)
     return None if newest is None else newest + HOUR
 
 
-def _forget_what_is_to_come(model_id: int, now: dt.datetime) -> None:
+def _forget_future_marks(model_id: int, now: dt.datetime) -> None:
     newest, present = _newest(model_id), _hour_of(now)
     if newest is not None and newest > present:
         with transaction.atomic(durable=True):
@@ -290,7 +292,7 @@ def _forget_what_is_to_come(model_id: int, now: dt.datetime) -> None:
 
 
 def _step(model_id: int, mark: uuid.UUID, now: dt.datetime) -> int | None:
-    """One piece of the work, committed: rows counted, or None when there is nothing to do."""
+    """Commits one piece of the work; returns the rows counted, or None if there is nothing to do."""
     with transaction.atomic(durable=True):
         begin(model_id)
         return _next(model_id, mark, now)
@@ -314,22 +316,23 @@ def _count_piece(model_id: int, hour: dt.datetime, low: uuid.UUID, stop: uuid.UU
 
 
 def _close(model_id: int, hour: dt.datetime) -> int:
-    """Compares an hour that is over with the log, and some older ones: those that differ are counted anew."""
-    different = differing(model_id, [*(hour - again for again in AGAIN), hour])
+    """Compares an hour that is over, and some older hours, with the log; recounts the hours that differ."""
+    different = differing(model_id, [*(hour - age for age in AGAIN), hour])
     if hour not in different:
         RolledHour.objects.filter(registered_model_id=model_id, hour=hour).update(closed=True)
     return sum(_recount_hour(model_id, each) for each in different)
 
 
 def _recount_hour(model_id: int, hour: dt.datetime, mark: uuid.UUID = LAST) -> int:
-    """Throws an hour away and counts its first piece, in one transaction: most hours are never seen empty."""
+    """Deletes an hour's counts and counts its first piece in one transaction, so that readers rarely see an
+    empty hour."""
     low = lowest_at(hour)
     forget(model_id, hour, low)
     return _count_piece(model_id, hour, low, max(low, min(_end(hour), mark)))
 
 
-def _rest_of(model_id: int, hour: dt.datetime, mark: uuid.UUID) -> int | None:
-    """The next piece of an hour that is counted anew; None when there is none."""
+def _count_remaining(model_id: int, hour: dt.datetime, mark: uuid.UUID) -> int | None:
+    """Counts the next piece of an hour that is being recounted; returns None if none is left."""
     with transaction.atomic(durable=True):
         begin(model_id)
         upto = dict(_open(model_id)).get(hour)
@@ -339,53 +342,53 @@ def _rest_of(model_id: int, hour: dt.datetime, mark: uuid.UUID) -> int | None:
 
 
 def _open_next(model_id: int, mark: uuid.UUID, now: dt.datetime) -> int | None:
-    """Goes on to the next hour that has rows, or to that of the mark."""
+    """Opens the next hour that has rows, or the hour of the mark."""
     newest = _newest(model_id)
     low = FIRST if newest is None else lowest_at(newest + HOUR)
     if low >= mark:
         return None
-    found = nth(model_id, low, mark)
-    if found is None and newest is None:
+    first = nth(model_id, low, mark)
+    if first is None and newest is None:
         return None
-    last = _hour_of(time_of(found or uuid.UUID(int=mark.int - 1)))
+    last = _hour_of(time_of(first or uuid.UUID(int=mark.int - 1)))
     hour = last if newest is None else max(newest + HOUR, min(last, _hour_of(now) - FILLED))
     empty(model_id, hour, last)
-    made = []
+    opened = []
     while hour <= last:
-        made.append(RolledHour(registered_model_id=model_id, hour=hour, upto=lowest_at(hour)))
+        opened.append(RolledHour(registered_model_id=model_id, hour=hour, upto=lowest_at(hour)))
         hour += HOUR
-    RolledHour.objects.bulk_create(made)
+    RolledHour.objects.bulk_create(opened)
     return 0
 
 
 def _hours_with_rows(model_id: int, since: dt.datetime, until: dt.datetime) -> Iterator[dt.datetime]:
-    """The hours that begin in [since, until) and have rows, by one look into the index for each."""
+    """Yields the hours that begin in [since, until) and have rows, by one index probe each."""
     hour = _hour_of(since)
     hour += HOUR if hour < since else dt.timedelta(0)
     while hour < until:
-        found = nth(model_id, lowest_at(hour), lowest_at(until))
-        if found is None:
+        first = nth(model_id, lowest_at(hour), lowest_at(until))
+        if first is None:
             return
-        hour = _hour_of(time_of(found))
+        hour = _hour_of(time_of(first))
         if not is_removed(hour):
             yield hour
         hour += HOUR
 
 
 def _open(model_id: int) -> list[tuple[dt.datetime, uuid.UUID]]:
-    """Hours that are not closed, and their marks."""
+    """Returns the hours that are not closed, with their marks."""
     rows = RolledHour.objects.filter(registered_model_id=model_id, closed=False)
     return list(rows.order_by("hour").values_list("hour", "upto"))
 
 
 def _newest(model_id: int) -> dt.datetime | None:
     rows = RolledHour.objects.filter(registered_model_id=model_id)
-    found: dt.datetime | None = rows.aggregate(newest=Max("hour"))["newest"]
-    return found
+    newest: dt.datetime | None = rows.aggregate(newest=Max("hour"))["newest"]
+    return newest
 
 
 def _end(hour: dt.datetime) -> uuid.UUID:
-    """The lowest id behind an hour."""
+    """Returns the lowest id after an hour."""
     return lowest_at(hour + HOUR)
 
 
@@ -393,15 +396,11 @@ def _hour_of(moment: dt.datetime) -> dt.datetime:
     return moment.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
 
 
-# -- reading -------------------------------------------------------------------------------------------
-# A window is read as the hours that begin in [since, until).
-
-
 # -- the statements ------------------------------------------------------------------------------------
 
 
 def database_now() -> dt.datetime:
-    """The database's time."""
+    """Returns the database's time."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         return cursor.fetchone()[0]  # type: ignore[no-any-return]
@@ -410,29 +409,29 @@ def database_now() -> dt.datetime:
 def begin(model_id: int) -> None:
     """Takes the model's lock for the caller's transaction.
 
-    The next statement sees all that the lock's previous holder has committed.
+    The next statement sees everything that the previous holder has committed.
     """
     with connection.cursor() as cursor:
         cursor.execute(_BEGIN, [LOCK, model_id % 2**31])
 
 
 def settle() -> None:
-    """The caller's transaction goes on to other things than counting."""
+    """Resets the settings for counting, so that the caller's transaction can run other statements."""
     with connection.cursor() as cursor:
         cursor.execute("; ".join(f"SET LOCAL {name} TO DEFAULT" for name in _SETTINGS))
 
 
 def count(model_id: int, hour: dt.datetime, low: uuid.UUID, high: uuid.UUID) -> int:
-    """Adds the rows with low <= id < high to the rollups of their hour and moves its mark; how many."""
+    """Adds rows with low <= id < high to the rollups of their hour, moves its mark; returns the rows."""
     with connection.cursor() as cursor:
         cursor.execute(_COUNT, {"model": model_id, "hour": hour, "low": low, "high": high})
         moved = cursor.fetchone()
-    assert moved is not None, "the mark was moved by somebody without the lock"
+    assert moved is not None, "another process moved the mark without the lock"
     return int(moved[0])
 
 
 def differing(model_id: int, hours: Sequence[dt.datetime]) -> list[dt.datetime]:
-    """Which of these hours hold other rows in the log than were counted; those that hold none do not."""
+    """Returns those of these hours whose logged rows differ from the counts; hours without rows never do."""
     lows, highs = ([lowest_at(hour + more) for hour in hours] for more in (dt.timedelta(0), HOUR))
     with connection.cursor() as cursor:
         cursor.execute(_DIFFERENT, {"model": model_id, "hours": list(hours), "lows": lows, "highs": highs})
@@ -440,31 +439,31 @@ def differing(model_id: int, hours: Sequence[dt.datetime]) -> list[dt.datetime]:
 
 
 def nth(model_id: int, low: uuid.UUID, high: uuid.UUID, skipped: int = 0) -> uuid.UUID | None:
-    """The id of the row after `skipped` others with low <= id < high, by the index alone."""
+    """Returns the id of the row after `skipped` others with low <= id < high, by an index-only scan."""
     with connection.cursor() as cursor:
         cursor.execute(_NTH, {"model": model_id, "low": low, "high": high, "skipped": skipped})
-        found = cursor.fetchone()
-    return None if found is None else found[0]
+        row = cursor.fetchone()
+    return None if row is None else row[0]
 
 
 def forget(model_id: int, hour: dt.datetime, low: uuid.UUID) -> None:
-    """Throws away what was counted of an hour whose first id is `low`: it is to be counted anew."""
+    """Deletes the counts of an hour whose first id is `low`, so that it is recounted."""
     with connection.cursor() as cursor:
         cursor.execute(_FORGET, {"model": model_id, "hour": hour, "low": low})
 
 
 def forget_marks(model_id: int, hour: dt.datetime) -> None:
-    """Throws away the marks of the hours behind `hour`; what was counted stays until they are opened."""
+    """Deletes the marks of the hours after `hour`; their counts stay until these hours are opened."""
     with connection.cursor() as cursor:
         cursor.execute(_FORGET_MARKS, {"model": model_id, "hour": hour})
 
 
 def empty(model_id: int, first: dt.datetime, last: dt.datetime) -> None:
-    """Throws away what is left of the hours from `first` to `last`, which are about to be opened."""
+    """Deletes old counts of the hours from `first` to `last` before they are opened."""
     with connection.cursor() as cursor:
         cursor.execute(_EMPTY, {"model": model_id, "first": first, "last": last})
 
 
 def is_removed(hour: dt.datetime) -> bool:
-    """Whether the log's month that an hour lies in was removed: a row that has come since is not the hour."""
+    """Returns whether the hour's month was removed from the log; a later row does not stand for the hour."""
     return RemovedMonth.objects.filter(start=hour.replace(day=1, hour=0)).exists()

@@ -1,4 +1,7 @@
-"""Reading the rollups: the counts of a window, by step, by version and by hour."""
+"""Reads the rollups: the counts of a window, by step, by version and by hour.
+
+A window consists of the hours that begin in [since, until).
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,16 @@ from vigia_ml.drift.bin_counts import Counted
 
 
 def window(version: ModelVersion, since: dt.datetime, until: dt.datetime) -> dict[str, Counted]:
-    """What was counted of each column, in the order of the profile; nothing without rows or profile."""
-    found = _read(version, since, until, max(until - since, HOUR))
-    return found[0][1] if found else {}
+    """Returns each column's counts in the order of the profile; empty without rows or profile."""
+    steps = _read(version, since, until, max(until - since, HOUR))
+    return steps[0][1] if steps else {}
 
 
 def by_step(
     version: ModelVersion, since: dt.datetime, until: dt.datetime, step: dt.timedelta
 ) -> list[tuple[dt.datetime, dict[str, Counted]]]:
-    """`window` for each step of the time from `since` on, at least an hour long; those without rows are left
-    out."""
+    """Returns `window` for each step from `since` on; a step is at least an hour long, and steps without rows
+    are left out."""
     return _read(version, since, until, step)
 
 
@@ -39,33 +42,33 @@ def _read(
     if reference is None:
         return []
     sizes = {name: column.bins.size for name, column in reference.profile.by_name.items()}
-    question = """
+    statement = """
         SELECT date_bin(make_interval(secs => %s), hour, %s), "column", bin,
                sum(rows)::bigint, coalesce(sum(total), 0)
         FROM predictions_rollup WHERE version_id = %s AND hour >= %s AND hour < %s
         GROUP BY 1, 2, 3 ORDER BY 1
     """
-    found: dict[dt.datetime, dict[str, Counted]] = {}
+    by_start: dict[dt.datetime, dict[str, Counted]] = {}
     with connection.cursor() as cursor:
-        cursor.execute(question, [step.total_seconds(), since, version.pk, since, until])
+        cursor.execute(statement, [step.total_seconds(), since, version.pk, since, until])
         for start, column, place, rows, total in cursor.fetchall():
-            if start not in found:
-                found[start] = {name: _nothing(size) for name, size in sizes.items()}
+            if start not in by_start:
+                by_start[start] = {name: _no_rows(size) for name, size in sizes.items()}
             if column != Rollup.ROWS:
-                counted = found[start][column]
-                counted.counts[place], counted.totals[place] = rows, total
-    return list(found.items())
+                cells = by_start[start][column]
+                cells.counts[place], cells.totals[place] = rows, total
+    return list(by_start.items())
 
 
-def _nothing(size: int) -> Counted:
+def _no_rows(size: int) -> Counted:
     return Counted(np.zeros(size, dtype=np.int64), np.zeros(size))
 
 
 def traffic(
     model: RegisteredModel, since: dt.datetime, until: dt.datetime, step: dt.timedelta
 ) -> list[tuple[dt.datetime, int, int]]:
-    """(start of the step, number of a version, rows it answered), in this order."""
-    question = """
+    """Returns (start of the step, number of the version, rows that it answered), in this order."""
+    statement = """
         SELECT date_bin(make_interval(secs => %s), rollup.hour, %s), version.number, sum(rollup.rows)::bigint
         FROM training_modelversion version JOIN predictions_rollup rollup ON rollup.version_id = version.id
         WHERE version.registered_model_id = %s AND rollup.hour >= %s AND rollup.hour < %s
@@ -73,17 +76,17 @@ def traffic(
         GROUP BY 1, 2 ORDER BY 1, 2
     """
     with connection.cursor() as cursor:
-        cursor.execute(question, [step.total_seconds(), since, model.pk, since, until, Rollup.ROWS])
+        cursor.execute(statement, [step.total_seconds(), since, model.pk, since, until, Rollup.ROWS])
         return [(start, number, rows) for start, number, rows in cursor.fetchall()]
 
 
 def answered_by_hour(
     versions: Sequence[ModelVersion], since: dt.datetime, until: dt.datetime
 ) -> list[tuple[int, dt.datetime, int]]:
-    """(id of a version, hour, rows of the log) of versions of one model; hours that have none are left out.
+    """Returns (version id, hour, logged rows) of versions of one model, without hours that have no rows.
 
-    What was counted, and what has come since the newest mark, which the index counts: so it is up to date,
-    and costs as much as is not rolled up yet.
+    The rollups count the rows up to the newest mark and the index counts the rows after it: the result is up
+    to date, and the cost grows with the rows that are not rolled up yet.
 
     Parameters
     ----------
@@ -91,7 +94,7 @@ def answered_by_hour(
     """
     if not versions:
         return []
-    question = """
+    statement = """
         SELECT version_id, hour, sum(rows)::bigint FROM (
             SELECT version_id, hour, rows FROM predictions_rollup
             WHERE version_id = ANY(%(versions)s) AND hour >= %(since)s AND hour < %(until)s
@@ -105,7 +108,7 @@ def answered_by_hour(
             GROUP BY 1, 2
         ) AS known GROUP BY 1, 2 HAVING sum(rows) > 0 ORDER BY 1, 2
     """
-    asked: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "versions": [version.pk for version in versions],
         "model": versions[0].registered_model_id,
         "since": since,
@@ -115,20 +118,20 @@ def answered_by_hour(
         "high": lowest_at(until),
     }
     with connection.cursor() as cursor:
-        cursor.execute(question, asked)
+        cursor.execute(statement, parameters)
         return [(version_id, hour, rows) for version_id, hour, rows in cursor.fetchall()]
 
 
 def has_rows(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> bool:
-    """Whether anything was counted of these whole hours, or the log holds something of them."""
+    """Returns whether the rollups or the log hold any row of these whole hours."""
     if answered([model.pk], since, until)[model.pk]:
         return True
     return counting.nth(model.pk, lowest_at(since), lowest_at(until)) is not None
 
 
 def answered(model_ids: Iterable[int], since: dt.datetime, until: dt.datetime) -> dict[int, int]:
-    """Rows of each model, also of those that answered nothing."""
-    wanted = list(model_ids)
-    hours = RolledHour.objects.filter(registered_model_id__in=wanted, hour__gte=since, hour__lt=until)
+    """Returns the rows of each model, including models that answered nothing."""
+    ids = list(model_ids)
+    hours = RolledHour.objects.filter(registered_model_id__in=ids, hour__gte=since, hour__lt=until)
     sums = hours.order_by().values_list("registered_model_id").annotate(Sum("rows"))
-    return dict.fromkeys(wanted, 0) | dict(sums)
+    return dict.fromkeys(ids, 0) | dict(sums)

@@ -1,1 +1,1 @@
-"""What the API shows of predictions, drift and rollouts."""
+"""Serializers of predictions, drift reviews and rollouts."""

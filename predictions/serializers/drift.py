@@ -1,4 +1,4 @@
-"""Drift reviews as JSON has them, over HTTP and as a file."""
+"""Serializers of drift reviews, for the API and for downloads."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ class BinsSerializer(serializers.Serializer[Any]):
     apart = serializers.ListField(
         child=serializers.ChoiceField(["", "missing", "unseen", "outside"]),
         required=False,
-        help_text="What sets the rows of a bin apart from the training rows. Older reviews lack the list.",
+        help_text="Reason why a bin's rows are not like training rows, or empty; absent in older reviews.",
     )
-    reference = serializers.ListField(child=serializers.IntegerField(), help_text="Rows of the reference.")
+    reference = serializers.ListField(
+        child=serializers.IntegerField(), help_text="Rows of the reference profile."
+    )
     window = serializers.ListField(child=serializers.IntegerField(), help_text="Rows of the window.")
 
 
 class FindingSerializer(serializers.ModelSerializer[DriftFinding]):
-    """What was found in one column; docs/drift.md explains the numbers."""
+    """The finding for one column; docs/drift.md explains the numbers."""
 
     bins = BinsSerializer()
 
@@ -51,7 +53,7 @@ class ReviewSummarySerializer(serializers.ModelSerializer[DriftReview]):
 
 
 class ReviewSerializer(ReviewSummarySerializer):
-    """A review: the verdict, a finding for each column, the quality realised and the quality expected."""
+    """A review: the verdict, a finding for each column, the realised and the expected quality."""
 
     findings = FindingSerializer(many=True)
 
@@ -60,6 +62,6 @@ class ReviewSerializer(ReviewSummarySerializer):
 
 
 class KeepSerializer(serializers.Serializer[Any]):
-    """Whether retention has to leave the rows of the log that a review is about."""
+    """Whether retention keeps the log's rows of a review's window."""
 
     kept = serializers.BooleanField()

@@ -1,4 +1,4 @@
-"""Answers and log rows as they go out."""
+"""Serializers of answers and log rows."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class GivenSerializer(serializers.Serializer[Any]):
 
     id = serializers.UUIDField()
     prediction = serializers.JSONField()
-    probability = serializers.FloatField(required=False, help_text="For classifiers.")
+    probability = serializers.FloatField(required=False, help_text="Only of a classification.")
     warnings = WarningSerializer(many=True)
-    key = serializers.CharField(required=False, allow_null=True, help_text="With include=inputs.")
-    inputs = serializers.DictField(required=False, help_text="With include=inputs.")
+    key = serializers.CharField(required=False, allow_null=True, help_text="Only with include=inputs.")
+    inputs = serializers.DictField(required=False, help_text="Only with include=inputs.")
 
 
 class AnswerSerializer(serializers.Serializer[Any]):
@@ -60,7 +60,7 @@ class PredictionSerializer(serializers.ModelSerializer[Prediction]):
 
 
 class OneOutcomeSerializer(serializers.Serializer[Any]):
-    """What was said of a prediction at one time."""
+    """One outcome in a prediction's history."""
 
     actual = serializers.JSONField()
     observed_at = serializers.DateTimeField()
@@ -68,12 +68,12 @@ class OneOutcomeSerializer(serializers.Serializer[Any]):
 
 
 class OutcomeSerializer(serializers.Serializer[Any]):
-    """What became of a prediction: the newest word on it."""
+    """The current outcome of a prediction."""
 
     actual = serializers.JSONField()
     observed_at = serializers.DateTimeField()
-    corrections = serializers.IntegerField(help_text="How often another value was given later.")
-    history = OneOutcomeSerializer(many=True, help_text="The last that came, the one that holds first.")
+    corrections = serializers.IntegerField(help_text="Number of later corrections.")
+    history = OneOutcomeSerializer(many=True, help_text="The last outcomes, the current one first.")
 
 
 class PredictionPageSerializer(serializers.Serializer[Any]):
@@ -83,7 +83,7 @@ class PredictionPageSerializer(serializers.Serializer[Any]):
 
 
 class PredictionDetailSerializer(PredictionSerializer):
-    """One row and everything that explains it."""
+    """One log row with its outcome and its lineage."""
 
     client = serializers.CharField(source="client.username", default=None, allow_null=True)
     outcome = serializers.SerializerMethodField()
@@ -94,11 +94,11 @@ class PredictionDetailSerializer(PredictionSerializer):
 
     @extend_schema_field(OutcomeSerializer(allow_null=True))
     def get_outcome(self, row: Prediction) -> dict[str, Any] | None:
-        found = recording.of(row.id)
-        return None if found is None else dict(OutcomeSerializer(found).data)
+        outcome = recording.of(row.id)
+        return None if outcome is None else dict(OutcomeSerializer(outcome).data)
 
     def get_lineage(self, row: Prediction) -> dict[str, Any]:
-        """The version's lineage, and the activation that was in force when the row was made."""
+        """Returns the version's lineage, and the activation in force at the time of the row."""
         activation = version_activation.active_at(row.registered_model, row.at)
         answered_as_active = activation is not None and activation.version_id == row.version_id
         shown = ActivationSerializer(activation).data if answered_as_active else None

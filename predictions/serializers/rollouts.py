@@ -1,4 +1,4 @@
-"""What a rollout looks like in the API."""
+"""Serializers of rollouts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from training.models import Rollout
 
 
 class TalliesSerializer(serializers.Serializer[Any]):
-    """Rows a shadow was asked for, in all. Of a canary, `failed` are the rows the active version answered
+    """Counts of a shadow's rows. For a canary, `failed` counts the rows that the active version answered
     because the canary could not be loaded."""
 
     answered = serializers.IntegerField()
-    dropped = serializers.IntegerField(help_text="Under pressure: not asked.")
+    dropped = serializers.IntegerField(help_text="Rows dropped under pressure, without a prediction.")
     failed = serializers.IntegerField()
 
 
 class EstimateSerializer(serializers.Serializer[Any]):
-    """A value with its 95 % interval; without bounds where there are too few rows for one."""
+    """A value with its 95 % interval; `low` and `high` are null with too few rows."""
 
     value = serializers.FloatField()
     low = serializers.FloatField(allow_null=True)
@@ -31,38 +31,39 @@ class EstimateSerializer(serializers.Serializer[Any]):
 
 
 class ArmSerializer(serializers.Serializer[Any]):
-    """One version's figures over the rows of the rollout's time."""
+    """One version's figures over the rows during the rollout."""
 
     version = serializers.IntegerField()
     rows = serializers.IntegerField()
-    outcomes = serializers.IntegerField(help_text="Rows whose ground truth is known.")
-    coverage = serializers.FloatField(allow_null=True, help_text="Their share.")
+    outcomes = serializers.IntegerField(help_text="Rows with an outcome.")
+    coverage = serializers.FloatField(allow_null=True, help_text="outcomes / rows.")
     metrics = serializers.DictField(
         child=EstimateSerializer(allow_null=True), help_text="accuracy and brier, or mae and rmse."
     )
-    mean = EstimateSerializer(allow_null=True, help_text="Of the probabilities, or of the answers.")
+    mean = EstimateSerializer(allow_null=True, help_text="Mean probability or answer.")
     histogram = serializers.ListField(child=serializers.FloatField(), help_text="Share of the rows by bin.")
 
 
 class ArmsComparisonSerializer(serializers.Serializer[Any]):
-    """Both arms. A canary's answered different clients; a shadow's were asked the same rows."""
+    """Comparison of both arms. A canary's arms answer different clients, a shadow's the same rows."""
 
     task = serializers.CharField(help_text="classification or regression")
     active = ArmSerializer(allow_null=True)
     tried = ArmSerializer()
     differences = serializers.DictField(
-        child=EstimateSerializer(allow_null=True), help_text="Tried minus active, by metric, and of the mean."
+        child=EstimateSerializer(allow_null=True),
+        help_text="Tried minus active, of each metric and of the mean.",
     )
-    agreement = EstimateSerializer(allow_null=True, help_text="Of a shadow: share of equal answers.")
+    agreement = EstimateSerializer(allow_null=True, help_text="Shadow only: share of equal answers.")
     gap = EstimateSerializer(
-        allow_null=True, help_text="Of a shadow: mean absolute difference of probabilities, or of answers."
+        allow_null=True, help_text="Shadow only: mean absolute difference of probabilities or answers."
     )
-    edges = serializers.ListField(child=serializers.FloatField(), help_text="Of the histograms' bins.")
-    bound = serializers.IntegerField(help_text="At most so many rows of an arm are read: the newest.")
+    edges = serializers.ListField(child=serializers.FloatField(), help_text="Edges of the histograms' bins.")
+    bound = serializers.IntegerField(help_text="Maximum number of an arm's rows that are read, the newest.")
 
 
 class RolloutSerializer(serializers.ModelSerializer[Rollout]):
-    """A shadow or canary: what, why, and by whom it was started and stopped."""
+    """A shadow or canary with the reasons and users of its start and stop."""
 
     model = serializers.CharField(source="registered_model.name")
     version = serializers.IntegerField(source="version.number")
@@ -79,7 +80,7 @@ class RolloutSerializer(serializers.ModelSerializer[Rollout]):
 
 
 class RolloutDetailSerializer(RolloutSerializer):
-    """The same with what was learned so far."""
+    """A shadow or canary with its tallies and the comparison of both arms."""
 
     tallies = serializers.SerializerMethodField()
     quality = serializers.SerializerMethodField()
@@ -97,28 +98,30 @@ class RolloutDetailSerializer(RolloutSerializer):
 
 
 class StartSerializer(serializers.Serializer[Any]):
-    """Which version to try, how, and why."""
+    """The version, kind and reason of a rollout to start."""
 
     version = serializers.IntegerField(min_value=1, max_value=2**31 - 1)
     kind = serializers.ChoiceField(
         choices=Rollout.Kind.choices,
-        # The usual message repeats what was sent, which need not be text that can be sent back.
+        # DRF's message repeats the value, which may not be encodable as text.
         error_messages={"invalid_choice": f"a rollout is one of: {', '.join(Rollout.Kind.values)}"},
     )
     percent = serializers.FloatField(
-        required=False, allow_null=True, help_text="Of the clients, for a canary: above 0, at most 100."
+        required=False,
+        allow_null=True,
+        help_text="Share of the clients in per cent, for a canary: above 0, at most 100.",
     )
     reason = serializers.CharField(min_length=1, max_length=500)
     override = serializers.BooleanField(
-        default=False, help_text="Begin a canary although the gate was not passed; recorded."
+        default=False, help_text="Start a canary although the gate was not passed; this is recorded."
     )
 
 
 class StopSerializer(serializers.Serializer[Any]):
-    """Why it is stopped; stays with the rollout."""
+    """The reason for stopping a rollout."""
 
     reason = serializers.CharField(min_length=1, max_length=500)
 
 
 class RaiseSerializer(StopSerializer):
-    percent = serializers.FloatField(help_text="Above the present one; whoever is in stays in.")
+    percent = serializers.FloatField(help_text="Per cent above the present share; present clients stay.")

@@ -1,1 +1,1 @@
-"""The HTTP routes of predictions, outcomes, quality, drift, replays and rollouts."""
+"""Views of predictions, outcomes, quality, drift, replays and rollouts."""

@@ -1,4 +1,4 @@
-"""Drift reviews over HTTP: the latest, one of a window now, one that was made before."""
+"""Views of drift reviews: the latest one, a new one of a window, and earlier ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vigia_ml.schema import Fault, InvalidRows
 
 
 class ReportRenderer(BaseRenderer):
-    """``?format=html``: the review as one page that needs nothing else."""
+    """Renderer for ``?format=html``: the review as a self-contained page."""
 
     media_type = "text/html"
     format = "html"
@@ -35,7 +35,7 @@ class ReportRenderer(BaseRenderer):
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None
     ) -> str | bytes:
         review = (renderer_context or {})["view"].shown
-        if review is None:  # an error: it comes in the one shape, and says so
+        if review is None:  # an error keeps the API's JSON shape
             (renderer_context or {})["response"]["Content-Type"] = "application/json"
             rendered: bytes = JSONRenderer().render(data)
             return rendered
@@ -43,8 +43,8 @@ class ReportRenderer(BaseRenderer):
         return report.render(review)
 
 
-class _Shown(ModelView):
-    """A view that answers with one review, as JSON or as its page."""
+class _ReviewView(ModelView):
+    """Base of the views that answer with one review, as JSON or as its page."""
 
     rights: ClassVar = {"GET": "read_log"}
     renderer_classes = [*ModelView.renderer_classes, ReportRenderer]
@@ -56,27 +56,34 @@ class _Shown(ModelView):
 
 
 _WINDOW = [
-    OpenApiParameter("since", OpenApiTypes.DATETIME, description="Review the log from then on, now."),
-    OpenApiParameter("until", OpenApiTypes.DATETIME, description="Before then; now, when it is left out."),
-    OpenApiParameter("version", int, description="Whose answers; the active version's without it."),
+    OpenApiParameter(
+        "since",
+        OpenApiTypes.DATETIME,
+        description="Beginning of the window to review; requests a new review.",
+    ),
+    OpenApiParameter(
+        "until", OpenApiTypes.DATETIME, description="End of the window, exclusive; default: now."
+    ),
+    OpenApiParameter(
+        "version", int, description="Number of the version to review; default: the active version."
+    ),
 ]
-_FORMAT = OpenApiParameter("format", str, enum=["json", "html"], description="html: one self-contained page.")
+_FORMAT = OpenApiParameter("format", str, enum=["json", "html"], description="html: a self-contained page.")
 _ANSWER = {(200, "application/json"): ReviewSerializer, (200, "text/html"): OpenApiTypes.STR}
 
 
-class DriftView(_Shown):
-    """The latest drift review; with a window, that window reviewed now (in whole hours)."""
+class DriftView(_ReviewView):
+    """Returns the latest drift review; with a window or a version, makes a new one (in whole hours)."""
 
     @extend_schema(responses=_ANSWER, operation_id="review_drift", parameters=[*_WINDOW, _FORMAT])
     def get(self, request: Request, model: str) -> Response:
         since, until = datetime_param(request, "since"), datetime_param(request, "until")
         version = self._version(request)
         if since is None and until is None and version is None:
-            found = reviews.latest(self.model)
-            if found is None:
-                said = f"{self.model.name} has not been reviewed yet: ask for a window with ?since="
-                raise NotFound(said)
-            return self.show(found)
+            latest = reviews.latest(self.model)
+            if latest is None:
+                raise NotFound(f"{self.model.name} has no drift review yet; request one with ?since=")
+            return self.show(latest)
         until = until or timezone.now()
         usual = dt.timedelta(hours=self.model.review_window_hours)
         since = since or max(until, EPOCH + usual) - usual
@@ -85,17 +92,17 @@ class DriftView(_Shown):
         )
 
     def _version(self, request: Request) -> ModelVersion | None:
-        given = request.query_params.get("version")
-        if given is None:
+        number = request.query_params.get("version")
+        if number is None:
             return None
-        if not (given.isascii() and given.isdigit() and len(given) < 10):
+        if not (number.isascii() and number.isdigit() and len(number) < 10):
             fault = Fault("version", "not_an_integer", "version must be a whole number")
             raise InvalidRows([fault], message=fault.message)
-        return lookup.get_version(self.model, int(given))
+        return lookup.get_version(self.model, int(number))
 
 
 class DriftReviewsView(ModelView):
-    """Reviews so far, newest first."""
+    """Lists the model's drift reviews, newest first."""
 
     rights: ClassVar = {"GET": "read_log"}
 
@@ -111,8 +118,8 @@ class DriftReviewsView(ModelView):
         return Response(ReviewSummarySerializer(before(rows, request, "id"), many=True).data)
 
 
-class DriftReviewView(_Shown):
-    """One review and its findings."""
+class DriftReviewView(_ReviewView):
+    """Returns one review with its findings."""
 
     @extend_schema(responses=_ANSWER, operation_id="get_drift_review", parameters=[_FORMAT])
     def get(self, request: Request, model: str, review: int) -> Response:
@@ -120,10 +127,10 @@ class DriftReviewView(_Shown):
 
 
 class KeepReviewView(ModelView):
-    """Keeps the rows of the log that a review is about, or lets retention have them.
+    """Sets whether retention keeps the log's rows of a review's window.
 
-    The answer has no findings: they hold levels, and who may train need not have the right to read the
-    log."""
+    The answer has no findings: they hold levels of the log, and the right `train` does not include the right
+    `read_log`."""
 
     rights: ClassVar = {"POST": "train"}
     max_bytes = settings.PREDICT_MAX_BYTES
@@ -134,12 +141,12 @@ class KeepReviewView(ModelView):
         operation_id="keep_drift_review",
     )
     def post(self, request: Request, model: str, review: int) -> Response:
-        found = reviews.find(self.model, review)
-        given = KeepSerializer(data=request.data)
-        given.is_valid(raise_exception=True)
-        reviews.keep(found, given.validated_data["kept"])
-        return Response(ReviewSummarySerializer(found).data)
+        row = reviews.find(self.model, review)
+        serializer = KeepSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        reviews.keep(row, serializer.validated_data["kept"])
+        return Response(ReviewSummarySerializer(row).data)
 
     def raw_example(self) -> str:
-        """What the browsable API's form is filled with."""
+        """Returns the example in the browsable API's form."""
         return '{"kept": true}'

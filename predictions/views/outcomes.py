@@ -1,4 +1,4 @@
-"""Outcomes over HTTP: parse, call the service, present."""
+"""Views that record and list outcomes."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from training.views.base import (
 from vigia_ml.schema.faults import REPORTED_FAULTS
 
 LIST_FILTERS = [
-    OpenApiParameter("since", OpenApiTypes.DATETIME, description="Received from this moment on."),
-    OpenApiParameter("until", OpenApiTypes.DATETIME, description="Received before this moment."),
-    OpenApiParameter("key", str, description="Given under this key."),
-    OpenApiParameter("prediction", OpenApiTypes.UUID, description="Of this prediction."),
-    OpenApiParameter("limit", int, description=f"Rows a page, at most {queries.LARGEST_PAGE}."),
-    OpenApiParameter("cursor", str, description="From `next` of the page before."),
+    OpenApiParameter("since", OpenApiTypes.DATETIME, description="Earliest time of receipt."),
+    OpenApiParameter("until", OpenApiTypes.DATETIME, description="End of the time of receipt, exclusive."),
+    OpenApiParameter("key", str, description="Client key of the outcomes."),
+    OpenApiParameter("prediction", OpenApiTypes.UUID, description="Id of the outcomes' prediction."),
+    OpenApiParameter("limit", int, description=f"Rows per page, at most {queries.LARGEST_PAGE}."),
+    OpenApiParameter("cursor", str, description="The cursor in `next` of the previous page."),
 ]
 
 
@@ -46,23 +46,23 @@ class ActualField(serializers.JSONField):
 
 
 class GivenOutcomeSerializer(serializers.Serializer[Any]):
-    """The ground truth of one prediction, named by its id or by the client's own key."""
+    """The actual value of one prediction, which its id or its client key names."""
 
     prediction = serializers.UUIDField(required=False)
     key = serializers.CharField(
         required=False,
-        help_text="The client's own key. Its newest prediction gets the outcome, or with observed_at the "
-        "newest one made until then. Without such a prediction the outcome waits for one.",
+        help_text="Client key. Its newest prediction gets the outcome; with `observed_at`, the newest one "
+        "made until then. Without such a prediction the outcome waits for one.",
     )
     actual = ActualField(help_text="A value of the target column.")
     observed_at = serializers.DateTimeField(
         required=False,
-        help_text="When the value became known, ISO 8601; default: now. A date alone is midnight in UTC.",
+        help_text="Time of the observation, ISO 8601; default: now. A date alone means midnight UTC.",
     )
 
 
 class OutcomeWarningSerializer(serializers.Serializer[Any]):
-    """A row that was recorded, and whose prediction may not be the one that was meant."""
+    """A row that was recorded, perhaps for another prediction than the client meant."""
 
     row = serializers.IntegerField(help_text="Zero-based position in the request.")
     field = serializers.CharField()
@@ -72,26 +72,30 @@ class OutcomeWarningSerializer(serializers.Serializer[Any]):
 
 
 class RecordedSerializer(serializers.Serializer[Any]):
-    """What became of the rows: each is counted once, but for `received`, which counts all."""
+    """Counts of the rows: `received` counts all, and each row is in one of the next four."""
 
     model = serializers.CharField()
     received = serializers.IntegerField()
-    recorded = serializers.IntegerField(help_text="The first outcome of their prediction.")
-    corrected = serializers.IntegerField(help_text="Another than the one that held; the history is kept.")
-    repeated = serializers.IntegerField(help_text="Known already; nothing was written.")
-    waiting = serializers.IntegerField(help_text="Their key has no prediction yet.")
+    recorded = serializers.IntegerField(help_text="Number of first outcomes of their prediction.")
+    corrected = serializers.IntegerField(
+        help_text="Number of outcomes that replaced an earlier value; the history is kept."
+    )
+    repeated = serializers.IntegerField(help_text="Number of outcomes that were known already.")
+    waiting = serializers.IntegerField(help_text="Number of outcomes whose key has no prediction yet.")
     ambiguous = serializers.IntegerField(help_text="Number of rows with a warning.")
-    warnings = OutcomeWarningSerializer(many=True, help_text=f"At most {REPORTED_FAULTS} are listed.")
+    warnings = OutcomeWarningSerializer(many=True, help_text=f"The first {REPORTED_FAULTS} warnings.")
 
 
 class ListedOutcomeSerializer(serializers.ModelSerializer[Outcome]):
-    """One outcome as it came."""
+    """One recorded outcome."""
 
     prediction = serializers.UUIDField(
-        source="prediction_id", allow_null=True, help_text="Null: it waits for one with its key."
+        source="prediction_id",
+        allow_null=True,
+        help_text="Null while the outcome waits for a prediction with its key.",
     )
     client = serializers.CharField(source="client.username", default=None, allow_null=True)
-    holds = serializers.BooleanField(help_text="No later one is of the same prediction.")
+    holds = serializers.BooleanField(help_text="Whether this is the current outcome of its prediction.")
 
     class Meta:
         model = Outcome
@@ -107,8 +111,8 @@ class OutcomePageSerializer(serializers.Serializer[Any]):
 
 
 class OutcomesView(ModelView):
-    """Records what became of predictions (POST): one JSON object, an array of objects, or a CSV with header;
-    or lists what was recorded, corrections and all, the last received first (GET)."""
+    """POST records outcomes of predictions: one JSON object, an array of objects, or a CSV with header.
+    GET lists the recorded outcomes with all corrections, the last received first."""
 
     rights: ClassVar = {"POST": "give_outcomes", "GET": "read_log"}
     parser_classes = [StrictJSONParser, CSVParser]
@@ -116,7 +120,7 @@ class OutcomesView(ModelView):
 
     @extend_schema(operation_id="list_outcomes", parameters=LIST_FILTERS, responses=OutcomePageSerializer)
     def get(self, request: Request, model: str) -> Response:
-        wanted = queries.WantedOutcomes(
+        query = queries.OutcomeQuery(
             since=datetime_param(request, "since"),
             until=datetime_param(request, "until"),
             key=request.query_params.get("key") or None,
@@ -124,11 +128,11 @@ class OutcomesView(ModelView):
             before=int_param(request, "cursor", 2**63 - 1),
             limit=min(int_param(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
         )
-        rows, cursor = queries.outcomes_page(self.model, wanted)
+        rows, cursor = queries.outcomes_page(self.model, query)
         following = following_page(request, reverse("outcomes", args=[self.model.name]), cursor)
         shown = []
-        for row, holds in rows:
-            row.holds = holds  # type: ignore[attr-defined]
+        for row, current in rows:
+            row.holds = current  # type: ignore[attr-defined]
             shown.append(ListedOutcomeSerializer(row).data)
         headers = {"Link": f'<{following}>; rel="next"'} if following else {}
         return Response({"model": self.model.name, "outcomes": shown, "next": following}, headers=headers)
@@ -145,18 +149,18 @@ class OutcomesView(ModelView):
     def post(self, request: Request, model: str) -> Response:
         data = request.data
         if isinstance(data, CsvBody):
-            given = parsing.from_csv(data.stream, csv_dialect(request))
+            rows = parsing.from_csv(data.stream, csv_dialect(request))
         else:
-            given = parsing.from_json(data)
-        found = recording.record(self.model, given, by=requesting_user(request))
-        return Response({"model": self.model.name, **asdict(found)})
+            rows = parsing.from_json(data)
+        counts = recording.record(self.model, rows, by=requesting_user(request))
+        return Response({"model": self.model.name, **asdict(counts)})
 
 
 def _prediction(request: Request) -> uuid.UUID | None:
-    given = request.query_params.get("prediction")
-    if given is None:
+    text = request.query_params.get("prediction")
+    if text is None:
         return None
     try:
-        return uuid.UUID(given)
+        return uuid.UUID(text)
     except ValueError:
-        raise bad_parameter("prediction", "prediction must be the id of a prediction", given) from None
+        raise bad_parameter("prediction", "prediction must be the id of a prediction", text) from None

@@ -1,4 +1,4 @@
-"""Realised quality over HTTP."""
+"""View of the realised quality."""
 
 from __future__ import annotations
 
@@ -24,74 +24,74 @@ USUAL_WINDOW: Final = dt.timedelta(days=30)
 STEPS: Final = {"hour": dt.timedelta(hours=1), "day": dt.timedelta(days=1)}
 MOST_STEPS: Final = 1_000
 CATCHING_UP_SECONDS: Final = 2.0
-"""How long a request adds up what came just now; beat does the rest."""
+"""Time limit of a request for aggregating new outcomes; beat does the rest."""
 
 
 class QualityPointSerializer(serializers.Serializer[Any]):
-    """What became of one version's answers between two hours, by time of the prediction."""
+    """The realised quality of one version in a window, by time of the prediction."""
 
     since = serializers.DateTimeField()
     until = serializers.DateTimeField()
     answered = serializers.IntegerField()
-    labelled = serializers.IntegerField(help_text="Rows whose outcome is known.")
+    labelled = serializers.IntegerField(help_text="Rows with an outcome.")
     unusable = serializers.IntegerField(
-        help_text="Of them, those with an actual value that is none of the version's target."
+        help_text="Labelled rows whose actual value is not valid for the target."
     )
-    coverage = serializers.FloatField(allow_null=True, help_text="Share of the answered rows.")
+    coverage = serializers.FloatField(allow_null=True, help_text="labelled / answered.")
     median_delay_seconds = serializers.FloatField(
-        allow_null=True, help_text="From the prediction to `observed_at`."
+        allow_null=True, help_text="Median time from the prediction to `observed_at`, in seconds."
     )
-    too_few = serializers.BooleanField(help_text="Too few outcomes for metrics: there are none.")
+    too_few = serializers.BooleanField(help_text="Whether there are too few outcomes for metrics.")
     metrics = serializers.DictField(
         child=EstimateSerializer(),
-        help_text="Each with its 95 % interval. A metric that these rows do not define is left out.",
+        help_text="Metrics with their 95 % intervals, without metrics that these rows do not define.",
     )
 
 
 class ReliabilityBinSerializer(serializers.Serializer[Any]):
     predicted = serializers.FloatField(help_text="Mean probability.")
-    observed = serializers.FloatField(help_text="Share that happened.")
+    observed = serializers.FloatField(help_text="Observed share of the class.")
     rows = serializers.IntegerField()
 
 
 class CalibrationSerializer(serializers.Serializer[Any]):
-    """Whether things happen as often as they are said to; of more than two classes: right answers."""
+    """Compares probabilities with observed shares; for more than two classes, the share of right answers."""
 
     brier = serializers.FloatField()
     bins = ReliabilityBinSerializer(many=True)
 
 
 class VersionQualitySerializer(QualityPointSerializer):
-    """The same with what it is to be compared with."""
+    """The realised quality of one version, with its hold-out metrics for comparison."""
 
     version = serializers.IntegerField()
     holdout = serializers.DictField(
         child=serializers.FloatField(), help_text="The version's metrics on the hold-out."
     )
-    calibration = CalibrationSerializer(allow_null=True, help_text="Of classifiers.")
+    calibration = CalibrationSerializer(allow_null=True, help_text="Null for a regression.")
     series = QualityPointSerializer(
-        many=True, required=False, help_text="With `step`: over time. Steps without rows are left out."
+        many=True, required=False, help_text="Only with `step`: quality over time, without empty steps."
     )
 
 
 class QualitySerializer(serializers.Serializer[Any]):
-    """since, until: the window in whole hours, the answered one is widened to them."""
+    """The realised quality of a model's versions in a window of whole hours."""
 
     model = serializers.CharField()
-    since = serializers.DateTimeField(help_text="The window was widened to whole hours.")
-    until = serializers.DateTimeField()
-    minimum_outcomes = serializers.IntegerField(help_text="With fewer no metric is given.")
+    since = serializers.DateTimeField(help_text="Beginning of the window, widened to whole hours.")
+    until = serializers.DateTimeField(help_text="End of the window, exclusive, widened to whole hours.")
+    minimum_outcomes = serializers.IntegerField(help_text="Minimum number of outcomes for metrics.")
     pending_hours = serializers.IntegerField(
-        help_text="Hours of the window with outcomes that are not in these numbers yet."
+        help_text="Hours of the window with new outcomes that these numbers do not include yet."
     )
     versions = VersionQualitySerializer(many=True)
 
 
 class QualityView(ModelView):
-    """What the outcomes that came so far say of each version: metrics with intervals, beside the hold-out's.
+    """Returns the realised quality of each version: metrics with intervals, and the hold-out's metrics.
 
-    A window is about the predictions made in it, whenever their outcomes came; it is widened to whole hours.
-    Without one, it is the last 30 days."""
+    A window selects predictions by their own time, not by that of their outcomes, and is widened to whole
+    hours. Default: the last 30 days."""
 
     rights: ClassVar = {"GET": "read_log"}
 
@@ -99,10 +99,16 @@ class QualityView(ModelView):
         operation_id="get_quality",
         responses=QualitySerializer,
         parameters=[
-            OpenApiParameter("since", OpenApiTypes.DATETIME, description="30 days before `until`."),
-            OpenApiParameter("until", OpenApiTypes.DATETIME, description="Now."),
-            OpenApiParameter("version", int, description="Of this version alone."),
-            OpenApiParameter("step", str, enum=list(STEPS), description="With a series over time."),
+            OpenApiParameter(
+                "since",
+                OpenApiTypes.DATETIME,
+                description="Beginning of the window; default: 30 days before `until`.",
+            ),
+            OpenApiParameter(
+                "until", OpenApiTypes.DATETIME, description="End of the window, exclusive; default: now."
+            ),
+            OpenApiParameter("version", int, description="Number of one version; default: all versions."),
+            OpenApiParameter("step", str, enum=list(STEPS), description="Step of the series over time."),
         ],
     )
     def get(self, request: Request, model: str) -> Response:
@@ -112,13 +118,13 @@ class QualityView(ModelView):
         version = lookup.get_version(self.model, number) if number is not None else None
         since, until = _window(request, step)
         realised.catch_up(self.model, seconds=CATCHING_UP_SECONDS)
-        found = realised.of_window(self.model, since, until, version)
-        versions = [realised.as_dict(each) for each in found]
+        qualities = realised.of_window(self.model, since, until, version)
+        versions = [realised.as_dict(each) for each in qualities]
         if step is not None:
             for each in versions:
-                of = lookup.get_version(self.model, each["version"])
+                one = lookup.get_version(self.model, each["version"])
                 each["series"] = [
-                    realised.as_dict(point) for point in realised.by_step(of, since, until, step)
+                    realised.as_dict(point) for point in realised.by_step(one, since, until, step)
                 ]
         answer = {
             "model": self.model.name,
@@ -132,23 +138,25 @@ class QualityView(ModelView):
 
 
 def _step(request: Request) -> dt.timedelta | None:
-    given = request.query_params.get("step")
-    if given is None:
+    text = request.query_params.get("step")
+    if text is None:
         return None
-    if given not in STEPS:
-        raise bad_parameter("step", f"step must be one of: {', '.join(STEPS)}", given)
-    return STEPS[given]
+    if text not in STEPS:
+        raise bad_parameter("step", f"step must be one of: {', '.join(STEPS)}", text)
+    return STEPS[text]
 
 
 def _window(request: Request, step: dt.timedelta | None) -> tuple[dt.datetime, dt.datetime]:
-    """The window that is answered: asked for, or the last 30 days, in whole hours."""
+    """Returns the requested window (default: the last 30 days) in whole hours."""
     until = datetime_param(request, "until") or timezone.now()
     since = datetime_param(request, "since") or max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW
     since, until = realised.whole_hours(since, until)
     if since >= until:
-        said = "since must be before until, and in the past"
-        raise InvalidRows([Fault("since", "out_of_bounds", said)], message=said)
+        message = "since must be before until, and in the past"
+        raise InvalidRows([Fault("since", "out_of_bounds", message)], message=message)
     if step is not None and (until - since) / step > MOST_STEPS:
-        said = f"at most {MOST_STEPS:,} steps are answered: ask for a shorter window, or for a longer step"
-        raise bad_parameter("step", said, request.query_params["step"])
+        message = (
+            f"too many steps; at most {MOST_STEPS:,} are answered: use a shorter window or a longer step"
+        )
+        raise bad_parameter("step", message, request.query_params["step"])
     return since, until

@@ -1,4 +1,4 @@
-"""Replays over HTTP: asked for, followed, stopped."""
+"""Views that request, show and cancel replays."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ from training.views.prefer_wait import JobResponse
 
 
 class ReplayRequestSerializer(serializers.Serializer[Any]):
-    """Which part of the model's log is scored, by time of the predictions."""
+    """The window of the model's log to replay, by time of the predictions."""
 
-    since = serializers.DateTimeField(required=False, help_text="From then on; a week before `until`.")
-    until = serializers.DateTimeField(required=False, help_text="Before then; now.")
+    since = serializers.DateTimeField(
+        required=False, help_text="Beginning of the window; default: a week before `until`."
+    )
+    until = serializers.DateTimeField(required=False, help_text="End of the window, exclusive; default: now.")
 
 
 class ReplaySummarySerializer(serializers.ModelSerializer[Replay]):
-    """A replay, without what it found out."""
+    """A replay without its result."""
 
     model = serializers.CharField(source="registered_model.name")
     version = serializers.IntegerField(source="version.number")
@@ -44,9 +46,9 @@ class ReplaySummarySerializer(serializers.ModelSerializer[Replay]):
 
 
 class ReplaySerializer(ReplaySummarySerializer):
-    """A replay; once finished with what would have been answered instead.
+    """A replay; once finished, with its result.
 
-    The worst rows are for those alone who may read the model's log; to others there are none.
+    Only clients with the right `read_log` get the worst rows; for others the list is empty.
     """
 
     result = serializers.SerializerMethodField()
@@ -61,28 +63,28 @@ class ReplaySerializer(ReplaySummarySerializer):
         return result | {"worst": []}
 
 
-class _OfVersion(ModelView):
-    """A route below ``/versions/{n}/replays/``."""
+class _VersionReplayView(ModelView):
+    """Base of the views below ``/versions/{n}/replays/``."""
 
     def version(self, number: int) -> ModelVersion:
         return lookup.get_version(self.model, number)
 
     def replay(self, number: int, replay_id: int) -> Replay:
-        """A replay of this version, or `NotFound`."""
+        """Returns a replay of this version, or raises `NotFound`."""
         version = self.version(number)
         rows = version.replays.select_related("registered_model", "version")
-        found = rows.filter(pk=replay_id).first() if replay_id < 2**63 else None
-        if found is None:
+        replay = rows.filter(pk=replay_id).first() if replay_id < 2**63 else None
+        if replay is None:
             raise NotFound(f"{version} has no replay {str(replay_id)[:20]}")
-        return found
+        return replay
 
     def shown(self, replay: Replay) -> dict[str, Any]:
         with_inputs = permissions.may(self.request.user, "read_log", self.model)
         return dict(ReplaySerializer(replay, context={"with_inputs": with_inputs}).data)
 
 
-class ReplaysView(_OfVersion):
-    """Asks for a replay of a part of the log with this version; lists those so far."""
+class ReplaysView(_VersionReplayView):
+    """POST requests a replay of a window of the log with this version; GET lists the version's replays."""
 
     rights: ClassVar = {"POST": "train"}
 
@@ -101,32 +103,34 @@ class ReplaysView(_OfVersion):
         responses={202: ReplaySerializer, 201: ReplaySerializer},
         operation_id="request_replay",
         parameters=[
-            OpenApiParameter("Prefer", str, OpenApiParameter.HEADER, description="wait=60 waits that long.")
+            OpenApiParameter(
+                "Prefer", str, OpenApiParameter.HEADER, description="wait=60 waits up to 60 seconds."
+            )
         ],
     )
     def post(self, request: Request, model: str, number: int) -> Response:
         version = self.version(number)
         since, until = replays.window(request.data)
-        asked = replays.request(version, since, until, by=requesting_user(request))
-        queueing.enqueue(asked)
-        location = reverse("replay", args=[self.model.name, number, asked.pk], request=request)
-        return JobResponse(request, asked, self.shown, location=location)
+        replay = replays.request(version, since, until, by=requesting_user(request))
+        queueing.enqueue(replay)
+        location = reverse("replay", args=[self.model.name, number, replay.pk], request=request)
+        return JobResponse(request, replay, self.shown, location=location)
 
 
-class ReplayView(_OfVersion):
-    """One replay and what it found out."""
+class ReplayView(_VersionReplayView):
+    """Returns one replay with its result."""
 
     @extend_schema(responses=ReplaySerializer, operation_id="get_replay")
     def get(self, request: Request, model: str, number: int, replay: int) -> Response:
         return Response(self.shown(self.replay(number, replay)))
 
 
-class CancelReplayView(_OfVersion):
-    """Stops a replay: at once while queued, else after the piece of the log it is at."""
+class CancelReplayView(_VersionReplayView):
+    """Stops a replay: a queued one at once, a running one after its current piece of the log."""
 
     rights: ClassVar = {"POST": "train"}
 
     @extend_schema(request=None, responses={202: ReplaySerializer}, operation_id="cancel_replay")
     def post(self, request: Request, model: str, number: int, replay: int) -> Response:
-        found = leases.request_cancel(self.replay(number, replay), by=requesting_user(request))
-        return Response(self.shown(found), status=202)
+        stopped = leases.request_cancel(self.replay(number, replay), by=requesting_user(request))
+        return Response(self.shown(stopped), status=202)

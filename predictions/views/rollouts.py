@@ -1,4 +1,4 @@
-"""Shadow and canary over HTTP: parse, call one service, present."""
+"""Views of rollouts: shadows and canaries."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from training.views.base import ModelView, before, requesting_user
 
 
 class RolloutView(ModelView):
-    """Below ``/models/{model}/rollouts/``."""
+    """Base of the views below ``/models/{model}/rollouts/``."""
 
     def rows(self) -> Any:
         rows = self.model.rollouts.select_related("registered_model", "started_by", "stopped_by")
         return rows.prefetch_related(*sharing_versions("version"))
 
-    def found(self, number: int) -> Rollout:
+    def get_rollout(self, number: int) -> Rollout:
         row = self.rows().filter(pk=number).first() if number < 2**63 else None
         if row is None:
             raise NotFound(f"{self.model.name} has no rollout {str(number)[:20]}")
@@ -38,7 +38,7 @@ class RolloutView(ModelView):
 
 
 class RolloutsView(RolloutView):
-    """The model's shadows and canaries, newest first (GET); begins one (POST)."""
+    """GET lists the model's shadows and canaries, newest first; POST starts one."""
 
     rights: ClassVar = {"POST": "activate"}
 
@@ -52,43 +52,43 @@ class RolloutsView(RolloutView):
 
     @extend_schema(operation_id="start_rollout", request=StartSerializer, responses={201: RolloutSerializer})
     def post(self, request: Request, model: str) -> Response:
-        asked = StartSerializer(data=request.data)
-        asked.is_valid(raise_exception=True)
-        given = asked.validated_data
-        begun = rollouts.start(
-            lookup.get_version(self.model, given["version"]),
-            kind=given["kind"],
-            percent=given.get("percent"),
+        serializer = StartSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        values = serializer.validated_data
+        started = rollouts.start(
+            lookup.get_version(self.model, values["version"]),
+            kind=values["kind"],
+            percent=values.get("percent"),
             by=requesting_user(request),
-            reason=given["reason"],
-            override=given["override"],
+            reason=values["reason"],
+            override=values["override"],
         )
-        here = reverse("rollout", args=[self.model.name, begun.pk], request=request)
-        return Response(RolloutSerializer(begun).data, status=201, headers={"Location": here})
+        here = reverse("rollout", args=[self.model.name, started.pk], request=request)
+        return Response(RolloutSerializer(started).data, status=201, headers={"Location": here})
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> StartSerializer:
         return StartSerializer(*args, **kwargs)
 
 
 class RolloutDetailView(RolloutView):
-    """One shadow or canary, with what both arms are worth so far."""
+    """Returns one shadow or canary with the comparison of both arms."""
 
     @extend_schema(operation_id="get_rollout", responses=RolloutDetailSerializer)
     def get(self, request: Request, model: str, rollout: int) -> Response:
-        return Response(RolloutDetailSerializer(self.found(rollout)).data)
+        return Response(RolloutDetailSerializer(self.get_rollout(rollout)).data)
 
 
 class StopRolloutView(RolloutView):
-    """Ends a shadow or canary: from then on, the active version answers everybody."""
+    """Stops a shadow or canary; from then on the active version answers all clients."""
 
     rights: ClassVar = {"POST": "activate"}
 
     @extend_schema(operation_id="stop_rollout", request=StopSerializer, responses=RolloutSerializer)
     def post(self, request: Request, model: str, rollout: int) -> Response:
-        asked = StopSerializer(data=request.data)
-        asked.is_valid(raise_exception=True)
+        serializer = StopSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
         ended = rollouts.stop(
-            self.found(rollout), by=requesting_user(request), reason=asked.validated_data["reason"]
+            self.get_rollout(rollout), by=requesting_user(request), reason=serializer.validated_data["reason"]
         )
         return Response(RolloutSerializer(ended).data)
 
@@ -97,20 +97,23 @@ class StopRolloutView(RolloutView):
 
 
 class RaiseRolloutView(RolloutView):
-    """Gives a running canary more of the clients: its row ends, another begins, who is in stays in."""
+    """Raises a running canary's share: its row ends and a new row begins; its present clients stay."""
 
     rights: ClassVar = {"POST": "activate"}
 
     @extend_schema(operation_id="raise_rollout", request=RaiseSerializer, responses={201: RolloutSerializer})
     def post(self, request: Request, model: str, rollout: int) -> Response:
-        asked = RaiseSerializer(data=request.data)
-        asked.is_valid(raise_exception=True)
-        given = asked.validated_data
-        begun = rollouts.raise_percent(
-            self.found(rollout), percent=given["percent"], by=requesting_user(request), reason=given["reason"]
+        serializer = RaiseSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        values = serializer.validated_data
+        raised = rollouts.raise_percent(
+            self.get_rollout(rollout),
+            percent=values["percent"],
+            by=requesting_user(request),
+            reason=values["reason"],
         )
-        here = reverse("rollout", args=[self.model.name, begun.pk], request=request)
-        return Response(RolloutSerializer(begun).data, status=201, headers={"Location": here})
+        here = reverse("rollout", args=[self.model.name, raised.pk], request=request)
+        return Response(RolloutSerializer(raised).data, status=201, headers={"Location": here})
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> RaiseSerializer:
         return RaiseSerializer(*args, **kwargs)

@@ -98,7 +98,7 @@ def test_a_candidate_is_replayed_on_the_log(page: Any, versions: tuple[ModelVers
     page.goto(f"/admin/training/modelversion/{candidate.pk}/change/")
     page.get_by_role("link", name="Replay…").click()
     page.get_by_role("button", name="Queue the replay").click()
-    page.get_by_text("this page follows the replay").wait_for()
+    page.get_by_text("this page refreshes itself").wait_for()
     replay = Replay.objects.get()
     assert replay.since < rows[0].at < replay.until <= timezone.now()
     assert leases.execute(Replay, replay.pk)

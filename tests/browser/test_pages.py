@@ -125,9 +125,9 @@ def test_a_replay_is_asked_for_followed_and_drawn(page: Any, customer: dict[str,
     page.get_by_role("link", name="Replay…").click()
     page.get_by_text("1 row between").wait_for()
     page.get_by_role("button", name="Queue the replay").click()
-    page.get_by_text("this page follows the replay").wait_for()
+    page.get_by_text("this page refreshes itself").wait_for()
     assert leases.execute(Replay, Replay.objects.get().pk)
-    page.get_by_role("heading", name="What would have changed").wait_for()
+    page.get_by_role("heading", name="Changes").wait_for()
     page.wait_for_function("Chart.getChart(document.querySelector('figure.vg-chart canvas'))")
     drawn = "Chart.getChart(document.querySelector('figure.vg-chart canvas')).data.datasets.map(d => d.label)"
     assert page.evaluate(drawn) == ["logged", "version 1"]

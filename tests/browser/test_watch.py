@@ -103,8 +103,8 @@ def test_a_review_is_read_kept_and_taken_away(page: Any, watched: ModelVersion, 
     assert tenure.get_by_role("table").is_visible()
     page.get_by_role("link", name="Adjusted PSI", exact=True).click()
     assert page.url.endswith("#read-adjusted_psi")
-    page.get_by_role("button", name="Keep its rows").click()
-    page.get_by_role("button", name="Keep no longer").wait_for()
+    page.get_by_role("button", name="Keep the rows").click()
+    page.get_by_role("button", name="Release the rows").wait_for()
     assert DriftReview.objects.get(pk=review.pk).kept
 
     with page.expect_download() as taken:

@@ -1,4 +1,4 @@
-"""Latency by model and hour: written by upsert, kept while the database is away, read as quantiles."""
+"""Latency by model and hour: written by upsert, kept while the database is unreachable, read as quantiles."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ NOON = dt.datetime(2026, 5, 4, 12, tzinfo=dt.UTC)
 
 
 def buckets(**requests: int) -> list[int]:
-    """Requests by the place of their bucket: ``at3=5``."""
-    found = [0] * BUCKETS
+    """Returns requests by bucket: ``at3=5``."""
+    counts = [0] * BUCKETS
     for name, number in requests.items():
-        found[int(name.removeprefix("at"))] = number
-    return found
+        counts[int(name.removeprefix("at"))] = number
+    return counts
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def model(db: None) -> RegisteredModel:
     return RegisteredModel.objects.get(name="churn")
 
 
-def test_what_several_processes_write_adds_up(model: RegisteredModel) -> None:
+def test_counts_of_several_processes_add_up(model: RegisteredModel) -> None:
     one, other = LatencyRecorder(), LatencyRecorder()
     one.add(model.pk, buckets(at1=3, at4=1), NOON.timestamp() + 1)
     other.add(model.pk, buckets(at1=2), NOON.timestamp() + 3599)
@@ -40,12 +40,12 @@ def test_what_several_processes_write_adds_up(model: RegisteredModel) -> None:
     assert one.write()
     assert other.write()
     assert one.write()  # nothing is written twice
-    found = {(row.hour, row.bucket): row.requests for row in AnswerTime.objects.all()}
+    stored = {(row.hour, row.bucket): row.requests for row in AnswerTime.objects.all()}
     later = NOON + dt.timedelta(hours=1)
-    assert found == {(NOON, 1): 5, (NOON, 4): 1, (later, 1): 7}
+    assert stored == {(NOON, 1): 5, (NOON, 4): 1, (later, 1): 7}
 
 
-def test_times_of_a_model_that_is_gone_are_left_out(model: RegisteredModel) -> None:
+def test_counts_of_a_deleted_model_are_left_out(model: RegisteredModel) -> None:
     recorder = LatencyRecorder()
     recorder.add(model.pk + 1_000, buckets(at1=3), NOON.timestamp())
     recorder.add(model.pk, buckets(at1=1), NOON.timestamp())
@@ -54,7 +54,7 @@ def test_times_of_a_model_that_is_gone_are_left_out(model: RegisteredModel) -> N
 
 
 @pytest.mark.django_db(transaction=True)
-def test_while_the_database_is_away_the_numbers_wait(caplog: Any) -> None:
+def test_counts_wait_while_the_database_is_unreachable(caplog: Any) -> None:
     lookup.sync_catalogue()
     model = RegisteredModel.objects.get(name="churn")
     recorder = LatencyRecorder()
@@ -76,8 +76,8 @@ def test_while_the_database_is_away_the_numbers_wait(caplog: Any) -> None:
     assert AnswerTime.objects.get().requests == 5
 
 
-def test_what_waits_is_bounded_and_the_oldest_hours_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "KEPT", 3)
+def test_waiting_counts_are_bounded_and_the_oldest_hours_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "MAX_PENDING", 3)
     recorder = LatencyRecorder()
     for hour in range(5):
         recorder.add(1, buckets(at0=hour + 1), hour * 3600.0)
@@ -92,7 +92,7 @@ def test_quantiles_are_interpolated_within_a_bucket() -> None:
     # Half in the first bucket, which begins at 0, half in the next: all of the first lie below the median.
     assert quantile(buckets(at0=50, at1=50), 0.5) == pytest.approx(0.0005)
     assert quantile(buckets(at0=50, at1=50), 0.75) == pytest.approx(0.00075)
-    # What took longer than every bound counts as the last one.
+    # A request that took longer than every bound counts as the last one.
     assert quantile(buckets(**{f"at{BUCKETS - 1}": 1}), 0.5) == BOUNDS[-1]
 
 
@@ -104,10 +104,10 @@ def test_quantiles_are_read_by_model_from_whole_hours(model: RegisteredModel) ->
     recorder.add(other.pk, buckets(at0=10), NOON.timestamp())
     recorder.write()
     later = NOON + dt.timedelta(hours=1)
-    found = quantiles([model.pk, other.pk, 99_999], NOON + dt.timedelta(minutes=20), later)
-    assert set(found) == {model.pk, other.pk}
-    assert found[model.pk]["requests"] == 100
-    assert found[model.pk]["p50"] == pytest.approx(0.00125)
-    assert found[other.pk]["p99"] == pytest.approx(0.000495)
+    by_model = quantiles([model.pk, other.pk, 99_999], NOON + dt.timedelta(minutes=20), later)
+    assert set(by_model) == {model.pk, other.pk}
+    assert by_model[model.pk]["requests"] == 100
+    assert by_model[model.pk]["p50"] == pytest.approx(0.00125)
+    assert by_model[other.pk]["p99"] == pytest.approx(0.000495)
     assert quantiles([model.pk], NOON - dt.timedelta(hours=1), later)[model.pk]["requests"] == 200
     assert quantiles([model.pk], later, later + dt.timedelta(hours=1)) == {}

@@ -1,4 +1,4 @@
-"""Months of the log are removed whole, on record, and never silently under a review somebody keeps."""
+"""Retention removes complete months of the log and records it, but not months that a kept review covers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FEBRUARY = dt.datetime(2026, 2, 10, 12, tzinfo=dt.UTC)
 
 @pytest.fixture
 def log(churn: ModelVersion) -> ModelVersion:
-    """Three rows in January and two in February, each month in its partition."""
+    """Creates three rows in January and two in February, each month in its partition."""
     for moment, rows in ((JANUARY, 3), (FEBRUARY, 2)):
         partitions.ensure(moment, 0)
         for place in range(rows):
@@ -54,12 +54,12 @@ def review(version: ModelVersion, moment: dt.datetime, **more: Any) -> DriftRevi
     )
 
 
-def test_a_month_is_rolled_up_then_removed_and_its_reviews_say_so(log: ModelVersion) -> None:
+def test_a_month_is_rolled_up_and_removed_and_its_reviews_show_it(log: ModelVersion) -> None:
     about, other = review(log, JANUARY), review(log, FEBRUARY)
     out = io.StringIO()
     call_command("drop_log", before="2026-02", dry_run=True, stdout=out)
     assert out.getvalue() == (
-        "2026-01: would be removed, about 3 rows, 1 drift reviews are about it\n1 months would be removed\n"
+        "2026-01: would be removed, about 3 rows, covered by 1 drift reviews\n1 months would be removed\n"
     )
     assert Prediction.objects.count() == 5
     out = io.StringIO()
@@ -79,11 +79,11 @@ def test_a_month_is_rolled_up_then_removed_and_its_reviews_say_so(log: ModelVers
     )
     january = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 1, tzinfo=dt.UTC)]
     assert reading.answered([log.registered_model_id], *january) == {log.registered_model_id: 3}
-    [found] = realised.of_window(log.registered_model, *january, log)
-    assert (found.answered, found.labelled) == (3, 3)
+    [quality] = realised.of_window(log.registered_model, *january, log)
+    assert (quality.answered, quality.labelled) == (3, 3)
 
 
-def test_what_was_counted_stays_though_outcomes_come_after_the_rows_went(log: ModelVersion) -> None:
+def test_tallies_stay_although_outcomes_arrive_after_the_removal(log: ModelVersion) -> None:
     retention.remove_before(dt.datetime(2026, 2, 1, tzinfo=dt.UTC))
     january = Rollup.objects.filter(hour__lt=dt.datetime(2026, 2, 1, tzinfo=dt.UTC)).order_by("pk")
     before = list(january.values())
@@ -100,13 +100,11 @@ def test_what_was_counted_stays_though_outcomes_come_after_the_rows_went(log: Mo
     counting.roll_up(log.registered_model)
     assert list(january.values()) == before
     window = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 1, tzinfo=dt.UTC)]
-    [found] = realised.of_window(log.registered_model, *window, log)
-    assert found.labelled == 3
+    [quality] = realised.of_window(log.registered_model, *window, log)
+    assert quality.labelled == 3
 
 
-def test_a_kept_review_holds_its_month_until_somebody_says_otherwise(
-    log: ModelVersion, settings: Any
-) -> None:
+def test_a_kept_review_keeps_its_month_unless_overridden(log: ModelVersion, settings: Any) -> None:
     kept = review(log, JANUARY, kept=True)
     [done] = retention.remove_before(dt.datetime(2026, 2, 1, tzinfo=dt.UTC))
     assert done.kept == f"kept for review {kept.pk} of churn 1"
@@ -123,7 +121,7 @@ def test_a_kept_review_holds_its_month_until_somebody_says_otherwise(
     assert RemovedMonth.objects.get(start__month=1).although_kept
 
 
-def test_a_review_that_is_kept_while_its_month_is_counted_holds_it(
+def test_a_review_kept_during_the_counting_keeps_its_month(
     log: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     about, count_all = review(log, JANUARY), retention._count_all
@@ -139,7 +137,7 @@ def test_a_review_that_is_kept_while_its_month_is_counted_holds_it(
     assert Prediction.objects.count() == 5
 
 
-def test_a_review_made_while_its_month_is_counted_says_that_the_rows_went(
+def test_a_review_made_during_the_counting_shows_the_removal(
     log: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count_all = retention._count_all
@@ -154,16 +152,16 @@ def test_a_review_made_while_its_month_is_counted_says_that_the_rows_went(
     assert DriftReview.objects.get().log_removed_at is not None
 
 
-def test_a_month_that_came_again_is_removed_again(log: ModelVersion) -> None:
+def test_a_month_that_a_wrong_clock_created_again_is_removed_again(log: ModelVersion) -> None:
     february = dt.datetime(2026, 2, 1, tzinfo=dt.UTC)
     retention.remove_before(february)
-    partitions.ensure(JANUARY, 0)  # as a clock that stood wrong makes it
+    partitions.ensure(JANUARY, 0)  # as a wrong clock creates it
     [done] = retention.remove_before(february)
     assert done.kept == ""
     assert RemovedMonth.objects.get().rows == 3
 
 
-def test_a_late_row_of_a_removed_month_does_not_wipe_what_was_counted(log: ModelVersion) -> None:
+def test_a_late_row_of_a_removed_month_does_not_erase_its_counts(log: ModelVersion) -> None:
     february = dt.datetime(2026, 2, 1, tzinfo=dt.UTC)
     january = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), february]
     retention.remove_before(february)
@@ -174,12 +172,12 @@ def test_a_late_row_of_a_removed_month_does_not_wipe_what_was_counted(log: Model
     counting.recount(log.registered_model, *january)
     realised.aggregate_changed_hours(log.registered_model)
     assert reading.answered([log.registered_model_id], *january) == {log.registered_model_id: 3}
-    [found] = realised.of_window(log.registered_model, *january, log)
-    assert (found.answered, found.labelled) == (3, 3)
+    [quality] = realised.of_window(log.registered_model, *january, log)
+    assert (quality.answered, quality.labelled) == (3, 3)
 
 
 @pytest.mark.parametrize("months", [-1, 100_000])
-def test_a_number_of_months_that_cannot_be_removes_nothing(
+def test_an_impossible_number_of_months_removes_nothing(
     log: ModelVersion, settings: Any, months: int
 ) -> None:
     settings.LOG_KEEP_MONTHS = months
@@ -187,7 +185,9 @@ def test_a_number_of_months_that_cannot_be_removes_nothing(
     assert Prediction.objects.count() == 5
 
 
-def test_the_present_month_is_never_removed_and_zero_keeps_all(log: ModelVersion, settings: Any) -> None:
+def test_the_present_month_is_never_removed_and_zero_months_keeps_all(
+    log: ModelVersion, settings: Any
+) -> None:
     settings.LOG_KEEP_MONTHS = 0
     assert tasks.remove_old_months() == 0
     partitions.ensure(timezone.now(), 1)
@@ -196,14 +196,14 @@ def test_the_present_month_is_never_removed_and_zero_keeps_all(log: ModelVersion
     assert [month.table for month in partitions.months()] == [present.table, present.next.table]
 
 
-def test_readers_are_not_waited_for_long_and_nothing_is_half_removed(log: ModelVersion) -> None:
+def test_a_removal_waits_briefly_for_readers_and_is_never_partial(log: ModelVersion) -> None:
     other = connections.create_connection("default")
     try:
         with other.cursor() as cursor:
             cursor.execute("BEGIN")
             cursor.execute("SELECT count(*) FROM predictions_prediction")
             [done] = retention.remove_before(dt.datetime(2026, 2, 1, tzinfo=dt.UTC))
-        assert done.kept == "somebody is reading the log; the next time will do"
+        assert done.kept == "another transaction is reading the log; the next run tries again"
     finally:
         other.close()
     assert not RemovedMonth.objects.exists()
@@ -218,7 +218,7 @@ def test_months_are_counted_back_over_the_turn_of_the_year() -> None:
 
 
 def test_a_month_is_written_with_a_dash() -> None:
-    with pytest.raises(CommandError, match="a month is written 2026-01"):
+    with pytest.raises(CommandError, match="is not a month; write it as 2026-01"):
         call_command("drop_log", before="January")
 
 

@@ -72,7 +72,7 @@ LONG_AGO: Final = dt.datetime(2026, 1, 5, 12, tzinfo=dt.UTC)
 
 @pytest.fixture
 def old(transactional_db: None) -> Iterator[Any]:
-    """The old schema's models, on a database of their own that `connection` uses meanwhile."""
+    """Yields the old schema's models on a separate database that `connection` uses meanwhile."""
     before, name = connection.settings_dict["NAME"], f"{connection.settings_dict['NAME']}_old"
     with connection.cursor() as cursor:
         cursor.execute(f'DROP DATABASE IF EXISTS "{name}"')
@@ -89,7 +89,7 @@ def old(transactional_db: None) -> Iterator[Any]:
 
 
 def forget(name: str) -> None:
-    """What this process knows is of another database."""
+    """Clears this process's caches, which belong to another database."""
     writer.renew()
     engine_cache.forget()
     routing.forget()
@@ -99,7 +99,7 @@ def forget(name: str) -> None:
 
 
 def fill(apps: Any) -> dict[str, Any]:
-    """Rows as the old code wrote them."""
+    """Creates rows as the old code wrote them."""
 
     def add(label: str, **fields: Any) -> Any:
         return apps.get_model(label).objects.create(**fields)

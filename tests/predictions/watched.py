@@ -1,4 +1,4 @@
-"""Rows of the rollups and of quality for the tests of pages, written as they are counted from the log."""
+"""Creates rollups and reviews for the tests of pages, as counting the log would."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def this_hour() -> dt.datetime:
 
 
 def counted(column: ColumnProfile, rows: int, *, first_bin: bool = False) -> Counted:
-    """`rows` spread as in the reference, or all in the first bin that training filled."""
+    """Returns `rows` spread as in the reference, or all in the first bin that training filled."""
     reference = np.asarray(column.counts)
     if first_bin:
         counts = np.zeros(len(reference), dtype=np.int64)
@@ -36,17 +36,17 @@ def counted(column: ColumnProfile, rows: int, *, first_bin: bool = False) -> Cou
 
 
 def roll(version: ModelVersion, hour: dt.datetime, rows: int, *, drifted: tuple[str, ...] = ()) -> None:
-    """An hour of the version's rollups; the named columns are all in one bin."""
+    """Creates an hour of the version's rollups; the drifted columns are all in one bin."""
     profile = version.reference.profile
-    made = [Rollup(version=version, hour=hour, column=Rollup.ROWS, bin=0, rows=rows)]
+    rollups = [Rollup(version=version, hour=hour, column=Rollup.ROWS, bin=0, rows=rows)]
     for name, column in profile.by_name.items():
-        found = counted(column, rows, first_bin=name in drifted).counts
-        made += [
+        counts = counted(column, rows, first_bin=name in drifted).counts
+        rollups += [
             Rollup(version=version, hour=hour, column=name, bin=place, rows=int(count), total=0.0)
-            for place, count in enumerate(found)
+            for place, count in enumerate(counts)
             if count
         ]
-    Rollup.objects.bulk_create(made)
+    Rollup.objects.bulk_create(rollups)
     upto = lowest_at(min(hour + HOUR, timezone.now()))
     RolledHour.objects.update_or_create(
         registered_model=version.registered_model,
@@ -56,14 +56,14 @@ def roll(version: ModelVersion, hour: dt.datetime, rows: int, *, drifted: tuple[
 
 
 def reviewed(
-    version: ModelVersion, rows: int = 400, *, drifted: tuple[str, ...] = (), **given: Any
+    version: ModelVersion, rows: int = 400, *, drifted: tuple[str, ...] = (), **fields: Any
 ) -> DriftReview:
-    """A review of the last day as `verdicts.review` makes it."""
+    """Creates a review of the last day as `verdicts.review` makes it."""
     profile = version.reference.profile
     window = {
         name: counted(column, rows, first_bin=name in drifted) for name, column in profile.by_name.items()
     }
-    said = verdicts.review(profile, window, MonitoringConfig(), None)
+    result = verdicts.review(profile, window, MonitoringConfig(), None)
     usual: dict[str, Any] = {
         "registered_model": version.registered_model,
         "version": version,
@@ -71,16 +71,16 @@ def reviewed(
         "until": this_hour(),
         "counted_to": this_hour(),
         "rows": rows,
-        "verdict": said.verdict,
-        "reason": said.reason,
+        "verdict": result.verdict,
+        "reason": result.reason,
     }
-    review = DriftReview.objects.create(**usual | given)
+    review = DriftReview.objects.create(**usual | fields)
     DriftFinding.objects.bulk_create(
         DriftFinding(
             review=review,
             position=position,
-            **{name: getattr(found, name) for name in found.__dataclass_fields__},
+            **{name: getattr(finding, name) for name in finding.__dataclass_fields__},
         )
-        for position, found in enumerate(said.findings)
+        for position, finding in enumerate(result.findings)
     )
     return review

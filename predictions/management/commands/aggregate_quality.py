@@ -1,4 +1,4 @@
-"""Adds up what became of predictions: ``manage.py aggregate_quality [MODEL] [--all]``."""
+"""Aggregates realised quality: ``manage.py aggregate_quality [MODEL] [--all]``."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from vigia_ml.errors import VigiaError
 
 
 class Command(BaseCommand):
-    help = "Adds up the realised quality of every hour whose outcomes have changed, now and to the end."
+    help = "Aggregates the realised quality of every hour whose outcomes have changed, without a time limit."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("model", nargs="?", help="name of a registered model; all without one")
+        parser.add_argument("model", nargs="?", help="name of a registered model (default: all models)")
         parser.add_argument(
-            "--all", action="store_true", help="every hour anew: after outcomes were erased, say"
+            "--all", action="store_true", help="aggregate every hour again, e.g. after outcomes were erased"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         for model in self._models(options["model"]):
             if options["all"]:
                 realised.mark_all_hours_dirty(model)
-            hours = realised.aggregate_changed_hours(model, rested=False)
-            self.stdout.write(f"{model.name}: {hours} hours added up")
+            hours = realised.aggregate_changed_hours(model, skip_resting=False)
+            self.stdout.write(f"{model.name}: aggregated {hours} hours")
 
     def _models(self, name: str | None) -> list[RegisteredModel]:
         if name is None:

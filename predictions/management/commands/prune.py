@@ -15,23 +15,25 @@ from vigia_ml.errors import VigiaError
 
 
 class Command(BaseCommand):
-    help = "Removes the artifacts of versions retired long ago from the store; their rows stay."
+    help = "Removes the artifacts of old retired versions from the store; the versions' rows stay."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("model", nargs="?", help="name of a registered model; all without one")
+        parser.add_argument("model", nargs="?", help="name of a registered model (default: all models)")
         parser.add_argument(
             "--keep",
-            type=_whole,
+            type=_count,
             metavar="N",
-            help="retired versions that keep theirs; else as the model says",
+            help="number of retired versions that keep their artifact (default: the model's setting)",
         )
         parser.add_argument(
-            "--although-logged", action="store_true", help="also of versions that rows of the log refer to"
+            "--although-logged",
+            action="store_true",
+            help="also remove artifacts of versions that the log refers to",
         )
-        parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+        parser.add_argument("--dry-run", action="store_true", help="list the artifacts, remove nothing")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        said = "would be pruned" if options["dry_run"] else "pruned"
+        verb = "would be pruned" if options["dry_run"] else "pruned"
         freed = count = 0
         for model in self._models(options["model"]):
             done = artifact_pruning.prune(
@@ -42,11 +44,11 @@ class Command(BaseCommand):
                 dry_run=options["dry_run"],
             )
             for each in done:
-                what = f"kept: {each.kept}" if each.kept else f"{said}, {filesizeformat(each.freed)}"
-                self.stdout.write(f"{each.version}: {what}")
+                result = f"kept: {each.kept}" if each.kept else f"{verb}, {filesizeformat(each.freed)}"
+                self.stdout.write(f"{each.version}: {result}")
             freed += sum(each.freed for each in done)
             count += sum(not each.kept for each in done)
-        self.stdout.write(f"{count} artifacts {said}, {filesizeformat(freed)}")
+        self.stdout.write(f"{count} artifacts {verb}, {filesizeformat(freed)}")
 
     def _models(self, name: str | None) -> list[RegisteredModel]:
         if name is None:
@@ -57,7 +59,7 @@ class Command(BaseCommand):
             raise CommandError(error.message) from None
 
 
-def _whole(text: str) -> int:
+def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError("must be a whole number, 0 or more")
     return int(text)

@@ -1,4 +1,4 @@
-"""``manage.py update_rollups [MODEL] [--recount --since TIME [--until TIME]]``: counts the log."""
+"""Updates the rollups: ``manage.py update_rollups [MODEL] [--recount --since TIME [--until TIME]]``."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from vigia_ml.schema import Fault
 
 
 class Command(BaseCommand):
-    help = "Counts what is new in the log into the hourly rollups; with --recount, a window of it anew."
+    help = "Counts new rows of the log into the hourly rollups; with --recount, recounts a window."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("model", nargs="?", help="name of a registered model; all without one")
-        parser.add_argument("--recount", action="store_true", help="throw hours away and count them anew")
-        parser.add_argument("--since", type=_moment, metavar="TIME", help="first hour that is counted anew")
-        parser.add_argument("--until", type=_moment, metavar="TIME", help="count anew to here; else to now")
+        parser.add_argument("model", nargs="?", help="name of a registered model (default: all models)")
+        parser.add_argument("--recount", action="store_true", help="delete the counts of hours and recount")
+        parser.add_argument("--since", type=_moment, metavar="TIME", help="first hour to recount")
+        parser.add_argument("--until", type=_moment, metavar="TIME", help="end of the recount (default: now)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         since, until = options["since"], options["until"]
@@ -46,7 +46,7 @@ class Command(BaseCommand):
 
 
 def _moment(text: str) -> dt.datetime:
-    read = moment(text, "time")
-    if isinstance(read, Fault):
-        raise argparse.ArgumentTypeError(read.message)
-    return read
+    time = moment(text, "time")
+    if isinstance(time, Fault):
+        raise argparse.ArgumentTypeError(time.message)
+    return time

@@ -1,4 +1,4 @@
-"""The prediction log in the admin: read-only, escaped, and quick at any length."""
+"""The prediction log in the admin: read-only, escaped, and fast at any length."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ LOG = "/admin/predictions/prediction/"
 SCRIPT = "<script>alert(1)</script>"
 
 
-def cells(version: ModelVersion, **given: Any) -> list[Any]:
-    """A row's inputs as they are stored; null where nothing is given."""
-    return [given.get(column.name) for column in version.dataset_schema.columns]
+def cells(version: ModelVersion, **inputs: Any) -> list[Any]:
+    """Returns a row's stored inputs; null for columns without a value."""
+    return [inputs.get(column.name) for column in version.dataset_schema.columns]
 
 
-def answered(version: ModelVersion, count: int = 1, **given: Any) -> list[Prediction]:
-    """Rows of the log, the oldest first."""
-    ids = given.pop("ids", None) or new_ids(count)
+def answered(version: ModelVersion, count: int = 1, **fields: Any) -> list[Prediction]:
+    """Creates rows of the log, the oldest first."""
+    ids = fields.pop("ids", None) or new_ids(count)
     usual: dict[str, Any] = {
         "registered_model": version.registered_model,
         "version": version,
@@ -42,7 +42,7 @@ def answered(version: ModelVersion, count: int = 1, **given: Any) -> list[Predic
         "warnings": [],
         "request_id": "r-1",
     }
-    return Prediction.objects.bulk_create(Prediction(id=id, **usual | given) for id in ids)
+    return Prediction.objects.bulk_create(Prediction(id=id, **usual | fields) for id in ids)
 
 
 def id_at(*moment: int) -> uuid.UUID:
@@ -60,7 +60,7 @@ def shown(response: Any) -> list[Prediction]:
     return list(response.context["cl"].result_list)
 
 
-def test_the_log_is_listed_newest_first_and_a_row_explains_itself(admin: Client, churn: ModelVersion) -> None:
+def test_the_log_is_listed_newest_first_and_a_row_has_a_page(admin: Client, churn: ModelVersion) -> None:
     rows = answered(churn, 3, key="customer-7", warnings=[{"field": "tenure", "code": "out_of_range"}])
     assert shown(admin.get(LOG)) == rows[::-1]
     response = admin.get(reverse("admin:predictions_prediction_change", args=[rows[0].pk]))
@@ -68,7 +68,7 @@ def test_the_log_is_listed_newest_first_and_a_row_explains_itself(admin: Client,
     for expected in (str(rows[0].pk), "customer-7", "outside the training range", "r-1", "75.0 %"):
         assert expected in page
     assert response.context["lineage"]["dataset_sha256"] == churn.dataset.sha256
-    assert "a test needs it" in page  # why its version was activated
+    assert "a test needs it" in page  # the reason of the activation
 
 
 def test_nobody_changes_the_log(admin: Client, churn: ModelVersion) -> None:
@@ -81,7 +81,7 @@ def test_nobody_changes_the_log(admin: Client, churn: ModelVersion) -> None:
     assert row.key is None
 
 
-def test_what_clients_sent_is_escaped(admin: Client, churn: ModelVersion) -> None:
+def test_values_from_clients_are_escaped(admin: Client, churn: ModelVersion) -> None:
     [row] = answered(
         churn,
         key=SCRIPT,
@@ -96,21 +96,21 @@ def test_what_clients_sent_is_escaped(admin: Client, churn: ModelVersion) -> Non
         assert "&lt;script&gt;" in page, address
 
 
-def test_the_list_asks_the_same_few_questions_whatever_its_length(admin: Client, churn: ModelVersion) -> None:
-    def questions() -> list[str]:
-        with CaptureQueriesContext(connection) as asked:
+def test_the_list_makes_the_same_few_queries_at_any_length(admin: Client, churn: ModelVersion) -> None:
+    def statements() -> list[str]:
+        with CaptureQueriesContext(connection) as captured:
             assert admin.get(LOG).status_code == 200
-        return [query["sql"] for query in asked.captured_queries]
+        return [query["sql"] for query in captured.captured_queries]
 
     answered(churn, 3)
-    few = questions()
+    few = statements()
     answered(churn, 200)
-    many = questions()
+    many = statements()
     assert len(few) == len(many) <= 20
-    for question in many:
-        if "predictions_prediction" in question:
-            assert not re.search(r"count\s*\(", question, re.IGNORECASE), question
-            assert "LIMIT" in question, question
+    for statement in many:
+        if "predictions_prediction" in statement:
+            assert not re.search(r"count\s*\(", statement, re.IGNORECASE), statement
+            assert "LIMIT" in statement, statement
 
 
 def test_pages_go_by_position_in_the_index(admin: Client, churn: ModelVersion) -> None:
@@ -148,7 +148,7 @@ def test_filters_by_model_version_client_and_warnings(admin: Client, churn: Mode
     assert shown(admin.get(LOG, {"warnings": "no"})) == [plain]
 
 
-def test_conditions_without_an_index_look_through_a_bounded_part(churn: ModelVersion) -> None:
+def test_conditions_without_an_index_search_a_bounded_part(churn: ModelVersion) -> None:
     rows = answered(churn, 5)
     every = Prediction.objects.all()
     assert list(search.newest(every, 3).order_by("-id")) == rows[:1:-1]
@@ -169,13 +169,11 @@ def test_another_order_is_ignored(admin: Client, churn: ModelVersion) -> None:
 
 
 @pytest.mark.parametrize("query", ["period=yesterday", "before=here", "period=2026-13"])
-def test_a_position_that_is_none_leads_back_to_the_list(
-    admin: Client, churn: ModelVersion, query: str
-) -> None:
+def test_an_invalid_position_redirects_to_the_list(admin: Client, churn: ModelVersion, query: str) -> None:
     assert admin.get(f"{LOG}?{query}").headers["Location"] == f"{LOG}?e=1"
 
 
-def test_time_is_walked_by_year_month_day_and_hour(admin: Client, churn: ModelVersion) -> None:
+def test_the_log_is_browsed_by_year_month_day_and_hour(admin: Client, churn: ModelVersion) -> None:
     ids = [id_at(2025, 12, 31, 23, 59), id_at(2026, 1, 1, 0, 0), id_at(2026, 3, 9, 14, 30)]
     old, turn, late = answered(churn, ids=ids)
     for period, rows, steps in [
@@ -192,7 +190,7 @@ def test_time_is_walked_by_year_month_day_and_hour(admin: Client, churn: ModelVe
         assert [str(step) for step in response.context["cl"].steps] == steps, period
 
 
-def test_a_period_begins_and_ends_where_a_calendar_says() -> None:
+def test_a_period_has_the_calendars_bounds() -> None:
     february = time_browser.Period.parse("2028-02")
     assert february is not None
     assert (february.start.isoformat(), february.end.isoformat()) == (
@@ -200,8 +198,8 @@ def test_a_period_begins_and_ends_where_a_calendar_says() -> None:
         "2028-03-01T00:00:00+00:00",
     )
     assert len(february.children()) == 29
-    for wrong in ("", "26", "2026-2", "2026-02-30", "2026-01-01T24", "9999", "0000", "2026-01-01T12:00"):
-        assert time_browser.Period.parse(wrong) is None, wrong
+    for text in ("", "26", "2026-2", "2026-02-30", "2026-01-01T24", "9999", "0000", "2026-01-01T12:00"):
+        assert time_browser.Period.parse(text) is None, text
 
 
 def test_the_count_of_a_day_stops_at_its_cap(churn: ModelVersion) -> None:
@@ -224,7 +222,7 @@ def test_an_export_holds_no_formulas(admin: Client, churn: ModelVersion) -> None
     assert ",\u00a0=1+1" not in text
 
 
-def test_staff_see_the_log_of_the_models_they_may_read(churn: ModelVersion) -> None:
+def test_staff_see_only_the_log_of_models_that_they_may_read(churn: ModelVersion) -> None:
     other = RegisteredModel.objects.exclude(pk=churn.registered_model_id).first()
     assert other is not None
     [row] = answered(churn)

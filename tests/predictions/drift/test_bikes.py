@@ -33,11 +33,11 @@ UNCHANGED = {"hr", "holiday", "weekday", "workingday", "weathersit"}
 
 @pytest.fixture
 def quarters(data_dir: Path) -> tuple[list[Row], list[Row]]:
-    """The first quarter of the hours and the last."""
+    """Returns the first and the last quarter of the hours."""
     with (data_dir / "bike_hour.csv").open(encoding="utf-8", newline="") as stream:
-        found = list(csv.DictReader(stream))
-    size = len(found) // 4
-    return found[:size], found[-size:]
+        hours = list(csv.DictReader(stream))
+    size = len(hours) // 4
+    return hours[:size], hours[-size:]
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def written(rows: list[Row], columns: list[str] | None = None) -> str:
 
 
 def send(post: Post, rows: list[Row]) -> None:
-    """As traffic, five hundred hours at a time; `instant` is the client's key."""
+    """Sends rows as traffic, 500 hours per request; `instant` is the client key."""
     for start in range(0, len(rows), 500):
         piece = rows[start : start + 500]
         columns = [name for name in piece[0] if name not in ("casual", "registered", "cnt")]
@@ -73,10 +73,9 @@ def send(post: Post, rows: list[Row]) -> None:
         assert response.status_code == 200, response.content[:500]
 
 
-def tell(post: Post, rows: list[Row]) -> None:
-    """What came of them."""
-    told = [{"key": row["instant"], "actual": row["cnt"]} for row in rows]
-    text = written(told, ["key", "actual"])
+def send_outcomes(post: Post, rows: list[Row]) -> None:
+    outcomes = [{"key": row["instant"], "actual": row["cnt"]} for row in rows]
+    text = written(outcomes, ["key", "actual"])
     response = post(f"{BIKES}/outcomes/", text, content_type="text/csv")
     assert response.status_code == 200, response.content[:500]
 
@@ -85,25 +84,25 @@ def reviewed(api: APIClient) -> dict[str, Any]:
     since = timezone.now().replace(minute=0, second=0, microsecond=0) - dt.timedelta(hours=1)
     response = api.get(f"{BIKES}/drift/", {"since": since.isoformat()})
     assert response.status_code == 200, response.content
-    found: dict[str, Any] = response.json()
-    return found
+    review: dict[str, Any] = response.json()
+    return review
 
 
-def test_the_last_quarter_is_found_to_differ_in_what_differs_and_the_quality_to_fall(
+def test_the_last_quarter_shows_its_drifted_columns_and_fallen_quality(
     trained: ModelVersion, quarters: tuple[list[Row], list[Row]], post: Post, api: APIClient
 ) -> None:
     _, last = quarters
     send(post, last)
-    found = reviewed(api)
-    verdicts = {each["column"]: each["verdict"] for each in found["findings"]}
-    assert found["rows"] == len(last) == 4_344
-    assert found["verdict"] == "drift"
+    review = reviewed(api)
+    verdicts = {each["column"]: each["verdict"] for each in review["findings"]}
+    assert review["rows"] == len(last) == 4_344
+    assert review["verdict"] == "drift"
     assert {name for name in CHANGED if verdicts[name] == "drift"} == CHANGED
     assert {name for name in UNCHANGED if verdicts[name] == "drift"} == set()
-    assert found["quality"][0]["labelled"] == 0
-    expected = found["expected"]["metrics"]["mae"]
+    assert review["quality"][0]["labelled"] == 0
+    expected = review["expected"]["metrics"]["mae"]
 
-    tell(post, last)
+    send_outcomes(post, last)
     [quality] = reviewed(api)["quality"]
     assert (quality["labelled"], quality["coverage"], quality["fell"]) == (4_344, 1.0, True)
     realised = quality["metrics"]["mae"]
@@ -113,14 +112,14 @@ def test_the_last_quarter_is_found_to_differ_in_what_differs_and_the_quality_to_
     )
 
 
-def test_the_first_quarter_itself_raises_nothing(
+def test_the_first_quarter_shows_no_drift(
     trained: ModelVersion, quarters: tuple[list[Row], list[Row]], post: Post, api: APIClient
 ) -> None:
     first, _ = quarters
     sent = random.Random(5).sample(first, 1_500)
     send(post, sent)
-    found = reviewed(api)
-    assert found["verdict"] in ("stable", "notice"), found["reason"]
-    assert found["drifting"] == []
-    assert {each["verdict"] for each in found["findings"]} <= {"stable", "notice"}
+    review = reviewed(api)
+    assert review["verdict"] in ("stable", "notice"), review["reason"]
+    assert review["drifting"] == []
+    assert {each["verdict"] for each in review["findings"]} <= {"stable", "notice"}
     assert DriftReview.objects.count() == 1

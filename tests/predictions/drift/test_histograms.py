@@ -1,4 +1,4 @@
-"""Two histograms of one column, and the pictures of them: plain numbers in, shares and SVG out."""
+"""Two histograms of one column and their pictures: shares and SVG from plain numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vigia_ml.schema import Column
 SCRIPT = "<script>alert(1)</script>"
 
 
-def test_a_profile_says_what_sets_each_bin_apart() -> None:
+def test_a_profile_marks_bins_of_missing_unseen_and_outside_values() -> None:
     numbers = of_column(Column("age", "number"), np.array([1.0, 2.0, 2.0, 7.0, 7.0, np.nan]))
     assert numbers.bins.labels == ("1", "2", "7", "unseen", "missing")
     assert numbers.apart == ("", "", "", "unseen", "missing")
@@ -27,18 +27,18 @@ def test_a_profile_says_what_sets_each_bin_apart() -> None:
     assert of_column(Column("age", "number"), np.array([np.nan, np.nan])).apart == ("outside", "missing")
 
 
-def test_bins_of_a_review_from_before_that_stand_apart_are_known_by_their_place() -> None:
+def test_special_bins_of_an_older_review_are_recognised_by_position() -> None:
     labels = ["below 1", "1", "2 to 7", "above 7", "missing"]
     counts = [0] * len(labels)
-    found = histograms.bars("number", {"labels": labels, "reference": counts, "window": counts})
-    assert [bar.apart for bar in found] == ["outside", "", "", "outside", "missing"]
+    bars = histograms.bars("number", {"labels": labels, "reference": counts, "window": counts})
+    assert [bar.apart for bar in bars] == ["outside", "", "", "outside", "missing"]
     assert histograms.apart_by_place("level", ["a", "other levels", "unseen", "missing"]) == [
         "", "", "unseen", "missing",
     ]  # fmt: skip
 
 
 def test_bars_are_shares_of_their_own_rows() -> None:
-    found = histograms.bars(
+    bars = histograms.bars(
         "level",
         {
             "labels": ["a", "b", "other levels", "unseen", "missing"],
@@ -46,16 +46,16 @@ def test_bars_are_shares_of_their_own_rows() -> None:
             "window": [1, 1, 0, 2, 0],
         },
     )
-    assert [bar.reference_share for bar in found] == [0.75, 0.25, 0.0, 0.0, 0.0]
-    assert [bar.window_share for bar in found] == [0.25, 0.25, 0.0, 0.5, 0.0]
-    assert [bar.label for bar in histograms.shown(found)] == ["a", "b", "unseen"]
+    assert [bar.reference_share for bar in bars] == [0.75, 0.25, 0.0, 0.0, 0.0]
+    assert [bar.window_share for bar in bars] == [0.25, 0.25, 0.0, 0.5, 0.0]
+    assert [bar.label for bar in histograms.shown(bars)] == ["a", "b", "unseen"]
     [none, *_] = histograms.bars(
         "number", {"labels": ["any number", "missing"], "reference": [5, 0], "window": [0, 0]}
     )
     assert none.window_share is None and none.reference_share == 1.0
 
 
-def test_an_empty_bin_of_the_training_data_stays_in_the_picture() -> None:
+def test_an_empty_bin_of_the_training_data_is_shown() -> None:
     bins = {
         "labels": ["below 0", "0 to <1", "1 to 2", "above 2", "missing"],
         "reference": [0, 4, 4, 0, 0],
@@ -73,7 +73,7 @@ def test_a_pair_of_bars_is_as_wide_as_its_shares() -> None:
     assert drawn.count("vg-apart") == 2
 
 
-def test_a_sparkline_draws_what_is_not_zero_and_escapes_what_it_says() -> None:
+def test_a_sparkline_draws_values_above_zero_and_escapes_its_description() -> None:
     drawn = svg.sparkline([0, 5, 10, 0], SCRIPT)
     assert drawn.count("<rect") == 2
     assert re.findall(r' height="([\d.]+)"', drawn) == ["14.00", "28.00"]

@@ -1,4 +1,4 @@
-"""Drift reviews over the log: on demand and on schedule, each a row with its findings."""
+"""Drift reviews of the log, on demand and on schedule, with their findings."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ Row = dict[str, str]
 
 
 def rows(since: int, until: int, **changed: Callable[[Row], str]) -> list[Row]:
-    """Customers of the sample, none of whom the version was trained on, perhaps with other values."""
+    """Returns customers of the sample that are not in the training data, optionally with other values."""
     with (SAMPLES / "churn.csv").open(encoding="utf-8", newline="") as stream:
-        found = list(csv.DictReader(stream))[TRAINED + since : TRAINED + until]
-    return [row | {name: change(row) for name, change in changed.items()} for row in found]
+        customers = list(csv.DictReader(stream))[TRAINED + since : TRAINED + until]
+    return [row | {name: change(row) for name, change in changed.items()} for row in customers]
 
 
 def send(post: Post, customers: list[Row]) -> list[dict[str, Any]]:
@@ -71,7 +71,7 @@ def now_window() -> dict[str, str]:
 # -- on demand -----------------------------------------------------------------------------------------
 
 
-def test_a_window_like_the_training_data_is_stable_and_one_that_is_not_names_its_columns(
+def test_a_window_like_the_training_data_is_stable_and_another_lists_its_drifted_columns(
     churn: ModelVersion, post: Post, api: APIClient
 ) -> None:
     assert_error(api.get(DRIFT), 404, "not_found")
@@ -80,7 +80,7 @@ def test_a_window_like_the_training_data_is_stable_and_one_that_is_not_names_its
     assert (body["model"], body["version"], body["rows"]) == ("churn", 1, 600)
     assert body["verdict"] in ("stable", "notice"), body["reason"]
     assert body["drifting"] == []
-    findings = {found["column"]: found for found in body["findings"]}
+    findings = {finding["column"]: finding for finding in body["findings"]}
     assert list(findings) == [*churn.dataset_schema.names, "_prediction", "_probability"]
     tenure = findings["tenure"]
     assert sum(tenure["bins"]["window"]) == 600 == tenure["rows"]
@@ -96,23 +96,23 @@ def test_a_window_like_the_training_data_is_stable_and_one_that_is_not_names_its
     assert body["rows"] == 1_400
 
 
-def give(version: ModelVersion, **columns: Any) -> dict[str, Any]:
-    """Another reference for some columns of a version: as training makes it of these values."""
+def set_reference(version: ModelVersion, **columns: Any) -> dict[str, Any]:
+    """Replaces the reference of some columns of a version, as training makes it from these values."""
     parts = {each.name: each for each in version.reference.profile.columns}
     for column in version.dataset_schema.columns:
         if column.name in columns:
             parts[column.name] = of_column(column, np.asarray(columns[column.name], dtype=float))
     bins = Profile(tuple(parts.values()), version.reference.profile.answers).to_json()
-    ReferenceProfile.objects.filter(version=version).delete()  # it is written once
+    ReferenceProfile.objects.filter(version=version).delete()  # a profile cannot be changed
     ReferenceProfile.objects.create(version=version, bins=bins)
     return bins
 
 
-def test_a_new_value_between_known_ones_is_unseen_and_a_frequent_value_that_is_gone_is_drift(
+def test_a_new_value_is_unseen_and_a_missing_frequent_value_is_drift(
     churn: ModelVersion, post: Post, api: APIClient
 ) -> None:
     charges = np.where(np.arange(600) < 570, 20.0, np.linspace(30, 110, 600))
-    give(churn, tenure=np.repeat([1.0, 24.0, 72.0], [300, 200, 100]), monthlycharges=charges)
+    set_reference(churn, tenure=np.repeat([1.0, 24.0, 72.0], [300, 200, 100]), monthlycharges=charges)
     charged = iter(np.linspace(30, 110, 120))
     send(post, rows(0, 120, tenure=lambda row: "12", MonthlyCharges=lambda row: f"{next(charged):.1f}"))
     body = api.get(DRIFT, now_window()).json()
@@ -126,14 +126,14 @@ def test_a_new_value_between_known_ones_is_unseen_and_a_frequent_value_that_is_g
     assert charge["bins"]["window"][charge["bins"]["labels"].index("20")] == 0
     assert {"tenure", "monthlycharges"} <= set(body["drifting"])
     page = api.get(f"{DRIFT}{body['id']}/", {"format": "html"}).content.decode()
-    assert re.search(r'<th scope="row">unseen</th>', page), "not named twice"
+    assert re.search(r'<th scope="row">unseen</th>', page), "the label is not repeated"
 
 
-def test_a_review_by_a_profile_stored_before_single_values_says_so(
+def test_a_review_with_a_profile_without_single_values_shows_a_notice(
     churn: ModelVersion, post: Post, api: APIClient, client: Client
 ) -> None:
     client.force_login(User.objects.create_superuser("boss"))
-    bins = give(churn)
+    bins = set_reference(churn)
     for column in (*bins["columns"], *bins["answers"]):
         if column["kind"] != "level":
             edges = column["edges"]
@@ -149,7 +149,7 @@ def test_a_review_by_a_profile_stored_before_single_values_says_so(
     assert "older than bins of single values" in watch.content.decode()
 
 
-def test_a_review_is_a_row_and_the_same_window_unchanged_is_the_same_row(
+def test_a_review_is_stored_and_an_unchanged_window_returns_it(
     churn: ModelVersion, post: Post, api: APIClient, client_user: User
 ) -> None:
     send(post, rows(0, 100))
@@ -162,20 +162,20 @@ def test_a_review_is_a_row_and_the_same_window_unchanged_is_the_same_row(
     send(post, rows(100, 150))
     second = api.get(DRIFT, window).json()
     assert (second["id"], second["rows"]) == (first["id"] + 1, 150)
-    assert api.get(DRIFT).json() == second, "without a window it is the latest"
+    assert api.get(DRIFT).json() == second, "without a window the latest review is returned"
     listed = api.get(f"{DRIFT}reviews/").json()
     assert [each["id"] for each in listed] == [second["id"], first["id"]]
     assert "findings" not in listed[0]
-    assert api.get(f"{DRIFT}{first['id']}/").json()["rows"] == 100, "what a review was made of stays with it"
+    assert api.get(f"{DRIFT}{first['id']}/").json()["rows"] == 100, "a review keeps its counts"
     assert_error(api.get(f"{DRIFT}999999/"), 404, "not_found")
 
 
-def test_rows_that_were_being_committed_while_somebody_looked_are_in_the_next_review(
+def test_rows_committed_during_a_review_are_in_the_next_one(
     churn: ModelVersion, post: Post, api: APIClient
 ) -> None:
     answers = send(post, rows(0, 60))
     assert api.get(DRIFT, now_window()).json()["rows"] == 60
-    # Its id is older than that review, its COMMIT is younger.
+    # The row's id is older than that review, and its COMMIT is younger.
     late = uuid.UUID(int=uuid.UUID(answers[0]["id"]).int - 1)
     with connection.cursor() as cursor:
         names = [field.column for field in Prediction._meta.concrete_fields if field.name != "id"]
@@ -185,15 +185,17 @@ def test_rows_that_were_being_committed_while_somebody_looked_are_in_the_next_re
             f"SELECT %s, {listed} FROM predictions_prediction WHERE id = %s",
             [late, answers[0]["id"]],
         )
-    told = [{"prediction": each["id"], "actual": True} for each in [*answers, {"id": str(late)}]]
-    assert post(OUTCOMES, told).status_code == 200
+    outcomes = [{"prediction": each["id"], "actual": True} for each in [*answers, {"id": str(late)}]]
+    assert post(OUTCOMES, outcomes).status_code == 200
     body = api.get(DRIFT, now_window()).json()
     assert body["rows"] == 61
     [known] = body["quality"]
     assert (known["answered"], known["labelled"], known["coverage"]) == (61, 61, 1.0)
 
 
-def test_windows_are_whole_hours_and_nothing_else_is_taken(churn: ModelVersion, api: APIClient) -> None:
+def test_windows_are_widened_to_whole_hours_and_invalid_ones_refused(
+    churn: ModelVersion, api: APIClient
+) -> None:
     since, until = reviews.whole_hours(
         dt.datetime(2026, 1, 1, 10, 30, tzinfo=dt.UTC), dt.datetime(2026, 1, 1, 12, 0, 1, tzinfo=dt.UTC)
     )
@@ -208,7 +210,7 @@ def test_windows_are_whole_hours_and_nothing_else_is_taken(churn: ModelVersion, 
     assert (empty["verdict"], empty["rows"]) == ("insufficient", 0)
 
 
-def test_the_ends_of_time_are_refused_or_cut_off(churn: ModelVersion, api: APIClient) -> None:
+def test_windows_at_the_ends_of_time_are_refused_or_cut(churn: ModelVersion, api: APIClient) -> None:
     for asked in (
         {"until": "0001-01-01T00:00:00Z"},
         {"until": "0001-01-01T00:00:00+14:00"},
@@ -223,7 +225,7 @@ def test_the_ends_of_time_are_refused_or_cut_off(churn: ModelVersion, api: APICl
         assert dt.datetime.fromisoformat(now["until"]) <= timezone.now() + dt.timedelta(hours=1)
 
 
-def test_who_looks_at_an_old_window_does_not_make_it_the_latest(
+def test_a_review_of_an_old_window_does_not_become_the_latest(
     churn: ModelVersion, api: APIClient, post: Post
 ) -> None:
     send(post, rows(0, 100))
@@ -237,34 +239,34 @@ def test_who_looks_at_an_old_window_does_not_make_it_the_latest(
         shown = {family.name: family.samples for family in database_collector.DatabaseCollector().collect()}
         return [sample.value for sample in shown.get("vigia_review_rows", ())]
 
-    assert counted() == [], "alerts look at scheduled reviews"
+    assert counted() == [], "alerts use scheduled reviews"
     RegisteredModel.objects.update(review_hours=0)
-    assert counted() == [100], "or, where there are none, at the newest window"
+    assert counted() == [100], "without scheduled reviews they use the newest window"
 
 
-def said_now(model: RegisteredModel) -> DriftReview | None:
-    """What the API, the dashboard and the list say of the model, which is the same."""
-    found = reviews.latest(model)
-    assert glances.latest_reviews([model.pk]).get(model.pk) == found
-    return found
+def latest_everywhere(model: RegisteredModel) -> DriftReview | None:
+    """Returns the model's latest review, which is the same in the API, on the dashboard and in the list."""
+    latest = reviews.latest(model)
+    assert glances.latest_reviews([model.pk]).get(model.pk) == latest
+    return latest
 
 
-def test_who_looks_at_a_retired_version_does_not_change_what_the_model_does_now(
+def test_a_review_of_a_retired_version_does_not_become_the_latest(
     churn: ModelVersion, post: Post, api: APIClient, client: Client
 ) -> None:
     model = churn.registered_model
     send(post, rows(0, 60))
     old = api.get(DRIFT, now_window() | {"version": 1}).json()
     second = train_sample("churn", rows=TRAINED)
-    found = said_now(model)
-    assert found is not None and found.pk == old["id"], "there is none of the active version"
+    found = latest_everywhere(model)
+    assert found is not None and found.pk == old["id"], "the active version has no review"
     client.force_login(User.objects.create_superuser("boss"))
     overview = reverse("watched")
     assert "of version 1, " in client.get(overview).content.decode()
     now = reviewed(second, drifted=("tenure",))
     retired = api.get(DRIFT, now_window() | {"version": 1}).json()
     assert retired["until"] > now.until.isoformat()
-    assert said_now(model) == now
+    assert latest_everywhere(model) == now
     assert "of version 1, " not in client.get(overview).content.decode()
     assert (api.get(DRIFT).json()["id"], api.get(DRIFT).json()["verdict"]) == (now.pk, "drift")
 
@@ -273,28 +275,28 @@ def test_who_looks_at_a_retired_version_does_not_change_what_the_model_does_now(
         return {sample.labels["version"] for sample in shown.get("vigia_review_verdict", ())}
 
     RegisteredModel.objects.update(review_hours=0)
-    assert counted() == {"2"}, "on demand alone: that of the active version as well"
+    assert counted() == {"2"}, "a review on demand of the active version counts too"
 
 
-def test_a_short_look_does_not_hide_the_scheduled_review_and_a_long_one_takes_its_place(
+def test_a_review_of_a_short_window_does_not_replace_the_scheduled_one_and_a_long_one_does(
     churn: ModelVersion,
 ) -> None:
     model, week = churn.registered_model, dt.timedelta(hours=churn.registered_model.review_window_hours)
     hour = this_hour()
     short = reviewed(churn, since=hour - dt.timedelta(hours=1), until=hour)
-    assert said_now(model) == short, "better than nothing"
+    assert latest_everywhere(model) == short, "a short window is used if no other exists"
     yesterday = hour - dt.timedelta(hours=20)
     scheduled = reviewed(churn, since=yesterday - week, until=yesterday, scheduled=True, drifted=("tenure",))
-    assert said_now(model) == scheduled
+    assert latest_everywhere(model) == scheduled
     long = reviewed(churn, since=hour - week, until=hour)
-    assert said_now(model) == long
+    assert latest_everywhere(model) == long
     old = dt.timedelta(days=30)
     reviewed(churn, since=hour - old - week, until=hour - old, scheduled=True)
-    assert said_now(model) == long
+    assert latest_everywhere(model) == long
     model.review_hours = 0
     model.save()
     newest = reviewed(churn, since=hour, until=hour + dt.timedelta(hours=1))
-    assert said_now(model) == newest, "without a schedule people choose the windows"
+    assert latest_everywhere(model) == newest, "without a schedule every window counts"
 
 
 def test_every_model_has_its_own_latest_review(churn: ModelVersion) -> None:
@@ -304,7 +306,7 @@ def test_every_model_has_its_own_latest_review(churn: ModelVersion) -> None:
     assert glances.latest_reviews(ids) == {ids[0]: of_churn, ids[1]: of_cars}
 
 
-def test_another_version_is_reviewed_beside_its_own_profile(
+def test_another_version_is_reviewed_with_its_own_profile(
     churn: ModelVersion, post: Post, api: APIClient
 ) -> None:
     send(post, rows(0, 60))
@@ -315,7 +317,7 @@ def test_another_version_is_reviewed_beside_its_own_profile(
     assert (old["version"], old["rows"]) == (1, 60)
 
 
-def test_without_a_reference_profile_it_says_how_to_make_one(churn: ModelVersion, api: APIClient) -> None:
+def test_the_error_for_a_missing_profile_names_the_command(churn: ModelVersion, api: APIClient) -> None:
     ReferenceProfile.objects.all().delete()
     error = assert_error(api.get(DRIFT, now_window()), 409, "no_reference_profile")
     assert "profile_versions" in error["message"]
@@ -326,7 +328,7 @@ def test_without_an_active_version_there_is_nothing_to_review(db: None, api: API
     assert_error(api.get(DRIFT, now_window()), 503, "no_active_version")
 
 
-def test_a_review_is_for_those_who_may_read_the_log(churn: ModelVersion, post: Post) -> None:
+def test_reviews_need_the_right_to_read_the_log(churn: ModelVersion, post: Post) -> None:
     user = User.objects.create_user("asker")
     user.user_permissions.add(Permission.objects.get(codename="predict"))
     assert_error(keyed(user).get(DRIFT, now_window()), 403, "forbidden")
@@ -338,7 +340,7 @@ def test_a_review_is_for_those_who_may_read_the_log(churn: ModelVersion, post: P
     assert_error(refused, 403, "forbidden")
 
 
-def test_a_review_is_kept_and_let_go(churn: ModelVersion, api: APIClient, post: Post) -> None:
+def test_a_review_is_kept_and_released(churn: ModelVersion, api: APIClient, post: Post) -> None:
     made = api.get(DRIFT, now_window()).json()
     assert made["kept"] is False
     assert post(f"{DRIFT}{made['id']}/keep/", {"kept": True}).json()["kept"] is True
@@ -347,7 +349,7 @@ def test_a_review_is_kept_and_let_go(churn: ModelVersion, api: APIClient, post: 
     assert_error(post(f"{DRIFT}{made['id']}/keep/", {}), 400, "invalid_input")
 
 
-def test_who_may_train_and_not_read_the_log_keeps_a_review_and_sees_no_levels(
+def test_a_client_that_may_only_train_keeps_a_review_and_sees_no_levels(
     churn: ModelVersion, api: APIClient
 ) -> None:
     made = api.get(DRIFT, now_window()).json()
@@ -358,7 +360,7 @@ def test_who_may_train_and_not_read_the_log_keeps_a_review_and_sees_no_levels(
     assert not {"findings", "quality", "expected"} & set(kept)
 
 
-def test_a_review_can_be_had_as_a_page_that_needs_nothing_else(
+def test_a_review_is_available_as_a_self_contained_page(
     churn: ModelVersion, api: APIClient, post: Post
 ) -> None:
     send(post, rows(0, 100))
@@ -376,42 +378,42 @@ def test_a_review_can_be_had_as_a_page_that_needs_nothing_else(
 
 
 def test_a_review_is_made_when_it_is_due_and_not_before(churn: ModelVersion, post: Post) -> None:
-    assert tasks.review_models() == 0, "nothing was answered yet"
+    assert tasks.review_models() == 0, "the log is empty"
     send(post, rows(0, 100))
     assert tasks.review_models() == 1
     assert tasks.review_models() == 0
     made = DriftReview.objects.get()
     assert made.scheduled
-    assert made.until - made.since == dt.timedelta(hours=24 * 7 + 1), "the week, and the hours it begins in"
+    assert made.until - made.since == dt.timedelta(hours=24 * 7 + 1), "a week, widened to whole hours"
     then = timezone.now() - dt.timedelta(hours=25)
     DriftReview.objects.update(created_at=then)
     assert tasks.review_models() == 1
     RegisteredModel.objects.update(review_hours=0)
     DriftReview.objects.update(created_at=then)
-    assert tasks.review_models() == 0, "this model is reviewed when somebody asks"
+    assert tasks.review_models() == 0, "the model has no schedule"
 
 
-def test_with_too_few_rows_it_is_tried_again_within_the_hour(churn: ModelVersion, post: Post) -> None:
+def test_a_review_with_too_few_rows_is_repeated_within_the_hour(churn: ModelVersion, post: Post) -> None:
     send(post, rows(0, 10))
     assert tasks.review_models() == 1
     assert DriftReview.objects.get().verdict == "insufficient"
     assert tasks.review_models() == 0
     DriftReview.objects.update(created_at=timezone.now() - dt.timedelta(minutes=61))
     assert tasks.review_models() == 1
-    assert DriftReview.objects.count() == 1, "it takes the place of the one before"
+    assert DriftReview.objects.count() == 1, "the review replaces the previous one"
     DriftReview.objects.update(created_at=timezone.now() - dt.timedelta(minutes=61), kept=True)
     assert tasks.review_models() == 1
-    assert DriftReview.objects.count() == 2, "unless somebody keeps that"
+    assert DriftReview.objects.count() == 2, "a kept review is not replaced"
 
 
-def test_two_at_once_make_one_review(churn: ModelVersion, post: Post) -> None:
+def test_concurrent_workers_make_one_scheduled_review(churn: ModelVersion, post: Post) -> None:
     send(post, rows(0, 100))
     model, now = churn.registered_model, timezone.now()
     at_once(*[lambda: reviews.review_when_due(model, now)] * 4)  # type: ignore[list-item]
     assert DriftReview.objects.count() == 1
 
 
-def test_a_model_without_profile_does_not_keep_the_others_from_theirs(
+def test_a_model_without_a_profile_does_not_stop_reviews_of_other_models(
     churn: ModelVersion, post: Post
 ) -> None:
     send(post, rows(0, 100))
@@ -424,8 +426,8 @@ def test_a_model_without_profile_does_not_keep_the_others_from_theirs(
     assert DriftReview.objects.get().registered_model.name == "churn"
 
 
-def put_in_by_hand(version: ModelVersion, number: Any) -> None:
-    """A row of two hours ago with `number` in its first numeric column."""
+def insert_by_hand(version: ModelVersion, number: Any) -> None:
+    """Inserts a row of two hours ago with `number` in its first numeric column."""
     columns = version.dataset_schema.columns
     cells: list[Any] = [None] * len(columns)
     cells[next(at for at, column in enumerate(columns) if column.is_numeric)] = number
@@ -440,13 +442,11 @@ def put_in_by_hand(version: ModelVersion, number: Any) -> None:
     )
 
 
-def test_a_log_that_cannot_be_counted_does_not_keep_other_models_from_theirs(
-    churn: ModelVersion, post: Post
-) -> None:
+def test_a_log_that_cannot_be_counted_does_not_stop_other_models(churn: ModelVersion, post: Post) -> None:
     send(post, rows(0, 100))
     bikes = train_sample("bikes", rows=400)
-    put_in_by_hand(bikes, "no number")
-    put_in_by_hand(churn, 1.0)
+    insert_by_hand(bikes, "no number")
+    insert_by_hand(churn, 1.0)
     with pytest.raises(ExceptionGroup) as failed:
         tasks.count_the_log()
     assert [str(error.__notes__) for error in failed.value.exceptions] == ["['bikes']"]
@@ -456,7 +456,7 @@ def test_a_log_that_cannot_be_counted_does_not_keep_other_models_from_theirs(
     assert DriftReview.objects.get().registered_model.name == "churn"
 
 
-def test_two_who_ask_for_the_same_review_at_once_get_one(churn: ModelVersion, post: Post) -> None:
+def test_concurrent_requests_for_one_review_get_the_same(churn: ModelVersion, post: Post) -> None:
     send(post, rows(0, 100))
     model, now = churn.registered_model, timezone.now()
     found: list[int] = []
@@ -472,32 +472,32 @@ def test_two_who_ask_for_the_same_review_at_once_get_one(churn: ModelVersion, po
 
 @pytest.fixture
 def drifted(churn: ModelVersion, post: Post) -> ModelVersion:
-    """A hundred and fifty answers to customers like none in the training data, their outcomes known."""
+    """Creates 150 labelled answers to customers unlike the training data."""
     customers = rows(0, 150, **SHIFTED)
     answers = send(post, customers)
-    told = [
+    outcomes = [
         {"prediction": answer["id"], "actual": customer["Churn"]}
         for answer, customer in zip(answers, customers, strict=True)
     ]
-    assert post(OUTCOMES, told).status_code == 200
+    assert post(OUTCOMES, outcomes).status_code == 200
     return churn
 
 
 def due_again(**model: Any) -> int:
-    """Makes the scheduled review due, with these settings of the model, and lets beat look."""
+    """Makes the scheduled review due, with these settings of the model, and runs beat's task."""
     RegisteredModel.objects.filter(name="churn").update(**model)
     DriftReview.objects.update(created_at=timezone.now() - dt.timedelta(days=2))
     return tasks.review_models()
 
 
-def test_nothing_is_trained_unless_the_model_says_so(drifted: ModelVersion) -> None:
+def test_drift_requests_no_run_unless_the_model_enables_it(drifted: ModelVersion) -> None:
     assert due_again() == 1
     made = DriftReview.objects.get()
     assert (made.verdict, made.run, made.run_note) == ("drift", None, "")
-    assert TrainingRun.objects.count() == 1, "the one that made the version"
+    assert TrainingRun.objects.count() == 1, "only the version's own run exists"
 
 
-def test_drift_asks_for_one_run_on_what_became_known_and_then_waits(drifted: ModelVersion) -> None:
+def test_drift_requests_one_run_on_labelled_rows_and_then_pauses(drifted: ModelVersion) -> None:
     assert due_again(retrain_on="drift") == 1
     made = DriftReview.objects.get()
     run = made.run
@@ -516,10 +516,12 @@ def test_drift_asks_for_one_run_on_what_became_known_and_then_waits(drifted: Mod
     assert TrainingRun.objects.count() == 2
     assert due_again(retrain_cooldown_hours=0) == 1
     note = DriftReview.objects.first().run_note  # type: ignore[union-attr]
-    assert "0 rows since" in note, "what the last run has seen is not appended again"
+    assert "0 rows since" in note, "rows of the last run are not appended again"
 
 
-def test_rows_of_a_version_nobody_activated_are_appended_again(drifted: ModelVersion, post: Post) -> None:
+def test_rows_of_a_version_that_was_never_activated_are_appended_again(
+    drifted: ModelVersion, post: Post
+) -> None:
     RegisteredModel.objects.update(policy="manual")
     assert due_again(retrain_on="drift") == 1
     first = DriftReview.objects.get().run
@@ -529,14 +531,14 @@ def test_rows_of_a_version_nobody_activated_are_appended_again(drifted: ModelVer
     assert (first.status, first.version.status) == ("succeeded", "candidate")
     assert due_again(retrain_cooldown_hours=0) == 1
     note = DriftReview.objects.first().run_note  # type: ignore[union-attr]
-    assert "0 rows since" in note, "nothing has become known since"
+    assert "0 rows since" in note, "no outcome has arrived since"
     customers = rows(150, 300, **SHIFTED)
     answers = send(post, customers)
-    told = [
+    outcomes = [
         {"prediction": answer["id"], "actual": customer["Churn"]}
         for answer, customer in zip(answers, customers, strict=True)
     ]
-    assert post(OUTCOMES, told).status_code == 200
+    assert post(OUTCOMES, outcomes).status_code == 200
     TrainingRun.objects.filter(pk=first.pk).update(
         source=first.source | {"until": Prediction.objects.order_by("id")[150].at.isoformat()}  # type: ignore[operator]
     )
@@ -548,15 +550,15 @@ def test_rows_of_a_version_nobody_activated_are_appended_again(drifted: ModelVer
     assert second.version.dataset.rows == drifted.dataset.rows + 300
 
 
-def test_too_few_outcomes_are_nothing_to_train_on(churn: ModelVersion, post: Post) -> None:
+def test_too_few_outcomes_request_no_run(churn: ModelVersion, post: Post) -> None:
     send(post, rows(0, 150, **SHIFTED))
     assert due_again(retrain_on="either") == 1
     made = DriftReview.objects.get()
     assert made.run is None
-    assert made.run_note.startswith("the review found drift; not asked for: 0 rows since")
+    assert made.run_note.startswith("the review found drift; not requested: 0 rows since")
 
 
-def test_quality_that_has_fallen_asks_as_well(churn: ModelVersion, post: Post) -> None:
+def test_fallen_quality_requests_a_run(churn: ModelVersion, post: Post) -> None:
     customers = rows(0, 300)
     answers = send(post, customers)
     wrong = [{"prediction": answer["id"], "actual": not answer["prediction"]} for answer in answers]
@@ -569,14 +571,14 @@ def test_quality_that_has_fallen_asks_as_well(churn: ModelVersion, post: Post) -
     assert made.run_note == "the quality has fallen"
 
 
-def test_quality_as_on_the_hold_out_has_not_fallen(churn: ModelVersion, post: Post) -> None:
+def test_quality_equal_to_the_hold_out_has_not_fallen(churn: ModelVersion, post: Post) -> None:
     customers = rows(0, 400)
     answers = send(post, customers)
-    told = [
+    outcomes = [
         {"prediction": answer["id"], "actual": customer["Churn"]}
         for answer, customer in zip(answers, customers, strict=True)
     ]
-    assert post(OUTCOMES, told).status_code == 200
+    assert post(OUTCOMES, outcomes).status_code == 200
     assert due_again(retrain_on="quality") == 1
     made = DriftReview.objects.get()
     assert made.quality is not None

@@ -1,4 +1,4 @@
-"""Windows in steps, and how far a version's columns moved in each."""
+"""Windows in steps, and the drift of a version's columns in each step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def at(day: int, hour: int = 0, minute: int = 0) -> dt.datetime:
 # -- windows -------------------------------------------------------------------------------------------
 
 
-def test_the_latest_window_ends_with_the_step_that_lasts() -> None:
+def test_the_latest_window_ends_with_the_current_step() -> None:
     day = timeline.latest(DAY, at(10, 13, 25))
     assert (day.since, day.until, day.step) == (at(9, 14), at(10, 14), HOUR)
     week = timeline.latest(7 * DAY, at(10, 13, 25))
@@ -38,7 +38,7 @@ def test_the_latest_window_ends_with_the_step_that_lasts() -> None:
     assert (len(day.steps), len(week.steps), len(month.steps)) == (24, 28, 30)
 
 
-def test_a_window_of_ones_own_keeps_its_ends_and_days_begin_at_midnight() -> None:
+def test_a_chosen_window_keeps_its_ends_and_days_begin_at_midnight() -> None:
     window = timeline.between(at(1, 20, 30), at(28, 5, 1))
     assert (window.since, window.until, window.step) == (at(1, 20), at(28, 6), DAY)
     assert window.steps[:3] == [at(1, 20), at(2), at(3)] and window.steps[-1] == at(28)
@@ -49,7 +49,7 @@ def test_a_window_of_ones_own_keeps_its_ends_and_days_begin_at_midnight() -> Non
     assert (short.steps, short.parts) == ([at(1, 20)], [(at(1, 20), at(1, 21))])
 
 
-def test_a_window_without_length_or_beyond_all_measure_is_refused() -> None:
+def test_an_empty_or_too_long_window_is_refused() -> None:
     with pytest.raises(ValueError, match="before the end"):
         timeline.between(at(2), at(1))
     with pytest.raises(ValueError, match="at most 1,200 days"):
@@ -61,15 +61,15 @@ def test_a_window_without_length_or_beyond_all_measure_is_refused() -> None:
 
 
 @pytest.mark.django_db
-def test_what_moved_most_comes_first_and_a_few_rows_say_nothing(churn: ModelVersion) -> None:
+def test_columns_with_the_largest_drift_come_first_and_few_rows_have_no_psi(churn: ModelVersion) -> None:
     now = this_hour()
     roll(churn, now - 3 * HOUR, 300)
     roll(churn, now - 2 * HOUR, 300, drifted=("tenure",))
     roll(churn, now - HOUR, 20, drifted=("contract",))
     window = timeline.between(now - 4 * HOUR, now)
-    moved = timeline.moved(churn, window, MonitoringConfig())
-    assert moved.rows == 620
-    first = moved.lines[0]
+    drift = timeline.read(churn, window, MonitoringConfig())
+    assert drift.rows == 620
+    first = drift.lines[0]
     assert first.column.name == "tenure"
     nothing, calm, drifted, few = first.cells
     assert nothing is None
@@ -77,25 +77,25 @@ def test_what_moved_most_comes_first_and_a_few_rows_say_nothing(churn: ModelVers
     assert calm.psi < 0.05
     assert drifted is not None and drifted.tone == "huge" and drifted.psi is not None and drifted.psi > 1
     assert few is not None and (few.tone, few.psi, few.rows) == ("few", None, 20)
-    assert first.whole is not None and first.whole.tone == "huge"
-    assert [line.column.name for line in moved.lines[-2:]] == ["_prediction", "_probability"]
-    assert [line.name for line in moved.lines[-2:]] == ["the prediction", "its probability"]
+    assert first.overall is not None and first.overall.tone == "huge"
+    assert [line.column.name for line in drift.lines[-2:]] == ["_prediction", "_probability"]
+    assert [line.name for line in drift.lines[-2:]] == ["the prediction", "its probability"]
     assert sum(bar.window for bar in first.bars) == 620
     assert sum(bar.reference for bar in first.bars) == churn.train_rows
 
 
 @pytest.mark.django_db
 def test_a_version_that_answered_nothing_has_lines_without_cells(churn: ModelVersion) -> None:
-    moved = timeline.moved(churn, timeline.latest(DAY, this_hour()), MonitoringConfig())
-    assert moved.rows == 0 and all(line.whole is None and not any(line.cells) for line in moved.lines)
-    assert sum(bar.window for bar in moved.lines[0].bars) == 0
+    drift = timeline.read(churn, timeline.latest(DAY, this_hour()), MonitoringConfig())
+    assert drift.rows == 0 and all(line.overall is None and not any(line.cells) for line in drift.lines)
+    assert sum(bar.window for bar in drift.lines[0].bars) == 0
 
 
 # -- worst rows, traffic -------------------------------------------------------------------------------
 
 
 @pytest.mark.django_db
-def test_the_worst_rows_are_those_that_denied_the_truth_most(churn: ModelVersion) -> None:
+def test_the_worst_predictions_gave_the_actual_class_the_least_probability(churn: ModelVersion) -> None:
     sure_wrong, right, wrong = (
         answered(churn, 1, prediction=probability >= 0.5, probability=probability, key=key)[0]
         for probability, key in ((0.95, "sure"), (0.1, "right"), (0.3, "unsure"))
@@ -105,21 +105,21 @@ def test_the_worst_rows_are_those_that_denied_the_truth_most(churn: ModelVersion
         Outcome.objects.create(**about, actual=not actual, observed_at=row.at)
         Outcome.objects.create(**about, actual=actual, observed_at=row.at)  # a correction: the newest holds
     hour = this_hour()
-    assert worst_predictions.of_version(churn, hour - HOUR, hour + HOUR) == worst_predictions.Worst([], 0), (
-        "no hour was added up"
-    )
+    assert worst_predictions.of_version(
+        churn, hour - HOUR, hour + HOUR
+    ) == worst_predictions.WorstPredictions([], 0), "no hour was added up"
     QualityHour.objects.create(version=churn, hour=hour, rows=3, tallies={})
-    found = worst_predictions.of_version(churn, hour - HOUR, hour + HOUR)
-    assert [(row.key, round(row.error, 9)) for row in found.rows] == [
+    worst = worst_predictions.of_version(churn, hour - HOUR, hour + HOUR)
+    assert [(row.key, round(row.error, 9)) for row in worst.rows] == [
         ("sure", 0.95), ("unsure", 0.7), ("right", 0.1),
     ]  # fmt: skip
-    assert (found.looked_at, found.since, found.until) == (3, hour, hour + HOUR)
-    assert found.rows[0].prediction_id == str(sure_wrong.pk) and found.rows[0].actual is False
+    assert (worst.looked_at, worst.since, worst.until) == (3, hour, hour + HOUR)
+    assert worst.rows[0].prediction_id == str(sure_wrong.pk) and worst.rows[0].actual is False
 
 
-def with_truth(version: ModelVersion, count: int, actual: bool | str, **given: Any) -> list[Prediction]:
+def with_truth(version: ModelVersion, count: int, actual: bool | str, **fields: Any) -> list[Prediction]:
     """Logged answers whose outcomes are known, the oldest first."""
-    rows = answered(version, count, **given)
+    rows = answered(version, count, **fields)
     Outcome.objects.bulk_create(
         Outcome(
             registered_model=version.registered_model,
@@ -134,7 +134,7 @@ def with_truth(version: ModelVersion, count: int, actual: bool | str, **given: A
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("turns", [1, 60])
-def test_a_version_has_worst_rows_though_others_answered_more_and_later(
+def test_a_version_has_worst_predictions_although_others_answered_more_and_later(
     churn: ModelVersion, turns: int
 ) -> None:
     other = train_sample("churn", rows=600)
@@ -144,15 +144,15 @@ def test_a_version_has_worst_rows_though_others_answered_more_and_later(
     hour = this_hour()
     for version, rows in ((churn, 60), (other, 3 * worst_predictions.ROWS)):
         QualityHour.objects.create(version=version, hour=hour, rows=rows, tallies={})
-    found = worst_predictions.of_version(churn, hour - HOUR, hour + HOUR)
-    assert found.looked_at == 60
-    assert [(row.key, row.error) for row in found.rows] == [("mine", 0.9)] * worst_predictions.SHOWN
+    worst = worst_predictions.of_version(churn, hour - HOUR, hour + HOUR)
+    assert worst.looked_at == 60
+    assert [(row.key, row.error) for row in worst.rows] == [("mine", 0.9)] * worst_predictions.SHOWN
     newest = worst_predictions.of_version(other, hour - HOUR, hour + HOUR)
     assert (newest.looked_at, {row.key for row in newest.rows}) == (worst_predictions.ROWS, {"its"})
 
 
 @pytest.mark.django_db
-def test_the_probability_is_that_of_the_level_that_is_last_in_order_however_they_were_declared(
+def test_the_probability_is_that_of_the_last_level_in_order(
     churn: ModelVersion,
 ) -> None:
     target = {"name": "churned", "type": "category", "levels": ["stays", "goes"]}
@@ -161,55 +161,55 @@ def test_the_probability_is_that_of_the_level_that_is_last_in_order_however_they
     with_truth(version, 1, "stays", prediction="goes", probability=0.2, key="wrong")
     hour = this_hour()
     QualityHour.objects.create(version=version, hour=hour, rows=2, tallies={})
-    found = worst_predictions.of_version(version, hour - HOUR, hour + HOUR)
-    assert [(row.key, round(row.error, 9)) for row in found.rows] == [("wrong", 0.8), ("right", 0.1)]
+    worst = worst_predictions.of_version(version, hour - HOUR, hour + HOUR)
+    assert [(row.key, round(row.error, 9)) for row in worst.rows] == [("wrong", 0.8), ("right", 0.1)]
 
 
 @pytest.mark.django_db
-def test_no_more_is_opened_than_the_newest_so_many_rows_with_outcomes(churn: ModelVersion) -> None:
+def test_a_bounded_number_of_outcomes_is_read(churn: ModelVersion) -> None:
     other = train_sample("churn", rows=600)
     first = with_truth(churn, 1, False, probability=0.9)
-    for _ in range(worst_predictions.OPENED // worst_predictions.ROWS + 1):
+    for _ in range(worst_predictions.MAX_OUTCOMES_READ // worst_predictions.ROWS + 1):
         with_truth(other, worst_predictions.ROWS - 1, True)
         last = with_truth(churn, 1, False, probability=0.8)
     hour = this_hour()
     QualityHour.objects.create(version=churn, hour=hour, rows=100, tallies={})
-    found = worst_predictions.of_version(churn, hour - HOUR, hour + HOUR)
-    assert found.looked_at == worst_predictions.OPENED // worst_predictions.ROWS
-    assert str(last[0].pk) in {row.prediction_id for row in found.rows}
-    assert str(first[0].pk) not in {row.prediction_id for row in found.rows}
+    worst = worst_predictions.of_version(churn, hour - HOUR, hour + HOUR)
+    assert worst.looked_at == worst_predictions.MAX_OUTCOMES_READ // worst_predictions.ROWS
+    assert str(last[0].pk) in {row.prediction_id for row in worst.rows}
+    assert str(first[0].pk) not in {row.prediction_id for row in worst.rows}
 
 
 @pytest.mark.django_db
-def test_only_the_newest_hours_with_outcomes_are_opened(churn: ModelVersion) -> None:
+def test_only_the_newest_hours_with_outcomes_are_read(churn: ModelVersion) -> None:
     hour = this_hour()
     QualityHour.objects.bulk_create(
         QualityHour(version=churn, hour=hour - at * HOUR, rows=1_000, tallies={}) for at in range(5)
     )
-    found = worst_predictions.of_version(churn, hour - DAY, hour + HOUR)
-    assert (found.since, found.until) == (hour - HOUR, hour + HOUR)
+    worst = worst_predictions.of_version(churn, hour - DAY, hour + HOUR)
+    assert (worst.since, worst.until) == (hour - HOUR, hour + HOUR)
 
 
 @pytest.mark.django_db
-def test_traffic_is_what_was_rolled_up_and_what_came_since(churn: ModelVersion) -> None:
+def test_traffic_includes_rollups_and_newer_rows(churn: ModelVersion) -> None:
     now, model = this_hour() + dt.timedelta(minutes=30), churn.registered_model_id
     roll(churn, this_hour() - 23 * HOUR, 7)
     roll(churn, this_hour() - 24 * HOUR, 100)
     roll(churn, this_hour() - 2 * HOUR, 40)
     answered(churn, 3)
-    found = overview.traffic([model], now)[model]
-    assert (found.by_hour[0], found.by_hour[-3], found.by_hour[-1]) == (7, 40, 3)
-    assert (found.rows, str(found), len(found.by_hour)) == (50, "50", 24)
+    traffic = overview.traffic([model], now)[model]
+    assert (traffic.by_hour[0], traffic.by_hour[-3], traffic.by_hour[-1]) == (7, 40, 3)
+    assert (traffic.rows, str(traffic), len(traffic.by_hour)) == (50, "50", 24)
 
 
 @pytest.mark.django_db
-def test_rows_by_hour_are_those_rolled_up_and_those_behind_the_mark(churn: ModelVersion) -> None:
+def test_rows_by_hour_include_rollups_and_rows_after_the_mark(churn: ModelVersion) -> None:
     hour, before = this_hour(), this_hour() - 2 * HOUR
 
     def known(since: dt.datetime, until: dt.datetime) -> list[tuple[dt.datetime, int]]:
-        found = reading.answered_by_hour([churn], since, until)
-        assert {version_id for version_id, _, _ in found} == {churn.pk}
-        return [(hour, rows) for _, hour, rows in found]
+        by_hour = reading.answered_by_hour([churn], since, until)
+        assert {version_id for version_id, _, _ in by_hour} == {churn.pk}
+        return [(hour, rows) for _, hour, rows in by_hour]
 
     answered(churn, 4)
     assert known(hour - DAY, hour + HOUR) == [(hour, 4)], "nothing was rolled up: the log says it"

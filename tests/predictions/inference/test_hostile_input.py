@@ -48,7 +48,7 @@ def with_value(customer: dict[str, Any], field: str, literal: str) -> bytes:
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_a_body_that_is_no_instance_is_refused(
+def test_a_body_without_an_instance_is_refused(
     churn: ModelVersion, post: Post, body: bytes, code: str
 ) -> None:
     assert_error(post(CHURN, body), 400, code)
@@ -233,7 +233,7 @@ def test_no_key_is_401_and_a_bad_key_too(churn: ModelVersion, customer: dict[str
     assert not Prediction.objects.exists()
 
 
-def test_a_form_says_each_field_once_and_in_text(
+def test_a_form_has_each_field_once_and_as_text(
     churn: ModelVersion, api: APIClient, customer: dict[str, Any]
 ) -> None:
     for name, value, code in (
@@ -247,7 +247,7 @@ def test_a_form_says_each_field_once_and_in_text(
     assert not Prediction.objects.exists()
 
 
-def test_a_method_that_is_not_there_is_405(churn: ModelVersion, api: APIClient) -> None:
+def test_an_unsupported_method_is_405(churn: ModelVersion, api: APIClient) -> None:
     assert_error(api.delete(CHURN), 405, "method_not_allowed")
     assert_error(api.put(CHURN, {}, format="json"), 405, "method_not_allowed")
     assert_error(api.get("/predict"), 405, "method_not_allowed")
@@ -264,7 +264,7 @@ def test_a_missing_page_is_json_for_a_client_and_html_for_a_browser(db: None) ->
     assert "did you mean" in hinted["message"]
 
 
-def test_an_unknown_host_is_refused_in_the_one_shape(db: None) -> None:
+def test_an_unknown_host_is_refused_in_the_error_shape(db: None) -> None:
     assert_error(Client().get("/ping", headers={"Host": "evil.example"}), 400, "bad_host")
 
 
@@ -284,7 +284,7 @@ def test_a_key_with_nul_in_a_log_query_finds_nothing(churn: ModelVersion, api: A
     assert api.get(f"{CHURN}?key=%00").json()["predictions"] == []
 
 
-def test_a_small_body_of_many_faults_is_cut_short(
+def test_a_small_body_with_many_faults_is_read_in_part(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
     error = assert_error(post(CHURN, b"[" + b"{}," * 9_000 + b"{}]"), 400, "invalid_input")
@@ -295,9 +295,7 @@ def test_a_small_body_of_many_faults_is_cut_short(
     assert len(error["details"]) == 100
 
 
-def test_head_asks_for_the_same_right_as_get(
-    churn: ModelVersion, post: Post, customer: dict[str, Any]
-) -> None:
+def test_head_needs_the_same_right_as_get(churn: ModelVersion, post: Post, customer: dict[str, Any]) -> None:
     from django.contrib.auth.models import Permission, User
 
     from tests.conftest import keyed
@@ -358,7 +356,7 @@ def test_another_charset_than_utf_8_is_refused_on_every_route(db: None, path: st
 
 
 def asked_raw(application: Any, method: str, path: str, content_type: str, body: bytes, **extra: str) -> Any:
-    """As the server asks: the test client reads the type before anything else does, and fails."""
+    """Builds a request as the server does; the test client would read the content type first and fail."""
     import io
     from types import SimpleNamespace
 
@@ -370,9 +368,11 @@ def asked_raw(application: Any, method: str, path: str, content_type: str, body:
         "HTTP_HOST": "localhost",
         **extra,
     }  # fmt: skip
-    said: list[Any] = []
-    content = b"".join(application(environ, lambda status, headers: said.extend((status, headers))))
-    return SimpleNamespace(status_code=int(said[0][:3]), headers=dict(said[1]), content=content)
+    response_start: list[Any] = []
+    content = b"".join(application(environ, lambda status, headers: response_start.extend((status, headers))))
+    return SimpleNamespace(
+        status_code=int(response_start[0][:3]), headers=dict(response_start[1]), content=content
+    )
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,7 @@ def test_a_part_of_a_form_in_another_charset_is_refused(
         "/api/v1/models/",
     ],
 )
-def test_a_method_that_a_route_lacks_is_405_with_and_without_a_body(
+def test_an_unsupported_method_is_405_with_and_without_a_body(
     churn: ModelVersion, api: APIClient, path: str
 ) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE"):

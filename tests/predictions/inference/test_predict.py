@@ -50,7 +50,7 @@ def test_an_array_is_answered_in_its_order(churn: ModelVersion, post: Post, cust
     assert [given["id"] for given in answered] == sorted(rows)
 
 
-def test_the_raw_csv_and_the_course_form_are_the_same_rows(churn: ModelVersion, post: Post) -> None:
+def test_the_raw_csv_and_the_tutorials_form_give_the_same_rows(churn: ModelVersion, post: Post) -> None:
     raw = b"".join((SAMPLES / "churn.csv").read_bytes().splitlines(keepends=True)[:6])
     by_csv = post(CHURN, raw, "text/csv").json()["predictions"]
     course = []
@@ -96,7 +96,7 @@ def test_every_fault_of_every_row_is_reported_at_once(
     assert not Prediction.objects.exists(), "nothing of an invalid request is answered or logged"
 
 
-def test_faults_beyond_a_hundred_are_cut_and_said_so(
+def test_faults_beyond_a_hundred_are_cut_and_marked(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
     error = assert_error(post(CHURN, [{**customer, "tenure": "x"}] * 150), 400, "invalid_input")
@@ -181,8 +181,8 @@ def test_the_spanish_form_is_answered_with_a_price(post: Post, api: APIClient) -
 
 
 @pytest.mark.parametrize("model", ["churn", "cars", "cars_v3", "houses"])
-def test_rows_of_the_training_csv_can_be_sent_as_they_are(post: Post, model: str) -> None:
-    """With the target and the columns no model uses, which are passed over."""
+def test_rows_of_the_training_csv_are_accepted_unchanged(post: Post, model: str) -> None:
+    """The rows include the target and columns that no model uses, which are ignored."""
     from tests.conftest import train_sample
 
     train_sample(model, rows={"churn": 600, "houses": 300}.get(model, 400))
@@ -194,7 +194,7 @@ def test_rows_of_the_training_csv_can_be_sent_as_they_are(post: Post, model: str
     assert all(set(row.inputs) == names for row in Prediction.objects.all())
 
 
-def test_a_csv_is_read_as_it_is_written_and_like_json(
+def test_a_csv_is_read_in_its_dialect_and_like_json(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
     rows = [
@@ -249,7 +249,7 @@ def test_nothing_is_answered_without_an_active_version(
     assert int(answered.headers["Retry-After"]) > 0
 
 
-def test_html_in_a_value_is_stored_as_it_is(post: Post, api: APIClient) -> None:
+def test_html_in_a_value_is_stored_unchanged(post: Post, api: APIClient) -> None:
     from tests.conftest import train_sample
 
     train_sample("cars", rows=400)
@@ -299,7 +299,7 @@ def test_a_csv_answer_has_the_keys_and_the_inputs_in_the_order_of_the_request(
     assert_error(post(f"{path}?include=everything", body), 400, "invalid_input")
 
 
-def test_an_answer_can_be_had_as_csv_and_a_refusal_stays_json(
+def test_answers_are_available_as_csv_and_errors_stay_json(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
     answered = post(CHURN, [customer, customer], Accept="text/csv")

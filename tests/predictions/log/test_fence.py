@@ -1,4 +1,4 @@
-"""Changes and answers in each other's way: once a change is committed, nobody answers from before it."""
+"""Changes and answers at the fence: after a change is committed, no answer uses the state before it."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ def in_thread(work: Callable[[], None]) -> threading.Thread:
 
 
 def stands_at_the_fence() -> None:
-    """Returns when some session waits for an advisory lock; only the log's writer can."""
+    """Returns once a session waits for an advisory lock, which only the log's writer does."""
     until = time.monotonic() + 20
     with connection.cursor() as cursor:
         while True:
             cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
             if cursor.fetchone()[0]:
                 return
-            assert time.monotonic() < until, "nobody came to the fence"
+            assert time.monotonic() < until, "no session came to the fence"
             time.sleep(0.02)
 
 
 def at_its_commit(change: Callable[[], object], meanwhile: Callable[[], Any]) -> Any:
-    """Does `change` up to the moment of its commit, lets `meanwhile` run into the fence, then commits.
+    """Runs `change` up to its commit, lets `meanwhile` wait at the fence, then commits.
 
-    Returns what `meanwhile` returned.
+    Returns the result of `meanwhile`.
     """
     came: list[Any] = []
     with transaction.atomic():
         change()
         with connection.cursor() as cursor:
-            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # what COMMIT does first
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # the first step of COMMIT
         thread = in_thread(lambda: came.append(meanwhile()))
         stands_at_the_fence()
     thread.join()
@@ -80,7 +80,7 @@ def client(client_user: User) -> APIClient:
     return keyed(client_user)
 
 
-def test_an_answer_that_meets_an_activation_is_the_new_versions(
+def test_an_answer_during_an_activation_is_from_the_new_version(
     versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any]
 ) -> None:
     answer = at_its_commit(
@@ -91,7 +91,7 @@ def test_an_answer_that_meets_an_activation_is_the_new_versions(
     assert Prediction.objects.get().version == versions[1]
 
 
-def test_a_rollback_binds_answers_under_way_as_well(
+def test_an_answer_during_a_rollback_is_from_the_restored_version(
     versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any]
 ) -> None:
     activation.activate(versions[1], by=None, reason="first")
@@ -129,7 +129,7 @@ def take_the_right(client: User) -> None:
         (take_the_right, 403, "forbidden"),
     ],
 )
-def test_a_key_or_right_taken_away_at_that_moment_gets_no_answer(
+def test_a_key_or_right_revoked_during_a_request_gets_no_answer(
     churn: ModelVersion,
     client_user: User,
     client: APIClient,
@@ -144,10 +144,10 @@ def test_a_key_or_right_taken_away_at_that_moment_gets_no_answer(
     assert Prediction.objects.count() == 1
 
 
-def test_a_person_deactivated_at_that_moment_gets_no_answer(
+def test_a_user_deactivated_during_a_request_gets_no_answer(
     churn: ModelVersion, customer: dict[str, Any]
 ) -> None:
-    """With a session instead of a key: the user was loaded before the change."""
+    """A session instead of a key: the user was loaded before the change."""
     person = User.objects.create_superuser("boss")
     browser = APIClient()
     browser.force_login(person)
@@ -161,10 +161,10 @@ def test_a_person_deactivated_at_that_moment_gets_no_answer(
     assert Prediction.objects.count() == 1
 
 
-def test_answers_wait_for_a_commit_and_not_for_what_comes_before_it(
+def test_answers_wait_only_for_the_commit_of_a_change(
     versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any]
 ) -> None:
-    """An activation that was prepared, and holds its row locks, stands in nobody's way."""
+    """An activation that is prepared and holds its row locks delays no answer."""
     with transaction.atomic():
         activation.activate(versions[1], by=None, reason="in a moment")
         RegisteredModel.objects.select_for_update(no_key=True).get(name="churn")
@@ -174,7 +174,7 @@ def test_answers_wait_for_a_commit_and_not_for_what_comes_before_it(
         assert [answer["version"] for answer in answers] == [1]
 
 
-def test_under_constant_switching_every_row_was_answered_by_the_version_live_at_its_commit(
+def test_under_constant_activations_every_row_is_from_the_version_active_at_its_commit(
     versions: tuple[ModelVersion, ModelVersion], client_user: User, customer: dict[str, Any]
 ) -> None:
     stop = threading.Event()
@@ -214,15 +214,15 @@ def test_under_constant_switching_every_row_was_answered_by_the_version_live_at_
     for row in Prediction.objects.all():
         active = activation.active_at(model, row.at)
         assert active is not None
-        assert active.version_id == row.version_id, "the time of the row names the version that answered"
+        assert active.version_id == row.version_id, "the row's time identifies the version that answered"
     logged = Prediction.objects.order_by("id").values_list("version__number", flat=True)
     assert sorted(logged) == sorted(version for version, _, _ in answers)
 
 
-def test_a_request_that_changes_keep_overtaking_gets_through(
+def test_a_request_succeeds_although_changes_keep_overtaking_it(
     churn: ModelVersion, client: APIClient, customer: dict[str, Any]
 ) -> None:
-    """Something changes every few milliseconds, and the request takes longer than that each time."""
+    """A change comes every few milliseconds, and each attempt of the request takes longer."""
     stop = threading.Event()
     group = Group.objects.create(name="restless")
     right = Permission.objects.get(codename="predict")
@@ -241,24 +241,24 @@ def test_a_request_that_changes_keep_overtaking_gets_through(
         restless.join()
     assert answered.status_code == 200
     assert Prediction.objects.count() == 4_000
-    assert routing.generation() > before + 3, "nothing changed meanwhile: this test shows nothing"
+    assert routing.generation() > before + 3, "no change came meanwhile, so the test proves nothing"
 
 
-def test_the_time_of_an_activation_parts_the_rows_of_the_two_versions(
+def test_the_time_of_an_activation_separates_the_rows_of_two_versions(
     versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any]
 ) -> None:
-    """The old version goes on answering until the commit, and the statement that activates came before."""
+    """The old version answers until the commit, although the activating statement ran earlier."""
     model = versions[0].registered_model
 
     def ask() -> None:
-        asked = in_thread(lambda: client.post(CHURN, customer, format="json"))
-        asked.join(timeout=20)
+        request = in_thread(lambda: client.post(CHURN, customer, format="json"))
+        request.join(timeout=20)
 
     for turn in range(4):
         with transaction.atomic():
             done = activation.activate(versions[(turn + 1) % 2], by=None, reason=f"turn {turn}")
             ask()
-        assert done.at == Activation.objects.get(pk=done.pk).at, "what is returned is what is stored"
+        assert done.at == Activation.objects.get(pk=done.pk).at, "the returned time equals the stored one"
         ask()
     listed = client.get(CHURN).json()["predictions"]
     assert [row["version"] for row in reversed(listed)] == [1, 2, 2, 1, 1, 2, 2, 1]
@@ -271,11 +271,11 @@ def test_the_time_of_an_activation_parts_the_rows_of_the_two_versions(
 
 
 @pytest.mark.parametrize("ahead", [30, 0, -30], ids=lambda seconds: f"{seconds} s ahead")
-def test_clocks_that_differ_part_the_rows_as_well(
+def test_the_time_of_an_activation_separates_rows_even_if_clocks_differ(
     versions: tuple[ModelVersion, ModelVersion], client: APIClient, customer: dict[str, Any], ahead: int
 ) -> None:
-    """A row of a process whose clock is ahead lies before the activation that follows; one of a process whose
-    clock is behind does not lie before the activation that it follows."""
+    """A row from a clock that is ahead still precedes the next activation, and a row from a clock that is
+    behind does not precede the previous one."""
     model = versions[0].registered_model
     made = client.post(CHURN, customer, format="json").json()["predictions"][0]
     with connection.cursor() as cursor:
@@ -303,7 +303,7 @@ def test_clocks_that_differ_part_the_rows_as_well(
     assert last.at.microsecond % 1000 == 0
 
 
-# -- what makes the generation grow --------------------------------------------------------------------
+# -- changes of the generation -------------------------------------------------------------------------
 
 
 def grows(change: Callable[[], object]) -> bool:
@@ -314,7 +314,7 @@ def grows(change: Callable[[], object]) -> bool:
     return after > before
 
 
-def test_whatever_changes_an_answer_makes_the_generation_grow(
+def test_every_change_that_affects_answers_raises_the_generation(
     versions: tuple[ModelVersion, ModelVersion], client_user: User
 ) -> None:
     model = versions[0].registered_model
@@ -339,7 +339,7 @@ def test_whatever_changes_an_answer_makes_the_generation_grow(
         assert grows(change)
 
 
-def test_a_bulk_change_of_many_keys_is_one_growth_and_quick(client_user: User) -> None:
+def test_a_bulk_change_of_many_keys_raises_the_generation_once_and_fast(client_user: User) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO knox_authtoken (digest, token_key, created, user_id) "
@@ -360,7 +360,7 @@ def test_a_bulk_change_of_many_keys_is_one_growth_and_quick(client_user: User) -
     assert time.monotonic() - started < 10
 
 
-def test_emptying_a_table_or_editing_permissions_makes_it_grow_too(client_user: User) -> None:
+def test_emptying_a_table_or_editing_permissions_raises_the_generation(client_user: User) -> None:
     client_keys.issue(client_user)
 
     def empty() -> None:
@@ -373,8 +373,8 @@ def test_emptying_a_table_or_editing_permissions_makes_it_grow_too(client_user: 
     assert grows(lambda: Permission.objects.filter(pk=right.pk).update(codename="predict"))
 
 
-def test_no_value_comes_twice_even_after_a_restored_back_up(client_user: User) -> None:
-    """Processes may still know what held under a value that the restored database has not reached yet."""
+def test_no_generation_repeats_after_a_restored_backup(client_user: User) -> None:
+    """Processes may still cache the state of a value that the restored database has not reached yet."""
     client_keys.issue(client_user)
     revoke(client_user)
     with connection.cursor() as cursor:
@@ -385,7 +385,7 @@ def test_no_value_comes_twice_even_after_a_restored_back_up(client_user: User) -
     assert routing.generation() >= before * 1e6 - 60e6
 
 
-def test_what_changes_no_answer_leaves_it_alone(churn: ModelVersion, client_user: User) -> None:
+def test_changes_that_affect_no_answer_keep_the_generation(churn: ModelVersion, client_user: User) -> None:
     for change in (
         lambda: client_keys.issue(client_user),
         lambda: User.objects.create(username="somebody"),
@@ -396,7 +396,7 @@ def test_what_changes_no_answer_leaves_it_alone(churn: ModelVersion, client_user
         assert not grows(change)
 
 
-def test_a_change_that_is_rolled_back_changes_nothing(client_user: User) -> None:
+def test_a_change_that_is_rolled_back_keeps_the_generation(client_user: User) -> None:
     client_keys.issue(client_user)
 
     def undone() -> None:

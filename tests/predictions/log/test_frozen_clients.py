@@ -1,4 +1,4 @@
-"""A client process that is frozen or lost holds nothing: neither the fence, nor a claim, nor the log."""
+"""A frozen or lost client process holds neither the fence, nor a claim, nor the log."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ entry = test_writer.entry  # pytest finds it by its name in this module
 
 @pytest.fixture
 def lost(db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Writer, Proxy]]:
-    """A writer whose connection loses what it sends from a certain byte on, and does not notice."""
+    """Yields a writer whose connection silently loses everything from a certain byte on."""
     settings = connections["default"].settings_dict
     between = Proxy(settings["HOST"], int(settings["PORT"]))
     monkeypatch.setitem(settings, "HOST", "127.0.0.1")
@@ -45,15 +45,15 @@ def lost(db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Writer, Pr
     writer.close()
 
 
-def released(writer: Writer, made: Entry) -> Exception | None:
-    writer.submit(made)
-    assert made.wait(20)
-    return made.error
+def released(writer: Writer, submitted: Entry) -> Exception | None:
+    writer.submit(submitted)
+    assert submitted.wait(20)
+    return submitted.error
 
 
 @pytest.mark.parametrize("rows", [2_000, 20])
 @pytest.mark.parametrize("claimed", [False, True], ids=["no key", "idempotency key"])
-def test_an_entry_that_comes_in_part_holds_neither_the_fence_nor_its_claim(
+def test_an_entry_received_in_part_holds_neither_the_fence_nor_its_claim(
     lost: tuple[Writer, Proxy],
     entry: Make,
     client_user: User,
@@ -90,7 +90,7 @@ def test_an_entry_that_comes_in_part_holds_neither_the_fence_nor_its_claim(
     assert Prediction.objects.count() == before + 2 * rows
 
 
-def test_a_frozen_web_process_under_large_bodies_holds_up_no_change_and_no_other_process(
+def test_a_frozen_web_process_delays_no_change_and_no_other_process(
     django_db_setup: None,
     tmp_path_factory: pytest.TempPathFactory,
     customer: dict[str, Any],

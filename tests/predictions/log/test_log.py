@@ -85,20 +85,20 @@ def test_truncate_is_refused_too_outside_the_test_suite(churn: ModelVersion) -> 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_row_without_a_partition_is_kept_and_moved_when_its_partition_is_made(
+def test_a_row_without_a_partition_is_kept_and_moved_when_its_partition_is_created(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
     post(CHURN, [customer] * 3)
     assert in_table("predictions_prediction_default") == 3
     now = timezone.now()
-    made = partitions.ensure(now, ahead=2)
-    assert len(made) == 3
+    created = partitions.ensure(now, ahead=2)
+    assert len(created) == 3
     assert in_table(f"predictions_prediction_{now:%Y_%m}") == 3
     assert in_table("predictions_prediction_default") == 0
     assert Prediction.objects.count() == 3
     post(CHURN, customer)
     assert in_table(f"predictions_prediction_{now:%Y_%m}") == 4
-    assert partitions.ensure(now, ahead=2) == [], "making them again changes nothing"
+    assert partitions.ensure(now, ahead=2) == [], "a second call creates nothing"
     with (
         pytest.raises(IntegrityError, match="append-only"),
         transaction.atomic(),
@@ -108,7 +108,7 @@ def test_a_row_without_a_partition_is_kept_and_moved_when_its_partition_is_made(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_partitions_are_made_by_the_beat_task(settings: Any) -> None:
+def test_the_beat_task_creates_partitions(settings: Any) -> None:
     settings.PARTITIONS_AHEAD = 1
     assert len(tasks.make_partitions()) == 2
 
@@ -162,7 +162,7 @@ def test_the_log_is_filtered_by_time_and_version(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_row_explains_itself(
+def test_a_log_row_has_its_lineage(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
 ) -> None:
     [given] = post(CHURN, customer).json()["predictions"]
@@ -203,9 +203,7 @@ def test_log_queries_use_the_indexes(churn: ModelVersion, post: Post, customer: 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_key_does_what_its_rights_allow_and_no_more(
-    churn: ModelVersion, post: Post, customer: dict[str, Any]
-) -> None:
+def test_a_key_can_use_only_its_rights(churn: ModelVersion, post: Post, customer: dict[str, Any]) -> None:
     from django.contrib.auth.models import Group
 
     [given_id] = [p["id"] for p in post(CHURN, customer).json()["predictions"]]
@@ -286,7 +284,7 @@ def test_the_same_key_with_another_body_is_409(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_keys_are_each_clients_own_and_expire(
+def test_idempotency_keys_belong_to_a_client_and_expire(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
     from training.access import client_keys
@@ -336,10 +334,10 @@ def test_concurrent_duplicates_are_answered_once(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_not_logged_is_not_answered(
+def test_a_request_that_cannot_be_logged_gets_no_answer(
     churn: ModelVersion, post: Post, customer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The log's table is locked away by another session: the request ends in 503, with nothing written."""
+    """Another session locks the log's table: the request ends in 503, with nothing written."""
     options = connection.settings_dict["OPTIONS"]
     monkeypatch.setitem(options, "options", f"{options['options']} -c lock_timeout=300")
     writer.renew()  # the writer's next connection has that time limit
@@ -372,7 +370,7 @@ def test_cells_that_begin_like_formulas_are_neutralised() -> None:
      "\ufe0f", "\ufeff", "\U000e0020", "\ue000", " \ufeff\t\u200b "],
     ids=ascii,
 )  # fmt: skip
-def test_what_cannot_be_seen_before_a_formula_does_not_hide_it(before: str) -> None:
+def test_invisible_characters_before_a_formula_do_not_hide_it(before: str) -> None:
     for sign in "=+-@＝＋－＠﹦﹢﹣﹫⁼⁺⁻₌₊₋−":
         assert neutral(f"{before}{sign}1") == f"'{before}{sign}1", ascii(sign)
     assert neutral(f"{before}a=1") in (f"{before}a=1", f"'{before}a=1")

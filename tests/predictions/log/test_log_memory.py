@@ -1,4 +1,4 @@
-"""What a list costs in memory: no version is built for every row that refers to it."""
+"""The memory of lists: rows that refer to one version share one version object."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @contextmanager
 def counted_versions() -> Iterator[Counter[str]]:
-    """How many version objects are built within, and how many of them with their evaluation."""
-    found: Counter[str] = Counter()
+    """Counts the version objects that are built within, and those that load their evaluation."""
+    counts: Counter[str] = Counter()
 
     def count(sender: Any, instance: ModelVersion, **_: Any) -> None:
-        found["built"] += 1
-        found["whole"] += "evaluation" not in instance.get_deferred_fields()
+        counts["built"] += 1
+        counts["with_evaluation"] += "evaluation" not in instance.get_deferred_fields()
 
     post_init.connect(count, sender=ModelVersion)
     try:
-        yield found
+        yield counts
     finally:
         post_init.disconnect(count, sender=ModelVersion)
 
@@ -58,14 +58,12 @@ def page_of(client: Client | APIClient, path: str) -> bytes:
 @pytest.mark.parametrize("query", ["?limit=1000", "?limit=1000&format=csv", f"?limit={ROWS // 2}"])
 def test_a_page_of_the_log_builds_one_version(logged: ModelVersion, api: APIClient, query: str) -> None:
     page_of(api, CHURN + query)  # what is learned once
-    with counted_versions() as found:
+    with counted_versions() as counts:
         page_of(api, CHURN + query)
-    assert found == {"built": 1, "whole": 0}
+    assert counts == {"built": 1, "with_evaluation": 0}
 
 
-def test_the_csv_of_the_log_is_streamed_and_says_what_the_json_says(
-    logged: ModelVersion, api: APIClient
-) -> None:
+def test_the_csv_of_the_log_is_streamed_and_equals_the_json(logged: ModelVersion, api: APIClient) -> None:
     answered: Any = api.get(CHURN, {"format": "csv", "limit": 30})
     assert answered.streaming
     assert answered["Content-Type"] == "text/csv; charset=utf-8"
@@ -90,7 +88,7 @@ PAGES: dict[str, Page] = {
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_of_the_admin_builds_no_version_for_every_row(
+def test_an_admin_page_does_not_build_a_version_per_row(
     logged: ModelVersion, staff: Staff, name: str
 ) -> None:
     model = logged.registered_model
@@ -102,7 +100,7 @@ def test_a_page_of_the_admin_builds_no_version_for_every_row(
     assert Prediction.objects.count() == ROWS
     browser = Client()
     browser.force_login(User.objects.create_superuser("boss"))
-    with counted_versions() as found:
+    with counted_versions() as counts:
         page_of(browser, PAGES[name](logged))
-    assert found["built"] <= 8, found
+    assert counts["built"] <= 8, counts
     assert activation.active_at(model, None) is not None

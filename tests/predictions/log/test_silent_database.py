@@ -1,4 +1,4 @@
-"""A database that falls silent: every route answers in a stated time, and in the one shape of errors."""
+"""A database that falls silent: every route answers in a stated time and in the error shape."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def behind(running: Behind, churn: ModelVersion, key: str, customer: dict[str, A
         assert server.ask("POST", CHURN, customer, key=key)[0] == 200
     yield running
     between.swallows = between.cuts_ready = False
-    until = time.monotonic() + 20  # connections are made anew, and the next test begins with good ones
+    until = time.monotonic() + 20  # connections reopen, and the next test begins with good ones
     while server.ask("POST", CHURN, customer, key=key)[0] != 200:
         assert time.monotonic() < until
         time.sleep(0.1)
 
 
-def asked(server: Server, key: str, customer: dict[str, Any], cookie: str) -> list[tuple[str, float, Any]]:
-    """Every kind of route at once: (which, seconds, (status, headers, body))."""
+def ask_all(server: Server, key: str, customer: dict[str, Any], cookie: str) -> list[tuple[str, float, Any]]:
+    """Requests every kind of route at once; returns (name, seconds, (status, headers, body))."""
     routes: dict[str, tuple[str, str, Any, dict[str, str]]] = {
         "prediction": ("POST", CHURN, customer, {}),
         "with a key": ("POST", CHURN, customer, {"Idempotency_Key": f"silent-{time.time_ns()}"}),
@@ -113,16 +113,16 @@ def is_refused_in_the_one_shape(name: str, answer: Any) -> None:
         assert headers["Retry-After"], name
 
 
-def test_a_proxy_that_acknowledges_and_does_not_answer_delays_no_route_beyond_the_limit(
+def test_a_silent_database_delays_no_route_beyond_the_limit(
     behind: Behind, key: str, customer: dict[str, Any], cookie: str
 ) -> None:
-    """First over the connections that are there, then over new ones, which get no answer either."""
+    """The first turn uses existing connections, the second one new ones, which get no answer either."""
     server, between = behind
-    asked(server, key, customer, cookie)
+    ask_all(server, key, customer, cookie)
     between.swallows = True
     for turn in range(2):
-        for name, seconds, answer in asked(server, key, customer, cookie):
-            if turn or name != "readiness":  # which may know at first what it learned a moment before
+        for name, seconds, answer in ask_all(server, key, customer, cookie):
+            if turn or name != "readiness":  # readiness may use an earlier result at first
                 is_refused_in_the_one_shape(name, answer)
             assert seconds < ANSWER_SECONDS + 2.5, (name, seconds)
 
@@ -131,20 +131,20 @@ def test_a_connection_that_breaks_before_its_first_statement_gives_the_documente
     behind: Behind, key: str, customer: dict[str, Any], cookie: str
 ) -> None:
     server, between = behind
-    between.swallows = True  # so that every connection is given up
-    asked(server, key, customer, cookie)
+    between.swallows = True  # so that every connection is closed
+    ask_all(server, key, customer, cookie)
     between.swallows, between.cuts_ready = False, True
     for _ in range(2):
-        for name, seconds, answer in asked(server, key, customer, cookie):
+        for name, seconds, answer in ask_all(server, key, customer, cookie):
             is_refused_in_the_one_shape(name, answer)
             assert seconds < ANSWER_SECONDS + 2.5, (name, seconds)
 
 
-def test_the_writer_does_not_hang_where_a_new_session_gets_no_further_answer(
+def test_the_writer_does_not_hang_if_a_new_session_gets_no_answer(
     db: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stall that a limit on connecting does not see: the session is there, its first statement is not
-    answered."""
+    """The session is established, but its first statement gets no answer; a limit on connecting does not see
+    this."""
     monkeypatch.setattr(connection, "SETTINGS_SECONDS", 0.3)
     settings = connections["default"].settings_dict
     between = proxy.Proxy(settings["HOST"], int(settings["PORT"]))

@@ -1,4 +1,4 @@
-"""The log's writer: what was released without an error is committed, once, and nobody waits for ever."""
+"""The log's writer: entries released without an error are committed once, and no client waits for ever."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def entry(churn: ModelVersion) -> Make:
             b"", b"%d" % churn.registered_model_id, b"%d" % churn.pk, None, None, b'{"tenure": 1}', b"true",
             b"0.5", b"[]", b"r-1",
         ]  # fmt: skip
-        made = []
+        rows_made = []
         for _ in range(rows):
             row = [str(uuid7()).encode(), *usual[1:]]
             for at, value in changed.items():
                 row[at] = value
-            made.append(tuple(row))
-        return Entry(made, given.pop("generation", None) or routing.generation(), claim=claim, **given)
+            rows_made.append(tuple(row))
+        return Entry(rows_made, given.pop("generation", None) or routing.generation(), claim=claim, **given)
 
     return make
 
@@ -65,7 +65,7 @@ def released(writer: Writer, *entries: Entry) -> list[Exception | None]:
 
 @pytest.mark.parametrize("rows", [1, 2, 32, 33, 700])
 def test_rows_are_committed_when_their_entry_is_released(writer: Writer, entry: Make, rows: int) -> None:
-    """By INSERT or by COPY, as their number has it; the same row comes out of both."""
+    """The number of rows selects INSERT or COPY; both store the same row."""
     made = entry(
         rows,
         changed={
@@ -85,7 +85,7 @@ def test_rows_are_committed_when_their_entry_is_released(writer: Writer, entry: 
     assert row.client is None
 
 
-def test_what_waits_together_is_committed_together(writer: Writer, entry: Make) -> None:
+def test_queued_entries_are_committed_together(writer: Writer, entry: Make) -> None:
     with transaction.atomic():
         with connection.cursor() as cursor:  # holds the first group up
             cursor.execute("LOCK TABLE predictions_prediction IN EXCLUSIVE MODE")
@@ -110,7 +110,7 @@ def test_a_stale_generation_writes_nothing(writer: Writer, entry: Make) -> None:
 @pytest.mark.parametrize(
     "changed", [{5: b'{"a": '}, {7: b"no number"}, {0: b"no id"}, {9: b"r" * 65}], ids=str
 )
-def test_a_row_that_cannot_be_stored_takes_no_neighbour_down(
+def test_a_row_that_cannot_be_stored_does_not_fail_other_entries(
     writer: Writer, entry: Make, rows: int, changed: dict[int, bytes]
 ) -> None:
     with transaction.atomic():
@@ -126,7 +126,7 @@ def test_a_row_that_cannot_be_stored_takes_no_neighbour_down(
     assert Prediction.objects.count() == 1 + 2 * rows
 
 
-def test_a_full_queue_refuses_and_forgets_nothing(writer: Writer, entry: Make) -> None:
+def test_a_full_queue_refuses_entries_and_loses_none(writer: Writer, entry: Make) -> None:
     writer.most_rows = 10
     with transaction.atomic():
         with connection.cursor() as cursor:
@@ -146,7 +146,7 @@ def test_a_full_queue_refuses_and_forgets_nothing(writer: Writer, entry: Make) -
     assert released(writer, entry(500)) == [None], "one large request goes through an empty queue"
 
 
-def test_what_nobody_waits_for_any_more_is_taken_back(writer: Writer, entry: Make) -> None:
+def test_an_entry_without_a_waiting_client_can_be_withdrawn(writer: Writer, entry: Make) -> None:
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("LOCK TABLE predictions_prediction IN EXCLUSIVE MODE")
@@ -162,7 +162,7 @@ def test_what_nobody_waits_for_any_more_is_taken_back(writer: Writer, entry: Mak
     assert Prediction.objects.count() == 1
 
 
-def test_closing_writes_what_waits_and_refuses_the_rest(entry: Make) -> None:
+def test_closing_writes_queued_entries_and_refuses_new_ones(entry: Make) -> None:
     writer = Writer(most_rows=100)
     entries = [entry() for _ in range(5)]
     for each in entries:
@@ -186,7 +186,7 @@ def terminate(pids: list[int]) -> None:
         cursor.execute("SELECT pg_terminate_backend(pid, 5000) FROM unnest(%s::int[]) AS pid", [pids])
 
 
-def test_a_connection_that_ended_while_idle_is_made_again_without_a_word(writer: Writer, entry: Make) -> None:
+def test_a_connection_that_ended_while_idle_is_reopened_without_an_error(writer: Writer, entry: Make) -> None:
     assert released(writer, entry()) == [None]
     terminate(backends())
     assert released(writer, entry()) == [None]
@@ -194,8 +194,8 @@ def test_a_connection_that_ended_while_idle_is_made_again_without_a_word(writer:
     assert Prediction.objects.count() == 42
 
 
-def test_forgotten_statements_are_prepared_again(writer: Writer, entry: Make) -> None:
-    """As after DISCARD ALL, by a pooler."""
+def test_lost_prepared_statements_are_prepared_again(writer: Writer, entry: Make) -> None:
+    """A pooler's DISCARD ALL removes prepared statements."""
     assert released(writer, entry()) == [None]
     assert writer._wire._connection is not None
     writer._wire._connection.pgconn.exec_(b"DEALLOCATE ALL")
@@ -203,7 +203,7 @@ def test_forgotten_statements_are_prepared_again(writer: Writer, entry: Make) ->
     assert Prediction.objects.count() == 2
 
 
-def test_a_connection_that_breaks_in_the_middle_leaves_the_outcome_unknown(
+def test_a_connection_that_breaks_during_a_write_leaves_the_result_unknown(
     writer: Writer, entry: Make
 ) -> None:
     with transaction.atomic():
@@ -222,7 +222,7 @@ def test_a_connection_that_breaks_in_the_middle_leaves_the_outcome_unknown(
     assert Prediction.objects.count() == 1
 
 
-def test_a_server_that_does_not_answer_is_given_up_and_the_statement_cancelled(
+def test_a_silent_server_is_abandoned_and_its_statement_cancelled(
     writer: Writer, entry: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wire, "ANSWER_SECONDS", 0.3)
@@ -235,7 +235,7 @@ def test_a_server_that_does_not_answer_is_given_up_and_the_statement_cancelled(
     assert Prediction.objects.count() == 1, "the cancelled one did not come through later"
 
 
-def test_without_a_server_entries_fail_at_once_and_its_return_is_noticed(
+def test_entries_fail_at_once_without_a_server_and_succeed_after_its_return(
     writer: Writer, entry: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = [entry() for _ in range(4)]
@@ -254,7 +254,7 @@ def test_without_a_server_entries_fail_at_once_and_its_return_is_noticed(
 
 
 @pytest.mark.parametrize("rows", [1, 40])
-def test_a_claim_is_written_with_its_rows_or_neither(
+def test_a_claim_and_its_rows_are_written_together_or_not_at_all(
     writer: Writer, entry: Make, client_user: User, rows: int
 ) -> None:
     awkward = 'it\'s a \\ "key" 🦫'
@@ -272,7 +272,7 @@ def test_a_claim_is_written_with_its_rows_or_neither(
     assert IdempotencyKey.objects.count() == 1
 
 
-def test_of_two_writers_with_the_same_claim_one_waits_and_then_writes_nothing(
+def test_the_second_writer_of_a_claim_waits_and_writes_nothing(
     writer: Writer, entry: Make, client_user: User
 ) -> None:
     other = Writer(most_rows=100)
@@ -297,14 +297,16 @@ def test_of_two_writers_with_the_same_claim_one_waits_and_then_writes_nothing(
 @pytest.mark.parametrize(
     "changed", [{1: b"999999"}, {2: b"999999"}, {3: b"999999"}], ids=["model", "version", "client"]
 )
-def test_a_row_of_nothing_that_exists_is_refused(
+def test_a_row_with_unknown_references_is_refused(
     writer: Writer, entry: Make, rows: int, changed: dict[int, bytes]
 ) -> None:
     assert isinstance(released(writer, entry(rows, changed=changed))[0], NotStorable)
     assert not Prediction.objects.exists()
 
 
-def test_what_the_log_refers_to_cannot_be_removed(writer: Writer, entry: Make, churn: ModelVersion) -> None:
+def test_rows_that_the_log_refers_to_cannot_be_deleted(
+    writer: Writer, entry: Make, churn: ModelVersion
+) -> None:
     client = User.objects.create(username="kept")
     bystander = User.objects.create(username="not in the log")
     assert released(writer, entry(changed={3: b"%d" % client.pk})) == [None]
@@ -322,7 +324,7 @@ def test_what_the_log_refers_to_cannot_be_removed(writer: Writer, entry: Make, c
 # -- processes -----------------------------------------------------------------------------------------
 
 
-def test_a_forked_child_gets_a_writer_of_its_own(churn: ModelVersion) -> None:
+def test_a_forked_child_gets_its_own_writer(churn: ModelVersion) -> None:
     parents = log.writer()
     read, write = os.pipe()
     child = os.fork()
@@ -334,7 +336,7 @@ def test_a_forked_child_gets_a_writer_of_its_own(churn: ModelVersion) -> None:
     assert log.writer() is parents
 
 
-def test_many_threads_one_writer(entry: Make) -> None:
+def test_many_threads_share_one_writer(entry: Make) -> None:
     def ask(count: int) -> None:
         for _ in range(count):
             log.append(entry(3))

@@ -1,4 +1,4 @@
-"""Outcomes: recorded whole or not at all, repeated without harm, corrected with their history."""
+"""Outcomes: a request is recorded completely or not at all, with harmless repeats and kept corrections."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OUTCOMES = "/api/v1/models/churn/outcomes/"
 WHEN = "2026-11-01T12:00:00Z"
 
 
-def given(response: Any) -> dict[str, int]:
+def counts_of(response: Any) -> dict[str, int]:
     assert response.status_code == 200, response.content
     body: dict[str, int] = response.json()
     assert body.pop("model") == "churn"
@@ -37,9 +37,9 @@ def given(response: Any) -> dict[str, int]:
 
 
 def shown(api: APIClient, address: str) -> tuple[dict[str, Any], list[Any]]:
-    """The outcome of a row of the log, and the values in its history."""
+    """Returns the outcome of a row of the log, and the values in its history."""
     outcome = api.get(address).json()["outcome"]
-    return outcome, [said["actual"] for said in outcome.pop("history")]
+    return outcome, [each["actual"] for each in outcome.pop("history")]
 
 
 def test_outcomes_are_recorded_repeated_and_corrected(
@@ -50,28 +50,30 @@ def test_outcomes_are_recorded_repeated_and_corrected(
         {"prediction": str(first.pk), "actual": True, "observed_at": WHEN},
         {"prediction": str(second.pk), "actual": "no", "observed_at": WHEN},
     ]
-    assert given(post(OUTCOMES, rows)) == {"received": 2, "recorded": 2}
-    assert given(post(OUTCOMES, rows)) == {"received": 2, "repeated": 2}
+    assert counts_of(post(OUTCOMES, rows)) == {"received": 2, "recorded": 2}
+    assert counts_of(post(OUTCOMES, rows)) == {"received": 2, "repeated": 2}
     assert list(Outcome.objects.order_by("id").values_list("actual", flat=True)) == [True, False]
     address = f"/api/v1/predictions/{first.pk}/"
     expected = {"actual": True, "observed_at": WHEN, "corrections": 0}
     assert shown(api, address) == (expected, [True])
     correction = {"prediction": str(first.pk), "actual": False, "observed_at": "2026-11-02"}
-    assert given(post(OUTCOMES, correction)) == {"received": 1, "corrected": 1}
+    assert counts_of(post(OUTCOMES, correction)) == {"received": 1, "corrected": 1}
     expected = {"actual": False, "observed_at": "2026-11-02T00:00:00Z", "corrections": 1}
     assert shown(api, address) == (expected, [False, True])
-    assert given(post(OUTCOMES, rows)) == {"received": 2, "repeated": 2}, "a late retry corrects nothing back"
+    assert counts_of(post(OUTCOMES, rows)) == {"received": 2, "repeated": 2}, (
+        "a late retry does not undo a correction"
+    )
     assert shown(api, address) == (expected, [False, True])
     kept = Outcome.objects.filter(prediction_id=first.pk).order_by("id")
     assert [(row.actual, row.client) for row in kept] == [(True, client_user), (False, client_user)]
 
 
-def test_without_a_time_it_is_now_and_the_same_again_is_a_repeat(churn: ModelVersion, post: Post) -> None:
+def test_the_default_time_is_now_and_the_same_outcome_is_a_repeat(churn: ModelVersion, post: Post) -> None:
     [row] = answered(churn)
-    said = {"prediction": str(row.pk), "actual": True}
-    assert given(post(OUTCOMES, said)) == {"received": 1, "recorded": 1}
-    assert given(post(OUTCOMES, said)) == {"received": 1, "repeated": 1}
-    assert given(post(OUTCOMES, [said | {"actual": 0}, said, said])) == {
+    outcome = {"prediction": str(row.pk), "actual": True}
+    assert counts_of(post(OUTCOMES, outcome)) == {"received": 1, "recorded": 1}
+    assert counts_of(post(OUTCOMES, outcome)) == {"received": 1, "repeated": 1}
+    assert counts_of(post(OUTCOMES, [outcome | {"actual": 0}, outcome, outcome])) == {
         "received": 3,
         "corrected": 2,
         "repeated": 1,
@@ -82,7 +84,9 @@ def test_without_a_time_it_is_now_and_the_same_again_is_a_repeat(churn: ModelVer
     assert timezone.now() - held["observed_at"] < dt.timedelta(seconds=30)
 
 
-def test_every_fault_of_every_row_is_named_and_nothing_is_kept(churn: ModelVersion, post: Post) -> None:
+def test_every_fault_of_every_row_is_reported_and_nothing_is_recorded(
+    churn: ModelVersion, post: Post
+) -> None:
     [row] = answered(churn)
     other = train_sample("houses", rows=150)
     [foreign] = answered(other, cells=[None] * len(other.dataset_schema.columns), prediction=1.0)
@@ -126,7 +130,7 @@ def test_every_fault_of_every_row_is_named_and_nothing_is_kept(churn: ModelVersi
 def test_a_csv_of_outcomes_is_read_like_json(churn: ModelVersion, post: Post) -> None:
     first, second = answered(churn, 2, key="customer-7")
     text = f"prediction;key;actual;observed_at\n{first.pk};;yes;{WHEN}\n;customer-7;no;\n"
-    assert given(post(OUTCOMES, text, "text/csv")) == {"received": 2, "recorded": 2}
+    assert counts_of(post(OUTCOMES, text, "text/csv")) == {"received": 2, "recorded": 2}
     held = recording.of(first.pk)
     assert held is not None
     assert (held["actual"], held["corrections"]) == (True, 0)
@@ -153,21 +157,21 @@ def test_a_number_in_a_csv_is_read_with_its_decimal_mark(db: None, post: Post) -
     assert_error(post(address, text, "text/csv"), 400, "invalid_input")
     assert post(f"{address}?decimal=,", text, "text/csv").json()["recorded"] == 1
     assert Outcome.objects.get().actual == 1234.5
-    for written, told, actual in (("1.234", "thousands=.", 1234), ("1.234", "decimal=.", 1.234)):
+    for written, declared, actual in (("1.234", "thousands=.", 1234), ("1.234", "decimal=.", 1.234)):
         text = f"prediction;actual\n{row.pk};{written}\n"
         error = assert_error(post(address, text, "text/csv"), 400, "invalid_input")
         assert [fault["code"] for fault in error["details"]] == ["ambiguous_decimal"]
-        assert f"?{told}" in error["message"]
-        assert post(f"{address}?{told}", text, "text/csv").json()["corrected"] == 1
+        assert f"?{declared}" in error["message"]
+        assert post(f"{address}?{declared}", text, "text/csv").json()["corrected"] == 1
         assert Outcome.objects.order_by("-id")[0].actual == actual
 
 
-def test_an_outcome_may_come_before_its_prediction(
+def test_an_outcome_may_arrive_before_its_prediction(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
     early = [{"key": f"c{number}", "actual": True} for number in range(3)]
-    assert given(post(OUTCOMES, early)) == {"received": 3, "waiting": 3}
-    assert given(post(OUTCOMES, early)) == {"received": 3, "repeated": 3}
+    assert counts_of(post(OUTCOMES, early)) == {"received": 3, "waiting": 3}
+    assert counts_of(post(OUTCOMES, early)) == {"received": 3, "repeated": 3}
     predict = "/api/v1/models/churn/predictions/"
     by_beat = post(predict, customer | {"_key": "c0"}).json()["predictions"][0]["id"]
     assert join_waiting_outcomes() == 1
@@ -175,34 +179,36 @@ def test_an_outcome_may_come_before_its_prediction(
     assert str(Outcome.objects.get(key="c0").prediction_id) == by_beat
     by_request = post(predict, customer | {"_key": "c1"}).json()["predictions"][0]["id"]
     again = {"key": "c1", "actual": False}
-    assert given(post(OUTCOMES, again)) == {"received": 1, "corrected": 1}
+    assert counts_of(post(OUTCOMES, again)) == {"received": 1, "corrected": 1}
     joined = Outcome.objects.filter(key="c1").order_by("id")
     assert [(str(row.prediction_id), row.actual) for row in joined] == [
         (by_request, True),
         (by_request, False),
     ]
     later = post(predict, customer | {"_key": "c2"}).json()["predictions"][0]["id"]
-    assert given(post(OUTCOMES, again)) == {"received": 1, "repeated": 1}
-    assert str(Outcome.objects.get(key="c2").prediction_id) == later, "any request joins what waits"
+    assert counts_of(post(OUTCOMES, again)) == {"received": 1, "repeated": 1}
+    assert str(Outcome.objects.get(key="c2").prediction_id) == later, "every request joins waiting outcomes"
 
 
-def test_a_retry_by_key_is_a_repeat_even_beside_a_newer_prediction(churn: ModelVersion, post: Post) -> None:
+def test_a_retry_by_key_is_a_repeat_even_after_a_newer_prediction(churn: ModelVersion, post: Post) -> None:
     [first] = answered(churn, key="c7")
-    said = {"key": "c7", "actual": True, "observed_at": timezone.now().isoformat()}
-    assert given(post(OUTCOMES, said)) == {"received": 1, "recorded": 1}
+    outcome = {"key": "c7", "actual": True, "observed_at": timezone.now().isoformat()}
+    assert counts_of(post(OUTCOMES, outcome)) == {"received": 1, "recorded": 1}
     [second] = answered(churn, key="c7")
-    assert given(post(OUTCOMES, said)) == {"received": 1, "repeated": 1}
+    assert counts_of(post(OUTCOMES, outcome)) == {"received": 1, "repeated": 1}
     assert recording.of(second.pk) is None
-    later = said | {"observed_at": timezone.now().isoformat()}
-    assert given(post(OUTCOMES, later)) == {"received": 1, "recorded": 1}, "another one is the newest's"
+    later = outcome | {"observed_at": timezone.now().isoformat()}
+    assert counts_of(post(OUTCOMES, later)) == {"received": 1, "recorded": 1}, (
+        "another outcome belongs to the newest prediction"
+    )
     assert recording.of(second.pk) is not None
     assert Outcome.objects.filter(prediction_id=first.pk).count() == 1
 
 
 def at(moment: dt.datetime, version: ModelVersion, **fields: Any) -> Prediction:
-    """A logged prediction made at `moment`."""
+    """Returns a logged prediction made at `moment`."""
     [row] = answered(version, **fields)
-    with transaction.atomic(), connection.cursor() as cursor:  # the log refuses changes otherwise
+    with transaction.atomic(), connection.cursor() as cursor:  # otherwise the log refuses changes
         cursor.execute("SET LOCAL vigia.maintenance = 'move'")
         cursor.execute("DELETE FROM predictions_prediction WHERE id = %s", [row.pk])
     row.pk = uuid.UUID(int=lowest_at(moment).int | row.pk.int & (2**80 - 1))
@@ -217,14 +223,14 @@ def test_a_label_belongs_to_the_newest_prediction_made_before_it_was_observed(
     days = [now - dt.timedelta(days=day) for day in (20, 10, 2)]
     rows = [at(day, churn, key="c7") for day in days]
     observed = now - dt.timedelta(days=5)
-    said = {"key": "c7", "actual": True, "observed_at": observed.isoformat()}
-    assert given(post(OUTCOMES, said)) == {"received": 1, "recorded": 1}
+    outcome = {"key": "c7", "actual": True, "observed_at": observed.isoformat()}
+    assert counts_of(post(OUTCOMES, outcome)) == {"received": 1, "recorded": 1}
     [row] = Outcome.objects.all()
-    assert row.prediction_id == rows[1].pk, "the prediction of two days ago came after the label"
+    assert row.prediction_id == rows[1].pk, "the first prediction came after the observation"
     assert row.observed_at == observed
     exact = {"key": "c7", "actual": False, "observed_at": rows[0].at.isoformat()}
-    assert given(post(OUTCOMES, exact)) == {"received": 1, "recorded": 1}
-    assert Outcome.objects.latest("id").prediction_id == rows[0].pk, "an id tells time to the millisecond"
+    assert counts_of(post(OUTCOMES, exact)) == {"received": 1, "recorded": 1}
+    assert Outcome.objects.latest("id").prediction_id == rows[0].pk, "ids have a resolution of a millisecond"
 
 
 def test_a_label_from_before_every_prediction_waits_and_no_later_one_gets_it(
@@ -254,17 +260,17 @@ def test_a_label_from_before_every_prediction_waits_and_no_later_one_gets_it(
 def test_a_waiting_label_is_joined_to_the_prediction_made_before_it_was_observed(
     churn: ModelVersion, post: Post
 ) -> None:
-    """The prediction's commit becomes visible after the outcome came."""
+    """The prediction's commit becomes visible after the outcome has arrived."""
     now = timezone.now()
-    said = {"key": "c7", "actual": True, "observed_at": (now - dt.timedelta(minutes=10)).isoformat()}
-    assert given(post(OUTCOMES, said))["waiting"] == 1
+    outcome = {"key": "c7", "actual": True, "observed_at": (now - dt.timedelta(minutes=10)).isoformat()}
+    assert counts_of(post(OUTCOMES, outcome))["waiting"] == 1
     before = at(now - dt.timedelta(minutes=20), churn, key="c7")
     at(now - dt.timedelta(minutes=5), churn, key="c7")
     assert join_waiting_outcomes() == 1
     assert Outcome.objects.get().prediction_id == before.pk
 
 
-def test_a_key_that_several_predictions_have_is_named(churn: ModelVersion, post: Post) -> None:
+def test_a_key_of_several_predictions_gives_a_warning(churn: ModelVersion, post: Post) -> None:
     answered(churn, key="c7")
     [newest] = answered(churn, key="c7")
     answered(churn, key="alone")
@@ -276,21 +282,21 @@ def test_a_key_that_several_predictions_have_is_named(churn: ModelVersion, post:
     assert Outcome.objects.get(key="c7").prediction_id == newest.pk
 
 
-def test_the_same_outcomes_at_once_are_recorded_once(churn: ModelVersion, client_user: User) -> None:
+def test_concurrent_equal_outcomes_are_recorded_once(churn: ModelVersion, client_user: User) -> None:
     rows = answered(churn, 20)
     body = [{"prediction": str(row.pk), "actual": True, "observed_at": WHEN} for row in rows]
     body += [{"key": "early", "actual": True, "observed_at": WHEN}]
     answers: list[dict[str, int]] = []
 
     def send() -> None:
-        answers.append(given(keyed(client_user).post(OUTCOMES, body, format="json")))
+        answers.append(counts_of(keyed(client_user).post(OUTCOMES, body, format="json")))
 
     at_once(*[send] * 3)
     assert sorted(answer.get("repeated", 0) for answer in answers) == [0, 21, 21]
     assert Outcome.objects.count() == 21
 
 
-def test_the_database_keeps_outcomes_as_they_came(churn: ModelVersion, post: Post) -> None:
+def test_the_database_refuses_changes_of_outcomes(churn: ModelVersion, post: Post) -> None:
     [row] = answered(churn)
     post(OUTCOMES, [{"prediction": str(row.pk), "actual": True}, {"key": "early", "actual": True}])
     other = str(uuid.uuid4())
@@ -319,9 +325,7 @@ def test_the_right_to_give_outcomes_is_needed(churn: ModelVersion, api: APIClien
     assert_error(post(OUTCOMES.replace("churn", "nothing"), []), 404, "unknown_model")
 
 
-def test_more_rows_than_a_request_may_bring_are_refused(
-    churn: ModelVersion, post: Post, settings: Any
-) -> None:
+def test_too_many_outcomes_are_refused(churn: ModelVersion, post: Post, settings: Any) -> None:
     settings.PREDICT_MAX_ROWS = 2
     assert_error(post(OUTCOMES, [{"key": "a", "actual": True}] * 3), 413, "too_many_rows")
     assert_error(post(OUTCOMES, "key,actual\n" + "a,true\n" * 3, "text/csv"), 413, "too_many_rows")
@@ -338,8 +342,8 @@ def test_thousands_are_recorded_by_a_few_statements(
 
     started = time.monotonic()
     with django_assert_max_num_queries(16):
-        found = recording.record(churn.registered_model, parsing.from_json(rows), by=None)
-    assert (found.recorded, found.waiting) == (3_000, 3_000)
+        counts = recording.record(churn.registered_model, parsing.from_json(rows), by=None)
+    assert (counts.recorded, counts.waiting) == (3_000, 3_000)
     assert time.monotonic() - started < 10
 
 
@@ -349,21 +353,21 @@ def test_a_window_has_the_newest_outcome_of_each_prediction(churn: ModelVersion,
         post(OUTCOMES, [{"prediction": str(row.pk), "actual": actual} for row in some])
     model = churn.registered_model_id
 
-    def found(low: uuid.UUID, high: uuid.UUID, **more: Any) -> list[tuple[str, str]]:
+    def read(low: uuid.UUID, high: uuid.UUID, **more: Any) -> list[tuple[str, str]]:
         pages = labelled_rows.pages(model, low, high, inputs=False, **more)
         return [(row.prediction_id, row.actual) for page in pages for row in page]
 
     expected = [
-        (str(row.pk), said) for row, said in zip(rows, ("true", "false", "false", "true"), strict=False)
+        (str(row.pk), outcome) for row, outcome in zip(rows, ("true", "false", "false", "true"), strict=False)
     ]
     start = lowest_at(timezone.now() - dt.timedelta(hours=1))
     for size in (1, 2, 4, 100):
-        assert found(start, LAST, size=size) == expected
-    assert found(rows[1].pk, rows[3].pk) == expected[1:3], "the first is in the window, the last is not"
+        assert read(start, LAST, size=size) == expected
+    assert read(rows[1].pk, rows[3].pk) == expected[1:3], "the first is in the window, the last is not"
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL vigia.maintenance = 'move'")
         cursor.execute("DELETE FROM predictions_prediction WHERE id = %s", [rows[0].pk])
-    assert found(start, LAST, size=1) == expected[1:], "the month of a prediction may have been dropped"
+    assert read(start, LAST, size=1) == expected[1:], "the month of a prediction may have been dropped"
 
 
 def test_the_admin_shows_outcomes(churn: ModelVersion, post: Post, client: Client) -> None:
@@ -385,7 +389,7 @@ def test_the_admin_shows_outcomes(churn: ModelVersion, post: Post, client: Clien
     assert client.get("/admin/predictions/outcome/").status_code == 403
 
 
-def test_nothing_but_outcomes_is_written(churn: ModelVersion, post: Post) -> None:
+def test_recording_writes_only_outcomes(churn: ModelVersion, post: Post) -> None:
     [row] = answered(churn)
     post(OUTCOMES, {"prediction": str(row.pk), "actual": True})
     assert Prediction.objects.count() == 1

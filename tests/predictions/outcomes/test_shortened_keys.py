@@ -1,4 +1,4 @@
-"""Long numbers as keys: exact from JSON and CSV, and refused in the short form that a spreadsheet makes."""
+"""Long numbers as keys: exact in JSON and CSV, refused in the short form that spreadsheets write."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def test_keys_of_19_digits_keep_their_last_digit(
     assert post(CHURN, as_csv(rows), "text/csv").status_code == 200
     logged = list(Prediction.objects.order_by("id").values_list("key", flat=True))
     assert logged == [str(key) for key in keys] * 2
-    told = post(OUTCOMES, [{"key": LONG + 1, "actual": True}]).json()
-    assert (told["recorded"], told["ambiguous"]) == (1, 1)
+    counts = post(OUTCOMES, [{"key": LONG + 1, "actual": True}]).json()
+    assert (counts["recorded"], counts["ambiguous"]) == (1, 1)
     assert Outcome.objects.get().prediction_id == Prediction.objects.order_by("id")[4].pk, "the newest"
 
 
 @pytest.mark.parametrize("key", [SHORT, "1,28570447365089E+18", "9E+15", "-1.2E+12"])
-def test_what_a_spreadsheet_made_of_a_long_number_is_no_key(
+def test_a_long_number_shortened_by_a_spreadsheet_is_no_key(
     churn: ModelVersion, post: Post, customer: dict[str, Any], key: str
 ) -> None:
-    """Several accounts have the same short form: an outcome would join whichever came last."""
+    """Several accounts have the same short form, so an outcome would join the newest of them."""
     row = {**customer, "_key": key}
     for answer in (
         post(CHURN, row),
@@ -61,7 +61,7 @@ def test_what_a_spreadsheet_made_of_a_long_number_is_no_key(
 
 
 @pytest.mark.parametrize("key", ["E+12", "3E10", "12E+12", "1.2E+1", "1.2e-05", "A1.2E+12"])
-def test_other_keys_with_such_letters_are_kept(
+def test_other_keys_with_these_letters_are_accepted(
     churn: ModelVersion, post: Post, customer: dict[str, Any], key: str
 ) -> None:
     assert post(CHURN, {**customer, "_key": key}).status_code == 200

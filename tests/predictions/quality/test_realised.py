@@ -1,4 +1,4 @@
-"""Realised quality: added up by the hour, whatever came late, twice, or was corrected."""
+"""Realised quality: hourly aggregation of outcomes that arrive late or twice, or are corrected."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from rest_framework.test import APIClient
 from core.uuid7 import lowest_at
 from predictions.models import ChangedHour, Outcome, Prediction, QualityHour
 from predictions.outcomes import matching
-from predictions.quality import hourly as adding_up
-from predictions.quality import metrics, realised
+from predictions.quality import hourly, metrics, realised
 from predictions.quality.metrics import Tally
 from predictions.rollups import counting
 from tests.conftest import Post, assert_error, at_once, keyed
@@ -41,7 +40,7 @@ DAY = {"since": f"{NOON:%Y-%m-%d}", "until": f"{NOON + 24 * HOUR:%Y-%m-%d}"}
 
 
 def ids_at(moment: dt.datetime, count: int, more: int = 0) -> list[uuid.UUID]:
-    """Ids of predictions made second after second from `moment` on; `more` tells apart those of a moment."""
+    """Returns ids of predictions, one per second from `moment` on; `more` makes ids of one second differ."""
     times = (moment + dt.timedelta(seconds=place) for place in range(count))
     return [uuid.UUID(int=lowest_at(time).int | 0x7000_8000 << 48 | more) for time in times]
 
@@ -49,7 +48,7 @@ def ids_at(moment: dt.datetime, count: int, more: int = 0) -> list[uuid.UUID]:
 def logged(
     version: ModelVersion, moment: dt.datetime, predictions: list[Any], probabilities: list[Any] | None = None
 ) -> list[Prediction]:
-    """Rows of the log, one a second."""
+    """Creates rows of the log, one per second."""
     ids = ids_at(moment, len(predictions), version.pk)
     probabilities = probabilities or [None] * len(ids)
     usual = {"cells": [None] * len(version.dataset_schema.columns), "warnings": [], "request_id": "r"}
@@ -67,7 +66,7 @@ def logged(
 
 
 def labelled(rows: list[Prediction], actuals: list[Any], delay: dt.timedelta = HOUR) -> None:
-    """Outcomes of these rows, as they are written, `delay` after each prediction."""
+    """Creates outcomes of these rows, observed `delay` after each prediction."""
     Outcome.objects.bulk_create(
         Outcome(
             registered_model_id=row.registered_model_id,
@@ -92,7 +91,7 @@ def marks(version: ModelVersion) -> list[dt.datetime]:
 # -- the numbers ---------------------------------------------------------------------------------------
 
 
-def test_binary_metrics_are_those_of_the_evaluation(churn: ModelVersion) -> None:
+def test_binary_metrics_equal_those_of_the_evaluation(churn: ModelVersion) -> None:
     random = np.random.default_rng(3)
     probability = np.round(random.beta(1, 3, 900), 4)
     actual = random.random(900) < probability**0.7
@@ -101,22 +100,22 @@ def test_binary_metrics_are_those_of_the_evaluation(churn: ModelVersion) -> None
         part = slice(300 * hour, 300 * (hour + 1))
         rows = logged(churn, NOON + hour * HOUR, decided[part].tolist(), probability[part].tolist())
         labelled(rows, actual[part].tolist())
-    assert adding_up.aggregate_changed_hours(churn.registered_model) == 3
-    [found] = of_day(churn)
+    assert hourly.aggregate_changed_hours(churn.registered_model) == 3
+    [quality] = of_day(churn)
     both = np.column_stack([1 - probability, probability])
     expected = classification_metrics(np.array([False, True]), actual, both, 0.5)
-    assert set(found.metrics) == set(expected)
+    assert set(quality.metrics) == set(expected)
     for name, value in expected.items():
-        estimate = found.metrics[name]
+        estimate = quality.metrics[name]
         assert estimate.value == pytest.approx(value, rel=1e-12 if name != "roc_auc" else 2e-4), name
         assert estimate.low is not None and estimate.high is not None
         assert estimate.low < value < estimate.high, name
-    resampled(found, Answers("binary", actual, classes=(False, True), probability=both))
-    assert (found.answered, found.labelled, found.unusable, found.coverage) == (900, 900, 0, 1.0)
-    assert found.holdout == churn.metrics
-    assert found.calibration is not None
-    assert found.calibration["brier"] == pytest.approx(expected["brier"])
-    bins = found.calibration["bins"]
+    resampled(quality, Answers("binary", actual, classes=(False, True), probability=both))
+    assert (quality.answered, quality.labelled, quality.unusable, quality.coverage) == (900, 900, 0, 1.0)
+    assert quality.holdout == churn.metrics
+    assert quality.calibration is not None
+    assert quality.calibration["brier"] == pytest.approx(expected["brier"])
+    bins = quality.calibration["bins"]
     assert sum(each["rows"] for each in bins) == 900
     low = (probability >= 0.2) & (probability < 0.3)
     assert bins[2]["rows"] == low.sum()
@@ -124,8 +123,8 @@ def test_binary_metrics_are_those_of_the_evaluation(churn: ModelVersion) -> None
     assert bins[2]["observed"] == pytest.approx(actual[low].mean())
 
 
-def test_rare_probabilities_are_told_apart(db: None) -> None:
-    """All below 0.005: buckets of equal width would see one."""
+def test_small_probabilities_are_in_different_buckets(db: None) -> None:
+    """The probabilities are below 0.005, which would be one bucket of equal width."""
     random = np.random.default_rng(4)
     probability = random.beta(1, 400, 40_000) * 0.8
     actual = random.random(40_000) < probability
@@ -136,22 +135,22 @@ def test_rare_probabilities_are_told_apart(db: None) -> None:
     tally.sums |= {"square": 0.0, "square2": 0.0}
     for place in np.unique(places).tolist():
         inside = places == place
-        found = (int(inside.sum()), int(actual[inside].sum()), float(probability[inside].sum()))
-        tally.buckets[place] = found
+        bucket = (int(inside.sum()), int(actual[inside].sum()), float(probability[inside].sum()))
+        tally.buckets[place] = bucket
     both = np.column_stack([1 - probability, probability])
     exact = classification_metrics(np.array([False, True]), actual, both, 0.5)["roc_auc"]
     assert metrics.metrics(tally)["roc_auc"].value == pytest.approx(exact, abs=2e-3)
 
 
-def test_intervals_of_the_area_and_of_f1_are_those_of_the_literature() -> None:
+def test_intervals_of_the_area_and_of_f1_equal_published_ones() -> None:
     # Hanley & McNeil 1982, table 1: 51 abnormal and 58 normal images, an area of 0.893.
     assert metrics.area_error(0.893, 51, 58) == pytest.approx(0.0325, abs=5e-5)
     tally = Tally("binary", rows=109, sums={"tp": 40, "fp": 1, "fn": 11, "tn": 57, "loss": 1, "loss2": 1})
     tally.sums |= {"square": 1.0, "square2": 1.0}
     tally.buckets = {10: (68, 11, 1.0), 100: (41, 40, 1.0)}
-    found = metrics.metrics(tally)
-    assert found["roc_auc"].value == pytest.approx((40 * 57 + 0.5 * 40 * 1 + 0.5 * 11 * 57) / (51 * 58))
-    f1 = found["f1"]
+    estimates = metrics.metrics(tally)
+    assert estimates["roc_auc"].value == pytest.approx((40 * 57 + 0.5 * 40 * 1 + 0.5 * 11 * 57) / (51 * 58))
+    f1 = estimates["f1"]
     assert f1.value == pytest.approx(80 / 92)
     assert f1.low is not None and f1.high is not None
     # Wilson's interval of 40 in 52 is 0.63866 to 0.86276.
@@ -159,19 +158,19 @@ def test_intervals_of_the_area_and_of_f1_are_those_of_the_literature() -> None:
     assert f1.high == pytest.approx(2 * 0.86276 / 1.86276, abs=1e-5)
 
 
-def resampled(found: realised.Quality, answers: Answers) -> None:
+def resampled(quality: realised.Quality, answers: Answers) -> None:
     """Asserts that the intervals are about as wide as those of 2,000 resamples."""
     rows = len(answers)
     weights = np.random.default_rng(8).multinomial(rows, [1 / rows] * rows, size=2_000).astype(np.float64)
     for name, values in weighted_metrics.statistics(answers)(weights).items():
-        if name in found.metrics:
-            estimate = found.metrics[name]
+        if name in quality.metrics:
+            estimate = quality.metrics[name]
             assert estimate.low is not None and estimate.high is not None
             wide = (estimate.high - estimate.low) / 2 / 1.96
             assert wide == pytest.approx(np.std(values), rel=0.12), name
 
 
-def test_regression_metrics_are_those_of_the_evaluation(db: None) -> None:
+def test_regression_metrics_equal_those_of_the_evaluation(db: None) -> None:
     houses = train_sample("houses", rows=150)
     random = np.random.default_rng(5)
     actual = np.round(random.lognormal(12, 0.4, 400))
@@ -179,16 +178,16 @@ def test_regression_metrics_are_those_of_the_evaluation(db: None) -> None:
     predicted = np.round(actual * random.normal(1.0, 0.2, 400) + 1000.0, 2)
     for hour, part in enumerate((slice(0, 150), slice(150, 400))):
         labelled(logged(houses, NOON + hour * HOUR, predicted[part].tolist()), actual[part].tolist())
-    adding_up.aggregate_changed_hours(houses.registered_model)
-    [found] = of_day(houses)
+    hourly.aggregate_changed_hours(houses.registered_model)
+    [quality] = of_day(houses)
     expected = regression_metrics(actual, predicted)
-    assert {name: each.value for name, each in found.metrics.items()} == pytest.approx(expected, rel=1e-9)
-    assert [found.metrics[name].rows for name in ("rmse", "mape")] == [400, 397]
-    assert found.calibration is None
-    resampled(found, Answers("regression", actual, predicted=predicted))
+    assert {name: each.value for name, each in quality.metrics.items()} == pytest.approx(expected, rel=1e-9)
+    assert [quality.metrics[name].rows for name in ("rmse", "mape")] == [400, 397]
+    assert quality.calibration is None
+    resampled(quality, Answers("regression", actual, predicted=predicted))
 
 
-def test_metrics_of_many_classes_are_those_of_the_evaluation(churn: ModelVersion) -> None:
+def test_metrics_of_many_classes_equal_those_of_the_evaluation(churn: ModelVersion) -> None:
     version = train_sample("churn", rows=600, activate=False, threshold=None)
     random = np.random.default_rng(6)
     classes = np.array(["a", "b", "c"])
@@ -197,16 +196,16 @@ def test_metrics_of_many_classes_are_those_of_the_evaluation(churn: ModelVersion
     predicted = classes[probability.argmax(axis=1)]
     rows = logged(version, NOON, predicted.tolist(), probability.max(axis=1).tolist())
     labelled(rows, actual.tolist())
-    adding_up.aggregate_changed_hours(version.registered_model)
-    [found] = of_day(version)
+    hourly.aggregate_changed_hours(version.registered_model)
+    [quality] = of_day(version)
     expected = classification_metrics(classes, actual, probability, 0.5)
-    assert set(found.metrics) == {"accuracy", "precision", "recall", "f1"}
-    assert set(found.metrics) == set(metrics.METRICS["multiclass"])
-    for name, estimate in found.metrics.items():
+    assert set(quality.metrics) == {"accuracy", "precision", "recall", "f1"}
+    assert set(quality.metrics) == set(metrics.METRICS["multiclass"])
+    for name, estimate in quality.metrics.items():
         assert estimate.value == pytest.approx(expected[name]), name
-    resampled(found, Answers("multiclass", actual, classes=tuple("abc"), probability=probability))
-    assert found.calibration is not None
-    assert found.calibration["brier"] == pytest.approx(
+    resampled(quality, Answers("multiclass", actual, classes=tuple("abc"), probability=probability))
+    assert quality.calibration is not None
+    assert quality.calibration["brier"] == pytest.approx(
         np.mean((probability.max(axis=1) - (predicted == actual)) ** 2)
     )
 
@@ -220,7 +219,7 @@ def test_rare_pairs_of_classes_are_counted_together() -> None:
     tally.bound()
     assert len(tally.pairs) == metrics.MOST_PAIRS
     assert sum(tally.pairs.values()) + sum(tally.other) == rows
-    assert tally.other[0] == 0, "the rarest went"
+    assert tally.other[0] == 0, "only the rarest pairs are merged"
 
 
 def test_tallies_of_different_centers_add_up() -> None:
@@ -235,57 +234,61 @@ def test_tallies_of_different_centers_add_up() -> None:
         sums |= {"absolute": float(abs(e).sum()), "share": 0.0, "share2": 0.0, "share_rows": 0}
         return Tally("regression", rows=len(z), center=center, sums=sums)
 
-    whole = metrics.metrics(tally(slice(0, 300), 50.0))["r2"]
+    expected = metrics.metrics(tally(slice(0, 300), 50.0))["r2"]
     parts = [tally(slice(0, 100), 40.0), tally(slice(100, 250), 55.0), tally(slice(250, 300), 0.0)]
-    found = metrics.metrics(metrics.added([Tally.from_json(each.to_json()) for each in parts], "regression"))
-    assert found["r2"].as_dict() == pytest.approx(whole.as_dict())
-    assert found["r2"].value == pytest.approx(1 - (error**2).sum() / ((actual - actual.mean()) ** 2).sum())
+    estimates = metrics.metrics(
+        metrics.total_of([Tally.from_json(each.to_json()) for each in parts], "regression")
+    )
+    assert estimates["r2"].as_dict() == pytest.approx(expected.as_dict())
+    assert estimates["r2"].value == pytest.approx(
+        1 - (error**2).sum() / ((actual - actual.mean()) ** 2).sum()
+    )
 
 
 def test_coverage_and_the_median_delay_are_exact(churn: ModelVersion) -> None:
     rows = logged(churn, NOON, [True] * 10, [0.8] * 10)
     for row, minutes in zip(rows[:4], (5, 7, 600, 90_000), strict=True):
         labelled([row], [True], dt.timedelta(minutes=minutes))
-    adding_up.aggregate_changed_hours(churn.registered_model)
-    [found] = of_day(churn)
-    assert (found.answered, found.labelled, found.coverage) == (10, 4, 0.4)
-    assert found.median_delay_seconds == pytest.approx((7 * 60 + 600 * 60) / 2)
-    assert (found.too_few, found.metrics, found.calibration) == (True, {}, None)
+    hourly.aggregate_changed_hours(churn.registered_model)
+    [quality] = of_day(churn)
+    assert (quality.answered, quality.labelled, quality.coverage) == (10, 4, 0.4)
+    assert quality.median_delay_seconds == pytest.approx((7 * 60 + 600 * 60) / 2)
+    assert (quality.too_few, quality.metrics, quality.calibration) == (True, {}, None)
     labelled([rows[4]], [True], -dt.timedelta(minutes=1))
-    adding_up.aggregate_changed_hours(churn.registered_model)
-    [found] = of_day(churn)
-    assert found.median_delay_seconds == pytest.approx(7 * 60)
+    hourly.aggregate_changed_hours(churn.registered_model)
+    [quality] = of_day(churn)
+    assert quality.median_delay_seconds == pytest.approx(7 * 60)
 
 
 def test_a_value_known_before_the_prediction_has_a_negative_delay(churn: ModelVersion) -> None:
     rows = logged(churn, NOON, [True] * 10, [0.8] * 10)
     labelled(rows[:8], [True] * 8, dt.timedelta(seconds=0.8))
     labelled(rows[8:], [True] * 2, -dt.timedelta(days=10))
-    adding_up.aggregate_changed_hours(churn.registered_model)
-    [found] = of_day(churn)
-    assert found.median_delay_seconds == pytest.approx(0.8)
+    hourly.aggregate_changed_hours(churn.registered_model)
+    [quality] = of_day(churn)
+    assert quality.median_delay_seconds == pytest.approx(0.8)
     labelled(logged(churn, NOON + dt.timedelta(minutes=1), [True] * 8, [0.8] * 8), [True] * 8, -HOUR)
-    adding_up.aggregate_changed_hours(churn.registered_model)
-    [found] = of_day(churn)
-    assert found.median_delay_seconds == pytest.approx(-3600)
+    hourly.aggregate_changed_hours(churn.registered_model)
+    [quality] = of_day(churn)
+    assert quality.median_delay_seconds == pytest.approx(-3600)
 
 
-def test_outcomes_of_one_model_do_not_make_another_models_hour_a_large_one(
+def test_outcomes_of_one_model_do_not_make_another_models_hour_large(
     churn: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adding_up, "LARGE", 60)
-    monkeypatch.setattr(adding_up, "LOOKED_THROUGH", 200)
+    monkeypatch.setattr(hourly, "LARGE", 60)
+    monkeypatch.setattr(hourly, "SCAN_LIMIT", 200)
     houses = train_sample("houses", rows=300)
     labelled(logged(houses, NOON, [200_000.0] * 100), [200_000.0] * 100)
     labelled(logged(churn, NOON, [True] * 59, [0.8] * 59), [True] * 59)
-    assert adding_up.catch_up(houses.registered_model, seconds=60) == 0, "beat has it"
-    assert adding_up.catch_up(churn.registered_model, seconds=60) == 1
+    assert hourly.catch_up(houses.registered_model, seconds=60) == 0, "beat aggregates the large hour"
+    assert hourly.catch_up(churn.registered_model, seconds=60) == 1
     labelled(logged(houses, NOON + 120 * SECOND, [200_000.0] * 50), [200_000.0] * 50)
     labelled(logged(churn, NOON + 120 * SECOND, [True], [0.8]), [True])
-    assert adding_up.catch_up(churn.registered_model, seconds=60) == 0, "now it is one of its own"
+    assert hourly.catch_up(churn.registered_model, seconds=60) == 0, "now the hour is large by its own rows"
 
 
-def test_answered_rows_are_those_of_the_rollups_and_of_the_log_after_them(churn: ModelVersion) -> None:
+def test_answered_rows_include_the_rollups_and_newer_log_rows(churn: ModelVersion) -> None:
     logged(churn, NOON, [True] * 10, [0.8] * 10)
     logged(churn, NOON + HOUR, [True] * 5, [0.8] * 5)
     assert of_day(churn)[0].answered == 15
@@ -300,50 +303,50 @@ def test_answered_rows_are_those_of_the_rollups_and_of_the_log_after_them(churn:
     assert [each.answered for each in realised.by_step(churn, NOON, NOON + 3 * HOUR, HOUR)] == [10, 5]
 
 
-def test_metrics_begin_with_the_outcomes_the_model_asks_for(churn: ModelVersion) -> None:
+def test_metrics_need_the_minimum_number_of_outcomes(churn: ModelVersion) -> None:
     least = realised.watch_of(churn.registered_model).minimum_outcomes
     rows = logged(churn, NOON, [True] * least, [0.8] * least)
     labelled(rows[1:], [True] * (least - 1))
-    adding_up.aggregate_changed_hours(churn.registered_model)
+    hourly.aggregate_changed_hours(churn.registered_model)
     assert of_day(churn)[0].too_few
     labelled(rows[:1], [False])
-    adding_up.aggregate_changed_hours(churn.registered_model)
-    [found] = of_day(churn)
-    assert not found.too_few
-    assert found.metrics["accuracy"].value == pytest.approx((least - 1) / least)
-    assert found.metrics["recall"].value == 1.0
-    assert set(found.metrics) == {"roc_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier"}
+    hourly.aggregate_changed_hours(churn.registered_model)
+    [quality] = of_day(churn)
+    assert not quality.too_few
+    assert quality.metrics["accuracy"].value == pytest.approx((least - 1) / least)
+    assert quality.metrics["recall"].value == 1.0
+    assert set(quality.metrics) == {"roc_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier"}
 
 
-def test_what_the_rows_do_not_define_is_left_out(churn: ModelVersion) -> None:
+def test_metrics_that_the_rows_do_not_define_are_left_out(churn: ModelVersion) -> None:
     rows = logged(churn, NOON, [False] * 60, [0.2] * 60)
     labelled(rows, [False] * 60)
-    adding_up.aggregate_changed_hours(churn.registered_model)
-    [found] = of_day(churn)
-    assert set(found.metrics) == {"accuracy", "log_loss", "brier"}
+    hourly.aggregate_changed_hours(churn.registered_model)
+    [quality] = of_day(churn)
+    assert set(quality.metrics) == {"accuracy", "log_loss", "brier"}
     houses = train_sample("houses", rows=150)
     labelled(logged(houses, NOON, [1.0] * 60), [0.0] * 60)
-    adding_up.aggregate_changed_hours(houses.registered_model)
-    [found] = of_day(houses)
-    assert set(found.metrics) == {"rmse", "mae"}
+    hourly.aggregate_changed_hours(houses.registered_model)
+    [quality] = of_day(houses)
+    assert set(quality.metrics) == {"rmse", "mae"}
 
 
-def test_values_of_another_target_are_counted_and_left_out(churn: ModelVersion) -> None:
+def test_values_invalid_for_the_target_are_counted_and_left_out(churn: ModelVersion) -> None:
     rows = logged(churn, NOON, [True] * 60, [0.8] * 60)
     labelled(rows, [True] * 57 + ["yes", 3, 1e300])
-    adding_up.aggregate_changed_hours(churn.registered_model)
-    [found] = of_day(churn)
-    assert (found.labelled, found.unusable, found.metrics["accuracy"].rows) == (60, 3, 57)
+    hourly.aggregate_changed_hours(churn.registered_model)
+    [quality] = of_day(churn)
+    assert (quality.labelled, quality.unusable, quality.metrics["accuracy"].rows) == (60, 3, 57)
     houses = train_sample("houses", rows=150)
     rows = logged(houses, NOON, [1e-200] * 57 + [1e300, -1e300, 1.0])
     labelled(rows, [1e-200, *[2.0] * 56, 1e300, 1e300, "dear"])
-    adding_up.aggregate_changed_hours(houses.registered_model)
-    [found] = of_day(houses)
-    assert (found.labelled, found.unusable, found.metrics["mae"].rows) == (60, 3, 57)
-    assert found.metrics["mape"].rows == 56
+    hourly.aggregate_changed_hours(houses.registered_model)
+    [quality] = of_day(houses)
+    assert (quality.labelled, quality.unusable, quality.metrics["mae"].rows) == (60, 3, 57)
+    assert quality.metrics["mape"].rows == 56
 
 
-# -- what changes them ---------------------------------------------------------------------------------
+# -- changes -------------------------------------------------------------------------------------------
 
 
 def outcomes_of(rows: list[Prediction], actual: bool, moment: str) -> list[dict[str, Any]]:
@@ -351,9 +354,9 @@ def outcomes_of(rows: list[Prediction], actual: bool, moment: str) -> list[dict[
 
 
 def accuracy(version: ModelVersion) -> tuple[float, int]:
-    adding_up.aggregate_changed_hours(version.registered_model)
-    found = next(each for each in of_day(version) if each.version == version.number)
-    return found.metrics["accuracy"].value, found.labelled
+    hourly.aggregate_changed_hours(version.registered_model)
+    quality = next(each for each in of_day(version) if each.version == version.number)
+    return quality.metrics["accuracy"].value, quality.labelled
 
 
 def test_late_repeated_and_corrected_outcomes_change_the_numbers(churn: ModelVersion, post: Post) -> None:
@@ -373,10 +376,10 @@ def test_late_repeated_and_corrected_outcomes_change_the_numbers(churn: ModelVer
     assert accuracy(churn) == (0.5, 100)
 
 
-def test_outcomes_that_waited_are_counted_when_they_are_joined(churn: ModelVersion, post: Post) -> None:
+def test_waiting_outcomes_count_once_they_are_joined(churn: ModelVersion, post: Post) -> None:
     early = [{"key": f"c{number}", "actual": True} for number in range(60)]
     post(OUTCOMES, early)
-    assert marks(churn) == [], "it is not known yet of which hour they are"
+    assert marks(churn) == [], "their hour is not known yet"
     rows = logged(churn, NOON, [True] * 60, [0.8] * 60)
     with transaction.atomic(), connection.cursor() as cursor:  # as they would have been logged
         cursor.execute("SET LOCAL vigia.maintenance = 'move'")
@@ -389,11 +392,11 @@ def test_outcomes_that_waited_are_counted_when_they_are_joined(churn: ModelVersi
     assert accuracy(churn) == (1.0, 60)
 
 
-def test_two_versions_in_one_hour_are_told_apart(churn: ModelVersion) -> None:
+def test_two_versions_in_one_hour_have_separate_quality(churn: ModelVersion) -> None:
     second = train_sample("churn", rows=600)
     labelled(logged(churn, NOON, [True] * 60, [0.8] * 60), [True] * 60)
     labelled(logged(second, NOON + dt.timedelta(minutes=30), [True] * 80, [0.8] * 80), [False] * 80)
-    assert adding_up.aggregate_changed_hours(churn.registered_model) == 1
+    assert hourly.aggregate_changed_hours(churn.registered_model) == 1
     first, other = of_day(churn)
     assert (first.version, first.labelled, first.metrics["accuracy"].value) == (churn.number, 60, 1.0)
     assert (other.version, other.labelled, other.metrics["accuracy"].value) == (second.number, 80, 0.0)
@@ -401,20 +404,20 @@ def test_two_versions_in_one_hour_are_told_apart(churn: ModelVersion) -> None:
     assert alone == other
 
 
-def test_the_same_is_answered_over_time(churn: ModelVersion) -> None:
+def test_quality_is_available_over_time(churn: ModelVersion) -> None:
     for hours, right in ((0, 60), (1, 30), (13, 0)):  # the last on the next day
         rows = logged(churn, NOON + hours * HOUR, [True] * 60, [0.8] * 60)
         labelled(rows, [True] * right + [False] * (60 - right))
-    adding_up.aggregate_changed_hours(churn.registered_model)
+    hourly.aggregate_changed_hours(churn.registered_model)
     since, until = NOON - HOUR, NOON + 14 * HOUR
-    hourly = realised.by_step(churn, since, until, HOUR)
-    assert [(each.since, each.metrics["accuracy"].value) for each in hourly] == [
+    by_hour = realised.by_step(churn, since, until, HOUR)
+    assert [(each.since, each.metrics["accuracy"].value) for each in by_hour] == [
         (NOON, 1.0),
         (NOON + HOUR, 0.5),
         (NOON + 13 * HOUR, 0.0),
     ]
     first, second = realised.by_step(churn, since, until, 24 * HOUR)
-    assert (first.since, first.until) == (since, NOON + 12 * HOUR), "as far as the window reaches"
+    assert (first.since, first.until) == (since, NOON + 12 * HOUR), "cut to the window"
     assert (first.answered, first.metrics["accuracy"].value) == (120, 0.75)
     assert (second.answered, second.metrics["accuracy"].value) == (60, 0.0)
 
@@ -426,10 +429,10 @@ class Killed(Exception):
     pass
 
 
-def test_who_is_killed_in_between_has_done_nothing(churn: ModelVersion) -> None:
+def test_a_killed_aggregation_changes_nothing(churn: ModelVersion) -> None:
     labelled(logged(churn, NOON, [True] * 60, [0.8] * 60), [True] * 60)
     with pytest.raises(Killed), transaction.atomic():
-        assert adding_up.aggregate_changed_hours(churn.registered_model) == 1
+        assert hourly.aggregate_changed_hours(churn.registered_model) == 1
         assert marks(churn) == []
         raise Killed
     assert marks(churn) == [NOON]
@@ -437,20 +440,20 @@ def test_who_is_killed_in_between_has_done_nothing(churn: ModelVersion) -> None:
     assert accuracy(churn) == (1.0, 60)
 
 
-def test_a_mark_set_while_its_hour_is_added_up_is_not_lost(churn: ModelVersion) -> None:
-    """The outcome is written before the hour is read, and committed after: the mark that was seen is not the
-    one that is there when it is to be removed."""
+def test_a_mark_set_during_an_aggregation_is_kept(churn: ModelVersion) -> None:
+    """The outcome is written before the hour is read and committed afterwards, so the mark changes between
+    its reading and its removal."""
     rows = logged(churn, NOON, [True] * 61, [0.8] * 61)
     labelled(rows[:60], [True] * 60)
     done: list[int] = []
-    adder = threading.Thread(target=lambda: at_once(lambda: done.append(add_up_again())))
+    aggregator = threading.Thread(target=lambda: at_once(lambda: done.append(aggregate_again())))
 
-    def add_up_again() -> int:
-        return adding_up.aggregate_changed_hours(churn.registered_model)
+    def aggregate_again() -> int:
+        return hourly.aggregate_changed_hours(churn.registered_model)
 
     with transaction.atomic():
         labelled(rows[60:], [False])
-        adder.start()
+        aggregator.start()
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
         for _ in range(200):
             with connection.cursor() as cursor:
@@ -460,15 +463,15 @@ def test_a_mark_set_while_its_hour_is_added_up_is_not_lost(churn: ModelVersion) 
                     break
             threading.Event().wait(0.02)
         else:
-            pytest.fail("nobody waits for the mark")
-    adder.join()
+            pytest.fail("no transaction waits for the mark")
+    aggregator.join()
     assert done == [1]
     assert of_day(churn)[0].labelled == 60
-    assert marks(churn) == [NOON], "the mark that came meanwhile stays"
+    assert marks(churn) == [NOON], "the mark that was set meanwhile stays"
     assert accuracy(churn)[1] == 61
 
 
-def test_a_mark_grows_though_the_clock_be_set_back(churn: ModelVersion) -> None:
+def test_a_mark_increases_although_the_clock_is_set_back(churn: ModelVersion) -> None:
     rows = logged(churn, NOON, [True] * 2, [0.8] * 2)
     labelled(rows[:1], [True])
     ahead = timezone.now() + HOUR
@@ -477,63 +480,63 @@ def test_a_mark_grows_though_the_clock_be_set_back(churn: ModelVersion) -> None:
     assert ChangedHour.objects.get().marked_at == ahead + dt.timedelta(microseconds=1)
 
 
-def test_several_at_once_add_every_hour_up_once(churn: ModelVersion, client_user: User) -> None:
-    """Three add up while three record, in different orders."""
+def test_concurrent_aggregations_process_every_hour_once(churn: ModelVersion, client_user: User) -> None:
+    """Three threads aggregate while three record, in different orders."""
     hours = [logged(churn, NOON + number * HOUR, [True] * 20, [0.8] * 20) for number in range(6)]
     done: list[int] = []
 
-    def record(which: int) -> None:
+    def record(number: int) -> None:
         api = keyed(client_user)
         for place in range(3):
-            order = hours if (which + place) % 2 else hours[::-1]
-            body = [said for rows in order for said in outcomes_of(rows[which::3][place::3], True, NOW)]
+            order = hours if (number + place) % 2 else hours[::-1]
+            body = [each for rows in order for each in outcomes_of(rows[number::3][place::3], True, NOW)]
             assert api.post(OUTCOMES, body, format="json").status_code == 200
 
     def aggregate_changed_hours() -> None:
-        done.extend(adding_up.aggregate_changed_hours(churn.registered_model) for _ in range(4))
+        done.extend(hourly.aggregate_changed_hours(churn.registered_model) for _ in range(4))
 
-    at_once(*[lambda which=which: record(which) for which in range(3)], *[aggregate_changed_hours] * 3)
+    at_once(*[lambda number=number: record(number) for number in range(3)], *[aggregate_changed_hours] * 3)
     assert len(done) == 12
     assert accuracy(churn) == (1.0, 120)
     assert marks(churn) == []
     before = QualityHour.objects.count()
-    at_once(*[lambda: done.append(adding_up.aggregate_changed_hours(churn.registered_model))] * 3)
+    at_once(*[lambda: done.append(hourly.aggregate_changed_hours(churn.registered_model))] * 3)
     assert done[-3:] == [0, 0, 0]
     assert QualityHour.objects.count() == before == 6
 
 
-def test_two_that_begin_together_do_an_hour_once(churn: ModelVersion) -> None:
+def test_two_simultaneous_aggregations_process_an_hour_once(churn: ModelVersion) -> None:
     for number in range(5):
         labelled(logged(churn, NOON + number * HOUR, [True] * 60, [0.8] * 60), [True] * 60)
     done: list[int] = []
-    at_once(*[lambda: done.append(adding_up.aggregate_changed_hours(churn.registered_model))] * 2)
+    at_once(*[lambda: done.append(hourly.aggregate_changed_hours(churn.registered_model))] * 2)
     assert sum(done) == 5
 
 
-def test_time_that_is_up_leaves_the_other_hours_marked(churn: ModelVersion) -> None:
+def test_hours_beyond_the_time_limit_stay_marked(churn: ModelVersion) -> None:
     for number in range(3):
         labelled(logged(churn, NOON + number * HOUR, [True] * 60, [0.8] * 60), [True] * 60)
-    assert adding_up.aggregate_changed_hours(churn.registered_model, seconds=0) == 0
+    assert hourly.aggregate_changed_hours(churn.registered_model, seconds=0) == 0
     assert len(marks(churn)) == 3
-    assert adding_up.aggregate_changed_hours(churn.registered_model, seconds=60) == 3
+    assert hourly.aggregate_changed_hours(churn.registered_model, seconds=60) == 3
 
 
-def test_a_large_hour_rests_after_it_was_added_up(churn: ModelVersion) -> None:
+def test_a_large_hour_rests_after_its_aggregation(churn: ModelVersion) -> None:
     rows = logged(churn, NOON, [True] * 61, [0.8] * 61)
     labelled(rows[:60], [True] * 60)
-    adding_up.aggregate_changed_hours(churn.registered_model)
+    hourly.aggregate_changed_hours(churn.registered_model)
     QualityHour.objects.update(rows=2_000_000)  # rests for a thousand seconds
     labelled(rows[60:], [True])
-    assert adding_up.aggregate_changed_hours(churn.registered_model) == 0
+    assert hourly.aggregate_changed_hours(churn.registered_model) == 0
     assert marks(churn) == [NOON]
     hour = QualityHour.objects.get()
     later = timezone.now() - dt.timedelta(seconds=1_001)
     QualityHour.objects.update(tallies=hour.tallies | {"added_at": later.isoformat()})
-    assert adding_up.aggregate_changed_hours(churn.registered_model) == 1
+    assert hourly.aggregate_changed_hours(churn.registered_model) == 1
     assert accuracy(churn) == (1.0, 61)
 
 
-def test_what_left_the_log_stays_added_up(churn: ModelVersion) -> None:
+def test_tallies_stay_after_rows_left_the_log(churn: ModelVersion) -> None:
     labelled(logged(churn, NOON, [True] * 60, [0.8] * 60), [True] * 60)
     assert accuracy(churn) == (1.0, 60)
     with transaction.atomic(), connection.cursor() as cursor:
@@ -544,14 +547,14 @@ def test_what_left_the_log_stays_added_up(churn: ModelVersion) -> None:
     assert marks(churn) == []
 
 
-def test_the_command_adds_up_what_is_marked_or_all(churn: ModelVersion, capsys: Any) -> None:
+def test_the_command_aggregates_marked_hours_or_all(churn: ModelVersion, capsys: Any) -> None:
     rows = logged(churn, NOON, [True] * 60, [0.8] * 60)
     labelled(rows, [True] * 60)
     call_command("aggregate_quality")
-    assert "churn: 1 hours added up" in capsys.readouterr().out
+    assert "churn: aggregated 1 hours" in capsys.readouterr().out
     call_command("aggregate_quality", "churn")
-    assert capsys.readouterr().out == "churn: 0 hours added up\n"
-    with transaction.atomic(), connection.cursor() as cursor:  # somebody's rows are erased
+    assert capsys.readouterr().out == "churn: aggregated 0 hours\n"
+    with transaction.atomic(), connection.cursor() as cursor:  # as when a person's rows are erased
         cursor.execute("SET LOCAL vigia.maintenance = 'move'")
         cursor.execute("DELETE FROM predictions_outcome WHERE prediction_id = %s", [rows[0].pk])
     assert of_day(churn)[0].labelled == 60
@@ -564,17 +567,17 @@ def test_the_command_adds_up_what_is_marked_or_all(churn: ModelVersion, capsys: 
 # -- over HTTP -----------------------------------------------------------------------------------------
 
 
-def test_quality_over_http_is_by_version_with_all_it_takes_to_judge(
+def test_the_api_returns_quality_by_version_with_intervals_and_hold_out(
     churn: ModelVersion, api: APIClient, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = logged(churn, NOON, [True] * 90 + [False] * 30, [0.8] * 90 + [0.1] * 30)
     labelled(rows[:60] + rows[90:], [True] * 40 + [False] * 50)
     window = {"since": (NOON + dt.timedelta(minutes=20)).isoformat(), "until": DAY["until"]}
-    monkeypatch.setattr(adding_up, "LARGE", 90)
+    monkeypatch.setattr(hourly, "LARGE", 90)
     waiting = api.get(QUALITY, window).json()
     assert waiting["pending_hours"] == 1, "a large hour is left to beat"
     assert waiting["versions"][0]["labelled"] == 0
-    monkeypatch.setattr(adding_up, "LARGE", 91)
+    monkeypatch.setattr(hourly, "LARGE", 91)
     answer = api.get(QUALITY, window).json()
     assert (answer["model"], answer["minimum_outcomes"], answer["pending_hours"]) == ("churn", 50, 0)
     assert answer["since"] == NOON.strftime("%Y-%m-%dT%H:%M:%SZ"), "widened to the whole hour"
@@ -615,13 +618,13 @@ def test_quality_over_http_is_by_version_with_all_it_takes_to_judge(
         ({"version": "99"}, 404, "unknown_version"),
     ],
 )
-def test_what_cannot_be_answered_is_refused(
+def test_invalid_quality_queries_are_refused(
     churn: ModelVersion, api: APIClient, query: dict[str, str], status: int, code: str
 ) -> None:
     assert_error(api.get(QUALITY, query), status, code)
 
 
-def test_the_right_to_read_the_log_is_needed(churn: ModelVersion, api: APIClient) -> None:
+def test_quality_and_outcomes_need_the_right_to_read_the_log(churn: ModelVersion, api: APIClient) -> None:
     stranger = keyed(User.objects.create_user("stranger"))
     for address in (QUALITY, OUTCOMES):
         assert_error(stranger.get(address), 403, "forbidden")
@@ -632,7 +635,7 @@ def test_the_right_to_read_the_log_is_needed(churn: ModelVersion, api: APIClient
     assert_error(api.post(QUALITY, {}, format="json"), 405, "method_not_allowed")
 
 
-def test_outcomes_are_listed_with_what_holds(churn: ModelVersion, api: APIClient, post: Post) -> None:
+def test_listed_outcomes_show_which_is_current(churn: ModelVersion, api: APIClient, post: Post) -> None:
     rows = logged(churn, NOON, [True] * 3, [0.8] * 3)
     post(OUTCOMES, outcomes_of(rows, True, NOON.isoformat()))
     between = timezone.now()
@@ -668,74 +671,74 @@ def test_outcomes_are_listed_with_what_holds(churn: ModelVersion, api: APIClient
     first = api.get(OUTCOMES).json()["outcomes"][2]
     assert (first["client"], first["observed_at"][:10]) == ("tester", NOW[:10])
     assert b"Outcomes" in api.get(OUTCOMES, headers={"accept": "text/html"}).content
-    for wrong in ({"prediction": "seven"}, {"cursor": "x"}, {"limit": "0"}, {"since": "soon"}):
-        assert_error(api.get(OUTCOMES, wrong), 400, "invalid_input")
+    for query in ({"prediction": "seven"}, {"cursor": "x"}, {"limit": "0"}, {"since": "soon"}):
+        assert_error(api.get(OUTCOMES, query), 400, "invalid_input")
     assert listed(key="a\x00b") == []
     history = api.get(f"/api/v1/predictions/{ids[0]}/").json()["outcome"]["history"]
     assert [each["actual"] for each in history] == [False, True]
 
 
-def test_marking_all_hours_waits_for_who_records_outcomes_and_never_crosswise(churn: ModelVersion) -> None:
+def test_marking_all_hours_waits_for_recording_without_a_deadlock(churn: ModelVersion) -> None:
     early, late = logged(churn, NOON, [True]), logged(churn, NOON + HOUR, [True])
     labelled([*early, *late], [True, True])
-    model, begun, marked = churn.registered_model, threading.Event(), []
+    model, locked, marked = churn.registered_model, threading.Event(), []
 
     def record() -> None:
         with transaction.atomic():
             matching.lock(model.pk)
             labelled(late, [False])
-            begun.set()
-            wait_until_somebody_waits()
+            locked.set()
+            wait_for_a_blocked_lock()
             labelled(early, [False])
 
     def mark() -> None:
-        begun.wait()
-        marked.append(adding_up.mark_all_hours_dirty(model))
+        locked.wait()
+        marked.append(hourly.mark_all_hours_dirty(model))
 
     at_once(record, mark)
     assert marked == [2]
     assert Outcome.objects.count() == 4
 
 
-def wait_until_somebody_waits() -> None:
+def wait_for_a_blocked_lock() -> None:
     with connection.cursor() as cursor:
         for _ in range(500):
             cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
             if cursor.fetchone()[0]:
                 return
             time.sleep(0.01)
-    raise AssertionError("nobody waits")
+    raise AssertionError("no transaction waits for a lock")
 
 
-def test_who_asks_for_quality_does_not_wait_longer_than_asked_for_somebody_who_adds_up(
+def test_an_aggregation_does_not_wait_for_the_lock_beyond_its_time_limit(
     churn: ModelVersion,
 ) -> None:
     labelled(logged(churn, NOON, [True]), [True])
-    model, taken, asked = churn.registered_model, threading.Event(), threading.Event()
+    model, locked, done = churn.registered_model, threading.Event(), threading.Event()
 
-    def add() -> None:
+    def hold_lock() -> None:
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [adding_up.LOCK, model.pk])
-            taken.set()
-            asked.wait(30)
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [hourly.LOCK, model.pk])
+            locked.set()
+            done.wait(30)
 
-    def ask() -> None:
-        taken.wait()
+    def aggregate() -> None:
+        locked.wait()
         began = time.monotonic()
         try:
-            assert adding_up.aggregate_changed_hours(model, seconds=0.5) == 0
-            assert adding_up.catch_up(model, seconds=0.5) == 0
+            assert hourly.aggregate_changed_hours(model, seconds=0.5) == 0
+            assert hourly.catch_up(model, seconds=0.5) == 0
             waited.append(time.monotonic() - began)
         finally:
-            asked.set()
+            done.set()
 
     waited: list[float] = []
-    at_once(add, ask)
+    at_once(hold_lock, aggregate)
     assert waited and 0.9 < waited[0] < 5
-    assert adding_up.aggregate_changed_hours(model) == 1
+    assert hourly.aggregate_changed_hours(model) == 1
 
 
-def test_versions_that_have_nothing_in_a_window_are_not_read(churn: ModelVersion) -> None:
+def test_versions_without_rows_in_a_window_are_not_loaded(churn: ModelVersion) -> None:
     later = train_sample("churn", rows=300)
     labelled(logged(churn, NOON, [True] * 3), [True] * 3)
     realised.aggregate_changed_hours(churn.registered_model)
@@ -747,8 +750,8 @@ def test_versions_that_have_nothing_in_a_window_are_not_read(churn: ModelVersion
 
     post_init.connect(note, sender=ModelVersion)
     try:
-        found = realised.of_window(churn.registered_model, NOON, NOON + HOUR)
+        qualities = realised.of_window(churn.registered_model, NOON, NOON + HOUR)
     finally:
         post_init.disconnect(note, sender=ModelVersion)
-    assert [each.version for each in found] == [churn.number]
+    assert [each.version for each in qualities] == [churn.number]
     assert later.number not in read, "a model may have thousands, and their schemas are long"

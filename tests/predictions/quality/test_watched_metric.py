@@ -1,4 +1,4 @@
-"""A model whose outcomes cannot say its primary metric: another one is watched in its place, everywhere."""
+"""A model whose outcomes do not allow its primary metric: accuracy is watched instead, everywhere."""
 
 from __future__ import annotations
 
@@ -89,15 +89,15 @@ def _csv(rows: int, *, seed: int) -> bytes:
 
 
 def review(post: Post, *, right: int, wrong: int) -> DriftReview:
-    """The scheduled review, after outcomes that say so many of the answers were right."""
+    """Makes the scheduled review after outcomes with so many right and wrong answers."""
     rows = _csv(right + wrong, seed=2).decode().splitlines()
-    asked = "\n".join(row.rpartition(",")[0] for row in rows)
-    answers = post("/api/v1/models/grapes/predictions/", asked, content_type="text/csv").json()["predictions"]
-    told = [
+    body = "\n".join(row.rpartition(",")[0] for row in rows)
+    answers = post("/api/v1/models/grapes/predictions/", body, content_type="text/csv").json()["predictions"]
+    outcomes = [
         {"prediction": each["id"], "actual": each["prediction"] if at < right else _other(each["prediction"])}
         for at, each in enumerate(answers)
     ]
-    assert post("/api/v1/models/grapes/outcomes/", told).status_code == 200
+    assert post("/api/v1/models/grapes/outcomes/", outcomes).status_code == 200
     RegisteredModel.objects.update(retrain_on="quality")
     assert tasks.review_models() == 1
     return DriftReview.objects.get()
@@ -114,47 +114,47 @@ def scraped() -> dict[str, list[tuple[dict[str, str], float]]]:
     }
 
 
-def test_where_outcomes_cannot_say_the_primary_metric_a_fall_of_accuracy_asks_for_a_run(
+def test_a_fall_of_accuracy_requests_a_run_if_outcomes_do_not_allow_the_primary_metric(
     grapes: ModelVersion, post: Post
 ) -> None:
-    made = review(post, right=60, wrong=140)
-    assert made.quality is not None
-    [found] = made.quality
-    assert "roc_auc" not in found["metrics"] and found["metrics"]["accuracy"]["value"] == 0.3
-    assert found["fell"] is True
-    assert made.run_note.startswith("the quality has fallen")
+    row = review(post, right=60, wrong=140)
+    assert row.quality is not None
+    [quality] = row.quality
+    assert "roc_auc" not in quality["metrics"] and quality["metrics"]["accuracy"]["value"] == 0.3
+    assert quality["fell"] is True
+    assert row.run_note.startswith("the quality has fallen")
     [(labels, fall)] = scraped()["vigia_quality_fall_ratio"]
     assert labels == {"model": "grapes", "version": "1", "metric": "accuracy"}
     assert fall == pytest.approx(1 - 0.3 / grapes.metrics["accuracy"])
     assert scraped()["vigia_quality_fell"] == [(labels, 1)]
 
 
-def test_accuracy_as_on_the_hold_out_is_no_fall(grapes: ModelVersion, post: Post) -> None:
-    made = review(post, right=190, wrong=10)
-    assert made.quality is not None
-    assert [each["fell"] for each in made.quality] == [False]
-    assert (made.run, made.run_note) == (None, "")
+def test_accuracy_equal_to_the_hold_out_is_no_fall(grapes: ModelVersion, post: Post) -> None:
+    row = review(post, right=190, wrong=10)
+    assert row.quality is not None
+    assert [each["fell"] for each in row.quality] == [False]
+    assert (row.run, row.run_note) == (None, "")
 
 
-def test_the_pages_show_what_is_watched_and_do_not_call_two_hundred_outcomes_too_few(
+def test_pages_show_the_watched_metric_and_accept_two_hundred_outcomes(
     grapes: ModelVersion, post: Post, client: Client
 ) -> None:
-    made = review(post, right=60, wrong=140)
+    row = review(post, right=60, wrong=140)
     client.force_login(User.objects.create_superuser("boss"))
     dashboard, overview = client.get("/admin/"), client.get(reverse("watched"))
-    for page in (dashboard, overview):
+    for page, badge in ((dashboard, "fallen"), (overview, "got worse")):
         text = page.content.decode()
-        assert "too few outcomes" not in text and '<span class="vg-badge vg-bad">fallen</span>' in text
+        assert "too few outcomes" not in text and f'<span class="vg-badge vg-bad">{badge}</span>' in text
     assert "realised accuracy" in dashboard.content.decode(), "beside roc_auc on the hold-out"
     watch = client.get(reverse("watch", args=[grapes.registered_model_id]))
     chart = watch.context["quality_charts"][0]
     values = [each for each in chart["spec"]["series"][0]["values"] if each is not None]
     assert (chart["title"], values) == ("Realised accuracy", [0.3])
-    page = client.get(reverse("admin:predictions_driftreview_change", args=[made.pk])).content.decode()
+    page = client.get(reverse("admin:predictions_driftreview_change", args=[row.pk])).content.decode()
     assert 'accuracy <span class="vg-faint">watched</span>' in page
 
 
-def test_too_few_outcomes_are_called_that(grapes: ModelVersion, post: Post, client: Client) -> None:
+def test_pages_show_too_few_outcomes(grapes: ModelVersion, post: Post, client: Client) -> None:
     review(post, right=20, wrong=5)
     client.force_login(User.objects.create_superuser("boss"))
     assert "too few outcomes (25)" in client.get("/admin/").content.decode()
@@ -163,5 +163,5 @@ def test_too_few_outcomes_are_called_that(grapes: ModelVersion, post: Post, clie
 
 
 @pytest.mark.parametrize("task", sorted(source.PRIMARY))
-def test_a_written_model_is_judged_by_what_outcomes_can_say(task: Any) -> None:
+def test_scaffolded_models_have_a_primary_metric_that_outcomes_allow(task: Any) -> None:
     assert source.PRIMARY[task] in metrics.METRICS[task]

@@ -1,4 +1,4 @@
-"""What a replay adds up, checked by hand on a few rows; no database here."""
+"""The result of a replay, compared with hand calculations on a few rows; no database here."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def values(*numbers: float, places: list[int] | None = None) -> Answers:
 
 
 def classified(probabilities: list[list[float]], classes: tuple[Any, ...], **more: Any) -> Answers:
-    found = np.array(probabilities)
-    places = np.arange(len(found))
-    return Answers(places, labels=found.argmax(axis=1), probabilities=found, classes=classes, **more)
+    matrix = np.array(probabilities)
+    places = np.arange(len(matrix))
+    return Answers(places, labels=matrix.argmax(axis=1), probabilities=matrix, classes=classes, **more)
 
 
 # -- a regression --------------------------------------------------------------------------------------
@@ -51,32 +51,32 @@ def test_a_regression_is_compared_by_relative_change() -> None:
     ids = [str(uuid.UUID(int=number)) for number in range(6)]
     actuals = {ids[1]: 101.0, ids[2]: 250.0, ids[3]: -50.0}
     tally.add(logged(before, actuals=actuals), values(*after))
-    found = tally.summary()
-    assert (found.rows, found.answered, found.of, found.changed) == (6, 6, "value", None)
+    summary = tally.summary()
+    assert (summary.rows, summary.answered, summary.of, summary.changed) == (6, 6, "value", None)
     # relative changes: 0, 2 %, 30 %, 6 %, infinite, 0.5 %
-    assert found.beyond == pytest.approx({"0.01": 4 / 6, "0.05": 3 / 6, "0.1": 2 / 6, "0.25": 2 / 6})
-    assert found.change_quantiles["0.5"] == pytest.approx(0.02, rel=0.01)
-    assert found.change_quantiles["0.9"] == pytest.approx(1e6, rel=0.01)
-    assert found.mean_before == pytest.approx(sum(before) / 6)
-    assert found.mean_after == pytest.approx(sum(after) / 6)
-    assert [row["difference"] for row in found.worst] == pytest.approx([60.0, 3.0, 2.0, 1.0, 0.05])
-    assert found.worst[0]["inputs"] == {"size": 2.0}
-    assert found.worst[0]["before"] == {"prediction": 200.0}
-    assert found.worst[0]["after"] == {"prediction": 260.0}
-    assert (found.outcomes.rows, found.outcomes.coverage) == (3, 0.5)
-    assert found.outcomes.before["mae"] == pytest.approx((1 + 50 + 0) / 3)
-    assert found.outcomes.after["mae"] == pytest.approx((1 + 10 + 3) / 3)
+    assert summary.beyond == pytest.approx({"0.01": 4 / 6, "0.05": 3 / 6, "0.1": 2 / 6, "0.25": 2 / 6})
+    assert summary.change_quantiles["0.5"] == pytest.approx(0.02, rel=0.01)
+    assert summary.change_quantiles["0.9"] == pytest.approx(1e6, rel=0.01)
+    assert summary.mean_before == pytest.approx(sum(before) / 6)
+    assert summary.mean_after == pytest.approx(sum(after) / 6)
+    assert [row["difference"] for row in summary.worst] == pytest.approx([60.0, 3.0, 2.0, 1.0, 0.05])
+    assert summary.worst[0]["inputs"] == {"size": 2.0}
+    assert summary.worst[0]["before"] == {"prediction": 200.0}
+    assert summary.worst[0]["after"] == {"prediction": 260.0}
+    assert (summary.outcomes.rows, summary.outcomes.coverage) == (3, 0.5)
+    assert summary.outcomes.before["mae"] == pytest.approx((1 + 50 + 0) / 3)
+    assert summary.outcomes.after["mae"] == pytest.approx((1 + 10 + 3) / 3)
 
 
-def test_only_the_worst_rows_are_kept_however_they_come() -> None:
+def test_only_the_worst_rows_are_kept_in_any_order_of_arrival() -> None:
     tally = ReplayAccumulator("regression")
     rng = np.random.default_rng(1)
     sizes = rng.permutation(4 * WORST) + 1.0
     for piece in np.split(sizes, 4):
         ids = [str(uuid.UUID(int=int(size))) for size in piece]
         tally.add(logged([0.0] * len(piece), ids=ids), values(*piece))
-    found = tally.summary()
-    assert [row["difference"] for row in found.worst] == [float(4 * WORST - rank) for rank in range(WORST)]
+    summary = tally.summary()
+    assert [row["difference"] for row in summary.worst] == [float(4 * WORST - rank) for rank in range(WORST)]
 
 
 def test_metrics_that_are_not_defined_are_left_out() -> None:
@@ -95,11 +95,11 @@ def test_rows_that_cannot_be_compared_are_counted_by_reason_and_version() -> Non
     answers.refused["missing_field: size"] = 2
     tally.add(logged([1.0, 1.0, 1.0, "much"]), answers)
     tally.add(logged([3.0], version=2), values(3.0))
-    found = tally.summary()
-    assert (found.rows, found.answered) == (5, 2)
-    assert found.unreadable == {"missing_field: size": 2, "logged_answer": 1}
-    assert [(part.version, part.rows, part.unreadable) for part in found.versions] == [(1, 4, 3), (2, 1, 0)]
-    assert [(part.mean_before, part.changed) for part in found.versions] == [(1.0, 0.0), (3.0, 0.0)]
+    summary = tally.summary()
+    assert (summary.rows, summary.answered) == (5, 2)
+    assert summary.unreadable == {"missing_field: size": 2, "logged_answer": 1}
+    assert [(part.version, part.rows, part.unreadable) for part in summary.versions] == [(1, 4, 3), (2, 1, 0)]
+    assert [(part.mean_before, part.changed) for part in summary.versions] == [(1.0, 0.0), (3.0, 0.0)]
 
 
 # -- a classification ----------------------------------------------------------------------------------
@@ -114,91 +114,91 @@ def test_two_classes_are_compared_by_label_and_probability() -> None:
     truth = dict(zip(ids, [False, True, True, True], strict=False))
     rows = classified([[1 - each, each] for each in new], (False, True))
     tally.add(logged(before, old, actuals=truth), rows)
-    found = tally.summary()
-    assert (found.changed, found.changed_share) == (3, 0.6)
-    assert {(move["before"], move["after"]): move["rows"] for move in found.transitions} == {
+    summary = tally.summary()
+    assert (summary.changed, summary.changed_share) == (3, 0.6)
+    assert {(move["before"], move["after"]): move["rows"] for move in summary.transitions} == {
         (False, False): 1,
         (False, True): 1,
         (True, False): 2,
         (True, True): 1,
     }
-    assert found.mean_before == pytest.approx(np.mean(old))
-    assert found.mean_after == pytest.approx(np.mean(new))
-    assert [row["difference"] for row in found.worst] == pytest.approx([0.3, 0.25, 0.2, 0.1])
-    assert found.worst[0]["before"] == {"prediction": False, "probability": 0.4}
-    assert found.worst[0]["after"] == {"prediction": True, "probability": pytest.approx(0.7)}
+    assert summary.mean_before == pytest.approx(np.mean(old))
+    assert summary.mean_after == pytest.approx(np.mean(new))
+    assert [row["difference"] for row in summary.worst] == pytest.approx([0.3, 0.25, 0.2, 0.1])
+    assert summary.worst[0]["before"] == {"prediction": False, "probability": 0.4}
+    assert summary.worst[0]["after"] == {"prediction": True, "probability": pytest.approx(0.7)}
     actual = list(truth.values())
-    assert (found.outcomes.rows, found.outcomes.coverage) == (4, 0.8)
-    assert found.outcomes.before["accuracy"] == accuracy_score(actual, before[:4]) == 0.75
-    assert found.outcomes.after["accuracy"] == accuracy_score(actual, [False, True, False, True]) == 0.75
-    assert found.outcomes.before["roc_auc"] == roc_auc_score(actual, old[:4])
-    assert sum(found.shift.before) == sum(found.shift.after) == 5
-    assert dict(zip(found.shift.labels, found.shift.before, strict=True))["0.55–0.60"] == 1
+    assert (summary.outcomes.rows, summary.outcomes.coverage) == (4, 0.8)
+    assert summary.outcomes.before["accuracy"] == accuracy_score(actual, before[:4]) == 0.75
+    assert summary.outcomes.after["accuracy"] == accuracy_score(actual, [False, True, False, True]) == 0.75
+    assert summary.outcomes.before["roc_auc"] == roc_auc_score(actual, old[:4])
+    assert sum(summary.shift.before) == sum(summary.shift.after) == 5
+    assert dict(zip(summary.shift.labels, summary.shift.before, strict=True))["0.55–0.60"] == 1
 
 
-def test_decisions_are_judged_as_they_were_made_whatever_the_threshold() -> None:
+def test_answers_are_evaluated_as_made_at_any_threshold() -> None:
     tally = ReplayAccumulator("binary")
     ids = [str(uuid.UUID(int=number)) for number in range(2)]
-    said = logged([True, False], [0.3, 0.1], actuals=dict(zip(ids, [True, False], strict=True)))
-    tally.add(said, classified([[0.7, 0.3], [0.9, 0.1]], (False, True)))
+    rows = logged([True, False], [0.3, 0.1], actuals=dict(zip(ids, [True, False], strict=True)))
+    tally.add(rows, classified([[0.7, 0.3], [0.9, 0.1]], (False, True)))
     assert tally.summary().outcomes.before["accuracy"] == 1.0
     assert tally.summary().outcomes.after["accuracy"] == 0.5
 
 
-def test_outcomes_of_one_class_alone_have_no_roc_auc() -> None:
+def test_outcomes_of_a_single_class_have_no_roc_auc() -> None:
     tally = ReplayAccumulator("binary")
-    said = logged([True], [0.8], actuals={str(uuid.UUID(int=0)): True})
-    tally.add(said, classified([[0.1, 0.9]], (False, True)))
-    found = tally.summary().outcomes
-    assert found.before["accuracy"] == 1.0
-    assert "roc_auc" not in found.before
-    assert found.before["brier"] == pytest.approx(0.04)
+    rows = logged([True], [0.8], actuals={str(uuid.UUID(int=0)): True})
+    tally.add(rows, classified([[0.1, 0.9]], (False, True)))
+    outcomes = tally.summary().outcomes
+    assert outcomes.before["accuracy"] == 1.0
+    assert "roc_auc" not in outcomes.before
+    assert outcomes.before["brier"] == pytest.approx(0.04)
 
 
-def test_more_classes_are_compared_by_the_label_that_was_logged() -> None:
+def test_more_classes_are_compared_by_the_logged_label() -> None:
     tally = ReplayAccumulator("multiclass")
     classes = ("low", "middle", "high")
     answers = classified([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2]], classes)
     ids = [str(uuid.UUID(int=number)) for number in range(2)]
     truth = dict(zip(ids, ["high", "middle"], strict=True))
     tally.add(logged(["high", "middle"], [0.6, 0.9], actuals=truth), answers)
-    found = tally.summary()
-    assert found.changed == 1
-    assert [row["difference"] for row in found.worst] == pytest.approx([0.4, 0.2])
-    assert found.worst[0]["after"] == {"prediction": "low", "probability": 0.5}
-    assert found.of == "label"
+    summary = tally.summary()
+    assert summary.changed == 1
+    assert [row["difference"] for row in summary.worst] == pytest.approx([0.4, 0.2])
+    assert summary.worst[0]["after"] == {"prediction": "low", "probability": 0.5}
+    assert summary.of == "label"
     assert dict(
-        zip(found.shift.labels, zip(found.shift.before, found.shift.after, strict=True), strict=True)
+        zip(summary.shift.labels, zip(summary.shift.before, summary.shift.after, strict=True), strict=True)
     ) == {
         "low": (0, 1),
         "middle": (1, 1),
         "high": (1, 0),
     }
-    assert found.shift.psi is not None
-    assert found.shift.psi > 1
-    assert (found.outcomes.before["accuracy"], found.outcomes.after["accuracy"]) == (1.0, 0.5)
-    assert set(found.outcomes.before) == {"accuracy", "precision", "recall", "f1"}
+    assert summary.shift.psi is not None
+    assert summary.shift.psi > 1
+    assert (summary.outcomes.before["accuracy"], summary.outcomes.after["accuracy"]) == (1.0, 0.5)
+    assert set(summary.outcomes.before) == {"accuracy", "precision", "recall", "f1"}
 
 
 # -- distributions -------------------------------------------------------------------------------------
 
 
-def test_buckets_hold_what_lies_between_their_bounds() -> None:
+def test_buckets_hold_numbers_between_their_bounds() -> None:
     rng = np.random.default_rng(2)
     unit = np.concatenate([rng.random(500), np.arange(0, 1001) / 1000])
     wide = np.concatenate([rng.normal(size=500) * 10.0 ** rng.integers(-9, 9, 500), [0.0, -1e-13, 1e300]])
     for buckets, numbers in ((UnitBuckets(), unit), (GrowingBuckets(), wide)):
-        found = buckets.of(numbers)
+        places = buckets.of(numbers)
         order = np.argsort(numbers)
-        assert (np.diff(found[order]) >= 0).all(), "larger numbers are never in a lower bucket"
-        for number, bucket in zip(numbers.tolist(), found.tolist(), strict=True):
+        assert (np.diff(places[order]) >= 0).all(), "larger numbers are never in a lower bucket"
+        for number, bucket in zip(numbers.tolist(), places.tolist(), strict=True):
             slack = 1e-9 * abs(number) + 1e-12
             assert buckets.upper(bucket - 1) - slack <= number <= buckets.upper(bucket) + slack
             if isinstance(buckets, GrowingBuckets):
                 assert buckets.middle(bucket) == pytest.approx(number, rel=0.006, abs=1e-12)
 
 
-def test_quantiles_and_distances_are_those_of_the_numbers() -> None:
+def test_quantiles_and_distances_match_those_of_the_numbers() -> None:
     rng = np.random.default_rng(3)
     before, after = rng.normal(300_000, 80_000, 4_000), rng.normal(320_000, 90_000, 3_000)
     counted = [Counts(GrowingBuckets()), Counts(GrowingBuckets())]
@@ -207,37 +207,37 @@ def test_quantiles_and_distances_are_those_of_the_numbers() -> None:
             counts.add(piece)
     for share in (0.01, 0.5, 0.99):
         assert counted[0].quantile(share) == pytest.approx(np.quantile(before, share), rel=0.02)
-    found = shift(*counted, unit=False)
-    everything = np.sort(np.concatenate([before, after]))
+    distance = shift(*counted, unit=False)
+    numbers = np.sort(np.concatenate([before, after]))
     exact = np.abs(
-        np.searchsorted(np.sort(before), everything, "right") / 4_000
-        - np.searchsorted(np.sort(after), everything, "right") / 3_000
+        np.searchsorted(np.sort(before), numbers, "right") / 4_000
+        - np.searchsorted(np.sort(after), numbers, "right") / 3_000
     ).max()
-    assert found.ks == pytest.approx(exact, abs=0.02)
-    assert (sum(found.before), sum(found.after)) == (4_000, 3_000)
-    inner = np.searchsorted(np.array(found.bounds), before, side="right")
-    assert np.bincount(inner, minlength=len(found.before)).tolist() == found.before
-    old = np.histogram(before, [-np.inf, *found.psi_bounds, np.inf])[0] / 4_000
-    new = np.histogram(after, [-np.inf, *found.psi_bounds, np.inf])[0] / 3_000
-    assert len(found.psi_bounds) == 9
-    assert found.psi == pytest.approx(float(((new - old) * np.log(new / old)).sum()), rel=0.01)
+    assert distance.ks == pytest.approx(exact, abs=0.02)
+    assert (sum(distance.before), sum(distance.after)) == (4_000, 3_000)
+    inner = np.searchsorted(np.array(distance.bounds), before, side="right")
+    assert np.bincount(inner, minlength=len(distance.before)).tolist() == distance.before
+    old = np.histogram(before, [-np.inf, *distance.psi_bounds, np.inf])[0] / 4_000
+    new = np.histogram(after, [-np.inf, *distance.psi_bounds, np.inf])[0] / 3_000
+    assert len(distance.psi_bounds) == 9
+    assert distance.psi == pytest.approx(float(((new - old) * np.log(new / old)).sum()), rel=0.01)
 
 
 @pytest.mark.parametrize("heavy", [0.0, 0.4, 1.0])
-def test_a_frequent_answer_that_is_gone_is_a_large_shift(heavy: float) -> None:
+def test_a_missing_frequent_answer_is_a_large_shift(heavy: float) -> None:
     rng = np.random.default_rng(12)
     before, after = Counts(UnitBuckets()), Counts(UnitBuckets())
     before.add(np.where(rng.random(2_000) < 0.95, heavy, rng.random(2_000)))
     after.add(rng.uniform(0.002, 0.998, 600)[:500])
-    found = shift(before, after, unit=True)
-    assert found.psi is not None and found.psi > 2
+    distance = shift(before, after, unit=True)
+    assert distance.psi is not None and distance.psi > 2
 
 
 def test_equal_distributions_have_no_shift() -> None:
     counts = Counts(UnitBuckets())
     counts.add(np.array([0.1, 0.1, 0.9]))
-    found = shift(counts, counts, unit=True)
-    assert (found.psi, found.ks) == (0.0, 0.0)
+    distance = shift(counts, counts, unit=True)
+    assert (distance.psi, distance.ks) == (0.0, 0.0)
     empty = shift(Counts(UnitBuckets()), Counts(UnitBuckets()), unit=True)
     assert (empty.psi, empty.ks, sum(empty.before)) == (None, None, 0)
     assert shift(Counts(GrowingBuckets()), Counts(GrowingBuckets()), unit=False).labels == ["all"]
@@ -275,7 +275,7 @@ def regression(schema: DatasetSchema, names: list[str]) -> SklearnEngine:
     return SklearnEngine(pipeline.fit(frame, [0.0, 10.0]), schema)
 
 
-def test_columns_are_matched_by_name_and_read_again() -> None:
+def test_columns_are_matched_by_name_and_validated_again() -> None:
     candidate = Candidate(regression(NEW, ["doors"]), NEW, NEW.sha256, None)
     cells = [
         ["blue", 12.5, 3.0, "yes"],
@@ -284,33 +284,37 @@ def test_columns_are_matched_by_name_and_read_again() -> None:
         ["red", 101.0, 4.5, "no"],
         ["red", 7, 0.0, "no"],
     ]
-    found = candidate.answers(candidate.rows_of(OLD, OLD.sha256), cells)
-    assert found.places.tolist() == [0, 2]
-    assert found.values is not None
-    assert found.values.tolist() == pytest.approx([30.0, 40.0])
-    assert found.refused == {"not_a_level: colour": 1, "out_of_bounds: inches": 1, "out_of_bounds: doors": 1}
+    answers = candidate.answers(candidate.rows_of(OLD, OLD.sha256), cells)
+    assert answers.places.tolist() == [0, 2]
+    assert answers.values is not None
+    assert answers.values.tolist() == pytest.approx([30.0, 40.0])
+    assert answers.refused == {
+        "not_a_level: colour": 1,
+        "out_of_bounds: inches": 1,
+        "out_of_bounds: doors": 1,
+    }
 
 
 def test_a_column_that_was_not_logged_is_null_or_missing() -> None:
     lacking = DatasetSchema(columns=OLD.columns[:1] + OLD.columns[2:], target=OLD.target)
     candidate = Candidate(regression(NEW, ["doors"]), NEW, NEW.sha256, None)
-    found = candidate.answers(candidate.rows_of(lacking, lacking.sha256), [["blue", 2.0, "yes"]])
-    assert found.values is not None
-    assert found.values.tolist() == pytest.approx([20.0])
+    answers = candidate.answers(candidate.rows_of(lacking, lacking.sha256), [["blue", 2.0, "yes"]])
+    assert answers.values is not None
+    assert answers.values.tolist() == pytest.approx([20.0])
     bare = DatasetSchema(columns=OLD.columns[:2], target=OLD.target)
-    found = candidate.answers(candidate.rows_of(bare, bare.sha256), [["blue", 2.0]] * 3)
-    assert (len(found.places), found.refused) == (0, {"missing_field: doors": 3})
+    answers = candidate.answers(candidate.rows_of(bare, bare.sha256), [["blue", 2.0]] * 3)
+    assert (len(answers.places), answers.refused) == (0, {"missing_field: doors": 3})
 
 
-def test_rows_an_engine_raises_at_are_found_and_left_out() -> None:
+def test_rows_at_which_an_engine_raises_are_left_out() -> None:
     schema = DatasetSchema(columns=(Column("size", "number", nullable=True),), target=OLD.target)
     candidate = Candidate(regression(schema, ["size"]), schema, schema.sha256, None)
     cells = [[float(number)] if number % 7 else [None] for number in range(40)]
-    found = candidate.answers(candidate.rows_of(schema, schema.sha256), cells)
-    assert found.values is not None
-    assert found.places.tolist() == [number for number in range(40) if number % 7]
-    assert found.values.tolist() == pytest.approx([10.0 * place for place in found.places])
-    assert found.refused == {"prediction_failed": 6}
+    answers = candidate.answers(candidate.rows_of(schema, schema.sha256), cells)
+    assert answers.values is not None
+    assert answers.places.tolist() == [number for number in range(40) if number % 7]
+    assert answers.values.tolist() == pytest.approx([10.0 * place for place in answers.places])
+    assert answers.refused == {"prediction_failed": 6}
     nothing = candidate.answers(candidate.rows_of(schema, schema.sha256), [[None]])
     assert (len(nothing.places), nothing.refused) == (0, {"prediction_failed": 1})
 
@@ -322,7 +326,7 @@ def test_a_binary_answer_is_decided_by_the_candidates_threshold() -> None:
     cells = [[0.0], [1.4], [3.0]]
     for threshold in (0.5, 0.9):
         candidate = Candidate(SklearnEngine(fitted, schema), schema, schema.sha256, threshold)
-        found = candidate.answers(candidate.rows_of(schema, schema.sha256), cells)
+        answers = candidate.answers(candidate.rows_of(schema, schema.sha256), cells)
         sure = fitted.predict_proba(pd.DataFrame({"size": [0.0, 1.4, 3.0]}))[:, 1]
-        assert found.labels is not None
-        assert found.labels.tolist() == (sure >= threshold).astype(int).tolist()
+        assert answers.labels is not None
+        assert answers.labels.tolist() == (sure >= threshold).astype(int).tolist()

@@ -39,7 +39,7 @@ def rows_of(name: str, version: ModelVersion, start: int, count: int) -> list[di
     return [row.values | {schema.target.name: row.target} for row in found]  # type: ignore[union-attr]
 
 
-def ask(post: Post, version: ModelVersion, **window: Any) -> tuple[str, Any]:
+def request_replay(post: Post, version: ModelVersion, **window: Any) -> tuple[str, Any]:
     """(address, answer) of a replay of the last hour."""
     since = (timezone.now() - dt.timedelta(hours=1)).isoformat()
     address = f"/api/v1/models/{version.registered_model.name}/versions/{version.number}/replays/"
@@ -50,15 +50,15 @@ def ask(post: Post, version: ModelVersion, **window: Any) -> tuple[str, Any]:
 
 def done(api: APIClient, post: Post, version: ModelVersion, **window: Any) -> dict[str, Any]:
     """The finished replay of the last hour."""
-    address, asked = ask(post, version, **window)
-    assert asked["status"] == "queued"
-    assert leases.execute(Replay, asked["id"])
+    address, replay_body = request_replay(post, version, **window)
+    assert replay_body["status"] == "queued"
+    assert leases.execute(Replay, replay_body["id"])
     body: dict[str, Any] = api.get(address).json()
     assert body["status"] == "succeeded", body["error"]
     return body
 
 
-def test_a_candidate_is_compared_with_what_was_logged(
+def test_a_candidate_is_compared_with_the_logged_answers(
     churn: ModelVersion, post: Post, api: APIClient
 ) -> None:
     candidate = train_sample("churn", rows=300, activate=False)
@@ -101,8 +101,8 @@ def test_a_candidate_is_compared_with_what_was_logged(
 
     assert (result["outcomes"]["rows"], result["outcomes"]["coverage"]) == (60, 0.5)
     truth = [row["churn"] for row in sent[:60]]
-    for side, said in (("before", [answer["prediction"] for answer in answers]), ("after", labels)):
-        right_ones = sum(one == other for one, other in zip(truth, said, strict=False))
+    for side, predicted in (("before", [answer["prediction"] for answer in answers]), ("after", labels)):
+        right_ones = sum(one == other for one, other in zip(truth, predicted, strict=False))
         assert result["outcomes"][side]["accuracy"] == pytest.approx(right_ones / 60)
     assert list(Prediction.objects.order_by("id").values()) == log_before, "nothing enters the log"
 
@@ -152,7 +152,7 @@ def test_a_regression_is_replayed_by_either_engine(db: None, post: Post, api: AP
         assert result["outcomes"]["before"]["mae"] != result["outcomes"]["after"]["mae"]
 
 
-def test_rows_of_another_schema_are_read_again_or_counted(
+def test_rows_of_another_schema_are_validated_again_or_counted(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
 ) -> None:
     """The log holds rows of a version whose columns stood in another order and allowed more."""
@@ -217,58 +217,58 @@ def test_a_replay_is_cancelled_between_two_pieces(
 ) -> None:
     monkeypatch.setattr(replays, "CHUNK", 5)
     answered(churn, 20, cells=[customer[name] for name in churn.dataset_schema.names])
-    address, asked = ask(post, churn)
+    address, replay_body = request_replay(post, churn)
     take = replays._Work.take
 
     def interrupted(self: Any, rows: Any) -> None:
         take(self, rows)
-        if self.tally.rows == 10:
+        if self.accumulator.rows == 10:
             assert post(f"{address}cancel/", {}).json()["status"] == "running"
 
     monkeypatch.setattr(replays._Work, "take", interrupted)
-    assert leases.execute(Replay, asked["id"])
+    assert leases.execute(Replay, replay_body["id"])
     body = api.get(address).json()
     assert (body["status"], body["rows"], body["result"]) == ("cancelled", 10, None)
     assert_error(post(f"{address}cancel/", {}), 409, "already_finished")
-    address, asked = ask(post, churn)
+    address, replay_body = request_replay(post, churn)
     assert post(f"{address}cancel/", {}).json()["status"] == "cancelled"
-    assert not leases.execute(Replay, asked["id"])
+    assert not leases.execute(Replay, replay_body["id"])
 
 
-def test_a_replay_whose_process_died_begins_anew(
+def test_a_replay_starts_over_after_its_process_died(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
 ) -> None:
     answered(churn, 3, cells=[customer[name] for name in churn.dataset_schema.names])
-    address, asked = ask(post, churn)
+    address, replay_body = request_replay(post, churn)
     past = timezone.now() - dt.timedelta(seconds=1)
-    lease = leases.claim(Replay, asked["id"])
+    lease = leases.claim(Replay, replay_body["id"])
     assert lease is not None
-    Replay.objects.filter(pk=asked["id"]).update(lease_until=past, rows=2)
-    assert ("predictions.replay", asked["id"]) in leases.waiting()
-    assert leases.execute(Replay, asked["id"])
+    Replay.objects.filter(pk=replay_body["id"]).update(lease_until=past, rows=2)
+    assert ("predictions.replay", replay_body["id"]) in leases.waiting()
+    assert leases.execute(Replay, replay_body["id"])
     body = api.get(address).json()
     assert (body["status"], body["attempts"], body["rows"]) == ("succeeded", 2, 3)
 
 
-def test_a_version_that_cannot_be_loaded_fails_the_replay_in_words(
+def test_a_version_that_cannot_be_loaded_fails_the_replay_with_a_reason(
     churn: ModelVersion, post: Post, api: APIClient
 ) -> None:
     broken = train_sample(
         "churn", rows=600, activate=False, artifact_sha256="0" * 64, compiled_sha256="0" * 64
     )
-    address, asked = ask(post, broken)
-    assert leases.execute(Replay, asked["id"])
+    address, replay_body = request_replay(post, broken)
+    assert leases.execute(Replay, replay_body["id"])
     body = api.get(address).json()
     assert body["status"] == "failed"
     assert "not in the store" in body["error"]
 
 
-def test_inputs_are_for_those_who_may_read_the_log(
+def test_inputs_need_the_right_to_read_the_log(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
 ) -> None:
     answered(churn, cells=[customer[name] for name in churn.dataset_schema.names], probability=0.99)
-    address, asked = ask(post, churn)
-    assert leases.execute(Replay, asked["id"])
+    address, replay_body = request_replay(post, churn)
+    assert leases.execute(Replay, replay_body["id"])
     trainer = User.objects.create_user("trainer")
     trainer.user_permissions.add(Permission.objects.get(codename="train"))
     assert keyed(trainer).get(address).json()["result"]["worst"] == []
@@ -281,7 +281,7 @@ def test_inputs_are_for_those_who_may_read_the_log(
     assert "result" not in keyed(reader).get(listing).json()[0]
 
 
-def test_a_window_that_is_none_is_refused(churn: ModelVersion, post: Post, api: APIClient) -> None:
+def test_an_invalid_window_is_refused(churn: ModelVersion, post: Post, api: APIClient) -> None:
     address = "/api/v1/models/churn/versions/1/replays/"
     cases: list[tuple[Any, str]] = [
         ({"since": "yesterday"}, "not_a_time"),
@@ -298,9 +298,9 @@ def test_a_window_that_is_none_is_refused(churn: ModelVersion, post: Post, api: 
         assert [fault["code"] for fault in error["details"]] == [code]
     assert_error(post(address.replace("/1/", "/9/"), {}), 404, "unknown_version")
     assert_error(api.get(f"{address}77/"), 404, "not_found")
-    asked = post(address, {}).json()
-    assert dt.datetime.fromisoformat(asked["until"]) - dt.datetime.fromisoformat(
-        asked["since"]
+    replay_body = post(address, {}).json()
+    assert dt.datetime.fromisoformat(replay_body["until"]) - dt.datetime.fromisoformat(
+        replay_body["since"]
     ) == dt.timedelta(7)
     waited = post(address, {}, Prefer="wait=0")
     assert (waited.status_code, waited.headers["Preference-Applied"]) == (202, "wait=0")
@@ -338,9 +338,7 @@ def trained(api: APIClient, post: Post, body: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_a_version_is_trained_from_what_became_of_predictions(
-    churn: ModelVersion, post: Post, api: APIClient
-) -> None:
+def test_a_version_is_trained_from_outcomes(churn: ModelVersion, post: Post, api: APIClient) -> None:
     from vigia_ml.fitting import parquet
 
     sent = rows_of("churn", churn, 600, 200)
@@ -367,7 +365,7 @@ def test_a_version_is_trained_from_what_became_of_predictions(
     assert appended["dataset"]["rows"] == 750, "the active version's rows and these"
 
 
-def test_logged_rows_of_an_earlier_schema_are_read_again(
+def test_logged_rows_of_an_earlier_schema_are_validated_again(
     churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
 ) -> None:
     from pathlib import Path
@@ -405,7 +403,7 @@ def test_logged_rows_of_an_earlier_schema_are_read_again(
     assert "do not fit today's schema: gender must not be null" in body["error"]
 
 
-def test_a_run_without_outcomes_fails_in_words(churn: ModelVersion, post: Post, api: APIClient) -> None:
+def test_a_run_without_outcomes_fails_with_a_reason(churn: ModelVersion, post: Post, api: APIClient) -> None:
     body = trained(api, post, {"from": "outcomes", "until": "2026-01-01T00:00:00Z"})
     assert body["status"] == "failed"
     assert body["error"].startswith("no prediction of churn made between the beginning and 2026-01-01")
@@ -423,7 +421,7 @@ def test_a_run_without_outcomes_fails_in_words(churn: ModelVersion, post: Post, 
 # -- the admin -----------------------------------------------------------------------------------------
 
 
-def test_a_replay_is_asked_for_and_shown_in_the_admin(
+def test_a_replay_is_requested_and_shown_in_the_admin(
     churn: ModelVersion, post: Post, client: Client, customer: dict[str, Any]
 ) -> None:
     client.force_login(User.objects.create_superuser("boss"))
@@ -459,7 +457,7 @@ def test_a_replay_is_asked_for_and_shown_in_the_admin(
     finished = finished_page.content.decode()
     for expected in (
         "Labels changed",
-        "Answers, as logged",
+        "Answers: logged and by this version",
         "accuracy",
         str(rows[0].pk),
     ):
@@ -469,7 +467,7 @@ def test_a_replay_is_asked_for_and_shown_in_the_admin(
     assert client.get("/admin/predictions/replay/").status_code == 200
 
 
-def test_who_may_not_train_asks_for_no_replay_and_sees_no_inputs(
+def test_a_user_without_rights_requests_no_replay_and_sees_no_inputs(
     churn: ModelVersion, client: Client, customer: dict[str, Any]
 ) -> None:
     cells = [customer[name] for name in churn.dataset_schema.names]

@@ -27,26 +27,28 @@ pytestmark = pytest.mark.django_db
 # -- intervals -----------------------------------------------------------------------------------------
 
 
-def test_wilsons_interval_is_the_published_one() -> None:
+def test_wilsons_interval_equals_the_published_one() -> None:
     """Newcombe 1998 (Statistics in Medicine 17:857), table I, method 3: 81/263 and 15/148."""
     assert confidence_intervals.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     assert confidence_intervals.wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
     assert confidence_intervals.wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
 
 
-def test_newcombes_difference_is_the_published_one() -> None:
+def test_newcombes_difference_equals_the_published_one() -> None:
     """Newcombe 1998 (Statistics in Medicine 17:873), table II, method 10: 56/70 - 48/80."""
-    found = confidence_intervals.share_difference(56, 70, 48, 80)
-    assert found is not None
-    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    difference = confidence_intervals.share_difference(56, 70, 48, 80)
+    assert difference is not None
+    assert (difference.value, difference.low, difference.high) == pytest.approx(
+        (0.2, 0.0524, 0.3339), abs=5e-5
+    )
 
 
-def test_a_paired_difference_by_hand() -> None:
+def test_a_paired_difference_equals_a_hand_calculation() -> None:
     """n = 100, 12 and 4 discordant: (12.5 - 4.5) / 102 +- 1.96 sqrt(17 - 64 / 102) / 102."""
-    found = confidence_intervals.paired_share_difference(12, 4, 100)
-    assert found is not None and found.value == 0.08
+    difference = confidence_intervals.paired_share_difference(12, 4, 100)
+    assert difference is not None and difference.value == 0.08
     half = 1.959964 * math.sqrt(17 - 64 / 102) / 102
-    assert (found.low, found.high) == pytest.approx((8 / 102 - half, 8 / 102 + half))
+    assert (difference.low, difference.high) == pytest.approx((8 / 102 - half, 8 / 102 + half))
 
 
 def test_below_thirty_rows_no_interval_is_given() -> None:
@@ -65,9 +67,9 @@ def test_below_thirty_rows_no_interval_is_given() -> None:
 
 
 def begin(version: ModelVersion, kind: str, percent: float | None = None) -> Rollout:
-    found = rollouts.start(version, kind=kind, percent=percent, by=None, reason="a test", override=True)
+    rollout = rollouts.start(version, kind=kind, percent=percent, by=None, reason="a test", override=True)
     time.sleep(0.002)  # ids tell milliseconds apart
-    return found
+    return rollout
 
 
 def log(version: ModelVersion, client: User | None, answers: list[tuple[Any, float | None]]) -> list[Any]:
@@ -106,7 +108,7 @@ def candidate(active: ModelVersion) -> ModelVersion:
 
 
 def two_clients(version: ModelVersion, percent: float) -> tuple[User, User]:
-    """One in the canary, one not."""
+    """Returns a user in the canary and a user outside it."""
     found: dict[bool, User] = {}
     while len(found) < 2:
         user = User.objects.create(username=f"client{User.objects.count()}")
@@ -116,7 +118,7 @@ def two_clients(version: ModelVersion, percent: float) -> tuple[User, User]:
     return found[True], found[False]
 
 
-def test_a_canarys_arms_by_hand(active: ModelVersion, candidate: ModelVersion) -> None:
+def test_a_canarys_arms_equal_a_hand_calculation(active: ModelVersion, candidate: ModelVersion) -> None:
     inside, outside = two_clients(candidate, 50.0)
     early = [*log(candidate, inside, [(True, 0.9)] * 7), *log(active, outside, [(True, 0.9)] * 7)]
     rollout = begin(candidate, "canary", 50.0)
@@ -170,7 +172,7 @@ def test_only_the_newest_rows_are_read(
     assert found.tried.mean is not None and found.tried.mean.value == pytest.approx(0.1)
 
 
-def test_arms_without_rows_say_so(active: ModelVersion, candidate: ModelVersion) -> None:
+def test_arms_without_rows_have_no_estimates(active: ModelVersion, candidate: ModelVersion) -> None:
     for kind, percent in (("canary", 5.0), ("shadow", None)):
         found = arm_comparison.compare(begin(candidate, kind, percent))
         assert found.tried.rows == 0 and found.tried.coverage is None and found.tried.mean is None
@@ -194,7 +196,7 @@ def test_a_shadow_is_compared_on_the_same_rows(active: ModelVersion, candidate: 
     ids = log(active, None, [(True, 0.7)] * 30 + [(False, 0.3)] * 30)
     log(active, None, [(True, 0.9)] * 11)  # dropped under pressure: not compared
     shadowed(rollout, ids, [(True, 0.9)] * 20 + [(False, 0.4)] * 10 + [(False, 0.3)] * 30)
-    # Of the ten that differ, the shadow is right on seven.
+    # The shadow is right on seven of the ten rows that differ.
     happened(active, ids[:40], [True] * 20 + [False] * 7 + [True] * 3 + [False] * 10)
     found = arm_comparison.compare(rollout)
     assert found.active is not None and found.active.rows == found.tried.rows == 60
@@ -216,7 +218,7 @@ def test_a_shadow_is_compared_on_the_same_rows(active: ModelVersion, candidate: 
     assert brier is not None and brier.value == pytest.approx((tried_loss - active_loss).mean())
 
 
-def test_a_regressions_arms_by_a_second_way(db: None) -> None:
+def test_a_regressions_arms_equal_a_second_calculation(db: None) -> None:
     active = train_sample("houses", rows=300)
     candidate = train_sample("houses", rows=300, activate=False)
     rollout = begin(candidate, "shadow")

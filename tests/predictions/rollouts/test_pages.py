@@ -35,7 +35,7 @@ def body(**changed: Any) -> dict[str, Any]:
 # -- over HTTP -----------------------------------------------------------------------------------------
 
 
-def test_a_rollout_is_started_read_raised_and_stopped(candidate: ModelVersion, api: APIClient) -> None:
+def test_a_rollout_is_started_shown_raised_and_stopped(candidate: ModelVersion, api: APIClient) -> None:
     begun = api.post(ROLLOUTS, body(), format="json")
     assert begun.status_code == 201, begun.content
     first = begun.json()
@@ -60,7 +60,7 @@ def test_a_rollout_is_started_read_raised_and_stopped(candidate: ModelVersion, a
 
 
 @pytest.mark.parametrize(
-    ("given", "status", "code"),
+    ("fields", "status", "code"),
     [
         ({"version": 1}, 409, "already_active"),
         ({"version": 9}, 404, "unknown_version"),
@@ -73,19 +73,19 @@ def test_a_rollout_is_started_read_raised_and_stopped(candidate: ModelVersion, a
         ({"version": 2**40}, 400, "invalid_input"),
     ],
 )
-def test_what_cannot_be_started_is_refused_in_the_one_shape(
-    candidate: ModelVersion, api: APIClient, given: dict[str, Any], status: int, code: str
+def test_an_invalid_rollout_is_refused_in_the_error_shape(
+    candidate: ModelVersion, api: APIClient, fields: dict[str, Any], status: int, code: str
 ) -> None:
-    assert_error(api.post(ROLLOUTS, body(**given), format="json"), status, code)
+    assert_error(api.post(ROLLOUTS, body(**fields), format="json"), status, code)
     assert not Rollout.objects.exists()
 
 
-def test_a_kind_that_is_no_text_is_refused_like_any_other(candidate: ModelVersion, api: APIClient) -> None:
+def test_a_kind_that_is_not_text_is_refused(candidate: ModelVersion, api: APIClient) -> None:
     sent = json.dumps(body(kind="\ud800")).encode()
     assert_error(api.generic("POST", ROLLOUTS, sent, "application/json"), 400, "invalid_input")
 
 
-def test_an_override_is_asked_for_and_on_record(candidate: ModelVersion, api: APIClient) -> None:
+def test_an_override_is_required_and_recorded(candidate: ModelVersion, api: APIClient) -> None:
     train_sample("churn", rows=600, activate=False, gate=NOT_PASSED)
     refused = api.post(ROLLOUTS, body(version=3), format="json")
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "gate_not_passed")
@@ -106,7 +106,7 @@ def test_a_rollout_of_another_model_or_none_is_not_found(candidate: ModelVersion
     assert_error(again, 409, "rollout_ended")
 
 
-def test_only_who_may_activate_may_try(candidate: ModelVersion, db: None) -> None:
+def test_rollouts_need_the_right_to_activate(candidate: ModelVersion, db: None) -> None:
     user = User.objects.create(username="reader")
     group = Group.objects.create(name="readers")
     group.permissions.set(Permission.objects.filter(codename__in=["predict", "train", "read_log"]))
@@ -129,14 +129,18 @@ def page_of(version: ModelVersion) -> str:
     return reverse("admin:training_modelversion_change", args=[version.pk])
 
 
-def test_a_canary_begins_and_ends_on_pages(candidate: ModelVersion, staff: Staff) -> None:
+def test_a_canary_is_started_and_stopped_on_pages(candidate: ModelVersion, staff: Staff) -> None:
     clerk = staff("activate", only=candidate.registered_model)
     shown = clerk.get(page_of(candidate)).content.decode()
     start = reverse("admin:training_rollout_start", args=[candidate.pk, "canary"])
     assert start in shown and reverse("admin:training_rollout_start", args=[candidate.pk, "shadow"]) in shown
     assert "Per cent of the clients" in clerk.get(start).content.decode()
     empty = clerk.post(start, {"percent": "0", "reason": ""})
-    assert empty.status_code == 200 and "Say why" in empty.content.decode() and not Rollout.objects.exists()
+    assert (
+        empty.status_code == 200
+        and "A rollout needs a reason" in empty.content.decode()
+        and not Rollout.objects.exists()
+    )
     begun = clerk.post(start, {"percent": "12.5", "reason": "from the page"}, follow=True)
     rollout = Rollout.objects.get()
     assert (rollout.percent, rollout.reason) == (12.5, "from the page")
@@ -145,7 +149,7 @@ def test_a_canary_begins_and_ends_on_pages(candidate: ModelVersion, staff: Staff
     assert (
         "12.5 % of the clients" in page
         and "too few rows" not in page
-        and "The canary of churn 2 runs" in page
+        and "The canary of churn 2 is running" in page
     )
 
     raise_page = reverse("admin:training_rollout_raise", args=[rollout.pk])
@@ -169,7 +173,7 @@ def test_a_canary_begins_and_ends_on_pages(candidate: ModelVersion, staff: Staff
     assert "Nothing was changed" in refused
 
 
-def test_a_canary_past_its_gate_needs_its_tick(churn: ModelVersion, staff: Staff) -> None:
+def test_a_canary_that_failed_its_gate_needs_the_override(churn: ModelVersion, staff: Staff) -> None:
     candidate = train_sample("churn", rows=600, activate=False, gate=NOT_PASSED)
     clerk = staff("activate")
     start = reverse("admin:training_rollout_start", args=[candidate.pk, "canary"])
@@ -180,7 +184,9 @@ def test_a_canary_past_its_gate_needs_its_tick(churn: ModelVersion, staff: Staff
     assert Rollout.objects.get().overridden
 
 
-def test_without_the_right_nothing_can_be_begun_or_stopped(candidate: ModelVersion, staff: Staff) -> None:
+def test_users_without_the_right_cannot_start_or_stop_a_rollout(
+    candidate: ModelVersion, staff: Staff
+) -> None:
     rollout = rollouts.start(candidate, kind="canary", percent=5.0, by=None, reason="a test", override=True)
     clerk = staff("read_log")
     assert "Canary…" not in clerk.get(page_of(candidate)).content.decode()
@@ -196,7 +202,7 @@ def test_without_the_right_nothing_can_be_begun_or_stopped(candidate: ModelVersi
     assert rollout.is_running and Rollout.objects.count() == 1
 
 
-def test_a_model_out_of_reach_shows_no_rollouts(candidate: ModelVersion, staff: Staff) -> None:
+def test_a_model_outside_the_users_scope_shows_no_rollouts(candidate: ModelVersion, staff: Staff) -> None:
     rollout = rollouts.start(candidate, kind="shadow", by=None, reason="a secret")
     houses = next(row for row in lookup.sync_catalogue() if row.name == "houses")
     clerk = staff("activate", only=houses)
@@ -208,7 +214,7 @@ def test_a_model_out_of_reach_shows_no_rollouts(candidate: ModelVersion, staff: 
     )
 
 
-def test_a_version_that_is_active_or_alone_offers_no_trial(churn: ModelVersion, staff: Staff) -> None:
+def test_an_active_or_only_version_offers_no_rollout(churn: ModelVersion, staff: Staff) -> None:
     assert "Shadow…" not in staff("activate").get(page_of(churn)).content.decode()
 
 
@@ -220,12 +226,12 @@ def test_a_shadows_page_shows_figures_chart_and_tallies(
     rollout = rollouts.start(candidate, kind="shadow", by=None, reason="a test")
     rows = [{**customer, "tenure": number} for number in range(40)]
     assert api.post("/api/v1/models/churn/predictions/", rows, format="json").status_code == 200
-    assert shadow_worker.asker().settle(20)
+    assert shadow_worker.worker().settle(20)
     ShadowTally.objects.filter(rollout=rollout).update(dropped=1234)
     client.force_login(User.objects.create_superuser("boss"))
     page = client.get(reverse("admin:training_rollout_change", args=[rollout.pk]))
     shown = page.content.decode()
-    assert page.context["found"].tried.rows == 40
+    assert page.context["comparison"].tried.rows == 40
     assert 'data-chart="answers"' in shown and "charts.js" in shown
     assert "equal answers" in shown and "mean absolute difference" in shown and "1,234" in shown
     listed = client.get(reverse("admin:training_rollout_changelist"), {"model": "churn"}).content.decode()

@@ -35,14 +35,14 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def _an_asker_of_its_own() -> Iterator[None]:
+def _close_shadow_worker() -> Iterator[None]:
     yield
     shadow_worker.renew()
 
 
 @pytest.fixture
 def candidate(churn: ModelVersion) -> ModelVersion:
-    """Trained on other rows than the active version, so that it answers otherwise."""
+    """Returns a version trained on other rows than the active one, so that its answers differ."""
     return train_sample("churn", rows=900, activate=False)
 
 
@@ -51,7 +51,7 @@ def begin(version: ModelVersion, kind: str = "shadow", percent: float | None = N
 
 
 def settled() -> None:
-    assert shadow_worker.asker().settle(20)
+    assert shadow_worker.worker().settle(20)
 
 
 def tallied(rollout: Rollout) -> tuple[int, int, int]:
@@ -60,16 +60,16 @@ def tallied(rollout: Rollout) -> tuple[int, int, int]:
 
 
 def both_sides(version: ModelVersion, percent: float) -> tuple[APIClient, APIClient]:
-    """A client whom the canary of `version` answers, and one whom the active version does."""
-    found: dict[bool, APIClient] = {}
+    """Returns a client of the canary of `version`, and a client of the active version."""
+    clients: dict[bool, APIClient] = {}
     number = 0
-    while len(found) < 2:
+    while len(clients) < 2:
         user = client_keys.client_with_every_right(f"client{number}")
         number += 1
-        found.setdefault(
+        clients.setdefault(
             canary_assignment.is_in(version.pk, user.pk, canary_assignment.threshold(percent)), keyed(user)
         )
-    return found[True], found[False]
+    return clients[True], clients[False]
 
 
 @contextmanager
@@ -124,9 +124,7 @@ def test_every_route_gives_a_client_the_same_arm(candidate: ModelVersion, custom
             assert asked.json()["version"] == other
 
 
-def test_a_person_has_one_arm_in_the_browser_as_well(
-    candidate: ModelVersion, customer: dict[str, Any]
-) -> None:
+def test_a_user_has_one_arm_in_the_browser_too(candidate: ModelVersion, customer: dict[str, Any]) -> None:
     begin(candidate, "canary", 50.0)
     versions = set()
     for number in range(12):
@@ -134,15 +132,15 @@ def test_a_person_has_one_arm_in_the_browser_as_well(
         inside = canary_assignment.is_in(candidate.pk, person.pk, canary_assignment.threshold(50.0))
         browser = APIClient()
         browser.force_login(person)
-        given = browser.post(CHURN, customer, format="multipart").json()["version"]
-        assert given == (2 if inside else 1)
-        assert keyed(person).post(CHURN, customer, format="json").json()["version"] == given
-        versions.add(given)
+        version = browser.post(CHURN, customer, format="multipart").json()["version"]
+        assert version == (2 if inside else 1)
+        assert keyed(person).post(CHURN, customer, format="json").json()["version"] == version
+        versions.add(version)
     assert versions == {1, 2}
 
 
 @pytest.mark.parametrize("change", ["stop", "activate", "raise"])
-def test_an_answer_that_meets_a_change_of_the_canary_is_of_after_it(
+def test_an_answer_during_a_change_of_the_canary_follows_the_change(
     candidate: ModelVersion, customer: dict[str, Any], change: str
 ) -> None:
     """The answer was computed before the change commits; the fence sends it back."""
@@ -166,7 +164,7 @@ def test_an_answer_that_meets_a_change_of_the_canary_is_of_after_it(
     assert Prediction.objects.count() == 2
 
 
-def test_a_canary_that_cannot_be_loaded_fails_nobody_and_is_counted(
+def test_a_canary_that_cannot_be_loaded_fails_no_client_and_is_counted(
     candidate: ModelVersion, customer: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     canary = begin(candidate, "canary", 50.0)
@@ -184,7 +182,7 @@ def test_a_canary_that_cannot_be_loaded_fails_nobody_and_is_counted(
     assert inside.post(CHURN, customer, format="json").json()["version"] == 2
 
 
-def test_a_store_that_is_away_fails_no_client_of_a_canary(
+def test_an_unreachable_store_fails_no_client_of_a_canary(
     candidate: ModelVersion, customer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(candidate, "canary", 50.0)
@@ -206,7 +204,7 @@ def rows_of(customer: dict[str, Any], number: int) -> list[dict[str, Any]]:
     return [{**customer, "tenure": n % 70, "monthlycharges": 20.0 + n % 90} for n in range(number)]
 
 
-def test_a_shadow_answers_what_asking_it_directly_gives(
+def test_a_shadows_answers_equal_its_direct_answers(
     candidate: ModelVersion, api: APIClient, customer: dict[str, Any]
 ) -> None:
     rollout = begin(candidate)
@@ -228,7 +226,7 @@ def test_a_shadow_answers_what_asking_it_directly_gives(
     assert tallied(rollout) == (41, 0, 0)
 
 
-def test_a_shadow_is_not_asked_what_was_not_newly_answered_by_the_active_version(
+def test_a_shadow_predicts_only_new_answers_of_the_active_version(
     candidate: ModelVersion, customer: dict[str, Any]
 ) -> None:
     begin(candidate)
@@ -246,7 +244,7 @@ def test_a_shadow_is_not_asked_what_was_not_newly_answered_by_the_active_version
     ]
 
 
-def test_a_shadow_served_by_scikit_learn_is_asked_as_well(
+def test_a_shadow_served_by_scikit_learn_predicts_too(
     candidate: ModelVersion, api: APIClient, customer: dict[str, Any]
 ) -> None:
     plain = train_sample("churn", rows=900, activate=False, engine="sklearn")
@@ -260,15 +258,15 @@ def test_a_shadow_served_by_scikit_learn_is_asked_as_well(
     assert tallied(rollout) == (3, 0, 0)
 
 
-def test_the_fast_path_leaves_its_rows_too(
+def test_the_fast_path_queues_rows_for_the_shadow(
     candidate: ModelVersion, api: APIClient, customer: dict[str, Any]
 ) -> None:
     rollout = begin(candidate)
     api.post(CHURN, customer, format="json")
-    given = asked_on_the_fast_path(api, CHURN, rows_of(customer, 5))
+    body = asked_on_the_fast_path(api, CHURN, rows_of(customer, 5))
     settled()
-    assert given is not None
-    ids = {uuid.UUID(p["id"]) for p in given["predictions"]}
+    assert body is not None
+    ids = {uuid.UUID(p["id"]) for p in body["predictions"]}
     assert ids < set(ShadowAnswer.objects.values_list("prediction_id", flat=True))
     assert tallied(rollout) == (6, 0, 0)
 
@@ -294,7 +292,7 @@ def test_rows_that_waited_too_long_are_dropped_and_counted(
     assert tallied(rollout) == (0, 3, 0)
 
 
-def test_a_shadow_that_fails_harms_nobody(
+def test_a_failing_shadow_fails_no_request(
     candidate: ModelVersion, api: APIClient, customer: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     rollout = begin(candidate)
@@ -308,7 +306,7 @@ def test_a_shadow_that_fails_harms_nobody(
     assert Prediction.objects.count() == 12
 
 
-def test_one_row_a_shadow_has_no_answer_to_does_not_take_its_neighbours_down(churn: ModelVersion) -> None:
+def test_a_row_that_a_shadow_cannot_answer_does_not_fail_other_rows(churn: ModelVersion) -> None:
     served = engine_cache.ready(churn.pk)
     names = served.schema.names
     row = tuple(served.schema.example[name] for name in names)
@@ -317,26 +315,28 @@ def test_one_row_a_shadow_has_no_answer_to_does_not_take_its_neighbours_down(chu
     waiting = shadow_worker.Waiting(
         routing.Shadow(1, churn.pk), names, [row, row, row, row, bad, row, row], ids, time.monotonic()
     )
-    given = shadow_worker.ShadowWorker(100, 5)._ask([waiting])
-    cells = [line.split(b"\t") for line in given]
+    answers = shadow_worker.ShadowWorker(100, 5)._predict([waiting])
+    cells = [line.split(b"\t") for line in answers]
     assert [identifier.decode() for _, identifier, _, _ in cells] == [f"id-{n}" for n in (0, 1, 2, 3, 5, 6)]
     assert len({(answer, probability) for _, _, answer, probability in cells}) == 1
 
 
-def test_a_shadow_with_its_columns_in_another_order_is_asked_the_same(churn: ModelVersion) -> None:
+def test_a_shadow_with_another_column_order_gets_the_same_rows(churn: ModelVersion) -> None:
     served = engine_cache.ready(churn.pk)
     names = tuple(reversed(served.schema.names))
     example = served.schema.example
     shadow = routing.Shadow(1, churn.pk)
-    asker = shadow_worker.ShadowWorker(100, 5)
+    worker = shadow_worker.ShadowWorker(100, 5)
     ours, theirs = (
-        asker._ask([shadow_worker.Waiting(shadow, order, [tuple(example[n] for n in order)], [b"id"], 0.0)])
+        worker._predict(
+            [shadow_worker.Waiting(shadow, order, [tuple(example[n] for n in order)], [b"id"], 0.0)]
+        )
         for order in (served.schema.names, names)
     )
     assert ours == theirs and len(ours) == 1
 
 
-def test_rows_go_on_when_the_database_was_away_for_the_shadow(
+def test_the_shadow_continues_after_the_database_was_unreachable(
     candidate: ModelVersion, api: APIClient, customer: dict[str, Any]
 ) -> None:
     rollout = begin(candidate)
@@ -355,7 +355,7 @@ def test_rows_go_on_when_the_database_was_away_for_the_shadow(
     assert tallied(rollout) == (2, 0, 1)
 
 
-def test_what_waits_is_asked_before_the_process_ends(
+def test_queued_rows_are_predicted_before_the_process_ends(
     candidate: ModelVersion, api: APIClient, customer: dict[str, Any]
 ) -> None:
     rollout = begin(candidate)
@@ -364,7 +364,7 @@ def test_what_waits_is_asked_before_the_process_ends(
     assert tallied(rollout) == (600, 0, 0)
 
 
-def test_shadow_answers_go_with_the_log(
+def test_shadow_answers_are_removed_with_the_log(
     candidate: ModelVersion, api: APIClient, customer: dict[str, Any]
 ) -> None:
     rollout = begin(candidate)

@@ -21,7 +21,7 @@ CHURN = "/api/v1/models/churn/predictions/"
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_rollouts_across_processes(
+def test_rollouts_work_across_processes(
     churn: ModelVersion, client_user: User, customer: dict[str, Any], tmp_path: Path
 ) -> None:
     candidate = train_sample("churn", rows=600, activate=False)
@@ -56,7 +56,7 @@ def test_rollouts_across_processes(
         assert tried.others == clients.others == []
     finally:
         server.stop()
-    # What waited for the shadow when the server was stopped was asked before the processes ended.
+    # The shadow predicted the queued rows before the stopped server's processes ended.
     answered = set(Prediction.objects.filter(version=churn).values_list("id", flat=True))
     assert set(ShadowAnswer.objects.values_list("prediction_id", flat=True)) == answered
     assert len(answered) > 180

@@ -1,4 +1,4 @@
-"""Rollups: every logged cell is counted once, in the bin numpy would put it in, whatever ends between."""
+"""Rollups: every logged cell is counted once, in numpy's bin, even if processes are killed in between."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ PLAIN: Row = ([1.0, 3.0, None, "red", True, "abc"], True, 0.7)
 
 
 def frozen(version: ModelVersion, named: Mapping[str, Bins] = BINS) -> ModelVersion:
-    """The version with these bins as its reference, those of the answers last."""
+    """Returns the version with these bins as its reference, those of the answers last."""
     parts = [ColumnProfile(name, bins, (0,) * bins.size) for name, bins in named.items()]
     reference = Profile(tuple(parts[:-2]), tuple(parts[-2:])).to_json()
-    ReferenceProfile.objects.filter(version=version).delete()  # it is written once
+    ReferenceProfile.objects.filter(version=version).delete()  # a profile cannot be changed
     ReferenceProfile.objects.create(version=version, bins=reference)
     return version
 
@@ -68,7 +68,7 @@ _numbers = count(1)
 
 
 def log(version: ModelVersion, moment: dt.datetime, *rows: Row) -> None:
-    """Rows in the log as its writer would have put them there at `moment`."""
+    """Inserts rows into the log as its writer would have done at `moment`."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO predictions_prediction (id, registered_model_id, version_id, inputs, prediction, "
@@ -87,14 +87,14 @@ def log(version: ModelVersion, moment: dt.datetime, *rows: Row) -> None:
         )
 
 
-def roll_up(version: ModelVersion, now: dt.datetime = LATER, **how: Any) -> int:
-    return counting.roll_up(version.registered_model, now=now, **how).rows
+def roll_up(version: ModelVersion, now: dt.datetime = LATER, **options: Any) -> int:
+    return counting.roll_up(version.registered_model, now=now, **options).rows
 
 
 def rows_of(version: ModelVersion, since: dt.datetime = NOON, until: dt.datetime = LATER) -> int:
-    """How many were counted; all columns and both tables must agree on it."""
-    found = reading.window(version, since, until)
-    sums = {column.rows for column in found.values()} or {0}
+    """Returns the number of rows counted; all columns and both tables must agree on it."""
+    counts = reading.window(version, since, until)
+    sums = {column.rows for column in counts.values()} or {0}
     hours = Rollup.objects.filter(version=version, hour__gte=since, hour__lt=until, column=Rollup.ROWS)
     sums.add(sum(hours.values_list("rows", flat=True)))
     [agreed] = sums
@@ -112,7 +112,7 @@ def erase() -> None:
         cursor.execute("DELETE FROM predictions_rollup; DELETE FROM predictions_rolledhour")
 
 
-# -- which bin -----------------------------------------------------------------------------------------
+# -- bins ----------------------------------------------------------------------------------------------
 
 NUMBER = st.floats(-3.4e38, 3.4e38, allow_nan=False) | st.sampled_from(
     (0.1, -1.5, 7.25, 2, 0, -0.0, 3, 5e-324)
@@ -143,23 +143,25 @@ ROWS = st.lists(
 @given(rows=ROWS)
 @example(rows=[([7.25, 3, 1e308, "null", None, 'né🙂\\\n"'], False, 0.5), ([None] * 6, True, None)])
 @example(rows=[([1.7e308, 3.1, -1.7e308, "", False, ""], False, 1.0)] * 5)
-def test_every_cell_is_counted_in_the_bin_numpy_finds(version: ModelVersion, rows: list[Row]) -> None:
+def test_every_cell_is_counted_in_numpys_bin(version: ModelVersion, rows: list[Row]) -> None:
     erase()
     log(version, NOON + MINUTE, *rows)
     assert roll_up(version) == len(rows)
-    found = reading.window(version, NOON, NOON + HOUR)
-    assert list(found) == list(BINS)
-    cells = list(zip(*([*inputs, said, sure] for inputs, said, sure in rows), strict=True))
+    counts = reading.window(version, NOON, NOON + HOUR)
+    assert list(counts) == list(BINS)
+    cells = list(
+        zip(*([*inputs, prediction, probability] for inputs, prediction, probability in rows), strict=True)
+    )
     for (name, bins), values in zip(BINS.items(), cells, strict=True):
         places, numbers = expected(bins, values)
-        assert found[name].counts.tolist() == np.bincount(places, minlength=bins.size).tolist(), name
+        assert counts[name].counts.tolist() == np.bincount(places, minlength=bins.size).tolist(), name
         wanted = np.zeros(bins.size)
         np.add.at(wanted, places, np.clip(numbers, -1e290, 1e290))
-        np.testing.assert_allclose(found[name].totals, wanted, rtol=1e-12, atol=1e-12 * abs(numbers).max())
+        np.testing.assert_allclose(counts[name].totals, wanted, rtol=1e-12, atol=1e-12 * abs(numbers).max())
 
 
 def expected(bins: Bins, values: Sequence[Any]) -> tuple[Any, Any]:
-    """The bin of each cell, and the numbers that are added up."""
+    """Returns the bin of each cell, and the numbers to sum."""
     if bins.kind == "level":
         words = [str(value).lower() if isinstance(value, bool) else value for value in values]
         return bins.of_levels(words), np.zeros(len(values))
@@ -170,7 +172,7 @@ def expected(bins: Bins, values: Sequence[Any]) -> tuple[Any, Any]:
 
 
 def tied() -> dict[str, Bins]:
-    """Bins as training makes them of columns with frequent and with few values, and of tied answers."""
+    """Returns bins as training makes them for columns with frequent or few values, and for tied answers."""
     rest = np.concatenate([np.linspace(-9, 9, 90), [7.25] * 30])
     columns = {
         "zeros": ("number", np.concatenate([np.zeros(500), rest])),
@@ -182,9 +184,9 @@ def tied() -> dict[str, Bins]:
     }
     predicted = np.concatenate([np.full(60, 0.5), np.linspace(0, 1, 40)])
     (answer,) = of_answers(Answers("regression", predicted, predicted=predicted))
-    made = {name: of_column(Column(name, kind, nullable=True), values).bins  # type: ignore[arg-type]
+    bins = {name: of_column(Column(name, kind, nullable=True), values).bins  # type: ignore[arg-type]
             for name, (kind, values) in columns.items()}  # fmt: skip
-    return made | {"_prediction": answer.bins, "_probability": BINS["_probability"]}
+    return bins | {"_prediction": answer.bins, "_probability": BINS["_probability"]}
 
 
 TIED = tied()
@@ -214,22 +216,24 @@ CELL = st.none() | st.sampled_from(NEAR) | st.sampled_from(
 )
 @example(rows=[([edge, edge, edge, edge, edge, "x" * at], edge, 0.5) for at, edge in enumerate(NEAR)])
 @example(rows=[([0, 301, 3, 0.2, 1, "ab"], 0.5, None), ([-0.0, 200, 4, 0.1, None, ""], 7, 1)])
-def test_postgresql_counts_ties_new_values_and_no_numbers_as_numpy_does(
+def test_postgresql_counts_ties_new_values_and_nulls_as_numpy_does(
     churn: ModelVersion, rows: list[Row]
 ) -> None:
     erase()
     log(frozen(churn, TIED), NOON + MINUTE, *rows)
     assert roll_up(churn) == len(rows)
-    found = reading.window(churn, NOON, NOON + HOUR)
-    cells = zip(*([*inputs, said, sure] for inputs, said, sure in rows), strict=True)
+    counts = reading.window(churn, NOON, NOON + HOUR)
+    cells = zip(
+        *([*inputs, prediction, probability] for inputs, prediction, probability in rows), strict=True
+    )
     for (name, bins), values in zip(TIED.items(), cells, strict=True):
         places, _ = expected(bins, [float(each) if isinstance(each, str) and name != "note" else each
                                     for each in values])  # fmt: skip
-        assert found[name].counts.tolist() == np.bincount(places, minlength=bins.size).tolist(), name
+        assert counts[name].counts.tolist() == np.bincount(places, minlength=bins.size).tolist(), name
 
 
 @pytest.mark.django_db
-def test_a_profile_from_before_single_values_is_counted_as_before(churn: ModelVersion) -> None:
+def test_a_profile_without_single_values_is_still_counted(churn: ModelVersion) -> None:
     edges = (200.0, 404.0, 500.0, math.nextafter(500.0, 501.0))
     before = {"kind": "number", "edges": list(edges), "exact": True}
     log(frozen(churn, {"code": Bins.from_json(before), **dict(list(BINS.items())[-2:])}), NOON,
@@ -245,7 +249,7 @@ def test_a_profile_from_before_single_values_is_counted_as_before(churn: ModelVe
 
 
 @pytest.mark.django_db
-def test_a_real_profile_counts_what_was_answered(churn: ModelVersion, customer: dict[str, Any]) -> None:
+def test_a_trained_profile_counts_real_answers(churn: ModelVersion, customer: dict[str, Any]) -> None:
     cells = [customer[column.name] for column in churn.dataset_schema.columns]
     cells = [
         bool(c) if p.type == "boolean" else c
@@ -253,21 +257,21 @@ def test_a_real_profile_counts_what_was_answered(churn: ModelVersion, customer: 
     ]
     log(churn, NOON, *[(cells, True, 0.6273)] * 3)
     assert roll_up(churn) == 3
-    found = reading.window(churn, NOON, LATER)
-    assert {column.rows for column in found.values()} == {3}
+    counts = reading.window(churn, NOON, LATER)
+    assert {column.rows for column in counts.values()} == {3}
     known = churn.reference.profile.by_name
-    for name, column in found.items():
+    for name, column in counts.items():
         [place] = np.flatnonzero(column.counts)
         assert place != known[name].bins.missing
         assert place != known[name].bins.unseen
-    assert found["monthlycharges"].totals.sum() == pytest.approx(3 * 29.85)
+    assert counts["monthlycharges"].totals.sum() == pytest.approx(3 * 29.85)
 
 
-# -- once, and all of it -------------------------------------------------------------------------------
+# -- every row exactly once ----------------------------------------------------------------------------
 
 
 @pytest.mark.django_db
-def test_an_hour_is_added_to_as_it_goes_on_and_closed_when_it_is_over(version: ModelVersion) -> None:
+def test_the_current_hour_is_counted_and_closed_when_it_is_over(version: ModelVersion) -> None:
     model = version.registered_model
     assert counting.counted_to(model) is None
     assert counting.roll_up(model, now=NOON) == counting.Rolled(0, None)
@@ -275,7 +279,7 @@ def test_an_hour_is_added_to_as_it_goes_on_and_closed_when_it_is_over(version: M
     assert roll_up(version, NOON + 20 * MINUTE) == 2
     assert counting.counted_to(model) == NOON + 20 * MINUTE - counting.lag()
     log(version, NOON + 25 * MINUTE, PLAIN)
-    assert roll_up(version, NOON + 25 * MINUTE) == 0, "it could still be committed after others"
+    assert roll_up(version, NOON + 25 * MINUTE) == 0, "the row could still be committed after others"
     assert roll_up(version, NOON + 30 * MINUTE) == 1
     assert roll_up(version, NOON + 30 * MINUTE) == 0
     assert roll_up(version, NOON + HOUR + 2 * MINUTE) == 0
@@ -287,19 +291,19 @@ def test_an_hour_is_added_to_as_it_goes_on_and_closed_when_it_is_over(version: M
 
 
 @pytest.mark.django_db
-def test_a_row_that_comes_behind_the_mark_is_counted_when_its_hour_is_closed(version: ModelVersion) -> None:
+def test_a_row_below_the_mark_is_counted_when_its_hour_is_closed(version: ModelVersion) -> None:
     log(version, NOON + 10 * MINUTE, PLAIN)
     roll_up(version, NOON + 20 * MINUTE)
     log(version, NOON + 5 * MINUTE, PLAIN, PLAIN)
     assert roll_up(version, NOON + 50 * MINUTE) == 0
-    assert roll_up(version, NOON + HOUR + 6 * MINUTE) == 3, "the hour is counted anew"
+    assert roll_up(version, NOON + HOUR + 6 * MINUTE) == 3, "the hour is recounted"
     assert (rows_of(version), is_closed(version)) == (3, True)
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("age", [HOUR, DAY, 3 * DAY, 7 * DAY])
 @pytest.mark.parametrize("before", [0, 1])
-def test_a_row_that_comes_after_its_hour_was_closed_is_counted_later(
+def test_a_row_that_arrives_after_its_hour_was_closed_is_counted_later(
     version: ModelVersion, age: dt.timedelta, before: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counting, "FILLED", HOUR)
@@ -315,7 +319,7 @@ def test_a_row_that_comes_after_its_hour_was_closed_is_counted_later(
 
 
 @pytest.mark.django_db
-def test_hours_without_rows_are_kept_as_such_and_long_gaps_are_jumped_over(
+def test_hours_without_rows_are_stored_and_long_gaps_are_skipped(
     version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counting, "FILLED", DAY)
@@ -330,14 +334,14 @@ def test_hours_without_rows_are_kept_as_such_and_long_gaps_are_jumped_over(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_ended_between_any_two_statements_nothing_is_lost_or_counted_twice(
+def test_a_count_killed_between_any_two_statements_neither_loses_nor_repeats_rows(
     version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counting, "PIECE", 4)
     log(version, NOON + 10 * MINUTE, *[PLAIN] * 10)
     log(version, NOON + HOUR, *[PLAIN] * 3)
     roll_up(version, NOON + 20 * MINUTE)
-    log(version, NOON + 5 * MINUTE, PLAIN)  # late: the hour will be counted anew
+    log(version, NOON + 5 * MINUTE, PLAIN)  # late, so the hour will be recounted
 
     class Ended(Exception):
         pass
@@ -368,7 +372,9 @@ def test_ended_between_any_two_statements_nothing_is_lost_or_counted_twice(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_several_at_once_count_every_row_once(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_counts_count_every_row_once(
+    version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(counting, "PIECE", 5)
     for minutes in range(0, 120, 4):
         log(version, NOON + minutes * MINUTE, *[PLAIN] * 4)
@@ -408,11 +414,11 @@ def test_the_logs_writer_does_not_wait_for_counting(
 
 
 @pytest.mark.django_db
-def test_a_large_hour_is_worked_off_in_pieces(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_hour_is_counted_in_pieces(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "PIECE", 10)
     log(version, NOON + 10 * MINUTE, *[PLAIN] * 35)
     sizes = [roll_up(version, seconds=0) for _ in range(6)]
-    assert sizes == [0, 10, 10, 10, 5, 0]  # the first makes the hour, the last closes it
+    assert sizes == [0, 10, 10, 10, 5, 0]  # the first step opens the hour, the last closes it
     assert rows_of(version) == 35
     monkeypatch.setattr(counting, "PIECE", 35)
     assert counting.recount(version.registered_model, NOON, LATER) == 35
@@ -420,10 +426,10 @@ def test_a_large_hour_is_worked_off_in_pieces(version: ModelVersion, monkeypatch
 
 
 @pytest.mark.django_db
-def test_while_a_large_hour_is_counted_it_says_how_far(
+def test_counted_to_shows_the_progress_within_a_large_hour(
     version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And where much is left, nothing is added to it for the moment."""
+    """If many rows are left, no temporary counts are added."""
     monkeypatch.setattr(counting, "PIECE", 2)
     for minute in range(6):
         log(version, NOON + minute * MINUTE, PLAIN)
@@ -437,21 +443,21 @@ def test_while_a_large_hour_is_counted_it_says_how_far(
 
 
 @pytest.mark.django_db
-def test_until_is_never_so_near_that_a_row_could_be_committed_behind_it(version: ModelVersion) -> None:
+def test_until_is_limited_to_the_lag(version: ModelVersion) -> None:
     log(version, NOON + MINUTE, PLAIN)
     moment = NOON + MINUTE + dt.timedelta(seconds=1)
     assert roll_up(version, moment + dt.timedelta(seconds=1), until=moment) == 0
     assert roll_up(version, NOON + 5 * MINUTE, until=moment) == 1
     assert counting.counted_to(version.registered_model) == moment
     assert roll_up(version, NOON + 2 * HOUR, until=NOON + 30 * MINUTE) == 0
-    assert not is_closed(version), "it was not counted to its end"
+    assert not is_closed(version), "the hour is not counted to its end"
     assert roll_up(version, NOON + 40 * MINUTE, until=NOON + 5 * DAY) == 0
     assert counting.counted_to(version.registered_model) == NOON + 40 * MINUTE - counting.lag()
 
 
 @pytest.mark.django_db
-def test_what_was_answered_just_now_is_counted_for_the_moment_alone(version: ModelVersion) -> None:
-    """Else a row that is being committed meanwhile would lie behind the mark."""
+def test_the_newest_rows_are_counted_temporarily(version: ModelVersion) -> None:
+    """Otherwise a row that is committed meanwhile would lie below the mark."""
     model = version.registered_model
     log(version, NOON - MINUTE, PLAIN)
     log(version, NOON + MINUTE, PLAIN, PLAIN)
@@ -459,12 +465,12 @@ def test_what_was_answered_just_now_is_counted_for_the_moment_alone(version: Mod
     for expected in (3, 4):
         with counting.to_this_moment(model, now=moment) as counted_to:
             assert counted_to == moment
-            assert rows_of(version, NOON - HOUR) == expected, "of both hours"
+            assert rows_of(version, NOON - HOUR) == expected, "the rows of both hours"
             with connection.cursor() as cursor:
                 cursor.execute("SHOW enable_nestloop")
-                assert cursor.fetchone() == ("on",), "what is read now is planned as ever"
+                assert cursor.fetchone() == ("on",), "the planner's settings are reset"
         assert rows_of(version, NOON - HOUR) == 1
-        log(version, NOON + MINUTE - dt.timedelta(seconds=1), PLAIN)  # was under way
+        log(version, NOON + MINUTE - dt.timedelta(seconds=1), PLAIN)  # committed meanwhile
     assert counting.counted_to(model) == moment - counting.lag()
     assert roll_up(version, NOON + 5 * MINUTE) == 4
 
@@ -473,7 +479,7 @@ def test_what_was_answered_just_now_is_counted_for_the_moment_alone(version: Mod
 
 
 @pytest.mark.django_db
-def test_versions_of_an_hour_are_counted_apart_and_one_without_a_profile_by_rows(
+def test_versions_are_counted_separately_and_without_a_profile_by_rows(
     version: ModelVersion,
 ) -> None:
     second, third = (train_sample("churn", rows=600, activate=False) for _ in range(2))
@@ -502,7 +508,7 @@ def test_versions_of_an_hour_are_counted_apart_and_one_without_a_profile_by_rows
 
 
 @pytest.mark.django_db
-def test_steps_begin_with_the_window_and_leave_out_what_has_no_rows(version: ModelVersion) -> None:
+def test_steps_begin_with_the_window_and_skip_empty_ones(version: ModelVersion) -> None:
     for days, rows in ((0, 1), (1, 2), (3, 3)):
         log(version, NOON + days * DAY + HOUR, *[PLAIN] * rows)
     roll_up(version, NOON + 5 * DAY)
@@ -531,7 +537,7 @@ def test_hours_are_counted_across_months_and_while_rows_move_to_their_partition(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_was_counted_outlives_its_month(version: ModelVersion) -> None:
+def test_counts_stay_after_their_month_is_removed(version: ModelVersion) -> None:
     partitions.ensure(NOON, 0)
     log(version, NOON + MINUTE, PLAIN, PLAIN)
     roll_up(version)
@@ -545,7 +551,7 @@ def test_what_was_counted_outlives_its_month(version: ModelVersion) -> None:
 
 
 @pytest.mark.django_db
-def test_rows_put_in_by_hand_are_counted_by_a_recount(version: ModelVersion) -> None:
+def test_a_recount_counts_rows_inserted_by_hand(version: ModelVersion) -> None:
     log(version, NOON + MINUTE, PLAIN)
     now = NOON + 8 * HOUR
     roll_up(version, now)
@@ -558,7 +564,7 @@ def test_rows_put_in_by_hand_are_counted_by_a_recount(version: ModelVersion) -> 
 
 
 @pytest.mark.django_db
-def test_a_clock_that_was_ahead_holds_nothing_up(version: ModelVersion) -> None:
+def test_a_clock_that_was_ahead_does_not_stop_counting(version: ModelVersion) -> None:
     log(version, NOON + MINUTE, PLAIN)
     roll_up(version)
     ahead = LATER.replace(year=2200)
@@ -571,15 +577,15 @@ def test_a_clock_that_was_ahead_holds_nothing_up(version: ModelVersion) -> None:
     assert now == 2
     log(version, LATER + HOUR - dt.timedelta(seconds=20), PLAIN)
     [(_, _, now)] = reading.answered_by_hour([version], LATER, LATER + HOUR)
-    assert now == 3, "what has come since the mark of the hour that goes on"
+    assert now == 3, "the rows after the mark of the current hour"
     assert rows_of(version, NOON, LATER + HOUR) == 3
     log(version, ahead - 2 * MINUTE, PLAIN)
-    assert roll_up(version, ahead) == 3, "counted anew, now that its time has come"
+    assert roll_up(version, ahead) == 3, "the future hour is recounted in its time"
     assert rows_of(version, NOON, ahead) == 6
 
 
 @pytest.mark.django_db
-def test_a_clock_that_is_behind_leaves_what_was_counted(version: ModelVersion) -> None:
+def test_a_clock_that_is_behind_keeps_earlier_counts(version: ModelVersion) -> None:
     log(version, NOON + MINUTE, PLAIN)
     log(version, LATER + MINUTE, PLAIN, PLAIN)
     roll_up(version, LATER + HOUR)
@@ -632,24 +638,24 @@ def explained(*questions: Any) -> Iterator[str]:
 # -- the command ---------------------------------------------------------------------------------------
 
 
-def said(*words: str) -> list[str]:
+def output_of(*words: str) -> list[str]:
     out = io.StringIO()
     call_command("update_rollups", *words, stdout=out)
     return out.getvalue().splitlines()
 
 
 @pytest.mark.django_db
-def test_the_command_counts_what_is_new_and_a_window_anew(
+def test_the_command_counts_new_rows_and_recounts_a_window(
     version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counting, "FILLED", HOUR)
     log(version, NOON, PLAIN, PLAIN)
-    [line] = said("churn")
+    [line] = output_of("churn")
     assert line.startswith("churn: 2 rows, counted to 20")
-    assert said("houses") == ["houses: 0 rows, nothing is logged"]
-    assert len(said()) == RegisteredModel.objects.count()
-    assert said("churn", "--recount", "--since", "2026-03-10")[0].startswith("churn: 2 rows")
-    assert said("churn", "--recount", "--since", "2026-03-10T13:00:00Z")[0].startswith("churn: 0 rows")
+    assert output_of("houses") == ["houses: 0 rows, nothing is logged"]
+    assert len(output_of()) == RegisteredModel.objects.count()
+    assert output_of("churn", "--recount", "--since", "2026-03-10")[0].startswith("churn: 2 rows")
+    assert output_of("churn", "--recount", "--since", "2026-03-10T13:00:00Z")[0].startswith("churn: 0 rows")
     assert rows_of(version) == 2
     for wrong in (
         ["nobody"],
@@ -658,9 +664,9 @@ def test_the_command_counts_what_is_new_and_a_window_anew(
         ["churn", "--recount", "--since", "yesterday"],
     ):
         with pytest.raises(CommandError):
-            said(*wrong)
+            output_of(*wrong)
 
 
-def test_the_mark_lies_behind_what_the_writer_may_still_commit() -> None:
+def test_the_mark_stays_behind_rows_that_may_still_be_committed() -> None:
     assert counting.lag() == dt.timedelta(seconds=37)
     assert time_of(lowest_at(NOON - counting.lag())) == NOON - counting.lag()

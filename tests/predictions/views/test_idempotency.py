@@ -36,7 +36,7 @@ def routes(resolver: URLResolver, prefix: str = "") -> Iterator[tuple[str, Any]]
             yield from routes(each, path)
 
 
-def test_every_post_of_the_api_goes_through_the_one_place() -> None:
+def test_every_post_route_supports_idempotency_keys() -> None:
     posts = {
         path: view
         for path, view in routes(get_resolver())
@@ -74,7 +74,7 @@ def test_the_same_key_for_a_prediction_and_a_training_run_is_refused(
     assert_error(reused, 409, "idempotency_key_reused")
 
 
-def test_each_client_has_keys_of_its_own(churn: ModelVersion, post: Post, api: APIClient) -> None:
+def test_each_client_has_its_own_keys(churn: ModelVersion, post: Post, api: APIClient) -> None:
     assert post(RUNS, rows(60), "text/csv", **ONCE).status_code == 202
     other = keyed(User.objects.create_superuser("other"))
     answer = other.generic("POST", RUNS, rows(60), content_type="text/csv", headers=ONCE)
@@ -84,13 +84,13 @@ def test_each_client_has_keys_of_its_own(churn: ModelVersion, post: Post, api: A
 @pytest.mark.parametrize("key", ["", " ", "ä", "k" * 201])
 def test_a_key_that_cannot_be_stored_is_refused(churn: ModelVersion, post: Post, key: str) -> None:
     refused = post(RUNS, rows(60), "text/csv", **{"Idempotency-Key": key})
-    if key == " ":  # a header of blanks is as good as none
+    if key == " ":  # a blank header counts as no header
         assert refused.status_code in (202, 400)
         return
     assert_error(refused, 400, "bad_idempotency_key")
 
 
-def test_everything_else_that_creates_is_created_once(churn: ModelVersion, post: Post) -> None:
+def test_other_creating_requests_create_once(churn: ModelVersion, post: Post) -> None:
     second = train_sample("churn", rows=700, activate=False)
     model = "/api/v1/models/churn"
     [logged] = answered(churn, key="c7")
@@ -128,8 +128,8 @@ def test_a_refused_request_leaves_the_key_free(churn: ModelVersion, post: Post) 
     assert post(RUNS, rows(60), "text/csv", **ONCE).status_code == 202
 
 
-def test_what_cannot_be_stored_with_its_answer_is_not_created(churn: ModelVersion, post: Post) -> None:
-    """The response and what it tells of are one transaction."""
+def test_a_request_whose_answer_cannot_be_stored_creates_nothing(churn: ModelVersion, post: Post) -> None:
+    """The response and the rows that it describes are one transaction."""
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE predictions_idempotencykey ADD CONSTRAINT never CHECK (status = 0)")
     try:
@@ -141,7 +141,9 @@ def test_what_cannot_be_stored_with_its_answer_is_not_created(churn: ModelVersio
     assert not TrainingRun.objects.exclude(pk=churn.run_id).exists()
 
 
-def test_of_many_at_once_one_creates_and_all_get_its_answer(churn: ModelVersion, client_user: User) -> None:
+def test_concurrent_duplicates_create_once_and_all_get_the_answer(
+    churn: ModelVersion, client_user: User
+) -> None:
     second = train_sample("churn", rows=700, activate=False)
     client = keyed(client_user)
     token = client._credentials["HTTP_AUTHORIZATION"]
@@ -166,8 +168,8 @@ def test_a_next_link_has_each_parameter_once(churn: ModelVersion, api: APIClient
     answered(churn, 3)
     for path in ("predictions", "outcomes"):
         if path == "outcomes":
-            made = [{"key": f"k{number}", "actual": True} for number in range(3)]
-            api.post("/api/v1/models/churn/outcomes/", made, format="json")
+            outcomes = [{"key": f"k{number}", "actual": True} for number in range(3)]
+            api.post("/api/v1/models/churn/outcomes/", outcomes, format="json")
         link = f"/api/v1/models/churn/{path}/?format=json&limit=1&since=2020-01-01"
         seen = 0
         while link is not None:

@@ -127,7 +127,7 @@ def test_a_movie_is_added_changed_and_withdrawn_by_its_form(
     here = f"{MOVIES}9001/change/"
     page = admin.get(here).content.decode()
     assert "island\nnew york, city" in page
-    changed = FORM | {"title": "The Tidal MonitoringConfig", "withdrawn": "on"}
+    changed = FORM | {"title": "The Tidal Watch", "withdrawn": "on"}
     assert admin.post(here, changed).status_code == 302
     row.refresh_from_db()
     assert (row.title_key, row.is_withdrawn) == ("the tidal watch", True)

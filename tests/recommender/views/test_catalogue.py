@@ -65,9 +65,9 @@ def test_a_movie_is_added_read_changed_withdrawn_and_readmitted(
     assert shown.pop("withdrawn_at") is None
     assert shown == MOVIE
 
-    changed = api.patch(here, {"title": "The Tidal MonitoringConfig", "year": None}, format="json").json()
+    changed = api.patch(here, {"title": "The Tidal Watch", "year": None}, format="json").json()
     assert (changed["title"], changed["year"], changed["genres"]) == (
-        "The Tidal MonitoringConfig",
+        "The Tidal Watch",
         None,
         MOVIE["genres"],
     )
