@@ -35,7 +35,7 @@ def movies(request: HttpRequest) -> HttpResponse:
         version = model.active_version
         context = {
             "version": version,
-            "may_tell": permissions.may(request.user, "give_outcomes", model),
+            "may_report": permissions.may(request.user, "give_outcomes", model),
             "may_read": permissions.may(request.user, "read_log", model),
             "may_train": permissions.may(request.user, "train", model),
             "choices": browse_options.choices() if version else None,
