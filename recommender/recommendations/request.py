@@ -91,8 +91,8 @@ QUESTION: Final = DatasetSchema(
         Column(
             "exclude_seen",
             "boolean",
-            "Whether to leave out movies that the user clicked, watched, liked or disliked. Default with a user: "
-            "true; not accepted without a user.",
+            "Whether to leave out movies that the user clicked, watched, liked or disliked. Default with a "
+            "user: true; not accepted without a user.",
             nullable=True,
         ),
         Column(
