@@ -61,8 +61,9 @@ def test_an_opinion_is_the_bounded_sum_of_a_users_interactions() -> None:
 
 def test_the_last_liked_movie_is_held_out_with_all_later_opinions() -> None:
     found = opinions_of(
-        interaction(1, 4, day=1), interaction(1, 5, day=2), interaction(1, 6, -1.0, day=3), interaction(1, 7, day=4), interaction(1, 8, -1.0, day=5),
-        interaction(2, 4, day=1), interaction(2, 5, day=2), interaction(3, 4, day=1),
+        interaction(1, 4, day=1), interaction(1, 5, day=2), interaction(1, 6, -1.0, day=3),
+        interaction(1, 7, day=4), interaction(1, 8, -1.0, day=5), interaction(2, 4, day=1),
+        interaction(2, 5, day=2), interaction(3, 4, day=1),
     )  # fmt: skip
     last = hold_out(found, 1, 100, 1)
     assert (last.users.tolist(), last.targets.tolist()) == ([0, 1], [7, 5])
