@@ -202,8 +202,8 @@ def suggestions(typed: str, most: int = SUGGESTED) -> list[Movie]:
 
 
 def with_words(rows: Movies, typed: str) -> Movies:
-    """Returns the movies whose title has, for each typed word, a word that begins with it; without a word,
-    no movie."""
+    """Returns the movies whose title has, for each typed word, a word that begins with it; no movie
+    for a text without words."""
     words = [word for word in _TITLE_WORD.findall(key_of(typed)) if is_storable(word)][:MOST_WORDS]
     if not words:
         return rows.none()

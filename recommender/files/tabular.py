@@ -35,7 +35,7 @@ Assemble = Callable[[dict[str, Any]], "T | list[Fault] | None"]
 
 @dataclass(frozen=True, slots=True)
 class Layout(Generic[T]):
-    """How the rows of a file become objects.
+    """The conversion of a file's rows into objects.
 
     schema : the columns with their aliases. assemble : function from a row's present values, by canonical
     name, to an object, or its faults, or None for a row of another kind. raw : names of columns whose JSON
@@ -97,14 +97,14 @@ class Rows(Generic[T]):
 def open_rows(
     stream: BinaryIO,
     layout: Layout[T],
-    told: Told = Told(),  # noqa: B008 (frozen)
+    dialect: Told = Told(),  # noqa: B008 (frozen)
 ) -> Rows[T]:
     """Returns the rows of a file; its first character tells JSON lines from CSV.
 
     Parameters
     ----------
     stream : binary and seekable, at its start.
-    told : the dialect of a CSV; overrides the detected dialect.
+    dialect : the dialect of a CSV; overrides the detected dialect.
 
     Raises
     ------
@@ -117,22 +117,22 @@ def open_rows(
         raise InvalidRows([Fault(None, "not_json_lines", message, line=1)], message=message)
     if first == b"{":
         return JsonLines(stream, layout)
-    return CsvRows(stream, layout, told)
+    return CsvRows(stream, layout, dialect)
 
 
 # -- CSV -----------------------------------------------------------------------------------------------
 
 
 class CsvRows(Rows[T]):
-    def __init__(self, stream: BinaryIO, layout: Layout[T], told: Told) -> None:
-        self._stream, self._layout, self._told = stream, layout, told
-        names = _header(stream, layout.schema, told)
+    def __init__(self, stream: BinaryIO, layout: Layout[T], dialect: Told) -> None:
+        self._stream, self._layout, self._told = stream, layout, dialect
+        names = _header(stream, layout.schema, dialect)
         unknown = {plain(name): name for name in names if layout.schema.role(name) == "unknown"}
         self.passed_over = dict.fromkeys(
             map(clip, itertools.islice(filter(None, unknown.values()), NAMED_AT_MOST))
         )
         schema = replace(layout.schema, ignored=tuple(unknown.values()))
-        self._reader = CsvReader(stream, schema, with_target=False, told=told, skip_blank_rows=True)
+        self._reader = CsvReader(stream, schema, with_target=False, told=dialect, skip_blank_rows=True)
         self.header = self._reader.header
         self.described = f"CSV, {self._reader.dialect.described}"
         present = [column.name for name in names if (column := layout.schema.find(name)) is not None]
@@ -168,11 +168,11 @@ def _knows(schema: DatasetSchema) -> Callable[[str], bool]:
     return lambda name: schema.role(name) != "unknown"
 
 
-def _header(stream: BinaryIO, schema: DatasetSchema, told: Told) -> list[str]:
+def _header(stream: BinaryIO, schema: DatasetSchema, dialect: Told) -> list[str]:
     """Returns the names of the header; none for a file that is not CSV (`CsvReader` then raises the
     reason)."""
     try:
-        table = Table(stream, told, knows=_knows(schema))
+        table = Table(stream, dialect, knows=_knows(schema))
     except Unreadable:
         return []
     finally:

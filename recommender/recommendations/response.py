@@ -42,7 +42,7 @@ class RenderedResponse:
     def of(
         cls,
         request: RecommendationRequest,
-        found: Found,
+        result: Found,
         reason: str = "",
         matched: tuple[int, str] | None = None,
     ) -> RenderedResponse:
@@ -52,7 +52,7 @@ class RenderedResponse:
         that the request's title or id names; None if the request names no movie.
         """
         items = []
-        for each in found.items:
+        for each in result.items:
             item: dict[str, Any] = {
                 "movie_id": each.movie_id,
                 "title": each.title,
@@ -65,12 +65,12 @@ class RenderedResponse:
                     {"field": why.field, "term": why.term, "share": why.share} for why in each.because
                 ]
             items.append(item)
-        body: dict[str, Any] = {"basis": found.basis, "recommendations": items}
+        body: dict[str, Any] = {"basis": result.basis, "recommendations": items}
         if matched is not None:
             body["matched"] = {"movie_id": matched[0], "title": matched[1]}
         if not items:
             body["reason"] = reason
-        movies = [{"movie_id": each.movie_id, "score": each.score} for each in found.items]
+        movies = [{"movie_id": each.movie_id, "score": each.score} for each in result.items]
         return cls(_encode(request.cells()), _encode(movies), _encode(body)[1:], not items)
 
     @property

@@ -102,11 +102,11 @@ def quick(served: Served, body: bytes, caller: Caller, generation: int) -> Recom
         if plain.movie_id in withdrawn or not engine.holds(plain.movie_id):
             return None
         request = RecommendationRequest(movie_id=plain.movie_id, top_n=top_n)
-        found = engine.at_hand(Question((Seed(movie_id=plain.movie_id),), request.most), withdrawn)
-        if found is None:
+        result = engine.at_hand(Question((Seed(movie_id=plain.movie_id),), request.most), withdrawn)
+        if result is None:
             return None
         matched = (plain.movie_id, engine.title(plain.movie_id))
-        response = RenderedResponse.of(request, found, found.reason, matched)
+        response = RenderedResponse.of(request, result, result.reason, matched)
         responses.put((plain.movie_id, top_n), response)
     return Recommendation(served, caller, response, generation)
 
@@ -124,8 +124,8 @@ def _quick_by_text(
         return None
     if body.count(b'"') != plain.quotes:
         return None
-    found = engine.recommend(Question((Seed(text=request.text),), request.most), withdrawn)
-    return Recommendation(served, caller, RenderedResponse.of(request, found, found.reason), generation)
+    result = engine.recommend(Question((Seed(text=request.text),), request.most), withdrawn)
+    return Recommendation(served, caller, RenderedResponse.of(request, result, result.reason), generation)
 
 
 def prepare(
@@ -162,8 +162,8 @@ def prepare(
         frozenset(request.exclude) | seen,
     )
     question = Question(tuple(seeds), request.most, filters, request.diversity or 0.0, request.explains)
-    found = engine.recommend(question, withdrawn)
-    response = RenderedResponse.of(request, found, found.reason, matched)
+    result = engine.recommend(question, withdrawn)
+    response = RenderedResponse.of(request, result, result.reason, matched)
     return Recommendation(served, caller, response, generation, request.key)
 
 

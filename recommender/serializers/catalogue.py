@@ -48,7 +48,7 @@ class GivenMovieSerializer(serializers.Serializer[Any]):
 
 
 class ReplacedMovieSerializer(GivenMovieSerializer):
-    """All fields of a movie except its id, which the address holds. An absent or null field becomes empty."""
+    """A movie's fields except the id, which the address holds. An absent or null field becomes empty."""
 
     def get_fields(self) -> dict[str, Any]:
         fields = super().get_fields()

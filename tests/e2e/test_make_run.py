@@ -397,7 +397,7 @@ def test_no_answer_is_lost_when_postgresql_is_killed_under_load(service: Service
             clients.await_answers(100)
             killed = time.monotonic()
             postmaster(service).kill()
-            wait_until(lambda killed=killed: any(asked > killed for _, asked, _ in clients.others))
+            wait_until(lambda killed=killed: any(sent > killed for _, sent, _ in clients.others))
             clients.await_answers(20)
             wait_until(lambda: answers_after_refusals(clients))
             returns.append(min(answers_after_refusals(clients)) - killed)

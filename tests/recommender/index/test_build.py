@@ -45,7 +45,7 @@ def opinions_of(*events: Interaction, movies: int = 10) -> Opinions:
 
 
 def test_an_opinion_is_the_bounded_sum_of_a_users_interactions() -> None:
-    found = opinions_of(
+    opinions = opinions_of(
         interaction(7, 1, 0.7),
         interaction(7, 1, 1.0, day=1),
         interaction(7, 2, 0.3),
@@ -53,37 +53,37 @@ def test_an_opinion_is_the_bounded_sum_of_a_users_interactions() -> None:
         interaction(9, 1, -1.0),
         interaction(9, 3, -1.0),
     )
-    assert found.users == 2
-    assert list(zip(found.user, found.movie, found.weight.round(6), strict=True)) == [
+    assert opinions.users == 2
+    assert list(zip(opinions.user, opinions.movie, opinions.weight.round(6), strict=True)) == [
         (0, 2, 0.3), (0, 1, 1.0), (1, 3, -1.0),
     ]  # fmt: skip
 
 
 def test_the_last_liked_movie_is_held_out_with_all_later_opinions() -> None:
-    found = opinions_of(
+    opinions = opinions_of(
         interaction(1, 4, day=1), interaction(1, 5, day=2), interaction(1, 6, -1.0, day=3),
         interaction(1, 7, day=4), interaction(1, 8, -1.0, day=5), interaction(2, 4, day=1),
         interaction(2, 5, day=2), interaction(3, 4, day=1),
     )  # fmt: skip
-    last = hold_out(found, 1, 100, 1)
+    last = hold_out(opinions, 1, 100, 1)
     assert (last.users.tolist(), last.targets.tolist()) == ([0, 1], [7, 5])
-    assert found.movie[last.hidden].tolist() == [7, 8, 5]
-    assert found.movie[last.before].tolist() == [4, 5, 6, 4]
-    one_before = hold_out(found, 2, 100, 1)
+    assert opinions.movie[last.hidden].tolist() == [7, 8, 5]
+    assert opinions.movie[last.before].tolist() == [4, 5, 6, 4]
+    one_before = hold_out(opinions, 2, 100, 1)
     assert (one_before.users.tolist(), one_before.targets.tolist()) == ([0], [5])
-    assert found.movie[one_before.hidden].tolist() == [5, 6, 7, 8]
-    assert len(hold_out(found, 1, 1, 1).users) == 1
+    assert opinions.movie[one_before.hidden].tolist() == [5, 6, 7, 8]
+    assert len(hold_out(opinions, 1, 1, 1).users) == 1
 
 
 def test_only_the_latest_opinions_of_a_user_and_of_a_movie_count() -> None:
-    found = opinions_of(
+    opinions = opinions_of(
         *(interaction(1, movie, day=movie) for movie in range(5)),
         interaction(2, 4, day=9),
         interaction(3, 4, day=8),
     )
-    by_user = liked(found, 10, Together(per_user=2)).toarray()
+    by_user = liked(opinions, 10, Together(per_user=2)).toarray()
     assert np.flatnonzero(by_user[:, 0]).tolist() == [3, 4]
-    by_movie = liked(found, 10, Together(per_movie=2)).toarray()
+    by_movie = liked(opinions, 10, Together(per_movie=2)).toarray()
     assert np.flatnonzero(by_movie[4]).tolist() == [1, 2]
 
 
@@ -91,9 +91,9 @@ def test_ranking_metrics_depend_on_the_rank() -> None:
     opinions = opinions_of(*(interaction(user, movie, day=movie) for user in range(3) for movie in (1, 2)))
     held = hold_out(opinions, 1, 10, 1)
     held_out = HeldOut(held, None, None)
-    found = np.full((3, 10), -1, np.int32)
-    found[0, 0], found[1, 2] = 2, 2
-    assert evaluation.ranking_metrics(found, held_out) == {
+    recommended = np.full((3, 10), -1, np.int32)
+    recommended[0, 0], recommended[1, 2] = 2, 2
+    assert evaluation.ranking_metrics(recommended, held_out) == {
         "recall_at_10": pytest.approx(2 / 3),
         "ndcg_at_10": pytest.approx((1 + 0.5) / 3),
     }
@@ -110,10 +110,10 @@ def test_list_metrics_are_computed_from_the_lists() -> None:
         .rows_
     )
     lists = np.array([[1, 3], [0, 3], [3, -1], [-1, -1]], np.int32)
-    found = evaluation.list_metrics(lists, rows, np.array([0.875, 0.625, 0.375, 0.125]), Judging())
-    assert found["coverage"] == 0.75
-    assert found["diversity"] == pytest.approx(1 - rows[0].multiply(rows[3]).sum(), abs=1e-6)
-    assert found["popularity_bias"] == pytest.approx((0.625 + 0.125 + 0.875 + 0.125 + 0.125) / 5 - 0.5)
+    metrics = evaluation.list_metrics(lists, rows, np.array([0.875, 0.625, 0.375, 0.125]), Judging())
+    assert metrics["coverage"] == 0.75
+    assert metrics["diversity"] == pytest.approx(1 - rows[0].multiply(rows[3]).sum(), abs=1e-6)
+    assert metrics["popularity_bias"] == pytest.approx((0.625 + 0.125 + 0.875 + 0.125 + 0.125) / 5 - 0.5)
     assert evaluation.percentiles(np.array([5, 1, 1, 9], np.float32)).tolist() == [0.625, 0.25, 0.25, 0.875]
 
 
@@ -154,8 +154,8 @@ def test_held_out_opinions_are_hidden_from_the_index_and_the_question() -> None:
     users = liked(analysis.opinions, 40, MANY.together, held_out.held.hidden)
     assert users[held_out.held.targets, held_out.held.users].max() == 0
     assert held_out.histories[np.arange(len(held_out)), held_out.held.targets].max() == 0
-    found = evaluation.found_by(analysis.weighed(1.0, held_out.held.hidden), held_out)
-    for line, row in enumerate(found):
+    recommended = evaluation.found_by(analysis.weighed(1.0, held_out.held.hidden), held_out)
+    for line, row in enumerate(recommended):
         assert set(held_out.seen[line].indices).isdisjoint(row)
 
 

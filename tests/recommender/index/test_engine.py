@@ -43,8 +43,8 @@ def small() -> IndexEngine:
     return engine(MOVIES)
 
 
-def ids(found: Found) -> list[int]:
-    return [each.movie_id for each in found.items]
+def ids(answer: Found) -> list[int]:
+    return [each.movie_id for each in answer.items]
 
 
 def ask(index: IndexEngine, *seeds: Seed, **more: object) -> Found:
@@ -59,11 +59,11 @@ def test_the_score_is_the_cosine_of_scikit_learn_over_the_weighted_fields() -> N
     cosines = cosine_similarity(np.hstack([texts.toarray(), 0.5 * labels.toarray()]))
     assert (cosines > 0).sum() == 8
     for row, movie in enumerate(MOVIES[:4]):
-        found = ask(index, Seed(movie_id=movie.id), top_n=3)
+        answer = ask(index, Seed(movie_id=movie.id), top_n=3)
         expected = {other.id: cosines[row, at] for at, other in enumerate(MOVIES[:4]) if cosines[row, at] > 0}
         del expected[movie.id]
-        assert {each.movie_id: each.score for each in found.items} == pytest.approx(expected, abs=1e-6)
-        assert ids(found) == sorted(expected, key=lambda each: -expected[each])
+        assert {each.movie_id: each.score for each in answer.items} == pytest.approx(expected, abs=1e-6)
+        assert ids(answer) == sorted(expected, key=lambda each: -expected[each])
 
 
 @given(catalogues())
@@ -124,11 +124,11 @@ def test_popularity_and_then_the_id_break_ties() -> None:
 
 
 def test_a_movie_without_text_is_compared_by_genres_and_popularity(small: IndexEngine) -> None:
-    found = ask(small, Seed(movie_id=6))
-    assert (found.basis, found.reason) == ("genres", "")
-    assert ids(found) == [1, 2]
-    assert found.items[0].score == 1.0
-    assert [(each.field, each.term, each.share) for each in found.items[0].because] == [
+    answer = ask(small, Seed(movie_id=6))
+    assert (answer.basis, answer.reason) == ("genres", "")
+    assert ids(answer) == [1, 2]
+    assert answer.items[0].score == 1.0
+    assert [(each.field, each.term, each.share) for each in answer.items[0].because] == [
         ("genres", "fantasy", 1.0)
     ]
     new = Movie(60, "Untold too", genres=("fantasy",))
@@ -144,9 +144,9 @@ def test_a_movie_without_text_is_compared_by_genres_beside_other_seeds_without_t
     for seed in (Seed(movie_id=6), Seed(movie=new)):
         alone = ask(small, seed).items
         for others in ((wordless,), (disliked,), (wordless, disliked), (Seed(text="xyzzy"),)):
-            found = ask(small, seed, *others)
-            assert (found.basis, found.reason) == ("genres", "")
-            assert found.items == tuple(
+            answer = ask(small, seed, *others)
+            assert (answer.basis, answer.reason) == ("genres", "")
+            assert answer.items == tuple(
                 each for each in alone if disliked not in others or each.movie_id != 2
             )
     both = ask(small, Seed(movie_id=6), Seed(0.3, movie=new))
@@ -154,16 +154,16 @@ def test_a_movie_without_text_is_compared_by_genres_beside_other_seeds_without_t
 
 
 def test_one_liked_movie_with_words_makes_the_basis_similarity(small: IndexEngine) -> None:
-    found = ask(small, Seed(movie_id=6), Seed(0.1, movie_id=3))
-    assert (found.basis, ids(found)[0]) == ("similarity", 4)
+    answer = ask(small, Seed(movie_id=6), Seed(0.1, movie_id=3))
+    assert (answer.basis, ids(answer)[0]) == ("similarity", 4)
 
 
 def test_a_movie_with_a_title_alone_is_compared_by_the_words_of_its_title() -> None:
     index = engine([*MOVIES, Movie(8, "Teeth of the Duel")])
-    found = ask(index, Seed(movie_id=8))
-    assert found.basis == "similarity"
-    assert set(ids(found)) == {2, 3, 4}
-    assert {why.field for each in found.items for why in each.because} == {"title"}
+    answer = ask(index, Seed(movie_id=8))
+    assert answer.basis == "similarity"
+    assert set(ids(answer)) == {2, 3, 4}
+    assert {why.field for each in answer.items for why in each.because} == {"title"}
 
 
 def test_a_movie_without_text_is_no_neighbour_by_its_genre_alone(small: IndexEngine) -> None:
@@ -190,11 +190,11 @@ def test_withdrawn_movies_and_seeds_are_never_recommended(small: IndexEngine) ->
 def test_a_seed_that_is_not_left_out_is_found_like_any_movie(small: IndexEngine) -> None:
     for movie_id, basis in ((3, "similarity"), (6, "genres")):
         alone = ask(small, Seed(movie_id=movie_id), top_n=100)
-        found = ask(small, Seed(movie_id=movie_id, left_out=False), top_n=100)
-        assert found.basis == alone.basis == basis
+        answer = ask(small, Seed(movie_id=movie_id, left_out=False), top_n=100)
+        assert answer.basis == alone.basis == basis
         assert movie_id not in ids(alone)
-        assert {each.movie_id: each for each in found.items}[movie_id].score == pytest.approx(1)
-        assert [each for each in found.items if each.movie_id != movie_id] == list(alone.items)
+        assert {each.movie_id: each for each in answer.items}[movie_id].score == pytest.approx(1)
+        assert [each for each in answer.items if each.movie_id != movie_id] == list(alone.items)
         question = Question((Seed(movie_id=movie_id, left_out=False),), 100)
         assert movie_id not in ids(small.recommend(question, frozenset({movie_id})))
         assert small.at_hand(question) is None
@@ -215,8 +215,8 @@ def test_disliked_movies_lower_scores(small: IndexEngine) -> None:
 
 
 def test_a_text_is_searched_for_words_and_labels(small: IndexEngine) -> None:
-    found = ask(small, Seed(text="A SHARK horror!"))
-    assert {(each.field, each.term) for each in found.items[0].because} >= {
+    answer = ask(small, Seed(text="A SHARK horror!"))
+    assert {(each.field, each.term) for each in answer.items[0].because} >= {
         ("description", "shark"), ("keywords", "shark"), ("genres", "horror"),
     }  # fmt: skip
 
@@ -233,19 +233,19 @@ def test_a_new_movie_gets_the_row_it_would_have_had() -> None:
 def test_users_who_liked_both_movies_are_one_anonymous_reason() -> None:
     events = [interaction(user, movie_id) for user in (1, 2, 3) for movie_id in (1, 3)]
     index = fitted_with(events, weight=1.0)
-    found = {each.movie_id: each for each in ask(index, Seed(movie_id=1)).items}
-    assert [(each.field, each.term) for each in found[3].because] == [("together", "liked together")]
-    assert found[3].because[0].share == 1.0
-    assert "together" not in {each.field for each in found[2].because}
+    answers = {each.movie_id: each for each in ask(index, Seed(movie_id=1)).items}
+    assert [(each.field, each.term) for each in answers[3].because] == [("together", "liked together")]
+    assert answers[3].because[0].share == 1.0
+    assert "together" not in {each.field for each in answers[2].because}
 
 
 def test_a_liked_movie_without_text_is_compared_by_co_occurrence() -> None:
     index = fitted_with(
         [interaction(user, movie_id) for user in (1, 2, 3) for movie_id in (6, 3)], weight=1.0
     )
-    found = ask(index, Seed(movie_id=6))
-    assert found.basis == "similarity"
-    assert ids(found)[0] == 3
+    answer = ask(index, Seed(movie_id=6))
+    assert answer.basis == "similarity"
+    assert ids(answer)[0] == 3
 
 
 def fitted_with(events: list[object], weight: float) -> IndexEngine:
@@ -337,22 +337,22 @@ def test_packed_strings_are_unchanged_and_can_be_found(strings: list[str]) -> No
 def test_unpacked_arrays_are_aligned_views_without_copies() -> None:
     arrays = {"a": np.arange(3, dtype=np.int8), "bcd": np.zeros((2, 5)), "none": np.zeros((0, 4), np.int32)}
     data = pack(arrays)
-    found = unpack(data)
+    unpacked = unpack(data)
     assert pack(arrays) == data
     for name, array in arrays.items():
-        assert found[name].dtype == array.dtype
-        assert np.array_equal(found[name], array)
-        assert not found[name].flags.writeable
+        assert unpacked[name].dtype == array.dtype
+        assert np.array_equal(unpacked[name], array)
+        assert not unpacked[name].flags.writeable
     begin = np.frombuffer(data, np.uint8).ctypes.data
-    assert all((each.ctypes.data - begin) % 64 == 0 for name, each in found.items() if name != "none")
+    assert all((each.ctypes.data - begin) % 64 == 0 for name, each in unpacked.items() if name != "none")
 
 
 def test_numpy_reads_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "index.npz"
     path.write_bytes(build(Catalogue.of(MOVIES), SETTINGS).index)
-    with np.load(path, allow_pickle=False) as found:
-        assert found["neighbours"].shape == (7, 3)
-        assert json.loads(found["about"].tobytes())["format"] == 1
+    with np.load(path, allow_pickle=False) as archive:
+        assert archive["neighbours"].shape == (7, 3)
+        assert json.loads(archive["about"].tobytes())["format"] == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x05\x06", b"nonsense" * 100, pack({"a": np.zeros(3)})])
@@ -372,8 +372,9 @@ from recommender.index.engine import IndexEngine
 engine = IndexEngine.from_bytes(pathlib.Path({str(path)!r}).read_bytes())
 for seed in (Seed(movie_id=1), Seed(movie_id=6), Seed(text="wizard"), Seed(movie=Movie(9, "Magic", "shark"))):
     for diversity in (0.0, 0.5):
-        found = engine.recommend(Question((seed,), filters=Filters(genres=("fantasy",)), diversity=diversity))
-        assert found.items and found.items[0].because
+        question = Question((seed,), filters=Filters(genres=("fantasy",)), diversity=diversity)
+        answer = engine.recommend(question)
+        assert answer.items and answer.items[0].because
 print(*sorted({{"scipy", "sklearn", "pandas", "pyarrow", "numba", "django", "joblib"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -412,6 +413,6 @@ def test_labels_are_looked_up_only_where_one_begins(
 
     monkeypatch.setattr(Strings, "has_prefix", counted)
     words = [f"{chr(97 + first)}{chr(97 + second)}" for first in range(26) for second in range(26)]
-    found = ask(small, Seed(text=" ".join([*words, "wizard"])))
-    assert ("keywords", "wizard") in {(why.field, why.term) for each in found.items for why in each.because}
+    answer = ask(small, Seed(text=" ".join([*words, "wizard"])))
+    assert ("keywords", "wizard") in {(why.field, why.term) for each in answer.items for why in each.because}
     assert len(prefixes) < 2.2 * len(words), "one look-up per word and field, not per run of words"

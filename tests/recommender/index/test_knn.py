@@ -22,29 +22,31 @@ def rows_of(seed: int, n: int, p: int, filled: float, levels: int) -> Any:
     """Returns CSR (n, p) as in an index. Few levels of values make many ties; some rows are empty."""
     rng = np.random.default_rng(seed)
     dense = rng.integers(1, levels + 1, (n, p)) * (rng.random((n, p)) < filled)
-    found = normalize(sparse.csr_matrix(dense.astype(np.float64)))
-    found.data = on_grid(found.data)
-    return found.astype(np.float32)
+    matrix = normalize(sparse.csr_matrix(dense.astype(np.float64)))
+    matrix.data = on_grid(matrix.data)
+    return matrix.astype(np.float32)
 
 
 def by_sorting(queries: Any, documents: Any, k: int, own: Any) -> Any:
     """Sorts all scores in float64."""
-    found = np.full((queries.shape[0], k), -1)
+    neighbours = np.full((queries.shape[0], k), -1)
     dense = queries.toarray().astype(np.float64) @ documents.toarray().astype(np.float64).T
     for row, scores in enumerate(dense):
         scores[own[row]] = 0
         ranked = sorted((-score, place) for place, score in enumerate(scores) if score > 0)[:k]
-        found[row, : len(ranked)] = [place for _, place in ranked]
-    return found
+        neighbours[row, : len(ranked)] = [place for _, place in ranked]
+    return neighbours
 
 
 def compiled(rows: Any, k: int, wide: tuple[int, int], block: int) -> tuple[Any, Any]:
     """Returns (the neighbours, the rows that were searched in float64)."""
     both = two_ways(rows)
     queries = topk_kernel.Queries(both.starts, both.terms, both.values, np.arange(len(both)))
-    found = np.full((len(both), k), -1, np.int32)
+    neighbours = np.full((len(both), k), -1, np.int32)
     order = topk_kernel.alike_together(queries, wide)
-    return found, topk_kernel.search(topk_kernel.Collection.of(both, wide, block), queries, order, found)
+    return neighbours, topk_kernel.search(
+        topk_kernel.Collection.of(both, wide, block), queries, order, neighbours
+    )
 
 
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 12), st.sampled_from((1, 3, 50)))
@@ -61,9 +63,9 @@ def test_scipy_and_the_kernel_find_the_same_rows_as_sorting_all_scores(
 
 def test_more_candidates_than_room_lose_no_neighbour() -> None:
     rows = rows_of(1, 3_000, 40, 0.3, 50)
-    found, unproven = compiled(rows, 10, (0, 5), 1_024)
+    neighbours, unproven = compiled(rows, 10, (0, 5), 1_024)
     few = np.arange(0, 3_000, 100)
-    assert (found[few] == by_sorting(rows[few], rows, 10, few)).all()
+    assert (neighbours[few] == by_sorting(rows[few], rows, 10, few)).all()
     assert not len(unproven)
 
 
@@ -72,11 +74,11 @@ def test_the_first_of_very_many_equal_rows_are_returned() -> None:
     them."""
     alike = sparse.vstack([rows_of(1, 1, 17, 0.5, 3)] * 700, format="csr")
     rows = sparse.vstack([alike[:300], rows_of(2, 40, 17, 0.4, 3), alike[300:]], format="csr")
-    found, unproven = compiled(rows, 5, (0, 4), 64)
+    neighbours, unproven = compiled(rows, 5, (0, 4), 64)
     assert set(range(300)) <= set(unproven)
     few = np.array([0, 3, *range(295, 345), 739])
-    assert (found[few] == by_sorting(rows[few], rows, 5, few)).all()
-    assert found[3].tolist() == [0, 1, 2, 4, 5]
+    assert (neighbours[few] == by_sorting(rows[few], rows, 5, few)).all()
+    assert neighbours[3].tolist() == [0, 1, 2, 4, 5]
 
 
 def test_without_numba_scipy_finds_the_same_rows_at_any_size(
@@ -115,9 +117,9 @@ def test_a_query_of_disliked_terms_finds_only_scores_above_0() -> None:
     queries.data[::2] *= -1
     own = np.full(20, -1)
     for small in (0, 1_000):
-        found = nearest(queries, rows, 6, own=own, small=small)
-        scores = np.take_along_axis((queries @ rows.T).toarray(), found.astype(np.int64), axis=1)
-        assert (scores[found >= 0] > 0).all()
+        neighbours = nearest(queries, rows, 6, own=own, small=small)
+        scores = np.take_along_axis((queries @ rows.T).toarray(), neighbours.astype(np.int64), axis=1)
+        assert (scores[neighbours >= 0] > 0).all()
     assert (nearest(queries, rows, 6, small=0) == nearest(queries, rows, 6)).all()
 
 

@@ -51,8 +51,8 @@ def test_the_plain_settings_give_the_reference_neighbours(catalogue: Catalogue) 
     index = MovieIndex(PLAIN).fit(catalogue)
     assert index.rows_.shape == (4803, 20978)
     engine = IndexEngine.from_bytes(index.to_bytes())
-    found = engine.recommend(Question((Seed(movie_id=KNIGHT_RISES),)))
-    assert [(each.title, f"{each.score:.4f}") for each in found.items] == [
+    answer = engine.recommend(Question((Seed(movie_id=KNIGHT_RISES),)))
+    assert [(each.title, f"{each.score:.4f}") for each in answer.items] == [
         ("The Dark Knight", "0.3015"),
         ("Batman Forever", "0.2986"),
         ("Batman Returns", "0.2879"),

@@ -23,7 +23,7 @@ def test_words_have_two_letters_or_more_and_keep_accents() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("हिन्दी फ़िल्म की कहानी", ["हिन्दी", "फ़िल्म", "की", "कहानी"]),
         ("தமிழ் திரைப்படம்", ["தமிழ்", "திரைப்படம்"]),
@@ -35,8 +35,8 @@ def test_words_have_two_letters_or_more_and_keep_accents() -> None:
         ("می‌خواهم", ["می‌خواهم"]),
     ],
 )
-def test_a_word_keeps_its_combining_marks(text: str, found: list[str]) -> None:
-    assert tokenizer.words(text) == [unicodedata.normalize("NFC", word) for word in found]
+def test_a_word_keeps_its_combining_marks(text: str, expected: list[str]) -> None:
+    assert tokenizer.words(text) == [unicodedata.normalize("NFC", word) for word in expected]
 
 
 def test_without_combining_marks_words_equal_those_of_scikit_learn() -> None:
@@ -60,7 +60,7 @@ def test_words_that_only_ask_for_a_movie_do_not_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "declared", "found"),
+    ("text", "declared", "expected"),
     [
         ("in the heart of the city a boy learns to love", "fr", "en"),  # a French film, described in English
         ("un chico que aprende a querer en la ciudad", "en", "es"),
@@ -69,8 +69,8 @@ def test_words_that_only_ask_for_a_movie_do_not_count() -> None:
         ("", "", ""),
     ],
 )
-def test_the_text_decides_about_its_language(text: str, declared: str, found: str) -> None:
-    assert tokenizer.language_of(tokenizer.words(text), declared, KNOWN) == found
+def test_the_text_decides_about_its_language(text: str, declared: str, expected: str) -> None:
+    assert tokenizer.language_of(tokenizer.words(text), declared, KNOWN) == expected
 
 
 def test_a_language_without_a_list_keeps_every_word() -> None:

@@ -243,15 +243,15 @@ def test_the_list_has_filters_and_pages(catalogue: RegisteredModel, api: APIClie
     assert listed(api, "?genre=drama") == [1, 2, 6]
     assert listed(api, "?genre=drama&withdrawn=any") == [1, 2, 5, 6]
 
-    found: list[int] = []
+    ids: list[int] = []
     address = f"{ADDRESS}?limit=4&withdrawn=any"
     while address:
         page = api.get(address)
         body = page.json()
-        found += [movie["id"] for movie in body["movies"]]
+        ids += [movie["id"] for movie in body["movies"]]
         assert (body["next"] is not None) == ("Link" in page.headers)
         address = body["next"]
-    assert found == list(range(1, 12))
+    assert ids == list(range(1, 12))
 
 
 @pytest.mark.parametrize(

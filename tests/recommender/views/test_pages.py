@@ -62,8 +62,8 @@ def test_suggestions_are_the_most_popular_titles_with_the_beginning(
 ) -> None:
     Movie.objects.filter(pk=1).update(withdrawn_at="2026-01-01T00:00Z")
     asks = staff("predict", only=catalogue)
-    found = asks.get("/api/v1/movies/suggestions/", {"title": " TWÍCE"}).json()
-    assert found == {
+    body = asks.get("/api/v1/movies/suggestions/", {"title": " TWÍCE"}).json()
+    assert body == {
         "movies": [
             {"id": 8, "title": "Twice Told", "year": 2020},
             {"id": 7, "title": "Twice Told", "year": 1980},

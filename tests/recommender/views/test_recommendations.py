@@ -435,11 +435,11 @@ def test_click_through_is_by_version_and_excludes_empty_answers(movies: ModelVer
         api.post(f"{ADDRESS}{body['id']}/feedback/", entries, format="json")
     disliked = {"movie_id": bodies[2]["recommendations"][1]["movie_id"], "kind": "disliked"}
     api.post(f"{ADDRESS}{bodies[2]['id']}/feedback/", disliked, format="json")
-    (found,) = api.get(f"{ADDRESS}quality/").json()["versions"]
-    counts = {name: found[name] for name in ("version", "answered", "empty", "clicked", "disliked")}
+    (quality,) = api.get(f"{ADDRESS}quality/").json()["versions"]
+    counts = {name: quality[name] for name in ("version", "answered", "empty", "clicked", "disliked")}
     assert counts == {"version": 1, "answered": 4, "empty": 1, "clicked": 2, "disliked": 1}
-    assert found["click_through"]["value"] == pytest.approx(2 / 3)
-    assert found["mean_rank"] == 1
+    assert quality["click_through"]["value"] == pytest.approx(2 / 3)
+    assert quality["mean_rank"] == 1
 
 
 def test_feedback_on_answers_that_left_the_log_does_not_count(movies: ModelVersion, api: APIClient) -> None:
@@ -452,8 +452,8 @@ def test_feedback_on_answers_that_left_the_log_does_not_count(movies: ModelVersi
         )
     for _ in range(35):
         ask(api, movie_id=1)
-    (found,) = api.get(f"{ADDRESS}quality/").json()["versions"]
-    assert (found["answered"], found["clicked"], found["click_through"]["value"]) == (35, 0, 0)
+    (quality,) = api.get(f"{ADDRESS}quality/").json()["versions"]
+    assert (quality["answered"], quality["clicked"], quality["click_through"]["value"]) == (35, 0, 0)
 
 
 def test_counting_ends_at_its_time_limit(
