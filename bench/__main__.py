@@ -1,12 +1,12 @@
-"""Vigía and its peers side by side, in one run.
+"""Benchmark of Vigía and its peers in one run.
 
     make bench [BENCH_SECONDS=4] [BENCH_ROUNDS=3] [BENCH_PEERS=all] [BENCH_PARTS=models,movies]
 
-starts every service on 127.0.0.1, warms each up, and then asks them in turn, round after round (A B C,
-A B C), so that a machine whose speed drifts drifts for all of them. Writes the tables of docs/performance.md
-and the chart. BENCH_PARTS says which: models answering rows, movies recommended. BENCH_PEERS=core leaves out
-the model servers that need environments of their own, BENCH_WRITE=0 only prints, BENCH_KEEP=1 keeps logs and
-data.
+The command starts every service on 127.0.0.1, warms each up, and then loads them in turn, round after round
+(A B C, A B C), so that drifting speed of the machine affects all of them. It writes the tables of
+docs/performance.md and the chart. BENCH_PARTS selects the parts: predictions of rows, recommendations of
+movies. BENCH_PEERS=core leaves out the model servers that need their own environments, BENCH_WRITE=0 prints
+without writing, BENCH_KEEP=1 keeps logs and data.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ PARTS = ("models", "movies")
 
 @dataclass(frozen=True)
 class Part:
-    """What is asked side by side, and where its tables stand in the page.
+    """One part of the benchmark: its scenarios and services, and the place of its tables in the page.
 
-    compare : lines about how like each other the answers are. absent : lines about who is not there.
+    compare : returns lines about the similarity of the answers. absent : lines about missing services.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Part:
 
 
 def models_part(started: Started, folder: Path, bodies: Bodies, vigia: Vigia) -> Part:
-    """One prediction a row, beside other servers of the same models."""
+    """Starts Vigía's peers that predict rows with the same models."""
     services = peers(started, folder, bodies, vigia)
     after = [*empties(started, vigia), vigia.service]
     for service in services + after:
@@ -69,18 +69,18 @@ def models_part(started: Started, folder: Path, bodies: Bodies, vigia: Vigia) ->
 
 
 def movies_part(started: Started, folder: Path, catalogue: movies.Catalogue, vigia: Vigia) -> Part:
-    """Movies recommended, beside the tutorial's service."""
+    """Starts the tutorial's recommender beside Vigía's."""
     services = movies.services(started, vigia, catalogue)
     for service in services:
         service.write_bodies(folder)
         service.await_answer(started)
-    said = f"The catalogue: {catalogue.title}. {movies.ASKED:,} different ids in turn, as many texts."
+    remark = f"The catalogue: {catalogue.title}. {movies.ASKED:,} different ids in turn, as many texts."
     markers = ("<!-- movies:begin -->", "<!-- movies:end -->")
-    return Part("movies", movies.SCENARIOS, services, movies.compare, *markers, [said])
+    return Part("movies", movies.SCENARIOS, services, movies.compare, *markers, [remark])
 
 
 def check_answers(services: Sequence[Service]) -> None:
-    """Every service answers a sample with 200."""
+    """Raises `Failed` unless every service answers a sample with 200."""
     for service in services:
         for scenario, target in service.targets.items():
             sample: list[Any] = target.bodies[:SAMPLED] if target.bodies else [None]
@@ -91,44 +91,44 @@ def check_answers(services: Sequence[Service]) -> None:
 
 
 def distances(services: Sequence[Service]) -> list[str]:
-    """The mean distance between each peer's probabilities and Vigía's."""
-    said: dict[str, list[float]] = {}
+    """Returns a line with the mean distance between each peer's probabilities and Vigía's."""
+    probabilities: dict[str, list[float]] = {}
     for service in services:
         if service.read is not None and (bodies := service.targets["churn-16"].bodies) is not None:
             answers = [service.ask("churn-16", body)[1] for body in bodies[:COMPARED_ROWS]]
-            said[service.name] = [service.read(json.loads(answer)) for answer in answers]
-    own = said.pop("vigia")
+            probabilities[service.name] = [service.read(json.loads(answer)) for answer in answers]
+    own = probabilities.pop("vigia")
     far = ", ".join(
         f"{report.title_of(services, name)} "
-        f"{statistics.fmean(abs(a - b) for a, b in zip(own, found, strict=True)):.3f}"
-        for name, found in said.items()
+        f"{statistics.fmean(abs(a - b) for a, b in zip(own, theirs, strict=True)):.3f}"
+        for name, theirs in probabilities.items()
     )
     return [f"Mean distance of a peer's churn probability from Vigía's: {far}."]
 
 
 def run_all(vigia: Vigia, part: Part, rounds: int, seconds: float) -> list[Measured]:
     runs: list[Measured] = []
-    asked = [
+    pairs = [
         (scenario, service)
         for scenario in part.scenarios
         for service in part.services
         if scenario.name in service.targets
     ]
     with psycopg.connect(vigia.database_url, autocommit=True) as database:
-        for scenario, service in asked:
+        for scenario, service in pairs:
             measure(0, scenario, service, WARM_UP_SECONDS, vigia.postgres_pid, database)
         say("Warmed up.")
         for turn in range(1, rounds + 1):
-            for scenario, service in asked:
+            for scenario, service in pairs:
                 wait_until_quiet()
-                found = measure(turn, scenario, service, seconds, vigia.postgres_pid, database)
-                runs.append(found)
-                say(report.line(found, service))
+                run = measure(turn, scenario, service, seconds, vigia.postgres_pid, database)
+                runs.append(run)
+                say(report.line(run, service))
     return runs
 
 
-def measured(vigia: Vigia, part: Part, rounds: int, seconds: int) -> report.Asked:
-    """Everything about one part."""
+def measure_part(vigia: Vigia, part: Part, rounds: int, seconds: int) -> report.Results:
+    """Measures one part."""
     check_answers(part.services)
     remarks = part.compare(part.services)
     with psycopg.connect(vigia.database_url, autocommit=True) as database:
@@ -141,37 +141,39 @@ def measured(vigia: Vigia, part: Part, rounds: int, seconds: int) -> report.Aske
     memory = {service.name: memory_bytes(service.pid) for service in part.services}
     summaries = summarise(runs)
     remarks += part.absent
-    return report.Asked(part.scenarios, part.services, runs, summaries, exact, memory, remarks, part.picture)
+    return report.Results(
+        part.scenarios, part.services, runs, summaries, exact, memory, remarks, part.picture
+    )
 
 
-def measure_and_write(vigia: Vigia, part: Part, rounds: int, seconds: int) -> report.Asked:
-    found = measured(vigia, part, rounds, seconds)
-    text = report.section(report.Facts.gathered(vigia.database_url, seconds, rounds), found)
+def measure_and_write(vigia: Vigia, part: Part, rounds: int, seconds: int) -> report.Results:
+    results = measure_part(vigia, part, rounds, seconds)
+    text = report.section(report.Facts.gathered(vigia.database_url, seconds, rounds), results)
     say(text)
     if os.environ.get("BENCH_WRITE") != "0":
         report.put(text, part.begin, part.end)
         if part.picture:
             from bench.chart import CHART, draw
 
-            draw(CHART, part.services, found.summaries)
-    return found
+            draw(CHART, part.services, results.summaries)
+    return results
 
 
 def main() -> int:
     check_machine()
     rounds, seconds = number("BENCH_ROUNDS", 3), number("BENCH_SECONDS", 4)
-    wanted = (os.environ.get("BENCH_PARTS") or ",".join(PARTS)).split(",")
-    if strange := set(wanted) - set(PARTS):
-        raise Failed(f"BENCH_PARTS: {', '.join(strange)} is none of {', '.join(PARTS)}")
+    names = (os.environ.get("BENCH_PARTS") or ",".join(PARTS)).split(",")
+    if unknown := set(names) - set(PARTS):
+        raise Failed(f"BENCH_PARTS: unknown {', '.join(unknown)}; accepted: {', '.join(PARTS)}")
     runs: list[Measured] = []
     with starting() as started:
         folder = started.logs
         say("Starting Vigía (its first models are trained) ...")
         bodies = Bodies.drawn()
-        catalogue = movies.Catalogue.found(folder)
+        catalogue = movies.Catalogue.prepared(folder)
         vigia = start_vigia(started, folder, bodies, movies=catalogue.path)
-        for name in wanted:
-            say(f"Starting what is beside it ({name}) ...")
+        for name in names:
+            say(f"Starting the peers ({name}) ...")
             before = len(started.processes)
             if name == "models":
                 part = models_part(started, folder, bodies, vigia)
@@ -183,7 +185,7 @@ def main() -> int:
         RESULTS.write_text(as_json(runs), encoding="utf-8")
         lost = [each for each in runs if not each.all_found]
         for each in lost:
-            say(f"NOT ALL FOUND: {each}")
+            say(f"ROWS ARE MISSING: {each}")
         return 1 if lost else 0
 
 

@@ -1,4 +1,4 @@
-"""The chart beside the tables: rates and processor time of all services."""
+"""The chart of rates and processor time of all services."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def draw(path: Path, services: Sequence[Service], summaries: Sequence[Summary]) 
     known = {scenario.name for scenario in SCENARIOS}
     panels = [panel for panel in PANELS if panel[0] in known]
     figure, axes = plt.subplots(2, 2, figsize=(11, 6.4), facecolor="white")
-    for axis, (scenario, what, title) in zip(axes.flat, panels, strict=True):
-        found = {entry.service: entry for entry in summaries if entry.scenario == scenario}
-        shown = [(service, found[service.name]) for service in services if service.name in found]
-        _bars(axis, shown, what)
+    for axis, (scenario, measure, title) in zip(axes.flat, panels, strict=True):
+        by_service = {entry.service: entry for entry in summaries if entry.scenario == scenario}
+        shown = [(service, by_service[service.name]) for service in services if service.name in by_service]
+        _bars(axis, shown, measure)
         axis.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
     keys = [(OURS, "Vigía"), (STORING, "stores every row, committed"), (OTHERS, "stores nothing")]
     keys.append((DATABASE, "PostgreSQL's part of the CPU"))
@@ -55,15 +55,15 @@ def draw(path: Path, services: Sequence[Service], summaries: Sequence[Summary]) 
     plt.close(figure)
 
 
-def _bars(axis: Axes, shown: Sequence[tuple[Service, Summary]], what: str) -> None:
+def _bars(axis: Axes, shown: Sequence[tuple[Service, Summary]], measure: str) -> None:
     labels = [service.title.replace("*", "").replace("`", "") for service, _ in shown]
     colours = [_colour(service) for service, _ in shown]
-    if what == "rate":
+    if measure == "rate":
         values = [entry.rate for _, entry in shown]
         axis.barh(labels, values, color=colours, height=0.68)
     else:
         server = [entry.server_cpu * 1e6 for _, entry in shown]
-        # What PostgreSQL does by itself meanwhile is no part of a service that stores nothing.
+        # A service that stores nothing does not account for PostgreSQL's background work.
         database = [entry.postgres_cpu * 1e6 if service.table else 0.0 for service, entry in shown]
         axis.barh(labels, server, color=colours, height=0.68)
         axis.barh(labels, database, left=server, color=DATABASE, height=0.68)

@@ -1,4 +1,4 @@
-"""What the benchmarks' commands have in common: settings, a folder of their own, and an orderly end."""
+"""Common parts of the benchmark commands: settings, a temporary folder, and an orderly end."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def say(text: str) -> None:
 def number(name: str, default: int) -> int:
     text = os.environ.get(name) or str(default)
     if not text.isdecimal() or int(text) < 1:
-        raise Failed(f"{name}={text} is no whole number from 1 on")
+        raise Failed(f"{name}={text} must be a whole number from 1 on")
     return int(text)
 
 
 def check_machine() -> None:
     if shutil.which("wrk") is None:
-        raise Failed("wrk, the load generator, is not installed: apt install wrk, or brew install wrk")
+        raise Failed("wrk, the load generator, is not installed: run apt install wrk or brew install wrk")
     if not sys.platform.startswith("linux"):
         raise Failed("the benchmark reads /proc: it needs Linux")
 
 
 @contextmanager
 def starting() -> Iterator[Started]:
-    """A folder for logs and data, in which services are started; all of them are ended with it."""
+    """Yields a starter of services with a folder for logs and data; at the end it stops all services."""
     folder = Path(tempfile.mkdtemp(prefix="vigia-bench-"))
-    folder.chmod(0o755)  # started as root, PostgreSQL runs as somebody else
+    folder.chmod(0o755)  # under root, PostgreSQL runs as another user
     started = Started(folder)
     try:
         yield started
@@ -50,13 +50,14 @@ def starting() -> Iterator[Started]:
 
 
 def _interrupted(signum: int, _: object) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough: what was started is being ended
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ignore more signals while the services stop
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(128 + signum)
 
 
 def run(main: Callable[[], int]) -> None:
-    """`main()` as a command: Ctrl-C ends what it started, a `Failed` is said without a traceback."""
+    """Runs `main()` as a command: Ctrl-C stops its services, and a `Failed` is printed without a
+    traceback."""
     signal.signal(signal.SIGINT, _interrupted)
     signal.signal(signal.SIGTERM, _interrupted)
     try:

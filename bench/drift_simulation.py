@@ -1,7 +1,7 @@
-"""How often a drift review cries wolf, and what it finds: `make drift-simulation`, into docs/drift.md.
+"""False alarms and power of a drift review: `make drift-simulation`, which writes to docs/drift.md.
 
-Every repetition draws a reference of its own and windows without drift, with a known shift, and makes reviews
-of them as they are made of the log. Nothing here needs a database.
+Every repetition draws its own reference, windows without drift and windows with a known shift, and reviews
+them as the log is reviewed. The simulation needs no database.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Drawn = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Simulated:
-    """A column and how its values are drawn: numbers (n,), or positions of levels (n,)."""
+    """A column and the function that draws its values: numbers (n,), or positions of levels (n,)."""
 
     column: Column
     draw: Callable[[np.random.Generator, int], Drawn]
@@ -103,13 +103,13 @@ def drawn(rng: np.random.Generator, rows: int) -> dict[str, Drawn]:
 
 
 def probability(rows: Rows) -> Drawn:
-    """Of a model that looks at three of the columns."""
+    """Returns the probabilities of a model that reads three of the columns."""
     score = 0.8 * rows["normal 0"] + 0.5 * rows["normal 1"] + 0.4 * np.log(rows["skewed"]) - 0.5
     return np.asarray(1.0 / (1.0 + np.exp(-score)))
 
 
 def reference(rng: np.random.Generator, rows: int = REFERENCE, held: int = HELD) -> Profile:
-    """The profile of a training part and of the answers to a hold-out."""
+    """Returns the profile of a training part and of the answers to a hold-out."""
     training = drawn(rng, rows)
     columns = tuple(
         of_column(
@@ -128,19 +128,19 @@ def reference(rng: np.random.Generator, rows: int = REFERENCE, held: int = HELD)
 
 
 def counted(profile: Profile, rows: Rows) -> dict[str, Counted]:
-    """What rollups would hold of these rows."""
+    """Returns the counts that rollups would hold of these rows."""
     known = profile.by_name
-    found = {}
+    counts = {}
     for each in COLUMNS:
         values, bins = rows[each.column.name], known[each.column.name].bins
         if each.levels:
-            found[each.column.name] = _of_levels(bins, each.levels, values)
+            counts[each.column.name] = _of_levels(bins, each.levels, values)
         else:
-            found[each.column.name] = _of_numbers(bins, values)
+            counts[each.column.name] = _of_numbers(bins, values)
     score = probability(rows)
-    found[PROBABILITY] = _of_numbers(known[PROBABILITY].bins, score)
-    said = _of_levels(known[PREDICTION].bins, ("false", "true"), (score >= 0.5).astype(np.int64))
-    return found | {PREDICTION: said}
+    counts[PROBABILITY] = _of_numbers(known[PROBABILITY].bins, score)
+    predictions = _of_levels(known[PREDICTION].bins, ("false", "true"), (score >= 0.5).astype(np.int64))
+    return counts | {PREDICTION: predictions}
 
 
 def _of_numbers(bins: Bins, values: Drawn) -> Counted:
@@ -166,7 +166,7 @@ def ours_or_notice(reviewed: Reviewed) -> bool:
 
 
 def fixed(least: float) -> Callable[[Reviewed], bool]:
-    """The usual rule: the index, of tenths that are open at the ends, beyond a fixed value in some column."""
+    """Returns the usual rule: the PSI over deciles with open ends exceeds a fixed value in some column."""
     return lambda reviewed: any(_usual(each) > least for each in reviewed.findings)
 
 
@@ -201,8 +201,9 @@ RULES: dict[str, Callable[[Reviewed], bool]] = {
 
 @dataclass
 class SimulationCounts:
-    """repetitions : of each size. alarms : (rule, rows) -> windows without drift in which it saw some.
-    found : (change, rows) -> windows in which the changed column was called drift."""
+    """Counts of the simulation. repetitions : per size. alarms : (rule, rows) -> windows without drift that
+    the rule flags. found : (change, rows) -> windows in which the review finds drift in the changed
+    column."""
 
     repetitions: int
     alarms: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -216,13 +217,13 @@ class SimulationCounts:
 
 
 def _new_codes(values: Drawn, codes: Drawn) -> Drawn:
-    """Every second code becomes a new one, which lies between known ones."""
+    """Replaces every second code by a new code between known codes."""
     return np.where(np.isin(values, codes[1::2]), values - 1, values)
 
 
 @dataclass(frozen=True)
 class Change:
-    """The change of one column. The model does not read that column, so nothing else changes with it."""
+    """A change of one column. The model does not read that column, so no other column changes."""
 
     column: str
     of: Callable[[np.random.Generator, Drawn], Drawn]
@@ -242,36 +243,38 @@ CHANGES = {
 
 
 def repeated(repetitions: int, sizes: Sequence[int] = SIZES, *, say: bool = False) -> SimulationCounts:
-    """Windows of each size without drift, and the same with one column changed."""
-    tally, watch = SimulationCounts(repetitions), MonitoringConfig()
+    """Simulates windows of each size without drift, and the same windows with one column changed."""
+    counts, monitoring = SimulationCounts(repetitions), MonitoringConfig()
     for repetition in range(repetitions):
         rng = np.random.default_rng([SEED, repetition])
         profile = reference(rng)
         for rows in sizes:
             clean = drawn(rng, rows)
-            reviewed = review(profile, counted(profile, clean), watch)
+            reviewed = review(profile, counted(profile, clean), monitoring)
             for name, rule in RULES.items():
-                tally.alarms[name, rows] += rule(reviewed)
+                counts.alarms[name, rows] += rule(reviewed)
             for name, change in CHANGES.items():
                 values = change.of(rng, clean[change.column])
-                tally.found[name, rows] += _is_found(profile, reviewed, change.column, values, watch)
+                counts.found[name, rows] += _is_found(profile, reviewed, change.column, values, monitoring)
         if say and repetition % 100 == 99:
             sys.stderr.write(f"{repetition + 1} of {repetitions}\n")
-    return tally
+    return counts
 
 
 def _is_found(
-    profile: Profile, reviewed: Reviewed, name: str, values: Drawn, watch: MonitoringConfig
+    profile: Profile, reviewed: Reviewed, name: str, values: Drawn, monitoring: MonitoringConfig
 ) -> bool:
-    """Whether a column is called drift when it has these values and the other columns are as they were."""
+    """Returns whether the review finds drift in a column with these values and all other columns
+    unchanged."""
     column = profile.by_name[name]
-    moved = compared(column, _of_numbers(column.bins, values), watch)
-    after = judged([moved if each.column == name else each for each in reviewed.findings], watch)
+    moved = compared(column, _of_numbers(column.bins, values), monitoring)
+    after = judged([moved if each.column == name else each for each in reviewed.findings], monitoring)
     return any(each.column == name and each.verdict == DRIFT for each in after.findings)
 
 
 def large(repetitions: int, rows: int = LARGE) -> dict[str, float]:
-    """Rule -> share of the large windows that it flags, when the normal columns have moved very little."""
+    """Returns rule -> share of the large windows that it flags after a very small shift of the normal
+    columns."""
     flagged = dict.fromkeys(RULES, 0)
     for repetition in range(repetitions):
         rng = np.random.default_rng([SEED, 1, repetition])
@@ -287,9 +290,9 @@ def large(repetitions: int, rows: int = LARGE) -> dict[str, float]:
 # -- the page ------------------------------------------------------------------------------------------
 
 
-def table(tally: SimulationCounts, far: Mapping[str, float], sizes: Sequence[int] = SIZES) -> Iterator[str]:
+def table(counts: SimulationCounts, far: Mapping[str, float], sizes: Sequence[int] = SIZES) -> Iterator[str]:
     yield (
-        f"{tally.repetitions:,} repetitions of each size, {LARGE_REPETITIONS} of the large windows, seed "
+        f"{counts.repetitions:,} repetitions of each size, {LARGE_REPETITIONS} of the large windows, seed "
         f"{SEED}; references of {REFERENCE:,} rows, and of {HELD:,} for the answers."
     )
     yield ""
@@ -297,13 +300,13 @@ def table(tally: SimulationCounts, far: Mapping[str, float], sizes: Sequence[int
     yield f"| windows without drift: some alarm | {' | '.join(heads)} |"
     yield f"|---|{'--:|' * len(sizes)}"
     for rule in RULES:
-        cells = " | ".join(_percent(tally.alarm(rule, rows)) for rows in sizes)
+        cells = " | ".join(_percent(counts.alarm(rule, rows)) for rows in sizes)
         yield f"| {_ROW[rule]} | {cells} |"
     yield ""
     yield f"| one column of 20 changed: Vigía calls that column `drift` | {' | '.join(heads)} |"
     yield f"|---|{'--:|' * len(sizes)}"
     for change in CHANGES:
-        yield f"| {change} | {' | '.join(_percent(tally.power(change, rows)) for rows in sizes)} |"
+        yield f"| {change} | {' | '.join(_percent(counts.power(change, rows)) for rows in sizes)} |"
     yield ""
     yield f"| {LARGE:,} rows, five columns moved by {SMALL_SHIFT:g} standard deviations | some alarm |"
     yield "|---|--:|"

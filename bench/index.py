@@ -1,8 +1,8 @@
-"""An index of very many movies: what its build takes, and what its answers cost: `make bench-movies`.
+"""Benchmark of an index of very many movies: the cost of its build and of its answers: `make bench-movies`.
 
-A catalogue of invented movies (see `bench.invented`) is written once. Of its first eighth, quarter and half
-and of the whole an index is built, each in a process of its own, with the settings of `movies`, and asked by
-another. MOVIES (1000000) says how many; BENCH_WRITE=0 only prints.
+The command writes a catalogue of invented movies once (see `bench.invented`). It builds an index of the first
+eighth, quarter and half and of the whole, each in a process of its own, with the settings of `movies`;
+another process queries it. MOVIES (1000000) sets the number of movies; BENCH_WRITE=0 prints without writing.
 """
 
 from __future__ import annotations
@@ -40,27 +40,28 @@ def write(path: Path, count: int) -> None:
 
 
 def build(path: Path, count: int, to: Path) -> dict[str, Any]:
-    """Builds an index of the first `count` movies; seconds, processor seconds and the most memory, in MiB."""
+    """Builds an index of the first `count` movies; returns seconds, processor seconds and peak memory in
+    MiB."""
     from recommender.declaration import SETTINGS
     from recommender.index import build as building
     from recommender.index import catalogue_snapshot
 
     most = 0.0
 
-    def told(stage: str, percent: int) -> None:
+    def report_progress(stage: str, percent: int) -> None:
         nonlocal most
         most = max(most, memory()[1])
 
     began, cpu = time.monotonic(), time.process_time()
     catalogue = catalogue_snapshot.Catalogue(catalogue_snapshot.read(path).table.slice(0, count))
-    built = building.build(catalogue, SETTINGS, told)
+    built = building.build(catalogue, SETTINGS, report_progress)
     taken = {"seconds": time.monotonic() - began, "cpu": time.process_time() - cpu}
     to.write_bytes(built.index)
     return {**taken, "most": max(most, memory()[1]), "evaluation": built.evaluation}
 
 
 def ask(path: Path, texts: list[str]) -> dict[str, Any]:
-    """Loads the index as a web process does, and asks."""
+    """Loads the index as a web process does, and measures queries."""
     from random import Random
 
     from recommender.index.engine import IndexEngine
@@ -78,10 +79,10 @@ def ask(path: Path, texts: list[str]) -> dict[str, Any]:
     def timed(questions: Iterable[Question]) -> list[float]:
         taken = []
         for question in questions:
-            asked = time.perf_counter()
-            found = engine.recommend(question)
-            taken.append((time.perf_counter() - asked) * 1_000)
-            assert found.items or found.reason
+            began = time.perf_counter()
+            answer = engine.recommend(question)
+            taken.append((time.perf_counter() - began) * 1_000)
+            assert answer.items or answer.reason
         return taken
 
     kinds: dict[str, Callable[[], Iterable[Question]]] = {
@@ -105,22 +106,22 @@ def ask(path: Path, texts: list[str]) -> dict[str, Any]:
 
 
 def texts_of(path: Path) -> list[str]:
-    """Words in a row out of descriptions."""
+    """Returns texts of every second word from the beginnings of descriptions."""
     import pyarrow.parquet as pq
 
-    found = next(pq.ParquetFile(path).iter_batches(CALLS, columns=["description"])).column(0).to_pylist()
-    return [" ".join(each.split()[: 2 * WORDS : 2]) or "a" for each in found]
+    batch = next(pq.ParquetFile(path).iter_batches(CALLS, columns=["description"]))
+    return [" ".join(each.split()[: 2 * WORDS : 2]) or "a" for each in batch.column(0).to_pylist()]
 
 
 def child(*arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench.index", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 def section(rows: list[tuple[int, dict[str, Any], dict[str, Any]]]) -> str:
-    """The tables in Markdown."""
+    """Returns the table in Markdown."""
     where = f"{report._processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     lines = [f"Measured on {datetime.now(UTC):%Y-%m-%d}: {where}.", ""]
     head = " | ".join(f"{count:,}" for count, _, _ in rows)
@@ -129,36 +130,36 @@ def section(rows: list[tuple[int, dict[str, Any], dict[str, Any]]]) -> str:
     def line(name: str, cells: Iterable[str]) -> None:
         lines.append(f"| {name} | {' | '.join(cells)} |")
 
-    built, asked = [each for _, each, _ in rows], [each for _, _, each in rows]
+    built, queried = [each for _, each, _ in rows], [each for _, _, each in rows]
     line("built in", (f"{each['seconds']:,.0f} s" for each in built))
     line("processor time", (f"{each['cpu']:,.0f} s" for each in built))
     growth = (later["cpu"] / earlier["cpu"] for earlier, later in pairwise(built))
     line("processor time, times that of the half", ("", *(f"{each:.1f}" for each in growth)))
     for stage in built[-1]["evaluation"]["seconds"]:
         seconds = [each["evaluation"]["seconds"][stage] for each in built]
-        if any(seconds):  # nothing is weighed without interactions
+        if any(seconds):  # without interactions the stage `weighing` takes no time
             line(stage, (f"{each:,.0f} s" for each in seconds))
     line("most memory", (f"{each['most'] / 1024:.2f} GiB" for each in built))
     line("terms", (f"{sum(each['evaluation']['counts']['terms'].values()):,}" for each in built))
-    line("the index", (f"{each['bytes'] / 2**20:,.0f} MiB" for each in asked))
-    line("loaded in", (f"{each['load']:.1f} s" for each in asked))
-    for kind in asked[-1]["kinds"]:
-        cells = (f"{p50:.3g} / {p99:.3g} ms" for p50, p99 in (each["kinds"][kind] for each in asked))
+    line("the index", (f"{each['bytes'] / 2**20:,.0f} MiB" for each in queried))
+    line("loaded in", (f"{each['load']:.1f} s" for each in queried))
+    for kind in queried[-1]["kinds"]:
+        cells = (f"{p50:.3g} / {p99:.3g} ms" for p50, p99 in (each["kinds"][kind] for each in queried))
         line(f"{kind}: p50 / p99", cells)
     return "\n".join(lines)
 
 
 def main() -> int:
     if len(sys.argv) > 1:
-        what, path, *rest = sys.argv[1:]
-        if what == "write":
+        step, path, *rest = sys.argv[1:]
+        if step == "write":
             write(Path(path), int(rest[0]))
-            found: dict[str, Any] = {}
-        elif what == "build":
-            found = build(Path(path), int(rest[0]), Path(rest[1]))
+            result: dict[str, Any] = {}
+        elif step == "build":
+            result = build(Path(path), int(rest[0]), Path(rest[1]))
         else:
-            found = ask(Path(path), json.loads(Path(rest[0]).read_text(encoding="utf-8")))
-        say(json.dumps(found))
+            result = ask(Path(path), json.loads(Path(rest[0]).read_text(encoding="utf-8")))
+        say(json.dumps(result))
         return 0
     count = number("MOVIES", 1_000_000)
     rows = []
@@ -172,9 +173,9 @@ def main() -> int:
             say(f"Building an index of {size:,} movies ...")
             built = child("build", str(catalogue), str(size), str(index))
             say(json.dumps(built))
-            asked = child("ask", str(index), str(texts))
-            say(json.dumps(asked))
-            rows.append((size, built, asked))
+            queried = child("ask", str(index), str(texts))
+            say(json.dumps(queried))
+            rows.append((size, built, queried))
     text = section(rows)
     say(text)
     if os.environ.get("BENCH_WRITE") != "0":

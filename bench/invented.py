@@ -1,11 +1,11 @@
-"""Catalogues of any size, of invented words that are spread as in TMDB's 4,803 movies.
+"""Generated catalogues of any size, with invented words distributed as in TMDB's 4,803 movies.
 
-A word of rank r stands in s / (a + r) of the texts (Zipf and Mandelbrot). For descriptions a and s follow
-from what was counted there without stop words: the most frequent word in 16 % of them, 25 different words in
-the mean, and a sum of squared document frequencies of .37 n^2; alike for titles and keywords. Texts are as
-long as if drawn from a negative binomial distribution of the same mean and variance. Genres are drawn one by
-one with TMDB's shares. Words do not depend on each other: there are no topics, so the nearest movie is less
-near than in a real catalogue, which makes a search harder, not easier.
+A word of rank r occurs in s / (a + r) of the texts (Zipf and Mandelbrot). For descriptions a and s follow
+from TMDB's counts without stop words: the most frequent word in 16 % of the texts, 25 different words in the
+mean, and a sum of squared document frequencies of .37 n^2; likewise for titles and keywords. The lengths of
+texts follow a negative binomial distribution of the same mean and variance. Genres are drawn one by one with
+TMDB's shares. Words are independent of each other: there are no topics, so the nearest movie is less near
+than in a real catalogue, which makes a search harder, not easier.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _SYLLABLES: Final = [
 
 @dataclass(frozen=True)
 class Spread:
-    """shift : a of the module's formula. mean, deviation : of a text's number of words."""
+    """The distribution of words in texts. shift : a of the module's formula. mean, deviation : of the number
+    of words per text."""
 
     shift: float
     mean: float
@@ -48,7 +49,7 @@ class Spread:
         return rng.negative_binomial(shape, shape / (shape + self.mean), count)
 
     def bounds(self) -> Any:
-        """(VOCABULARY,) cumulated chances of the words."""
+        """Returns (VOCABULARY,) the cumulated probabilities of the words."""
         chances = 1.0 / (self.shift + np.arange(1, VOCABULARY + 1))
         return np.cumsum(chances / chances.sum())
 
@@ -59,7 +60,7 @@ KEYWORDS: Final = Spread(8.3, 7.6, 6.3)
 
 
 def word(rank: int) -> str:
-    """An invented word, another one for each rank; its end keeps it from being a stop word."""
+    """Returns the invented word of a rank; its last letter keeps it from being a stop word."""
     first, rank = rank % len(_SYLLABLES), rank // len(_SYLLABLES)
     second, rank = rank % len(_SYLLABLES), rank // len(_SYLLABLES)
     third, last = rank % len(_SYLLABLES), rank // len(_SYLLABLES)
@@ -67,7 +68,7 @@ def word(rank: int) -> str:
 
 
 def movies(count: int, seed: int = 1) -> Iterator[Movie]:
-    """By ascending id from 1 on; the same for the same seed, and the first ones the same for any count."""
+    """Yields movies by ascending id from 1 on; the same seed gives the same movies, for any count."""
     words = [word(rank) for rank in range(VOCABULARY)]
     bounds = {spread: spread.bounds() for spread in (DESCRIPTION, TITLE, KEYWORDS)}
     stop = _STOP.split()
@@ -105,7 +106,8 @@ def movies(count: int, seed: int = 1) -> Iterator[Movie]:
 
 
 def interactions(count: int, users: int, each: int, seed: int = 2) -> Iterator[Interaction]:
-    """By movie: users with about `each` liked movies, the popular ones (of small ids) more often."""
+    """Yields interactions by movie: each user likes about `each` movies, popular ones (small ids) more
+    often."""
     rng = np.random.default_rng(seed)
     liked = np.sort((rng.random(users * each) ** 2 * count).astype(np.int64)) + 1
     begin = datetime(2026, 1, 1, tzinfo=UTC)

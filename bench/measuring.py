@@ -1,4 +1,4 @@
-"""One measured run, and what a number of them say together."""
+"""Measurement of one run, and the summary of several runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import psycopg
 from bench.processes import ROOT, TICK, Failed, cpu_seconds, cpu_without, machine_busy_seconds
 from bench.services import HOST, Scenario, Service
 
-# wrk cuts the connections at the end; what was being answered then may have been stored already.
+# wrk cuts its connections at the end; the service may have stored rows of requests under way.
 SETTLE_SECONDS = 10.0
 EXACT_CLIENTS = 16
 AUTOVACUUM = "autovacuum worker"  # in the title of PostgreSQL's process
@@ -39,13 +39,13 @@ class Measured:
     server_cpu: float
     postgres_cpu: float
     generator_cpu: float
-    other_cpu: float  # everybody else on the machine meanwhile
-    stored: int | None  # rows found in the log afterwards that were not there before
-    cut_off: int  # rows that may be stored though wrk no longer took the answer
+    other_cpu: float  # all other processes of the machine during the run
+    stored: int | None  # rows that the log gained during the run
+    cut_off: int  # rows that may be stored although wrk did not receive the answer
 
     @property
     def rate(self) -> float:
-        """Rows a second: for requests of one row, requests a second."""
+        """Rows per second; for requests of one row, requests per second."""
         return self.requests * self.rows / self.seconds
 
     @property
@@ -62,7 +62,7 @@ class Measured:
 
     @property
     def all_found(self) -> bool:
-        """Whether the log grew by the rows that were answered, and by no more than wrk cut off."""
+        """Whether the log grew by the answered rows, and beyond them by no more than wrk cut off."""
         if self.stored is None:
             return True
         answered = self.requests * self.rows
@@ -71,7 +71,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk said of one run, and the processor time it took."""
+    """wrk's result of one run, and the processor time of the run."""
 
     seconds: float
     requests: int  # answered with 200
@@ -81,13 +81,13 @@ class Load:
     p99: float
     server_cpu: float
     postgres_cpu: float
-    autovacuum_cpu: float  # of PostgreSQL's
+    autovacuum_cpu: float  # part of `postgres_cpu`
     generator_cpu: float
     other_cpu: float
 
 
 def load(scenario: Scenario, service: Service, seconds: float, postgres_pid: int, accept: str = "-") -> Load:
-    """Ask as fast as the connections allow, for so long; `accept` "-" sends no such header."""
+    """Sends requests for `seconds`, as fast as the connections allow; `accept` "-" sends no such header."""
     target = service.targets[scenario.name]
     command = ["wrk", "--threads", "1", "--connections", str(scenario.connections)]
     command += ["--duration", f"{seconds:.0f}s", "--timeout", "30s", "--script", "bench/wrk.lua"]
@@ -107,10 +107,10 @@ def load(scenario: Scenario, service: Service, seconds: float, postgres_pid: int
     line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
     if done.returncode != 0 or line is None:
         raise Failed(f"wrk against {service.title} failed:\n{done.stdout}{done.stderr}")
-    said = json.loads(line.removeprefix("RESULT "))
-    said["requests"] -= said["refused"]
+    result = json.loads(line.removeprefix("RESULT "))
+    result["requests"] -= result["refused"]
     return Load(
-        **said,
+        **result,
         server_cpu=server,
         postgres_cpu=postgres,
         autovacuum_cpu=max(0.0, autovacuum),
@@ -128,28 +128,28 @@ def measure(
     database: psycopg.Connection,
 ) -> Measured:
     before_rows = count(database, service.table) if service.table else None
-    found = load(scenario, service, seconds, postgres_pid)
-    other, postgres = found.other_cpu, found.postgres_cpu
+    result = load(scenario, service, seconds, postgres_pid)
+    other, postgres = result.other_cpu, result.postgres_cpu
     stored = None
     if before_rows is not None:
         stored = settled(lambda: count(database, service.table)) - before_rows
     else:
-        # It keeps house after others' rows: no part of a service that stores nothing.
+        # PostgreSQL then works on other services' rows, so its time counts as other work.
         other, postgres = other + postgres, 0.0
     return Measured(
         round=number,
         scenario=scenario.name,
         service=service.name,
         rows=scenario.rows,
-        seconds=found.seconds,
-        requests=found.requests,
-        refused=found.refused,
-        broken=found.broken,
-        p50=found.p50,
-        p99=found.p99,
-        server_cpu=found.server_cpu,
+        seconds=result.seconds,
+        requests=result.requests,
+        refused=result.refused,
+        broken=result.broken,
+        p50=result.p50,
+        p99=result.p99,
+        server_cpu=result.server_cpu,
         postgres_cpu=postgres,
-        generator_cpu=found.generator_cpu,
+        generator_cpu=result.generator_cpu,
         other_cpu=other,
         stored=stored,
         cut_off=scenario.connections * scenario.rows,
@@ -162,26 +162,27 @@ def _children() -> float:
 
 
 def count(database: psycopg.Connection, table: str) -> int:
-    found = database.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
-    assert found is not None
-    return int(found[0])
+    row = database.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
+    assert row is not None
+    return int(row[0])
 
 
 def check_stored(scenarios: Sequence[Scenario], service: Service, database: psycopg.Connection) -> int:
-    """Ask with connections that nobody cuts, and find exactly as many rows more as were answered with 200.
+    """Sends requests over complete connections, and checks that the table gains exactly the rows that were
+    answered with 200.
 
-    wrk's runs leave some in doubt, those under way at the end. Here none is.
+    wrk's runs leave the rows of requests under way at the end uncertain; this check has none.
     """
     different = {id(service.targets[each.name]): each for each in scenarios if each.name in service.targets}
-    asked = [
+    requests = [
         (scenario.name, body, scenario.rows)
         for scenario in different.values()
         for body in service.targets[scenario.name].bodies or []
     ]
     before = count(database, service.table)
     with ThreadPoolExecutor(EXACT_CLIENTS) as clients:
-        answers = list(clients.map(lambda one: service.ask(one[0], one[1])[0], asked))
-    answered = sum(rows for (_, _, rows), status in zip(asked, answers, strict=True) if status == 200)
+        answers = list(clients.map(lambda one: service.ask(one[0], one[1])[0], requests))
+    answered = sum(rows for (_, _, rows), status in zip(requests, answers, strict=True) if status == 200)
     stored = count(database, service.table) - before
     if stored != answered or not answered:
         raise Failed(f"{service.title} answered {answered} rows with 200 and stored {stored}")
@@ -189,7 +190,7 @@ def check_stored(scenarios: Sequence[Scenario], service: Service, database: psyc
 
 
 def settled(read: Callable[[], int]) -> int:
-    """The value once it stops changing."""
+    """Returns the value once it stops changing, or after `SETTLE_SECONDS`."""
     until = time.monotonic() + SETTLE_SECONDS
     before = read()
     while time.monotonic() < until:
@@ -203,7 +204,7 @@ def settled(read: Callable[[], int]) -> int:
 
 @dataclass(frozen=True)
 class Summary:
-    """One service in one scenario: medians over the rounds."""
+    """Medians over the rounds of one service in one scenario."""
 
     service: str
     scenario: str
@@ -214,9 +215,9 @@ class Summary:
     p99: float
     server_cpu: float
     postgres_cpu: float
-    rate_ratio: float  # Vigía's rate over this one's, round by round
-    cpu_ratio: float  # Vigía's processor time a row over this one's, round by round
-    other: float  # cores that everybody else used
+    rate_ratio: float  # Vigía's rate divided by this service's, per round
+    cpu_ratio: float  # Vigía's processor time per row divided by this service's, per round
+    other: float  # cores that all other processes used
     refused: int
     broken: int
 
@@ -226,16 +227,17 @@ class Summary:
 
 
 def summarise(runs: Iterable[Measured], against: str = "vigia") -> list[Summary]:
-    """Ratios are taken within a round, so nearly at the same time, before the median is."""
+    """Summarises runs by scenario and service. Ratios compare runs of the same round, which are close in
+    time; the medians follow."""
     groups: dict[tuple[str, str], list[Measured]] = {}
     for run in runs:
         groups.setdefault((run.scenario, run.service), []).append(run)
-    found = []
+    summaries = []
     for (scenario, service), group in groups.items():
         own = {run.round: run for run in groups.get((scenario, against), [])}
         pairs = [(own[run.round], run) for run in group if run.round in own and run.requests]
         rates = [run.rate for run in group]
-        found.append(
+        summaries.append(
             Summary(
                 service=service,
                 scenario=scenario,
@@ -255,7 +257,7 @@ def summarise(runs: Iterable[Measured], against: str = "vigia") -> list[Summary]
                 broken=sum(run.broken for run in group),
             )
         )
-    return found
+    return summaries
 
 
 def _median_or_nan(values: list[float]) -> float:

@@ -1,9 +1,8 @@
-"""How much memory a training run takes, beside the frame it trains on: `make bench-memory`.
+"""Memory of a training run in relation to its frame: `make bench-memory`.
 
-A made-up table of 20 columns is written as a dataset by one process and trained on by another, the way a run
-does it: read, split, fit, evaluate, choose an engine. After each stage stands what the process holds, and the
-most it held meanwhile. What it held before the first row was read (the interpreter and its libraries) is
-taken off.
+One process writes a generated table of 20 columns as a dataset; another trains on it as a run does: read,
+split, fit, evaluate, choose an engine. For each stage the command prints the memory of the process at the end
+and the peak during the stage, less the memory before the first row (the interpreter and its libraries).
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ SCHEMA = DatasetSchema(
 
 
 def build(seed: int) -> Any:
-    """A small model, so that what is measured is the run's own."""
+    """Returns a small model, so that the measurement shows the memory of the run itself."""
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import SGDClassifier
@@ -58,7 +57,7 @@ def build(seed: int) -> Any:
 DECLARED = ModelDeclaration(
     name="wide",
     title="Twenty columns",
-    description="Made up.",
+    description="Generated rows.",
     task="binary",
     schema=SCHEMA,
     build=build,
@@ -67,7 +66,7 @@ DECLARED = ModelDeclaration(
 
 
 def write(path: Path, rows: int) -> None:
-    """The table, drawn from a seed, batch by batch."""
+    """Writes the table, generated from a seed, batch by batch."""
     from vigia_ml.fitting.parquet import ROW_GROUP, DatasetWriter
 
     rng = np.random.default_rng(1)
@@ -94,17 +93,17 @@ def write(path: Path, rows: int) -> None:
 
 
 def memory() -> tuple[float, float]:
-    """(MiB held now, most held since the last call)."""
+    """Returns (MiB held now, peak since the last call)."""
     status = dict(
         line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     )
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
     return float(status["VmRSS"].split()[0]) / 1024, float(status["VmHWM"].split()[0]) / 1024
 
 
 def measure(path: Path) -> dict[str, Any]:
-    """Trains on the dataset; what each stage held, in MiB above what the process began with."""
-    import sklearn.linear_model  # noqa: F401 - counted before the first row
+    """Trains on the dataset; returns the memory of each stage, in MiB above the memory at the start."""
+    import sklearn.linear_model  # noqa: F401 - loads the library before the measurement
 
     from vigia_ml.engines.selection import choose
     from vigia_ml.fitting import fit as fitting
@@ -121,7 +120,9 @@ def measure(path: Path) -> dict[str, Any]:
         began.append((stage, time.monotonic()))
 
     frame = parquet.read_frame(path, SCHEMA)
-    size = float(frame.memory_usage(index=False).sum()) / 2**20  # texts are shared: eight bytes a cell
+    size = (
+        float(frame.memory_usage(index=False).sum()) / 2**20
+    )  # cells share their texts: eight bytes per cell
     fitted = fitting.fit(DECLARED, frame, report, release=True)
     del frame
     report("compiling", 80)
@@ -139,13 +140,13 @@ def main() -> None:
         write(path, ROWS)
         command = [sys.executable, "-m", "bench.memory", "measure", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
-    size = f"a frame of {found['frame']:.0f} MiB"
+    result = json.loads(done.stdout)
+    size = f"a frame of {result['frame']:.0f} MiB"
     print(f"{ROWS:,} rows × {len(SCHEMA.columns)} columns and the target: {size}")  # noqa: T201
-    print(f"{found['engine']}, roc_auc {found['metrics']['roc_auc']:.6f}")  # noqa: T201
-    print("| stage | held when it ended | most | of the frame | seconds |\n|---|--:|--:|--:|--:|")  # noqa: T201
-    for stage, held, most, seconds in found["stages"]:
-        share = most / found["frame"]
+    print(f"{result['engine']}, roc_auc {result['metrics']['roc_auc']:.6f}")  # noqa: T201
+    print("| stage | at the end | peak | peak / frame | seconds |\n|---|--:|--:|--:|--:|")  # noqa: T201
+    for stage, held, most, seconds in result["stages"]:
+        share = most / result["frame"]
         print(f"| {stage} | {held:.0f} MiB | {most:.0f} MiB | {share:.2f} | {seconds:.1f} |")  # noqa: T201
 
 

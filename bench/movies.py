@@ -1,7 +1,7 @@
-"""The movie recommender beside the tutorial's: the catalogue, what is asked of it, and who answers.
+"""Benchmark of the movie recommender and the tutorial's: the catalogue, the requests and the services.
 
-The catalogue is TMDB's, 4,803 movies, where VIGIA_DATA_DIR has it; else as many made-up ones with the same
-columns. Vigía's first start loads the file and builds an index of it, and the peer reads the same file.
+The catalogue is TMDB's, 4,803 movies, if VIGIA_DATA_DIR has it; otherwise as many generated movies with the
+same columns. Vigía's first start loads the file and builds an index of it, and the peer reads the same file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COLUMNS = (
     *("id", "title", "original_title", "overview", "genres", "keywords", "release_date"),
     *("original_language", "popularity", "vote_average", "vote_count", "runtime"),
 )
-# As many as TMDB's overviews: 20,978 terms, 27 of them a movie in the mean, of genres two or three.
+# The counts follow TMDB's overviews: 20,978 terms, 27 per movie in the mean, two or three genres.
 TERMS, TERMS_A_MOVIE, KEYWORDS = 21_000, 27, 9_800
 GENRES = (
     *("Action", "Adventure", "Animation", "Comedy", "Crime", "Documentary", "Drama", "Family", "Fantasy"),
@@ -39,8 +39,8 @@ COMPARED = 100
 TOP_N = 5
 
 SCENARIOS = (
-    Scenario("movies-16", "five movies like one given by its id, 16 connections", 16),
-    Scenario("movies-64", "five movies like one given by its id, 64 connections", 64),
+    Scenario("movies-16", "five movies like one published by its id, 16 connections", 16),
+    Scenario("movies-64", "five movies like one published by its id, 64 connections", 64),
     Scenario("text-1", "five movies by free text, 12 words, one connection", 1),
     Scenario("text-16", "five movies by free text, 12 words, 16 connections", 16),
 )
@@ -48,7 +48,7 @@ SCENARIOS = (
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The file, whose it is, and what is asked of those who have read it."""
+    """The file of movies, its title, and the bodies of requests about it."""
 
     path: Path
     title: str
@@ -56,11 +56,12 @@ class Catalogue:
     texts: list[dict[str, Any]]  # {"text"}
 
     @classmethod
-    def found(cls, folder: Path) -> Catalogue:
-        given = Path(os.environ.get("VIGIA_DATA_DIR") or "/nowhere") / PUBLISHED
+    def prepared(cls, folder: Path) -> Catalogue:
+        """Copies TMDB's file to `folder`, or writes generated movies there."""
+        published = Path(os.environ.get("VIGIA_DATA_DIR") or "/nowhere") / PUBLISHED
         path = folder / "movies.csv"
-        if given.is_file():
-            path.write_bytes(gzip.decompress(given.read_bytes()))
+        if published.is_file():
+            path.write_bytes(gzip.decompress(published.read_bytes()))
         else:
             write(path)
         with path.open(encoding="utf-8", newline="") as file:
@@ -69,7 +70,9 @@ class Catalogue:
         described = [words for row in rows if len(words := row["overview"].split()) >= WORDS_ASKED]
         return cls(
             path=path,
-            title=f"TMDB's {len(rows):,} movies" if given.is_file() else f"{len(rows):,} made-up movies",
+            title=f"TMDB's {len(rows):,} movies"
+            if published.is_file()
+            else f"{len(rows):,} generated movies",
             ids=[{"movie_id": int(row["id"])} for row in draw.sample(rows, ASKED)],
             texts=[
                 {"text": _passage(words, draw), "top_n": TOP_N} for words in draw.sample(described, ASKED)
@@ -83,7 +86,8 @@ def _passage(words: Sequence[str], draw: random.Random) -> str:
 
 
 def write(path: Path) -> None:
-    """Made-up movies in TMDB's columns; how often terms and genres occur falls with their rank (Zipf)."""
+    """Writes generated movies in TMDB's columns; the frequency of terms and genres falls with their rank
+    (Zipf)."""
     draw = random.Random(SEED)  # noqa: S311
     terms, keywords = _zipf("term", TERMS), _zipf("keyword", KEYWORDS)
     genres = (list(GENRES), list(accumulate(1 / rank for rank in range(1, len(GENRES) + 1))))
@@ -119,17 +123,17 @@ def _drawn(weighted: _Weighted, many: int, draw: random.Random) -> list[str]:
 
 
 def services(started: Started, vigia: Vigia, catalogue: Catalogue) -> list[Service]:
-    """The peer in two ways, and Vigía on its two routes."""
+    """Starts the peer under two servers; returns both, and Vigía on its two routes."""
     by_id = Target("POST", "/recommend", catalogue.ids)
     tutorial = {"movies-16": by_id, "movies-64": by_id}
 
     def other(name: str, title: str, note: str, *command: str) -> Service:
-        found = Service(name, title, note, "nothing", free_port(), tutorial)
-        told = [part.format(host=HOST, port=found.port) for part in command]
-        found.pid = started.start(
-            name, [OWN, "-m", *told], ENVIRONMENT | {"BENCH_MOVIES": str(catalogue.path)}
+        service = Service(name, title, note, "nothing", free_port(), tutorial)
+        arguments = [part.format(host=HOST, port=service.port) for part in command]
+        service.pid = started.start(
+            name, [OWN, "-m", *arguments], ENVIRONMENT | {"BENCH_MOVIES": str(catalogue.path)}
         )
-        return found
+        return service
 
     peer = other(
         "flask-movies",
@@ -140,41 +144,45 @@ def services(started: Started, vigia: Vigia, catalogue: Catalogue) -> list[Servi
     )
     plain = other(
         "flask-own",
-        "Flask, the tutorial's, as it is started there",
-        "the same by Flask's own server: one process, a thread for each connection",
+        "Flask, the tutorial's, with the tutorial's command",
+        "the same with Flask's own server: one process, a thread for each connection",
         *("flask", "--app", "bench.peers.flask_movies", "run", "--host", "{host}", "--port", "{port}"),
     )
 
     def own(name: str, title: str, note: str, targets: dict[str, Target]) -> Service:
-        found = Service(name, title, note, "every answer, committed", vigia.service.port, targets)
-        found.pid, found.key, found.table = vigia.service.pid, vigia.service.key, vigia.service.table
-        return found
+        service = Service(name, title, note, "every answer, committed", vigia.service.port, targets)
+        service.pid, service.key, service.table = vigia.service.pid, vigia.service.key, vigia.service.table
+        return service
 
     of_ids = [body | {"top_n": TOP_N} for body in catalogue.ids]
-    asked, told = (Target("POST", "/api/v1/recommendations/", bodies) for bodies in (of_ids, catalogue.texts))
-    said = "key, validation, log; title, description, genres and keywords; five titles"
+    by_id_own, by_text = (
+        Target("POST", "/api/v1/recommendations/", bodies) for bodies in (of_ids, catalogue.texts)
+    )
+    note = "key, validation, log; title, description, genres and keywords; five titles"
     return [
         peer,
         plain,
-        own("vigia-recommend", "Vigía's `/recommend`", said, tutorial),
+        own("vigia-recommend", "Vigía's `/recommend`", note, tutorial),
         own(
             "vigia",
             "**Vigía's `/api/v1/recommendations/`**",
-            "the same, with year, genres, score, and each reason with its share of it",
-            {"movies-16": asked, "movies-64": asked, "text-1": told, "text-16": told},
+            "the same, with year, genres, score, and each reason with its share of the score",
+            {"movies-16": by_id_own, "movies-64": by_id_own, "text-1": by_text, "text-16": by_text},
         ),
     ]
 
 
 def compare(services: Sequence[Service]) -> list[str]:
-    """How many of the tutorial's titles Vigía gives as well."""
+    """Returns a line with the mean number of titles that the tutorial and Vigía have in common."""
     peer, own = services[0], services[-1]
-    asked = (peer.targets["movies-16"].bodies or [])[:COMPARED]
+    bodies = (peer.targets["movies-16"].bodies or [])[:COMPARED]
     common = 0
-    for body in asked:
+    for body in bodies:
         theirs = json.loads(peer.ask("movies-16", body)[1])["recommendations"]
         ours = [item["title"] for item in json.loads(own.ask("movies-16", body)[1])["recommendations"]]
         common += len(set(theirs) & set(ours))
-    mean = common / len(asked)
-    said = f"Of the tutorial's five titles, found by the descriptions alone, {mean:.1f} in the mean are "
-    return [f"{said}among Vigía's, over {len(asked)} movies."]
+    mean = common / len(bodies)
+    line = (
+        f"The tutorial's five titles, by the descriptions alone, and Vigía's have {mean:.1f} titles in common"
+    )
+    return [f"{line} in the mean, over {len(bodies)} movies."]

@@ -1,6 +1,6 @@
-"""The model servers, each in an environment of its own; one that cannot be had is left out and named.
+"""Peers that are model servers, each in its own environment; the report names those that cannot be installed.
 
-They are made once, under bench/.venv-NAME, from bench/requirements-NAME.txt.
+The environments are created once, under bench/.venv-NAME, from bench/requirements-NAME.txt.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bench.services import ENVIRONMENT, HOST, Bodies, Service, Target
 
 HERE = ROOT / "bench"
 INSTALL_SECONDS = 600
-# Only for requests that come at the same time: a batch is closed after this time, full or not.
+# Batches collect concurrent requests: a batch is closed after this time, full or not.
 BATCH_SECONDS = 0.005
 BATCH_REQUESTS = 16
 
@@ -35,7 +35,7 @@ class Optional:
 def optional_peers(
     started: Started, folder: Path, bodies: Bodies, say: Callable[[str], None]
 ) -> tuple[list[Service], list[str]]:
-    """Those that install and answer, and a line about each that does not."""
+    """Returns the peers that install and answer, and a line about each of the others."""
     services, absent = [], []
     for peer in PEERS:
         running = len(started.processes)
@@ -56,7 +56,7 @@ def optional_peers(
 
 
 def _environment(name: str, say: Callable[[str], None]) -> Path:
-    """The Python of the peer's environment, made if need be."""
+    """Returns the Python of the peer's environment, which it creates if needed."""
     pinned, place = HERE / f"requirements-{name}.txt", HERE / f".venv-{name}"
     done, python = place / pinned.name, place / "bin" / "python"
     if done.exists() and done.read_bytes() == pinned.read_bytes():
@@ -78,9 +78,9 @@ def _environment(name: str, say: Callable[[str], None]) -> Path:
         _run([sys.executable, "-m", "venv", place])
         _run(pip)
     except subprocess.TimeoutExpired:
-        raise Failed(f"it did not install within {INSTALL_SECONDS // 60} minutes") from None
+        raise Failed(f"the installation took more than {INSTALL_SECONDS // 60} minutes") from None
     except subprocess.CalledProcessError as error:
-        raise Failed(f"it did not install:\n{error.stderr[-2000:]}") from None
+        raise Failed(f"the installation failed:\n{error.stderr[-2000:]}") from None
     shutil.copy(pinned, done)
     return python
 
@@ -101,7 +101,7 @@ DATATYPES = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}
 
 
 def open_inference(rows: Sequence[samples.Row]) -> dict[str, Any]:
-    """Rows as the columns of an Open Inference Protocol (V2) request that becomes a DataFrame."""
+    """Returns rows as the columns of an Open Inference Protocol (V2) request that becomes a DataFrame."""
     inputs = []
     for name in rows[0]:
         values = [row[name] for row in rows]
@@ -135,7 +135,7 @@ def start_mlserver(started: Started, folder: Path, bodies: Bodies, python: Path)
         "max_batch_size": BATCH_REQUESTS,
         "max_batch_time": BATCH_SECONDS,
     }
-    settings["metrics_dir"] = str(place / "metrics")  # else beside the tree
+    settings["metrics_dir"] = str(place / "metrics")  # the default is the working directory
     (place / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     (place / "model-settings.json").write_text(json.dumps(model), encoding="utf-8")
     one = Target("POST", "/v2/models/churn/infer", [open_inference([row]) for row in bodies.one])
@@ -186,7 +186,7 @@ def start_mlflow(started: Started, folder: Path, bodies: Bodies, python: Path) -
     try:
         _run([python, "-m", "bench.peers.mlflow_model", folder / "churn-frame.joblib", saved])
     except subprocess.CalledProcessError as error:
-        raise Failed(f"its model could not be saved:\n{error.stderr[-2000:]}") from None
+        raise Failed(f"the model could not be saved:\n{error.stderr[-2000:]}") from None
     path = "/invocations"
     one = Target("POST", path, [{"dataframe_records": [_filled(row)]} for row in bodies.one])
     many = Target("POST", path, [{"dataframe_records": list(map(_filled, rows))} for rows in bodies.many])

@@ -1,4 +1,4 @@
-"""Processes the benchmark starts, ends and watches; each by its pid, never by a name."""
+"""Processes that the benchmark starts, stops and measures, each by its pid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Below the range the kernel takes ports for outgoing connections from.
+# The range lies below the kernel's ports for outgoing connections.
 PORTS = range(20_000, 32_000)
 TICK = os.sysconf("SC_CLK_TCK")
 STOP_SECONDS = 30.0
@@ -22,7 +22,7 @@ QUIET = 0.15  # cores
 
 
 class Failed(Exception):
-    """Something a person should read, without a traceback."""
+    """An error whose message is printed without a traceback."""
 
 
 def free_port() -> int:
@@ -35,13 +35,13 @@ def free_port() -> int:
 
 @dataclass
 class Started:
-    """All that was started, to be ended in the opposite order."""
+    """The started processes; `stop_all` stops them in the opposite order."""
 
     logs: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, name: str, command: Sequence[str | Path], environment: Mapping[str, str]) -> int:
-        """Start a service; its output goes to a file of its name. Returns its pid."""
+        """Starts a service with its output in a file of its name; returns its pid."""
         with (self.logs / f"{name}.log").open("ab") as log:
             child = subprocess.Popen(
                 [str(part) for part in command],
@@ -50,7 +50,7 @@ class Started:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is ours to handle: the services are still needed to count
+                start_new_session=True,  # Ctrl-C must not reach the services, whose rows are still counted
             )
         self.processes.append(child)
         return child.pid
@@ -59,7 +59,7 @@ class Started:
         return any(child.pid == pid and child.poll() is not None for child in self.processes)
 
     def stop(self, pid: int) -> None:
-        """End one service and all it started."""
+        """Stops one service and its descendants."""
         child = next(child for child in self.processes if child.pid == pid)
         started = tree(pid)
         if child.poll() is None:
@@ -67,7 +67,7 @@ class Started:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=STOP_SECONDS)
         for left, born in started.items():
-            # The kernel gives a pid anew: only the process we saw is ours.
+            # The kernel may reuse a pid; the start time identifies the process.
             if _born(left) == born:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(left, signal.SIGKILL)
@@ -80,7 +80,7 @@ class Started:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the third on (the second may hold spaces)."""
+    """Returns the fields of /proc/PID/stat from the third on (the second may hold spaces)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -99,22 +99,23 @@ def _all() -> Iterator[tuple[int, list[str]]]:
 
 
 def tree(root: int) -> dict[int, str]:
-    """A process and all below it, each with the time it was started at."""
-    found = dict(_all())
+    """Returns a process and its descendants, each with its start time."""
+    processes = dict(_all())
     members: dict[int, str] = {}
     waiting = [root]
     while waiting:
         pid = waiting.pop()
-        if pid in found:
-            members[pid] = found[pid][19]
-            waiting.extend(child for child, fields in found.items() if int(fields[1]) == pid)
+        if pid in processes:
+            members[pid] = processes[pid][19]
+            waiting.extend(child for child, fields in processes.items() if int(fields[1]) == pid)
     return members
 
 
 def cpu_seconds(root: int) -> float:
-    """Processor time of a process and all below it, also of those that have ended meanwhile.
+    """Returns the processor time of a process and its descendants, ended ones included.
 
-    What has ended was added to its parent (fields 16 and 17 of proc(5)), so the sum never falls.
+    The kernel adds the time of ended children to their parent (fields 16 and 17 of proc(5)), so the sum never
+    falls.
     """
     ticks = 0
     for pid in tree(root):
@@ -125,19 +126,20 @@ def cpu_seconds(root: int) -> float:
 
 
 def cpu_without(root: int, title: str) -> dict[int, float]:
-    """Processor time of each process alive at or below one, without those that call themselves `title`."""
-    found = {}
+    """Returns the processor time of a process and each living descendant, without those with `title` in their
+    command line."""
+    times = {}
     for pid in tree(root):
         fields = _stat(pid)
         with contextlib.suppress(OSError):
-            called = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-            if fields is not None and title not in called:
-                found[pid] = sum(int(value) for value in fields[11:13]) / TICK
-    return found
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+            if fields is not None and title not in command:
+                times[pid] = sum(int(value) for value in fields[11:13]) / TICK
+    return times
 
 
 def memory_bytes(root: int) -> int:
-    """Proportional set size of a process and all below it: shared pages are divided among their users."""
+    """Returns the proportional set size of a process and its descendants: sharing processes divide a page."""
     total = 0
     for pid in tree(root):
         with contextlib.suppress(OSError):
@@ -148,17 +150,17 @@ def memory_bytes(root: int) -> int:
 
 
 def machine_busy_seconds() -> float:
-    """Processor time the whole machine has spent, with what the host took from it."""
+    """Returns the processor time of the whole machine, steal time included."""
     fields = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     user, nice, system, _idle, _iowait, irq, softirq, steal = fields
     return (user + nice + system + irq + softirq + steal) / TICK
 
 
 def wait_until_quiet(seconds: float = 15.0) -> None:
-    """Until the machine has nothing left to do, or so many seconds at most.
+    """Waits until the machine is idle, at most `seconds`.
 
-    Who is asked over 64 connections works on what was asked last when the load generator has long gone:
-    whoever is asked next would be measured beside that.
+    A service under 64 connections still works on the last requests after the load generator has ended, which
+    would disturb the next measurement.
     """
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -169,7 +171,7 @@ def wait_until_quiet(seconds: float = 15.0) -> None:
 
 
 def wait_until(ready: Callable[[], bool], seconds: float, pause: float = 0.1) -> bool:
-    """Whether `ready()` became true in time."""
+    """Waits for `ready()`; returns whether it became true in time."""
     until = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > until:

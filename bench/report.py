@@ -1,4 +1,4 @@
-"""The table and the chart of docs/performance.md."""
+"""The benchmark's sections of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.processes import ROOT, Failed
 from bench.services import VIGIA, Scenario, Service
 
 PAGE = ROOT / "docs" / "performance.md"
-QUIET = 0.25  # cores; more of other work than this, and rates say little
+QUIET = 0.25  # cores; with more of other work, rates are unreliable
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 OURS = ("django", "gunicorn", "scikit-learn", "onnxruntime", "psycopg")
 THEIRS = ("fastapi", "pydantic", "uvicorn", "flask", "gunicorn", "pandas", "scikit-learn", "psycopg")
@@ -28,7 +28,7 @@ THEIRS = ("fastapi", "pydantic", "uvicorn", "flask", "gunicorn", "pandas", "scik
 
 @dataclass(frozen=True)
 class Facts:
-    """Where and with what it was measured."""
+    """The machine, the software and the settings of a measurement."""
 
     date: str
     machine: str
@@ -65,7 +65,7 @@ class Facts:
 
 
 def _commit() -> str:
-    """Which commit is measured, and whether the tree differs from it; nothing outside a repository."""
+    """Returns the measured commit and whether the tree differs from it; "" outside a repository."""
     git = ["git", "describe", "--always", "--exclude=*", "--dirty= with changes"]
     done = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
     return f", commit {done.stdout.strip()}" if done.returncode == 0 else ""
@@ -77,7 +77,7 @@ def _named(distribution: str) -> str:
 
 
 def _ours(distribution: str) -> str:
-    """The version in Vigía's environment; empty when it is not there."""
+    """Returns a distribution's version in Vigía's environment; "" if it is not installed."""
     code = (
         "import sys, importlib.metadata as m\n"
         "from core.version import VERSION\n"
@@ -90,7 +90,7 @@ def _ours(distribution: str) -> str:
 
 
 def _installed(distribution: str) -> str:
-    """The version in this environment, which need not be the peers'."""
+    """Returns a distribution's version in this environment, which may differ from the peers'."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -110,23 +110,23 @@ def _memory() -> str:
 
 
 def line(run: Measured, service: Service) -> str:
-    """What one run said, while it goes on."""
-    found = "" if run.stored is None else f", {run.stored:,} rows stored" + ("" if run.all_found else " (!)")
+    """Returns the progress line of one run."""
+    stored = "" if run.stored is None else f", {run.stored:,} rows stored" + ("" if run.all_found else " (!)")
     bad = f", {run.refused} refused, {run.broken} broken" if run.refused or run.broken else ""
     return (
         f"{run.round} {run.scenario:<11} {service.name:<15} {run.rate:10,.0f} rows/s  "
         f"p50 {run.p50 * 1e3:7.2f} ms  p99 {run.p99 * 1e3:8.2f} ms  "
         f"cpu/row {run.server_cpu_a_row * 1e6:8.1f} + {run.postgres_cpu_a_row * 1e6:6.1f} µs"
-        f"  (others {run.other_cpu / run.seconds:4.0%}){found}{bad}"
+        f"  (others {run.other_cpu / run.seconds:4.0%}){stored}{bad}"
     )
 
 
 @dataclass(frozen=True)
-class Asked:
-    """All that was measured of some services, for one section of the page.
+class Results:
+    """The results of some services, for one section of the page.
 
-    exact : rows found of clients that waited for every answer, by service.
-    memory : bytes, by service. remarks : more lines for the end.
+    exact : rows stored for clients that waited for every answer, by service.
+    memory : bytes by service. remarks : further lines at the end.
     """
 
     scenarios: Sequence[Scenario]
@@ -139,8 +139,8 @@ class Asked:
     picture: str = ""
 
 
-def section(facts: Facts, asked: Asked) -> str:
-    others = "".join(f", {service.versions}" for service in asked.services if service.versions)
+def section(facts: Facts, results: Results) -> str:
+    others = "".join(f", {service.versions}" for service in results.services if service.versions)
     parts = [
         f"Measured on {facts.date}: {facts.machine}; load generator and services on the same machine.",
         f"{facts.software}; peers: {facts.peers}{others}.",
@@ -150,21 +150,21 @@ def section(facts: Facts, asked: Asked) -> str:
             "in brackets the slowest and the fastest round."
         ),
     ]
-    if asked.picture:
-        parts += ["", asked.picture]
-    worst = max(run.other_cpu / run.seconds for run in asked.runs)
+    if results.picture:
+        parts += ["", results.picture]
+    worst = max(run.other_cpu / run.seconds for run in results.runs)
     if worst > QUIET:
-        said = (
-            f"**The machine was not quiet**: other work used up to {worst:.2f} cores while one service was "
-            "asked, and less while another was. Rates, latencies and their ratios are not to be relied on; "
-            "the processor times are less disturbed, not undisturbed."
+        warning = (
+            f"**The machine was not idle**: other work used up to {worst:.2f} cores in some runs and less "
+            "in others. Rates, latencies and their ratios are unreliable; processor times are less affected, "
+            "but not unaffected."
         )
-        parts += ["", said]
-    parts += ["", *(f"- {service.title}: {service.note}" for service in asked.services)]
-    for scenario in asked.scenarios:
+        parts += ["", warning]
+    parts += ["", *(f"- {service.title}: {service.note}" for service in results.services)]
+    for scenario in results.scenarios:
         parts += ["", f"**{scenario.title[0].upper()}{scenario.title[1:]}**", ""]
-        parts += list(_table(scenario, asked.services, asked.summaries))
-    parts += ["", *_remarks(asked)]
+        parts += list(_table(scenario, results.services, results.summaries))
+    parts += ["", *_remarks(results)]
     return "\n".join(parts)
 
 
@@ -176,11 +176,11 @@ def _table(scenario: Scenario, services: Sequence[Service], summaries: Sequence[
         f"| server CPU µs/{each} | PostgreSQL CPU µs/{each} | Vigía's CPU ÷ its | others' cores |"
     )
     yield "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"
-    found = {entry.service: entry for entry in summaries if entry.scenario == scenario.name}
+    by_service = {entry.service: entry for entry in summaries if entry.scenario == scenario.name}
     for service in services:
-        if service.name not in found:
+        if service.name not in by_service:
             continue
-        entry = found[service.name]
+        entry = by_service[service.name]
         own = service.name == "vigia"
         failed = entry.refused + entry.broken
         yield (
@@ -192,8 +192,8 @@ def _table(scenario: Scenario, services: Sequence[Service], summaries: Sequence[
         )
 
 
-def _remarks(asked: Asked) -> Iterable[str]:
-    runs, services = asked.runs, asked.services
+def _remarks(results: Results) -> Iterable[str]:
+    runs, services = results.runs, results.services
     for service in services:
         held = [run for run in runs if run.service == service.name and run.stored is not None]
         if held:
@@ -201,7 +201,7 @@ def _remarks(asked: Asked) -> Iterable[str]:
             stored = sum(run.stored or 0 for run in held)
             cut = sum(run.cut_off for run in held)
             verdict = "within the bounds" if all(run.all_found for run in held) else "**OUT OF BOUNDS**"
-            sure = f"{asked.exact[service.name]:,}"
+            sure = f"{results.exact[service.name]:,}"
             yield (
                 f"- {service.title}, exactly: {sure} rows answered with 200 to clients that wait for every "
                 f"answer, {sure} more in the database. In wrk's runs: {answered:,} answered, {stored:,} "
@@ -211,13 +211,13 @@ def _remarks(asked: Asked) -> Iterable[str]:
     failed = sum(run.refused + run.broken for run in runs)
     yield f"- Requests that failed in any run, of {sum(run.requests for run in runs):,}: {failed}."
     sizes = ", ".join(
-        f"{title_of(services, name)} {size / 2**20:.0f} MiB" for name, size in asked.memory.items()
+        f"{title_of(services, name)} {size / 2**20:.0f} MiB" for name, size in results.memory.items()
     )
     yield f"- Memory of the server processes after the run (proportional set size): {sizes}."
     busy = sorted(run.other_cpu / run.seconds for run in runs)
     median, worst = busy[len(busy) // 2], busy[-1]
     yield f"- Cores used by everything else: {median:.2f} in the median run, {worst:.2f} in the worst."
-    yield from (f"- {line}" for line in asked.remarks)
+    yield from (f"- {line}" for line in results.remarks)
 
 
 def title_of(services: Sequence[Service], name: str) -> str:
@@ -238,10 +238,10 @@ def ratio(value: float) -> str:
 
 
 def put(text: str, begin: str = BEGIN, end: str = END) -> None:
-    """Put a section between the page's markers."""
+    """Writes a section between the page's markers."""
     page = PAGE.read_text(encoding="utf-8")
-    before, found, rest = page.partition(begin)
+    before, opened, rest = page.partition(begin)
     _, closed, after = rest.partition(end)
-    if not found or not closed:
+    if not opened or not closed:
         raise Failed(f"{PAGE} has no {begin} with {end} after it")
     PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")

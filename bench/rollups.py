@@ -1,9 +1,10 @@
-"""How fast a large log is counted into rollups, and how fast a window of them is read: `make bench-rollups`.
+"""Benchmark of rollups: the rate of counting a large log and the time of reading a window: `make
+bench-rollups`.
 
-A throw-away database is given a log of churn by plain SQL: 30 days, three versions, the newer two answering a
-tenth of the rows each from their day on. All of it is rolled up as beat's task would, then read as a review
-and the dashboard read it. ROLLUP_ROWS (10000000) says how many rows; BENCH_WRITE=0 only prints, BENCH_KEEP=1
-keeps the data.
+The command fills a temporary database with a log of churn by plain SQL: 30 days, three versions, of which the
+newer two answer a tenth of the rows each from their first day on. It rolls up the log as beat's task does,
+and reads the rollups as a review and the dashboard do. ROLLUP_ROWS (10000000) sets the number of rows;
+BENCH_WRITE=0 prints without writing, BENCH_KEEP=1 keeps the data.
 """
 
 from __future__ import annotations
@@ -34,19 +35,20 @@ BEGIN, END = "<!-- rollups:begin -->", "<!-- rollups:end -->"
 DAYS = 30
 PATTERNS = 5_000
 READINGS = 9
-WANTED_RATE, WANTED_SECONDS = 1_000, 1.0
+TARGET_RATE, TARGET_SECONDS = 1_000, 1.0
 
 
 @dataclass(frozen=True)
 class Cost:
-    """seconds : on the clock. cpu : of the PostgreSQL process and of ours together, in seconds."""
+    """The cost of a call. seconds : wall time. cpu : processor seconds of PostgreSQL's process and of this
+    one."""
 
     seconds: float
     cpu: float
 
 
 def measured(work: Callable[[], object]) -> Cost:
-    """What one call costs; all of its statements go through Django's one connection."""
+    """Measures the cost of one call, whose statements all use Django's one connection."""
     from django.db import connection
 
     with connection.cursor() as cursor:
@@ -62,11 +64,11 @@ def measured(work: Callable[[], object]) -> Cost:
 
 
 def versions() -> list[ModelVersion]:
-    """Three versions of churn: the one trained at first, and two copies of it."""
+    """Returns three versions of churn: the first trained version and two copies of it."""
     from training.models import ModelVersion, ReferenceProfile, TrainingRun
 
     first = ModelVersion.objects.get(registered_model__name="churn")
-    found = [first]
+    versions = [first]
     for offset in (1, 2):
         run_copy = TrainingRun.objects.get(pk=first.run_id)
         run_copy.pk = None
@@ -75,22 +77,22 @@ def versions() -> list[ModelVersion]:
         copy.pk, copy.number, copy.run, copy.status = None, first.number + offset, run_copy, "retired"
         copy.save()
         ReferenceProfile.objects.create(version=copy, bins=first.reference.bins)
-        found.append(copy)
-    return found
+        versions.append(copy)
+    return versions
 
 
 def patterns(version: ModelVersion) -> Iterator[tuple[int, str, str, float]]:
-    """Inputs as the log holds them, from the sample's customers, and made-up answers."""
+    """Yields inputs of the sample's customers in the log's format, with generated answers."""
     with (ROOT / "training" / "samples" / "churn.csv").open(encoding="utf-8", newline="") as lines:
         for at, line in enumerate(csv.DictReader(lines)):
-            given = {name.lower(): text for name, text in line.items()}
-            cells = [column.from_text(given[column.name]) for column in version.dataset_schema.columns]
+            texts = {name.lower(): text for name, text in line.items()}
+            cells = [column.from_text(texts[column.name]) for column in version.dataset_schema.columns]
             probability = (at * 7919 % PATTERNS) / PATTERNS
             yield at, json.dumps(cells), json.dumps(probability >= 0.5), probability
 
 
-def fill(made: list[ModelVersion], rows: int, end: dt.datetime) -> None:
-    """Rows spread evenly over the days before `end`."""
+def fill(three: list[ModelVersion], rows: int, end: dt.datetime) -> None:
+    """Logs rows evenly over the days before `end`."""
     from django.db import connection
 
     from predictions.log import partitions
@@ -101,7 +103,7 @@ def fill(made: list[ModelVersion], rows: int, end: dt.datetime) -> None:
         cursor.execute(
             "CREATE TABLE bench_row (at int PRIMARY KEY, inputs json, prediction jsonb, probability float8)"
         )
-        cursor.executemany("INSERT INTO bench_row VALUES (%s, %s, %s, %s)", list(patterns(made[0])))
+        cursor.executemany("INSERT INTO bench_row VALUES (%s, %s, %s, %s)", list(patterns(three[0])))
         cursor.execute("ANALYZE bench_row")
         cursor.execute("SELECT count(*) FROM bench_row")
         (kinds,) = cursor.fetchone()
@@ -120,10 +122,10 @@ def fill(made: list[ModelVersion], rows: int, end: dt.datetime) -> None:
                 {
                     "start": (end - dt.timedelta(days=DAYS)).timestamp(),
                     "step": DAYS * 86_400 / rows,
-                    "model": made[0].registered_model_id,
-                    "first_version": made[0].pk,
-                    "second": made[1].pk,
-                    "third": made[2].pk,
+                    "model": three[0].registered_model_id,
+                    "first_version": three[0].pk,
+                    "second": three[1].pk,
+                    "third": three[2].pk,
                     "rows": rows,
                     "kinds": kinds,
                     "first": first,
@@ -133,14 +135,14 @@ def fill(made: list[ModelVersion], rows: int, end: dt.datetime) -> None:
             if last + 1 == rows or (last + 1) % (4 * BATCH) == 0:
                 say(f"  {last + 1:,} of {rows:,} rows")
         cursor.execute("SET synchronous_commit = on")
-        cursor.execute(f"VACUUM (ANALYZE) {LOG}")  # as autovacuum does in its time
+        cursor.execute(f"VACUUM (ANALYZE) {LOG}")  # as autovacuum would do later
 
 
 # -- measuring -----------------------------------------------------------------------------------------
 
 
 def inside(rows: int) -> str:
-    """All of it, in the throw-away database; the section of the page."""
+    """Runs the benchmark in the temporary database; returns the section of the page."""
     import django
 
     django.setup()
@@ -148,15 +150,15 @@ def inside(rows: int) -> str:
 
     from predictions.models import Rollup
 
-    made = versions()
-    # The last hour is to be over for so long that it is closed as well.
+    three = versions()
+    # The last hour must be over long enough for the rollups to close it.
     end = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=10)
     end = end.replace(minute=0, second=0, microsecond=0)
     since = end - dt.timedelta(days=DAYS)
     say(f"Logging {rows:,} rows ...")
-    fill(made, rows, end)
+    fill(three, rows, end)
     say("Rolling up ...")
-    rolled = roll_up(made[0], rows, end)
+    rolled = roll_up(three[0], rows, end)
     with connection.cursor() as cursor:
         table = Rollup._meta.db_table
         cursor.execute(f"VACUUM (ANALYZE) {table}")
@@ -164,39 +166,41 @@ def inside(rows: int) -> str:
         size, database = cursor.fetchone()
     costs = {
         title: [measured(read) for _ in range(READINGS)]
-        for title, read in readings(made[0], rows, since, end).items()
+        for title, read in readings(three[0], rows, since, end).items()
     }
     return section(rows, Rollup.objects.count(), size, database, rolled, costs)
 
 
 def roll_up(version: ModelVersion, rows: int, end: dt.datetime) -> Cost:
-    """What counting all of it costs; all of it must have been counted, and every hour closed."""
+    """Measures the cost of counting the log; raises `Failed` unless every row is counted and every hour
+    closed."""
     from predictions.models import RolledHour
     from predictions.rollups import counting
 
     model, counted, total = version.registered_model, 0, Cost(0.0, 0.0)
     hours = RolledHour.objects.filter(registered_model=model, hour__lt=end)
 
-    def go_on() -> None:
+    def count_more() -> None:
         nonlocal counted
         counted += counting.roll_up(model, seconds=20).rows
 
     while counted < rows or hours.filter(closed=False).exists():
         before = counted, hours.filter(closed=True).count()
-        cost = measured(go_on)
+        cost = measured(count_more)
         total = Cost(total.seconds + cost.seconds, total.cpu + cost.cpu)
         say(f"  {counted:,} rows, {counted / total.seconds:,.0f}/s")
         if before == (counted, hours.filter(closed=True).count()):
-            raise Failed(f"it went no further than {counted:,} of {rows:,} rows")
+            raise Failed(f"counting stopped at {counted:,} of {rows:,} rows")
     if counted != rows:
-        raise Failed(f"{counted:,} rows were counted, not {rows:,}")
+        raise Failed(f"the rollups counted {counted:,} rows instead of {rows:,}")
     return total
 
 
 def readings(
     version: ModelVersion, rows: int, since: dt.datetime, end: dt.datetime
 ) -> dict[str, Callable[[], Any]]:
-    """What is read, by how the table names it; the sums must be those of the log."""
+    """Returns the measured readings by their names in the table; raises `Failed` if their sums differ from
+    the log."""
     from predictions.rollups import counting, reading
 
     model, hour, day = version.registered_model, counting.HOUR, dt.timedelta(days=1)
@@ -205,10 +209,10 @@ def readings(
         by_version[number_of] += answered
     columns = {column.rows for column in reading.window(version, since, end).values()}
     if sum(by_version.values()) != rows or columns != {by_version[version.number]}:
-        raise Failed(f"the sums differ: {by_version}, {columns}")
-    whole = f"`window`: a version's {DAYS} days, {by_version[version.number]:,} rows"
+        raise Failed(f"the sums differ from the log: {by_version}, {columns}")
+    window = f"`window`: a version's {DAYS} days, {by_version[version.number]:,} rows"
     return {
-        whole: lambda: reading.window(version, since, end),
+        window: lambda: reading.window(version, since, end),
         "`by_step`: the same by day": lambda: reading.by_step(version, since, end, day),
         "`traffic`: all versions by day": lambda: reading.traffic(model, since, end, day),
         "`traffic`: all versions by hour": lambda: reading.traffic(model, since, end, hour),
@@ -222,33 +226,33 @@ def section(
     facts = report.Facts.gathered(os.environ["DATABASE_URL"], 0, 0)
     rate = rows / rolled.seconds
     a_row = rolled.cpu / rows
-    worst = max(cost.seconds for found in costs.values() for cost in found)
-    verdict = "within" if worst < WANTED_SECONDS else "**beyond**"
+    worst = max(cost.seconds for measured_costs in costs.values() for cost in measured_costs)
+    verdict = "within" if worst < TARGET_SECONDS else "**beyond**"
     parts = [
         (
             f"Measured on {facts.date}: {facts.machine}; {facts.software}. PostgreSQL: {facts.durability}. "
-            "Others used the machine too: the load average of the last quarter of an hour was "
-            f"{os.getloadavg()[2]:.1f}, one of it ours."
+            "Other processes used the machine, too: the load average of the last 15 minutes was "
+            f"{os.getloadavg()[2]:.1f}, of which the benchmark causes 1."
         ),
         "",
         (
             f"- Counted: {rows:,} rows of 19 columns and two answers in {rolled.seconds:,.0f} s, "
-            f"**{rate:,.0f} rows/s**; {report.micro(a_row)} µs of processor time a row, PostgreSQL's and "
-            f"ours, so {1 / a_row:,.0f} rows/s on a core of one's own. At {WANTED_RATE:,} rows/s it takes "
-            f"{WANTED_RATE * a_row:.1%} of a core."
+            f"**{rate:,.0f} rows/s**; {report.micro(a_row)} µs of processor time per row, PostgreSQL's and "
+            f"the worker's, so {1 / a_row:,.0f} rows/s on a dedicated core. {TARGET_RATE:,} rows/s take "
+            f"{TARGET_RATE * a_row:.1%} of a core."
         ),
         (
-            f"- Kept: {kept:,} rollups of {DAYS * 24} hours, {size / 2**20:,.0f} MiB; the database has "
+            f"- Stored: {kept:,} rollups of {DAYS * 24} hours, {size / 2**20:,.0f} MiB; the database has "
             f"{database / 2**30:.1f} GiB."
         ),
-        (f"- Slowest reading of all: {worst * 1e3:,.0f} ms, {verdict} the {WANTED_SECONDS:.0f} s aimed at."),
+        (f"- Slowest reading: {worst * 1e3:,.0f} ms, {verdict} the target of {TARGET_SECONDS:.0f} s."),
         "",
         f"| reading, {READINGS} times | median ms | slowest ms | CPU ms |",
         "|---|--:|--:|--:|",
     ]
-    for title, found in costs.items():
-        seconds = [cost.seconds * 1e3 for cost in found]
-        cpu = statistics.mean(cost.cpu for cost in found) * 1e3
+    for title, readings_costs in costs.items():
+        seconds = [cost.seconds * 1e3 for cost in readings_costs]
+        cpu = statistics.mean(cost.cpu for cost in readings_costs) * 1e3
         parts.append(f"| {title} | {statistics.median(seconds):,.0f} | {max(seconds):,.0f} | {cpu:,.0f} |")
     return "\n".join(parts)
 
@@ -278,7 +282,7 @@ def main() -> int:
             [*stack, "sh", "-c", command], cwd=ROOT, env=environment | SETTINGS, check=False
         )
         if done.returncode != 0:
-            raise Failed(f"it ended with {done.returncode}")
+            raise Failed(f"the benchmark's process ended with status {done.returncode}")
         text = page.read_text(encoding="utf-8")
         say(text)
         if os.environ.get("BENCH_WRITE") != "0":

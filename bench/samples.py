@@ -1,7 +1,7 @@
 """The rows that are sent, and that the peers' models are fitted on: those of Vigía's sample files.
 
-The bodies are the same for every service that takes JSON objects: the columns' names, and values as the
-API's schema has them.
+Every service that accepts JSON objects gets the same bodies: the columns' names, and values in the API's
+format.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 
 def churn() -> tuple[list[Row], list[bool]]:
-    """The customers, and which of them left."""
+    """Returns the customers, and whether each of them left."""
     rows, left = [], []
     for raw in _raw("churn"):
         row: Row = {name.lower(): value.strip().lower().replace(" ", "_") for name, value in raw.items()}
@@ -43,12 +43,12 @@ def churn() -> tuple[list[Row], list[bool]]:
 
 
 def houses() -> tuple[list[Row], list[float]]:
-    """The dwellings, and what was asked for them."""
+    """Returns the dwellings and their prices."""
     rows, prices = [], []
     for raw in _raw("houses"):
         row: Row = {name: _number(raw[name]) for name in HOUSE_NUMBERS}
-        row["bathrooms"] = _whole(row["bathrooms"])
-        row["rooms"] = _whole(row["rooms"])
+        row["bathrooms"] = _integer(row["bathrooms"])
+        row["rooms"] = _integer(row["rooms"])
         row["condition"] = raw["condition"].strip() or None
         rows.append(row)
         prices.append(float(raw["price"]))
@@ -65,22 +65,22 @@ def _number(cell: str) -> float | bool | None:
     return {"yes": True, "no": False, "": None}[text] if text in {"yes", "no", ""} else float(text)
 
 
-def _whole(value: float | None) -> int | None:
+def _integer(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
 def one_row(rows: Sequence[Row]) -> list[Row]:
-    """So many different rows, to be sent one a request."""
+    """Draws `ONE_ROW_BODIES` different rows, for requests of one row."""
     return random.Random(SEED).sample(list(rows), ONE_ROW_BODIES)  # noqa: S311
 
 
 def many_rows(rows: Sequence[Row]) -> list[list[Row]]:
-    """So many different lists of a thousand rows, to be sent one list a request."""
+    """Draws `LARGE_BODIES` different lists of a thousand rows, for requests of one list."""
     draw = random.Random(SEED)  # noqa: S311
     return [draw.sample(list(rows), LARGE_ROWS) for _ in range(LARGE_BODIES)]
 
 
 def write(path: Path, bodies: Sequence[object]) -> Path:
-    """One body a line, as `wrk.lua` reads them."""
+    """Writes one body per line, the format of `wrk.lua`."""
     path.write_text("".join(json.dumps(body) + "\n" for body in bodies), encoding="utf-8")
     return path

@@ -1,4 +1,4 @@
-"""The services side by side: how each is started, and where it is asked what."""
+"""The compared services: how to start each, and its requests for each scenario."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from bench import samples
 from bench.processes import ROOT, Failed, Started, free_port, wait_until
 
 HOST = "127.0.0.1"
-START_SECONDS = 900.0  # first models are trained, on a machine that may be busy
-ANSWER_SECONDS = 90.0  # a server that is up and answers, but not with 200
+START_SECONDS = 900.0  # includes the training of the first models on a busy machine
+ANSWER_SECONDS = 90.0  # limit for a server that accepts connections but does not answer with 200
 OWN = Path(sys.prefix) / "bin" / "python"
 VIGIA = Path(os.environ.get("VENV") or ROOT / ".venv").absolute() / "bin" / "python"
-# What config/gunicorn.py sets for Vigía: the cores are shared by requests, not by the threads of one.
+# The values of config/gunicorn.py: requests share the cores, not the threads of one request.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 TABLE = (
     "CREATE TABLE bench_prediction (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
@@ -33,7 +33,7 @@ TABLE = (
 
 @dataclass(frozen=True)
 class Scenario:
-    """One kind of request, at so many connections."""
+    """One kind of request and its number of connections."""
 
     name: str
     title: str
@@ -52,7 +52,7 @@ SCENARIOS = (
 
 @dataclass(frozen=True)
 class Target:
-    """Where a scenario is asked of a service: `bodies` None asks without a body."""
+    """A service's route and bodies for a scenario; `bodies` None sends no body."""
 
     method: str
     path: str
@@ -67,10 +67,10 @@ class Service:
     stores: str  # "every row, committed", or "nothing"
     port: int
     targets: dict[str, Target]
-    pid: int = 0  # of the server; everything below it is counted with it
+    pid: int = 0  # of the server; measurements include its descendants
     key: str = ""
-    table: str = ""  # where each answered row must be found
-    read: Callable[[Any], float] | None = None  # the probability in the answer to one churn row
+    table: str = ""  # table that must hold each answered row
+    read: Callable[[Any], float] | None = None  # returns the probability of the answer to one churn row
     versions: str = ""
     files: dict[str, Path] = field(default_factory=dict)
 
@@ -120,7 +120,7 @@ def tail(log: Path, lines: int = 15) -> str:
 
 @dataclass(frozen=True)
 class Bodies:
-    """What is asked, the same for all."""
+    """The bodies of requests, the same for all services."""
 
     one: list[samples.Row]
     many: list[list[samples.Row]]
@@ -133,25 +133,25 @@ class Bodies:
 
     def at(self, churn: str, many: str, houses: str | None = None) -> dict[str, Target]:
         one = Target("POST", churn, self.one)
-        found = {"churn-16": one, "churn-64": one, "churn-many": Target("POST", many, self.many)}
+        targets = {"churn-16": one, "churn-64": one, "churn-many": Target("POST", many, self.many)}
         if not houses:
-            return found
+            return targets
         house = Target("POST", houses, self.house)
-        return found | {"houses-16": house, "houses-64": house}
+        return targets | {"houses-16": house, "houses-64": house}
 
 
 @dataclass(frozen=True)
 class Vigia:
-    """A throw-away Vigía with its own PostgreSQL and Valkey, started as `make run` starts it."""
+    """A temporary Vigía with its own PostgreSQL and Valkey, started as by `make run`."""
 
     service: Service
     database_url: str
     postgres_pid: int
     housekeeping_pid: int
-    environment: dict[str, str]  # what it was started with
+    environment: dict[str, str]  # environment at the start
 
     def manage(self, *arguments: str) -> None:
-        """A command of its `manage.py`."""
+        """Runs a command of `manage.py`."""
         done = subprocess.run(
             [VIGIA, "manage.py", *arguments],
             cwd=ROOT,
@@ -167,9 +167,9 @@ class Vigia:
 def start_vigia(
     started: Started, folder: Path, bodies: Bodies, name: str = "vigia", movies: Path | None = None
 ) -> Vigia:
-    """Started under `name`, which also names its log; its data goes below `folder`.
+    """Starts a Vigía; `name` also names its log, and `folder` holds its data.
 
-    movies : CSV of the catalogue that its first index is built of; None for the one that is shipped.
+    movies : CSV of the catalogue of the first index; None for the sample catalogue.
     """
     var = folder / "var"
     var.mkdir(parents=True)
@@ -215,7 +215,8 @@ def start_vigia(
 
 
 def empties(started: Started, vigia: Vigia) -> list[Service]:
-    """What Django costs before anything is predicted, with and without Vigía's middleware."""
+    """Returns services that measure the cost of Django without predictions, with and without Vigía's
+    middleware."""
     ping = Target("GET", "/ping", None)
     own = Service(
         name="ping",

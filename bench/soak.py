@@ -1,11 +1,11 @@
 """Memory of every process under a mixed load: `make soak MINUTES=10`.
 
-A throw-away Vigía answers predictions of one row and of a thousand, reads its log as JSON and as CSV, shows
-pages of the admin, reviews drift and trains again, all at once and at a steady pace. Every few seconds the
-resident memory of each process is noted. The command fails when a web process has grown by more than 5 %
-since the end of its second minute.
+A temporary Vigía answers predictions of one row and of a thousand, reads its log as JSON and as CSV, shows
+pages of the admin, reviews drift and trains again, all concurrently and at a steady pace. Every few seconds
+the command records the resident memory of each process. It fails if a web process grows by more than 5 %
+after its second minute.
 
-MINUTES (10) says how long. BENCH_WRITE=0 only prints, BENCH_KEEP=1 keeps logs and data.
+MINUTES (10) sets the duration. BENCH_WRITE=0 prints without writing, BENCH_KEEP=1 keeps logs and data.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ PICTURE = ROOT / "docs" / "images" / "soak.svg"
 SETTLED_MINUTES = 2.0
 ALLOWED = 1.05
 SAMPLE_SECONDS = 5.0
-KEPT_SECONDS = 5.0  # the server closes a connection that is silent for 15
+KEPT_SECONDS = 5.0  # the server closes a connection after 15 idle seconds
 MIB = 2**20
 CHURN = "/api/v1/models/churn"
-PASSWORD = "soak-soak-soak"  # noqa: S105 - of a throw-away service on loopback
+PASSWORD = "soak-soak-soak"  # noqa: S105 - of a temporary service on loopback
 PEOPLE = (
     "from django.contrib.auth.models import User; "
     f"User.objects.create_superuser('soak', password='{PASSWORD}')"
@@ -52,7 +52,7 @@ PAGES = (
 
 @dataclass
 class Soak:
-    """One run.
+    """The state of one run.
 
     samples : (minutes, MiB) by process. answered : requests by kind and status.
     """
@@ -63,7 +63,7 @@ class Soak:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def repeat(self, kind: str, pause: float, ask: Callable[[], int]) -> threading.Thread:
-        """Asks again and again, with a pause between, until the end."""
+        """Starts a thread that sends requests with a pause between them until the end."""
 
         def work() -> None:
             while not self.stop.is_set():
@@ -83,29 +83,29 @@ class Soak:
         for place, pid in enumerate(web, start=1):
             held = self.samples.setdefault(f"web process {place}", [])
             held.append((minutes, resident_bytes(pid) / MIB))
-        found = resident_bytes(self.vigia.housekeeping_pid)
-        self.samples.setdefault("housekeeping", []).append((minutes, found / MIB))
+        held_bytes = resident_bytes(self.vigia.housekeeping_pid)
+        self.samples.setdefault("housekeeping", []).append((minutes, held_bytes / MIB))
 
 
-def asker(vigia: Vigia, method: str, bodies: Sequence[tuple[str, object]]) -> Callable[[], int]:
-    """Sends the requests in turn over one connection; returns a status."""
-    kept, turn = http.client.HTTPConnection(HOST, vigia.service.port, timeout=60), iter(range(10**9))
+def requester(vigia: Vigia, method: str, bodies: Sequence[tuple[str, object]]) -> Callable[[], int]:
+    """Returns a function that sends the next request over one connection and returns the status."""
+    connection, turn = http.client.HTTPConnection(HOST, vigia.service.port, timeout=60), iter(range(10**9))
     used_at = time.monotonic()
 
     def ask() -> int:
         nonlocal used_at
         if time.monotonic() - used_at > KEPT_SECONDS:
-            kept.close()  # it opens again by itself
+            connection.close()  # the next request opens it again
         used_at = time.monotonic()
         path, body = bodies[next(turn) % len(bodies)]
         headers = {"Authorization": vigia.service.key, "Content-Type": "application/json"}
         sent = None if body is None else json.dumps(body).encode()
         try:
-            kept.request(method, path, sent, headers)
-            answer = kept.getresponse()
+            connection.request(method, path, sent, headers)
+            answer = connection.getresponse()
             answer.read()
         except (OSError, http.client.HTTPException):
-            kept.close()
+            connection.close()
             raise
         return answer.status
 
@@ -113,16 +113,16 @@ def asker(vigia: Vigia, method: str, bodies: Sequence[tuple[str, object]]) -> Ca
 
 
 def browser(vigia: Vigia) -> Callable[[], int]:
-    """Logs in and looks at the pages in turn."""
+    """Logs in; returns a function that opens the next page and returns the status."""
     jar = http.cookiejar.CookieJar()
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
     address = f"http://{HOST}:{vigia.service.port}"
     form = opener.open(f"{address}/admin/login/", timeout=60).read().decode()
     token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form)
     if token is None:
-        raise Failed("the login page holds no form")
-    given = {"csrfmiddlewaretoken": token[1], "username": "soak", "password": PASSWORD, "next": "/admin/"}
-    body = urllib.parse.urlencode(given).encode()
+        raise Failed("the login page has no form")
+    fields = {"csrfmiddlewaretoken": token[1], "username": "soak", "password": PASSWORD, "next": "/admin/"}
+    body = urllib.parse.urlencode(fields).encode()
     opener.open(urllib.request.Request(f"{address}/admin/login/", body), timeout=60).read()  # noqa: S310
     turn = iter(range(10**9))
 
@@ -143,25 +143,29 @@ def load(soak: Soak, bodies: Bodies) -> list[threading.Thread]:
     predict, log = f"{CHURN}/predictions/", f"{CHURN}/predictions/?limit=1000"
     one = [(predict, row) for row in bodies.one]
     kinds: list[tuple[str, float, Callable[[], int]]] = [
-        *[("one row", 0.01, asker(vigia, "POST", one)) for _ in range(4)],
-        ("1,000 rows", 0.5, asker(vigia, "POST", [(predict, many) for many in bodies.many])),
-        *[("log as CSV", 0.5, asker(vigia, "GET", [(f"{log}&format=csv", None)])) for _ in range(2)],
-        ("log as JSON", 0.5, asker(vigia, "GET", [(log, None), (f"{CHURN}/outcomes/", None)])),
-        ("drift review", 2.0, asker(vigia, "GET", [(f"{CHURN}/drift/", None), (f"{CHURN}/versions/", None)])),
+        *[("one row", 0.01, requester(vigia, "POST", one)) for _ in range(4)],
+        ("1,000 rows", 0.5, requester(vigia, "POST", [(predict, many) for many in bodies.many])),
+        *[("log as CSV", 0.5, requester(vigia, "GET", [(f"{log}&format=csv", None)])) for _ in range(2)],
+        ("log as JSON", 0.5, requester(vigia, "GET", [(log, None), (f"{CHURN}/outcomes/", None)])),
+        (
+            "drift review",
+            2.0,
+            requester(vigia, "GET", [(f"{CHURN}/drift/", None), (f"{CHURN}/versions/", None)]),
+        ),
         ("admin page", 0.1, browser(vigia)),
-        ("training run", 60.0, asker(vigia, "POST", [(f"{CHURN}/training-runs/", {"instances": more})])),
+        ("training run", 60.0, requester(vigia, "POST", [(f"{CHURN}/training-runs/", {"instances": more})])),
     ]
     return [soak.repeat(*kind) for kind in kinds]
 
 
 def growth(held: Sequence[tuple[float, float]]) -> float:
-    """The most that was held after the second minute, as a share of what was held at its end."""
+    """Returns the peak memory after the second minute divided by the memory at its end."""
     settled = [mib for minutes, mib in held if minutes >= SETTLED_MINUTES]
     return max(settled) / settled[0] if settled else 1.0
 
 
 def draw(path: Path, samples_of: dict[str, list[tuple[float, float]]]) -> None:
-    """A line for each process, as SVG."""
+    """Draws a line per process as SVG."""
     width, height, left, bottom = 760, 300, 56, 40
     most = max(mib for held in samples_of.values() for _, mib in held) * 1.1
     end = max(minutes for held in samples_of.values() for minutes, _ in held)

@@ -1,9 +1,11 @@
-"""How soon a web process answers, and how large it is: `make bench-start`.
+"""Start time and size of a web process: `make bench-start`.
 
-A throw-away Vigía trains its models; beside it gunicorn is started again and again with one process, and
-asked until it answers: first with every model active, then with those alone that ONNX Runtime serves.
+A temporary Vigía trains its models; beside it the command starts gunicorn repeatedly with one process and
+sends requests until it answers: first with every model active, then only with models that ONNX Runtime
+serves.
 
-START_RUNS (5) says how often. BENCH_WRITE=0 only prints, BENCH_KEEP=1 keeps logs and data.
+START_RUNS (5) sets the number of starts. BENCH_WRITE=0 prints without writing, BENCH_KEEP=1 keeps logs and
+data.
 """
 
 from __future__ import annotations
@@ -25,26 +27,26 @@ from bench.processes import Failed, Started, cpu_seconds, free_port, machine_bus
 from bench.services import HOST, VIGIA, Bodies, Vigia, start_vigia, tail
 
 BEGIN, END = "<!-- start:begin -->", "<!-- start:end -->"
-ASKED = 1_000
+REQUESTS = 1_000
 START_SECONDS = 60.0
 LIBRARIES = ("pandas", "sklearn", "scipy", "pyarrow", "onnxruntime")
 FEW = ("churn", "houses")
 
 
 @dataclass(frozen=True)
-class Found:
-    """One start."""
+class Start:
+    """The measurements of one start."""
 
     active: str
     seconds: float  # from exec to the first 200
     cpu: float  # processor time until then
-    resident: int  # bytes, of the process that answers, after the first answer
-    resident_later: int  # the same, after a thousand
-    mapped: tuple[str, ...]  # after a thousand
-    other: float  # cores that everybody else used
+    resident: int  # bytes of the answering process after the first answer
+    resident_later: int  # bytes after a thousand answers
+    mapped: tuple[str, ...]  # loaded libraries after a thousand answers
+    other: float  # cores that all other processes used
 
 
-def measure(started: Started, vigia: Vigia, bodies: Bodies, active: str, turn: int) -> Found:
+def measure(started: Started, vigia: Vigia, bodies: Bodies, active: str, turn: int) -> Start:
     port = free_port()
     environment = vigia.environment | {"PORT": str(port), "WEB_CONCURRENCY": "1"}
     command = [VIGIA.parent / "gunicorn", "--config", "config/gunicorn.py", "web.asgi"]
@@ -61,18 +63,19 @@ def measure(started: Started, vigia: Vigia, bodies: Bodies, active: str, turn: i
     [worker] = children(master)
     resident = resident_bytes(worker)
     for path, rows in zip(paths, (bodies.one, bodies.house), strict=True):
-        wanted = ASKED // len(paths)
-        asked = [rows[place % len(rows)] for place in range(wanted)]
-        answered = ask(port, vigia.service.key, path, asked)
-        if answered != wanted:
-            raise Failed(f"{path} answered {answered} of {wanted} requests with 200")
-    found = Found(active, seconds, cpu, resident, resident_bytes(worker), tuple(mapped(worker)), other)
+        count = REQUESTS // len(paths)
+        bodies_sent = [rows[place % len(rows)] for place in range(count)]
+        answered = ask(port, vigia.service.key, path, bodies_sent)
+        if answered != count:
+            raise Failed(f"{path} answered {answered} of {count} requests with 200")
+    start = Start(active, seconds, cpu, resident, resident_bytes(worker), tuple(mapped(worker)), other)
     started.stop(master)
-    return found
+    return start
 
 
 def ask(port: int, key: str, path: str, rows: Sequence[object]) -> int:
-    """Asks for one row after the other on one connection; how many were answered with 200 in a row."""
+    """Sends one row after the other over one connection; returns how many were answered with 200 until the
+    first failure."""
     connection = http.client.HTTPConnection(HOST, port, timeout=START_SECONDS)
     answered = 0
     try:
@@ -101,7 +104,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def mapped(pid: int) -> Iterator[str]:
-    """Which of the large libraries the process has loaded."""
+    """Returns the large libraries that the process has loaded."""
     maps = Path(f"/proc/{pid}/maps").read_text()
     return (name for name in LIBRARIES if f"/site-packages/{name}/" in maps)
 
@@ -117,7 +120,7 @@ def retire_others(vigia: Vigia) -> None:
 
 
 def active_models(vigia: Vigia) -> list[tuple[str, str]]:
-    """Names and engines of what is active."""
+    """Returns (model, engine) of each active version."""
     with psycopg.connect(vigia.database_url, autocommit=True) as database:
         return database.execute(
             "SELECT model.name, version.engine FROM training_modelversion AS version "
@@ -126,21 +129,21 @@ def active_models(vigia: Vigia) -> list[tuple[str, str]]:
         ).fetchall()
 
 
-def section(facts: report.Facts, served: dict[str, str], found: Sequence[Found]) -> str:
+def section(facts: report.Facts, served: dict[str, str], starts: Sequence[Start]) -> str:
     parts = [
         f"Measured on {facts.date}: {facts.machine}; {facts.software}.",
         (
-            f"gunicorn with one web process, {facts.rounds} starts each; medians, in brackets the extremes. "
-            "The time is from exec to the first prediction answered with 200. Sizes are resident sets of the "
-            f"process that answers. Mapped are those of {', '.join(LIBRARIES)} that it has loaded after "
-            f"{ASKED:,} predictions of churn and houses."
+            f"gunicorn with one web process, {facts.rounds} starts each; medians, with the extremes in "
+            "brackets. The time is from exec to the first prediction answered with 200. Sizes are resident "
+            "sets of the answering process. The column `mapped` lists those of "
+            f"{', '.join(LIBRARIES)} that it has loaded after {REQUESTS:,} predictions of churn and houses."
         ),
         "",
-        f"| active | first answer, s | CPU until then, s | MiB after it | MiB after {ASKED:,} | mapped |",
+        f"| active | first answer, s | CPU until then, s | MiB after it | MiB after {REQUESTS:,} | mapped |",
         "|---|--:|--:|--:|--:|---|",
     ]
     for active, models in served.items():
-        held = [each for each in found if each.active == active]
+        held = [each for each in starts if each.active == active]
         mapped = {name for each in held for name in each.mapped}
         cells = [
             models,
@@ -151,7 +154,7 @@ def section(facts: report.Facts, served: dict[str, str], found: Sequence[Found])
             ", ".join(name for name in LIBRARIES if name in mapped) or "none",
         ]
         parts.append(f"| {' | '.join(cells)} |")
-    busy = [each.other for each in found]
+    busy = [each.other for each in starts]
     worst = f"{statistics.median(busy):.2f} in the median start, {max(busy):.2f} at worst"
     parts += ["", f"- Cores used by everything else until the first answer: {worst}."]
     return "\n".join(parts)
@@ -164,7 +167,7 @@ def _spread(values: Sequence[float], how: str) -> str:
 def main() -> int:
     check_machine()
     runs = number("START_RUNS", 5)
-    found, served = [], {}
+    starts, served = [], {}
     with starting() as started:
         say("Starting Vigía (its first models are trained) ...")
         bodies = Bodies.drawn()
@@ -176,13 +179,13 @@ def main() -> int:
             served[active] = ", ".join(f"{name} ({engine})" for name, engine in models)
             for turn in range(1, runs + 1):
                 one = measure(started, vigia, bodies, active, turn)
-                found.append(one)
+                starts.append(one)
                 say(
                     f"{turn} {active}: first answer after {one.seconds:.2f} s (CPU {one.cpu:.2f}), "
                     f"{one.resident / 2**20:.0f} MiB, later {one.resident_later / 2**20:.0f} MiB; "
                     f"{', '.join(one.mapped)} (others {one.other:.0%})"
                 )
-        text = section(report.Facts.gathered(vigia.database_url, 0, runs), served, found)
+        text = section(report.Facts.gathered(vigia.database_url, 0, runs), served, starts)
         say(text)
         if os.environ.get("BENCH_WRITE") != "0":
             report.put(text, BEGIN, END)

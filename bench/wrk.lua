@@ -1,5 +1,5 @@
--- Sends the bodies of a file in turn, one a request, and reports as one line of JSON.
--- Arguments after the URL: method, file with one body a line, Authorization header, Accept header; "-" for none.
+-- Sends the bodies of a file in turn, one per request, and prints the result as one line of JSON.
+-- Arguments after the URL: method, file with one body per line, Authorization header, Accept header; "-" for none.
 
 local requests = {}
 local sent = 0

@@ -1,1 +1,1 @@
-"""The movie recommender: the catalogue and its interactions, the index over them, and what it answers."""
+"""The movie recommender: the catalogue, its interactions, the index over both, and the recommendations."""

@@ -1,4 +1,4 @@
-"""Refusals of the recommender, typed; `web.errors` maps them to status codes."""
+"""Typed errors of the recommender; `web.errors` maps them to status codes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ class UnknownTitle(NotFound):
     code = "unknown_movie"
 
     def __init__(self, title: str) -> None:
-        super().__init__(f"no movie of the catalogue is called {title[:80]!r}, or nearly so")
+        super().__init__(f"no movie of the catalogue has the title {title[:80]!r} or a similar one")
 
 
 class AmbiguousTitle(Conflict):
-    """Several movies go by that title, or nearly."""
+    """Several movies have this title or a similar one."""
 
     code = "ambiguous_title"
 
     def __init__(self, title: str, candidates: Iterable[tuple[int, str, int | None]]) -> None:
-        """candidates : id, title and year of each."""
-        found = [{"movie_id": each[0], "title": each[1], "year": each[2]} for each in candidates]
+        """candidates : (id, title, year) of each movie."""
+        movies = [{"movie_id": each[0], "title": each[1], "year": each[2]} for each in candidates]
         super().__init__(
-            f"{len(found)} movies go by {title[:80]!r} or nearly: ask by the movie_id of one", details=found
+            f"{len(movies)} movies have the title {title[:80]!r} or a similar one: send the movie_id of one",
+            details=movies,
         )
 
 
@@ -38,4 +39,4 @@ class MovieExists(Conflict):
     code = "movie_exists"
 
     def __init__(self, movie_id: int) -> None:
-        super().__init__(f"the catalogue has a movie {movie_id} already: PUT changes it, and readmits it")
+        super().__init__(f"the catalogue already has movie {movie_id}: use PUT to change and readmit it")

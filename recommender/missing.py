@@ -1,4 +1,4 @@
-"""Words that sources write where they know nothing of a movie."""
+"""Words that data sources write for missing values of a movie."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _DASHES: Final = regex.compile(r"[-\u2010-\u2015\u2212?.*_/]*")
 _MARKS: Final = regex.compile(r"[\p{P}<>]+")
 
 
-def says_nothing(text: str) -> bool:
-    """Whether a description, genre or keyword only says that nothing is known: "N/A", "(no genres listed)".
+def is_missing(text: str) -> bool:
+    """Returns whether a description, genre or keyword stands for a missing value: "N/A", "(no genres
+    listed)".
 
-    A title is never one: there are movies called Null and None.
+    Titles are not checked: there are movies called Null and None.
     """
     if len(text) > 60:
         return False

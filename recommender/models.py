@@ -1,4 +1,4 @@
-"""The catalogue, and what people did with its movies."""
+"""The catalogue's movies and their interactions."""
 
 from __future__ import annotations
 
@@ -27,23 +27,24 @@ from recommender.title_keys import key_of
 from training.models import ModelVersion
 
 LONGEST_REFERENCE: Final = 200
-"""Characters of a client's own reference to a person."""
+"""Longest reference of a client to a user, in characters."""
 
 
 def lowered(terms: str | models.Expression) -> Func:
-    """A list of texts in lower case, by a function that an index may hold."""
+    """Returns an expression for a list of texts in lower case, by a function that an index accepts."""
     return Func(terms, function="vigia_lowered", output_field=ArrayField(models.TextField()))
 
 
 class Movie(models.Model):
-    """One movie of the catalogue. Never deleted: the log refers to it. Withdrawn, it is not recommended.
+    """One movie of the catalogue. Rows are never deleted: the log refers to them. A withdrawn movie is not
+    recommended.
 
-    `recommender.catalogue.service` changes it.
+    `recommender.catalogue.service` changes movies.
 
-    id : the source's own. title_key : what the title is found by, see `recommender.title_keys`. year : of its
-    release. popularity : from 0 on, in the source's own unit; ties of score are broken by it. rating : mean
-    of the votes, 0 to 10; null without votes. runtime : minutes. changed_at : of anything above, withdrawing
-    and re-admission included.
+    id : the source's id. title_key : search key of the title, see `recommender.title_keys`. year : of
+    release. popularity : 0 or more, in the source's unit; it breaks ties of score. rating : mean of the
+    votes, 0 to 10; null without votes. runtime : minutes. changed_at : last change of any field, withdrawal
+    and readmission included.
     """
 
     id = models.BigIntegerField(primary_key=True, validators=[MinValueValidator(1)])
@@ -71,7 +72,7 @@ class Movie(models.Model):
     )
     votes = models.PositiveIntegerField(default=0)
     runtime = models.PositiveSmallIntegerField(null=True, blank=True, help_text="Minutes.")
-    # "C": by its bytes, so that one index serves equality, prefixes and order.
+    # The collation "C" compares bytes, so that one index serves equality, prefixes and order.
     title_key = models.TextField(db_collation="C", editable=False)
     changed_at = models.DateTimeField(default=timezone.now, editable=False)
     withdrawn_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -97,24 +98,24 @@ class Movie(models.Model):
             ),
         ]
         indexes = [
-            # A title exactly, and as somebody types it: a rare beginning by this index, a frequent one by
-            # the next, whose first rows have it.
+            # Equality of titles, and titles that a user is typing: a rare beginning by this index, a frequent
+            # beginning by the next index, whose first rows match.
             models.Index(fields=["title_key"], name="movie_title"),
-            # The most popular: what is suggested, and what is known of a movie nobody described.
+            # Suggestions, and the most popular movies.
             models.Index(
                 fields=["-popularity", "id"],
                 name="movie_popular",
                 condition=models.Q(withdrawn_at__isnull=True),
             ),
-            # ?genre=, whatever its case.
+            # ?genre=, ignoring case.
             GinIndex(lowered("genres"), name="movie_genre"),
             # ?year=, and the admin's filter, in pages by id.
             models.Index(fields=["year", "id"], name="movie_year"),
-            # The admin's filter by language, in pages by id; also which languages there are.
+            # The admin's filter by language, in pages by id; and the list of languages.
             models.Index(fields=["language", "id"], name="movie_language"),
-            # What an index does not know yet: changed since its snapshot was written.
+            # Movies that changed since an index's snapshot.
             models.Index(fields=["changed_at", "id"], name="movie_changed"),
-            # What every process must not recommend, read at each new generation; and ?withdrawn=true.
+            # Withdrawn movies, which every process reads at each new generation; and ?withdrawn=true.
             models.Index(
                 fields=["id"], name="movie_withdrawn", condition=models.Q(withdrawn_at__isnull=False)
             ),
@@ -124,7 +125,7 @@ class Movie(models.Model):
         return f"{self.title} ({self.year})" if self.year else self.title
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Whoever sets the title, its key follows."""
+        """Saves the movie with the key of its title."""
         self.title_key = key_of(self.title)
         super().save(*args, **kwargs)
 
@@ -134,13 +135,12 @@ class Movie(models.Model):
 
 
 class Interaction(models.Model):
-    """What somebody did with a movie. Append-only.
+    """One interaction of a user with a movie. Append-only.
 
-    Of a recommendation (then the log's id, its version and the movie's place in it are known) or of a user;
-    often of both.
+    An interaction has a recommendation (then also its version and the movie's rank) or a user, often both.
 
-    user : the client's own reference to somebody, never a name. rank : 1 was the first recommended.
-    at : when it happened. client : who told us; null for what was loaded from a file.
+    user : the client's reference to a person, never a name. rank : place in the recommendation; 1 is the
+    first. at : time of the interaction. client : account that reported it; null for a row loaded from a file.
     """
 
     class Kind(models.TextChoices):
@@ -149,10 +149,10 @@ class Interaction(models.Model):
         LIKED = "liked"
         DISLIKED = "disliked"
 
-    user = models.CharField(max_length=LONGEST_REFERENCE, null=True)  # noqa: DJ001 - null: nobody said who
+    user = models.CharField(max_length=LONGEST_REFERENCE, null=True)  # noqa: DJ001 - null: no user was reported
     movie = models.ForeignKey(Movie, on_delete=models.PROTECT, db_index=False, related_name="interactions")
     kind = models.CharField(max_length=8, choices=Kind.choices)
-    # No foreign key: the log is partitioned, and its partitions go with time.
+    # No foreign key: the log is partitioned, and old partitions are dropped.
     recommendation = models.UUIDField(null=True)
     version = models.ForeignKey(
         ModelVersion, null=True, on_delete=models.PROTECT, db_index=False, related_name="interactions"
@@ -177,13 +177,13 @@ class Interaction(models.Model):
                 condition=models.Q(kind__in=["clicked", "watched", "liked", "disliked"]),
                 name="interaction_kind_known",
             ),
-            # Feedback that is sent again is known already.
+            # Repeated feedback adds no row.
             models.UniqueConstraint(
                 fields=["recommendation", "movie", "kind"],
                 name="interaction_feedback_once",
                 condition=models.Q(recommendation__isnull=False),
             ),
-            # So is what somebody did without a recommendation of ours.
+            # Nor does a repeated interaction without a recommendation.
             models.UniqueConstraint(
                 fields=["user", "movie", "kind", "at"],
                 name="interaction_once",
@@ -191,11 +191,11 @@ class Interaction(models.Model):
             ),
         ]
         indexes = [
-            # What a user liked, disliked and has seen, the newest first.
+            # A user's profile: the interactions, newest first.
             models.Index(
                 fields=["user", "-at"], name="interaction_user", condition=models.Q(user__isnull=False)
             ),
-            # All of a movie: its page in the admin.
+            # The interactions of one movie: the link from its page in the admin.
             models.Index(fields=["movie", "-id"], name="interaction_movie"),
             # Click-through by version and time.
             models.Index(
@@ -203,7 +203,7 @@ class Interaction(models.Model):
                 name="interaction_version",
                 condition=models.Q(version__isnull=False),
             ),
-            # Whether somebody who is to be deleted gave any (PROTECT).
+            # The check whether an account to be deleted reported any (PROTECT).
             models.Index(
                 fields=["client"], name="interaction_client", condition=models.Q(client__isnull=False)
             ),

@@ -1,4 +1,4 @@
-"""One movie as it is given, by JSON, by a form or in a file: read strictly, every fault at once."""
+"""Validates one movie from JSON, a form or a file: strictly, reporting every fault at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from recommender.missing import says_nothing
+from recommender.missing import is_missing
 from recommender.title_keys import key_of
 from vigia_ml.schema import Column, Fault
 from vigia_ml.schema.columns import EXACT_INTEGER, BadValue
@@ -31,7 +31,7 @@ LANGUAGE: Final = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})?")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One movie of the catalogue, valid; the fields of `recommender.models.Movie`."""
+    """One valid movie of the catalogue, with the fields of `recommender.models.Movie`."""
 
     id: int
     title: str
@@ -50,11 +50,11 @@ class Entry:
 # -- the fields ----------------------------------------------------------------------------------------
 
 Read = Callable[[Any], Any]
-"""A value as it came -> the field's value, None where nothing was given. Raises `Refused`."""
+"""Function from a raw value to the field's value, None for an empty one. Raises `Refused`."""
 
 
 class Refused(Exception):
-    """A value its field does not take, with every fault (without a place)."""
+    """A value that its field does not accept, with every fault (without row or line)."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = list(faults)
@@ -63,10 +63,10 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field: how it is read from JSON and from text, what stands for nothing, and words about it.
+    """One field of a movie: its parsers for JSON and for text, its empty value and its description.
 
-    finish : what its column has read (not None) -> the field's value; None where that is all.
-    optional : it may be left out or null, which gives `empty`.
+    finish : function from the column's value (not None) to the field's value; None if they are the same.
+    optional : the field may be absent or null, and then has the value `empty`.
     """
 
     name: str
@@ -80,20 +80,21 @@ class Field:
 
 
 def read_column(column: Column, value: Any, *, text: bool) -> Any:
-    """A value of one column, from JSON or from text; None where nothing was given. Raises `Refused`."""
+    """Returns the value of one column from JSON or text; None for an empty one. Raises `Refused`."""
     try:
-        found = column.from_text(value) if text else column.from_json(value)
-    except BadValue as bad:
-        raise Refused([bad.fault]) from None
-    return check_length(column, found) if isinstance(found, str) else found
+        parsed = column.from_text(value) if text else column.from_json(value)
+    except BadValue as error:
+        raise Refused([error.fault]) from None
+    return check_length(column, parsed) if isinstance(parsed, str) else parsed
 
 
-def check_length(column: Column, found: str) -> str:
-    """A text that a column has read: composing takes a few characters apart, so it may have grown."""
-    if len(found) > column.max_length:
-        said = f"{column.name} must have at most {column.max_length} characters"
-        raise Refused([Fault(column.name, "too_long", said, echo(found), has_value=True)])
-    return found
+def check_length(column: Column, text: str) -> str:
+    """Returns the text, or raises `Refused` if it is too long. Composition splits a few characters, so a text
+    may have grown since its column checked it."""
+    if len(text) > column.max_length:
+        message = f"{column.name} must have at most {column.max_length} characters"
+        raise Refused([Fault(column.name, "too_long", message, echo(text), has_value=True)])
+    return text
 
 
 def _scalar(column: Column, *, empty: Any = None, finish: Read | None = None) -> Field:
@@ -101,48 +102,49 @@ def _scalar(column: Column, *, empty: Any = None, finish: Read | None = None) ->
         finish = partial(check_length, column)
 
     def from_json(value: Any) -> Any:
-        found = read_column(column, value, text=False)
-        return found if found is None or finish is None else finish(found)
+        parsed = read_column(column, value, text=False)
+        return parsed if parsed is None or finish is None else finish(parsed)
 
     def from_text(value: Any) -> Any:
-        found = read_column(column, value, text=True)
-        return found if found is None or finish is None else finish(found)
+        parsed = read_column(column, value, text=True)
+        return parsed if parsed is None or finish is None else finish(parsed)
 
-    said = column.description
-    return Field(column.name, from_json, from_text, finish, said, column.nullable, empty, column.example)
+    return Field(
+        column.name, from_json, from_text, finish, column.description, column.nullable, empty, column.example
+    )
 
 
 def _title(value: str) -> str:
-    if not key_of(value):  # of marks alone, which nobody could look for
+    if not key_of(value):  # a title of marks alone, which no search finds
         fault = Fault("title", "null_not_allowed", "title must not be empty", echo(value), has_value=True)
         raise Refused([fault])
     return check_length(COLUMNS["title"], value)
 
 
 def _description(value: str) -> str | None:
-    return None if says_nothing(value) else check_length(COLUMNS["description"], value)
+    return None if is_missing(value) else check_length(COLUMNS["description"], value)
 
 
 def _language(value: str) -> str:
     code = value.lower().replace("_", "-")
     if not LANGUAGE.fullmatch(code):
-        said = "language must be a code such as en, es or pt-br"
-        raise Refused([Fault("language", "not_a_language", said, echo(value), has_value=True)])
+        message = "language must be a code such as en, es or pt-br"
+        raise Refused([Fault("language", "not_a_language", message, echo(value), has_value=True)])
     return code
 
 
 TERM_MARKS: Final = {"genres": ("|", ";", ","), "keywords": ("|", ";")}
-"""What separates terms in a text: the first of these that occurs. A keyword may hold a comma
-("manhattan, new york city"), a genre hardly."""
+"""Separators of terms in a text: the first of these that occurs. A keyword may hold a comma
+("manhattan, new york city"), a genre hardly ever."""
 
 
-def terms_of(name: str, given: Iterable[Any]) -> tuple[str, ...]:
-    """The terms of a list, each once (in lower or upper case), in their order, without those that say that
-    nothing is known. Raises `Refused`."""
+def terms_of(name: str, items: Iterable[Any]) -> tuple[str, ...]:
+    """Returns the terms of a list in their order, each once (ignoring case), without words for missing
+    values. Raises `Refused`."""
     column = Column(name, "text", max_length=LONGEST_TERM)
-    found: dict[str, str] = {}
+    terms: dict[str, str] = {}
     faults = []
-    for each in given:
+    for each in items:
         try:
             term = read_column(column, each, text=False)
         except Refused as refused:
@@ -150,18 +152,18 @@ def terms_of(name: str, given: Iterable[Any]) -> tuple[str, ...]:
             if len(faults) > REPORTED_FAULTS:
                 break
         else:
-            if not says_nothing(term):
-                found.setdefault(term.casefold(), term)
+            if not is_missing(term):
+                terms.setdefault(term.casefold(), term)
     most = MOST_TERMS[name]
-    if not faults and len(found) > most:
+    if not faults and len(terms) > most:
         faults = [Fault(name, "too_long", f"{name} may hold {most} values at most")]
     if faults:
         raise Refused(faults)
-    return tuple(found.values())
+    return tuple(terms.values())
 
 
 def split_terms(name: str, text: str) -> list[str]:
-    """``"Drama|Science Fiction"`` -> its terms; see `TERM_MARKS`."""
+    """Splits a text such as ``"Drama|Science Fiction"`` into terms; see `TERM_MARKS`."""
     mark = next((mark for mark in TERM_MARKS[name] if mark in text), "\n")
     return [term for part in re.split(rf"[\n{re.escape(mark)}]", text) if (term := part.strip())]
 
@@ -184,12 +186,12 @@ def _terms(name: str, description: str, example: list[str]) -> Field:
 COLUMNS: Final[Mapping[str, Column]] = {
     column.name: column
     for column in (
-        Column("id", "integer", "The source's own number.", minimum=1, example=9001),
+        Column("id", "integer", "Number of the movie in its source.", minimum=1, example=9001),
         Column("title", "text", "", max_length=LONGEST_TITLE, example="The Tidal Clock"),
         Column(
             "original_title",
             "text",
-            "In its own language.",
+            "Title in the movie's own language.",
             nullable=True,
             max_length=LONGEST_TITLE,
             example="",
@@ -197,7 +199,7 @@ COLUMNS: Final[Mapping[str, Column]] = {
         Column(
             "description",
             "text",
-            "What it is about; recommendations go by it first.",
+            "Summary of the plot; it has the largest weight in recommendations.",
             nullable=True,
             max_length=LONGEST_DESCRIPTION,
             example="A clockmaker on a shrinking island finds that the tide keeps better time than she does.",
@@ -205,7 +207,7 @@ COLUMNS: Final[Mapping[str, Column]] = {
         Column(
             "year",
             "integer",
-            "Of its release.",
+            "Year of release.",
             nullable=True,
             minimum=FIRST_YEAR,
             maximum=LAST_YEAR,
@@ -214,7 +216,7 @@ COLUMNS: Final[Mapping[str, Column]] = {
         Column(
             "language",
             "text",
-            "A code such as en, es or pt-br.",
+            "Language code such as en, es or pt-br.",
             nullable=True,
             max_length=LONGEST_LANGUAGE,
             example="en",
@@ -222,7 +224,7 @@ COLUMNS: Final[Mapping[str, Column]] = {
         Column(
             "popularity",
             "number",
-            "On any scale from 0 on; of equal scores the more popular movie comes first.",
+            "Popularity on any scale from 0 on; among equal scores the more popular movie comes first.",
             nullable=True,
             minimum=0,
             example=12.5,
@@ -230,13 +232,15 @@ COLUMNS: Final[Mapping[str, Column]] = {
         Column(
             "rating",
             "number",
-            "Mean of its votes.",
+            "Mean of the votes.",
             nullable=True,
             minimum=0,
             maximum=HIGHEST_RATING,
             example=7.1,
         ),
-        Column("votes", "integer", "How many.", nullable=True, minimum=0, maximum=MOST_VOTES, example=310),
+        Column(
+            "votes", "integer", "Number of votes.", nullable=True, minimum=0, maximum=MOST_VOTES, example=310
+        ),
         Column(
             "runtime",
             "integer",
@@ -256,14 +260,14 @@ FIELDS: Final[Mapping[str, Field]] = {
         _scalar(COLUMNS["title"], finish=_title),
         _scalar(COLUMNS["original_title"], empty=""),
         _scalar(COLUMNS["description"], empty="", finish=_description),
-        _terms("genres", "Any case; each once.", ["Drama", "Fantasy"]),
-        _terms("keywords", "What it is about in single words or phrases.", ["island", "clockmaker"]),
+        _terms("genres", "Genres, in any case; each once.", ["Drama", "Fantasy"]),
+        _terms("keywords", "Subjects of the movie as words or phrases.", ["island", "clockmaker"]),
         _scalar(COLUMNS["year"]),
         _scalar(COLUMNS["language"], empty="", finish=_language),
         _scalar(COLUMNS["popularity"], empty=0.0),
         _scalar(COLUMNS["rating"]),
         _scalar(COLUMNS["votes"], empty=0),
-        # Sources write 0 minutes for a length that is not known.
+        # Sources write 0 minutes for an unknown length.
         _scalar(COLUMNS["runtime"], finish=lambda minutes: minutes or None),
     )
 }
@@ -276,31 +280,32 @@ EXAMPLE: Final = {name: read.example for name, read in FIELDS.items()}
 
 @dataclass(slots=True)
 class Reading:
-    """Values of one movie so far, and what is wrong with it."""
+    """The values of one movie parsed so far, and its faults."""
 
     values: dict[str, Any] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
-    def take(self, name: str, read: Read, value: Any) -> None:
-        """Reads one field; null or an empty text gives what stands for nothing."""
+    def add(self, name: str, read: Read, value: Any) -> None:
+        """Parses one field; null or an empty text gives the field's empty value."""
         try:
-            found = read(value)
+            parsed = read(value)
         except Refused as refused:
             self.faults += refused.faults
             return
-        self.values[name] = FIELDS[name].empty if found is None else found
+        self.values[name] = FIELDS[name].empty if parsed is None else parsed
 
-    def once(self, raw: Mapping[str, Any]) -> None:
-        """Names the fields that are given twice."""
+    def check_repeated(self, raw: Mapping[str, Any]) -> None:
+        """Adds a fault for each field that occurs twice."""
         for name in raw.repeated if isinstance(raw, RepeatedNames) else ():
             self.faults.append(Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice"))
 
-    def unknown(self, name: str) -> None:
-        said = f"{clip(name)} is not a field of a movie"
-        self.faults.append(Fault(clip(name), "unknown_field", said, allowed=NAMES))
+    def add_unknown(self, name: str) -> None:
+        message = f"{clip(name)} is not a field of a movie"
+        self.faults.append(Fault(clip(name), "unknown_field", message, allowed=NAMES))
 
-    def missing(self) -> None:
-        """Names the fields that must be given and are not; the others get what stands for nothing."""
+    def fill_missing(self) -> None:
+        """Adds a fault for each required field that is missing; other missing fields get their empty
+        value."""
         refused = {fault.field for fault in self.faults}
         for name, known in FIELDS.items():
             if name in self.values or name in refused:
@@ -311,69 +316,69 @@ class Reading:
                 self.faults.append(Fault(name, "missing_field", f"{name} is missing"))
 
     def entry(self) -> Entry | list[Fault]:
-        self.missing()
+        self.fill_missing()
         return self.faults or Entry(**self.values)
 
 
 def read(raw: object, *, movie_id: int | None = None) -> Entry | list[Fault]:
-    """One decoded JSON object as a whole movie.
+    """Validates a decoded JSON object as a whole movie.
 
     Parameters
     ----------
-    movie_id : the id the address names; then the object may leave it out.
+    movie_id : the id in the address; the object may then omit it.
 
     Returns
     -------
     The entry, or every fault.
     """
-    reading = _given(raw, movie_id)
+    reading = _parse(raw, movie_id)
     if movie_id is not None and not any(fault.field == "id" for fault in reading.faults):
-        reading.take("id", FIELDS["id"].from_json, movie_id)  # an address may name any number
+        reading.add("id", FIELDS["id"].from_json, movie_id)  # an address may name any number
     return reading.entry() if isinstance(raw, Mapping) else reading.faults
 
 
 def read_cells(cells: Mapping[str, str]) -> Entry | list[Fault]:
-    """The cells of a form as a whole movie, or every fault; an empty cell is as left out."""
+    """Returns the movie of a form's cells, or every fault; an empty cell counts as absent."""
     reading = Reading()
-    reading.once(cells)
+    reading.check_repeated(cells)
     for name, cell in cells.items():
         known = FIELDS.get(name)
         if known is None:
-            reading.unknown(name)
+            reading.add_unknown(name)
         else:
-            reading.take(name, known.from_text, cell)
+            reading.add(name, known.from_text, cell)
     return reading.entry()
 
 
 def read_changes(raw: object, *, movie_id: int) -> dict[str, Any] | list[Fault]:
-    """The fields a JSON object names, or every fault."""
-    reading = _given(raw, movie_id)
+    """Returns the fields that a JSON object names, or every fault."""
+    reading = _parse(raw, movie_id)
     reading.values.pop("id", None)
     return reading.faults or reading.values
 
 
-def _given(raw: object, movie_id: int | None) -> Reading:
+def _parse(raw: object, movie_id: int | None) -> Reading:
     reading = Reading()
     if not isinstance(raw, Mapping):
-        said = "a movie must be a JSON object"
-        reading.faults.append(Fault(None, "not_an_object", said, echo(raw), has_value=True))
+        message = "a movie must be a JSON object"
+        reading.faults.append(Fault(None, "not_an_object", message, echo(raw), has_value=True))
         return reading
-    reading.once(raw)
+    reading.check_repeated(raw)
     for name, value in raw.items():
         if len(reading.faults) > REPORTED_FAULTS:
             break
         known = FIELDS.get(name)
         if known is None:
-            reading.unknown(name)
+            reading.add_unknown(name)
         else:
-            reading.take(name, known.from_json, value)
-    given = reading.values.get("id")
-    if movie_id is not None and given not in (None, movie_id):
-        said = f"id must be that of the address, {movie_id}, or be left out"
-        reading.faults.append(Fault("id", "other_movie", said, echo(given), has_value=True))
+            reading.add(name, known.from_json, value)
+    body_id = reading.values.get("id")
+    if movie_id is not None and body_id not in (None, movie_id):
+        message = f"id must be {movie_id}, the id in the address, or be absent"
+        reading.faults.append(Fault("id", "other_movie", message, echo(body_id), has_value=True))
     return reading
 
 
 def plain(text: str) -> str:
-    """A name of a column or field as it is compared: no case, no space around, composed."""
+    """Returns the comparison form of a name: composed, casefolded, without spaces around it."""
     return unicodedata.normalize("NFC", text.strip()).casefold()

@@ -15,24 +15,24 @@ FEEDBACK: Final = "recommendation_feedback_total"
 _LABELS: Final = ("model", "version")
 
 METRICS: Final = (
-    Metric(RECOMMENDATIONS, "counter", _LABELS, "Questions for recommendations that were answered."),
+    Metric(RECOMMENDATIONS, "counter", _LABELS, "Recommendations that were answered."),
     Metric(
         SECONDS,
         "histogram",
         _LABELS,
-        "Time from a complete question to its answer, its commit included.",
+        "Time from a complete request to its response, commit included.",
     ),
-    Metric(EMPTY, "counter", _LABELS, "Answers of them that name no movie."),
+    Metric(EMPTY, "counter", _LABELS, "Recommendations without a movie."),
     Metric(
         CLICKED,
         "counter",
         _LABELS,
-        "Answers of which a movie was clicked, watched or liked; each counts once.",
+        "Recommendations of which a movie was clicked, watched or liked; each counts once.",
     ),
     Metric(
         FEEDBACK,
         "counter",
         (*_LABELS, "kind"),
-        "What was reported of recommended movies, by kind of interaction.",
+        "Reported interactions with recommended movies, by kind.",
     ),
 )

@@ -1,4 +1,4 @@
-"""Titles as they are looked for: without case, accents and superfluous spaces."""
+"""Search keys of titles: without case, accents and superfluous spaces."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 import regex
 
 LONGEST_KEY: Final = 300
-"""Characters. An entry of an index holds 2,704 bytes, and a title may grow when it is taken apart (one
-character by up to eighteen); two titles that differ only behind this many are told apart by their movies."""
+"""Most characters of a key. An index entry holds 2,704 bytes, and decomposition may turn one character into
+up to eighteen; titles that differ only after this length share a key."""
 
-# Accents of the Latin, Greek and Cyrillic scripts, and the points that Hebrew and Arabic are written without,
+# Accents of the Latin, Greek and Cyrillic scripts, and the points that Hebrew and Arabic texts usually omit,
 # are optional in a query. Every other mark is part of its letter: voicing in kana, tones in Thai, vowels in
-# Devanagari. The breve of Cyrillic i makes another letter.
+# Devanagari. The breve of Cyrillic i makes a different letter.
 _ACCENTS: Final = regex.compile(
     r"(?<![\p{L}--\p{Latin}--\p{Greek}--\p{Cyrillic}]\p{M}*)(?<![\u0418\u0438](?=\u0306))[\u0300-\u036f]"
     r"|[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u0652\u0670]",
@@ -31,10 +31,10 @@ _KNOWN_AS: Final = regex.compile(r"a\.?\s*k\.?\s*a\.?\s+", regex.IGNORECASE)
 
 
 def key_of(title: str) -> str:
-    """The key a title is found by: "  El  LABERINTO del Búho" gives "el laberinto del buho".
+    """Returns the search key of a title: "  El  LABERINTO del Búho" gives "el laberinto del buho".
 
-    Compatibility decomposition (NFKD) without accents, composed again (NFC), casefolded, runs of white space
-    as one space. A prefix of a title gives a prefix of its key.
+    The key is the compatibility decomposition (NFKD) without accents, composed again (NFC) and casefolded,
+    with one space for each run of white space. A prefix of a title gives a prefix of its key.
     """
     if not title.isascii():
         plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", title))
@@ -43,31 +43,32 @@ def key_of(title: str) -> str:
 
 
 def article_first(title: str) -> str:
-    """ "Matrix, The" as "The Matrix"; another title as it is."""
-    found = _ARTICLE.fullmatch(title)
-    if found is None:
+    """Moves a trailing article to the front: "Matrix, The" gives "The Matrix"."""
+    match = _ARTICLE.fullmatch(title)
+    if match is None:
         return title
-    gap = "" if found["article"].endswith(("'", "\u2019")) else " "
-    return f"{found['article']}{gap}{found['rest']}"
+    gap = "" if match["article"].endswith(("'", "\u2019")) else " "
+    return f"{match['article']}{gap}{match['rest']}"
 
 
 def without_year(title: str) -> tuple[str, int | None]:
-    """("Heat", 1995) of "Heat (1995)"; (title, None) of one that ends otherwise."""
-    found = _YEAR.fullmatch(title)
-    return (found["title"], int(found["year"])) if found else (title, None)
+    """Splits a trailing year off: "Heat (1995)" gives ("Heat", 1995), a title without one (title, None)."""
+    match = _YEAR.fullmatch(title)
+    return (match["title"], int(match["year"])) if match else (title, None)
 
 
 def other_name(title: str) -> tuple[str, str]:
-    """("Postman, The", "Postino, Il") of "Postman, The (Postino, Il)"; (title, "") without another name.
+    """Splits a second name off: "Postman, The (Postino, Il)" gives ("Postman, The", "Postino, Il"), a title
+    without one (title, "").
 
-    Parentheses hold another name when they say so (a.k.a.), when they end in an article, or when they have
-    letters beyond ASCII that the title before them has not; "Part 2" belongs to the title.
+    Parentheses hold a second name if they begin with "a.k.a.", if they end in an article, or if they have
+    letters beyond ASCII and the title before them has none; "Part 2" belongs to the title.
     """
-    found = _OTHER_NAME.fullmatch(title)
-    if found is None:
+    match = _OTHER_NAME.fullmatch(title)
+    if match is None:
         return title, ""
-    other = _KNOWN_AS.sub("", found["other"], count=1)
-    is_name = other != found["other"] or article_first(other) != other
-    if is_name or (not other.isascii() and found["title"].isascii()):
-        return found["title"], other
+    other = _KNOWN_AS.sub("", match["other"], count=1)
+    is_name = other != match["other"] or article_first(other) != other
+    if is_name or (not other.isascii() and match["title"].isascii()):
+        return match["title"], other
     return title, ""

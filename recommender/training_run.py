@@ -1,4 +1,5 @@
-"""What a training run of `movies` does: the catalogue as it is now is frozen as a dataset, and indexed."""
+"""The training run of `movies`: it stores a snapshot of the catalogue as a dataset and builds an index of
+it."""
 
 from __future__ import annotations
 
@@ -29,36 +30,36 @@ from vigia_ml.fitting.parquet import Written
 
 PIECE: Final = 5_000
 LAYOUT: Final = hashlib.sha256(str(catalogue_snapshot.SCHEMA).encode()).hexdigest()
-"""Of the columns of a snapshot."""
+"""Hash of the columns of a snapshot."""
 BEFORE: Final = 5
 BEHIND: Final = 88
-"""Per cent of a run that are done before an index is built, and after it."""
+"""Progress of a run, in per cent, before and after an index's build."""
 TIMES: Final = frozenset({"latency_ms"})
 CHANCE: Final = 1.96
-"""Standard errors; of a normal distribution 95 of 100 lie within."""
+"""Standard errors on each side that hold 95 % of a normal distribution."""
 HERE: Final = Path(__file__).resolve().parent
 
-# Users get code numbers here, and their references stay here: an index, which is copied to every web process,
-# does not hold them.
+# The query replaces the references of users by numbers: an index, which every web process loads, must not
+# hold the references.
 _INTERACTIONS: Final = """
-    SELECT what.movie_id, dense_rank() OVER (ORDER BY what."user"), what.kind, what.at
-    FROM recommender_interaction what JOIN recommender_movie movie ON movie.id = what.movie_id
-    WHERE what."user" IS NOT NULL AND movie.withdrawn_at IS NULL
-    ORDER BY what.movie_id, what.at, what.id
+    SELECT event.movie_id, dense_rank() OVER (ORDER BY event."user"), event.kind, event.at
+    FROM recommender_interaction event JOIN recommender_movie movie ON movie.id = event.movie_id
+    WHERE event."user" IS NOT NULL AND movie.withdrawn_at IS NULL
+    ORDER BY event.movie_id, event.at, event.id
 """
 
 
 class EmptyCatalogue(Conflict):
-    """There is nothing to make an index of."""
+    """The catalogue has no movie, so no index can be built."""
 
     code = "empty_catalogue"
 
     def __init__(self) -> None:
-        super().__init__("the catalogue holds no movie: load some with manage.py load_movies FILE")
+        super().__init__("the catalogue has no movies: load a file with manage.py load_movies FILE")
 
 
 def make(run: TrainingRun, report: Report, directory: Path) -> BuildResult:
-    """See `training.providers.Build`."""
+    """Builds a version from the catalogue; see `training.providers.Build`."""
     report("reading the catalogue", 3)
     written, interactions = write_snapshot(directory / "catalogue.parquet")
     if not written.rows:
@@ -85,19 +86,20 @@ def make(run: TrainingRun, report: Report, directory: Path) -> BuildResult:
 
 
 def _scaled(report: Report) -> Report:
-    """A build's own per cents, as the part they are of a run's."""
+    """Returns a report that maps a build's progress to its part of the run's progress."""
     return lambda stage, percent: report(stage, BEFORE + percent * (BEHIND - BEFORE) // 100)
 
 
 def remake(path: Path, report: Report) -> Remade:
-    """See `training.providers.Remake`."""
+    """Builds a version again from a stored snapshot; see `training.providers.Remake`."""
     built = building.build(catalogue_snapshot.read(path), declaration.SETTINGS, _scaled(report))
     metrics = {name: value for name, value in built.metrics.items() if name not in TIMES}
     return Remade(built.index, metrics, built.evaluation["held_out"], source_sha256())
 
 
 def write_snapshot(path: Path) -> tuple[Written, int]:
-    """The catalogue and the interactions of one moment, as a file; and how many interactions there are."""
+    """Writes the catalogue and the interactions of one moment to a file; returns it and the number of
+    interactions."""
     counted = 0
 
     def events() -> Iterator[catalogue_snapshot.Interaction]:
@@ -116,9 +118,9 @@ def write_snapshot(path: Path) -> tuple[Written, int]:
 
 
 def _movies() -> Iterator[query.Movie]:
-    there = Movie.objects.filter(withdrawn_at__isnull=True).order_by("id")
+    movies = Movie.objects.filter(withdrawn_at__isnull=True).order_by("id")
     names = ("id", "title", "description", "genres", "keywords", "year", "language", "popularity")
-    for row in there.values_list(*names).iterator(chunk_size=PIECE):
+    for row in movies.values_list(*names).iterator(chunk_size=PIECE):
         number, title, description, genres, keywords, year, language, popularity = row
         yield query.Movie(
             number, title, description, tuple(genres), tuple(keywords), year, language, popularity
@@ -135,39 +137,43 @@ def _interactions() -> Iterator[catalogue_snapshot.Interaction]:
 
 
 def verdict(built: Built, active: ModelVersion | None) -> dict[str, Any]:
-    """The gate's verdict; see `training.providers.Verdict`.
+    """Returns the gate's verdict; see `training.providers.Verdict`.
 
-    The active version's figures are those on its own held-out interactions: it was built from all there were,
-    so asking it for this version's would be asking what it was told. Two samples of users differ by chance,
-    so this version is worse where it is so by more than chance makes, too (see `_allowed`).
+    The active version's metrics are those on its own held-out interactions: it was built from all earlier
+    interactions, so it may know the ones that this version holds out. Two samples of users differ by chance,
+    so this version counts as worse only if the difference exceeds chance (see `_allowed`).
     """
     gate = declaration.GATE
     primary = declaration.primary_of(built.metrics)
-    theirs = active.metrics if active is not None and primary in active.metrics else None
-    if active is not None and theirs is not None and primary == building.NDCG:
+    active_metrics = active.metrics if active is not None and primary in active.metrics else None
+    if active is not None and active_metrics is not None and primary == building.NDCG:
         gate = replace(gate, max_regression=_allowed(gate, built, active))
     checks = [_latency(built.metrics["latency_ms"], gate.max_latency_ms)]
-    found = check_gate(gate, primary, built.metrics, built.baseline, theirs, checks)
+    result = check_gate(gate, primary, built.metrics, built.baseline, active_metrics, checks)
     if active is not None:
-        found |= {"compared_with": active.number, "active_metrics": theirs}
-    return found
+        result |= {"compared_with": active.number, "active_metrics": active_metrics}
+    return result
 
 
 def _allowed(gate: Gate, built: Built, active: ModelVersion) -> float:
-    """The share of the active version's nDCG that may be lost: the declared one or, if that is more, what the
-    difference of the means of two samples of users stays within in 95 of 100 cases."""
-    theirs = float(active.metrics[building.NDCG])
+    """Returns the share of the active version's nDCG that this version may lose: the declared share or, if
+    that is larger, the 95 % bound of the difference of the means of two samples of users."""
+    active_ndcg = float(active.metrics[building.NDCG])
     errors = [float(known.get("error") or 0) for known in (built.evaluation, active.evaluation or {})]
-    return max(gate.max_regression, CHANCE * math.hypot(*errors) / theirs) if theirs else gate.max_regression
+    return (
+        max(gate.max_regression, CHANCE * math.hypot(*errors) / active_ndcg)
+        if active_ndcg
+        else gate.max_regression
+    )
 
 
 def _latency(median: float, most: float) -> Check:
     passed = median <= most
-    than = "at most" if passed else "more than"
-    said = f"one answer takes {median:.3g} ms (median), {than} the asked {most:g} ms"
-    return Check("latency", median, most, passed, said)
+    comparison = "within" if passed else "above"
+    message = f"median latency {median:.3g} ms, {comparison} the limit of {most:g} ms"
+    return Check("latency", median, most, passed, message)
 
 
 def source_sha256() -> str:
-    """Of the code that declares and builds an index."""
+    """Returns the hash of the code that declares and builds an index."""
     return source_hash.of([HERE / "declaration.py", *(HERE / "index").glob("*.py")])

@@ -1,1 +1,1 @@
-"""What single steps of an answer cost: `make bench-micro`."""
+"""Micro-benchmarks of the steps of an answer: `make bench-micro`."""

@@ -1,4 +1,4 @@
-"""A real database, and real versions of two models, both made once."""
+"""A real database and real versions of two models, created once per session."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ MODELS = ("churn", "houses")
 
 @dataclass(frozen=True)
 class Ready:
-    """A version as it is served, the same one behind scikit-learn, and valid rows for both."""
+    """A served version, the same version with the scikit-learn engine, and valid rows for both."""
 
     served: Served
     sklearn: Engine
     rows: list[dict[str, Any]]
     client_id: int
 
-    def named(self, what: str, count: int) -> str:
-        """The heading under which the steps of one kind are compared."""
-        return f"{what}: {self.served.model_name}, {count:,} {'row' if count == 1 else 'rows'}"
+    def group(self, step: str, count: int) -> str:
+        """Returns the heading under which steps of one kind are compared."""
+        return f"{step}: {self.served.model_name}, {count:,} {'row' if count == 1 else 'rows'}"
 
 
 @pytest.fixture(scope="session")
 def versions(
     _own_directories: None, django_db_setup: None, django_db_blocker: Any
 ) -> Iterator[dict[str, Ready]]:
-    """The versions by their models' names, trained from all of their samples."""
+    """Yields versions by the names of their models, trained on all sample rows."""
     with django_db_blocker.unblock():
         partitions.ensure(timezone.now(), settings.PARTITIONS_AHEAD)
         client = client_keys.client_with_every_right("bench")
-        found = {}
+        ready = {}
         for name in MODELS:
             version = train_sample(name)
             served = engine_cache.served(version.registered_model)
             assert served.engine.name == "onnx", version.engine_reason
             rows = _rows(name, served)
-            found[name] = Ready(served, artifacts.load_pipeline(version), rows, client.pk)
-        yield found
+            ready[name] = Ready(served, artifacts.load_pipeline(version), rows, client.pk)
+        yield ready
 
 
 def _rows(name: str, served: Served) -> list[dict[str, Any]]:
-    """A thousand rows of the sample, with the names and values of the schema."""
+    """Returns a thousand rows of the sample, with the names and values of the schema."""
     with (SAMPLES / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         cells = [row for row, _ in zip(csv.DictReader(file), range(1_000), strict=False)]
     read = [served.schema.read(row, text=True) for row in cells]
@@ -72,5 +72,5 @@ def ready(request: pytest.FixtureRequest, versions: dict[str, Ready]) -> Ready:
 
 @pytest.fixture(params=[1, 1_000], ids=["1 row", "1,000 rows"])
 def count(request: pytest.FixtureRequest) -> int:
-    found: int = request.param
-    return found
+    rows: int = request.param
+    return rows

@@ -1,4 +1,4 @@
-"""What single steps of an answer cost. The fast way stands beside the one it spares."""
+"""Costs of the steps of an answer; each fast step is compared with the slower step that it replaces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vigia_ml.schema.json_body import decode_json
 from vigia_ml.schema.row_decoder import Rows
 from web.metrics.exporter import Instruments
 
-# So that there is a test database at all. What is written to it is committed before, or by the log's writer.
+# The mark creates a test database. Its rows are committed before, or by the log writer.
 pytestmark = pytest.mark.django_db
 Benchmark = Any  # pytest-benchmark has no types
 REQUEST_ID = "01a1fae0-7c1e-7b33-8d02-2f5f6d1f9a10"
@@ -33,10 +33,10 @@ def body_of(ready: Ready, count: int) -> bytes:
 
 
 def rows_of(ready: Ready, count: int) -> Rows:
-    found = ready.served.compiled.decode(body_of(ready, count), count)
-    assert found is not None
-    assert len(found) == count
-    return found
+    rows = ready.served.compiled.decode(body_of(ready, count), count)
+    assert rows is not None
+    assert len(rows) == count
+    return rows
 
 
 def prepared(ready: Ready, count: int) -> Prepared:
@@ -47,60 +47,60 @@ def prepared(ready: Ready, count: int) -> Prepared:
 
 
 def test_decode_compiled(benchmark: Benchmark, ready: Ready, count: int) -> None:
-    benchmark.group = ready.named("decode", count)
-    found = benchmark(ready.served.compiled.decode, body_of(ready, count), count)
-    assert len(found) == count
+    benchmark.group = ready.group("decode", count)
+    result = benchmark(ready.served.compiled.decode, body_of(ready, count), count)
+    assert len(result) == count
 
 
 def test_decode_by_the_schema(benchmark: Benchmark, ready: Ready, count: int) -> None:
-    benchmark.group = ready.named("decode", count)
+    benchmark.group = ready.group("decode", count)
     body, schema = body_of(ready, count), ready.served.schema
 
     def read() -> list[Any]:
         data = decode_json(body)
         return [schema.read(row) for row in (data if isinstance(data, list) else [data])]
 
-    found = benchmark(read)
-    assert [row.values for row in found] == ready.rows[:count]
+    result = benchmark(read)
+    assert [row.values for row in result] == ready.rows[:count]
 
 
 # -- valid rows -> scores ------------------------------------------------------------------------------
 
 
 def test_score_onnx(benchmark: Benchmark, ready: Ready, count: int) -> None:
-    benchmark.group = ready.named("score", count)
+    benchmark.group = ready.group("score", count)
     rows, engine = rows_of(ready, count), ready.served.engine
-    found = benchmark(lambda: engine.score(rows.matrix(), rows.texts(engine.text_columns)))  # type: ignore[attr-defined]
-    assert len(found.plain().values) == count
+    result = benchmark(lambda: engine.score(rows.matrix(), rows.texts(engine.text_columns)))  # type: ignore[attr-defined]
+    assert len(result.plain().values) == count
 
 
 def test_score_sklearn(benchmark: Benchmark, ready: Ready, count: int) -> None:
-    benchmark.group = ready.named("score", count)
-    found = benchmark(ready.sklearn.predict, ready.rows[:count])
-    assert len(found.values) == count
+    benchmark.group = ready.group("score", count)
+    result = benchmark(ready.sklearn.predict, ready.rows[:count])
+    assert len(result.values) == count
 
 
 # -- valid rows -> answer, and its log rows ------------------------------------------------------------
 
 
 def test_prepare(benchmark: Benchmark, ready: Ready, count: int) -> None:
-    benchmark.group = ready.named("after decoding", count)
+    benchmark.group = ready.group("after decoding", count)
     rows, caller = rows_of(ready, count), Caller(ready.client_id, REQUEST_ID)
-    found = benchmark(pipeline.prepare, ready.served, rows, caller, 1)
-    assert len(found.ids) == count
+    result = benchmark(pipeline.prepare, ready.served, rows, caller, 1)
+    assert len(result.ids) == count
 
 
 def test_entry(benchmark: Benchmark, ready: Ready, count: int) -> None:
-    benchmark.group = ready.named("after decoding", count)
-    found = benchmark(prepared(ready, count).entry, 1)
-    assert len(found.rows) == count
+    benchmark.group = ready.group("after decoding", count)
+    result = benchmark(prepared(ready, count).entry, 1)
+    assert len(result.rows) == count
 
 
 def test_answer_as_json(benchmark: Benchmark, ready: Ready, count: int) -> None:
-    benchmark.group = ready.named("after decoding", count)
-    made = prepared(ready, count)
-    found = benchmark(made.body)
-    assert len(json.loads(found)["predictions"]) == count
+    benchmark.group = ready.group("after decoding", count)
+    answer = prepared(ready, count)
+    result = benchmark(answer.body)
+    assert len(json.loads(result)["predictions"]) == count
 
 
 # -- log rows -> committed -----------------------------------------------------------------------------
@@ -108,40 +108,40 @@ def test_answer_as_json(benchmark: Benchmark, ready: Ready, count: int) -> None:
 
 @pytest.fixture
 def writer(versions: dict[str, Ready]) -> Iterator[Writer]:
-    made = Writer(most_rows=10_000)
-    yield made
-    made.close()
+    writer = Writer(most_rows=10_000)
+    yield writer
+    writer.close()
 
 
 @pytest.mark.parametrize("group", [1, 8, 32, 1_000], ids=lambda group: f"{group} rows")
 def test_writer(benchmark: Benchmark, versions: dict[str, Ready], writer: Writer, group: int) -> None:
-    """From `submit` to the release after COMMIT, one group at a time."""
+    """Measures from `submit` to the release after COMMIT, one group at a time."""
     benchmark.group = "writer, churn"
     generation = routing.generation()
-    made: list[Entry] = []
+    entries: list[Entry] = []
 
-    def make() -> tuple[tuple[Entry], dict[str, Any]]:
-        made.append(prepared(versions["churn"], group).entry(generation))  # its rows have ids of their own
-        return (made[-1],), {}
+    def prepare() -> tuple[tuple[Entry], dict[str, Any]]:
+        entries.append(prepared(versions["churn"], group).entry(generation))  # each entry has its own ids
+        return (entries[-1],), {}
 
     def write(entry: Entry) -> None:
         writer.submit(entry)
         assert entry.wait(20)
 
-    benchmark.pedantic(write, setup=make, rounds=WRITTEN_GROUPS, warmup_rounds=5)
-    assert all(entry.error is None for entry in made)
-    assert writer.written_rows == group * len(made)
-    assert writer.groups == len(made)
+    benchmark.pedantic(write, setup=prepare, rounds=WRITTEN_GROUPS, warmup_rounds=5)
+    assert all(entry.error is None for entry in entries)
+    assert writer.written_rows == group * len(entries)
+    assert writer.groups == len(entries)
 
 
-# -- what an answer adds to the metrics ----------------------------------------------------------------
+# -- metrics of an answer ------------------------------------------------------------------------------
 
 
 def test_telemetry_plain_numbers(benchmark: Benchmark, ready: Ready, count: int) -> None:
-    """What each request does."""
-    benchmark.group = ready.named("counting", count)
-    made = prepared(ready, count)
-    served, values, classes = made.served, made.values, made.probabilities is not None
+    """Measures the counters that each request increments."""
+    benchmark.group = ready.group("counting", count)
+    answer = prepared(ready, count)
+    served, values, classes = answer.served, answer.values, answer.probabilities is not None
     counters.take()
 
     def add() -> None:
@@ -154,19 +154,21 @@ def test_telemetry_plain_numbers(benchmark: Benchmark, ready: Ready, count: int)
 
 
 def test_telemetry_prometheus_client(benchmark: Benchmark, ready: Ready, count: int) -> None:
-    """What it would do if it told Prometheus' client itself, without the files of several processes."""
-    benchmark.group = ready.named("counting", count)
-    made = prepared(ready, count)
-    tell, name, number = Instruments(), made.served.model_name, str(made.served.number)
+    """Measures the same counts in Prometheus' client, without the files of several processes."""
+    benchmark.group = ready.group("counting", count)
+    answer = prepared(ready, count)
+    instruments, name, number = Instruments(), answer.served.model_name, str(answer.served.number)
 
     def add() -> None:
         since = time.perf_counter()
-        tell.counters["vigia_requests_total"].labels("/r", "POST", "200").inc()
-        tell.histograms["vigia_prediction_seconds"].labels(name).observe(time.perf_counter() - since)
-        for value, rows in Counter(made.values).items() if made.probabilities is not None else [(b"", count)]:
-            tell.counters["vigia_predictions_total"].labels(name, number, value.decode()).inc(rows)
+        instruments.counters["vigia_requests_total"].labels("/r", "POST", "200").inc()
+        instruments.histograms["vigia_prediction_seconds"].labels(name).observe(time.perf_counter() - since)
+        for value, rows in (
+            Counter(answer.values).items() if answer.probabilities is not None else [(b"", count)]
+        ):
+            instruments.counters["vigia_predictions_total"].labels(name, number, value.decode()).inc(rows)
 
     benchmark(add)
-    found = tell.registry.get_sample_value("vigia_prediction_seconds_count", {"model": name})
-    assert found is not None
-    assert found > 0
+    result = instruments.registry.get_sample_value("vigia_prediction_seconds_count", {"model": name})
+    assert result is not None
+    assert result > 0

@@ -1,1 +1,1 @@
-"""The services Vigía is measured beside. Each is written the way its own documentation teaches it."""
+"""The peers that Vigía is compared with, each written as its own documentation recommends."""

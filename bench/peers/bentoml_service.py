@@ -9,7 +9,7 @@ import joblib
 from bench.peers.churn_types import Answer, Customer, answers
 
 
-# A request of 1,000 rows must fit into a batch, or it is refused.
+# A request of 1,000 rows must fit into a batch; otherwise BentoML refuses it.
 @bentoml.service(workers=2, traffic={"timeout": 30})
 class Churn:
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The request and the answer as pydantic models, levels and bounds included."""
+"""Pydantic models of the request and the answer, with levels and bounds."""
 
 from typing import Annotated, Any, Literal
 
@@ -39,7 +39,7 @@ class Answer(BaseModel):
 
 
 def answers(pipeline: Any, customers: list[Customer]) -> list[Answer]:
-    """What the model says to each of them."""
+    """Returns the model's answers to the customers."""
     frame = pd.DataFrame([customer.model_dump() for customer in customers])
     frame["totalcharges"] = frame["totalcharges"].astype(float).fillna(0.0)
     probabilities = pipeline.predict_proba(frame)[:, 1].tolist()

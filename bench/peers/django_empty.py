@@ -1,4 +1,4 @@
-"""A Django that does nothing: no middleware, no database, one view. What Django itself costs."""
+"""An empty Django (no middleware, no database, one view), which measures the cost of Django itself."""
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
@@ -10,7 +10,7 @@ settings.configure(
     DEBUG=False,
     MIDDLEWARE=[],
     ROOT_URLCONF=__name__,
-    SECRET_KEY="of no use: nothing is signed",  # noqa: S106
+    SECRET_KEY="unused: this service signs nothing",  # noqa: S106
 )
 
 

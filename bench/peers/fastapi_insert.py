@@ -1,4 +1,5 @@
-"""The same, and every answer is committed to PostgreSQL before it is given: one INSERT a request."""
+"""FastAPI, pydantic, a DataFrame and a pipeline; it commits each answer to PostgreSQL first, one INSERT a
+request."""
 
 import os
 from collections.abc import AsyncIterator
@@ -42,8 +43,8 @@ async def predict_churn(customer: Customer) -> Answer:
 
 @app.post("/churn/many")
 async def predict_many(customers: list[Customer]) -> list[Answer]:
-    given = answers(churn, customers)
+    results = answers(churn, customers)
     async with pool.connection() as connection, connection.cursor() as cursor:
         # psycopg sends these in one pipeline: one round trip, one transaction.
-        await cursor.executemany(INSERT, [row(*pair) for pair in zip(customers, given, strict=True)])
-    return given
+        await cursor.executemany(INSERT, [row(*pair) for pair in zip(customers, results, strict=True)])
+    return results

@@ -1,4 +1,4 @@
-"""FastAPI, pydantic, a DataFrame, a scikit-learn pipeline. Nothing is stored."""
+"""FastAPI, pydantic, a DataFrame and a scikit-learn pipeline; it stores nothing."""
 
 import os
 from pathlib import Path
@@ -35,7 +35,7 @@ class Price(BaseModel):
     prediction: float
 
 
-# `async def`, though nothing is awaited: a `def` would go through a thread pool, which is slower here.
+# `async def` without an await, because a `def` would go through a thread pool, which is slower here.
 @app.post("/churn")
 async def predict_churn(customer: Customer) -> Answer:
     return answers(churn, [customer])[0]

@@ -1,6 +1,8 @@
-"""The tutorial's movie recommender as people write it: all similarities at the start, a full sort a request.
+"""The tutorial's movie recommender: it computes all similarities at the start and sorts all movies per
+request.
 
-Catalogue: the CSV of `BENCH_MOVIES`, with TMDB's columns. Nothing is validated, explained or stored.
+`BENCH_MOVIES` names the catalogue, a CSV with TMDB's columns. The service validates, explains and stores
+nothing.
 """
 
 import os

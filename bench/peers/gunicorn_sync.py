@@ -1,4 +1,4 @@
-"""gunicorn as Flask's documentation runs it: synchronous workers."""
+"""gunicorn settings of Flask's documentation: synchronous workers."""
 
 workers = 2
 control_socket_disable = True

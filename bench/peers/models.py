@@ -1,9 +1,9 @@
-"""The models the peers serve: the columns of Vigía's own, fitted on the samples it ships.
+"""Fits the peers' models on Vigía's sample files, with the same columns as Vigía's models.
 
     python -m bench.peers.models FOLDER
 
-writes one file a model into FOLDER, before any peer is started. They are fitted the way each peer's
-tutorials fit them; what they answer is compared with Vigía's answers before anything is measured.
+writes one file per model into FOLDER before any peer starts. The models follow the peers' tutorials; the
+benchmark compares their answers with Vigía's before it measures.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench.samples import CHURN_NUMBERS, HOUSE_CONDITIONS, HOUSE_NUMBERS, churn,
 
 
 def churn_frame_pipeline() -> Pipeline:
-    """A DataFrame in; one-hot categories and scaled numbers; logistic regression."""
+    """Returns a logistic regression of a DataFrame's one-hot categories and scaled numbers."""
     rows, left = churn()
     frame = pd.DataFrame(rows)
     frame["totalcharges"] = frame["totalcharges"].fillna(0.0)
@@ -40,7 +40,8 @@ def churn_frame_pipeline() -> Pipeline:
 
 
 def churn_dict_model() -> tuple[DictVectorizer, LogisticRegression]:
-    """Dictionaries in, no DataFrame anywhere: the leanest way there is in scikit-learn."""
+    """Returns a logistic regression of dictionaries, the leanest form in scikit-learn, without a
+    DataFrame."""
     rows, left = churn()
     rows = [row | {"totalcharges": row["totalcharges"] or 0.0} for row in rows]
     vectorizer = DictVectorizer(sparse=False)
@@ -49,7 +50,7 @@ def churn_dict_model() -> tuple[DictVectorizer, LogisticRegression]:
 
 
 def houses_frame_pipeline() -> Pipeline:
-    """As many trees as Vigía's model of the same name."""
+    """Returns a regressor with as many trees as Vigía's model of the same name."""
     rows, prices = houses()
     frame = pd.DataFrame(rows).astype(dict.fromkeys(HOUSE_NUMBERS, float))
     condition = OrdinalEncoder(
@@ -65,7 +66,7 @@ def houses_frame_pipeline() -> Pipeline:
     return Pipeline([("features", features), ("model", on_root)]).fit(frame, prices)
 
 
-MAKERS = {
+FITTED = {
     "churn-frame": churn_frame_pipeline,
     "churn-dict": churn_dict_model,
     "houses-frame": houses_frame_pipeline,
@@ -73,6 +74,6 @@ MAKERS = {
 
 
 if __name__ == "__main__":
-    for _name, _make in MAKERS.items():
-        joblib.dump(_make(), Path(sys.argv[1]) / f"{_name}.joblib")
+    for _name, _fit in FITTED.items():
+        joblib.dump(_fit(), Path(sys.argv[1]) / f"{_name}.joblib")
     (Path(sys.argv[1]) / "ready").touch()

@@ -1,4 +1,4 @@
-"""The catalogue and its interactions in the admin."""
+"""Admin pages of the catalogue and its interactions."""
 
 from recommender.admin import interactions, movies
 

@@ -1,4 +1,4 @@
-"""Lists of any length: pages by position in an index, never by counting."""
+"""Keyset pagination for the admin: pages start at a position in an index, and no page counts all rows."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ AFTER = "after"
 
 
 class KnownLength(Paginator):  # type: ignore[type-arg]
-    """A page that is a list already; the changelist's templates ask for its length alone."""
+    """A paginator over a page that is already a list; the changelist's templates read only its length."""
 
     template_name = "admin/recommender/pages.html"
 
 
 class PositionChangeList(ChangeList):
-    """One page of a list that has one order, and where the next one begins.
+    """One page of a list with a fixed order, and the address of the next page.
 
-    order : fields, as `order_by` takes them. Subclasses say where a row stands, and what comes after.
+    order : fields, as `order_by` takes them. Subclasses define `position` and `after`.
     """
 
     order: ClassVar[tuple[str, ...]]
@@ -33,37 +33,37 @@ class PositionChangeList(ChangeList):
     first_page: str | None
 
     def position(self, row: Any) -> str:
-        """Where a row stands, as the address has it."""
+        """Returns the position of a row, as text for the address."""
         raise NotImplementedError
 
     def after(self, rows: QuerySet[Any], position: str) -> QuerySet[Any]:
-        """The rows behind a position. Raises `ValueError` for what is none."""
+        """Returns the rows that follow a position. Raises `ValueError` for text that is not a position."""
         raise NotImplementedError
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:
-        return list(self.order)  # whatever the address says: no other order has an index
+        return list(self.order)  # no other order has an index, so the address cannot change it
 
     def get_queryset(
         self, request: HttpRequest, exclude_parameters: list[str] | None = None
     ) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request, exclude_parameters)
-        given = request.GET.get(AFTER)
-        if not given:
+        position = request.GET.get(AFTER)
+        if not position:
             return rows
         try:
-            return self.after(rows, given)
+            return self.after(rows, position)
         except ValueError as error:
-            raise IncorrectLookupParameters(f"{given[:80]!r} is no position") from error
+            raise IncorrectLookupParameters(f"{position[:80]!r} is not a position in this list") from error
 
     def get_results(self, request: HttpRequest) -> None:
-        # One more than a page holds tells whether there is another page.
-        found = list(self.queryset[: self.list_per_page + 1])
-        more = len(found) > self.list_per_page
-        self.result_list = found[: self.list_per_page]
+        # The query reads one row more than a page shows, which tells whether another page follows.
+        rows = list(self.queryset[: self.list_per_page + 1])
+        more = len(rows) > self.list_per_page
+        self.result_list = rows[: self.list_per_page]
         self.next_page = self._address(self.position(self.result_list[-1])) if more else None
         self.first_page = self._address(None) if request.GET.get(AFTER) else None
         self.result_count = len(self.result_list)
-        self.full_result_count = self.result_count  # nobody counts all of them
+        self.full_result_count = self.result_count  # a count would read all rows
         self.show_full_result_count = False
         self.show_admin_actions = bool(self.result_list)
         self.can_show_all = False
@@ -72,15 +72,15 @@ class PositionChangeList(ChangeList):
         self.paginator = KnownLength(self.result_list, max(self.list_per_page, 1))
 
     def _address(self, position: str | None) -> str:
-        """The same list from a position on; None: from its beginning."""
-        wanted = {name: given for name, given in self.filter_params.items() if name != AFTER}
+        """Returns the query string of this list from `position` on; None means from the beginning."""
+        parameters = {name: value for name, value in self.filter_params.items() if name != AFTER}
         if position is not None:
-            wanted[AFTER] = position
-        return f"?{urlencode(sorted(wanted.items()), doseq=True)}"
+            parameters[AFTER] = position
+        return f"?{urlencode(sorted(parameters.items()), doseq=True)}"
 
 
-class Silent(DropdownFilter):
-    """Lets a parameter of the list's own through, which the list applies itself."""
+class HiddenFilter(DropdownFilter):
+    """Accepts a query parameter that the changelist applies itself; shows no choices."""
 
     title = ""
 
@@ -91,5 +91,5 @@ class Silent(DropdownFilter):
         return queryset
 
 
-class AfterParameter(Silent):
+class AfterParameter(HiddenFilter):
     parameter_name = AFTER

@@ -1,4 +1,4 @@
-"""What people did with movies, as it came: read-only."""
+"""The interactions of users with movies, newest first; read-only."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import display
 
 from recommender.admin import rights
-from recommender.admin.changelist import AfterParameter, PositionChangeList, Silent
+from recommender.admin.changelist import AfterParameter, HiddenFilter, PositionChangeList
 from recommender.models import Interaction
 from training.admin.rights import RegistryAdmin
 from training.models import sharing_versions
 from training.templatetags.vigia import badge
 from vigia_ml.schema.columns import is_storable
 
-LOOKED_THROUGH = 50_000
+SEARCHED_ROWS = 50_000
 MOVIE = "movie"
 TONES = {"liked": "good", "disliked": "bad", "watched": "calm", "clicked": "calm"}
 
 
 class KindFilter(DropdownFilter):
-    """No index serves a kind, so it is looked for among the newest, which bounds what a page costs."""
+    """Filters the newest interactions by kind. No index serves the kind, so the limit bounds a page's
+    cost."""
 
-    title = f"kind, among the newest {LOOKED_THROUGH:,}"
+    title = f"kind, among the newest {SEARCHED_ROWS:,}"
     parameter_name = "kind"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
@@ -40,16 +41,16 @@ class KindFilter(DropdownFilter):
         if self.value() not in Interaction.Kind.values:
             return queryset
         ids = queryset.order_by("-pk").values_list("pk", flat=True)
-        floor = ids[LOOKED_THROUGH : LOOKED_THROUGH + 1].first()
+        floor = ids[SEARCHED_ROWS : SEARCHED_ROWS + 1].first()
         return queryset.filter(kind=self.value(), pk__gt=floor or 0)
 
 
-class MovieParameter(Silent):
+class MovieParameter(HiddenFilter):
     parameter_name = MOVIE
 
 
 class InteractionChangeList(PositionChangeList):
-    """The newest first."""
+    """Interactions, newest first."""
 
     order = ("-pk",)
 
@@ -57,11 +58,11 @@ class InteractionChangeList(PositionChangeList):
         self, request: HttpRequest, exclude_parameters: list[str] | None = None
     ) -> QuerySet[Any]:
         rows = super().get_queryset(request, exclude_parameters)
-        given = request.GET.get(MOVIE)
-        if not given:
+        movie_id = request.GET.get(MOVIE)
+        if not movie_id:
             return rows
-        known = given.isascii() and given.isdigit() and len(given) < 19
-        return rows.filter(movie_id=int(given)) if known else rows.none()
+        is_id = movie_id.isascii() and movie_id.isdigit() and len(movie_id) < 19
+        return rows.filter(movie_id=int(movie_id)) if is_id else rows.none()
 
     def position(self, row: Interaction) -> str:
         return str(row.pk)
@@ -76,11 +77,19 @@ class InteractionChangeList(PositionChangeList):
 @admin.register(Interaction)
 class InteractionAdmin(RegistryAdmin):
     nothing_yet: ClassVar = "Clients report over the API what users do with movies."
-    list_display: ClassVar = ["when", "who", "what", "said", "followed", "received", "told_by"]
+    list_display: ClassVar = [
+        "time",
+        "user_key",
+        "movie_link",
+        "kind_badge",
+        "followed",
+        "received",
+        "sender",
+    ]
     list_filter: ClassVar = [KindFilter, MovieParameter, AfterParameter]
     list_select_related: ClassVar = ["movie", "client"]
     list_display_links: ClassVar = None
-    show_facets = admin.ShowFacets.NEVER  # a facet is a count over all of them
+    show_facets = admin.ShowFacets.NEVER  # a facet counts all rows
     sortable_by: ClassVar = ()
     search_fields: ClassVar = ["user"]  # shows the box; `get_search_results` does the search
     search_help_text = "A user's reference, exactly"
@@ -96,7 +105,7 @@ class InteractionAdmin(RegistryAdmin):
         return InteractionChangeList
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Only what the filters name: any other condition might read all of them."""
+        """Allows the filters' own parameters alone: any other condition might read the whole table."""
         return lookup in {"kind", MOVIE, "after"}
 
     def get_search_results(
@@ -108,20 +117,20 @@ class InteractionAdmin(RegistryAdmin):
         return (queryset.filter(user=term) if is_storable(term) else queryset.none()), False
 
     @display(description="time (UTC)")
-    def when(self, row: Interaction) -> datetime:
+    def time(self, row: Interaction) -> datetime:
         return row.at
 
     @display(description="user")
-    def who(self, row: Interaction) -> str:
+    def user_key(self, row: Interaction) -> str:
         return format_html('<span class="vg-key" title="{0}">{0}</span>', row.user) if row.user else "–"
 
     @display(description="movie")
-    def what(self, row: Interaction) -> str:
+    def movie_link(self, row: Interaction) -> str:
         address = reverse("admin:recommender_movie_change", args=[row.movie_id])
         return format_html('<a href="{}">{}</a>', address, row.movie)
 
     @display(description="kind")
-    def said(self, row: Interaction) -> str:
+    def kind_badge(self, row: Interaction) -> str:
         return badge(row.kind, TONES[row.kind])
 
     @display(description="after the recommendation")
@@ -129,7 +138,7 @@ class InteractionAdmin(RegistryAdmin):
         if row.recommendation is None:
             return "–"
         address = reverse("admin:predictions_prediction_change", args=[row.recommendation])
-        place = f"place {row.rank}" if row.rank else "asked for"
+        place = f"place {row.rank}" if row.rank else "requested movie"
         number = f" of version {row.version.number}" if row.version else ""
         return format_html('<a href="{}">{}{}</a>', address, place, number)
 
@@ -138,7 +147,7 @@ class InteractionAdmin(RegistryAdmin):
         return row.received_at
 
     @display(description="client")
-    def told_by(self, row: Interaction) -> str:
+    def sender(self, row: Interaction) -> str:
         return row.client.get_username() if row.client else "–"
 
     def page(self, request: HttpRequest, row: Interaction) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The catalogue: the most popular first; changed, withdrawn and readmitted by those who may train."""
+"""The catalogue, most popular movies first. The right to train allows changing and withdrawing movies."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ SHOWN_GENRES = 3
 
 
 class MovieForm(forms.ModelForm):  # type: ignore[type-arg]
-    """A movie; read as the API reads it."""
+    """The form of one movie; it validates fields as the API does."""
 
     genres = forms.CharField(
         required=False,
-        help_text="One a line, or with | between them.",
+        help_text="One genre per line, or separated by |.",
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
     )
     keywords = forms.CharField(
         required=False,
-        help_text="What it is about in single words or phrases; one a line, or with | between them.",
+        help_text="Subjects of the movie as words or phrases; one per line, or separated by |.",
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 4}),
     )
     withdrawn = forms.BooleanField(
         required=False,
-        help_text="Not recommended any more. It stays known, because the log refers to it.",
+        help_text="A withdrawn movie is not recommended. Its row stays, because the log refers to it.",
         widget=UnfoldBooleanWidget,
     )
 
@@ -58,21 +58,21 @@ class MovieForm(forms.ModelForm):  # type: ignore[type-arg]
             self.initial["withdrawn"] = self.instance.is_withdrawn
 
     def clean(self) -> dict[str, Any]:
-        """Each field as the API would read it, on top of what the form asks for."""
-        given: dict[str, Any] = super().clean() or self.cleaned_data
+        """Applies the API's validation of each field after the form's own."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         for name, field in FIELDS.items():
-            if name not in given:
+            if name not in cleaned:
                 continue
-            value = split_terms(name, given[name]) if name in LISTS else given[name]
+            cell = split_terms(name, cleaned[name]) if name in LISTS else cleaned[name]
             try:
-                found = None if value in ("", None) else field.from_json(value)
+                value = None if cell in ("", None) else field.from_json(cell)
             except Refused as refused:
                 self.add_error(name, [fault.message for fault in refused.faults])
-                given.pop(name, None)
+                cleaned.pop(name, None)
             else:
-                found = field.empty if found is None else found
-                given[name] = list(found) if name in LISTS else found
-        return given
+                value = field.empty if value is None else value
+                cleaned[name] = list(value) if name in LISTS else value
+        return cleaned
 
 
 class WithdrawnFilter(DropdownFilter):
@@ -84,19 +84,19 @@ class WithdrawnFilter(DropdownFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if request.GET.get("q", "").strip().isdigit():
-            return queryset  # the id of one movie: that one, whatever it is
+            return queryset  # a search by id shows the movie, withdrawn or not
         return queryset.filter(withdrawn_at__isnull=self.value() != "yes")
 
 
 class _ValueFilter(DropdownFilter):
-    """By one value of a column of which there are few."""
+    """Filters by one value of a column that has few distinct values."""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
         return [(str(value), str(value)) for value in catalogue.values_of(self.parameter_name)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         chosen = self.value()
-        known = {value for value, _ in self.lookup_choices}  # the address can say anything
+        known = {value for value, _ in self.lookup_choices}  # the address may hold any value
         return queryset.filter(**{self.parameter_name: chosen}) if chosen in known else queryset
 
 
@@ -111,7 +111,7 @@ class LanguageFilter(_ValueFilter):
 
 
 class MovieChangeList(PositionChangeList):
-    """The most popular first, as the index has them."""
+    """Movies, most popular first: the order of the index `movie_popular`."""
 
     order = ("-popularity", "pk")
 
@@ -119,11 +119,11 @@ class MovieChangeList(PositionChangeList):
         return f"{row.popularity!r},{row.pk}"
 
     def after(self, rows: QuerySet[Any], position: str) -> QuerySet[Any]:
-        said, _, pk = position.partition(",")
-        popularity, number = float(said), int(pk)
+        score, _, pk = position.partition(",")
+        popularity, number = float(score), int(pk)
         if not 0 <= popularity < float("inf") or not 0 < number < 2**63:
             raise ValueError(position)
-        # The first condition is the index's; the second leaves out those of the page before.
+        # The index serves the first condition; the second leaves out the rows of the previous page.
         behind = Q(popularity__lt=popularity) | Q(popularity=popularity, pk__gt=number)
         return rows.filter(popularity__lte=popularity).filter(behind)
 
@@ -131,17 +131,17 @@ class MovieChangeList(PositionChangeList):
 @admin.register(Movie)
 class MovieAdmin(RegistryAdmin):
     form = MovieForm
-    nothing_yet: ClassVar = "manage.py load_movies loads a file of movies; the API adds single ones."
-    list_display: ClassVar = ["name", "shown_year", "shown_genres", "spoken", "liked_by", "state"]
+    nothing_yet: ClassVar = "manage.py load_movies loads a file of movies; the API adds single movies."
+    list_display: ClassVar = ["name", "shown_year", "shown_genres", "shown_language", "score", "state"]
     list_filter: ClassVar = [YearFilter, LanguageFilter, WithdrawnFilter, AfterParameter]
     list_disable_select_all = True
-    show_facets = admin.ShowFacets.NEVER  # a facet is a count over all of them
+    show_facets = admin.ShowFacets.NEVER  # a facet counts all rows
     sortable_by: ClassVar = ()
     search_fields: ClassVar = ["title_key"]  # shows the box; `get_search_results` does the search
     search_help_text = "The beginning of a title, or an id"
     actions: ClassVar = ["withdraw_selected", "readmit_selected"]
 
-    # -- who may -----------------------------------------------------------------------------------
+    # -- permissions -----------------------------------------------------------------------------------
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Movie, Movie]:
         return Movie.objects.all()
@@ -161,7 +161,7 @@ class MovieAdmin(RegistryAdmin):
         return MovieChangeList
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Only what the filters name: any other condition might read the whole catalogue."""
+        """Allows the filters' own parameters alone: any other condition might read the whole catalogue."""
         return lookup in {"year", "language", "withdrawn", "after"}
 
     def get_search_results(
@@ -195,21 +195,21 @@ class MovieAdmin(RegistryAdmin):
         return f"{shown} and {more} more" if more > 0 else shown or "–"
 
     @display(description="language")
-    def spoken(self, row: Movie) -> str:
+    def shown_language(self, row: Movie) -> str:
         return row.language or "–"
 
     @display(description="popularity")
-    def liked_by(self, row: Movie) -> str:
+    def score(self, row: Movie) -> str:
         return f"{row.popularity:,.1f}"
 
     @display(description="")
     def state(self, row: Movie) -> str:
         return badge("withdrawn", "warn") if row.is_withdrawn else ""
 
-    @admin.action(description="Withdraw: not recommended any more", permissions=["change"])
+    @admin.action(description="Withdraw from recommendations", permissions=["change"])
     def withdraw_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        done = catalogue.withdraw(_ids(queryset), by=_by(request))
-        messages.success(request, f"{_movies(done)} withdrawn: no answer from now on recommends them.")
+        count = catalogue.withdraw(_ids(queryset), by=_by(request))
+        messages.success(request, f"{_movies(count)} withdrawn: no recommendation names them from now on.")
 
     @admin.action(description="Readmit", permissions=["change"])
     def readmit_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
@@ -227,20 +227,20 @@ class MovieAdmin(RegistryAdmin):
         return ("id",) if obj is not None else ()
 
     def save_model(self, request: HttpRequest, obj: Movie, form: MovieForm, change: bool) -> None:
-        given = {name: form.cleaned_data[name] for name in FIELDS if name in form.cleaned_data}
+        values = {name: form.cleaned_data[name] for name in FIELDS if name in form.cleaned_data}
         if not change:
-            catalogue.add(Entry(**given), by=_by(request))
+            catalogue.add(Entry(**values), by=_by(request))
             return
-        given.pop("id", None)
-        catalogue.change(obj.pk, given, by=_by(request))
+        values.pop("id", None)
+        catalogue.change(obj.pk, values, by=_by(request))
         switch = catalogue.withdraw if form.cleaned_data["withdrawn"] else catalogue.readmit
         switch([obj.pk], by=_by(request))
 
     def log_addition(self, request: HttpRequest, obj: Model, message: Any) -> None:
-        """The service writes the history, for every way in."""
+        """Does nothing: the catalogue's service writes the history for the API and the admin alike."""
 
     def log_change(self, request: HttpRequest, obj: Model, message: Any) -> None:
-        """See `log_addition`."""
+        """Does nothing; see `log_addition`."""
 
     def page(self, request: HttpRequest, row: Movie) -> dict[str, Any]:
         links = [("In the API", reverse("movie", args=[row.pk]))]

@@ -1,4 +1,4 @@
-"""Who may see and change movies in the admin: the rights of the registered model, as over HTTP."""
+"""Permissions for movies in the admin: the rights of the registered model, as over HTTP."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from training.models import RegisteredModel
 
 
 def may(request: HttpRequest, right: permissions.Right) -> bool:
-    """Whether this person is staff and has `right` for movies."""
+    """Returns whether the user is staff and has `right` for movies."""
     return is_staff(request) and (is_superuser(request) or _movies(request) in allowed_ids(request, right))
 
 
 def sees_movies(request: HttpRequest) -> bool:
-    """Whoever has any right for movies sees the catalogue."""
+    """Returns whether the user may see the catalogue; any right for movies suffices."""
     return is_staff(request) and (is_superuser(request) or _movies(request) in visible_ids(request))
 
 
 def sees_interactions(request: HttpRequest) -> bool:
-    """They name people, as the log does."""
+    """Returns whether the user may read interactions: they name people, so the right to read the log
+    decides."""
     return may(request, "read_log")
 
 
 def _movies(request: HttpRequest) -> int:
-    """The registered model's id; asked once per request. 0, which no model has, before it is registered."""
+    """Returns the registered model's id, read once per request; 0 (no model's id) while it is not
+    registered."""
     if "_vigia_movies" not in request.__dict__:
         row = RegisteredModel.objects.filter(name=NAME).values_list("pk", flat=True).first()
         request.__dict__["_vigia_movies"] = row or 0
-    found: int = request.__dict__["_vigia_movies"]
-    return found
+    model_id: int = request.__dict__["_vigia_movies"]
+    return model_id

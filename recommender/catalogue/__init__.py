@@ -1,1 +1,1 @@
-"""The catalogue: movies are found, changed, imported and withdrawn."""
+"""The catalogue: finding, changing, importing and withdrawing movies."""

@@ -1,4 +1,4 @@
-"""What the page on movies offers before anybody has asked: movies to begin with, and what to narrow by."""
+"""Start options of the recommender's page: popular movies, and genres and languages to filter by."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Final
 
 from recommender.models import Movie
 
-OFFERED: Final = 10
-LOOKED_THROUGH: Final = 2_000
-"""The most popular movies: to walk through a large catalogue would take seconds."""
+SHOWN_MOVIES: Final = 10
+SCANNED_MOVIES: Final = 2_000
+"""Number of the most popular movies that are read; reading a large catalogue would take seconds."""
 MOST_CHOICES: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """popular : to begin with. genres, languages : those of the most popular movies, by name."""
+    """Options of the page: the most popular movies; their genres and languages, sorted by name."""
 
     popular: list[Movie]
     genres: list[str]
@@ -24,16 +24,16 @@ class Choices:
 
 
 def choices() -> Choices:
-    """What there is to choose from in the catalogue as it is now."""
-    there = Movie.objects.filter(withdrawn_at__isnull=True).order_by("-popularity", "id")
+    """Returns the options that the catalogue offers now."""
+    movies = Movie.objects.filter(withdrawn_at__isnull=True).order_by("-popularity", "id")
     genres: Counter[str] = Counter()
     languages: Counter[str] = Counter()
-    for listed, language in there.values_list("genres", "language")[:LOOKED_THROUGH]:
+    for listed, language in movies.values_list("genres", "language")[:SCANNED_MOVIES]:
         genres.update(listed)
         languages[language] += 1
     del languages[""]
     return Choices(
-        popular=list(there.only("title", "year")[:OFFERED]),
+        popular=list(movies.only("title", "year")[:SHOWN_MOVIES]),
         genres=sorted(name for name, _ in genres.most_common(MOST_CHOICES)),
         languages=sorted(code for code, _ in languages.most_common(MOST_CHOICES)),
     )

@@ -1,7 +1,7 @@
-"""Files of movies -> the catalogue: read as a stream, checked whole, then put in by one transaction.
+"""Imports a file of movies: reads it as a stream, checks all of it, then merges it in one transaction.
 
-Loading a file twice changes nothing. What a file does not say of a movie stays as it is. The statements are
-put together from names of ours alone.
+Importing a file twice changes nothing. A field that the file does not give keeps its value. The SQL is
+composed of constant names only.
 """
 # ruff: noqa: S608
 
@@ -16,14 +16,14 @@ from django.utils import timezone
 
 from core.errors import Conflict
 from recommender.catalogue import service as catalogue
-from recommender.catalogue.staging_table import ROWS, Progress, Staging, unheard
+from recommender.catalogue.staging_table import ROWS, Progress, StagingTable, ignore_progress
 from recommender.files import Rows
 from recommender.files.movies import Row
 from recommender.movie_schema import FIELDS
 from recommender.title_keys import key_of
 
 MANY: Final = 1_000
-"""Changed movies after which PostgreSQL counts anew what its indexes hold, rather than at its leisure."""
+"""Number of changed movies from which the import runs ANALYZE instead of waiting for autovacuum."""
 TYPES: Final = {
     "id": "bigint",
     "title": "text",
@@ -47,13 +47,13 @@ EMPTY: Final = {"genres": "'{}'", "keywords": "'{}'", "popularity": "0", "votes"
 
 
 @dataclass(slots=True)
-class Loaded:
-    """What became of a file: each of its rows is new, changed, unchanged or refused.
+class ImportCounts:
+    """Counts of one import: each row is new, changed, unchanged or refused.
 
-    left_out : rows that are no movies, such as episodes; they are not among `rows`.
+    left_out : rows that are no movies, such as episodes; `rows` does not include them.
 
-    withdrawn : movies that were not in the file and were taken out. readmitted : that were in it and were
-    put back. still_withdrawn : that are in it, and stay withdrawn.
+    withdrawn : movies that the file lacks and the import withdrew. readmitted : withdrawn movies of the file
+    that the import readmitted. still_withdrawn : movies of the file that stay withdrawn.
     """
 
     rows: int = 0
@@ -73,23 +73,23 @@ def load(
     refused: TextIO | None = None,
     readmit: bool = False,
     withdraw_missing: bool = False,
-    progress: Progress = unheard,
-) -> Loaded:
-    """Adds the movies of a file and changes those that are there; all of them or none.
+    progress: Progress = ignore_progress,
+) -> ImportCounts:
+    """Adds the movies of a file and changes those that exist; all of them or none.
 
     Parameters
     ----------
-    refused : when given, bad rows are written there with their reasons and the good ones are kept.
-    readmit : withdrawn movies of the file come back; else they are changed, and stay withdrawn.
-    withdraw_missing : movies that are not in the file are withdrawn.
+    refused : stream that receives bad rows with their reasons; the import then keeps the good rows.
+    readmit : readmits withdrawn movies of the file; otherwise they change and stay withdrawn.
+    withdraw_missing : withdraws movies that the file lacks.
 
     Raises
     ------
-    InvalidRows : for bad rows unless `refused` is given, and for a file without any good one.
-    Conflict : another file is being loaded; or a file with bad rows would withdraw what it may well hold.
+    InvalidRows : the file has bad rows and `refused` is None, or it has no good row.
+    Conflict : another import is running, or `withdraw_missing` is set and the file has bad rows.
     """
-    columns = {"given": "integer", **TYPES, "title_key": 'text COLLATE "C"'}
-    with transaction.atomic(), Staging[Row](columns, _cells) as staging:
+    columns = {"fields": "integer", **TYPES, "title_key": 'text COLLATE "C"'}
+    with transaction.atomic(), StagingTable[Row](columns, _cells) as staging:
         staging.fill(rows, progress)
         staging.refuse(
             "SELECT line, first AS value FROM ("
@@ -101,82 +101,87 @@ def load(
         )
         staging.check(rows, refused)
         if withdraw_missing and staging.bad:
-            said = (
-                "nothing can be withdrawn for missing in a file with bad rows: they may be the missing ones"
+            message = (
+                "cannot withdraw missing movies: the file has bad rows, which may be the missing movies; "
+                "correct those rows"
             )
-            raise Conflict(said)
-        _first()
-        catalogue.alone()
+            raise Conflict(message)
+        _lock_imports()
+        catalogue.lock_bulk_changes()
         return _merge(staging, readmit=readmit, withdraw_missing=withdraw_missing)
 
 
 def _cells(row: Row) -> Sequence[Any]:
     values = row.values
-    given = sum(BITS[name] for name in values)
+    fields = sum(BITS[name] for name in values)
     cells = [list(value) if type(value) is tuple else value for value in map(values.get, NAMES)]
-    return (given, *cells, key_of(values["title"]))
+    return (fields, *cells, key_of(values["title"]))
 
 
-def _first() -> None:
-    """One file at a time."""
+def _lock_imports() -> None:
+    """Takes the lock that allows one import at a time, or raises `Conflict`."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s, 0)", [catalogue.LOCK])
-        [alone] = cursor.fetchone()
-    if not alone:
-        raise Conflict("another file of movies is being loaded; try again when that is done")
+        [acquired] = cursor.fetchone()
+    if not acquired:
+        raise Conflict("another file of movies is being loaded; try again when that load has ended")
 
 
 _INSERT = f"""
     INSERT INTO recommender_movie ({", ".join(NAMES)}, title_key, changed_at)
     SELECT {", ".join(f"coalesce({name}, {EMPTY[name]})" if name in EMPTY else name for name in NAMES)},
         title_key, %s
-    FROM {ROWS} AS given
-    WHERE NOT EXISTS (SELECT FROM recommender_movie AS movie WHERE movie.id = given.id)
+    FROM {ROWS} AS new
+    WHERE NOT EXISTS (SELECT FROM recommender_movie AS movie WHERE movie.id = new.id)
     ORDER BY id
     ON CONFLICT (id) DO NOTHING
 """
-_SAID = {
-    name: f"CASE WHEN given.given & {bit} <> 0 THEN given.{name} ELSE movie.{name} END"
+_NEW_VALUES = {
+    name: f"CASE WHEN new.fields & {bit} <> 0 THEN new.{name} ELSE movie.{name} END"
     for name, bit in BITS.items()
     if name != "id"
 }
 _UPDATE = f"""
     UPDATE recommender_movie AS movie
-    SET {", ".join(f"{name} = {said}" for name, said in _SAID.items())},
-        title_key = given.title_key, changed_at = %s
-    FROM {ROWS} AS given
-    WHERE movie.id = given.id AND ({", ".join(f"movie.{name}" for name in _SAID)})
-        IS DISTINCT FROM ({", ".join(_SAID.values())})
+    SET {", ".join(f"{name} = {value}" for name, value in _NEW_VALUES.items())},
+        title_key = new.title_key, changed_at = %s
+    FROM {ROWS} AS new
+    WHERE movie.id = new.id AND ({", ".join(f"movie.{name}" for name in _NEW_VALUES)})
+        IS DISTINCT FROM ({", ".join(_NEW_VALUES.values())})
 """
 _READMIT = f"""
-    UPDATE recommender_movie AS movie SET withdrawn_at = NULL, changed_at = %s FROM {ROWS} AS given
-    WHERE movie.id = given.id AND movie.withdrawn_at IS NOT NULL
+    UPDATE recommender_movie AS movie SET withdrawn_at = NULL, changed_at = %s FROM {ROWS} AS new
+    WHERE movie.id = new.id AND movie.withdrawn_at IS NOT NULL
 """
 _STILL = f"""
-    SELECT FROM recommender_movie AS movie JOIN {ROWS} AS given USING (id)
+    SELECT FROM recommender_movie AS movie JOIN {ROWS} AS new USING (id)
     WHERE movie.withdrawn_at IS NOT NULL
 """
 _WITHDRAW = f"""
     UPDATE recommender_movie AS movie SET withdrawn_at = %s, changed_at = %s
-    WHERE withdrawn_at IS NULL AND NOT EXISTS (SELECT FROM {ROWS} AS given WHERE given.id = movie.id)
+    WHERE withdrawn_at IS NULL AND NOT EXISTS (SELECT FROM {ROWS} AS new WHERE new.id = movie.id)
 """
 
 
-def _merge(staging: Staging[Row], *, readmit: bool, withdraw_missing: bool) -> Loaded:
-    """New movies first: one that somebody adds meanwhile is waited for, and then changed as the file says."""
+def _merge(staging: StagingTable[Row], *, readmit: bool, withdraw_missing: bool) -> ImportCounts:
+    """Merges the staging table into the catalogue and returns the counts.
+
+    The INSERT comes first: it waits for a movie that another transaction is adding, and the UPDATE then
+    applies the file's values to that movie.
+    """
     now = timezone.now()
-    done = Loaded(rows=staging.rows, refused=staging.bad, left_out=staging.left_out)
+    counts = ImportCounts(rows=staging.rows, refused=staging.bad, left_out=staging.left_out)
     good = staging.rows - staging.bad
-    done.new = staging.execute(_INSERT, [now])
-    if done.new < good:
-        done.changed = staging.execute(_UPDATE, [now])
+    counts.new = staging.execute(_INSERT, [now])
+    if counts.new < good:
+        counts.changed = staging.execute(_UPDATE, [now])
         if readmit:
-            done.readmitted = staging.execute(_READMIT, [now])
+            counts.readmitted = staging.execute(_READMIT, [now])
         else:
-            done.still_withdrawn = staging.execute(_STILL)
-    done.unchanged = good - done.new - done.changed
+            counts.still_withdrawn = staging.execute(_STILL)
+    counts.unchanged = good - counts.new - counts.changed
     if withdraw_missing:
-        done.withdrawn = staging.execute(_WITHDRAW, [now, now])
-    if done.new + done.changed + done.withdrawn + done.readmitted >= MANY:
+        counts.withdrawn = staging.execute(_WITHDRAW, [now, now])
+    if counts.new + counts.changed + counts.withdrawn + counts.readmitted >= MANY:
         staging.execute("ANALYZE recommender_movie")
-    return done
+    return counts

@@ -1,7 +1,7 @@
-"""The catalogue: what changes a movie, and what finds one.
+"""The catalogue's service: changes and finds movies.
 
-Every change is one transaction, with its author on record in the movie's history. Files of many movies are
-loaded by `recommender.catalogue.import_movies`.
+Every change is one transaction and records its author in the movie's history.
+`recommender.catalogue.import_movies` loads files of movies.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ LARGEST_PAGE: Final = 1_000
 SUGGESTED: Final = 10
 MOST_WORDS: Final = 20
 LOCK: Final = 22_124
-"""Class of the advisory locks of those that change many movies: 0, one file at a time; 1, see `alone`."""
+"""Class of the advisory locks for bulk changes: 0 allows one import at a time; 1, see `lock_bulk_changes`."""
 Movies = QuerySet[Movie, Movie]
 _TITLE_WORD: Final = regex.compile(r"\w+")
 
 
 def registered_model() -> RegisteredModel:
-    """The registered model whose rights hold for the catalogue, or `UnknownModel`."""
+    """Returns the registered model whose rights hold for the catalogue. Raises `UnknownModel`."""
     return lookup.get_model(NAME)
 
 
@@ -47,7 +47,7 @@ def registered_model() -> RegisteredModel:
 
 
 def add(entry: Entry, *, by: User | None) -> Movie:
-    """A new movie. Raises `MovieExists`, also for one that is withdrawn."""
+    """Adds a movie and returns it. Raises `MovieExists`, also when the existing movie is withdrawn."""
     row = Movie(**_values(asdict(entry)))
     try:
         with transaction.atomic():
@@ -59,21 +59,22 @@ def add(entry: Entry, *, by: User | None) -> Movie:
 
 
 def put(entry: Entry, *, by: User | None) -> tuple[Movie, bool]:
-    """The movie as `entry` has it, in the catalogue whatever it was before; and whether it is new."""
+    """Adds or replaces a movie and readmits it; returns the movie and whether it is new."""
     with transaction.atomic():
         row = _locked().filter(pk=entry.id).first()
         if row is None:
             try:
                 with transaction.atomic():
                     return add(entry, by=by), True
-            except MovieExists:  # since a moment ago
+            except MovieExists:  # another transaction has just added it
                 row = _locked().get(pk=entry.id)
         _apply(row, asdict(entry) | {"withdrawn_at": None}, by)
     return row, False
 
 
 def change(movie_id: int, changes: Mapping[str, Any], *, by: User | None) -> Movie:
-    """The movie with some fields changed; one that is withdrawn stays so. Raises `UnknownMovie`.
+    """Changes some fields of a movie and returns it; a withdrawn movie stays withdrawn. Raises
+    `UnknownMovie`.
 
     changes : names and valid values of fields of `Entry`, without the id.
     """
@@ -84,47 +85,47 @@ def change(movie_id: int, changes: Mapping[str, Any], *, by: User | None) -> Mov
 
 
 def withdraw(ids: Iterable[int], *, by: User | None) -> int:
-    """Takes movies out of the catalogue: from the commit on none is recommended. How many were in it."""
+    """Withdraws movies: after the commit no recommendation names them. Returns how many it withdrew."""
     now = timezone.now()
     return _switch(ids, by, "Withdrawn.", {"withdrawn_at": now, "changed_at": now}, were_withdrawn=False)
 
 
 def readmit(ids: Iterable[int], *, by: User | None) -> int:
-    """Puts withdrawn movies back. How many were withdrawn."""
+    """Readmits withdrawn movies. Returns how many it readmitted."""
     changed = {"withdrawn_at": None, "changed_at": timezone.now()}
     return _switch(ids, by, "Readmitted.", changed, were_withdrawn=True)
 
 
 def _switch(
-    ids: Iterable[int], by: User | None, said: str, changed: Mapping[str, Any], *, were_withdrawn: bool
+    ids: Iterable[int], by: User | None, message: str, changed: Mapping[str, Any], *, were_withdrawn: bool
 ) -> int:
     ids = list(ids)
     with transaction.atomic():
         if len(ids) > 1:
-            alone()
-        wanted = _locked().filter(pk__in=ids, withdrawn_at__isnull=not were_withdrawn)
-        rows = list(wanted.order_by("pk").only("pk", "title", "year"))
+            lock_bulk_changes()
+        affected = _locked().filter(pk__in=ids, withdrawn_at__isnull=not were_withdrawn)
+        rows = list(affected.order_by("pk").only("pk", "title", "year"))
         Movie.objects.filter(pk__in=[row.pk for row in rows]).update(**changed)
-        _note(rows, CHANGE, said, by)
+        _note(rows, CHANGE, message, by)
     return len(rows)
 
 
-def alone() -> None:
-    """Until the end of the transaction nobody else changes several movies: two that did, each in an order of
-    its own, would wait for one another."""
+def lock_bulk_changes() -> None:
+    """Blocks other bulk changes until the end of the transaction: two of them that lock the same movies in
+    different orders would deadlock."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, 1)", [LOCK])
 
 
 def _locked() -> Movies:
-    """Movies that nobody else changes until the end of the transaction. Their ids never change, so what is
-    recorded of them meanwhile (feedback, interactions) does not wait."""
+    """Returns a queryset that locks its movies until the end of the transaction. The lock excludes keys: ids
+    never change, so writing interactions and feedback about these movies does not wait."""
     return Movie.objects.select_for_update(no_key=True)
 
 
-def _apply(row: Movie, wanted: Mapping[str, Any], by: User | None) -> None:
-    """Writes what differs, if anything does."""
-    differing = {name: value for name, value in _values(wanted).items() if getattr(row, name) != value}
+def _apply(row: Movie, fields: Mapping[str, Any], by: User | None) -> None:
+    """Writes the fields that differ, if any do."""
+    differing = {name: value for name, value in _values(fields).items() if getattr(row, name) != value}
     if not differing:
         return
     was_withdrawn = row.is_withdrawn
@@ -132,20 +133,20 @@ def _apply(row: Movie, wanted: Mapping[str, Any], by: User | None) -> None:
         setattr(row, name, value)
     row.changed_at = timezone.now()
     row.save(update_fields=[*differing, "title_key", "changed_at"])
-    fields = ", ".join(sorted(differing.keys() - {"withdrawn_at"}))
-    said = f"Changed {fields}." if fields else ""
+    names = ", ".join(sorted(differing.keys() - {"withdrawn_at"}))
+    message = f"Changed {names}." if names else ""
     if was_withdrawn and not row.is_withdrawn:
-        said = f"{said} Readmitted.".lstrip()
-    _note([row], CHANGE, said, by)
+        message = f"{message} Readmitted.".lstrip()
+    _note([row], CHANGE, message, by)
 
 
 def _values(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """As the columns have them: lists where an entry has tuples."""
+    """Returns the fields as column values: lists in place of an entry's tuples."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
-def _note(rows: Sequence[Movie], flag: int, said: str, by: User | None) -> None:
-    """One line in each movie's history; nobody's deeds (the command line's) have none."""
+def _note(rows: Sequence[Movie], flag: int, message: str, by: User | None) -> None:
+    """Adds one line to each movie's history; changes without a user (from the command line) add none."""
     if by is None or not rows:
         return
     kind = ContentType.objects.get_for_model(Movie)
@@ -156,7 +157,7 @@ def _note(rows: Sequence[Movie], flag: int, said: str, by: User | None) -> None:
             object_id=str(row.pk),
             object_repr=str(row)[:200],
             action_flag=flag,
-            change_message=said,
+            change_message=message,
         )
         for row in rows
     )
@@ -166,7 +167,7 @@ def _note(rows: Sequence[Movie], flag: int, said: str, by: User | None) -> None:
 
 
 def get(movie_id: int) -> Movie:
-    """The movie, withdrawn or not, or `UnknownMovie`."""
+    """Returns the movie, withdrawn or not. Raises `UnknownMovie`."""
     return _storable(Movie.objects.all(), movie_id)
 
 
@@ -178,9 +179,9 @@ def _storable(rows: Movies, movie_id: int) -> Movie:
 
 
 def by_title(title: str) -> list[Movie]:
-    """All movies of exactly this title but for case, accents and spaces; the most popular first.
+    """Returns the movies with this title, ignoring case, accents and spaces; the most popular first.
 
-    Withdrawn ones as well: what is asked about may be one. See `recommender.title_keys`.
+    The list includes withdrawn movies, because a question may name one. See `recommender.title_keys`.
     """
     key = key_of(title)
     if not key or not is_storable(key):
@@ -189,62 +190,63 @@ def by_title(title: str) -> list[Movie]:
 
 
 def suggestions(typed: str, most: int = SUGGESTED) -> list[Movie]:
-    """Movies for a title that is still being typed: the most popular ones whose title begins so, then the
-    most popular ones whose title has all these words (or words that begin so) anywhere."""
+    """Returns movies for a title that a user is typing: the most popular movies whose title begins with the
+    text, then the most popular movies whose title contains all its words, or words that begin with them."""
     rows = Movie.objects.filter(withdrawn_at__isnull=True).order_by("-popularity", "pk")
     rows = rows.only("pk", "title", "year", "popularity", "withdrawn_at")
-    found = list(titled(rows, typed)[:most])
-    if len(found) < most:
-        others = with_words(rows, typed).exclude(pk__in=[row.pk for row in found])
-        found += others[: most - len(found)]
-    return found
+    movies = list(titled(rows, typed)[:most])
+    if len(movies) < most:
+        others = with_words(rows, typed).exclude(pk__in=[row.pk for row in movies])
+        movies += others[: most - len(movies)]
+    return movies
 
 
 def with_words(rows: Movies, typed: str) -> Movies:
-    """Those whose title has a word that begins so for each word typed; none without a word."""
+    """Returns the movies whose title has, for each typed word, a word that begins with it; no movie
+    for a text without words."""
     words = [word for word in _TITLE_WORD.findall(key_of(typed)) if is_storable(word)][:MOST_WORDS]
     if not words:
         return rows.none()
-    # Served by the index `movie_title_words`; words hold no character that a tsquery reads as its own.
-    asked = " & ".join(f"'{word}':*" for word in words)
-    return rows.extra(where=["to_tsvector('simple', title_key) @@ to_tsquery('simple', %s)"], params=[asked])
+    # The index `movie_title_words` serves this; words hold no character that is tsquery syntax.
+    terms = " & ".join(f"'{word}':*" for word in words)
+    return rows.extra(where=["to_tsvector('simple', title_key) @@ to_tsquery('simple', %s)"], params=[terms])
 
 
 def titled(rows: Movies, beginning: str) -> Movies:
-    """Those whose title begins so; none for an empty beginning."""
+    """Returns the movies whose title begins with the text; for an empty text, no movie."""
     key = key_of(beginning)
     return rows.filter(title_key__startswith=key) if key and is_storable(key) else rows.none()
 
 
 def of_genre(rows: Movies, genre: str) -> Movies:
-    """Those of a genre, in upper or lower case."""
-    wanted = lowered(Value([genre.strip()], output_field=ArrayField(TextField())))
-    return rows.alias(lowered_genres=lowered("genres")).filter(lowered_genres__contains=wanted)
+    """Returns the movies of a genre, ignoring case."""
+    genres = lowered(Value([genre.strip()], output_field=ArrayField(TextField())))
+    return rows.alias(lowered_genres=lowered("genres")).filter(lowered_genres__contains=genres)
 
 
 def values_of(name: str) -> list[Any]:
-    """The distinct values of ``year`` or ``language``, ascending, without null and "": one look into the
-    index for each."""
+    """Returns the distinct values of ``year`` or ``language``, ascending, without null and "", by one index
+    look-up per value."""
     if name not in ("year", "language"):
-        raise ValueError(f"{name!r}: no index would serve it")
+        raise ValueError(f"{name!r} has no index; accepted: year, language")
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
-            WITH RECURSIVE found (value) AS (
+            WITH RECURSIVE listed (value) AS (
                 SELECT min({name}) FROM recommender_movie
                 UNION ALL
-                SELECT (SELECT min({name}) FROM recommender_movie WHERE {name} > found.value)
-                FROM found WHERE found.value IS NOT NULL
-            ) SELECT value FROM found WHERE value IS NOT NULL
-            """  # noqa: S608 - the name of a column of ours
+                SELECT (SELECT min({name}) FROM recommender_movie WHERE {name} > listed.value)
+                FROM listed WHERE listed.value IS NOT NULL
+            ) SELECT value FROM listed WHERE value IS NOT NULL
+            """  # noqa: S608 - one of two constant column names
         )
         return [value for (value,) in cursor.fetchall() if value != ""]
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogueQuery:
-    """Which movies: with a title that begins so, of a genre, a year, a language; withdrawn or not (None:
-    both); with ids above `after`; with one of these ids."""
+    """The filters of a catalogue page: beginning of the title, genre, year, language; withdrawn or not (None:
+    both); ids above `after`; ids among `ids`."""
 
     ids: tuple[int, ...] = ()
     title: str | None = None
@@ -256,26 +258,26 @@ class CatalogueQuery:
     limit: int = PAGE
 
 
-def page(wanted: CatalogueQuery) -> tuple[list[Movie], int | None]:
-    """(movies by id, cursor of the next page or None). Always by an index."""
+def page(query: CatalogueQuery) -> tuple[list[Movie], int | None]:
+    """Returns (movies by id, cursor of the next page or None). An index serves every filter."""
     rows = Movie.objects.all()
-    if any(given is not None and not is_storable(given) for given in (wanted.genre, wanted.language)):
+    if any(text is not None and not is_storable(text) for text in (query.genre, query.language)):
         return [], None
-    if wanted.ids:
-        rows = rows.filter(pk__in=wanted.ids)
-    if wanted.title is not None:
-        rows = titled(rows, wanted.title)
-    if wanted.genre is not None:
-        rows = of_genre(rows, wanted.genre)
-    if wanted.year is not None:
-        rows = rows.filter(year=wanted.year)
-    if wanted.language is not None:
-        rows = rows.filter(language=wanted.language.lower())
-    if wanted.withdrawn is not None:
-        rows = rows.filter(withdrawn_at__isnull=not wanted.withdrawn)
-    if wanted.after is not None:
-        rows = rows.filter(pk__gt=wanted.after)
-    found = list(rows.order_by("pk")[: wanted.limit + 1])
-    more = len(found) > wanted.limit
-    found = found[: wanted.limit]
-    return found, found[-1].pk if more else None
+    if query.ids:
+        rows = rows.filter(pk__in=query.ids)
+    if query.title is not None:
+        rows = titled(rows, query.title)
+    if query.genre is not None:
+        rows = of_genre(rows, query.genre)
+    if query.year is not None:
+        rows = rows.filter(year=query.year)
+    if query.language is not None:
+        rows = rows.filter(language=query.language.lower())
+    if query.withdrawn is not None:
+        rows = rows.filter(withdrawn_at__isnull=not query.withdrawn)
+    if query.after is not None:
+        rows = rows.filter(pk__gt=query.after)
+    movies = list(rows.order_by("pk")[: query.limit + 1])
+    more = len(movies) > query.limit
+    movies = movies[: query.limit]
+    return movies, movies[-1].pk if more else None

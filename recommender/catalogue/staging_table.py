@@ -1,7 +1,7 @@
-"""A file on its way into the database: copied into a temporary table, where what is wrong with it is found
-before anything is changed. Memory does not grow with the file, neither for good rows nor for bad ones.
+"""The staging table: a file is copied into a temporary table and checked there before any table changes.
+Memory does not grow with the file, neither for good rows nor for bad rows.
 
-Its statements are put together from names of ours alone.
+The SQL is composed of constant names only.
 """
 # ruff: noqa: S608
 
@@ -24,43 +24,43 @@ ROWS: Final = "incoming"
 REFUSED: Final = "refused"
 
 
-def unheard(rows: int) -> None:
-    """Nobody wants to know how far it is."""
+def ignore_progress(rows: int) -> None:
+    """Reports no progress."""
 
 
-class Staging(Generic[T]):
-    """The temporary tables of one load, which takes place within a transaction; a context manager.
+class StagingTable(Generic[T]):
+    """The temporary tables of one load within a transaction; a context manager.
 
-    ``incoming`` holds `columns` (with the line of each row first), ``refused`` a line and its reasons.
+    ``incoming`` holds the line of each row and `columns`; ``refused`` holds lines and their reasons.
 
     Parameters
     ----------
-    columns : name -> type in SQL. cells : a row of the file -> its values in that order.
+    columns : name -> SQL type. cells : function from a row of the file to its values in that order.
     """
 
     def __init__(self, columns: dict[str, str], cells: Callable[[T], Sequence[Any]]) -> None:
         self._columns, self._cells = columns, cells
         self.rows = self.bad = self.left_out = 0
         self._faults: list[Fault] = []
-        said = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
-        self.execute(f"CREATE TEMPORARY TABLE {ROWS} (line bigint NOT NULL, {said}) ON COMMIT DROP")
+        definitions = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
+        self.execute(f"CREATE TEMPORARY TABLE {ROWS} (line bigint NOT NULL, {definitions}) ON COMMIT DROP")
         self.execute(f"CREATE TEMPORARY TABLE {REFUSED} (line bigint, reasons text) ON COMMIT DROP")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:  # else they go with what is rolled back
+        if kind is None:  # otherwise the rollback drops the tables
             self.execute(f"DROP TABLE {ROWS}, {REFUSED}")
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> int:
-        """How many rows it was about."""
+        """Executes a statement and returns its row count."""
         with connection.cursor() as cursor:
             cursor.execute(statement, parameters)
             return int(cursor.rowcount)
 
     def fill(self, rows: Rows[T], progress: Progress) -> None:
-        """Reads the file into the tables."""
+        """Copies the file into the tables."""
         names = ", ".join(f'"{name}"' for name in ("line", *self._columns))
         for chunk in rows.chunks():
             with connection.cursor() as cursor:
@@ -70,7 +70,7 @@ class Staging(Generic[T]):
                 if chunk.refused:
                     with cursor.copy(f"COPY {REFUSED} FROM STDIN") as copy:
                         for line, faults in chunk.refused:
-                            copy.write_row((line, said_of(faults)))
+                            copy.write_row((line, reasons_text(faults)))
                             self._remember(faults)
             self.rows += chunk.rows
             self.bad += len(chunk.refused)
@@ -78,16 +78,17 @@ class Staging(Generic[T]):
             progress(self.rows)
         self.execute(f"ANALYZE {ROWS}")
 
-    def refuse(self, question: str, field: str, code: str, message: str) -> None:
-        """Sets rows aside that are wrong by what else there is.
+    def refuse(self, query: str, field: str, code: str, message: str) -> None:
+        """Moves rows that conflict with other rows or with the database to the refused ones.
 
         Parameters
         ----------
-        question : gives line and value of each of them. message : of the fault; ``{}`` stands for the value.
+        query : SELECT of the line and value of each such row. message : text of the fault; ``{}`` stands for
+            the value.
         """
-        self.execute(f"CREATE TEMPORARY TABLE wrong (line, value) ON COMMIT DROP AS {question}")
-        found = self.execute(f"DELETE FROM {ROWS} USING wrong WHERE {ROWS}.line = wrong.line")
-        if found:
+        self.execute(f"CREATE TEMPORARY TABLE wrong (line, value) ON COMMIT DROP AS {query}")
+        count = self.execute(f"DELETE FROM {ROWS} USING wrong WHERE {ROWS}.line = wrong.line")
+        if count:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT line, value FROM wrong ORDER BY line LIMIT %s", [REPORTED_FAULTS + 1])
                 for line, value in cursor.fetchall():
@@ -96,7 +97,7 @@ class Staging(Generic[T]):
                 f"INSERT INTO {REFUSED} SELECT line, replace(%s, '{{}}', value::text) FROM wrong",
                 [f"{code}: {message}"],
             )
-            self.bad += found
+            self.bad += count
         self.execute("DROP TABLE wrong")
 
     def _remember(self, faults: Sequence[Fault]) -> None:
@@ -104,38 +105,38 @@ class Staging(Generic[T]):
             self._faults += faults
 
     def check(self, rows: Rows[T], refused: TextIO | None) -> None:
-        """Writes what was refused into `refused`; without it, a file with bad rows is refused whole.
+        """Writes the refused rows to `refused`; without that stream, one bad row refuses the whole file.
 
         Raises
         ------
-        InvalidRows : for bad rows unless `refused` is given, and for a file without any good one.
+        InvalidRows : the file has bad rows and `refused` is None, or it has no good row.
         """
         if self.bad and refused is None:
             faults = sorted(self._faults, key=lambda fault: fault.line or 0)
-            said = f"{self.bad:,} of {self.rows:,} rows {'is' if self.bad == 1 else 'are'} invalid"
-            raise InvalidRows(faults, rows=self.rows, bad=self.bad, message=said)
+            message = f"{self.bad:,} of {self.rows:,} rows {'is' if self.bad == 1 else 'are'} invalid"
+            raise InvalidRows(faults, rows=self.rows, bad=self.bad, message=message)
         if self.bad and refused is not None:
             self._write_refused(rows, refused)
         if self.bad == self.rows:
-            said = "the file holds no row that could be used" if self.rows else "the file holds no rows"
-            raise InvalidRows([Fault(None, "empty_file", said)], message=said)
+            message = "the file has no valid row" if self.rows else "the file has no rows"
+            raise InvalidRows([Fault(None, "empty_file", message)], message=message)
 
     def _write_refused(self, rows: Rows[T], stream: TextIO) -> None:
-        """The refused rows as they stand in the file, which is read again for them."""
+        """Reads the file again and writes its refused rows unchanged, with their reasons."""
         writer = csv.writer(stream)
         writer.writerow(["line", "reasons", *rows.header])
         with connection.chunked_cursor() as cursor:
             cursor.execute(f"SELECT line, reasons FROM {REFUSED} ORDER BY line")
             refused = iter(cursor)
-            wanted = next(refused, None)
+            row = next(refused, None)
             for line, cells in rows.again():
-                if wanted is None:
+                if row is None:
                     break
-                if line == wanted[0]:
-                    writer.writerow([line, wanted[1], *cells])
-                    wanted = next(refused, None)
+                if line == row[0]:
+                    writer.writerow([line, row[1], *cells])
+                    row = next(refused, None)
 
 
-def said_of(faults: Sequence[Fault]) -> str:
-    """All reasons of one row."""
+def reasons_text(faults: Sequence[Fault]) -> str:
+    """Joins all reasons of one row."""
     return "; ".join(f"{fault.code}: {fault.message}" for fault in faults)

@@ -1,7 +1,7 @@
-"""Which movies were withdrawn: an index holds them still, and must not recommend them.
+"""The ids of withdrawn movies: an index still holds these movies and must not recommend them.
 
-Withdrawing grows the generation (`training.serving.routing`), so what is known of one generation is never
-wrong for an answer that the log commits under it.
+A withdrawal raises the generation (`training.serving.routing`), so the ids read for one generation are valid
+for every answer that the log commits under it.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ _known: tuple[int, frozenset[int]] = (-1, frozenset())
 
 
 def at(generation: int) -> frozenset[int]:
-    """Ids of the movies that are withdrawn, read no sooner than the generation was."""
-    global _known  # noqa: PLW0603 - one per process, by its nature
-    found = peek(generation)
-    if found is not None:
-        return found
+    """Returns the ids of the withdrawn movies, read after the generation was."""
+    global _known  # noqa: PLW0603 - one cache per process
+    ids = peek(generation)
+    if ids is not None:
+        return ids
     with _lock:
-        found = peek(generation)
-        if found is None:
+        ids = peek(generation)
+        if ids is None:
             rows = Movie.objects.filter(withdrawn_at__isnull=False).order_by().values_list("id", flat=True)
-            found = frozenset(rows.iterator(chunk_size=50_000))
-            if found == _known[1]:  # the same set, so that what was answered beside it still holds
-                found = _known[1]
-            _known = (generation, found)
-    return found
+            ids = frozenset(rows.iterator(chunk_size=50_000))
+            if ids == _known[1]:  # keep the same object, so that cached answers stay valid
+                ids = _known[1]
+            _known = (generation, ids)
+    return ids
 
 
 def peek(generation: int) -> frozenset[int] | None:
-    """The same if it is known already; asks nobody."""
+    """Returns the ids if this process has already read them for the generation, else None; runs no query."""
     known = _known
     return known[1] if known[0] == generation else None

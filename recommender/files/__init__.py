@@ -1,4 +1,4 @@
-"""Files of movies and of interactions: read as a stream, every bad row named by its line. No Django."""
+"""Readers of files of movies and interactions: they stream rows and report bad rows by line. No Django."""
 
 from recommender.files.tabular import Chunk, Layout, Rows, open_rows
 

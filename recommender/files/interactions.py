@@ -1,4 +1,4 @@
-"""What a file of interactions says: user, movie_id, kind, at; or a MovieLens file's userId, movieId, rating,
+"""The layout of a file of interactions: user, movie_id, kind, at; or MovieLens' userId, movieId, rating,
 timestamp."""
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from vigia_ml.schema.faults import echo
 
 KINDS: Final = ("clicked", "watched", "liked", "disliked")
 LONGEST_REFERENCE: Final = 200
-"""Characters of a client's own reference to a person."""
+"""Longest reference of a client to a user, in characters."""
 LIKED_FROM, DISLIKED_TO = 4.0, 2.0
-"""Stars, of five: so many or more are a like, so many or fewer a dislike; what lies between was watched."""
+"""Stars of five: from LIKED_FROM on a rating is a like, up to DISLIKED_TO a dislike, between them
+`watched`."""
 TOLERATED: Final = dt.timedelta(seconds=5)
-"""Clocks differ a little: so much later than ours is still now."""
+"""Accepted lead of a client's clock over this server's."""
 _SECONDS = re.compile(r"\d{9,11}(\.\d+)?", re.ASCII)  # from 1973 on; eight digits are 19730303
 
 SCHEMA: Final = DatasetSchema(
@@ -36,7 +37,7 @@ SCHEMA: Final = DatasetSchema(
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What somebody did with a movie, and when (UTC)."""
+    """One interaction of a file: user, movie, kind and time (UTC)."""
 
     user: str
     movie_id: int
@@ -44,44 +45,45 @@ class Row:
     at: dt.datetime
 
 
-def assemble(given: dict[str, Any]) -> Row | list[Fault]:
+def assemble(values: dict[str, Any]) -> Row | list[Fault]:
+    """Returns the interaction of a row's values, or its faults."""
     faults = []
-    kind = given.get("kind")
+    kind = values.get("kind")
     if kind is None:
-        stars = given.get("rating")
+        stars = values.get("rating")
         if stars is None:
-            faults.append(Fault("kind", "missing_field", "kind is missing, and so is rating"))
+            faults.append(Fault("kind", "missing_field", "kind and rating are missing: give one of them"))
         else:
             kind = kind_of(stars)
-    at = moment(given["at"], "at")
+    at = moment(values["at"], "at")
     if isinstance(at, Fault):
         faults.append(at)
     if faults or isinstance(at, Fault):
         return faults
     assert kind is not None
-    return Row(given["user"], given["movie_id"], kind, at)
+    return Row(values["user"], values["movie_id"], kind, at)
 
 
 def kind_of(stars: float) -> str:
-    """What a rating of 0 to 5 stars says."""
+    """Returns the kind of interaction that a rating of 0 to 5 stars stands for."""
     return "liked" if stars >= LIKED_FROM else "disliked" if stars <= DISLIKED_TO else "watched"
 
 
 def moment(value: Any, name: str) -> dt.datetime | Fault:
-    """A time out of ISO 8601 (UTC where it names no zone) or out of Unix seconds, not in the future."""
+    """Parses ISO 8601 (UTC without a zone) or Unix seconds; a time in the future is a fault."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     text = str(value).strip() if isinstance(value, str) or is_number else ""
     try:
         if _SECONDS.fullmatch(text):
-            found = dt.datetime.fromtimestamp(float(text), dt.UTC)
+            time = dt.datetime.fromtimestamp(float(text), dt.UTC)
         else:
-            found = dt.datetime.fromisoformat(text)
-            found = found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found.astimezone(dt.UTC)
+            time = dt.datetime.fromisoformat(text)
+            time = time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time.astimezone(dt.UTC)
     except (ValueError, OverflowError, OSError):
         return Fault(name, "not_a_time", f"{name} must be an ISO 8601 time", echo(value), has_value=True)
-    if found > dt.datetime.now(dt.UTC) + TOLERATED:
+    if time > dt.datetime.now(dt.UTC) + TOLERATED:
         return Fault(name, "in_the_future", f"{name} lies in the future", echo(value), has_value=True)
-    return found
+    return time
 
 
 LAYOUT: Final[Layout[Row]] = Layout(SCHEMA, assemble, raw=frozenset({"at"}), needs=(("kind", "rating"),))

@@ -1,4 +1,4 @@
-"""What a file of movies says: TMDB's columns, a plain CSV's, or the same names in JSON lines."""
+"""The layout of a file of movies: TMDB's columns or our own, as CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from typing import Any, Final
 
 from recommender.files.tabular import NO_TARGET, Layout
-from recommender.missing import says_nothing
+from recommender.missing import is_missing
 from recommender.movie_schema import COLUMNS, FIELDS, Read, Refused, split_terms, terms_of
 from recommender.title_keys import article_first, other_name, without_year
 from vigia_ml.errors import Malformed
@@ -66,31 +66,34 @@ _DATE = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2})(?:[T ].*)?)?)?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One movie of a file: the fields the file gives (`id` and `title` always), as `Entry` has them."""
+    """One movie of a file: the fields that the file gives (always `id` and `title`), as `Entry` holds
+    them."""
 
     values: dict[str, Any]
 
 
-def assemble(given: dict[str, Any]) -> Row | list[Fault] | None:
-    """A row's values, as their columns have read them -> the movie's fields, or every fault; None for what
-    IMDb says is no movie."""
+def assemble(row_values: dict[str, Any]) -> Row | list[Fault] | None:
+    """Returns the movie of a row's values, or every fault, or None for a row that IMDb marks as no movie.
+
+    row_values : values by canonical name, as the columns read them.
+    """
     values: dict[str, Any] = {}
     faults: list[Fault] = []
-    title_type = given.pop("title_type", None)
+    title_type = row_values.pop("title_type", None)
     if title_type is not None and title_type.casefold() not in MOVIE_TYPES:
         return None
-    tconst = given.pop("tconst", None)
-    if given.get("id") is None:
+    tconst = row_values.pop("tconst", None)
+    if row_values.get("id") is None:
         number = _TCONST.fullmatch(tconst or "")
         if number is None:
-            empty = "id" in given or tconst is not None
+            empty = "id" in row_values or tconst is not None
             message = "id must be a number, or tconst like tt0111161" if empty else "id is missing"
             faults.append(Fault("id", "null_not_allowed" if empty else "missing_field", message))
         else:
-            given["id"] = int(number[1])
-    for name, value in given.items():
+            row_values["id"] = int(number[1])
+    for name, value in row_values.items():
         finish = _FINISH.get(name)
-        if isinstance(value, str) and name != "title" and says_nothing(value):
+        if isinstance(value, str) and name != "title" and is_missing(value):
             value = None  # noqa: PLW2901
         if value is not None and finish is not None:
             try:
@@ -100,19 +103,20 @@ def assemble(given: dict[str, Any]) -> Row | list[Fault] | None:
                 continue
         values[name] = _EMPTY[name] if value is None else value
     if "release_date" in values:
-        of_date = values.pop("release_date")
-        values["year"] = of_date if values.get("year") is None else values["year"]
+        release_year = values.pop("release_date")
+        values["year"] = release_year if values.get("year") is None else values["year"]
     if isinstance(values.get("title"), str):
-        _take_title_apart(values)
+        _split_title(values)
     if "rating" in values and not values.get("votes", 1) and not values["rating"]:
         values["rating"] = None  # the mean of no votes
     return faults or Row(values)
 
 
-def _take_title_apart(values: dict[str, Any]) -> None:
-    """Reads MovieLens's "Postman, The (Postino, Il) (1994)" as "The Postman", 1994, originally "Il Postino".
+def _split_title(values: dict[str, Any]) -> None:
+    """Splits MovieLens's "Postman, The (Postino, Il) (1994)" into "The Postman", 1994, originally "Il
+    Postino".
 
-    A year stays in the title where the file gives another one.
+    A year stays in the title if the file gives another year.
     """
     title, year = without_year(values["title"])
     if year is not None and values.get("year") in (None, year):
@@ -126,16 +130,15 @@ def _take_title_apart(values: dict[str, Any]) -> None:
 
 
 def list_of(name: str, value: Any) -> tuple[str, ...]:
-    """Terms out of a JSON list of texts or of objects with a name, out of one such object, out of the text
-    of either, or out of a text with separators (`recommender.movie_schema.TERM_MARKS`); blank
-    ones are left out."""
+    """Returns the terms of a JSON list of texts or of objects with a name, of one such object, of the text of
+    either, or of a text with separators (`recommender.movie_schema.TERM_MARKS`). It skips blank terms."""
     if isinstance(value, str):
         return _list_in(name, value.strip())
     if isinstance(value, dict) and "name" in value:
         value = [value]
     if not isinstance(value, list):
-        said = f"{name} must be a list"
-        raise Refused([Fault(name, "not_an_array", said, echo(value), has_value=True)])
+        message = f"{name} must be a list"
+        raise Refused([Fault(name, "not_an_array", message, echo(value), has_value=True)])
     terms = [item.get("name") if isinstance(item, dict) else item for item in value]
     return terms_of(name, (term for term in terms if not (isinstance(term, str) and not term.strip())))
 
@@ -150,14 +153,15 @@ def _list_in(name: str, text: str) -> tuple[str, ...]:
         literal = _python_literal(text)
         if literal is not None:
             return list_of(name, literal)
-        said = f"{name} is no JSON list: {error.message.replace('the body', 'the cell')}"
-        raise Refused([Fault(name, error.code, said, echo(text), has_value=True)]) from None
+        message = f"{name} is not a JSON list: {error.message.replace('the body', 'the cell')}"
+        raise Refused([Fault(name, error.code, message, echo(text), has_value=True)]) from None
 
 
 def _python_literal(text: str) -> list[Any] | dict[str, Any] | None:
-    """The value of ``[{'id': 18, 'name': 'Drama'}]``, which Kaggle's files have in place of JSON; else None.
+    """Returns the value of a text such as ``[{'id': 18, 'name': 'Drama'}]``, which Kaggle's files hold in
+    place of JSON; None for any other text.
 
-    Literals alone are read: no name, call or operator.
+    It reads literals only: no name, call or operator.
     """
     try:
         value = ast.literal_eval(text)
@@ -167,12 +171,12 @@ def _python_literal(text: str) -> list[Any] | dict[str, Any] | None:
 
 
 def year_of(date: str) -> int:
-    """1999 of "1999", "1999-12" or "1999-12-31"."""
-    found = _DATE.fullmatch(date.strip())
-    if found is None or not _is_date(int(found[1]), int(found[2] or 1), int(found[3] or 1)):
-        said = "release_date must be an ISO 8601 date"
-        raise Refused([Fault("release_date", "not_a_time", said, echo(date), has_value=True)])
-    year: int = FIELDS["year"].from_json(int(found[1]))
+    """Returns the year of a date: 1999 for "1999", "1999-12" and "1999-12-31"."""
+    match = _DATE.fullmatch(date.strip())
+    if match is None or not _is_date(int(match[1]), int(match[2] or 1), int(match[3] or 1)):
+        message = "release_date must be an ISO 8601 date"
+        raise Refused([Fault("release_date", "not_a_time", message, echo(date), has_value=True)])
+    year: int = FIELDS["year"].from_json(int(match[1]))
     return year
 
 
@@ -191,5 +195,5 @@ LAYOUT: Final[Layout[Row]] = Layout(
     assemble,
     raw=frozenset(LISTS),
     needs=(("id", "tconst"),),
-    others="episodes, series or games by their titleType, and no movies",
+    others="episodes, series or games by their titleType",
 )

@@ -1,7 +1,7 @@
-"""Rows of a CSV or of JSON lines, whichever the file is, in chunks: memory does not grow with the file.
+"""Readers of rows from CSV or JSON lines, in chunks: memory does not grow with the file.
 
-Nothing is guessed silently: how the file is written and which of its columns mean nothing here is said
-(`Rows.described`, `Rows.passed_over`).
+The readers report what they recognised: `Rows.described` names the format, `Rows.passed_over` the names that
+the layout does not know.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from vigia_ml.schema.json_body import decode_json
 
 CHUNK_ROWS: Final = 4_000
 LONGEST_LINE: Final = 2**20
-"""Bytes of one JSON object. A longer line is refused without being held."""
+"""Most bytes of one JSON object. The reader refuses a longer line without holding it in memory."""
 CHUNK_BYTES: Final = 2**24
-"""Of JSON lines that are held at once: a chunk of long ones has fewer rows."""
+"""Bytes of JSON lines in one chunk: a chunk of long lines has fewer rows."""
 NAMED_AT_MOST: Final = 50
 NO_TARGET: Final = Column("(none)", "text")
 
@@ -35,12 +35,12 @@ Assemble = Callable[[dict[str, Any]], "T | list[Fault] | None"]
 
 @dataclass(frozen=True, slots=True)
 class Layout(Generic[T]):
-    """What a file's rows mean.
+    """The conversion of a file's rows into objects.
 
-    schema : its columns, with the names under which they come. raw : names of columns whose JSON values
-    `assemble` reads itself. assemble : a row's values by canonical name (those that were given) -> what the
-    row says, or its faults, or None for a row of another kind. needs : one of these columns has to be there,
-    for each of these. others : which rows are of another kind, in words.
+    schema : the columns with their aliases. assemble : function from a row's present values, by canonical
+    name, to an object, or its faults, or None for a row of another kind. raw : names of columns whose JSON
+    values `assemble` reads itself. needs : groups of columns; a file has at least one column of each group.
+    others : a phrase that names the rows of another kind.
     """
 
     schema: DatasetSchema
@@ -52,20 +52,21 @@ class Layout(Generic[T]):
 
 @dataclass(slots=True)
 class Chunk(Generic[T]):
-    """Some rows of a file: (line, what it says), and (line, faults) of those that were refused; and how many
-    were left out, because they are of another kind."""
+    """Some rows of a file: (line, object) of good rows, (line, faults) of refused rows, and the number of
+    rows left out because they are of another kind."""
 
     good: list[tuple[int, T]] = field(default_factory=list)
     refused: list[tuple[int, list[Fault]]] = field(default_factory=list)
     left_out: int = 0
 
-    def take(self, line: int, found: T | list[Fault] | None) -> None:
-        if found is None:
+    def add(self, line: int, result: T | list[Fault] | None) -> None:
+        """Adds the result of `Layout.assemble` for one line."""
+        if result is None:
             self.left_out += 1
-        elif isinstance(found, list):
-            self.refused.append((line, [fault.at(line=line) for fault in found]))
+        elif isinstance(result, list):
+            self.refused.append((line, [fault.at(line=line) for fault in result]))
         else:
-            self.good.append((line, found))
+            self.good.append((line, result))
 
     @property
     def rows(self) -> int:
@@ -73,12 +74,12 @@ class Chunk(Generic[T]):
 
 
 class Rows(Generic[T]):
-    """One file; `chunks` reads it once.
+    """The rows of one file; `chunks` reads it once.
 
     Attributes
     ----------
-    described : how it is written. passed_over : its names that mean nothing here, as far as they were read.
-    header : names of the cells that `again` gives.
+    described : the file's format. passed_over : names in the rows read so far that the layout does not know.
+    header : names of the cells that `again` yields.
     """
 
     described: str
@@ -89,21 +90,21 @@ class Rows(Generic[T]):
         raise NotImplementedError
 
     def again(self) -> Iterator[tuple[int, list[str]]]:
-        """(line, cells as they stand in the file), from the start: for what is to be written elsewhere."""
+        """Yields (line, cells unchanged) from the start, for copying rows to another file."""
         raise NotImplementedError
 
 
 def open_rows(
     stream: BinaryIO,
     layout: Layout[T],
-    told: Told = Told(),  # noqa: B008 (frozen)
+    dialect: Told = Told(),  # noqa: B008 (frozen)
 ) -> Rows[T]:
-    """The rows of a file, whose first character says what it is.
+    """Returns the rows of a file; its first character tells JSON lines from CSV.
 
     Parameters
     ----------
     stream : binary and seekable, at its start.
-    told : how a CSV is written; overrides what would be recognised.
+    dialect : the dialect of a CSV; overrides the detected dialect.
 
     Raises
     ------
@@ -112,45 +113,45 @@ def open_rows(
     first = stream.read(65_536).lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
     stream.seek(0)
     if first == b"[":
-        said = "the file is one JSON array: write one object a line instead (JSON lines)"
-        raise InvalidRows([Fault(None, "not_json_lines", said, line=1)], message=said)
+        message = "the file is one JSON array: write one object per line (JSON lines)"
+        raise InvalidRows([Fault(None, "not_json_lines", message, line=1)], message=message)
     if first == b"{":
         return JsonLines(stream, layout)
-    return CsvRows(stream, layout, told)
+    return CsvRows(stream, layout, dialect)
 
 
 # -- CSV -----------------------------------------------------------------------------------------------
 
 
 class CsvRows(Rows[T]):
-    def __init__(self, stream: BinaryIO, layout: Layout[T], told: Told) -> None:
-        self._stream, self._layout, self._told = stream, layout, told
-        names = _header(stream, layout.schema, told)
+    def __init__(self, stream: BinaryIO, layout: Layout[T], dialect: Told) -> None:
+        self._stream, self._layout, self._told = stream, layout, dialect
+        names = _header(stream, layout.schema, dialect)
         unknown = {plain(name): name for name in names if layout.schema.role(name) == "unknown"}
         self.passed_over = dict.fromkeys(
             map(clip, itertools.islice(filter(None, unknown.values()), NAMED_AT_MOST))
         )
         schema = replace(layout.schema, ignored=tuple(unknown.values()))
-        self._reader = CsvReader(stream, schema, with_target=False, told=told, skip_blank_rows=True)
+        self._reader = CsvReader(stream, schema, with_target=False, told=dialect, skip_blank_rows=True)
         self.header = self._reader.header
         self.described = f"CSV, {self._reader.dialect.described}"
-        given = [column.name for name in names if (column := layout.schema.find(name)) is not None]
-        self._given = tuple(given)
-        for wanted in layout.needs:
-            if not set(wanted) & set(given):
-                said = f"column {' or '.join(map(repr, wanted))} is missing"
+        present = [column.name for name in names if (column := layout.schema.find(name)) is not None]
+        self._names = tuple(present)
+        for group in layout.needs:
+            if not set(group) & set(present):
+                message = f"column {' or '.join(map(repr, group))} is missing"
                 raise InvalidRows(
-                    [Fault(wanted[0], "missing_column", said, line=1)],
-                    message=f"the header does not match: {said}",
+                    [Fault(group[0], "missing_column", message, line=1)],
+                    message=f"the header does not match: {message}",
                 )
 
     def chunks(self) -> Iterator[Chunk[T]]:
         assemble = self._layout.assemble
         for batch in self._reader.batches(CHUNK_ROWS):
             chunk = Chunk[T](refused=[(line, faults) for line, _, faults in batch.refused])
-            columns = [batch.columns[name] for name in self._given]
+            columns = [batch.columns[name] for name in self._names]
             for line, values in zip(batch.lines, zip(*columns, strict=True), strict=True):
-                chunk.take(line, assemble(dict(zip(self._given, values, strict=True))))
+                chunk.add(line, assemble(dict(zip(self._names, values, strict=True))))
             chunk.refused.sort(key=lambda refused: refused[0])
             yield chunk
 
@@ -167,10 +168,11 @@ def _knows(schema: DatasetSchema) -> Callable[[str], bool]:
     return lambda name: schema.role(name) != "unknown"
 
 
-def _header(stream: BinaryIO, schema: DatasetSchema, told: Told) -> list[str]:
-    """The names of the header; none for what is no CSV (`CsvReader` then says why)."""
+def _header(stream: BinaryIO, schema: DatasetSchema, dialect: Told) -> list[str]:
+    """Returns the names of the header; none for a file that is not CSV (`CsvReader` then raises the
+    reason)."""
     try:
-        table = Table(stream, told, knows=_knows(schema))
+        table = Table(stream, dialect, knows=_knows(schema))
     except Unreadable:
         return []
     finally:
@@ -193,7 +195,7 @@ class JsonLines(Rows[T]):
     def chunks(self) -> Iterator[Chunk[T]]:
         chunk, held = Chunk[T](), 0
         for line, text in self._lines():
-            chunk.take(line, self._read(text))
+            chunk.add(line, self._read(text))
             held += len(text or b"")
             if chunk.rows >= CHUNK_ROWS or held > CHUNK_BYTES:
                 yield chunk
@@ -204,11 +206,11 @@ class JsonLines(Rows[T]):
     def again(self) -> Iterator[tuple[int, list[str]]]:
         self._stream.seek(0)
         for line, text in self._lines():
-            shown = b"(longer than a line may be)" if text is None else text.strip()
+            shown = b"(line too long)" if text is None else text.strip()
             yield line, [clip(shown.decode("utf-8", "backslashreplace"), LONGEST_LINE)]
 
     def _lines(self) -> Iterator[tuple[int, bytes | None]]:
-        """(line, its bytes; None when there are too many); blank lines are passed over."""
+        """Yields (line, its bytes or None for a line that is too long); it skips blank lines."""
         line = 0
         while text := self._stream.readline(LONGEST_LINE + 1):
             line += 1
@@ -227,8 +229,8 @@ class JsonLines(Rows[T]):
         except Malformed as error:
             return [Fault(None, error.code, error.message.replace("the body", "the line"))]
         if not isinstance(raw, dict):
-            said = "a line must be one JSON object"
-            return [Fault(None, "not_an_object", said, echo(raw), has_value=True)]
+            message = "a line must be one JSON object"
+            return [Fault(None, "not_an_object", message, echo(raw), has_value=True)]
         return self._assemble(raw)
 
     def _assemble(self, raw: Mapping[str, Any]) -> T | list[Fault] | None:
@@ -241,8 +243,8 @@ class JsonLines(Rows[T]):
                 if len(self.passed_over) < NAMED_AT_MOST:
                     self.passed_over[clip(name)] = None
             elif column.name in values:
-                said = f"{clip(name)} is given twice (also under another name)"
-                faults.append(Fault(clip(name), "duplicate_field", said))
+                message = f"{clip(name)} is given twice (also under another name)"
+                faults.append(Fault(clip(name), "duplicate_field", message))
             elif column.name in layout.raw:
                 values[column.name] = value
             else:
@@ -260,7 +262,7 @@ class JsonLines(Rows[T]):
 
 
 def _cell(column: Column, value: Any) -> Any:
-    """Sources put numbers in quotes, and write titles such as 1984 without them."""
+    """Reads one JSON value. Sources quote numbers, and write titles such as 1984 without quotes."""
     if column.type == "text" and type(value) is int and abs(value) < EXACT_INTEGER:
         value = str(value)
     return read_column(column, value, text=isinstance(value, str))

@@ -1,5 +1,5 @@
-"""What a movie resembles, and why. No Django here.
+"""The index of similar movies, and the reasons for their similarity. No Django.
 
-`query` says what an index is asked and what it answers, `build` makes one from a `catalogue_snapshot`,
-`engine` answers from its bytes, `evaluation` says how good it is.
+`query` defines questions and answers, `build` fits an index to a `catalogue_snapshot`, `engine` answers from
+the index's bytes, `evaluation` measures its quality.
 """

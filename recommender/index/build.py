@@ -1,4 +1,4 @@
-"""A catalogue to an index with everything that is to be known about it: what a training run does."""
+"""Builds an index from a catalogue, with its metrics and counts, for a training run."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ NDCG: Final = f"ndcg_at_{DEPTH}"
 class NoMovies(ValueError):
     """The catalogue is empty, or no movie in it has a term."""
 
-    in_words = True  # it tells people all they need
+    in_words = True  # the message is complete for users
 
 
 @dataclass(frozen=True)
 class Built:
-    """An index and what was found out about it.
+    """An index and its evaluation.
 
     Parameters
     ----------
-    index : the bytes `engine.IndexEngine.from_bytes` takes.
-    metrics : coverage, diversity, popularity_bias and latency_ms; recall_at_10 and ndcg_at_10 where there
-        are enough interactions.
-    baseline : the same of recommending what is most popular, but for the latency.
-    evaluation : JSON: ``counts``, the ``weights`` of the fields, those of ``together`` that were ``tried``
-        with their figures, ``held_out`` users, the standard ``error`` of ndcg_at_10 on them, ``bytes`` and
-        ``seconds`` by stage.
+    index : the bytes that `engine.IndexEngine.from_bytes` accepts.
+    metrics : coverage, diversity, popularity_bias and latency_ms; with enough interactions also recall_at_10
+        and ndcg_at_10.
+    baseline : the same metrics, except the latency, of recommending the most popular movies.
+    evaluation : JSON: ``counts``, the ``weights`` of the fields, the ``tried`` weights of the co-occurrence
+        field with their metrics, ``held_out`` users, the standard ``error`` of ndcg_at_10 on them, ``bytes``
+        and ``seconds`` by stage.
     """
 
     index: bytes
@@ -55,12 +55,13 @@ def build(
     *,
     threads: int | None = None,
 ) -> Built:
-    """Fits an index to a catalogue, with the weight of ``together`` that finds what users liked next.
+    """Fits an index to a catalogue, with the weight of ``together`` that best finds the movies users liked
+    next.
 
     Parameters
     ----------
-    report : is called at least once a stage with its name and the per cent that are done, never with fewer
-        than before; an exception it raises ends the build.
+    report : called at least once per stage with its name and the progress in per cent, which never falls; an
+        exception that it raises ends the build.
 
     Raises `NoMovies`.
     """
@@ -104,10 +105,11 @@ def build(
 
 
 def _tried(analysis: Analysis, report: Progress, threads: int | None) -> tuple[list[dict[str, float]], float]:
-    """(each weight of ``together`` with its figures, the one to take); nothing is tried with too few to tell.
+    """Returns (each weight of ``together`` with its metrics, the chosen weight); with too few interactions,
+    no weight is tried.
 
-    Taken is the smallest weight whose nDCG is within one standard error of the best one's (the rule of
-    Breiman, Friedman, Olshen and Stone 1984): what users did must show that it helps.
+    The chosen weight is the smallest whose nDCG is within one standard error of the best one's (the rule of
+    Breiman, Friedman, Olshen and Stone 1984): co-occurrence gets weight only if it demonstrably helps.
     """
     limits = analysis.settings.together
     if analysis.together is None or analysis.opinions.positive.sum() < limits.minimum_interactions:
@@ -151,7 +153,7 @@ def _counts(index: MovieIndex, analysis: Analysis, catalogue: Catalogue) -> Mapp
 
 
 class _Seconds:
-    """What each stage took."""
+    """Duration of each stage in seconds."""
 
     def __init__(self) -> None:
         self.taken: dict[str, float] = {}

@@ -1,6 +1,6 @@
-"""A catalogue with what users did, as one Parquet file: what an index is built from, again and again.
+"""The snapshot of a catalogue and its interactions in one Parquet file, from which an index can be rebuilt.
 
-The bytes are the same for the same content, whatever the pieces it came in; so the file is named by its hash.
+The same content gives the same bytes, whatever the sizes of its pieces, so the hash of the file names it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from recommender.index.query import Movie
 
 ROWS: Final = 20_000
-"""Of a row group: what a writer holds in memory."""
+"""Rows of a row group, which a writer holds in memory."""
 
 _EVENT: Final = pa.struct([("user", pa.int64()), ("weight", pa.float32()), ("at", pa.timestamp("us", "UTC"))])
 SCHEMA: Final = pa.schema(
@@ -39,19 +39,19 @@ SCHEMA: Final = pa.schema(
 
 
 class OutOfOrder(ValueError):
-    """The movies or the interactions do not come by ascending movie id."""
+    """The movies or the interactions are not sorted by ascending movie id."""
 
 
 class NotASnapshot(ValueError):
-    """The file is no snapshot of a catalogue."""
+    """The file is not a snapshot of a catalogue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
-    """What a user did with a movie.
+    """One interaction of a user with a movie.
 
-    user : a code number, the same for the same user within one snapshot. weight : above 0 for liked, below
-    for disliked. at : with a time zone.
+    user : a number that identifies the user within one snapshot. weight : above 0 for liked, below 0 for
+    disliked. at : with a time zone.
     """
 
     movie_id: int
@@ -62,9 +62,9 @@ class Interaction:
 
 @dataclass(frozen=True, slots=True)
 class Interactions:
-    """Interactions as columns of one length, by movie, then time.
+    """Interactions as columns of equal length, sorted by movie, then time.
 
-    movie : int64, the place of the movie in the catalogue. user : int64. weight : float64. at : int64,
+    movie : int64, place of the movie in the catalogue. user : int64. weight : float64. at : int64,
     microseconds since 1970.
     """
 
@@ -79,13 +79,13 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A snapshot in memory, by ascending id: `table` has the columns of `SCHEMA`."""
+    """A snapshot in memory, sorted by ascending id; `table` has the columns of `SCHEMA`."""
 
     table: pa.Table
 
     @classmethod
     def of(cls, movies: Iterable[Movie], interactions: Iterable[Interaction] = ()) -> Catalogue:
-        """Of movies and interactions in any order."""
+        """Returns the catalogue of movies and interactions in any order."""
         ordered = sorted(movies, key=lambda movie: movie.id)
         events = sorted(interactions, key=lambda event: event.movie_id)
         batches = [pa.RecordBatch.from_pylist(rows, SCHEMA) for rows in _pieces(ordered, events)]
@@ -100,7 +100,7 @@ class Catalogue:
 
     @property
     def years(self) -> npt.NDArray[np.float64]:
-        """NaN where a movie has none."""
+        """Years of release; NaN for a movie without a year."""
         return np.asarray(self.table["year"].cast(pa.float64()).fill_null(np.nan), np.float64)
 
     @property
@@ -108,11 +108,11 @@ class Catalogue:
         return np.nan_to_num(np.asarray(self.table["popularity"].fill_null(0.0), np.float32))
 
     def texts(self, column: str) -> Iterator[str]:
-        """Of `title`, `description` or `language`; empty for null."""
+        """Yields the texts of `title`, `description` or `language`; "" for null."""
         return ("" if each is None else each for each in self._values(column))
 
     def lists(self, column: str) -> Iterator[list[str]]:
-        """Of `genres` or `keywords`; empty for null."""
+        """Yields the lists of `genres` or `keywords`; an empty list for null."""
         return ([item for item in each or [] if item is not None] for each in self._values(column))
 
     def interactions(self) -> Interactions:
@@ -134,12 +134,12 @@ class Catalogue:
 
 
 def write(path: Path, movies: Iterable[Movie], interactions: Iterable[Interaction] = ()) -> int:
-    """Writes a snapshot and returns how many movies it holds; one row group is in memory at a time.
+    """Writes a snapshot and returns its number of movies; it holds one row group in memory at a time.
 
     Parameters
     ----------
-    movies : by ascending id, each once. interactions : by ascending movie id; those of a movie that is not
-        among `movies` are left out. Raises `OutOfOrder`.
+    movies : by ascending id, each once. interactions : by ascending movie id; interactions with other movies
+        are left out. Raises `OutOfOrder`.
     """
     count = 0
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
@@ -150,7 +150,7 @@ def write(path: Path, movies: Iterable[Movie], interactions: Iterable[Interactio
 
 
 def read(path: Path) -> Catalogue:
-    """Raises `NotASnapshot` for a file with other columns."""
+    """Reads a snapshot. Raises `NotASnapshot` for a file with other columns."""
     try:
         table = pq.read_table(path)
     except pa.ArrowInvalid as error:
@@ -167,7 +167,7 @@ def _pieces(movies: Iterable[Movie], interactions: Iterable[Interaction]) -> Ite
 
 
 def _rows(movies: Iterator[Movie], interactions: Iterator[Interaction]) -> Iterator[dict[str, Any]]:
-    """Joins two streams that are both in the order of movie ids."""
+    """Joins two streams that are both sorted by movie id."""
     event, before, last = next(interactions, None), None, None
     for movie in movies:
         if before is not None and movie.id <= before:

@@ -1,4 +1,4 @@
-"""What users did, as opinions, as the field ``together``, and with the last ones held out."""
+"""Co-occurrence: users' opinions of movies, the field ``together`` of them, and their hold-out."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Opinions:
-    """One for each pair of a user and a movie, by user, then time, then row.
+    """Opinions, one per pair of user and movie, sorted by user, then time, then row.
 
     movie : (m,) int64, row of the index. user : (m,) int64, 0 to `users` - 1. weight : (m,) float64, -1 to 1
-    and not 0: the sum of what the user did with the movie. at : (m,) int64, when last, microseconds of 1970.
+    and not 0: the sum of the weights of the user's interactions with the movie. at : (m,) int64, time of the
+    last of them, microseconds since 1970.
     """
 
     movie: Integers
@@ -39,7 +40,7 @@ class Opinions:
 
     @classmethod
     def of(cls, interactions: Interactions, row_of: Integers) -> Opinions:
-        """row_of : (n,) the row of each movie of the catalogue."""
+        """Returns the opinions of interactions. row_of : (n,) row of each movie of the catalogue."""
         movie = row_of[interactions.movie]
         known, user = np.unique(interactions.user, return_inverse=True)
         order = np.lexsort((movie, user))
@@ -59,10 +60,11 @@ class Opinions:
 
 @dataclass(frozen=True, slots=True)
 class HoldOut:
-    """For each of some users one liked movie that has to be found by what they thought of others before.
+    """A hold-out: for each of some users one liked movie, the target, which the user's earlier opinions must
+    find.
 
-    users : (u,) ascending. targets : (u,) rows. hidden : (m,) of the opinions, the targets and whatever those
-    users said after them. before : (m,) what they said before.
+    users : (u,) ascending. targets : (u,) rows. hidden : (m,) mask of the opinions that are targets or follow
+    them. before : (m,) mask of the users' opinions before the targets.
     """
 
     users: Integers
@@ -74,7 +76,7 @@ class HoldOut:
 def hold_out(opinions: Opinions, back: int, most: int, seed: int) -> HoldOut:
     """Holds out the last (`back` = 1) or the last but one (2) movie that each user liked.
 
-    Users who liked nothing before it are left aside; of the others at most `most` are drawn.
+    It skips users who liked no movie before the target and draws at most `most` of the others.
     """
     liked = np.flatnonzero(opinions.positive)
     counts = np.bincount(opinions.user[liked], minlength=opinions.users)
@@ -91,7 +93,7 @@ def hold_out(opinions: Opinions, back: int, most: int, seed: int) -> HoldOut:
 
 
 def liked(opinions: Opinions, movies: int, settings: Together, hidden: Mask | None = None) -> Any:
-    """CSR float64 (movies, users): how much each user liked the movie, by the latest of them."""
+    """Returns CSR float64 (movies, users): the weight of each user's liking, of the latest opinions only."""
     taken = np.flatnonzero(opinions.positive if hidden is None else opinions.positive & ~hidden)
     taken = taken[_from_the_end(opinions.user[taken]) < settings.per_user]
     taken = taken[np.lexsort((opinions.user[taken], opinions.at[taken], opinions.movie[taken]))]
@@ -102,7 +104,7 @@ def liked(opinions: Opinions, movies: int, settings: Together, hidden: Mask | No
 
 
 def histories(opinions: Opinions, held: HoldOut, movies: int, length: int) -> Any:
-    """CSR float64 (u, movies): the last `length` opinions of each user of a hold-out before the target."""
+    """Returns CSR float64 (u, movies): each held-out user's last `length` opinions before the target."""
     taken = np.flatnonzero(held.before)
     taken = taken[_from_the_end(opinions.user[taken]) < length]
     lines = np.searchsorted(held.users, opinions.user[taken])
@@ -112,6 +114,6 @@ def histories(opinions: Opinions, held: HoldOut, movies: int, length: int) -> An
 
 
 def _from_the_end(groups: Integers) -> Integers:
-    """For each of some sorted numbers, how many equal ones follow."""
+    """Returns for each of sorted numbers how many equal numbers follow it."""
     ends = np.searchsorted(groups, groups, side="right")
     return ends - 1 - np.arange(len(groups))

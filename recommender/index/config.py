@@ -1,4 +1,4 @@
-"""What an index is made of: its fields with their weights, and the numbers a build goes by."""
+"""Settings of an index: its fields with their weights, and the parameters of a build."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "keywords": "labels",
     "together": "users",
 }
-"""Field -> what its terms are. Those of ``together`` are the users who liked the movie, by code number."""
+"""Field -> kind of its terms. The terms of ``together`` are the numbers of the users who liked the movie."""
 
 
 FEW: Final = 50
@@ -30,15 +30,16 @@ class Field:
     Parameters
     ----------
     name : one of `KINDS`.
-    weight : of the L2-normalised block in the row; a shared term counts by its square.
-    min_df : terms of fewer movies are left out.
-    max_df : terms of a larger share of them are left out, but none of `FEW` movies or fewer: in a small
-        catalogue a share says little.
-    sublinear_tf : count a term 1 + ln(times) instead of its times.
-    stop_words : languages whose stop words are left out. Of one: always that; of several: the one the text
-        is written in (see `tokenizer.language_of`).
-    suffices : whether a movie that has terms of this field can be compared by them. A movie without any is
-        served by its genres.
+    weight : weight of the L2-normalised block in the row; a shared term counts by its square.
+    min_df : least number of movies with a term; rarer terms are left out.
+    max_df : largest share of movies with a term; more frequent terms are left out, except terms of `FEW`
+    movies
+        or fewer: in a small catalogue a share is not informative.
+    sublinear_tf : whether a term counts 1 + ln(occurrences) instead of its occurrences.
+    stop_words : languages whose stop words are left out. One language applies to all texts; of several, the
+        language of the text applies (see `tokenizer.language_of`).
+    suffices : whether terms of this field alone allow a comparison. A movie without any such term is compared
+        by its genres.
     """
 
     name: str
@@ -63,22 +64,23 @@ class Field:
         return KINDS[self.name]
 
     def most(self, movies: int) -> int:
-        """In how many of so many movies a term may be."""
+        """Returns the largest number of movies with a term, in a catalogue of `movies` movies."""
         return max(FEW, int(self.max_df * movies))
 
 
 @dataclass(frozen=True)
 class Together:
-    """How what users did enters the field ``together``.
+    """Settings of the co-occurrence field ``together``.
 
     Parameters
     ----------
-    weights : tried for the field, by nDCG on held-out interactions (see `build`).
-    minimum_users : with fewer users whose last interaction can be held out nothing is tried, and the weight
+    weights : weights to try for the field, compared by nDCG on held-out interactions (see `build`).
+    minimum_users : with fewer users whose last interaction can be held out, no weight is tried and the weight
         is 0.
-    minimum_interactions : the same, for positive interactions.
-    per_user, per_movie : only the latest so many count, of a user and of a movie; so the cost of the field
-        grows with the interactions, not with their square.
+    minimum_interactions : the same limit for positive interactions.
+    per_user, per_movie : number of the latest opinions that count, of a user and of a movie; they keep the
+    cost
+        of the field linear in the interactions, not quadratic.
     """
 
     weights: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
@@ -90,15 +92,15 @@ class Together:
 
 @dataclass(frozen=True)
 class Judging:
-    """How an index is measured.
+    """Settings of the evaluation.
 
     Parameters
     ----------
-    users : at most so many have their last interactions held out.
-    history : so many of a user's latest interactions before it are what is asked with.
-    seeds : at most so many movies are asked for, for the intra-list diversity.
-    calls : answers that are timed.
-    seed : of every choice made among users and movies.
+    users : most users whose last interactions are held out.
+    history : number of a user's latest interactions before the target that form the question.
+    seeds : most movies whose lists enter the intra-list diversity.
+    calls : number of timed answers.
+    seed : seed of every random choice among users and movies.
     """
 
     users: int = 2_000
@@ -110,9 +112,9 @@ class Judging:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a build depends on beside the catalogue.
+    """Everything that a build depends on besides the catalogue.
 
-    top_k : so many neighbours of every movie are computed beforehand.
+    top_k : number of precomputed neighbours per movie.
     """
 
     fields: tuple[Field, ...]
@@ -130,7 +132,7 @@ class Settings:
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Settings:
-        """What `as_json` gave, also after a way through JSON, where tuples are lists."""
+        """Returns the settings of a value of `as_json`, which JSON may have turned tuples into lists in."""
         fields = tuple(
             Field(**{**each, "stop_words": tuple(each.get("stop_words", ()))}) for each in given["fields"]
         )
@@ -142,4 +144,4 @@ class Settings:
 
 
 PLAIN: Final = Settings((Field("description", stop_words=("en",)),))
-"""What ``TfidfVectorizer(stop_words="english")`` makes of the descriptions, and nothing else."""
+"""The descriptions alone, as ``TfidfVectorizer(stop_words="english")`` vectorises them."""

@@ -1,4 +1,4 @@
-"""Answers from the bytes of an index. numpy only: no web process needs scipy or scikit-learn for it."""
+"""The engine answers questions from the bytes of an index. It needs numpy only, no scipy or scikit-learn."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from recommender.index.sparse_matrix import Matrix, Vector, combined
 from recommender.index.vocabulary import Vocabulary
 
 FORMAT: Final = 1
-"""Of the bytes; an engine refuses others."""
+"""Format number of the bytes; an engine refuses other formats."""
 
 TOGETHER: Final = "liked together"
-"""The one term of ``together`` in an explanation."""
+"""The only term of ``together`` in an explanation."""
 
 _NAMES: Final = 65_536
-"""Terms that are kept as text: the most asked for, so that an explanation need not decode them."""
+"""Number of recently used terms that are cached as text, so that an explanation need not decode them."""
 
 _NOTHING: Final[frozenset[int]] = frozenset()
 _NO_ROWS: Final = np.zeros(0, np.int64)
@@ -41,9 +41,10 @@ class UnknownMovie(LookupError):
 
 
 class IndexEngine:
-    """What is nearest to a movie, to several or to a text, and why.
+    """The engine of an index: finds the movies nearest to a movie, to several movies or to a text, with
+    reasons.
 
-    Nothing in it changes after it was made, so any number of threads may ask.
+    It is immutable after construction, so any number of threads may use it.
     """
 
     name = "tfidf"
@@ -66,15 +67,15 @@ class IndexEngine:
         self._vocabulary = Vocabulary(
             self.settings, bounds, Strings.among(arrays, "terms"), arrays["idf"], about["language"]
         )
-        # Not of a method of this object: an index that nobody uses any more would be kept by its own cache.
+        # The cache must not wrap a method of this object: it would keep an unused engine alive.
         self._named = lru_cache(_NAMES)(self._vocabulary.name)
         self._withdrawn = (_NOTHING, _NO_ROWS, _NOTHING)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> IndexEngine:
-        """From VERIFIED bytes that `estimator.MovieIndex.to_bytes` made; they are used where they lie.
+        """Returns the engine of VERIFIED bytes from `estimator.MovieIndex.to_bytes`, without copying them.
 
-        Raises `NotAnIndex` for others.
+        Raises `NotAnIndex` for other bytes.
         """
         arrays = unpack(data)
         try:
@@ -89,34 +90,34 @@ class IndexEngine:
         return self._facts.row_of(movie_id) >= 0
 
     def title(self, movie_id: int) -> str:
-        """Raises `UnknownMovie`."""
+        """Returns the title of a movie. Raises `UnknownMovie`."""
         return str(self._titles[self._known_row(movie_id)])
 
     def ids(self) -> Sequence[int]:
-        """By popularity, the larger first, then by id. A view: nothing is copied."""
+        """Returns the ids, most popular first, then by id, as a view without a copy."""
         return self._facts.ids.data
 
     def titles(self) -> list[str]:
-        """Aligned with `ids`."""
+        """Returns the titles in the order of `ids`."""
         return list(self._titles)
 
     @property
     def resident_bytes(self) -> int:
-        """Bytes it keeps in memory."""
+        """Bytes that the index keeps in memory."""
         return self._size
 
     def recommend(self, question: Question, withdrawn: frozenset[int] = _NOTHING) -> Found:
-        """The answer to a question. Raises `UnknownMovie` for a seed that names a movie it does not hold.
+        """Answers a question. Raises `UnknownMovie` for a seed whose movie the index does not hold.
 
-        withdrawn : ids of movies that were taken out of the catalogue since; never recommended.
+        withdrawn : ids of movies withdrawn since the build; the engine never recommends them.
         """
         found = self._found(question, withdrawn, searches=True)
         assert found is not None
         return found
 
     def at_hand(self, question: Question, withdrawn: frozenset[int] = _NOTHING) -> Found | None:
-        """The same where the neighbours computed beforehand are enough to tell; None where every row would
-        have to be looked through, for which an event loop has no time."""
+        """Answers a question from precomputed neighbours; None if the answer needs a scan of every row, which
+        takes too long for an event loop."""
         return self._found(question, withdrawn, searches=False)
 
     def _found(self, question: Question, withdrawn: frozenset[int], *, searches: bool) -> Found | None:
@@ -136,10 +137,10 @@ class IndexEngine:
             return Found((), basis, "filtered_out" if near else "no_neighbour")
         return Found(tuple(self._recommended(row, vector, matrix, question.explain) for row in rows), basis)
 
-    # -- what is asked -----------------------------------------------------------------------------------
+    # -- the question ------------------------------------------------------------------------------------
 
     def _row_of(self, seed: Seed) -> int:
-        """The row of the movie a seed names, -1 for a new one or a text."""
+        """Returns the row of a seed's movie, -1 for a movie that the index lacks or a text."""
         if seed.movie_id is not None:
             return self._known_row(seed.movie_id)
         return -1 if seed.movie is None else self._facts.row_of(seed.movie.id)
@@ -151,9 +152,9 @@ class IndexEngine:
         return row
 
     def _asked(self, seeds: Sequence[tuple[Seed, int]]) -> tuple[Vector, Basis]:
-        """What to compare with, and by what: by genres where nothing that is liked has more to it.
+        """Returns the vector of the question and its basis: genres if no liked seed has any other terms.
 
-        There what is disliked does not weigh against them: it would take away whole genres.
+        On the basis of genres, disliked seeds do not count: they would exclude whole genres.
         """
         found = [(seed, row, *self._vector(seed, row)) for seed, row in seeds]
         liked = [each for each in found if each[0].weight > 0]
@@ -163,7 +164,7 @@ class IndexEngine:
         return _one_row([(seed.weight, vector) for seed, _, vector, _ in found]), "similarity"
 
     def _vector(self, seed: Seed, row: int) -> tuple[Vector, bool]:
-        """(its row, whether there is nothing but genres to compare it by)."""
+        """Returns (vector of a seed, whether only its genres allow a comparison)."""
         if seed.movie_id is not None:
             return self._rows.row(row), bool(self._by_genres[row])
         if seed.movie is not None:
@@ -177,8 +178,8 @@ class IndexEngine:
         return self._genres.row(row) if seed.movie is None else self._vocabulary.genres_of(seed.movie)
 
     def _rows_withdrawn(self, withdrawn: frozenset[int]) -> tuple[Array, frozenset[int]]:
-        """Ascending, and as a set. The same one comes with question after question, so its rows are looked up
-        once; there may be very many of them, so no question copies them."""
+        """Returns the rows of withdrawn movies, ascending and as a set. The same set comes with every
+        question, so its rows are looked up once; there may be very many rows, so no question copies them."""
         known, rows, same = self._withdrawn
         if known is not withdrawn:
             rows = self._facts.rows_of(withdrawn)
@@ -186,20 +187,19 @@ class IndexEngine:
             self._withdrawn = (withdrawn, rows, same)
         return rows, same
 
-    # -- what is near ------------------------------------------------------------------------------------
+    # -- the neighbours ----------------------------------------------------------------------------------
 
     def _listed(
         self, question: Question, own: int, withdrawn: frozenset[int]
     ) -> tuple[list[int], bool] | None:
-        """The same as `_searched` by the neighbours computed beforehand; None where they are not enough to
-        tell."""
+        """Returns the result of `_searched` from precomputed neighbours; None if they do not suffice."""
         seed = question.seeds[0]
         if len(question.seeds) > 1 or seed.movie_id is None or seed.weight <= 0 or question.diversity:
             return None
         if not seed.left_out:  # no movie is among its own neighbours
             return None
         near = self._neighbours[own]
-        are_all = bool(len(near)) and near[-1] < 0  # a list that is not full holds every row that is near
+        are_all = bool(len(near)) and near[-1] < 0  # a list that is not full holds every near row
         near = near[near >= 0]
         _, gone = self._rows_withdrawn(withdrawn)
         passing = near[self._facts.passing(question.filters, near)] if question.filters.narrow else near
@@ -216,7 +216,7 @@ class IndexEngine:
         own: list[int],
         withdrawn: frozenset[int],
     ) -> tuple[list[int], bool]:
-        """(rows, best first; whether any row is near, whatever the filters say)."""
+        """Returns (rows, best first; whether any row is near, regardless of the filters)."""
         scores = matrix.scores(vector)
         scores[own] = 0.0
         scores[self._rows_withdrawn(withdrawn)[0]] = 0.0
@@ -228,7 +228,7 @@ class IndexEngine:
         pool = best(scores, pool_size(question.top_n))
         return diverse(pool, scores[pool], matrix, question.top_n, question.diversity).tolist(), near
 
-    # -- what is said ------------------------------------------------------------------------------------
+    # -- the answer --------------------------------------------------------------------------------------
 
     def _recommended(self, row: int, vector: Vector, matrix: Matrix, explain: bool) -> Recommended:
         shared = matrix.shared(vector, row)
@@ -244,7 +244,7 @@ class IndexEngine:
         )
 
     def _reasons(self, shared: list[tuple[int, float]], score: float) -> tuple[Reason, ...]:
-        """By share, descending; what users liked together is one reason, whoever they were."""
+        """Returns the reasons by share, descending; all co-occurrence terms form one reason without users."""
         reasons, known, together = [], len(self._vocabulary.terms), 0.0
         for column, part in shared:
             if column >= known:
@@ -262,7 +262,7 @@ def _by_share(reason: Reason) -> float:
 
 
 def _one_row(parts: list[tuple[float, Vector]]) -> Vector:
-    """What several seeds come to; one that is liked stays what it is."""
+    """Combines the vectors of the seeds; a single liked seed stays unchanged."""
     if len(parts) == 1 and parts[0][0] > 0:
         return parts[0][1]
     return combined(parts)

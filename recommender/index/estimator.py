@@ -1,4 +1,4 @@
-"""The index as a scikit-learn estimator: fitted on a catalogue, it gives the bytes `engine` answers from."""
+"""The index as a scikit-learn estimator; after a fit on a catalogue it returns the bytes for `engine`."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class MovieIndex(BaseEstimator):
     Parameters
     ----------
     settings : the fields and their weights.
-    together : weight of what users did, if `settings` have the field; 0: leave it out.
-    threads : for the search; None: as many as this process may use.
+    together : weight of the co-occurrence field, if `settings` have it; 0 leaves it out.
+    threads : number of threads of the search; None: as many as this process may use.
 
     Attributes
     ----------
-    vocabulary_ : what turns a movie into a row.
-    rows_ : CSR float32 (n, p), rows of length 1 or empty, by popularity, the larger first, then by id.
-    ids_ : (n,) int64, whose row it is.
+    vocabulary_ : converts a movie into a row.
+    rows_ : CSR float32 (n, p), rows of length 1 or empty, most popular movie first, then by id.
+    ids_ : (n,) int64, id of the movie of each row.
     neighbours_ : (n, top_k) int32, the nearest rows, best first, ties by row, then -1.
-    by_genres_ : (n,) whether the neighbours are those by genres alone, there being nothing else.
-    genres_ : CSR float32, the genres alone, by which they are found.
-    catalogue_, order_ : what it was fitted on, and the place there of each row.
+    by_genres_ : (n,) whether the neighbours come from genres alone, for lack of other terms.
+    genres_ : CSR float32, the genres alone, for those neighbours.
+    catalogue_, order_ : the catalogue of the fit, and the place of each row in it.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class MovieIndex(BaseEstimator):
         self.threads = threads
 
     def fit(self, X: Catalogue, y: None = None) -> Self:
-        """X : the catalogue; `y` is there for scikit-learn's sake."""
+        """Fits the index to a catalogue X; scikit-learn's interface requires `y`."""
         return self.fit_analysed(X, Analysis.of(X, self.settings, _silent))
 
     def fit_analysed(self, catalogue: Catalogue, analysis: Analysis, report: Progress = _silent) -> Self:
-        """The same, of a catalogue that was taken apart before."""
+        """Fits the index to a catalogue and its existing analysis."""
         weighed = analysis.weighed(self.together)
         self.rows_, self.genres_, self.by_genres_ = weighed.rows, weighed.genres, weighed.by_genres
         self.vocabulary_ = self._vocabulary(weighed, analysis.language)
@@ -69,7 +69,7 @@ class MovieIndex(BaseEstimator):
         return self
 
     def transform(self, X: Iterable[Movie]) -> Any:
-        """Rows of movies that were not in the catalogue, CSR float32."""
+        """Returns the rows of movies outside the catalogue, CSR float32."""
         check_is_fitted(self)
         vectors = [self.vocabulary_.of_movie(movie) for movie in X]
         columns = np.array([column for vector in vectors for column in sorted(vector)], np.int32)
@@ -78,7 +78,7 @@ class MovieIndex(BaseEstimator):
         return sparse.csr_matrix((values, columns, starts), (len(vectors), self.rows_.shape[1]))
 
     def to_bytes(self) -> bytes:
-        """What `engine.IndexEngine.from_bytes` takes."""
+        """Returns the bytes that `engine.IndexEngine.from_bytes` accepts."""
         check_is_fitted(self)
         return pack(self._arrays())
 
@@ -143,7 +143,7 @@ def _taken(values: list[Any], order: npt.NDArray[np.intp]) -> Iterable[Any]:
 
 
 def _genres(lists: Iterable[list[str]]) -> dict[str, Array]:
-    """The genres as they are shown: names, and CSR of their codes."""
+    """Returns the genres for display: names, and CSR of their codes."""
     codes: dict[str, int] = {}
     starts, found = [0], []
     for items in lists:

@@ -1,5 +1,6 @@
-"""How good an index is: whether it finds what users liked next, how much of the catalogue it shows, how alike
-and how popular that is, how fast it comes. And the same of always recommending what is most popular."""
+"""Evaluation of an index: ranking metrics on held-out interactions, coverage of the catalogue, diversity,
+popularity bias and latency; and the same metrics of the baseline, which recommends the most popular
+movies."""
 
 from __future__ import annotations
 
@@ -22,14 +23,14 @@ from recommender.index.sparse_matrix import Floats, on_grid
 Rows = npt.NDArray[np.int32]
 
 DEPTH: Final = 10
-"""Recommendations that are judged."""
+"""Number of recommendations per list that the metrics count."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What some users are asked with, and what ought to be found.
+    """The held-out users: their questions and their targets.
 
-    histories : CSR float64 (u, n), their latest opinions. seen : CSR (u, n), what must not be recommended.
+    histories : CSR float64 (u, n), the users' latest opinions. seen : CSR (u, n), movies not to recommend.
     """
 
     held: HoldOut
@@ -38,7 +39,8 @@ class HeldOut:
 
     @classmethod
     def of(cls, analysis: Analysis, back: int) -> HeldOut:
-        """back : 1, the last movie that each user liked, or 2, the one before it (see `hold_out`)."""
+        """Holds out the last movie that each user liked (back = 1) or the one before it (2); see
+        `hold_out`."""
         opinions, judging = analysis.opinions, analysis.settings.judging
         held = hold_out(opinions, back, judging.users, judging.seed)
         latest, seen = (
@@ -52,7 +54,7 @@ class HeldOut:
 
 
 def found_by(weighed: Weighed, asked: HeldOut, threads: int | None = None) -> Rows:
-    """(u, DEPTH) what is recommended to each user by the sum of what they thought of others; -1 behind it."""
+    """Returns (u, DEPTH) the recommendations for each user by the sum of the user's opinions; then -1."""
     profiles = normalize(asked.histories @ weighed.rows.astype(np.float64))
     profiles.data = on_grid(profiles.data).astype(np.float32)
     profiles.eliminate_zeros()
@@ -65,7 +67,8 @@ def found_by(weighed: Weighed, asked: HeldOut, threads: int | None = None) -> Ro
 
 
 def most_popular(analysis: Analysis, asked: HeldOut) -> Rows:
-    """(u, DEPTH) to each user what most users liked, and then what is most popular, that is not seen yet."""
+    """Returns (u, DEPTH) the unseen movies for each user that most users liked, then the most popular
+    movies."""
     opinions = analysis.opinions
     counted = opinions.movie[opinions.positive & ~asked.held.hidden]
     ranking = np.argsort(-np.bincount(counted, minlength=len(analysis)), kind="stable")
@@ -74,32 +77,34 @@ def most_popular(analysis: Analysis, asked: HeldOut) -> Rows:
 
 
 def gains(found: Rows, asked: HeldOut) -> Floats:
-    """(u,) nDCG of each user, with one relevant movie: 1 / log2(1 + its rank), 0 where it is not found."""
+    """Returns (u,) the nDCG of each user with one relevant movie: 1 / log2(1 + rank), 0 if it is not
+    found."""
     hits = found == asked.held.targets[:, None]
     return np.asarray((hits / np.log2(np.arange(2, DEPTH + 2))).sum(axis=1))
 
 
 def error_of(found: Rows, asked: HeldOut) -> float:
-    """Standard error of ndcg_at_10, over the users."""
+    """Returns the standard error of ndcg_at_10 over the users."""
     return float(gains(found, asked).std() / np.sqrt(len(asked)))
 
 
 def ranking_metrics(found: Rows, asked: HeldOut) -> dict[str, float]:
-    """recall_at_10 and ndcg_at_10: the means over the users of whether the movie is found, and of `gains`."""
+    """Returns recall_at_10 and ndcg_at_10: the share of users whose target is found, and the mean of
+    `gains`."""
     gained = gains(found, asked)
     return {f"recall_at_{DEPTH}": float((gained > 0).mean()), f"ndcg_at_{DEPTH}": float(gained.mean())}
 
 
 def list_metrics(neighbours: Rows, rows: Any, popularity: Floats, judging: Judging) -> dict[str, float]:
-    """coverage, diversity and popularity_bias of what is recommended beside each movie.
+    """Returns coverage, diversity and popularity_bias of the neighbour lists of all movies.
 
-    coverage : the share of all movies that stand in some list. diversity : 1 - mean cosine of two movies of
-    one list, mean over the lists. popularity_bias : mean percentile of popularity of all that stands in a
-    list, minus 0.5.
+    coverage : share of all movies that occur in some list. diversity : 1 - mean cosine of two movies of one
+    list, mean over the lists. popularity_bias : mean percentile of popularity of the listed movies, minus
+    0.5.
 
     Parameters
     ----------
-    neighbours : (n, DEPTH), -1 where there is none. rows : CSR (n, p). popularity : (n,) see `percentiles`.
+    neighbours : (n, DEPTH), -1 for no neighbour. rows : CSR (n, p). popularity : (n,) see `percentiles`.
     """
     listed = neighbours[neighbours >= 0]
     if not len(listed):
@@ -117,7 +122,7 @@ def list_metrics(neighbours: Rows, rows: Any, popularity: Floats, judging: Judgi
 
 
 def popular_lists(n: int) -> Rows:
-    """(n, DEPTH) the same for every movie: the most popular ones but itself, -1 where there are no more."""
+    """Returns (n, DEPTH) the baseline's lists: for each movie the most popular other movies, then -1."""
     found = np.tile(np.arange(DEPTH + 1, dtype=np.int32), (min(n, DEPTH + 1) + 1, 1))
     found = np.array([np.delete(row, min(at, DEPTH)) for at, row in enumerate(found)], np.int32)
     found[found >= n] = -1
@@ -125,14 +130,14 @@ def popular_lists(n: int) -> Rows:
 
 
 def percentiles(popularity: npt.NDArray[np.float32]) -> Floats:
-    """(n,) the share of movies that are less popular, half of those that are as popular counted in."""
+    """Returns (n,) the share of less popular movies plus half the share of equally popular movies."""
     ordered = np.sort(popularity)
     below, upto = (np.searchsorted(ordered, popularity, side=side) for side in ("left", "right"))
     return np.asarray((below + upto) / (2 * max(1, len(popularity))))
 
 
 def latency_ms(engine: IndexEngine, judging: Judging) -> float:
-    """Median time of an answer by movie id with its reasons, in milliseconds."""
+    """Returns the median time of an answer to a movie id, with reasons, in milliseconds."""
     ids = np.array(engine.ids())
     drawn = np.random.default_rng(judging.seed).choice(ids, min(judging.calls, len(ids)), replace=False)
     taken = []
@@ -144,7 +149,7 @@ def latency_ms(engine: IndexEngine, judging: Judging) -> float:
 
 
 def _unseen(found: Rows, seen: Any) -> Rows:
-    """(u, DEPTH) the first of each line that the user has not seen."""
+    """Returns (u, DEPTH) the first movies of each line that the user has not seen."""
     kept = np.full((len(found), DEPTH), -1, np.int32)
     for line, row in enumerate(found):
         its = seen.indices[seen.indptr[line] : seen.indptr[line + 1]]

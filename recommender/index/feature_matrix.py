@@ -1,4 +1,4 @@
-"""A catalogue taken apart, in the order of an index's rows, and put together with weights."""
+"""The feature matrix: blocks of a catalogue's fields in the order of an index's rows, combined by weights."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from recommender.index.config import Field, Settings
 from recommender.index.tfidf import Block
 
 Progress = Callable[[str, int], None]
-"""Is told what is being done, and how many per cent are done; what it raises ends the build."""
+"""Called with the name of the stage and the progress in per cent; an exception that it raises ends the
+build."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """The movies of a catalogue by popularity, the larger first, then by id.
+    """The analysed movies of a catalogue, most popular first, then by id.
 
     Parameters
     ----------
-    order : (n,) the place in the catalogue of each row. blocks : of every field but ``together``.
-    language : what most texts are written in.
+    order : (n,) place in the catalogue of each row. blocks : blocks of every field but ``together``.
+    language : language of most texts.
     """
 
     settings: Settings
@@ -58,11 +59,11 @@ class Analysis:
 
     @property
     def together(self) -> Field | None:
-        """The field of that name, where the settings have one."""
+        """The co-occurrence field; None if the settings have none."""
         return next((field for field in self.settings.fields if field.kind == "users"), None)
 
     def weighed(self, weight: float, hidden: Mask | None = None) -> Weighed:
-        """The rows with this weight of ``together``, which does not see the `hidden` opinions."""
+        """Returns the rows with this weight of ``together``, which ignores the `hidden` opinions."""
         found = dict(self.blocks)
         weights = {field.name: field.weight for field in self.settings.fields}
         if self.together is not None and weight > 0 and self.opinions.users:
@@ -74,15 +75,15 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Weighed:
-    """Rows that can be compared.
+    """The weighted rows of a catalogue, ready for comparison.
 
     Parameters
     ----------
     bounds : field -> its columns [begin, end), ``together`` last.
-    by_genres : (n,) the movies that have genres and nothing else to compare them by.
-    rows : CSR float32 (n, p) on the grid. Empty for those movies: being nothing but a genre they would be
-        nearer to every movie of that genre than what has more to it.
-    genres : the same for the genres alone, each row of length 1, (n, end of their columns).
+    by_genres : (n,) mask of the movies that only genres allow to compare.
+    rows : CSR float32 (n, p) on the grid. The rows of those movies are empty: with nothing but a genre they
+        would be nearer to every movie of that genre than movies with more terms.
+    genres : CSR float32 of the genres alone, rows of length 1, (n, end of their columns).
     """
 
     bounds: Mapping[str, tuple[int, int]]
@@ -111,5 +112,5 @@ class Weighed:
 
     @property
     def wide(self) -> tuple[int, int]:
-        """The columns of few terms that very many movies have."""
+        """Columns [begin, end) of the few terms that very many movies have."""
         return self.bounds.get("genres", (0, 0))

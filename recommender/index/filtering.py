@@ -1,4 +1,4 @@
-"""Which rows a question lets through: one mask, for a handful of rows or for all of them. numpy only."""
+"""Filters of a question as a mask over some rows or all rows. numpy only."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ NO_YEAR: Final = -32_768
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What filters look at, by row.
+    """The attributes of each row that filters read.
 
     Parameters
     ----------
-    ids : (n,) int64. by_id : (n,) int32, the rows by ascending id. years : (n,) int16, `NO_YEAR` without.
+    ids : (n,) int64. by_id : (n,) int32, rows by ascending id. years : (n,) int16, `NO_YEAR` for none.
     language_codes : (n,) int32, places in `languages`. genre_starts : (n + 1,) int64; genre_codes : (g,)
     int32, places in `genre_names`.
     """
@@ -46,7 +46,7 @@ class Facts:
         )  # fmt: skip
 
     def row_of(self, movie_id: int) -> int:
-        """-1 for a movie that the index does not hold."""
+        """Returns the row of a movie; -1 for a movie that the index does not hold."""
         if not len(self.ids) or not -(2**63) <= movie_id < 2**63:
             return -1
         place = int(np.searchsorted(self.ids, movie_id, sorter=self.by_id))
@@ -56,7 +56,7 @@ class Facts:
         return row if self.ids[row] == movie_id else -1
 
     def rows_of(self, movie_ids: Iterable[int]) -> npt.NDArray[np.int64]:
-        """Ascending rows of those that the index holds."""
+        """Returns the ascending rows of the movies that the index holds."""
         found = np.fromiter(movie_ids, np.int64)
         if not len(self.ids) or not len(found):
             return np.zeros(0, np.int64)
@@ -73,7 +73,7 @@ class Facts:
         return None if year == NO_YEAR else year
 
     def passing(self, filters: Filters, rows: Array | None = None) -> Mask:
-        """Whether each of `rows` (None: all, in order) meets every condition."""
+        """Returns whether each of `rows` (None: all, in order) meets every condition."""
         chosen = slice(None) if rows is None else rows
         years = self.years[chosen]
         mask = np.ones(len(years), np.bool_)
@@ -106,7 +106,7 @@ class Facts:
 
 
 def outside(left_out: Array, rows: Array | None, n: int) -> Mask:
-    """Whether each of `rows` (None: all `n`) is none of those left out."""
+    """Returns whether each of `rows` (None: all `n`) is outside `left_out`."""
     if rows is not None:
         return ~np.isin(rows, left_out)
     mask = np.ones(n, np.bool_)

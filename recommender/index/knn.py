@@ -1,8 +1,8 @@
-"""The exact k nearest rows of every row, in memory linear in the non-zeros: never an n x n matrix.
+"""Exact k nearest rows of every row, in memory linear in the non-zeros: never an n x n matrix.
 
-scipy multiplies blocks of rows, and the best are picked. Beyond `SMALL` rows `recommender.index.topk_kernel`
-searches instead, where numba is installed: it is several times as fast. Both give the same rows in the same
-order: scores are exact (see `sparse_matrix`), and ties are broken by the order of the rows.
+scipy multiplies blocks of rows, and the best rows are selected. Beyond `SMALL` rows and with numba installed,
+`recommender.index.topk_kernel` searches instead: it is several times as fast. Both give the same rows in the
+same order: scores are exact (see `sparse_matrix`), and the order of the rows breaks ties.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from recommender.index.sparse_matrix import Matrix
 
 Rows = npt.NDArray[np.int32]
 Report = Callable[[float], None]
-"""Is told the share that is done; what it raises ends the search."""
+"""Called with the finished share of the search; an exception that it raises ends the search."""
 
 log = logging.getLogger(__name__)
 
 SMALL: Final = 20_000
-"""From about so many rows on the kernel's compilation is earned back."""
+"""Number of rows from which the kernel saves more time than its compilation takes."""
 
 MANY: Final = 200_000
-"""From so many rows on the log recommends numba, because scipy takes more than some minutes."""
+"""Number of rows from which scipy takes more than some minutes, so the log recommends numba."""
 
 BATCH: Final = 2_048
-"""Rows a thread searches before anyone can interrupt."""
+"""Rows that a thread searches between two chances to interrupt it."""
 
-_DENSE: Final = 4_000_000  # scores held at once where scipy multiplies: 32 MB
+_DENSE: Final = 4_000_000  # scores that one multiplication holds in memory: 32 MB
 
 
 def nearest(
@@ -49,16 +49,17 @@ def nearest(
     report: Report = lambda share: None,
     small: int = SMALL,
 ) -> Rows:
-    """(m, k) the rows of the k documents of the largest score above 0, best first, then -1.
+    """Returns (m, k) the rows of the k documents with the largest scores above 0, best first, then -1.
 
     Parameters
     ----------
     queries, documents : CSR float32 (m, p) and (n, p), sorted indices, values on the grid, rows no longer
         than 1.
-    own : (m,) a row that is no answer to the query, usually itself; -1: none.
-    wide : columns [begin, end) of the few terms that very many documents have; queries that agree in them
-        share their cost.
-    threads : as many as this process has cores, where none are given.
+    own : (m,) row to exclude from the answer to a query, usually itself; -1: none.
+    wide : columns [begin, end) of the few terms that very many documents have; queries with the same values
+    in
+        them share their cost.
+    threads : number of threads; default: the number of cores of this process.
     """
     own = np.full(queries.shape[0], -1) if own is None else own
     rows = documents.shape[0]
@@ -72,7 +73,7 @@ def nearest(
 
 
 def two_ways(rows: Any) -> Matrix:
-    """A CSR float32 matrix with its inverted lists."""
+    """Returns a CSR float32 matrix with its inverted lists."""
     lists = rows.tocsc()
     return Matrix(
         rows.indptr.astype(np.int64),

@@ -1,4 +1,4 @@
-"""Arrays and strings in one run of bytes that can be used where it lies. numpy only, no pickle."""
+"""Arrays and strings packed into bytes that are usable without copying. numpy only, no pickle."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Array = npt.NDArray[Any]
 ALIGNMENT: Final = 64
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 _LOCAL_HEADER: Final = 30  # bytes of a zip entry before its name
-_ZIP64: Final = 20  # bytes that zipfile puts into `extra` itself when it is told the file may be large
+_ZIP64: Final = 20  # bytes that zipfile itself adds to `extra` with force_zip64
 _PADDING_ID: Final = 0xD935  # the tag zipalign uses for such padding
 
 
 class NotAnIndex(ValueError):
-    """The bytes are no arrays of an index."""
+    """The bytes are not the packed arrays of an index."""
 
 
 def pack(arrays: Mapping[str, Array]) -> bytes:
-    """An .npz as `numpy.savez` writes it, the same bytes for the same arrays, and each array begins at a
-    multiple of `ALIGNMENT`, so that `unpack` needs no copy."""
+    """Returns an .npz as `numpy.savez` writes it. The same arrays give the same bytes, and each array begins
+    at a multiple of `ALIGNMENT`, so that `unpack` needs no copy."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
@@ -39,9 +39,9 @@ def pack(arrays: Mapping[str, Array]) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, Array]:
-    """Name -> read-only view into `data`.
+    """Returns name -> read-only view into `data`.
 
-    Raises `NotAnIndex` for bytes that `pack` did not write. Nothing in them is ever executed.
+    Raises `NotAnIndex` for bytes that `pack` did not write. It never executes any of them.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -66,11 +66,11 @@ def _view(data: bytes, entry: zipfile.ZipInfo) -> Array:
 
 
 class Strings(Sequence[str]):
-    """Many strings in two arrays: a million titles are two objects, not a million.
+    """A sequence of strings in two arrays: a million titles are two objects, not a million.
 
     Parameters
     ----------
-    letters : (bytes,) uint8, all of them in UTF-8, one after the other. starts : (n + 1,) int64.
+    letters : (bytes,) uint8, the strings in UTF-8, one after the other. starts : (n + 1,) int64.
     """
 
     __slots__ = ("letters", "starts")
@@ -104,7 +104,7 @@ class Strings(Sequence[str]):
         return self.at(place % len(self))
 
     def at(self, place: int) -> str:
-        """The string at a place from 0 on that is known to be there."""
+        """Returns the string at a place, which must be within 0 and n - 1."""
         return str(self._bytes(place), "utf-8")
 
     def _bytes(self, place: int) -> bytes:
@@ -112,19 +112,19 @@ class Strings(Sequence[str]):
         return self.letters[begin:end].tobytes()
 
     def find(self, wanted: str, begin: int = 0, end: int | None = None) -> int:
-        """The place of `wanted` within [begin, end), -1 where it is not; they must be sorted there."""
+        """Returns the place of `wanted` within [begin, end), which must be sorted; -1 if it is not there."""
         sought, stop = wanted.encode("utf-8", "replace"), len(self) if end is None else end
         place = self._lowest(sought, begin, stop)
         return place if place < stop and self._bytes(place) == sought else -1
 
     def has_prefix(self, prefix: str, begin: int, end: int) -> bool:
-        """Whether one within [begin, end) begins so; they must be sorted there."""
+        """Returns whether a string within [begin, end), which must be sorted, has the prefix."""
         sought = prefix.encode("utf-8", "replace")
         place = self._lowest(sought, begin, end)
         return place < end and self._bytes(place).startswith(sought)
 
     def _lowest(self, sought: bytes, low: int, high: int) -> int:
-        """The first place within [low, high) whose string is not below `sought`; `high` if there is none."""
+        """Returns the first place within [low, high) whose string is not below `sought`, else `high`."""
         while low < high:
             middle = (low + high) // 2
             if self._bytes(middle) < sought:

@@ -1,4 +1,4 @@
-"""What an index is asked, and what it answers. No Django, no numpy."""
+"""Questions to an index, and their answers. No Django, no numpy."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ Basis = Literal["similarity", "genres"]
 Emptiness = Literal["", "nothing_to_compare", "no_neighbour", "filtered_out"]
 
 MOST = 100
-"""The most recommendations one answer holds."""
+"""Largest number of recommendations in one answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Movie:
-    """One entry of the catalogue as the index sees it.
+    """One movie of the catalogue, with the fields that the index uses.
 
-    language : ISO 639-1, empty where it is not known. popularity : any scale, larger is more popular.
+    language : ISO 639-1, "" if unknown. popularity : any scale, larger is more popular.
     """
 
     id: int
@@ -31,11 +31,11 @@ class Movie:
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """What an answer starts from: a movie of the index, one that the index does not hold, or free text.
+    """A start of a question: a movie of the index, a movie that the index does not hold, or free text.
 
-    weight : how much it counts; negative for what is disliked.
-    movie_id, movie, text : exactly one of them is given.
-    left_out : whether a movie is itself never recommended beside it.
+    weight : weight of the seed; negative for a disliked movie.
+    movie_id, movie, text : exactly one of them is set.
+    left_out : whether the seed's own movie is excluded from the answer.
     """
 
     weight: float = 1.0
@@ -52,10 +52,10 @@ class Seed:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What may be recommended: every condition that is given has to hold.
+    """Conditions on recommended movies; a movie must meet every condition that is set.
 
-    genres : any of them, in upper or lower case. year_from, year_to : both inclusive; a movie without a year
-    passes neither. language : as `Movie.language`. exclude : ids of movies.
+    genres : at least one of them, ignoring case. year_from, year_to : inclusive; a movie without a year meets
+    neither. language : as `Movie.language`. exclude : ids of movies.
     """
 
     genres: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ class Filters:
 
     @property
     def narrow(self) -> bool:
-        """Whether any condition is given."""
+        """Whether any condition is set."""
         return bool(
             self.genres
             or self.year_from is not None
@@ -78,11 +78,11 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """top_n : at most so many, 1 to `MOST`.
+    """One question to the index. top_n : largest number of movies, 1 to `MOST`.
 
-    diversity : d of maximal marginal relevance (Carbonell and Goldstein 1998), 0 to 1: the next one chosen is
-    the largest (1 - d) * score - d * (largest cosine with those already chosen).
-    explain : without, `Recommended.because` is empty.
+    diversity : d of maximal marginal relevance (Carbonell and Goldstein 1998), 0 to 1: the next movie is the
+    one with the largest (1 - d) * score - d * (largest cosine with the movies already chosen). explain :
+    whether `Recommended.because` is filled.
     """
 
     seeds: tuple[Seed, ...]
@@ -100,7 +100,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """A shared term of `field` and its share of the score; negative where a disliked seed has it too."""
+    """A shared term of `field` and its share of the score; negative for a term of a disliked seed."""
 
     field: str
     term: str
@@ -109,7 +109,8 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Recommended:
-    """score : cosine with the seed, or with the weighted sum of the seeds; above 0, rounded to 6 digits.
+    """One recommended movie. score : cosine with the seed, or with the weighted sum of the seeds; above 0,
+    rounded to 6 digits.
 
     because : every shared term, by share, descending; the shares, of 6 digits, add up to 1.
     """
@@ -124,11 +125,11 @@ class Recommended:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """items : best first. basis : ``similarity``, or ``genres`` where no seed that is liked has a
-    text to compare.
+    """The answer to a question. items : best first. basis : ``similarity``, or ``genres`` if no liked seed
+    has comparable terms besides genres.
 
-    reason : why `items` is empty: ``nothing_to_compare`` (the seeds have no term the index knows),
-    ``no_neighbour`` (no movie shares one), ``filtered_out`` (those that do are excluded); else empty.
+    reason : why `items` is empty: ``nothing_to_compare`` (the index knows no term of the seeds),
+    ``no_neighbour`` (no movie shares a term), ``filtered_out`` (filters exclude all that do); else "".
     """
 
     items: tuple[Recommended, ...]

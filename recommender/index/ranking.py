@@ -1,4 +1,4 @@
-"""The best rows, and diverse ones among them. numpy only."""
+"""Selection of the best rows, and of diverse rows among them. numpy only."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy.typing as npt
 from recommender.index.sparse_matrix import Floats, Matrix, ranges
 
 POOL: Final = 4
-"""Diverse recommendations are chosen among so many times as many of the best, at least `LEAST_POOL`."""
+"""Size of the pool for diverse recommendations as a multiple of their number, at least `LEAST_POOL`."""
 
 LEAST_POOL: Final = 100
 
 
 def best(scores: Floats, k: int) -> npt.NDArray[np.intp]:
-    """Places of the k largest scores above 0, best first, ties by place. scores : (n,)."""
+    """Returns the places of the k largest scores above 0, best first, ties by place. scores : (n,)."""
     positive = np.flatnonzero(scores > 0)
     if len(positive) > k:
         values = scores[positive]
@@ -32,14 +32,14 @@ def pool_size(top_n: int) -> int:
 def diverse(
     pool: npt.NDArray[np.intp], scores: Floats, matrix: Matrix, top_n: int, diversity: float
 ) -> npt.NDArray[np.intp]:
-    """Maximal marginal relevance (Carbonell and Goldstein 1998).
+    """Selects rows by maximal marginal relevance (Carbonell and Goldstein 1998).
 
-    One after the other the row of the largest (1 - d) * score - d * (largest cosine with a chosen one); ties
-    go to the better score.
+    Each step selects the row with the largest (1 - d) * score - d * (largest cosine with a selected row); the
+    better score breaks ties.
 
     Parameters
     ----------
-    pool : (m,) rows, best first. scores : (m,) theirs. diversity : d, 0 to 1.
+    pool : (m,) rows, best first. scores : (m,) scores of the rows. diversity : d, 0 to 1.
     """
     counts = matrix.starts[pool + 1] - matrix.starts[pool]
     entries = ranges(matrix.starts[pool], counts)

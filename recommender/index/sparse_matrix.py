@@ -1,8 +1,8 @@
-"""The rows of an index, readable by row and by term. numpy only.
+"""The sparse matrix of an index, readable by row and by term. numpy only.
 
-Values stand on a grid of 2**-24 and are at most 1, so the product of two of them is a multiple of 2**-48,
-and float64 holds any sum of such products without rounding: the score of two movies is the same number in
-whatever order, and by whichever route, it is added up.
+Values lie on a grid of 2**-24 and are at most 1, so the product of two values is a multiple of 2**-48, and
+float64 holds any sum of such products without rounding: the score of two movies is the same number in every
+order of addition and by every algorithm.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Vector = Mapping[int, float]
 
 GRID: Final = 2.0**24
 _LONG: Final = 512
-"""A list of at least so many entries is added by itself, shorter ones all at once."""
+"""Number of entries from which a list is added separately; shorter lists are added together."""
 
 
 def on_grid(values: Floats) -> Floats:
-    """The nearest multiples of 1 / `GRID`."""
+    """Rounds to the nearest multiples of 1 / `GRID`."""
     return np.rint(values * GRID) / GRID
 
 
 def combined(parts: Iterable[tuple[float, Vector]]) -> dict[int, float]:
-    """The sum of weighted rows as a row of length 1 on the grid; empty where nothing is left of it."""
+    """Returns the sum of weighted rows as a row of length 1 on the grid; empty if the sum is zero."""
     total: dict[int, float] = {}
     for weight, vector in parts:
         for term, value in vector.items():
@@ -46,7 +46,7 @@ def combined(parts: Iterable[tuple[float, Vector]]) -> dict[int, float]:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A sparse matrix (n, p) twice: by row (CSR) and by column (inverted lists).
+    """A sparse matrix (n, p) in two layouts: by row (CSR) and by column (inverted lists).
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Matrix:
         return dict(zip(self.terms[begin:end].tolist(), self.values[begin:end].tolist(), strict=True))
 
     def shared(self, vector: Vector, row: int) -> list[tuple[int, float]]:
-        """(term, its part of the dot product) of every term that `vector` and the row share."""
+        """Returns (term, part of the dot product) for every term that `vector` and the row share."""
         begin, end = self.starts[row : row + 2].tolist()
         terms, values = self.terms[begin:end].tolist(), self.values[begin:end].tolist()
         return [
@@ -85,7 +85,7 @@ class Matrix:
         ]
 
     def scores(self, vector: Vector) -> Floats:
-        """(n,) dot products of `vector` with every row; exact."""
+        """Returns (n,) the exact dot products of `vector` with every row."""
         found = np.zeros(len(self))
         terms = np.fromiter(vector, np.int64, len(vector))
         weights = np.fromiter(vector.values(), np.float64, len(vector))
@@ -94,7 +94,7 @@ class Matrix:
         for begin, end, weight in zip(
             begins[is_long].tolist(), ends[is_long].tolist(), weights[is_long].tolist(), strict=True
         ):
-            # A row stands in a list at most once, so nothing is lost in this addition.
+            # A row occurs in a list at most once, so this addition loses nothing.
             found[self.list_rows[begin:end]] += weight * self.list_values[begin:end].astype(np.float64)
         begins, counts = begins[~is_long], (ends - begins)[~is_long]
         entries = ranges(begins, counts)
@@ -109,6 +109,6 @@ class Matrix:
 
 
 def ranges(begins: Array, counts: Array) -> Array:
-    """All numbers of the half-open ranges [begin, begin + count), one range after the other."""
+    """Returns all numbers of the half-open ranges [begin, begin + count), one range after the other."""
     offsets = np.cumsum(counts) - counts
     return np.asarray(np.arange(counts.sum()) + np.repeat(begins - offsets, counts))

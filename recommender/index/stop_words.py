@@ -1,8 +1,8 @@
-"""Words that say nothing of what a movie is about, by language (ISO 639-1).
+"""Stop words by language (ISO 639-1): words without information about a movie's subject.
 
-English: the list of the Glasgow Information Retrieval Group, as scikit-learn has it, so that a field with
-``stop_words=("en",)`` is what ``TfidfVectorizer(stop_words="english")`` makes of it. Spanish: articles,
-prepositions, conjunctions, pronouns and the forms of ser, estar, haber and tener that overviews are full of.
+English: the list of the Glasgow Information Retrieval Group as in scikit-learn, so that a field with
+``stop_words=("en",)`` equals ``TfidfVectorizer(stop_words="english")``. Spanish: articles, prepositions,
+conjunctions, pronouns and the forms of ser, estar, haber and tener, which are frequent in overviews.
 """
 
 from __future__ import annotations
@@ -59,4 +59,4 @@ _REQUEST: Final = """
     pelis película películas quiero recomienda recomiéndame recomendación similares ver
 """
 REQUEST_WORDS: Final = frozenset(_REQUEST.split())
-"""Words that say that a movie is wanted, in English and Spanish, and nothing of what it is about."""
+"""Words of a request, in English and Spanish, that ask for a movie without describing it."""

@@ -1,4 +1,4 @@
-"""A catalogue to one block of tf-idf for each field, by scikit-learn."""
+"""Converts a catalogue into one tf-idf block per field, with scikit-learn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from recommender.index.vocabulary import language_for, languages
 
 @dataclass(frozen=True)
 class Block:
-    """One field of every movie.
+    """The tf-idf block of one field of all movies.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Block:
 
 
 def languages_of(catalogue: Catalogue, fields: Iterable[Field]) -> list[str]:
-    """The language each movie's title and description are in (see `tokenizer.language_of`)."""
+    """Returns the language of each movie's title and description (see `tokenizer.language_of`)."""
     known = languages(fields)
     declared = catalogue.texts("language")
     if len(known) < 2:
@@ -50,12 +50,12 @@ def languages_of(catalogue: Catalogue, fields: Iterable[Field]) -> list[str]:
 
 
 def most_common(found: Iterable[str]) -> str:
-    """What most texts are in; empty for no texts."""
+    """Returns the most frequent language; "" for no texts."""
     return next((language for language, _ in Counter(found).most_common(1)), "")
 
 
 def of_field(catalogue: Catalogue, field: Field, languages: list[str]) -> Block:
-    """The block of a field of words or labels. languages : what `languages_of` gave."""
+    """Returns the block of a field of words or labels. languages : the result of `languages_of`."""
     vectorizer = TfidfVectorizer(
         analyzer=_as_it_is,
         min_df=field.min_df,
@@ -64,13 +64,13 @@ def of_field(catalogue: Catalogue, field: Field, languages: list[str]) -> Block:
     )
     try:
         matrix = vectorizer.fit_transform(_said(catalogue, field, languages))
-    except ValueError:  # how scikit-learn says that there is no term at all
+    except ValueError:  # scikit-learn raises this if there is no term at all
         return _nothing(len(catalogue))
     return Block(matrix, vectorizer.get_feature_names_out().tolist(), vectorizer.idf_)
 
 
 def of_users(liked: Any, field: Field) -> Block:
-    """The block of ``together``. liked : CSR (n, users), how much each liked the movie; 0: did not."""
+    """Returns the block of ``together``. liked : CSR (n, users), weight of each user's liking; 0: none."""
     enough = np.bincount(liked.indices, minlength=liked.shape[1]) >= field.min_df
     if not enough.any():
         return _nothing(liked.shape[0])
@@ -80,9 +80,9 @@ def of_users(liked: Any, field: Field) -> Block:
 
 
 def rows(blocks: Mapping[str, Block], weights: Mapping[str, float]) -> Any:
-    """The blocks side by side, each times its weight, as rows of length 1: CSR float32 on the grid.
+    """Joins the weighted blocks side by side into rows of length 1: CSR float32 on the grid.
 
-    A movie is compared by the fields it has: the length is that of the whole row.
+    The length is that of the whole row, so a movie is compared by the fields that it has.
     """
     weighted = [block.matrix * weights[name] for name, block in blocks.items()]
     whole = normalize(sparse.hstack(weighted, format="csr"), copy=False)
@@ -93,7 +93,7 @@ def rows(blocks: Mapping[str, Block], weights: Mapping[str, float]) -> Any:
 
 
 def alone(block: Block, begin: int, end: int) -> Any:
-    """The block as rows of an index where its columns are [begin, end): CSR float32 (n, end) on the grid."""
+    """Returns one block as rows of an index with columns [begin, end): CSR float32 (n, end) on the grid."""
     matrix = block.matrix.tocsr()
     values = on_grid(matrix.data).astype(np.float32)
     columns = matrix.indices.astype(np.int32) + np.int32(begin)
@@ -103,14 +103,14 @@ def alone(block: Block, begin: int, end: int) -> Any:
 
 
 def without(rows: Any, left_out: npt.NDArray[np.bool_]) -> Any:
-    """The rows with those of (n,) `left_out` emptied."""
+    """Empties the rows of the mask `left_out` (n,) and returns all rows."""
     rows.data[np.repeat(left_out, np.diff(rows.indptr))] = 0.0
     rows.eliminate_zeros()
     return rows
 
 
 def has_terms(blocks: Mapping[str, Block], names: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """(n,) whether a movie has a term of one of these fields."""
+    """Returns (n,) whether a movie has a term of one of these fields."""
     n = next(iter(blocks.values())).matrix.shape[0]
     found = np.zeros(n, np.bool_)
     for name in names:

@@ -1,13 +1,14 @@
 """Top-k search over inverted lists, compiled by numba: exact, deterministic, without the interpreter's lock.
 
-A query's terms are added to the scores of one block of documents at a time, small enough for the processor's
-cache. The lists hold a document's place in its block and its value, 16 bits each, so that those of a block
-fit the cache too. A field of few terms that very many documents have (genres) is not added list by list: it
-lies in dense columns that are summed once for all queries that agree in it, and queries come in that order.
+The search adds a query's terms to the scores of one block of documents at a time, small enough for the
+processor's cache. The lists hold a document's place in its block and its value, 16 bits each, so that the
+lists of a block fit the cache too. A field of few terms that very many documents have (genres) is not added
+list by list: it lies in dense columns, which are summed once for all queries with the same values in it, and
+the queries are sorted by these values.
 
-So scores are slightly wrong, by no more than is known. All candidates that may be among the k best are kept
-and scored again in float64, where sums are exact (`sparse_matrix`). The query that has too many of them (some
-hundreds equal to the last digit) is searched again in float64 throughout.
+Scores are therefore approximate, with a known bound of the error. The search keeps all candidates that may be
+among the k best and scores them again in float64, where sums are exact (`sparse_matrix`). A query with too
+many candidates (some hundreds of equal scores) is searched again in float64 throughout.
 """
 
 from __future__ import annotations
@@ -24,27 +25,27 @@ from recommender.index.packed_arrays import Array
 from recommender.index.sparse_matrix import Matrix
 
 BLOCK: Final = 65_536
-"""Documents whose scores are held at once, at most 65,536: with the sum of the dense columns, 512 KB."""
+"""Documents of one block, at most 65,536: their scores and the sum of the dense columns take 512 KB."""
 
 CHUNK: Final = 64
-"""Documents of which it is asked at once whether any is good enough."""
+"""Documents that one test checks for a score above the bar."""
 
 ROOM: Final = 512
-"""Candidates beyond k that may gather before those that cannot be among the k best are dropped."""
+"""Candidates beyond k that are collected before those that cannot be among the k best are dropped."""
 
 FEW: Final = 60
-"""Candidates beyond k that are carried on from one block to the next; most queries end with fewer."""
+"""Most candidates beyond k that are carried from one block to the next; most queries end with fewer."""
 
 TILE: Final = 256
-"""Queries that pass over a block before the next block is taken."""
+"""Queries that are scored on a block before the next block."""
 
 STEPS: Final = 65_535.0
 """A value in 16 bits is a multiple of 1 / `STEPS`."""
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """Compiled at the first call; kept on disk where there is a directory to write to, which a container with
-    read-only code may lack."""
+    """Returns the function compiled at its first call and cached on disk; without the cache if no directory
+    is writable, as in a container with read-only code."""
     try:
         return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:
@@ -53,7 +54,7 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """m rows in CSR. own : (m,) int64, the document that is no answer to the query, or -1."""
+    """The m queries in CSR. own : (m,) int64, document to exclude from a query's answer, or -1."""
 
     starts: Array
     terms: Array
@@ -63,14 +64,14 @@ class Queries:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """The documents (n, p), laid out for the search.
+    """The documents (n, p) in the layout of the search.
 
     Parameters
     ----------
-    rows : both ways. wide : columns [begin, end) that are dense. block : documents in a block.
-    entries : (nnz,) uint32 in the order of the lists, the place in the block and 65,536 * the value in steps.
-    cuts : (p, blocks + 1) int64, where the entries of each block begin in the term's list.
-    columns : (wide terms, n) float32.
+    rows : both layouts. wide : columns [begin, end) that are dense. block : documents in a block.
+    entries : (nnz,) uint32 in the order of the lists, the place in the block plus 65,536 * the value in
+    steps. cuts : (p, blocks + 1) int64, begin of each block's entries in the term's list. columns : (wide
+    terms, n) float32.
     """
 
     rows: Matrix
@@ -93,10 +94,10 @@ class Collection:
 
 
 def _cuts(rows: Matrix, block: int) -> Array:
-    """(p, blocks + 1) where the entries of a block begin in each list."""
+    """Returns (p, blocks + 1) the begin of each block's entries in each list."""
     p, blocks = len(rows.list_starts) - 1, -(-len(rows) // block)
     cuts = np.zeros((p, blocks + 1), np.int64)
-    for start in range(0, p, 65_536):  # in pieces, for the sake of memory
+    for start in range(0, p, 65_536):  # in pieces, to save memory
         stop = min(p, start + 65_536)
         begin, end = rows.list_starts[start], rows.list_starts[stop]
         lists = np.repeat(np.arange(stop - start), np.diff(rows.list_starts[start : stop + 1]))
@@ -107,7 +108,7 @@ def _cuts(rows: Matrix, block: int) -> Array:
 
 
 def alike_together(queries: Queries, wide: tuple[int, int]) -> npt.NDArray[np.int64]:
-    """The queries in an order in which those that agree in their wide terms follow one another."""
+    """Returns an order of the queries in which queries with the same wide terms are adjacent."""
     is_wide = (queries.terms >= wide[0]) & (queries.terms < wide[1])
     before = np.concatenate(([0], np.cumsum(is_wide)))
     bits = queries.values[is_wide].astype(np.float32).view(np.uint32).astype(np.uint64)
@@ -118,9 +119,10 @@ def alike_together(queries: Queries, wide: tuple[int, int]) -> npt.NDArray[np.in
 
 
 def search(collection: Collection, queries: Queries, which: Array, found: Array) -> Array:
-    """Fills the rows `which` of `found` (m, k) int32 with the documents, best first; what is left stays.
+    """Fills the rows `which` of `found` (m, k) int32 with the documents, best first; remaining cells keep
+    their value.
 
-    Returns the queries that had to be searched in float64.
+    Returns the queries that were searched in float64.
     """
     rows, k = collection.rows, found.shape[1]
     candidates = np.full((len(which), k + ROOM), -1, np.int32)
@@ -151,15 +153,17 @@ def search(collection: Collection, queries: Queries, which: Array, found: Array)
 
 
 def _ordered(candidates: Array, exact: Array, k: int) -> Array:
-    """(m, k) the candidates of the largest scores above 0, best first, then -1."""
-    order = np.argsort(-exact, axis=1, kind="stable")[:, :k]  # candidates come by row, so ties stay by row
+    """Returns (m, k) the candidates with the largest scores above 0, best first, then -1."""
+    order = np.argsort(-exact, axis=1, kind="stable")[
+        :, :k
+    ]  # candidates are sorted by row, so ties stay in that order
     exact = np.take_along_axis(exact, order, axis=1)
     return np.asarray(np.where(exact > 0, np.take_along_axis(candidates, order, axis=1), -1))
 
 
 @compiled
 def _any_above(scores, wide, bar):  # type: ignore[no-untyped-def]
-    """How many are above `bar`: a loop without a branch, so that it is done eight at a time."""
+    """Returns how many scores are above `bar`, by a loop without a branch, which the compiler vectorises."""
     count = np.int32(0)
     for place in range(scores.size):
         count += np.int32(scores[place] + wide[place] > bar)
@@ -168,7 +172,7 @@ def _any_above(scores, wide, bar):  # type: ignore[no-untyped-def]
 
 @compiled
 def _largest(values, k):  # type: ignore[no-untyped-def]
-    """The k-th largest of at least k values, which are moved about (quickselect by Hoare, 1961)."""
+    """Returns the k-th largest of at least k values and reorders them (quickselect by Hoare, 1961)."""
     low, high, sought = 0, values.size - 1, k - 1
     while low < high:
         pivot = values[(low + high) // 2]
@@ -193,10 +197,10 @@ def _largest(values, k):  # type: ignore[no-untyped-def]
 
 @compiled
 def _cut_down(scores, documents, count, k, margin, spare):  # type: ignore[no-untyped-def]
-    """Drops candidates that are behind the k-th of `count` > k by more than `margin`; the order stays.
+    """Drops candidates more than `margin` below the k-th of `count` > k; the order stays.
 
     Returns how many are left. spare : as long as `scores`, for the selection; its first place receives the
-    score that was asked for.
+    lowest accepted score.
     """
     for place in range(count):
         spare[place] = scores[place]
@@ -213,7 +217,7 @@ def _cut_down(scores, documents, count, k, margin, spare):  # type: ignore[no-un
 
 @compiled
 def _same_wide(one, other, starts, terms, values, begin, end):  # type: ignore[no-untyped-def]
-    """Whether two queries agree in the columns [begin, end)."""
+    """Returns whether two queries have the same values in the columns [begin, end)."""
     at, last, place, stop = starts[one], starts[one + 1], starts[other], starts[other + 1]
     while at < last and terms[at] < begin:
         at += 1
@@ -229,7 +233,7 @@ def _same_wide(one, other, starts, terms, values, begin, end):  # type: ignore[n
 
 @compiled
 def _first_bar(scores, wide, k, tops):  # type: ignore[no-untyped-def]
-    """A number that more than `k` scores reach: so many chunks have one. 0 with too few chunks."""
+    """Returns a score that documents of more than `k` chunks reach; 0 with too few chunks."""
     chunks = scores.size // CHUNK
     if chunks <= k:
         return np.float32(0)
@@ -246,8 +250,8 @@ def _search(  # type: ignore[no-untyped-def]
     which, starts, terms, values, own, wide_begin, wide_end, block, n, k, entries, cuts, columns,
     candidates, counts,
 ):  # fmt: skip
-    """candidates : (m, k + ROOM) all that may be among the k best, in the order of the documents.
-    counts : (m,) how many there are; -1 where there are too many."""
+    """Fills candidates (m, k + ROOM), all documents that may be among the k best, in their order, and counts
+    (m,), their number; -1 for too many."""
     size = candidates.shape[1]
     scores, wide = np.zeros(block, np.float32), np.zeros(block, np.float32)
     bars, margins = np.zeros(TILE, np.float32), np.zeros(TILE, np.float32)
@@ -284,8 +288,9 @@ def _search(  # type: ignore[no-untyped-def]
                                 np.int32(packed >> np.uint32(16))
                             )
                 if number == 0:
-                    # A value in 16 bits is wrong by a step at most (by half of one, but none becomes 0), a
-                    # sum by 2**-24 of at most 1 for each addition; and so may both scores be.
+                    # The error of a value in 16 bits is at most a step (half a step, but no value becomes 0),
+                    # that of a sum 2**-24 of at most 1 for each addition; both scores of a comparison have
+                    # it.
                     length = np.float32(starts[query + 1] - starts[query] + 8)
                     margins[line] = np.float32(2.1) * (
                         total * np.float32(1.01 / STEPS) + length * np.float32(2.0**-24)
@@ -325,7 +330,7 @@ def _search(  # type: ignore[no-untyped-def]
 def _score(  # type: ignore[no-untyped-def]
     which, starts, terms, values, row_starts, row_terms, row_values, asked, candidates, exact
 ):  # fmt: skip
-    """exact : (m, size) the candidates' scores, 0 where there is none."""
+    """Fills exact (m, size), the candidates' scores; 0 for no candidate."""
     for at in range(which.size):
         begin, end = starts[which[at]], starts[which[at] + 1]
         for entry in range(begin, end):
@@ -344,7 +349,7 @@ def _score(  # type: ignore[no-untyped-def]
 def _search_exactly(  # type: ignore[no-untyped-def]
     which, starts, terms, values, own, list_starts, list_rows, list_values, scores, candidates, exact
 ):  # fmt: skip
-    """The same in float64 throughout, a query at a time: several times as long."""
+    """Searches in float64 throughout, one query at a time; it takes several times as long as `_search`."""
     k = candidates.shape[1]
     spare, kept, documents = np.zeros(scores.size), np.zeros(scores.size), np.zeros(scores.size, np.int32)
     for at in range(which.size):
@@ -364,7 +369,7 @@ def _search_exactly(  # type: ignore[no-untyped-def]
             scores[document] = 0
         if count > k:
             count = _cut_down(kept, documents, count, k, 0.0, spare)
-        # Those ahead of the k-th first, so that of its equals the first ones are left.
+        # Candidates above the k-th score come first, so that of the candidates equal to it the first remain.
         equals = k
         for place in range(count):
             equals -= count > k and kept[place] > spare[0]

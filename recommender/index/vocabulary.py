@@ -1,7 +1,7 @@
-"""Known terms and their weights: what turns a movie or a text into a row. numpy only.
+"""The vocabulary of an index: its terms and weights convert a movie or a text into a row. numpy only.
 
-It does to one movie what scikit-learn's vectorizers did to the catalogue (see `blocks`): a movie that came
-after the index was built gets the row it would have had, by the frequencies of that time.
+It treats one movie as scikit-learn's vectorizers treated the catalogue (see `tfidf`): a movie that was added
+after the build gets the row it would have had, by the frequencies at the build.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Vocabulary:
 
     Parameters
     ----------
-    bounds : field -> its columns [begin, end), in the order of `settings.fields`. Those of ``together`` come
-        last and have no terms: who the users are is not in an index.
-    terms : of the other columns, sorted within a field. idf : (columns with a term,) float64.
-    language : what most texts are written in.
+    bounds : field -> its columns [begin, end), in the order of `settings.fields`. The columns of ``together``
+        come last and have no terms: an index does not hold its users.
+    terms : terms of the other columns, sorted within a field. idf : (columns with a term,) float64.
+    language : language of most texts.
     """
 
     settings: Settings
@@ -40,7 +40,7 @@ class Vocabulary:
     language: str
 
     def of_movie(self, movie: Movie) -> Block:
-        """The row of a movie; without ``together``, as nobody has liked it yet."""
+        """Returns the row of a movie, without ``together``, because the index has no likes of the movie."""
         said = {"title": tokenizer.words(movie.title), "description": tokenizer.words(movie.description)}
         spoken = tokenizer.language_of(
             said["title"] + said["description"], movie.language, languages(self.settings.fields)
@@ -56,7 +56,8 @@ class Vocabulary:
         return combined(blocks)
 
     def of_text(self, asked: str) -> Block:
-        """The row of a free text, which is read as a title, as a description, and for the labels in it."""
+        """Returns the row of a free text, which counts as a title, as a description and as a source of
+        labels."""
         said = tokenizer.words(asked)
         spoken = tokenizer.language_of(said, self.language, languages(self.settings.fields))
         said = tokenizer.without_request_words(said)
@@ -70,10 +71,10 @@ class Vocabulary:
         return combined(blocks)
 
     def _labels_in(self, asked: str, field: Field) -> list[str]:
-        """What may be labels of the field in a free text, each once.
+        """Returns the possible labels of the field in a free text, each once.
 
-        A text of ten thousand letters has twenty thousand runs of words: one by one they would be looked for
-        during half a second.
+        The cache matters: a text of ten thousand letters has twenty thousand runs of words, and looking each
+        up would take half a second.
         """
 
         @cache
@@ -84,14 +85,14 @@ class Vocabulary:
         return list(dict.fromkeys(tokenizer.phrases(asked, begins_one)))
 
     def genres_of(self, movie: Movie) -> Block:
-        """The genres alone, as a row; empty in an index without that field."""
+        """Returns the row of the genres alone; empty in an index without that field."""
         for field in self._fields():
             if field.name == "genres":
                 return combined([(1.0, self.block(field, tokenizer.labels(movie.genres)))])
         return {}
 
     def block(self, field: Field, found: Iterable[str]) -> Block:
-        """Column -> value of one field's terms, of length 1; unknown terms do not count."""
+        """Returns column -> value of one field's terms, of length 1; unknown terms do not count."""
         block: Block = {}
         begin, end = self.bounds[field.name]
         for term, times in Counter(found).items():
@@ -103,15 +104,15 @@ class Vocabulary:
         return {column: value / length for column, value in block.items()}
 
     def field_of(self, column: int) -> str:
-        """The field a column belongs to."""
+        """Returns the field of a column."""
         return next(name for name, (_, end) in self.bounds.items() if column < end)
 
     def name(self, column: int) -> tuple[str, str]:
-        """(field, term) of a column that has a term."""
+        """Returns (field, term) of a column that has a term."""
         return self.field_of(column), self.terms[column]
 
     def suffices(self, block: Block) -> bool:
-        """Whether a row has terms by which a movie can be compared (see `Field.suffices`)."""
+        """Returns whether a row has terms that allow a comparison (see `Field.suffices`)."""
         enough = {field.name for field in self.settings.fields if field.suffices}
         return any(self.field_of(column) in enough for column in block)
 
@@ -120,12 +121,12 @@ class Vocabulary:
 
 
 def languages(fields: Iterable[Field]) -> tuple[str, ...]:
-    """Every language whose stop words some field leaves out."""
+    """Returns every language whose stop words some field leaves out."""
     return tuple(dict.fromkeys(each for field in fields for each in field.stop_words))
 
 
 def language_for(field: Field, spoken: str) -> str:
-    """Whose stop words the field leaves out of a text in the language `spoken`."""
+    """Returns the language whose stop words the field leaves out of a text in the language `spoken`."""
     if len(field.stop_words) == 1:
         return field.stop_words[0]
     return spoken if spoken in field.stop_words else ""

@@ -1,1 +1,1 @@
-"""Interactions: recorded, imported, and matched with recommendations."""
+"""Interactions: recording, importing, and matching with recommendations."""

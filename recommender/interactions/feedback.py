@@ -1,4 +1,4 @@
-"""What became of recommendations: reported by clients, joined with the log's row, counted by version."""
+"""Feedback on recommendations: clients report it, the log's row identifies it, and versions count it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from vigia_ml.schema import Fault, InvalidRows
 
 POSITIVE: Final = (Interaction.Kind.CLICKED, Interaction.Kind.WATCHED, Interaction.Kind.LIKED)
 TOLERATED: Final = dt.timedelta(minutes=5)
-"""Clocks differ: so much earlier than its answer is still after it."""
+"""Accepted lag of a client's clock behind the recommendation's time."""
 _USER: Final = QUESTION.names.index("user")
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """Something somebody did with a recommended movie; at : when, None for now."""
+class FeedbackEntry:
+    """One reported interaction with a recommended movie; at : its time, None for now."""
 
     movie_id: int
     kind: str
@@ -39,8 +39,9 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """recorded : new ones, by kind. repeated : that were known. first_positive : whether the recommendation
-    was clicked, watched or liked for the first time."""
+    """The result of one request. recorded : new interactions by kind. repeated : interactions that were
+    already recorded. first_positive : whether the request holds the recommendation's first click, watch or
+    like."""
 
     version: int
     recorded: dict[str, int]
@@ -49,44 +50,44 @@ class Recorded:
 
 
 def find(model: RegisteredModel, identifier: uuid.UUID) -> Prediction:
-    """The log's row of a recommendation, or `NotFound`."""
+    """Returns the log's row of a recommendation. Raises `NotFound`."""
     row = queries.find(identifier)
     if row is None or row.registered_model_id != model.pk:
-        raise NotFound(f"there is no recommendation {identifier}")
+        raise NotFound(f"no recommendation has the id {identifier}")
     return row
 
 
-def record(row: Prediction, given: list[Given], *, by: User | None) -> Recorded:
-    """Writes the feedback of one request, all of it or none. Repeating is harmless.
+def record(row: Prediction, entries: list[FeedbackEntry], *, by: User | None) -> Recorded:
+    """Records the feedback of one request, all of it or none. Repeating a request is harmless.
 
     Raises
     ------
-    InvalidRows : a movie was not among those recommended, or something was done before.
+    InvalidRows : a movie was not recommended, or a time lies before the recommendation.
     """
     places = {each["movie_id"]: place for place, each in enumerate(row.prediction, 1)}
     earliest = time_of(row.pk) - TOLERATED
     faults = []
-    for place, each in enumerate(given):
+    for place, each in enumerate(entries):
         if each.movie_id not in places:
-            said = "the movie was not among those recommended"
+            message = "the recommendation does not name this movie"
             faults.append(
-                Fault("movie_id", "not_recommended", said, each.movie_id, row=place, has_value=True)
+                Fault("movie_id", "not_recommended", message, each.movie_id, row=place, has_value=True)
             )
         if each.at is not None and each.at < earliest:
-            said = "at lies before the recommendation"
+            message = "at lies before the recommendation"
             faults.append(
-                Fault("at", "before_the_answer", said, each.at.isoformat(), row=place, has_value=True)
+                Fault("at", "before_the_answer", message, each.at.isoformat(), row=place, has_value=True)
             )
     if faults:
         bad = len({fault.row for fault in faults})
-        raise InvalidRows(faults, rows=len(given), bad=bad, what="entries")
+        raise InvalidRows(faults, rows=len(entries), bad=bad, what="entries")
     now = timezone.now()
     with transaction.atomic():
-        with connection.cursor() as cursor:  # of two at once, one finds what the other has written
+        with connection.cursor() as cursor:  # of two concurrent requests, the second sees the first's rows
             cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"feedback {row.pk}"])
         before = Interaction.objects.filter(recommendation=row.pk)
         known = set(before.values_list("movie_id", "kind"))
-        fresh = {(each.movie_id, each.kind): each for each in reversed(given)}
+        fresh = {(each.movie_id, each.kind): each for each in reversed(entries)}
         fresh = {key: each for key, each in reversed(fresh.items()) if key not in known}
         Interaction.objects.bulk_create(
             Interaction(
@@ -106,23 +107,23 @@ def record(row: Prediction, given: list[Given], *, by: User | None) -> Recorded:
         recorded[kind] = recorded.get(kind, 0) + 1
     was = any(kind in POSITIVE for _, kind in known)
     first = not was and any(kind in POSITIVE for kind in recorded)
-    return Recorded(row.version.number, recorded, len(given) - len(fresh), first)
+    return Recorded(row.version.number, recorded, len(entries) - len(fresh), first)
 
 
 # -- click-through -------------------------------------------------------------------------------------
 
-# A window of the log by the ids, which are time. What came of it is counted apart, by the unique index on the
-# recommendation's id: there is far less of that than there are rows.
+# Ids hold time, so a range of ids is a window of the log. The unique index on the recommendation's id serves
+# a separate count of feedback, of which there is far less than of rows.
 _ANSWERED: Final = """
     SELECT version_id, count(*), count(*) FILTER (WHERE prediction = '[]'::jsonb)
     FROM predictions_prediction WHERE registered_model_id = %s AND id >= %s AND id < %s GROUP BY version_id
 """
-# Months are removed from the log; what came of their answers stays, and is no longer a share of anything.
+# Housekeeping removes months of the log but keeps their feedback, which must not enter the shares any more.
 _OLDEST: Final = """
     SELECT id FROM predictions_prediction WHERE registered_model_id = %s AND id >= %s AND id < %s
     ORDER BY id LIMIT 1
 """
-_BECAME: Final = """
+_FEEDBACK: Final = """
     SELECT version_id, count(*) FILTER (WHERE rank IS NOT NULL), avg(rank)::float8,
            sum(liked)::bigint, sum(disliked)::bigint
     FROM (
@@ -137,16 +138,16 @@ _BECAME: Final = """
 
 
 COUNTING_SECONDS: Final = 20
-"""What counting may cost: a million rows of the log take about one."""
+"""Time limit of one count, in seconds: a million rows of the log take about one second."""
 
 
 @dataclass(frozen=True, slots=True)
 class VersionQuality:
-    """What became of one version's answers in a window.
+    """Counts of one version's recommendations and their feedback in a window.
 
-    answered : rows of the log. empty : that name no movie. clicked : of which a movie was clicked, watched or
-    liked. click_through : clicked / (answered - empty); None without answers that name movies.
-    mean_rank : of the best placed of those movies; 1 is the first. liked, disliked : movies.
+    answered : rows of the log. empty : rows without a movie. clicked : rows with a clicked, watched or liked
+    movie. click_through : clicked / (answered - empty); None if no row names a movie. mean_rank : mean place
+    of the best placed such movie; 1 is the first. liked, disliked : numbers of movies.
     """
 
     version: int
@@ -160,37 +161,38 @@ class VersionQuality:
 
 
 def by_version(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> list[VersionQuality]:
-    """Of every version that answered from `since` on, before `until`, by number.
+    """Returns the counts of every version that answered from `since` on, before `until`, by number.
 
     Raises
     ------
-    InvalidRows : to count them takes longer than `COUNTING_SECONDS`.
+    InvalidRows : counting takes longer than `COUNTING_SECONDS`.
     """
     try:
-        answered, became = _counted(model, lowest_at(since), lowest_at(until))
+        answered, feedback = _counted(model, lowest_at(since), lowest_at(until))
     except OperationalError as error:
         if not isinstance(error.__cause__, QueryCanceled):
             raise
-        said = "the window holds more answers than can be counted at once: ask for a shorter one"
-        raise InvalidRows([Fault("since", "out_of_bounds", said)], message=said) from None
+        message = f"counting this window takes more than {COUNTING_SECONDS} seconds: send a shorter one"
+        raise InvalidRows([Fault("since", "out_of_bounds", message)], message=message) from None
     numbers = dict(model.versions.filter(pk__in=answered).values_list("pk", "number"))
-    found = []
+    qualities = []
     for version_id, (rows, empty) in answered.items():
-        clicked, rank, liked, disliked = became.get(version_id, (0, None, 0, 0))
+        clicked, rank, liked, disliked = feedback.get(version_id, (0, None, 0, 0))
         clicked = min(clicked, rows - empty)  # feedback may overtake the count of its answer
         through = share(clicked, rows - empty)
-        found.append(
+        qualities.append(
             VersionQuality(
                 numbers[version_id], rows, empty, clicked, through, rank, liked or 0, disliked or 0
             )
         )
-    return sorted(found, key=lambda each: each.version)
+    return sorted(qualities, key=lambda each: each.version)
 
 
 def _counted(
     model: RegisteredModel, low: uuid.UUID, high: uuid.UUID
 ) -> tuple[dict[int, tuple[int, int]], dict[int, tuple[Any, ...]]]:
-    """Of answers with ids in [low, high), by version: (rows, empty ones) and the rest of `VersionQuality`."""
+    """Counts the rows with ids in [low, high); returns by version (rows, empty rows), and by version the
+    feedback counts of `VersionQuality`."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             "SELECT set_config('statement_timeout', %s, true)", [f"{COUNTING_SECONDS * 1_000:.0f}ms"]
@@ -201,7 +203,7 @@ def _counted(
             return {}, {}
         cursor.execute(_ANSWERED, [model.pk, low, high])
         answered = {version: (rows, empty) for version, rows, empty in cursor.fetchall()}
-        cursor.execute(_BECAME, [oldest[0], high])
-        became = {version: tuple(rest) for version, *rest in cursor.fetchall()}
+        cursor.execute(_FEEDBACK, [oldest[0], high])
+        feedback = {version: tuple(rest) for version, *rest in cursor.fetchall()}
         cursor.execute("SELECT set_config('statement_timeout', '0', true)")
-    return answered, became
+    return answered, feedback

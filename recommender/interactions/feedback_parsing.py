@@ -1,4 +1,4 @@
-"""Feedback as clients send it: one object or an array of them."""
+"""Parses feedback requests: one object or an array of objects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from django.utils import timezone
 
 from predictions.outcomes.parsing import TOLERATED, moment
-from recommender.interactions.feedback import Given
+from recommender.interactions.feedback import FeedbackEntry
 from recommender.models import Interaction
 from recommender.recommendations.request import LARGEST_ID
 from vigia_ml.schema import Column, Fault, InvalidRows
@@ -24,27 +24,27 @@ _COLUMNS: Final = {
 }
 
 
-def read(data: object) -> list[Given]:
-    """Every entry of a request.
+def read(data: object) -> list[FeedbackEntry]:
+    """Returns the entries of a request.
 
     Raises
     ------
-    InvalidRows : with every fault of every entry.
+    InvalidRows : an entry is invalid; the error holds every fault of every entry.
     """
     rows = data if isinstance(data, list) else [data]
     if not rows or len(rows) > MOST:
-        said = f"send 1 to {MOST:,} entries"
-        raise InvalidRows([Fault(None, "too_long" if rows else "empty_array", said)], message=said)
-    good: list[Given] = []
+        message = f"send 1 to {MOST:,} entries"
+        raise InvalidRows([Fault(None, "too_long" if rows else "empty_array", message)], message=message)
+    good: list[FeedbackEntry] = []
     faults: list[Fault] = []
     bad = 0
     for at, raw in enumerate(rows):
-        found = _entry(raw)
-        if isinstance(found, Given):
-            good.append(found)
+        entry = _entry(raw)
+        if isinstance(entry, FeedbackEntry):
+            good.append(entry)
         else:
             bad += 1
-            faults.extend(fault.at(row=at) for fault in found)
+            faults.extend(fault.at(row=at) for fault in entry)
         if len(faults) > REPORTED_FAULTS:
             break
     if faults:
@@ -52,32 +52,32 @@ def read(data: object) -> list[Given]:
     return good
 
 
-def _entry(raw: object) -> Given | list[Fault]:
+def _entry(raw: object) -> FeedbackEntry | list[Fault]:
     if not isinstance(raw, Mapping):
         return [Fault(None, "not_an_object", "an entry must be a JSON object", echo(raw), has_value=True)]
     repeated = raw.repeated if isinstance(raw, RepeatedNames) else ()
     faults = [Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice") for name in repeated]
     faults += [
-        Fault(clip(name), "unknown_field", f"{clip(name)} is not read here", allowed=FIELDS)
+        Fault(clip(name), "unknown_field", f"{clip(name)} is not a field of feedback", allowed=FIELDS)
         for name in raw
         if name not in FIELDS
     ]
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, column in _COLUMNS.items():
         if name not in raw:
             faults.append(Fault(name, "missing_field", f"{name} is missing"))
             continue
         try:
-            found[name] = column.from_json(raw[name])
-        except BadValue as wrong:
-            faults.append(wrong.fault)
+            values[name] = column.from_json(raw[name])
+        except BadValue as error:
+            faults.append(error.fault)
     if raw.get("at") is not None:
         read_at = moment(raw["at"], "at")
         if isinstance(read_at, Fault):
             faults.append(read_at)
-        elif read_at > timezone.now() + TOLERATED:  # what is newest says most of somebody
-            said = "at lies in the future"
-            faults.append(Fault("at", "in_the_future", said, echo(raw["at"]), has_value=True))
+        elif read_at > timezone.now() + TOLERATED:  # a profile weighs the newest interactions most
+            message = "at lies in the future"
+            faults.append(Fault("at", "in_the_future", message, echo(raw["at"]), has_value=True))
         else:
-            found["at"] = read_at
-    return faults or Given(**found)
+            values["at"] = read_at
+    return faults or FeedbackEntry(**values)

@@ -1,5 +1,5 @@
-"""Files of interactions -> rows, streamed; loading one again adds nothing."""
-# ruff: noqa: S608 - the statements are put together from names of ours alone
+"""Imports a file of interactions as a stream; importing a file again adds nothing."""
+# ruff: noqa: S608 - the SQL is composed of constant names only
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any, TextIO
 
 from django.db import transaction
 
-from recommender.catalogue.staging_table import ROWS, Progress, Staging, unheard
+from recommender.catalogue.staging_table import ROWS, Progress, StagingTable, ignore_progress
 from recommender.files import Rows
 from recommender.files.interactions import Row
 
 MANY = 1_000
-"""New rows after which PostgreSQL counts anew what its indexes hold."""
-# In the order in which requests write theirs, too; see `recommender.interactions.recording`.
+"""Number of new rows from which the import runs ANALYZE."""
+# The order is that of `recommender.interactions.recording`, so that imports and requests never deadlock.
 _INSERT = f"""
     INSERT INTO recommender_interaction ("user", movie_id, kind, at, received_at)
-    SELECT "user", movie_id, kind, at, statement_timestamp() FROM {ROWS} AS given
+    SELECT "user", movie_id, kind, at, statement_timestamp() FROM {ROWS} AS incoming_row
     ORDER BY at, "user", movie_id, kind
     ON CONFLICT DO NOTHING
 """
 _UNKNOWN = f"""
-    SELECT line, movie_id FROM {ROWS} AS given
-    WHERE NOT EXISTS (SELECT FROM recommender_movie AS movie WHERE movie.id = given.movie_id)
+    SELECT line, movie_id FROM {ROWS} AS incoming_row
+    WHERE NOT EXISTS (SELECT FROM recommender_movie AS movie WHERE movie.id = incoming_row.movie_id)
 """
 
 
 @dataclass(slots=True)
-class Loaded:
-    """What became of a file: each of its rows is new, repeated (known, or twice in the file) or refused."""
+class ImportCounts:
+    """Counts of one import: each row is new, repeated (already recorded, or twice in the file) or refused."""
 
     rows: int = 0
     new: int = 0
@@ -38,19 +38,21 @@ class Loaded:
     refused: int = 0
 
 
-def load(rows: Rows[Row], *, refused: TextIO | None = None, progress: Progress = unheard) -> Loaded:
+def load(
+    rows: Rows[Row], *, refused: TextIO | None = None, progress: Progress = ignore_progress
+) -> ImportCounts:
     """Records the interactions of a file, all of them or none.
 
     Parameters
     ----------
-    refused : when given, bad rows are written there with their reasons and the good ones are kept.
+    refused : stream that receives bad rows with their reasons; the import then keeps the good rows.
 
     Raises
     ------
-    InvalidRows : for bad rows unless `refused` is given, and for a file without any good one.
+    InvalidRows : the file has bad rows and `refused` is None, or it has no good row.
     """
     columns = {"user": "text", "movie_id": "bigint", "kind": "text", "at": "timestamptz"}
-    with transaction.atomic(), Staging[Row](columns, _cells) as staging:
+    with transaction.atomic(), StagingTable[Row](columns, _cells) as staging:
         staging.fill(rows, progress)
         staging.refuse(_UNKNOWN, "movie_id", "unknown_movie", "the catalogue has no movie {}")
         staging.check(rows, refused)
@@ -58,7 +60,7 @@ def load(rows: Rows[Row], *, refused: TextIO | None = None, progress: Progress =
         if new >= MANY:
             staging.execute("ANALYZE recommender_interaction")
     good = staging.rows - staging.bad
-    return Loaded(rows=staging.rows, new=new, repeated=good - new, refused=staging.bad)
+    return ImportCounts(rows=staging.rows, new=new, repeated=good - new, refused=staging.bad)
 
 
 def _cells(row: Row) -> Sequence[Any]:

@@ -1,4 +1,4 @@
-"""What users did with movies, told by requests: a request is recorded whole or not at all."""
+"""Records the interactions that requests report; a request is recorded whole or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vigia_ml.schema.faults import REPORTED_FAULTS, clip, echo
 
 FIELDS: Final = ("user", "movie_id", "kind", "at")
 LOCK: Final = 22_125
-"""Class of the advisory lock of those that tell without a time."""
+"""Class of the advisory lock for interactions without a time."""
 _COLUMNS: Final = {
     "user": Column("user", "text", max_length=LONGEST_REFERENCE),
     "movie_id": Column("movie_id", "integer", minimum=1),
@@ -34,8 +34,8 @@ _COLUMNS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """One interaction of a request; `at` is None where it does not say."""
+class InteractionEntry:
+    """One interaction of a request; `at` is None if the request gives no time."""
 
     user: str
     movie_id: int
@@ -46,7 +46,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """recorded : of the rows received, those that were new; the others were known already."""
+    """Counts of one request: received rows, newly recorded rows, and rows that were already recorded."""
 
     received: int
     recorded: int
@@ -54,22 +54,23 @@ class Recorded:
 
 
 def record(data: Any, *, by: User | None) -> Recorded:
-    """Records one decoded object, or an array of them.
+    """Records one decoded object, or an array of objects.
 
-    Without a time of its own an interaction happened now, unless the user did the same with the movie
-    before: then it is taken for a repeated request.
+    An interaction without a time happened now, unless the same user, movie and kind is already recorded: then
+    it counts as repeated.
 
     Raises
     ------
-    InvalidRows : with every fault of every row. TooLarge : see `settings.PREDICT_MAX_ROWS`.
+    InvalidRows : a row is invalid; the error holds every fault of every row. TooLarge : more rows than
+        `settings.PREDICT_MAX_ROWS`.
     """
     reading = _read(data)
-    unknown = _unknown({given.movie_id for given in reading.good})
-    for given in reading.good:
-        if given.movie_id in unknown:
-            said = f"the catalogue has no movie {given.movie_id}"
+    unknown = _unknown({entry.movie_id for entry in reading.good})
+    for entry in reading.good:
+        if entry.movie_id in unknown:
+            message = f"the catalogue has no movie {entry.movie_id}"
             reading.refuse(
-                given.row, [Fault("movie_id", "unknown_movie", said, given.movie_id, has_value=True)]
+                entry.row, [Fault("movie_id", "unknown_movie", message, entry.movie_id, has_value=True)]
             )
     if reading.bad:
         reading.faults.sort(key=lambda fault: fault.row or 0)
@@ -81,9 +82,9 @@ def record(data: Any, *, by: User | None) -> Recorded:
 
 @dataclass(slots=True)
 class _Reading:
-    """A request's rows so far: those that could be read, and what is wrong with the others."""
+    """The rows of a request parsed so far: good rows, and the faults of the bad rows."""
 
-    good: list[Given] = field(default_factory=list)
+    good: list[InteractionEntry] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     bad: set[int] = field(default_factory=set)
     rows: int = 0
@@ -98,32 +99,32 @@ def _read(data: Any) -> _Reading:
     if isinstance(data, dict):
         data = [data]
     if not isinstance(data, list) or not data:
-        said = "send an interaction, or an array with at least one"
-        raise InvalidRows([Fault(None, "not_an_array", said)], message=said)
+        message = "send one interaction, or an array of at least one"
+        raise InvalidRows([Fault(None, "not_an_array", message)], message=message)
     if len(data) > settings.PREDICT_MAX_ROWS:
-        said = f"at most {settings.PREDICT_MAX_ROWS:,} interactions are recorded in one request"
-        raise TooLarge(said, code="too_many_rows")
+        message = f"a request may hold at most {settings.PREDICT_MAX_ROWS:,} interactions; split it"
+        raise TooLarge(message, code="too_many_rows")
     reading = _Reading(rows=len(data))
     latest = timezone.now() + TOLERATED
     for row, raw in enumerate(data):
-        found = _read_one(raw, row, latest)
-        if isinstance(found, Given):
-            reading.good.append(found)
+        entry = _read_one(raw, row, latest)
+        if isinstance(entry, InteractionEntry):
+            reading.good.append(entry)
         else:
-            reading.refuse(row, found)
+            reading.refuse(row, entry)
     return reading
 
 
-def _read_one(raw: object, row: int, latest: dt.datetime) -> Given | list[Fault]:
+def _read_one(raw: object, row: int, latest: dt.datetime) -> InteractionEntry | list[Fault]:
     if not isinstance(raw, Mapping):
-        said = "an interaction must be a JSON object"
-        return [Fault(None, "not_an_object", said, echo(raw), has_value=True)]
+        message = "an interaction must be a JSON object"
+        return [Fault(None, "not_an_object", message, echo(raw), has_value=True)]
     repeated = raw.repeated if isinstance(raw, RepeatedNames) else ()
     faults = [Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice") for name in repeated]
     for name in raw:
         if name not in FIELDS:
-            said = f"{clip(name)} is not a field of an interaction"
-            faults.append(Fault(clip(name), "unknown_field", said, allowed=FIELDS))
+            message = f"{clip(name)} is not a field of an interaction"
+            faults.append(Fault(clip(name), "unknown_field", message, allowed=FIELDS))
         if len(faults) > REPORTED_FAULTS:
             return faults
     values: dict[str, Any] = {}
@@ -142,14 +143,14 @@ def _read_one(raw: object, row: int, latest: dt.datetime) -> Given | list[Fault]
         faults.append(Fault("at", "in_the_future", "at lies in the future", echo(raw["at"]), has_value=True))
     if faults or isinstance(at, Fault):
         return faults
-    return Given(**values, at=at, row=row)
+    return InteractionEntry(**values, at=at, row=row)
 
 
 def _unknown(ids: set[int]) -> set[int]:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT asked.id FROM unnest(%s::bigint[]) AS asked (id) "
-            "WHERE NOT EXISTS (SELECT FROM recommender_movie AS movie WHERE movie.id = asked.id)",
+            "SELECT entry.id FROM unnest(%s::bigint[]) AS entry (id) "
+            "WHERE NOT EXISTS (SELECT FROM recommender_movie AS movie WHERE movie.id = entry.id)",
             [sorted(ids)],
         )
         return {row[0] for row in cursor.fetchall()}
@@ -158,7 +159,7 @@ def _unknown(ids: set[int]) -> set[int]:
 def page(
     *, user: str | None, movie_id: int | None, before: int | None, limit: int
 ) -> tuple[list[Interaction], int | None]:
-    """(interactions, the newest first; cursor of the next page or None). Always by an index."""
+    """Returns (interactions, newest first; cursor of the next page or None). An index serves every filter."""
     rows = Interaction.objects.select_related("client").prefetch_related(*sharing_versions("version"))
     if user is not None:
         rows = rows.filter(user=user) if is_storable(user) else rows.none()
@@ -166,51 +167,52 @@ def page(
         rows = rows.filter(movie_id=movie_id)
     if before is not None:
         rows = rows.filter(pk__lt=before)
-    found = list(rows.order_by("-pk")[: limit + 1])
-    more = len(found) > limit
-    found = found[:limit]
-    return found, found[-1].pk if more else None
+    interactions = list(rows.order_by("-pk")[: limit + 1])
+    more = len(interactions) > limit
+    interactions = interactions[:limit]
+    return interactions, interactions[-1].pk if more else None
 
 
-# Always in the order of what makes a row unique: two that write the same rows wait for each other, never in a
-# circle.
+# Both statements insert in the order of the unique key: two transactions that write the same rows wait for
+# each other and never deadlock.
 _TIMED = """
     INSERT INTO recommender_interaction ("user", movie_id, kind, at, client_id, received_at)
-    SELECT given."user", given.movie_id, given.kind, given.at, %s::integer, %s::timestamptz
-    FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::timestamptz[]) AS given ("user", movie_id, kind, at)
+    SELECT entry."user", entry.movie_id, entry.kind, entry.at, %s::integer, %s::timestamptz
+    FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::timestamptz[]) AS entry ("user", movie_id, kind, at)
     ORDER BY at, "user", movie_id, kind
     ON CONFLICT DO NOTHING
 """
 _UNTIMED = """
     INSERT INTO recommender_interaction ("user", movie_id, kind, at, client_id, received_at)
-    SELECT DISTINCT given."user", given.movie_id, given.kind,
+    SELECT DISTINCT entry."user", entry.movie_id, entry.kind,
         %s::timestamptz, %s::integer, %s::timestamptz
-    FROM unnest(%s::text[], %s::bigint[], %s::text[]) AS given ("user", movie_id, kind)
+    FROM unnest(%s::text[], %s::bigint[], %s::text[]) AS entry ("user", movie_id, kind)
     WHERE NOT EXISTS (
         SELECT FROM recommender_interaction AS known
-        WHERE known."user" = given."user" AND known.movie_id = given.movie_id AND known.kind = given.kind
+        WHERE known."user" = entry."user" AND known.movie_id = entry.movie_id AND known.kind = entry.kind
     )
     ON CONFLICT DO NOTHING
 """
 
 
-def _insert(given: Sequence[Given], by: User | None) -> int:
-    """Those with a time first: the same without one is a repeat of it. How many are new."""
+def _insert(entries: Sequence[InteractionEntry], by: User | None) -> int:
+    """Inserts the entries and returns how many are new. Entries with a time come first: the same entry
+    without a time repeats them."""
     now, client = timezone.now(), by.pk if by else None
-    timed = [each for each in given if each.at is not None]
-    untimed = [each for each in given if each.at is None]
+    timed = [each for each in entries if each.at is not None]
+    untimed = [each for each in entries if each.at is None]
     recorded = 0
     with connection.cursor() as cursor:
         if timed:
             cursor.execute(_TIMED, [client, now, *_columns(timed), [each.at for each in timed]])
             recorded += cursor.rowcount
         if untimed:
-            # Two that retry at once must not both find that nothing is known.
+            # The lock keeps two concurrent retries from both finding no recorded row.
             cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", [LOCK])
             cursor.execute(_UNTIMED, [now, client, now, *_columns(untimed)])
             recorded += cursor.rowcount
     return recorded
 
 
-def _columns(given: Sequence[Given]) -> list[list[Any]]:
-    return [[getattr(each, name) for each in given] for name in ("user", "movie_id", "kind")]
+def _columns(entries: Sequence[InteractionEntry]) -> list[list[Any]]:
+    return [[getattr(each, name) for each in entries] for name in ("user", "movie_id", "kind")]

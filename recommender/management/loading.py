@@ -1,4 +1,4 @@
-"""What the commands that load a file share: finding it, how it is read, and what became of its rows."""
+"""The base of the commands that load a file: finds the file, reads it, and reports the result."""
 
 from __future__ import annotations
 
@@ -21,45 +21,47 @@ T = TypeVar("T")
 
 
 class LoadingCommand(BaseCommand, Generic[T]):
-    """Loads one file, whole or not at all."""
+    """A command that loads one file, whole or not at all."""
 
     layout: Layout[T]
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", help="CSV or JSON lines, also .gz, also by its name in VIGIA_DATA_DIR")
+        parser.add_argument(
+            "file", help="CSV or JSON lines, plain or .gz; a path, or a name in VIGIA_DATA_DIR"
+        )
         parser.add_argument(
             "--refused",
             metavar="FILE",
-            help="set bad rows aside in this CSV, with their reasons, and load the others",
+            help="write bad rows with their reasons to this CSV, and load the others",
         )
         csv_files.add_dialect_arguments(parser)
 
     def load(self, rows: Rows[T], refused: TextIO | None, options: dict[str, Any]) -> str:
-        """Loads the file, and says what became of its rows."""
+        """Loads the rows and returns a summary."""
         raise NotImplementedError
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             path = csv_files.find(options["file"])
-            with csv_files.open_rows(path) as stream, _set_aside(options["refused"], self.say) as refused:
+            with csv_files.open_rows(path) as stream, _refused_file(options["refused"], self.say) as refused:
                 rows = open_rows(cast("BinaryIO", stream), self.layout, csv_files.told(options))
                 self.say(f"{path}: {rows.described}")
-                done = self.load(rows, refused, options)
+                summary = self.load(rows, refused, options)
         except InvalidRows as error:
             for fault in error.faults:
                 self.stderr.write(fault.described)
             if error.truncated:
-                self.stderr.write(f"… and more; these are the first {len(error.faults)}")
+                self.stderr.write(f"… and more; showing the first {len(error.faults)}")
             raise CommandError(f"{path.name}: {error.message}; nothing was loaded") from error
         except (ValueError, OSError, EOFError, zlib.error, VigiaError) as error:
             raise CommandError(f"{error}; nothing was loaded") from error
         except MemoryError as error:
-            raise CommandError("there is not enough memory; nothing was loaded") from error
+            raise CommandError("not enough memory; nothing was loaded") from error
         except Error as error:
-            raise CommandError(f"the database ended it: {error}; nothing was loaded") from error
+            raise CommandError(f"the database refused the load: {error}; nothing was loaded") from error
         if rows.passed_over:
-            self.say(f"not read, because nothing here is called so: {', '.join(rows.passed_over)}")
-        self.say(done)
+            self.say(f"unknown columns were not read: {', '.join(rows.passed_over)}")
+        self.say(summary)
 
     def say(self, text: str) -> None:
         self.stdout.write(text)
@@ -70,12 +72,13 @@ class LoadingCommand(BaseCommand, Generic[T]):
 
 
 @contextmanager
-def _set_aside(given: str | None, say: Callable[[str], None]) -> Iterator[TextIO | None]:
-    """A file that takes its name when it holds rows, and when all else has gone well or not at all."""
-    if given is None:
+def _refused_file(path_text: str | None, say: Callable[[str], None]) -> Iterator[TextIO | None]:
+    """Yields the stream of the refused rows; its file takes its name at the end, if it holds rows, whether or
+    not the load succeeded."""
+    if path_text is None:
         yield None
         return
-    path = Path(given).expanduser()
+    path = Path(path_text).expanduser()
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", newline="", dir=path.parent, prefix=".refused-", delete=False
     ) as stream:
@@ -86,6 +89,6 @@ def _set_aside(given: str | None, say: Callable[[str], None]) -> Iterator[TextIO
             stream.flush()
             if written.stat().st_size:
                 written.replace(path)
-                say(f"bad rows are set aside in {path}")
+                say(f"bad rows were written to {path}")
             else:
                 written.unlink()

@@ -1,1 +1,1 @@
-"""Recommendations: requests are read, answered from the index, and logged."""
+"""Recommendations: parsing requests, querying the index, and logging responses."""

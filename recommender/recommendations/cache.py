@@ -1,7 +1,7 @@
-"""Answers that are asked for again: what of them is the same for everybody is kept, process by process.
+"""The response cache of a process: the part of a response that is the same for every client.
 
-An index never changes, so its answer to a movie's id is the same until another movie is withdrawn. Every
-answer is logged all the same, under an id of its own.
+An index never changes, so its response to a movie's id is the same until another movie is withdrawn. Every
+response is logged under its own id, cached or not.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from recommender.index.engine import IndexEngine
 from recommender.recommendations.response import RenderedResponse
 
 ROOM: Final = 16 * 2**20
-"""Bytes of one index's answers, in each process: some seven thousand of five movies with reasons."""
+"""Bytes of one index's cached responses per process: some seven thousand of five movies with reasons."""
 
 Question = tuple[int, int | None]
-"""A movie's id and how many are wanted, as they were asked for."""
+"""A movie's id and `top_n`, as the request gives them."""
 
 
-class Kept:
-    """Answers of one index beside one set of withdrawn movies.
+class ResponseCache:
+    """Cached responses of one index for one set of withdrawn movies.
 
-    Two halves: what is asked for is in the younger one, or comes there; when that is full it becomes the
-    older one, and what nobody has asked for since is forgotten with the older one before it. Threads may
-    share it: at worst an answer is made twice.
+    The cache has two halves. A requested response moves to the younger half; when that half is full, it
+    becomes the older half, and the previous older half is dropped with every response that was not requested
+    since. Threads may share the cache: at worst two of them render the same response.
 
     withdrawn : ids of movies that are not recommended. room : bytes.
     """
@@ -39,26 +39,26 @@ class Kept:
         self._bytes = 0
 
     def get(self, question: Question) -> RenderedResponse | None:
-        found = self._young.get(question)
-        if found is None:
-            found = self._old.get(question)
-            if found is not None:
-                self.put(question, found)
-        return found
+        response = self._young.get(question)
+        if response is None:
+            response = self._old.get(question)
+            if response is not None:
+                self.put(question, response)
+        return response
 
-    def put(self, question: Question, written: RenderedResponse) -> None:
-        if self._bytes + written.bytes > self._half:
+    def put(self, question: Question, response: RenderedResponse) -> None:
+        if self._bytes + response.bytes > self._half:
             self._old, self._young, self._bytes = self._young, {}, 0
-        self._young[question] = written
-        self._bytes += written.bytes
+        self._young[question] = response
+        self._bytes += response.bytes
 
 
-_kept: WeakKeyDictionary[IndexEngine, Kept] = WeakKeyDictionary()
+_caches: WeakKeyDictionary[IndexEngine, ResponseCache] = WeakKeyDictionary()
 
 
-def of(engine: IndexEngine, withdrawn: frozenset[int]) -> Kept:
-    """What is kept of an index; nothing of it after a movie was withdrawn or readmitted."""
-    found = _kept.get(engine)
-    if found is None or found.withdrawn is not withdrawn:
-        found = _kept[engine] = Kept(withdrawn)
-    return found
+def of(engine: IndexEngine, withdrawn: frozenset[int]) -> ResponseCache:
+    """Returns the cache of an index; a withdrawal or readmission starts an empty cache."""
+    cache = _caches.get(engine)
+    if cache is None or cache.withdrawn is not withdrawn:
+        cache = _caches[engine] = ResponseCache(withdrawn)
+    return cache

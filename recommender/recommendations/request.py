@@ -1,7 +1,7 @@
-"""What is asked of the recommender: read from JSON or from a form, and as it stands in the log.
+"""Recommendation requests: their schema, and parsing them from JSON or from a form.
 
 `QUESTION` is the schema of every version of `movies`: its columns name the inputs of a logged recommendation,
-document the request and fill the form. Lists are columns of text to the schema, and arrays in JSON.
+document the request and fill the form. The schema treats lists as text columns; in JSON they are arrays.
 """
 
 from __future__ import annotations
@@ -25,36 +25,49 @@ FIRST_YEAR, LAST_YEAR = 1800, 2200
 
 QUESTION: Final = DatasetSchema(
     columns=(
-        Column("movie_id", "integer", "Movies like this one.", nullable=True, minimum=1, maximum=LARGEST_ID),
+        Column(
+            "movie_id",
+            "integer",
+            "Id of a movie: recommends similar movies.",
+            nullable=True,
+            minimum=1,
+            maximum=LARGEST_ID,
+        ),
         Column(
             "title",
             "text",
-            "Movies like the one of this title; one that is spelt a little otherwise is found as well.",
+            "Title of a movie: recommends similar movies. Small differences in spelling are accepted.",
             nullable=True,
             max_length=300,
         ),
-        Column("text", "text", "Movies that fit these words.", nullable=True, max_length=LONGEST_TEXT),
-        Column("liked", "text", "Ids: movies like all of these together.", nullable=True),
-        Column("disliked", "text", "Ids: and unlike these.", nullable=True),
+        Column(
+            "text",
+            "text",
+            "Free text: recommends movies that match its words.",
+            nullable=True,
+            max_length=LONGEST_TEXT,
+        ),
+        Column("liked", "text", "Ids of movies: recommends movies similar to all of them.", nullable=True),
+        Column("disliked", "text", "Ids of movies: lowers the score of similar movies.", nullable=True),
         Column(
             "user",
             "text",
-            "Your own reference for a person: alone, movies that fit what the person did so far.",
+            "The client's reference for a person. Alone: recommends movies by the person's interactions.",
             nullable=True,
         ),
         Column(
             "top_n",
             "integer",
-            f"How many at most; {USUAL_TOP} where it is left out.",
+            f"Number of movies at most; default {USUAL_TOP}.",
             nullable=True,
             minimum=1,
             maximum=MOST,
         ),
-        Column("genres", "text", "Only movies with one of these genres.", nullable=True),
+        Column("genres", "text", "Genres: recommends only movies with one of them.", nullable=True),
         Column(
             "year_from",
             "integer",
-            "Only from this year on.",
+            "First year of release.",
             nullable=True,
             minimum=FIRST_YEAR,
             maximum=LAST_YEAR,
@@ -62,40 +75,46 @@ QUESTION: Final = DatasetSchema(
         Column(
             "year_to",
             "integer",
-            "Only up to this year.",
+            "Last year of release.",
             nullable=True,
             minimum=FIRST_YEAR,
             maximum=LAST_YEAR,
         ),
-        Column("language", "text", "Only in this language, such as en.", nullable=True, max_length=12),
-        Column("exclude", "text", "Ids: none of these.", nullable=True),
+        Column(
+            "language",
+            "text",
+            "Language code such as en: recommends only movies in it.",
+            nullable=True,
+            max_length=12,
+        ),
+        Column("exclude", "text", "Ids of movies that are not recommended.", nullable=True),
         Column(
             "exclude_seen",
             "boolean",
-            "Leaves out what the user clicked, watched, liked or disliked; true where a user is named, and "
-            "refused where none is.",
+            "Whether to leave out movies that the user clicked, watched, liked or disliked. Default with a "
+            "user: true; not accepted without a user.",
             nullable=True,
         ),
         Column(
             "diversity",
             "number",
-            "0 to 1: how much those chosen should differ from each other (maximal marginal relevance).",
+            "Weight from 0 to 1 of differences between the recommended movies (maximal marginal relevance).",
             nullable=True,
             minimum=0.0,
             maximum=1.0,
         ),
-        Column("explain", "boolean", "Whether reasons are given; true by default.", nullable=True),
+        Column("explain", "boolean", "Whether the response gives reasons; default true.", nullable=True),
     ),
-    target=Column("recommendations", "text", "Ids of movies with their scores, best first."),
+    target=Column("recommendations", "text", "Ids of movies with scores, best first."),
 )
 LISTS: Final[Mapping[str, str]] = {"liked": "ids", "disliked": "ids", "exclude": "ids", "genres": "words"}
 STARTS: Final = ("movie_id", "title", "text", "liked")
-"""What a question can start from; exactly one of them, or the user alone."""
+"""Fields that a request can start from: exactly one of them, or the user alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One valid question; what was not given is None (an empty tuple for lists)."""
+class RecommendationRequest:
+    """One valid request; an absent field is None, or an empty tuple for lists."""
 
     movie_id: int | None = None
     title: str | None = None
@@ -127,7 +146,7 @@ class Asked:
         return self.user is not None and self.exclude_seen is not False
 
     def cells(self) -> list[Any]:
-        """The inputs of the log's row, in the order of `QUESTION`."""
+        """Returns the inputs of the log's row, in the order of `QUESTION`."""
         return [_cell(getattr(self, name)) for name in QUESTION.names]
 
 
@@ -135,63 +154,63 @@ def _cell(value: Any) -> Any:
     return (list(value) or None) if isinstance(value, tuple) else value
 
 
-def read(data: object, *, text: bool = False) -> Asked:
-    """One question.
+def read(data: object, *, text: bool = False) -> RecommendationRequest:
+    """Parses one request.
 
     Parameters
     ----------
-    data : a decoded JSON object, or the cells of a form. text : whether it is the latter; lists are
-        separated by commas then.
+    data : a decoded JSON object, or the cells of a form. text : whether `data` are cells, in which commas
+        separate the items of lists.
 
     Raises
     ------
-    InvalidRows : with every fault.
+    InvalidRows : the request is invalid; the error holds every fault.
     """
     if not isinstance(data, Mapping):
         fault = Fault(None, "not_an_object", "send one JSON object", echo(data), has_value=True)
         raise InvalidRows([fault], message=fault.message)
     repeated = data.repeated if isinstance(data, RepeatedNames) else ()
-    faults = [Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice") for name in repeated]
-    found: dict[str, Any] = {}
+    faults = [Fault(clip(name), "duplicate_field", f"{clip(name)} is parsed twice") for name in repeated]
+    values: dict[str, Any] = {}
     for name, value in data.items():
         if len(faults) > REPORTED_FAULTS:
             break
         read_one = _READERS.get(name)
         if read_one is None:
-            said = f"{clip(name)} is not read here"
-            faults.append(Fault(clip(name), "unknown_field", said, allowed=(*QUESTION.names, KEY_FIELD)))
+            message = f"{clip(name)} is not a field of a recommendation request"
+            faults.append(Fault(clip(name), "unknown_field", message, allowed=(*QUESTION.names, KEY_FIELD)))
             continue
-        given = read_one(value, text)
-        if isinstance(given, list):
-            faults.extend(given)
-        elif given is not None:
-            found["key" if name == KEY_FIELD else name] = given
-    faults = faults or _disagreements(found)
+        parsed = read_one(value, text)
+        if isinstance(parsed, list):
+            faults.extend(parsed)
+        elif parsed is not None:
+            values["key" if name == KEY_FIELD else name] = parsed
+    faults = faults or _conflicts(values)
     if faults:
-        raise InvalidRows(faults, message="the question is invalid")
-    return Asked(**found)
+        raise InvalidRows(faults, message="the recommendation request is invalid")
+    return RecommendationRequest(**values)
 
 
-def _disagreements(found: Mapping[str, Any]) -> list[Fault]:
-    """What is wrong with valid values together."""
-    starts = [name for name in STARTS if found.get(name)]
+def _conflicts(values: Mapping[str, Any]) -> list[Fault]:
+    """Returns the faults of values that are valid alone but not together."""
+    starts = [name for name in STARTS if values.get(name)]
     faults = []
     if len(starts) > 1:
-        said = f"give one of {', '.join(STARTS)}, not {' and '.join(starts)}"
-        faults += [Fault(name, "ambiguous_question", said) for name in starts]
-    elif not starts and "user" not in found:
-        said = f"give one of {', '.join(STARTS)}, or a user"
-        faults.append(Fault("movie_id", "missing_field", said))
-    if found.get("exclude_seen") and "user" not in found:
-        said = "exclude_seen leaves out what a user has seen: give a user"
-        faults.append(Fault("user", "missing_field", said))
-    low, high = found.get("year_from"), found.get("year_to")
+        message = f"give one of {', '.join(STARTS)}, not {' and '.join(starts)}"
+        faults += [Fault(name, "ambiguous_question", message) for name in starts]
+    elif not starts and "user" not in values:
+        message = f"give one of {', '.join(STARTS)}, or a user"
+        faults.append(Fault("movie_id", "missing_field", message))
+    if values.get("exclude_seen") and "user" not in values:
+        message = "exclude_seen needs a user: give user, or omit exclude_seen"
+        faults.append(Fault("user", "missing_field", message))
+    low, high = values.get("year_from"), values.get("year_to")
     if low is not None and high is not None and low > high:
         faults.append(Fault("year_from", "out_of_bounds", "year_from must not be after year_to"))
     return faults
 
 
-# -- reading one value: each gives the value, None for none, or its faults ------------------------------
+# -- parsers of one value: each returns the value, None for an empty one, or its faults -------------------
 
 _Read = Callable[[Any, bool], Any]
 
@@ -199,10 +218,10 @@ _Read = Callable[[Any, bool], Any]
 def _scalar(column: Column) -> _Read:
     def read_scalar(value: Any, text: bool) -> Any:
         try:
-            given = read_column(column, value, text=text)
+            parsed = read_column(column, value, text=text)
         except Refused as refused:
             return refused.faults
-        return None if given == "" else given
+        return None if parsed == "" else parsed
 
     return read_scalar
 
@@ -217,21 +236,21 @@ def _listed(name: str, item: Column) -> _Read:
             return [Fault(name, "not_an_array", f"{name} must be an array", echo(value), has_value=True)]
         if len(value) > MOST_LISTED:
             return [Fault(name, "too_long", f"{name} may hold {MOST_LISTED} values at most")]
-        given: dict[Any, None] = {}  # in their order, each once
+        parsed: dict[Any, None] = {}  # in their order, each once
         faults = []
         for each in value:
             try:
-                given[read_column(item, each, text=text)] = None
+                parsed[read_column(item, each, text=text)] = None
             except Refused as refused:
                 faults += refused.faults
-        return faults or tuple(given) or None
+        return faults or tuple(parsed) or None
 
     return read_list
 
 
 def _key(value: Any, text: bool) -> Any:
-    given = read_key(value, KEY_FIELD)
-    return [given] if isinstance(given, Fault) else given
+    parsed = read_key(value, KEY_FIELD)
+    return [parsed] if isinstance(parsed, Fault) else parsed
 
 
 _ITEMS: Final = {

@@ -1,4 +1,4 @@
-"""An answer of the recommender on its way out: what goes into the log and what goes out.
+"""The recommender's responses: their body for the client and their row for the log.
 
 One recommendation is one row of the prediction log, however many movies it names.
 """
@@ -17,7 +17,7 @@ from predictions.inference import pipeline
 from predictions.inference.pipeline import Caller
 from predictions.log.writer import Done, Entry
 from recommender.index.query import Found
-from recommender.recommendations.request import Asked
+from recommender.recommendations.request import RecommendationRequest
 from recommender.telemetry import EMPTY, RECOMMENDATIONS, SECONDS
 from training.serving.engine_cache import Served
 
@@ -28,9 +28,9 @@ _NONE: Final = b"[]"
 
 @dataclass(frozen=True, slots=True)
 class RenderedResponse:
-    """What of an answer is the same whoever asks and whenever, as it goes into the log and out.
+    """The encoded part of a response that is the same for every client at any time.
 
-    question, movies : cells of the log's row. rest : of the body, behind its id. empty : it names no movie.
+    question, movies : cells of the log's row. rest : the body after its id. empty : whether it has no movie.
     """
 
     question: bytes
@@ -40,13 +40,19 @@ class RenderedResponse:
 
     @classmethod
     def of(
-        cls, asked: Asked, found: Found, reason: str = "", matched: tuple[int, str] | None = None
+        cls,
+        request: RecommendationRequest,
+        result: Found,
+        reason: str = "",
+        matched: tuple[int, str] | None = None,
     ) -> RenderedResponse:
-        """matched : the movie a title or an id was taken for; None where the question names none.
-        reason : why nothing was found; empty when something was.
+        """Renders the result of the index.
+
+        reason : code that says why the result is empty; "" if it is not. matched : (id, title) of the movie
+        that the request's title or id names; None if the request names no movie.
         """
-        given = []
-        for each in found.items:
+        items = []
+        for each in result.items:
             item: dict[str, Any] = {
                 "movie_id": each.movie_id,
                 "title": each.title,
@@ -54,36 +60,36 @@ class RenderedResponse:
                 "genres": each.genres,
                 "score": each.score,
             }
-            if asked.explains:
+            if request.explains:
                 item["because"] = [
                     {"field": why.field, "term": why.term, "share": why.share} for why in each.because
                 ]
-            given.append(item)
-        body: dict[str, Any] = {"basis": found.basis, "recommendations": given}
+            items.append(item)
+        body: dict[str, Any] = {"basis": result.basis, "recommendations": items}
         if matched is not None:
             body["matched"] = {"movie_id": matched[0], "title": matched[1]}
-        if not given:
+        if not items:
             body["reason"] = reason
-        movies = [{"movie_id": each.movie_id, "score": each.score} for each in found.items]
-        return cls(_encode(asked.cells()), _encode(movies), _encode(body)[1:], not given)
+        movies = [{"movie_id": each.movie_id, "score": each.score} for each in result.items]
+        return cls(_encode(request.cells()), _encode(movies), _encode(body)[1:], not items)
 
     @property
     def bytes(self) -> int:
-        """How large it is."""
+        """Size in bytes."""
         return len(self.question) + len(self.movies) + len(self.rest)
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What was found, for somebody; see `predictions.inference.pipeline.Committable`.
+    """One recommendation for one client; see `predictions.inference.pipeline.Committable`.
 
-    generation : see `predictions.log.writer.Entry`; the answer gets no earlier time.
-    key : the client's own reference for the question.
+    generation : see `predictions.log.writer.Entry`; the id's time is not earlier than the generation.
+    key : the client's own reference for the request.
     """
 
     served: Served
     caller: Caller
-    written: RenderedResponse
+    response: RenderedResponse
     generation: int
     key: str | None = None
 
@@ -95,27 +101,27 @@ class Recommendation:
     def _body(self) -> bytes:
         served = self.served
         head = f'{{"model":"{served.model_name}","version":{served.number},"id":"{self.id}",'
-        return head.encode() + self.written.rest
+        return head.encode() + self.response.rest
 
     def body(self) -> bytes:
-        """The answer as it goes out."""
+        """Returns the encoded body."""
         return self._body
 
     def as_dict(self) -> dict[str, Any]:
-        """The same, to be put into another shape."""
+        """Returns the decoded body."""
         return _decode(self._body)
 
     def entry(self, generation: int, *, done: Done | None = None) -> Entry:
-        """The row of the log: the question, and the movies with their scores."""
-        served, caller, written = self.served, self.caller, self.written
+        """Returns the row of the log: the request, and the movies with their scores."""
+        served, caller, response = self.served, self.caller, self.response
         row = (
             self.id.encode(),
             b"%d" % served.model_id,
             b"%d" % served.version_id,
             None if caller.client_id is None else b"%d" % caller.client_id,
             None if self.key is None else self.key.encode(),
-            written.question,
-            written.movies,
+            response.question,
+            response.movies,
             None,
             _NONE,
             caller.request_id.encode(),
@@ -123,16 +129,16 @@ class Recommendation:
         return Entry([row], generation, claim=pipeline.claim_of(caller, self.body), done=done)
 
     def count(self, route: str, seconds: float) -> None:
-        """For the metrics, once it goes out."""
+        """Counts the response in the metrics."""
         served = self.served
         counters.answered(route, served, (_NONE,), seconds, classes=False)
         labels = (served.model_name, str(served.number))
         counters.count(RECOMMENDATIONS, *labels)
         counters.observe(SECONDS, labels, seconds)
-        if self.written.empty:
+        if self.response.empty:
             counters.count(EMPTY, *labels)
 
 
 def titles(body: dict[str, Any]) -> dict[str, Any]:
-    """One of our answers as the clients of ``/recommend`` know it."""
+    """Returns the body in the format of ``/recommend``: titles only."""
     return {"recommendations": [each["title"] for each in body["recommendations"]]}

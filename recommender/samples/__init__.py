@@ -1,8 +1,8 @@
-"""A catalogue that the project wrote itself, and what invented users did with it.
+"""A sample catalogue, and generated interactions of invented users.
 
-`movies.jsonl` is written by hand: families of movies that have something in common, each a range of ids. The
-interactions are made: each user has two families to their taste and, now and then, strays. The same number of
-users and seed give the same bytes everywhere. `python -m recommender.samples` writes the file kept here.
+`movies.jsonl` is written by hand: families of similar movies, each a range of ids. The interactions are
+generated: each user prefers two families and now and then picks any movie. The same number of users and seed
+give the same bytes everywhere. `python -m recommender.samples` writes the file in this folder.
 """
 
 from __future__ import annotations
@@ -44,28 +44,29 @@ FAMILIES: Final[Mapping[str, range]] = {
     "time": range(141, 149),
     "nature": range(149, 156),
 }
-"""Ids by what the movies have in common; those after the last range have nothing."""
+"""Ids by family; movies after the last range have no family."""
 
-FIRST_TASTE, SECOND_TASTE = 0.55, 0.25
-"""Shares of what somebody looks at; the rest is anything, the popular rather."""
+FIRST_FAMILY, SECOND_FAMILY = 0.55, 0.25
+"""Shares of a user's movies from the two preferred families; the rest is any movie, weighted by
+popularity."""
 FEWEST, MOST = 6, 14
-"""Movies a user has looked at."""
+"""Bounds of the number of movies per user."""
 BEGIN: Final = dt.datetime(2026, 1, 5, 8, tzinfo=dt.UTC)
 MINUTES: Final = 280 * 24 * 60
-TO_TASTE: Final = {"liked": 0.42, "watched": 0.33, "clicked": 0.2, "disliked": 0.05}
-ASTRAY: Final = {"liked": 0.1, "watched": 0.3, "clicked": 0.35, "disliked": 0.25}
+PREFERRED_KINDS: Final = {"liked": 0.42, "watched": 0.33, "clicked": 0.2, "disliked": 0.05}
+OTHER_KINDS: Final = {"liked": 0.1, "watched": 0.3, "clicked": 0.35, "disliked": 0.25}
 
 
 @cache
 def popularity() -> Mapping[int, float]:
-    """Of the movies of the catalogue, by id."""
+    """Returns the popularity of each movie of the catalogue, by id."""
     with MOVIES.open(encoding="utf-8") as stream:
         movies = [json.loads(line) for line in stream]
     return {movie["id"]: movie["popularity"] for movie in movies}
 
 
 def write(stream: TextIO, users: int = USERS, seed: int = SEED) -> int:
-    """Writes the interactions of so many users as CSV, in the order of time; how many there are.
+    """Writes the interactions of `users` users as CSV, ordered by time; returns the number of rows.
 
     Parameters
     ----------
@@ -88,13 +89,15 @@ def _of_user(user: str, draws: Draws) -> Iterator[dict[str, str]]:
     second = draws.pick(dict.fromkeys((name for name in names if name != first), 1.0))
     seen: set[int] = set()
     for _ in range(draws.whole(FEWEST, MOST)):
-        taste = draws.pick({first: FIRST_TASTE, second: SECOND_TASTE, "": 1 - FIRST_TASTE - SECOND_TASTE})
-        among = FAMILIES[taste] if taste else popularity().keys()
+        family = draws.pick(
+            {first: FIRST_FAMILY, second: SECOND_FAMILY, "": 1 - FIRST_FAMILY - SECOND_FAMILY}
+        )
+        among = FAMILIES[family] if family else popularity().keys()
         weights = {movie: popularity()[movie] ** 0.5 for movie in among if movie not in seen}
         if not weights:
             continue
         movie = draws.pick(weights)
         seen.add(movie)
-        kind = draws.pick(TO_TASTE if taste else ASTRAY)
+        kind = draws.pick(PREFERRED_KINDS if family else OTHER_KINDS)
         at = BEGIN + dt.timedelta(minutes=draws.whole(0, MINUTES))
         yield {"user": user, "movie_id": str(movie), "kind": kind, "at": at.strftime("%Y-%m-%dT%H:%M:%SZ")}

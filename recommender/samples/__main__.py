@@ -1,4 +1,4 @@
-"""Writes the interactions: ``python -m recommender.samples [--out DIR] [--users N] [--seed S]``."""
+"""Writes the sample interactions: ``python -m recommender.samples [--out DIR] [--users N] [--seed S]``."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from recommender.samples import FOLDER, INTERACTIONS, SEED, USERS, write
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m recommender.samples", description="Writes what invented users did with the movies."
+        prog="python -m recommender.samples",
+        description="Writes the interactions of invented users with the sample movies.",
     )
-    parser.add_argument("--out", type=Path, default=FOLDER, help="the folder to write to")
-    parser.add_argument("--users", type=int, default=USERS, help=f"{USERS} when left out")
-    parser.add_argument("--seed", type=int, default=SEED, help=f"{SEED} when left out")
-    asked = parser.parse_args(arguments)
-    if min(asked.users, asked.seed) < 0:
-        parser.error("neither --users nor --seed can be negative")
-    asked.out.mkdir(parents=True, exist_ok=True)
-    target = asked.out / INTERACTIONS.name
+    parser.add_argument("--out", type=Path, default=FOLDER, help="output folder")
+    parser.add_argument("--users", type=int, default=USERS, help=f"number of users, default {USERS}")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"seed of the generator, default {SEED}")
+    options = parser.parse_args(arguments)
+    if min(options.users, options.seed) < 0:
+        parser.error("--users and --seed must not be negative")
+    options.out.mkdir(parents=True, exist_ok=True)
+    target = options.out / INTERACTIONS.name
     with target.open("w", encoding="utf-8", newline="") as stream:
-        rows = write(stream, asked.users, asked.seed)
+        rows = write(stream, options.users, options.seed)
     sys.stdout.write(f"{target}: {rows} rows, {target.stat().st_size:,} bytes\n")
 
 

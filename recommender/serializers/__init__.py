@@ -1,1 +1,1 @@
-"""What the API shows of movies and recommendations."""
+"""Serializers of movies, interactions and recommendations."""

@@ -1,4 +1,4 @@
-"""Movies and interactions as the API shows and takes them; reading is `recommender.movie_schema`."""
+"""Serializers of movies and interactions; `recommender.movie_schema` validates the input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.serializers import field_for
 
 
 class TermsField(serializers.ListField):
-    """Genres or keywords: an array in JSON, one line with bars between them in a form."""
+    """Genres or keywords: an array in JSON, one line with separators | in a form."""
 
     child = serializers.CharField(max_length=LONGEST_TERM)
 
@@ -22,38 +22,38 @@ class TermsField(serializers.ListField):
 
 
 class GivenMovieSerializer(serializers.Serializer[Any]):
-    """A movie of the catalogue. What is left out or null is empty."""
+    """A movie of the catalogue. An absent or null field becomes empty."""
 
     def get_fields(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for name, field in FIELDS.items():
             if name in COLUMNS:
-                found[name] = field_for(COLUMNS[name])
+                fields[name] = field_for(COLUMNS[name])
             else:
-                found[name] = TermsField(
+                fields[name] = TermsField(
                     required=False,
                     allow_null=True,
                     max_length=MOST_TERMS[name],
-                    help_text=f"{field.description} An array; in a form with | between them.",
+                    help_text=f"{field.description} An array in JSON; separated by | in a form.",
                     initial=" | ".join(field.example),
                 )
-        found["description"].style = {"base_template": "textarea.html"}
-        return found
+        fields["description"].style = {"base_template": "textarea.html"}
+        return fields
 
     def to_representation(self, instance: Any) -> Any:
-        """A form shows again what was sent; one for a movie that is there, what it says now."""
+        """Returns the values that a form shows: the fields of an existing movie, or the values just sent."""
         if isinstance(instance, Movie):
             return {name: getattr(instance, name) for name in FIELDS}
         return dict(self.initial_data)
 
 
 class ReplacedMovieSerializer(GivenMovieSerializer):
-    """All of a movie; its id is in the address. What is left out or null is empty."""
+    """A movie's fields except the id, which the address holds. An absent or null field becomes empty."""
 
     def get_fields(self) -> dict[str, Any]:
-        found = super().get_fields()
-        found["id"].required = False
-        return found
+        fields = super().get_fields()
+        fields["id"].required = False
+        return fields
 
 
 class MovieSerializer(serializers.ModelSerializer[Movie]):
@@ -63,7 +63,7 @@ class MovieSerializer(serializers.ModelSerializer[Movie]):
         model = Movie
         fields: ClassVar = [*FIELDS, "changed_at", "withdrawn_at"]
         extra_kwargs: ClassVar = {
-            "withdrawn_at": {"help_text": "Since when it is not recommended any more; null: it is."}
+            "withdrawn_at": {"help_text": "Time of the withdrawal; null for a movie that is not withdrawn."}
         }
 
 
@@ -84,33 +84,36 @@ class SuggestionsSerializer(serializers.Serializer[Any]):
 
 
 class GivenInteractionSerializer(serializers.Serializer[Any]):
-    """What a user did with a movie."""
+    """One interaction of a user with a movie."""
 
-    user = serializers.CharField(max_length=200, help_text="The client's own reference to somebody.")
+    user = serializers.CharField(max_length=200, help_text="The client's reference to a person.")
     movie_id = serializers.IntegerField(min_value=1)
     kind = serializers.ChoiceField(choices=Interaction.Kind.values)
     at = serializers.DateTimeField(
         required=False,
         allow_null=True,
-        help_text="ISO 8601. Left out: now, unless the same is known already.",
+        help_text="Time of the interaction (ISO 8601); default: now, unless it is already recorded.",
     )
 
 
 class InteractionsRecordedSerializer(serializers.Serializer[Any]):
-    """What became of the rows of one request."""
+    """Counts of one request's rows."""
 
     model = serializers.CharField()
     received = serializers.IntegerField()
-    recorded = serializers.IntegerField(help_text="New ones.")
-    repeated = serializers.IntegerField(help_text="Known already; nothing was written.")
+    recorded = serializers.IntegerField(help_text="Number of new interactions.")
+    repeated = serializers.IntegerField(help_text="Number of interactions that were already recorded.")
 
 
 class InteractionSerializer(serializers.ModelSerializer[Interaction]):
-    """One interaction as it came."""
+    """One recorded interaction."""
 
     movie_id = serializers.IntegerField()
     version = serializers.IntegerField(
-        source="version.number", default=None, allow_null=True, help_text="Whose recommendation it followed."
+        source="version.number",
+        default=None,
+        allow_null=True,
+        help_text="Version of the recommendation before it.",
     )
     client = serializers.CharField(source="client.username", default=None, allow_null=True)
 

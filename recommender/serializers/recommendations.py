@@ -1,4 +1,4 @@
-"""What goes in and out, for forms and for OpenAPI; reading is `recommender.recommendations.request`."""
+"""Serializers of recommendations for forms and OpenAPI; `recommender.recommendations.request` parses."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from vigia_ml.schema.row_keys import KEY_FIELD, KEY_LENGTH
 
 
 def _field(column: Column) -> serializers.Field[Any, Any, Any, Any]:
-    """A list is shown as text with commas in a form, and is an array in JSON."""
+    """Returns the field of a column; a list is an array in JSON and text with commas in a form."""
     if column.name not in LISTS:
         field = field_for(column)
-        given = EXAMPLE.get(column.name)
-        field.initial = None if given is None else str(given)
+        example = EXAMPLE.get(column.name)
+        field.initial = None if example is None else str(example)
         return field
     item: Any = serializers.IntegerField() if LISTS[column.name] == "ids" else serializers.CharField()
-    said = f"{column.description} In this form with commas between them."
-    return _Listed(child=item, required=False, allow_null=True, help_text=said, label=column.name)
+    help_text = f"{column.description} Separated by commas in this form."
+    return _ListField(child=item, required=False, allow_null=True, help_text=help_text, label=column.name)
 
 
-class _Listed(serializers.ListField):
+class _ListField(serializers.ListField):
     """A list that a form shows as one line."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -40,21 +40,22 @@ class _Listed(serializers.ListField):
 
 
 class QuestionSerializer(serializers.Serializer[Any]):
-    """One of movie_id, title, text, liked, or a user; and how the answer is narrowed. Null is as left out."""
+    """A recommendation request: one of movie_id, title, text, liked or user, and filters. Null means
+    absent."""
 
     def get_fields(self) -> dict[str, Any]:
-        found = {column.name: _field(column) for column in QUESTION.columns}
-        return found | {
+        fields = {column.name: _field(column) for column in QUESTION.columns}
+        return fields | {
             KEY_FIELD: serializers.CharField(
                 required=False,
                 allow_null=True,
                 max_length=KEY_LENGTH,
-                help_text="The client's own reference for this question.",
+                help_text="The client's own reference for this request.",
             )
         }
 
     def to_representation(self, instance: Any) -> Any:
-        """A form shows again what was sent."""
+        """Returns the values just sent, for the form."""
         return dict(self.initial_data)
 
 
@@ -62,7 +63,7 @@ class SharedTermSerializer(serializers.Serializer[Any]):
     field = serializers.CharField(help_text="title, description, genres, keywords or together.")
     term = serializers.CharField()
     share = serializers.FloatField(
-        help_text="Of the score; all of one movie add up to 1. Negative where something disliked has it."
+        help_text="Share of the score; a movie's shares add up to 1. Negative for terms of disliked movies."
     )
 
 
@@ -73,26 +74,26 @@ class RecommendedSerializer(serializers.Serializer[Any]):
     title = serializers.CharField()
     year = serializers.IntegerField(allow_null=True)
     genres = serializers.ListField(child=serializers.CharField())
-    score = serializers.FloatField(help_text="The cosine with what was asked for.")
+    score = serializers.FloatField(help_text="Cosine similarity with the request.")
     because = SharedTermSerializer(many=True, required=False)
 
 
 class MatchedSerializer(serializers.Serializer[Any]):
-    """The movie a title or an id was taken for."""
+    """The movie that the request's title or id names."""
 
     movie_id = serializers.IntegerField()
     title = serializers.CharField()
 
 
 class RecommendationSerializer(serializers.Serializer[Any]):
-    """The answer: best first, none at random; `reason` says why there is none."""
+    """The recommended movies, best first and never random; `reason` says why there are none."""
 
     model = serializers.CharField()
     version = serializers.IntegerField()
     id = serializers.UUIDField()
     basis = serializers.ChoiceField(
         choices=["similarity", "genres"],
-        help_text="genres: there was no text to compare, so by genres and popularity.",
+        help_text="similarity: by terms; genres: by genres and popularity, for lack of comparable text.",
     )
     matched = MatchedSerializer(required=False)
     recommendations = RecommendedSerializer(many=True)
@@ -102,7 +103,7 @@ class RecommendationSerializer(serializers.Serializer[Any]):
 
 
 class WelcomeSerializer(serializers.Serializer[Any]):
-    """What answers now, and a question to begin with."""
+    """The active version, and an example of a request."""
 
     model = serializers.CharField()
     version = serializers.IntegerField(allow_null=True)
@@ -110,21 +111,23 @@ class WelcomeSerializer(serializers.Serializer[Any]):
 
 
 class FeedbackSerializer(serializers.Serializer[Any]):
-    """What somebody did with a recommended movie."""
+    """One interaction with a recommended movie."""
 
     movie_id = serializers.IntegerField()
     kind = serializers.ChoiceField(choices=Interaction.Kind.choices)
-    at = serializers.DateTimeField(required=False, help_text="ISO 8601; now, when it is left out.")
+    at = serializers.DateTimeField(
+        required=False, help_text="Time of the interaction (ISO 8601); default: now."
+    )
 
 
 class FeedbackRecordedSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     recorded = serializers.IntegerField()
-    repeated = serializers.IntegerField(help_text="Known already; nothing was written.")
+    repeated = serializers.IntegerField(help_text="Number of interactions that were already recorded.")
 
 
 class GivenFeedbackSerializer(serializers.ModelSerializer[Interaction]):
-    """One report of what became of a recommendation."""
+    """One recorded interaction with a recommended movie."""
 
     movie_id = serializers.IntegerField()
 
@@ -135,12 +138,12 @@ class GivenFeedbackSerializer(serializers.ModelSerializer[Interaction]):
 
 class LoggedMovieSerializer(serializers.Serializer[Any]):
     movie_id = serializers.IntegerField()
-    title = serializers.CharField(allow_null=True, help_text="As the catalogue has it now.")
+    title = serializers.CharField(allow_null=True, help_text="The title in the catalogue now.")
     score = serializers.FloatField()
 
 
 class LoggedRecommendationSerializer(PredictionDetailSerializer):
-    """One row of the log and everything that explains it."""
+    """One logged recommendation with its lineage and feedback."""
 
     recommendations = serializers.SerializerMethodField()
     feedback = serializers.SerializerMethodField()
@@ -162,12 +165,12 @@ class LoggedRecommendationSerializer(PredictionDetailSerializer):
 
     @extend_schema_field(GivenFeedbackSerializer(many=True))
     def get_feedback(self, row: Prediction) -> Any:
-        given: QuerySet[Interaction, Interaction] = Interaction.objects.filter(recommendation=row.pk)
-        return GivenFeedbackSerializer(given.order_by("id"), many=True).data
+        rows: QuerySet[Interaction, Interaction] = Interaction.objects.filter(recommendation=row.pk)
+        return GivenFeedbackSerializer(rows.order_by("id"), many=True).data
 
 
 class ShareSerializer(serializers.Serializer[Any]):
-    """A share with its 95 % interval (Wilson); without bounds where there are too few answers for one."""
+    """A share with its 95 % interval (Wilson); the bounds are null if there are too few answers."""
 
     value = serializers.FloatField()
     low = serializers.FloatField(allow_null=True)
@@ -176,15 +179,15 @@ class ShareSerializer(serializers.Serializer[Any]):
 
 
 class ClickThroughSerializer(serializers.Serializer[Any]):
-    """What became of one version's answers."""
+    """Click-through of one version."""
 
     version = serializers.IntegerField()
     answered = serializers.IntegerField()
-    empty = serializers.IntegerField(help_text="Answers that name no movie.")
-    clicked = serializers.IntegerField(help_text="Of which a movie was clicked, watched or liked.")
+    empty = serializers.IntegerField(help_text="Answers without a movie.")
+    clicked = serializers.IntegerField(help_text="Answers of which a movie was clicked, watched or liked.")
     click_through = ShareSerializer(allow_null=True, help_text="clicked / (answered - empty)")
     mean_rank = serializers.FloatField(
-        allow_null=True, help_text="Of the best placed of them; 1 is the first."
+        allow_null=True, help_text="Mean place of the best placed such movie; 1 is the first."
     )
     liked = serializers.IntegerField()
     disliked = serializers.IntegerField()

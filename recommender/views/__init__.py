@@ -1,1 +1,1 @@
-"""The HTTP routes of movies, recommendations and the page."""
+"""HTTP views of movies, recommendations and the movie recommender's page."""

@@ -1,4 +1,4 @@
-"""Who may ask for recommendations: the rights of the registered model `movies`."""
+"""The base of the recommender's views: it checks rights on the registered model `movies`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.views.idempotent import IdempotentView
 
 
 class MoviesView(IdempotentView):
-    """A route of the recommender: asks for the right the method needs, or for any.
+    """A view of the recommender: it requires the method's right on `movies`, or any right.
 
     rights : method -> right on `movies`.
     """

@@ -36,23 +36,26 @@ from vigia_ml.schema import Fault, InvalidRows
 WITHDRAWN = {"false": False, "true": True, "any": None}
 LARGEST = 2**63 - 1
 PAGES = [
-    OpenApiParameter("limit", int, description=f"Rows a page, at most {catalogue.LARGEST_PAGE}."),
-    OpenApiParameter("cursor", str, description="From `next` of the page before."),
+    OpenApiParameter("limit", int, description=f"Rows per page, at most {catalogue.LARGEST_PAGE}."),
+    OpenApiParameter("cursor", str, description="Cursor from `next` of the previous page."),
 ]
 MOVIE_FILTERS = [
-    OpenApiParameter("id", int, many=True, description="With one of these ids; the parameter may repeat."),
-    OpenApiParameter("title", str, description="Whose title begins so; case and accents do not count."),
-    OpenApiParameter("genre", str, description="Of this genre, in upper or lower case."),
+    OpenApiParameter("id", int, many=True, description="Id of a movie; the parameter may repeat."),
+    OpenApiParameter("title", str, description="Beginning of the title, ignoring case and accents."),
+    OpenApiParameter("genre", str, description="Genre, ignoring case."),
     OpenApiParameter("year", int),
-    OpenApiParameter("language", str, description="Such as en."),
+    OpenApiParameter("language", str, description="Language code such as en."),
     OpenApiParameter(
-        "withdrawn", str, enum=list(WITHDRAWN), description="Whether withdrawn ones; false when left out."
+        "withdrawn",
+        str,
+        enum=list(WITHDRAWN),
+        description="true: withdrawn movies; any: all movies; default false: the others.",
     ),
     *PAGES,
 ]
 INTERACTION_FILTERS = [
-    OpenApiParameter("user", str, description="Of this user."),
-    OpenApiParameter("movie_id", int, description="With this movie."),
+    OpenApiParameter("user", str, description="The client's reference to a user."),
+    OpenApiParameter("movie_id", int, description="Id of a movie."),
     *PAGES,
 ]
 INTERACTION_EXAMPLE = {
@@ -61,47 +64,48 @@ INTERACTION_EXAMPLE = {
 
 
 class BodyView(MoviesView):
-    """A route whose body is measured before it is read, and that shows lists in pages."""
+    """A view that limits the size of a body before reading it, and that lists rows in pages."""
 
     parser_classes = [StrictJSONParser]
     max_bytes = settings.PREDICT_MAX_BYTES
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        # A method this route lacks is said to be missing, also to a client that sent no body.
+        # A method that this route lacks is answered with 405, also without a body.
         if request.method in ("POST", "PUT", "PATCH") and hasattr(self, request.method.lower()):
             check_length(request, self.max_bytes)
 
     def page(self, request: Request, name: str, rows: Any, route: str, cursor: int | None) -> Response:
-        """One page of a list, under `name`, with the address of the next."""
+        """Returns one page of a list under `name`, with the address of the next page."""
         following = following_page(request, reverse(route), cursor)
         headers = {"Link": f'<{following}>; rel="next"'} if following else {}
         return Response({"model": self.model.name, name: rows, "next": following}, headers=headers)
 
 
 class CatalogueView(BodyView):
-    """The movies of the catalogue by id, those that are withdrawn left out (GET); adds one (POST)."""
+    """Lists the movies of the catalogue by id, by default without withdrawn movies (GET); adds a movie
+    (POST)."""
 
     rights: ClassVar = {"POST": "train"}
     parser_classes = [StrictJSONParser, FormParser, MultiPartParser]
 
     @extend_schema(operation_id="list_movies", parameters=MOVIE_FILTERS, responses=MoviePageSerializer)
     def get(self, request: Request) -> Response:
-        given = request.query_params
-        withdrawn = given.get("withdrawn") or "false"
+        parameters = request.query_params
+        withdrawn = parameters.get("withdrawn") or "false"
         if withdrawn not in WITHDRAWN:
             raise bad_parameter("withdrawn", f"withdrawn must be one of {', '.join(WITHDRAWN)}", withdrawn)
-        wanted = catalogue.CatalogueQuery(
+        query = catalogue.CatalogueQuery(
             ids=_ids(request),
-            title=given.get("title") or None,
-            genre=given.get("genre") or None,
+            title=parameters.get("title") or None,
+            genre=parameters.get("genre") or None,
             year=int_param(request, "year", movie_schema.LAST_YEAR),
-            language=given.get("language") or None,
+            language=parameters.get("language") or None,
             withdrawn=WITHDRAWN[withdrawn],
             after=int_param(request, "cursor", LARGEST),
             limit=_limit(request),
         )
-        rows, cursor = catalogue.page(wanted)
+        rows, cursor = catalogue.page(query)
         return self.page(request, "movies", MovieSerializer(rows, many=True).data, "movies", cursor)
 
     @extend_schema(
@@ -112,16 +116,16 @@ class CatalogueView(BodyView):
     )
     def post(self, request: Request) -> Response:
         if isinstance(request.data, QueryDict):
-            found = movie_schema.read_cells(
+            result = movie_schema.read_cells(
                 form_cells(request.data, dict.fromkeys(movie_schema.TERM_MARKS, "\n"))
             )
         else:
-            found = movie_schema.read(request.data)
-        row = catalogue.add(_valid(found), by=requesting_user(request))
-        here = reverse("movie", args=[row.pk], request=request)
-        return Response(MovieSerializer(row).data, status=201, headers={"Location": here})
+            result = movie_schema.read(request.data)
+        row = catalogue.add(_valid(result), by=requesting_user(request))
+        address = reverse("movie", args=[row.pk], request=request)
+        return Response(MovieSerializer(row).data, status=201, headers={"Location": address})
 
-    # -- what the browsable API shows ----------------------------------------------------------------
+    # -- the browsable API ---------------------------------------------------------------------------
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> GivenMovieSerializer:
         if self.request._request.method == "POST" and isinstance(self.request.data, QueryDict):
@@ -133,9 +137,9 @@ class CatalogueView(BodyView):
 
 
 class MovieView(BodyView):
-    """One movie, withdrawn or not (GET). PUT says all of it, puts it into the catalogue if it is not there
-    and back if it was withdrawn; PATCH says some of it; DELETE withdraws it: it is not recommended any more,
-    and stays known, because the log refers to it."""
+    """Shows one movie, withdrawn or not (GET). PUT sets all fields, adds a missing movie and readmits a
+    withdrawn movie; PATCH sets some fields; DELETE withdraws the movie: it is no longer recommended, and its
+    row stays, because the log refers to it."""
 
     rights: ClassVar = {"PUT": "train", "PATCH": "train", "DELETE": "train"}
 
@@ -176,8 +180,8 @@ class MovieView(BodyView):
 
 
 class InteractionsView(BodyView):
-    """Records what users did with movies, one object or an array of them; repeating one is harmless (POST).
-    Or lists what was recorded, feedback on recommendations included, the newest first (GET)."""
+    """Records interactions of users with movies, one object or an array; repeating a request is harmless
+    (POST). Lists the recorded interactions, feedback on recommendations included, newest first (GET)."""
 
     rights: ClassVar = {"POST": "give_outcomes", "GET": "read_log"}
 
@@ -201,8 +205,8 @@ class InteractionsView(BodyView):
         examples=[OpenApiExample("one", INTERACTION_EXAMPLE, request_only=True)],
     )
     def post(self, request: Request) -> Response:
-        found = recording.record(request.data, by=requesting_user(request))
-        return Response({"model": self.model.name, **asdict(found)})
+        counts = recording.record(request.data, by=requesting_user(request))
+        return Response({"model": self.model.name, **asdict(counts)})
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> GivenInteractionSerializer:
         return GivenInteractionSerializer(*args, **kwargs)
@@ -211,12 +215,12 @@ class InteractionsView(BodyView):
         return json.dumps([INTERACTION_EXAMPLE], indent=2)
 
 
-def _valid(found: Any) -> Any:
-    """What was read, or `InvalidRows` with its faults."""
-    if isinstance(found, list):
-        faults: list[Fault] = found
+def _valid(result: Any) -> Any:
+    """Returns a parsed movie. Raises `InvalidRows` if the result is a list of faults."""
+    if isinstance(result, list):
+        faults: list[Fault] = result
         raise InvalidRows(faults, rows=1, bad=1, message="the movie is invalid")
-    return found
+    return result
 
 
 def _limit(request: Request) -> int:
@@ -224,8 +228,8 @@ def _limit(request: Request) -> int:
 
 
 def _ids(request: Request) -> tuple[int, ...]:
-    given = request.query_params.getlist("id")[: catalogue.LARGEST_PAGE]
-    for each in given:
+    ids = request.query_params.getlist("id")[: catalogue.LARGEST_PAGE]
+    for each in ids:
         if not (each.isascii() and each.isdigit() and len(each) < 20):
             raise bad_parameter("id", "id must be the number of a movie", each)
-    return tuple(int(each) for each in given if int(each) <= movie_schema.LARGEST_ID)
+    return tuple(int(each) for each in ids if int(each) <= movie_schema.LARGEST_ID)

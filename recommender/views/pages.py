@@ -1,5 +1,5 @@
-"""The page on which a person goes from movie to movie: ``/movies/``. It asks the API, as any client does; one
-route of that is for its sake, the titles it suggests while somebody types."""
+"""The movie recommender's page, ``/movies/``, and the suggestions of titles that it shows during typing. The
+page uses the API as any client does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from training.models import RegisteredModel
 @require_safe
 @login_required
 def movies(request: HttpRequest) -> HttpResponse:
-    """The page for those who may ask; for others, what they lack."""
+    """Renders the page; without the right to predict, a page that names the missing right."""
     model = RegisteredModel.objects.filter(name=NAME).first()
     context: dict[str, Any] = {}
     if model is not None and not permissions.may(request.user, "predict", model):
@@ -35,7 +35,7 @@ def movies(request: HttpRequest) -> HttpResponse:
         version = model.active_version
         context = {
             "version": version,
-            "may_tell": permissions.may(request.user, "give_outcomes", model),
+            "may_report": permissions.may(request.user, "give_outcomes", model),
             "may_read": permissions.may(request.user, "read_log", model),
             "may_train": permissions.may(request.user, "train", model),
             "choices": browse_options.choices() if version else None,
@@ -44,13 +44,14 @@ def movies(request: HttpRequest) -> HttpResponse:
 
 
 class SuggestionsView(MoviesView):
-    """Movies for a title that is still being typed: titles that begin so, then titles with these words."""
+    """Suggests movies for a title during typing: titles that begin with the text, then titles with its
+    words."""
 
     @extend_schema(
         operation_id="suggest_movies",
-        parameters=[OpenApiParameter("title", str, description="Case and accents do not count.")],
+        parameters=[OpenApiParameter("title", str, description="Typed text; case and accents are ignored.")],
         responses=SuggestionsSerializer,
     )
     def get(self, request: Request) -> Response:
-        found = catalogue.suggestions(request.query_params.get("title", "")[:LONGEST_TITLE])
-        return Response(SuggestionsSerializer({"movies": found}).data)
+        rows = catalogue.suggestions(request.query_params.get("title", "")[:LONGEST_TITLE])
+        return Response(SuggestionsSerializer({"movies": rows}).data)

@@ -33,7 +33,7 @@ from recommender.declaration import EXAMPLE
 from recommender.interactions import feedback, feedback_parsing
 from recommender.recommendations import request as questions
 from recommender.recommendations import service
-from recommender.recommendations.request import Asked
+from recommender.recommendations.request import RecommendationRequest
 from recommender.recommendations.response import titles
 from recommender.serializers.recommendations import (
     FeedbackRecordedSerializer,
@@ -61,46 +61,48 @@ MOVIE_QUESTION: Final = {
     "properties": {"movie_id": {"type": "integer", "minimum": 1}},
     "required": ["movie_id"],
 }
-"""What `/recommend` documents; it takes the questions of the newer route as well."""
+"""The documented body of `/recommend`; the route accepts the requests of `/api/v1/recommendations/` as
+well."""
 
 
-class AskingView(GenerationCheckedView, MoviesView):
-    """One question in, one answer out, logged before it goes out."""
+class AnsweringView(GenerationCheckedView, MoviesView):
+    """A view that answers one recommendation request and logs before responding."""
 
     rights: ClassVar = {"POST": "predict", "GET": "predict"}
 
-    def ask(self, request: Request, number: int | None = None) -> Answer:
-        """The answer to the request's body.
+    def answer(self, request: Request, number: int | None = None) -> Answer:
+        """Answers the request's body.
 
         Parameters
         ----------
-        number : of the version that is asked; None for the active one, or its canary.
+        number : number of the version; None for the active version or its canary.
         """
         check_length(request, settings.PREDICT_MAX_BYTES)
-        asked = _asked(request)
+        question = _parse(request)
         caller = caller_of(request)
 
-        def once() -> Answer:
+        def attempt() -> Answer:
             served, _ = served_to(self.model, number, caller.client_id, self.generation)
-            made, given = service.answer(served, asked, caller, self.generation)
-            if not given.replayed:
-                made.count("", time.perf_counter() - request._request.since)  # type: ignore[attr-defined]
+            recommendation, answer = service.answer(served, question, caller, self.generation)
+            if not answer.replayed:
+                seconds = time.perf_counter() - request._request.since  # type: ignore[attr-defined]
+                recommendation.count("", seconds)
             warm_cache(request, self.model, number, self.generation)
-            return given
+            return answer
 
-        return self.fenced(request, self.model, caller, once)
+        return self.fenced(request, self.model, caller, attempt)
 
 
-def _asked(request: Request) -> Asked:
+def _parse(request: Request) -> RecommendationRequest:
     data = request.data
     if isinstance(data, QueryDict):
         return questions.read(form_cells(data, dict.fromkeys(questions.LISTS, ",")), text=True)
     return questions.read(cast("JsonBody", data).value)
 
 
-class RecommendationsView(AskingView):
-    """Movies like one (by its id or title), like several, that fit a text, or that fit a user; each with its
-    score and the terms it is due to. Every answer is in the log under its id."""
+class RecommendationsView(AnsweringView):
+    """Recommends movies similar to one movie (by id or title), to several movies, to a text, or to a user's
+    profile; each with its score and the terms behind it. Every answer is in the log under its id."""
 
     parser_classes = [RawJSONParser, FormParser, MultiPartParser]
 
@@ -109,12 +111,14 @@ class RecommendationsView(AskingView):
         request={"application/json": QuestionSerializer},
         responses=RecommendationSerializer,
         parameters=[
-            OpenApiParameter("version", int, description="Asks this version, active or not."),
+            OpenApiParameter(
+                "version", int, description="Number of the version that answers, active or not."
+            ),
         ],
         examples=[OpenApiExample("by title", EXAMPLE, request_only=True)],
     )
     def post(self, request: Request) -> Response:
-        return respond(self.ask(request, int_param(request, "version", LARGEST_NUMBER)))
+        return respond(self.answer(request, int_param(request, "version", LARGEST_NUMBER)))
 
     @extend_schema(operation_id="describe_recommendations", responses=WelcomeSerializer)
     def get(self, request: Request) -> Response:
@@ -122,7 +126,7 @@ class RecommendationsView(AskingView):
         number = active.number if active else None
         return Response({"model": self.model.name, "version": number, "example": EXAMPLE})
 
-    # -- what the browsable API shows ----------------------------------------------------------------
+    # -- the browsable API ---------------------------------------------------------------------------
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> QuestionSerializer:
         if self.request._request.method == "POST" and isinstance(self.request.data, QueryDict):
@@ -133,8 +137,8 @@ class RecommendationsView(AskingView):
         return json.dumps(EXAMPLE, indent=2, ensure_ascii=False)
 
 
-class RecommendTutorialView(AskingView):
-    """``POST /recommend``: the id of a movie in, five titles out."""
+class RecommendTutorialView(AnsweringView):
+    """``POST /recommend``: takes the id of a movie and returns five titles."""
 
     parser_classes = [RawJSONParser]
 
@@ -145,11 +149,11 @@ class RecommendTutorialView(AskingView):
         examples=[OpenApiExample("answer", {"recommendations": ["a title", "another"]}, response_only=True)],
     )
     def post(self, request: Request) -> Response:
-        return Response(titles(self.ask(request).body))
+        return Response(titles(self.answer(request).body))
 
 
 class RecommendationView(MoviesView):
-    """One logged recommendation: the question, the movies, what became of them, and its lineage."""
+    """Shows one logged recommendation: the request, the movies, the feedback and the lineage."""
 
     rights: ClassVar = {"GET": "read_log"}
 
@@ -159,8 +163,8 @@ class RecommendationView(MoviesView):
 
 
 class FeedbackView(MoviesView):
-    """What became of a recommendation: a movie of it was clicked, watched, liked or disliked. Send one object
-    or an array; repeating one is harmless."""
+    """Records feedback on a recommendation: a movie of it was clicked, watched, liked or disliked. Send one
+    object or an array; repeating a request is harmless."""
 
     rights: ClassVar = {"POST": "give_outcomes"}
     parser_classes = [StrictJSONParser]
@@ -173,29 +177,30 @@ class FeedbackView(MoviesView):
     def post(self, request: Request, recommendation: uuid.UUID) -> Response:
         check_length(request, settings.PREDICT_MAX_BYTES)
         row = feedback.find(self.model, recommendation)
-        found = feedback.record(row, feedback_parsing.read(request.data), by=requesting_user(request))
-        _count(self.model, found)
+        result = feedback.record(row, feedback_parsing.read(request.data), by=requesting_user(request))
+        _count(self.model, result)
         return Response(
             {
                 "id": recommendation,
-                "recorded": sum(found.recorded.values()),
-                "repeated": found.repeated,
+                "recorded": sum(result.recorded.values()),
+                "repeated": result.repeated,
             }
         )
 
 
-def _count(model: RegisteredModel, found: feedback.Recorded) -> None:
-    labels = (model.name, str(found.version))
-    for kind, times in found.recorded.items():
-        counters.count(FEEDBACK, *labels, kind, by=times)
-    if found.first_positive:
+def _count(model: RegisteredModel, result: feedback.Recorded) -> None:
+    labels = (model.name, str(result.version))
+    for kind, number in result.recorded.items():
+        counters.count(FEEDBACK, *labels, kind, by=number)
+    if result.first_positive:
         counters.count(CLICKED, *labels)
 
 
 class QualityView(MoviesView):
-    """Click-through by version: of the answers that named movies, how many were clicked, watched or liked.
+    """Shows click-through by version: the share of answers with movies of which a movie was clicked, watched
+    or liked.
 
-    Without a window, of the last seven days; a window has 92 days at most."""
+    The default window is the last seven days; a window has at most 92 days."""
 
     rights: ClassVar = {"GET": "read_log"}
 
@@ -203,16 +208,20 @@ class QualityView(MoviesView):
         operation_id="get_recommendation_quality",
         responses=RecommendationQualitySerializer,
         parameters=[
-            OpenApiParameter("since", OpenApiTypes.DATETIME, description="Seven days before `until`."),
-            OpenApiParameter("until", OpenApiTypes.DATETIME, description="Now."),
+            OpenApiParameter(
+                "since",
+                OpenApiTypes.DATETIME,
+                description="Begin of the window; default seven days before `until`.",
+            ),
+            OpenApiParameter("until", OpenApiTypes.DATETIME, description="End of the window; default now."),
         ],
     )
     def get(self, request: Request) -> Response:
         until = datetime_param(request, "until") or timezone.now()
         since = datetime_param(request, "since") or max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW
         if not since < until or until - since > LONGEST_WINDOW:
-            said = f"since must be before until, and no more than {LONGEST_WINDOW.days} days"
-            raise InvalidRows([Fault("since", "out_of_bounds", said)], message=said)
+            message = f"since must be before until by at most {LONGEST_WINDOW.days} days"
+            raise InvalidRows([Fault("since", "out_of_bounds", message)], message=message)
         versions = [asdict(each) for each in feedback.by_version(self.model, since, until)]
         body = {"model": self.model.name, "since": since, "until": until, "versions": versions}
         return Response(RecommendationQualitySerializer(body).data)

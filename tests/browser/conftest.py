@@ -1,4 +1,4 @@
-"""A real Chromium, and a page of it that a superuser has logged in on."""
+"""A real Chromium, and a page on which a superuser is logged in."""
 
 from __future__ import annotations
 
@@ -33,27 +33,28 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # Playwright's loop runs in this thread, which Django takes for asynchronous code.
+        # Playwright's loop runs in this thread, so Django takes the thread for asynchronous code.
         before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
         os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         yield browser
         browser.close()
-        connections.close_all()  # those of the loop, which nobody finds after it
+        connections.close_all()  # the loop's connections, which are unreachable after it
         if before is None:
             del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
 
 
-def _is_wrong(message: Any) -> bool:
-    """The browser logs every refusal of the API as an error; the page is to make words of it."""
+def _is_unexpected(message: Any) -> bool:
+    """Returns whether a console message is an error other than a refusal of the API, which the page
+    displays."""
     refused = "/api/v1/" in message.location["url"] and re.search(r"status of 4\d\d", message.text)
     return message.type == "error" and not refused
 
 
 @pytest.fixture(scope="session")
 def window(chromium: Any, live_server: Any) -> Any:
-    """One page for all tests: a window of its own costs more than what most tests do in it, and what is
-    cached of static files is not read and compiled again."""
+    """Returns one page for all tests: a new window costs more than most tests, and the shared window keeps
+    its cache of compiled static files."""
     opened = chromium.new_context(base_url=live_server.url).new_page()
     opened.set_default_timeout(10_000)
     return opened
@@ -61,32 +62,35 @@ def window(chromium: Any, live_server: Any) -> Any:
 
 @pytest.fixture
 def page(window: Any, live_server: Any) -> Iterator[Any]:
-    """A page of a superuser who has logged in; a script's error or a request elsewhere fails the test."""
+    """Yields a page with a logged-in superuser; an error of a script or a request to another host fails the
+    test."""
     client = Client()
     client.force_login(User.objects.create_superuser("boss"))
     window.set_viewport_size({"width": 1400, "height": 900})
     window.context.add_cookies(
         [{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": live_server.url}]
     )
-    wrong: list[str] = []
-    heard = {
-        "pageerror": lambda error: wrong.append(str(error)),
-        "console": lambda message: wrong.append(message.text) if _is_wrong(message) else None,
+    problems: list[str] = []
+    listeners = {
+        "pageerror": lambda error: problems.append(str(error)),
+        "console": lambda message: problems.append(message.text) if _is_unexpected(message) else None,
         "request": lambda request: (
-            None if request.url.startswith((live_server.url, "data:", "blob:")) else wrong.append(request.url)
+            None
+            if request.url.startswith((live_server.url, "data:", "blob:"))
+            else problems.append(request.url)
         ),
     }
-    for event, listener in heard.items():
+    for event, listener in listeners.items():
         window.on(event, listener)
     yield window
-    for event, listener in heard.items():
+    for event, listener in listeners.items():
         window.remove_listener(event, listener)
-    forget(window)
-    assert wrong == []
+    reset(window)
+    assert problems == []
 
 
-def forget(window: Any) -> None:
-    """What the last test left, but for the cache."""
+def reset(window: Any) -> None:
+    """Clears the state of the last test, except the cache."""
     window.evaluate("try { localStorage.clear(); sessionStorage.clear() } catch { /* no page of ours */ }")
     window.goto("about:blank")
     window.context.clear_cookies()

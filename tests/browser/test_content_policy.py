@@ -1,4 +1,4 @@
-"""Every page sends a Content-Security-Policy, and a browser finds nothing on it that breaks it."""
+"""Every page sends a Content-Security-Policy, and a browser finds no violation of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
 ]
 
-HEARD = """
+LISTENER = """
 window.broken = [];
 document.addEventListener('securitypolicyviolation',
     e => window.broken.push(`${e.effectiveDirective} ${e.blockedURI} ${e.sourceFile}:${e.lineNumber}`));
@@ -35,25 +35,25 @@ UNSAFE = ("'unsafe-inline'", "'unsafe-eval'", "*", "http:", "https:", "data:")
 
 
 def policy_of(headers: Any) -> dict[str, list[str]]:
-    """Directive -> sources; the other headers of a page are there too."""
+    """Returns directive -> sources, after a check of the page's other security headers."""
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "same-origin"
     assert headers["X-Frame-Options"] == "DENY"
     assert "geolocation=()" in headers["Permissions-Policy"]
     assert "Content-Security-Policy-Report-Only" not in headers
     parts = [part.split() for part in headers["Content-Security-Policy"].split(";")]
-    found = {name: sources for name, *sources in parts}
-    assert found["default-src"] == found["base-uri"] == found["frame-ancestors"] == ["'none'"]
-    return found
+    policy = {name: sources for name, *sources in parts}
+    assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == ["'none'"]
+    return policy
 
 
-def test_no_page_breaks_its_own_policy(page: Any, live_server: Any) -> None:
+def test_no_page_violates_its_policy(page: Any, live_server: Any) -> None:
     version = train_sample("churn", rows=300)
     train_sample("churn", rows=400, activate=False)
     answered(version, 5, prediction=True, probability=0.7)
     add_movies()
     activation.activate(build_index(), by=None, reason="a test needs it", override=True)
-    page.add_init_script(HEARD)
+    page.add_init_script(LISTENER)
     page.set_viewport_size({"width": 1500, "height": 900})
     row = reverse("admin:training_modelversion_change", args=[version.pk])
     paths = [
@@ -72,20 +72,20 @@ def test_no_page_breaks_its_own_policy(page: Any, live_server: Any) -> None:
             page.locator(".opblock").first.wait_for(timeout=60_000)
         page.wait_for_timeout(150)
         policy_of({name.title(): value for name, value in answer.all_headers().items()})
-        if found := page.evaluate("window.broken"):
-            broken[path] = found
+        if violations := page.evaluate("window.broken"):
+            broken[path] = violations
     assert broken == {}
 
 
 def test_the_login_page_keeps_the_strict_policy_and_logs_in(
     page: Any, live_server: Any, settings: Any, tmp_path: Path
 ) -> None:
-    """The fixture fails at every error in the console."""
+    """The fixture fails the test at every error in the console."""
     settings.VAR_DIR, settings.LOCAL = tmp_path, True
     (tmp_path / "admin-password").write_text("a long watch by night", encoding="utf-8")
     User.objects.create_superuser("warden", password="a long watch by night")
     page.context.clear_cookies()
-    page.add_init_script(HEARD)
+    page.add_init_script(LISTENER)
 
     def log_in(password: str) -> None:
         page.get_by_label("Username").fill("warden")
@@ -108,11 +108,11 @@ def test_the_login_page_keeps_the_strict_policy_and_logs_in(
     assert page.evaluate("window.broken") == []
 
 
-def test_the_login_page_is_dark_where_the_system_or_the_person_wants_it(page: Any, live_server: Any) -> None:
+def test_the_login_page_follows_the_theme_of_the_system_or_the_user(page: Any, live_server: Any) -> None:
     page.context.clear_cookies()
 
     def brightness() -> tuple[float, float]:
-        """Of the background and of the text, from 0 to 1."""
+        """Returns the brightness of the background and of the text, from 0 to 1."""
         colours = page.evaluate(
             "['backgroundColor', 'color'].map(name => getComputedStyle(document.body)[name])"
             ".map(colour => { const one = document.createElement('canvas').getContext('2d');"
@@ -127,12 +127,12 @@ def test_the_login_page_is_dark_where_the_system_or_the_person_wants_it(page: An
     ]:  # fmt: skip
         page.emulate_media(color_scheme=system)
         page.goto("/admin/login/")
-        kept = (
+        script = (
             "localStorage.clear()"
             if chosen is None
             else f"localStorage.setItem('adminTheme', '\"{chosen}\"')"
         )
-        page.evaluate(kept)
+        page.evaluate(script)
         page.reload()
         back, text = brightness()
         assert (back < 0.2, text > 0.8) == (dark, dark), (system, chosen, back, text)
@@ -154,7 +154,7 @@ def test_the_browsable_api_runs_no_inline_script(churn: ModelVersion, api: APICl
     assert "Content-Security-Policy" not in api.get("/api/v1/models/").headers, "JSON runs nothing"
 
 
-def test_a_review_as_a_page_loads_nothing(churn: ModelVersion, api: APIClient) -> None:
+def test_a_review_as_html_loads_no_other_file(churn: ModelVersion, api: APIClient) -> None:
     answered(churn, 3)
     window = {"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z", "format": "html"}
     answer = api.get("/api/v1/models/churn/drift/", window)

@@ -1,4 +1,5 @@
-"""A version's life by hand, in a real browser: refused, overridden, rolled back, replayed, stopped."""
+"""Actions on a version in a real browser: a refused and an overridden activation, rollback, replay,
+shadow."""
 
 from __future__ import annotations
 
@@ -27,14 +28,16 @@ pytestmark = [
 
 @pytest.fixture
 def versions(db: None) -> tuple[ModelVersion, ModelVersion]:
-    """An active version, and a candidate that does not pass its gate: every tenth customer was said to leave,
-    whoever it was."""
+    """Returns an active version, and a candidate that fails its gate, because its labels mark every tenth
+    customer as leaving."""
     active = train_sample("churn", rows=600)
     lines = (SAMPLES / "churn.csv").read_bytes().splitlines(keepends=True)[:301]
-    wrong = [lines[0]]
+    mislabelled = [lines[0]]
     for at, line in enumerate(lines[1:]):
-        wrong.append(line.rpartition(b",")[0] + (b",Yes\n" if at % 10 == 0 else b",No\n"))
-    rows = uploads.from_csv(active.registered_model, io.BytesIO(b"".join(wrong)), by=None, source="wrong")
+        mislabelled.append(line.rpartition(b",")[0] + (b",Yes\n" if at % 10 == 0 else b",No\n"))
+    rows = uploads.from_csv(
+        active.registered_model, io.BytesIO(b"".join(mislabelled)), by=None, source="wrong"
+    )
     run = run_requests.request(active.registered_model, rows, mode=TrainingRun.Mode.REPLACE, by=None)
     assert run_requests.execute(run.pk)
     candidate = ModelVersion.objects.get(run=run)
@@ -42,7 +45,7 @@ def versions(db: None) -> tuple[ModelVersion, ModelVersion]:
     return active, candidate
 
 
-def test_refused_then_overridden_then_rolled_back(
+def test_an_activation_is_refused_then_overridden_then_rolled_back(
     page: Any, versions: tuple[ModelVersion, ModelVersion]
 ) -> None:
     active, candidate = versions
@@ -92,7 +95,7 @@ def test_a_run_is_followed_and_cancelled(page: Any, versions: tuple[ModelVersion
 
 
 def test_a_candidate_is_replayed_on_the_log(page: Any, versions: tuple[ModelVersion, ModelVersion]) -> None:
-    """The log's rows say yes; to the candidate nobody looks like leaving."""
+    """The log's predictions are true; the candidate predicts false for every row."""
     active, candidate = versions
     rows = answered(active, 40, cells=leaving(active), prediction=True, probability=0.8)
     page.goto(f"/admin/training/modelversion/{candidate.pk}/change/")
@@ -110,10 +113,10 @@ def test_a_candidate_is_replayed_on_the_log(page: Any, versions: tuple[ModelVers
 
 
 def leaving(version: ModelVersion) -> list[Any]:
-    """The inputs of a new customer by the month."""
-    given: dict[str, Any] = {"tenure": 1, "monthlycharges": 80.0, "totalcharges": 80.0}
+    """Returns the inputs of a new customer with a monthly contract."""
+    values: dict[str, Any] = {"tenure": 1, "monthlycharges": 80.0, "totalcharges": 80.0}
     return [
-        given.get(column.name, column.levels[0] if column.levels else False)
+        values.get(column.name, column.levels[0] if column.levels else False)
         for column in version.dataset_schema.columns
     ]
 

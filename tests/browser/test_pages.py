@@ -1,4 +1,5 @@
-"""What a person does, in a real browser: activate a version, ask for a prediction by the form."""
+"""Pages in a real browser: activation, lists on a phone, comparison, the browsable API, replay,
+documentation."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ pytestmark = [
 ]
 
 
-def test_a_version_is_activated_by_the_confirmation_page(page: Any) -> None:
+def test_the_confirmation_page_activates_a_version(page: Any) -> None:
     first = train_sample("churn", rows=300)
     second = train_sample("churn", rows=400, activate=False)
     page.goto(f"/admin/training/modelversion/{second.pk}/change/")
@@ -40,16 +41,16 @@ def test_a_version_is_activated_by_the_confirmation_page(page: Any) -> None:
     assert row.actor == User.objects.get(username="boss")
 
 
-def test_an_activation_without_a_reason_is_refused_where_one_looks(page: Any) -> None:
+def test_the_error_of_a_missing_reason_is_on_screen(page: Any) -> None:
     train_sample("churn", rows=300)
     second = train_sample("churn", rows=400, activate=False)
     for width, height in ((1280, 800), (390, 844)):
         page.set_viewport_size({"width": width, "height": height})
         page.goto(f"/admin/training/modelversion/{second.pk}/activate/")
         page.get_by_role("button", name="Activate version 2").click()
-        said = page.get_by_role("alert").filter(has_text="Enter a reason")
-        said.wait_for()
-        for part in (said, page.get_by_label("Reason")):
+        alert = page.get_by_role("alert").filter(has_text="Enter a reason")
+        alert.wait_for()
+        for part in (alert, page.get_by_label("Reason")):
             box = part.bounding_box()
             assert 0 <= box["y"] <= height - box["height"], (width, box)
         page.wait_for_function("document.activeElement.name === 'reason'")
@@ -75,9 +76,7 @@ def test_lists_stay_compact_on_a_phone(page: Any) -> None:
         assert size[1] <= 390, name
 
 
-def test_two_versions_are_compared_and_the_page_follows_it_to_the_pictures(
-    page: Any, churn: ModelVersion
-) -> None:
+def test_a_comparison_of_two_versions_shows_charts_when_it_is_done(page: Any, churn: ModelVersion) -> None:
     other = train_sample("churn", rows=600, activate=False)
     page.goto(f"/admin/training/modelversion/{churn.pk}/compare/{other.pk}/")
     page.get_by_role("button", name="Compare on one hold-out").click()
@@ -85,14 +84,14 @@ def test_two_versions_are_compared_and_the_page_follows_it_to_the_pictures(
     assert leases.execute(Comparison, Comparison.objects.get().pk)
     page.get_by_role("img", name="ROC curve").wait_for()
     assert page.locator("figure.vg-chart canvas").count() == 3
-    assert page.get_by_role("rowheader", name="log_loss").count() == 1, "the metrics stand there once"
+    assert page.get_by_role("rowheader", name="log_loss").count() == 1, "each metric has one row"
     drawn = (
         "name => Chart.getChart(document.querySelector(`[data-chart=${name}] canvas`)).data.datasets.length"
     )
     assert page.evaluate(drawn, "vg-chart-roc") == 3, "two versions and chance"
 
 
-def test_the_browsable_apis_form_is_filled_and_predicts(page: Any) -> None:
+def test_the_form_of_the_browsable_api_has_an_example_and_predicts(page: Any) -> None:
     version = train_sample("churn", rows=300)
     page.goto("/api/v1/models/churn/predictions/")
     form = page.locator("#post-object-form")
@@ -106,7 +105,7 @@ def test_the_browsable_apis_form_is_filled_and_predicts(page: Any) -> None:
     row = Prediction.objects.get()
     assert str(row.pk) in answer.inner_text()
     assert (row.key, row.version, row.inputs["tenure"]) == ("customer-7", version, 7)
-    assert form.locator("[name=tenure]").input_value() == "7"  # what was asked stays in the form
+    assert form.locator("[name=tenure]").input_value() == "7"  # the form keeps the sent values
 
     page.get_by_role("link", name="Raw data").click()
     raw = page.locator("#post-generic-content-form")
@@ -117,7 +116,7 @@ def test_the_browsable_apis_form_is_filled_and_predicts(page: Any) -> None:
     assert Prediction.objects.count() == 2
 
 
-def test_a_replay_is_asked_for_followed_and_drawn(page: Any, customer: dict[str, Any]) -> None:
+def test_a_replay_is_queued_followed_and_drawn(page: Any, customer: dict[str, Any]) -> None:
     version = train_sample("churn", rows=300)
     values = version.dataset_schema.read(customer).values  # type: ignore[union-attr]
     [row] = answered(version, cells=list(values.values()), prediction=False, probability=0.01)
@@ -136,7 +135,7 @@ def test_a_replay_is_asked_for_followed_and_drawn(page: Any, customer: dict[str,
     assert str(row.pk) in page.url
 
 
-def test_the_documentation_asks_for_one_key_in_a_dialog_that_one_sees(page: Any) -> None:
+def test_the_documentations_key_dialog_is_on_screen(page: Any) -> None:
     page.set_viewport_size({"width": 1280, "height": 800})
     for scheme in ("dark", "light"):
         page.emulate_media(color_scheme=scheme)

@@ -1,4 +1,4 @@
-"""What a person does to know whether a model still holds, in a real browser, also without a mouse."""
+"""Monitoring pages in a real browser, also by keyboard: dashboard, heat map, drift review."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ DRAWN = "id => Chart.getChart(document.querySelector(`[data-chart=${id}] canvas`
 
 @pytest.fixture
 def watched(db: None) -> ModelVersion:
-    """A day of churn whose contracts drifted since six hours, with outcomes of the last one."""
+    """Returns a version of churn with a day of traffic, drifted contracts in the last six hours, and outcomes
+    of the last hour."""
     version = train_sample("churn", rows=600)
     for hours in range(1, 23):
         roll(version, this_hour() - hours * HOUR, 200, drifted=("contract",) if hours <= 6 else ())
@@ -46,10 +47,10 @@ def watched(db: None) -> ModelVersion:
     return version
 
 
-def wide(page: Any) -> int:
-    """By how many pixels the page is wider than the screen."""
-    found: int = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    return found
+def excess_width(page: Any) -> int:
+    """Returns by how many pixels the page is wider than the screen."""
+    pixels: int = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    return pixels
 
 
 def test_the_dashboard_leads_to_the_heat_map_and_a_column_to_its_histograms(
@@ -89,7 +90,7 @@ def test_the_dashboard_leads_to_the_heat_map_and_a_column_to_its_histograms(
     assert "/predictions/prediction/" in page.url
 
 
-def test_a_review_is_read_kept_and_taken_away(page: Any, watched: ModelVersion, tmp_path: Path) -> None:
+def test_a_review_is_read_kept_and_downloaded(page: Any, watched: ModelVersion, tmp_path: Path) -> None:
     review = reviewed(watched, drifted=("contract",), run_note=SCRIPT)
     page.goto("/admin/predictions/driftreview/")
     page.get_by_role("link", name=re.compile(rf"review\s{review.pk}$")).click()
@@ -107,23 +108,23 @@ def test_a_review_is_read_kept_and_taken_away(page: Any, watched: ModelVersion, 
     page.get_by_role("button", name="Release the rows").wait_for()
     assert DriftReview.objects.get(pk=review.pk).kept
 
-    with page.expect_download() as taken:
+    with page.expect_download() as download:
         page.get_by_role("link", name="HTML", exact=True).click()
-    file = tmp_path / taken.value.suggested_filename
-    taken.value.save_as(file)
-    alone = page.context.browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
-    asked: list[str] = []
-    opened = alone.new_page()
-    opened.on("request", lambda request: asked.append(request.url))
+    file = tmp_path / download.value.suggested_filename
+    download.value.save_as(file)
+    offline = page.context.browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    requests: list[str] = []
+    opened = offline.new_page()
+    opened.on("request", lambda request: requests.append(request.url))
     opened.goto(file.as_uri())
-    assert asked == [file.as_uri()], "it needs nothing but itself"
+    assert requests == [file.as_uri()], "the file loads no other file"
     assert "drift" in opened.title() and SCRIPT in opened.inner_text("main")
-    assert opened.locator("svg.vg-pair").count() > 50 and wide(opened) == 0
+    assert opened.locator("svg.vg-pair").count() > 50 and excess_width(opened) == 0
     assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 23, 29)"
-    alone.close()
+    offline.close()
 
 
-def test_nothing_is_wider_than_a_phone(page: Any, watched: ModelVersion) -> None:
+def test_no_page_is_wider_than_a_phone(page: Any, watched: ModelVersion) -> None:
     review = reviewed(watched, drifted=("contract",))
     page.set_viewport_size({"width": 390, "height": 844})
     model = watched.registered_model_id
@@ -136,4 +137,4 @@ def test_nothing_is_wider_than_a_phone(page: Any, watched: ModelVersion) -> None
         reverse("admin:predictions_driftreview_ask", args=[model]),
     ):
         page.goto(address)
-        assert wide(page) == 0, address
+        assert excess_width(page) == 0, address

@@ -1,4 +1,5 @@
-"""Servers, worker and beat as processes of their own, to be killed: `make run` without the web."""
+"""A local stack with a worker and beat as separate processes, which tests kill: `make run` without the
+web."""
 
 from __future__ import annotations
 
@@ -21,8 +22,9 @@ from celery import Celery
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 OURS: Final = ("DATABASE_URL", "REDIS_URL", "VIGIA_VAR", "VIGIA_LOCAL", "MAKEFLAGS", "TEST_VAR")
 LABEL: Final = "training.trainingrun"
-# What `bootstrap` does for worker and beat, and the rows to train on; in one process, for each has to import
-# Django and pandas first. Nothing is served here, so no static files are collected.
+# The script does what `bootstrap` does for worker and beat, and loads rows to train on, all in one process,
+# because each process has to import Django and pandas. It collects no static files, because the stack serves
+# none.
 PREPARE: Final = """
 import django; django.setup()
 from django.core.management import call_command
@@ -36,7 +38,7 @@ for name in ("churn", "houses"):
     call_command("load_dataset", name, f"training/samples/{name}.csv")
 """
 
-# Celery whose processes write where each of their threads stands when SIGUSR2 asks them.
+# On SIGUSR2 Celery's processes write the stacks of their threads.
 CELERY: Final = """
 import faulthandler, signal, sys
 faulthandler.register(signal.SIGUSR2, all_threads=True)
@@ -47,9 +49,9 @@ main()
 
 
 class Plant:
-    """A local stack of its own with a Celery worker and beat beside it.
+    """A separate local stack with a Celery worker and beat.
 
-    The stack brings PostgreSQL and Valkey back when they die; worker and beat are brought back here.
+    The stack restarts PostgreSQL and Valkey when they die; this class restarts worker and beat.
     """
 
     def __init__(self, directory: Path, **env: str) -> None:
@@ -111,7 +113,7 @@ class Plant:
     # -- killing -----------------------------------------------------------------------------------
 
     def kill_worker(self, *, whole_group: bool) -> None:
-        """kill -9 of the worker's first process, or of all its processes; then another is started."""
+        """Kills the worker's first process or all its processes with SIGKILL, and starts another worker."""
         process = self.processes["worker"]
         self.dead += psutil.Process(process.pid).children(recursive=True)
         if whole_group:
@@ -126,8 +128,8 @@ class Plant:
         self.processes["beat"].wait()
         self.start_beat()
 
-    def leave_the_worker_alone(self, port: int) -> None:
-        """No beat any more, and a new worker that reaches the broker through another port."""
+    def start_worker_without_beat(self, port: int) -> None:
+        """Ends beat, and starts a new worker that reaches the broker through another port."""
         for name in ("second beat", "beat", "worker"):
             process = self.processes.pop(name)
             self.dead += psutil.Process(process.pid).children(recursive=True)
@@ -137,15 +139,15 @@ class Plant:
         self.env["REDIS_URL"] = self.broker_url.replace(f":{known.port}/", f":{port}/")
         self.heartbeat.unlink(missing_ok=True)
         self.start_worker()
-        await_(self.heartbeat.exists, 60, self.said)
+        await_(self.heartbeat.exists, 60, self.diagnosis)
 
     @property
     def heartbeat(self) -> Path:
-        """The worker's sign of life."""
+        """The worker's heartbeat file."""
         return self.var / "metrics" / "heartbeats" / "worker"
 
     def health(self, *arguments: str) -> tuple[int, str]:
-        """What the worker's health check says."""
+        """Runs the worker's health check; returns its exit code and output."""
         done = subprocess.run(
             [sys.executable, "-m", "docker.health", "worker", *arguments], cwd=ROOT, env=self.env, text=True,
             capture_output=True, timeout=60, check=False,
@@ -153,21 +155,21 @@ class Plant:
         return done.returncode, done.stdout + done.stderr
 
     def second_beat(self) -> None:
-        """One more than there should be."""
+        """Starts a second beat beside the first."""
         self.start_beat("second beat")
 
     def kill_postgres(self) -> None:
         self._server("postgres").kill()
 
     def lose_broker(self) -> None:
-        """Everything the broker held is gone, and so is its process."""
+        """Flushes the broker's data and kills its process."""
         broker = self.broker()
         with suppress(Exception), Celery(broker=self.broker_url).connection_for_write() as connection:
             connection.default_channel.client.flushall()
         broker.kill()
 
     def cut_connections(self) -> list[int]:
-        """Ends the broker's connections, those that subscribe first; how many there were of each kind."""
+        """Closes the broker's connections, subscriptions first; returns how many of each kind it closed."""
         with Celery(broker=self.broker_url).connection_for_write() as connection:
             commands = connection.default_channel.client.pipeline(transaction=False)
             for kind in ("pubsub", "normal"):
@@ -175,29 +177,29 @@ class Plant:
             return [int(count) for count in commands.execute()]
 
     def jobs(self) -> list[psutil.Process]:
-        """The processes in which a job is being done now."""
-        found = []
+        """Returns the processes that are running a job."""
+        processes = []
         for process in psutil.process_iter(["cmdline"]):
             line = process.info["cmdline"] or []
             with suppress(psutil.Error):
                 if "run_job" in line and process.environ().get("VIGIA_VAR") == str(self.var):
-                    found.append(process)
-        return found
+                    processes.append(process)
+        return processes
 
     def broker(self) -> psutil.Process:
         return self._server("valkey")
 
     def _server(self, name: str) -> psutil.Process:
-        """Its first process; waited for, because it may just be on its way back."""
+        """Returns the first process of a server; waits for it, because the stack may be restarting it."""
         until = time.monotonic() + 30
         while time.monotonic() < until:
-            found = []
+            candidates = []
             for child in psutil.Process(self.processes["stack"].pid).children(recursive=True):
                 with suppress(psutil.Error):
                     if child.status() != psutil.STATUS_ZOMBIE and name in " ".join(child.cmdline()[:1]):
-                        found.append((child.create_time(), child.pid, child))
-            if found:
-                return min(found)[2]
+                        candidates.append((child.create_time(), child.pid, child))
+            if candidates:
+                return min(candidates)[2]
             time.sleep(0.1)
         raise AssertionError(f"no {name}: {self.tail()}")
 
@@ -208,24 +210,24 @@ class Plant:
         return str(self._addresses()["redis_url"])
 
     def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Rows, asked for again as long as the server is away."""
+        """Executes a statement and returns its rows; retries while the server is down."""
 
-        def ask() -> list[tuple[Any, ...]]:
+        def execute() -> list[tuple[Any, ...]]:
             with psycopg.connect(self._addresses()["database_url"], autocommit=True) as connection:
-                asked = connection.execute(statement.encode(), parameters)
-                return asked.fetchall() if asked.description else []
+                cursor = connection.execute(statement.encode(), parameters)
+                return cursor.fetchall() if cursor.description else []
 
-        until = time.monotonic() + 90  # its pauses grow while it dies again and again
+        until = time.monotonic() + 90  # the pauses between restarts grow with repeated deaths
         while True:
             try:
-                return ask()
+                return execute()
             except psycopg.OperationalError:
                 assert time.monotonic() < until, self.tail()
                 time.sleep(0.2)
 
     def _addresses(self) -> dict[str, str]:
-        found: dict[str, str] = json.loads((self.var / "stack.json").read_text(encoding="utf-8"))
-        return found
+        addresses: dict[str, str] = json.loads((self.var / "stack.json").read_text(encoding="utf-8"))
+        return addresses
 
     def _answers(self) -> bool:
         with suppress(Exception), psycopg.connect(self._addresses()["database_url"]):
@@ -233,7 +235,7 @@ class Plant:
         return False
 
     def request(self, model: str) -> int:
-        """A queued run on the rows of the model's first dataset, as the API would leave it."""
+        """Queues a run on the rows of the model's first dataset, as the API does; returns its id."""
         [(run,)] = self.sql(
             "INSERT INTO training_trainingrun (registered_model_id, status, mode, upload_id, "
             "activation_reason, stage, percent, log_tail, error, attempts, queued_at, notes, repeat) "
@@ -245,12 +247,13 @@ class Plant:
         return int(run)
 
     def publish(self, run: int) -> None:
-        """The message of a run; lost when the broker is away, as it may be."""
+        """Sends the message of a run; the message may be lost while the broker is down."""
         with suppress(Exception), Celery(broker=self.broker_url) as app:
             app.send_task("training.tasks.work", (LABEL, run), retry=False)
 
-    def said(self) -> str:
-        """The log's end, after what the broker holds and where each thread of worker and beat stands."""
+    def diagnosis(self) -> str:
+        """Returns exit codes, the broker's content and the end of the log, with the stacks of worker and
+        beat."""
         held: object
         try:
             with Celery(broker=self.broker_url).connection_for_read() as connection:
@@ -268,16 +271,17 @@ class Plant:
                         if "run_job" not in each.cmdline():
                             each.send_signal(signal.SIGUSR2)
         time.sleep(1)
-        # Two beats send one each second: what goes well is no news.
-        told = [line for line in self.tail(200_000).splitlines() if "publish_waiting_jobs[" not in line]
-        return "\n".join([f"exit codes {codes}, the broker holds {held}", *told])[-40_000:]
+        # Two beats send this task every second, so its lines are left out.
+        lines = [line for line in self.tail(200_000).splitlines() if "publish_waiting_jobs[" not in line]
+        return "\n".join([f"exit codes {codes}, the broker holds {held}", *lines])[-40_000:]
 
     def tail(self, characters: int = 6_000) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")[-characters:]
 
 
-def await_(met: Callable[[], bool], seconds: float, said: Callable[[], object] = str) -> None:
+def await_(condition: Callable[[], bool], seconds: float, diagnosis: Callable[[], object] = str) -> None:
+    """Waits for a condition; after `seconds` it fails with the diagnosis."""
     until = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < until, said()
+    while not condition():
+        assert time.monotonic() < until, diagnosis()
         time.sleep(0.2)

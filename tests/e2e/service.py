@@ -1,4 +1,4 @@
-"""A copy of the tree, run by `make run` as a newcomer would, and its client."""
+"""A copy of the tree that `make run` starts as for a new user, and its client."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class Service:
     """`make run` in a copy of the tree, with its own var directory and port."""
 
     def __init__(self, directory: Path) -> None:
-        # Newcomers unpack things wherever they like.
+        # The awkward directory names stand for the choices of users.
         self.tree, self.var = directory / "Ana's new checkout (2)" / "tree", directory / "Ana's data"
         shutil.copytree(ROOT, self.tree, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
         self.log = directory / "make-run.log"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        # The environment of this test points at the test's own servers; a newcomer has none of that.
-        ours = (
+        # The test's environment names the test's own servers; a new user has no such variables.
+        dropped = (
             "DATABASE_URL",
             "REDIS_URL",
             "VIGIA_VAR",
@@ -51,7 +51,7 @@ class Service:
             "MAKEFLAGS",
             "TEST_VAR",
         )
-        self.env = {name: value for name, value in os.environ.items() if name not in ours}
+        self.env = {name: value for name, value in os.environ.items() if name not in dropped}
         self.env |= {
             "PORT": str(self.port),
             "VIGIA_VAR": str(self.var),
@@ -77,7 +77,7 @@ class Service:
             )  # fmt: skip
 
     def start(self, within: float = 300.0) -> float:
-        """Runs `make run` until it has printed its welcome; the seconds that took."""
+        """Runs `make run` until it prints its welcome; returns the seconds it took."""
         started, mark = time.monotonic(), self.printed().count("Vigía is up")
         self.begin()
         self.wait_until(lambda: self.printed().count("Vigía is up") > mark, within)
@@ -86,7 +86,7 @@ class Service:
         return taken
 
     def wait_until(self, fact: Callable[[], object], within: float = 120.0) -> None:
-        """Until something has become true while `make run` runs."""
+        """Waits until `fact` is true; fails if `make run` ends before."""
         assert self.process is not None
         until = time.monotonic() + within
         while not fact():
@@ -95,13 +95,13 @@ class Service:
             time.sleep(0.1)
 
     def look(self) -> None:
-        """Notes every process there is now."""
+        """Records every running process."""
         assert self.process is not None
         process = psutil.Process(self.process.pid)
         self.seen = [*process.children(recursive=True), process]
 
     def recorded(self) -> dict[str, int]:
-        """The pids of what `make run` keeps running, by name."""
+        """Returns the pids of the processes that `make run` supervises, by name."""
         listed = json.loads((self.var / "processes.json").read_text(encoding="utf-8"))["children"]
         return {child["name"]: child["pid"] for child in listed if " health" not in child["name"]}
 
@@ -114,13 +114,13 @@ class Service:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
     def stop(self) -> None:
-        """Ctrl-C: the terminal sends it to the whole foreground group."""
+        """Sends Ctrl-C as a terminal does, to the whole foreground group."""
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGINT)
         self.process.wait(timeout=40)
 
     def kill(self) -> None:
-        """For a test that failed half-way: ends what it started, by pid."""
+        """Ends the processes of a failed test by pid."""
         if self.process is None:
             return
         if self.process.poll() is None:

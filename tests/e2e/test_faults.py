@@ -1,6 +1,7 @@
-"""Whatever dies, each training run reaches one terminal state and makes at most one version.
+"""Each training run reaches one terminal state and makes at most one version, even if processes are killed.
 
-Real processes, killed at random points of real runs. `make faults` tries twenty seeds; `make test` one.
+The tests kill real processes at random points of real runs. `make faults` tries twenty seeds; `make test`
+one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tests.tunnel import Tunnel
 
 SEEDS = range(int(os.environ.get("FAULT_SEEDS", "1")))
 SECONDS = float(os.environ.get("FAULT_SECONDS", "120"))
-"""Within which runs end; a machine that does much else at the same time needs more."""
+"""Time limit of the runs; a busy machine needs more."""
 pytestmark = pytest.mark.e2e
 
 
@@ -40,8 +41,8 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
 
 
 def states(plant: Plant, runs: list[int]) -> list[tuple[int, str, int, str]]:
-    asked = "SELECT id, status, attempts, error FROM training_trainingrun WHERE id = ANY(%s) ORDER BY id"
-    return [(int(a), str(b), int(c), str(d)) for a, b, c, d in plant.sql(asked, runs)]
+    query = "SELECT id, status, attempts, error FROM training_trainingrun WHERE id = ANY(%s) ORDER BY id"
+    return [(int(a), str(b), int(c), str(d)) for a, b, c, d in plant.sql(query, runs)]
 
 
 def all_finished(plant: Plant, runs: list[int]) -> bool:
@@ -49,9 +50,9 @@ def all_finished(plant: Plant, runs: list[int]) -> bool:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_each_run_ends_once_whatever_is_killed(plant: Plant, seed: int) -> None:
-    """Worker, broker with all it held, PostgreSQL and beat, in any order, while three runs are under way, two
-    of the same model; each message is delivered twice and two beats run."""
+def test_each_run_ends_once_under_random_kills(plant: Plant, seed: int) -> None:
+    """The test kills the worker, the broker with its data, PostgreSQL and beat in any order during three
+    runs, two of them of the same model; each message is delivered twice, and two beats run."""
     chance = random.Random(seed)
     runs = [plant.request(model) for model in ("churn", "houses", "churn")]
     for run in [*runs, *runs]:
@@ -66,18 +67,18 @@ def test_each_run_ends_once_whatever_is_killed(plant: Plant, seed: int) -> None:
     for kill in kills:
         time.sleep(chance.uniform(0.0, 2.5))
         kill()
-    await_(lambda: all_finished(plant, runs), SECONDS, lambda: f"{states(plant, runs)}\n{plant.said()}")
+    await_(lambda: all_finished(plant, runs), SECONDS, lambda: f"{states(plant, runs)}\n{plant.diagnosis()}")
     ended = states(plant, runs)
-    made = dict(
+    versions = dict(
         plant.sql(
             "SELECT run_id, count(*) FROM training_modelversion WHERE run_id = ANY(%s) GROUP BY 1", runs
         )
     )
-    assert all(count == 1 for count in made.values())
-    assert {run for run, state, _, _ in ended if state == "succeeded"} == set(made)
-    # A run may have used up its three attempts: one of them to each thing that was killed under it.
+    assert all(count == 1 for count in versions.values())
+    assert {run for run, state, _, _ in ended if state == "succeeded"} == set(versions)
+    # A run may use up its three attempts: each kill may cost one.
     assert all(state == "succeeded" or attempts == 3 for _, state, attempts, _ in ended), ended
-    time.sleep(1.5)  # whatever message is still on its way finds nothing to do
+    time.sleep(1.5)  # messages still under way must find no work
     assert states(plant, runs) == ended
     assert not plant.jobs()
 
@@ -102,10 +103,10 @@ def test_a_job_that_kills_its_process_is_given_up_after_three_attempts(plant: Pl
 
 @pytest.fixture(scope="module")
 def tunnel(plant: Plant) -> Iterator[Tunnel]:
-    """The way to the broker of a new worker, which has no beat beside it."""
+    """Yields the tunnel between the broker and a new worker, which runs without beat."""
     opened = Tunnel(urlsplit(plant.broker_url).port or 6379)
     try:
-        plant.leave_the_worker_alone(opened.port)
+        plant.start_worker_without_beat(opened.port)
         yield opened
     finally:
         opened.close()
@@ -114,39 +115,38 @@ def tunnel(plant: Plant) -> Iterator[Tunnel]:
 def test_a_worker_survives_a_connection_that_is_lost_while_a_message_waits(
     plant: Plant, tunnel: Tunnel
 ) -> None:
-    """kombu cannot give the message back over that connection, and its error ended the worker."""
+    """kombu cannot return the message over that connection; its error once ended the worker."""
     worker = plant.processes["worker"]
     runs = [plant.request(model) for model in ("houses", "churn", "houses")]
     for run in runs:
         plant.publish(run)
-    await_(lambda: len(plant.jobs()) == 2, 60, plant.said)
+    await_(lambda: len(plant.jobs()) == 2, 60, plant.diagnosis)
     tunnel.refuse()
     assert min(plant.cut_connections()) >= 1
-    await_(lambda: "Trying to re-establish" in plant.tail(20_000), 30, plant.said)
+    await_(lambda: "Trying to re-establish" in plant.tail(20_000), 30, plant.diagnosis)
     time.sleep(1)
     tunnel.accept_again()
-    await_(lambda: all_finished(plant, runs), SECONDS, plant.said)
+    await_(lambda: all_finished(plant, runs), SECONDS, plant.diagnosis)
     assert {state for _, state, _, _ in states(plant, runs)} == {"succeeded"}
-    assert worker.poll() is None, plant.said()
+    assert worker.poll() is None, plant.diagnosis()
 
 
-def test_runs_are_done_while_beat_is_away_and_the_broker_swallows_or_stands_still(
-    plant: Plant, tunnel: Tunnel
-) -> None:
-    """And a worker that stands still itself is ended by its health check, for another to be started."""
+def test_runs_succeed_without_beat_while_the_broker_drops_data_or_hangs(plant: Plant, tunnel: Tunnel) -> None:
+    """The test also stops the worker itself; its health check kills it, so that a supervisor can restart
+    it."""
     broker = plant.broker()
-    for trouble, mended in ((tunnel.swallow, tunnel.pass_on), (broker.suspend, broker.resume)):
-        trouble()
+    for disturb, repair in ((tunnel.swallow, tunnel.pass_on), (broker.suspend, broker.resume)):
+        disturb()
         run = plant.request("houses")
         try:
-            await_(lambda run=run: all_finished(plant, [run]), SECONDS, plant.said)  # type: ignore[misc]
+            await_(lambda run=run: all_finished(plant, [run]), SECONDS, plant.diagnosis)  # type: ignore[misc]
         finally:
-            mended()
+            repair()
         assert states(plant, [run]) == [(run, "succeeded", 1, "")]
     worker = plant.processes["worker"]
     assert plant.health()[0] == 0
     worker.send_signal(signal.SIGSTOP)
     await_(lambda: time.time() - plant.heartbeat.stat().st_mtime > 8, 30)
-    code, said = plant.health("--seconds", "8", "--end")
-    assert (code, "so it was killed" in said) == (1, True), said
+    code, output = plant.health("--seconds", "8", "--end")
+    assert (code, "so it was killed" in output) == (1, True), output
     assert worker.wait(10) == -signal.SIGKILL

@@ -1,6 +1,6 @@
-"""A real Prometheus watches the real service: two web processes, a worker, a review that found drift.
+"""A real Prometheus monitors the real service: two web processes, a worker, a review that found drift.
 
-Needs the programs of Debian's package prometheus; `.ci/run` installs it.
+The tests need the programs of Debian's package prometheus; `.ci/run` installs it.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ MOVIES = "/api/v1/recommendations/"
 QUEUE = "monitoring"
 SINGLE, BATCHES, BATCH, REFUSED = 120, 10, 7, 9
 QUESTIONS = 10
-"""For movies: of two a movie is clicked, two have no answer."""
+"""Recommendations: a movie is clicked in two of them, and two are empty."""
 TASKS = 3
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (apt install prometheus)"),
-    # So that there is a test database at all; what is in it is committed once, for all tests here.
+    # The mark creates a test database; its rows are committed once, for all tests of this module.
     pytest.mark.django_db,
 ]
 
@@ -72,7 +72,8 @@ def free_port() -> int:
 
 
 class Prometheus:
-    """With the repository's configuration, but for addresses, the token's file and the intervals."""
+    """A Prometheus with the repository's configuration, except addresses, the token's file and the
+    intervals."""
 
     def __init__(self, directory: Path, targets: dict[str, str]) -> None:
         directory.mkdir()
@@ -106,20 +107,20 @@ class Prometheus:
             with urllib.request.urlopen(url, timeout=10) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
-            if error.code == 503:  # it has not begun yet
+            if error.code == 503:  # Prometheus is still starting
                 raise
             raise AssertionError(f"{parameters}: {error.read().decode()}") from error
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """(labels, value) of each series now."""
-        found = self.ask("query", query=expression)
-        if found["resultType"] == "scalar":
-            return [({}, float(found["result"][1]))]
-        return [(each["metric"], float(each["value"][1])) for each in found["result"]]
+        """Returns (labels, value) of each series now."""
+        data = self.ask("query", query=expression)
+        if data["resultType"] == "scalar":
+            return [({}, float(data["result"][1]))]
+        return [(each["metric"], float(each["value"][1])) for each in data["result"]]
 
     def value(self, expression: str) -> float:
-        found = self.query(expression)
-        return found[0][1] if found else math.nan
+        series = self.query(expression)
+        return series[0][1] if series else math.nan
 
     def is_up(self, targets: int) -> bool:
         try:
@@ -130,7 +131,7 @@ class Prometheus:
 
 
 class Worker:
-    """Celery's, with two processes and its metrics on a port of their own, as in the compose file."""
+    """A Celery worker with two processes and its metrics on a separate port, as in the compose file."""
 
     def __init__(self, directory: Path, env: dict[str, str]) -> None:
         self.port, self.log = free_port(), directory / "worker.log"
@@ -158,7 +159,7 @@ class Watched:
     key: str
 
     def seen(self, expressions: Iterable[str]) -> dict[str, float]:
-        return {asked: self.prometheus.value(asked) for asked in expressions}
+        return {expression: self.prometheus.value(expression) for expression in expressions}
 
 
 @pytest.fixture(scope="module")
@@ -181,24 +182,24 @@ def watched(
             targets = {"vigia": f"127.0.0.1:{server.port}", "vigia-worker": f"127.0.0.1:{worker.port}"}
             prometheus = Prometheus(directory / "prometheus", targets)
             await_(lambda: prometheus.is_up(2), 30, lambda: worker.log.read_text() + server.printed())
-            found = Watched(server, worker, prometheus, version, key)
-            send_traffic(found)
+            monitored = Watched(server, worker, prometheus, version, key)
+            send_traffic(monitored)
             review(version)
             for _ in range(TASKS):
                 celery_app.send_task("training.tasks.publish_waiting_jobs", queue=QUEUE)
             rows = SINGLE + BATCHES * BATCH + QUESTIONS
-            wanted = {
+            expected = {
                 "sum(vigia_log_rows_total)": rows,
                 "sum(vigia_tasks_total)": TASKS,
                 "max(vigia_review_rows)": 900,
                 'sum(vigia_refusals_total{code="invalid_input"})': REFUSED,
             }
-            seen = found.seen
-            await_(lambda: seen(wanted) == wanted, 30, lambda: (seen(wanted), worker.log.read_text()))
-            # A rate needs two scrapes with the numbers in it, a rule another evaluation.
+            seen = monitored.seen
+            await_(lambda: seen(expected) == expected, 30, lambda: (seen(expected), worker.log.read_text()))
+            # A rate needs two scrapes of the numbers, and a rule needs another evaluation.
             later = ["sum(rate(vigia_requests_total[1m]))", 'count(ALERTS{alertname="VigiaDrift"})']
             await_(lambda: all(value > 0 for value in seen(later).values()), 30, lambda: seen(later))
-            yield found
+            yield monitored
         finally:
             if prometheus is not None:
                 prometheus.stop()
@@ -210,10 +211,12 @@ def watched(
 
 
 def send_traffic(watched: Watched) -> None:
-    """Over several connections, so that both processes have some of it."""
+    """Sends traffic over several connections, so that both processes answer some of it."""
     example = watched.version.dataset_schema.example
     server, key = watched.server, watched.key
-    ask_for_movies(server, key, range(QUESTIONS // 2))  # and again at the end: a rate is between two scrapes
+    ask_for_movies(
+        server, key, range(QUESTIONS // 2)
+    )  # the rest follows at the end: a rate is between two scrapes
     connections = [server.connect() for _ in range(6)]
     for number in range(SINGLE):
         on = connections[number % len(connections)]
@@ -233,21 +236,21 @@ def send_traffic(watched: Watched) -> None:
 
 
 def ask_for_movies(server: Server, key: str, numbers: range) -> list[dict[str, Any]]:
-    """The first two questions have no answer."""
-    found = []
+    """Sends one request per number; the first two get an empty answer."""
+    bodies = []
     for number in numbers:
         status, _, body = server.ask("POST", MOVIES, {"movie_id": 10 if number < 2 else 1}, key=key)
         assert status == 200
-        found.append(body)
-    return found
+        bodies.append(body)
+    return bodies
 
 
 def review(version: ModelVersion) -> None:
-    """As the service of reviews leaves it."""
+    """Creates a review as the service of reviews does."""
     now = timezone.now()
     holdout = {name: value for name, value in version.metrics.items() if isinstance(value, (int, float))}
     fallen = holdout | {"roc_auc": 0.6}
-    made = DriftReview.objects.create(
+    drift_review = DriftReview.objects.create(
         registered_model=version.registered_model, version=version, rows=900, verdict="drift",
         since=now - dt.timedelta(days=7), until=now, scheduled=True,
         quality=[{
@@ -259,12 +262,12 @@ def review(version: ModelVersion) -> None:
     for position, name in enumerate([*version.dataset_schema.names, "_prediction", "_probability"]):
         verdict, score = ("drift", 0.4) if name == "tenure" else ("stable", -0.001)
         DriftFinding.objects.create(
-            review=made, position=position, column=name, kind="number", verdict=verdict, rows=900,
+            review=drift_review, position=position, column=name, kind="number", verdict=verdict, rows=900,
             reference_rows=480, adjusted_psi=score, bins={},
         )  # fmt: skip
 
 
-# -- what Prometheus sees ----------------------------------------------------------------------------------
+# -- Prometheus --------------------------------------------------------------------------------------------
 
 
 def test_the_configuration_is_valid_and_every_target_is_up(watched: Watched) -> None:
@@ -281,7 +284,7 @@ def test_the_configuration_is_valid_and_every_target_is_up(watched: Watched) -> 
     assert watched.prometheus.value("max(scrape_duration_seconds)") < 0.5
 
 
-def test_counters_are_what_was_sent_over_both_processes(watched: Watched) -> None:
+def test_counters_equal_the_traffic_of_both_processes(watched: Watched) -> None:
     value, route = watched.prometheus.value, 'route="/api/v1/models/{model}/predictions/",method="POST"'
     assert value(f'sum(vigia_requests_total{{{route},status="200"}})') == SINGLE + BATCHES
     assert value(f'sum(vigia_requests_total{{{route},status="400"}})') == REFUSED
@@ -314,7 +317,7 @@ def test_counters_are_what_was_sent_over_both_processes(watched: Watched) -> Non
     assert sum(rows > 0 for rows in counted) == 2, counted
 
 
-def test_tasks_of_the_worker_are_counted_and_shown_to_the_token_alone(watched: Watched) -> None:
+def test_the_workers_tasks_are_counted_and_need_the_token(watched: Watched) -> None:
     done = {"task": "training.tasks.publish_waiting_jobs", "result": "success"}
     [(labels, tasks)] = watched.prometheus.query("vigia_tasks_total")
     assert (labels["task"], labels["result"], tasks) == (*done.values(), TASKS)
@@ -327,28 +330,28 @@ def test_tasks_of_the_worker_are_counted_and_shown_to_the_token_alone(watched: W
 
 def test_every_rule_is_loaded_and_evaluated(watched: Watched) -> None:
     groups = watched.prometheus.ask("rules")["groups"]
-    wanted = yaml.safe_load((MONITORING / "alerts.yml").read_text(encoding="utf-8"))["groups"]
-    names = [rule.get("alert") or rule["record"] for group in wanted for rule in group["rules"]]
-    found = [rule for group in groups for rule in group["rules"]]
-    assert sorted(rule["name"] for rule in found) == sorted(names)
-    assert {rule["health"] for rule in found} == {"ok"}, [r for r in found if r["health"] != "ok"]
-    recorded = {rule["record"] for group in wanted for rule in group["rules"] if "record" in rule}
+    declared = yaml.safe_load((MONITORING / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    names = [rule.get("alert") or rule["record"] for group in declared for rule in group["rules"]]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert sorted(rule["name"] for rule in rules) == sorted(names)
+    assert {rule["health"] for rule in rules} == {"ok"}, [r for r in rules if r["health"] != "ok"]
+    recorded = {rule["record"] for group in declared for rule in group["rules"] if "record" in rule}
     for name in recorded:
         assert watched.prometheus.query(name), name
 
 
-def test_drift_and_fallen_quality_fire_and_nothing_else_does(watched: Watched) -> None:
+def test_only_drift_and_the_fall_of_quality_fire(watched: Watched) -> None:
     alerts = watched.prometheus.ask("alerts")["alerts"]
     firing = {alert["labels"]["alertname"]: alert for alert in alerts if alert["state"] == "firing"}
-    # Neither the housekeeping nor beat runs here, which the checks find after a while.
+    # Housekeeping and beat do not run here, which the checks report after a while.
     assert set(firing) - {"VigiaDegraded"} == {"VigiaDrift", "VigiaQualityFall"}
     assert firing["VigiaDrift"]["annotations"]["summary"] == "The last review of churn 1 says drift"
     assert firing["VigiaQualityFall"]["labels"]["metric"] == "roc_auc"
-    said = firing["VigiaQualityFall"]["annotations"]["summary"]
-    assert said == "roc_auc of churn 1 has fallen below what it was on the hold-out"
+    summary = firing["VigiaQualityFall"]["annotations"]["summary"]
+    assert summary == "roc_auc of churn 1 has fallen below what it was on the hold-out"
 
 
-def test_the_rules_fire_when_they_should_and_not_before() -> None:
+def test_the_rules_pass_their_test_cases() -> None:
     tested = subprocess.run(
         ["promtool", "test", "rules", *(path.name for path in CASES)],
         cwd=MONITORING, capture_output=True, text=True, check=False,
@@ -361,7 +364,7 @@ def test_the_rules_fire_when_they_should_and_not_before() -> None:
 
 
 def filled(expression: str, metric: str, model: str = "churn") -> str:
-    """An expression as Grafana would send it, with all models and columns chosen."""
+    """Returns an expression as Grafana sends it, with all models and columns selected."""
     for name, value in {
         "$__rate_interval": "1m",
         "$__interval": "5s",
@@ -378,67 +381,67 @@ def filled(expression: str, metric: str, model: str = "churn") -> str:
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 def test_every_query_of_a_dashboard_returns_data(watched: Watched, path: Path) -> None:
     dashboard = json.loads(path.read_text(encoding="utf-8"))
-    asked = [
+    queries = [
         (panel["title"], target["expr"])
         for panel in dashboard["panels"]
         for target in panel.get("targets", [])
     ]
-    asked += [(note["name"], note["expr"]) for note in dashboard["annotations"]["list"] if "expr" in note]
-    assert len(asked) > 10
+    queries += [(note["name"], note["expr"]) for note in dashboard["annotations"]["list"] if "expr" in note]
+    assert len(queries) > 10
     model, empty = "movies" if path.stem == "vigia-movies" else "churn", []
-    for title, expression in asked:
-        found = watched.prometheus.query(filled(expression, "roc_auc", model))
-        no_switch = title == "Version switched"  # there was none: the expression is asked all the same
-        if not no_switch and not any(math.isfinite(value) for _, value in found):
-            empty.append((title, expression, found))
+    for title, expression in queries:
+        series = watched.prometheus.query(filled(expression, "roc_auc", model))
+        no_switch = title == "Version switched"  # no version was switched; the query must still be valid
+        if not no_switch and not any(math.isfinite(value) for _, value in series):
+            empty.append((title, expression, series))
     assert not empty
     for variable in dashboard["templating"]["list"]:
-        asked_for = filled(variable["query"]["query"], "").removeprefix("label_values(").removesuffix(")")
-        series, _, label = asked_for.rpartition(", ")
-        assert {labels[label] for labels, _ in watched.prometheus.query(series)}, variable["name"]
+        arguments = filled(variable["query"]["query"], "").removeprefix("label_values(").removesuffix(")")
+        selector, _, label = arguments.rpartition(", ")
+        assert {labels[label] for labels, _ in watched.prometheus.query(selector)}, variable["name"]
 
 
-def test_the_click_through_is_a_share_of_the_answers_that_name_movies(watched: Watched) -> None:
-    """As the service itself reckons it; an answer without movies cannot be clicked."""
+def test_the_click_through_is_a_share_of_the_answers_with_movies(watched: Watched) -> None:
+    """The service computes it in the same way; an answer without movies cannot be clicked."""
     path = MONITORING / "grafana" / "dashboards" / "vigia-movies.json"
     panels = json.loads(path.read_text(encoding="utf-8"))["panels"]
-    whole, by_version = (
+    overall, by_version = (
         filled(panel["targets"][0]["expr"], "", "movies")
         for panel in panels
         if panel["title"] == "Click-through"
     )
     since_the_start = re.sub(r"increase\((.+?)\[15m\]\)", r"\1", by_version)
     assert since_the_start != by_version
-    for asked in (whole, since_the_start):
-        assert watched.prometheus.value(asked) == 2 / (QUESTIONS - 2)
-        never_empty = asked.replace("empty_total", "none_total")
+    for expression in (overall, since_the_start):
+        assert watched.prometheus.value(expression) == 2 / (QUESTIONS - 2)
+        never_empty = expression.replace("empty_total", "none_total")
         assert watched.prometheus.value(never_empty) == 2 / QUESTIONS
     [(labels, _)] = watched.prometheus.query(since_the_start)
     assert labels == {"version": "1"}
 
 
-# -- what the admin reads without Prometheus ----------------------------------------------------------------
+# -- figures of the admin without Prometheus ----------------------------------------------------------------
 
 
-def test_answer_times_are_in_the_database_within_half_a_minute(watched: Watched) -> None:
+def test_latencies_are_in_the_database_within_half_a_minute(watched: Watched) -> None:
     model, now = watched.version.registered_model_id, timezone.now()
-    since = now - dt.timedelta(hours=1)  # the traffic may lie in the hour before
+    since = now - dt.timedelta(hours=1)  # the traffic may be in the previous hour
 
     def read() -> dict[str, float]:
         return dict(latency.quantiles([model], since, now).get(model, {}))
 
     await_(lambda: read().get("requests") == SINGLE + BATCHES, 30, read)
-    found = read()
-    assert 0 < found["p50"] <= found["p99"]
+    latencies = read()
+    assert 0 < latencies["p50"] <= latencies["p99"]
     of_churn = 'vigia_prediction_seconds_bucket{model="churn"}'
     p99 = watched.prometheus.value(f"histogram_quantile(0.99, sum by (le) ({of_churn}))")
-    assert found["p99"] == pytest.approx(p99, rel=1e-6)  # the same buckets, read the same way
+    assert latencies["p99"] == pytest.approx(p99, rel=1e-6)  # both use the same buckets and interpolation
 
 
-# -- when a process is killed -------------------------------------------------------------------------------
+# -- a killed process ---------------------------------------------------------------------------------------
 
 
-def test_a_killed_process_takes_no_count_with_it_that_is_older_than_a_second(watched: Watched) -> None:
+def test_a_killed_process_loses_at_most_the_counts_of_a_second(watched: Watched) -> None:
     server = watched.server
     killed = server.workers()[0]
     os.kill(killed, signal.SIGKILL)
@@ -452,9 +455,9 @@ def test_a_killed_process_takes_no_count_with_it_that_is_older_than_a_second(wat
         samples = [sample for family in families for sample in family.samples]
         return {name: sum(each.value for each in samples if each.name == name) for name in names}
 
-    wanted = {
+    expected = {
         "vigia_log_rows_total": SINGLE + BATCHES * BATCH + QUESTIONS,
         "vigia_web_processes": 2,
         "vigia_prediction_seconds_count": SINGLE + BATCHES + QUESTIONS,
     }
-    await_(lambda: now() == wanted, 20, now)
+    await_(lambda: now() == expected, 20, now)

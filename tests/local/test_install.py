@@ -1,4 +1,4 @@
-"""`make install` in a directory with an awkward name: what is installed, and what is said of it."""
+"""`make install` in a directory with an awkward name: the installed packages and the output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AWKWARD = "Ana's new & (old); *checkout* %h #1 ñ"
 
 
 def make_wheel(directory: Path, name: str) -> str:
-    """A wheel of one module and one script; the line that pins it."""
+    """Writes a wheel of one module and one script; returns the line that pins it."""
     info = f"{name}-1.0.dist-info"
     files = {
         f"{name}.py": "def main():\n    print('at work')\n",
@@ -44,7 +44,7 @@ def make_wheel(directory: Path, name: str) -> str:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A checkout whose pinned packages are two tiny wheels."""
+    """Returns a checkout whose pinned packages are two tiny wheels."""
     directory = tmp_path / AWKWARD
     directory.mkdir()
     shutil.copy(ROOT / "Makefile", directory)
@@ -65,13 +65,13 @@ def make(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_an_installation_is_quiet_in_whatever_directory_and_is_not_repeated(tree: Path) -> None:
+def test_an_installation_is_quiet_in_any_directory_and_is_not_repeated(tree: Path) -> None:
     done = make(tree, "install")
     assert done.returncode == 0, done.stdout + done.stderr
-    said = done.stdout.splitlines()
-    assert len(said) == 2, "what pip says goes to a file"
-    assert "var/log/install-*.log" in said[0]
-    assert said[1].startswith("  packages installed (")
+    output = done.stdout.splitlines()
+    assert len(output) == 2, "pip's output goes to a file"
+    assert "var/log/install-*.log" in output[0]
+    assert output[1].startswith("  packages installed (")
     logs = sorted((tree / "var" / "log").glob("install-*.log"))
     assert all("Successfully installed" in log.read_text() for log in logs)
     for name in ("one", "two"):
@@ -81,7 +81,7 @@ def test_an_installation_is_quiet_in_whatever_directory_and_is_not_repeated(tree
     assert (again.returncode, again.stdout) == (0, "")
 
 
-def test_a_path_that_no_script_could_name_is_refused_in_words(tree: Path) -> None:
+def test_a_path_that_no_script_can_name_is_refused(tree: Path) -> None:
     moved = tree.with_name("in $HOME")
     tree.rename(moved)
     done = make(moved, "install")
@@ -90,7 +90,7 @@ def test_a_path_that_no_script_could_name_is_refused_in_words(tree: Path) -> Non
     assert not (moved / ".venv").exists()
 
 
-def test_a_package_that_is_not_the_pinned_one_ends_the_installation_with_pips_words(tree: Path) -> None:
+def test_a_package_with_another_hash_ends_the_installation_with_pips_message(tree: Path) -> None:
     make_wheel(tree / "wheels", "two")
     with zipfile.ZipFile(tree / "wheels" / "two-1.0-py3-none-any.whl", "a") as archive:
         archive.writestr("more.py", "")
@@ -106,9 +106,9 @@ def test_the_pinned_packages_are_divided_without_loss(count: int) -> None:
     text = (ROOT / "requirements-local.txt").read_text(encoding="utf-8")
     parts = parts_of(text, count)
     assert len(parts) == count
-    kept = "".join(parts)
+    joined = "".join(parts)
     assert sorted(line for line in text.splitlines() if "--hash" in line) == sorted(
-        line for line in kept.splitlines() if "--hash" in line
+        line for line in joined.splitlines() if "--hash" in line
     )
     pins = [len([line for line in part.splitlines() if "==" in line.split(" ")[0]]) for part in parts]
     assert max(pins) - min(pins) <= 1

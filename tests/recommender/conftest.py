@@ -1,4 +1,4 @@
-"""A catalogue small enough to reckon by hand, indexed by a real training run."""
+"""A catalogue small enough for calculations by hand, and an index of it from a real training run."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _BUILT: dict[str, list[dict[str, Any]]] = {}
 
 
 def add_movies() -> None:
-    """Saved one by one, as the admin does."""
+    """Saves the movies one by one, as the admin does."""
     for each in MOVIES:
         Movie.objects.create(**each)
 
 
 def build_index() -> ModelVersion:
-    """A version of `movies` from the catalogue as it is now."""
+    """Builds a version of `movies` from the current catalogue."""
     run = run_requests.request_again(RegisteredModel.objects.get(name=NAME), by=None)
     assert run_requests.execute(run.pk)
     run.refresh_from_db()
@@ -59,7 +59,7 @@ def build_index() -> ModelVersion:
 
 @pytest.fixture
 def catalogue(db: None) -> RegisteredModel:
-    """The registered model with the small catalogue, and no version."""
+    """Returns the registered model with the small catalogue and no version."""
     lookup.sync_catalogue()
     add_movies()
     return RegisteredModel.objects.get(name=NAME)
@@ -67,13 +67,13 @@ def catalogue(db: None) -> RegisteredModel:
 
 @pytest.fixture
 def movies(catalogue: RegisteredModel) -> ModelVersion:
-    """An active index of the small catalogue."""
+    """Returns an active index of the small catalogue."""
     return active_index(NAME)
 
 
 def active_index(key: str) -> ModelVersion:
-    """An active index of the catalogue as it is now, the first version of `movies`. Built once a session and
-    `key`: later the same rows are written again."""
+    """Returns an active index of the current catalogue, the first version of `movies`. The index is built
+    once per session and `key`; later calls write the same rows again."""
     model = RegisteredModel.objects.get(name=NAME)
     known = _BUILT.get(key)
     if known is None:
@@ -82,8 +82,8 @@ def active_index(key: str) -> ModelVersion:
     else:
         dataset = Dataset.objects.create(**known[0] | {"registered_model": model})
         run = TrainingRun.objects.create(**known[1] | {"registered_model": model, "dataset": dataset})
-        made = {"registered_model": model, "run": run, "dataset": dataset, "number": 1}
-        version = ModelVersion.objects.create(**known[2] | made | {"status": "candidate"})
+        links = {"registered_model": model, "run": run, "dataset": dataset, "number": 1}
+        version = ModelVersion.objects.create(**known[2] | links | {"status": "candidate"})
     if version.status != "active":
         activation.activate(version, by=None, reason="a test needs it", override=True)
         version.refresh_from_db()

@@ -1,4 +1,4 @@
-"""Catalogues of a few movies, for the arithmetic of an index."""
+"""Catalogues of a few movies, for tests of an index's arithmetic."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ FIELDS = (
     Field("together"),
 )
 SETTINGS = Settings(FIELDS, top_k=3)
-"""Few neighbours, so that filters soon want more than were computed beforehand."""
+"""Few precomputed neighbours, so that filters soon need more."""
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
-VOICES = ("wizard school magic", "wizard duel", "shark island", "shark attack island", "robot", "robot city")
+TEXTS = ("wizard school magic", "wizard duel", "shark island", "shark attack island", "robot", "robot city")
 LABELS = ("Drama", "Comedy", "Science Fiction")
 
 
-def did(user: int, movie_id: int, weight: float = 1.0, day: int = 0) -> Interaction:
+def interaction(user: int, movie_id: int, weight: float = 1.0, day: int = 0) -> Interaction:
     return Interaction(movie_id, user, weight, BEGIN + timedelta(days=day))
 
 
@@ -46,7 +46,7 @@ def fitted(movies: Iterable[Movie], settings: Settings = SETTINGS, together: flo
 
 @st.composite
 def catalogues(draw: st.DrawFn) -> list[Movie]:
-    """Up to twelve movies of few words, so that many are equal, and some have none."""
+    """Draws up to twelve movies of few words, so that many are equal and some have no words."""
     count = draw(st.integers(2, 12))
     words = st.lists(st.sampled_from(["wizard", "magic", "shark", "island", "robot", "city"]), max_size=4)
     return [
@@ -76,7 +76,7 @@ def filters(draw: st.DrawFn) -> Filters:
 
 
 def passes(movie: Movie, conditions: Filters) -> bool:
-    """What `filtering` computes by arrays, said plainly."""
+    """Evaluates the conditions of `filtering` on one movie, without arrays."""
     year = movie.year
     return (
         movie.id not in conditions.exclude

@@ -21,7 +21,7 @@ from typing import Final
 
 import numpy as np
 
-from training.samples import garage
+from training.samples import car_models
 from training.samples.draws import Draws, Row, with_repeats
 
 COLUMNS: Final = (
@@ -46,10 +46,10 @@ def rows(count: int, rng: np.random.Generator) -> Iterator[Row]:
 
 def _offers(draws: Draws) -> Iterator[Row]:
     while True:
-        yield described(garage.offer(draws, electric=True))
+        yield described(car_models.offer(draws, electric=True))
 
 
-def described(offer: garage.Offer) -> Row:
+def described(offer: car_models.Offer) -> Row:
     """The columns both car files have."""
     return {
         "name": offer.name,

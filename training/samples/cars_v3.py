@@ -22,7 +22,7 @@ from typing import Final
 
 import numpy as np
 
-from training.samples import cars, garage
+from training.samples import car_models, cars
 from training.samples.draws import Draws, Row, with_repeats
 
 COLUMNS: Final = (*cars.COLUMNS, "mileage", "engine", "max_power", "torque", "seats")
@@ -58,11 +58,11 @@ def rows(count: int, rng: np.random.Generator) -> Iterator[Row]:
 
 def _offers(draws: Draws) -> Iterator[Row]:
     while True:
-        offer = garage.offer(draws, electric=False)
+        offer = car_models.offer(draws, electric=False)
         yield cars.described(offer) | _technical(draws, offer)
 
 
-def _technical(draws: Draws, offer: garage.Offer) -> Row:
+def _technical(draws: Draws, offer: car_models.Offer) -> Row:
     if draws.chance(UNDESCRIBED):
         return dict.fromkeys(TECHNICAL, "")
     diesel = offer.fuel == "Diesel"
@@ -77,9 +77,9 @@ def _technical(draws: Draws, offer: garage.Offer) -> Row:
     }
 
 
-def _strength(offer: garage.Offer, size: int) -> tuple[float, float]:
+def _strength(offer: car_models.Offer, size: int) -> tuple[float, float]:
     """Power in bhp and torque in Nm: the same for all cars of one model, fuel and generation."""
-    premium = offer.model.brand in garage.PREMIUM_BRANDS
+    premium = offer.model.brand in car_models.PREMIUM_BRANDS
     a_cc, pull = (0.061, 0.160) if offer.fuel == "Diesel" else (0.071, 0.093)
     if premium:
         a_cc, pull = (0.094, 0.197) if offer.fuel == "Diesel" else (0.101, 0.171)
@@ -91,7 +91,7 @@ def _strength(offer: garage.Offer, size: int) -> tuple[float, float]:
     return a_cc * factor, pull * factor
 
 
-def _mileage(draws: Draws, offer: garage.Offer, size: int) -> str:
+def _mileage(draws: Draws, offer: car_models.Offer, size: int) -> str:
     distance = 26.5 - 0.0054 * size + (4.6 if offer.fuel == "Diesel" else 0.0)
     distance += 0.22 * (offer.year - 2012) - (0.9 if offer.transmission == "Automatic" else 0.0)
     distance -= 1.2 if offer.model.seats > 5 else 0.0

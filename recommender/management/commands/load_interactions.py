@@ -1,4 +1,4 @@
-"""Loads what users did with movies: ``manage.py load_interactions FILE [--refused FILE]``."""
+"""Loads a file of interactions: ``manage.py load_interactions FILE [--refused FILE]``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ class Command(LoadingCommand[Row]):
     help = (
         "Records the interactions of a file: user, movie_id, kind (clicked, watched, liked, disliked) and "
         "at, as CSV or JSON lines; or MovieLens' userId, movieId, rating, timestamp (4 stars and more: "
-        "liked, 2 and fewer: disliked, else watched). A file with bad rows is refused whole, unless "
-        "--refused is given."
+        "liked, 2 and fewer: disliked, else watched). One bad row refuses the whole file, unless --refused "
+        "is given."
     )
     layout = LAYOUT
 
     def load(self, rows: Rows[Row], refused: TextIO | None, options: dict[str, Any]) -> str:
-        done = import_interactions.load(rows, refused=refused, progress=self.progress())
+        counts = import_interactions.load(rows, refused=refused, progress=self.progress())
         return (
-            f"{done.rows:,} rows: {done.new:,} new, {done.repeated:,} known already, {done.refused:,} refused"
+            f"{counts.rows:,} rows: {counts.new:,} new, {counts.repeated:,} already recorded, "
+            f"{counts.refused:,} refused"
         )

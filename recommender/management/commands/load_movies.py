@@ -14,39 +14,43 @@ from recommender.management.loading import LoadingCommand
 
 class Command(LoadingCommand[Row]):
     help = (
-        "Adds the movies of a file to the catalogue and changes those that are there (by id). The file is a "
-        "CSV, one of TMDB, MovieLens, IMDb (.tsv) or Kaggle too, or JSON lines. A file with bad rows is "
-        "refused whole, unless --refused is given."
+        "Adds the movies of a file to the catalogue and changes existing movies (by id). The file is CSV "
+        "(TMDB's, MovieLens's, IMDb's .tsv and Kaggle's included) or JSON lines. One bad row refuses the "
+        "whole file, unless --refused is given."
     )
     layout = LAYOUT
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument(
-            "--withdraw-missing", action="store_true", help="withdraw the movies that are not in the file"
+            "--withdraw-missing", action="store_true", help="withdraw the movies that the file lacks"
         )
         parser.add_argument(
-            "--readmit", action="store_true", help="put withdrawn movies that are in the file back"
+            "--readmit", action="store_true", help="readmit withdrawn movies that the file holds"
         )
 
     def load(self, rows: Rows[Row], refused: TextIO | None, options: dict[str, Any]) -> str:
-        done = import_movies.load(
+        counts = import_movies.load(
             rows,
             refused=refused,
             readmit=options["readmit"],
             withdraw_missing=options["withdraw_missing"],
             progress=self.progress(),
         )
-        said = (
-            f"{done.rows:,} rows: {done.new:,} new, {done.changed:,} changed, {done.unchanged:,} unchanged, "
-            f"{done.refused:,} refused"
+        summary = (
+            f"{counts.rows:,} rows: {counts.new:,} new, {counts.changed:,} changed, "
+            f"{counts.unchanged:,} unchanged, {counts.refused:,} refused"
         )
-        if done.left_out:
-            said += f"\n{done.left_out:,} more rows were left out: {LAYOUT.others}"
-        if done.withdrawn or options["withdraw_missing"]:
-            said += f"\n{done.withdrawn:,} movies that are not in the file were withdrawn"
-        if done.readmitted:
-            said += f"\n{done.readmitted:,} withdrawn movies were readmitted"
-        if done.still_withdrawn:
-            said += f"\n{done.still_withdrawn:,} of them stay withdrawn; --readmit puts them back"
-        return said
+        if counts.left_out:
+            summary += (
+                f"\n{counts.left_out:,} more rows were left out because they are no movies: {LAYOUT.others}"
+            )
+        if counts.withdrawn or options["withdraw_missing"]:
+            summary += f"\n{counts.withdrawn:,} movies that the file lacks were withdrawn"
+        if counts.readmitted:
+            summary += f"\n{counts.readmitted:,} withdrawn movies were readmitted"
+        if counts.still_withdrawn:
+            summary += (
+                f"\n{counts.still_withdrawn:,} movies of the file stay withdrawn; --readmit readmits them"
+            )
+        return summary

@@ -1,7 +1,7 @@
-/* The page on movies: from a question to its address, from there to an answer, from a card to the next one.
+/* The recommender's page: shows the answer to the question in its address; cards lead to the next question.
 
-   The address holds the question, the history's state the trail of hops that led to it. An answer is kept
-   while the page is open: going back shows it again instead of asking, and logging, the same once more. */
+   The address holds the question, and the history's state holds the trail of questions before it. The page keeps
+   answers while it is open: going back shows the kept answer and does not request, and log, another one. */
 (() => {
   "use strict";
   const movies = window.vigiaMovies;
@@ -13,25 +13,25 @@
   const title = document.title;
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-  const answers = new Map(); // by address: {answer, movie, told}
-  const liked = new Map(JSON.parse(sessionStorage.getItem(LIKED) || "[]")); // titles by id
-  let current = null; // the question that is shown
-  let trail = [];     // [{address, name}], the last one is shown
+  const answers = new Map(); // address -> {answer, movie, synopses, reported}
+  const liked = new Map(JSON.parse(sessionStorage.getItem(LIKED) || "[]")); // id -> title
+  let current = null; // the shown question
+  let trail = [];     // [{address, name}], the last entry is the shown question
   let asking = null;
 
-  // -- going somewhere ----------------------------------------------------------------------------------
+  // -- questions ----------------------------------------------------------------------------------------
 
-  /* A new question: the trail begins with it. */
+  /* Shows a new question, which starts a new trail. */
   const begin = (question, name) => visit(question, [{ address: movies.write(question), name }], { push: true });
 
-  /* The same question with other filters takes the place of the one that is shown. */
+  /* Replaces the shown question by the same question with the form's filters. */
   function refine() {
     if (!current) return;
     const question = { ...current, ...form.filters() };
     visit(question, [...trail.slice(0, -1), { ...trail.at(-1), address: movies.write(question) }], { stay: true });
   }
 
-  /* push: as a new entry of the history. stay: the focus is left where it is. */
+  /* Shows a question. push: adds an entry to the history. stay: leaves the focus where it is. */
   async function visit(question, way, { push = false, stay = false } = {}) {
     if (asking) asking.abort();
     const { signal } = (asking = new AbortController());
@@ -45,64 +45,64 @@
     results.hidden = false;
     results.setAttribute("aria-busy", "true");
     heading.textContent ||= "Looking …";
-    let found = answers.get(address), refused = null;
+    let result = answers.get(address), failure = null;
     try {
-      found ||= await asked(question, signal);
+      result ||= await fetchAnswer(question, signal);
     } catch (error) {
-      refused = error;
+      failure = error;
     }
-    if (signal.aborted) return; // somebody asks something else by now
+    if (signal.aborted) return; // the user has asked another question
     results.setAttribute("aria-busy", "false");
-    if (refused) showRefusal(question, refused);
-    else showAnswer(settled(question, found));
+    if (failure) showError(question, failure);
+    else showAnswer(keep(question, result));
     document.title = `${heading.textContent} · Vigía`;
     if (stay) return;
     heading.focus({ preventScroll: true });
     (trail.length > 1 ? trailBox : results).scrollIntoView({ behavior: calm.matches ? "auto" : "smooth" });
   }
 
-  async function asked(question, signal) {
+  async function fetchAnswer(question, signal) {
     const answer = await movies.ask(question, signal);
-    // What it is about comes from the catalogue; without that there are still recommendations.
+    // The catalogue has the descriptions; without them the page still shows recommendations.
     const ids = answer.recommendations.map((item) => item.movie_id);
     const [movie, synopses] = await Promise.all([
       answer.matched ? movies.movie(answer.matched.movie_id, signal).catch(() => null) : null,
       ids.length ? movies.descriptions(ids, signal).catch(() => new Map()) : new Map(),
     ]);
-    return { answer, movie, synopses, told: new Set() };
+    return { answer, movie, synopses, reported: new Set() };
   }
 
-  /* Keeps an answer under the address that says what was meant: a title that was found is its movie from now on. */
-  function settled(question, found) {
-    const matched = found.answer.matched;
+  /* Keeps an answer under its address; the address of a matched title names the movie's id from then on. */
+  function keep(question, result) {
+    const matched = result.answer.matched;
     if (matched) {
       const { title: _, ...rest } = question;
       current = { ...rest, movie: matched.movie_id };
-      form.named(matched.title);
+      form.setTitle(matched.title);
     }
     const address = movies.write(current);
-    answers.set(address, found);
+    answers.set(address, result);
     trail = [...trail.slice(0, -1), { address, name: matched ? matched.title : trail.at(-1).name }];
     history.replaceState({ trail }, "", address);
     drawTrail();
-    return found;
+    return result;
   }
 
-  /* Whether a click is to be answered here; with a key held it opens another tab, which asks for itself. */
+  /* Returns whether this page handles a click; with a modifier key the click opens another tab. */
   function plain(event) {
     const here = event.button === 0 && !(event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
     if (here) event.preventDefault();
     return here;
   }
 
-  /* A link to an address that is shown without loading the page anew. */
+  /* Returns a link to an address that this page shows without a reload. */
   function link(address, name, attributes, follow) {
-    const made = element("a", { href: address, ...attributes }, name);
-    made.addEventListener("click", (event) => { if (plain(event)) follow(); });
-    return made;
+    const node = element("a", { href: address, ...attributes }, name);
+    node.addEventListener("click", (event) => { if (plain(event)) follow(); });
+    return node;
   }
 
-  // -- what is shown --------------------------------------------------------------------------------------
+  // -- display --------------------------------------------------------------------------------------------
 
   function drawTrail() {
     trailBox.hidden = trail.length < 2;
@@ -115,7 +115,7 @@
 
   const short = (words) => (words.length > 90 ? `${words.slice(0, 89)}…` : words);
 
-  function named(question, matched) {
+  function headingOf(question, matched) {
     if (matched) return `Like ${matched.title}`;
     if (question.text !== undefined) return `For “${short(question.text)}”`;
     if (question.title !== undefined) return `Like “${question.title}”`;
@@ -123,41 +123,41 @@
     return question.liked.length === 1 ? "Like the movie you liked" : `Like the ${question.liked.length} movies you liked`;
   }
 
-  function showAnswer({ answer, movie, synopses, told }) {
-    const given = answer.recommendations;
-    heading.textContent = named(current, answer.matched);
+  function showAnswer({ answer, movie, synopses, reported }) {
+    const items = answer.recommendations;
+    heading.textContent = headingOf(current, answer.matched);
     about.replaceChildren(...(movie ? [movies.about(movie)] : []));
-    if (given.length && answer.basis === "genres") {
-      about.append(movies.note("By genres alone", "There is no text to compare: these share its genres, the most popular first."));
+    if (items.length && answer.basis === "genres") {
+      about.append(movies.note("By genres alone", "The movie has no text to compare. These movies share its genres, most popular first."));
     }
-    about.append(given.length ? origin(answer) : movies.emptiness(current, answer, form.clear));
-    const tell = teller(answer, told);
-    cards.replaceChildren(...given.map((item, place) => {
+    about.append(items.length ? origin(answer) : movies.emptiness(current, answer, form.clear));
+    const report = reporter(answer, reported);
+    cards.replaceChildren(...items.map((item, place) => {
       const question = { ...form.filters(), movie: item.movie_id }, address = movies.write(question);
       return movies.card(item, place + 1, {
         address,
         synopsis: synopses.get(item.movie_id) || "",
         hop(event) {
-          tell(item, "clicked").catch(() => {}); // a click that could not be counted stops nobody
+          report(item, "clicked").catch(() => {}); // an unreported click must not stop the user
           if (plain(event)) visit(question, [...trail, { address, name: item.title }], { push: true });
         },
-        liked: told.has(`liked ${item.movie_id}`),
-        like: movies.mayTell ? (say) => like(item, say, tell) : null,
+        liked: reported.has(`liked ${item.movie_id}`),
+        like: movies.mayReport ? (show) => like(item, show, report) : null,
       });
     }));
     drawTray();
-    status.textContent = given.length ? `${given.length} recommendations. ${heading.textContent}` : about.innerText;
+    status.textContent = items.length ? `${items.length} recommendations. ${heading.textContent}` : about.innerText;
   }
 
-  /* Reports what was done with a recommended movie, each thing once. */
-  const teller = (answer, told) => async (item, kind) => {
-    const once = `${kind} ${item.movie_id}`;
-    if (!movies.mayTell || told.has(once)) return;
-    told.add(once);
+  /* Returns a function that reports an interaction with a recommended movie, each kind once. */
+  const reporter = (answer, reported) => async (item, kind) => {
+    const entry = `${kind} ${item.movie_id}`;
+    if (!movies.mayReport || reported.has(entry)) return;
+    reported.add(entry);
     try {
-      await movies.tell(answer.id, item.movie_id, kind);
+      await movies.report(answer.id, item.movie_id, kind);
     } catch (error) {
-      told.delete(once);
+      reported.delete(entry);
       throw error;
     }
   };
@@ -165,39 +165,39 @@
   function origin(answer) {
     const many = answer.recommendations.length, place = movies.logged(answer.id);
     const logged = element("code", {}, place ? element("a", { href: place }, answer.id) : answer.id);
-    return element("p", { class: "mv-origin" }, `${many} ${many === 1 ? "movie" : "movies"} by version ${answer.version}, in the log as `, logged);
+    return element("p", { class: "mv-origin" }, `${many} ${many === 1 ? "movie" : "movies"} from version ${answer.version}, logged as `, logged);
   }
 
-  function showRefusal(question, error) {
-    heading.textContent = named(question, null);
+  function showError(question, error) {
+    heading.textContent = headingOf(question, null);
     cards.replaceChildren();
-    about.replaceChildren(movies.refusal(question, error, {
+    about.replaceChildren(movies.errorNote(question, error, {
       again: () => visit(question, trail),
       describe: form.describeInstead,
       candidate(movie) {
-        const { title: _, ...rest } = question, meant = { ...rest, movie: movie.movie_id }, address = movies.write(meant);
+        const { title: _, ...rest } = question, chosen = { ...rest, movie: movie.movie_id }, address = movies.write(chosen);
         const name = movie.year ? `${movie.title} (${movie.year})` : movie.title;
-        return link(address, name, { class: "button" }, () => visit(meant, [...trail.slice(0, -1), { address, name: movie.title }], { push: true }));
+        return link(address, name, { class: "button" }, () => visit(chosen, [...trail.slice(0, -1), { address, name: movie.title }], { push: true }));
       },
     }));
     drawTray();
     status.textContent = about.innerText;
   }
 
-  // -- what somebody liked --------------------------------------------------------------------------------
+  // -- liked movies ---------------------------------------------------------------------------------------
 
-  async function like(item, say, tell) {
-    say(true);
+  async function like(item, show, report) {
+    show(true);
     liked.set(item.movie_id, item.title);
     drawTray();
     try {
-      await tell(item, "liked");
-      status.textContent = `${item.title} is liked`;
+      await report(item, "liked");
+      status.textContent = `You liked ${item.title}`;
     } catch (error) {
-      say(false);
+      show(false);
       liked.delete(item.movie_id);
       drawTray();
-      status.textContent = `${item.title} could not be liked: ${error.message}`;
+      status.textContent = `The like of ${item.title} was not saved: ${error.message}`;
     }
   }
 
@@ -205,22 +205,22 @@
     sessionStorage.setItem(LIKED, JSON.stringify([...liked]));
     tray.hidden = liked.size === 0;
     const items = [...liked].map(([id, name]) => {
-      const out = element("button", { type: "button", "aria-label": `Leave out ${name}` }, "×");
-      out.addEventListener("click", () => {
+      const remove = element("button", { type: "button", "aria-label": `Remove ${name}` }, "×");
+      remove.addEventListener("click", () => {
         liked.delete(id);
         drawTray();
         (tray.querySelector("button") || heading).focus();
       });
-      return element("li", {}, name, " ", out);
+      return element("li", {}, name, " ", remove);
     });
     const question = { ...form.filters(), liked: [...liked.keys()] };
-    const ask = link(movies.write(question), "Recommend from these", { class: "button" }, () => begin(question, "What you liked"));
-    tray.replaceChildren(element("h2", {}, "You liked"), element("ul", {}, ...items), ask);
+    const ask = link(movies.write(question), "Recommend from these", { class: "button" }, () => begin(question, "Movies you liked"));
+    tray.replaceChildren(element("h2", {}, "Movies you liked"), element("ul", {}, ...items), ask);
   }
 
-  // -- beginning ------------------------------------------------------------------------------------------
+  // -- start ----------------------------------------------------------------------------------------------
 
-  /* The question in the address. stay: where nobody acted on this page yet. */
+  /* Shows the question of the address. stay: true at the first load, before any action of the user. */
   function arrive(stay) {
     const question = movies.read(location.search);
     start.hidden = Boolean(question);
@@ -232,7 +232,7 @@
       form.empty();
       return;
     }
-    const name = question.title || question.text || (question.liked ? "What you liked" : `Movie ${question.movie}`);
+    const name = question.title || question.text || (question.liked ? "Movies you liked" : `Movie ${question.movie}`);
     visit(question, (history.state && history.state.trail) || [{ address: movies.write(question), name }], { stay });
   }
 

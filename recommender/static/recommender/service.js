@@ -1,7 +1,7 @@
-/* What the page on movies asks of the service, and how a question stands in the address.
+/* Requests of the recommender's page to the API, and the address of a question.
 
-   A question: {movie | title | text | liked (ids), genres, from, to, language, varied}. In the address as
-   ?movie=155&genre=Crime&from=1990, so that it can be sent to somebody and outlives a login. */
+   A question: {movie | title | text | liked (ids), genres, from, to, language, varied}. Its address is such as
+   ?movie=155&genre=Crime&from=1990, so that users can send it and it survives a login. */
 (() => {
   "use strict";
   const movies = (window.vigiaMovies = {});
@@ -9,8 +9,8 @@
   const at = form.dataset;
   const MOST = 12;
 
-  /* A refusal as the API words it: {status, code, message, details}; status 0 when nothing came back. */
-  class Refused extends Error {
+  /* An error of the API: {status, code, message, details}; status 0 if there was no response. */
+  class ApiError extends Error {
     constructor(status, error) {
       super(error.message);
       Object.assign(this, { status, code: error.code, details: error.details || [] });
@@ -30,45 +30,45 @@
       });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Refused(0, { code: "unreachable", message: "the service cannot be reached" });
+      throw new ApiError(0, { code: "unreachable", message: "the service cannot be reached" });
     }
     const answer = await response.json().catch(() => null);
     if (!response.ok || answer === null) {
       const unread = { code: "unreadable", message: `the service answered with status ${response.status}` };
-      throw new Refused(response.status, (answer && answer.error) || unread);
+      throw new ApiError(response.status, (answer && answer.error) || unread);
     }
     return answer;
   }
 
-  const LARGEST = 2 ** 53; // an id may be as large, and not larger
-  const whole = (text) => (/^\d{1,16}$/.test(text || "") && BigInt(text) <= LARGEST ? Number(text) : null);
+  const LARGEST = 2 ** 53; // the largest id
+  const toInteger = (text) => (/^\d{1,16}$/.test(text || "") && BigInt(text) <= LARGEST ? Number(text) : null);
 
-  /* The question an address asks, or null. */
+  /* Returns the question of an address, or null. */
   movies.read = (search) => {
-    const given = new URLSearchParams(search);
+    const parameters = new URLSearchParams(search);
     const question = {
-      genres: given.getAll("genre"), from: whole(given.get("from")), to: whole(given.get("to")),
-      language: given.get("language") || "", varied: Math.min(1, Math.max(0, Number(given.get("varied")) || 0)),
+      genres: parameters.getAll("genre"), from: toInteger(parameters.get("from")), to: toInteger(parameters.get("to")),
+      language: parameters.get("language") || "", varied: Math.min(1, Math.max(0, Number(parameters.get("varied")) || 0)),
     };
-    const liked = given.getAll("liked").map(whole).filter((id) => id !== null);
-    const movie = whole(given.get("movie"));
+    const liked = parameters.getAll("liked").map(toInteger).filter((id) => id !== null);
+    const movie = toInteger(parameters.get("movie"));
     if (movie !== null) return { ...question, movie };
-    if (given.get("title")) return { ...question, title: given.get("title") };
-    if (given.get("text")) return { ...question, text: given.get("text") };
+    if (parameters.get("title")) return { ...question, title: parameters.get("title") };
+    if (parameters.get("text")) return { ...question, text: parameters.get("text") };
     if (liked.length) return { ...question, liked };
     return null;
   };
 
-  /* The address of a question; the same question always has the same. */
+  /* Returns the address of a question; equal questions have equal addresses. */
   movies.write = (question) => {
-    const said = new URLSearchParams();
-    if (question.movie !== undefined) said.append("movie", question.movie);
-    else if (question.title !== undefined) said.append("title", question.title);
-    else if (question.text !== undefined) said.append("text", question.text);
-    else question.liked.forEach((id) => said.append("liked", id));
-    question.genres.forEach((genre) => said.append("genre", genre));
-    for (const name of ["from", "to", "language", "varied"]) if (question[name]) said.append(name, question[name]);
-    return `?${said}`;
+    const parameters = new URLSearchParams();
+    if (question.movie !== undefined) parameters.append("movie", question.movie);
+    else if (question.title !== undefined) parameters.append("title", question.title);
+    else if (question.text !== undefined) parameters.append("text", question.text);
+    else question.liked.forEach((id) => parameters.append("liked", id));
+    question.genres.forEach((genre) => parameters.append("genre", genre));
+    for (const name of ["from", "to", "language", "varied"]) if (question[name]) parameters.append(name, question[name]);
+    return `?${parameters}`;
   };
 
   movies.ask = (question, signal) => {
@@ -86,24 +86,24 @@
   };
 
   movies.titles = async (typed, signal) => {
-    const found = await call("GET", `${at.movies}suggestions/?${new URLSearchParams({ title: typed })}`, undefined, { signal });
-    return found.movies;
+    const page = await call("GET", `${at.movies}suggestions/?${new URLSearchParams({ title: typed })}`, undefined, { signal });
+    return page.movies;
   };
 
-  /* Descriptions by id. */
+  /* Returns descriptions by id. */
   movies.descriptions = async (ids, signal) => {
-    const asked = new URLSearchParams(ids.map((id) => ["id", id]));
-    const found = await call("GET", `${at.movies}?${asked}`, undefined, { signal });
-    return new Map(found.movies.map((movie) => [movie.id, movie.description]));
+    const parameters = new URLSearchParams(ids.map((id) => ["id", id]));
+    const page = await call("GET", `${at.movies}?${parameters}`, undefined, { signal });
+    return new Map(page.movies.map((movie) => [movie.id, movie.description]));
   };
 
   movies.movie = (id, signal) => call("GET", `${at.movies}${id}/`, undefined, { signal });
 
-  /* Kept alive: a click may leave the page before it is sent. */
-  movies.tell = (recommendation, movie, kind) =>
+  /* Reports feedback, with keepalive: a click may leave the page before the request is sent. */
+  movies.report = (recommendation, movie, kind) =>
     call("POST", `${at.recommendations}${recommendation}/feedback/`, { movie_id: movie, kind }, { keepalive: true });
 
-  movies.mayTell = at.mayTell !== undefined;
+  movies.mayReport = at.mayReport !== undefined;
   movies.logged = (recommendation) => (at.mayRead === undefined ? "" : `${at.recommendations}${recommendation}/`);
   movies.login = () => `${at.login}?${new URLSearchParams({ next: location.pathname + location.search })}`;
 })();

@@ -1,12 +1,12 @@
-/* The list below the title: a combobox as ARIA 1.2 describes it, filled while somebody types.
+/* The list below the title: a combobox as ARIA 1.2 describes it, filled during typing.
 
-   The focus stays in the field; the arrow keys choose, Enter takes what is chosen, Escape closes the list. */
+   The focus stays in the field; the arrow keys choose, Enter selects the chosen title, Escape closes the list. */
 (() => {
   "use strict";
   const movies = window.vigiaMovies;
-  const PAUSE = 150; // milliseconds without a key before the service is asked
+  const PAUSE = 150; // milliseconds without a key before a request
 
-  /* `taken` is called with {id, title} when somebody takes a suggestion. */
+  /* Attaches suggestions to a field; a selection calls `taken` with {id, title}. */
   movies.suggest = (field, list, taken) => {
     let offered = [], chosen = -1, waiting = 0, asking = null;
 
@@ -38,19 +38,19 @@
       taken(movie);
     }
 
-    function show(found) {
-      offered = found;
-      list.replaceChildren(...found.map((movie, place) => {
+    function show(titles) {
+      offered = titles;
+      list.replaceChildren(...titles.map((movie, place) => {
         const item = movies.element("li", { role: "option", id: `mv-option-${place}`, "aria-selected": "false" },
           movies.element("span", {}, movie.title), movies.element("span", { class: "mv-year" }, movie.year || ""));
-        // Before the field loses the focus, which would close the list under the pointer.
+        // Keeps the focus in the field; losing it would close the list under the pointer.
         item.addEventListener("pointerdown", (event) => event.preventDefault());
         item.addEventListener("click", () => take(place));
         return item;
       }));
       choose(-1);
-      list.hidden = found.length === 0;
-      field.setAttribute("aria-expanded", String(found.length > 0));
+      list.hidden = titles.length === 0;
+      field.setAttribute("aria-expanded", String(titles.length > 0));
     }
 
     async function look() {
@@ -61,7 +61,7 @@
       try {
         show(await movies.titles(typed, asking.signal));
       } catch (error) {
-        // Without suggestions one can still ask: what is wrong will be said then.
+        // Recommendations work without suggestions, and the next request shows the error.
         if (error.name !== "AbortError") close();
       }
     }
@@ -86,7 +86,7 @@
         take(chosen);
       }
     });
-    if (document.activeElement === field) look(); // typed before this was loaded
+    if (document.activeElement === field) look(); // text typed before this script was loaded
     return close;
   };
 })();

@@ -1,59 +1,59 @@
-/* What the page on movies says where there are no cards, and what one can do about it. */
+/* Notes of the recommender's page for empty answers and errors, with the possible actions. */
 (() => {
   "use strict";
   const movies = window.vigiaMovies;
   const { element } = movies;
 
   const note = (movies.note = (heading, text, ...actions) => {
-    const made = element("div", { class: "mv-note" }, element("h3", {}, heading), element("p", {}, text));
-    if (actions.length) made.append(element("p", { class: "links" }, ...actions));
-    return made;
+    const node = element("div", { class: "mv-note" }, element("h3", {}, heading), element("p", {}, text));
+    if (actions.length) node.append(element("p", { class: "links" }, ...actions));
+    return node;
   });
 
-  const button = (words, work) => {
-    const made = element("button", { type: "button", class: "button" }, words);
-    made.addEventListener("click", work);
-    return made;
+  const button = (label, action) => {
+    const node = element("button", { type: "button", class: "button" }, label);
+    node.addEventListener("click", action);
+    return node;
   };
 
-  /* An answer without a movie. `clear` takes the filters away. */
+  /* Returns the note for an answer without movies. `clear` removes the filters. */
   movies.emptiness = (question, answer, clear) => {
     switch (answer.reason) {
       case "nothing_to_compare":
         return question.text === undefined
-          ? note("Nothing to go by", "The index knows neither a word nor a genre of it.")
-          : note("None of these words is known", "No movie of the catalogue is described with any of them. Try other words, or more of them.");
+          ? note("No terms to compare", "The index knows no word and no genre of this movie.")
+          : note("The index knows none of these words", "No description in the catalogue contains them. Try other words, or more words.");
       case "no_neighbour":
-        return note("One of a kind", "No other movie has anything in common with it that the index looks at.");
+        return note("No similar movies", "No other movie shares a term with this movie.");
       case "filtered_out":
-        return note("The filters leave nothing", "There are movies like it, but none that passes all filters.", button("Clear the filters", clear));
+        return note("The filters exclude every movie", "There are similar movies, but none of them meets all filters.", button("Clear filters", clear));
       default:
-        return note("Nothing found", "The index has no recommendation here.");
+        return note("No recommendations", "The index has no recommendation for this question.");
     }
   };
 
   const HEADINGS = {
-    no_active_version: "Nothing can be recommended now", unreachable: "Out of reach", forbidden: "Not allowed", throttled: "Too many questions",
+    no_active_version: "No active version", unreachable: "Service unreachable", forbidden: "You do not have permission", throttled: "Too many requests",
   };
 
-  /* A refusal. `again` asks once more, `describe` takes words over into the free text, `candidate` makes the
-     link to a movie that a title may mean. */
-  movies.refusal = (question, error, { again, describe, candidate }) => {
+  /* Returns the note for an error. `again` repeats the request, `describe` moves words into the free text,
+     `candidate` returns a link to a movie that the title may name. */
+  movies.errorNote = (question, error, { again, describe, candidate }) => {
     if (error.code === "ambiguous_title") {
-      const box = note("Which one do you mean?", `More than one movie is called “${question.title}”, or nearly so.`);
+      const box = note("Which movie do you mean?", `Several movies have the title “${question.title}” or a similar one.`);
       box.append(element("ul", { class: "mv-candidates" }, ...error.details.map((movie) => element("li", {}, candidate(movie)))));
       return box;
     }
     if (error.code === "unknown_movie" && question.title !== undefined) {
-      const said = `The catalogue has none called “${question.title}”, nor one spelt nearly so.`;
-      return note("No such movie", said, button("Describe it instead", () => describe(question.title)));
+      const text = `The catalogue has no movie with the title “${question.title}” or a similar one.`;
+      return note("Unknown movie", text, button("Describe it instead", () => describe(question.title)));
     }
-    if (error.code === "unknown_movie") return note("No such movie", "The catalogue has none with this number, or has it no longer.");
+    if (error.code === "unknown_movie") return note("Unknown movie", "The catalogue has no movie with this id, or the movie is withdrawn.");
     if (error.status === 401 || error.code === "csrf_failed") {
       const link = element("a", { class: "button", href: movies.login() }, "Log in");
-      return note("You are no longer logged in", "Log in again, and this question will be asked.", link);
+      return note("You are no longer logged in", "Log in again to get the recommendations.", link);
     }
-    const said = error.details.map((fault) => fault.message).filter(Boolean).join("; ") || error.message;
-    return note(HEADINGS[error.code] || "That did not work", `${said.charAt(0).toUpperCase()}${said.slice(1)}.`, button("Try again", again));
+    const text = error.details.map((fault) => fault.message).filter(Boolean).join("; ") || error.message;
+    return note(HEADINGS[error.code] || "The request failed", `${text.charAt(0).toUpperCase()}${text.slice(1)}.`, button("Try again", again));
   };
 })();

@@ -1,4 +1,4 @@
-"""The catalogue and its interactions in the admin: by the same rights as over HTTP, quick at any length."""
+"""The catalogue and its interactions in the admin: the same rights as over HTTP, fast lists at any length."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import Staff
 from training.models import RegisteredModel
 
 pytestmark = pytest.mark.django_db
-MOVIES, TOLD = "/admin/recommender/movie/", "/admin/recommender/interaction/"
+MOVIES, INTERACTIONS = "/admin/recommender/movie/", "/admin/recommender/interaction/"
 SCRIPT = "<script>alert(1)</script>"
 FORM: dict[str, Any] = {
     "id": "9001", "title": "The Tidal Clock", "original_title": "", "description": "An island shrinks.",
@@ -40,29 +40,29 @@ def shown(response: Any) -> list[int]:
     return [row.pk for row in response.context["cl"].result_list]
 
 
-def tell(movie_id: int, kind: str = "liked", user: str = "u-1") -> Interaction:
+def record(movie_id: int, kind: str = "liked", user: str = "u-1") -> Interaction:
     return Interaction.objects.create(user=user, movie_id=movie_id, kind=kind, at=timezone.now())
 
 
 # -- the list ------------------------------------------------------------------------------------------
 
 
-def test_the_most_popular_come_first_and_pages_go_by_position(
+def test_the_most_popular_movies_come_first_and_pages_continue_by_position(
     admin: Client, catalogue: RegisteredModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from recommender.admin.movies import MovieAdmin
 
     by_popularity = list(Movie.objects.order_by("-popularity", "pk").values_list("pk", flat=True))
     assert shown(admin.get(MOVIES)) == by_popularity
-    Movie.objects.update(popularity=1.5)  # ties are told apart by the id
+    Movie.objects.update(popularity=1.5)  # the id breaks ties
     monkeypatch.setattr(MovieAdmin, "list_per_page", 4)
-    found: list[int] = []
+    listed: list[int] = []
     page, address = None, "?"
     while address:
         page = admin.get(f"{MOVIES}{address}")
-        found += shown(page)
+        listed += shown(page)
         address = page.context["cl"].next_page
-    assert found == list(range(1, 12))
+    assert listed == list(range(1, 12))
     assert page is not None
     assert shown(admin.get(MOVIES + page.context["cl"].first_page)) == [1, 2, 3, 4]
 
@@ -84,37 +84,33 @@ def test_movies_are_found_by_title_id_year_language_and_withdrawal(
     assert admin.get(f"{MOVIES}?title=x").status_code == 400, "no index serves any other condition"
 
 
-def test_the_lists_ask_the_same_few_questions_whatever_their_length(
-    admin: Client, catalogue: RegisteredModel
-) -> None:
-    def questions(address: str) -> list[str]:
-        with CaptureQueriesContext(connection) as asked:
+def test_lists_run_the_same_few_queries_at_any_length(admin: Client, catalogue: RegisteredModel) -> None:
+    def queries(address: str) -> list[str]:
+        with CaptureQueriesContext(connection) as context:
             assert admin.get(address).status_code == 200
-        return [query["sql"] for query in asked.captured_queries]
+        return [query["sql"] for query in context.captured_queries]
 
-    tell(1)
-    few = [questions(address) for address in (MOVIES, TOLD)]
+    record(1)
+    few = [queries(address) for address in (MOVIES, INTERACTIONS)]
     Movie.objects.bulk_create(
         Movie(id=n, title=f"M {n}", title_key=f"m {n}", year=1999) for n in range(100, 300)
     )
     Interaction.objects.bulk_create(
         Interaction(user="u", movie_id=n, kind="liked", at=timezone.now()) for n in range(100, 300)
     )
-    for before, address in zip(few, (MOVIES, TOLD), strict=True):
-        now = questions(address)
+    for before, address in zip(few, (MOVIES, INTERACTIONS), strict=True):
+        now = queries(address)
         assert len(now) == len(before) <= 12
-        for question in now:
-            if "recommender_" in question:
-                assert not re.search(r"count\s*\(", question, re.IGNORECASE), question
-                assert "LIMIT" in question or "RECURSIVE" in question, question
+        for query in now:
+            if "recommender_" in query:
+                assert not re.search(r"count\s*\(", query, re.IGNORECASE), query
+                assert "LIMIT" in query or "RECURSIVE" in query, query
 
 
 # -- changing ------------------------------------------------------------------------------------------
 
 
-def test_a_movie_is_added_changed_and_withdrawn_by_its_form(
-    admin: Client, catalogue: RegisteredModel
-) -> None:
+def test_a_form_adds_changes_and_withdraws_a_movie(admin: Client, catalogue: RegisteredModel) -> None:
     assert 'name="keywords"' in admin.get(f"{MOVIES}add/").content.decode()
     assert admin.post(f"{MOVIES}add/", FORM).status_code == 302
     row = Movie.objects.get(pk=9001)
@@ -143,7 +139,7 @@ def test_a_movie_is_added_changed_and_withdrawn_by_its_form(
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("id", "0", "must be at least 1"),
         ("id", "1", "already exists"),
@@ -162,13 +158,13 @@ def test_a_movie_is_added_changed_and_withdrawn_by_its_form(
         ("runtime", "99999", "at most 32767"),
     ],
 )
-def test_what_the_api_refuses_the_form_refuses(
-    admin: Client, catalogue: RegisteredModel, field: str, value: str, said: str
+def test_the_form_refuses_what_the_api_refuses(
+    admin: Client, catalogue: RegisteredModel, field: str, value: str, message: str
 ) -> None:
     page = admin.post(f"{MOVIES}add/", FORM | {"language": "en", field: value})
     assert page.status_code == 200
     [messages] = page.context["adminform"].form.errors.values()
-    assert said in " ".join(messages)
+    assert message in " ".join(messages)
     assert not Movie.objects.filter(pk=9001).exists()
 
 
@@ -185,15 +181,13 @@ def test_selected_movies_are_withdrawn_and_readmitted(admin: Client, catalogue: 
         in admin.post(f"{MOVIES}?withdrawn=yes", chosen, follow=True).content.decode()
     )
     assert Movie.objects.filter(withdrawn_at__isnull=False).values_list("pk", flat=True).get() == 2
-    assert admin.post(f"{MOVIES}3/delete/", {"post": "yes"}).status_code == 403, "nobody deletes a movie"
+    assert admin.post(f"{MOVIES}3/delete/", {"post": "yes"}).status_code == 403, "a movie cannot be deleted"
 
 
 # -- rights --------------------------------------------------------------------------------------------
 
 
-def test_the_catalogue_is_seen_with_any_right_and_changed_with_train(
-    catalogue: RegisteredModel, staff: Staff
-) -> None:
+def test_any_right_shows_the_catalogue_and_train_changes_it(catalogue: RegisteredModel, staff: Staff) -> None:
     reads = staff("predict", name="reader")
     assert len(shown(reads.get(MOVIES))) == 11
     assert "The Lighthouse Keeper" in (page := reads.get(f"{MOVIES}1/change/").content.decode())
@@ -202,14 +196,14 @@ def test_the_catalogue_is_seen_with_any_right_and_changed_with_train(
     assert reads.post(f"{MOVIES}1/change/", FORM).status_code == 403
     reads.post(MOVIES, {"action": "withdraw_selected", "_selected_action": ["1"]})
     assert not Movie.objects.get(pk=1).is_withdrawn
-    assert reads.get(TOLD).status_code == 403, "interactions name people"
+    assert reads.get(INTERACTIONS).status_code == 403, "interactions name people"
 
     trains = staff("train", only=catalogue, name="trainer")
     assert trains.post(f"{MOVIES}add/", FORM).status_code == 302
     other = RegisteredModel.objects.exclude(pk=catalogue.pk).first()
     assert other is not None
     stranger = staff("train", "read_log", only=other, name="stranger")
-    for address in (MOVIES, TOLD, f"{MOVIES}1/change/"):
+    for address in (MOVIES, INTERACTIONS, f"{MOVIES}1/change/"):
         assert stranger.get(address).status_code == 403
     assert "Catalogue" not in stranger.get("/admin/").content.decode()
     assert "Catalogue" in trains.get("/admin/").content.decode()
@@ -218,29 +212,29 @@ def test_the_catalogue_is_seen_with_any_right_and_changed_with_train(
 # -- interactions --------------------------------------------------------------------------------------
 
 
-def test_interactions_are_read_newest_first_and_changed_by_nobody(
+def test_interactions_are_listed_newest_first_and_cannot_be_changed(
     admin: Client, catalogue: RegisteredModel, staff: Staff
 ) -> None:
-    first, second, third = tell(1), tell(2, "disliked"), tell(1, "watched", user=SCRIPT)
-    assert shown(admin.get(TOLD)) == [third.pk, second.pk, first.pk]
-    assert shown(admin.get(f"{TOLD}?q=u-1")) == [second.pk, first.pk]
-    assert shown(admin.get(f"{TOLD}?movie=1")) == [third.pk, first.pk]
-    assert shown(admin.get(f"{TOLD}?kind=disliked")) == [second.pk]
-    assert shown(admin.get(f"{TOLD}?q=nobody")) == shown(admin.get(f"{TOLD}?movie=x")) == []
-    assert admin.get(f"{TOLD}?q=%00").status_code == admin.get(f"{MOVIES}?q=%00").status_code == 200
-    page = admin.get(TOLD).content.decode()
+    first, second, third = record(1), record(2, "disliked"), record(1, "watched", user=SCRIPT)
+    assert shown(admin.get(INTERACTIONS)) == [third.pk, second.pk, first.pk]
+    assert shown(admin.get(f"{INTERACTIONS}?q=u-1")) == [second.pk, first.pk]
+    assert shown(admin.get(f"{INTERACTIONS}?movie=1")) == [third.pk, first.pk]
+    assert shown(admin.get(f"{INTERACTIONS}?kind=disliked")) == [second.pk]
+    assert shown(admin.get(f"{INTERACTIONS}?q=nobody")) == shown(admin.get(f"{INTERACTIONS}?movie=x")) == []
+    assert admin.get(f"{INTERACTIONS}?q=%00").status_code == admin.get(f"{MOVIES}?q=%00").status_code == 200
+    page = admin.get(INTERACTIONS).content.decode()
     assert SCRIPT not in page
     assert "The Lighthouse Keeper" in page
-    assert admin.get(f"{TOLD}add/").status_code == 403
-    assert admin.post(f"{TOLD}{first.pk}/change/", {"user": "x"}).status_code == 403
-    assert admin.post(f"{TOLD}{first.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert admin.get(f"{INTERACTIONS}add/").status_code == 403
+    assert admin.post(f"{INTERACTIONS}{first.pk}/change/", {"user": "x"}).status_code == 403
+    assert admin.post(f"{INTERACTIONS}{first.pk}/delete/", {"post": "yes"}).status_code == 403
     assert f"?movie={1}" in admin.get(f"{MOVIES}1/change/").content.decode()
     reader = staff("read_log", only=catalogue, name="auditor")
-    assert len(shown(reader.get(TOLD))) == 3
+    assert len(shown(reader.get(INTERACTIONS))) == 3
     assert reverse("admin:recommender_interaction_changelist") in reader.get("/admin/").content.decode()
 
 
-def test_what_sources_wrote_is_escaped(admin: Client, catalogue: RegisteredModel) -> None:
+def test_texts_of_sources_are_escaped(admin: Client, catalogue: RegisteredModel) -> None:
     Movie.objects.create(id=500, title=SCRIPT, description=SCRIPT, genres=[SCRIPT], popularity=99)
     for address in (MOVIES, f"{MOVIES}500/change/", f"{MOVIES}500/history/"):
         page = admin.get(address).content.decode()

@@ -1,4 +1,5 @@
-"""Files of movies: read in every form, refused with line and reason, loaded whole and twice without harm."""
+"""Imports of movies: all formats are read, bad rows are refused by line and reason, repeated imports are
+safe."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ PLAIN = """movie_id;Title;Description;Genres;Year;Rating
 
 
 def load(tmp_path: Path, text: str | bytes, *options: str, name: str = "rows.csv") -> str:
-    """Loads a file by the command; what it says."""
+    """Loads a file with the command and returns its output."""
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     out = io.StringIO()
@@ -46,26 +47,26 @@ def load(tmp_path: Path, text: str | bytes, *options: str, name: str = "rows.csv
 
 
 def refusal(tmp_path: Path, text: str | bytes, *options: str) -> tuple[str, list[str]]:
-    """(the command's last word, the faults before it)."""
-    path, said = tmp_path / "rows.csv", io.StringIO()
+    """Returns (the command's error, the faults before it)."""
+    path, output = tmp_path / "rows.csv", io.StringIO()
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(CommandError) as error:
-        call_command("load_movies", str(path), *options, stdout=io.StringIO(), stderr=said)
-    return str(error.value), said.getvalue().splitlines()
+        call_command("load_movies", str(path), *options, stdout=io.StringIO(), stderr=output)
+    return str(error.value), output.getvalue().splitlines()
 
 
 def lines(*rows: Any) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-# -- every form a file has -----------------------------------------------------------------------------
+# -- formats -------------------------------------------------------------------------------------------
 
 
-def test_a_csv_with_json_in_its_cells(tmp_path: Path) -> None:
-    said = load(tmp_path, gzip.compress(TMDB.encode()), name="tmdb.csv.gz")
-    assert "CSV, delimiter comma, decimal point" in said
-    assert "not read, because nothing here is called so: status" in said
-    assert "2 rows: 2 new, 0 changed, 0 unchanged, 0 refused" in said
+def test_a_csv_may_hold_json_in_its_cells(tmp_path: Path) -> None:
+    output = load(tmp_path, gzip.compress(TMDB.encode()), name="tmdb.csv.gz")
+    assert "CSV, delimiter comma, decimal point" in output
+    assert "unknown columns were not read: status" in output
+    assert "2 rows: 2 new, 0 changed, 0 unchanged, 0 refused" in output
     row = Movie.objects.get(pk=11)
     assert row.description == "Two sisters, one camel.\nA very long road."
     assert (row.genres, row.keywords) == (["Drama", "Adventure"], ["salt, pepper"])
@@ -76,7 +77,7 @@ def test_a_csv_with_json_in_its_cells(tmp_path: Path) -> None:
     assert (bare.rating, bare.votes) == (None, 0), "the mean of no votes is no rating"
 
 
-def test_words_for_missing_are_no_content(tmp_path: Path) -> None:
+def test_words_for_missing_values_count_as_empty(tmp_path: Path) -> None:
     load(
         tmp_path,
         "id,title,plot,genres,tags\n"
@@ -92,7 +93,7 @@ def test_words_for_missing_are_no_content(tmp_path: Path) -> None:
     }
 
 
-def test_movielens_titles_are_taken_apart(tmp_path: Path) -> None:
+def test_movielens_titles_are_split(tmp_path: Path) -> None:
     load(
         tmp_path,
         "movieId,title,genres\n"
@@ -113,8 +114,8 @@ def test_movielens_titles_are_taken_apart(tmp_path: Path) -> None:
     }
 
 
-def test_imdbs_titles_are_read_and_what_is_no_movie_is_left_out(tmp_path: Path) -> None:
-    said = load(
+def test_imdb_files_are_read_without_rows_that_are_no_movies(tmp_path: Path) -> None:
+    output = load(
         tmp_path,
         "tconst\ttitleType\tprimaryTitle\toriginalTitle\tisAdult\tstartYear\tendYear\truntimeMinutes\tgenres\n"
         'tt0073045\tmovie\t"Giliap"\t"Giliap"\t0\t1975\t\\N\t137\tCrime,Drama\n'
@@ -122,8 +123,8 @@ def test_imdbs_titles_are_read_and_what_is_no_movie_is_left_out(tmp_path: Path) 
         "tt0583459\ttvEpisode\tThe Last One\tThe Last One\t0\t2004\t\\N\t30\tComedy\n",
         name="title.basics.tsv",
     )
-    assert "2 rows: 2 new" in said
-    assert "1 more rows were left out: episodes, series or games" in said
+    assert "2 rows: 2 new" in output
+    assert "1 more rows were left out because they are no movies: episodes, series or games" in output
     rows = {row.pk: (row.title, row.year, row.runtime, row.genres) for row in Movie.objects.all()}
     assert rows == {
         73045: ('"Giliap"', 1975, 137, ["Crime", "Drama"]),
@@ -134,7 +135,7 @@ def test_imdbs_titles_are_read_and_what_is_no_movie_is_left_out(tmp_path: Path) 
     assert "tconst like tt0111161" in faults[0]
 
 
-def test_python_literals_are_read_as_lists_and_nothing_else(tmp_path: Path) -> None:
+def test_lists_may_be_python_literals_but_no_other_python(tmp_path: Path) -> None:
     load(
         tmp_path,
         "id,title,genres\n"
@@ -142,25 +143,25 @@ def test_python_literals_are_read_as_lists_and_nothing_else(tmp_path: Path) -> N
         "863,Other,[]\n",
     )
     assert Movie.objects.get(pk=862).genres == ["Animation", "Kids' Comedy"]
-    said, _ = refusal(tmp_path, "id,title,genres\n1,A,\"[__import__('os').system('true')]\"\n")
-    assert "nothing was loaded" in said
+    output, _ = refusal(tmp_path, "id,title,genres\n1,A,\"[__import__('os').system('true')]\"\n")
+    assert "nothing was loaded" in output
 
 
-def test_a_plain_csv_with_semicolons_and_decimal_commas(tmp_path: Path) -> None:
+def test_a_csv_may_have_semicolons_and_decimal_commas(tmp_path: Path) -> None:
     assert "delimiter semicolon, decimal comma" in load(tmp_path, "\ufeff" + PLAIN)
     row = Movie.objects.get(pk=21)
     assert (row.genres, row.year, row.rating) == (["Drama", "Adventure"], 2009, 7.1)
     assert list(Movie.objects.get(pk=22).genres) == ["Comedy"]
 
 
-def test_json_lines(tmp_path: Path) -> None:
+def test_json_lines_are_read(tmp_path: Path) -> None:
     rows = lines(
         {"id": 31, "title": 1984, "genres": ["Drama", "drama", " "], "year": "1984", "shelf": 4},
         {"Movie_ID": "32", "name": "Élan", "overview": None, "tags": [{"name": "élan"}], "popularity": "3.5"},
     )
-    said = load(tmp_path, rows, name="rows.jsonl")
-    assert "JSON lines" in said
-    assert "called so: shelf" in said
+    output = load(tmp_path, rows, name="rows.jsonl")
+    assert "JSON lines" in output
+    assert "unknown columns were not read: shelf" in output
     first, second = Movie.objects.get(pk=31), Movie.objects.get(pk=32)
     assert (first.title, first.genres, first.year) == ("1984", ["Drama"], 1984)
     assert (second.title_key, second.keywords, second.popularity) == ("elan", ["élan"], 3.5)
@@ -179,14 +180,14 @@ def test_json_lines(tmp_path: Path) -> None:
         ("genres", '{"id": 18, "name": "Drama"}', ("Drama",)),
     ],
 )
-def test_terms_of_a_cell(name: str, cell: str, terms: tuple[str, ...]) -> None:
+def test_a_cell_is_split_into_terms(name: str, cell: str, terms: tuple[str, ...]) -> None:
     assert list_of(name, cell) == terms
 
 
 # -- loading again -------------------------------------------------------------------------------------
 
 
-def test_loading_again_changes_nothing_and_only_what_differs_is_written(tmp_path: Path) -> None:
+def test_a_repeated_import_writes_only_differences(tmp_path: Path) -> None:
     load(tmp_path, TMDB)
     before = dict(Movie.objects.values_list("pk", "changed_at"))
     assert "0 new, 0 changed, 2 unchanged" in load(tmp_path, TMDB)
@@ -199,17 +200,19 @@ def test_loading_again_changes_nothing_and_only_what_differs_is_written(tmp_path
     assert Movie.objects.get(pk=11).popularity == 13.5
 
 
-def test_what_a_file_does_not_say_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_field_that_the_file_lacks_keeps_its_value(tmp_path: Path) -> None:
     load(tmp_path, TMDB)
     assert "0 new, 1 changed" in load(tmp_path, "id,title,keywords\n11,The Salt Road,camel\n")
     row = Movie.objects.get(pk=11)
     assert (row.keywords, row.genres, row.year) == (["camel"], ["Drama", "Adventure"], 2009)
     load(tmp_path, "id,title,keywords,year\n11,The Pepper Road,,\n")
     row.refresh_from_db()
-    assert (row.title_key, row.keywords, row.year) == ("the pepper road", [], None), "empty is said"
+    assert (row.title_key, row.keywords, row.year) == ("the pepper road", [], None), (
+        "an empty cell is a value"
+    )
 
 
-def test_no_votes_empty_a_rating_only_where_the_file_says_one(tmp_path: Path) -> None:
+def test_zero_votes_clear_a_rating_only_if_the_file_has_ratings(tmp_path: Path) -> None:
     load(tmp_path, TMDB)
     load(tmp_path, "id,title,votes\n11,The Salt Road,0\n")
     assert Movie.objects.get(pk=11).rating == 7.1
@@ -217,25 +220,25 @@ def test_no_votes_empty_a_rating_only_where_the_file_says_one(tmp_path: Path) ->
     assert Movie.objects.get(pk=11).rating is None
 
 
-def test_withdrawn_movies_are_changed_and_stay_withdrawn_unless_asked_for(tmp_path: Path) -> None:
+def test_an_import_readmits_withdrawn_movies_only_with_the_option(tmp_path: Path) -> None:
     load(tmp_path, TMDB)
     catalogue_service.withdraw([11], by=None)
-    said = load(tmp_path, TMDB.replace("12.5", "14.5"))
-    assert "1 changed" in said
-    assert "1 of them stay withdrawn" in said
+    output = load(tmp_path, TMDB.replace("12.5", "14.5"))
+    assert "1 changed" in output
+    assert "1 movies of the file stay withdrawn" in output
     assert Movie.objects.get(pk=11).is_withdrawn
     assert "1 withdrawn movies were readmitted" in load(tmp_path, TMDB, "--readmit")
     assert not Movie.objects.get(pk=11).is_withdrawn
 
 
-def test_movies_missing_in_a_file_are_withdrawn_when_asked_for(tmp_path: Path) -> None:
+def test_the_option_withdraw_missing_withdraws_movies_that_the_file_lacks(tmp_path: Path) -> None:
     load(tmp_path, TMDB)
     load(tmp_path, PLAIN)
-    said = load(tmp_path, PLAIN, "--withdraw-missing")
-    assert "2 movies that are not in the file were withdrawn" in said
+    output = load(tmp_path, PLAIN, "--withdraw-missing")
+    assert "2 movies that the file lacks were withdrawn" in output
     assert set(Movie.objects.filter(withdrawn_at__isnull=True).values_list("pk", flat=True)) == {21, 22}
     bad, _ = refusal(tmp_path, PLAIN + "x;y;;;;\n", "--withdraw-missing", "--refused", str(tmp_path / "bad"))
-    assert "nothing can be withdrawn for missing in a file with bad rows" in bad
+    assert "cannot withdraw missing movies: the file has bad rows" in bad
 
 
 @pytest.mark.django_db(transaction=True)
@@ -244,13 +247,13 @@ def test_only_one_file_is_loaded_at_a_time(tmp_path: Path) -> None:
 
     from django.db import connections
 
-    found: list[Exception] = []
+    errors: list[Exception] = []
 
     def second() -> None:
         try:
             import_movies.load(open_rows(io.BytesIO(PLAIN.encode()), LAYOUT))
         except Conflict as error:
-            found.append(error)
+            errors.append(error)
         finally:
             connections.close_all()
 
@@ -259,29 +262,29 @@ def test_only_one_file_is_loaded_at_a_time(tmp_path: Path) -> None:
         thread = threading.Thread(target=second)
         thread.start()
         thread.join()
-    assert "another file" in str(found[0])
+    assert "another file" in str(errors[0])
     assert Movie.objects.count() == 2
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_is_recorded_of_a_movie_does_not_wait_for_who_changes_it_and_many_are_changed_by_one(
+def test_bulk_changes_wait_for_each_other_and_recording_does_not_wait(
     tmp_path: Path,
 ) -> None:
-    """Else feedback of two movies and the withdrawal of both could wait for one another, as could a file."""
+    """Otherwise feedback on two movies and the withdrawal of both could deadlock, and so could an import."""
     import threading
 
     from django.db import OperationalError, connections
 
-    found: list[str] = []
+    results: list[str] = []
 
     def impatient() -> None:
         try:
             connection.cursor().execute("SET lock_timeout = 300")
             Interaction.objects.create(user="u", movie_id=21, kind="liked", at="2026-01-01T00:00:00Z")
-            found.append("recorded")
+            results.append("recorded")
             import_movies.load(open_rows(io.BytesIO(TMDB.encode()), LAYOUT))
         except OperationalError as error:
-            found.append(str(error))
+            results.append(str(error))
         finally:
             connections.close_all()
 
@@ -291,11 +294,11 @@ def test_what_is_recorded_of_a_movie_does_not_wait_for_who_changes_it_and_many_a
         thread = threading.Thread(target=impatient)
         thread.start()
         thread.join()
-    assert found[0] == "recorded"
-    assert "lock timeout" in found[1]
+    assert results[0] == "recorded"
+    assert "lock timeout" in results[1]
 
 
-# -- what is refused -----------------------------------------------------------------------------------
+# -- refusals ------------------------------------------------------------------------------------------
 
 BAD = [
     (lines({"id": 1, "title": "Good"}).strip(), None),
@@ -308,7 +311,7 @@ BAD = [
     ('{"id": 6, "title": "a\\u0000b"}', "NUL or lone surrogates"),
     ('{"id": 7, "title": "\\udfff"}', "NUL or lone surrogates"),
     ('{"id": 8, "title": "x", "year": 1492}', "year must be"),
-    ('{"id": 9, "title": "x", "genres": "[{"}', "genres is no JSON list"),
+    ('{"id": 9, "title": "x", "genres": "[{"}', "genres is not a JSON list"),
     ('{"id": 10, "title": "x", "keywords": 7}', "keywords must be a list"),
     ('{"id": 11, "title": "x"', "the line is not valid JSON"),
     ('{"id": 12, "id": 13, "title": "x"}', "id is given twice"),
@@ -322,7 +325,7 @@ BAD = [
     ('{"id": 21, "title": "x", "release_date": "2009-02-29"}', "release_date must be an ISO 8601 date"),
     ('{"id": 22, "title": "x", "genres": {"id": 18}}', "genres must be a list"),
     ('{"id": 23, "title": "x", "genres": "{\\"id\\": 18}"}', "genres must be a list"),
-    ('{"id": 24, "title": "x", "genres": "{Drama}"}', "genres is no JSON list"),
+    ('{"id": 24, "title": "x", "genres": "{Drama}"}', "genres is not a JSON list"),
     ('{"id": "9007199254740993", "title": "x"}', "id is beyond 2^53"),
     ('{"id": 17, "title": "x", "rating": 1e999}', "rating must be a finite number"),
     ('{"id": 18, "title": "' + "x" * 2**20 + '"}', "a line must have at most 1,048,576 bytes"),
@@ -330,22 +333,22 @@ BAD = [
 ]
 
 
-def test_a_file_with_bad_rows_is_refused_whole_and_each_is_named_with_its_line(tmp_path: Path) -> None:
-    said, faults = refusal(tmp_path, "\n".join(line for line, _ in BAD))
-    assert said == f"rows.csv: {len(BAD) - 2} of {len(BAD)} rows are invalid; nothing was loaded"
-    wanted = [(place, reason) for place, (_, reason) in enumerate(BAD, 1) if reason is not None]
-    assert len(faults) == len(wanted)
-    for (place, reason), fault in zip(wanted, faults, strict=True):
+def test_one_bad_row_refuses_the_whole_file_and_every_bad_row_is_named_by_its_line(tmp_path: Path) -> None:
+    output, faults = refusal(tmp_path, "\n".join(line for line, _ in BAD))
+    assert output == f"rows.csv: {len(BAD) - 2} of {len(BAD)} rows are invalid; nothing was loaded"
+    expected = [(place, reason) for place, (_, reason) in enumerate(BAD, 1) if reason is not None]
+    assert len(faults) == len(expected)
+    for (place, reason), fault in zip(expected, faults, strict=True):
         assert fault.startswith((f"line {place}:", f"line {place},")), fault
         assert reason in fault, fault
     assert not Movie.objects.exists()
 
 
-def test_bad_rows_are_set_aside_with_their_reasons_and_the_others_loaded(tmp_path: Path) -> None:
+def test_bad_rows_are_written_aside_with_their_reasons_and_good_rows_are_loaded(tmp_path: Path) -> None:
     aside = tmp_path / "aside.csv"
-    said = load(tmp_path, "\n".join(line for line, _ in BAD), "--refused", str(aside))
-    assert f"bad rows are set aside in {aside}" in said
-    assert f"{len(BAD)} rows: 2 new, 0 changed, 0 unchanged, {len(BAD) - 2} refused" in said
+    output = load(tmp_path, "\n".join(line for line, _ in BAD), "--refused", str(aside))
+    assert f"bad rows were written to {aside}" in output
+    assert f"{len(BAD)} rows: 2 new, 0 changed, 0 unchanged, {len(BAD) - 2} refused" in output
     assert list(Movie.objects.values_list("pk", "title")) == [(1, "Good"), (19, "Good as well")]
     before = csv.field_size_limit(2**21)
     try:
@@ -370,14 +373,14 @@ def test_the_bad_rows_of_a_csv_keep_their_cells(tmp_path: Path) -> None:
         ("3", ["x", "Bad", "b"]), ("4", ["2", "Short"]), ("5", ["1", "Twice", "c"]),
     ]  # fmt: skip
     load(tmp_path, "id,title\n1,Good\n", "--refused", str(tmp_path / "none.csv"))
-    assert not (tmp_path / "none.csv").exists(), "a file of no bad rows takes no name"
+    assert not (tmp_path / "none.csv").exists(), "without bad rows there is no file"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "output"),
     [
         ("", "the CSV is empty"),
-        ("id,title\n", "the file holds no rows"),
+        ("id,title\n", "the file has no rows"),
         ("id,title\nx,y\n", "1 of 1 rows is invalid"),
         ("title\nx\n", "column 'id' or 'tconst' is missing"),
         ("id,title,movie_id\n1,x,1\n", "'movie_id' stands in the header twice (also as 'id')"),
@@ -389,19 +392,21 @@ def test_the_bad_rows_of_a_csv_keep_their_cells(tmp_path: Path) -> None:
         ("id;title;popularity\n1;x;1.234\n", "pass --decimal"),
     ],
 )
-def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, text: str | bytes, said: str) -> None:
-    assert said in refusal(tmp_path, text)[0]
+def test_an_unreadable_file_is_refused_with_its_reason(
+    tmp_path: Path, text: str | bytes, output: str
+) -> None:
+    assert output in refusal(tmp_path, text)[0]
     assert not Movie.objects.exists()
 
 
-def test_one_cell_too_long_is_refused_with_its_row_and_the_others_are_loaded(tmp_path: Path) -> None:
+def test_a_cell_that_is_too_long_refuses_its_row_only(tmp_path: Path) -> None:
     text = f'id,title,description\n1,Long,"{"x" * 200_000}"\n2,Good,fine\n'
     assert refusal(tmp_path, text)[1][0].endswith("description must have at most 20000 characters")
     assert "2 rows: 1 new" in load(tmp_path, text, "--refused", str(tmp_path / "aside.csv"))
     assert Movie.objects.get().title == "Good"
 
 
-def test_a_line_that_does_not_end_is_refused_without_being_held(tmp_path: Path) -> None:
+def test_an_endless_line_is_refused_without_being_held_in_memory(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv.gz"
     for start, line in (
         (b"", 1),
@@ -412,14 +417,14 @@ def test_a_line_that_does_not_end_is_refused_without_being_held(tmp_path: Path) 
             packed.write(start)
             for _ in range(20):
                 packed.write(b"a,\n"[: 3 if start.endswith(b'"') else 2] * 500_000)
-        said = io.StringIO()
+        output = io.StringIO()
         tracemalloc.start()
         with pytest.raises(CommandError, match="at most 1,048,576 characters"):
-            call_command("load_movies", str(path), stdout=io.StringIO(), stderr=said)
+            call_command("load_movies", str(path), stdout=io.StringIO(), stderr=output)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 100_000_000, f"{peak:,} bytes"
-        assert said.getvalue().startswith(f"line {line}: a line must have")
+        assert output.getvalue().startswith(f"line {line}: a line must have")
 
 
 @pytest.mark.parametrize(
@@ -446,8 +451,8 @@ def test_memory_does_not_grow_with_the_length_of_many_lines(tmp_path: Path, star
 
 
 @pytest.mark.django_db(transaction=True)
-def test_memory_that_does_not_suffice_is_said_in_words(tmp_path: Path) -> None:
-    """In a process that may have little of it, as a container has."""
+def test_a_lack_of_memory_is_reported(tmp_path: Path) -> None:
+    """The process has a memory limit, as a container has."""
     path = tmp_path / "rows.jsonl"
     path.write_text('{"id": 1, "title": "x", "genres": [' + "0.5," * 200_000 + "1]}\n")
     limited = (
@@ -461,16 +466,16 @@ def test_memory_that_does_not_suffice_is_said_in_words(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", limited, str(path)], capture_output=True, text=True, check=False
     )
-    assert "CommandError: there is not enough memory; nothing was loaded" in done.stderr
+    assert "CommandError: not enough memory; nothing was loaded" in done.stderr
 
 
-def test_a_missing_file_and_a_bad_delimiter_are_said(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_bad_delimiter_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="there is no file"):
         call_command("load_movies", str(tmp_path / "none.csv"))
     assert "is no delimiter" in refusal(tmp_path, TMDB, "--delimiter", "!")[0]
 
 
-def test_a_packed_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_gzip_file_is_refused(tmp_path: Path) -> None:
     packed = gzip.compress(TMDB.encode() * 200)
     for damaged in (packed[:-200], packed[:40] + b"\xff" * 40 + packed[80:], b"no gzip"):
         path = tmp_path / "rows.csv.gz"
@@ -480,18 +485,18 @@ def test_a_packed_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
     assert not Movie.objects.exists()
 
 
-def test_many_bad_rows_are_counted_and_the_first_are_named(tmp_path: Path) -> None:
+def test_all_bad_rows_are_counted_and_the_first_100_are_named(tmp_path: Path) -> None:
     text = "id,title\n" + "".join(f"{n},\n" for n in range(1, 5_001))
-    said, faults = refusal(tmp_path, text)
-    assert "5,000 of 5,000 rows are invalid" in said
+    output, faults = refusal(tmp_path, text)
+    assert "5,000 of 5,000 rows are invalid" in output
     assert len(faults) == 101
-    assert faults[-1] == "… and more; these are the first 100"
+    assert faults[-1] == "… and more; showing the first 100"
 
 
-# -- what is shipped, and what others published --------------------------------------------------------
+# -- the sample catalogue, and published movies --------------------------------------------------------
 
 
-def test_the_shipped_catalogue_loads_with_its_interactions(tmp_path: Path) -> None:
+def test_the_sample_catalogue_loads_with_its_interactions(tmp_path: Path) -> None:
     from recommender import samples
 
     out = io.StringIO()
@@ -499,8 +504,8 @@ def test_the_shipped_catalogue_loads_with_its_interactions(tmp_path: Path) -> No
     call_command("load_interactions", str(samples.INTERACTIONS), stdout=out)
     call_command("load_interactions", str(samples.INTERACTIONS), stdout=out)
     assert "163 rows: 163 new, 0 changed, 0 unchanged, 0 refused" in out.getvalue()
-    assert "1,992 rows: 1,992 new, 0 known already" in out.getvalue()
-    assert "1,992 rows: 0 new, 1,992 known already" in out.getvalue()
+    assert "1,992 rows: 1,992 new, 0 already recorded" in out.getvalue()
+    assert "1,992 rows: 0 new, 1,992 already recorded" in out.getvalue()
     titles = list(Movie.objects.values_list("title", flat=True))
     assert len(titles) - len(set(titles)) == 2
     bare = Movie.objects.filter(description="")

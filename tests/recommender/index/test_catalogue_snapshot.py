@@ -1,4 +1,4 @@
-"""A catalogue as one file."""
+"""Snapshots of a catalogue as one file."""
 
 from __future__ import annotations
 
@@ -11,58 +11,65 @@ import pytest
 from recommender.index import catalogue_snapshot
 from recommender.index.catalogue_snapshot import Catalogue, NotASnapshot, OutOfOrder
 from recommender.index.query import Movie
-from tests.recommender.small import BEGIN, did
+from tests.recommender.small import BEGIN, interaction
 
 FIRST = Movie(3, "Uno", "un día", ("Drama",), ("sol", "mar"), 1999, "es", 2.5)
 SECOND = Movie(8, "Blank")
 
 
-def test_a_snapshot_gives_back_what_was_written(tmp_path: Path) -> None:
+def test_a_snapshot_returns_the_written_catalogue(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.parquet"
-    events = [did(1, 3, 1.0, day=2), did(2, 3, -1.0, day=1), did(1, 5), did(1, 8, 0.3)]
+    events = [
+        interaction(1, 3, 1.0, day=2),
+        interaction(2, 3, -1.0, day=1),
+        interaction(1, 5),
+        interaction(1, 8, 0.3),
+    ]
     assert catalogue_snapshot.write(path, [FIRST, SECOND], events) == 2
-    found = catalogue_snapshot.read(path)
-    assert found.ids.tolist() == [3, 8]
-    assert list(found.texts("title")) == ["Uno", "Blank"]
-    assert list(found.lists("keywords")) == [["sol", "mar"], []]
-    assert found.years[0] == 1999
-    assert found.years[1] != found.years[1]
-    assert found.popularity.tolist() == [2.5, 0.0]
-    joined = (
-        found.interactions()
-    )  # by time within a movie; those of movie 5, which is not there, are left out
+    snapshot = catalogue_snapshot.read(path)
+    assert snapshot.ids.tolist() == [3, 8]
+    assert list(snapshot.texts("title")) == ["Uno", "Blank"]
+    assert list(snapshot.lists("keywords")) == [["sol", "mar"], []]
+    assert snapshot.years[0] == 1999
+    assert snapshot.years[1] != snapshot.years[1]
+    assert snapshot.popularity.tolist() == [2.5, 0.0]
+    joined = snapshot.interactions()  # sorted by time within a movie, without those of the missing movie 5
     assert joined.movie.tolist() == [0, 0, 1]
     assert joined.user.tolist() == [2, 1, 1]
     assert joined.weight.tolist() == pytest.approx([-1.0, 1.0, 0.3])
     assert joined.at[0] == int(BEGIN.timestamp() + 86_400) * 1_000_000
 
 
-def test_equal_content_gives_equal_bytes_in_whatever_order_events_came(tmp_path: Path) -> None:
+def test_equal_content_gives_equal_bytes_in_any_order_of_events(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
-    catalogue_snapshot.write(one, [FIRST, SECOND], [did(1, 3, day=1), did(2, 3)])
-    catalogue_snapshot.write(other, iter([FIRST, SECOND]), iter([did(2, 3), did(1, 3, day=1)]))
+    catalogue_snapshot.write(one, [FIRST, SECOND], [interaction(1, 3, day=1), interaction(2, 3)])
+    catalogue_snapshot.write(
+        other, iter([FIRST, SECOND]), iter([interaction(2, 3), interaction(1, 3, day=1)])
+    )
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_row_groups_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_groups_do_not_affect_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue_snapshot, "ROWS", 2)
     movies = [Movie(number, f"No. {number}", genres=("Drama",) * (number % 2)) for number in range(5)]
-    events = [did(1, number) for number in range(5)]
+    events = [interaction(1, number) for number in range(5)]
     catalogue_snapshot.write(tmp_path / "catalogue.parquet", movies, events)
-    found = catalogue_snapshot.read(tmp_path / "catalogue.parquet")
-    assert [title[-1] for title in found.texts("title")] == list("01234")
-    assert [len(each) for each in found.lists("genres")] == [0, 1, 0, 1, 0]
-    assert found.interactions().movie.tolist() == [0, 1, 2, 3, 4]
+    snapshot = catalogue_snapshot.read(tmp_path / "catalogue.parquet")
+    assert [title[-1] for title in snapshot.texts("title")] == list("01234")
+    assert [len(each) for each in snapshot.lists("genres")] == [0, 1, 0, 1, 0]
+    assert snapshot.interactions().movie.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_rows_out_of_order_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutOfOrder, match="movie 3 comes after movie 8"):
         catalogue_snapshot.write(tmp_path / "one", [SECOND, FIRST])
     with pytest.raises(OutOfOrder, match="with movie 3 comes after one with 8"):
-        catalogue_snapshot.write(tmp_path / "two", [FIRST, Movie(9, "Later")], [did(1, 8), did(1, 3)])
+        catalogue_snapshot.write(
+            tmp_path / "two", [FIRST, Movie(9, "Later")], [interaction(1, 8), interaction(1, 3)]
+        )
 
 
-def test_other_files_are_no_snapshots(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"id,title\n")
     with pytest.raises(NotASnapshot):
@@ -72,6 +79,6 @@ def test_other_files_are_no_snapshots(tmp_path: Path) -> None:
         catalogue_snapshot.read(path)
 
 
-def test_a_catalogue_of_nothing_has_no_interactions() -> None:
+def test_an_empty_catalogue_has_no_interactions() -> None:
     assert len(Catalogue.of([]).interactions()) == 0
     assert len(Catalogue.of([FIRST]).interactions()) == 0

@@ -47,12 +47,12 @@ def titles(engine: IndexEngine, *seeds: Seed, **more: object) -> list[str]:
     return [each.title for each in engine.recommend(Question(seeds, **more)).items]  # type: ignore[arg-type]
 
 
-def test_the_plain_setting_gives_the_reference_neighbours(catalogue: Catalogue) -> None:
+def test_the_plain_settings_give_the_reference_neighbours(catalogue: Catalogue) -> None:
     index = MovieIndex(PLAIN).fit(catalogue)
     assert index.rows_.shape == (4803, 20978)
     engine = IndexEngine.from_bytes(index.to_bytes())
-    found = engine.recommend(Question((Seed(movie_id=KNIGHT_RISES),)))
-    assert [(each.title, f"{each.score:.4f}") for each in found.items] == [
+    answer = engine.recommend(Question((Seed(movie_id=KNIGHT_RISES),)))
+    assert [(each.title, f"{each.score:.4f}") for each in answer.items] == [
         ("The Dark Knight", "0.3015"),
         ("Batman Forever", "0.2986"),
         ("Batman Returns", "0.2879"),
@@ -69,7 +69,7 @@ def test_parts_of_a_series_are_near_each_other(built: Built) -> None:
     assert titles(engine, Seed(text="gotham city bat vigilante"), filters=Filters(year_from=2005))
 
 
-def test_the_figures_of_the_declared_setting(built: Built) -> None:
+def test_the_metrics_of_the_declared_settings_are_in_range(built: Built) -> None:
     assert built.metrics["coverage"] > 0.98
     assert 0.85 < built.metrics["diversity"] < 0.95
     assert abs(built.metrics["popularity_bias"]) < 0.1
@@ -79,8 +79,8 @@ def test_the_figures_of_the_declared_setting(built: Built) -> None:
     assert built.evaluation["counts"]["terms"]["genres"] == 20
 
 
-def test_every_kind_of_question_gives_the_same_as_the_list_beforehand(built: Built) -> None:
-    """For every hundredth movie, the neighbours computed beforehand are what a search finds."""
+def test_a_search_finds_the_precomputed_neighbours(built: Built) -> None:
+    """The test compares every hundredth movie."""
     engine = IndexEngine.from_bytes(built.index)
     for movie_id in list(engine.ids())[::100]:
         once = engine.recommend(Question((Seed(movie_id=movie_id),), 100))
@@ -91,7 +91,7 @@ def test_every_kind_of_question_gives_the_same_as_the_list_beforehand(built: Bui
         )
 
 
-def test_movies_without_text_say_so(built: Built) -> None:
+def test_a_movie_without_text_is_compared_by_genres(built: Built) -> None:
     engine = IndexEngine.from_bytes(built.index)
     food_chains = next(
         movie_id

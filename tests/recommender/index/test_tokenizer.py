@@ -1,4 +1,4 @@
-"""Text to terms."""
+"""The tokenizer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_words_have_two_letters_or_more_and_keep_accents() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "found"),
+    ("text", "expected"),
     [
         ("हिन्दी फ़िल्म की कहानी", ["हिन्दी", "फ़िल्म", "की", "कहानी"]),
         ("தமிழ் திரைப்படம்", ["தமிழ்", "திரைப்படம்"]),
@@ -35,23 +35,23 @@ def test_words_have_two_letters_or_more_and_keep_accents() -> None:
         ("می‌خواهم", ["می‌خواهم"]),
     ],
 )
-def test_a_word_keeps_its_combining_marks(said: str, found: list[str]) -> None:
-    assert tokenizer.words(said) == [unicodedata.normalize("NFC", word) for word in found]
+def test_a_word_keeps_its_combining_marks(text: str, expected: list[str]) -> None:
+    assert tokenizer.words(text) == [unicodedata.normalize("NFC", word) for word in expected]
 
 
-def test_words_are_those_of_scikit_learn_where_nothing_is_combined() -> None:
+def test_without_combining_marks_words_equal_those_of_scikit_learn() -> None:
     analyze = CountVectorizer().build_analyzer()
-    for said in (
+    for text in (
         "Can't stop: 3-D, L'été à Nîmes!",
         "x_y __ a1 1a",
         "Привет, мир ёлка",
         "千と千尋 の神隠し",
         "Straße 42",
     ):
-        assert tokenizer.words(said) == analyze(said)
+        assert tokenizer.words(text) == analyze(text)
 
 
-def test_words_that_only_say_a_movie_is_wanted_do_not_count() -> None:
+def test_words_that_only_ask_for_a_movie_do_not_count() -> None:
     assert tokenizer.without_request_words(tokenizer.words("A film about a lighthouse")) == [
         "about",
         "lighthouse",
@@ -60,7 +60,7 @@ def test_words_that_only_say_a_movie_is_wanted_do_not_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "declared", "found"),
+    ("text", "declared", "expected"),
     [
         ("in the heart of the city a boy learns to love", "fr", "en"),  # a French film, described in English
         ("un chico que aprende a querer en la ciudad", "en", "es"),
@@ -69,8 +69,8 @@ def test_words_that_only_say_a_movie_is_wanted_do_not_count() -> None:
         ("", "", ""),
     ],
 )
-def test_a_text_is_in_the_language_it_is_written_in(said: str, declared: str, found: str) -> None:
-    assert tokenizer.language_of(tokenizer.words(said), declared, KNOWN) == found
+def test_the_text_decides_about_its_language(text: str, declared: str, expected: str) -> None:
+    assert tokenizer.language_of(tokenizer.words(text), declared, KNOWN) == expected
 
 
 def test_a_language_without_a_list_keeps_every_word() -> None:
@@ -93,7 +93,7 @@ def test_settings_survive_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("declared", "said"),
+    ("declared", "text"),
     [
         (lambda: Field("plot"), "no field 'plot'"),
         (lambda: Field("title", -1), "title: the weight is -1"),
@@ -102,7 +102,7 @@ def test_settings_survive_json() -> None:
         (lambda: Settings((Field("title"), Field("title"))), "declared once"),
     ],
 )
-def test_a_wrong_declaration_is_refused_by_name(declared: object, said: str) -> None:
+def test_an_invalid_setting_is_refused_by_name(declared: object, text: str) -> None:
     assert callable(declared)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=text):
         declared()

@@ -1,4 +1,5 @@
-"""Files of interactions: ours and MovieLens', loaded whole and twice without harm."""
+"""Imports of interactions, ours and MovieLens': a file is loaded whole or not at all, and repeated imports
+are safe."""
 
 from __future__ import annotations
 
@@ -37,21 +38,21 @@ def load(tmp_path: Path, text: str, *options: str) -> str:
     return out.getvalue()
 
 
-def kept() -> list[tuple[str | None, int, str]]:
+def recorded() -> list[tuple[str | None, int, str]]:
     return list(Interaction.objects.order_by("user", "movie_id").values_list("user", "movie_id", "kind"))
 
 
-def test_a_file_is_loaded_once_however_often_it_is_loaded(catalogue: RegisteredModel, tmp_path: Path) -> None:
-    assert "4 rows: 3 new, 1 known already, 0 refused" in load(tmp_path, OURS)
-    assert "4 rows: 0 new, 4 known already, 0 refused" in load(tmp_path, OURS)
-    assert kept() == [("u-1", 1, "liked"), ("u-1", 2, "watched"), ("u-2", 1, "disliked")]
+def test_a_repeated_import_adds_nothing(catalogue: RegisteredModel, tmp_path: Path) -> None:
+    assert "4 rows: 3 new, 1 already recorded, 0 refused" in load(tmp_path, OURS)
+    assert "4 rows: 0 new, 4 already recorded, 0 refused" in load(tmp_path, OURS)
+    assert recorded() == [("u-1", 1, "liked"), ("u-1", 2, "watched"), ("u-2", 1, "disliked")]
     row = Interaction.objects.get(user="u-1", movie_id=1)
     assert (row.at, row.client) == (dt.datetime(2026, 10, 1, 10, tzinfo=dt.UTC), None)
 
 
-def test_ratings_are_likes_dislikes_or_something_between(catalogue: RegisteredModel, tmp_path: Path) -> None:
+def test_ratings_become_liked_disliked_or_watched(catalogue: RegisteredModel, tmp_path: Path) -> None:
     assert "5 rows: 5 new" in load(tmp_path, MOVIELENS)
-    assert kept() == [
+    assert recorded() == [
         ("1", 1, "liked"), ("1", 2, "liked"), ("1", 3, "watched"), ("2", 1, "disliked"), ("2", 2, "disliked"),
     ]  # fmt: skip
     assert Interaction.objects.get(user="1", movie_id=1).at == dt.datetime(
@@ -59,29 +60,29 @@ def test_ratings_are_likes_dislikes_or_something_between(catalogue: RegisteredMo
     )
 
 
-def test_json_lines_with_numbers_for_references(catalogue: RegisteredModel, tmp_path: Path) -> None:
+def test_json_lines_may_have_numbers_as_users(catalogue: RegisteredModel, tmp_path: Path) -> None:
     text = '{"userId": 7, "movieId": 3, "rating": 4.5, "timestamp": 964982703}\n'
     assert "JSON lines" in load(tmp_path, text)
-    assert kept() == [("7", 3, "liked")]
+    assert recorded() == [("7", 3, "liked")]
 
 
 def test_unix_seconds_may_have_a_fraction(catalogue: RegisteredModel, tmp_path: Path) -> None:
-    times = ("1700000000.25", "1700000000", "1700000000.0")
-    rows = [f"u,{movie},liked,{at}\n" for movie, at in enumerate(times, 1)]
+    cells = ("1700000000.25", "1700000000", "1700000000.0")
+    rows = [f"u,{movie},liked,{at}\n" for movie, at in enumerate(cells, 1)]
     load(tmp_path, "user,movie_id,kind,at\n" + "".join(rows))
-    found = Interaction.objects.order_by("movie_id").values_list("at", flat=True)
-    whole = dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC)
-    assert list(found) == [whole + dt.timedelta(milliseconds=250), whole, whole]
+    times = Interaction.objects.order_by("movie_id").values_list("at", flat=True)
+    full = dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC)
+    assert list(times) == [full + dt.timedelta(milliseconds=250), full, full]
 
 
-def test_bad_rows_are_named_and_only_set_aside_when_asked_for(
+def test_bad_rows_refuse_the_file_unless_they_are_written_aside(
     catalogue: RegisteredModel, tmp_path: Path
 ) -> None:
     bad = {
         "u-1,4711,liked,2026-10-01": "unknown_movie: the catalogue has no movie 4711",
         "u-1,0,liked,2026-10-01": "out_of_bounds: movie_id must be at least 1",
         "u-1,1,adored,2026-10-01": "not_a_level: kind must be one of its levels",
-        "u-1,1,,2026-10-01": "missing_field: kind is missing, and so is rating",
+        "u-1,1,,2026-10-01": "missing_field: kind and rating are missing: give one of them",
         ",1,liked,2026-10-01": "null_not_allowed: user must not be empty",
         "u-1,1,liked,": "null_not_allowed: at must not be empty",
         "u-1,1,liked,soon": "not_a_time: at must be an ISO 8601 time",
@@ -91,9 +92,9 @@ def test_bad_rows_are_named_and_only_set_aside_when_asked_for(
     text = OURS + "".join(f"{row}\n" for row in bad)
     with pytest.raises(CommandError, match="9 of 13 rows are invalid; nothing was loaded"):
         load(tmp_path, text)
-    assert not kept()
+    assert not recorded()
     aside = tmp_path / "aside.csv"
-    assert "13 rows: 3 new, 1 known already, 9 refused" in load(tmp_path, text, "--refused", str(aside))
+    assert "13 rows: 3 new, 1 already recorded, 9 refused" in load(tmp_path, text, "--refused", str(aside))
     with aside.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.reader(stream))
     assert [",".join(row[2:]) for row in rows[1:]] == list(bad)
@@ -105,8 +106,8 @@ def test_a_header_without_kind_or_rating_is_refused(catalogue: RegisteredModel, 
         load(tmp_path, "user,movie_id,at\nu,1,2026-10-01\n")
 
 
-def test_trouble_of_the_database_is_said_in_words(catalogue: RegisteredModel, tmp_path: Path) -> None:
+def test_an_error_of_the_database_is_reported(catalogue: RegisteredModel, tmp_path: Path) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL transaction_read_only = on")
-    with pytest.raises(CommandError, match=r"the database ended it: .*read-only.*nothing was loaded"):
+    with pytest.raises(CommandError, match=r"the database refused the load: .*read-only.*nothing was loaded"):
         load(tmp_path, OURS)

@@ -1,4 +1,4 @@
-"""Questions are read strictly, with every fault at once."""
+"""Parsing of recommendation requests: strict, with every fault at once."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def faults(data: object, *, text: bool = False) -> list[tuple[str | None, str]]:
     return [(fault.field, fault.code) for fault in raised.value.faults]
 
 
-def test_a_question_is_logged_in_the_order_of_its_schema() -> None:
-    asked = request.read({"liked": [3, 1, 3], "top_n": 7, "genres": ["Drama"], "_key": "k"})
-    cells = dict(zip(QUESTION.names, asked.cells(), strict=True))
+def test_cells_are_in_the_order_of_the_schema() -> None:
+    parsed = request.read({"liked": [3, 1, 3], "top_n": 7, "genres": ["Drama"], "_key": "k"})
+    cells = dict(zip(QUESTION.names, parsed.cells(), strict=True))
     assert {name: value for name, value in cells.items() if value is not None} == {
         "liked": [3, 1],
         "top_n": 7,
         "genres": ["Drama"],
     }
-    assert asked.key == "k"
+    assert parsed.key == "k"
 
 
-def test_a_form_gives_lists_with_commas_and_leaves_fields_empty() -> None:
+def test_a_form_separates_lists_by_commas_and_may_leave_fields_empty() -> None:
     form = {
         "movie_id": "",
         "title": "",
@@ -37,11 +37,11 @@ def test_a_form_gives_lists_with_commas_and_leaves_fields_empty() -> None:
         "explain": "no",
         "genres": "",
     }
-    asked = request.read(form, text=True)
-    assert (asked.liked, asked.diversity, asked.explain, asked.genres) == ((1, 2, 3), 0.5, False, ())
+    parsed = request.read(form, text=True)
+    assert (parsed.liked, parsed.diversity, parsed.explain, parsed.genres) == ((1, 2, 3), 0.5, False, ())
 
 
-def test_what_is_typed_into_a_form_is_as_long_as_it_is_composed() -> None:
+def test_the_length_of_a_text_counts_after_composition() -> None:
     assert request.read({"title": "\u0958" * 150}, text=True).title == "\u0915\u093c" * 150
     assert faults({"title": "\u0958" * 151}, text=True) == [("title", "too_long")]
     assert faults({"movie_id": "1", "genres": "Drama, " + "\u0958" * 31}, text=True) == [
@@ -49,7 +49,7 @@ def test_what_is_typed_into_a_form_is_as_long_as_it_is_composed() -> None:
     ]
 
 
-def test_what_a_user_has_seen_is_left_out_unless_told_otherwise() -> None:
+def test_seen_movies_are_left_out_unless_exclude_seen_is_false() -> None:
     assert request.read({"user": "u"}).excludes_seen
     assert request.read({"user": "u", "exclude_seen": True}).excludes_seen
     assert not request.read({"user": "u", "exclude_seen": False}).excludes_seen
@@ -57,7 +57,7 @@ def test_what_a_user_has_seen_is_left_out_unless_told_otherwise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "found"),
+    ("data", "expected"),
     [
         ([], [(None, "not_an_object")]),
         ({}, [("movie_id", "missing_field")]),
@@ -86,5 +86,5 @@ def test_what_a_user_has_seen_is_left_out_unless_told_otherwise() -> None:
          [("movie_id", "not_an_integer"), ("colour", "unknown_field"), ("top_n", "not_an_integer")]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named_with_field_and_code(data: Any, found: list[tuple[str | None, str]]) -> None:
-    assert faults(data) == found
+def test_faults_name_field_and_code(data: Any, expected: list[tuple[str | None, str]]) -> None:
+    assert faults(data) == expected

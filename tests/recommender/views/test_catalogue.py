@@ -1,4 +1,4 @@
-"""The catalogue over HTTP: every fault named, nothing deleted, and only by those who may."""
+"""The catalogue over HTTP: every fault is named, no movie is deleted, and changes need the right to train."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_movie_is_added_read_changed_withdrawn_and_readmitted(
     assert listed(api, "?title=the tidal w") == [9001]
 
     assert api.delete(here).status_code == 204
-    assert api.delete(here).status_code == 204, "it is withdrawn already, which was what was wanted"
+    assert api.delete(here).status_code == 204, "withdrawing a withdrawn movie succeeds"
     assert api.get(here).json()["withdrawn_at"] is not None
     assert listed(api, "?title=the tidal") == []
     assert listed(api, "?withdrawn=true") == [9001]
@@ -83,7 +83,7 @@ def test_a_movie_is_added_read_changed_withdrawn_and_readmitted(
     back = api.put(here, {"title": "The Tidal Clock"}, format="json")
     assert back.status_code == 200
     assert back.json()["withdrawn_at"] is None
-    assert back.json()["genres"] == [], "PUT says all of it"
+    assert back.json()["genres"] == [], "PUT sets all fields"
     history = LogEntry.objects.filter(object_id="9001", user=client_user).order_by("id")
     assert [entry.change_message for entry in history] == [
         "Added.",
@@ -94,14 +94,14 @@ def test_a_movie_is_added_read_changed_withdrawn_and_readmitted(
     ]
 
 
-def test_put_adds_what_is_not_there_and_post_refuses_what_is(
+def test_put_adds_a_missing_movie_and_post_refuses_an_existing_one(
     catalogue: RegisteredModel, api: APIClient
 ) -> None:
     here = f"{ADDRESS}9001/"
     assert api.put(here, MOVIE, format="json").status_code == 201
     before = Movie.objects.get(pk=9001).changed_at
     assert api.put(here, MOVIE, format="json").status_code == 200
-    assert Movie.objects.get(pk=9001).changed_at == before, "nothing differed, so nothing was written"
+    assert Movie.objects.get(pk=9001).changed_at == before, "a PUT without differences writes nothing"
     assert_error(api.post(ADDRESS, MOVIE, format="json"), 409, "movie_exists")
     api.delete(here)
     assert_error(api.post(ADDRESS, MOVIE, format="json"), 409, "movie_exists")
@@ -113,13 +113,13 @@ def test_put_adds_what_is_not_there_and_post_refuses_what_is(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_withdrawing_and_readmitting_grow_the_generation_and_nothing_else_does(
+def test_only_withdrawing_and_readmitting_raise_the_generation(
     catalogue: RegisteredModel, api: APIClient
 ) -> None:
     here, seen = f"{ADDRESS}9001/", [generation()]
 
     def after(answer: Any) -> bool:
-        """Whether the generation has grown."""
+        """Returns whether the generation has grown."""
         assert answer.status_code in (200, 201, 204)
         seen.append(generation())
         return seen[-1] > seen[-2]
@@ -133,7 +133,7 @@ def test_withdrawing_and_readmitting_grow_the_generation_and_nothing_else_does(
     assert after(api.delete(here))
 
 
-def test_null_and_left_out_are_the_same(catalogue: RegisteredModel, api: APIClient) -> None:
+def test_null_and_absent_fields_are_equal(catalogue: RegisteredModel, api: APIClient) -> None:
     empty = {name: None for name in MOVIE if name not in ("id", "title")}
     first = api.post(ADDRESS, {"id": 1001, "title": "A"} | empty, format="json").json()
     second = api.post(ADDRESS, {"id": 1002, "title": "A"}, format="json").json()
@@ -144,7 +144,7 @@ def test_null_and_left_out_are_the_same(catalogue: RegisteredModel, api: APIClie
         assert answer["popularity"] == answer["votes"] == 0
 
 
-# -- what is refused -----------------------------------------------------------------------------------
+# -- refusals ------------------------------------------------------------------------------------------
 
 
 def test_every_fault_of_a_movie_is_named_at_once(catalogue: RegisteredModel, post: Post) -> None:
@@ -184,7 +184,7 @@ def test_every_fault_of_a_movie_is_named_at_once(catalogue: RegisteredModel, pos
     ],
     ids=lambda value: value[:24],
 )  # fmt: skip
-def test_a_hostile_value_is_named(
+def test_a_hostile_value_is_refused_by_name(
     catalogue: RegisteredModel, post: Post, api: APIClient, field: str, literal: str, code: str
 ) -> None:
     body = json.dumps(MOVIE | {field: "@@"}).replace('"@@"', literal)
@@ -206,7 +206,7 @@ def test_a_hostile_value_is_named(
     ],
     ids=lambda value: repr(value)[:24],
 )  # fmt: skip
-def test_a_body_that_is_no_movie_is_refused(
+def test_a_body_without_a_movie_is_refused(
     catalogue: RegisteredModel, api: APIClient, body: bytes, status: int, code: str
 ) -> None:
     for method, address in (("POST", ADDRESS), ("PUT", f"{ADDRESS}1/"), ("PATCH", f"{ADDRESS}1/")):
@@ -214,14 +214,14 @@ def test_a_body_that_is_no_movie_is_refused(
         assert len(json.dumps(assert_error(answer, status, code))) < 30_000
 
 
-def test_the_id_of_the_address_holds(catalogue: RegisteredModel, api: APIClient) -> None:
+def test_the_id_of_the_body_must_be_that_of_the_address(catalogue: RegisteredModel, api: APIClient) -> None:
     for ask in (api.put, api.patch):
         assert faults(ask(f"{ADDRESS}1/", {"id": 2, "title": "x"}, format="json")) == {("id", "other_movie")}
         assert ask(f"{ADDRESS}1/", {"id": 1, "title": "x"}, format="json").status_code == 200
 
 
 @pytest.mark.parametrize("number", ["0", "9007199254740993", "9223372036854775807", "9" * 30])
-def test_an_address_names_no_movie_that_could_not_be_asked_for(
+def test_an_id_out_of_bounds_in_the_address_is_refused(
     catalogue: RegisteredModel, api: APIClient, number: str
 ) -> None:
     for body in ({"title": "x"}, {"title": "x", "id": int(number)}):
@@ -233,7 +233,7 @@ def test_an_address_names_no_movie_that_could_not_be_asked_for(
 # -- the list ------------------------------------------------------------------------------------------
 
 
-def test_the_list_is_narrowed_and_goes_in_pages(catalogue: RegisteredModel, api: APIClient) -> None:
+def test_the_list_has_filters_and_pages(catalogue: RegisteredModel, api: APIClient) -> None:
     assert listed(api, "?title=TWICE  told") == [7, 8]
     assert listed(api, "?genre=science fiction") == listed(api, "?genre=SCIENCE FICTION") == [4, 5]
     assert listed(api, "?year=2020") == [8]
@@ -243,22 +243,22 @@ def test_the_list_is_narrowed_and_goes_in_pages(catalogue: RegisteredModel, api:
     assert listed(api, "?genre=drama") == [1, 2, 6]
     assert listed(api, "?genre=drama&withdrawn=any") == [1, 2, 5, 6]
 
-    found: list[int] = []
+    ids: list[int] = []
     address = f"{ADDRESS}?limit=4&withdrawn=any"
     while address:
         page = api.get(address)
         body = page.json()
-        found += [movie["id"] for movie in body["movies"]]
+        ids += [movie["id"] for movie in body["movies"]]
         assert (body["next"] is not None) == ("Link" in page.headers)
         address = body["next"]
-    assert found == list(range(1, 12))
+    assert ids == list(range(1, 12))
 
 
 @pytest.mark.parametrize(
     "query",
     ["?title=%00", "?genre=%00", "?language=%00", "?title=%25", "?title=_", "?genre=", "?title=%CC%81"],
 )
-def test_an_odd_question_finds_nothing_or_everything(
+def test_an_odd_filter_finds_nothing_or_everything(
     catalogue: RegisteredModel, api: APIClient, query: str
 ) -> None:
     assert listed(api, query) in ([], list(range(1, 12)))
@@ -267,14 +267,14 @@ def test_an_odd_question_finds_nothing_or_everything(
 @pytest.mark.parametrize(
     "query", ["year=x", "year=99999", "limit=-1", "cursor=z", "withdrawn=maybe", "cursor=0"]
 )
-def test_a_bad_question_is_refused(catalogue: RegisteredModel, api: APIClient, query: str) -> None:
+def test_an_invalid_parameter_is_refused(catalogue: RegisteredModel, api: APIClient, query: str) -> None:
     assert faults(api.get(f"{ADDRESS}?{query}")) == {(query.partition("=")[0], "bad_parameter")}
 
 
 # -- rights --------------------------------------------------------------------------------------------
 
 
-def test_reading_needs_any_right_and_changing_the_right_to_train(catalogue: RegisteredModel) -> None:
+def test_reading_needs_any_right_and_changes_need_the_right_to_train(catalogue: RegisteredModel) -> None:
     trains, reads, has_none = caller("train"), caller("predict"), caller()
     assert listed(reads) == listed(trains) == list(range(1, 12))
     here = f"{ADDRESS}1/"
@@ -292,7 +292,7 @@ def test_reading_needs_any_right_and_changing_the_right_to_train(catalogue: Regi
 # -- the browsable pages -------------------------------------------------------------------------------
 
 
-def test_a_form_adds_a_movie_and_the_pages_show_forms_to_those_who_may(
+def test_a_form_adds_a_movie_and_appears_only_with_the_right(
     catalogue: RegisteredModel, api: APIClient
 ) -> None:
     page = api.get(ADDRESS, headers={"Accept": "text/html"}).content.decode()
@@ -312,13 +312,13 @@ def test_a_form_adds_a_movie_and_the_pages_show_forms_to_those_who_may(
     }  # fmt: skip
 
     one = api.get(f"{ADDRESS}9001/", headers={"Accept": "text/html"}).content.decode()
-    assert "&quot;new york, city&quot;" in one, "the form to change it begins with what it is"
+    assert "&quot;new york, city&quot;" in one, "the form shows the current values"
     assert "_method" in one or "data-method" in one
     reader = caller("predict").get(ADDRESS, headers={"Accept": "text/html"}).content.decode()
     assert 'name="keywords"' not in reader
 
 
-def test_a_form_says_each_field_once_and_in_text(catalogue: RegisteredModel, api: APIClient) -> None:
+def test_a_form_must_give_each_field_once_and_as_text(catalogue: RegisteredModel, api: APIClient) -> None:
     def send(body: str) -> Any:
         return api.post(ADDRESS, body, content_type="application/x-www-form-urlencoded")
 

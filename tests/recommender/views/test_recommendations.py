@@ -1,4 +1,4 @@
-"""Recommendations over HTTP: asked in every way, logged before they go out, joined with what follows."""
+"""Recommendations over HTTP: every kind of request, the log, and feedback."""
 
 from __future__ import annotations
 
@@ -47,10 +47,12 @@ def refusal(api: APIClient, status: int, **question: Any) -> dict[str, Any]:
     return error
 
 
-# -- what is answered ----------------------------------------------------------------------------------
+# -- answers -------------------------------------------------------------------------------------------
 
 
-def test_by_id_the_nearest_come_first_and_their_shares_add_up(movies: ModelVersion, api: APIClient) -> None:
+def test_similar_movies_come_nearest_first_and_their_shares_add_up(
+    movies: ModelVersion, api: APIClient
+) -> None:
     body = ask(api, movie_id=1, top_n=3)
     assert ids(body)[0] == 2
     assert 1 not in ids(body)
@@ -64,16 +66,16 @@ def test_by_id_the_nearest_come_first_and_their_shares_add_up(movies: ModelVersi
     assert ("description", "lighthouse") in {(why["field"], why["term"]) for why in first}
 
 
-def test_an_answer_stands_in_the_log_with_its_question(movies: ModelVersion, api: APIClient) -> None:
+def test_an_answer_is_logged_with_its_request(movies: ModelVersion, api: APIClient) -> None:
     body = ask(api, movie_id=1, top_n=2, _key="visit-7")
     row = Prediction.objects.get(pk=body["id"])
     assert (row.version, row.key, row.registered_model.name) == (movies, "visit-7", "movies")
-    given = [{"movie_id": each["movie_id"], "score": each["score"]} for each in body["recommendations"]]
-    assert row.prediction == given
-    asked = {name: value for name, value in row.inputs.items() if value is not None}
-    assert asked == {"movie_id": 1, "top_n": 2}
+    scored = [{"movie_id": each["movie_id"], "score": each["score"]} for each in body["recommendations"]]
+    assert row.prediction == scored
+    inputs = {name: value for name, value in row.inputs.items() if value is not None}
+    assert inputs == {"movie_id": 1, "top_n": 2}
     shown = api.get(f"/api/v1/predictions/{row.pk}/").json()
-    assert shown["prediction"] == given
+    assert shown["prediction"] == scored
     listed = api.get("/api/v1/models/movies/predictions/", {"key": "visit-7"}).json()
     assert [each["id"] for each in listed["predictions"]] == [body["id"]]
 
@@ -86,10 +88,10 @@ def test_a_title_is_found_exactly_or_nearly(movies: ModelVersion, api: APIClient
 
 
 @pytest.mark.parametrize("newest", [title_search.NEWEST, 0])
-def test_withdrawn_movies_do_not_stand_before_the_one_a_title_means(
+def test_withdrawn_movies_do_not_hide_the_movie_that_a_title_names(
     catalogue: RegisteredModel, api: APIClient, monkeypatch: pytest.MonkeyPatch, newest: int
 ) -> None:
-    """Neither among all titles nor among those of the index alone."""
+    """The test covers a search of all titles and of the index's titles alone."""
     monkeypatch.setattr(title_search, "NEWEST", newest)
     title = "The Very Long Journey of Captain Nemo"
     for number in range(12):
@@ -116,13 +118,13 @@ def test_an_unknown_movie_is_refused(movies: ModelVersion, api: APIClient, quest
     assert not Prediction.objects.exists()
 
 
-def test_a_text_finds_what_fits_it(movies: ModelVersion, api: APIClient) -> None:
+def test_a_text_finds_matching_movies(movies: ModelVersion, api: APIClient) -> None:
     body = ask(api, text="robots in a city")
     assert set(ids(body)[:2]) == {4, 5}
     assert "matched" not in body
 
 
-def test_without_a_neighbour_the_answer_is_empty_and_says_why(movies: ModelVersion, api: APIClient) -> None:
+def test_an_empty_answer_has_a_reason(movies: ModelVersion, api: APIClient) -> None:
     body = ask(api, text="xylophone quartz")
     assert (body["recommendations"], body["reason"]) == ([], "nothing_to_compare")
     assert ask(api, movie_id=10)["reason"] == "nothing_to_compare"
@@ -130,7 +132,7 @@ def test_without_a_neighbour_the_answer_is_empty_and_says_why(movies: ModelVersi
     assert Prediction.objects.filter(prediction=[]).count() == 3
 
 
-def test_a_movie_without_text_is_served_by_genres_and_popularity(
+def test_a_movie_without_text_is_compared_by_genres_and_popularity(
     movies: ModelVersion, api: APIClient
 ) -> None:
     body = ask(api, movie_id=9)
@@ -138,7 +140,7 @@ def test_a_movie_without_text_is_served_by_genres_and_popularity(
     assert ids(body) == [8, 11, 7]
 
 
-def test_a_movie_without_text_keeps_its_genres_beside_what_else_is_asked(
+def test_a_movie_without_text_is_compared_by_genres_beside_other_seeds(
     movies: ModelVersion, api: APIClient
 ) -> None:
     for movie, kind in ((9, "liked"), (10, "watched")):
@@ -153,7 +155,7 @@ def test_a_movie_without_text_keeps_its_genres_beside_what_else_is_asked(
         assert (body["basis"], ids(body)) == ("genres", expected), question
 
 
-def test_filters_hold_for_every_way_of_asking(movies: ModelVersion, api: APIClient) -> None:
+def test_filters_apply_to_every_kind_of_request(movies: ModelVersion, api: APIClient) -> None:
     for start in ({"movie_id": 1}, {"title": TITLES[1]}, {"text": MOVIES[0]["description"]}, {"liked": [1]}):
         every = ids(ask(api, **start, top_n=100))
         for narrowed, fits in (
@@ -163,11 +165,11 @@ def test_filters_hold_for_every_way_of_asking(movies: ModelVersion, api: APIClie
             ({"language": "ES"}, lambda movie: movie["language"] == "es"),
             ({"exclude": [2]}, lambda movie: movie["id"] != 2),
         ):
-            wanted = [each for each in every if fits(MOVIES[each - 1])]
-            assert ids(ask(api, **start, **narrowed, top_n=100)) == wanted
+            expected = [each for each in every if fits(MOVIES[each - 1])]
+            assert ids(ask(api, **start, **narrowed, top_n=100)) == expected
 
 
-def test_what_is_disliked_weighs_against(movies: ModelVersion, api: APIClient) -> None:
+def test_disliked_movies_are_not_recommended(movies: ModelVersion, api: APIClient) -> None:
     liked = ask(api, liked=[1, 4], top_n=100)
     both = ask(api, liked=[1, 4], disliked=[5], top_n=100)
     assert 5 in ids(liked)
@@ -175,7 +177,9 @@ def test_what_is_disliked_weighs_against(movies: ModelVersion, api: APIClient) -
     assert not {1, 4} & set(ids(liked))
 
 
-def test_a_user_gets_what_fits_and_nothing_that_was_seen(movies: ModelVersion, api: APIClient) -> None:
+def test_a_user_gets_recommendations_by_the_profile_without_seen_movies(
+    movies: ModelVersion, api: APIClient
+) -> None:
     at = "2026-01-02T03:04:05Z"
     for movie, kind in ((1, "liked"), (4, "disliked"), (3, "clicked")):
         Interaction.objects.create(user="u1", movie_id=movie, kind=kind, at=at)
@@ -195,9 +199,7 @@ def test_a_user_gets_what_fits_and_nothing_that_was_seen(movies: ModelVersion, a
     assert (stranger["recommendations"], stranger["reason"]) == ([], "no_interactions")
 
 
-def test_what_a_user_has_seen_is_recommended_again_where_that_is_asked_for(
-    movies: ModelVersion, api: APIClient
-) -> None:
+def test_seen_movies_are_recommended_if_exclude_seen_is_false(movies: ModelVersion, api: APIClient) -> None:
     for movie, kind in ((1, "liked"), (2, "watched")):
         Interaction.objects.create(user="u5", movie_id=movie, kind=kind, at="2026-01-02T03:04:05Z")
     Interaction.objects.create(user="u6", movie_id=4, kind="liked", at="2026-01-02T03:04:05Z")
@@ -212,9 +214,7 @@ def test_what_a_user_has_seen_is_recommended_again_where_that_is_asked_for(
         assert not {1, 2} & set(ids(ask(api, **start, user="u5", top_n=100)))
 
 
-def test_somebody_who_has_seen_very_much_is_recommended_none_of_it(
-    movies: ModelVersion, api: APIClient
-) -> None:
+def test_a_user_with_very_many_interactions_gets_no_seen_movie(movies: ModelVersion, api: APIClient) -> None:
     begin = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     watched = [2, *[1] * 600]
     Interaction.objects.bulk_create(
@@ -224,14 +224,14 @@ def test_somebody_who_has_seen_very_much_is_recommended_none_of_it(
     assert not {1, 2} & set(ids(ask(api, user="u3", top_n=100)))
 
 
-def test_diversity_and_explanations_are_as_asked(movies: ModelVersion, api: APIClient) -> None:
+def test_diversity_and_explanations_can_be_set(movies: ModelVersion, api: APIClient) -> None:
     plain, diverse = ask(api, movie_id=1, top_n=4), ask(api, movie_id=1, top_n=4, diversity=0.9)
     assert ids(plain)[0] == ids(diverse)[0]
     assert ids(plain) != ids(diverse)
     assert all("because" not in each for each in ask(api, movie_id=1, explain=False)["recommendations"])
 
 
-def test_a_new_movie_gets_answers_at_once_and_is_recommended_after_the_next_run(
+def test_a_new_movie_can_be_a_seed_at_once_and_is_recommended_after_the_next_run(
     movies: ModelVersion, api: APIClient
 ) -> None:
     new = Movie.objects.create(
@@ -244,7 +244,7 @@ def test_a_new_movie_gets_answers_at_once_and_is_recommended_after_the_next_run(
     assert 50 not in ids(ask(api, movie_id=1, top_n=100))
 
 
-def test_a_movie_is_matched_by_its_title_in_the_index_or_where_it_was_looked_up_in_the_catalogue(
+def test_an_id_matches_the_indexs_title_and_a_title_matches_the_catalogues(
     movies: ModelVersion, api: APIClient
 ) -> None:
     catalogue_service.change(1, {"title": "The Keeper's Lamp"}, by=None)
@@ -252,9 +252,7 @@ def test_a_movie_is_matched_by_its_title_in_the_index_or_where_it_was_looked_up_
     assert ask(api, title="the keeper's lamp")["matched"] == {"movie_id": 1, "title": "The Keeper's Lamp"}
 
 
-def test_a_withdrawn_movie_is_neither_answered_nor_recommended_from_then_on(
-    movies: ModelVersion, api: APIClient
-) -> None:
+def test_a_withdrawn_movie_is_neither_a_seed_nor_recommended(movies: ModelVersion, api: APIClient) -> None:
     assert 2 in ids(ask(api, movie_id=1))
     catalogue_service.withdraw([2], by=None)
     assert 2 not in ids(ask(api, movie_id=1, top_n=100))
@@ -263,21 +261,19 @@ def test_a_withdrawn_movie_is_neither_answered_nor_recommended_from_then_on(
     assert 2 in ids(ask(api, movie_id=1))
 
 
-def test_the_tutorials_client_gets_five_titles(movies: ModelVersion, api: APIClient) -> None:
+def test_the_tutorials_route_returns_five_titles(movies: ModelVersion, api: APIClient) -> None:
     body = ask(api, "/recommend", movie_id=1)
     expected = [TITLES[each] for each in ids(ask(api, movie_id=1))]
     assert body == {"recommendations": expected}
     assert Prediction.objects.count() == 2
 
 
-def test_what_is_asked_of_a_user_can_be_answered_with_feedback_on_the_user(
-    movies: ModelVersion, api: APIClient
-) -> None:
-    """A letter that is two when it is composed counts as two."""
+def test_feedback_accepts_the_longest_user_of_a_request(movies: ModelVersion, api: APIClient) -> None:
+    """A letter that composition splits in two counts as two."""
     longest = "\u0958" * 100
     body = ask(api, movie_id=1, user=longest)
-    given = {"movie_id": body["recommendations"][0]["movie_id"], "kind": "liked"}
-    answer = api.post(f"{ADDRESS}{body['id']}/feedback/", given, format="json")
+    entries = {"movie_id": body["recommendations"][0]["movie_id"], "kind": "liked"}
+    answer = api.post(f"{ADDRESS}{body['id']}/feedback/", entries, format="json")
     assert answer.status_code == 200, answer.content
     assert Interaction.objects.get().user == "\u0915\u093c" * 100
     (fault,) = refusal(api, 400, movie_id=1, user=longest + "\u0958")["details"]
@@ -287,7 +283,7 @@ def test_what_is_asked_of_a_user_can_be_answered_with_feedback_on_the_user(
 # -- the platform's promises ---------------------------------------------------------------------------
 
 
-def test_retrying_gives_the_stored_answer(movies: ModelVersion, api: APIClient) -> None:
+def test_a_retry_gets_the_stored_answer(movies: ModelVersion, api: APIClient) -> None:
     first = api.post(ADDRESS, {"movie_id": 1}, format="json", HTTP_IDEMPOTENCY_KEY="a")
     again = api.post(ADDRESS, {"movie_id": 1}, format="json", HTTP_IDEMPOTENCY_KEY="a")
     other = api.post(ADDRESS, {"movie_id": 2}, format="json", HTTP_IDEMPOTENCY_KEY="a")
@@ -296,9 +292,7 @@ def test_retrying_gives_the_stored_answer(movies: ModelVersion, api: APIClient) 
     assert Prediction.objects.count() == 1
 
 
-def test_retrying_gives_the_stored_answer_whatever_was_withdrawn_since(
-    movies: ModelVersion, api: APIClient
-) -> None:
+def test_a_retry_gets_the_stored_answer_after_a_withdrawal(movies: ModelVersion, api: APIClient) -> None:
     first = api.post(ADDRESS, {"movie_id": 1}, format="json", HTTP_IDEMPOTENCY_KEY="a")
     assert 2 in ids(first.json())
     catalogue_service.withdraw([2], by=None)
@@ -323,11 +317,11 @@ def test_rights_are_those_of_the_registered_model(movies: ModelVersion) -> None:
     assert APIClient().post(ADDRESS, {"movie_id": 1}, format="json").status_code == 401
 
 
-def test_without_an_index_there_is_no_answer(catalogue: RegisteredModel, api: APIClient) -> None:
+def test_without_an_active_version_requests_are_refused(catalogue: RegisteredModel, api: APIClient) -> None:
     assert refusal(api, 503, movie_id=1)["code"] == "no_active_version"
 
 
-def test_what_exists_for_rows_alone_says_where_to_ask(movies: ModelVersion, api: APIClient) -> None:
+def test_routes_for_rows_name_the_route_of_recommendations(movies: ModelVersion, api: APIClient) -> None:
     base = "/api/v1/models/movies"
     for method, address, body in (
         ("post", f"{base}/predictions/", {"movie_id": 1}),
@@ -345,7 +339,7 @@ def test_what_exists_for_rows_alone_says_where_to_ask(movies: ModelVersion, api:
         assert ADDRESS in answer.json()["error"]["message"]
 
 
-def test_hostile_questions_are_refused_in_the_one_shape(movies: ModelVersion, api: APIClient) -> None:
+def test_hostile_requests_get_the_error_shape(movies: ModelVersion, api: APIClient) -> None:
     for raw, status in (
         (b'{"movie_id": 1e999}', 400),
         (b'{"title": "\\ud800"}', 400),
@@ -361,7 +355,7 @@ def test_hostile_questions_are_refused_in_the_one_shape(movies: ModelVersion, ap
         assert set(answer.json()) == {"error"}
 
 
-def test_a_form_says_each_field_once_but_for_lists(movies: ModelVersion, api: APIClient) -> None:
+def test_a_form_must_give_each_field_once_except_lists(movies: ModelVersion, api: APIClient) -> None:
     def send(body: str) -> Any:
         return api.post(ADDRESS, body, content_type="application/x-www-form-urlencoded")
 
@@ -372,50 +366,56 @@ def test_a_form_says_each_field_once_but_for_lists(movies: ModelVersion, api: AP
     assert one["recommendations"] == ask(api, liked=[1, 2, 3], explain=False)["recommendations"]
 
 
-# -- what becomes of them ------------------------------------------------------------------------------
+# -- feedback ------------------------------------------------------------------------------------------
 
 
-def test_feedback_joins_the_log_and_repeating_it_is_harmless(movies: ModelVersion, api: APIClient) -> None:
+def test_feedback_is_linked_to_the_log_and_repeating_it_is_harmless(
+    movies: ModelVersion, api: APIClient
+) -> None:
     body = ask(api, movie_id=1, user="u2")
     address = f"{ADDRESS}{body['id']}/feedback/"
     second = body["recommendations"][1]["movie_id"]
-    given = [{"movie_id": second, "kind": "clicked"}, {"movie_id": second, "kind": "liked"}]
-    assert api.post(address, given, format="json").json() == {"id": body["id"], "recorded": 2, "repeated": 0}
-    assert api.post(address, given[0], format="json").json()["repeated"] == 1
+    entries = [{"movie_id": second, "kind": "clicked"}, {"movie_id": second, "kind": "liked"}]
+    assert api.post(address, entries, format="json").json() == {
+        "id": body["id"],
+        "recorded": 2,
+        "repeated": 0,
+    }
+    assert api.post(address, entries[0], format="json").json()["repeated"] == 1
     row = Interaction.objects.get(kind="clicked")
     assert (row.user, row.rank, row.version, str(row.recommendation)) == ("u2", 2, movies, body["id"])
     stranger = api.post(address, {"movie_id": 1, "kind": "clicked"}, format="json")
     assert stranger.json()["error"]["details"][0]["code"] == "not_recommended"
-    assert api.post(f"{ADDRESS}{uuid.uuid4()}/feedback/", given, format="json").status_code == 404
+    assert api.post(f"{ADDRESS}{uuid.uuid4()}/feedback/", entries, format="json").status_code == 404
     shown = api.get(f"{ADDRESS}{body['id']}/").json()
     assert [(each["kind"], each["rank"]) for each in shown["feedback"]] == [("clicked", 2), ("liked", 2)]
     assert shown["recommendations"][0]["title"] == body["recommendations"][0]["title"]
     assert shown["lineage"]["activation"]["reason"]
 
 
-def test_feedback_from_before_the_answer_is_refused_but_for_what_clocks_differ(
+def test_feedback_from_before_the_answer_is_refused_beyond_the_tolerance_of_clocks(
     movies: ModelVersion, api: APIClient
 ) -> None:
     body = ask(api, movie_id=1, user="u2")
     address, now = f"{ADDRESS}{body['id']}/feedback/", dt.datetime.now(dt.UTC)
     first, second = (each["movie_id"] for each in body["recommendations"][:2])
     early = (now - dt.timedelta(minutes=6)).isoformat()
-    given = [
+    entries = [
         {"movie_id": first, "kind": "liked", "at": now.isoformat()},
         {"movie_id": second, "kind": "liked", "at": early},
     ]
-    [fault] = api.post(address, given, format="json").json()["error"]["details"]
+    [fault] = api.post(address, entries, format="json").json()["error"]["details"]
     assert (fault["row"], fault["field"], fault["code"]) == (1, "at", "before_the_answer")
     assert fault["value"] == early
     assert not Interaction.objects.exists()
-    given[1]["at"] = (now - dt.timedelta(minutes=4)).isoformat()
-    assert api.post(address, given, format="json").json()["recorded"] == 2
+    entries[1]["at"] = (now - dt.timedelta(minutes=4)).isoformat()
+    assert api.post(address, entries, format="json").json()["recorded"] == 2
 
 
-def test_feedback_from_the_future_or_with_a_field_twice_is_refused(
+def test_feedback_from_the_future_or_with_a_repeated_field_is_refused(
     movies: ModelVersion, api: APIClient
 ) -> None:
-    """What is newest says most of a user, and what is held out to judge an index."""
+    """The newest interactions have the most influence on a profile and on the hold-out."""
     body = ask(api, movie_id=1, user="u2")
     movie = body["recommendations"][0]["movie_id"]
     for raw, code in (
@@ -428,24 +428,22 @@ def test_feedback_from_the_future_or_with_a_field_twice_is_refused(
     assert not Interaction.objects.exists()
 
 
-def test_click_through_is_by_version_with_empty_answers_apart(movies: ModelVersion, api: APIClient) -> None:
+def test_click_through_is_by_version_and_excludes_empty_answers(movies: ModelVersion, api: APIClient) -> None:
     bodies = [ask(api, movie_id=1) for _ in range(3)] + [ask(api, movie_id=10)]
     for body in bodies[:2]:
-        given = {"movie_id": body["recommendations"][0]["movie_id"], "kind": "clicked"}
-        api.post(f"{ADDRESS}{body['id']}/feedback/", given, format="json")
+        entries = {"movie_id": body["recommendations"][0]["movie_id"], "kind": "clicked"}
+        api.post(f"{ADDRESS}{body['id']}/feedback/", entries, format="json")
     disliked = {"movie_id": bodies[2]["recommendations"][1]["movie_id"], "kind": "disliked"}
     api.post(f"{ADDRESS}{bodies[2]['id']}/feedback/", disliked, format="json")
-    (found,) = api.get(f"{ADDRESS}quality/").json()["versions"]
-    counts = {name: found[name] for name in ("version", "answered", "empty", "clicked", "disliked")}
+    (quality,) = api.get(f"{ADDRESS}quality/").json()["versions"]
+    counts = {name: quality[name] for name in ("version", "answered", "empty", "clicked", "disliked")}
     assert counts == {"version": 1, "answered": 4, "empty": 1, "clicked": 2, "disliked": 1}
-    assert found["click_through"]["value"] == pytest.approx(2 / 3)
-    assert found["mean_rank"] == 1
+    assert quality["click_through"]["value"] == pytest.approx(2 / 3)
+    assert quality["mean_rank"] == 1
 
 
-def test_what_came_of_answers_that_are_no_longer_in_the_log_does_not_count(
-    movies: ModelVersion, api: APIClient
-) -> None:
-    """Months are removed from the log, and a share of more than everything has no interval."""
+def test_feedback_on_answers_that_left_the_log_does_not_count(movies: ModelVersion, api: APIClient) -> None:
+    """Housekeeping removes months of the log, and a share above 1 has no interval."""
     yesterday = timezone.now() - dt.timedelta(days=1)
     for place in range(40):
         gone = uuid.UUID(int=lowest_at(yesterday).int + place)
@@ -454,11 +452,11 @@ def test_what_came_of_answers_that_are_no_longer_in_the_log_does_not_count(
         )
     for _ in range(35):
         ask(api, movie_id=1)
-    (found,) = api.get(f"{ADDRESS}quality/").json()["versions"]
-    assert (found["answered"], found["clicked"], found["click_through"]["value"]) == (35, 0, 0)
+    (quality,) = api.get(f"{ADDRESS}quality/").json()["versions"]
+    assert (quality["answered"], quality["clicked"], quality["click_through"]["value"]) == (35, 0, 0)
 
 
-def test_counting_ends_however_long_the_log_is(
+def test_counting_ends_at_its_time_limit(
     movies: ModelVersion, api: APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feedback, "COUNTING_SECONDS", 0.2)

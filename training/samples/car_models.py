@@ -1,7 +1,7 @@
-"""The cars both car samples draw from: makes and models that exist, with rough figures of our own.
+"""The car models of both car samples: real makes and models, with approximate figures.
 
-Names, years of sale and engine sizes are common knowledge and only meant to be plausible. The price of a
-new car and all that follows from it are invented for the samples: nobody should learn a market from them.
+Names, years of sale and engine sizes are common knowledge and only plausible. The prices of new cars and all
+values derived from them are invented for the samples and say nothing about a market.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 from training.samples.draws import Draws
 
-TODAY: Final = 2020  # the year in which the made-up cars are offered
+TODAY: Final = 2020  # the year of the generated offers
 LAKH: Final = 100_000
 
 
@@ -20,10 +20,10 @@ LAKH: Final = 100_000
 class Model:
     """One car model.
 
-    first, last : the offers of this model were built from the one year to the other.
+    first, last : first and last year of manufacture of the offered cars.
     share : weight among the offers.
-    lakh : price of the middle trim, new, with a petrol engine, in 100,000 rupees.
-    petrol, diesel : engine size in cubic centimetres, 0 where there is no such engine.
+    lakh : price of a new car with the middle trim and a petrol engine, in 100,000 rupees.
+    petrol, diesel : engine size in cubic centimetres; 0 for no such engine.
     """
 
     brand: str
@@ -39,7 +39,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One used car, priced; both samples write it down in their own columns."""
+    """One offered used car with its price; each sample writes it in its own columns."""
 
     model: Model
     name: str
@@ -114,8 +114,8 @@ MODELS: Final = (
     Model("Datsun", "GO", 2014, 2020, 1.0, 4.3, 1198, 0),
     Model("Fiat", "Punto", 2009, 2018, 0.8, 6.4, 1172, 1248),
     Model("Jeep", "Compass", 2017, 2020, 0.6, 19.8, 1368, 1956),
-    # Premium cars are offered up to seven years old: a few very old ones would be all that a model
-    # trained on so few rows gets wrong.
+    # Premium cars are at most seven years old: a few very old ones would cause most of the error of a model
+    # trained on so few rows.
     Model("Audi", "A4", 2013, 2020, 1.9, 33.0, 1798, 1968),
     Model("Audi", "Q3", 2013, 2020, 1.3, 31.0, 1395, 1968),
     Model("BMW", "3 Series", 2013, 2020, 1.9, 34.0, 1998, 1995),
@@ -125,7 +125,7 @@ MODELS: Final = (
 )
 # fmt: on
 
-# Trims from plain to rich, for petrol (gas, electric) and for diesel where the badge differs.
+# Trims from basic to rich, for petrol (gas, electric) and for diesel if the badge differs.
 PETROL_TRIMS: Final = {
     "Maruti": ("LXI", "VXI", "ZXI"),
     "Hyundai": ("Era", "Magna", "Sportz", "Asta"),
@@ -172,7 +172,7 @@ KM_A_YEAR: Final = {"Petrol": 8_300, "Diesel": 12_400, "CNG": 11_000, "LPG": 10_
 
 
 def offer(draws: Draws, *, electric: bool) -> Offer:
-    """One made-up offer; `electric` says whether it may be an electric car."""
+    """Returns a generated offer; `electric` allows an electric car."""
     weights = {model: model.share for model in MODELS} | ({ELECTRIC: ELECTRIC.share} if electric else {})
     model = draws.pick(weights)
     year = _year(draws, model)
@@ -196,7 +196,7 @@ def offer(draws: Draws, *, electric: bool) -> Offer:
 
 
 def _year(draws: Draws, model: Model) -> int:
-    """Offers thin out with age: a used car is most often three to ten years old."""
+    """Draws a year of manufacture: most offered cars are three to ten years old."""
     weights = {
         year: math.exp(-(((TODAY - year - 5.0) / 5.5) ** 2) / 2) + 0.03
         for year in range(model.first, model.last + 1)
@@ -213,7 +213,7 @@ def _fuel(draws: Draws, model: Model) -> str:
         return "Petrol"
     if not model.petrol:
         return "Diesel"
-    # The dearer the car, the more its buyers drove, and the more of them took the diesel.
+    # Buyers of expensive cars drive more and choose diesel more often.
     return "Diesel" if draws.chance(min(0.46 + 0.02 * model.lakh, 0.80)) else "Petrol"
 
 
@@ -226,7 +226,7 @@ def _automatic_share(model: Model, year: int) -> float:
 
 
 def _badge(draws: Draws, model: Model, fuel: str, automatic: bool) -> tuple[str, float]:
-    """The name as an advertisement gives it, and how rich the trim is (0 to 1)."""
+    """Returns the name as in an advertisement, and the richness of the trim (0 to 1)."""
     plain = PETROL_TRIMS.get(model.brand, PREMIUM_TRIMS)
     trims = DIESEL_TRIMS.get(model.brand, plain) if fuel == "Diesel" else plain
     place = draws.whole(0, len(trims) - 1)
@@ -240,7 +240,7 @@ def _badge(draws: Draws, model: Model, fuel: str, automatic: bool) -> tuple[str,
 
 
 def _owner(draws: Draws, age: int) -> str:
-    """Every year some cars change hands; nearly new ones may have been a dealer's test car."""
+    """Draws the number of owners: some cars change owners every year; nearly new cars may be test cars."""
     if age <= 1 and draws.chance(0.05):
         return "Test Drive Car"
     hands = 0
