@@ -16,16 +16,16 @@ from training.access import client_keys
 
 
 class KeyAuthentication(BaseAuthentication):
-    """Knox's keys (hashed, expiring), behind three spellings of the header."""
+    """Authenticates Knox's keys (hashed, expiring) in three forms of the header."""
 
     def authenticate(self, request: Request) -> tuple[Any, Any] | None:
-        given = request.headers.get("Authorization", "")
-        if not given:
+        header = request.headers.get("Authorization", "")
+        if not header:
             return None
-        key = client_keys.key_of(given)
+        key = client_keys.key_of(header)
         if key is None:
             raise AuthenticationFailed("use Authorization: Token <key>")
-        # By the digest, one look-up whatever the number of keys; knox itself reads all keys of the user.
+        # The digest takes one look-up for any number of keys; knox itself reads all keys of the user.
         token = AuthToken.objects.select_related("user").filter(digest=hash_token(key)).first()
         if token is None or not token.user.is_active or (token.expiry and token.expiry <= timezone.now()):
             raise AuthenticationFailed("the key is unknown, revoked or expired")
@@ -36,7 +36,7 @@ class KeyAuthentication(BaseAuthentication):
 
 
 class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """How a key is described in OpenAPI."""
+    """The description of a key in OpenAPI."""
 
     target_class = KeyAuthentication
     name = "key"

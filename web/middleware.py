@@ -1,4 +1,4 @@
-"""Before any view: every request gets an id, and bodies nobody could read right are refused."""
+"""Middleware that gives each request an id and rejects unreadable addresses and bodies."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from web.log_filter import CURRENT_REQUEST
 
 Next = Callable[[HttpRequest], HttpResponse]
 DISCARDED_BYTES = 64 * 2**20
-_GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 class RequestIdMiddleware:
-    """Takes the client's X-Request-ID if it is harmless, else makes one; answers with it; logs under it."""
+    """Uses the client's X-Request-ID if it is well-formed, else a new id, in the response and in the log."""
 
     def __init__(self, get_response: Next) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        given = request.headers.get("X-Request-ID", "")
-        identifier = given if _GIVEN_ID.fullmatch(given) else str(uuid7())
+        header = request.headers.get("X-Request-ID", "")
+        identifier = header if _CLIENT_ID.fullmatch(header) else str(uuid7())
         request.request_id = identifier  # type: ignore[attr-defined]
         request.since = time.perf_counter()  # type: ignore[attr-defined]
         _limit_silence(request)
@@ -47,7 +47,7 @@ class RequestIdMiddleware:
         return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Errors of plain Django views; DRF's own never come here."""
+        """Answers database errors of plain Django views; DRF handles those of its views."""
         if isinstance(exception, errors.DATABASE_AWAY):
             status, body, headers = errors.describe(exception)
             assert status is not None
@@ -56,7 +56,7 @@ class RequestIdMiddleware:
 
 
 class DescribeMissingMethods:
-    """405 in the one shape, or as a page."""
+    """Turns Django's 405 into the error shape or a page."""
 
     def __init__(self, get_response: Next) -> None:
         self.get_response = get_response
@@ -65,13 +65,13 @@ class DescribeMissingMethods:
         response = self.get_response(request)
         if isinstance(response, HttpResponseNotAllowed):
             allowed = response["Allow"]
-            said = f"this method is not there; allowed are {allowed}"
-            response = errors.answer(request, 405, "method_not_allowed", said, {"Allow": allowed})
+            message = f"method not allowed; allowed: {allowed}"
+            response = errors.answer(request, 405, "method_not_allowed", message, {"Allow": allowed})
         return response
 
 
 def _limit_silence(request: HttpRequest) -> None:
-    """A client that announces a body and does not send it must not hold a thread for ever.
+    """Limits how long a thread waits for a body that the client announced and does not send.
 
     gunicorn's threads read from a blocking socket without a limit of their own.
     """
@@ -81,13 +81,13 @@ def _limit_silence(request: HttpRequest) -> None:
 
 
 def _discard_body(request: HttpRequest) -> None:
-    """Reads what a refused request still sends.
+    """Reads the rest of a rejected request's body.
 
-    A connection closed over an unread body is reset, and the client sees a broken pipe instead of the
-    answer that says why. What is far too large is not read even for that.
+    A connection that is closed with an unread body is reset, and the client gets a broken pipe instead of
+    the error response. A body beyond `DISCARDED_BYTES` is not read.
     """
     if hasattr(request.META.get("gunicorn.socket"), "unfinished"):
-        return  # the worker's event loop does, and no thread waits for it
+        return  # the worker's event loop reads it, and no thread waits
     left, until = DISCARDED_BYTES, time.monotonic() + settings.BODY_SILENCE_SECONDS
     try:
         while left > 0 and time.monotonic() < until and (piece := request.read(2**16)):
@@ -97,9 +97,9 @@ def _discard_body(request: HttpRequest) -> None:
 
 
 class RefuseUnreadableBodies:
-    """Addresses and bodies Django would silently read as empty or as garbage.
+    """Rejects addresses and bodies that Django would silently read as empty or as garbage.
 
-    A chunked body without a length is empty to WSGI; a compressed one is not decompressed by anyone here.
+    A chunked body without a length is empty to WSGI; nothing here decompresses a compressed one.
     """
 
     def __init__(self, get_response: Next) -> None:
@@ -109,18 +109,18 @@ class RefuseUnreadableBodies:
         try:
             request.get_host()
         except DisallowedHost:
-            return self._refuse(request, 400, "bad_host", "this host name is not served here (ALLOWED_HOSTS)")
+            return self._refuse(request, 400, "bad_host", "this host name is not in ALLOWED_HOSTS")
         length = request.META.get("CONTENT_LENGTH", "")
         if not length and "chunked" in request.headers.get("Transfer-Encoding", "").lower():
             return self._refuse(
                 request, 411, "length_required", "send a Content-Length instead of a chunked body"
             )
         if length and not (length.isascii() and length.isdigit()):
-            return self._refuse(request, 400, "malformed", "Content-Length is no number")
+            return self._refuse(request, 400, "malformed", "Content-Length must be a whole number")
         encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
-            said = f"Content-Encoding {encoding[:40]!r} is not read here: send the body as it is"
-            return self._refuse(request, 415, "unsupported_encoding", said)
+            message = f"Content-Encoding {encoding[:40]!r} is not supported: send the body uncompressed"
+            return self._refuse(request, 415, "unsupported_encoding", message)
         try:
             charsets.check(request)
         except UnsupportedBody as error:
@@ -134,7 +134,7 @@ class RefuseUnreadableBodies:
 
 
 class AppendSlashToPages(CommonMiddleware):
-    """Django's own, but an API path without its slash is a 404: a redirected POST would lose its body."""
+    """Redirects as Django does, except API paths (404): a redirected POST would lose its body."""
 
     def should_redirect_with_slash(self, request: HttpRequest) -> bool:
         return not request.path.startswith("/api/") and super().should_redirect_with_slash(request)

@@ -142,10 +142,10 @@ def test_the_pages_show_what_is_watched_and_do_not_call_two_hundred_outcomes_too
     made = review(post, right=60, wrong=140)
     client.force_login(User.objects.create_superuser("boss"))
     dashboard, overview = client.get("/admin/"), client.get(reverse("watched"))
-    for page in (dashboard, overview):
+    for page, badge in ((dashboard, "got worse"), (overview, "fallen")):
         text = page.content.decode()
-        assert "too few outcomes" not in text and '<span class="vg-badge vg-bad">fallen</span>' in text
-    assert "realised accuracy" in dashboard.content.decode(), "beside roc_auc on the hold-out"
+        assert "too few outcomes" not in text and f'<span class="vg-badge vg-bad">{badge}</span>' in text
+    assert "accuracy in production" in dashboard.content.decode(), "beside roc_auc on the hold-out"
     watch = client.get(reverse("watch", args=[grapes.registered_model_id]))
     chart = watch.context["quality_charts"][0]
     values = [each for each in chart["spec"]["series"][0]["values"] if each is not None]
