@@ -466,7 +466,7 @@ def check(
 def test_a_background_process_is_healthy_while_it_shows_signs_of_life(
     role: str, tmp_path: Path, check: Callable[[str], tuple[int, str]]
 ) -> None:
-    assert check(role) == (1, f"no {role} process of this machine has shown a sign of life yet")
+    assert check(role) == (1, f"no {role} process of this machine has written a heartbeat yet")
     file = tmp_path / "heartbeats" / role
     file.parent.mkdir()
     file.write_text(f"{os.getpid()}\n")

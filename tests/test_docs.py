@@ -187,28 +187,28 @@ def test_codes_are_found_however_they_are_written(source: str, codes: list[str])
 
 # -- environment variables -----------------------------------------------------------------------------
 
-READERS = {"text", "flag", "number", "words", "from_stack", "given"}
+READERS = {"text", "flag", "number", "words", "from_stack", "is_configured"}
 NOT_OURS = {"PATH"}
 
 
 def variables_of(tree: ast.AST) -> Iterator[str]:
-    """Names read through core.env, os.environ or local.stack.given."""
+    """Names read through core.env, os.environ or local.stack.is_configured."""
     for node in ast.walk(tree):
-        given: ast.AST | None = None
+        argument: ast.AST | None = None
         match node:
-            case ast.Call(func=ast.Attribute(value=ast.Name(id="env"), attr=reader), args=[given, *_]):
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="env"), attr=reader), args=[argument, *_]):
                 if reader not in READERS:
-                    given = None
-            case ast.Call(func=ast.Name(id="given" | "getenv"), args=[given, *_]):
+                    argument = None
+            case ast.Call(func=ast.Name(id="is_configured" | "getenv"), args=[argument, *_]):
                 pass
             case ast.Call(
                 func=ast.Attribute(value=ast.Attribute(attr="environ"), attr="get" | "setdefault"),
-                args=[given, *_],
+                args=[argument, *_],
             ):
                 pass
-            case ast.Subscript(value=ast.Attribute(attr="environ"), slice=given):
+            case ast.Subscript(value=ast.Attribute(attr="environ"), slice=argument):
                 pass
-        name = getattr(given, "value", None)
+        name = getattr(argument, "value", None)
         if isinstance(name, str) and VARIABLE.fullmatch(name) and name not in NOT_OURS:
             yield name
 

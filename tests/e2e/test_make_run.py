@@ -79,7 +79,7 @@ def test_a_start_takes_up_what_interrupted_ones_left_and_trains_nothing_twice(
 ) -> None:
     printed = service.printed()
     assert [process.pid for process in service.interrupted if alive(process)] == []
-    assert re.search(r"Ending what an earlier run left behind: .*bootstrap", printed)
+    assert re.search(r"Ending processes that an earlier run left behind: .*bootstrap", printed)
     assert "waiting for training run" not in printed, "nobody holds it"
     [(runs, models, succeeded)] = service.sql(
         "SELECT count(*), count(DISTINCT registered_model_id), bool_and(status = 'succeeded') "

@@ -1,4 +1,4 @@
-"""`python -m local.run` with a Procfile of its own: how it starts, and above all how it ends."""
+"""`python -m local.run` with its own Procfile: start, restarts and end."""
 
 import contextlib
 import json
@@ -79,7 +79,7 @@ def planted() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def started_once(planted: Path) -> Path:
-    """With a database cluster, so that not every test makes one."""
+    """Builds the database cluster once for all tests."""
     with run(planted, free_port()) as one:
         one.wait_for("Welcome to the tests")
         one.process.terminate()
@@ -91,7 +91,7 @@ def started_once(planted: Path) -> Path:
 
 @pytest.fixture
 def tree(started_once: Path) -> Iterator[Path]:
-    """A tree of its own for each test."""
+    """A copy of the tree for each test."""
     directory = Path(tempfile.mkdtemp(prefix="vigia-test-", dir=started_once.parent))
     directory.chmod(0o755)
     subprocess.run(["cp", "-a", f"{started_once}/.", directory], check=True)
@@ -138,7 +138,7 @@ class Run:
         self.look()
 
     def wait_for_worker(self) -> None:
-        """Until the service that starts last runs, and its child."""
+        """Waits until the last service and its child run."""
         until = time.monotonic() + 10
         while not set(self.left()) >= WORKER:
             assert time.monotonic() < until, self.output
@@ -146,7 +146,7 @@ class Run:
             time.sleep(0.05)
 
     def wait(self, seconds: float = 40) -> int:
-        """Its exit code, once it has ended within that time."""
+        """Waits for the end; returns the exit code."""
         until = time.monotonic() + seconds
         while self.process.poll() is None:
             assert time.monotonic() < until, self.output
@@ -206,7 +206,7 @@ def test_a_stop_in_the_middle_of_the_first_start_leaves_no_process_behind(tree: 
         assert one.left() == []
 
 
-def test_a_second_ctrl_c_ends_a_service_that_does_not_want_to(tree: Path) -> None:
+def test_a_second_ctrl_c_kills_a_service_that_ignores_the_first(tree: Path) -> None:
     with (tree / "Procfile").open("a") as file:
         file.write(STUBBORN)
     with run(tree, free_port()) as one:
@@ -220,7 +220,7 @@ def test_a_second_ctrl_c_ends_a_service_that_does_not_want_to(tree: Path) -> Non
         assert "killed: stubborn" in one.output
 
 
-def test_a_killed_supervisor_is_survived_by_the_next_start(tree: Path) -> None:
+def test_the_next_start_ends_the_processes_of_a_killed_supervisor(tree: Path) -> None:
     port = free_port()
     with run(tree, port) as one:
         one.wait_for("Welcome to the tests")
@@ -254,12 +254,12 @@ def quicken(tree: Path) -> None:
 
 
 def recorded(tree: Path) -> dict[str, int]:
-    """The pids of what runs, by name."""
+    """Returns the pids of the running processes by name."""
     listed = json.loads((tree / "var" / "processes.json").read_text())["children"]
     return {child["name"]: child["pid"] for child in listed if " health" not in child["name"]}
 
 
-def test_a_killed_service_is_started_again_and_nothing_of_it_is_left(tree: Path) -> None:
+def test_a_killed_service_is_restarted_and_its_children_end(tree: Path) -> None:
     port = free_port()
     with run(tree, port) as one:
         one.wait_for("Welcome to the tests")
@@ -291,7 +291,7 @@ def is_answered(port: int) -> bool:
     return False
 
 
-def test_a_service_that_ends_again_and_again_ends_the_others_and_web_last(tree: Path) -> None:
+def test_a_service_that_keeps_ending_ends_the_others_web_last(tree: Path) -> None:
     quicken(tree)
     trapped = "worker: trap 'echo worker >>ended; exit' TERM; while true; do sleep 0.1; done"
     (tree / "Procfile").write_text(f"web: exec python web.py\n{trapped}\ndying: exit 3\n")
@@ -304,7 +304,7 @@ def test_a_service_that_ends_again_and_again_ends_the_others_and_web_last(tree: 
         assert one.left() == []
 
 
-def test_a_web_process_that_never_answers_ends_the_start_with_the_end_of_its_log(tree: Path) -> None:
+def test_a_web_process_that_ends_before_it_answers_stops_the_start_and_shows_its_log(tree: Path) -> None:
     (tree / "web.py").write_text("raise SystemExit('no such setting')")
     with run(tree, free_port()) as one:
         assert one.wait() == 1
@@ -313,7 +313,7 @@ def test_a_web_process_that_never_answers_ends_the_start_with_the_end_of_its_log
         assert one.left() == []
 
 
-def test_a_frozen_service_and_one_that_is_not_well_are_started_again(tree: Path) -> None:
+def test_a_frozen_service_and_an_unhealthy_service_are_restarted(tree: Path) -> None:
     quicken(tree)
     with run(tree, free_port()) as one:
         one.wait_for("Welcome to the tests")
@@ -321,7 +321,7 @@ def test_a_frozen_service_and_one_that_is_not_well_are_started_again(tree: Path)
         [child] = one.named("sleep 61")
         child.suspend()
         one.wait_for(f"worker: its process {child.pid} has been stopped for more than 1 s: killing it")
-        assert "worker was ended" not in one.output, "it is for the worker to start its own again"
+        assert "worker was ended" not in one.output, "the worker restarts its own child"
         os.kill(recorded(tree)["worker"], signal.SIGSTOP)
         one.wait_for("worker has been stopped for more than 1 s: killing it")
         one.wait_for("worker was ended by SIGKILL; starting it again in 0.1 s")
@@ -345,11 +345,11 @@ def test_a_failing_bootstrap_stops_everything(tree: Path) -> None:
         assert one.left() == []
 
 
-def test_a_taken_port_is_a_clear_message_before_anything_starts(tree: Path) -> None:
+def test_a_port_in_use_is_reported_before_anything_starts(tree: Path) -> None:
     shutil.rmtree(tree / "var" / "log")
     with socket.create_server(("127.0.0.1", 0)) as taken, run(tree, taken.getsockname()[1]) as one:
         assert one.wait(5) == 1
-        assert f"Port {taken.getsockname()[1]} of 127.0.0.1 is taken" in one.output
+        assert f"Port {taken.getsockname()[1]} of 127.0.0.1 is in use" in one.output
         assert "Traceback" not in one.output
         assert not (tree / "var" / "log" / "postgres.log").exists()
 

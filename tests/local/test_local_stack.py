@@ -1,4 +1,4 @@
-"""The two servers of the local stack, as real processes: what they survive, and what they never do."""
+"""The two servers of the local stack as real processes: crashes, restarts and permissions."""
 
 import contextlib
 import json
@@ -54,7 +54,7 @@ def started_once() -> Iterator[Path]:
 
 @pytest.fixture
 def var(fresh: Path, started_once: Path) -> Path:
-    """A var directory after its first start: a copy, passwords and all."""
+    """A copy of a var directory after its first start, passwords included."""
     subprocess.run(["cp", "-a", f"{started_once}/.", fresh], check=True)
     return fresh
 
@@ -67,7 +67,7 @@ def environment(var: Path, **more: str) -> dict[str, str]:
 
 
 def stack(var: Path, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Start the stack, run the command beside it, stop."""
+    """Starts the stack, runs the command beside it, and stops the stack."""
     return subprocess.run(
         [sys.executable, "-m", "local.stack", *(["--", *command] if command else [])],
         cwd=ROOT, env=environment(var, **more), capture_output=True, text=True, timeout=60, check=False,
@@ -76,7 +76,7 @@ def stack(var: Path, *command: str, **more: str) -> subprocess.CompletedProcess[
 
 @contextlib.contextmanager
 def running(var: Path, umask: int = -1) -> Iterator[subprocess.Popen[str]]:
-    """The stack while it is up."""
+    """Runs the stack during the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", "local.stack", "--", "sh", "-c", "echo up; exec sleep 60"],
         cwd=ROOT, env=environment(var), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
@@ -104,7 +104,7 @@ def state(var: Path) -> dict[str, object]:
 
 
 def recorded(var: Path) -> dict[str, int]:
-    """The pids of the servers, by name."""
+    """Returns the pids of the servers by name."""
     listed = json.loads((var / "processes.json").read_text())["children"]
     return {child["name"]: child["pid"] for child in listed}
 
@@ -202,7 +202,7 @@ def test_a_killed_server_starts_again_with_its_data(var: Path) -> None:
         assert_remembered(var)
 
 
-def test_what_a_killed_supervisor_left_behind_is_ended_by_the_next_start(var: Path) -> None:
+def test_the_next_start_ends_the_servers_of_a_killed_supervisor(var: Path) -> None:
     with running(var) as supervisor:
         remember(var)
         left = recorded(var)
@@ -219,7 +219,7 @@ def test_what_a_killed_supervisor_left_behind_is_ended_by_the_next_start(var: Pa
         assert_remembered(var)
 
 
-def test_a_stale_pid_file_is_survived_even_when_its_pid_is_in_use(var: Path) -> None:
+def test_a_stale_pid_file_does_not_stop_the_start_even_if_its_pid_is_in_use(var: Path) -> None:
     with running(var):
         remember(var)
     options = {"user": "nobody"} if AS_ROOT else {}
@@ -236,7 +236,7 @@ def test_a_stale_pid_file_is_survived_even_when_its_pid_is_in_use(var: Path) -> 
         stranger.kill()
 
 
-def test_an_interrupted_first_start_is_done_again(fresh: Path) -> None:
+def test_an_interrupted_first_start_is_repeated(fresh: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "local.stack", "--", "true"],
         cwd=ROOT,
@@ -250,7 +250,7 @@ def test_an_interrupted_first_start_is_done_again(fresh: Path) -> None:
     assert (fresh / "postgres" / "data" / "PG_VERSION").exists()
 
 
-def test_a_port_taken_meanwhile_is_replaced(var: Path) -> None:
+def test_a_port_in_use_is_replaced(var: Path) -> None:
     with running(var):
         remember(var)
         ports = {name: state(var)[name]["port"] for name in ("postgres", "valkey")}  # type: ignore[index]
@@ -273,7 +273,7 @@ def test_a_lost_state_file_costs_the_password_and_not_the_data(var: Path) -> Non
         assert state(var)["database_url"] != old["database_url"]
 
 
-def test_a_damaged_state_file_is_a_clear_message(fresh: Path) -> None:
+def test_a_damaged_state_file_is_reported(fresh: Path) -> None:
     (fresh / "stack.json").write_text("{")
     answer = stack(fresh, "true")
     assert answer.returncode == 1
@@ -294,10 +294,10 @@ def test_a_second_stack_of_the_same_directory_is_refused_but_can_share(var: Path
         assert not any(gone(pid) for pid in recorded(var).values())
 
 
-def test_what_the_environment_names_is_not_started(fresh: Path) -> None:
-    given = {"DATABASE_URL": "postgresql://elsewhere/x", "REDIS_URL": "redis://elsewhere/0"}
-    answer = stack(fresh, "sh", "-c", "echo $DATABASE_URL $REDIS_URL", **given)
-    assert answer.stdout.split() == list(given.values())
+def test_servers_that_the_environment_names_are_not_started(fresh: Path) -> None:
+    urls = {"DATABASE_URL": "postgresql://elsewhere/x", "REDIS_URL": "redis://elsewhere/0"}
+    answer = stack(fresh, "sh", "-c", "echo $DATABASE_URL $REDIS_URL", **urls)
+    assert answer.stdout.split() == list(urls.values())
     assert not (fresh / "postgres").exists()
     assert not (fresh / "valkey").exists()
     assert set(state(fresh)) == {"secret_key", "metrics_token", "key_apart"}

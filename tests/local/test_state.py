@@ -1,4 +1,4 @@
-"""What the local stack remembers between two starts, as files."""
+"""The files in which the local stack keeps its state between two starts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from local.state import ARTIFACT_KEY, State, settle_artifact_key
 
 
 def start(var: Path) -> tuple[State, str]:
-    """What a start does about its state; and what it says."""
+    """Loads and saves the state as a start does; returns it with the warning."""
     state = State.load(var / "stack.json")
-    told = settle_artifact_key(var, state)
+    warning = settle_artifact_key(var, state)
     state.save(var / "stack.json")
-    return state, told
+    return state, warning
 
 
 def key(var: Path) -> str:
@@ -28,26 +28,26 @@ def _no_secret_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SECRET_KEY_FILE", raising=False)
 
 
-def test_the_key_of_artifacts_is_a_secret_of_its_own(tmp_path: Path) -> None:
-    state, told = start(tmp_path)
-    assert told == ""
+def test_the_artifact_key_is_a_separate_secret(tmp_path: Path) -> None:
+    state, warning = start(tmp_path)
+    assert warning == ""
     assert len(key(tmp_path)) > 40
     assert key(tmp_path) != state.secret_key
     assert key(tmp_path) not in (tmp_path / "stack.json").read_text(encoding="utf-8")
     assert (tmp_path / ARTIFACT_KEY).stat().st_mode & 0o777 == 0o600
 
 
-def test_losing_stack_json_leaves_the_key_of_artifacts(tmp_path: Path) -> None:
+def test_the_artifact_key_survives_the_loss_of_stack_json(tmp_path: Path) -> None:
     start(tmp_path)
     before = key(tmp_path)
     (tmp_path / "stack.json").unlink()
-    state, told = start(tmp_path)
-    assert (key(tmp_path), told) == (before, "")
+    state, warning = start(tmp_path)
+    assert (key(tmp_path), warning) == (before, "")
     assert start(tmp_path)[0].secret_key == state.secret_key
 
 
 def older(var: Path) -> str:
-    """A stack from before the file; its secret key, which signed artifacts as well."""
+    """Saves the state of a stack older than the file; returns its secret key, which signed artifacts."""
     state = State.load(var / "stack.json")
     state.save(var / "stack.json")
     assert "key_apart" not in json.loads((var / "stack.json").read_text(encoding="utf-8"))
@@ -73,11 +73,11 @@ def test_an_older_stacks_key_from_the_environment_is_carried_over(
     assert key(tmp_path) == "from a file"
 
 
-def test_a_key_that_is_gone_is_made_anew_and_said(tmp_path: Path) -> None:
+def test_a_missing_key_is_replaced_with_a_warning(tmp_path: Path) -> None:
     start(tmp_path)
     before = key(tmp_path)
     (tmp_path / ARTIFACT_KEY).unlink()
-    _, told = start(tmp_path)
-    assert "is gone and was made anew" in told
+    _, warning = start(tmp_path)
+    assert "was missing and is new now" in warning
     assert key(tmp_path) != before
-    assert start(tmp_path)[1] == "", "said once; afterwards each start names what it cannot verify"
+    assert start(tmp_path)[1] == "", "one warning; later starts name the versions that they cannot verify"
