@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -278,6 +279,46 @@ def test_the_rows_of_the_readmes_retrain_are_new_and_are_read(db: None, tmp_path
         assert uploads.from_csv(model, stream, by=None, source="README").rows > 1000
     shipped = (ROOT / "training" / "samples" / written.name).read_text(encoding="utf-8").splitlines()
     assert len(set(written.read_text(encoding="utf-8").splitlines()) & set(shipped)) < 10
+
+
+# -- architecture and glossary --------------------------------------------------------------------------
+
+
+def test_every_path_of_the_architecture_page_exists() -> None:
+    text = re.sub(r"```.*?```", "", (DOCS / "architecture.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    paths = {path for path in re.findall(r"`([\w./-]+)`", text) if re.search(r"/|\.py$", path)}
+    paths = {path for path in paths if not path.startswith("/") and "→" not in path}
+    homes = [ROOT, *(ROOT / room for room in ROOMS)]
+    assert len(paths) > 30
+    assert sorted(path for path in paths if not any((home / path).exists() for home in homes)) == []
+
+
+def test_the_packages_of_the_architecture_page_are_the_layers_in_order() -> None:
+    block = re.search(
+        r"```\n(config/.*?)```", (DOCS / "architecture.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert block is not None
+    packages = re.findall(r"^(\w+)/ ", block[1], flags=re.MULTILINE)
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = next(each["layers"] for each in contracts["contracts"] if each["layers"][0] == "config")
+    assert packages == layers == list(ROOMS)
+
+
+def test_the_processes_of_the_architecture_page_are_those_of_the_procfile() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    table = text.partition("## Processes")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\w+) \|", table, flags=re.MULTILINE)
+    procfile = (ROOT / "Procfile").read_text(encoding="utf-8")
+    assert set(rows) - {"process"} == set(re.findall(r"^(\w+):", procfile, flags=re.MULTILINE))
+
+
+def test_the_terms_of_the_glossary_are_sorted_and_unique() -> None:
+    rows = re.findall(
+        r"^\| ([^|]+) \| ([^|]+) \|$", (DOCS / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    terms = [term for term, _ in rows if term != "term"]
+    assert len(terms) > 30
+    assert terms == sorted(set(terms), key=str.lower)
 
 
 # -- links ---------------------------------------------------------------------------------------------
