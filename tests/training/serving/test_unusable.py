@@ -179,7 +179,7 @@ def test_a_start_with_another_key_says_so_and_is_not_ready(
     settings.ARTIFACT_KEY = "another"
     said = bootstrapped()
     assert "CANNOT ANSWER: the compiled engine of churn 1 was not signed" in said
-    assert "Put the old one back" in said
+    assert "Restore the old key" in said
     welcome = (var / "welcome.txt").read_text(encoding="utf-8")
     assert "Vigía is up, DEGRADED: " in welcome
     assert "A first prediction" not in welcome
@@ -200,10 +200,10 @@ def test_a_start_that_can_answer_says_nothing_of_it(churn: ModelVersion, var: Pa
 
 
 def test_an_active_version_that_was_not_compared_at_edges_is_named(churn: ModelVersion) -> None:
-    assert checks.compiled_versions_were_asked_at_their_edges(None, ["default"]) == []
+    assert checks.compiled_versions_were_compared_at_thresholds(None, ["default"]) == []
     older = {name: value for name, value in churn.parity.items() if name != "protocol"}
     old = train_sample("churn", rows=600, parity=older)
-    [message] = checks.compiled_versions_were_asked_at_their_edges(None, ["default"])
+    [message] = checks.compiled_versions_were_compared_at_thresholds(None, ["default"])
     assert message.id == "vigia.W020"
     assert message.msg.startswith("churn 2 was compiled before")
     assert engine_cache.ready(old.pk).number == 2, "it still answers"
