@@ -1,4 +1,4 @@
-"""The pages operators and clients rely on say what the code does, in both directions."""
+"""Documentation and code agree, in both directions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CODE_ARGUMENT = {
     "answer": 2,
     "_bad_request": 0,
 }
-# Where the code is written down as a constant of its own.
+# Names of constants that hold codes.
 CODE_DICTIONARIES = {"codes", "names", "UNREADABLE"}
 # Functions that return the code of a warning.
 CODE_FUNCTIONS = {"warning"}
@@ -57,7 +57,7 @@ def parsed(path: Path) -> ast.Module:
 
 
 def table_words(page: Path, pattern: re.Pattern[str], *, under: str | None = None) -> dict[str, str]:
-    """First cell -> rest of the row, for the rows whose first cell is one word in code marks."""
+    """Returns first cell -> rest of the row, for rows whose first cell is one word in code marks."""
     found: dict[str, str] = {}
     heading = ""
     for line in page.read_text(encoding="utf-8").splitlines():
@@ -78,7 +78,7 @@ def name_of(call: ast.Call) -> str:
 
 
 def words_in(node: ast.AST | None) -> Iterator[str]:
-    """The strings an expression can have: itself, or the branches of a condition."""
+    """Yields the possible strings of an expression: itself, or the branches of a condition."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and CODE.fullmatch(node.value):
         yield node.value
     elif isinstance(node, ast.IfExp):
@@ -123,7 +123,7 @@ def codes_of(tree: ast.AST) -> Iterator[str]:
 
 @cache
 def codes_in_code() -> dict[str, str]:
-    """Code -> a file that gives it."""
+    """Returns code -> a file that uses it."""
     return {
         code: str(path.relative_to(ROOT))
         for path, tree in sources(*ROOMS)
@@ -133,7 +133,7 @@ def codes_in_code() -> dict[str, str]:
 
 
 def codes_of_our_serializers() -> dict[str, str]:
-    """Codes of DRF's own that come through where a body is read by a serializer of ours."""
+    """Returns DRF's codes that serializers of ours can return."""
     renamed = {"required", "null", "blank"}
     found: dict[str, str] = {}
     for kind in (
@@ -159,7 +159,7 @@ def test_every_error_code_is_explained() -> None:
 def test_every_explained_error_code_exists() -> None:
     known = codes_in_code() | codes_of_our_serializers()
     assert not set(table_words(DOCS / "errors.md", CODE)) - set(known), (
-        "errors.md explains what is never given"
+        "errors.md explains codes that do not exist"
     )
 
 
@@ -182,7 +182,7 @@ def test_every_request_level_error_code_has_a_status() -> None:
         ('raise ValueError("no code")', []),
     ],
 )
-def test_codes_are_found_however_they_are_written(source: str, codes: list[str]) -> None:
+def test_codes_are_found_in_every_form(source: str, codes: list[str]) -> None:
     assert list(codes_of(ast.parse(source))) == codes
 
 
@@ -236,7 +236,7 @@ def test_every_environment_variable_is_in_the_operators_table() -> None:
     documented = set(table_words(DOCS / "operating.md", VARIABLE, under="Environment variables"))
     read = variables_in_code()
     assert sorted(read - documented) == [], "not in docs/operating.md"
-    assert sorted(documented - read) == [], "docs/operating.md names what nothing reads"
+    assert sorted(documented - read) == [], "docs/operating.md names unused variables"
 
 
 def test_every_variable_of_the_compose_file_is_documented() -> None:
@@ -254,7 +254,7 @@ def test_every_variable_of_the_compose_file_is_documented() -> None:
 # -- examples ------------------------------------------------------------------------------------------
 
 
-def test_every_file_that_an_example_sends_is_shipped_or_made_by_it() -> None:
+def test_every_file_of_an_example_is_shipped_or_created_by_it() -> None:
     sent = 0
     for page in PAGES:
         for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
@@ -267,7 +267,7 @@ def test_every_file_that_an_example_sends_is_shipped_or_made_by_it() -> None:
     assert sent, "README retrains a model"
 
 
-def test_the_rows_of_the_readmes_retrain_are_new_and_are_read(db: None, tmp_path: Path) -> None:
+def test_the_rows_of_the_readmes_training_run_are_new_and_valid(db: None, tmp_path: Path) -> None:
     found = re.search(
         r"-m training\.samples (.*) --out (\S+)", (ROOT / "README.md").read_text(encoding="utf-8")
     )
@@ -325,7 +325,7 @@ def test_the_terms_of_the_glossary_are_sorted_and_unique() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
+def test_links_between_pages_are_valid(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"[a-z]+:", target):
@@ -338,6 +338,6 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as code hosts make them."""
+    """Returns the anchors of a page's headings, as code hosts generate them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
