@@ -188,9 +188,9 @@ def settable() -> set[str]:
 def example() -> dict[str, str]:
     """.env.example, those that stand there as comments included."""
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
-    found = re.findall(r"^#?([A-Z][A-Z_]*)=(.*)$", text, re.MULTILINE)
-    assert len(found) == len(dict(found)), "named twice"
-    return dict(found)
+    variables = re.findall(r"^#?([A-Z][A-Z_]*)=(.*)$", text, re.MULTILINE)
+    assert len(variables) == len(dict(variables)), "named twice"
+    return dict(variables)
 
 
 def test_every_variable_reaches_the_processes_that_read_it() -> None:
@@ -199,9 +199,9 @@ def test_every_variable_reaches_the_processes_that_read_it() -> None:
     own_port = {"WORKER_METRICS_PORT"}  # of the two processes without another port for metrics
     for name in OURS:
         assert sorted(of_settings - own_port - set(SERVICES[name]["environment"])) == [], name
-    given = {variable for name in OURS for variable in SERVICES[name]["environment"]}
+    passed = {variable for name in OURS for variable in SERVICES[name]["environment"]}
     built_in = set(LOADED["x-vigia"]["build"]["args"])
-    assert sorted(for_operators() - given - built_in) == []
+    assert sorted(for_operators() - passed - built_in) == []
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
@@ -237,7 +237,7 @@ def test_the_example_environment_and_the_page_show_the_defaults() -> None:
 
 def defaults_in_settings() -> dict[str, Any]:
     """Returns the defaults of numbers, and of texts and flags with a constant default."""
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for node in ast.walk(parsed(ROOT / "config" / "settings.py")):
         match node:
             case (
@@ -253,9 +253,9 @@ def defaults_in_settings() -> dict[str, Any]:
             ):
                 with suppress(SyntaxError, NameError, ValueError, AttributeError):
                     value = eval(ast.unparse(default), {"__builtins__": {}})
-                    found[name] = int(value) if isinstance(value, bool) else value
-    assert len(found) > 20
-    return found
+                    defaults[name] = int(value) if isinstance(value, bool) else value
+    assert len(defaults) > 20
+    return defaults
 
 
 def test_required_variables_are_in_the_example() -> None:
@@ -395,7 +395,7 @@ class Probe(http.server.BaseHTTPRequestHandler):
         Probe.seen = (self.path, self.headers["Host"])
         self.send_response(Probe.status)
         self.end_headers()
-        self.wfile.write(b"said")
+        self.wfile.write(b"unwell")
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -420,7 +420,7 @@ def test_web_is_healthy_while_it_is_ready(web: str) -> None:
 
 def test_web_is_not_healthy_when_it_is_not_ready(web: str) -> None:
     Probe.status = 503
-    assert healthy("web", PORT=web) == (1, "503 said")
+    assert healthy("web", PORT=web) == (1, "503 unwell")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", ""])
@@ -431,9 +431,9 @@ def test_web_is_live_while_it_answers_wherever_it_listens(web: str, host: str) -
 
 
 def test_web_is_unhealthy_without_a_listener() -> None:
-    code, said = healthy("web", PORT="9")
+    code, message = healthy("web", PORT="9")
     assert code == 1
-    assert "refused" in said
+    assert "refused" in message
 
 
 @pytest.mark.parametrize(
@@ -473,8 +473,8 @@ def test_a_background_process_is_healthy_with_a_recent_heartbeat(
     assert check(role) == (0, "healthy")
     long_ago = time.time() - 100
     os.utime(file, (long_ago, long_ago))
-    code, said = check(role)
-    assert (code, said.partition(" (")[0]) == (1, role)
+    code, message = check(role)
+    assert (code, message.partition(" (")[0]) == (1, role)
     assert check(f"{role} --seconds 200") == (0, "healthy")
 
 
@@ -496,13 +496,13 @@ def test_the_health_check_kills_a_frozen_process(
         sleeping.send_signal(signal.SIGSTOP)
         assert check("worker")[0] == 1
         assert sleeping.poll() is None
-        code, said = check("worker --end")
-        assert (code, said.endswith("so it was killed")) == (1, True)
+        code, message = check("worker --end")
+        assert (code, message.endswith("it was killed")) == (1, True)
         assert sleeping.wait(10) == -signal.SIGKILL
         file.write_text(f"{other.pid}\n")  # the pid belongs to a process other than Celery
         os.utime(file, (0, 0))
-        code, said = check("worker --end")
-        assert (code, "killed" in said) == (1, False)
+        code, message = check("worker --end")
+        assert (code, "killed" in message) == (1, False)
         assert other.poll() is None
     finally:
         for process in (sleeping, other):

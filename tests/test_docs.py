@@ -58,16 +58,16 @@ def parsed(path: Path) -> ast.Module:
 
 def table_words(page: Path, pattern: re.Pattern[str], *, under: str | None = None) -> dict[str, str]:
     """Returns first cell -> rest of the row, for rows whose first cell is one word in code marks."""
-    found: dict[str, str] = {}
+    cells: dict[str, str] = {}
     heading = ""
     for line in page.read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             heading = line.lstrip("# ")
         row = re.fullmatch(rf"\| `({pattern.pattern})` \|(.*)\|", line)
         if row and (under is None or heading == under):
-            assert row[1] not in found, f"{page.name} lists {row[1]} twice"
-            found[row[1]] = row[2]
-    return found
+            assert row[1] not in cells, f"{page.name} lists {row[1]} twice"
+            cells[row[1]] = row[2]
+    return cells
 
 
 # -- error codes ---------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def codes_in_code() -> dict[str, str]:
 def codes_of_our_serializers() -> dict[str, str]:
     """Returns DRF's codes that serializers of ours can return."""
     renamed = {"required", "null", "blank"}
-    found: dict[str, str] = {}
+    statuses: dict[str, str] = {}
     for kind in (
         training_serializers.ReasonSerializer,
         training_serializers.ActivateSerializer,
@@ -146,8 +146,8 @@ def codes_of_our_serializers() -> dict[str, str]:
         for field in (serializers.Serializer(), *kind().fields.values()):
             for code in (*field.error_messages, *(getattr(v, "code", "") for v in field.validators)):
                 if code and code not in renamed:
-                    found[code] = kind.__name__
-    return found
+                    statuses[code] = kind.__name__
+    return statuses
 
 
 def test_every_error_code_is_explained() -> None:
@@ -172,11 +172,11 @@ def test_every_request_level_error_code_has_a_status() -> None:
     ("source", "codes"),
     [
         ('Fault("a", "not_a_number", "m")', ["not_a_number"]),
-        ('raise Conflict("said", code="already_active")', ["already_active"]),
+        ('raise Conflict("message", code="already_active")', ["already_active"]),
         ('class A(B):\n    code = "conflict"', ["conflict"]),
-        ('_body("a" if x else "b", "said")', ["a", "b"]),
+        ('_body("a" if x else "b", "message")', ["a", "b"]),
         ('{"code": "truncated_here"}', ["truncated_here"]),
-        ('self._refuse(request, 411, "length_required", "said")', ["length_required"]),
+        ('self._refuse(request, 411, "length_required", "message")', ["length_required"]),
         ('def warning(v):\n    return None if v else "out_of_range"', ["out_of_range"]),
         ('codes = {403: "forbidden"}', ["forbidden"]),
         ('raise ValueError("no code")', []),
@@ -216,8 +216,8 @@ def variables_of(tree: ast.AST) -> Iterator[str]:
 
 @cache
 def variables_in_code() -> frozenset[str]:
-    found = {name for _, tree in sources(*ROOMS, "local", "docker") for name in variables_of(tree)}
-    found |= {
+    names = {name for _, tree in sources(*ROOMS, "local", "docker") for name in variables_of(tree)}
+    names |= {
         name
         for _, tree in sources("core/env.py")
         for node in ast.walk(tree)
@@ -226,10 +226,10 @@ def variables_in_code() -> frozenset[str]:
         if isinstance(name, str)
     }
     procfile = (ROOT / "Procfile").read_text(encoding="utf-8")
-    found |= set(re.findall(r"\$\{([A-Z_]+)", procfile))
-    found = {name for name in found if name.removesuffix("_FILE") == name or name[:-5] not in found}
+    names |= set(re.findall(r"\$\{([A-Z_]+)", procfile))
+    names = {name for name in names if name.removesuffix("_FILE") == name or name[:-5] not in names}
     # Not for operators: Vigía itself sets both.
-    return frozenset(found - {"DJANGO_SETTINGS_MODULE", "ORT_DISABLE_TELEMETRY"})
+    return frozenset(names - {"DJANGO_SETTINGS_MODULE", "ORT_DISABLE_TELEMETRY"})
 
 
 def test_every_environment_variable_is_in_the_operators_table() -> None:
@@ -260,19 +260,19 @@ def test_every_file_of_an_example_is_shipped_or_created_by_it() -> None:
         for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
             for name in re.findall(r"(?:--data-binary|-d|-F \S+=) ?@([\w./-]*\w)", block):
                 sent += 1
-                made = re.search(
+                created = re.search(
                     rf"--out {re.escape(str(Path(name).parent))}\b|> *{re.escape(name)}\b", block
                 )
-                assert made or (ROOT / name).is_file(), f"{page.name} sends {name}"
+                assert created or (ROOT / name).is_file(), f"{page.name} sends {name}"
     assert sent, "README retrains a model"
 
 
 def test_the_rows_of_the_readmes_training_run_are_new_and_valid(db: None, tmp_path: Path) -> None:
-    found = re.search(
+    match = re.search(
         r"-m training\.samples (.*) --out (\S+)", (ROOT / "README.md").read_text(encoding="utf-8")
     )
-    assert found
-    samples.main([*found[1].split(), "--out", str(tmp_path)])
+    assert match
+    samples.main([*match[1].split(), "--out", str(tmp_path)])
     [written] = tmp_path.iterdir()
     model = RegisteredModel.objects.create(name=written.stem, title="as the example has it")
     with written.open("rb") as stream:
@@ -331,10 +331,10 @@ def test_links_between_pages_are_valid(page: Path) -> None:
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
-        found = (page.parent / path).resolve() if path else page
-        assert found.exists(), f"{page.name} links to {target}"
-        if anchor and found.suffix == ".md":
-            assert anchor in anchors(found), f"{page.name} links to {target}"
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        if anchor and linked.suffix == ".md":
+            assert anchor in anchors(linked), f"{page.name} links to {target}"
 
 
 def anchors(page: Path) -> set[str]:

@@ -29,8 +29,8 @@ each_dashboard = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: pa
 
 def metrics_in(expression: str) -> set[str]:
     """Returns Vigía's metric names in an expression, without the suffixes of histograms."""
-    found = set(re.findall(r"\b(?:vigia|recommendation)[a-z0-9_:]*", re.sub(r'"[^"]*"', '""', expression)))
-    return {re.sub(r"(?<=_seconds)_(bucket|count|sum)$", "", name) for name in found}
+    names = set(re.findall(r"\b(?:vigia|recommendation)[a-z0-9_:]*", re.sub(r'"[^"]*"', '""', expression)))
+    return {re.sub(r"(?<=_seconds)_(bucket|count|sum)$", "", name) for name in names}
 
 
 def panels(path: Path) -> Iterator[dict[str, Any]]:
@@ -50,8 +50,8 @@ def test_rules_use_existing_metrics() -> None:
 def test_every_alert_is_tested_and_explained_to_the_operator() -> None:
     files = [path.read_text(encoding="utf-8") for path in MONITORING.glob("alerts*_test.yml")]
     cases = [case for text in files for case in yaml.safe_load(text)["tests"]]
-    asked = [check for case in cases for check in case["alert_rule_test"]]
-    assert sorted({check["alertname"] for check in asked if check["exp_alerts"]}) == sorted(set(ALERTS))
+    checks = [check for case in cases for check in case["alert_rule_test"]]
+    assert sorted({check["alertname"] for check in checks if check["exp_alerts"]}) == sorted(set(ALERTS))
     page = ROOT / "docs" / "operating.md"
     explained = re.findall(r"^\| `(Vigia\w+)` \|", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert sorted(explained) == ALERTS
@@ -62,9 +62,9 @@ def test_every_alert_is_tested_and_explained_to_the_operator() -> None:
 def test_a_dashboard_uses_existing_metrics(path: Path) -> None:
     known = set(TABLE) | {rule["record"] for rule in RULES if "record" in rule}
     board = json.loads(path.read_text(encoding="utf-8"))
-    asked = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
-    asked += [variable["definition"] for variable in board["templating"]["list"]]
-    for expression in asked:
+    expressions = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+    expressions += [variable["definition"] for variable in board["templating"]["list"]]
+    for expression in expressions:
         named = metrics_in(expression)
         assert named <= known, expression
         assert named or re.search(r"\b(up|ALERTS)\{", expression), expression

@@ -25,8 +25,8 @@ def described() -> str:
 
 @pytest.fixture(scope="module")
 def parsed(described: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.load(described, yaml.CSafeLoader)
-    return found
+    document: dict[str, Any] = yaml.load(described, yaml.CSafeLoader)
+    return document
 
 
 def test_the_committed_document_equals_the_generated_one(described: str) -> None:

@@ -45,7 +45,7 @@ def server(django_db_setup: None, tmp_path: Path) -> Iterator[Server]:
     server.stop()
 
 
-def made(server: Server, key: str, path: str, body: Any, method: str = "POST") -> dict[str, Any]:
+def create(server: Server, key: str, path: str, body: Any, method: str = "POST") -> dict[str, Any]:
     status, _, answer = server.ask(method, path, body, key=key)
     assert status < 300, (path, answer)
     assert isinstance(answer, dict)
@@ -65,25 +65,25 @@ def known(
     # A model without an active version correctly answers 503; schemathesis finds its name in the list.
     RegisteredModel.objects.exclude(versions__status=ModelVersion.Status.ACTIVE).delete()
     key = client_keys.issue(client_user)
-    answer = made(server, key, f"{API}/predictions/", [{**customer, "_key": f"c-{n}"} for n in range(40)])
+    answer = create(server, key, f"{API}/predictions/", [{**customer, "_key": f"c-{n}"} for n in range(40)])
     ids = [each["id"] for each in answer["predictions"]]
-    made(server, key, f"{API}/outcomes/", [{"prediction": each, "actual": True} for each in ids[:30]])
-    made(server, key, f"{API}/outcomes/", [{"key": "nobody", "actual": False}])
-    recommended = made(server, key, "/api/v1/recommendations/", {"movie_id": 1})
+    create(server, key, f"{API}/outcomes/", [{"prediction": each, "actual": True} for each in ids[:30]])
+    create(server, key, f"{API}/outcomes/", [{"key": "nobody", "actual": False}])
+    recommended = create(server, key, "/api/v1/recommendations/", {"movie_id": 1})
     movie = recommended["recommendations"][0]["movie_id"]
     feedback = {"movie_id": movie, "kind": "clicked"}
-    made(server, key, f"/api/v1/recommendations/{recommended['id']}/feedback/", feedback)
-    made(server, key, "/api/v1/interactions/", [{"user": "u", "movie_id": 2, "kind": "liked"}])
+    create(server, key, f"/api/v1/recommendations/{recommended['id']}/feedback/", feedback)
+    create(server, key, "/api/v1/interactions/", [{"user": "u", "movie_id": 2, "kind": "liked"}])
     hour = timezone.now().replace(minute=0, second=0, microsecond=0)
     window = {"since": (hour - dt.timedelta(hours=1)).isoformat(), "until": timezone.now().isoformat()}
-    rollout = made(server, key, f"{API}/rollouts/", {"version": 2, "kind": "shadow", "reason": "a trial"})
+    rollout = create(server, key, f"{API}/rollouts/", {"version": 2, "kind": "shadow", "reason": "a trial"})
     return {
         "key": key,
         "path.model": ["churn", "houses", "movies"],
         "path.number": [1, 2],
-        "path.run": made(server, key, f"{API}/training-runs/", {"instances": labelled(customer)})["id"],
-        "path.comparison": made(server, key, f"{API}/versions/2/comparisons/", {"with": 1})["id"],
-        "path.replay": made(server, key, f"{API}/versions/2/replays/", window)["id"],
+        "path.run": create(server, key, f"{API}/training-runs/", {"instances": labelled(customer)})["id"],
+        "path.comparison": create(server, key, f"{API}/versions/2/comparisons/", {"with": 1})["id"],
+        "path.replay": create(server, key, f"{API}/versions/2/replays/", window)["id"],
         "path.rollout": rollout["id"],
         "path.prediction": ids[0],
         "path.recommendation": recommended["id"],

@@ -53,10 +53,10 @@ _LAST_REVIEWS: Final = """
     UNION ALL
     SELECT review.id FROM training_registeredmodel model
     CROSS JOIN LATERAL (
-        SELECT made.id FROM predictions_driftreview made
-        JOIN training_modelversion version ON version.id = made.version_id
-        WHERE made.registered_model_id = model.id
-        ORDER BY version.status = 'active' DESC, made.until DESC, made.id DESC LIMIT 1
+        SELECT newest.id FROM predictions_driftreview newest
+        JOIN training_modelversion version ON version.id = newest.version_id
+        WHERE newest.registered_model_id = model.id
+        ORDER BY version.status = 'active' DESC, newest.until DESC, newest.id DESC LIMIT 1
     ) review
     WHERE model.review_hours = 0
 """

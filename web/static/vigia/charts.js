@@ -28,7 +28,7 @@
   }
 
   function datasets(spec) {
-    const found = [];
+    const sets = [];
     const apart = new Set(spec.apart || []);
     const placed = (values) => values.map((each) => (Array.isArray(each) ? { x: each[0], y: each[1] } : each));
     spec.series.forEach((series, at) => {
@@ -38,18 +38,18 @@
       if (spec.kind === "bar") {
         const plain = faded(tone, 75), other = apart.size ? hatched(tone) : plain;
         const fill = series.values.map((_, place) => (apart.has(place) ? other : plain));
-        found.push({ ...common, data: series.values, backgroundColor: fill, borderWidth: 1 });
+        sets.push({ ...common, data: series.values, backgroundColor: fill, borderWidth: 1 });
         return;
       }
       if (series.low && series.high) {
         const band = { ...common, borderWidth: 0, pointRadius: 0, vgBand: true, tension: 0 };
-        found.push({ ...band, data: placed(series.low), fill: false });
-        found.push({ ...band, data: placed(series.high), fill: "-1", backgroundColor: faded(tone, 18) });
+        sets.push({ ...band, data: placed(series.low), fill: false });
+        sets.push({ ...band, data: placed(series.high), fill: "-1", backgroundColor: faded(tone, 18) });
       }
       if (spec.kind === "scatter") {
-        found.push({ ...common, data: points, showLine: false, pointRadius: 2.5, backgroundColor: faded(tone, 45), borderWidth: 0 });
+        sets.push({ ...common, data: points, showLine: false, pointRadius: 2.5, backgroundColor: faded(tone, 45), borderWidth: 0 });
       } else {
-        found.push({
+        sets.push({
           ...common, data: points, borderWidth: 2, pointRadius: series.dashed ? 0 : dots(points),
           vgWhiskers: series.low && spec.labels ? { low: series.low, high: series.high } : null,
           stepped: spec.kind === "step", borderDash: series.dashed ? [6, 4] : [], fill: false,
@@ -58,12 +58,12 @@
     });
     if (spec.diagonal) {
       const [low, high] = spec.x_range || [0, 1];
-      found.push({
+      sets.push({
         label: spec.diagonal === true ? "diagonal" : spec.diagonal, data: [{ x: low, y: low }, { x: high, y: high }],
         borderColor: colour("--vg-faint"), borderDash: [4, 4], borderWidth: 1, pointRadius: 0,
       });
     }
-    return found;
+    return sets;
   }
 
   // Many points need no dots beside the line, except a point between two gaps, which has no line.
