@@ -135,7 +135,7 @@ def codes_in_code() -> dict[str, str]:
 def codes_of_our_serializers() -> dict[str, str]:
     """Returns DRF's codes that serializers of ours can return."""
     renamed = {"required", "null", "blank"}
-    statuses: dict[str, str] = {}
+    by_code: dict[str, str] = {}
     for kind in (
         training_serializers.ReasonSerializer,
         training_serializers.ActivateSerializer,
@@ -146,8 +146,8 @@ def codes_of_our_serializers() -> dict[str, str]:
         for field in (serializers.Serializer(), *kind().fields.values()):
             for code in (*field.error_messages, *(getattr(v, "code", "") for v in field.validators)):
                 if code and code not in renamed:
-                    statuses[code] = kind.__name__
-    return statuses
+                    by_code[code] = kind.__name__
+    return by_code
 
 
 def test_every_error_code_is_explained() -> None:
