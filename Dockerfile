@@ -49,5 +49,5 @@ VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=6s --start-period=60s --retries=3 \
     CMD ["python", "-m", "docker.health", "web"]
-# exec makes SIGTERM reach gunicorn, which then answers running requests.
+# Through exec, so that SIGTERM reaches gunicorn and requests under way are answered.
 CMD ["gunicorn", "--config", "config/gunicorn.py", "config.wsgi"]

@@ -1,4 +1,4 @@
-"""`python -m local.run` with its own Procfile: start, restarts and end."""
+"""`python -m local.run` with a test Procfile: starts, stops and restarts."""
 
 import contextlib
 import json
@@ -42,7 +42,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 """
-# The worker has a check, and is well as long as there is no file "sick".
+# The worker's check passes unless a file "sick" exists.
 HEALTH = """
 import pathlib, sys
 if sys.argv[1] != "worker":
@@ -50,8 +50,7 @@ if sys.argv[1] != "worker":
 print("it has a cold")
 sys.exit(pathlib.Path("sick").exists())
 """
-# A service with children of its own, one of which leads another session as jobs do; and one that does not
-# want to end.
+# The worker has children, one of which leads another session as jobs do; `stubborn` ignores SIGTERM.
 PROCFILE = """
 web: exec python web.py
 worker: sleep 61 & setsid sleep 63 & exec sleep 62
@@ -62,7 +61,8 @@ STUBBORN = "stubborn: trap '' TERM; while true; do sleep 0.5; done\n"
 
 @pytest.fixture(scope="module")
 def planted() -> Iterator[Path]:
-    """A copy of the local stack with small stand-ins for the service; in memory where there is room."""
+    """Yields a copy of the local stack with small scripts in place of the service; in memory if there is
+    room."""
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
     directory = Path(tempfile.mkdtemp(prefix="vigia-test-", dir=memory if roomy else None))
@@ -79,7 +79,7 @@ def planted() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def started_once(planted: Path) -> Path:
-    """Builds the database cluster once for all tests."""
+    """Returns the copy with a database cluster, so that not every test creates one."""
     with run(planted, free_port()) as one:
         one.wait_for("Welcome to the tests")
         one.process.terminate()
@@ -91,7 +91,7 @@ def started_once(planted: Path) -> Path:
 
 @pytest.fixture
 def tree(started_once: Path) -> Iterator[Path]:
-    """A copy of the tree for each test."""
+    """Yields a separate tree for each test."""
     directory = Path(tempfile.mkdtemp(prefix="vigia-test-", dir=started_once.parent))
     directory.chmod(0o755)
     subprocess.run(["cp", "-a", f"{started_once}/.", directory], check=True)
@@ -106,7 +106,7 @@ def free_port() -> int:
 
 
 class Run:
-    """One `python -m local.run`, and every process that was ever seen below it."""
+    """One `python -m local.run`, and every descendant that it has had."""
 
     def __init__(self, tree: Path, port: int) -> None:
         dropped = {"DATABASE_URL", "REDIS_URL", "VIGIA_VAR", "HOST"}
@@ -138,7 +138,7 @@ class Run:
         self.look()
 
     def wait_for_worker(self) -> None:
-        """Waits until the last service and its child run."""
+        """Waits until the service that starts last and its children run."""
         until = time.monotonic() + 10
         while not set(self.left()) >= WORKER:
             assert time.monotonic() < until, self.output
@@ -146,7 +146,7 @@ class Run:
             time.sleep(0.05)
 
     def wait(self, seconds: float = 40) -> int:
-        """Waits for the end; returns the exit code."""
+        """Waits for the end within that time; returns the exit code."""
         until = time.monotonic() + seconds
         while self.process.poll() is None:
             assert time.monotonic() < until, self.output
@@ -155,7 +155,7 @@ class Run:
         return self.process.returncode
 
     def named(self, line: str) -> list[psutil.Process]:
-        return [process for process, found in self._alive() if found == line]
+        return [process for process, command in self._alive() if command == line]
 
     def left(self) -> list[str]:
         return [line for _, line in self._alive()]
@@ -187,14 +187,14 @@ def test_a_stop_leaves_no_process_behind(tree: Path, signum: int) -> None:
     with run(tree, free_port()) as one:
         one.wait_for("Welcome to the tests")
         one.wait_for_worker()
-        os.killpg(one.process.pid, signum)  # what a terminal does
+        os.killpg(one.process.pid, signum)  # as a terminal does
         assert one.wait() == 0
         assert one.left() == []
         assert "Traceback" not in one.output
 
 
 @pytest.mark.parametrize("moment", [0.05, 0.2, 0.4, 0.8, 1.1])
-def test_a_stop_in_the_middle_of_the_first_start_leaves_no_process_behind(tree: Path, moment: float) -> None:
+def test_a_stop_during_the_first_start_leaves_no_process_behind(tree: Path, moment: float) -> None:
     shutil.rmtree(tree / "var")
     with run(tree, free_port()) as one:
         until = time.monotonic() + moment
@@ -220,7 +220,7 @@ def test_a_second_ctrl_c_kills_a_service_that_ignores_the_first(tree: Path) -> N
         assert "killed: stubborn" in one.output
 
 
-def test_the_next_start_ends_the_processes_of_a_killed_supervisor(tree: Path) -> None:
+def test_the_next_start_cleans_up_after_a_killed_supervisor(tree: Path) -> None:
     port = free_port()
     with run(tree, port) as one:
         one.wait_for("Welcome to the tests")
@@ -239,7 +239,7 @@ def test_the_next_start_ends_the_processes_of_a_killed_supervisor(tree: Path) ->
 
 
 def quicken(tree: Path) -> None:
-    """Pauses and patience as the service has them are too long for a test."""
+    """Shortens the service's pauses and time limits, which are too long for a test."""
     path = tree / "local" / "services.py"
     text = path.read_text()
     for name, value in {
@@ -254,12 +254,12 @@ def quicken(tree: Path) -> None:
 
 
 def recorded(tree: Path) -> dict[str, int]:
-    """Returns the pids of the running processes by name."""
+    """Returns the pids of the running services, by name."""
     listed = json.loads((tree / "var" / "processes.json").read_text())["children"]
     return {child["name"]: child["pid"] for child in listed if " health" not in child["name"]}
 
 
-def test_a_killed_service_is_restarted_and_its_children_end(tree: Path) -> None:
+def test_a_killed_service_is_restarted_without_leftover_processes(tree: Path) -> None:
     port = free_port()
     with run(tree, port) as one:
         one.wait_for("Welcome to the tests")
@@ -269,7 +269,7 @@ def test_a_killed_service_is_restarted_and_its_children_end(tree: Path) -> None:
             os.kill(before[name], signal.SIGKILL)
             one.wait_for(f"{name} was ended by SIGKILL; starting it again in 0.5 s")
         until = time.monotonic() + 20
-        # The workers of a killed master answer a moment longer, and the record still names it.
+        # The workers of a killed master still answer for a moment, and the record still names the master.
         while not is_answered(port) or any(
             recorded(tree).get(name) in (None, before[name]) for name in ("web", "worker")
         ):
@@ -291,7 +291,7 @@ def is_answered(port: int) -> bool:
     return False
 
 
-def test_a_service_that_keeps_ending_ends_the_others_web_last(tree: Path) -> None:
+def test_a_service_that_keeps_ending_stops_the_others_and_web_last(tree: Path) -> None:
     quicken(tree)
     trapped = "worker: trap 'echo worker >>ended; exit' TERM; while true; do sleep 0.1; done"
     (tree / "Procfile").write_text(f"web: exec python web.py\n{trapped}\ndying: exit 3\n")
@@ -304,7 +304,7 @@ def test_a_service_that_keeps_ending_ends_the_others_web_last(tree: Path) -> Non
         assert one.left() == []
 
 
-def test_a_web_process_that_ends_before_it_answers_stops_the_start_and_shows_its_log(tree: Path) -> None:
+def test_a_web_process_that_never_answers_ends_the_start_and_shows_its_log(tree: Path) -> None:
     (tree / "web.py").write_text("raise SystemExit('no such setting')")
     with run(tree, free_port()) as one:
         assert one.wait() == 1
@@ -313,7 +313,7 @@ def test_a_web_process_that_ends_before_it_answers_stops_the_start_and_shows_its
         assert one.left() == []
 
 
-def test_a_frozen_service_and_an_unhealthy_service_are_restarted(tree: Path) -> None:
+def test_frozen_and_unhealthy_services_are_restarted(tree: Path) -> None:
     quicken(tree)
     with run(tree, free_port()) as one:
         one.wait_for("Welcome to the tests")
@@ -345,7 +345,7 @@ def test_a_failing_bootstrap_stops_everything(tree: Path) -> None:
         assert one.left() == []
 
 
-def test_a_port_in_use_is_reported_before_anything_starts(tree: Path) -> None:
+def test_a_taken_port_is_reported_before_any_start(tree: Path) -> None:
     shutil.rmtree(tree / "var" / "log")
     with socket.create_server(("127.0.0.1", 0)) as taken, run(tree, taken.getsockname()[1]) as one:
         assert one.wait(5) == 1

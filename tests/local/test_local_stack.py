@@ -1,4 +1,4 @@
-"""The two servers of the local stack as real processes: crashes, restarts and permissions."""
+"""The two servers of the local stack as real processes: stops, kills, lost files and security."""
 
 import contextlib
 import json
@@ -25,9 +25,9 @@ AS_ROOT = os.geteuid() == 0
 
 
 def reachable_directory() -> Path:
-    """A directory the unprivileged user can reach, unlike pytest's own temporary directories.
+    """Returns a directory that the unprivileged user can reach, unlike pytest's own temporary directories.
 
-    In memory where there is room: many clusters are a lot to write to a slow disk.
+    It is in memory if there is room: many clusters are slow to write to disk.
     """
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
@@ -38,7 +38,7 @@ def reachable_directory() -> Path:
 
 @pytest.fixture
 def fresh() -> Iterator[Path]:
-    """A var directory before its first start."""
+    """Yields a var directory before its first start."""
     directory = reachable_directory()
     yield directory
     shutil.rmtree(directory)
@@ -54,7 +54,7 @@ def started_once() -> Iterator[Path]:
 
 @pytest.fixture
 def var(fresh: Path, started_once: Path) -> Path:
-    """A copy of a var directory after its first start, passwords included."""
+    """Returns a copy of a var directory after its first start, with its passwords."""
     subprocess.run(["cp", "-a", f"{started_once}/.", fresh], check=True)
     return fresh
 
@@ -76,7 +76,7 @@ def stack(var: Path, *command: str, **more: str) -> subprocess.CompletedProcess[
 
 @contextlib.contextmanager
 def running(var: Path, umask: int = -1) -> Iterator[subprocess.Popen[str]]:
-    """Runs the stack during the block."""
+    """Yields the running stack."""
     process = subprocess.Popen(
         [sys.executable, "-m", "local.stack", "--", "sh", "-c", "echo up; exec sleep 60"],
         cwd=ROOT, env=environment(var), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
@@ -104,7 +104,7 @@ def state(var: Path) -> dict[str, object]:
 
 
 def recorded(var: Path) -> dict[str, int]:
-    """Returns the pids of the servers by name."""
+    """Returns the pids of the servers, by name."""
     listed = json.loads((var / "processes.json").read_text())["children"]
     return {child["name"]: child["pid"] for child in listed}
 
@@ -140,11 +140,11 @@ def wait_until(fact: object, seconds: float = 15) -> None:
     assert callable(fact)
     until = time.monotonic() + seconds
     while not fact():
-        assert time.monotonic() < until, "it did not become true in time"
+        assert time.monotonic() < until, "the condition was not true in time"
         time.sleep(0.05)
 
 
-def test_the_data_survives_a_stop_and_the_second_start_is_quick(var: Path) -> None:
+def test_data_survives_a_stop_and_the_second_start_is_fast(var: Path) -> None:
     with running(var):
         remember(var)
         pids = recorded(var)
@@ -152,13 +152,13 @@ def test_the_data_survives_a_stop_and_the_second_start_is_quick(var: Path) -> No
     assert all(gone(pid) for pid in pids.values())
     started = time.monotonic()
     with running(var):
-        assert time.monotonic() - started < 5  # about 0.5 s where nothing else runs
+        assert time.monotonic() - started < 5  # about 0.5 s on an idle machine
         assert_remembered(var)
         assert state(var) == first
     assert (var / "stack.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_servers_listen_on_loopback_ask_for_a_password_and_are_not_root(var: Path) -> None:
+def test_the_servers_listen_on_loopback_with_a_password_and_not_as_root(var: Path) -> None:
     with running(var):
         for pid in recorded(var).values():
             process = psutil.Process(pid)
@@ -173,13 +173,13 @@ def test_the_servers_listen_on_loopback_ask_for_a_password_and_are_not_root(var:
         ):
             client.get("x")
         with database(var) as connection:
-            asked = "fsync", "synchronous_commit", "timezone", "data_checksums", "server_encoding"
-            found = {name: connection.execute(f"SHOW {name}").fetchone()[0] for name in asked}  # type: ignore[index]
-            assert found == {
+            names = "fsync", "synchronous_commit", "timezone", "data_checksums", "server_encoding"
+            values = {name: connection.execute(f"SHOW {name}").fetchone()[0] for name in names}  # type: ignore[index]
+            assert values == {
                 "fsync": "on", "synchronous_commit": "on", "timezone": "UTC", "data_checksums": "on",
                 "server_encoding": "UTF8",
             }  # fmt: skip
-            connection.execute("CREATE DATABASE test_vigia")  # what the test suite needs
+            connection.execute("CREATE DATABASE test_vigia")  # the test suite needs this right
 
 
 def test_the_exit_code_of_the_command_is_returned(var: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_killed_server_starts_again_with_its_data(var: Path) -> None:
         assert_remembered(var)
 
 
-def test_the_next_start_ends_the_servers_of_a_killed_supervisor(var: Path) -> None:
+def test_the_next_start_ends_the_processes_of_a_killed_supervisor(var: Path) -> None:
     with running(var) as supervisor:
         remember(var)
         left = recorded(var)
@@ -219,7 +219,7 @@ def test_the_next_start_ends_the_servers_of_a_killed_supervisor(var: Path) -> No
         assert_remembered(var)
 
 
-def test_a_stale_pid_file_does_not_stop_the_start_even_if_its_pid_is_in_use(var: Path) -> None:
+def test_a_stale_pid_file_is_ignored_even_if_its_pid_is_in_use(var: Path) -> None:
     with running(var):
         remember(var)
     options = {"user": "nobody"} if AS_ROOT else {}
@@ -250,7 +250,7 @@ def test_an_interrupted_first_start_is_repeated(fresh: Path) -> None:
     assert (fresh / "postgres" / "data" / "PG_VERSION").exists()
 
 
-def test_a_port_in_use_is_replaced(var: Path) -> None:
+def test_a_port_that_is_taken_later_is_replaced(var: Path) -> None:
     with running(var):
         remember(var)
         ports = {name: state(var)[name]["port"] for name in ("postgres", "valkey")}  # type: ignore[index]
@@ -263,7 +263,7 @@ def test_a_port_in_use_is_replaced(var: Path) -> None:
             assert_remembered(var)
 
 
-def test_a_lost_state_file_costs_the_password_and_not_the_data(var: Path) -> None:
+def test_a_lost_state_file_changes_the_password_and_keeps_the_data(var: Path) -> None:
     with running(var):
         remember(var)
         old = state(var)
@@ -295,17 +295,17 @@ def test_a_second_stack_of_the_same_directory_is_refused_but_can_share(var: Path
 
 
 def test_servers_that_the_environment_names_are_not_started(fresh: Path) -> None:
-    urls = {"DATABASE_URL": "postgresql://elsewhere/x", "REDIS_URL": "redis://elsewhere/0"}
-    answer = stack(fresh, "sh", "-c", "echo $DATABASE_URL $REDIS_URL", **urls)
-    assert answer.stdout.split() == list(urls.values())
+    addresses = {"DATABASE_URL": "postgresql://elsewhere/x", "REDIS_URL": "redis://elsewhere/0"}
+    answer = stack(fresh, "sh", "-c", "echo $DATABASE_URL $REDIS_URL", **addresses)
+    assert answer.stdout.split() == list(addresses.values())
     assert not (fresh / "postgres").exists()
     assert not (fresh / "valkey").exists()
     assert set(state(fresh)) == {"secret_key", "metrics_token", "key_apart"}
     assert len(str(state(fresh)["secret_key"])) == 64
 
 
-@pytest.mark.skipif(not AS_ROOT, reason="only root runs the servers as somebody else")
-def test_a_closed_var_directory_stays_closed_and_the_data_goes_elsewhere(fresh: Path) -> None:
+@pytest.mark.skipif(not AS_ROOT, reason="only root runs the servers as another user")
+def test_a_closed_var_directory_stays_closed_and_the_data_is_relocated(fresh: Path) -> None:
     closed = fresh / "closed"
     closed.mkdir(mode=0o700)
     inside = closed / "var"

@@ -1,4 +1,4 @@
-"""The files in which the local stack keeps its state between two starts."""
+"""The local stack's state files between two starts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from local.state import ARTIFACT_KEY, State, settle_artifact_key
 
 
 def start(var: Path) -> tuple[State, str]:
-    """Loads and saves the state as a start does; returns it with the warning."""
+    """Handles the state as a start does; returns it and the start's message."""
     state = State.load(var / "stack.json")
-    warning = settle_artifact_key(var, state)
+    message = settle_artifact_key(var, state)
     state.save(var / "stack.json")
-    return state, warning
+    return state, message
 
 
 def key(var: Path) -> str:
@@ -28,26 +28,27 @@ def _no_secret_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SECRET_KEY_FILE", raising=False)
 
 
-def test_the_artifact_key_is_a_separate_secret(tmp_path: Path) -> None:
-    state, warning = start(tmp_path)
-    assert warning == ""
+def test_the_key_of_artifacts_is_a_separate_secret(tmp_path: Path) -> None:
+    state, message = start(tmp_path)
+    assert message == ""
     assert len(key(tmp_path)) > 40
     assert key(tmp_path) != state.secret_key
     assert key(tmp_path) not in (tmp_path / "stack.json").read_text(encoding="utf-8")
     assert (tmp_path / ARTIFACT_KEY).stat().st_mode & 0o777 == 0o600
 
 
-def test_the_artifact_key_survives_the_loss_of_stack_json(tmp_path: Path) -> None:
+def test_losing_stack_json_keeps_the_key_of_artifacts(tmp_path: Path) -> None:
     start(tmp_path)
     before = key(tmp_path)
     (tmp_path / "stack.json").unlink()
-    state, warning = start(tmp_path)
-    assert (key(tmp_path), warning) == (before, "")
+    state, message = start(tmp_path)
+    assert (key(tmp_path), message) == (before, "")
     assert start(tmp_path)[0].secret_key == state.secret_key
 
 
 def older(var: Path) -> str:
-    """Saves the state of a stack older than the file; returns its secret key, which signed artifacts."""
+    """Creates the state of an older stack without the key's file; returns its secret key, which signed
+    artifacts."""
     state = State.load(var / "stack.json")
     state.save(var / "stack.json")
     assert "key_apart" not in json.loads((var / "stack.json").read_text(encoding="utf-8"))
@@ -73,11 +74,11 @@ def test_an_older_stacks_key_from_the_environment_is_carried_over(
     assert key(tmp_path) == "from a file"
 
 
-def test_a_missing_key_is_replaced_with_a_warning(tmp_path: Path) -> None:
+def test_a_lost_key_is_replaced_and_reported(tmp_path: Path) -> None:
     start(tmp_path)
     before = key(tmp_path)
     (tmp_path / ARTIFACT_KEY).unlink()
-    _, warning = start(tmp_path)
-    assert "was missing and is new now" in warning
+    _, message = start(tmp_path)
+    assert "was missing and is new now" in message
     assert key(tmp_path) != before
-    assert start(tmp_path)[1] == "", "one warning; later starts name the versions that they cannot verify"
+    assert start(tmp_path)[1] == "", "the message appears once"
