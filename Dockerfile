@@ -1,9 +1,9 @@
-# The production image: the service and what requirements.txt pins, nothing of the local stack or the tests.
+# The production image: the service and the packages of requirements.txt, without local stack and tests.
 #
 #     docker build --build-arg VIGIA_COMMIT="$(git rev-parse --short=12 HEAD)" --tag vigia:0.1.0 .
 #
-# The base is pinned to a minor version, so that a build takes in security fixes. Who wants the same bytes
-# twice pins the digest: --build-arg PYTHON_IMAGE=python:3.11-slim-trixie@sha256:…
+# The base is pinned to a minor version, so that a build gets security fixes. For reproducible bytes pin the
+# digest: --build-arg PYTHON_IMAGE=python:3.11-slim-trixie@sha256:…
 ARG PYTHON_IMAGE=python:3.11-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS packages
@@ -11,7 +11,7 @@ RUN python -m venv /venv
 # requirements-numba.txt for catalogues of more than some hundred thousand movies.
 ARG REQUIREMENTS=requirements.txt
 COPY ${REQUIREMENTS} /build/requirements.txt
-# Wheels alone: nothing is compiled, so nothing but Python is needed here or in the image.
+# Wheels only: the build compiles nothing, so it and the image need Python only.
 RUN /venv/bin/pip install --disable-pip-version-check --no-input --no-cache-dir \
         --require-hashes --only-binary :all: --requirement /build/requirements.txt \
     && /venv/bin/pip uninstall --disable-pip-version-check --yes --quiet pip setuptools
@@ -35,7 +35,7 @@ ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin \
     TMPDIR=/data/tmp \
     NUMBA_CACHE_DIR=/data/tmp/numba \
     ORT_DISABLE_TELEMETRY=1
-# The values are for this one command and reach nothing: collectstatic needs settings that load, no more.
+# These values only let the settings load for collectstatic; the image does not keep them.
 RUN SECRET_KEY=only-to-collect-static-files DATABASE_URL=postgresql://nowhere/none REDIS_URL=redis://nowhere \
         VIGIA_VAR=/tmp/build python manage.py collectstatic --no-input --verbosity 0 \
     && python -m compileall -q --invalidation-mode unchecked-hash /app \

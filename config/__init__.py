@@ -1,1 +1,1 @@
-"""Composition only: settings, routes, Celery, the one error handler."""
+"""Composition: settings, routes, Celery, system checks, first start."""

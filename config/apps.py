@@ -6,8 +6,8 @@ class ConfigConfig(AppConfig):
     label = "config"
 
     def ready(self) -> None:
-        from config import checks  # noqa: F401 - importing registers them
+        from config import checks  # noqa: F401 - the import registers the checks
 
-        # People, groups and keys come from two packages; in the admin they are one room.
+        # People, groups and keys come from two packages; the admin shows them as one section.
         for label in ("auth", "knox"):
             apps.get_app_config(label).verbose_name = "access"

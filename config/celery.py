@@ -1,4 +1,4 @@
-"""The Celery application. Tasks carry ids; rows are the truth."""
+"""The Celery application. Tasks carry ids; the database holds the state of jobs."""
 
 import os
 from typing import Any
@@ -11,21 +11,21 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 app = Celery("vigia")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
-app.set_default()  # in every thread, whichever imported this first
-# By name: imported by a worker alone, once the apps are ready.
+app.set_default()  # in every thread, whichever thread imports this first
+# A name, which only a worker imports, once the apps are ready.
 app.steps["worker"].add("config.duties:Duties")
 
 
 @worker_init.connect
-def begin_to_count(sender: Any = None, **_: Any) -> None:
-    """In a worker's first process, before it makes others."""
+def prepare_metrics(sender: Any = None, **_: Any) -> None:
+    """Prepares metrics in a worker's main process before it forks."""
     from django.conf import settings
 
     from core.metrics import multiprocess_dir
 
     multiprocess_dir.begin(
         "worker", str(sender.hostname).partition("@")[0]
-    )  # two on one machine have two names
+    )  # workers on one machine have different names
     if settings.WORKER_METRICS_PORT:
         from web.metrics import views
 
@@ -34,11 +34,11 @@ def begin_to_count(sender: Any = None, **_: Any) -> None:
 
 @task_postrun.connect
 def count_task(task: Any = None, state: str | None = None, **_: Any) -> None:
-    """A task ended. There are few of them: what was counted is passed on at once."""
+    """Counts an ended task and flushes at once, because tasks are rare."""
     from core.metrics import counters, multiprocess_dir
     from web.metrics import exporter
 
-    if multiprocess_dir.role() == "worker":  # not where a task is called as a function
+    if multiprocess_dir.role() == "worker":  # not if a task is called as a function
         counters.count("vigia_tasks_total", task.name, (state or "unknown").lower())
         exporter.flusher().flush(web=False)
 

@@ -1,7 +1,7 @@
-"""System checks: mistakes of a deployment, found before the first request. `manage.py check` runs them.
+"""System checks that find mistakes of a deployment before the first request. `manage.py check` runs them.
 
-With ``--deploy`` come those that only matter off one's own machine, with ``--database default`` those that
-ask PostgreSQL (`manage.py migrate` runs these, too).
+``--deploy`` adds the checks for servers, ``--database default`` those that query PostgreSQL
+(`manage.py migrate` runs these too).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django.core.files.storage import FileSystemStorage, default_storage
 from django.db import DatabaseError, connections
 
 SHORTEST_SECRET = 32
-"""Characters; 32 of hex are 128 bits."""
+"""Minimum length in characters; 32 hexadecimal digits are 128 bits."""
 LIMITS = (
     "PREDICT_MAX_ROWS",
     "PREDICT_MAX_BYTES",
@@ -37,7 +37,7 @@ LIMITS = (
     "IDEMPOTENCY_HOURS",
     "PARTITIONS_AHEAD",
 )
-# What makes "answered means logged" true; each setting with the values that break it.
+# PostgreSQL's settings for durable commits, each with the values that break "answered means logged".
 DURABILITY: Mapping[str, Sequence[str]] = {
     "fsync": ("off",),
     "full_page_writes": ("off",),
@@ -55,7 +55,7 @@ def secrets_are_long(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         )
         for name in ("SECRET_KEY", "ARTIFACT_KEY", "METRICS_TOKEN")
         if len(getattr(settings, name)) < SHORTEST_SECRET
-        and (name != "METRICS_TOKEN" or settings.METRICS_TOKEN)  # without one, nobody can use it
+        and (name != "METRICS_TOKEN" or settings.METRICS_TOKEN)  # without it, no token is accepted
     ]
 
 
@@ -78,8 +78,8 @@ def hosts_are_named(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Warning(
-            "ALLOWED_HOSTS lets every host name through.",
-            hint="Name the hosts: links in answers are built from the name the client sent.",
+            "ALLOWED_HOSTS accepts every host name.",
+            hint="List the hosts: links in responses contain the host name that the client sent.",
             id="vigia.W003",
         )
     ]
@@ -87,18 +87,18 @@ def hosts_are_named(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.files)
 def store_is_writable(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """The directory of artifacts and datasets, or the one it will be made in."""
+    """Checks the directory of artifacts and datasets, or its nearest existing parent."""
     if not isinstance(default_storage, FileSystemStorage):
         return []
-    place = wanted = Path(default_storage.location)
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+    directory = location = Path(default_storage.location)
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent
+    if directory.is_dir() and os.access(directory, os.W_OK | os.X_OK):
         return []
     return [
         Error(
-            f"The store {wanted} cannot be written: {place} is not writable for this user.",
-            hint=f"Make {place} writable for uid {os.geteuid()}, or point VIGIA_VAR elsewhere.",
+            f"The store {location} cannot be written: {directory} is not writable for this user.",
+            hint=f"Make {directory} writable for uid {os.geteuid()}, or point VIGIA_VAR elsewhere.",
             id="vigia.E004",
         )
     ]
@@ -112,7 +112,7 @@ def database_is_postgresql(app_configs: Any, **kwargs: Any) -> list[CheckMessage
     return [
         Error(
             f"The database is {vendor}, not PostgreSQL.",
-            hint="DATABASE_URL must begin with postgresql://: partitions, triggers and COPY are needed.",
+            hint="Set DATABASE_URL to a postgresql:// URL: Vigía needs partitions, triggers and COPY.",
             id="vigia.E005",
         )
     ]
@@ -122,43 +122,43 @@ def database_is_postgresql(app_configs: Any, **kwargs: Any) -> list[CheckMessage
 def commits_are_durable(
     app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Asked of our own session: a role or a database may have settings of its own."""
+    """Checks the settings of our own session: a role or a database may have its own."""
     if "default" not in (databases or ()):
         return []
     try:
         with connections["default"].cursor() as cursor:
             cursor.execute("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [list(DURABILITY)])
-            return what_is_lost(dict(cursor.fetchall()))
+            return durability_errors(dict(cursor.fetchall()))
     except DatabaseError as error:
         return [
             Error(
-                f"PostgreSQL cannot be asked for its settings: {error}".strip(),
-                hint="Check DATABASE_URL, and that the server is up.",
+                f"The settings of PostgreSQL cannot be read: {error}".strip(),
+                hint="Check DATABASE_URL and the server.",
                 id="vigia.E007",
             )
         ]
 
 
-def what_is_lost(found: Mapping[str, str]) -> list[CheckMessage]:
-    """One error for each PostgreSQL setting under which a committed row can be lost."""
+def durability_errors(values: Mapping[str, str]) -> list[CheckMessage]:
+    """Returns one error for each PostgreSQL setting with which a committed row can be lost."""
     return [
         Error(
-            f"PostgreSQL runs with {name}={found[name]}: a committed prediction may be lost in a crash.",
-            hint=f"Set {name} to on. Every answer is logged before it is given; that holds only for durable "
+            f"PostgreSQL runs with {name}={values[name]}: a committed prediction may be lost in a crash.",
+            hint=f"Set {name} to on. Every prediction is logged before it is sent; this needs durable "
             "commits.",
             id="vigia.E006",
         )
         for name, breaking in DURABILITY.items()
-        if found.get(name) in breaking
+        if values.get(name) in breaking
     ]
 
 
 @register()
-def rate_limit_can_be_read(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """DRF would find out at the first request, and answer 500."""
+def rate_limit_is_valid(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Checks RATE_LIMIT, because DRF reads it at the first request and answers 500 on an error."""
     if not settings.RATE_LIMIT:
         return []
-    from rest_framework.throttling import SimpleRateThrottle  # reads the settings when it is imported
+    from rest_framework.throttling import SimpleRateThrottle  # its import reads the settings
 
     try:
         requests, seconds = SimpleRateThrottle.parse_rate(None, settings.RATE_LIMIT)  # type: ignore[arg-type]
@@ -168,18 +168,18 @@ def rate_limit_can_be_read(app_configs: Any, **kwargs: Any) -> list[CheckMessage
         return []
     return [
         Error(
-            f"RATE_LIMIT {settings.RATE_LIMIT!r} is not a number of requests per time.",
-            hint="Write it as 100/s, 1000/min, 10000/hour or 100000/day.",
+            f"RATE_LIMIT {settings.RATE_LIMIT!r} is not a number of requests per period.",
+            hint="Use a form such as 100/s, 1000/min, 10000/hour or 100000/day.",
             id="vigia.E008",
         )
     ]
 
 
 @register(Tags.database)
-def compiled_versions_were_asked_at_their_edges(
+def compiled_versions_were_compared_at_thresholds(
     app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Active versions that were compared with scikit-learn by an older protocol of rows."""
+    """Warns about active versions whose parity check did not cover thresholds."""
     if "default" not in (databases or ()):
         return []
     from training.models import ModelVersion
@@ -194,9 +194,9 @@ def compiled_versions_were_asked_at_their_edges(
         return []
     return [
         Warning(
-            f"{name} was compiled before both engines were compared at every threshold of its steps: at such "
-            "a value it may answer otherwise than scikit-learn.",
-            hint="Train the model again; its next version is compared there.",
+            f"{name} was compiled before the parity check covered every threshold of its steps: at such a "
+            "value its answer may differ from scikit-learn's.",
+            hint="Retrain the model; the parity check of the new version covers thresholds.",
             id="vigia.W020",
         )
         for name in names
@@ -206,7 +206,7 @@ def compiled_versions_were_asked_at_their_edges(
 @register()
 def limits_are_positive(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [
-        Error(f"{name} is {getattr(settings, name)}, it must be at least 1.", id="vigia.E009")
+        Error(f"{name} is {getattr(settings, name)}; it must be at least 1.", id="vigia.E009")
         for name in LIMITS
         if getattr(settings, name) < 1
     ]
@@ -214,13 +214,13 @@ def limits_are_positive(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def models_have_usable_names(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """A file of the catalogue whose name is taken would break the service, or another model."""
+    """Checks the names of catalogue files: a reserved name would break the service or another model."""
     from training import catalogue
 
     return [
         Error(
             f"training/catalogue/{name}.py cannot declare a model: {catalogue.reserved(name)}.",
-            hint=f"Rename the file and its MODEL, say to {name}_model.",
+            hint=f"Rename the file and its MODEL, for example to {name}_model.",
             id="vigia.E010",
         )
         for name in catalogue.unusable_names()
@@ -228,15 +228,15 @@ def models_have_usable_names(app_configs: Any, **kwargs: Any) -> list[CheckMessa
 
 
 @register()
-def models_can_be_read(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Each file of the catalogue is imported, as the service does at its start."""
+def declarations_can_be_imported(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Imports each file of the catalogue, as the service does when it starts."""
     from training import catalogue
 
-    found: list[CheckMessage] = []
+    errors: list[CheckMessage] = []
     for name in catalogue.names():
         try:
             catalogue.get(name)
         except catalogue.BrokenDeclaration as error:
             hint = "Correct the file, or move it out of training/catalogue/."
-            found.append(Error(f"{error.message}.", hint=hint, id="vigia.E011"))
-    return found
+            errors.append(Error(f"{error.message}.", hint=hint, id="vigia.E011"))
+    return errors

@@ -1,4 +1,4 @@
-"""The part of a Celery worker that holds the connection to the broker."""
+"""The consumer of a Celery worker, which holds the connection to the broker."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ log = logging.getLogger(__name__)
 
 
 class Consumer(consumer.Consumer):
-    """Survives the loss of the broker while messages wait in the worker.
+    """A consumer that survives the loss of the broker while messages wait in the worker.
 
-    When the connection is lost, kombu tries to give unacknowledged messages back over that same connection.
-    It raises `AttributeError` there, and Celery 5.7 ends the worker for it. The messages are not needed:
-    queued jobs are rows, and the worker finds them there.
+    After the loss kombu tries to return unacknowledged messages over the lost connection. This raises
+    `AttributeError`, and Celery 5.7 ends the worker. The messages are not needed: queued jobs are rows, which
+    the worker finds in the database.
     """
 
     def on_connection_error_after_connected(self, exc: Exception) -> Any:

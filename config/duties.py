@@ -1,7 +1,7 @@
-"""The duties of a Celery worker that need no message.
+"""The work of a Celery worker that needs no message.
 
-A worker that takes jobs looks for queued ones in the database; the housekeeping process begins periodic tasks
-that beat has not asked for in time. Both show their signs of life.
+A worker that takes jobs polls the database for queued jobs; the housekeeping process starts overdue periodic
+tasks if beat has sent no message. Both write heartbeats.
 """
 
 from __future__ import annotations
@@ -27,44 +27,44 @@ log = logging.getLogger(__name__)
 
 TURN_SECONDS: Final = 5.0
 LOOP_SECONDS: Final = 120.0
-"""How long the loop that consumes messages, or one that asks the database, may stand still."""
+"""How long the loop of messages, or a loop that polls the database, may take for one turn."""
 TASK_SECONDS: Final = 3600.0
-"""How long one task of the housekeeping may take."""
+"""How long one housekeeping task may take."""
 LOOK_SECONDS: Final = 10.0
 
 
 class Duties(bootsteps.StartStopStep):
-    """A step of Celery's worker; started after its pool has forked, and though the broker is away."""
+    """A step of Celery's worker; it starts after the pool has forked, even without a broker."""
 
     requires = ("celery.worker.components:Hub", "celery.worker.components:Pool")
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
         queues = set(worker.app.amqp.queues.consume_from)
-        self._keeps_house = settings.HOUSEKEEPING in queues
+        self._runs_housekeeping = settings.HOUSEKEEPING in queues
         self._takes_jobs = worker.app.conf.task_default_queue in queues
         self._poller: polling.Poller | None = None
-        self._overdue: Overdue | None = None
+        self._overdue: OverdueTasks | None = None
         self._pulse: Pulse | None = None
         self._turns: Any = None
-        if self._takes_jobs:  # before the pool forks: its processes share the places
+        if self._takes_jobs:  # before the pool forks: its processes share the slots
             directory = Path(os.environ.get(multiprocess_dir.VARIABLE) or multiprocess_dir.base() / "worker")
             polling.limit(directory, worker.concurrency)
 
     def start(self, worker: Any) -> None:
-        role = "housekeeping" if self._keeps_house and not self._takes_jobs else "worker"
+        role = "housekeeping" if self._runs_housekeeping and not self._takes_jobs else "worker"
         self._pulse = Pulse(role, worker.hostname)
-        busy = _under_way.is_in_time if role == "housekeeping" else polling.is_busy
-        turned = self._pulse.watch(
+        busy = _running.is_in_time if role == "housekeeping" else polling.is_busy
+        report_turn = self._pulse.watch(
             "the loop that consumes messages", LOOP_SECONDS, excused=lambda: busy() or bool(broker.trouble())
         )
-        self._turns = worker.timer.call_repeatedly(TURN_SECONDS, turned)
+        self._turns = worker.timer.call_repeatedly(TURN_SECONDS, report_turn)
         if self._takes_jobs:
             self._poller = polling.Poller(self._pulse.watch("the poller of jobs", LOOP_SECONDS))
             self._poller.start()
-        if self._keeps_house:
-            self._overdue = Overdue(
-                self._pulse.watch("the clock of periodic tasks", LOOP_SECONDS, excused=_under_way.is_in_time)
+        if self._runs_housekeeping:
+            self._overdue = OverdueTasks(
+                self._pulse.watch("the clock of periodic tasks", LOOP_SECONDS, excused=_running.is_in_time)
             )
             self._overdue.start()
         self._pulse.start()
@@ -79,53 +79,53 @@ class Duties(bootsteps.StartStopStep):
             self._pulse.stop()
 
     def terminate(self, worker: Any) -> None:
-        """At once: the processes of jobs end with this one."""
+        """Stops the heartbeat at once; the processes of jobs end with this one."""
         if self._pulse is not None:
             self._pulse.stop()
 
 
-class _UnderWay:
-    """The periodic tasks that this process is doing."""
+class _RunningTasks:
+    """The periodic tasks that this process runs."""
 
     def __init__(self) -> None:
-        self._began: dict[str, float] = {}
+        self._started: dict[str, float] = {}
 
     def begin(self, task_id: str) -> None:
-        self._began[task_id] = time.monotonic()
+        self._started[task_id] = time.monotonic()
 
     def end(self, task_id: str) -> None:
-        self._began.pop(task_id, None)
+        self._started.pop(task_id, None)
 
     def __bool__(self) -> bool:
-        return bool(self._began)
+        return bool(self._started)
 
     def is_in_time(self) -> bool:
-        """Whether a task is under way that may still take its time."""
-        began = list(self._began.values())
-        return bool(began) and time.monotonic() - min(began) < TASK_SECONDS
+        """Returns whether tasks are running and none exceeds its time limit."""
+        started = list(self._started.values())
+        return bool(started) and time.monotonic() - min(started) < TASK_SECONDS
 
 
-_under_way = _UnderWay()
+_running = _RunningTasks()
 
 
 @task_prerun.connect
 def task_begins(task_id: str | None = None, task: Any = None, **_: Any) -> None:
     if task.name not in _periods():
         return
-    _under_way.begin(task_id or "")
+    _running.begin(task_id or "")
     try:
         heartbeats.write(task.name, heartbeats.TASK)
     except Error:
-        log.warning("the database holds no sign of %s", task.name)
+        log.warning("the start of %s could not be recorded in the database", task.name)
 
 
 @task_postrun.connect
 def task_ended(task_id: str | None = None, **_: Any) -> None:
-    _under_way.end(task_id or "")
+    _running.end(task_id or "")
 
 
 def _periods() -> dict[str, float]:
-    """Seconds between two runs of each task of the housekeeping, by its name."""
+    """Returns the period of each housekeeping task in seconds, by name."""
     entries = settings.CELERY_BEAT_SCHEDULE.values()
     return {
         entry["task"]: float(entry["schedule"])
@@ -134,11 +134,11 @@ def _periods() -> dict[str, float]:
     }
 
 
-class Overdue:
-    """A thread that begins periodic tasks that no message asked for in time."""
+class OverdueTasks:
+    """A thread that starts overdue periodic tasks for which no message came."""
 
-    def __init__(self, turned: Any) -> None:
-        self._turned = turned
+    def __init__(self, report_turn: Any) -> None:
+        self._report_turn = report_turn
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="overdue-tasks", daemon=True)
 
@@ -151,29 +151,29 @@ class Overdue:
 
     def _run(self) -> None:
         while not self._ending.wait(LOOK_SECONDS):
-            self._turned()
+            self._report_turn()
             try:
-                self.look()
+                self.run_overdue()
             except Error as error:
-                log.warning("the database cannot be asked for overdue tasks: %s", error)
+                log.warning("the database cannot be checked for overdue tasks: %s", error)
                 connection.close()
         connection.close()
 
-    def look(self) -> list[str]:
-        """Does what is overdue, unless the process is at work already; its names."""
+    def run_overdue(self) -> list[str]:
+        """Runs overdue tasks unless the process runs a task already; returns their names."""
         from celery import current_app
 
-        done = []
+        names = []
         for name, period in _periods().items():
-            if _under_way or self._ending.is_set():
+            if _running or self._ending.is_set():
                 break
-            if heartbeats.begin_if_overdue(name, allowed(period)):
-                log.warning("%s is overdue, so it is begun without a message", name)
+            if heartbeats.begin_if_overdue(name, overdue_after(period)):
+                log.warning("%s is overdue: it starts without a message", name)
                 current_app.tasks[name].apply()
-                done.append(name)
-        return done
+                names.append(name)
+        return names
 
 
-def allowed(period: float) -> float:
-    """How many seconds after its last begin a periodic task is overdue."""
+def overdue_after(period: float) -> float:
+    """Returns after how many seconds since its last start a periodic task is overdue."""
     return 1.5 * period + 30

@@ -1,7 +1,7 @@
-"""First versions of the models that have none, from sample data or from what an operator put in its place.
+"""Trains first versions of models that have none, from sample data or an operator's files.
 
-Several are trained side by side, each in a process forked from one that has imported what training needs. A
-start takes up the run that an interrupted one left behind instead of requesting another.
+Several are trained in parallel, each in a process forked from one that has imported the modules for training.
+A start continues the run that an interrupted start left instead of requesting another.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from vigia_ml.schema import InvalidRows
 SAMPLES = Path(settings.BASE_DIR) / "training" / "samples"
 MOVIES = Path(settings.BASE_DIR) / "recommender" / "samples"
 ENDING_SECONDS: Final = 3.0
-"""How long the processes may take to end when they are told to: this one is not waited for much longer."""
-ASK_SECONDS: Final = 0.5
-TELL_SECONDS: Final = 10.0
+"""How long processes may take to end after SIGTERM; this process' own supervisor waits little longer."""
+POLL_SECONDS: Final = 0.5
+REPORT_SECONDS: Final = 10.0
 
 Say = Callable[[str], None]
 Unfinished = (TrainingRun.Status.QUEUED, TrainingRun.Status.RUNNING)
 
 
 def requeue_interrupted() -> int:
-    """Queues every job again that is held by a process that is gone, whose lease need not be waited for.
+    """Requeues every running job without waiting for its lease; returns the number of jobs.
 
-    Only for a start that knows that nothing else works on this database. Returns how many there were.
+    Only for a start that knows that no other process uses this database.
     """
     return sum(
         kind._default_manager.filter(status=leases.Status.RUNNING).update(
@@ -65,21 +65,22 @@ def requeue_interrupted() -> int:
     )
 
 
-def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
-    """Does the tasks, as many at once as there are processors, each in a process of its own.
+def run_parallel(tasks: Sequence[Callable[[], None]]) -> None:
+    """Runs the tasks, as many at once as there are processors, each in its own process.
 
-    One after the other where processes cannot be forked, or would not see what this one has not committed.
+    Runs them one after the other with a single processor or task, or within a transaction, whose rows another
+    process would not see.
 
     Raises
     ------
-    CommandError : a process died, or what it did raised an error (which it has printed).
+    CommandError : a process died, or its task raised an error (which it has printed).
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     if cores == 1 or len(tasks) < 2 or connection.in_atomic_block:
         for task in tasks:
             task()
         return
-    connections.close_all()  # none is shared by two processes
+    connections.close_all()  # processes must not share a connection
     context = multiprocessing.get_context("fork")
     processes: list[ForkProcess] = []
     try:
@@ -87,7 +88,7 @@ def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
             running = [process for process in processes if process.is_alive()]
             if len(running) == cores:
                 wait([process.sentinel for process in running])
-            process = context.Process(target=_alone, args=[task])
+            process = context.Process(target=_run_task, args=[task])
             process.start()
             processes.append(process)
         for process in processes:
@@ -102,21 +103,21 @@ def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
     failed = sum(process.exitcode != 0 for process in processes)
     if failed:
         raise CommandError(
-            f"{failed} of {len(processes)} processes of the start failed; see above, start again"
+            f"{failed} of {len(processes)} processes of the start failed; see above, then start again"
         )
 
 
-def _alone(task: Callable[[], None]) -> None:
+def _run_task(task: Callable[[], None]) -> None:
     try:
         task()
-    except (KeyboardInterrupt, SystemExit):  # told to stop: nothing to explain
+    except (KeyboardInterrupt, SystemExit):  # stopped by a signal: no error to print
         sys.exit(1)
     finally:
         connections.close_all()
 
 
 def stop_when_told() -> None:
-    """Lets SIGTERM end the program as Ctrl-C does: what was begun is given back."""
+    """Makes SIGTERM end the program as Ctrl-C does, so that running jobs are requeued."""
     signal.signal(signal.SIGTERM, _stop)
 
 
@@ -124,43 +125,43 @@ def _stop(signum: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + signum)
 
 
-def import_what_training_needs() -> None:
-    """Once, before processes are forked: each of them would take seconds to import it again."""
+def import_training_modules() -> None:
+    """Imports the modules for training before a fork, which spares each process seconds."""
     libraries.import_all()
     for module in ("training.runs.execution", "recommender.training_run"):
         importlib.import_module(module)
 
 
 class FirstVersion:
-    """The first version of one model."""
+    """Trains the first version of one model."""
 
     def __init__(self, row: RegisteredModel, say: Say, complain: Say) -> None:
         self.row, self.say, self.complain = row, say, complain
 
-    def make(self) -> None:
-        """Trains it, and says what became of it; a model that cannot be trained does not stop the others."""
+    def train(self) -> None:
+        """Trains the version and prints the result; an error does not stop the other models."""
         started = time.monotonic()
-        run = self._left_behind() or self._requested()
+        run = self._unfinished_run() or self._request()
         if run is not None:
             self._finish(run)
-            self._tell(run, time.monotonic() - started)
+            self._report(run, time.monotonic() - started)
 
-    def _left_behind(self) -> TrainingRun | None:
-        """The run of an interrupted start, or one that somebody asked for meanwhile."""
+    def _unfinished_run(self) -> TrainingRun | None:
+        """Returns the run of an interrupted start, or one requested since."""
         waiting = TrainingRun.objects.filter(registered_model=self.row, status__in=Unfinished)
         return waiting.order_by("id").first()
 
     def _source(self, samples: Path, ending: str) -> Path:
-        given = settings.VAR_DIR / "first-data" / f"{self.row.name}.csv"
-        return given if given.exists() else samples / f"{self.row.name}.{ending}"
+        own = settings.VAR_DIR / "first-data" / f"{self.row.name}.csv"
+        return own if own.exists() else samples / f"{self.row.name}.{ending}"
 
-    def _requested(self) -> TrainingRun | None:
+    def _request(self) -> TrainingRun | None:
         if providers.find(self.row.name) is not None:
-            return self._index()
+            return self._request_index()
         path = self._source(SAMPLES, "csv")
         if not path.exists():
             how = f"manage.py load_dataset {self.row.name} FILE --train --activate"
-            self.say(f"  {self.row.name}: no data yet; load some with {how}")
+            self.say(f"  {self.row.name}: no data yet; load data with: {how}")
             return None
         try:
             with path.open("rb") as stream, transaction.atomic():
@@ -170,57 +171,57 @@ class FirstVersion:
                     self.row, dataset, mode=TrainingRun.Mode.REPLACE, by=None, activation_reason=reason
                 )
         except InvalidRows as error:
-            self._not_made(f"{path}: {error.message}")
+            self._report_failure(f"{path}: {error.message}")
         return None
 
-    def _index(self) -> TrainingRun | None:
-        """A catalogue that is empty gets the shipped movies first; one that is not stays as it is."""
+    def _request_index(self) -> TrainingRun | None:
+        """Requests the first index; an empty catalogue gets the shipped movies first."""
         path = self._source(MOVIES, "jsonl")
         if Movie.objects.exists():
             path = Path("the catalogue")
         else:
             try:
-                with transaction.atomic():  # movies and what people did with them, or neither
+                with transaction.atomic():  # movies and interactions, or neither
                     call_command("load_movies", str(path), verbosity=0, stdout=io.StringIO())
                     if path.parent == MOVIES:
-                        people = str(MOVIES / "interactions.csv")
-                        call_command("load_interactions", people, verbosity=0, stdout=io.StringIO())
+                        interactions = str(MOVIES / "interactions.csv")
+                        call_command("load_interactions", interactions, verbosity=0, stdout=io.StringIO())
             except CommandError as error:
-                self._not_made(f"{path}: {error}")
+                self._report_failure(f"{path}: {error}")
                 return None
         reason = f"first version, built from {path.name}"
         return run_requests.request_again(self.row, by=None, activation_reason=reason)
 
-    def _tell(self, run: TrainingRun, seconds: float) -> None:
+    def _report(self, run: TrainingRun, seconds: float) -> None:
         run.refresh_from_db()
         if run.status != TrainingRun.Status.SUCCEEDED:
-            self._not_made(run.error or str(run.status))
+            self._report_failure(run.error or str(run.status))
             return
         version = run.version
         assert version is not None
         metric = comparison.primary_metric(self.row)
         assert metric is not None
-        said = "active" if version.activations.exists() else "NOT active: its gate is not passed"
+        state = "active" if version.activations.exists() else "NOT active: it did not pass its gate"
         value = version.metrics.get(metric)
         shown = "–" if value is None else f"{value:.3f}"
-        self.say(f"  {self.row.name}: version {version.number} is {said}; {metric} {shown}; {seconds:.1f} s")
+        self.say(f"  {self.row.name}: version {version.number} is {state}; {metric} {shown}; {seconds:.1f} s")
 
     def _finish(self, run: TrainingRun) -> None:
-        """Executes the run, or waits for the process that holds it and takes over when its lease runs out."""
-        tell = time.monotonic() + ASK_SECONDS
+        """Executes the run, or waits for its process and takes over when the lease expires."""
+        report = time.monotonic() + POLL_SECONDS
         while not _is_finished(run):
             lease = leases.claim(TrainingRun, run.pk)
             if lease is not None:
-                with lease.kept_alive(), given_back(lease):
+                with lease.kept_alive(), requeue_on_stop(lease):
                     leases.do(lease)
                 continue
-            if time.monotonic() >= tell:
-                tell += TELL_SECONDS
+            if time.monotonic() >= report:
+                report += REPORT_SECONDS
                 self.say(f"  {self.row.name}: waiting for {_holder(run)}")
-            time.sleep(ASK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
-    def _not_made(self, why: str) -> None:
-        self.complain(f"  {self.row.name} could NOT be trained: {why}")
+    def _report_failure(self, reason: str) -> None:
+        self.complain(f"  {self.row.name} could NOT be trained: {reason}")
 
 
 def _is_finished(run: TrainingRun) -> bool:
@@ -236,13 +237,13 @@ def _holder(run: TrainingRun) -> str:
 
 
 @contextmanager
-def given_back(lease: leases.Lease) -> Iterator[None]:
-    """Gives the job back when this process is told to stop; that is no attempt that failed."""
+def requeue_on_stop(lease: leases.Lease) -> Iterator[None]:
+    """Requeues the job if a signal stops this process; this does not count as a failed attempt."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
         if not connection.in_atomic_block:
-            connection.close()  # it may have been in the middle of a statement
+            connection.close()  # the signal may have interrupted a statement
         lease.held().update(
             status=leases.Status.QUEUED,
             attempts=F("attempts") - 1,

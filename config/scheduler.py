@@ -1,4 +1,4 @@
-"""Beat's scheduler, which shows that it turns."""
+"""Beat's scheduler with a heartbeat."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOOP_SECONDS: Final = 120.0
 
 
 class Scheduler(PersistentScheduler):
-    """Celery's own, with a sign of life; a broker that is away excuses it."""
+    """Celery's scheduler with a heartbeat, which tolerates an unavailable broker."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._pulse: Pulse | None = None
@@ -23,11 +23,11 @@ class Scheduler(PersistentScheduler):
     def tick(self, *args: Any, **options: Any) -> Any:
         if self._pulse is None:
             self._pulse = Pulse("beat", f"beat@{socket.gethostname()}")
-            self._turned = self._pulse.watch(
+            self._report_turn = self._pulse.watch(
                 "the schedule", LOOP_SECONDS, excused=lambda: bool(broker.trouble())
             )
             self._pulse.start()
-        self._turned()
+        self._report_turn()
         return super().tick(*args, **options)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Settings: one file, from the environment, safe by default. docs/operating.md lists every variable."""
+"""Django's settings, read from the environment, safe by default. docs/operating.md lists every variable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HTTPS = env.flag("VIGIA_HTTPS", default=not LOCAL)
 
 DEBUG = env.flag("DEBUG", default=False)
 SECRET_KEY = env.from_stack("SECRET_KEY", "secret_key")
-# Signs artifacts. Kept apart from SECRET_KEY so that one can be rotated without the other.
+# Signs artifacts. It differs from SECRET_KEY so that each can be rotated without the other.
 ARTIFACT_KEY = env.artifact_key(default=SECRET_KEY)
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
@@ -74,7 +74,7 @@ APPEND_SLASH = True
 TEMPLATES: list[dict[str, Any]] = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        # Before the apps: some templates here stand in for those of the admin's theme.
+        # Precedes the apps: some templates here replace those of the admin's theme.
         "DIRS": [BASE_DIR / "web" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
@@ -87,7 +87,7 @@ TEMPLATES: list[dict[str, Any]] = [
     }
 ]
 
-# -- the database: log, registry and keys live in this one ---------------------------------------------
+# -- the database of log, registry and keys ---------------------------------------------
 DATABASES: dict[str, Any] = {
     "default": {
         **dj_database_url.parse(
@@ -99,21 +99,23 @@ DATABASES: dict[str, Any] = {
     }
 }
 DATABASES["default"]["OPTIONS"] = (
-    # A prediction is refused with 503 rather than kept waiting when Postgres cannot be reached.
+    # If PostgreSQL cannot be reached, a prediction is refused with 503 and does not wait.
     {
         "connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 5),
         "application_name": "vigia",
-        # Nor is it kept waiting behind a lock, or for a server that no longer acknowledges (milliseconds).
+        # It waits neither for a lock nor for a server that stops acknowledging for longer than this
+        # (milliseconds).
         "options": "-c lock_timeout=10000",
         "tcp_user_timeout": 10_000,
-        # A server that is gone without a word is noticed by who only waits for it, too.
+        # A connection that only waits also detects a server that disappears.
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
     }
-    | DATABASES["default"].get("OPTIONS", {})  # what DATABASE_URL says itself goes before
+    | DATABASES["default"].get("OPTIONS", {})  # options of DATABASE_URL override these
 )
-# Of a process that answers requests, for one answer; see core.database.limits.
+# Time limit in seconds for one answer of PostgreSQL to a process that answers requests; see
+# core.database.limits.
 DATABASE_ANSWER_SECONDS = env.number("DATABASE_ANSWER_SECONDS", 15)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -124,7 +126,7 @@ STORAGES: dict[str, Any] = {
         "OPTIONS": {"location": str(VAR_DIR / "store"), "file_permissions_mode": 0o600},
     },
     "staticfiles": {
-        # The local stack's pages travel over loopback, where compression gains nothing.
+        # The local stack serves pages over loopback, where compression gains nothing.
         "BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
         if LOCAL
         else "whitenoise.storage.CompressedManifestStaticFilesStorage"
@@ -134,39 +136,39 @@ STATIC_URL = "/static/"
 STATIC_ROOT = env.text("STATIC_ROOT", str(VAR_DIR / "static"))
 
 # -- jobs: one process each, started by the worker -----------------------------------------------------
-JOB_SOFT_SECONDS = env.number("JOB_SOFT_SECONDS", 3600)  # then it is asked to stop
-JOB_HARD_SECONDS = env.number("JOB_HARD_SECONDS", 3900)  # then it is killed
-JOB_CANCEL_SECONDS = env.number("JOB_CANCEL_SECONDS", 15)  # between the wish to cancel and the kill
-JOB_LEASE_SECONDS = env.number("JOB_LEASE_SECONDS", 60)  # how long a job stays with a worker that is silent
-JOB_PUBLISH_SECONDS = env.number("JOB_PUBLISH_SECONDS", 30)  # how often beat looks for lost messages
-JOB_POLL_SECONDS = env.number("JOB_POLL_SECONDS", 5)  # how often a worker looks for jobs by itself
-JOB_MEMORY_MB = env.number("JOB_MEMORY_MB", 0)  # that a job's process may allocate; 0: no limit
-DASK_SCHEDULER = env.text("DASK_SCHEDULER", "")  # such as tcp://dask:8786: searches run there
+JOB_SOFT_SECONDS = env.number("JOB_SOFT_SECONDS", 3600)  # soft time limit of a job: then it is asked to stop
+JOB_HARD_SECONDS = env.number("JOB_HARD_SECONDS", 3900)  # hard time limit of a job: then it is killed
+JOB_CANCEL_SECONDS = env.number("JOB_CANCEL_SECONDS", 15)  # from a cancellation to the kill
+JOB_LEASE_SECONDS = env.number("JOB_LEASE_SECONDS", 60)  # without a renewal
+JOB_PUBLISH_SECONDS = env.number("JOB_PUBLISH_SECONDS", 30)  # between checks for lost messages
+JOB_POLL_SECONDS = env.number("JOB_POLL_SECONDS", 5)  # between polls of a worker
+JOB_MEMORY_MB = env.number("JOB_MEMORY_MB", 0)  # memory limit of a job's process; 0: none
+DASK_SCHEDULER = env.text("DASK_SCHEDULER", "")  # runs searches; such as tcp://dask:8786
 
 # -- Celery: the broker carries ids, nothing else ------------------------------------------------------
-TASKS_APPLICATION = "config.celery"  # imported with the first job; see training.queueing
+TASKS_APPLICATION = "config.celery"  # training.queueing imports it with the first job
 CELERY_BROKER_URL = env.from_stack("REDIS_URL", "redis_url")
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_CONSUMER = "config.consumer:Consumer"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker that is away for an hour comes back, too
-# Whatever the broker does, nobody waits for it without a limit: it may be away, stand still, or sit behind a
-# network that swallows what is sent. The rows of jobs do not need it.
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # the broker may be unavailable for hours
+# All waits for the broker are limited: it may be unavailable, frozen, or behind a network that drops packets.
+# The rows of jobs do not need it.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_connect_timeout": 2,
     "socket_timeout": 5,
-    # A peer that vanished without a word: its connection ends within half a minute.
+    # The connection to a peer that disappears ends within half a minute.
     "socket_keepalive": True,
     "socket_keepalive_options": {
         getattr(socket, name): value
         for name, value in {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}.items()
         if hasattr(socket, name)
     },
-    "health_check_interval": 10,  # so does one on which the broker does not answer a waiting consumer
+    "health_check_interval": 10,  # detects a broker that does not answer a waiting consumer
     "visibility_timeout": 3600,
-    # For who publishes; without it kombu tries for ever, with growing pauses and without a word.
+    # Limits publishing; without them kombu retries for ever with growing pauses and logs nothing.
     "max_retries": 1,
     "interval_start": 0,
     "interval_step": 0.2,
@@ -175,14 +177,16 @@ CELERY_TASK_PUBLISH_RETRY = False
 CELERY_BEAT_SCHEDULER = "config.scheduler:Scheduler"
 CELERY_BEAT_MAX_LOOP_INTERVAL = 10  # seconds
 CELERY_TIMEZONE = "UTC"
-ROLLUP_SECONDS = env.number("ROLLUP_SECONDS", 60)  # how often what was logged is counted
-REVIEW_SECONDS = env.number("REVIEW_SECONDS", 300)  # how often beat looks for drift reviews that are due
+ROLLUP_SECONDS = env.number("ROLLUP_SECONDS", 60)  # between two counts of the log
+REVIEW_SECONDS = env.number("REVIEW_SECONDS", 300)  # between checks for due drift reviews
 HOUSEKEEPING = "housekeeping"
 
 
-def _kept(task: str, seconds: float) -> dict[str, Any]:
-    """The log's housekeeping has a queue and a worker of its own: a training run may hold the other for
-    hours. What nobody took by the time the next one is sent is dropped."""
+def _housekeeping(task: str, seconds: float) -> dict[str, Any]:
+    """Returns the schedule of a housekeeping task.
+
+    Housekeeping has its own queue and worker, because a training run may occupy the other worker for hours. A
+    message that no worker has taken when the next one is sent expires."""
     options = {"queue": HOUSEKEEPING, "expires": seconds}
     return {"task": f"predictions.tasks.{task}", "schedule": seconds, "options": options}
 
@@ -192,23 +196,23 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
         "task": "training.tasks.publish_waiting_jobs",
         "schedule": float(JOB_PUBLISH_SECONDS),
     },
-    "make-partitions": _kept("make_partitions", 6 * 3600.0),
-    "forget-shadow-answers": _kept("forget_shadow_answers", 24 * 3600.0),
-    "prune-artifacts": _kept("prune_artifacts", 24 * 3600.0),
-    "forget-idempotency-keys": _kept("forget_idempotency_keys", 3600.0),
-    "join-waiting-outcomes": _kept("join_waiting_outcomes", 180.0),
-    "count-the-log": _kept("count_the_log", float(ROLLUP_SECONDS)),
-    "review-models": _kept("review_models", float(REVIEW_SECONDS)),
-    "remove-old-months": _kept("remove_old_months", 24 * 3600.0),
+    "make-partitions": _housekeeping("make_partitions", 6 * 3600.0),
+    "forget-shadow-answers": _housekeeping("forget_shadow_answers", 24 * 3600.0),
+    "prune-artifacts": _housekeeping("prune_artifacts", 24 * 3600.0),
+    "forget-idempotency-keys": _housekeeping("forget_idempotency_keys", 3600.0),
+    "join-waiting-outcomes": _housekeeping("join_waiting_outcomes", 180.0),
+    "count-the-log": _housekeeping("count_the_log", float(ROLLUP_SECONDS)),
+    "review-models": _housekeeping("review_models", float(REVIEW_SECONDS)),
+    "remove-old-months": _housekeeping("remove_old_months", 24 * 3600.0),
 }
 
 # -- /metrics ------------------------------------------------------------------------------------------
 METRICS_TOKEN = env.text("METRICS_TOKEN", str(env.local_stack().get("metrics_token") or ""))  # "": none
-METRICS_DIR = str(multiprocess_dir.base())  # what the processes of this machine count
-WORKER_METRICS_PORT = env.number("WORKER_METRICS_PORT", 0)  # where the worker shows its own; 0: nowhere
+METRICS_DIR = str(multiprocess_dir.base())  # metrics files of the processes of this machine
+WORKER_METRICS_PORT = env.number("WORKER_METRICS_PORT", 0)  # of the worker's own metrics; 0: none
 
 # -- the API -------------------------------------------------------------------------------------------
-RATE_LIMIT = env.text("RATE_LIMIT", "")  # for example 1000/min; per key and process, off by default
+RATE_LIMIT = env.text("RATE_LIMIT", "")  # such as 1000/min, per key and process; "": none
 REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "web.authentication.KeyAuthentication",
@@ -227,13 +231,13 @@ REST_FRAMEWORK: dict[str, Any] = {
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
 REST_KNOX = {
-    "TOKEN_TTL": None,  # the admin chooses the expiry of every key; see training.access.client_keys
+    "TOKEN_TTL": None,  # each key has its own expiry; see training.access.client_keys
     "AUTH_HEADER_PREFIX": "Token",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Vigía",
     "VERSION": VERSION,
-    "DESCRIPTION": "Serves scikit-learn models and remembers every answer it gave.",
+    "DESCRIPTION": "Serves scikit-learn models and logs every prediction.",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
@@ -249,20 +253,20 @@ SPECTACULAR_SETTINGS = {
 PREDICT_MAX_ROWS = env.number("PREDICT_MAX_ROWS", 10_000)
 PREDICT_MAX_BYTES = env.number("PREDICT_MAX_BYTES", 8 * 2**20)
 TRAINING_MAX_BYTES = env.number("TRAINING_MAX_BYTES", 256 * 2**20)
-HEAD_SECONDS = env.number("HEAD_SECONDS", 10)  # for all headers of a request
-BODY_SILENCE_SECONDS = env.number("BODY_SILENCE_SECONDS", 10)  # without a byte of an announced body
-BODY_SECONDS = env.number("BODY_SECONDS", 60)  # for all of a body, and what its bytes earn
-ANSWER_SECONDS = env.number("ANSWER_SECONDS", 60)  # for a client to read all of an answer, likewise
-CLIENT_BYTES_PER_SECOND = env.number("CLIENT_BYTES_PER_SECOND", 16_384)  # that earn a further second
+HEAD_SECONDS = env.number("HEAD_SECONDS", 10)  # for the headers of a request
+BODY_SILENCE_SECONDS = env.number("BODY_SILENCE_SECONDS", 10)  # maximum pause within a body
+BODY_SECONDS = env.number("BODY_SECONDS", 60)  # for a body, plus the time that its bytes earn
+ANSWER_SECONDS = env.number("ANSWER_SECONDS", 60)  # for a client to read an answer, plus the same
+CLIENT_BYTES_PER_SECOND = env.number("CLIENT_BYTES_PER_SECOND", 16_384)  # bytes that earn one more second
 MAX_WAIT_SECONDS = env.number("MAX_WAIT_SECONDS", 120)
-LOG_QUEUE_ROWS = env.number("LOG_QUEUE_ROWS", 50_000)  # waiting for their commit, per process
+LOG_QUEUE_ROWS = env.number("LOG_QUEUE_ROWS", 50_000)  # rows waiting for their commit, per process
 LOG_WAIT_SECONDS = env.number("LOG_WAIT_SECONDS", 15)
-SHADOW_QUEUE_ROWS = env.number("SHADOW_QUEUE_ROWS", 5_000)  # waiting for a shadow, per process; 0: no shadow
-SHADOW_LAG_SECONDS = env.number("SHADOW_LAG_SECONDS", 5)  # rows that waited longer are dropped
+SHADOW_QUEUE_ROWS = env.number("SHADOW_QUEUE_ROWS", 5_000)  # rows waiting, per process; 0: no shadow
+SHADOW_LAG_SECONDS = env.number("SHADOW_LAG_SECONDS", 5)  # rows that wait longer are dropped
 IDEMPOTENCY_HOURS = env.number("IDEMPOTENCY_HOURS", 24)
 PARTITIONS_AHEAD = env.number("PARTITIONS_AHEAD", 3)
-LOG_KEEP_MONTHS = env.number("LOG_KEEP_MONTHS", 0)  # older ones are removed, whole; 0: all are kept
-# The views check lengths themselves, per route and with an answer in the API's own shape.
+LOG_KEEP_MONTHS = env.number("LOG_KEEP_MONTHS", 0)  # older months are removed; 0: none
+# The views check lengths by route and answer in the API's error shape.
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(PREDICT_MAX_BYTES, 2_621_440)
 
 # -- security ------------------------------------------------------------------------------------------
@@ -270,7 +274,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
-# The first of them counts wrong passwords and refuses one too many; see web.logins.
+# The first backend limits wrong passwords; see web.logins.
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",
     "django.contrib.auth.backends.ModelBackend",
@@ -283,8 +287,8 @@ AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_CLIENT_IP_CALLABLE = "web.logins.client_address"
 AXES_LOCKOUT_CALLABLE = "web.logins.locked"
-AXES_DISABLE_ACCESS_LOG = True  # the session is the trace of a login
-AXES_ENABLE_ADMIN = False  # unlocked by manage.py axes_reset_username
+AXES_DISABLE_ACCESS_LOG = True  # the session records a login
+AXES_ENABLE_ADMIN = False  # manage.py axes_reset_username unlocks
 AXES_VERBOSE = False
 LOGIN_URL, LOGIN_REDIRECT_URL = "/admin/login/", "/admin/"
 CSRF_FAILURE_VIEW = "web.errors.csrf_failure"
@@ -299,7 +303,7 @@ X_FRAME_OPTIONS = "DENY"
 BEHIND_PROXY = env.flag("BEHIND_PROXY", default=False)
 if BEHIND_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-# Where the proxy names its client, and how many proxies append to that header.
+# The header in which proxies name the client, and the number of proxies that append to it.
 CLIENT_ADDRESS_HEADER = env.text("CLIENT_ADDRESS_HEADER", "X-Forwarded-For" if BEHIND_PROXY else "")
 TRUSTED_PROXIES = env.number("TRUSTED_PROXIES", 1)
 
@@ -308,7 +312,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
 USE_I18N = True
-FORMAT_MODULE_PATH = "config.formats"  # times as ISO 8601 has them
+FORMAT_MODULE_PATH = "config.formats"  # ISO 8601
 USE_THOUSAND_SEPARATOR = True
 LOGGING: dict[str, Any] = {
     "version": 1,
@@ -327,9 +331,9 @@ LOGGING: dict[str, Any] = {
 
 
 def _link(title: str, icon: str, route: str, permission: str | None = None) -> dict[str, Any]:
-    """One entry of the sidebar; `permission` names a function that says who sees it."""
+    """Returns an entry of the sidebar; `permission` names the function that checks who sees it."""
     entry = {"title": title, "icon": icon, "link": reverse_lazy(route), "permission": permission}
-    # "/" is part of every address, so these would always look chosen.
+    # "/" is part of every address, so these entries would always look active.
     return entry if route.startswith(("admin:", "watch")) else entry | {"active": False}
 
 
@@ -338,7 +342,7 @@ _MOVIES = "recommender.admin.rights.sees_movies"
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Vigía",
     "SITE_HEADER": "Vigía",
-    "SITE_SUBHEADER": "the models' lookout",
+    "SITE_SUBHEADER": "model serving with a log",
     "SITE_URL": "/",
     "SITE_ICON": lambda request: static("vigia/mark.svg"),
     "SITE_FAVICONS": [
@@ -369,7 +373,7 @@ UNFOLD: dict[str, Any] = {
         "show_search": False,
         "show_all_applications": False,
         "navigation": [
-            {"items": [_link("At a glance", "visibility", "admin:index")]},
+            {"items": [_link("Overview", "visibility", "admin:index")]},
             {
                 "title": "Registry",
                 "items": [
@@ -378,11 +382,11 @@ UNFOLD: dict[str, Any] = {
                     _link("Training runs", "cycle", "admin:training_trainingrun_changelist", _MODELS),
                     _link("Rollouts", "alt_route", "admin:training_rollout_changelist", _MODELS),
                     _link("Datasets", "table_rows", "admin:training_dataset_changelist", _MODELS),
-                    _link("Audit", "history", "admin:training_activation_changelist", _MODELS),
+                    _link("Activations", "history", "admin:training_activation_changelist", _MODELS),
                 ],
             },
             {
-                "title": "Watch",
+                "title": "Monitoring",
                 "items": [
                     _link("Drift and quality", "monitoring", "watched", _MODELS),
                     _link("Drift reviews", "compare", "admin:predictions_driftreview_changelist", _MODELS),
@@ -417,10 +421,10 @@ UNFOLD: dict[str, Any] = {
                 ],
             },
             {
-                "title": "Elsewhere",
+                "title": "Other pages",
                 "items": [
                     _link("Browsable API", "api", "models"),
-                    _link("Page of movies", "local_movies", "movies-page"),
+                    _link("Movie recommender", "local_movies", "movies-page"),
                     _link("Documentation", "menu_book", "docs"),
                     _link("Home", "home", "home"),
                 ],

@@ -1,4 +1,4 @@
-"""All routes."""
+"""The routes of the service."""
 
 from django.contrib import admin
 from django.urls import include, path

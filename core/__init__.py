@@ -1,1 +1,1 @@
-"""What the Django apps share: environment, version, errors, metrics, background loops, identifiers."""
+"""Modules that the Django apps share: environment, version, errors, metrics, background loops, ids."""

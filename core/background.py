@@ -1,4 +1,4 @@
-"""Something done again and again, from a thread, while something else takes its time."""
+"""Periodic work in a thread beside a long operation."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def run_periodically(work: Callable[[], None], *, every: float, name: str) -> Iterator[None]:
-    """Calls `work` every so many seconds until the block ends, on a database connection of its own.
+    """Calls `work` every `every` seconds until the block ends, on a database connection of its own.
 
-    A call that the database refuses is logged, and the next one tries again on a fresh connection.
+    A call that fails with a database error is logged; the next call uses a fresh connection.
     """
     stop = threading.Event()
 
@@ -26,7 +26,7 @@ def run_periodically(work: Callable[[], None], *, every: float, name: str) -> It
                 try:
                     work()
                 except Error:
-                    log.exception("%s: not this time", name)
+                    log.exception("%s: a periodic call failed", name)
                     connection.close()
         finally:
             connection.close()

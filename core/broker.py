@@ -1,7 +1,7 @@
-"""Whether the broker answers, asked on a connection of its own.
+"""Checks whether the broker answers, on a connection of its own.
 
-By a few bytes of its protocol: each web process asks, and the client library with Celery above it is 10 MiB
-there that no prediction needs.
+The check sends a few bytes of Redis' protocol: each web process checks, and the client library with Celery
+above it takes 10 MiB there that no prediction needs.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ ANSWER_SECONDS: Final = 2.0
 
 
 def trouble() -> str:
-    """Why the broker cannot be used; empty when it answers."""
+    """Returns why the broker cannot be used; empty when it answers."""
     url = urlsplit(settings.CELERY_BROKER_URL)
     try:
         if url.scheme in ("redis", "rediss"):
             return _ping(url)
-        return _by_its_client()
+        return _connect_with_kombu()
     except Exception as error:  # whatever a resolver or the transport raises
         return f"{type(error).__name__}: {error}"
 
 
 def _ping(url: SplitResult) -> str:
-    """A Redis server answered PING with something else than PONG."""
-    asked = _command("PING")
+    """Returns the reply of a Redis server that answers PING with anything but PONG; else an empty text."""
+    commands = _command("PING")
     if url.password is not None:
         name = [unquote(url.username)] if url.username else []
-        asked = _command("AUTH", *name, unquote(url.password)) + asked
+        commands = _command("AUTH", *name, unquote(url.password)) + commands
     host = url.hostname or "localhost"
     with ExitStack() as closing:
-        used = socket.create_connection((host, url.port or 6379), timeout=ANSWER_SECONDS)
-        closing.enter_context(used)
+        client = socket.create_connection((host, url.port or 6379), timeout=ANSWER_SECONDS)
+        closing.enter_context(client)
         if url.scheme == "rediss":
-            used = ssl.create_default_context().wrap_socket(used, server_hostname=host)
-            closing.enter_context(used)
-        used.sendall(asked)
+            client = ssl.create_default_context().wrap_socket(client, server_hostname=host)
+            closing.enter_context(client)
+        client.sendall(commands)
         answer = b""
         while b"+PONG\r\n" not in answer:
-            part = used.recv(512)
+            part = client.recv(512)
             answer += part
             if not part or answer.startswith(b"-") or b"\n-" in answer:
-                return f"it says {answer[:200].decode('utf-8', 'replace')!r}"
+                return f"unexpected reply to PING: {answer[:200].decode('utf-8', 'replace')!r}"
     return ""
 
 
@@ -57,7 +57,7 @@ def _command(*words: str) -> bytes:
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
 
 
-def _by_its_client() -> str:
+def _connect_with_kombu() -> str:
     app = import_module(settings.TASKS_APPLICATION).app
 
     options = {"socket_connect_timeout": ANSWER_SECONDS, "socket_timeout": ANSWER_SECONDS}

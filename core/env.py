@@ -1,4 +1,4 @@
-"""Typed readers of the environment. Any NAME may be given as NAME_FILE, a file that holds the value."""
+"""Typed readers of the environment. Any NAME can be given as NAME_FILE, a file that holds the value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 
 def text(name: str, default: str | None = None) -> str:
-    """The value of NAME, else of the file NAME_FILE points at, else `default`; required without one."""
+    """Returns NAME, else the content of the file NAME_FILE, else `default`; no default: NAME is required."""
     value = os.environ.get(name)
     if value:
         return value
@@ -42,28 +42,28 @@ def number(name: str, default: int) -> int:
 
 
 def words(name: str, default: str = "") -> list[str]:
-    """A comma-separated list."""
+    """Returns the parts of a comma-separated list."""
     return [word.strip() for word in text(name, default).split(",") if word.strip()]
 
 
 def var_dir() -> Path:
-    """Where everything is kept that is not in the database."""
+    """Returns the directory of all data outside the database (VIGIA_VAR)."""
     return Path(text("VIGIA_VAR", str(BASE_DIR / "var"))).expanduser().absolute()
 
 
 @cache
 def local_stack() -> dict[str, Any]:
-    """What the local stack wrote about itself (addresses and its own secret key); empty without one."""
+    """Returns the local stack's `stack.json` (addresses, its secret key); empty without a local stack."""
     path = var_dir() / "stack.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        stack = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return stack if isinstance(stack, dict) else {}
 
 
 def artifact_key(default: str) -> str:
-    """ARTIFACT_KEY from the environment, else of the file the local stack keeps it in, else `default`."""
+    """Returns ARTIFACT_KEY from the environment, else from the local stack's file, else `default`."""
     try:
         kept = (var_dir() / "artifact-key").read_text(encoding="utf-8").strip()
     except FileNotFoundError:
@@ -72,8 +72,8 @@ def artifact_key(default: str) -> str:
 
 
 def from_stack(name: str, stack_key: str) -> str:
-    """NAME from the environment, else what the local stack says."""
-    found = text(name, str(local_stack().get(stack_key) or ""))
-    if not found:
+    """Returns NAME from the environment, else the local stack's value."""
+    value = text(name, str(local_stack().get(stack_key) or ""))
+    if not value:
         raise ImproperlyConfigured(f"set {name}, or start the local stack with `make run`")
-    return found
+    return value

@@ -1,6 +1,6 @@
-"""What can go wrong, typed. No status codes here: one table in `web.errors` maps them.
+"""Typed domain errors. They name no HTTP status: one table in `web.errors` maps them.
 
-Those that the library raises itself are in `vigia_ml.errors`.
+Errors that the library raises are in `vigia_ml.errors`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class NoActiveVersion(VigiaError):
 
 
 class UnsupportedBody(VigiaError):
-    """Its type, charset or encoding is not one of those this route reads."""
+    """The route does not read the body's type, charset or encoding."""
 
     code = "unsupported_media_type"
 
@@ -66,7 +66,7 @@ class NoSearchSpace(VigiaError):
 
 
 class NotDeclared(Conflict):
-    """No file of the catalogue that this process has read says how a model is trained."""
+    """No catalogue file that this process has loaded declares the model."""
 
     code = "not_declared"
 
@@ -78,7 +78,7 @@ class AlreadyTrained(Conflict):
 
 
 class SecondPerson(Forbidden):
-    """Whoever asked for the training wants to activate what came of it."""
+    """The requester of a training run tries to activate its version."""
 
     code = "second_person"
 
@@ -89,11 +89,11 @@ class ArtifactPruned(Conflict):
     code = "artifact_pruned"
 
     def __init__(self, version: object) -> None:
-        super().__init__(f"the artifact of {version} was pruned: its row stays, but it answers no more")
+        super().__init__(f"the artifact of {version} was pruned: the version cannot answer any more")
 
 
 class ArtifactError(VigiaError):
-    """A version's bytes are missing, are not what was stored, or were made by other libraries."""
+    """A version's bytes are missing, differ from the stored ones, or were built by other libraries."""
 
     code = "artifact_unusable"
 
@@ -101,7 +101,7 @@ class ArtifactError(VigiaError):
 class StoreUnavailable(VigiaError):
     """The store of artifacts and datasets, or the directory for temporary files, cannot be written.
 
-    The message is for clients, so it names no path; the cause does.
+    Clients read the message, so it names no path; the cause does.
     """
 
     code = "store_unavailable"
@@ -110,13 +110,13 @@ class StoreUnavailable(VigiaError):
         number = getattr(cause, "errno", None)
         why = f" ({os.strerror(number).lower()})" if isinstance(number, int) else ""
         super().__init__(
-            f"the store of artifacts and datasets cannot be written{why}, so nothing was changed: "
+            f"the store of artifacts and datasets cannot be written{why}; nothing was changed: "
             "try again later, and tell the operator"
         )
 
 
 def is_of_the_disk(error: BaseException) -> bool:
-    """Whether an error of the operating system says that files cannot be written here."""
+    """Returns whether an error of the operating system means that files cannot be written."""
     if not isinstance(error, OSError):
         return False
     full_or_closed = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}

@@ -1,7 +1,7 @@
-"""The heartbeat file of a background process, for whoever supervises it on the same machine. Without Django.
+"""The heartbeat file of a background process, read by its supervisor on the same machine. Without Django.
 
-Its modification time is the last sign of life, its content the process' number. It works while PostgreSQL and
-the broker are away.
+Its modification time is the time of the last heartbeat, its content the process id. It works while PostgreSQL
+and the broker are unavailable.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from core.metrics import multiprocess_dir
 
 SILENT_SECONDS: Final = 90.0
-"""A process whose file is older is ended by its supervisor and started again."""
+"""Age of the file at which the supervisor restarts the process."""
 
 
 def file(role: str) -> Path:
@@ -22,12 +22,12 @@ def file(role: str) -> Path:
 
 
 def touch(role: str) -> None:
-    """Leaves a sign of life of this process."""
+    """Records a heartbeat of this process."""
     path = file(role)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = path.with_suffix(f".{os.getpid()}")
-    beside.write_text(f"{os.getpid()}\n", encoding="utf-8")
-    beside.replace(path)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_text(f"{os.getpid()}\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def remove(role: str) -> None:
@@ -35,7 +35,7 @@ def remove(role: str) -> None:
 
 
 def seen(role: str) -> tuple[float, int] | None:
-    """(seconds since the last sign of life, process number); None where there was none yet."""
+    """Returns (seconds since the last heartbeat, process id); None before the first heartbeat."""
     path = file(role)
     try:
         return time.time() - path.stat().st_mtime, int(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A hash of what source code says: unchanged by comments, docstrings, layout, and by where modules stand."""
+"""A hash of source code that comments, docstrings, layout and moved modules leave unchanged."""
 
 from __future__ import annotations
 
@@ -40,33 +40,33 @@ _PAIRS = (
     ),
 )
 BEFORE_THE_MOVE: Final = dict(_PAIRS)
-"""Hash of a shipped model's source -> what versions trained before the library moved have on record.
+"""Hash of a shipped model's source -> the hash recorded by versions trained before the library moved.
 
-Then it was a hash of the bytes, and the same source had other bytes: its import lines. An entry whose model
-changes may go.
+The recorded one is a hash of the bytes, and the same source had other import lines then. Delete an entry when
+its model changes.
 """
 
 
 def of(paths: Iterable[Path]) -> str:
-    """The hash of all these files together; their names and their order do not count.
+    """Returns one hash of all these files; their names and their order do not count.
 
     Raises
     ------
-    FileNotFoundError : there is none; a hash of nothing would never change.
+    FileNotFoundError : `paths` is empty; a hash of nothing would never change.
     """
     each = sorted(hashlib.sha256(_meaning(path.read_bytes()).encode()).hexdigest() for path in paths)
     if not each:
-        raise FileNotFoundError("there is no source to be hashed")
-    found = hashlib.sha256("".join(each).encode()).hexdigest()
-    return BEFORE_THE_MOVE.get(found, found)
+        raise FileNotFoundError("no source files to hash")
+    digest = hashlib.sha256("".join(each).encode()).hexdigest()
+    return BEFORE_THE_MOVE.get(digest, digest)
 
 
 def _meaning(source: bytes) -> str:
-    return _said(ast.parse(source))
+    return _canonical(ast.parse(source))
 
 
-def _said(node: object) -> str:
-    """A node as text that is the same in every version of Python."""
+def _canonical(node: object) -> str:
+    """Returns a node as text that is the same in every version of Python."""
     if isinstance(node, list):
         statements = [each for each in node if not _is_text(each)]
         return f"[{','.join(_sorted_imports(statements))}]"
@@ -77,12 +77,14 @@ def _said(node: object) -> str:
         fields["module"] = moved.today(node.module)
     if isinstance(node, ast.alias):
         fields["name"] = moved.today(node.name)
-    said = [f"{name}={_said(value)}" for name, value in fields.items() if value is not None and value != []]
-    return f"{type(node).__name__}({','.join(said)})"
+    parts = [
+        f"{name}={_canonical(value)}" for name, value in fields.items() if value is not None and value != []
+    ]
+    return f"{type(node).__name__}({','.join(parts)})"
 
 
 def _is_text(node: object) -> bool:
-    """Whether it is a docstring, or a text that describes the name above it."""
+    """Returns whether a statement is a docstring or a text that describes the name above it."""
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
@@ -91,13 +93,13 @@ def _is_text(node: object) -> bool:
 
 
 def _sorted_imports(statements: list[object]) -> list[str]:
-    """The statements in order, imports that follow each other sorted."""
-    found: list[str] = []
+    """Returns the statements in order; consecutive imports are sorted."""
+    lines: list[str] = []
     run: list[str] = []
     for each in statements:
         if isinstance(each, ast.Import | ast.ImportFrom):
-            run.append(_said(each))
+            run.append(_canonical(each))
         else:
-            found += [*sorted(run), _said(each)]
+            lines += [*sorted(run), _canonical(each)]
             run = []
-    return [*found, *sorted(run)]
+    return [*lines, *sorted(run)]

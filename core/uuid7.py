@@ -14,15 +14,15 @@ LAST = uuid.UUID(int=2**128 - 1)
 
 
 def new_ids(count: int) -> list[uuid.UUID]:
-    """`count` fresh ids in ascending order, so that a request's rows keep their order in the log."""
+    """Returns `count` fresh ids in ascending order, so that a request's rows keep their order in the log."""
     return sorted(uuid7() for _ in range(count))
 
 
 def log_ids(count: int, generation: int) -> list[bytes]:
-    """`count` fresh ids as text, ascending, none with an earlier time than `generation` says.
+    """Returns `count` fresh ids as text, ascending, none with an earlier time than that of `generation`.
 
-    A generation is at least the microseconds since 1970 at which it began, by the database's clock. The clock
-    of this process may be behind; a row must not look older than the activation that its answer follows.
+    A generation is at least its start in microseconds since 1970, by the database's clock. The clock of this
+    process may be behind; a row must not look older than the activation that its answer follows.
     """
     first = -(-generation // 1_000) * 1_000_000
     if time.time_ns() >= first:
@@ -34,11 +34,11 @@ def log_ids(count: int, generation: int) -> list[bytes]:
 
 
 def time_of(identifier: uuid.UUID) -> dt.datetime:
-    """The moment an id was made (UTC, milliseconds)."""
+    """Returns the time at which an id was generated (UTC, milliseconds)."""
     return EPOCH + dt.timedelta(milliseconds=identifier.int >> 80)
 
 
 def lowest_at(moment: dt.datetime) -> uuid.UUID:
-    """The lower bound of all ids made at or after `moment`: a range of time is a range of ids."""
+    """Returns the lowest id that can be generated at `moment`: a time range becomes a range of ids."""
     milliseconds = -((EPOCH - moment) // dt.timedelta(milliseconds=1))  # rounded up
     return uuid.UUID(int=min(max(milliseconds, 0), 2**48 - 1) << 80)

@@ -1,4 +1,4 @@
-"""The platform's version and, where it can be known, the commit it runs from."""
+"""The platform's version and, if known, the commit it runs from."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ VERSION = "0.1.0"
 
 @cache
 def commit() -> str:
-    """Commit of the running code: VIGIA_COMMIT (set in images), else git's answer, else empty."""
-    given = os.environ.get("VIGIA_COMMIT")
-    if given:
-        return given[:40]
+    """Returns the commit of the running code: VIGIA_COMMIT (set in images), else git's answer, else empty."""
+    from_environment = os.environ.get("VIGIA_COMMIT")
+    if from_environment:
+        return from_environment[:40]
     try:
-        done = subprocess.run(
+        git = subprocess.run(
             ["git", "rev-parse", "--short=12", "HEAD"],
             cwd=Path(__file__).parent,
             capture_output=True,
@@ -27,10 +27,10 @@ def commit() -> str:
         )
     except OSError:
         return ""
-    return done.stdout.strip()
+    return git.stdout.strip()
 
 
 def code_version(source_sha256: str) -> str:
-    """What made a version: platform version, commit, and hash of the model's own source."""
-    here = commit()
-    return f"{VERSION}{f'+{here}' if here else ''} source:{source_sha256[:12]}"
+    """Returns platform version, commit and hash of a model's source, as a version records them."""
+    revision = commit()
+    return f"{VERSION}{f'+{revision}' if revision else ''} source:{source_sha256[:12]}"

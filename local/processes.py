@@ -1,8 +1,7 @@
-"""Child processes: each in a session of its own, on record while it lives, ended by pid.
+"""Child processes, each in its own session, recorded while it lives, and ended by pid.
 
-The record (`processes.json`) is what lets the next start recognise what a killed supervisor left behind. A
-pid alone proves nothing, it may belong to somebody else by now; together with the time that process began
-it does.
+By the record (`processes.json`) the next start recognises the processes that a killed supervisor left. A pid
+alone does not identify a process, because the system reuses pids; pid and start time together do.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ from local.account import Account
 from local.state import write_private
 from local.terminal import Refusal, say
 
-# Ended from the last to the first: what uses the servers (what predicts comes last), then the servers.
+# Stages end from last to first: first the clients of the servers (the web process last), then the servers.
 POSTGRES, VALKEY, WEB, SERVICES = 1, 2, 3, 4
-# Seconds a stage may take to end by itself before it is killed: 24 s at the very worst.
+# Seconds a stage may take to end before it is killed: 24 s in total.
 PATIENCE = {SERVICES: 8.0, WEB: 8.0, VALKEY: 3.0, POSTGRES: 5.0}
-# The system's idea of when it booted, and so of when a process began, moves a little with its clock.
+# The boot time that the system reports, and so the start time of processes, shifts a little with its clock.
 SAME_MOMENT = 5.0
-# In the environment of every child and so of its descendants: whose they are, whatever session they lead.
+# The variable in the environment of every child, inherited by its descendants, that holds the child's token.
 MARK = "VIGIA_PROCESS"
 
 
 class Interrupted(Exception):
-    """Somebody asked us to stop."""
+    """A signal asked this process to stop."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -45,9 +44,9 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """Turns signals into an exception at the points where we wait, and only there.
+    """Turns signals into an exception while this process waits, and only then.
 
-    Raised anywhere else it could fall between the start of a process and its record.
+    At another point the exception could separate the start of a process from its record.
     """
 
     def __init__(self) -> None:
@@ -76,7 +75,7 @@ class Interrupts:
 
 @dataclass
 class Child:
-    """One process we started, now or in an earlier life (then there is no `popen`)."""
+    """One process that this supervisor or an earlier one started (then `popen` is None)."""
 
     name: str
     pid: int
@@ -89,29 +88,29 @@ class Child:
     def ended(self) -> bool:
         if self.popen is not None:
             return self.popen.poll() is not None
-        return not began(self.pid, self.created)
+        return not is_alive(self.pid, self.created)
 
     def owns(self, process: psutil.Process) -> bool:
-        """Whether a process of the session that this child leads, or led, belongs to it.
+        """Returns whether a process of the session that this child leads, or led, belongs to it.
 
-        The kernel gives no new process the number of a session that still has members, so a living leader
-        vouches for them. Without it they must carry our token: that session may have ended, and the number
-        come round.
+        The kernel does not reuse the number of a session that has members, so a living leader is proof
+        enough. Without a leader the process must carry the token: the session may have ended and its number
+        been reused.
         """
         if process.pid == self.pid:
             return abs(process.create_time() - self.created) < SAME_MOMENT
-        return self.popen is not None or began(self.pid, self.created) or _mark(process) == self.token
+        return self.popen is not None or is_alive(self.pid, self.created) or _mark(process) == self.token
 
 
 def members(children: Sequence[Child]) -> dict[int, Child]:
-    """The living processes of these children, by pid: themselves, and all they started.
+    """Returns the living processes of these children and their descendants, by pid.
 
-    Most are in the session that the child leads. The rest (each job leads a session of its own) are known
+    Most are in the session that the child leads. The others (each job leads its own session) are recognised
     by the token in their environment.
     """
     leaders = {child.pid: child for child in children if child.pid}
     tokens = {child.token: child for child in children}
-    found = {}
+    processes = {}
     for pid in psutil.pids():
         with suppress(ProcessLookupError, PermissionError, psutil.Error):
             process = psutil.Process(pid)
@@ -119,25 +118,25 @@ def members(children: Sequence[Child]) -> dict[int, Child]:
             if child is None or not child.owns(process):
                 child = tokens.get(_mark(process))
             if child is not None and process.status() != psutil.STATUS_ZOMBIE:
-                found[pid] = child
-    return found
+                processes[pid] = child
+    return processes
 
 
 def _mark(process: psutil.Process) -> str:
     return process.environ().get(MARK, "")
 
 
-def began(pid: int, moment: float) -> bool:
-    """Whether that process lives and is the one that began at that moment."""
+def is_alive(pid: int, created: float) -> bool:
+    """Returns whether the process with this pid and start time is alive."""
     try:
         process = psutil.Process(pid)
-        return abs(process.create_time() - moment) < SAME_MOMENT and process.status() != psutil.STATUS_ZOMBIE
+        return abs(process.create_time() - created) < SAME_MOMENT and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 
 
 class Processes:
-    """All children of one stack."""
+    """The child processes of one stack."""
 
     def __init__(self, record: Path, interrupts: Interrupts) -> None:
         self.record = record
@@ -155,13 +154,14 @@ class Processes:
         output: int | IO[bytes] | None = None,
         stop_signal: int = signal.SIGTERM,
         account: Account = Account(),  # noqa: B008 - frozen
-        given: bytes | None = None,
+        stdin: bytes | None = None,
     ) -> Child:
-        """Start a command (a string goes through the shell) and put it on record.
+        """Starts a command (a string runs in the shell) and records it.
 
-        Its own session keeps a Ctrl-C on the terminal away from it: we decide the order of things.
+        Its own session keeps a Ctrl-C of the terminal away, so that this supervisor ends processes in order.
         """
-        # On record before it runs: a supervisor killed in between leaves its token, by which it is found.
+        # The record precedes the start: if the supervisor is killed in between, the token identifies the
+        # child.
         child = Child(name, 0, 0.0, secrets.token_hex(8), stage, stop_signal)
         self.children.append(child)
         self._write()
@@ -171,7 +171,7 @@ class Processes:
                 shell=isinstance(command, str),
                 env={**env, MARK: child.token},
                 cwd=cwd,
-                stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                 stdout=output,
                 stderr=None if output is None else subprocess.STDOUT,
                 start_new_session=True,
@@ -183,16 +183,16 @@ class Processes:
         child.pid = popen.pid
         try:
             child.created = psutil.Process(popen.pid).create_time()
-        except psutil.Error:  # it is over already
+        except psutil.Error:  # it has ended already
             child.created = time.time()
         self._write()
-        if given is not None and popen.stdin is not None:
-            with suppress(BrokenPipeError), popen.stdin as stdin:
-                stdin.write(given)
+        if stdin is not None and popen.stdin is not None:
+            with suppress(BrokenPipeError), popen.stdin as stream:
+                stream.write(stdin)
         return child
 
     def run(self, name: str, command: Sequence[str | Path], **options: Any) -> int:
-        """Start a command and wait until it has ended. An interruption leaves it to `stop_all`."""
+        """Runs a command to its end. After an interruption, `stop_all` ends it."""
         child = self.start(name, command, **options)
         while not child.ended():
             self.interrupts.pause(0.02)
@@ -205,9 +205,9 @@ class Processes:
         self._write()
 
     def stop_all(self) -> None:
-        """End every child, stage by stage: politely, then firmly.
+        """Ends every child, stage by stage: by its stop signal, then by SIGKILL.
 
-        Another Ctrl-C takes away the patience, but never with the database.
+        Another Ctrl-C skips the waiting, except for the servers.
         """
         for stage in sorted({child.stage for child in self.children}, reverse=True):
             group = [child for child in self.children if child.stage == stage]
@@ -217,27 +217,27 @@ class Processes:
 
     def _stop(self, group: list[Child], patience: float, *, impatient: bool) -> None:
         until = time.monotonic() + patience
-        asked = self.interrupts.times
-        told: set[int] = set()
+        interrupts = self.interrupts.times
+        signalled: set[int] = set()
         while True:
             left = members(group)
             if not left:
                 break
-            if time.monotonic() > until or (impatient and self.interrupts.times > asked):
+            if time.monotonic() > until or (impatient and self.interrupts.times > interrupts):
                 names = sorted({child.name for child in left.values()})
                 say(f"Not ended in time, killed: {', '.join(names)}")
                 break
             for pid, child in left.items():
-                # The leader knows best how to end its own; those it left behind are asked by us.
-                if pid not in told and (pid == child.pid or child.ended()):
-                    told.add(pid)
+                # A leader ends its own descendants; this loop signals those that it left.
+                if pid not in signalled and (pid == child.pid or child.ended()):
+                    signalled.add(pid)
                     _send(pid, child.stop_signal)
             time.sleep(0.03)
         self.kill(group)
 
     def kill(self, group: list[Child]) -> None:
-        """End these children and all they started, now."""
-        for _ in range(100):  # a process may still be forking while we kill its session
+        """Kills these children and all their descendants."""
+        for _ in range(100):  # a process may fork while its session is killed
             left = members(group)
             for pid in left:
                 _send(pid, signal.SIGKILL)
@@ -249,18 +249,18 @@ class Processes:
                 child.popen.wait()
 
     def end_orphans(self) -> None:
-        """End what an earlier, killed supervisor of this var directory left running."""
+        """Ends the processes that an earlier, killed supervisor of this var directory left running."""
         try:
-            listed = json.loads(self.record.read_text(encoding="utf-8"))
-            if listed["record"] != str(self.record):  # a copied var directory: not our children
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+            if record["record"] != str(self.record):  # the var directory is a copy: not our children
                 return
-            self.children = [Child(**entry) for entry in listed["children"]]
+            self.children = [Child(**entry) for entry in record["children"]]
         except (OSError, ValueError, KeyError, TypeError):
             return
         alive = members(self.children).values()
         left = [child.name for child in self.children if child in alive]
         if left:
-            say(f"Ending what an earlier run left behind: {', '.join(left)}")
+            say(f"Ending processes that an earlier run left behind: {', '.join(left)}")
         self.stop_all()
 
     def _write(self) -> None:

@@ -1,9 +1,9 @@
-"""All of `make run`: the servers, the first-time set-up, the Procfile's processes, and a welcome.
+"""Runs the whole service for `make run`: servers, first set-up, the Procfile's processes, welcome text.
 
     python -m local.run
 
-Ctrl-C (or SIGTERM) ends everything it started. A process that ends by itself is started again
-(`local.services`), PostgreSQL and Valkey are as well (`local.stack`).
+Ctrl-C (or SIGTERM) ends all processes. A process that ends by itself is restarted (`local.services`);
+PostgreSQL and Valkey are too (`local.stack`).
 """
 
 from __future__ import annotations
@@ -20,30 +20,29 @@ from pathlib import Path
 
 from local.processes import SERVICES, Child, Interrupted, Interrupts
 from local.services import Services
-from local.stack import ROOT, Stack, given, is_free, running, var_directory
+from local.stack import ROOT, Stack, is_configured, is_free, running, var_directory
 from local.terminal import Refusal, complain, say, step
 
 READY_SECONDS = 180.0
 
 
 def address() -> tuple[str, int]:
-    """Where the web process will listen; refuses before anything is started if it could not."""
+    """Returns host and port of the web process; raises `Refusal` if it could not listen there."""
     host = os.environ.get("HOST") or "127.0.0.1"
-    given = os.environ.get("PORT") or "8000"
-    if not given.isdecimal() or not 0 < int(given) < 65536:
-        raise Refusal(f"PORT={given} is no port number: use one from 1 to 65535, such as make run PORT=8001")
-    port = int(given)
+    text = os.environ.get("PORT") or "8000"
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise Refusal(f"PORT={text} is no port number: use one from 1 to 65535, such as make run PORT=8001")
+    port = int(text)
     if not is_free(port, host):
         raise Refusal(
-            f"Port {port} of {host} is taken by another program (or not ours to take), "
-            "so nothing was started. "
+            f"Port {port} of {host} is in use by another program, or needs more rights. Nothing was started. "
             f"Stop that program, or choose another port: make run PORT={port + 1 if port < 65535 else 8000}"
         )
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port
 
 
 def await_ready(services: Services, host: str, port: int) -> None:
-    """Ask the readiness probe until it says yes."""
+    """Waits until the readiness probe answers 200."""
     url = f"http://{host}:{port}/healthz/ready"
     until = time.monotonic() + READY_SECONDS
     progress = time.monotonic() + 10
@@ -58,15 +57,15 @@ def await_ready(services: Services, host: str, port: int) -> None:
                 return
             body = response.read(5_000)
             if cannot_answer(body):
-                complain(f"{url} says 503: no model can answer. The reasons stand above.")
-                return  # the pages and the API are there, to mend it
+                complain(f"{url} answers 503: no model can answer. The reasons stand above.")
+                return  # pages and API are up, for the repair
             answer = f"{response.status} {body[:500].decode('utf-8', 'replace')}"
         except (OSError, http.client.HTTPException) as error:
             answer = str(error)
         finally:
             connection.close()
         if time.monotonic() > until:
-            raise Refusal(f"{url} does not say 200 after {READY_SECONDS:.0f} s: {answer}")
+            raise Refusal(f"{url} does not answer 200 after {READY_SECONDS:.0f} s: {answer}")
         if time.monotonic() > progress:
             say(f"Waiting for {url} ... ({answer})")
             progress += 10
@@ -74,18 +73,18 @@ def await_ready(services: Services, host: str, port: int) -> None:
 
 
 def cannot_answer(body: bytes) -> bool:
-    """Whether all is there that the readiness probe asks for, but a model that can answer."""
+    """Returns whether the readiness probe misses only a model that can answer."""
     try:
-        found = json.loads(body)
+        report = json.loads(body)
     except ValueError:
         return False
-    return isinstance(found, dict) and found.get("database") == "ok" and found.get("active_models") == 0
+    return isinstance(report, dict) and report.get("database") == "ok" and report.get("active_models") == 0
 
 
 def bootstrap(stack: Stack, environment: dict[str, str]) -> None:
-    """Migrations, first models, admin, key: Django's part, which shows its own progress."""
-    # Nothing else works on a database that this stack has started, and holds the lock of.
-    alone = [] if given("DATABASE_URL") else ["--nothing-else-runs"]
+    """Runs `manage.py bootstrap` (migrations, first models, admin, key), which shows its own progress."""
+    # No other process uses a database that this stack has started and locked.
+    alone = [] if is_configured("DATABASE_URL") else ["--nothing-else-runs"]
     command = [sys.executable, "manage.py", "bootstrap", *alone]
     code = stack.processes.run("bootstrap", command, stage=SERVICES, env=environment, cwd=ROOT)
     if code != 0:
@@ -93,7 +92,7 @@ def bootstrap(stack: Stack, environment: dict[str, str]) -> None:
 
 
 def compile_libraries(stack: Stack) -> Child:
-    """Let Python compile what the first trainings import, while the database is made on another processor."""
+    """Starts the compilation of modules for the first trainings, parallel to the set-up of the database."""
     command = [sys.executable, "-m", "vigia_ml.libraries"]
     return stack.processes.start(
         "libraries", command, stage=SERVICES, env=os.environ, cwd=ROOT, output=subprocess.DEVNULL
@@ -102,7 +101,7 @@ def compile_libraries(stack: Stack) -> Child:
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """Say that it is being stopped as asked: the rest takes a moment."""
+    """Prints that the service is stopping, because ending its processes takes a moment."""
     try:
         yield
     except Interrupted:
@@ -117,7 +116,7 @@ def serve(var: Path, interrupts: Interrupts) -> None:
         libraries = None if (var / "welcome.txt").exists() else compile_libraries(stack)
         stack.up()
         environment = {
-            # In time for us to end it politely; a container has its own time limit.
+            # Shorter than the time that stopping allows; a container has its own time limit.
             "WEB_GRACEFUL_TIMEOUT": "6",
             **stack.environment(),
             "PORT": str(number),

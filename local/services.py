@@ -1,8 +1,7 @@
-"""The processes of the Procfile, kept running.
+"""Starts the processes of the Procfile and restarts them.
 
-A process that ends is started again, after a pause that grows while it keeps ending; one that is frozen, or
-that its health check calls unwell, is killed first. Only a process that ends again and again ends the
-others, and what predicts is the last to go.
+A process that ends is restarted after a pause that grows with each repetition; a frozen process, or one that
+fails its health checks, is killed first. A process that keeps ending ends the others, the web process last.
 """
 
 from __future__ import annotations
@@ -28,28 +27,28 @@ from local.processes import SERVICES, WEB, Child, members
 from local.stack import ROOT, Stack, log_file
 from local.terminal import Refusal, last_lines, say
 
-# Between the end of a process and its next start, by how often it ended in a row. There are no more starts.
+# Seconds from the end of a process to its restart, by the number of ends in a row; then it is not restarted.
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)
-HEALTHY_SECONDS = 30.0  # a process that ran so long begins with the first pause
-FROZEN_SECONDS = 10.0  # in which a stopped process (SIGSTOP) may be continued
-LOOK_SECONDS = 2.0  # between two looks for stopped ones
-# `python -m docker.health NAME`: 0 is well, 1 is not, 2 says that there is no such check.
-# A web process that only cannot reach its database would not be helped by a new start.
+HEALTHY_SECONDS = 30.0  # a process that ran this long starts again with the first pause
+FROZEN_SECONDS = 10.0  # after which a stopped process (SIGSTOP) is killed
+LOOK_SECONDS = 2.0  # between two checks for stopped processes
+# `python -m docker.health NAME` exits with 0 (healthy), 1 (unhealthy) or 2 (no such check).
+# "live": a restart does not help a web process that only lacks its database.
 CHECK_NAMES = {"web": "live"}
 CHECK_SECONDS, RECHECK_SECONDS, CHECK_LIMIT = 30.0, 10.0, 60.0
 NO_SUCH_CHECK = 2
-UNWELL = 3  # checks in a row
+UNWELL = 3  # failed checks in a row
 
 
 class Relay:
-    """Copies the lines of the services to the terminal, each with its service's name, and to a log file."""
+    """Copies the output of the services to log files and, with the service's name, to the terminal."""
 
     def __init__(self, names: list[str]) -> None:
         self.printer = Printer(sys.stdout, width=max(map(len, names)))
         self.colours = dict(zip(names, cycle(get_colours()), strict=False))
         self.lock = threading.Lock()
         self.threads: dict[str, threading.Thread] = {}
-        self.quiet = True  # to the log file alone, until the service is up
+        self.quiet = True  # only log files, until the service is up
 
     def follow(self, child: Child, log: Path) -> None:
         assert child.popen is not None
@@ -65,19 +64,19 @@ class Relay:
                 with suppress(OSError):  # a full disk must not block the service on its pipe
                     file.write(line)
                     file.flush()
-                # Nor must a terminal that is gone.
+                # A closed terminal must not block it either.
                 with suppress(OSError, ValueError), self.lock:
                     if not self.quiet:
                         self.printer.write(Message("line", line, datetime.now(), name, self.colours[name]))
 
     def finish(self, name: str) -> None:
-        """Show the last words of a process that has ended."""
+        """Waits until the last output of an ended process is copied."""
         self.threads[name].join(timeout=1)
 
 
 @dataclass
 class Check:
-    """The health check of one service, asked now and again by a process of its own."""
+    """The health check of one service, repeated in its own process."""
 
     at: float
     unwell: int = 0
@@ -93,14 +92,14 @@ class Service:
     command: str
     child: Child | None = None
     started: float = 0.0
-    deaths: int = 0  # in a row, without a healthy stretch between
+    deaths: int = 0  # in a row, each after less than HEALTHY_SECONDS
     again_at: float | None = None
-    stopped: dict[int, float] = field(default_factory=dict)  # pid: since when
+    stopped: dict[int, float] = field(default_factory=dict)  # pid: time of the first sight
     check: Check | None = None
 
 
 class Services:
-    """All of the Procfile."""
+    """The services of the Procfile."""
 
     def __init__(self, stack: Stack, environment: dict[str, str]) -> None:
         self.stack, self.processes = stack, stack.processes
@@ -113,7 +112,7 @@ class Services:
         self.look_at = 0.0
 
     def start(self, *, web: bool) -> None:
-        """Start the web process, or the others, which wait until it answers: it needs the processors."""
+        """Starts the web process, or the others, which start once it answers: it needs the processors."""
         for service in self.services.values():
             if (service.name == "web") == web:
                 self._start(service)
@@ -133,11 +132,11 @@ class Services:
         service.stopped.clear()
 
     def watch(self) -> None:
-        """Bring back what ended or froze: called again and again; never waits for long.
+        """Restarts ended and frozen processes; called repeatedly, and never waits for long.
 
         Raises
         ------
-        Refusal : a process ended again and again, or before everything was up.
+        Refusal : a process keeps ending, or ended before all were up.
         """
         self.stack.watch()
         now = time.monotonic()
@@ -151,7 +150,7 @@ class Services:
             elif service.child.ended():
                 self._has_ended(service, now)
             elif self.up:
-                self._ask(service, now)
+                self._check_health(service, now)
         if self.up and now >= self.look_at:
             self.look_at = now + LOOK_SECONDS
             self._look_for_stopped(now)
@@ -180,36 +179,36 @@ class Services:
         service.deaths += 1
         service.again_at = now + pause
         say(f"{service.name} {how}; starting it again in {pause:.1f} s")
-        for pid in members([service.child]):  # it left them behind: they may end by themselves until then
+        for pid in members([service.child]):  # its descendants may end by themselves until the restart
             with suppress(psutil.Error):
                 psutil.Process(pid).terminate()
 
     def _clear(self, service: Service) -> None:
-        """Nothing of the process that ended is left: neither its port nor a job of its own."""
+        """Kills the descendants of an ended process, so that its port is free and no job runs on."""
         assert service.child is not None
         self.processes.kill([service.child])
         self.processes.forget(service.child)
         self._forget_check(service)
 
     def _kill(self, service: Service, why: str) -> None:
-        """What is frozen hears no other signal; `_has_ended` sees it next."""
+        """Kills a process, because a frozen one reacts to no other signal; `_has_ended` handles its end."""
         assert service.child is not None
         say(f"{service.name} {why}: killing it")
         self.processes.kill([service.child])
 
     def _look_for_stopped(self, now: float) -> None:
-        """Kill a process that was stopped (SIGSTOP) and not continued: it would hold its work for ever.
+        """Kills processes that were stopped (SIGSTOP) and not continued: they would hold their work for ever.
 
-        One that a service started is started again by that service, as when it dies.
+        A service restarts its own child processes, as when they die.
         """
         running = [s for s in self.services.values() if s.child is not None and s.again_at is None]
-        found: dict[str, dict[int, float]] = {service.name: {} for service in running}
+        stopped: dict[str, dict[int, float]] = {service.name: {} for service in running}
         for pid, child in members([service.child for service in running if service.child]).items():
             with suppress(psutil.Error):
                 if psutil.Process(pid).status() == psutil.STATUS_STOPPED:
-                    found[child.name][pid] = self.services[child.name].stopped.get(pid, now)
+                    stopped[child.name][pid] = self.services[child.name].stopped.get(pid, now)
         for service in running:
-            service.stopped = found[service.name]
+            service.stopped = stopped[service.name]
             for pid in [pid for pid, since in service.stopped.items() if now - since > FROZEN_SECONDS]:
                 assert service.child is not None
                 why = f"has been stopped for more than {FROZEN_SECONDS:.0f} s"
@@ -220,8 +219,8 @@ class Services:
                     with suppress(psutil.Error):
                         psutil.Process(pid).kill()
 
-    def _ask(self, service: Service, now: float) -> None:
-        """Ask the service's own health check, if there is one; never waits for the answer."""
+    def _check_health(self, service: Service, now: float) -> None:
+        """Runs the service's health check, if it has one; never waits for the result."""
         check = service.check
         if check is None:
             return
@@ -244,17 +243,17 @@ class Services:
         if popen.poll() is None and not late:
             return
         self.processes.kill([check.running])
-        said, code = popen.stdout.read().decode("utf-8", "replace"), popen.returncode
+        output, code = popen.stdout.read().decode("utf-8", "replace"), popen.returncode
         self._forget_check(service)
         if code == NO_SUCH_CHECK:
             service.check = None
             return
         check.at = now + (RECHECK_SECONDS if code else CHECK_SECONDS)
-        if late:  # the check itself gets no processor: that says nothing of the service
+        if late:  # the check itself got no processor time: the service may be healthy
             return
         check.unwell = check.unwell + 1 if code else 0
         if check.unwell == UNWELL:
-            self._kill(service, f"is not well ({said.strip()})")
+            self._kill(service, f"is not well ({output.strip()})")
 
     def _forget_check(self, service: Service) -> None:
         if service.check is not None and service.check.running is not None:

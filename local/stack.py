@@ -1,10 +1,10 @@
-"""The two servers of the local stack, and a command run beside them.
+"""Starts the two servers of the local stack and runs a command beside them.
 
     python -m local.stack [--reuse] -- COMMAND ARGUMENTS...
 
 starts the servers, runs the command with DATABASE_URL, REDIS_URL and VIGIA_VAR set, stops them and returns
-the command's exit code. With `--reuse` a stack of the same var directory that is up already is used, and
-left alone. What DATABASE_URL or REDIS_URL name already is not started.
+the command's exit code. With `--reuse` the command uses a running stack of the same var directory, which
+stays up. A server that DATABASE_URL or REDIS_URL names is not started.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ from local.terminal import Refusal, complain, last_lines, say
 from local.valkey import Valkey
 
 ROOT = Path(__file__).resolve().parent.parent
-# Below the range the kernel takes ports for outgoing connections from, so that none of those is in the way.
+# Below the kernel's range of ports for outgoing connections, which could occupy a port.
 PORTS = range(20000, 32000)
-# Recovery after a crash replays the log; it may take a while, but not for ever.
+# Limit for recovery after a crash, which replays the write-ahead log.
 START_SECONDS = 120.0
 ATTEMPTS = 6
-# A server that answered since it was started again begins with the first pause.
+# Seconds before each restart; a server that has answered since starts again with the first pause.
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 LARGEST_LOG = 10_000_000
 
 
 def var_directory() -> Path:
-    """`$VIGIA_VAR`, made if need be, as an absolute path."""
+    """Returns `$VIGIA_VAR` as an absolute path, and creates the directory if necessary."""
     var = Path(os.environ.get("VIGIA_VAR") or ROOT / "var").expanduser().resolve()
     try:
         var.mkdir(parents=True, exist_ok=True)
         (var / "log").mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise Refusal(f"VIGIA_VAR: the directory {var} cannot be used: {error}") from error
+        raise Refusal(f"the directory {var} (VIGIA_VAR) cannot be used: {error}") from error
     return var
 
 
-def given(name: str) -> bool:
-    """Whether the environment names that server, in itself or in a file (as the settings read it, too)."""
+def is_configured(name: str) -> bool:
+    """Returns whether the environment names that server, directly or in a file, as the settings read it."""
     return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
 
 
 def log_file(var: Path, name: str) -> Path:
-    """Where a process writes its log; one older and large is put aside."""
+    """Returns the path of a process' log; renames an existing large one."""
     path = var / "log" / f"{name}.log"
     if path.exists() and path.stat().st_size > LARGEST_LOG:
         path.replace(path.with_suffix(".log.1"))
@@ -65,9 +65,9 @@ def log_file(var: Path, name: str) -> Path:
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether we could listen there now.
+    """Returns whether a server could listen there now.
 
-    The option is the one servers set: connections closed a moment ago do not count.
+    The option is the one that servers set: recently closed connections do not count.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -79,14 +79,14 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def settle_port(access: Access) -> None:
-    """Keep the port of last time, unless somebody else has it by now."""
+    """Keeps the port of the last start unless another program uses it."""
     while not access.port or not is_free(access.port):
         access.port = secrets.choice(PORTS)
 
 
 @dataclass
 class Server:
-    """One of the two, with what is needed to bring it back."""
+    """One of the two servers, with the data for its restart."""
 
     kind: Postgres | Valkey
     access: Access
@@ -97,7 +97,7 @@ class Server:
 
 
 class Stack:
-    """Starts the servers, and keeps them running."""
+    """The two servers: starts and restarts them."""
 
     def __init__(self, var: Path, processes: Processes) -> None:
         self.var = var
@@ -109,21 +109,21 @@ class Stack:
         self._holds = contextlib.ExitStack()
 
     def up(self) -> None:
-        """Start what the environment does not name; returns when both answer."""
+        """Starts the servers that the environment does not name; returns when they answer."""
         started = time.monotonic()
-        if told := settle_artifact_key(self.var, self.state):
-            complain(told)
+        if warning := settle_artifact_key(self.var, self.state):
+            complain(warning)
         kinds = ((Postgres, "DATABASE_URL"), (Valkey, "REDIS_URL"))
-        wanted = [kind for kind, name in kinds if not given(name)]
-        if wanted:
+        missing = [kind for kind, name in kinds if not is_configured(name)]
+        if missing:
             before = Path(self.state.home or self.var)
             owner = Account.unprivileged(before / "postgres" / "data", before / "valkey" / "data")
             place = home(self.var, self.state, owner)
             self.state.save(self.state_file)
-            if place != self.var:  # a copied var directory must not use the same data at the same time
+            if place != self.var:  # a copy of the var directory must not use the data at the same time
                 note = f"the stack of {self.var}, pid {os.getpid()}"
                 self._holds.enter_context(locked(place / "lock", note))
-        for kind in wanted:
+        for kind in missing:
             name = kind.__name__.lower()
             server = kind(place / name, log_file(self.var, name), owner, self.processes)
             access = server.prepare(getattr(self.state, name))
@@ -138,8 +138,9 @@ class Stack:
             say(f"{where} ({time.monotonic() - started:.1f} s)")
 
     def _await(self, server: Server) -> None:
-        """Wait until a server answers. One that ends is started again: what a crash left (shared memory that
-        is still in use, a port somebody took meanwhile) often is gone a moment later.
+        """Waits until a server answers, and restarts it if it ends.
+
+        The cause (shared memory in use after a crash, an occupied port) often disappears within a moment.
         """
         until = time.monotonic() + START_SECONDS
         progress = time.monotonic() + 5
@@ -155,8 +156,8 @@ class Stack:
                 self.state.save(self.state_file)
                 server.child = server.kind.start(server.access)
             if time.monotonic() > until:
-                what = f"{server.kind.name} did not answer within {START_SECONDS:.0f} s"
-                raise Refusal(f"{what}:\n{last_lines(server.kind.log)}")
+                reason = f"{server.kind.name} did not answer within {START_SECONDS:.0f} s"
+                raise Refusal(f"{reason}:\n{last_lines(server.kind.log)}")
             if time.monotonic() > progress:
                 say(f"Waiting for {server.kind.name} (it may be recovering from a crash) ...")
                 progress += 10
@@ -164,12 +165,12 @@ class Stack:
         server.answers = True
 
     def watch(self) -> None:
-        """Bring back a server that died: called again and again while the stack is up; never waits."""
+        """Restarts a server that died; called repeatedly while the stack is up, and never waits."""
         now = time.monotonic()
         for server in self.servers:
             if server.again_at is not None:
                 if now >= server.again_at:
-                    server.child = server.kind.start(server.access)  # same port: its clients know it
+                    server.child = server.kind.start(server.access)  # on the same port, which its clients use
                     server.again_at = None
             elif server.child.ended():
                 assert server.child.popen is not None
@@ -183,13 +184,13 @@ class Stack:
                 server.deaths, server.answers = 0, True
 
     def environment(self) -> dict[str, str]:
-        """The environment for everything that uses the stack."""
+        """Returns the environment for processes that use the stack."""
         urls = {"DATABASE_URL": self.state.database_url, "REDIS_URL": self.state.redis_url}
         return {
             **os.environ,
-            **{name: url for name, url in urls.items() if url and not given(name)},
-            # Models of this size gain nothing from OpenMP's threads, and where other programs use the cores
-            # as well, its waiting threads make a fit of three seconds last a minute.
+            **{name: url for name, url in urls.items() if url and not is_configured(name)},
+            # Models of this size gain nothing from OpenMP's threads. If other programs use the cores too, its
+            # waiting threads extend a fit from three seconds to a minute.
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or "1",
             "VIGIA_VAR": str(self.var),
             "PATH": f"{sys.prefix}/bin{os.pathsep}{os.environ.get('PATH', os.defpath)}",
@@ -202,7 +203,7 @@ class Stack:
 
 @contextlib.contextmanager
 def running(var: Path, interrupts: Interrupts, note: str) -> Iterator[Stack]:
-    """The lock, and within it a clean slate; whatever was started inside is ended on the way out."""
+    """Holds the lock, ends orphaned processes, and ends the stack's processes when the block ends."""
     with locked(var / "lock", note):
         processes = Processes(var / "processes.json", interrupts)
         processes.end_orphans()
@@ -214,7 +215,7 @@ def running(var: Path, interrupts: Interrupts, note: str) -> Iterator[Stack]:
 
 
 def beside(stack: Stack, command: list[str]) -> int:
-    """Run the command in the foreground (a shell needs the terminal) and watch the servers meanwhile."""
+    """Runs the command in the foreground (a shell needs the terminal) and watches the servers."""
     interrupts = stack.interrupts
     try:
         child = subprocess.Popen(command, env=stack.environment())
@@ -228,13 +229,13 @@ def beside(stack: Stack, command: list[str]) -> int:
         stack.watch()
         if interrupts.times > passed and interrupts.signum is not None:
             passed = interrupts.times
-            # Ctrl-C on a terminal reaches the command by itself.
+            # The terminal sends Ctrl-C to the command itself.
             if interrupts.signum != signal.SIGINT or not sys.stdin.isatty():
                 child.send_signal(interrupts.signum)
 
 
 def await_other(stack: Stack) -> None:
-    """Another process holds the lock: its servers may be starting still."""
+    """Waits for the servers of the process that holds the lock, which may still be starting."""
     for access in (stack.state.postgres, stack.state.valkey):
         for _ in range(300):
             if access is None or not access.port or not is_free(access.port):
@@ -244,8 +245,8 @@ def await_other(stack: Stack) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m local.stack", description=__doc__.splitlines()[0])
-    parser.add_argument("--reuse", action="store_true", help="use a stack that is already up")
-    parser.add_argument("command", nargs="+", help="after --: what to run beside the stack")
+    parser.add_argument("--reuse", action="store_true", help="use a running stack")
+    parser.add_argument("command", nargs="+", help="after --: the command to run beside the stack")
     options = parser.parse_args()
     interrupts = Interrupts()
     interrupts.install()

@@ -1,4 +1,4 @@
-"""What the stack remembers between two starts: `stack.json`, the key of artifacts, and the lock."""
+"""The state of the local stack between two starts: `stack.json`, the artifact key and the lock."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ ARTIFACT_KEY = "artifact-key"
 
 
 def write_private(path: Path, text: str, *, durable: bool = True) -> None:
-    """Replace `path` in one step, readable by its owner alone.
+    """Replaces `path` atomically with a file that only its owner can read.
 
-    Written aside, flushed and renamed: a crash leaves the old file or the new one, never half of one.
-    `durable=False` spares the flush where losing the file with the machine does not matter.
+    The text goes to a temporary file, which is flushed and renamed: a crash leaves the old file or the new
+    one, never a part. `durable=False` skips the flush if the file may be lost with the machine.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.unlink(missing_ok=True)
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
         if durable:
             file.flush()
             os.fsync(file.fileno())
-    aside.replace(path)
+    temporary.replace(path)
 
 
 @dataclass
 class Access:
-    """How one local server is reached. Port 0: none chosen yet."""
+    """Password and port of one local server. Port 0: not chosen yet."""
 
     password: str
     port: int = 0
@@ -49,11 +49,9 @@ class Access:
 class State:
     """The content of `stack.json`.
 
-    Django reads `database_url`, `redis_url`, `secret_key` and `metrics_token` from it; the rest is the
-    stack's own.
-    `home` is set only when the servers' data could not live under the var directory. `key_apart` is true
-    once the key of artifacts has its own file (see `settle_artifact_key`). `is_new` says that there was no
-    `stack.json`.
+    Django reads `database_url`, `redis_url`, `secret_key` and `metrics_token` from it; only the stack reads
+    the rest. `home` is set if the servers' data cannot live under the var directory. `key_apart` is true once
+    the artifact key has its own file (see `settle_artifact_key`). `is_new`: there was no `stack.json`.
     """
 
     secret_key: str
@@ -78,7 +76,7 @@ class State:
 
     @classmethod
     def load(cls, path: Path) -> State:
-        """Read the file, or begin anew (with a new secret key) where there is none."""
+        """Reads the file; without a file, returns a new state with a new secret key."""
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return cls(
@@ -95,8 +93,8 @@ class State:
             raise _not_ours(path) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Refusal(
-                f"{path} is damaged ({error}). Move it away to go on: the data stays, passwords and the "
-                "secret key are made anew (so everybody has to log in again)."
+                f"{path} is damaged ({error}). Move it away and start again: the data stays; the start "
+                "creates new passwords and a new secret key, so all users have to log in again."
             ) from error
 
     def save(self, path: Path) -> None:
@@ -115,40 +113,39 @@ class State:
 
 
 def settle_artifact_key(var: Path, state: State) -> str:
-    """Makes sure that the key which signs artifacts is in a file of its own, `artifact-key`.
+    """Ensures that the key which signs artifacts is in its own file, `artifact-key`.
 
-    Whoever loses `stack.json` loses passwords, which are made anew; without this key no model could be
-    loaded. Where `stack.json` is from before that file, artifacts were signed with the secret key: it is
-    carried over once.
+    A lost `stack.json` costs passwords, which can be replaced; without this key no model could be loaded. If
+    `stack.json` is older than that file, the secret key signed the artifacts: it is copied once.
 
     Returns
     -------
-    What somebody has to be told, or nothing.
+    A warning for the user, or an empty text.
     """
     path = var / ARTIFACT_KEY
     try:
-        there = bool(path.read_text(encoding="utf-8").strip())
+        exists = bool(path.read_text(encoding="utf-8").strip())
     except FileNotFoundError:
-        there = False
+        exists = False
     except PermissionError as error:
         raise _not_ours(path) from error
-    told = ""
-    if not there:
-        carried = not state.is_new and not state.key_apart
-        key = _secret_key(state) if carried else secrets.token_urlsafe(48)
+    warning = ""
+    if not exists:
+        copied = not state.is_new and not state.key_apart
+        key = _secret_key(state) if copied else secrets.token_urlsafe(48)
         write_private(path, f"{key}\n")
         if state.key_apart:
-            told = (
-                f"{path} is gone and was made anew. Put the old one back: without it no stored model loads."
+            warning = (
+                f"{path} was missing and is new now. Restore the old file: without it no stored model loads."
             )
     state.key_apart = True
-    return told
+    return warning
 
 
 def _secret_key(state: State) -> str:
-    """The secret key the service runs with: the environment's, as the settings read it, or the stack's."""
-    if named := os.environ.get("SECRET_KEY"):
-        return named
+    """Returns the service's secret key: the environment's, as the settings read it, or the stack's."""
+    if key := os.environ.get("SECRET_KEY"):
+        return key
     if file := os.environ.get("SECRET_KEY_FILE"):
         return Path(file).read_text(encoding="utf-8").strip()
     return state.secret_key
@@ -159,14 +156,14 @@ def _not_ours(path: Path) -> Refusal:
 
 
 class AlreadyRunning(Refusal):
-    """Somebody else holds the lock of this var directory."""
+    """Another process holds the lock of this var directory."""
 
 
 @contextlib.contextmanager
 def locked(path: Path, note: str) -> Iterator[None]:
-    """Hold the lock file: one stack per var directory.
+    """Holds the lock file, so that each var directory has one stack.
 
-    The kernel lets go of it when the process ends, however it ends. `note` tells the next one who is there.
+    The kernel releases the lock when the process ends. `note` describes the holder to other processes.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -176,10 +173,10 @@ def locked(path: Path, note: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            who = file.read().strip() or "another process"
+            holder = file.read().strip() or "another process"
             raise AlreadyRunning(
-                f"The stack of {path.parent} is already running ({who}).\n"
-                "Stop that one first, or give this one its own directory: make run VIGIA_VAR=other PORT=8001"
+                f"The stack of {path.parent} is already running ({holder}).\n"
+                "Stop that one first, or use another directory: make run VIGIA_VAR=other PORT=8001"
             ) from error
         file.truncate(0)
         file.write(note)

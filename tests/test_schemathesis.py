@@ -1,4 +1,4 @@
-"""Everything the OpenAPI document allows, and much that it does not, asked of a real server with a key.
+"""Requests that the OpenAPI document allows, and many that it does not, against a real server with a key.
 
 `make schemathesis` asks more of it: SCHEMATHESIS_EXAMPLES cases per operation, from SCHEMATHESIS_SEED.
 """
@@ -30,7 +30,7 @@ CHECKS = (
     "response_schema_conformance,negative_data_rejection"
 )
 REFUSALS = [400, 404, 405, 406, 409, 413, 415]
-"""The statuses that refuse what the document does not allow. 409: an idempotency key that was used before."""
+"""The statuses of refused requests. 409: the idempotency key was used before."""
 FEW = 4
 CASES = int(os.environ.get("SCHEMATHESIS_EXAMPLES") or FEW)
 SEED = os.environ.get("SCHEMATHESIS_SEED") or "1"
@@ -45,7 +45,7 @@ def server(django_db_setup: None, tmp_path: Path) -> Iterator[Server]:
     server.stop()
 
 
-def made(server: Server, key: str, path: str, body: Any, method: str = "POST") -> dict[str, Any]:
+def create(server: Server, key: str, path: str, body: Any, method: str = "POST") -> dict[str, Any]:
     status, _, answer = server.ask(method, path, body, key=key)
     assert status < 300, (path, answer)
     assert isinstance(answer, dict)
@@ -56,34 +56,34 @@ def made(server: Server, key: str, path: str, body: Any, method: str = "POST") -
 def known(
     server: Server, transactional_db: None, client_user: User, customer: dict[str, Any]
 ) -> dict[str, Any]:
-    """Values of the addresses' parameters under which there is something to answer."""
+    """Returns values of path parameters for existing resources."""
     train_sample("churn", rows=600)
     train_sample("churn", rows=600, activate=False)
     train_sample("houses", rows=300)
     add_movies()
     activation.activate(build_index(), by=None, reason="a test needs it", override=True)
-    # A model without an active version answers 503, rightly; schemathesis finds its name in the list.
+    # A model without an active version correctly answers 503; schemathesis finds its name in the list.
     RegisteredModel.objects.exclude(versions__status=ModelVersion.Status.ACTIVE).delete()
     key = client_keys.issue(client_user)
-    answer = made(server, key, f"{API}/predictions/", [{**customer, "_key": f"c-{n}"} for n in range(40)])
+    answer = create(server, key, f"{API}/predictions/", [{**customer, "_key": f"c-{n}"} for n in range(40)])
     ids = [each["id"] for each in answer["predictions"]]
-    made(server, key, f"{API}/outcomes/", [{"prediction": each, "actual": True} for each in ids[:30]])
-    made(server, key, f"{API}/outcomes/", [{"key": "nobody", "actual": False}])
-    recommended = made(server, key, "/api/v1/recommendations/", {"movie_id": 1})
+    create(server, key, f"{API}/outcomes/", [{"prediction": each, "actual": True} for each in ids[:30]])
+    create(server, key, f"{API}/outcomes/", [{"key": "nobody", "actual": False}])
+    recommended = create(server, key, "/api/v1/recommendations/", {"movie_id": 1})
     movie = recommended["recommendations"][0]["movie_id"]
     feedback = {"movie_id": movie, "kind": "clicked"}
-    made(server, key, f"/api/v1/recommendations/{recommended['id']}/feedback/", feedback)
-    made(server, key, "/api/v1/interactions/", [{"user": "u", "movie_id": 2, "kind": "liked"}])
+    create(server, key, f"/api/v1/recommendations/{recommended['id']}/feedback/", feedback)
+    create(server, key, "/api/v1/interactions/", [{"user": "u", "movie_id": 2, "kind": "liked"}])
     hour = timezone.now().replace(minute=0, second=0, microsecond=0)
     window = {"since": (hour - dt.timedelta(hours=1)).isoformat(), "until": timezone.now().isoformat()}
-    rollout = made(server, key, f"{API}/rollouts/", {"version": 2, "kind": "shadow", "reason": "a trial"})
+    rollout = create(server, key, f"{API}/rollouts/", {"version": 2, "kind": "shadow", "reason": "a trial"})
     return {
         "key": key,
         "path.model": ["churn", "houses", "movies"],
         "path.number": [1, 2],
-        "path.run": made(server, key, f"{API}/training-runs/", {"instances": labelled(customer)})["id"],
-        "path.comparison": made(server, key, f"{API}/versions/2/comparisons/", {"with": 1})["id"],
-        "path.replay": made(server, key, f"{API}/versions/2/replays/", window)["id"],
+        "path.run": create(server, key, f"{API}/training-runs/", {"instances": labelled(customer)})["id"],
+        "path.comparison": create(server, key, f"{API}/versions/2/comparisons/", {"with": 1})["id"],
+        "path.replay": create(server, key, f"{API}/versions/2/replays/", window)["id"],
         "path.rollout": rollout["id"],
         "path.prediction": ids[0],
         "path.recommendation": recommended["id"],
@@ -110,9 +110,7 @@ def configured(known: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_the_api_keeps_what_its_description_promises(
-    server: Server, known: dict[str, Any], tmp_path: Path
-) -> None:
+def test_the_api_conforms_to_its_description(server: Server, known: dict[str, Any], tmp_path: Path) -> None:
     config = tmp_path / "schemathesis.toml"
     config.write_text(configured(known))
     done = subprocess.run(
@@ -122,7 +120,7 @@ def test_the_api_keeps_what_its_description_promises(
             "--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", str(CASES),
             "--seed", SEED, "--no-shrink", "--continue-on-failure", "--warnings", "off",
             "--suppress-health-check", "all", "--request-timeout", "30",
-            # They have no active version here, and are asked as these are.
+            # They have no active version here, and behave like these.
             "--exclude-path-regex", "/models/(bikes|cars|cars_v3)/predictions/",
         ],
         cwd=tmp_path, capture_output=True, text=True, check=False,

@@ -1,4 +1,4 @@
-"""What a process pays for before it is asked anything."""
+"""The modules and the memory of a web process before and after its first answers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_web_process_starts_without_the_libraries_models_are_trained_with() ->
 def test_a_web_process_that_serves_compiled_versions_is_small_and_quick(
     churn: ModelVersion, client_user: Any, customer: dict[str, Any], tmp_path: Path
 ) -> None:
-    """From the start to the first answer, and what is in memory after a thousand and a large request."""
+    """Measures the time to the first answer, and the memory after a thousand requests and a large one."""
     from training.access import client_keys
 
     assert churn.engine == "onnx"

@@ -1,4 +1,4 @@
-"""What other tests are given is what the services leave."""
+"""The rows that `train_sample` writes equal those of the services."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def values(row: models.Model, *without: str) -> dict[str, Any]:
     }
 
 
-def test_a_version_that_is_written_again_has_the_rows_of_one_that_was_trained_and_activated() -> None:
-    train_sample("churn", rows=600)  # for real, where no test before did
+def test_a_version_written_again_equals_a_trained_and_activated_one() -> None:
+    train_sample("churn", rows=600)  # really trained, unless an earlier test did
     empty_tables()
     first, again = (train_sample("churn", rows=600) for _ in range(2))
     served = first.registered_model

@@ -1,4 +1,4 @@
-"""Versions of the samples, trained for real once a session and written again for every other test."""
+"""Versions of the samples, really trained once a session, and written again for later tests."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _ACTIVATED: dict[tuple[str, int | None], Fields] = {}
 def train_sample(
     name: str, *, rows: int | None = None, activate: bool = True, **changed: Any
 ) -> ModelVersion:
-    """A version of `name`, trained for real from (the first rows of) its sample CSV, and activated.
+    """Returns a version of `name`, really trained on (the first rows of) its sample CSV, and activated.
 
-    Trained once a session: later calls write the same rows again, which point at the same stored artifact.
-    So does its activation, where it is the model's first. `changed` are fields of the version that a test
-    wants otherwise (then it was trained in this test before).
+    Training runs once a session: later calls write the same rows again, which refer to the same artifact. The
+    same holds for its activation if it is the model's first. `changed` replaces fields of the version (then
+    the test must have trained it before).
     """
     if (name, rows) not in _TRAINED:
-        assert not changed, "nothing was trained yet that could be changed"
+        assert not changed, "train the version before you change it"
         version = _train(_registered(name), rows)
         if activate:
             _activate(version, rows)
@@ -54,7 +54,7 @@ def train_sample(
 
 
 def _registered(name: str) -> RegisteredModel:
-    """The model's row, and those of all others, as `lookup.sync_catalogue` makes them."""
+    """Returns the model's row; writes those of all models as `lookup.sync_catalogue` does."""
     declared = catalogue.names()
     if declared not in _CATALOGUES:
         synced = lookup.sync_catalogue()
@@ -85,7 +85,7 @@ def _train(model: RegisteredModel, rows: int | None) -> ModelVersion:
 
 
 def _again(model: RegisteredModel, rows: int | None, changed: Fields) -> ModelVersion:
-    """What `_train` left, as new rows."""
+    """Writes the rows of `_train` again."""
     upload, run, version, reference = _TRAINED[model.name, rows]
     dataset = model.datasets.filter(sha256=upload["sha256"]).first()
     dataset = dataset or Dataset.objects.create(**upload | {"registered_model": model})
@@ -93,27 +93,27 @@ def _again(model: RegisteredModel, rows: int | None, changed: Fields) -> ModelVe
         **run | {"registered_model": model, "upload": dataset, "dataset": dataset}
     )
     number = model.versions.count() + 1
-    made = {"registered_model": model, "run": ran, "dataset": dataset, "number": number}
-    created = ModelVersion.objects.create(**version | made | {"status": "candidate"} | changed)
+    relations = {"registered_model": model, "run": ran, "dataset": dataset, "number": number}
+    created = ModelVersion.objects.create(**version | relations | {"status": "candidate"} | changed)
     ReferenceProfile.objects.create(version=created, **reference)
     return created
 
 
 def _activate(version: ModelVersion, rows: int | None, *, again: bool = False) -> None:
-    """By the service; `again` where its rows can be written as it left them before."""
+    """Activates by the service, or with `again` writes the rows of an earlier activation."""
     model = version.registered_model
     known = _ACTIVATED.get((model.name, rows))
     if known is None or not again:
-        made = activation.activate(version, by=None, reason=REASON)
-        if made.previous is None:
-            _ACTIVATED[model.name, rows] = _fields(made, without=("at",))
+        row = activation.activate(version, by=None, reason=REASON)
+        if row.previous is None:
+            _ACTIVATED[model.name, rows] = _fields(row, without=("at",))
         return
     ModelVersion.objects.filter(pk=version.pk).update(status=ModelVersion.Status.ACTIVE)
     Activation.objects.create(**known, registered_model=model, version=version, at=timezone.now())
 
 
 def _fields(row: Any, *, without: tuple[str, ...] = ()) -> Fields:
-    """A row's plain values; relations are set anew."""
+    """Returns a row's plain values; the caller sets relations."""
     return {
         field.name: getattr(row, field.name)
         for field in row._meta.concrete_fields

@@ -1,4 +1,4 @@
-"""A way to a server on loopback that can be blocked: a network that swallows what is sent."""
+"""A tunnel to a server on loopback that can drop bytes like a broken network."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import suppress
 
 
 class Tunnel:
-    """Passes bytes on between its own port and another one, until it is told to swallow them.
+    """Forwards bytes between its own port and another one, until `swallow` makes it drop them.
 
-    While it swallows it accepts connections and reads, as a firewall's or a proxy's half-open connections do,
-    and nothing arrives on either side. What was swallowed is lost, and its connections never work again.
+    It then still accepts connections and reads, like half-open connections of a firewall or a proxy, and
+    forwards nothing. Dropped bytes are lost, and their connections never work again.
     """
 
     def __init__(self, port: int) -> None:
@@ -26,11 +26,11 @@ class Tunnel:
         self._swallows.set()
 
     def pass_on(self) -> None:
-        """New connections work again; those that lost bytes stay silent."""
+        """Makes new connections work again; those that lost bytes stay silent."""
         self._swallows.clear()
 
     def refuse(self) -> None:
-        """Close each new connection at once; those that exist go on."""
+        """Closes each new connection at once; existing ones continue."""
         self._refuses.set()
 
     def accept_again(self) -> None:
@@ -68,7 +68,7 @@ class Tunnel:
         self._read(client, server, lost)
 
     def _read(self, source: socket.socket, target: socket.socket | None, lost: threading.Event) -> None:
-        """Passes on until either end closes; a connection that lost bytes is never closed by us."""
+        """Forwards until either end closes; never closes a connection that lost bytes."""
         with suppress(OSError):
             while piece := source.recv(65536):
                 if self._swallows.is_set():

@@ -1,4 +1,4 @@
-"""``GET /api/v1/``: where everything of the API lies."""
+"""``GET /api/v1/``: the addresses of the API."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ApiRootSerializer(serializers.Serializer[Any]):
 
 
 class ApiRootView(APIView):
-    """Lists the addresses of the API: each leads on to what lies below it."""
+    """Lists the addresses of the API."""
 
     name = "API"
 

@@ -14,18 +14,17 @@ from training.serving import routing
 
 
 class KeyAuthentication(BaseAuthentication):
-    """Knox's keys (hashed, expiring), behind three spellings of the header."""
+    """Authenticates Knox's keys (hashed, expiring) in three forms of the header."""
 
     def authenticate(self, request: Request) -> tuple[Any, Any] | None:
-        given = request.headers.get("Authorization", "")
-        if not given:
+        header = request.headers.get("Authorization", "")
+        if not header:
             return None
-        key = client_keys.key_of(given)
+        key = client_keys.key_of(header)
         if key is None:
             raise AuthenticationFailed("use Authorization: Token <key>")
-        known: routing.Snapshot | None = getattr(
-            request._request, "known", None
-        )  # of a view behind the fence
+        # Set by a view behind the generation check.
+        known: routing.Snapshot | None = getattr(request._request, "known", None)
         holder = routing.holder_of(key) if known is None else known.find_holder(key)
         if holder is None:
             raise AuthenticationFailed("the key is unknown, revoked or expired")
@@ -36,7 +35,7 @@ class KeyAuthentication(BaseAuthentication):
 
 
 class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """How a key is described in OpenAPI."""
+    """The description of a key in OpenAPI."""
 
     target_class = KeyAuthentication
     name = "key"

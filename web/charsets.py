@@ -1,7 +1,7 @@
-"""UTF-8 is the only charset: of an address, a form, a body, and of each part of a multipart body.
+"""Accepts UTF-8 alone as charset of an address, a form, a body and each part of a multipart body.
 
-Django decodes the query string and forms with the charset that the client names, and leaves a part's charset
-unread. So another charset is an error inside a codec, or text that is read wrong.
+Django decodes the query string and forms with the charset that the client names, and ignores a part's. So
+another charset would raise an error inside a codec or yield wrong text.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from core.errors import UnsupportedBody
 from training.parsers import CHARSETS, check_charset
 
 LONGEST_HEAD: Final = 2**12
-"""Bytes of a part's headers that are searched. Django refuses longer ones."""
+"""Length in bytes of the headers of a part that are searched. Django refuses longer ones."""
 
 
 class UnsupportedPart(UnsupportedBody, BadRequest):
-    """Django turns a `BadRequest` into a call of `web.errors.bad_request`, also for a form."""
+    """The error of a part; a `BadRequest`, so that Django calls `web.errors.bad_request` for forms too."""
 
 
 def check(request: HttpRequest) -> None:
-    """Raises `UnsupportedBody` for another charset than UTF-8, at once or when the part is read."""
+    """Raises `UnsupportedBody` for a charset other than UTF-8, at once or when the part is read."""
     check_charset(request.META.get("CONTENT_TYPE"))
     request._encoding = None  # type: ignore[attr-defined]
     boundary = (request.content_params or {}).get("boundary")
@@ -33,12 +33,12 @@ def check(request: HttpRequest) -> None:
 
 
 class _Parts:
-    """A multipart body on its way to the parser.
+    """A stream of a multipart body that checks the charset of each part.
 
     Parameters
     ----------
-    stream : where it is read from.
-    boundary : what stands between two parts; the content of a part cannot contain it.
+    stream : the body.
+    boundary : the separator of parts; the content of a part cannot contain it.
     """
 
     def __init__(self, stream: Any, boundary: str) -> None:
@@ -48,19 +48,19 @@ class _Parts:
         self._heads = regex.compile(start + rb"[ \t]*\r\n(?P<head>(?:[^\r\n]+\r\n)+)", regex.IGNORECASE)
 
     def read(self, *arguments: Any) -> bytes:
-        return self._seen(self._stream.read(*arguments))
+        return self._check(self._stream.read(*arguments))
 
     def readline(self, *arguments: Any) -> bytes:
-        return self._seen(self._stream.readline(*arguments))
+        return self._check(self._stream.readline(*arguments))
 
-    def _seen(self, piece: bytes) -> bytes:
+    def _check(self, piece: bytes) -> bytes:
         text = self._before + piece
-        for found in self._heads.finditer(text):
-            for named in _CHARSET.finditer(found["head"]):
-                charset = (named["charset"] or named["language"]).decode("ascii", "replace").lower()
+        for headers in self._heads.finditer(text):
+            for match in _CHARSET.finditer(headers["head"]):
+                charset = (match["charset"] or match["language"]).decode("ascii", "replace").lower()
                 if charset not in CHARSETS:
                     raise UnsupportedPart(
-                        f"charset {charset[:40]!r} of a part of the form is not read here: send UTF-8"
+                        f"charset {charset[:40]!r} of a part of the form is not supported: send UTF-8"
                     )
         self._before = text[-LONGEST_HEAD:]
         return piece

@@ -1,7 +1,7 @@
-"""The headers that tell a browser what a page may load, run and be embedded in.
+"""Headers that restrict what a page loads and runs, and which pages may embed it.
 
-Our own pages get the strict policy, the login among them. The admin's frame and Swagger UI cannot live under
-it: Alpine compiles the attributes it finds, and both write styles into the page, as DRF's pages do.
+Our own pages, the login included, get the strict policy. The admin's theme and Swagger UI cannot work under
+it: Alpine compiles attributes, and both write styles into the page, as DRF's pages do.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PERMISSIONS: Final = ", ".join(f"{feature}=()" for feature in UNUSED)
 
 
 class ContentPolicyMiddleware(CSPMiddleware):
-    """Content-Security-Policy and Permissions-Policy on every page. JSON and CSV run nothing."""
+    """Adds Content-Security-Policy and Permissions-Policy to every page. JSON and CSV run nothing."""
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         if not response.headers.get("Content-Type", "").startswith("text/html"):
@@ -53,6 +53,6 @@ class ContentPolicyMiddleware(CSPMiddleware):
     ) -> PolicyParts:
         parts = super().get_policy_parts(request, response, report_only)
         if parts.config is None and not report_only:
-            found = (policy for prefix, policy in BY_PREFIX if request.path.startswith(prefix))
-            parts.config = next(found, STRICT)
+            policies = (policy for prefix, policy in BY_PREFIX if request.path.startswith(prefix))
+            parts.config = next(policies, STRICT)
         return parts

@@ -1,6 +1,6 @@
-"""The one error handler: whatever goes wrong, one shape; never HTML to an API client.
+"""The error handler: every error has one shape, and an API client never gets HTML.
 
-Domain errors name no status code; `STATUS` maps them. The first class in the list that fits wins.
+Domain errors name no status code; `STATUS` maps them, and the first matching class of the list counts.
 """
 
 from __future__ import annotations
@@ -48,9 +48,12 @@ STATUS: list[tuple[type[VigiaError], int]] = [
     (LogUnavailable, 503),
     (VigiaError, 400),
 ]
-# InternalError: a standby that took over refuses to write.
+# InternalError: a standby that was not promoted yet refuses to write.
 DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
-UNKNOWN = "something went wrong here; the request id finds it in the log"
+UNKNOWN = "internal error: report the request id, with which the operator finds the cause in the log"
+NOT_FOUND = "no page or resource has this address"
+MALFORMED = "the request cannot be parsed: check its encoding and its syntax"
+FORBIDDEN = "you do not have permission: ask an administrator for the right"
 RETRY_SECONDS = {
     "no_active_version": 30,
     "artifact_unusable": 30,
@@ -60,7 +63,7 @@ RETRY_SECONDS = {
 
 
 def handle(error: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's exception handler."""
+    """Returns the response for an error of a DRF view; None for an unknown error."""
     set_rollback()
     request = context.get("request")
     status, body, headers = describe(error)
@@ -72,7 +75,7 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
 
 
 def describe(error: Exception) -> tuple[int | None, dict[str, Any], dict[str, str]]:
-    """(status, the body's ``error`` without its request id, headers); status None for the unknown."""
+    """Returns (status, the body's ``error`` without its request id, headers); status None if unknown."""
     headers: dict[str, str] = {}
     if isinstance(error, InvalidRows):
         body: dict[str, Any] = {"code": "invalid_input", "message": error.message}
@@ -91,19 +94,19 @@ def describe(error: Exception) -> tuple[int | None, dict[str, Any], dict[str, st
         log.error("the database cannot be reached: %s", error)
         return 503, _body("log_unavailable", LogUnavailable().message), {"Retry-After": "2"}
     if isinstance(error, Http404):
-        return 404, _body("not_found", "there is nothing here"), headers
+        return 404, _body("not_found", NOT_FOUND), headers
     if isinstance(error, PermissionDenied):
-        return 403, _body("forbidden", str(error) or "this is not allowed"), headers
+        return 403, _body("forbidden", str(error) or FORBIDDEN), headers
     if isinstance(error, (RequestDataTooBig, TooManyFieldsSent)):
         return 413, _body("too_large", "the body is too large"), headers
     if isinstance(error, UnreadablePostError):
         return 400, _body("incomplete_body", "the body ended before its declared length"), headers
-    if domain.is_of_the_disk(error):  # a temporary file, say: the store's own errors are typed
+    if domain.is_of_the_disk(error):  # such as a temporary file; the store's own errors are typed
         log.error("a file cannot be written: %s", error)
         return describe(domain.StoreUnavailable(error))
     if isinstance(error, (SuspiciousOperation, BadRequest, DataError)):
-        log.warning("refused: %s", error)
-        return 400, _body("malformed", "the request cannot be read"), headers
+        log.warning("malformed request: %s", error)
+        return 400, _body("malformed", MALFORMED), headers
     return None, {}, headers
 
 
@@ -112,17 +115,21 @@ def _describe_drf(error: exceptions.APIException) -> tuple[int, dict[str, Any], 
     if isinstance(error, exceptions.ValidationError):
         return 400, _body("invalid_input", "the request is invalid", _field_details(error.detail)), headers
     if isinstance(error, exceptions.UnsupportedMediaType):
-        said = f"{str(error.detail)[:160]} Send application/json, or text/csv where rows are read."
-        return 415, _body("unsupported_media_type", said), headers
+        message = f"{str(error.detail)[:160]} Send application/json, or text/csv for rows."
+        return 415, _body("unsupported_media_type", message), headers
     if isinstance(error, exceptions.Throttled):
         headers["Retry-After"] = str(max(1, int(getattr(error, "wait", None) or 1)))
-        return 429, _body("throttled", "too many requests with this key"), headers
+        return (
+            429,
+            _body("throttled", "too many requests with this key: wait for the seconds of Retry-After"),
+            headers,
+        )
     if isinstance(error, (exceptions.NotAuthenticated, exceptions.AuthenticationFailed)):
         # DRF says 403 when the first authenticator names no scheme; ours always does.
         headers["WWW-Authenticate"] = getattr(error, "auth_header", "Token")
         missing = isinstance(error, exceptions.NotAuthenticated)
-        said = "send Authorization: Token <key>" if missing else "the key is unknown, revoked or expired"
-        return error.status_code, _body("not_authenticated" if missing else "bad_key", said), headers
+        message = "send Authorization: Token <key>" if missing else "the key is unknown, revoked or expired"
+        return error.status_code, _body("not_authenticated" if missing else "bad_key", message), headers
     codes = {
         403: "forbidden",
         404: "not_found",
@@ -150,11 +157,11 @@ def _body(code: str, message: str, details: list[dict[str, Any]] | None = None) 
 
 
 def count(body: dict[str, Any]) -> None:
-    """For the metrics: one refusal, and the faults it names. Codes are ours, all in docs/errors.md."""
+    """Counts a refusal and its faults in the metrics. All codes stand in docs/errors.md."""
     counters.count("vigia_refusals_total", body["code"])
-    # A gate's checks are details, too, and have none.
-    named = (fault["code"] for fault in body.get("details", ()) if "code" in fault)
-    for code, faults in Counter(named).items():
+    # The checks of a gate are details without a code.
+    codes = (fault["code"] for fault in body.get("details", ()) if "code" in fault)
+    for code, faults in Counter(codes).items():
         counters.count("vigia_validation_errors_total", code, by=faults)
 
 
@@ -168,7 +175,7 @@ def request_id(request: Any) -> str:
 def answer(
     request: HttpRequest, status: int, code: str, message: str, headers: dict[str, str] | None = None
 ) -> HttpResponse:
-    """An error outside a DRF view: a page for a browser, the one shape for everybody else."""
+    """Returns an error outside a DRF view: a page for a browser, JSON for other clients."""
     body = {"error": {"code": code, "message": message, "request_id": request_id(request)}}
     count(body["error"])
     if is_for_a_browser(request):
@@ -182,17 +189,17 @@ def answer(
 
 
 def is_for_a_browser(request: HttpRequest) -> bool:
-    """Whether HTML is what this client reads, on a path where HTML is served at all."""
+    """Returns whether the client accepts HTML on a path that serves HTML."""
     machine = ("/api/", "/predict", "/predecir", "/recommend", "/healthz", "/metrics", "/ping")
     return "text/html" in request.headers.get("Accept", "") and not request.path.startswith(machine)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    message = "there is nothing here"
+    message = NOT_FOUND
     if not request.path.endswith("/"):
         try:
             resolve(f"{request.path_info}/")
-            message = f"there is nothing here; did you mean {request.path}/ ?"
+            message = f"{NOT_FOUND}; did you mean {request.path}/ ?"
         except Resolver404:
             pass
     return answer(request, 404, "not_found", message)
@@ -202,15 +209,15 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     if isinstance(exception, VigiaError):
         status, body, headers = describe(exception)
         return answer(request, status or 400, body["code"], body["message"], headers)
-    return answer(request, 400, "malformed", "the request cannot be read")
+    return answer(request, 400, "malformed", MALFORMED)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return answer(request, 403, "forbidden", "this is not allowed")
+    return answer(request, 403, "forbidden", FORBIDDEN)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Called by Django while it handles the error, which comes from a view or a middleware."""
+    """Answers an error of a view or a middleware; Django calls it while it handles the error."""
     error = sys.exc_info()[1]
     if isinstance(error, DATABASE_AWAY):
         status, body, headers = describe(error)
@@ -220,6 +227,4 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    return answer(
-        request, 403, "csrf_failed", "the form's protection token is missing or old: reload the page"
-    )
+    return answer(request, 403, "csrf_failed", "the form's CSRF token is missing or expired: reload the page")

@@ -1,7 +1,7 @@
 """The state of the service, for the readiness probe, `/metrics` and each web process.
 
-Each probe runs in a thread of its own, so one that hangs delays neither the others nor an answer beyond
-`DEADLINE_SECONDS`. A probe that still hangs is not begun a second time.
+Each probe runs in its own thread, so a probe that hangs delays neither the others nor a report beyond
+`DEADLINE_SECONDS`. A probe that hangs is not started a second time.
 """
 
 from __future__ import annotations
@@ -28,167 +28,170 @@ DEADLINE_SECONDS: Final = 2.0
 WATCH_SECONDS: Final = 15.0
 CHECKS: Final = ("database", "models", "store", "broker", *heartbeats.ROLES)
 
-Found = dict[str, str]
-"""Sentences by check; without an entry where all is well. They are public, so they name no address or path:
-these go to the log."""
+Problems = dict[str, str]
+"""Messages by check; a check without a problem has no entry. Messages are public, so they name no address and
+no path: the log does."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """The state of the service as known now.
+    """The current state of the service.
 
-    active : active versions. usable : those that can answer.
+    active : number of active versions. usable : number of active versions that can answer.
     """
 
-    found: Found
+    problems: Problems
     active: int
     usable: int
 
     @property
     def is_ready(self) -> bool:
-        """Whether predictions can be answered."""
-        return "database" not in self.found and self.usable > 0
+        """Returns whether the service can answer predictions."""
+        return "database" not in self.problems and self.usable > 0
 
 
 class Probe:
-    """One question, asked at most once at a time and every so many seconds.
+    """A check that runs at most once at a time, and whose result is kept for some seconds.
 
     Parameters
     ----------
-    check : what is wrong when it hangs or fails.
-    fresh, serves : seconds for which an answer is not asked for again; for which it serves while the next
-        question is under way.
+    check : the check that fails when the probe hangs or raises an error.
+    run : returns the problems.
+    fresh : seconds for which a result is not renewed.
+    usable : seconds for which a result is reported while the next run is under way.
     """
 
-    def __init__(self, check: str, ask: Callable[[], Found], fresh: float, serves: float) -> None:
-        self.check, self._ask, self._fresh, self._serves = check, ask, fresh, serves
+    def __init__(self, check: str, run: Callable[[], Problems], fresh: float, usable: float) -> None:
+        self.check, self._function, self._fresh, self._usable = check, run, fresh, usable
         self._lock = threading.Condition()
-        self._found: Found = {}
+        self._problems: Problems = {}
         self._ended = 0.0
-        self._waits_since: float | None = None
+        self._started: float | None = None
 
     def begin(self) -> None:
-        """Asks in a thread, unless the last answer is fresh or an earlier question is still under way."""
+        """Starts a run in a thread, unless the last result is fresh or a run is still under way."""
         with self._lock:
-            if self._waits_since is not None or time.monotonic() - self._ended < self._fresh:
+            if self._started is not None or time.monotonic() - self._ended < self._fresh:
                 return
-            self._waits_since = time.monotonic()
+            self._started = time.monotonic()
         threading.Thread(target=self._run, name=f"probe-{self.check}", daemon=True).start()
 
     def _run(self) -> None:
         try:
-            found = self._ask()
-        except Exception as error:  # whatever it is, it is what is wrong
+            problems = self._function()
+        except Exception as error:  # any error of a probe is the problem to report
             log.warning("%s: %r", self.check, error)
-            found = {self.check: WORDS[self.check]}
+            problems = {self.check: MESSAGES[self.check]}
         with self._lock:
-            self._found, self._ended, self._waits_since = found, time.monotonic(), None
+            self._problems, self._ended, self._started = problems, time.monotonic(), None
             self._lock.notify_all()
         connection.close()
 
-    def found(self, until: float) -> Found:
-        """The answer: a fresh one, or the last one while it may still serve."""
+    def problems(self, until: float) -> Problems:
+        """Returns the problems by the last result, or by the next one if the last is too old."""
         with self._lock:
-            since = self._waits_since
+            since = self._started
             if since is not None and time.monotonic() - since < DEADLINE_SECONDS:
-                serves = self._ended > 0 and time.monotonic() - self._ended < self._serves
-                if not serves:
-                    self._lock.wait_for(lambda: self._waits_since is None, until - time.monotonic())
-            if self._waits_since is not None and time.monotonic() - self._waits_since >= DEADLINE_SECONDS:
-                return {self.check: WORDS[self.check]}  # it hangs
+                usable = self._ended > 0 and time.monotonic() - self._ended < self._usable
+                if not usable:
+                    self._lock.wait_for(lambda: self._started is None, until - time.monotonic())
+            if self._started is not None and time.monotonic() - self._started >= DEADLINE_SECONDS:
+                return {self.check: MESSAGES[self.check]}  # the run hangs
             if self._ended == 0.0:
-                return {self.check: WORDS[self.check]}  # not one answer yet
-            return dict(self._found)
+                return {self.check: MESSAGES[self.check]}  # no result yet
+            return dict(self._problems)
 
 
-WORDS: Final = {
+MESSAGES: Final = {
     "database": "the database does not answer: check DATABASE_URL and PostgreSQL",
-    "models": "the artifacts of the active versions were not checked in time: look at the store",
-    "store": "the artifact store cannot be written: look at its disk and its rights",
+    "models": "the check of the active versions' artifacts did not end in time: check the store",
+    "store": "the artifact store cannot be written: check its disk and its permissions",
     "broker": "the broker does not answer: check REDIS_URL and the broker",
 }
 
 _active: list[int] = []
-"""Active versions as the database named them last."""
+"""Ids of the active versions at the last check of the database."""
 _unusable: dict[int, str] = {}
 
 
-def _ask_database() -> Found:
+def _check_database() -> Problems:
     global _active  # noqa: PLW0603 - one per process, by its nature
     rows = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
     _active = list(rows.values_list("pk", flat=True))
     return heartbeats.silent()
 
 
-def _ask_models() -> Found:
+def _check_models() -> Problems:
     global _unusable  # noqa: PLW0603
     _unusable = engine_cache.unusable()
     for message in _unusable.values():
         log.warning("%s", message)
     if not _unusable:
         return {}
-    return {"models": f"{len(_unusable)} active version(s) cannot be loaded anew; the log says which and why"}
+    return {
+        "models": f"{len(_unusable)} active version(s) cannot be loaded; the log names them and the reasons"
+    }
 
 
-def _ask_store() -> Found:
+def _check_store() -> Problems:
     try:
         artifacts.probe()
     except StoreUnavailable as error:
         log.warning("%s", error.message)
-        return {"store": WORDS["store"]}
+        return {"store": MESSAGES["store"]}
     return {}
 
 
-def _ask_broker() -> Found:
+def _check_broker() -> Problems:
     from core import broker
 
-    trouble = broker.trouble()
-    if not trouble:
+    reason = broker.trouble()
+    if not reason:
         return {}
-    log.warning("the broker cannot be used: %s", trouble)
-    return {"broker": WORDS["broker"]}
+    log.warning("the broker cannot be used: %s", reason)
+    return {"broker": MESSAGES["broker"]}
 
 
 def _probes() -> tuple[Probe, ...]:
     return (
-        Probe("database", _ask_database, 1.0, 1.0),
-        Probe("models", _ask_models, 15.0, 60.0),
-        Probe("broker", _ask_broker, 10.0, 30.0),
-        Probe("store", _ask_store, 30.0, 60.0),
+        Probe("database", _check_database, 1.0, 1.0),
+        Probe("models", _check_models, 15.0, 60.0),
+        Probe("broker", _check_broker, 10.0, 30.0),
+        Probe("store", _check_store, 30.0, 60.0),
     )
 
 
-_asked = _probes()
-_said: Found = {}
+_current = _probes()
+_logged: Problems = {}
 
 
 def report(seconds: float = DEADLINE_SECONDS) -> Report:
-    """The state of the service, within so many seconds."""
-    probes = _asked
+    """Returns the state of the service within `seconds`."""
+    probes = _current
     for probe in probes:
         probe.begin()
     until = time.monotonic() + seconds
-    found: Found = {}
+    problems: Problems = {}
     for probe in probes:
-        found |= probe.found(until)
+        problems |= probe.problems(until)
     active = _active
     usable = [pk for pk in active if pk not in _unusable or engine_cache.peek(pk) is not None]
-    return Report(found, len(active), len(usable))
+    return Report(problems, len(active), len(usable))
 
 
 def watch() -> None:
-    """Logs what has gone wrong since the last time, and what is well again."""
-    global _said  # noqa: PLW0603
-    now = report().found
+    """Logs new problems and problems that have ended since the last call."""
+    global _logged  # noqa: PLW0603
+    now = report().problems
     for check, message in now.items():
-        if check not in _said:
+        if check not in _logged:
             log.error("degraded: %s: %s", check, message)
-    for check in _said.keys() - now.keys():
-        log.warning("well again: %s", check)
-    _said = now
+    for check in _logged.keys() - now.keys():
+        log.warning("recovered: %s", check)
+    _logged = now
 
 
 def forget() -> None:
-    """Drops what is known; for tests."""
-    global _asked, _said, _active, _unusable
-    _asked, _said, _active, _unusable = _probes(), {}, [], {}
+    """Drops all results; for tests."""
+    global _current, _logged, _active, _unusable
+    _current, _logged, _active, _unusable = _probes(), {}, [], {}

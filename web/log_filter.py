@@ -1,4 +1,4 @@
-"""Every log line of a request carries its id, so that the id in an answer finds them."""
+"""Adds the request id to log lines, so that the id in a response finds them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CURRENT_REQUEST: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 class RequestIdFilter(logging.Filter):
-    """Adds `request_id` to records."""
+    """Adds `request_id` to log records."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = CURRENT_REQUEST.get()

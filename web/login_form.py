@@ -1,4 +1,4 @@
-"""The login of the admin, with a hint where the first password lies."""
+"""The login form of the admin, with a hint to the file of the first password."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ LOOPBACK: Final = ("127.0.0.1", "::1")
 
 
 class LoginForm(AdminAuthenticationForm):
-    """Says where `make run` keeps the password, to a person at the machine that it runs on."""
+    """Names the password file of `make run` to clients on the same machine."""
 
     def __init__(self, request: HttpRequest | None = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(request, *args, **kwargs)
-        place = password_file()
-        if place is not None and request is not None and request.META.get("REMOTE_ADDR") in LOOPBACK:
+        path = password_file()
+        if path is not None and request is not None and request.META.get("REMOTE_ADDR") in LOOPBACK:
             self.fields["password"].help_text = format_html(
-                "<code>make run</code> wrote the password of admin to <code>{}</code>.", place
+                "<code>make run</code> wrote the password of admin to <code>{}</code>.", path
             )
 
 
 def password_file() -> str | None:
-    """The file with the password of the first administrator, as a person at the local stack finds it.
+    """Returns the path of the first administrator's password file, as a user of the local stack knows it.
 
-    None on a server, and where nobody wrote one.
+    None on a server, or if the file does not exist.
     """
-    note = Path(settings.VAR_DIR) / "admin-password"
-    if not settings.LOCAL or not note.is_file():
+    path = Path(settings.VAR_DIR) / "admin-password"
+    if not settings.LOCAL or not path.is_file():
         return None
-    inside = note.is_relative_to(settings.BASE_DIR)
-    return str(note.relative_to(settings.BASE_DIR)) if inside else f"{note.name} in $VIGIA_VAR"
+    inside = path.is_relative_to(settings.BASE_DIR)
+    return str(path.relative_to(settings.BASE_DIR)) if inside else f"{path.name} in $VIGIA_VAR"

@@ -1,7 +1,7 @@
-"""Limits on guessing passwords: whose attempts count together, and the answer to one too many.
+"""The limit on wrong passwords: the client address they are counted by, and the response beyond the limit.
 
-django-axes counts wrong passwords by user name and client address together, so nobody can lock a person out
-from elsewhere. Keys need no such limit: they are 256 random bits, and a wrong one costs one look-up by hash.
+django-axes counts wrong passwords by user name and client address together, so no other address can lock a
+person out. Keys need no such limit: they are 256 random bits, and a wrong key costs one look-up by hash.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from web import errors
 
 
 def client_address(request: HttpRequest) -> str | None:
-    """The address of the client as the last trusted proxy saw it, or as the socket has it without a proxy.
+    """Returns the client's address from the last trusted proxy, or from the socket without a proxy.
 
-    An IPv6 client owns a network of 64 bits, so its addresses count as one.
+    An IPv6 client owns a 64-bit network, so its addresses count as one.
     """
-    given = request.META.get("REMOTE_ADDR", "")
+    text = request.META.get("REMOTE_ADDR", "")
     if settings.CLIENT_ADDRESS_HEADER:
         header = f"HTTP_{settings.CLIENT_ADDRESS_HEADER.upper().replace('-', '_')}"
-        # Each proxy appends the address it saw; whatever stands before is the client's own claim.
-        seen = [part.strip() for part in request.META.get(header, "").split(",")]
-        if len(seen) >= settings.TRUSTED_PROXIES and seen[-settings.TRUSTED_PROXIES]:
-            given = seen[-settings.TRUSTED_PROXIES]
+        # Each proxy appends the address of its peer; the client can set all entries before.
+        addresses = [part.strip() for part in request.META.get(header, "").split(",")]
+        if len(addresses) >= settings.TRUSTED_PROXIES and addresses[-settings.TRUSTED_PROXIES]:
+            text = addresses[-settings.TRUSTED_PROXIES]
     try:
-        address = ipaddress.ip_address(given.strip("[]"))
+        address = ipaddress.ip_address(text.strip("[]"))
     except ValueError:
         return None
     if isinstance(address, ipaddress.IPv6Address):
@@ -40,7 +40,7 @@ def client_address(request: HttpRequest) -> str | None:
 
 
 def locked(request: HttpRequest, response: HttpResponse, credentials: Any) -> HttpResponse:
-    """429, as a page or in the one shape."""
+    """Returns the 429 response, as a page or as JSON."""
     pause = get_cool_off(request)
     seconds = int(pause.total_seconds()) if pause else 0
     message = (

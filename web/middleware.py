@@ -1,4 +1,4 @@
-"""Before any view: every request gets an id, and bodies nobody could read right are refused."""
+"""Middleware that gives each request an id and rejects unreadable addresses and bodies."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from web import charsets, errors, route_labels
 from web.log_filter import CURRENT_REQUEST
 
 Next = Callable[[HttpRequest], HttpResponse]
-_GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 class RequestIdMiddleware:
-    """Takes the client's X-Request-ID if it is harmless, else makes one; answers with it; logs under it."""
+    """Uses the client's X-Request-ID if it is well-formed, else a new id, in the response and in the log."""
 
     def __init__(self, get_response: Next) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        given = request.headers.get("X-Request-ID", "")
-        identifier = given if _GIVEN_ID.fullmatch(given) else str(uuid7())
+        header = request.headers.get("X-Request-ID", "")
+        identifier = header if _CLIENT_ID.fullmatch(header) else str(uuid7())
         request.request_id = identifier  # type: ignore[attr-defined]
         request.since = time.perf_counter()  # type: ignore[attr-defined]
         token = CURRENT_REQUEST.set(identifier)
@@ -42,7 +42,7 @@ class RequestIdMiddleware:
         return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Errors of plain Django views; DRF's own never come here."""
+        """Answers database errors of plain Django views; DRF handles those of its views."""
         if isinstance(exception, errors.DATABASE_AWAY):
             status, body, headers = errors.describe(exception)
             assert status is not None
@@ -51,7 +51,7 @@ class RequestIdMiddleware:
 
 
 class DescribeMissingMethods:
-    """405 in the one shape, or as a page."""
+    """Turns Django's 405 into the error shape or a page."""
 
     def __init__(self, get_response: Next) -> None:
         self.get_response = get_response
@@ -60,13 +60,13 @@ class DescribeMissingMethods:
         response = self.get_response(request)
         if isinstance(response, HttpResponseNotAllowed):
             allowed = response["Allow"]
-            said = f"this method is not there; allowed are {allowed}"
-            response = errors.answer(request, 405, "method_not_allowed", said, {"Allow": allowed})
+            message = f"method not allowed; allowed: {allowed}"
+            response = errors.answer(request, 405, "method_not_allowed", message, {"Allow": allowed})
         return response
 
 
 class RefuseUnreadableBodies:
-    """Refuses addresses and bodies that Django would silently read as garbage."""
+    """Rejects addresses and bodies that Django would silently read as garbage."""
 
     def __init__(self, get_response: Next) -> None:
         self.get_response = get_response
@@ -75,14 +75,14 @@ class RefuseUnreadableBodies:
         try:
             request.get_host()
         except DisallowedHost:
-            return self._refuse(request, 400, "bad_host", "this host name is not served here (ALLOWED_HOSTS)")
+            return self._refuse(request, 400, "bad_host", "this host name is not in ALLOWED_HOSTS")
         length = request.META.get("CONTENT_LENGTH", "")
         if length and not (length.isascii() and length.isdigit()):
-            return self._refuse(request, 400, "malformed", "Content-Length is no number")
+            return self._refuse(request, 400, "malformed", "Content-Length must be a whole number")
         encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
-            said = f"Content-Encoding {encoding[:40]!r} is not read here: send the body as it is"
-            return self._refuse(request, 415, "unsupported_encoding", said)
+            message = f"Content-Encoding {encoding[:40]!r} is not supported: send the body uncompressed"
+            return self._refuse(request, 415, "unsupported_encoding", message)
         try:
             charsets.check(request)
         except UnsupportedBody as error:
@@ -96,7 +96,7 @@ class RefuseUnreadableBodies:
 
 
 class AppendSlashToPages(CommonMiddleware):
-    """Django's own, but an API path without its slash is a 404: a redirected POST would lose its body."""
+    """Redirects as Django does, except API paths (404): a redirected POST would lose its body."""
 
     def should_redirect_with_slash(self, request: HttpRequest) -> bool:
         return not request.path.startswith("/api/") and super().should_redirect_with_slash(request)

@@ -1,7 +1,7 @@
-"""OpenAPI: the API's routes alone, and one documented predict route per declared model.
+"""OpenAPI hooks: they keep the API's routes alone and add one predict route per declared model.
 
-The generic route ``/models/{model}/predictions/`` cannot say which fields a model takes. So each file of the
-catalogue adds a path of its own with the fields, limits, levels and an example derived from its schema.
+The generic route ``/models/{model}/predictions/`` cannot describe the fields of a model. So each file of the
+catalogue adds its own path with the fields, limits, levels and an example derived from its schema.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GENERIC = "/api/v1/models/{model}/predictions/"
 
 
 def only_the_api(endpoints: list[Any]) -> list[Any]:
-    """Leaves the admin and the home page out."""
+    """Returns the endpoints of the API, without those of the admin and the home page."""
     return [endpoint for endpoint in endpoints if endpoint[0].startswith(SHOWN)]
 
 
@@ -61,7 +61,7 @@ def add_models(result: dict[str, Any], generator: Any, request: Any, public: boo
 
 
 def _bodies(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The content of every request body."""
+    """Yields the content of every request body."""
     for path in result["paths"].values():
         for operation in path.values():
             if "requestBody" in operation:
@@ -73,12 +73,11 @@ def _complete(operation: dict[str, Any]) -> None:
     group, operation["summary"] = OPERATIONS[operation["operationId"]]
     operation["tags"] = [group]
     error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
-    operation["responses"].setdefault("default", {"description": "Any refusal.", **error})
+    operation["responses"].setdefault("default", {"description": "Error.", **error})
 
 
 def _unite_with_null(node: Any) -> None:
-    """A JSON field that may be null is any value. The generator writes "exactly one of: any value, null", and
-    null is both."""
+    """Removes the ``oneOf`` of nullable JSON fields: null matches both of "any value" and "null"."""
     if isinstance(node, dict):
         if node.get("oneOf") == [{}, {"type": "null"}]:
             del node["oneOf"]
@@ -111,18 +110,19 @@ def _predict(generic: dict[str, Any], declared: ModelDeclaration, component: str
 
 
 def json_schema(schema: DatasetSchema) -> dict[str, Any]:
-    """JSON Schema of one instance. Aliases are named in the descriptions, so additional names are allowed
-    here and checked by the service."""
+    """Returns the JSON Schema of one instance.
+
+    Descriptions name the aliases, so the schema allows additional names; the service checks them."""
     properties = {column.name: _property(column) for column in schema.columns}
     properties[KEY_FIELD] = {
         "type": "string",
         "maxLength": KEY_LENGTH,
-        "description": "Your own reference for this row; stored, searchable, usable for outcomes."
+        "description": "Your own reference for this row; stored with it, searchable, usable for outcomes."
         + (f" {schema.key} serves as well." if schema.key else ""),
     }
-    found: dict[str, Any] = {"type": "object", "properties": properties}
+    body: dict[str, Any] = {"type": "object", "properties": properties}
     required = [column.name for column in schema.columns if not column.nullable and not column.aliases]
-    return found | ({"required": required} if required else {})
+    return body | ({"required": required} if required else {})
 
 
 def _property(column: Column) -> dict[str, Any]:
@@ -134,30 +134,30 @@ def _property(column: Column) -> dict[str, Any]:
         "text": "string",
     }
     kind = kinds[column.type]
-    described = [column.description] if column.description else []
+    sentences = [column.description] if column.description else []
     if column.unit:
-        described.append(f"Unit: {column.unit}.")
+        sentences.append(f"Unit: {column.unit}.")
     if column.aliases:
-        described.append(f"Also accepted as {', '.join(column.aliases)}.")
-    found: dict[str, Any] = {"type": [kind, "null"] if column.nullable else kind}
-    if described:
-        found["description"] = " ".join(described)
+        sentences.append(f"Also accepted as {', '.join(column.aliases)}.")
+    property_schema: dict[str, Any] = {"type": [kind, "null"] if column.nullable else kind}
+    if sentences:
+        property_schema["description"] = " ".join(sentences)
     if column.levels:
-        found["enum"] = [*column.levels, *([None] if column.nullable else [])]
+        property_schema["enum"] = [*column.levels, *([None] if column.nullable else [])]
     if column.minimum is not None:
-        found["minimum"] = column.minimum
+        property_schema["minimum"] = column.minimum
     if column.maximum is not None:
-        found["maximum"] = column.maximum
+        property_schema["maximum"] = column.maximum
     if column.type == "text" or (column.type == "category" and not column.levels):
-        found["maxLength"] = column.max_length
-    return found
+        property_schema["maxLength"] = column.max_length
+    return property_schema
 
 
 _KEY: dict[str, Any] = {
     "type": "http",
     "scheme": "bearer",
     "description": (
-        "Paste a client key. `make run` writes one to var/client-key; the admin makes others under Keys. "
+        "Paste a client key. `make run` writes one to var/client-key; the admin issues others under Keys. "
         "Clients send it as `Authorization: Bearer <key>` or `Authorization: Token <key>`."
     ),
 }

@@ -6,7 +6,7 @@ from typing import Final
 
 GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "Start": (
-        "What is served, and where everything lies.",
+        "The models and the addresses of the API.",
         {
             "get_api_root": "List the addresses of the API",
             "list_models": "List the models",
@@ -14,21 +14,21 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
         },
     ),
     "Predict": (
-        "Rows in, answers out. Each answer is in the log before it is sent.",
+        "Predictions for rows. Each answer is committed in the log before it is sent.",
         {
             "predict": "Predict with the active version",
             "predict_version": "Predict with one version, active or not",
         },
     ),
     "Log": (
-        "Every answer, with its inputs, its version and its lineage.",
+        "Logged predictions with inputs, version and lineage.",
         {
             "list_predictions": "List the predictions of a model",
             "get_prediction": "Show one prediction with its lineage",
         },
     ),
     "Outcomes and quality": (
-        "Actual values, learned later, and how good the answers were.",
+        "Actual values of earlier predictions, and quality metrics computed from them.",
         {
             "give_outcomes": "Record outcomes",
             "list_outcomes": "List the outcomes of a model",
@@ -36,7 +36,7 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
         },
     ),
     "Drift": (
-        "Whether the rows still look like those a version was trained on.",
+        "Comparisons of a window of the log with the training data of a version.",
         {
             "review_drift": "Show the latest drift review, or review a window now",
             "list_drift_reviews": "List the drift reviews of a model",
@@ -45,7 +45,7 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
         },
     ),
     "Train": (
-        "Retrain with new rows, and measure a version on labelled ones.",
+        "Training runs on new rows, and evaluation of a version on labelled rows.",
         {
             "request_training_run": "Request a training run",
             "list_training_runs": "List the training runs of a model",
@@ -55,34 +55,34 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
         },
     ),
     "Versions": (
-        "Trained versions: which one answers now, and which one answered then.",
+        "Trained versions, their activation and rollback.",
         {
             "list_versions": "List the versions of a model",
             "get_version": "Show one version",
             "get_model_card": "Get the model card of a version",
             "get_active": "Show the version active now, or at a time",
             "activate": "Activate a version",
-            "rollback": "Roll back to the version before",
+            "rollback": "Roll back to the previous version",
             "request_comparison": "Compare two versions",
             "get_comparison": "Show one comparison",
         },
     ),
     "Rollouts and replays": (
-        "Try a version beside the active one, or on the log.",
+        "Trials of a version: beside the active version, or on the log.",
         {
             "start_rollout": "Start a shadow or a canary",
             "list_rollouts": "List the rollouts of a model",
             "get_rollout": "Show one rollout with its arms",
             "raise_rollout": "Raise the share of a canary",
             "stop_rollout": "Stop a rollout",
-            "request_replay": "Replay a part of the log with a version",
+            "request_replay": "Score a window of the log with a version",
             "list_replays": "List the replays of a version",
             "get_replay": "Show one replay",
             "cancel_replay": "Cancel a replay",
         },
     ),
     "Recommend": (
-        "Movies like one, for a text or for a user, with the reasons.",
+        "Recommended movies for a movie, a text or a user, with reasons.",
         {
             "recommend": "Recommend movies",
             "describe_recommendations": "Show an example request",
@@ -92,7 +92,7 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
         },
     ),
     "Movies": (
-        "The catalogue, and what users did with its movies.",
+        "The catalogue of movies, and interactions of users with them.",
         {
             "list_movies": "List the movies of the catalogue",
             "add_movie": "Add a movie",
@@ -100,13 +100,13 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "put_movie": "Replace a movie",
             "change_movie": "Change fields of a movie",
             "withdraw_movie": "Withdraw a movie",
-            "suggest_movies": "Suggest titles while somebody types",
+            "suggest_movies": "Suggest titles for a prefix",
             "give_interactions": "Record interactions of users with movies",
             "list_interactions": "List the interactions",
         },
     ),
     "First routes": (
-        "The routes of the tutorials, for their clients.",
+        "The routes of the original tutorials, kept for their clients.",
         {
             "tutorial_churn": "Predict churn (/predict)",
             "tutorial_houses": "Predict a price (/predecir)",
@@ -114,7 +114,7 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
         },
     ),
 }
-"""Group -> (its description, operation -> summary), in the order of use."""
+"""Group -> (its description, operation -> summary), in the order of the documentation."""
 
 OPERATIONS: Final = {
     operation: (group, summary)

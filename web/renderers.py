@@ -11,26 +11,26 @@ from vigia_ml.errors import VigiaError
 
 
 class BrowsableRenderer(BrowsableAPIRenderer):
-    """DRF's pages, with forms that hold a valid example, for those who may send them."""
+    """Renders DRF's pages; forms hold a valid example and show only to users who may send them."""
 
     template = "web/api.html"
 
     def show_form_for_method(self, view: Any, method: str, request: Any, obj: Any) -> bool:
         if not super().show_form_for_method(view, method, request, obj):
             return False
-        from training.access import permissions  # needs the apps, which settings are read before
+        from training.access import permissions  # needs loaded apps; the settings import this module earlier
 
-        rights = getattr(view, "rights", None)  # what the views below /models/{model}/ ask for
+        rights = getattr(view, "rights", None)  # the rights that views below /models/{model}/ require
         if rights is None:
             return True
-        model = getattr(view, "model", None)  # missing when the address names no model
+        model = getattr(view, "model", None)  # missing if the address names no model
         right = rights.get(method)
         return model is not None and (right is None or permissions.may(request.user, right, model))
 
     def get_rendered_html_form(self, data: Any, view: Any, method: str, request: Any) -> Any:
         try:
             return super().get_rendered_html_form(data, view, method, request)
-        except (VigiaError, APIException):  # no version to take a form from, or a body that cannot be read
+        except (VigiaError, APIException):  # no version for the form, or an unreadable body
             return None
 
     def get_raw_data_form(self, data: Any, view: Any, method: str, request: Any) -> Any:

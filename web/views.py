@@ -1,4 +1,4 @@
-"""The home page, the health of the service, and its OpenAPI document."""
+"""Views of the home page, the health probes and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from training.models import RegisteredModel
 from training.reports import side_by_side
 from web import health
 
-_DESCRIBING = threading.Lock()
+_GENERATION = threading.Lock()
 
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    """Where a person is: what is served, and where everything else lies.
+    """Shows the served models and the links to the rest.
 
-    To the public it tells no more than the documentation does: names and fields. Versions and metrics are for
-    people who are logged in.
+    Anonymous visitors see only what the documentation shows: names and fields. Logged-in users also see
+    versions and metrics.
     """
     served: list[dict[str, Any]] = []
     for row in RegisteredModel.objects.all():
@@ -46,7 +46,7 @@ def home(request: HttpRequest) -> HttpResponse:
                 "value": active.metrics.get(metric) if active and metric else None,
             }
         )
-    served.sort(key=lambda item: item["active"] is None)  # what answers comes first
+    served.sort(key=lambda item: item["active"] is None)  # models with an active version first
     rows = [item for item in served if not item["page"]]
     first = next((item for item in rows if item["active"]), None)
     example = json.dumps(first["active"].dataset_schema.example, ensure_ascii=False) if first else ""
@@ -62,34 +62,34 @@ def home(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def live(request: HttpRequest) -> JsonResponse:
-    """The process runs."""
+    """Answers 200 while the process runs."""
     return JsonResponse({"status": "alive"})
 
 
 @require_safe
 def ready(request: HttpRequest) -> JsonResponse:
-    """200 when predictions can be answered: the database is there, and an active version can be loaded.
+    """Answers 200 if the service can predict: the database answers and an active version loads.
 
-    Whatever else is wrong stands under ``degraded``. The answer comes within `health.DEADLINE_SECONDS` and a
-    little, whatever hangs.
+    ``degraded`` lists all problems. The answer takes little more than `health.DEADLINE_SECONDS`, even if a
+    probe hangs.
     """
-    found = health.report()
+    report = health.report()
     body: dict[str, Any] = {
-        "status": "ready" if found.is_ready else "unavailable",
-        "database": "away" if "database" in found.found else "ok",
-        "active_models": found.usable,
+        "status": "ready" if report.is_ready else "unavailable",
+        "database": "away" if "database" in report.problems else "ok",
+        "active_models": report.usable,
         "version": VERSION,
-        "degraded": [{"check": check, "message": message} for check, message in found.found.items()],
+        "degraded": [{"check": check, "message": message} for check, message in report.problems.items()],
     }
-    if found.is_ready:
+    if report.is_ready:
         return JsonResponse(body)
     return JsonResponse(body, status=503, headers={"Retry-After": "2"})
 
 
 @require_safe
-@csrf_exempt  # it changes nothing; without this a POST would be told about CSRF instead of 405
+@csrf_exempt  # it changes nothing; with the check a POST would get a CSRF error instead of 405
 def ping(request: HttpRequest) -> HttpResponse:
-    """PONG, as the first tutorials have it."""
+    """Answers PONG, as the original tutorials do."""
     return HttpResponse("PONG", content_type="text/plain; charset=utf-8")
 
 
@@ -101,13 +101,13 @@ class SchemaView(SpectacularAPIView):
 
     def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
         renderer = request.accepted_renderer
-        with _DESCRIBING:
+        with _GENERATION:
             document = _rendered(type(renderer))  # type: ignore[arg-type]
         kind = (
             f"{renderer.media_type}; charset={renderer.charset}" if renderer.charset else renderer.media_type
         )
-        named = {"Content-Disposition": f'inline; filename="vigia.{renderer.format}"'}
-        return HttpResponse(document, content_type=kind, headers=named)
+        headers = {"Content-Disposition": f'inline; filename="vigia.{renderer.format}"'}
+        return HttpResponse(document, content_type=kind, headers=headers)
 
 
 @cache

@@ -1,10 +1,10 @@
-"""See the package."""
+"""The backend module that Django imports; the package's docstring describes it."""
 
 from __future__ import annotations
 
 import time
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from django.db.backends.postgresql import base
@@ -12,57 +12,59 @@ from psycopg import errors
 
 from core.database import limits
 
+NO_TIME_LEFT: Final = "PostgreSQL did not answer earlier in this request, and the time limit is used up"
+
 
 class LimitedConnection(psycopg.Connection[Any]):
-    """A connection that is given up when the server does not answer in time."""
+    """A connection that closes itself when the server does not answer in time."""
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        """See psycopg; `timeout` None: by `core.database.limits`."""
+        """Waits as psycopg does; with `timeout` None, `core.database.limits` sets the limit."""
         if timeout is not None:
             return super().wait(gen, interval, timeout)
         limit = limits.seconds()
         if not limit:
-            raise psycopg.OperationalError("PostgreSQL did not answer in time before, and is not asked again")
+            raise psycopg.OperationalError(NO_TIME_LEFT)
         started = time.monotonic()
         try:
             return super().wait(gen, interval, limit)
         except errors._WaitTimeout:
-            limits.in_vain(time.monotonic() - started)
-            # Its answer may still come, and would be taken for that to another question.
+            limits.spend(time.monotonic() - started)
+            # Its answer may still arrive, and would be read as the answer to the next statement.
             self.close()
             raise psycopg.OperationalError(f"PostgreSQL did not answer within {limit:.1f} s") from None
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Django's, whose connections are `LimitedConnection`."""
+    """Django's wrapper with connections of the class `LimitedConnection`."""
 
-    # All that Django asks of psycopg, with another `connect`.
+    # The module psycopg as Django uses it, with another `connect`.
     Database = SimpleNamespace(  # type: ignore[assignment]
         **{**vars(psycopg), "connect": LimitedConnection.connect}
     )
 
     def get_connection_params(self) -> dict[str, Any]:
-        """With the session limits of a process that answers requests."""
-        found: dict[str, Any] = super().get_connection_params()
-        # What DATABASE_URL says itself comes later, and goes before.
-        found["options"] = " ".join([*limits.session_options(), found.get("options", "")]).strip()
-        return found
+        """Adds the session limits of a process that answers requests."""
+        parameters: dict[str, Any] = super().get_connection_params()
+        # Options from DATABASE_URL stand later, so they override these.
+        parameters["options"] = " ".join([*limits.session_options(), parameters.get("options", "")]).strip()
+        return parameters
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """One that was made in time."""
+        """Connects within the time limit."""
         limit = limits.seconds()
         usual = int(conn_params.get("connect_timeout") or limit)
         if limit < 1:
-            raise psycopg.OperationalError("PostgreSQL did not answer in time before, and is not asked again")
+            raise psycopg.OperationalError(NO_TIME_LEFT)
         started = time.monotonic()
         try:
             return super().get_new_connection(conn_params | {"connect_timeout": min(usual, int(limit))})
         except psycopg.Error:
-            limits.in_vain(time.monotonic() - started)
+            limits.spend(time.monotonic() - started)
             raise
 
     def connect(self) -> None:
-        """As Django has it, and all or nothing.
+        """Connects as Django does, and reports a break during set-up as a break.
 
         A connection that breaks before its first statement makes psycopg and Django complain of their use
         (autocommit in the wrong state, PostgreSQL 0.0 too old) instead of the break.
@@ -70,16 +72,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
         try:
             super().connect()
         except Exception as error:
-            made, self.connection = self.connection, None
-            if made is None or not made.closed:
-                if made is not None:
-                    made.close()
+            broken, self.connection = self.connection, None
+            if broken is None or not broken.closed:
+                if broken is not None:
+                    broken.close()
                 raise
             raise psycopg.OperationalError(
                 f"the connection broke before its first statement: {error}"
             ) from error
 
     def is_usable(self) -> bool:
-        """Whether a connection that was kept is good, by an answer within `limits.CHECK_SECONDS`."""
+        """Returns whether a kept connection answers within `limits.CHECK_SECONDS`."""
         with limits.within(limits.CHECK_SECONDS):
             return bool(super().is_usable())

@@ -1,12 +1,12 @@
-"""How long a process waits for PostgreSQL.
+"""Limits on how long a process waits for PostgreSQL.
 
 The server's own limits (statement_timeout, lock_timeout) need a server that works, and TCP's need a network
 that does not acknowledge. A proxy that acknowledges and does not answer defeats both, so each wait of a
 connection has a limit on this side as well.
 
 A process that answers requests waits `settings.DATABASE_ANSWER_SECONDS` for one answer; jobs and commands,
-whose statements may rightly take long, `WORK_SECONDS`. Within `one_request`, all waits in vain count
-together: the handling of a failed statement (an error page, say) does not wait as long again.
+whose statements may rightly take long, `WORK_SECONDS`. Within `one_request`, all waits without an answer
+share one budget: the handling of a failed statement (an error page, say) does not wait as long again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from django.conf import settings
 
 WORK_SECONDS: Final = 3600.0
 CHECK_SECONDS: Final = 2.0
-"""For the question whether a connection that was kept is still good."""
+"""Limit of the check whether a kept connection still works."""
 LEAST_SECONDS: Final = 0.05
 EARLIER: Final = 0.9
 IDLE_SECONDS: Final = 120.0
@@ -32,7 +32,7 @@ _answers_requests = False
 
 @dataclass(slots=True)
 class Budget:
-    """Seconds that may yet be waited in vain, and the last moment of any wait (monotonic)."""
+    """Seconds left for waits without an answer, and the end of every wait (monotonic clock)."""
 
     left: float
     until: float = float("inf")
@@ -42,16 +42,16 @@ _budget: ContextVar[Budget | None] = ContextVar("database_budget", default=None)
 
 
 def answer_requests() -> None:
-    """This process answers requests from now on."""
+    """Gives this process the limits of one that answers requests."""
     global _answers_requests  # noqa: PLW0603 - one per process, by its nature
     _answers_requests = True
 
 
 def session_options() -> list[str]:
-    """PostgreSQL's own limits for this process's connections, as options of the connection.
+    """Returns PostgreSQL's own limits for this process's connections, as connection options.
 
-    A slow statement ends a little before this side gives the connection up. A process that is frozen within a
-    transaction keeps its locks no longer than `IDLE_SECONDS`; a large upload is stored within one.
+    PostgreSQL cancels a slow statement a little before this side closes the connection. A process that
+    freezes within a transaction keeps its locks for at most `IDLE_SECONDS`; a large upload is stored in one.
     """
     if not _answers_requests:
         return []
@@ -62,7 +62,7 @@ def session_options() -> list[str]:
 
 
 def seconds() -> float:
-    """How long the next answer is waited for; 0 when there is no more time."""
+    """Returns how long to wait for the next answer; 0 when no time is left."""
     usual = settings.DATABASE_ANSWER_SECONDS if _answers_requests else WORK_SECONDS
     budget = _budget.get()
     if budget is None:
@@ -71,8 +71,8 @@ def seconds() -> float:
     return left if left >= LEAST_SECONDS else 0.0
 
 
-def in_vain(waited: float) -> None:
-    """Takes what was waited for in vain from the present budget."""
+def spend(waited: float) -> None:
+    """Subtracts a wait without an answer from the current budget."""
     budget = _budget.get()
     if budget is not None:
         budget.left -= waited
@@ -80,7 +80,7 @@ def in_vain(waited: float) -> None:
 
 @contextmanager
 def one_request() -> Iterator[None]:
-    """All that is waited for in vain within counts together."""
+    """Gives all waits of the block one common budget."""
     usual = settings.DATABASE_ANSWER_SECONDS if _answers_requests else WORK_SECONDS
     token = _budget.set(Budget(usual))
     try:
@@ -91,7 +91,7 @@ def one_request() -> Iterator[None]:
 
 @contextmanager
 def within(limit: float) -> Iterator[None]:
-    """Everything within is answered `limit` seconds from now at the latest, or fails."""
+    """Limits all waits of the block: each ends, answered or failed, within `limit` seconds from now."""
     outer = _budget.get()
     until = min(time.monotonic() + limit, float("inf") if outer is None else outer.until)
     inner = Budget(min(limit, float("inf") if outer is None else outer.left), until)

@@ -1,1 +1,1 @@
-"""What is counted for Prometheus: the table of names, and this process's numbers. Without Django."""
+"""The table of Prometheus metrics and the counters of this process. Without Django."""

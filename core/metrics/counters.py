@@ -1,8 +1,8 @@
-"""This process's numbers, in plain Python; somebody else takes them away every second.
+"""Counters of this process, in plain Python, flushed once a second.
 
 A request for predictions costs some 200 µs of processor time, and Prometheus' client several µs for each
-number it is told. So `answered` adds to a few numbers under one lock, and the client is told by a thread what
-was added up meanwhile (`web.metrics.exporter`).
+update. So `answered` adds to a few numbers under one lock, and a thread passes the sums to the client
+(`web.metrics.exporter`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ BOUNDS: Final = (
     0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0,
     10.0, 30.0,
 )  # fmt: skip
-"""Seconds: upper bounds (inclusive) of the latency histogram; one bucket more is for what took longer.
+"""Seconds: upper bounds (inclusive) of the latency histogram; one more bucket counts longer times.
 
-The table `AnswerTime` stores places in this tuple: bounds may be added at its end, never changed.
+The table `AnswerTime` stores positions in this tuple: bounds may be added at its end, never changed.
 """
 BUCKETS: Final = len(BOUNDS) + 1
 _NONE: Final = (0,) * BUCKETS
 
 
 class Answering(Protocol):
-    """What is needed of the version that answered; see `training.serving.engine_cache.Served`."""
+    """The attributes of a served version that metrics need; see `training.serving.engine_cache.Served`."""
 
     @property
     def model_id(self) -> int: ...
@@ -45,7 +45,7 @@ class Answers:
 
     Attributes
     ----------
-    buckets : requests by how long they took (`BUCKETS`,). seconds : of all of them together.
+    buckets : requests by duration (`BUCKETS`,). seconds : sum of their durations.
     rows : instances. classes : instances by class, as JSON; empty for a regression.
     """
 
@@ -60,11 +60,11 @@ class Answers:
 
 
 class Times:
-    """How long things took.
+    """A histogram of durations.
 
     Attributes
     ----------
-    buckets : how many, by `BOUNDS` (`BUCKETS`,). seconds : all of them together.
+    buckets : number of observations by `BOUNDS` (`BUCKETS`,). seconds : their sum.
     """
 
     __slots__ = ("buckets", "seconds")
@@ -75,11 +75,11 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What was counted since the last time.
+class Counts:
+    """The counts since the last flush.
 
-    answers : by (route, version id); the route is empty where the request is among `counts` already.
-    counts : by (metric, values of its labels). times : the same, of histograms.
+    answers : by (route, version id); the route is empty if `counts` includes the request already.
+    counts : by (metric, values of its labels). times : histograms by the same key.
     """
 
     answers: dict[tuple[str, int], Answers]
@@ -96,11 +96,11 @@ _times: dict[tuple[str, tuple[str, ...]], Times] = {}
 def answered(
     route: str, served: Answering, values: Sequence[bytes], seconds: float, *, classes: bool
 ) -> None:
-    """Counts one request whose predictions were committed and go out.
+    """Counts one request whose predictions are committed and about to be sent.
 
     Parameters
     ----------
-    route : "" where the HTTP request is counted elsewhere.
+    route : "" if the HTTP request is counted elsewhere.
     values : the predictions (rows,), as JSON. classes : whether they are classes of the target.
     """
     rows = len(values)
@@ -108,52 +108,52 @@ def answered(
     at = bisect_left(BOUNDS, seconds)
     key = (route, served.version_id)
     with _lock:
-        found = _answers.get(key)
-        if found is None:
-            found = _answers[key] = Answers(served)
-        found.buckets[at] += 1
-        found.seconds += seconds
-        found.rows += rows
+        answers = _answers.get(key)
+        if answers is None:
+            answers = _answers[key] = Answers(served)
+        answers.buckets[at] += 1
+        answers.seconds += seconds
+        answers.rows += rows
         if several is not None:
             for value, times in several.items():
-                found.classes[value] = found.classes.get(value, 0) + times
+                answers.classes[value] = answers.classes.get(value, 0) + times
         elif classes:
             value = values[0]
-            found.classes[value] = found.classes.get(value, 0) + 1
+            answers.classes[value] = answers.classes.get(value, 0) + 1
 
 
 def count(name: str, *labels: str, by: float = 1.0) -> None:
-    """Adds to a counter of the table. Labels come from our own names, never from what a client sent."""
+    """Adds to a counter of the table. Labels are names of ours, never text that a client sent."""
     key = (name, labels)
     with _lock:
         _counts[key] = _counts.get(key, 0.0) + by
 
 
 def observe(name: str, labels: tuple[str, ...], seconds: float) -> None:
-    """Adds to a histogram of the table. Labels as with `count`."""
+    """Adds to a histogram of the table. The rule for labels is that of `count`."""
     key, at = (name, labels), bisect_left(BOUNDS, seconds)
     with _lock:
-        found = _times.get(key)
-        if found is None:
-            found = _times[key] = Times()
-        found.buckets[at] += 1
-        found.seconds += seconds
+        times = _times.get(key)
+        if times is None:
+            times = _times[key] = Times()
+        times.buckets[at] += 1
+        times.seconds += seconds
 
 
-def take() -> Taken:
-    """All that was counted since the last call."""
+def take() -> Counts:
+    """Returns the counts since the last call and resets them."""
     global _answers, _counts, _times
     with _lock:
-        taken = Taken(_answers, _counts, _times)
+        taken = Counts(_answers, _counts, _times)
         _answers, _counts, _times = {}, {}, {}
     return taken
 
 
-def _begin_anew() -> None:
-    """In a child made by fork: the parent's numbers are the parent's, and its lock may be held for ever."""
+def _reset_after_fork() -> None:
+    """Drops the parent's counts and its lock, which may be held for ever, in a forked child."""
     global _lock  # noqa: PLW0603
     _lock = threading.Lock()
     take()
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,7 +1,7 @@
-"""Every metric of `/metrics`, once: name, type, labels, meaning. docs/metrics.md says the same to people.
+"""The table of all metrics of `/metrics`: name, type, labels, meaning. docs/metrics.md documents them.
 
-An application above adds its own with `register` before anything is counted or exposed (its
-`AppConfig.ready`), and counts them with `core.metrics.counters.count`.
+An application adds its own with `register` in `AppConfig.ready`, before anything is counted or exposed, and
+counts them with `core.metrics.counters.count`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Metric:
 
     Parameters
     ----------
-    name : as it is exposed; of a counter with ``_total``, of a histogram without ``_bucket``.
-    source : counted by each process of web or of the worker, or asked when somebody scrapes: of the database,
-        or of the health checks.
+    name : as it is exposed; a counter's ends with ``_total``, a histogram's has no ``_bucket``.
+    source : the processes that count it (web, worker), or what a scrape reads it from (the database, the
+        health checks).
     """
 
     name: str
@@ -40,13 +40,13 @@ def register(metrics: Iterable[Metric]) -> None:
 
     Raises
     ------
-    ValueError : the name is there already, or does not follow the rules of its type.
+    ValueError : the name is registered already, or does not follow the rules of its type.
     """
     for metric in metrics:
         if metric.name in TABLE:
-            raise ValueError(f"{metric.name} is there already")
+            raise ValueError(f"{metric.name} is registered already: choose another name")
         if (metric.kind == "counter") != metric.name.endswith("_total"):
-            raise ValueError(f"{metric.name}: a counter, and nothing else, ends with _total")
+            raise ValueError(f"{metric.name}: counters, and no other metrics, end with _total")
         TABLE[metric.name] = metric
 
 
@@ -56,47 +56,51 @@ register(
             "vigia_requests_total",
             "counter",
             ("route", "method", "status"),
-            "HTTP requests that were answered, refusals included.",
+            "Answered HTTP requests, refusals included.",
         ),
-        Metric("vigia_refusals_total", "counter", ("code",), "Refused requests by the code of the refusal."),
+        Metric("vigia_refusals_total", "counter", ("code",), "Refused requests by error code."),
         Metric(
             "vigia_validation_errors_total",
             "counter",
             ("code",),
-            "Faults that refusals named (at most 100 each), by code.",
+            "Faults named in refusals (at most 100 each), by code.",
         ),
         Metric(
             "vigia_prediction_seconds",
             "histogram",
             ("model",),
-            "Time from a complete request for predictions to its answer, its commit included.",
+            "Time from a complete request for predictions to its answer, commit included.",
         ),
         Metric(
             "vigia_predictions_total",
             "counter",
             ("model", "version", "class"),
-            "Instances that were answered; class is empty for a regression.",
+            "Answered instances; class is empty for a regression.",
         ),
         Metric("vigia_log_rows_total", "counter", (), "Rows committed in the prediction log."),
-        Metric("vigia_log_commits_total", "counter", (), "Statements that committed them."),
+        Metric(
+            "vigia_log_commits_total", "counter", (), "Statements that committed rows of the prediction log."
+        ),
         Metric(
             "vigia_log_failures_total",
             "counter",
             ("reason",),
-            "Groups of rows that were not committed, and requests the queue had no room for.",
+            "Groups of rows that failed to commit, and requests refused because the queue was full.",
         ),
-        Metric("vigia_log_queue_rows", "gauge", (), "Rows that wait for their commit, in all processes."),
-        Metric("vigia_log_queue_limit_rows", "gauge", (), "Rows for which there is room, in all processes."),
-        Metric("vigia_shadow_queue_rows", "gauge", (), "Rows that wait for a shadow, in all processes."),
-        Metric("vigia_web_processes", "gauge", (), "Web processes that run."),
-        Metric("vigia_tasks_total", "counter", ("task", "result"), "Celery tasks that ended.", "worker"),
+        Metric("vigia_log_queue_rows", "gauge", (), "Rows waiting for their commit, in all processes."),
+        Metric(
+            "vigia_log_queue_limit_rows", "gauge", (), "Capacity of the queues in rows, in all processes."
+        ),
+        Metric("vigia_shadow_queue_rows", "gauge", (), "Rows waiting for a shadow, in all processes."),
+        Metric("vigia_web_processes", "gauge", (), "Running web processes."),
+        Metric("vigia_tasks_total", "counter", ("task", "result"), "Ended Celery tasks.", "worker"),
         Metric("vigia_database_up", "gauge", (), "1 when the database answered this scrape.", "database"),
         Metric("vigia_ready", "gauge", (), "1 when predictions can be answered.", "health"),
         Metric(
             "vigia_degraded",
             "gauge",
             ("check",),
-            "1 when the check finds something wrong, 0 when all is well.",
+            "1 when the check finds a problem, 0 when it finds none.",
             "health",
         ),
         Metric(
@@ -118,7 +122,7 @@ register(
             "vigia_active_version_age_seconds",
             "gauge",
             ("model",),
-            "Since the active version was trained.",
+            "Seconds since the active version was trained.",
             "database",
         ),
         Metric(
@@ -128,7 +132,13 @@ register(
             "1 for the verdict of the last drift review, 0 for the others.",
             "database",
         ),
-        Metric("vigia_review_age_seconds", "gauge", ("model",), "Since the last drift review.", "database"),
+        Metric(
+            "vigia_review_age_seconds",
+            "gauge",
+            ("model",),
+            "Seconds since the last drift review.",
+            "database",
+        ),
         Metric(
             "vigia_review_interval_seconds",
             "gauge",
@@ -136,7 +146,13 @@ register(
             "Time between scheduled drift reviews; models without a schedule are left out.",
             "database",
         ),
-        Metric("vigia_review_rows", "gauge", ("model",), "Rows the last drift review is about.", "database"),
+        Metric(
+            "vigia_review_rows",
+            "gauge",
+            ("model",),
+            "Rows in the window of the last drift review.",
+            "database",
+        ),
         Metric(
             "vigia_drift_score",
             "gauge",
@@ -169,21 +185,21 @@ register(
             "vigia_quality_expected",
             "gauge",
             ("model", "version", "metric"),
-            "The metric as the last drift review expects it without outcomes.",
+            "Expected quality in the last drift review, estimated without outcomes.",
             "database",
         ),
         Metric(
             "vigia_quality_fall_ratio",
             "gauge",
             ("model", "version", "metric"),
-            "By what share of the hold-out's value the watched metric is worse; negative: better.",
+            "How much worse the watched metric is, as a share of its hold-out value; negative: better.",
             "database",
         ),
         Metric(
             "vigia_quality_fell",
             "gauge",
             ("model", "version", "metric"),
-            "1 when the last drift review says that the watched metric has fallen, chance aside; 0 when not.",
+            "1 when the watched metric has become significantly worse in the last drift review, else 0.",
             "database",
         ),
         Metric(
@@ -197,7 +213,7 @@ register(
             "vigia_rollup_lag_seconds",
             "gauge",
             ("model",),
-            "From the newest row of the log back to the last one that was counted for drift reviews.",
+            "Seconds from the last row counted for drift reviews to the newest row of the log.",
             "database",
         ),
         Metric(

@@ -1,6 +1,6 @@
-"""Where processes leave their numbers: files that all processes of a role share, in a directory of its own.
+"""The directory of a role's metrics files, which all processes of the role share.
 
-gunicorn's first process uses this, and that one stays without Django's settings.
+gunicorn's first process uses this module and does not load Django's settings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from core import env
 Role = Literal["web", "worker"]
 ROLES: Final[tuple[Role, ...]] = ("web", "worker")
 VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""Where Prometheus' client looks when it is imported."""
+"""The variable that Prometheus' client reads when it is imported."""
 
 
 def base() -> Path:
@@ -24,40 +24,40 @@ def base() -> Path:
 
 
 def begin(as_role: Role, name: str = "") -> None:
-    """For the first process of a role, before it makes others: an empty directory that all of them use.
+    """Empties the role's directory; the first process of a role calls this before it forks.
 
-    What an earlier start counted goes; Prometheus knows counters that begin anew.
+    The counts of an earlier start are dropped; Prometheus handles counter resets.
 
     Parameters
     ----------
-    name : of one of several that share a role and a machine.
+    name : identifies one of several main processes of a role on one machine.
 
     Raises
     ------
-    RuntimeError : Prometheus' client was imported already, and would count for this process alone.
+    RuntimeError : Prometheus' client is imported already, and would count for this process alone.
     """
     if "prometheus_client" in sys.modules:
-        raise RuntimeError(f"{VARIABLE} has to be set before prometheus_client is imported")
-    place = base() / as_role / (re.sub(r"[^\w.-]", "_", name) or "all")
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for file in place.glob("*.db"):
+        raise RuntimeError(f"prometheus_client is imported already: set {VARIABLE} before its import")
+    directory = base() / as_role / (re.sub(r"[^\w.-]", "_", name) or "all")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for file in directory.glob("*.db"):
         file.unlink(missing_ok=True)
-    os.environ[VARIABLE] = str(place)
+    os.environ[VARIABLE] = str(directory)
 
 
 def role() -> Role | None:
-    """Of this process, if it is one of those that leave their numbers in files."""
-    place = Path(os.environ.get(VARIABLE) or "/")
-    return next((known for known in ROLES if place.parent == base() / known), None)
+    """Returns the role of this process; None if it writes no metrics files."""
+    directory = Path(os.environ.get(VARIABLE) or "/")
+    return next((known for known in ROLES if directory.parent == base() / known), None)
 
 
 def process_ended(pid: int) -> None:
-    """Its part in what is measured now goes; what it counted stays."""
+    """Drops the gauges of an ended process; its counters stay."""
     from prometheus_client import multiprocess
 
     multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def files(*roles: Role) -> list[str]:
-    """The files of the processes of these roles that share our directory."""
+    """Returns the metrics files of all processes of these roles."""
     return [str(file) for each in roles for file in (base() / each).glob("*/*.db")]

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs once, in an empty PostgreSQL volume: a role and a database for Vigía, without a superuser's rights.
+# Creates a role without superuser rights and a database for Vigía; runs once, in an empty PostgreSQL volume.
 set -eu
 psql --no-psqlrc --set=ON_ERROR_STOP=1 --username="$POSTGRES_USER" --dbname="${POSTGRES_DB:-$POSTGRES_USER}" <<'SQL'
 \getenv password DATABASE_PASSWORD

@@ -59,10 +59,10 @@ def test_the_dashboard_leads_to_the_heat_map_and_a_column_to_its_histograms(
     review = reviewed(watched, drifted=("contract",))
     page.goto("/admin/")
     card = page.locator(".vg-card", has_text="Customer churn")
-    card.get_by_text("% known").wait_for()
+    card.get_by_text("outcomes known").wait_for()
     assert card.locator("dd", has_text=f"review {review.pk}").locator(".vg-badge").inner_text() == "drift"
-    assert "at most 200 in an hour" in card.get_by_role("img").get_attribute("aria-label")
-    card.get_by_role("link", name="Watch").click()
+    assert "maximum 200" in card.get_by_role("img").get_attribute("aria-label")
+    card.get_by_role("link", name="Drift and quality").click()
     page.get_by_role("link", name="24 hours").click()
     heat = page.locator(".vg-heat")
     assert heat.locator("tbody tr").first.locator("th").inner_text() == "contract"

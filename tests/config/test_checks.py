@@ -1,4 +1,4 @@
-"""Mistakes of a deployment are found by `manage.py check`."""
+"""`manage.py check` finds mistakes of a deployment."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from config import checks
 LONG = "0123456789abcdef" * 4
 
 
-def found(*, deploy: bool = False, databases: list[str] | None = None) -> set[str | None]:
-    """Ids of our own messages."""
+def message_ids(*, deploy: bool = False, databases: list[str] | None = None) -> set[str | None]:
+    """Returns the ids of Vigía's messages."""
     messages = run_checks(include_deployment_checks=deploy, databases=databases)
     return {message.id for message in messages if (message.id or "").startswith("vigia.")}
 
 
 @pytest.fixture
 def deployed(settings: Any) -> Any:
-    """Settings without fault, off the local stack."""
+    """Valid settings of a server."""
     settings.LOCAL = False
     settings.SECRET_KEY = LONG
     settings.ARTIFACT_KEY = LONG[::-1]
@@ -35,27 +35,27 @@ def deployed(settings: Any) -> Any:
 
 
 @pytest.mark.django_db
-def test_a_sound_deployment_has_no_message(deployed: Any) -> None:
-    assert found(deploy=True, databases=["default"]) == set()
+def test_a_valid_deployment_has_no_message(deployed: Any) -> None:
+    assert message_ids(deploy=True, databases=["default"]) == set()
 
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "ARTIFACT_KEY", "METRICS_TOKEN"])
-def test_a_short_secret_is_an_error_in_deployment_alone(deployed: Any, name: str) -> None:
+def test_a_short_secret_is_an_error_only_with_deploy(deployed: Any, name: str) -> None:
     setattr(deployed, name, "short")
-    assert found() == set()
-    assert found(deploy=True) == {"vigia.E001"}
+    assert message_ids() == set()
+    assert message_ids(deploy=True) == {"vigia.E001"}
 
 
-def test_sharing_the_artifact_key_is_a_warning_but_not_on_the_local_stack(deployed: Any) -> None:
+def test_an_artifact_key_equal_to_the_secret_key_is_a_warning_off_the_local_stack(deployed: Any) -> None:
     deployed.ARTIFACT_KEY = deployed.SECRET_KEY
-    assert found(deploy=True) == {"vigia.W002"}
+    assert message_ids(deploy=True) == {"vigia.W002"}
     deployed.LOCAL = True
-    assert found(deploy=True) == set()
+    assert message_ids(deploy=True) == set()
 
 
 def test_serving_every_host_is_a_warning(deployed: Any) -> None:
     deployed.ALLOWED_HOSTS = ["*"]
-    assert found(deploy=True) == {"vigia.W003"}
+    assert message_ids(deploy=True) == {"vigia.W003"}
 
 
 def store_at(settings: Any, path: Path) -> None:
@@ -64,42 +64,42 @@ def store_at(settings: Any, path: Path) -> None:
     assert storages["default"].location == str(path)  # type: ignore[attr-defined]
 
 
-def test_a_store_that_will_be_made_in_a_writable_place_is_fine(settings: Any, tmp_path: Path) -> None:
+def test_a_store_may_be_missing_if_its_parent_is_writable(settings: Any, tmp_path: Path) -> None:
     store_at(settings, tmp_path / "not" / "yet")
-    assert found() == set()
+    assert message_ids() == set()
 
 
 def test_a_store_that_cannot_be_written_is_an_error(settings: Any, tmp_path: Path) -> None:
-    # A file in the way stops root as well, whom permissions do not stop.
+    # A file in the path also stops root, whom permissions do not stop.
     (tmp_path / "file").touch()
     store_at(settings, tmp_path / "file" / "store")
-    assert found() == {"vigia.E004"}
+    assert message_ids() == {"vigia.E004"}
 
 
 @pytest.mark.parametrize("wrong", ["1000", "many/min", "10/fortnight", "0/min", "/"])
-def test_a_rate_nobody_can_read_is_an_error(settings: Any, wrong: str) -> None:
+def test_an_invalid_rate_is_an_error(settings: Any, wrong: str) -> None:
     settings.RATE_LIMIT = wrong
-    assert found() == {"vigia.E008"}
+    assert message_ids() == {"vigia.E008"}
 
 
 @pytest.mark.parametrize("right", ["", "100/s", "1000/min", "10000/hour", "100000/day"])
-def test_a_rate_in_the_usual_form_is_fine(settings: Any, right: str) -> None:
+def test_a_valid_rate_is_no_error(settings: Any, right: str) -> None:
     settings.RATE_LIMIT = right
-    assert found() == set()
+    assert message_ids() == set()
 
 
 @pytest.mark.parametrize("name", checks.LIMITS)
-def test_a_limit_of_nothing_is_an_error(settings: Any, name: str) -> None:
+def test_a_limit_of_zero_is_an_error(settings: Any, name: str) -> None:
     setattr(settings, name, 0)
-    assert found() == {"vigia.E009"}
+    assert message_ids() == {"vigia.E009"}
 
 
 @pytest.mark.django_db
-def test_commits_that_are_not_waited_for_are_an_error_when_the_database_is_asked() -> None:
+def test_asynchronous_commits_are_an_error_with_a_database() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL synchronous_commit = off")
-    assert found() == set()
-    assert found(databases=["default"]) == {"vigia.E006"}
+    assert message_ids() == set()
+    assert message_ids(databases=["default"]) == {"vigia.E006"}
     with pytest.raises(CommandError, match="synchronous_commit=off"):
         call_command("check", databases=["default"], stderr=StringIO())
 
@@ -107,17 +107,17 @@ def test_commits_that_are_not_waited_for_are_an_error_when_the_database_is_asked
 @pytest.mark.parametrize("name", checks.DURABILITY)
 def test_each_setting_that_can_lose_a_commit_is_named(name: str) -> None:
     sound = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
-    assert checks.what_is_lost(sound) == []
-    (message,) = checks.what_is_lost({**sound, name: "off"})
+    assert checks.durability_errors(sound) == []
+    (message,) = checks.durability_errors({**sound, name: "off"})
     assert name in message.msg
     assert message.hint
 
 
 def test_committing_to_the_local_disk_alone_is_durable() -> None:
-    assert checks.what_is_lost({"synchronous_commit": "local"}) == []
+    assert checks.durability_errors({"synchronous_commit": "local"}) == []
 
 
-def test_every_message_has_an_id_of_its_own_and_says_what_to_do() -> None:
+def test_every_message_has_a_unique_id() -> None:
     source = Path(checks.__file__).read_text(encoding="utf-8")
     ids = [part.partition('"')[0] for part in source.split('id="')[1:]]
     assert len(ids) == len(set(ids)) == 12

@@ -1,4 +1,4 @@
-"""A process that does not turn gives no sign of life; what beat forgets is done without it."""
+"""Heartbeats of background processes, and overdue tasks that run without beat."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def began_ago(task: str, seconds: float) -> None:
         )
 
 
-def test_a_process_whose_loops_turn_shows_a_file_and_a_row() -> None:
+def test_a_process_whose_loops_turn_writes_a_file_and_a_row() -> None:
     alive = pulse.Pulse("worker", "celery@here")
     alive.watch("a loop", 60.0)
     alive.beat()
@@ -47,13 +47,13 @@ def test_a_process_whose_loops_turn_shows_a_file_and_a_row() -> None:
     assert "worker" not in heartbeats.silent()
 
 
-def test_a_loop_that_stands_still_takes_the_sign_of_life_away_unless_it_is_excused() -> None:
+def test_a_stuck_loop_stops_the_heartbeat_unless_it_is_excused() -> None:
     stuck = pulse.Pulse("worker", "celery@here")
     excuses = [True, False]
     turn = stuck.watch("a loop", 0.05, excused=lambda: excuses[0])
     time.sleep(0.1)
     stuck.beat()
-    assert Heartbeat.objects.exists(), "a broker that is away, say, is not this process's fault"
+    assert Heartbeat.objects.exists(), "an unavailable broker, for example, is an excuse"
     Heartbeat.objects.all().delete()
     excuses[0] = False
     stuck.beat()
@@ -63,7 +63,7 @@ def test_a_loop_that_stands_still_takes_the_sign_of_life_away_unless_it_is_excus
     assert stuck.overdue() == ""
 
 
-def test_a_database_that_is_away_makes_no_process_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_heartbeat_file_is_written_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(connection.settings_dict, "PORT", 1)
     connection.close()
     alive = pulse.Pulse("beat", "beat@here")
@@ -71,7 +71,7 @@ def test_a_database_that_is_away_makes_no_process_silent(monkeypatch: pytest.Mon
     assert heartbeat_files.seen("beat") is not None
 
 
-def test_a_process_that_ends_on_purpose_is_missed_by_nobody() -> None:
+def test_a_process_that_stops_removes_its_heartbeats() -> None:
     heartbeats.write("celery@there", "worker")
     alive = pulse.Pulse("worker", "celery@here")
     alive.start()
@@ -84,7 +84,7 @@ def test_a_process_that_ends_on_purpose_is_missed_by_nobody() -> None:
     assert heartbeat_files.seen("worker") is None
 
 
-def test_beats_schedule_turns_at_least_every_ten_seconds_and_shows_it(tmp_path: Path) -> None:
+def test_beat_turns_every_ten_seconds_and_writes_a_heartbeat(tmp_path: Path) -> None:
     assert app.conf.beat_scheduler == "config.scheduler:Scheduler"
     beat = scheduler.Scheduler(app, schedule_filename=str(tmp_path / "schedule"))
     try:
@@ -97,7 +97,7 @@ def test_beats_schedule_turns_at_least_every_ten_seconds_and_shows_it(tmp_path: 
         beat.close()
 
 
-def test_an_overdue_task_is_begun_once_though_two_processes_look(settings: Any) -> None:
+def test_only_one_of_two_processes_starts_an_overdue_task(settings: Any) -> None:
     began_ago(TASK, 1000)
     winners: list[bool] = []
     look = lambda: winners.append(heartbeats.begin_if_overdue(TASK, 900))  # noqa: E731
@@ -106,25 +106,24 @@ def test_an_overdue_task_is_begun_once_though_two_processes_look(settings: Any) 
     assert not heartbeats.begin_if_overdue(TASK, 900)
 
 
-def test_a_task_nobody_has_seen_counts_from_the_first_look() -> None:
+def test_the_period_of_a_task_without_a_record_starts_at_the_first_check() -> None:
     assert not heartbeats.begin_if_overdue(TASK, 0.05)
     time.sleep(0.1)
     assert heartbeats.begin_if_overdue(TASK, 0.05)
 
 
-def test_housekeeping_goes_on_though_beat_is_away() -> None:
-    """One task is overdue: it is done, and only it."""
+def test_housekeeping_runs_only_the_overdue_task_without_beat() -> None:
     for name in duties._periods():
         began_ago(name, 0)
     period = duties._periods()[TASK]
-    began_ago(TASK, duties.allowed(period) + 10)
-    assert duties.Overdue(lambda: None).look() == [TASK]
-    assert duties.Overdue(lambda: None).look() == []
+    began_ago(TASK, duties.overdue_after(period) + 10)
+    assert duties.OverdueTasks(lambda: None).run_overdue() == [TASK]
+    assert duties.OverdueTasks(lambda: None).run_overdue() == []
 
 
-def test_a_task_that_a_message_began_is_not_overdue() -> None:
+def test_a_task_started_by_a_message_is_not_overdue() -> None:
     for name in duties._periods():
         began_ago(name, 0)
     began_ago(TASK, 100_000)
     app.tasks[TASK].apply()  # as a worker that received the message does
-    assert duties.Overdue(lambda: None).look() == []
+    assert duties.OverdueTasks(lambda: None).run_overdue() == []

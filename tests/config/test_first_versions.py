@@ -1,4 +1,4 @@
-"""What a start does about training runs that an interrupted one left behind."""
+"""First versions: a start continues the training runs of an interrupted start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from django.core.management.base import CommandError
 from django.db import connection
 
-from config.first_versions import FirstVersion, given_back, requeue_interrupted, side_by_side
+from config.first_versions import FirstVersion, requeue_interrupted, requeue_on_stop, run_parallel
 from tests.trained import SAMPLES
 from training.jobs import leases
 from training.jobs.leases import LeaseLost
@@ -46,9 +46,9 @@ def claimed(run: TrainingRun) -> leases.Lease:
     return lease
 
 
-def test_a_process_that_is_told_to_stop_gives_its_run_back_at_once(run: TrainingRun) -> None:
+def test_a_stopped_process_requeues_its_run_at_once(run: TrainingRun) -> None:
     lease = claimed(run)
-    with pytest.raises(SystemExit), given_back(lease):
+    with pytest.raises(SystemExit), requeue_on_stop(lease):
         raise SystemExit(143)
     run.refresh_from_db()
     assert (run.status, run.attempts, run.lease_owner) == (Status.QUEUED, 0, None)
@@ -56,13 +56,13 @@ def test_a_process_that_is_told_to_stop_gives_its_run_back_at_once(run: Training
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_run_is_given_back_from_the_middle_of_a_statement(run: TrainingRun) -> None:
-    """A signal comes when it likes, and psycopg refuses another statement on that connection."""
+def test_a_run_is_requeued_even_if_the_signal_interrupts_a_statement(run: TrainingRun) -> None:
+    """psycopg refuses another statement on an interrupted connection."""
     lease = claimed(run)
     previous = signal.signal(signal.SIGALRM, lambda *_: sys.exit(143))
     signal.setitimer(signal.ITIMER_REAL, 0.3)
     try:
-        with pytest.raises(SystemExit), given_back(lease), connection.cursor() as cursor:
+        with pytest.raises(SystemExit), requeue_on_stop(lease), connection.cursor() as cursor:
             cursor.execute("SELECT pg_sleep(10)")
     finally:
         signal.signal(signal.SIGALRM, previous)
@@ -70,7 +70,7 @@ def test_a_run_is_given_back_from_the_middle_of_a_statement(run: TrainingRun) ->
     assert (run.status, run.attempts) == (Status.QUEUED, 0)
 
 
-def test_a_start_that_is_alone_need_not_wait_for_the_lease_of_a_killed_process(run: TrainingRun) -> None:
+def test_an_exclusive_start_requeues_a_run_without_waiting_for_its_lease(run: TrainingRun) -> None:
     lease = claimed(run)
     assert leases.claim(TrainingRun, run.pk) is None
     assert requeue_interrupted() == 1
@@ -83,25 +83,21 @@ def test_a_start_that_is_alone_need_not_wait_for_the_lease_of_a_killed_process(r
     assert requeue_interrupted() == 0
 
 
-def test_a_start_says_what_it_waits_for_and_takes_up_the_run_instead_of_another(
-    run: TrainingRun, settings: Any
-) -> None:
+def test_a_start_waits_for_an_unfinished_run_and_continues_it(run: TrainingRun, settings: Any) -> None:
     settings.JOB_LEASE_SECONDS = 1
     claimed(run)
     settings.JOB_LEASE_SECONDS = 60
-    said: list[str] = []
-    FirstVersion(run.registered_model, said.append, pytest.fail).make()
-    assert f"churn: waiting for training run {run.pk}: another process holds it until" in said[0]
-    assert "churn: version 1 is active" in said[-1]
+    lines: list[str] = []
+    FirstVersion(run.registered_model, lines.append, pytest.fail).train()
+    assert f"churn: waiting for training run {run.pk}: another process holds it until" in lines[0]
+    assert "churn: version 1 is active" in lines[-1]
     assert TrainingRun.objects.get().attempts == 2
     assert ModelVersion.objects.get().number == 1
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 counts this process's threads
 @pytest.mark.django_db(transaction=True)
-def test_a_task_whose_process_dies_is_no_success_and_the_others_are_done(
-    tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_a_died_process_is_an_error_and_the_other_tasks_finish(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     tasks = [
         (tmp_path / "one").touch,
@@ -109,11 +105,11 @@ def test_a_task_whose_process_dies_is_no_success_and_the_others_are_done(
         (tmp_path / "two").touch,
     ]
     with pytest.raises(CommandError, match="1 of 3 processes of the start failed"):
-        side_by_side(tasks)
+        run_parallel(tasks)
     assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
 
 
-def test_tasks_within_a_transaction_are_done_by_the_process_that_sees_it() -> None:
+def test_tasks_within_a_transaction_run_in_the_same_process() -> None:
     done: list[int] = []
-    side_by_side([lambda: done.append(1), lambda: done.append(2)])
+    run_parallel([lambda: done.append(1), lambda: done.append(2)])
     assert done == [1, 2]

@@ -1,4 +1,4 @@
-"""The hash of a model's source: the same wherever the code stands, another as soon as it says otherwise."""
+"""The hash of a model's source does not depend on the code's place, and changes with the code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def build(seed):
     # In one line.
     return (CleanText(), 1)
 '''
-# Of the bytes, by the tree before the library moved; stored with each version trained then.
+# Hashes of the bytes before the library moved; each version trained then has one stored.
 THEN = {
     "bikes": "21e4eaae1714",
     "cars": "2a9684ed71c7",
@@ -45,13 +45,13 @@ def of(directory: Path, *sources: str) -> str:
     return source_hash.of(paths)
 
 
-def test_places_comments_and_docstrings_do_not_count(tmp_path: Path) -> None:
+def test_module_paths_comments_and_docstrings_do_not_change_the_hash(tmp_path: Path) -> None:
     assert of(tmp_path, OLD) == of(tmp_path, NEW)
     assert of(tmp_path, OLD, "x = 1\n") == of(tmp_path, "x = 1\n", NEW), "nor does the order of files"
 
 
 @pytest.mark.parametrize(
-    ("said", "otherwise"),
+    ("old", "new"),
     [
         (", 1\n", ", 2\n"),
         ("text import", "cars import"),
@@ -59,12 +59,12 @@ def test_places_comments_and_docstrings_do_not_count(tmp_path: Path) -> None:
         (", 1\n", ", '1'\n"),
     ],
 )
-def test_what_the_code_says_counts(tmp_path: Path, said: str, otherwise: str) -> None:
-    assert said in OLD
-    assert of(tmp_path, OLD) != of(tmp_path, OLD.replace(said, otherwise))
+def test_a_change_of_code_changes_the_hash(tmp_path: Path, old: str, new: str) -> None:
+    assert old in OLD
+    assert of(tmp_path, OLD) != of(tmp_path, OLD.replace(old, new))
 
 
-def test_no_source_is_an_error_and_no_hash(tmp_path: Path) -> None:
+def test_hashing_no_source_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no source"):
         source_hash.of([])
     with pytest.raises(FileNotFoundError):
@@ -73,7 +73,7 @@ def test_no_source_is_an_error_and_no_hash(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(THEN))
 def test_a_shipped_model_has_the_hash_it_had_before_the_library_moved(name: str) -> None:
-    """When the code of one changes, it has another: take its line out here and in `source_hash`."""
+    """If a model's code changes, delete its line here and in `source_hash`."""
     assert catalogue.source_sha256(name).startswith(THEN[name])
 
 
@@ -93,7 +93,9 @@ def test_the_transformers_of_the_library_are_hashed(tmp_path: Path, monkeypatch:
     assert catalogue.source_sha256("churn") != one
 
 
-def test_transformers_of_somebody_s_own_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transformers_beside_the_catalogue_are_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shelf, own = tmp_path / "catalogue", tmp_path / "transformers"
     shelf.mkdir()
     own.mkdir()
@@ -101,6 +103,6 @@ def test_transformers_of_somebody_s_own_are_hashed(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(catalogue, "HERE", shelf)
     one = catalogue.source_sha256("fruit")
     (own / "text.py").write_text("# moved\n", encoding="utf-8")
-    assert catalogue.source_sha256("fruit") == one, "the forwarding modules say nothing"
+    assert catalogue.source_sha256("fruit") == one, "forwarding modules do not count"
     (own / "mine.py").write_text("x = 1\n", encoding="utf-8")
     assert catalogue.source_sha256("fruit") != one

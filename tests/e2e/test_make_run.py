@@ -80,7 +80,7 @@ def test_a_start_continues_interrupted_starts_and_trains_each_model_once(
 ) -> None:
     printed = service.printed()
     assert [process.pid for process in service.interrupted if alive(process)] == []
-    assert re.search(r"Ending what an earlier run left behind: .*bootstrap", printed)
+    assert re.search(r"Ending processes that an earlier run left behind: .*bootstrap", printed)
     assert "waiting for training run" not in printed, "no process holds the run"
     [(runs, models, succeeded)] = service.sql(
         "SELECT count(*), count(DISTINCT registered_model_id), bool_and(status = 'succeeded') "

@@ -345,10 +345,10 @@ def test_only_drift_and_the_fall_of_quality_fire(watched: Watched) -> None:
     firing = {alert["labels"]["alertname"]: alert for alert in alerts if alert["state"] == "firing"}
     # Housekeeping and beat do not run here, which the checks report after a while.
     assert set(firing) - {"VigiaDegraded"} == {"VigiaDrift", "VigiaQualityFall"}
-    assert firing["VigiaDrift"]["annotations"]["summary"] == "The last review of churn 1 says drift"
+    assert firing["VigiaDrift"]["annotations"]["summary"] == "The last review of churn 1 found drift"
     assert firing["VigiaQualityFall"]["labels"]["metric"] == "roc_auc"
     summary = firing["VigiaQualityFall"]["annotations"]["summary"]
-    assert summary == "roc_auc of churn 1 has fallen below what it was on the hold-out"
+    assert summary == "roc_auc of churn 1 is significantly worse than on the hold-out"
 
 
 def test_the_rules_pass_their_test_cases() -> None:

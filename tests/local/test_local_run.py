@@ -349,7 +349,7 @@ def test_a_taken_port_is_reported_before_any_start(tree: Path) -> None:
     shutil.rmtree(tree / "var" / "log")
     with socket.create_server(("127.0.0.1", 0)) as taken, run(tree, taken.getsockname()[1]) as one:
         assert one.wait(5) == 1
-        assert f"Port {taken.getsockname()[1]} of 127.0.0.1 is taken" in one.output
+        assert f"Port {taken.getsockname()[1]} of 127.0.0.1 is in use" in one.output
         assert "Traceback" not in one.output
         assert not (tree / "var" / "log" / "postgres.log").exists()
 

@@ -79,6 +79,6 @@ def test_a_lost_key_is_replaced_and_reported(tmp_path: Path) -> None:
     before = key(tmp_path)
     (tmp_path / ARTIFACT_KEY).unlink()
     _, message = start(tmp_path)
-    assert "is gone and was made anew" in message
+    assert "was missing and is new now" in message
     assert key(tmp_path) != before
     assert start(tmp_path)[1] == "", "the message appears once"

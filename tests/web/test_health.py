@@ -1,4 +1,4 @@
-"""Readiness says whether predictions can be answered; whatever else is wrong is said beside it, in time."""
+"""The readiness probe: it reports whether the service can predict, and all problems, in time."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ LIMIT = health.DEADLINE_SECONDS + 1
 
 
 def ready() -> tuple[int, dict[str, Any]]:
-    """(status, body) of the probe, whose checks are asked anew."""
+    """Returns (status, body) of the probe after a new run of all checks."""
     health.forget()
-    asked = time.monotonic()
+    started = time.monotonic()
     response = Client().get("/healthz/ready")
-    assert time.monotonic() - asked < LIMIT
+    assert time.monotonic() - started < LIMIT
     return response.status_code, response.json()
 
 
@@ -42,7 +42,7 @@ def checks(body: dict[str, Any]) -> set[str]:
 
 @pytest.fixture
 def processes(db: None) -> None:
-    """All background processes, seen just now."""
+    """Heartbeats of all background processes."""
     for role in heartbeats.ROLES:
         heartbeats.write(f"{role}@here", role)
 
@@ -59,20 +59,18 @@ def age(name: str, seconds: float) -> None:
         )
 
 
-def test_a_service_with_all_its_parts_is_ready_and_nothing_is_degraded(
-    churn: ModelVersion, processes: None
-) -> None:
+def test_a_complete_service_is_ready_and_not_degraded(churn: ModelVersion, processes: None) -> None:
     status, body = ready()
     assert (status, body["status"], body["active_models"]) == (200, "ready", 1), body
     assert (body["database"], body["degraded"]) == ("ok", [])
 
 
-def test_without_an_active_version_nothing_can_answer(processes: None) -> None:
+def test_a_service_without_an_active_version_is_not_ready(processes: None) -> None:
     status, body = ready()
     assert (status, body["status"], body["database"], body["active_models"]) == (503, "unavailable", "ok", 0)
 
 
-def test_absent_processes_a_wrong_broker_and_a_closed_store_are_degraded_and_predictions_go_on(
+def test_missing_processes_broker_and_store_degrade_a_service_that_stays_ready(
     churn: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert engine_cache.ready(churn.pk)
@@ -85,7 +83,7 @@ def test_absent_processes_a_wrong_broker_and_a_closed_store_are_degraded_and_pre
     assert "/proc" not in str(body) and "127.0.0.1" not in str(body), "the probe is public"
 
 
-def test_a_process_that_is_silent_is_degraded_and_one_that_was_removed_long_ago_is_forgotten(
+def test_a_silent_process_degrades_the_service_until_it_is_forgotten(
     churn: ModelVersion, processes: None
 ) -> None:
     age("worker@here", heartbeats.EXPECTED_SECONDS + 5)
@@ -99,7 +97,7 @@ def test_a_process_that_is_silent_is_degraded_and_one_that_was_removed_long_ago_
     assert ready()[1]["degraded"] == []
 
 
-def test_one_unusable_artifact_of_two_is_degraded_and_without_any_nothing_can_answer(
+def test_unusable_artifacts_degrade_the_service_and_it_is_not_ready_without_any_usable(
     churn: ModelVersion, processes: None, settings: Any
 ) -> None:
     train_sample("houses", rows=400)
@@ -116,7 +114,7 @@ def test_one_unusable_artifact_of_two_is_degraded_and_without_any_nothing_can_an
     assert (status, body["active_models"], checks(body)) == (503, 0, {"models"})
 
 
-def test_a_broker_that_swallows_is_said_within_the_limit(
+def test_a_broker_that_does_not_answer_is_reported_within_the_limit(
     churn: ModelVersion, processes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tunnel = Tunnel(int(urlsplit(settings.CELERY_BROKER_URL).port or 6379))
@@ -129,7 +127,7 @@ def test_a_broker_that_swallows_is_said_within_the_limit(
         tunnel.close()
 
 
-def test_a_database_that_swallows_is_said_within_the_limit_again_and_again(
+def test_a_database_that_does_not_answer_is_reported_within_the_limit_each_time(
     churn: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tunnel = Tunnel(int(connection.settings_dict["PORT"]))
@@ -138,14 +136,14 @@ def test_a_database_that_swallows_is_said_within_the_limit_again_and_again(
     try:
         status, body = ready()
         assert (status, body["database"], body["status"]) == (503, "away", "unavailable")
-        asked = time.monotonic()
+        started = time.monotonic()
         assert Client().get("/healthz/ready").status_code == 503
-        assert time.monotonic() - asked < 0.5, "a question that hangs is waited for once"
+        assert time.monotonic() - started < 0.5, "a probe that hangs is waited for once"
     finally:
         tunnel.close()
 
 
-def test_metrics_say_what_is_degraded(churn: ModelVersion, settings: Any) -> None:
+def test_metrics_report_degraded_checks(churn: ModelVersion, settings: Any) -> None:
     settings.METRICS_TOKEN = "a-token-that-is-long-enough-to-be-one"
     health.forget()
     client = APIClient()
@@ -156,7 +154,7 @@ def test_metrics_say_what_is_degraded(churn: ModelVersion, settings: Any) -> Non
     assert '\nvigia_degraded{check="database"} 0.0\n' in text
 
 
-def test_what_goes_wrong_and_what_is_well_again_is_logged_once(
+def test_a_problem_and_its_end_are_logged_once(
     churn: ModelVersion, processes: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     heartbeats.leave("beat@here")
@@ -167,5 +165,5 @@ def test_what_goes_wrong_and_what_is_well_again_is_logged_once(
         heartbeats.write("beat@here", "beat")
         time.sleep(1.05)  # an answer is fresh for a second
         health.watch()
-    said = [record.getMessage() for record in caplog.records]
-    assert [line.partition(":")[0] for line in said] == ["degraded", "well again"], said
+    messages = [record.getMessage() for record in caplog.records]
+    assert [line.partition(":")[0] for line in messages] == ["degraded", "recovered"], messages

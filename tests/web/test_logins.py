@@ -1,4 +1,4 @@
-"""Guessing a password is limited; a stranger locks nobody else out; predictions know nothing of all that."""
+"""The limit on wrong passwords: it counts by user and address, and does not touch client keys."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def warden(db: None, settings: Any) -> User:
 
 
 def log_in(password: str, *, username: str = "warden", address: str = HERE, **headers: str) -> Any:
-    given = {"username": username, "password": password}
-    return Client(headers=headers).post(LOGIN, given, REMOTE_ADDR=address)
+    form = {"username": username, "password": password}
+    return Client(headers=headers).post(LOGIN, form, REMOTE_ADDR=address)
 
 
 def lock_out(times: int = 3, **where: str) -> Any:
     return [log_in(f"guess {n}", **where) for n in range(times)][-1]
 
 
-def test_a_guessed_password_is_refused_after_too_many_wrong_ones(warden: User) -> None:
+def test_a_login_is_refused_after_too_many_wrong_passwords(warden: User) -> None:
     assert lock_out(2).status_code == 200, "the form again"
     refused = lock_out(1)
     error = assert_error(refused, 429, "too_many_attempts")
@@ -54,7 +54,7 @@ def test_a_guessed_password_is_refused_after_too_many_wrong_ones(warden: User) -
     assert "Content-Security-Policy" in page.headers
 
 
-def test_a_stranger_locks_out_neither_the_person_nor_everybody_else(warden: User) -> None:
+def test_wrong_passwords_from_one_address_do_not_lock_other_addresses_or_users(warden: User) -> None:
     User.objects.create_superuser("other", password=RIGHT)
     lock_out(5, address=ELSEWHERE)
     lock_out(5, address=ELSEWHERE, username="nobody")
@@ -63,13 +63,13 @@ def test_a_stranger_locks_out_neither_the_person_nor_everybody_else(warden: User
     assert log_in(RIGHT, address=ELSEWHERE).status_code == 429
 
 
-def test_a_login_forgets_the_wrong_attempts_before_it(warden: User) -> None:
+def test_a_login_resets_the_count_of_wrong_passwords(warden: User) -> None:
     for _ in range(3):
         lock_out(2)
         assert log_in(RIGHT).status_code == 302
 
 
-def test_a_lock_ends_by_itself_and_by_the_command(warden: User) -> None:
+def test_a_lock_ends_after_its_time_and_by_the_command(warden: User) -> None:
     lock_out()
     call_command("axes_reset_username", "warden")
     assert log_in(RIGHT).status_code == 302
@@ -106,7 +106,7 @@ def test_a_client_cannot_choose_its_address(settings: Any) -> None:
     assert seen("") is seen("unix") is None
 
 
-def test_a_wrong_key_locks_nothing_and_a_right_one_costs_no_more(
+def test_a_wrong_key_locks_no_login_and_costs_one_query(
     churn: ModelVersion, api: APIClient, client_user: User, customer: dict[str, Any]
 ) -> None:
     wrong = APIClient()
@@ -115,14 +115,14 @@ def test_a_wrong_key_locks_nothing_and_a_right_one_costs_no_more(
     for _ in range(15):
         with CaptureQueriesContext(
             connection,
-        ) as asked:
+        ) as queries:
             assert_error(wrong.get(path), 401, "bad_key")
-        assert len(asked) == 1, "one look-up by the key's hash"
+        assert len(queries) == 1, "one look-up by the key's hash"
     basic = APIClient()
     encoded = base64.b64encode(f"x:{client_keys.issue(client_user)}".encode()).decode()
     basic.credentials(HTTP_AUTHORIZATION=f"Basic {encoded}")
-    with CaptureQueriesContext(connection) as asked:
+    with CaptureQueriesContext(connection) as queries:
         assert basic.get(path).status_code == 200
         assert api.get(path).status_code == 200
-    assert not [each for each in asked.captured_queries if "axes" in each["sql"]]
+    assert not [each for each in queries.captured_queries if "axes" in each["sql"]]
     assert not AccessAttempt.objects.exists()

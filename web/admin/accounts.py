@@ -1,4 +1,4 @@
-"""Accounts and groups: who has which rights, for which models."""
+"""The admin's pages of accounts and groups, which hold rights for models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from training.models import RIGHTS, GroupScope
 from training.templatetags.vigia import badge
-from web.admin.verbose_names import Named, NamedChangeList
+from web.admin.verbose_names import RenamedChangeList, RenamedOptions
 
 admin.site.unregister([User, Group])
 
@@ -34,12 +34,12 @@ PERMISSIONS_SHOWN = RIGHTS_SHOWN | {
     "auth.change_user": "people: change",
     "auth.view_group": "groups: see",
 }
-"""The permissions that mean something here. The registry and the log go by the five rights alone (see
-`training.admin.rights`); who is in which group is a superuser's business."""
+"""The permissions that have an effect. The registry and the log check the five rights alone (see
+`training.admin.rights`); only a superuser changes the members of groups."""
 
 
 class PermissionsField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]
-    """Permissions by what they allow, in the order of `PERMISSIONS_SHOWN`."""
+    """A field of permissions, described and ordered by `PERMISSIONS_SHOWN`."""
 
     def __init__(self, **kwargs: Any) -> None:
         order = [
@@ -55,7 +55,7 @@ class PermissionsField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg
 
 
 class Permissions:
-    """Shows permissions as a short list of boxes to tick."""
+    """A mixin that shows permissions as a short list of checkboxes."""
 
     def formfield_for_manytomany(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
         if db_field.name in ("permissions", "user_permissions"):
@@ -69,7 +69,7 @@ class Permissions:
 
 @admin.register(User)
 class PersonAdmin(Permissions, DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]
-    """People who log in, and clients that hold keys. The log refers to them, so nobody is deleted."""
+    """Accounts of people and of clients that hold keys. The log refers to accounts, so none is deleted."""
 
     form = UserChangeForm
     add_form = UserCreationForm
@@ -80,14 +80,14 @@ class PersonAdmin(Permissions, DjangoUserAdmin, ModelAdmin):  # type: ignore[typ
     fieldsets = (
         (None, {"fields": ("username", "password", "email", "first_name", "last_name")}),
         (
-            "What this account may do",
+            "Rights of this account",
             {
                 "fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions"),
                 "description": (
-                    "Whoever has the staff status may log in here and sees the models they have a right for. "
-                    "Rights given here hold for every model; a group can limit its rights to some of them. "
-                    "People are not deleted, because the log and the audit table name them: "
-                    "take the tick from “Active” instead, and their keys stop working too."
+                    "Staff may log in to the admin and see the models they have a right for. "
+                    "Rights given here hold for every model; a group can limit its rights to some models. "
+                    "Accounts cannot be deleted, because the log and the audit table refer to them: "
+                    "clear “Active” instead; this also disables the account's keys."
                 ),
             },
         ),
@@ -97,10 +97,10 @@ class PersonAdmin(Permissions, DjangoUserAdmin, ModelAdmin):  # type: ignore[typ
 
     def __init__(self, model: Any, admin_site: Any) -> None:
         super().__init__(model, admin_site)
-        self.opts: Any = Named(model._meta, "person", "people")
+        self.opts: Any = RenamedOptions(model._meta, "person", "people")
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[NamedChangeList]:
-        return NamedChangeList
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RenamedChangeList]:
+        return RenamedChangeList
 
     @display(description="kind")
     def kind(self, row: User) -> str:
@@ -114,13 +114,13 @@ class PersonAdmin(Permissions, DjangoUserAdmin, ModelAdmin):  # type: ignore[typ
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whoever looks after people cannot take over a superuser's account."""
+        """Returns whether the user may change the account; only a superuser changes a superuser's."""
         if obj is not None and obj.is_superuser and not getattr(request.user, "is_superuser", False):
             return False
         return bool(super().has_change_permission(request, obj))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Nor give rights they may not have themselves."""
+        """Returns the read-only fields; only a superuser gives rights."""
         fields = tuple(super().get_readonly_fields(request, obj))
         if getattr(request.user, "is_superuser", False):
             return fields
@@ -141,8 +141,8 @@ class ScopeInline(StackedInline):
         if field is not None:
             field.label = "Models"
             field.help_text = (
-                "Tick none and leave it at that: the rights hold for every model, also for those to come. "
-                "To lift a limit later, delete it here and save."
+                "Leave all unticked: the rights hold for every model, future ones included. "
+                "To remove a limit later, delete it here and save."
             )
         return field
 
@@ -155,7 +155,7 @@ class TeamAdmin(Permissions, DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc
     change_form_before_template = "web/rights.html"
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """A group's members get its rights, so only a superuser decides about them."""
+        """Returns whether the user may change the group; only a superuser may: members get its rights."""
         return bool(getattr(request.user, "is_superuser", False))
 
     has_add_permission = has_change_permission

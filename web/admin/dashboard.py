@@ -1,4 +1,4 @@
-"""The admin's first page: every model at a glance."""
+"""The admin's dashboard: an overview of every model."""
 
 from __future__ import annotations
 
@@ -26,74 +26,74 @@ DAY = dt.timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What was asked once for all models, by their ids."""
+class Records:
+    """The records of all models, by model id, each kind from one query."""
 
     now: dt.datetime
     runs: dict[int, TrainingRun]
     traffic: dict[int, Traffic]
     times: dict[int, Quantiles]
     reviews: dict[int, DriftReview]
-    switches: dict[int, Activation]
+    activations: dict[int, Activation]
 
 
-def context(request: HttpRequest, given: dict[str, Any]) -> dict[str, Any]:
-    """What the dashboard's template shows."""
-    seen, now = visible_ids(request), timezone.now()
+def context(request: HttpRequest, template_context: dict[str, Any]) -> dict[str, Any]:
+    """Returns the context of the dashboard's template."""
+    visible, now = visible_ids(request), timezone.now()
     log_ids = allowed_ids(request, "read_log")
     active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).defer("evaluation", "parity")
-    models: Any = RegisteredModel.objects.filter(pk__in=seen).prefetch_related(
+    models: Any = RegisteredModel.objects.filter(pk__in=visible).prefetch_related(
         Prefetch("versions", active, to_attr="active")
     )
-    known = Known(
+    records = Records(
         now,
-        _newest(TrainingRun.objects.filter(registered_model__in=seen).select_related("version"), "-id"),
-        overview.traffic(seen & log_ids, now),
-        latency.quantiles(sorted(seen), now - DAY, now),
-        overview.latest_reviews(seen),
-        _newest(Activation.objects.filter(registered_model__in=seen), "-at", "-id"),
+        _newest(TrainingRun.objects.filter(registered_model__in=visible).select_related("version"), "-id"),
+        overview.traffic(visible & log_ids, now),
+        latency.quantiles(sorted(visible), now - DAY, now),
+        overview.latest_reviews(visible),
+        _newest(Activation.objects.filter(registered_model__in=visible), "-at", "-id"),
     )
-    runs = TrainingRun.objects.filter(registered_model__in=seen)
-    switches = Activation.objects.filter(registered_model__in=seen)
-    return given | {
-        "title": "Models at a glance",
-        "glances": [_glance(model, known) for model in models],
+    runs = TrainingRun.objects.filter(registered_model__in=visible)
+    activations = Activation.objects.filter(registered_model__in=visible)
+    return template_context | {
+        "title": "Overview of models",
+        "overviews": [_overview(model, records) for model in models],
         "trainable": allowed_ids(request, "train"),
         "readable": log_ids,
         "runs": runs.select_related("registered_model", "requested_by").prefetch_related(
             *sharing_versions("version")
         )[:LATEST],
-        "switches": switches.select_related("actor").prefetch_related(
+        "activations": activations.select_related("actor").prefetch_related(
             *sharing_versions("version", "previous")
         )[:LATEST],
-        "unfinished": any(not run.is_finished for run in known.runs.values()),
+        "unfinished": any(not run.is_finished for run in records.runs.values()),
     }
 
 
 def _newest(rows: Any, *order: str) -> dict[int, Any]:
-    """The first row of each model in that order."""
+    """Returns the first row of each model in that order."""
     newest = rows.order_by("registered_model_id", *order).distinct("registered_model_id")
     return {row.registered_model_id: row for row in newest}
 
 
-def _glance(model: Any, known: Known) -> dict[str, Any]:
+def _overview(model: Any, records: Records) -> dict[str, Any]:
     active = model.active[0] if model.active else None
     metric = side_by_side.primary_metric(model)
-    traffic, switch = known.traffic.get(model.pk), known.switches.get(model.pk)
+    traffic, last = records.traffic.get(model.pk), records.activations.get(model.pk)
     return {
         "model": model,
         "page": providers.page(model.name),
         "active": active,
-        "active_since": switch.at if switch and active and switch.version_id == active.pk else None,
+        "active_since": last.at if last and active and last.version_id == active.pk else None,
         "metric": metric,
         "value": active.metrics.get(metric) if active and metric else None,
         "baseline": active.baseline.get(metric) if active and metric else None,
-        "realised": overview.realised(model, active, known.now) if active else None,
+        "realised": overview.realised(model, active, records.now) if active else None,
         "traffic": traffic,
         "spark": _spark(traffic) if traffic else None,
-        "times": known.times.get(model.pk),
-        "review": known.reviews.get(model.pk),
-        "last_run": known.runs.get(model.pk),
+        "times": records.times.get(model.pk),
+        "review": records.reviews.get(model.pk),
+        "last_run": records.runs.get(model.pk),
     }
 
 
@@ -101,5 +101,5 @@ def _spark(traffic: Traffic) -> SafeString:
     busiest = max(traffic.by_hour)
     return svg.sparkline(
         traffic.by_hour,
-        f"by hour, the oldest first; at most {busiest:,} in an hour, {traffic.by_hour[-1]:,} in this one",
+        f"predictions by hour, oldest first; maximum {busiest:,}, current hour {traffic.by_hour[-1]:,}",
     )

@@ -1,4 +1,4 @@
-"""Client keys: issued, listed and revoked."""
+"""The admin's pages that list, issue and revoke client keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidge
 
 from training.access import client_keys
 from training.templatetags.vigia import badge
-from web.admin.verbose_names import Named, NamedChangeList
+from web.admin.verbose_names import RenamedChangeList, RenamedOptions
 
 LONGEST_DAYS = 3650
 
@@ -32,7 +32,7 @@ class KeyForm(forms.Form):
     client = forms.ModelChoiceField(
         queryset=User.objects.none(),
         widget=UnfoldAdminSelectWidget,
-        help_text="Whose rights the key has. Make a client under People first; it needs no password.",
+        help_text="The key gets this account's rights. Add clients under People; they need no password.",
     )
     days = forms.IntegerField(
         required=False,
@@ -46,28 +46,28 @@ class KeyForm(forms.Form):
     def __init__(self, *args: Any, by: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         clients = User.objects.filter(is_active=True).order_by("username")
-        # A key answers for its client: only a superuser may issue one that can do everything.
+        # A key has the rights of its client, so only a superuser issues a key with every right.
         allowed = clients if by.is_superuser else clients.filter(is_superuser=False)
         self.fields["client"].queryset = allowed  # type: ignore[attr-defined]
 
 
 @admin.register(AuthToken)
 class KeyAdmin(ModelAdmin):
-    """Client keys. The key itself is shown once, when it is issued; only its hash is stored."""
+    """Client keys. A key is shown once, when it is issued; only its hash is stored."""
 
     list_display: ClassVar = ["beginning", "client", "created", "expires", "state"]
     list_display_links = None
     search_fields: ClassVar = ["user__username", "token_key"]
-    search_help_text = "Client, or the beginning of a key"
+    search_help_text = "Client, or first characters of a key"
     ordering: ClassVar = ["-created"]
     list_select_related: ClassVar = ["user"]
 
     def __init__(self, model: Any, admin_site: Any) -> None:
         super().__init__(model, admin_site)
-        self.opts: Any = Named(model._meta, "key", "keys")
+        self.opts: Any = RenamedOptions(model._meta, "key", "keys")
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[NamedChangeList]:
-        return NamedChangeList
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RenamedChangeList]:
+        return RenamedChangeList
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -91,7 +91,7 @@ class KeyAdmin(ModelAdmin):
         return badge("valid", "good") if row.user.is_active else badge("client inactive", "bad")
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Names keys by their beginning rather than by their hash."""
+        """Names keys by their first characters instead of their hash."""
         _, counted, needed, protected = super().get_deleted_objects(objs, request)
         return [f"key {row.token_key}… of {row.user}" for row in objs], counted, needed, protected
 
@@ -99,7 +99,7 @@ class KeyAdmin(ModelAdmin):
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Issues a key and shows it in the answer: neither a session nor a cookie ever holds it."""
+        """Issues a key and shows it in the response; no session and no cookie holds it."""
         if not self.has_add_permission(request):
             raise PermissionDenied
         form = KeyForm(request.POST or None, by=request.user)

@@ -1,4 +1,4 @@
-"""Who sees which part of the admin's sidebar."""
+"""Checks which entries of the admin's sidebar a user sees."""
 
 from __future__ import annotations
 

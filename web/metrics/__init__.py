@@ -1,1 +1,1 @@
-"""`/metrics`: from each process's numbers and from the database to what Prometheus reads."""
+"""`/metrics`: the counters of all processes and the figures of the database, in Prometheus' formats."""

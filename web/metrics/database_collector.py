@@ -1,6 +1,6 @@
-"""What the database knows, asked when somebody scrapes: right for any number of processes and machines.
+"""Metrics read from the database at each scrape, correct for any number of processes and machines.
 
-Every query reads by an index or a table of a few rows; what is counted at scrape time is bounded.
+Every query reads an index or a table of a few rows; the rows counted at scrape time are bounded.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ KINDS: Final[dict[str, type[Job]]] = {
 }
 MOST_WAITING: Final = 10_000
 RECENT: Final = 100
-"""Jobs with the highest ids are counted anew each time: of two ids the lower may be committed later."""
+"""Number of jobs with the highest ids, recounted each time: a lower id may be committed later."""
 SEVERITY: Final[dict[str, int]] = {Verdict.DRIFT: 2, Verdict.NOTICE: 1}
 
-# One look into an index for each model with a schedule; without one, its reviews are those made by hand.
+# One index look-up for each model with a schedule; without a schedule, a model has on-demand reviews only.
 _LAST_REVIEWS: Final = """
     SELECT review.id FROM training_registeredmodel model
     CROSS JOIN LATERAL (
@@ -53,15 +53,15 @@ _LAST_REVIEWS: Final = """
     UNION ALL
     SELECT review.id FROM training_registeredmodel model
     CROSS JOIN LATERAL (
-        SELECT made.id FROM predictions_driftreview made
-        JOIN training_modelversion version ON version.id = made.version_id
-        WHERE made.registered_model_id = model.id
-        ORDER BY version.status = 'active' DESC, made.until DESC, made.id DESC LIMIT 1
+        SELECT newest.id FROM predictions_driftreview newest
+        JOIN training_modelversion version ON version.id = newest.version_id
+        WHERE newest.registered_model_id = model.id
+        ORDER BY version.status = 'active' DESC, newest.until DESC, newest.id DESC LIMIT 1
     ) review
     WHERE model.review_hours = 0
 """
-"""The last scheduled ones: who looks at an hour, or at a retired version, out of curiosity moves no alert.
-Where there is no schedule, those of the active version first."""
+"""The last scheduled review of each model: on-demand reviews of an hour or of a retired version do not move
+alerts. A model without a schedule has its last review, one of the active version first."""
 _ENDS_OF_THE_LOG: Final = """
     SELECT model.id,
         (SELECT id FROM predictions_prediction WHERE registered_model_id = model.id ORDER BY id DESC LIMIT 1),
@@ -79,21 +79,21 @@ _WAITING: Final = """
 
 
 class Families:
-    """The families of one scrape, made from the table of names."""
+    """The metric families of one scrape, built from the table of metrics."""
 
     def __init__(self) -> None:
-        self.made: dict[str, GaugeMetricFamily] = {}
+        self.by_name: dict[str, GaugeMetricFamily] = {}
 
     def add(self, name: str, labels: Iterable[str], value: float) -> None:
-        family = self.made.get(name)
+        family = self.by_name.get(name)
         if family is None:
             known = TABLE[name]
-            family = self.made[name] = GaugeMetricFamily(name, known.meaning, labels=known.labels)
+            family = self.by_name[name] = GaugeMetricFamily(name, known.meaning, labels=known.labels)
         family.add_metric(list(labels), value)
 
 
 class DatabaseCollector(Collector):
-    """See the module."""
+    """Collects the metrics of the database; without a database, `vigia_database_up` 0 alone."""
 
     def collect(self) -> Iterator[Metric]:
         families = Families()
@@ -105,7 +105,7 @@ class DatabaseCollector(Collector):
             logger.warning("metrics of the database are missing: %s", error)
             families, up = Families(), 0
         families.add("vigia_database_up", (), up)
-        yield from families.made.values()
+        yield from families.by_name.values()
 
 
 # -- jobs ----------------------------------------------------------------------------------------------
@@ -118,15 +118,17 @@ _counting = threading.Lock()
 def _jobs(families: Families) -> None:
     names = dict(RegisteredModel.objects.values_list("pk", "name"))
     for kind, job in KINDS.items():
-        found = _count_jobs(kind, job, names)
+        counts = _count_jobs(kind, job, names)
         for name in names.values():
             for status in Job.Status.values:
-                families.add("vigia_jobs", (kind, name, status), found[name, status])
+                families.add("vigia_jobs", (kind, name, status), counts[name, status])
 
 
 def _count_jobs(kind: str, job: type[Job], names: dict[int, str]) -> Counts:
-    """Jobs by (model, status). A finished job never changes, so those below all that may still change are
-    counted once in this process; the rest is read by the primary key."""
+    """Returns the number of jobs by (model, status).
+
+    A finished job never changes, so this process counts jobs below the first unfinished one once; the rest
+    is read by the primary key."""
     rows = job._default_manager.order_by()
     unfinished = rows.filter(status__in=[Job.Status.QUEUED, Job.Status.RUNNING])
     edge = rows.aggregate(last=Max("pk"))["last"] or 0
@@ -134,7 +136,7 @@ def _count_jobs(kind: str, job: type[Job], names: dict[int, str]) -> Counts:
     settled = max(0, min(edge - RECENT, (first if first is not None else edge + 1) - 1))
     with _counting:
         upto, before = _finished.get(kind, (0, Counter()))
-        if edge < upto:  # another database, or an emptied table
+        if edge < upto:  # the database was replaced, or the table emptied
             upto, before = 0, Counter()
         if settled > upto:
             before = before + _by_status(rows.filter(pk__gt=upto, pk__lte=settled), names)
@@ -154,12 +156,12 @@ def _by_status(rows: Any, names: dict[int, str]) -> Counts:
 def _versions(families: Families) -> None:
     now = timezone.now()
     active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
-    for name, number, engine, made in active.values_list(
+    for name, number, engine, created_at in active.values_list(
         "registered_model__name", "number", "engine", "created_at"
     ):
         families.add("vigia_active_version", (name,), number)
         families.add("vigia_active_version_info", (name, str(number), engine), 1)
-        families.add("vigia_active_version_age_seconds", (name,), (now - made).total_seconds())
+        families.add("vigia_active_version_age_seconds", (name,), (now - created_at).total_seconds())
 
 
 def _reviews(families: Families) -> None:
@@ -189,7 +191,7 @@ def _reviews(families: Families) -> None:
 
 
 def _quality(families: Families, review: DriftReview, name: str, version: str) -> None:
-    """Of the reviewed version. Metrics that its declaration does not name are left out."""
+    """Adds the quality of the reviewed version; metrics that its declaration does not name are left out."""
     declared = catalogue.get(name) if name in catalogue.names() else None
     if declared is None:
         return
@@ -216,16 +218,16 @@ def _quality(families: Families, review: DriftReview, name: str, version: str) -
 
 
 def fall(metric: str, here: float, there: float) -> float:
-    """By what share of its value `there` (not 0) a metric is worse `here`."""
+    """Returns how much worse a metric is `here`, as a share of its value `there` (not 0)."""
     worse = here - there if metric in SMALLER_IS_BETTER else there - here
     return worse / abs(there)
 
 
-def _value(found: Any) -> float | None:
-    """A metric: a plain number, or an estimate with its interval."""
-    if isinstance(found, dict):
-        found = found.get("value")
-    return float(found) if isinstance(found, (int, float)) else None
+def _value(metric: Any) -> float | None:
+    """Returns the value of a metric: a plain number, or an estimate with its interval."""
+    if isinstance(metric, dict):
+        metric = metric.get("value")
+    return float(metric) if isinstance(metric, (int, float)) else None
 
 
 # -- the log -------------------------------------------------------------------------------------------
@@ -242,7 +244,7 @@ def _rollups(families: Families) -> None:
 
 
 def lag(newest: uuid.UUID | None, oldest: uuid.UUID | None, counted_to: dt.datetime | None) -> float:
-    """Seconds of the log that are not counted yet, from its newest row back."""
+    """Returns the seconds from the last counted row to the newest row of the log."""
     if newest is None or oldest is None:
         return 0.0
     counted = time_of(oldest) if counted_to is None else counted_to

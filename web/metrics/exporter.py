@@ -1,6 +1,6 @@
-"""From this process's plain numbers to Prometheus' client, every second, in a thread.
+"""A thread that passes the counters of this process to Prometheus' client every second.
 
-A process that is killed takes the last second of its numbers with it, and nothing else.
+A killed process loses the counts of its last second.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS: Final = 1.0
 MOST_SERIES: Final = 2_000
-"""Of one metric in one process. Labels are our own names, so this is never reached but by a mistake; what
-lies beyond is counted with `OTHER` as every label."""
+"""Limit of series of one metric in one process. Labels are names of ours, so only a mistake reaches it;
+further label values are counted with `OTHER` as every label."""
 OTHER: Final = "other"
 
 
 class Instruments:
-    """Prometheus' objects for what processes count. One without labels shows 0 from the start, so those are
-    made for our role alone, where we have one."""
+    """Prometheus' objects for the counters of processes.
+
+    A metric without labels shows 0 from the start, so it is created only in a process of its role."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call] # in files there are none either
+        disable_created_metrics()  # type: ignore[no-untyped-call] # metrics files hold none
         self.registry = CollectorRegistry()
         self.counters: dict[str, Counter] = {}
         self.gauges: dict[str, Gauge] = {}
         self.histograms: dict[str, Histogram] = {}
         self._series: dict[str, set[tuple[str, ...]]] = {}
         for each in definitions.TABLE.values():
-            if each.source in ("database", "health"):  # asked when somebody scrapes
+            if each.source in ("database", "health"):  # read at each scrape
                 continue
             if not each.labels and multiprocess_dir.role() not in (None, each.source):
                 continue
@@ -50,9 +51,9 @@ class Instruments:
             if each.kind == "counter":
                 self.counters[each.name] = Counter(*known, registry=self.registry)
             elif each.kind == "gauge":
-                # Of the processes that run now.
-                made = Gauge(*known, registry=self.registry, multiprocess_mode="livesum")
-                self.gauges[each.name] = made
+                # livesum: the sum over running processes.
+                gauge = Gauge(*known, registry=self.registry, multiprocess_mode="livesum")
+                self.gauges[each.name] = gauge
             else:
                 bounds = counters.BOUNDS
                 self.histograms[each.name] = Histogram(*known, registry=self.registry, buckets=bounds)
@@ -68,17 +69,17 @@ class Instruments:
         else:
             counter.inc(by)
 
-    def observe(self, name: str, labels: tuple[str, ...], found: Answers | Times) -> None:
-        """Many at once, which the client has no call for."""
+    def observe(self, name: str, labels: tuple[str, ...], times: Answers | Times) -> None:
+        """Adds many observations at once, for which the client has no method."""
         child = self.histograms[name].labels(*labels)
-        child._sum.inc(found.seconds)
-        for at, requests in enumerate(found.buckets):
+        child._sum.inc(times.seconds)
+        for at, requests in enumerate(times.buckets):
             if requests:
                 child._buckets[at].inc(requests)
 
 
 class Flusher:
-    """Takes what was counted and tells Prometheus' client. Any thread may ask it to."""
+    """Moves the counters of this process to Prometheus' client. Any thread may call it."""
 
     def __init__(self) -> None:
         self.instruments = Instruments()
@@ -87,67 +88,67 @@ class Flusher:
         self._seen: dict[tuple[str, str], int] = {}
 
     def flush(self, *, web: bool = True) -> None:
-        """All that was counted until now.
+        """Passes on all counts so far.
 
         Parameters
         ----------
-        web : whether this process answers requests, so has a queue that can be measured.
+        web : whether this process answers requests, and so has queues to measure.
         """
         with self._flushing:
-            taken = counters.take()
-            for (name, labels), by in taken.counts.items():
+            counts = counters.take()
+            for (name, labels), by in counts.counts.items():
                 self.instruments.add(name, labels, by)
-            for (name, labels), times in taken.times.items():
+            for (name, labels), times in counts.times.items():
                 self.instruments.observe(name, labels, times)
-            for (route, _), found in taken.answers.items():
-                self._add_answers(route, found)
+            for (route, _), answers in counts.answers.items():
+                self._add_answers(route, answers)
             if web:
-                self._look_at_the_log()
+                self._measure_queues()
 
-    def _add_answers(self, route: str, found: Answers) -> None:
-        tell, served = self.instruments, found.served
-        requests = sum(found.buckets)
+    def _add_answers(self, route: str, answers: Answers) -> None:
+        instruments, served = self.instruments, answers.served
+        requests = sum(answers.buckets)
         if route:
-            tell.add("vigia_requests_total", (route, "POST", "200"), requests)
-        tell.observe("vigia_prediction_seconds", (served.model_name,), found)
+            instruments.add("vigia_requests_total", (route, "POST", "200"), requests)
+        instruments.observe("vigia_prediction_seconds", (served.model_name,), answers)
         version = str(served.number)
-        by_class = {_label(value): rows for value, rows in found.classes.items()} or {"": found.rows}
+        by_class = {_label(value): rows for value, rows in answers.classes.items()} or {"": answers.rows}
         for label, rows in by_class.items():
-            tell.add("vigia_predictions_total", (served.model_name, version, label), rows)
-        latency.recorder().add(served.model_id, found.buckets, time.time())
+            instruments.add("vigia_predictions_total", (served.model_name, version, label), rows)
+        latency.recorder().add(served.model_id, answers.buckets, time.time())
 
-    def _look_at_the_log(self) -> None:
-        writer, asker = prediction_log.current(), shadow_worker.current()
+    def _measure_queues(self) -> None:
+        writer, shadow = prediction_log.current(), shadow_worker.current()
         if writer is not self._writer:
             self._writer, self._seen = writer, {}
         if writer is not None:
-            self._grown("vigia_log_rows_total", "", writer.written_rows)
-            self._grown("vigia_log_commits_total", "", writer.groups)
+            self._add_increase("vigia_log_rows_total", "", writer.written_rows)
+            self._add_increase("vigia_log_commits_total", "", writer.groups)
             for reason, times in writer.failures.items():
-                self._grown("vigia_log_failures_total", reason, times)
-        # What an alert asks for has to be there before it happens: an increase needs a beginning.
+                self._add_increase("vigia_log_failures_total", reason, times)
+        # The series of an alert must exist before the first error: increase() needs a first value.
         self.instruments.add("vigia_refusals_total", ("log_unavailable",), 0)
         gauges = self.instruments.gauges
         gauges["vigia_log_queue_rows"].set(writer.waiting_rows if writer else 0)
         gauges["vigia_log_queue_limit_rows"].set(writer.most_rows if writer else 0)
-        gauges["vigia_shadow_queue_rows"].set(asker.waiting_rows if asker else 0)
+        gauges["vigia_shadow_queue_rows"].set(shadow.waiting_rows if shadow else 0)
         gauges["vigia_web_processes"].set(1)
 
-    def _grown(self, name: str, label: str, now: int) -> None:
+    def _add_increase(self, name: str, label: str, now: int) -> None:
         before = self._seen.get((name, label))
-        if before is None or now > before:  # once with 0 as well: a rate needs a beginning
+        if before is None or now > before:  # add 0 once: rate() needs a first value
             self.instruments.add(name, (label,) if label else (), now - (before or 0))
         self._seen[name, label] = now
 
 
 def _label(value: bytes) -> str:
-    """A class of the target as people write it: text as it is, true and false as JSON has them."""
-    found = json.loads(value)
-    return found if isinstance(found, str) else value.decode()
+    """Returns a class of the target as a label: text unquoted, true and false as in JSON."""
+    label = json.loads(value)
+    return label if isinstance(label, str) else value.decode()
 
 
-class Repeated:
-    """Work done again and again in a thread, and a last time when it is closed."""
+class PeriodicThread:
+    """A thread that repeats work every `seconds`, and once more when it is closed."""
 
     def __init__(self, name: str, seconds: float, work: Callable[[], object]) -> None:
         self._seconds, self._work = seconds, work
@@ -157,13 +158,13 @@ class Repeated:
 
     def _run(self) -> None:
         while not self._closing.wait(self._seconds):
-            self._do()
-        self._do()
+            self._run_once()
+        self._run_once()
 
-    def _do(self) -> None:
+    def _run_once(self) -> None:
         try:
             self._work()
-        except Exception:  # whatever it is, the next time may go well, and no answer waits for this
+        except Exception:  # the next run may succeed, and no answer waits for this
             logger.exception("metrics could not be passed on")
 
     def close(self, seconds: float) -> None:
@@ -171,32 +172,33 @@ class Repeated:
         self._thread.join(seconds)
 
 
-_making = threading.Lock()
+_creation = threading.Lock()
 _flusher: Flusher | None = None
-_repeated: list[Repeated] = []
+_threads: list[PeriodicThread] = []
 
 
 def flusher() -> Flusher:
-    """This process's."""
+    """Returns the flusher of this process."""
     global _flusher  # noqa: PLW0603 - one per process, by its nature
-    with _making:
+    with _creation:
         if _flusher is None:
             _flusher = Flusher()
         return _flusher
 
 
 def start() -> None:
-    """Begins to pass on what this web process counts: to Prometheus' files, and to the table of answer
-    times in a thread of its own, because a database that is away may keep that one waiting. A third thread
-    looks for what is wrong, and logs it."""
+    """Starts the threads of a web process.
+
+    One passes counts to Prometheus' files. Another writes answer times to the database, because an
+    unavailable database may keep it waiting. A third checks the health and logs problems."""
     flusher()
-    _repeated.append(Repeated("metrics", FLUSH_SECONDS, flusher().flush))
+    _threads.append(PeriodicThread("metrics", FLUSH_SECONDS, flusher().flush))
     recorder = latency.recorder()
-    _repeated.append(Repeated("answer-times", latency.WRITE_SECONDS, recorder.write))
-    _repeated.append(Repeated("health", health.WATCH_SECONDS, health.watch))
+    _threads.append(PeriodicThread("answer-times", latency.WRITE_SECONDS, recorder.write))
+    _threads.append(PeriodicThread("health", health.WATCH_SECONDS, health.watch))
 
 
 def close(seconds: float = 3.0) -> None:
-    """Passes on the rest, and ends the threads."""
-    while _repeated:
-        _repeated.pop(0).close(seconds)
+    """Passes on the remaining counts and ends the threads."""
+    while _threads:
+        _threads.pop(0).close(seconds)

@@ -1,7 +1,7 @@
-"""All that was counted by whomever, in a format Prometheus reads.
+"""Merges the metrics of all processes and renders them in a format that Prometheus reads.
 
-This module imports Prometheus' client, which looks once where numbers are to be left. So whatever is imported
-before `core.metrics.multiprocess_dir.begin` must import this one inside its functions.
+This module imports Prometheus' client, which reads its directory once. So a module that is imported before
+`core.metrics.multiprocess_dir.begin` must import this one inside its functions.
 """
 
 from __future__ import annotations
@@ -21,55 +21,57 @@ from web.metrics import exporter
 from web.metrics.database_collector import DatabaseCollector, Families
 
 SCRAPE_SECONDS: Final = 0.3
-"""How long a scrape waits for the health checks; then it tells what they found last."""
+"""How long a scrape waits for the health checks before it reports their last results."""
 
 
-class Shared(Collector):
-    """What all processes of some roles counted."""
+class RoleMetrics(Collector):
+    """The counters of all processes of some roles."""
 
     def __init__(self, *roles: multiprocess_dir.Role) -> None:
         self._roles = roles
 
     def collect(self) -> Iterable[Metric]:
-        found: Iterable[Metric] = MultiProcessCollector.merge(multiprocess_dir.files(*self._roles))  # type: ignore[no-untyped-call]
-        return found
+        metrics: Iterable[Metric] = MultiProcessCollector.merge(multiprocess_dir.files(*self._roles))  # type: ignore[no-untyped-call]
+        return metrics
 
 
-class Own(Collector):
-    """What this process counted, where it leaves nothing for others: another server than gunicorn."""
+class ProcessMetrics(Collector):
+    """The counters of this process, for a server other than gunicorn, which shares no files."""
 
     def collect(self) -> Iterable[Metric]:
         return exporter.flusher().instruments.registry.collect()
 
 
-class Health(Collector):
-    """Metrics of the health checks."""
+class HealthMetrics(Collector):
+    """The results of the health checks."""
 
     def collect(self) -> Iterable[Metric]:
-        found, families = health.report(SCRAPE_SECONDS), Families()
-        families.add("vigia_ready", (), found.is_ready)
+        report, families = health.report(SCRAPE_SECONDS), Families()
+        families.add("vigia_ready", (), report.is_ready)
         for check in health.CHECKS:
-            families.add("vigia_degraded", (check,), check in found.found)
-        return families.made.values()
+            families.add("vigia_degraded", (check,), check in report.problems)
+        return families.by_name.values()
 
 
-def everything(accept: str) -> tuple[bytes, str]:
-    """(body, content type) for a header ``Accept``: of all processes of this machine, and the database."""
+def render_all(accept: str) -> tuple[bytes, str]:
+    """Returns (body, content type) of all processes of this machine and the database.
+
+    `accept` is the header ``Accept`` of the request."""
     exporter.flusher().flush()
-    return _written(
+    return _render(
         accept,
-        Shared(*multiprocess_dir.ROLES) if multiprocess_dir.role() else Own(),
+        RoleMetrics(*multiprocess_dir.ROLES) if multiprocess_dir.role() else ProcessMetrics(),
         DatabaseCollector(),
-        Health(),
+        HealthMetrics(),
     )
 
 
-def of_the_worker(accept: str) -> tuple[bytes, str]:
-    """The same of the worker's processes alone."""
-    return _written(accept, Shared("worker"))
+def render_worker(accept: str) -> tuple[bytes, str]:
+    """Returns (body, content type) of the worker's processes alone."""
+    return _render(accept, RoleMetrics("worker"))
 
 
-def _written(accept: str, *collectors: Collector) -> tuple[bytes, str]:
+def _render(accept: str, *collectors: Collector) -> tuple[bytes, str]:
     registry = CollectorRegistry(auto_describe=False)
     for each in collectors:
         registry.register(each)

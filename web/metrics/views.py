@@ -1,4 +1,4 @@
-"""`GET /metrics`: who may read it, and in which format."""
+"""The view of `GET /metrics`, and the server of the worker's own metrics."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from web.authentication import KeyAuthentication
 logger = logging.getLogger(__name__)
 
 SCRAPER: Final = "scraper"
-"""What `request.auth` is for whoever sent METRICS_TOKEN."""
+"""The value of `request.auth` for a request with METRICS_TOKEN."""
 
 
 def is_scraper(authorization: str) -> bool:
-    """Whether a header ``Authorization`` carries METRICS_TOKEN."""
-    scheme, _, given = authorization.partition(" ")
+    """Returns whether a header ``Authorization`` carries METRICS_TOKEN."""
+    scheme, _, token = authorization.partition(" ")
     if scheme.lower() not in ("bearer", "token") or not settings.METRICS_TOKEN:
         return False
-    return hmac.compare_digest(given.strip().encode(), settings.METRICS_TOKEN.encode())
+    return hmac.compare_digest(token.strip().encode(), settings.METRICS_TOKEN.encode())
 
 
 class ScraperAuthentication(KeyAuthentication):
-    """METRICS_TOKEN in the place of a client key: it opens this route and no other, without the database."""
+    """Accepts METRICS_TOKEN instead of a client key, for this route alone and without the database."""
 
     def authenticate(self, request: Request) -> tuple[Any, Any] | None:
         if is_scraper(request.headers.get("Authorization", "")):
@@ -47,9 +47,9 @@ class ScraperAuthentication(KeyAuthentication):
 
 
 class MayReadMetrics(BasePermission):
-    """METRICS_TOKEN, or who may read the log of every model: the numbers tell of all of them."""
+    """Allows METRICS_TOKEN, and users who may read the log of every model: metrics cover all models."""
 
-    message = "this needs METRICS_TOKEN, or the right 'read_log' for every model"
+    message = "/metrics needs METRICS_TOKEN, or the right 'read_log' for every model"
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         if request.auth == SCRAPER:
@@ -61,21 +61,21 @@ class MayReadMetrics(BasePermission):
 
 
 class MetricsView(APIView):
-    """All metrics, in OpenMetrics or Prometheus' text format."""
+    """Returns all metrics in OpenMetrics or Prometheus' text format."""
 
     authentication_classes = [ScraperAuthentication, SessionAuthentication]
     permission_classes = [MayReadMetrics]
-    renderer_classes = [JSONRenderer]  # of refusals
+    renderer_classes = [JSONRenderer]  # for errors
     throttle_classes = []
     schema = None
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        return JSONRenderer(), "application/json"  # what Prometheus accepts is not DRF's to choose from
+        return JSONRenderer(), "application/json"  # `get` negotiates Prometheus' formats itself
 
     def get(self, request: Request) -> HttpResponse:
         from web.metrics import exposition
 
-        body, kind = exposition.everything(request.headers.get("Accept", ""))
+        body, kind = exposition.render_all(request.headers.get("Accept", ""))
         return HttpResponse(body, content_type=kind, headers={"Cache-Control": "no-store"})
 
 
@@ -83,39 +83,39 @@ class MetricsView(APIView):
 
 
 def worker_application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-    """WSGI: what the worker's processes counted, for METRICS_TOKEN alone."""
+    """The WSGI application of the worker's metrics; it requires METRICS_TOKEN."""
     if not is_scraper(environ.get("HTTP_AUTHORIZATION", "")):
         start_response("401 Unauthorized", [("WWW-Authenticate", "Bearer"), ("Content-Length", "0")])
         return [b""]
     from web.metrics import exposition
 
-    body, kind = exposition.of_the_worker(environ.get("HTTP_ACCEPT", ""))
+    body, kind = exposition.render_worker(environ.get("HTTP_ACCEPT", ""))
     start_response("200 OK", [("Content-Type", kind), ("Content-Length", str(len(body)))])
     return [body]
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """Who connects and says nothing keeps no other from the numbers."""
+    """A server with a thread for each connection, so that a silent client delays no other."""
 
     daemon_threads = True
 
 
 class _Silent(WSGIRequestHandler):
-    timeout = 10  # seconds that a connection may say nothing
+    timeout = 10  # seconds without a byte from the client
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: a scrape every few seconds is no news."""
+        """Logs nothing: scrapes come every few seconds."""
 
 
 def serve_worker(port: int) -> WSGIServer | None:
-    """Shows the worker's metrics on a port of their own: for a worker on another machine than web.
+    """Serves the worker's metrics on their own port, for a worker on another machine than web.
 
     Returns
     -------
     The server, which runs in a thread; None without METRICS_TOKEN.
     """
     if not settings.METRICS_TOKEN:
-        logger.error("WORKER_METRICS_PORT is set and METRICS_TOKEN is not: nothing is shown")
+        logger.error("WORKER_METRICS_PORT needs METRICS_TOKEN: set it, or the worker serves no metrics")
         return None
     server = make_server("", port, worker_application, _Server, _Silent)
     threading.Thread(target=server.serve_forever, name="worker-metrics", daemon=True).start()

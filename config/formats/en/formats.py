@@ -1,4 +1,4 @@
-"""Dates and times as ISO 8601 has them: nobody has to ask which number is the month."""
+"""Dates and times in ISO 8601 format, in which the month is unambiguous."""
 
 DATE_FORMAT = SHORT_DATE_FORMAT = "Y-m-d"
 TIME_FORMAT = "H:i:s"

@@ -1,4 +1,4 @@
-"""Everything between an empty database and a service that answers; harmless to repeat."""
+"""Prepares an empty database for the service; safe to repeat."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ CLIENT = "newcomer"
 
 
 class Command(BaseCommand):
-    help = "Migrates, trains first versions from sample data, makes an admin and a key once."
+    help = "Migrates, trains first versions from sample data, creates an admin and a client key."
 
     def add_arguments(self, parser: Any) -> None:
-        parser.add_argument("--no-models", action="store_true", help="train nothing")
-        parser.add_argument("--no-accounts", action="store_true", help="make no admin and no key")
+        parser.add_argument("--no-models", action="store_true", help="train no models")
+        parser.add_argument("--no-accounts", action="store_true", help="create no admin and no client key")
         parser.add_argument(
             "--nothing-else-runs",
             action="store_true",
-            help="no other process uses this database: queue interrupted jobs again at once",
+            help="no other process uses this database: requeue interrupted jobs at once",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -51,16 +51,16 @@ class Command(BaseCommand):
         if options["nothing_else_runs"]:
             interrupted = first_versions.requeue_interrupted()
             if interrupted:
-                self._say(f"  {interrupted} interrupted job(s) queued again")
+                self._say(f"  {interrupted} interrupted job(s) requeued")
         missing = [row for row in rows if not options["no_models"] and not row.versions.exists()]
         tasks: list[Callable[[], None]] = []
         if missing:
             self._say(f"Training first versions of {', '.join(row.name for row in missing)} …")
-            first_versions.import_what_training_needs()
-        tasks += [first_versions.FirstVersion(row, self._say, self._complain).make for row in missing]
+            first_versions.import_training_modules()
+        tasks += [first_versions.FirstVersion(row, self._say, self._complain).train for row in missing]
         if not self._are_static_files_current():
             tasks.append(self._collect_static)
-        first_versions.side_by_side(tasks)
+        first_versions.run_parallel(tasks)
         self._profile_active()
         unusable = self._unusable()
         if not options["no_accounts"]:
@@ -70,28 +70,28 @@ class Command(BaseCommand):
             write_private(settings.VAR_DIR / "welcome.txt", self._welcome(password, key, unusable))
 
     def _profile_active(self) -> None:
-        """Active versions from before reference profiles get theirs, so that their log can be reviewed."""
-        others = [maker.name for maker in providers.every()]
+        """Builds missing reference profiles of active versions, so that drift reviews cover them."""
+        others = [provider.name for provider in providers.every()]
         active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, reference__isnull=True)
         if active.exclude(registered_model__name__in=others).exists():
             from training.management import profile_backfill
 
-            for version, wrong in profile_backfill.make_for_active():
-                made = f"{version}: its reference profile was made from its dataset"
-                self._say(f"{version} has no reference profile: {wrong}" if wrong else made)
+            for version, error in profile_backfill.make_for_active():
+                success = f"{version}: reference profile built from its dataset"
+                self._say(f"{version} has no reference profile: {error}" if error else success)
 
     def _unusable(self) -> dict[int, str]:
-        """Why active versions cannot answer; loudly, because the service goes on without them."""
-        found = engine_cache.unusable()
-        for why in found.values():
-            self.stderr.write(self.style.ERROR(f"CANNOT ANSWER: {why}"))
-        if any("ARTIFACT_KEY" in why for why in found.values()):
+        """Returns and prints why active versions cannot answer; the service runs without them."""
+        reasons = engine_cache.unusable()
+        for reason in reasons.values():
+            self.stderr.write(self.style.ERROR(f"CANNOT ANSWER: {reason}"))
+        if any("ARTIFACT_KEY" in reason for reason in reasons.values()):
             self.stderr.write(
-                "Another key signs artifacts now. Put the old one back (ARTIFACT_KEY, or the file "
-                f"{settings.VAR_DIR / 'artifact-key'}), or train these models again: "
+                "The artifact key has changed. Restore the old key (ARTIFACT_KEY, or the file "
+                f"{settings.VAR_DIR / 'artifact-key'}), or retrain these models: "
                 "manage.py load_dataset MODEL FILE --train --activate"
             )
-        return found
+        return reasons
 
     def _say(self, text: str) -> None:
         self.stdout.write(text)
@@ -102,24 +102,24 @@ class Command(BaseCommand):
         self.stderr.flush()
 
     @contextmanager
-    def _step(self, done: str) -> Iterator[None]:
+    def _step(self, result: str) -> Iterator[None]:
         started = time.monotonic()
         yield
-        self._say(f"  {done} ({time.monotonic() - started:.1f} s)")
+        self._say(f"  {result} ({time.monotonic() - started:.1f} s)")
 
     def _are_static_files_current(self) -> bool:
-        """Whether they were collected since the installed packages changed."""
+        """Returns whether the collected static files match the installed packages and our own files."""
         stamp = Path(settings.STATIC_ROOT) / ".collected"
-        return stamp.exists() and stamp.read_text(encoding="utf-8") == self._wanted()
+        return stamp.exists() and stamp.read_text(encoding="utf-8") == self._stamp()
 
     def _collect_static(self) -> None:
         """Copies the admin's and the API's static files."""
         with self._step("static files collected"):
             call_command("collectstatic", interactive=False, verbosity=0, clear=True)
             stamp = Path(settings.STATIC_ROOT) / ".collected"
-            stamp.write_text(self._wanted(), encoding="utf-8")
+            stamp.write_text(self._stamp(), encoding="utf-8")
 
-    def _wanted(self) -> str:
+    def _stamp(self) -> str:
         return json.dumps(
             [[str(p.relative_to(settings.BASE_DIR)), p.stat().st_mtime_ns] for p in self._sources()]
         )
@@ -131,23 +131,23 @@ class Command(BaseCommand):
         return [root / "requirements.txt", *(path for path in own if path.is_file())]
 
     def _admin(self) -> str:
-        """The admin's password where this command made it, else a hint; written once, never changed."""
-        note = settings.VAR_DIR / "admin-password"
+        """Returns the admin's password if this command created it, else a hint."""
+        file = settings.VAR_DIR / "admin-password"
         if User.objects.filter(is_superuser=True).exists():
-            return note.read_text(encoding="utf-8").strip() if note.exists() else "(as you set it)"
+            return file.read_text(encoding="utf-8").strip() if file.exists() else "(as you set it)"
         password = env.text("ADMIN_PASSWORD", "") or secrets.token_urlsafe(9)
         User.objects.create_superuser("admin", "", password)
-        write_private(note, password)
+        write_private(file, password)
         return password
 
     def _client_key(self) -> str:
-        """A key with every right, made once and kept in ``$VIGIA_VAR/client-key``."""
-        note = settings.VAR_DIR / "client-key"
+        """Returns a key with every right, issued once and kept in ``$VIGIA_VAR/client-key``."""
+        file = settings.VAR_DIR / "client-key"
         client = client_keys.client_with_every_right(CLIENT)
-        if note.exists() and AuthToken.objects.filter(user=client).exists():
-            return note.read_text(encoding="utf-8").strip()
+        if file.exists() and AuthToken.objects.filter(user=client).exists():
+            return file.read_text(encoding="utf-8").strip()
         key = client_keys.issue(client)
-        write_private(note, key)
+        write_private(file, key)
         return key
 
     def _welcome(self, password: str, key: str, unusable: dict[int, str]) -> str:
@@ -155,14 +155,14 @@ class Command(BaseCommand):
         lines = [
             "",
             f"Vigía is up{', DEGRADED' if unusable else ''}: {address}/",
-            *(f"  CANNOT ANSWER  {why}" for why in unusable.values()),
+            *(f"  CANNOT ANSWER  {reason}" for reason in unusable.values()),
             f"  admin          {address}/admin/   user admin, password {password}",
             f"  browsable API  {address}/api/v1/models/   (log in through the admin)",
             f"  movies         {address}/movies/   (the same login)",
             f"  documentation  {address}/api/docs/",
-            f"  client key     {settings.VAR_DIR / 'client-key'}   (every right; keep it to yourself)",
+            f"  client key     {settings.VAR_DIR / 'client-key'}   (every right; keep it secret)",
         ]
-        others = [maker.name for maker in providers.every()]
+        others = [provider.name for provider in providers.every()]
         active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).exclude(pk__in=unusable)
         first = active.exclude(registered_model__name__in=others).order_by("registered_model__name")
         version = first.filter(registered_model__name="churn").first() or first.first()
@@ -180,7 +180,7 @@ class Command(BaseCommand):
 
 
 def write_private(path: Path, text: str) -> None:
-    """Writes a secret that only its owner can read, from its first byte on."""
+    """Writes a secret to a file that only its owner can ever read."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         os.fchmod(stream.fileno(), 0o600)

@@ -1,4 +1,4 @@
-"""Plain numbers of one process: what is added, what is taken, and what a child of fork inherits."""
+"""The counters of one process: adding, flushing, and a forked child."""
 
 from __future__ import annotations
 
@@ -27,35 +27,38 @@ def _nothing_counted() -> None:
     counters.take()
 
 
-def test_a_request_counts_once_with_its_rows_its_classes_and_its_time() -> None:
+def test_a_request_is_counted_once_with_its_rows_classes_and_duration() -> None:
     counters.answered("/r", Version(), [b"true"], 0.0009, classes=True)
     counters.answered("/r", Version(), [b"true", b"false", b"true"], 0.004, classes=True)
     taken = counters.take()
-    found = taken.answers["/r", 7]
-    assert found.rows == 4
-    assert found.classes == {b"true": 3, b"false": 1}
-    assert [place for place, n in enumerate(found.buckets) if n] == [BOUNDS.index(0.001), BOUNDS.index(0.005)]
-    assert found.seconds == pytest.approx(0.0049)
+    answers = taken.answers["/r", 7]
+    assert answers.rows == 4
+    assert answers.classes == {b"true": 3, b"false": 1}
+    assert [place for place, n in enumerate(answers.buckets) if n] == [
+        BOUNDS.index(0.001),
+        BOUNDS.index(0.005),
+    ]
+    assert answers.seconds == pytest.approx(0.0049)
     assert not counters.take().answers
 
 
 @pytest.mark.parametrize(
     ("seconds", "place"), [(0.0, 0), (0.0005, 0), (0.000501, 1), (30.0, BUCKETS - 2), (31.0, BUCKETS - 1)]
 )
-def test_bounds_are_inclusive_above(seconds: float, place: int) -> None:
+def test_the_upper_bound_of_a_bucket_is_inclusive(seconds: float, place: int) -> None:
     counters.answered("", Version(), [b"1.5"], seconds, classes=False)
-    found = counters.take().answers["", 7]
-    assert found.buckets[place] == 1
-    assert not found.classes
+    answers = counters.take().answers["", 7]
+    assert answers.buckets[place] == 1
+    assert not answers.classes
 
 
-def test_nothing_is_lost_between_threads_and_takers() -> None:
-    def ask() -> None:
+def test_concurrent_counting_and_flushing_loses_no_count() -> None:
+    def count() -> None:
         for _ in range(4_000):
             counters.answered("/r", Version(), [b"true"], 0.001, classes=True)
             counters.count("vigia_refusals_total", "malformed")
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
+    threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:
         thread.start()
     taken = []
@@ -66,7 +69,7 @@ def test_nothing_is_lost_between_threads_and_takers() -> None:
     assert sum(t.counts.get(("vigia_refusals_total", ("malformed",)), 0) for t in taken) == 16_000
 
 
-def test_a_child_made_by_fork_begins_at_nothing() -> None:
+def test_the_counters_of_a_forked_child_start_at_zero() -> None:
     counters.count("vigia_refusals_total", "malformed")
     reading, writing = os.pipe()
     child = os.fork()
@@ -80,20 +83,20 @@ def test_a_child_made_by_fork_begins_at_nothing() -> None:
     os.close(writing)
 
 
-def test_a_flush_tells_the_client_all_that_was_counted() -> None:
-    made = Flusher()
+def test_a_flush_passes_every_count_to_the_client_once() -> None:
+    flusher = Flusher()
     counters.answered("/r", Version(), [b'"high"', b'"low"'], 0.004, classes=True)
     counters.answered("", Version(), [b"1.5"], 100.0, classes=False)
     counters.count("vigia_requests_total", "/other", "GET", "404", by=2)
-    made.flush(web=False)
-    made.flush(web=False)  # nothing twice
-    value = made.instruments.registry.get_sample_value
+    flusher.flush(web=False)
+    flusher.flush(web=False)  # nothing twice
+    value = flusher.instruments.registry.get_sample_value
     route = {"route": "/r", "method": "POST", "status": "200"}
     assert value("vigia_requests_total", route) == 1
     assert value("vigia_requests_total", {"route": "/other", "method": "GET", "status": "404"}) == 2
-    named = {"model": "churn", "version": "3"}
-    assert value("vigia_predictions_total", named | {"class": "high"}) == 1
-    assert value("vigia_predictions_total", named | {"class": ""}) == 1
+    labels = {"model": "churn", "version": "3"}
+    assert value("vigia_predictions_total", labels | {"class": "high"}) == 1
+    assert value("vigia_predictions_total", labels | {"class": ""}) == 1
     assert value("vigia_prediction_seconds_count", {"model": "churn"}) == 2
     assert value("vigia_prediction_seconds_sum", {"model": "churn"}) == pytest.approx(100.004)
     assert value("vigia_prediction_seconds_bucket", {"model": "churn", "le": "0.003"}) == 0
@@ -101,19 +104,19 @@ def test_a_flush_tells_the_client_all_that_was_counted() -> None:
     assert value("vigia_prediction_seconds_bucket", {"model": "churn", "le": "30.0"}) == 1
 
 
-def test_a_metric_has_a_last_bound_on_its_series() -> None:
-    made = Instruments()
+def test_the_number_of_series_of_a_metric_is_limited() -> None:
+    instruments = Instruments()
     for number in range(MOST_SERIES + 5):
-        made.add("vigia_refusals_total", (f"code_{number}",), 1)
-    value = made.registry.get_sample_value
+        instruments.add("vigia_refusals_total", (f"code_{number}",), 1)
+    value = instruments.registry.get_sample_value
     assert value("vigia_refusals_total", {"code": f"code_{MOST_SERIES - 1}"}) == 1
     assert value("vigia_refusals_total", {"code": f"code_{MOST_SERIES}"}) is None
     assert value("vigia_refusals_total", {"code": "other"}) == 5
 
 
-def test_names_are_registered_once_and_by_the_rules() -> None:
+def test_a_metric_is_registered_once_and_only_with_a_valid_name() -> None:
     known = definitions.TABLE["vigia_refusals_total"]
-    with pytest.raises(ValueError, match="there already"):
+    with pytest.raises(ValueError, match="registered already"):
         definitions.register([known])
     with pytest.raises(ValueError, match="_total"):
         definitions.register([definitions.Metric("vigia_things", "counter", (), "Things.")])
@@ -131,5 +134,5 @@ def test_names_are_registered_once_and_by_the_rules() -> None:
         ("", "/"),
     ],
 )
-def test_a_route_is_named_as_openapi_writes_it(route: str, name: str) -> None:
-    assert route_labels._written(route) == name
+def test_the_label_of_a_route_is_its_openapi_path(route: str, name: str) -> None:
+    assert route_labels._label(route) == name

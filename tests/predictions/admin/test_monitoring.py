@@ -93,14 +93,14 @@ def test_the_dashboard_shows_traffic_verdict_and_quality(boss: Client, churn: Mo
     with_outcomes(churn, 80)
     review = reviewed(churn, drifted=("tenure",))
     page = boss.get(DASHBOARD)
-    [glance] = [each for each in page.context["glances"] if each["model"].name == "churn"]
+    [glance] = [each for each in page.context["overviews"] if each["model"].name == "churn"]
     assert glance["traffic"].rows == 1_234 + 80 and glance["review"] == review
     assert glance["realised"].quality.labelled == 80
     text = page.content.decode()
     assert (
         "1,314" in text and page_of(review) in text and '<span class="vg-badge vg-bad">drift</span>' in text
     )
-    assert "at most 1,234 in an hour" in text, "the sparkline has a description"
+    assert "maximum 1,234" in text, "the sparkline has a description"
     assert watch_of(churn) in text and "Active</dt>" in text and "no outcomes" in text  # of the other models
 
 

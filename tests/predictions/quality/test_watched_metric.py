@@ -142,10 +142,10 @@ def test_pages_show_the_watched_metric_and_accept_two_hundred_outcomes(
     row = review(post, right=60, wrong=140)
     client.force_login(User.objects.create_superuser("boss"))
     dashboard, overview = client.get("/admin/"), client.get(reverse("watched"))
-    for page, badge in ((dashboard, "fallen"), (overview, "got worse")):
+    for page, badge in ((dashboard, "got worse"), (overview, "got worse")):
         text = page.content.decode()
         assert "too few outcomes" not in text and f'<span class="vg-badge vg-bad">{badge}</span>' in text
-    assert "realised accuracy" in dashboard.content.decode(), "beside roc_auc on the hold-out"
+    assert "accuracy in production" in dashboard.content.decode(), "beside roc_auc on the hold-out"
     watch = client.get(reverse("watch", args=[grapes.registered_model_id]))
     chart = watch.context["quality_charts"][0]
     values = [each for each in chart["spec"]["series"][0]["values"] if each is not None]

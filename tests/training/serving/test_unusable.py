@@ -179,7 +179,7 @@ def test_a_start_with_another_key_reports_it_and_is_not_ready(
     settings.ARTIFACT_KEY = "another"
     messages = bootstrapped()
     assert "CANNOT ANSWER: the compiled engine of churn 1 was not signed" in messages
-    assert "Put the old one back" in messages
+    assert "Restore the old key" in messages
     welcome = (var / "welcome.txt").read_text(encoding="utf-8")
     assert "Vigía is up, DEGRADED: " in welcome
     assert "A first prediction" not in welcome
@@ -200,10 +200,10 @@ def test_a_start_with_usable_versions_reports_nothing(churn: ModelVersion, var: 
 
 
 def test_an_active_version_without_an_edge_comparison_is_reported(churn: ModelVersion) -> None:
-    assert checks.compiled_versions_were_asked_at_their_edges(None, ["default"]) == []
+    assert checks.compiled_versions_were_compared_at_thresholds(None, ["default"]) == []
     older = {name: value for name, value in churn.parity.items() if name != "protocol"}
     old = train_sample("churn", rows=600, parity=older)
-    [message] = checks.compiled_versions_were_asked_at_their_edges(None, ["default"])
+    [message] = checks.compiled_versions_were_compared_at_thresholds(None, ["default"])
     assert message.id == "vigia.W020"
     assert message.msg.startswith("churn 2 was compiled before")
     assert engine_cache.ready(old.pk).number == 2, "it still answers"

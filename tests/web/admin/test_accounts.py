@@ -1,4 +1,4 @@
-"""People, groups, keys and the home page."""
+"""The admin's pages of accounts, groups and keys, and the home page."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def test_a_key_is_shown_once_and_works(admin: Client, churn: ModelVersion) -> No
     shop = User.objects.create_superuser("shop")
     response = admin.post(f"{KEYS}add/", {"client": shop.pk, "days": "30"})
     assert response.headers["Cache-Control"].count("no-store") == 1
-    found = re.search(r'id="vg-key">([0-9a-f]+)<', response.content.decode())
-    assert found is not None
-    key = found[1]
-    asked = APIClient().get("/api/v1/models/", headers={"Authorization": f"Token {key}"})
-    assert asked.status_code == 200
+    match = re.search(r'id="vg-key">([0-9a-f]+)<', response.content.decode())
+    assert match is not None
+    key = match[1]
+    models = APIClient().get("/api/v1/models/", headers={"Authorization": f"Token {key}"})
+    assert models.status_code == 200
     token = AuthToken.objects.get(user=shop)
     assert token.expiry is not None
     assert round((token.expiry - token.created).total_seconds() / 86400) == 30
@@ -78,7 +78,7 @@ def test_expired_keys_are_marked(admin: Client, client_user: User) -> None:
     assert page.count("valid</span>") == 1
 
 
-def test_whoever_issues_keys_cannot_issue_a_superusers(admin: Client) -> None:
+def test_only_a_superuser_issues_a_superusers_key(admin: Client) -> None:
     boss = User.objects.get(username="boss")
     client = clerk("add_authtoken", "view_authtoken")
     refused = client.post(f"{KEYS}add/", {"client": boss.pk})
@@ -96,11 +96,11 @@ def clerk_without_rights() -> Client:
 # -- people and groups ---------------------------------------------------------------------------------
 
 
-def test_people_are_not_deleted(admin: Client, client_user: User) -> None:
+def test_accounts_cannot_be_deleted(admin: Client, client_user: User) -> None:
     assert admin.post(f"/admin/auth/user/{client_user.pk}/delete/", {"post": "yes"}).status_code == 403
 
 
-def test_whoever_looks_after_people_cannot_give_rights(admin: Client) -> None:
+def test_only_a_superuser_gives_rights(admin: Client) -> None:
     boss = User.objects.get(username="boss")
     client = clerk("change_user", "view_user")
     assert client.post(f"/admin/auth/user/{boss.pk}/password/", {}).status_code == 403
@@ -111,7 +111,7 @@ def test_whoever_looks_after_people_cannot_give_rights(admin: Client) -> None:
     assert not me.is_superuser
 
 
-def test_a_group_is_made_with_rights_limited_to_models(admin: Client) -> None:
+def test_a_group_can_be_limited_to_models(admin: Client) -> None:
     lookup.sync_catalogue()
     churn = RegisteredModel.objects.get(name="churn")
     page = admin.get("/admin/auth/group/add/").content.decode()
@@ -150,7 +150,7 @@ def test_the_lists_of_people_groups_and_keys_answer(admin: Client, client_user: 
 # -- the pages outside ---------------------------------------------------------------------------------
 
 
-def test_the_home_page_says_what_is_served(admin: Client, churn: ModelVersion) -> None:
+def test_the_home_page_lists_the_models(admin: Client, churn: ModelVersion) -> None:
     page = Client().get("/").content.decode()
     assert "Customer churn" in page
     assert "roc_auc" not in page, "versions and metrics are for people who are logged in"
@@ -163,15 +163,15 @@ def test_the_home_page_says_what_is_served(admin: Client, churn: ModelVersion) -
 def test_an_error_page_is_for_browsers(client: Client) -> None:
     page = client.get("/nowhere", headers={"Accept": "text/html"})
     assert page.status_code == 404
-    assert "Not on this horizon" in page.content.decode()
+    assert "Page not found" in page.content.decode()
 
 
-def test_the_documentation_comes_from_here(client: Client, db: None) -> None:
+def test_the_documentation_loads_nothing_from_other_hosts(client: Client, db: None) -> None:
     page = client.get("/api/docs/").content.decode()
     assert not re.findall(r"(?:src|href)=\"(?:https?:)?//", page)
 
 
-def test_nothing_offers_to_try_a_model_without_an_active_version(admin: Client) -> None:
+def test_a_model_without_an_active_version_has_no_try_it_link(admin: Client) -> None:
     lookup.sync_catalogue()
     row = RegisteredModel.objects.get(name="churn")
     for path in ("/", "/admin/", reverse("admin:training_registeredmodel_change", args=[row.pk])):
@@ -180,14 +180,14 @@ def test_nothing_offers_to_try_a_model_without_an_active_version(admin: Client) 
         assert "Customer churn" in page, path
 
 
-def test_an_active_version_can_be_tried(admin: Client, churn: ModelVersion) -> None:
+def test_an_active_version_has_a_try_it_link(admin: Client, churn: ModelVersion) -> None:
     for path in ("/", "/admin/", f"/admin/training/registeredmodel/{churn.registered_model_id}/change/"):
         page = admin.get(path).content.decode()
         assert re.search(r'href="/api/v1/models/churn/predictions/"[^>]*>Try it', page), path
     assert "Ask it" not in Client().get("/").content.decode()
 
 
-def test_the_api_root_leads_everywhere(api: APIClient, churn: ModelVersion) -> None:
+def test_every_link_of_the_api_root_answers(api: APIClient, churn: ModelVersion) -> None:
     links = api.get("/api/v1/").json()["links"]
     assert links.pop("health").endswith("/healthz/ready")  # which has no worker to find in a test
     assert {api.get(address).status_code for address in links.values()} == {200}
@@ -208,7 +208,7 @@ LOGIN = "/admin/login/?next=/admin/"
 HINT = "wrote the password of admin"
 
 
-def test_the_login_says_an_error_once(db: None) -> None:
+def test_the_login_shows_an_error_once(db: None) -> None:
     page = Client().post(LOGIN, {"username": "nobody", "password": "guess"}).content.decode()
     assert page.count("Please enter the correct username and password") == 1
     assert "correct the error" not in page
@@ -216,11 +216,11 @@ def test_the_login_says_an_error_once(db: None) -> None:
     assert blank.count("This field is required") == 2
 
 
-def test_the_login_says_where_the_local_stack_keeps_its_password(
+def test_the_login_names_the_password_file_of_the_local_stack(
     db: None, settings: Any, tmp_path: Path
 ) -> None:
     settings.VAR_DIR, settings.LOCAL = tmp_path, True
-    assert HINT not in Client().get(LOGIN).content.decode(), "nobody wrote one"
+    assert HINT not in Client().get(LOGIN).content.decode(), "the file does not exist"
     (tmp_path / "admin-password").write_text("a long watch by night", encoding="utf-8")
     page = Client().get(LOGIN).content.decode()
     assert f"{HINT} to <code>admin-password in $VIGIA_VAR</code>" in page
@@ -236,7 +236,7 @@ def test_the_login_says_where_the_local_stack_keeps_its_password(
 # -- empty lists ---------------------------------------------------------------------------------------
 
 
-def test_an_empty_list_says_how_rows_come_to_be_and_offers_nothing_that_nobody_can_do(admin: Client) -> None:
+def test_an_empty_list_explains_how_rows_are_created(admin: Client) -> None:
     lists = [model for model, each in site._registry.items() if isinstance(each, RegistryAdmin)]
     assert len(lists) >= 12
     for model in lists:

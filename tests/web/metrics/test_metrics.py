@@ -1,4 +1,4 @@
-"""`/metrics` of one process: who may read it, what it says of the database, and that all is documented."""
+"""`/metrics` of one process: its permissions, its figures of the database and its documentation."""
 
 from __future__ import annotations
 
@@ -57,40 +57,40 @@ def scraped(client: APIClient) -> Samples:
     }
 
 
-def value(found: Samples, name: str, **labels: str) -> float | None:
-    return found.get((name, tuple(sorted(labels.items()))))
+def value(samples: Samples, name: str, **labels: str) -> float | None:
+    return samples.get((name, tuple(sorted(labels.items()))))
 
 
-# -- who may read it -----------------------------------------------------------------------------------
+# -- permissions -----------------------------------------------------------------------------------
 
 
-def test_who_connects_to_the_worker_and_says_nothing_keeps_nobody_from_its_numbers(settings: Any) -> None:
+def test_a_silent_client_does_not_block_the_worker_metrics(settings: Any) -> None:
     settings.METRICS_TOKEN = TOKEN
     server = views.serve_worker(0)
     assert server is not None
     try:
         with socket.create_connection(("127.0.0.1", server.server_port), timeout=5):
-            asked = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
-            asked.request("GET", "/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
-            assert asked.getresponse().status == 200
-            asked.close()
+            client = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
+            client.request("GET", "/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+            assert client.getresponse().status == 200
+            client.close()
     finally:
         server.shutdown()
         server.server_close()
 
 
 @pytest.mark.django_db
-def test_without_a_key_or_with_a_wrong_token_nothing_is_told(settings: Any) -> None:
+def test_metrics_need_a_key_or_the_token(settings: Any) -> None:
     assert_error(APIClient().get("/metrics"), 401, "not_authenticated")
-    for token, given in ((TOKEN, "wrong"), (TOKEN, TOKEN[:-1]), ("", ""), ("", "x")):
+    for token, wrong in ((TOKEN, "wrong"), (TOKEN, TOKEN[:-1]), ("", ""), ("", "x")):
         settings.METRICS_TOKEN = token
         client = APIClient()
-        client.credentials(HTTP_AUTHORIZATION=f"Bearer {given}")
+        client.credentials(HTTP_AUTHORIZATION=f"Bearer {wrong}")
         assert_error(client.get("/metrics"), 401, "bad_key")
 
 
 @pytest.mark.django_db
-def test_the_token_opens_nothing_else(scraper: APIClient) -> None:
+def test_the_token_is_valid_for_metrics_only(scraper: APIClient) -> None:
     assert scraper.get("/metrics").status_code == 200
     assert_error(scraper.get("/api/v1/models/"), 401, "bad_key")
     assert_error(scraper.post("/metrics"), 405, "method_not_allowed")
@@ -110,7 +110,7 @@ def test_a_key_needs_the_right_to_read_the_log_of_every_model(churn: ModelVersio
     assert keyed(stranger).get("/metrics").status_code == 200
 
 
-def test_a_session_of_a_superuser_reads_it_in_a_browser(churn: ModelVersion) -> None:
+def test_a_superuser_reads_metrics_in_a_browser(churn: ModelVersion) -> None:
     browser = Client()
     browser.force_login(User.objects.create_superuser("root"))
     answer = browser.get("/metrics", headers={"Accept": "text/html,*/*;q=0.8"})
@@ -119,12 +119,10 @@ def test_a_session_of_a_superuser_reads_it_in_a_browser(churn: ModelVersion) -> 
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-# -- its formats, and the page that documents it ---------------------------------------------------------
+# -- formats and documentation ---------------------------------------------------------
 
 
-def test_both_formats_hold_the_same_and_every_family_is_documented(
-    churn: ModelVersion, scraper: APIClient
-) -> None:
+def test_both_formats_hold_documented_families_only(churn: ModelVersion, scraper: APIClient) -> None:
     finding(review_of(churn), 0, "tenure", "drift", 0.3)
     counters.answered("/r", engine_cache.served(churn.registered_model), [b"true"], 0.002, classes=True)
     plain = scraper.get("/metrics")
@@ -140,12 +138,12 @@ def test_both_formats_hold_the_same_and_every_family_is_documented(
         assert family.documentation, family.name
 
 
-def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
+def test_every_metric_is_documented_and_every_documented_metric_exists() -> None:
     call_command("check_metrics")
     assert faults(PAGE.read_text(encoding="utf-8")) == []
 
 
-def test_a_page_that_says_otherwise_is_refused(tmp_path: Path) -> None:
+def test_check_metrics_reports_differences(tmp_path: Path) -> None:
     page = tmp_path / "metrics.md"
     rows = PAGE.read_text(encoding="utf-8").splitlines()
     rows = [row for row in rows if "`vigia_web_processes`" not in row]
@@ -153,9 +151,9 @@ def test_a_page_that_says_otherwise_is_refused(tmp_path: Path) -> None:
     rows = [row.replace("| `task`, `result` |", "| `task` |") for row in rows]
     rows.append("| `vigia_wishes_total` | counter | | Wishes. |")
     page.write_text("\n".join(rows), encoding="utf-8")
-    with pytest.raises(CommandError) as said:
+    with pytest.raises(CommandError) as error:
         call_command("check_metrics", page=page)
-    assert sorted(str(said.value).splitlines()) == [
+    assert sorted(str(error.value).splitlines()) == [
         "vigia_jobs is a gauge, documented as a counter",
         "vigia_tasks_total has the labels task, result, documented otherwise",
         "vigia_web_processes is exposed and not documented",
@@ -165,11 +163,11 @@ def test_a_page_that_says_otherwise_is_refused(tmp_path: Path) -> None:
         call_command("check_metrics", page=tmp_path / "none.md")
 
 
-# -- what this process counted -----------------------------------------------------------------------------
+# -- counters of this process -----------------------------------------------------------------------------
 
 
 @pytest.mark.django_db(transaction=True)
-def test_answers_and_refusals_are_counted_by_names_of_ours(scraper: APIClient) -> None:
+def test_answers_and_refusals_are_counted_without_names_from_clients(scraper: APIClient) -> None:
     partitions.ensure(timezone.now(), 1)
     version = train_sample("churn", rows=600)
     client = keyed(client_keys.client_with_every_right("counter"))
@@ -178,35 +176,35 @@ def test_answers_and_refusals_are_counted_by_names_of_ours(scraper: APIClient) -
     before = scraped(scraper)
     answer = client.post(path, [example, example], format="json")
     assert answer.status_code == 200
-    said = "true" if answer.json()["predictions"][0]["prediction"] else "false"
+    predicted = "true" if answer.json()["predictions"][0]["prediction"] else "false"
     refused = client.post(path, [example | {"tenure": "abc"}, example | {"contract": "none"}], format="json")
     assert_error(refused, 400, "invalid_input")
     client.get("/api/v1/models/no_such_model_at_all/")
     client.get("/api/v1/no-such-route/")
     after = scraped(scraper)
 
-    def grown(name: str, **labels: str) -> float:
+    def increase(name: str, **labels: str) -> float:
         return (value(after, name, **labels) or 0) - (value(before, name, **labels) or 0)
 
     route = "/api/v1/models/{model}/predictions/"
-    assert grown("vigia_requests_total", route=route, method="POST", status="200") == 1
-    assert grown("vigia_requests_total", route=route, method="POST", status="400") == 1
+    assert increase("vigia_requests_total", route=route, method="POST", status="200") == 1
+    assert increase("vigia_requests_total", route=route, method="POST", status="400") == 1
     model_route = "/api/v1/models/{model}/"
-    assert grown("vigia_requests_total", route=model_route, method="GET", status="404") == 1
-    assert grown("vigia_requests_total", route="unknown", method="GET", status="404") == 1
-    assert grown("vigia_predictions_total", model="churn", version="1", **{"class": said}) == 2
-    assert grown("vigia_prediction_seconds_count", model="churn") == 1
-    assert grown("vigia_refusals_total", code="invalid_input") == 1
-    assert grown("vigia_refusals_total", code="unknown_model") == 1
-    assert grown("vigia_validation_errors_total", code="not_an_integer") == 1
-    assert grown("vigia_validation_errors_total", code="not_a_level") == 1
-    assert grown("vigia_log_rows_total") == 2
-    assert grown("vigia_log_commits_total") == 1
+    assert increase("vigia_requests_total", route=model_route, method="GET", status="404") == 1
+    assert increase("vigia_requests_total", route="unknown", method="GET", status="404") == 1
+    assert increase("vigia_predictions_total", model="churn", version="1", **{"class": predicted}) == 2
+    assert increase("vigia_prediction_seconds_count", model="churn") == 1
+    assert increase("vigia_refusals_total", code="invalid_input") == 1
+    assert increase("vigia_refusals_total", code="unknown_model") == 1
+    assert increase("vigia_validation_errors_total", code="not_an_integer") == 1
+    assert increase("vigia_validation_errors_total", code="not_a_level") == 1
+    assert increase("vigia_log_rows_total") == 2
+    assert increase("vigia_log_commits_total") == 1
     assert value(after, "vigia_log_queue_rows") == 0
     assert "no_such" not in scraper.get("/metrics").content.decode()
 
 
-# -- what the database says -------------------------------------------------------------------------------
+# -- figures of the database -------------------------------------------------------------------------------
 
 
 def review_of(version: ModelVersion, **changed: Any) -> DriftReview:
@@ -231,32 +229,34 @@ def finding(review: DriftReview, position: int, column: str, verdict: str, score
     )  # fmt: skip
 
 
-def test_the_active_version_its_age_and_jobs_by_state(churn: ModelVersion, scraper: APIClient) -> None:
+def test_metrics_show_the_active_version_and_the_jobs_by_status(
+    churn: ModelVersion, scraper: APIClient
+) -> None:
     churn = train_sample("churn", rows=600, created_at=timezone.now() - dt.timedelta(days=3))
     TrainingRun.objects.create(registered_model=churn.registered_model, upload=churn.dataset)
-    found = scraped(scraper)
-    assert value(found, "vigia_database_up") == 1
-    assert value(found, "vigia_active_version", model="churn") == churn.number
+    samples = scraped(scraper)
+    assert value(samples, "vigia_database_up") == 1
+    assert value(samples, "vigia_active_version", model="churn") == churn.number
     info = {"model": "churn", "version": str(churn.number), "engine": churn.engine}
-    assert value(found, "vigia_active_version_info", **info) == 1
-    age = value(found, "vigia_active_version_age_seconds", model="churn")
+    assert value(samples, "vigia_active_version_info", **info) == 1
+    age = value(samples, "vigia_active_version_age_seconds", model="churn")
     assert age == pytest.approx(3 * 86_400, abs=60)
     jobs = {"kind": "training_run", "model": "churn"}
-    assert value(found, "vigia_jobs", **jobs, status="succeeded") == 2
-    assert value(found, "vigia_jobs", **jobs, status="queued") == 1
-    assert value(found, "vigia_jobs", **jobs, status="failed") == 0
-    assert value(found, "vigia_jobs", kind="replay", model="cars", status="running") == 0
+    assert value(samples, "vigia_jobs", **jobs, status="succeeded") == 2
+    assert value(samples, "vigia_jobs", **jobs, status="queued") == 1
+    assert value(samples, "vigia_jobs", **jobs, status="failed") == 0
+    assert value(samples, "vigia_jobs", kind="replay", model="cars", status="running") == 0
 
 
-def test_finished_jobs_are_counted_once_and_all_are_counted(
+def test_finished_jobs_are_counted_once_and_none_is_missed(
     churn: ModelVersion, django_assert_num_queries: Any
 ) -> None:
     names = {churn.registered_model_id: "churn"}
     database_collector._finished.clear()
 
     def more(jobs: int, status: str) -> None:
-        made = {"registered_model": churn.registered_model, "upload": churn.dataset, "status": status}
-        TrainingRun.objects.bulk_create(TrainingRun(**made) for _ in range(jobs))
+        fields = {"registered_model": churn.registered_model, "upload": churn.dataset, "status": status}
+        TrainingRun.objects.bulk_create(TrainingRun(**fields) for _ in range(jobs))
 
     more(RECENT + 20, "failed")
     count = lambda: database_collector._count_jobs("training_run", TrainingRun, names)  # noqa: E731
@@ -275,7 +275,7 @@ def test_finished_jobs_are_counted_once_and_all_are_counted(
     }
     assert (
         database_collector._finished["training_run"][0] == waiting.pk - 1
-    )  # nothing past what may still change
+    )  # not beyond a job that may still change
     TrainingRun.objects.filter(pk=waiting.pk).update(status="succeeded")
     assert count() == {
         ("churn", "succeeded"): 2,
@@ -284,10 +284,10 @@ def test_finished_jobs_are_counted_once_and_all_are_counted(
     }
     assert database_collector._finished["training_run"][0] > upto
     TrainingRun.objects.exclude(pk=churn.run_id).delete()
-    assert count() == {("churn", "succeeded"): 1}  # another database under the same process
+    assert count() == {("churn", "succeeded"): 1}  # the process sees a replaced database
 
 
-def test_the_last_review_counts_and_no_earlier_one(churn: ModelVersion, scraper: APIClient) -> None:
+def test_metrics_show_the_last_review_only(churn: ModelVersion, scraper: APIClient) -> None:
     old = review_of(churn, verdict="stable")
     finding(old, 0, "tenure", "stable", 0.01)
     finding(old, 1, "gone", "stable", 0.02)
@@ -306,36 +306,36 @@ def test_the_last_review_counts_and_no_earlier_one(churn: ModelVersion, scraper:
     finding(new, 0, "tenure", "drift", 0.31)
     finding(new, 1, "gender", "insufficient", None)
     finding(new, 2, "_probability", "notice", 0.05)
-    review_of(churn, scheduled=False, verdict="stable", rows=3)  # somebody was curious
+    review_of(churn, scheduled=False, verdict="stable", rows=3)  # an on-demand review
     RegisteredModel.objects.filter(name="houses").update(review_hours=0)
-    found = scraped(scraper)
-    named = {"model": "churn", "version": str(churn.number)}
-    assert value(found, "vigia_review_verdict", **named, verdict="drift") == 1
-    assert value(found, "vigia_review_verdict", **named, verdict="stable") == 0
-    assert value(found, "vigia_review_age_seconds", model="churn") == pytest.approx(7200, abs=60)
-    assert value(found, "vigia_review_rows", model="churn") == 900
-    assert value(found, "vigia_review_interval_seconds", model="churn") == 86_400
-    assert value(found, "vigia_review_interval_seconds", model="houses") is None
-    assert value(found, "vigia_drift_score", **named, column="tenure") == 0.31
-    assert value(found, "vigia_drift_score", **named, column="_probability") == 0.05
-    assert value(found, "vigia_drift_score", **named, column="gender") is None
-    assert value(found, "vigia_drift_score", **named, column="gone") is None
-    assert value(found, "vigia_drift_verdict", **named, column="tenure") == 2
-    assert value(found, "vigia_drift_verdict", **named, column="gender") == 0
-    assert value(found, "vigia_quality", **named, metric="roc_auc") == 0.63
-    assert value(found, "vigia_quality", **named, metric="brier") is None
-    assert value(found, "vigia_quality", **named, metric="made_up") is None
-    assert value(found, "vigia_quality_holdout", **named, metric="brier") == 0.14
-    assert value(found, "vigia_quality_expected", **named, metric="roc_auc") == 0.8
-    fall = value(found, "vigia_quality_fall_ratio", **named, metric="roc_auc")
+    samples = scraped(scraper)
+    labels = {"model": "churn", "version": str(churn.number)}
+    assert value(samples, "vigia_review_verdict", **labels, verdict="drift") == 1
+    assert value(samples, "vigia_review_verdict", **labels, verdict="stable") == 0
+    assert value(samples, "vigia_review_age_seconds", model="churn") == pytest.approx(7200, abs=60)
+    assert value(samples, "vigia_review_rows", model="churn") == 900
+    assert value(samples, "vigia_review_interval_seconds", model="churn") == 86_400
+    assert value(samples, "vigia_review_interval_seconds", model="houses") is None
+    assert value(samples, "vigia_drift_score", **labels, column="tenure") == 0.31
+    assert value(samples, "vigia_drift_score", **labels, column="_probability") == 0.05
+    assert value(samples, "vigia_drift_score", **labels, column="gender") is None
+    assert value(samples, "vigia_drift_score", **labels, column="gone") is None
+    assert value(samples, "vigia_drift_verdict", **labels, column="tenure") == 2
+    assert value(samples, "vigia_drift_verdict", **labels, column="gender") == 0
+    assert value(samples, "vigia_quality", **labels, metric="roc_auc") == 0.63
+    assert value(samples, "vigia_quality", **labels, metric="brier") is None
+    assert value(samples, "vigia_quality", **labels, metric="made_up") is None
+    assert value(samples, "vigia_quality_holdout", **labels, metric="brier") == 0.14
+    assert value(samples, "vigia_quality_expected", **labels, metric="roc_auc") == 0.8
+    fall = value(samples, "vigia_quality_fall_ratio", **labels, metric="roc_auc")
     assert fall == pytest.approx((0.84 - 0.63) / 0.84)
-    assert value(found, "vigia_quality_fell", **named, metric="roc_auc") == 1
-    assert value(found, "vigia_quality_fell", **named, metric="brier") is None
-    assert value(found, "vigia_quality_coverage", **named) == 0.4
-    assert not [key for key in found if ("version", str(churn.number + 5)) in key[1]]
+    assert value(samples, "vigia_quality_fell", **labels, metric="roc_auc") == 1
+    assert value(samples, "vigia_quality_fell", **labels, metric="brier") is None
+    assert value(samples, "vigia_quality_coverage", **labels) == 0.4
+    assert not [key for key in samples if ("version", str(churn.number + 5)) in key[1]]
 
 
-def test_a_worse_estimate_that_the_review_puts_down_to_chance_has_not_fallen(
+def test_a_worse_estimate_that_is_not_significant_has_not_fallen(
     churn: ModelVersion, scraper: APIClient
 ) -> None:
     part = {
@@ -345,23 +345,23 @@ def test_a_worse_estimate_that_the_review_puts_down_to_chance_has_not_fallen(
         "holdout": {"roc_auc": 0.84},
         "fell": False,
     }
-    named = {"model": "churn", "version": str(churn.number), "metric": "roc_auc"}
+    labels = {"model": "churn", "version": str(churn.number), "metric": "roc_auc"}
     review_of(churn, quality=[part])
-    found = scraped(scraper)
-    assert value(found, "vigia_quality_fall_ratio", **named) == pytest.approx(0.25)
-    assert value(found, "vigia_quality_fell", **named) == 0
+    samples = scraped(scraper)
+    assert value(samples, "vigia_quality_fall_ratio", **labels) == pytest.approx(0.25)
+    assert value(samples, "vigia_quality_fell", **labels) == 0
     review_of(churn, quality=[part | {"metrics": {}}])
-    assert value(scraped(scraper), "vigia_quality_fell", **named) is None, "nothing is known of it"
+    assert value(scraped(scraper), "vigia_quality_fell", **labels) is None, "the metric is unknown"
 
 
-def test_a_fall_is_what_is_worse_whichever_way_a_metric_points() -> None:
+def test_a_fall_is_positive_if_the_metric_is_worse() -> None:
     assert fall("rmse", 80.0, 100.0) == pytest.approx(-0.2)
     assert fall("rmse", 120.0, 100.0) == pytest.approx(0.2)
     assert fall("r2", 0.4, 0.8) == pytest.approx(0.5)
     assert fall("r2", -0.7, -0.5) == pytest.approx(0.4)
 
 
-def test_the_lag_of_the_rollups_is_the_time_of_the_log_not_counted() -> None:
+def test_the_rollup_lag_is_the_time_from_the_last_counted_row_to_the_newest() -> None:
     noon = dt.datetime(2026, 5, 4, 12, tzinfo=dt.UTC)
     early, late = lowest_at(noon), lowest_at(noon + dt.timedelta(seconds=90))
     assert lag(None, None, None) == 0
@@ -370,7 +370,7 @@ def test_the_lag_of_the_rollups_is_the_time_of_the_log_not_counted() -> None:
     assert lag(late, early, noon + dt.timedelta(hours=1)) == 0
 
 
-def test_the_lag_and_the_waiting_outcomes_are_read_by_model(
+def test_metrics_show_rollup_lag_and_waiting_outcomes_by_model(
     churn: ModelVersion, scraper: APIClient, client_user: User
 ) -> None:
     partitions.ensure(timezone.now(), 1)
@@ -383,19 +383,19 @@ def test_the_lag_and_the_waiting_outcomes_are_read_by_model(
         )  # fmt: skip
     for number in range(3):
         Outcome.objects.create(registered_model=model, key=f"c{number}", actual=True, observed_at=now)
-    found = scraped(scraper)
-    assert value(found, "vigia_rollup_lag_seconds", model="churn") == pytest.approx(100, abs=0.01)
-    assert value(found, "vigia_rollup_lag_seconds", model="cars") == 0
-    assert value(found, "vigia_outcomes_waiting", model="churn") == 3
+    samples = scraped(scraper)
+    assert value(samples, "vigia_rollup_lag_seconds", model="churn") == pytest.approx(100, abs=0.01)
+    assert value(samples, "vigia_rollup_lag_seconds", model="cars") == 0
+    assert value(samples, "vigia_outcomes_waiting", model="churn") == 3
     hour = (now - dt.timedelta(seconds=40)).replace(minute=0, second=0, microsecond=0)
     RolledHour.objects.create(
         registered_model=model, hour=hour, upto=lowest_at(now - dt.timedelta(seconds=40)), rows=1
     )
-    found = scraped(scraper)
-    assert value(found, "vigia_rollup_lag_seconds", model="churn") == pytest.approx(40, abs=0.01)
+    samples = scraped(scraper)
+    assert value(samples, "vigia_rollup_lag_seconds", model="churn") == pytest.approx(40, abs=0.01)
 
 
-def test_a_scrape_asks_the_database_no_more_often_when_there_is_more(
+def test_the_number_of_queries_of_a_scrape_is_constant(
     churn: ModelVersion, scraper: APIClient, django_assert_num_queries: Any
 ) -> None:
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Whether docs/metrics.md says of every metric what it is, and of none that is not there.
+"""Compares docs/metrics.md with the table of metrics.
 
 manage.py check_metrics
 """
@@ -18,20 +18,22 @@ ROW: Final = re.compile(r"\| `(?P<name>\w+)` \| (?P<kind>\w+) \|(?P<labels>[^|]*
 
 
 def faults(page: str) -> list[str]:
-    """What a page of documentation says wrongly, or not at all."""
-    written = {found["name"]: found for found in map(ROW.fullmatch, page.splitlines()) if found}
-    wrong = [f"{name} is exposed and not documented" for name in TABLE if name not in written]
-    for name, found in written.items():
+    """Returns the differences between a page of documentation and the table of metrics."""
+    rows = {row["name"]: row for row in map(ROW.fullmatch, page.splitlines()) if row}
+    differences = [f"{name} is exposed and not documented" for name in TABLE if name not in rows]
+    for name, row in rows.items():
         known = TABLE.get(name)
         if known is None:
-            wrong.append(f"{name} is documented and not exposed")
+            differences.append(f"{name} is documented and not exposed")
             continue
-        labels = tuple(re.findall(r"`(\w+)`", found["labels"]))
-        if found["kind"] != known.kind:
-            wrong.append(f"{name} is a {known.kind}, documented as a {found['kind']}")
+        labels = tuple(re.findall(r"`(\w+)`", row["labels"]))
+        if row["kind"] != known.kind:
+            differences.append(f"{name} is a {known.kind}, documented as a {row['kind']}")
         if labels != known.labels:
-            wrong.append(f"{name} has the labels {', '.join(known.labels) or '(none)'}, documented otherwise")
-    return wrong
+            differences.append(
+                f"{name} has the labels {', '.join(known.labels) or '(none)'}, documented otherwise"
+            )
+    return differences
 
 
 class Command(BaseCommand):
@@ -43,9 +45,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         page: Path = options["page"]
         try:
-            wrong = faults(page.read_text(encoding="utf-8"))
+            differences = faults(page.read_text(encoding="utf-8"))
         except OSError as error:
             raise CommandError(f"{page} cannot be read: {error}") from error
-        if wrong:
-            raise CommandError("\n".join(wrong))
+        if differences:
+            raise CommandError("\n".join(differences))
         self.stdout.write(f"{len(TABLE)} metrics, all documented in {page.name}")

@@ -1,11 +1,11 @@
-/* Draws every <figure class="vg-chart"> of a page from the JSON it names, in the colours of the theme.
+/* Draws every <figure class="vg-chart"> of a page from the JSON that it names, in the colours of the theme.
 
    The JSON: {kind: "line" | "step" | "bar" | "scatter", x, y (labels of the axes), diagonal (bool),
    labels (of the bars, or of the steps of a line; or none), x_range, y_range (pairs, or none),
-   stacked (of bars), apart: [places of bars that are drawn hatched],
-   markers: [{at (place among the labels, with its fraction), label}] (vertical lines),
+   stacked (bars only), apart: [indices of hatched bars],
+   markers: [{at (fractional index among the labels), label}] (vertical lines),
    series: [{name, points: [[x, y], ...] | values: [...], low, high (a band around a line), dashed}]}.
-   With labels, values, low and high hold one number or null for each of them; null is a gap. */
+   With labels, values, low and high hold one number or null for each label; null is a gap. */
 (() => {
   "use strict";
   const TONES = ["--vg-series-1", "--vg-series-2", "--vg-series-3", "--vg-series-4"];
@@ -28,7 +28,7 @@
   }
 
   function datasets(spec) {
-    const found = [];
+    const sets = [];
     const apart = new Set(spec.apart || []);
     const placed = (values) => values.map((each) => (Array.isArray(each) ? { x: each[0], y: each[1] } : each));
     spec.series.forEach((series, at) => {
@@ -38,18 +38,18 @@
       if (spec.kind === "bar") {
         const plain = faded(tone, 75), other = apart.size ? hatched(tone) : plain;
         const fill = series.values.map((_, place) => (apart.has(place) ? other : plain));
-        found.push({ ...common, data: series.values, backgroundColor: fill, borderWidth: 1 });
+        sets.push({ ...common, data: series.values, backgroundColor: fill, borderWidth: 1 });
         return;
       }
       if (series.low && series.high) {
         const band = { ...common, borderWidth: 0, pointRadius: 0, vgBand: true, tension: 0 };
-        found.push({ ...band, data: placed(series.low), fill: false });
-        found.push({ ...band, data: placed(series.high), fill: "-1", backgroundColor: faded(tone, 18) });
+        sets.push({ ...band, data: placed(series.low), fill: false });
+        sets.push({ ...band, data: placed(series.high), fill: "-1", backgroundColor: faded(tone, 18) });
       }
       if (spec.kind === "scatter") {
-        found.push({ ...common, data: points, showLine: false, pointRadius: 2.5, backgroundColor: faded(tone, 45), borderWidth: 0 });
+        sets.push({ ...common, data: points, showLine: false, pointRadius: 2.5, backgroundColor: faded(tone, 45), borderWidth: 0 });
       } else {
-        found.push({
+        sets.push({
           ...common, data: points, borderWidth: 2, pointRadius: series.dashed ? 0 : dots(points),
           vgWhiskers: series.low && spec.labels ? { low: series.low, high: series.high } : null,
           stepped: spec.kind === "step", borderDash: series.dashed ? [6, 4] : [], fill: false,
@@ -58,15 +58,15 @@
     });
     if (spec.diagonal) {
       const [low, high] = spec.x_range || [0, 1];
-      found.push({
+      sets.push({
         label: spec.diagonal === true ? "diagonal" : spec.diagonal, data: [{ x: low, y: low }, { x: high, y: high }],
         borderColor: colour("--vg-faint"), borderDash: [4, 4], borderWidth: 1, pointRadius: 0,
       });
     }
-    return found;
+    return sets;
   }
 
-  // Where there are many points the line alone says it; one between two gaps would have no line.
+  // Many points need no dots beside the line, except a point between two gaps, which has no line.
   function dots(points) {
     if (points.length <= 40) return 2.5;
     const lonely = (at) => points[at] !== null && (points[at - 1] ?? null) === null && (points[at + 1] ?? null) === null;
@@ -102,7 +102,7 @@
       const first = x.getPixelForValue(0), step = x.getPixelForValue(1) - first;
       let free = -Infinity;
       (marks || []).forEach((mark) => {
-        // A place is where its step begins; the scale's pixel of it is the middle of the step.
+        // An index is the start of its step; the scale's pixel for it is the middle of the step.
         const along = first + (mark.at - 0.5) * (Number.isFinite(step) && step ? step : x.width);
         pen.save();
         pen.strokeStyle = pen.fillStyle = colour("--vg-text");
@@ -112,7 +112,7 @@
         pen.lineTo(along, y.bottom);
         pen.stroke();
         pen.font = "600 11px sans-serif";
-        // Above the line; one that would cover its neighbour stays with the table.
+        // The label stands above the line; a label that would cover its neighbour appears in the table only.
         const width = pen.measureText(mark.label).width;
         const begin = Math.min(Math.max(along - width / 2, x.left), x.right - width);
         if (begin > free) {
@@ -152,7 +152,7 @@
         scales: { x: axis(spec, "x"), y: axis(spec, "y") },
         plugins: {
           legend: {
-            position: spec.markers && spec.markers.length ? "bottom" : "top",  // above are the markers' labels
+            position: spec.markers && spec.markers.length ? "bottom" : "top",  // the labels of markers stand above
             display: spec.series.length > 1 || Boolean(spec.diagonal),
             labels: {
               color: colour("--vg-text"), boxWidth: 14, boxHeight: 2,
@@ -169,7 +169,7 @@
     document.querySelectorAll("figure.vg-chart").forEach(draw);
   }
 
-  // A table of time that is wider than the screen begins with what is new.
+  // A table of time that is wider than the screen is scrolled to its newest column.
   function newest() {
     document.querySelectorAll(".vg-newest").forEach((part) => { part.scrollLeft = part.scrollWidth; });
   }
@@ -177,6 +177,6 @@
   document.addEventListener("DOMContentLoaded", all);
   document.addEventListener("DOMContentLoaded", newest);
   document.addEventListener("htmx:afterSwap", all);
-  // The theme is a class of the root element; it is changed by a switch in the page's head.
+  // The theme is a class of the root element; a button in the page's head changes it.
   new MutationObserver(all).observe(document.documentElement, { attributes: true, attributeFilter: ["class"] });
 })();

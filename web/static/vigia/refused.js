@@ -1,4 +1,4 @@
-/* Puts the cursor into the first wrong field of a refused form. Browsers pass `autofocus` over where a script
-   of the page was quicker with a focus of its own. */
+/* Focuses the first invalid field of a rejected form. Browsers ignore `autofocus` if a script of the page set a
+   focus earlier. */
 "use strict";
 document.querySelector("form [autofocus]")?.focus({ preventScroll: true });
