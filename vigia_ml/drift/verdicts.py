@@ -277,7 +277,7 @@ def _of_model(findings: Sequence[Finding], watch: MonitoringConfig) -> tuple[str
     """
     if all(each.verdict == INSUFFICIENT for each in findings):
         rows = max((each.rows for each in findings), default=0)
-        return INSUFFICIENT, f"The window has {rows:,} rows; a verdict needs {watch.minimum_rows:,}."
+        return INSUFFICIENT, f"The window has {rows:,} rows; a verdict needs {max(watch.minimum_rows, 1):,}."
     columns = [each for each in findings if each.column not in ANSWERS]
     known = any(each.importance is not None for each in columns)
     drifted = [each for each in columns if each.verdict == DRIFT]

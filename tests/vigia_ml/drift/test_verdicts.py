@@ -173,7 +173,7 @@ def test_few_rows_and_no_rows_are_insufficient() -> None:
     )  # fmt: skip
     assert age.missing == 0
     none = review(PROFILE, {}, MonitoringConfig(minimum_rows=0), None)
-    assert (none.verdict, none.reason[:6]) == ("insufficient", "0 rows")
+    assert (none.verdict, none.reason[:21]) == ("insufficient", "The window has 0 rows")
     assert by_column(none)["age"].missing is by_column(none)["age"].outside is None
     assert sum(by_column(none)["age"].bins["window"]) == 0
 
