@@ -39,8 +39,8 @@ COMPARED = 100
 TOP_N = 5
 
 SCENARIOS = (
-    Scenario("movies-16", "five movies like one published by its id, 16 connections", 16),
-    Scenario("movies-64", "five movies like one published by its id, 64 connections", 64),
+    Scenario("movies-16", "five movies like one given by its id, 16 connections", 16),
+    Scenario("movies-64", "five movies like one given by its id, 64 connections", 64),
     Scenario("text-1", "five movies by free text, 12 words, one connection", 1),
     Scenario("text-16", "five movies by free text, 12 words, 16 connections", 16),
 )
