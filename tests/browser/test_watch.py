@@ -85,7 +85,7 @@ def test_the_dashboard_leads_to_the_heat_map_and_a_column_to_its_histograms(
     assert page.evaluate(f"({DRAWN})('vg-chart-traffic').data.labels.length") == 24
     assert page.get_by_role("img", name=re.compile("^Realised roc_auc")).is_visible()
 
-    page.locator(".vg-table", has_text="Was").get_by_role("link").first.click()
+    page.locator(".vg-table", has_text="Actual").get_by_role("link").first.click()
     page.get_by_role("heading", name="Churn").first.wait_for()
     assert "/predictions/prediction/" in page.url
 

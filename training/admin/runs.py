@@ -23,7 +23,7 @@ from vigia_ml.errors import VigiaError
 
 @admin.register(TrainingRun)
 class TrainingRunAdmin(JobAdmin):
-    nothing_yet: ClassVar = "You request a training run on a model's page or by the API."
+    nothing_yet: ClassVar = "Request a training run on the page of a model or through the API."
     list_display: ClassVar = [
         "number",
         "model_name",

@@ -175,7 +175,7 @@ def test_a_canary_that_cannot_be_loaded_fails_no_client_and_is_counted(
         # The fast path knows it, too, and does not send each request the long way.
         answer = asked_on_the_fast_path(inside, CHURN, customer)
         assert answer is not None and answer["version"] == 1
-    assert caplog.text.count("the canary of churn cannot answer") == 1
+    assert caplog.text.count("the canary of churn cannot be loaded") == 1
     settled()
     assert tallied(canary) == (0, 0, 4)
     routing.forget()  # the while is over

@@ -117,7 +117,7 @@ def test_the_dashboard_shows_the_active_version_and_its_metric(admin: Client, ch
 
 def test_staff_without_a_right_see_nothing(staff: Staff, churn: ModelVersion) -> None:
     client = staff()
-    assert b"no model you have a right for" in client.get(reverse("admin:index")).content
+    assert b"You have no right for any model" in client.get(reverse("admin:index")).content
     for name in ("registeredmodel", "modelversion", "trainingrun", "dataset", "activation"):
         assert client.get(reverse(f"admin:training_{name}_changelist")).status_code == 403, name
 
