@@ -110,7 +110,7 @@ class Clients:
             kept.close()
 
     def _ask_on(self, kept: http.client.HTTPConnection) -> None:
-        asked = time.monotonic()
+        asked_at = time.monotonic()
         try:
             status, _, body = self.asker.ask("POST", self.path, self.body, key=self.key, on=kept)
         except (OSError, http.client.HTTPException):
@@ -118,11 +118,13 @@ class Clients:
             kept.close()
             time.sleep(0.05)
             return
-        answered = time.monotonic()
+        answered_at = time.monotonic()
         if status == 200:
-            self.answers.append(([p["id"] for p in body["predictions"]], body["version"], asked, answered))
+            self.answers.append(
+                ([p["id"] for p in body["predictions"]], body["version"], asked_at, answered_at)
+            )
         else:
-            self.others.append((status, asked, answered))
+            self.others.append((status, asked_at, answered_at))
             time.sleep(0.01)
 
     def await_answers(self, more: int) -> None:

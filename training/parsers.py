@@ -55,7 +55,7 @@ def check_length(request: Any, limit: int) -> None:
     request.META[BODY_LIMIT] = limit
     length = content_length(request)
     if length > limit:
-        raise TooLarge(f"the body has {length:,} bytes, at most {limit:,} are read here")
+        raise TooLarge(f"the body has {length:,} bytes; accepted: at most {limit:,}")
     if length == 0:
         raise Malformed("the body is empty", code="empty_body")
 
@@ -68,10 +68,10 @@ def check_charset(media_type: str | None) -> None:
     try:
         _, parameters = parse_header_parameters(media_type or "")
     except (ValueError, LookupError):
-        raise UnsupportedBody("the Content-Type cannot be read: send application/json") from None
+        raise UnsupportedBody("the Content-Type cannot be read; send application/json") from None
     charset = parameters.get("charset", "utf-8").strip().lower().replace("_", "-")
     if charset not in CHARSETS:
-        raise UnsupportedBody(f"charset {charset[:40]!r} is not read here: send UTF-8")
+        raise UnsupportedBody(f"charset {charset[:40]!r} is not supported; send UTF-8")
 
 
 class RawJSONParser(BaseParser):
@@ -140,7 +140,7 @@ def _read(stream: IO[Any], limit: int) -> bytes:
     except UnreadablePostError:
         raise Malformed("the body ended before its declared length", code="incomplete_body") from None
     if len(body) > limit:
-        raise TooLarge(f"the body has more than {limit:,} bytes")
+        raise TooLarge(f"the body has more than the accepted {limit:,} bytes")
     return body
 
 

@@ -72,7 +72,7 @@ class Incoming:
             self._pieces.append(piece)
 
     async def collect(self, most: int) -> None:
-        """Waits for the whole body, or until it has more than `most` bytes. Raises `Refused`."""
+        """Waits for the complete body, or until it has more than `most` bytes. Raises `Refused`."""
         while self.more and self.size <= most:
             await self.next()
             if self._file is None and self.size > self._reserved:
@@ -109,7 +109,7 @@ class Incoming:
     def in_memory(self) -> bool:
         return self._file is None
 
-    def whole(self) -> bytes:
+    def content(self) -> bytes:
         """Returns the body so far; it must be in memory."""
         if len(self._pieces) != 1:
             self._pieces = [b"".join(self._pieces)]
@@ -117,7 +117,7 @@ class Incoming:
 
     def stream(self) -> IO[bytes]:
         if self._file is None:
-            return io.BytesIO(self.whole())
+            return io.BytesIO(self.content())
         self._file.seek(0)
         return self._file
 
@@ -191,7 +191,7 @@ class Application:
                 await self.django.send(answer, send)
                 return
         if head is not None and incoming.size and incoming.in_memory:
-            reply = await self._fast(head, incoming.whole())
+            reply = await self._fast(head, incoming.content())
             if reply is not None:
                 await _send(reply, send)
                 return

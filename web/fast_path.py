@@ -42,7 +42,7 @@ from vigia_ml.schema import InvalidRows
 from vigia_ml.schema.csv_dialect import Told
 from vigia_ml.schema.row_decoder import Rows
 from web import errors, route_labels
-from web.limits import INLINE_BYTES, INLINE_CSV_BYTES
+from web.limits import HEAD_BYTES, INLINE_BYTES, INLINE_CSV_BYTES
 from web.protocol import HeaderBlock
 
 log = logging.getLogger(__name__)
@@ -66,11 +66,11 @@ TUTORIALS: Final[dict[str, tuple[str, Shape, RouteKind | None]]] = {
     "/recommend": (MOVIES, titles, quick),
 }
 UNREADABLE: Final = {
-    400: ("malformed", "this cannot be read as an HTTP request"),
+    400: ("malformed", "the bytes are no valid HTTP request"),
     413: ("too_large", "the body is too large"),
-    431: ("too_large", "the headers are too long"),
+    431: ("too_large", f"request line and headers have more than the accepted {HEAD_BYTES:,} bytes"),
     500: ("internal_error", errors.UNKNOWN),
-    503: ("busy", "too many bodies are being read slowly; send the request again later"),
+    503: ("busy", "too many large bodies wait in this process; send the request again later"),
 }
 KNOWN_ROUTES: Final = 1_000
 ADMISSIONS: Final = 5_000

@@ -29,7 +29,7 @@ class Limits:
 
     Attributes
     ----------
-    silence : seconds without a byte. head, body, answer : seconds for the whole.
+    silence : seconds without a byte. head, body, answer : seconds in all.
     rate : number of bytes that extends the limits of body and answer by a second.
     """
 

@@ -152,16 +152,17 @@ class Writer:
                 except LogUnavailable as error:
                     refused.append((entry, error))
             self._changed.notify()
-        for entry, error in refused:
-            entry.release(error)
+        for entry, refusal in refused:
+            entry.release(refusal)
 
     def _put(self, entry: Entry) -> None:
         if self._closing:
-            raise LogUnavailable("the service is stopping; nothing was answered, try again")
+            raise LogUnavailable("the service is stopping; nothing was answered, send the request again")
         # An empty queue takes any entry, however large.
         if self._queue and self.waiting_rows + len(entry.rows) > self.most_rows:
             self.failures["full"] += 1
-            raise LogUnavailable("too many predictions wait for the log; nothing was answered, try again")
+            message = "too many predictions wait for the log; nothing was answered, send the request again"
+            raise LogUnavailable(message)
         self._queue.append(entry)
         self.waiting_rows += len(entry.rows)
         if self._thread is None or not self._thread.is_alive():

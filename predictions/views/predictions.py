@@ -41,12 +41,12 @@ from training.views.base import (
 )
 
 LOG_FILTERS = [
-    OpenApiParameter("since", OpenApiTypes.DATETIME, description="From this moment on."),
-    OpenApiParameter("until", OpenApiTypes.DATETIME, description="Before this moment."),
+    OpenApiParameter("since", OpenApiTypes.DATETIME, description="Begin of the period, included."),
+    OpenApiParameter("until", OpenApiTypes.DATETIME, description="End of the period, excluded."),
     OpenApiParameter("version", int),
     OpenApiParameter("key", str, description="The client's own reference."),
-    OpenApiParameter("limit", int, description=f"Rows a page, at most {queries.LARGEST_PAGE}."),
-    OpenApiParameter("cursor", str, description="From `next` of the page before."),
+    OpenApiParameter("limit", int, description=f"Rows per page, at most {queries.LARGEST_PAGE}."),
+    OpenApiParameter("cursor", str, description="Cursor from `next` of the previous page."),
 ]
 INCLUDE = "inputs"
 INSTANCES = {"application/json": OpenApiTypes.OBJECT, "text/csv": OpenApiTypes.STR}
@@ -59,7 +59,7 @@ PREDICT_PARAMETERS = [
 
 
 class PredictView(GenerationCheckedView, ModelView):
-    """Asks one version, active or not. Send one JSON object, an array of objects, or a CSV with header."""
+    """Predicts with one version, active or not. Send a JSON object, an array of objects, or a CSV with header."""
 
     rights: ClassVar = {"POST": "predict"}
     parser_classes = INSTANCE_PARSERS

@@ -226,8 +226,10 @@ def test_slow_clients_with_a_key_delay_no_other_client(
 
 
 def test_a_request_may_arrive_byte_by_byte(server: Server, key: str, customer: dict[str, Any]) -> None:
-    whole = request_bytes(json.dumps(customer).encode(), key, extra=b"Connection: close\r\n")
-    assert statuses(server.raw(*[whole[n : n + 1] for n in range(len(whole))], until_closed=True)) == [200]
+    request = request_bytes(json.dumps(customer).encode(), key, extra=b"Connection: close\r\n")
+    assert statuses(server.raw(*[request[n : n + 1] for n in range(len(request))], until_closed=True)) == [
+        200
+    ]
 
 
 def test_unreadable_bytes_are_refused_after_the_earlier_answers(

@@ -254,12 +254,12 @@ def test_many_rows_are_answered_in_a_thread_on_the_fast_path(
 
 
 def test_a_request_may_arrive_in_pieces(alone: Server, key: str, customer: dict[str, Any]) -> None:
-    whole = request_bytes(json.dumps(customer).encode(), key, extra=b"Connection: close\r\n")
-    for cut in (1, 20, 90, len(whole) - 1):
-        assert statuses(alone.raw(whole[:cut], whole[cut:], pause=0.05, until_closed=True)) == [200]
-    assert statuses(alone.raw(*[whole[n : n + 40] for n in range(0, len(whole), 40)], until_closed=True)) == [
-        200
-    ]
+    request = request_bytes(json.dumps(customer).encode(), key, extra=b"Connection: close\r\n")
+    for cut in (1, 20, 90, len(request) - 1):
+        assert statuses(alone.raw(request[:cut], request[cut:], pause=0.05, until_closed=True)) == [200]
+    assert statuses(
+        alone.raw(*[request[n : n + 40] for n in range(0, len(request), 40)], until_closed=True)
+    ) == [200]
 
 
 def large(customer: dict[str, Any]) -> bytes:
@@ -268,11 +268,11 @@ def large(customer: dict[str, Any]) -> bytes:
 
 
 def test_a_large_body_in_pieces_is_answered_once(alone: Server, key: str, customer: dict[str, Any]) -> None:
-    whole = request_bytes(large(customer), key, extra=b"Connection: close\r\n")
-    assert len(whole) > 200_000
+    request = request_bytes(large(customer), key, extra=b"Connection: close\r\n")
+    assert len(request) > 200_000
     before = Prediction.objects.count()
-    cuts = [whole[n : n + 10_000] for n in range(0, len(whole), 10_000)]
-    for pieces in (cuts, [whole[:300], whole[300:-1], whole[-1:]]):
+    cuts = [request[n : n + 10_000] for n in range(0, len(request), 10_000)]
+    for pieces in (cuts, [request[:300], request[300:-1], request[-1:]]):
         assert statuses(alone.raw(*pieces, pause=0.01, until_closed=True)) == [200]
     assert Prediction.objects.count() == before + 1_200
 
@@ -280,15 +280,15 @@ def test_a_large_body_in_pieces_is_answered_once(alone: Server, key: str, custom
 def test_a_large_body_holds_no_thread_while_it_arrives(
     alone: Server, key: str, customer: dict[str, Any]
 ) -> None:
-    whole = request_bytes(large(customer), key)
+    request = request_bytes(large(customer), key)
     slow = [socket.create_connection(("127.0.0.1", alone.port), timeout=20) for _ in range(40)]
     for client in slow:
-        client.sendall(whole[:100_000])
+        client.sendall(request[:100_000])
     started = time.monotonic()
     assert alone.ask("GET", "/healthz/live")[0] == 200
     assert time.monotonic() - started < 1.0
     for client in slow[:3]:
-        client.sendall(whole[100_000:])
+        client.sendall(request[100_000:])
     assert [statuses(client.recv(2**20)) for client in slow[:3]] == [[200]] * 3
     answer = slow[3].recv(2**20)  # this client sends no more
     assert statuses(answer) == [400]
@@ -301,11 +301,11 @@ def test_a_large_body_holds_no_thread_while_it_arrives(
 def test_the_request_after_a_large_body_is_answered_after_it(
     alone: Server, key: str, customer: dict[str, Any]
 ) -> None:
-    whole = request_bytes(large(customer), key)
+    request = request_bytes(large(customer), key)
     last = request_bytes(json.dumps(customer).encode(), key, extra=b"Connection: close\r\n")
     before = Prediction.objects.count()
-    assert statuses(alone.raw(whole + last, until_closed=True)) == [200, 200]
-    assert statuses(alone.raw(whole, last, until_closed=True)) == [200, 200]
+    assert statuses(alone.raw(request + last, until_closed=True)) == [200, 200]
+    assert statuses(alone.raw(request, last, until_closed=True)) == [200, 200]
     assert Prediction.objects.count() == before + 1_202
 
 
@@ -316,8 +316,8 @@ def test_the_refusal_of_a_large_body_names_the_faulty_row(
     sent[599]["contract"] = "forever"
     status, _, answer = alone.ask("POST", CHURN, sent, key=key)
     assert (status, answer["error"]["details"][0]["row"]) == (400, 599)
-    whole = request_bytes(large(customer), key)
-    assert alone.raw(whole[:150_000]) == b"", "a client that leaves half-way gets no answer"
+    request = request_bytes(large(customer), key)
+    assert alone.raw(request[:150_000]) == b"", "a client that leaves half-way gets no answer"
     assert alone.ask("POST", CHURN, large(customer), key=key)[0] == 200
 
 
@@ -358,10 +358,10 @@ def test_unusual_bytes_get_a_json_error(server: Server, raw: bytes, status: int)
 def test_a_client_that_leaves_half_way_gets_no_answer(
     server: Server, key: str, customer: dict[str, Any]
 ) -> None:
-    whole = request_bytes(json.dumps(customer).encode(), key)
+    request = request_bytes(json.dumps(customer).encode(), key)
     before = Prediction.objects.count()
-    for cut in (0, 10, 200, len(whole) - 1):
-        assert server.raw(whole[:cut]) == b""
+    for cut in (0, 10, 200, len(request) - 1):
+        assert server.raw(request[:cut]) == b""
     assert Prediction.objects.count() == before
     assert server.ask("POST", CHURN, customer, key=key)[0] == 200
 
@@ -546,12 +546,12 @@ def test_no_answer_comes_from_a_version_replaced_before_its_request(
     began = [before for _, before, _ in switches]
     done = [after for _, _, after in switches[1:]] + [float("inf")]
     assert len(clients.answers) > 200
-    for ids, version, asked, answered in clients.answers:
+    for ids, version, asked_at, answered_at in clients.answers:
         assert [logged[each] for each in ids] == [version]
         live = {
             number
             for (number, _, _), since, until in zip(switches, began, done, strict=True)
-            if since <= answered and until >= asked
+            if since <= answered_at and until >= asked_at
         }
         assert version in live, (
             "the request began after the switch was committed, and an older version answered"
@@ -568,7 +568,7 @@ def test_every_process_refuses_a_revoked_key_at_once(
             client_user.auth_token_set.all().delete()
             revoked = time.monotonic()
             time.sleep(0.05)
-        assert all(asked < revoked for _, _, asked, _ in clients.answers), (
+        assert all(asked_at < revoked for _, _, asked_at, _ in clients.answers), (
             "answered after the key was revoked"
         )
         assert {status for status, _, _ in clients.others} <= {401}
@@ -583,7 +583,7 @@ def test_the_fast_path_refuses_a_key_from_its_expiry_on(
     with Clients(server, key, CHURN, customer, number=3) as clients:
         clients.await_answers(12)
         time.sleep(max(0.0, expires - time.monotonic()) + 0.3)
-    assert all(asked <= expires + 0.05 for _, _, asked, _ in clients.answers), (
+    assert all(asked_at <= expires + 0.05 for _, _, asked_at, _ in clients.answers), (
         "answered after the key expired"
     )
     assert {status for status, _, _ in clients.others} == {401}
@@ -633,7 +633,7 @@ def test_the_application_serves_under_any_asgi_server(
 
     body = json.dumps(customer).encode()
 
-    async def asked(application: Application, *pieces: bytes, declared: int) -> tuple[int, Any]:
+    async def ask(application: Application, *pieces: bytes, declared: int) -> tuple[int, Any]:
         """Sends each piece of the body as one message, as an ASGI server does."""
         head = {"host": "localhost", "authorization": f"Token {key}", "content-type": "application/json"}
         messages = [
@@ -665,14 +665,14 @@ def test_the_application_serves_under_any_asgi_server(
         application = Application()
         application.start(asyncio.get_running_loop(), threads=1)
         try:
-            assert (await asked(application, body, declared=len(body)))[0] == 200, (
+            assert (await ask(application, body, declared=len(body)))[0] == 200, (
                 "Django answers, and loads the fast path's snapshot"
             )
-            status, answer = await asked(application, body[:10], body[10:], declared=len(body))
+            status, answer = await ask(application, body[:10], body[10:], declared=len(body))
             assert (status, answer["version"]) == (200, 1)
             assert application.answered == 1, "by the fast path"
             many = json.dumps([customer] * 200).encode()
-            status, answer = await asked(application, many[:70_000], many[70_000:], declared=len(many))
+            status, answer = await ask(application, many[:70_000], many[70_000:], declared=len(many))
             assert (status, len(answer["predictions"])) == (200, 200)
             assert application.answered == 2
         finally:
