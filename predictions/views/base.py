@@ -44,10 +44,10 @@ class GenerationCheckedView(IdempotentView):
     model: RegisteredModel
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        self._look(request)
+        self._read_generation(request)
         super().initial(request, *args, **kwargs)
 
-    def _look(self, request: Request) -> None:
+    def _read_generation(self, request: Request) -> None:
         """Reads the generation; the routing snapshot of that generation is valid without further queries."""
         self.generation = routing.generation()
         self.known = request._request.known = routing.at(self.generation)  # type: ignore[attr-defined]
@@ -95,9 +95,9 @@ class GenerationCheckedView(IdempotentView):
             try:
                 return answer()
             except Stale:
-                self._look_again(request, model)
+                self._refresh_generation(request, model)
         with writer().holding_off_changes():
-            self._look_again(request, model)
+            self._refresh_generation(request, model)
             try:
                 return answer()
             except Stale:  # the hold was lost with its connection
@@ -117,8 +117,8 @@ class GenerationCheckedView(IdempotentView):
         warm_cache(request, model, number, self.generation)
         return answer
 
-    def _look_again(self, request: Request, model: RegisteredModel) -> None:
-        self._look(request)
+    def _refresh_generation(self, request: Request, model: RegisteredModel) -> None:
+        self._read_generation(request)
         # The request caches the session's user, who was loaded before the change.
         plain = request._request
         plain.__dict__.pop("_cached_user", None)

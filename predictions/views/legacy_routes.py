@@ -44,8 +44,8 @@ class TutorialView(GenerationCheckedView):
             self.model = self.find_model(self.model_name)
             self.require(request, "predict")
 
-    def ask(self, request: Request) -> dict[str, Any]:
-        """Returns the one prediction of the request."""
+    def predict_one(self, request: Request) -> dict[str, Any]:
+        """Returns the prediction of the one instance in the body."""
         check_length(request, settings.PREDICT_MAX_BYTES)
         body = cast("JsonBody", request.data)
         if not body.raw.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"{") and not isinstance(body.value, dict):
@@ -66,7 +66,7 @@ class ChurnTutorialView(TutorialView):
         examples=[OpenApiExample("answer", {"churn_probability": 0.627, "churn": True}, response_only=True)],
     )
     def post(self, request: Request) -> Response:
-        return Response(churn_answer(self.ask(request)))
+        return Response(churn_answer(self.predict_one(request)))
 
 
 class HousesTutorialView(TutorialView):
@@ -83,7 +83,7 @@ class HousesTutorialView(TutorialView):
         ],
     )
     def post(self, request: Request) -> Response:
-        return Response(house_answer(self.ask(request)))
+        return Response(house_answer(self.predict_one(request)))
 
 
 urlpatterns = [

@@ -59,7 +59,7 @@ PREDICT_PARAMETERS = [
 
 
 class PredictView(GenerationCheckedView, ModelView):
-    """Predicts with one version, active or not. Send a JSON object, an array of objects, or a CSV with header."""
+    """Predicts with one version, active or not. Send a JSON object, an array of them, or CSV with header."""
 
     rights: ClassVar = {"POST": "predict"}
     parser_classes = INSTANCE_PARSERS
