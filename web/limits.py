@@ -25,7 +25,7 @@ ALL_UNREAD_BYTES: Final = 2**26
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds that a client may take.
+    """Seconds that a client may take, from the settings (BODY_SILENCE_SECONDS, HEAD_SECONDS, …).
 
     Attributes
     ----------

@@ -142,10 +142,7 @@ class Cycle(RequestResponseCycle):
         lines.append(headers.encoded)
         self.chunked_encoding = not headers.sized and status not in (204, 304)
         if self.chunked_encoding and self.scope["http_version"] == "1.0":
-            self.chunked_encoding, self.keep_alive = (
-                False,
-                False,
-            )  # HTTP/1.0: the end of the connection ends the body
+            self.chunked_encoding, self.keep_alive = False, False  # in HTTP/1.0 the close ends the body
         elif self.chunked_encoding:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         lines.append(b"\r\n" if self.keep_alive else b"Connection: close\r\n\r\n")
@@ -159,7 +156,7 @@ class WebProtocol(HttpToolsProtocol):
     ----------
     active : the request that is being answered; `cycle` is the request that was read last.
     waits_for : IDLE, HEAD or BODY. expires : loop time at which that wait ends.
-    lingers : whether the server only discards what the client still sends.
+    lingers : whether the connection has ended, and the server only discards what the client still sends.
     written : bytes of responses passed to the transport.
     """
 
@@ -201,7 +198,7 @@ class WebProtocol(HttpToolsProtocol):
             self.active = None
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio reads what it returns
-        """Returns whether the connection stays open for answers: the client may still read."""
+        """Returns whether the connection stays open: the client sends no more, but may still read answers."""
         self.half_closed = True
         if self.lingers or (self.active is None and not self.waits_for_reader):
             return False
