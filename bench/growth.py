@@ -1,12 +1,12 @@
-"""Whether a request costs more beside a large log, many versions and many keys: `make bench-growth`.
+"""Cost of a request with a large log, many versions and many keys: `make bench-growth`.
 
-Two throw-away Vigías stand side by side. One stays small: its log is emptied before every run. The other
-grows step by step, by plain SQL, and keeps what it was given before. After each step both are asked in turn,
-round after round, and what counts is the processor time a request needs.
+The command starts two temporary Vigías. The small one empties its log before every run. The large one grows
+step by step, by plain SQL, and keeps its rows. After each step the command loads both in turn, round after
+round, and compares the processor time per request.
 
-GROWTH_ROWS (10000000), GROWTH_VERSIONS (10000) and GROWTH_KEYS (100000) say how far it grows, GROWTH_SECONDS
-(4) and GROWTH_ROUNDS (5) how long and how often each is asked. BENCH_WRITE=0 only prints, BENCH_KEEP=1 keeps
-the data.
+GROWTH_ROWS (10000000), GROWTH_VERSIONS (10000) and GROWTH_KEYS (100000) set the final size, GROWTH_SECONDS
+(4) and GROWTH_ROUNDS (5) the length and the number of runs. BENCH_WRITE=0 prints without writing,
+BENCH_KEEP=1 keeps the data.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from bench.services import SCENARIOS, Bodies, Vigia, start_vigia
 BEGIN, END = "<!-- growth:begin -->", "<!-- growth:end -->"
 SCENARIO = next(scenario for scenario in SCENARIOS if scenario.name == "churn-16")
 SMALL_ROWS, SMALL_VERSIONS, SMALL_KEYS = 1_000, 10, 10
-MONTHS = 6  # over which the large log is spread, this one included
+MONTHS = 6  # of the large log, the current month included
 BATCH = 250_000
 KEYS_A_CLIENT = 10
 TARGET = 1.10
 WARM_UP_SECONDS = 2.0
 QUIET_SECONDS = 600.0
-BYTES_A_ROW = 2_000  # generously: row, indexes, WAL
-# A type DRF takes for JSON and the fast path does not know: Django answers the same request.
+BYTES_A_ROW = 2_000  # an upper bound: row, indexes, WAL
+# DRF accepts this type as JSON and the fast path declines it: Django answers the same request.
 WAYS = {"fast": "-", "ordinary": "application/json;q=0.9"}
 LOG = "predictions_prediction"
 LOG_COLUMNS = "registered_model_id, version_id, client_id, key, inputs, prediction, probability, warnings"
@@ -51,16 +51,16 @@ TOUCHED = (
 
 @dataclass
 class Side:
-    """One of the two."""
+    """One of the two Vigías."""
 
     vigia: Vigia
     database: psycopg.Connection
-    is_small: bool = True  # its log is to be emptied before a run
+    is_small: bool = True  # its log is emptied before a run
 
 
 @dataclass(frozen=True)
 class Step:
-    """What is added to the large side, and how the table names what is there then."""
+    """One growth of the large side, and its title in the table."""
 
     title: str
     grow: Callable[[Side], None]
@@ -68,7 +68,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Pair:
-    """Both sides, asked one after the other."""
+    """The loads of both sides, measured one after the other."""
 
     step: str
     way: str
@@ -80,7 +80,7 @@ class Pair:
 
 
 def prepare(side: Side) -> None:
-    """Some requests, whose rows are the pattern of all others; then the versions and keys of a small one."""
+    """Sends some requests, whose rows are the pattern of all generated rows; then adds versions and keys."""
     service = side.vigia.service
     for body in service.targets[SCENARIO.name].bodies or []:
         status, answer = service.ask(SCENARIO.name, body)
@@ -96,16 +96,16 @@ def prepare(side: Side) -> None:
 
 
 def empty_log(side: Side) -> None:
-    """Leaves the log with the few rows of a small one."""
+    """Replaces the log by the few rows of a small one."""
     with side.database.transaction():
-        # The log's guard lets it pass, as it does for the test suite.
+        # This setting lets TRUNCATE pass the log's guard, as in the test suite.
         side.database.execute("SET LOCAL vigia.maintenance = 'truncate'")
         side.database.execute(f"TRUNCATE {LOG}")
     fill_log(side, SMALL_ROWS, months=1)
 
 
 def fill_log(side: Side, rows: int, *, months: int) -> None:
-    """As many rows for each month, their ids spread evenly over its time that has passed."""
+    """Logs the same number of rows for each month, with ids spread evenly over its past time."""
     done = 0
     for place, (start, end) in enumerate(past_months(months)):
         share = rows * (place + 1) // months - rows * place // months
@@ -126,18 +126,18 @@ def fill_log(side: Side, rows: int, *, months: int) -> None:
 
 
 def past_months(months: int) -> Iterator[tuple[float, float]]:
-    """Begin and end of each month in Unix seconds, the oldest first; the last one is ours and ends now."""
+    """Returns begin and end of each month in Unix seconds, the oldest first; the current month ends now."""
     end = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1)
-    found = []
+    bounds = []
     for _ in range(months):
         start = end.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        found.append((start.timestamp(), end.timestamp()))
+        bounds.append((start.timestamp(), end.timestamp()))
         end = start - dt.timedelta(seconds=1)
-    return reversed(found)
+    return reversed(bounds)
 
 
 def grow_log(side: Side, rows: int) -> None:
-    """Partitions as they would have been made month by month, and rows in all of them."""
+    """Creates the partitions of past months, and logs rows in all of them."""
     oldest = dt.datetime.fromtimestamp(next(past_months(MONTHS))[0], dt.UTC)
     side.vigia.manage(
         "shell",
@@ -151,7 +151,7 @@ def grow_log(side: Side, rows: int) -> None:
 
 
 def add_versions(side: Side, total: int) -> None:
-    """Retired copies of churn's version, each with a run of its own."""
+    """Adds retired copies of churn's version, each with its own training run."""
     missing = total - count(side.database, "training_modelversion")
     if missing < 1:
         return
@@ -182,22 +182,22 @@ def add_versions(side: Side, total: int) -> None:
 
 
 def _columns(side: Side, table: str) -> list[str]:
-    found = side.database.execute(
+    rows = side.database.execute(
         "SELECT column_name FROM information_schema.columns "
         "WHERE table_name = %s AND column_name <> 'id' ORDER BY ordinal_position",
         [table],
     )
-    return [str(name) for (name,) in found]
+    return [str(name) for (name,) in rows]
 
 
 def add_keys(side: Side, total: int) -> None:
-    """Keys of the client that asks."""
+    """Adds keys of the client that sends the requests."""
     missing = max(0, total - count(side.database, "knox_authtoken"))
     _insert_keys(side, missing, "newcomer")
 
 
 def add_clients(side: Side, keys: int) -> None:
-    """Clients with every right, and their keys."""
+    """Adds clients with the same rights, and their keys."""
     database = side.database
     with database.transaction():
         database.execute(
@@ -209,15 +209,15 @@ def add_clients(side: Side, keys: int) -> None:
         )
         database.execute(
             "INSERT INTO auth_user_user_permissions (user_id, permission_id) "
-            "SELECT made.id, given.permission_id FROM auth_user AS made, auth_user AS like_it "
-            "JOIN auth_user_user_permissions AS given ON given.user_id = like_it.id "
-            "WHERE made.username LIKE 'bench-%' AND like_it.username = 'newcomer'"
+            "SELECT client.id, permission.permission_id FROM auth_user AS client, auth_user AS pattern "
+            "JOIN auth_user_user_permissions AS permission ON permission.user_id = pattern.id "
+            "WHERE client.username LIKE 'bench-%' AND pattern.username = 'newcomer'"
         )
         _insert_keys(side, KEYS_A_CLIENT, "bench-%")
 
 
 def _insert_keys(side: Side, each: int, clients: str) -> None:
-    """So many keys for each client of that name; nobody knows them, as the digests are random."""
+    """Adds `each` keys for every client whose name matches; their digests are random."""
     side.database.execute(
         "INSERT INTO knox_authtoken (digest, token_key, user_id, created, expiry) "
         "SELECT encode(sha512(uuid_send(gen_random_uuid())), 'hex'), "
@@ -229,20 +229,19 @@ def _insert_keys(side: Side, each: int, clients: str) -> None:
 
 @contextmanager
 def at_rest(*sides: Side) -> Iterator[None]:
-    """Housekeeping sleeps: ten million rows that come at once are minutes of counting, no part of a request.
-
-    What counting costs, whatever the log holds, is what `bench.rollups` measures."""
+    """Stops the housekeeping process: it would count ten million new rows for minutes, which is no part of a
+    request. `bench.rollups` measures the cost of counting."""
     for side in sides:
         os.kill(side.vigia.housekeeping_pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        for side in sides:  # or they would not hear that they are to end
+        for side in sides:  # a stopped process would not receive SIGTERM
             os.kill(side.vigia.housekeeping_pid, signal.SIGCONT)
 
 
 def tidy(side: Side) -> None:
-    """What autovacuum would do in its time, done now; returns when the server has nothing left to do."""
+    """Vacuums the tables, as autovacuum would do later; returns when PostgreSQL is idle."""
     for table in TOUCHED:
         side.database.execute(f"VACUUM (ANALYZE) {table}")
 
@@ -252,7 +251,7 @@ def tidy(side: Side) -> None:
         return cpu_seconds(side.vigia.postgres_pid) - before < 0.1
 
     if not wait_until(is_quiet, QUIET_SECONDS):
-        say("  PostgreSQL is still busy with itself")
+        say("  PostgreSQL is still busy with background work")
 
 
 # -- asking --------------------------------------------------------------------------------------------
@@ -265,7 +264,7 @@ def ask(side: Side, way: str, seconds: float) -> Load:
 
 
 def ask_both(step: Step, small: Side, large: Side, rounds: int, seconds: float) -> list[Pair]:
-    found = []
+    pairs = []
     for way in WAYS:
         for side in (small, large):
             ask(side, way, WARM_UP_SECONDS)
@@ -274,47 +273,50 @@ def ask_both(step: Step, small: Side, large: Side, rounds: int, seconds: float) 
             sides = [small, large] if turn % 2 == 0 else [large, small]
             loads = {side.vigia.service.name: ask(side, way, seconds) for side in sides}
             pair = Pair(step.title, way, loads["small"], loads["large"])
-            found.append(pair)
+            pairs.append(pair)
             say(
                 f"{turn + 1} {way:<8} small {_line(pair.small)}   large {_line(pair.large)}   "
                 f"CPU large ÷ small {_cpu(pair.large) / _cpu(pair.small):.3f}"
             )
-    return found
+    return pairs
 
 
-def _line(found: Load) -> str:
+def _line(run: Load) -> str:
     return (
-        f"{_rate(found):8,.0f}/s {_web(found) * 1e6:7.1f} + {_postgres(found) * 1e6:6.1f} µs "
-        f"(autovacuum {found.autovacuum_cpu:.2f} s, others {found.other_cpu / found.seconds:4.0%})"
+        f"{_rate(run):8,.0f}/s {_web(run) * 1e6:7.1f} + {_postgres(run) * 1e6:6.1f} µs "
+        f"(autovacuum {run.autovacuum_cpu:.2f} s, others {run.other_cpu / run.seconds:4.0%})"
     )
 
 
-def _web(found: Load) -> float:
-    return found.server_cpu / max(1, found.requests)
+def _web(run: Load) -> float:
+    return run.server_cpu / max(1, run.requests)
 
 
-def _postgres(found: Load) -> float:
-    return (found.postgres_cpu - found.autovacuum_cpu) / max(1, found.requests)
+def _postgres(run: Load) -> float:
+    return (run.postgres_cpu - run.autovacuum_cpu) / max(1, run.requests)
 
 
-def _cpu(found: Load) -> float:
-    return _web(found) + _postgres(found)
+def _cpu(run: Load) -> float:
+    return _web(run) + _postgres(run)
 
 
 # -- the page ------------------------------------------------------------------------------------------
 
 
 def section(facts: report.Facts, steps: Sequence[Step], pairs: Sequence[Pair], large_bytes: int) -> str:
-    """The tables and what they say."""
+    """Returns the section of the page: a table per way, and remarks."""
     parts = [
         f"Measured on {facts.date}: {facts.machine}; {facts.software}. PostgreSQL: {facts.durability}.",
         (
             f"{SCENARIO.title[0].upper()}{SCENARIO.title[1:]}; {facts.rounds} rounds of {facts.seconds} s, "
-            "small and large in turn. Medians over the rounds; ratios are taken within a round, then their "
-            f"median. The large database was {large_bytes / 2**30:.1f} GiB at the end."
+            "small and large in turn. Medians over the rounds; a ratio is the median of the ratios within "
+            f"the rounds. The large database was {large_bytes / 2**30:.1f} GiB at the end."
         ),
     ]
-    titles = {"fast": "Answered in the event loop", "ordinary": "The ordinary way, through Django and DRF"}
+    titles = {
+        "fast": "The fast path",
+        "ordinary": "The ordinary way, through Django and DRF",
+    }
     for way in WAYS:
         parts += ["", f"**{titles[way]}**", ""]
         parts += list(_table(way, steps, pairs))
@@ -330,10 +332,10 @@ def section(facts: report.Facts, steps: Sequence[Step], pairs: Sequence[Pair], l
     verdict = "within" if worst <= TARGET else "**beyond**"
     parts += [
         "",
-        f"- Largest ratio of all processor time: {worst:.2f}, {verdict} the {TARGET - 1:.0%} aimed at.",
+        f"- Largest ratio of all processor time: {worst:.2f}, {verdict} the target of {TARGET - 1:.0%}.",
         (
-            "- Autovacuum, which comes once a minute if at all, is left out of PostgreSQL's time. Over all "
-            f"runs it took {report.micro(vacuum[0])} µs a request in the small database, "
+            "- PostgreSQL's time is without autovacuum, which runs once a minute at most. Over all runs "
+            f"autovacuum took {report.micro(vacuum[0])} µs a request in the small database, "
             f"{report.micro(vacuum[1])} in the large one."
         ),
         f"- Requests that failed, of {sum(each.requests for each in loads):,}: {failed}.",
@@ -344,8 +346,9 @@ def section(facts: report.Facts, steps: Sequence[Step], pairs: Sequence[Pair], l
 
 def _table(way: str, steps: Sequence[Step], pairs: Sequence[Pair]) -> Iterator[str]:
     yield (
-        "| the large one has | requests/s, small | large | web CPU µs/request, small | large | large ÷ small "
-        "| PostgreSQL CPU µs/request, small | large | large ÷ small | CPU in all, large ÷ small |"
+        "| the large side has | requests/s, small | large | web CPU µs/request, small | large "
+        "| large ÷ small | PostgreSQL CPU µs/request, small | large | large ÷ small "
+        "| CPU in all, large ÷ small |"
     )
     yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     for step in steps:
@@ -360,17 +363,17 @@ def _table(way: str, steps: Sequence[Step], pairs: Sequence[Pair]) -> Iterator[s
         yield f"| {' | '.join(cells)} |"
 
 
-def _rate(found: Load) -> float:
-    return found.requests / found.seconds
+def _rate(run: Load) -> float:
+    return run.requests / run.seconds
 
 
-def _median(loads: Sequence[Load], what: Callable[[Load], float]) -> float:
-    return statistics.median(what(each) for each in loads)
+def _median(loads: Sequence[Load], cost: Callable[[Load], float]) -> float:
+    return statistics.median(cost(each) for each in loads)
 
 
-def _ratio(pairs: Sequence[Pair], step: Step, way: str, what: Callable[[Load], float]) -> float:
+def _ratio(pairs: Sequence[Pair], step: Step, way: str, cost: Callable[[Load], float]) -> float:
     held = [pair for pair in pairs if pair.step == step.title and pair.way == way]
-    return statistics.median(what(pair.large) / max(what(pair.small), 1e-9) for pair in held)
+    return statistics.median(cost(pair.large) / max(cost(pair.small), 1e-9) for pair in held)
 
 
 # -- the command ---------------------------------------------------------------------------------------
@@ -388,8 +391,8 @@ def main() -> int:
     versions, keys = number("GROWTH_VERSIONS", 10_000), number("GROWTH_KEYS", 100_000)
     rounds, seconds = number("GROWTH_ROUNDS", 5), number("GROWTH_SECONDS", 4)
     steps = [
-        Step("no more than the small one: how far apart two equals are", lambda side: None),
-        Step(f"{rows:,} rows in the log (the small one: {SMALL_ROWS:,})", lambda side: grow_log(side, rows)),
+        Step("nothing more than the small side: the difference of two equals", lambda side: None),
+        Step(f"{rows:,} rows in the log (the small side: {SMALL_ROWS:,})", lambda side: grow_log(side, rows)),
         Step(f"and {versions:,} versions ({SMALL_VERSIONS})", lambda side: add_versions(side, versions)),
         Step(f"and {keys:,} keys of the client ({SMALL_KEYS})", lambda side: add_keys(side, keys)),
         Step(
@@ -412,12 +415,12 @@ def main() -> int:
                 began = time.monotonic()
                 step.grow(large)
                 tidy(large)
-                say(f"The large one now: {step.title} ({time.monotonic() - began:.0f} s)")
+                say(f"The large side now has: {step.title} ({time.monotonic() - began:.0f} s)")
                 pairs += ask_both(step, small, large, rounds, seconds)
         facts = report.Facts.gathered(large.vigia.database_url, seconds, rounds)
-        found = large.database.execute("SELECT pg_database_size(current_database())").fetchone()
-        assert found is not None
-        text = section(facts, steps, pairs, found[0])
+        size = large.database.execute("SELECT pg_database_size(current_database())").fetchone()
+        assert size is not None
+        text = section(facts, steps, pairs, size[0])
         say(text)
         if os.environ.get("BENCH_WRITE") != "0":
             report.put(text, BEGIN, END)

@@ -1,7 +1,7 @@
-"""gunicorn's settings, for the local stack and for a container alike; each can be set in the environment.
+"""gunicorn's settings, for the local stack and for containers. Environment variables:
 
 HOST and PORT (127.0.0.1:8000), WEB_CONCURRENCY (2 processes), WEB_THREADS (8 per process),
-WEB_GRACEFUL_TIMEOUT (20 seconds for requests under way when asked to stop).
+WEB_GRACEFUL_TIMEOUT (20 seconds for the requests under way when gunicorn stops).
 """
 
 import os
@@ -13,22 +13,22 @@ _host = os.environ.get("HOST") or "127.0.0.1"
 _port = os.environ.get("PORT") or "8000"
 
 bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
-# Predictions are answered in the event loop, everything else by threads (docs/decisions/0016).
+# The event loop answers predictions, threads answer all other requests (docs/decisions/0016).
 # Two processes: one can load a model while the other answers.
 worker_class = "web.worker.WebWorker"
 workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
 threads = int(os.environ.get("WEB_THREADS") or 8)
-# A tree ensemble would start a thread per core for every row asked for: here the requests run in parallel.
+# A tree ensemble would start a thread per core for every row, but the requests run in parallel already.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Each process opens its own database connections and model sessions; inherited through fork they would break.
+# Each process opens its own database connections and model sessions, which would break across a fork.
 preload_app = False
-# Files, the log and the database need some as well.
+# Files, the log and the database need file descriptors, too.
 worker_connections = max(50, min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100))
 graceful_timeout = int(os.environ.get("WEB_GRACEFUL_TIMEOUT") or 20)
 keepalive = 15  # seconds; a client that predicts row by row keeps its connection
-# Every prediction is in the log already.
+# The prediction log has every prediction already.
 accesslog = None
-# No control interface in the home directory: signals are enough.
+# Signals are enough: no control socket in the home directory.
 control_socket_disable = True
 # The heartbeat file must not wait for a slow disk.
 if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK):  # noqa: S108
@@ -36,15 +36,16 @@ if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK):  # noqa: S108
 
 
 def on_starting(server: Any) -> None:
-    """The processes will leave their numbers for /metrics in a directory that is empty now."""
+    """Empties the directory in which the processes write their numbers for /metrics."""
     from core.metrics import multiprocess_dir
 
     multiprocess_dir.begin("web")
 
 
 def _keep_the_heap_small() -> None:
-    """Two heaps for all threads, and large buffers given back at once: glibc makes a heap for every thread
-    that meets another, keeps what large bodies left in each, and a web process grows with all its threads."""
+    """Limits glibc to two heaps, and returns large buffers to the system at once. By default glibc creates a
+    heap for every contending thread and keeps the memory of large bodies in each, so a web process grows with
+    its threads."""
     import ctypes
 
     arena_max, mmap_threshold = -8, -3  # of mallopt(3)
@@ -55,10 +56,10 @@ def _keep_the_heap_small() -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Loads the active versions after the fork, so that the first request does not wait for it.
+    """Loads the active versions after the fork, so that the first request does not wait for them.
 
-    In a thread: a process that cannot load yet (no database, an artifact of another scikit-learn) still
-    answers, and says what is wrong.
+    A thread loads them: a process that cannot load them yet (no database, an artifact of another
+    scikit-learn) still answers, and reports the error.
     """
     import gc
     import threading
@@ -66,9 +67,9 @@ def post_worker_init(worker: Any) -> None:
     from training.serving import engine_cache
     from web.metrics import exporter
 
-    # What was loaded so far stays: the collector need not walk it again and again. And it need not come for
-    # every few hundred of the short-lived objects that a large request is made of. But views, requests and
-    # serializers are cycles that hold whole answers: the second and third generation must not wait long.
+    # The modules loaded so far stay loaded, so the collector need not scan them. Nor need it run for every
+    # few hundred short-lived objects of a large request. But views, requests and serializers are cycles that
+    # hold complete answers, so the second and third generation must be collected often.
     gc.freeze()
     gc.set_threshold(10_000, 5, 3)
     _keep_the_heap_small()
@@ -78,8 +79,8 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """What was promised to the log is written before the process ends; then what shadows are to be asked, and
-    what was counted."""
+    """Writes the waiting log entries before the process ends, then the waiting shadow predictions, then the
+    metrics."""
     from predictions.log import writer
     from predictions.rollouts import shadow_worker
     from web.metrics import exporter
@@ -90,7 +91,7 @@ def worker_exit(server: Any, worker: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """In the first process, however the other one ended: its queue is no more."""
+    """Removes the gauges of an ended process. Runs in the master, however the process ended."""
     from core.metrics import multiprocess_dir
 
     multiprocess_dir.process_ended(worker.pid)

@@ -1,4 +1,4 @@
-"""The fast path, asked without a server."""
+"""Requests to the fast path without a server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from web.fast_path import FastPath, Reply, RequestHead, request_head
 
 
 def head_of(path: str, **headers: str) -> RequestHead | None:
-    """The head of a POST to a path, perhaps with a query string."""
+    """Returns the head of a POST; `path` may have a query string."""
     path, _, query = path.partition("?")
     return request_head({
         "method": "POST", "path": path, "raw_path": path.encode(), "query_string": query.encode(),
@@ -24,7 +24,7 @@ def head_of(path: str, **headers: str) -> RequestHead | None:
 
 
 def ask(fast_path: FastPath, path: str, body: Any, authorization: str, **headers: str) -> Reply | None:
-    """The fast path's reply; None when it declines. The calling thread waits for the commit."""
+    """Returns the fast path's reply; None when it declines. The calling thread waits for the commit."""
     sent = {
         "host": "testserver",
         "content_type": "application/json",

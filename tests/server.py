@@ -1,4 +1,4 @@
-"""A real gunicorn with its real worker, on the test database: for what only shows between processes."""
+"""A real gunicorn with its real worker, on the test database, for tests that need several processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAUSE = 0.005
 
 
 class Asker:
-    """A client of whatever listens on a port of loopback."""
+    """An HTTP client of a port on loopback."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -41,7 +41,7 @@ class Asker:
         on: http.client.HTTPConnection | None = None,
         **headers: str,
     ) -> tuple[int, dict[str, str], Any]:
-        """(status, headers, decoded body or bytes); on a connection of its own, or on one that is kept."""
+        """Sends a request on a new connection, or on `on`; returns (status, headers, JSON or bytes)."""
         used = on or self.connect()
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if key is not None:
@@ -57,29 +57,29 @@ class Asker:
         finally:
             if on is None:
                 used.close()
-        found = dict(response.getheaders())
-        kind = found.get("Content-Type", "")
-        return response.status, found, json.loads(raw) if kind.startswith("application/json") else raw
+        fields = dict(response.getheaders())
+        kind = fields.get("Content-Type", "")
+        return response.status, fields, json.loads(raw) if kind.startswith("application/json") else raw
 
     def raw(self, *pieces: bytes, pause: float = 0.0, until_closed: bool = False) -> bytes:
-        """Sends bytes as they are, in pieces, and returns what comes back within a moment."""
+        """Sends pieces of bytes; returns the bytes received until the server closes the connection."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as client:
             for piece in pieces:
                 client.sendall(piece)
                 time.sleep(pause)
             if not until_closed:
                 client.shutdown(socket.SHUT_WR)
-            found = b""
+            received = b""
             while piece := client.recv(65536):
-                found += piece
-            return found
+                received += piece
+            return received
 
 
 class Clients:
-    """Threads that ask again and again, with a pause in which others may compute, and note every answer.
+    """Threads that send the same request repeatedly, with a pause in between, and record every answer.
 
-    answers : (ids, version, asked at, answered at), monotonic. others : (status, asked at, answered at).
-    broken : connections that ended without an answer.
+    answers : (ids, version, asked at, answered at), monotonic. others : (status, asked at, answered at) of
+    other statuses than 200. broken : number of connections that ended without an answer.
     """
 
     def __init__(self, asker: Asker, key: str, path: str, body: Any, number: int = 6) -> None:
@@ -110,7 +110,7 @@ class Clients:
             kept.close()
 
     def _ask_on(self, kept: http.client.HTTPConnection) -> None:
-        asked = time.monotonic()
+        asked_at = time.monotonic()
         try:
             status, _, body = self.asker.ask("POST", self.path, self.body, key=self.key, on=kept)
         except (OSError, http.client.HTTPException):
@@ -118,29 +118,29 @@ class Clients:
             kept.close()
             time.sleep(0.05)
             return
-        answered = time.monotonic()
+        answered_at = time.monotonic()
         if status == 200:
-            self.answers.append(([p["id"] for p in body["predictions"]], body["version"], asked, answered))
+            self.answers.append(
+                ([p["id"] for p in body["predictions"]], body["version"], asked_at, answered_at)
+            )
         else:
-            self.others.append((status, asked, answered))
+            self.others.append((status, asked_at, answered_at))
             time.sleep(0.01)
 
     def await_answers(self, more: int) -> None:
-        wanted, until = len(self.answers) + more, time.monotonic() + 60
-        while len(self.answers) < wanted:
+        enough, until = len(self.answers) + more, time.monotonic() + 60
+        while len(self.answers) < enough:
             assert time.monotonic() < until, f"{len(self.answers)} answers, {self.others[-3:]}"
             time.sleep(0.005)
 
 
 def child_environment(directory: Path) -> dict[str, str]:
-    """For processes started by a test: the test's database, broker, secrets and store."""
+    """Returns the environment of a test's child process: the test's database, broker, secrets and store."""
     (directory / "store").symlink_to(default_storage.location)  # type: ignore[attr-defined]
     database = settings.DATABASES["default"]
-    given = connection.settings_dict
-    address = (
-        f"postgresql://{given['USER']}:{given['PASSWORD']}@{given['HOST']}:{given['PORT']}/{given['NAME']}"
-    )
-    assert given["NAME"].startswith("test_"), database["NAME"]
+    used = connection.settings_dict
+    address = f"postgresql://{used['USER']}:{used['PASSWORD']}@{used['HOST']}:{used['PORT']}/{used['NAME']}"
+    assert used["NAME"].startswith("test_"), database["NAME"]
     return {
         "DATABASE_URL": address,
         "REDIS_URL": settings.CELERY_BROKER_URL,
@@ -177,7 +177,7 @@ class Server(Asker):
         self.files: int | None = None
 
     def start(self) -> float:
-        """Until it answers; the seconds that took."""
+        """Starts gunicorn; returns the seconds until it answers."""
         started = time.monotonic()
         limited = ["prlimit", f"--nofile={self.files}"] if self.files else []
         with self.log.open("ab") as out:

@@ -19,7 +19,7 @@ from training.models import ModelVersion
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_a_web_process_starts_without_the_libraries_models_are_trained_with() -> None:
+def test_a_web_process_starts_without_the_training_libraries() -> None:
     script = (
         "import sys, web.asgi\n"
         "from django.urls import get_resolver\n"
@@ -35,7 +35,7 @@ def test_a_web_process_starts_without_the_libraries_models_are_trained_with() ->
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_web_process_that_serves_compiled_versions_is_small_and_quick(
+def test_a_web_process_with_compiled_versions_is_small_and_starts_quickly(
     churn: ModelVersion, client_user: Any, customer: dict[str, Any], tmp_path: Path
 ) -> None:
     """Measures the time to the first answer, and the memory after a thousand requests and a large one."""
@@ -64,14 +64,14 @@ def test_a_web_process_that_serves_compiled_versions_is_small_and_quick(
     assert "onnxruntime" in mapped
     assert "/pandas/" not in mapped
     assert "/sklearn/" not in mapped
-    assert first < 20, "the goal is 2 s on a quiet machine; the limit leaves room for one that is shared"
+    assert first < 20, "the goal is 2 s on a quiet machine; the limit leaves room for a shared machine"
 
 
 @pytest.mark.django_db(transaction=True)
 def test_answering_from_a_compiled_version_imports_neither_pandas_nor_scikit_learn(
     churn: ModelVersion, client_user: Any, customer: dict[str, Any], tmp_path: Path
 ) -> None:
-    """By sys.modules of a process that warms up and answers on both ways, Django's and the fast path, and
+    """Reads sys.modules of a process that warms up, answers through Django and on the fast path, and
     evaluates labelled rows."""
     from training.access import client_keys
 
@@ -112,7 +112,7 @@ def test_answering_from_a_compiled_version_imports_neither_pandas_nor_scikit_lea
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     answered, modules = json.loads(done.stdout)
-    assert answered == 99, "the first answer taught the fast path"
+    assert answered == 99, "Django gave the first answer, which loaded the fast path's snapshot"
     assert "onnxruntime" in modules
     heavy = {"pandas", "sklearn", "scipy", "skl2onnx", "onnx", "joblib", "pyarrow"}
     unused = {"click", "jinja2", "multiprocessing", "pygments", "unittest"}

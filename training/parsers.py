@@ -1,4 +1,4 @@
-"""DRF parsers: bodies are measured before they are read, and read strictly."""
+"""DRF parsers that check a body's length before they read it, and read it strictly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vigia_ml.schema.json_body import decode_json
 
 SPOOLED_IN_MEMORY = 2**20
 BODY_LIMIT = "vigia.body_limit"
-"""Key of the WSGI environ under which the server finds the most bytes that a view reads."""
+"""Key of the WSGI environ that tells the server the most bytes a view reads."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,19 @@ class CsvBody:
 
 
 class JsonBody:
-    """A JSON body, decoded when somebody looks: the inference path has a quicker way for what is valid."""
+    """A JSON body, decoded on access: the inference path decodes valid bodies in a quicker way."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
 
     @cached_property
     def value(self) -> Any:
-        """The decoded value; see `vigia_ml.schema.json_body`."""
+        """Returns the decoded value; see `vigia_ml.schema.json_body`."""
         return decode_json(self.raw)
 
 
 def content_length(request: Any) -> int:
-    """Declared length of the body in bytes; 0 without one."""
+    """Returns the declared length of the body in bytes; 0 without one."""
     try:
         return max(0, int(request.META.get("CONTENT_LENGTH") or 0))
     except ValueError:
@@ -51,11 +51,11 @@ def content_length(request: Any) -> int:
 
 
 def check_length(request: Any, limit: int) -> None:
-    """Raise `TooLarge` for a declared length over `limit`, `Malformed` for no body at all."""
+    """Raises `TooLarge` if the declared length exceeds `limit`, and `Malformed` for an empty body."""
     request.META[BODY_LIMIT] = limit
     length = content_length(request)
     if length > limit:
-        raise TooLarge(f"the body has {length:,} bytes, at most {limit:,} are read here")
+        raise TooLarge(f"the body has {length:,} bytes; accepted: at most {limit:,}")
     if length == 0:
         raise Malformed("the body is empty", code="empty_body")
 
@@ -64,18 +64,18 @@ CHARSETS = ("utf-8", "utf8", "us-ascii")
 
 
 def check_charset(media_type: str | None) -> None:
-    """Raise `UnsupportedBody` for a type that names another charset than UTF-8, or that cannot be read."""
+    """Raises `UnsupportedBody` for a charset other than UTF-8, and for a type that cannot be parsed."""
     try:
         _, parameters = parse_header_parameters(media_type or "")
     except (ValueError, LookupError):
-        raise UnsupportedBody("the Content-Type cannot be read: send application/json") from None
+        raise UnsupportedBody("the Content-Type cannot be read; send application/json") from None
     charset = parameters.get("charset", "utf-8").strip().lower().replace("_", "-")
     if charset not in CHARSETS:
-        raise UnsupportedBody(f"charset {charset[:40]!r} is not read here: send UTF-8")
+        raise UnsupportedBody(f"charset {charset[:40]!r} is not supported; send UTF-8")
 
 
 class RawJSONParser(BaseParser):
-    """JSON as it came; see `JsonBody`."""
+    """Parses JSON into a `JsonBody`."""
 
     media_type = "application/json"
 
@@ -91,7 +91,7 @@ class RawJSONParser(BaseParser):
 
 
 class StrictJSONParser(RawJSONParser):
-    """JSON as the standard has it; see `vigia_ml.schema.json_body`."""
+    """Parses JSON by the letter of the standard; see `vigia_ml.schema.json_body`."""
 
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
@@ -100,7 +100,7 @@ class StrictJSONParser(RawJSONParser):
 
 
 class CSVParser(BaseParser):
-    """A CSV body, copied to a temporary file in pieces."""
+    """Copies a CSV body to a temporary file in pieces."""
 
     media_type = "text/csv"
 
@@ -122,14 +122,14 @@ class CSVParser(BaseParser):
 
 
 def _remember(parser_context: Mapping[str, Any] | None, body: bytes | hashlib._Hash) -> None:
-    """Leaves the body, or its hash, on the request: it tells a retry from another request."""
+    """Stores the body, or its hash, on the request, to tell a retry from another request."""
     request = (parser_context or {}).get("request")
     if request is not None:
         request._request.body_read = body
 
 
 def body_sha256(request: Any) -> str:
-    """Hash of the body as one of these parsers read it; of no bytes when there was none to read."""
+    """Returns the hash of the body that a parser has read; without a body, the hash of no bytes."""
     body = getattr(request._request, "body_read", b"")
     return hashlib.sha256(body).hexdigest() if isinstance(body, bytes) else str(body.hexdigest())
 
@@ -140,9 +140,9 @@ def _read(stream: IO[Any], limit: int) -> bytes:
     except UnreadablePostError:
         raise Malformed("the body ended before its declared length", code="incomplete_body") from None
     if len(body) > limit:
-        raise TooLarge(f"the body has more than {limit:,} bytes")
+        raise TooLarge(f"the body has more than the accepted {limit:,} bytes")
     return body
 
 
 INSTANCE_PARSERS = [RawJSONParser, CSVParser, FormParser, MultiPartParser]
-"""What a route that takes instances reads; the last two serve the browsable API's HTML form."""
+"""Parsers of the routes that take instances; the last two read the browsable API's HTML form."""

@@ -1,9 +1,9 @@
-"""The entry: an ASGI application. The fast path answers what it knows; Django answers the rest in threads.
+"""The entry point: an ASGI application of the fast path and of Django in threads.
 
-The event loop collects a body before a thread takes the request, so a client that sends slowly keeps nobody
-waiting. It answers small bodies itself, and decodes large ones in a thread. A large body that is not the fast
-path's is collected in memory or in a temporary file, after Django has said that it wants one (`web.threads`).
-The limits on a client's time stand in `web.protocol`.
+The event loop collects a body before a thread takes the request, so a slow client blocks no thread. The loop
+answers small bodies itself; a thread decodes large ones. If the fast path does not take a large body, the
+loop collects it in memory or in a temporary file, after Django has asked for it (`web.threads`).
+`web.protocol` has the limits on a client's time.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from web.threads import Answer, DjangoThreads
 log = logging.getLogger(__name__)
 
 IN_MEMORY_BYTES: Final = 2**20
-"""Bytes of a body that wait in memory for Django; a temporary file takes larger ones."""
+"""Bytes of a body that wait in memory for Django; a larger body waits in a temporary file."""
 LOOK_SECONDS: Final = 0.5
-"""Between two looks for answers that wait too long for their commit."""
+"""Seconds between two checks for answers that wait too long for their commit."""
 
 
 class Gone(Exception):
-    """The client has gone, or was refused by the server."""
+    """The client has disconnected, or the server has refused the request."""
 
 
 class Refused(Exception):
-    """A body that the server does not collect; `status` says why."""
+    """A body that the server does not collect; `status` is the reason."""
 
     def __init__(self, status: int) -> None:
         self.status = status
 
 
 class Incoming:
-    """The body of one request, as it comes.
+    """The body of one request while it arrives.
 
     Attributes
     ----------
-    size : bytes so far. declared : Content-Length, or None for a chunked body. more : whether there is more.
+    size : bytes so far. declared : Content-Length, or None for a chunked body. more : whether more follows.
     """
 
     def __init__(self, application: Application, receive: Any, declared: int | None) -> None:
@@ -72,7 +72,7 @@ class Incoming:
             self._pieces.append(piece)
 
     async def collect(self, most: int) -> None:
-        """Waits for the whole body, or until it has more than `most` bytes. Raises `Refused`."""
+        """Waits for the complete body, or until it has more than `most` bytes. Raises `Refused`."""
         while self.more and self.size <= most:
             await self.next()
             if self._file is None and self.size > self._reserved:
@@ -84,7 +84,7 @@ class Incoming:
             await self.next()
 
     def reserve(self, size: int) -> bool:
-        """Whether the process has memory for a body of so many bytes; it has then until `close`."""
+        """Reserves memory for a body of `size` bytes until `close`; returns whether the process has it."""
         fits = self._application.collected + size <= COLLECTED_BYTES
         if fits:
             self._reserved = size
@@ -109,15 +109,15 @@ class Incoming:
     def in_memory(self) -> bool:
         return self._file is None
 
-    def whole(self) -> bytes:
-        """The body so far, which is in memory."""
+    def content(self) -> bytes:
+        """Returns the body so far; it must be in memory."""
         if len(self._pieces) != 1:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0]
 
     def stream(self) -> IO[bytes]:
         if self._file is None:
-            return io.BytesIO(self.whole())
+            return io.BytesIO(self.content())
         self._file.seek(0)
         return self._file
 
@@ -130,7 +130,7 @@ class Incoming:
 
 
 class Application:
-    """See the module. `start` has to be called in the event loop before the first request.
+    """The ASGI application. `start` must be called in the event loop before the first request.
 
     Attributes
     ----------
@@ -177,7 +177,7 @@ class Application:
         except Refused as refused:
             await _send(fast_path.refusal(refused.status), send)
         except Gone:
-            log.debug("a client has gone before its request was complete")
+            log.debug("a client disconnected before its request was complete")
         finally:
             incoming.close()
 
@@ -191,14 +191,14 @@ class Application:
                 await self.django.send(answer, send)
                 return
         if head is not None and incoming.size and incoming.in_memory:
-            reply = await self._fast(head, incoming.whole())
+            reply = await self._fast(head, incoming.content())
             if reply is not None:
                 await _send(reply, send)
                 return
         await self.django.answer(scope, incoming.stream(), incoming.size, send)
 
     async def _collect(self, scope: Any, head: RequestHead | None, incoming: Incoming) -> Answer | None:
-        """Waits for a large body; or Django's answer, where Django wants no more of it."""
+        """Waits for a large body; returns Django's answer if Django does not read the body, else None."""
         declared = incoming.declared
         is_fast = declared is not None and head is not None and self.fast_path.takes(head, declared)
         if declared is not None and is_fast and incoming.reserve(declared):
@@ -215,15 +215,15 @@ class Application:
         await incoming.collect(most)
         if incoming.more and not is_limited:
             raise Refused(413)
-        return None  # a body over the view's own limit is refused by the view
+        return None  # the view refuses a body over its own limit
 
     async def _fast(self, head: RequestHead, body: bytes) -> Reply | None:
-        """The fast path's reply; None when Django has to answer."""
+        """Returns the fast path's reply; None when Django has to answer."""
         done: asyncio.Future[bool] = self._loop.create_future()
         pending: PendingReply | None = None
 
         def committed(_: prediction_log.Entry) -> None:
-            """In the writer's thread. One wake-up for all entries that are released together."""
+            """Wakes the loop once for all entries that are released together. Runs in the writer's thread."""
             self._committed.append(done)
             if not self._woken:
                 self._woken = True
@@ -248,7 +248,7 @@ class Application:
     # -- the log -----------------------------------------------------------------------------------
 
     def _submit(self, entry: prediction_log.Entry) -> None:
-        """Hands all entries of one turn of the loop to the writer together: they share a commit."""
+        """Collects the entries of one turn of the loop for the writer, so that they share a commit."""
         if not self._submitted:
             self._loop.call_soon(self._flush)
         self._submitted.append(entry)
@@ -258,14 +258,14 @@ class Application:
         prediction_log.writer().submit_all(entries)
 
     def _wake(self) -> None:
-        self._woken = False  # before the queue is emptied: what comes later wakes again
+        self._woken = False  # before the loop empties the queue: a later entry wakes it again
         while self._committed:
             done = self._committed.popleft()
             if not done.done():
                 done.set_result(True)
 
     async def _give_up(self) -> None:
-        """Ends the wait for a commit that takes too long."""
+        """Ends the waits for commits that take too long."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             now = self._loop.time()
@@ -282,7 +282,7 @@ async def _send(reply: Reply, send: Any) -> None:
 
 
 def _announced(headers: Any) -> tuple[int | None, bool]:
-    """(Content-Length or None, whether the client waits for a word before it sends its body)."""
+    """Returns (Content-Length or None, whether the client waits for 100 Continue before the body)."""
     declared: int | None = 0
     expects = False
     for name, value in headers:

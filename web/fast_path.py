@@ -1,11 +1,11 @@
-"""The fast path: a valid prediction answered without Django's request, the ORM or DRF on its way.
+"""The fast path: it answers valid predictions without Django's request, the ORM or DRF.
 
-It answers or it declines, and never refuses. What it does not recognise at once (another method, a
-parameter, an unusual header, a key or version it has not met, a body that is not plainly valid, a model that
-scikit-learn serves, a question that needs the movies' catalogue) goes through Django, which knows every case
-and every fault; that request teaches it key, version and spelling for the next. It asks no database: what it
-knows may be stale, the log's fence notices that, and the request goes through Django as well. Its answers
-carry what Django's would, header by header; a test compares the two.
+The fast path answers a request or declines it; it never refuses one. It declines other methods, parameters,
+unusual headers, unknown keys and versions, bodies that are not plainly valid, models that scikit-learn
+serves, and recommendations that need the movies' catalogue. Django answers a declined request; that loads the
+key, the version and the spelling for the next request. The fast path sends no queries: its snapshot may be
+stale, the log's fence notices that, and Django answers the request. Its answers have the same body and
+headers as Django's; a test compares them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from vigia_ml.schema import InvalidRows
 from vigia_ml.schema.csv_dialect import Told
 from vigia_ml.schema.row_decoder import Rows
 from web import errors, route_labels
-from web.limits import INLINE_BYTES, INLINE_CSV_BYTES
+from web.limits import HEAD_BYTES, INLINE_BYTES, INLINE_CSV_BYTES
 from web.protocol import HeaderBlock
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 ACTIVE: Final = re.compile(r"/api/v1/models/([a-z][a-z0-9_]{0,49})/predictions/")
 VERSION: Final = re.compile(r"/api/v1/models/([a-z][a-z0-9_]{0,49})/versions/([1-9]\d{0,8})/predictions/")
 GIVEN_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-# As clients send them; DRF negotiates all others.
+# Common values of Accept; DRF negotiates all others.
 ACCEPTED: Final = frozenset(
     (b"", b"*/*", b"application/json", b"application/json, */*", b"application/json, text/plain, */*")
 )
@@ -66,18 +66,18 @@ TUTORIALS: Final[dict[str, tuple[str, Shape, RouteKind | None]]] = {
     "/recommend": (MOVIES, titles, quick),
 }
 UNREADABLE: Final = {
-    400: ("malformed", "this cannot be read as an HTTP request"),
+    400: ("malformed", "the bytes are no valid HTTP request"),
     413: ("too_large", "the body is too large"),
-    431: ("too_large", "the headers are too long"),
+    431: ("too_large", f"request line and headers have more than the accepted {HEAD_BYTES:,} bytes"),
     500: ("internal_error", errors.UNKNOWN),
-    503: ("busy", "too many bodies are being read slowly; send the request again later"),
+    503: ("busy", "too many large bodies wait in this process; send the request again later"),
 }
 KNOWN_ROUTES: Final = 1_000
 ADMISSIONS: Final = 5_000
 
 
 class RequestHead(msgspec.Struct, gc=False):
-    """The head of a POST without query string. Header values as they came, b"" where absent."""
+    """The head of a POST without query string. Header values are raw; b"" means absent."""
 
     path: str
     host: bytes = b""
@@ -102,7 +102,7 @@ _NEVER: Final = frozenset((b"content-encoding", b"upgrade", b"x-http-method-over
 
 
 def request_head(scope: Any) -> RequestHead | None:
-    """The head of a request that the fast path may take; None for a head that is not plain."""
+    """Returns the head of a request that the fast path may take; None for any other head."""
     if scope["method"] != "POST" or scope["query_string"] or scope["http_version"] != "1.1":
         return None
     path = scope["path"]
@@ -124,11 +124,11 @@ def request_head(scope: Any) -> RequestHead | None:
 class FastRoute:
     """A route that the fast path answers.
 
-    number : of the version; None for the active one. headers : of its answers.
-    route : its name in the metrics, see `config.routes`.
-    shape : for a route that takes one object and answers in a shape of its own: makes its answer of ours.
-    kind : for a route of an application above: answers a body, or declines it; see
-        `recommender.services.answering.quick`.
+    number : number of the version; None for the active one. headers : headers of the answers.
+    route : name in the metrics, see `web.route_labels`.
+    shape : converts the answer, for a tutorial route that takes one object and has its own shape of answer.
+    kind : answers a body or declines it, for a route that does not take rows; see
+        `recommender.recommendations.service.quick`.
     """
 
     model: str
@@ -141,7 +141,7 @@ class FastRoute:
 
 
 class Reply:
-    """A response, complete."""
+    """A complete response."""
 
     __slots__ = ("body", "headers", "status")
 
@@ -157,7 +157,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What a request asks for by its head, and who asks, as known in one generation."""
+    """The route and the client of a request head, valid in one generation."""
 
     route: FastRoute
     client: routing.Client
@@ -166,10 +166,10 @@ class Admission:
 
 @dataclass(slots=True)
 class PendingReply:
-    """An answer on its way into the log. Its entry is not submitted yet.
+    """An answer whose log entry is not submitted yet.
 
-    since : when its request was complete, by `time.perf_counter`.
-    body : of the answer, where it is encoded already.
+    since : time at which the request was complete, by `time.perf_counter`.
+    body : encoded body of the answer, or None if it is not encoded yet.
     """
 
     entry: prediction_log.Entry
@@ -179,14 +179,14 @@ class PendingReply:
     body: bytes | None = None
 
     def give_up(self) -> Reply | None:
-        """The refusal when the commit took too long."""
-        if self.entry.is_released:  # in this very moment
+        """Returns the error response to a commit that takes too long."""
+        if self.entry.is_released:  # just now
             return self.finish()
         withdrawn = prediction_log.writer().withdraw(self.entry)
         return self.refused(LogUnavailable() if withdrawn else OutcomeUnknown())
 
     def finish(self) -> Reply | None:
-        """The reply once the entry was released; None when the request has to go through Django."""
+        """Returns the reply to a released entry; None when Django has to answer the request."""
         error, route = self.entry.error, self.route
         if error is None:
             body = self.encoded() if self.body is None else self.body
@@ -200,13 +200,13 @@ class PendingReply:
         return self.refused(error)
 
     def encoded(self) -> bytes:
-        """The answer's body."""
+        """Returns the encoded body of the answer."""
         if self.route.shape is None:
             return self.prepared.body()
         return pipeline.encode(self.route.shape(self.prepared.as_dict()))
 
     def refused(self, error: Exception) -> Reply:
-        """The one error shape; what failed was the log, so Django does not try it again."""
+        """Returns the error response. The log failed, so Django does not try the request again."""
         status, described, extra = errors.describe(error)
         if status is None:
             status, described = 500, {"code": "internal_error", "message": errors.UNKNOWN}
@@ -232,7 +232,7 @@ def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 
 
 def refusal(status: int) -> Reply:
-    """The refusal of bytes that are no request, or of a head that is too long; 0: of a request too slow."""
+    """Returns the error response to bytes that are no valid request; status 0: to a request too slow."""
     headers = {"Content-Type": "application/json"}
     if not status:
         known, described, extra = errors.describe(UnreadablePostError())
@@ -244,7 +244,7 @@ def refusal(status: int) -> Reply:
 
 
 class FastPath:
-    """Made once per process, from the settings."""
+    """The fast path of one process, configured by the settings."""
 
     def __init__(self) -> None:
         self.is_open = not settings.DEBUG
@@ -256,23 +256,23 @@ class FastPath:
         self._known: routing.Snapshot | None = None
 
     def _route(self, path: str) -> FastRoute | None:
-        """What is asked under a path that may be answered here; None for another path."""
-        known = self._routes.get(path)
-        if known is not None:
-            return known
+        """Returns the route of a path; None for a path that the fast path does not answer."""
+        route = self._routes.get(path)
+        if route is not None:
+            return route
         both, post = "GET, POST, HEAD, OPTIONS", "POST, OPTIONS"
         if match := ACTIVE.fullmatch(path):
-            known = self._build_route(match[1], None, both, route_labels.ACTIVE)
+            route = self._build_route(match[1], None, both, route_labels.ACTIVE)
         elif match := VERSION.fullmatch(path):
-            known = self._build_route(match[1], int(match[2]), post, route_labels.VERSION)
+            route = self._build_route(match[1], int(match[2]), post, route_labels.VERSION)
         elif path in TUTORIALS:
             model, shape, kind = TUTORIALS[path]
-            known = self._build_route(model, None, post, path, shape, kind)
+            route = self._build_route(model, None, post, path, shape, kind)
         elif path == route_labels.RECOMMENDATIONS:
-            known = self._build_route(MOVIES, None, both, path, None, quick)
-        if known is not None and len(self._routes) < KNOWN_ROUTES:
-            self._routes[path] = known
-        return known
+            route = self._build_route(MOVIES, None, both, path, None, quick)
+        if route is not None and len(self._routes) < KNOWN_ROUTES:
+            self._routes[path] = route
+        return route
 
     def _build_route(
         self,
@@ -287,17 +287,17 @@ class FastPath:
         return FastRoute(model, number, lines, HeaderBlock.of(lines), route, shape, kind)
 
     def is_inline(self, head: RequestHead, length: int) -> bool:
-        """Whether the event loop may answer a body of so many bytes itself."""
+        """Returns whether the event loop may answer a body of `length` bytes itself."""
         return length <= INLINE_CSV_BYTES or (length <= INLINE_BYTES and head.content_type not in CSV_TYPES)
 
     def takes(self, head: RequestHead, length: int) -> bool:
-        """Whether a body of so many bytes, from whom this head names, is worth waiting for."""
+        """Returns whether the fast path takes a body of `length` bytes under this head."""
         return 0 < length <= settings.PREDICT_MAX_BYTES and self._admitted(head) is not None
 
     def begin_whole(
         self, head: RequestHead, body: bytes, done: Callable[[prediction_log.Entry], None]
     ) -> PendingReply | None:
-        """`begin` with the answer's body encoded already: for a thread that has the time."""
+        """Returns the same as `begin`, with the body encoded. For a thread, which does not block the loop."""
         pending = self.begin(head, body, done)
         if pending is not None:
             pending.body = pending.encoded()
@@ -306,11 +306,11 @@ class FastPath:
     def begin(
         self, head: RequestHead, body: bytes, done: Callable[[prediction_log.Entry], None] | None = None
     ) -> PendingReply | None:
-        """An answer that may go out once its entry is committed, or None: the request is not for this path.
+        """Returns an answer that may be sent once its entry is committed; None for a declined request.
 
         Parameters
         ----------
-        done : see `predictions.log.Entry`.
+        done : see `predictions.log.writer.Entry`.
         """
         since = time.perf_counter()
         admitted = self._admitted(head)
@@ -343,13 +343,13 @@ class FastPath:
             return None
         if not self._within_rate(caller):
             return None
-        then = shadow_worker.after(version, prepared, done)
-        return PendingReply(prepared.entry(generation, done=then), prepared, route, since)
+        released = shadow_worker.after(version, prepared, done)
+        return PendingReply(prepared.entry(generation, done=released), prepared, route, since)
 
     def _admitted(
         self, head: RequestHead
     ) -> tuple[Admission, engine_cache.Served, routing.RoutedVersion, int] | None:
-        """Who asks for what under this head, what answers, and the generation all that is known from."""
+        """Returns the admission of a head, the engine, the version and their generation; None to decline."""
         known = routing.peek()
         if known is None or not self.is_open:
             return None
@@ -386,7 +386,7 @@ class FastPath:
             return None
         key = client_keys.key_of(head.authorization.decode("ascii"))
         client = None if key is None else known.peek_client(key)
-        # Only for the holder of a key: strangers must not fill what is remembered of routes and hosts.
+        # Only for clients with a key: others must not fill the caches of routes and hosts.
         if client is None or not self._is_ours(head.host.decode("ascii")):
             return None
         route = self._route(head.path)
@@ -395,7 +395,7 @@ class FastPath:
         return Admission(route, client, reads_csv)
 
     def _within_rate(self, caller: Caller) -> bool:
-        """Counts this request of a client; False for one too many, which DRF refuses in words."""
+        """Counts a request of a client; returns False over the rate limit, which DRF then refuses."""
         throttle = self._throttle
         if throttle is None:
             return True
@@ -423,7 +423,7 @@ class FastPath:
 
 
 def _read(served: engine_cache.Served, body: bytes, *, csv: bool) -> Rows | None:
-    """The body's rows, all valid; None where Django has to look closer."""
+    """Returns the body's rows if all are valid; otherwise None, and Django reports the faults."""
     if not csv:
         return served.compiled.decode(body, settings.PREDICT_MAX_ROWS)
     try:
@@ -433,7 +433,7 @@ def _read(served: engine_cache.Served, body: bytes, *, csv: bool) -> Rows | None
 
 
 def _came_by_https(head: RequestHead) -> bool:
-    """Whether Django would say so, by the one header it is told to trust."""
+    """Returns whether the request came by HTTPS, by the proxy header that Django's settings trust."""
     trusted = settings.SECURE_PROXY_SSL_HEADER
     return (
         bool(trusted)
@@ -443,7 +443,7 @@ def _came_by_https(head: RequestHead) -> bool:
 
 
 def _headers(allowed: str, *, secure: bool) -> dict[str, str]:
-    """What DRF and Django's middleware put on every such answer."""
+    """Returns the headers that DRF and Django's middleware set on such answers."""
     headers = {
         "Content-Type": "application/json",
         "Vary": "Accept",

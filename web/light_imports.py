@@ -1,7 +1,7 @@
 """Keeps modules that no web process uses out of its memory.
 
-Libraries import them on the way: uvicorn its command line, drf-spectacular Django's test client, Django and
-DRF whatever optional package is installed. Together they take up to 12 MiB of each process.
+Libraries import them: uvicorn its command line, drf-spectacular Django's test client, Django and DRF the
+installed optional packages. Together they take up to 12 MiB of each process.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 @contextmanager
 def replaced(modules: Mapping[str, ModuleType | None]) -> Iterator[None]:
-    """Imports inside find these modules instead of the real ones; None makes an import fail."""
+    """Replaces modules for the imports inside the block; None makes an import fail."""
     loaded: dict[str, Any] = sys.modules
     before = {name: loaded.get(name) for name in modules}
     loaded.update({name: before[name] or module for name, module in modules.items()})
@@ -30,6 +30,6 @@ def replaced(modules: Mapping[str, ModuleType | None]) -> Iterator[None]:
 
 
 def module(name: str, **attributes: Any) -> ModuleType:
-    made = ModuleType(name)
-    vars(made).update(attributes)
-    return made
+    created = ModuleType(name)
+    vars(created).update(attributes)
+    return created

@@ -1,4 +1,4 @@
-"""Limits on what one client may take of a web process: seconds, bytes, connections. No Django here."""
+"""Limits of one client in a web process: seconds and bytes. This module imports no Django."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Final
 HEAD_BYTES: Final = 2**15
 """Bytes of a request line and its headers."""
 INLINE_BYTES: Final = 2**16
-"""Bytes of a body that the event loop answers. A thread decodes larger ones: they keep others waiting."""
+"""Bytes of a body that the event loop answers. A thread decodes larger bodies, which would block the loop."""
 INLINE_CSV_BYTES: Final = 2**12
-"""The same for CSV, which costs ten times as much."""
+"""Bytes of a CSV body that the event loop answers; CSV costs ten times as much as JSON."""
 COLLECTED_BYTES: Final = 2**26
 """Bytes of large bodies that a process collects in memory at the same time."""
 SPOOLED_BYTES: Final = 2**31
@@ -18,19 +18,19 @@ SPOOLED_BYTES: Final = 2**31
 DISCARDED_BYTES: Final = 2**26
 """Bytes of a body that the server reads after it has refused the request."""
 UNREAD_BYTES: Final = 2**21
-"""Bytes of a streamed answer that wait in memory for its client before a thread waits."""
+"""Bytes of a streamed answer that wait in memory for its client before its thread waits."""
 ALL_UNREAD_BYTES: Final = 2**26
 """Bytes of answers that wait in memory for all clients of a process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds that a client may take; the settings of the same names.
+    """Seconds that a client may take, from the settings (BODY_SILENCE_SECONDS, HEAD_SECONDS, …).
 
     Attributes
     ----------
-    silence : without a byte. head, body, answer : for the whole.
-    rate : bytes that extend the limits of body and answer by a second.
+    silence : seconds without a byte. head, body, answer : seconds in all.
+    rate : number of bytes that extends the limits of body and answer by a second.
     """
 
     silence: float = 10.0

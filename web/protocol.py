@@ -1,13 +1,13 @@
-"""uvicorn's HTTP protocol with limits on time and bytes. httptools reads HTTP; no Django here.
+"""uvicorn's HTTP protocol with limits on time and bytes. httptools parses HTTP. No Django is imported.
 
-uvicorn itself waits for a head, a body and a reader without limit, closes a connection over bytes that it has
-not read (so that the client never sees why), and closes idle connections at once when it stops. The subclass
-changes these things alone:
+uvicorn itself waits for a head, a body and a reader without limit, closes a connection with unread bytes (so
+that the client never sees the error response), and closes idle connections at once when it stops. The
+subclass changes only these things:
 
-- A head, a body and the reading of an answer have to end in time (`Limits`), and a head has a limit in bytes.
-- After a refusal the server says that no more follows, and reads for a while what the client still sends.
-- The next request of a pipeline waits until its client has read the answer before it.
-- A server that stops answers what still arrives for a moment, with ``Connection: close``.
+- A head, a body and the reading of an answer must end in time (`Limits`), and a head has a limit in bytes.
+- After a refusal the server closes its side for writing, and reads for a while what the client still sends.
+- The next request of a pipeline waits until its client has read the previous answer.
+- A stopping server answers requests that arrive within `STOP_SECONDS`, with ``Connection: close``.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from web.limits import DISCARDED_BYTES, HEAD_BYTES, Limits
 
 STOP_SECONDS: Final = 2.0
-"""A server that stops answers requests that arrive on idle connections for so long."""
+"""Seconds in which a stopping server still answers requests on idle connections."""
 _STATUS_LINES: Final = {
     each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in http.HTTPStatus
 }
-# What the connection waits for from its client.
+# States of a connection: the part of a request that it waits for.
 IDLE, HEAD, BODY = range(3)
 
 
 class HeaderBlock(list[tuple[bytes, bytes]]):
-    """Response headers that are encoded already.
+    """Response headers with their encoded lines.
 
-    Any ASGI server reads them as a list; `Cycle` writes `encoded` as it is.
+    Any ASGI server reads them as a list; `Cycle` writes `encoded` unchanged.
 
     Attributes
     ----------
-    encoded : header lines, with names as clients know them. sized : whether Content-Length is among them.
+    encoded : header lines, names in their usual spelling. sized : whether Content-Length is among them.
     """
 
     __slots__ = ("encoded", "sized")
@@ -59,18 +59,18 @@ class HeaderBlock(list[tuple[bytes, bytes]]):
 
 
 class Application(Protocol):
-    """An ASGI application that also words the refusals of what never becomes a request."""
+    """An ASGI application that also writes the error responses to bytes that are no request."""
 
     limits: Limits
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
 
     def refusal(self, status: int) -> tuple[bytes, bytes]:
-        """(header lines, body) of the refusal with this status."""
+        """Returns (header lines, body) of the error response with this status."""
 
 
 class Refused(Exception):
-    """A request that ends here, with a status."""
+    """A head over the limit in bytes."""
 
 
 class Cycle(RequestResponseCycle):
@@ -83,7 +83,7 @@ class Cycle(RequestResponseCycle):
         try:
             await app(self.scope, self.receive, self.send)
             if not self.response_complete and not self.disconnected:
-                raise RuntimeError("the application ended without a complete response")
+                raise RuntimeError("the application returned without a complete response")
         except Exception:
             self.logger.exception("a request failed outside Django")
             if self.response_started:
@@ -115,7 +115,7 @@ class Cycle(RequestResponseCycle):
             self.response_started = True
             self.waiting_for_100_continue = False
             if self.more_body:
-                self.keep_alive = False  # the rest of the body is not worth waiting for
+                self.keep_alive = False  # the server does not wait for the rest of the body
             self.head = self._head(message["status"], message["headers"])
             return
         data, more = message.get("body", b""), message.get("more_body", False)
@@ -142,7 +142,7 @@ class Cycle(RequestResponseCycle):
         lines.append(headers.encoded)
         self.chunked_encoding = not headers.sized and status not in (204, 304)
         if self.chunked_encoding and self.scope["http_version"] == "1.0":
-            self.chunked_encoding, self.keep_alive = False, False  # the end of the connection is its end
+            self.chunked_encoding, self.keep_alive = False, False  # in HTTP/1.0 the close ends the body
         elif self.chunked_encoding:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         lines.append(b"\r\n" if self.keep_alive else b"Connection: close\r\n\r\n")
@@ -154,10 +154,10 @@ class WebProtocol(HttpToolsProtocol):
 
     Attributes
     ----------
-    active : the request that is being answered; `cycle` is the one that was read last.
-    waits_for : IDLE, HEAD or BODY. expires : loop time at which that takes too long.
-    lingers : whether the connection has ended but for reading what its client still sends.
-    written : bytes of responses given to the transport.
+    active : the request that is being answered; `cycle` is the request that was read last.
+    waits_for : IDLE, HEAD or BODY. expires : loop time at which that wait ends.
+    lingers : whether the connection has ended, and the server only discards what the client still sends.
+    written : bytes of responses passed to the transport.
     """
 
     _dates: ClassVar[tuple[Any, bytes]] = (None, b"")
@@ -174,7 +174,7 @@ class WebProtocol(HttpToolsProtocol):
         self.head_bytes = self.body_bytes = self.written = self.discarded = 0
         self.body_until = self.paused_at = 0.0
         self.lingers = self.half_closed = self.stopping = self.waits_for_reader = False
-        self.unreadable = 0  # status of the refusal that follows the answers under way
+        self.unreadable = 0  # status of the error response that follows the answers under way
         self.unread_since = 0.0
         self.read_before = 0
 
@@ -191,14 +191,14 @@ class WebProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _disconnect(self) -> None:
-        """Tells the application that nobody reads the response."""
+        """Tells the application that the client does not read the response."""
         if self.active is not None:
             self.active.disconnected = True
             self.active.message_event.set()
             self.active = None
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio reads what it returns
-        """Whether the connection stays open for answers: the client sends no more, and may still read."""
+        """Returns whether the connection stays open: the client sends no more, but may still read answers."""
         self.half_closed = True
         if self.lingers or (self.active is None and not self.waits_for_reader):
             return False
@@ -217,7 +217,7 @@ class WebProtocol(HttpToolsProtocol):
     # -- limits ------------------------------------------------------------------------------------
 
     def check(self, now: float) -> int:
-        """Ends what takes too long. Returns the bytes that wait for the client to read them."""
+        """Ends a connection that takes too long. Returns the number of bytes that the client has not read."""
         unread = int(self.transport.get_write_buffer_size())
         if unread:
             if not self.unread_since:
@@ -241,7 +241,7 @@ class WebProtocol(HttpToolsProtocol):
             self.refuse(0)
 
     def _wait(self) -> None:
-        """Starts the clock for what the connection waits for now."""
+        """Sets `expires` for the current wait."""
         now = self.now()
         if self.active is not None:
             if not self.active.more_body:
@@ -263,7 +263,7 @@ class WebProtocol(HttpToolsProtocol):
 
     @property
     def rank(self) -> float:
-        """Order in which connections make room for others; infinite for one that waits for our answer."""
+        """Order in which connections are closed to make room; infinite while the server owes an answer."""
         if self.lingers:
             return 0
         if self.active is None:
@@ -280,12 +280,12 @@ class WebProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            return  # `on_headers_complete` has seen that it is the last request of this connection
+            return  # `on_headers_complete` has made it the last request of this connection
         except httptools.HttpParserError:
             self._cannot_read(400 if self.head_bytes <= HEAD_BYTES else 431)
             return
         if in_head and self.waits_for == HEAD:
-            # The parser reports a header when it is complete.
+            # The parser reports only complete headers, so bytes count.
             self.head_bytes += len(data)
             if self.head_bytes > HEAD_BYTES:
                 self._cannot_read(431)
@@ -307,7 +307,7 @@ class WebProtocol(HttpToolsProtocol):
     def _count_head(self, size: int) -> None:
         self.head_bytes += size
         if self.head_bytes > HEAD_BYTES:
-            raise Refused  # the parser ends with an error of its own
+            raise Refused  # the parser turns it into its own error
 
     def on_headers_complete(self) -> None:
         parser, scope = self.parser, self.scope
@@ -345,7 +345,7 @@ class WebProtocol(HttpToolsProtocol):
 
     def _begin(self, cycle: Cycle) -> None:
         self.active = cycle
-        # Where reading pauses, because of a pipeline, the clock of the body starts when it goes on.
+        # If a pipeline pauses reading, the body's time starts when reading resumes.
         self.paused_at = self.now()
         self.expires = inf
         self.body_until = self.paused_at + self.limits.body
@@ -387,7 +387,7 @@ class WebProtocol(HttpToolsProtocol):
             self._go_on()
 
     def _go_on(self) -> None:
-        """To the next request, once the client has read the answer before it."""
+        """Starts the next request, once the client has read the previous answer."""
         if self.flow.write_paused:
             self.waits_for_reader, self.expires = True, inf
             self.flow.pause_reading()
@@ -408,7 +408,7 @@ class WebProtocol(HttpToolsProtocol):
             self._go_on()
 
     def date(self) -> bytes:
-        """The line of the Date header, which uvicorn renews every second."""
+        """Returns the line of the Date header, which uvicorn updates every second."""
         known, line = WebProtocol._dates
         now = self.server_state.default_headers
         if now is not known:
@@ -419,13 +419,13 @@ class WebProtocol(HttpToolsProtocol):
     def _cannot_read(self, status: int) -> None:
         active = self.active
         if self.waits_for_reader or (active is not None and not (active is self.cycle and active.more_body)):
-            self.unreadable = status  # the answers to what came before go first
+            self.unreadable = status  # the answers to earlier requests go first
             self.flow.pause_reading()
         else:
             self.refuse(status)
 
     def refuse(self, status: int) -> None:
-        """Answers in the server's own words, and ends the connection; 0: the request came too slowly."""
+        """Sends the application's error response, and ends the connection; 0: the request was too slow."""
         self._disconnect()
         self.pipeline.clear()
         head, body = self.application.refusal(status)
@@ -436,13 +436,14 @@ class WebProtocol(HttpToolsProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        """A connection that is closed over unread bytes is reset, and the client may never see its answer."""
+        """Discards what the client still sends: closing with unread bytes resets the connection, and the
+        client may never see its answer."""
         self.lingers = True
         if self.half_closed:
             self.transport.close()
             return
         self.flow.resume_reading()
-        self.expires = self.now() + self.limits.silence  # for all that the client still sends
+        self.expires = self.now() + self.limits.silence  # limit for all that the client still sends
         if self.transport.can_write_eof():
             self.transport.write_eof()
 

@@ -1,8 +1,8 @@
 """Shares new connections between the web processes, so that a few clients use all of them.
 
 All processes accept from one socket that gunicorn has opened. Without a rule, the first process to wake takes
-all connections that come together. So each process shows its number of connections to the others, and a
-process with more than another leaves a new connection to that one for a moment.
+all connections that arrive together. So each process publishes its number of connections, and a process with
+more than another leaves a new connection to that process for `PATIENCE`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Final
 
 SLOTS: Final = 64
 PATIENCE: Final = 0.003
-"""Seconds that a new connection is left to a process with fewer; the kernel woke both at the same moment."""
+"""Seconds that a process with fewer connections has to accept a new one; the kernel wakes both at once."""
 ALIVE_SECONDS: Final = 2.5
-"""A process shows its number every half second. One that does not has ended, or is busy."""
+"""A process publishes its number every half second. After so many silent seconds it counts as ended or
+busy."""
 
 # All workers share this memory, because gunicorn forks them from a process that has imported this module. A
 # slot holds two doubles: when its worker was last seen (monotonic seconds), and its number of connections.
@@ -22,11 +23,11 @@ _shared = memoryview(mmap.mmap(-1, SLOTS * 16)).cast("d")
 
 
 class Share:
-    """The number of connections of one process beside those of the others.
+    """The number of connections of one process, compared with the others.
 
     Parameters
     ----------
-    age : number of the worker, as gunicorn counts them.
+    age : gunicorn's number of the worker.
     """
 
     def __init__(self, age: int) -> None:
@@ -34,16 +35,16 @@ class Share:
         self._deferred_at = 0.0
 
     def show(self, now: float, connections: int) -> None:
-        """Shows this process's number of connections to the others. now : monotonic seconds."""
+        """Publishes this process's number of connections. now : monotonic seconds."""
         _shared[self._slot] = now
         _shared[self._slot + 1] = connections
 
     def withdraw(self) -> None:
-        """Tells the others not to wait for this process."""
+        """Withdraws this process's number, so that the others do not wait for it."""
         _shared[self._slot] = 0.0
 
     def should_defer(self, now: float, connections: int) -> bool:
-        """Whether a process with fewer connections should take a new one; never twice in a row."""
+        """Returns whether a process with fewer connections should accept a new one; never twice in a row."""
         fewest = min(
             (
                 _shared[slot + 1]

@@ -1,11 +1,12 @@
 """Django in threads: WSGI behind ASGI, so that no thread waits for a client.
 
-A thread runs when the body is complete. The one exception is a first look: before a large body is collected,
-Django decides in a thread whether it wants the body at all. When Django reads, `BodyAwaited` ends that look,
-and Django runs again once the body is there; a refusal that needs no body goes out at once.
-An answer goes to the event loop, which sends it as fast as its client reads. Only a streamed answer of more
-than `UNREAD_BYTES` keeps a thread waiting, three quarters of the threads at most, and not longer than its
-client may take.
+A thread takes a request when its body is complete, with one exception: before the loop collects a large body,
+Django runs in a thread without it, to decide whether the body is needed. If Django reads the body,
+`BodyAwaited` ends that run, and Django runs again with the complete body; an error response that needs no
+body is sent at once.
+The event loop sends an answer as fast as its client reads. Only a streamed answer with more than
+`UNREAD_BYTES` unread bytes makes its thread wait: at most three quarters of the threads, each at most as long
+as the client may take.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from web.protocol import HeaderBlock
 log = logging.getLogger(__name__)
 
 TURN_SECONDS: Final = 1.0
-"""A thread waits so long for its turn to wait for a slow reader."""
+"""Seconds that a thread waits for permission to wait for a slow reader."""
 _BASE: Final[dict[str, Any]] = {
     "SCRIPT_NAME": "",
     "wsgi.version": (1, 0),
@@ -39,11 +40,11 @@ _BASE: Final[dict[str, Any]] = {
 
 
 class BodyAwaited(BaseException):
-    """Django reads a body that is not there yet. No handler of exceptions between here and there takes it."""
+    """Django reads a body that has not arrived. A BaseException, so that no handler in Django catches it."""
 
 
 class _Awaited:
-    """The body of a first look."""
+    """The body of a first run: reading it raises `BodyAwaited`."""
 
     def read(self, *_: Any) -> bytes:
         raise BodyAwaited
@@ -52,13 +53,13 @@ class _Awaited:
 
 
 class Body(Protocol):
-    """A body that is complete."""
+    """A complete body."""
 
     def read(self, size: int = ..., /) -> bytes: ...
 
 
 class Streamed:
-    """A streamed answer between the thread that makes it and the event loop that sends it."""
+    """A streamed answer between the thread that produces it and the event loop that sends it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, senders: threading.Semaphore, limits: Limits) -> None:
         self._loop, self._senders, self._limits = loop, senders, limits
@@ -69,7 +70,8 @@ class Streamed:
         self._gone = self._failed = False
 
     def put(self, piece: bytes) -> None:
-        """In the thread. Raises `BrokenPipeError` when the client has gone, or reads too slowly."""
+        """Queues a piece; raises `BrokenPipeError` if the client has gone or reads too slowly. Runs in the
+        thread."""
         with self._changed:
             if self._bytes + len(piece) > UNREAD_BYTES and not self._gone:
                 self._wait()
@@ -91,13 +93,13 @@ class Streamed:
             self._senders.release()
 
     def end(self) -> None:
-        """In the thread."""
+        """Marks the answer as complete. Runs in the thread."""
         with self._changed:
             self._pieces.append(None)
         self._wake()
 
     def fail(self) -> None:
-        """In the thread: the answer has no end, and its connection is cut."""
+        """Marks the answer as broken, so that its connection is cut. Runs in the thread."""
         self._failed = True
         self.end()
 
@@ -105,7 +107,7 @@ class Streamed:
         self._loop.call_soon_threadsafe(self._come.set)
 
     async def send(self, send: Callable[[Any], Any]) -> None:
-        """In the event loop: sends all pieces; waits while the client does not read."""
+        """Sends all pieces, and waits while the client does not read. Runs in the event loop."""
         try:
             while True:
                 await self._come.wait()
@@ -113,7 +115,7 @@ class Streamed:
                 while self._pieces:
                     piece = self._pieces.popleft()
                     if piece is None and self._failed:
-                        raise RuntimeError("the answer has no end")
+                        raise RuntimeError("the streamed answer ended with an error")
                     if piece is None:
                         await send({"type": "http.response.body", "body": b"", "more_body": False})
                         return
@@ -128,7 +130,8 @@ class Streamed:
 
 
 class Answer:
-    """What Django answered: status, fields, and a body or a stream; or that it awaits the body."""
+    """Django's answer: status, fields, and a body or a stream. `awaits_up_to` is not None if Django reads the
+    request's body first: it is the view's limit in bytes, or -1 without one."""
 
     __slots__ = ("awaits_up_to", "body", "fields", "status", "stream")
 
@@ -144,8 +147,9 @@ class DjangoThreads:
 
     Parameters
     ----------
-    threads : of the pool. Probes (`/healthz/`, `/ping`) have two more: a probe that waits behind clients
-        would have the process killed. Readiness asks the database, which may be slow; liveness must not wait.
+    threads : number of threads in the pool. Probes (`/healthz/`, `/ping`) have two more: a probe that waits
+        behind clients would have the process killed. Readiness queries the database, which may be slow;
+        liveness must not wait for it.
     """
 
     def __init__(
@@ -158,7 +162,7 @@ class DjangoThreads:
         self._senders = threading.Semaphore(max(1, threads * 3 // 4))
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function returns that is called in a thread."""
+        """Calls a function in a thread; returns its result."""
         return await self._run(self.pool, function, *arguments)
 
     async def _run(self, pool: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -167,7 +171,7 @@ class DjangoThreads:
         def call() -> None:
             try:
                 result, error = function(*arguments), None
-            except BaseException as raised:  # it goes to who waits for it
+            except BaseException as raised:  # the waiting coroutine raises it
                 result, error = None, raised
             self._loop.call_soon_threadsafe(_settle, done, result, error)
 
@@ -175,11 +179,11 @@ class DjangoThreads:
         return await done
 
     async def look(self, scope: Any, length: int) -> Answer:
-        """What Django answers without the body; `awaits_up_to` says that it wants to read one."""
+        """Returns Django's answer without the body; see `Answer.awaits_up_to`."""
         return await self._answer(scope, _Awaited(), length)
 
     async def answer(self, scope: Any, body: Body, length: int, send: Callable[[Any], Any]) -> None:
-        """Sends Django's answer to a request whose body is complete."""
+        """Sends Django's answer to a request with a complete body."""
         await self.send(await self._answer(scope, body, length), send)
 
     async def send(self, answer: Answer, send: Callable[[Any], Any]) -> None:
@@ -219,7 +223,7 @@ class DjangoThreads:
             answer.awaits_up_to = environ.get(BODY_LIMIT, -1)
             ready()
             return
-        except BaseException as error:  # it goes to who waits for it
+        except BaseException as error:  # the waiting coroutine raises it
             ready(error)
             return
         try:
@@ -258,7 +262,7 @@ def _settle(done: asyncio.Future[Any], result: Any, error: BaseException | None)
 
 
 def environ_of(scope: Any, body: Any, length: int) -> dict[str, Any]:
-    """The WSGI environ of an ASGI request whose body has so many bytes."""
+    """Returns the WSGI environ of an ASGI request with a body of `length` bytes."""
     server, client = scope["server"], scope["client"]
     environ = _BASE | {
         "REQUEST_METHOD": scope["method"],
@@ -276,7 +280,7 @@ def environ_of(scope: Any, body: Any, length: int) -> dict[str, Any]:
     for name, value in scope["headers"]:
         known = _NAMES.get(name)
         if known is None:
-            if b"_" in name:  # it would be read as the header with a hyphen, which a proxy may have set
+            if b"_" in name:  # Django would take it for the header with a hyphen, which a proxy may have set
                 continue
             known = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
         elif not known:

@@ -1,4 +1,4 @@
-"""gunicorn's worker: a uvicorn server with our protocol. gunicorn's first process imports it: no Django."""
+"""gunicorn's worker: a uvicorn server with our protocol. gunicorn's master imports it: no Django."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from web.sharing import PATIENCE, Share
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS: Final = 0.25
-"""Between two looks at the limits of all connections."""
+"""Seconds between two checks of the limits of all connections."""
 NO_FILES_SECONDS: Final = 1.0
 NO_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -93,15 +93,15 @@ class Listener:
             self._later.cancel()
 
     async def wait_closed(self) -> None:
-        """For uvicorn, which waits for the servers of asyncio."""
+        """Returns at once; uvicorn awaits this method of asyncio's servers."""
 
 
 class WebServer(Server):
-    """uvicorn's server, with a limit on connections and a regular look at the limits of each.
+    """uvicorn's server, with a limit on connections and a regular check of the limits of each.
 
     Parameters
     ----------
-    share : see `web.sharing`. most : connections of this process.
+    share : see `web.sharing`. most : largest number of connections of this process.
     """
 
     def __init__(self, config: Any, share: Share, most: int) -> None:
@@ -131,14 +131,14 @@ class WebServer(Server):
             self._checks.cancel()
 
     def make_room(self) -> None:
-        """Ends the connection that waited longest for its client, when there are as many as there may be."""
+        """Ends the connection that has waited longest for its client, if the process is at its limit."""
         if self.connections < self._most:
             return
         open_: Any = self.server_state.connections
-        worst = min(open_, key=lambda each: (each.rank, each.expires), default=None)
-        if worst is not None and worst.rank < 4:
-            worst.transport.abort()
-            open_.discard(worst)
+        slowest = min(open_, key=lambda each: (each.rank, each.expires), default=None)
+        if slowest is not None and slowest.rank < 4:
+            slowest.transport.abort()
+            open_.discard(slowest)
 
     async def _check(self) -> None:
         loop = asyncio.get_running_loop()
@@ -152,17 +152,17 @@ class WebServer(Server):
                 unread = {each: each.check(now) for each in open_}
                 if sum(unread.values()) > ALL_UNREAD_BYTES:
                     max(unread, key=unread.__getitem__).transport.abort()
-            except Exception:  # the limits must hold for the others
+            except Exception:  # the limits must hold for the other connections
                 log.exception("the limits of the connections could not be checked")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.should_exit = True
-        if sig == signal.SIGQUIT:  # gunicorn's quick end
+        if sig == signal.SIGQUIT:  # gunicorn's signal to stop at once
             self.force_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As uvicorn's, without the signal raised again: it would end the process before `worker_exit`."""
+        """Handles signals as uvicorn does, but does not raise them again: that would skip `worker_exit`."""
         handled = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
         before = {each: signal.signal(each, self.handle_exit) for each in handled}
         try:
@@ -173,7 +173,7 @@ class WebServer(Server):
 
 
 class WebWorker(UvicornWorker):
-    """See the module."""
+    """A gunicorn worker that runs `WebServer`."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
@@ -191,7 +191,7 @@ class WebWorker(UvicornWorker):
         start = getattr(self.wsgi, "start", None)
         if start is not None:
             start(asyncio.get_running_loop(), self.cfg.threads)
-        # What is left of gunicorn's time is for the log (`worker_exit`).
+        # The rest of gunicorn's time is for the log (`worker_exit`).
         self.config.timeout_graceful_shutdown = max(1, int(self.cfg.graceful_timeout * 0.75))
         server = WebServer(self.config, Share(self.age), self.cfg.worker_connections)
         await server.serve(sockets=self.sockets)

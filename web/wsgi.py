@@ -15,7 +15,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 
 class _RequestFactory:
-    """drf-spectacular asks for one when it writes a schema."""
+    """Stands for DRF's test client until drf-spectacular needs one to write a schema."""
 
     def __new__(cls, *arguments: Any, **options: Any) -> Any:
         from rest_framework.test import APIRequestFactory
@@ -39,7 +39,7 @@ limits.answer_requests()
 
 
 class Utf8Request(WSGIRequest):
-    """Text is UTF-8, whatever charset the client names; `web.charsets` refuses the others in words."""
+    """A request that always decodes text as UTF-8; `web.charsets` refuses other charsets."""
 
     def _set_content_type_params(self, meta: dict[str, Any]) -> None:
         try:

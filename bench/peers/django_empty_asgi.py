@@ -12,7 +12,7 @@ from web.threads import DjangoThreads
 
 
 class Application:
-    """What `web.worker` expects of an application."""
+    """An application with the methods that `web.worker` calls."""
 
     def __init__(self) -> None:
         self.limits = Limits()

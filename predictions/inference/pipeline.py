@@ -1,7 +1,7 @@
-"""The one path every answer takes: read → predict → log → answer.
+"""The one path of every answer: read → predict → log → answer.
 
 Every route (API, tutorial routes) and every caller (a view, the fast path) reads rows with
-`predictions.inference.reading`, answers them with `prepare`, and sends the answer only after its entry was
+`predictions.inference.reading`, computes answers with `prepare`, and sends them only after their entry was
 committed.
 """
 
@@ -39,7 +39,7 @@ INFINITY: Final = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and under which request id and idempotency key."""
+    """The client of a request, with its request id and idempotency key."""
 
     client_id: int | None
     request_id: str
@@ -49,18 +49,18 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was answered, as it goes out; `replayed` when it is the stored answer to an earlier request."""
+    """The body of a response; `replayed` marks the stored answer to an earlier request."""
 
     body: dict[str, Any]
     replayed: bool = False
 
 
 def replay(caller: Caller) -> Answer | None:
-    """The stored answer to this caller's idempotency key, or None.
+    """Returns the stored answer to this caller's idempotency key, or None.
 
     Raises
     ------
-    KeyReused : the key stands for another request.
+    KeyReused : the key belongs to another request.
     """
     if caller.idempotency_key is None or caller.client_id is None:
         return None
@@ -75,9 +75,9 @@ def replay(caller: Caller) -> Answer | None:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Answers that nobody has seen yet: they may go out once their entry is committed.
+    """Answers that may be sent once their entry is committed.
 
-    One element a row, as JSON: what goes into the log and what goes out are the same bytes.
+    Each list holds one element per row, as JSON: the log and the response get the same bytes.
 
     ids : UUIDv7s (without quotes), ascending, so that a request's rows keep their order in the log.
     probabilities : None for a regression.
@@ -92,32 +92,32 @@ class Prepared:
     warnings: list[bytes]
 
     def body(self) -> bytes:
-        """The answer as it goes out, in JSON."""
+        """Returns the body of the response, in JSON."""
         if self.probabilities is None:
-            given = [
+            predictions = [
                 b'{"id":"%s","prediction":%s,"warnings":%s}' % cells
                 for cells in zip(self.ids, self.values, self.warnings, strict=True)
             ]
         else:
-            given = [
+            predictions = [
                 b'{"id":"%s","prediction":%s,"probability":%s,"warnings":%s}' % cells
                 for cells in zip(self.ids, self.values, self.probabilities, self.warnings, strict=True)
             ]
         served = self.served
         head = b'{"model":"%s","version":%d,"predictions":[' % (served.model_name.encode(), served.number)
-        return b"%s%s]}" % (head, b",".join(given))
+        return b"%s%s]}" % (head, b",".join(predictions))
 
     def as_dict(self) -> dict[str, Any]:
-        """The same, decoded."""
-        found: dict[str, Any] = msgspec.json.decode(self.body())
-        return found
+        """Returns the decoded body."""
+        body: dict[str, Any] = msgspec.json.decode(self.body())
+        return body
 
     def entry(self, generation: int, *, done: prediction_log.Done | None = None) -> prediction_log.Entry:
-        """What has to be committed before it goes out.
+        """Returns the log entry that must be committed before the answer is sent.
 
         Parameters
         ----------
-        generation : read before anything the answer was made from; see `training.serving.routing`.
+        generation : read before all data of the answer; see `training.serving.routing`.
         """
         caller, served = self.caller, self.served
         rows = zip(
@@ -131,18 +131,18 @@ class Prepared:
             repeat(None) if self.probabilities is None else self.probabilities,
             self.warnings,
             repeat(caller.request_id.encode()),
-            strict=False,  # what is repeated has no end
+            strict=False,  # `repeat` has no end
         )
         return prediction_log.Entry(list(rows), generation, claim=claim_of(caller, self.body), done=done)
 
     def count(self, route: str, seconds: float) -> None:
-        """For the metrics, once it goes out; see `core.metrics.counters.answered`."""
+        """Counts a sent answer in the metrics; see `core.metrics.counters.answered`."""
         classes = self.probabilities is not None
         counters.answered(route, self.served, self.values, seconds, classes=classes)
 
 
 class Committable(Protocol):
-    """An answer that may go out once its entry is committed; `Prepared` is the one to rows."""
+    """An answer that may be sent once its entry is committed; `Prepared` is the one for rows."""
 
     @property
     def caller(self) -> Caller: ...
@@ -157,7 +157,7 @@ class Committable(Protocol):
 
 
 def claim_of(caller: Caller, body: Callable[[], bytes]) -> Claim | None:
-    """What keeps a caller's idempotency key for this answer; None without a key."""
+    """Returns the claim of the caller's idempotency key for this answer; None without a key."""
     if caller.idempotency_key is None or caller.client_id is None:
         return None
     answer = body().decode()
@@ -166,11 +166,11 @@ def claim_of(caller: Caller, body: Callable[[], bytes]) -> Claim | None:
 
 
 def prepare(served: Served, rows: Rows, caller: Caller, generation: int) -> Prepared:
-    """The model's answers to valid rows.
+    """Returns the model's answers to valid rows.
 
     Parameters
     ----------
-    generation : see `Prepared.entry`; no answer gets an earlier time.
+    generation : see `Prepared.entry`; no id of an answer has an earlier time.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def prepare(served: Served, rows: Rows, caller: Caller, generation: int) -> Prep
 
 
 def prepared(served: Served, rows: Rows, caller: Caller, generation: int) -> Prepared:
-    """The same, without a line in the log when the model has no answer."""
+    """Returns the same as `prepare`, and logs no line when the model has no answer."""
     values, probabilities = outputs(served, rows)
     return Prepared(
         served,
@@ -198,7 +198,7 @@ def prepared(served: Served, rows: Rows, caller: Caller, generation: int) -> Pre
 
 
 def _numbers(numbers: list[float]) -> list[bytes]:
-    """Each as JSON: encoded as one array, which is quicker than one by one."""
+    """Returns each number as JSON; encoding one array is quicker than encoding each number."""
     return encode(numbers)[1:-1].split(b",")
 
 
@@ -215,30 +215,30 @@ def answer(
     *,
     committed: Callable[[Prepared], None] | None = None,
 ) -> Answer:
-    """Predicts, logs, and only then answers.
+    """Predicts, logs, and only then returns the answer.
 
     Parameters
     ----------
     generation : see `predictions.log.writer.Entry`.
-    committed : called with what was committed by this very request, not by an earlier one.
+    committed : called with the answers that this request committed, not with a stored answer.
 
     Raises
     ------
-    predictions.log.writer.Stale : a version, key or right changed meanwhile; ask again.
-    LogUnavailable : nothing could be logged, so nothing is answered.
-    KeyReused : another request took the idempotency key meanwhile, with another body.
+    predictions.log.writer.Stale : a version, key or right changed meanwhile; compute the answer again.
+    LogUnavailable : the log could not be written, so there is no answer.
+    KeyReused : another request with another body took the idempotency key meanwhile.
     PredictionFailed, InvalidRows : the model has no answer to these values.
     """
     prepared = prepare(served, rows, caller, generation)
-    given = commit(prepared, generation)
-    if committed is not None and not given.replayed:
+    answer = commit(prepared, generation)
+    if committed is not None and not answer.replayed:
         committed(prepared)
-    return given
+    return answer
 
 
 def commit(prepared: Committable, generation: int) -> Answer:
-    """Logs what was prepared, and only then answers; or the stored answer of who was quicker under the same
-    idempotency key.
+    """Logs prepared answers, and only then returns them; or returns the stored answer if a concurrent request
+    with the same idempotency key was committed first.
 
     Raises
     ------
@@ -255,7 +255,7 @@ def commit(prepared: Committable, generation: int) -> Answer:
 
 
 def outputs(served: Served, rows: Rows) -> tuple[list[Any], list[float] | None]:
-    """(predictions, probabilities or None): the decision is made here, by the version's threshold.
+    """Returns (predictions, probabilities or None); the version's threshold decides the class.
 
     Raises
     ------
@@ -284,19 +284,19 @@ def _scores(served: Served, rows: Rows) -> Scores:
             compiled = cast("MatrixEngine", engine)
             return compiled.score(rows.matrix(), rows.texts(compiled.text_columns)).plain()
         names = served.schema.names
-        found = engine.predict([dict(zip(names, row, strict=True)) for row in rows.values])
-        return checked(found, len(rows))
-    except Exception as error:  # whatever a step of the pipeline raises, no client is at fault for a 500
+        scores = engine.predict([dict(zip(names, row, strict=True)) for row in rows.values])
+        return checked(scores, len(rows))
+    except Exception as error:  # a step may raise anything, and no client is at fault for a 500
         raise PredictionFailed(f"the model has no answer to these values: {error}") from error
 
 
 def _must_be_finite(numbers: Sequence[float]) -> None:
-    """Raises `InvalidRows` that names the rows with no finite answer."""
-    if all(-INFINITY < number < INFINITY for number in numbers):  # NaN is not
+    """Raises `InvalidRows` with the rows that have no finite answer."""
+    if all(-INFINITY < number < INFINITY for number in numbers):  # false for NaN
         return
-    said = "the model's answer is not finite"
+    message = "the model's answer is not finite"
     faults = [
-        Fault(None, "no_finite_answer", said, row=position)
+        Fault(None, "no_finite_answer", message, row=position)
         for position, number in enumerate(numbers)
         if not -INFINITY < number < INFINITY
     ]

@@ -1,10 +1,10 @@
-"""The writer's connection: one statement a group of rows, and what became of it.
+"""The log writer's connection: one statement per group of rows, and its result.
 
-libpq is used through `psycopg.pq`, one level below cursors, because that is where a whole transaction is
-one round trip: one prepared INSERT, with a parameter for each cell of a few rows, or for each column of many.
-PostgreSQL begins to execute it when the last byte has arrived, so no lock is held while a client still sends;
-COPY would hold the fence until then (docs/decisions/0008). A result is waited for with `poll`, so that the
-interpreter is free meanwhile and a server that has gone silent is noticed.
+The module uses libpq through `psycopg.pq`, one level below cursors, because there a whole transaction is one
+round trip: one prepared INSERT, with a parameter for each cell of a few rows, or for each column of many.
+PostgreSQL executes the statement after its last byte has arrived, so a sending client holds no lock; COPY
+would hold the fence until then (docs/decisions/0008). `poll` waits for a result: it leaves the interpreter
+free and notices a silent server.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ COLUMNS: Final = (
     "inputs, prediction, probability, warnings, request_id"
 )
 _TYPES: Final = ("uuid", "bigint", "bigint", "int", "varchar", "json", "jsonb", "float8", "jsonb", "varchar")
-# Measured on PostgreSQL 18: a parameter for each cell costs less up to some dozens of rows, one for each
-# column from there on.
+# Measured on PostgreSQL 18: a parameter per cell costs less up to some dozens of rows, a parameter per column
+# beyond.
 COLUMNS_FROM_ROWS: Final = 33
-# A statement per number of rows would be planned anew for every number a connection meets, and the slowest
-# requests waited for that; so a group is filled up with rows of nulls, which are left out.
+# A statement per number of rows would be planned again for each new number, which made the slowest requests
+# slower. So a group is padded with rows of nulls, which the statement leaves out.
 SIZES: Final = (1, 2, 4, 8, 16, 32)
 _NO_ROW: Final = (None,) * len(_TYPES)
 _JSON: Final = frozenset((5, 6, 8))
 _PLAIN: Final = frozenset((0, 1, 2, 3, 7))  # ids and numbers need no quotation marks in an array
-_ALIKE: Final = frozenset((1, 2, 3, 9))  # in the rows of one request: model, version, client, request id
+_ALIKE: Final = frozenset((1, 2, 3, 9))  # equal in all rows of a request: model, version, client, request id
 _BETWEEN: Final = b"\x1e"
-"""Between the cells of a JSON column: JSON holds no raw control character."""
+"""Separator of the cells of a JSON column: JSON holds no raw control character."""
 ANSWER_SECONDS: Final = 12.0
-"""For one write. PostgreSQL's own limits (`_SESSION`) end one that waits for a lock before this."""
+"""Time limit of one write. PostgreSQL's own limits (`_SESSION`) end a write that waits for a lock sooner."""
 SETTINGS_SECONDS: Final = 5.0
-"""For the settings of a new connection."""
+"""Time limit of the settings of a new connection."""
 HOLD_SECONDS: Final = 5
-"""So long PostgreSQL lets a session be idle that holds changes off: its process may be frozen."""
-# The fence looks again after it was granted its lock, which only read committed lets it. The statements are
-# best executed alike, whatever their parameters. The rest ends a session whose client has gone silent.
+"""Idle time after which PostgreSQL ends a session that holds changes off: its process may be frozen."""
+# The fence reads the generation again once it has its lock, which needs read committed. A generic plan is
+# best for all parameters. The other settings end a session whose client is silent.
 _SESSION: Final = (
     "SET default_transaction_isolation = 'read committed'; SET plan_cache_mode = force_generic_plan; "
     "SET statement_timeout = 0; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '5s'; "
@@ -69,7 +69,7 @@ Row = tuple[bytes | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An idempotency key with the request it stands for and the answer to be stored with it for `hours`."""
+    """An idempotency key, the hash of its request, and its answer, which is stored for `hours`."""
 
     client_id: int
     key: str
@@ -79,7 +79,7 @@ class Claim:
 
 
 class NotWritten(Exception):
-    """PostgreSQL refused the statement, and nothing of it was written; `sqlstate` says why."""
+    """PostgreSQL refused the statement and wrote nothing; `sqlstate` is the reason."""
 
     def __init__(self, sqlstate: str, message: str) -> None:
         super().__init__(f"{sqlstate}: {message}")
@@ -87,7 +87,7 @@ class NotWritten(Exception):
 
     @property
     def is_about_the_rows(self) -> bool:
-        """Whether other rows could still be written: data errors and broken constraints."""
+        """Whether the rows are at fault (data error, broken constraint); others may still be written."""
         return self.sqlstate[:2] in ("21", "22", "23")
 
 
@@ -96,20 +96,20 @@ class Unreachable(Exception):
 
 
 class Unknown(Exception):
-    """The connection broke after the statement was sent: the rows are there, or not."""
+    """The connection broke after the statement was sent: the rows may or may not be written."""
 
 
 class Wire:
-    """One connection to the database, made when needed and made again after it broke. One thread uses it."""
+    """One connection to the database, opened when needed and again after it broke. One thread uses it."""
 
     def __init__(self) -> None:
         self._connection: psycopg.Connection[Any] | None = None
         self._prepared: set[bytes] = set()
         self._poll = select.poll()
-        self._until = 0.0  # monotonic seconds, for what is sent and waited for now
+        self._until = 0.0  # monotonic seconds; end of the current write
 
     def close(self) -> None:
-        """Gives the connection up; the next write makes another."""
+        """Closes the connection; the next write opens another."""
         if self._connection is not None:
             self._connection.close()
         self._connection = None
@@ -119,7 +119,7 @@ class Wire:
 
         Parameters
         ----------
-        generation : see `vigia_fence` in the migration that makes it.
+        generation : see `vigia_fence` in its migration.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class Wire:
         except NotWritten as refused:
             if refused.sqlstate != NO_STATEMENT:
                 raise
-            # Somebody (a pooler, DISCARD ALL) has forgotten our prepared statements; nothing was written.
+            # A pooler or DISCARD ALL has dropped our prepared statements; nothing was written.
             self.close()
             self._write(rows, generation, claims)
 
@@ -149,8 +149,8 @@ class Wire:
     def hold_changes_off(self) -> None:
         """Takes the fence for this session: no change commits until `let_changes_through`.
 
-        What the session writes meanwhile passes the fence at once, also when a change queues for it. The hold
-        ends with the session, and PostgreSQL ends the session when it is idle for `HOLD_SECONDS`.
+        The session's own statements pass the fence at once, even if a change queues for it. The hold ends
+        with the session, and PostgreSQL ends the session after `HOLD_SECONDS` idle seconds.
 
         Raises
         ------
@@ -160,7 +160,7 @@ class Wire:
         self._command(f"{limit}; SELECT pg_advisory_lock_shared({FENCE}, 0)")
 
     def let_changes_through(self) -> None:
-        """Ends the hold, if need be with the connection."""
+        """Ends the hold; if that fails, ends the connection."""
         try:
             self._command(f"SELECT pg_advisory_unlock_shared({FENCE}, 0); SET idle_session_timeout = 0")
         except (NotWritten, Unreachable, Unknown):
@@ -187,26 +187,26 @@ class Wire:
                 parameters.pop(name, None)
             parameters["application_name"] = "vigia log"
             try:
-                made: psycopg.Connection[Any] = psycopg.connect(autocommit=True, **parameters)
+                opened: psycopg.Connection[Any] = psycopg.connect(autocommit=True, **parameters)
             except (psycopg.Error, OSError) as error:
                 raise Unreachable(str(error)) from error
-            made.pgconn.nonblocking = 1
-            self._connection = made
+            opened.pgconn.nonblocking = 1
+            self._connection = opened
             self._prepared.clear()
             self._poll = select.poll()
-            self._poll.register(made.pgconn.socket, select.POLLIN)
+            self._poll.register(opened.pgconn.socket, select.POLLIN)
             self._until = time.monotonic() + SETTINGS_SECONDS
             try:
-                settings = _SESSION + (_SINCE_17 if made.info.server_version >= 170_000 else "")
-                made.pgconn.send_query(settings.encode())
-                self._finish(made.pgconn)
-            except (psycopg.Error, OSError, NotWritten) as error:  # nothing of the log was sent
+                settings = _SESSION + (_SINCE_17 if opened.info.server_version >= 170_000 else "")
+                opened.pgconn.send_query(settings.encode())
+                self._finish(opened.pgconn)
+            except (psycopg.Error, OSError, NotWritten) as error:  # no row was sent
                 self.close()
                 raise Unreachable(str(error)) from error
         return self._connection.pgconn
 
     def _has_ended(self, server: pq.abc.PGconn) -> bool:
-        """Whether the server has stopped or closed, looked up before anything is sent."""
+        """Returns whether the server has closed the connection; checked before a statement is sent."""
         try:
             while self._poll.poll(0):
                 server.consume_input()  # a notice, or the end
@@ -265,7 +265,7 @@ class Wire:
             raise refused
 
     def _drain(self, server: pq.abc.PGconn) -> NotWritten | None:
-        """Reads all results; the first refusal among them."""
+        """Reads all results; returns the first refusal."""
         refused: NotWritten | None = None
         while (result := self._result(server)) is not None:
             if result.status == pq.ExecStatus.FATAL_ERROR and refused is None:
@@ -280,13 +280,13 @@ class Wire:
             left = self._until - time.monotonic()
             if left <= 0:
                 self._cancel()
-                raise psycopg.OperationalError("no answer in time")
+                raise psycopg.OperationalError("PostgreSQL did not answer in time")
             self._poll.poll(left * 1000)
             server.consume_input()
         return server.get_result()
 
     def _cancel(self) -> None:
-        """Asks the server to leave it: nobody waits for these rows any more."""
+        """Cancels the statement: no request waits for its rows any more."""
         if self._connection is not None:
             with suppress(psycopg.Error, OSError):
                 self._connection.cancel_safe(timeout=1.0)
@@ -295,15 +295,15 @@ class Wire:
         while server.flush():
             left = self._until - time.monotonic()
             if left <= 0:
-                raise psycopg.OperationalError("nothing was taken in time")
+                raise psycopg.OperationalError("PostgreSQL did not read the statement in time")
             both = select.poll()
             both.register(server.socket, select.POLLIN | select.POLLOUT)
             if any(event & ~select.POLLOUT for _, event in both.poll(left * 1000)):
-                server.consume_input()  # the server may want to be heard before it reads on
+                server.consume_input()  # the server may have to send before it reads on
 
 
 def _statement_of_cells(size: int) -> str:
-    """Parameters: the generation, then every cell."""
+    """Returns the INSERT for `size` rows. Its parameters: the generation, then every cell."""
     rows = []
     for at in range(size):
         first = 2 + at * len(_TYPES)
@@ -316,10 +316,11 @@ def _statement_of_cells(size: int) -> str:
 
 
 def _statement_of_columns(*, alike: bool, claimed: bool) -> str:
-    """Parameters: the generation, a column each (see `_array`), the claims.
+    """Returns the INSERT for any number of rows. Its parameters: the generation, the columns (see `_array`),
+    the claims.
 
-    Columns of different lengths, which cells with a separator in them would make, are refused: the shorter
-    ones end in nulls.
+    A cell with a separator would lengthen its column; PostgreSQL refuses the rows then, because the shorter
+    columns end in nulls.
     """
     shown, arrays, names = [], [], []
     for at, kind in enumerate(_TYPES):
@@ -332,9 +333,9 @@ def _statement_of_columns(*, alike: bool, claimed: bool) -> str:
         arrays.append(split if at in _JSON else f"${at + 2}::{kind}[]")
     fence = "vigia_fence($1::bigint, false)"
     if claimed:
-        given = ("integer[]", "text[]", "text[]", "text[]", "integer")
-        taken = ", ".join(f"${2 + len(_TYPES) + n}::{kind}" for n, kind in enumerate(given))
-        fence = f"vigia_fence_and_claims($1::bigint, {taken})"
+        types = ("integer[]", "text[]", "text[]", "text[]", "integer")
+        claims = ", ".join(f"${2 + len(_TYPES) + n}::{kind}" for n, kind in enumerate(types))
+        fence = f"vigia_fence_and_claims($1::bigint, {claims})"
     return (
         f"INSERT INTO predictions_prediction ({COLUMNS}) SELECT {', '.join(shown)} "  # noqa: S608
         f"FROM {fence}, unnest({', '.join(arrays)}) AS row ({', '.join(names)})"
@@ -342,7 +343,7 @@ def _statement_of_columns(*, alike: bool, claimed: bool) -> str:
 
 
 def _array(cells: Sequence[bytes | None], at: int) -> bytes:
-    """A column as one parameter: an array in PostgreSQL's text form, or JSON texts with separators."""
+    """Returns a column as one parameter: an array as PostgreSQL's text, or JSON texts with separators."""
     if at in _JSON:
         return _BETWEEN.join(cast("Sequence[bytes]", cells))
     plain = at in _PLAIN
@@ -357,7 +358,7 @@ def _escaped(cell: bytes) -> bytes:
 
 def _refusal(result: pq.abc.PGresult) -> NotWritten:
     state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
-    if state[:2] in ("08", "XX", "") or state[:3] == "57P":  # it is going down, or its state is unknown
+    if state[:2] in ("08", "XX", "") or state[:3] == "57P":  # the server stops, or its state is unknown
         raise psycopg.OperationalError((result.error_message or b"").decode("utf-8", "replace").strip())
     message = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b""
     return NotWritten(state, message.decode("utf-8", "replace"))

@@ -1,9 +1,9 @@
-"""The log's writer: rows are committed before anyone is answered.
+"""The log writer: it commits rows before their requests are answered.
 
-One thread per process writes. It takes what concurrent requests have brought meanwhile, commits it in one
-statement (group commit: the requests share one flush to disk) and releases each of them after the COMMIT. The
-statement stands behind the fence: it commits only if the generation the answers were made from is still the
-database's, else nothing is written and each request is told to answer anew.
+One thread per process writes. It takes the entries of concurrent requests, commits them in one statement
+(group commit: the requests share one flush to disk) and releases each entry after the COMMIT. The fence
+guards the statement: it commits only if the generation of the answers is still the database's; otherwise it
+writes nothing, and each request computes its answer again.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from predictions.log.connection import Claim
 logger = logging.getLogger(__name__)
 
 GROUP_ROWS: Final = 512
-"""Rows in one statement, unless one request brings more: a small one must not wait for many large."""
+"""Rows per statement, unless one request has more: a small request must not wait for many large ones."""
 IDLE_SECONDS: Final = 0.25
-"""After a failed connection attempt, entries fail at once for so long instead of each trying again."""
+"""Seconds after a failed connection attempt in which entries fail at once instead of trying again."""
 
 
 class AlreadyAnswered(Exception):
@@ -50,8 +50,8 @@ class Entry:
     Parameters
     ----------
     rows : see `predictions.log.connection.Row`.
-    generation : what was known when they were computed (see `training.serving.routing`).
-    done : called once, in the writer's thread, with the entry: its `error` is None when it is committed.
+    generation : at which the answers were computed (see `training.serving.routing`).
+    done : called once, in the writer's thread, with the entry; its `error` is None if it was committed.
     """
 
     rows: Sequence[connection.Row]
@@ -60,7 +60,7 @@ class Entry:
     done: Done | None = None
     error: Exception | None = None
     is_released: bool = False
-    # Only a thread that waits needs one, and making it costs more than all else here.
+    # Only a waiting thread needs an event, and an event costs more than the rest of the entry.
     _event: threading.Event | None = None
 
     def release(self, error: Exception | None = None) -> None:
@@ -71,14 +71,14 @@ class Entry:
         if self.done is not None:
             try:
                 self.done(self)
-            except Exception:  # the others of its group are to be released, too
+            except Exception:  # the group's other entries must still be released
                 logger.exception("a released entry could not be announced")
 
     def wait(self, seconds: float) -> bool:
-        """Whether it was released within so many seconds; for one thread."""
+        """Returns whether the entry was released in time. Only one thread may wait."""
         if self._event is None:
             self._event = threading.Event()
-        # The event stands before this look, so `release` sees it where this does not see the release.
+        # The event exists before this check: `release` sets it if the check comes too early.
         return self.is_released or self._event.wait(seconds)
 
 
@@ -88,8 +88,8 @@ class Writer:
     Attributes
     ----------
     waiting_rows : rows in the queue now. groups, written_rows : committed since the start.
-    failures : groups that were not committed, and entries there was no room for, by reason; a group that
-        was overtaken by a change is none.
+    failures : number of groups that were not committed and of entries that the full queue refused, by reason;
+        a stale group is no failure.
     """
 
     def __init__(self, most_rows: int) -> None:
@@ -107,11 +107,11 @@ class Writer:
 
     @contextmanager
     def holding_off_changes(self) -> Iterator[None]:
-        """No change of a version, key or right commits within: for a request that changes keep overtaking.
+        """Blocks the commit of changes of versions, keys and rights, for a request that was stale repeatedly.
 
-        The writer's own session holds the fence, so that what is written meanwhile passes it at once, and so
-        that hold and writing end together when the connection breaks: then the entry meets the fence like any
-        other. One request of a process does this at a time.
+        The writer's own session holds the fence, so its statements pass the fence at once. If the connection
+        breaks, the hold ends with it, and the fence checks the entry like any other. One request per process
+        holds changes off at a time.
 
         Raises
         ------
@@ -131,7 +131,7 @@ class Writer:
                     self._wire.let_changes_through()
 
     def submit(self, entry: Entry) -> None:
-        """Takes an entry; it will be released.
+        """Queues an entry, which the writer will release.
 
         Raises
         ------
@@ -142,8 +142,8 @@ class Writer:
             self._changed.notify()
 
     def submit_all(self, entries: Sequence[Entry]) -> None:
-        """Takes entries that came together, so that they share a commit; each will be released, with
-        `LogUnavailable` where there is no room for it."""
+        """Queues entries that came together, so that they share a commit. The writer releases each; an entry
+        that the queue refuses is released with `LogUnavailable`."""
         refused: list[tuple[Entry, LogUnavailable]] = []
         with self._changed:
             for entry in entries:
@@ -152,16 +152,17 @@ class Writer:
                 except LogUnavailable as error:
                     refused.append((entry, error))
             self._changed.notify()
-        for entry, reason in refused:
-            entry.release(reason)
+        for entry, refusal in refused:
+            entry.release(refusal)
 
     def _put(self, entry: Entry) -> None:
         if self._closing:
-            raise LogUnavailable("the service is stopping; nothing was answered, try again")
+            raise LogUnavailable("the service is stopping; nothing was answered, send the request again")
         # An empty queue takes any entry, however large.
         if self._queue and self.waiting_rows + len(entry.rows) > self.most_rows:
             self.failures["full"] += 1
-            raise LogUnavailable("too many predictions wait for the log; nothing was answered, try again")
+            message = "too many predictions wait for the log; nothing was answered, send the request again"
+            raise LogUnavailable(message)
         self._queue.append(entry)
         self.waiting_rows += len(entry.rows)
         if self._thread is None or not self._thread.is_alive():
@@ -169,7 +170,7 @@ class Writer:
             self._thread.start()
 
     def withdraw(self, entry: Entry) -> bool:
-        """Takes an entry back that nobody has begun to write; False when it is too late."""
+        """Removes an entry from the queue; returns False if the writer has taken it already."""
         with self._changed:
             try:
                 self._queue.remove(entry)
@@ -179,7 +180,7 @@ class Writer:
             return True
 
     def close(self, seconds: float = 10.0) -> None:
-        """Writes what is waiting, then ends the thread and the connection. Further entries are refused."""
+        """Writes the waiting entries, then ends the thread and the connection. Later entries are refused."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -200,7 +201,7 @@ class Writer:
         self._wire.close()
 
     def _take(self) -> list[Entry]:
-        """The next group: entries in order, of one generation."""
+        """Returns the next group: entries in order, all of one generation."""
         first = self._queue.popleft()
         group, rows = [first], len(first.rows)
         while self._queue:
@@ -215,7 +216,7 @@ class Writer:
     def _write(self, group: list[Entry]) -> None:
         error = self._attempt(group)
         if len(group) > 1 and isinstance(error, (NotStorable, AlreadyAnswered)):
-            # One row PostgreSQL cannot store, or one key that is taken, must not take its neighbours down.
+            # One row that PostgreSQL cannot store, or one taken key, must not fail the other entries.
             for entry in group:
                 entry.release(self._attempt([entry]))
             return
@@ -266,7 +267,7 @@ _making = threading.Lock()
 
 
 def writer() -> Writer:
-    """This process's writer; a child made by fork gets its own."""
+    """Returns this process's writer; a forked child creates its own."""
     global _writer, _owner
     if _writer is None or _owner != os.getpid():
         with _making:
@@ -276,36 +277,36 @@ def writer() -> Writer:
 
 
 def current() -> Writer | None:
-    """This process's writer, if it has one."""
+    """Returns this process's writer, or None before its first entry."""
     return _writer if _owner == os.getpid() else None
 
 
 def close(seconds: float = 10.0) -> None:
-    """Writes what is waiting and ends this process's writer: entries that come later are refused."""
+    """Writes the waiting entries and ends this process's writer. Later entries are refused."""
     writer().close(seconds)
 
 
 def renew() -> None:
-    """`close`, and the next entry starts anew; for tests, which change what the connection is made with."""
+    """Closes the writer; the next entry starts another. For tests that change the connection's settings."""
     global _writer
     closing, _writer = writer(), None
     closing.close()
 
 
 def append(entry: Entry) -> None:
-    """Writes an entry; on return it is committed.
+    """Writes an entry; returns once it is committed.
 
     Raises
     ------
-    Stale : answer anew, from what is known now.
-    AlreadyAnswered : the claim's key was taken meanwhile; nothing was written.
+    Stale : a change came first; compute the answer again.
+    AlreadyAnswered : another request took the claim's key meanwhile; nothing was written.
     LogUnavailable : nothing was written.
-    OutcomeUnknown : it is not known whether it was.
+    OutcomeUnknown : the rows may or may not have been written.
     NotStorable : PostgreSQL cannot hold these values.
     """
-    through = writer()
-    through.submit(entry)
+    log_writer = writer()
+    log_writer.submit(entry)
     if not entry.wait(settings.LOG_WAIT_SECONDS):
-        raise LogUnavailable if through.withdraw(entry) else OutcomeUnknown
+        raise LogUnavailable if log_writer.withdraw(entry) else OutcomeUnknown
     if entry.error is not None:
         raise entry.error

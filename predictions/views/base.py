@@ -1,4 +1,4 @@
-"""What the views that answer predictions share: the fence, the body, the caller."""
+"""Common parts of the prediction views: the generation check, the body, the caller."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ from vigia_ml.schema.dataset import RepeatedNames
 from vigia_ml.schema.faults import clip
 from vigia_ml.schema.row_decoder import Rows
 
-CHANGES_SURVIVED = 3  # that may overtake a request before it holds the next one off
+CHANGES_SURVIVED = 3  # after so many stale attempts a request holds further changes off
 
 
 class GenerationCheckedView(IdempotentView):
-    """A view whose answers stand behind the fence: what is known is stamped before the key is looked at."""
+    """A view whose answers the fence guards: it reads the generation before it checks the key."""
 
     generation = 0
     stores_own_answers = True
     model: RegisteredModel
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        self._look(request)
+        self._read_generation(request)
         super().initial(request, *args, **kwargs)
 
-    def _look(self, request: Request) -> None:
-        """Reads the generation: all that a snapshot of it knows holds now, without a query of its own."""
+    def _read_generation(self, request: Request) -> None:
+        """Reads the generation; the routing snapshot of that generation is valid without further queries."""
         self.generation = routing.generation()
         self.known = request._request.known = routing.at(self.generation)  # type: ignore[attr-defined]
 
     def find_model(self, name: str) -> RegisteredModel:
-        if self.request.method != "POST":  # it shows more of the model than its name
+        if self.request.method != "POST":  # GET shows more of the model than its name
             return lookup.get_model(name)
         model = self.known.peek_model(name)
         if model is None:
@@ -69,7 +69,7 @@ class GenerationCheckedView(IdempotentView):
         permissions.require(request.user, right, self.model)
 
     def predict(self, request: Request, model: RegisteredModel, data: Any, number: int | None) -> Answer:
-        """The request's body answered by the active version, or by version `number`; see `fenced`."""
+        """Returns the answer of the active version, or of version `number`, to the body; see `fenced`."""
         providers.require_rows(model, "instances")
         caller = caller_of(request)
         return self.fenced(request, model, caller, lambda: self._answer(request, model, data, caller, number))
@@ -77,15 +77,16 @@ class GenerationCheckedView(IdempotentView):
     def fenced(
         self, request: Request, model: RegisteredModel, caller: Caller, answer: Callable[[], Answer]
     ) -> Answer:
-        """An answer that was committed from what is known now; or the stored one to the caller's idempotency
-        key.
+        """Returns an answer committed at the current generation, or the stored answer to the caller's
+        idempotency key.
 
-        When a version, a key or a right changes meanwhile, all is done again: the key is looked up, the right
-        is asked for, and the body is read by the schema of what is active then.
+        If a version, a key or a right changes meanwhile, the view repeats all steps: it checks the key and
+        the right, and reads the body by the schema of the version that is active then.
 
         Parameters
         ----------
-        answer : reads the body, answers and logs by `self.generation`; raises `predictions.log.writer.Stale`.
+        answer : reads the body, answers and logs at `self.generation`; may raise
+            `predictions.log.writer.Stale`.
         """
         earlier = pipeline.replay(caller)
         if earlier is not None:
@@ -94,9 +95,9 @@ class GenerationCheckedView(IdempotentView):
             try:
                 return answer()
             except Stale:
-                self._look_again(request, model)
+                self._refresh_generation(request, model)
         with writer().holding_off_changes():
-            self._look_again(request, model)
+            self._refresh_generation(request, model)
             try:
                 return answer()
             except Stale:  # the hold was lost with its connection
@@ -105,20 +106,20 @@ class GenerationCheckedView(IdempotentView):
     def _answer(
         self, request: Request, model: RegisteredModel, data: Any, caller: Caller, number: int | None
     ) -> Answer:
-        ready, named = served_to(model, number, caller.client_id, self.generation)
+        ready, version = served_to(model, number, caller.client_id, self.generation)
         rows = _read(request, ready, data)
 
-        def committed(made: Prepared) -> None:
-            shadow_worker.committed(named, made)
-            made.count("", time.perf_counter() - request._request.since)  # type: ignore[attr-defined]
+        def committed(prepared: Prepared) -> None:
+            shadow_worker.committed(version, prepared)
+            prepared.count("", time.perf_counter() - request._request.since)  # type: ignore[attr-defined]
 
-        found = pipeline.answer(ready, rows, caller, self.generation, committed=committed)
+        answer = pipeline.answer(ready, rows, caller, self.generation, committed=committed)
         warm_cache(request, model, number, self.generation)
-        return found
+        return answer
 
-    def _look_again(self, request: Request, model: RegisteredModel) -> None:
-        self._look(request)
-        # A session's user was loaded before the change, and is remembered on the request.
+    def _refresh_generation(self, request: Request, model: RegisteredModel) -> None:
+        self._read_generation(request)
+        # The request caches the session's user, who was loaded before the change.
         plain = request._request
         plain.__dict__.pop("_cached_user", None)
         plain.user = SimpleLazyObject(lambda: auth.get_user(plain))  # type: ignore[assignment]
@@ -128,7 +129,7 @@ class GenerationCheckedView(IdempotentView):
 
 
 def warm_cache(request: Request, model: RegisteredModel, number: int | None, generation: int) -> None:
-    """Lets the fast path know what this answer was made from; it never asks the database itself."""
+    """Loads the version and the client into the fast path's snapshot: the fast path sends no queries."""
     known = routing.current()
     if known.generation != generation:
         known = routing.refresh(known.generation)
@@ -154,43 +155,43 @@ def _read(request: Request, ready: Served, data: Any) -> Rows:
 
 
 def form_cells(data: QueryDict, lists: Mapping[str, str] | None = None) -> RepeatedNames:
-    """The one instance an HTML form holds, as text; a name that is there twice is said to be.
+    """Returns the one instance of an HTML form, as text, with the names that occur twice in `repeated`.
 
     Parameters
     ----------
-    lists : names of fields that may be there several times, and what stands between their values then.
+    lists : names of fields that may occur several times, and the separator of their values.
 
     Raises
     ------
     InvalidRows : a field holds a file.
     """
-    said = "a field must be text, not a file"
+    message = "a field must be text, not a file"
     faults = [
-        Fault(clip(name), "not_text", said)
+        Fault(clip(name), "not_text", message)
         for name, values in data.lists()
         if not all(isinstance(value, str) for value in values)
     ]
     if faults:
-        raise InvalidRows(faults, rows=1, bad=1, message=said)
+        raise InvalidRows(faults, rows=1, bad=1, message=message)
     joined, cells, repeated = lists or {}, typed_cells(data), []
     for name, values in data.lists():
         if name in joined:
             cells[name] = joined[name].join(values)
         elif name in cells and len(values) > 1:
             repeated.append(name)
-    found = RepeatedNames(cells)
-    found.repeated = tuple(repeated)
-    return found
+    instance = RepeatedNames(cells)
+    instance.repeated = tuple(repeated)
+    return instance
 
 
 def typed_cells(data: QueryDict) -> dict[str, str]:
-    """What a form is shown with again: of each field its last text."""
+    """Returns the last text of each field, which fills the form again."""
     last = {name: values[-1] for name, values in data.lists() if values and name != "csrfmiddlewaretoken"}
     return {name: value for name, value in last.items() if isinstance(value, str)}
 
 
 def caller_of(request: Request) -> Caller:
-    """The client of a request; with an Idempotency-Key also what exactly is asked."""
+    """Returns the caller of a request; with an Idempotency-Key also the hash of the request."""
     retry = retry_key(request)
     key, digest = (None, "") if retry is None else (retry.key, retry.request_sha256)
     return Caller(request.user.pk, request._request.request_id, key, digest)  # type: ignore[attr-defined]

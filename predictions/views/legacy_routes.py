@@ -1,6 +1,6 @@
-"""The routes of the tutorials this grew out of: their clients work with address and key changed alone.
+"""The routes of the two tutorials: their clients only have to change the address and add a key.
 
-Same path as every other answer: validated, logged, answered; only the shape of the answer is theirs.
+Requests are validated, logged and answered as on every other route; only the shape of the answer differs.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from training.parsers import JsonBody, RawJSONParser, check_length
 from vigia_ml.errors import Malformed
 
 
-def churn_answer(given: dict[str, Any]) -> dict[str, Any]:
-    """One of our answers as the clients of ``/predict`` know it."""
-    return {"churn_probability": given["probability"], "churn": given["prediction"]}
+def churn_answer(prediction: dict[str, Any]) -> dict[str, Any]:
+    """Returns a prediction in the shape of the tutorial's ``/predict``."""
+    return {"churn_probability": prediction["probability"], "churn": prediction["prediction"]}
 
 
-def house_answer(given: dict[str, Any]) -> dict[str, Any]:
-    """One of our answers as the clients of ``/predecir`` know it; the timestamp, in seconds since 1970, is
-    the one in the answer's id, so that a repeated answer is the same."""
-    return {"precio": given["prediction"], "timestamp": time_of(uuid.UUID(given["id"])).timestamp()}
+def house_answer(prediction: dict[str, Any]) -> dict[str, Any]:
+    """Returns a prediction in the shape of the tutorial's ``/predecir``. Its timestamp, in seconds since
+    1970, comes from the prediction's id, so a replayed answer has the same one."""
+    created = time_of(uuid.UUID(prediction["id"]))
+    return {"precio": prediction["prediction"], "timestamp": created.timestamp()}
 
 
 class TutorialView(GenerationCheckedView):
-    """One instance in, one flat object out."""
+    """A view that takes one instance and returns one flat object."""
 
     model_name = ""
     parser_classes = [RawJSONParser]
@@ -43,18 +44,18 @@ class TutorialView(GenerationCheckedView):
             self.model = self.find_model(self.model_name)
             self.require(request, "predict")
 
-    def ask(self, request: Request) -> dict[str, Any]:
-        """The one prediction."""
+    def predict_one(self, request: Request) -> dict[str, Any]:
+        """Returns the prediction of the one instance in the body."""
         check_length(request, settings.PREDICT_MAX_BYTES)
         body = cast("JsonBody", request.data)
         if not body.raw.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"{") and not isinstance(body.value, dict):
             raise Malformed("send one JSON object", code="not_an_object")
-        given: dict[str, Any] = self.predict(request, self.model, body, None).body["predictions"][0]
-        return given
+        prediction: dict[str, Any] = self.predict(request, self.model, body, None).body["predictions"][0]
+        return prediction
 
 
 class ChurnTutorialView(TutorialView):
-    """``POST /predict``: one customer in, the probability of churn out."""
+    """``POST /predict``: takes one customer, returns the probability of churn."""
 
     model_name = "churn"
 
@@ -65,11 +66,11 @@ class ChurnTutorialView(TutorialView):
         examples=[OpenApiExample("answer", {"churn_probability": 0.627, "churn": True}, response_only=True)],
     )
     def post(self, request: Request) -> Response:
-        return Response(churn_answer(self.ask(request)))
+        return Response(churn_answer(self.predict_one(request)))
 
 
 class HousesTutorialView(TutorialView):
-    """``POST /predecir``: one dwelling in, its price out."""
+    """``POST /predecir``: takes one dwelling, returns its price."""
 
     model_name = "houses"
 
@@ -82,7 +83,7 @@ class HousesTutorialView(TutorialView):
         ],
     )
     def post(self, request: Request) -> Response:
-        return Response(house_answer(self.ask(request)))
+        return Response(house_answer(self.predict_one(request)))
 
 
 urlpatterns = [

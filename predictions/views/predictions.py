@@ -1,4 +1,4 @@
-"""Predictions over HTTP: parse, call the inference path, present; and the log's queries."""
+"""Predictions over HTTP, and the log's queries."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from training.views.base import (
 )
 
 LOG_FILTERS = [
-    OpenApiParameter("since", OpenApiTypes.DATETIME, description="From this moment on."),
-    OpenApiParameter("until", OpenApiTypes.DATETIME, description="Before this moment."),
+    OpenApiParameter("since", OpenApiTypes.DATETIME, description="Begin of the period, included."),
+    OpenApiParameter("until", OpenApiTypes.DATETIME, description="End of the period, excluded."),
     OpenApiParameter("version", int),
     OpenApiParameter("key", str, description="The client's own reference."),
-    OpenApiParameter("limit", int, description=f"Rows a page, at most {queries.LARGEST_PAGE}."),
-    OpenApiParameter("cursor", str, description="From `next` of the page before."),
+    OpenApiParameter("limit", int, description=f"Rows per page, at most {queries.LARGEST_PAGE}."),
+    OpenApiParameter("cursor", str, description="Cursor from `next` of the previous page."),
 ]
 INCLUDE = "inputs"
 INSTANCES = {"application/json": OpenApiTypes.OBJECT, "text/csv": OpenApiTypes.STR}
@@ -59,7 +59,7 @@ PREDICT_PARAMETERS = [
 
 
 class PredictView(GenerationCheckedView, ModelView):
-    """Asks one version, active or not. Send one JSON object, an array of objects, or a CSV with header."""
+    """Predicts with one version, active or not. Send a JSON object, an array of them, or CSV with header."""
 
     rights: ClassVar = {"POST": "predict"}
     parser_classes = INSTANCE_PARSERS
@@ -73,8 +73,8 @@ class PredictView(GenerationCheckedView, ModelView):
         return self.answered(request, number)
 
     def answered(self, request: Request, number: int | None) -> Response:
-        """The answers in the order of the request. A CSV also has each row's key; with ``?include=inputs``
-        either form has the key and the inputs."""
+        """Returns the answers in the order of the request. A CSV also has each row's key; with
+        ``?include=inputs`` both formats have the key and the inputs."""
         with_inputs = _with_inputs(request)
         answer = self.predict(request, self.model, request.data, number)
         response = respond(answer)
@@ -82,10 +82,10 @@ class PredictView(GenerationCheckedView, ModelView):
             response.data = answer.body | {"predictions": _with_rows(answer, with_inputs=with_inputs)}
         return response
 
-    # -- what the browsable API shows ----------------------------------------------------------------
+    # -- browsable API -------------------------------------------------------------------------------
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> InstanceSerializer:
-        """The form of the version that answers: with a valid example, or with what was just sent."""
+        """Returns the form of the answering version, filled with a valid example or with the sent values."""
         if self.request._request.method == "POST" and isinstance(self.request.data, QueryDict):
             kwargs |= {"data": typed_cells(self.request.data), "context": {"text": True}}
         return serializer_for(self.model.name, self._schema())(*args, **kwargs)
@@ -106,7 +106,7 @@ class PredictionsView(PredictView):
         operation_id="list_predictions", parameters=LOG_FILTERS, responses=PredictionPageSerializer
     )
     def get(self, request: Request, model: str) -> HttpResponseBase:
-        wanted = queries.LogQuery(
+        query = queries.LogQuery(
             since=datetime_param(request, "since"),
             until=datetime_param(request, "until"),
             version=int_param(request, "version", 2**31 - 1),
@@ -114,7 +114,7 @@ class PredictionsView(PredictView):
             before=_cursor(request),
             limit=min(int_param(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
         )
-        rows, cursor = queries.page(self.model, wanted)
+        rows, cursor = queries.page(self.model, query)
         following = following_page(request, reverse("predictions", args=[self.model.name]), cursor)
         headers = {"Link": f'<{following}>; rel="next"'} if following else {}
         show = PredictionSerializer().to_representation
@@ -122,7 +122,7 @@ class PredictionsView(PredictView):
             return csv_export.streamed(rows, show, headers)
         body = {"model": self.model.name, "predictions": [show(row) for row in rows], "next": following}
         response = Response(body, headers=headers)
-        # View, request and response hold each other until the collector comes: not with a thousand rows.
+        # View, request and response form a cycle; it must not hold a thousand rows until the next collection.
         response.add_post_render_callback(_drop_data)
         return response
 
@@ -139,7 +139,7 @@ class PredictionView(APIView):
     @extend_schema(operation_id="get_prediction", responses=PredictionDetailSerializer)
     def get(self, request: Request, prediction: uuid.UUID) -> Response:
         row = queries.find(prediction)
-        # Without the right to read this model's log, a row is as if it were not there.
+        # A client without the right to read this model's log must not learn that the row exists.
         if row is None or not permissions.may(request.user, "read_log", row.registered_model):
             raise NotFound(f"there is no prediction {prediction}")
         return Response(PredictionDetailSerializer(row).data)
@@ -157,7 +157,7 @@ def _with_inputs(request: Request) -> bool:
 
 
 def _with_rows(answer: Answer, *, with_inputs: bool) -> list[dict[str, Any]]:
-    """The answers, each with the key (and the inputs) that the log has under its id."""
+    """Returns the answers, each with the key (and the inputs) of its row in the log."""
     answers = answer.body["predictions"]
     logged = queries.by_ids([uuid.UUID(each["id"]) for each in answers])
     rows = [(each, logged[uuid.UUID(each["id"])]) for each in answers]
@@ -165,10 +165,10 @@ def _with_rows(answer: Answer, *, with_inputs: bool) -> list[dict[str, Any]]:
 
 
 def _cursor(request: Request) -> uuid.UUID | None:
-    given = request.query_params.get("cursor")
-    if given is None:
+    cursor = request.query_params.get("cursor")
+    if cursor is None:
         return None
     try:
-        return uuid.UUID(given)
+        return uuid.UUID(cursor)
     except ValueError:
-        raise bad_parameter("cursor", "cursor must come from an earlier page", given) from None
+        raise bad_parameter("cursor", "cursor must come from an earlier page", cursor) from None

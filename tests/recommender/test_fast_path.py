@@ -1,4 +1,4 @@
-"""Plain questions are answered on the fast path: as Django would, behind the same fence."""
+"""The fast path answers plain questions as Django does, behind the same fence."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ ADDRESS = "/api/v1/recommendations/"
 
 
 class Asker:
-    """One key, by both ways."""
+    """A client with one key that sends questions to the fast path and to Django."""
 
     def __init__(self, user: User) -> None:
         self.fast_path, self.client, self.key = FastPath(), Client(), client_keys.issue(user)
 
-    def quick(self, question: Any, path: str = ADDRESS, **changed: str) -> Reply | None:
-        return ask(self.fast_path, path, question, f"Token {self.key}", X_Request_ID="mine", **changed)
+    def quick(self, question: Any, path: str = ADDRESS, **headers: str) -> Reply | None:
+        return ask(self.fast_path, path, question, f"Token {self.key}", X_Request_ID="mine", **headers)
 
     def ordinary(self, question: Any, path: str = ADDRESS) -> Any:
         sent = {"Authorization": f"Token {self.key}", "X-Request-ID": "mine"}
@@ -57,8 +57,10 @@ def asker(movies: ModelVersion, client_user: User) -> Iterator[Asker]:
         (ADDRESS, {"text": "qwertz"}),
     ],
 )
-def test_the_fast_path_says_what_django_says(asker: Asker, path: str, question: dict[str, Any]) -> None:
-    assert asker.quick(question, path) is None, "nothing is known yet"
+def test_the_fast_path_and_django_give_the_same_answer(
+    asker: Asker, path: str, question: dict[str, Any]
+) -> None:
+    assert asker.quick(question, path) is None, "the fast path knows no key yet"
     plain = asker.ordinary(question, path)
     quick = asker.quick(question, path)
     assert quick is not None
@@ -79,7 +81,7 @@ def test_the_fast_path_says_what_django_says(asker: Asker, path: str, question: 
     assert (first.cells, first.prediction) == (second.cells, second.prediction)
 
 
-def test_what_takes_a_look_into_the_catalogue_goes_the_ordinary_way(asker: Asker) -> None:
+def test_the_fast_path_declines_questions_that_need_the_catalogue(asker: Asker) -> None:
     asker.ordinary({"movie_id": 1})
     assert asker.quick({"movie_id": 1}) is not None
     for question in (
@@ -93,19 +95,21 @@ def test_what_takes_a_look_into_the_catalogue_goes_the_ordinary_way(asker: Asker
     assert asker.quick({"movie_id": 1}, f"{ADDRESS}?version=1") is None
 
 
-def test_a_large_index_is_asked_by_text_in_a_thread(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fast_path_declines_free_text_for_a_large_index(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asker.ordinary({"movie_id": 1})
     assert asker.quick({"text": "clowns"}) is not None
     monkeypatch.setattr(service, "SMALL", 5)
     assert asker.quick({"text": "clowns"}) is None
 
 
-def test_a_withdrawal_reaches_the_fast_path_at_its_commit(asker: Asker) -> None:
+def test_the_fast_path_notices_a_withdrawal_at_its_commit(asker: Asker) -> None:
     asker.ordinary({"movie_id": 1})
     before = asker.quick({"movie_id": 1})
-    assert before is not None and b"Storm over the Island" in before.body, "and it is kept"
+    assert before is not None and b"Storm over the Island" in before.body, "and the answer is cached"
     catalogue.withdraw([2], by=None)
-    assert asker.quick({"movie_id": 1}) is None, "the log's fence has noticed"
+    assert asker.quick({"movie_id": 1}) is None, "the log's fence noticed the withdrawal"
     after = asker.ordinary({"movie_id": 1}).json()
     quick = asker.quick({"movie_id": 1})
     assert quick is not None
@@ -113,7 +117,7 @@ def test_a_withdrawal_reaches_the_fast_path_at_its_commit(asker: Asker) -> None:
     assert json.loads(quick.body)["recommendations"] == after["recommendations"]
 
 
-def test_what_is_asked_for_again_is_the_same_answer_under_an_id_of_its_own(asker: Asker) -> None:
+def test_a_repeated_question_gets_the_same_answer_with_a_new_id(asker: Asker) -> None:
     asker.ordinary({"movie_id": 1})
     first, again = (asker.quick({"movie_id": 1, "top_n": 2}) for _ in range(2))
     assert first is not None and again is not None
@@ -127,7 +131,7 @@ def test_what_is_asked_for_again_is_the_same_answer_under_an_id_of_its_own(asker
     assert [len(row.prediction) for row in rows] == [2, 2, 1]
 
 
-def test_a_field_that_is_given_twice_is_refused_by_both_ways(asker: Asker) -> None:
+def test_the_fast_path_declines_a_repeated_field_and_django_refuses_it(asker: Asker) -> None:
     asker.ordinary({"movie_id": 1})
     for body in (
         b'{"movie_id":1,"movie_id":2}',
@@ -140,22 +144,24 @@ def test_a_field_that_is_given_twice_is_refused_by_both_ways(asker: Asker) -> No
     assert asker.quick(b' {"top_n" : null, "movie_id" : 1 }') is not None
 
 
-def test_what_takes_a_look_through_all_rows_is_not_done_on_the_fast_path(asker: Asker) -> None:
-    """It runs in the event loop, and a large index takes a tenth of a second for it."""
+def test_the_fast_path_never_scans_all_rows(asker: Asker) -> None:
+    """The fast path runs in the event loop, and scanning a large index takes a tenth of a second."""
     asker.ordinary({"movie_id": 1})
     engine = engine_cache.served(RegisteredModel.objects.get(name="movies")).engine
     assert isinstance(engine, IndexEngine)
     full = Question((Seed(movie_id=1),), 2)
     assert engine.at_hand(full) == engine.recommend(full)
-    found = [each.movie_id for each in engine.recommend(Question((Seed(movie_id=1),), 100)).items]
+    movie_ids = [each.movie_id for each in engine.recommend(Question((Seed(movie_id=1),), 100)).items]
     narrow = replace_neighbours(engine, 2)
     assert narrow.at_hand(full) == engine.recommend(full)
-    assert narrow.at_hand(full, frozenset(found[:1])) is None
-    assert narrow.recommend(full, frozenset(found[:1])) == engine.recommend(full, frozenset(found[:1]))
+    assert narrow.at_hand(full, frozenset(movie_ids[:1])) is None
+    assert narrow.recommend(full, frozenset(movie_ids[:1])) == engine.recommend(
+        full, frozenset(movie_ids[:1])
+    )
 
 
 def replace_neighbours(engine: IndexEngine, count: int) -> IndexEngine:
-    """The same index with fewer neighbours computed beforehand."""
-    made = copy.copy(engine)
-    made._neighbours = engine._neighbours[:, :count]
-    return made
+    """Returns the same index with fewer precomputed neighbours."""
+    changed = copy.copy(engine)
+    changed._neighbours = engine._neighbours[:, :count]
+    return changed

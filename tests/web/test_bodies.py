@@ -1,4 +1,4 @@
-"""Bodies as clients send them: in chunks, slowly, too large, announced first; and what nobody waits for."""
+"""Request bodies: chunked, slow, too large, announced with Expect; a slow body delays no other client."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def connect(server: Server) -> socket.socket:
 
 
 def read_head(client: socket.socket) -> bytes:
-    come = b""
-    while b"\r\n\r\n" not in come and (piece := client.recv(65_536)):
-        come += piece
-    return come
+    received = b""
+    while b"\r\n\r\n" not in received and (piece := client.recv(65_536)):
+        received += piece
+    return received
 
 
 # -- chunks --------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def test_a_small_chunked_body_takes_the_fast_path(server: Server, key: str, cust
     assert statuses(answer) == [200]
 
 
-def test_a_chunked_body_over_the_limit_is_refused_while_it_streams(
+def test_a_chunked_body_over_the_limit_is_refused_before_its_end(
     server: Server, key: str, customer: dict[str, Any]
 ) -> None:
     sent = 0
@@ -121,10 +121,10 @@ def test_a_chunked_body_over_the_limit_is_refused_while_it_streams(
             time.sleep(0.001)
     assert statuses(answer) == [413], answer
     assert b'"too_large"' in answer
-    assert sent < 8 * MOST_BYTES, "it was read far beyond the limit"
+    assert sent < 8 * MOST_BYTES, "the server read far beyond the limit"
 
 
-def test_a_broken_chunk_is_refused_in_the_one_shape(server: Server, key: str) -> None:
+def test_a_broken_chunk_gets_the_common_error_shape(server: Server, key: str) -> None:
     answer = server.raw(head(key, "Transfer-Encoding: chunked"), b"5\r\n[1,2,\r\nnonsense\r\n")
     assert statuses(answer) == [400]
     assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]["code"] == "malformed"
@@ -133,7 +133,7 @@ def test_a_broken_chunk_is_refused_in_the_one_shape(server: Server, key: str) ->
 # -- refused early -------------------------------------------------------------------------------------
 
 
-def test_a_body_over_the_limit_is_refused_before_it_comes(server: Server, key: str) -> None:
+def test_a_body_over_the_limit_is_refused_before_it_arrives(server: Server, key: str) -> None:
     with connect(server) as client:
         client.sendall(head(key, "Content-Length: 50000000"))
         answer = read_head(client)
@@ -151,10 +151,10 @@ def test_a_body_over_the_limit_is_refused_before_it_comes(server: Server, key: s
     ],
     ids=["bad key", "too large", "no such route", "unknown type"],
 )
-def test_a_refused_client_that_sends_on_reads_why(
+def test_a_refused_client_that_still_sends_receives_the_error(
     server: Server, key: str, lines: list[str], path: str, status: int
 ) -> None:
-    """The body comes whole, before the client reads anything."""
+    """The client sends the complete body before it reads."""
     start = head(key, *lines, path=path)
     if status == 401:
         start = start.replace(f"Authorization: Token {key}\r\n".encode(), b"")
@@ -162,7 +162,7 @@ def test_a_refused_client_that_sends_on_reads_why(
     assert statuses(answer) == [status], answer[:200]
 
 
-def test_a_client_that_waits_for_continue_is_told_to_or_refused(
+def test_a_client_that_waits_for_continue_gets_it_or_an_error(
     server: Server, key: str, customer: dict[str, Any]
 ) -> None:
     for body in (json.dumps(customer).encode(), rows(customer, 300)):
@@ -180,16 +180,16 @@ def test_a_client_that_waits_for_continue_is_told_to_or_refused(
         with connect(server) as client:
             known = key if status != 401 else "a" * 64
             client.sendall(head(known, "Expect: 100-continue", *lines))
-            assert statuses(read_head(client)) == [status], "without a 100 before it"
+            assert statuses(read_head(client)) == [status], "no 100 Continue before it"
 
 
-# -- nobody waits --------------------------------------------------------------------------------------
+# -- slow clients --------------------------------------------------------------------------------------
 
 
-def test_clients_with_a_key_that_send_slowly_stop_nothing(
+def test_slow_clients_with_a_key_delay_no_other_client(
     server: Server, key: str, customer: dict[str, Any]
 ) -> None:
-    """Of each kind there are six times as many as threads; Django answers as quickly as without them."""
+    """Six times as many clients of each kind as threads are slow; Django answers as quickly as before."""
     kinds = (
         head(key, "Transfer-Encoding: chunked") + b"1\r\n[\r\n",
         head(key, "Transfer-Encoding: chunked") + b"13880\r\n" + b" " * 80_000 + b"\r\n",
@@ -225,19 +225,21 @@ def test_clients_with_a_key_that_send_slowly_stop_nothing(
             client.close()
 
 
-def test_a_whole_request_may_come_byte_by_byte(server: Server, key: str, customer: dict[str, Any]) -> None:
-    whole = request_bytes(json.dumps(customer).encode(), key, extra=b"Connection: close\r\n")
-    assert statuses(server.raw(*[whole[n : n + 1] for n in range(len(whole))], until_closed=True)) == [200]
+def test_a_request_may_arrive_byte_by_byte(server: Server, key: str, customer: dict[str, Any]) -> None:
+    request = request_bytes(json.dumps(customer).encode(), key, extra=b"Connection: close\r\n")
+    assert statuses(server.raw(*[request[n : n + 1] for n in range(len(request))], until_closed=True)) == [
+        200
+    ]
 
 
-def test_what_cannot_be_read_is_refused_after_the_answers_before_it(
+def test_unreadable_bytes_are_refused_after_the_earlier_answers(
     server: Server, key: str, customer: dict[str, Any]
 ) -> None:
     one = request_bytes(json.dumps(customer).encode(), key)
     assert statuses(server.raw(one + one + b"rubbish\r\n\r\n", until_closed=True)) == [200, 200, 400]
 
 
-def test_a_half_closed_connection_still_gets_all_its_answers(
+def test_a_half_closed_connection_receives_all_its_answers(
     server: Server, key: str, customer: dict[str, Any]
 ) -> None:
     one = request_bytes(json.dumps(customer).encode(), key)
@@ -269,7 +271,7 @@ def test_a_csv_takes_the_fast_path(server: Server, key: str, customer: dict[str,
     assert (status, refused["error"]["code"]) == (400, "invalid_input")
 
 
-def test_with_a_rate_limit_the_fast_path_counts(
+def test_the_fast_path_counts_towards_the_rate_limit(
     django_db_setup: None, churn: ModelVersion, client_user: User, customer: dict[str, Any], tmp_path: Path
 ) -> None:
     server = Server(tmp_path, WEB_CONCURRENCY="1", RATE_LIMIT="12/min")
@@ -295,7 +297,7 @@ def test_with_a_rate_limit_the_fast_path_counts(
 # -- heads ---------------------------------------------------------------------------------------------
 
 
-def test_a_header_with_underscores_is_not_taken_for_the_one_with_hyphens(
+def test_a_header_with_underscores_is_not_read_as_the_header_with_hyphens(
     server: Server, key: str, customer: dict[str, Any]
 ) -> None:
     body = json.dumps(customer).encode()
@@ -359,7 +361,7 @@ def test_idle_connections_end_soon_when_the_server_stops(django_db_setup: None, 
             client.close()
 
 
-def test_a_worker_with_many_connections_leaves_new_ones_to_the_other(
+def test_a_worker_with_many_connections_leaves_new_ones_to_other_workers(
     django_db_setup: None, tmp_path: Path
 ) -> None:
     import psutil

@@ -1,4 +1,4 @@
-"""The web server as clients meet it: the fast path answers what Django would, and harms nothing else."""
+"""The web server over HTTP: the fast path answers as Django does, and every answer is logged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from web.fast_path import FastPath
 CHURN = "/api/v1/models/churn/predictions/"
 pytestmark = pytest.mark.django_db(transaction=True)
 POST = b"POST " + CHURN.encode() + b" HTTP/1.1\r\nHost: localhost\r\n"
-# A type DRF takes for JSON and the fast path does not know: the same request, answered by Django.
+# DRF accepts this type as JSON and the fast path declines it: Django answers the same request.
 ORDINARY = {"Accept": "application/json;q=0.9"}
 
 
@@ -65,7 +65,7 @@ def running_alone(django_db_setup: None, tmp_path_factory: pytest.TempPathFactor
 
 
 def teach(server: Server, key: str, body: Any, times: int) -> Server:
-    """The fast path answers what Django has met before."""
+    """Sends requests through Django, which load the fast path's snapshot."""
     for _ in range(times):
         answered = server.ask("POST", CHURN, body, key=key)
         assert answered[0] == 200, answered
@@ -74,13 +74,13 @@ def teach(server: Server, key: str, body: Any, times: int) -> Server:
 
 @pytest.fixture
 def server(running: Server, churn: ModelVersion, key: str, customer: dict[str, Any]) -> Server:
-    """Two processes, which probably both know key and version."""
+    """Returns a server of two processes, which probably both know the key and the version."""
     return teach(running, key, customer, 8)
 
 
 @pytest.fixture
 def alone(running_alone: Server, churn: ModelVersion, key: str, customer: dict[str, Any]) -> Server:
-    """One process, which certainly does."""
+    """Returns a server of one process, which knows the key and the version."""
     return teach(running_alone, key, customer, 2)
 
 
@@ -97,12 +97,12 @@ def request_bytes(body: bytes, key: str, path: str = CHURN, extra: bytes = b"") 
 
 
 def statuses(raw: bytes) -> list[int]:
-    return [int(found) for found in re.findall(rb"HTTP/1\.1 (\d{3}) ", raw)]
+    return [int(digits) for digits in re.findall(rb"HTTP/1\.1 (\d{3}) ", raw)]
 
 
 @contextlib.contextmanager
 def threads_held(server: Server) -> Iterator[None]:
-    """Every thread waits for a table of the database that this test has locked."""
+    """Keeps all threads of a server waiting for a table that this test locks."""
     held = []
     try:
         with transaction.atomic(), connection.cursor() as cursor:
@@ -120,16 +120,18 @@ def threads_held(server: Server) -> Iterator[None]:
             client.close()
 
 
-def test_a_prediction_waits_for_no_thread(alone: Server, key: str, customer: dict[str, Any]) -> None:
-    """It is answered in the event loop: while every thread is held by others, nothing else is."""
+def test_a_prediction_needs_no_thread(alone: Server, key: str, customer: dict[str, Any]) -> None:
+    """The event loop answers predictions while other requests hold every thread."""
     with threads_held(alone):
         started = time.monotonic()
         for _ in range(20):
             assert alone.ask("POST", CHURN, customer, key=key)[0] == 200
-        assert time.monotonic() - started < 1.9, "it waited until the silent ones were given up"
+        assert time.monotonic() - started < 1.9, "the prediction waited for a thread"
 
 
-def test_the_fast_path_says_what_django_says(alone: Server, key: str, customer: dict[str, Any]) -> None:
+def test_the_fast_path_and_django_give_the_same_answer(
+    alone: Server, key: str, customer: dict[str, Any]
+) -> None:
     for path in (CHURN, "/api/v1/models/churn/versions/1/predictions/"):
         for body in (customer, [customer, {**customer, "tenure": 500, "_key": "k-1"}]):
             for _ in range(4):
@@ -141,16 +143,16 @@ def test_the_fast_path_says_what_django_says(alone: Server, key: str, customer: 
             for name in set(quick[1]) - {"Date", "Content-Length"}:
                 assert quick[1][name] == plain[1][name], name
             for answered in (quick[2], plain[2]):
-                for given in answered["predictions"]:
-                    assert uuid.UUID(given.pop("id")).version == 7
+                for row in answered["predictions"]:
+                    assert uuid.UUID(row.pop("id")).version == 7
             assert quick[2] == plain[2]
 
 
-def test_the_first_tutorials_clients_are_on_the_fast_path_too(
+def test_the_fast_path_answers_the_churn_tutorials_route(
     alone: Server, key: str, customer: dict[str, Any]
 ) -> None:
     sent = {"customerid": "7590-vhveg", **customer}
-    for _ in range(3):  # the second time its spelling is learned
+    for _ in range(3):  # the second request loads the spelling
         assert alone.ask("POST", "/predict", sent, key=key)[0] == 200
     with threads_held(alone):
         status, headers, answer = alone.ask("POST", "/predict", sent, key=key)
@@ -173,22 +175,20 @@ def test_a_retry_is_safe_on_the_fast_path_and_between_processes(
     with threads_held(alone):
         first = alone.ask("POST", CHURN, customer, key=key, Idempotency_Key="once")
     assert first[0] == 200
-    for asked in (alone, server):
-        again = asked.ask("POST", CHURN, customer, key=key, Idempotency_Key="once")
+    for each in (alone, server):
+        again = each.ask("POST", CHURN, customer, key=key, Idempotency_Key="once")
         assert again[2] == first[2]
         assert again[1]["Idempotent-Replayed"] == "true"
-        status, _, other = asked.ask(
-            "POST", CHURN, {**customer, "tenure": 9}, key=key, Idempotency_Key="once"
-        )
+        status, _, other = each.ask("POST", CHURN, {**customer, "tenure": 9}, key=key, Idempotency_Key="once")
         assert (status, other["error"]["code"]) == (409, "idempotency_key_reused")
     before = Prediction.objects.count()
     answers: list[Any] = []
     at_once(
         *[
-            lambda asked=asked: answers.append(
-                asked.ask("POST", CHURN, customer, key=key, Idempotency_Key="race")
+            lambda each=each: answers.append(
+                each.ask("POST", CHURN, customer, key=key, Idempotency_Key="race")
             )
-            for asked in (server, alone, server, server, alone, server)
+            for each in (server, alone, server, server, alone, server)
         ]
     )
     assert [status for status, _, _ in answers] == [200] * 6
@@ -196,23 +196,23 @@ def test_a_retry_is_safe_on_the_fast_path_and_between_processes(
     assert Prediction.objects.count() == before + 1
 
 
-def test_what_was_answered_is_what_was_logged(alone: Server, key: str, customer: dict[str, Any]) -> None:
+def test_the_log_holds_the_answered_values(alone: Server, key: str, customer: dict[str, Any]) -> None:
     sent = [{**customer, "tenure": n, "seniorcitizen": "yes", "_key": f"k{n}"} for n in range(30)]
     with threads_held(alone):
         status, headers, answer = alone.ask("POST", CHURN, sent, key=key)
     assert status == 200
-    rows = [Prediction.objects.get(pk=given["id"]) for given in answer["predictions"]]
-    for row, given, asked in zip(rows, answer["predictions"], sent, strict=True):
-        assert row.inputs == {**customer, "tenure": asked["tenure"], "seniorcitizen": True}
+    rows = [Prediction.objects.get(pk=each["id"]) for each in answer["predictions"]]
+    for row, answered, instance in zip(rows, answer["predictions"], sent, strict=True):
+        assert row.inputs == {**customer, "tenure": instance["tenure"], "seniorcitizen": True}
         assert (row.prediction, row.probability, row.warnings) == (
-            given["prediction"], given["probability"], given["warnings"],
+            answered["prediction"], answered["probability"], answered["warnings"],
         )  # fmt: skip
-        assert (row.key, row.version.number, row.client.username) == (asked["_key"], 1, "tester")
+        assert (row.key, row.version.number, row.client.username) == (instance["_key"], 1, "tester")
         assert row.request_id == headers["X-Request-ID"]
     assert [row.id for row in rows] == sorted(row.id for row in rows)
 
 
-def test_what_the_fast_path_does_not_know_is_answered_all_the_same(
+def test_django_answers_requests_that_the_fast_path_declines(
     server: Server, key: str, customer: dict[str, Any]
 ) -> None:
     other = {name.upper(): value for name, value in customer.items()}
@@ -237,14 +237,14 @@ def test_what_the_fast_path_does_not_know_is_answered_all_the_same(
     assert server.ask("POST", "/api/v1/models/churn/versions/9/predictions/", customer, key=key)[0] == 404
 
 
-def test_many_rows_go_through_a_thread_and_the_same_fast_path(
+def test_many_rows_are_answered_in_a_thread_on_the_fast_path(
     server: Server, key: str, customer: dict[str, Any]
 ) -> None:
     sent = [{**customer, "tenure": n % 70} for n in range(2_000)]
     status, _, answer = server.ask("POST", CHURN, sent, key=key)
     assert status == 200
     assert len(answer["predictions"]) == 2_000
-    logged = Prediction.objects.filter(pk__in=[given["id"] for given in answer["predictions"]])
+    logged = Prediction.objects.filter(pk__in=[each["id"] for each in answer["predictions"]])
     assert [row.inputs["tenure"] for row in logged.order_by("id")] == [row["tenure"] for row in sent]
     status, _, refused = server.ask("POST", CHURN, sent * 6, key=key)
     assert (status, refused["error"]["code"]) == (413, "too_many_rows")
@@ -253,46 +253,44 @@ def test_many_rows_go_through_a_thread_and_the_same_fast_path(
 # -- bytes ---------------------------------------------------------------------------------------------
 
 
-def test_a_request_may_come_in_pieces(alone: Server, key: str, customer: dict[str, Any]) -> None:
-    whole = request_bytes(json.dumps(customer).encode(), key, extra=b"Connection: close\r\n")
-    for cut in (1, 20, 90, len(whole) - 1):
-        assert statuses(alone.raw(whole[:cut], whole[cut:], pause=0.05, until_closed=True)) == [200]
-    assert statuses(alone.raw(*[whole[n : n + 40] for n in range(0, len(whole), 40)], until_closed=True)) == [
-        200
-    ]
+def test_a_request_may_arrive_in_pieces(alone: Server, key: str, customer: dict[str, Any]) -> None:
+    request = request_bytes(json.dumps(customer).encode(), key, extra=b"Connection: close\r\n")
+    for cut in (1, 20, 90, len(request) - 1):
+        assert statuses(alone.raw(request[:cut], request[cut:], pause=0.05, until_closed=True)) == [200]
+    assert statuses(
+        alone.raw(*[request[n : n + 40] for n in range(0, len(request), 40)], until_closed=True)
+    ) == [200]
 
 
 def large(customer: dict[str, Any]) -> bytes:
-    """Too large to be answered in the event loop."""
+    """Returns a body that is too large for the event loop."""
     return json.dumps([{**customer, "tenure": n % 70} for n in range(600)]).encode()
 
 
-def test_a_large_body_may_come_in_pieces_and_is_answered_once(
-    alone: Server, key: str, customer: dict[str, Any]
-) -> None:
-    whole = request_bytes(large(customer), key, extra=b"Connection: close\r\n")
-    assert len(whole) > 200_000
+def test_a_large_body_in_pieces_is_answered_once(alone: Server, key: str, customer: dict[str, Any]) -> None:
+    request = request_bytes(large(customer), key, extra=b"Connection: close\r\n")
+    assert len(request) > 200_000
     before = Prediction.objects.count()
-    cuts = [whole[n : n + 10_000] for n in range(0, len(whole), 10_000)]
-    for pieces in (cuts, [whole[:300], whole[300:-1], whole[-1:]]):
+    cuts = [request[n : n + 10_000] for n in range(0, len(request), 10_000)]
+    for pieces in (cuts, [request[:300], request[300:-1], request[-1:]]):
         assert statuses(alone.raw(*pieces, pause=0.01, until_closed=True)) == [200]
     assert Prediction.objects.count() == before + 1_200
 
 
-def test_a_large_body_holds_no_thread_while_it_comes(
+def test_a_large_body_holds_no_thread_while_it_arrives(
     alone: Server, key: str, customer: dict[str, Any]
 ) -> None:
-    whole = request_bytes(large(customer), key)
+    request = request_bytes(large(customer), key)
     slow = [socket.create_connection(("127.0.0.1", alone.port), timeout=20) for _ in range(40)]
     for client in slow:
-        client.sendall(whole[:100_000])
+        client.sendall(request[:100_000])
     started = time.monotonic()
     assert alone.ask("GET", "/healthz/live")[0] == 200
     assert time.monotonic() - started < 1.0
     for client in slow[:3]:
-        client.sendall(whole[100_000:])
+        client.sendall(request[100_000:])
     assert [statuses(client.recv(2**20)) for client in slow[:3]] == [[200]] * 3
-    answer = slow[3].recv(2**20)  # it said no more
+    answer = slow[3].recv(2**20)  # this client sends no more
     assert statuses(answer) == [400]
     assert b"incomplete_body" in answer
     for client in slow:
@@ -300,38 +298,36 @@ def test_a_large_body_holds_no_thread_while_it_comes(
     assert alone.ask("POST", CHURN, large(customer), key=key)[0] == 200
 
 
-def test_what_follows_a_large_body_is_answered_after_it(
+def test_the_request_after_a_large_body_is_answered_after_it(
     alone: Server, key: str, customer: dict[str, Any]
 ) -> None:
-    whole = request_bytes(large(customer), key)
+    request = request_bytes(large(customer), key)
     last = request_bytes(json.dumps(customer).encode(), key, extra=b"Connection: close\r\n")
     before = Prediction.objects.count()
-    assert statuses(alone.raw(whole + last, until_closed=True)) == [200, 200]
-    assert statuses(alone.raw(whole, last, until_closed=True)) == [200, 200]
+    assert statuses(alone.raw(request + last, until_closed=True)) == [200, 200]
+    assert statuses(alone.raw(request, last, until_closed=True)) == [200, 200]
     assert Prediction.objects.count() == before + 1_202
 
 
-def test_a_large_body_that_is_refused_says_every_fault(
+def test_the_refusal_of_a_large_body_names_the_faulty_row(
     alone: Server, key: str, customer: dict[str, Any]
 ) -> None:
     sent = json.loads(large(customer))
     sent[599]["contract"] = "forever"
     status, _, answer = alone.ask("POST", CHURN, sent, key=key)
     assert (status, answer["error"]["details"][0]["row"]) == (400, 599)
-    whole = request_bytes(large(customer), key)
-    assert alone.raw(whole[:150_000]) == b"", "who leaves half-way is forgotten"
+    request = request_bytes(large(customer), key)
+    assert alone.raw(request[:150_000]) == b"", "a client that leaves half-way gets no answer"
     assert alone.ask("POST", CHURN, large(customer), key=key)[0] == 200
 
 
-def test_requests_sent_without_waiting_are_answered_in_turn(
-    alone: Server, key: str, customer: dict[str, Any]
-) -> None:
+def test_pipelined_requests_are_answered_in_order(alone: Server, key: str, customer: dict[str, Any]) -> None:
     one = request_bytes(json.dumps(customer).encode(), key)
     page = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
     last = request_bytes(json.dumps(customer).encode(), key, extra=b"Connection: close\r\n")
     before = Prediction.objects.count()
     assert statuses(alone.raw(one + page + one + last, until_closed=True)) == [200, 200, 200, 200]
-    # The second comes while the first still waits for its commit.
+    # The second request arrives while the first still waits for its commit.
     assert statuses(alone.raw(one, page, one, last, until_closed=True)) == [200, 200, 200, 200]
     assert Prediction.objects.count() == before + 6
 
@@ -351,26 +347,26 @@ def test_requests_sent_without_waiting_are_answered_in_turn(
     ],
     ids=lambda value: repr(value)[-40:],
 )
-def test_bytes_that_are_no_plain_request_are_gunicorns_and_djangos(
-    server: Server, raw: bytes, status: int
-) -> None:
+def test_unusual_bytes_get_a_json_error(server: Server, raw: bytes, status: int) -> None:
     answer = server.raw(raw)
     assert statuses(answer)[:1] == [status]
     body = json.loads(answer.split(b"\r\n\r\n", 1)[1])
-    assert {"code", "message", "request_id"} <= set(body["error"]), "never HTML to a client of the API"
+    assert {"code", "message", "request_id"} <= set(body["error"]), "a client of the API never gets HTML"
     assert server.ask("GET", "/healthz/live")[0] == 200
 
 
-def test_a_client_that_goes_half_way_is_forgotten(server: Server, key: str, customer: dict[str, Any]) -> None:
-    whole = request_bytes(json.dumps(customer).encode(), key)
+def test_a_client_that_leaves_half_way_gets_no_answer(
+    server: Server, key: str, customer: dict[str, Any]
+) -> None:
+    request = request_bytes(json.dumps(customer).encode(), key)
     before = Prediction.objects.count()
-    for cut in (0, 10, 200, len(whole) - 1):
-        assert server.raw(whole[:cut]) == b""
+    for cut in (0, 10, 200, len(request) - 1):
+        assert server.raw(request[:cut]) == b""
     assert Prediction.objects.count() == before
     assert server.ask("POST", CHURN, customer, key=key)[0] == 200
 
 
-def test_a_client_that_falls_silent_is_told_so_and_holds_no_thread(server: Server, key: str) -> None:
+def test_a_silent_client_gets_an_error_and_holds_no_thread(server: Server, key: str) -> None:
     silent = []
     for _ in range(40):
         client = socket.create_connection(("127.0.0.1", server.port), timeout=10)
@@ -386,11 +382,11 @@ def test_a_client_that_falls_silent_is_told_so_and_holds_no_thread(server: Serve
         client.close()
 
 
-def test_clients_that_leave_at_any_moment_harm_nobody(
+def test_clients_that_leave_at_any_moment_end_no_worker(
     server: Server, key: str, customer: dict[str, Any]
 ) -> None:
-    """By FIN and by RST, before, with and after their answer: events of one turn of the loop may
-    contradict."""
+    """Clients close by FIN and by RST, before, during and after their answer: events of one turn of the loop
+    may contradict each other."""
     workers = server.workers()
     body = json.dumps(customer).encode()
     plain = request_bytes(body, key)
@@ -434,7 +430,7 @@ def test_clients_that_leave_at_any_moment_harm_nobody(
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_strangers_who_send_rubbish_hold_no_thread(server: Server, sent: bytes) -> None:
+def test_clients_that_send_rubbish_hold_no_thread(server: Server, sent: bytes) -> None:
     strangers = []
     try:
         for _ in range(40):
@@ -449,7 +445,7 @@ def test_strangers_who_send_rubbish_hold_no_thread(server: Server, sent: bytes) 
             client.close()
 
 
-def test_more_connections_than_files_end_no_process(
+def test_more_connections_than_file_descriptors_end_no_process(
     django_db_setup: None, churn: ModelVersion, key: str, customer: dict[str, Any], tmp_path: Path
 ) -> None:
     server = Server(tmp_path, WEB_CONCURRENCY="1")
@@ -461,7 +457,9 @@ def test_more_connections_than_files_end_no_process(
         for _ in range(250):
             with contextlib.suppress(OSError):
                 idle.append(socket.create_connection(("127.0.0.1", server.port), timeout=5))
-        assert server.ask("POST", CHURN, customer, key=key)[0] == 200, "the quiet ones made room"
+        assert server.ask("POST", CHURN, customer, key=key)[0] == 200, (
+            "the server closed idle connections to make room"
+        )
         assert server.workers() == workers
     finally:
         for client in idle:
@@ -469,10 +467,10 @@ def test_more_connections_than_files_end_no_process(
         server.stop()
 
 
-def test_an_answer_that_is_not_read_is_sent_by_a_thread(
+def test_a_client_that_reads_late_receives_every_answer(
     alone: Server, key: str, customer: dict[str, Any]
 ) -> None:
-    """Many answers on a connection whose client reads late: more than a socket's buffer takes."""
+    """The client reads late, and the answers are larger than a socket's buffer."""
     small = json.dumps([{**customer, "tenure": 999}] * 120).encode()
     assert len(small) < 65_536
     one = request_bytes(small, key)
@@ -498,7 +496,7 @@ def test_a_few_connections_use_all_processes(server: Server) -> None:
             sum(each.status == "ESTABLISHED" for each in psutil.Process(pid).net_connections("tcp4"))
             for pid in server.workers()
         ]
-        # Among them each process's few connections to the database.
+        # The shares include each process's few connections to the database.
         assert abs(shares[0] - shares[1]) <= 4, shares
     finally:
         for connection in kept:
@@ -509,7 +507,7 @@ def test_a_few_connections_use_all_processes(server: Server) -> None:
 
 
 def settle() -> None:
-    """Returns when nothing is logged any more of what clients left behind."""
+    """Returns once the log stops growing: requests of clients that left are logged, too."""
     before, since = -1, time.monotonic()
     while time.monotonic() - since < 0.5:
         now = Prediction.objects.count()
@@ -522,10 +520,10 @@ def logged_versions() -> dict[str, int]:
     return {str(pk): n for pk, n in Prediction.objects.values_list("pk", "version__number")}
 
 
-def test_two_hundred_switches_under_load_and_no_answer_from_before_one(
+def test_no_answer_comes_from_a_version_replaced_before_its_request(
     server: Server, churn: ModelVersion, key: str, customer: dict[str, Any]
 ) -> None:
-    """Versions are switched from this process, two others answer."""
+    """This process activates versions two hundred times under load; two web processes answer."""
     versions = [churn, train_sample("churn", rows=600, activate=False)]
     switches: list[tuple[int, float, float]] = [(1, 0.0, 0.0)]  # version, before and after the call
     with Clients(server, key, CHURN, customer, number=3) as clients:
@@ -548,17 +546,19 @@ def test_two_hundred_switches_under_load_and_no_answer_from_before_one(
     began = [before for _, before, _ in switches]
     done = [after for _, _, after in switches[1:]] + [float("inf")]
     assert len(clients.answers) > 200
-    for ids, version, asked, answered in clients.answers:
+    for ids, version, asked_at, answered_at in clients.answers:
         assert [logged[each] for each in ids] == [version]
         live = {
             number
             for (number, _, _), since, until in zip(switches, began, done, strict=True)
-            if since <= answered and until >= asked
+            if since <= answered_at and until >= asked_at
         }
-        assert version in live, "it began after the switch was committed, and is from before it"
+        assert version in live, (
+            "the request began after the switch was committed, and an older version answered"
+        )
 
 
-def test_a_revoked_key_is_dead_in_every_process_at_once(
+def test_every_process_refuses_a_revoked_key_at_once(
     server: Server, client_user: User, customer: dict[str, Any]
 ) -> None:
     for _ in range(20):
@@ -568,12 +568,14 @@ def test_a_revoked_key_is_dead_in_every_process_at_once(
             client_user.auth_token_set.all().delete()
             revoked = time.monotonic()
             time.sleep(0.05)
-        assert all(asked < revoked for _, _, asked, _ in clients.answers), "answered after it was revoked"
+        assert all(asked_at < revoked for _, _, asked_at, _ in clients.answers), (
+            "answered after the key was revoked"
+        )
         assert {status for status, _, _ in clients.others} <= {401}
         assert clients.others
 
 
-def test_a_key_is_dead_on_the_fast_path_from_the_moment_it_expires(
+def test_the_fast_path_refuses_a_key_from_its_expiry_on(
     server: Server, client_user: User, customer: dict[str, Any]
 ) -> None:
     token, key = AuthToken.objects.create(user=client_user, expiry=dt.timedelta(seconds=2))
@@ -581,7 +583,9 @@ def test_a_key_is_dead_on_the_fast_path_from_the_moment_it_expires(
     with Clients(server, key, CHURN, customer, number=3) as clients:
         clients.await_answers(12)
         time.sleep(max(0.0, expires - time.monotonic()) + 0.3)
-    assert all(asked <= expires + 0.05 for _, _, asked, _ in clients.answers), "answered after it expired"
+    assert all(asked_at <= expires + 0.05 for _, _, asked_at, _ in clients.answers), (
+        "answered after the key expired"
+    )
     assert {status for status, _, _ in clients.others} == {401}
     basic = base64.b64encode(f"any:{key}".encode()).decode()
     for spelt in (f"Token {key}", f"Bearer {key}", f"Basic {basic}"):
@@ -591,10 +595,10 @@ def test_a_key_is_dead_on_the_fast_path_from_the_moment_it_expires(
     assert AuthToken.objects.filter(pk=token.pk).exists(), "the admin still shows it"
 
 
-def test_whatever_is_killed_every_answer_is_in_the_log_once(
+def test_every_answer_is_logged_once_although_workers_are_killed(
     server: Server, key: str, customer: dict[str, Any]
 ) -> None:
-    """kill -9 of web processes, one after the other, in the middle of answering."""
+    """The test sends SIGKILL to one web process after the other while they answer."""
     with Clients(server, key, CHURN, [customer] * 3, number=8) as clients:
         for _ in range(6):
             clients.await_answers(60)
@@ -607,7 +611,7 @@ def test_whatever_is_killed_every_answer_is_in_the_log_once(
     assert {status for status, _, _ in clients.others} <= {503}
 
 
-def test_a_stopping_server_answers_what_it_has_taken(
+def test_a_stopping_server_answers_accepted_requests(
     running: Server, churn: ModelVersion, key: str, customer: dict[str, Any]
 ) -> None:
     with Clients(running, key, CHURN, customer, number=8) as clients:
@@ -616,7 +620,7 @@ def test_a_stopping_server_answers_what_it_has_taken(
     assert clients.others == []
     logged = logged_versions()
     assert all(each in logged for answered, *_ in clients.answers for each in answered)
-    # Nothing that was taken was dropped: at most a request that was still on its way met a closed door.
+    # At most the request of each client that was still on its way was logged without an answer.
     assert len(logged) - len(clients.answers) <= len(clients.threads)
     running.start()
     assert running.ask("POST", CHURN, customer, key=key)[0] == 200
@@ -629,17 +633,17 @@ def test_the_application_serves_under_any_asgi_server(
 
     body = json.dumps(customer).encode()
 
-    async def asked(application: Application, *pieces: bytes, declared: int) -> tuple[int, Any]:
-        """Pieces of the body, each a message; as a server of the specification asks."""
+    async def ask(application: Application, *pieces: bytes, declared: int) -> tuple[int, Any]:
+        """Sends each piece of the body as one message, as an ASGI server does."""
         head = {"host": "localhost", "authorization": f"Token {key}", "content-type": "application/json"}
-        coming = [
+        messages = [
             {"type": "http.request", "body": piece, "more_body": at + 1 < len(pieces)}
             for at, piece in enumerate(pieces)
         ]
         sent: list[Any] = []
 
         async def receive() -> Any:
-            return coming.pop(0) if coming else {"type": "http.disconnect"}
+            return messages.pop(0) if messages else {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
             sent.append(message)
@@ -653,22 +657,22 @@ def test_the_application_serves_under_any_asgi_server(
             ],
         }  # fmt: skip
         await application(scope, receive, send)
-        whole = b"".join(message["body"] for message in sent[1:])
-        assert dict(sent[0]["headers"])[b"content-length"] == b"%d" % len(whole)
-        return sent[0]["status"], json.loads(whole)
+        content = b"".join(message["body"] for message in sent[1:])
+        assert dict(sent[0]["headers"])[b"content-length"] == b"%d" % len(content)
+        return sent[0]["status"], json.loads(content)
 
     async def scenario() -> None:
         application = Application()
         application.start(asyncio.get_running_loop(), threads=1)
         try:
-            assert (await asked(application, body, declared=len(body)))[0] == 200, (
-                "Django answers, and teaches"
+            assert (await ask(application, body, declared=len(body)))[0] == 200, (
+                "Django answers, and loads the fast path's snapshot"
             )
-            status, answer = await asked(application, body[:10], body[10:], declared=len(body))
+            status, answer = await ask(application, body[:10], body[10:], declared=len(body))
             assert (status, answer["version"]) == (200, 1)
             assert application.answered == 1, "by the fast path"
             many = json.dumps([customer] * 200).encode()
-            status, answer = await asked(application, many[:70_000], many[70_000:], declared=len(many))
+            status, answer = await ask(application, many[:70_000], many[70_000:], declared=len(many))
             assert (status, len(answer["predictions"])) == (200, 200)
             assert application.answered == 2
         finally:
@@ -679,14 +683,14 @@ def test_the_application_serves_under_any_asgi_server(
     connections.close_all()
 
 
-def test_the_fast_path_declines_what_is_not_plain(
+def test_the_fast_path_declines_unusual_requests(
     churn: ModelVersion, key: str, customer: dict[str, Any], post: Callable[..., Any]
 ) -> None:
     path, token = FastPath(), f"Token {key}"
-    assert fast_path.ask(path, CHURN, customer, token) is None, "nothing is known yet"
+    assert fast_path.ask(path, CHURN, customer, token) is None, "the fast path knows no key yet"
     assert post(CHURN, customer).status_code == 200
     client_keys.issue(User.objects.get(username="tester"))
-    assert fast_path.ask(path, CHURN, customer, token) is None, "the key is not known yet"
+    assert fast_path.ask(path, CHURN, customer, token) is None, "the fast path does not know this key yet"
     assert keyed_post(key, customer) == 200
     assert fast_path.ask(path, CHURN, customer, token) is not None
     for headers in (
@@ -709,7 +713,7 @@ def keyed_post(key: str, body: Any) -> int:
     return answered.status_code
 
 
-def test_the_log_of_the_server_is_quiet(running: Server) -> None:
-    """After all of the above: no trace of an error nobody expected."""
+def test_the_servers_log_has_no_traceback(running: Server) -> None:
+    """Runs last: the tests above caused no unexpected error."""
     printed = Path(running.log).read_text(encoding="utf-8", errors="replace")
     assert "Traceback" not in printed, printed[printed.index("Traceback") :][:3_000]

@@ -1,4 +1,4 @@
-"""Clients that send or read slowly, without a key: the server ends them, and others do not wait for them."""
+"""Slow clients without a key: the server closes their connections, and other clients do not wait."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ LOGIN = (
 NUMBER = 24
 EVERY = 0.5
 LONGEST = 20.0
-"""Seconds after which no such connection is open, by the limits in tests.server."""
+"""Seconds after which no slow connection is open, by the limits in tests.server."""
 
 
 @dataclass
 class Kind:
-    """How a stranger is slow: sent at once, then again and again; or an answer that is not read."""
+    """A kind of slow client.
+
+    first : bytes sent at once. then : bytes sent repeatedly. reads : whether the client reads its answers."""
 
     first: bytes
     then: bytes = b""
@@ -75,7 +77,7 @@ def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> I
     server.stop()
 
 
-def test_the_first_requests_for_the_schema_are_answered_together(server: Server) -> None:
+def test_concurrent_first_requests_for_the_schema_are_all_answered(server: Server) -> None:
     answers: list[Any] = []
     at_once(*[lambda: answers.append(server.ask("GET", "/api/schema/")) for _ in range(12)])
     assert [status for status, _, _ in answers] == [200] * 12, server.printed()
@@ -94,7 +96,7 @@ def connect(server: Server, kind: Kind) -> socket.socket:
 
 
 def has_ended(client: socket.socket) -> bool:
-    """Whether the server has closed it; what it has said meanwhile is read."""
+    """Reads what the server has sent; returns whether the server has closed the connection."""
     try:
         while client.recv(65_536, socket.MSG_DONTWAIT):
             pass
@@ -112,14 +114,14 @@ def trickle(kind: Kind, stop: threading.Event) -> None:
                 client.send(kind.then, socket.MSG_DONTWAIT)
 
 
-def seconds_of(server: Server, path: str, **asked: Any) -> float:
+def seconds_of(server: Server, path: str, **options: Any) -> float:
     started = time.monotonic()
-    status, _, body = server.ask(asked.pop("method", "GET"), path, **asked)
+    status, _, body = server.ask(options.pop("method", "GET"), path, **options)
     assert status == 200, (path, body)
     return time.monotonic() - started
 
 
-def test_slow_strangers_keep_nobody_waiting_and_are_ended(
+def test_slow_clients_delay_no_other_client_and_are_disconnected(
     server: Server, churn: ModelVersion, client_user: User, customer: dict[str, Any]
 ) -> None:
     key = client_keys.issue(client_user)
@@ -140,7 +142,7 @@ def test_slow_strangers_keep_nobody_waiting_and_are_ended(
             others.append(seconds_of(server, "/api/v1/models/", key=key))
             others.append(seconds_of(server, CHURN, method="POST", body=customer, key=key, **ordinary))
         assert max(probes) < 5.0, "a probe waited behind clients"
-        assert max(others) < 8.0, "threads were kept by slow clients"
+        assert max(others) < 8.0, "slow clients kept threads"
         left = {name: kind.clients for name, kind in slow.items() if kind.reads}
         while any(left.values()) and time.monotonic() - began < LONGEST:
             left = {name: [each for each in open_ if not has_ended(each)] for name, open_ in left.items()}
@@ -158,18 +160,18 @@ def test_slow_strangers_keep_nobody_waiting_and_are_ended(
 
 
 def answers_left(client: socket.socket) -> int:
-    """Answers that come when the client reads at last."""
-    come = b""
+    """Returns the number of answers that a client still receives when it starts to read."""
+    received = b""
     with contextlib.suppress(OSError):
         while piece := client.recv(2**20):
-            come += piece
-    return come.count(b"HTTP/1.1 200 ")
+            received += piece
+    return received.count(b"HTTP/1.1 200 ")
 
 
 def test_a_slow_client_within_the_limits_is_answered(
     server: Server, churn: ModelVersion, client_user: User, customer: dict[str, Any]
 ) -> None:
-    """A large body that comes in pieces for longer than the silence allowed between two of them."""
+    """A large body arrives in pieces, for longer than the silence allowed between two pieces."""
     body = (",".join(customer) + "\n" + (",".join(str(v) for v in customer.values()) + "\n") * 1_000).encode()
     head = (
         f"POST {CHURN} HTTP/1.1\r\nHost: localhost\r\n"
