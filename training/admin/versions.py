@@ -36,7 +36,7 @@ class StatusFilter(ChoiceFilter):
 
 @admin.register(ModelVersion)
 class ModelVersionAdmin(RegistryAdmin):
-    nothing_yet: ClassVar = "A training run creates a version; you request a run on a model's page."
+    nothing_yet: ClassVar = "A training run creates a version; request one on the page of a model."
     list_display: ClassVar = [
         "name",
         "state",
