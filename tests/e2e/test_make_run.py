@@ -124,8 +124,12 @@ def test_killed_and_frozen_processes_are_restarted_while_predictions_continue(
         is_back("worker", between)
         clients.await_answers(20)
     assert (clients.others, clients.broken) == ([], 0)
+    workers = psutil.Process(before["web"]).children()
     os.kill(before["web"], signal.SIGKILL)
     await_line("web was ended by SIGKILL; starting it again in 0.5 s")
+    is_back("web", before)
+    # They answer until they notice that their master is gone.
+    service.wait_until(lambda: not any(alive(process) for process in workers))
     with service.client() as client:
         service.wait_until(lambda: answers(client, "/healthz/ready"))
     assert {name: service.recorded()[name] for name in servers} == {name: before[name] for name in servers}
