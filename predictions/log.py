@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from django.conf import settings
@@ -59,23 +59,27 @@ class Entry:
     claim: Claim | None = None
     done: Done | None = None
     error: Exception | None = None
-    _released: threading.Event = field(default_factory=threading.Event)
+    is_released: bool = False
+    # Only a thread that waits needs one, and making it costs more than all else here.
+    _event: threading.Event | None = None
 
     def release(self, error: Exception | None = None) -> None:
         self.error = error
-        self._released.set()
+        self.is_released = True
+        if self._event is not None:
+            self._event.set()
         if self.done is not None:
             try:
                 self.done(self)
             except Exception:  # the others of its group are to be released, too
                 logger.exception("a released entry could not be announced")
 
-    @property
-    def is_released(self) -> bool:
-        return self._released.is_set()
-
     def wait(self, seconds: float) -> bool:
-        return self._released.wait(seconds)
+        """Whether it was released within so many seconds; for one thread."""
+        if self._event is None:
+            self._event = threading.Event()
+        # The event stands before this look, so `release` sees it where this does not see the release.
+        return self.is_released or self._event.wait(seconds)
 
 
 class Writer:
@@ -134,18 +138,35 @@ class Writer:
         LogUnavailable : the queue is full, or the writer was closed.
         """
         with self._changed:
-            if self._closing:
-                raise LogUnavailable("the service is stopping; nothing was answered, try again")
-            # An empty queue takes any entry, however large.
-            if self._queue and self.waiting_rows + len(entry.rows) > self.most_rows:
-                self.failures["full"] += 1
-                raise LogUnavailable("too many predictions wait for the log; nothing was answered, try again")
-            self._queue.append(entry)
-            self.waiting_rows += len(entry.rows)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
-                self._thread.start()
+            self._put(entry)
             self._changed.notify()
+
+    def submit_all(self, entries: Sequence[Entry]) -> None:
+        """Takes entries that came together, so that they share a commit; each will be released, with
+        `LogUnavailable` where there is no room for it."""
+        refused: list[tuple[Entry, LogUnavailable]] = []
+        with self._changed:
+            for entry in entries:
+                try:
+                    self._put(entry)
+                except LogUnavailable as error:
+                    refused.append((entry, error))
+            self._changed.notify()
+        for entry, error in refused:
+            entry.release(error)
+
+    def _put(self, entry: Entry) -> None:
+        if self._closing:
+            raise LogUnavailable("the service is stopping; nothing was answered, try again")
+        # An empty queue takes any entry, however large.
+        if self._queue and self.waiting_rows + len(entry.rows) > self.most_rows:
+            self.failures["full"] += 1
+            raise LogUnavailable("too many predictions wait for the log; nothing was answered, try again")
+        self._queue.append(entry)
+        self.waiting_rows += len(entry.rows)
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+            self._thread.start()
 
     def withdraw(self, entry: Entry) -> bool:
         """Takes an entry back that nobody has begun to write; False when it is too late."""

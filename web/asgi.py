@@ -1,85 +1,252 @@
-"""What a WSGI request asks for, and its body, read so that whoever comes next can read it again."""
+"""The entry: an ASGI application. The fast path answers what it knows, and Django everything else, in threads.
+
+The event loop collects a body before a thread takes the request, so a client that sends slowly keeps nobody
+waiting. It answers small bodies itself, and decodes large ones in a thread. A large body that is not the fast
+path's is collected in memory or in a temporary file, after Django has said that it wants one (`web.threads`).
+The limits on a client's time stand in `web.protocol`.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import io
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import logging
+import tempfile
+from collections import deque
+from typing import IO, Any, Final
+
+from web.wsgi import application as django_application  # isort: skip - sets Django up
 
 from django.conf import settings
 
+from predictions import log as prediction_log
+from web import fast_path
+from web.fast_path import FastPath, PendingReply, Reply, RequestHead, request_head
+from web.limits import COLLECTED_BYTES, INLINE_BYTES, SPOOLED_BYTES, Limits
+from web.threads import Answer, DjangoThreads
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A POST without query string, as far as its head tells. Header values as they came, "" where absent."""
+log = logging.getLogger(__name__)
 
-    path: str
-    host: str
-    authorization: str
-    content_type: str
-    accept: str
-    request_id: str
-    forwarded_proto: str
-    idempotency_key: str
+IN_MEMORY_BYTES: Final = 2**20
+"""Bytes of a body that wait in memory for Django; a temporary file takes larger ones."""
+LOOK_SECONDS: Final = 0.5
+"""Between two looks for answers that wait too long for their commit."""
 
 
-def asked_of(environ: Mapping[str, Any]) -> Asked | None:
-    """What a WSGI request asks for, when it could be one of this lane's."""
-    get = environ.get
-    if (
-        get("REQUEST_METHOD") != "POST"
-        or get("QUERY_STRING")
-        or get("HTTP_CONTENT_ENCODING")
-        or get("HTTP_TRANSFER_ENCODING")
-        or get("SCRIPT_NAME")
-        or get("HTTP_ACCEPT") == ""
-        or get("HTTP_IDEMPOTENCY_KEY") == ""
-    ):
+class Gone(Exception):
+    """The client has gone, or was refused by the server."""
+
+
+class Incoming:
+    """The body of one request, as it comes.
+
+    Attributes
+    ----------
+    size : bytes so far. declared : Content-Length, or None for a chunked body. more : whether there is more.
+    """
+
+    def __init__(self, application: Application, receive: Any, declared: int | None) -> None:
+        self._application, self._receive = application, receive
+        self.declared, self.size, self.more = declared, 0, True
+        self._pieces: list[bytes] = []
+        self._file: IO[bytes] | None = None
+        self._reserved = 0
+
+    async def next(self) -> None:
+        """Waits for the next piece."""
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise Gone
+        piece, self.more = message.get("body", b""), message.get("more_body", False)
+        self.size += len(piece)
+        if self._file is not None:
+            self._file.write(piece)
+        elif piece:
+            self._pieces.append(piece)
+
+    async def collect(self, most: int) -> None:
+        """Waits for the whole body, or until it has more than `most` bytes."""
+        while self.more and self.size <= most:
+            await self.next()
+            if self._file is None and self.size > max(self._reserved, IN_MEMORY_BYTES):
+                self.spool()
+
+    def reserve(self, size: int) -> bool:
+        """Whether the process has memory for a body of so many bytes; it has then until `close`."""
+        fits = self._application.collected + size <= COLLECTED_BYTES
+        if fits:
+            self._reserved = size
+            self._application.collected += size
+        return fits
+
+    def spool(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
+        self._file.writelines(self._pieces)
+        self._pieces.clear()
+
+    def bytes(self) -> bytes:
+        """All of it, where it is in memory."""
+        if len(self._pieces) != 1:
+            self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0]
+
+    def stream(self) -> IO[bytes]:
+        if self._file is None:
+            return io.BytesIO(self.bytes())
+        self._file.seek(0)
+        return self._file
+
+    def close(self) -> None:
+        self._application.collected -= self._reserved
+        self._reserved = 0
+        if self._file is not None:
+            self._file.close()
+
+
+class Application:
+    """See the module. `start` has to be called in the event loop before the first request."""
+
+    def __init__(self) -> None:
+        self.fast_path = FastPath()
+        self.limits = Limits(
+            silence=settings.BODY_SILENCE_SECONDS,
+            head=settings.HEAD_SECONDS,
+            body=settings.BODY_SECONDS,
+            answer=settings.ANSWER_SECONDS,
+            rate=settings.CLIENT_BYTES_PER_SECOND,
+        )
+        self.collected = 0
+        self._most_bytes = max(settings.TRAINING_MAX_BYTES, settings.PREDICT_MAX_BYTES)
+        self._committed: deque[asyncio.Future[bool]] = deque()
+        self._woken = False
+        self._submitted: list[prediction_log.Entry] = []
+        self._waiting: dict[asyncio.Future[bool], tuple[float, PendingReply]] = {}
+
+    def start(self, loop: asyncio.AbstractEventLoop, threads: int) -> None:
+        self._loop = loop
+        self._django = DjangoThreads(django_application, loop, threads, self.limits)
+        self._give_up_task = loop.create_task(self._give_up())
+
+    def refusal(self, status: int) -> tuple[bytes, bytes]:
+        reply = fast_path.refusal(status)
+        return reply.headers.encoded, reply.body
+
+    # -- one request -------------------------------------------------------------------------------
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        declared, expects = _announced(scope["headers"])
+        incoming = Incoming(self, receive, declared)
+        try:
+            await self._take(scope, incoming, send, expects=expects)
+        except Gone:
+            log.debug("a client has gone before its request was complete")
+        finally:
+            incoming.close()
+
+    async def _take(self, scope: Any, incoming: Incoming, send: Any, *, expects: bool) -> None:
+        head = request_head(scope)
+        if not expects:
+            await incoming.next()
+            if incoming.more and (incoming.declared or 0) <= INLINE_BYTES:
+                await incoming.collect(INLINE_BYTES)
+        if incoming.more:
+            answer = await self._collect(scope, head, incoming)
+            if answer is not None:
+                await self._django.send(answer, send)
+                return
+        if head is not None and incoming.size and incoming._file is None:
+            reply = await self._fast(head, incoming.bytes())
+            if reply is not None:
+                await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+                await send({"type": "http.response.body", "body": reply.body})
+                return
+        await self._django.answer(scope, incoming.stream(), incoming.size, send)
+
+    async def _collect(self, scope: Any, head: RequestHead | None, incoming: Incoming) -> Answer | None:
+        """Waits for a large body; or Django's answer, where Django wants no more of it."""
+        declared = incoming.declared
+        if head is not None and self.fast_path.takes(head, declared or 1):
+            if declared is not None and incoming.reserve(declared):
+                await incoming.collect(declared)
+                return None
+        answer = await self._django.look(scope, declared or max(1, incoming.size))
+        if answer.awaits_up_to is None:
+            return answer
+        most = answer.awaits_up_to if answer.awaits_up_to >= 0 else self._most_bytes
+        if declared is not None:
+            most = max(most, declared) if declared <= self._most_bytes else self._most_bytes
+        await incoming.collect(most)
         return None
-    return Asked(
-        path=get("PATH_INFO", ""),
-        host=get("HTTP_HOST", ""),
-        authorization=get("HTTP_AUTHORIZATION", ""),
-        content_type=get("CONTENT_TYPE", ""),
-        accept=get("HTTP_ACCEPT", ""),
-        request_id=get("HTTP_X_REQUEST_ID", ""),
-        forwarded_proto=get("HTTP_X_FORWARDED_PROTO", ""),
-        idempotency_key=get("HTTP_IDEMPOTENCY_KEY", ""),
-    )
+
+    async def _fast(self, head: RequestHead, body: bytes) -> Reply | None:
+        """The fast path's reply; None when Django has to answer."""
+        done: asyncio.Future[bool] = self._loop.create_future()
+        pending: PendingReply | None = None
+
+        def committed(_: prediction_log.Entry) -> None:
+            """In the writer's thread. One wake-up for all entries that are released together."""
+            self._committed.append(done)
+            if not self._woken:
+                self._woken = True
+                self._loop.call_soon_threadsafe(self._wake)
+
+        if self.fast_path.is_inline(head, len(body)):
+            pending = self.fast_path.begin(head, body, committed)
+        elif self.fast_path.takes(head, len(body)):
+            pending = await self._django.run(self.fast_path.begin_whole, head, body, committed)
+        if pending is None:
+            return None
+        self._submit(pending.entry)
+        self._waiting[done] = (self._loop.time() + settings.LOG_WAIT_SECONDS, pending)
+        try:
+            in_time = await done
+        finally:
+            self._waiting.pop(done, None)
+        return pending.finish() if in_time else pending.give_up()
+
+    # -- the log -----------------------------------------------------------------------------------
+
+    def _submit(self, entry: prediction_log.Entry) -> None:
+        """Hands all entries of one turn of the loop to the writer together: they share a commit."""
+        if not self._submitted:
+            self._loop.call_soon(self._flush)
+        self._submitted.append(entry)
+
+    def _flush(self) -> None:
+        entries, self._submitted = self._submitted, []
+        prediction_log.writer().submit_all(entries)
+
+    def _wake(self) -> None:
+        self._woken = False  # before the queue is emptied: what comes later wakes again
+        while self._committed:
+            done = self._committed.popleft()
+            if not done.done():
+                done.set_result(True)
+
+    async def _give_up(self) -> None:
+        """Ends the wait for a commit that takes too long."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            now = self._loop.time()
+            for done, (until, _) in list(self._waiting.items()):
+                if until > now:
+                    break
+                if not done.done():
+                    done.set_result(False)
 
 
-class _Again(io.BytesIO):
-    """A body that was read already, for those who come after; where reading it failed, it fails again."""
+def _announced(headers: Any) -> tuple[int | None, bool]:
+    """(Content-Length or None, whether the client waits for a word before it sends its body)."""
+    declared: int | None = 0
+    expects = False
+    for name, value in headers:
+        if name == b"content-length":
+            declared = int(value)
+        elif name == b"transfer-encoding":
+            declared = None
+        elif name == b"expect":
+            expects = True
+    return declared, expects
 
-    def __init__(self, body: bytes, failure: OSError | None) -> None:
-        super().__init__(body)
-        self._failure = failure
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        found = super().read(size)
-        if self._failure is not None and (not found or size is None or size < 0 or len(found) < size):
-            raise self._failure
-        return found
-
-
-def body_of(environ: dict[str, Any], length: int) -> bytes | None:
-    """The body; None, with what came put back, when it does not come."""
-    connection = environ.get("gunicorn.socket")
-    if connection is not None:
-        connection.settimeout(settings.BODY_SILENCE_SECONDS)
-    pieces: list[bytes] = []
-    failure: OSError | None = None
-    left, until = length, time.monotonic() + settings.BODY_SECONDS
-    try:
-        while left > 0 and time.monotonic() < until and (piece := environ["wsgi.input"].read(left)):
-            pieces.append(piece)
-            left -= len(piece)
-    except OSError as error:
-        failure = error
-    body = b"".join(pieces)
-    if left > 0 and failure is None:
-        failure = TimeoutError("the body came too slowly, or ended early")
-    environ["wsgi.input"] = _Again(body, failure)
-    return body if left == 0 else None
+application = Application()

@@ -1,332 +1,413 @@
-"""The fast lane: a valid prediction answered without Django's request, the ORM or DRF on its way.
+"""The fast path: a valid prediction answered without Django's request, the ORM or DRF on its way.
 
-It answers or it declines, and never refuses. What it does not recognise at once (another method, a
-parameter, an unusual header, a key or version it has not met, a body that is not plainly valid, a model
-served by scikit-learn, a question that takes a look into the movies' catalogue) goes the ordinary way through
-Django, which knows every case and every fault; that request teaches it key, version and spelling for the
-next. It asks no database: what it knows may be stale, and the log's fence notices that, whereupon the request
-goes the ordinary way as well. Its answers carry what Django's would, header by header; a test compares the
-two.
+It answers or it declines, and never refuses. What it does not recognise at once (another method, a parameter,
+an unusual header, a key or version it has not met, a body that is not plainly valid, a model that scikit-learn
+serves, a question that needs the movies' catalogue) goes through Django, which knows every case and every
+fault; that request teaches it key, version and spelling for the next. It asks no database: what it knows may
+be stale, the log's fence notices that, and the request goes through Django as well. Its answers carry what
+Django's would, header by header; a test compares the two.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from django.conf import settings
 from django.http import UnreadablePostError
 from django.http.request import split_domain_port, validate_host
+from rest_framework.throttling import UserRateThrottle
 from uuid_utils import uuid7
 
-from config import asking, errors, routes
-from config.asking import Asked
-from config.deadlines import Limits
+from config import errors, routes
 from predictions import inference, shadowing
 from predictions import log as prediction_log
-from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown, PredictionFailed
+from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown, PredictionFailed, TooManyRows
 from predictions.inference import Caller, Committable
 from predictions.tutorials import ChurnTutorialView, HousesTutorialView, churn_answer, house_answer
 from recommender.answers import titles
 from recommender.declaration import NAME as MOVIES
 from recommender.services.answering import quick
 from training.schema import InvalidRows
+from training.schema.compiled import Rows
+from training.schema.dialect import Told
 from training.services import idempotency, keys, serving, snapshot
+from web.limits import INLINE_BYTES, INLINE_CSV_BYTES
+from web.protocol import HeaderBlock
 
 log = logging.getLogger(__name__)
 
 ACTIVE: Final = re.compile(r"/api/v1/models/([a-z][a-z0-9_]{0,49})/predictions/")
 VERSION: Final = re.compile(r"/api/v1/models/([a-z][a-z0-9_]{0,49})/versions/([1-9]\d{0,8})/predictions/")
 GIVEN_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-# As clients send them; whatever else is negotiated by DRF.
+# As clients send them; DRF negotiates all others.
 ACCEPTED: Final = frozenset(
-    ("", "*/*", "application/json", "application/json, */*", "application/json, text/plain, */*")
+    (b"", b"*/*", b"application/json", b"application/json, */*", b"application/json, text/plain, */*")
 )
-CONTENT_TYPES: Final = frozenset(
-    ("application/json", "application/json; charset=utf-8", "application/json;charset=utf-8")
+JSON_TYPES: Final = frozenset(
+    (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
 )
-Asks = Callable[[serving.Served, bytes, Caller, int], Committable | None]
+CSV_TYPES: Final = frozenset((b"text/csv", b"text/csv; charset=utf-8", b"text/csv;charset=utf-8"))
+RouteKind = Callable[[serving.Served, bytes, Caller, int], Committable | None]
 Shape = Callable[[dict[str, Any]], dict[str, Any]]
-TUTORIALS: Final[dict[str, tuple[str, Shape, Asks | None]]] = {
-    "/predict": (ChurnTutorialView.model_name, lambda given: churn_answer(given["predictions"][0]), None),
-    "/predecir": (HousesTutorialView.model_name, lambda given: house_answer(given["predictions"][0]), None),
+TUTORIALS: Final[dict[str, tuple[str, Shape, RouteKind | None]]] = {
+    "/predict": (ChurnTutorialView.model_name, lambda answer: churn_answer(answer["predictions"][0]), None),
+    "/predecir": (HousesTutorialView.model_name, lambda answer: house_answer(answer["predictions"][0]), None),
     "/recommend": (MOVIES, titles, quick),
 }
 UNREADABLE: Final = {
     400: ("malformed", "this cannot be read as an HTTP request"),
-    414: ("too_large", "the address is too long"),
-    417: ("malformed", "this expectation cannot be met"),
+    413: ("too_large", "the body is too large"),
     431: ("too_large", "the headers are too long"),
     500: ("internal_error", errors.UNKNOWN),
-    501: ("length_required", "send a Content-Length instead of this transfer coding"),
     503: ("busy", "too many bodies are being read slowly; send the request again later"),
 }
-KNOWN_PLACES: Final = 1_000
+KNOWN_ROUTES: Final = 1_000
+ADMISSIONS: Final = 5_000
+
+
+class RequestHead(msgspec.Struct, gc=False):
+    """The head of a POST without query string. Header values as they came, b"" where absent."""
+
+    path: str
+    host: bytes = b""
+    authorization: bytes = b""
+    content_type: bytes = b""
+    accept: bytes = b""
+    request_id: bytes = b""
+    forwarded_proto: bytes = b""
+    idempotency_key: bytes = b""
+
+
+_FIELDS: Final = {
+    b"host": "host",
+    b"authorization": "authorization",
+    b"content-type": "content_type",
+    b"accept": "accept",
+    b"x-request-id": "request_id",
+    b"x-forwarded-proto": "forwarded_proto",
+    b"idempotency-key": "idempotency_key",
+}
+_NEVER: Final = frozenset((b"content-encoding", b"upgrade", b"x-http-method-override"))
+
+
+def request_head(scope: Any) -> RequestHead | None:
+    """The head of a request that the fast path may take; None for a head that is not plain."""
+    if scope["method"] != "POST" or scope["query_string"] or scope["http_version"] != "1.1":
+        return None
+    path = scope["path"]
+    if not path.isascii() or "%" in scope["raw_path"].decode("ascii", "replace"):
+        return None
+    fields = {}
+    for name, value in scope["headers"]:
+        field = _FIELDS.get(name)
+        if field is not None:
+            if field in fields or not value or not value.isascii():
+                return None  # twice, or empty, or not ASCII: Django decides
+            fields[field] = value
+        elif name in _NEVER:
+            return None
+    return RequestHead(path, **fields)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A route of this lane.
+class FastRoute:
+    """A route that the fast path answers.
 
-    number : of the version; None for the active one. headers : of its answers.
+    number : of the version; None for the active one. headers : header lines of its answers, encoded.
     route : its name in the metrics, see `config.routes`.
-    shape : for a route that takes one object and answers in a shape of its own, what becomes of our answer.
-    asks : for a route of an application above: answers a body, or declines it; see
+    shape : for a route that takes one object and answers in a shape of its own: makes its answer of ours.
+    kind : for a route of an application above: answers a body, or declines it; see
         `recommender.services.answering.quick`.
     """
 
     model: str
     number: int | None
-    headers: tuple[tuple[str, str], ...]
+    fields: tuple[tuple[bytes, bytes], ...]
+    headers: bytes
     route: str
     shape: Shape | None = None
-    asks: Asks | None = None
+    kind: RouteKind | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class Reply:
-    """What goes out."""
+    """A response, complete."""
 
-    status: int
-    headers: list[tuple[str, str]]
-    body: bytes
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(
+        self, status: int, fields: tuple[tuple[bytes, bytes], ...], encoded: bytes, body: bytes, request_id: str
+    ) -> None:
+        self.status, self.body = status, body
+        size, identifier = b"%d" % len(body), request_id.encode("ascii")
+        self.headers = HeaderBlock(fields)
+        self.headers += ((b"content-length", size), (b"x-request-id", identifier))
+        self.headers.encoded = b"%bcontent-length: %b\r\nx-request-id: %b\r\n" % (encoded, size, identifier)
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Admission:
+    """What a request may get by its head, as known in one generation.
+
+    client, served, version : who asks, what answers, and under which name.
+    """
+
+    __slots__ = ("client", "expires", "reads_csv", "route", "version_id")
+
+    def __init__(self, route: FastRoute, client: snapshot.Client, *, reads_csv: bool) -> None:
+        self.route, self.client, self.reads_csv = route, client, reads_csv
+
+
+@dataclass(slots=True)
+class PendingReply:
     """An answer on its way into the log. Its entry is not submitted yet.
 
     since : when its request was complete, by `time.perf_counter`.
-    body : of the answer, where it was written already.
+    body : of the answer, where it is encoded already.
     """
 
     entry: prediction_log.Entry
     prepared: Committable
-    place: Place
+    route: FastRoute
     since: float
     body: bytes | None = None
 
-    def submit(self) -> Reply | None:
-        """Queues the entry; a refusal when there is no room for it."""
-        try:
-            prediction_log.writer().submit(self.entry)
-        except LogUnavailable as error:
-            return self.refused(error)
-        return None
-
-    def give_up(self) -> Reply:
+    def give_up(self) -> Reply | None:
         """The refusal when the commit took too long."""
         if self.entry.is_released:  # in this very moment
-            return self.finish() or self.refused(LogUnavailable())
-        gone = prediction_log.writer().withdraw(self.entry)
-        return self.refused(LogUnavailable() if gone else OutcomeUnknown())
+            return self.finish()
+        withdrawn = prediction_log.writer().withdraw(self.entry)
+        return self.refused(LogUnavailable() if withdrawn else OutcomeUnknown())
 
     def finish(self) -> Reply | None:
-        """The reply once the entry was released; None when the request has to go the ordinary way."""
-        request_id = self.prepared.caller.request_id
-        error = self.entry.error
+        """The reply once the entry was released; None when the request has to go through Django."""
+        error, route = self.entry.error, self.route
         if error is None:
-            body = self.written() if self.body is None else self.body
-            headers = [*self.place.headers, ("Content-Length", str(len(body))), ("X-Request-ID", request_id)]
-            self.prepared.count(self.place.route, time.perf_counter() - self.since)
-            return Reply(200, headers, body)
+            body = self.encoded() if self.body is None else self.body
+            reply = Reply(200, route.fields, route.headers, body, self.prepared.caller.request_id)
+            self.prepared.count(route.route, time.perf_counter() - self.since)
+            return reply
         if isinstance(error, (prediction_log.Stale, prediction_log.AlreadyAnswered)):
             return None
         if not isinstance(error, (LogUnavailable, NotStorable)):
             log.error("a prediction was not answered", exc_info=error)
         return self.refused(error)
 
-    def written(self) -> bytes:
+    def encoded(self) -> bytes:
         """The answer's body."""
-        if self.place.shape is None:
+        if self.route.shape is None:
             return self.prepared.body()
-        return inference.encode(self.place.shape(self.prepared.as_dict()))
+        return inference.encode(self.route.shape(self.prepared.as_dict()))
 
     def refused(self, error: Exception) -> Reply:
-        """The one error shape; what failed was the log, so it is not tried again on the ordinary way."""
+        """The one error shape; what failed was the log, so Django does not try it again."""
         status, described, extra = errors.describe(error)
         if status is None:
             status, described = 500, {"code": "internal_error", "message": errors.UNKNOWN}
-        headers = [*self.place.headers, *extra.items()]
-        return _refusal(status, described, headers, self.prepared.caller.request_id, self.place.route)
+        fields = [*self.route.fields, *((name.lower().encode(), value.encode()) for name, value in extra.items())]
+        return _refusal(status, described, fields, self.prepared.caller.request_id, self.route.route)
 
 
 def _refusal(
     status: int,
     described: dict[str, Any],
-    headers: list[tuple[str, str]],
+    fields: list[tuple[bytes, bytes]],
     request_id: str,
     route: str = routes.UNKNOWN,
 ) -> Reply:
     errors.count(described)
     routes.count(route, "POST" if route != routes.UNKNOWN else "", status)
     body = inference.encode({"error": described | {"request_id": request_id}})
-    return Reply(status, [*headers, ("Content-Length", str(len(body))), ("X-Request-ID", request_id)], body)
+    return Reply(status, tuple(fields), _encoded(fields), body, request_id)
 
 
-class Lane:
+def _encoded(fields: Any) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
+def refusal(status: int) -> Reply:
+    """The refusal of bytes that are no request, of a head that is too long, or (0) of what came too slowly."""
+    fields = [(b"content-type", b"application/json")]
+    if not status:
+        known, described, headers = errors.describe(UnreadablePostError())
+        fields += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        return _refusal(known or 400, described, fields, str(uuid7()))
+    code, message = UNREADABLE.get(status, UNREADABLE[400])
+    fields += [(b"retry-after", b"10")] if status == 503 else []
+    return _refusal(status, {"code": code, "message": message}, fields, str(uuid7()))
+
+
+class FastPath:
     """Made once per process, from the settings."""
 
     def __init__(self) -> None:
-        # With a limit on requests per key every one of them has to be counted, which is DRF's work.
-        self.open = not settings.RATE_LIMIT and not settings.DEBUG
+        self.is_open = not settings.DEBUG
         self._https = settings.SECURE_SSL_REDIRECT or bool(settings.SECURE_HSTS_SECONDS)
-        self.limits = Limits(
-            silence=settings.BODY_SILENCE_SECONDS,
-            head=settings.HEAD_SECONDS,
-            body=settings.BODY_SECONDS,
-            answer=settings.ANSWER_SECONDS,
-            rate=settings.CLIENT_BYTES_PER_SECOND,
-        )
-        self.wait_seconds = settings.LOG_WAIT_SECONDS
-        self._places: dict[str, Place] = {}
+        self._throttle = UserRateThrottle() if settings.RATE_LIMIT else None
+        self._routes: dict[str, FastRoute] = {}
         self._hosts: dict[str, bool] = {}
+        self._admissions: dict[tuple[Any, ...], Admission] = {}
+        self._known: snapshot.Snapshot | None = None
 
-    def _place(self, path: str) -> Place | None:
+    def _route(self, path: str) -> FastRoute | None:
         """What is asked under a path that may be answered here; None for another path."""
-        known = self._places.get(path)
+        known = self._routes.get(path)
         if known is not None:
             return known
-        if found := ACTIVE.fullmatch(path):
-            allowed = _headers("GET, POST, HEAD, OPTIONS", secure=self._https)
-            known = Place(found[1], None, allowed, routes.ACTIVE)
-        elif found := VERSION.fullmatch(path):
-            allowed = _headers("POST, OPTIONS", secure=self._https)
-            known = Place(found[1], int(found[2]), allowed, routes.VERSION)
+        both, post = "GET, POST, HEAD, OPTIONS", "POST, OPTIONS"
+        if match := ACTIVE.fullmatch(path):
+            known = self._made(match[1], None, both, routes.ACTIVE)
+        elif match := VERSION.fullmatch(path):
+            known = self._made(match[1], int(match[2]), post, routes.VERSION)
         elif path in TUTORIALS:
-            model, shape, asks = TUTORIALS[path]
-            known = Place(model, None, _headers("POST, OPTIONS", secure=self._https), path, shape, asks)
+            model, shape, kind = TUTORIALS[path]
+            known = self._made(model, None, post, path, shape, kind)
         elif path == routes.RECOMMENDATIONS:
-            allowed = _headers("GET, POST, HEAD, OPTIONS", secure=self._https)
-            known = Place(MOVIES, None, allowed, path, asks=quick)
-        if known is not None and len(self._places) < KNOWN_PLACES:
-            self._places[path] = known
+            known = self._made(MOVIES, None, both, path, None, quick)
+        if known is not None and len(self._routes) < KNOWN_ROUTES:
+            self._routes[path] = known
         return known
 
-    def incomplete(self) -> Reply:
-        """The refusal of a request that was announced and did not come whole."""
-        status, described, headers = errors.describe(UnreadablePostError())
-        fixed = [("Content-Type", "application/json"), *headers.items()]
-        return _refusal(status or 400, described, fixed, str(uuid7()))
+    def _made(
+        self,
+        model: str,
+        number: int | None,
+        allowed: str,
+        route: str,
+        shape: Shape | None = None,
+        kind: RouteKind | None = None,
+    ) -> FastRoute:
+        fields = _headers(allowed, secure=self._https)
+        return FastRoute(model, number, fields, _encoded(fields), route, shape, kind)
 
-    def unreadable(self, status: int) -> Reply:
-        """The refusal of bytes that are no request, or of a head that is too long."""
-        code, message = UNREADABLE.get(status, UNREADABLE[400])
-        fixed = [("Content-Type", "application/json"), *([("Retry-After", "10")] if status == 503 else [])]
-        return _refusal(status, {"code": code, "message": message}, fixed, str(uuid7()))
+    def is_inline(self, head: RequestHead, length: int) -> bool:
+        """Whether the event loop may answer a body of so many bytes itself."""
+        return length <= INLINE_CSV_BYTES or (length <= INLINE_BYTES and head.content_type not in CSV_TYPES)
 
-    def begin_with(
-        self, fields: dict[str, str], body: bytes, done: Callable[[prediction_log.Entry], None]
-    ) -> Begun | None:
-        """`begin` for a caller that has the fields of `Asked` by name."""
-        return self.begin(Asked(**fields), body, done)
-
-    def takes(self, fields: dict[str, str], length: int) -> bool:
-        """Whether a body of so many bytes, from whom these fields name, is worth waiting for."""
-        return 0 < length <= settings.PREDICT_MAX_BYTES and self._welcome(Asked(**fields)) is not None
+    def takes(self, head: RequestHead, length: int) -> bool:
+        """Whether a body of so many bytes, from whom this head names, is worth waiting for."""
+        return 0 < length <= settings.PREDICT_MAX_BYTES and self._admitted(head) is not None
 
     def begin_whole(
-        self, fields: dict[str, str], body: bytes, done: Callable[[prediction_log.Entry], None]
-    ) -> Begun | None:
-        """`begin_with`, and the answer's body is written already: for a thread that has the time."""
-        begun = self.begin(Asked(**fields), body, done)
-        return None if begun is None else replace(begun, body=begun.written())
+        self, head: RequestHead, body: bytes, done: Callable[[prediction_log.Entry], None]
+    ) -> PendingReply | None:
+        """`begin` with the answer's body encoded already: for a thread that has the time."""
+        pending = self.begin(head, body, done)
+        if pending is not None:
+            pending.body = pending.encoded()
+        return pending
 
     def begin(
-        self, asked: Asked, body: bytes, done: Callable[[prediction_log.Entry], None] | None = None
-    ) -> Begun | None:
-        """An answer that may go out once its entry is committed, or None: the request is not for this lane.
+        self, head: RequestHead, body: bytes, done: Callable[[prediction_log.Entry], None] | None = None
+    ) -> PendingReply | None:
+        """An answer that may go out once its entry is committed, or None: the request is not for this path.
 
         Parameters
         ----------
         done : see `predictions.log.Entry`.
         """
         since = time.perf_counter()
-        welcome = self._welcome(asked)
-        if welcome is None or not 0 < len(body) <= settings.PREDICT_MAX_BYTES:
+        admitted = self._admitted(head)
+        if admitted is None or not 0 < len(body) <= settings.PREDICT_MAX_BYTES:
             return None
-        place, served, client, named, generation = welcome
-        idempotency_key, digest = asked.idempotency_key or None, ""
-        if idempotency_key is not None:
+        admission, served, version, generation = admitted
+        route = admission.route
+        idempotency_key, digest = None, ""
+        if head.idempotency_key:
+            idempotency_key = head.idempotency_key.decode("ascii")
             if not idempotency.is_valid_key(idempotency_key):
                 return None
             hashed = hashlib.sha256(body).hexdigest()
-            digest = idempotency.request_sha256(asked.path, asked.content_type, hashed)
-        given = asked.request_id
-        request_id = given if given and GIVEN_ID.fullmatch(given) else str(uuid7())
-        caller = Caller(client.user_id, request_id, idempotency_key, digest)
-        if place.asks is not None:
-            answer = place.asks(served, body, caller, generation)
-            return (
-                None if answer is None else Begun(answer.entry(generation, done=done), answer, place, since)
-            )
-        rows = served.compiled.decode(body, settings.PREDICT_MAX_ROWS)
-        if rows is None or (place.shape is not None and body.lstrip()[:1] != b"{"):
+            digest = idempotency.request_sha256(head.path, head.content_type.decode("ascii"), hashed)
+        request_id = head.request_id.decode("ascii")
+        if not request_id or not GIVEN_ID.fullmatch(request_id):
+            request_id = str(uuid7())
+        caller = Caller(admission.client.user_id, request_id, idempotency_key, digest)
+        if route.kind is not None:
+            answer = route.kind(served, body, caller, generation)
+            if answer is None or not self._within_rate(caller):
+                return None
+            return PendingReply(answer.entry(generation, done=done), answer, route, since)
+        rows = _read(served, body, csv=admission.reads_csv)
+        if rows is None or (route.shape is not None and body.lstrip()[:1] != b"{"):
             return None
         try:
             prepared = inference.prepare(served, rows, caller, generation)
         except (InvalidRows, PredictionFailed):
             return None
-        then = shadowing.after(named, prepared, done)
-        return Begun(prepared.entry(generation, done=then), prepared, place, since)
+        if not self._within_rate(caller):
+            return None
+        then = shadowing.after(version, prepared, done)
+        return PendingReply(prepared.entry(generation, done=then), prepared, route, since)
 
-    def _welcome(
-        self, asked: Asked
-    ) -> tuple[Place, serving.Served, snapshot.Client, snapshot.Named, int] | None:
-        """Where this goes, what answers, who asks, the arm that is, and the generation all that is known
-        from; or None."""
+    def _admitted(
+        self, head: RequestHead
+    ) -> tuple[Admission, serving.Served, snapshot.Named, int] | None:
+        """Who asks for what under this head, what answers, and the generation all that is known from."""
         known = snapshot.peek()
-        key = keys.key_of(asked.authorization)
-        if (
-            known is None
-            or key is None
-            or not self.open
-            or asked.accept not in ACCEPTED
-            or asked.content_type.lower() not in CONTENT_TYPES
-            or (self._https and not _came_by_https(asked))
-        ):
+        if known is None or not self.is_open:
             return None
-        client = known.peek_client(key)
-        # Only for who has a key: what is remembered of places and hosts is not for strangers to fill.
-        place = None if client is None or not self._is_ours(asked.host) else self._place(asked.path)
-        named = None
-        if client is not None and place is not None:
-            named = known.peek_version(place.model, place.number, client.user_id)
-        if client is None or place is None or named is None or named.model_id not in client.may_predict:
+        if known is not self._known:
+            self._admissions, self._known = {}, known
+        name = (
+            head.path, head.authorization, head.content_type, head.accept, head.host, head.forwarded_proto,
+        )  # fmt: skip
+        admission = self._admissions.get(name)
+        if admission is None:
+            admission = self._admission(known, head)
+            if admission is None:
+                return None
+            if len(self._admissions) >= ADMISSIONS:
+                self._admissions.clear()
+            self._admissions[name] = admission
+        client, route = admission.client, admission.route
+        if client.expires is not None and client.expires <= time.time():
             return None
-        served = serving.peek(named.version_id)
-        if served is None or not (served.engine.takes_matrix or place.asks is not None):
+        version = known.peek_version(route.model, route.number, client.user_id)
+        if version is None or version.model_id not in client.may_predict:
             return None
-        return place, served, client, named, known.generation
+        served = serving.peek(version.version_id)
+        if served is None or not (served.engine.takes_matrix or route.kind is not None):
+            return None
+        return admission, served, version, known.generation
 
-    def answer(self, environ: dict[str, Any]) -> Reply | None:
-        """The reply to a WSGI request; None, with its body unread again, when it is not for this lane.
+    def _admission(self, known: snapshot.Snapshot, head: RequestHead) -> Admission | None:
+        content_type = head.content_type.lower()
+        reads_csv = content_type in CSV_TYPES
+        if head.accept not in ACCEPTED or not (reads_csv or content_type in JSON_TYPES):
+            return None
+        if self._https and not _came_by_https(head):
+            return None
+        key = keys.key_of(head.authorization.decode("ascii"))
+        client = None if key is None else known.peek_client(key)
+        # Only for the holder of a key: strangers must not fill what is remembered of routes and hosts.
+        if client is None or not self._is_ours(head.host.decode("ascii")):
+            return None
+        route = self._route(head.path)
+        if route is None or (reads_csv and (route.kind is not None or route.shape is not None)):
+            return None
+        return Admission(route, client, reads_csv=reads_csv)
 
-        The calling thread waits for the commit.
-        """
-        asked = asking.asked_of(environ) if self.open else None
-        length = environ.get("CONTENT_LENGTH") or ""
-        if asked is None or not (length.isascii() and length.isdigit()):
-            return None
-        # Before the body is read: a stranger's is not for us to wait for.
-        if not 0 < int(length) <= settings.PREDICT_MAX_BYTES or self._welcome(asked) is None:
-            return None
-        body = asking.body_of(environ, int(length))
-        begun = None if body is None else self.begin(asked, body)
-        if begun is None:
-            return None
-        try:
-            prediction_log.append(begun.entry)
-        except (LogUnavailable, NotStorable) as error:
-            return begun.refused(error)
-        except (prediction_log.Stale, prediction_log.AlreadyAnswered):
-            return None
-        return begun.finish()
+    def _within_rate(self, caller: Caller) -> bool:
+        """Counts this request of a client; False for one too many, which DRF refuses in words."""
+        throttle = self._throttle
+        if throttle is None:
+            return True
+        key = throttle.cache_format % {"scope": throttle.scope, "ident": caller.client_id}
+        now, history = time.time(), throttle.cache.get(key, [])
+        assert throttle.duration is not None and throttle.num_requests is not None
+        while history and history[-1] <= now - throttle.duration:
+            history.pop()
+        if len(history) >= throttle.num_requests:
+            return False
+        throttle.cache.set(key, [now, *history], throttle.duration)
+        return True
 
     def _is_ours(self, host: str) -> bool:
         try:
@@ -335,31 +416,45 @@ class Lane:
             pass
         domain, _ = split_domain_port(host)
         ours = bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
-        if ours and len(self._hosts) < KNOWN_PLACES:
+        if ours and len(self._hosts) < KNOWN_ROUTES:
             self._hosts[host] = ours
         return ours
 
 
-def _came_by_https(asked: Asked) -> bool:
+def _read(served: serving.Served, body: bytes, *, csv: bool) -> Rows | None:
+    """The body's rows, all valid; None where Django has to look closer."""
+    if not csv:
+        return served.compiled.decode(body, settings.PREDICT_MAX_ROWS)
+    try:
+        return inference.read_csv(served, io.BytesIO(body), Told())
+    except (InvalidRows, TooManyRows):
+        return None
+
+
+def _came_by_https(head: RequestHead) -> bool:
     """Whether Django would say so, by the one header it is told to trust."""
     trusted = settings.SECURE_PROXY_SSL_HEADER
-    return bool(trusted) and trusted[0] == "HTTP_X_FORWARDED_PROTO" and asked.forwarded_proto == trusted[1]
+    return (
+        bool(trusted)
+        and trusted[0] == "HTTP_X_FORWARDED_PROTO"
+        and head.forwarded_proto == trusted[1].encode("ascii")
+    )
 
 
-def _headers(allowed: str, *, secure: bool) -> tuple[tuple[str, str], ...]:
+def _headers(allowed: str, *, secure: bool) -> tuple[tuple[bytes, bytes], ...]:
     """What DRF and Django's middleware put on every such answer."""
-    found = [
-        ("Content-Type", "application/json"),
-        ("Vary", "Accept"),
-        ("Allow", allowed),
-        ("X-Frame-Options", settings.X_FRAME_OPTIONS),
-        ("X-Content-Type-Options", "nosniff"),
-        ("Referrer-Policy", settings.SECURE_REFERRER_POLICY),
-        ("Cross-Origin-Opener-Policy", settings.SECURE_CROSS_ORIGIN_OPENER_POLICY),
+    fields = [
+        ("content-type", "application/json"),
+        ("vary", "Accept"),
+        ("allow", allowed),
+        ("x-frame-options", settings.X_FRAME_OPTIONS),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", settings.SECURE_REFERRER_POLICY),
+        ("cross-origin-opener-policy", settings.SECURE_CROSS_ORIGIN_OPENER_POLICY),
     ]
     if secure and settings.SECURE_HSTS_SECONDS:
         parts = [f"max-age={settings.SECURE_HSTS_SECONDS}"]
         parts += ["includeSubDomains"] if settings.SECURE_HSTS_INCLUDE_SUBDOMAINS else []
         parts += ["preload"] if settings.SECURE_HSTS_PRELOAD else []
-        found.append(("Strict-Transport-Security", "; ".join(parts)))
-    return tuple(found)
+        fields.append(("strict-transport-security", "; ".join(parts)))
+    return tuple((name.encode("ascii"), value.encode("ascii")) for name, value in fields)

@@ -1,4 +1,9 @@
-"""How many connections each web process has, so that a few clients use all of them."""
+"""Shares new connections between the web processes, so that a few clients use all of them.
+
+All processes accept from one socket that gunicorn has opened. Without a rule, the first process to wake takes
+all connections that come together. So each process shows its number of connections to the others, and a
+process with more than another leaves a new connection to that one for a moment.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +12,38 @@ from typing import Final
 
 SLOTS: Final = 64
 PATIENCE: Final = 0.003
-"""Seconds a new connection is left to a process that has fewer; it was woken at the same moment."""
+"""Seconds that a new connection is left to a process with fewer; the kernel woke both at the same moment."""
 ALIVE_SECONDS: Final = 2.5
-"""A process turns its loop every second at least; whoever did not is gone, or busy, and is not waited for."""
+"""A process shows its number every half second. One that does not has ended, or is busy."""
 
-# Shared by all workers, because they are forked after this was made: two doubles a slot, when its worker was
-# last seen (monotonic seconds) and how many connections it has.
+# All workers share this memory, because gunicorn forks them from a process that has imported this module. A
+# slot holds two doubles: when its worker was last seen (monotonic seconds), and its number of connections.
 _shared = memoryview(mmap.mmap(-1, SLOTS * 16)).cast("d")
 
 
-class Neighbours:
-    """One worker's view of the others.
-
-    Without it the first to wake takes all connections that come together, and the others have nothing to do.
+class Share:
+    """The number of connections of one process beside those of the others.
 
     Parameters
     ----------
-    age : the worker's number, as gunicorn counts them.
+    age : number of the worker, as gunicorn counts them.
     """
 
     def __init__(self, age: int) -> None:
         self._slot = 2 * (age % SLOTS)
-        self._left_at = 0.0
+        self._deferred_at = 0.0
 
-    def tell(self, now: float, connections: int) -> None:
-        """Says how many this one has. now : monotonic seconds."""
+    def show(self, now: float, connections: int) -> None:
+        """Shows this process's number of connections to the others. now : monotonic seconds."""
         _shared[self._slot] = now
         _shared[self._slot + 1] = connections
 
-    def should_have_it(self, now: float, connections: int) -> bool:
-        """Whether a new connection is left to another process; never twice in a row, should none take it."""
+    def withdraw(self) -> None:
+        """Tells the others not to wait for this process."""
+        _shared[self._slot] = 0.0
+
+    def should_defer(self, now: float, connections: int) -> bool:
+        """Whether a process with fewer connections should take a new one; never twice in a row."""
         fewest = min(
             (
                 _shared[slot + 1]
@@ -45,7 +52,7 @@ class Neighbours:
             ),
             default=connections,
         )
-        left = fewest < connections and now - self._left_at > 3 * PATIENCE
-        if left:
-            self._left_at = now
-        return left
+        defers = fewest < connections and now - self._deferred_at > 3 * PATIENCE
+        if defers:
+            self._deferred_at = now
+        return defers
