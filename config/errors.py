@@ -39,7 +39,6 @@ STATUS: list[tuple[type[domain.VigiaError], int]] = [
     (domain.Malformed, 400),
     (domain.UnsupportedBody, 415),
     (domain.TooLarge, 413),
-    (domain.LengthRequired, 411),
     (domain.Forbidden, 403),
     (domain.Conflict, 409),
     (domain.NoActiveVersion, 503),

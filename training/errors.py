@@ -62,10 +62,6 @@ class TooLarge(VigiaError):
     code = "too_large"
 
 
-class LengthRequired(VigiaError):
-    code = "length_required"
-
-
 class Forbidden(VigiaError):
     code = "forbidden"
 

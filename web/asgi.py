@@ -1,4 +1,4 @@
-"""The entry: an ASGI application. The fast path answers what it knows, and Django everything else, in threads.
+"""The entry: an ASGI application. The fast path answers what it knows; Django answers the rest in threads.
 
 The event loop collects a body before a thread takes the request, so a client that sends slowly keeps nobody
 waiting. It answers small bodies itself, and decodes large ones in a thread. A large body that is not the fast
@@ -22,7 +22,7 @@ from django.conf import settings
 from predictions import log as prediction_log
 from web import fast_path
 from web.fast_path import FastPath, PendingReply, Reply, RequestHead, request_head
-from web.limits import COLLECTED_BYTES, INLINE_BYTES, SPOOLED_BYTES, Limits
+from web.limits import COLLECTED_BYTES, INLINE_BYTES, Limits
 from web.threads import Answer, DjangoThreads
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,12 @@ class Incoming:
 
 
 class Application:
-    """See the module. `start` has to be called in the event loop before the first request."""
+    """See the module. `start` has to be called in the event loop before the first request.
+
+    Attributes
+    ----------
+    collected : bytes of large bodies in memory. answered : requests that the fast path answered.
+    """
 
     def __init__(self) -> None:
         self.fast_path = FastPath()
@@ -115,7 +120,7 @@ class Application:
             answer=settings.ANSWER_SECONDS,
             rate=settings.CLIENT_BYTES_PER_SECOND,
         )
-        self.collected = 0
+        self.collected = self.answered = 0
         self._most_bytes = max(settings.TRAINING_MAX_BYTES, settings.PREDICT_MAX_BYTES)
         self._committed: deque[asyncio.Future[bool]] = deque()
         self._woken = False
@@ -124,8 +129,12 @@ class Application:
 
     def start(self, loop: asyncio.AbstractEventLoop, threads: int) -> None:
         self._loop = loop
-        self._django = DjangoThreads(django_application, loop, threads, self.limits)
+        self.django = DjangoThreads(django_application, loop, threads, self.limits)
         self._give_up_task = loop.create_task(self._give_up())
+
+    def close(self) -> None:
+        self._give_up_task.cancel()
+        self.django.close()
 
     def refusal(self, status: int) -> tuple[bytes, bytes]:
         reply = fast_path.refusal(status)
@@ -152,7 +161,7 @@ class Application:
         if incoming.more:
             answer = await self._collect(scope, head, incoming)
             if answer is not None:
-                await self._django.send(answer, send)
+                await self.django.send(answer, send)
                 return
         if head is not None and incoming.size and incoming._file is None:
             reply = await self._fast(head, incoming.bytes())
@@ -160,16 +169,16 @@ class Application:
                 await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
                 await send({"type": "http.response.body", "body": reply.body})
                 return
-        await self._django.answer(scope, incoming.stream(), incoming.size, send)
+        await self.django.answer(scope, incoming.stream(), incoming.size, send)
 
     async def _collect(self, scope: Any, head: RequestHead | None, incoming: Incoming) -> Answer | None:
         """Waits for a large body; or Django's answer, where Django wants no more of it."""
         declared = incoming.declared
-        if head is not None and self.fast_path.takes(head, declared or 1):
-            if declared is not None and incoming.reserve(declared):
-                await incoming.collect(declared)
-                return None
-        answer = await self._django.look(scope, declared or max(1, incoming.size))
+        is_fast = declared is not None and head is not None and self.fast_path.takes(head, declared)
+        if declared is not None and is_fast and incoming.reserve(declared):
+            await incoming.collect(declared)
+            return None
+        answer = await self.django.look(scope, declared or max(1, incoming.size))
         if answer.awaits_up_to is None:
             return answer
         most = answer.awaits_up_to if answer.awaits_up_to >= 0 else self._most_bytes
@@ -193,7 +202,7 @@ class Application:
         if self.fast_path.is_inline(head, len(body)):
             pending = self.fast_path.begin(head, body, committed)
         elif self.fast_path.takes(head, len(body)):
-            pending = await self._django.run(self.fast_path.begin_whole, head, body, committed)
+            pending = await self.django.run(self.fast_path.begin_whole, head, body, committed)
         if pending is None:
             return None
         self._submit(pending.entry)
@@ -202,7 +211,9 @@ class Application:
             in_time = await done
         finally:
             self._waiting.pop(done, None)
-        return pending.finish() if in_time else pending.give_up()
+        reply = pending.finish() if in_time else pending.give_up()
+        self.answered += reply is not None
+        return reply
 
     # -- the log -----------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import io
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -121,7 +121,7 @@ def request_head(scope: Any) -> RequestHead | None:
 class FastRoute:
     """A route that the fast path answers.
 
-    number : of the version; None for the active one. headers : header lines of its answers, encoded.
+    number : of the version; None for the active one. headers : of its answers.
     route : its name in the metrics, see `config.routes`.
     shape : for a route that takes one object and answers in a shape of its own: makes its answer of ours.
     kind : for a route of an application above: answers a body, or declines it; see
@@ -130,8 +130,8 @@ class FastRoute:
 
     model: str
     number: int | None
-    fields: tuple[tuple[bytes, bytes], ...]
-    headers: bytes
+    lines: tuple[tuple[bytes, bytes], ...]
+    headers: HeaderBlock
     route: str
     shape: Shape | None = None
     kind: RouteKind | None = None
@@ -142,14 +142,17 @@ class Reply:
 
     __slots__ = ("body", "headers", "status")
 
-    def __init__(
-        self, status: int, fields: tuple[tuple[bytes, bytes], ...], encoded: bytes, body: bytes, request_id: str
-    ) -> None:
+    def __init__(self, status: int, headers: HeaderBlock, body: bytes, request_id: str) -> None:
         self.status, self.body = status, body
         size, identifier = b"%d" % len(body), request_id.encode("ascii")
-        self.headers = HeaderBlock(fields)
+        self.headers = HeaderBlock(headers)
         self.headers += ((b"content-length", size), (b"x-request-id", identifier))
-        self.headers.encoded = b"%bcontent-length: %b\r\nx-request-id: %b\r\n" % (encoded, size, identifier)
+        self.headers.encoded = b"%bContent-Length: %b\r\nX-Request-ID: %b\r\n" % (
+            headers.encoded,
+            size,
+            identifier,
+        )
+        self.headers.sized = True
 
 
 class Admission:
@@ -190,7 +193,7 @@ class PendingReply:
         error, route = self.entry.error, self.route
         if error is None:
             body = self.encoded() if self.body is None else self.body
-            reply = Reply(200, route.fields, route.headers, body, self.prepared.caller.request_id)
+            reply = Reply(200, route.headers, body, self.prepared.caller.request_id)
             self.prepared.count(route.route, time.perf_counter() - self.since)
             return reply
         if isinstance(error, (prediction_log.Stale, prediction_log.AlreadyAnswered)):
@@ -210,37 +213,37 @@ class PendingReply:
         status, described, extra = errors.describe(error)
         if status is None:
             status, described = 500, {"code": "internal_error", "message": errors.UNKNOWN}
-        fields = [*self.route.fields, *((name.lower().encode(), value.encode()) for name, value in extra.items())]
-        return _refusal(status, described, fields, self.prepared.caller.request_id, self.route.route)
+        headers = HeaderBlock.of([*self.route.lines, *_encoded(extra)])
+        return _refusal(status, described, headers, self.prepared.caller.request_id, self.route.route)
 
 
 def _refusal(
     status: int,
     described: dict[str, Any],
-    fields: list[tuple[bytes, bytes]],
+    headers: HeaderBlock,
     request_id: str,
     route: str = routes.UNKNOWN,
 ) -> Reply:
     errors.count(described)
     routes.count(route, "POST" if route != routes.UNKNOWN else "", status)
     body = inference.encode({"error": described | {"request_id": request_id}})
-    return Reply(status, tuple(fields), _encoded(fields), body, request_id)
+    return Reply(status, headers, body, request_id)
 
 
-def _encoded(fields: Any) -> bytes:
-    return b"".join([b"%b: %b\r\n" % field for field in fields])
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
 
 
 def refusal(status: int) -> Reply:
     """The refusal of bytes that are no request, of a head that is too long, or (0) of what came too slowly."""
-    fields = [(b"content-type", b"application/json")]
+    headers = {"Content-Type": "application/json"}
     if not status:
-        known, described, headers = errors.describe(UnreadablePostError())
-        fields += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        return _refusal(known or 400, described, fields, str(uuid7()))
+        known, described, extra = errors.describe(UnreadablePostError())
+        return _refusal(known or 400, described, HeaderBlock.of(_encoded(headers | extra)), str(uuid7()))
     code, message = UNREADABLE.get(status, UNREADABLE[400])
-    fields += [(b"retry-after", b"10")] if status == 503 else []
-    return _refusal(status, {"code": code, "message": message}, fields, str(uuid7()))
+    headers |= {"Retry-After": "10"} if status == 503 else {}
+    described = {"code": code, "message": message}
+    return _refusal(status, described, HeaderBlock.of(_encoded(headers)), str(uuid7()))
 
 
 class FastPath:
@@ -283,8 +286,8 @@ class FastPath:
         shape: Shape | None = None,
         kind: RouteKind | None = None,
     ) -> FastRoute:
-        fields = _headers(allowed, secure=self._https)
-        return FastRoute(model, number, fields, _encoded(fields), route, shape, kind)
+        lines = tuple(_encoded(_headers(allowed, secure=self._https)))
+        return FastRoute(model, number, lines, HeaderBlock.of(lines), route, shape, kind)
 
     def is_inline(self, head: RequestHead, length: int) -> bool:
         """Whether the event loop may answer a body of so many bytes itself."""
@@ -346,9 +349,7 @@ class FastPath:
         then = shadowing.after(version, prepared, done)
         return PendingReply(prepared.entry(generation, done=then), prepared, route, since)
 
-    def _admitted(
-        self, head: RequestHead
-    ) -> tuple[Admission, serving.Served, snapshot.Named, int] | None:
+    def _admitted(self, head: RequestHead) -> tuple[Admission, serving.Served, snapshot.Named, int] | None:
         """Who asks for what under this head, what answers, and the generation all that is known from."""
         known = snapshot.peek()
         if known is None or not self.is_open:
@@ -441,20 +442,20 @@ def _came_by_https(head: RequestHead) -> bool:
     )
 
 
-def _headers(allowed: str, *, secure: bool) -> tuple[tuple[bytes, bytes], ...]:
+def _headers(allowed: str, *, secure: bool) -> dict[str, str]:
     """What DRF and Django's middleware put on every such answer."""
-    fields = [
-        ("content-type", "application/json"),
-        ("vary", "Accept"),
-        ("allow", allowed),
-        ("x-frame-options", settings.X_FRAME_OPTIONS),
-        ("x-content-type-options", "nosniff"),
-        ("referrer-policy", settings.SECURE_REFERRER_POLICY),
-        ("cross-origin-opener-policy", settings.SECURE_CROSS_ORIGIN_OPENER_POLICY),
-    ]
+    headers = {
+        "Content-Type": "application/json",
+        "Vary": "Accept",
+        "Allow": allowed,
+        "X-Frame-Options": settings.X_FRAME_OPTIONS,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": settings.SECURE_REFERRER_POLICY,
+        "Cross-Origin-Opener-Policy": settings.SECURE_CROSS_ORIGIN_OPENER_POLICY,
+    }
     if secure and settings.SECURE_HSTS_SECONDS:
         parts = [f"max-age={settings.SECURE_HSTS_SECONDS}"]
         parts += ["includeSubDomains"] if settings.SECURE_HSTS_INCLUDE_SUBDOMAINS else []
         parts += ["preload"] if settings.SECURE_HSTS_PRELOAD else []
-        fields.append(("strict-transport-security", "; ".join(parts)))
-    return tuple((name.encode("ascii"), value.encode("ascii")) for name, value in fields)
+        headers["Strict-Transport-Security"] = "; ".join(parts)
+    return headers

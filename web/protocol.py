@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import http
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, ClassVar, Final, Protocol, cast
 from urllib.parse import unquote
@@ -27,20 +27,35 @@ from web.limits import DISCARDED_BYTES, HEAD_BYTES, Limits
 
 STOP_SECONDS: Final = 2.0
 """A server that stops answers requests that arrive on idle connections for so long."""
-_STATUS_LINES: Final = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in http.HTTPStatus}
-_FORBIDDEN: Final = frozenset(b"\r\n\0")
+_STATUS_LINES: Final = {
+    each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in http.HTTPStatus
+}
 # What the connection waits for from its client.
 IDLE, HEAD, BODY = range(3)
 
 
 class HeaderBlock(list[tuple[bytes, bytes]]):
-    """Response headers, complete with Content-Length, that are encoded already.
+    """Response headers that are encoded already.
 
     Any ASGI server reads them as a list; `Cycle` writes `encoded` as it is.
+
+    Attributes
+    ----------
+    encoded : header lines, with names as clients know them. sized : whether Content-Length is among them.
     """
 
-    __slots__ = ("encoded",)
+    __slots__ = ("encoded", "sized")
     encoded: bytes
+    sized: bool
+
+    @classmethod
+    def of(cls, fields: Iterable[tuple[bytes, bytes]]) -> HeaderBlock:
+        block = cls([(name.lower(), value) for name, value in fields])
+        block.encoded = b"".join([b"%b: %b\r\n" % field for field in fields])
+        block.sized = any(name == b"content-length" for name, _ in block)
+        if block.encoded.count(b"\n") != len(block) or b"\0" in block.encoded:
+            raise ValueError("a response header has a line break")
+        return block
 
 
 class Application(Protocol):
@@ -122,22 +137,15 @@ class Cycle(RequestResponseCycle):
 
     def _head(self, status: int, headers: Any) -> bytes:
         lines = [_STATUS_LINES[status], self.protocol.date()]
-        if type(headers) is HeaderBlock:
-            lines.append(headers.encoded)
-            self.chunked_encoding = False
-        else:
-            sized = False
-            for name, value in headers:
-                if not _FORBIDDEN.isdisjoint(name + value):
-                    raise RuntimeError(f"a response header has a line break: {name!r}")
-                lines += (name, b": ", value, b"\r\n")
-                sized = sized or name == b"content-length"
-            self.chunked_encoding = not sized and status >= 200 and status not in (204, 304)
-            if self.chunked_encoding and self.scope["http_version"] == "1.0":
-                self.chunked_encoding, self.keep_alive = False, False
-            elif self.chunked_encoding:
-                lines.append(b"transfer-encoding: chunked\r\n")
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        if type(headers) is not HeaderBlock:
+            headers = HeaderBlock.of(headers)
+        lines.append(headers.encoded)
+        self.chunked_encoding = not headers.sized and status not in (204, 304)
+        if self.chunked_encoding and self.scope["http_version"] == "1.0":
+            self.chunked_encoding, self.keep_alive = False, False  # the end of the connection is its end
+        elif self.chunked_encoding:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        lines.append(b"\r\n" if self.keep_alive else b"Connection: close\r\n\r\n")
         return b"".join(lines)
 
 
@@ -401,14 +409,14 @@ class WebProtocol(HttpToolsProtocol):
         known, line = WebProtocol._dates
         now = self.server_state.default_headers
         if now is not known:
-            line = b"".join([name + b": " + value + b"\r\n" for name, value in now])
+            line = b"".join([b"%b: %b\r\n" % (name.title(), value) for name, value in now])
             WebProtocol._dates = now, line
         return line
 
     def _cannot_read(self, status: int) -> None:
-        if self.active is None and not self.waits_for_reader:
-            self.refuse(status)
-        elif self.active is not None and self.active is self.cycle and self.active.more_body:
+        if (self.active is None and not self.waits_for_reader) or (
+            self.active is not None and self.active is self.cycle and self.active.more_body
+        ):
             self.refuse(status)
         else:
             self.unreadable = status
@@ -420,7 +428,7 @@ class WebProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         head, body = self.application.refusal(status)
         line = _STATUS_LINES[status or 400]
-        data = b"%b%b%bconnection: close\r\n\r\n%b" % (line, self.date(), head, body)
+        data = b"%b%b%bConnection: close\r\n\r\n%b" % (line, self.date(), head, body)
         self.written += len(data)
         self.transport.write(data)
         self._linger()

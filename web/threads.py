@@ -22,6 +22,7 @@ from urllib.parse import unquote_to_bytes
 
 from training.parsers import BODY_LIMIT
 from web.limits import UNREAD_BYTES, Limits
+from web.protocol import HeaderBlock
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,6 @@ _BASE: Final[dict[str, Any]] = {
     "wsgi.multiprocess": True,
     "wsgi.run_once": False,
 }
-Fields = list[tuple[bytes, bytes]]
 
 
 class BodyAwaited(BaseException):
@@ -134,7 +134,7 @@ class Answer:
 
     def __init__(self) -> None:
         self.status, self.body = 0, b""
-        self.fields: Fields = []
+        self.fields = HeaderBlock()
         self.stream: Streamed | None = None
         self.awaits_up_to: int | None = None
 
@@ -148,7 +148,9 @@ class DjangoThreads:
         have the process killed. Readiness asks the database, which may be slow; liveness must not wait for it.
     """
 
-    def __init__(self, application: Any, loop: asyncio.AbstractEventLoop, threads: int, limits: Limits) -> None:
+    def __init__(
+        self, application: Any, loop: asyncio.AbstractEventLoop, threads: int, limits: Limits
+    ) -> None:
         self._application, self._loop, self._limits = application, loop, limits
         self.pool = ThreadPoolExecutor(threads, "web")
         self._probes = {b"/healthz/ready": ThreadPoolExecutor(1, "ready")}
@@ -207,9 +209,9 @@ class DjangoThreads:
 
         def start_response(status: str, headers: Iterable[tuple[str, str]], _: Any = None) -> None:
             answer.status = int(status[:3])
-            answer.fields = [
-                (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers
-            ]
+            answer.fields = HeaderBlock.of(
+                [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+            )
 
         try:
             response = self._application(environ, start_response)
@@ -294,4 +296,3 @@ _NAMES: Final = {
     b"accept": "HTTP_ACCEPT",
     b"transfer-encoding": "",  # the server has read it
 }
-
