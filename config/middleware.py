@@ -66,7 +66,7 @@ class DescribeMissingMethods:
 
 
 class RefuseUnreadableBodies:
-    """Refuses addresses and bodies that Django would silently read as garbage: nobody here decompresses one."""
+    """Refuses addresses and bodies that Django would silently read as garbage."""
 
     def __init__(self, get_response: Next) -> None:
         self.get_response = get_response

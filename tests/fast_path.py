@@ -16,7 +16,10 @@ def head_of(path: str, **headers: str) -> RequestHead | None:
     return request_head({
         "method": "POST", "path": path, "raw_path": path.encode(), "query_string": query.encode(),
         "http_version": "1.1",
-        "headers": [(name.lower().replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()],
+        "headers": [
+            (name.lower().replace("_", "-").encode(), value.encode("latin-1"))
+            for name, value in headers.items()
+        ],
     })  # fmt: skip
 
 

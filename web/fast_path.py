@@ -1,11 +1,11 @@
 """The fast path: a valid prediction answered without Django's request, the ORM or DRF on its way.
 
-It answers or it declines, and never refuses. What it does not recognise at once (another method, a parameter,
-an unusual header, a key or version it has not met, a body that is not plainly valid, a model that scikit-learn
-serves, a question that needs the movies' catalogue) goes through Django, which knows every case and every
-fault; that request teaches it key, version and spelling for the next. It asks no database: what it knows may
-be stale, the log's fence notices that, and the request goes through Django as well. Its answers carry what
-Django's would, header by header; a test compares the two.
+It answers or it declines, and never refuses. What it does not recognise at once (another method, a
+parameter, an unusual header, a key or version it has not met, a body that is not plainly valid, a model that
+scikit-learn serves, a question that needs the movies' catalogue) goes through Django, which knows every case
+and every fault; that request teaches it key, version and spelling for the next. It asks no database: what it
+knows may be stale, the log's fence notices that, and the request goes through Django as well. Its answers
+carry what Django's would, header by header; a test compares the two.
 """
 
 from __future__ import annotations
@@ -147,11 +147,8 @@ class Reply:
         size, identifier = b"%d" % len(body), request_id.encode("ascii")
         self.headers = HeaderBlock(headers)
         self.headers += ((b"content-length", size), (b"x-request-id", identifier))
-        self.headers.encoded = b"%bContent-Length: %b\r\nX-Request-ID: %b\r\n" % (
-            headers.encoded,
-            size,
-            identifier,
-        )
+        own = b"Content-Length: %b\r\nX-Request-ID: %b\r\n" % (size, identifier)
+        self.headers.encoded = headers.encoded + own
         self.headers.sized = True
 
 
@@ -235,7 +232,7 @@ def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 
 
 def refusal(status: int) -> Reply:
-    """The refusal of bytes that are no request, of a head that is too long, or (0) of what came too slowly."""
+    """The refusal of bytes that are no request, or of a head that is too long; 0: of a request too slow."""
     headers = {"Content-Type": "application/json"}
     if not status:
         known, described, extra = errors.describe(UnreadablePostError())

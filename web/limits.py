@@ -8,7 +8,7 @@ from typing import Final
 HEAD_BYTES: Final = 2**15
 """Bytes of a request line and its headers."""
 INLINE_BYTES: Final = 2**16
-"""Bytes of a body that the event loop answers. A thread decodes larger ones, because they keep others waiting."""
+"""Bytes of a body that the event loop answers. A thread decodes larger ones: they keep others waiting."""
 INLINE_CSV_BYTES: Final = 2**12
 """The same for CSV, which costs ten times as much."""
 COLLECTED_BYTES: Final = 2**26

@@ -414,13 +414,12 @@ class WebProtocol(HttpToolsProtocol):
         return line
 
     def _cannot_read(self, status: int) -> None:
-        if (self.active is None and not self.waits_for_reader) or (
-            self.active is not None and self.active is self.cycle and self.active.more_body
-        ):
-            self.refuse(status)
-        else:
-            self.unreadable = status
+        active = self.active
+        if self.waits_for_reader or (active is not None and not (active is self.cycle and active.more_body)):
+            self.unreadable = status  # the answers to what came before go first
             self.flow.pause_reading()
+        else:
+            self.refuse(status)
 
     def refuse(self, status: int) -> None:
         """Answers in the server's own words, and ends the connection; 0: the request came too slowly."""

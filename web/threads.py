@@ -144,8 +144,8 @@ class DjangoThreads:
 
     Parameters
     ----------
-    threads : of the pool. Probes (`/healthz/`, `/ping`) have two more: a probe that waits behind clients would
-        have the process killed. Readiness asks the database, which may be slow; liveness must not wait for it.
+    threads : of the pool. Probes (`/healthz/`, `/ping`) have two more: a probe that waits behind clients
+        would have the process killed. Readiness asks the database, which may be slow; liveness must not wait.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""gunicorn's worker: a uvicorn server with our protocol. gunicorn's first process imports this, without Django."""
+"""gunicorn's worker: a uvicorn server with our protocol. gunicorn's first process imports it, so no Django."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class WebServer(Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As uvicorn's, but the process goes on to its end afterwards: gunicorn's `worker_exit` writes the log."""
+        """As uvicorn's, without the signal raised again: it would end the process before `worker_exit`."""
         handled = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
         before = {each: signal.signal(each, self.handle_exit) for each in handled}
         try:

@@ -157,9 +157,7 @@ def test_the_content_type_decides(
         assert not Prediction.objects.exists()
 
 
-def test_compressed_bodies_are_refused(
-    churn: ModelVersion, post: Post, customer: dict[str, Any]
-) -> None:
+def test_compressed_bodies_are_refused(churn: ModelVersion, post: Post, customer: dict[str, Any]) -> None:
     for encoding in ("gzip", "br", "deflate"):
         refused = post(CHURN, customer, **{"Content-Encoding": encoding})
         assert_error(refused, 415, "unsupported_encoding")

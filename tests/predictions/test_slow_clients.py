@@ -173,7 +173,7 @@ def test_a_slow_client_within_the_limits_is_answered(
     body = (",".join(customer) + "\n" + (",".join(str(v) for v in customer.values()) + "\n") * 1_000).encode()
     head = (
         f"POST {CHURN} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {keys.issue(client_user)}\r\n"
-        f"Content-Type: text/csv\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Content-Type: text/csv\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     cuts = [body[n : n + len(body) // 5 + 1] for n in range(0, len(body), len(body) // 5 + 1)]
     answer = server.raw(head.encode(), *cuts, pause=0.5, until_closed=True)

@@ -658,7 +658,7 @@ def test_the_application_serves_under_any_asgi_server(
 
     async def scenario() -> None:
         application = Application()
-        application.start(asyncio.get_running_loop(), threads=2)
+        application.start(asyncio.get_running_loop(), threads=1)
         try:
             assert (await asked(application, body, declared=len(body)))[0] == 200, (
                 "Django answers, and teaches"
@@ -671,6 +671,7 @@ def test_the_application_serves_under_any_asgi_server(
             assert (status, len(answer["predictions"])) == (200, 200)
             assert application.answered == 2
         finally:
+            await application.django.run(connections.close_all)
             application.close()
 
     asyncio.run(scenario())
