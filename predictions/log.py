@@ -200,16 +200,12 @@ class Writer:
         self._wire.close()
 
     def _take(self) -> list[Entry]:
-        """The next group: entries in order, of one generation, a claim always alone."""
+        """The next group: entries in order, of one generation."""
         first = self._queue.popleft()
         group, rows = [first], len(first.rows)
-        while first.claim is None and self._queue:
+        while self._queue:
             following = self._queue[0]
-            if (
-                following.claim is not None
-                or following.generation != first.generation
-                or rows + len(following.rows) > GROUP_ROWS
-            ):
+            if following.generation != first.generation or rows + len(following.rows) > GROUP_ROWS:
                 break
             rows += len(following.rows)
             group.append(self._queue.popleft())
@@ -218,8 +214,8 @@ class Writer:
 
     def _write(self, group: list[Entry]) -> None:
         error = self._attempt(group)
-        if len(group) > 1 and isinstance(error, NotStorable):
-            # One row PostgreSQL cannot store must not take its neighbours down.
+        if len(group) > 1 and isinstance(error, (NotStorable, AlreadyAnswered)):
+            # One row PostgreSQL cannot store, or one key that is taken, must not take its neighbours down.
             for entry in group:
                 entry.release(self._attempt([entry]))
             return
@@ -229,16 +225,18 @@ class Writer:
     def _attempt(self, group: list[Entry]) -> Exception | None:
         first = group[0]
         rows = first.rows if len(group) == 1 else [row for entry in group for row in entry.rows]
+        claims = [entry.claim for entry in group if entry.claim is not None]
         if time.monotonic() < self._unreachable_until:
             self.failures["unreachable"] += 1
             return LogUnavailable()
         try:
             with self._writing:
-                self._wire.write(rows, first.generation, claim=first.claim)
+                self._wire.write(rows, first.generation, claims=claims)
         except wire.NotWritten as refused:
             if refused.sqlstate == wire.STALE:
                 return Stale()
-            if refused.sqlstate == wire.TAKEN:
+            held = refused.sqlstate == wire.LOCKED and len(group) > 1 and bool(claims)
+            if refused.sqlstate == wire.TAKEN or held:
                 return AlreadyAnswered()
             self.failures["refused"] += 1
             logger.error("the log refused %d rows: %s", len(rows), refused)

@@ -41,8 +41,8 @@ class TutorialView(Fenced):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         if request.method == "POST":
-            self.model = registry.get_model(self.model_name)
-            access.require(request.user, "predict", self.model)
+            self.model = self.find_model(self.model_name)
+            self.require(request, "predict")
 
     def ask(self, request: Request) -> dict[str, Any]:
         """The one prediction."""

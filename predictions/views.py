@@ -36,7 +36,7 @@ from training.schema.compiled import Rows
 from training.schema.dataset import RepeatedNames
 from training.schema.faults import clip
 from training.serializers import InstanceSerializer, serializer_for
-from training.services import access, keys, makers, snapshot
+from training.services import access, keys, makers, registry, snapshot
 from training.services.serving import Served, served, served_to
 from training.views.base import (
     CSV_PARAMETERS,
@@ -73,10 +73,32 @@ class Fenced(IdempotentView):
 
     generation = 0
     stores_own_answers = True
+    model: RegisteredModel
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        self.generation = snapshot.generation()
+        self._look(request)
         super().initial(request, *args, **kwargs)
+
+    def _look(self, request: Request) -> None:
+        """Reads the generation: all that a snapshot of it knows holds now, and needs no question of its own."""
+        self.generation = snapshot.generation()
+        self.known = request._request.known = snapshot.at(self.generation)  # type: ignore[attr-defined]
+
+    def find_model(self, name: str) -> RegisteredModel:
+        if self.request.method != "POST":  # it shows more of the model than its name
+            return registry.get_model(name)
+        model = self.known.peek_model(name)
+        if model is None:
+            model = registry.get_model(name)
+            self.known.keep_model(model)
+        return model
+
+    def require(self, request: Request, right: access.Right) -> None:
+        """Raises `Forbidden` unless the client has this right for the view's model."""
+        token = request.auth
+        if right == "predict" and token is not None and self.known.may_predict(token, self.model):
+            return
+        access.require(request.user, right, self.model)
 
     def predict(self, request: Request, model: RegisteredModel, data: Any, number: int | None) -> Answer:
         """The request's body answered by the active version, or by version `number`; see `fenced`."""
@@ -127,7 +149,7 @@ class Fenced(IdempotentView):
         return found
 
     def _look_again(self, request: Request, model: RegisteredModel) -> None:
-        self.generation = snapshot.generation()
+        self._look(request)
         # A session's user was loaded before the change, and is remembered on the request.
         plain = request._request
         plain.__dict__.pop("_cached_user", None)

@@ -1,4 +1,4 @@
-"""gunicorn's worker: a uvicorn server with our protocol. gunicorn's first process imports it, so no Django."""
+"""gunicorn's worker: a uvicorn server with our protocol. gunicorn's first process imports it: no Django."""
 
 from __future__ import annotations
 
