@@ -152,8 +152,8 @@ class Writer:
                 except LogUnavailable as error:
                     refused.append((entry, error))
             self._changed.notify()
-        for entry, error in refused:
-            entry.release(error)
+        for entry, reason in refused:
+            entry.release(reason)
 
     def _put(self, entry: Entry) -> None:
         if self._closing:

@@ -18,7 +18,6 @@ from predictions.identifiers import time_of
 from predictions.views import Fenced
 from training.errors import Malformed
 from training.parsers import JsonBody, RawJSONParser, check_length
-from training.services import access, registry
 
 
 def churn_answer(given: dict[str, Any]) -> dict[str, Any]:

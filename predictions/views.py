@@ -80,7 +80,7 @@ class Fenced(IdempotentView):
         super().initial(request, *args, **kwargs)
 
     def _look(self, request: Request) -> None:
-        """Reads the generation: all that a snapshot of it knows holds now, and needs no question of its own."""
+        """Reads the generation: all that a snapshot of it knows holds now, without a query of its own."""
         self.generation = snapshot.generation()
         self.known = request._request.known = snapshot.at(self.generation)  # type: ignore[attr-defined]
 

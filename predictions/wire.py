@@ -243,9 +243,11 @@ class Wire:
             values.append(cells[0] if alike and at in _ALIKE else _array(cells, at))
         if claims:
             values.append(b"{%s}" % b",".join([b"%d" % claim.client_id for claim in claims]))
-            cells = [(claim.key, claim.request_sha256, claim.answer) for claim in claims]
-            for texts in zip(*cells, strict=True):
-                values.append(b"{%s}" % b",".join([b'"%s"' % _escaped(text.encode()) for text in texts]))
+            texts_of = [(claim.key, claim.request_sha256, claim.answer) for claim in claims]
+            values += [
+                b"{%s}" % b",".join([b'"%s"' % _escaped(text.encode()) for text in texts])
+                for texts in zip(*texts_of, strict=True)
+            ]
             values.append(b"%d" % claims[0].hours)
         server.send_query_prepared(name, values)
         self._finish(server)

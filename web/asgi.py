@@ -22,7 +22,7 @@ from django.conf import settings
 from predictions import log as prediction_log
 from web import fast_path
 from web.fast_path import FastPath, PendingReply, Reply, RequestHead, request_head
-from web.limits import COLLECTED_BYTES, INLINE_BYTES, Limits
+from web.limits import COLLECTED_BYTES, INLINE_BYTES, SPOOLED_BYTES, Limits
 from web.threads import Answer, DjangoThreads
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,13 @@ LOOK_SECONDS: Final = 0.5
 
 class Gone(Exception):
     """The client has gone, or was refused by the server."""
+
+
+class Refused(Exception):
+    """A body that the server does not collect; `status` says why."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
 
 
 class Incoming:
@@ -50,7 +57,7 @@ class Incoming:
         self.declared, self.size, self.more = declared, 0, True
         self._pieces: list[bytes] = []
         self._file: IO[bytes] | None = None
-        self._reserved = 0
+        self._reserved = self._spooled = 0
 
     async def next(self) -> None:
         """Waits for the next piece."""
@@ -60,16 +67,21 @@ class Incoming:
         piece, self.more = message.get("body", b""), message.get("more_body", False)
         self.size += len(piece)
         if self._file is not None:
-            self._file.write(piece)
+            self._write(piece)
         elif piece:
             self._pieces.append(piece)
 
     async def collect(self, most: int) -> None:
-        """Waits for the whole body, or until it has more than `most` bytes."""
+        """Waits for the whole body, or until it has more than `most` bytes. Raises `Refused`."""
         while self.more and self.size <= most:
             await self.next()
-            if self._file is None and self.size > max(self._reserved, IN_MEMORY_BYTES):
-                self.spool()
+            if self._file is None and self.size > self._reserved:
+                self._spool()
+
+    async def peek(self, most: int) -> None:
+        """Waits for a small body, or for the first `most` bytes of a larger one."""
+        while self.more and self.size <= most:
+            await self.next()
 
     def reserve(self, size: int) -> bool:
         """Whether the process has memory for a body of so many bytes; it has then until `close`."""
@@ -79,26 +91,40 @@ class Incoming:
             self._application.collected += size
         return fits
 
-    def spool(self) -> None:
+    def _spool(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
-        self._file.writelines(self._pieces)
+        for piece in self._pieces:
+            self._write(piece)
         self._pieces.clear()
 
-    def bytes(self) -> bytes:
-        """All of it, where it is in memory."""
+    def _write(self, piece: bytes) -> None:
+        if self._application.spooled + len(piece) > SPOOLED_BYTES:
+            raise Refused(503)
+        self._application.spooled += len(piece)
+        self._spooled += len(piece)
+        assert self._file is not None
+        self._file.write(piece)
+
+    @property
+    def in_memory(self) -> bool:
+        return self._file is None
+
+    def whole(self) -> bytes:
+        """The body so far, which is in memory."""
         if len(self._pieces) != 1:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0]
 
     def stream(self) -> IO[bytes]:
         if self._file is None:
-            return io.BytesIO(self.bytes())
+            return io.BytesIO(self.whole())
         self._file.seek(0)
         return self._file
 
     def close(self) -> None:
         self._application.collected -= self._reserved
-        self._reserved = 0
+        self._application.spooled -= self._spooled
+        self._reserved = self._spooled = 0
         if self._file is not None:
             self._file.close()
 
@@ -108,7 +134,8 @@ class Application:
 
     Attributes
     ----------
-    collected : bytes of large bodies in memory. answered : requests that the fast path answered.
+    collected, spooled : bytes of large bodies in memory and in temporary files.
+    answered : requests that the fast path answered.
     """
 
     def __init__(self) -> None:
@@ -120,7 +147,7 @@ class Application:
             answer=settings.ANSWER_SECONDS,
             rate=settings.CLIENT_BYTES_PER_SECOND,
         )
-        self.collected = self.answered = 0
+        self.collected = self.spooled = self.answered = 0
         self._most_bytes = max(settings.TRAINING_MAX_BYTES, settings.PREDICT_MAX_BYTES)
         self._committed: deque[asyncio.Future[bool]] = deque()
         self._woken = False
@@ -147,6 +174,8 @@ class Application:
         incoming = Incoming(self, receive, declared)
         try:
             await self._take(scope, incoming, send, expects=expects)
+        except Refused as refused:
+            await _send(fast_path.refusal(refused.status), send)
         except Gone:
             log.debug("a client has gone before its request was complete")
         finally:
@@ -154,20 +183,17 @@ class Application:
 
     async def _take(self, scope: Any, incoming: Incoming, send: Any, *, expects: bool) -> None:
         head = request_head(scope)
-        if not expects:
-            await incoming.next()
-            if incoming.more and (incoming.declared or 0) <= INLINE_BYTES:
-                await incoming.collect(INLINE_BYTES)
+        if not expects and (incoming.declared is None or incoming.declared <= INLINE_BYTES):
+            await incoming.peek(INLINE_BYTES)
         if incoming.more:
             answer = await self._collect(scope, head, incoming)
             if answer is not None:
                 await self.django.send(answer, send)
                 return
-        if head is not None and incoming.size and incoming._file is None:
-            reply = await self._fast(head, incoming.bytes())
+        if head is not None and incoming.size and incoming.in_memory:
+            reply = await self._fast(head, incoming.whole())
             if reply is not None:
-                await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-                await send({"type": "http.response.body", "body": reply.body})
+                await _send(reply, send)
                 return
         await self.django.answer(scope, incoming.stream(), incoming.size, send)
 
@@ -181,11 +207,15 @@ class Application:
         answer = await self.django.look(scope, declared or max(1, incoming.size))
         if answer.awaits_up_to is None:
             return answer
-        most = answer.awaits_up_to if answer.awaits_up_to >= 0 else self._most_bytes
-        if declared is not None:
-            most = max(most, declared) if declared <= self._most_bytes else self._most_bytes
+        is_limited = answer.awaits_up_to >= 0
+        most = answer.awaits_up_to if is_limited else self._most_bytes
+        if (declared or 0) > most:
+            raise Refused(413)
+        incoming.reserve(IN_MEMORY_BYTES)
         await incoming.collect(most)
-        return None
+        if incoming.more and not is_limited:
+            raise Refused(413)
+        return None  # a body over the view's own limit is refused by the view
 
     async def _fast(self, head: RequestHead, body: bytes) -> Reply | None:
         """The fast path's reply; None when Django has to answer."""
@@ -244,6 +274,11 @@ class Application:
                     break
                 if not done.done():
                     done.set_result(False)
+
+
+async def _send(reply: Reply, send: Any) -> None:
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+    await send({"type": "http.response.body", "body": reply.body})
 
 
 def _announced(headers: Any) -> tuple[int | None, bool]:

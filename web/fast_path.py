@@ -152,16 +152,13 @@ class Reply:
         self.headers.sized = True
 
 
+@dataclass(frozen=True, slots=True)
 class Admission:
-    """What a request may get by its head, as known in one generation.
+    """What a request asks for by its head, and who asks, as known in one generation."""
 
-    client, served, version : who asks, what answers, and under which name.
-    """
-
-    __slots__ = ("client", "expires", "reads_csv", "route", "version_id")
-
-    def __init__(self, route: FastRoute, client: snapshot.Client, *, reads_csv: bool) -> None:
-        self.route, self.client, self.reads_csv = route, client, reads_csv
+    route: FastRoute
+    client: snapshot.Client
+    reads_csv: bool
 
 
 @dataclass(slots=True)
@@ -262,19 +259,19 @@ class FastPath:
             return known
         both, post = "GET, POST, HEAD, OPTIONS", "POST, OPTIONS"
         if match := ACTIVE.fullmatch(path):
-            known = self._made(match[1], None, both, routes.ACTIVE)
+            known = self._build_route(match[1], None, both, routes.ACTIVE)
         elif match := VERSION.fullmatch(path):
-            known = self._made(match[1], int(match[2]), post, routes.VERSION)
+            known = self._build_route(match[1], int(match[2]), post, routes.VERSION)
         elif path in TUTORIALS:
             model, shape, kind = TUTORIALS[path]
-            known = self._made(model, None, post, path, shape, kind)
+            known = self._build_route(model, None, post, path, shape, kind)
         elif path == routes.RECOMMENDATIONS:
-            known = self._made(MOVIES, None, both, path, None, quick)
+            known = self._build_route(MOVIES, None, both, path, None, quick)
         if known is not None and len(self._routes) < KNOWN_ROUTES:
             self._routes[path] = known
         return known
 
-    def _made(
+    def _build_route(
         self,
         model: str,
         number: int | None,
@@ -390,7 +387,7 @@ class FastPath:
         route = self._route(head.path)
         if route is None or (reads_csv and (route.kind is not None or route.shape is not None)):
             return None
-        return Admission(route, client, reads_csv=reads_csv)
+        return Admission(route, client, reads_csv)
 
     def _within_rate(self, caller: Caller) -> bool:
         """Counts this request of a client; False for one too many, which DRF refuses in words."""
@@ -398,13 +395,14 @@ class FastPath:
         if throttle is None:
             return True
         key = throttle.cache_format % {"scope": throttle.scope, "ident": caller.client_id}
+        most, seconds = throttle.parse_rate(settings.RATE_LIMIT)
+        assert most is not None and seconds is not None
         now, history = time.time(), throttle.cache.get(key, [])
-        assert throttle.duration is not None and throttle.num_requests is not None
-        while history and history[-1] <= now - throttle.duration:
+        while history and history[-1] <= now - seconds:
             history.pop()
-        if len(history) >= throttle.num_requests:
+        if len(history) >= most:
             return False
-        throttle.cache.set(key, [now, *history], throttle.duration)
+        throttle.cache.set(key, [now, *history], seconds)
         return True
 
     def _is_ours(self, host: str) -> bool:

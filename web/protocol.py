@@ -197,7 +197,7 @@ class WebProtocol(HttpToolsProtocol):
             self.active.message_event.set()
             self.active = None
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override] # asyncio reads what it returns
         """Whether the connection stays open for answers: the client sends no more, and may still read."""
         self.half_closed = True
         if self.lingers or (self.active is None and not self.waits_for_reader):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import os
 import signal
 import socket
 import sys
@@ -115,6 +114,7 @@ class WebServer(Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.servers: list[Any] = [Listener(self, sock) for sock in sockets or []]
+        self.share.show(time.monotonic(), 0)
         self._checks = asyncio.get_running_loop().create_task(self._check())
         self.started = True
 
@@ -142,7 +142,8 @@ class WebServer(Server):
                 self.share.show(time.monotonic(), self.connections)
             now = loop.time()
             try:
-                unread = {each: each.check(now) for each in list(self.server_state.connections)}  # type: ignore[attr-defined]
+                open_: Any = list(self.server_state.connections)
+                unread = {each: each.check(now) for each in open_}
                 if sum(unread.values()) > ALL_UNREAD_BYTES:
                     max(unread, key=unread.__getitem__).transport.abort()
             except Exception:  # the limits must hold for the others
@@ -177,7 +178,6 @@ class WebWorker(UvicornWorker):
         "access_log": False,
         "proxy_headers": False,  # Django and the application know which header of a proxy to trust
         "server_header": False,
-        "timeout_graceful_shutdown": int(os.environ.get("WEB_GRACEFUL_TIMEOUT") or 20),
     }
 
     async def _serve(self) -> None:
@@ -185,6 +185,8 @@ class WebWorker(UvicornWorker):
         start = getattr(self.wsgi, "start", None)
         if start is not None:
             start(asyncio.get_running_loop(), self.cfg.threads)
+        # What is left of gunicorn's time is for the log (`worker_exit`).
+        self.config.timeout_graceful_shutdown = max(1, int(self.cfg.graceful_timeout * 0.75))
         server = WebServer(self.config, Share(self.age), self.cfg.worker_connections)
         await server.serve(sockets=self.sockets)
         if not server.started:

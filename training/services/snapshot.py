@@ -85,7 +85,7 @@ class Arms:
 @lru_cache(4_096)
 def digest_of(key: str) -> str:
     """Digest of a key, as the database has it; hashing one takes several microseconds."""
-    return hash_token(key)
+    return str(hash_token(key))
 
 
 class Snapshot:
