@@ -1,7 +1,7 @@
 """The one path every answer takes: read → predict → log → answer.
 
-Whatever the route (API, tutorial routes, later protocols) and whoever calls (a view, or the web worker's fast
-lane), rows are read by `read_*`, answered by `prepare`, and sent only after their entry was committed.
+Whatever the route (API, tutorial routes, later protocols) and whoever calls (a view, or the fast path), rows
+are read by `read_*`, answered by `prepare`, and sent only after their entry was committed.
 """
 
 from __future__ import annotations

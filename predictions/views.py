@@ -247,7 +247,7 @@ class PredictionView(APIView):
 
 
 def teach(request: Request, model: RegisteredModel, number: int | None, generation: int) -> None:
-    """Lets the fast lane know what this answer was made from; it never asks the database itself."""
+    """Lets the fast path know what this answer was made from; it never asks the database itself."""
     known = snapshot.current()
     if known.generation != generation:
         known = snapshot.refresh(known.generation)
