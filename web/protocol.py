@@ -439,8 +439,7 @@ class WebProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         self.flow.resume_reading()
-        self.body_until = self.now() + self.limits.body
-        self.expires = self.now() + self.limits.silence
+        self.expires = self.now() + self.limits.silence  # for all that the client still sends
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
@@ -448,6 +447,3 @@ class WebProtocol(HttpToolsProtocol):
         self.discarded += len(data)
         if self.discarded > DISCARDED_BYTES:
             self.transport.abort()
-            return
-        earned = self.body_until + self.discarded / self.limits.rate
-        self.expires = min(self.now() + self.limits.silence, earned)
