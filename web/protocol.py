@@ -345,7 +345,10 @@ class WebProtocol(HttpToolsProtocol):
 
     def _begin(self, cycle: Cycle) -> None:
         self.active = cycle
-        self.body_until = self.now() + self.limits.body
+        # Where reading pauses, because of a pipeline, the clock of the body starts when it goes on.
+        self.paused_at = self.now()
+        self.expires = inf
+        self.body_until = self.paused_at + self.limits.body
         self._wait()
         tasks = self.tasks
         tasks.add(self.loop.create_task(cycle.run(self.app, tasks)))
