@@ -21,7 +21,7 @@ from training.services import datasets
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
-ROOMS = ("config", "training", "predictions", "recommender")
+ROOMS = ("config", "web", "training", "predictions", "recommender")
 
 CODE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+")
