@@ -50,4 +50,4 @@ EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=6s --start-period=60s --retries=3 \
     CMD ["python", "-m", "docker.health", "web"]
 # Through exec, so that SIGTERM reaches gunicorn and requests under way are answered.
-CMD ["gunicorn", "--config", "config/gunicorn.py", "config.wsgi"]
+CMD ["gunicorn", "--config", "config/gunicorn.py", "web.asgi"]

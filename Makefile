@@ -48,7 +48,7 @@ deploy-check: install-dev ## Django's deployment checks, with the settings a ser
 
 # Three groups side by side, each with a stack of its own: some of them wait while others compute.
 PROCESS_TESTS = tests/e2e tests/local tests/browser tests/test_schemathesis.py
-LOG_TESTS = tests/predictions tests/config tests/web tests/test_start.py
+LOG_TESTS = tests/predictions tests/web tests/config tests/test_start.py
 ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 GROUP_STACK = $(ONE_THREAD) DATABASE_URL= REDIS_URL= VIGIA_VAR="$(TEST_VAR)/$@" "$(BIN)/python" -m local.stack --reuse --
 

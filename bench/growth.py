@@ -39,8 +39,8 @@ TARGET = 1.10
 WARM_UP_SECONDS = 2.0
 QUIET_SECONDS = 600.0
 BYTES_A_ROW = 2_000  # generously: row, indexes, WAL
-# A type DRF takes for JSON and the fast lane does not know: the same request, the ordinary way.
-WAYS = {"lane": "-", "ordinary": "application/json;q=0.9"}
+# A type DRF takes for JSON and the fast path does not know: Django answers the same request.
+WAYS = {"fast": "-", "ordinary": "application/json;q=0.9"}
 LOG = "predictions_prediction"
 LOG_COLUMNS = "registered_model_id, version_id, client_id, key, inputs, prediction, probability, warnings"
 TOUCHED = (
@@ -314,7 +314,7 @@ def section(facts: report.Facts, steps: Sequence[Step], pairs: Sequence[Pair], l
             f"median. The large database was {large_bytes / 2**30:.1f} GiB at the end."
         ),
     ]
-    titles = {"lane": "Answered in the event loop", "ordinary": "The ordinary way, through Django and DRF"}
+    titles = {"fast": "Answered in the event loop", "ordinary": "The ordinary way, through Django and DRF"}
     for way in WAYS:
         parts += ["", f"**{titles[way]}**", ""]
         parts += list(_table(way, steps, pairs))

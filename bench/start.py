@@ -47,7 +47,7 @@ class Found:
 def measure(started: Started, vigia: Vigia, bodies: Bodies, active: str, turn: int) -> Found:
     port = free_port()
     environment = vigia.environment | {"PORT": str(port), "WEB_CONCURRENCY": "1"}
-    command = [VIGIA.parent / "gunicorn", "--config", "config/gunicorn.py", "config.wsgi"]
+    command = [VIGIA.parent / "gunicorn", "--config", "config/gunicorn.py", "web.asgi"]
     name = f"start-{active.replace(' ', '-')}-{turn}"
     machine, began = machine_busy_seconds(), time.monotonic()
     master = started.start(name, command, environment)

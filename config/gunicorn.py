@@ -13,9 +13,9 @@ _host = os.environ.get("HOST") or "127.0.0.1"
 _port = os.environ.get("PORT") or "8000"
 
 bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
-# Predictions are answered in the event loop, everything else by threads (docs/decisions/0007).
+# Predictions are answered in the event loop, everything else by threads (docs/decisions/0015).
 # Two processes: one can load a model while the other answers.
-worker_class = "config.worker.LaneWorker"
+worker_class = "web.worker.WebWorker"
 workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
 threads = int(os.environ.get("WEB_THREADS") or 8)
 # A tree ensemble would start a thread per core for every row asked for: here the requests run in parallel.
@@ -24,15 +24,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 preload_app = False
 # Files, the log and the database need some as well.
 worker_connections = max(50, min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100))
-# gunicorn's own parser for what threads serve: it asks for a newer C parser than the one pinned. What the
-# event loop answers is read by that one, and only where every byte is plain (see config.worker).
-http_parser = "python"
 graceful_timeout = int(os.environ.get("WEB_GRACEFUL_TIMEOUT") or 20)
 keepalive = 15  # seconds; a client that predicts row by row keeps its connection
 # Every prediction is in the log already.
 accesslog = None
-# Every answer goes through the socket that limits how long a thread waits for a slow reader.
-sendfile = False
 # No control interface in the home directory: signals are enough.
 control_socket_disable = True
 # The heartbeat file must not wait for a slow disk.

@@ -68,7 +68,7 @@ MIDDLEWARE = [
 ]
 
 ROOT_URLCONF = "config.urls"
-WSGI_APPLICATION = "config.wsgi.application"
+WSGI_APPLICATION = "web.wsgi.application"
 APPEND_SLASH = True
 
 TEMPLATES: list[dict[str, Any]] = [

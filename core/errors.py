@@ -46,10 +46,6 @@ class TooLarge(VigiaError):
     code = "too_large"
 
 
-class LengthRequired(VigiaError):
-    code = "length_required"
-
-
 class Forbidden(VigiaError):
     code = "forbidden"
 

@@ -152,7 +152,7 @@ def child_environment(directory: Path) -> dict[str, str]:
 
 
 class Server(Asker):
-    """`gunicorn --config config/gunicorn.py config.wsgi` on a free port of loopback."""
+    """`gunicorn --config config/gunicorn.py web.asgi` on a free port of loopback."""
 
     def __init__(self, directory: Path, **env: str) -> None:
         with socket.socket() as probe:
@@ -182,7 +182,7 @@ class Server(Asker):
         limited = ["prlimit", f"--nofile={self.files}"] if self.files else []
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [*limited, sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py", "config.wsgi"],
+                [*limited, sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py", "web.asgi"],
                 cwd=ROOT, env=self.env, stdout=out, stderr=out, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         while True:

@@ -175,7 +175,7 @@ def test_every_request_level_error_code_has_a_status() -> None:
         ('class A(B):\n    code = "conflict"', ["conflict"]),
         ('_body("a" if x else "b", "said")', ["a", "b"]),
         ('{"code": "truncated_here"}', ["truncated_here"]),
-        ('self._refuse(request, 411, "length_required", "said")', ["length_required"]),
+        ('self._refuse(request, 415, "unsupported_encoding", "said")', ["unsupported_encoding"]),
         ('def warning(v):\n    return None if v else "out_of_range"', ["out_of_range"]),
         ('codes = {403: "forbidden"}', ["forbidden"]),
         ('raise ValueError("no code")', []),

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def test_a_web_process_starts_without_the_libraries_models_are_trained_with() -> None:
     script = (
-        "import sys, config.wsgi\n"
+        "import sys, web.asgi\n"
         "from django.urls import get_resolver\n"
         "assert get_resolver().url_patterns\n"
         "heavy = {'pandas', 'scipy', 'sklearn', 'pyarrow', 'joblib', 'onnxruntime', 'skl2onnx'}\n"
@@ -71,37 +71,38 @@ def test_a_web_process_that_serves_compiled_versions_is_small_and_quick(
 def test_answering_from_a_compiled_version_imports_neither_pandas_nor_scikit_learn(
     churn: ModelVersion, client_user: Any, customer: dict[str, Any], tmp_path: Path
 ) -> None:
-    """By sys.modules of a process that warms up, answers on both ways, the ordinary one and a hundred times
-    the lane, and evaluates labelled rows."""
+    """By sys.modules of a process that warms up and answers on both ways, Django's and the fast path, and
+    evaluates labelled rows."""
     from training.access import client_keys
 
     script = (
-        "import io, json, sys\n"
-        "from config.wsgi import application\n"
+        "import asyncio, json, sys\n"
+        "from web.asgi import application\n"
         "from training.serving import engine_cache\n"
         "engine_cache.warm_up()\n"
-        "key, body = sys.argv[1], sys.argv[2].encode()\n"
-        "lane = []\n"
-        "for turn in range(2):\n"
-        "    environ = {'REQUEST_METHOD': 'POST', 'PATH_INFO': '/api/v1/models/churn/predictions/',\n"
-        "        'SERVER_NAME': 'localhost', 'SERVER_PORT': '80', 'HTTP_HOST': 'localhost',\n"
-        "        'CONTENT_TYPE': 'application/json', 'CONTENT_LENGTH': str(len(body)), 'QUERY_STRING': '',\n"
-        "        'wsgi.url_scheme': 'http', 'wsgi.input': io.BytesIO(body), 'wsgi.errors': sys.stderr,\n"
-        "        'HTTP_AUTHORIZATION': 'Token ' + key}\n"
-        "    said = []\n"
-        "    answer = b''.join(application(dict(environ), lambda *given: said.append(given)))\n"
-        "    assert said[0][0].startswith('200'), answer\n"
-        "    lane.append(application.lane.answer(environ | {'wsgi.input': io.BytesIO(body)}) is not None)\n"
-        "for turn in range(100):\n"
-        "    lane.append(application.lane.answer(environ | {'wsgi.input': io.BytesIO(body)}) is not None)\n"
-        "rows = sys.argv[3].encode()\n"
-        "environ |= {'PATH_INFO': '/api/v1/models/churn/evaluations/', 'CONTENT_LENGTH': str(len(rows)),\n"
-        "    'wsgi.input': io.BytesIO(rows)}\n"
-        "answer = b''.join(application(environ, lambda *given: said.append(given)))\n"
-        "assert said[-1][0].startswith('200'), answer\n"
+        "async def ask(path, body):\n"
+        "    scope = {'type': 'http', 'method': 'POST', 'path': path, 'raw_path': path.encode(),\n"
+        "        'query_string': b'', 'http_version': '1.1', 'scheme': 'http', 'server': ('localhost', 80),\n"
+        "        'client': None, 'headers': [(b'host', b'localhost'),\n"
+        "        (b'authorization', b'Token ' + sys.argv[1].encode()),\n"
+        "        (b'content-type', b'application/json'), (b'content-length', b'%d' % len(body))]}\n"
+        "    sent = []\n"
+        "    async def receive():\n"
+        "        return {'type': 'http.request', 'body': body, 'more_body': False}\n"
+        "    async def send(message):\n"
+        "        sent.append(message)\n"
+        "    await application(scope, receive, send)\n"
+        "    assert sent[0]['status'] == 200, sent\n"
+        "async def main():\n"
+        "    application.start(asyncio.get_running_loop(), 2)\n"
+        "    for _ in range(100):\n"
+        "        await ask('/api/v1/models/churn/predictions/', sys.argv[2].encode())\n"
+        "    await ask('/api/v1/models/churn/evaluations/', sys.argv[3].encode())\n"
+        "    application.close()\n"
+        "asyncio.run(main())\n"
         "from predictions.log import writer\n"
         "writer.close()\n"
-        "print(json.dumps([lane, sorted({name.split('.')[0] for name in sys.modules})]))\n"
+        "print(json.dumps([application.answered, sorted({name.split('.')[0] for name in sys.modules})]))\n"
     )
     key = client_keys.issue(client_user)
     env = Server(tmp_path).env | {"DJANGO_SETTINGS_MODULE": "config.settings"}
@@ -109,7 +110,7 @@ def test_answering_from_a_compiled_version_imports_neither_pandas_nor_scikit_lea
     command = [sys.executable, "-W", "ignore", "-c", script, key, json.dumps(customer), json.dumps(labelled)]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    lane, modules = json.loads(done.stdout)
-    assert lane == [True] * 102, "the ordinary answer taught the lane"
+    answered, modules = json.loads(done.stdout)
+    assert answered == 99, "the first answer taught the fast path"
     assert "onnxruntime" in modules
     assert not {"pandas", "sklearn", "scipy", "skl2onnx", "onnx", "joblib", "pyarrow"} & set(modules)

@@ -19,6 +19,8 @@ from vigia_ml.errors import Malformed
 from vigia_ml.schema.json_body import decode_json
 
 SPOOLED_IN_MEMORY = 2**20
+BODY_LIMIT = "vigia.body_limit"
+"""Key of the WSGI environ under which the server finds the most bytes that a view reads."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ def content_length(request: Any) -> int:
 
 def check_length(request: Any, limit: int) -> None:
     """Raise `TooLarge` for a declared length over `limit`, `Malformed` for no body at all."""
+    request.META[BODY_LIMIT] = limit
     length = content_length(request)
     if length > limit:
         raise TooLarge(f"the body has {length:,} bytes, at most {limit:,} are read here")

@@ -40,7 +40,6 @@ STATUS: list[tuple[type[VigiaError], int]] = [
     (Malformed, 400),
     (domain.UnsupportedBody, 415),
     (domain.TooLarge, 413),
-    (domain.LengthRequired, 411),
     (domain.Forbidden, 403),
     (domain.Conflict, 409),
     (domain.NoActiveVersion, 503),

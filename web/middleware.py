@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable
 
-from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.middleware.common import CommonMiddleware
@@ -18,7 +17,6 @@ from web import charsets, errors, route_labels
 from web.log_filter import CURRENT_REQUEST
 
 Next = Callable[[HttpRequest], HttpResponse]
-DISCARDED_BYTES = 64 * 2**20
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -33,14 +31,11 @@ class RequestIdMiddleware:
         identifier = given if _GIVEN_ID.fullmatch(given) else str(uuid7())
         request.request_id = identifier  # type: ignore[attr-defined]
         request.since = time.perf_counter()  # type: ignore[attr-defined]
-        _limit_silence(request)
         token = CURRENT_REQUEST.set(identifier)
         try:
             with limits.one_request():
                 response = self.get_response(request)
             route_labels.count(route_labels.name_of(request), request.method or "", response.status_code)
-            if response.status_code >= 400:
-                _discard_body(request)
         finally:
             CURRENT_REQUEST.reset(token)
         response["X-Request-ID"] = identifier
@@ -70,37 +65,8 @@ class DescribeMissingMethods:
         return response
 
 
-def _limit_silence(request: HttpRequest) -> None:
-    """A client that announces a body and does not send it must not hold a thread for ever.
-
-    gunicorn's threads read from a blocking socket without a limit of their own.
-    """
-    connection = request.META.get("gunicorn.socket")
-    if connection is not None and request.META.get("CONTENT_LENGTH") not in (None, "", "0"):
-        connection.settimeout(settings.BODY_SILENCE_SECONDS)
-
-
-def _discard_body(request: HttpRequest) -> None:
-    """Reads what a refused request still sends.
-
-    A connection closed over an unread body is reset, and the client sees a broken pipe instead of the
-    answer that says why. What is far too large is not read even for that.
-    """
-    if hasattr(request.META.get("gunicorn.socket"), "unfinished"):
-        return  # the worker's event loop does, and no thread waits for it
-    left, until = DISCARDED_BYTES, time.monotonic() + settings.BODY_SILENCE_SECONDS
-    try:
-        while left > 0 and time.monotonic() < until and (piece := request.read(2**16)):
-            left -= len(piece)
-    except OSError:  # the client is gone already
-        pass
-
-
 class RefuseUnreadableBodies:
-    """Addresses and bodies Django would silently read as empty or as garbage.
-
-    A chunked body without a length is empty to WSGI; a compressed one is not decompressed by anyone here.
-    """
+    """Refuses addresses and bodies that Django would silently read as garbage."""
 
     def __init__(self, get_response: Next) -> None:
         self.get_response = get_response
@@ -111,10 +77,6 @@ class RefuseUnreadableBodies:
         except DisallowedHost:
             return self._refuse(request, 400, "bad_host", "this host name is not served here (ALLOWED_HOSTS)")
         length = request.META.get("CONTENT_LENGTH", "")
-        if not length and "chunked" in request.headers.get("Transfer-Encoding", "").lower():
-            return self._refuse(
-                request, 411, "length_required", "send a Content-Length instead of a chunked body"
-            )
         if length and not (length.isascii() and length.isdigit()):
             return self._refuse(request, 400, "malformed", "Content-Length is no number")
         encoding = request.headers.get("Content-Encoding", "identity").strip().lower()

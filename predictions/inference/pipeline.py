@@ -1,8 +1,8 @@
 """The one path every answer takes: read → predict → log → answer.
 
-Whatever the route (API, tutorial routes, later protocols) and whoever calls (a view, or the web worker's fast
-lane), rows are read by `predictions.inference.reading`, answered by `prepare`, and sent only after their
-entry was committed.
+Every route (API, tutorial routes) and every caller (a view, the fast path) reads rows with
+`predictions.inference.reading`, answers them with `prepare`, and sends the answer only after its entry was
+committed.
 """
 
 from __future__ import annotations

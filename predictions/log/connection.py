@@ -61,6 +61,7 @@ _SINCE_17: Final = "; SET transaction_timeout = '8s'"
 STALE: Final = "VG001"
 TAKEN: Final = "VG002"
 NO_STATEMENT: Final = "26000"
+LOCKED: Final = "55P03"
 
 Row = tuple[bytes | None, ...]
 """The ten columns of a log row as PostgreSQL's text: UTF-8 without NUL."""
@@ -113,8 +114,8 @@ class Wire:
             self._connection.close()
         self._connection = None
 
-    def write(self, rows: Sequence[Row], generation: int, *, claim: Claim | None = None) -> None:
-        """Commits the rows (and the claim) in one transaction behind the fence, or writes nothing.
+    def write(self, rows: Sequence[Row], generation: int, *, claims: Sequence[Claim] = ()) -> None:
+        """Commits the rows (and the claims) in one transaction behind the fence, or writes nothing.
 
         Parameters
         ----------
@@ -125,22 +126,22 @@ class Wire:
         NotWritten, Unreachable, Unknown
         """
         try:
-            self._write(rows, generation, claim)
+            self._write(rows, generation, claims)
         except NotWritten as refused:
             if refused.sqlstate != NO_STATEMENT:
                 raise
             # Somebody (a pooler, DISCARD ALL) has forgotten our prepared statements; nothing was written.
             self.close()
-            self._write(rows, generation, claim)
+            self._write(rows, generation, claims)
 
-    def _write(self, rows: Sequence[Row], generation: int, claim: Claim | None) -> None:
+    def _write(self, rows: Sequence[Row], generation: int, claims: Sequence[Claim]) -> None:
         server = self._server()
         self._until = time.monotonic() + ANSWER_SECONDS
         try:
-            if claim is None and len(rows) < COLUMNS_FROM_ROWS:
+            if not claims and len(rows) < COLUMNS_FROM_ROWS:
                 self._insert_cells(server, rows, generation)
             else:
-                self._insert_columns(server, rows, generation, claim)
+                self._insert_columns(server, rows, generation, claims)
         except (psycopg.Error, OSError) as error:
             self.close()
             raise Unknown(str(error)) from error
@@ -230,19 +231,24 @@ class Wire:
         self._finish(server)
 
     def _insert_columns(
-        self, server: pq.abc.PGconn, rows: Sequence[Row], generation: int, claim: Claim | None
+        self, server: pq.abc.PGconn, rows: Sequence[Row], generation: int, claims: Sequence[Claim]
     ) -> None:
         columns = list(zip(*rows, strict=True))
         alike = all(len(set(columns[at])) == 1 for at in _ALIKE)
-        name = b"columns%d%d" % (alike, claim is not None)
+        name = b"columns%d%d" % (alike, bool(claims))
         if name not in self._prepared:
-            self._prepare(server, name, _statement_of_columns(alike=alike, claimed=claim is not None))
+            self._prepare(server, name, _statement_of_columns(alike=alike, claimed=bool(claims)))
         values: list[bytes | None] = [b"%d" % generation]
         for at, cells in enumerate(columns):
             values.append(cells[0] if alike and at in _ALIKE else _array(cells, at))
-        if claim is not None:
-            texts = (claim.key, claim.request_sha256, claim.answer)
-            values += [b"%d" % claim.client_id, *(text.encode() for text in texts), b"%d" % claim.hours]
+        if claims:
+            values.append(b"{%s}" % b",".join([b"%d" % claim.client_id for claim in claims]))
+            texts_of = [(claim.key, claim.request_sha256, claim.answer) for claim in claims]
+            values += [
+                b"{%s}" % b",".join([b'"%s"' % _escaped(text.encode()) for text in texts])
+                for texts in zip(*texts_of, strict=True)
+            ]
+            values.append(b"%d" % claims[0].hours)
         server.send_query_prepared(name, values)
         self._finish(server)
 
@@ -310,7 +316,7 @@ def _statement_of_cells(size: int) -> str:
 
 
 def _statement_of_columns(*, alike: bool, claimed: bool) -> str:
-    """Parameters: the generation, a column each (see `_array`), the claim.
+    """Parameters: the generation, a column each (see `_array`), the claims.
 
     Columns of different lengths, which cells with a separator in them would make, are refused: the shorter
     ones end in nulls.
@@ -326,9 +332,9 @@ def _statement_of_columns(*, alike: bool, claimed: bool) -> str:
         arrays.append(split if at in _JSON else f"${at + 2}::{kind}[]")
     fence = "vigia_fence($1::bigint, false)"
     if claimed:
-        given = ("integer", "text", "text", "text", "integer")
+        given = ("integer[]", "text[]", "text[]", "text[]", "integer")
         taken = ", ".join(f"${2 + len(_TYPES) + n}::{kind}" for n, kind in enumerate(given))
-        fence = f"vigia_fence_and_claim($1::bigint, {taken})"
+        fence = f"vigia_fence_and_claims($1::bigint, {taken})"
     return (
         f"INSERT INTO predictions_prediction ({COLUMNS}) SELECT {', '.join(shown)} "  # noqa: S608
         f"FROM {fence}, unnest({', '.join(arrays)}) AS row ({', '.join(names)})"

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from django.conf import settings
@@ -59,23 +59,27 @@ class Entry:
     claim: Claim | None = None
     done: Done | None = None
     error: Exception | None = None
-    _released: threading.Event = field(default_factory=threading.Event)
+    is_released: bool = False
+    # Only a thread that waits needs one, and making it costs more than all else here.
+    _event: threading.Event | None = None
 
     def release(self, error: Exception | None = None) -> None:
         self.error = error
-        self._released.set()
+        self.is_released = True
+        if self._event is not None:
+            self._event.set()
         if self.done is not None:
             try:
                 self.done(self)
             except Exception:  # the others of its group are to be released, too
                 logger.exception("a released entry could not be announced")
 
-    @property
-    def is_released(self) -> bool:
-        return self._released.is_set()
-
     def wait(self, seconds: float) -> bool:
-        return self._released.wait(seconds)
+        """Whether it was released within so many seconds; for one thread."""
+        if self._event is None:
+            self._event = threading.Event()
+        # The event stands before this look, so `release` sees it where this does not see the release.
+        return self.is_released or self._event.wait(seconds)
 
 
 class Writer:
@@ -134,18 +138,35 @@ class Writer:
         LogUnavailable : the queue is full, or the writer was closed.
         """
         with self._changed:
-            if self._closing:
-                raise LogUnavailable("the service is stopping; nothing was answered, try again")
-            # An empty queue takes any entry, however large.
-            if self._queue and self.waiting_rows + len(entry.rows) > self.most_rows:
-                self.failures["full"] += 1
-                raise LogUnavailable("too many predictions wait for the log; nothing was answered, try again")
-            self._queue.append(entry)
-            self.waiting_rows += len(entry.rows)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
-                self._thread.start()
+            self._put(entry)
             self._changed.notify()
+
+    def submit_all(self, entries: Sequence[Entry]) -> None:
+        """Takes entries that came together, so that they share a commit; each will be released, with
+        `LogUnavailable` where there is no room for it."""
+        refused: list[tuple[Entry, LogUnavailable]] = []
+        with self._changed:
+            for entry in entries:
+                try:
+                    self._put(entry)
+                except LogUnavailable as error:
+                    refused.append((entry, error))
+            self._changed.notify()
+        for entry, reason in refused:
+            entry.release(reason)
+
+    def _put(self, entry: Entry) -> None:
+        if self._closing:
+            raise LogUnavailable("the service is stopping; nothing was answered, try again")
+        # An empty queue takes any entry, however large.
+        if self._queue and self.waiting_rows + len(entry.rows) > self.most_rows:
+            self.failures["full"] += 1
+            raise LogUnavailable("too many predictions wait for the log; nothing was answered, try again")
+        self._queue.append(entry)
+        self.waiting_rows += len(entry.rows)
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+            self._thread.start()
 
     def withdraw(self, entry: Entry) -> bool:
         """Takes an entry back that nobody has begun to write; False when it is too late."""
@@ -179,16 +200,12 @@ class Writer:
         self._wire.close()
 
     def _take(self) -> list[Entry]:
-        """The next group: entries in order, of one generation, a claim always alone."""
+        """The next group: entries in order, of one generation."""
         first = self._queue.popleft()
         group, rows = [first], len(first.rows)
-        while first.claim is None and self._queue:
+        while self._queue:
             following = self._queue[0]
-            if (
-                following.claim is not None
-                or following.generation != first.generation
-                or rows + len(following.rows) > GROUP_ROWS
-            ):
+            if following.generation != first.generation or rows + len(following.rows) > GROUP_ROWS:
                 break
             rows += len(following.rows)
             group.append(self._queue.popleft())
@@ -197,8 +214,8 @@ class Writer:
 
     def _write(self, group: list[Entry]) -> None:
         error = self._attempt(group)
-        if len(group) > 1 and isinstance(error, NotStorable):
-            # One row PostgreSQL cannot store must not take its neighbours down.
+        if len(group) > 1 and isinstance(error, (NotStorable, AlreadyAnswered)):
+            # One row PostgreSQL cannot store, or one key that is taken, must not take its neighbours down.
             for entry in group:
                 entry.release(self._attempt([entry]))
             return
@@ -208,16 +225,18 @@ class Writer:
     def _attempt(self, group: list[Entry]) -> Exception | None:
         first = group[0]
         rows = first.rows if len(group) == 1 else [row for entry in group for row in entry.rows]
+        claims = [entry.claim for entry in group if entry.claim is not None]
         if time.monotonic() < self._unreachable_until:
             self.failures["unreachable"] += 1
             return LogUnavailable()
         try:
             with self._writing:
-                self._wire.write(rows, first.generation, claim=first.claim)
+                self._wire.write(rows, first.generation, claims=claims)
         except connection.NotWritten as refused:
             if refused.sqlstate == connection.STALE:
                 return Stale()
-            if refused.sqlstate == connection.TAKEN:
+            held = refused.sqlstate == connection.LOCKED and len(group) > 1 and bool(claims)
+            if refused.sqlstate == connection.TAKEN or held:
                 return AlreadyAnswered()
             self.failures["refused"] += 1
             logger.error("the log refused %d rows: %s", len(rows), refused)

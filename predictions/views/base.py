@@ -21,6 +21,7 @@ from training import providers
 from training.access import client_keys, permissions
 from training.models import RegisteredModel
 from training.parsers import CsvBody, JsonBody
+from training.registry import lookup
 from training.serving import routing
 from training.serving.engine_cache import Served, served_to
 from training.views.base import (
@@ -40,10 +41,32 @@ class Fenced(IdempotentView):
 
     generation = 0
     stores_own_answers = True
+    model: RegisteredModel
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        self.generation = routing.generation()
+        self._look(request)
         super().initial(request, *args, **kwargs)
+
+    def _look(self, request: Request) -> None:
+        """Reads the generation: all that a snapshot of it knows holds now, without a query of its own."""
+        self.generation = routing.generation()
+        self.known = request._request.known = routing.at(self.generation)  # type: ignore[attr-defined]
+
+    def find_model(self, name: str) -> RegisteredModel:
+        if self.request.method != "POST":  # it shows more of the model than its name
+            return lookup.get_model(name)
+        model = self.known.peek_model(name)
+        if model is None:
+            model = lookup.get_model(name)
+            self.known.keep_model(model)
+        return model
+
+    def require(self, request: Request, right: permissions.Right) -> None:
+        """Raises `Forbidden` unless the client has this right for the view's model."""
+        token = request.auth
+        if right == "predict" and token is not None and self.known.may_predict(token, self.model):
+            return
+        permissions.require(request.user, right, self.model)
 
     def predict(self, request: Request, model: RegisteredModel, data: Any, number: int | None) -> Answer:
         """The request's body answered by the active version, or by version `number`; see `fenced`."""
@@ -94,7 +117,7 @@ class Fenced(IdempotentView):
         return found
 
     def _look_again(self, request: Request, model: RegisteredModel) -> None:
-        self.generation = routing.generation()
+        self._look(request)
         # A session's user was loaded before the change, and is remembered on the request.
         plain = request._request
         plain.__dict__.pop("_cached_user", None)
@@ -105,7 +128,7 @@ class Fenced(IdempotentView):
 
 
 def teach(request: Request, model: RegisteredModel, number: int | None, generation: int) -> None:
-    """Lets the fast lane know what this answer was made from; it never asks the database itself."""
+    """Lets the fast path know what this answer was made from; it never asks the database itself."""
     known = routing.current()
     if known.generation != generation:
         known = routing.refresh(known.generation)

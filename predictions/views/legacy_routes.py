@@ -16,9 +16,7 @@ from rest_framework.response import Response
 
 from core.uuid7 import time_of
 from predictions.views.base import Fenced
-from training.access import permissions
 from training.parsers import JsonBody, RawJSONParser, check_length
-from training.registry import lookup
 from vigia_ml.errors import Malformed
 
 
@@ -42,8 +40,8 @@ class TutorialView(Fenced):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         if request.method == "POST":
-            self.model = lookup.get_model(self.model_name)
-            permissions.require(request.user, "predict", self.model)
+            self.model = self.find_model(self.model_name)
+            self.require(request, "predict")
 
     def ask(self, request: Request) -> dict[str, Any]:
         """The one prediction."""

@@ -33,7 +33,7 @@ SWITCHES = ("ORT_DISABLE_TELEMETRY", "CI")
 """Either keeps ONNX Runtime from reporting home."""
 ENTRIES = {
     "the library": "import vigia_ml.engines.onnx",
-    "a web process": "import config.wsgi",
+    "a web process": "import web.asgi",
     "a worker and its jobs": "import config.celery; config.celery.app.loader.import_default_modules()",
     "a command": "sys.argv = ['manage.py', 'version']; import django.core.management as c; "
     "os.environ['DJANGO_SETTINGS_MODULE'] = 'config.settings'; c.execute_from_command_line(sys.argv)",

@@ -8,9 +8,11 @@ stale generation; a refusal is never given from here.
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeVar
 
 from django.contrib.auth.models import User
@@ -19,7 +21,7 @@ from knox.crypto import hash_token
 from knox.models import AuthToken
 
 from training.access import permissions
-from training.models import ModelVersion, Rollout
+from training.models import ModelVersion, RegisteredModel, Rollout
 from training.serving import canary_assignment
 
 FENCE: Final = 22_121
@@ -27,6 +29,7 @@ FENCE: Final = 22_121
 KEYS_KEPT: Final = 50_000  # per process; some 400 bytes each
 KEPT_VERSIONS: Final = 50_000
 DOUBT_SECONDS: Final = 30.0
+HOLDERS_KEPT: Final = 2_000  # users with their keys, per process; some 3 KiB each
 LONGEST_KEY: Final = 200
 
 Found = TypeVar("Found")
@@ -80,6 +83,12 @@ class Arms:
     threshold: int = 0
 
 
+@lru_cache(4_096)
+def digest_of(key: str) -> str:
+    """Digest of a key, as the database has it; hashing one takes several microseconds."""
+    return str(hash_token(key))
+
+
 class Snapshot:
     """One generation's knowledge. `peek_*` never ask the database, `find_*` do."""
 
@@ -88,10 +97,12 @@ class Snapshot:
         self._clients: dict[str, Client] = {}
         self._versions: dict[tuple[str, int | None], Arms] = {}
         self._doubted: dict[int, float] = {}
+        self._holders: dict[str, tuple[User, AuthToken]] = {}
+        self._models: dict[str, RegisteredModel] = {}
 
     def peek_client(self, key: str) -> Client | None:
         """The client of a key that was looked up before and has not expired."""
-        client = self._clients.get(hash_token(key))
+        client = self._clients.get(digest_of(key))
         if client is None or (client.expires is not None and client.expires <= time.time()):
             return None
         return client
@@ -100,12 +111,46 @@ class Snapshot:
         """The client of a valid key, or None."""
         found = self.peek_client(key)
         if found is None:
-            found = _client_of(hash_token(key))
-            if found is not None:
-                if len(self._clients) >= KEYS_KEPT:
-                    self._clients.clear()
-                self._clients[hash_token(key)] = found
+            token = _token_of(digest_of(key))
+            if token is not None:
+                found = self._keep(token)
         return found
+
+    def find_holder(self, key: str) -> tuple[User, AuthToken] | None:
+        """The user and the row of a valid key, or None. The user is a copy, for one request."""
+        token = None
+        holder = self._holders.get(digest_of(key))
+        if holder is not None and self.peek_client(key) is not None:
+            user, token = holder
+        else:
+            token = _token_of(digest_of(key))
+            if token is None:
+                return None
+            self._keep(token)
+            user = token.user
+        return copy.copy(user), token
+
+    def _keep(self, token: AuthToken) -> Client:
+        if len(self._clients) >= KEYS_KEPT:
+            self._clients.clear()
+        if len(self._holders) >= HOLDERS_KEPT:
+            self._holders.clear()
+        client = self._clients[token.digest] = _client_of(token)
+        self._holders[token.digest] = token.user, token
+        return client
+
+    def may_predict(self, token: AuthToken, model: RegisteredModel) -> bool:
+        """Whether the key is known to open the model; False says nothing."""
+        client = self._clients.get(token.digest)
+        return client is not None and model.pk in client.may_predict
+
+    def peek_model(self, name: str) -> RegisteredModel | None:
+        """The registered model of this name, a copy for one request, if it was looked up before."""
+        model = self._models.get(name)
+        return None if model is None else copy.copy(model)
+
+    def keep_model(self, model: RegisteredModel) -> None:
+        self._models[model.name] = copy.copy(model)
 
     def peek_version(self, model: str, number: int | None, client_id: int | None) -> Named | None:
         """What answers this client under a model's name, or version `number`, if it was looked up before."""
@@ -186,14 +231,23 @@ def generation() -> int:
         return int(cursor.fetchone()[0])
 
 
-def _client_of(digest: str) -> Client | None:
+def holder_of(key: str) -> tuple[User, AuthToken] | None:
+    """The user and the row of a valid key as the database has them now, or None."""
+    token = _token_of(digest_of(key))
+    return None if token is None else (token.user, token)
+
+
+def _token_of(digest: str) -> AuthToken | None:
+    """The row of a valid key. By the digest it is one look-up; knox itself reads all keys of the user."""
     token = AuthToken.objects.select_related("user").filter(digest=digest).first()
     if token is None or not token.user.is_active:
         return None
-    expires = token.expiry.timestamp() if token.expiry is not None else None
-    if expires is not None and expires <= time.time():
-        return None
+    return None if token.expiry is not None and token.expiry.timestamp() <= time.time() else token
+
+
+def _client_of(token: AuthToken) -> Client:
     user = token.user
+    expires = token.expiry.timestamp() if token.expiry is not None else None
     assert isinstance(user, User)
     models = permissions.allowed_models(user, "predict").values_list("pk", flat=True)
     return Client(user.pk, frozenset(models), expires)

@@ -36,15 +36,22 @@ class ModelView(IdempotentView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        self.model = lookup.get_model(kwargs["model"])
+        self.model = self.find_model(kwargs["model"])
         right = self.rights.get("GET" if request.method == "HEAD" else request.method or "")
         if right is not None:
-            permissions.require(request.user, right, self.model)
+            self.require(request, right)
         else:
             permissions.require_any(request.user, self.model)
         # A route without POST says so, also to a client that sent no body.
         if request.method == "POST" and self.reads_body and hasattr(self, "post"):
             check_length(request, self.max_bytes)
+
+    def find_model(self, name: str) -> RegisteredModel:
+        return lookup.get_model(name)
+
+    def require(self, request: Request, right: permissions.Right) -> None:
+        """Raises `Forbidden` unless the client has this right for the view's model."""
+        permissions.require(request.user, right, self.model)
 
     def get_view_name(self) -> str:
         """The heading of the browsable page: of which model it is."""

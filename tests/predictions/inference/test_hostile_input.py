@@ -157,16 +157,10 @@ def test_the_content_type_decides(
         assert not Prediction.objects.exists()
 
 
-def test_compressed_and_chunked_bodies_are_refused(
-    churn: ModelVersion, post: Post, customer: dict[str, Any], api: APIClient
-) -> None:
+def test_compressed_bodies_are_refused(churn: ModelVersion, post: Post, customer: dict[str, Any]) -> None:
     for encoding in ("gzip", "br", "deflate"):
         refused = post(CHURN, customer, **{"Content-Encoding": encoding})
         assert_error(refused, 415, "unsupported_encoding")
-    chunked = api.post(
-        CHURN, headers={"Transfer-Encoding": "chunked"}, content_type="application/json", CONTENT_LENGTH=""
-    )
-    assert_error(chunked, 411, "length_required")
     assert not Prediction.objects.exists()
 
 
@@ -354,7 +348,7 @@ OTHER_CHARSETS = (
     "path", ["/", "/ping", "/admin/login/", "/api/v1/models/", CHURN, "/api/schema/", "/nope"]
 )
 def test_another_charset_than_utf_8_is_refused_on_every_route(db: None, path: str) -> None:
-    from config.wsgi import application
+    from web.wsgi import application
 
     for content_type in OTHER_CHARSETS:
         for method in ("GET", "POST"):
@@ -399,7 +393,7 @@ def asked_raw(application: Any, method: str, path: str, content_type: str, body:
 def test_a_part_of_a_form_in_another_charset_is_refused(
     churn: ModelVersion, api: APIClient, path: str, head: bytes, refused: bool
 ) -> None:
-    from config.wsgi import application
+    from web.wsgi import application
 
     body = (
         b"--b\r\nContent-Disposition: form-data; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 import uuid
@@ -17,10 +16,10 @@ from django.core.files.storage import default_storage
 from django.db import connection
 from rest_framework.test import APIClient
 
-from config.lane import Lane
 from core.uuid7 import time_of
 from predictions.models import Prediction, ShadowAnswer, ShadowTally
 from predictions.rollouts import shadow_retention, shadow_worker
+from tests import fast_path
 from tests.conftest import keyed
 from tests.predictions.log.test_fence import at_its_commit
 from tests.trained import train_sample
@@ -29,6 +28,7 @@ from training.access import client_keys
 from training.models import ModelVersion, Rollout
 from training.registry import activation, rollouts
 from training.serving import canary_assignment, engine_cache, routing
+from web.fast_path import FastPath
 
 CHURN = "/api/v1/models/churn/predictions/"
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -86,19 +86,9 @@ def missing_from_store(version: ModelVersion) -> Iterator[None]:
         default_storage.save(name, ContentFile(kept))
 
 
-def asked_in_the_lane(client: APIClient, path: str, data: Any) -> dict[str, Any] | None:
-    """The lane's answer; None when it declines."""
-    body = json.dumps(data).encode()
-    environ = {
-        "REQUEST_METHOD": "POST",
-        "PATH_INFO": path,
-        "HTTP_HOST": "testserver",
-        "HTTP_AUTHORIZATION": client._credentials["HTTP_AUTHORIZATION"],
-        "CONTENT_TYPE": "application/json",
-        "CONTENT_LENGTH": str(len(body)),
-        "wsgi.input": io.BytesIO(body),
-    }
-    reply = Lane().answer(environ)
+def asked_on_the_fast_path(client: APIClient, path: str, data: Any) -> dict[str, Any] | None:
+    """The fast path's answer; None when it declines."""
+    reply = fast_path.ask(FastPath(), path, data, client._credentials["HTTP_AUTHORIZATION"])
     if reply is None:
         return None
     assert reply.status == 200, reply
@@ -121,10 +111,10 @@ def test_every_route_gives_a_client_the_same_arm(candidate: ModelVersion, custom
             client.post(CHURN, customer, format="multipart"),  # the form of the browsable API
         ):
             assert (answered.status_code, answered.json()["version"]) == (200, number)
-        lane = asked_in_the_lane(client, CHURN, customer)
-        assert lane is not None and lane["version"] == number
+        answer = asked_on_the_fast_path(client, CHURN, customer)
+        assert answer is not None and answer["version"] == number
         assert client.post("/predict", customer, format="json").status_code == 200
-        assert asked_in_the_lane(client, "/predict", customer) is not None
+        assert asked_on_the_fast_path(client, "/predict", customer) is not None
         newest = Prediction.objects.order_by("-id")[: Prediction.objects.count() - before]
         assert [row.version.number for row in newest] == [number] * 7
         for other in (1, 2):  # asked for by its number, every version answers everybody
@@ -184,9 +174,9 @@ def test_a_canary_that_cannot_be_loaded_fails_nobody_and_is_counted(
     with missing_from_store(candidate):
         assert inside.post(CHURN, customer, format="json").json()["version"] == 1
         assert inside.post(CHURN, [customer] * 2, format="json").json()["version"] == 1
-        # The lane knows it, too, and does not send each request the long way.
-        lane = asked_in_the_lane(inside, CHURN, customer)
-        assert lane is not None and lane["version"] == 1
+        # The fast path knows it, too, and does not send each request the long way.
+        answer = asked_on_the_fast_path(inside, CHURN, customer)
+        assert answer is not None and answer["version"] == 1
     assert caplog.text.count("the canary of churn cannot answer") == 1
     settled()
     assert tallied(canary) == (0, 0, 4)
@@ -270,12 +260,12 @@ def test_a_shadow_served_by_scikit_learn_is_asked_as_well(
     assert tallied(rollout) == (3, 0, 0)
 
 
-def test_the_lane_leaves_its_rows_too(
+def test_the_fast_path_leaves_its_rows_too(
     candidate: ModelVersion, api: APIClient, customer: dict[str, Any]
 ) -> None:
     rollout = begin(candidate)
     api.post(CHURN, customer, format="json")
-    given = asked_in_the_lane(api, CHURN, rows_of(customer, 5))
+    given = asked_on_the_fast_path(api, CHURN, rows_of(customer, 5))
     settled()
     assert given is not None
     ids = {uuid.UUID(p["id"]) for p in given["predictions"]}

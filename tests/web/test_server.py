@@ -1,7 +1,8 @@
-"""The web server as clients meet it: the fast lane answers what Django would, and harms nothing else."""
+"""The web server as clients meet it: the fast path answers what Django would, and harms nothing else."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import datetime as dt
@@ -26,17 +27,19 @@ from django.utils import timezone
 from knox.models import AuthToken
 
 from predictions.models import Prediction
+from tests import fast_path
 from tests.conftest import at_once
 from tests.server import Clients, Server
 from tests.trained import train_sample
 from training.access import client_keys
 from training.models import ModelVersion
 from training.registry import activation
+from web.fast_path import FastPath
 
 CHURN = "/api/v1/models/churn/predictions/"
 pytestmark = pytest.mark.django_db(transaction=True)
 POST = b"POST " + CHURN.encode() + b" HTTP/1.1\r\nHost: localhost\r\n"
-# A type DRF takes for JSON and the lane does not know: the same request, the ordinary way.
+# A type DRF takes for JSON and the fast path does not know: the same request, answered by Django.
 ORDINARY = {"Accept": "application/json;q=0.9"}
 
 
@@ -62,7 +65,7 @@ def running_alone(django_db_setup: None, tmp_path_factory: pytest.TempPathFactor
 
 
 def teach(server: Server, key: str, body: Any, times: int) -> Server:
-    """The lane answers what an ordinary request has met before."""
+    """The fast path answers what Django has met before."""
     for _ in range(times):
         answered = server.ask("POST", CHURN, body, key=key)
         assert answered[0] == 200, answered
@@ -126,7 +129,7 @@ def test_a_prediction_waits_for_no_thread(alone: Server, key: str, customer: dic
         assert time.monotonic() - started < 1.9, "it waited until the silent ones were given up"
 
 
-def test_the_lane_says_what_django_says(alone: Server, key: str, customer: dict[str, Any]) -> None:
+def test_the_fast_path_says_what_django_says(alone: Server, key: str, customer: dict[str, Any]) -> None:
     for path in (CHURN, "/api/v1/models/churn/versions/1/predictions/"):
         for body in (customer, [customer, {**customer, "tenure": 500, "_key": "k-1"}]):
             for _ in range(4):
@@ -143,7 +146,7 @@ def test_the_lane_says_what_django_says(alone: Server, key: str, customer: dict[
             assert quick[2] == plain[2]
 
 
-def test_the_first_tutorials_clients_are_in_the_lane_too(
+def test_the_first_tutorials_clients_are_on_the_fast_path_too(
     alone: Server, key: str, customer: dict[str, Any]
 ) -> None:
     sent = {"customerid": "7590-vhveg", **customer}
@@ -164,7 +167,7 @@ def test_the_first_tutorials_clients_are_in_the_lane_too(
         assert (status, refused["error"]["code"]) == (400, "not_an_object")
 
 
-def test_a_retry_is_safe_in_the_lane_and_between_processes(
+def test_a_retry_is_safe_on_the_fast_path_and_between_processes(
     server: Server, alone: Server, key: str, customer: dict[str, Any]
 ) -> None:
     with threads_held(alone):
@@ -209,7 +212,7 @@ def test_what_was_answered_is_what_was_logged(alone: Server, key: str, customer:
     assert [row.id for row in rows] == sorted(row.id for row in rows)
 
 
-def test_what_the_lane_does_not_know_is_answered_all_the_same(
+def test_what_the_fast_path_does_not_know_is_answered_all_the_same(
     server: Server, key: str, customer: dict[str, Any]
 ) -> None:
     other = {name.upper(): value for name, value in customer.items()}
@@ -234,7 +237,7 @@ def test_what_the_lane_does_not_know_is_answered_all_the_same(
     assert server.ask("POST", "/api/v1/models/churn/versions/9/predictions/", customer, key=key)[0] == 404
 
 
-def test_many_rows_go_through_a_thread_and_the_same_lane(
+def test_many_rows_go_through_a_thread_and_the_same_fast_path(
     server: Server, key: str, customer: dict[str, Any]
 ) -> None:
     sent = [{**customer, "tenure": n % 70} for n in range(2_000)]
@@ -570,7 +573,7 @@ def test_a_revoked_key_is_dead_in_every_process_at_once(
         assert clients.others
 
 
-def test_a_key_is_dead_in_the_lane_from_the_moment_it_expires(
+def test_a_key_is_dead_on_the_fast_path_from_the_moment_it_expires(
     server: Server, client_user: User, customer: dict[str, Any]
 ) -> None:
     token, key = AuthToken.objects.create(user=client_user, expiry=dt.timedelta(seconds=2))
@@ -619,42 +622,91 @@ def test_a_stopping_server_answers_what_it_has_taken(
     assert running.ask("POST", CHURN, customer, key=key)[0] == 200
 
 
-def test_the_lane_serves_under_any_wsgi_server(
+def test_the_application_serves_under_any_asgi_server(
     churn: ModelVersion, key: str, customer: dict[str, Any], post: Callable[..., Any]
 ) -> None:
-    import io
-
-    from config.wsgi import application
-
-    def environ(body: bytes, **changed: Any) -> dict[str, Any]:
-        return {
-            "REQUEST_METHOD": "POST", "PATH_INFO": CHURN, "QUERY_STRING": "", "SERVER_NAME": "localhost",
-            "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": "localhost",
-            "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO(body), "wsgi.errors": io.StringIO(),
-            "wsgi.version": (1, 0), "wsgi.multithread": True, "wsgi.multiprocess": True,
-            "wsgi.run_once": False,
-            "CONTENT_TYPE": "application/json", "CONTENT_LENGTH": str(len(body)),
-            "HTTP_AUTHORIZATION": f"Token {key}",
-        } | changed  # fmt: skip
+    from web.asgi import Application
 
     body = json.dumps(customer).encode()
-    assert application.lane.answer(environ(body)) is None, "nothing is known yet"
-    assert post(CHURN, customer).status_code == 200
-    said: list[Any] = []
-    assert b"".join(application(environ(body), lambda *given: said.append(given)))
-    assert application.lane.answer(environ(body)) is not None
-    for changed in (
-        {"QUERY_STRING": "format=csv"}, {"REQUEST_METHOD": "PUT"}, {"HTTP_ACCEPT": "text/html"},
-        {"HTTP_CONTENT_ENCODING": "gzip"}, {"HTTP_HOST": "evil.example"}, {"HTTP_AUTHORIZATION": "Token abc"},
-        {"CONTENT_TYPE": "text/csv"}, {"CONTENT_LENGTH": "x"}, {"HTTP_IDEMPOTENCY_KEY": "tab\there"},
-        {"PATH_INFO": "/api/v1/models/Churn/predictions/"},
-    ):  # fmt: skip
-        given = environ(body, **changed)
-        assert application.lane.answer(given) is None, changed
-        assert given["wsgi.input"].read() == body, "the body is there for who comes next"
-    short = environ(body, CONTENT_LENGTH=str(len(body) + 5))
-    assert application.lane.answer(short) is None
+
+    async def asked(application: Application, *pieces: bytes, declared: int) -> tuple[int, Any]:
+        """Pieces of the body, each a message; as a server of the specification asks."""
+        head = {"host": "localhost", "authorization": f"Token {key}", "content-type": "application/json"}
+        coming = [
+            {"type": "http.request", "body": piece, "more_body": at + 1 < len(pieces)}
+            for at, piece in enumerate(pieces)
+        ]
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return coming.pop(0) if coming else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http", "method": "POST", "path": CHURN, "raw_path": CHURN.encode(), "query_string": b"",
+            "http_version": "1.1", "scheme": "http", "server": ("localhost", 80), "client": ("127.0.0.1", 1),
+            "headers": [
+                *((name.encode(), value.encode()) for name, value in head.items()),
+                (b"content-length", b"%d" % declared),
+            ],
+        }  # fmt: skip
+        await application(scope, receive, send)
+        whole = b"".join(message["body"] for message in sent[1:])
+        assert dict(sent[0]["headers"])[b"content-length"] == b"%d" % len(whole)
+        return sent[0]["status"], json.loads(whole)
+
+    async def scenario() -> None:
+        application = Application()
+        application.start(asyncio.get_running_loop(), threads=1)
+        try:
+            assert (await asked(application, body, declared=len(body)))[0] == 200, (
+                "Django answers, and teaches"
+            )
+            status, answer = await asked(application, body[:10], body[10:], declared=len(body))
+            assert (status, answer["version"]) == (200, 1)
+            assert application.answered == 1, "by the fast path"
+            many = json.dumps([customer] * 200).encode()
+            status, answer = await asked(application, many[:70_000], many[70_000:], declared=len(many))
+            assert (status, len(answer["predictions"])) == (200, 200)
+            assert application.answered == 2
+        finally:
+            await application.django.run(connections.close_all)
+            application.close()
+
+    asyncio.run(scenario())
     connections.close_all()
+
+
+def test_the_fast_path_declines_what_is_not_plain(
+    churn: ModelVersion, key: str, customer: dict[str, Any], post: Callable[..., Any]
+) -> None:
+    path, token = FastPath(), f"Token {key}"
+    assert fast_path.ask(path, CHURN, customer, token) is None, "nothing is known yet"
+    assert post(CHURN, customer).status_code == 200
+    client_keys.issue(User.objects.get(username="tester"))
+    assert fast_path.ask(path, CHURN, customer, token) is None, "the key is not known yet"
+    assert keyed_post(key, customer) == 200
+    assert fast_path.ask(path, CHURN, customer, token) is not None
+    for headers in (
+        {"accept": "text/html"}, {"content_encoding": "gzip"}, {"host": "evil.example"},
+        {"content_type": "text/plain"}, {"idempotency_key": "tab\there"}, {"accept": ""}, {"accept": "é"},
+        {"upgrade": "h2c"}, {"content_type": "text/csv"},
+    ):  # fmt: skip
+        assert fast_path.ask(path, CHURN, customer, token, **headers) is None, headers
+    assert fast_path.ask(path, CHURN, customer, "Token abc") is None
+    for address in (f"{CHURN}?format=csv", "/api/v1/models/Churn/predictions/", "/nope"):
+        assert fast_path.ask(path, address, customer, token) is None, address
+    connections.close_all()
+
+
+def keyed_post(key: str, body: Any) -> int:
+    from django.test import Client
+
+    sent = {"Authorization": f"Token {key}"}
+    answered = Client().post(CHURN, json.dumps(body), content_type="application/json", headers=sent)
+    return answered.status_code
 
 
 def test_the_log_of_the_server_is_quiet(running: Server) -> None:

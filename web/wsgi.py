@@ -1,10 +1,9 @@
-"""The WSGI application that gunicorn serves."""
+"""Django's WSGI application, which `web.asgi` runs in threads."""
 
 from __future__ import annotations
 
 import os
 import sys
-from http import HTTPStatus
 from typing import Any
 
 import django
@@ -20,7 +19,6 @@ _here = {name: _modules.get(name) for name in UNUSED}
 _modules.update(dict.fromkeys(UNUSED))  # an import of None fails
 django.setup(set_prefix=False)
 
-from config.lane import Lane  # noqa: E402
 from core.database import limits  # noqa: E402
 
 limits.answer_requests()
@@ -43,20 +41,7 @@ class Utf8Request(WSGIRequest):
 
 
 class Handler(WSGIHandler):
-    """Django's, behind the fast lane; so the lane serves under any WSGI server."""
-
     request_class = Utf8Request
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lane = Lane()
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        reply = self.lane.answer(environ)
-        if reply is None:
-            return super().__call__(environ, start_response)
-        start_response(f"{reply.status} {HTTPStatus(reply.status).phrase}", reply.headers)
-        return [reply.body]
 
 
 application = Handler()

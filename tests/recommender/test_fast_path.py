@@ -1,9 +1,8 @@
-"""Plain questions are answered in the fast lane: as Django would, behind the same fence."""
+"""Plain questions are answered on the fast path: as Django would, behind the same fence."""
 
 from __future__ import annotations
 
 import copy
-import io
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -13,15 +12,16 @@ from django.contrib.auth.models import User
 from django.db import connections
 from django.test import Client
 
-from config.lane import Lane, Reply
 from predictions.models import Prediction
 from recommender.catalogue import service as catalogue
 from recommender.index.engine import IndexEngine
 from recommender.index.query import Question, Seed
 from recommender.recommendations import service
+from tests.fast_path import ask
 from training.access import client_keys
 from training.models import ModelVersion, RegisteredModel
 from training.serving import engine_cache
+from web.fast_path import FastPath, Reply
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -32,16 +32,10 @@ class Asker:
     """One key, by both ways."""
 
     def __init__(self, user: User) -> None:
-        self.lane, self.client, self.key = Lane(), Client(), client_keys.issue(user)
+        self.fast_path, self.client, self.key = FastPath(), Client(), client_keys.issue(user)
 
     def quick(self, question: Any, path: str = ADDRESS, **changed: str) -> Reply | None:
-        body = question if isinstance(question, bytes) else json.dumps(question).encode()
-        return self.lane.answer({
-            "REQUEST_METHOD": "POST", "PATH_INFO": path, "QUERY_STRING": "", "HTTP_HOST": "testserver",
-            "wsgi.input": io.BytesIO(body), "CONTENT_TYPE": "application/json",
-            "CONTENT_LENGTH": str(len(body)), "HTTP_AUTHORIZATION": f"Token {self.key}",
-            "HTTP_X_REQUEST_ID": "mine",
-        } | changed)  # fmt: skip
+        return ask(self.fast_path, path, question, f"Token {self.key}", X_Request_ID="mine", **changed)
 
     def ordinary(self, question: Any, path: str = ADDRESS) -> Any:
         sent = {"Authorization": f"Token {self.key}", "X-Request-ID": "mine"}
@@ -63,7 +57,7 @@ def asker(movies: ModelVersion, client_user: User) -> Iterator[Asker]:
         (ADDRESS, {"text": "qwertz"}),
     ],
 )
-def test_the_lane_says_what_django_says(asker: Asker, path: str, question: dict[str, Any]) -> None:
+def test_the_fast_path_says_what_django_says(asker: Asker, path: str, question: dict[str, Any]) -> None:
     assert asker.quick(question, path) is None, "nothing is known yet"
     plain = asker.ordinary(question, path)
     quick = asker.quick(question, path)
@@ -75,9 +69,12 @@ def test_the_lane_says_what_django_says(asker: Asker, path: str, question: dict[
         *map(str, Prediction.objects.values_list("pk", flat=True)),
     }
     assert ours == theirs
-    headers = dict(quick.headers)
-    assert headers.pop("Content-Length") == str(len(quick.body))
-    assert headers == {name: value for name, value in plain.headers.items() if name != "Content-Length"}
+    headers = {name.decode(): value.decode() for name, value in quick.headers}
+    assert headers.pop("content-length") == str(len(quick.body))
+    assert headers == {
+        name.lower(): value for name, value in plain.headers.items() if name != "Content-Length"
+    }
+    assert quick.headers.encoded.lower() == b"".join(b"%b: %b\r\n" % each for each in quick.headers).lower()
     first, second = Prediction.objects.order_by("id")
     assert (first.cells, first.prediction) == (second.cells, second.prediction)
 
@@ -93,7 +90,7 @@ def test_what_takes_a_look_into_the_catalogue_goes_the_ordinary_way(asker: Asker
         {"movie_id": 2**70},
     ):  # fmt: skip
         assert asker.quick(question) is None, question
-    assert asker.quick({"movie_id": 1}, QUERY_STRING="version=1") is None
+    assert asker.quick({"movie_id": 1}, f"{ADDRESS}?version=1") is None
 
 
 def test_a_large_index_is_asked_by_text_in_a_thread(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +100,7 @@ def test_a_large_index_is_asked_by_text_in_a_thread(asker: Asker, monkeypatch: p
     assert asker.quick({"text": "clowns"}) is None
 
 
-def test_a_withdrawal_reaches_the_lane_at_its_commit(asker: Asker) -> None:
+def test_a_withdrawal_reaches_the_fast_path_at_its_commit(asker: Asker) -> None:
     asker.ordinary({"movie_id": 1})
     before = asker.quick({"movie_id": 1})
     assert before is not None and b"Storm over the Island" in before.body, "and it is kept"
@@ -143,7 +140,7 @@ def test_a_field_that_is_given_twice_is_refused_by_both_ways(asker: Asker) -> No
     assert asker.quick(b' {"top_n" : null, "movie_id" : 1 }') is not None
 
 
-def test_what_takes_a_look_through_all_rows_is_not_done_in_the_lane(asker: Asker) -> None:
+def test_what_takes_a_look_through_all_rows_is_not_done_on_the_fast_path(asker: Asker) -> None:
     """It runs in the event loop, and a large index takes a tenth of a second for it."""
     asker.ordinary({"movie_id": 1})
     engine = engine_cache.served(RegisteredModel.objects.get(name="movies")).engine

@@ -174,7 +174,7 @@ def test_a_slow_client_within_the_limits_is_answered(
     head = (
         f"POST {CHURN} HTTP/1.1\r\nHost: localhost\r\n"
         f"Authorization: Token {client_keys.issue(client_user)}\r\n"
-        f"Content-Type: text/csv\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Content-Type: text/csv\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     cuts = [body[n : n + len(body) // 5 + 1] for n in range(0, len(body), len(body) // 5 + 1)]
     answer = server.raw(head.encode(), *cuts, pause=0.5, until_closed=True)

@@ -1,0 +1,461 @@
+"""The fast path: a valid prediction answered without Django's request, the ORM or DRF on its way.
+
+It answers or it declines, and never refuses. What it does not recognise at once (another method, a
+parameter, an unusual header, a key or version it has not met, a body that is not plainly valid, a model that
+scikit-learn serves, a question that needs the movies' catalogue) goes through Django, which knows every case
+and every fault; that request teaches it key, version and spelling for the next. It asks no database: what it
+knows may be stale, the log's fence notices that, and the request goes through Django as well. Its answers
+carry what Django's would, header by header; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from django.conf import settings
+from django.http import UnreadablePostError
+from django.http.request import split_domain_port, validate_host
+from rest_framework.throttling import UserRateThrottle
+from uuid_utils import uuid7
+
+from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown, PredictionFailed, TooManyRows
+from predictions.inference import pipeline, reading
+from predictions.inference.pipeline import Caller, Committable
+from predictions.log import writer as prediction_log
+from predictions.rollouts import shadow_worker
+from predictions.views.legacy_routes import ChurnTutorialView, HousesTutorialView, churn_answer, house_answer
+from recommender.declaration import NAME as MOVIES
+from recommender.recommendations.response import titles
+from recommender.recommendations.service import quick
+from training import idempotency
+from training.access import client_keys
+from training.serving import engine_cache, routing
+from vigia_ml.schema import InvalidRows
+from vigia_ml.schema.csv_dialect import Told
+from vigia_ml.schema.row_decoder import Rows
+from web import errors, route_labels
+from web.limits import INLINE_BYTES, INLINE_CSV_BYTES
+from web.protocol import HeaderBlock
+
+log = logging.getLogger(__name__)
+
+ACTIVE: Final = re.compile(r"/api/v1/models/([a-z][a-z0-9_]{0,49})/predictions/")
+VERSION: Final = re.compile(r"/api/v1/models/([a-z][a-z0-9_]{0,49})/versions/([1-9]\d{0,8})/predictions/")
+GIVEN_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+# As clients send them; DRF negotiates all others.
+ACCEPTED: Final = frozenset(
+    (b"", b"*/*", b"application/json", b"application/json, */*", b"application/json, text/plain, */*")
+)
+JSON_TYPES: Final = frozenset(
+    (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
+)
+CSV_TYPES: Final = frozenset((b"text/csv", b"text/csv; charset=utf-8", b"text/csv;charset=utf-8"))
+RouteKind = Callable[[engine_cache.Served, bytes, Caller, int], Committable | None]
+Shape = Callable[[dict[str, Any]], dict[str, Any]]
+TUTORIALS: Final[dict[str, tuple[str, Shape, RouteKind | None]]] = {
+    "/predict": (ChurnTutorialView.model_name, lambda answer: churn_answer(answer["predictions"][0]), None),
+    "/predecir": (HousesTutorialView.model_name, lambda answer: house_answer(answer["predictions"][0]), None),
+    "/recommend": (MOVIES, titles, quick),
+}
+UNREADABLE: Final = {
+    400: ("malformed", "this cannot be read as an HTTP request"),
+    413: ("too_large", "the body is too large"),
+    431: ("too_large", "the headers are too long"),
+    500: ("internal_error", errors.UNKNOWN),
+    503: ("busy", "too many bodies are being read slowly; send the request again later"),
+}
+KNOWN_ROUTES: Final = 1_000
+ADMISSIONS: Final = 5_000
+
+
+class RequestHead(msgspec.Struct, gc=False):
+    """The head of a POST without query string. Header values as they came, b"" where absent."""
+
+    path: str
+    host: bytes = b""
+    authorization: bytes = b""
+    content_type: bytes = b""
+    accept: bytes = b""
+    request_id: bytes = b""
+    forwarded_proto: bytes = b""
+    idempotency_key: bytes = b""
+
+
+_FIELDS: Final = {
+    b"host": "host",
+    b"authorization": "authorization",
+    b"content-type": "content_type",
+    b"accept": "accept",
+    b"x-request-id": "request_id",
+    b"x-forwarded-proto": "forwarded_proto",
+    b"idempotency-key": "idempotency_key",
+}
+_NEVER: Final = frozenset((b"content-encoding", b"upgrade", b"x-http-method-override"))
+
+
+def request_head(scope: Any) -> RequestHead | None:
+    """The head of a request that the fast path may take; None for a head that is not plain."""
+    if scope["method"] != "POST" or scope["query_string"] or scope["http_version"] != "1.1":
+        return None
+    path = scope["path"]
+    if not path.isascii() or "%" in scope["raw_path"].decode("ascii", "replace"):
+        return None
+    fields = {}
+    for name, value in scope["headers"]:
+        field = _FIELDS.get(name)
+        if field is not None:
+            if field in fields or not value or not value.isascii():
+                return None  # twice, or empty, or not ASCII: Django decides
+            fields[field] = value
+        elif name in _NEVER:
+            return None
+    return RequestHead(path, **fields)
+
+
+@dataclass(frozen=True, slots=True)
+class FastRoute:
+    """A route that the fast path answers.
+
+    number : of the version; None for the active one. headers : of its answers.
+    route : its name in the metrics, see `config.routes`.
+    shape : for a route that takes one object and answers in a shape of its own: makes its answer of ours.
+    kind : for a route of an application above: answers a body, or declines it; see
+        `recommender.services.answering.quick`.
+    """
+
+    model: str
+    number: int | None
+    lines: tuple[tuple[bytes, bytes], ...]
+    headers: HeaderBlock
+    route: str
+    shape: Shape | None = None
+    kind: RouteKind | None = None
+
+
+class Reply:
+    """A response, complete."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: HeaderBlock, body: bytes, request_id: str) -> None:
+        self.status, self.body = status, body
+        size, identifier = b"%d" % len(body), request_id.encode("ascii")
+        self.headers = HeaderBlock(headers)
+        self.headers += ((b"content-length", size), (b"x-request-id", identifier))
+        own = b"Content-Length: %b\r\nX-Request-ID: %b\r\n" % (size, identifier)
+        self.headers.encoded = headers.encoded + own
+        self.headers.sized = True
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a request asks for by its head, and who asks, as known in one generation."""
+
+    route: FastRoute
+    client: routing.Client
+    reads_csv: bool
+
+
+@dataclass(slots=True)
+class PendingReply:
+    """An answer on its way into the log. Its entry is not submitted yet.
+
+    since : when its request was complete, by `time.perf_counter`.
+    body : of the answer, where it is encoded already.
+    """
+
+    entry: prediction_log.Entry
+    prepared: Committable
+    route: FastRoute
+    since: float
+    body: bytes | None = None
+
+    def give_up(self) -> Reply | None:
+        """The refusal when the commit took too long."""
+        if self.entry.is_released:  # in this very moment
+            return self.finish()
+        withdrawn = prediction_log.writer().withdraw(self.entry)
+        return self.refused(LogUnavailable() if withdrawn else OutcomeUnknown())
+
+    def finish(self) -> Reply | None:
+        """The reply once the entry was released; None when the request has to go through Django."""
+        error, route = self.entry.error, self.route
+        if error is None:
+            body = self.encoded() if self.body is None else self.body
+            reply = Reply(200, route.headers, body, self.prepared.caller.request_id)
+            self.prepared.count(route.route, time.perf_counter() - self.since)
+            return reply
+        if isinstance(error, (prediction_log.Stale, prediction_log.AlreadyAnswered)):
+            return None
+        if not isinstance(error, (LogUnavailable, NotStorable)):
+            log.error("a prediction was not answered", exc_info=error)
+        return self.refused(error)
+
+    def encoded(self) -> bytes:
+        """The answer's body."""
+        if self.route.shape is None:
+            return self.prepared.body()
+        return pipeline.encode(self.route.shape(self.prepared.as_dict()))
+
+    def refused(self, error: Exception) -> Reply:
+        """The one error shape; what failed was the log, so Django does not try it again."""
+        status, described, extra = errors.describe(error)
+        if status is None:
+            status, described = 500, {"code": "internal_error", "message": errors.UNKNOWN}
+        headers = HeaderBlock.of([*self.route.lines, *_encoded(extra)])
+        return _refusal(status, described, headers, self.prepared.caller.request_id, self.route.route)
+
+
+def _refusal(
+    status: int,
+    described: dict[str, Any],
+    headers: HeaderBlock,
+    request_id: str,
+    route: str = route_labels.UNKNOWN,
+) -> Reply:
+    errors.count(described)
+    route_labels.count(route, "POST" if route != route_labels.UNKNOWN else "", status)
+    body = pipeline.encode({"error": described | {"request_id": request_id}})
+    return Reply(status, headers, body, request_id)
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
+
+
+def refusal(status: int) -> Reply:
+    """The refusal of bytes that are no request, or of a head that is too long; 0: of a request too slow."""
+    headers = {"Content-Type": "application/json"}
+    if not status:
+        known, described, extra = errors.describe(UnreadablePostError())
+        return _refusal(known or 400, described, HeaderBlock.of(_encoded(headers | extra)), str(uuid7()))
+    code, message = UNREADABLE.get(status, UNREADABLE[400])
+    headers |= {"Retry-After": "10"} if status == 503 else {}
+    described = {"code": code, "message": message}
+    return _refusal(status, described, HeaderBlock.of(_encoded(headers)), str(uuid7()))
+
+
+class FastPath:
+    """Made once per process, from the settings."""
+
+    def __init__(self) -> None:
+        self.is_open = not settings.DEBUG
+        self._https = settings.SECURE_SSL_REDIRECT or bool(settings.SECURE_HSTS_SECONDS)
+        self._throttle = UserRateThrottle() if settings.RATE_LIMIT else None
+        self._routes: dict[str, FastRoute] = {}
+        self._hosts: dict[str, bool] = {}
+        self._admissions: dict[tuple[Any, ...], Admission] = {}
+        self._known: routing.Snapshot | None = None
+
+    def _route(self, path: str) -> FastRoute | None:
+        """What is asked under a path that may be answered here; None for another path."""
+        known = self._routes.get(path)
+        if known is not None:
+            return known
+        both, post = "GET, POST, HEAD, OPTIONS", "POST, OPTIONS"
+        if match := ACTIVE.fullmatch(path):
+            known = self._build_route(match[1], None, both, route_labels.ACTIVE)
+        elif match := VERSION.fullmatch(path):
+            known = self._build_route(match[1], int(match[2]), post, route_labels.VERSION)
+        elif path in TUTORIALS:
+            model, shape, kind = TUTORIALS[path]
+            known = self._build_route(model, None, post, path, shape, kind)
+        elif path == route_labels.RECOMMENDATIONS:
+            known = self._build_route(MOVIES, None, both, path, None, quick)
+        if known is not None and len(self._routes) < KNOWN_ROUTES:
+            self._routes[path] = known
+        return known
+
+    def _build_route(
+        self,
+        model: str,
+        number: int | None,
+        allowed: str,
+        route: str,
+        shape: Shape | None = None,
+        kind: RouteKind | None = None,
+    ) -> FastRoute:
+        lines = tuple(_encoded(_headers(allowed, secure=self._https)))
+        return FastRoute(model, number, lines, HeaderBlock.of(lines), route, shape, kind)
+
+    def is_inline(self, head: RequestHead, length: int) -> bool:
+        """Whether the event loop may answer a body of so many bytes itself."""
+        return length <= INLINE_CSV_BYTES or (length <= INLINE_BYTES and head.content_type not in CSV_TYPES)
+
+    def takes(self, head: RequestHead, length: int) -> bool:
+        """Whether a body of so many bytes, from whom this head names, is worth waiting for."""
+        return 0 < length <= settings.PREDICT_MAX_BYTES and self._admitted(head) is not None
+
+    def begin_whole(
+        self, head: RequestHead, body: bytes, done: Callable[[prediction_log.Entry], None]
+    ) -> PendingReply | None:
+        """`begin` with the answer's body encoded already: for a thread that has the time."""
+        pending = self.begin(head, body, done)
+        if pending is not None:
+            pending.body = pending.encoded()
+        return pending
+
+    def begin(
+        self, head: RequestHead, body: bytes, done: Callable[[prediction_log.Entry], None] | None = None
+    ) -> PendingReply | None:
+        """An answer that may go out once its entry is committed, or None: the request is not for this path.
+
+        Parameters
+        ----------
+        done : see `predictions.log.Entry`.
+        """
+        since = time.perf_counter()
+        admitted = self._admitted(head)
+        if admitted is None or not 0 < len(body) <= settings.PREDICT_MAX_BYTES:
+            return None
+        admission, served, version, generation = admitted
+        route = admission.route
+        idempotency_key, digest = None, ""
+        if head.idempotency_key:
+            idempotency_key = head.idempotency_key.decode("ascii")
+            if not idempotency.is_valid_key(idempotency_key):
+                return None
+            hashed = hashlib.sha256(body).hexdigest()
+            digest = idempotency.request_sha256(head.path, head.content_type.decode("ascii"), hashed)
+        request_id = head.request_id.decode("ascii")
+        if not request_id or not GIVEN_ID.fullmatch(request_id):
+            request_id = str(uuid7())
+        caller = Caller(admission.client.user_id, request_id, idempotency_key, digest)
+        if route.kind is not None:
+            answer = route.kind(served, body, caller, generation)
+            if answer is None or not self._within_rate(caller):
+                return None
+            return PendingReply(answer.entry(generation, done=done), answer, route, since)
+        rows = _read(served, body, csv=admission.reads_csv)
+        if rows is None or (route.shape is not None and body.lstrip()[:1] != b"{"):
+            return None
+        try:
+            prepared = pipeline.prepare(served, rows, caller, generation)
+        except (InvalidRows, PredictionFailed):
+            return None
+        if not self._within_rate(caller):
+            return None
+        then = shadow_worker.after(version, prepared, done)
+        return PendingReply(prepared.entry(generation, done=then), prepared, route, since)
+
+    def _admitted(
+        self, head: RequestHead
+    ) -> tuple[Admission, engine_cache.Served, routing.Named, int] | None:
+        """Who asks for what under this head, what answers, and the generation all that is known from."""
+        known = routing.peek()
+        if known is None or not self.is_open:
+            return None
+        if known is not self._known:
+            self._admissions, self._known = {}, known
+        name = (
+            head.path, head.authorization, head.content_type, head.accept, head.host, head.forwarded_proto,
+        )  # fmt: skip
+        admission = self._admissions.get(name)
+        if admission is None:
+            admission = self._admission(known, head)
+            if admission is None:
+                return None
+            if len(self._admissions) >= ADMISSIONS:
+                self._admissions.clear()
+            self._admissions[name] = admission
+        client, route = admission.client, admission.route
+        if client.expires is not None and client.expires <= time.time():
+            return None
+        version = known.peek_version(route.model, route.number, client.user_id)
+        if version is None or version.model_id not in client.may_predict:
+            return None
+        served = engine_cache.peek(version.version_id)
+        if served is None or not (served.engine.takes_matrix or route.kind is not None):
+            return None
+        return admission, served, version, known.generation
+
+    def _admission(self, known: routing.Snapshot, head: RequestHead) -> Admission | None:
+        content_type = head.content_type.lower()
+        reads_csv = content_type in CSV_TYPES
+        if head.accept not in ACCEPTED or not (reads_csv or content_type in JSON_TYPES):
+            return None
+        if self._https and not _came_by_https(head):
+            return None
+        key = client_keys.key_of(head.authorization.decode("ascii"))
+        client = None if key is None else known.peek_client(key)
+        # Only for the holder of a key: strangers must not fill what is remembered of routes and hosts.
+        if client is None or not self._is_ours(head.host.decode("ascii")):
+            return None
+        route = self._route(head.path)
+        if route is None or (reads_csv and (route.kind is not None or route.shape is not None)):
+            return None
+        return Admission(route, client, reads_csv)
+
+    def _within_rate(self, caller: Caller) -> bool:
+        """Counts this request of a client; False for one too many, which DRF refuses in words."""
+        throttle = self._throttle
+        if throttle is None:
+            return True
+        key = throttle.cache_format % {"scope": throttle.scope, "ident": caller.client_id}
+        most, seconds = throttle.parse_rate(settings.RATE_LIMIT)
+        assert most is not None and seconds is not None
+        now, history = time.time(), throttle.cache.get(key, [])
+        while history and history[-1] <= now - seconds:
+            history.pop()
+        if len(history) >= most:
+            return False
+        throttle.cache.set(key, [now, *history], seconds)
+        return True
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            return self._hosts[host]
+        except KeyError:
+            pass
+        domain, _ = split_domain_port(host)
+        ours = bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
+        if ours and len(self._hosts) < KNOWN_ROUTES:
+            self._hosts[host] = ours
+        return ours
+
+
+def _read(served: engine_cache.Served, body: bytes, *, csv: bool) -> Rows | None:
+    """The body's rows, all valid; None where Django has to look closer."""
+    if not csv:
+        return served.compiled.decode(body, settings.PREDICT_MAX_ROWS)
+    try:
+        return reading.read_csv(served, io.BytesIO(body), Told())
+    except (InvalidRows, TooManyRows):
+        return None
+
+
+def _came_by_https(head: RequestHead) -> bool:
+    """Whether Django would say so, by the one header it is told to trust."""
+    trusted = settings.SECURE_PROXY_SSL_HEADER
+    return (
+        bool(trusted)
+        and trusted[0] == "HTTP_X_FORWARDED_PROTO"
+        and head.forwarded_proto == trusted[1].encode("ascii")
+    )
+
+
+def _headers(allowed: str, *, secure: bool) -> dict[str, str]:
+    """What DRF and Django's middleware put on every such answer."""
+    headers = {
+        "Content-Type": "application/json",
+        "Vary": "Accept",
+        "Allow": allowed,
+        "X-Frame-Options": settings.X_FRAME_OPTIONS,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": settings.SECURE_REFERRER_POLICY,
+        "Cross-Origin-Opener-Policy": settings.SECURE_CROSS_ORIGIN_OPENER_POLICY,
+    }
+    if secure and settings.SECURE_HSTS_SECONDS:
+        parts = [f"max-age={settings.SECURE_HSTS_SECONDS}"]
+        parts += ["includeSubDomains"] if settings.SECURE_HSTS_INCLUDE_SUBDOMAINS else []
+        parts += ["preload"] if settings.SECURE_HSTS_PRELOAD else []
+        headers["Strict-Transport-Security"] = "; ".join(parts)
+    return headers

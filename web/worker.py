@@ -1,0 +1,193 @@
+"""gunicorn's worker: a uvicorn server with our protocol. gunicorn's first process imports it: no Django."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, ClassVar, Final
+
+from gunicorn.arbiter import Arbiter
+from uvicorn.server import Server
+from uvicorn_worker import UvicornWorker
+
+from web.limits import ALL_UNREAD_BYTES
+from web.protocol import WebProtocol
+from web.sharing import PATIENCE, Share
+
+log = logging.getLogger(__name__)
+
+CHECK_SECONDS: Final = 0.25
+"""Between two looks at the limits of all connections."""
+NO_FILES_SECONDS: Final = 1.0
+NO_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Listener:
+    """Accepts connections from one listening socket, in turn with the other processes."""
+
+    def __init__(self, server: WebServer, sock: socket.socket) -> None:
+        self._server, self._socket = server, sock
+        self._loop = asyncio.get_running_loop()
+        self._opening: set[asyncio.Task[Any]] = set()
+        self._later: asyncio.TimerHandle | None = None
+        sock.setblocking(False)
+        self._resume()
+
+    def _resume(self) -> None:
+        self._later = None
+        self._loop.add_reader(self._socket, self._accept)
+
+    def _pause(self, seconds: float) -> None:
+        self._loop.remove_reader(self._socket)
+        self._later = self._loop.call_later(seconds, self._resume)
+
+    def _accept(self) -> None:
+        server = self._server
+        if server.share.should_defer(time.monotonic(), server.connections):
+            self._pause(PATIENCE)
+            return
+        server.make_room()
+        try:
+            client, _ = self._socket.accept()
+        except OSError as error:
+            if error.errno in NO_FILES:
+                log.error("no connection can be accepted: %s", error)
+                self._pause(NO_FILES_SECONDS)
+            return  # the client has gone, or another process was quicker
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        opening = self._loop.create_task(self._open(client))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+        server.share.show(time.monotonic(), server.connections)
+
+    async def _open(self, client: socket.socket) -> None:
+        server = self._server
+        server.opening += 1
+        try:
+            await self._loop.connect_accepted_socket(server.protocol, client, ssl=server.config.ssl)
+        except OSError as error:  # the client has gone
+            log.debug("a connection could not be used: %s", error)
+            client.close()
+        finally:
+            server.opening -= 1
+
+    def close(self) -> None:
+        if self._later is None:
+            self._loop.remove_reader(self._socket)
+        else:
+            self._later.cancel()
+
+    async def wait_closed(self) -> None:
+        """For uvicorn, which waits for the servers of asyncio."""
+
+
+class WebServer(Server):
+    """uvicorn's server, with a limit on connections and a regular look at the limits of each.
+
+    Parameters
+    ----------
+    share : see `web.sharing`. most : connections of this process.
+    """
+
+    def __init__(self, config: Any, share: Share, most: int) -> None:
+        super().__init__(config)
+        self.share = share
+        self.opening = 0
+        self._most = most
+        self._checks: asyncio.Task[None] | None = None
+
+    @property
+    def connections(self) -> int:
+        return len(self.server_state.connections) + self.opening
+
+    def protocol(self) -> WebProtocol:
+        return WebProtocol(self.config, self.server_state, {})
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.servers: list[Any] = [Listener(self, sock) for sock in sockets or []]
+        self.share.show(time.monotonic(), 0)
+        self._checks = asyncio.get_running_loop().create_task(self._check())
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.share.withdraw()
+        await super().shutdown(sockets)
+        if self._checks is not None:
+            self._checks.cancel()
+
+    def make_room(self) -> None:
+        """Ends the connection that waited longest for its client, when there are as many as there may be."""
+        if self.connections < self._most:
+            return
+        open_: Any = self.server_state.connections
+        worst = min(open_, key=lambda each: (each.rank, each.expires), default=None)
+        if worst is not None and worst.rank < 4:
+            worst.transport.abort()
+            open_.discard(worst)
+
+    async def _check(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            if not self.should_exit:
+                self.share.show(time.monotonic(), self.connections)
+            now = loop.time()
+            try:
+                open_: Any = list(self.server_state.connections)
+                unread = {each: each.check(now) for each in open_}
+                if sum(unread.values()) > ALL_UNREAD_BYTES:
+                    max(unread, key=unread.__getitem__).transport.abort()
+            except Exception:  # the limits must hold for the others
+                log.exception("the limits of the connections could not be checked")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.should_exit = True
+        if sig == signal.SIGQUIT:  # gunicorn's quick end
+            self.force_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, without the signal raised again: it would end the process before `worker_exit`."""
+        handled = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+        before = {each: signal.signal(each, self.handle_exit) for each in handled}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+
+class WebWorker(UvicornWorker):
+    """See the module."""
+
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+        "loop": "uvloop",
+        "http": WebProtocol,
+        "ws": "none",
+        "lifespan": "off",
+        "interface": "asgi3",
+        "access_log": False,
+        "proxy_headers": False,  # Django and the application know which header of a proxy to trust
+        "server_header": False,
+    }
+
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        start = getattr(self.wsgi, "start", None)
+        if start is not None:
+            start(asyncio.get_running_loop(), self.cfg.threads)
+        # What is left of gunicorn's time is for the log (`worker_exit`).
+        self.config.timeout_graceful_shutdown = max(1, int(self.cfg.graceful_timeout * 0.75))
+        server = WebServer(self.config, Share(self.age), self.cfg.worker_connections)
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
