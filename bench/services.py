@@ -228,11 +228,11 @@ def empties(started: Started, vigia: Vigia) -> list[Service]:
     )
     ok = Target("POST", "/ok", vigia.service.targets["churn-16"].bodies)
 
-    def empty(name: str, title: str, note: str, *options: str) -> Service:
+    def empty(name: str, title: str, note: str, application: str, *options: str) -> Service:
         service = Service(name, title, note, "nothing", free_port(), {"churn-16": ok, "churn-64": ok})
         command = [VIGIA, "-m", "gunicorn", "--config", "bench/peers/gunicorn_as_vigia.py", *options]
         environment = {"HOST": HOST, "PORT": str(service.port), "WEB_CONCURRENCY": "2"}
-        service.pid = started.start(name, [*command, "bench.peers.django_empty"], ENVIRONMENT | environment)
+        service.pid = started.start(name, [*command, f"bench.peers.{application}"], ENVIRONMENT | environment)
         return service
 
     return [
@@ -241,9 +241,15 @@ def empties(started: Started, vigia: Vigia) -> list[Service]:
             "django-gthread",
             "Django, empty, gthread",
             "no middleware, an empty view, gunicorn's own threaded worker with 8 threads",
+            "django_empty",
             *("--worker-class", "gthread", "--threads", "8"),
         ),
-        empty("django-empty", "Django, empty", "the same view, Vigía's server settings and worker class"),
+        empty(
+            "django-empty",
+            "Django, empty",
+            "the same view behind Vigía's server and threads",
+            "django_empty_asgi",
+        ),
     ]
 
 

@@ -13,7 +13,7 @@ _host = os.environ.get("HOST") or "127.0.0.1"
 _port = os.environ.get("PORT") or "8000"
 
 bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
-# Predictions are answered in the event loop, everything else by threads (docs/decisions/0015).
+# Predictions are answered in the event loop, everything else by threads (docs/decisions/0016).
 # Two processes: one can load a model while the other answers.
 worker_class = "web.worker.WebWorker"
 workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
