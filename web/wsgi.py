@@ -19,6 +19,8 @@ _here = {name: _modules.get(name) for name in UNUSED}
 _modules.update(dict.fromkeys(UNUSED))  # an import of None fails
 django.setup(set_prefix=False)
 
+import drf_spectacular.plumbing  # noqa: E402, F401 - through Django's test client it imports them, too
+
 from core.database import limits  # noqa: E402
 
 limits.answer_requests()
