@@ -15,8 +15,14 @@ from types import FrameType
 from typing import Any, ClassVar, Final
 
 from gunicorn.arbiter import Arbiter
-from uvicorn.server import Server
-from uvicorn_worker import UvicornWorker
+
+from web import light_imports
+
+with light_imports.replaced(
+    {"uvicorn.main": light_imports.module("uvicorn.main", main=None, run=None, Server=None)}
+):
+    from uvicorn.server import Server
+    from uvicorn_worker import UvicornWorker
 
 from web.limits import ALL_UNREAD_BYTES
 from web.protocol import WebProtocol

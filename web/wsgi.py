@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 import django
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.utils.http import parse_header_parameters
 
+from web import light_imports
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-# Django and DRF import these wherever they are installed (a development environment has them for its tests):
-# 8 MiB in each process that this service never uses.
-UNUSED = ("requests", "jinja2", "pygments")
-_modules: dict[str, Any] = sys.modules
-_here = {name: _modules.get(name) for name in UNUSED}
-_modules.update(dict.fromkeys(UNUSED))  # an import of None fails
-django.setup(set_prefix=False)
 
-import drf_spectacular.plumbing  # noqa: E402, F401 - through Django's test client it imports them, too
 
-from core.database import limits  # noqa: E402
+class _RequestFactory:
+    """drf-spectacular asks for one when it writes a schema."""
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Any:
+        from rest_framework.test import APIRequestFactory
+
+        return APIRequestFactory(*arguments, **options)
+
+
+_LEFT_OUT = {
+    "requests": None,
+    "jinja2": None,
+    "pygments": None,
+    "rest_framework.test": light_imports.module("rest_framework.test", APIRequestFactory=_RequestFactory),
+}
+with light_imports.replaced(_LEFT_OUT):
+    django.setup(set_prefix=False)
+    import drf_spectacular.plumbing  # noqa: F401
+
+    from core.database import limits
 
 limits.answer_requests()
-
-for _name, _module in _here.items():
-    if _module is None:
-        del _modules[_name]
-    else:
-        _modules[_name] = _module
 
 
 class Utf8Request(WSGIRequest):
