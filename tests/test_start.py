@@ -77,6 +77,7 @@ def test_answering_from_a_compiled_version_imports_neither_pandas_nor_scikit_lea
 
     script = (
         "import asyncio, json, sys\n"
+        "import web.worker\n"
         "from web.asgi import application\n"
         "from training.serving import engine_cache\n"
         "engine_cache.warm_up()\n"
@@ -113,4 +114,6 @@ def test_answering_from_a_compiled_version_imports_neither_pandas_nor_scikit_lea
     answered, modules = json.loads(done.stdout)
     assert answered == 99, "the first answer taught the fast path"
     assert "onnxruntime" in modules
-    assert not {"pandas", "sklearn", "scipy", "skl2onnx", "onnx", "joblib", "pyarrow"} & set(modules)
+    heavy = {"pandas", "sklearn", "scipy", "skl2onnx", "onnx", "joblib", "pyarrow"}
+    unused = {"click", "jinja2", "multiprocessing", "pygments", "unittest"}
+    assert not (heavy | unused) & set(modules)
