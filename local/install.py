@@ -25,40 +25,66 @@ from local.terminal import complain, last_lines, say
 
 OLDEST = (3, 11)
 OLDEST_PIP = (22, 3)  # supports --python, so that the new environment needs no pip
+QUICK_PIP = (23, 3)  # an older one compares every file on a package's page with every tag, which takes seconds
 # Each module is compiled when it is first imported; a third of all modules ever is.
 OPTIONS = ("--disable-pip-version-check", "--no-input", "--require-hashes", "--no-deps", "--no-compile")
 PARTS = min(2, os.cpu_count() or 1)
 
 
-def pip_of(venv: Path) -> list[str]:
-    """Returns the command of a pip for the environment: its own, else this Python's, else a new one."""
+def pip_of(venv: Path) -> tuple[list[str], tuple[int, ...]]:
+    """Returns the command and version of a pip: the environment's, else this Python's, else a new one."""
     python = str(venv / "bin" / "python")
     if not (venv / "bin" / "pip").exists():
         with suppress(metadata.PackageNotFoundError):
-            numbers = re.findall(r"\d+", metadata.version("pip"))
-            if tuple(map(int, numbers[:2])) >= OLDEST_PIP:
-                return [sys.executable, "-m", "pip", "--python", python]
+            version = numbers(metadata.version("pip"))
+            if version >= OLDEST_PIP:
+                return [sys.executable, "-m", "pip", "--python", python], version
         subprocess.run([python, "-m", "ensurepip"], check=True, capture_output=True)
-    return [python, "-m", "pip"]
+    command = [python, "-m", "pip"]
+    shown = subprocess.run([*command, "--version"], check=True, capture_output=True, text=True)
+    return command, numbers(shown.stdout.split()[1])
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Returns the first two numbers of a version."""
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
+
+
+def entries_of(requirements: str) -> tuple[list[str], list[str]]:
+    """Returns the options and the pinned packages of a requirements file, each with its lines of hashes."""
+    entries = re.findall(r"^[^\s#].*(?:\n[ \t]+.*)*", requirements, re.MULTILINE)
+    options = [entry for entry in entries if entry.startswith("-")]
+    return options, [entry for entry in entries if not entry.startswith("-")]
 
 
 def parts_of(requirements: str, count: int) -> list[str]:
     """Splits the pinned packages into `count` files of about the same size; each repeats the options."""
-    entries = re.findall(r"^[^\s#].*(?:\n[ \t]+.*)*", requirements, re.MULTILINE)
-    options = [entry for entry in entries if entry.startswith("-")]
-    packages = [entry for entry in entries if not entry.startswith("-")]
+    options, packages = entries_of(requirements)
     parts = [packages[number::count] for number in range(min(count, len(packages)))]
     return ["\n".join([*options, *part, ""]) for part in parts]
 
 
 def install(venv: Path, requirements: Path, log: Path) -> Path | None:
     """Installs the pinned packages. Returns the log of a pip that failed, or None."""
-    pip = pip_of(venv)
+    text = requirements.read_text(encoding="utf-8")
+    pip, version = pip_of(venv)
+    options, packages = entries_of(text)
+    own = [package for package in packages if package.startswith("pip==")]
+    if own and version < QUICK_PIP:
+        failed = run_pips(pip, ["\n".join([*options, *own, ""])], log)
+        if failed:
+            return failed
+        pip = [str(venv / "bin" / "python"), "-m", "pip"]
+    return run_pips(pip, parts_of(text, PARTS), log)
+
+
+def run_pips(pip: list[str], parts: list[str], log: Path) -> Path | None:
+    """Installs each part with a pip of its own, all at once. Returns the log of one that failed, or None."""
     logs = []
     with tempfile.TemporaryDirectory() as directory:
         running: list[subprocess.Popen[bytes]] = []
         try:
-            for number, text in enumerate(parts_of(requirements.read_text(encoding="utf-8"), PARTS), 1):
+            for number, text in enumerate(parts, 1):
                 part = Path(directory) / f"{number}.txt"
                 part.write_text(text, encoding="utf-8")
                 logs.append(log.with_name(f"{log.name}-{number}.log"))

@@ -81,14 +81,30 @@ def cannot_answer(body: bytes) -> bool:
     return isinstance(report, dict) and report.get("database") == "ok" and report.get("active_models") == 0
 
 
-def bootstrap(stack: Stack, environment: dict[str, str]) -> None:
-    """Runs `manage.py bootstrap` (migrations, first models, admin, key), which shows its own progress."""
+def bootstrap(stack: Stack, environment: dict[str, str], services: Services) -> None:
+    """Runs `manage.py bootstrap` (migrations, first models, admin, key), which shows its own progress.
+
+    The web process starts as soon as the command allows it, beside the first trainings.
+    """
     # No other process uses a database that this stack has started and locked.
     alone = [] if is_configured("DATABASE_URL") else ["--nothing-else-runs"]
-    command = [sys.executable, "manage.py", "bootstrap", *alone]
-    code = stack.processes.run("bootstrap", command, stage=SERVICES, env=environment, cwd=ROOT)
-    if code != 0:
-        raise Refusal(f"manage.py bootstrap failed (exit code {code}); see above.")
+    announcement = stack.var / "web-may-start"
+    announcement.unlink(missing_ok=True)  # of an earlier start
+    command = [sys.executable, "manage.py", "bootstrap", *alone, "--web-may-start", announcement]
+    child = stack.processes.start("bootstrap", command, stage=SERVICES, env=environment, cwd=ROOT)
+    started = False
+    while not child.ended():
+        stack.interrupts.pause(0.02)
+        if not started and announcement.exists():
+            services.start(web=True)
+            started = True
+        services.watch()
+    stack.processes.forget(child)
+    assert child.popen is not None
+    if child.popen.returncode != 0:
+        raise Refusal(f"manage.py bootstrap failed (exit code {child.popen.returncode}); see above.")
+    if not started:
+        services.start(web=True)
 
 
 def compile_libraries(stack: Stack) -> Child:
@@ -122,13 +138,12 @@ def serve(var: Path, interrupts: Interrupts) -> None:
             "PORT": str(number),
             "PYTHONUNBUFFERED": "1",
         }
-        bootstrap(stack, environment)
+        services = Services(stack, environment)
+        bootstrap(stack, environment, services)
         if libraries is not None:
             stack.processes.kill([libraries])
             stack.processes.forget(libraries)
-        services = Services(stack, environment)
         with step("web answers"):
-            services.start(web=True)
             await_ready(services, host, number)
         services.start(web=False)
         services.up = True

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ class Command(BaseCommand):
             action="store_true",
             help="no other process uses this database: requeue interrupted jobs at once",
         )
+        parser.add_argument(
+            "--web-may-start",
+            type=Path,
+            metavar="FILE",
+            help="create FILE as soon as web processes can start; the first versions are still trained then",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         first_versions.stop_when_told()
@@ -57,17 +64,27 @@ class Command(BaseCommand):
         if missing:
             self._say(f"Training first versions of {', '.join(row.name for row in missing)} …")
             first_versions.import_training_modules()
+        tasks.append(partial(self._prepare_web, options["web_may_start"]))
         tasks += [first_versions.FirstVersion(row, self._say, self._complain).train for row in missing]
-        if not self._are_static_files_current():
-            tasks.append(self._collect_static)
+        if not options["no_accounts"]:
+            settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
+            tasks.append(self._create_accounts)
         first_versions.run_parallel(tasks)
         self._profile_active()
         unusable = self._unusable()
         if not options["no_accounts"]:
-            settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
-            password = self._admin()
-            key = self._client_key()
-            write_private(settings.VAR_DIR / "welcome.txt", self._welcome(password, key, unusable))
+            write_private(settings.VAR_DIR / "welcome.txt", self._welcome(*self._create_accounts(), unusable))
+
+    def _prepare_web(self, announcement: Path | None) -> None:
+        """Collects the static files that a web process looks for once, when it starts."""
+        if not self._are_static_files_current():
+            self._collect_static()
+        if announcement is not None:
+            announcement.touch()
+
+    def _create_accounts(self) -> tuple[str, str]:
+        """Returns the admin's password and the client's key, and creates what is missing of them."""
+        return self._admin(), self._client_key()
 
     def _profile_active(self) -> None:
         """Builds missing reference profiles of active versions, so that drift reviews cover them."""
