@@ -65,7 +65,7 @@ def requeue_interrupted() -> int:
     )
 
 
-def run_parallel(tasks: Sequence[Callable[[], None]]) -> None:
+def run_parallel(tasks: Sequence[Callable[[], object]]) -> None:
     """Runs the tasks, as many at once as there are processors, each in its own process.
 
     Runs them one after the other with a single processor or task, or within a transaction, whose rows another
@@ -107,7 +107,7 @@ def run_parallel(tasks: Sequence[Callable[[], None]]) -> None:
         )
 
 
-def _run_task(task: Callable[[], None]) -> None:
+def _run_task(task: Callable[[], object]) -> None:
     try:
         task()
     except (KeyboardInterrupt, SystemExit):  # stopped by a signal: no error to print

@@ -25,7 +25,7 @@ from local.terminal import complain, last_lines, say
 
 OLDEST = (3, 11)
 OLDEST_PIP = (22, 3)  # supports --python, so that the new environment needs no pip
-QUICK_PIP = (23, 3)  # an older one compares every file on a package's page with every tag, which takes seconds
+QUICK_PIP = (23, 3)  # an older one compares every file of an index with every tag, which takes seconds
 # Each module is compiled when it is first imported; a third of all modules ever is.
 OPTIONS = ("--disable-pip-version-check", "--no-input", "--require-hashes", "--no-deps", "--no-compile")
 PARTS = min(2, os.cpu_count() or 1)
@@ -34,7 +34,7 @@ PARTS = min(2, os.cpu_count() or 1)
 def pip_of(venv: Path) -> tuple[list[str], tuple[int, ...]]:
     """Returns the command and version of a pip: the environment's, else this Python's, else a new one."""
     python = str(venv / "bin" / "python")
-    if not (venv / "bin" / "pip").exists():
+    if not (venv / "bin" / "pip3").exists():
         with suppress(metadata.PackageNotFoundError):
             version = numbers(metadata.version("pip"))
             if version >= OLDEST_PIP:

@@ -90,7 +90,14 @@ def bootstrap(stack: Stack, environment: dict[str, str], services: Services) -> 
     alone = [] if is_configured("DATABASE_URL") else ["--nothing-else-runs"]
     announcement = stack.var / "web-may-start"
     announcement.unlink(missing_ok=True)  # of an earlier start
-    command = [sys.executable, "manage.py", "bootstrap", *alone, "--web-may-start", announcement]
+    command: list[str | Path] = [
+        sys.executable,
+        "manage.py",
+        "bootstrap",
+        *alone,
+        "--web-may-start",
+        announcement,
+    ]
     child = stack.processes.start("bootstrap", command, stage=SERVICES, env=environment, cwd=ROOT)
     started = False
     while not child.ended():

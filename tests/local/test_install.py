@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ensurepip
 import hashlib
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from local import install
 from local.install import parts_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,6 +101,38 @@ def test_a_package_with_another_hash_ends_the_installation_with_pips_message(tre
     assert "pip failed" in done.stderr
     assert "THESE PACKAGES DO NOT MATCH THE HASHES" in done.stderr
     assert not (tree / ".venv" / "requirements-local.txt").exists(), "the next try installs again"
+
+
+def pip_of_another_version(directory: Path) -> str:
+    """Writes Python's own pip as version 99.0 into the directory; returns the line that pins it."""
+    [bundled] = (Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl")
+    version = ensurepip.version()
+    wheel = directory / "pip-99.0-py3-none-any.whl"
+    named = ("pip/__init__.py", f"pip-{version}.dist-info/METADATA", f"pip-{version}.dist-info/RECORD")
+    with zipfile.ZipFile(bundled) as source, zipfile.ZipFile(wheel, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name in named:
+                content = content.replace(version.encode(), b"99.0")
+            target.writestr(name.replace(f"pip-{version}", "pip-99.0"), content)
+    return f"pip==99.0 \\\n    --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
+
+
+def test_a_slow_pip_first_installs_the_pinned_one(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "QUICK_PIP", (98, 0))  # whatever runs this test is slow
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "wheels")
+    monkeypatch.chdir(tree)
+    requirements = tree / "requirements-local.txt"
+    with requirements.open("a") as file:
+        file.write(pip_of_another_version(tree / "wheels"))
+    venv = tree / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (tree / "var").mkdir()
+    assert install.install(venv, requirements, tree / "var" / "install") is None
+    assert install.pip_of(venv) == ([str(venv / "bin" / "python"), "-m", "pip"], (99, 0))
+    assert {path.name for path in (venv / "bin").iterdir()} >= {"one", "two", "pip3"}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

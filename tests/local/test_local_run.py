@@ -345,6 +345,43 @@ def test_a_failing_bootstrap_stops_everything(tree: Path) -> None:
         assert one.left() == []
 
 
+def test_the_web_process_starts_beside_the_first_trainings(tree: Path) -> None:
+    """This `manage.py bootstrap` ends only when the web process has answered, or failed to."""
+    (tree / "manage.py").write_text(
+        "import os, pathlib, sys, time, urllib.request\n"
+        "time.sleep(0.3)\n"
+        "pathlib.Path(sys.argv[sys.argv.index('--web-may-start') + 1]).touch()\n"
+        "for _ in range(200):\n"
+        "    try:\n"
+        "        urllib.request.urlopen(f'http://127.0.0.1:{os.environ[\"PORT\"]}/')\n"
+        "        break\n"
+        "    except OSError:\n"
+        "        time.sleep(0.1)\n"
+        "else:\n"
+        "    sys.exit('no answer')\n"
+        "print('trained while the web process answers', flush=True)\n" + MANAGE
+    )
+    with run(tree, free_port()) as one:
+        one.wait_for("Welcome to the tests")
+        assert "trained while the web process answers" in one.output
+        one.process.terminate()
+        assert one.wait() == 0
+        assert one.left() == []
+
+
+def test_a_web_process_that_ends_during_the_first_trainings_stops_everything(tree: Path) -> None:
+    (tree / "manage.py").write_text(
+        "import pathlib, sys, time\n"
+        "pathlib.Path(sys.argv[sys.argv.index('--web-may-start') + 1]).touch()\n"
+        "time.sleep(60)\n"
+    )
+    (tree / "web.py").write_text("raise SystemExit('no web today')")
+    with run(tree, free_port()) as one:
+        assert one.wait() == 1
+        assert "no web today" in one.output
+        assert one.left() == []
+
+
 def test_a_taken_port_is_reported_before_any_start(tree: Path) -> None:
     shutil.rmtree(tree / "var" / "log")
     with socket.create_server(("127.0.0.1", 0)) as taken, run(tree, taken.getsockname()[1]) as one:

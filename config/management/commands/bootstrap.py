@@ -60,7 +60,7 @@ class Command(BaseCommand):
             if interrupted:
                 self._say(f"  {interrupted} interrupted job(s) requeued")
         missing = [row for row in rows if not options["no_models"] and not row.versions.exists()]
-        tasks: list[Callable[[], None]] = []
+        tasks: list[Callable[[], object]] = []
         if missing:
             self._say(f"Training first versions of {', '.join(row.name for row in missing)} …")
             first_versions.import_training_modules()
