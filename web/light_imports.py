@@ -6,6 +6,7 @@ installed optional packages. Together they take up to 12 MiB of each process.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,18 @@ def replaced(modules: Mapping[str, ModuleType | None]) -> Iterator[None]:
                 del loaded[name]
             else:
                 loaded[name] = module
+
+
+def lazy(name: str) -> ModuleType:
+    """Returns a stand-in that imports the module when somebody first uses one of its attributes.
+
+    `importlib.util.LazyLoader` would load it already when another module imports it a second time.
+    """
+
+    def attribute(wanted: str) -> Any:
+        return getattr(importlib.import_module(name), wanted)
+
+    return module(name, __getattr__=attribute)
 
 
 def module(name: str, **attributes: Any) -> ModuleType:

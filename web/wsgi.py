@@ -5,10 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import django
-from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
-from django.utils.http import parse_header_parameters
-
 from web import light_imports
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -27,9 +23,16 @@ _LEFT_OUT = {
     "requests": None,
     "jinja2": None,
     "pygments": None,
+    "numpy._core._add_newdocs": light_imports.module("numpy._core._add_newdocs"),  # texts for help()
+    "numpy._core._add_newdocs_scalars": light_imports.module("numpy._core._add_newdocs_scalars"),
+    "sqlparse": light_imports.lazy("sqlparse"),  # Django splits scripts with it
     "rest_framework.test": light_imports.module("rest_framework.test", APIRequestFactory=_RequestFactory),
 }
 with light_imports.replaced(_LEFT_OUT):
+    import django
+    from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+    from django.utils.http import parse_header_parameters
+
     django.setup(set_prefix=False)
     import drf_spectacular.plumbing  # noqa: F401
 
