@@ -21,7 +21,6 @@ class Consumer(consumer.Consumer):
     def on_connection_error_after_connected(self, exc: Exception) -> Any:
         try:
             return super().on_connection_error_after_connected(exc)
-        except Exception as error:
-            self.connection = None
+        except AttributeError as error:
             log.warning("the lost connection to the broker could not be closed: %r", error)
             return None

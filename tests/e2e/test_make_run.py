@@ -235,8 +235,7 @@ def test_every_model_is_compiled_and_web_processes_are_small_and_start_fast(
     resident = [mebibytes(process) for process in web_processes(service)]
     sizes = ", ".join(f"{size:.0f} MiB" for size in resident)
     print(f"\nweb: {sizes}; answers again {taken:.1f} s after kill -9 of all, {spent:.1f} s of CPU each")
-    # One is below 130 MiB; the process that answers more readiness probes holds up to 3 MiB more.
-    assert min(resident) < 130 and max(resident) < 133
+    assert max(resident) < 130
     # The goal is 2 s on an idle machine; on a shared machine processor time is more informative than wall
     # time.
     assert spent < 4
