@@ -70,8 +70,7 @@ def request_sha256(path: str, content_type: str, body_sha256: str) -> str:
 
 
 def stored_row(client_id: int, key: str) -> IdempotencyKey | None:
-    """Returns the unexpired row of a client's key, or None; by the database's clock, as `vigia_claim`
-    does."""
+    """Returns the unexpired row of a client's key, or None; by the database's clock, like `vigia_claim`."""
     expired = Now() - dt.timedelta(hours=settings.IDEMPOTENCY_HOURS)
     return IdempotencyKey.objects.filter(client_id=client_id, key=key, created_at__gte=expired).first()
 

@@ -204,8 +204,7 @@ def _interval(pair: Sequence[float] | None) -> str | None:
 
 
 def _pictures(version: ModelVersion) -> str:
-    """Returns the section of confusions or errors and importances; for a provider's model, all
-    measurements."""
+    """Returns the confusions or errors, and importances; for a provider's model, all measurements."""
     evaluation = version.evaluation or {}
     if providers.find(version.registered_model.name) is not None:
         return _section(

@@ -80,8 +80,7 @@ class Switch:
 
 
 def declaration(model: RegisteredModel) -> ModelDeclaration | ModelProvider | None:
-    """Returns the model's declaration in the catalogue or its provider; None when its declaration was
-    removed."""
+    """Returns the model's provider or its declaration; None when the declaration was removed."""
     return catalogue.get(model.name) if model.name in catalogue.names() else providers.find(model.name)
 
 
@@ -174,8 +173,7 @@ def lineage_changes(before: ModelVersion, after: ModelVersion) -> list[Change]:
 
 
 def chosen(version: ModelVersion) -> dict[str, Any]:
-    """Returns the hyper-parameters that a search chose, without the record of its trials; empty: the declared
-    ones."""
+    """Returns the hyper-parameters that a search chose, without its trials; empty: the declared ones."""
     settings: dict[str, Any] = version.parameters.get("chosen", version.parameters)
     return settings
 

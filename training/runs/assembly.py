@@ -1,5 +1,4 @@
-"""Assembly of the rows that a run trains on: its upload or source alone, or appended to the active
-version's."""
+"""Assembly of a run's rows: its upload or source alone, or appended to the active version's rows."""
 
 from __future__ import annotations
 

@@ -52,10 +52,6 @@ def register(name: str, *, check: str, collect: str, predictions: str) -> None:
     _SOURCES[name] = (check, collect, predictions)
 
 
-def names() -> list[str]:
-    return sorted(_SOURCES)
-
-
 def checked(request: dict[str, Any]) -> dict[str, Any]:
     """Returns a requested source as it is stored with a run.
 
@@ -65,8 +61,9 @@ def checked(request: dict[str, Any]) -> dict[str, Any]:
     """
     name = request.get("from")
     if not isinstance(name, str) or name not in _SOURCES:
-        message = f"from must name a source of rows: {', '.join(names())}"
-        fault = Fault("from", "not_a_level", message, allowed=tuple(names()))
+        names = tuple(sorted(_SOURCES))
+        message = f"from must name a source of rows: {', '.join(names)}"
+        fault = Fault("from", "not_a_level", message, allowed=names)
         raise InvalidRows([fault], message=fault.message)
     check: Check = import_string(_SOURCES[name][0])
     parameters = {key: value for key, value in request.items() if key != "from"}

@@ -16,33 +16,21 @@ register = template.Library()
 
 MINUS = "\N{MINUS SIGN}"
 TONES = {
-    "stable": "good",
-    "notice": "warn",
-    "drift": "bad",
-    "active": "good",
-    "succeeded": "good",
-    "passed": "good",
-    "candidate": "calm",
-    "queued": "calm",
-    "cancelled": "warn",
-    "running": "busy",
-    "failed": "bad",
-    "rejected": "bad",
-    "not passed": "bad",
-    "gate not passed": "bad",
-    "expired": "bad",
-    "overridden": "warn",
-    "out_of_range": "warn",
-    "unseen_level": "warn",
-    "rollback": "warn",
-    "activate": "good",
+    word: tone
+    for tone, words in {
+        "good": ("stable", "active", "succeeded", "passed", "activate"),
+        "warn": ("notice", "cancelled", "overridden", "out_of_range", "unseen_level", "rollback"),
+        "bad": ("drift", "failed", "rejected", "not passed", "gate not passed", "expired"),
+        "calm": ("candidate", "queued"),
+        "busy": ("running",),
+    }.items()
+    for word in words
 }
 
 
 @register.filter
 def metric(value: Any) -> str:
-    """Formats a metric or score with about four digits and grouped thousands, a count in full, None as a
-    dash."""
+    """Formats a metric with about four digits and grouped thousands, a count in full, None as a dash."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "–" if value is None else str(value)
     if isinstance(value, int):
@@ -108,16 +96,14 @@ def missed_gate(version: Any) -> SafeString:
 
 @register.filter
 def run_badges(run: Any) -> SafeString:
-    """Formats the status of a training run; a run whose version did not pass its gate is not shown as a
-    success."""
+    """Formats the status of a run; a run whose version did not pass its gate does not look successful."""
     missed = missed_gate(getattr(run, "version", None))
     return format_html("{} {}", badge(run.status, "plain"), missed) if missed else badge(run.status)
 
 
 @register.inclusion_tag("vigia/refused.html")
 def refused(form: BaseForm) -> dict[str, Any]:
-    """Shows the errors of a rejected form above its fields and puts the cursor into the first invalid
-    field."""
+    """Shows the errors of a rejected form above its fields; the first invalid field gets the cursor."""
     invalid = [field for field in form if field.errors]
     visible = [field for field in invalid if not field.is_hidden]
     if visible:
@@ -135,8 +121,7 @@ def short_hash(digest: str) -> SafeString:
 
 @register.filter
 def value(logged: Any) -> SafeString:
-    """Formats a logged value so that its type is visible: null differs from empty text; text has no
-    quotes."""
+    """Formats a logged value so that its type is visible: null differs from empty text, without quotes."""
     if logged is None:
         return format_html('<span class="vg-null">{}</span>', "null")
     if isinstance(logged, bool):
