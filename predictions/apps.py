@@ -13,9 +13,4 @@ class PredictionsConfig(AppConfig):
         leases.register("predictions.replay", "predictions.replays.jobs.replay")
         answers_check.register("JSON", "predictions.inference.answers_check.by_json")
         answers_check.register("CSV", "predictions.inference.answers_check.by_csv")
-        row_sources.register(
-            "outcomes",
-            check="predictions.outcomes.training_source.check",
-            collect="predictions.outcomes.training_source.collect",
-            predictions="predictions.outcomes.training_source.predictions",
-        )
+        row_sources.register("outcomes", "predictions.outcomes.training_source")

@@ -60,7 +60,23 @@ def _of_version(column: str, **options: Any) -> serializers.DictField:
     return serializers.DictField(source=f"version.{column}", read_only=True, allow_null=True, **options)
 
 
-class TrainingRunSerializer(LinkedSerializer, serializers.ModelSerializer[TrainingRun]):
+class EvaluatedSerializer(LinkedSerializer):
+    """A version, or a run that may have one."""
+
+    def get_split(self, row: TrainingRun | ModelVersion) -> str | None:
+        """Returns how the hold-out was split; ``by_features`` for a version older than stored methods."""
+        stored = self._evaluation(row).get("split")
+        return stored.get("method", "by_features") if stored else None
+
+    def get_duplicates_dropped(self, row: TrainingRun | ModelVersion) -> int | None:
+        return self._evaluation(row).get("duplicates_dropped")
+
+    def _evaluation(self, row: TrainingRun | ModelVersion) -> dict[str, Any]:
+        version = row if isinstance(row, ModelVersion) else _version_of(row)
+        return (version.evaluation if version else None) or {}
+
+
+class TrainingRunSerializer(EvaluatedSerializer, serializers.ModelSerializer[TrainingRun]):
     """A training run; a finished run has a version, metrics and a gate."""
 
     routes: ClassVar = {"run": "training-run"}
@@ -112,22 +128,6 @@ class TrainingRunSerializer(LinkedSerializer, serializers.ModelSerializer[Traini
         rows = run.dataset or run.upload
         return {"sha256": rows.sha256, "rows": rows.rows} if rows else None
 
-    def get_split(self, run: TrainingRun) -> str | None:
-        return _split(_version_of(run))
-
-    def get_duplicates_dropped(self, run: TrainingRun) -> int | None:
-        return _dropped(_version_of(run))
-
-
-def _split(version: ModelVersion | None) -> str | None:
-    """Returns how a version's hold-out was split; ``by_features`` for a version older than stored methods."""
-    stored = ((version.evaluation if version else None) or {}).get("split")
-    return stored.get("method", "by_features") if stored else None
-
-
-def _dropped(version: ModelVersion | None) -> int | None:
-    return ((version.evaluation if version else None) or {}).get("duplicates_dropped")
-
 
 class TrainingRequestSerializer(serializers.Serializer[Any]):
     """A request for a training run by JSON. The schema checks `instances` row by row."""
@@ -174,7 +174,7 @@ class ParitySerializer(serializers.Serializer[Any]):
     seconds = serializers.FloatField()
 
 
-class VersionSerializer(LinkedSerializer, serializers.ModelSerializer[ModelVersion]):
+class VersionSerializer(EvaluatedSerializer, serializers.ModelSerializer[ModelVersion]):
     """One version: metrics, gate, lineage, schema and engine."""
 
     routes: ClassVar = {"version": "version", "card": "model-card"}
@@ -193,12 +193,6 @@ class VersionSerializer(LinkedSerializer, serializers.ModelSerializer[ModelVersi
             "train_rows", "holdout_rows", "split", "duplicates_dropped", "notes", "engine", "engine_reason",
             "parity", "lineage", "schema", "created_at", "links",
         ]  # fmt: skip
-
-    def get_split(self, version: ModelVersion) -> str | None:
-        return _split(version)
-
-    def get_duplicates_dropped(self, version: ModelVersion) -> int | None:
-        return _dropped(version)
 
     def get_links(self, row: ModelVersion) -> dict[str, str]:
         return self.linked({"model": "model"}, row.registered_model.name) | super().get_links(row)

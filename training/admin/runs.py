@@ -46,10 +46,6 @@ class TrainingRunAdmin(JobAdmin):
     def number(self, row: TrainingRun) -> str:
         return f"run\N{NO-BREAK SPACE}{row.pk}"
 
-    @display(description="model")
-    def model_name(self, row: TrainingRun) -> str:
-        return row.registered_model.name
-
     @display(description="version")
     def result(self, row: TrainingRun) -> str:
         version = getattr(row, "version", None)

@@ -48,12 +48,9 @@ class Activation(models.Model):
 
 
 class Rollout(models.Model):
-    """A trial of a candidate on real requests before its activation. Its row is its audit record.
+    """A trial of a candidate on real requests (see `training.registry.rollouts`), and its audit record.
 
-    A shadow predicts beside the active version, and no client sees its answers; a canary answers a fixed
-    share of the clients instead of the active version. At most one of each kind runs for a model. Raising a
-    canary's percentage ends its row and begins another; its clients stay, because version and client decide
-    the assignment.
+    At most one of each kind runs for a model. Raising a canary's percentage ends its row and begins another.
     """
 
     class Kind(models.TextChoices):

@@ -12,14 +12,11 @@ from training.models.registry import Dataset, RegisteredModel, optional_user
 
 
 class Job(models.Model):
-    """Work that a user requested and a worker does. The row is the truth; Celery only carries its id.
-
-    A worker holds the row by a lease that it renews. If the worker dies, the lease expires and another worker
-    may claim the row. Each claim draws a new `lease_owner`, the fencing token: every write of the worker
-    checks it, so a worker that lost its lease cannot write.
+    """Work that a user requested and a worker does under a lease (see `training.jobs.leases`).
 
     Attributes
     ----------
+    lease_owner : the fencing token, drawn by each claim; every write of the worker checks it.
     attempts : claims so far. heartbeat_at : time when its process was last alive.
     log_tail : the last lines of its process. error : the error message.
     cancel_requested_at, cancelled_by : a requested cancellation; the job stops between two stages or by

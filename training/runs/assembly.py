@@ -102,7 +102,7 @@ def _collected(run: TrainingRun, schema: DatasetSchema) -> Dataset:
     assert run.source is not None
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
         path = Path(directory) / "collected.parquet"
-        written = row_sources.collect(run.registered_model, schema, run.source, path)
+        written = row_sources.of(run.source).collect(run.registered_model, schema, run.source, path)
         description = " ".join(f"{name} {value}" for name, value in run.source.items())
         return dataset_services.register(
             run.registered_model, written, schema.sha256, source=description, by=run.requested_by

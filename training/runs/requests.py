@@ -106,7 +106,7 @@ def require_new(model: RegisteredModel, source: dict[str, Any]) -> None:
     with artifacts.dataset_file(active.dataset) as path:
         known = set(parquet.predictions(path).to_pylist())
     rows = 0
-    for page in row_sources.predictions(model, source) if known else ():
+    for page in row_sources.of(source).predictions(model, source) if known else ():
         if not known.issuperset(page):
             return
         rows += len(page)

@@ -88,21 +88,12 @@ def csv_dialect(request: Request) -> Told:
 
 
 CSV_PARAMETERS: Final = [
-    OpenApiParameter(
-        "delimiter",
-        str,
-        enum=[",", ";", "|", "tab"],
-        description="Delimiter of a CSV body (default: detected).",
-    ),
-    OpenApiParameter(
-        "decimal", str, enum=[".", ","], description="Decimal mark of a CSV body (default: detected)."
-    ),
-    OpenApiParameter(
-        "thousands",
-        str,
-        enum=list(THOUSANDS_WORDS),
-        description="Thousands separator of a CSV body (default: detected).",
-    ),
+    OpenApiParameter(name, str, enum=words, description=f"{label} of a CSV body (default: detected).")
+    for name, label, words in (
+        ("delimiter", "Delimiter", [",", ";", "|", "tab"]),
+        ("decimal", "Decimal mark", [".", ","]),
+        ("thousands", "Thousands separator", list(THOUSANDS_WORDS)),
+    )
 ]
 PREFER_PARAMETER: Final = OpenApiParameter(
     "Prefer",
