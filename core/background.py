@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def run_periodically(work: Callable[[], object], *, every: float, name: str) -> Iterator[None]:
+def run_periodically(work: Callable[[], None], *, every: float, name: str) -> Iterator[None]:
     """Calls `work` every `every` seconds until the block ends, on a database connection of its own.
 
     A call that fails with a database error is logged; the next call uses a fresh connection.

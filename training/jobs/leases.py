@@ -161,8 +161,12 @@ class Lease:
 
     def kept_alive(self) -> AbstractContextManager[None]:
         """Renews the lease from a thread, because a fit may last longer than a lease."""
+
+        def renew() -> None:
+            self.renew()
+
         every = settings.JOB_LEASE_SECONDS / RENEWALS
-        return run_periodically(self.renew, every=every, name=f"lease-{self.job_id}")
+        return run_periodically(renew, every=every, name=f"lease-{self.job_id}")
 
 
 def _lease_end() -> CombinedExpression:

@@ -176,7 +176,8 @@ def _metrics(version: ModelVersion) -> str:
         value, baseline = row.values
         better = "smaller is better" if row.smaller_is_better else "larger is better"
         name = f"{row.name} (primary)" if row.primary else row.name
-        rows.append([name, value, _interval(intervals.get(row.name)), baseline, better])
+        interval = " to ".join(map(_cell, intervals.get(row.name) or ()))
+        rows.append([name, value, interval, baseline, better])
     confidence = evaluation.get("confidence")
     uncertainty = (
         f"Intervals hold the middle {confidence:.0%} of {evaluation['resamples']} bootstrap resamples of the "
@@ -191,10 +192,6 @@ def _metrics(version: ModelVersion) -> str:
     if provider is not None:
         baseline_note = provider.baseline_is
     return _section("Metrics", table(header, rows), uncertainty, baseline_note)
-
-
-def _interval(pair: Sequence[float] | None) -> str | None:
-    return f"{_cell(pair[0])} to {_cell(pair[1])}" if pair else None
 
 
 def _pictures(version: ModelVersion) -> str:

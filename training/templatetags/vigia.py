@@ -127,9 +127,11 @@ def value(logged: Any) -> SafeString:
     if isinstance(logged, bool):
         return format_html('<span class="vg-bool">{}</span>', "yes" if logged else "no")
     if isinstance(logged, float):
-        return format_html('<span class="vg-number">{}</span>', decimal_number(logged))
+        text = f"{logged:,.2f}" if abs(logged) >= 1000 else f"{logged:.6g}"
+        return format_html('<span class="vg-number">{}</span>', text)
     if isinstance(logged, int):
-        return format_html('<span class="vg-number">{}</span>', whole_number(logged))
+        text = f"{logged:,}" if abs(logged) >= 10_000 else str(logged)  # a year has no comma
+        return format_html('<span class="vg-number">{}</span>', text)
     if isinstance(logged, (dict, list)):
         return format_html("<code>{}</code>", json.dumps(logged, ensure_ascii=False))
     return format_html("{}", logged)
@@ -142,16 +144,6 @@ def brief(logged: Any) -> SafeString:
         return value(logged)
     count = "1 answer" if len(logged) == 1 else f"{len(logged)} answers" if logged else "no answer"
     return format_html('<span title="{}">{}</span>', json.dumps(logged, ensure_ascii=False), count)
-
-
-def whole_number(number: int) -> str:
-    """Formats a whole number; it groups thousands from 10,000 on, so that a year has no comma."""
-    return f"{number:,}" if abs(number) >= 10_000 else str(number)
-
-
-def decimal_number(number: float) -> str:
-    """Formats a number with two decimals from 1,000 on, else with six digits."""
-    return f"{number:,.2f}" if abs(number) >= 1000 else f"{number:.6g}"
 
 
 @register.filter
