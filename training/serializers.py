@@ -64,7 +64,7 @@ class EvaluatedSerializer(LinkedSerializer):
     """A version, or a run that may have one."""
 
     def get_split(self, row: TrainingRun | ModelVersion) -> str | None:
-        """Returns how the hold-out was split; ``by_features`` for a version older than stored methods."""
+        # The rows of a version older than stored methods were split by their features.
         stored = self._evaluation(row).get("split")
         return stored.get("method", "by_features") if stored else None
 

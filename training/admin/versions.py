@@ -158,7 +158,6 @@ class ModelVersionAdmin(RegistryAdmin):
         return activation_pages.activate(self, request, self._get(request, version_id))
 
     def compare(self, request: HttpRequest, first: int, second: int) -> HttpResponse:
-        """Shows two versions of one model side by side."""
         before, after = (self._get(request, number) for number in (first, second))
         if before.registered_model_id != after.registered_model_id:
             messages.warning(request, "The versions belong to different models: choose two of one model.")
@@ -194,7 +193,6 @@ class ModelVersionAdmin(RegistryAdmin):
         return HttpResponseRedirect(address)
 
     def card(self, request: HttpRequest, version_id: int) -> HttpResponse:
-        """Returns the version's model card as a file."""
         version = self._get(request, version_id)
         response = HttpResponse(model_card.markdown(version), content_type=model_card.CONTENT_TYPE)
         response.headers["Content-Disposition"] = f'attachment; filename="{model_card.file_name(version)}"'
@@ -210,7 +208,6 @@ class ModelVersionAdmin(RegistryAdmin):
 
 
 def columns_of(version: ModelVersion) -> Iterable[dict[str, Any]]:
-    """Returns the columns of a version's schema for its page."""
     return [
         {"column": column, "bounds": side_by_side.bounds(column), "seen": side_by_side.training_range(column)}
         for column in version.dataset_schema.columns

@@ -2,8 +2,8 @@
 
 A worker claims a job by one conditional UPDATE and holds it by a lease that it renews. If the worker dies,
 the lease expires and another worker claims the job, at most `MAX_ATTEMPTS` times. A worker that lost its
-lease cannot write, because every write checks the lease. The function of a kind of job is registered under
-the kind's label and imported on first use: web processes know the rows and stay small.
+lease cannot write, because every write checks the lease. The function of a kind of job is imported on first
+use: web processes know the rows and stay small.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ Status = Job.Status
 Result = TypeVar("Result")
 AnyJob = TypeVar("AnyJob", bound=Job)
 Work = Callable[["Lease"], None]
-
-_WORK: dict[str, str] = {}
+"""Does a job and ends it (see `Lease.end`)."""
 
 
 class LeaseLost(Exception):
@@ -57,29 +56,16 @@ class Cancelled(Exception):
     """A user requested the job's cancellation."""
 
 
-def register(label: str, work: str) -> None:
-    """Registers the function that does a kind of job.
-
-    Parameters
-    ----------
-    label : label of the job's Django model, such as ``training.trainingrun``.
-    work : dotted path of a function that takes a `Lease`, does the work and ends the job (see `Lease.end`).
-    """
-    _WORK[label] = work
-
-
 def kinds() -> list[type[Job]]:
-    """Returns the registered kinds of job."""
-    return [kind(label) for label in _WORK]
+    return [model for model in apps.get_models() if issubclass(model, Job)]
 
 
 def kind(label: str) -> type[Job]:
-    """Returns the Django model of a kind of job."""
-    if label not in _WORK:
-        raise LookupError(f"no kind of job has the label {label!r}; registered: {', '.join(_WORK)}")
-    model = apps.get_model(label)
-    assert issubclass(model, Job)
-    return model
+    """Returns the kind of job with this label of its Django model."""
+    labels = {each._meta.label_lower: each for each in kinds()}
+    if label not in labels:
+        raise LookupError(f"no kind of job has the label {label!r}; labels: {', '.join(labels)}")
+    return labels[label]
 
 
 def retry_on_disconnect(write: Callable[[], Result]) -> Result:
@@ -241,9 +227,8 @@ def execute(job_kind: type[Job], job_id: int) -> bool:
 
 def do(lease: Lease) -> None:
     """Does a claimed job and records its result or its error in the row."""
-    label = lease.kind._meta.label_lower
-    work: Work = import_string(_WORK[label])
-    name = f"{label} {lease.job_id}"
+    work: Work = import_string(lease.kind.work)
+    name = f"{lease.kind._meta.label_lower} {lease.job_id}"
     try:
         work(lease)
     except LeaseLost:

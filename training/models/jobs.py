@@ -16,6 +16,7 @@ class Job(models.Model):
 
     Attributes
     ----------
+    work : dotted path of the function that does a job of this kind, a `training.jobs.leases.Work`.
     lease_owner : the fencing token, drawn by each claim; every write of the worker checks it.
     attempts : claims so far. heartbeat_at : time when its process was last alive.
     log_tail : the last lines of its process. error : the error message.
@@ -30,6 +31,7 @@ class Job(models.Model):
         FAILED = "failed"
         CANCELLED = "cancelled"
 
+    work: ClassVar[str]
     FINISHED: ClassVar = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
     registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="%(class)ss")
@@ -77,6 +79,8 @@ class Job(models.Model):
 
 class TrainingRun(Job):
     """One request for a training run, its progress and its result."""
+
+    work = "training.runs.execution.train"
 
     class Mode(models.TextChoices):
         APPEND = "append", "append: the active version's rows and the new rows"
@@ -138,6 +142,7 @@ class Comparison(Job):
     result : the result of `vigia_ml.evaluation.compared`; null until the job has succeeded.
     """
 
+    work = "training.reports.comparison_job.compare"
     before = models.ForeignKey("ModelVersion", on_delete=models.PROTECT, related_name="+")
     after = models.ForeignKey("ModelVersion", on_delete=models.PROTECT, related_name="+")
     result = models.JSONField(null=True, blank=True)

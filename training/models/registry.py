@@ -114,7 +114,6 @@ class RegisteredModel(models.Model):
 
     @property
     def active_version(self) -> ModelVersion | None:
-        """The active version, or None."""
         return self.versions.filter(status="active").first()
 
 

@@ -47,7 +47,6 @@ def markdown(version: ModelVersion) -> str:
 
 
 def file_name(version: ModelVersion) -> str:
-    """Returns the file name of a version's card."""
     return f"{version.registered_model.name}-{version.number}.md"
 
 

@@ -59,8 +59,6 @@ class MetricRow:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A difference between two versions."""
-
     name: str
     what: str
     before: str
@@ -200,7 +198,6 @@ def _lineage(version: ModelVersion) -> dict[str, Any]:
 
 
 def described(column: Column) -> str:
-    """Returns a short description of a column."""
     words: list[str] = [column.type]
     if column.unit:
         words.append(f"in {column.unit}")

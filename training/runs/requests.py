@@ -115,7 +115,6 @@ def require_new(model: RegisteredModel, source: dict[str, Any]) -> None:
 
 
 def all_known_message(rows: int, active: ModelVersion) -> str:
-    """Returns the error message for rows that the active version's dataset already holds."""
     return f"all {rows:,} rows are already in the dataset of {active}; {REPEAT_HINT}"
 
 
@@ -136,7 +135,6 @@ def active_rows(model: RegisteredModel) -> Dataset:
 
 
 def can_search(model: RegisteredModel) -> bool:
-    """Returns whether the model's declaration has a search space."""
     return model.name in catalogue.names() and catalogue.get(model.name).search is not None
 
 

@@ -44,7 +44,6 @@ def register(name: str, module: str) -> None:
 
 
 def of(source: dict[str, Any]) -> Source:
-    """Returns the functions of a stored source."""
     return cast("Source", import_module(_MODULES[source["from"]]))
 
 

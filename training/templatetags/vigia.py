@@ -58,7 +58,6 @@ def setting(value: Any) -> str:
 
 @register.filter
 def signed(value: Any) -> str:
-    """Formats a difference with its sign."""
     if value is None:
         return ""
     return "±0" if value == 0 else f"{'+' if value > 0 else ''}{metric(value)}"
@@ -72,7 +71,6 @@ def share(value: float | None) -> str:
 
 @register.filter
 def duration(seconds: float | None) -> str:
-    """Formats a duration in a fitting unit."""
     if seconds is None:
         return "–"
     for unit, size in (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0), ("s", 1.0)):
@@ -198,6 +196,5 @@ def chart_table(spec: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
 
 @register.simple_tag
 def charts_media() -> SafeString:
-    """Returns the script tags of a page with charts."""
     sources = [static("vigia/vendor/chart.umd.min.js"), static("vigia/charts.js")]
     return format_html_join("", '<script src="{}" defer></script>', ((source,) for source in sources))

@@ -144,7 +144,6 @@ def int_param(request: Request, name: str, largest: int) -> int | None:
 
 
 def bad_parameter(name: str, message: str, value: str) -> InvalidRows:
-    """Returns the error for a query parameter whose value is invalid."""
     return InvalidRows([Fault(name, "bad_parameter", message, value[:80], has_value=True)], message=message)
 
 
