@@ -54,7 +54,7 @@ def lock_candidate(version: ModelVersion) -> ModelVersion:
         raise Conflict(f"{version} is already active", code="already_active")
     if version.status == ModelVersion.Status.REJECTED:
         raise Conflict(f"{version} was rejected; choose another version", code="rejected")
-    artifacts.check_kept(version)
+    artifacts.check_kept(version)  # it may have been pruned since the caller loaded it
     return version
 
 
