@@ -22,7 +22,6 @@ from vigia_ml.evaluation import Judged
 from vigia_ml.evaluation import metrics as evaluation
 from vigia_ml.fitting.fit import Split
 
-Status = Comparison.Status
 _AGREEMENT = 1e-6  # relative tolerance between a stored metric and the metric measured again
 
 
@@ -64,7 +63,7 @@ def compare(lease: Lease) -> None:
         asdict(each) for each in side_by_side.schema_changes(before.dataset_schema, after.dataset_schema)
     ]
     result["lineage"] = [asdict(each) for each in side_by_side.lineage_changes(before, after)]
-    lease.end(Status.SUCCEEDED, result=result)
+    lease.end(Comparison.Status.SUCCEEDED, result=result)
 
 
 def _judged(version: ModelVersion, declared: ModelDeclaration) -> Judged:

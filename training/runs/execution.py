@@ -30,8 +30,6 @@ from vigia_ml.fitting import parquet
 from vigia_ml.fitting.advice import in_words
 from vigia_ml.fitting.hyperparameter_search import Search
 
-Status = TrainingRun.Status
-
 
 class ActiveChanged(Exception):
     """Another version was activated while this version was compared with the active one."""
@@ -196,7 +194,7 @@ def _finish(
             ReferenceProfile.objects.create(version=created, bins=result.reference.to_json())
         remark = _activate_by_policy(model, created, run, held_back=_held_back(run, result, created, active))
         held.update(
-            status=Status.SUCCEEDED,
+            status=TrainingRun.Status.SUCCEEDED,
             dataset=result.dataset,
             stage=f"finished; {remark}" if remark else "finished",
             notes=[note.to_json() for note in (*result.notes, *notes.of_gate(gate))],

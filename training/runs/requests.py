@@ -16,8 +16,6 @@ from training.jobs import leases
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
 from training.runs import row_sources
 
-Status = TrainingRun.Status
-
 MOST_TRIALS: Final = 1_000
 """Largest number of combinations of hyper-parameters that one search may try."""
 REPEAT_HINT: Final = "repeat=true adds them again"

@@ -121,18 +121,20 @@ def _set_aside(path: Path, say: Callable[[str], None]) -> Iterator[TextIO]:
         settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
         stream = _temporary(settings.VAR_DIR)
     temporary = Path(stream.name)
+    target = temporary.parent / f"{csv_files.stem(path)}.refused.csv"
     try:
         with stream:
-            yield stream
+            try:
+                yield stream
+            finally:
+                stream.flush()
+                with temporary.open(encoding="utf-8", newline="") as lines:
+                    rows = max(0, sum(1 for _ in csv.reader(lines)) - 1)
+                if rows:
+                    temporary.replace(target)
+                say(f"{rows:,} bad rows set aside in {target}" if rows else "no bad rows")
     finally:
-        with temporary.open(encoding="utf-8", newline="") as lines:
-            rows = max(0, sum(1 for _ in csv.reader(lines)) - 1)
-        if rows:
-            temporary = temporary.replace(temporary.parent / f"{csv_files.stem(path)}.refused.csv")
-            say(f"{rows:,} bad rows set aside in {temporary}")
-        else:
-            temporary.unlink()
-            say("no bad rows")
+        temporary.unlink(missing_ok=True)
 
 
 def _temporary(directory: Path) -> TextIO:
