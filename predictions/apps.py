@@ -6,16 +6,9 @@ class PredictionsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from training.jobs import leases
         from training.registry import answers_check
         from training.runs import row_sources
 
-        leases.register("predictions.replay", "predictions.replays.jobs.replay")
         answers_check.register("JSON", "predictions.inference.answers_check.by_json")
         answers_check.register("CSV", "predictions.inference.answers_check.by_csv")
-        row_sources.register(
-            "outcomes",
-            check="predictions.outcomes.training_source.check",
-            collect="predictions.outcomes.training_source.collect",
-            predictions="predictions.outcomes.training_source.predictions",
-        )
+        row_sources.register("outcomes", "predictions.outcomes.training_source")

@@ -19,7 +19,7 @@ from predictions.quality import realised
 from predictions.retention import is_in_the_log
 from predictions.rollouts import shadow_retention
 from predictions.rollups import counting
-from training import tasks as training_tasks
+from training import queueing
 from training.models import IdempotencyKey, RegisteredModel
 from training.registry import artifact_pruning
 from vigia_ml.errors import VigiaError
@@ -95,7 +95,7 @@ def review_models() -> int:
             count += 1
             run = retraining.request_if_triggered(made)
             if run is not None:
-                training_tasks.enqueue(run)
+                queueing.enqueue(run)
 
     _one_by_one(reviews.due(timezone.now()), review)
     return count

@@ -13,10 +13,10 @@ import pytest
 from rest_framework import serializers
 
 from predictions.serializers import rollouts
+from tools.samples import __main__ as samples
 from training import serializers as training_serializers
 from training.models import RegisteredModel
 from training.runs import uploads
-from training.samples import __main__ as samples
 from training.serializers import InstanceSerializer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -268,9 +268,7 @@ def test_every_file_of_an_example_is_shipped_or_created_by_it() -> None:
 
 
 def test_the_rows_of_the_readmes_training_run_are_new_and_valid(db: None, tmp_path: Path) -> None:
-    match = re.search(
-        r"-m training\.samples (.*) --out (\S+)", (ROOT / "README.md").read_text(encoding="utf-8")
-    )
+    match = re.search(r"-m tools\.samples (.*) --out (\S+)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert match
     samples.main([*match[1].split(), "--out", str(tmp_path)])
     [written] = tmp_path.iterdir()

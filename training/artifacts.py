@@ -17,6 +17,7 @@ import platform
 import re
 import socket
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def store(data: bytes) -> Stored:
     digest = hashlib.sha256(data).hexdigest()
     # Written even if the name exists: the stored bytes may be damaged, and this repairs them.
     _write(_name(digest), ContentFile(data))
-    return Stored(digest, _sign(data), len(data))
+    return Stored(digest, _signing(data).hexdigest(), len(data))
 
 
 def ensure(stored: Stored, data: bytes) -> None:
@@ -113,7 +114,7 @@ def fetch(version: ModelVersion) -> bytes:
     ArtifactPruned : the artifact was pruned.
     """
     check_kept(version)
-    return _verified(f"the artifact of {version}", version.artifact_sha256, version.artifact_hmac)
+    return b"".join(_verified(*_fitted(version)))
 
 
 def fetch_compiled(version: ModelVersion) -> bytes:
@@ -121,7 +122,7 @@ def fetch_compiled(version: ModelVersion) -> bytes:
     if not version.compiled_sha256:
         raise ArtifactError(f"{version} was not compiled")
     check_kept(version)
-    return _verified(f"the compiled engine of {version}", version.compiled_sha256, version.compiled_hmac)
+    return b"".join(_verified(*_compiled(version)))
 
 
 def load(version: ModelVersion) -> engines.Engine:
@@ -134,12 +135,9 @@ def load(version: ModelVersion) -> engines.Engine:
     ------
     ArtifactError : see `fetch`; for scikit-learn's engine also when another scikit-learn built the artifact.
     """
-    if version.engine == COMPILED:
-        return _loaded(version, COMPILED, fetch_compiled(version))
-    if engines.stands_alone(version.engine):
-        return _loaded(version, version.engine, fetch(version))
-    check_libraries(version)
-    return _loaded(version, version.engine, fetch(version))
+    _check_libraries_of_engine(version)
+    data = fetch_compiled(version) if version.engine == COMPILED else fetch(version)
+    return _loaded(version, version.engine, data)
 
 
 def load_pipeline(version: ModelVersion) -> SklearnEngine:
@@ -150,8 +148,7 @@ def load_pipeline(version: ModelVersion) -> SklearnEngine:
     ArtifactError : see `fetch`; also when another scikit-learn built the artifact.
     """
     check_libraries(version)
-    engine = _loaded(version, "sklearn", fetch(version))
-    return cast("SklearnEngine", engine)
+    return cast("SklearnEngine", _loaded(version, "sklearn", fetch(version)))
 
 
 def _loaded(version: ModelVersion, engine: str, data: bytes) -> engines.Engine:
@@ -162,14 +159,19 @@ def _loaded(version: ModelVersion, engine: str, data: bytes) -> engines.Engine:
 
 
 def check_libraries(version: ModelVersion) -> None:
-    """Raises `ArtifactError` when this process runs another scikit-learn than the one that trained the
-    version."""
+    """Raises `ArtifactError` when another scikit-learn than this process's trained the version."""
     trained_with, here = version.libraries.get("scikit-learn"), library_version("scikit-learn")
     if trained_with != here:
         raise ArtifactError(
             f"{version} was trained with scikit-learn {trained_with}, this process runs {here}: "
             "train it again, or run the version it was trained with"
         )
+
+
+def _check_libraries_of_engine(version: ModelVersion) -> None:
+    """Checks the libraries as `check_libraries` does, if the engine depends on them."""
+    if version.engine != COMPILED and not engines.stands_alone(version.engine):
+        check_libraries(version)
 
 
 def store_dataset(written: Written) -> None:
@@ -226,32 +228,43 @@ def stamp(version: ModelVersion) -> object:
 
 
 def verify(version: ModelVersion) -> None:
-    """Reads the bytes that serve a version in pieces and verifies them; raises `ArtifactError` as `load`
-    does."""
-    description, digest, signature = _serving(version)
-    if version.engine != COMPILED and not engines.stands_alone(version.engine):
-        check_libraries(version)
-    _check_digest(description, digest)
+    """Verifies the bytes that serve a version, piece by piece; raises `ArtifactError` as `load` does."""
+    _check_libraries_of_engine(version)
+    deque(_verified(*_serving(version)), maxlen=0)  # keeps none of the pieces
+
+
+def _fitted(version: ModelVersion) -> tuple[str, str, str]:
+    """Returns (description, digest, signature) of the bytes of a version's fitted pipeline."""
+    return f"the artifact of {version}", version.artifact_sha256, version.artifact_hmac
+
+
+def _compiled(version: ModelVersion) -> tuple[str, str, str]:
+    return f"the compiled engine of {version}", version.compiled_sha256, version.compiled_hmac
+
+
+def _serving(version: ModelVersion) -> tuple[str, str, str]:
+    return _compiled(version) if version.engine == COMPILED else _fitted(version)
+
+
+def _verified(description: str, digest: str, signature: str) -> Iterator[bytes]:
+    """Yields the stored bytes of a digest; the last step verifies them all, so use no piece before the end.
+
+    Raises
+    ------
+    ArtifactError : the digest is invalid, or the bytes are missing, changed or not signed with this key.
+    """
+    if not DIGEST.fullmatch(digest):
+        raise ArtifactError(f"{description} cannot be found: its row holds no valid digest")
     content, sign = hashlib.sha256(), _signing(b"")
     for chunk in _chunks(description, _name(digest)):
         content.update(chunk)
         sign.update(chunk)
-    _check(description, content.hexdigest() == digest, _same(sign.hexdigest(), signature))
-
-
-def _serving(version: ModelVersion) -> tuple[str, str, str]:
-    """Returns (description, digest, signature) of the bytes that serve a version."""
-    if version.engine == COMPILED:
-        compiled = version.compiled_sha256 or "", version.compiled_hmac or ""
-        return f"the compiled engine of {version}", *compiled
-    return f"the artifact of {version}", version.artifact_sha256, version.artifact_hmac
-
-
-def _verified(description: str, digest: str, signature: str) -> bytes:
-    _check_digest(description, digest)
-    data = b"".join(_chunks(description, _name(digest)))
-    _check(description, hashlib.sha256(data).hexdigest() == digest, _same(_sign(data), signature))
-    return data
+        yield chunk
+    if content.hexdigest() != digest:
+        raise ArtifactError(f"{description} was changed: its digest does not match its row")
+    # As bytes: a signature that is not ASCII would raise an error as text.
+    if not hmac.compare_digest(sign.hexdigest().encode(), signature.encode()):
+        raise ArtifactError(f"{description} was not signed with this service's ARTIFACT_KEY")
 
 
 def _chunks(description: str, name: str) -> Iterator[bytes]:
@@ -271,29 +284,8 @@ def _chunks(description: str, name: str) -> Iterator[bytes]:
         raise ArtifactError(f"{description} cannot be read from the store: {reason}") from error
 
 
-def _check_digest(description: str, digest: str) -> None:
-    if not DIGEST.fullmatch(digest):
-        raise ArtifactError(f"{description} cannot be found: its row holds no valid digest")
-
-
-def _check(description: str, intact: bool, signed: bool) -> None:
-    if not intact:
-        raise ArtifactError(f"{description} was changed: its digest does not match its row")
-    if not signed:
-        raise ArtifactError(f"{description} was not signed with this service's ARTIFACT_KEY")
-
-
-def _same(first: str, second: str) -> bool:
-    """Compares signatures as bytes: as text, a signature that is not ASCII would raise an error."""
-    return hmac.compare_digest(first.encode(), second.encode())
-
-
 def _name(digest: str) -> str:
     return f"artifacts/{digest[:2]}/{digest}"
-
-
-def _sign(data: bytes) -> str:
-    return _signing(data).hexdigest()
 
 
 def _signing(data: bytes) -> hmac.HMAC:

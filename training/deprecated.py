@@ -1,33 +1,32 @@
-"""Support for modules that moved into the library and that users' files still import from their old
-places."""
+"""Old places of modules that moved into the library (see `vigia_ml.moved`); older model files name them."""
 
 from __future__ import annotations
 
 import importlib
+import sys
 import warnings
-from collections.abc import Callable
+from types import ModuleType
 from typing import Any
+
+from vigia_ml.moved import MOVED
 
 RENAMED = {"Watch": "MonitoringConfig"}
 
 
-def forward(old: str, *places: str) -> Callable[[str], Any]:
-    """Returns the ``__getattr__`` of a module that moved: it returns a name from its new place, with a
-    warning.
+class _OldPlace(ModuleType):
+    """A module that takes its names from the library, with a warning that holds today's import line."""
 
-    Parameters
-    ----------
-    old : the module's ``__name__``. places : new modules; the first that has a name provides it.
-    """
-
-    def find(name: str) -> Any:
-        for place in places:
+    def __getattr__(self, name: str) -> Any:
+        today = RENAMED.get(name, name)
+        for place in () if name.startswith("__") else ("vigia_ml", MOVED[self.__name__]):
             module = importlib.import_module(place)
-            today = RENAMED.get(name, name)
-            if not name.startswith("__") and hasattr(module, today):
+            if hasattr(module, today):
                 line = f"from {place} import {today}"
-                warnings.warn(f"{old} moved: write `{line}`", DeprecationWarning, stacklevel=2)
+                warnings.warn(f"{self.__name__} moved: write `{line}`", DeprecationWarning, stacklevel=2)
                 return getattr(module, today)
-        raise AttributeError(f"module {old!r} has no attribute {name!r}")
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
-    return find
+
+def install() -> None:
+    """Makes the old places importable."""
+    sys.modules.update({old: _OldPlace(old) for old in MOVED})

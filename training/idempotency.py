@@ -69,13 +69,6 @@ def request_sha256(path: str, content_type: str, body_sha256: str) -> str:
     return hashlib.sha256(f"POST {path} {content_type} {body_sha256}".encode()).hexdigest()
 
 
-def stored_row(client_id: int, key: str) -> IdempotencyKey | None:
-    """Returns the unexpired row of a client's key, or None; by the database's clock, as `vigia_claim`
-    does."""
-    expired = Now() - dt.timedelta(hours=settings.IDEMPOTENCY_HOURS)
-    return IdempotencyKey.objects.filter(client_id=client_id, key=key, created_at__gte=expired).first()
-
-
 def stored_response(retry: RetryKey) -> StoredResponse | None:
     """Returns the response to an earlier request with this key, or None.
 
@@ -83,7 +76,9 @@ def stored_response(retry: RetryKey) -> StoredResponse | None:
     ------
     KeyReused : the key belongs to another request.
     """
-    row = stored_row(retry.client_id, retry.key)
+    expired = Now() - dt.timedelta(hours=settings.IDEMPOTENCY_HOURS)  # the clock that `vigia_claim` uses
+    rows = IdempotencyKey.objects.filter(client_id=retry.client_id, key=retry.key, created_at__gte=expired)
+    row = rows.first()
     if row is None:
         return None
     if row.request_sha256 != retry.request_sha256:

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from django.utils.module_loading import import_string
-
 from core.errors import Conflict
 from training import catalogue
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
@@ -174,16 +172,6 @@ def page(name: str) -> str:
     """Returns the page on which people use a provider's model; empty for a model of rows."""
     provider = _PROVIDERS.get(name)
     return provider.page if provider else ""
-
-
-def build_of(provider: ModelProvider) -> Build:
-    build: Build = import_string(provider.make)
-    return build
-
-
-def remake_of(provider: ModelProvider) -> Remake:
-    remake: Remake = import_string(provider.remake)
-    return remake
 
 
 def require_rows(model: RegisteredModel, feature: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from drf_spectacular.utils import extend_schema_field
@@ -33,33 +34,61 @@ class NoteSerializer(serializers.Serializer[Any]):
 class LinkedSerializer(serializers.Serializer[Any]):
     """A resource with links to related resources.
 
-    routes : name of a link -> name of its route, which takes `link_arguments`.
+    routes : name of a link -> name of its route. arguments : attributes of the row that the routes take.
     """
 
     routes: ClassVar[Mapping[str, str]] = {}
+    arguments: ClassVar[tuple[str, ...]] = ("registered_model.name", "number")
     links = serializers.SerializerMethodField(help_text="URLs of related resources.")
-
-    def link_arguments(self, row: Any) -> list[Any]:
-        raise NotImplementedError
 
     @extend_schema_field(serializers.DictField(child=serializers.URLField()))
     def get_links(self, row: Any) -> dict[str, str]:
-        request, arguments = self.context.get("request"), self.link_arguments(row)
-        return {name: reverse(route, args=arguments, request=request) for name, route in self.routes.items()}
+        return self.linked(self.routes, *(attrgetter(name)(row) for name in self.arguments))
+
+    def linked(self, routes: Mapping[str, str], *arguments: object) -> dict[str, str]:
+        """Returns name of a link -> URL of its route with these arguments."""
+        request = self.context.get("request")
+        return {name: reverse(route, args=arguments, request=request) for name, route in routes.items()}
 
 
-class TrainingRunSerializer(LinkedSerializer, serializers.ModelSerializer[TrainingRun]):
+def _version_of(run: TrainingRun) -> ModelVersion | None:
+    return getattr(run, "version", None)
+
+
+def _of_version(column: str, **options: Any) -> serializers.DictField:
+    """Returns the field of a JSON column of a run's version; null until the run has one."""
+    return serializers.DictField(source=f"version.{column}", read_only=True, allow_null=True, **options)
+
+
+class EvaluatedSerializer(LinkedSerializer):
+    """A version, or a run that may have one."""
+
+    def get_split(self, row: TrainingRun | ModelVersion) -> str | None:
+        # The rows of a version older than stored methods were split by their features.
+        stored = self._evaluation(row).get("split")
+        return stored.get("method", "by_features") if stored else None
+
+    def get_duplicates_dropped(self, row: TrainingRun | ModelVersion) -> int | None:
+        return self._evaluation(row).get("duplicates_dropped")
+
+    def _evaluation(self, row: TrainingRun | ModelVersion) -> dict[str, Any]:
+        version = row if isinstance(row, ModelVersion) else _version_of(row)
+        return (version.evaluation if version else None) or {}
+
+
+class TrainingRunSerializer(EvaluatedSerializer, serializers.ModelSerializer[TrainingRun]):
     """A training run; a finished run has a version, metrics and a gate."""
 
     routes: ClassVar = {"run": "training-run"}
+    arguments: ClassVar = ("registered_model.name", "pk")
 
     model = serializers.CharField(source="registered_model.name")
-    version = serializers.SerializerMethodField()
+    version = serializers.IntegerField(source="version.number", read_only=True, allow_null=True)
     activated = serializers.SerializerMethodField()
     dataset = serializers.SerializerMethodField()
-    metrics = serializers.SerializerMethodField()
-    baseline = serializers.SerializerMethodField()
-    gate = serializers.SerializerMethodField()
+    metrics = _of_version("metrics", child=serializers.FloatField())
+    baseline = _of_version("baseline", child=serializers.FloatField())
+    gate = _of_version("gate")
     split = serializers.SerializerMethodField(
         help_text="by_features: equal rows are on one side of the split. by_row: copies of a row are on both."
     )
@@ -77,16 +106,12 @@ class TrainingRunSerializer(LinkedSerializer, serializers.ModelSerializer[Traini
             "started_at", "finished_at", "links",
         ]  # fmt: skip
 
-    def link_arguments(self, row: TrainingRun) -> list[Any]:
-        return [row.registered_model.name, row.pk]
-
     def get_links(self, row: TrainingRun) -> dict[str, str]:
         """Returns the run's links; a finished run also links to its version."""
         links, version = super().get_links(row), _version_of(row)
         if version is None:
             return links
-        arguments = [row.registered_model.name, version.number]
-        return links | {"version": reverse("version", args=arguments, request=self.context.get("request"))}
+        return links | self.linked({"version": "version"}, row.registered_model.name, version.number)
 
     def to_representation(self, instance: TrainingRun) -> dict[str, Any]:
         """Empties the log for clients without the right to train, because the log may quote rows."""
@@ -95,10 +120,6 @@ class TrainingRunSerializer(LinkedSerializer, serializers.ModelSerializer[Traini
             fields["log_tail"] = ""
         return fields
 
-    def get_version(self, run: TrainingRun) -> int | None:
-        version = _version_of(run)
-        return version.number if version else None
-
     def get_activated(self, run: TrainingRun) -> bool:
         version = _version_of(run)
         return version is not None and version.activations.exists()
@@ -106,38 +127,6 @@ class TrainingRunSerializer(LinkedSerializer, serializers.ModelSerializer[Traini
     def get_dataset(self, run: TrainingRun) -> dict[str, Any] | None:
         rows = run.dataset or run.upload
         return {"sha256": rows.sha256, "rows": rows.rows} if rows else None
-
-    def get_metrics(self, run: TrainingRun) -> dict[str, float] | None:
-        version = _version_of(run)
-        return version.metrics if version else None
-
-    def get_baseline(self, run: TrainingRun) -> dict[str, float] | None:
-        version = _version_of(run)
-        return version.baseline if version else None
-
-    def get_gate(self, run: TrainingRun) -> dict[str, Any] | None:
-        version = _version_of(run)
-        return version.gate if version else None
-
-    def get_split(self, run: TrainingRun) -> str | None:
-        return _split(_version_of(run))
-
-    def get_duplicates_dropped(self, run: TrainingRun) -> int | None:
-        return _dropped(_version_of(run))
-
-
-def _split(version: ModelVersion | None) -> str | None:
-    """Returns how a version's hold-out was split; ``by_features`` for a version older than stored methods."""
-    stored = ((version.evaluation if version else None) or {}).get("split")
-    return stored.get("method", "by_features") if stored else None
-
-
-def _dropped(version: ModelVersion | None) -> int | None:
-    return ((version.evaluation if version else None) or {}).get("duplicates_dropped")
-
-
-def _version_of(run: TrainingRun) -> ModelVersion | None:
-    return getattr(run, "version", None)
 
 
 class TrainingRequestSerializer(serializers.Serializer[Any]):
@@ -185,7 +174,7 @@ class ParitySerializer(serializers.Serializer[Any]):
     seconds = serializers.FloatField()
 
 
-class VersionSerializer(LinkedSerializer, serializers.ModelSerializer[ModelVersion]):
+class VersionSerializer(EvaluatedSerializer, serializers.ModelSerializer[ModelVersion]):
     """One version: metrics, gate, lineage, schema and engine."""
 
     routes: ClassVar = {"version": "version", "card": "model-card"}
@@ -205,19 +194,8 @@ class VersionSerializer(LinkedSerializer, serializers.ModelSerializer[ModelVersi
             "parity", "lineage", "schema", "created_at", "links",
         ]  # fmt: skip
 
-    def get_split(self, version: ModelVersion) -> str | None:
-        return _split(version)
-
-    def get_duplicates_dropped(self, version: ModelVersion) -> int | None:
-        return _dropped(version)
-
-    def link_arguments(self, row: ModelVersion) -> list[Any]:
-        return [row.registered_model.name, row.number]
-
     def get_links(self, row: ModelVersion) -> dict[str, str]:
-        request = self.context.get("request")
-        model = reverse("model", args=[row.registered_model.name], request=request)
-        return {"model": model, **super().get_links(row)}
+        return self.linked({"model": "model"}, row.registered_model.name) | super().get_links(row)
 
 
 class VersionSummarySerializer(LinkedSerializer, serializers.ModelSerializer[ModelVersion]):
@@ -229,9 +207,6 @@ class VersionSummarySerializer(LinkedSerializer, serializers.ModelSerializer[Mod
     class Meta:
         model = ModelVersion
         fields: ClassVar = ["version", "status", "metrics", "engine", "created_at", "links"]
-
-    def link_arguments(self, row: ModelVersion) -> list[Any]:
-        return [row.registered_model.name, row.number]
 
 
 class EvaluationRequestSerializer(serializers.Serializer[Any]):
@@ -321,6 +296,7 @@ class ActivateSerializer(ReasonSerializer):
 class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[RegisteredModel]):
     """A registered model and its active version."""
 
+    arguments: ClassVar = ("name",)
     routes: ClassVar = {
         "model": "model", "active": "active", "versions": "versions", "training_runs": "training-runs",
     }  # fmt: skip
@@ -332,7 +308,7 @@ class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[Re
 
     task = serializers.SerializerMethodField()
     description = serializers.SerializerMethodField()
-    active_version = serializers.SerializerMethodField()
+    active_version = serializers.IntegerField(source="active_version.number", read_only=True, allow_null=True)
     schema = serializers.SerializerMethodField()
     example = serializers.SerializerMethodField()
     asked_at = serializers.SerializerMethodField(help_text="Route that accepts the example.")
@@ -344,23 +320,17 @@ class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[Re
             "schema", "links",
         ]  # fmt: skip
 
-    def link_arguments(self, row: RegisteredModel) -> list[Any]:
-        return [row.name]
-
     def get_links(self, row: RegisteredModel) -> dict[str, str]:
         """Returns the model's links: its log if the model answers rows, else the route of its answers."""
         links = super().get_links(row)
         if row.active_version is None:
             del links["active"]
         request, provider = self.context.get("request"), providers.find(row.name)
-        if provider is not None:
-            return links | {
-                "answers": request.build_absolute_uri(provider.asked_at) if request else provider.asked_at
-            }
-        rows = {
-            name: reverse(route, args=[row.name], request=request) for name, route in self.rows_routes.items()
+        if provider is None:
+            return links | self.linked(self.rows_routes, row.name)
+        return links | {
+            "answers": request.build_absolute_uri(provider.asked_at) if request else provider.asked_at
         }
-        return links | rows
 
     def get_task(self, model: RegisteredModel) -> str | None:
         declared = side_by_side.declaration(model)
@@ -373,10 +343,6 @@ class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[Re
     def get_asked_at(self, model: RegisteredModel) -> str:
         provider = providers.find(model.name)
         return provider.asked_at if provider else f"/api/v1/models/{model.name}/predictions/"
-
-    def get_active_version(self, model: RegisteredModel) -> int | None:
-        active = model.active_version
-        return active.number if active else None
 
     def get_schema(self, model: RegisteredModel) -> dict[str, Any] | None:
         schema = _schema(model)

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
-from typing import Final
 
 from celery import shared_task
-from django.db import transaction
 
 from training.jobs import leases
-from training.models import Job
 
 log = logging.getLogger(__name__)
-
-
-PUBLISHERS: Final = 4
-"""Largest number of messages sent at the same time; an unresponsive broker holds each for some seconds."""
-_publishing = threading.BoundedSemaphore(PUBLISHERS)
 
 
 # Acknowledged early, on purpose: a message delivered late or twice finds the row claimed, and the workers'
@@ -36,30 +27,6 @@ def work(label: str, job_id: int) -> bool:
         if following is not None:  # it may have waited for this job
             publish(label, following)
     return claimed
-
-
-def enqueue(job: Job) -> None:
-    """Sends the job's id to the broker after the commit; the caller does not wait for the broker.
-
-    An unresponsive broker costs seconds, while the row is committed and workers find it without a message. A
-    thread therefore sends the message, a failure is only logged, and at most `PUBLISHERS` messages are sent
-    at the same time.
-    """
-    label, job_id = job._meta.label_lower, job.pk
-
-    def send() -> None:
-        try:
-            publish(label, job_id)
-        finally:
-            _publishing.release()
-
-    def start() -> None:
-        if _publishing.acquire(blocking=False):
-            threading.Thread(target=send, name=f"publish-{job_id}", daemon=True).start()
-        else:
-            log.warning("%s %s is queued without a message: the broker is slow", label, job_id)
-
-    transaction.on_commit(start)
 
 
 def publish(label: str, job_id: int, expires: float = 600) -> bool:

@@ -16,6 +16,7 @@ class Replay(Job):
     since, until : the window, half open. rows : logged predictions scored so far.
     """
 
+    work = "predictions.replays.jobs.replay"
     version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="replays")
     since = models.DateTimeField()
     until = models.DateTimeField()

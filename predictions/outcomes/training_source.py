@@ -61,7 +61,7 @@ def check(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def collect(model: RegisteredModel, schema: DatasetSchema, source: dict[str, Any], path: Path) -> Written:
-    """Writes the logged rows of the window that have an outcome, oldest first; see `row_sources.Collect`.
+    """Writes the logged rows of the window that have an outcome, oldest first; see `row_sources.Source`.
 
     Rows logged under another schema are validated against `schema` like new rows.
 
@@ -84,7 +84,7 @@ def collect(model: RegisteredModel, schema: DatasetSchema, source: dict[str, Any
 
 
 def predictions(model: RegisteredModel, source: dict[str, Any]) -> Iterator[list[str]]:
-    """Yields the ids of the predictions that `collect` takes, in pages; see `row_sources.Predictions`."""
+    """Yields the ids of the predictions that `collect` takes, in pages; see `row_sources.Source`."""
     for page in labelled_rows.pages(model.pk, *_window(source), inputs=False):
         yield [row.prediction_id for row in page]
 

@@ -17,7 +17,7 @@ from typing import Final, TextIO
 
 import numpy as np
 
-from training.samples.draws import Draws
+from tools.samples.draws import Draws
 
 SEED: Final = 7
 USERS: Final = 200

@@ -18,7 +18,6 @@ Right = Literal["predict", "give_outcomes", "train", "activate", "read_log"]
 
 
 def may(user: AbstractBaseUser | AnonymousUser, right: Right, model: RegisteredModel) -> bool:
-    """Returns whether `user` has `right` for `model`."""
     return allowed_models(user, right).filter(pk=model.pk).exists()
 
 
@@ -42,14 +41,12 @@ def visible_models(user: AbstractBaseUser | AnonymousUser) -> QuerySet[Registere
 def allowed_models(
     user: AbstractBaseUser | AnonymousUser, right: Right
 ) -> QuerySet[RegisteredModel, RegisteredModel]:
-    """Returns the models for which `user` has `right`."""
     return _models(user, [right])
 
 
 def _models(
     user: AbstractBaseUser | AnonymousUser, rights: list[str]
 ) -> QuerySet[RegisteredModel, RegisteredModel]:
-    """Returns the models for which `user` has one of `rights`."""
     everything = RegisteredModel.objects.all()
     if not isinstance(user, User) or not user.is_active:
         return everything.none()

@@ -9,14 +9,14 @@ from django import forms
 from django.contrib import messages
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
 from training.access import permissions
 from training.admin.rights import RegistryAdmin, allowed_ids
-from training.models import Activation, ModelVersion, PrunedArtifact, RegisteredModel
+from training.models import Activation, ModelVersion, RegisteredModel
 from training.registry import activation, answers_check
 from training.reports import side_by_side
 from vigia_ml.errors import VigiaError
@@ -43,16 +43,8 @@ class SwitchForm(forms.Form):
     after = forms.IntegerField(widget=forms.HiddenInput)
 
 
-def get_version(page: RegistryAdmin, request: HttpRequest, version_id: int) -> ModelVersion:
-    """Returns a version that this user may see, or raises 404."""
-    version = page.get_queryset(request).filter(pk=version_id).first()
-    if not isinstance(version, ModelVersion):
-        raise Http404
-    return version
-
-
-def require(request: HttpRequest, right: str, model: RegisteredModel) -> None:
-    if model.pk not in allowed_ids(request, right):  # type: ignore[arg-type]
+def require(request: HttpRequest, right: permissions.Right, model: RegisteredModel) -> None:
+    if model.pk not in allowed_ids(request, right):
         raise PermissionDenied(f"this needs the right {right!r} for {model.name}")
 
 
@@ -65,7 +57,7 @@ def activate(page: RegistryAdmin, request: HttpRequest, version: ModelVersion) -
         messages.info(request, f"{version} {state}.")
         return HttpResponseRedirect(_address(version))
 
-    if PrunedArtifact.objects.filter(version=version).exists():
+    if version.pruned_at is not None:
         messages.info(request, f"The artifact of {version} was pruned: the version cannot answer.")
         return HttpResponseRedirect(_address(version))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from training.reports import side_by_side
@@ -84,8 +84,7 @@ def _slices(before: Report, after: Report, metric: str) -> list[dict[str, Any]]:
 
 
 def charts(named: Named) -> list[dict[str, Any]]:
-    """Returns the charts that the evaluations support: ROC and calibration, or residuals; then
-    importances."""
+    """Returns the charts that the evaluations support: ROC and calibration, or residuals; importances."""
     every = [_roc(named), _calibration(named), _predicted(named), *_histograms(named), _importances(named)]
     return [chart for chart in every if chart is not None]
 
@@ -94,66 +93,41 @@ def _chart(name: str, title: str, note: str, **spec: Any) -> dict[str, Any]:
     return {"id": f"vg-chart-{name}", "title": title, "note": note, "spec": spec}
 
 
+def _series(named: Named, points: Callable[[Report], Any]) -> list[dict[str, Any]]:
+    """Returns the points of the evaluations that have some."""
+    found = ({"name": name, "points": points(report)} for name, report in named)
+    return [each for each in found if each["points"]]
+
+
 def _roc(named: Named) -> dict[str, Any] | None:
-    series = [{"name": name, "points": report["roc"]} for name, report in named if report.get("roc")]
-    if not series:
-        return None
-    return _chart(
-        "roc",
-        "ROC curve",
-        "True positive rate against false positive rate, over all thresholds.",
-        kind="line",
-        x="false positive rate",
-        y="true positive rate",
-        x_range=SHARES,
-        y_range=SHARES,
-        diagonal="chance",
-        series=series,
-    )
+    series = _series(named, lambda report: report.get("roc"))
+    note = "True positive rate against false positive rate, over all thresholds."
+    axes = {"x": "false positive rate", "y": "true positive rate", "x_range": SHARES, "y_range": SHARES}
+    spec = axes | {"kind": "line", "diagonal": "chance", "series": series}
+    return _chart("roc", "ROC curve", note, **spec) if series else None
 
 
 def _calibration(named: Named) -> dict[str, Any] | None:
-    series = [
-        {"name": name, "points": [[each["predicted"], each["observed"]] for each in report["calibration"]]}
-        for name, report in named
-        if report.get("calibration")
-    ]
-    if not series:
-        return None
-    return _chart(
-        "calibration",
-        "Calibration",
-        "Share of true rows against the predicted probability; all points hold about equally many rows.",
-        kind="line",
-        x="mean probability",
-        y="share of true rows",
-        x_range=SHARES,
-        y_range=SHARES,
-        diagonal="exact",
-        series=series,
+    series = _series(
+        named, lambda report: [[b["predicted"], b["observed"]] for b in report.get("calibration") or ()]
     )
+    note = "Share of true rows against the predicted probability; all points hold about equally many rows."
+    axes = {"x": "mean probability", "y": "share of true rows", "x_range": SHARES, "y_range": SHARES}
+    spec = axes | {"kind": "line", "diagonal": "exact", "series": series}
+    return _chart("calibration", "Calibration", note, **spec) if series else None
 
 
 def _predicted(named: Named) -> dict[str, Any] | None:
-    series = [
-        {"name": name, "points": report["residuals"]["points"]}
-        for name, report in named
-        if (report.get("residuals") or {}).get("points")
-    ]
+    series = _series(named, lambda report: (report.get("residuals") or {}).get("points"))
     if not series:
         return None
     values = [value for each in series for point in each["points"] for value in point if value is not None]
-    return _chart(
-        "predicted",
-        "Predicted against actual values",
-        f"A sample of {len(series[0]['points']):,} rows of the hold-out; exact predictions are on the line.",
-        kind="scatter",
-        x="actual",
-        y="predicted",
-        x_range=[min(values), max(values)],
-        diagonal="exact",
-        series=series,
+    note = (
+        f"A sample of {len(series[0]['points']):,} rows of the hold-out; exact predictions are on the line."
     )
+    axes = {"x": "actual", "y": "predicted", "x_range": [min(values), max(values)]}
+    spec = axes | {"kind": "scatter", "diagonal": "exact", "series": series}
+    return _chart("predicted", "Predicted against actual values", note, **spec)
 
 
 def _histograms(named: Named) -> list[dict[str, Any]]:
@@ -165,18 +139,11 @@ def _histograms(named: Named) -> list[dict[str, Any]]:
         if not edges:
             continue
         middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
-        histograms.append(
-            _chart(
-                f"errors-{at}",
-                f"Errors of {name}",
-                "Prediction minus actual value, in the target's unit; the outermost bars hold larger errors.",
-                kind="bar",
-                x="error",
-                y="rows",
-                labels=[side_by_side.plain(_round(middle)) for middle in middles],
-                series=[{"name": name, "values": histogram["counts"]}],
-            )
-        )
+        labels = [side_by_side.plain(_round(middle)) for middle in middles]
+        series = [{"name": name, "values": histogram["counts"]}]
+        note = "Prediction minus actual value, in the target's unit; the outermost bars hold larger errors."
+        spec = {"kind": "bar", "x": "error", "y": "rows", "labels": labels, "series": series}
+        histograms.append(_chart(f"errors-{at}", f"Errors of {name}", note, **spec))
     return histograms
 
 
@@ -197,16 +164,9 @@ def _importances(named: Named) -> dict[str, Any] | None:
         losses = {item["column"]: item["mean"] for item in importance["columns"]}
         series.append({"name": name, "values": [losses.get(column) for column in order]})
     metric, rows = known[-1][1]["metric"], known[-1][1]["rows"]
-    return _chart(
-        "importance",
-        "Importance of the columns",
-        f"Loss of {metric} when a column's values are shuffled among {rows:,} rows.",
-        kind="bar",
-        x="column",
-        y=f"loss of {metric}",
-        labels=order,
-        series=series,
-    )
+    note = f"Loss of {metric} when a column's values are shuffled among {rows:,} rows."
+    spec = {"kind": "bar", "x": "column", "y": f"loss of {metric}", "labels": order, "series": series}
+    return _chart("importance", "Importance of the columns", note, **spec)
 
 
 def confusions(named: Named) -> list[dict[str, Any]]:

@@ -37,10 +37,6 @@ class DatasetAdmin(RegistryAdmin):
     def digest(self, row: Dataset) -> str:
         return short_hash(row.sha256)
 
-    @display(description="model")
-    def model_name(self, row: Dataset) -> str:
-        return row.registered_model.name
-
     @display(description="rows", ordering="rows")
     def row_count(self, row: Dataset) -> str:
         return f"{row.rows:,}"

@@ -8,7 +8,8 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.validators import MaxValueValidator
 from django.db.models import Model, Prefetch
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
@@ -148,11 +149,13 @@ class RegisteredModelAdmin(RegistryAdmin):
         }
 
     def rollback(self, request: HttpRequest, model_id: int) -> HttpResponse:
-        return activation_pages.rollback(self, request, self._get(request, model_id))
+        return activation_pages.rollback(
+            self, request, get_object_or_404(self.get_queryset(request), pk=model_id)
+        )
 
     def retrain(self, request: HttpRequest, model_id: int) -> HttpResponse:
         """Requests a run on the active version's dataset, or on the source of the model's provider."""
-        model = self._get(request, model_id)
+        model: RegisteredModel = get_object_or_404(self.get_queryset(request), pk=model_id)
         activation_pages.require(request, "train", model)
         active, provider = model.active_version, providers.find(model.name)
         back = HttpResponseRedirect(reverse("admin:training_registeredmodel_change", args=[model.pk]))
@@ -191,12 +194,6 @@ class RegisteredModelAdmin(RegistryAdmin):
             "media": form.media,
         }
         return TemplateResponse(request, "admin/training/retrain.html", context)
-
-    def _get(self, request: HttpRequest, model_id: int) -> RegisteredModel:
-        row = self.get_queryset(request).filter(pk=model_id).first()
-        if row is None:
-            raise Http404
-        return row  # type: ignore[no-any-return]
 
 
 def side_by_side(model: RegisteredModel, active: ModelVersion | None) -> list[ModelVersion]:

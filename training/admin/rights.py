@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
+from unfold.decorators import display
 
 from training.access import permissions
 from training.models import RegisteredModel
@@ -63,6 +64,10 @@ class RegistryAdmin(ModelAdmin):
     actions: ClassVar[Any] = None
     nothing_yet: ClassVar[str] = ""
     """Text of an empty list: how its rows are created."""
+
+    @display(description="model")
+    def model_name(self, row: Any) -> str:
+        return str(row.registered_model.name)
 
     def model_ids(self, request: HttpRequest) -> frozenset[int]:
         return visible_ids(request)

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse
 from unfold.decorators import display
 
@@ -45,10 +46,6 @@ class TrainingRunAdmin(JobAdmin):
     def number(self, row: TrainingRun) -> str:
         return f"run\N{NO-BREAK SPACE}{row.pk}"
 
-    @display(description="model")
-    def model_name(self, row: TrainingRun) -> str:
-        return row.registered_model.name
-
     @display(description="version")
     def result(self, row: TrainingRun) -> str:
         version = getattr(row, "version", None)
@@ -82,9 +79,7 @@ class TrainingRunAdmin(JobAdmin):
 
     def cancel(self, request: HttpRequest, run_id: int) -> HttpResponse:
         """Cancels a run on POST."""
-        run = self.get_queryset(request).filter(pk=run_id).first()
-        if run is None:
-            raise Http404
+        run = get_object_or_404(self.get_queryset(request), pk=run_id)
         require(request, "train", run.registered_model)
         if request.method == "POST":
             by: Any = request.user

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from django.contrib import admin, messages
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
@@ -112,20 +113,13 @@ class ModelVersionAdmin(RegistryAdmin):
     # -- pages -------------------------------------------------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
-        wrap = self.admin_site.admin_view
+        wrap, prefix = self.admin_site.admin_view, "training_modelversion"
+        pair = "<int:first>/compare/<int:second>/"
         own = [
-            path(
-                "<int:first>/compare/<int:second>/",
-                wrap(self.compare),
-                name="training_modelversion_compare",
-            ),
-            path(
-                "<int:first>/compare/<int:second>/start/",
-                wrap(self.start_comparison),
-                name="training_modelversion_compare_start",
-            ),
-            path("<int:version_id>/activate/", wrap(self.activate), name="training_modelversion_activate"),
-            path("<int:version_id>/card/", wrap(self.card), name="training_modelversion_card"),
+            path(pair, wrap(self.compare), name=f"{prefix}_compare"),
+            path(f"{pair}start/", wrap(self.start_comparison), name=f"{prefix}_compare_start"),
+            path("<int:version_id>/activate/", wrap(self.activate), name=f"{prefix}_activate"),
+            path("<int:version_id>/card/", wrap(self.card), name=f"{prefix}_card"),
         ]
         return own + list(super().get_urls())
 
@@ -157,14 +151,14 @@ class ModelVersionAdmin(RegistryAdmin):
             "can_activate": answerable and pruned is None and model.pk in allowed_ids(request, "activate"),
         }
 
+    def _get(self, request: HttpRequest, version_id: int) -> ModelVersion:
+        return get_object_or_404(self.get_queryset(request), pk=version_id)
+
     def activate(self, request: HttpRequest, version_id: int) -> HttpResponse:
-        return activation_pages.activate(
-            self, request, activation_pages.get_version(self, request, version_id)
-        )
+        return activation_pages.activate(self, request, self._get(request, version_id))
 
     def compare(self, request: HttpRequest, first: int, second: int) -> HttpResponse:
-        """Shows two versions of one model side by side."""
-        before, after = (activation_pages.get_version(self, request, number) for number in (first, second))
+        before, after = (self._get(request, number) for number in (first, second))
         if before.registered_model_id != after.registered_model_id:
             messages.warning(request, "The versions belong to different models: choose two of one model.")
             return HttpResponseRedirect(reverse("admin:training_modelversion_changelist"))
@@ -184,7 +178,7 @@ class ModelVersionAdmin(RegistryAdmin):
 
     def start_comparison(self, request: HttpRequest, first: int, second: int) -> HttpResponse:
         """Requests a comparison of two versions on one hold-out, on POST."""
-        before, after = (activation_pages.get_version(self, request, number) for number in (first, second))
+        before, after = (self._get(request, number) for number in (first, second))
         activation_pages.require(request, "train", before.registered_model)
         if request.method == "POST":
             by: Any = request.user
@@ -199,8 +193,7 @@ class ModelVersionAdmin(RegistryAdmin):
         return HttpResponseRedirect(address)
 
     def card(self, request: HttpRequest, version_id: int) -> HttpResponse:
-        """Returns the version's model card as a file."""
-        version = activation_pages.get_version(self, request, version_id)
+        version = self._get(request, version_id)
         response = HttpResponse(model_card.markdown(version), content_type=model_card.CONTENT_TYPE)
         response.headers["Content-Disposition"] = f'attachment; filename="{model_card.file_name(version)}"'
         return response
@@ -215,7 +208,6 @@ class ModelVersionAdmin(RegistryAdmin):
 
 
 def columns_of(version: ModelVersion) -> Iterable[dict[str, Any]]:
-    """Returns the columns of a version's schema for its page."""
     return [
         {"column": column, "bounds": side_by_side.bounds(column), "seen": side_by_side.training_range(column)}
         for column in version.dataset_schema.columns

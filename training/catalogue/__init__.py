@@ -25,15 +25,13 @@ class UnknownDeclaration(NotDeclared, LookupError):
     """No file that this process has read in the catalogue declares a model of that name."""
 
     def __init__(self, name: str) -> None:
-        there = (HERE / f"{name}.py").exists()
-        why, what = "its declaration was removed", "restore {}"
-        if there:
-            why, what = (
-                "this process started before its declaration was written",
-                "restart, so that {} is read",
-            )
         file = f"training/catalogue/{name}.py"
-        super().__init__(f"cannot train {name}: {why}; {what.format(file)}")
+        reason = f"its declaration was removed; restore {file}"
+        if (HERE / f"{name}.py").exists():
+            reason = (
+                f"this process started before its declaration was written; restart, so that {file} is read"
+            )
+        super().__init__(f"cannot train {name}: {reason}")
 
 
 class BrokenDeclaration(NotDeclared, ValueError):

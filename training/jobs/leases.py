@@ -2,8 +2,8 @@
 
 A worker claims a job by one conditional UPDATE and holds it by a lease that it renews. If the worker dies,
 the lease expires and another worker claims the job, at most `MAX_ATTEMPTS` times. A worker that lost its
-lease cannot write, because every write checks the lease. The function of a kind of job is registered under
-the kind's label and imported on first use: web processes know the rows and stay small.
+lease cannot write, because every write checks the lease. The function of a kind of job is imported on first
+use: web processes know the rows and stay small.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -22,6 +22,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import Error, InterfaceError, OperationalError, connection, transaction
 from django.db.models import F, Q, Value
+from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Coalesce, Concat, Now, Right
 from django.utils.module_loading import import_string
 
@@ -44,8 +45,7 @@ Status = Job.Status
 Result = TypeVar("Result")
 AnyJob = TypeVar("AnyJob", bound=Job)
 Work = Callable[["Lease"], None]
-
-_WORK: dict[str, str] = {}
+"""Does a job and ends it (see `Lease.end`)."""
 
 
 class LeaseLost(Exception):
@@ -56,29 +56,16 @@ class Cancelled(Exception):
     """A user requested the job's cancellation."""
 
 
-def register(label: str, work: str) -> None:
-    """Registers the function that does a kind of job.
-
-    Parameters
-    ----------
-    label : label of the job's Django model, such as ``training.trainingrun``.
-    work : dotted path of a function that takes a `Lease`, does the work and ends the job (see `Lease.end`).
-    """
-    _WORK[label] = work
-
-
 def kinds() -> list[type[Job]]:
-    """Returns the registered kinds of job."""
-    return [kind(label) for label in _WORK]
+    return [model for model in apps.get_models() if issubclass(model, Job)]
 
 
 def kind(label: str) -> type[Job]:
-    """Returns the Django model of a kind of job."""
-    if label not in _WORK:
-        raise LookupError(f"no kind of job has the label {label!r}; registered: {', '.join(_WORK)}")
-    model = apps.get_model(label)
-    assert issubclass(model, Job)
-    return model
+    """Returns the kind of job with this label of its Django model."""
+    labels = {each._meta.label_lower: each for each in kinds()}
+    if label not in labels:
+        raise LookupError(f"no kind of job has the label {label!r}; labels: {', '.join(labels)}")
+    return labels[label]
 
 
 def retry_on_disconnect(write: Callable[[], Result]) -> Result:
@@ -123,27 +110,15 @@ class Lease:
         LeaseLost, Cancelled
         """
 
-        def write() -> bool:
-            changed = self.held().update(
-                stage=stage[:100],
-                percent=percent,
-                heartbeat_at=Now(),
-                lease_until=Now() + _lease(),
-                **fields,
-            )
-            return bool(changed)
-
-        if not retry_on_disconnect(write):
+        fields |= {"stage": stage[:100], "percent": percent}
+        if not retry_on_disconnect(lambda: self.renew(**fields)):
             raise LeaseLost
         if retry_on_disconnect(self.held().filter(cancel_requested_at__isnull=False).exists):
             raise Cancelled
 
-    def renew(self) -> bool:
-        """Renews the lease; returns False when the lease was lost."""
-        return bool(self.held().update(heartbeat_at=Now(), lease_until=Now() + _lease()))
-
-    def _renew(self) -> None:
-        self.renew()
+    def renew(self, **fields: Any) -> bool:
+        """Renews the lease and writes `fields`; returns False when the lease was lost."""
+        return bool(self.held().update(heartbeat_at=Now(), lease_until=_lease_end(), **fields))
 
     def append_log(self, text: str) -> None:
         """Appends text to the tail of the job's log, also after the job has ended: the last lines say why."""
@@ -156,10 +131,8 @@ class Lease:
         """Writes the job's terminal state; returns False when the lease was lost."""
         if status == Status.SUCCEEDED:
             fields = {"stage": "finished", "percent": 100} | fields
-        changed = retry_on_disconnect(
-            lambda: self.held().update(status=status, error=error[:4000], finished_at=Now(), **fields)
-        )
-        return bool(changed)
+        fields |= {"status": status, "error": error[:4000], "finished_at": Now()}
+        return bool(retry_on_disconnect(lambda: self.held().update(**fields)))
 
     def fail(self, error: str) -> bool:
         return self.end(Status.FAILED, error=error)
@@ -169,22 +142,21 @@ class Lease:
 
     def release_for_retry(self, reason: str) -> bool:
         """Queues the job again for another attempt; returns False when the lease was lost."""
-        return bool(
-            retry_on_disconnect(
-                lambda: self.held().update(
-                    status=Status.QUEUED, lease_owner=None, lease_until=None, stage=reason[:100], percent=0
-                )
-            )
-        )
+        fields = {"status": Status.QUEUED, "lease_owner": None, "lease_until": None, "percent": 0}
+        return bool(retry_on_disconnect(lambda: self.held().update(stage=reason[:100], **fields)))
 
     def kept_alive(self) -> AbstractContextManager[None]:
         """Renews the lease from a thread, because a fit may last longer than a lease."""
+
+        def renew() -> None:
+            self.renew()
+
         every = settings.JOB_LEASE_SECONDS / RENEWALS
-        return run_periodically(self._renew, every=every, name=f"lease-{self.job_id}")
+        return run_periodically(renew, every=every, name=f"lease-{self.job_id}")
 
 
-def _lease() -> timedelta:
-    return timedelta(seconds=settings.JOB_LEASE_SECONDS)
+def _lease_end() -> CombinedExpression:
+    return Now() + timedelta(seconds=settings.JOB_LEASE_SECONDS)
 
 
 def claim(job_kind: type[Job], job_id: int) -> Lease | None:
@@ -207,7 +179,7 @@ def _claim(job_kind: type[Job], job_id: int) -> Lease | None:
             status=Status.RUNNING,
             attempts=F("attempts") + 1,
             lease_owner=lease.owner,
-            lease_until=Now() + _lease(),
+            lease_until=_lease_end(),
             heartbeat_at=Now(),
             started_at=Coalesce(F("started_at"), Now()),
             stage="starting",
@@ -229,9 +201,8 @@ def _claim(job_kind: type[Job], job_id: int) -> Lease | None:
 
 
 def _has_its_turn(run: Job) -> bool:
-    """Returns whether no other run of the model is running; otherwise writes into the row which run it
-    awaits."""
-    model = RegisteredModel.objects.select_for_update(no_key=True).get(pk=run.registered_model_id)
+    """Returns whether no other run of the model is running; else writes into the row which run it awaits."""
+    model = RegisteredModel.locked(run.registered_model_id)
     if model.parallel_runs:
         return True
     others = TrainingRun.objects.filter(registered_model=model, status=Status.RUNNING).exclude(pk=run.pk)
@@ -256,16 +227,10 @@ def execute(job_kind: type[Job], job_id: int) -> bool:
 
 def do(lease: Lease) -> None:
     """Does a claimed job and records its result or its error in the row."""
-    work: Work = import_string(_WORK[lease.kind._meta.label_lower])
-    with _recorded_errors(lease):
-        work(lease)
-
-
-@contextmanager
-def _recorded_errors(lease: Lease) -> Iterator[None]:
+    work: Work = import_string(lease.kind.work)
     name = f"{lease.kind._meta.label_lower} {lease.job_id}"
     try:
-        yield
+        work(lease)
     except LeaseLost:
         log.warning("%s: this process lost the lease and leaves the job to its new owner", name)
     except Cancelled:
@@ -279,22 +244,19 @@ def _recorded_errors(lease: Lease) -> Iterator[None]:
         # claimed again.
         log.exception("%s: the database is unavailable", name)
         raise
-    except Exception as error:  # the row must hold every error
+    except BaseException as error:  # the row must hold every error, and the soft time limit's message
         if getattr(error, "in_words", False):
             lease.fail(str(error))
             return
+        if not isinstance(error, Exception):
+            raise
         log.exception("%s failed", name)
         summary = str(StoreUnavailable(error)) if is_of_the_disk(error) else type(error).__name__
         lease.fail(f"{summary}: {error}")
-    except BaseException as error:  # the soft time limit
-        if not getattr(error, "in_words", False):
-            raise
-        lease.fail(str(error))
 
 
 def waiting() -> list[tuple[str, int]]:
-    """Returns (label, id) of the jobs that no worker has claimed in time: their message may have been
-    lost."""
+    """Returns (label, id) of the jobs that no worker has claimed in time: their message may be lost."""
     patience = timedelta(seconds=settings.JOB_PUBLISH_SECONDS * 2 / 3)  # for a message on its way
     jobs = []
     for each in kinds():

@@ -24,10 +24,6 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS: Final = 5.0
 
 
-def _none() -> bool:
-    return False
-
-
 @dataclass
 class _Loop:
     seconds: float
@@ -49,7 +45,9 @@ class Pulse:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
-    def watch(self, loop: str, seconds: float, *, excused: Callable[[], bool] = _none) -> Callable[[], None]:
+    def watch(
+        self, loop: str, seconds: float, *, excused: Callable[[], bool] = lambda: False
+    ) -> Callable[[], None]:
         """Registers a loop that must turn at least once in `seconds`; returns the function to call at each
         turn.
 

@@ -73,7 +73,7 @@ def _run_child(lease: Lease) -> bool:
         assert child.stdin is not None
         child.stdin.close()
     lease.append_log(output.take())
-    if ended or not _is_still_ours(lease):
+    if ended or not leases.retry_on_disconnect(lease.held().exists):
         return False
     if supervision.exceeded_limit:
         lease.fail(supervision.exceeded_limit)
@@ -81,7 +81,9 @@ def _run_child(lease: Lease) -> bool:
     if lease.held().filter(cancel_requested_at__isnull=False).exists():
         lease.cancel()
         return False
-    reason = _death(child.returncode)
+    code = child.returncode
+    cause = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    reason = f"the job's process {cause}"
     log.error("%s %s: %s", lease.kind._meta.label_lower, lease.job_id, reason)
     return lease.release_for_retry(f"{reason}; to be tried again")
 
@@ -91,16 +93,6 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
-
-
-def _is_still_ours(lease: Lease) -> bool:
-    return bool(leases.retry_on_disconnect(lease.held().exists))
-
-
-def _death(code: int) -> str:
-    if code < 0:
-        return f"the job's process was ended by {signal.Signals(-code).name}"
-    return f"the job's process ended with status {code}"
 
 
 class _Supervision:
@@ -130,8 +122,7 @@ class _Supervision:
         return False
 
     def _still_runs(self) -> bool:
-        """Waits one tick, checking memory every `MEMORY_SECONDS`; returns whether the child is still
-        running."""
+        """Waits one tick, checking memory every `MEMORY_SECONDS`; returns whether the child still runs."""
         until = time.monotonic() + TICK_SECONDS
         while time.monotonic() < until:
             try:
@@ -148,7 +139,7 @@ class _Supervision:
             self.exceeded_limit = (
                 f"the job was killed: it used {used:,} MiB; JOB_MEMORY_MB allows {settings.JOB_MEMORY_MB:,}"
             )
-            self._kill()
+            _end(self.child)
 
     def _tick(self) -> bool:
         now = time.monotonic()
@@ -157,7 +148,7 @@ class _Supervision:
             self.exceeded_limit = (
                 f"the job was killed after {settings.JOB_HARD_SECONDS:.0f} s (JOB_HARD_SECONDS)"
             )
-            self._kill()
+            _end(self.child)
             return False  # `_run_child` records the message after the child has exited
         if spent > settings.JOB_SOFT_SECONDS and not self.soft_limit_signalled and self._has_begun():
             self.soft_limit_signalled = True
@@ -167,25 +158,21 @@ class _Supervision:
             self.lease.append_log(text)
         if now - self.renewed > settings.JOB_LEASE_SECONDS / leases.RENEWALS:
             if not self.lease.renew():
-                self._kill()  # another worker holds the job, or the job is finished
+                _end(self.child)  # another worker holds the job, or the job is finished
                 return True
             self.renewed = now
         if self.cancelled_at is None:
             if self.lease.held().filter(cancel_requested_at__isnull=False).exists():
                 self.cancelled_at = now
         elif now - self.cancelled_at > settings.JOB_CANCEL_SECONDS:
-            self._kill()
+            _end(self.child)
             self.lease.cancel()
             return True
         return False
 
     def _has_begun(self) -> bool:
-        """Returns whether the child has reported; before that it has no signal handler and a signal kills
-        it."""
+        """Returns whether the child has reported; before, it has no signal handler: a signal kills it."""
         return bool(self.lease.held().exclude(stage="starting").exists())
-
-    def _kill(self) -> None:
-        _end(self.child)
 
 
 def memory_mb(pid: int) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Final
+from typing import Any, Final
 
 from django.core.management.base import CommandError
 
@@ -19,6 +20,25 @@ GATE_NOT_PASSED: Final = 2
 """Exit code; code 1 stands for every other error."""
 
 Say = Callable[[str], None]
+
+
+def add_activation_arguments(parser: ArgumentParser) -> None:
+    """Adds ``--activate`` and ``--reason``; `activation_reason` reads them."""
+    parser.add_argument(
+        "--activate",
+        action="store_true",
+        help="activate the version if it passes its gate, whatever the policy",
+    )
+    parser.add_argument(
+        "--reason", default="", metavar="TEXT", help="reason of the activation, for the audit table"
+    )
+
+
+def activation_reason(options: Mapping[str, Any], default: str) -> str:
+    """Returns the reason of the requested activation; empty without ``--activate``."""
+    if options["reason"] and not options["activate"]:
+        raise CommandError("--reason needs --activate")
+    return (options["reason"] or default) if options["activate"] else ""
 
 
 def execute_and_present(run: TrainingRun, say: Say) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from training.models.registry import RegisteredModel
+from training.models.registry import RegisteredModel, optional_user
 from training.models.versions import ModelVersion
 
 
@@ -27,9 +26,7 @@ class Activation(models.Model):
         ModelVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
     kind = models.CharField(max_length=10, choices=Kind.choices)
-    actor = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
-    )
+    actor = optional_user()
     reason = models.CharField(max_length=500)
     gate = models.JSONField()
     overridden = models.BooleanField(
@@ -51,12 +48,9 @@ class Activation(models.Model):
 
 
 class Rollout(models.Model):
-    """A trial of a candidate on real requests before its activation. Its row is its audit record.
+    """A trial of a candidate on real requests (see `training.registry.rollouts`), and its audit record.
 
-    A shadow predicts beside the active version, and no client sees its answers; a canary answers a fixed
-    share of the clients instead of the active version. At most one of each kind runs for a model. Raising a
-    canary's percentage ends its row and begins another; its clients stay, because version and client decide
-    the assignment.
+    At most one of each kind runs for a model. Raising a canary's percentage ends its row and begins another.
     """
 
     class Kind(models.TextChoices):
@@ -73,13 +67,9 @@ class Rollout(models.Model):
     overridden = models.BooleanField(
         default=False, help_text="Started although the version did not pass its gate."
     )
-    started_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
-    )
+    started_by = optional_user()
     started_at = models.DateTimeField(default=timezone.now, editable=False)
-    stopped_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
-    )
+    stopped_by = optional_user()
     stopped_at = models.DateTimeField(null=True, blank=True)
     stop_reason = models.CharField(max_length=500, blank=True)
 

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from training.models.registry import Dataset, RegisteredModel
+from training.models.registry import Dataset, RegisteredModel, optional_user
 
 
 class Job(models.Model):
-    """Work that a user requested and a worker does. The row is the truth; Celery only carries its id.
-
-    A worker holds the row by a lease that it renews. If the worker dies, the lease expires and another worker
-    may claim the row. Each claim draws a new `lease_owner`, the fencing token: every write of the worker
-    checks it, so a worker that lost its lease cannot write.
+    """Work that a user requested and a worker does under a lease (see `training.jobs.leases`).
 
     Attributes
     ----------
+    work : dotted path of the function that does a job of this kind, a `training.jobs.leases.Work`.
+    lease_owner : the fencing token, drawn by each claim; every write of the worker checks it.
     attempts : claims so far. heartbeat_at : time when its process was last alive.
     log_tail : the last lines of its process. error : the error message.
     cancel_requested_at, cancelled_by : a requested cancellation; the job stops between two stages or by
@@ -34,13 +31,12 @@ class Job(models.Model):
         FAILED = "failed"
         CANCELLED = "cancelled"
 
+    work: ClassVar[str]
     FINISHED: ClassVar = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
     registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="%(class)ss")
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
-    requested_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
-    )
+    requested_by = optional_user()
     stage = models.CharField(max_length=100, blank=True)
     percent = models.PositiveSmallIntegerField(default=0)
     log_tail = models.TextField(blank=True)
@@ -50,9 +46,7 @@ class Job(models.Model):
     lease_until = models.DateTimeField(null=True, blank=True)
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
-    cancelled_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
-    )
+    cancelled_by = optional_user()
     queued_at = models.DateTimeField(default=timezone.now, editable=False)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -85,6 +79,8 @@ class Job(models.Model):
 
 class TrainingRun(Job):
     """One request for a training run, its progress and its result."""
+
+    work = "training.runs.execution.train"
 
     class Mode(models.TextChoices):
         APPEND = "append", "append: the active version's rows and the new rows"
@@ -146,6 +142,7 @@ class Comparison(Job):
     result : the result of `vigia_ml.evaluation.compared`; null until the job has succeeded.
     """
 
+    work = "training.reports.comparison_job.compare"
     before = models.ForeignKey("ModelVersion", on_delete=models.PROTECT, related_name="+")
     after = models.ForeignKey("ModelVersion", on_delete=models.PROTECT, related_name="+")
     result = models.JSONField(null=True, blank=True)

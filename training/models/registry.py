@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.conf import settings
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, User
 from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
+from django.db.models.expressions import Combinable
 from django.utils import timezone
 
 if TYPE_CHECKING:
@@ -20,6 +21,13 @@ RIGHTS = (
     ("activate", "Can activate and roll back versions"),
     ("read_log", "Can read the prediction log"),
 )
+
+
+def optional_user() -> models.ForeignKey[User | Combinable | None, User | None]:
+    """Returns the field of the user who did something; None: the service. Such a user cannot be deleted."""
+    return models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
 
 
 class RegisteredModel(models.Model):
@@ -95,9 +103,17 @@ class RegisteredModel(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @classmethod
+    def locked(cls, pk: int) -> RegisteredModel:
+        """Locks a model's row until the end of the transaction; users of the lock see each other's result.
+
+        The lock is NO KEY: the log's foreign keys only need the row's key, and predictions must not wait for
+        it.
+        """
+        return cls.objects.select_for_update(no_key=True).get(pk=pk)
+
     @property
     def active_version(self) -> ModelVersion | None:
-        """The active version, or None."""
         return self.versions.filter(status="active").first()
 
 
@@ -129,9 +145,7 @@ class Dataset(models.Model):
     parts = models.JSONField(
         default=list, blank=True, help_text="SHA-256 of the datasets whose rows this dataset also holds."
     )
-    created_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
-    )
+    created_by = optional_user()
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from training.models.registry import optional_user
 from vigia_ml.engines import PARITY_PROTOCOL
 from vigia_ml.reference_profile import Profile
 from vigia_ml.schema import DatasetSchema
@@ -64,9 +64,7 @@ class ModelVersion(models.Model):
     libraries = models.JSONField(help_text="Versions of the libraries that built the artifact.")
     seed = models.BigIntegerField()
     code_version = models.CharField(max_length=120)
-    created_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
-    )
+    created_by = optional_user()
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -153,9 +151,7 @@ class PrunedArtifact(models.Model):
     """A version whose artifact was removed from the store: it cannot answer; its row stays."""
 
     version = models.OneToOneField(ModelVersion, on_delete=models.PROTECT, related_name="pruned")
-    by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
-    )
+    by = optional_user()
     freed = models.PositiveBigIntegerField(help_text="Freed bytes in the store.")
     although_logged = models.BooleanField(
         default=False, help_text="Removed although rows of the log refer to the version."

@@ -8,14 +8,13 @@ from typing import Final
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 
-from core.errors import Conflict, GateNotPassed, SecondPerson
+from core.errors import Conflict, SecondPerson
 from training import artifacts
 from training.access import permissions
 from training.models import Activation, ModelVersion, RegisteredModel
-from training.registry import answers_check, rollouts
+from training.registry import answers_check, lookup, rollouts
 
 Status = ModelVersion.Status
-
 
 BYTES: Final = 22_123
 """Class of the advisory lock of `lock_bytes`."""
@@ -53,23 +52,10 @@ def activate(
     # so it comes before the lock.
     artifacts.load(version)
     with transaction.atomic():
-        lock(version.registered_model_id)
-        version = ModelVersion.objects.select_related("registered_model").get(pk=version.pk)
-        if version.status == Status.ACTIVE:
-            raise Conflict(f"{version} is already active", code="already_active")
-        if version.status == Status.REJECTED:
-            raise Conflict(f"{version} was rejected; activate another version", code="rejected")
-        artifacts.check_kept(version)  # it may have been pruned since it was loaded above
+        version = lookup.lock_candidate(version)
         if kind != Activation.Kind.ROLLBACK and permissions.needs_another(version, by):
-            raise SecondPerson(
-                f"{by} requested the training of {version}: another user must activate it",
-            )
-        passed = bool(version.gate.get("passed"))
-        answers_check.require_answers(version)
-        if not passed and not override:
-            failed = [check for check in version.gate["checks"] if not check["passed"]]
-            messages = "; ".join(check["message"] for check in failed) or "the version was not checked"
-            raise GateNotPassed(f"{version} did not pass its gate: {messages}", details=failed)
+            raise SecondPerson(f"{by} requested the training of {version}: another user must activate it")
+        passed = answers_check.require_gate(version, override=override)
         rollouts.end_all(version.registered_model, by=by, reason=f"version {version.number} was activated")
         previous = version.registered_model.active_version
         if previous is not None:
@@ -93,14 +79,6 @@ def activate(
         return created
 
 
-def lock(model_id: int) -> None:
-    """Locks a model's row: concurrent activations queue here and see each other's result.
-
-    The lock is NO KEY: the log's foreign keys only need the row's key, and predictions must not wait for it.
-    """
-    RegisteredModel.objects.select_for_update(no_key=True).get(pk=model_id)
-
-
 def lock_bytes(*, shared: bool) -> None:
     """Locks the stored bytes until the end of the transaction: shared to rely on bytes, exclusive to remove
     some.
@@ -115,9 +93,7 @@ def lock_bytes(*, shared: bool) -> None:
 
 def _now(model: RegisteredModel) -> datetime:
     """Returns the time by the database's clock, always after the model's last activation."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        moment: datetime = cursor.fetchone()[0]
+    moment = rollouts.database_time()
     last = model.activations.values_list("at", flat=True).first()
     return moment if last is None or moment > last else last + timedelta(microseconds=1)
 
@@ -132,7 +108,7 @@ def rollback(model: RegisteredModel, *, by: User | None, reason: str) -> Activat
     Conflict : there is no version to go back to.
     """
     with transaction.atomic():
-        lock(model.pk)
+        RegisteredModel.locked(model.pk)
         target = rollback_target(model)
         if target is None:
             raise Conflict(f"{model.name} has no earlier active version", code="nothing_to_roll_back_to")
@@ -141,8 +117,7 @@ def rollback(model: RegisteredModel, *, by: User | None, reason: str) -> Activat
 
 
 def rollback_target(model: RegisteredModel) -> ModelVersion | None:
-    """Returns the version that `rollback` would activate: activations push versions on a stack, rollbacks
-    pop."""
+    """Returns the target of `rollback`: activations push versions on a stack, rollbacks pop them."""
     stack: list[int] = []
     for version_id, kind in model.activations.order_by("at", "id").values_list("version_id", "kind"):
         if kind == Activation.Kind.ROLLBACK:

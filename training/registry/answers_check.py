@@ -49,11 +49,6 @@ def register(name: str, ask: str) -> None:
     _PATHS[name] = ask
 
 
-def paths() -> list[tuple[str, Ask]]:
-    """Returns the registered paths of predictions as (name, function)."""
-    return [(name, import_string(path)) for name, path in _PATHS.items()]
-
-
 def check(served: Served, rows: Sequence[Mapping[str, Value]], expected: Sequence[Expected]) -> Check:
     """Returns check ``answers``: by JSON and CSV, in one request and one by one, the candidate must answer
     hold-out rows as it did in its evaluation.
@@ -66,7 +61,8 @@ def check(served: Served, rows: Sequence[Mapping[str, Value]], expected: Sequenc
     from vigia_ml.evaluation.metrics import Check  # pandas and scikit-learn, which a job needs anyway
 
     together = tuple(range(len(rows)))
-    for name, ask in paths():
+    for name, path in _PATHS.items():
+        ask: Ask = import_string(path)
         for places in (together, *((place,) for place in together)):
             request = f"request by {name} with {len(places)} hold-out {'row' if len(places) == 1 else 'rows'}"
             try:
@@ -116,11 +112,23 @@ def cannot_answer(version: ModelVersion) -> str:
     return next((each["message"] for each in checks if each["name"] == ANSWERS and not each["passed"]), "")
 
 
-def require_answers(version: ModelVersion) -> None:
-    """Raises `GateNotPassed` when a version cannot answer; no override permits that."""
+def require_gate(version: ModelVersion, *, override: bool) -> bool:
+    """Returns whether the version passed its gate.
+
+    Raises
+    ------
+    GateNotPassed : the version did not pass, and `override` is False. No override permits a version that
+        cannot answer.
+    """
+    passed = bool(version.gate.get("passed"))
+    failed = [each for each in version.gate.get("checks", []) if not each["passed"]]
     message = cannot_answer(version)
     if message:
-        failed = [check for check in version.gate["checks"] if check["name"] == ANSWERS]
+        failed = [each for each in failed if each["name"] == ANSWERS]
         raise GateNotPassed(
             f"{version} cannot be activated, even with an override: {message}", details=failed
         )
+    if not passed and not override:
+        messages = "; ".join(each["message"] for each in failed) or "the version was not checked"
+        raise GateNotPassed(f"{version} did not pass its gate: {messages}", details=failed)
+    return passed

@@ -61,11 +61,10 @@ def prune(
     The result for each version old enough, in the order of their numbers.
     """
     with transaction.atomic():
-        activation.lock(model.pk)
-        model = RegisteredModel.objects.get(pk=model.pk)
+        model = RegisteredModel.locked(model.pk)
         keep = model.kept_artifacts if keep is None else keep
-        judged = [] if keep is None else list(_judged(model, keep, is_referred_to, although_logged))
-        pruned = [version for version, reason in judged if not reason]
+        judged = {} if keep is None else dict(_judged(model, keep, is_referred_to, although_logged))
+        pruned = [version for version, reason in judged.items() if not reason]
         freed = _freed(pruned)
         if not dry_run and pruned:
             # From here to the commit no row is logged, so no row can refer to a version after its check.
@@ -74,14 +73,14 @@ def prune(
             for version in pruned:
                 logged = is_referred_to(version)
                 if logged and not although_logged:
-                    judged[judged.index((version, ""))] = (version, LOGGED)
+                    judged[version] = LOGGED
                     continue
                 PrunedArtifact.objects.create(
                     version=version, by=by, freed=freed[version.pk], although_logged=logged
                 )
     if not dry_run:
         _remove_files(model)
-    return [Pruned(version, 0 if reason else freed[version.pk], reason) for version, reason in judged]
+    return [Pruned(version, 0 if reason else freed[version.pk], reason) for version, reason in judged.items()]
 
 
 LOGGED = "rows of the log refer to it"
@@ -111,8 +110,7 @@ def _judged(
 
 
 def _freed(pruned: list[ModelVersion]) -> dict[int, int]:
-    """Returns, for each pruned version, the bytes that no remaining version needs; shared bytes count
-    once."""
+    """Returns the bytes of each pruned version that no other version needs; shared bytes count once."""
     leaving, counted, freed = [version.pk for version in pruned], set[str](), {}
     for version in pruned:
         freed[version.pk] = 0
@@ -131,8 +129,7 @@ def _parts(version: ModelVersion) -> list[tuple[str, int]]:
 
 
 def _needed(digest: str, *, besides: list[int]) -> bool:
-    """Returns whether a version that was not pruned has these bytes; artifacts are stored by their
-    content."""
+    """Returns whether a version that was not pruned has these bytes: equal bytes are stored once."""
     holds: Any = Q(artifact_sha256=digest) | Q(compiled_sha256=digest)
     return ModelVersion.objects.filter(holds, pruned__isnull=True).exclude(pk__in=besides).exists()
 

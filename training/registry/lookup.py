@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from core.errors import UnknownModel, UnknownVersion
-from training import catalogue, providers
+from core.errors import Conflict, UnknownModel, UnknownVersion
+from training import artifacts, catalogue, providers
 from training.models import ModelVersion, RegisteredModel
+from training.providers import ModelProvider
+from vigia_ml.declaration import ModelDeclaration
 
 
 def sync_catalogue() -> list[RegisteredModel]:
@@ -13,15 +15,11 @@ def sync_catalogue() -> list[RegisteredModel]:
     Rows of models whose declaration was removed stay, with their log.
     """
     rows = []
-    for name in catalogue.names():
-        declared = catalogue.get(name)
+    declarations = [catalogue.get(name) for name in catalogue.names()]
+    every: list[ModelDeclaration | ModelProvider] = [*declarations, *providers.every()]
+    for declared in every:
         row, _ = RegisteredModel.objects.get_or_create(
-            name=name, defaults={"title": declared.title, "policy": declared.policy}
-        )
-        rows.append(row)
-    for provider in providers.every():
-        row, _ = RegisteredModel.objects.get_or_create(
-            name=provider.name, defaults={"title": provider.title, "policy": provider.policy}
+            name=declared.name, defaults={"title": declared.title, "policy": declared.policy}
         )
         rows.append(row)
     return rows
@@ -41,6 +39,23 @@ def get_version(model: RegisteredModel, number: int) -> ModelVersion:
     if row is None:
         raise UnknownVersion(model.name, number)
     return row
+
+
+def lock_candidate(version: ModelVersion) -> ModelVersion:
+    """Locks the version's model and returns the version as it is now, to be activated or tried.
+
+    Raises
+    ------
+    Conflict : the version is active or rejected. ArtifactPruned : its artifact was pruned.
+    """
+    RegisteredModel.locked(version.registered_model_id)
+    version = ModelVersion.objects.select_related("registered_model").get(pk=version.pk)
+    if version.status == ModelVersion.Status.ACTIVE:
+        raise Conflict(f"{version} is already active", code="already_active")
+    if version.status == ModelVersion.Status.REJECTED:
+        raise Conflict(f"{version} was rejected; choose another version", code="rejected")
+    artifacts.check_kept(version)  # it may have been pruned since the caller loaded it
+    return version
 
 
 def _storable(name: str) -> bool:

@@ -13,22 +13,20 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 
-from core.errors import Conflict, GateNotPassed, SecondPerson
+from core.errors import Conflict, SecondPerson
 from training import artifacts, providers
 from training.access import permissions
 from training.models import ModelVersion, RegisteredModel, Rollout
-from training.registry import answers_check
+from training.registry import answers_check, lookup
 from vigia_ml.errors import Malformed
 from vigia_ml.schema import Column, DatasetSchema
 
 LONGEST_REASON = 500
 Kind = Rollout.Kind
-Status = ModelVersion.Status
 
 
 def start(
@@ -63,10 +61,8 @@ def start(
     # Loading takes time and its result cannot change, so it comes before the lock.
     artifacts.load(version)
     with transaction.atomic():
-        model = _locked(version.registered_model_id)
-        version = ModelVersion.objects.select_related("registered_model").get(pk=version.pk)
-        _check_version(version)
-        artifacts.check_kept(version)  # it may have been pruned since it was loaded above
+        version = lookup.lock_candidate(version)
+        model = version.registered_model
         _check_person(version, kind, by)
         running = model.rollouts.filter(kind=kind, stopped_at=None).select_related("version").first()
         if running is not None:
@@ -76,12 +72,7 @@ def start(
             )
             raise Conflict(message, code="rollout_running")
         _check_schema(version)
-        passed = bool(version.gate.get("passed"))
-        answers_check.require_answers(version)
-        if kind == Kind.CANARY and not passed and not override:
-            failed = [check for check in version.gate.get("checks", []) if not check["passed"]]
-            messages = "; ".join(check["message"] for check in failed) or "the version was not checked"
-            raise GateNotPassed(f"{version} did not pass its gate: {messages}", details=failed)
+        passed = answers_check.require_gate(version, override=override or kind == Kind.SHADOW)
         return Rollout.objects.create(
             registered_model=model,
             version=version,
@@ -90,7 +81,7 @@ def start(
             reason=reason,
             overridden=kind == Kind.CANARY and not passed,
             started_by=by,
-            started_at=_now(),
+            started_at=database_time(),
         )
 
 
@@ -143,7 +134,7 @@ def raise_percent(rollout: Rollout, *, percent: float, by: User | None, reason: 
 def end_all(model: RegisteredModel, *, by: User | None, reason: str) -> int:
     """Ends the running rollouts of a model whose lock the caller holds; returns how many."""
     running = model.rollouts.filter(stopped_at=None)
-    return running.update(stopped_at=_now(), stopped_by=by, stop_reason=reason[:LONGEST_REASON])
+    return running.update(stopped_at=database_time(), stopped_by=by, stop_reason=reason[:LONGEST_REASON])
 
 
 def narrower(active: DatasetSchema, tried: DatasetSchema) -> list[str]:
@@ -199,16 +190,8 @@ def _check_percent(kind: str, percent: float | None) -> None:
         raise Malformed("a canary needs a percentage above 0 and at most 100", code="bad_percent")
 
 
-def _check_version(version: ModelVersion) -> None:
-    if version.status == Status.ACTIVE:
-        raise Conflict(f"{version} is already active", code="already_active")
-    if version.status == Status.REJECTED:
-        raise Conflict(f"{version} was rejected; choose another version", code="rejected")
-
-
 def _check_person(version: ModelVersion, kind: str, by: User | None) -> None:
-    """Raises `SecondPerson` for a canary: with all clients it equals an activation and needs the same
-    approval."""
+    """Raises `SecondPerson`: a canary with all clients equals an activation and needs the same approval."""
     if kind == Kind.CANARY and permissions.needs_another(version, by):
         raise SecondPerson(f"{by} requested the training of {version}: another user must start its canary")
 
@@ -233,24 +216,18 @@ def _reason(text: str) -> str:
 
 
 def _stop(rollout: Rollout, by: User | None, reason: str) -> Rollout:
-    _locked(rollout.registered_model_id)
+    RegisteredModel.locked(rollout.registered_model_id)
     row = Rollout.objects.select_related("registered_model", "version").get(pk=rollout.pk)
     if not row.is_running:
         raise Conflict(f"the {row.kind} of {row.version} has already ended", code="rollout_ended")
-    row.stopped_at, row.stopped_by, row.stop_reason = _now(), by, reason
+    row.stopped_at, row.stopped_by, row.stop_reason = database_time(), by, reason
     row.save(update_fields=["stopped_at", "stopped_by", "stop_reason"])
     return row
 
 
-def _locked(model_id: int) -> RegisteredModel:
-    """Locks a model's row as activations do; see `training.registry.activation.lock`."""
-    return RegisteredModel.objects.select_for_update(no_key=True).get(pk=model_id)
-
-
-def _now() -> datetime:
+def database_time() -> datetime:
     """Returns the time by the database's clock, which all processes share."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
-        moment: Any = cursor.fetchone()[0]
-    assert isinstance(moment, datetime)
+        moment: datetime = cursor.fetchone()[0]
     return moment

@@ -49,7 +49,7 @@ def request(one: ModelVersion, other: ModelVersion, *, by: User | None) -> tuple
     before, after = sorted((one, other), key=lambda version: version.number)
     with transaction.atomic():
         # Concurrent requests queue here, so that they share one comparison.
-        RegisteredModel.objects.select_for_update(no_key=True).get(pk=one.registered_model_id)
+        RegisteredModel.locked(one.registered_model_id)
         known = of(one, other).exclude(status__in=[Status.FAILED, Status.CANCELLED])
         row = known.filter(status=Status.SUCCEEDED).first() or known.first()
         if row is not None:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from django.contrib.auth.models import User
+
 from training import providers
 from training.models import ModelVersion, sharing_versions
 from training.reports import sections, side_by_side
@@ -45,7 +47,6 @@ def markdown(version: ModelVersion) -> str:
 
 
 def file_name(version: ModelVersion) -> str:
-    """Returns the file name of a version's card."""
     return f"{version.registered_model.name}-{version.number}.md"
 
 
@@ -76,9 +77,12 @@ def _section(title: str, *blocks: str) -> str:
     return "\n\n".join([f"## {title}", *filter(None, blocks)])
 
 
+def _user(user: User | None) -> str:
+    return user.get_username() if user else "the service"
+
+
 def _head(version: ModelVersion) -> str:
     model = version.registered_model
-    by = version.created_by.get_username() if version.created_by else "the service"
     declared = side_by_side.declaration(model)
     facts = [
         ("registered model", model.name),
@@ -87,7 +91,7 @@ def _head(version: ModelVersion) -> str:
         ("kind", declared.task if declared else None),
         ("target", side_by_side.described(version.dataset_schema.target)),
         ("trained at", version.created_at),
-        ("trained by", by),
+        ("trained by", _user(version.created_by)),
         ("artifact (SHA-256)", version.artifact_sha256),
     ]
     return f"# {escaped(model.title)}, version {version.number}\n\n{table(['', ''], facts)}"
@@ -96,14 +100,12 @@ def _head(version: ModelVersion) -> str:
 def _use(version: ModelVersion) -> str:
     declared = side_by_side.declaration(version.registered_model)
     target = version.dataset_schema.target
-    purpose = (
-        escaped(declared.description)
-        if declared
-        else "The model's declaration was removed, so its purpose is unknown."
-    )
-    answer = f"The model predicts {escaped(target.name)}" + (
-        f" in {escaped(target.unit)}" if target.unit else ""
-    )
+    purpose = "The model's declaration was removed, so its purpose is unknown."
+    if declared:
+        purpose = escaped(declared.description)
+    answer = f"The model predicts {escaped(target.name)}"
+    if target.unit:
+        answer += f" in {escaped(target.unit)}"
     if version.threshold is not None:
         answer += f"; a probability of {version.threshold:g} or more means true"
     outside = (
@@ -118,29 +120,20 @@ def _columns(version: ModelVersion) -> str:
     for column in version.dataset_schema.columns:
         accepted = ", ".join(column.levels) or side_by_side.bounds(column)
         kind = f"{column.type}{f' in {column.unit}' if column.unit else ''}"
-        rows.append(
-            [
-                column.name,
-                kind,
-                "yes" if column.nullable else "no",
-                accepted,
-                side_by_side.training_range(column),
-                column.description,
-            ]
-        )
+        empty, seen = "yes" if column.nullable else "no", side_by_side.training_range(column)
+        rows.append([column.name, kind, empty, accepted, seen, column.description])
     header = ["column", "type", "may be empty", "accepted", "in the training data", "meaning"]
     return _section("Inputs", table(header, rows))
 
 
 def _training_data(version: ModelVersion) -> str:
     rows = version.dataset
-    by = rows.created_by.get_username() if rows.created_by else "the service"
     facts = [
         ("rows", rows.rows),
         ("training rows", version.train_rows),
         ("SHA-256", rows.sha256),
         ("stored at", rows.created_at),
-        ("stored by", by),
+        ("stored by", _user(rows.created_by)),
         ("source", rows.source),
         ("schema (SHA-256)", version.schema_sha256),
     ]
@@ -182,7 +175,8 @@ def _metrics(version: ModelVersion) -> str:
         value, baseline = row.values
         better = "smaller is better" if row.smaller_is_better else "larger is better"
         name = f"{row.name} (primary)" if row.primary else row.name
-        rows.append([name, value, _interval(intervals.get(row.name)), baseline, better])
+        interval = " to ".join(map(_cell, intervals.get(row.name) or ()))
+        rows.append([name, value, interval, baseline, better])
     confidence = evaluation.get("confidence")
     uncertainty = (
         f"Intervals hold the middle {confidence:.0%} of {evaluation['resamples']} bootstrap resamples of the "
@@ -199,13 +193,8 @@ def _metrics(version: ModelVersion) -> str:
     return _section("Metrics", table(header, rows), uncertainty, baseline_note)
 
 
-def _interval(pair: Sequence[float] | None) -> str | None:
-    return f"{_cell(pair[0])} to {_cell(pair[1])}" if pair else None
-
-
 def _pictures(version: ModelVersion) -> str:
-    """Returns the section of confusions or errors and importances; for a provider's model, all
-    measurements."""
+    """Returns the confusions or errors, and importances; for a provider's model, all measurements."""
     evaluation = version.evaluation or {}
     if providers.find(version.registered_model.name) is not None:
         return _section(
@@ -213,11 +202,9 @@ def _pictures(version: ModelVersion) -> str:
         )
     blocks = []
     if confusion := evaluation.get("confusion"):
-        rows = [
-            [label, *counts] for label, counts in zip(confusion["labels"], confusion["counts"], strict=True)
-        ]
-        header = ["actual ↓ predicted →", *(escaped(label) for label in confusion["labels"])]
-        blocks.append(table(header, rows))
+        labels = confusion["labels"]
+        rows = [[label, *counts] for label, counts in zip(labels, confusion["counts"], strict=True)]
+        blocks.append(table(["actual ↓ predicted →", *map(escaped, labels)], rows))
     if residuals := evaluation.get("residuals"):
         absolute = residuals.get("absolute") or {}
         rows = [
@@ -244,31 +231,20 @@ def _slices(version: ModelVersion) -> str:
     if not slices:
         return ""
     names = [row.name for row in side_by_side.metric_rows(version.registered_model, [version.metrics])]
-    rows = [
-        [
-            f"{item['column']} = {item['level']}",
-            item["rows"],
-            *(item["metrics"].get(name) for name in names),
-            item["not_judged"],
-        ]
-        for item in slices
-    ]
-    header = ["slice of the hold-out", "rows", *(escaped(name) for name in names), "too few rows to judge"]
+    rows = []
+    for item in slices:
+        values = [item["metrics"].get(name) for name in names]
+        rows.append([f"{item['column']} = {item['level']}", item["rows"], *values, item["not_judged"]])
+    header = ["slice of the hold-out", "rows", *map(escaped, names), "too few rows to judge"]
     return _section("Factors", table(header, rows))
 
 
 def _gate(version: ModelVersion) -> str:
     verdict = "passed" if version.gate.get("passed") else "**not passed**"
-    rows = [
-        [
-            check["name"],
-            "passed" if check["passed"] else "failed",
-            check["value"],
-            check["threshold"],
-            check["message"],
-        ]
-        for check in version.gate.get("checks", [])
-    ]
+    rows = []
+    for check in version.gate.get("checks", []):
+        passed = "passed" if check["passed"] else "failed"
+        rows.append([check["name"], passed, check["value"], check["threshold"], check["message"]])
     other = version.gate.get("compared_with")
     comparison = (
         f"The gate compared this version with version {other}, active then, on this version's hold-out."
@@ -330,18 +306,11 @@ def _lineage(version: ModelVersion) -> str:
 
 
 def _activations(version: ModelVersion) -> str:
-    rows = [
-        [
-            item.at,
-            item.kind,
-            f"{item.previous.number if item.previous else 'none'} to {version.number}",
-            item.actor.get_username() if item.actor else "the service",
-            "yes" if item.overridden and item.kind != "rollback" else "no",
-            item.reason,
-        ]
-        for item in version.activations.select_related("actor").prefetch_related(
-            *sharing_versions("previous")
-        )[:MOST_ACTIVATIONS]
-    ]
+    rows = []
+    activations = version.activations.select_related("actor").prefetch_related(*sharing_versions("previous"))
+    for item in activations[:MOST_ACTIVATIONS]:
+        switch = f"{item.previous.number if item.previous else 'none'} to {version.number}"
+        overridden = "yes" if item.overridden and item.kind != "rollback" else "no"
+        rows.append([item.at, item.kind, switch, _user(item.actor), overridden, item.reason])
     header = ["at", "kind", "switch", "by", "gate overridden", "reason"]
     return _section("Activations", table(header, rows) if rows else "The version has not been activated yet.")

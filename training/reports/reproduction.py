@@ -11,11 +11,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from django.utils.module_loading import import_string
 
 from core import version as code
 from training import artifacts, catalogue, providers
 from training.models import ModelVersion
-from training.providers import ModelProvider
+from training.providers import ModelProvider, Remake
 from training.reports.side_by_side import Change, mapping_changes
 from training.runs.evaluation import stored_split
 from vigia_ml.declaration import ModelDeclaration, Task
@@ -87,8 +88,8 @@ def reproduce(version: ModelVersion, report: Report = lambda stage, percent: Non
 
     Raises
     ------
-    CannotReproduce : the model's declaration was removed, or today's pipeline rejects the version's
-    parameters.
+    NotDeclared : the model's declaration was removed.
+    CannotReproduce : today's pipeline rejects the version's parameters.
     ArtifactError : the dataset is not in the store or was changed there.
     """
     provider = providers.find(version.registered_model.name)
@@ -96,8 +97,7 @@ def reproduce(version: ModelVersion, report: Report = lambda stage, percent: Non
         return _rebuilt(version, provider, report)
     declared = declaration_of(version)
     report("reading", 10)
-    with artifacts.dataset_file(version.dataset) as path:
-        frame = parquet.read_frame(path, declared.schema)
+    frame = _rows(version, declared)
     try:
         fitted = fitting.fit(
             declared, frame, report, parameters=version.parameters.get("chosen"), release=True
@@ -122,8 +122,9 @@ def reproduce(version: ModelVersion, report: Report = lambda stage, percent: Non
 
 def _rebuilt(version: ModelVersion, provider: ModelProvider, report: Report) -> Reproduction:
     """Builds a provider's version again and compares metrics and the artifact's bytes."""
+    remake: Remake = import_string(provider.remake)
     with artifacts.dataset_file(version.dataset) as path:
-        result = providers.remake_of(provider)(path, report)
+        result = remake(path, report)
     report("comparing", 90)
     then = {"code": version.code_version} | version.libraries
     now = {"code": code.code_version(result.source_sha256)} | artifacts.libraries()
@@ -140,12 +141,7 @@ def _rebuilt(version: ModelVersion, provider: ModelProvider, report: Report) -> 
 
 def declaration_of(version: ModelVersion) -> ModelDeclaration:
     """Returns today's declaration with the schema, split and threshold that the version's row stores."""
-    name = version.registered_model.name
-    if name not in catalogue.names():
-        raise CannotReproduce(
-            f"cannot train {name}: its declaration was removed; restore training/catalogue/{name}.py"
-        )
-    declared = catalogue.get(name)
+    declared = catalogue.get(version.registered_model.name)
     # The dataset was written under this schema; training learns the seen values again.
     same = declared.schema.sha256 == version.schema_sha256
     schema = declared.schema if same else version.dataset_schema
@@ -160,6 +156,22 @@ def declaration_of(version: ModelVersion) -> ModelDeclaration:
         holdout=split["share"],
         by_row_from=split["by_row_from"],
     )
+
+
+def divided(version: ModelVersion) -> fitting.Split:
+    """Returns the rows of a version's dataset, divided as its run divided them.
+
+    Raises
+    ------
+    NotDeclared, ArtifactError : see `reproduce`.
+    """
+    declared = declaration_of(version)
+    return fitting.split(declared, _rows(version, declared), release=True)
+
+
+def _rows(version: ModelVersion, declared: ModelDeclaration) -> pd.DataFrame:
+    with artifacts.dataset_file(version.dataset) as path:
+        return parquet.read_frame(path, declared.schema)
 
 
 def _changes(version: ModelVersion) -> list[Change]:

@@ -59,8 +59,6 @@ class MetricRow:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A difference between two versions."""
-
     name: str
     what: str
     before: str
@@ -80,8 +78,7 @@ class Switch:
 
 
 def declaration(model: RegisteredModel) -> ModelDeclaration | ModelProvider | None:
-    """Returns the model's declaration in the catalogue or its provider; None when its declaration was
-    removed."""
+    """Returns the model's provider or its declaration; None when the declaration was removed."""
     return catalogue.get(model.name) if model.name in catalogue.names() else providers.find(model.name)
 
 
@@ -174,8 +171,7 @@ def lineage_changes(before: ModelVersion, after: ModelVersion) -> list[Change]:
 
 
 def chosen(version: ModelVersion) -> dict[str, Any]:
-    """Returns the hyper-parameters that a search chose, without the record of its trials; empty: the declared
-    ones."""
+    """Returns the hyper-parameters that a search chose, without its trials; empty: the declared ones."""
     settings: dict[str, Any] = version.parameters.get("chosen", version.parameters)
     return settings
 
@@ -202,7 +198,6 @@ def _lineage(version: ModelVersion) -> dict[str, Any]:
 
 
 def described(column: Column) -> str:
-    """Returns a short description of a column."""
     words: list[str] = [column.type]
     if column.unit:
         words.append(f"in {column.unit}")

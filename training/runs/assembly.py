@@ -1,5 +1,4 @@
-"""Assembly of the rows that a run trains on: its upload or source alone, or appended to the active
-version's."""
+"""Assembly of a run's rows: its upload or source alone, or appended to the active version's rows."""
 
 from __future__ import annotations
 
@@ -103,7 +102,7 @@ def _collected(run: TrainingRun, schema: DatasetSchema) -> Dataset:
     assert run.source is not None
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
         path = Path(directory) / "collected.parquet"
-        written = row_sources.collect(run.registered_model, schema, run.source, path)
+        written = row_sources.of(run.source).collect(run.registered_model, schema, run.source, path)
         description = " ".join(f"{name} {value}" for name, value in run.source.items())
         return dataset_services.register(
             run.registered_model, written, schema.sha256, source=description, by=run.requested_by

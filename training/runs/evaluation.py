@@ -156,7 +156,8 @@ def verdict(
     active_metrics: dict[str, float] | None = None
     if active is not None:
         try:
-            answers = _answers_of(active, declared, fitted)
+            active_one = judged_by(active, declared)
+            answers = active_one.answers(declared.task, fitted.held_features, fitted.held_target)
             active_metrics = evaluation.metrics_of(answers)
         except (ArtifactError, KeyError, ValueError) as error:
             message = f"the candidate cannot be compared with the active {active}: {error}"
@@ -173,8 +174,13 @@ def verdict(
     return result
 
 
-def _answers_of(active: ModelVersion, declared: ModelDeclaration, fitted: fitting.Fitted) -> Answers:
-    engine = artifacts.load_pipeline(active)
-    threshold = active.threshold if active.threshold is not None else declared.threshold
-    judged = Judged(engine.pipeline, engine.schema.names, threshold)
-    return judged.answers(declared.task, fitted.held_features, fitted.held_target)
+def judged_by(version: ModelVersion, declared: ModelDeclaration) -> Judged:
+    """Returns a version's stored pipeline for an evaluation.
+
+    Raises
+    ------
+    ArtifactError : see `training.artifacts.load_pipeline`.
+    """
+    engine = artifacts.load_pipeline(version)
+    threshold = declared.threshold if version.threshold is None else version.threshold
+    return Judged(engine.pipeline, engine.schema.names, threshold)

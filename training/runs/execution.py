@@ -11,30 +11,24 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
+from django.utils.module_loading import import_string
 
 from core import version
 from training import artifacts, catalogue, providers
 from training.access import permissions
 from training.jobs import leases
 from training.jobs.leases import Lease, LeaseLost
-from training.models import (
-    Activation,
-    ModelVersion,
-    ReferenceProfile,
-    RegisteredModel,
-    TrainingRun,
-)
-from training.providers import BuildResult
+from training.models import Activation, ModelVersion, ReferenceProfile, RegisteredModel, TrainingRun
+from training.providers import Build, BuildResult
 from training.registry import activation, answers_check
 from training.runs import assembly, evaluation
 from vigia_ml import notes
 from vigia_ml.declaration import ModelDeclaration
 from vigia_ml.engines.selection import choose
 from vigia_ml.fitting import fit as fitting
-from vigia_ml.fitting import hyperparameter_search, parquet
+from vigia_ml.fitting import parquet
 from vigia_ml.fitting.advice import in_words
-
-Status = TrainingRun.Status
+from vigia_ml.fitting.hyperparameter_search import Search
 
 
 class ActiveChanged(Exception):
@@ -67,8 +61,9 @@ def train(lease: Lease) -> None:
     run = TrainingRun.objects.select_related(*related).get(pk=lease.job_id)
     provider = providers.find(run.registered_model.name)
     if provider is not None:
+        build: Build = import_string(provider.make)
         with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
-            result = providers.build_of(provider)(run, lease.report, Path(directory))
+            result = build(run, lease.report, Path(directory))
         _store_and_finish(lease, run, result, run.registered_model.active_version)
         return
     declared = catalogue.get(run.registered_model.name)
@@ -88,18 +83,13 @@ def _fit(
     lease.report("reading", 10)
     with artifacts.dataset_file(dataset) as path:
         frame = parquet.read_frame(path, declared.schema)
-    fitted = fitting.fit(declared, frame, lease.report, search=_search(run), release=True)
+    search = Search(run.search["n_iter"], settings.DASK_SCHEDULER) if run.search else None
+    fitted = fitting.fit(declared, frame, lease.report, search=search, release=True)
     del frame
     artifact = fitting.pickled(declared, fitted)
     lease.report("compiling", 80)
-    choice = choose(
-        fitted.pipeline,
-        fitted.schema,
-        declared.task,
-        fitted.train_features,
-        declared.seed,
-        fitted.threshold,
-    )
+    task, features = declared.task, fitted.train_features
+    choice = choose(fitted.pipeline, fitted.schema, task, features, declared.seed, fitted.threshold)
     lease.report("judging", 84)
     with in_words(f"judging {declared.name}'s pipeline"):
         judged = evaluation.judge(run.registered_model, declared, fitted, choice, artifact)
@@ -151,12 +141,6 @@ def _store_and_finish(
         return True
 
 
-def _search(run: TrainingRun) -> hyperparameter_search.Search | None:
-    if run.search is None:
-        return None
-    return hyperparameter_search.Search(run.search["n_iter"], settings.DASK_SCHEDULER)
-
-
 def _finish(
     lease: Lease,
     run: TrainingRun,
@@ -167,7 +151,7 @@ def _finish(
     """Creates the version, activates it if the policy says so, and ends the run, in one transaction."""
     result, artifact, compiled = stored.result, stored.artifact, stored.compiled
     with transaction.atomic():
-        model = RegisteredModel.objects.select_for_update(no_key=True).get(pk=run.registered_model_id)
+        model = RegisteredModel.locked(run.registered_model_id)
         held = lease.held().select_for_update()
         if not held:  # evaluates the queryset and so locks the row
             raise LeaseLost
@@ -210,7 +194,7 @@ def _finish(
             ReferenceProfile.objects.create(version=created, bins=result.reference.to_json())
         remark = _activate_by_policy(model, created, run, held_back=_held_back(run, result, created, active))
         held.update(
-            status=Status.SUCCEEDED,
+            status=TrainingRun.Status.SUCCEEDED,
             dataset=result.dataset,
             stage=f"finished; {remark}" if remark else "finished",
             notes=[note.to_json() for note in (*result.notes, *notes.of_gate(gate))],
@@ -237,8 +221,7 @@ def _held_back(
 def _activate_by_policy(
     model: RegisteredModel, version: ModelVersion, run: TrainingRun, *, held_back: str
 ) -> str:
-    """Activates the version if the request or the policy says so; returns the reason for not activating
-    it."""
+    """Activates the version if the request or the policy says so; else returns the reason."""
     passed = bool(version.gate["passed"])
     policy = model.policy
     by_request = bool(run.activation_reason) and passed

@@ -16,8 +16,6 @@ from training.jobs import leases
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
 from training.runs import row_sources
 
-Status = TrainingRun.Status
-
 MOST_TRIALS: Final = 1_000
 """Largest number of combinations of hyper-parameters that one search may try."""
 REPEAT_HINT: Final = "repeat=true adds them again"
@@ -106,7 +104,7 @@ def require_new(model: RegisteredModel, source: dict[str, Any]) -> None:
     with artifacts.dataset_file(active.dataset) as path:
         known = set(parquet.predictions(path).to_pylist())
     rows = 0
-    for page in row_sources.predictions(model, source) if known else ():
+    for page in row_sources.of(source).predictions(model, source) if known else ():
         if not known.issuperset(page):
             return
         rows += len(page)
@@ -115,7 +113,6 @@ def require_new(model: RegisteredModel, source: dict[str, Any]) -> None:
 
 
 def all_known_message(rows: int, active: ModelVersion) -> str:
-    """Returns the error message for rows that the active version's dataset already holds."""
     return f"all {rows:,} rows are already in the dataset of {active}; {REPEAT_HINT}"
 
 
@@ -136,7 +133,6 @@ def active_rows(model: RegisteredModel) -> Dataset:
 
 
 def can_search(model: RegisteredModel) -> bool:
-    """Returns whether the model's declaration has a search space."""
     return model.name in catalogue.names() and catalogue.get(model.name).search is not None
 
 

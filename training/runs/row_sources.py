@@ -6,11 +6,10 @@ that training does not import them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-from django.utils.module_loading import import_string
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from training.models import RegisteredModel
 from vigia_ml.schema import DatasetSchema, Fault, InvalidRows
@@ -19,41 +18,33 @@ if TYPE_CHECKING:
     from vigia_ml.fitting.parquet import Written
 
 
-class Collect(Protocol):
-    """Writes the rows of a source as a dataset file of `schema`.
+class Source(Protocol):
+    """The functions of a source's module."""
 
-    Raises
-    ------
-    VigiaError, InvalidRows : the run fails with the error's message.
-    """
+    def check(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Takes the parameters of a requested source, without ``from``, and returns them as they are stored:
+        JSON, times in ISO 8601. Raises `InvalidRows`."""
 
-    def __call__(
+    def collect(
         self, model: RegisteredModel, schema: DatasetSchema, source: dict[str, Any], path: Path
-    ) -> Written: ...
+    ) -> Written:
+        """Writes the rows of a stored source as a dataset file of `schema`. If it raises a `VigiaError` or
+        `InvalidRows`, the run fails with the error's message."""
+
+    def predictions(self, model: RegisteredModel, source: dict[str, Any]) -> Iterator[list[str]]:
+        """Returns the ids of the logged predictions whose rows a stored source holds now, in pages."""
 
 
-Check = Callable[[dict[str, Any]], dict[str, Any]]
-"""Takes the parameters of a requested source, without ``from``, and returns them as they are stored: JSON,
-times in ISO 8601. Raises `InvalidRows`."""
-
-Predictions = Callable[[RegisteredModel, dict[str, Any]], Iterator[list[str]]]
-"""Returns the ids of the logged predictions whose rows a stored source holds now, in pages."""
-
-_SOURCES: dict[str, tuple[str, str, str]] = {}
+_MODULES: dict[str, str] = {}
 
 
-def register(name: str, *, check: str, collect: str, predictions: str) -> None:
-    """Registers a source; a training request names it as ``{"from": name, ...}``.
-
-    Parameters
-    ----------
-    check, collect, predictions : dotted paths of a `Check`, a `Collect` and a `Predictions`.
-    """
-    _SOURCES[name] = (check, collect, predictions)
+def register(name: str, module: str) -> None:
+    """Registers the module of a `Source`; a training request names it as ``{"from": name, ...}``."""
+    _MODULES[name] = module
 
 
-def names() -> list[str]:
-    return sorted(_SOURCES)
+def of(source: dict[str, Any]) -> Source:
+    return cast("Source", import_module(_MODULES[source["from"]]))
 
 
 def checked(request: dict[str, Any]) -> dict[str, Any]:
@@ -64,22 +55,9 @@ def checked(request: dict[str, Any]) -> dict[str, Any]:
     InvalidRows : the source is unknown, or its parameters are wrong.
     """
     name = request.get("from")
-    if not isinstance(name, str) or name not in _SOURCES:
-        message = f"from must name a source of rows: {', '.join(names())}"
-        fault = Fault("from", "not_a_level", message, allowed=tuple(names()))
-        raise InvalidRows([fault], message=fault.message)
-    check: Check = import_string(_SOURCES[name][0])
+    if not isinstance(name, str) or name not in _MODULES:
+        names = tuple(sorted(_MODULES))
+        message = f"from must name a source of rows: {', '.join(names)}"
+        raise InvalidRows([Fault("from", "not_a_level", message, allowed=names)], message=message)
     parameters = {key: value for key, value in request.items() if key != "from"}
-    return {"from": name} | check(parameters)
-
-
-def collect(model: RegisteredModel, schema: DatasetSchema, source: dict[str, Any], path: Path) -> Written:
-    """Writes the rows of a stored source to a file at `path`; see `Collect`."""
-    function: Collect = import_string(_SOURCES[source["from"]][1])
-    return function(model, schema, source, path)
-
-
-def predictions(model: RegisteredModel, source: dict[str, Any]) -> Iterator[list[str]]:
-    """Returns the ids of the predictions from which a stored source takes its rows; see `Predictions`."""
-    function: Predictions = import_string(_SOURCES[source["from"]][2])
-    return function(model, source)
+    return {"from": name} | of(request).check(parameters)

@@ -16,33 +16,21 @@ register = template.Library()
 
 MINUS = "\N{MINUS SIGN}"
 TONES = {
-    "stable": "good",
-    "notice": "warn",
-    "drift": "bad",
-    "active": "good",
-    "succeeded": "good",
-    "passed": "good",
-    "candidate": "calm",
-    "queued": "calm",
-    "cancelled": "warn",
-    "running": "busy",
-    "failed": "bad",
-    "rejected": "bad",
-    "not passed": "bad",
-    "gate not passed": "bad",
-    "expired": "bad",
-    "overridden": "warn",
-    "out_of_range": "warn",
-    "unseen_level": "warn",
-    "rollback": "warn",
-    "activate": "good",
+    word: tone
+    for tone, words in {
+        "good": ("stable", "active", "succeeded", "passed", "activate"),
+        "warn": ("notice", "cancelled", "overridden", "out_of_range", "unseen_level", "rollback"),
+        "bad": ("drift", "failed", "rejected", "not passed", "gate not passed", "expired"),
+        "calm": ("candidate", "queued"),
+        "busy": ("running",),
+    }.items()
+    for word in words
 }
 
 
 @register.filter
 def metric(value: Any) -> str:
-    """Formats a metric or score with about four digits and grouped thousands, a count in full, None as a
-    dash."""
+    """Formats a metric with about four digits and grouped thousands, a count in full, None as a dash."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "–" if value is None else str(value)
     if isinstance(value, int):
@@ -70,7 +58,6 @@ def setting(value: Any) -> str:
 
 @register.filter
 def signed(value: Any) -> str:
-    """Formats a difference with its sign."""
     if value is None:
         return ""
     return "±0" if value == 0 else f"{'+' if value > 0 else ''}{metric(value)}"
@@ -84,7 +71,6 @@ def share(value: float | None) -> str:
 
 @register.filter
 def duration(seconds: float | None) -> str:
-    """Formats a duration in a fitting unit."""
     if seconds is None:
         return "–"
     for unit, size in (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0), ("s", 1.0)):
@@ -108,16 +94,14 @@ def missed_gate(version: Any) -> SafeString:
 
 @register.filter
 def run_badges(run: Any) -> SafeString:
-    """Formats the status of a training run; a run whose version did not pass its gate is not shown as a
-    success."""
+    """Formats the status of a run; a run whose version did not pass its gate does not look successful."""
     missed = missed_gate(getattr(run, "version", None))
     return format_html("{} {}", badge(run.status, "plain"), missed) if missed else badge(run.status)
 
 
 @register.inclusion_tag("vigia/refused.html")
 def refused(form: BaseForm) -> dict[str, Any]:
-    """Shows the errors of a rejected form above its fields and puts the cursor into the first invalid
-    field."""
+    """Shows the errors of a rejected form above its fields; the first invalid field gets the cursor."""
     invalid = [field for field in form if field.errors]
     visible = [field for field in invalid if not field.is_hidden]
     if visible:
@@ -135,16 +119,17 @@ def short_hash(digest: str) -> SafeString:
 
 @register.filter
 def value(logged: Any) -> SafeString:
-    """Formats a logged value so that its type is visible: null differs from empty text; text has no
-    quotes."""
+    """Formats a logged value so that its type is visible: null differs from empty text, without quotes."""
     if logged is None:
         return format_html('<span class="vg-null">{}</span>', "null")
     if isinstance(logged, bool):
         return format_html('<span class="vg-bool">{}</span>', "yes" if logged else "no")
     if isinstance(logged, float):
-        return format_html('<span class="vg-number">{}</span>', decimal_number(logged))
+        text = f"{logged:,.2f}" if abs(logged) >= 1000 else f"{logged:.6g}"
+        return format_html('<span class="vg-number">{}</span>', text)
     if isinstance(logged, int):
-        return format_html('<span class="vg-number">{}</span>', whole_number(logged))
+        text = f"{logged:,}" if abs(logged) >= 10_000 else str(logged)  # a year has no comma
+        return format_html('<span class="vg-number">{}</span>', text)
     if isinstance(logged, (dict, list)):
         return format_html("<code>{}</code>", json.dumps(logged, ensure_ascii=False))
     return format_html("{}", logged)
@@ -157,16 +142,6 @@ def brief(logged: Any) -> SafeString:
         return value(logged)
     count = "1 answer" if len(logged) == 1 else f"{len(logged)} answers" if logged else "no answer"
     return format_html('<span title="{}">{}</span>', json.dumps(logged, ensure_ascii=False), count)
-
-
-def whole_number(number: int) -> str:
-    """Formats a whole number; it groups thousands from 10,000 on, so that a year has no comma."""
-    return f"{number:,}" if abs(number) >= 10_000 else str(number)
-
-
-def decimal_number(number: float) -> str:
-    """Formats a number with two decimals from 1,000 on, else with six digits."""
-    return f"{number:,.2f}" if abs(number) >= 1000 else f"{number:.6g}"
 
 
 @register.filter
@@ -221,6 +196,5 @@ def chart_table(spec: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
 
 @register.simple_tag
 def charts_media() -> SafeString:
-    """Returns the script tags of a page with charts."""
     sources = [static("vigia/vendor/chart.umd.min.js"), static("vigia/charts.js")]
     return format_html_join("", '<script src="{}" defer></script>', ((source,) for source in sources))

@@ -88,21 +88,12 @@ def csv_dialect(request: Request) -> Told:
 
 
 CSV_PARAMETERS: Final = [
-    OpenApiParameter(
-        "delimiter",
-        str,
-        enum=[",", ";", "|", "tab"],
-        description="Delimiter of a CSV body (default: detected).",
-    ),
-    OpenApiParameter(
-        "decimal", str, enum=[".", ","], description="Decimal mark of a CSV body (default: detected)."
-    ),
-    OpenApiParameter(
-        "thousands",
-        str,
-        enum=list(THOUSANDS_WORDS),
-        description="Thousands separator of a CSV body (default: detected).",
-    ),
+    OpenApiParameter(name, str, enum=words, description=f"{label} of a CSV body (default: detected).")
+    for name, label, words in (
+        ("delimiter", "Delimiter", [",", ";", "|", "tab"]),
+        ("decimal", "Decimal mark", [".", ","]),
+        ("thousands", "Thousands separator", list(THOUSANDS_WORDS)),
+    )
 ]
 PREFER_PARAMETER: Final = OpenApiParameter(
     "Prefer",
@@ -153,7 +144,6 @@ def int_param(request: Request, name: str, largest: int) -> int | None:
 
 
 def bad_parameter(name: str, message: str, value: str) -> InvalidRows:
-    """Returns the error for a query parameter whose value is invalid."""
     return InvalidRows([Fault(name, "bad_parameter", message, value[:80], has_value=True)], message=message)
 
 

@@ -99,8 +99,7 @@ class TrainingRunsView(ModelView):
         return self._enqueued(request, run)
 
     def _enqueued(self, request: Request, run: TrainingRun) -> Response:
-        """Enqueues the run and returns 202; with ``Prefer: wait=N`` waits up to N s and returns 201 if
-        finished."""
+        """Enqueues the run; returns 202, or with ``Prefer: wait=N`` 201 if it ends within N s."""
         queueing.enqueue(run)
         location = reverse("training-run", args=[self.model.name, run.pk], request=request)
         return JobResponse(request, run, partial(shown, request), location=location)

@@ -1,18 +1,16 @@
 """A Dask cluster for the trials of a search. No Django here.
 
 Scheduler and workers must have the code of the searching worker, because they receive references to it.
-Joblib waits for ever for a lost cluster, so its call runs in a thread, and the caller's thread checks the
-cluster.
+Joblib reports a lost scheduler at once but waits for ever for lost workers, so a thread looks for them.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -31,77 +29,13 @@ class ClusterLost(RuntimeError):
     in_words = True
 
 
-class Cluster:
-    """A connected cluster. width : number of parallel trials."""
-
-    def __init__(self, client: Any, address: str) -> None:
-        self._client, self._address = client, address
-        self.width = sum(client.ncores().values())
-        self._seen = time.monotonic()
-
-    def run(self, work: Callable[[Callable[[int], None]], None], progress: Callable[[int], None]) -> None:
-        """Calls ``work(progress)`` in a thread, with joblib's backend set to this cluster.
-
-        Parameters
-        ----------
-        progress : called in the caller's thread; an exception from it ends the wait.
-
-        Raises
-        ------
-        ClusterLost : when scheduler or workers are lost.
-        """
-        messages: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
-
-        def target() -> None:
-            try:
-                with joblib.parallel_config(backend="dask", client=self._client):
-                    work(messages.put)
-                messages.put(None)
-            except BaseException as error:  # for the caller's thread
-                messages.put(error)
-
-        threading.Thread(target=target, daemon=True, name="search-on-dask").start()
-        while True:
-            try:
-                message = messages.get(timeout=LOOK_SECONDS)
-            except queue.Empty:
-                self._check()
-                continue
-            if isinstance(message, BaseException):
-                if isinstance(message, CancelledError) or not self._answers():
-                    # The loss may interrupt any call: a cancelled task, a refused connection, half a message.
-                    reason = str(message) or type(message).__name__
-                    raise ClusterLost(
-                        f"the Dask scheduler at {self._address} was lost: {reason}"
-                    ) from message
-                raise message
-            if message is None:
-                return
-            progress(message)
-
-    def _answers(self) -> bool:
-        try:
-            self._client.sync(self._client.scheduler.ncores, callback_timeout=SCHEDULER_SECONDS)
-        except Exception:  # a client without its scheduler may raise anything
-            return False
-        return True
-
-    def _check(self) -> None:
-        if self._client.status not in ("running", "connecting"):
-            raise ClusterLost(f"the Dask scheduler at {self._address} closed the connection")
-        if self._client.status == "running" and self._client.scheduler_info()["workers"]:
-            self._seen = time.monotonic()
-        elif time.monotonic() - self._seen > WORKERS_SECONDS:
-            raise ClusterLost(f"the Dask scheduler at {self._address} has lost its workers")
-
-
 @contextmanager
-def connected(address: str) -> Iterator[Cluster]:
-    """Connects to a scheduler's cluster for the block.
+def connected(address: str) -> Iterator[int]:
+    """Sets joblib's backend to a scheduler's cluster for the block; yields the number of parallel trials.
 
     Raises
     ------
-    ClusterLost : when the scheduler does not answer, has no workers, or the workers run other code.
+    ClusterLost : when the scheduler does not answer or is lost, or the workers are lost or run other code.
     """
     try:
         from distributed import Client
@@ -109,18 +43,53 @@ def connected(address: str) -> Iterator[Cluster]:
         raise ClusterLost(
             "DASK_SCHEDULER is set, but Dask is not installed: install requirements-dask.txt"
         ) from error
+    scheduler = f"the Dask scheduler at {address}"
     try:
         client: Any = Client(address, timeout=SCHEDULER_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
-        raise ClusterLost(f"the Dask scheduler at {address} does not answer: {error}") from error
+        raise ClusterLost(f"{scheduler} does not answer: {error}") from error
+    ended, workers_lost = threading.Event(), threading.Event()
     try:
-        cluster = Cluster(client, address)
-        if not cluster.width:
-            raise ClusterLost(f"the Dask scheduler at {address} has no workers")
+        width = sum(client.ncores().values())
+        if not width:
+            raise ClusterLost(f"{scheduler} has no workers")
         _check_code(client)
-        yield cluster
+        watch = threading.Thread(target=_watch, args=(client, ended, workers_lost), name="dask", daemon=True)
+        watch.start()
+        with joblib.parallel_config(backend="dask", client=client):
+            yield width
+    except Exception as error:
+        if workers_lost.is_set():
+            raise ClusterLost(f"{scheduler} has lost its workers") from error
+        if isinstance(error, CancelledError) or not _answers(client):
+            # The loss may interrupt any call: a cancelled task, a refused connection, half a message.
+            reason = str(error) or type(error).__name__
+            raise ClusterLost(f"{scheduler} was lost: {reason}") from error
+        raise
     finally:
+        ended.set()
         client.close(timeout=SCHEDULER_SECONDS)
+
+
+def _watch(client: Any, ended: threading.Event, workers_lost: threading.Event) -> None:
+    """Closes the client when the cluster has lost its workers; this cancels the call of joblib."""
+    seen = time.monotonic()
+    while not ended.wait(LOOK_SECONDS):
+        with suppress(Exception):  # of a client without its scheduler; joblib reports that loss
+            if client.scheduler_info()["workers"]:
+                seen = time.monotonic()
+            elif time.monotonic() - seen > WORKERS_SECONDS:
+                workers_lost.set()
+                client.close(timeout=SCHEDULER_SECONDS)
+                return
+
+
+def _answers(client: Any) -> bool:
+    try:
+        client.sync(client.scheduler.ncores, callback_timeout=SCHEDULER_SECONDS)
+    except Exception:  # a client without its scheduler may raise anything
+        return False
+    return True
 
 
 def scikit_learn() -> str:

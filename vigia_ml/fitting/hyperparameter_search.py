@@ -304,16 +304,10 @@ def _finite(value: float) -> float | None:
 
 def _run(settings: Search, searcher: _ReportingSearch, fit: Callable[[], Any]) -> None:
     """Calls `fit` with joblib's backend set to the cluster or this machine's cores."""
-    progress = searcher.progress
     if settings.scheduler:
-        with dask_backend.connected(settings.scheduler) as cluster:
-            searcher.at_once = _at_once(cluster.width)
-
-            def work(progress: Callable[[int], None]) -> None:
-                searcher.progress = progress
-                fit()
-
-            cluster.run(work, progress)
+        with dask_backend.connected(settings.scheduler) as width:
+            searcher.at_once = _at_once(width)
+            fit()
         return
     searcher.at_once = _at_once(joblib.cpu_count())
     # Worker processes outlive their tasks; they must not outlive this process.

@@ -390,7 +390,8 @@ def test_logged_rows_of_an_earlier_schema_are_validated_again(
     today = declared_schema(churn.registered_model)
     source = row_sources.checked({"from": "outcomes"})
     with TemporaryDirectory() as directory:
-        written = row_sources.collect(churn.registered_model, today, source, Path(directory) / "rows.parquet")
+        path = Path(directory) / "rows.parquet"
+        written = row_sources.of(source).collect(churn.registered_model, today, source, path)
         frame = parquet.read_frame(written.path, today)
     assert written.rows == 3
     assert frame["tenure"].tolist() == [customer["tenure"]] * 3

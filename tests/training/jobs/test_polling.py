@@ -18,7 +18,7 @@ from tests.conftest import Post
 from tests.server import child_environment
 from tests.training.runs.test_runs import RUNS, queued, rows_of
 from tests.tunnel import Tunnel
-from training import tasks
+from training import queueing, tasks
 from training.jobs import leases, polling
 from training.models import ModelVersion, TrainingRun
 
@@ -100,12 +100,12 @@ def test_training_requests_are_answered_at_once_while_the_broker_does_not_respon
     app.amqp._producer_pool = None
     try:
         started = time.monotonic()
-        for _ in range(tasks.PUBLISHERS + 2):
+        for _ in range(queueing.PUBLISHERS + 2):
             answered = post(RUNS, {"instances": rows_of(customer, 40)})
             assert answered.status_code == 202, answered.content
         assert time.monotonic() - started < 6
         threads = [thread for thread in threading.enumerate() if thread.name.startswith("publish-")]
-        assert len(threads) <= tasks.PUBLISHERS
+        assert len(threads) <= queueing.PUBLISHERS
         tunnel.pass_on()
         for thread in threads:
             thread.join(20)

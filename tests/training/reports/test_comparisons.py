@@ -207,14 +207,13 @@ def test_training_rows_of_the_earlier_version_are_counted(
     moved = copy.deepcopy(first.evaluation)
     moved["split"]["seed"] = 99
     other = train_sample("churn", rows=600, activate=False, evaluation=moved)
-    from training import catalogue
-    from training.reports.comparison_job import _divided, _overlap
+    from training.reports.comparison_job import _overlap
+    from training.reports.reproduction import divided
 
-    declared = catalogue.get("churn")
-    rows = _divided(other, declared)
-    other.train_rows = len(rows.train)
-    holdout = _overlap(first, declared, rows)
-    assert 0.6 < holdout["trained_on"] / len(rows.held) < 1.0
+    rows = divided(other)
+    other.train_rows = len(rows.train_x)
+    holdout = _overlap(first, rows)
+    assert 0.6 < holdout["trained_on"] / len(rows.held_x) < 1.0
     assert "its metrics here are optimistic" in holdout["note"]
 
 

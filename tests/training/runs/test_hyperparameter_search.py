@@ -6,12 +6,14 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -311,6 +313,30 @@ def test_dask_workers_do_the_trials_and_the_same_setting_wins(
     lost.refresh_from_db()
     assert lost.status == "failed"
     assert f"the Dask scheduler at {address}" in lost.error
+
+
+def test_a_cluster_that_loses_its_workers_ends_the_search(
+    scheduler: tuple[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed import Client
+
+    async def leave(dask_worker: Any) -> None:
+        await dask_worker.close()
+
+    address, _ = scheduler
+    monkeypatch.setattr(dask_backend, "WORKERS_SECONDS", 2.0)
+    with Client(address, set_as_default=False) as client:
+        timer = threading.Timer(2, client.run, [leave], {"wait": False})
+        timer.start()
+        started = time.monotonic()
+        with (
+            pytest.raises(ClusterLost, match=f"the Dask scheduler at {address} has lost its workers"),
+            dask_backend.connected(address) as width,
+        ):
+            assert width == 2
+            joblib.Parallel()(joblib.delayed(time.sleep)(0.5) for _ in range(100))
+        assert time.monotonic() - started < 15
+        timer.join()
 
 
 def test_an_unavailable_scheduler_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

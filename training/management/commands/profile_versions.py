@@ -19,19 +19,17 @@ class Command(BaseCommand):
     def handle(self, *args: Any, model: str | None = None, **options: Any) -> None:
         from training.management import profile_backfill
 
-        versions = profile_backfill.without().select_related("registered_model", "dataset")
+        versions = profile_backfill.without()
         if model is not None:
             try:
                 versions = versions.filter(registered_model=lookup.get_model(model))
-            except VigiaError as error:
-                raise CommandError(error.message) from None
+            except VigiaError as unknown:
+                raise CommandError(unknown.message) from None
         created = failed = 0
-        for version in versions.order_by("pk"):
-            try:
-                profile_backfill.ensure_profile(version)
-            except VigiaError as error:
+        for version, error in profile_backfill.create_missing(versions):
+            if error:
                 failed += 1
-                self.stderr.write(f"{version}: {error.message}")
+                self.stderr.write(f"{version}: {error}")
             else:
                 created += 1
                 self.stdout.write(f"{version}: created")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,9 @@ class Command(BaseCommand):
         except (ValueError, OSError, EOFError) as error:  # CannotInfer, TooFewRows, not a gzip file
             raise CommandError(str(error)) from error
         try:
-            write(path, text)
+            with _replacing(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+                shutil.copymode(path if path.exists() else Path(__file__), temporary)
         except OSError as error:
             raise CommandError(f"cannot write {path} ({error}): use --output DIR") from error
         if not options["output"]:
@@ -130,17 +132,14 @@ class Command(BaseCommand):
         """Copies the rows to the directory from which `bootstrap` trains models without a version."""
         target = settings.VAR_DIR / "first-data" / f"{name}.csv"
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".partial-", dir=target.parent) as directory:
-                copy = Path(directory) / target.name
-                descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT, 0o600)
-                with os.fdopen(descriptor, "wb") as stream:
+            with _replacing(target) as copy:
+                copy.touch(0o600)
+                with copy.open("wb") as stream:
                     opened = partial(csv_files.open_rows, rows)
                     skip = bool(survey.tallies[planned.target.source].blanks)
                     rewritten = first_data.write(
                         opened, stream, planned.schema, survey.dialect, skip_unlabelled=skip
                     )
-                copy.replace(target)
         except OSError as error:
             raise CommandError(
                 f"the declaration was written, but {target} cannot be written: {error}"
@@ -203,13 +202,13 @@ def check_name(name: str) -> str:
     return name
 
 
-def write(path: Path, text: str) -> None:
-    """Writes a temporary file and renames it, so that no process imports half a file."""
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path, which then takes the name `path`, so that no process reads half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as directory:
         temporary = Path(directory) / "written"
-        temporary.write_text(text, encoding="utf-8")
-        shutil.copymode(path if path.exists() else Path(__file__), temporary)
+        yield temporary
         temporary.replace(path)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from training.management.run_progress import execute_and_present
+from training.management.run_progress import activation_reason, add_activation_arguments, execute_and_present
 from training.registry import lookup
 from training.runs import requests as run_requests
 from vigia_ml.errors import VigiaError
@@ -20,20 +20,11 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("model", help="name of a registered model")
-        parser.add_argument(
-            "--activate",
-            action="store_true",
-            help="activate the version if it passes its gate, whatever the policy",
-        )
-        parser.add_argument(
-            "--reason", default="", metavar="TEXT", help="reason of the activation, for the audit table"
-        )
+        add_activation_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if options["reason"] and not options["activate"]:
-            raise CommandError("--reason needs --activate")
+        reason = activation_reason(options, "trained with --activate")
         lookup.sync_catalogue()
-        reason = options["reason"] or ("trained with --activate" if options["activate"] else "")
         try:
             model = lookup.get_model(options["model"])
             run = run_requests.request_again(model, by=None, activation_reason=reason)

@@ -11,7 +11,7 @@ The makes and models exist, the offers are made up. The relations, in words:
 - About one row in twenty is an exact repeat of an earlier one: such files hold them, and a split that
   leaves them in flatters its scores.
 
-The committed file is `python -m training.samples` with its default seed (`training.samples.SEED`).
+The committed file is `python -m tools.samples` with its default seed (`tools.samples.SEED`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Final
 
 import numpy as np
 
-from training.samples import car_models
-from training.samples.draws import Draws, Row, with_repeats
+from tools.samples import car_models
+from tools.samples.draws import Draws, Row, with_repeats
 
 COLUMNS: Final = (
     "name",

@@ -20,7 +20,7 @@ from typing import Final
 
 import numpy as np
 
-from training.samples.draws import Draws, Row
+from tools.samples.draws import Draws, Row
 
 COLUMNS: Final = (
     "instant", "dteday", "season", "yr", "mnth", "hr", "holiday", "weekday", "workingday", "weathersit",

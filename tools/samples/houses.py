@@ -13,7 +13,7 @@ The homes are made up. The relations, in words:
   net surfaces are empty, a few conditions, rooms, bathrooms and coordinates as well; the eight columns
   that should count street words all hold one and the same number, which says nothing about the price.
 
-The committed file is `python -m training.samples` with its default seed (`training.samples.SEED`).
+The committed file is `python -m tools.samples` with its default seed (`tools.samples.SEED`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Final
 
 import numpy as np
 
-from training.samples.draws import Draws, Row
+from tools.samples.draws import Draws, Row
 
 STREET_WORDS: Final = ("bulevar", "calle", "avenida", "parque", "autovia", "plaza", "paseo", "carretera")
 COLUMNS: Final = (

@@ -21,8 +21,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from training import samples
-from training.samples.__main__ import main
+from tools import samples
+from tools.samples.__main__ import main
 
 Row = dict[str, str]
 

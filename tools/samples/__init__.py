@@ -3,7 +3,7 @@
 Each module makes the rows of one registered model in the raw form of a known published file: the same
 columns, levels, units and dirt, so that one schema reads both. What is in them is made up, by the
 rules each module tells in words. The same name, row count and seed give the same bytes everywhere, and
-fewer rows are the beginning of more rows. `python -m training.samples` writes the files kept here.
+fewer rows are the beginning of more rows. `python -m tools.samples` writes the files of `training/samples/`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Final, TextIO
 
 import numpy as np
 
-from training.samples import bikes, cars, cars_v3, churn, houses
-from training.samples.draws import Row
+from tools.samples import bikes, cars, cars_v3, churn, houses
+from tools.samples.draws import Row
 
 SEED: Final = 7
-FOLDER: Final = Path(__file__).parent
+FOLDER: Final = Path(__file__).resolve().parents[2] / "training" / "samples"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from training.samples.draws import Draws
+from tools.samples.draws import Draws
 
 TODAY: Final = 2020  # the year of the generated offers
 LAKH: Final = 100_000

@@ -14,7 +14,7 @@ Nobody in it exists. The relations, in words:
   contract, technical support, online security, dependents, no internet at all. Whoever leaves does so by
   a draw with that probability, so even the true rule would rank only so well (AUC about 0.85).
 
-The committed file is `python -m training.samples` with its default seed (`training.samples.SEED`).
+The committed file is `python -m tools.samples` with its default seed (`tools.samples.SEED`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Final
 
 import numpy as np
 
-from training.samples.draws import Draws, Row
+from tools.samples.draws import Draws, Row
 
 COLUMNS: Final = (
     "customerID",

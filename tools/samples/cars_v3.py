@@ -1,6 +1,6 @@
 """Used cars with their technical data as text. In the form of the third CarDekho file.
 
-The offers are made up by the same rules as those of `training.samples.cars` (see there); each is then
+The offers are made up by the same rules as those of `tools.samples.cars` (see there); each is then
 described further, by rules as invented as the prices:
 
 - Power and torque grow with the engine: a diesel pulls more than a petrol engine of the same size, a
@@ -12,7 +12,7 @@ described further, by rules as invented as the prices:
 - About one car in forty lacks all five technical columns; a few have a power of " bhp" without a number.
 - About one row in twenty is an exact repeat of an earlier one.
 
-The committed file is `python -m training.samples` with its default seed (`training.samples.SEED`).
+The committed file is `python -m tools.samples` with its default seed (`tools.samples.SEED`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Final
 
 import numpy as np
 
-from training.samples import car_models, cars
-from training.samples.draws import Draws, Row, with_repeats
+from tools.samples import car_models, cars
+from tools.samples.draws import Draws, Row, with_repeats
 
 COLUMNS: Final = (*cars.COLUMNS, "mileage", "engine", "max_power", "torque", "seats")
 ROWS: Final = 1_500

@@ -1,4 +1,4 @@
-"""Writes the samples: ``python -m training.samples [NAME…] [--out DIR] [--rows N] [--seed S]``."""
+"""Writes the samples: ``python -m tools.samples [NAME…] [--out DIR] [--rows N] [--seed S]``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.samples import FOLDER, NAMES, SEED, write
+from tools.samples import FOLDER, NAMES, SEED, write
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.samples", description="Writes the sample CSVs.")
+    parser = argparse.ArgumentParser(prog="python -m tools.samples", description="Writes the sample CSVs.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all when left out")
     parser.add_argument("--out", type=Path, default=FOLDER, help="the folder to write to")
     parser.add_argument("--rows", type=int, help="how many rows; each sample's usual number when left out")

@@ -1,5 +1,0 @@
-"""Moved to `vigia_ml.transformers.houses`."""
-
-from training.deprecated import forward
-
-__getattr__ = forward(__name__, "vigia_ml.transformers.houses")
