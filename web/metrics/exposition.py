@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from core.metrics import multiprocess_dir
+from core.metrics import counters, multiprocess_dir
 from web import health
 from web.metrics import exporter
 from web.metrics.database_collector import DatabaseCollector, Families
@@ -39,7 +39,7 @@ class ProcessMetrics(Collector):
     """The counters of this process, for a server other than gunicorn, which shares no files."""
 
     def collect(self) -> Iterable[Metric]:
-        return exporter.flusher().instruments.registry.collect()
+        return counters.instruments().registry.collect()
 
 
 class HealthMetrics(Collector):
@@ -57,7 +57,7 @@ def render_all(accept: str) -> tuple[bytes, str]:
     """Returns (body, content type) of all processes of this machine and the database.
 
     `accept` is the header ``Accept`` of the request."""
-    exporter.flusher().flush()
+    exporter.measure_queues()
     return _render(
         accept,
         RoleMetrics(*multiprocess_dir.ROLES) if multiprocess_dir.role() else ProcessMetrics(),
