@@ -10,14 +10,13 @@ import logging
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Final
 
 from django.db import connection
 from django.db.models import Count, Max, Min
 from django.utils import timezone
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from core.metrics.definitions import TABLE
 from core.uuid7 import time_of
@@ -84,7 +83,10 @@ class Families:
     def __init__(self) -> None:
         self.by_name: dict[str, GaugeMetricFamily] = {}
 
-    def add(self, name: str, labels: Iterable[str], value: float) -> None:
+    def add(self, name: str, labels: Iterable[str], value: float | None) -> None:
+        """Adds one series; without a value (None) there is none."""
+        if value is None:
+            return
         family = self.by_name.get(name)
         if family is None:
             known = TABLE[name]
@@ -92,20 +94,17 @@ class Families:
         family.add_metric(list(labels), value)
 
 
-class DatabaseCollector(Collector):
-    """Collects the metrics of the database; without a database, `vigia_database_up` 0 alone."""
-
-    def collect(self) -> Iterator[Metric]:
-        families = Families()
-        try:
-            for part in (_jobs, _versions, _reviews, _rollups, _waiting):
-                part(families)
-            up = 1
-        except DATABASE_AWAY as error:
-            logger.warning("metrics of the database are missing: %s", error)
-            families, up = Families(), 0
-        families.add("vigia_database_up", (), up)
-        yield from families.by_name.values()
+def collect() -> Iterable[Metric]:
+    """Returns the metrics of the database; without a database, `vigia_database_up` 0 alone."""
+    families, up = Families(), True
+    try:
+        for part in (_jobs, _versions, _reviews, _rollups, _waiting):
+            part(families)
+    except DATABASE_AWAY as error:
+        logger.warning("metrics of the database are missing: %s", error)
+        families, up = Families(), False
+    families.add("vigia_database_up", (), up)
+    return families.by_name.values()
 
 
 # -- jobs ----------------------------------------------------------------------------------------------
@@ -167,8 +166,7 @@ def _versions(families: Families) -> None:
 def _reviews(families: Families) -> None:
     now = timezone.now()
     for name, hours in RegisteredModel.objects.values_list("name", "review_hours"):
-        if hours:
-            families.add("vigia_review_interval_seconds", (name,), hours * 3600)
+        families.add("vigia_review_interval_seconds", (name,), hours * 3600 if hours else None)
     with connection.cursor() as cursor:
         cursor.execute(_LAST_REVIEWS)
         last = [pk for (pk,) in cursor.fetchall()]
@@ -184,8 +182,7 @@ def _reviews(families: Families) -> None:
         for verdict in Verdict.values:
             families.add("vigia_review_verdict", (name, version, verdict), verdict == review.verdict)
         for column, score, verdict in review.findings.values_list("column", "adjusted_psi", "verdict"):
-            if score is not None:
-                families.add("vigia_drift_score", (name, version, column), score)
+            families.add("vigia_drift_score", (name, version, column), score)
             families.add("vigia_drift_verdict", (name, version, column), SEVERITY.get(verdict, 0))
         _quality(families, review, name, version)
 
@@ -199,22 +196,18 @@ def _quality(families: Families, review: DriftReview, name: str, version: str) -
     for part in review.quality or []:
         if part["version"] != review.version.number:
             continue
-        if part.get("coverage") is not None:
-            families.add("vigia_quality_coverage", (name, version), part["coverage"])
+        families.add("vigia_quality_coverage", (name, version), part.get("coverage"))
         for metric in declared.metrics:
+            labels = (name, version, metric)
             here, there = _value(part["metrics"].get(metric)), _value(part["holdout"].get(metric))
-            if here is not None:
-                families.add("vigia_quality", (name, version, metric), here)
-            if there is not None:
-                families.add("vigia_quality_holdout", (name, version, metric), there)
-            if metric == watched and here is not None and there:
-                families.add("vigia_quality_fall_ratio", (name, version, metric), fall(metric, here, there))
-            if metric == watched and here is not None and part.get("fell") is not None:
-                families.add("vigia_quality_fell", (name, version, metric), part["fell"])
+            families.add("vigia_quality", labels, here)
+            families.add("vigia_quality_holdout", labels, there)
+            if metric == watched and here is not None:
+                families.add("vigia_quality_fall_ratio", labels, fall(metric, here, there) if there else None)
+                families.add("vigia_quality_fell", labels, part.get("fell"))
+    expected = (review.expected or {}).get("metrics") or {}
     for metric in declared.metrics:
-        expected = _value(((review.expected or {}).get("metrics") or {}).get(metric))
-        if expected is not None:
-            families.add("vigia_quality_expected", (name, version, metric), expected)
+        families.add("vigia_quality_expected", (name, version, metric), _value(expected.get(metric)))
 
 
 def fall(metric: str, here: float, there: float) -> float:
