@@ -18,8 +18,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
-from types import FrameType
-from typing import Final, NoReturn
+from typing import Final
 
 from django.conf import settings
 from django.core.management import call_command
@@ -118,11 +117,7 @@ def _run_task(task: Callable[[], None]) -> None:
 
 def stop_when_told() -> None:
     """Makes SIGTERM end the program as Ctrl-C does, so that running jobs are requeued."""
-    signal.signal(signal.SIGTERM, _stop)
-
-
-def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + signum)
+    signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
 
 
 def import_training_modules() -> None:
