@@ -158,6 +158,23 @@ _IDEMPOTENCY_KEY: dict[str, Any] = {
     "description": "Makes a retry safe: the same key and body get the stored response, for a day.",
 }
 
+_TEXT: dict[str, Any] = {"type": "string"}
+_FAULT: dict[str, Any] = {
+    "row": {"type": "integer", "description": "Zero-based position in the request."},
+    "line": {"type": "integer", "description": "Line of a CSV."},
+    "field": _TEXT,
+    "code": _TEXT,
+    "message": _TEXT,
+    "value": {},
+    "allowed": {"type": "array", "items": {}},
+}
+_ERROR_BODY: dict[str, Any] = {
+    "code": _TEXT,
+    "message": _TEXT,
+    "request_id": _TEXT,
+    "truncated": {"type": "boolean"},
+    "details": {"type": "array", "items": {"type": "object", "properties": _FAULT}},
+}
 _ERROR: dict[str, Any] = {
     "type": "object",
     "required": ["error"],
@@ -165,27 +182,7 @@ _ERROR: dict[str, Any] = {
         "error": {
             "type": "object",
             "required": ["code", "message", "request_id"],
-            "properties": {
-                "code": {"type": "string"},
-                "message": {"type": "string"},
-                "request_id": {"type": "string"},
-                "truncated": {"type": "boolean"},
-                "details": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {
-                            "row": {"type": "integer", "description": "Zero-based position in the request."},
-                            "line": {"type": "integer", "description": "Line of a CSV."},
-                            "field": {"type": "string"},
-                            "code": {"type": "string"},
-                            "message": {"type": "string"},
-                            "value": {},
-                            "allowed": {"type": "array", "items": {}},
-                        },
-                    },
-                },
-            },
+            "properties": _ERROR_BODY,
         }
     },
 }

@@ -61,20 +61,17 @@ _LAST_REVIEWS: Final = """
 """
 """The last scheduled review of each model: on-demand reviews of an hour or of a retired version do not move
 alerts. A model without a schedule has its last review, one of the active version first."""
-_ENDS_OF_THE_LOG: Final = """
+_LOG: Final = """
     SELECT model.id,
         (SELECT id FROM predictions_prediction WHERE registered_model_id = model.id ORDER BY id DESC LIMIT 1),
-        (SELECT id FROM predictions_prediction WHERE registered_model_id = model.id ORDER BY id LIMIT 1)
-    FROM training_registeredmodel model
-"""
-_WAITING: Final = """
-    SELECT model.name, (
-        SELECT count(*) FROM (
+        (SELECT id FROM predictions_prediction WHERE registered_model_id = model.id ORDER BY id LIMIT 1),
+        (SELECT count(*) FROM (
             SELECT FROM predictions_outcome
             WHERE registered_model_id = model.id AND prediction_id IS NULL LIMIT %s
-        ) waiting
-    ) FROM training_registeredmodel model
+        ) waiting)
+    FROM training_registeredmodel model
 """
+"""The newest and the oldest row of each model's log, and the number of outcomes that wait for their row."""
 
 
 class Families:
@@ -98,7 +95,7 @@ def collect() -> Iterable[Metric]:
     """Returns the metrics of the database; without a database, `vigia_database_up` 0 alone."""
     families, up = Families(), True
     try:
-        for part in (_jobs, _versions, _reviews, _rollups, _waiting):
+        for part in (_jobs, _versions, _reviews, _log):
             part(families)
     except DATABASE_AWAY as error:
         logger.warning("metrics of the database are missing: %s", error)
@@ -226,14 +223,15 @@ def _value(metric: Any) -> float | None:
 # -- the log -------------------------------------------------------------------------------------------
 
 
-def _rollups(families: Families) -> None:
+def _log(families: Families) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(_ENDS_OF_THE_LOG)
-        ends = {pk: (newest, oldest) for pk, newest, oldest in cursor.fetchall()}
-    for model in RegisteredModel.objects.all():
-        newest, oldest = ends.get(model.pk, (None, None))
+        cursor.execute(_LOG, [MOST_WAITING])
+        rows = {pk: figures for pk, *figures in cursor.fetchall()}
+    for model in RegisteredModel.objects.filter(pk__in=rows):
+        newest, oldest, waiting = rows[model.pk]
         counted = None if newest is None else counting.counted_to(model)
         families.add("vigia_rollup_lag_seconds", (model.name,), lag(newest, oldest, counted))
+        families.add("vigia_outcomes_waiting", (model.name,), waiting)
 
 
 def lag(newest: uuid.UUID | None, oldest: uuid.UUID | None, counted_to: dt.datetime | None) -> float:
@@ -242,10 +240,3 @@ def lag(newest: uuid.UUID | None, oldest: uuid.UUID | None, counted_to: dt.datet
         return 0.0
     counted = time_of(oldest) if counted_to is None else counted_to
     return max(0.0, (time_of(newest) - counted).total_seconds())
-
-
-def _waiting(families: Families) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(_WAITING, [MOST_WAITING])
-        for name, waiting in cursor.fetchall():
-            families.add("vigia_outcomes_waiting", (name,), waiting)
