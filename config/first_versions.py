@@ -129,8 +129,6 @@ def import_training_modules() -> None:
 
 
 class FirstVersion:
-    """Trains the first version of one model."""
-
     def __init__(self, row: RegisteredModel, say: Say, complain: Say) -> None:
         self.row, self.say, self.complain = row, say, complain
 

@@ -275,8 +275,7 @@ class Processes:
         self.stop_all()
 
     def _write(self) -> None:
-        fields = ("name", "pid", "created", "token", "stage", "stop_signal")
-        children = [{field: getattr(child, field) for field in fields} for child in self.children]
+        children = [{**vars(child), "popen": None} for child in self.children]
         content = {"record": str(self.record), "children": children}
         write_private(self.record, json.dumps(content), durable=False)
 

@@ -95,8 +95,6 @@ class Service:
 
 
 class Services:
-    """The services of the Procfile."""
-
     def __init__(self, stack: Stack, environment: dict[str, str]) -> None:
         self.stack, self.processes = stack, stack.processes
         self.environment = environment

@@ -24,7 +24,6 @@ DAY = dt.timedelta(days=1)
 
 
 def context(request: HttpRequest, template_context: dict[str, Any]) -> dict[str, Any]:
-    """Returns the context of the dashboard's template."""
     visible, now = visible_ids(request), timezone.now()
     log_ids = allowed_ids(request, "read_log")
     active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).defer("evaluation", "parity")
