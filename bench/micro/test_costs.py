@@ -136,7 +136,7 @@ def test_writer(benchmark: Benchmark, versions: dict[str, Ready], writer: Writer
 
 
 def test_telemetry(benchmark: Benchmark, ready: Ready, count: int) -> None:
-    """Measures the metrics that each request changes, without the files of several processes."""
+    """Measures the metrics that each request changes."""
     benchmark.group = ready.group("counting", count)
     answer = prepared(ready, count)
     served, values, classes = answer.served, answer.values, answer.probabilities is not None
