@@ -34,13 +34,10 @@ def prepare_metrics(sender: Any = None, **_: Any) -> None:
 
 @task_postrun.connect
 def count_task(task: Any = None, state: str | None = None, **_: Any) -> None:
-    """Counts an ended task and flushes at once, because tasks are rare."""
     from core.metrics import counters, multiprocess_dir
-    from web.metrics import exporter
 
     if multiprocess_dir.role() == "worker":  # not if a task is called as a function
         counters.count("vigia_tasks_total", task.name, (state or "unknown").lower())
-        exporter.flusher().flush(web=False)
 
 
 @worker_process_shutdown.connect

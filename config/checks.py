@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,124 +19,92 @@ from django.db import DatabaseError, connections
 SHORTEST_SECRET = 32
 """Minimum length in characters; 32 hexadecimal digits are 128 bits."""
 LIMITS = (
-    "PREDICT_MAX_ROWS",
-    "PREDICT_MAX_BYTES",
-    "TRAINING_MAX_BYTES",
-    "HEAD_SECONDS",
-    "BODY_SILENCE_SECONDS",
-    "BODY_SECONDS",
-    "ANSWER_SECONDS",
-    "CLIENT_BYTES_PER_SECOND",
-    "LOGIN_ATTEMPTS",
-    "LOGIN_LOCK_MINUTES",
-    "TRUSTED_PROXIES",
-    "MAX_WAIT_SECONDS",
-    "LOG_QUEUE_ROWS",
-    "LOG_WAIT_SECONDS",
-    "DATABASE_ANSWER_SECONDS",
-    "IDEMPOTENCY_HOURS",
-    "PARTITIONS_AHEAD",
-)
-# PostgreSQL's settings for durable commits, each with the values that break "answered means logged".
-DURABILITY: Mapping[str, Sequence[str]] = {
-    "fsync": ("off",),
-    "full_page_writes": ("off",),
-    "synchronous_commit": ("off",),
-}
+    "PREDICT_MAX_ROWS", "PREDICT_MAX_BYTES", "TRAINING_MAX_BYTES", "HEAD_SECONDS", "BODY_SILENCE_SECONDS",
+    "BODY_SECONDS", "ANSWER_SECONDS", "CLIENT_BYTES_PER_SECOND", "LOGIN_ATTEMPTS", "LOGIN_LOCK_MINUTES",
+    "TRUSTED_PROXIES", "MAX_WAIT_SECONDS", "LOG_QUEUE_ROWS", "LOG_WAIT_SECONDS", "DATABASE_ANSWER_SECONDS",
+    "IDEMPOTENCY_HOURS", "PARTITIONS_AHEAD",
+)  # fmt: skip
+DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
+"""PostgreSQL's settings for durable commits; "off" breaks "answered means logged"."""
+Messages = Iterator[CheckMessage]
 
 
 @register(Tags.security, deploy=True)
-def secrets_are_long(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    return [
-        Error(
-            f"{name} has fewer than {SHORTEST_SECRET} characters.",
-            hint=f"Set {name} to the output of: openssl rand -hex 32",
-            id="vigia.E001",
-        )
-        for name in ("SECRET_KEY", "ARTIFACT_KEY", "METRICS_TOKEN")
-        if len(getattr(settings, name)) < SHORTEST_SECRET
-        and (name != "METRICS_TOKEN" or settings.METRICS_TOKEN)  # without it, no token is accepted
-    ]
+def secrets_are_long(app_configs: Any, **kwargs: Any) -> Messages:
+    for name in ("SECRET_KEY", "ARTIFACT_KEY", "METRICS_TOKEN"):
+        secret = getattr(settings, name)
+        if name == "METRICS_TOKEN" and not secret:  # then no token is accepted
+            continue
+        if len(secret) < SHORTEST_SECRET:
+            yield Error(
+                f"{name} has fewer than {SHORTEST_SECRET} characters.",
+                hint=f"Set {name} to the output of: openssl rand -hex 32",
+                id="vigia.E001",
+            )
 
 
 @register(Tags.security, deploy=True)
-def artifacts_have_a_key_of_their_own(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    if settings.LOCAL or settings.ARTIFACT_KEY != settings.SECRET_KEY:
-        return []
-    return [
-        Warning(
+def artifacts_have_a_key_of_their_own(app_configs: Any, **kwargs: Any) -> Messages:
+    if settings.ARTIFACT_KEY == settings.SECRET_KEY and not settings.LOCAL:
+        yield Warning(
             "ARTIFACT_KEY is the same as SECRET_KEY.",
             hint="Set ARTIFACT_KEY: changing SECRET_KEY would make every stored model unusable.",
             id="vigia.W002",
         )
-    ]
 
 
 @register(Tags.security, deploy=True)
-def hosts_are_named(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    if "*" not in settings.ALLOWED_HOSTS:
-        return []
-    return [
-        Warning(
+def hosts_are_named(app_configs: Any, **kwargs: Any) -> Messages:
+    if "*" in settings.ALLOWED_HOSTS:
+        yield Warning(
             "ALLOWED_HOSTS accepts every host name.",
             hint="List the hosts: links in responses contain the host name that the client sent.",
             id="vigia.W003",
         )
-    ]
 
 
 @register(Tags.files)
-def store_is_writable(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+def store_is_writable(app_configs: Any, **kwargs: Any) -> Messages:
     """Checks the directory of artifacts and datasets, or its nearest existing parent."""
     if not isinstance(default_storage, FileSystemStorage):
-        return []
+        return
     directory = location = Path(default_storage.location)
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent
-    if directory.is_dir() and os.access(directory, os.W_OK | os.X_OK):
-        return []
-    return [
-        Error(
+    if not (directory.is_dir() and os.access(directory, os.W_OK | os.X_OK)):
+        yield Error(
             f"The store {location} cannot be written: {directory} is not writable for this user.",
             hint=f"Make {directory} writable for uid {os.geteuid()}, or point VIGIA_VAR elsewhere.",
             id="vigia.E004",
         )
-    ]
 
 
 @register()
-def database_is_postgresql(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+def database_is_postgresql(app_configs: Any, **kwargs: Any) -> Messages:
     vendor = connections["default"].vendor
-    if vendor == "postgresql":
-        return []
-    return [
-        Error(
+    if vendor != "postgresql":
+        yield Error(
             f"The database is {vendor}, not PostgreSQL.",
             hint="Set DATABASE_URL to a postgresql:// URL: Vigía needs partitions, triggers and COPY.",
             id="vigia.E005",
         )
-    ]
 
 
 @register(Tags.database)
-def commits_are_durable(
-    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
-) -> list[CheckMessage]:
+def commits_are_durable(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
     """Checks the settings of our own session: a role or a database may have its own."""
     if "default" not in (databases or ()):
-        return []
+        return
     try:
         with connections["default"].cursor() as cursor:
             cursor.execute("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [list(DURABILITY)])
-            return durability_errors(dict(cursor.fetchall()))
+            yield from durability_errors(dict(cursor.fetchall()))
     except DatabaseError as error:
-        return [
-            Error(
-                f"The settings of PostgreSQL cannot be read: {error}".strip(),
-                hint="Check DATABASE_URL and the server.",
-                id="vigia.E007",
-            )
-        ]
+        yield Error(
+            f"The settings of PostgreSQL cannot be read: {error}".strip(),
+            hint="Check DATABASE_URL and the server.",
+            id="vigia.E007",
+        )
 
 
 def durability_errors(values: Mapping[str, str]) -> list[CheckMessage]:
@@ -148,40 +116,37 @@ def durability_errors(values: Mapping[str, str]) -> list[CheckMessage]:
             "commits.",
             id="vigia.E006",
         )
-        for name, breaking in DURABILITY.items()
-        if values.get(name) in breaking
+        for name in DURABILITY
+        if values.get(name) == "off"
     ]
 
 
 @register()
-def rate_limit_is_valid(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+def rate_limit_is_valid(app_configs: Any, **kwargs: Any) -> Messages:
     """Checks RATE_LIMIT, because DRF reads it at the first request and answers 500 on an error."""
     if not settings.RATE_LIMIT:
-        return []
+        return
     from rest_framework.throttling import SimpleRateThrottle  # its import reads the settings
 
     try:
         requests, seconds = SimpleRateThrottle.parse_rate(None, settings.RATE_LIMIT)  # type: ignore[arg-type]
     except (ValueError, KeyError, IndexError):
         requests = seconds = None
-    if requests and seconds:
-        return []
-    return [
-        Error(
+    if not (requests and seconds):
+        yield Error(
             f"RATE_LIMIT {settings.RATE_LIMIT!r} is not a number of requests per period.",
             hint="Use a form such as 100/s, 1000/min, 10000/hour or 100000/day.",
             id="vigia.E008",
         )
-    ]
 
 
 @register(Tags.database)
 def compiled_versions_were_compared_at_thresholds(
     app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
-) -> list[CheckMessage]:
+) -> Messages:
     """Warns about active versions whose parity check did not cover thresholds."""
     if "default" not in (databases or ()):
-        return []
+        return
     from training.models import ModelVersion
 
     rows = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, engine="onnx")
@@ -191,52 +156,45 @@ def compiled_versions_were_compared_at_thresholds(
     try:
         names = [str(version) for version in rows if not version.was_compared_at_edges]
     except DatabaseError:  # not migrated yet
-        return []
-    return [
-        Warning(
+        return
+    for name in names:
+        yield Warning(
             f"{name} was compiled before the parity check covered every threshold of its steps: at such a "
             "value its answer may differ from scikit-learn's.",
             hint="Retrain the model; the parity check of the new version covers thresholds.",
             id="vigia.W020",
         )
-        for name in names
-    ]
 
 
 @register()
-def limits_are_positive(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    return [
-        Error(f"{name} is {getattr(settings, name)}; it must be at least 1.", id="vigia.E009")
-        for name in LIMITS
-        if getattr(settings, name) < 1
-    ]
+def limits_are_positive(app_configs: Any, **kwargs: Any) -> Messages:
+    for name in LIMITS:
+        value = getattr(settings, name)
+        if value < 1:
+            yield Error(f"{name} is {value}; it must be at least 1.", id="vigia.E009")
 
 
 @register()
-def models_have_usable_names(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+def models_have_usable_names(app_configs: Any, **kwargs: Any) -> Messages:
     """Checks the names of catalogue files: a reserved name would break the service or another model."""
     from training import catalogue
 
-    return [
-        Error(
+    for name in catalogue.unusable_names():
+        yield Error(
             f"training/catalogue/{name}.py cannot declare a model: {catalogue.reserved(name)}.",
             hint=f"Rename the file and its MODEL, for example to {name}_model.",
             id="vigia.E010",
         )
-        for name in catalogue.unusable_names()
-    ]
 
 
 @register()
-def declarations_can_be_imported(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+def declarations_can_be_imported(app_configs: Any, **kwargs: Any) -> Messages:
     """Imports each file of the catalogue, as the service does when it starts."""
     from training import catalogue
 
-    errors: list[CheckMessage] = []
     for name in catalogue.names():
         try:
             catalogue.get(name)
         except catalogue.BrokenDeclaration as error:
             hint = "Correct the file, or move it out of training/catalogue/."
-            errors.append(Error(f"{error.message}.", hint=hint, id="vigia.E011"))
-    return errors
+            yield Error(f"{error.message}.", hint=hint, id="vigia.E011")

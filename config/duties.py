@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from pathlib import Path
 from typing import Any, Final
 
-from celery import bootsteps
+from celery import bootsteps, current_app
 from celery.signals import task_postrun, task_prerun
 from django.conf import settings
 from django.db import Error, connection
 
 from core import broker
+from core.background import PeriodicThread
 from core.metrics import multiprocess_dir
 from training.jobs import heartbeats, polling
 from training.jobs.pulse import Pulse
@@ -43,9 +43,7 @@ class Duties(bootsteps.StartStopStep):
         queues = set(worker.app.amqp.queues.consume_from)
         self._runs_housekeeping = settings.HOUSEKEEPING in queues
         self._takes_jobs = worker.app.conf.task_default_queue in queues
-        self._poller: polling.Poller | None = None
-        self._overdue: OverdueTasks | None = None
-        self._pulse: Pulse | None = None
+        self._parts: list[polling.Poller | OverdueTasks | Pulse] = []  # the pulse first: it stops last
         self._turns: Any = None
         if self._takes_jobs:  # before the pool forks: its processes share the slots
             directory = Path(os.environ.get(multiprocess_dir.VARIABLE) or multiprocess_dir.base() / "worker")
@@ -53,66 +51,47 @@ class Duties(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         role = "housekeeping" if self._runs_housekeeping and not self._takes_jobs else "worker"
-        self._pulse = Pulse(role, worker.hostname)
-        busy = _running.is_in_time if role == "housekeeping" else polling.is_busy
-        report_turn = self._pulse.watch(
+        pulse = Pulse(role, worker.hostname)
+        busy = _runs_in_time if role == "housekeeping" else polling.is_busy
+        report_turn = pulse.watch(
             "the loop that consumes messages", LOOP_SECONDS, excused=lambda: busy() or bool(broker.trouble())
         )
         self._turns = worker.timer.call_repeatedly(TURN_SECONDS, report_turn)
+        self._parts = [pulse]
         if self._takes_jobs:
-            self._poller = polling.Poller(self._pulse.watch("the poller of jobs", LOOP_SECONDS))
-            self._poller.start()
+            self._parts.append(polling.Poller(pulse.watch("the poller of jobs", LOOP_SECONDS)))
         if self._runs_housekeeping:
-            self._overdue = OverdueTasks(
-                self._pulse.watch("the clock of periodic tasks", LOOP_SECONDS, excused=_running.is_in_time)
-            )
-            self._overdue.start()
-        self._pulse.start()
+            report_turn = pulse.watch("the clock of periodic tasks", LOOP_SECONDS, excused=_runs_in_time)
+            self._parts.append(OverdueTasks(report_turn))
+        for part in reversed(self._parts):
+            part.start()
 
     def stop(self, worker: Any) -> None:
         self._turns.cancel()
-        if self._overdue is not None:
-            self._overdue.stop()
-        if self._poller is not None:
-            self._poller.stop()
-        if self._pulse is not None:
-            self._pulse.stop()
+        for part in reversed(self._parts):
+            part.stop()
 
     def terminate(self, worker: Any) -> None:
         """Stops the heartbeat at once; the processes of jobs end with this one."""
-        if self._pulse is not None:
-            self._pulse.stop()
+        if self._parts:
+            self._parts[0].stop()
 
 
-class _RunningTasks:
-    """The periodic tasks that this process runs."""
-
-    def __init__(self) -> None:
-        self._started: dict[str, float] = {}
-
-    def begin(self, task_id: str) -> None:
-        self._started[task_id] = time.monotonic()
-
-    def end(self, task_id: str) -> None:
-        self._started.pop(task_id, None)
-
-    def __bool__(self) -> bool:
-        return bool(self._started)
-
-    def is_in_time(self) -> bool:
-        """Returns whether tasks are running and none exceeds its time limit."""
-        started = list(self._started.values())
-        return bool(started) and time.monotonic() - min(started) < TASK_SECONDS
+_started: dict[str, float] = {}
+"""When each periodic task that this process runs began (monotonic clock), by its id."""
 
 
-_running = _RunningTasks()
+def _runs_in_time() -> bool:
+    """Returns whether tasks are running and none exceeds its time limit."""
+    started = list(_started.values())
+    return bool(started) and time.monotonic() - min(started) < TASK_SECONDS
 
 
 @task_prerun.connect
 def task_begins(task_id: str | None = None, task: Any = None, **_: Any) -> None:
     if task.name not in _periods():
         return
-    _running.begin(task_id or "")
+    _started[task_id or ""] = time.monotonic()
     try:
         heartbeats.write(task.name, heartbeats.TASK)
     except Error:
@@ -121,7 +100,7 @@ def task_begins(task_id: str | None = None, task: Any = None, **_: Any) -> None:
 
 @task_postrun.connect
 def task_ended(task_id: str | None = None, **_: Any) -> None:
-    _running.end(task_id or "")
+    _started.pop(task_id or "", None)
 
 
 def _periods() -> dict[str, float]:
@@ -139,33 +118,30 @@ class OverdueTasks:
 
     def __init__(self, report_turn: Any) -> None:
         self._report_turn = report_turn
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="overdue-tasks", daemon=True)
+        self._thread: PeriodicThread | None = None
+        self._ending = False
 
     def start(self) -> None:
-        self._thread.start()
+        self._thread = PeriodicThread(self._look, every=LOOK_SECONDS, name="overdue-tasks")
 
     def stop(self) -> None:
-        self._ending.set()
-        self._thread.join(LOOK_SECONDS)
+        self._ending = True
+        if self._thread is not None:
+            self._thread.close(LOOK_SECONDS)
 
-    def _run(self) -> None:
-        while not self._ending.wait(LOOK_SECONDS):
-            self._report_turn()
-            try:
-                self.run_overdue()
-            except Error as error:
-                log.warning("the database cannot be checked for overdue tasks: %s", error)
-                connection.close()
-        connection.close()
+    def _look(self) -> None:
+        self._report_turn()
+        try:
+            self.run_overdue()
+        except Error as error:
+            log.warning("the database cannot be checked for overdue tasks: %s", error)
+            connection.close()
 
     def run_overdue(self) -> list[str]:
         """Runs overdue tasks unless the process runs a task already; returns their names."""
-        from celery import current_app
-
         names = []
         for name, period in _periods().items():
-            if _running or self._ending.is_set():
+            if _started or self._ending:
                 break
             if heartbeats.begin_if_overdue(name, overdue_after(period)):
                 log.warning("%s is overdue: it starts without a message", name)

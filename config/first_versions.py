@@ -18,8 +18,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
-from types import FrameType
-from typing import Final, NoReturn
+from typing import Any, Final
 
 from django.conf import settings
 from django.core.management import call_command
@@ -45,6 +44,13 @@ POLL_SECONDS: Final = 0.5
 REPORT_SECONDS: Final = 10.0
 
 Say = Callable[[str], None]
+INTERRUPTED: Final[dict[str, Any]] = {
+    "status": leases.Status.QUEUED,
+    "lease_owner": None,
+    "lease_until": None,
+    "stage": "interrupted; queued again",
+    "percent": 0,
+}
 Unfinished = (TrainingRun.Status.QUEUED, TrainingRun.Status.RUNNING)
 
 
@@ -54,13 +60,7 @@ def requeue_interrupted() -> int:
     Only for a start that knows that no other process uses this database.
     """
     return sum(
-        kind._default_manager.filter(status=leases.Status.RUNNING).update(
-            status=leases.Status.QUEUED,
-            lease_owner=None,
-            lease_until=None,
-            stage="interrupted; queued again",
-            percent=0,
-        )
+        kind._default_manager.filter(status=leases.Status.RUNNING).update(**INTERRUPTED)
         for kind in leases.kinds()
     )
 
@@ -118,11 +118,7 @@ def _run_task(task: Callable[[], object]) -> None:
 
 def stop_when_told() -> None:
     """Makes SIGTERM end the program as Ctrl-C does, so that running jobs are requeued."""
-    signal.signal(signal.SIGTERM, _stop)
-
-
-def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + signum)
+    signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
 
 
 def import_training_modules() -> None:
@@ -133,8 +129,6 @@ def import_training_modules() -> None:
 
 
 class FirstVersion:
-    """Trains the first version of one model."""
-
     def __init__(self, row: RegisteredModel, say: Say, complain: Say) -> None:
         self.row, self.say, self.complain = row, say, complain
 
@@ -244,12 +238,5 @@ def requeue_on_stop(lease: leases.Lease) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit):
         if not connection.in_atomic_block:
             connection.close()  # the signal may have interrupted a statement
-        lease.held().update(
-            status=leases.Status.QUEUED,
-            attempts=F("attempts") - 1,
-            lease_owner=None,
-            lease_until=None,
-            stage="interrupted; queued again",
-            percent=0,
-        )
+        lease.held().update(**INTERRUPTED, attempts=F("attempts") - 1)
         raise

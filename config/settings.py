@@ -89,31 +89,27 @@ TEMPLATES: list[dict[str, Any]] = [
 
 # -- the database of log, registry and keys ---------------------------------------------
 DATABASES: dict[str, Any] = {
-    "default": {
-        **dj_database_url.parse(
-            env.from_stack("DATABASE_URL", "database_url"),
-            engine="core.database",
-            conn_max_age=env.number("DATABASE_CONN_MAX_AGE", 600),
-            conn_health_checks=True,
-        ),
-    }
+    "default": dj_database_url.parse(
+        env.from_stack("DATABASE_URL", "database_url"),
+        engine="core.database",
+        conn_max_age=env.number("DATABASE_CONN_MAX_AGE", 600),
+        conn_health_checks=True,
+    )
 }
-DATABASES["default"]["OPTIONS"] = (
+DATABASES["default"]["OPTIONS"] = {
     # If PostgreSQL cannot be reached, a prediction is refused with 503 and does not wait.
-    {
-        "connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 5),
-        "application_name": "vigia",
-        # It waits neither for a lock nor for a server that stops acknowledging for longer than this
-        # (milliseconds).
-        "options": "-c lock_timeout=10000",
-        "tcp_user_timeout": 10_000,
-        # A connection that only waits also detects a server that disappears.
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-    }
-    | DATABASES["default"].get("OPTIONS", {})  # options of DATABASE_URL override these
-)
+    "connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 5),
+    "application_name": "vigia",
+    # It waits neither for a lock nor for a server that stops acknowledging for longer than this
+    # (milliseconds).
+    "options": "-c lock_timeout=10000",
+    "tcp_user_timeout": 10_000,
+    # A connection that only waits also detects a server that disappears.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    **DATABASES["default"].get("OPTIONS", {}),  # options of DATABASE_URL override these
+}
 # Time limit in seconds for one answer of PostgreSQL to a process that answers requests; see
 # core.database.limits.
 DATABASE_ANSWER_SECONDS = env.number("DATABASE_ANSWER_SECONDS", 15)
@@ -330,15 +326,26 @@ LOGGING: dict[str, Any] = {
 # -- the admin's looks and its sidebar -----------------------------------------------------------------
 
 
-def _link(title: str, icon: str, route: str, permission: str | None = None) -> dict[str, Any]:
-    """Returns an entry of the sidebar; `permission` names the function that checks who sees it."""
+def _link(title: str, icon: str, route: str, permission: Any = None) -> dict[str, Any]:
+    """Returns an entry of the sidebar; `permission` is, or names, the function that checks who sees it."""
     entry = {"title": title, "icon": icon, "link": reverse_lazy(route), "permission": permission}
     # "/" is part of every address, so these entries would always look active.
     return entry if route.startswith(("admin:", "watch")) else entry | {"active": False}
 
 
+def _group(title: str, *links: dict[str, Any]) -> dict[str, Any]:
+    return {"title": title, "items": links}
+
+
+def _has(*permissions: str) -> Any:
+    """Returns a function that checks whether the user has one of Django's permissions."""
+    return lambda request: any(map(request.user.has_perm, permissions))
+
+
 _MODELS, _LOG = "training.admin.rights.sees_models", "training.admin.rights.sees_log"
 _MOVIES = "recommender.admin.rights.sees_movies"
+_READERS = "recommender.admin.rights.sees_interactions"
+_PEOPLE = _has("auth.view_user", "auth.change_user")
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Vigía",
     "SITE_HEADER": "Vigía",
@@ -374,61 +381,44 @@ UNFOLD: dict[str, Any] = {
         "show_all_applications": False,
         "navigation": [
             {"items": [_link("Overview", "visibility", "admin:index")]},
-            {
-                "title": "Registry",
-                "items": [
-                    _link("Models", "model_training", "admin:training_registeredmodel_changelist", _MODELS),
-                    _link("Versions", "deployed_code", "admin:training_modelversion_changelist", _MODELS),
-                    _link("Training runs", "cycle", "admin:training_trainingrun_changelist", _MODELS),
-                    _link("Rollouts", "alt_route", "admin:training_rollout_changelist", _MODELS),
-                    _link("Datasets", "table_rows", "admin:training_dataset_changelist", _MODELS),
-                    _link("Activations", "history", "admin:training_activation_changelist", _MODELS),
-                ],
-            },
-            {
-                "title": "Monitoring",
-                "items": [
-                    _link("Drift and quality", "monitoring", "watched", _MODELS),
-                    _link("Drift reviews", "compare", "admin:predictions_driftreview_changelist", _MODELS),
-                ],
-            },
-            {
-                "title": "Log",
-                "items": [
-                    _link("Prediction log", "receipt_long", "admin:predictions_prediction_changelist", _LOG),
-                    _link("Outcomes", "fact_check", "admin:predictions_outcome_changelist", _LOG),
-                    _link("Replays", "replay", "admin:predictions_replay_changelist", _MODELS),
-                ],
-            },
-            {
-                "title": "Movies",
-                "items": [
-                    _link("Catalogue", "movie", "admin:recommender_movie_changelist", _MOVIES),
-                    _link(
-                        "Interactions",
-                        "thumbs_up_down",
-                        "admin:recommender_interaction_changelist",
-                        "recommender.admin.rights.sees_interactions",
-                    ),
-                ],
-            },
-            {
-                "title": "Access",
-                "items": [
-                    _link("Keys", "key", "admin:knox_authtoken_changelist", "web.admin.sidebar.sees_keys"),
-                    _link("People", "person", "admin:auth_user_changelist", "web.admin.sidebar.sees_people"),
-                    _link("Groups", "group", "admin:auth_group_changelist", "web.admin.sidebar.sees_groups"),
-                ],
-            },
-            {
-                "title": "Other pages",
-                "items": [
-                    _link("Browsable API", "api", "models"),
-                    _link("Movie recommender", "local_movies", "movies-page"),
-                    _link("Documentation", "menu_book", "docs"),
-                    _link("Home", "home", "home"),
-                ],
-            },
+            _group(
+                "Registry",
+                _link("Models", "model_training", "admin:training_registeredmodel_changelist", _MODELS),
+                _link("Versions", "deployed_code", "admin:training_modelversion_changelist", _MODELS),
+                _link("Training runs", "cycle", "admin:training_trainingrun_changelist", _MODELS),
+                _link("Rollouts", "alt_route", "admin:training_rollout_changelist", _MODELS),
+                _link("Datasets", "table_rows", "admin:training_dataset_changelist", _MODELS),
+                _link("Activations", "history", "admin:training_activation_changelist", _MODELS),
+            ),
+            _group(
+                "Monitoring",
+                _link("Drift and quality", "monitoring", "watched", _MODELS),
+                _link("Drift reviews", "compare", "admin:predictions_driftreview_changelist", _MODELS),
+            ),
+            _group(
+                "Log",
+                _link("Prediction log", "receipt_long", "admin:predictions_prediction_changelist", _LOG),
+                _link("Outcomes", "fact_check", "admin:predictions_outcome_changelist", _LOG),
+                _link("Replays", "replay", "admin:predictions_replay_changelist", _MODELS),
+            ),
+            _group(
+                "Movies",
+                _link("Catalogue", "movie", "admin:recommender_movie_changelist", _MOVIES),
+                _link("Interactions", "thumbs_up_down", "admin:recommender_interaction_changelist", _READERS),
+            ),
+            _group(
+                "Access",
+                _link("Keys", "key", "admin:knox_authtoken_changelist", _has("knox.view_authtoken")),
+                _link("People", "person", "admin:auth_user_changelist", _PEOPLE),
+                _link("Groups", "group", "admin:auth_group_changelist", _has("auth.view_group")),
+            ),
+            _group(
+                "Other pages",
+                _link("Browsable API", "api", "models"),
+                _link("Movie recommender", "local_movies", "movies-page"),
+                _link("Documentation", "menu_book", "docs"),
+                _link("Home", "home", "home"),
+            ),
         ],
     },
 }

@@ -1,4 +1,4 @@
-"""Periodic work in a thread beside a long operation."""
+"""Periodic work in a thread."""
 
 from __future__ import annotations
 
@@ -7,34 +7,51 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from django.db import Error, connection
+from django.db import connection
 
 log = logging.getLogger(__name__)
 
 
-@contextmanager
-def run_periodically(work: Callable[[], None], *, every: float, name: str) -> Iterator[None]:
-    """Calls `work` every `every` seconds until the block ends, on a database connection of its own.
+class PeriodicThread:
+    """A thread that calls `work` every `every` seconds, on a database connection of its own.
 
-    A call that fails with a database error is logged; the next call uses a fresh connection.
+    A call that fails is logged; the next call uses a fresh connection.
     """
-    stop = threading.Event()
 
-    def run() -> None:
+    def __init__(self, work: Callable[[], object], *, every: float, name: str) -> None:
+        self._work, self._every = work, every
+        self._closing, self._again = threading.Event(), False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
         try:
-            while not stop.wait(every):
-                try:
-                    work()
-                except Error:
-                    log.exception("%s: a periodic call failed", name)
-                    connection.close()
+            while not self._closing.wait(self._every):
+                self._call()
+            if self._again:
+                self._call()
         finally:
             connection.close()
 
-    thread = threading.Thread(target=run, name=name, daemon=True)
-    thread.start()
+    def _call(self) -> None:
+        try:
+            self._work()
+        except Exception:  # the next call may succeed
+            log.exception("%s: a periodic call failed", self._thread.name)
+            connection.close()
+
+    def close(self, seconds: float | None = None, *, again: bool = False) -> None:
+        """Ends the thread and waits for it, at most `seconds`. again : with a last call of `work`."""
+        self._again = again
+        self._closing.set()
+        self._thread.join(seconds)
+
+
+@contextmanager
+def run_periodically(work: Callable[[], None], *, every: float, name: str) -> Iterator[None]:
+    """Calls `work` every `every` seconds until the block ends; see `PeriodicThread`."""
+    thread = PeriodicThread(work, every=every, name=name)
     try:
         yield
     finally:
-        stop.set()
-        thread.join()
+        thread.close()

@@ -22,7 +22,6 @@ def file(role: str) -> Path:
 
 
 def touch(role: str) -> None:
-    """Records a heartbeat of this process."""
     path = file(role)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}")

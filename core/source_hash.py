@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -54,15 +55,13 @@ def of(paths: Iterable[Path]) -> str:
     ------
     FileNotFoundError : `paths` is empty; a hash of nothing would never change.
     """
-    each = sorted(hashlib.sha256(_meaning(path.read_bytes()).encode()).hexdigest() for path in paths)
+    each = sorted(
+        hashlib.sha256(_canonical(ast.parse(path.read_bytes())).encode()).hexdigest() for path in paths
+    )
     if not each:
         raise FileNotFoundError("no source files to hash")
     digest = hashlib.sha256("".join(each).encode()).hexdigest()
     return BEFORE_THE_MOVE.get(digest, digest)
-
-
-def _meaning(source: bytes) -> str:
-    return _canonical(ast.parse(source))
 
 
 def _canonical(node: object) -> str:
@@ -95,11 +94,7 @@ def _is_text(node: object) -> bool:
 def _sorted_imports(statements: list[object]) -> list[str]:
     """Returns the statements in order; consecutive imports are sorted."""
     lines: list[str] = []
-    run: list[str] = []
-    for each in statements:
-        if isinstance(each, ast.Import | ast.ImportFrom):
-            run.append(_canonical(each))
-        else:
-            lines += [*sorted(run), _canonical(each)]
-            run = []
-    return [*lines, *sorted(run)]
+    for are_imports, run in groupby(statements, lambda each: isinstance(each, ast.Import | ast.ImportFrom)):
+        texts = map(_canonical, run)
+        lines += sorted(texts) if are_imports else texts
+    return lines

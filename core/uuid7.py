@@ -7,15 +7,9 @@ import time
 import uuid
 
 import uuid_utils
-from uuid_utils.compat import uuid7
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 LAST = uuid.UUID(int=2**128 - 1)
-
-
-def new_ids(count: int) -> list[uuid.UUID]:
-    """Returns `count` fresh ids in ascending order, so that a request's rows keep their order in the log."""
-    return sorted(uuid7() for _ in range(count))
 
 
 def log_ids(count: int, generation: int) -> list[bytes]:
@@ -25,12 +19,8 @@ def log_ids(count: int, generation: int) -> list[bytes]:
     process may be behind; a row must not look older than the activation that its answer follows.
     """
     first = -(-generation // 1_000) * 1_000_000
-    if time.time_ns() >= first:
-        ids = [str(uuid_utils.uuid7()).encode() for _ in range(count)]
-    else:
-        ids = [str(uuid_utils.uuid7(nanoseconds=first)).encode() for _ in range(count)]
-    ids.sort()
-    return ids
+    at = None if time.time_ns() >= first else first
+    return sorted(str(uuid_utils.uuid7(nanoseconds=at)).encode() for _ in range(count))
 
 
 def time_of(identifier: uuid.UUID) -> dt.datetime:

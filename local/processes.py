@@ -85,6 +85,18 @@ class Child:
     stop_signal: int
     popen: subprocess.Popen[bytes] | None = None
 
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process, which this supervisor has started."""
+        assert self.popen is not None
+        return self.popen
+
+    @property
+    def output(self) -> IO[bytes]:
+        """The pipe from a process that was started with one."""
+        assert self.process.stdout is not None
+        return self.process.stdout
+
     def ended(self) -> bool:
         if self.popen is not None:
             return self.popen.poll() is not None
@@ -197,8 +209,7 @@ class Processes:
         while not child.ended():
             self.interrupts.pause(0.02)
         self.forget(child)
-        assert child.popen is not None
-        return child.popen.returncode
+        return child.process.returncode
 
     def forget(self, child: Child) -> None:
         self.children.remove(child)
@@ -264,8 +275,7 @@ class Processes:
         self.stop_all()
 
     def _write(self) -> None:
-        fields = ("name", "pid", "created", "token", "stage", "stop_signal")
-        children = [{field: getattr(child, field) for field in fields} for child in self.children]
+        children = [{**vars(child), "popen": None} for child in self.children]
         content = {"record": str(self.record), "children": children}
         write_private(self.record, json.dumps(content), durable=False)
 

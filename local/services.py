@@ -51,9 +51,7 @@ class Relay:
         self.quiet = True  # only log files, until the service is up
 
     def follow(self, child: Child, log: Path) -> None:
-        assert child.popen is not None
-        assert child.popen.stdout is not None
-        arguments = (child.name, child.popen.stdout, log)
+        arguments = (child.name, child.output, log)
         thread = threading.Thread(target=self._copy, args=arguments, daemon=True)
         thread.start()
         self.threads[child.name] = thread
@@ -86,50 +84,45 @@ class Check:
 
 @dataclass
 class Service:
-    """One line of the Procfile."""
+    """One line of the Procfile, since its last start."""
 
-    name: str
-    command: str
-    child: Child | None = None
-    started: float = 0.0
-    deaths: int = 0  # in a row, each after less than HEALTHY_SECONDS
+    child: Child
+    started: float
+    deaths: int  # in a row before this start, each after less than HEALTHY_SECONDS
+    check: Check | None
     again_at: float | None = None
     stopped: dict[int, float] = field(default_factory=dict)  # pid: time of the first sight
-    check: Check | None = None
 
 
 class Services:
-    """The services of the Procfile."""
-
     def __init__(self, stack: Stack, environment: dict[str, str]) -> None:
         self.stack, self.processes = stack, stack.processes
         self.environment = environment
         procfile = (ROOT / "Procfile").read_text(encoding="utf-8")
-        commands: dict[str, str] = parse_procfile(procfile).processes
-        self.services = {name: Service(name, command) for name, command in commands.items()}
-        self.relay = Relay(list(commands))
+        self.commands: dict[str, str] = parse_procfile(procfile).processes
+        self.services: dict[str, Service] = {}
+        self.relay = Relay(list(self.commands))
         self.up = False
         self.look_at = 0.0
 
     def start(self, *, web: bool) -> None:
         """Starts the web process, or the others, which start once it answers: it needs the processors."""
-        for service in self.services.values():
-            if (service.name == "web") == web:
-                self._start(service)
+        for name in self.commands:
+            if (name == "web") == web:
+                self._start(name)
 
-    def _start(self, service: Service) -> None:
-        service.child = self.processes.start(
-            service.name,
-            service.command,
-            stage=WEB if service.name == "web" else SERVICES,
+    def _start(self, name: str, deaths: int = 0) -> None:
+        child = self.processes.start(
+            name,
+            self.commands[name],
+            stage=WEB if name == "web" else SERVICES,
             env=self.environment,
             cwd=ROOT,
             output=subprocess.PIPE,
         )
-        self.relay.follow(service.child, log_file(self.stack.var, service.name))
-        service.started = time.monotonic()
-        service.again_at, service.check = None, Check(service.started + 2 * CHECK_SECONDS)
-        service.stopped.clear()
+        self.relay.follow(child, log_file(self.stack.var, name))
+        now = time.monotonic()
+        self.services[name] = Service(child, now, deaths, Check(now + 2 * CHECK_SECONDS))
 
     def watch(self) -> None:
         """Restarts ended and frozen processes; called repeatedly, and never waits for long.
@@ -140,13 +133,13 @@ class Services:
         """
         self.stack.watch()
         now = time.monotonic()
-        for service in self.services.values():
-            if service.child is None:
-                continue
+        for name, service in list(self.services.items()):
             if service.again_at is not None:
                 if now >= service.again_at:
-                    self._clear(service)
-                    self._start(service)
+                    # So that its port is free and no job runs on.
+                    self._end(service.child)
+                    self._end_check(service)
+                    self._start(name, service.deaths)
             elif service.child.ended():
                 self._has_ended(service, now)
             elif self.up:
@@ -156,44 +149,37 @@ class Services:
             self._look_for_stopped(now)
 
     def _has_ended(self, service: Service, now: float) -> None:
-        assert service.child is not None
-        assert service.child.popen is not None
-        code = service.child.popen.returncode
+        name, code = service.child.name, service.child.process.returncode
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended (exit code {code})"
-        log = self.stack.var / "log" / f"{service.name}.log"
+        log = self.stack.var / "log" / f"{name}.log"
         if not self.up:
-            self.relay.finish(service.name)
+            self.relay.finish(name)
             raise Refusal(
-                f"{service.name} {how} before it answered, so everything is stopped. "
+                f"{name} {how} before it answered, so everything is stopped. "
                 f"The end of its log ({log}):\n{last_lines(log)}"
             )
         if now - service.started > HEALTHY_SECONDS:
             service.deaths = 0
         if service.deaths == len(PAUSES):
-            self.relay.finish(service.name)
+            self.relay.finish(name)
             raise Refusal(
-                f"{service.name} {how}, {service.deaths + 1} times in a row, so everything is stopped. "
-                f"Its log: {log}"
+                f"{name} {how}, {service.deaths + 1} times in a row, so everything is stopped. Its log: {log}"
             )
         pause = PAUSES[service.deaths]
         service.deaths += 1
         service.again_at = now + pause
-        say(f"{service.name} {how}; starting it again in {pause:.1f} s")
+        say(f"{name} {how}; starting it again in {pause:.1f} s")
         for pid in members([service.child]):  # its descendants may end by themselves until the restart
             with suppress(psutil.Error):
                 psutil.Process(pid).terminate()
 
-    def _clear(self, service: Service) -> None:
-        """Kills the descendants of an ended process, so that its port is free and no job runs on."""
-        assert service.child is not None
-        self.processes.kill([service.child])
-        self.processes.forget(service.child)
-        self._forget_check(service)
+    def _end(self, child: Child) -> None:
+        self.processes.kill([child])
+        self.processes.forget(child)
 
     def _kill(self, service: Service, why: str) -> None:
         """Kills a process, because a frozen one reacts to no other signal; `_has_ended` handles its end."""
-        assert service.child is not None
-        say(f"{service.name} {why}: killing it")
+        say(f"{service.child.name} {why}: killing it")
         self.processes.kill([service.child])
 
     def _look_for_stopped(self, now: float) -> None:
@@ -201,50 +187,44 @@ class Services:
 
         A service restarts its own child processes, as when they die.
         """
-        running = [s for s in self.services.values() if s.child is not None and s.again_at is None]
-        stopped: dict[str, dict[int, float]] = {service.name: {} for service in running}
-        for pid, child in members([service.child for service in running if service.child]).items():
+        running = {name: each for name, each in self.services.items() if each.again_at is None}
+        stopped: dict[str, dict[int, float]] = {name: {} for name in running}
+        for pid, child in members([service.child for service in running.values()]).items():
             with suppress(psutil.Error):
                 if psutil.Process(pid).status() == psutil.STATUS_STOPPED:
-                    stopped[child.name][pid] = self.services[child.name].stopped.get(pid, now)
-        for service in running:
-            service.stopped = stopped[service.name]
+                    stopped[child.name][pid] = running[child.name].stopped.get(pid, now)
+        for name, service in running.items():
+            service.stopped = stopped[name]
             for pid in [pid for pid, since in service.stopped.items() if now - since > FROZEN_SECONDS]:
-                assert service.child is not None
                 why = f"has been stopped for more than {FROZEN_SECONDS:.0f} s"
                 if pid == service.child.pid:
                     self._kill(service, why)
                 else:
-                    say(f"{service.name}: its process {pid} {why}: killing it")
+                    say(f"{name}: its process {pid} {why}: killing it")
                     with suppress(psutil.Error):
                         psutil.Process(pid).kill()
 
     def _check_health(self, service: Service, now: float) -> None:
         """Runs the service's health check, if it has one; never waits for the result."""
-        check = service.check
+        check, name = service.check, service.child.name
         if check is None:
             return
         if check.running is None:
             if now >= check.at:
                 check.since = now
                 check.running = self.processes.start(
-                    f"{service.name} health",
-                    [sys.executable, "-m", "docker.health", CHECK_NAMES.get(service.name, service.name)],
+                    f"{name} health",
+                    [sys.executable, "-m", "docker.health", CHECK_NAMES.get(name, name)],
                     stage=SERVICES,
                     env=self.environment,
                     cwd=ROOT,
                     output=subprocess.PIPE,
                 )
             return
-        popen = check.running.popen
-        assert popen is not None
-        assert popen.stdout is not None
         late = now - check.since > CHECK_LIMIT
-        if popen.poll() is None and not late:
+        if not check.running.ended() and not late:
             return
-        self.processes.kill([check.running])
-        output, code = popen.stdout.read().decode("utf-8", "replace"), popen.returncode
-        self._forget_check(service)
+        code, output = self._end_check(service)
         if code == NO_SUCH_CHECK:
             service.check = None
             return
@@ -255,11 +235,11 @@ class Services:
         if check.unwell == UNWELL:
             self._kill(service, f"is not well ({output.strip()})")
 
-    def _forget_check(self, service: Service) -> None:
-        if service.check is not None and service.check.running is not None:
-            running, service.check.running = service.check.running, None
-            self.processes.kill([running])
-            assert running.popen is not None
-            assert running.popen.stdout is not None
-            running.popen.stdout.close()
-            self.processes.forget(running)
+    def _end_check(self, service: Service) -> tuple[int, str]:
+        """Ends a running health check; returns its exit code and its output."""
+        if service.check is None or service.check.running is None:
+            return 0, ""
+        running, service.check.running = service.check.running, None
+        self._end(running)
+        with running.output as output:
+            return running.process.returncode, output.read().decode("utf-8", "replace")

@@ -173,12 +173,11 @@ class Stack:
                     server.child = server.kind.start(server.access)  # on the same port, which its clients use
                     server.again_at = None
             elif server.child.ended():
-                assert server.child.popen is not None
                 self.processes.forget(server.child)
                 pause = PAUSES[min(server.deaths, len(PAUSES) - 1)]
                 server.again_at, server.answers = now + pause, False
                 server.deaths += 1
-                code = server.child.popen.returncode
+                code = server.child.process.returncode
                 say(f"{server.kind.name} ended ({code}); starting it again in {pause:.1f} s")
             elif not server.answers and server.kind.ready(server.child, server.access):
                 server.deaths, server.answers = 0, True

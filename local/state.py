@@ -10,7 +10,8 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from local.terminal import Refusal
 
@@ -78,36 +79,20 @@ class State:
     def load(cls, path: Path) -> State:
         """Reads the file; without a file, returns a new state with a new secret key."""
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return cls(
-                secret_key=content["secret_key"],
-                postgres=Access(**content["postgres"]) if content.get("postgres") else None,
-                valkey=Access(**content["valkey"]) if content.get("valkey") else None,
-                home=content.get("home"),
-                key_apart=bool(content.get("key_apart")),
-                **({"metrics_token": content["metrics_token"]} if content.get("metrics_token") else {}),
-            )
+            return msgspec.json.decode(path.read_bytes(), type=cls)
         except FileNotFoundError:
             return cls(secret_key=secrets.token_urlsafe(48), is_new=True)
         except PermissionError as error:
             raise _not_ours(path) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except msgspec.DecodeError as error:
             raise Refusal(
                 f"{path} is damaged ({error}). Move it away and start again: the data stays; the start "
                 "creates new passwords and a new secret key, so all users have to log in again."
             ) from error
 
     def save(self, path: Path) -> None:
-        content = {
-            "database_url": self.database_url,
-            "redis_url": self.redis_url,
-            "secret_key": self.secret_key,
-            "metrics_token": self.metrics_token,
-            "postgres": self.postgres and vars(self.postgres),
-            "valkey": self.valkey and vars(self.valkey),
-            "home": self.home,
-            "key_apart": self.key_apart,
-        }
+        urls = {"database_url": self.database_url, "redis_url": self.redis_url}
+        content = urls | msgspec.to_builtins(self) | {"is_new": False}
         known = {key: value for key, value in content.items() if value}
         write_private(path, json.dumps(known, indent=2) + "\n")
 

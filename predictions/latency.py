@@ -1,120 +1,93 @@
 """Latency of prediction requests by model and hour, stored in the database for the admin.
 
 Prometheus keeps the same histogram at a finer grain for its configured retention; the dashboard reads this
-table, so it works without Prometheus. Each process sums its counts and writes them every `WRITE_SECONDS`.
+table, so it works without Prometheus, and it covers all machines and restarts. Each process adds what its
+histogram has counted every `WRITE_SECONDS`.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
-import threading
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final, TypedDict
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, TypedDict
 
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import Error, connection
 from django.db.models import Sum
 
 from core.metrics.counters import BOUNDS, BUCKETS
 from predictions.models import AnswerTime
 
+if TYPE_CHECKING:  # every process imports this module; the client must follow `multiprocess_dir.begin`
+    from prometheus_client import CollectorRegistry
+
 logger = logging.getLogger(__name__)
 
 WRITE_SECONDS: Final = 15.0
-MAX_PENDING: Final = 20_000
-"""Number of counts that wait while the database is unreachable; a model has at most 20 an hour. Beyond it,
-the oldest hours are dropped with a warning in the log."""
-_HOUR: Final = 3600
 
+# Ordered, so that all processes take the row locks in the same order.
 _ADD: Final = """
     INSERT INTO predictions_answertime (registered_model_id, hour, bucket, requests)
-    SELECT added.* FROM unnest(%s::bigint[], %s::timestamptz[], %s::smallint[], %s::bigint[]) AS added (model)
-    WHERE EXISTS (SELECT FROM training_registeredmodel WHERE id = added.model)
+    SELECT model.id, date_trunc('hour', now()), added.bucket, added.requests
+    FROM unnest(%s::text[], %s::smallint[], %s::bigint[]) AS added (name, bucket, requests)
+    JOIN training_registeredmodel model USING (name)
+    ORDER BY model.id, added.bucket
     ON CONFLICT (registered_model_id, hour, bucket)
     DO UPDATE SET requests = predictions_answertime.requests + excluded.requests
 """
 
-Numbers = dict[tuple[int, int, int], int]
-"""(model id, Unix seconds of the hour, bucket) -> requests."""
-
 
 class LatencyRecorder:
-    """The counts that this process has not written yet.
+    """Adds to the table what this process has counted in `vigia_prediction_seconds`.
 
-    `add` never waits for the database; one thread at a time may call `write`.
+    Counts that could not be written go to the hour of a later call. They are few: without the database no
+    request is answered, so at most the requests of `WRITE_SECONDS` wait.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._numbers: Numbers = {}
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._histogram = registry.restricted_registry(["vigia_prediction_seconds_bucket"])
+        self._written: Counter[tuple[str, int]] = Counter()
         self._database_down = False
 
-    def add(self, model_id: int, buckets: Sequence[int], at: float) -> None:
-        """Adds requests by bucket (`BUCKETS`,) that were answered in the hour of `at` (Unix seconds)."""
-        hour = int(at) // _HOUR * _HOUR
-        with self._lock:
-            for bucket, requests in enumerate(buckets):
-                if requests:
-                    key = (model_id, hour, bucket)
-                    self._numbers[key] = self._numbers.get(key, 0) + requests
-            if len(self._numbers) > MAX_PENDING:
-                self._drop_oldest()
-
-    def _drop_oldest(self) -> None:
-        oldest = sorted(self._numbers, key=lambda key: key[1])
-        for key in oldest[: len(oldest) - MAX_PENDING]:
-            del self._numbers[key]
-        logger.warning("dropped %d latency counts of the oldest hours", len(oldest) - MAX_PENDING)
-
-    @property
-    def waiting(self) -> int:
-        """Number of requests that are not written yet."""
-        with self._lock:
-            return sum(self._numbers.values())
+    def _requests(self) -> Counter[tuple[str, int]]:
+        """Returns the number of requests since the start of this process by (model, bucket)."""
+        upto: dict[str, list[int]] = {}
+        for family in self._histogram.collect():
+            for sample in family.samples:
+                upto.setdefault(sample.labels["model"], [0]).append(int(sample.value))
+        return Counter(
+            {
+                (model, bucket): last - first
+                for model, counts in upto.items()
+                for bucket, (first, last) in enumerate(pairwise(counts))
+            }
+        )
 
     def write(self) -> bool:
-        """Adds the counts to the table; keeps them and returns False if the database is unreachable.
+        """Adds the new counts to the table; returns False if the database is unreachable.
 
         The connection is closed afterwards: a process needs it for a moment every `WRITE_SECONDS`.
         """
-        with self._lock:
-            numbers, self._numbers = self._numbers, {}
-        if not numbers:
+        requests = self._requests()
+        new = requests - self._written
+        if not new:
             return True
         try:
-            _write(numbers)
-        except (DatabaseError, InterfaceError) as error:
+            with connection.cursor() as cursor:
+                columns = [*zip(*new, strict=True), new.values()]
+                cursor.execute(_ADD, [list(column) for column in columns])
+        except Error as error:
             if not self._database_down:
                 logger.warning("latency counts wait for the database: %s", error)
             self._database_down = True
-            with self._lock:
-                for key, requests in numbers.items():
-                    self._numbers[key] = self._numbers.get(key, 0) + requests
             return False
         finally:
             if not connection.in_atomic_block:
                 connection.close()
-        self._database_down = False
+        self._written, self._database_down = requests, False
         return True
-
-
-def _write(numbers: Numbers) -> None:
-    # Sorted, so that all processes take the row locks in the same order.
-    keys = sorted(numbers)
-    hours = [dt.datetime.fromtimestamp(hour, dt.UTC) for _, hour, _ in keys]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _ADD,
-            [[key[0] for key in keys], hours, [key[2] for key in keys], [numbers[key] for key in keys]],
-        )
-
-
-_recorder = LatencyRecorder()
-
-
-def recorder() -> LatencyRecorder:
-    """Returns this process's recorder."""
-    return _recorder
 
 
 class Quantiles(TypedDict):

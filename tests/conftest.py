@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from django.db import connection, connections, transaction
 from django.test import Client, TransactionTestCase
 from rest_framework.test import APIClient
 
+from core.uuid7 import log_ids
 from predictions.log import writer
 from predictions.rollouts import shadow_worker
 from tests.trained import train_sample
@@ -65,6 +67,11 @@ def _quick_cleaning() -> None:
     TransactionTestCase._fixture_teardown = lambda case: empty_tables()  # type: ignore[method-assign]
     # They also keep their connections: a new process of PostgreSQL reads its catalogue and plans again.
     TransactionTestCase._should_reload_connections = lambda case: False
+
+
+def new_ids(count: int) -> list[uuid.UUID]:
+    """Returns ids as the log gives them, ascending."""
+    return [uuid.UUID(identifier.decode()) for identifier in log_ids(count, 0)]
 
 
 @cache

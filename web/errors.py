@@ -76,38 +76,35 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
 
 def describe(error: Exception) -> tuple[int | None, dict[str, Any], dict[str, str]]:
     """Returns (status, the body's ``error`` without its request id, headers); status None if unknown."""
-    headers: dict[str, str] = {}
     if isinstance(error, InvalidRows):
-        body: dict[str, Any] = {"code": "invalid_input", "message": error.message}
-        body["details"] = [fault.as_dict() for fault in error.faults]
-        if error.truncated:
-            body["truncated"] = True
-        return 400, body, headers
+        faults = [fault.as_dict() for fault in error.faults]
+        body = {"code": "invalid_input", "message": error.message, "details": faults}
+        return 400, body | ({"truncated": True} if error.truncated else {}), {}
     if isinstance(error, VigiaError):
         status = next(code for kind, code in STATUS if isinstance(error, kind))
-        if error.code in RETRY_SECONDS:
-            headers["Retry-After"] = str(RETRY_SECONDS[error.code])
+        retry = RETRY_SECONDS.get(error.code)
+        headers = {"Retry-After": str(retry)} if retry else {}
         return status, _body(error.code, error.message, error.details), headers
     if isinstance(error, exceptions.APIException):
         return _describe_drf(error)
     if isinstance(error, DATABASE_AWAY):
         log.error("the database cannot be reached: %s", error)
-        return 503, _body("log_unavailable", LogUnavailable().message), {"Retry-After": "2"}
-    if isinstance(error, Http404):
-        return 404, _body("not_found", NOT_FOUND), headers
-    if isinstance(error, PermissionDenied):
-        return 403, _body("forbidden", str(error) or FORBIDDEN), headers
-    if isinstance(error, (RequestDataTooBig, TooManyFieldsSent)):
-        return 413, _body("too_large", "the body is too large"), headers
-    if isinstance(error, UnreadablePostError):
-        return 400, _body("incomplete_body", "the body ended before its declared length"), headers
+        return describe(LogUnavailable())
     if domain.is_of_the_disk(error):  # such as a temporary file; the store's own errors are typed
         log.error("a file cannot be written: %s", error)
         return describe(domain.StoreUnavailable(error))
+    if isinstance(error, PermissionDenied):
+        return 403, _body("forbidden", str(error) or FORBIDDEN), {}
+    if isinstance(error, Http404):
+        return 404, _body("not_found", NOT_FOUND), {}
+    if isinstance(error, (RequestDataTooBig, TooManyFieldsSent)):
+        return 413, _body("too_large", "the body is too large"), {}
+    if isinstance(error, UnreadablePostError):
+        return 400, _body("incomplete_body", "the body ended before its declared length"), {}
     if isinstance(error, (SuspiciousOperation, BadRequest, DataError)):
         log.warning("malformed request: %s", error)
-        return 400, _body("malformed", MALFORMED), headers
-    return None, {}, headers
+        return 400, _body("malformed", MALFORMED), {}
+    return None, {}, {}
 
 
 def _describe_drf(error: exceptions.APIException) -> tuple[int, dict[str, Any], dict[str, str]]:
@@ -119,11 +116,8 @@ def _describe_drf(error: exceptions.APIException) -> tuple[int, dict[str, Any], 
         return 415, _body("unsupported_media_type", message), headers
     if isinstance(error, exceptions.Throttled):
         headers["Retry-After"] = str(max(1, int(getattr(error, "wait", None) or 1)))
-        return (
-            429,
-            _body("throttled", "too many requests with this key: wait for the seconds of Retry-After"),
-            headers,
-        )
+        message = "too many requests with this key: wait for the seconds of Retry-After"
+        return 429, _body("throttled", message), headers
     if isinstance(error, (exceptions.NotAuthenticated, exceptions.AuthenticationFailed)):
         # DRF says 403 when the first authenticator names no scheme; ours always does.
         headers["WWW-Authenticate"] = getattr(error, "auth_header", "Token")
@@ -188,6 +182,12 @@ def answer(
     return JsonResponse(body, status=status, headers=headers)
 
 
+def answer_known(request: HttpRequest, error: Exception) -> HttpResponse:
+    """Returns the response outside a DRF view for an error that `describe` knows."""
+    status, body, headers = describe(error)
+    return answer(request, status or 500, body["code"], body["message"], headers)
+
+
 def is_for_a_browser(request: HttpRequest) -> bool:
     """Returns whether the client accepts HTML on a path that serves HTML."""
     machine = ("/api/", "/predict", "/predecir", "/recommend", "/healthz", "/metrics", "/ping")
@@ -207,8 +207,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     if isinstance(exception, VigiaError):
-        status, body, headers = describe(exception)
-        return answer(request, status or 400, body["code"], body["message"], headers)
+        return answer_known(request, exception)
     return answer(request, 400, "malformed", MALFORMED)
 
 
@@ -220,9 +219,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     """Answers an error of a view or a middleware; Django calls it while it handles the error."""
     error = sys.exc_info()[1]
     if isinstance(error, DATABASE_AWAY):
-        status, body, headers = describe(error)
-        assert status is not None
-        return answer(request, status, body["code"], body["message"], headers)
+        return answer_known(request, error)
     return answer(request, 500, "internal_error", UNKNOWN)
 
 

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 DEADLINE_SECONDS: Final = 2.0
 """How long a report waits for probes."""
 WATCH_SECONDS: Final = 15.0
+NEVER: Final = float("-inf")
 CHECKS: Final = ("database", "models", "store", "broker", *heartbeats.ROLES)
 
 Problems = dict[str, str]
@@ -65,7 +66,7 @@ class Probe:
         self.check, self._function, self._fresh, self._usable = check, run, fresh, usable
         self._lock = threading.Condition()
         self._problems: Problems = {}
-        self._ended = 0.0
+        self._ended = NEVER
         self._started: float | None = None
 
     def begin(self) -> None:
@@ -90,16 +91,14 @@ class Probe:
     def problems(self, until: float) -> Problems:
         """Returns the problems by the last result, or by the next one if the last is too old."""
         with self._lock:
-            since = self._started
-            if since is not None and time.monotonic() - since < DEADLINE_SECONDS:
-                usable = self._ended > 0 and time.monotonic() - self._ended < self._usable
-                if not usable:
-                    self._lock.wait_for(lambda: self._started is None, until - time.monotonic())
-            if self._started is not None and time.monotonic() - self._started >= DEADLINE_SECONDS:
-                return {self.check: MESSAGES[self.check]}  # the run hangs
-            if self._ended == 0.0:
-                return {self.check: MESSAGES[self.check]}  # no result yet
+            if not self._hangs() and time.monotonic() - self._ended >= self._usable:
+                self._lock.wait_for(lambda: self._started is None, until - time.monotonic())
+            if self._hangs() or self._ended == NEVER:
+                return {self.check: MESSAGES[self.check]}
             return dict(self._problems)
+
+    def _hangs(self) -> bool:
+        return self._started is not None and time.monotonic() - self._started >= DEADLINE_SECONDS
 
 
 MESSAGES: Final = {
@@ -124,13 +123,10 @@ def _check_database() -> Problems:
 def _check_models() -> Problems:
     global _unusable  # noqa: PLW0603
     _unusable = engine_cache.unusable()
-    for message in _unusable.values():
-        log.warning("%s", message)
-    if not _unusable:
-        return {}
-    return {
-        "models": f"{len(_unusable)} active version(s) cannot be loaded; the log names them and the reasons"
-    }
+    for reason in _unusable.values():
+        log.warning("%s", reason)
+    message = f"{len(_unusable)} active version(s) cannot be loaded; the log names them and the reasons"
+    return {"models": message} if _unusable else {}
 
 
 def _check_store() -> Problems:

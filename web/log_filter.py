@@ -9,8 +9,6 @@ CURRENT_REQUEST: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 class RequestIdFilter(logging.Filter):
-    """Adds `request_id` to log records."""
-
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = CURRENT_REQUEST.get()
         return True

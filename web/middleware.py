@@ -43,11 +43,9 @@ class RequestIdMiddleware:
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Answers database errors of plain Django views; DRF handles those of its views."""
-        if isinstance(exception, errors.DATABASE_AWAY):
-            status, body, headers = errors.describe(exception)
-            assert status is not None
-            return errors.answer(request, status, body["code"], body["message"], headers)
-        return None
+        return (
+            errors.answer_known(request, exception) if isinstance(exception, errors.DATABASE_AWAY) else None
+        )
 
 
 class DescribeMissingMethods:

@@ -7,7 +7,6 @@ catalogue adds its own path with the fields, limits, levels and an example deriv
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 from training import catalogue, idempotency
@@ -39,10 +38,10 @@ def add_models(result: dict[str, Any], generator: Any, request: Any, public: boo
             _complete(operation)
             if method == "post":
                 operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
+            csv = operation.get("requestBody", {}).get("content", {}).get("text/csv")
+            if csv:
+                csv["schema"] = _CSV
     _unite_with_null(result)
-    for content in _bodies(result):
-        if content.get("text/csv"):
-            content["text/csv"]["schema"] = {"type": "string", "minLength": 1}
     if generic is not None:
         for name in catalogue.names():
             declared = catalogue.get(name)
@@ -58,14 +57,6 @@ def add_models(result: dict[str, Any], generator: Any, request: Any, public: boo
             body["required"] = True
             body["content"]["application/json"]["schema"] = one
     return result
-
-
-def _bodies(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields the content of every request body."""
-    for path in result["paths"].values():
-        for operation in path.values():
-            if "requestBody" in operation:
-                yield operation["requestBody"]["content"]
 
 
 def _complete(operation: dict[str, Any]) -> None:
@@ -103,7 +94,7 @@ def _predict(generic: dict[str, Any], declared: ModelDeclaration, component: str
                 "schema": {"oneOf": [one, {"type": "array", "items": one, "minItems": 1}]},
                 "example": declared.schema.example,
             },
-            "text/csv": {"schema": {"type": "string", "minLength": 1}},
+            "text/csv": {"schema": _CSV},
         },
     }
     return operation
@@ -126,14 +117,7 @@ def json_schema(schema: DatasetSchema) -> dict[str, Any]:
 
 
 def _property(column: Column) -> dict[str, Any]:
-    kinds = {
-        "number": "number",
-        "integer": "integer",
-        "boolean": "boolean",
-        "category": "string",
-        "text": "string",
-    }
-    kind = kinds[column.type]
+    kind = "string" if column.type in ("category", "text") else column.type
     sentences = [column.description] if column.description else []
     if column.unit:
         sentences.append(f"Unit: {column.unit}.")
@@ -153,6 +137,7 @@ def _property(column: Column) -> dict[str, Any]:
     return property_schema
 
 
+_CSV: dict[str, Any] = {"type": "string", "minLength": 1}
 _KEY: dict[str, Any] = {
     "type": "http",
     "scheme": "bearer",
@@ -173,6 +158,23 @@ _IDEMPOTENCY_KEY: dict[str, Any] = {
     "description": "Makes a retry safe: the same key and body get the stored response, for a day.",
 }
 
+_TEXT: dict[str, Any] = {"type": "string"}
+_FAULT: dict[str, Any] = {
+    "row": {"type": "integer", "description": "Zero-based position in the request."},
+    "line": {"type": "integer", "description": "Line of a CSV."},
+    "field": _TEXT,
+    "code": _TEXT,
+    "message": _TEXT,
+    "value": {},
+    "allowed": {"type": "array", "items": {}},
+}
+_ERROR_BODY: dict[str, Any] = {
+    "code": _TEXT,
+    "message": _TEXT,
+    "request_id": _TEXT,
+    "truncated": {"type": "boolean"},
+    "details": {"type": "array", "items": {"type": "object", "properties": _FAULT}},
+}
 _ERROR: dict[str, Any] = {
     "type": "object",
     "required": ["error"],
@@ -180,27 +182,7 @@ _ERROR: dict[str, Any] = {
         "error": {
             "type": "object",
             "required": ["code", "message", "request_id"],
-            "properties": {
-                "code": {"type": "string"},
-                "message": {"type": "string"},
-                "request_id": {"type": "string"},
-                "truncated": {"type": "boolean"},
-                "details": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {
-                            "row": {"type": "integer", "description": "Zero-based position in the request."},
-                            "line": {"type": "integer", "description": "Line of a CSV."},
-                            "field": {"type": "string"},
-                            "code": {"type": "string"},
-                            "message": {"type": "string"},
-                            "value": {},
-                            "allowed": {"type": "array", "items": {}},
-                        },
-                    },
-                },
-            },
+            "properties": _ERROR_BODY,
         }
     },
 }

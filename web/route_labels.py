@@ -30,7 +30,6 @@ def name_of(request: HttpRequest) -> str:
 
 
 def count(route: str, method: str, status: int) -> None:
-    """Counts one answered request in the metrics."""
     label = method if method in METHODS else OTHER
     counters.count("vigia_requests_total", route, label, str(status))
 

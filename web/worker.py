@@ -173,8 +173,6 @@ class WebServer(Server):
 
 
 class WebWorker(UvicornWorker):
-    """A gunicorn worker that runs `WebServer`."""
-
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
         "http": WebProtocol,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
+from core.metrics import multiprocess_dir
 from predictions.log import partitions
 from tests.conftest import _log_writer_ends, _own_directories
 from tests.trained import SAMPLES, train_sample
@@ -23,6 +25,13 @@ from vigia_ml.engines import Engine
 # pytest finds them by their names in this module.
 SHARED = (_log_writer_ends, _own_directories)
 MODELS = ("churn", "houses")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _metrics_files(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Gives this process files for its metrics, as a web process has them."""
+    os.environ["METRICS_DIR"] = str(tmp_path_factory.mktemp("metrics"))
+    multiprocess_dir.begin("web")
 
 
 @dataclass(frozen=True)

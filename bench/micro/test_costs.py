@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +17,6 @@ from predictions.log.writer import Entry, Writer
 from training.serving import routing
 from vigia_ml.schema.json_body import decode_json
 from vigia_ml.schema.row_decoder import Rows
-from web.metrics.exporter import Instruments
 
 # The mark creates a test database. Its rows are committed before, or by the log writer.
 pytestmark = pytest.mark.django_db
@@ -137,38 +135,16 @@ def test_writer(benchmark: Benchmark, versions: dict[str, Ready], writer: Writer
 # -- metrics of an answer ------------------------------------------------------------------------------
 
 
-def test_telemetry_plain_numbers(benchmark: Benchmark, ready: Ready, count: int) -> None:
-    """Measures the counters that each request increments."""
+def test_telemetry(benchmark: Benchmark, ready: Ready, count: int) -> None:
+    """Measures the metrics that each request changes."""
     benchmark.group = ready.group("counting", count)
     answer = prepared(ready, count)
     served, values, classes = answer.served, answer.values, answer.probabilities is not None
-    counters.take()
 
     def add() -> None:
         since = time.perf_counter()
         counters.answered("/r", served, values, time.perf_counter() - since, classes=classes)
 
     benchmark(add)
-    taken = counters.take().answers["/r", served.version_id]
-    assert taken.rows == count * sum(taken.buckets)
-
-
-def test_telemetry_prometheus_client(benchmark: Benchmark, ready: Ready, count: int) -> None:
-    """Measures the same counts in Prometheus' client, without the files of several processes."""
-    benchmark.group = ready.group("counting", count)
-    answer = prepared(ready, count)
-    instruments, name, number = Instruments(), answer.served.model_name, str(answer.served.number)
-
-    def add() -> None:
-        since = time.perf_counter()
-        instruments.counters["vigia_requests_total"].labels("/r", "POST", "200").inc()
-        instruments.histograms["vigia_prediction_seconds"].labels(name).observe(time.perf_counter() - since)
-        for value, rows in (
-            Counter(answer.values).items() if answer.probabilities is not None else [(b"", count)]
-        ):
-            instruments.counters["vigia_predictions_total"].labels(name, number, value.decode()).inc(rows)
-
-    benchmark(add)
-    result = instruments.registry.get_sample_value("vigia_prediction_seconds_count", {"model": name})
-    assert result is not None
-    assert result > 0
+    registry, labels = counters.instruments().registry, {"model": served.model_name}
+    assert registry.get_sample_value("vigia_prediction_seconds_count", labels)

@@ -36,8 +36,6 @@ class LimitedConnection(psycopg.Connection[Any]):
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Django's wrapper with connections of the class `LimitedConnection`."""
-
     # The module psycopg as Django uses it, with another `connect`.
     Database = SimpleNamespace(  # type: ignore[assignment]
         **{**vars(psycopg), "connect": LimitedConnection.connect}
@@ -51,7 +49,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return parameters
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Connects within the time limit."""
         limit = limits.seconds()
         usual = int(conn_params.get("connect_timeout") or limit)
         if limit < 1:

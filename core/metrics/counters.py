@@ -1,19 +1,19 @@
-"""Counters of this process, in plain Python, flushed once a second.
+"""Counts events in Prometheus' client, which keeps a process' numbers in the files of its role's directory.
 
-A request for predictions costs some 200 µs of processor time, and Prometheus' client several µs for each
-update. So `answered` adds to a few numbers under one lock, and a thread passes the sums to the client
-(`web.metrics.exporter`).
+Counting a prediction costs 4 of the 200 µs of processor time that an answer takes; see
+docs/decisions/0017-what-the-metrics-cost.md.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import threading
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from functools import lru_cache
+from typing import Any, Final, Protocol
+
+from core.metrics.definitions import TABLE
 
 BOUNDS: Final = (
     0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0,
@@ -24,73 +24,85 @@ BOUNDS: Final = (
 The table `AnswerTime` stores positions in this tuple: bounds may be added at its end, never changed.
 """
 BUCKETS: Final = len(BOUNDS) + 1
-_NONE: Final = (0,) * BUCKETS
+MOST_SERIES: Final = 2_000
+"""Limit of series of one metric in one process. Labels are names of ours, so only a mistake reaches it;
+further label values are counted with `OTHER` as every label."""
+OTHER: Final = "other"
 
 
 class Answering(Protocol):
     """The attributes of a served version that metrics need; see `training.serving.engine_cache.Served`."""
 
     @property
-    def model_id(self) -> int: ...
-    @property
     def model_name(self) -> str: ...
-    @property
-    def version_id(self) -> int: ...
     @property
     def number(self) -> int: ...
 
 
-class Answers:
-    """Requests for predictions that one version answered on one route.
+class Instruments:
+    """Prometheus' objects for the metrics that this process has touched.
 
-    Attributes
-    ----------
-    buckets : requests by duration (`BUCKETS`,). seconds : sum of their durations.
-    rows : instances. classes : instances by class, as JSON; empty for a regression.
-    """
-
-    __slots__ = ("buckets", "classes", "rows", "seconds", "served")
-
-    def __init__(self, served: Answering) -> None:
-        self.served = served
-        self.buckets = list(_NONE)
-        self.seconds = 0.0
-        self.rows = 0
-        self.classes: dict[bytes, int] = {}
-
-
-class Times:
-    """A histogram of durations.
-
-    Attributes
-    ----------
-    buckets : number of observations by `BOUNDS` (`BUCKETS`,). seconds : their sum.
-    """
-
-    __slots__ = ("buckets", "seconds")
+    The client reads its directory when it is imported, which must follow `multiprocess_dir.begin`. A metric
+    is created with its first value, because one without labels shows 0 from then on."""
 
     def __init__(self) -> None:
-        self.buckets = list(_NONE)
-        self.seconds = 0.0
+        import prometheus_client
+
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # the files hold none
+        self.registry = prometheus_client.CollectorRegistry()
+        self._client = prometheus_client
+        self._creation = threading.Lock()
+        self._metrics: dict[str, Any] = {}
+        self._series: dict[str, dict[tuple[str, ...], Any]] = {name: {} for name in TABLE}
+
+    def series(self, name: str, labels: tuple[str, ...] = ()) -> Any:
+        """Returns the client's object for one series of a metric of the table."""
+        series = self._series[name].get(labels)
+        return self._create(name, labels) if series is None else series
+
+    def _create(self, name: str, labels: tuple[str, ...]) -> Any:
+        with self._creation:
+            metric = self._metrics.get(name)
+            if metric is None:
+                metric = self._metrics[name] = self._new(name)
+            known = self._series[name]
+            if labels not in known and len(known) >= MOST_SERIES:
+                labels = (OTHER,) * len(labels)
+            series = known[labels] = metric.labels(*labels) if labels else metric
+        return series
+
+    def _new(self, name: str) -> Any:
+        known = TABLE[name]
+        described = (name, known.meaning, known.labels)
+        if known.kind == "counter":
+            return self._client.Counter(*described, registry=self.registry)
+        if known.kind == "histogram":
+            return self._client.Histogram(*described, registry=self.registry, buckets=BOUNDS)
+        # livesum: the sum over running processes.
+        return self._client.Gauge(*described, registry=self.registry, multiprocess_mode="livesum")
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """The counts since the last flush.
-
-    answers : by (route, version id); the route is empty if `counts` includes the request already.
-    counts : by (metric, values of its labels). times : histograms by the same key.
-    """
-
-    answers: dict[tuple[str, int], Answers]
-    counts: dict[tuple[str, tuple[str, ...]], float]
-    times: dict[tuple[str, tuple[str, ...]], Times]
+_creation = threading.Lock()
+_instruments: Instruments | None = None
 
 
-_lock = threading.Lock()
-_answers: dict[tuple[str, int], Answers] = {}
-_counts: dict[tuple[str, tuple[str, ...]], float] = {}
-_times: dict[tuple[str, tuple[str, ...]], Times] = {}
+def instruments() -> Instruments:
+    """Returns the instruments of this process."""
+    global _instruments  # noqa: PLW0603 - one per process, by its nature
+    if _instruments is None:
+        with _creation:
+            _instruments = _instruments or Instruments()
+    return _instruments
+
+
+def count(name: str, *labels: str, by: float = 1.0) -> None:
+    """Adds to a counter of the table. Labels are names of ours, never text that a client sent."""
+    instruments().series(name, labels).inc(by)
+
+
+def observe(name: str, labels: tuple[str, ...], seconds: float) -> None:
+    """Adds to a histogram of the table. The rule for labels is that of `count`."""
+    instruments().series(name, labels).observe(seconds)
 
 
 def answered(
@@ -103,57 +115,18 @@ def answered(
     route : "" if the HTTP request is counted elsewhere.
     values : the predictions (rows,), as JSON. classes : whether they are classes of the target.
     """
-    rows = len(values)
-    several = Counter(values) if classes and rows > 1 else None
-    at = bisect_left(BOUNDS, seconds)
-    key = (route, served.version_id)
-    with _lock:
-        answers = _answers.get(key)
-        if answers is None:
-            answers = _answers[key] = Answers(served)
-        answers.buckets[at] += 1
-        answers.seconds += seconds
-        answers.rows += rows
-        if several is not None:
-            for value, times in several.items():
-                answers.classes[value] = answers.classes.get(value, 0) + times
-        elif classes:
-            value = values[0]
-            answers.classes[value] = answers.classes.get(value, 0) + 1
+    series, version = instruments().series, str(served.number)
+    if route:
+        series("vigia_requests_total", (route, "POST", "200")).inc()
+    series("vigia_prediction_seconds", (served.model_name,)).observe(seconds)
+    by_class = Counter(values) if classes and len(values) > 1 else {values[0]: len(values)}
+    for value, rows in by_class.items():
+        label = _label(value) if classes else ""
+        series("vigia_predictions_total", (served.model_name, version, label)).inc(rows)
 
 
-def count(name: str, *labels: str, by: float = 1.0) -> None:
-    """Adds to a counter of the table. Labels are names of ours, never text that a client sent."""
-    key = (name, labels)
-    with _lock:
-        _counts[key] = _counts.get(key, 0.0) + by
-
-
-def observe(name: str, labels: tuple[str, ...], seconds: float) -> None:
-    """Adds to a histogram of the table. The rule for labels is that of `count`."""
-    key, at = (name, labels), bisect_left(BOUNDS, seconds)
-    with _lock:
-        times = _times.get(key)
-        if times is None:
-            times = _times[key] = Times()
-        times.buckets[at] += 1
-        times.seconds += seconds
-
-
-def take() -> Counts:
-    """Returns the counts since the last call and resets them."""
-    global _answers, _counts, _times
-    with _lock:
-        taken = Counts(_answers, _counts, _times)
-        _answers, _counts, _times = {}, {}, {}
-    return taken
-
-
-def _reset_after_fork() -> None:
-    """Drops the parent's counts and its lock, which may be held for ever, in a forked child."""
-    global _lock  # noqa: PLW0603
-    _lock = threading.Lock()
-    take()
-
-
-os.register_at_fork(after_in_child=_reset_after_fork)
+@lru_cache(1024)
+def _label(value: bytes) -> str:
+    """Returns a class of the target as a label: text unquoted, true and false as in JSON."""
+    label = json.loads(value)
+    return label if isinstance(label, str) else value.decode()

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
-from core.metrics.counters import BOUNDS, BUCKETS
-from predictions import latency
+from core.metrics.counters import BOUNDS, BUCKETS, Instruments
 from predictions.latency import LatencyRecorder, quantile, quantiles
 from predictions.models import AnswerTime
 from training.models import RegisteredModel
@@ -26,62 +26,76 @@ def buckets(**requests: int) -> list[int]:
     return counts
 
 
+class Process:
+    """The histogram of one process and its recorder."""
+
+    def __init__(self) -> None:
+        self.instruments = Instruments()
+        self.recorder = LatencyRecorder(self.instruments.registry)
+
+    def answer(self, seconds: float, times: int = 1, model: str = "churn") -> None:
+        for _ in range(times):
+            self.instruments.series("vigia_prediction_seconds", (model,)).observe(seconds)
+
+
 @pytest.fixture
 def model(db: None) -> RegisteredModel:
     lookup.sync_catalogue()
     return RegisteredModel.objects.get(name="churn")
 
 
+def stored() -> dict[int, int]:
+    """Returns the number of requests by bucket."""
+    return {row.bucket: row.requests for row in AnswerTime.objects.all()}
+
+
 def test_counts_of_several_processes_add_up(model: RegisteredModel) -> None:
-    one, other = LatencyRecorder(), LatencyRecorder()
-    one.add(model.pk, buckets(at1=3, at4=1), NOON.timestamp() + 1)
-    other.add(model.pk, buckets(at1=2), NOON.timestamp() + 3599)
-    other.add(model.pk, buckets(at1=7), NOON.timestamp() + 3600)
-    assert one.write()
-    assert other.write()
-    assert one.write()  # nothing is written twice
-    stored = {(row.hour, row.bucket): row.requests for row in AnswerTime.objects.all()}
-    later = NOON + dt.timedelta(hours=1)
-    assert stored == {(NOON, 1): 5, (NOON, 4): 1, (later, 1): 7}
+    one, other = Process(), Process()
+    assert one.recorder.write()  # nothing is counted yet
+    one.answer(0.0008, times=3)
+    one.answer(0.0025)
+    other.answer(0.001, times=2)
+    before = timezone.now()
+    assert one.recorder.write()
+    assert other.recorder.write()
+    assert one.recorder.write()  # nothing is written twice
+    assert stored() == {1: 5, 4: 1}
+    one.answer(100.0)
+    assert one.recorder.write()
+    assert stored() == {1: 5, 4: 1, BUCKETS - 1: 1}
+    hours = {row.hour for row in AnswerTime.objects.all()}
+    assert hours <= {at.replace(minute=0, second=0, microsecond=0) for at in (before, timezone.now())}
+    assert {row.registered_model_id for row in AnswerTime.objects.all()} == {model.pk}
 
 
 def test_counts_of_a_deleted_model_are_left_out(model: RegisteredModel) -> None:
-    recorder = LatencyRecorder()
-    recorder.add(model.pk + 1_000, buckets(at1=3), NOON.timestamp())
-    recorder.add(model.pk, buckets(at1=1), NOON.timestamp())
-    assert recorder.write()
-    assert AnswerTime.objects.get().requests == 1
+    process = Process()
+    process.answer(0.0008, times=3, model="deleted")
+    process.answer(0.0008)
+    assert process.recorder.write()
+    assert stored() == {1: 1}
 
 
 @pytest.mark.django_db(transaction=True)
 def test_counts_wait_while_the_database_is_unreachable(caplog: Any) -> None:
     lookup.sync_catalogue()
-    model = RegisteredModel.objects.get(name="churn")
-    recorder = LatencyRecorder()
-    recorder.add(model.pk, buckets(at2=4), NOON.timestamp())
+    process = Process()
+    process.answer(0.0015, times=4)
     port = connection.settings_dict["PORT"]
     connection.close()
     connection.settings_dict["PORT"] = "1"
     try:
-        assert not recorder.write()
-        recorder.add(model.pk, buckets(at2=1), NOON.timestamp())
-        assert not recorder.write()
+        assert not process.recorder.write()
+        process.answer(0.0015)
+        assert not process.recorder.write()
     finally:
         connection.settings_dict["PORT"] = port
         connection.close()
     assert caplog.text.count("wait for the database") == 1
-    assert recorder.waiting == 5
-    assert recorder.write()
-    assert recorder.waiting == 0
-    assert AnswerTime.objects.get().requests == 5
-
-
-def test_waiting_counts_are_bounded_and_the_oldest_hours_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "MAX_PENDING", 3)
-    recorder = LatencyRecorder()
-    for hour in range(5):
-        recorder.add(1, buckets(at0=hour + 1), hour * 3600.0)
-    assert recorder.waiting == 3 + 4 + 5
+    assert not AnswerTime.objects.exists()
+    assert process.recorder.write()
+    assert process.recorder.write()
+    assert stored() == {2: 5}
 
 
 def test_quantiles_are_interpolated_within_a_bucket() -> None:
@@ -98,11 +112,12 @@ def test_quantiles_are_interpolated_within_a_bucket() -> None:
 
 def test_quantiles_are_read_by_model_from_whole_hours(model: RegisteredModel) -> None:
     other = RegisteredModel.objects.get(name="houses")
-    recorder = LatencyRecorder()
-    recorder.add(model.pk, buckets(at2=100), NOON.timestamp())
-    recorder.add(model.pk, buckets(at5=100), NOON.timestamp() - 3600)
-    recorder.add(other.pk, buckets(at0=10), NOON.timestamp())
-    recorder.write()
+    for row_model, hour, bucket, requests in (
+        (model, NOON, 2, 100),
+        (model, NOON - dt.timedelta(hours=1), 5, 100),
+        (other, NOON, 0, 10),
+    ):
+        AnswerTime.objects.create(registered_model=row_model, hour=hour, bucket=bucket, requests=requests)
     later = NOON + dt.timedelta(hours=1)
     by_model = quantiles([model.pk, other.pk, 99_999], NOON + dt.timedelta(minutes=20), later)
     assert set(by_model) == {model.pk, other.pk}

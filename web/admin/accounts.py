@@ -18,14 +18,12 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from training.models import RIGHTS, GroupScope
 from training.templatetags.vigia import badge
-from web.admin.verbose_names import RenamedChangeList, RenamedOptions
+from web.admin.verbose_names import Renamed
 
 admin.site.unregister([User, Group])
 
-RIGHTS_SHOWN = {
-    f"training.{codename}": f"{codename}: {name.removeprefix('Can ')}" for codename, name in RIGHTS
-}
-PERMISSIONS_SHOWN = RIGHTS_SHOWN | {
+PERMISSIONS_SHOWN = {
+    **{f"training.{codename}": f"{codename}: {name.removeprefix('Can ')}" for codename, name in RIGHTS},
     "knox.view_authtoken": "keys: see the list",
     "knox.add_authtoken": "keys: issue",
     "knox.delete_authtoken": "keys: revoke",
@@ -68,9 +66,10 @@ class Permissions:
 
 
 @admin.register(User)
-class PersonAdmin(Permissions, DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]
+class PersonAdmin(Renamed, Permissions, DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]
     """Accounts of people and of clients that hold keys. The log refers to accounts, so none is deleted."""
 
+    singular, plural = "person", "people"
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -94,13 +93,6 @@ class PersonAdmin(Permissions, DjangoUserAdmin, ModelAdmin):  # type: ignore[typ
         ("Dates", {"fields": ("last_login", "date_joined")}),
     )
     readonly_fields = ("last_login", "date_joined")
-
-    def __init__(self, model: Any, admin_site: Any) -> None:
-        super().__init__(model, admin_site)
-        self.opts: Any = RenamedOptions(model._meta, "person", "people")
-
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RenamedChangeList]:
-        return RenamedChangeList
 
     @display(description="kind")
     def kind(self, row: User) -> str:

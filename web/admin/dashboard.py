@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from django.db.models import Prefetch
@@ -13,8 +13,6 @@ from django.utils.safestring import SafeString
 
 from predictions import latency, overview
 from predictions.drift import svg
-from predictions.latency import Quantiles
-from predictions.models import DriftReview
 from predictions.overview import Traffic
 from training import providers
 from training.admin.rights import allowed_ids, visible_ids
@@ -25,39 +23,29 @@ LATEST = 5
 DAY = dt.timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Records:
-    """The records of all models, by model id, each kind from one query."""
-
-    now: dt.datetime
-    runs: dict[int, TrainingRun]
-    traffic: dict[int, Traffic]
-    times: dict[int, Quantiles]
-    reviews: dict[int, DriftReview]
-    activations: dict[int, Activation]
-
-
 def context(request: HttpRequest, template_context: dict[str, Any]) -> dict[str, Any]:
-    """Returns the context of the dashboard's template."""
     visible, now = visible_ids(request), timezone.now()
     log_ids = allowed_ids(request, "read_log")
     active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).defer("evaluation", "parity")
     models: Any = RegisteredModel.objects.filter(pk__in=visible).prefetch_related(
         Prefetch("versions", active, to_attr="active")
     )
-    records = Records(
-        now,
-        _newest(TrainingRun.objects.filter(registered_model__in=visible).select_related("version"), "-id"),
-        overview.traffic(visible & log_ids, now),
-        latency.quantiles(sorted(visible), now - DAY, now),
-        overview.latest_reviews(visible),
-        _newest(Activation.objects.filter(registered_model__in=visible), "-at", "-id"),
-    )
     runs = TrainingRun.objects.filter(registered_model__in=visible)
     activations = Activation.objects.filter(registered_model__in=visible)
+    # The records of all models by model id, each kind from one query.
+    records: dict[str, Mapping[int, Any]] = {
+        "last_run": _newest(runs.select_related("version"), "-id"),
+        "last_activation": _newest(activations, "-at", "-id"),
+        "traffic": overview.traffic(visible & log_ids, now),
+        "times": latency.quantiles(sorted(visible), now - DAY, now),
+        "review": overview.latest_reviews(visible),
+    }
     return template_context | {
         "title": "Overview of models",
-        "overviews": [_overview(model, records) for model in models],
+        "overviews": [
+            _overview(model, now, {kind: rows.get(model.pk) for kind, rows in records.items()})
+            for model in models
+        ],
         "trainable": allowed_ids(request, "train"),
         "readable": log_ids,
         "runs": runs.select_related("registered_model", "requested_by").prefetch_related(
@@ -66,7 +54,7 @@ def context(request: HttpRequest, template_context: dict[str, Any]) -> dict[str,
         "activations": activations.select_related("actor").prefetch_related(
             *sharing_versions("version", "previous")
         )[:LATEST],
-        "unfinished": any(not run.is_finished for run in records.runs.values()),
+        "unfinished": any(not run.is_finished for run in records["last_run"].values()),
     }
 
 
@@ -76,11 +64,11 @@ def _newest(rows: Any, *order: str) -> dict[int, Any]:
     return {row.registered_model_id: row for row in newest}
 
 
-def _overview(model: Any, records: Records) -> dict[str, Any]:
+def _overview(model: Any, now: dt.datetime, records: dict[str, Any]) -> dict[str, Any]:
     active = model.active[0] if model.active else None
     metric = side_by_side.primary_metric(model)
-    traffic, last = records.traffic.get(model.pk), records.activations.get(model.pk)
-    return {
+    traffic, last = records["traffic"], records["last_activation"]
+    return records | {
         "model": model,
         "page": providers.page(model.name),
         "active": active,
@@ -88,12 +76,8 @@ def _overview(model: Any, records: Records) -> dict[str, Any]:
         "metric": metric,
         "value": active.metrics.get(metric) if active and metric else None,
         "baseline": active.baseline.get(metric) if active and metric else None,
-        "realised": overview.realised(model, active, records.now) if active else None,
-        "traffic": traffic,
+        "realised": overview.realised(model, active, now) if active else None,
         "spark": _spark(traffic) if traffic else None,
-        "times": records.times.get(model.pk),
-        "review": records.reviews.get(model.pk),
-        "last_run": records.runs.get(model.pk),
     }
 
 

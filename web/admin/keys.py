@@ -21,7 +21,7 @@ from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidge
 
 from training.access import client_keys
 from training.templatetags.vigia import badge
-from web.admin.verbose_names import RenamedChangeList, RenamedOptions
+from web.admin.verbose_names import Renamed
 
 LONGEST_DAYS = 3650
 
@@ -52,22 +52,16 @@ class KeyForm(forms.Form):
 
 
 @admin.register(AuthToken)
-class KeyAdmin(ModelAdmin):
+class KeyAdmin(Renamed, ModelAdmin):
     """Client keys. A key is shown once, when it is issued; only its hash is stored."""
 
+    singular, plural = "key", "keys"
     list_display: ClassVar = ["beginning", "client", "created", "expires", "state"]
     list_display_links = None
     search_fields: ClassVar = ["user__username", "token_key"]
     search_help_text = "Client, or first characters of a key"
     ordering: ClassVar = ["-created"]
     list_select_related: ClassVar = ["user"]
-
-    def __init__(self, model: Any, admin_site: Any) -> None:
-        super().__init__(model, admin_site)
-        self.opts: Any = RenamedOptions(model._meta, "key", "keys")
-
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RenamedChangeList]:
-        return RenamedChangeList
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.http import HttpRequest
 from unfold.views import ChangeList
@@ -16,6 +16,20 @@ class RenamedOptions:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._options, name)
+
+
+class Renamed:
+    """A mixin of `ModelAdmin` with display names of ours for another package's model."""
+
+    singular: ClassVar[str]
+    plural: ClassVar[str]
+
+    def __init__(self, model: Any, admin_site: Any) -> None:
+        super().__init__(model, admin_site)  # type: ignore[call-arg]
+        self.opts: Any = RenamedOptions(model._meta, self.singular, self.plural)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return RenamedChangeList
 
 
 class RenamedChangeList(ChangeList):

@@ -10,14 +10,13 @@ import logging
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Final
 
 from django.db import connection
 from django.db.models import Count, Max, Min
 from django.utils import timezone
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from core.metrics.definitions import TABLE
 from core.uuid7 import time_of
@@ -62,20 +61,17 @@ _LAST_REVIEWS: Final = """
 """
 """The last scheduled review of each model: on-demand reviews of an hour or of a retired version do not move
 alerts. A model without a schedule has its last review, one of the active version first."""
-_ENDS_OF_THE_LOG: Final = """
+_LOG: Final = """
     SELECT model.id,
         (SELECT id FROM predictions_prediction WHERE registered_model_id = model.id ORDER BY id DESC LIMIT 1),
-        (SELECT id FROM predictions_prediction WHERE registered_model_id = model.id ORDER BY id LIMIT 1)
-    FROM training_registeredmodel model
-"""
-_WAITING: Final = """
-    SELECT model.name, (
-        SELECT count(*) FROM (
+        (SELECT id FROM predictions_prediction WHERE registered_model_id = model.id ORDER BY id LIMIT 1),
+        (SELECT count(*) FROM (
             SELECT FROM predictions_outcome
             WHERE registered_model_id = model.id AND prediction_id IS NULL LIMIT %s
-        ) waiting
-    ) FROM training_registeredmodel model
+        ) waiting)
+    FROM training_registeredmodel model
 """
+"""The newest and the oldest row of each model's log, and the number of outcomes that wait for their row."""
 
 
 class Families:
@@ -84,7 +80,10 @@ class Families:
     def __init__(self) -> None:
         self.by_name: dict[str, GaugeMetricFamily] = {}
 
-    def add(self, name: str, labels: Iterable[str], value: float) -> None:
+    def add(self, name: str, labels: Iterable[str], value: float | None) -> None:
+        """Adds one series; without a value (None) there is none."""
+        if value is None:
+            return
         family = self.by_name.get(name)
         if family is None:
             known = TABLE[name]
@@ -92,20 +91,17 @@ class Families:
         family.add_metric(list(labels), value)
 
 
-class DatabaseCollector(Collector):
-    """Collects the metrics of the database; without a database, `vigia_database_up` 0 alone."""
-
-    def collect(self) -> Iterator[Metric]:
-        families = Families()
-        try:
-            for part in (_jobs, _versions, _reviews, _rollups, _waiting):
-                part(families)
-            up = 1
-        except DATABASE_AWAY as error:
-            logger.warning("metrics of the database are missing: %s", error)
-            families, up = Families(), 0
-        families.add("vigia_database_up", (), up)
-        yield from families.by_name.values()
+def collect() -> Iterable[Metric]:
+    """Returns the metrics of the database; without a database, `vigia_database_up` 0 alone."""
+    families, up = Families(), True
+    try:
+        for part in (_jobs, _versions, _reviews, _log):
+            part(families)
+    except DATABASE_AWAY as error:
+        logger.warning("metrics of the database are missing: %s", error)
+        families, up = Families(), False
+    families.add("vigia_database_up", (), up)
+    return families.by_name.values()
 
 
 # -- jobs ----------------------------------------------------------------------------------------------
@@ -167,8 +163,7 @@ def _versions(families: Families) -> None:
 def _reviews(families: Families) -> None:
     now = timezone.now()
     for name, hours in RegisteredModel.objects.values_list("name", "review_hours"):
-        if hours:
-            families.add("vigia_review_interval_seconds", (name,), hours * 3600)
+        families.add("vigia_review_interval_seconds", (name,), hours * 3600 if hours else None)
     with connection.cursor() as cursor:
         cursor.execute(_LAST_REVIEWS)
         last = [pk for (pk,) in cursor.fetchall()]
@@ -184,8 +179,7 @@ def _reviews(families: Families) -> None:
         for verdict in Verdict.values:
             families.add("vigia_review_verdict", (name, version, verdict), verdict == review.verdict)
         for column, score, verdict in review.findings.values_list("column", "adjusted_psi", "verdict"):
-            if score is not None:
-                families.add("vigia_drift_score", (name, version, column), score)
+            families.add("vigia_drift_score", (name, version, column), score)
             families.add("vigia_drift_verdict", (name, version, column), SEVERITY.get(verdict, 0))
         _quality(families, review, name, version)
 
@@ -199,22 +193,18 @@ def _quality(families: Families, review: DriftReview, name: str, version: str) -
     for part in review.quality or []:
         if part["version"] != review.version.number:
             continue
-        if part.get("coverage") is not None:
-            families.add("vigia_quality_coverage", (name, version), part["coverage"])
+        families.add("vigia_quality_coverage", (name, version), part.get("coverage"))
         for metric in declared.metrics:
+            labels = (name, version, metric)
             here, there = _value(part["metrics"].get(metric)), _value(part["holdout"].get(metric))
-            if here is not None:
-                families.add("vigia_quality", (name, version, metric), here)
-            if there is not None:
-                families.add("vigia_quality_holdout", (name, version, metric), there)
-            if metric == watched and here is not None and there:
-                families.add("vigia_quality_fall_ratio", (name, version, metric), fall(metric, here, there))
-            if metric == watched and here is not None and part.get("fell") is not None:
-                families.add("vigia_quality_fell", (name, version, metric), part["fell"])
+            families.add("vigia_quality", labels, here)
+            families.add("vigia_quality_holdout", labels, there)
+            if metric == watched and here is not None:
+                families.add("vigia_quality_fall_ratio", labels, fall(metric, here, there) if there else None)
+                families.add("vigia_quality_fell", labels, part.get("fell"))
+    expected = (review.expected or {}).get("metrics") or {}
     for metric in declared.metrics:
-        expected = _value(((review.expected or {}).get("metrics") or {}).get(metric))
-        if expected is not None:
-            families.add("vigia_quality_expected", (name, version, metric), expected)
+        families.add("vigia_quality_expected", (name, version, metric), _value(expected.get(metric)))
 
 
 def fall(metric: str, here: float, there: float) -> float:
@@ -233,14 +223,15 @@ def _value(metric: Any) -> float | None:
 # -- the log -------------------------------------------------------------------------------------------
 
 
-def _rollups(families: Families) -> None:
+def _log(families: Families) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(_ENDS_OF_THE_LOG)
-        ends = {pk: (newest, oldest) for pk, newest, oldest in cursor.fetchall()}
-    for model in RegisteredModel.objects.all():
-        newest, oldest = ends.get(model.pk, (None, None))
+        cursor.execute(_LOG, [MOST_WAITING])
+        rows = {pk: figures for pk, *figures in cursor.fetchall()}
+    for model in RegisteredModel.objects.filter(pk__in=rows):
+        newest, oldest, waiting = rows[model.pk]
         counted = None if newest is None else counting.counted_to(model)
         families.add("vigia_rollup_lag_seconds", (model.name,), lag(newest, oldest, counted))
+        families.add("vigia_outcomes_waiting", (model.name,), waiting)
 
 
 def lag(newest: uuid.UUID | None, oldest: uuid.UUID | None, counted_to: dt.datetime | None) -> float:
@@ -249,10 +240,3 @@ def lag(newest: uuid.UUID | None, oldest: uuid.UUID | None, counted_to: dt.datet
         return 0.0
     counted = time_of(oldest) if counted_to is None else counted_to
     return max(0.0, (time_of(newest) - counted).total_seconds())
-
-
-def _waiting(families: Families) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(_WAITING, [MOST_WAITING])
-        for name, waiting in cursor.fetchall():
-            families.add("vigia_outcomes_waiting", (name,), waiting)

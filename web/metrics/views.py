@@ -6,7 +6,6 @@ import hmac
 import logging
 import threading
 from collections.abc import Callable
-from socketserver import ThreadingMixIn
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -94,12 +93,6 @@ def worker_application(environ: dict[str, Any], start_response: Callable[..., An
     return [body]
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    """A server with a thread for each connection, so that a silent client delays no other."""
-
-    daemon_threads = True
-
-
 class _Silent(WSGIRequestHandler):
     timeout = 10  # seconds without a byte from the client
 
@@ -117,6 +110,9 @@ def serve_worker(port: int) -> WSGIServer | None:
     if not settings.METRICS_TOKEN:
         logger.error("WORKER_METRICS_PORT needs METRICS_TOKEN: set it, or the worker serves no metrics")
         return None
-    server = make_server("", port, worker_application, _Server, _Silent)
+    from prometheus_client.exposition import ThreadingWSGIServer
+
+    # A thread for each connection, so that a silent client delays no other.
+    server = make_server("", port, worker_application, ThreadingWSGIServer, _Silent)
     threading.Thread(target=server.serve_forever, name="worker-metrics", daemon=True).start()
     return server

@@ -16,6 +16,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
+from django.db.models import QuerySet
 from django.utils import timezone
 from knox.models import AuthToken
 
@@ -77,7 +78,8 @@ class Command(BaseCommand):
 
     def _prepare_web(self, announcement: Path | None) -> None:
         """Collects the static files that a web process looks for once, when it starts."""
-        if not self._are_static_files_current():
+        stamp = Path(settings.STATIC_ROOT) / ".collected"
+        if not stamp.exists() or stamp.read_text(encoding="utf-8") != static_sources():
             self._collect_static()
         if announcement is not None:
             announcement.touch()
@@ -88,9 +90,7 @@ class Command(BaseCommand):
 
     def _profile_active(self) -> None:
         """Builds missing reference profiles of active versions, so that drift reviews cover them."""
-        others = [provider.name for provider in providers.every()]
-        active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, reference__isnull=True)
-        if active.exclude(registered_model__name__in=others).exists():
+        if _active_versions_of_rows().filter(reference__isnull=True).exists():
             from training.management import profile_backfill
 
             for version, error in profile_backfill.make_for_active():
@@ -124,28 +124,12 @@ class Command(BaseCommand):
         yield
         self._say(f"  {result} ({time.monotonic() - started:.1f} s)")
 
-    def _are_static_files_current(self) -> bool:
-        """Returns whether the collected static files match the installed packages and our own files."""
-        stamp = Path(settings.STATIC_ROOT) / ".collected"
-        return stamp.exists() and stamp.read_text(encoding="utf-8") == self._stamp()
-
     def _collect_static(self) -> None:
         """Copies the admin's and the API's static files."""
         with self._step("static files collected"):
             call_command("collectstatic", interactive=False, verbosity=0, clear=True)
             stamp = Path(settings.STATIC_ROOT) / ".collected"
-            stamp.write_text(self._stamp(), encoding="utf-8")
-
-    def _stamp(self) -> str:
-        return json.dumps(
-            [[str(p.relative_to(settings.BASE_DIR)), p.stat().st_mtime_ns] for p in self._sources()]
-        )
-
-    @staticmethod
-    def _sources() -> list[Path]:
-        root = Path(settings.BASE_DIR)
-        own = sorted(path for app in ("web", "recommender") for path in (root / app / "static").rglob("*"))
-        return [root / "requirements.txt", *(path for path in own if path.is_file())]
+            stamp.write_text(static_sources(), encoding="utf-8")
 
     def _admin(self) -> str:
         """Returns the admin's password if this command created it, else a hint."""
@@ -179,9 +163,7 @@ class Command(BaseCommand):
             f"  documentation  {address}/api/docs/",
             f"  client key     {settings.VAR_DIR / 'client-key'}   (every right; keep it secret)",
         ]
-        others = [provider.name for provider in providers.every()]
-        active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).exclude(pk__in=unusable)
-        first = active.exclude(registered_model__name__in=others).order_by("registered_model__name")
+        first = _active_versions_of_rows().exclude(pk__in=unusable).order_by("registered_model__name")
         version = first.filter(registered_model__name="churn").first() or first.first()
         if version is not None:
             body = json.dumps(version.dataset_schema.example, ensure_ascii=False).replace("'", "'\\''")
@@ -194,6 +176,20 @@ class Command(BaseCommand):
                 f"  -d '{body}'",
             ]
         return "\n".join([*lines, "", "Ctrl-C stops everything.", ""])
+
+
+def static_sources() -> str:
+    """Returns a text that changes with the installed packages and with our own static files."""
+    root = Path(settings.BASE_DIR)
+    own = sorted(path for app in ("web", "recommender") for path in (root / app / "static").rglob("*"))
+    paths = [root / "requirements.txt", *(path for path in own if path.is_file())]
+    return json.dumps([[str(path.relative_to(root)), path.stat().st_mtime_ns] for path in paths])
+
+
+def _active_versions_of_rows() -> QuerySet[ModelVersion, ModelVersion]:
+    provided = [provider.name for provider in providers.every()]
+    active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
+    return active.exclude(registered_model__name__in=provided)
 
 
 def write_private(path: Path, text: str) -> None:

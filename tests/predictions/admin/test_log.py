@@ -15,9 +15,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from core.uuid7 import lowest_at, new_ids
+from core.uuid7 import lowest_at
 from predictions.log import recent_counts, search, time_browser
 from predictions.models import Prediction
+from tests.conftest import new_ids
 from training.models import GroupScope, ModelVersion, RegisteredModel
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -236,7 +236,7 @@ def test_a_review_of_an_old_window_does_not_become_the_latest(
     assert glances.latest_reviews([churn.registered_model_id])[churn.registered_model_id].pk == now["id"]
 
     def counted() -> list[float]:
-        shown = {family.name: family.samples for family in database_collector.DatabaseCollector().collect()}
+        shown = {family.name: family.samples for family in database_collector.collect()}
         return [sample.value for sample in shown.get("vigia_review_rows", ())]
 
     assert counted() == [], "alerts use scheduled reviews"
@@ -271,7 +271,7 @@ def test_a_review_of_a_retired_version_does_not_become_the_latest(
     assert (api.get(DRIFT).json()["id"], api.get(DRIFT).json()["verdict"]) == (now.pk, "drift")
 
     def counted() -> set[str]:
-        shown = {family.name: family.samples for family in database_collector.DatabaseCollector().collect()}
+        shown = {family.name: family.samples for family in database_collector.collect()}
         return {sample.labels["version"] for sample in shown.get("vigia_review_verdict", ())}
 
     RegisteredModel.objects.update(review_hours=0)

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework.test import APIClient
 
-from core.uuid7 import lowest_at, new_ids, time_of
+from core.uuid7 import lowest_at, time_of
 from predictions import tasks
 from predictions.log import partitions, writer
 from predictions.log.csv_export import neutral
 from predictions.models import Prediction
-from tests.conftest import Post, assert_error, at_once, keyed
+from tests.conftest import Post, assert_error, at_once, keyed, new_ids
 from training.models import GroupScope, IdempotencyKey, ModelVersion, RegisteredModel
 
 CHURN = "/api/v1/models/churn/predictions/"

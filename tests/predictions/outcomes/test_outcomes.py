@@ -14,11 +14,11 @@ from django.test import Client
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from core.uuid7 import LAST, lowest_at, new_ids
+from core.uuid7 import LAST, lowest_at
 from predictions.models import Outcome, Prediction
 from predictions.outcomes import labelled_rows, recording
 from predictions.tasks import join_waiting_outcomes
-from tests.conftest import Post, assert_error, at_once, keyed
+from tests.conftest import Post, assert_error, at_once, keyed, new_ids
 from tests.predictions.admin.test_log import answered
 from tests.trained import train_sample
 from training.models import ModelVersion

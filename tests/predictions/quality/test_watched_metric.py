@@ -25,7 +25,7 @@ from training.registry import lookup
 from training.runs import requests as run_requests
 from training.runs import uploads
 from vigia_ml.scaffold import source
-from web.metrics.database_collector import DatabaseCollector
+from web.metrics import database_collector
 
 pytestmark = pytest.mark.django_db(transaction=True)
 GRADES = ("fair", "good", "poor")
@@ -110,7 +110,7 @@ def _other(grade: str) -> str:
 def scraped() -> dict[str, list[tuple[dict[str, str], float]]]:
     return {
         family.name: [(sample.labels, sample.value) for sample in family.samples]
-        for family in DatabaseCollector().collect()
+        for family in database_collector.collect()
     }
 
 

@@ -17,10 +17,10 @@ from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from core.uuid7 import LAST, lowest_at, new_ids
+from core.uuid7 import LAST, lowest_at
 from predictions.models import Prediction, Replay
 from predictions.replays import jobs as replays
-from tests.conftest import Post, assert_error, at_once, keyed
+from tests.conftest import Post, assert_error, at_once, keyed, new_ids
 from tests.predictions.admin.test_log import answered
 from tests.trained import SAMPLES, train_sample
 from training import artifacts

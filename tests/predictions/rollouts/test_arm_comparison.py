@@ -12,10 +12,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from core.uuid7 import new_ids
 from predictions.models import Outcome, Prediction, ShadowAnswer, ShadowTally
 from predictions.quality import confidence_intervals
 from predictions.rollouts import arm_comparison
+from tests.conftest import new_ids
 from tests.trained import train_sample
 from training.models import ModelVersion, Rollout
 from training.registry import rollouts

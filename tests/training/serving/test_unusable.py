@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from django.core.management import call_command
 from django.test import Client
 
 from config import checks
-from config.management.commands.bootstrap import Command as Bootstrap
+from config.management.commands.bootstrap import static_sources
 from core.errors import ArtifactError
 from tests.conftest import Post, assert_error
 from tests.trained import train_sample
@@ -159,8 +158,7 @@ def var(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings.VAR_DIR = tmp_path
     static = tmp_path / "static"
     static.mkdir()
-    sources = [[str(p.relative_to(settings.BASE_DIR)), p.stat().st_mtime_ns] for p in Bootstrap._sources()]
-    (static / ".collected").write_text(json.dumps(sources), encoding="utf-8")
+    (static / ".collected").write_text(static_sources(), encoding="utf-8")
     # Without the fixture, which would create the default storage at another place than the tests' own.
     monkeypatch.setattr(plain_settings, "STATIC_ROOT", str(static))
     return tmp_path
@@ -200,7 +198,7 @@ def test_a_start_with_usable_versions_reports_nothing(churn: ModelVersion, var: 
 
 
 def test_an_active_version_without_an_edge_comparison_is_reported(churn: ModelVersion) -> None:
-    assert checks.compiled_versions_were_compared_at_thresholds(None, ["default"]) == []
+    assert not list(checks.compiled_versions_were_compared_at_thresholds(None, ["default"]))
     older = {name: value for name, value in churn.parity.items() if name != "protocol"}
     old = train_sample("churn", rows=600, parity=older)
     [message] = checks.compiled_versions_were_compared_at_thresholds(None, ["default"])
