@@ -183,74 +183,44 @@ def _terms(name: str, description: str, example: list[str]) -> Field:
     return Field(name, from_json, from_text, None, description, True, (), example)
 
 
+_optional: Final = partial(Column, nullable=True)
 COLUMNS: Final[Mapping[str, Column]] = {
     column.name: column
     for column in (
         Column("id", "integer", "Number of the movie in its source.", minimum=1, example=9001),
         Column("title", "text", "", max_length=LONGEST_TITLE, example="The Tidal Clock"),
-        Column(
+        _optional(
             "original_title",
             "text",
             "Title in the movie's own language.",
-            nullable=True,
             max_length=LONGEST_TITLE,
             example="",
         ),
-        Column(
+        _optional(
             "description",
             "text",
             "Summary of the plot; it has the largest weight in recommendations.",
-            nullable=True,
             max_length=LONGEST_DESCRIPTION,
             example="A clockmaker on a shrinking island finds that the tide keeps better time than she does.",
         ),
-        Column(
-            "year",
-            "integer",
-            "Year of release.",
-            nullable=True,
-            minimum=FIRST_YEAR,
-            maximum=LAST_YEAR,
-            example=2019,
-        ),
-        Column(
+        _optional("year", "integer", "Year of release.", minimum=FIRST_YEAR, maximum=LAST_YEAR, example=2019),
+        _optional(
             "language",
             "text",
             "Language code such as en, es or pt-br.",
-            nullable=True,
             max_length=LONGEST_LANGUAGE,
             example="en",
         ),
-        Column(
+        _optional(
             "popularity",
             "number",
             "Popularity on any scale from 0 on; among equal scores the more popular movie comes first.",
-            nullable=True,
             minimum=0,
             example=12.5,
         ),
-        Column(
-            "rating",
-            "number",
-            "Mean of the votes.",
-            nullable=True,
-            minimum=0,
-            maximum=HIGHEST_RATING,
-            example=7.1,
-        ),
-        Column(
-            "votes", "integer", "Number of votes.", nullable=True, minimum=0, maximum=MOST_VOTES, example=310
-        ),
-        Column(
-            "runtime",
-            "integer",
-            "",
-            "minutes",
-            nullable=True,
-            minimum=0,
-            maximum=LONGEST_RUNTIME,
-            example=104,
-        ),
+        _optional("rating", "number", "Mean of the votes.", minimum=0, maximum=HIGHEST_RATING, example=7.1),
+        _optional("votes", "integer", "Number of votes.", minimum=0, maximum=MOST_VOTES, example=310),
+        _optional("runtime", "integer", "", "minutes", minimum=0, maximum=LONGEST_RUNTIME, example=104),
     )
 }
 FIELDS: Final[Mapping[str, Field]] = {

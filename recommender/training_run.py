@@ -119,12 +119,7 @@ def write_snapshot(path: Path) -> tuple[Written, int]:
 
 def _movies() -> Iterator[query.Movie]:
     movies = Movie.objects.filter(withdrawn_at__isnull=True).order_by("id")
-    names = ("id", "title", "description", "genres", "keywords", "year", "language", "popularity")
-    for row in movies.values_list(*names).iterator(chunk_size=PIECE):
-        number, title, description, genres, keywords, year, language, popularity = row
-        yield query.Movie(
-            number, title, description, tuple(genres), tuple(keywords), year, language, popularity
-        )
+    return map(query.Movie.of, movies.values_list(*query.MOVIE_FIELDS).iterator(chunk_size=PIECE))
 
 
 def _interactions() -> Iterator[catalogue_snapshot.Interaction]:

@@ -16,7 +16,7 @@ from recommender.index.config import Settings
 from recommender.index.engine import IndexEngine
 from recommender.index.estimator import MovieIndex
 from recommender.index.evaluation import DEPTH, HeldOut
-from recommender.index.feature_matrix import Analysis, Progress
+from recommender.index.feature_matrix import Analysis, Progress, ignore_progress
 
 NDCG: Final = f"ndcg_at_{DEPTH}"
 
@@ -51,7 +51,7 @@ class Built:
 def build(
     catalogue: Catalogue,
     settings: Settings,
-    report: Progress = lambda stage, percent: None,
+    report: Progress = ignore_progress,
     *,
     threads: int | None = None,
 ) -> Built:
@@ -80,7 +80,11 @@ def build(
         data = index.to_bytes()
     report("evaluation", 94)
     with seconds.of("evaluation"):
-        metrics, baseline = _lists(index, catalogue, settings)
+        popularity = evaluation.percentiles(catalogue.popularity[index.order_])
+        metrics, baseline = (
+            evaluation.list_metrics(lists, index.rows_, popularity, settings.judging)
+            for lists in (index.neighbours_[:, :DEPTH], evaluation.popular_lists(len(catalogue)))
+        )
         metrics["latency_ms"] = evaluation.latency_ms(IndexEngine.from_bytes(data), settings.judging)
         held_out, error = 0, None
         if tried:
@@ -125,17 +129,6 @@ def _tried(analysis: Analysis, report: Progress, threads: int | None) -> tuple[l
         tried.append({"together": weight, "error": error} | evaluation.ranking_metrics(found, asked))
     best = max(tried, key=lambda each: each[NDCG])
     return tried, min(each["together"] for each in tried if each[NDCG] >= best[NDCG] - best["error"])
-
-
-def _lists(
-    index: MovieIndex, catalogue: Catalogue, settings: Settings
-) -> tuple[dict[str, float], dict[str, float]]:
-    popularity = evaluation.percentiles(catalogue.popularity[index.order_])
-    ours, theirs = index.neighbours_[:, :DEPTH], evaluation.popular_lists(len(catalogue))
-    metrics, baseline = (
-        evaluation.list_metrics(lists, index.rows_, popularity, settings.judging) for lists in (ours, theirs)
-    )
-    return metrics, baseline
 
 
 def _counts(index: MovieIndex, analysis: Analysis, catalogue: Catalogue) -> Mapping[str, Any]:

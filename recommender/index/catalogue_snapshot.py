@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recommender.index.query import Movie
+from recommender.index.query import MOVIE_FIELDS, Movie
 
 ROWS: Final = 20_000
 """Rows of a row group, which a writer holds in memory."""
@@ -186,16 +186,7 @@ def _rows(movies: Iterator[Movie], interactions: Iterator[Interaction]) -> Itera
 
 def _row(movie: Movie, events: Sequence[Interaction]) -> dict[str, Any]:
     ordered = sorted(events, key=lambda event: (event.at, event.user, event.weight))
-    return {
-        "id": movie.id,
-        "title": movie.title,
-        "description": movie.description,
-        "genres": list(movie.genres),
-        "keywords": list(movie.keywords),
-        "year": movie.year,
-        "language": movie.language,
-        "popularity": movie.popularity,
-        "interactions": [
-            {"user": event.user, "weight": event.weight, "at": event.at.astimezone(UTC)} for event in ordered
-        ],
-    }
+    interactions = [
+        {"user": event.user, "weight": event.weight, "at": event.at.astimezone(UTC)} for event in ordered
+    ]
+    return {name: getattr(movie, name) for name in MOVIE_FIELDS} | {"interactions": interactions}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, Literal
+
+import msgspec
 
 from recommender.index.stop_words import STOP_WORDS
 
@@ -127,20 +129,10 @@ class Settings:
         if len(set(names)) < len(names) or not names:
             raise ValueError(f"each field is declared once, and one at least: {', '.join(names) or 'none'}")
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Settings:
-        """Returns the settings of a value of `as_json`, which JSON may have turned tuples into lists in."""
-        fields = tuple(
-            Field(**{**each, "stop_words": tuple(each.get("stop_words", ()))}) for each in given["fields"]
-        )
-        together = dict(given.get("together", {}))
-        if "weights" in together:
-            together["weights"] = tuple(together["weights"])
-        judging = Judging(**given.get("judging", {}))
-        return cls(fields, given.get("top_k", 100), Together(**together), judging)
+        """Returns the settings that `dataclasses.asdict` and JSON wrote."""
+        return msgspec.convert(given, cls)
 
 
 PLAIN: Final = Settings((Field("description", stop_words=("en",)),))

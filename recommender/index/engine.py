@@ -91,7 +91,7 @@ class IndexEngine:
 
     def title(self, movie_id: int) -> str:
         """Returns the title of a movie. Raises `UnknownMovie`."""
-        return str(self._titles[self._known_row(movie_id)])
+        return self._titles.at(self._known_row(movie_id))
 
     def ids(self) -> Sequence[int]:
         """Returns the ids, most popular first, then by id, as a view without a copy."""
@@ -253,12 +253,7 @@ class IndexEngine:
                 reasons.append(Reason(*self._named(column), round(part / score, 6)))
         if together:
             reasons.append(Reason("together", TOGETHER, round(together / score, 6)))
-        reasons.sort(key=_by_share)
-        return tuple(reasons)
-
-
-def _by_share(reason: Reason) -> float:
-    return -reason.share
+        return tuple(sorted(reasons, key=lambda reason: -reason.share))
 
 
 def _one_row(parts: list[tuple[float, Vector]]) -> Vector:

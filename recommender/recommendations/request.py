@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from recommender.index.query import MOST
@@ -23,87 +24,57 @@ LARGEST_ID: Final = 2**53
 USUAL_TOP: Final = 5
 FIRST_YEAR, LAST_YEAR = 1800, 2200
 
+_optional: Final = partial(Column, nullable=True)
+_year: Final = partial(_optional, type="integer", minimum=FIRST_YEAR, maximum=LAST_YEAR)
 QUESTION: Final = DatasetSchema(
     columns=(
-        Column(
+        _optional(
             "movie_id",
             "integer",
             "Id of a movie: recommends similar movies.",
-            nullable=True,
             minimum=1,
             maximum=LARGEST_ID,
         ),
-        Column(
+        _optional(
             "title",
             "text",
             "Title of a movie: recommends similar movies. Small differences in spelling are accepted.",
-            nullable=True,
             max_length=300,
         ),
-        Column(
-            "text",
-            "text",
-            "Free text: recommends movies that match its words.",
-            nullable=True,
-            max_length=LONGEST_TEXT,
+        _optional(
+            "text", "text", "Free text: recommends movies that match its words.", max_length=LONGEST_TEXT
         ),
-        Column("liked", "text", "Ids of movies: recommends movies similar to all of them.", nullable=True),
-        Column("disliked", "text", "Ids of movies: lowers the score of similar movies.", nullable=True),
-        Column(
+        _optional("liked", "text", "Ids of movies: recommends movies similar to all of them."),
+        _optional("disliked", "text", "Ids of movies: lowers the score of similar movies."),
+        _optional(
             "user",
             "text",
             "The client's reference for a person. Alone: recommends movies by the person's interactions.",
-            nullable=True,
         ),
-        Column(
-            "top_n",
-            "integer",
-            f"Number of movies at most; default {USUAL_TOP}.",
-            nullable=True,
-            minimum=1,
-            maximum=MOST,
+        _optional(
+            "top_n", "integer", f"Number of movies at most; default {USUAL_TOP}.", minimum=1, maximum=MOST
         ),
-        Column("genres", "text", "Genres: recommends only movies with one of them.", nullable=True),
-        Column(
-            "year_from",
-            "integer",
-            "First year of release.",
-            nullable=True,
-            minimum=FIRST_YEAR,
-            maximum=LAST_YEAR,
+        _optional("genres", "text", "Genres: recommends only movies with one of them."),
+        _year("year_from", description="First year of release."),
+        _year("year_to", description="Last year of release."),
+        _optional(
+            "language", "text", "Language code such as en: recommends only movies in it.", max_length=12
         ),
-        Column(
-            "year_to",
-            "integer",
-            "Last year of release.",
-            nullable=True,
-            minimum=FIRST_YEAR,
-            maximum=LAST_YEAR,
-        ),
-        Column(
-            "language",
-            "text",
-            "Language code such as en: recommends only movies in it.",
-            nullable=True,
-            max_length=12,
-        ),
-        Column("exclude", "text", "Ids of movies that are not recommended.", nullable=True),
-        Column(
+        _optional("exclude", "text", "Ids of movies that are not recommended."),
+        _optional(
             "exclude_seen",
             "boolean",
             "Whether to leave out movies that the user clicked, watched, liked or disliked. Default with a "
             "user: true; not accepted without a user.",
-            nullable=True,
         ),
-        Column(
+        _optional(
             "diversity",
             "number",
             "Weight from 0 to 1 of differences between the recommended movies (maximal marginal relevance).",
-            nullable=True,
             minimum=0.0,
             maximum=1.0,
         ),
-        Column("explain", "boolean", "Whether the response gives reasons; default true.", nullable=True),
+        _optional("explain", "boolean", "Whether the response gives reasons; default true."),
     ),
     target=Column("recommendations", "text", "Ids of movies with scores, best first."),
 )

@@ -221,16 +221,7 @@ def _seed(engine: IndexEngine, movie: Movie, weight: float) -> Seed:
 
 def _unindexed(movie: Movie) -> query.Movie:
     """Returns a movie that the index does not hold, for weighing by the index's vocabulary."""
-    return query.Movie(
-        id=movie.id,
-        title=movie.title,
-        description=movie.description,
-        genres=tuple(movie.genres),
-        keywords=tuple(movie.keywords),
-        year=movie.year,
-        language=movie.language,
-        popularity=movie.popularity,
-    )
+    return query.Movie.of(getattr(movie, name) for name in query.MOVIE_FIELDS)
 
 
 def _rows(ids: list[int]) -> dict[int, Movie]:
