@@ -7,17 +7,16 @@ the layout does not know.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Final, Generic, TypeVar
 
-from recommender.movie_schema import Refused, plain, read_column
+from recommender.movie_schema import Refused, plain, read_column, repeated_fields
 from vigia_ml.errors import Malformed
 from vigia_ml.schema import Column, DatasetSchema, Fault, InvalidRows
 from vigia_ml.schema.columns import EXACT_INTEGER
 from vigia_ml.schema.csv_dialect import Table, Told, Unreadable
 from vigia_ml.schema.csv_reader import CsvReader
-from vigia_ml.schema.dataset import RepeatedNames
 from vigia_ml.schema.faults import clip, echo
 from vigia_ml.schema.json_body import decode_json
 
@@ -235,8 +234,7 @@ class JsonLines(Rows[T]):
 
     def _assemble(self, raw: Mapping[str, Any]) -> T | list[Fault] | None:
         layout, values = self._layout, dict[str, Any]()
-        repeated: Iterable[str] = raw.repeated if isinstance(raw, RepeatedNames) else ()
-        faults = [Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice") for name in repeated]
+        faults = repeated_fields(raw)
         for name, value in raw.items():
             column = layout.schema.find(name)
             if column is None:

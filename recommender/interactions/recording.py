@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,35 +12,16 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from core.errors import TooLarge
-from predictions.outcomes.parsing import TOLERATED, moment
-from recommender.files.interactions import LONGEST_REFERENCE
+from recommender.interactions import parsing
+from recommender.interactions.parsing import Entry
 from recommender.models import Interaction
-from recommender.movie_schema import Refused, read_column
 from training.models import sharing_versions
-from vigia_ml.schema import Column, Fault, InvalidRows
+from vigia_ml.schema import Fault, InvalidRows
 from vigia_ml.schema.columns import is_storable
-from vigia_ml.schema.dataset import RepeatedNames
-from vigia_ml.schema.faults import REPORTED_FAULTS, clip, echo
+from vigia_ml.schema.faults import REPORTED_FAULTS
 
-FIELDS: Final = ("user", "movie_id", "kind", "at")
 LOCK: Final = 22_125
 """Class of the advisory lock for interactions without a time."""
-_COLUMNS: Final = {
-    "user": Column("user", "text", max_length=LONGEST_REFERENCE),
-    "movie_id": Column("movie_id", "integer", minimum=1),
-    "kind": Column("kind", "category", levels=tuple(Interaction.Kind.values)),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class InteractionEntry:
-    """One interaction of a request; `at` is None if the request gives no time."""
-
-    user: str
-    movie_id: int
-    kind: str
-    at: dt.datetime | None
-    row: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +64,7 @@ def record(data: Any, *, by: User | None) -> Recorded:
 class _Reading:
     """The rows of a request parsed so far: good rows, and the faults of the bad rows."""
 
-    good: list[InteractionEntry] = field(default_factory=list)
+    good: list[Entry] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     bad: set[int] = field(default_factory=set)
     rows: int = 0
@@ -105,45 +85,13 @@ def _read(data: Any) -> _Reading:
         message = f"a request may hold at most {settings.PREDICT_MAX_ROWS:,} interactions; split it"
         raise TooLarge(message, code="too_many_rows")
     reading = _Reading(rows=len(data))
-    latest = timezone.now() + TOLERATED
     for row, raw in enumerate(data):
-        entry = _read_one(raw, row, latest)
-        if isinstance(entry, InteractionEntry):
+        entry = parsing.read_interaction(raw, row)
+        if isinstance(entry, Entry):
             reading.good.append(entry)
         else:
             reading.refuse(row, entry)
     return reading
-
-
-def _read_one(raw: object, row: int, latest: dt.datetime) -> InteractionEntry | list[Fault]:
-    if not isinstance(raw, Mapping):
-        message = "an interaction must be a JSON object"
-        return [Fault(None, "not_an_object", message, echo(raw), has_value=True)]
-    repeated = raw.repeated if isinstance(raw, RepeatedNames) else ()
-    faults = [Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice") for name in repeated]
-    for name in raw:
-        if name not in FIELDS:
-            message = f"{clip(name)} is not a field of an interaction"
-            faults.append(Fault(clip(name), "unknown_field", message, allowed=FIELDS))
-        if len(faults) > REPORTED_FAULTS:
-            return faults
-    values: dict[str, Any] = {}
-    for name, column in _COLUMNS.items():
-        if name not in raw:
-            faults.append(Fault(name, "missing_field", f"{name} is missing"))
-            continue
-        try:
-            values[name] = read_column(column, raw[name], text=False)
-        except Refused as refused:
-            faults += refused.faults
-    at = moment(raw["at"], "at") if raw.get("at") is not None else None
-    if isinstance(at, Fault):
-        faults.append(at)
-    elif at is not None and at > latest:
-        faults.append(Fault("at", "in_the_future", "at lies in the future", echo(raw["at"]), has_value=True))
-    if faults or isinstance(at, Fault):
-        return faults
-    return InteractionEntry(**values, at=at, row=row)
 
 
 def _unknown(ids: set[int]) -> set[int]:
@@ -195,7 +143,7 @@ _UNTIMED = """
 """
 
 
-def _insert(entries: Sequence[InteractionEntry], by: User | None) -> int:
+def _insert(entries: Sequence[Entry], by: User | None) -> int:
     """Inserts the entries and returns how many are new. Entries with a time come first: the same entry
     without a time repeats them."""
     now, client = timezone.now(), by.pk if by else None
@@ -214,5 +162,5 @@ def _insert(entries: Sequence[InteractionEntry], by: User | None) -> int:
     return recorded
 
 
-def _columns(entries: Sequence[InteractionEntry]) -> list[list[Any]]:
+def _columns(entries: Sequence[Entry]) -> list[list[Any]]:
     return [[getattr(each, name) for each in entries] for name in ("user", "movie_id", "kind")]

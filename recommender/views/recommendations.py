@@ -30,7 +30,7 @@ from predictions.views.base import (
     warm_cache,
 )
 from recommender.declaration import EXAMPLE
-from recommender.interactions import feedback, feedback_parsing
+from recommender.interactions import feedback, parsing
 from recommender.recommendations import request as questions
 from recommender.recommendations import service
 from recommender.recommendations.request import RecommendationRequest
@@ -177,7 +177,7 @@ class FeedbackView(MoviesView):
     def post(self, request: Request, recommendation: uuid.UUID) -> Response:
         check_length(request, settings.PREDICT_MAX_BYTES)
         row = feedback.find(self.model, recommendation)
-        result = feedback.record(row, feedback_parsing.read(request.data), by=requesting_user(request))
+        result = feedback.record(row, parsing.read_feedback(request.data), by=requesting_user(request))
         _count(self.model, result)
         return Response(
             {
