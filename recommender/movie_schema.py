@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from recommender.missing import is_missing
 from recommender.title_keys import key_of
-from vigia_ml.schema import Column, Fault
+from vigia_ml.schema import Column, Fault, InvalidRows
 from vigia_ml.schema.columns import EXACT_INTEGER, BadValue
 from vigia_ml.schema.dataset import RepeatedNames
 from vigia_ml.schema.faults import REPORTED_FAULTS, clip, echo
@@ -291,49 +291,45 @@ _JSON_READERS: Final = {name: known.from_json for name, known in FIELDS.items()}
 _TEXT_READERS: Final = {name: known.from_text for name, known in FIELDS.items()}
 
 
-def read(raw: object, *, movie_id: int | None = None) -> Entry | list[Fault]:
-    """Validates a decoded JSON object as a whole movie.
+def read(raw: object, *, movie_id: int | None = None) -> Entry:
+    """Returns the movie of a decoded JSON object. Raises `InvalidRows` with every fault.
 
-    Parameters
-    ----------
     movie_id : the id in the address; the object may then omit it.
-
-    Returns
-    -------
-    The entry, or every fault.
     """
     reading = _parse(raw, movie_id)
     if movie_id is not None and not any(fault.field == "id" for fault in reading.faults):
         reading.add("id", FIELDS["id"].from_json, movie_id)  # an address may name any number
-    return _entry(reading) if isinstance(raw, Mapping) else reading.faults
+    return _entry(reading)
 
 
-def read_cells(cells: Mapping[str, str]) -> Entry | list[Fault]:
-    """Returns the movie of a form's cells, or every fault; an empty cell counts as absent."""
+def read_cells(cells: Mapping[str, str]) -> Entry:
+    """Returns the movie of a form's cells, of which an empty one counts as absent; raises as `read`."""
     return _entry(Reading.of(cells, _TEXT_READERS, "a movie"))
 
 
-def _entry(reading: Reading) -> Entry | list[Fault]:
+def _entry(reading: Reading) -> Entry:
     reading.require(name for name, known in FIELDS.items() if not known.optional)
-    return reading.faults or Entry(**_filled(reading.values))
+    return Entry(**_valid(reading))
 
 
-def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values with a field's empty value in place of null."""
-    return {name: FIELDS[name].empty if value is None else value for name, value in values.items()}
-
-
-def read_changes(raw: object, *, movie_id: int) -> dict[str, Any] | list[Fault]:
-    """Returns the fields that a JSON object names, or every fault."""
+def read_changes(raw: object, *, movie_id: int) -> dict[str, Any]:
+    """Returns the fields that a JSON object names, without the id; raises as `read`."""
     reading = _parse(raw, movie_id)
     reading.values.pop("id", None)
-    return reading.faults or _filled(reading.values)
+    return _valid(reading)
+
+
+def _valid(reading: Reading) -> dict[str, Any]:
+    """Returns the values, with a field's empty value in place of null."""
+    if reading.faults:
+        raise InvalidRows(reading.faults, rows=1, bad=1, message="the movie is invalid")
+    return {name: FIELDS[name].empty if value is None else value for name, value in reading.values.items()}
 
 
 def _parse(raw: object, movie_id: int | None) -> Reading:
     if not isinstance(raw, Mapping):
-        message = "a movie must be a JSON object"
-        return Reading(faults=[Fault(None, "not_an_object", message, echo(raw), has_value=True)])
+        fault = Fault(None, "not_an_object", "a movie must be a JSON object", echo(raw), has_value=True)
+        raise InvalidRows([fault], rows=1, bad=1, message="the movie is invalid")
     reading = Reading.of(raw, _JSON_READERS, "a movie")
     body_id = reading.values.get("id")
     if movie_id is not None and body_id not in (None, movie_id):

@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from core.errors import TooLarge
+from recommender.catalogue.service import first_rows
 from recommender.interactions import parsing
 from recommender.interactions.parsing import Entry
 from recommender.models import Interaction
@@ -115,10 +116,7 @@ def page(
         rows = rows.filter(movie_id=movie_id)
     if before is not None:
         rows = rows.filter(pk__lt=before)
-    interactions = list(rows.order_by("-pk")[: limit + 1])
-    more = len(interactions) > limit
-    interactions = interactions[:limit]
-    return interactions, interactions[-1].pk if more else None
+    return first_rows(rows.order_by("-pk"), limit)
 
 
 # Both statements insert in the order of the unique key: two transactions that write the same rows wait for

@@ -29,33 +29,23 @@ _DISLIKED: Final = -1.0
 
 
 class _Plain(msgspec.Struct, forbid_unknown_fields=True):
-    """The most frequent request: movies similar to one movie."""
+    """The most frequent requests: movies similar to one movie, or movies that match a free text."""
 
-    movie_id: int
+    movie_id: int | msgspec.UnsetType = msgspec.UNSET
+    text: str | msgspec.UnsetType = msgspec.UNSET
     top_n: int | msgspec.UnsetType | None = msgspec.UNSET
 
     @property
     def quotes(self) -> int:
-        """Number of quotation marks in a body without repeated fields; the values are numbers. The decoder
-        keeps the last of repeated fields silently, but a request with repeated fields must be refused."""
-        return 2 if self.top_n is msgspec.UNSET else 4
-
-
-class _PlainText(msgspec.Struct, forbid_unknown_fields=True):
-    """A request by free text."""
-
-    text: str
-    top_n: int | msgspec.UnsetType | None = msgspec.UNSET
-
-    @property
-    def quotes(self) -> int:
-        """Number of quotation marks as above, with two around the text; a text that holds one declines the
-        fast path."""
-        return 4 if self.top_n is msgspec.UNSET else 6
+        """Number of quotation marks in a body without repeated fields: two around each name and around the
+        text; a text that holds one declines the fast path. The decoder keeps the last of repeated fields
+        silently, but a request with repeated fields must be refused."""
+        unset = msgspec.UNSET
+        names = (self.movie_id is not unset) + (self.text is not unset) + (self.top_n is not unset)
+        return 2 * names + 2 * (self.text is not unset)
 
 
 _decode_plain: Final = msgspec.json.Decoder(_Plain).decode
-_decode_text: Final = msgspec.json.Decoder(_PlainText).decode
 SMALL: Final = 20_000
 """Most movies of an index that an event loop may scan for a text: it takes a millisecond or two."""
 SHORT: Final = 400
@@ -89,12 +79,16 @@ def quick(served: Served, body: bytes, caller: Caller, generation: int) -> Recom
     try:
         plain = _decode_plain(body)
     except msgspec.DecodeError:  # a validation error is one, too
-        return _quick_by_text(served, body, caller, generation, withdrawn)
-    engine = _engine(served)
-    top_n = None if plain.top_n is msgspec.UNSET else plain.top_n
+        return None
     if body.count(b'"') != plain.quotes:
         return None
-    if not 1 <= plain.movie_id <= LARGEST_ID or not (top_n is None or 1 <= top_n <= MOST):
+    if plain.movie_id is msgspec.UNSET:
+        return _quick_by_text(served, body, plain, caller, generation, withdrawn)
+    engine = _engine(served)
+    top_n = None if plain.top_n is msgspec.UNSET else plain.top_n
+    if plain.text is not msgspec.UNSET or not 1 <= plain.movie_id <= LARGEST_ID:
+        return None
+    if not (top_n is None or 1 <= top_n <= MOST):
         return None
     responses = cache.of(engine, withdrawn)
     response = responses.get((plain.movie_id, top_n))
@@ -112,17 +106,14 @@ def quick(served: Served, body: bytes, caller: Caller, generation: int) -> Recom
 
 
 def _quick_by_text(
-    served: Served, body: bytes, caller: Caller, generation: int, withdrawn: frozenset[int]
+    served: Served, body: bytes, plain: _Plain, caller: Caller, generation: int, withdrawn: frozenset[int]
 ) -> Recommendation | None:
     engine = _engine(served)
     if len(body) > SHORT or len(engine) > SMALL:
         return None
     try:
-        plain = _decode_text(body)
         request = request_parsing.read(msgspec.to_builtins(plain))
-    except (msgspec.DecodeError, InvalidRows):
-        return None
-    if body.count(b'"') != plain.quotes:
+    except InvalidRows:
         return None
     result = engine.recommend(Question((Seed(text=request.text),), request.most), withdrawn)
     return Recommendation(served, caller, RenderedResponse.of(request, result, result.reason), generation)
