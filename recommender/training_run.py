@@ -61,12 +61,13 @@ class EmptyCatalogue(Conflict):
 def make(run: TrainingRun, report: Report, directory: Path) -> BuildResult:
     """Builds a version from the catalogue; see `training.providers.Build`."""
     report("reading the catalogue", 3)
-    written, interactions = write_snapshot(directory / "catalogue.parquet")
+    written = write_snapshot(directory / "catalogue.parquet")
     if not written.rows:
         raise EmptyCatalogue
-    source = f"catalogue of {written.rows:,} movies, {interactions:,} interactions"
+    catalogue = catalogue_snapshot.read(written.path)
+    source = f"catalogue of {written.rows:,} movies, {len(catalogue.interactions()):,} interactions"
     dataset = uploads.register(run.registered_model, written, LAYOUT, source=source, by=run.requested_by)
-    built = building.build(catalogue_snapshot.read(written.path), declaration.SETTINGS, _scaled(report))
+    built = building.build(catalogue, declaration.SETTINGS, _scaled(report))
     return BuildResult(
         dataset=dataset,
         artifact=built.index,
@@ -97,24 +98,15 @@ def remake(path: Path, report: Report) -> Remade:
     return Remade(built.index, metrics, built.evaluation["held_out"], source_sha256())
 
 
-def write_snapshot(path: Path) -> tuple[Written, int]:
-    """Writes the catalogue and the interactions of one moment to a file; returns it and the number of
-    interactions."""
-    counted = 0
-
-    def events() -> Iterator[catalogue_snapshot.Interaction]:
-        nonlocal counted
-        for event in _interactions():
-            counted += 1
-            yield event
-
+def write_snapshot(path: Path) -> Written:
+    """Writes the catalogue and the interactions of one moment to a file."""
     outermost = not connection.in_atomic_block
     with transaction.atomic():
         if outermost:  # both as of the same moment
             with connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        rows = catalogue_snapshot.write(path, _movies(), events())
-    return Written.of(path, rows), counted
+        rows = catalogue_snapshot.write(path, _movies(), _interactions())
+    return Written.of(path, rows)
 
 
 def _movies() -> Iterator[query.Movie]:
@@ -155,11 +147,8 @@ def _allowed(gate: Gate, built: Built, active: ModelVersion) -> float:
     that is larger, the 95 % bound of the difference of the means of two samples of users."""
     active_ndcg = float(active.metrics[building.NDCG])
     errors = [float(known.get("error") or 0) for known in (built.evaluation, active.evaluation or {})]
-    return (
-        max(gate.max_regression, CHANCE * math.hypot(*errors) / active_ndcg)
-        if active_ndcg
-        else gate.max_regression
-    )
+    by_chance = CHANCE * math.hypot(*errors) / active_ndcg if active_ndcg else 0.0
+    return max(gate.max_regression, by_chance)
 
 
 def _latency(median: float, most: float) -> Check:

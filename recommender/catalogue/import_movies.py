@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from core.errors import Conflict
 from recommender.catalogue import service as catalogue
-from recommender.catalogue.staging_table import ROWS, Progress, StagingTable, ignore_progress
+from recommender.catalogue.staging_table import ROWS, Progress, StagingTable
 from recommender.files import Rows
 from recommender.files.movies import Row
 from recommender.movie_schema import FIELDS
@@ -50,10 +50,9 @@ EMPTY: Final = {"genres": "'{}'", "keywords": "'{}'", "popularity": "0", "votes"
 class ImportCounts:
     """Counts of one import: each row is new, changed, unchanged or refused.
 
-    left_out : rows that are no movies, such as episodes; `rows` does not include them.
-
-    withdrawn : movies that the file lacks and the import withdrew. readmitted : withdrawn movies of the file
-    that the import readmitted. still_withdrawn : movies of the file that stay withdrawn.
+    left_out : rows that are no movies, such as episodes; `rows` does not include them. withdrawn : movies
+    that the file lacks and the import withdrew. readmitted : withdrawn movies of the file that the import
+    readmitted. still_withdrawn : movies of the file that stay withdrawn.
     """
 
     rows: int = 0
@@ -73,7 +72,7 @@ def load(
     refused: TextIO | None = None,
     readmit: bool = False,
     withdraw_missing: bool = False,
-    progress: Progress = ignore_progress,
+    progress: Progress = lambda rows: None,
 ) -> ImportCounts:
     """Adds the movies of a file and changes those that exist; all of them or none.
 

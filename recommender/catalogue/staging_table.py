@@ -24,10 +24,6 @@ ROWS: Final = "incoming"
 REFUSED: Final = "refused"
 
 
-def ignore_progress(rows: int) -> None:
-    """Reports no progress."""
-
-
 class StagingTable(Generic[T]):
     """The temporary tables of one load within a transaction; a context manager.
 

@@ -65,21 +65,21 @@ def build(
 
     Raises `NoMovies`.
     """
-    seconds = _Seconds()
-    with seconds.of("reading"):
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "reading"):
         analysis = Analysis.of(catalogue, settings, report)
     if not len(catalogue) or not any(block.matrix.nnz for block in analysis.blocks.values()):
         raise NoMovies("no movie of the catalogue has a word, a genre or a keyword to compare it by")
-    with seconds.of("weighing"):
+    with _timed(seconds, "weighing"):
         tried, weight = _tried(analysis, report, threads)
     index = MovieIndex(settings, together=weight, threads=threads)
-    with seconds.of("neighbours"):
+    with _timed(seconds, "neighbours"):
         index.fit_analysed(catalogue, analysis, report)
     report("writing", 90)
-    with seconds.of("writing"):
+    with _timed(seconds, "writing"):
         data = index.to_bytes()
     report("evaluation", 94)
-    with seconds.of("evaluation"):
+    with _timed(seconds, "evaluation"):
         popularity = evaluation.percentiles(catalogue.popularity[index.order_])
         metrics, baseline = (
             evaluation.list_metrics(lists, index.rows_, popularity, settings.judging)
@@ -103,7 +103,7 @@ def build(
         "held_out": held_out,
         "error": error,
         "bytes": len(data),
-        "seconds": seconds.taken,
+        "seconds": seconds,
     }
     return Built(data, metrics, baseline, about)
 
@@ -145,14 +145,8 @@ def _counts(index: MovieIndex, analysis: Analysis, catalogue: Catalogue) -> Mapp
     }
 
 
-class _Seconds:
-    """Duration of each stage in seconds."""
-
-    def __init__(self) -> None:
-        self.taken: dict[str, float] = {}
-
-    @contextmanager
-    def of(self, stage: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.taken[stage] = round(time.perf_counter() - began, 3)
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - began, 3)

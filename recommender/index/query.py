@@ -77,13 +77,10 @@ class Filters:
     @property
     def narrow(self) -> bool:
         """Whether any condition is set."""
-        return bool(
-            self.genres
-            or self.year_from is not None
-            or self.year_to is not None
-            or self.language is not None
-            or self.exclude
-        )
+        return self != _NO_FILTERS
+
+
+_NO_FILTERS: Final = Filters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +94,7 @@ class Question:
 
     seeds: tuple[Seed, ...]
     top_n: int = 5
-    filters: Filters = Filters()
+    filters: Filters = _NO_FILTERS
     diversity: float = 0.0
     explain: bool = True
 

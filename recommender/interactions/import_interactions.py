@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from django.db import transaction
 
-from recommender.catalogue.staging_table import ROWS, Progress, StagingTable, ignore_progress
+from recommender.catalogue.staging_table import ROWS, Progress, StagingTable
 from recommender.files import Rows
 from recommender.files.interactions import Row
 
@@ -38,9 +38,7 @@ class ImportCounts:
     refused: int = 0
 
 
-def load(
-    rows: Rows[Row], *, refused: TextIO | None = None, progress: Progress = ignore_progress
-) -> ImportCounts:
+def load(rows: Rows[Row], *, refused: TextIO | None, progress: Progress) -> ImportCounts:
     """Records the interactions of a file, all of them or none.
 
     Parameters

@@ -24,13 +24,12 @@ MOST: Final = 1_000
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One reported interaction with a movie; at : its time, None for now. user : None in feedback, whose
-    recommendation names the user. row : its place in the request."""
+    recommendation names the user."""
 
     movie_id: int
     kind: str
     at: dt.datetime | None = None
     user: str | None = None
-    row: int = 0
 
 
 def _time(value: Any) -> dt.datetime | None:
@@ -57,9 +56,9 @@ _INTERACTION: Final = _readers(
 _FEEDBACK: Final = _readers(Column("movie_id", "integer", minimum=1, maximum=LARGEST_ID), _KIND)
 
 
-def read_interaction(raw: object, row: int) -> Entry | list[Fault]:
+def read_interaction(raw: object) -> Entry | list[Fault]:
     """Returns the interaction of one decoded object, or its faults."""
-    return _read(raw, row, _INTERACTION, "an interaction", "an interaction")
+    return _read(raw, _INTERACTION, "an interaction", "an interaction")
 
 
 def read_feedback(data: object) -> list[Entry]:
@@ -77,7 +76,7 @@ def read_feedback(data: object) -> list[Entry]:
     faults: list[Fault] = []
     bad = 0
     for row, raw in enumerate(rows):
-        entry = _read(raw, row, _FEEDBACK, "an entry", "feedback")
+        entry = _read(raw, _FEEDBACK, "an entry", "feedback")
         if isinstance(entry, Entry):
             good.append(entry)
         else:
@@ -90,10 +89,10 @@ def read_feedback(data: object) -> list[Entry]:
     return good
 
 
-def _read(raw: object, row: int, readers: Mapping[str, Read], noun: str, what: str) -> Entry | list[Fault]:
+def _read(raw: object, readers: Mapping[str, Read], noun: str, what: str) -> Entry | list[Fault]:
     if not isinstance(raw, Mapping):
         message = f"{noun} must be a JSON object"
         return [Fault(None, "not_an_object", message, echo(raw), has_value=True)]
     reading = Reading.of(raw, readers, what)
     reading.require(name for name in readers if name != "at")
-    return reading.faults or Entry(**reading.values, row=row)
+    return reading.faults or Entry(**reading.values)

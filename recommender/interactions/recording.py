@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from django.conf import settings
@@ -15,7 +15,7 @@ from core.errors import TooLarge
 from recommender.catalogue.service import first_rows
 from recommender.interactions import parsing
 from recommender.interactions.parsing import Entry
-from recommender.models import Interaction
+from recommender.models import Interaction, Movie
 from training.models import sharing_versions
 from vigia_ml.schema import Fault, InvalidRows
 from vigia_ml.schema.columns import is_storable
@@ -45,38 +45,38 @@ def record(data: Any, *, by: User | None) -> Recorded:
     InvalidRows : a row is invalid; the error holds every fault of every row. TooLarge : more rows than
         `settings.PREDICT_MAX_ROWS`.
     """
-    reading = _read(data)
-    unknown = _unknown({entry.movie_id for entry in reading.good})
-    for entry in reading.good:
-        if entry.movie_id in unknown:
+    rows = _rows(data)
+    good: dict[int, Entry] = {}
+    bad: set[int] = set()
+    faults: list[Fault] = []
+
+    def refuse(row: int, found: Sequence[Fault]) -> None:
+        bad.add(row)
+        if len(faults) <= REPORTED_FAULTS:
+            faults.extend(fault.at(row=row) for fault in found)
+
+    for row, raw in enumerate(rows):
+        entry = parsing.read_interaction(raw)
+        if isinstance(entry, Entry):
+            good[row] = entry
+        else:
+            refuse(row, entry)
+    known = set(
+        Movie.objects.filter(pk__in={entry.movie_id for entry in good.values()}).values_list("pk", flat=True)
+    )
+    for row, entry in good.items():
+        if entry.movie_id not in known:
             message = f"the catalogue has no movie {entry.movie_id}"
-            reading.refuse(
-                entry.row, [Fault("movie_id", "unknown_movie", message, entry.movie_id, has_value=True)]
-            )
-    if reading.bad:
-        reading.faults.sort(key=lambda fault: fault.row or 0)
-        raise InvalidRows(reading.faults, rows=reading.rows, bad=len(reading.bad), what="interactions")
+            refuse(row, [Fault("movie_id", "unknown_movie", message, entry.movie_id, has_value=True)])
+    if bad:
+        faults.sort(key=lambda fault: fault.row or 0)
+        raise InvalidRows(faults, rows=len(rows), bad=len(bad), what="interactions")
     with transaction.atomic():
-        recorded = _insert(reading.good, by)
-    return Recorded(reading.rows, recorded, reading.rows - recorded)
+        recorded = _insert(list(good.values()), by)
+    return Recorded(len(rows), recorded, len(rows) - recorded)
 
 
-@dataclass(slots=True)
-class _Reading:
-    """The rows of a request parsed so far: good rows, and the faults of the bad rows."""
-
-    good: list[Entry] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
-    bad: set[int] = field(default_factory=set)
-    rows: int = 0
-
-    def refuse(self, row: int, faults: Sequence[Fault]) -> None:
-        self.bad.add(row)
-        if len(self.faults) <= REPORTED_FAULTS:
-            self.faults += [fault.at(row=row) for fault in faults]
-
-
-def _read(data: Any) -> _Reading:
+def _rows(data: Any) -> list[Any]:
     if isinstance(data, dict):
         data = [data]
     if not isinstance(data, list) or not data:
@@ -85,24 +85,7 @@ def _read(data: Any) -> _Reading:
     if len(data) > settings.PREDICT_MAX_ROWS:
         message = f"a request may hold at most {settings.PREDICT_MAX_ROWS:,} interactions; split it"
         raise TooLarge(message, code="too_many_rows")
-    reading = _Reading(rows=len(data))
-    for row, raw in enumerate(data):
-        entry = parsing.read_interaction(raw, row)
-        if isinstance(entry, Entry):
-            reading.good.append(entry)
-        else:
-            reading.refuse(row, entry)
-    return reading
-
-
-def _unknown(ids: set[int]) -> set[int]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT entry.id FROM unnest(%s::bigint[]) AS entry (id) "
-            "WHERE NOT EXISTS (SELECT FROM recommender_movie AS movie WHERE movie.id = entry.id)",
-            [sorted(ids)],
-        )
-        return {row[0] for row in cursor.fetchall()}
+    return data
 
 
 def page(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, cast
 
 import msgspec
@@ -142,19 +142,19 @@ def prepare(
             if not seeds:
                 reason = CANCELLED_OUT if profile.seen else NO_INTERACTIONS
     seeds += _listed(engine, request.disliked, withdrawn, _DISLIKED)
-    if reason:
-        response = RenderedResponse.of(request, Found(()), reason, matched)
-        return Recommendation(served, caller, response, generation, request.key)
-    filters = Filters(
-        request.genres,
-        request.year_from,
-        request.year_to,
-        request.language and request.language.lower(),
-        frozenset(request.exclude) | seen,
-    )
-    question = Question(tuple(seeds), request.most, filters, request.diversity or 0.0, request.explains)
-    result = engine.recommend(question, withdrawn)
-    response = RenderedResponse.of(request, result, result.reason, matched)
+    result = Found(())
+    if not reason:
+        filters = Filters(
+            request.genres,
+            request.year_from,
+            request.year_to,
+            request.language and request.language.lower(),
+            frozenset(request.exclude) | seen,
+        )
+        question = Question(tuple(seeds), request.most, filters, request.diversity or 0.0, request.explains)
+        result = engine.recommend(question, withdrawn)
+        reason = result.reason
+    response = RenderedResponse.of(request, result, reason, matched)
     return Recommendation(served, caller, response, generation, request.key)
 
 
@@ -178,16 +178,14 @@ def _seeds(
         movie = title_search.find(request.title, engine, withdrawn)
     else:
         return [], None
-    return [_seed(engine, movie, 1.0)], (movie.id, movie.title)
+    return [_seed(engine, movie.id, {movie.id: movie}, 1.0)], (movie.id, movie.title)
 
 
 def _listed(engine: IndexEngine, ids: Iterable[int], withdrawn: frozenset[int], weight: float) -> list[Seed]:
     """Returns a seed for each movie, in the order of the ids."""
     ids = list(ids)
     rows = _rows([each for each in ids if each in withdrawn or not engine.holds(each)])
-    return [
-        _seed(engine, rows[each], weight) if each in rows else Seed(weight, movie_id=each) for each in ids
-    ]
+    return [_seed(engine, each, rows, weight) for each in ids]
 
 
 def _profile_seeds(engine: IndexEngine, weights: dict[int, float], *, left_out: bool) -> list[Seed]:
@@ -196,23 +194,18 @@ def _profile_seeds(engine: IndexEngine, weights: dict[int, float], *, left_out: 
     left_out : whether to exclude these movies from the result.
     """
     rows = Movie.objects.in_bulk([each for each in weights if not engine.holds(each)])
-    return [
-        Seed(weight, movie=_unindexed(rows[each]), left_out=left_out)
-        if each in rows
-        else Seed(weight, movie_id=each, left_out=left_out)
-        for each, weight in weights.items()
-    ]
+    return [_seed(engine, each, rows, weight, left_out) for each, weight in weights.items()]
 
 
-def _seed(engine: IndexEngine, movie: Movie, weight: float) -> Seed:
-    if engine.holds(movie.id):
-        return Seed(weight, movie_id=movie.id)
-    return Seed(weight, movie=_unindexed(movie))
-
-
-def _unindexed(movie: Movie) -> query.Movie:
-    """Returns a movie that the index does not hold, for weighing by the index's vocabulary."""
-    return query.Movie.of(getattr(movie, name) for name in query.MOVIE_FIELDS)
+def _seed(
+    engine: IndexEngine, movie_id: int, rows: Mapping[int, Movie], weight: float, left_out: bool = True
+) -> Seed:
+    """Returns the seed of a movie. The index's vocabulary weighs the row of a movie that the index does not
+    hold."""
+    if engine.holds(movie_id):
+        return Seed(weight, movie_id=movie_id, left_out=left_out)
+    movie = query.Movie.of(getattr(rows[movie_id], name) for name in query.MOVIE_FIELDS)
+    return Seed(weight, movie=movie, left_out=left_out)
 
 
 def _rows(ids: list[int]) -> dict[int, Movie]:
