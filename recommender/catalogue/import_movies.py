@@ -19,27 +19,13 @@ from recommender.catalogue import service as catalogue
 from recommender.catalogue.staging_table import ROWS, Progress, StagingTable
 from recommender.files import Rows
 from recommender.files.movies import Row
+from recommender.models import Movie
 from recommender.movie_schema import FIELDS
 from recommender.title_keys import key_of
 
 MANY: Final = 1_000
 """Number of changed movies from which the import runs ANALYZE instead of waiting for autovacuum."""
-TYPES: Final = {
-    "id": "bigint",
-    "title": "text",
-    "original_title": "text",
-    "description": "text",
-    "genres": "text[]",
-    "keywords": "text[]",
-    "year": "smallint",
-    "language": "text",
-    "popularity": "double precision",
-    "rating": "double precision",
-    "votes": "integer",
-    "runtime": "smallint",
-}
-assert TYPES.keys() == FIELDS.keys()
-NAMES: Final = tuple(TYPES)
+NAMES: Final = tuple(FIELDS)
 BITS: Final = {name: 1 << place for place, name in enumerate(NAMES)}
 EMPTY: Final = {"genres": "'{}'", "keywords": "'{}'", "popularity": "0", "votes": "0"} | dict.fromkeys(
     ("original_title", "description", "language"), "''"
@@ -87,7 +73,8 @@ def load(
     InvalidRows : the file has bad rows and `refused` is None, or it has no good row.
     Conflict : another import is running, or `withdraw_missing` is set and the file has bad rows.
     """
-    columns = {"fields": "integer", **TYPES, "title_key": 'text COLLATE "C"'}
+    types = {name: str(Movie._meta.get_field(name).db_type(connection)) for name in NAMES}
+    columns = {"fields": "integer", **types, "title_key": 'text COLLATE "C"'}
     with transaction.atomic(), StagingTable[Row](columns, _cells) as staging:
         staging.fill(rows, progress)
         staging.refuse(

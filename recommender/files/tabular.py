@@ -100,14 +100,8 @@ def open_rows(
 ) -> Rows[T]:
     """Returns the rows of a file; its first character tells JSON lines from CSV.
 
-    Parameters
-    ----------
-    stream : binary and seekable, at its start.
-    dialect : the dialect of a CSV; overrides the detected dialect.
-
-    Raises
-    ------
-    InvalidRows : the file is empty, is a JSON array, or its CSV header does not match.
+    stream : binary and seekable, at its start. dialect : overrides the detected dialect of a CSV. Raises
+    `InvalidRows` if the file is empty or a JSON array, or if its CSV header does not match.
     """
     first = stream.read(65_536).lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
     stream.seek(0)

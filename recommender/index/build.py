@@ -52,18 +52,11 @@ def build(
     catalogue: Catalogue,
     settings: Settings,
     report: Progress = ignore_progress,
-    *,
-    threads: int | None = None,
 ) -> Built:
     """Fits an index to a catalogue, with the weight of ``together`` that best finds the movies users liked
-    next.
+    next. Raises `NoMovies`.
 
-    Parameters
-    ----------
-    report : called at least once per stage with its name and the progress in per cent, which never falls; an
-        exception that it raises ends the build.
-
-    Raises `NoMovies`.
+    report : called at least once per stage; the progress never falls.
     """
     seconds: dict[str, float] = {}
     with _timed(seconds, "reading"):
@@ -71,8 +64,8 @@ def build(
     if not len(catalogue) or not any(block.matrix.nnz for block in analysis.blocks.values()):
         raise NoMovies("no movie of the catalogue has a word, a genre or a keyword to compare it by")
     with _timed(seconds, "weighing"):
-        tried, weight = _tried(analysis, report, threads)
-    index = MovieIndex(settings, together=weight, threads=threads)
+        tried, weight = _tried(analysis, report)
+    index = MovieIndex(settings, together=weight)
     with _timed(seconds, "neighbours"):
         index.fit_analysed(catalogue, analysis, report)
     report("writing", 90)
@@ -90,7 +83,7 @@ def build(
         if tried:
             asked = HeldOut.of(analysis, 1)
             held_out = len(asked)
-            found = evaluation.found_by(analysis.weighed(weight, asked.held.hidden), asked, threads)
+            found = evaluation.found_by(analysis.weighed(weight, asked.held.hidden), asked)
             metrics |= evaluation.ranking_metrics(found, asked)
             error = evaluation.error_of(found, asked)
             baseline |= evaluation.ranking_metrics(evaluation.most_popular(analysis, asked), asked)
@@ -108,7 +101,7 @@ def build(
     return Built(data, metrics, baseline, about)
 
 
-def _tried(analysis: Analysis, report: Progress, threads: int | None) -> tuple[list[dict[str, float]], float]:
+def _tried(analysis: Analysis, report: Progress) -> tuple[list[dict[str, float]], float]:
     """Returns (each weight of ``together`` with its metrics, the chosen weight); with too few interactions,
     no weight is tried.
 
@@ -124,7 +117,7 @@ def _tried(analysis: Analysis, report: Progress, threads: int | None) -> tuple[l
     tried = []
     for number, weight in enumerate(limits.weights):
         report("weighing", 20 + 10 * number // len(limits.weights))
-        found = evaluation.found_by(analysis.weighed(weight, asked.held.hidden), asked, threads)
+        found = evaluation.found_by(analysis.weighed(weight, asked.held.hidden), asked)
         error = evaluation.error_of(found, asked)
         tried.append({"together": weight, "error": error} | evaluation.ranking_metrics(found, asked))
     best = max(tried, key=lambda each: each[NDCG])

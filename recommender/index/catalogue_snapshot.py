@@ -136,10 +136,8 @@ class Catalogue:
 def write(path: Path, movies: Iterable[Movie], interactions: Iterable[Interaction] = ()) -> int:
     """Writes a snapshot and returns its number of movies; it holds one row group in memory at a time.
 
-    Parameters
-    ----------
     movies : by ascending id, each once. interactions : by ascending movie id; interactions with other movies
-        are left out. Raises `OutOfOrder`.
+    are left out. Raises `OutOfOrder`.
     """
     count = 0
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:

@@ -35,8 +35,7 @@ class Field:
     weight : weight of the L2-normalised block in the row; a shared term counts by its square.
     min_df : least number of movies with a term; rarer terms are left out.
     max_df : largest share of movies with a term; more frequent terms are left out, except terms of `FEW`
-    movies
-        or fewer: in a small catalogue a share is not informative.
+        movies or fewer: in a small catalogue a share is not informative.
     sublinear_tf : whether a term counts 1 + ln(occurrences) instead of its occurrences.
     stop_words : languages whose stop words are left out. One language applies to all texts; of several, the
         language of the text applies (see `tokenizer.language_of`).
@@ -81,8 +80,7 @@ class Together:
         is 0.
     minimum_interactions : the same limit for positive interactions.
     per_user, per_movie : number of the latest opinions that count, of a user and of a movie; they keep the
-    cost
-        of the field linear in the interactions, not quadratic.
+        cost of the field linear in the interactions, not quadratic.
     """
 
     weights: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)

@@ -30,7 +30,6 @@ class MovieIndex(BaseEstimator):
     ----------
     settings : the fields and their weights.
     together : weight of the co-occurrence field, if `settings` have it; 0 leaves it out.
-    threads : number of threads of the search; None: as many as this process may use.
 
     Attributes
     ----------
@@ -43,12 +42,9 @@ class MovieIndex(BaseEstimator):
     catalogue_, order_ : the catalogue of the fit, and the place of each row in it.
     """
 
-    def __init__(
-        self, settings: Settings = PLAIN, *, together: float = 0.0, threads: int | None = None
-    ) -> None:
+    def __init__(self, settings: Settings = PLAIN, *, together: float = 0.0) -> None:
         self.settings = settings
         self.together = together
-        self.threads = threads
 
     def fit(self, X: Catalogue, y: None = None) -> Self:
         """Fits the index to a catalogue X; scikit-learn's interface requires `y`."""
@@ -89,7 +85,7 @@ class MovieIndex(BaseEstimator):
             if len(which):
                 found[which] = nearest(
                     matrix[which], matrix, self.settings.top_k, own=which, wide=weighed.wide,
-                    threads=self.threads, report=partial(tell, percent),
+                    report=partial(tell, percent),
                 )  # fmt: skip
         return found
 
@@ -98,8 +94,15 @@ class MovieIndex(BaseEstimator):
         years = np.nan_to_num(catalogue.years, nan=NO_YEAR)[order].astype(np.int16)
         languages: dict[str, int] = {}
         spoken = [languages.setdefault(each, len(languages)) for each in catalogue.texts("language")]
+        about = {
+            "format": FORMAT,
+            "settings": asdict(self.settings),
+            "together": self.together,
+            "bounds": {name: list(bounds) for name, bounds in self.vocabulary_.bounds.items()},
+            "language": self.vocabulary_.language,
+        }
         return {
-            "about": np.frombuffer(json.dumps(self._about()).encode(), np.uint8),
+            "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
             "ids": self.ids_,
             "by_id": np.argsort(self.ids_).astype(np.int32),
             **Strings.of(_taken(list(catalogue.texts("title")), order)).arrays("titles"),
@@ -113,15 +116,6 @@ class MovieIndex(BaseEstimator):
             **two_ways(self.genres_).arrays("genres"),
             "neighbours": self.neighbours_,
             "by_genres": self.by_genres_,
-        }
-
-    def _about(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "settings": asdict(self.settings),
-            "together": self.together,
-            "bounds": {name: list(bounds) for name, bounds in self.vocabulary_.bounds.items()},
-            "language": self.vocabulary_.language,
         }
 
 

@@ -59,13 +59,13 @@ class HeldOut:
         return DEPTH + int(np.diff(self.seen.indptr).max(initial=0))
 
 
-def found_by(weighed: Weighed, asked: HeldOut, threads: int | None = None) -> Rows:
+def found_by(weighed: Weighed, asked: HeldOut) -> Rows:
     """Returns (u, DEPTH) the recommendations for each user by the sum of the user's opinions; then -1."""
     profiles = normalize(asked.histories @ weighed.rows.astype(np.float64))
     profiles.data = on_grid(profiles.data).astype(np.float32)
     profiles.eliminate_zeros()
     profiles.sort_indices()
-    found = nearest(profiles, weighed.rows, asked.depth, wide=weighed.wide, threads=threads)
+    found = nearest(profiles, weighed.rows, asked.depth, wide=weighed.wide)
     return _unseen(found, asked.seen)
 
 
@@ -104,8 +104,6 @@ def list_metrics(neighbours: Rows, rows: Any, popularity: Floats, judging: Judgi
     list, mean over the lists. popularity_bias : mean percentile of popularity of the listed movies, minus
     0.5.
 
-    Parameters
-    ----------
     neighbours : (n, DEPTH), -1 for no neighbour. rows : CSR (n, p). popularity : (n,) see `percentiles`.
     """
     listed = neighbours[neighbours >= 0]

@@ -52,9 +52,7 @@ def find(model: RegisteredModel, identifier: uuid.UUID) -> Prediction:
 def record(row: Prediction, entries: list[Entry], *, by: User | None) -> Recorded:
     """Records the feedback of one request, all of it or none. Repeating a request is harmless.
 
-    Raises
-    ------
-    InvalidRows : a movie was not recommended, or a time lies before the recommendation.
+    Raises `InvalidRows` if a movie was not recommended or a time lies before the recommendation.
     """
     places = {each["movie_id"]: place for place, each in enumerate(row.prediction, 1)}
     earliest = time_of(row.pk) - TOLERATED
@@ -153,12 +151,8 @@ class VersionQuality:
 
 
 def by_version(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> list[VersionQuality]:
-    """Returns the counts of every version that answered from `since` on, before `until`, by number.
-
-    Raises
-    ------
-    InvalidRows : counting takes longer than `COUNTING_SECONDS`.
-    """
+    """Returns the counts of every version that answered from `since` on, before `until`, by number. Raises
+    `InvalidRows` if counting takes longer than `COUNTING_SECONDS`."""
     try:
         answered, feedback = _counted(model, lowest_at(since), lowest_at(until))
     except OperationalError as error:

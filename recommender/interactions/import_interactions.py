@@ -41,13 +41,8 @@ class ImportCounts:
 def load(rows: Rows[Row], *, refused: TextIO | None, progress: Progress) -> ImportCounts:
     """Records the interactions of a file, all of them or none.
 
-    Parameters
-    ----------
-    refused : stream that receives bad rows with their reasons; the import then keeps the good rows.
-
-    Raises
-    ------
-    InvalidRows : the file has bad rows and `refused` is None, or it has no good row.
+    refused : stream that receives bad rows with their reasons; the import then keeps the good rows. Raises
+    `InvalidRows` if the file has bad rows and `refused` is None, or if it has no good row.
     """
     columns = {"user": "text", "movie_id": "bigint", "kind": "text", "at": "timestamptz"}
     with transaction.atomic(), StagingTable[Row](columns, _cells) as staging:

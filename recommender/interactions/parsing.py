@@ -62,12 +62,8 @@ def read_interaction(raw: object) -> Entry | list[Fault]:
 
 
 def read_feedback(data: object) -> list[Entry]:
-    """Returns the entries of a request with feedback: one object or an array of objects.
-
-    Raises
-    ------
-    InvalidRows : an entry is invalid; the error holds every fault of every entry.
-    """
+    """Returns the entries of a request with feedback: one object or an array of objects. Raises `InvalidRows`
+    with every fault of every entry."""
     rows = data if isinstance(data, list) else [data]
     if not rows or len(rows) > MOST:
         message = f"send 1 to {MOST:,} entries"

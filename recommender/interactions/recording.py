@@ -38,12 +38,8 @@ def record(data: Any, *, by: User | None) -> Recorded:
     """Records one decoded object, or an array of objects.
 
     An interaction without a time happened now, unless the same user, movie and kind is already recorded: then
-    it counts as repeated.
-
-    Raises
-    ------
-    InvalidRows : a row is invalid; the error holds every fault of every row. TooLarge : more rows than
-        `settings.PREDICT_MAX_ROWS`.
+    it counts as repeated. Raises `InvalidRows` with every fault of every row, and `TooLarge` for more rows
+    than `settings.PREDICT_MAX_ROWS`.
     """
     rows = _rows(data)
     good: dict[int, Entry] = {}

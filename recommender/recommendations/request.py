@@ -117,24 +117,15 @@ class RecommendationRequest:
 
     def cells(self) -> list[Any]:
         """Returns the inputs of the log's row, in the order of `QUESTION`."""
-        return [_cell(getattr(self, name)) for name in QUESTION.names]
-
-
-def _cell(value: Any) -> Any:
-    return (list(value) or None) if isinstance(value, tuple) else value
+        values = (getattr(self, name) for name in QUESTION.names)
+        return [(list(value) or None) if isinstance(value, tuple) else value for value in values]
 
 
 def read(data: object, *, text: bool = False) -> RecommendationRequest:
-    """Parses one request.
+    """Parses one request. Raises `InvalidRows` with every fault.
 
-    Parameters
-    ----------
     data : a decoded JSON object, or the cells of a form. text : whether `data` are cells, in which commas
-        separate the items of lists.
-
-    Raises
-    ------
-    InvalidRows : the request is invalid; the error holds every fault.
+    separate the items of lists.
     """
     if not isinstance(data, Mapping):
         fault = Fault(None, "not_an_object", "send one JSON object", echo(data), has_value=True)

@@ -55,16 +55,10 @@ SHORT: Final = 400
 def answer(
     served: Served, request: RecommendationRequest, caller: Caller, generation: int
 ) -> tuple[Recommendation, Answer]:
-    """Prepares a recommendation, commits it to the log, and returns both with the answer.
+    """Returns a recommendation and the answer that holds it, committed to the log.
 
-    Parameters
-    ----------
-    generation : read before all data of the answer; see `predictions.log.writer.Entry`.
-
-    Raises
-    ------
-    UnknownMovie, UnknownTitle, AmbiguousTitle : see `prepare`.
-    predictions.log.writer.Stale, LogUnavailable, KeyReused : see `predictions.inference.pipeline.commit`.
+    generation : read before all data of the answer; see `predictions.log.writer.Entry`. Raises as `prepare`
+    and `predictions.inference.pipeline.commit` do.
     """
     recommendation = prepare(served, request, caller, generation)
     return recommendation, pipeline.commit(recommendation, generation)
@@ -122,13 +116,8 @@ def _quick_by_text(
 def prepare(
     served: Served, request: RecommendationRequest, caller: Caller, generation: int
 ) -> Recommendation:
-    """Returns the recommendation for a request, not yet logged.
-
-    Raises
-    ------
-    UnknownMovie, UnknownTitle : the catalogue has no such movie.
-    AmbiguousTitle : several movies have the title; the error names them.
-    """
+    """Returns the recommendation for a request, not yet logged. Raises `UnknownMovie` and as
+    `title_search.find` does."""
     engine, withdrawn = _engine(served), withdrawals.at(generation)
     seeds, matched = _seeds(engine, request, withdrawn)
     seen: frozenset[int] = frozenset()
@@ -209,12 +198,7 @@ def _seed(
 
 
 def _rows(ids: list[int]) -> dict[int, Movie]:
-    """Returns the movies of the catalogue with these ids.
-
-    Raises
-    ------
-    UnknownMovie : a movie does not exist, or is withdrawn.
-    """
+    """Returns the movies with these ids. Raises `UnknownMovie` for a missing or withdrawn movie."""
     rows = Movie.objects.filter(withdrawn_at__isnull=True).in_bulk(ids) if ids else {}
     for each in ids:
         if each not in rows:

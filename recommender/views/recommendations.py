@@ -68,12 +68,7 @@ class AnsweringView(GenerationCheckedView, MoviesView):
     rights: ClassVar = {"POST": "predict", "GET": "predict"}
 
     def answer(self, request: Request, number: int | None = None) -> Answer:
-        """Answers the request's body.
-
-        Parameters
-        ----------
-        number : number of the version; None for the active version or its canary.
-        """
+        """Answers the request's body by version `number`; None: by the active version or its canary."""
         check_length(request, settings.PREDICT_MAX_BYTES)
         question = _parse(request)
         caller = caller_of(request)
