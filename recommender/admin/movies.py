@@ -132,7 +132,7 @@ class MovieAdmin(PositionAdmin):
     changelist = MovieChangeList
     form = MovieForm
     nothing_yet: ClassVar = "manage.py load_movies loads a file of movies; the API adds single movies."
-    list_display: ClassVar = ["name", "shown_year", "shown_genres", "shown_language", "score", "state"]
+    list_display: ClassVar = ["title", "shown_year", "shown_genres", "language", "score", "state"]
     list_filter: ClassVar = [YearFilter, LanguageFilter, WithdrawnFilter, AfterParameter]
     list_disable_select_all = True
     search_fields: ClassVar = ["title_key"]  # shows the box; `search` does the search
@@ -155,6 +155,8 @@ class MovieAdmin(PositionAdmin):
 
     # -- the list ----------------------------------------------------------------------------------
 
+    empty_value_display = "–"
+
     def search(self, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
         titled = catalogue.titled(rows, term)
         if term.isascii() and term.isdigit() and len(term) < 19:
@@ -165,10 +167,6 @@ class MovieAdmin(PositionAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         return super().changelist_view(request, {"title": "Catalogue", **(extra_context or {})})
 
-    @display(description="title")
-    def name(self, row: Movie) -> str:
-        return row.title
-
     @display(description="year")
     def shown_year(self, row: Movie) -> str:
         return "–" if row.year is None else str(row.year)
@@ -178,10 +176,6 @@ class MovieAdmin(PositionAdmin):
         more = len(row.genres) - SHOWN_GENRES
         shown = ", ".join(row.genres[:SHOWN_GENRES])
         return f"{shown} and {more} more" if more > 0 else shown or "–"
-
-    @display(description="language")
-    def shown_language(self, row: Movie) -> str:
-        return row.language or "–"
 
     @display(description="popularity")
     def score(self, row: Movie) -> str:

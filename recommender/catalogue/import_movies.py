@@ -17,8 +17,8 @@ from django.utils import timezone
 from core.errors import Conflict
 from recommender.catalogue import service as catalogue
 from recommender.catalogue.staging_table import ROWS, Progress, StagingTable
-from recommender.files import Rows
 from recommender.files.movies import Row
+from recommender.files.tabular import Rows
 from recommender.models import Movie
 from recommender.movie_schema import FIELDS
 from recommender.title_keys import key_of

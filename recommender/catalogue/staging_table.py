@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, Self, TextIO, TypeVar
 
 from django.db import connection
 
-from recommender.files import Rows
+from recommender.files.tabular import Rows
 from vigia_ml.schema import Fault, InvalidRows
 from vigia_ml.schema.faults import REPORTED_FAULTS
 

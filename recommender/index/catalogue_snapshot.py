@@ -5,7 +5,7 @@ The same content gives the same bytes, whatever the sizes of its pieces, so the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -82,14 +82,6 @@ class Catalogue:
     """A snapshot in memory, sorted by ascending id; `table` has the columns of `SCHEMA`."""
 
     table: pa.Table
-
-    @classmethod
-    def of(cls, movies: Iterable[Movie], interactions: Iterable[Interaction] = ()) -> Catalogue:
-        """Returns the catalogue of movies and interactions in any order."""
-        ordered = sorted(movies, key=lambda movie: movie.id)
-        events = sorted(interactions, key=lambda event: event.movie_id)
-        batches = [pa.RecordBatch.from_pylist(rows, SCHEMA) for rows in _pieces(ordered, events)]
-        return cls(pa.Table.from_batches(batches, SCHEMA))
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -179,12 +171,9 @@ def _rows(movies: Iterator[Movie], interactions: Iterator[Interaction]) -> Itera
             if event.movie_id == movie.id:
                 own.append(event)
             event = next(interactions, None)
-        yield _row(movie, own)
-
-
-def _row(movie: Movie, events: Sequence[Interaction]) -> dict[str, Any]:
-    ordered = sorted(events, key=lambda event: (event.at, event.user, event.weight))
-    interactions = [
-        {"user": event.user, "weight": event.weight, "at": event.at.astimezone(UTC)} for event in ordered
-    ]
-    return {name: getattr(movie, name) for name in MOVIE_FIELDS} | {"interactions": interactions}
+        own.sort(key=lambda each: (each.at, each.user, each.weight))
+        yield {name: getattr(movie, name) for name in MOVIE_FIELDS} | {
+            "interactions": [
+                {"user": each.user, "weight": each.weight, "at": each.at.astimezone(UTC)} for each in own
+            ]
+        }

@@ -10,8 +10,8 @@ from typing import Any, TextIO
 from django.db import transaction
 
 from recommender.catalogue.staging_table import ROWS, Progress, StagingTable
-from recommender.files import Rows
 from recommender.files.interactions import Row
+from recommender.files.tabular import Rows
 
 MANY = 1_000
 """Number of new rows from which the import runs ANALYZE."""

@@ -11,7 +11,8 @@ from typing import Any, Final
 from django.utils import timezone
 
 from predictions.outcomes.parsing import TOLERATED, moment
-from recommender.models import LONGEST_REFERENCE, Interaction
+from recommender.files.interactions import LONGEST_REFERENCE
+from recommender.models import Interaction
 from recommender.movie_schema import Read, Reading, Refused, read_column
 from recommender.recommendations.request import LARGEST_ID
 from vigia_ml.schema import Column, Fault, InvalidRows

@@ -20,8 +20,8 @@ from django.db import connection, transaction
 from core.errors import Conflict
 from recommender.catalogue import import_movies
 from recommender.catalogue import service as catalogue_service
-from recommender.files import open_rows
 from recommender.files.movies import LAYOUT, list_of
+from recommender.files.tabular import open_rows
 from recommender.models import Interaction, Movie
 from training.models import RegisteredModel
 
