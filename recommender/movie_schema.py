@@ -61,7 +61,7 @@ class Refused(Exception):
         super().__init__("; ".join(fault.message for fault in self.faults))
 
     @classmethod
-    def of(cls, field: str, code: str, message: str, value: Any) -> Refused:
+    def with_fault(cls, field: str, code: str, message: str, value: Any) -> Refused:
         """Returns the refusal of one value with one fault."""
         return cls([Fault(field, code, message, echo(value), has_value=True)])
 
@@ -98,7 +98,7 @@ def check_length(column: Column, text: str) -> str:
     may have grown since its column checked it."""
     if len(text) > column.max_length:
         message = f"{column.name} must have at most {column.max_length} characters"
-        raise Refused.of(column.name, "too_long", message, text)
+        raise Refused.with_fault(column.name, "too_long", message, text)
     return text
 
 
@@ -116,7 +116,7 @@ def _scalar(column: Column, *, empty: Any = None, finish: Read | None = None) ->
 
 def _title(value: str) -> str:
     if not key_of(value):  # a title of marks alone, which no search finds
-        raise Refused.of("title", "null_not_allowed", "title must not be empty", value)
+        raise Refused.with_fault("title", "null_not_allowed", "title must not be empty", value)
     return check_length(COLUMNS["title"], value)
 
 
@@ -128,7 +128,7 @@ def _language(value: str) -> str:
     code = value.lower().replace("_", "-")
     if not LANGUAGE.fullmatch(code):
         message = "language must be a code such as en, es or pt-br"
-        raise Refused.of("language", "not_a_language", message, value)
+        raise Refused.with_fault("language", "not_a_language", message, value)
     return code
 
 
@@ -172,7 +172,7 @@ def _terms(name: str, description: str, example: list[str]) -> Field:
         if value is None:
             return None
         if not isinstance(value, list):
-            raise Refused.of(name, "not_an_array", f"{name} must be an array", value)
+            raise Refused.with_fault(name, "not_an_array", f"{name} must be an array", value)
         return terms_of(name, value)
 
     def from_text(value: Any) -> Any:

@@ -136,7 +136,7 @@ def list_of(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, dict) and "name" in value:
         value = [value]
     if not isinstance(value, list):
-        raise Refused.of(name, "not_an_array", f"{name} must be a list", value)
+        raise Refused.with_fault(name, "not_an_array", f"{name} must be a list", value)
     terms = [item.get("name") if isinstance(item, dict) else item for item in value]
     return terms_of(name, (term for term in terms if not (isinstance(term, str) and not term.strip())))
 
@@ -152,7 +152,7 @@ def _list_in(name: str, text: str) -> tuple[str, ...]:
         if literal is not None:
             return list_of(name, literal)
         message = f"{name} is not a JSON list: {error.message.replace('the body', 'the cell')}"
-        raise Refused.of(name, error.code, message, text) from None
+        raise Refused.with_fault(name, error.code, message, text) from None
 
 
 def _python_literal(text: str) -> list[Any] | dict[str, Any] | None:
@@ -172,7 +172,7 @@ def year_of(date: str) -> int:
     """Returns the year of a date: 1999 for "1999", "1999-12" and "1999-12-31"."""
     match = _DATE.fullmatch(date.strip())
     if match is None or not _is_date(int(match[1]), int(match[2] or 1), int(match[3] or 1)):
-        raise Refused.of("release_date", "not_a_time", "release_date must be an ISO 8601 date", date)
+        raise Refused.with_fault("release_date", "not_a_time", "release_date must be an ISO 8601 date", date)
     year: int = FIELDS["year"].from_json(int(match[1]))
     return year
 

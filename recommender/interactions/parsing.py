@@ -40,7 +40,7 @@ def _time(value: Any) -> dt.datetime | None:
     if isinstance(time, Fault):
         raise Refused([time])
     if time > timezone.now() + TOLERATED:  # a profile weighs the newest interactions most
-        raise Refused.of("at", "in_the_future", "at lies in the future", value)
+        raise Refused.with_fault("at", "in_the_future", "at lies in the future", value)
     return time
 
 

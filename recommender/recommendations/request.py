@@ -170,7 +170,7 @@ def _list_of(item: Column, value: Any, *, text: bool) -> tuple[Any, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list):
-        raise Refused.of(item.name, "not_an_array", f"{item.name} must be an array", value)
+        raise Refused.with_fault(item.name, "not_an_array", f"{item.name} must be an array", value)
     if len(value) > MOST_LISTED:
         raise Refused([Fault(item.name, "too_long", f"{item.name} may hold {MOST_LISTED} values at most")])
     parsed: dict[Any, None] = {}  # in their order, each once
