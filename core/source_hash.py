@@ -35,10 +35,6 @@ _PAIRS = (
         "a6cede49729b5847a8855637677d318933929aceeeb8a07114251167be589b84",
         "4b9b0b0bb38f196af37ce61765e559e3d73049d2093cf51dd95c539fe07a0e60",
     ),
-    (  # movies
-        "626c23ddf8cad43c780dd9f400e3773b721ecbb90a9488f036f92dbb04e1b387",
-        "983b78b59637b2931fd66193cd868bcfeee38074a7bb704d6d842fc47bed5b68",
-    ),
 )
 BEFORE_THE_MOVE: Final = dict(_PAIRS)
 """Hash of a shipped model's source -> the hash recorded by versions trained before the library moved.

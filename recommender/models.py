@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
@@ -12,6 +12,7 @@ from django.db import models
 from django.db.models import Func
 from django.utils import timezone
 
+from recommender.files.interactions import LONGEST_REFERENCE
 from recommender.movie_schema import (
     FIRST_YEAR,
     HIGHEST_RATING,
@@ -25,9 +26,6 @@ from recommender.movie_schema import (
 )
 from recommender.title_keys import key_of
 from training.models import ModelVersion
-
-LONGEST_REFERENCE: Final = 200
-"""Longest reference of a client to a user, in characters."""
 
 
 def lowered(terms: str | models.Expression) -> Func:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from recommender.missing import is_missing
 from recommender.title_keys import key_of
-from vigia_ml.schema import Column, Fault
+from vigia_ml.schema import Column, Fault, InvalidRows
 from vigia_ml.schema.columns import EXACT_INTEGER, BadValue
 from vigia_ml.schema.dataset import RepeatedNames
 from vigia_ml.schema.faults import REPORTED_FAULTS, clip, echo
@@ -60,6 +60,11 @@ class Refused(Exception):
         self.faults = list(faults)
         super().__init__("; ".join(fault.message for fault in self.faults))
 
+    @classmethod
+    def with_fault(cls, field: str, code: str, message: str, value: Any) -> Refused:
+        """Returns the refusal of one value with one fault."""
+        return cls([Fault(field, code, message, echo(value), has_value=True)])
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -93,7 +98,7 @@ def check_length(column: Column, text: str) -> str:
     may have grown since its column checked it."""
     if len(text) > column.max_length:
         message = f"{column.name} must have at most {column.max_length} characters"
-        raise Refused([Fault(column.name, "too_long", message, echo(text), has_value=True)])
+        raise Refused.with_fault(column.name, "too_long", message, text)
     return text
 
 
@@ -101,23 +106,17 @@ def _scalar(column: Column, *, empty: Any = None, finish: Read | None = None) ->
     if finish is None and column.type == "text":
         finish = partial(check_length, column)
 
-    def from_json(value: Any) -> Any:
-        parsed = read_column(column, value, text=False)
+    def parse(value: Any, *, text: bool) -> Any:
+        parsed = read_column(column, value, text=text)
         return parsed if parsed is None or finish is None else finish(parsed)
 
-    def from_text(value: Any) -> Any:
-        parsed = read_column(column, value, text=True)
-        return parsed if parsed is None or finish is None else finish(parsed)
-
-    return Field(
-        column.name, from_json, from_text, finish, column.description, column.nullable, empty, column.example
-    )
+    readers = partial(parse, text=False), partial(parse, text=True)
+    return Field(column.name, *readers, finish, column.description, column.nullable, empty, column.example)
 
 
 def _title(value: str) -> str:
     if not key_of(value):  # a title of marks alone, which no search finds
-        fault = Fault("title", "null_not_allowed", "title must not be empty", echo(value), has_value=True)
-        raise Refused([fault])
+        raise Refused.with_fault("title", "null_not_allowed", "title must not be empty", value)
     return check_length(COLUMNS["title"], value)
 
 
@@ -129,7 +128,7 @@ def _language(value: str) -> str:
     code = value.lower().replace("_", "-")
     if not LANGUAGE.fullmatch(code):
         message = "language must be a code such as en, es or pt-br"
-        raise Refused([Fault("language", "not_a_language", message, echo(value), has_value=True)])
+        raise Refused.with_fault("language", "not_a_language", message, value)
     return code
 
 
@@ -173,8 +172,7 @@ def _terms(name: str, description: str, example: list[str]) -> Field:
         if value is None:
             return None
         if not isinstance(value, list):
-            fault = Fault(name, "not_an_array", f"{name} must be an array", echo(value), has_value=True)
-            raise Refused([fault])
+            raise Refused.with_fault(name, "not_an_array", f"{name} must be an array", value)
         return terms_of(name, value)
 
     def from_text(value: Any) -> Any:
@@ -183,74 +181,44 @@ def _terms(name: str, description: str, example: list[str]) -> Field:
     return Field(name, from_json, from_text, None, description, True, (), example)
 
 
+_optional: Final = partial(Column, nullable=True)
 COLUMNS: Final[Mapping[str, Column]] = {
     column.name: column
     for column in (
         Column("id", "integer", "Number of the movie in its source.", minimum=1, example=9001),
         Column("title", "text", "", max_length=LONGEST_TITLE, example="The Tidal Clock"),
-        Column(
+        _optional(
             "original_title",
             "text",
             "Title in the movie's own language.",
-            nullable=True,
             max_length=LONGEST_TITLE,
             example="",
         ),
-        Column(
+        _optional(
             "description",
             "text",
             "Summary of the plot; it has the largest weight in recommendations.",
-            nullable=True,
             max_length=LONGEST_DESCRIPTION,
             example="A clockmaker on a shrinking island finds that the tide keeps better time than she does.",
         ),
-        Column(
-            "year",
-            "integer",
-            "Year of release.",
-            nullable=True,
-            minimum=FIRST_YEAR,
-            maximum=LAST_YEAR,
-            example=2019,
-        ),
-        Column(
+        _optional("year", "integer", "Year of release.", minimum=FIRST_YEAR, maximum=LAST_YEAR, example=2019),
+        _optional(
             "language",
             "text",
             "Language code such as en, es or pt-br.",
-            nullable=True,
             max_length=LONGEST_LANGUAGE,
             example="en",
         ),
-        Column(
+        _optional(
             "popularity",
             "number",
             "Popularity on any scale from 0 on; among equal scores the more popular movie comes first.",
-            nullable=True,
             minimum=0,
             example=12.5,
         ),
-        Column(
-            "rating",
-            "number",
-            "Mean of the votes.",
-            nullable=True,
-            minimum=0,
-            maximum=HIGHEST_RATING,
-            example=7.1,
-        ),
-        Column(
-            "votes", "integer", "Number of votes.", nullable=True, minimum=0, maximum=MOST_VOTES, example=310
-        ),
-        Column(
-            "runtime",
-            "integer",
-            "",
-            "minutes",
-            nullable=True,
-            minimum=0,
-            maximum=LONGEST_RUNTIME,
-            example=104,
-        ),
+        _optional("rating", "number", "Mean of the votes.", minimum=0, maximum=HIGHEST_RATING, example=7.1),
+        _optional("votes", "integer", "Number of votes.", minimum=0, maximum=MOST_VOTES, example=310),
+        _optional("runtime", "integer", "", "minutes", minimum=0, maximum=LONGEST_RUNTIME, example=104),
     )
 }
 FIELDS: Final[Mapping[str, Field]] = {
@@ -271,107 +239,98 @@ FIELDS: Final[Mapping[str, Field]] = {
         _scalar(COLUMNS["runtime"], finish=lambda minutes: minutes or None),
     )
 }
-NAMES: Final = tuple(FIELDS)
 EXAMPLE: Final = {name: read.example for name, read in FIELDS.items()}
 
 
-# -- one movie -----------------------------------------------------------------------------------------
+# -- one object ----------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class Reading:
-    """The values of one movie parsed so far, and its faults."""
+    """The values of one JSON object or form parsed so far, and its faults."""
 
     values: dict[str, Any] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, raw: Mapping[str, Any], readers: Mapping[str, Read], what: str) -> Reading:
+        """Parses the fields that an object names. what : the kind of object, for messages."""
+        reading = cls(faults=repeated_fields(raw))
+        for name, value in raw.items():
+            if len(reading.faults) > REPORTED_FAULTS:
+                break
+            if name in readers:
+                reading.add(name, readers[name], value)
+            else:
+                message = f"{clip(name)} is not a field of {what}"
+                reading.faults.append(Fault(clip(name), "unknown_field", message, allowed=tuple(readers)))
+        return reading
+
     def add(self, name: str, read: Read, value: Any) -> None:
-        """Parses one field; null or an empty text gives the field's empty value."""
         try:
-            parsed = read(value)
+            self.values[name] = read(value)
         except Refused as refused:
             self.faults += refused.faults
-            return
-        self.values[name] = FIELDS[name].empty if parsed is None else parsed
 
-    def check_repeated(self, raw: Mapping[str, Any]) -> None:
-        """Adds a fault for each field that occurs twice."""
-        for name in raw.repeated if isinstance(raw, RepeatedNames) else ():
-            self.faults.append(Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice"))
-
-    def add_unknown(self, name: str) -> None:
-        message = f"{clip(name)} is not a field of a movie"
-        self.faults.append(Fault(clip(name), "unknown_field", message, allowed=NAMES))
-
-    def fill_missing(self) -> None:
-        """Adds a fault for each required field that is missing; other missing fields get their empty
-        value."""
-        refused = {fault.field for fault in self.faults}
-        for name, known in FIELDS.items():
-            if name in self.values or name in refused:
-                continue
-            if known.optional:
-                self.values[name] = known.empty
-            else:
-                self.faults.append(Fault(name, "missing_field", f"{name} is missing"))
-
-    def entry(self) -> Entry | list[Fault]:
-        self.fill_missing()
-        return self.faults or Entry(**self.values)
+    def require(self, names: Iterable[str]) -> None:
+        """Adds a fault for each of these fields that the object does not name."""
+        known = self.values.keys() | {fault.field for fault in self.faults}
+        missing = [name for name in names if name not in known]
+        self.faults += [Fault(name, "missing_field", f"{name} is missing") for name in missing]
 
 
-def read(raw: object, *, movie_id: int | None = None) -> Entry | list[Fault]:
-    """Validates a decoded JSON object as a whole movie.
+def repeated_fields(raw: Mapping[str, Any]) -> list[Fault]:
+    """Returns a fault for each field that an object names twice."""
+    repeated = raw.repeated if isinstance(raw, RepeatedNames) else ()
+    return [Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice") for name in repeated]
 
-    Parameters
-    ----------
+
+# -- one movie -----------------------------------------------------------------------------------------
+
+_JSON_READERS: Final = {name: known.from_json for name, known in FIELDS.items()}
+_TEXT_READERS: Final = {name: known.from_text for name, known in FIELDS.items()}
+
+
+def read(raw: object, *, movie_id: int | None = None) -> Entry:
+    """Returns the movie of a decoded JSON object. Raises `InvalidRows` with every fault.
+
     movie_id : the id in the address; the object may then omit it.
-
-    Returns
-    -------
-    The entry, or every fault.
     """
     reading = _parse(raw, movie_id)
     if movie_id is not None and not any(fault.field == "id" for fault in reading.faults):
         reading.add("id", FIELDS["id"].from_json, movie_id)  # an address may name any number
-    return reading.entry() if isinstance(raw, Mapping) else reading.faults
+    return _entry(reading)
 
 
-def read_cells(cells: Mapping[str, str]) -> Entry | list[Fault]:
-    """Returns the movie of a form's cells, or every fault; an empty cell counts as absent."""
-    reading = Reading()
-    reading.check_repeated(cells)
-    for name, cell in cells.items():
-        known = FIELDS.get(name)
-        if known is None:
-            reading.add_unknown(name)
-        else:
-            reading.add(name, known.from_text, cell)
-    return reading.entry()
+def read_cells(cells: Mapping[str, str]) -> Entry:
+    """Returns the movie of a form's cells, of which an empty one counts as absent; raises as `read`."""
+    return _entry(Reading.of(cells, _TEXT_READERS, "a movie"))
 
 
-def read_changes(raw: object, *, movie_id: int) -> dict[str, Any] | list[Fault]:
-    """Returns the fields that a JSON object names, or every fault."""
+def _entry(reading: Reading) -> Entry:
+    reading.require(name for name, known in FIELDS.items() if not known.optional)
+    return Entry(**_valid(reading))
+
+
+def read_changes(raw: object, *, movie_id: int) -> dict[str, Any]:
+    """Returns the fields that a JSON object names, without the id; raises as `read`."""
     reading = _parse(raw, movie_id)
     reading.values.pop("id", None)
-    return reading.faults or reading.values
+    return _valid(reading)
+
+
+def _valid(reading: Reading) -> dict[str, Any]:
+    """Returns the values, with a field's empty value in place of null."""
+    if reading.faults:
+        raise InvalidRows(reading.faults, rows=1, bad=1, message="the movie is invalid")
+    return {name: FIELDS[name].empty if value is None else value for name, value in reading.values.items()}
 
 
 def _parse(raw: object, movie_id: int | None) -> Reading:
-    reading = Reading()
     if not isinstance(raw, Mapping):
-        message = "a movie must be a JSON object"
-        reading.faults.append(Fault(None, "not_an_object", message, echo(raw), has_value=True))
-        return reading
-    reading.check_repeated(raw)
-    for name, value in raw.items():
-        if len(reading.faults) > REPORTED_FAULTS:
-            break
-        known = FIELDS.get(name)
-        if known is None:
-            reading.add_unknown(name)
-        else:
-            reading.add(name, known.from_json, value)
+        fault = Fault(None, "not_an_object", "a movie must be a JSON object", echo(raw), has_value=True)
+        raise InvalidRows([fault], rows=1, bad=1, message="the movie is invalid")
+    reading = Reading.of(raw, _JSON_READERS, "a movie")
     body_id = reading.values.get("id")
     if movie_id is not None and body_id not in (None, movie_id):
         message = f"id must be {movie_id}, the id in the address, or be absent"

@@ -16,12 +16,7 @@ _LABELS: Final = ("model", "version")
 
 METRICS: Final = (
     Metric(RECOMMENDATIONS, "counter", _LABELS, "Recommendations that were answered."),
-    Metric(
-        SECONDS,
-        "histogram",
-        _LABELS,
-        "Time from a complete request to its response, commit included.",
-    ),
+    Metric(SECONDS, "histogram", _LABELS, "Time from a complete request to its response, commit included."),
     Metric(EMPTY, "counter", _LABELS, "Recommendations without a movie."),
     Metric(
         CLICKED,
@@ -30,9 +25,6 @@ METRICS: Final = (
         "Recommendations of which a movie was clicked, watched or liked; each counts once.",
     ),
     Metric(
-        FEEDBACK,
-        "counter",
-        (*_LABELS, "kind"),
-        "Reported interactions with recommended movies, by kind.",
+        FEEDBACK, "counter", (*_LABELS, "kind"), "Reported interactions with recommended movies, by kind."
     ),
 )

@@ -61,12 +61,13 @@ class EmptyCatalogue(Conflict):
 def make(run: TrainingRun, report: Report, directory: Path) -> BuildResult:
     """Builds a version from the catalogue; see `training.providers.Build`."""
     report("reading the catalogue", 3)
-    written, interactions = write_snapshot(directory / "catalogue.parquet")
+    written = write_snapshot(directory / "catalogue.parquet")
     if not written.rows:
         raise EmptyCatalogue
-    source = f"catalogue of {written.rows:,} movies, {interactions:,} interactions"
+    catalogue = catalogue_snapshot.read(written.path)
+    source = f"catalogue of {written.rows:,} movies, {len(catalogue.interactions()):,} interactions"
     dataset = uploads.register(run.registered_model, written, LAYOUT, source=source, by=run.requested_by)
-    built = building.build(catalogue_snapshot.read(written.path), declaration.SETTINGS, _scaled(report))
+    built = building.build(catalogue, declaration.SETTINGS, _scaled(report))
     return BuildResult(
         dataset=dataset,
         artifact=built.index,
@@ -97,34 +98,20 @@ def remake(path: Path, report: Report) -> Remade:
     return Remade(built.index, metrics, built.evaluation["held_out"], source_sha256())
 
 
-def write_snapshot(path: Path) -> tuple[Written, int]:
-    """Writes the catalogue and the interactions of one moment to a file; returns it and the number of
-    interactions."""
-    counted = 0
-
-    def events() -> Iterator[catalogue_snapshot.Interaction]:
-        nonlocal counted
-        for event in _interactions():
-            counted += 1
-            yield event
-
+def write_snapshot(path: Path) -> Written:
+    """Writes the catalogue and the interactions of one moment to a file."""
     outermost = not connection.in_atomic_block
     with transaction.atomic():
         if outermost:  # both as of the same moment
             with connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        rows = catalogue_snapshot.write(path, _movies(), events())
-    return Written.of(path, rows), counted
+        rows = catalogue_snapshot.write(path, _movies(), _interactions())
+    return Written.of(path, rows)
 
 
 def _movies() -> Iterator[query.Movie]:
     movies = Movie.objects.filter(withdrawn_at__isnull=True).order_by("id")
-    names = ("id", "title", "description", "genres", "keywords", "year", "language", "popularity")
-    for row in movies.values_list(*names).iterator(chunk_size=PIECE):
-        number, title, description, genres, keywords, year, language, popularity = row
-        yield query.Movie(
-            number, title, description, tuple(genres), tuple(keywords), year, language, popularity
-        )
+    return map(query.Movie.of, movies.values_list(*query.MOVIE_FIELDS).iterator(chunk_size=PIECE))
 
 
 def _interactions() -> Iterator[catalogue_snapshot.Interaction]:
@@ -148,8 +135,11 @@ def verdict(built: Built, active: ModelVersion | None) -> dict[str, Any]:
     active_metrics = active.metrics if active is not None and primary in active.metrics else None
     if active is not None and active_metrics is not None and primary == building.NDCG:
         gate = replace(gate, max_regression=_allowed(gate, built, active))
-    checks = [_latency(built.metrics["latency_ms"], gate.max_latency_ms)]
-    result = check_gate(gate, primary, built.metrics, built.baseline, active_metrics, checks)
+    median, most = built.metrics["latency_ms"], gate.max_latency_ms
+    comparison = "within" if median <= most else "above"
+    message = f"median latency {median:.3g} ms, {comparison} the limit of {most:g} ms"
+    latency = Check("latency", median, most, median <= most, message)
+    result = check_gate(gate, primary, built.metrics, built.baseline, active_metrics, [latency])
     if active is not None:
         result |= {"compared_with": active.number, "active_metrics": active_metrics}
     return result
@@ -160,18 +150,8 @@ def _allowed(gate: Gate, built: Built, active: ModelVersion) -> float:
     that is larger, the 95 % bound of the difference of the means of two samples of users."""
     active_ndcg = float(active.metrics[building.NDCG])
     errors = [float(known.get("error") or 0) for known in (built.evaluation, active.evaluation or {})]
-    return (
-        max(gate.max_regression, CHANCE * math.hypot(*errors) / active_ndcg)
-        if active_ndcg
-        else gate.max_regression
-    )
-
-
-def _latency(median: float, most: float) -> Check:
-    passed = median <= most
-    comparison = "within" if passed else "above"
-    message = f"median latency {median:.3g} ms, {comparison} the limit of {most:g} ms"
-    return Check("latency", median, most, passed, message)
+    by_chance = CHANCE * math.hypot(*errors) / active_ndcg if active_ndcg else 0.0
+    return max(gate.max_regression, by_chance)
 
 
 def source_sha256() -> str:

@@ -34,6 +34,7 @@ CODE_ARGUMENT = {
     "_body": 0,
     "_unreadable": 0,
     "_refuse": 2,
+    "with_fault": 1,
     "answer": 2,
     "_bad_request": 0,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
@@ -12,6 +13,8 @@ from django.http import HttpRequest
 from django.utils.http import urlencode
 from unfold.contrib.filters.admin import DropdownFilter
 from unfold.views import ChangeList
+
+from training.admin.rights import RegistryAdmin
 
 AFTER = "after"
 
@@ -93,3 +96,28 @@ class HiddenFilter(DropdownFilter):
 
 class AfterParameter(HiddenFilter):
     parameter_name = AFTER
+
+
+class PositionAdmin(RegistryAdmin):
+    """The admin of a list in pages by position, whose order and conditions have an index."""
+
+    changelist: ClassVar[type[PositionChangeList]]
+    show_facets = admin.ShowFacets.NEVER  # a facet counts all rows
+    sortable_by: ClassVar = ()
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[PositionChangeList]:
+        return self.changelist
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """Allows the filters' own parameters alone: any other condition might read the whole table."""
+        return lookup in {each.parameter_name for each in self.list_filter}
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        return (self.search(queryset, term) if term else queryset), False
+
+    def search(self, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
+        """Returns the rows that the text of the search box selects."""
+        raise NotImplementedError

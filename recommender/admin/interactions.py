@@ -15,9 +15,8 @@ from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import display
 
 from recommender.admin import rights
-from recommender.admin.changelist import AfterParameter, HiddenFilter, PositionChangeList
+from recommender.admin.changelist import AfterParameter, HiddenFilter, PositionAdmin, PositionChangeList
 from recommender.models import Interaction
-from training.admin.rights import RegistryAdmin
 from training.models import sharing_versions
 from training.templatetags.vigia import badge
 from vigia_ml.schema.columns import is_storable
@@ -75,7 +74,8 @@ class InteractionChangeList(PositionChangeList):
 
 
 @admin.register(Interaction)
-class InteractionAdmin(RegistryAdmin):
+class InteractionAdmin(PositionAdmin):
+    changelist = InteractionChangeList
     nothing_yet: ClassVar = "Clients report over the API what users do with movies."
     list_display: ClassVar = [
         "time",
@@ -89,9 +89,7 @@ class InteractionAdmin(RegistryAdmin):
     list_filter: ClassVar = [KindFilter, MovieParameter, AfterParameter]
     list_select_related: ClassVar = ["movie", "client"]
     list_display_links: ClassVar = None
-    show_facets = admin.ShowFacets.NEVER  # a facet counts all rows
-    sortable_by: ClassVar = ()
-    search_fields: ClassVar = ["user"]  # shows the box; `get_search_results` does the search
+    search_fields: ClassVar = ["user"]  # shows the box; `search` does the search
     search_help_text = "A user's reference, exactly"
     fields: ClassVar = ["user"]
 
@@ -101,20 +99,8 @@ class InteractionAdmin(RegistryAdmin):
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return rights.sees_interactions(request)
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[InteractionChangeList]:
-        return InteractionChangeList
-
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Allows the filters' own parameters alone: any other condition might read the whole table."""
-        return lookup in {"kind", MOVIE, "after"}
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        return (queryset.filter(user=term) if is_storable(term) else queryset.none()), False
+    def search(self, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
+        return rows.filter(user=term) if is_storable(term) else rows.none()
 
     @display(description="time (UTC)")
     def time(self, row: Interaction) -> datetime:

@@ -16,11 +16,10 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
 from recommender.admin import rights
-from recommender.admin.changelist import AfterParameter, PositionChangeList
+from recommender.admin.changelist import AfterParameter, PositionAdmin, PositionChangeList
 from recommender.catalogue import service as catalogue
 from recommender.models import Movie
 from recommender.movie_schema import FIELDS, Entry, Refused, split_terms
-from training.admin.rights import RegistryAdmin
 from training.templatetags.vigia import badge
 
 LISTS = ("genres", "keywords")
@@ -129,15 +128,14 @@ class MovieChangeList(PositionChangeList):
 
 
 @admin.register(Movie)
-class MovieAdmin(RegistryAdmin):
+class MovieAdmin(PositionAdmin):
+    changelist = MovieChangeList
     form = MovieForm
     nothing_yet: ClassVar = "manage.py load_movies loads a file of movies; the API adds single movies."
-    list_display: ClassVar = ["name", "shown_year", "shown_genres", "shown_language", "score", "state"]
+    list_display: ClassVar = ["title", "shown_year", "shown_genres", "language", "score", "state"]
     list_filter: ClassVar = [YearFilter, LanguageFilter, WithdrawnFilter, AfterParameter]
     list_disable_select_all = True
-    show_facets = admin.ShowFacets.NEVER  # a facet counts all rows
-    sortable_by: ClassVar = ()
-    search_fields: ClassVar = ["title_key"]  # shows the box; `get_search_results` does the search
+    search_fields: ClassVar = ["title_key"]  # shows the box; `search` does the search
     search_help_text = "The beginning of a title, or an id"
     actions: ClassVar = ["withdraw_selected", "readmit_selected"]
 
@@ -157,32 +155,17 @@ class MovieAdmin(RegistryAdmin):
 
     # -- the list ----------------------------------------------------------------------------------
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[MovieChangeList]:
-        return MovieChangeList
+    empty_value_display = "–"
 
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Allows the filters' own parameters alone: any other condition might read the whole catalogue."""
-        return lookup in {"year", "language", "withdrawn", "after"}
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        term = search_term.strip()
-        if not term:
-            return queryset, False
+    def search(self, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
+        titled = catalogue.titled(rows, term)
         if term.isascii() and term.isdigit() and len(term) < 19:
-            titled = (
-                catalogue.titled(queryset, term).order_by("-popularity", "pk").values_list("pk", flat=True)
-            )
-            return queryset.filter(pk__in=[int(term), *titled[: self.list_per_page]]), False
-        return catalogue.titled(queryset, term), False
+            ids = titled.order_by("-popularity", "pk").values_list("pk", flat=True)[: self.list_per_page]
+            return rows.filter(pk__in=[int(term), *ids])
+        return titled
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         return super().changelist_view(request, {"title": "Catalogue", **(extra_context or {})})
-
-    @display(description="title")
-    def name(self, row: Movie) -> str:
-        return row.title
 
     @display(description="year")
     def shown_year(self, row: Movie) -> str:
@@ -193,10 +176,6 @@ class MovieAdmin(RegistryAdmin):
         more = len(row.genres) - SHOWN_GENRES
         shown = ", ".join(row.genres[:SHOWN_GENRES])
         return f"{shown} and {more} more" if more > 0 else shown or "–"
-
-    @display(description="language")
-    def shown_language(self, row: Movie) -> str:
-        return row.language or "–"
 
     @display(description="popularity")
     def score(self, row: Movie) -> str:

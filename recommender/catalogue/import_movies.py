@@ -16,30 +16,16 @@ from django.utils import timezone
 
 from core.errors import Conflict
 from recommender.catalogue import service as catalogue
-from recommender.catalogue.staging_table import ROWS, Progress, StagingTable, ignore_progress
-from recommender.files import Rows
+from recommender.catalogue.staging_table import ROWS, Progress, StagingTable
 from recommender.files.movies import Row
+from recommender.files.tabular import Rows
+from recommender.models import Movie
 from recommender.movie_schema import FIELDS
 from recommender.title_keys import key_of
 
 MANY: Final = 1_000
 """Number of changed movies from which the import runs ANALYZE instead of waiting for autovacuum."""
-TYPES: Final = {
-    "id": "bigint",
-    "title": "text",
-    "original_title": "text",
-    "description": "text",
-    "genres": "text[]",
-    "keywords": "text[]",
-    "year": "smallint",
-    "language": "text",
-    "popularity": "double precision",
-    "rating": "double precision",
-    "votes": "integer",
-    "runtime": "smallint",
-}
-assert TYPES.keys() == FIELDS.keys()
-NAMES: Final = tuple(TYPES)
+NAMES: Final = tuple(FIELDS)
 BITS: Final = {name: 1 << place for place, name in enumerate(NAMES)}
 EMPTY: Final = {"genres": "'{}'", "keywords": "'{}'", "popularity": "0", "votes": "0"} | dict.fromkeys(
     ("original_title", "description", "language"), "''"
@@ -50,10 +36,9 @@ EMPTY: Final = {"genres": "'{}'", "keywords": "'{}'", "popularity": "0", "votes"
 class ImportCounts:
     """Counts of one import: each row is new, changed, unchanged or refused.
 
-    left_out : rows that are no movies, such as episodes; `rows` does not include them.
-
-    withdrawn : movies that the file lacks and the import withdrew. readmitted : withdrawn movies of the file
-    that the import readmitted. still_withdrawn : movies of the file that stay withdrawn.
+    left_out : rows that are no movies, such as episodes; `rows` does not include them. withdrawn : movies
+    that the file lacks and the import withdrew. readmitted : withdrawn movies of the file that the import
+    readmitted. still_withdrawn : movies of the file that stay withdrawn.
     """
 
     rows: int = 0
@@ -73,7 +58,7 @@ def load(
     refused: TextIO | None = None,
     readmit: bool = False,
     withdraw_missing: bool = False,
-    progress: Progress = ignore_progress,
+    progress: Progress = lambda rows: None,
 ) -> ImportCounts:
     """Adds the movies of a file and changes those that exist; all of them or none.
 
@@ -88,7 +73,8 @@ def load(
     InvalidRows : the file has bad rows and `refused` is None, or it has no good row.
     Conflict : another import is running, or `withdraw_missing` is set and the file has bad rows.
     """
-    columns = {"fields": "integer", **TYPES, "title_key": 'text COLLATE "C"'}
+    types = {name: str(Movie._meta.get_field(name).db_type(connection)) for name in NAMES}
+    columns = {"fields": "integer", **types, "title_key": 'text COLLATE "C"'}
     with transaction.atomic(), StagingTable[Row](columns, _cells) as staging:
         staging.fill(rows, progress)
         staging.refuse(

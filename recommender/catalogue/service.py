@@ -7,8 +7,8 @@ Every change is one transaction and records its author in the movie's history.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import asdict
+from typing import Any, Final, TypeVar
 
 import regex
 from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
@@ -16,16 +16,13 @@ from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.postgres.fields import ArrayField
 from django.db import IntegrityError, connection, transaction
-from django.db.models import QuerySet, TextField, Value
+from django.db.models import Model, QuerySet, TextField, Value
 from django.utils import timezone
 
-from recommender.declaration import NAME
 from recommender.errors import MovieExists, UnknownMovie
 from recommender.models import Movie, lowered
 from recommender.movie_schema import LARGEST_ID, Entry
 from recommender.title_keys import key_of
-from training.models import RegisteredModel
-from training.registry import lookup
 from vigia_ml.schema.columns import is_storable
 
 PAGE: Final = 100
@@ -35,12 +32,8 @@ MOST_WORDS: Final = 20
 LOCK: Final = 22_124
 """Class of the advisory locks for bulk changes: 0 allows one import at a time; 1, see `lock_bulk_changes`."""
 Movies = QuerySet[Movie, Movie]
+Row = TypeVar("Row", bound=Model)
 _TITLE_WORD: Final = regex.compile(r"\w+")
-
-
-def registered_model() -> RegisteredModel:
-    """Returns the registered model whose rights hold for the catalogue. Raises `UnknownModel`."""
-    return lookup.get_model(NAME)
 
 
 # -- changing ------------------------------------------------------------------------------------------
@@ -86,26 +79,24 @@ def change(movie_id: int, changes: Mapping[str, Any], *, by: User | None) -> Mov
 
 def withdraw(ids: Iterable[int], *, by: User | None) -> int:
     """Withdraws movies: after the commit no recommendation names them. Returns how many it withdrew."""
-    now = timezone.now()
-    return _switch(ids, by, "Withdrawn.", {"withdrawn_at": now, "changed_at": now}, were_withdrawn=False)
+    return _switch(ids, by, "Withdrawn.", to_withdrawn=True)
 
 
 def readmit(ids: Iterable[int], *, by: User | None) -> int:
     """Readmits withdrawn movies. Returns how many it readmitted."""
-    changed = {"withdrawn_at": None, "changed_at": timezone.now()}
-    return _switch(ids, by, "Readmitted.", changed, were_withdrawn=True)
+    return _switch(ids, by, "Readmitted.", to_withdrawn=False)
 
 
-def _switch(
-    ids: Iterable[int], by: User | None, message: str, changed: Mapping[str, Any], *, were_withdrawn: bool
-) -> int:
-    ids = list(ids)
+def _switch(ids: Iterable[int], by: User | None, message: str, *, to_withdrawn: bool) -> int:
+    ids, now = list(ids), timezone.now()
     with transaction.atomic():
         if len(ids) > 1:
             lock_bulk_changes()
-        affected = _locked().filter(pk__in=ids, withdrawn_at__isnull=not were_withdrawn)
+        affected = _locked().filter(pk__in=ids, withdrawn_at__isnull=to_withdrawn)
         rows = list(affected.order_by("pk").only("pk", "title", "year"))
-        Movie.objects.filter(pk__in=[row.pk for row in rows]).update(**changed)
+        Movie.objects.filter(pk__in=[row.pk for row in rows]).update(
+            withdrawn_at=now if to_withdrawn else None, changed_at=now
+        )
         _note(rows, CHANGE, message, by)
     return len(rows)
 
@@ -243,41 +234,42 @@ def values_of(name: str) -> list[Any]:
         return [value for (value,) in cursor.fetchall() if value != ""]
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogueQuery:
-    """The filters of a catalogue page: beginning of the title, genre, year, language; withdrawn or not (None:
-    both); ids above `after`; ids among `ids`."""
+def page(
+    *,
+    ids: Sequence[int],
+    title: str | None,
+    genre: str | None,
+    year: int | None,
+    language: str | None,
+    withdrawn: bool | None,
+    after: int | None,
+    limit: int,
+) -> tuple[list[Movie], int | None]:
+    """Returns (movies by id, cursor of the next page or None). An index serves every filter.
 
-    ids: tuple[int, ...] = ()
-    title: str | None = None
-    genre: str | None = None
-    year: int | None = None
-    language: str | None = None
-    withdrawn: bool | None = False
-    after: int | None = None
-    limit: int = PAGE
-
-
-def page(query: CatalogueQuery) -> tuple[list[Movie], int | None]:
-    """Returns (movies by id, cursor of the next page or None). An index serves every filter."""
+    ids : if any, only these. title : its beginning. withdrawn : None for both. after : ids above it.
+    """
     rows = Movie.objects.all()
-    if any(text is not None and not is_storable(text) for text in (query.genre, query.language)):
+    if any(text is not None and not is_storable(text) for text in (genre, language)):
         return [], None
-    if query.ids:
-        rows = rows.filter(pk__in=query.ids)
-    if query.title is not None:
-        rows = titled(rows, query.title)
-    if query.genre is not None:
-        rows = of_genre(rows, query.genre)
-    if query.year is not None:
-        rows = rows.filter(year=query.year)
-    if query.language is not None:
-        rows = rows.filter(language=query.language.lower())
-    if query.withdrawn is not None:
-        rows = rows.filter(withdrawn_at__isnull=not query.withdrawn)
-    if query.after is not None:
-        rows = rows.filter(pk__gt=query.after)
-    movies = list(rows.order_by("pk")[: query.limit + 1])
-    more = len(movies) > query.limit
-    movies = movies[: query.limit]
-    return movies, movies[-1].pk if more else None
+    if ids:
+        rows = rows.filter(pk__in=ids)
+    if title is not None:
+        rows = titled(rows, title)
+    if genre is not None:
+        rows = of_genre(rows, genre)
+    if year is not None:
+        rows = rows.filter(year=year)
+    if language is not None:
+        rows = rows.filter(language=language.lower())
+    if withdrawn is not None:
+        rows = rows.filter(withdrawn_at__isnull=not withdrawn)
+    if after is not None:
+        rows = rows.filter(pk__gt=after)
+    return first_rows(rows.order_by("pk"), limit)
+
+
+def first_rows(rows: QuerySet[Row, Row], limit: int) -> tuple[list[Row], int | None]:
+    """Returns (the first `limit` rows, the key of the last of them if more follow)."""
+    shown = list(rows[: limit + 1])
+    return shown[:limit], shown[limit - 1].pk if len(shown) > limit else None

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, Self, TextIO, TypeVar
 
 from django.db import connection
 
-from recommender.files import Rows
+from recommender.files.tabular import Rows
 from vigia_ml.schema import Fault, InvalidRows
 from vigia_ml.schema.faults import REPORTED_FAULTS
 
@@ -24,17 +24,11 @@ ROWS: Final = "incoming"
 REFUSED: Final = "refused"
 
 
-def ignore_progress(rows: int) -> None:
-    """Reports no progress."""
-
-
 class StagingTable(Generic[T]):
     """The temporary tables of one load within a transaction; a context manager.
 
     ``incoming`` holds the line of each row and `columns`; ``refused`` holds lines and their reasons.
 
-    Parameters
-    ----------
     columns : name -> SQL type. cells : function from a row of the file to its values in that order.
     """
 
@@ -81,10 +75,8 @@ class StagingTable(Generic[T]):
     def refuse(self, query: str, field: str, code: str, message: str) -> None:
         """Moves rows that conflict with other rows or with the database to the refused ones.
 
-        Parameters
-        ----------
         query : SELECT of the line and value of each such row. message : text of the fault; ``{}`` stands for
-            the value.
+        the value.
         """
         self.execute(f"CREATE TEMPORARY TABLE wrong (line, value) ON COMMIT DROP AS {query}")
         count = self.execute(f"DELETE FROM {ROWS} USING wrong WHERE {ROWS}.line = wrong.line")
@@ -105,12 +97,8 @@ class StagingTable(Generic[T]):
             self._faults += faults
 
     def check(self, rows: Rows[T], refused: TextIO | None) -> None:
-        """Writes the refused rows to `refused`; without that stream, one bad row refuses the whole file.
-
-        Raises
-        ------
-        InvalidRows : the file has bad rows and `refused` is None, or it has no good row.
-        """
+        """Writes the refused rows to `refused`. Raises `InvalidRows` if the file has bad rows and `refused`
+        is None, or if it has no good row."""
         if self.bad and refused is None:
             faults = sorted(self._faults, key=lambda fault: fault.line or 0)
             message = f"{self.bad:,} of {self.rows:,} rows {'is' if self.bad == 1 else 'are'} invalid"

@@ -36,13 +36,8 @@ def find(title: str, engine: IndexEngine, withdrawn: frozenset[int]) -> Movie:
     The comparison ignores case, accents and spaces; among several matches, a title exactly as typed wins.
     "Matrix, The" and "The Matrix (1999)" name The Matrix.
 
-    Parameters
-    ----------
-    withdrawn : ids of withdrawn movies, which the index may still hold.
-
-    Raises
-    ------
-    UnknownTitle : no movie matches. AmbiguousTitle : several movies match; the error names them.
+    withdrawn : ids of withdrawn movies, which the index may still hold. Raises `UnknownTitle`, or
+    `AmbiguousTitle`, which names the movies that match.
     """
     exact = _exact(title)
     if len(exact) == 1:

@@ -47,20 +47,17 @@ class Row:
 
 def assemble(values: dict[str, Any]) -> Row | list[Fault]:
     """Returns the interaction of a row's values, or its faults."""
-    faults = []
-    kind = values.get("kind")
-    if kind is None:
-        stars = values.get("rating")
-        if stars is None:
-            faults.append(Fault("kind", "missing_field", "kind and rating are missing: give one of them"))
-        else:
-            kind = kind_of(stars)
+    kind: Any = values.get("kind")
+    stars = values.get("rating")
+    if kind is None and stars is not None:
+        kind = kind_of(stars)
     at = moment(values["at"], "at")
-    if isinstance(at, Fault):
-        faults.append(at)
+    faults = [at] if isinstance(at, Fault) else []
+    if kind is None:
+        message = "kind and rating are missing: give one of them"
+        faults.insert(0, Fault("kind", "missing_field", message))
     if faults or isinstance(at, Fault):
         return faults
-    assert kind is not None
     return Row(values["user"], values["movie_id"], kind, at)
 
 

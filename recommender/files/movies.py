@@ -16,7 +16,6 @@ from recommender.movie_schema import COLUMNS, FIELDS, Read, Refused, split_terms
 from recommender.title_keys import article_first, other_name, without_year
 from vigia_ml.errors import Malformed
 from vigia_ml.schema import Column, DatasetSchema, Fault
-from vigia_ml.schema.faults import echo
 from vigia_ml.schema.json_body import decode_json
 from vigia_ml.schema.numerals import MISSING_WORDS
 
@@ -137,8 +136,7 @@ def list_of(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, dict) and "name" in value:
         value = [value]
     if not isinstance(value, list):
-        message = f"{name} must be a list"
-        raise Refused([Fault(name, "not_an_array", message, echo(value), has_value=True)])
+        raise Refused.with_fault(name, "not_an_array", f"{name} must be a list", value)
     terms = [item.get("name") if isinstance(item, dict) else item for item in value]
     return terms_of(name, (term for term in terms if not (isinstance(term, str) and not term.strip())))
 
@@ -154,7 +152,7 @@ def _list_in(name: str, text: str) -> tuple[str, ...]:
         if literal is not None:
             return list_of(name, literal)
         message = f"{name} is not a JSON list: {error.message.replace('the body', 'the cell')}"
-        raise Refused([Fault(name, error.code, message, echo(text), has_value=True)]) from None
+        raise Refused.with_fault(name, error.code, message, text) from None
 
 
 def _python_literal(text: str) -> list[Any] | dict[str, Any] | None:
@@ -174,8 +172,7 @@ def year_of(date: str) -> int:
     """Returns the year of a date: 1999 for "1999", "1999-12" and "1999-12-31"."""
     match = _DATE.fullmatch(date.strip())
     if match is None or not _is_date(int(match[1]), int(match[2] or 1), int(match[3] or 1)):
-        message = "release_date must be an ISO 8601 date"
-        raise Refused([Fault("release_date", "not_a_time", message, echo(date), has_value=True)])
+        raise Refused.with_fault("release_date", "not_a_time", "release_date must be an ISO 8601 date", date)
     year: int = FIELDS["year"].from_json(int(match[1]))
     return year
 

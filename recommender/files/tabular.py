@@ -7,17 +7,16 @@ the layout does not know.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Final, Generic, TypeVar
 
-from recommender.movie_schema import Refused, plain, read_column
+from recommender.movie_schema import Refused, plain, read_column, repeated_fields
 from vigia_ml.errors import Malformed
 from vigia_ml.schema import Column, DatasetSchema, Fault, InvalidRows
 from vigia_ml.schema.columns import EXACT_INTEGER
 from vigia_ml.schema.csv_dialect import Table, Told, Unreadable
 from vigia_ml.schema.csv_reader import CsvReader
-from vigia_ml.schema.dataset import RepeatedNames
 from vigia_ml.schema.faults import clip, echo
 from vigia_ml.schema.json_body import decode_json
 
@@ -101,14 +100,8 @@ def open_rows(
 ) -> Rows[T]:
     """Returns the rows of a file; its first character tells JSON lines from CSV.
 
-    Parameters
-    ----------
-    stream : binary and seekable, at its start.
-    dialect : the dialect of a CSV; overrides the detected dialect.
-
-    Raises
-    ------
-    InvalidRows : the file is empty, is a JSON array, or its CSV header does not match.
+    stream : binary and seekable, at its start. dialect : overrides the detected dialect of a CSV. Raises
+    `InvalidRows` if the file is empty or a JSON array, or if its CSV header does not match.
     """
     first = stream.read(65_536).lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
     stream.seek(0)
@@ -235,8 +228,7 @@ class JsonLines(Rows[T]):
 
     def _assemble(self, raw: Mapping[str, Any]) -> T | list[Fault] | None:
         layout, values = self._layout, dict[str, Any]()
-        repeated: Iterable[str] = raw.repeated if isinstance(raw, RepeatedNames) else ()
-        faults = [Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice") for name in repeated]
+        faults = repeated_fields(raw)
         for name, value in raw.items():
             column = layout.schema.find(name)
             if column is None:

@@ -16,7 +16,7 @@ from recommender.index.config import Settings
 from recommender.index.engine import IndexEngine
 from recommender.index.estimator import MovieIndex
 from recommender.index.evaluation import DEPTH, HeldOut
-from recommender.index.feature_matrix import Analysis, Progress
+from recommender.index.feature_matrix import Analysis, Progress, ignore_progress
 
 NDCG: Final = f"ndcg_at_{DEPTH}"
 
@@ -51,42 +51,39 @@ class Built:
 def build(
     catalogue: Catalogue,
     settings: Settings,
-    report: Progress = lambda stage, percent: None,
-    *,
-    threads: int | None = None,
+    report: Progress = ignore_progress,
 ) -> Built:
     """Fits an index to a catalogue, with the weight of ``together`` that best finds the movies users liked
-    next.
+    next. Raises `NoMovies`.
 
-    Parameters
-    ----------
-    report : called at least once per stage with its name and the progress in per cent, which never falls; an
-        exception that it raises ends the build.
-
-    Raises `NoMovies`.
+    report : called at least once per stage; the progress never falls.
     """
-    seconds = _Seconds()
-    with seconds.of("reading"):
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "reading"):
         analysis = Analysis.of(catalogue, settings, report)
     if not len(catalogue) or not any(block.matrix.nnz for block in analysis.blocks.values()):
         raise NoMovies("no movie of the catalogue has a word, a genre or a keyword to compare it by")
-    with seconds.of("weighing"):
-        tried, weight = _tried(analysis, report, threads)
-    index = MovieIndex(settings, together=weight, threads=threads)
-    with seconds.of("neighbours"):
+    with _timed(seconds, "weighing"):
+        tried, weight = _tried(analysis, report)
+    index = MovieIndex(settings, together=weight)
+    with _timed(seconds, "neighbours"):
         index.fit_analysed(catalogue, analysis, report)
     report("writing", 90)
-    with seconds.of("writing"):
+    with _timed(seconds, "writing"):
         data = index.to_bytes()
     report("evaluation", 94)
-    with seconds.of("evaluation"):
-        metrics, baseline = _lists(index, catalogue, settings)
+    with _timed(seconds, "evaluation"):
+        popularity = evaluation.percentiles(catalogue.popularity[index.order_])
+        metrics, baseline = (
+            evaluation.list_metrics(lists, index.rows_, popularity, settings.judging)
+            for lists in (index.neighbours_[:, :DEPTH], evaluation.popular_lists(len(catalogue)))
+        )
         metrics["latency_ms"] = evaluation.latency_ms(IndexEngine.from_bytes(data), settings.judging)
         held_out, error = 0, None
         if tried:
             asked = HeldOut.of(analysis, 1)
             held_out = len(asked)
-            found = evaluation.found_by(analysis.weighed(weight, asked.held.hidden), asked, threads)
+            found = evaluation.found_by(analysis.weighed(weight, asked.held.hidden), asked)
             metrics |= evaluation.ranking_metrics(found, asked)
             error = evaluation.error_of(found, asked)
             baseline |= evaluation.ranking_metrics(evaluation.most_popular(analysis, asked), asked)
@@ -99,12 +96,12 @@ def build(
         "held_out": held_out,
         "error": error,
         "bytes": len(data),
-        "seconds": seconds.taken,
+        "seconds": seconds,
     }
     return Built(data, metrics, baseline, about)
 
 
-def _tried(analysis: Analysis, report: Progress, threads: int | None) -> tuple[list[dict[str, float]], float]:
+def _tried(analysis: Analysis, report: Progress) -> tuple[list[dict[str, float]], float]:
     """Returns (each weight of ``together`` with its metrics, the chosen weight); with too few interactions,
     no weight is tried.
 
@@ -120,22 +117,11 @@ def _tried(analysis: Analysis, report: Progress, threads: int | None) -> tuple[l
     tried = []
     for number, weight in enumerate(limits.weights):
         report("weighing", 20 + 10 * number // len(limits.weights))
-        found = evaluation.found_by(analysis.weighed(weight, asked.held.hidden), asked, threads)
+        found = evaluation.found_by(analysis.weighed(weight, asked.held.hidden), asked)
         error = evaluation.error_of(found, asked)
         tried.append({"together": weight, "error": error} | evaluation.ranking_metrics(found, asked))
     best = max(tried, key=lambda each: each[NDCG])
     return tried, min(each["together"] for each in tried if each[NDCG] >= best[NDCG] - best["error"])
-
-
-def _lists(
-    index: MovieIndex, catalogue: Catalogue, settings: Settings
-) -> tuple[dict[str, float], dict[str, float]]:
-    popularity = evaluation.percentiles(catalogue.popularity[index.order_])
-    ours, theirs = index.neighbours_[:, :DEPTH], evaluation.popular_lists(len(catalogue))
-    metrics, baseline = (
-        evaluation.list_metrics(lists, index.rows_, popularity, settings.judging) for lists in (ours, theirs)
-    )
-    return metrics, baseline
 
 
 def _counts(index: MovieIndex, analysis: Analysis, catalogue: Catalogue) -> Mapping[str, Any]:
@@ -152,14 +138,8 @@ def _counts(index: MovieIndex, analysis: Analysis, catalogue: Catalogue) -> Mapp
     }
 
 
-class _Seconds:
-    """Duration of each stage in seconds."""
-
-    def __init__(self) -> None:
-        self.taken: dict[str, float] = {}
-
-    @contextmanager
-    def of(self, stage: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.taken[stage] = round(time.perf_counter() - began, 3)
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - began, 3)

@@ -5,7 +5,7 @@ The same content gives the same bytes, whatever the sizes of its pieces, so the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recommender.index.query import Movie
+from recommender.index.query import MOVIE_FIELDS, Movie
 
 ROWS: Final = 20_000
 """Rows of a row group, which a writer holds in memory."""
@@ -83,14 +83,6 @@ class Catalogue:
 
     table: pa.Table
 
-    @classmethod
-    def of(cls, movies: Iterable[Movie], interactions: Iterable[Interaction] = ()) -> Catalogue:
-        """Returns the catalogue of movies and interactions in any order."""
-        ordered = sorted(movies, key=lambda movie: movie.id)
-        events = sorted(interactions, key=lambda event: event.movie_id)
-        batches = [pa.RecordBatch.from_pylist(rows, SCHEMA) for rows in _pieces(ordered, events)]
-        return cls(pa.Table.from_batches(batches, SCHEMA))
-
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
@@ -136,10 +128,8 @@ class Catalogue:
 def write(path: Path, movies: Iterable[Movie], interactions: Iterable[Interaction] = ()) -> int:
     """Writes a snapshot and returns its number of movies; it holds one row group in memory at a time.
 
-    Parameters
-    ----------
     movies : by ascending id, each once. interactions : by ascending movie id; interactions with other movies
-        are left out. Raises `OutOfOrder`.
+    are left out. Raises `OutOfOrder`.
     """
     count = 0
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
@@ -181,21 +171,9 @@ def _rows(movies: Iterator[Movie], interactions: Iterator[Interaction]) -> Itera
             if event.movie_id == movie.id:
                 own.append(event)
             event = next(interactions, None)
-        yield _row(movie, own)
-
-
-def _row(movie: Movie, events: Sequence[Interaction]) -> dict[str, Any]:
-    ordered = sorted(events, key=lambda event: (event.at, event.user, event.weight))
-    return {
-        "id": movie.id,
-        "title": movie.title,
-        "description": movie.description,
-        "genres": list(movie.genres),
-        "keywords": list(movie.keywords),
-        "year": movie.year,
-        "language": movie.language,
-        "popularity": movie.popularity,
-        "interactions": [
-            {"user": event.user, "weight": event.weight, "at": event.at.astimezone(UTC)} for event in ordered
-        ],
-    }
+        own.sort(key=lambda each: (each.at, each.user, each.weight))
+        yield {name: getattr(movie, name) for name in MOVIE_FIELDS} | {
+            "interactions": [
+                {"user": each.user, "weight": each.weight, "at": each.at.astimezone(UTC)} for each in own
+            ]
+        }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, Literal
+
+import msgspec
 
 from recommender.index.stop_words import STOP_WORDS
 
@@ -33,8 +35,7 @@ class Field:
     weight : weight of the L2-normalised block in the row; a shared term counts by its square.
     min_df : least number of movies with a term; rarer terms are left out.
     max_df : largest share of movies with a term; more frequent terms are left out, except terms of `FEW`
-    movies
-        or fewer: in a small catalogue a share is not informative.
+        movies or fewer: in a small catalogue a share is not informative.
     sublinear_tf : whether a term counts 1 + ln(occurrences) instead of its occurrences.
     stop_words : languages whose stop words are left out. One language applies to all texts; of several, the
         language of the text applies (see `tokenizer.language_of`).
@@ -79,8 +80,7 @@ class Together:
         is 0.
     minimum_interactions : the same limit for positive interactions.
     per_user, per_movie : number of the latest opinions that count, of a user and of a movie; they keep the
-    cost
-        of the field linear in the interactions, not quadratic.
+        cost of the field linear in the interactions, not quadratic.
     """
 
     weights: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
@@ -127,20 +127,10 @@ class Settings:
         if len(set(names)) < len(names) or not names:
             raise ValueError(f"each field is declared once, and one at least: {', '.join(names) or 'none'}")
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Settings:
-        """Returns the settings of a value of `as_json`, which JSON may have turned tuples into lists in."""
-        fields = tuple(
-            Field(**{**each, "stop_words": tuple(each.get("stop_words", ()))}) for each in given["fields"]
-        )
-        together = dict(given.get("together", {}))
-        if "weights" in together:
-            together["weights"] = tuple(together["weights"])
-        judging = Judging(**given.get("judging", {}))
-        return cls(fields, given.get("top_k", 100), Together(**together), judging)
+        """Returns the settings that `dataclasses.asdict` and JSON wrote."""
+        return msgspec.convert(given, cls)
 
 
 PLAIN: Final = Settings((Field("description", stop_words=("en",)),))

@@ -91,7 +91,7 @@ class IndexEngine:
 
     def title(self, movie_id: int) -> str:
         """Returns the title of a movie. Raises `UnknownMovie`."""
-        return str(self._titles[self._known_row(movie_id)])
+        return self._titles.at(self._known_row(movie_id))
 
     def ids(self) -> Sequence[int]:
         """Returns the ids, most popular first, then by id, as a view without a copy."""
@@ -156,26 +156,22 @@ class IndexEngine:
 
         On the basis of genres, disliked seeds do not count: they would exclude whole genres.
         """
-        found = [(seed, row, *self._vector(seed, row)) for seed, row in seeds]
-        liked = [each for each in found if each[0].weight > 0]
-        alike = [(seed, row) for seed, row, _, by_genres in liked if by_genres]
-        if alike and not any(vector for _, _, vector, _ in liked):
-            return _one_row([(seed.weight, self._genres_alone(seed, row)) for seed, row in alike]), "genres"
-        return _one_row([(seed.weight, vector) for seed, _, vector, _ in found]), "similarity"
+        found = [(seed.weight, *self._vectors(seed, row)) for seed, row in seeds]
+        liked = [each for each in found if each[0] > 0]
+        alike = [(weight, genres) for weight, _, genres in liked if genres is not None]
+        if alike and not any(vector for _, vector, _ in liked):
+            return _one_row(alike), "genres"
+        return _one_row([(weight, vector) for weight, vector, _ in found]), "similarity"
 
-    def _vector(self, seed: Seed, row: int) -> tuple[Vector, bool]:
-        """Returns (vector of a seed, whether only its genres allow a comparison)."""
+    def _vectors(self, seed: Seed, row: int) -> tuple[Vector, Vector | None]:
+        """Returns (vector of a seed; the vector of its genres if only they allow a comparison)."""
         if seed.movie_id is not None:
-            return self._rows.row(row), bool(self._by_genres[row])
+            return self._rows.row(row), self._genres.row(row) if self._by_genres[row] else None
         if seed.movie is not None:
             vector = self._vocabulary.of_movie(seed.movie)
-            if not self._vocabulary.suffices(vector) and self._vocabulary.genres_of(seed.movie):
-                return {}, True
-            return vector, False
-        return self._vocabulary.of_text(seed.text or ""), False
-
-    def _genres_alone(self, seed: Seed, row: int) -> Vector:
-        return self._genres.row(row) if seed.movie is None else self._vocabulary.genres_of(seed.movie)
+            genres = {} if self._vocabulary.suffices(vector) else self._vocabulary.genres_of(seed.movie)
+            return ({}, genres) if genres else (vector, None)
+        return self._vocabulary.of_text(seed.text or ""), None
 
     def _rows_withdrawn(self, withdrawn: frozenset[int]) -> tuple[Array, frozenset[int]]:
         """Returns the rows of withdrawn movies, ascending and as a set. The same set comes with every
@@ -253,12 +249,7 @@ class IndexEngine:
                 reasons.append(Reason(*self._named(column), round(part / score, 6)))
         if together:
             reasons.append(Reason("together", TOGETHER, round(together / score, 6)))
-        reasons.sort(key=_by_share)
-        return tuple(reasons)
-
-
-def _by_share(reason: Reason) -> float:
-    return -reason.share
+        return tuple(sorted(reasons, key=lambda reason: -reason.share))
 
 
 def _one_row(parts: list[tuple[float, Vector]]) -> Vector:

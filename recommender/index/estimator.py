@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from recommender.index.catalogue_snapshot import Catalogue
 from recommender.index.config import PLAIN, Settings
 from recommender.index.engine import FORMAT
-from recommender.index.feature_matrix import Analysis, Progress, Weighed
+from recommender.index.feature_matrix import Analysis, Progress, Weighed, ignore_progress
 from recommender.index.filtering import NO_YEAR
-from recommender.index.knn import Report, nearest, two_ways
+from recommender.index.knn import nearest, two_ways
 from recommender.index.packed_arrays import Array, Strings, pack
-from recommender.index.query import Movie
 from recommender.index.vocabulary import Vocabulary
-
-
-def _silent(stage: str, percent: int) -> None:
-    pass
 
 
 class MovieIndex(BaseEstimator):
@@ -34,7 +30,6 @@ class MovieIndex(BaseEstimator):
     ----------
     settings : the fields and their weights.
     together : weight of the co-occurrence field, if `settings` have it; 0 leaves it out.
-    threads : number of threads of the search; None: as many as this process may use.
 
     Attributes
     ----------
@@ -47,18 +42,17 @@ class MovieIndex(BaseEstimator):
     catalogue_, order_ : the catalogue of the fit, and the place of each row in it.
     """
 
-    def __init__(
-        self, settings: Settings = PLAIN, *, together: float = 0.0, threads: int | None = None
-    ) -> None:
+    def __init__(self, settings: Settings = PLAIN, *, together: float = 0.0) -> None:
         self.settings = settings
         self.together = together
-        self.threads = threads
 
     def fit(self, X: Catalogue, y: None = None) -> Self:
         """Fits the index to a catalogue X; scikit-learn's interface requires `y`."""
-        return self.fit_analysed(X, Analysis.of(X, self.settings, _silent))
+        return self.fit_analysed(X, Analysis.of(X, self.settings))
 
-    def fit_analysed(self, catalogue: Catalogue, analysis: Analysis, report: Progress = _silent) -> Self:
+    def fit_analysed(
+        self, catalogue: Catalogue, analysis: Analysis, report: Progress = ignore_progress
+    ) -> Self:
         """Fits the index to a catalogue and its existing analysis."""
         weighed = analysis.weighed(self.together)
         self.rows_, self.genres_, self.by_genres_ = weighed.rows, weighed.genres, weighed.by_genres
@@ -67,15 +61,6 @@ class MovieIndex(BaseEstimator):
         self.neighbours_ = self._neighbours(weighed, report)
         self.catalogue_, self.order_ = catalogue, analysis.order
         return self
-
-    def transform(self, X: Iterable[Movie]) -> Any:
-        """Returns the rows of movies outside the catalogue, CSR float32."""
-        check_is_fitted(self)
-        vectors = [self.vocabulary_.of_movie(movie) for movie in X]
-        columns = np.array([column for vector in vectors for column in sorted(vector)], np.int32)
-        values = np.array([vector[column] for vector in vectors for column in sorted(vector)], np.float32)
-        starts = np.cumsum([0, *map(len, vectors)])
-        return sparse.csr_matrix((values, columns, starts), (len(vectors), self.rows_.shape[1]))
 
     def to_bytes(self) -> bytes:
         """Returns the bytes that `engine.IndexEngine.from_bytes` accepts."""
@@ -91,19 +76,17 @@ class MovieIndex(BaseEstimator):
     def _neighbours(self, weighed: Weighed, report: Progress) -> npt.NDArray[np.int32]:
         found = np.full((len(self.ids_), self.settings.top_k), -1, np.int32)
 
-        def search(matrix: Any, which: npt.NDArray[np.intp], told: Report) -> None:
+        def tell(percent: int, share: float) -> None:
+            report("neighbours", 30 + int(percent * share))
+
+        by_genres = weighed.by_genres
+        for matrix, mask, percent in ((weighed.genres, by_genres, 0), (weighed.rows, ~by_genres, 60)):
+            which = np.flatnonzero(mask)
             if len(which):
                 found[which] = nearest(
                     matrix[which], matrix, self.settings.top_k, own=which, wide=weighed.wide,
-                    threads=self.threads, report=told,
+                    report=partial(tell, percent),
                 )  # fmt: skip
-
-        search(weighed.genres, np.flatnonzero(weighed.by_genres), lambda share: report("neighbours", 30))
-        search(
-            weighed.rows,
-            np.flatnonzero(~weighed.by_genres),
-            lambda share: report("neighbours", 30 + int(60 * share)),
-        )
         return found
 
     def _arrays(self) -> dict[str, Array]:
@@ -111,8 +94,15 @@ class MovieIndex(BaseEstimator):
         years = np.nan_to_num(catalogue.years, nan=NO_YEAR)[order].astype(np.int16)
         languages: dict[str, int] = {}
         spoken = [languages.setdefault(each, len(languages)) for each in catalogue.texts("language")]
+        about = {
+            "format": FORMAT,
+            "settings": asdict(self.settings),
+            "together": self.together,
+            "bounds": {name: list(bounds) for name, bounds in self.vocabulary_.bounds.items()},
+            "language": self.vocabulary_.language,
+        }
         return {
-            "about": np.frombuffer(json.dumps(self._about()).encode(), np.uint8),
+            "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
             "ids": self.ids_,
             "by_id": np.argsort(self.ids_).astype(np.int32),
             **Strings.of(_taken(list(catalogue.texts("title")), order)).arrays("titles"),
@@ -126,15 +116,6 @@ class MovieIndex(BaseEstimator):
             **two_ways(self.genres_).arrays("genres"),
             "neighbours": self.neighbours_,
             "by_genres": self.by_genres_,
-        }
-
-    def _about(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "settings": self.settings.as_json(),
-            "together": self.together,
-            "bounds": {name: list(bounds) for name, bounds in self.vocabulary_.bounds.items()},
-            "language": self.vocabulary_.language,
         }
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import rankdata
 from sklearn.preprocessing import normalize
 
 from recommender.index.co_occurrence import HoldOut, histories, hold_out
@@ -52,17 +53,19 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.held.users)
 
+    @property
+    def depth(self) -> int:
+        """The length of a list that keeps `DEPTH` movies whatever its user has seen."""
+        return DEPTH + int(np.diff(self.seen.indptr).max(initial=0))
 
-def found_by(weighed: Weighed, asked: HeldOut, threads: int | None = None) -> Rows:
+
+def found_by(weighed: Weighed, asked: HeldOut) -> Rows:
     """Returns (u, DEPTH) the recommendations for each user by the sum of the user's opinions; then -1."""
     profiles = normalize(asked.histories @ weighed.rows.astype(np.float64))
     profiles.data = on_grid(profiles.data).astype(np.float32)
     profiles.eliminate_zeros()
     profiles.sort_indices()
-    most = int(np.diff(asked.seen.indptr).max(initial=0))
-    found = nearest(
-        profiles.astype(np.float32), weighed.rows, DEPTH + most, wide=weighed.wide, threads=threads
-    )
+    found = nearest(profiles, weighed.rows, asked.depth, wide=weighed.wide)
     return _unseen(found, asked.seen)
 
 
@@ -72,8 +75,7 @@ def most_popular(analysis: Analysis, asked: HeldOut) -> Rows:
     opinions = analysis.opinions
     counted = opinions.movie[opinions.positive & ~asked.held.hidden]
     ranking = np.argsort(-np.bincount(counted, minlength=len(analysis)), kind="stable")
-    most = int(np.diff(asked.seen.indptr).max(initial=0))
-    return _unseen(np.tile(ranking[: DEPTH + most].astype(np.int32), (len(asked), 1)), asked.seen)
+    return _unseen(np.tile(ranking[: asked.depth].astype(np.int32), (len(asked), 1)), asked.seen)
 
 
 def gains(found: Rows, asked: HeldOut) -> Floats:
@@ -102,8 +104,6 @@ def list_metrics(neighbours: Rows, rows: Any, popularity: Floats, judging: Judgi
     list, mean over the lists. popularity_bias : mean percentile of popularity of the listed movies, minus
     0.5.
 
-    Parameters
-    ----------
     neighbours : (n, DEPTH), -1 for no neighbour. rows : CSR (n, p). popularity : (n,) see `percentiles`.
     """
     listed = neighbours[neighbours >= 0]
@@ -131,9 +131,7 @@ def popular_lists(n: int) -> Rows:
 
 def percentiles(popularity: npt.NDArray[np.float32]) -> Floats:
     """Returns (n,) the share of less popular movies plus half the share of equally popular movies."""
-    ordered = np.sort(popularity)
-    below, upto = (np.searchsorted(ordered, popularity, side=side) for side in ("left", "right"))
-    return np.asarray((below + upto) / (2 * max(1, len(popularity))))
+    return np.asarray((rankdata(popularity) - 0.5) / max(1, len(popularity)))
 
 
 def latency_ms(engine: IndexEngine, judging: Judging) -> float:

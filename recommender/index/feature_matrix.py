@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,10 @@ Progress = Callable[[str, int], None]
 build."""
 
 
+def ignore_progress(stage: str, percent: int) -> None:
+    """Reports no progress."""
+
+
 @dataclass(frozen=True)
 class Analysis:
     """The analysed movies of a catalogue, most popular first, then by id.
@@ -38,7 +43,7 @@ class Analysis:
     opinions: Opinions
 
     @classmethod
-    def of(cls, catalogue: Catalogue, settings: Settings, report: Progress) -> Analysis:
+    def of(cls, catalogue: Catalogue, settings: Settings, report: Progress = ignore_progress) -> Analysis:
         order = np.lexsort((catalogue.ids, -catalogue.popularity))
         row_of = np.empty(len(order), np.int64)
         row_of[order] = np.arange(len(order))
@@ -52,7 +57,8 @@ class Analysis:
             found[field.name] = replace(block, matrix=block.matrix[order])
         report("interactions", 18)
         opinions = Opinions.of(catalogue.interactions(), row_of)
-        return cls(settings, order, found, tfidf.most_common(languages), opinions)
+        [language, _] = next(iter(Counter(languages).most_common(1)), ("", 0))
+        return cls(settings, order, found, language, opinions)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -100,14 +106,14 @@ class Weighed:
             begin = bounds[name][1]
         enough = [field.name for field in settings.fields if field.suffices and field.name in found]
         rows = tfidf.rows(found, weights)
-        genres, by_genres = (
-            sparse.csr_matrix((rows.shape[0], 0), dtype=np.float32),
-            np.zeros(rows.shape[0], bool),
-        )
+        genres = sparse.csr_matrix((rows.shape[0], 0), dtype=np.float32)
+        by_genres = np.zeros(rows.shape[0], bool)
         if "genres" in found:
             genres = tfidf.alone(found["genres"], *bounds["genres"])
-            by_genres = (np.diff(genres.indptr) > 0) & ~tfidf.has_terms(found, enough)
-            rows = tfidf.without(rows, by_genres)
+            has_terms = np.any([np.diff(found[name].matrix.indptr) > 0 for name in enough], axis=0)
+            by_genres = (np.diff(genres.indptr) > 0) & ~has_terms
+            rows.data[np.repeat(by_genres, np.diff(rows.indptr))] = 0.0
+            rows.eliminate_zeros()
         return cls(bounds, rows, genres, by_genres, found)
 
     @property

@@ -87,7 +87,11 @@ class Facts:
         if filters.genres:
             mask &= self._has_genre(filters.genres, rows)
         if filters.exclude:
-            mask &= outside(self.rows_of(filters.exclude), rows, len(self.ids))
+            excluded = self.rows_of(filters.exclude)
+            if rows is None:
+                mask[excluded] = False
+            else:
+                mask &= ~np.isin(rows, excluded)
         return mask
 
     def _has_genre(self, genres: Iterable[str], rows: Array | None) -> Mask:
@@ -103,12 +107,3 @@ class Facts:
             return np.zeros(len(starts) - 1, np.bool_)
         hits = np.concatenate(([0], np.cumsum(wanted[codes], dtype=np.int64)))
         return np.asarray(hits[starts[1:]] > hits[starts[:-1]])
-
-
-def outside(left_out: Array, rows: Array | None, n: int) -> Mask:
-    """Returns whether each of `rows` (None: all `n`) is outside `left_out`."""
-    if rows is not None:
-        return ~np.isin(rows, left_out)
-    mask = np.ones(n, np.bool_)
-    mask[left_out] = False
-    return mask

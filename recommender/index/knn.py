@@ -57,8 +57,7 @@ def nearest(
         than 1.
     own : (m,) row to exclude from the answer to a query, usually itself; -1: none.
     wide : columns [begin, end) of the few terms that very many documents have; queries with the same values
-    in
-        them share their cost.
+        in them share their cost.
     threads : number of threads; default: the number of cores of this process.
     """
     own = np.full(queries.shape[0], -1) if own is None else own

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -65,7 +66,7 @@ def _view(data: bytes, entry: zipfile.ZipInfo) -> Array:
     return np.frombuffer(data, dtype, count, start + header.tell()).reshape(shape)
 
 
-class Strings(Sequence[str]):
+class Strings:
     """A sequence of strings in two arrays: a million titles are two objects, not a million.
 
     Parameters
@@ -96,12 +97,8 @@ class Strings(Sequence[str]):
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
-        if not -len(self) <= place < len(self):
-            raise IndexError(place)
-        return self.at(place % len(self))
+    def __iter__(self) -> Iterator[str]:
+        return map(self.at, range(len(self)))
 
     def at(self, place: int) -> str:
         """Returns the string at a place, which must be within 0 and n - 1."""
@@ -125,14 +122,4 @@ class Strings(Sequence[str]):
 
     def _lowest(self, sought: bytes, low: int, high: int) -> int:
         """Returns the first place within [low, high) whose string is not below `sought`, else `high`."""
-        while low < high:
-            middle = (low + high) // 2
-            if self._bytes(middle) < sought:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
-    @property
-    def nbytes(self) -> int:
-        return self.letters.nbytes + self.starts.nbytes
+        return bisect_left(range(high), sought, low, high, key=self._bytes)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal
 
 Basis = Literal["similarity", "genres"]
 Emptiness = Literal["", "nothing_to_compare", "no_neighbour", "filtered_out"]
@@ -27,6 +28,15 @@ class Movie:
     year: int | None = None
     language: str = ""
     popularity: float = 0.0
+
+    @classmethod
+    def of(cls, values: Iterable[Any]) -> Movie:
+        """Returns the movie with the values of `MOVIE_FIELDS`; lists become tuples."""
+        plain: list[Any] = [tuple(value) if isinstance(value, list) else value for value in values]
+        return cls(*plain)
+
+
+MOVIE_FIELDS: Final = tuple(field.name for field in fields(Movie))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +77,10 @@ class Filters:
     @property
     def narrow(self) -> bool:
         """Whether any condition is set."""
-        return bool(
-            self.genres
-            or self.year_from is not None
-            or self.year_to is not None
-            or self.language is not None
-            or self.exclude
-        )
+        return self != _NO_FILTERS
+
+
+_NO_FILTERS: Final = Filters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,7 @@ class Question:
 
     seeds: tuple[Seed, ...]
     top_n: int = 5
-    filters: Filters = Filters()
+    filters: Filters = _NO_FILTERS
     diversity: float = 0.0
     explain: bool = True
 

@@ -37,8 +37,6 @@ def diverse(
     Each step selects the row with the largest (1 - d) * score - d * (largest cosine with a selected row); the
     better score breaks ties.
 
-    Parameters
-    ----------
     pool : (m,) rows, best first. scores : (m,) scores of the rows. diversity : d, 0 to 1.
     """
     counts = matrix.starts[pool + 1] - matrix.starts[pool]

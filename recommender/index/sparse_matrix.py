@@ -103,10 +103,6 @@ class Matrix:
             found += np.bincount(self.list_rows[entries], parts, len(self))
         return found
 
-    @property
-    def nbytes(self) -> int:
-        return sum(getattr(self, part).nbytes for part in self.__slots__)
-
 
 def ranges(begins: Array, counts: Array) -> Array:
     """Returns all numbers of the half-open ranges [begin, begin + count), one range after the other."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,15 +48,10 @@ def languages_of(catalogue: Catalogue, fields: Iterable[Field]) -> list[str]:
     ]
 
 
-def most_common(found: Iterable[str]) -> str:
-    """Returns the most frequent language; "" for no texts."""
-    return next((language for language, _ in Counter(found).most_common(1)), "")
-
-
 def of_field(catalogue: Catalogue, field: Field, languages: list[str]) -> Block:
     """Returns the block of a field of words or labels. languages : the result of `languages_of`."""
     vectorizer = TfidfVectorizer(
-        analyzer=_as_it_is,
+        analyzer=list,
         min_df=field.min_df,
         max_df=field.most(len(catalogue)),
         sublinear_tf=field.sublinear_tf,
@@ -102,22 +96,6 @@ def alone(block: Block, begin: int, end: int) -> Any:
     return found
 
 
-def without(rows: Any, left_out: npt.NDArray[np.bool_]) -> Any:
-    """Empties the rows of the mask `left_out` (n,) and returns all rows."""
-    rows.data[np.repeat(left_out, np.diff(rows.indptr))] = 0.0
-    rows.eliminate_zeros()
-    return rows
-
-
-def has_terms(blocks: Mapping[str, Block], names: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """Returns (n,) whether a movie has a term of one of these fields."""
-    n = next(iter(blocks.values())).matrix.shape[0]
-    found = np.zeros(n, np.bool_)
-    for name in names:
-        found |= np.diff(blocks[name].matrix.indptr) > 0
-    return found
-
-
 def _said(catalogue: Catalogue, field: Field, languages: list[str]) -> Iterator[list[str]]:
     if field.kind == "labels":
         return (tokenizer.labels(items) for items in catalogue.lists(field.name))
@@ -129,7 +107,3 @@ def _said(catalogue: Catalogue, field: Field, languages: list[str]) -> Iterator[
 
 def _nothing(n: int) -> Block:
     return Block(sparse.csr_matrix((n, 0)), [], np.zeros(0))
-
-
-def _as_it_is(found: list[str]) -> list[str]:
-    return found

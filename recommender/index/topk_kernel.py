@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recommender.index.packed_arrays import Array
-from recommender.index.sparse_matrix import Matrix
+from recommender.index.ranking import best
+from recommender.index.sparse_matrix import Matrix, Vector
 
 BLOCK: Final = 65_536
 """Documents of one block, at most 65,536: their scores and the sum of the dense columns take 512 KB."""
@@ -60,6 +61,10 @@ class Queries:
     terms: Array
     values: Array
     own: Array
+
+    def vector(self, query: int) -> Vector:
+        begin, end = self.starts[query : query + 2].tolist()
+        return dict(zip(self.terms[begin:end].tolist(), self.values[begin:end].tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ def search(collection: Collection, queries: Queries, which: Array, found: Array)
     """Fills the rows `which` of `found` (m, k) int32 with the documents, best first; remaining cells keep
     their value.
 
-    Returns the queries that were searched in float64.
+    Returns the queries with too many candidates, which `Matrix.scores` searched.
     """
     rows, k = collection.rows, found.shape[1]
     candidates = np.full((len(which), k + ROOM), -1, np.int32)
@@ -132,33 +137,21 @@ def search(collection: Collection, queries: Queries, which: Array, found: Array)
         collection.block, len(rows), k, collection.entries, collection.cuts, collection.columns,
         candidates, counts,
     )  # fmt: skip
-    few = counts <= k + FEW
-    for chosen in (np.flatnonzero(few & (counts >= 0)), np.flatnonzero(~few)):
-        held = candidates[chosen, : counts[chosen].max(initial=k)]
-        exact = np.zeros(held.shape)
-        _score(
-            which[chosen], queries.starts, queries.terms, queries.values,
-            rows.starts, rows.terms, rows.values, np.zeros(len(collection.cuts)), held, exact,
-        )  # fmt: skip
-        found[which[chosen]] = _ordered(held, exact, k)
-    unproven = which[counts < 0]
-    if len(unproven):
-        held, exact = np.full((len(unproven), k), -1, np.int32), np.zeros((len(unproven), k))
-        _search_exactly(
-            unproven, queries.starts, queries.terms, queries.values, queries.own,
-            rows.list_starts, rows.list_rows, rows.list_values, np.zeros(len(rows)), held, exact,
-        )  # fmt: skip
-        found[unproven] = _ordered(held, exact, k)
-    return unproven
-
-
-def _ordered(candidates: Array, exact: Array, k: int) -> Array:
-    """Returns (m, k) the candidates with the largest scores above 0, best first, then -1."""
-    order = np.argsort(-exact, axis=1, kind="stable")[
-        :, :k
-    ]  # candidates are sorted by row, so ties stay in that order
-    exact = np.take_along_axis(exact, order, axis=1)
-    return np.asarray(np.where(exact > 0, np.take_along_axis(candidates, order, axis=1), -1))
+    exact = np.zeros(candidates.shape)
+    _score(
+        which, queries.starts, queries.terms, queries.values,
+        rows.starts, rows.terms, rows.values, np.zeros(len(collection.cuts)), candidates, exact,
+    )  # fmt: skip
+    for line, query in enumerate(which.tolist()):
+        if counts[line] < 0:
+            scores = rows.scores(queries.vector(query))
+            if queries.own[query] >= 0:
+                scores[queries.own[query]] = 0.0
+            chosen = best(scores, k)
+        else:
+            chosen = candidates[line, best(exact[line, : counts[line]], k)]
+        found[query, : len(chosen)] = chosen
+    return which[counts < 0]
 
 
 @compiled
@@ -343,40 +336,3 @@ def _score(  # type: ignore[no-untyped-def]
                 exact[at, place] += asked[row_terms[entry]] * np.float64(row_values[entry])
         for entry in range(begin, end):
             asked[terms[entry]] = 0
-
-
-@compiled
-def _search_exactly(  # type: ignore[no-untyped-def]
-    which, starts, terms, values, own, list_starts, list_rows, list_values, scores, candidates, exact
-):  # fmt: skip
-    """Searches in float64 throughout, one query at a time; it takes several times as long as `_search`."""
-    k = candidates.shape[1]
-    spare, kept, documents = np.zeros(scores.size), np.zeros(scores.size), np.zeros(scores.size, np.int32)
-    for at in range(which.size):
-        query = which[at]
-        for entry in range(starts[query], starts[query + 1]):
-            term, value = terms[entry], np.float64(values[entry])
-            for place in range(list_starts[term], list_starts[term + 1]):
-                scores[list_rows[place]] += value * np.float64(list_values[place])
-        if own[query] >= 0:
-            scores[own[query]] = 0
-        count = 0
-        for document in range(scores.size):
-            if scores[document] > 0:
-                kept[count] = scores[document]
-                documents[count] = document
-                count += 1
-            scores[document] = 0
-        if count > k:
-            count = _cut_down(kept, documents, count, k, 0.0, spare)
-        # Candidates above the k-th score come first, so that of the candidates equal to it the first remain.
-        equals = k
-        for place in range(count):
-            equals -= count > k and kept[place] > spare[0]
-        line = 0
-        for place in range(count):
-            if count <= k or kept[place] > spare[0] or equals > 0:
-                equals -= count > k and kept[place] == spare[0]
-                candidates[at, line] = documents[place]
-                exact[at, line] = kept[place]
-                line += 1

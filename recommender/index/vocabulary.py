@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -46,14 +46,7 @@ class Vocabulary:
             said["title"] + said["description"], movie.language, languages(self.settings.fields)
         )
         items = {"genres": tokenizer.labels(movie.genres), "keywords": tokenizer.labels(movie.keywords)}
-        blocks = []
-        for field in self._fields():
-            if field.kind == "words":
-                found = tokenizer.without_stop_words(said[field.name], language_for(field, spoken))
-            else:
-                found = items[field.name]
-            blocks.append((field.weight, self.block(field, found)))
-        return combined(blocks)
+        return self._row(spoken, lambda field: (said if field.kind == "words" else items)[field.name])
 
     def of_text(self, asked: str) -> Block:
         """Returns the row of a free text, which counts as a title, as a description and as a source of
@@ -61,13 +54,19 @@ class Vocabulary:
         said = tokenizer.words(asked)
         spoken = tokenizer.language_of(said, self.language, languages(self.settings.fields))
         said = tokenizer.without_request_words(said)
+        return self._row(
+            spoken, lambda field: said if field.kind == "words" else self._labels_in(asked, field)
+        )
+
+    def _row(self, spoken: str, terms_of: Callable[[Field], list[str]]) -> Block:
+        """Returns the row of the words and labels of each field; `spoken` is the language of the words."""
         blocks = []
-        for field in self._fields():
-            if field.kind == "words":
-                found = tokenizer.without_stop_words(said, language_for(field, spoken))
-            else:
-                found = self._labels_in(asked, field)
-            blocks.append((field.weight, self.block(field, found)))
+        for field in self.settings.fields:
+            if field.kind != "users":
+                terms = terms_of(field)
+                if field.kind == "words":
+                    terms = tokenizer.without_stop_words(terms, language_for(field, spoken))
+                blocks.append((field.weight, self.block(field, terms)))
         return combined(blocks)
 
     def _labels_in(self, asked: str, field: Field) -> list[str]:
@@ -86,7 +85,7 @@ class Vocabulary:
 
     def genres_of(self, movie: Movie) -> Block:
         """Returns the row of the genres alone; empty in an index without that field."""
-        for field in self._fields():
+        for field in self.settings.fields:
             if field.name == "genres":
                 return combined([(1.0, self.block(field, tokenizer.labels(movie.genres)))])
         return {}
@@ -109,15 +108,12 @@ class Vocabulary:
 
     def name(self, column: int) -> tuple[str, str]:
         """Returns (field, term) of a column that has a term."""
-        return self.field_of(column), self.terms[column]
+        return self.field_of(column), self.terms.at(column)
 
     def suffices(self, block: Block) -> bool:
         """Returns whether a row has terms that allow a comparison (see `Field.suffices`)."""
         enough = {field.name for field in self.settings.fields if field.suffices}
         return any(self.field_of(column) in enough for column in block)
-
-    def _fields(self) -> Sequence[Field]:
-        return [field for field in self.settings.fields if field.kind != "users"]
 
 
 def languages(fields: Iterable[Field]) -> tuple[str, ...]:

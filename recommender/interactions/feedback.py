@@ -17,6 +17,7 @@ from core.uuid7 import lowest_at, time_of
 from predictions.log import queries
 from predictions.models import Prediction
 from predictions.quality.confidence_intervals import Estimate, share
+from recommender.interactions.parsing import Entry
 from recommender.models import Interaction
 from recommender.recommendations.request import QUESTION
 from training.models import RegisteredModel
@@ -26,15 +27,6 @@ POSITIVE: Final = (Interaction.Kind.CLICKED, Interaction.Kind.WATCHED, Interacti
 TOLERATED: Final = dt.timedelta(minutes=5)
 """Accepted lag of a client's clock behind the recommendation's time."""
 _USER: Final = QUESTION.names.index("user")
-
-
-@dataclass(frozen=True, slots=True)
-class FeedbackEntry:
-    """One reported interaction with a recommended movie; at : its time, None for now."""
-
-    movie_id: int
-    kind: str
-    at: dt.datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +49,10 @@ def find(model: RegisteredModel, identifier: uuid.UUID) -> Prediction:
     return row
 
 
-def record(row: Prediction, entries: list[FeedbackEntry], *, by: User | None) -> Recorded:
+def record(row: Prediction, entries: list[Entry], *, by: User | None) -> Recorded:
     """Records the feedback of one request, all of it or none. Repeating a request is harmless.
 
-    Raises
-    ------
-    InvalidRows : a movie was not recommended, or a time lies before the recommendation.
+    Raises `InvalidRows` if a movie was not recommended or a time lies before the recommendation.
     """
     places = {each["movie_id"]: place for place, each in enumerate(row.prediction, 1)}
     earliest = time_of(row.pk) - TOLERATED
@@ -161,12 +151,8 @@ class VersionQuality:
 
 
 def by_version(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> list[VersionQuality]:
-    """Returns the counts of every version that answered from `since` on, before `until`, by number.
-
-    Raises
-    ------
-    InvalidRows : counting takes longer than `COUNTING_SECONDS`.
-    """
+    """Returns the counts of every version that answered from `since` on, before `until`, by number. Raises
+    `InvalidRows` if counting takes longer than `COUNTING_SECONDS`."""
     try:
         answered, feedback = _counted(model, lowest_at(since), lowest_at(until))
     except OperationalError as error:

@@ -9,9 +9,9 @@ from typing import Any, TextIO
 
 from django.db import transaction
 
-from recommender.catalogue.staging_table import ROWS, Progress, StagingTable, ignore_progress
-from recommender.files import Rows
+from recommender.catalogue.staging_table import ROWS, Progress, StagingTable
 from recommender.files.interactions import Row
+from recommender.files.tabular import Rows
 
 MANY = 1_000
 """Number of new rows from which the import runs ANALYZE."""
@@ -38,18 +38,11 @@ class ImportCounts:
     refused: int = 0
 
 
-def load(
-    rows: Rows[Row], *, refused: TextIO | None = None, progress: Progress = ignore_progress
-) -> ImportCounts:
+def load(rows: Rows[Row], *, refused: TextIO | None, progress: Progress) -> ImportCounts:
     """Records the interactions of a file, all of them or none.
 
-    Parameters
-    ----------
-    refused : stream that receives bad rows with their reasons; the import then keeps the good rows.
-
-    Raises
-    ------
-    InvalidRows : the file has bad rows and `refused` is None, or it has no good row.
+    refused : stream that receives bad rows with their reasons; the import then keeps the good rows. Raises
+    `InvalidRows` if the file has bad rows and `refused` is None, or if it has no good row.
     """
     columns = {"user": "text", "movie_id": "bigint", "kind": "text", "at": "timestamptz"}
     with transaction.atomic(), StagingTable[Row](columns, _cells) as staging:

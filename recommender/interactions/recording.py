@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from django.conf import settings
@@ -13,35 +12,17 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from core.errors import TooLarge
-from predictions.outcomes.parsing import TOLERATED, moment
-from recommender.files.interactions import LONGEST_REFERENCE
-from recommender.models import Interaction
-from recommender.movie_schema import Refused, read_column
+from recommender.catalogue.service import first_rows
+from recommender.interactions import parsing
+from recommender.interactions.parsing import Entry
+from recommender.models import Interaction, Movie
 from training.models import sharing_versions
-from vigia_ml.schema import Column, Fault, InvalidRows
+from vigia_ml.schema import Fault, InvalidRows
 from vigia_ml.schema.columns import is_storable
-from vigia_ml.schema.dataset import RepeatedNames
-from vigia_ml.schema.faults import REPORTED_FAULTS, clip, echo
+from vigia_ml.schema.faults import REPORTED_FAULTS
 
-FIELDS: Final = ("user", "movie_id", "kind", "at")
 LOCK: Final = 22_125
 """Class of the advisory lock for interactions without a time."""
-_COLUMNS: Final = {
-    "user": Column("user", "text", max_length=LONGEST_REFERENCE),
-    "movie_id": Column("movie_id", "integer", minimum=1),
-    "kind": Column("kind", "category", levels=tuple(Interaction.Kind.values)),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class InteractionEntry:
-    """One interaction of a request; `at` is None if the request gives no time."""
-
-    user: str
-    movie_id: int
-    kind: str
-    at: dt.datetime | None
-    row: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,45 +38,41 @@ def record(data: Any, *, by: User | None) -> Recorded:
     """Records one decoded object, or an array of objects.
 
     An interaction without a time happened now, unless the same user, movie and kind is already recorded: then
-    it counts as repeated.
-
-    Raises
-    ------
-    InvalidRows : a row is invalid; the error holds every fault of every row. TooLarge : more rows than
-        `settings.PREDICT_MAX_ROWS`.
+    it counts as repeated. Raises `InvalidRows` with every fault of every row, and `TooLarge` for more rows
+    than `settings.PREDICT_MAX_ROWS`.
     """
-    reading = _read(data)
-    unknown = _unknown({entry.movie_id for entry in reading.good})
-    for entry in reading.good:
-        if entry.movie_id in unknown:
+    rows = _rows(data)
+    good: dict[int, Entry] = {}
+    bad: set[int] = set()
+    faults: list[Fault] = []
+
+    def refuse(row: int, found: Sequence[Fault]) -> None:
+        bad.add(row)
+        if len(faults) <= REPORTED_FAULTS:
+            faults.extend(fault.at(row=row) for fault in found)
+
+    for row, raw in enumerate(rows):
+        entry = parsing.read_interaction(raw)
+        if isinstance(entry, Entry):
+            good[row] = entry
+        else:
+            refuse(row, entry)
+    known = set(
+        Movie.objects.filter(pk__in={entry.movie_id for entry in good.values()}).values_list("pk", flat=True)
+    )
+    for row, entry in good.items():
+        if entry.movie_id not in known:
             message = f"the catalogue has no movie {entry.movie_id}"
-            reading.refuse(
-                entry.row, [Fault("movie_id", "unknown_movie", message, entry.movie_id, has_value=True)]
-            )
-    if reading.bad:
-        reading.faults.sort(key=lambda fault: fault.row or 0)
-        raise InvalidRows(reading.faults, rows=reading.rows, bad=len(reading.bad), what="interactions")
+            refuse(row, [Fault("movie_id", "unknown_movie", message, entry.movie_id, has_value=True)])
+    if bad:
+        faults.sort(key=lambda fault: fault.row or 0)
+        raise InvalidRows(faults, rows=len(rows), bad=len(bad), what="interactions")
     with transaction.atomic():
-        recorded = _insert(reading.good, by)
-    return Recorded(reading.rows, recorded, reading.rows - recorded)
+        recorded = _insert(list(good.values()), by)
+    return Recorded(len(rows), recorded, len(rows) - recorded)
 
 
-@dataclass(slots=True)
-class _Reading:
-    """The rows of a request parsed so far: good rows, and the faults of the bad rows."""
-
-    good: list[InteractionEntry] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
-    bad: set[int] = field(default_factory=set)
-    rows: int = 0
-
-    def refuse(self, row: int, faults: Sequence[Fault]) -> None:
-        self.bad.add(row)
-        if len(self.faults) <= REPORTED_FAULTS:
-            self.faults += [fault.at(row=row) for fault in faults]
-
-
-def _read(data: Any) -> _Reading:
+def _rows(data: Any) -> list[Any]:
     if isinstance(data, dict):
         data = [data]
     if not isinstance(data, list) or not data:
@@ -104,56 +81,7 @@ def _read(data: Any) -> _Reading:
     if len(data) > settings.PREDICT_MAX_ROWS:
         message = f"a request may hold at most {settings.PREDICT_MAX_ROWS:,} interactions; split it"
         raise TooLarge(message, code="too_many_rows")
-    reading = _Reading(rows=len(data))
-    latest = timezone.now() + TOLERATED
-    for row, raw in enumerate(data):
-        entry = _read_one(raw, row, latest)
-        if isinstance(entry, InteractionEntry):
-            reading.good.append(entry)
-        else:
-            reading.refuse(row, entry)
-    return reading
-
-
-def _read_one(raw: object, row: int, latest: dt.datetime) -> InteractionEntry | list[Fault]:
-    if not isinstance(raw, Mapping):
-        message = "an interaction must be a JSON object"
-        return [Fault(None, "not_an_object", message, echo(raw), has_value=True)]
-    repeated = raw.repeated if isinstance(raw, RepeatedNames) else ()
-    faults = [Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice") for name in repeated]
-    for name in raw:
-        if name not in FIELDS:
-            message = f"{clip(name)} is not a field of an interaction"
-            faults.append(Fault(clip(name), "unknown_field", message, allowed=FIELDS))
-        if len(faults) > REPORTED_FAULTS:
-            return faults
-    values: dict[str, Any] = {}
-    for name, column in _COLUMNS.items():
-        if name not in raw:
-            faults.append(Fault(name, "missing_field", f"{name} is missing"))
-            continue
-        try:
-            values[name] = read_column(column, raw[name], text=False)
-        except Refused as refused:
-            faults += refused.faults
-    at = moment(raw["at"], "at") if raw.get("at") is not None else None
-    if isinstance(at, Fault):
-        faults.append(at)
-    elif at is not None and at > latest:
-        faults.append(Fault("at", "in_the_future", "at lies in the future", echo(raw["at"]), has_value=True))
-    if faults or isinstance(at, Fault):
-        return faults
-    return InteractionEntry(**values, at=at, row=row)
-
-
-def _unknown(ids: set[int]) -> set[int]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT entry.id FROM unnest(%s::bigint[]) AS entry (id) "
-            "WHERE NOT EXISTS (SELECT FROM recommender_movie AS movie WHERE movie.id = entry.id)",
-            [sorted(ids)],
-        )
-        return {row[0] for row in cursor.fetchall()}
+    return data
 
 
 def page(
@@ -167,10 +95,7 @@ def page(
         rows = rows.filter(movie_id=movie_id)
     if before is not None:
         rows = rows.filter(pk__lt=before)
-    interactions = list(rows.order_by("-pk")[: limit + 1])
-    more = len(interactions) > limit
-    interactions = interactions[:limit]
-    return interactions, interactions[-1].pk if more else None
+    return first_rows(rows.order_by("-pk"), limit)
 
 
 # Both statements insert in the order of the unique key: two transactions that write the same rows wait for
@@ -195,7 +120,7 @@ _UNTIMED = """
 """
 
 
-def _insert(entries: Sequence[InteractionEntry], by: User | None) -> int:
+def _insert(entries: Sequence[Entry], by: User | None) -> int:
     """Inserts the entries and returns how many are new. Entries with a time come first: the same entry
     without a time repeats them."""
     now, client = timezone.now(), by.pk if by else None
@@ -214,5 +139,5 @@ def _insert(entries: Sequence[InteractionEntry], by: User | None) -> int:
     return recorded
 
 
-def _columns(entries: Sequence[InteractionEntry]) -> list[list[Any]]:
+def _columns(entries: Sequence[Entry]) -> list[list[Any]]:
     return [[getattr(each, name) for each in entries] for name in ("user", "movie_id", "kind")]

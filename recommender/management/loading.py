@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Generic, TextIO, TypeVar, cast
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 
-from recommender.files import Layout, Rows, open_rows
+from recommender.files.tabular import Layout, Rows, open_rows
 from training.management import csv_files
 from vigia_ml.errors import VigiaError
 from vigia_ml.schema import InvalidRows

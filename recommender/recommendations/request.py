@@ -6,15 +6,15 @@ document the request and fill the form. The schema treats lists as text columns;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from recommender.index.query import MOST
-from recommender.movie_schema import Refused, read_column
+from recommender.movie_schema import Read, Reading, Refused, read_column
 from vigia_ml.schema import Column, DatasetSchema, Fault, InvalidRows
-from vigia_ml.schema.dataset import RepeatedNames
-from vigia_ml.schema.faults import REPORTED_FAULTS, clip, echo
+from vigia_ml.schema.faults import echo
 from vigia_ml.schema.row_keys import KEY_FIELD, read_key
 
 LONGEST_TEXT: Final = 10_000
@@ -23,87 +23,57 @@ LARGEST_ID: Final = 2**53
 USUAL_TOP: Final = 5
 FIRST_YEAR, LAST_YEAR = 1800, 2200
 
+_optional: Final = partial(Column, nullable=True)
+_year: Final = partial(_optional, type="integer", minimum=FIRST_YEAR, maximum=LAST_YEAR)
 QUESTION: Final = DatasetSchema(
     columns=(
-        Column(
+        _optional(
             "movie_id",
             "integer",
             "Id of a movie: recommends similar movies.",
-            nullable=True,
             minimum=1,
             maximum=LARGEST_ID,
         ),
-        Column(
+        _optional(
             "title",
             "text",
             "Title of a movie: recommends similar movies. Small differences in spelling are accepted.",
-            nullable=True,
             max_length=300,
         ),
-        Column(
-            "text",
-            "text",
-            "Free text: recommends movies that match its words.",
-            nullable=True,
-            max_length=LONGEST_TEXT,
+        _optional(
+            "text", "text", "Free text: recommends movies that match its words.", max_length=LONGEST_TEXT
         ),
-        Column("liked", "text", "Ids of movies: recommends movies similar to all of them.", nullable=True),
-        Column("disliked", "text", "Ids of movies: lowers the score of similar movies.", nullable=True),
-        Column(
+        _optional("liked", "text", "Ids of movies: recommends movies similar to all of them."),
+        _optional("disliked", "text", "Ids of movies: lowers the score of similar movies."),
+        _optional(
             "user",
             "text",
             "The client's reference for a person. Alone: recommends movies by the person's interactions.",
-            nullable=True,
         ),
-        Column(
-            "top_n",
-            "integer",
-            f"Number of movies at most; default {USUAL_TOP}.",
-            nullable=True,
-            minimum=1,
-            maximum=MOST,
+        _optional(
+            "top_n", "integer", f"Number of movies at most; default {USUAL_TOP}.", minimum=1, maximum=MOST
         ),
-        Column("genres", "text", "Genres: recommends only movies with one of them.", nullable=True),
-        Column(
-            "year_from",
-            "integer",
-            "First year of release.",
-            nullable=True,
-            minimum=FIRST_YEAR,
-            maximum=LAST_YEAR,
+        _optional("genres", "text", "Genres: recommends only movies with one of them."),
+        _year("year_from", description="First year of release."),
+        _year("year_to", description="Last year of release."),
+        _optional(
+            "language", "text", "Language code such as en: recommends only movies in it.", max_length=12
         ),
-        Column(
-            "year_to",
-            "integer",
-            "Last year of release.",
-            nullable=True,
-            minimum=FIRST_YEAR,
-            maximum=LAST_YEAR,
-        ),
-        Column(
-            "language",
-            "text",
-            "Language code such as en: recommends only movies in it.",
-            nullable=True,
-            max_length=12,
-        ),
-        Column("exclude", "text", "Ids of movies that are not recommended.", nullable=True),
-        Column(
+        _optional("exclude", "text", "Ids of movies that are not recommended."),
+        _optional(
             "exclude_seen",
             "boolean",
             "Whether to leave out movies that the user clicked, watched, liked or disliked. Default with a "
             "user: true; not accepted without a user.",
-            nullable=True,
         ),
-        Column(
+        _optional(
             "diversity",
             "number",
             "Weight from 0 to 1 of differences between the recommended movies (maximal marginal relevance).",
-            nullable=True,
             minimum=0.0,
             maximum=1.0,
         ),
-        Column("explain", "boolean", "Whether the response gives reasons; default true.", nullable=True),
+        _optional("explain", "boolean", "Whether the response gives reasons; default true."),
     ),
     target=Column("recommendations", "text", "Ids of movies with scores, best first."),
 )
@@ -147,45 +117,26 @@ class RecommendationRequest:
 
     def cells(self) -> list[Any]:
         """Returns the inputs of the log's row, in the order of `QUESTION`."""
-        return [_cell(getattr(self, name)) for name in QUESTION.names]
-
-
-def _cell(value: Any) -> Any:
-    return (list(value) or None) if isinstance(value, tuple) else value
+        values = (getattr(self, name) for name in QUESTION.names)
+        return [(list(value) or None) if isinstance(value, tuple) else value for value in values]
 
 
 def read(data: object, *, text: bool = False) -> RecommendationRequest:
-    """Parses one request.
+    """Parses one request. Raises `InvalidRows` with every fault.
 
-    Parameters
-    ----------
     data : a decoded JSON object, or the cells of a form. text : whether `data` are cells, in which commas
-        separate the items of lists.
-
-    Raises
-    ------
-    InvalidRows : the request is invalid; the error holds every fault.
+    separate the items of lists.
     """
     if not isinstance(data, Mapping):
         fault = Fault(None, "not_an_object", "send one JSON object", echo(data), has_value=True)
         raise InvalidRows([fault], message=fault.message)
-    repeated = data.repeated if isinstance(data, RepeatedNames) else ()
-    faults = [Fault(clip(name), "duplicate_field", f"{clip(name)} is parsed twice") for name in repeated]
-    values: dict[str, Any] = {}
-    for name, value in data.items():
-        if len(faults) > REPORTED_FAULTS:
-            break
-        read_one = _READERS.get(name)
-        if read_one is None:
-            message = f"{clip(name)} is not a field of a recommendation request"
-            faults.append(Fault(clip(name), "unknown_field", message, allowed=(*QUESTION.names, KEY_FIELD)))
-            continue
-        parsed = read_one(value, text)
-        if isinstance(parsed, list):
-            faults.extend(parsed)
-        elif parsed is not None:
-            values["key" if name == KEY_FIELD else name] = parsed
-    faults = faults or _conflicts(values)
+    reading = Reading.of(data, _READERS[text], "a recommendation request")
+    values = {
+        "key" if name == KEY_FIELD else name: value
+        for name, value in reading.values.items()
+        if value is not None
+    }
+    faults = reading.faults or _conflicts(values)
     if faults:
         raise InvalidRows(faults, message="the recommendation request is invalid")
     return RecommendationRequest(**values)
@@ -210,58 +161,50 @@ def _conflicts(values: Mapping[str, Any]) -> list[Fault]:
     return faults
 
 
-# -- parsers of one value: each returns the value, None for an empty one, or its faults -------------------
-
-_Read = Callable[[Any, bool], Any]
+# -- parsers of one value ------------------------------------------------------------------------------
 
 
-def _scalar(column: Column) -> _Read:
-    def read_scalar(value: Any, text: bool) -> Any:
+def _list_of(item: Column, value: Any, *, text: bool) -> tuple[Any, ...] | None:
+    if text:
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise Refused.with_fault(item.name, "not_an_array", f"{item.name} must be an array", value)
+    if len(value) > MOST_LISTED:
+        raise Refused([Fault(item.name, "too_long", f"{item.name} may hold {MOST_LISTED} values at most")])
+    parsed: dict[Any, None] = {}  # in their order, each once
+    faults = []
+    for each in value:
         try:
-            parsed = read_column(column, value, text=text)
+            parsed[read_column(item, each, text=text)] = None
         except Refused as refused:
-            return refused.faults
-        return None if parsed == "" else parsed
-
-    return read_scalar
-
-
-def _listed(name: str, item: Column) -> _Read:
-    def read_list(value: Any, text: bool) -> Any:
-        if text:
-            value = [part.strip() for part in value.split(",") if part.strip()]
-        if value is None:
-            return None
-        if not isinstance(value, list):
-            return [Fault(name, "not_an_array", f"{name} must be an array", echo(value), has_value=True)]
-        if len(value) > MOST_LISTED:
-            return [Fault(name, "too_long", f"{name} may hold {MOST_LISTED} values at most")]
-        parsed: dict[Any, None] = {}  # in their order, each once
-        faults = []
-        for each in value:
-            try:
-                parsed[read_column(item, each, text=text)] = None
-            except Refused as refused:
-                faults += refused.faults
-        return faults or tuple(parsed) or None
-
-    return read_list
+            faults += refused.faults
+    if faults:
+        raise Refused(faults)
+    return tuple(parsed) or None
 
 
-def _key(value: Any, text: bool) -> Any:
+def _key(value: Any) -> str | None:
     parsed = read_key(value, KEY_FIELD)
-    return [parsed] if isinstance(parsed, Fault) else parsed
+    if isinstance(parsed, Fault):
+        raise Refused([parsed])
+    return parsed
 
 
-_ITEMS: Final = {
-    "ids": {"type": "integer", "minimum": 1, "maximum": LARGEST_ID},
-    "words": {"type": "text", "max_length": 60},
+def _reader(column: Column, *, text: bool) -> Read:
+    kind = LISTS.get(column.name)
+    if kind is None:
+        return partial(read_column, column, text=text)
+    if kind == "ids":
+        item = Column(column.name, "integer", minimum=1, maximum=LARGEST_ID)
+    else:
+        item = Column(column.name, "text", max_length=60)
+    return partial(_list_of, item, text=text)
+
+
+_READERS: Final = {
+    text: {column.name: _reader(column, text=text) for column in QUESTION.columns} | {KEY_FIELD: _key}
+    for text in (False, True)
 }
-_READERS: Final[dict[str, _Read]] = {
-    column.name: (
-        _listed(column.name, Column(column.name, **_ITEMS[LISTS[column.name]]))  # type: ignore[arg-type]
-        if column.name in LISTS
-        else _scalar(column)
-    )
-    for column in QUESTION.columns
-} | {KEY_FIELD: _key}
+"""Readers of the fields of a form (True) and of a JSON object."""

@@ -5,7 +5,8 @@ One recommendation is one row of the prediction log, however many movies it name
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from core.uuid7 import log_ids
 from predictions.inference import pipeline
 from predictions.inference.pipeline import Caller
 from predictions.log.writer import Done, Entry
-from recommender.index.query import Found
+from recommender.index.query import Found, Recommended
 from recommender.recommendations.request import RecommendationRequest
 from recommender.telemetry import EMPTY, RECOMMENDATIONS, SECONDS
 from training.serving.engine_cache import Served
@@ -24,6 +25,7 @@ from training.serving.engine_cache import Served
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _NONE: Final = b"[]"
+_UNEXPLAINED: Final = [each.name for each in fields(Recommended) if each.name != "because"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +53,9 @@ class RenderedResponse:
         reason : code that says why the result is empty; "" if it is not. matched : (id, title) of the movie
         that the request's title or id names; None if the request names no movie.
         """
-        items = []
-        for each in result.items:
-            item: dict[str, Any] = {
-                "movie_id": each.movie_id,
-                "title": each.title,
-                "year": each.year,
-                "genres": each.genres,
-                "score": each.score,
-            }
-            if request.explains:
-                item["because"] = [
-                    {"field": why.field, "term": why.term, "share": why.share} for why in each.because
-                ]
-            items.append(item)
+        items: Sequence[Any] = result.items
+        if not request.explains:
+            items = [{name: getattr(each, name) for name in _UNEXPLAINED} for each in items]
         body: dict[str, Any] = {"basis": result.basis, "recommendations": items}
         if matched is not None:
             body["matched"] = {"movie_id": matched[0], "title": matched[1]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, cast
 
 import msgspec
@@ -29,33 +29,23 @@ _DISLIKED: Final = -1.0
 
 
 class _Plain(msgspec.Struct, forbid_unknown_fields=True):
-    """The most frequent request: movies similar to one movie."""
+    """The most frequent requests: movies similar to one movie, or movies that match a free text."""
 
-    movie_id: int
+    movie_id: int | msgspec.UnsetType = msgspec.UNSET
+    text: str | msgspec.UnsetType = msgspec.UNSET
     top_n: int | msgspec.UnsetType | None = msgspec.UNSET
 
     @property
     def quotes(self) -> int:
-        """Number of quotation marks in a body without repeated fields; the values are numbers. The decoder
-        keeps the last of repeated fields silently, but a request with repeated fields must be refused."""
-        return 2 if self.top_n is msgspec.UNSET else 4
-
-
-class _PlainText(msgspec.Struct, forbid_unknown_fields=True):
-    """A request by free text."""
-
-    text: str
-    top_n: int | msgspec.UnsetType | None = msgspec.UNSET
-
-    @property
-    def quotes(self) -> int:
-        """Number of quotation marks as above, with two around the text; a text that holds one declines the
-        fast path."""
-        return 4 if self.top_n is msgspec.UNSET else 6
+        """Number of quotation marks in a body without repeated fields: two around each name and around the
+        text; a text that holds one declines the fast path. The decoder keeps the last of repeated fields
+        silently, but a request with repeated fields must be refused."""
+        unset = msgspec.UNSET
+        names = (self.movie_id is not unset) + (self.text is not unset) + (self.top_n is not unset)
+        return 2 * names + 2 * (self.text is not unset)
 
 
 _decode_plain: Final = msgspec.json.Decoder(_Plain).decode
-_decode_text: Final = msgspec.json.Decoder(_PlainText).decode
 SMALL: Final = 20_000
 """Most movies of an index that an event loop may scan for a text: it takes a millisecond or two."""
 SHORT: Final = 400
@@ -65,16 +55,10 @@ SHORT: Final = 400
 def answer(
     served: Served, request: RecommendationRequest, caller: Caller, generation: int
 ) -> tuple[Recommendation, Answer]:
-    """Prepares a recommendation, commits it to the log, and returns both with the answer.
+    """Returns a recommendation and the answer that holds it, committed to the log.
 
-    Parameters
-    ----------
-    generation : read before all data of the answer; see `predictions.log.writer.Entry`.
-
-    Raises
-    ------
-    UnknownMovie, UnknownTitle, AmbiguousTitle : see `prepare`.
-    predictions.log.writer.Stale, LogUnavailable, KeyReused : see `predictions.inference.pipeline.commit`.
+    generation : read before all data of the answer; see `predictions.log.writer.Entry`. Raises as `prepare`
+    and `predictions.inference.pipeline.commit` do.
     """
     recommendation = prepare(served, request, caller, generation)
     return recommendation, pipeline.commit(recommendation, generation)
@@ -89,12 +73,16 @@ def quick(served: Served, body: bytes, caller: Caller, generation: int) -> Recom
     try:
         plain = _decode_plain(body)
     except msgspec.DecodeError:  # a validation error is one, too
-        return _quick_by_text(served, body, caller, generation, withdrawn)
-    engine = _engine(served)
-    top_n = None if plain.top_n is msgspec.UNSET else plain.top_n
+        return None
     if body.count(b'"') != plain.quotes:
         return None
-    if not 1 <= plain.movie_id <= LARGEST_ID or not (top_n is None or 1 <= top_n <= MOST):
+    if plain.movie_id is msgspec.UNSET:
+        return _quick_by_text(served, body, plain, caller, generation, withdrawn)
+    engine = _engine(served)
+    top_n = None if plain.top_n is msgspec.UNSET else plain.top_n
+    if plain.text is not msgspec.UNSET or not 1 <= plain.movie_id <= LARGEST_ID:
+        return None
+    if not (top_n is None or 1 <= top_n <= MOST):
         return None
     responses = cache.of(engine, withdrawn)
     response = responses.get((plain.movie_id, top_n))
@@ -112,17 +100,14 @@ def quick(served: Served, body: bytes, caller: Caller, generation: int) -> Recom
 
 
 def _quick_by_text(
-    served: Served, body: bytes, caller: Caller, generation: int, withdrawn: frozenset[int]
+    served: Served, body: bytes, plain: _Plain, caller: Caller, generation: int, withdrawn: frozenset[int]
 ) -> Recommendation | None:
     engine = _engine(served)
     if len(body) > SHORT or len(engine) > SMALL:
         return None
     try:
-        plain = _decode_text(body)
         request = request_parsing.read(msgspec.to_builtins(plain))
-    except (msgspec.DecodeError, InvalidRows):
-        return None
-    if body.count(b'"') != plain.quotes:
+    except InvalidRows:
         return None
     result = engine.recommend(Question((Seed(text=request.text),), request.most), withdrawn)
     return Recommendation(served, caller, RenderedResponse.of(request, result, result.reason), generation)
@@ -131,13 +116,8 @@ def _quick_by_text(
 def prepare(
     served: Served, request: RecommendationRequest, caller: Caller, generation: int
 ) -> Recommendation:
-    """Returns the recommendation for a request, not yet logged.
-
-    Raises
-    ------
-    UnknownMovie, UnknownTitle : the catalogue has no such movie.
-    AmbiguousTitle : several movies have the title; the error names them.
-    """
+    """Returns the recommendation for a request, not yet logged. Raises `UnknownMovie` and as
+    `title_search.find` does."""
     engine, withdrawn = _engine(served), withdrawals.at(generation)
     seeds, matched = _seeds(engine, request, withdrawn)
     seen: frozenset[int] = frozenset()
@@ -151,19 +131,19 @@ def prepare(
             if not seeds:
                 reason = CANCELLED_OUT if profile.seen else NO_INTERACTIONS
     seeds += _listed(engine, request.disliked, withdrawn, _DISLIKED)
-    if reason:
-        response = RenderedResponse.of(request, Found(()), reason, matched)
-        return Recommendation(served, caller, response, generation, request.key)
-    filters = Filters(
-        request.genres,
-        request.year_from,
-        request.year_to,
-        request.language and request.language.lower(),
-        frozenset(request.exclude) | seen,
-    )
-    question = Question(tuple(seeds), request.most, filters, request.diversity or 0.0, request.explains)
-    result = engine.recommend(question, withdrawn)
-    response = RenderedResponse.of(request, result, result.reason, matched)
+    result = Found(())
+    if not reason:
+        filters = Filters(
+            request.genres,
+            request.year_from,
+            request.year_to,
+            request.language and request.language.lower(),
+            frozenset(request.exclude) | seen,
+        )
+        question = Question(tuple(seeds), request.most, filters, request.diversity or 0.0, request.explains)
+        result = engine.recommend(question, withdrawn)
+        reason = result.reason
+    response = RenderedResponse.of(request, result, reason, matched)
     return Recommendation(served, caller, response, generation, request.key)
 
 
@@ -187,16 +167,14 @@ def _seeds(
         movie = title_search.find(request.title, engine, withdrawn)
     else:
         return [], None
-    return [_seed(engine, movie, 1.0)], (movie.id, movie.title)
+    return [_seed(engine, movie.id, {movie.id: movie}, 1.0)], (movie.id, movie.title)
 
 
 def _listed(engine: IndexEngine, ids: Iterable[int], withdrawn: frozenset[int], weight: float) -> list[Seed]:
     """Returns a seed for each movie, in the order of the ids."""
     ids = list(ids)
     rows = _rows([each for each in ids if each in withdrawn or not engine.holds(each)])
-    return [
-        _seed(engine, rows[each], weight) if each in rows else Seed(weight, movie_id=each) for each in ids
-    ]
+    return [_seed(engine, each, rows, weight) for each in ids]
 
 
 def _profile_seeds(engine: IndexEngine, weights: dict[int, float], *, left_out: bool) -> list[Seed]:
@@ -205,41 +183,22 @@ def _profile_seeds(engine: IndexEngine, weights: dict[int, float], *, left_out: 
     left_out : whether to exclude these movies from the result.
     """
     rows = Movie.objects.in_bulk([each for each in weights if not engine.holds(each)])
-    return [
-        Seed(weight, movie=_unindexed(rows[each]), left_out=left_out)
-        if each in rows
-        else Seed(weight, movie_id=each, left_out=left_out)
-        for each, weight in weights.items()
-    ]
+    return [_seed(engine, each, rows, weight, left_out) for each, weight in weights.items()]
 
 
-def _seed(engine: IndexEngine, movie: Movie, weight: float) -> Seed:
-    if engine.holds(movie.id):
-        return Seed(weight, movie_id=movie.id)
-    return Seed(weight, movie=_unindexed(movie))
-
-
-def _unindexed(movie: Movie) -> query.Movie:
-    """Returns a movie that the index does not hold, for weighing by the index's vocabulary."""
-    return query.Movie(
-        id=movie.id,
-        title=movie.title,
-        description=movie.description,
-        genres=tuple(movie.genres),
-        keywords=tuple(movie.keywords),
-        year=movie.year,
-        language=movie.language,
-        popularity=movie.popularity,
-    )
+def _seed(
+    engine: IndexEngine, movie_id: int, rows: Mapping[int, Movie], weight: float, left_out: bool = True
+) -> Seed:
+    """Returns the seed of a movie. The index's vocabulary weighs the row of a movie that the index does not
+    hold."""
+    if engine.holds(movie_id):
+        return Seed(weight, movie_id=movie_id, left_out=left_out)
+    movie = query.Movie.of(getattr(rows[movie_id], name) for name in query.MOVIE_FIELDS)
+    return Seed(weight, movie=movie, left_out=left_out)
 
 
 def _rows(ids: list[int]) -> dict[int, Movie]:
-    """Returns the movies of the catalogue with these ids.
-
-    Raises
-    ------
-    UnknownMovie : a movie does not exist, or is withdrawn.
-    """
+    """Returns the movies with these ids. Raises `UnknownMovie` for a missing or withdrawn movie."""
     rows = Movie.objects.filter(withdrawn_at__isnull=True).in_bulk(ids) if ids else {}
     for each in ids:
         if each not in rows:

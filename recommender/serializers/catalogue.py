@@ -11,10 +11,8 @@ from recommender.movie_schema import COLUMNS, FIELDS, LONGEST_TERM, MOST_TERMS
 from training.serializers import field_for
 
 
-class TermsField(serializers.ListField):
-    """Genres or keywords: an array in JSON, one line with separators | in a form."""
-
-    child = serializers.CharField(max_length=LONGEST_TERM)
+class OneLineListField(serializers.ListField):
+    """An array in JSON; a form shows it as one line, with separators."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("style", {"base_template": "input.html"})
@@ -30,7 +28,8 @@ class GivenMovieSerializer(serializers.Serializer[Any]):
             if name in COLUMNS:
                 fields[name] = field_for(COLUMNS[name])
             else:
-                fields[name] = TermsField(
+                fields[name] = OneLineListField(
+                    child=serializers.CharField(max_length=LONGEST_TERM),
                     required=False,
                     allow_null=True,
                     max_length=MOST_TERMS[name],

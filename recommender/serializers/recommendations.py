@@ -13,6 +13,7 @@ from predictions.serializers.predictions import PredictionDetailSerializer
 from recommender.declaration import EXAMPLE
 from recommender.models import Interaction, Movie
 from recommender.recommendations.request import LISTS, QUESTION
+from recommender.serializers.catalogue import OneLineListField
 from training.serializers import field_for
 from vigia_ml.schema import Column
 from vigia_ml.schema.row_keys import KEY_FIELD, KEY_LENGTH
@@ -27,16 +28,9 @@ def _field(column: Column) -> serializers.Field[Any, Any, Any, Any]:
         return field
     item: Any = serializers.IntegerField() if LISTS[column.name] == "ids" else serializers.CharField()
     help_text = f"{column.description} Separated by commas in this form."
-    return _ListField(child=item, required=False, allow_null=True, help_text=help_text, label=column.name)
-
-
-class _ListField(serializers.ListField):
-    """A list that a form shows as one line."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("style", {"base_template": "input.html"})
-        super().__init__(*args, **kwargs)
-        self.initial: Any = ""
+    return OneLineListField(
+        child=item, required=False, allow_null=True, help_text=help_text, label=column.name, initial=""
+    )
 
 
 class QuestionSerializer(serializers.Serializer[Any]):

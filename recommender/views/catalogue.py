@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from predictions.views.base import form_cells, typed_cells
+from predictions.views.base import form_cells
 from recommender import movie_schema
 from recommender.catalogue import service as catalogue
 from recommender.interactions import recording
@@ -28,10 +27,9 @@ from recommender.serializers.catalogue import (
     MovieSerializer,
     ReplacedMovieSerializer,
 )
-from recommender.views.base import MoviesView
+from recommender.views.base import FormView, MoviesView
 from training.parsers import StrictJSONParser, check_length
 from training.views.base import bad_parameter, following_page, int_param, requesting_user
-from vigia_ml.schema import Fault, InvalidRows
 
 WITHDRAWN = {"false": False, "true": True, "any": None}
 LARGEST = 2**63 - 1
@@ -82,11 +80,13 @@ class BodyView(MoviesView):
         return Response({"model": self.model.name, name: rows, "next": following}, headers=headers)
 
 
-class CatalogueView(BodyView):
+class CatalogueView(FormView, BodyView):
     """Lists the movies of the catalogue by id, by default without withdrawn movies (GET); adds a movie
     (POST)."""
 
     rights: ClassVar = {"POST": "train"}
+    form_serializer = GivenMovieSerializer
+    example: ClassVar = movie_schema.EXAMPLE
     parser_classes = [StrictJSONParser, FormParser, MultiPartParser]
 
     @extend_schema(operation_id="list_movies", parameters=MOVIE_FILTERS, responses=MoviePageSerializer)
@@ -95,7 +95,7 @@ class CatalogueView(BodyView):
         withdrawn = parameters.get("withdrawn") or "false"
         if withdrawn not in WITHDRAWN:
             raise bad_parameter("withdrawn", f"withdrawn must be one of {', '.join(WITHDRAWN)}", withdrawn)
-        query = catalogue.CatalogueQuery(
+        rows, cursor = catalogue.page(
             ids=_ids(request),
             title=parameters.get("title") or None,
             genre=parameters.get("genre") or None,
@@ -105,7 +105,6 @@ class CatalogueView(BodyView):
             after=int_param(request, "cursor", LARGEST),
             limit=_limit(request),
         )
-        rows, cursor = catalogue.page(query)
         return self.page(request, "movies", MovieSerializer(rows, many=True).data, "movies", cursor)
 
     @extend_schema(
@@ -116,24 +115,13 @@ class CatalogueView(BodyView):
     )
     def post(self, request: Request) -> Response:
         if isinstance(request.data, QueryDict):
-            result = movie_schema.read_cells(
-                form_cells(request.data, dict.fromkeys(movie_schema.TERM_MARKS, "\n"))
-            )
+            cells = form_cells(request.data, dict.fromkeys(movie_schema.TERM_MARKS, "\n"))
+            entry = movie_schema.read_cells(cells)
         else:
-            result = movie_schema.read(request.data)
-        row = catalogue.add(_valid(result), by=requesting_user(request))
+            entry = movie_schema.read(request.data)
+        row = catalogue.add(entry, by=requesting_user(request))
         address = reverse("movie", args=[row.pk], request=request)
         return Response(MovieSerializer(row).data, status=201, headers={"Location": address})
-
-    # -- the browsable API ---------------------------------------------------------------------------
-
-    def get_serializer(self, *args: Any, **kwargs: Any) -> GivenMovieSerializer:
-        if self.request._request.method == "POST" and isinstance(self.request.data, QueryDict):
-            kwargs["data"] = typed_cells(self.request.data)
-        return GivenMovieSerializer(*args, **kwargs)
-
-    def raw_example(self) -> str:
-        return json.dumps(movie_schema.EXAMPLE, indent=2, ensure_ascii=False)
 
 
 class MovieView(BodyView):
@@ -153,7 +141,7 @@ class MovieView(BodyView):
         responses={200: MovieSerializer, 201: MovieSerializer},
     )
     def put(self, request: Request, movie_id: int) -> Response:
-        entry = _valid(movie_schema.read(request.data, movie_id=movie_id))
+        entry = movie_schema.read(request.data, movie_id=movie_id)
         row, is_new = catalogue.put(entry, by=requesting_user(request))
         return Response(MovieSerializer(row).data, status=201 if is_new else 200)
 
@@ -164,10 +152,9 @@ class MovieView(BodyView):
     )
     def patch(self, request: Request, movie_id: int) -> Response:
         catalogue.get(movie_id)
-        changes = _valid(movie_schema.read_changes(request.data, movie_id=movie_id))
-        return Response(
-            MovieSerializer(catalogue.change(movie_id, changes, by=requesting_user(request))).data
-        )
+        changes = movie_schema.read_changes(request.data, movie_id=movie_id)
+        row = catalogue.change(movie_id, changes, by=requesting_user(request))
+        return Response(MovieSerializer(row).data)
 
     @extend_schema(operation_id="withdraw_movie", request=None, responses={204: None})
     def delete(self, request: Request, movie_id: int) -> Response:
@@ -179,11 +166,13 @@ class MovieView(BodyView):
         return GivenMovieSerializer(*args, **kwargs)
 
 
-class InteractionsView(BodyView):
+class InteractionsView(FormView, BodyView):
     """Records interactions of users with movies, one object or an array; repeating a request is harmless
     (POST). Lists the recorded interactions, feedback on recommendations included, newest first (GET)."""
 
     rights: ClassVar = {"POST": "give_outcomes", "GET": "read_log"}
+    form_serializer = GivenInteractionSerializer
+    example: ClassVar = [INTERACTION_EXAMPLE]
 
     @extend_schema(
         operation_id="list_interactions", parameters=INTERACTION_FILTERS, responses=InteractionPageSerializer
@@ -207,20 +196,6 @@ class InteractionsView(BodyView):
     def post(self, request: Request) -> Response:
         counts = recording.record(request.data, by=requesting_user(request))
         return Response({"model": self.model.name, **asdict(counts)})
-
-    def get_serializer(self, *args: Any, **kwargs: Any) -> GivenInteractionSerializer:
-        return GivenInteractionSerializer(*args, **kwargs)
-
-    def raw_example(self) -> str:
-        return json.dumps([INTERACTION_EXAMPLE], indent=2)
-
-
-def _valid(result: Any) -> Any:
-    """Returns a parsed movie. Raises `InvalidRows` if the result is a list of faults."""
-    if isinstance(result, list):
-        faults: list[Fault] = result
-        raise InvalidRows(faults, rows=1, bad=1, message="the movie is invalid")
-    return result
 
 
 def _limit(request: Request) -> int:

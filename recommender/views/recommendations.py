@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import time
 import uuid
 from dataclasses import asdict
-from typing import Any, ClassVar, Final, cast
+from typing import ClassVar, Final, cast
 
 from django.conf import settings
 from django.http import QueryDict
@@ -26,11 +25,10 @@ from predictions.views.base import (
     caller_of,
     form_cells,
     respond,
-    typed_cells,
     warm_cache,
 )
 from recommender.declaration import EXAMPLE
-from recommender.interactions import feedback, feedback_parsing
+from recommender.interactions import feedback, parsing
 from recommender.recommendations import request as questions
 from recommender.recommendations import service
 from recommender.recommendations.request import RecommendationRequest
@@ -45,8 +43,7 @@ from recommender.serializers.recommendations import (
     WelcomeSerializer,
 )
 from recommender.telemetry import CLICKED, FEEDBACK
-from recommender.views.base import MoviesView
-from training.models import RegisteredModel
+from recommender.views.base import FormView, MoviesView
 from training.parsers import JsonBody, RawJSONParser, StrictJSONParser, check_length
 from training.serving.engine_cache import served_to
 from training.views.base import datetime_param, int_param, requesting_user
@@ -71,12 +68,7 @@ class AnsweringView(GenerationCheckedView, MoviesView):
     rights: ClassVar = {"POST": "predict", "GET": "predict"}
 
     def answer(self, request: Request, number: int | None = None) -> Answer:
-        """Answers the request's body.
-
-        Parameters
-        ----------
-        number : number of the version; None for the active version or its canary.
-        """
+        """Answers the request's body by version `number`; None: by the active version or its canary."""
         check_length(request, settings.PREDICT_MAX_BYTES)
         question = _parse(request)
         caller = caller_of(request)
@@ -100,10 +92,12 @@ def _parse(request: Request) -> RecommendationRequest:
     return questions.read(cast("JsonBody", data).value)
 
 
-class RecommendationsView(AnsweringView):
+class RecommendationsView(AnsweringView, FormView):
     """Recommends movies similar to one movie (by id or title), to several movies, to a text, or to a user's
     profile; each with its score and the terms behind it. Every answer is in the log under its id."""
 
+    form_serializer = QuestionSerializer
+    example: ClassVar = EXAMPLE
     parser_classes = [RawJSONParser, FormParser, MultiPartParser]
 
     @extend_schema(
@@ -125,16 +119,6 @@ class RecommendationsView(AnsweringView):
         active = self.model.active_version
         number = active.number if active else None
         return Response({"model": self.model.name, "version": number, "example": EXAMPLE})
-
-    # -- the browsable API ---------------------------------------------------------------------------
-
-    def get_serializer(self, *args: Any, **kwargs: Any) -> QuestionSerializer:
-        if self.request._request.method == "POST" and isinstance(self.request.data, QueryDict):
-            kwargs["data"] = typed_cells(self.request.data)
-        return QuestionSerializer(*args, **kwargs)
-
-    def raw_example(self) -> str:
-        return json.dumps(EXAMPLE, indent=2, ensure_ascii=False)
 
 
 class RecommendTutorialView(AnsweringView):
@@ -177,23 +161,14 @@ class FeedbackView(MoviesView):
     def post(self, request: Request, recommendation: uuid.UUID) -> Response:
         check_length(request, settings.PREDICT_MAX_BYTES)
         row = feedback.find(self.model, recommendation)
-        result = feedback.record(row, feedback_parsing.read(request.data), by=requesting_user(request))
-        _count(self.model, result)
-        return Response(
-            {
-                "id": recommendation,
-                "recorded": sum(result.recorded.values()),
-                "repeated": result.repeated,
-            }
-        )
-
-
-def _count(model: RegisteredModel, result: feedback.Recorded) -> None:
-    labels = (model.name, str(result.version))
-    for kind, number in result.recorded.items():
-        counters.count(FEEDBACK, *labels, kind, by=number)
-    if result.first_positive:
-        counters.count(CLICKED, *labels)
+        result = feedback.record(row, parsing.read_feedback(request.data), by=requesting_user(request))
+        labels = (self.model.name, str(result.version))
+        for kind, number in result.recorded.items():
+            counters.count(FEEDBACK, *labels, kind, by=number)
+        if result.first_positive:
+            counters.count(CLICKED, *labels)
+        recorded = sum(result.recorded.values())
+        return Response({"id": recommendation, "recorded": recorded, "repeated": result.repeated})
 
 
 class QualityView(MoviesView):

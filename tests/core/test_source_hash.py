@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from core import source_hash
-from recommender import training_run
 from training import catalogue
 from vigia_ml import transformers
 
@@ -75,10 +74,6 @@ def test_hashing_no_source_raises_an_error(tmp_path: Path) -> None:
 def test_a_shipped_model_has_the_hash_it_had_before_the_library_moved(name: str) -> None:
     """If a model's code changes, delete its line here and in `source_hash`."""
     assert catalogue.source_sha256(name).startswith(THEN[name])
-
-
-def test_the_index_of_movies_has_the_hash_it_had_before_its_modules_moved() -> None:
-    assert training_run.source_sha256().startswith("983b78b59637")
 
 
 def test_the_transformers_of_the_library_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

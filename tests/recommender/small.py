@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hypothesis import strategies as st
 
+from recommender.index import catalogue_snapshot
 from recommender.index.build import build
 from recommender.index.catalogue_snapshot import Catalogue, Interaction
 from recommender.index.config import Field, Settings
@@ -34,14 +37,26 @@ def interaction(user: int, movie_id: int, weight: float = 1.0, day: int = 0) -> 
     return Interaction(movie_id, user, weight, BEGIN + timedelta(days=day))
 
 
+def catalogue_of(movies: Iterable[Movie], events: Iterable[Interaction] = ()) -> Catalogue:
+    """Returns the catalogue of movies and interactions in any order, by way of a snapshot's file."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "catalogue.parquet")
+        catalogue_snapshot.write(
+            path,
+            sorted(movies, key=lambda movie: movie.id),
+            sorted(events, key=lambda event: event.movie_id),
+        )
+        return catalogue_snapshot.read(path)
+
+
 def engine(
     movies: Iterable[Movie], events: Iterable[Interaction] = (), settings: Settings = SETTINGS
 ) -> IndexEngine:
-    return IndexEngine.from_bytes(build(Catalogue.of(movies, events), settings).index)
+    return IndexEngine.from_bytes(build(catalogue_of(movies, events), settings).index)
 
 
 def fitted(movies: Iterable[Movie], settings: Settings = SETTINGS, together: float = 0.0) -> MovieIndex:
-    return MovieIndex(settings, together=together).fit(Catalogue.of(movies))
+    return MovieIndex(settings, together=together).fit(catalogue_of(movies))
 
 
 @st.composite

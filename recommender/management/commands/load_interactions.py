@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TextIO
 
-from recommender.files import Rows
 from recommender.files.interactions import LAYOUT, Row
+from recommender.files.tabular import Rows
 from recommender.interactions import import_interactions
 from recommender.management.loading import LoadingCommand
 

@@ -7,8 +7,8 @@ from typing import Any, TextIO
 from django.core.management.base import CommandParser
 
 from recommender.catalogue import import_movies
-from recommender.files import Rows
 from recommender.files.movies import LAYOUT, Row
+from recommender.files.tabular import Rows
 from recommender.management.loading import LoadingCommand
 
 

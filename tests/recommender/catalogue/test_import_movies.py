@@ -20,8 +20,8 @@ from django.db import connection, transaction
 from core.errors import Conflict
 from recommender.catalogue import import_movies
 from recommender.catalogue import service as catalogue_service
-from recommender.files import open_rows
 from recommender.files.movies import LAYOUT, list_of
+from recommender.files.tabular import open_rows
 from recommender.models import Interaction, Movie
 from training.models import RegisteredModel
 
@@ -497,7 +497,7 @@ def test_all_bad_rows_are_counted_and_the_first_100_are_named(tmp_path: Path) ->
 
 
 def test_the_sample_catalogue_loads_with_its_interactions(tmp_path: Path) -> None:
-    from recommender import samples
+    from tools import movie_samples as samples
 
     out = io.StringIO()
     call_command("load_movies", str(samples.MOVIES), stdout=out)

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from recommender.index import catalogue_snapshot
-from recommender.index.catalogue_snapshot import Catalogue, NotASnapshot, OutOfOrder
+from recommender.index.catalogue_snapshot import NotASnapshot, OutOfOrder
 from recommender.index.query import Movie
-from tests.recommender.small import BEGIN, interaction
+from tests.recommender.small import BEGIN, catalogue_of, interaction
 
 FIRST = Movie(3, "Uno", "un día", ("Drama",), ("sol", "mar"), 1999, "es", 2.5)
 SECOND = Movie(8, "Blank")
@@ -80,5 +80,5 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_catalogue_has_no_interactions() -> None:
-    assert len(Catalogue.of([]).interactions()) == 0
-    assert len(Catalogue.of([FIRST]).interactions()) == 0
+    assert len(catalogue_of([]).interactions()) == 0
+    assert len(catalogue_of([FIRST]).interactions()) == 0

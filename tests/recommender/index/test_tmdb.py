@@ -16,6 +16,7 @@ from recommender.index.config import PLAIN
 from recommender.index.engine import IndexEngine
 from recommender.index.estimator import MovieIndex
 from recommender.index.query import Filters, Movie, Question, Seed
+from tests.recommender.small import catalogue_of
 
 pytestmark = pytest.mark.real_data
 
@@ -28,7 +29,7 @@ def catalogue(data_dir: Path) -> Catalogue:
         return tuple(each["name"] for each in json.loads(cell))
 
     with gzip.open(data_dir / "tmdb_5000_movies.csv.gz", "rt", encoding="utf-8") as file:
-        return Catalogue.of(
+        return catalogue_of(
             Movie(
                 int(row["id"]), row["title"], row["overview"], names(row["genres"]), names(row["keywords"]),
                 int(row["release_date"][:4]) if row["release_date"] else None,

@@ -1,15 +1,18 @@
-"""A sample catalogue, and generated interactions of invented users.
+"""Generates interactions of invented users with the sample catalogue:
+``python -m tools.movie_samples [--out DIR] [--users N] [--seed S]``.
 
-`movies.jsonl` is written by hand: families of similar movies, each a range of ids. The interactions are
-generated: each user prefers two families and now and then picks any movie. The same number of users and seed
-give the same bytes everywhere. `python -m recommender.samples` writes the file in this folder.
+The catalogue, `recommender/samples/movies.jsonl`, is written by hand: families of similar movies, each a
+range of ids. Each user prefers two families and now and then picks any movie. The same number of users and
+seed give the same bytes everywhere.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import datetime as dt
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -21,7 +24,7 @@ from tools.samples.draws import Draws
 
 SEED: Final = 7
 USERS: Final = 200
-FOLDER: Final = Path(__file__).parent
+FOLDER: Final = Path(__file__).resolve().parents[1] / "recommender" / "samples"
 MOVIES: Final = FOLDER / "movies.jsonl"
 INTERACTIONS: Final = FOLDER / "interactions.csv"
 COLUMNS: Final = ("user", "movie_id", "kind", "at")
@@ -101,3 +104,25 @@ def _of_user(user: str, draws: Draws) -> Iterator[dict[str, str]]:
         kind = draws.pick(PREFERRED_KINDS if family else OTHER_KINDS)
         at = BEGIN + dt.timedelta(minutes=draws.whole(0, MINUTES))
         yield {"user": user, "movie_id": str(movie), "kind": kind, "at": at.strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.movie_samples",
+        description="Writes the interactions of invented users with the sample movies.",
+    )
+    parser.add_argument("--out", type=Path, default=FOLDER, help="output folder")
+    parser.add_argument("--users", type=int, default=USERS, help=f"number of users, default {USERS}")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"seed of the generator, default {SEED}")
+    options = parser.parse_args(arguments)
+    if min(options.users, options.seed) < 0:
+        parser.error("--users and --seed must not be negative")
+    options.out.mkdir(parents=True, exist_ok=True)
+    target = options.out / INTERACTIONS.name
+    with target.open("w", encoding="utf-8", newline="") as stream:
+        rows = write(stream, options.users, options.seed)
+    sys.stdout.write(f"{target}: {rows} rows, {target.stat().st_size:,} bytes\n")
+
+
+if __name__ == "__main__":
+    main()
