@@ -18,7 +18,7 @@ import numpy as np
 from predictions.quality import confidence_intervals
 from predictions.quality.confidence_intervals import FEW, Estimate
 from vigia_ml.declaration import CLASSIFICATION_METRICS, REGRESSION_METRICS, Task
-from vigia_ml.evaluation.sums import area, by_class, ratio
+from vigia_ml.evaluation.sums import area, by_class, class_rows, ratio
 
 _TAIL: Final = [0.005 * 10 ** (-step / 10) for step in range(30, 0, -1)]
 BOUNDS: Final = (
@@ -284,8 +284,7 @@ def _multiclass(tally: Tally) -> dict[str, Estimate | None]:
     place = {name: at for at, name in enumerate(names)}
     answer, actual = np.array([(place[answer], place[actual]) for answer, actual in tally.pairs]).T
     rows, right = np.array(list(tally.pairs.values())), answer == actual
-    answered, happened = (np.bincount(each, rows, len(names)) for each in (answer, actual))
-    hits = np.bincount(answer, rows * right, len(names))
+    hits, answered, happened = class_rows(answer, actual, rows)
     # Per metric, the part that answers and the part that actual classes have in its divisor.
     parts = {"precision": (1, 0), "recall": (0, 1), "f1": (1, 1)}
     for name, value in by_class(hits, answered, happened).items():

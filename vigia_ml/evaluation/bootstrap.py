@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 
 from vigia_ml.evaluation.outputs import Floats, plain
-from vigia_ml.evaluation.weighted_metrics import Metrics, Statistics
+from vigia_ml.evaluation.sums import Metrics
+from vigia_ml.evaluation.weighted_metrics import Statistics
 
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 200

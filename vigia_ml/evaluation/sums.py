@@ -9,11 +9,14 @@ undefined metric is NaN.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[Any]
+Codes = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 Terms = dict[str, npt.NDArray[np.generic]]
 Sums = Mapping[str, npt.ArrayLike]
@@ -66,7 +69,15 @@ def area(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> Floats:
     return ratio(won, above.sum(axis=-1) * beside.sum(axis=-1))
 
 
-def by_class(hits: Floats, answered: Floats, happened: Floats) -> Metrics:
+def class_rows(answer: Codes, actual: Codes, rows: npt.ArrayLike) -> tuple[Rows, Rows, Rows]:
+    """Returns the parameters of `by_class` from the rows (m,) of pairs of class numbers (m,)."""
+    classes = int(max(answer.max(), actual.max())) + 1
+    weights = np.asarray(rows, dtype=np.float64)
+    hits = np.bincount(answer, weights * (answer == actual), classes)
+    return hits, np.bincount(answer, weights, classes), np.bincount(actual, weights, classes)
+
+
+def by_class(hits: Rows, answered: Rows, happened: Rows) -> Metrics:
     """Returns precision, recall and f1 of each class (..., k); 0 where they divide by 0.
 
     Parameters
@@ -80,7 +91,7 @@ def by_class(hits: Floats, answered: Floats, happened: Floats) -> Metrics:
     }
 
 
-def macro(hits: Floats, answered: Floats, happened: Floats) -> Metrics:
+def macro(hits: Rows, answered: Rows, happened: Rows) -> Metrics:
     """Returns accuracy, and the means of `by_class` over the classes that were predicted or actual."""
     there = answered + happened > 0
     means = {
@@ -99,24 +110,24 @@ def regression_terms(truth: Floats, predicted: Floats, center: float) -> Terms:
     center : a number near the truth. R² does not depend on it, but sums of squares lose digits far from 0.
     """
     error, nonzero = predicted - truth, truth != 0
-    share = np.zeros_like(error)
-    np.divide(np.abs(error), np.abs(truth), out=share, where=nonzero)
-    return {
+    share, z = np.zeros_like(error), truth - center
+    with np.errstate(over="ignore"):  # an infinite sum has no metric
+        np.divide(np.abs(error), np.abs(truth), out=share, where=nonzero)
+        squares = {"square": error**2, "z2": z**2}
+    return squares | {
         "rows": np.ones_like(error),
         "absolute": np.abs(error),
-        "square": error**2,
         "share": share,
         "share_rows": nonzero,
-        "z1": truth - center,
-        "z2": (truth - center) ** 2,
+        "z1": z,
     }
 
 
 def regression(sums: Sums) -> Metrics:
     """Returns the metrics of `regression_terms`: rmse and mae in the target's unit, r2, mape as a share."""
     rows, square, second = sums["rows"], np.asarray(sums["square"]), np.asarray(sums["z2"])
-    spread = second - ratio(np.asarray(sums["z1"]) ** 2, rows)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        spread = second - ratio(np.asarray(sums["z1"]) ** 2, rows)
         r2 = 1.0 - square / np.where(spread > 1e-12 * np.maximum(second, 1e-300), spread, np.nan)
     return {
         "rmse": np.sqrt(ratio(square, rows)),
