@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from django import forms
 from django.contrib import admin
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils import timezone
 
 from predictions import overview as model_overview
@@ -74,9 +75,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 
 def watch(request: HttpRequest, model_id: int) -> HttpResponse:
     """Shows one model in the chosen window, version and column."""
-    model = RegisteredModel.objects.filter(pk=model_id, pk__in=visible_ids(request)).first()
-    if model is None:
-        raise Http404
+    model = get_object_or_404(RegisteredModel, pk=model_id, pk__in=visible_ids(request))
     may_read = model.pk in allowed_ids(request, "read_log")
     version, versions = _version(request, model)
     own = "since" in request.GET or "until" in request.GET
@@ -184,7 +183,3 @@ def _latest_reviews(model: RegisteredModel) -> list[DriftReview]:
             :SHOWN_REVIEWS
         ]
     )
-
-
-def address(model_id: int) -> str:
-    return reverse("watch", args=[model_id])

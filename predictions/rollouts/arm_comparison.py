@@ -72,6 +72,10 @@ class Comparison:
     edges: list[float]
     bound: int
 
+    @property
+    def arms(self) -> list[Arm]:
+        return [arm for arm in (self.active, self.tried) if arm is not None]
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields in JSON's types."""
         plain = asdict(self)
