@@ -70,7 +70,3 @@ def interval(values: Floats) -> list[float | None] | None:
         return None
     low, high = np.quantile(known, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return [plain(low), plain(high)]
-
-
-def intervals(resampled_metrics: Metrics) -> dict[str, list[float | None] | None]:
-    return {name: interval(values) for name, values in resampled_metrics.items()}
