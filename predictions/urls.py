@@ -1,6 +1,6 @@
 """Routes of predictions and their log, below ``/api/v1/``."""
 
-from django.urls import include, path
+from django.urls import URLPattern, URLResolver, include, path
 
 from predictions.views import drift, outcomes, predictions, quality, replays, rollouts
 
@@ -16,7 +16,7 @@ _VERSION = [
     path("replays/<int:replay>/", replays.ReplayView.as_view(), name="replay"),
     path("replays/<int:replay>/cancel/", replays.CancelReplayView.as_view(), name="cancel-replay"),
 ]
-_MODEL = [
+_MODEL: list[URLPattern | URLResolver] = [
     path("predictions/", predictions.PredictionsView.as_view(), name="predictions"),
     path("versions/<int:number>/", include(_VERSION)),
     path("rollouts/", include(_ROLLOUTS)),

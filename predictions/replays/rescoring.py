@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import numpy as np
 import numpy.typing as npt
 
-from vigia_ml.engines import Engine, MatrixEngine, Scored
+from vigia_ml.engines import Engine, MatrixEngine, Scored, Scores
 from vigia_ml.engines.shape import checked
 from vigia_ml.schema import Column, DatasetSchema
 from vigia_ml.schema.columns import EXACT_INTEGER, LARGEST, BadValue
@@ -69,86 +69,71 @@ class Candidate:
     def answers(self, reading: Reading, cells: Sequence[Sequence[Any]]) -> Answers:
         """Returns the answers to n logged rows: arrays of values in the order of the logging schema."""
         columns, places, refused = reading.read(cells)
-        scored, answered = self._scores(columns, len(places))
-        if not answered.all():
-            refused[FAILED] += int((~answered).sum())
-        finite = answered & _finite(scored)
-        refused[NOT_FINITE] += int((answered & ~finite).sum())
-        kept, places = np.flatnonzero(finite), places[finite]
-        refused = Counter({reason: count for reason, count in refused.items() if count})
-        if scored.probabilities is None:
-            assert scored.values is not None
-            return Answers(places, values=scored.values[kept], refused=refused)
-        probabilities = scored.probabilities[kept]
+        numbers, classes, answered = self._scores(columns, len(places))
+        finite = answered & np.isfinite(numbers).all(axis=1)
+        refused.update({FAILED: int((~answered).sum()), NOT_FINITE: int((answered & ~finite).sum())})
+        refused, places, numbers = +refused, places[finite], numbers[finite]  # + leaves out counts of 0
+        if not classes:
+            return Answers(places, values=numbers[:, 0], refused=refused)
         if self.threshold is not None:
-            labels = (probabilities[:, 1] >= self.threshold).astype(np.int64)
+            labels = (numbers[:, 1] >= self.threshold).astype(np.int64)
         else:
-            labels = probabilities.argmax(axis=1).astype(np.int64)
-        return Answers(
-            places, labels=labels, probabilities=probabilities, classes=scored.classes, refused=refused
-        )
+            labels = numbers.argmax(axis=1).astype(np.int64)
+        return Answers(places, labels=labels, probabilities=numbers, classes=classes, refused=refused)
 
-    def _scores(self, columns: dict[str, Sequence[Any]], rows: int) -> tuple[Scored, npt.NDArray[np.bool_]]:
-        """Returns (scores of all rows, whether each row has one); halving isolates the rows that raise."""
+    def _scores(
+        self, columns: dict[str, Sequence[Any]], rows: int
+    ) -> tuple[Floats, tuple[Any, ...], npt.NDArray[np.bool_]]:
+        """Returns (probabilities (rows, k) or values (rows, 1), classes, whether each row has a score).
+
+        Halving isolates the rows that raise.
+        """
         score = self._scorer(columns)
-        parts: list[tuple[int, int, Scored]] = []
+        numbers, classes = np.full((rows, 1), np.nan), cast(tuple[Any, ...], ())
+        answered = np.zeros(rows, dtype=bool)
         waiting = [(0, rows)] if rows else []
         while waiting:
             low, high = waiting.pop()
             try:
-                parts.append((low, high, score(low, high)))
+                part, known = score(low, high)
             except Exception:  # a step of the pipeline may raise anything; the candidate does not answer then
                 self._halvings += 1
                 if high - low > 1 and self._halvings <= MOST_HALVINGS:
                     middle = (low + high) // 2
                     waiting += [(low, middle), (middle, high)]
-        return _joined(parts, rows)
+                continue
+            if known and not classes:
+                numbers, classes = np.full((rows, len(known)), np.nan), known
+            numbers[low:high] = part
+            answered[low:high] = True
+        return numbers, classes, answered
 
-    def _scorer(self, columns: dict[str, Sequence[Any]]) -> Callable[[int, int], Scored]:
+    def _scorer(
+        self, columns: dict[str, Sequence[Any]]
+    ) -> Callable[[int, int], tuple[Floats, tuple[Any, ...]]]:
         engine = self.engine
         if engine.takes_matrix:
             matrix = encode_columns(self.schema, columns)
             compiled = cast("MatrixEngine", engine)
             texts = [columns[self.schema.names[place]] for place in compiled.text_columns]
-            return lambda low, high: compiled.score(matrix[low:high], [each[low:high] for each in texts])
+            return lambda low, high: _numbers(
+                compiled.score(matrix[low:high], [each[low:high] for each in texts])
+            )
         names = self.schema.names
 
-        def score(low: int, high: int) -> Scored:
+        def score(low: int, high: int) -> tuple[Floats, tuple[Any, ...]]:
             rows = zip(*(columns[name][low:high] for name in names), strict=True)
             scored = engine.predict([dict(zip(names, row, strict=True)) for row in rows])
-            scored = checked(scored, high - low)
-            if scored.probabilities is None:
-                return Scored(values=np.asarray(scored.values, dtype=np.float64))
-            probabilities = np.asarray(scored.probabilities, dtype=np.float64)
-            return Scored(probabilities=probabilities, classes=tuple(scored.classes))
+            return _numbers(checked(scored, high - low))
 
         return score
 
 
-def _joined(parts: list[tuple[int, int, Scored]], rows: int) -> tuple[Scored, npt.NDArray[np.bool_]]:
-    answered = np.zeros(rows, dtype=bool)
-    if len(parts) == 1 and parts[0][:2] == (0, rows):
-        answered[:] = True
-        return parts[0][2], answered
-    first = parts[0][2] if parts else Scored(values=np.empty(0))
-    if first.probabilities is None:
-        values = np.full(rows, np.nan)
-        for low, high, scored in parts:
-            answered[low:high] = True
-            values[low:high] = scored.values
-        return Scored(values=values), answered
-    probabilities = np.full((rows, len(first.classes)), np.nan)
-    for low, high, scored in parts:
-        answered[low:high] = True
-        probabilities[low:high] = scored.probabilities
-    return Scored(probabilities=probabilities, classes=first.classes), answered
-
-
-def _finite(scored: Scored) -> npt.NDArray[np.bool_]:
+def _numbers(scored: Scored | Scores) -> tuple[Floats, tuple[Any, ...]]:
+    """Returns (probabilities (n, k) or values (n, 1), classes)."""
     if scored.probabilities is None:
-        assert scored.values is not None
-        return np.isfinite(scored.values)
-    return np.asarray(np.isfinite(scored.probabilities).all(axis=1))
+        return np.asarray(scored.values, dtype=np.float64).reshape(-1, 1), ()
+    return np.asarray(scored.probabilities, dtype=np.float64), tuple(scored.classes)
 
 
 # -- reading -------------------------------------------------------------------------------------------
@@ -207,10 +192,7 @@ class _Memo(dict[Any, Any]):
         self._column = column
 
     def __missing__(self, value: Any) -> Any:
-        try:
-            read: Any = self._column.from_json(value)
-        except BadValue as bad:
-            read = _Refused(bad.fault.code)
+        read = _read_value(self._column, value)
         if len(self) < MEMO_LIMIT:
             self[value] = read
         return read
