@@ -16,6 +16,7 @@ from django.utils import timezone
 from unfold.widgets import INPUT_CLASSES
 
 from predictions.admin.columns import ROWS, VERSION, WINDOW, column, numbered
+from predictions.admin.monitoring_charts import chart
 from predictions.models import Replay
 from predictions.replays import jobs as replays
 from training import queueing
@@ -148,29 +149,24 @@ class ReplayAdmin(JobAdmin):
 def shown(row: Replay, result: dict[str, Any]) -> dict[str, Any]:
     """Returns the context of a result's page."""
     shift, rows = result["shift"], max(1, result["answered"])
-    quantity = {"probability": "Probability", "value": "Value", "label": "Label"}[result["of"]]
-    chart = {
-        "id": "vg-answers",
-        "title": "Answers: logged and by this version",
-        "note": _shift_in_words(shift),
-        "spec": {
-            "kind": "bar",
-            "x": quantity,
-            "y": "share of the rows in per cent",
-            "labels": shift["labels"],
-            "series": [
-                {"name": "logged", "values": [round(100 * each / rows, 3) for each in shift["before"]]},
-                {
-                    "name": f"version {row.version.number}",
-                    "values": [round(100 * each / rows, 3) for each in shift["after"]],
-                },
-            ],
-        },
-    }
+    series = {"logged": shift["before"], f"version {row.version.number}": shift["after"]}
+    answers = chart(
+        "vg-answers",
+        "Answers: logged and by this version",
+        _shift_in_words(shift),
+        kind="bar",
+        x=result["of"].capitalize(),
+        y="share of the rows in per cent",
+        labels=shift["labels"],
+        series=[
+            {"name": name, "values": [round(100 * each / rows, 3) for each in counts]}
+            for name, counts in series.items()
+        ],
+    )
     outcomes = result["outcomes"]
     return {
         "result": result,
-        "chart": chart,
+        "chart": answers,
         "matrix": _matrix(result["transitions"]),
         "beyond": [(float(bound), part) for bound, part in result["beyond"].items()],
         "quantiles": [(float(bound), part) for bound, part in result["change_quantiles"].items()],

@@ -18,6 +18,7 @@ from django.utils.html import format_html
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
 from predictions.admin.columns import VERSION, column, username
+from predictions.admin.monitoring_charts import chart
 from predictions.rollouts import arm_comparison
 from training import providers
 from training.admin.activation_pages import LONGEST_REASON, require
@@ -114,7 +115,7 @@ class RolloutAdmin(RegistryAdmin):
             "comparison": comparison,
             "tallies": arm_comparison.tallies(row),
             "figures": figures(comparison),
-            "chart": chart(comparison),
+            "chart": answers(comparison),
             "names": [f"version {arm.version}" for arm in comparison.arms],
             "can_stop": row.is_running and row.registered_model_id in allowed_ids(request, "activate"),
         }
@@ -226,28 +227,25 @@ def figures(comparison: arm_comparison.Comparison) -> list[dict[str, Any]]:
     ]
 
 
-def chart(comparison: arm_comparison.Comparison) -> dict[str, Any] | None:
-    """Returns the chart (see charts.js) of both arms' answers; None without rows."""
+def answers(comparison: arm_comparison.Comparison) -> dict[str, Any] | None:
+    """Returns the chart of both arms' answers; None without rows."""
     both = [arm for arm in comparison.arms if arm.histogram]
     if not both:
         return None
     classifies = comparison.task == "classification"
-    labels = [
-        f"{low * 100:.0f} to {high * 100:.0f} %" if classifies else f"{low:,.4g} to {high:,.4g}"
-        for low, high in pairwise(comparison.edges)
-    ]
-    return {
-        "id": "answers",
-        "title": "Probabilities" if classifies else "Answers",
-        "note": "Share of each arm's rows",
-        "spec": {
-            "kind": "bar",
-            "x": "probability" if classifies else "answer",
-            "y": "share of the rows",
-            "labels": labels,
-            "series": [{"name": f"version {arm.version}", "values": arm.histogram} for arm in both],
-        },
-    }
+    return chart(
+        "answers",
+        "Probabilities" if classifies else "Answers",
+        "Share of each arm's rows",
+        kind="bar",
+        x="probability" if classifies else "answer",
+        y="share of the rows",
+        labels=[
+            f"{low * 100:.0f} to {high * 100:.0f} %" if classifies else f"{low:,.4g} to {high:,.4g}"
+            for low, high in pairwise(comparison.edges)
+        ],
+        series=[{"name": f"version {arm.version}", "values": arm.histogram} for arm in both],
+    )
 
 
 def _address(rollout: Rollout) -> str:
