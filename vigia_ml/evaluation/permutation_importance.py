@@ -68,13 +68,10 @@ def importances(
                 complete = False
                 break
             some = names[first : first + at_once]
-            orders = [
-                np.random.default_rng([seed, repeat, first + at]).permutation(len(drawn))
-                for at in range(len(some))
-            ]
-            for name, score in zip(
-                some, _shuffled(predict, frame, labels, some, orders, metric), strict=True
-            ):
+            rngs = [np.random.default_rng([seed, repeat, first + at]) for at in range(len(some))]
+            orders = [rng.permutation(len(drawn)) for rng in rngs]
+            scores = _shuffled(predict, frame, labels, some, orders, metric)
+            for name, score in zip(some, scores, strict=True):
                 losses[name].append(sign * (score - base))
         if not complete:
             break
