@@ -37,8 +37,12 @@ class _Part:
     before: float = 0.0
     after: float = 0.0
 
-    def mean(self, total: float) -> float | None:
-        return total / self.answered if self.answered else None
+    def shown(self, version: int) -> Part:
+        changed, before, after = (
+            total / self.answered if self.answered else None
+            for total in (self.changed, self.before, self.after)
+        )
+        return Part(version, self.rows, self.rows - self.answered, changed, before, after)
 
 
 class _LabelCodes(dict[Any, int]):
@@ -249,16 +253,16 @@ class ReplayAccumulator:
 
     def summary(self) -> Summary:
         """Returns the result."""
-        answered = sum(each.answered for each in self._parts.values())
-        labels = list(self._labels)
+        parts, labels = self._parts.values(), list(self._labels)
+        answered = sum(part.answered for part in parts)
         is_regression = self.task == "regression"
-        changed = None if is_regression else sum(each.changed for each in self._parts.values())
+        changed = None if is_regression else sum(part.changed for part in parts)
         return Summary(
             task=self.task,
             rows=self.rows,
             answered=answered,
             unreadable=dict(self._unreadable.most_common()),
-            versions=[_part(version, self._parts[version]) for version in sorted(self._parts)],
+            versions=[part.shown(version) for version, part in sorted(self._parts.items())],
             changed=changed,
             changed_share=changed / answered if changed is not None and answered else None,
             beyond={
@@ -269,8 +273,8 @@ class ReplayAccumulator:
             change_quantiles={str(share): self._change.quantile(share) for share in QUANTILES}
             if is_regression
             else {},
-            mean_before=sum(each.before for each in self._parts.values()) / answered if answered else None,
-            mean_after=sum(each.after for each in self._parts.values()) / answered if answered else None,
+            mean_before=sum(part.before for part in parts) / answered if answered else None,
+            mean_after=sum(part.after for part in parts) / answered if answered else None,
             of={"regression": "value", "binary": "probability"}.get(self.task, "label"),
             shift=self._shift(labels),
             transitions=[
@@ -297,22 +301,6 @@ class ReplayAccumulator:
         return Shift(names, [], counts[0].tolist(), counts[1].tolist(), psi(*counts), [], None)
 
 
-def _part(version: int, part: _Part) -> Part:
-    return Part(
-        version=version,
-        rows=part.rows,
-        unreadable=part.rows - part.answered,
-        changed=part.mean(part.changed),
-        mean_before=part.mean(part.before),
-        mean_after=part.mean(part.after),
-    )
-
-
 def _numbers(values: Sequence[Any]) -> Floats:
     """Returns numbers (n,), NaN for other values."""
-    try:
-        return np.array(values, dtype=np.float64)  # None is NaN
-    except (TypeError, ValueError):
-        return np.array(
-            [value if isinstance(value, (int, float)) else np.nan for value in values], dtype=np.float64
-        )
+    return np.array([each if isinstance(each, (int, float)) else np.nan for each in values], dtype=np.float64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -160,7 +161,7 @@ class _Work:
         self._model_id = version.registered_model_id
         engine = artifacts.load(version)
         self._candidate = Candidate(engine, version.dataset_schema, version.schema_sha256, version.threshold)
-        self._readings: dict[int, tuple[int, tuple[str, ...], Reading]] = {}
+        self._reading = cache(self._read_schema)
 
     def take(self, rows: list[_Row]) -> None:
         """Predicts one piece and adds it to the accumulator."""
@@ -178,14 +179,11 @@ class _Work:
         logged = Logged(number, ids, names, cells, _decoded(predictions), probabilities, actuals)
         self.accumulator.add(logged, answers)
 
-    def _reading(self, version_id: int) -> tuple[int, tuple[str, ...], Reading]:
-        entry = self._readings.get(version_id)
-        if entry is None:
-            row = ModelVersion.objects.only("number", "schema", "schema_sha256").get(pk=version_id)
-            schema: DatasetSchema = row.dataset_schema
-            entry = (row.number, schema.names, self._candidate.rows_of(schema, row.schema_sha256))
-            self._readings[version_id] = entry
-        return entry
+    def _read_schema(self, version_id: int) -> tuple[int, tuple[str, ...], Reading]:
+        """Returns the number of a version that logged, its columns, and the reader of its rows."""
+        row = ModelVersion.objects.only("number", "schema", "schema_sha256").get(pk=version_id)
+        schema: DatasetSchema = row.dataset_schema
+        return row.number, schema.names, self._candidate.rows_of(schema, row.schema_sha256)
 
     def _actuals(self, rows: list[_Row]) -> dict[str, Any]:
         """Returns the outcomes of a piece by prediction id."""
