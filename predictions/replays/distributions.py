@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Final
 
@@ -34,13 +35,21 @@ def _growing(largest: float, factor: float) -> Floats:
     return np.asarray(np.exp(logarithms))
 
 
-_SIZES: Final = _growing(LARGEST, GROWTH)
-_SMALL: Final = _growing(0.5, FINE_GROWTH)
 _SHOWN: Final = np.arange(1, SHOWN_BINS) / SHOWN_BINS
-VALUES: Final = np.concatenate([-_SIZES[::-1], _SIZES])
-"""Edges for any numbers."""
-PROBABILITIES: Final = np.unique(np.concatenate([_SMALL, _SHOWN, 1.0 - _SMALL]))
-"""Edges for [0, 1], as fine at 1 as at 0: the probabilities of a rare class crowd at an end."""
+
+
+@cache  # the edges take megabytes, and a web process counts nothing
+def values() -> Floats:
+    """Returns edges for any numbers."""
+    sizes = _growing(LARGEST, GROWTH)
+    return np.concatenate([-sizes[::-1], sizes])
+
+
+@cache
+def probabilities() -> Floats:
+    """Returns edges for [0, 1], as fine at 1 as at 0: the probabilities of a rare class crowd at an end."""
+    small = _growing(0.5, FINE_GROWTH)
+    return np.unique(np.concatenate([small, _SHOWN, 1.0 - small]))
 
 
 class Histogram:
@@ -101,7 +110,7 @@ def shift(before: Histogram, after: Histogram) -> Shift:
 
     The bins shown divide [0, 1] for probabilities, else the range from the 1 % to the 99 % quantile.
     """
-    unit = before.edges is PROBABILITIES
+    unit = before.edges is probabilities()
     shown, tenths = _shown_bins(before, after), _tenths(before)
     return Shift(
         labels=_names(_upper(before, shown), unit=unit),
@@ -139,7 +148,7 @@ def _tenths(histogram: Histogram) -> Whole:
 
 
 def _shown_bins(before: Histogram, after: Histogram) -> Whole:
-    if before.edges is PROBABILITIES:
+    if before.edges is probabilities():
         return np.searchsorted(before.edges, _SHOWN)
     ends = [each.quantile(share) for each in (before, after) for share in (0.01, 0.99)]
     known = [end for end in ends if end is not None]
