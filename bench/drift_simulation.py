@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from predictions.replays.sketches import psi as usual_psi
+from predictions.replays.distributions import psi as usual_psi
 from vigia_ml.bins import Bins
 from vigia_ml.declaration import MonitoringConfig
 from vigia_ml.drift.bin_counts import Counted

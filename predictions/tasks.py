@@ -68,57 +68,52 @@ def join_waiting_outcomes() -> int:
 @shared_task
 def count_the_log() -> int:
     """Rolls up new log rows and aggregates changed quality hours; returns the number of rows counted."""
-    rows = 0
 
-    def count(model: RegisteredModel) -> None:
-        nonlocal rows
-        rows += counting.roll_up(model, seconds=PIECE_SECONDS).rows
+    def count(model: RegisteredModel) -> int:
+        rows = counting.roll_up(model, seconds=PIECE_SECONDS).rows
         realised.aggregate_changed_hours(model, seconds=PIECE_SECONDS)
+        return rows
 
-    _one_by_one(RegisteredModel.objects.all(), count)
-    return rows
+    return _one_by_one(RegisteredModel.objects.all(), count)
 
 
 @shared_task
 def review_models() -> int:
     """Makes the due drift reviews, queues the training runs they request; returns the number of reviews."""
-    count = 0
 
-    def review(model: RegisteredModel) -> None:
-        nonlocal count
+    def review(model: RegisteredModel) -> int:
         try:
             made = reviews.review_when_due(model, timezone.now())
         except VigiaError as error:  # e.g. no reference profile: nothing is broken
             log.warning("%s was not reviewed: %s", model, error)
-            return
-        if made is not None:
-            count += 1
-            run = retraining.request_if_triggered(made)
-            if run is not None:
-                queueing.enqueue(run)
+            return 0
+        run = retraining.request_if_triggered(made) if made is not None else None
+        if run is not None:
+            queueing.enqueue(run)
+        return int(made is not None)
 
-    _one_by_one(reviews.due(timezone.now()), review)
-    return count
+    return _one_by_one(reviews.due(timezone.now()), review)
 
 
-def _one_by_one(models: Iterable[RegisteredModel], work: Callable[[RegisteredModel], None]) -> None:
-    """Calls `work` for every model; a failure of one model does not stop the others.
+def _one_by_one(models: Iterable[RegisteredModel], work: Callable[[RegisteredModel], int]) -> int:
+    """Sums the results of `work` for every model; a failure of one model does not stop the others.
 
     Raises
     ------
     ExceptionGroup : `work` failed for some models, whose names are notes of the errors; the task fails.
     """
-    failed, done = [], 0
+    failed, done, total = [], 0, 0
     for model in models:
         done += 1
         try:
-            work(model)
+            total += work(model)
         except Exception as error:
             error.add_note(model.name)
             failed.append(error)
             connection.close_if_unusable_or_obsolete()  # the next model gets a new connection
     if failed:
         raise ExceptionGroup(f"the task failed for {len(failed)} of {done} models", failed)
+    return total
 
 
 @shared_task

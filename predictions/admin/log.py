@@ -11,15 +11,10 @@ from django.http import HttpRequest, StreamingHttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
-from unfold.decorators import display
 
 from predictions.admin.changelist import PERIOD, LogChangeList
-from predictions.admin.filters import (
-    BeforeParameter,
-    ClientFilter,
-    PeriodParameter,
-    WarningsFilter,
-)
+from predictions.admin.columns import CLIENT, MODEL, column
+from predictions.admin.filters import BeforeParameter, ClientFilter, PeriodParameter, WarningsFilter
 from predictions.log import csv_export, search
 from predictions.models import Prediction
 from predictions.outcomes import recording
@@ -31,20 +26,23 @@ from training.templatetags.vigia import brief, share, warning_badges
 
 Rows = QuerySet[Prediction, Prediction]
 LONGEST_EXPORT = 1_000
+KEY = '<span class="vg-key" title="{0}">{0}</span>'
 
 
 @admin.register(Prediction)
 class PredictionAdmin(RegistryAdmin):
     nothing_yet: ClassVar = "Each prediction that a client requests appears here."
     list_display: ClassVar = [
-        "when",
-        "model_name",
-        "version_number",
-        "answer",
-        "probability_text",
-        "client_key",
-        "flags",
-        "client_name",
+        column(
+            "when", "time (UTC)", lambda row: format_html("<time>{}</time>", f"{row.at:%Y-%m-%d %H:%M:%S}")
+        ),
+        MODEL,
+        column("version_number", "version", lambda row: row.version.number),
+        column("answer", "prediction", lambda row: format_html("<b>{}</b>", brief(row.prediction))),
+        column("probability_text", "probability", lambda row: share(row.probability)),
+        column("client_key", "key", lambda row: format_html(KEY, row.key) if row.key else "–"),
+        column("flags", "warnings", lambda row: warning_badges(row.warnings) if row.warnings else "–"),
+        CLIENT,
     ]
     list_filter: ClassVar = [
         ModelFilter,
@@ -92,40 +90,6 @@ class PredictionAdmin(RegistryAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         return super().changelist_view(request, {"title": "Prediction log", **(extra_context or {})})
-
-    # -- the list ----------------------------------------------------------------------------------
-
-    @display(description="time (UTC)")
-    def when(self, row: Prediction) -> str:
-        return format_html("<time>{}</time>", row.at.strftime("%Y-%m-%d %H:%M:%S"))
-
-    @display(description="model")
-    def model_name(self, row: Prediction) -> str:
-        return row.registered_model.name
-
-    @display(description="version")
-    def version_number(self, row: Prediction) -> int:
-        return row.version.number
-
-    @display(description="prediction")
-    def answer(self, row: Prediction) -> str:
-        return format_html("<b>{}</b>", brief(row.prediction))
-
-    @display(description="probability")
-    def probability_text(self, row: Prediction) -> str:
-        return share(row.probability)
-
-    @display(description="key")
-    def client_key(self, row: Prediction) -> str:
-        return format_html('<span class="vg-key" title="{0}">{0}</span>', row.key) if row.key else "–"
-
-    @display(description="warnings")
-    def flags(self, row: Prediction) -> str:
-        return warning_badges(row.warnings) if row.warnings else "–"
-
-    @display(description="client")
-    def client_name(self, row: Prediction) -> str:
-        return row.client.get_username() if row.client else "–"
 
     @admin.action(description="Export selected as CSV")
     def export_selected(self, request: HttpRequest, queryset: Rows) -> StreamingHttpResponse:

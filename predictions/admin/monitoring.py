@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from django import forms
 from django.contrib import admin
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils import timezone
 
 from predictions import overview as model_overview
@@ -18,11 +19,9 @@ from predictions.admin import monitoring_charts
 from predictions.admin.replays import WindowForm
 from predictions.drift import report, timeline
 from predictions.drift.timeline import Timeline, Window
-from predictions.models import DriftReview
 from predictions.quality import realised as quality
 from predictions.quality import worst_predictions
 from predictions.quality.hourly_sql import task_of
-from predictions.quality.realised import Quality
 from predictions.rollups import counting
 from training.admin.rights import allowed_ids, visible_ids
 from training.models import ModelVersion, RegisteredModel, sharing_versions
@@ -74,9 +73,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 
 def watch(request: HttpRequest, model_id: int) -> HttpResponse:
     """Shows one model in the chosen window, version and column."""
-    model = RegisteredModel.objects.filter(pk=model_id, pk__in=visible_ids(request)).first()
-    if model is None:
-        raise Http404
+    model = get_object_or_404(RegisteredModel, pk=model_id, pk__in=visible_ids(request))
     may_read = model.pk in allowed_ids(request, "read_log")
     version, versions = _version(request, model)
     own = "since" in request.GET or "until" in request.GET
@@ -88,6 +85,7 @@ def watch(request: HttpRequest, model_id: int) -> HttpResponse:
         window = form.window
     elif not own:
         form = OwnWindow(initial={"since": window.since, "until": window.until})
+    reviews = model.reviews.select_related("requested_by")
     context: dict[str, Any] = {
         **admin.site.each_context(request),
         "title": f"Drift and quality of {model.name}",
@@ -100,7 +98,7 @@ def watch(request: HttpRequest, model_id: int) -> HttpResponse:
         "form": form,
         "query": _query(request),
         "can_read_log": may_read,
-        "reviews": _latest_reviews(model),
+        "reviews": reviews.prefetch_related(*sharing_versions("version"))[:SHOWN_REVIEWS],
         "counted_to": counting.counted_to(model),
         "charts": [monitoring_charts.traffic(model, window)],
     }
@@ -118,6 +116,10 @@ def _of_version(
     overall = quality.of_window(model, window.since, window.until, version)
     realised = quality.as_dict(overall[0]) if overall else None
     expected = _expected(version, drift) if drift else None
+    metric = quality.watched_metric(model)
+    charts = monitoring_charts.quality(model, metric, over_time, window) if metric else []
+    calibration = monitoring_charts.calibration(overall[0]) if overall else None
+    charts += [calibration] if calibration else []
     context: dict[str, Any] = {
         "drift": drift,
         "heat": monitoring_charts.heat(drift, window) if drift else None,
@@ -126,7 +128,7 @@ def _of_version(
         "quality": realised,
         "expected": expected,
         "quality_rows": report.quality_rows(model, realised, expected),
-        "quality_charts": _quality_charts(model, over_time, overall, window),
+        "quality_charts": charts,
     }
     if may_read and drift:
         line = _column(request, drift)
@@ -134,15 +136,6 @@ def _of_version(
     if may_read:
         context["worst"] = worst_predictions.of_version(version, window.since, window.until)
     return context
-
-
-def _quality_charts(
-    model: RegisteredModel, over_time: list[Quality], overall: list[Quality], window: Window
-) -> list[dict[str, Any]]:
-    metric = quality.watched_metric(model)
-    charts = monitoring_charts.quality(model, metric, over_time, window) if metric else []
-    calibration = monitoring_charts.calibration(overall[0]) if overall else None
-    return [*charts, calibration] if calibration else charts
 
 
 def _version(request: HttpRequest, model: RegisteredModel) -> tuple[ModelVersion | None, list[ModelVersion]]:
@@ -176,15 +169,3 @@ def _query(request: HttpRequest) -> str:
     parameters = request.GET.copy()
     parameters.pop("column", None)
     return f"{parameters.urlencode()}&" if parameters else ""
-
-
-def _latest_reviews(model: RegisteredModel) -> list[DriftReview]:
-    return list(
-        model.reviews.select_related("requested_by").prefetch_related(*sharing_versions("version"))[
-            :SHOWN_REVIEWS
-        ]
-    )
-
-
-def address(model_id: int) -> str:
-    return reverse("watch", args=[model_id])

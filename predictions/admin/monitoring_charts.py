@@ -61,6 +61,11 @@ def _described(cell: Cell | None, when: str) -> dict[str, Any]:
     return {"text": text, "tone": cell.tone, "description": description}
 
 
+def chart(name: str, title: str, note: str, **spec: Any) -> dict[str, Any]:
+    """Returns a chart, see charts.js."""
+    return {"id": name, "title": title, "note": note, "spec": spec}
+
+
 # -- charts --------------------------------------------------------------------------------------------
 
 
@@ -81,21 +86,18 @@ def traffic(model: RegisteredModel, window: Window) -> dict[str, Any]:
         by_step = zip(*(rows[number] for number in others), strict=True)
         series.append({"name": name, "values": [sum(each) for each in by_step]})
     activations = marks(model, window)
-    return {
-        "id": "vg-chart-traffic",
-        "title": "Predictions",
-        "note": "Rows answered in each step, by version."
-        + (" Dashed lines: activations." if activations else ""),
-        "spec": {
-            "kind": "bar",
-            "stacked": True,
-            "x": "step begins (UTC)",
-            "y": "rows",
-            "labels": labels(window),
-            "markers": activations,
-            "series": series,
-        },
-    }
+    return chart(
+        "vg-chart-traffic",
+        "Predictions",
+        "Rows answered in each step, by version." + (" Dashed lines: activations." if activations else ""),
+        kind="bar",
+        stacked=True,
+        x="step begins (UTC)",
+        y="rows",
+        labels=labels(window),
+        markers=activations,
+        series=series,
+    )
 
 
 def marks(model: RegisteredModel, window: Window) -> list[dict[str, Any]]:
@@ -135,25 +137,14 @@ def quality(
     coverage = [
         round(100 * step.coverage, 2) if step and step.coverage is not None else None for step in steps
     ]
+    note = "With its 95 % interval, if enough outcomes are known; dashed: on the hold-out."
+    spec = {"kind": "line", "y": metric, "markers": marks(model, window), "series": series} | shared
+    covered = "Per cent of each step's predictions with an outcome; the newest still wait for theirs."
+    per_cent = [{"name": "per cent", "values": coverage}]
+    bars = {"kind": "bar", "y": "per cent", "y_range": [0, 100], "series": per_cent} | shared
     return [
-        {
-            "id": "vg-chart-quality",
-            "title": f"Realised {metric}",
-            "note": "With its 95 % interval, if enough outcomes are known; dashed: on the hold-out.",
-            "spec": {"kind": "line", "y": metric, "markers": marks(model, window), "series": series} | shared,
-        },
-        {
-            "id": "vg-chart-coverage",
-            "title": "Coverage",
-            "note": "Per cent of each step's predictions with an outcome; the newest still wait for theirs.",
-            "spec": {
-                "kind": "bar",
-                "y": "per cent",
-                "y_range": [0, 100],
-                "series": [{"name": "per cent", "values": coverage}],
-            }
-            | shared,
-        },
+        chart("vg-chart-quality", f"Realised {metric}", note, **spec),
+        chart("vg-chart-coverage", "Coverage", covered, **bars),
     ]
 
 
@@ -163,20 +154,18 @@ def calibration(quality: Quality) -> dict[str, Any] | None:
     if not bins:
         return None
     points = [[round(each["predicted"], 4), round(each["observed"], 4)] for each in bins]
-    return {
-        "id": "vg-chart-calibration",
-        "title": "Calibration",
-        "note": "Observed share of the class by predicted probability; on the line both agree.",
-        "spec": {
-            "kind": "line",
-            "x": "mean probability",
-            "y": "observed share",
-            "x_range": [0, 1],
-            "y_range": [0, 1],
-            "diagonal": "exact",
-            "series": [{"name": f"version {quality.version}", "points": points}],
-        },
-    }
+    return chart(
+        "vg-chart-calibration",
+        "Calibration",
+        "Observed share of the class by predicted probability; on the line both agree.",
+        kind="line",
+        x="mean probability",
+        y="observed share",
+        x_range=[0, 1],
+        y_range=[0, 1],
+        diagonal="exact",
+        series=[{"name": f"version {quality.version}", "points": points}],
+    )
 
 
 def histogram(line: Line) -> dict[str, Any]:
@@ -190,20 +179,18 @@ def histogram(line: Line) -> dict[str, Any]:
         return None if value is None else round(100 * value, 2)
 
     apart = [at for at, bar in enumerate(bars) if bar.apart]
-    return {
-        "id": "vg-chart-histogram",
-        "title": f"{line.name}: training and window",
-        "note": "Shares of the rows in per cent, in the bins of the training data."
+    return chart(
+        "vg-chart-histogram",
+        f"{line.name}: training and window",
+        "Shares of the rows in per cent, in the bins of the training data."
         + (" Hatched: missing, unseen, or outside the training range." if apart else ""),
-        "spec": {
-            "kind": "bar",
-            "x": {"level": "level", "length": "characters"}.get(line.column.bins.kind, "value"),
-            "y": "per cent of the rows",
-            "labels": [name(bar) for bar in bars],
-            "apart": apart,
-            "series": [
-                {"name": "training", "values": [share(bar.reference_share) for bar in bars]},
-                {"name": "window", "values": [share(bar.window_share) for bar in bars]},
-            ],
-        },
-    }
+        kind="bar",
+        x={"level": "level", "length": "characters"}.get(line.column.bins.kind, "value"),
+        y="per cent of the rows",
+        labels=[name(bar) for bar in bars],
+        apart=apart,
+        series=[
+            {"name": "training", "values": [share(bar.reference_share) for bar in bars]},
+            {"name": "window", "values": [share(bar.window_share) for bar in bars]},
+        ],
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -10,8 +10,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
-from unfold.decorators import display
 
+from predictions.admin.columns import CLIENT, MODEL, column, numbered
 from predictions.log import search
 from predictions.models import Outcome
 from training.admin.filters import ModelFilter
@@ -21,17 +21,24 @@ from training.templatetags.vigia import badge, value
 Rows = QuerySet[Outcome, Outcome]
 
 
+def _prediction(row: Outcome) -> str:
+    if row.prediction_id is None:
+        return format_html('{} <span class="vg-key">{}</span>', badge("waiting", "calm"), row.key)
+    address = reverse("admin:predictions_prediction_change", args=[row.prediction_id])
+    return format_html('<a href="{}"><code>{}</code></a>', address, row.prediction_id)
+
+
 @admin.register(Outcome)
 class OutcomeAdmin(RegistryAdmin):
     nothing_yet: ClassVar = "Clients send outcomes through the API."
     list_display: ClassVar = [
-        "number",
-        "model_name",
-        "prediction",
-        "actual_value",
-        "observed",
-        "received",
-        "client_name",
+        numbered("outcome"),
+        MODEL,
+        column("prediction", "prediction", _prediction),
+        column("actual_value", "actual", lambda row: format_html("<b>{}</b>", value(row.actual))),
+        column("observed", "observed (UTC)", attrgetter("observed_at")),
+        column("received", "received (UTC)", attrgetter("received_at")),
+        CLIENT,
     ]
     list_filter: ClassVar = [ModelFilter]
     list_select_related: ClassVar = ["registered_model", "client"]
@@ -51,37 +58,6 @@ class OutcomeAdmin(RegistryAdmin):
         if not search_term.strip():
             return queryset, False
         return search.outcomes_by_term(queryset, search_term, sorted(self.model_ids(request))), False
-
-    @display(description="outcome")
-    def number(self, row: Outcome) -> str:
-        return f"outcome\N{NO-BREAK SPACE}{row.pk}"
-
-    @display(description="model")
-    def model_name(self, row: Outcome) -> str:
-        return row.registered_model.name
-
-    @display(description="prediction")
-    def prediction(self, row: Outcome) -> str:
-        if row.prediction_id is None:
-            return format_html('{} <span class="vg-key">{}</span>', badge("waiting", "calm"), row.key)
-        address = reverse("admin:predictions_prediction_change", args=[row.prediction_id])
-        return format_html('<a href="{}"><code>{}</code></a>', address, row.prediction_id)
-
-    @display(description="actual")
-    def actual_value(self, row: Outcome) -> str:
-        return format_html("<b>{}</b>", value(row.actual))
-
-    @display(description="observed (UTC)")
-    def observed(self, row: Outcome) -> datetime:
-        return row.observed_at
-
-    @display(description="received (UTC)")
-    def received(self, row: Outcome) -> datetime:
-        return row.received_at
-
-    @display(description="client")
-    def client_name(self, row: Outcome) -> str:
-        return row.client.get_username() if row.client else "–"
 
     def page(self, request: HttpRequest, row: Outcome) -> dict[str, Any]:
         return {"title": f"Outcome {row.pk}"}

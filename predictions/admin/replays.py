@@ -8,13 +8,15 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from unfold.decorators import display
 from unfold.widgets import INPUT_CLASSES
 
+from predictions.admin.columns import ROWS, VERSION, WINDOW, column, numbered
+from predictions.admin.monitoring_charts import chart
 from predictions.models import Replay
 from predictions.replays import jobs as replays
 from training import queueing
@@ -52,46 +54,35 @@ class WindowForm(forms.Form):
         return cleaned
 
 
+def _changed(row: Replay) -> str:
+    if row.result is None:
+        return "–"
+    changed = row.result["changed_share"]
+    if changed is not None:
+        return share(changed)
+    beyond = row.result["beyond"].get("0.05")
+    return f"{share(beyond)} by over 5 %" if beyond is not None else "–"
+
+
 @admin.register(Replay)
 class ReplayAdmin(JobAdmin):
     nothing_yet: ClassVar = "Start a replay on the page of a version."
-    list_display: ClassVar = ["number", "candidate", "state", "progress", "window", "scored", "changed", "by"]
+    list_display: ClassVar = [
+        numbered("replay"),
+        VERSION,
+        "state",
+        "progress",
+        WINDOW,
+        ROWS,
+        column("changed", "changed", _changed),
+        "by",
+    ]
     list_filter: ClassVar = [ModelFilter, StatusFilter]
 
     def get_queryset(self, request: HttpRequest) -> Rows:
         rows: Rows = super().get_queryset(request)
         rows = rows.select_related("registered_model", "requested_by")
         return rows.prefetch_related(*sharing_versions("version"))
-
-    # -- the list ----------------------------------------------------------------------------------
-
-    @display(description="replay")
-    def number(self, row: Replay) -> str:
-        return f"replay\N{NO-BREAK SPACE}{row.pk}"
-
-    @display(description="version")
-    def candidate(self, row: Replay) -> str:
-        return str(row.version)
-
-    @display(description="window (UTC)")
-    def window(self, row: Replay) -> str:
-        return f"{row.since:%Y-%m-%d %H:%M} – {row.until:%Y-%m-%d %H:%M}"
-
-    @display(description="rows")
-    def scored(self, row: Replay) -> str:
-        return f"{row.rows:,}"
-
-    @display(description="changed")
-    def changed(self, row: Replay) -> str:
-        if row.result is None:
-            return "–"
-        changed = row.result["changed_share"]
-        if changed is not None:
-            return share(changed)
-        beyond = row.result["beyond"].get("0.05")
-        return f"{share(beyond)} by over 5 %" if beyond is not None else "–"
-
-    # -- pages -------------------------------------------------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
         wrap = self.admin_site.admin_view
@@ -113,10 +104,8 @@ class ReplayAdmin(JobAdmin):
 
     def ask(self, request: HttpRequest, version_id: int) -> HttpResponse:
         """Shows the form for the window with its number of rows; POST queues the replay."""
-        rows = ModelVersion.objects.select_related("registered_model").filter(pk=version_id)
-        version = rows.filter(registered_model_id__in=visible_ids(request)).first()
-        if version is None:
-            raise Http404
+        versions = ModelVersion.objects.select_related("registered_model")
+        version = get_object_or_404(versions, pk=version_id, registered_model_id__in=visible_ids(request))
         require(request, "train", version.registered_model)
         now = timezone.now().replace(second=0, microsecond=0) + dt.timedelta(minutes=1)
         usual = {"since": now - replays.USUAL_WINDOW, "until": now}
@@ -143,9 +132,7 @@ class ReplayAdmin(JobAdmin):
 
     def cancel(self, request: HttpRequest, replay_id: int) -> HttpResponse:
         """Stops a replay by a POST from its page."""
-        row = self.get_queryset(request).filter(pk=replay_id).first()
-        if row is None:
-            raise Http404
+        row = get_object_or_404(self.get_queryset(request), pk=replay_id)
         require(request, "train", row.registered_model)
         if request.method == "POST":
             by: Any = request.user
@@ -162,29 +149,24 @@ class ReplayAdmin(JobAdmin):
 def shown(row: Replay, result: dict[str, Any]) -> dict[str, Any]:
     """Returns the context of a result's page."""
     shift, rows = result["shift"], max(1, result["answered"])
-    quantity = {"probability": "Probability", "value": "Value", "label": "Label"}[result["of"]]
-    chart = {
-        "id": "vg-answers",
-        "title": "Answers: logged and by this version",
-        "note": _shift_in_words(shift),
-        "spec": {
-            "kind": "bar",
-            "x": quantity,
-            "y": "share of the rows in per cent",
-            "labels": shift["labels"],
-            "series": [
-                {"name": "logged", "values": [round(100 * each / rows, 3) for each in shift["before"]]},
-                {
-                    "name": f"version {row.version.number}",
-                    "values": [round(100 * each / rows, 3) for each in shift["after"]],
-                },
-            ],
-        },
-    }
+    series = {"logged": shift["before"], f"version {row.version.number}": shift["after"]}
+    answers = chart(
+        "vg-answers",
+        "Answers: logged and by this version",
+        _shift_in_words(shift),
+        kind="bar",
+        x=result["of"].capitalize(),
+        y="share of the rows in per cent",
+        labels=shift["labels"],
+        series=[
+            {"name": name, "values": [round(100 * each / rows, 3) for each in counts]}
+            for name, counts in series.items()
+        ],
+    )
     outcomes = result["outcomes"]
     return {
         "result": result,
-        "chart": chart,
+        "chart": answers,
         "matrix": _matrix(result["transitions"]),
         "beyond": [(float(bound), part) for bound, part in result["beyond"].items()],
         "quantiles": [(float(bound), part) for bound, part in result["change_quantiles"].items()],

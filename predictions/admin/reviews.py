@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import Count, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from rest_framework.renderers import JSONRenderer
-from unfold.decorators import display
 from unfold.widgets import UnfoldAdminSelectWidget
 
+from predictions.admin.columns import ROWS, VERSION, WINDOW, column, numbered, username
 from predictions.admin.replays import WindowForm
 from predictions.drift import report, reviews
 from predictions.models import DriftReview, Verdict
@@ -69,15 +71,15 @@ class DriftReviewAdmin(RegistryAdmin):
         "Start a review on the page Drift and quality of a model, or schedule reviews of the model."
     )
     list_display: ClassVar = [
-        "number",
-        "version_name",
-        "verdict_badge",
-        "window",
-        "row_count",
-        "drifted",
-        "is_kept",
-        "by",
-        "created",
+        numbered("review"),
+        VERSION,
+        column("verdict_badge", "verdict", lambda row: badge(row.verdict)),
+        WINDOW,
+        ROWS,
+        column("drifted", "drifted", lambda row: f"{row.drifted_columns} of {row.columns}"),
+        column("is_kept", "kept", lambda row: badge("kept", "calm") if row.kept else "–"),
+        column("by", "by", lambda row: username(row.requested_by, "schedule" if row.scheduled else "–")),
+        column("created", "created (UTC)", attrgetter("created_at")),
     ]
     list_filter: ClassVar = [ModelFilter, VerdictFilter, ScheduledFilter]
     ordering: ClassVar = ["-id"]
@@ -93,46 +95,6 @@ class DriftReviewAdmin(RegistryAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         return super().changelist_view(request, {"title": "Drift reviews", **(extra_context or {})})
-
-    # -- the list ----------------------------------------------------------------------------------
-
-    @display(description="review")
-    def number(self, row: DriftReview) -> str:
-        return f"review\N{NO-BREAK SPACE}{row.pk}"
-
-    @display(description="version")
-    def version_name(self, row: DriftReview) -> str:
-        return str(row.version)
-
-    @display(description="verdict")
-    def verdict_badge(self, row: DriftReview) -> str:
-        return badge(row.verdict)
-
-    @display(description="window (UTC)")
-    def window(self, row: DriftReview) -> str:
-        return f"{row.since:%Y-%m-%d %H:%M} – {row.until:%Y-%m-%d %H:%M}"
-
-    @display(description="rows")
-    def row_count(self, row: DriftReview) -> str:
-        return f"{row.rows:,}"
-
-    @display(description="drifted")
-    def drifted(self, row: Any) -> str:
-        return f"{row.drifted_columns} of {row.columns}"
-
-    @display(description="kept")
-    def is_kept(self, row: DriftReview) -> str:
-        return badge("kept", "calm") if row.kept else "–"
-
-    @display(description="by")
-    def by(self, row: DriftReview) -> str:
-        return row.requested_by.get_username() if row.requested_by else "schedule" if row.scheduled else "–"
-
-    @display(description="created (UTC)")
-    def created(self, row: DriftReview) -> dt.datetime:
-        return row.created_at
-
-    # -- pages -------------------------------------------------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
         wrap = self.admin_site.admin_view
@@ -154,7 +116,7 @@ class DriftReviewAdmin(RegistryAdmin):
 
     def keep(self, request: HttpRequest, review_id: int) -> HttpResponse:
         """Sets whether retention keeps the review's rows, by a POST from its page."""
-        row = self._get_row(request, review_id)
+        row = get_object_or_404(self.get_queryset(request), pk=review_id)
         require(request, "train", row.registered_model)
         if request.method == "POST":
             reviews.keep(row, request.POST.get("kept") == "yes")
@@ -165,7 +127,7 @@ class DriftReviewAdmin(RegistryAdmin):
 
     def download(self, request: HttpRequest, review_id: int) -> HttpResponse:
         """Returns the review as one file, ``?format=html`` or ``json``, with the levels of the log."""
-        row = self._get_row(request, review_id)
+        row = get_object_or_404(self.get_queryset(request), pk=review_id)
         require(request, "read_log", row.registered_model)
         format_name = request.GET.get("format", "html")
         if format_name == "html":
@@ -182,9 +144,7 @@ class DriftReviewAdmin(RegistryAdmin):
 
     def ask(self, request: HttpRequest, model_id: int) -> HttpResponse:
         """Shows the form for the window; POST makes the review and redirects to it."""
-        model = RegisteredModel.objects.filter(pk=model_id, pk__in=visible_ids(request)).first()
-        if model is None:
-            raise Http404
+        model = get_object_or_404(RegisteredModel, pk=model_id, pk__in=visible_ids(request))
         require(request, "read_log", model)
         until = timezone.now().replace(minute=0, second=0, microsecond=0) + dt.timedelta(hours=1)
         usual = {"since": until - dt.timedelta(hours=model.review_window_hours), "until": until}
@@ -211,9 +171,3 @@ class DriftReviewAdmin(RegistryAdmin):
             "form": form,
         }
         return TemplateResponse(request, "admin/predictions/driftreview/ask.html", context)
-
-    def _get_row(self, request: HttpRequest, review_id: int) -> DriftReview:
-        row = self.get_queryset(request).filter(pk=review_id).first()
-        if row is None:
-            raise Http404
-        return row

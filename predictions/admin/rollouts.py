@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Callable
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
-from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
+from predictions.admin.columns import VERSION, column, username
+from predictions.admin.monitoring_charts import chart
 from predictions.rollouts import arm_comparison
 from training import providers
 from training.admin.activation_pages import LONGEST_REASON, require
@@ -27,6 +29,8 @@ from training.registry import rollouts
 from training.reports import side_by_side
 from training.templatetags.vigia import badge
 from vigia_ml.errors import VigiaError
+
+REASON = '<span class="vg-reason" title="{0}">{0}</span>'
 
 
 class ReasonForm(forms.Form):
@@ -64,10 +68,23 @@ class KindFilter(ChoiceFilter):
     choices_of = Rollout.Kind
 
 
+def _kind_and_share(row: Rollout) -> str:
+    shown = f"{row.kind} {row.share}".strip()
+    return format_html("{} {}", shown, badge("overridden")) if row.overridden else shown
+
+
 @admin.register(Rollout)
 class RolloutAdmin(RegistryAdmin):
     nothing_yet: ClassVar = "Start a shadow or a canary on the page of a candidate."
-    list_display: ClassVar = ["name", "kind_and_share", "state", "started", "by", "ended", "latest_reason"]
+    list_display: ClassVar = [
+        VERSION,
+        column("kind_and_share", "kind", _kind_and_share),
+        column("state", "state", lambda row: badge("running" if row.is_running else "ended")),
+        column("started", "started (UTC)", attrgetter("started_at")),
+        column("by", "by", lambda row: username(row.started_by, "the service")),
+        column("ended", "ended (UTC)", attrgetter("stopped_at")),
+        column("latest_reason", "reason", lambda row: format_html(REASON, row.stop_reason or row.reason)),
+    ]
     list_filter: ClassVar = [ModelFilter, KindFilter]
     ordering: ClassVar = ["-id"]
     sortable_by: ClassVar = ()
@@ -80,41 +97,6 @@ class RolloutAdmin(RegistryAdmin):
         rows = rows.select_related("registered_model", "started_by", "stopped_by")
         return rows.prefetch_related(*sharing_versions("version"))
 
-    # -- the list ----------------------------------------------------------------------------------
-
-    @display(description="version")
-    def name(self, row: Rollout) -> str:
-        return str(row.version)
-
-    @display(description="kind")
-    def kind_and_share(self, row: Rollout) -> str:
-        shown = f"{row.kind} {row.share}".strip()
-        if row.overridden:
-            return format_html("{} {}", shown, badge("overridden"))
-        return shown
-
-    @display(description="state")
-    def state(self, row: Rollout) -> str:
-        return badge("running") if row.is_running else badge("ended")
-
-    @display(description="started (UTC)")
-    def started(self, row: Rollout) -> datetime:
-        return row.started_at
-
-    @display(description="by")
-    def by(self, row: Rollout) -> str:
-        return row.started_by.get_username() if row.started_by else "the service"
-
-    @display(description="ended (UTC)")
-    def ended(self, row: Rollout) -> datetime | None:
-        return row.stopped_at
-
-    @display(description="reason")
-    def latest_reason(self, row: Rollout) -> str:
-        return format_html('<span class="vg-reason" title="{0}">{0}</span>', row.stop_reason or row.reason)
-
-    # -- pages -------------------------------------------------------------------------------------
-
     def get_urls(self) -> list[URLPattern]:
         wrap = self.admin_site.admin_view
         own = [
@@ -126,7 +108,6 @@ class RolloutAdmin(RegistryAdmin):
 
     def page(self, request: HttpRequest, row: Rollout) -> dict[str, Any]:
         comparison = arm_comparison.compare(row)
-        both = [arm for arm in (comparison.active, comparison.tried) if arm is not None]
         return {
             "title": f"{row.kind.capitalize()} of {row.version}",
             "rollout": row,
@@ -134,33 +115,21 @@ class RolloutAdmin(RegistryAdmin):
             "comparison": comparison,
             "tallies": arm_comparison.tallies(row),
             "figures": figures(comparison),
-            "chart": chart(comparison),
-            "names": [f"version {arm.version}" for arm in both],
+            "chart": answers(comparison),
+            "names": [f"version {arm.version}" for arm in comparison.arms],
             "can_stop": row.is_running and row.registered_model_id in allowed_ids(request, "activate"),
         }
 
     def start(self, request: HttpRequest, version_id: int, kind: str) -> HttpResponse:
         """Shows the form for the reason (and a canary's share); POST starts the rollout."""
-        rows = ModelVersion.objects.select_related("registered_model").filter(pk=version_id)
-        version = rows.first()
-        if version is None or kind not in Rollout.Kind.values:
+        version = get_object_or_404(ModelVersion.objects.select_related("registered_model"), pk=version_id)
+        if kind not in Rollout.Kind.values:
             raise Http404
         require(request, "activate", version.registered_model)
         kind_of_form = PercentForm if kind == Rollout.Kind.CANARY else ReasonForm
         form = kind_of_form(request.POST or None, initial={"percent": 10})
         if request.method == "POST" and form.is_valid():
-            cleaned = form.cleaned_data
-            started = self._attempt(
-                request,
-                lambda by: rollouts.start(
-                    version,
-                    kind=kind,
-                    by=by,
-                    reason=cleaned["reason"],
-                    percent=cleaned.get("percent"),
-                    override=cleaned.get("override", False),
-                ),
-            )
+            started = self._attempt(request, rollouts.start, version, kind=kind, **form.cleaned_data)
             if started is not None:
                 messages.success(request, f"The {kind} of {version} is running.")
                 return HttpResponseRedirect(_address(started))
@@ -182,18 +151,7 @@ class RolloutAdmin(RegistryAdmin):
         """Shows the form for the reason; POST stops the rollout."""
         row = self._get_row(request, rollout_id)
         form = ReasonForm(request.POST or None)
-        if request.method == "POST" and form.is_valid():
-            reason = form.cleaned_data["reason"]
-            stopped = self._attempt(request, lambda by: rollouts.stop(row, by=by, reason=reason))
-            if stopped is not None:
-                messages.success(request, f"The {row.kind} of {row.version} was stopped.")
-            return HttpResponseRedirect(_address(row))
-        context = {"title": f"Stop the {row.kind} of {row.version}", "rollout": row, "form": form}
-        return self._render(
-            request,
-            "admin/training/rollout/change.html",
-            context | {"back": _address(row), "action": f"Stop the {row.kind}"},
-        )
+        return self._change(request, row, form, rollouts.stop, "Stop", lambda stopped: "was stopped")
 
     def raise_percent(self, request: HttpRequest, rollout_id: int) -> HttpResponse:
         """Shows the form for a higher share and the reason; POST raises the canary."""
@@ -202,40 +160,50 @@ class RolloutAdmin(RegistryAdmin):
             raise Http404
         form = PercentForm(request.POST or None, initial={"percent": min(100, 2 * (row.percent or 0))})
         del form.fields["override"]
-        if request.method == "POST" and form.is_valid():
-            cleaned = form.cleaned_data
-            raised = self._attempt(
-                request,
-                lambda by: rollouts.raise_percent(
-                    row, percent=cleaned["percent"], by=by, reason=cleaned["reason"]
-                ),
-            )
-            if raised is not None:
-                messages.success(
-                    request, f"The canary of {row.version} now answers {raised.share} of the clients."
-                )
-            return HttpResponseRedirect(_address(raised or row))
-        context = {"title": f"Raise the canary of {row.version}", "rollout": row, "form": form}
-        return self._render(
+        return self._change(
             request,
-            "admin/training/rollout/change.html",
-            context | {"back": _address(row), "action": "Raise the canary"},
+            row,
+            form,
+            rollouts.raise_percent,
+            "Raise",
+            lambda raised: f"now answers {raised.share} of the clients",
         )
 
-    def _attempt(self, request: HttpRequest, service: Any) -> Rollout | None:
+    def _change(
+        self,
+        request: HttpRequest,
+        row: Rollout,
+        form: ReasonForm,
+        service: Callable[..., Rollout],
+        verb: str,
+        result: Callable[[Rollout], str],
+    ) -> HttpResponse:
+        if request.method == "POST" and form.is_valid():
+            changed = self._attempt(request, service, row, **form.cleaned_data)
+            if changed is not None:
+                messages.success(request, f"The {row.kind} of {row.version} {result(changed)}.")
+            return HttpResponseRedirect(_address(changed or row))
+        context = {
+            "title": f"{verb} the {row.kind} of {row.version}",
+            "rollout": row,
+            "form": form,
+            "back": _address(row),
+            "action": f"{verb} the {row.kind}",
+        }
+        return self._render(request, "admin/training/rollout/change.html", context)
+
+    def _attempt(
+        self, request: HttpRequest, service: Callable[..., Rollout], *subject: Any, **arguments: Any
+    ) -> Rollout | None:
         """Returns the service's rollout; shows its error and returns None if it rejects the call."""
-        assert isinstance(request.user, User)
         try:
-            done: Rollout = service(request.user)
+            return service(*subject, by=request.user, **arguments)
         except VigiaError as error:
             messages.error(request, f"Nothing was changed: {error.message}.")
             return None
-        return done
 
     def _get_row(self, request: HttpRequest, rollout_id: int) -> Rollout:
-        row = self.get_queryset(request).filter(pk=rollout_id).first()
-        if row is None:
-            raise Http404
+        row: Rollout = get_object_or_404(self.get_queryset(request), pk=rollout_id)
         require(request, "activate", row.registered_model)
         return row
 
@@ -247,45 +215,37 @@ class RolloutAdmin(RegistryAdmin):
 
 def figures(comparison: arm_comparison.Comparison) -> list[dict[str, Any]]:
     """Returns the arms' figures as rows of a table: name, one estimate per arm, and the difference."""
-    both = [arm for arm in (comparison.active, comparison.tried) if arm is not None]
-    rows = [
+    mean = "mean probability" if comparison.task == "classification" else "mean answer"
+    names = {name: name for name in comparison.tried.metrics} | {"mean": mean}
+    return [
         {
-            "name": name,
-            "values": [arm.metrics[name] for arm in both],
+            "name": shown,
+            "values": [(arm.metrics | {"mean": arm.mean})[name] for arm in comparison.arms],
             "difference": comparison.differences.get(name),
         }
-        for name in comparison.tried.metrics
+        for name, shown in names.items()
     ]
-    mean = "mean probability" if comparison.task == "classification" else "mean answer"
-    rows.append(
-        {"name": mean, "values": [arm.mean for arm in both], "difference": comparison.differences.get("mean")}
-    )
-    return rows
 
 
-def chart(comparison: arm_comparison.Comparison) -> dict[str, Any] | None:
-    """Returns the chart (see charts.js) of both arms' answers; None without rows."""
-    both = [arm for arm in (comparison.active, comparison.tried) if arm is not None and arm.histogram]
+def answers(comparison: arm_comparison.Comparison) -> dict[str, Any] | None:
+    """Returns the chart of both arms' answers; None without rows."""
+    both = [arm for arm in comparison.arms if arm.histogram]
     if not both:
         return None
-    edges = comparison.edges
     classifies = comparison.task == "classification"
-    labels = [
-        f"{low * 100:.0f} to {high * 100:.0f} %" if classifies else f"{low:,.4g} to {high:,.4g}"
-        for low, high in pairwise(edges)
-    ]
-    return {
-        "id": "answers",
-        "title": "Probabilities" if classifies else "Answers",
-        "note": "Share of each arm's rows",
-        "spec": {
-            "kind": "bar",
-            "x": "probability" if classifies else "answer",
-            "y": "share of the rows",
-            "labels": labels,
-            "series": [{"name": f"version {arm.version}", "values": arm.histogram} for arm in both],
-        },
-    }
+    return chart(
+        "answers",
+        "Probabilities" if classifies else "Answers",
+        "Share of each arm's rows",
+        kind="bar",
+        x="probability" if classifies else "answer",
+        y="share of the rows",
+        labels=[
+            f"{low * 100:.0f} to {high * 100:.0f} %" if classifies else f"{low:,.4g} to {high:,.4g}"
+            for low, high in pairwise(comparison.edges)
+        ],
+        series=[{"name": f"version {arm.version}", "values": arm.histogram} for arm in both],
+    )
 
 
 def _address(rollout: Rollout) -> str:

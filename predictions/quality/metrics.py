@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Final
 
+import numpy as np
+
 from predictions.quality import confidence_intervals
 from predictions.quality.confidence_intervals import FEW, Estimate
 from vigia_ml.declaration import CLASSIFICATION_METRICS, REGRESSION_METRICS, Task
+from vigia_ml.evaluation.sums import area, by_class, class_rows, ratio
 
 _TAIL: Final = [0.005 * 10 ** (-step / 10) for step in range(30, 0, -1)]
 BOUNDS: Final = (
@@ -249,19 +252,15 @@ def _f1(tp: int, wrong: int) -> Estimate | None:
 
 def _roc_auc(tally: Tally) -> Estimate | None:
     """Returns the share of correctly ordered pairs of a positive and a negative row; a tie counts half."""
-    positives = sum(hits for _, hits, _ in tally.buckets.values())
-    negatives = tally.usable - positives
+    rows, hits = np.array([counts[:2] for _, counts in sorted(tally.buckets.items())]).T
+    positives, negatives = int(hits.sum()), int((rows - hits).sum())
     if not positives or not negatives:
         return None
-    below = ordered = 0.0
-    for _, (rows, hits, _) in sorted(tally.buckets.items()):
-        ordered += hits * (below + (rows - hits) / 2)
-        below += rows - hits
-    area = ordered / (positives * negatives)
+    value = float(area(hits, rows - hits))
     if min(positives, negatives) < FEW // 2:
-        return Estimate(area, None, None, tally.usable)
+        return Estimate(value, None, None, tally.usable)
     return _within_one(
-        confidence_intervals.estimate(area, area_error(area, positives, negatives), tally.usable)
+        confidence_intervals.estimate(value, area_error(value, positives, negatives), tally.usable)
     )
 
 
@@ -280,35 +279,22 @@ def _multiclass(tally: Tally) -> dict[str, Estimate | None]:
     counts does not change such a metric, so its gradient weighted by the counts is 0 and its variance is the
     sum of n_ij (dm / dn_ij)^2 (Takahashi et al. 2022, Applied Intelligence 52:4961).
     """
-    estimates: dict[str, Estimate | None] = {}
-    estimates["accuracy"] = confidence_intervals.share(int(tally.sums["right"]), tally.usable)
-    answered: dict[str, int] = {}
-    happened: dict[str, int] = {}
-    for (answer, actual), rows in tally.pairs.items():
-        answered[answer] = answered.get(answer, 0) + rows
-        happened[actual] = happened.get(actual, 0) + rows
-    classes = {*answered, *happened}
-    hits = {each: tally.pairs.get((each, each), 0) for each in classes}
-    weights = {
-        "precision": (1, 0),
-        "recall": (0, 1),
-        "f1": (1, 1),
-    }
-    for name, (by_answer, by_actual) in weights.items():
-        scale = 2 if by_answer and by_actual else 1
-        below = {
-            each: by_answer * answered.get(each, 0) + by_actual * happened.get(each, 0) for each in classes
-        }
-        # A class that was never answered has no precision; it counts as 0, as in scikit-learn.
-        value = {each: scale * hits[each] / below[each] if below[each] else 0.0 for each in classes}
-        variance = 0.0
-        for (answer, actual), rows in tally.pairs.items():
-            slope = scale / below[answer] if answer == actual else 0.0
-            slope -= value[answer] / below[answer] if by_answer and below[answer] else 0.0
-            slope -= value[actual] / below[actual] if by_actual and below[actual] else 0.0
-            variance += rows * (slope / len(classes)) ** 2
-        mean = sum(value.values()) / len(classes)
-        estimates[name] = _within_one(confidence_intervals.estimate(mean, math.sqrt(variance), tally.usable))
+    estimates = {"accuracy": confidence_intervals.share(int(tally.sums["right"]), tally.usable)}
+    names = sorted({name for pair in tally.pairs for name in pair})
+    place = {name: at for at, name in enumerate(names)}
+    answer, actual = np.array([(place[answer], place[actual]) for answer, actual in tally.pairs]).T
+    rows, right = np.array(list(tally.pairs.values())), answer == actual
+    hits, answered, happened = class_rows(answer, actual, rows)
+    # Per metric, the part that answers and the part that actual classes have in its divisor.
+    parts = {"precision": (1, 0), "recall": (0, 1), "f1": (1, 1)}
+    for name, value in by_class(hits, answered, happened).items():
+        by_answer, by_actual = parts[name]
+        each = ratio(1, by_answer * answered + by_actual * happened, empty=0.0)
+        slope = (by_answer + by_actual) * right * each[answer]
+        slope -= by_answer * (value * each)[answer] + by_actual * (value * each)[actual]
+        error = math.sqrt((rows * (slope / len(names)) ** 2).sum())
+        mean = float(value.mean())
+        estimates[name] = _within_one(confidence_intervals.estimate(mean, error, tally.usable))
     return estimates
 
 

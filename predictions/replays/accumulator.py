@@ -1,24 +1,22 @@
 """Accumulates the result of a replay. No Django here.
 
-Rows arrive in pieces and are not kept. The accumulator keeps counts, sums, buckets, the `WORST` rows, and a
-few numbers of each labelled row.
+Rows arrive in pieces and are not kept. The accumulator keeps counts, sums, histograms and the `WORST` rows.
 """
 
 from __future__ import annotations
 
-import heapq
-import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from predictions.replays.distributions import Histogram, Shift, probabilities, psi, shift, values
 from predictions.replays.rescoring import Answers
-from predictions.replays.sketches import Counts, GrowingBuckets, Shift, UnitBuckets, psi, shift
 from predictions.replays.summary import UNUSABLE, WORST, Labelled, Logged, Part, Summary
+from vigia_ml.evaluation import sums
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
@@ -27,19 +25,24 @@ BEYOND: Final = (0.01, 0.05, 0.1, 0.25)
 QUANTILES: Final = (0.5, 0.9, 0.99)
 MOST_CHANGE: Final = 1e6
 """Bound of a relative change; a change from zero would be infinite."""
-DECIDED: Final = ("accuracy", "precision", "recall", "f1")
 
 
 @dataclass(slots=True)
-class _Sums:
+class _Part:
+    """Sums over the rows of one version."""
+
     rows: int = 0
     answered: int = 0
     changed: int = 0
     before: float = 0.0
     after: float = 0.0
 
-    def mean(self, total: float) -> float | None:
-        return total / self.answered if self.answered else None
+    def shown(self, version: int) -> Part:
+        changed, before, after = (
+            total / self.answered if self.answered else None
+            for total in (self.changed, self.before, self.after)
+        )
+        return Part(version, self.rows, self.rows - self.answered, changed, before, after)
 
 
 class _LabelCodes(dict[Any, int]):
@@ -69,6 +72,50 @@ class _Pairs:
     new: Codes | None = None
 
 
+class _Quality:
+    """The sufficient statistics of the logged or the candidate's answers to labelled rows.
+
+    Answers are evaluated as logged or predicted, whatever the threshold of their version.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._center: float | None = None
+        self._positives, self._negatives = Histogram(probabilities()), Histogram(probabilities())
+        self._pairs: Counter[tuple[int, int]] = Counter()
+
+    def add_values(self, truth: Floats, predicted: Floats) -> None:
+        if self._center is None:
+            self._center = float(truth.mean())
+        self._add(sums.regression_terms(truth, predicted, self._center))
+
+    def add_two(self, positive: npt.NDArray[np.bool_], score: Floats, decided: npt.NDArray[np.bool_]) -> None:
+        self._add(sums.binary_terms(positive, score, decided))
+        self._positives.add(score[positive])
+        self._negatives.add(score[~positive])
+
+    def add_labels(self, truth: Codes, predicted: Codes) -> None:
+        self._pairs.update(zip(predicted.tolist(), truth.tolist(), strict=True))
+
+    def _add(self, terms: Mapping[str, npt.NDArray[Any]]) -> None:
+        for name, term in terms.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(term.sum())
+
+    def metrics(self) -> dict[str, float]:
+        """Returns the metrics that the rows define."""
+        if self._pairs:
+            predicted, truth = np.array(list(self._pairs)).T
+            metrics = sums.macro(*sums.class_rows(predicted, truth, list(self._pairs.values())))
+        elif self._center is not None:
+            metrics = sums.regression(self._sums)
+        elif self._sums:
+            area = sums.area(self._positives.counts, self._negatives.counts)
+            metrics = {"roc_auc": area} | sums.binary(self._sums)
+        else:
+            metrics = {}
+        return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
+
+
 class ReplayAccumulator:
     """Accumulates the rows of a replay.
 
@@ -81,24 +128,23 @@ class ReplayAccumulator:
         self.task = task
         self.rows = 0
         self._unreadable: Counter[str] = Counter()
-        self._parts: dict[int, _Sums] = {}
+        self._parts: dict[int, _Part] = {}
         self._labels = _LabelCodes()
         self._moves: Counter[tuple[int, int]] = Counter()
-        buckets = GrowingBuckets() if task == "regression" else UnitBuckets()
-        self._before, self._after = Counts(buckets), Counts(buckets)
-        self._change = Counts(GrowingBuckets())
+        edges = values() if task == "regression" else probabilities()
+        self._before, self._after, self._change = Histogram(edges), Histogram(edges), Histogram(values())
         self._beyond = np.zeros(len(BEYOND), dtype=np.int64)
-        self._worst: list[tuple[float, str, dict[str, Any]]] = []
-        self._known: list[tuple[npt.NDArray[Any], ...]] = []
-        self._classes: tuple[Any, ...] = ()
+        self._worst: list[dict[str, Any]] = []
+        self._labelled = 0
+        self._quality_before, self._quality_after = _Quality(), _Quality()
 
     # -- adding ------------------------------------------------------------------------------------
 
     def add(self, logged: Logged, answers: Answers) -> None:
         """Adds logged rows and the candidate's answers."""
-        sums = self._parts.setdefault(logged.version, _Sums())
+        part = self._parts.setdefault(logged.version, _Part())
         self.rows += len(logged.ids)
-        sums.rows += len(logged.ids)
+        part.rows += len(logged.ids)
         self._unreadable.update(answers.refused)
         pairs = self._pairs(logged, answers)
         unusable = len(answers.places) - len(pairs.places)
@@ -106,14 +152,15 @@ class ReplayAccumulator:
             self._unreadable[UNUSABLE] += unusable
         if not len(pairs.places):
             return
-        sums.answered += len(pairs.places)
-        sums.before += float(pairs.before.sum())
-        sums.after += float(pairs.after.sum())
-        sums.changed += self._compare(pairs)
+        part.answered += len(pairs.places)
+        part.before += float(pairs.before.sum())
+        part.after += float(pairs.after.sum())
+        part.changed += self._compare(pairs)
         self._before.add(pairs.before)
         self._after.add(pairs.after)
         self._keep_worst(logged, pairs)
-        self._keep_outcomes(logged, pairs)
+        if logged.actuals:
+            self._judge(logged, answers.classes, pairs)
 
     def _pairs(self, logged: Logged, answers: Answers) -> _Pairs:
         places = answers.places
@@ -128,22 +175,20 @@ class ReplayAccumulator:
         before = _numbers([logged.probabilities[row] for row in rows])
         good = np.isfinite(before)
         probabilities, chosen = answers.probabilities[good], answers.labels[good]
-        self._classes = self._classes or answers.classes
         codes = self._labels.of(answers.classes)
         old = self._labels.of([logged.predictions[row] for row in rows])[good]
         if self.task == "binary":
             after = near = probabilities[:, 1]
         else:
             after = probabilities[np.arange(len(chosen)), chosen]
-            near = _probability_of(probabilities, codes, old)
+            # The logged label's probability; 0 for a label that the candidate does not know.
+            near = (probabilities * (old[:, None] == codes)).sum(axis=1)
         return _Pairs(places[good], before[good], after, near, old, codes[chosen])
 
     def _compare(self, pairs: _Pairs) -> int:
         """Counts the changes; returns the number of changed rows."""
         if pairs.old is not None and pairs.new is not None:
-            moves, times = np.unique(np.stack([pairs.old, pairs.new]), axis=1, return_counts=True)
-            for (old, new), count in zip(moves.T.tolist(), times.tolist(), strict=True):
-                self._moves[old, new] += count
+            self._moves.update(zip(pairs.old.tolist(), pairs.new.tolist(), strict=True))
             return int((pairs.old != pairs.new).sum())
         difference = np.abs(pairs.after - pairs.before)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -156,23 +201,14 @@ class ReplayAccumulator:
 
     def _keep_worst(self, logged: Logged, pairs: _Pairs) -> None:
         difference = np.abs(pairs.near - pairs.before)
-        candidates = np.arange(len(difference))
-        if len(difference) > WORST:
-            candidates = np.argpartition(difference, -WORST)[-WORST:]
-        floor = self._worst[0][0] if len(self._worst) == WORST else 0.0
-        for at in candidates.tolist():
-            size = float(difference[at])
-            if size <= floor:
-                continue
-            row = int(pairs.places[at])
-            entry = (size, logged.ids[row], self._described(logged, pairs, at, row))
-            if len(self._worst) < WORST:
-                heapq.heappush(self._worst, entry)
-            else:
-                heapq.heappushpop(self._worst, entry)
-            floor = self._worst[0][0] if len(self._worst) == WORST else 0.0
+        floor = self._worst[-1]["difference"] if len(self._worst) == WORST else 0.0
+        largest = np.argsort(-difference, kind="stable")[:WORST]
+        entries = [self._described(logged, pairs, at) for at in largest[difference[largest] > floor].tolist()]
+        every = sorted([*self._worst, *entries], key=lambda row: (-row["difference"], row["id"]))
+        self._worst = every[:WORST]
 
-    def _described(self, logged: Logged, pairs: _Pairs, at: int, row: int) -> dict[str, Any]:
+    def _described(self, logged: Logged, pairs: _Pairs, at: int) -> dict[str, Any]:
+        row = int(pairs.places[at])
         before: dict[str, Any] = {"prediction": logged.predictions[row]}
         after: dict[str, Any] = {"prediction": float(pairs.after[at])}
         if pairs.new is not None:
@@ -188,40 +224,45 @@ class ReplayAccumulator:
             "difference": float(abs(pairs.near[at] - pairs.before[at])),
         }
 
-    def _keep_outcomes(self, logged: Logged, pairs: _Pairs) -> None:
-        if not logged.actuals:
-            return
-        rows = pairs.places.tolist()
-        known = [at for at, row in enumerate(rows) if logged.ids[row] in logged.actuals]
-        if not known:
-            return
-        actuals = [logged.actuals[logged.ids[rows[at]]] for at in known]
+    def _judge(self, logged: Logged, classes: Sequence[Any], pairs: _Pairs) -> None:
+        """Adds the labelled rows to the quality of both sides."""
+        ids = [logged.ids[row] for row in pairs.places.tolist()]
+        known = np.array([at for at, each in enumerate(ids) if each in logged.actuals], dtype=np.int64)
+        actuals = [logged.actuals[ids[at]] for at in known.tolist()]
         if pairs.old is None or pairs.new is None:
             numbers = _numbers(actuals)
             good = np.isfinite(numbers)  # an earlier version's target may be no number
-            self._known.append((pairs.before[known][good], pairs.after[known][good], numbers[good]))
+            known, numbers = known[good], numbers[good]
+        self._labelled += len(known)
+        if not len(known):
             return
-        truth = self._labels.of(actuals)
-        kept = (pairs.old[known], pairs.new[known], truth)
-        self._known.append(
-            (pairs.before[known], pairs.after[known], *(codes.astype(np.int32) for codes in kept))
+        sides = (
+            (self._quality_before, pairs.before[known], pairs.old),
+            (self._quality_after, pairs.after[known], pairs.new),
         )
+        for quality, number, label in sides:
+            if label is None:
+                quality.add_values(numbers, number)
+            elif self.task == "binary":
+                positive = self._labels[classes[1]]
+                quality.add_two(self._labels.of(actuals) == positive, number, label[known] == positive)
+            else:
+                quality.add_labels(self._labels.of(actuals), label[known])
 
     # -- the result --------------------------------------------------------------------------------
 
     def summary(self) -> Summary:
-        """Returns the result; needs scikit-learn if rows have outcomes."""
-        answered = sum(each.answered for each in self._parts.values())
-        labels = list(self._labels)
+        """Returns the result."""
+        parts, labels = self._parts.values(), list(self._labels)
+        answered = sum(part.answered for part in parts)
         is_regression = self.task == "regression"
-        changed = None if is_regression else sum(each.changed for each in self._parts.values())
-        moves = sorted(self._moves.items(), key=lambda item: -item[1])
+        changed = None if is_regression else sum(part.changed for part in parts)
         return Summary(
             task=self.task,
             rows=self.rows,
             answered=answered,
             unreadable=dict(self._unreadable.most_common()),
-            versions=[_part(version, self._parts[version]) for version in sorted(self._parts)],
+            versions=[part.shown(version) for version, part in sorted(self._parts.items())],
             changed=changed,
             changed_share=changed / answered if changed is not None and answered else None,
             beyond={
@@ -232,20 +273,26 @@ class ReplayAccumulator:
             change_quantiles={str(share): self._change.quantile(share) for share in QUANTILES}
             if is_regression
             else {},
-            mean_before=sum(each.before for each in self._parts.values()) / answered if answered else None,
-            mean_after=sum(each.after for each in self._parts.values()) / answered if answered else None,
+            mean_before=sum(part.before for part in parts) / answered if answered else None,
+            mean_after=sum(part.after for part in parts) / answered if answered else None,
             of={"regression": "value", "binary": "probability"}.get(self.task, "label"),
             shift=self._shift(labels),
             transitions=[
-                {"before": labels[old], "after": labels[new], "rows": rows} for (old, new), rows in moves
+                {"before": labels[old], "after": labels[new], "rows": rows}
+                for (old, new), rows in self._moves.most_common()
             ],
-            worst=[row for _, _, row in sorted(self._worst, key=lambda entry: (-entry[0], entry[1]))],
-            outcomes=self._outcomes(answered, labels),
+            worst=self._worst,
+            outcomes=Labelled(
+                self._labelled,
+                self._labelled / answered if answered else 0.0,
+                self._quality_before.metrics(),
+                self._quality_after.metrics(),
+            ),
         )
 
     def _shift(self, labels: list[Any]) -> Shift:
         if self.task != "multiclass":
-            return shift(self._before, self._after, unit=self.task == "binary")
+            return shift(self._before, self._after)
         counts = np.zeros((2, len(labels)), dtype=np.int64)
         for (old, new), rows in self._moves.items():
             counts[0, old] += rows
@@ -253,79 +300,7 @@ class ReplayAccumulator:
         names = [str(label) for label in labels]
         return Shift(names, [], counts[0].tolist(), counts[1].tolist(), psi(*counts), [], None)
 
-    def _outcomes(self, answered: int, labels: list[Any]) -> Labelled:
-        if not self._known:
-            return Labelled(0, 0.0, {}, {})
-        kept = [np.concatenate(column) for column in zip(*self._known, strict=True)]
-        rows = len(kept[0])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scikit-learn warns of metrics that these rows do not define
-            if self.task == "regression":
-                before, after = (_values_metrics(kept[2], predicted) for predicted in kept[:2])
-            else:
-                old_probability, new_probability, old, new, truth = kept
-                before = self._label_metrics(labels, truth, old_probability, old)
-                after = self._label_metrics(labels, truth, new_probability, new)
-        return Labelled(rows, rows / answered, before, after)
-
-    def _label_metrics(
-        self, labels: list[Any], truth: Codes, probability: Floats, answered: Codes
-    ) -> dict[str, float]:
-        """Returns the metrics of answers (n,) and their probabilities.
-
-        The answers are evaluated as logged or predicted, whatever the threshold of their version.
-        """
-        from vigia_ml.evaluation.metrics import classification_metrics
-
-        if self.task != "binary":
-            classes = np.arange(len(labels))
-            onehot = (answered[:, None] == classes[None, :]).astype(np.float64)
-            metrics = classification_metrics(classes, truth, onehot, 0.5)
-            return _defined({name: metrics[name] for name in DECIDED})
-        positive = self._labels[self._classes[1]]
-        actual, decided = truth == positive, (answered == positive).astype(np.float64)
-        both = np.array([False, True])
-        by_decision = classification_metrics(both, actual, np.column_stack([1 - decided, decided]), 0.5)
-        by_probability = classification_metrics(
-            both, actual, np.column_stack([1 - probability, probability]), 0.5
-        )
-        return _defined(by_probability | {name: by_decision[name] for name in DECIDED})
-
-
-def _values_metrics(truth: Floats, predicted: Floats) -> dict[str, float]:
-    from vigia_ml.evaluation.metrics import regression_metrics
-
-    return _defined(regression_metrics(truth, predicted))
-
-
-def _defined(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if np.isfinite(value)}
-
-
-def _part(version: int, sums: _Sums) -> Part:
-    return Part(
-        version=version,
-        rows=sums.rows,
-        unreadable=sums.rows - sums.answered,
-        changed=sums.mean(sums.changed),
-        mean_before=sums.mean(sums.before),
-        mean_after=sums.mean(sums.after),
-    )
-
 
 def _numbers(values: Sequence[Any]) -> Floats:
     """Returns numbers (n,), NaN for other values."""
-    try:
-        return np.array(values, dtype=np.float64)  # None is NaN
-    except (TypeError, ValueError):
-        return np.array(
-            [value if isinstance(value, (int, float)) else np.nan for value in values], dtype=np.float64
-        )
-
-
-def _probability_of(probabilities: Floats, codes: Codes, labels: Codes) -> Floats:
-    """Returns each row's probability of its label (n,); 0 for a label that the candidate does not know."""
-    selected = np.zeros(len(labels))
-    for place, code in enumerate(codes.tolist()):
-        selected = np.where(labels == code, probabilities[:, place], selected)
-    return selected
+    return np.array([each if isinstance(each, (int, float)) else np.nan for each in values], dtype=np.float64)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import msgspec
 from django.contrib.auth.models import User
 from django.db import connection
 from django.utils import timezone
@@ -22,15 +24,14 @@ from predictions.log.recent_counts import CAP, Count
 from predictions.models import Prediction, Replay
 from predictions.outcomes import labelled_rows
 from predictions.outcomes.parsing import moment
-from training import providers
+from predictions.replays.accumulator import ReplayAccumulator
+from predictions.replays.rescoring import Candidate, Reading
+from predictions.replays.summary import Logged
+from training import artifacts, providers
 from training.jobs.leases import Lease
 from training.models import ModelVersion, RegisteredModel
 from vigia_ml.schema import DatasetSchema, Fault, InvalidRows
 from vigia_ml.schema.faults import clip
-
-if TYPE_CHECKING:
-    from predictions.replays.accumulator import ReplayAccumulator
-    from predictions.replays.rescoring import Answers, Candidate, Reading
 
 CHUNK: Final = 10_000
 USUAL_WINDOW: Final = dt.timedelta(days=7)
@@ -108,8 +109,6 @@ def rows_in(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> C
 
 def replay(lease: Lease) -> None:
     """Executes a claimed replay; see `training.jobs.leases.Work`."""
-    from predictions.replays.accumulator import ReplayAccumulator
-
     row = Replay.objects.select_related("version__registered_model").get(pk=lease.job_id)
     low, high = lowest_at(row.since), lowest_at(row.until)
     lease.report("loading the version", 1, rows=0)
@@ -160,8 +159,9 @@ class _Work:
     def __init__(self, version: ModelVersion, accumulator: ReplayAccumulator) -> None:
         self.accumulator = accumulator
         self._model_id = version.registered_model_id
-        self._candidate = _candidate(version)
-        self._readings: dict[int, tuple[int, tuple[str, ...], Reading]] = {}
+        engine = artifacts.load(version)
+        self._candidate = Candidate(engine, version.dataset_schema, version.schema_sha256, version.threshold)
+        self._reading = cache(self._read_schema)
 
     def take(self, rows: list[_Row]) -> None:
         """Predicts one piece and adds it to the accumulator."""
@@ -172,23 +172,18 @@ class _Work:
             self._take_version(version_id, list(group), actuals)
 
     def _take_version(self, version_id: int, rows: list[_Row], actuals: dict[str, Any]) -> None:
-        from predictions.replays.summary import Logged
-
         number, names, reading = self._reading(version_id)
         ids, _, inputs, predictions, probabilities = zip(*rows, strict=True)
         cells = _decoded(inputs)
-        answers: Answers = self._candidate.answers(reading, cells)
+        answers = self._candidate.answers(reading, cells)
         logged = Logged(number, ids, names, cells, _decoded(predictions), probabilities, actuals)
         self.accumulator.add(logged, answers)
 
-    def _reading(self, version_id: int) -> tuple[int, tuple[str, ...], Reading]:
-        entry = self._readings.get(version_id)
-        if entry is None:
-            row = ModelVersion.objects.only("number", "schema", "schema_sha256").get(pk=version_id)
-            schema: DatasetSchema = row.dataset_schema
-            entry = (row.number, schema.names, self._candidate.rows_of(schema, row.schema_sha256))
-            self._readings[version_id] = entry
-        return entry
+    def _read_schema(self, version_id: int) -> tuple[int, tuple[str, ...], Reading]:
+        """Returns the number of a version that logged, its columns, and the reader of its rows."""
+        row = ModelVersion.objects.only("number", "schema", "schema_sha256").get(pk=version_id)
+        schema: DatasetSchema = row.dataset_schema
+        return row.number, schema.names, self._candidate.rows_of(schema, row.schema_sha256)
 
     def _actuals(self, rows: list[_Row]) -> dict[str, Any]:
         """Returns the outcomes of a piece by prediction id."""
@@ -200,17 +195,7 @@ class _Work:
         return actuals
 
 
-def _candidate(version: ModelVersion) -> Candidate:
-    from predictions.replays.rescoring import Candidate
-    from training import artifacts
-
-    engine = artifacts.load(version)
-    return Candidate(engine, version.dataset_schema, version.schema_sha256, version.threshold)
-
-
 def _decoded(texts: Sequence[str]) -> list[Any]:
     """Returns JSON values, decoded as one array."""
-    import msgspec
-
     values: list[Any] = msgspec.json.decode(f"[{','.join(texts)}]")
     return values

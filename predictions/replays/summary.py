@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from predictions.replays.sketches import Shift
+from predictions.replays.distributions import Shift
 
 WORST: Final = 50
 UNUSABLE: Final = "logged_answer"
@@ -37,9 +37,10 @@ class Labelled:
     """The quality of the logged and the candidate's answers on labelled rows.
 
     rows : answered rows with an outcome. coverage : their share of all answered rows.
-    before, after : metrics of the logged and of the candidate's answers, see `vigia_ml.evaluation.metrics`;
-        empty without rows, and without metrics that these rows do not define. For more than two classes the
-        log holds one probability only, so only metrics of decisions are included.
+    before, after : metrics of the logged and of the candidate's answers, see `vigia_ml.evaluation.sums`;
+        empty without rows, and without metrics that these rows do not define. The area under the ROC curve is
+        as fine as the bins of `distributions`. For more than two classes the log holds one probability only,
+        so only metrics of decisions are included.
     """
 
     rows: int

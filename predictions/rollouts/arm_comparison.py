@@ -11,7 +11,8 @@ version number counts with both kinds of requests.
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from django.db.models import Sum
@@ -72,32 +73,58 @@ class Comparison:
     edges: list[float]
     bound: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the fields in JSON's types."""
-        plain = asdict(self)
-        for name in ("active", "tried"):
-            arm: Arm | None = getattr(self, name)
-            if arm is not None:
-                plain[name] |= {"coverage": arm.coverage, "mean": _plain(arm.mean)}
-                plain[name]["metrics"] = {key: _plain(estimate) for key, estimate in arm.metrics.items()}
-        plain["differences"] = {key: _plain(estimate) for key, estimate in self.differences.items()}
-        return plain | {"agreement": _plain(self.agreement), "gap": _plain(self.gap)}
+    @property
+    def arms(self) -> list[Arm]:
+        return [arm for arm in (self.active, self.tried) if arm is not None]
 
 
 def compare(rollout: Rollout) -> Comparison:
     """Compares the arms from the rollout's start to its end, or to now while it runs."""
-    version = rollout.version
-    active = compared_with(rollout)
+    version, active = rollout.version, compared_with(rollout)
     classifies = "rmse" not in version.metrics
     positive = quality_sql.positive(version)
-    window = {
+    shared = {
         "since": lowest_at(rollout.started_at),
         "until": lowest_at(rollout.stopped_at or timezone.now() + dt.timedelta(minutes=1)),
         "most": MOST_ROWS,
+        "positive": positive,
+        "rollout": rollout.pk,
+        "version": str(version.pk),
+        "threshold": canary_assignment.threshold(rollout.percent or 0.0).to_bytes(9),
     }
-    if rollout.kind == Rollout.Kind.SHADOW:
-        return _paired(rollout, active, window, classifies=classifies, positive=positive)
-    return _separate(rollout, active, window, classifies=classifies, positive=positive)
+    is_paired = rollout.kind == Rollout.Kind.SHADOW
+    if is_paired:
+        numbers = [version.number, active.number if active is not None else 0]
+        arms = [(sql.TRIED, shared), (sql.PAIRED, shared)]
+    else:
+        numbers = [version.number, *([active.number] if active is not None else [])]
+        arms = [(sql.SEPARATE, shared | {"arm": version.pk, "inside": True})]
+        if active is not None:
+            arms.append((sql.SEPARATE, shared | {"arm": active.pk, "inside": False}))
+    edges = sql.bin_edges(arms, classifies)
+    sums = [_figures(rows, parameters, classifies, edges) for rows, parameters in arms]
+    metrics = ("accuracy", *(["brier"] if positive is not None else [])) if classifies else ("mae", "rmse")
+    tried, *others = [_arm(number, each, metrics) for number, each in zip(numbers, sums, strict=True)]
+    agreement = gap = None
+    differences: dict[str, Estimate | None] = {}
+    if is_paired:
+        totals = _paired(shared, classifies)
+        differences = _paired_differences(totals, metrics)
+        agreement = confidence_intervals.share(totals["agreed"], totals["rows"]) if classifies else None
+        gap = _mean(totals, "gap", totals["rows"])
+    elif others:
+        differences = _differences(tried, others[0], *sums)
+    return Comparison(
+        rollout.kind,
+        "classification" if classifies else "regression",
+        others[0] if others else None,
+        tried,
+        differences,
+        agreement,
+        gap,
+        edges,
+        MOST_ROWS,
+    )
 
 
 def compared_with(rollout: Rollout) -> ModelVersion | None:
@@ -115,138 +142,90 @@ def tallies(rollout: Rollout) -> dict[str, int]:
     return {name: sums[name] or 0 for name in names}
 
 
-# -- two separate samples --------------------------------------------------------------------------------
-
-
-def _separate(
-    rollout: Rollout, active: ModelVersion | None, window: dict[str, Any], *, classifies: bool, positive: Any
-) -> Comparison:
-    threshold = canary_assignment.threshold(rollout.percent or 0.0)
-    shared = window | {
-        "version": str(rollout.version_id),
-        "threshold": threshold.to_bytes(9),
-        "positive": positive,
-    }
-    arms = [shared | {"arm": rollout.version_id, "inside": True}]
-    if active is not None:
-        arms.append(shared | {"arm": active.pk, "inside": False})
-    value = sql.scored(classifies)
-    edges = sql.bin_edges([(sql.SEPARATE, each) for each in arms], value, classifies)
-    sums = [_figures(sql.SEPARATE, each, value, classifies, edges) for each in arms]
-    binary = positive is not None
-    tried = _arm(rollout.version.number, sums[0], classifies, binary)
-    other = _arm(active.number, sums[1], classifies, binary) if active is not None else None
-    differences: dict[str, Estimate | None] = {}
-    if other is not None:
-        differences = {
-            name: confidence_intervals.difference(metric, other.metrics[name])
-            for name, metric in tried.metrics.items()
-        }
-        if classifies:
-            differences["accuracy"] = confidence_intervals.share_difference(
-                sums[0]["right"], sums[0]["known"], sums[1]["right"], sums[1]["known"]
-            )
-        differences["mean"] = confidence_intervals.difference(tried.mean, other.mean)
-    task = "classification" if classifies else "regression"
-    return Comparison(rollout.kind, task, other, tried, differences, None, None, edges, MOST_ROWS)
-
-
-def _figures(
-    rows: str, parameters: dict[str, Any], value: str, classifies: bool, edges: list[float]
-) -> dict[str, Any]:
+def _figures(rows: str, parameters: dict[str, Any], classifies: bool, edges: list[float]) -> dict[str, Any]:
     """Returns the sums over an arm's rows."""
-    if classifies:
-        aggregates = """
-            count(*) FILTER (WHERE actual = prediction) AS "right",
-            avg(loss) AS loss, stddev_samp(loss) AS loss_deviation"""
-        loss = quality_sql.brier("probability")
-    else:
-        aggregates = """
-            avg(abs(error)) AS mae, stddev_samp(abs(error)) AS mae_deviation,
-            avg(error ^ 2) AS mse, stddev_samp(error ^ 2) AS mse_deviation"""
-        loss = "NULL::float8"
-    as_number = quality_sql.as_number
-    error = "NULL::float8" if classifies else f"{as_number('prediction')} - {as_number('actual')}"
     statement = f"""
-        SELECT count(*) AS rows, count(actual) AS known, avg(value) AS mean, stddev_samp(value) AS deviation,
-            {aggregates}, {sql.bin_counts("value", edges)} AS bins
-        FROM (SELECT *, {value} AS value, {loss} AS loss, {error} AS error FROM ({rows}) judged) judged
+        SELECT count(*) AS rows, count(actual) AS known,
+            count(*) FILTER (WHERE actual = prediction) AS accuracy,
+            {sql.moments("mean", "value")}, {sql.moments("brier", "loss")},
+            {sql.moments("mae", "abs(error)")}, {sql.moments("rmse", "error ^ 2")},
+            {sql.bin_counts("value", edges)} AS bins
+        FROM (SELECT *, {sql.columns(classifies)} FROM ({rows}) judged) judged
     """  # noqa: S608 - constants alone
     return sql.only_row(statement, parameters)
 
 
-def _arm(number: int, sums: dict[str, Any], classifies: bool, binary: bool) -> Arm:
+def _arm(number: int, sums: dict[str, Any], metrics: Iterable[str]) -> Arm:
     known = sums["known"]
-    metrics: dict[str, Estimate | None]
-    if classifies:
-        metrics = {"accuracy": confidence_intervals.share(sums["right"], known)}
-        if binary:
-            metrics["brier"] = confidence_intervals.mean(sums["loss"], sums["loss_deviation"], known)
-    else:
-        metrics = {
-            "mae": confidence_intervals.mean(sums["mae"], sums["mae_deviation"], known),
-            "rmse": confidence_intervals.root_of_mean(sums["mse"], sums["mse_deviation"], known),
-        }
-    mean = confidence_intervals.mean(sums["mean"], sums["deviation"], sums["rows"])
-    return Arm(number, sums["rows"], known, metrics, mean, sql.shares_of(sums["bins"]))
+    estimates = {name: _METRICS[name](sums, name, known) for name in metrics}
+    mean = _mean(sums, "mean", sums["rows"])
+    return Arm(number, sums["rows"], known, estimates, mean, sql.shares_of(sums["bins"]))
+
+
+def _share(sums: dict[str, Any], name: str, rows: int) -> Estimate | None:
+    return confidence_intervals.share(sums[name], rows)
+
+
+def _mean(sums: dict[str, Any], name: str, rows: int) -> Estimate | None:
+    return confidence_intervals.mean(sums[name], sums[f"{name}_deviation"], rows)
+
+
+def _root(sums: dict[str, Any], name: str, rows: int) -> Estimate | None:
+    return confidence_intervals.root_of_mean(sums[name], sums[f"{name}_deviation"], rows)
+
+
+_METRICS: Final = {"accuracy": _share, "brier": _mean, "mae": _mean, "rmse": _root}
+
+
+def _differences(
+    tried: Arm, active: Arm, tried_sums: dict[str, Any], active_sums: dict[str, Any]
+) -> dict[str, Estimate | None]:
+    """Returns the differences of two separate samples."""
+    differences = {
+        name: confidence_intervals.difference(metric, active.metrics[name])
+        for name, metric in tried.metrics.items()
+    }
+    if "accuracy" in differences:
+        differences["accuracy"] = confidence_intervals.share_difference(
+            tried_sums["accuracy"], tried_sums["known"], active_sums["accuracy"], active_sums["known"]
+        )
+    return differences | {"mean": confidence_intervals.difference(tried.mean, active.mean)}
 
 
 # -- one sample judged twice -----------------------------------------------------------------------------
 
 
-def _paired(
-    rollout: Rollout, active: ModelVersion | None, window: dict[str, Any], *, classifies: bool, positive: Any
-) -> Comparison:
-    parameters = window | {"rollout": rollout.pk, "positive": positive}
-    first, second = sql.scored(classifies), sql.scored(classifies, "tried", "tried_probability")
-    edges = sql.bin_edges([(sql.PAIRED, parameters), (sql.TRIED, parameters)], first, classifies)
-    sums = [_figures(each, parameters, first, classifies, edges) for each in (sql.TRIED, sql.PAIRED)]
-    binary = positive is not None
-    tried = _arm(rollout.version.number, sums[0], classifies, binary)
-    other = _arm(active.number if active is not None else 0, sums[1], classifies, binary)
-    if classifies:
-        errors = f"{quality_sql.brier('tried_probability')} AS e1, {quality_sql.brier('probability')} AS e2"
-    else:
-        errors = (
-            f"{quality_sql.as_number('tried')} - {quality_sql.as_number('actual')} AS e1, "
-            f"{quality_sql.as_number('prediction')} - {quality_sql.as_number('actual')} AS e2"
-        )
-    totals = sql.only_row(
+def _paired(parameters: dict[str, Any], classifies: bool) -> dict[str, Any]:
+    """Returns the sums over pairs of answers; 1 is the candidate's answer, 2 the active version's."""
+    both = f"{sql.columns(classifies, '1', 'tried', 'tried_probability')}, {sql.columns(classifies, '2')}"
+    return sql.only_row(
         f"""
         SELECT count(*) AS rows, count(actual) AS known,
             count(*) FILTER (WHERE tried = prediction) AS agreed,
             count(*) FILTER (WHERE tried = actual AND prediction <> actual) AS only_tried,
             count(*) FILTER (WHERE prediction = actual AND tried <> actual) AS only_active,
-            avg(abs(v1 - v2)) AS gap, stddev_samp(abs(v1 - v2)) AS gap_deviation,
-            avg(v1 - v2) AS shift, stddev_samp(v1 - v2) AS shift_deviation,
-            avg(e1 - e2) AS loss, stddev_samp(e1 - e2) AS loss_deviation,
-            avg(abs(e1) - abs(e2)) AS mae, stddev_samp(abs(e1) - abs(e2)) AS mae_deviation,
-            avg(e1 ^ 2) AS mse1, avg(e2 ^ 2) AS mse2, var_samp(e1 ^ 2) AS var1, var_samp(e2 ^ 2) AS var2,
-            covar_samp(e1 ^ 2, e2 ^ 2) AS covariance
-        FROM (SELECT *, {second} AS v1, {first} AS v2, {errors} FROM ({sql.PAIRED}) pair) pair
+            {sql.moments("gap", "abs(value1 - value2)")}, {sql.moments("mean", "value1 - value2")},
+            {sql.moments("brier", "loss1 - loss2")}, {sql.moments("mae", "abs(error1) - abs(error2)")},
+            avg(error1 ^ 2) AS mse1, avg(error2 ^ 2) AS mse2,
+            var_samp(error1 ^ 2) AS var1, var_samp(error2 ^ 2) AS var2,
+            covar_samp(error1 ^ 2, error2 ^ 2) AS covariance
+        FROM (SELECT *, {both} FROM ({sql.PAIRED}) pair) pair
         """,  # noqa: S608 - constants alone
         parameters,
     )
-    rows, known = totals["rows"], totals["known"]
-    differences: dict[str, Estimate | None]
-    if classifies:
-        differences = {
-            "accuracy": confidence_intervals.paired_share_difference(
-                totals["only_tried"], totals["only_active"], known
+
+
+def _paired_differences(sums: dict[str, Any], metrics: Iterable[str]) -> dict[str, Estimate | None]:
+    known = sums["known"]
+    differences: dict[str, Estimate | None] = {}
+    for name in metrics:
+        if name == "accuracy":
+            differences[name] = confidence_intervals.paired_share_difference(
+                sums["only_tried"], sums["only_active"], known
             )
-        }
-        if positive is not None:
-            differences["brier"] = confidence_intervals.mean(totals["loss"], totals["loss_deviation"], known)
-    else:
-        differences = {
-            "mae": confidence_intervals.mean(totals["mae"], totals["mae_deviation"], known),
-            "rmse": _paired_rmse(totals, known),
-        }
-    differences["mean"] = confidence_intervals.mean(totals["shift"], totals["shift_deviation"], rows)
-    agreement = confidence_intervals.share(totals["agreed"], rows) if classifies else None
-    gap = confidence_intervals.mean(totals["gap"], totals["gap_deviation"], rows)
-    task = "classification" if classifies else "regression"
-    return Comparison(rollout.kind, task, other, tried, differences, agreement, gap, edges, MOST_ROWS)
+        else:
+            differences[name] = _paired_rmse(sums, known) if name == "rmse" else _mean(sums, name, known)
+    return differences | {"mean": _mean(sums, "mean", sums["rows"])}
 
 
 def _paired_rmse(sums: dict[str, Any], known: int) -> Estimate | None:
@@ -261,7 +240,3 @@ def _paired_rmse(sums: dict[str, Any], known: int) -> Estimate | None:
     first, second = 1 / (2 * roots[0]), 1 / (2 * roots[1])
     variance = sums["var1"] * first**2 + sums["var2"] * second**2 - 2 * sums["covariance"] * first * second
     return confidence_intervals.estimate(value, max(variance / known, 0.0) ** 0.5, known)
-
-
-def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
-    return estimate.as_dict() if estimate is not None else None

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from django.db import connection
 
-from predictions.quality.sql import as_number
+from predictions.quality.sql import as_number, brier
 
 BINS: Final = 10
 
@@ -46,9 +46,20 @@ TRIED: Final = f"""
 """  # noqa: S608 - constants alone
 
 
-def scored(classifies: bool, prediction: str = "prediction", probability: str = "probability") -> str:
-    """Returns the expression to aggregate of an arm's answers: the probability, or the number itself."""
-    return probability if classifies else as_number(prediction)
+def columns(
+    classifies: bool, suffix: str = "", prediction: str = "prediction", probability: str = "probability"
+) -> str:
+    """Returns the columns to aggregate of an arm's answers: `value`, the probability or the number itself;
+    `loss` of two classes; `error` of numbers."""
+    null, number = "NULL::float8", as_number(prediction)
+    error = f"{number} - {as_number('actual')}"
+    value, loss, error = (probability, brier(probability), null) if classifies else (number, null, error)
+    return f"{value} AS value{suffix}, {loss} AS loss{suffix}, {error} AS error{suffix}"
+
+
+def moments(name: str, value: str) -> str:
+    """Returns the mean of an expression as `name`, and its deviation as `name`_deviation."""
+    return f"avg({value}) AS {name}, stddev_samp({value}) AS {name}_deviation"
 
 
 def bin_counts(value: str, edges: list[float]) -> str:
@@ -60,12 +71,13 @@ def bin_counts(value: str, edges: list[float]) -> str:
     return f"ARRAY[{counts}]"
 
 
-def bin_edges(arms: list[tuple[str, dict[str, Any]]], value: str, classifies: bool) -> list[float]:
+def bin_edges(arms: list[tuple[str, dict[str, Any]]], classifies: bool) -> list[float]:
     """Returns edges from 0 to 1 for probabilities, or from the least to the greatest answer of both arms."""
     low, high = 0.0, 1.0
     if not classifies:
+        number = as_number("prediction")
         ends = [
-            only_row(f"SELECT min({value}) AS low, max({value}) AS high FROM ({rows}) arm", parameters)  # noqa: S608
+            only_row(f"SELECT min({number}) AS low, max({number}) AS high FROM ({rows}) arm", parameters)  # noqa: S608
             for rows, parameters in arms
         ]
         known = [end for end in ends if end["low"] is not None]

@@ -47,6 +47,7 @@ class ArmSerializer(serializers.Serializer[Any]):
 class ArmsComparisonSerializer(serializers.Serializer[Any]):
     """Comparison of both arms. A canary's arms answer different clients, a shadow's the same rows."""
 
+    kind = serializers.CharField(help_text="shadow or canary")
     task = serializers.CharField(help_text="classification or regression")
     active = ArmSerializer(allow_null=True)
     tried = ArmSerializer()
@@ -94,7 +95,7 @@ class RolloutDetailSerializer(RolloutSerializer):
 
     @extend_schema_field(ArmsComparisonSerializer)
     def get_quality(self, rollout: Rollout) -> dict[str, Any]:
-        return arm_comparison.compare(rollout).as_dict()
+        return dict(ArmsComparisonSerializer(arm_comparison.compare(rollout)).data)
 
 
 class StartSerializer(serializers.Serializer[Any]):

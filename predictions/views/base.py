@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from rest_framework.response import Response
 from predictions.errors import LogUnavailable
 from predictions.inference import pipeline, reading
 from predictions.inference.pipeline import Answer, Caller, Prepared
+from predictions.log import queries
 from predictions.log.writer import Stale, writer
 from predictions.rollouts import shadow_worker
 from training import providers
@@ -24,9 +26,7 @@ from training.parsers import CsvBody, JsonBody
 from training.registry import lookup
 from training.serving import routing
 from training.serving.engine_cache import Served, served_to
-from training.views.base import (
-    csv_dialect,
-)
+from training.views.base import bad_parameter, csv_dialect, int_param
 from training.views.idempotent import REPLAYED, IdempotentView, retry_key
 from vigia_ml.schema import Fault, InvalidRows
 from vigia_ml.schema.dataset import RepeatedNames
@@ -188,6 +188,19 @@ def typed_cells(data: QueryDict) -> dict[str, str]:
     """Returns the last text of each field, which fills the form again."""
     last = {name: values[-1] for name, values in data.lists() if values and name != "csrfmiddlewaretoken"}
     return {name: value for name, value in last.items() if isinstance(value, str)}
+
+
+def uuid_param(request: Request, name: str, message: str) -> uuid.UUID | None:
+    """Returns an id from a query parameter, or None when it is absent; `message` says what it must be."""
+    text = request.query_params.get(name)
+    try:
+        return None if text is None else uuid.UUID(text)
+    except ValueError:
+        raise bad_parameter(name, f"{name} must {message}", text or "") from None
+
+
+def page_size(request: Request) -> int:
+    return min(int_param(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE)
 
 
 def caller_of(request: Request) -> Caller:

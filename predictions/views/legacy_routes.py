@@ -6,11 +6,11 @@ Requests are validated, logged and answered as on every other route; only the sh
 from __future__ import annotations
 
 import uuid
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from django.conf import settings
 from django.urls import path
-from drf_spectacular.utils import OpenApiExample, extend_schema
+from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -32,10 +32,22 @@ def house_answer(prediction: dict[str, Any]) -> dict[str, Any]:
     return {"precio": prediction["prediction"], "timestamp": created.timestamp()}
 
 
+def _documented(operation_id: str, example: dict[str, Any]) -> Any:
+    return extend_schema_view(
+        post=extend_schema(
+            operation_id=operation_id,
+            request={"application/json": {"type": "object"}},
+            responses={200: {"type": "object"}},
+            examples=[OpenApiExample("answer", example, response_only=True)],
+        )
+    )
+
+
 class TutorialView(GenerationCheckedView):
     """A view that takes one instance and returns one flat object."""
 
-    model_name = ""
+    model_name: ClassVar[str]
+    shape: ClassVar[Any]
     parser_classes = [RawJSONParser]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
@@ -44,46 +56,29 @@ class TutorialView(GenerationCheckedView):
             self.model = self.find_model(self.model_name)
             self.require(request, "predict")
 
-    def predict_one(self, request: Request) -> dict[str, Any]:
-        """Returns the prediction of the one instance in the body."""
+    def post(self, request: Request) -> Response:
         check_length(request, settings.PREDICT_MAX_BYTES)
         body = cast("JsonBody", request.data)
         if not body.raw.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"{") and not isinstance(body.value, dict):
             raise Malformed("send one JSON object", code="not_an_object")
-        prediction: dict[str, Any] = self.predict(request, self.model, body, None).body["predictions"][0]
-        return prediction
+        [prediction] = self.predict(request, self.model, body, None).body["predictions"]
+        return Response(self.shape(prediction))
 
 
+@_documented("tutorial_churn", {"churn_probability": 0.627, "churn": True})
 class ChurnTutorialView(TutorialView):
     """``POST /predict``: takes one customer, returns the probability of churn."""
 
     model_name = "churn"
-
-    @extend_schema(
-        operation_id="tutorial_churn",
-        request={"application/json": {"type": "object"}},
-        responses={200: {"type": "object"}},
-        examples=[OpenApiExample("answer", {"churn_probability": 0.627, "churn": True}, response_only=True)],
-    )
-    def post(self, request: Request) -> Response:
-        return Response(churn_answer(self.predict_one(request)))
+    shape = staticmethod(churn_answer)
 
 
+@_documented("tutorial_houses", {"precio": 158827.2, "timestamp": 1700660949.07})
 class HousesTutorialView(TutorialView):
     """``POST /predecir``: takes one dwelling, returns its price."""
 
     model_name = "houses"
-
-    @extend_schema(
-        operation_id="tutorial_houses",
-        request={"application/json": {"type": "object"}},
-        responses={200: {"type": "object"}},
-        examples=[
-            OpenApiExample("answer", {"precio": 158827.2, "timestamp": 1700660949.07}, response_only=True)
-        ],
-    )
-    def post(self, request: Request) -> Response:
-        return Response(house_answer(self.predict_one(request)))
+    shape = staticmethod(house_answer)
 
 
 urlpatterns = [

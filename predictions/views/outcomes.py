@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -17,11 +16,11 @@ from rest_framework.response import Response
 from predictions.log import queries
 from predictions.models import Outcome
 from predictions.outcomes import parsing, recording
+from predictions.views.base import page_size, uuid_param
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
 from training.views.base import (
     CSV_PARAMETERS,
     ModelView,
-    bad_parameter,
     csv_dialect,
     datetime_param,
     following_page,
@@ -124,9 +123,9 @@ class OutcomesView(ModelView):
             since=datetime_param(request, "since"),
             until=datetime_param(request, "until"),
             key=request.query_params.get("key") or None,
-            prediction=_prediction(request),
+            prediction=uuid_param(request, "prediction", "be the id of a prediction"),
             before=int_param(request, "cursor", 2**63 - 1),
-            limit=min(int_param(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
+            limit=page_size(request),
         )
         rows, cursor = queries.outcomes_page(self.model, query)
         following = following_page(request, reverse("outcomes", args=[self.model.name]), cursor)
@@ -154,13 +153,3 @@ class OutcomesView(ModelView):
             rows = parsing.from_json(data)
         counts = recording.record(self.model, rows, by=requesting_user(request))
         return Response({"model": self.model.name, **asdict(counts)})
-
-
-def _prediction(request: Request) -> uuid.UUID | None:
-    text = request.query_params.get("prediction")
-    if text is None:
-        return None
-    try:
-        return uuid.UUID(text)
-    except ValueError:
-        raise bad_parameter("prediction", "prediction must be the id of a prediction", text) from None

@@ -26,7 +26,7 @@ from predictions.serializers.predictions import (
     PredictionPageSerializer,
     PredictionSerializer,
 )
-from predictions.views.base import GenerationCheckedView, respond, typed_cells
+from predictions.views.base import GenerationCheckedView, page_size, respond, typed_cells, uuid_param
 from training.access import permissions
 from training.parsers import INSTANCE_PARSERS
 from training.serializers import InstanceSerializer, serializer_for
@@ -111,8 +111,8 @@ class PredictionsView(PredictView):
             until=datetime_param(request, "until"),
             version=int_param(request, "version", 2**31 - 1),
             key=request.query_params.get("key") or None,
-            before=_cursor(request),
-            limit=min(int_param(request, "limit", 10**6) or queries.PAGE, queries.LARGEST_PAGE),
+            before=uuid_param(request, "cursor", "come from an earlier page"),
+            limit=page_size(request),
         )
         rows, cursor = queries.page(self.model, query)
         following = following_page(request, reverse("predictions", args=[self.model.name]), cursor)
@@ -162,13 +162,3 @@ def _with_rows(answer: Answer, *, with_inputs: bool) -> list[dict[str, Any]]:
     logged = queries.by_ids([uuid.UUID(each["id"]) for each in answers])
     rows = [(each, logged[uuid.UUID(each["id"])]) for each in answers]
     return [each | {"key": row.key} | ({"inputs": row.inputs} if with_inputs else {}) for each, row in rows]
-
-
-def _cursor(request: Request) -> uuid.UUID | None:
-    cursor = request.query_params.get("cursor")
-    if cursor is None:
-        return None
-    try:
-        return uuid.UUID(cursor)
-    except ValueError:
-        raise bad_parameter("cursor", "cursor must come from an earlier page", cursor) from None

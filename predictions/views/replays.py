@@ -18,7 +18,7 @@ from training.access import permissions
 from training.jobs import leases
 from training.models import ModelVersion, sharing_versions
 from training.registry import lookup
-from training.views.base import ModelView, before, requesting_user
+from training.views.base import PREFER_PARAMETER, ModelView, before, requesting_user
 from training.views.prefer_wait import JobResponse
 
 
@@ -102,11 +102,7 @@ class ReplaysView(_VersionReplayView):
         request=ReplayRequestSerializer,
         responses={202: ReplaySerializer, 201: ReplaySerializer},
         operation_id="request_replay",
-        parameters=[
-            OpenApiParameter(
-                "Prefer", str, OpenApiParameter.HEADER, description="wait=60 waits up to 60 seconds."
-            )
-        ],
+        parameters=[PREFER_PARAMETER],
     )
     def post(self, request: Request, model: str, number: int) -> Response:
         version = self.version(number)

@@ -8,6 +8,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
+from rest_framework.serializers import Serializer
 
 from core.errors import NotFound
 from predictions.serializers.rollouts import (
@@ -25,6 +26,9 @@ from training.views.base import ModelView, before, requesting_user
 class RolloutView(ModelView):
     """Base of the views below ``/models/{model}/rollouts/``."""
 
+    rights: ClassVar = {"POST": "activate"}
+    body: ClassVar[type[Serializer[Any]]]
+
     def rows(self) -> Any:
         rows = self.model.rollouts.select_related("registered_model", "started_by", "stopped_by")
         return rows.prefetch_related(*sharing_versions("version"))
@@ -36,11 +40,25 @@ class RolloutView(ModelView):
         assert isinstance(row, Rollout)
         return row
 
+    def get_serializer(self, *args: Any, **kwargs: Any) -> Serializer[Any]:
+        """Returns the form of the browsable API."""
+        return self.body(*args, **kwargs)
+
+    def values(self, request: Request) -> dict[str, Any]:
+        """Returns the valid body and its author, as the services of rollouts take them."""
+        serializer = self.body(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        return {"by": requesting_user(request), **serializer.validated_data}
+
+    def created(self, request: Request, row: Rollout) -> Response:
+        here = reverse("rollout", args=[self.model.name, row.pk], request=request)
+        return Response(RolloutSerializer(row).data, status=201, headers={"Location": here})
+
 
 class RolloutsView(RolloutView):
     """GET lists the model's shadows and canaries, newest first; POST starts one."""
 
-    rights: ClassVar = {"POST": "activate"}
+    body = StartSerializer
 
     @extend_schema(
         operation_id="list_rollouts",
@@ -52,22 +70,9 @@ class RolloutsView(RolloutView):
 
     @extend_schema(operation_id="start_rollout", request=StartSerializer, responses={201: RolloutSerializer})
     def post(self, request: Request, model: str) -> Response:
-        serializer = StartSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        values = serializer.validated_data
-        started = rollouts.start(
-            lookup.get_version(self.model, values["version"]),
-            kind=values["kind"],
-            percent=values.get("percent"),
-            by=requesting_user(request),
-            reason=values["reason"],
-            override=values["override"],
-        )
-        here = reverse("rollout", args=[self.model.name, started.pk], request=request)
-        return Response(RolloutSerializer(started).data, status=201, headers={"Location": here})
-
-    def get_serializer(self, *args: Any, **kwargs: Any) -> StartSerializer:
-        return StartSerializer(*args, **kwargs)
+        values = self.values(request)
+        version = lookup.get_version(self.model, values.pop("version"))
+        return self.created(request, rollouts.start(version, **values))
 
 
 class RolloutDetailView(RolloutView):
@@ -81,39 +86,20 @@ class RolloutDetailView(RolloutView):
 class StopRolloutView(RolloutView):
     """Stops a shadow or canary; from then on the active version answers all clients."""
 
-    rights: ClassVar = {"POST": "activate"}
+    body = StopSerializer
 
     @extend_schema(operation_id="stop_rollout", request=StopSerializer, responses=RolloutSerializer)
     def post(self, request: Request, model: str, rollout: int) -> Response:
-        serializer = StopSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        ended = rollouts.stop(
-            self.get_rollout(rollout), by=requesting_user(request), reason=serializer.validated_data["reason"]
-        )
-        return Response(RolloutSerializer(ended).data)
-
-    def get_serializer(self, *args: Any, **kwargs: Any) -> StopSerializer:
-        return StopSerializer(*args, **kwargs)
+        values = self.values(request)
+        return Response(RolloutSerializer(rollouts.stop(self.get_rollout(rollout), **values)).data)
 
 
 class RaiseRolloutView(RolloutView):
     """Raises a running canary's share: its row ends and a new row begins; its present clients stay."""
 
-    rights: ClassVar = {"POST": "activate"}
+    body = RaiseSerializer
 
     @extend_schema(operation_id="raise_rollout", request=RaiseSerializer, responses={201: RolloutSerializer})
     def post(self, request: Request, model: str, rollout: int) -> Response:
-        serializer = RaiseSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        values = serializer.validated_data
-        raised = rollouts.raise_percent(
-            self.get_rollout(rollout),
-            percent=values["percent"],
-            by=requesting_user(request),
-            reason=values["reason"],
-        )
-        here = reverse("rollout", args=[self.model.name, raised.pk], request=request)
-        return Response(RolloutSerializer(raised).data, status=201, headers={"Location": here})
-
-    def get_serializer(self, *args: Any, **kwargs: Any) -> RaiseSerializer:
-        return RaiseSerializer(*args, **kwargs)
+        values = self.values(request)
+        return self.created(request, rollouts.raise_percent(self.get_rollout(rollout), **values))

@@ -14,7 +14,7 @@ from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictions.replays.sketches import psi
+from predictions.replays.distributions import psi
 from vigia_ml.bins import LEVELS, Bins
 from vigia_ml.bins import quantile_edges as edges_of
 from vigia_ml.evaluation import Answers

@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 
 from vigia_ml.evaluation.outputs import Floats, plain
-from vigia_ml.evaluation.weighted_metrics import Metrics, Statistics
+from vigia_ml.evaluation.sums import Metrics
+from vigia_ml.evaluation.weighted_metrics import Statistics
 
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 200
@@ -42,23 +43,15 @@ def resamples_for(rows: int, rankings: int = 1) -> int:
 def resampled(subjects: Sequence[Statistics], rows: int, resamples: int, seed: int) -> list[Metrics]:
     """Returns each subject's metrics over the same `resamples` resamples: metric -> (resamples,)."""
     rng = np.random.default_rng(seed)
-    parts: list[list[Metrics]] = [[] for _ in subjects]
+    parts: list[list[Metrics]] = []
     at_once = max(1, WEIGHTS_AT_ONCE // max(1, rows))
     for start in range(0, resamples, at_once):
-        weights = np.array(
-            [
-                np.bincount(rng.integers(0, rows, rows), minlength=rows)
-                for _ in range(min(at_once, resamples - start))
-            ],
-            dtype=np.float64,
-        )
-        for collected, metrics in zip(parts, subjects, strict=True):
-            collected.append(metrics(weights))
+        drawn = [rng.integers(0, rows, rows) for _ in range(min(at_once, resamples - start))]
+        weights = np.array([np.bincount(each, minlength=rows) for each in drawn], dtype=np.float64)
+        parts.append([metrics(weights) for metrics in subjects])
     return [
-        {name: np.concatenate([part[name] for part in collected]) for name in collected[0]}
-        if collected
-        else {}
-        for collected in parts
+        {name: np.concatenate([part[at][name] for part in parts]) for name in parts[0][at]} if parts else {}
+        for at in range(len(subjects))
     ]
 
 
@@ -69,7 +62,3 @@ def interval(values: Floats) -> list[float | None] | None:
         return None
     low, high = np.quantile(known, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return [plain(low), plain(high)]
-
-
-def intervals(resampled_metrics: Metrics) -> dict[str, list[float | None] | None]:
-    return {name: interval(values) for name, values in resampled_metrics.items()}

@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn import metrics as skm
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from vigia_ml.declaration import SMALLER_IS_BETTER, Gate, Task
 from vigia_ml.evaluation import Answers
+from vigia_ml.evaluation.weighted_metrics import metrics
 
 Floats = npt.NDArray[np.float64]
 COPIES: Final = 20
@@ -138,64 +138,6 @@ def check_split(task: Task, train: pd.Series[Any], held: pd.Series[Any]) -> None
             raise TooFewRows(f"the {side} holds only one class: send more rows of the others")
 
 
-def classification_metrics(
-    classes: npt.NDArray[Any], truth: Any, probability: Floats, threshold: float
-) -> dict[str, float]:
-    """Returns roc_auc, accuracy, precision, recall, f1, log_loss, brier.
-
-    Parameters
-    ----------
-    classes : (k,) in the order of the columns of `probability` (n, k). truth : (n,).
-    threshold : for two classes, the probability of ``classes[1]`` from which it is predicted.
-
-    Two classes: precision, recall and f1 of ``classes[1]``; Brier score of its probability.
-    More: macro averages, one-vs-rest AUC, Brier score summed over the classes (Brier 1950).
-    """
-    truth = np.asarray(truth)
-    if len(classes) == 2:
-        positive = probability[:, 1]
-        actual = (truth == classes[1]).astype(int)
-        predicted = (positive >= threshold).astype(int)
-        return {
-            "roc_auc": float(skm.roc_auc_score(actual, positive)),
-            "accuracy": float(skm.accuracy_score(actual, predicted)),
-            "precision": float(skm.precision_score(actual, predicted, zero_division=0.0)),
-            "recall": float(skm.recall_score(actual, predicted, zero_division=0.0)),
-            "f1": float(skm.f1_score(actual, predicted, zero_division=0.0)),
-            "log_loss": float(skm.log_loss(actual, positive, labels=[0, 1])),
-            "brier": float(skm.brier_score_loss(actual, positive)),
-        }
-    predicted = classes[probability.argmax(axis=1)]
-    onehot = (truth[:, None] == classes[None, :]).astype(float)
-    present = onehot.any(axis=0)
-    macro: dict[str, Any] = {"average": "macro", "zero_division": 0.0}
-    return {
-        "roc_auc": float(
-            np.mean([skm.roc_auc_score(onehot[:, j], probability[:, j]) for j in np.flatnonzero(present)])
-        ),
-        "accuracy": float(skm.accuracy_score(truth, predicted)),
-        "precision": float(skm.precision_score(truth, predicted, **macro)),
-        "recall": float(skm.recall_score(truth, predicted, **macro)),
-        "f1": float(skm.f1_score(truth, predicted, **macro)),
-        "log_loss": float(-np.mean(np.log(np.clip((onehot * probability).sum(axis=1), 1e-15, 1.0)))),
-        "brier": float(np.mean(((onehot - probability) ** 2).sum(axis=1))),
-    }
-
-
-def regression_metrics(truth: Any, predicted: Floats) -> dict[str, float]:
-    """Returns rmse and mae in the target's unit, r2, mape as a share (0.1 = 10 %; truths of 0 left out)."""
-    truth = np.asarray(truth, dtype=np.float64)
-    nonzero = truth != 0
-    return {
-        "rmse": float(skm.root_mean_squared_error(truth, predicted)),
-        "mae": float(skm.mean_absolute_error(truth, predicted)),
-        "r2": float(skm.r2_score(truth, predicted)),
-        "mape": float(np.mean(np.abs((truth - predicted)[nonzero] / truth[nonzero])))
-        if nonzero.any()
-        else 0.0,
-    }
-
-
 def score(
     task: Task, estimator: Any, features: pd.DataFrame, truth: Any, threshold: float
 ) -> dict[str, float]:
@@ -205,13 +147,13 @@ def score(
     ------
     UnusableAnswers : when the estimator's predictions cannot be scored.
     """
-    rows = len(truth)
+    rows, labels = len(truth), np.asarray(truth)
     if task == "regression":
         numbers = _numbers("predict", estimator.predict(features), rows, 1)
-        return regression_metrics(truth, numbers.reshape(rows))
-    classes = len(estimator.classes_)
-    shares = _numbers("predict_proba", estimator.predict_proba(features), rows, classes)
-    return classification_metrics(estimator.classes_, truth, shares.reshape(rows, classes), threshold)
+        return metrics_of(Answers(task, labels.astype(np.float64), predicted=numbers.reshape(rows)))
+    classes = tuple(estimator.classes_.tolist())
+    shares = _numbers("predict_proba", estimator.predict_proba(features), rows, len(classes))
+    return metrics_of(Answers(task, labels, threshold, classes, shares.reshape(rows, len(classes))))
 
 
 def _numbers(method: str, predictions: Any, rows: int, each: int) -> Floats:
@@ -231,13 +173,11 @@ def _numbers(method: str, predictions: Any, rows: int, each: int) -> Floats:
 
 
 def metrics_of(answers: Answers) -> dict[str, float]:
-    """Returns the metrics of collected answers."""
-    if answers.predicted is not None:
-        return regression_metrics(answers.truth, answers.predicted)
-    assert answers.probability is not None
-    return classification_metrics(
-        np.array(answers.classes), answers.truth, answers.probability, answers.threshold
-    )
+    """Returns the metrics of collected answers; r2 of equal truths, and mape of truths of 0 alone, are 0."""
+    zero = {"r2", "mape"}
+    return {
+        name: 0.0 if name in zero and math.isnan(value) else value for name, value in metrics(answers).items()
+    }
 
 
 def baseline(task: Task, train: Any, held: Any, threshold: float) -> dict[str, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import product
 from typing import Any, Final
 
 import numpy as np
@@ -58,27 +59,17 @@ def importances(
     frame, labels = features.iloc[drawn], truth[drawn]
     sign = 1.0 if metric in SMALLER_IS_BETTER else -1.0
     losses: dict[str, list[float]] = {name: [] for name in names}
-    repeats, complete, at_once = 0, True, max(1, ROWS_AT_ONCE // len(drawn))
-    for repeat in range(REPEATS):
+    at_once = max(1, ROWS_AT_ONCE // len(drawn))
+    for repeat, first in product(range(REPEATS), range(0, len(names), at_once)):
         spent = time.monotonic() - started
-        if repeat and spent * (repeat + 1) / repeat > 2 * seconds:
+        if spent > 4 * seconds or (repeat and not first and spent * (repeat + 1) / repeat > 2 * seconds):
             break
-        for first in range(0, len(names), at_once):
-            if time.monotonic() - started > 4 * seconds:
-                complete = False
-                break
-            some = names[first : first + at_once]
-            orders = [
-                np.random.default_rng([seed, repeat, first + at]).permutation(len(drawn))
-                for at in range(len(some))
-            ]
-            for name, score in zip(
-                some, _shuffled(predict, frame, labels, some, orders, metric), strict=True
-            ):
-                losses[name].append(sign * (score - base))
-        if not complete:
-            break
-        repeats += 1
+        some = names[first : first + at_once]
+        rngs = [np.random.default_rng([seed, repeat, first + at]) for at in range(len(some))]
+        orders = [rng.permutation(len(drawn)) for rng in rngs]
+        scores = _shuffled(predict, frame, labels, some, orders, metric)
+        for name, score in zip(some, scores, strict=True):
+            losses[name].append(sign * (score - base))
     measured = {name: each for name, each in losses.items() if each}
     columns = [
         {"column": name, "mean": plain(np.mean(measured[name])), "spread": plain(np.std(measured[name]))}
@@ -87,8 +78,8 @@ def importances(
     return {
         "metric": metric,
         "rows": len(drawn),
-        "repeats": max(repeats, 1),
-        "complete": complete or repeats > 0,
+        "repeats": max(1, min(map(len, losses.values()))),
+        "complete": len(measured) == len(names),
         "columns": columns,
     }
 

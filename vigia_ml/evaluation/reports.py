@@ -62,7 +62,7 @@ def evaluated(held: HoldOut, judged: Judged, answers: Answers | None = None) -> 
     answers = answers or judged.answers(held.task, held.features, held.truth)
     times = bootstrap.resamples_for(len(answers), answers.rankings)
     [drawn] = bootstrap.resampled([statistics(answers)], len(answers), times, held.seed)
-    return _report(held, judged, answers, drawn) | _certainty(times)
+    return _report(held, judged, answers, drawn) | {"confidence": bootstrap.CONFIDENCE, "resamples": times}
 
 
 def compared(held: HoldOut, before: Judged, after: Judged) -> dict[str, Any]:
@@ -73,21 +73,25 @@ def compared(held: HoldOut, before: Judged, after: Judged) -> dict[str, Any]:
     ``before`` and ``after`` as `evaluated` returns them, and ``differences``: metric -> value (after minus
     before) and the interval of paired resamples.
     """
-    ours, theirs = (each.answers(held.task, held.features, held.truth) for each in (after, before))
-    times = bootstrap.resamples_for(len(ours), ours.rankings + theirs.rankings)
-    drawn = bootstrap.resampled([statistics(theirs), statistics(ours)], len(ours), times, held.seed)
-    report = {
-        "before": _report(held, before, theirs, drawn[0]),
-        "after": _report(held, after, ours, drawn[1]),
-        "differences": _differences(metrics(theirs), metrics(ours), *drawn),
-        "rows": len(ours),
+    answers = [each.answers(held.task, held.features, held.truth) for each in (before, after)]
+    times = bootstrap.resamples_for(len(held.truth), sum(each.rankings for each in answers))
+    drawn = bootstrap.resampled([statistics(each) for each in answers], len(held.truth), times, held.seed)
+    old, new = (metrics(each) for each in answers)
+    return {
+        "before": _report(held, before, answers[0], drawn[0]),
+        "after": _report(held, after, answers[1], drawn[1]),
+        "differences": {
+            name: {
+                "value": plain(new[name] - old[name]),
+                "interval": bootstrap.interval(drawn[1][name] - drawn[0][name]) if times else None,
+            }
+            for name in new
+        },
+        "rows": len(held.truth),
         "metric": held.metric,
+        "confidence": bootstrap.CONFIDENCE,
+        "resamples": times,
     }
-    return report | _certainty(times)
-
-
-def _certainty(times: int) -> dict[str, Any]:
-    return {"confidence": bootstrap.CONFIDENCE, "resamples": times}
 
 
 def _report(held: HoldOut, judged: Judged, answers: Answers, drawn: Mapping[str, Floats]) -> dict[str, Any]:
@@ -116,18 +120,3 @@ def _importance(held: HoldOut, judged: Judged) -> dict[str, Any] | None:
         )
     except (ValueError, TypeError):  # a step may reject shuffled rows although it accepts unshuffled ones
         return None
-
-
-def _differences(
-    before: Mapping[str, float],
-    after: Mapping[str, float],
-    drawn_before: Mapping[str, Floats],
-    drawn_after: Mapping[str, Floats],
-) -> dict[str, Any]:
-    return {
-        name: {
-            "value": plain(after[name] - before[name]),
-            "interval": bootstrap.interval(drawn_after[name] - drawn_before[name]) if drawn_after else None,
-        }
-        for name in after
-    }

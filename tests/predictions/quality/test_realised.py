@@ -16,6 +16,7 @@ from django.db import connection, transaction
 from django.db.models.signals import post_init
 from django.utils import timezone
 from rest_framework.test import APIClient
+from sklearn.metrics import roc_auc_score
 
 from core.uuid7 import lowest_at
 from predictions.models import ChangedHour, Outcome, Prediction, QualityHour
@@ -27,7 +28,6 @@ from tests.conftest import Post, assert_error, at_once, keyed
 from tests.trained import train_sample
 from training.models import ModelVersion
 from vigia_ml.evaluation import Answers, weighted_metrics
-from vigia_ml.evaluation.metrics import classification_metrics, regression_metrics
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HOUR = dt.timedelta(hours=1)
@@ -103,14 +103,15 @@ def test_binary_metrics_equal_those_of_the_evaluation(churn: ModelVersion) -> No
     assert hourly.aggregate_changed_hours(churn.registered_model) == 3
     [quality] = of_day(churn)
     both = np.column_stack([1 - probability, probability])
-    expected = classification_metrics(np.array([False, True]), actual, both, 0.5)
+    answers = Answers("binary", actual, classes=(False, True), probability=both)
+    expected = weighted_metrics.metrics(answers)
     assert set(quality.metrics) == set(expected)
     for name, value in expected.items():
         estimate = quality.metrics[name]
         assert estimate.value == pytest.approx(value, rel=1e-12 if name != "roc_auc" else 2e-4), name
         assert estimate.low is not None and estimate.high is not None
         assert estimate.low < value < estimate.high, name
-    resampled(quality, Answers("binary", actual, classes=(False, True), probability=both))
+    resampled(quality, answers)
     assert (quality.answered, quality.labelled, quality.unusable, quality.coverage) == (900, 900, 0, 1.0)
     assert quality.holdout == churn.metrics
     assert quality.calibration is not None
@@ -137,8 +138,7 @@ def test_small_probabilities_are_in_different_buckets(db: None) -> None:
         inside = places == place
         bucket = (int(inside.sum()), int(actual[inside].sum()), float(probability[inside].sum()))
         tally.buckets[place] = bucket
-    both = np.column_stack([1 - probability, probability])
-    exact = classification_metrics(np.array([False, True]), actual, both, 0.5)["roc_auc"]
+    exact = roc_auc_score(actual, probability)
     assert metrics.metrics(tally)["roc_auc"].value == pytest.approx(exact, abs=2e-3)
 
 
@@ -180,11 +180,12 @@ def test_regression_metrics_equal_those_of_the_evaluation(db: None) -> None:
         labelled(logged(houses, NOON + hour * HOUR, predicted[part].tolist()), actual[part].tolist())
     hourly.aggregate_changed_hours(houses.registered_model)
     [quality] = of_day(houses)
-    expected = regression_metrics(actual, predicted)
+    answers = Answers("regression", actual, predicted=predicted)
+    expected = weighted_metrics.metrics(answers)
     assert {name: each.value for name, each in quality.metrics.items()} == pytest.approx(expected, rel=1e-9)
     assert [quality.metrics[name].rows for name in ("rmse", "mape")] == [400, 397]
     assert quality.calibration is None
-    resampled(quality, Answers("regression", actual, predicted=predicted))
+    resampled(quality, answers)
 
 
 def test_metrics_of_many_classes_equal_those_of_the_evaluation(churn: ModelVersion) -> None:
@@ -198,12 +199,13 @@ def test_metrics_of_many_classes_equal_those_of_the_evaluation(churn: ModelVersi
     labelled(rows, actual.tolist())
     hourly.aggregate_changed_hours(version.registered_model)
     [quality] = of_day(version)
-    expected = classification_metrics(classes, actual, probability, 0.5)
+    answers = Answers("multiclass", actual, classes=tuple("abc"), probability=probability)
+    expected = weighted_metrics.metrics(answers)
     assert set(quality.metrics) == {"accuracy", "precision", "recall", "f1"}
     assert set(quality.metrics) == set(metrics.METRICS["multiclass"])
     for name, estimate in quality.metrics.items():
         assert estimate.value == pytest.approx(expected[name]), name
-    resampled(quality, Answers("multiclass", actual, classes=tuple("abc"), probability=probability))
+    resampled(quality, answers)
     assert quality.calibration is not None
     assert quality.calibration["brier"] == pytest.approx(
         np.mean((probability.max(axis=1) - (predicted == actual)) ** 2)

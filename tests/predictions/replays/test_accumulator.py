@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.metrics import accuracy_score, roc_auc_score
+from sklearn.metrics import accuracy_score, log_loss, r2_score, roc_auc_score, root_mean_squared_error
 
+from predictions.replays import distributions
 from predictions.replays.accumulator import ReplayAccumulator
+from predictions.replays.distributions import Histogram, shift
 from predictions.replays.rescoring import Answers, Candidate
-from predictions.replays.sketches import Counts, GrowingBuckets, UnitBuckets, shift
 from predictions.replays.summary import WORST, Logged
 from vigia_ml.engines.sklearn import SklearnEngine
 from vigia_ml.schema import Column, DatasetSchema
@@ -66,6 +67,37 @@ def test_a_regression_is_compared_by_relative_change() -> None:
     assert (summary.outcomes.rows, summary.outcomes.coverage) == (3, 0.5)
     assert summary.outcomes.before["mae"] == pytest.approx((1 + 50 + 0) / 3)
     assert summary.outcomes.after["mae"] == pytest.approx((1 + 10 + 3) / 3)
+
+
+def test_large_values_far_from_zero_are_evaluated_in_pieces_as_at_once() -> None:
+    rng = np.random.default_rng(9)
+    truth = 1e9 + rng.normal(size=3_000) * 1e3
+    before, after = truth + rng.normal(size=3_000) * 300, truth + rng.normal(size=3_000) * 400
+    ids = [str(uuid.UUID(int=number)) for number in range(3_000)]
+    tally = ReplayAccumulator("regression")
+    for piece in np.array_split(np.arange(3_000), 4):
+        some = [ids[at] for at in piece.tolist()]
+        actuals = dict(zip(some, truth[piece].tolist(), strict=True))
+        tally.add(logged(before[piece].tolist(), ids=some, actuals=actuals), values(*after[piece]))
+    outcomes = tally.summary().outcomes
+    for metrics, predicted in ((outcomes.before, before), (outcomes.after, after)):
+        assert metrics["r2"] == pytest.approx(r2_score(truth, predicted), rel=1e-9)
+        assert metrics["rmse"] == pytest.approx(root_mean_squared_error(truth, predicted), rel=1e-9)
+
+
+def test_the_area_under_the_curve_is_as_fine_as_the_bins() -> None:
+    rng = np.random.default_rng(4)
+    ids = [str(uuid.UUID(int=number)) for number in range(20_000)]
+    score = rng.beta(1, 400, 20_000)  # a rare class: most probabilities are below 0.005
+    truth = rng.random(20_000) < score
+    answers = classified(np.column_stack([1 - score**2, score**2]).tolist(), (False, True))
+    tally = ReplayAccumulator("binary")
+    actuals = dict(zip(ids, truth.tolist(), strict=True))
+    tally.add(logged([False] * 20_000, score.tolist(), ids=ids, actuals=actuals), answers)
+    outcomes = tally.summary().outcomes
+    exact = roc_auc_score(truth, score)
+    assert (outcomes.before["roc_auc"], outcomes.after["roc_auc"]) == pytest.approx((exact, exact), abs=1e-4)
+    assert outcomes.before["log_loss"] == pytest.approx(log_loss(truth, score), rel=1e-12)
 
 
 def test_only_the_worst_rows_are_kept_in_any_order_of_arrival() -> None:
@@ -183,31 +215,31 @@ def test_more_classes_are_compared_by_the_logged_label() -> None:
 # -- distributions -------------------------------------------------------------------------------------
 
 
-def test_buckets_hold_numbers_between_their_bounds() -> None:
+def test_bins_hold_numbers_between_their_edges() -> None:
     rng = np.random.default_rng(2)
     unit = np.concatenate([rng.random(500), np.arange(0, 1001) / 1000])
     wide = np.concatenate([rng.normal(size=500) * 10.0 ** rng.integers(-9, 9, 500), [0.0, -1e-13, 1e300]])
-    for buckets, numbers in ((UnitBuckets(), unit), (GrowingBuckets(), wide)):
-        places = buckets.of(numbers)
-        order = np.argsort(numbers)
-        assert (np.diff(places[order]) >= 0).all(), "larger numbers are never in a lower bucket"
-        for number, bucket in zip(numbers.tolist(), places.tolist(), strict=True):
-            slack = 1e-9 * abs(number) + 1e-12
-            assert buckets.upper(bucket - 1) - slack <= number <= buckets.upper(bucket) + slack
-            if isinstance(buckets, GrowingBuckets):
-                assert buckets.middle(bucket) == pytest.approx(number, rel=0.006, abs=1e-12)
+    for edges, numbers in ((distributions.probabilities(), unit), (distributions.values(), wide)):
+        assert (np.diff(edges) > 0).all()
+        for number in numbers.tolist():
+            counts = Histogram(edges)
+            counts.add(np.array([number]))
+            place = int(counts.counts.argmax())
+            bounds = np.concatenate([[-np.inf], edges, [np.inf]])
+            assert bounds[place] <= number < bounds[place + 1]
+            assert counts.quantile(0.5) == pytest.approx(number, rel=0.006, abs=2e-12)
 
 
 def test_quantiles_and_distances_match_those_of_the_numbers() -> None:
     rng = np.random.default_rng(3)
     before, after = rng.normal(300_000, 80_000, 4_000), rng.normal(320_000, 90_000, 3_000)
-    counted = [Counts(GrowingBuckets()), Counts(GrowingBuckets())]
+    counted = [Histogram(distributions.values()), Histogram(distributions.values())]
     for counts, numbers in zip(counted, (before, after), strict=True):
         for piece in np.array_split(numbers, 7):
             counts.add(piece)
     for share in (0.01, 0.5, 0.99):
         assert counted[0].quantile(share) == pytest.approx(np.quantile(before, share), rel=0.02)
-    distance = shift(*counted, unit=False)
+    distance = shift(*counted)
     numbers = np.sort(np.concatenate([before, after]))
     exact = np.abs(
         np.searchsorted(np.sort(before), numbers, "right") / 4_000
@@ -226,21 +258,21 @@ def test_quantiles_and_distances_match_those_of_the_numbers() -> None:
 @pytest.mark.parametrize("heavy", [0.0, 0.4, 1.0])
 def test_a_missing_frequent_answer_is_a_large_shift(heavy: float) -> None:
     rng = np.random.default_rng(12)
-    before, after = Counts(UnitBuckets()), Counts(UnitBuckets())
+    before, after = Histogram(distributions.probabilities()), Histogram(distributions.probabilities())
     before.add(np.where(rng.random(2_000) < 0.95, heavy, rng.random(2_000)))
     after.add(rng.uniform(0.002, 0.998, 600)[:500])
-    distance = shift(before, after, unit=True)
+    distance = shift(before, after)
     assert distance.psi is not None and distance.psi > 2
 
 
 def test_equal_distributions_have_no_shift() -> None:
-    counts = Counts(UnitBuckets())
+    counts = Histogram(distributions.probabilities())
     counts.add(np.array([0.1, 0.1, 0.9]))
-    distance = shift(counts, counts, unit=True)
+    distance = shift(counts, counts)
     assert (distance.psi, distance.ks) == (0.0, 0.0)
-    empty = shift(Counts(UnitBuckets()), Counts(UnitBuckets()), unit=True)
+    empty = shift(Histogram(distributions.probabilities()), Histogram(distributions.probabilities()))
     assert (empty.psi, empty.ks, sum(empty.before)) == (None, None, 0)
-    assert shift(Counts(GrowingBuckets()), Counts(GrowingBuckets()), unit=False).labels == ["all"]
+    assert shift(Histogram(distributions.values()), Histogram(distributions.values())).labels == ["all"]
 
 
 # -- rows of another schema ----------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from predictions.models import Outcome, Prediction, ShadowAnswer, ShadowTally
 from predictions.quality import confidence_intervals
 from predictions.rollouts import arm_comparison
 from tests.conftest import new_ids
+from predictions.serializers.rollouts import ArmsComparisonSerializer
 from tests.trained import train_sample
 from training.models import ModelVersion, Rollout
 from training.registry import rollouts
@@ -178,7 +179,7 @@ def test_arms_without_rows_have_no_estimates(active: ModelVersion, candidate: Mo
         assert found.tried.rows == 0 and found.tried.coverage is None and found.tried.mean is None
         assert found.tried.metrics == {"accuracy": None, "brier": None}
         assert found.differences["accuracy"] is None
-        assert found.as_dict()["tried"]["histogram"] == []
+        assert ArmsComparisonSerializer(found).data["tried"]["histogram"] == []
 
 
 # -- a shadow ------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from vigia_ml.declaration import Gate
+from vigia_ml.evaluation import Answers
 from vigia_ml.evaluation import metrics as evaluation
 from vigia_ml.fitting import parquet
 from vigia_ml.schema import Column, DatasetSchema, InvalidRows
@@ -17,7 +19,8 @@ from vigia_ml.schema import Column, DatasetSchema, InvalidRows
 def test_binary_metrics_count_at_the_threshold() -> None:
     truth = [True, True, False, False]
     probability = np.array([[0.1, 0.9], [0.6, 0.4], [0.7, 0.3], [0.3, 0.7]])
-    metrics = evaluation.classification_metrics(np.array([False, True]), truth, probability, threshold=0.5)
+    answers = Answers("binary", np.array(truth), 0.5, (False, True), probability)
+    metrics = evaluation.metrics_of(answers)
     assert (metrics["accuracy"], metrics["precision"], metrics["recall"], metrics["f1"]) == (
         0.5,
         0.5,
@@ -27,14 +30,14 @@ def test_binary_metrics_count_at_the_threshold() -> None:
     assert metrics["roc_auc"] == 0.75
     assert metrics["brier"] == pytest.approx((0.01 + 0.36 + 0.09 + 0.49) / 4)
     assert metrics["log_loss"] == pytest.approx(-np.mean(np.log([0.9, 0.4, 0.7, 0.3])))
-    lower = evaluation.classification_metrics(np.array([False, True]), truth, probability, threshold=0.35)
+    lower = evaluation.metrics_of(replace(answers, threshold=0.35))
     assert (lower["recall"], lower["precision"]) == (1.0, pytest.approx(2 / 3))
 
 
 def test_metrics_of_three_classes_are_averages_over_the_classes() -> None:
-    classes = np.array(["a", "b", "c"])
+    truth = np.array(["a", "b", "c"])
     probability = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.5, 0.1, 0.4]])
-    metrics = evaluation.classification_metrics(classes, ["a", "b", "c"], probability, threshold=0.5)
+    metrics = evaluation.metrics_of(Answers("multiclass", truth, 0.5, ("a", "b", "c"), probability))
     assert metrics["accuracy"] == pytest.approx(2 / 3)
     assert metrics["recall"] == pytest.approx((1 + 1 + 0) / 3)
     assert metrics["log_loss"] == pytest.approx(-np.mean(np.log([0.8, 0.7, 0.4])))
@@ -42,11 +45,22 @@ def test_metrics_of_three_classes_are_averages_over_the_classes() -> None:
 
 
 def test_regression_metrics_are_in_the_targets_unit_and_mape_ignores_zeros() -> None:
-    metrics = evaluation.regression_metrics([0.0, 10.0, 20.0], np.array([3.0, 11.0, 16.0]))
+    truth, predicted = np.array([0.0, 10.0, 20.0]), np.array([3.0, 11.0, 16.0])
+    metrics = evaluation.metrics_of(Answers("regression", truth, predicted=predicted))
     assert metrics["mae"] == pytest.approx(8 / 3)
     assert metrics["rmse"] == pytest.approx(np.sqrt(26 / 3))
     assert metrics["r2"] == pytest.approx(1 - 26 / 200)
     assert metrics["mape"] == pytest.approx((0.1 + 0.2) / 2)
+
+
+def test_metrics_that_equal_truths_do_not_define_are_stored_as_zero() -> None:
+    answers = Answers("regression", np.zeros(3), predicted=np.array([1.0, 2.0, 3.0]))
+    assert evaluation.metrics_of(answers) == {
+        "rmse": pytest.approx(np.sqrt(14 / 3)),
+        "mae": 2.0,
+        "r2": 0.0,
+        "mape": 0.0,
+    }
 
 
 @pytest.mark.parametrize(

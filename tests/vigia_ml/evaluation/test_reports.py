@@ -12,7 +12,6 @@ from sklearn import metrics as skm
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from vigia_ml.evaluation import Answers, HoldOut, Judged, bootstrap, compared, curves, evaluated
-from vigia_ml.evaluation import metrics as evaluation
 from vigia_ml.evaluation.permutation_importance import importances
 from vigia_ml.evaluation.slices import slices, table
 from vigia_ml.evaluation.weighted_metrics import metrics, statistics
@@ -43,13 +42,46 @@ ALL = [binary(), multiclass(), regression()]
 
 
 def by_scikit_learn(answers: Answers, rows: Any = slice(None)) -> dict[str, float]:
+    truth = answers.truth[rows]
     if answers.predicted is not None:
-        return evaluation.regression_metrics(answers.truth[rows], answers.predicted[rows])
+        predicted, nonzero = answers.predicted[rows], truth != 0
+        return {
+            "rmse": skm.root_mean_squared_error(truth, predicted),
+            "mae": skm.mean_absolute_error(truth, predicted),
+            "r2": skm.r2_score(truth, predicted),
+            "mape": skm.mean_absolute_percentage_error(truth[nonzero], predicted[nonzero]),
+        }
     assert answers.probability is not None
-    classes = np.array(answers.classes)
-    return evaluation.classification_metrics(
-        classes, answers.truth[rows], answers.probability[rows], answers.threshold
-    )
+    probability, classes = answers.probability[rows], np.array(answers.classes)
+    if len(classes) == 2:
+        actual, score = truth == classes[1], probability[:, 1]
+        decided, average = score >= answers.threshold, "binary"
+        others = {
+            "roc_auc": skm.roc_auc_score(actual, score),
+            "log_loss": skm.log_loss(actual, score, labels=[False, True]),
+            "brier": skm.brier_score_loss(actual, score),
+        }
+    else:
+        actual, decided, average = truth, classes[probability.argmax(axis=1)], "macro"
+        onehot = truth[:, None] == classes
+        of_truth = np.clip((onehot * probability).sum(axis=1), 1e-15, 1.0)
+        others = {
+            "roc_auc": np.mean(
+                [
+                    skm.roc_auc_score(onehot[:, at], probability[:, at])
+                    for at in np.flatnonzero(onehot.any(axis=0))
+                ]
+            ),
+            "log_loss": -np.mean(np.log(of_truth)),
+            "brier": np.mean(((onehot - probability) ** 2).sum(axis=1)),
+        }
+    shares = {"average": average, "zero_division": 0.0}
+    return others | {
+        "accuracy": skm.accuracy_score(actual, decided),
+        "precision": skm.precision_score(actual, decided, **shares),
+        "recall": skm.recall_score(actual, decided, **shares),
+        "f1": skm.f1_score(actual, decided, **shares),
+    }
 
 
 @pytest.mark.parametrize("answers", ALL, ids=lambda each: each.task)

@@ -1,0 +1,36 @@
+"""Columns of the lists in the admin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from unfold.decorators import display
+
+
+def column(name: str, title: str, text: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Returns a column for `list_display`; `name` ends its CSS class, `text` formats a row's cell."""
+
+    def cell(row: Any) -> Any:
+        return text(row)
+
+    cell.__name__ = name
+    shown: Callable[[Any], Any] = display(description=title)(cell)
+    return shown
+
+
+def numbered(kind: str) -> Callable[[Any], Any]:
+    return column("number", kind, lambda row: f"{kind}\N{NO-BREAK SPACE}{row.pk}")
+
+
+def username(user: Any, otherwise: str = "–") -> str:
+    return user.get_username() if user else otherwise
+
+
+MODEL = column("model_name", "model", lambda row: row.registered_model.name)
+VERSION = column("version_name", "version", lambda row: str(row.version))
+CLIENT = column("client_name", "client", lambda row: username(row.client))
+WINDOW = column(
+    "window", "window (UTC)", lambda row: f"{row.since:%Y-%m-%d %H:%M} – {row.until:%Y-%m-%d %H:%M}"
+)
+ROWS = column("row_count", "rows", lambda row: f"{row.rows:,}")

@@ -1,0 +1,145 @@
+"""The sufficient statistics of labelled rows, and the metrics that follow from them.
+
+The terms of single rows add up to sums, and the sums of parts to those of the whole: of resamples and slices
+(`weighted_metrics`), of the pieces of a replay, and of hours, for which PostgreSQL computes the sums of the
+same names (`predictions.quality.hourly_sql`). Sums have any shape (...), metrics have the same one; an
+undefined metric is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[Any]
+Codes = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+Terms = dict[str, npt.NDArray[np.generic]]
+Sums = Mapping[str, npt.ArrayLike]
+Metrics = dict[str, Floats]
+
+
+def binary_terms(positive: Flags, score: Floats, decided: Flags) -> Terms:
+    """Returns the terms of n rows: tp, fp, fn, tn; loss: -ln of the probability of the actual class; square:
+    (score - positive)^2.
+
+    Parameters
+    ----------
+    positive : actual class. score : probability of the second class. decided : predicted class.
+    """
+    least = float(np.finfo(np.float64).eps)  # as scikit-learn's log_loss clips
+    clipped = np.clip(score, least, 1.0 - least)
+    return {
+        "tp": positive & decided,
+        "fp": ~positive & decided,
+        "fn": positive & ~decided,
+        "tn": ~positive & ~decided,
+        "loss": -np.where(positive, np.log(clipped), np.log1p(-clipped)),
+        "square": (score - positive) ** 2,
+    }
+
+
+def binary(sums: Sums) -> Metrics:
+    """Returns the metrics of `binary_terms`; precision, recall and f1 are 0 where they divide by 0."""
+    tp, fp, fn, tn = (np.asarray(sums[name], dtype=np.float64) for name in ("tp", "fp", "fn", "tn"))
+    rows = tp + fp + fn + tn
+    return {
+        "accuracy": ratio(tp + tn, rows),
+        "precision": ratio(tp, tp + fp, empty=0.0),
+        "recall": ratio(tp, tp + fn, empty=0.0),
+        "f1": ratio(2 * tp, 2 * tp + fp + fn, empty=0.0),
+        "log_loss": ratio(sums["loss"], rows),
+        "brier": ratio(sums["square"], rows),
+    }
+
+
+def area(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> Floats:
+    """Returns the area under the ROC curve from the rows (..., k) of each score, in ascending order.
+
+    It is the share of (positive, negative) pairs in which the positive has the higher score, ties count half
+    (Mann and Whitney 1947). NaN without pairs. Scores that share a bin count as ties.
+    """
+    above, beside = np.asarray(positives, dtype=np.float64), np.asarray(negatives, dtype=np.float64)
+    below = np.cumsum(beside, axis=-1) - beside
+    won = ((below + beside / 2) * above).sum(axis=-1)
+    return ratio(won, above.sum(axis=-1) * beside.sum(axis=-1))
+
+
+def class_rows(answer: Codes, actual: Codes, rows: npt.ArrayLike) -> tuple[Rows, Rows, Rows]:
+    """Returns the parameters of `by_class` from the rows (m,) of pairs of class numbers (m,)."""
+    classes = int(max(answer.max(), actual.max())) + 1
+    weights = np.asarray(rows, dtype=np.float64)
+    hits = np.bincount(answer, weights * (answer == actual), classes)
+    return hits, np.bincount(answer, weights, classes), np.bincount(actual, weights, classes)
+
+
+def by_class(hits: Rows, answered: Rows, happened: Rows) -> Metrics:
+    """Returns precision, recall and f1 of each class (..., k); 0 where they divide by 0.
+
+    Parameters
+    ----------
+    hits, answered, happened : rows (..., k) that were predicted rightly, predicted, and actual.
+    """
+    return {
+        "precision": ratio(hits, answered, empty=0.0),
+        "recall": ratio(hits, happened, empty=0.0),
+        "f1": ratio(2 * hits, answered + happened, empty=0.0),
+    }
+
+
+def macro(hits: Rows, answered: Rows, happened: Rows) -> Metrics:
+    """Returns accuracy, and the means of `by_class` over the classes that were predicted or actual."""
+    there = answered + happened > 0
+    means = {
+        name: ratio((values * there).sum(axis=-1), there.sum(axis=-1))
+        for name, values in by_class(hits, answered, happened).items()
+    }
+    return {"accuracy": ratio(hits.sum(axis=-1), answered.sum(axis=-1))} | means
+
+
+def regression_terms(truth: Floats, predicted: Floats, center: float) -> Terms:
+    """Returns the terms of n rows: rows: 1; absolute and square of the error; share: |error| / |truth| of the
+    `share_rows`, whose truth is not 0; z1, z2: truth - center and its square.
+
+    Parameters
+    ----------
+    center : a number near the truth. R² does not depend on it, but sums of squares lose digits far from 0.
+    """
+    error, nonzero = predicted - truth, truth != 0
+    share, z = np.zeros_like(error), truth - center
+    with np.errstate(over="ignore"):  # an infinite sum has no metric
+        np.divide(np.abs(error), np.abs(truth), out=share, where=nonzero)
+        squares = {"square": error**2, "z2": z**2}
+    return squares | {
+        "rows": np.ones_like(error),
+        "absolute": np.abs(error),
+        "share": share,
+        "share_rows": nonzero,
+        "z1": z,
+    }
+
+
+def regression(sums: Sums) -> Metrics:
+    """Returns the metrics of `regression_terms`: rmse and mae in the target's unit, r2, mape as a share."""
+    rows, square, second = sums["rows"], np.asarray(sums["square"]), np.asarray(sums["z2"])
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        spread = second - ratio(np.asarray(sums["z1"]) ** 2, rows)
+        r2 = 1.0 - square / np.where(spread > 1e-12 * np.maximum(second, 1e-300), spread, np.nan)
+    return {
+        "rmse": np.sqrt(ratio(square, rows)),
+        "mae": ratio(sums["absolute"], rows),
+        "r2": r2,
+        "mape": ratio(sums["share"], sums["share_rows"]),
+    }
+
+
+def ratio(above: npt.ArrayLike, below: npt.ArrayLike, *, empty: float = np.nan) -> Floats:
+    """Returns the quotient; `empty` where the divisor is 0."""
+    upper, lower = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
+    quotient = np.full(np.broadcast_shapes(upper.shape, lower.shape), empty)
+    np.divide(upper, lower, out=quotient, where=lower > 0)
+    return quotient
