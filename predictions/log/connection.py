@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import logging
 import select
+import struct
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from itertools import repeat
+from typing import Any, Final
 
 import psycopg
 from django.db import connections
@@ -26,10 +28,11 @@ from training.serving.routing import FENCE
 log = logging.getLogger(__name__)
 
 COLUMNS: Final = (
-    "id, registered_model_id, version_id, client_id, key, "
-    "inputs, prediction, probability, warnings, request_id"
+    "registered_model_id, version_id, client_id, request_id, "
+    "id, inputs, prediction, probability, key, warnings"
 )
-_TYPES: Final = ("uuid", "bigint", "bigint", "int", "varchar", "json", "jsonb", "float8", "jsonb", "varchar")
+_ORIGIN: Final = ("bigint", "bigint", "int", "varchar")
+_TYPES: Final = (*_ORIGIN, "uuid", "json", "jsonb", "float8", "varchar", "jsonb")
 # Measured on PostgreSQL 18: a parameter per cell costs less up to some dozens of rows, a parameter per column
 # beyond.
 COLUMNS_FROM_ROWS: Final = 33
@@ -37,11 +40,13 @@ COLUMNS_FROM_ROWS: Final = 33
 # slower. So a group is padded with rows of nulls, which the statement leaves out.
 SIZES: Final = (1, 2, 4, 8, 16, 32)
 _NO_ROW: Final = (None,) * len(_TYPES)
-_JSON: Final = frozenset((5, 6, 8))
-_PLAIN: Final = frozenset((0, 1, 2, 3, 7))  # ids and numbers need no quotation marks in an array
-_ALIKE: Final = frozenset((1, 2, 3, 9))  # equal in all rows of a request: model, version, client, request id
-_BETWEEN: Final = b"\x1e"
-"""Separator of the cells of a JSON column: JSON holds no raw control character."""
+NO_WARNINGS: Final = b"[]"
+# PostgreSQL's numbers of the types that are sent in binary, where that costs both sides less than text.
+_UUID, _JSON, _JSONB = 2950, 114, 3802
+_BINARY: Final = frozenset((4, 5, 6, 9))  # columns, by position in `_TYPES`
+_ARRAY_HEAD: Final = struct.Struct("!iiiii")
+_SIZE: Final = struct.Struct("!i")
+_NO_SIZE: Final = bytes(_SIZE.size)
 ANSWER_SECONDS: Final = 12.0
 """Time limit of one write. PostgreSQL's own limits (`_SESSION`) end a write that waits for a lock sooner."""
 SETTINGS_SECONDS: Final = 5.0
@@ -62,9 +67,30 @@ STALE: Final = "VG001"
 TAKEN: Final = "VG002"
 NO_STATEMENT: Final = "26000"
 LOCKED: Final = "55P03"
+BAD_TEXT: Final = "22P02"
 
-Row = tuple[bytes | None, ...]
-"""The ten columns of a log row as PostgreSQL's text: UTF-8 without NUL."""
+Origin = tuple[bytes, bytes, bytes | None, bytes]
+"""Model, version, client, request id: the columns that are equal in all rows of a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogRows:
+    """The rows of one request by column. The cells are PostgreSQL's text: UTF-8 without NUL.
+
+    inputs : one JSON text for each row, each ended by a newline; JSON holds no raw newline.
+    probabilities, keys, warnings : None if no row has one.
+    """
+
+    origin: Origin
+    ids: Sequence[bytes]
+    inputs: bytes
+    predictions: Sequence[bytes]
+    probabilities: Sequence[bytes] | None = None
+    keys: Sequence[bytes | None] | None = None
+    warnings: Sequence[bytes] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +140,8 @@ class Wire:
             self._connection.close()
         self._connection = None
 
-    def write(self, rows: Sequence[Row], generation: int, *, claims: Sequence[Claim] = ()) -> None:
-        """Commits the rows (and the claims) in one transaction behind the fence, or writes nothing.
+    def write(self, group: Sequence[LogRows], generation: int, *, claims: Sequence[Claim] = ()) -> None:
+        """Commits the group's rows (and the claims) in one transaction behind the fence, or writes nothing.
 
         Parameters
         ----------
@@ -126,22 +152,26 @@ class Wire:
         NotWritten, Unreachable, Unknown
         """
         try:
-            self._write(rows, generation, claims)
+            self._write(group, generation, claims)
         except NotWritten as refused:
             if refused.sqlstate != NO_STATEMENT:
                 raise
             # A pooler or DISCARD ALL has dropped our prepared statements; nothing was written.
             self.close()
-            self._write(rows, generation, claims)
+            self._write(group, generation, claims)
 
-    def _write(self, rows: Sequence[Row], generation: int, claims: Sequence[Claim]) -> None:
+    def _write(self, group: Sequence[LogRows], generation: int, claims: Sequence[Claim]) -> None:
         server = self._server()
         self._until = time.monotonic() + ANSWER_SECONDS
         try:
-            if not claims and len(rows) < COLUMNS_FROM_ROWS:
-                self._insert_cells(server, rows, generation)
+            if any(rows.inputs.count(b"\n") != len(rows) for rows in group):
+                raise ValueError("a JSON text with a newline would move the texts of the following rows")
+            if not claims and sum(map(len, group)) < COLUMNS_FROM_ROWS:
+                self._insert_cells(server, group, generation)
             else:
-                self._insert_columns(server, rows, generation, claims)
+                self._insert_columns(server, group, generation, claims)
+        except ValueError as error:  # nothing was sent
+            raise NotWritten(BAD_TEXT, str(error)) from error
         except (psycopg.Error, OSError) as error:
             self.close()
             raise Unknown(str(error)) from error
@@ -218,38 +248,52 @@ class Wire:
 
     # -- the two forms -----------------------------------------------------------------------------
 
-    def _insert_cells(self, server: pq.abc.PGconn, rows: Sequence[Row], generation: int) -> None:
-        size = next(size for size in SIZES if size >= len(rows))
+    def _insert_cells(self, server: pq.abc.PGconn, group: Sequence[LogRows], generation: int) -> None:
+        values: list[bytes | None] = [b"%d" % generation]
+        for rows in group:
+            columns = (rows.predictions, rows.probabilities or repeat(None), rows.keys or repeat(None))
+            warnings = rows.warnings or repeat(NO_WARNINGS)
+            for cells in zip(rows.ids, rows.inputs.split(b"\n"), *columns, warnings, strict=False):
+                values += rows.origin
+                values += cells
+        count = len(values) // len(_TYPES)
+        size = next(size for size in SIZES if size >= count)
         name = b"cells%d" % size
         if name not in self._prepared:
             self._prepare(server, name, _statement_of_cells(size))
-        values: list[bytes | None] = [b"%d" % generation]
-        for row in rows:
-            values += row
-        values += _NO_ROW * (size - len(rows))
+        values += _NO_ROW * (size - count)
         server.send_query_prepared(name, values)
         self._finish(server)
 
     def _insert_columns(
-        self, server: pq.abc.PGconn, rows: Sequence[Row], generation: int, claims: Sequence[Claim]
+        self, server: pq.abc.PGconn, group: Sequence[LogRows], generation: int, claims: Sequence[Claim]
     ) -> None:
-        columns = list(zip(*rows, strict=True))
-        alike = all(len(set(columns[at])) == 1 for at in _ALIKE)
+        alike = len({rows.origin for rows in group}) == 1
         name = b"columns%d%d" % (alike, bool(claims))
         if name not in self._prepared:
             self._prepare(server, name, _statement_of_columns(alike=alike, claimed=bool(claims)))
         values: list[bytes | None] = [b"%d" % generation]
-        for at, cells in enumerate(columns):
-            values.append(cells[0] if alike and at in _ALIKE else _array(cells, at))
+        if alike:
+            values += group[0].origin
+        else:
+            origins = zip(*[rows.origin for rows in group for _ in rows.ids], strict=True)
+            values += [_array(cells) for cells in origins]
+        probabilities, keys = _column(group, "probabilities"), _column(group, "keys")
+        values += [
+            _ids_array(_column(group, "ids")),
+            _lines_array(b"".join([rows.inputs for rows in group])),
+            _jsonb_array(_column(group, "predictions")),
+            None if probabilities is None else _numbers_array(probabilities),
+            None if keys is None else _array(keys),
+            _jsonb_array(_column(group, "warnings")),
+        ]
         if claims:
             values.append(b"{%s}" % b",".join([b"%d" % claim.client_id for claim in claims]))
             texts_of = [(claim.key, claim.request_sha256, claim.answer) for claim in claims]
-            values += [
-                b"{%s}" % b",".join([b'"%s"' % _escaped(text.encode()) for text in texts])
-                for texts in zip(*texts_of, strict=True)
-            ]
+            values += [_array([text.encode() for text in texts]) for texts in zip(*texts_of, strict=True)]
             values.append(b"%d" % claims[0].hours)
-        server.send_query_prepared(name, values)
+        formats = [int(at - 1 in _BINARY) for at in range(len(values))]
+        server.send_query_prepared(name, values, formats)
         self._finish(server)
 
     def _prepare(self, server: pq.abc.PGconn, name: bytes, statement: str) -> None:
@@ -310,27 +354,25 @@ def _statement_of_cells(size: int) -> str:
         rows.append("(" + ", ".join(f"${first + n}::{kind}" for n, kind in enumerate(_TYPES)) + ")")
     return (
         f"INSERT INTO predictions_prediction ({COLUMNS}) SELECT row.* "  # noqa: S608 - constants alone
-        f"FROM vigia_fence($1::bigint, false), (VALUES {', '.join(rows)}) AS row (id) "
-        "WHERE row.id IS NOT NULL"
+        f"FROM vigia_fence($1::bigint, false), (VALUES {', '.join(rows)}) AS row (model_id) "
+        "WHERE row.model_id IS NOT NULL"
     )
 
 
 def _statement_of_columns(*, alike: bool, claimed: bool) -> str:
-    """Returns the INSERT for any number of rows. Its parameters: the generation, the columns (see `_array`),
-    the claims.
+    """Returns the INSERT for any number of rows. Its parameters: the generation, the columns, the claims.
 
-    A cell with a separator would lengthen its column; PostgreSQL refuses the rows then, because the shorter
-    columns end in nulls.
+    A column is an array, or null if no row has a value; with `alike` those of the origin are one value each.
     """
     shown, arrays, names = [], [], []
     for at, kind in enumerate(_TYPES):
-        if alike and at in _ALIKE:
+        if alike and at < len(_ORIGIN):
             shown.append(f"${at + 2}::{kind}")
             continue
         names.append(f"c{at}")
-        shown.append(f"row.c{at}::{kind}")
-        split = f"string_to_array(${at + 2}, E'\\x{_BETWEEN.hex()}')"
-        arrays.append(split if at in _JSON else f"${at + 2}::{kind}[]")
+        shown.append(f"row.c{at}")
+        arrays.append(f"${at + 2}::{kind}[]")
+    shown[-1] = f"coalesce({shown[-1]}, '{NO_WARNINGS.decode()}')"
     fence = "vigia_fence($1::bigint, false)"
     if claimed:
         types = ("integer[]", "text[]", "text[]", "text[]", "integer")
@@ -342,18 +384,56 @@ def _statement_of_columns(*, alike: bool, claimed: bool) -> str:
     )
 
 
-def _array(cells: Sequence[bytes | None], at: int) -> bytes:
-    """Returns a column as one parameter: an array as PostgreSQL's text, or JSON texts with separators."""
-    if at in _JSON:
-        return _BETWEEN.join(cast("Sequence[bytes]", cells))
-    plain = at in _PLAIN
-    return b"{%s}" % b",".join(
-        [b"NULL" if cell is None else cell if plain else b'"%s"' % _escaped(cell) for cell in cells]
-    )
+def _column(group: Sequence[LogRows], name: str) -> Any:
+    """Returns a column of all rows of a group; None if no row has a value."""
+    if len(group) == 1:
+        return getattr(group[0], name)
+    parts = [getattr(rows, name) for rows in group]
+    if not any(parts):
+        return None
+    return [cell for rows, part in zip(group, parts, strict=True) for cell in part or repeat(None, len(rows))]
+
+
+def _array(cells: Sequence[bytes | None]) -> bytes:
+    """Returns an array as PostgreSQL's text."""
+    return b"{%s}" % b",".join([b"NULL" if cell is None else b'"%s"' % _escaped(cell) for cell in cells])
+
+
+def _numbers_array(cells: Sequence[bytes | None]) -> bytes:
+    return b"{%s}" % b",".join([b"NULL" if cell is None else cell for cell in cells])
 
 
 def _escaped(cell: bytes) -> bytes:
     return cell.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+
+
+def _ids_array(ids: Sequence[bytes]) -> bytes:
+    """Returns UUIDs as an array in binary. Raises `ValueError` for another text."""
+    size = _SIZE.pack(16).hex().encode()
+    digits = (size + size.join(ids)).translate(None, b"-").decode()
+    return _ARRAY_HEAD.pack(1, 0, _UUID, len(ids), 1) + bytes.fromhex(digits)
+
+
+def _lines_array(lines: bytes) -> bytes:
+    """Returns lines of JSON as an array in binary: each line's length takes the place of a newline."""
+    import numpy as np  # loaded with the first version that is served
+
+    ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
+    sizes = np.diff(ends, prepend=-1) - 1
+    spaced = np.frombuffer(_NO_SIZE + lines[:-1].replace(b"\n", _NO_SIZE), np.uint8).copy()
+    starts = ends - sizes + (_SIZE.size - 1) * np.arange(len(ends))
+    spaced[starts[:, None] + np.arange(_SIZE.size)] = sizes.astype(">i4").view(np.uint8).reshape(-1, 4)
+    return _ARRAY_HEAD.pack(1, 0, _JSON, len(ends), 1) + spaced.tobytes()
+
+
+def _jsonb_array(cells: Sequence[bytes | None] | None) -> bytes | None:
+    """Returns JSON texts as an array in binary (each follows the version of the format); None for none."""
+    if cells is None:
+        return None
+    sized = {cell: b"%b\1%b" % (_SIZE.pack(len(cell) + 1), cell) for cell in set(cells) if cell is not None}
+    sized[None] = _SIZE.pack(-1)
+    head = _ARRAY_HEAD.pack(1, None in cells, _JSONB, len(cells), 1)
+    return head + b"".join([sized[cell] for cell in cells])
 
 
 def _refusal(result: pq.abc.PGresult) -> NotWritten:

@@ -22,7 +22,7 @@ from django.conf import settings
 
 from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown
 from predictions.log import connection
-from predictions.log.connection import Claim
+from predictions.log.connection import Claim, LogRows
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +49,12 @@ class Entry:
 
     Parameters
     ----------
-    rows : see `predictions.log.connection.Row`.
+    rows : the rows of the request.
     generation : at which the answers were computed (see `training.serving.routing`).
     done : called once, in the writer's thread, with the entry; its `error` is None if it was committed.
     """
 
-    rows: Sequence[connection.Row]
+    rows: LogRows
     generation: int
     claim: Claim | None = None
     done: Done | None = None
@@ -225,7 +225,7 @@ class Writer:
 
     def _attempt(self, group: list[Entry]) -> Exception | None:
         first = group[0]
-        rows = first.rows if len(group) == 1 else [row for entry in group for row in entry.rows]
+        rows = [entry.rows for entry in group]
         claims = [entry.claim for entry in group if entry.claim is not None]
         if time.monotonic() < self._unreachable_until:
             self.failures["unreachable"] += 1
@@ -240,7 +240,7 @@ class Writer:
             if refused.sqlstate == connection.TAKEN or held:
                 return AlreadyAnswered()
             self.failures["refused"] += 1
-            logger.error("the log refused %d rows: %s", len(rows), refused)
+            logger.error("the log refused %d rows: %s", sum(map(len, rows)), refused)
             return NotStorable() if refused.is_about_the_rows else LogUnavailable()
         except connection.Unreachable as error:
             self.failures["unreachable"] += 1
@@ -249,7 +249,7 @@ class Writer:
             return LogUnavailable()
         except connection.Unknown as error:
             self.failures["unknown"] += 1
-            logger.error("the connection broke over %d rows: %s", len(rows), error)
+            logger.error("the connection broke over %d rows: %s", sum(map(len, rows)), error)
             return OutcomeUnknown()
         except Exception as error:
             self.failures["unknown"] += 1
@@ -257,7 +257,7 @@ class Writer:
             self._wire.close()
             return error
         self.groups += 1
-        self.written_rows += len(rows)
+        self.written_rows += sum(map(len, rows))
         return None
 
 

@@ -15,7 +15,7 @@ from uuid_utils import uuid7
 from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown
 from predictions.log import connection as wire
 from predictions.log import writer as log
-from predictions.log.connection import Claim
+from predictions.log.connection import Claim, LogRows
 from predictions.log.writer import AlreadyAnswered, Entry, Stale, Writer
 from predictions.models import Prediction
 from tests.conftest import at_once
@@ -37,21 +37,20 @@ Make = Callable[..., Entry]
 
 @pytest.fixture
 def entry(churn: ModelVersion) -> Make:
-    """Entries with rows of the churn model; `changed` are columns by position."""
+    """Entries with rows of the churn model; `changed` are the cells of all rows by their column's name."""
 
     def make(rows: int = 1, claim: Claim | None = None, **given: Any) -> Entry:
-        changed: dict[int, bytes | None] = given.pop("changed", {})
-        usual: list[bytes | None] = [
-            b"", b"%d" % churn.registered_model_id, b"%d" % churn.pk, None, None, b'{"tenure": 1}', b"true",
-            b"0.5", b"[]", b"r-1",
-        ]  # fmt: skip
-        rows_made = []
-        for _ in range(rows):
-            row = [str(uuid7()).encode(), *usual[1:]]
-            for at, value in changed.items():
-                row[at] = value
-            rows_made.append(tuple(row))
-        return Entry(rows_made, given.pop("generation", None) or routing.generation(), claim=claim, **given)
+        cells: dict[str, bytes | None] = {
+            "model": b"%d" % churn.registered_model_id, "version": b"%d" % churn.pk, "client": None,
+            "request": b"r-1", "inputs": b'{"tenure": 1}', "predictions": b"true", "probabilities": b"0.5",
+            "keys": None, "warnings": None,
+        } | given.pop("changed", {})  # fmt: skip
+        origin: Any = tuple(cells.pop(name) for name in ("model", "version", "client", "request"))
+        ids = [cells.pop("ids", None) or str(uuid7()).encode() for _ in range(rows)]
+        inputs = cells.pop("inputs") + b"\n"
+        columns: Any = {name: None if cell is None else [cell] * rows for name, cell in cells.items()}
+        made = LogRows(origin, ids, inputs * rows, **columns)
+        return Entry(made, given.pop("generation", None) or routing.generation(), claim=claim, **given)
 
     return make
 
@@ -65,22 +64,24 @@ def released(writer: Writer, *entries: Entry) -> list[Exception | None]:
 
 @pytest.mark.parametrize("rows", [1, 2, 32, 33, 700])
 def test_rows_are_committed_when_their_entry_is_released(writer: Writer, entry: Make, rows: int) -> None:
-    """The number of rows selects INSERT or COPY; both store the same row."""
+    """The number of rows selects the form of the statement; both store the same row."""
     made = entry(
         rows,
         changed={
-            4: 'tab\there, "\\", line\nnew\rñ 🦫'.encode(),
-            5: rb'["a\\b\tc\u00f1\"", null, 1.5]',
-            7: None,
+            "keys": 'tab\there, "\\", line\nnew\rñ 🦫'.encode(),
+            "inputs": rb'["a\\b\tc\u00f1\"", null, 1.5]',
+            "probabilities": None,
+            "warnings": '[{"code": "a \\"b\\" \\\\ 🦫"}]'.encode(),
         },
     )
     assert released(writer, made) == [None]
     assert Prediction.objects.count() == rows
     row = Prediction.objects.order_by("id").first()
     assert row is not None
-    assert str(row.id).encode() == made.rows[0][0]
+    assert str(row.id).encode() == made.rows.ids[0]
     assert row.key == 'tab\there, "\\", line\nnew\rñ 🦫'
     assert row.cells == ['a\\b\tcñ"', None, 1.5]
+    assert row.warnings == [{"code": 'a "b" \\ 🦫'}]
     assert row.probability is None
     assert row.client is None
 
@@ -108,10 +109,21 @@ def test_a_stale_generation_writes_nothing(writer: Writer, entry: Make) -> None:
 
 @pytest.mark.parametrize("rows", [1, 40])
 @pytest.mark.parametrize(
-    "changed", [{5: b'{"a": '}, {7: b"no number"}, {0: b"no id"}, {9: b"r" * 65}], ids=str
+    "changed",
+    [
+        {"inputs": b'{"a": '},
+        {"inputs": b"[1]\n[2]"},
+        {"probabilities": b"no number"},
+        {"ids": b"no id"},
+        {"request": b"r" * 65},
+        {"keys": b"k" * 201},
+        {"predictions": b"tru"},
+        {"warnings": b"["},
+    ],
+    ids=str,
 )
 def test_a_row_that_cannot_be_stored_does_not_fail_other_entries(
-    writer: Writer, entry: Make, rows: int, changed: dict[int, bytes]
+    writer: Writer, entry: Make, rows: int, changed: dict[str, bytes]
 ) -> None:
     with transaction.atomic():
         with connection.cursor() as cursor:
@@ -265,7 +277,7 @@ def test_a_claim_and_its_rows_are_written_together_or_not_at_all(
     assert isinstance(released(writer, entry(rows, claim=claim))[0], AlreadyAnswered)
     assert Prediction.objects.count() == rows
     other = Claim(client_user.pk, "other", "a" * 64, "{}", 24)
-    bad = entry(rows, claim=other, changed={7: b"no number"})
+    bad = entry(rows, claim=other, changed={"probabilities": b"no number"})
     assert isinstance(released(writer, bad)[0], NotStorable)
     stale = entry(rows, claim=other, generation=-1)
     assert isinstance(released(writer, stale)[0], Stale)
@@ -295,10 +307,10 @@ def test_the_second_writer_of_a_claim_waits_and_writes_nothing(
 
 @pytest.mark.parametrize("rows", [1, 40])
 @pytest.mark.parametrize(
-    "changed", [{1: b"999999"}, {2: b"999999"}, {3: b"999999"}], ids=["model", "version", "client"]
+    "changed", [{"model": b"999999"}, {"version": b"999999"}, {"client": b"999999"}], ids=str
 )
 def test_a_row_with_unknown_references_is_refused(
-    writer: Writer, entry: Make, rows: int, changed: dict[int, bytes]
+    writer: Writer, entry: Make, rows: int, changed: dict[str, bytes]
 ) -> None:
     assert isinstance(released(writer, entry(rows, changed=changed))[0], NotStorable)
     assert not Prediction.objects.exists()
@@ -309,7 +321,7 @@ def test_rows_that_the_log_refers_to_cannot_be_deleted(
 ) -> None:
     client = User.objects.create(username="kept")
     bystander = User.objects.create(username="not in the log")
-    assert released(writer, entry(changed={3: b"%d" % client.pk})) == [None]
+    assert released(writer, entry(changed={"client": b"%d" % client.pk})) == [None]
     for table, pk in (("auth_user", client.pk), ("training_modelversion", churn.pk)):
         with (
             pytest.raises(IntegrityError, match="stands in the prediction log"),
