@@ -20,7 +20,7 @@ from core.metrics import counters
 from core.uuid7 import log_ids
 from predictions.errors import PredictionFailed
 from predictions.log import writer as prediction_log
-from predictions.log.connection import NO_WARNINGS, Claim, LogRows, Origin
+from predictions.log.statements import NO_WARNINGS, Claim, LogRows, Origin
 from training import idempotency
 from training.idempotency import RetryKey
 from training.serving.engine_cache import Served

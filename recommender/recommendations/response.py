@@ -15,7 +15,7 @@ from core.metrics import counters
 from core.uuid7 import log_ids
 from predictions.inference import pipeline
 from predictions.inference.pipeline import Caller
-from predictions.log.connection import LogRows
+from predictions.log.statements import LogRows
 from predictions.log.writer import Done, Entry
 from recommender.index.query import Found
 from recommender.recommendations.request import RecommendationRequest
