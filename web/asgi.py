@@ -12,6 +12,7 @@ import asyncio
 import io
 import logging
 import tempfile
+import threading
 from collections import deque
 from typing import IO, Any, Final
 
@@ -156,6 +157,8 @@ class Application:
 
     def start(self, loop: asyncio.AbstractEventLoop, threads: int) -> None:
         self._loop = loop
+        prediction_log.writer().write_in(loop)
+        self._thread = threading.get_ident()
         self.django = DjangoThreads(django_application, loop, threads, self.limits)
         self._give_up_task = loop.create_task(self._give_up())
 
@@ -223,7 +226,12 @@ class Application:
         pending: PendingReply | None = None
 
         def committed(_: prediction_log.Entry) -> None:
-            """Wakes the loop once for all entries that are released together. Runs in the writer's thread."""
+            """Wakes the loop once for all entries that are released together. Runs in the loop, or in the
+            writer's thread."""
+            if threading.get_ident() == self._thread:
+                if not done.done():
+                    done.set_result(True)
+                return
             self._committed.append(done)
             if not self._woken:
                 self._woken = True
@@ -268,6 +276,7 @@ class Application:
         """Ends the waits for commits that take too long."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
+            prediction_log.writer().look()
             now = self._loop.time()
             for done, (until, _) in list(self._waiting.items()):
                 if until > now:

@@ -11,7 +11,6 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import msgspec
@@ -21,10 +20,11 @@ from core.metrics import counters
 from core.uuid7 import log_ids
 from predictions.errors import PredictionFailed
 from predictions.log import writer as prediction_log
-from predictions.log.connection import Claim
+from predictions.log.statements import NO_WARNINGS, Claim, LogRows, Origin
 from training import idempotency
 from training.idempotency import RetryKey
 from training.serving.engine_cache import Served
+from vigia_ml.engines import Scored
 from vigia_ml.engines.shape import checked
 from vigia_ml.schema import Fault, InvalidRows
 from vigia_ml.schema.row_decoder import Rows
@@ -119,21 +119,17 @@ class Prepared:
         ----------
         generation : read before all data of the answer; see `training.serving.routing`.
         """
-        caller, served = self.caller, self.served
-        rows = zip(
+        caller, keys = self.caller, self.rows.keys
+        rows = LogRows(
+            origin_of(self.served, caller),
             self.ids,
-            repeat(b"%d" % served.model_id),
-            repeat(b"%d" % served.version_id),
-            repeat(None if caller.client_id is None else b"%d" % caller.client_id),
-            [None if key is None else key.encode() for key in self.rows.keys],
             self.rows.inputs(),
             self.values,
-            repeat(None) if self.probabilities is None else self.probabilities,
-            self.warnings,
-            repeat(caller.request_id.encode()),
-            strict=False,  # `repeat` has no end
+            self.probabilities,
+            [None if key is None else key.encode() for key in keys] if any(keys) else None,
+            self.warnings if any(warnings is not NO_WARNINGS for warnings in self.warnings) else None,
         )
-        return prediction_log.Entry(list(rows), generation, claim=claim_of(caller, self.body), done=done)
+        return prediction_log.Entry(rows, generation, claim=claim_of(caller, self.body), done=done)
 
     def count(self, route: str, seconds: float) -> None:
         """Counts a sent answer in the metrics; see `core.metrics.counters.answered`."""
@@ -154,6 +150,12 @@ class Committable(Protocol):
     def entry(self, generation: int, *, done: prediction_log.Done | None = None) -> prediction_log.Entry: ...
 
     def count(self, route: str, seconds: float) -> None: ...
+
+
+def origin_of(served: Served, caller: Caller) -> Origin:
+    """Returns the columns of the log that are equal in all rows of a request."""
+    client_id = None if caller.client_id is None else b"%d" % caller.client_id
+    return b"%d" % served.model_id, b"%d" % served.version_id, client_id, caller.request_id.encode()
 
 
 def claim_of(caller: Caller, body: Callable[[], bytes]) -> Claim | None:
@@ -193,7 +195,7 @@ def prepared(served: Served, rows: Rows, caller: Caller, generation: int) -> Pre
         log_ids(len(rows), generation),
         _numbers(values) if probabilities is None else _labels(values),
         None if probabilities is None else _numbers(probabilities),
-        [encode(warnings) if warnings else b"[]" for warnings in rows.warnings()],
+        [encode(warnings) if warnings else NO_WARNINGS for warnings in rows.warnings()],
     )
 
 
@@ -262,27 +264,32 @@ def outputs(served: Served, rows: Rows) -> tuple[list[Any], list[float] | None]:
     PredictionFailed, InvalidRows : the model has no answer to these values.
     """
     scores = _scores(served, rows)
+    threshold = served.threshold
+    if threshold is not None and scores.probabilities is not None:
+        negative, positive = scores.classes
+        if isinstance(scores, Scored):
+            probabilities = scores.probabilities[:, 1].tolist()
+        else:
+            probabilities = [row[1] for row in scores.probabilities]
+        _must_be_finite(probabilities)
+        return [positive if each >= threshold else negative for each in probabilities], probabilities
+    if isinstance(scores, Scored):
+        scores = scores.plain()
     if scores.probabilities is None:
         values = list(scores.values)
         _must_be_finite(values)
         return values, None
-    if served.threshold is not None:
-        negative, positive = scores.classes
-        threshold = served.threshold
-        probabilities = [row[1] for row in scores.probabilities]
-        _must_be_finite(probabilities)
-        return [positive if each >= threshold else negative for each in probabilities], probabilities
     probabilities = [max(row) for row in scores.probabilities]
     _must_be_finite(probabilities)
     return list(scores.values), probabilities
 
 
-def _scores(served: Served, rows: Rows) -> Scores:
+def _scores(served: Served, rows: Rows) -> Scored | Scores:
     engine = served.engine
     try:
         if engine.takes_matrix:
             compiled = cast("MatrixEngine", engine)
-            return compiled.score(rows.matrix(), rows.texts(compiled.text_columns)).plain()
+            return compiled.score(rows.matrix(), rows.texts(compiled.text_columns))
         names = served.schema.names
         scores = engine.predict([dict(zip(names, row, strict=True)) for row in rows.values])
         return checked(scores, len(rows))

@@ -14,34 +14,17 @@ import select
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import psycopg
 from django.db import connections
 from psycopg import pq
 
+from predictions.log.statements import Claim, LogRows, Statement, statement_for
 from training.serving.routing import FENCE
 
 log = logging.getLogger(__name__)
 
-COLUMNS: Final = (
-    "id, registered_model_id, version_id, client_id, key, "
-    "inputs, prediction, probability, warnings, request_id"
-)
-_TYPES: Final = ("uuid", "bigint", "bigint", "int", "varchar", "json", "jsonb", "float8", "jsonb", "varchar")
-# Measured on PostgreSQL 18: a parameter per cell costs less up to some dozens of rows, a parameter per column
-# beyond.
-COLUMNS_FROM_ROWS: Final = 33
-# A statement per number of rows would be planned again for each new number, which made the slowest requests
-# slower. So a group is padded with rows of nulls, which the statement leaves out.
-SIZES: Final = (1, 2, 4, 8, 16, 32)
-_NO_ROW: Final = (None,) * len(_TYPES)
-_JSON: Final = frozenset((5, 6, 8))
-_PLAIN: Final = frozenset((0, 1, 2, 3, 7))  # ids and numbers need no quotation marks in an array
-_ALIKE: Final = frozenset((1, 2, 3, 9))  # equal in all rows of a request: model, version, client, request id
-_BETWEEN: Final = b"\x1e"
-"""Separator of the cells of a JSON column: JSON holds no raw control character."""
 ANSWER_SECONDS: Final = 12.0
 """Time limit of one write. PostgreSQL's own limits (`_SESSION`) end a write that waits for a lock sooner."""
 SETTINGS_SECONDS: Final = 5.0
@@ -62,20 +45,7 @@ STALE: Final = "VG001"
 TAKEN: Final = "VG002"
 NO_STATEMENT: Final = "26000"
 LOCKED: Final = "55P03"
-
-Row = tuple[bytes | None, ...]
-"""The ten columns of a log row as PostgreSQL's text: UTF-8 without NUL."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """An idempotency key, the hash of its request, and its answer, which is stored for `hours`."""
-
-    client_id: int
-    key: str
-    request_sha256: str
-    answer: str
-    hours: int
+BAD_TEXT: Final = "22P02"
 
 
 class NotWritten(Exception):
@@ -104,9 +74,11 @@ class Wire:
 
     def __init__(self) -> None:
         self._connection: psycopg.Connection[Any] | None = None
-        self._prepared: set[bytes] = set()
+        self._prepared: set[Statement] = set()
         self._poll = select.poll()
         self._until = 0.0  # monotonic seconds; end of the current write
+        self.is_unsent = False  # whether the socket has not taken the whole statement yet
+        self._refused: NotWritten | None = None  # the first refusal of the current statement
 
     def close(self) -> None:
         """Closes the connection; the next write opens another."""
@@ -114,8 +86,8 @@ class Wire:
             self._connection.close()
         self._connection = None
 
-    def write(self, rows: Sequence[Row], generation: int, *, claims: Sequence[Claim] = ()) -> None:
-        """Commits the rows (and the claims) in one transaction behind the fence, or writes nothing.
+    def write(self, group: Sequence[LogRows], generation: int, *, claims: Sequence[Claim] = ()) -> None:
+        """Commits the group's rows (and the claims) in one transaction behind the fence, or writes nothing.
 
         Parameters
         ----------
@@ -126,25 +98,82 @@ class Wire:
         NotWritten, Unreachable, Unknown
         """
         try:
-            self._write(rows, generation, claims)
+            self._write(group, generation, claims)
         except NotWritten as refused:
             if refused.sqlstate != NO_STATEMENT:
                 raise
             # A pooler or DISCARD ALL has dropped our prepared statements; nothing was written.
             self.close()
-            self._write(rows, generation, claims)
+            self._write(group, generation, claims)
 
-    def _write(self, rows: Sequence[Row], generation: int, claims: Sequence[Claim]) -> None:
+    def _write(self, group: Sequence[LogRows], generation: int, claims: Sequence[Claim]) -> None:
         server = self._server()
         self._until = time.monotonic() + ANSWER_SECONDS
         try:
-            if not claims and len(rows) < COLUMNS_FROM_ROWS:
-                self._insert_cells(server, rows, generation)
-            else:
-                self._insert_columns(server, rows, generation, claims)
+            statement = statement_for(group, claims)
+            if statement not in self._prepared:
+                server.send_prepare(statement.name, statement.text().encode())
+                self._finish(server)
+                self._prepared.add(statement)
+            server.send_query_prepared(statement.name, *statement.parameters(group, generation, claims))
+            self._finish(server)
+        except ValueError as error:  # nothing was sent
+            raise NotWritten(BAD_TEXT, str(error)) from error
         except (psycopg.Error, OSError) as error:
             self.close()
             raise Unknown(str(error)) from error
+
+    # -- a write that never waits --------------------------------------------------------------------
+
+    def begin(self, group: Sequence[LogRows], generation: int, claims: Sequence[Claim]) -> int | None:
+        """Sends a write if connection and statement are ready; returns the socket that shows the result.
+
+        `advance` reads the result. Returns None, and sends nothing, if only `write` can write the group.
+
+        Raises
+        ------
+        Unknown : the connection broke; `close` has to follow.
+        """
+        if self._connection is None or self._has_ended(self._connection.pgconn):
+            return None
+        server, statement = self._connection.pgconn, statement_for(group, claims)
+        if statement not in self._prepared:
+            return None
+        self._until = time.monotonic() + ANSWER_SECONDS
+        try:
+            server.send_query_prepared(statement.name, *statement.parameters(group, generation, claims))
+            self.is_unsent = bool(server.flush())
+        except ValueError:
+            return None
+        except (psycopg.Error, OSError) as error:
+            raise Unknown(str(error)) from error
+        return server.socket
+
+    def advance(self) -> bool:
+        """Reads the part of the result that has arrived; returns whether the begun write is committed.
+
+        Raises
+        ------
+        NotWritten, Unknown : see `write`; after Unknown `close` has to follow.
+        """
+        assert self._connection is not None
+        server = self._connection.pgconn
+        try:
+            server.consume_input()
+            return self._step(server)
+        except (psycopg.Error, OSError) as error:
+            raise Unknown(str(error)) from error
+
+    def finish(self) -> None:
+        """Waits for the result of the begun write. Raises NotWritten, Unknown."""
+        assert self._connection is not None
+        try:
+            self._finish(self._connection.pgconn)
+        except (psycopg.Error, OSError) as error:
+            self.close()
+            raise Unknown(str(error)) from error
+
+    # -- changes ---------------------------------------------------------------------------------------
 
     def hold_changes_off(self) -> None:
         """Takes the fence for this session: no change commits until `let_changes_through`.
@@ -193,6 +222,7 @@ class Wire:
             opened.pgconn.nonblocking = 1
             self._connection = opened
             self._prepared.clear()
+            self.is_unsent, self._refused = False, None
             self._poll = select.poll()
             self._poll.register(opened.pgconn.socket, select.POLLIN)
             self._until = time.monotonic() + SETTINGS_SECONDS
@@ -216,144 +246,50 @@ class Wire:
             return True
         return server.status == pq.ConnStatus.BAD
 
-    # -- the two forms -----------------------------------------------------------------------------
-
-    def _insert_cells(self, server: pq.abc.PGconn, rows: Sequence[Row], generation: int) -> None:
-        size = next(size for size in SIZES if size >= len(rows))
-        name = b"cells%d" % size
-        if name not in self._prepared:
-            self._prepare(server, name, _statement_of_cells(size))
-        values: list[bytes | None] = [b"%d" % generation]
-        for row in rows:
-            values += row
-        values += _NO_ROW * (size - len(rows))
-        server.send_query_prepared(name, values)
-        self._finish(server)
-
-    def _insert_columns(
-        self, server: pq.abc.PGconn, rows: Sequence[Row], generation: int, claims: Sequence[Claim]
-    ) -> None:
-        columns = list(zip(*rows, strict=True))
-        alike = all(len(set(columns[at])) == 1 for at in _ALIKE)
-        name = b"columns%d%d" % (alike, bool(claims))
-        if name not in self._prepared:
-            self._prepare(server, name, _statement_of_columns(alike=alike, claimed=bool(claims)))
-        values: list[bytes | None] = [b"%d" % generation]
-        for at, cells in enumerate(columns):
-            values.append(cells[0] if alike and at in _ALIKE else _array(cells, at))
-        if claims:
-            values.append(b"{%s}" % b",".join([b"%d" % claim.client_id for claim in claims]))
-            texts_of = [(claim.key, claim.request_sha256, claim.answer) for claim in claims]
-            values += [
-                b"{%s}" % b",".join([b'"%s"' % _escaped(text.encode()) for text in texts])
-                for texts in zip(*texts_of, strict=True)
-            ]
-            values.append(b"%d" % claims[0].hours)
-        server.send_query_prepared(name, values)
-        self._finish(server)
-
-    def _prepare(self, server: pq.abc.PGconn, name: bytes, statement: str) -> None:
-        server.send_prepare(name, statement.encode())
-        self._finish(server)
-        self._prepared.add(name)
-
     # -- results -----------------------------------------------------------------------------------
 
     def _finish(self, server: pq.abc.PGconn) -> None:
-        refused = self._drain(server)
-        if refused is not None:
-            raise refused
-
-    def _drain(self, server: pq.abc.PGconn) -> NotWritten | None:
-        """Reads all results; returns the first refusal."""
-        refused: NotWritten | None = None
-        while (result := self._result(server)) is not None:
-            if result.status == pq.ExecStatus.FATAL_ERROR and refused is None:
-                refused = _refusal(result)
-        if server.status == pq.ConnStatus.BAD:
-            raise psycopg.OperationalError("the server closed the connection")
-        return refused
-
-    def _result(self, server: pq.abc.PGconn) -> pq.abc.PGresult | None:
-        self._flush(server)
-        while server.is_busy():
+        """Waits until the result is complete. Raises the first refusal."""
+        while not self._step(server):
             left = self._until - time.monotonic()
             if left <= 0:
                 self._cancel()
                 raise psycopg.OperationalError("PostgreSQL did not answer in time")
+            # The server may have to send before it reads on.
+            events = select.POLLIN | select.POLLOUT if self.is_unsent else select.POLLIN
+            self._poll.modify(server.socket, events)
             self._poll.poll(left * 1000)
             server.consume_input()
-        return server.get_result()
+        self._poll.modify(server.socket, select.POLLIN)
+
+    def _step(self, server: pq.abc.PGconn) -> bool:
+        """Sends and reads what is possible without waiting; returns whether the result is complete.
+
+        Raises
+        ------
+        NotWritten : the first refusal.
+        """
+        self.is_unsent = bool(server.flush())
+        while not server.is_busy():
+            result = server.get_result()
+            if result is None:
+                break
+            if result.status == pq.ExecStatus.FATAL_ERROR and self._refused is None:
+                self._refused = _refusal(result)
+        else:
+            return False
+        refused, self._refused = self._refused, None
+        if server.status == pq.ConnStatus.BAD:
+            raise psycopg.OperationalError("the server closed the connection")
+        if refused is not None:
+            raise refused
+        return True
 
     def _cancel(self) -> None:
         """Cancels the statement: no request waits for its rows any more."""
         if self._connection is not None:
             with suppress(psycopg.Error, OSError):
                 self._connection.cancel_safe(timeout=1.0)
-
-    def _flush(self, server: pq.abc.PGconn) -> None:
-        while server.flush():
-            left = self._until - time.monotonic()
-            if left <= 0:
-                raise psycopg.OperationalError("PostgreSQL did not read the statement in time")
-            both = select.poll()
-            both.register(server.socket, select.POLLIN | select.POLLOUT)
-            if any(event & ~select.POLLOUT for _, event in both.poll(left * 1000)):
-                server.consume_input()  # the server may have to send before it reads on
-
-
-def _statement_of_cells(size: int) -> str:
-    """Returns the INSERT for `size` rows. Its parameters: the generation, then every cell."""
-    rows = []
-    for at in range(size):
-        first = 2 + at * len(_TYPES)
-        rows.append("(" + ", ".join(f"${first + n}::{kind}" for n, kind in enumerate(_TYPES)) + ")")
-    return (
-        f"INSERT INTO predictions_prediction ({COLUMNS}) SELECT row.* "  # noqa: S608 - constants alone
-        f"FROM vigia_fence($1::bigint, false), (VALUES {', '.join(rows)}) AS row (id) "
-        "WHERE row.id IS NOT NULL"
-    )
-
-
-def _statement_of_columns(*, alike: bool, claimed: bool) -> str:
-    """Returns the INSERT for any number of rows. Its parameters: the generation, the columns (see `_array`),
-    the claims.
-
-    A cell with a separator would lengthen its column; PostgreSQL refuses the rows then, because the shorter
-    columns end in nulls.
-    """
-    shown, arrays, names = [], [], []
-    for at, kind in enumerate(_TYPES):
-        if alike and at in _ALIKE:
-            shown.append(f"${at + 2}::{kind}")
-            continue
-        names.append(f"c{at}")
-        shown.append(f"row.c{at}::{kind}")
-        split = f"string_to_array(${at + 2}, E'\\x{_BETWEEN.hex()}')"
-        arrays.append(split if at in _JSON else f"${at + 2}::{kind}[]")
-    fence = "vigia_fence($1::bigint, false)"
-    if claimed:
-        types = ("integer[]", "text[]", "text[]", "text[]", "integer")
-        claims = ", ".join(f"${2 + len(_TYPES) + n}::{kind}" for n, kind in enumerate(types))
-        fence = f"vigia_fence_and_claims($1::bigint, {claims})"
-    return (
-        f"INSERT INTO predictions_prediction ({COLUMNS}) SELECT {', '.join(shown)} "  # noqa: S608
-        f"FROM {fence}, unnest({', '.join(arrays)}) AS row ({', '.join(names)})"
-    )
-
-
-def _array(cells: Sequence[bytes | None], at: int) -> bytes:
-    """Returns a column as one parameter: an array as PostgreSQL's text, or JSON texts with separators."""
-    if at in _JSON:
-        return _BETWEEN.join(cast("Sequence[bytes]", cells))
-    plain = at in _PLAIN
-    return b"{%s}" % b",".join(
-        [b"NULL" if cell is None else cell if plain else b'"%s"' % _escaped(cell) for cell in cells]
-    )
-
-
-def _escaped(cell: bytes) -> bytes:
-    return cell.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
 
 
 def _refusal(result: pq.abc.PGresult) -> NotWritten:

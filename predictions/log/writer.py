@@ -1,13 +1,15 @@
 """The log writer: it commits rows before their requests are answered.
 
-One thread per process writes. It takes the entries of concurrent requests, commits them in one statement
-(group commit: the requests share one flush to disk) and releases each entry after the COMMIT. The fence
-guards the statement: it commits only if the generation of the answers is still the database's; otherwise it
-writes nothing, and each request computes its answer again.
+One writer per process, in a thread or in the event loop of a web process (`Writer.write_in`). It takes the
+entries of concurrent requests, commits them in one statement (group commit: the requests share one flush to
+disk) and releases each entry after the COMMIT. The fence guards the statement: it commits only if the
+generation of the answers is still the database's; otherwise it writes nothing, and each request computes its
+answer again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
@@ -16,18 +18,24 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from django.conf import settings
 
 from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown
 from predictions.log import connection
-from predictions.log.connection import Claim
+from predictions.log.statements import COLUMNS_FROM_ROWS, Claim, LogRows
 
 logger = logging.getLogger(__name__)
 
 GROUP_ROWS: Final = 512
 """Rows per statement, unless one request has more: a small request must not wait for many large ones."""
+GATHER_TURNS: Final = 4
+"""Turns of the event loop between a result and the next group, which wait for no time: requests that the loop
+is reading join the group. At 16 connections this halves PostgreSQL's work for a row."""
+LOOP_SECONDS: Final = 1.0
+"""Seconds after which the thread takes over a write of the event loop."""
 IDLE_SECONDS: Final = 0.25
 """Seconds after a failed connection attempt in which entries fail at once instead of trying again."""
 
@@ -49,12 +57,12 @@ class Entry:
 
     Parameters
     ----------
-    rows : see `predictions.log.connection.Row`.
+    rows : the rows of the request.
     generation : at which the answers were computed (see `training.serving.routing`).
-    done : called once, in the writer's thread, with the entry; its `error` is None if it was committed.
+    done : called once with the entry, in the writer's thread or loop; its `error` is None if it is committed.
     """
 
-    rows: Sequence[connection.Row]
+    rows: LogRows
     generation: int
     claim: Claim | None = None
     done: Done | None = None
@@ -82,6 +90,19 @@ class Entry:
         return self.is_released or self._event.wait(seconds)
 
 
+@dataclass(slots=True)
+class InLoop:
+    """A group that the event loop writes. until : monotonic seconds, after which the thread waits for it."""
+
+    group: list[Entry]
+    until: float
+    socket: int | None = None
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
 class Writer:
     """Group commit: a bounded queue, and a thread that empties it into the database.
 
@@ -102,7 +123,12 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._wire = connection.Wire()
         self._unreachable_until = 0.0
-        self._writing = threading.Lock()
+        self._writing = threading.Lock()  # held while a group is on its way, in the thread or in the loop
+        self._is_busy = False  # whether the thread has taken a group
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._in_loop: InLoop | None = None
+        self._turns = 0  # of the loop until it takes the next group
+        self._handed_over: tuple[list[Entry], Callable[[], None] | None] | None = None
         self._one_holder = threading.Lock()
 
     @contextmanager
@@ -139,11 +165,11 @@ class Writer:
         """
         with self._changed:
             self._put(entry)
-            self._changed.notify()
+            self._wake_thread()
 
     def submit_all(self, entries: Sequence[Entry]) -> None:
         """Queues entries that came together, so that they share a commit. The writer releases each; an entry
-        that the queue refuses is released with `LogUnavailable`."""
+        that the queue refuses is released with `LogUnavailable`. Runs in the loop of `write_in`, if any."""
         refused: list[tuple[Entry, LogUnavailable]] = []
         with self._changed:
             for entry in entries:
@@ -151,7 +177,9 @@ class Writer:
                     self._put(entry)
                 except LogUnavailable as error:
                     refused.append((entry, error))
-            self._changed.notify()
+            taken = self._take_in_loop()
+        if taken is not None:
+            self._begin(taken)
         for entry, refusal in refused:
             entry.release(refusal)
 
@@ -165,9 +193,7 @@ class Writer:
             raise LogUnavailable(message)
         self._queue.append(entry)
         self.waiting_rows += len(entry.rows)
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
-            self._thread.start()
+        self._start_thread()
 
     def withdraw(self, entry: Entry) -> bool:
         """Removes an entry from the queue; returns False if the writer has taken it already."""
@@ -180,41 +206,155 @@ class Writer:
             return True
 
     def close(self, seconds: float = 10.0) -> None:
-        """Writes the waiting entries, then ends the thread and the connection. Later entries are refused."""
+        """Writes the waiting entries, then ends the thread and the connection. Later entries are refused.
+
+        The loop of `write_in` must have ended, or this is called in it.
+        """
+        if self._in_loop is not None:
+            self._hand_over(self._wire.finish)
         with self._changed:
-            self._closing = True
+            self._closing, self._turns = True, 0
             self._changed.notify()
         if self._thread is not None:
             self._thread.join(seconds)
 
+    # -- the event loop ----------------------------------------------------------------------------
+
+    def write_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Lets this event loop send small groups itself. It never waits; what it cannot do, the thread does.
+
+        Two threads that wake each other for every group change places on the processor, and every group is
+        then as small as the requests of one turn of the loop.
+        """
+        self._loop = loop
+
+    def _take_in_loop(self) -> InLoop | None:
+        """Returns the next group if the loop can write it; else wakes the thread. `_changed` is held."""
+        if self._in_loop is not None or self._turns or not self._queue:
+            return None
+        large = len(self._queue[0].rows) >= COLUMNS_FROM_ROWS
+        free = self._loop is not None and not (large or self._is_busy or self._closing)
+        if free and self._handed_over is None and self._writing.acquire(blocking=False):
+            group = self._take(COLUMNS_FROM_ROWS - 1)
+            self._in_loop = InLoop(group, time.monotonic() + LOOP_SECONDS)
+            return self._in_loop
+        self._wake_thread()
+        return None
+
+    def _begin(self, taken: InLoop) -> None:
+        group = taken.group
+        claims = [entry.claim for entry in group if entry.claim is not None]
+        try:
+            socket = self._wire.begin([entry.rows for entry in group], group[0].generation, claims)
+        except Exception as error:
+            self._hand_over(partial(_raise, error))
+            return
+        if socket is None:
+            self._hand_over(None)
+        elif self._wire.is_unsent:
+            self._hand_over(self._wire.finish)
+        else:
+            assert self._loop is not None
+            taken.socket = socket
+            self._loop.add_reader(socket, self._readable)
+
+    def _readable(self) -> None:
+        try:
+            if not self._wire.advance():
+                return
+        except connection.NotWritten as refused:
+            lost = refused.sqlstate == connection.NO_STATEMENT
+            self._hand_over(None if lost else partial(_raise, refused))
+            return
+        except Exception as error:
+            self._hand_over(partial(_raise, error))
+            return
+        self._turns = GATHER_TURNS  # before the thread could take the queue
+        group = self._leave_loop()
+        self._writing.release()
+        self._count(group)
+        for entry in group:
+            entry.release()
+        self._gather()
+
+    def _gather(self) -> None:
+        """Begins the next group after some turns of the loop."""
+        assert self._loop is not None
+        if self._turns and self._queue:
+            self._turns -= 1
+            self._loop.call_soon(self._gather)
+            return
+        with self._changed:
+            self._turns = 0
+            taken = self._take_in_loop()
+        if taken is not None:
+            self._begin(taken)
+
+    def _leave_loop(self) -> list[Entry]:
+        assert self._in_loop is not None
+        group, socket = self._in_loop.group, self._in_loop.socket
+        self._in_loop = None
+        if socket is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(socket)
+        return group
+
+    def _hand_over(self, outcome: Callable[[], None] | None) -> None:
+        """Gives the loop's group to the thread, which writes it (None), or waits for its outcome or error."""
+        with self._changed:  # the thread must not take another group first: it would wait for `_writing`
+            self._handed_over = self._leave_loop(), outcome
+            if outcome is None:
+                self._writing.release()
+            self._start_thread()
+            self._changed.notify()
+
+    def look(self) -> None:
+        """Hands a write that takes long over to the thread, which can wait and cancel. Runs in the loop."""
+        if self._in_loop is not None and self._in_loop.until < time.monotonic():
+            self._hand_over(self._wire.finish)
+
     # -- the thread --------------------------------------------------------------------------------
+
+    def _wake_thread(self) -> None:
+        """Wakes the thread, unless the loop will take the queue. `_changed` is held."""
+        if self._in_loop is None and not self._turns:
+            self._changed.notify()
+
+    def _start_thread(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._queue and not self._closing:
+                self._is_busy = False
+                while self._handed_over is None and (self._in_loop or self._turns or not self._queue):
+                    if self._closing and not self._queue:
+                        self._wire.close()
+                        return
                     self._changed.wait()
-                if not self._queue:
-                    break
-                group = self._take()
-            self._write(group)
-        self._wire.close()
+                self._is_busy = True
+                if self._handed_over is not None:
+                    (group, outcome), self._handed_over = self._handed_over, None
+                else:
+                    group, outcome = self._take(), None
+            self._write(group, outcome)
 
-    def _take(self) -> list[Entry]:
+    def _take(self, most_rows: int = GROUP_ROWS) -> list[Entry]:
         """Returns the next group: entries in order, all of one generation."""
         first = self._queue.popleft()
         group, rows = [first], len(first.rows)
         while self._queue:
             following = self._queue[0]
-            if following.generation != first.generation or rows + len(following.rows) > GROUP_ROWS:
+            if following.generation != first.generation or rows + len(following.rows) > most_rows:
                 break
             rows += len(following.rows)
             group.append(self._queue.popleft())
         self.waiting_rows -= rows
         return group
 
-    def _write(self, group: list[Entry]) -> None:
-        error = self._attempt(group)
+    def _write(self, group: list[Entry], outcome: Callable[[], None] | None) -> None:
+        error = self._attempt(group, outcome)
         if len(group) > 1 and isinstance(error, (NotStorable, AlreadyAnswered)):
             # One row that PostgreSQL cannot store, or one taken key, must not fail the other entries.
             for entry in group:
@@ -223,16 +363,22 @@ class Writer:
         for entry in group:
             entry.release(error)
 
-    def _attempt(self, group: list[Entry]) -> Exception | None:
+    def _attempt(self, group: list[Entry], outcome: Callable[[], None] | None = None) -> Exception | None:
+        """Writes a group, or waits for the `outcome` of a group that the loop has sent."""
         first = group[0]
-        rows = first.rows if len(group) == 1 else [row for entry in group for row in entry.rows]
+        rows = [entry.rows for entry in group]
         claims = [entry.claim for entry in group if entry.claim is not None]
-        if time.monotonic() < self._unreachable_until:
+        if outcome is None and time.monotonic() < self._unreachable_until:
             self.failures["unreachable"] += 1
             return LogUnavailable()
         try:
-            with self._writing:
-                self._wire.write(rows, first.generation, claims=claims)
+            if outcome is None:
+                self._writing.acquire()
+                outcome = partial(self._wire.write, rows, first.generation, claims=claims)
+            try:
+                outcome()
+            finally:
+                self._writing.release()
         except connection.NotWritten as refused:
             if refused.sqlstate == connection.STALE:
                 return Stale()
@@ -240,7 +386,7 @@ class Writer:
             if refused.sqlstate == connection.TAKEN or held:
                 return AlreadyAnswered()
             self.failures["refused"] += 1
-            logger.error("the log refused %d rows: %s", len(rows), refused)
+            logger.error("the log refused %d rows: %s", sum(map(len, rows)), refused)
             return NotStorable() if refused.is_about_the_rows else LogUnavailable()
         except connection.Unreachable as error:
             self.failures["unreachable"] += 1
@@ -249,16 +395,20 @@ class Writer:
             return LogUnavailable()
         except connection.Unknown as error:
             self.failures["unknown"] += 1
-            logger.error("the connection broke over %d rows: %s", len(rows), error)
+            self._wire.close()
+            logger.error("the connection broke over %d rows: %s", sum(map(len, rows)), error)
             return OutcomeUnknown()
         except Exception as error:
             self.failures["unknown"] += 1
             logger.exception("the log's writer failed")
             self._wire.close()
             return error
-        self.groups += 1
-        self.written_rows += len(rows)
+        self._count(group)
         return None
+
+    def _count(self, group: list[Entry]) -> None:
+        self.groups += 1
+        self.written_rows += sum(len(entry.rows) for entry in group)
 
 
 _writer: Writer | None = None

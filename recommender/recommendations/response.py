@@ -16,6 +16,7 @@ from core.metrics import counters
 from core.uuid7 import log_ids
 from predictions.inference import pipeline
 from predictions.inference.pipeline import Caller
+from predictions.log.statements import LogRows
 from predictions.log.writer import Done, Entry
 from recommender.index.query import Found, Recommended
 from recommender.recommendations.request import RecommendationRequest
@@ -104,20 +105,15 @@ class Recommendation:
 
     def entry(self, generation: int, *, done: Done | None = None) -> Entry:
         """Returns the row of the log: the request, and the movies with their scores."""
-        served, caller, response = self.served, self.caller, self.response
-        row = (
-            self.id.encode(),
-            b"%d" % served.model_id,
-            b"%d" % served.version_id,
-            None if caller.client_id is None else b"%d" % caller.client_id,
-            None if self.key is None else self.key.encode(),
-            response.question,
-            response.movies,
-            None,
-            _NONE,
-            caller.request_id.encode(),
+        caller, response = self.caller, self.response
+        row = LogRows(
+            pipeline.origin_of(self.served, caller),
+            ids=[self.id.encode()],
+            inputs=response.question + b"\n",
+            predictions=[response.movies],
+            keys=None if self.key is None else [self.key.encode()],
         )
-        return Entry([row], generation, claim=pipeline.claim_of(caller, self.body), done=done)
+        return Entry(row, generation, claim=pipeline.claim_of(caller, self.body), done=done)
 
     def count(self, route: str, seconds: float) -> None:
         """Counts the response in the metrics."""

@@ -12,12 +12,12 @@ request with a spelling compiles it), and texts that are valid only after normal
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import astuple
 
 from vigia_ml.schema.columns import Value
 from vigia_ml.schema.dataset import DatasetSchema
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SPELLINGS_KEPT: Final = 8
 BY_COLUMN_FROM: Final = 8  # rows; below it the fixed cost of each column is more
+LARGE_BODY: Final = 4_096  # bytes; numpy counts the colons of a larger body six times as fast
 
 _KEY = "key"
 
@@ -68,8 +69,8 @@ class Rows:
         """Returns the values of the columns at these positions in the schema."""
         return [[row[place] for row in self.values] for place in places]
 
-    def inputs(self) -> list[bytes]:
-        """Returns each row as JSON; see `CompiledSchema.inputs`."""
+    def inputs(self) -> bytes:
+        """Returns the rows as lines of JSON; see `CompiledSchema.inputs`."""
         return self.compiled.inputs(self.values)
 
     def warnings(self) -> list[list[dict[str, str]]]:
@@ -101,7 +102,7 @@ class CompiledSchema:
         self._spellings: tuple[_Spelling, ...] = (_Spelling(schema, {}, ()),)
         self._seen_once: set[frozenset[str]] = set()
         self._lock = threading.Lock()
-        self._encode = msgspec.json.Encoder().encode
+        self._encode_lines = msgspec.json.Encoder().encode_lines
         self._ranges = tuple(ranges(schema))
         self._open = tuple(
             (at, column) for at, column in enumerate(schema.columns)
@@ -118,14 +119,12 @@ class CompiledSchema:
         single = body[:1] == b"{" or body.lstrip()[:1] == b"{"
         for spelling in self._spellings:
             try:
-                structs = spelling.decode(body, single=single)
-                if structs is None or not 0 < len(structs) <= most:
+                decoded, keys, fields = spelling.decode(body, single=single)
+                # A colon inside a text adds to the count, too; then `DatasetSchema.read` decides.
+                if not 0 < len(decoded) <= most or _colons(body) != fields:
                     return None
-                absent_columns, absent = spelling.absent(structs)
-                if not spelling.names_stand_once(body, len(structs), absent):
-                    return None
-                values, coded = self._read(spelling.values(structs, absent_columns))
-                return Rows(self, values, spelling.keys(structs), coded)
+                values, coded = self._read(decoded)
+                return Rows(self, values, keys, coded)
             except msgspec.ValidationError:
                 continue  # another spelling of the names may fit
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Declined):
@@ -196,9 +195,9 @@ class CompiledSchema:
         """Encodes the rows as one matrix (n, p) of doubles; see `vigia_ml.schema.matrix`."""
         return self._coder.encode_values(rows, coded)
 
-    def inputs(self, rows: Iterable[tuple[Value, ...]]) -> list[bytes]:
-        """Encodes each row as a JSON array of values in the schema's order, as UTF-8."""
-        return list(map(self._encode, rows))
+    def inputs(self, rows: Sequence[tuple[Value, ...]]) -> bytes:
+        """Encodes each row as a JSON array of values in the schema's order, as UTF-8 and a newline."""
+        return self._encode_lines(rows)
 
     def deserves_warnings(self, matrix: npt.NDArray[np.float64]) -> bool:
         """Returns whether any row of a matrix (see `matrix`) has a warning; nulls have none."""
@@ -208,7 +207,7 @@ class CompiledSchema:
 
     def warnings(self, rows: Iterable[tuple[Value, ...]]) -> list[list[dict[str, str]]]:
         """Returns one list per row, nearly always empty; see `DatasetSchema.warnings`."""
-        names, warnings = self.schema.names, []
+        warnings = []
         for row in rows:
             flagged = False
             for at, low, high in self._ranges:
@@ -218,7 +217,8 @@ class CompiledSchema:
             for at, column in self._open:
                 if column.warning(row[at]) is not None:
                     flagged = True
-            warnings.append(self.schema.warnings(dict(zip(names, row, strict=True))) if flagged else [])
+            instance = dict(zip(self.schema.names, row, strict=True)) if flagged else {}
+            warnings.append(self.schema.warnings(instance) if flagged else [])
         return warnings
 
 
@@ -233,69 +233,87 @@ class _Spelling:
         self, schema: DatasetSchema, names: Mapping[str, int], extra: Sequence[tuple[str, str]]
     ) -> None:
         written = {at: name for name, at in names.items()}
-        fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
-        optional: list[tuple[str, Any, Any]] = []
+        columns: list[tuple[str, Any] | tuple[str, Any, Any]] = []
         renamed: dict[str, str] = {}
         for at, column in enumerate(schema.columns):
             field = f"f{at}"
             renamed[field] = written.get(at, column.name)
             if column.nullable:
-                optional.append((field, decoded_type(column) | None | UnsetType, UNSET))
+                columns.append((field, decoded_type(column) | None | UnsetType, UNSET))
             else:
-                fields.append((field, decoded_type(column)))
-        key_written = next((name for name, role in extra if role == _KEY), KEY_FIELD)
-        optional.append((_KEY, str | int | None | UnsetType, UNSET))
-        renamed[_KEY] = key_written
-        others = [name for name, role in extra if role != _KEY]
-        for position, name in enumerate(others):
-            optional.append((f"x{position}", Any, UNSET))
+                columns.append((field, decoded_type(column)))
+        self._width = len(columns)
+        self._nullable = [at for at, column in enumerate(schema.columns) if column.nullable]
+        # Rows without key are usual; their structs hold nothing but the columns.
+        self._columns_alone = None if extra else _decoders(columns, renamed)
+        others: list[tuple[str, Any, Any]] = [(_KEY, str | int | None | UnsetType, UNSET)]
+        renamed[_KEY] = next((name for name, role in extra if role == _KEY), KEY_FIELD)
+        for position, name in enumerate([name for name, role in extra if role != _KEY]):
+            others.append((f"x{position}", Any, UNSET))
             renamed[f"x{position}"] = name
         self._names = frozenset(renamed.values())
-        getters = [(field[0] == "f", attrgetter(field)) for field, *_ in optional]
-        self._optional_columns = tuple(getter for is_column, getter in getters if is_column)
-        self._optional_others = tuple(getter for is_column, getter in getters if not is_column)
-        struct = msgspec.defstruct(
-            "Row", [*fields, *optional], rename=renamed, forbid_unknown_fields=True, gc=False
-        )
-        self._one = msgspec.json.Decoder(struct)
-        self._many = msgspec.json.Decoder(list[struct])  # type: ignore[valid-type]
-        picked = [f"f{at}" for at in range(len(schema.columns))]
-        # With one name, attrgetter gives the value itself instead of a tuple.
-        self._pick: Callable[[Any], Any] = attrgetter(*picked) if len(picked) > 1 else lambda row: (row.f0,)
+        self._all_fields = _decoders([*columns, *others], renamed)
 
     def covers(self, written: frozenset[str]) -> bool:
         """Returns whether the decoder reads rows with these names."""
         return written <= self._names
 
-    def decode(self, body: bytes, *, single: bool) -> list[Any] | None:
-        return [self._one.decode(body)] if single else self._many.decode(body)
+    def decode(self, body: bytes, *, single: bool) -> tuple[list[tuple[Any, ...]], list[str | None], int]:
+        """Returns (the columns' values in the schema's order, keys, number of fields in the body).
 
-    def absent(self, rows: Sequence[Any]) -> tuple[int, int]:
-        """Returns the number of absent fields: (of columns, of all optional fields)."""
-        columns = sum(list(map(getter, rows)).count(UNSET) for getter in self._optional_columns)
-        others = sum(list(map(getter, rows)).count(UNSET) for getter in self._optional_others)
-        return columns, columns + others
-
-    def names_stand_once(self, body: bytes, rows: int, absent: int) -> bool:
-        """Returns whether no name stands twice: then the body has as many colons as the rows have fields.
-
-        A colon inside a text adds to the count; then `DatasetSchema.read` decides.
+        The value of an absent field is null. If no name stands twice, the body has as many colons as fields.
         """
-        return body.count(b":") == len(self._names) * rows - absent
+        try:
+            rows = _decoded(self._columns_alone, body, single=single)
+        except msgspec.ValidationError:
+            rows = None
+        if rows is not None:
+            values, absent = self._filled(rows)
+            return values, [None] * len(rows), self._width * len(rows) - absent
+        rows = _decoded(self._all_fields, body, single=single)
+        assert rows is not None
+        width, fields = self._width, len(self._names)
+        values, absent = self._filled([row[:width] for row in rows])
+        absent += sum([row[at] for row in rows].count(UNSET) for at in range(width, fields))
+        keys = [None if row[width] is UNSET or row[width] is None else _key(row[width]) for row in rows]
+        return values, keys, fields * len(rows) - absent
 
-    def values(self, rows: Sequence[Any], absent: int) -> list[tuple[Any, ...]]:
-        """Returns the columns' values in the schema's order; an absent field is null."""
-        picked = list(map(self._pick, rows))
+    def _filled(self, rows: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], int]:
+        """Returns the rows with nulls in place of absent fields, and the number of these."""
+        absent = sum([row[at] for row in rows].count(UNSET) for at in self._nullable)
         if absent:
-            picked = [
+            rows = [
                 tuple([None if value is UNSET else value for value in row]) if UNSET in row else row
-                for row in picked
+                for row in rows
             ]
-        return picked
+        return rows, absent
 
-    @staticmethod
-    def keys(rows: Sequence[Any]) -> list[str | None]:
-        return [None if row.key is UNSET or row.key is None else _key(row.key) for row in rows]
+
+_Decoders = tuple["msgspec.json.Decoder[Any]", "msgspec.json.Decoder[list[Any]]"]
+
+
+def _decoders(fields: Sequence[Any], renamed: Mapping[str, str]) -> _Decoders:
+    """Returns the decoder of one row, and that of an array of rows."""
+    struct = msgspec.defstruct(
+        "Row", fields, rename=renamed, forbid_unknown_fields=True, gc=False, kw_only=True
+    )
+    return msgspec.json.Decoder(struct), msgspec.json.Decoder(list[struct])  # type: ignore[valid-type]
+
+
+def _decoded(decoders: _Decoders | None, body: bytes, *, single: bool) -> list[tuple[Any, ...]] | None:
+    """Returns the fields of each row in the order of the struct; None without decoders."""
+    if decoders is None:
+        return None
+    one, many = decoders
+    return [astuple(one.decode(body))] if single else list(map(astuple, many.decode(body)))
+
+
+def _colons(body: bytes) -> int:
+    if len(body) < LARGE_BODY:
+        return body.count(b":")
+    import numpy as np  # loaded with the schema's `Coder`
+
+    return int(np.count_nonzero(np.frombuffer(body, np.uint8) == ord(":")))
 
 
 def _key(raw: str | int) -> str | None:

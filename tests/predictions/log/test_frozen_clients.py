@@ -14,7 +14,7 @@ from django.contrib.auth.models import User
 from django.db import connection, connections, transaction
 from knox.models import AuthToken
 
-from predictions.log.connection import Claim
+from predictions.log.statements import Claim
 from predictions.log.writer import Entry, Writer
 from predictions.models import Prediction
 from tests.predictions.log import test_writer

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +17,7 @@ from uuid_utils import uuid7
 from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown
 from predictions.log import connection as wire
 from predictions.log import writer as log
-from predictions.log.connection import Claim
+from predictions.log.statements import Claim, LogRows
 from predictions.log.writer import AlreadyAnswered, Entry, Stale, Writer
 from predictions.models import Prediction
 from tests.conftest import at_once
@@ -37,21 +39,20 @@ Make = Callable[..., Entry]
 
 @pytest.fixture
 def entry(churn: ModelVersion) -> Make:
-    """Entries with rows of the churn model; `changed` are columns by position."""
+    """Entries with rows of the churn model; `changed` are the cells of all rows by their column's name."""
 
     def make(rows: int = 1, claim: Claim | None = None, **given: Any) -> Entry:
-        changed: dict[int, bytes | None] = given.pop("changed", {})
-        usual: list[bytes | None] = [
-            b"", b"%d" % churn.registered_model_id, b"%d" % churn.pk, None, None, b'{"tenure": 1}', b"true",
-            b"0.5", b"[]", b"r-1",
-        ]  # fmt: skip
-        rows_made = []
-        for _ in range(rows):
-            row = [str(uuid7()).encode(), *usual[1:]]
-            for at, value in changed.items():
-                row[at] = value
-            rows_made.append(tuple(row))
-        return Entry(rows_made, given.pop("generation", None) or routing.generation(), claim=claim, **given)
+        cells: dict[str, bytes | None] = {
+            "model": b"%d" % churn.registered_model_id, "version": b"%d" % churn.pk, "client": None,
+            "request": b"r-1", "inputs": b'{"tenure": 1}', "predictions": b"true", "probabilities": b"0.5",
+            "keys": None, "warnings": None,
+        } | given.pop("changed", {})  # fmt: skip
+        origin: Any = tuple(cells.pop(name) for name in ("model", "version", "client", "request"))
+        ids = [cells.pop("ids", None) or str(uuid7()).encode() for _ in range(rows)]
+        inputs = cells.pop("inputs") + b"\n"
+        columns: Any = {name: None if cell is None else [cell] * rows for name, cell in cells.items()}
+        made = LogRows(origin, ids, inputs * rows, **columns)
+        return Entry(made, given.pop("generation", None) or routing.generation(), claim=claim, **given)
 
     return make
 
@@ -65,22 +66,24 @@ def released(writer: Writer, *entries: Entry) -> list[Exception | None]:
 
 @pytest.mark.parametrize("rows", [1, 2, 32, 33, 700])
 def test_rows_are_committed_when_their_entry_is_released(writer: Writer, entry: Make, rows: int) -> None:
-    """The number of rows selects INSERT or COPY; both store the same row."""
+    """The number of rows selects the form of the statement; both store the same row."""
     made = entry(
         rows,
         changed={
-            4: 'tab\there, "\\", line\nnew\rñ 🦫'.encode(),
-            5: rb'["a\\b\tc\u00f1\"", null, 1.5]',
-            7: None,
+            "keys": 'tab\there, "\\", line\nnew\rñ 🦫'.encode(),
+            "inputs": rb'["a\\b\tc\u00f1\"", null, 1.5]',
+            "probabilities": None,
+            "warnings": '[{"code": "a \\"b\\" \\\\ 🦫"}]'.encode(),
         },
     )
     assert released(writer, made) == [None]
     assert Prediction.objects.count() == rows
     row = Prediction.objects.order_by("id").first()
     assert row is not None
-    assert str(row.id).encode() == made.rows[0][0]
+    assert str(row.id).encode() == made.rows.ids[0]
     assert row.key == 'tab\there, "\\", line\nnew\rñ 🦫'
     assert row.cells == ['a\\b\tcñ"', None, 1.5]
+    assert row.warnings == [{"code": 'a "b" \\ 🦫'}]
     assert row.probability is None
     assert row.client is None
 
@@ -108,10 +111,21 @@ def test_a_stale_generation_writes_nothing(writer: Writer, entry: Make) -> None:
 
 @pytest.mark.parametrize("rows", [1, 40])
 @pytest.mark.parametrize(
-    "changed", [{5: b'{"a": '}, {7: b"no number"}, {0: b"no id"}, {9: b"r" * 65}], ids=str
+    "changed",
+    [
+        {"inputs": b'{"a": '},
+        {"inputs": b"[1]\n[2]"},
+        {"probabilities": b"no number"},
+        {"ids": b"no id"},
+        {"request": b"r" * 65},
+        {"keys": b"k" * 201},
+        {"predictions": b"tru"},
+        {"warnings": b"["},
+    ],
+    ids=str,
 )
 def test_a_row_that_cannot_be_stored_does_not_fail_other_entries(
-    writer: Writer, entry: Make, rows: int, changed: dict[int, bytes]
+    writer: Writer, entry: Make, rows: int, changed: dict[str, bytes]
 ) -> None:
     with transaction.atomic():
         with connection.cursor() as cursor:
@@ -265,7 +279,7 @@ def test_a_claim_and_its_rows_are_written_together_or_not_at_all(
     assert isinstance(released(writer, entry(rows, claim=claim))[0], AlreadyAnswered)
     assert Prediction.objects.count() == rows
     other = Claim(client_user.pk, "other", "a" * 64, "{}", 24)
-    bad = entry(rows, claim=other, changed={7: b"no number"})
+    bad = entry(rows, claim=other, changed={"probabilities": b"no number"})
     assert isinstance(released(writer, bad)[0], NotStorable)
     stale = entry(rows, claim=other, generation=-1)
     assert isinstance(released(writer, stale)[0], Stale)
@@ -295,10 +309,10 @@ def test_the_second_writer_of_a_claim_waits_and_writes_nothing(
 
 @pytest.mark.parametrize("rows", [1, 40])
 @pytest.mark.parametrize(
-    "changed", [{1: b"999999"}, {2: b"999999"}, {3: b"999999"}], ids=["model", "version", "client"]
+    "changed", [{"model": b"999999"}, {"version": b"999999"}, {"client": b"999999"}], ids=str
 )
 def test_a_row_with_unknown_references_is_refused(
-    writer: Writer, entry: Make, rows: int, changed: dict[int, bytes]
+    writer: Writer, entry: Make, rows: int, changed: dict[str, bytes]
 ) -> None:
     assert isinstance(released(writer, entry(rows, changed=changed))[0], NotStorable)
     assert not Prediction.objects.exists()
@@ -309,7 +323,7 @@ def test_rows_that_the_log_refers_to_cannot_be_deleted(
 ) -> None:
     client = User.objects.create(username="kept")
     bystander = User.objects.create(username="not in the log")
-    assert released(writer, entry(changed={3: b"%d" % client.pk})) == [None]
+    assert released(writer, entry(changed={"client": b"%d" % client.pk})) == [None]
     for table, pk in (("auth_user", client.pk), ("training_modelversion", churn.pk)):
         with (
             pytest.raises(IntegrityError, match="stands in the prediction log"),
@@ -345,3 +359,206 @@ def test_many_threads_share_one_writer(entry: Make) -> None:
     assert Prediction.objects.count() == 240
     assert len(backends()) == 1
     log.renew()
+
+
+# -- the event loop ------------------------------------------------------------------------------------
+
+
+def in_loop(writer: Writer, *groups: list[Entry]) -> list[Exception | None]:
+    """Submits groups in the loop that the writer uses, each after the release of the group before."""
+
+    async def run() -> None:
+        writer.write_in(asyncio.get_running_loop())
+        for group in groups:
+            writer.submit_all(group)
+            until = time.monotonic() + 20
+            while not all(each.is_released for each in group) and time.monotonic() < until:
+                await asyncio.sleep(0.005)
+                writer.look()
+
+    asyncio.run(run())
+    assert all(each.is_released for group in groups for each in group)
+    return [each.error for group in groups for each in group]
+
+
+def test_the_loop_writes_small_groups_without_the_thread(writer: Writer, entry: Make) -> None:
+    threads: list[str] = []
+
+    def done(_: Entry) -> None:
+        threads.append(threading.current_thread().name)
+
+    groups = [[entry(done=done)], [entry(2, done=done), entry(done=done)], [entry(4, done=done)]]
+    assert in_loop(writer, *groups, [entry(done=done)]) == [None] * 5
+    # The thread opens the connection and prepares the statements of one row and of four.
+    assert threads == ["log-writer"] * 3 + ["MainThread"] * 2
+    assert Prediction.objects.count() == 9
+    assert (writer.groups, writer.written_rows) == (4, 9)
+
+
+def test_entries_that_arrive_during_a_write_of_the_loop_share_the_next_group(
+    writer: Writer, entry: Make
+) -> None:
+    assert released(writer, entry()) == [None]
+    entries = [entry() for _ in range(10)]
+
+    async def run() -> None:
+        writer.write_in(asyncio.get_running_loop())
+        for each in entries:
+            writer.submit_all([each])
+        while not all(each.is_released for each in entries):
+            await asyncio.sleep(0.005)
+
+    asyncio.run(run())
+    assert [each.error for each in entries] == [None] * 10
+    assert writer.groups == 3
+    assert Prediction.objects.count() == 11
+
+
+def test_threads_and_the_loop_share_one_writer(writer: Writer, entry: Make) -> None:
+    assert released(writer, entry()) == [None]
+    ended = threading.Event()
+    generation = routing.generation()
+
+    async def run() -> None:
+        writer.write_in(asyncio.get_running_loop())
+        while not ended.is_set():
+            each = entry(3, generation=generation)
+            writer.submit_all([each])
+            while not each.is_released:
+                await asyncio.sleep(0)
+            assert each.error is None
+
+    def ask() -> None:
+        for rows in (1, 40) * 20:
+            assert released(writer, entry(rows)) == [None]
+
+    def hold() -> None:
+        for _ in range(20):
+            with writer.holding_off_changes():
+                assert released(writer, entry()) == [None]
+
+    def stop_loop() -> None:
+        at_once(ask, ask, hold)
+        ended.set()
+
+    at_once(lambda: asyncio.run(run()), stop_loop)
+    assert Prediction.objects.count() == writer.written_rows
+    assert len(backends()) == 1
+
+
+@pytest.mark.parametrize("changed", [{"inputs": b'{"a": '}, {"client": b"999999"}], ids=str)
+def test_a_bad_row_in_a_group_of_the_loop_fails_alone(
+    writer: Writer, entry: Make, changed: dict[str, bytes]
+) -> None:
+    assert released(writer, entry(2)) == [None]
+    good, bad = entry(), entry(changed=changed)
+    errors = in_loop(writer, [good, bad], [entry()])
+    assert isinstance(errors.pop(1), NotStorable)
+    assert errors == [None, None]
+    assert writer.failures["refused"] == 2, "once for the group, once for the entry"
+
+
+def test_a_stale_group_of_the_loop_writes_nothing(writer: Writer, entry: Make) -> None:
+    assert released(writer, entry()) == [None]
+    stale, good = in_loop(writer, [entry(generation=-1)], [entry()])
+    assert isinstance(stale, Stale)
+    assert good is None
+    assert Prediction.objects.count() == 2
+
+
+def test_the_loop_survives_lost_statements_and_lost_connections(writer: Writer, entry: Make) -> None:
+    assert released(writer, entry()) == [None]
+    assert writer._wire._connection is not None
+    writer._wire._connection.pgconn.exec_(b"DEALLOCATE ALL")
+    assert in_loop(writer, [entry()]) == [None]
+    terminate(backends())
+    assert in_loop(writer, [entry()], [entry()]) == [None, None]
+    assert Prediction.objects.count() == 4
+
+
+def test_a_connection_that_breaks_during_a_write_of_the_loop_leaves_the_result_unknown(
+    writer: Writer, entry: Make
+) -> None:
+    assert released(writer, entry()) == [None]
+    broken = entry()
+
+    async def run() -> None:
+        writer.write_in(asyncio.get_running_loop())
+        writer.submit_all([broken])
+        await asyncio.to_thread(at_once, lambda: terminate(writing))
+        while not broken.is_released:
+            await asyncio.sleep(0.005)
+
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE predictions_prediction IN EXCLUSIVE MODE")
+        writing = backends()
+        asyncio.run(run())
+    assert isinstance(broken.error, OutcomeUnknown)
+    assert in_loop(writer, [entry()]) == [None]
+    assert Prediction.objects.count() == 2
+
+
+def test_the_thread_abandons_a_silent_server_for_the_loop(
+    writer: Writer, entry: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert released(writer, entry()) == [None]
+    monkeypatch.setattr(wire, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(log, "LOOP_SECONDS", 0.1)
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE predictions_prediction IN EXCLUSIVE MODE")
+        [error] = in_loop(writer, [entry()])
+    assert isinstance(error, OutcomeUnknown)
+    assert in_loop(writer, [entry()]) == [None]
+    assert Prediction.objects.count() == 2, "the cancelled one did not come through later"
+
+
+def test_closing_finishes_the_write_of_an_ended_loop(entry: Make) -> None:
+    writer = Writer(most_rows=100)
+    assert released(writer, entry()) == [None]
+    entries = [entry(), entry()]
+
+    async def run() -> None:
+        writer.write_in(asyncio.get_running_loop())
+        for each in entries:
+            writer.submit_all([each])
+
+    asyncio.run(run())
+    writer.close()
+    assert [each.error for each in entries] == [None, None]
+    assert Prediction.objects.count() == 3
+
+
+def test_a_taken_claim_in_a_group_of_the_loop_fails_alone(
+    writer: Writer, entry: Make, client_user: User
+) -> None:
+    first, second = (Claim(client_user.pk, key, "a" * 64, "{}", 24) for key in ("first", "second"))
+    assert released(writer, entry(claim=first)) == [None]
+    errors = in_loop(writer, [entry(claim=first), entry(claim=second), entry()], [entry()])
+    assert isinstance(errors.pop(0), AlreadyAnswered)
+    assert errors == [None] * 3
+    assert IdempotencyKey.objects.count() == 2
+    assert Prediction.objects.count() == 4
+
+
+def test_alike_and_different_origins_are_stored_in_one_group_of_columns(writer: Writer, entry: Make) -> None:
+    with transaction.atomic():
+        with connection.cursor() as cursor:  # holds the first group up
+            cursor.execute("LOCK TABLE predictions_prediction IN EXCLUSIVE MODE")
+        first = entry()
+        writer.submit(first)
+        assert not first.wait(0.1)
+        group = [
+            entry(40, changed={"request": b"a", "keys": b"k", "warnings": b'[{"code": "x"}]'}),
+            entry(40, changed={"request": b"b", "probabilities": None}),
+        ]
+        for each in group:
+            writer.submit(each)
+    assert all(each.wait(20) and each.error is None for each in group)
+    stored = Prediction.objects.exclude(request_id="r-1").values_list(
+        "request_id", "key", "probability", "warnings"
+    )
+    expected = [("a", "k", 0.5, [{"code": "x"}])] * 40 + [("b", None, None, [])] * 40
+    assert sorted(stored, key=lambda row: row[0]) == expected
+    assert writer.groups == 2

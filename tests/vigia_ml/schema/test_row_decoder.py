@@ -83,7 +83,7 @@ def agree(schema: DatasetSchema, body: bytes, compiled: CompiledSchema | None = 
     assert rows.keys == [instance.key for instance in instances]
     for row, instance in zip(rows.values, instances, strict=True):
         assert all(map(same, row, instance.values.values())), (row, instance.values)
-    plain = [json.loads(each) for each in rows.inputs()]
+    plain = [json.loads(each) for each in rows.inputs().splitlines()]
     assert plain == [list(instance.values.values()) for instance in instances]
     assert rows.warnings() == [schema.warnings(instance.values) for instance in instances]
     coded = coding.encode(schema, [instance.values for instance in instances])
