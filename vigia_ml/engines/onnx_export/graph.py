@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.compose
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -199,22 +200,11 @@ class Graph:
         The name of the model's `output` in this graph.
         """
         prefix = f"m{len(self.nodes)}_"
-        model_input = model.graph.input[0].name
-
-        def here(name: str) -> str:
-            return source if name == model_input else f"{prefix}{name}" if name else ""
-
-        for constant in model.graph.initializer:
-            self.constants[here(constant.name)] = renamed = onnx.TensorProto()
-            renamed.CopyFrom(constant)
-            renamed.name = here(constant.name)
-        for node in model.graph.node:
-            self.nodes.append(copied := onnx.NodeProto())
-            copied.CopyFrom(node)
-            copied.name = ""
-            copied.input[:] = [here(name) for name in node.input]
-            copied.output[:] = [here(name) for name in node.output]
-        return here(output)
+        graph = onnx.compose.add_prefix(model, prefix).graph
+        self.nodes.append(helper.make_node("Identity", [source], [graph.input[0].name]))
+        self.nodes.extend(graph.node)
+        self.constants.update({constant.name: constant for constant in graph.initializer})
+        return prefix + output
 
     # -- numbers in single precision ---------------------------------------------------------------
 
