@@ -49,10 +49,11 @@ CONTINUOUS: Final = frozenset(
         ensemble: "StackingClassifier StackingRegressor",
         gaussian_process: "GaussianProcessClassifier GaussianProcessRegressor",
         linear_model: """
-            ARDRegression BayesianRidge ElasticNet ElasticNetCV GammaRegressor HuberRegressor Lars LarsCV Lasso
-            LassoCV LassoLars LassoLarsCV LassoLarsIC LinearRegression LogisticRegression LogisticRegressionCV
-            OrthogonalMatchingPursuit OrthogonalMatchingPursuitCV PoissonRegressor QuantileRegressor
-            RANSACRegressor Ridge RidgeCV SGDClassifier SGDRegressor TheilSenRegressor TweedieRegressor""",
+            ARDRegression BayesianRidge ElasticNet ElasticNetCV GammaRegressor HuberRegressor Lars LarsCV
+            Lasso LassoCV LassoLars LassoLarsCV LassoLarsIC LinearRegression LogisticRegression
+            LogisticRegressionCV OrthogonalMatchingPursuit OrthogonalMatchingPursuitCV PoissonRegressor
+            QuantileRegressor RANSACRegressor Ridge RidgeCV SGDClassifier SGDRegressor TheilSenRegressor
+            TweedieRegressor""",
         naive_bayes: "ComplementNB GaussianNB MultinomialNB",
         neural_network: "MLPClassifier MLPRegressor",
         pipeline: "Pipeline",
